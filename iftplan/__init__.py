@@ -1,0 +1,1 @@
+"""Plan, check and train sparse iso-FLOP networks, exact to the MAC."""

@@ -1,0 +1,33 @@
+"""What can go wrong, as users see it: a message of one paragraph and an exit status."""
+
+from __future__ import annotations
+
+
+class IftplanError(Exception):
+    """A failure that the user can mend; its text says what was given, why it cannot be, and what can.
+
+    Attributes:
+        exit_code: the process status the command line ends with.
+    """
+
+    exit_code = 2
+
+
+class InputError(IftplanError):
+    """Something given (an option, a layer, a file, a document) is not what it has to be."""
+
+
+class InfeasibleError(IftplanError):
+    """The request is well-formed, but no structure satisfies its equation."""
+
+
+class MeasureError(IftplanError):
+    """The model could not be measured: an unknown operator, or a model that would not run."""
+
+    exit_code = 3
+
+
+class StaleError(IftplanError):
+    """The model is no longer the one that the plan was made for."""
+
+    exit_code = 4

@@ -1,0 +1,1 @@
+"""The only part of iftplan that imports torch."""

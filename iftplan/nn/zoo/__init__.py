@@ -1,0 +1,1 @@
+"""Reference architectures that can be named without bringing any code."""

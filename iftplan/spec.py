@@ -1,0 +1,199 @@
+"""Layers and models as plain values: what is planned, without a framework."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from math import prod
+
+from iftplan.polynomial import Polynomial
+
+
+class Kind(StrEnum):
+    """What a layer is; its cost expression is in `iftplan.costs`."""
+
+    LINEAR = "linear"
+    CONV1D = "conv1d"
+    CONV2D = "conv2d"
+    CONV3D = "conv3d"
+    CONV_TRANSPOSE1D = "conv_transpose1d"
+    CONV_TRANSPOSE2D = "conv_transpose2d"
+    CONV_TRANSPOSE3D = "conv_transpose3d"
+    EMBEDDING = "embedding"
+    ATTENTION = "attention"
+    NORM = "norm"
+    ACTIVATION = "activation"
+
+    @property
+    def spatial_dims(self) -> int:
+        """Kernel dimensions: 0 for everything but convolutions."""
+        return int(self.value[-2]) if self.value.startswith("conv") else 0
+
+    @property
+    def transposed(self) -> bool:
+        """Whether this is a transposed convolution."""
+        return self.value.startswith("conv_transpose")
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSpec:
+    """One layer, its weight seen as `m = (C_in/groups)·Πkernel` inputs by `n = C_out` outputs.
+
+    Attributes:
+        name: what a person calls it: a module path or the notation it was given in.
+        kind: the layer kind.
+        in_channels: C_in (D_in of a linear layer, tokens' width of attention, vocabulary of an embedding);
+            None while symbolic.
+        out_channels: C_out (D_out); None while symbolic.
+        kernel: (k_h, k_w) and the like; empty for linear layers.
+        groups: convolution groups; equal to in_channels for a depthwise layer.
+        positions: how often the weight is applied in one forward pass: output positions for linear layers
+            and convolutions, *input* positions for transposed convolutions, so that dense MACs are always
+            `positions · weights`. All calls and the whole batch are included.
+        depthwise: whether every group holds one input channel and grows in number with the width.
+        heads: attention heads; 0 elsewhere.
+    """
+
+    name: str
+    kind: Kind
+    in_channels: int | None = None
+    out_channels: int | None = None
+    kernel: tuple[int, ...] = ()
+    groups: int = 1
+    positions: int = 1
+    depthwise: bool = False
+    heads: int = 0
+
+    @property
+    def symbolic(self) -> bool:
+        """Whether its channels are still free."""
+        return self.in_channels is None or self.out_channels is None
+
+    @property
+    def fan_in(self) -> int:
+        """m, the weights of one output: `(C_in/groups)·Πkernel`."""
+        if self.in_channels is None:
+            raise ValueError(f"{self.name} has symbolic channels")
+        return self.in_channels // self.groups * prod(self.kernel)
+
+    @property
+    def fan_out(self) -> int:
+        """n, the number of outputs: C_out."""
+        if self.out_channels is None:
+            raise ValueError(f"{self.name} has symbolic channels")
+        return self.out_channels
+
+    @property
+    def weights(self) -> int:
+        """m·n, the number of weights."""
+        return self.fan_in * self.fan_out
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """One input of a model's forward pass; `name` is None for a positional one."""
+
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+    name: str | None = None
+
+    def __str__(self) -> str:
+        text = "x".join(map(str, self.shape))
+        text += "" if self.dtype == "float32" else f":{self.dtype}"
+        return f"{self.name}={text}" if self.name else text
+
+
+@dataclass(frozen=True, slots=True)
+class WeightLayer:
+    """A layer of a model: its shape, the parameter that is its weight, and its place in the graph.
+
+    Attributes:
+        layer: the shape; `layer.positions · layer.weights` are its dense MACs.
+        weight: qualified parameter name (the first of a tied one's names).
+        class_name: the module's class.
+        first: reads the model's input.
+        last: its output is the model's, and no weight follows.
+        unmaskable: why its weight cannot be transformed; empty if it can.
+    """
+
+    layer: LayerSpec
+    weight: str
+    class_name: str = ""
+    first: bool = False
+    last: bool = False
+    unmaskable: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A contraction without weights, such as attention scores: `macs` of one forward pass."""
+
+    name: str
+    operator: str
+    macs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Width:
+    """One set of channels that change size together.
+
+    Attributes:
+        size: channels in the dense model.
+        multiple_of: every new size must be divisible by this (heads, groups, halves of a split).
+        fixed: why it must keep its size (classes, vocabulary, input channels, positions …); empty if free.
+    """
+
+    size: int
+    multiple_of: int = 1
+    fixed: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Couplings:
+    """How a model's dimensions and costs depend on its free widths.
+
+    Attributes:
+        widths: symbol → width.
+        shapes: parameter or buffer name → its dimensions, as polynomials in the symbols.
+        attributes: "module.path.attribute" → the integer attribute's value as a polynomial.
+        weight_macs: parameter name → MACs of its contractions.
+        product_macs: product name (see `Product.name`) → MACs.
+    """
+
+    widths: Mapping[str, Width]
+    shapes: Mapping[str, tuple[Polynomial, ...]]
+    attributes: Mapping[str, Polynomial] = field(default_factory=dict)
+    weight_macs: Mapping[str, Polynomial] = field(default_factory=dict)
+    product_macs: Mapping[str, Polynomial] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """A model without its weights.
+
+    Attributes:
+        source: how to build it again: `zoo:resnet18`, `hf:config.json`, `package.module:factory` …
+        inputs: the inputs it was traced with.
+        layers: weight-bearing layers in the order of their first use.
+        products: contractions without weights.
+        fingerprint: SHA-256 over module names, classes and parameter shapes.
+        couplings: which channels move together, if that was asked for and could be found.
+        refusal: why no couplings could be found, by name; empty otherwise.
+        assumptions: what had to be assumed to run the model.
+    """
+
+    source: str
+    inputs: tuple[InputSpec, ...]
+    layers: tuple[WeightLayer, ...]
+    products: tuple[Product, ...] = ()
+    fingerprint: str = ""
+    couplings: Couplings | None = None
+    refusal: str = ""
+    assumptions: tuple[str, ...] = ()
+
+    @property
+    def macs(self) -> int:
+        """Dense MACs of one forward pass, scope *model*."""
+        weighted = sum(w.layer.positions * w.layer.weights for w in self.layers)
+        return weighted + sum(p.macs for p in self.products)

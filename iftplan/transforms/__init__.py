@@ -1,0 +1,1 @@
+"""The Sparse-IFT families, one per file."""
