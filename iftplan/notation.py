@@ -1,0 +1,190 @@
+"""The layer notation of the command line: `KIND[:IN-OUT][@POSITIONS][,key=value…]`."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from math import prod
+
+from iftplan.errors import InputError
+from iftplan.spec import Kind, LayerSpec
+
+_SHAPE = re.compile(
+    r"(?P<kind>[a-z]+)(?P<rest>[0-9dx]*)(?::(?P<channels>[^@,]*))?(?:@(?P<positions>[^,]*))?(?P<keys>(?:,.*)?)"
+)
+_KERNEL = re.compile(r"(?:(?P<dims>[123])d)?(?P<sizes>\d+(?:x\d+)*)")
+_KINDS = ("linear", "conv", "dwconv", "convt", "embedding", "attention", "norm", "activation")
+_KEYS = {"stride": 1, "groups": 1, "heads": 1}
+_EXAMPLES = "linear:768-3072, conv3x3:64-128@16x16,stride=2, conv1d5:32-64@100, dwconv3x3:192@14x14"
+
+
+def parse_layer(text: str) -> LayerSpec:
+    """Read one layer, for instance `conv3x3:64-128@16x16` or, with symbolic channels, `conv3x3`.
+
+    Positions are *output* positions; missing means 1. A transposed convolution applies its kernel once
+    per *input* position, so there the output positions must be divisible by the stride.
+
+    Raises:
+        InputError: says which part cannot be read, and gives the nearest form that can.
+
+    Example:
+        >>> layer = parse_layer("conv3x3:64-128@16x16,stride=2")
+        >>> layer.fan_in, layer.fan_out, layer.positions
+        (576, 128, 256)
+    """
+    text = text.strip()
+    match = _SHAPE.fullmatch(text)
+    if not match:
+        raise InputError(
+            f"layer {text!r} cannot be read; a layer is KIND[:IN-OUT][@POSITIONS][,key=value], such as {_EXAMPLES}."
+        )
+    keys = _keys(text, match["keys"])
+    kind, kernel = _kind(text, match["kind"], match["rest"])
+    depthwise = match["kind"] == "dwconv"
+    square = depthwise or kind in (Kind.ATTENTION, Kind.NORM, Kind.ACTIVATION)
+    in_channels, out_channels = _channels(text, match["channels"], square)
+    groups = (in_channels or 1) if depthwise else keys["groups"]
+    positions = _positions(text, match["positions"], kind, keys["stride"])
+    layer = LayerSpec(
+        text,
+        kind,
+        in_channels,
+        out_channels,
+        kernel,
+        groups,
+        positions,
+        depthwise,
+        0 if kind is not Kind.ATTENTION else keys["heads"],
+    )
+    _check_divisible(layer)
+    return layer
+
+
+def _kind(text: str, word: str, rest: str) -> tuple[Kind, tuple[int, ...]]:
+    if word not in _KINDS:
+        near = difflib.get_close_matches(word, _KINDS, 1, 0.4)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise InputError(f"layer {text!r}: unknown kind {word!r}; {hint}Kinds are {', '.join(_KINDS)}.")
+    if word.endswith(("conv", "convt")):
+        kernel = _kernel(text, word, rest)
+        return Kind(f"conv{'_transpose' if word == 'convt' else ''}{len(kernel)}d"), kernel
+    if rest:
+        raise InputError(
+            f"layer {text!r}: {word} takes no kernel, but {rest!r} was given; write {word}:IN-OUT."
+        )
+    return Kind(word), ()
+
+
+def _kernel(text: str, word: str, rest: str) -> tuple[int, ...]:
+    match = _KERNEL.fullmatch(rest)
+    if not match:
+        raise InputError(
+            f"layer {text!r}: a convolution names its kernel, as in {word}3x3, {word}1d5 or {word}3d3x3x3."
+        )
+    kernel = tuple(map(int, match["sizes"].split("x")))
+    dims = int(match["dims"] or len(kernel))
+    if len(kernel) != dims or dims > 3:
+        near = f"{word}{min(dims, 3)}d{'x'.join([str(kernel[0])] * min(dims, 3))}"
+        raise InputError(
+            f"layer {text!r}: the kernel {match['sizes']} has {len(kernel)} sizes where a convolution of {dims} dimensions (at most 3) has {dims}; write {near}."
+        )
+    if dims == 1 and not match["dims"]:
+        raise InputError(
+            f"layer {text!r}: the kernel {kernel[0]} has one size; write {word}{kernel[0]}x{kernel[0]} for two dimensions or {word}1d{kernel[0]} for one."
+        )
+    if not all(kernel):
+        raise InputError(f"layer {text!r}: a kernel size of 0 has no weights; the smallest is 1.")
+    return kernel
+
+
+def _channels(text: str, channels: str | None, square: bool) -> tuple[int | None, int | None]:
+    if channels is None:
+        return None, None
+    form = "N or N-N" if square else "IN-OUT"
+    parts = channels.split("-")
+    if (
+        not all(p.isascii() and p.isdigit() for p in parts)
+        or len(parts) > 2
+        or (len(parts) == 1 and not square)
+    ):
+        raise InputError(
+            f"layer {text!r}: channels {channels!r} are not {form}, two whole numbers such as 64-128."
+        )
+    sizes = [int(p) for p in parts]
+    if 0 in sizes:
+        raise InputError(f"layer {text!r}: 0 channels hold no weights; the smallest count is 1.")
+    if square and sizes[0] != sizes[-1]:
+        raise InputError(
+            f"layer {text!r}: this kind keeps its channels, so IN and OUT must agree; write :{sizes[0]}."
+        )
+    return sizes[0], sizes[-1]
+
+
+def _positions(text: str, given: str | None, kind: Kind, stride: int) -> int:
+    if kind in (Kind.EMBEDDING, Kind.NORM, Kind.ACTIVATION):
+        return 0
+    sizes = (given or "1").split("x")
+    if not all(p.isascii() and p.isdigit() and int(p) for p in sizes):
+        raise InputError(
+            f"layer {text!r}: positions {given!r} are not whole numbers above 0; write @16x16, or @100 for 100 tokens."
+        )
+    positions = prod(map(int, sizes))
+    if not kind.transposed or stride == 1:
+        return positions
+    per_input: int = stride**kind.spatial_dims
+    if positions % per_input:
+        raise InputError(
+            f"layer {text!r}: {positions} output positions are not a multiple of stride {stride} in {kind.spatial_dims} dimensions; "
+            f"the nearest is @{max(1, round(positions / per_input)) * per_input}."
+        )
+    return positions // per_input
+
+
+def _keys(text: str, given: str) -> dict[str, int]:
+    values = dict(_KEYS)
+    for item in filter(None, given.split(",")):
+        key, _, value = item.partition("=")
+        if key not in _KEYS:
+            raise InputError(
+                f"layer {text!r}: unknown key {key!r}; keys are {', '.join(_KEYS)}, written as ,groups=4."
+            )
+        if not (value.isascii() and value.isdigit() and int(value)):
+            raise InputError(f"layer {text!r}: {key}={value!r} is not a whole number above 0.")
+        values[key] = int(value)
+    return values
+
+
+def _check_divisible(layer: LayerSpec) -> None:
+    if layer.in_channels is None or layer.out_channels is None:
+        return
+    for what, by in (("groups", layer.groups), ("heads", layer.heads)):
+        for channels in (layer.in_channels, layer.out_channels):
+            if by and channels % by:
+                near = max(1, round(channels / by)) * by
+                raise InputError(
+                    f"layer {layer.name!r}: {channels} channels do not divide into {by} {what}; the nearest count is {near}."
+                )
+
+
+def layer_notation(layer: LayerSpec) -> str:
+    """Write a layer in the notation `parse_layer` reads.
+
+    Example:
+        >>> layer_notation(parse_layer("dwconv3x3:192@14x14"))
+        'dwconv3x3:192@196'
+    """
+    kind = layer.kind.value
+    if layer.kind.spatial_dims:
+        word = "dwconv" if layer.depthwise else "convt" if layer.kind.transposed else "conv"
+        dims = "" if layer.kind.spatial_dims == 2 else f"{layer.kind.spatial_dims}d"
+        kind = word + dims + "x".join(map(str, layer.kernel))
+    if layer.symbolic:
+        channels = ""
+    elif layer.depthwise or layer.kind in (Kind.ATTENTION, Kind.NORM, Kind.ACTIVATION):
+        channels = f":{layer.out_channels}"
+    else:
+        channels = f":{layer.in_channels}-{layer.out_channels}"
+    positions = f"@{layer.positions}" if layer.positions > 1 else ""
+    groups = f",groups={layer.groups}" if layer.groups > 1 and not layer.depthwise else ""
+    heads = f",heads={layer.heads}" if layer.heads > 1 else ""
+    return f"{kind}{channels}{positions}{groups}{heads}"

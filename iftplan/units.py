@@ -1,0 +1,143 @@
+"""Numbers as people write and read them: conventions, sparsities, budgets. Nothing else formats a number."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from fractions import Fraction
+
+from iftplan.errors import InputError
+
+
+class Convention(StrEnum):
+    """What a count counts: one per multiply-accumulate, or two floating-point operations per MAC."""
+
+    MAC = "mac"
+    FLOP = "flop"
+
+    @property
+    def per_mac(self) -> int:
+        """Counts in this convention for each multiply-accumulate."""
+        return 1 if self is Convention.MAC else 2
+
+    @property
+    def unit(self) -> str:
+        """The unit as it is printed."""
+        return "MACs" if self is Convention.MAC else "FLOPs"
+
+
+_NUMBER = re.compile(
+    r"\s*(?P<sign>[+-]?)(?P<top>\d+(?:\.\d*)?|\.\d+)(?:/(?P<bottom>\d+)|(?P<percent>\s*%))?\s*"
+)
+_SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9, "t": 10**12, "p": 10**15}
+_COUNT = re.compile(
+    r"\s*(?P<number>\d+(?:[_ ]\d+)*(?:\.\d+)?)\s*(?P<suffix>[kmgbtp]?)\s*(?P<unit>macs?|flops?)?\s*", re.I
+)
+
+
+def parse_fraction(text: str, what: str) -> Fraction:
+    """Read `0.75`, `3/4` or `75%` exactly.
+
+    Raises:
+        InputError: the text is none of these.
+
+    Example:
+        >>> parse_fraction("75%", "sparsity")
+        Fraction(3, 4)
+    """
+    match = _NUMBER.fullmatch(text)
+    if not match or (match["bottom"] and int(match["bottom"]) == 0):
+        raise InputError(f"{what} {text!r} is not a number; write it as 0.75, 3/4 or 75%.")
+    value = Fraction(match["top"]) / (
+        int(match["bottom"]) if match["bottom"] else 100 if match["percent"] else 1
+    )
+    return -value if match["sign"] == "-" else value
+
+
+def parse_sparsity(text: str | float | Fraction) -> Fraction:
+    """Read a sparsity, the fraction of weights that are zero, in [0, 1).
+
+    A float stands for its shortest decimal form, so that 0.9 means 9/10.
+
+    Raises:
+        InputError: not a number, negative, or 1 and above.
+
+    Example:
+        >>> parse_sparsity(0.9)
+        Fraction(9, 10)
+    """
+    value = text if isinstance(text, Fraction) else parse_fraction(str(text), "sparsity")
+    if not 0 <= value < 1:
+        nearest = "0" if value < 0 else "0.99" if value == 1 else f"{plain(value / 100)} ({plain(value)}%)"
+        hint = (
+            f"the nearest that can is {nearest}"
+            if value <= 1 or value < 100
+            else "0.75 means three quarters zeros"
+        )
+        raise InputError(
+            f"sparsity {text} is outside [0, 1): at 1 no weight is left to spend the budget on, and a "
+            f"negative sparsity has no meaning; {hint}."
+        )
+    return value
+
+
+def parse_count(text: str) -> int:
+    """Read a budget in MACs such as `560M`, `1.8G`, `555468800` or `1.2 GFLOPs` (2 FLOPs make one MAC).
+
+    Raises:
+        InputError: not a count, or no whole number of MACs.
+
+    Example:
+        >>> parse_count("1.5k"), parse_count("3 kFLOPs")
+        (1500, 1500)
+    """
+    match = _COUNT.fullmatch(text)
+    if not match:
+        raise InputError(
+            f"budget {text!r} is not a count; write 560M, 1.8G or 555468800 (MACs), or 1.2GFLOPs."
+        )
+    value = Fraction(re.sub(r"[_ ]", "", match["number"])) * _SUFFIXES[match["suffix"].lower()]
+    if (match["unit"] or "").lower().startswith("flop"):
+        value /= 2
+    if value.denominator != 1 or value == 0:
+        raise InputError(f"budget {text!r} is {value} MACs; a budget is a positive whole number of MACs.")
+    return int(value)
+
+
+def plain(value: Fraction) -> str:
+    """A short decimal where it is exact in at most six places, else `p/q`.
+
+    Example:
+        >>> plain(Fraction(3, 4)), plain(Fraction(1, 3))
+        ('0.75', '1/3')
+    """
+    scaled = value * 10**6
+    return f"{float(value):.6f}".rstrip("0").rstrip(".") if scaled.denominator == 1 else str(value)
+
+
+def exact(value: Fraction) -> str:
+    """The `p/q` form used in documents; whole numbers too (`1/1`), so that the type is visible."""
+    return f"{value.numerator}/{value.denominator}"
+
+
+def decimal(value: Fraction | float, digits: int = 6) -> str:
+    """A decimal for tables: fixed digits."""
+    return f"{float(value):.{digits}f}"
+
+
+def count(value: int) -> str:
+    """An exact count with thin groups: `555 468 800`."""
+    return f"{value:,}".replace(",", " ")
+
+
+def short(value: int) -> str:
+    """A count to four figures with its SI prefix: `555.5 M`."""
+    for factor, prefix in ((10**15, "P"), (10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if abs(value) >= factor:
+            return f"{value / factor:.4g} {prefix}"
+    return str(value)
+
+
+def bits(value: float) -> str:
+    """A search-space size: `1.23e+06 bits`."""
+    return f"{value:.4g} bits"
