@@ -1,1 +1,48 @@
-"""Reference architectures that can be named without bringing any code."""
+"""The bundled reference architectures: the builders of what `iftplan.zoo_index` lists."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from torch import nn
+
+from iftplan.nn.zoo.botnet import botnet50
+from iftplan.nn.zoo.language import bert_small, gpt3_1_3b, gpt3_medium, gpt3_small
+from iftplan.nn.zoo.mobile import mobilenetv2, mobilevit_s
+from iftplan.nn.zoo.residual import resnet18, resnet18_cifar, resnet34, resnet34_cifar, resnet50
+from iftplan.nn.zoo.vision_transformer import vit_b16
+from iftplan.zoo_index import ZOO, ZooEntry
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """A zoo entry with the function that builds it, on whichever device is the current default."""
+
+    entry: ZooEntry
+    build: Callable[[], nn.Module]
+
+
+ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
+    {
+        name: Architecture(ZOO[name], build)
+        for name, build in {
+            "resnet18-cifar": resnet18_cifar,
+            "resnet34-cifar": resnet34_cifar,
+            "resnet18": resnet18,
+            "resnet34": resnet34,
+            "resnet50": resnet50,
+            "mobilenetv2": mobilenetv2,
+            "mobilevit-s": mobilevit_s,
+            "botnet50": botnet50,
+            "bert-small": bert_small,
+            "gpt3-small": gpt3_small,
+            "gpt3-medium": gpt3_medium,
+            "gpt3-1.3b": gpt3_1_3b,
+            "vit-b16": vit_b16,
+        }.items()
+    }
+)
+
+__all__ = ["ARCHITECTURES", "Architecture"]

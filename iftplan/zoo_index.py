@@ -1,0 +1,127 @@
+"""What the bundled zoo holds, without a framework: names, sources and default inputs.
+
+`iftplan.nn.zoo` builds what is listed here; listing must not cost an import of torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from iftplan.spec import InputSpec
+
+
+@dataclass(frozen=True, slots=True)
+class ZooEntry:
+    """One bundled reference architecture.
+
+    Attributes:
+        name: what follows `zoo:`.
+        description: one line for people.
+        source: the paper, and the library whose configuration it is built from.
+        inputs: the inputs that it is counted with unless others are given.
+    """
+
+    name: str
+    description: str
+    source: str
+    inputs: tuple[InputSpec, ...]
+
+
+def _image(size: int) -> tuple[InputSpec, ...]:
+    return (InputSpec((1, 3, size, size)),)
+
+
+def _tokens(length: int) -> tuple[InputSpec, ...]:
+    return (InputSpec((1, length), "int64"),)
+
+
+_RESNET = "He et al. 2015, arXiv 1512.03385"
+_GPT3 = "Brown et al. 2020, arXiv 2005.14165, table 2.1; transformers GPT2Config"
+
+ZOO: Mapping[str, ZooEntry] = MappingProxyType(
+    {
+        entry.name: entry
+        for entry in (
+            ZooEntry(
+                "resnet18-cifar",
+                "ResNet-18, 3×3 stride-1 stem without pooling, 100 classes, 32×32",
+                f"{_RESNET}; CIFAR form as in Saxena et al., arXiv 2303.11525; transformers ResNetConfig",
+                _image(32),
+            ),
+            ZooEntry(
+                "resnet34-cifar",
+                "ResNet-34, 3×3 stride-1 stem without pooling, 100 classes, 32×32",
+                f"{_RESNET}; CIFAR form as in Saxena et al., arXiv 2303.11525; transformers ResNetConfig",
+                _image(32),
+            ),
+            ZooEntry(
+                "resnet18",
+                "ResNet-18, 1000 classes, 224×224",
+                f"{_RESNET}; transformers ResNetConfig",
+                _image(224),
+            ),
+            ZooEntry(
+                "resnet34",
+                "ResNet-34, 1000 classes, 224×224",
+                f"{_RESNET}; transformers ResNetConfig",
+                _image(224),
+            ),
+            ZooEntry(
+                "resnet50",
+                "ResNet-50 v1.5 (stride in the 3×3 convolutions), 1000 classes, 224×224",
+                f"{_RESNET}; transformers ResNetConfig",
+                _image(224),
+            ),
+            ZooEntry(
+                "mobilenetv2",
+                "MobileNetV2, multiplier 1.0, 1000 classes, 224×224",
+                "Sandler et al. 2018, arXiv 1801.04381; transformers MobileNetV2Config",
+                _image(224),
+            ),
+            ZooEntry(
+                "mobilevit-s",
+                "MobileViT-S, 1000 classes, 256×256",
+                "Mehta and Rastegari 2021, arXiv 2110.02178; transformers MobileViTConfig",
+                _image(256),
+            ),
+            ZooEntry(
+                "botnet50",
+                "BotNet-50: ResNet-50 with self-attention (4 heads) for the last stage's 3×3, 224×224",
+                "Srinivas et al. 2021, arXiv 2101.11605; transformers ResNetConfig, attention written out",
+                _image(224),
+            ),
+            ZooEntry(
+                "bert-small",
+                "BERT Small: 4 layers, width 512, 8 heads, tied masked-LM head, 128 tokens",
+                "Turc et al. 2019, arXiv 1908.08962; transformers BertConfig",
+                _tokens(128),
+            ),
+            ZooEntry(
+                "gpt3-small",
+                "GPT-3 Small (125 M): 12 layers, width 768, 12 heads, tied head, 1024 tokens",
+                _GPT3,
+                _tokens(1024),
+            ),
+            ZooEntry(
+                "gpt3-medium",
+                "GPT-3 Medium (350 M): 24 layers, width 1024, 16 heads, tied head, 1024 tokens",
+                _GPT3,
+                _tokens(1024),
+            ),
+            ZooEntry(
+                "gpt3-1.3b",
+                "GPT-3 XL (1.3 B): 24 layers, width 2048, 16 heads of 128, tied head, 1024 tokens",
+                f"{_GPT3}; 16 heads, because the table's 24 of 128 do not make 2048",
+                _tokens(1024),
+            ),
+            ZooEntry(
+                "vit-b16",
+                "ViT-B/16: 12 layers, width 768, 12 heads, 1000 classes, 224×224",
+                "Dosovitskiy et al. 2020, arXiv 2010.11929; transformers ViTConfig",
+                _image(224),
+            ),
+        )
+    }
+)

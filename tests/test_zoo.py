@@ -1,0 +1,162 @@
+"""The bundled architectures: published figures, closed forms of our own, and the index."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from iftplan.nn.zoo import ARCHITECTURES
+from iftplan.zoo_index import ZOO
+
+
+def build(name: str) -> torch.nn.Module:
+    with torch.device("meta"):
+        return ARCHITECTURES[name].build().eval()
+
+
+def torch_macs(name: str) -> int:
+    """Multiply-accumulates as torch's own counter sees them."""
+    inputs = [torch.empty(i.shape, dtype=getattr(torch, i.dtype), device="meta") for i in ZOO[name].inputs]
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        build(name)(*inputs)
+    return counter.get_total_flops() // 2
+
+
+def attention_stack(layers: int, width: int, tokens: int) -> int:
+    """Projections, scores, values and a ×4 MLP of `layers` transformer blocks."""
+    return layers * (12 * width * width * tokens + 2 * tokens * tokens * width)
+
+
+def test_index_and_builders_agree() -> None:
+    assert list(ARCHITECTURES) == list(ZOO)
+    assert all(architecture.entry is ZOO[name] for name, architecture in ARCHITECTURES.items())
+    assert all(entry.name == name and entry.inputs and entry.source for name, entry in ZOO.items())
+
+
+def test_index_needs_no_framework() -> None:
+    code = "import sys, iftplan.zoo_index; print({'torch', 'transformers', 'sympy'} & set(sys.modules))"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("name", "macs"),
+    [  # recomputed and published figures, facts of the field
+        ("resnet18-cifar", 555_468_800),
+        ("resnet18", 1_814_073_344),
+        ("resnet34", 3_663_761_408),
+        ("resnet50", 4_089_184_256),
+    ],
+)
+def test_residual_networks_cost_what_is_published(name: str, macs: int) -> None:
+    assert torch_macs(name) == macs
+
+
+@pytest.mark.parametrize(
+    ("name", "giga"),
+    [("mobilenetv2", 0.30), ("mobilevit-s", 2.0), ("vit-b16", 17.56)],
+)
+def test_published_giga_macs(name: str, giga: float) -> None:
+    digits = len(str(giga).partition(".")[2])
+    assert round(torch_macs(name) / 1e9, digits) == giga
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"),
+    [  # parameter counts as the papers print them
+        ("resnet18", 11.7),
+        ("resnet34", 21.8),
+        ("resnet50", 25.6),
+        ("mobilenetv2", 3.5),
+        ("mobilevit-s", 5.6),
+        ("bert-small", 28.8),
+        ("vit-b16", 86.6),
+    ],
+)
+def test_published_parameter_counts(name: str, millions: float) -> None:
+    parameters = sum(p.numel() for p in build(name).parameters())
+    assert round(parameters / 1e6, 1) == millions
+
+
+def test_vit_is_its_closed_form() -> None:
+    tokens, patches, width = 197, 196, 768
+    embedding = patches * 3 * 16 * 16 * width
+    assert torch_macs("vit-b16") == embedding + attention_stack(12, width, tokens) + width * 1000
+
+
+def test_bert_small_is_its_closed_form() -> None:
+    tokens, width, vocabulary = 128, 512, 30522
+    head = tokens * width * (width + vocabulary)
+    assert torch_macs("bert-small") == attention_stack(4, width, tokens) + head
+
+
+def test_mobilenetv2_is_its_closed_form() -> None:
+    """Table 2 of arXiv 1801.04381, summed independently of any model code."""
+    side, macs, channels = 112, 112 * 112 * 27 * 32, 32
+    table = [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2)]
+    for expansion, out, repeats, first_stride in [*table, (6, 320, 1, 1)]:
+        for stride in [first_stride] + [1] * (repeats - 1):
+            hidden = channels * expansion
+            macs += side * side * channels * hidden * (expansion > 1)
+            side //= stride
+            macs += side * side * hidden * (9 + out)
+            channels = out
+    macs += side * side * 320 * 1280 + 1280 * 1000
+    assert torch_macs("mobilenetv2") == macs
+
+
+def test_botnet_replaces_three_convolutions_by_attention() -> None:
+    """From ResNet-50's published 4 089 184 256 MACs and 25 557 032 parameters."""
+    heads, head_dim, width, macs, parameters = 4, 128, 512, 4_089_184_256, 25_557_032
+    for side in (14, 7, 7):
+        positions = side * side
+        macs -= 49 * 9 * width * width
+        macs += positions * 3 * width * width  # query, key, value
+        macs += 2 * positions * positions * width  # scores and mixing
+        macs += 2 * heads * positions * side * head_dim  # one relative table per axis
+        parameters += (3 - 9) * width * width + 2 * (2 * side - 1) * head_dim
+    assert torch_macs("botnet50") == macs
+    assert sum(p.numel() for p in build("botnet50").parameters()) == parameters
+
+
+def test_botnet_attention_is_its_definition() -> None:
+    from iftplan.nn.zoo.botnet import RelativeSelfAttention
+
+    torch.manual_seed(0)
+    height, width, heads, channels = 3, 4, 2, 8
+    attention = RelativeSelfAttention(channels, (height, width), heads).double()
+    x = torch.randn(1, channels, height, width, dtype=torch.float64)
+    d = channels // heads
+    q, k, v = (
+        f(x).reshape(heads, d, height, width) for f in (attention.query, attention.key, attention.value)
+    )
+    expected = torch.empty(heads, d, height, width, dtype=torch.float64)
+    for h in range(heads):
+        for i in range(height):
+            for j in range(width):
+                logits = torch.empty(height, width, dtype=torch.float64)
+                for a in range(height):
+                    for b in range(width):
+                        r = attention.relative_height[a - i + height - 1]
+                        r = r + attention.relative_width[b - j + width - 1]
+                        logits[a, b] = q[h, :, i, j] @ (k[h, :, a, b] + r) / d**0.5
+                weights = logits.flatten().softmax(0).reshape(height, width)
+                expected[h, :, i, j] = (v[h] * weights).sum((-2, -1))
+    torch.testing.assert_close(attention(x), expected.reshape(1, channels, height, width))
+
+
+@pytest.mark.parametrize(
+    ("name", "layers", "width", "heads"),
+    [("gpt3-small", 12, 768, 12), ("gpt3-medium", 24, 1024, 16), ("gpt3-1.3b", 24, 2048, 16)],
+)
+def test_gpt_sizes_are_the_papers(name: str, layers: int, width: int, heads: int) -> None:
+    model = build(name)
+    per_block = 12 * width * width + 13 * width
+    parameters = layers * per_block + (50257 + 1024) * width + 2 * width  # tied head adds none
+    assert sum(p.numel() for p in model.parameters()) == parameters
+    assert model.config.n_head == heads
+    assert model.config.use_cache is False
+    assert ZOO[name].inputs[0].shape == (1, 1024)
