@@ -1,0 +1,145 @@
+"""From a MODEL argument to a network without weights: every kind of source behind one function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from sys import stderr
+from typing import assert_never
+
+import torch
+from torch import nn
+
+from iftplan.errors import InputError
+from iftplan.nn.sources.default_inputs import default_inputs
+from iftplan.nn.sources.factories import file_factory, module_factory
+from iftplan.nn.sources.libraries import timm_factory, torchvision_factory
+from iftplan.nn.sources.meta import on_meta_
+from iftplan.nn.sources.transformers_config import transformers_factory
+from iftplan.nn.zoo import ARCHITECTURES
+from iftplan.sources import Source, SourceKind, parse_source
+from iftplan.spec import InputSpec
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltModel:
+    """A network with what was learnt while it was built.
+
+    Attributes:
+        model: in evaluation mode, without a key-value cache.
+        inputs: its default inputs; empty if neither the source nor its configuration tells them.
+        assumptions: sentences, one for each thing that had to be assumed.
+    """
+
+    model: nn.Module
+    inputs: tuple[InputSpec, ...]
+    assumptions: tuple[str, ...] = ()
+
+
+def build(source: str | Source, *, device: str = "meta") -> nn.Module:
+    """The network that a MODEL argument names, in evaluation mode.
+
+    On the meta device its parameters have shapes but no memory.
+
+    Raises:
+        InputError: the source cannot be found, read or called, or gives no `nn.Module`.
+    """
+    return construct(source, device=device).model
+
+
+def construct(source: str | Source, *, device: str = "meta") -> BuiltModel:
+    """As `build`, with the default inputs and the assumptions."""
+    source = parse_source(source) if isinstance(source, str) else source
+    with redirect_stdout(stderr):  # what a user's module prints must not end up in our data
+        factory = _factory(source)
+        model, assumptions = _call(factory, source, device)
+    if not isinstance(model, nn.Module):
+        raise InputError(
+            f"{source.text} gives {_described(model)}, not a torch.nn.Module; name a function without "
+            "arguments that returns one, or the class of one."
+        )
+    _without_cache_(model)
+    return BuiltModel(model.eval(), source.inputs or default_inputs(model), assumptions)
+
+
+def _factory(source: Source) -> Callable[[], object]:
+    match source.kind:
+        case SourceKind.ZOO:
+            return ARCHITECTURES[source.target].build
+        case SourceKind.TRANSFORMERS:
+            return transformers_factory(source.target, source.attribute)
+        case SourceKind.TIMM:
+            return timm_factory(source.target)
+        case SourceKind.TORCHVISION:
+            return torchvision_factory(source.target)
+        case SourceKind.MODULE:
+            return module_factory(source.target, source.attribute)
+        case SourceKind.FILE:
+            return file_factory(source.target, source.attribute)
+        case SourceKind.SPEC:
+            raise InputError(
+                f"{source.text} holds a model's shapes, not a network that can be built; name the network "
+                "itself, such as zoo:resnet18 or path/file.py:factory."
+            )
+        case _:
+            assert_never(source.kind)
+
+
+def _call(factory: Callable[[], object], source: Source, device: str) -> tuple[object, tuple[str, ...]]:
+    """The factory's result on the device; what cannot be built on meta is built on the CPU, then emptied."""
+    model, failure = _attempt(factory, device)
+    if failure is None:
+        return _settled(model, device), ()
+    if device == "meta":
+        model, again = _attempt(factory, "cpu")
+        if again is None:
+            why = f"{source.text} could not be built on the meta device ({_told(failure)}); built on the CPU"
+            return _settled(model, device), (why,)
+        failure = again
+    raise InputError(f"building {source.text} failed with {_told(failure)}{_place(failure)}") from failure
+
+
+def _attempt(factory: Callable[[], object], device: str) -> tuple[object, Exception | SystemExit | None]:
+    try:
+        with torch.device(device):
+            return factory(), None
+    except InputError:
+        raise
+    except (Exception, SystemExit) as error:
+        return None, error
+
+
+def _settled(model: object, device: str) -> object:
+    """A factory may place tensors where it likes; a meta model must hold none elsewhere."""
+    if isinstance(model, nn.Module):
+        return on_meta_(model) if device == "meta" else model.to(device)
+    return model
+
+
+def _told(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _place(error: BaseException) -> str:
+    """` (file.py, line 3)`, where the error was raised."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f" ({trace.tb_frame.f_code.co_filename}, line {trace.tb_lineno})" if trace else ""
+
+
+def _described(value: object) -> str:
+    return "None" if value is None else f"a {type(value).__name__}"
+
+
+def _without_cache_(model: nn.Module) -> None:
+    """A decoder's key-value cache is no part of one forward pass; transformers switches it in the config."""
+    for module in model.modules():
+        config = getattr(module, "config", None)
+        if config is not None and hasattr(config, "use_cache"):
+            config.use_cache = False
+
+
+__all__ = ["BuiltModel", "build", "construct"]

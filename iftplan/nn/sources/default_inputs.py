@@ -1,0 +1,50 @@
+"""Which inputs a built model is counted with when nobody says."""
+
+from __future__ import annotations
+
+from inspect import signature
+
+from torch import nn
+
+from iftplan.spec import InputSpec
+
+DEFAULT_TOKENS = 128
+DEFAULT_SIDE = 224
+
+
+def default_inputs(model: nn.Module) -> tuple[InputSpec, ...]:
+    """Inputs from the configuration that a transformers, timm or torchvision model carries.
+
+    Images have the configuration's size and channels, or 3×224×224; texts have 128 tokens, or as many as
+    the model has positions if those are fewer. Empty if the model carries no configuration.
+    """
+    config = getattr(model, "config", None)
+    match getattr(model, "main_input_name", None):
+        case "pixel_values" if config is not None:
+            return (_image(config),)
+        case "input_ids" if config is not None:
+            return _tokens(model, config)
+    for timm_config in (getattr(model, "pretrained_cfg", None), getattr(model, "default_cfg", None)):
+        size = timm_config.get("input_size") if isinstance(timm_config, dict) else None
+        if size:
+            return (InputSpec((1, *size)),)
+    if type(model).__module__.startswith("torchvision."):
+        return (InputSpec((1, 3, DEFAULT_SIDE, DEFAULT_SIDE)),)
+    return ()
+
+
+def _image(config: object) -> InputSpec:
+    size = getattr(config, "image_size", None) or DEFAULT_SIDE
+    height, width = (size, size) if isinstance(size, int) else size
+    return InputSpec((1, getattr(config, "num_channels", 3), height, width))
+
+
+def _tokens(model: nn.Module, config: object) -> tuple[InputSpec, ...]:
+    positions = getattr(config, "max_position_embeddings", None) or DEFAULT_TOKENS
+    shape = (1, min(DEFAULT_TOKENS, positions))
+    if (
+        getattr(config, "is_encoder_decoder", False)
+        and "decoder_input_ids" in signature(model.forward).parameters
+    ):
+        return InputSpec(shape, "int64", "input_ids"), InputSpec(shape, "int64", "decoder_input_ids")
+    return (InputSpec(shape, "int64"),)

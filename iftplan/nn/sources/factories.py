@@ -1,0 +1,95 @@
+"""Factories that a user names: a function or class in a module or file, called without arguments."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from difflib import get_close_matches
+from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+
+from torch import nn
+
+from iftplan.errors import InputError
+
+
+def module_factory(name: str, attribute: str) -> Callable[[], object]:
+    """The factory in an importable module; the working directory can be imported from.
+
+    Raises:
+        InputError: the module cannot be imported, or has no such callable.
+    """
+    with _first_on_path(Path.cwd()):
+        try:
+            module = import_module(name)
+        except (Exception, SystemExit) as error:
+            raise InputError(f"module {name} cannot be imported: {_told(error)}") from error
+    return _callable(module, attribute, name)
+
+
+def file_factory(path: str, attribute: str) -> Callable[[], object]:
+    """The factory in a Python file, which is run; it can import its neighbours.
+
+    Raises:
+        InputError: there is no such file, it fails when run, or has no such callable.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise InputError(f"there is no Python file {path}{_near_file(file)}")
+    name = f"iftplan_source_{file.stem}"
+    spec = spec_from_file_location(name, file)
+    assert spec is not None and spec.loader is not None, "a .py file always has a loader"
+    module = module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pickling look their module up here
+    with _first_on_path(file.resolve().parent):
+        try:
+            spec.loader.exec_module(module)
+        except (Exception, SystemExit) as error:
+            raise InputError(f"running {path} failed with {_told(error)}") from error
+    return _callable(module, attribute, path)
+
+
+def _callable(module: ModuleType, attribute: str, where: str) -> Callable[[], object]:
+    factory = getattr(module, attribute, None)
+    if isinstance(factory, nn.Module):
+        return lambda: deepcopy(factory)  # a model is emptied when it moves to meta; theirs stays whole
+    if not callable(factory):
+        names = [n for n, value in vars(module).items() if callable(value) and not n.startswith("_")]
+        near = get_close_matches(attribute, names, n=3)
+        what = (
+            f"{attribute} in {where} is a {type(factory).__name__}"
+            if factory is not None
+            else (f"{where} has no {attribute}")
+        )
+        raise InputError(f"{what}; {_hint(near, names)}")
+    return lambda: factory()
+
+
+def _hint(near: list[str], names: list[str]) -> str:
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    return f"it has {', '.join(names[:8])}." if names else "it defines no function or class."
+
+
+def _near_file(file: Path) -> str:
+    siblings = [p.name for p in file.parent.glob("*.py")] if file.parent.is_dir() else []
+    near = get_close_matches(file.name, siblings, n=1)
+    return f"; did you mean {file.parent / near[0]}?" if near else "."
+
+
+def _told(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+@contextmanager
+def _first_on_path(folder: Path) -> Iterator[None]:
+    """As `python file.py` does for a file's folder, but only while it is imported."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
