@@ -36,6 +36,10 @@ class Kind(StrEnum):
         return self.value.startswith("conv_transpose")
 
 
+WEIGHTLESS = frozenset({Kind.NORM, Kind.ACTIVATION})
+"""Kinds without weights that contract: zero MACs by definition."""
+
+
 @dataclass(frozen=True, slots=True)
 class LayerSpec:
     """One layer, its weight seen as `m = (C_in/groups)·Πkernel` inputs by `n = C_out` outputs.
@@ -50,7 +54,8 @@ class LayerSpec:
         groups: convolution groups; equal to in_channels for a depthwise layer.
         positions: how often the weight is applied in one forward pass: output positions for linear layers
             and convolutions, *input* positions for transposed convolutions, so that dense MACs are always
-            `positions · weights`. All calls and the whole batch are included.
+            `positions · weights`. All calls and the whole batch are included. 0 where nothing is contracted
+            (an embedding looks up, norms and activations work elementwise).
         depthwise: whether every group holds one input channel and grows in number with the width.
         heads: attention heads; 0 elsewhere.
     """
@@ -85,9 +90,26 @@ class LayerSpec:
         return self.out_channels
 
     @property
+    def copies(self) -> int:
+        """How many such matrices there are: the query, key, value and output projections of attention."""
+        return 4 if self.kind is Kind.ATTENTION else 1
+
+    @property
     def weights(self) -> int:
-        """m·n, the number of weights."""
-        return self.fan_in * self.fan_out
+        """Weights that contract, `copies·m·n`; none in norms and activations."""
+        if self.kind in WEIGHTLESS:
+            return 0
+        return self.copies * self.fan_in * self.fan_out
+
+    @property
+    def products_per_position(self) -> int:
+        """MACs per position between activations: scores and values, `2·T·D`; 0 but for attention."""
+        return 2 * self.positions * self.fan_out if self.kind is Kind.ATTENTION else 0
+
+    @property
+    def dense_macs(self) -> int:
+        """MACs of one forward pass with every weight present."""
+        return self.positions * (self.weights + self.products_per_position)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,5 +217,4 @@ class ModelSpec:
     @property
     def macs(self) -> int:
         """Dense MACs of one forward pass, scope *model*."""
-        weighted = sum(w.layer.positions * w.layer.weights for w in self.layers)
-        return weighted + sum(p.macs for p in self.products)
+        return sum(w.layer.dense_macs for w in self.layers) + sum(p.macs for p in self.products)

@@ -3,7 +3,7 @@
 | symbol | meaning |
 |---|---|
 | `m`, `n` | inputs and outputs of the weight seen as a matrix: `(C_in/g)·Πkernel` by `C_out` |
-| `d` | density, the share of weights that are not zero; sparsity is `1 - d` |
+| `d`, `s` | density, the share of weights that are not zero; sparsity `s = 1 - d` |
 | `k`, `b`, `r` | the structures: width multiplier, branches, rank |
 | `e` | how fast a layer's weights grow with the width: 2, or 1 where only the outputs grow (depthwise) |
 | `A` | MACs per position of products of activations (attention scores and values) |
@@ -12,5 +12,5 @@
 
 import sympy
 
-m, n, d, k, b, r, e, A = sympy.symbols("m n d k b r e A", positive=True)
+m, n, d, s, k, b, r, e, A = sympy.symbols("m n d s k b r e A", positive=True)
 C_in, C_out, D_in, D_out, V, T, g = sympy.symbols("C_in C_out D_in D_out V T g", positive=True)

@@ -1,0 +1,98 @@
+"""How many masks there are to search: log2 of mask counts, in bits.
+
+Unstructured masks are counted as `log2 C(N, nnz)`. Integers are exact while that is cheap; beyond, the
+entropy form of Stirling's series is used, which loses nothing to cancellation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from math import comb, log, log1p, log2, pi
+
+_EXACT_UP_TO = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Cardinality:
+    """The size of a search space.
+
+    Attributes:
+        maskable_weights: weights that a sparse trainer can explore (the paper's definition); None while
+            channels are symbolic.
+        log2_masks: bits needed to name one mask; None while channels are symbolic.
+    """
+
+    maskable_weights: int | None = None
+    log2_masks: float | None = None
+
+
+def log2_choose(n: int, k: int) -> float:
+    """log2 of the binomial coefficient C(n, k), to about 1e-13 relative.
+
+    Raises:
+        ValueError: k outside 0…n.
+
+    Example:
+        >>> round(log2_choose(4, 2), 6)
+        2.584963
+    """
+    if not 0 <= k <= n:
+        raise ValueError(f"cannot choose {k} of {n}")
+    k = min(k, n - k)
+    return log2(comb(n, k)) if k <= _EXACT_UP_TO else _log2_choose_large(n, k)
+
+
+def _log2_choose_large(n: int, k: int) -> float:
+    rest = n - k
+    entropy = k * (log(n) - log(k)) - rest * log1p(-k / n)
+    correction = 0.5 * log(n / (2 * pi * k * rest)) + _stirling(n) - _stirling(k) - _stirling(rest)
+    return (entropy + correction) / log(2)
+
+
+def _stirling(x: int) -> float:
+    """ln x! - ln(√(2πx)·(x/e)^x), from the first terms of its series."""
+    return 1 / (12 * x) - 1 / (360 * x**3) + 1 / (1260 * x**5)
+
+
+def log2_global(capacities_and_nnz: Iterable[tuple[int, int]]) -> float:
+    """One budget over all layers: `log2 C(ΣN, Σnnz)`, never less than the sum over layers."""
+    pairs = list(capacities_and_nnz)
+    return log2_choose(sum(c for c, _ in pairs), sum(n for _, n in pairs))
+
+
+@lru_cache(maxsize=64)
+def transposable_tile(kept: int, of: int) -> int:
+    """How many of×of masks have `kept` ones in every row and column.
+
+    Counted row by row over the multiset of column sums still to fill.
+
+    Example:
+        >>> transposable_tile(2, 4), transposable_tile(1, 8)
+        (90, 40320)
+    """
+    # state[i] = columns that still need i ones
+    states = {(*(0 for _ in range(kept)), of): 1}
+    for _ in range(of):
+        following: dict[tuple[int, ...], int] = {}
+        for state, ways in states.items():
+            for after, count in _fill_row(state, kept, kept):
+                following[after] = following.get(after, 0) + ways * count
+        states = following
+    return states.get((of, *(0 for _ in range(kept))), 0)
+
+
+def _fill_row(state: tuple[int, ...], ones: int, need: int) -> Iterable[tuple[tuple[int, ...], int]]:
+    """Ways to put `ones` more ones into columns that need at most `need`, and the columns' new needs."""
+    if need == 0:
+        if ones == 0:
+            yield state, 1
+        return
+    for chosen in range(min(ones, state[need]) + 1):
+        lower = list(state)
+        lower[need] -= chosen
+        for after, count in _fill_row(tuple(lower), ones - chosen, need - 1):
+            filled = list(after)
+            filled[need - 1] += chosen
+            yield tuple(filled), count * comb(state[need], chosen)

@@ -1,0 +1,29 @@
+"""The built-in families by name, closed forms attached; importing this costs no SymPy."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from iftplan.closed_forms import FORMS
+from iftplan.errors import InputError
+from iftplan.form import Family
+from iftplan.transforms import DEFINITIONS
+
+FAMILIES: Mapping[str, Family] = MappingProxyType(
+    {definition.name: Family(definition, FORMS[definition.name]) for definition in DEFINITIONS}
+)
+
+
+def family_named(name: str) -> Family:
+    """The built-in family of that name.
+
+    Raises:
+        InputError: no such family; the nearest name is given.
+    """
+    if name in FAMILIES:
+        return FAMILIES[name]
+    near = difflib.get_close_matches(name, FAMILIES, 1, 0.4)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise InputError(f"unknown transform {name!r}; {hint}Transforms are {', '.join(FAMILIES)}.")

@@ -1,0 +1,154 @@
+"""Integers of a structure: widths, branches and ranks, chosen exactly, before a mask closes the budget."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from math import gcd, lcm, prod
+
+from iftplan.errors import InfeasibleError
+from iftplan.form import Family
+from iftplan.masks import NM, MaskStructure, Matrices
+from iftplan.solution import Structure
+from iftplan.spec import LayerSpec
+from iftplan.units import plain
+from iftplan.widening import Multiplier, largest, round_up, smallest
+
+
+@dataclass(frozen=True, slots=True)
+class Realisation:
+    """A layer at integer sizes.
+
+    Attributes:
+        layer: the layer at its new width (the dense layer, where the family does not widen).
+        structure: the integers chosen.
+        matrices: shapes of the masked matrices.
+        capacity: weights under the mask.
+        dense_weights: weights that are never masked.
+    """
+
+    layer: LayerSpec
+    structure: Structure
+    matrices: Matrices
+    capacity: int
+    dense_weights: int
+
+
+def realise(
+    layer: LayerSpec, family: Family, density: Fraction, mask: MaskStructure, round_to: int = 1
+) -> Realisation:
+    """The integers of a structure, before the mask closes the budget.
+
+    Raises:
+        InfeasibleError: the structure would be smaller than one.
+    """
+    wide = _widen(layer, family, density, mask, round_to)
+    structure: dict[str, int | float | None] = {}
+    unknown = 1
+    if family.definition.widens or family.solves_width:
+        multiplier = multiplier_of(layer, family, density)
+        structure = {
+            "in_channels": wide.in_channels,
+            "out_channels": wide.out_channels,
+            "multiplier": multiplier,
+        }
+    if not family.solves_width:
+        unknown = _integer(layer, wide, family, density)
+        structure[family.definition.structure] = unknown
+    return at_structure(wide, family, unknown, structure)
+
+
+def at_structure(wide: LayerSpec, family: Family, unknown: int, structure: Structure) -> Realisation:
+    """What a layer, already at its new width, holds at an integer structure."""
+    degree = 1 if wide.depthwise else 2
+    m, n = wide.fan_in, wide.fan_out
+    capacity = wide.copies * int(family.form.masked(m, n, unknown, degree, 1))
+    dense = wide.copies * int(family.form.fixed(m, n, unknown, degree, 1))
+    shape = family.definition.matrices
+    matrices = shape(m, n, unknown) * wide.copies if shape else ((capacity, 1),)
+    return Realisation(wide, structure, matrices, capacity, dense)
+
+
+def multiplier_of(layer: LayerSpec, family: Family, density: Fraction) -> float:
+    """The real-valued width multiplier k at which the layer's equation is met."""
+    if not family.solves_width:
+        return float(Multiplier.closing(density))
+    fan_out = layer.copies * layer.fan_out
+    root = family.form.root(layer)
+    return float(root.value(layer.fan_in, fan_out, density, 1.0, layer.products_per_position))
+
+
+def _widen(
+    layer: LayerSpec, family: Family, density: Fraction, mask: MaskStructure, round_to: int
+) -> LayerSpec:
+    """The layer at its new width; unchanged at density 1 and in families that keep the width."""
+    if density == 1 or not (family.definition.widens or family.solves_width):
+        return layer
+    assert layer.in_channels is not None and layer.out_channels is not None
+    in_unit, out_unit = _units(layer, mask, round_to)
+    if layer.depthwise:
+        channels = _grow(layer, family, density, mask, layer.out_channels, lcm(in_unit, out_unit))
+        return replace(layer, in_channels=channels, out_channels=channels, groups=channels)
+    out_channels = _grow(layer, family, density, mask, layer.out_channels, out_unit)
+    if not family.definition.widens:
+        return replace(layer, out_channels=out_channels)
+    in_channels = _grow(layer, family, density, mask, layer.in_channels, in_unit)
+    return replace(layer, in_channels=in_channels, out_channels=out_channels)
+
+
+def _units(layer: LayerSpec, mask: MaskStructure, round_to: int) -> tuple[int, int]:
+    """What input and output widths must be multiples of: rounding, heads, groups, the mask's pattern."""
+    inputs, outputs = mask.multiples
+    if layer.depthwise:
+        return round_to, lcm(round_to, outputs)
+    unit = lcm(round_to, layer.heads or 1, layer.groups)
+    kernel = prod(layer.kernel)
+    return lcm(unit, inputs // gcd(inputs, kernel) * layer.groups), lcm(unit, outputs)
+
+
+def _grow(
+    layer: LayerSpec, family: Family, density: Fraction, mask: MaskStructure, channels: int, multiple: int
+) -> int:
+    """The smallest width that covers the budget; under a fixed pattern, the largest that stays within it."""
+    guess = multiplier_of(layer, family, density) * channels
+    if not isinstance(mask, NM):
+        covers = smallest(guess, lambda w: _excess(layer, family, Fraction(w, channels), density) >= 0)
+        return round_up(covers, multiple)
+    within = largest(guess, lambda w: _excess(layer, family, Fraction(w, channels), density) <= 0)
+    if within < multiple:
+        raise InfeasibleError(
+            f"{mask}: {layer.name} can grow from {channels} to {within} channels, and the pattern needs a multiple of {multiple}."
+        )
+    return within // multiple * multiple
+
+
+def _excess(layer: LayerSpec, family: Family, k: Fraction, density: Fraction) -> Fraction:
+    """Cost at multiplier k minus the dense cost, per position."""
+    if not family.solves_width:  # the width of Sparse Wide, whatever else is solved for
+        return k * k * density - 1
+    degree = 1 if layer.depthwise else 2
+    m, n = layer.fan_in, layer.fan_out
+    cost = family.form.masked(m, n, k, degree, 1) * density + family.form.fixed(m, n, k, degree, 1)
+    return Fraction(layer.copies * (cost - m * n) + layer.products_per_position * (k - 1))
+
+
+def _integer(layer: LayerSpec, wide: LayerSpec, family: Family, density: Fraction) -> int:
+    """The unknown as an integer: up where the mask closes the budget, down where dense parts must stay within it."""
+    m, n, form = wide.fan_in, wide.fan_out, family.form
+    k = multiplier_of(layer, family, density) if family.definition.widens else 1.0
+    products = layer.products_per_position - wide.products_per_position
+    budget = Fraction(layer.weights + products, layer.copies)
+    share = budget / (layer.fan_in * layer.fan_out)
+    real = float(form.full.value(layer.fan_in, layer.fan_out, density, k, 0)) * float(share)
+
+    def cost(x: int) -> Fraction:
+        return form.masked(m, n, x, 2, 1) * density + form.fixed(m, n, x, 2, 1)
+
+    if form.covers:
+        return smallest(real, lambda x: cost(x) >= budget)
+    x = largest(real, lambda x: cost(x) <= budget)
+    if x < 1 and (density < 1 or not form.masked(m, n, 1, 2, 1)):
+        raise InfeasibleError(
+            f"{family.name}: {layer.name} at sparsity {plain(1 - density)} would need a {family.definition.structure} of {real:.4g}, and the smallest is 1."
+        )
+    return x

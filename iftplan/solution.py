@@ -1,0 +1,76 @@
+"""What solving a layer gives: structure, counts, what is left over, and how it came out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from fractions import Fraction
+
+from iftplan.cardinality import Cardinality
+from iftplan.spec import LayerSpec
+
+Structure = Mapping[str, int | float | None]
+"""`{in_channels, out_channels, multiplier}`, `{branches}`, `{rank}` …; a value is None where it is not known."""
+
+
+class Outcome(StrEnum):
+    """How a solution came out; the values are what users read."""
+
+    EXACT = "closed to the MAC"
+    RESIDUAL = "the structure leaves a residual"
+    LEFT_ALONE = "left as it is: this family does not apply to depthwise layers"
+    FREE = "costs no MACs: nothing to close"
+    SYMBOLIC = "closed form only: the channels are symbolic"
+    INFEASIBLE = "infeasible"
+
+
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """A layer realised in a family at equal MACs. Counts are None while channels are symbolic or it is infeasible.
+
+    Attributes:
+        layer: the dense layer.
+        transform: the family's name.
+        sparsity: the sparsity asked for.
+        closed_form: the structure's formula as text.
+        closed_form_latex: the same in LaTeX.
+        search_space: the maskable weights' formula.
+        structure: `{in_channels, out_channels, multiplier}`, `{branches}`, `{rank}` …; values are None where unknown.
+        nnz: weights kept under the mask.
+        capacity: maskable weights.
+        dense_weights: weights of the structure that are never masked (U and V of the doped member).
+        macs: MACs of one forward pass, positions and activation products included.
+        dense_macs: MACs of the dense layer.
+        outcome: how it came out.
+        reason: for an infeasible request: what is in the way and the nearest that is possible.
+        cardinality: the size of the search space.
+    """
+
+    layer: LayerSpec
+    transform: str
+    sparsity: Fraction
+    closed_form: str
+    closed_form_latex: str
+    search_space: str
+    outcome: Outcome
+    structure: Structure = field(default_factory=dict)
+    nnz: int | None = None
+    capacity: int | None = None
+    dense_weights: int = 0
+    macs: int | None = None
+    dense_macs: int | None = None
+    reason: str = ""
+    cardinality: Cardinality = field(default_factory=Cardinality)
+
+    @property
+    def density(self) -> Fraction | None:
+        """nnz/capacity: 1 where nothing is maskable."""
+        if self.nnz is None or self.capacity is None:
+            return None
+        return Fraction(self.nnz, self.capacity) if self.capacity else Fraction(1)
+
+    @property
+    def residual_macs(self) -> int | None:
+        """Dense MACs minus realised MACs: 0 when the budget is closed."""
+        return None if self.macs is None or self.dense_macs is None else self.dense_macs - self.macs

@@ -1,0 +1,186 @@
+"""One layer, one family, one sparsity: the structure, the counts and what is left over, in whole numbers."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from iftplan.cardinality import Cardinality
+from iftplan.errors import InfeasibleError, InputError
+from iftplan.form import Family
+from iftplan.masks import NM, MaskStructure, Unstructured
+from iftplan.realise import realise
+from iftplan.solution import Outcome, Solution, Structure
+from iftplan.spec import WEIGHTLESS, LayerSpec
+from iftplan.units import plain
+
+
+def solve(
+    layer: LayerSpec,
+    family: Family,
+    sparsity: Fraction,
+    *,
+    mask: MaskStructure | None = None,
+    round_to: int = 1,
+    throw: bool = True,
+) -> Solution:
+    """Realise `layer` in `family` at the MACs of the dense layer.
+
+    The structure is the integer whose capacity covers the budget; nnz then closes it to the MAC
+    (arXiv 2303.11525, section 3, in whole numbers).
+
+    Args:
+        layer: the dense layer; with symbolic channels only the closed form comes back.
+        family: from `iftplan.families` or of your own (`iftplan.derive.family`).
+        sparsity: the fraction of zeros, in [0, 1).
+        mask: what masks may look like; any by default, N:8 for N:M Wide.
+        round_to: widths become multiples of this.
+        throw: raise when infeasible, rather than returning the reason.
+
+    Raises:
+        InfeasibleError: no structure satisfies the equation; names the nearest sparsity that does.
+
+    Example:
+        >>> from iftplan.families import FAMILIES
+        >>> from iftplan.notation import parse_layer
+        >>> s = solve(parse_layer("linear:64-64"), FAMILIES["wide"], Fraction(1, 2))
+        >>> s.structure["out_channels"], s.nnz, s.residual_macs
+        (91, 4096, 0)
+    """
+    try:
+        return _solve(layer, family, sparsity, mask, round_to)
+    except InfeasibleError as error:
+        reason = f"{error} {_nearest(layer, family, sparsity, mask, round_to)}".strip()
+        if throw:
+            raise InfeasibleError(reason) from error
+        return Solution(
+            layer,
+            family.name,
+            sparsity,
+            *forms(layer, family),
+            Outcome.INFEASIBLE,
+            {family.definition.structure: None},
+            reason=reason,
+        )
+
+
+def _solve(
+    layer: LayerSpec, family: Family, sparsity: Fraction, mask: MaskStructure | None, round_to: int
+) -> Solution:
+    mask = mask_for(family, sparsity, mask)
+    if not layer.positions or layer.kind in WEIGHTLESS:
+        return _unchanged(layer, family, sparsity, Outcome.FREE)
+    if layer.depthwise and not family.solves_width:
+        return _unchanged(layer, family, sparsity, Outcome.LEFT_ALONE)
+    if layer.symbolic:
+        return _symbolic(layer, family, sparsity)
+    real = realise(layer, family, 1 - sparsity, mask, round_to)
+    budget = (
+        layer.weights + layer.products_per_position - real.layer.products_per_position - real.dense_weights
+    )
+    if budget < 0:
+        raise InfeasibleError(
+            f"{family.name}: at sparsity {plain(sparsity)} the attention products of {layer.name} alone cost more than the dense layer."
+        )
+    nnz = mask.close(real.matrices, budget)
+    macs = layer.positions * (real.dense_weights + nnz + real.layer.products_per_position)
+    return Solution(
+        layer,
+        family.name,
+        sparsity,
+        *forms(layer, family),
+        Outcome.EXACT if macs == layer.dense_macs else Outcome.RESIDUAL,
+        real.structure,
+        nnz,
+        real.capacity,
+        real.dense_weights,
+        macs,
+        layer.dense_macs,
+        cardinality=Cardinality(real.capacity, mask.log2_masks(real.matrices, nnz)),
+    )
+
+
+def mask_for(family: Family, sparsity: Fraction, mask: MaskStructure | None) -> MaskStructure:
+    """The mask structure to use: the given one if the density allows it, N:8 for N:M Wide, else any.
+
+    Raises:
+        InfeasibleError: the density is not N/M.
+        InputError: N:M Wide with a structure that is not N:M.
+    """
+    density = 1 - sparsity
+    if family.name == "nm" and mask is None:
+        of = 8
+        if (density * of).denominator != 1:
+            near = Fraction(max(1, round(density * of)), of)
+            raise InfeasibleError(
+                f"nm: a density of {plain(density)} is no N:8 pattern; the nearest is {near * of}:8, sparsity {plain(1 - near)}, or name another with --mask N:M."
+            )
+        mask = NM(int(density * of), of)
+    if family.name == "nm" and not isinstance(mask, NM):
+        raise InputError(f"nm: N:M Wide takes an N:M mask such as 2:8, not {mask}; use wide with {mask}.")
+    if isinstance(mask, NM) and mask.density != density:
+        raise InfeasibleError(
+            f"{mask} masks have sparsity {plain(1 - mask.density)}, not {plain(sparsity)}; the nearest is --sparsity {plain(1 - mask.density)}."
+        )
+    return mask or Unstructured()
+
+
+def forms(layer: LayerSpec, family: Family) -> tuple[str, str, str]:
+    """Closed form as text and LaTeX, and the search space's formula, for any channels."""
+    root = family.form.root(layer)
+    return root.text, root.latex, family.form.maskable
+
+
+def _unchanged(layer: LayerSpec, family: Family, sparsity: Fraction, outcome: Outcome) -> Solution:
+    """The dense layer itself; nothing is masked, so there is nothing to search."""
+    weights, macs = (None, None) if layer.symbolic else (layer.weights, layer.dense_macs)
+    return Solution(
+        layer,
+        family.name,
+        sparsity,
+        *forms(layer, family),
+        outcome,
+        {},
+        weights,
+        weights,
+        0,
+        macs,
+        macs,
+        cardinality=Cardinality(0, 0.0),
+    )
+
+
+def _symbolic(layer: LayerSpec, family: Family, sparsity: Fraction) -> Solution:
+    from iftplan.symbolic import specialise
+
+    special = specialise(layer, family, 1 - sparsity)
+    structure: Structure = {family.definition.structure: special.value}
+    if family.definition.widens:
+        structure = {"in_channels": None, "out_channels": None, "multiplier": None, **structure}
+    return Solution(
+        layer,
+        family.name,
+        sparsity,
+        special.text,
+        special.latex,
+        special.search_space,
+        Outcome.SYMBOLIC,
+        structure,
+    )
+
+
+def _nearest(
+    layer: LayerSpec, family: Family, sparsity: Fraction, mask: MaskStructure | None, round_to: int
+) -> str:
+    """A sentence with the nearest sparsity, in steps of a thousandth, that is feasible."""
+    if isinstance(mask, NM) or family.name == "nm":
+        return ""
+    start = round(sparsity * 1000)
+    for step in range(1, 1000):
+        for candidate in (start - step, start + step):
+            if 0 <= candidate < 1000:
+                try:
+                    _solve(layer, family, Fraction(candidate, 1000), mask, round_to)
+                except InfeasibleError:
+                    continue
+                return f"The nearest feasible sparsity is {plain(Fraction(candidate, 1000))}."
+    return "No sparsity makes it feasible."

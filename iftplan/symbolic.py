@@ -1,0 +1,113 @@
+"""Closed forms of a layer with symbolic channels, and the derivation step by step, by SymPy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import sympy
+
+from iftplan import symbols as t
+from iftplan.costs import layer_cost
+from iftplan.derive import derive, positive_root
+from iftplan.expressions import text
+from iftplan.form import Family
+from iftplan.spec import LayerSpec
+
+Expr = Any
+
+
+@dataclass(frozen=True, slots=True)
+class Special:
+    """A closed form with the kernel and the density filled in.
+
+    Attributes:
+        text: for instance `r = 36·C_in·C_out/(9·C_in+C_out)`.
+        latex: the same in LaTeX.
+        search_space: the maskable weights' formula.
+        value: the structure where it is a number whatever the channels, else None.
+    """
+
+    text: str
+    latex: str
+    search_space: str
+    value: int | float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One line of a derivation: what is done, and the equation that comes out."""
+
+    what: str
+    equation: str
+    latex: str
+
+
+def specialise(layer: LayerSpec, family: Family, density: Fraction) -> Special:
+    """The family's solution for this layer kind at this density."""
+    unknown, solution, masked = _solution(layer, family)
+    at = {t.d: sympy.Rational(density.numerator, density.denominator), t.k: 1 / sympy.sqrt(t.d)}
+    if unknown == t.k:
+        at.pop(t.k)
+    value = _tidy(solution.subs(at).subs(at))
+    space = _tidy(masked.subs(unknown, value))
+    number = None if value.free_symbols else int(value) if value.is_Integer else float(value)
+    return Special(f"{unknown} = {text(value)}", f"{unknown} = {sympy.latex(value)}", text(space), number)
+
+
+def _solution(layer: LayerSpec, family: Family) -> tuple[Expr, Expr, Expr]:
+    """The unknown, its solution and the maskable weights, in the layer's own symbols."""
+    cost, derivation = layer_cost(layer), derive(family.definition)
+    own = {t.m: cost.fan_in, t.n: cost.fan_out, t.e: cost.degree}
+    solution = derivation.solution.subs(own)
+    if cost.products and family.definition.widens:
+        equation = cost.copies * derivation.cost.subs(own) + t.k * cost.products - cost.dense
+        solution = positive_root(equation, derivation.unknown, layer.name)
+    return derivation.unknown, solution, cost.copies * derivation.masked.subs(own)
+
+
+def _tidy(expression: Expr) -> Expr:
+    return sympy.factor(sympy.simplify(expression))
+
+
+def steps(layer: LayerSpec, family: Family, density: Fraction) -> tuple[Step, ...]:
+    """The derivation of the family's structure for this layer kind, one equation a line.
+
+    Example:
+        >>> from iftplan.families import FAMILIES
+        >>> from iftplan.notation import parse_layer
+        >>> for step in steps(parse_layer("linear"), FAMILIES["parallel"], Fraction(1, 4)):
+        ...     print(step.equation)
+        dense = D_in·D_out
+        cost = D_in·D_out·b·d
+        D_in·D_out·b·d = D_in·D_out
+        b = 1/d
+        b = 4
+    """
+    cost, derivation = layer_cost(layer), derive(family.definition)
+    if not cost.dense:
+        return (_step("this kind contracts nothing: there is no budget to close", "dense", sympy.Integer(0)),)
+    own = {t.m: cost.fan_in, t.n: cost.fan_out, t.e: cost.degree}
+    unknown, solution, _ = _solution(layer, family)
+    total = cost.copies * derivation.cost.subs(own)
+    total += cost.products * (t.k if derivation.definition.widens else 1)
+    special = specialise(layer, family, density)
+    lines = [
+        _step("dense MACs per position", "dense", cost.dense),
+        _step(f"{family.definition.title}: MACs per position", "cost", total),
+        Step(
+            "iso-FLOP: the same MACs",
+            f"{text(total)} = {text(cost.dense)}",
+            f"{sympy.latex(total)} = {sympy.latex(cost.dense)}",
+        ),
+        _step(f"solved for {unknown}", str(unknown), solution),
+    ]
+    if solution.has(t.k):
+        lines.append(_step("the width of Sparse Wide", "k", 1 / sympy.sqrt(t.d)))
+    value = f"at d = {density}"
+    return (*lines, Step(value, special.text, special.latex))
+
+
+def _step(what: str, left: str, right: Expr) -> Step:
+    return Step(what, f"{left} = {text(right)}", f"\\mathrm{{{left}}} = {sympy.latex(right)}")

@@ -1,0 +1,57 @@
+"""Exact integers from real-valued structures: the smallest or largest whole number that fits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from math import sqrt
+
+
+def smallest(near: float, fits: Callable[[int], bool]) -> int:
+    """The smallest integer from 1 that fits, for a condition that stays true once it is; exact from any guess."""
+    x = max(1, int(near))
+    while not fits(x):
+        x += 1
+    while x > 1 and fits(x - 1):
+        x -= 1
+    return x
+
+
+def largest(near: float, fits: Callable[[int], bool]) -> int:
+    """The largest integer that fits, for a condition that stays false once it is; 0 if none does."""
+    return smallest(near, lambda x: not fits(x)) - 1
+
+
+def round_up(size: int, multiple: int) -> int:
+    """The next multiple at or above `size`."""
+    return -(-size // multiple) * multiple
+
+
+@dataclass(frozen=True, slots=True)
+class Multiplier:
+    """A width multiplier k known exactly through its square.
+
+    Example:
+        >>> Multiplier(Fraction(2)).scale(64)
+        91
+        >>> Multiplier(Fraction(1)).scale(3, multiple=8)
+        3
+    """
+
+    squared: Fraction
+
+    @staticmethod
+    def closing(density: Fraction) -> Multiplier:
+        """k = d**(-1/2), of Sparse Wide."""
+        return Multiplier(1 / density)
+
+    def __float__(self) -> float:
+        return sqrt(self.squared)
+
+    def scale(self, size: int, multiple: int = 1) -> int:
+        """The smallest multiple at or above k·size; `size` itself where k is 1."""
+        if self.squared == 1:
+            return size
+        target = self.squared * size * size
+        return round_up(smallest(float(self) * size, lambda width: width * width >= target), multiple)
