@@ -1,0 +1,68 @@
+"""The net: every operator that reaches torch's dispatcher, counted from the table of formulas."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from iftplan.nn.ledger import Ledger
+from iftplan.nn.operators import OPERATORS, may_contract
+
+_ITEM = torch.ops.aten._local_scalar_dense.default
+ASSUMED_ITEM = (
+    "the model asked for the value of a tensor without data (.item(), bool() or int() of it); "
+    "True was answered for booleans and 1 for numbers"
+)
+
+
+def plain(value: Any) -> Any:
+    """A call's argument as a value: a tensor is its shape, a list of tensors the list of their shapes."""
+    if isinstance(value, Tensor):
+        return tuple(value.shape)
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    return value
+
+
+class DispatchNet(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts operators at the dispatcher and answers for values that meta tensors do not have.
+
+    Attributes:
+        caller: plain name of the public function that led here ("linear" for the addmm inside it); empty
+            if the operator was called by itself.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.ledger = ledger
+        self.caller = ""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func is _ITEM and args[0].is_meta:
+            self.ledger.assume(ASSUMED_ITEM)
+            return True if args[0].dtype is torch.bool else 1
+        # A kernel written in Python may call torch functions of its own; they are this operator's work,
+        # not the model's, so neither the shape rules nor this net may see them.
+        with torch._C.DisableTorchFunction():
+            result = func(*args, **(kwargs or {}))
+        self._count(func, args, result)
+        return result
+
+    def _count(self, func: Any, args: Sequence[Any], result: Any) -> None:
+        first = result[0] if isinstance(result, tuple | list) and result else result
+        name = func._schema.name
+        operator = OPERATORS.get(name)
+        if operator is not None:
+            macs = operator.macs([plain(a) for a in args], plain(first))
+            operands = [args[k] for k in operator.operands if k < len(args)]
+            self.ledger.contraction(self.caller or operator.name, macs, *operands)
+        elif may_contract(name):
+            self.ledger.unknown[name] += 1
+        elif isinstance(first, Tensor) and not func.is_view:
+            self.ledger.elementwise[name.removeprefix("aten::")] += first.numel()

@@ -1,0 +1,107 @@
+"""What is written down while a model runs: contractions, elementwise work, unknown operators."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from iftplan.counting import Contraction, CountTable
+
+
+class Names:
+    """Names of a model's modules and parameters, found again by identity or by storage.
+
+    Storage identity also finds views of a parameter (`weight.t()`, one of three projections in a joint
+    weight), on the meta device as well. A tied parameter has the first of its names.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.modules: dict[nn.Module, str] = {}
+        self._by_id: dict[int, str] = {}
+        self._by_storage: dict[int, str] = {}
+        self._derived: dict[int, str] = {}
+        self._alive: list[Tensor] = []  # an id is only a name while its tensor lives
+        self.reparametrized: dict[nn.Module, dict[str, str]] = {}
+        for path, module in model.named_modules():
+            self.modules[module] = path
+            self._add_parameters(module, path)
+
+    def _add_parameters(self, module: nn.Module, path: str) -> None:
+        prefix = f"{path}." if path else ""
+        for name, parameter in module._parameters.items():
+            if parameter is None or id(parameter) in self._by_id:
+                continue
+            self._by_id[id(parameter)] = prefix + name
+            self._alive.append(parameter)
+            self._by_storage.setdefault(parameter.untyped_storage()._cdata, prefix + name)
+            if name.endswith("_orig"):  # torch.nn.utils.prune computes the weight before each forward
+                pruned = self.reparametrized.setdefault(module, {})
+                pruned[name.removesuffix("_orig")] = prefix + name
+
+    def derive(self, tensor: Tensor, name: str) -> None:
+        """Let `tensor`, computed from a parameter by a parametrization, carry that parameter's name."""
+        self._derived[id(tensor)] = name
+        self._alive.append(tensor)
+
+    def parameter(self, tensor: object, module: nn.Module | None = None) -> str | None:
+        """The name of the parameter that `tensor` is, or is a view of, or was pruned from in `module`."""
+        if not isinstance(tensor, Tensor):
+            return None
+        name = self._by_id.get(id(tensor)) or self._by_storage.get(tensor.untyped_storage()._cdata)
+        if name is not None or (not self._derived and not self.reparametrized):
+            return name
+        if module is not None:
+            for attribute, original in self.reparametrized.get(module, {}).items():
+                if getattr(module, attribute, None) is tensor:
+                    return original
+        return self._derived.get(id(tensor))
+
+
+@dataclass(slots=True)
+class Ledger:
+    """The running totals of one pass; `stack` holds the modules that are running, innermost last."""
+
+    names: Names
+    stack: list[nn.Module | None] = field(default_factory=lambda: [None])
+    ran: set[nn.Module] = field(default_factory=set)
+    entries: dict[tuple[nn.Module | None, str, str | None], list[int]] = field(default_factory=dict)
+    elementwise: Counter[str] = field(default_factory=Counter)
+    unknown: Counter[str] = field(default_factory=Counter)
+    assumptions: dict[str, None] = field(default_factory=dict)
+
+    def contraction(self, operator: str, macs: int, *operands: object) -> None:
+        """Write down one call; the first operand that is a parameter is its weight."""
+        module = self.stack[-1]
+        weight = None
+        for operand in operands:
+            weight = self.names.parameter(operand, module)
+            if weight is not None:
+                break
+        self.add(operator, macs, weight)
+
+    def add(self, operator: str, macs: int, weight: str | None) -> None:
+        """Write down one call whose weight is known."""
+        entry = self.entries.setdefault((self.stack[-1], operator, weight), [0, 0])
+        entry[0] += macs
+        entry[1] += 1
+
+    def assume(self, sentence: str) -> None:
+        """Log an assumption once."""
+        self.assumptions[sentence] = None
+
+    def table(self, engine: str, uncalled: tuple[str, ...]) -> CountTable:
+        """The finished count table."""
+        path = self.names.modules
+        return CountTable(
+            engine=engine,
+            contractions=tuple(
+                Contraction(path[module] if module else "", operator, macs, weight, calls)
+                for (module, operator, weight), (macs, calls) in self.entries.items()
+            ),
+            elementwise=dict(self.elementwise),
+            unknown=dict(self.unknown),
+            uncalled=uncalled,
+            assumptions=tuple(self.assumptions),
+        )

@@ -1,0 +1,72 @@
+"""Measure a model: one forward pass, counted by one engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
+
+import torch
+from torch import nn
+
+from iftplan.counting import CountTable
+from iftplan.errors import IftplanError, InputError, MeasureError
+from iftplan.nn.inputs import make_inputs
+from iftplan.nn.meta_engine import MetaEngine
+from iftplan.spec import InputSpec
+
+ENGINES = ("meta", "fvcore", "flop_counter")
+
+
+def measure(model: nn.Module, inputs: Sequence[InputSpec], *, engine: str = "meta") -> CountTable:
+    """Count the contraction MACs of one forward pass in eval mode, without gradients.
+
+    The model is left as it was: its training flags are restored and nothing stays registered on it.
+
+    Args:
+        model: on the meta device or on the CPU.
+        inputs: the inputs' shapes and dtypes, see `make_inputs`.
+        engine: "meta" (exact, no memory, the default), "fvcore" or "flop_counter".
+
+    Raises:
+        InputError: an unknown engine or dtype.
+        MeasureError: the model's forward pass raised; its own message is in the text.
+    """
+    counter = _engine(engine)
+    args, kwargs = make_inputs(inputs, counter.device(model))
+    with _counting_conditions(model):
+        try:
+            return counter.count(model, args, kwargs)
+        except IftplanError:
+            raise
+        except Exception as error:
+            given = ", ".join(map(str, inputs)) or "no inputs"
+            raise MeasureError(
+                f"{type(model).__name__} could not be run on {given} by the {engine} engine: "
+                f"{type(error).__name__}: {' '.join(str(error).split())}"
+            ) from error
+
+
+def _engine(name: str) -> MetaEngine:
+    match name:
+        case "meta":
+            return MetaEngine()
+    nearest = get_close_matches(name, ENGINES, n=1, cutoff=0.3) or ["meta"]
+    raise InputError(f"unknown engine {name!r}; there are {', '.join(ENGINES)} (nearest: {nearest[0]}).")
+
+
+@contextmanager
+def _counting_conditions(model: nn.Module) -> Iterator[None]:
+    """Eval mode, no gradients, and no fused fast path that would hide a layer's products."""
+    training = [module for module in model.modules() if module.training]
+    fastpath = torch.backends.mha.get_fastpath_enabled()
+    for module in training:
+        module.training = False
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fastpath)
+        for module in training:
+            module.training = True

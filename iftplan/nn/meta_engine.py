@@ -1,0 +1,122 @@
+"""The default engine: exact, without memory, and faster than the forward pass it counts.
+
+Two layers on the meta device. On top a TorchFunctionMode replaces the frequent functions by shape rules;
+whatever has no rule runs for real, and the dispatch net below counts the operators it comes down to. A rule
+never reaches the dispatcher, so nothing is counted twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from iftplan.counting import CountTable
+from iftplan.nn.dispatch import DispatchNet
+from iftplan.nn.ledger import Ledger, Names
+from iftplan.nn.scope import module_scope
+from iftplan.nn.shape_rules import CALLERS, RULES, SHAPE_ONLY
+from iftplan.nn.twin import on_meta
+
+_NO_KWARGS: Mapping[str, Any] = {}
+
+
+class ShapeRules(TorchFunctionMode):
+    """Answers frequent functions from their arguments' shapes alone; the rest goes down to the net."""
+
+    def __init__(self, ledger: Ledger, net: DispatchNet) -> None:
+        super().__init__()
+        self.ledger = ledger
+        self.net = net
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or _NO_KWARGS
+        rule = RULES.get(func)
+        if rule is not None:
+            guard = torch._C._DisableTorchDispatch()  # a rule's own empty tensors are not the model's work
+            result = rule(self.ledger, *args, **kwargs)
+            del guard
+            if result is not NotImplemented:
+                return result
+        elif func in SHAPE_ONLY:
+            guard = torch._C._DisableTorchDispatch()
+            try:
+                return func(*args, **kwargs)
+            finally:
+                del guard
+        return self._through_net(func, args, kwargs)
+
+    def _through_net(self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        self.net.caller = CALLERS.get(func, "")
+        try:
+            return func(*args, **kwargs)
+        finally:
+            self.net.caller = ""
+
+
+class MetaEngine:
+    """Counts on the meta device; a model with data is counted by its double there."""
+
+    name = "meta"
+
+    def device(self, model: nn.Module) -> str:
+        """Where the inputs have to be."""
+        return "meta"
+
+    def count(self, model: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object]) -> CountTable:
+        """Run one forward pass of `model`, set to eval mode by the caller, and count it."""
+        model = on_meta(model)
+        ledger = Ledger(Names(model))
+        net = DispatchNet(ledger)
+        with module_scope(ledger), net, ShapeRules(ledger, net):
+            model(*args, **kwargs)
+        return ledger.table(self.name, _uncalled(model, ledger, args, kwargs))
+
+
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes which parameters any operator reads."""
+
+    def __init__(self, names: Names) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.names = names
+        self.seen: set[str | None] = set()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        for arg in (*args, *(kwargs or {}).values()):
+            for value in arg if isinstance(arg, list | tuple) else (arg,):
+                self.seen.add(self.names.parameter(value))
+        if func is torch.ops.aten._local_scalar_dense.default and args[0].is_meta:
+            return True if args[0].dtype is torch.bool else 1
+        return func(*args, **(kwargs or {}))
+
+
+def _uncalled(
+    model: nn.Module, ledger: Ledger, args: tuple[object, ...], kwargs: Mapping[str, object]
+) -> tuple[str, ...]:
+    """Modules with parameters of their own that never ran and none of whose parameters was read."""
+    names = ledger.names
+    used = {weight for _, _, weight in ledger.entries}
+    idle = {
+        path: {names.parameter(p) for p in module._parameters.values()}
+        for module, path in names.modules.items()
+        if module not in ledger.ran and any(isinstance(p, Tensor) for p in module._parameters.values())
+    }
+    idle = {path: own for path, own in idle.items() if not own & used}
+    if idle:  # rare: look again, at every operator's every argument
+        watch = _Watch(names)
+        with watch:
+            model(*args, **kwargs)
+        idle = {path: own for path, own in idle.items() if not own & watch.seen}
+    return tuple(idle)

@@ -1,0 +1,65 @@
+"""A model's double on the meta device: same modules, same names, no data."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from iftplan.errors import MeasureError
+
+
+class _WithoutData(TorchFunctionMode):
+    """Lets copy.deepcopy replace every plain tensor it meets by an empty one on the meta device."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func is Tensor.__deepcopy__:
+            tensor, memo = args
+            return memo.setdefault(id(tensor), _empty(tensor))
+        return func(*args, **(kwargs or {}))
+
+
+def on_meta(model: nn.Module) -> nn.Module:
+    """The model itself if it is on the meta device altogether, otherwise a copy that is.
+
+    Nothing of the original is changed and none of its data is copied; ties stay ties.
+
+    Raises:
+        MeasureError: the model holds something that cannot be copied.
+    """
+    if not _holds_data(model):
+        return model
+    memo: dict[int, Any] = {}
+    for parameter in model.parameters():
+        memo[id(parameter)] = nn.Parameter(_empty(parameter), parameter.requires_grad)
+    try:
+        with torch.no_grad(), _WithoutData():
+            return copy.deepcopy(model, memo)
+    except Exception as error:
+        raise MeasureError(
+            f"{type(model).__name__} cannot be copied to the meta device ({error}); build it there "
+            f"(with torch.device('meta')) or use engine='fvcore', which runs it as it is."
+        ) from error
+
+
+def _holds_data(model: nn.Module) -> bool:
+    return any(
+        isinstance(value, Tensor) and not value.is_meta
+        for module in model.modules()
+        for values in (module._parameters, module._buffers, module.__dict__)
+        for value in values.values()
+    )
+
+
+def _empty(tensor: Tensor) -> Tensor:
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
