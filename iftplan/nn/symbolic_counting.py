@@ -1,0 +1,224 @@
+"""Contractions of one symbolic forward pass: their MACs as expressions, weight by weight.
+
+Two layers see each call: a function mode names what the user called (`matmul`, `attention`), a dispatch
+mode below it sees the contraction that is really carried out. Attention is answered at the upper layer,
+because its decompositions differ by device while its shape rule does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Final
+
+import sympy
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from iftplan.errors import MeasureError
+from iftplan.nn.operators import OPERATORS, may_contract
+from iftplan.nn.symbolic_shapes import expression
+
+Shape = tuple[sympy.Expr, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SymbolicContraction:
+    """One contraction.
+
+    Attributes:
+        module: path of the innermost running module.
+        operator: its plain name, as in count tables.
+        macs: multiply-accumulates.
+        weight: the parameter among its operands, or None for a product of activations.
+        heads: for a product, its third dimension from the end: the number of heads, or a batch.
+        head_sizes: for a product, the dimensions that may be the size of a head.
+    """
+
+    module: str
+    operator: str
+    macs: sympy.Expr
+    weight: str | None
+    heads: sympy.Expr | None = None
+    head_sizes: tuple[sympy.Expr, ...] = ()
+
+
+def _rows(operands: list[Shape], output: Shape) -> sympy.Expr:
+    """Every output element sums over the last dimension of the first operand."""
+    return sympy.prod(output) * operands[0][-1]
+
+
+def _convolution(operands: list[Shape], output: Shape) -> sympy.Expr:
+    return sympy.prod(operands[1]) * output[0] * sympy.prod(output[2:])
+
+
+def _transposed(operands: list[Shape], output: Shape) -> sympy.Expr:
+    return sympy.prod(operands[1]) * operands[0][0] * sympy.prod(operands[0][2:])
+
+
+_COSTS: Final[Mapping[str, Callable[[list[Shape], Shape], sympy.Expr]]] = MappingProxyType(
+    {f"aten::{name}": _rows for name in ("mm", "bmm", "mv", "dot", "vdot", "addmm", "addmv", "baddbmm")}
+    | {"aten::convolution": _convolution}
+)
+# Operators whose first tensor is added to the product and is no factor of it.
+_ADDEND: Final = frozenset({"aten::addmm", "aten::addmv", "aten::baddbmm"})
+
+
+@dataclass
+class SymbolicCounter:
+    """What was seen in one forward pass.
+
+    Attributes:
+        calls: the contractions in their order.
+        seen: parameters that some operator took.
+    """
+
+    names: Mapping[int, str]
+    calls: list[SymbolicContraction] = field(default_factory=list)
+    seen: set[str] = field(default_factory=set)
+    scope: list[str] = field(default_factory=lambda: [""])
+    function: str = ""
+
+    def weight_of(self, tensor: torch.Tensor) -> str | None:
+        """The parameter whose storage this tensor is or views."""
+        return self.names.get(storage(tensor))
+
+    def product(self, operator: str, macs: sympy.Expr, a: Shape, b: Shape) -> None:
+        """Write down a product of two activations `a (…, M, K) · b (…, K, N)`."""
+        heads = a[-3] if len(a) > 2 else None
+        self.calls.append(SymbolicContraction(self.scope[-1], operator, macs, None, heads, (a[-1], b[-1])))
+
+
+def storage(tensor: torch.Tensor) -> int:
+    """What a tensor and its views share."""
+    return int(tensor.untyped_storage()._cdata)
+
+
+@contextmanager
+def counting(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> Iterator[SymbolicCounter]:
+    """Count contractions while the context is open; `tensors` are the model's symbolic parameters."""
+    names: dict[int, str] = {}
+    for name, tensor in tensors.items():
+        names.setdefault(storage(tensor), name)
+    counter = SymbolicCounter(names)
+    with ExitStack() as stack:
+        for path, module in model.named_modules():
+            stack.callback(module.register_forward_pre_hook(_entering(counter, path)).remove)
+            stack.callback(module.register_forward_hook(_leaving(counter), always_call=True).remove)
+        stack.enter_context(_Contractions(counter))
+        stack.enter_context(_Functions(counter))
+        yield counter
+
+
+def _entering(counter: SymbolicCounter, path: str) -> Callable[..., None]:
+    return lambda *_: counter.scope.append(path)
+
+
+def _leaving(counter: SymbolicCounter) -> Callable[..., None]:
+    def leave(*_: object) -> None:
+        counter.scope.pop()
+
+    return leave
+
+
+def _shape(tensor: torch.Tensor) -> Shape:
+    return tuple(map(expression, tensor.shape))
+
+
+class _Functions(TorchFunctionMode):
+    """Names what the user called, and answers attention."""
+
+    def __init__(self, counter: SymbolicCounter) -> None:
+        super().__init__()
+        self.counter = counter
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is F.scaled_dot_product_attention:
+            return _attention(self.counter, *args, **(kwargs or {}))
+        outer, self.counter.function = self.counter.function, getattr(func, "__name__", "").strip("_")
+        try:
+            return func(*args, **(kwargs or {}))
+        finally:
+            self.counter.function = outer
+
+
+def _attention(
+    counter: SymbolicCounter,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_mask: torch.Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> torch.Tensor:
+    """The shape rule of `scaled_dot_product_attention`: `(…, H, L, E) → (…, H, L, E_v)`."""
+    if enable_gqa:
+        torch._check(query.shape[-3] % key.shape[-3] == 0)
+        torch._check(key.shape[-3] == value.shape[-3])
+    else:
+        for a, b in zip(query.shape[:-2], key.shape[:-2], strict=True):
+            torch._check(a == b)
+    for a, b in zip(key.shape[:-1], value.shape[:-1], strict=True):
+        torch._check(a == b)
+    torch._check(query.shape[-1] == key.shape[-1])
+    if attn_mask is not None:
+        torch.broadcast_to(attn_mask, (*query.shape[:-1], key.shape[-2]))
+    q, k, v = map(_shape, (query, key, value))
+    counter.product("attention", _attention_macs(q, k, v), q, v)
+    return query.new_empty((*query.shape[:-1], value.shape[-1]))
+
+
+def _attention_macs(query: Shape, key: Shape, value: Shape) -> sympy.Expr:
+    return sympy.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+
+
+class _Contractions(TorchDispatchMode):
+    """Counts what is carried out."""
+
+    def __init__(self, counter: SymbolicCounter) -> None:
+        super().__init__()
+        self.counter = counter
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        output = func(*args, **(kwargs or {}))
+        tensors = [a for a in args if isinstance(a, torch.Tensor)]
+        self.counter.seen.update(w for t in tensors if (w := self.counter.weight_of(t)))
+        name = func._schema.name
+        if (cost := _COSTS.get(name)) is not None:
+            self._count(name, cost, args, tensors, output)
+        elif name in OPERATORS and OPERATORS[name].name == "attention":
+            q, k, v = map(_shape, tensors[:3])
+            self.counter.product("attention", _attention_macs(q, k, v), q, v)
+        elif name in OPERATORS or may_contract(name):
+            raise MeasureError(
+                f"module {self.counter.scope[-1] or '(model)'}: the widths of operator {name} are not known; "
+                "a module that uses linear, convolution, matmul or attention operators instead can be widened"
+            )
+        return output
+
+    def _count(
+        self, name: str, cost: Any, args: tuple[Any, ...], tensors: list[torch.Tensor], output: torch.Tensor
+    ) -> None:
+        counter = self.counter
+        factors = tensors[1:] if name in _ADDEND else tensors[:2]
+        shapes = [_shape(t) for t in factors]
+        if name == "aten::convolution" and args[6]:
+            cost = _transposed
+        macs = cost(shapes, _shape(output))
+        weight = next((w for t in reversed(factors) if (w := counter.weight_of(t))), None)
+        if weight is not None:
+            counter.calls.append(SymbolicContraction(counter.scope[-1], name, macs, weight))
+            return
+        operator = "matmul" if counter.function in ("matmul", "rmatmul") else OPERATORS[name].name
+        counter.product(operator, macs, shapes[0], shapes[1])

@@ -1,0 +1,214 @@
+"""A model whose parameters and size-like attributes are symbolic, for the time of one forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import sympy
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from iftplan.nn.symbolic_shapes import SymbolicSizes, expression
+
+Heads = Literal["number", "size"]
+ConvNd = nn.modules.conv._ConvNd
+Norm = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
+
+# Integers of a module that are no size of anything, whatever their value.
+_NO_SIZES = frozenset({"training", "layer_idx", "layer_index", "layer_id", "padding_idx", "call_super_init"})
+
+
+@dataclass(frozen=True, slots=True)
+class SymbolicModel:
+    """What was made symbolic.
+
+    Attributes:
+        tensors: parameter or buffer name (all names of a tied one) → the tensor that stands in for it.
+        shapes: the same names → their dimensions as expressions.
+        attributes: "module.path.attribute" → expression of a size-like integer attribute.
+        embeddings: symbols that count the rows of an embedding → the embedding's name.
+        group_inputs: symbols of the per-group input dimension of grouped convolutions.
+        multiples: (expression, divisor, reason) for what no shape function checks.
+    """
+
+    tensors: dict[str, torch.Tensor] = field(default_factory=dict)
+    shapes: dict[str, tuple[sympy.Expr, ...]] = field(default_factory=dict)
+    attributes: dict[str, sympy.Expr] = field(default_factory=dict)
+    embeddings: dict[sympy.Symbol, str] = field(default_factory=dict)
+    group_inputs: set[sympy.Symbol] = field(default_factory=set)
+    multiples: list[tuple[sympy.Expr, int, str]] = field(default_factory=list)
+
+
+@contextmanager
+def symbolic(
+    model: nn.Module, sizes: SymbolicSizes, mode: FakeTensorMode, heads: Heads
+) -> Iterator[SymbolicModel]:
+    """Give the model's attributes symbolic values; the attributes are restored at the end."""
+    made = SymbolicModel()
+    saved: list[tuple[nn.Module, str, object]] = []
+
+    def put(module: nn.Module, name: str, value: object) -> None:
+        saved.append((module, name, module.__dict__[name]))
+        module.__dict__[name] = value
+
+    try:
+        for path, module in model.named_modules():
+            _fake_tensors(made, sizes, mode, path, module, heads)
+        _tie(model, made)
+        for path, module in model.named_modules():
+            for name, value in _attributes(made, sizes, path, module, heads).items():
+                put(module, name, value)
+                if isinstance(value, torch.SymInt):
+                    made.attributes[_join(path, name)] = expression(value)
+        yield made
+    finally:
+        for module, name, value in reversed(saved):
+            module.__dict__[name] = value
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _fake_tensors(
+    made: SymbolicModel,
+    sizes: SymbolicSizes,
+    mode: FakeTensorMode,
+    path: str,
+    module: nn.Module,
+    heads: Heads,
+) -> None:
+    own = [(n, p, True) for n, p in module._parameters.items() if p is not None]
+    own += [(n, b, False) for n, b in module._buffers.items() if b is not None]
+    if isinstance(module, nn.MultiheadAttention):
+        dims = _multihead_dims(module, sizes, heads)
+    else:
+        dims = {
+            n: _dims(made, sizes, _join(path, n), module, n, t, is_parameter) for n, t, is_parameter in own
+        }
+    for name, tensor, _ in own:
+        with mode:
+            # A CPU stand-in: code that branches on the device takes its ordinary path.
+            fake = torch.empty(dims[name], dtype=tensor.dtype, device="cpu")
+        made.tensors[_join(path, name)] = fake
+        made.shapes[_join(path, name)] = tuple(expression(d) for d in dims[name])
+
+
+def _dims(
+    made: SymbolicModel,
+    sizes: SymbolicSizes,
+    full: str,
+    module: nn.Module,
+    name: str,
+    tensor: torch.Tensor,
+    is_parameter: bool,
+) -> list[Any]:
+    shape = list(tensor.shape)
+    if not is_parameter and not isinstance(module, Norm):
+        return shape  # what a user's buffer holds cannot be known, so its size stays
+    if isinstance(module, ConvNd) and name == "weight":
+        return _conv_dims(made, sizes, module, shape, full)
+    # Kernels of raw convolution weights are spatial; all other dimensions may be channels.
+    channels = 2 if len(shape) > 3 and shape[0] > 1 else len(shape)
+    dims = [sizes.new(d) if i < channels and tensor.is_floating_point() else d for i, d in enumerate(shape)]
+    if isinstance(module, nn.Embedding) and isinstance(dims[0], torch.SymInt):
+        made.embeddings[_symbol(dims[0])] = full
+    return dims
+
+
+def _conv_dims(
+    made: SymbolicModel, sizes: SymbolicSizes, module: ConvNd, shape: list[int], full: str
+) -> list[Any]:
+    groups, (first, second) = module.groups, shape[:2]
+    if groups > 1 and (module.in_channels == groups):  # depthwise: one input channel per group
+        if module.transposed:
+            return [sizes.new(first), *shape[1:]]
+        return [(first // groups) * sizes.new(groups), *shape[1:]]
+    if groups > 1:
+        where = f"{full} has {groups} groups"
+        grouped = sizes.new(first)
+        made.multiples.append((expression(grouped), groups, where))
+        inner = sizes.new(second)
+        if isinstance(inner, torch.SymInt):
+            made.group_inputs.add(_symbol(inner))
+        return [grouped, inner, *shape[2:]]
+    return [sizes.new(first), sizes.new(second), *shape[2:]]
+
+
+def _multihead_dims(
+    module: nn.MultiheadAttention, sizes: SymbolicSizes, heads: Heads
+) -> dict[str, list[Any]]:
+    """`nn.MultiheadAttention` asserts its sizes in Python, so they are built as number × size."""
+    number, size = module.num_heads, module.head_dim
+    embed = number * sizes.new(size) if heads == "number" else size * sizes.new(number)
+    other = {
+        "q_proj_weight": [embed, embed],
+        "k_proj_weight": [embed, embed if module.kdim == module.embed_dim else sizes.new(module.kdim)],
+        "v_proj_weight": [embed, embed if module.vdim == module.embed_dim else sizes.new(module.vdim)],
+        "bias_k": [1, 1, embed],
+        "bias_v": [1, 1, embed],
+    }
+    return {"in_proj_weight": [3 * embed, embed], "in_proj_bias": [3 * embed], **other}
+
+
+def _tie(model: nn.Module, made: SymbolicModel) -> None:
+    first: dict[int, str] = {}
+    named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    for name, tensor in named:
+        original = first.setdefault(id(tensor), name)
+        if original != name:
+            made.tensors[name] = made.tensors[original]
+            made.shapes[name] = made.shapes[original]
+            # An embedding tied to a head: whichever came first holds the symbol.
+            owner = model.get_submodule(name.rpartition(".")[0])
+            rows = made.shapes[original][0]
+            if isinstance(owner, nn.Embedding) and rows.is_Symbol:
+                made.embeddings.setdefault(rows, name)
+
+
+def _symbol(size: torch.SymInt) -> sympy.Symbol:
+    return next(iter(expression(size).free_symbols))
+
+
+def _attributes(
+    made: SymbolicModel, sizes: SymbolicSizes, path: str, module: nn.Module, heads: Heads
+) -> dict[str, object]:
+    """The symbolic values of the module's own attributes."""
+    shape_of = {
+        n: tuple(made.tensors[_join(path, n)].shape)
+        for n in (*module._parameters, *module._buffers)
+        if _join(path, n) in made.tensors
+    }
+    if isinstance(module, nn.LayerNorm | nn.RMSNorm) and "weight" in shape_of:
+        return {"normalized_shape": shape_of["weight"]}
+    if isinstance(module, ConvNd) and module.groups > 1 and module.groups == module.in_channels:
+        multiplier = 1 if module.transposed else module.out_channels // module.groups
+        return {"groups": shape_of["weight"][0] // multiplier}
+    if isinstance(module, nn.MultiheadAttention):
+        return _multihead_attributes(module, shape_of, heads)
+    if type(module).__module__.startswith("torch.nn."):
+        return {}
+    return {
+        name: sizes.new(value)
+        for name, value in list(module.__dict__.items())
+        if type(value) is int and value > 1 and name not in _NO_SIZES
+    }
+
+
+def _multihead_attributes(
+    module: nn.MultiheadAttention, shape_of: dict[str, tuple[Any, ...]], heads: Heads
+) -> dict[str, object]:
+    packed = shape_of.get("in_proj_weight")
+    embed = packed[1] if packed is not None else shape_of["q_proj_weight"][0]
+    named: dict[str, object] = {"embed_dim": embed}
+    if heads == "number":
+        named["head_dim"] = embed // module.num_heads
+    else:
+        named["num_heads"] = embed // module.head_dim
+    for key, weight in (("kdim", "k_proj_weight"), ("vdim", "v_proj_weight")):
+        named[key] = shape_of[weight][1] if weight in shape_of else embed
+    return named

@@ -1,0 +1,140 @@
+"""Sizes that remember where they came from: the one module that touches torch's semi-private ShapeEnv.
+
+PyTorch's shape functions run on symbolic integers and ask, wherever two sizes meet, whether they are
+equal. `SymbolicSizes` answers from the sizes of the dense model and writes every equality down with
+the source line that asked. Only that entry point (`evaluate_expr`) and the creation of symbols are
+used; PyTorch's own guard solver is left out, which is both faster and less to depend on.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sympy
+import torch
+from torch._dynamo.source import ConstantSource
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
+
+_TORCH = str(Path(torch.__file__).parent)
+_HERE = str(Path(__file__).parent)
+
+
+@dataclass(frozen=True, slots=True)
+class Equation:
+    """`left = right`, which the forward pass needs to hold, and the source line that needs it."""
+
+    left: sympy.Expr
+    right: sympy.Expr
+    where: str
+
+
+class SymbolicSizes(ShapeEnv):  # type: ignore[misc]  # ShapeEnv is untyped outside torch
+    """Makes symbolic sizes and collects the equations between them.
+
+    Attributes:
+        equations: every equality that held and was asked for, in order.
+        dense: symbol → its size in the dense model.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(duck_shape=False, specialize_zero_one=True)
+        self.equations: list[Equation] = []
+        self.dense: dict[sympy.Symbol, int] = {}
+        self._answers: dict[sympy.Basic, sympy.Basic] = {}
+
+    def new(self, size: int) -> Any:
+        """A fresh symbolic size (a plain integer for 0 and 1, which broadcasting gives a meaning)."""
+        source = ConstantSource(f"size_{len(self.dense)}")
+        symbol = self.create_symbol(size, source, dynamic_dim=DimDynamic.DYNAMIC)
+        if symbol.is_Symbol:
+            self.dense[symbol] = size
+        return self.create_symintnode(symbol, hint=size, source=None)
+
+    def fake_mode(self) -> FakeTensorMode:
+        """The mode in which tensors have these sizes and no storage."""
+        return FakeTensorMode(shape_env=self, allow_non_fake_inputs=True)
+
+    def value(self, expression: sympy.Basic) -> sympy.Basic:
+        """What the expression is in the dense model."""
+        return expression.xreplace({s: sympy.Integer(n) for s, n in self._dense_of(expression)})
+
+    def _dense_of(self, expression: sympy.Basic) -> list[tuple[sympy.Symbol, int]]:
+        return [(s, self.dense[s]) for s in expression.free_symbols]
+
+    def evaluate_expr(  # the signature is torch's
+        self,
+        orig_expr: sympy.Basic,
+        hint: int | bool | float | None = None,
+        fx_node: Any = None,
+        size_oblivious: bool = False,
+        fallback_value: bool | None = None,
+        *,
+        forcing_spec: bool = False,
+    ) -> sympy.Basic:
+        """Answer from the dense sizes; write down what the answer supposes."""
+        known = self._answers.get(orig_expr)
+        if known is not None:
+            return known
+        if not orig_expr.free_symbols <= self.dense.keys():
+            # An unbacked size (from data): torch's own rules apply.
+            return super().evaluate_expr(
+                orig_expr, hint, fx_node, size_oblivious, fallback_value, forcing_spec=forcing_spec
+            )
+        answer = self.value(orig_expr)
+        self._answers[orig_expr] = answer
+        if orig_expr.free_symbols:
+            self._suppose(orig_expr, answer)
+        return answer
+
+    def _maybe_evaluate_static(self, expr: sympy.Basic, **_: Any) -> sympy.Basic | None:
+        """Only what needs no knowledge of the sizes is known statically."""
+        return None if expr.free_symbols else expr
+
+    def _suppose(self, asked: sympy.Basic, answer: sympy.Basic) -> None:
+        if not isinstance(answer, sympy.logic.boolalg.BooleanAtom):
+            self.equations.append(Equation(asked, answer, _asking_line()))
+            return
+        for left, right in _equalities(asked, bool(answer)):
+            self.equations.append(Equation(left, right, _asking_line()))
+
+
+def _equalities(asked: sympy.Basic, held: bool) -> list[tuple[sympy.Expr, sympy.Expr]]:
+    """The equalities that follow from a condition that held (or, negated, did not)."""
+    if isinstance(asked, sympy.Not):
+        return _equalities(asked.args[0], not held)
+    if isinstance(asked, sympy.Eq) and held or isinstance(asked, sympy.Ne) and not held:
+        return [(asked.args[0], asked.args[1])]
+    if isinstance(asked, sympy.And) and held or isinstance(asked, sympy.Or) and not held:
+        return [pair for part in asked.args for pair in _equalities(part, held)]
+    return []
+
+
+def expression(size: Any) -> sympy.Expr:
+    """The SymPy expression of a symbolic or plain size."""
+    return size.node.expr if isinstance(size, torch.SymInt) else sympy.Integer(int(size))
+
+
+def _asking_line() -> str:
+    """The innermost line outside torch and this package, or inside torch if there is none."""
+    frame = sys._getframe(2)
+    torch_line = ""
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if name.startswith(_TORCH):
+            if "/nn/modules/" in name and not name.endswith("module.py"):
+                torch_line = torch_line or _line(name, frame.f_lineno)
+        elif not name.startswith(_HERE) and "/sympy/" not in name and "functools" not in name:
+            return torch_line or _line(name, frame.f_lineno)
+        if name.endswith("widths.py") and name.startswith(_HERE):
+            break
+        frame = frame.f_back  # type: ignore[assignment]
+    return torch_line or "torch"
+
+
+def _line(file: str, number: int) -> str:
+    parts = Path(file).parts
+    return f"{'/'.join(parts[-3:])}:{number}"

@@ -1,0 +1,259 @@
+"""Which channels of a model move together: couplings from one symbolic forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from fractions import Fraction
+from math import gcd, lcm
+from typing import Any
+
+import sympy
+import torch
+from torch import nn
+from torch._dispatch.python import enable_python_dispatcher
+
+from iftplan.errors import IftplanError, InfeasibleError, MeasureError
+from iftplan.nn.inputs import make_inputs
+from iftplan.nn.symbolic_counting import SymbolicCounter, counting
+from iftplan.nn.symbolic_model import Heads, SymbolicModel, symbolic
+from iftplan.nn.symbolic_shapes import Equation, SymbolicSizes, expression
+from iftplan.nn.width_equations import WidthEquations
+from iftplan.polynomial import Polynomial, Term
+from iftplan.spec import Couplings, InputSpec, Width
+
+
+def trace_widths(model: nn.Module, inputs: Sequence[InputSpec], *, heads: Heads = "number") -> Couplings:
+    """Find which channels of `model` move together, and its costs as polynomials in its widths.
+
+    Every dimension of a parameter becomes a symbolic size; PyTorch's shape functions then say in one
+    forward pass which of them have to be equal. No weights are needed (the meta device is enough) and
+    the model is as before afterwards.
+
+    Args:
+        model: any module; its weights may live on the meta device.
+        inputs: what one forward pass takes.
+        heads: what attention keeps: the "number" of heads (their size scales) or the "size" of a head
+            (their number scales). Where one of the two cannot scale, as the size of a head under rotary
+            embeddings of a fixed size, the other one does.
+
+    Raises:
+        InfeasibleError: the model has weights whose sizes nothing ties to the rest.
+        MeasureError: the forward pass fails, or uses an operator without a width rule.
+    """
+    sizes = SymbolicSizes()
+    made, counter, output = _run(model, inputs, sizes, heads)
+    system = WidthEquations(dict(sizes.dense))
+    system.add(sizes.equations)
+    system.add(Equation(sympy.Mod(e, n), sympy.Integer(0), why) for e, n, why in made.multiples)
+    _keep_heads(system, counter, heads)
+    _keep_roles(system, made, output)
+    _keep_attributes(system, made)
+    _check_constraints(made, counter, sizes)
+    return _couplings(system, made, counter)
+
+
+@contextmanager
+def _plain_forward(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without the fused encoder, whose kernel says nothing about sizes."""
+    training = {module: module.training for module in model.modules()}
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    model.eval()
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        for module, was in training.items():
+            module.training = was
+
+
+def _run(
+    model: nn.Module, inputs: Sequence[InputSpec], sizes: SymbolicSizes, heads: Heads
+) -> tuple[SymbolicModel, SymbolicCounter, object]:
+    mode = sizes.fake_mode()
+    mode.cache_enabled = False  # every call has sizes of its own; looking them up costs more than it saves
+    with _plain_forward(model), symbolic(model, sizes, mode, heads) as made:
+        with mode:
+            args, kwargs = make_inputs(inputs, "cpu")
+        with mode, torch.no_grad(), enable_python_dispatcher(), counting(model, made.tensors) as counter:
+            try:
+                output = torch.func.functional_call(model, made.tensors, args, kwargs)
+            except IftplanError:
+                raise
+            except Exception as error:
+                raise MeasureError(
+                    f"module {counter.scope[-1] or '(model)'} ({type(model).__name__}) does not run on "
+                    f"symbolic sizes: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+                ) from error
+    return made, counter, output
+
+
+def _keep_heads(system: WidthEquations, counter: SymbolicCounter, heads: Heads) -> None:
+    """Of an attention product's two dimensions, heads and size of a head, one keeps its dense size."""
+    for call in counter.calls:
+        if call.weight is not None or call.heads is None:
+            continue
+        number = system.simplify(call.heads)
+        size = [s for s in map(system.simplify, call.head_sizes) if s.free_symbols]
+        if not number.free_symbols or not size:
+            continue
+        kept, what = ([number], "number of heads") if heads == "number" else (size, "size of a head")
+        system.add(
+            Equation(e, sympy.Integer(system.at_dense(e)), f"the {what} of {call.module}") for e in kept
+        )
+
+
+def _keep_roles(system: WidthEquations, made: SymbolicModel, output: object) -> None:
+    for tensor in _logits(output):
+        for size in map(expression, tensor.shape):
+            for symbol in sorted(system.simplify(size).free_symbols, key=str):
+                system.pin(symbol, "an output of the model")
+    for rows, name in made.embeddings.items():
+        for symbol in sorted(system.simplify(rows).free_symbols, key=str):
+            system.pin(symbol, f"the rows of the embedding {name}")
+
+
+def _logits(output: Any) -> list[torch.Tensor]:
+    """The tensors that a model answers with: its logits where it names them, otherwise all."""
+    if isinstance(output, torch.Tensor):
+        return [output]
+    if isinstance(output, Mapping):
+        if isinstance(output.get("logits"), torch.Tensor):
+            return [output["logits"]]
+        first = next(iter(output.values()), None) if hasattr(output, "to_tuple") else None
+        return _logits(first if first is not None else list(output.values()))
+    if isinstance(output, list | tuple):
+        return [t for part in output for t in _logits(part)]
+    return []
+
+
+def _keep_attributes(system: WidthEquations, made: SymbolicModel) -> None:
+    """Attributes and quotients that are no parameter's dimension keep their values."""
+    dimensions = [d for shape in made.shapes.values() for d in shape if d.free_symbols]
+    while True:
+        exprs = [system.simplify(d) for d in dimensions]
+        own = {s for d in dimensions for s in d.free_symbols}
+        free = set().union(*(e.free_symbols for e in exprs)) if exprs else set()
+        loose = [e for e in map(system.simplify, made.attributes.values()) if e.free_symbols - free]
+        if loose:
+            for symbol in sorted(loose[0].free_symbols - free, key=str):
+                system.pin(symbol, "an attribute that no parameter depends on")
+            continue
+        crossed = next((e for e in exprs if _degree(e) > 1), None)
+        if crossed is not None:
+            order = sorted(crossed.free_symbols, key=lambda s: (s in own, s in system.quotients, str(s)))
+            system.pin(order[0], "a factor of a width that another factor scales")
+            continue
+        if not system.waiting:
+            return
+        system.finish()
+
+
+def _degree(e: sympy.Expr) -> int:
+    return int(sympy.Poly(e, *sorted(e.free_symbols, key=str)).total_degree()) if e.free_symbols else 0
+
+
+def _check_constraints(made: SymbolicModel, counter: SymbolicCounter, sizes: SymbolicSizes) -> None:
+    """Refuse a weight that took part in a contraction and met no equation: its operator is opaque."""
+    met = set().union(*(e.left.free_symbols | e.right.free_symbols for e in sizes.equations), set())
+    for call in counter.calls:
+        if call.weight is None:
+            continue
+        symbols = set().union(*(d.free_symbols for d in made.shapes[call.weight]))
+        if symbols and not symbols & met:
+            raise InfeasibleError(
+                f"parameter {call.weight} takes part in module {call.module} without any constraint on its "
+                "shape, so its width cannot be followed; its module needs a plain forward pass"
+            )
+
+
+class _Names:
+    """Symbols as people see them: `c1` counts the channels of some parameter's dimension."""
+
+    def __init__(self, system: WidthEquations, made: SymbolicModel) -> None:
+        self.system = system
+        self.widths: dict[str, Width] = {}
+        self._free: dict[sympy.Symbol, Polynomial] = {}
+        self._fixed: dict[tuple[int, str], str] = {}
+        coefficients = _coefficients(system, made)
+        for symbol, found in coefficients.items():
+            scale = gcd(*found)
+            name = self._add(Width(scale * system.dense[symbol], multiple_of=scale))
+            self._free[symbol] = Polynomial((Term(Fraction(1, scale), ((name, 1),)),))
+
+    def _add(self, width: Width) -> str:
+        name = f"c{len(self.widths) + 1}"
+        self.widths[name] = width
+        return name
+
+    def polynomial(self, e: sympy.Expr) -> Polynomial:
+        """The expression in named symbols."""
+        total = Polynomial()
+        for term in sympy.Add.make_args(self.system.simplify(e)):
+            coefficient, rest = term.as_coeff_Mul()
+            product = Polynomial.constant(Fraction(int(coefficient.p), int(coefficient.q)))
+            for base, power in rest.as_powers_dict().items():
+                for _ in range(int(power) if base != 1 else 0):
+                    product = product * self._free[base]
+            total = total + product
+        return total
+
+    def dimension(self, e: sympy.Expr) -> Polynomial:
+        """A parameter's dimension; one that was pinned has a fixed symbol with its reason."""
+        if e.is_Symbol and self.system.simplify(e).is_Number:
+            key = (self.system.dense[e], self.system.reason(e))
+            if key not in self._fixed:
+                self._fixed[key] = self._add(Width(key[0], fixed=key[1]))
+            return Polynomial.symbol(self._fixed[key])
+        return self.polynomial(e)
+
+
+def _coefficients(system: WidthEquations, made: SymbolicModel) -> dict[sympy.Symbol, list[int]]:
+    """Free symbol → its multiples that are the dimensions of parameters."""
+    found: dict[sympy.Symbol, list[int]] = {}
+    inner: dict[sympy.Symbol, list[int]] = {}
+    for shape in made.shapes.values():
+        for dimension in shape:
+            e = system.simplify(dimension)
+            for symbol in sorted(e.free_symbols, key=str):
+                found.setdefault(symbol, [])
+            if len(e.free_symbols) == 1 and (coefficient := e.coeff(symbol)) and e == coefficient * symbol:
+                into = inner if dimension in made.group_inputs else found
+                into.setdefault(symbol, []).append(int(coefficient))
+    return {s: c or inner.get(s) or [1] for s, c in found.items()}
+
+
+def _couplings(system: WidthEquations, made: SymbolicModel, counter: SymbolicCounter) -> Couplings:
+    names = _Names(system, made)
+    shapes = {n: tuple(map(names.dimension, shape)) for n, shape in made.shapes.items()}
+    attributes = {n: names.polynomial(e) for n, e in made.attributes.items()}
+    weights: dict[str, sympy.Expr] = {}
+    products: dict[str, sympy.Expr] = {}
+    for call in counter.calls:
+        table, key = (weights, call.weight) if call.weight else (products, f"{call.module}:{call.operator}")
+        table[key] = table.get(key, sympy.Integer(0)) + call.macs
+    result = Couplings(
+        names.widths,
+        shapes,
+        {n: p for n, p in attributes.items() if p.symbols},
+        {n: names.polynomial(e) for n, e in weights.items()},
+        {n: names.polynomial(e) for n, e in products.items()},
+    )
+    _check_dense(result, system, made, {**weights, **products})
+    return result
+
+
+def _check_dense(
+    result: Couplings, system: WidthEquations, made: SymbolicModel, macs: Mapping[str, sympy.Expr]
+) -> None:
+    """At the dense sizes every polynomial must give what the dense model has."""
+    dense = {name: width.size for name, width in result.widths.items()}
+    for name, shape in made.shapes.items():
+        expected = tuple(map(system.at_dense, shape))
+        if tuple(p.at(dense) for p in result.shapes[name]) != expected:
+            raise InfeasibleError(f"the shape of {name} could not be followed: {expected} is not reproduced")
+    for name, e in macs.items():
+        p = result.weight_macs.get(name) or result.product_macs[name]
+        if p.at(dense) != system.at_dense(e):
+            raise InfeasibleError(f"the MACs of {name} could not be followed as a polynomial in the widths")
