@@ -1,0 +1,96 @@
+"""How a budget is spread over layers: uniform, ER and ERK densities in exact arithmetic.
+
+ER and ERK (arXiv 1707.04780, 1911.11134): the density of layer l is `ε·p_l`, with ε closing the budget and
+layers that would exceed density 1 held at 1. The budget may be counted in parameters (as the papers do) or
+in MACs (as an iso-FLOP plan must).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from fractions import Fraction
+from math import prod
+
+from iftplan.errors import InfeasibleError
+
+
+class Distribution(StrEnum):
+    """How density is spread over layers."""
+
+    UNIFORM = "uniform"
+    ER = "er"
+    ERK = "erk"
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """One maskable layer as a distribution sees it.
+
+    Attributes:
+        name: for messages.
+        shape: (n_in, n_out, *kernel) of its weight.
+        cost: what full density costs, in the budget's unit.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    cost: int
+
+
+def probability(shape: tuple[int, ...], distribution: Distribution, power: int = 1) -> Fraction:
+    """p_l: 1, `(n_in+n_out)/(n_in·n_out)`, or with the kernel in sum and product."""
+    match distribution:
+        case Distribution.UNIFORM:
+            return Fraction(1)
+        case Distribution.ER:
+            return Fraction(sum(shape[:2]), prod(shape[:2])) ** power
+        case Distribution.ERK:
+            return Fraction(sum(shape), prod(shape)) ** power
+
+
+def densities(
+    shares: Sequence[Share], budget: Fraction, distribution: Distribution, power: int = 1
+) -> tuple[Fraction, ...]:
+    """Densities with `Σ density·cost = budget` exactly, none above 1.
+
+    Raises:
+        InfeasibleError: the budget is not positive, or exceeds what all layers cost at density 1.
+
+    Example:
+        >>> shares = [Share("a", (2, 4), 8), Share("b", (3, 6), 18)]
+        >>> densities(shares, Fraction(13), Distribution.ERK)
+        (Fraction(13, 20), Fraction(13, 30))
+    """
+    if not shares:
+        return ()
+    total = sum(share.cost for share in shares)
+    if not 0 < budget <= total:
+        largest = max(shares, key=lambda share: share.cost)
+        raise InfeasibleError(
+            f"a budget of {float(budget):.6g} cannot be spread over maskable layers that cost {total} at density 1 (the largest is {largest.name})."
+        )
+    weights = [probability(share.shape, distribution, power) for share in shares]
+    dense: set[int] = set()
+    while True:
+        free = [i for i in range(len(shares)) if i not in dense]
+        if not free:
+            return (Fraction(1),) * len(shares)
+        left = budget - sum(shares[i].cost for i in dense)
+        epsilon = left / sum(weights[i] * shares[i].cost for i in free)
+        if epsilon < 0:
+            raise InfeasibleError(
+                f"{distribution}: the layers held at density 1 ({', '.join(shares[i].name for i in sorted(dense))}) already cost more than the budget."
+            )
+        top = max(weights[i] for i in free)
+        if epsilon * top <= 1:
+            return tuple(Fraction(1) if i in dense else epsilon * weights[i] for i in range(len(shares)))
+        dense |= {i for i in free if weights[i] == top}
+
+
+def parameter_budget(shares: Sequence[Share], sparsity: Fraction, *, floor_zeros: bool = False) -> Fraction:
+    """The weights that stay at a sparsity; `floor_zeros` rounds each layer's zeros down first, as jaxpruner does."""
+    if floor_zeros:
+        return Fraction(sum(share.cost - int(sparsity * share.cost) for share in shares))
+    return (1 - sparsity) * sum(share.cost for share in shares)
