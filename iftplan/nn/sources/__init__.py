@@ -15,8 +15,8 @@ from iftplan.errors import InputError
 from iftplan.nn.sources.default_inputs import default_inputs
 from iftplan.nn.sources.factories import file_factory, module_factory
 from iftplan.nn.sources.libraries import timm_factory, torchvision_factory
-from iftplan.nn.sources.meta import on_meta_
 from iftplan.nn.sources.transformers_config import transformers_factory
+from iftplan.nn.twin import on_meta
 from iftplan.nn.zoo import ARCHITECTURES
 from iftplan.sources import Source, SourceKind, parse_source
 from iftplan.spec import InputSpec
@@ -113,7 +113,7 @@ def _attempt(factory: Callable[[], object], device: str) -> tuple[object, Except
 def _settled(model: object, device: str) -> object:
     """A factory may place tensors where it likes; a meta model must hold none elsewhere."""
     if isinstance(model, nn.Module):
-        return on_meta_(model) if device == "meta" else model.to(device)
+        return on_meta(model) if device == "meta" else model.to(device)
     return model
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from copy import deepcopy
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
@@ -56,7 +55,7 @@ def file_factory(path: str, attribute: str) -> Callable[[], object]:
 def _callable(module: ModuleType, attribute: str, where: str) -> Callable[[], object]:
     factory = getattr(module, attribute, None)
     if isinstance(factory, nn.Module):
-        return lambda: deepcopy(factory)  # a model is emptied when it moves to meta; theirs stays whole
+        return lambda: factory
     if not callable(factory):
         names = [n for n, value in vars(module).items() if callable(value) and not n.startswith("_")]
         near = get_close_matches(attribute, names, n=3)

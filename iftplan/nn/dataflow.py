@@ -1,0 +1,168 @@
+"""Which weights a forward pass contracts or looks up, in what layout, and where they stand in the graph.
+
+One pass on the meta device under a dispatch mode. Every tensor is marked with the weight layers that it
+comes from directly, that is with no other weight layer in between:
+
+- a weight layer is *first* if the model's input is all that its operand comes from;
+- it is *last* if the model's output comes from it directly and no other weight layer reads it.
+
+So roles follow from what is computed; a name or a coincidence of sizes never decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from iftplan.nn.measure import _counting_conditions
+from iftplan.nn.operators import OPERATORS
+from iftplan.nn.twin import on_meta
+
+Node = tuple[str, bool]  # a weight, and whether it is looked up: a tied embedding is two layers
+_INPUT: Node = ("", True)
+_NOTHING: frozenset[Node] = frozenset()
+_LOOKUPS = frozenset({"aten::embedding", "aten::_embedding_bag", "aten::_embedding_bag_forward_only"})
+_TRANSPOSED, _GROUPS = 6, 8  # arguments of aten::convolution
+
+
+@dataclass(frozen=True, slots=True)
+class WeightUse:
+    """One weight layer of the graph, at its first use.
+
+    Attributes:
+        weight: qualified parameter name (the first of a tied one's names).
+        lookup: rows are looked up (an embedding); otherwise it is contracted.
+        operator: plain name: embedding, convolution, mm, addmm, grouped_mm …
+        rows_are_outputs: the layout of a matrix: `(out, in)` as in `nn.Linear`, or `(in, out)`.
+        transposed: it is the kernel of a transposed convolution.
+        groups: the groups of a convolution.
+        first: its operand comes from the model's input and no other weight layer.
+        last: the output comes from it, and no other weight layer reads it.
+    """
+
+    weight: str
+    lookup: bool
+    operator: str
+    rows_are_outputs: bool = True
+    transposed: bool = False
+    groups: int = 1
+    first: bool = False
+    last: bool = False
+
+
+def weight_uses(
+    model: nn.Module, args: Sequence[object], kwargs: Mapping[str, object]
+) -> tuple[WeightUse, ...]:
+    """Every weight layer of one forward pass on meta inputs, in the order of first use.
+
+    The model itself keeps its tensors, on whatever device they are.
+    """
+    double = on_meta(model)
+    dataflow = _Dataflow(dict(double.named_parameters()), list(_tensors((args, kwargs))))
+    with _counting_conditions(double), dataflow:
+        output = double(*args, **kwargs)
+    return dataflow.uses(output)
+
+
+class _Dataflow(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Marks storages, not tensors, so that a view and a write through a view need no rule of their own."""
+
+    def __init__(self, weights: Mapping[str, Tensor], inputs: Sequence[Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._weights = {_storage(tensor): (name, tensor) for name, tensor in weights.items()}
+        self._origins = {_storage(tensor): frozenset([_INPUT]) for tensor in inputs}
+        # What is marked stays alive: its address must not be given to a second storage.
+        self._kept: list[Tensor] = [*weights.values(), *inputs]
+        self._uses: dict[Node, WeightUse] = {}
+        self._read: set[Node] = set()
+
+    def uses(self, output: object) -> tuple[WeightUse, ...]:
+        """What was seen, with the role that the model's output decides."""
+        final = self._origin(_tensors(output)) - self._read
+        return tuple(replace(use, last=node in final) for node, use in self._uses.items())
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is torch.ops.aten._local_scalar_dense.default and args[0].is_meta:
+            return args[0].dtype is torch.bool or 1  # the counter logs this assumption
+        result = func(*args, **(kwargs or {}))
+        operands = list(_tensors((args, kwargs)))
+        origin = self._origin(operands)
+        use = self._use(func._schema.name, args)
+        if use is not None:
+            origin = self._recorded(use, origin)
+        for tensor in _tensors(result):
+            self._mark(tensor, origin, operands)
+        return result
+
+    def _origin(self, tensors: Iterable[Tensor]) -> frozenset[Node]:
+        return _NOTHING.union(*(self._origins.get(_storage(t), _NOTHING) for t in tensors))
+
+    def _recorded(self, use: WeightUse, origin: frozenset[Node]) -> frozenset[Node]:
+        node = (use.weight, use.lookup)
+        self._uses.setdefault(node, replace(use, first=origin == {_INPUT}))
+        self._read |= origin - {node}
+        return frozenset([node])
+
+    def _mark(self, tensor: Tensor, origin: frozenset[Node], operands: Sequence[Tensor]) -> None:
+        key = _storage(tensor)
+        if origin:
+            self._origins[key] = self._origins.get(key, _NOTHING) | origin
+            self._kept.append(tensor)
+        elif key not in self._weights:
+            sources = {self._weights[k] for k in map(_storage, operands) if k in self._weights}
+            if len(sources) == 1 and (source := sources.pop())[1].numel() == tensor.numel():
+                # A cast, copied, rearranged or masked weight is still that weight.
+                self._weights[key] = (source[0], tensor)
+                self._kept.append(tensor)
+
+    def _use(self, operator: str, args: Sequence[Any]) -> WeightUse | None:
+        if operator in _LOOKUPS:
+            found = self._weights.get(_storage(args[0]))
+            return WeightUse(found[0], True, "embedding") if found else None
+        known = OPERATORS.get(operator)
+        for position in known.operands if known else ():
+            found = self._weights.get(_storage(args[position]))
+            if known and found:
+                use = WeightUse(found[0], False, known.name)
+                if known.name == "convolution":
+                    return replace(use, transposed=args[_TRANSPOSED], groups=args[_GROUPS])
+                on_the_right = position == known.operands[0]
+                return replace(
+                    use, rows_are_outputs=_rows_are_outputs(args[position], found[1], on_the_right)
+                )
+        return None
+
+
+def _rows_are_outputs(operand: Tensor, weight: Tensor, on_the_right: bool) -> bool:
+    """Whether the contracted index runs along the matrix's columns, told by the strides of the view."""
+    if weight.dim() != 2 or operand.dim() < 2:
+        return True
+    contracted = operand.dim() - (2 if on_the_right else 1)
+    along_columns = operand.stride(contracted) == weight.stride(1)
+    return along_columns and operand.shape[contracted] <= weight.shape[1]
+
+
+def _storage(tensor: Tensor) -> int:
+    address: int = tensor.untyped_storage()._cdata
+    return address
+
+
+def _tensors(value: object) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _tensors(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _tensors(item)
+    elif is_dataclass(value):
+        for field in fields(value):
+            yield from _tensors(getattr(value, field.name, None))

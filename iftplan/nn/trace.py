@@ -1,0 +1,100 @@
+"""From a network to its spec: weight layers, products of activations, roles, and coupled widths if asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import nn
+
+from iftplan.counting import CountTable
+from iftplan.errors import IftplanError, InputError, MeasureError
+from iftplan.nn.dataflow import weight_uses
+from iftplan.nn.fingerprint import fingerprint
+from iftplan.nn.inputs import make_inputs
+from iftplan.nn.measure import measure
+from iftplan.nn.sources import BuiltModel, construct
+from iftplan.nn.sources.default_inputs import default_inputs
+from iftplan.nn.weight_layers import weight_layers
+from iftplan.spec import Couplings, InputSpec, ModelSpec, Product
+
+
+def read_model(
+    source: str | nn.Module,
+    inputs: Sequence[InputSpec] | None = None,
+    *,
+    widths: bool = False,
+    heads: Literal["number", "size"] = "number",
+) -> ModelSpec:
+    """Read a model's layers, exact MACs and roles from one forward pass on the meta device.
+
+    Args:
+        source: a MODEL argument (`zoo:resnet18`, `path/file.py:factory` …) or a network, which is left as it is.
+        inputs: shapes and dtypes; by default those of the zoo or of the model's own configuration.
+        widths: also find which channels move together; where that cannot be, the spec says why.
+        heads: what attention keeps when it widens, the "number" of heads or the "size" of a head.
+
+    Raises:
+        InputError: the source cannot be built, or needs inputs that nobody gave.
+        MeasureError: the model does not run, or has an operator of unknown cost.
+    """
+    built = construct(source) if isinstance(source, str) else BuiltModel(source, default_inputs(source))
+    inputs = tuple(inputs or built.inputs)
+    if not inputs:
+        raise InputError(
+            f"{_called(source)} does not say what its inputs are; give their shapes, for images such as "
+            "--input 1x3x224x224, for tokens such as --input 1x128:int64."
+        )
+    table = measure(built.model, inputs)
+    _refuse_unknown(table, _called(source))
+    args, kwargs = make_inputs(inputs)
+    uses = weight_uses(built.model, args, kwargs)
+    couplings, refusal = _couplings(built.model, inputs, heads) if widths else (None, "")
+    return ModelSpec(
+        source=source if isinstance(source, str) else "",
+        inputs=inputs,
+        layers=weight_layers(built.model, table, uses),
+        products=_products(table),
+        fingerprint=fingerprint(built.model),
+        couplings=couplings,
+        refusal=refusal,
+        assumptions=(*built.assumptions, *table.assumptions, *_uncalled(table)),
+    )
+
+
+def _called(source: str | nn.Module) -> str:
+    return source if isinstance(source, str) else f"the {type(source).__name__}"
+
+
+def _refuse_unknown(table: CountTable, model: str) -> None:
+    if table.unknown:
+        calls = ", ".join(f"{operator} ({count} calls)" for operator, count in sorted(table.unknown.items()))
+        raise MeasureError(
+            f"{model} uses operators whose cost is not known, so its MACs are not either: {calls}."
+        )
+
+
+def _uncalled(table: CountTable) -> tuple[str, ...]:
+    return tuple(f"{name} was not called and costs nothing" for name in table.uncalled)
+
+
+def _couplings(
+    model: nn.Module, inputs: tuple[InputSpec, ...], heads: Literal["number", "size"]
+) -> tuple[Couplings | None, str]:
+    from iftplan.nn.widths import trace_widths
+
+    try:
+        return trace_widths(model, inputs, heads=heads), ""
+    except IftplanError as error:
+        return None, str(error)
+
+
+def _products(table: CountTable) -> tuple[Product, ...]:
+    """Contractions of activations, added up per module and operator, in the order of first use."""
+    macs: dict[tuple[str, str], int] = {}
+    for c in table.contractions:
+        if c.weight is None:
+            macs[c.module, c.operator] = macs.get((c.module, c.operator), 0) + c.macs
+    return tuple(
+        Product(f"{module}:{operator}", operator, count) for (module, operator), count in macs.items()
+    )

@@ -1,0 +1,99 @@
+"""From counted weights to layers: shape, positions, name, and why one cannot be masked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from torch import Tensor, nn
+
+from iftplan.counting import CountTable
+from iftplan.nn.dataflow import WeightUse
+from iftplan.spec import Kind, LayerSpec, WeightLayer
+
+_LOOKED_UP = "an embedding: its rows are looked up, nothing is contracted"
+
+
+def weight_layers(model: nn.Module, table: CountTable, uses: Sequence[WeightUse]) -> tuple[WeightLayer, ...]:
+    """One layer for every weight that is contracted and one for every embedding, in the order of first use.
+
+    Their `positions · weights` add up to the MACs of the table's contractions with weights.
+    """
+    parameters = dict(model.named_parameters())
+    macs = table.by_weight()
+    embeddings = {use.weight for use in uses if use.lookup}
+    layers = []
+    for use in (*uses, *_untraced(table, uses)):
+        tied = not use.lookup and use.weight in embeddings
+        name = _caller(table, use.weight) if tied else _owner(use.weight)
+        layer, reason = _layer(name, use, parameters[use.weight], macs.get(use.weight, 0))
+        if tied:
+            reason = f"shares its weight with the embedding {_owner(use.weight)}"
+        layers.append(
+            WeightLayer(layer, use.weight, _class_name(model, name, use.weight), use.first, use.last, reason)
+        )
+    return tuple(layers)
+
+
+def _untraced(table: CountTable, uses: Sequence[WeightUse]) -> Iterator[WeightUse]:
+    """Weights that were counted, but whose place in the graph the dataflow could not see."""
+    seen = {use.weight for use in uses if not use.lookup}
+    for contraction in table.contractions:
+        if contraction.weight is not None and contraction.weight not in seen:
+            seen.add(contraction.weight)
+            yield WeightUse(contraction.weight, False, contraction.operator)
+
+
+def _caller(table: CountTable, weight: str) -> str:
+    return next((c.module for c in table.contractions if c.weight == weight and c.module), weight)
+
+
+def _owner(weight: str) -> str:
+    """What a person calls the layer: the module whose matrix this is, else the parameter itself."""
+    module, _, leaf = weight.rpartition(".")
+    return module if module and leaf in ("weight", "weight_orig") else weight
+
+
+def _class_name(model: nn.Module, name: str, weight: str) -> str:
+    modules = dict(model.named_modules())
+    return type(modules.get(name, modules[weight.rpartition(".")[0]])).__name__
+
+
+def _layer(name: str, use: WeightUse, weight: Tensor, macs: int) -> tuple[LayerSpec, str]:
+    """The layer whose `positions · weights` are these MACs, and why it cannot be masked (or nothing)."""
+    if use.lookup:
+        return LayerSpec(name, Kind.EMBEDDING, weight.shape[0], weight.shape[1], positions=0), _LOOKED_UP
+    shape = tuple(weight.shape)
+    layer = _convolution(name, use, shape) if use.operator.startswith("conv") else _matrix(name, use, shape)
+    if macs % layer.weights:
+        used = f"its {macs} MACs are no multiple of its {weight.numel()} weights: not all work equally often"
+        return LayerSpec(name, Kind.LINEAR, 1, 1, positions=macs), used
+    reason = (
+        "" if layer.weights == weight.numel() else f"its weight of shape {shape} is no plain matrix or kernel"
+    )
+    return replace(layer, positions=macs // layer.weights), reason
+
+
+def _convolution(name: str, use: WeightUse, shape: tuple[int, ...]) -> LayerSpec:
+    outer, inner, *kernel = shape  # (C_out, C_in/groups, …), transposed (C_in, C_out/groups, …)
+    in_channels, out_channels = inner * use.groups, outer
+    if use.transposed:
+        in_channels, out_channels = outer, inner * use.groups
+    kind = Kind(f"conv{'_transpose' if use.transposed else ''}{len(kernel)}d")
+    return LayerSpec(
+        name,
+        kind,
+        in_channels,
+        out_channels,
+        tuple(kernel),
+        use.groups,
+        depthwise=use.groups == in_channels > 1,
+    )
+
+
+def _matrix(name: str, use: WeightUse, shape: tuple[int, ...]) -> LayerSpec:
+    """A matrix, or one of a stack of matrices `(…, in, out)` such as the experts of a mixture."""
+    rows, columns = shape[-2:] if len(shape) > 1 else (1, *shape)
+    if len(shape) <= 2 and use.rows_are_outputs:
+        rows, columns = columns, rows
+    return LayerSpec(name, Kind.LINEAR, rows, columns)
