@@ -106,9 +106,9 @@ def _equalities(asked: sympy.Basic, held: bool) -> list[tuple[sympy.Expr, sympy.
     """The equalities that follow from a condition that held (or, negated, did not)."""
     if isinstance(asked, sympy.Not):
         return _equalities(asked.args[0], not held)
-    if isinstance(asked, sympy.Eq) and held or isinstance(asked, sympy.Ne) and not held:
+    if (isinstance(asked, sympy.Eq) and held) or (isinstance(asked, sympy.Ne) and not held):
         return [(asked.args[0], asked.args[1])]
-    if isinstance(asked, sympy.And) and held or isinstance(asked, sympy.Or) and not held:
+    if (isinstance(asked, sympy.And) and held) or (isinstance(asked, sympy.Or) and not held):
         return [pair for part in asked.args for pair in _equalities(part, held)]
     return []
 

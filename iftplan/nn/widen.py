@@ -1,0 +1,165 @@
+"""Rebuilds a model in place at new widths."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, Final
+
+import torch
+from torch import nn
+
+from iftplan.errors import InputError
+from iftplan.spec import Couplings
+
+Shape = tuple[int, ...]
+
+
+def widen_(model: nn.Module, couplings: Couplings, sizes: Mapping[str, int]) -> nn.Module:
+    """Give `model` the widths `sizes`, in place, and return it.
+
+    Parameters whose shape changes are new: drawn as torch draws them by default where the module has
+    `reset_parameters`, otherwise from a normal distribution of standard deviation 0.02 (matrices) or ones
+    (vectors named weight) and zeros. They keep their dtype, device, `requires_grad` and ties; the integer
+    attributes that depend on a width are rewritten.
+
+    Args:
+        model: the model that was traced (any device, meta included).
+        couplings: what `trace_widths` found.
+        sizes: symbol → new size; a width that is left out keeps its dense size.
+
+    Raises:
+        InputError: an unknown symbol, a fixed width that would change, or a size that does not divide.
+    """
+    new = _checked(couplings, sizes)
+    shapes = {name: tuple(d.at(new) for d in shape) for name, shape in couplings.shapes.items()}
+    replaced: dict[int, nn.Parameter] = {}
+    for path, module in model.named_modules():
+        changed = _resize(path, module, shapes, replaced)
+        for name in [*module._parameters, *module._buffers]:
+            if _join(path, name) in shapes and name == "weight":
+                _bookkeep(module, shapes[_join(path, name)])
+        if isinstance(module, nn.MultiheadAttention) and changed:
+            _bookkeep_multihead(module)
+    for name, value in couplings.attributes.items():
+        path, _, attribute = name.rpartition(".")
+        model.get_submodule(path).__dict__[attribute] = value.at(new)
+    return model
+
+
+def _checked(couplings: Couplings, sizes: Mapping[str, int]) -> dict[str, int]:
+    unknown = [name for name in sizes if name not in couplings.widths]
+    if unknown:
+        raise InputError(f"the model has no width {unknown[0]!r}; it has {', '.join(couplings.widths)}")
+    new = {name: sizes.get(name, width.size) for name, width in couplings.widths.items()}
+    for name, width in couplings.widths.items():
+        if width.fixed and new[name] != width.size:
+            raise InputError(f"width {name} must stay {width.size} ({width.fixed}), not {new[name]}")
+        if new[name] < 1 or new[name] % width.multiple_of:
+            nearest = max(1, round(new[name] / width.multiple_of)) * width.multiple_of
+            raise InputError(
+                f"width {name} must be a positive multiple of {width.multiple_of}, not {new[name]}; "
+                f"the nearest is {nearest}"
+            )
+    return new
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _resize(
+    path: str, module: nn.Module, shapes: Mapping[str, Shape], replaced: dict[int, nn.Parameter]
+) -> bool:
+    """Replace the module's own tensors; whether one of them changed."""
+    changed = False
+    for name, old in module._parameters.items():
+        if old is None or shapes.get(_join(path, name), old.shape) == old.shape:
+            continue
+        if id(old) not in replaced:
+            fresh = _fresh(name, old, shapes[_join(path, name)])
+            replaced[id(old)] = nn.Parameter(fresh, requires_grad=old.requires_grad)
+            replaced[id(replaced[id(old)])] = replaced[id(old)]
+        module._parameters[name] = replaced[id(old)]
+        changed = True
+    for name, buffer in module._buffers.items():
+        if buffer is not None and shapes.get(_join(path, name), buffer.shape) != buffer.shape:
+            filler = torch.ones if name == "running_var" else torch.zeros
+            module._buffers[name] = filler(
+                shapes[_join(path, name)], dtype=buffer.dtype, device=buffer.device
+            )
+    return changed
+
+
+def _fresh(name: str, old: nn.Parameter, shape: Shape) -> torch.Tensor:
+    tensor = torch.empty(shape, dtype=old.dtype, device=old.device)
+    if old.device.type == "meta":
+        return tensor
+    if len(shape) > 1:
+        return nn.init.trunc_normal_(tensor, std=0.02)
+    return tensor.fill_(1.0 if name == "weight" else 0.0)
+
+
+def _linear(module: Any, shape: Shape) -> None:
+    module.out_features, module.in_features = shape
+
+
+def _bilinear(module: Any, shape: Shape) -> None:
+    module.out_features, module.in1_features, module.in2_features = shape
+
+
+def _convolution(module: Any, shape: Shape) -> None:
+    if module.groups > 1 and module.groups == module.in_channels:  # depthwise: groups follow the channels
+        module.groups = shape[0] // (1 if module.transposed else module.out_channels // module.groups)
+    first, second = shape[0], shape[1] * module.groups
+    module.in_channels, module.out_channels = (first, second) if module.transposed else (second, first)
+
+
+def _batch_norm(module: Any, shape: Shape) -> None:
+    module.num_features = shape[0]
+
+
+def _group_norm(module: Any, shape: Shape) -> None:
+    module.num_channels = shape[0]
+
+
+def _layer_norm(module: Any, shape: Shape) -> None:
+    module.normalized_shape = shape
+
+
+def _embedding(module: Any, shape: Shape) -> None:
+    module.num_embeddings, module.embedding_dim = shape
+
+
+def _prelu(module: Any, shape: Shape) -> None:
+    module.num_parameters = shape[0]
+
+
+_BOOKKEEPING: Final[Mapping[type[nn.Module], Callable[[Any, Shape], None]]] = MappingProxyType(
+    {
+        nn.Linear: _linear,
+        nn.Bilinear: _bilinear,
+        nn.modules.conv._ConvNd: _convolution,
+        nn.modules.batchnorm._NormBase: _batch_norm,
+        nn.GroupNorm: _group_norm,
+        nn.LayerNorm: _layer_norm,
+        nn.RMSNorm: _layer_norm,
+        nn.Embedding: _embedding,
+        nn.EmbeddingBag: _embedding,
+        nn.PReLU: _prelu,
+    }
+)
+
+
+def _bookkeep(module: nn.Module, weight: Shape) -> None:
+    """Let a torch.nn leaf module's own attributes say what its weight says."""
+    for kind, write in _BOOKKEEPING.items():
+        if isinstance(module, kind):
+            write(module, weight)
+
+
+def _bookkeep_multihead(module: nn.MultiheadAttention) -> None:
+    packed = module._parameters.get("in_proj_weight")
+    module.embed_dim = packed.shape[1] if packed is not None else module.q_proj_weight.shape[0]
+    module.kdim = module.embed_dim if packed is not None else module.k_proj_weight.shape[1]
+    module.vdim = module.embed_dim if packed is not None else module.v_proj_weight.shape[1]
