@@ -28,8 +28,29 @@ def plain(value: Any) -> Any:
     return value
 
 
-class DispatchNet(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts operators at the dispatcher and answers for values that meta tensors do not have.
+class DatalessAnswers(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Answers for values that meta tensors do not have; everything else runs as it is."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.ledger = ledger
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func is _ITEM and args[0].is_meta:
+            return assumed_item(self.ledger, args[0])
+        return func(*args, **(kwargs or {}))
+
+
+def assumed_item(ledger: Ledger, tensor: Tensor) -> bool | int:
+    """What a tensor without data answers when it is asked for its value, logged as an assumption."""
+    ledger.assume(ASSUMED_ITEM)
+    return True if tensor.dtype is torch.bool else 1
+
+
+class DispatchNet(DatalessAnswers):
+    """Counts every operator that reaches the dispatcher.
 
     Attributes:
         caller: plain name of the public function that led here ("linear" for the addmm inside it); empty
@@ -37,20 +58,16 @@ class DispatchNet(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """
 
     def __init__(self, ledger: Ledger) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.ledger = ledger
+        super().__init__(ledger)
         self.caller = ""
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        if func is _ITEM and args[0].is_meta:
-            self.ledger.assume(ASSUMED_ITEM)
-            return True if args[0].dtype is torch.bool else 1
         # A kernel written in Python may call torch functions of its own; they are this operator's work,
         # not the model's, so neither the shape rules nor this net may see them.
         with torch._C.DisableTorchFunction():
-            result = func(*args, **(kwargs or {}))
+            result = super().__torch_dispatch__(func, types, args, kwargs)
         self._count(func, args, result)
         return result
 

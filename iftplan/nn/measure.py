@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
+from typing import Protocol
 
 import torch
 from torch import nn
 
-from iftplan.counting import CountTable
+from iftplan.counting import CountTable, Engine
 from iftplan.errors import IftplanError, InputError, MeasureError
 from iftplan.nn.inputs import make_inputs
-from iftplan.nn.meta_engine import MetaEngine
 from iftplan.spec import InputSpec
 
 ENGINES = ("meta", "fvcore", "flop_counter")
@@ -47,10 +47,26 @@ def measure(model: nn.Module, inputs: Sequence[InputSpec], *, engine: str = "met
             ) from error
 
 
-def _engine(name: str) -> MetaEngine:
-    match name:
+class _Counter(Engine, Protocol):
+    """An engine that also says where its inputs have to be."""
+
+    def device(self, model: nn.Module) -> str: ...
+
+
+def _engine(name: str) -> _Counter:
+    match name:  # imported when asked for: the other opinions are rarely needed and slow to import
         case "meta":
+            from iftplan.nn.meta_engine import MetaEngine
+
             return MetaEngine()
+        case "fvcore":
+            from iftplan.nn.fvcore_engine import FvcoreEngine
+
+            return FvcoreEngine()
+        case "flop_counter":
+            from iftplan.nn.flop_counter_engine import FlopCounterEngine
+
+            return FlopCounterEngine()
     nearest = get_close_matches(name, ENGINES, n=1, cutoff=0.3) or ["meta"]
     raise InputError(f"unknown engine {name!r}; there are {', '.join(ENGINES)} (nearest: {nearest[0]}).")
 

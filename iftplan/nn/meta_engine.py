@@ -13,10 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from iftplan.counting import CountTable
-from iftplan.nn.dispatch import DispatchNet
+from iftplan.nn.dispatch import DatalessAnswers, DispatchNet
 from iftplan.nn.ledger import Ledger, Names
 from iftplan.nn.scope import module_scope
 from iftplan.nn.shape_rules import CALLERS, RULES, SHAPE_ONLY
@@ -83,12 +82,11 @@ class MetaEngine:
         return ledger.table(self.name, _uncalled(model, ledger, args, kwargs))
 
 
-class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Watch(DatalessAnswers):
     """Notes which parameters any operator reads."""
 
-    def __init__(self, names: Names) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.names = names
+    def __init__(self, ledger: Ledger) -> None:
+        super().__init__(ledger)
         self.seen: set[str | None] = set()
 
     def __torch_dispatch__(
@@ -96,10 +94,8 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         for arg in (*args, *(kwargs or {}).values()):
             for value in arg if isinstance(arg, list | tuple) else (arg,):
-                self.seen.add(self.names.parameter(value))
-        if func is torch.ops.aten._local_scalar_dense.default and args[0].is_meta:
-            return True if args[0].dtype is torch.bool else 1
-        return func(*args, **(kwargs or {}))
+                self.seen.add(self.ledger.names.parameter(value))
+        return super().__torch_dispatch__(func, types, args, kwargs)
 
 
 def _uncalled(
@@ -115,7 +111,7 @@ def _uncalled(
     }
     idle = {path: own for path, own in idle.items() if not own & used}
     if idle:  # rare: look again, at every operator's every argument
-        watch = _Watch(names)
+        watch = _Watch(Ledger(names))
         with watch:
             model(*args, **kwargs)
         idle = {path: own for path, own in idle.items() if not own & watch.seen}

@@ -1,0 +1,111 @@
+"""torch's FlopCounterMode as an independent opinion: its own formulas, at its own place in the dispatcher.
+
+It counts 2 FLOPs per MAC. Operators for which it has no formula (and silently counts 0) are counted with ours,
+and the table says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
+
+from iftplan.counting import CountTable
+from iftplan.errors import MeasureError
+from iftplan.nn.dispatch import DatalessAnswers, plain
+from iftplan.nn.ledger import Ledger, Names
+from iftplan.nn.operators import OPERATORS, Operator, may_contract
+from iftplan.nn.scope import module_scope
+from iftplan.nn.twin import on_meta
+
+
+class FlopCounterEngine:
+    """Counts with torch.utils.flop_counter on the meta device."""
+
+    name = "flop_counter"
+
+    def device(self, model: nn.Module) -> str:
+        """Where the inputs have to be."""
+        return "meta"
+
+    def count(self, model: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object]) -> CountTable:
+        """Run one forward pass of `model`, set to eval mode by the caller, and count it.
+
+        Raises:
+            MeasureError: FlopCounterMode's own total is not twice what its formulas reported call by call.
+        """
+        model = on_meta(model)
+        ledger = Ledger(Names(model))
+        mapping = _mapping(ledger)
+        counter = FlopCounterMode(display=False, custom_mapping=mapping)
+        with module_scope(ledger), _NoteUnknown(ledger, frozenset(mapping)), counter:
+            model(*args, **kwargs)
+        table = ledger.table(self.name, ())
+        if counter.get_total_flops() != 2 * table.macs:
+            raise MeasureError(
+                f"FlopCounterMode's total of {counter.get_total_flops()} FLOPs is not twice the "
+                f"{table.macs} MACs that its formulas gave call by call."
+            )
+        return table
+
+
+class _NoteUnknown(DatalessAnswers):
+    """Notes operators that nobody has a formula for; FlopCounterMode passes them over in silence."""
+
+    def __init__(self, ledger: Ledger, counted: frozenset[Any]) -> None:
+        super().__init__(ledger)
+        self.counted = counted
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func._overloadpacket not in self.counted and may_contract(func._schema.name):
+            self.ledger.unknown[func._schema.name] += 1
+        return super().__torch_dispatch__(func, types, args, kwargs)
+
+
+def _mapping(ledger: Ledger) -> dict[Any, Callable[..., int]]:
+    """Each of torch's formulas, and ours where it has none, made to write down what it says."""
+    known = {packet: _recorded(ledger, packet, formula) for packet, formula in flop_registry.items()}
+    return known | {
+        packet: _supplied(ledger, name, operator)
+        for name, operator in OPERATORS.items()
+        if (packet := _packet(name)) is not None and packet not in flop_registry
+    }
+
+
+def _packet(name: str) -> Any:
+    namespace, _, operator = name.partition("::")
+    return getattr(getattr(torch.ops, namespace), operator, None)
+
+
+def _recorded(ledger: Ledger, packet: Any, formula: Callable[..., int]) -> Callable[..., int]:
+    operator = OPERATORS.get(getattr(packet, "_qualified_op_name", ""))
+
+    def raw(*args: Any, out_val: Any = None, **kwargs: Any) -> int:
+        flops = formula(*args, out_val=out_val, **kwargs)
+        if flops % 2:
+            raise MeasureError(
+                f"FlopCounterMode counts {flops} FLOPs for {packet}, not a whole number of MACs."
+            )
+        operands = [args[k] for k in operator.operands if k < len(args)] if operator else args
+        ledger.contraction(operator.name if operator else str(packet), flops // 2, *operands)
+        return flops
+
+    raw._get_raw = True  # type: ignore[attr-defined]  # torch hands over tensors instead of shapes
+    return raw
+
+
+def _supplied(ledger: Ledger, name: str, operator: Operator) -> Callable[..., int]:
+    def raw(*args: Any, out_val: Any = None, **kwargs: Any) -> int:
+        first = out_val[0] if isinstance(out_val, tuple | list) else out_val
+        macs = operator.macs([plain(a) for a in args], plain(first))
+        ledger.contraction(operator.name, macs, *(args[k] for k in operator.operands if k < len(args)))
+        ledger.assume(f"torch's FlopCounterMode has no formula for {name}; the formula of iftplan was used")
+        return 2 * macs
+
+    raw._get_raw = True  # type: ignore[attr-defined]
+    return raw

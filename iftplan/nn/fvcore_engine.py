@@ -1,0 +1,156 @@
+"""fvcore as an independent opinion: the operators that torch's jit tracer records, counted with our formulas.
+
+Its own formulas are not used (they add norms and pooling and miss fused attention). A model with data runs on
+that data. A model without runs on the meta device; there is one thing to put right there, see `TracedOnMeta`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from fvcore.nn.jit_analysis import JitModelAnalysis
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from iftplan.counting import CountTable
+from iftplan.errors import MeasureError
+from iftplan.nn.dispatch import DatalessAnswers
+from iftplan.nn.ledger import Ledger, Names
+from iftplan.nn.operators import OPERATORS, Operator, may_contract
+
+_CONVOLUTION = torch.ops.aten.convolution.default
+# Operators that hand a parameter on unchanged but for its shape: the weight is looked for behind them.
+_VIEWS = frozenset(
+    f"aten::{name}"
+    for name in ("t", "transpose", "permute", "view", "reshape", "expand", "unsqueeze", "squeeze", "detach")
+    + ("chunk", "split", "unflatten", "flatten", "select", "slice", "contiguous", "unbind", "to")
+) | {"prim::ListUnpack", "prim::TupleUnpack"}
+
+
+class TracedOnMeta(DatalessAnswers):
+    """Lets the jit tracer see convolutions on the meta device.
+
+    The tracer does not record aten::convolution but the aten::_convolution that the eager kernel calls from
+    it. The meta kernel makes no such call, so the tracer would lose every convolution; this mode makes it.
+    """
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func is not _CONVOLUTION or torch._C._get_tracing_state() is None:
+            return super().__torch_dispatch__(func, types, args, kwargs)
+        tracer = torch._C._dispatch_key_parse("Tracer")
+        included = torch._C._dispatch_tls_local_include_set().add(tracer)
+        excluded = torch._C._dispatch_tls_local_exclude_set().remove(tracer)
+        with torch._C._ForceDispatchKeyGuard(included, excluded):
+            return torch.ops.aten._convolution.default(*args, False, False, False, False)
+
+
+class FvcoreEngine:
+    """Counts with fvcore, on real tensors if the model has them."""
+
+    name = "fvcore"
+
+    def device(self, model: nn.Module) -> str:
+        """Where the inputs have to be."""
+        tensors = [*model.parameters(), *model.buffers()]
+        return "meta" if any(t.is_meta for t in tensors) else "cpu"
+
+    def count(self, model: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object]) -> CountTable:
+        """Trace one forward pass of `model`, set to eval mode by the caller, and count it.
+
+        Raises:
+            MeasureError: fvcore's total is not the sum of what the handles gave.
+        """
+        runner = _Runner(model, len(args), tuple(kwargs))
+        ledger = Ledger(Names(model))
+        analysis = JitModelAnalysis(runner, (*args, *kwargs.values()))
+        analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
+        graph = _Graph(ledger, runner, len(args) + len(kwargs))
+        analysis.set_op_handle(**{name: graph.handle(operator) for name, operator in OPERATORS.items()})
+        try:
+            with TracedOnMeta(ledger) if self.device(model) == "meta" else nullcontext():
+                total = analysis.total()
+        finally:
+            runner.release()
+        for kind, calls in analysis.unsupported_ops().items():
+            if may_contract(kind) or kind.startswith("prim::PythonOp"):
+                ledger.unknown[kind] += calls
+        table = ledger.table(self.name, ())
+        if total != table.macs:
+            raise MeasureError(f"fvcore's total of {total} MACs is not the {table.macs} its handles gave.")
+        return table
+
+
+class _Runner(nn.Module):
+    """The model as the tracer wants it: positional tensors in, a tuple of tensors out.
+
+    The tracer drops operators whose results nobody returns, although they run. So every module's results
+    are returned.
+    """
+
+    def __init__(self, model: nn.Module, positional: int, names: tuple[str, ...]) -> None:
+        super().__init__()
+        self.model = model
+        self._positional = positional
+        self._names = names
+        self._results: dict[int, Tensor] = {}
+        self._hooks = [module.register_forward_hook(self._keep) for module in model.modules()]
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        named = dict(zip(self._names, tensors[self._positional :], strict=True))
+        self.model(*tensors[: self._positional], **named)
+        return tuple(self._results.values())
+
+    def release(self) -> None:
+        """Take the hooks off the model again."""
+        for hook in self._hooks:
+            hook.remove()
+
+    def _keep(self, module: nn.Module, args: object, result: object) -> None:
+        self._results.update((id(leaf), leaf) for leaf in tree_leaves(result) if isinstance(leaf, Tensor))
+
+
+class _Graph:
+    """Reads a traced graph: shapes of values, the module a node belongs to, the parameter behind a value."""
+
+    def __init__(self, ledger: Ledger, runner: _Runner, inputs: int) -> None:
+        self._ledger = ledger
+        self._modules = dict(runner.named_modules())
+        self._inputs = inputs
+        unique = {id(t): t for t in runner.state_dict(keep_vars=True).values()}  # the tracer's own order
+        self._state = [ledger.names.parameter(tensor) for tensor in unique.values()]
+
+    def handle(self, operator: Operator) -> Callable[[list[Any], list[Any]], int]:
+        """A handle for fvcore that also writes the call into the ledger."""
+
+        def count(inputs: list[Any], outputs: list[Any]) -> int:
+            macs = operator.macs([_plain(v) for v in inputs], _plain(outputs[0]))
+            scope = outputs[0].node().scopeName().split("/")[-1]
+            self._ledger.stack[-1] = self._modules[scope] if scope != "" else None
+            names = (self._parameter(inputs[k]) for k in operator.operands if k < len(inputs))
+            self._ledger.add(operator.name, macs, next((name for name in names if name), None))
+            return macs
+
+        return count
+
+    def _parameter(self, value: Any) -> str | None:
+        node = value.node()
+        while node.kind() in _VIEWS:
+            value = node.inputsAt(0)
+            node = value.node()
+        if node.kind() != "prim::Param" or value.offset() < self._inputs:
+            return None
+        return self._state[value.offset() - self._inputs]
+
+
+def _plain(value: Any) -> Any:
+    """A traced value: a tensor is its shape, a list the list of its elements, a constant itself."""
+    if value.type().kind() == "TensorType":
+        return tuple(value.type().sizes())
+    if value.node().kind() == "prim::ListConstruct":
+        return [_plain(v) for v in value.node().inputs()]
+    return value.toIValue()
