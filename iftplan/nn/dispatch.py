@@ -11,11 +11,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from iftplan.nn.ledger import Ledger
 from iftplan.nn.operators import OPERATORS, may_contract
+from iftplan.nn.tensors import empty
 
 _ITEM = torch.ops.aten._local_scalar_dense.default
 ASSUMED_ITEM = (
     "the model asked for the value of a tensor without data (.item(), bool() or int() of it); "
     "True was answered for booleans and 1 for numbers"
+)
+_GROUPED_MM = torch.ops.aten._grouped_mm.default
+ASSUMED_GROUPED_MM = (
+    "torch's meta kernel of _grouped_mm takes bfloat16 only; for other dtypes the output's shape was derived "
+    "from the operands, and every row taken to meet exactly one expert"
 )
 
 
@@ -40,7 +46,22 @@ class DatalessAnswers(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         if func is _ITEM and args[0].is_meta:
             return assumed_item(self.ledger, args[0])
+        if func is _GROUPED_MM and args[0].is_meta and args[0].dtype is not torch.bfloat16:
+            self.ledger.assume(ASSUMED_GROUPED_MM)
+            return _grouped_mm(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
+
+
+def _grouped_mm(
+    a: Tensor, b: Tensor, offs: Tensor | None = None, bias: Tensor | None = None, out_dtype: Any = None
+) -> Tensor:
+    """The product's shape: two matrices cut along K give one product per group, else groups are rows."""
+    rows = a.shape[:-1] if a.dim() >= b.dim() else a.shape[-2:-1]
+    if a.dim() == b.dim() == 2 and offs is not None:
+        rows = torch.Size((offs.numel(), *rows))
+    elif a.dim() > b.dim():
+        rows = a.shape[-2:-1]
+    return empty((*rows, b.shape[-1]), out_dtype or a.dtype)
 
 
 def assumed_item(ledger: Ledger, tensor: Tensor) -> bool | int:

@@ -23,11 +23,22 @@ from iftplan.nn.operators import OPERATORS, Operator, may_contract
 
 _CONVOLUTION = torch.ops.aten.convolution.default
 # Operators that hand a parameter on unchanged but for its shape: the weight is looked for behind them.
-_VIEWS = frozenset(
-    f"aten::{name}"
-    for name in ("t", "transpose", "permute", "view", "reshape", "expand", "unsqueeze", "squeeze", "detach")
-    + ("chunk", "split", "unflatten", "flatten", "select", "slice", "contiguous", "unbind", "to")
-) | {"prim::ListUnpack", "prim::TupleUnpack"}
+_RESHAPED = (
+    *(
+        "t",
+        "transpose",
+        "permute",
+        "view",
+        "reshape",
+        "expand",
+        "unsqueeze",
+        "squeeze",
+        "flatten",
+        "unflatten",
+    ),
+    *("chunk", "split", "unbind", "select", "slice", "detach", "contiguous", "to"),
+)
+_VIEWS = frozenset((*(f"aten::{name}" for name in _RESHAPED), "prim::ListUnpack", "prim::TupleUnpack"))
 
 
 class TracedOnMeta(DatalessAnswers):

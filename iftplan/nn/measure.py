@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Protocol
@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from iftplan.counting import CountTable, Engine
+from iftplan.counting import CountTable
 from iftplan.errors import IftplanError, InputError, MeasureError
 from iftplan.nn.inputs import make_inputs
 from iftplan.spec import InputSpec
@@ -47,10 +47,14 @@ def measure(model: nn.Module, inputs: Sequence[InputSpec], *, engine: str = "met
             ) from error
 
 
-class _Counter(Engine, Protocol):
-    """An engine that also says where its inputs have to be."""
+class _Counter(Protocol):
+    """An engine that says where its inputs have to be."""
 
     def device(self, model: nn.Module) -> str: ...
+
+    def count(
+        self, model: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object]
+    ) -> CountTable: ...
 
 
 def _engine(name: str) -> _Counter:
