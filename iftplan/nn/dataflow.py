@@ -28,6 +28,7 @@ _INPUT: Node = ("", True)
 _NOTHING: frozenset[Node] = frozenset()
 _LOOKUPS = frozenset({"aten::embedding", "aten::_embedding_bag", "aten::_embedding_bag_forward_only"})
 _TRANSPOSED, _GROUPS = 6, 8  # arguments of aten::convolution
+_GROUPED_MM = torch.ops.aten._grouped_mm.default
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ class _Dataflow(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         if func is torch.ops.aten._local_scalar_dense.default and args[0].is_meta:
             return args[0].dtype is torch.bool or 1  # the counter logs this assumption
-        result = func(*args, **(kwargs or {}))
+        result = _grouped_mm(*args[:2]) if func is _GROUPED_MM else func(*args, **(kwargs or {}))
         operands = list(_tensors((args, kwargs)))
         origin = self._origin(operands)
         use = self._use(func._schema.name, args)
@@ -142,11 +143,16 @@ class _Dataflow(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def _rows_are_outputs(operand: Tensor, weight: Tensor, on_the_right: bool) -> bool:
     """Whether the contracted index runs along the matrix's columns, told by the strides of the view."""
-    if weight.dim() != 2 or operand.dim() < 2:
+    if weight.dim() < 2 or operand.dim() < 2:
         return True
     contracted = operand.dim() - (2 if on_the_right else 1)
-    along_columns = operand.stride(contracted) == weight.stride(1)
-    return along_columns and operand.shape[contracted] <= weight.shape[1]
+    along_columns = operand.stride(contracted) == weight.stride(-1)
+    return along_columns and operand.shape[contracted] <= weight.shape[-1]
+
+
+def _grouped_mm(rows: Tensor, experts: Tensor) -> Tensor:
+    """The shape of a mixture's product; torch's own meta kernel refuses all but bfloat16."""
+    return rows.new_empty((*rows.shape[:-1], experts.shape[-1]))
 
 
 def _storage(tensor: Tensor) -> int:

@@ -12,6 +12,7 @@ from iftplan.nn.dataflow import WeightUse
 from iftplan.spec import Kind, LayerSpec, WeightLayer
 
 _LOOKED_UP = "an embedding: its rows are looked up, nothing is contracted"
+_AMONG_PRODUCTS = "its MACs could not be told from the products of activations, where they are counted"
 
 
 def weight_layers(model: nn.Module, table: CountTable, uses: Sequence[WeightUse]) -> tuple[WeightLayer, ...]:
@@ -64,6 +65,8 @@ def _layer(name: str, use: WeightUse, weight: Tensor, macs: int) -> tuple[LayerS
     if use.lookup:
         return LayerSpec(name, Kind.EMBEDDING, weight.shape[0], weight.shape[1], positions=0), _LOOKED_UP
     shape = tuple(weight.shape)
+    if not macs:
+        return LayerSpec(name, Kind.LINEAR, weight.numel(), 1, positions=0), _AMONG_PRODUCTS
     layer = _convolution(name, use, shape) if use.operator.startswith("conv") else _matrix(name, use, shape)
     if macs % layer.weights:
         used = f"its {macs} MACs are no multiple of its {weight.numel()} weights: not all work equally often"
@@ -92,8 +95,7 @@ def _convolution(name: str, use: WeightUse, shape: tuple[int, ...]) -> LayerSpec
 
 
 def _matrix(name: str, use: WeightUse, shape: tuple[int, ...]) -> LayerSpec:
-    """A matrix, or one of a stack of matrices `(…, in, out)` such as the experts of a mixture."""
+    """A matrix, or one of a stack of them such as the experts of a mixture."""
     rows, columns = shape[-2:] if len(shape) > 1 else (1, *shape)
-    if len(shape) <= 2 and use.rows_are_outputs:
-        rows, columns = columns, rows
-    return LayerSpec(name, Kind.LINEAR, rows, columns)
+    in_features, out_features = (columns, rows) if use.rows_are_outputs else (rows, columns)
+    return LayerSpec(name, Kind.LINEAR, in_features, out_features)

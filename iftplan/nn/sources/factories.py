@@ -60,7 +60,7 @@ def _callable(module: ModuleType, attribute: str, where: str) -> Callable[[], ob
         names = [n for n, value in vars(module).items() if callable(value) and not n.startswith("_")]
         near = get_close_matches(attribute, names, n=3)
         what = (
-            f"{attribute} in {where} is a {type(factory).__name__}"
+            f"{attribute} in {where} is of type {type(factory).__name__}"
             if factory is not None
             else (f"{where} has no {attribute}")
         )
