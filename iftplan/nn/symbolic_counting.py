@@ -15,7 +15,6 @@ from typing import Any, Final
 
 import sympy
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -74,14 +73,16 @@ class SymbolicCounter:
     """What was seen in one forward pass.
 
     Attributes:
+        names: storage → parameter name.
+        scope: paths of the running modules, innermost last.
         calls: the contractions in their order.
         seen: parameters that some operator took.
     """
 
     names: Mapping[int, str]
+    scope: list[str]
     calls: list[SymbolicContraction] = field(default_factory=list)
     seen: set[str] = field(default_factory=set)
-    scope: list[str] = field(default_factory=lambda: [""])
     function: str = ""
 
     def weight_of(self, tensor: torch.Tensor) -> str | None:
@@ -100,12 +101,21 @@ def storage(tensor: torch.Tensor) -> int:
 
 
 @contextmanager
-def counting(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> Iterator[SymbolicCounter]:
-    """Count contractions while the context is open; `tensors` are the model's symbolic parameters."""
+def counting(
+    model: nn.Module, tensors: Mapping[str, torch.Tensor], scope: list[str]
+) -> Iterator[SymbolicCounter]:
+    """Count contractions while the context is open.
+
+    Args:
+        model: the model that will run.
+        tensors: its symbolic parameters by name.
+        scope: receives the paths of the running modules.
+    """
     names: dict[int, str] = {}
     for name, tensor in tensors.items():
         names.setdefault(storage(tensor), name)
-    counter = SymbolicCounter(names)
+    scope.append("")
+    counter = SymbolicCounter(names, scope)
     with ExitStack() as stack:
         for path, module in model.named_modules():
             stack.callback(module.register_forward_pre_hook(_entering(counter, path)).remove)
@@ -140,7 +150,7 @@ class _Functions(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func is F.scaled_dot_product_attention:
+        if func is nn.functional.scaled_dot_product_attention:
             return _attention(self.counter, *args, **(kwargs or {}))
         outer, self.counter.function = self.counter.function, getattr(func, "__name__", "").strip("_")
         try:

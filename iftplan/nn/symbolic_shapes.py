@@ -9,15 +9,19 @@ used; PyTorch's own guard solver is left out, which is both faster and less to d
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import sympy
 import torch
+from torch._dispatch.python import enable_python_dispatcher
 from torch._dynamo.source import ConstantSource
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
+from torch.utils._sympy.functions import FloorDiv, Max, Mod, PythonMod
 
 _TORCH = str(Path(torch.__file__).parent)
 _HERE = str(Path(__file__).parent)
@@ -38,12 +42,14 @@ class SymbolicSizes(ShapeEnv):  # type: ignore[misc]  # ShapeEnv is untyped outs
     Attributes:
         equations: every equality that held and was asked for, in order.
         dense: symbol → its size in the dense model.
+        scope: paths of the modules that are running, innermost last; they name where equations come from.
     """
 
     def __init__(self) -> None:
         super().__init__(duck_shape=False, specialize_zero_one=True)
         self.equations: list[Equation] = []
         self.dense: dict[sympy.Symbol, int] = {}
+        self.scope: list[str] = []
         self._answers: dict[sympy.Basic, sympy.Basic] = {}
 
     def new(self, size: int) -> Any:
@@ -57,6 +63,25 @@ class SymbolicSizes(ShapeEnv):  # type: ignore[misc]  # ShapeEnv is untyped outs
     def fake_mode(self) -> FakeTensorMode:
         """The mode in which tensors have these sizes and no storage."""
         return FakeTensorMode(shape_env=self, allow_non_fake_inputs=True)
+
+    @contextmanager
+    def tracing(self, mode: FakeTensorMode) -> Iterator[None]:
+        """Run Python shape functions on `mode`'s tensors.
+
+        Without the Python dispatcher some C++ shape functions (padding) would pin every size. A size
+        that becomes a float (`math.sqrt(head_dim)`) gives its dense value: a scale constrains nothing.
+        """
+        missing = object()
+        before = torch.SymInt.__dict__.get("__float__", missing)
+        torch.SymInt.__float__ = _as_float
+        try:
+            with mode, torch.no_grad(), enable_python_dispatcher():
+                yield
+        finally:
+            if before is missing:
+                del torch.SymInt.__float__
+            else:
+                torch.SymInt.__float__ = before
 
     def value(self, expression: sympy.Basic) -> sympy.Basic:
         """What the expression is in the dense model."""
@@ -95,11 +120,95 @@ class SymbolicSizes(ShapeEnv):  # type: ignore[misc]  # ShapeEnv is untyped outs
         return None if expr.free_symbols else expr
 
     def _suppose(self, asked: sympy.Basic, answer: sympy.Basic) -> None:
-        if not isinstance(answer, sympy.logic.boolalg.BooleanAtom):
-            self.equations.append(Equation(asked, answer, _asking_line()))
-            return
-        for left, right in _equalities(asked, bool(answer)):
-            self.equations.append(Equation(left, right, _asking_line()))
+        if isinstance(answer, sympy.logic.boolalg.BooleanAtom):
+            pairs = _equalities(asked, bool(answer))
+        else:  # the plain integer was asked for; a scale factor (a float) constrains nothing
+            pairs = [(asked, answer)] if answer.is_Integer else []
+        divisors = {s: sympy.Integer(self.dense[s]) for s in _divisors_of_constants(asked)}
+        pairs += divisors.items()
+        for left, right in pairs:
+            left, right = self._without_max(left), self._without_max(right)
+            if left != right:
+                self.equations.append(Equation(left, right, f"{self._module()}{_asking_line()}"))
+
+        if divisors:  # they are constants from here on, so that what follows stays simple
+            self.replacements.update(divisors)
+            self._replacements_version_counter += 1
+            self._update_version_counter()
+
+    def _module(self) -> str:
+        return f"{self.scope[-1]} at " if self.scope and self.scope[-1] else ""
+
+    def _without_max(self, size: sympy.Expr) -> sympy.Expr:
+        """Strides are written as `Max(1, size)`; no size here is below 1."""
+        known = {m: max(m.args, key=self.value) for m in size.atoms(Max)}
+        return size.xreplace(known) if known else size
+
+    def _dense_of(self, expression: sympy.Basic) -> list[tuple[sympy.Symbol, int]]:
+        return [(s, self.dense[s]) for s in expression.free_symbols]
+
+    def evaluate_expr(  # the signature is torch's
+        self,
+        orig_expr: sympy.Basic,
+        hint: int | bool | float | None = None,
+        fx_node: Any = None,
+        size_oblivious: bool = False,
+        fallback_value: bool | None = None,
+        *,
+        forcing_spec: bool = False,
+    ) -> sympy.Basic:
+        """Answer from the dense sizes; write down what the answer supposes."""
+        known = self._answers.get(orig_expr)
+        if known is not None:
+            return known
+        if not orig_expr.free_symbols <= self.dense.keys():
+            # An unbacked size (from data): torch's own rules apply.
+            return super().evaluate_expr(
+                orig_expr, hint, fx_node, size_oblivious, fallback_value, forcing_spec=forcing_spec
+            )
+        answer = self.value(orig_expr)
+        self._answers[orig_expr] = answer
+        if orig_expr.free_symbols:
+            self._suppose(orig_expr, answer)
+        return answer
+
+    def _maybe_evaluate_static(self, expr: sympy.Basic, **_: Any) -> sympy.Basic | None:
+        """Only what needs no knowledge of the sizes is known statically."""
+        return None if expr.free_symbols else expr
+
+    def _suppose(self, asked: sympy.Basic, answer: sympy.Basic) -> None:
+        if isinstance(answer, sympy.logic.boolalg.BooleanAtom):
+            pairs = _equalities(asked, bool(answer))
+        else:  # the plain integer was asked for; a scale factor (a float) constrains nothing
+            pairs = [(asked, answer)] if answer.is_Integer else []
+        divisors = {s: sympy.Integer(self.dense[s]) for s in _divisors_of_constants(asked)}
+        pairs += divisors.items()
+        for left, right in pairs:
+            left, right = self._without_max(left), self._without_max(right)
+            if left != right:
+                self.equations.append(Equation(left, right, f"{self._module()}{_asking_line()}"))
+
+        if divisors:  # they are constants from here on, so that what follows stays simple
+            self.replacements.update(divisors)
+            self._replacements_version_counter += 1
+            self._update_version_counter()
+
+    def _module(self) -> str:
+        return f"{self.scope[-1]} at " if self.scope and self.scope[-1] else ""
+
+    def _without_max(self, size: sympy.Expr) -> sympy.Expr:
+        """Strides are written as `Max(1, size)`; no size here is below 1."""
+        known = {m: max(m.args, key=self.value) for m in size.atoms(Max)}
+        return size.xreplace(known) if known else size
+
+    def _fix_early(self, left: sympy.Expr, right: sympy.Expr) -> None:
+        """A size that has to be a constant is one from here on: what follows stays simple."""
+        if right.is_Symbol:
+            left, right = right, left
+        if left.is_Symbol and right.is_Integer:
+            self.replacements[left] = right
+            self._replacements_version_counter += 1
+            self._update_version_counter()
 
 
 def _equalities(asked: sympy.Basic, held: bool) -> list[tuple[sympy.Expr, sympy.Expr]]:
@@ -113,9 +222,22 @@ def _equalities(asked: sympy.Basic, held: bool) -> list[tuple[sympy.Expr, sympy.
     return []
 
 
+def _divisors_of_constants(asked: sympy.Basic) -> set[sympy.Symbol]:
+    """Symbols that divide a plain number, as a patch size divides an image: they cannot scale."""
+    return {
+        atom.args[1]
+        for atom in asked.atoms(FloorDiv, Mod, PythonMod)
+        if atom.args[0].is_Integer and atom.args[1].is_Symbol
+    }
+
+
 def expression(size: Any) -> sympy.Expr:
     """The SymPy expression of a symbolic or plain size."""
     return size.node.expr if isinstance(size, torch.SymInt) else sympy.Integer(int(size))
+
+
+def _as_float(size: torch.SymInt) -> float:
+    return float(size.node.hint)
 
 
 def _asking_line() -> str:

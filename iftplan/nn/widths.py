@@ -11,7 +11,6 @@ from typing import Any
 import sympy
 import torch
 from torch import nn
-from torch._dispatch.python import enable_python_dispatcher
 
 from iftplan.errors import IftplanError, InfeasibleError, MeasureError
 from iftplan.nn.inputs import make_inputs
@@ -76,7 +75,7 @@ def _run(
     with _plain_forward(model), symbolic(model, sizes, mode, heads) as made:
         with mode:
             args, kwargs = make_inputs(inputs, "cpu")
-        with mode, torch.no_grad(), enable_python_dispatcher(), counting(model, made.tensors) as counter:
+        with sizes.tracing(mode), counting(model, made.tensors, sizes.scope) as counter:
             try:
                 output = torch.func.functional_call(model, made.tensors, args, kwargs)
             except IftplanError:
@@ -142,7 +141,10 @@ def _keep_attributes(system: WidthEquations, made: SymbolicModel) -> None:
             continue
         crossed = next((e for e in exprs if _degree(e) > 1), None)
         if crossed is not None:
-            order = sorted(crossed.free_symbols, key=lambda s: (s in own, s in system.quotients, str(s)))
+            # Of the factors of a product, the one that fewest dimensions need keeps its value: in
+            # grouped queries `q = ratio·h·d` and `k = h·d`, that is the ratio.
+            needed = {s: sum(s in e.free_symbols for e in exprs) for s in crossed.free_symbols}
+            order = sorted(needed, key=lambda s: (needed[s], s in own, s in system.quotients, str(s)))
             system.pin(order[0], "a factor of a width that another factor scales")
             continue
         if not system.waiting:
