@@ -1,4 +1,4 @@
-"""The layer notation of the command line: `KIND[:IN-OUT][@POSITIONS][,key=value…]`."""
+"""The command line's notations: layers, `KIND[:IN-OUT][@POSITIONS][,key=value…]`, and inputs, `[NAME=]1x3x32x32[:dtype]`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from math import prod
 
 from iftplan.errors import InputError
-from iftplan.spec import Kind, LayerSpec
+from iftplan.spec import InputSpec, Kind, LayerSpec
 
 _SHAPE = re.compile(
     r"(?P<kind>[a-z]+)(?P<rest>[0-9dx]*)(?::(?P<channels>[^@,]*))?(?:@(?P<positions>[^,]*))?(?P<keys>(?:,.*)?)"
@@ -188,3 +188,27 @@ def layer_notation(layer: LayerSpec) -> str:
     groups = f",groups={layer.groups}" if layer.groups > 1 and not layer.depthwise else ""
     heads = f",heads={layer.heads}" if layer.heads > 1 else ""
     return f"{kind}{channels}{positions}{groups}{heads}"
+
+
+_INPUT = re.compile(r"(?:(?P<name>[A-Za-z_]\w*)=)?(?P<shape>\d+(?:x\d+)*)(?::(?P<dtype>[a-z]+\d*))?")
+
+
+def parse_input(text: str) -> InputSpec:
+    """Read one input of a model: `1x3x32x32`, `1x128:int64`, or by keyword `input_ids=1x128:int64`.
+
+    Raises:
+        InputError: it cannot be read, or a size is 0.
+
+    Example:
+        >>> parse_input("input_ids=1x128:int64")
+        InputSpec(shape=(1, 128), dtype='int64', name='input_ids')
+    """
+    match = _INPUT.fullmatch(text.strip())
+    if not match:
+        raise InputError(
+            f"input {text!r} cannot be read; write sizes joined by x, as in 1x3x224x224, 1x128:int64 or input_ids=1x128:int64."
+        )
+    shape = tuple(map(int, match["shape"].split("x")))
+    if not all(shape):
+        raise InputError(f"input {text!r} has a size of 0, so nothing would be computed; the smallest is 1.")
+    return InputSpec(shape, match["dtype"] or "float32", match["name"])

@@ -1,0 +1,152 @@
+"""A plan: what every layer of a model becomes, its exact ledger, and the scope in which it closes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from fractions import Fraction
+
+from iftplan.cardinality import Cardinality
+from iftplan.solution import Structure
+from iftplan.spec import InputSpec
+
+
+class Scope(StrEnum):
+    """Which MACs are held equal: transformed matrices, all weight-bearing layers, or the whole forward pass."""
+
+    MATRICES = "matrices"
+    LAYERS = "layers"
+    MODEL = "model"
+
+
+class Role(StrEnum):
+    """What part a layer plays in a plan."""
+
+    TRANSFORMED = "transformed"
+    KEPT_DENSE = "kept_dense"
+    DEPTHWISE = "depthwise"
+    UNMASKABLE = "unmaskable"
+    ACTIVATION = "activation"
+
+    def within(self, scope: Scope) -> bool:
+        """Whether a layer of this role counts in a scope."""
+        match scope:
+            case Scope.MATRICES:
+                return self is Role.TRANSFORMED
+            case Scope.LAYERS:
+                return self is not Role.ACTIVATION
+            case Scope.MODEL:
+                return True
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedLayer:
+    """One row of a plan.
+
+    Attributes:
+        name: module path, or `module:operator` for a product of activations.
+        kind: layer kind, or the operator of a product.
+        weight: qualified parameter name; empty for products.
+        before: the dense layer in layer notation.
+        after: what it becomes.
+        structure: the integers of its structure.
+        maskable: whether a mask covers it.
+        positions: how often each weight is applied in one forward pass, after the transformation.
+        capacity: weights of the part that is, or could be, masked.
+        nnz: weights of that part that are kept; all of them where there is no mask.
+        dense_weights: weights beside it that no mask touches: U and V of the doped member.
+        dense_macs: MACs before.
+        macs: MACs after: `positions · (nnz + dense_weights)`, or what a product of activations costs.
+        log2_masks: bits needed to name its mask.
+        role: what part it plays.
+        reason: why it has that role.
+    """
+
+    name: str
+    kind: str
+    role: Role
+    reason: str
+    before: str
+    after: str
+    dense_macs: int
+    macs: int
+    weight: str = ""
+    structure: Structure = field(default_factory=dict)
+    maskable: bool = False
+    positions: int = 0
+    capacity: int = 0
+    nnz: int = 0
+    dense_weights: int = 0
+    log2_masks: float = 0.0
+
+    @property
+    def density(self) -> Fraction:
+        """nnz/capacity; 1 where nothing is masked."""
+        return Fraction(self.nnz, self.capacity) if self.capacity else Fraction(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A whole model in one family at equal MACs.
+
+    Attributes:
+        model: how to build the dense model again.
+        inputs: the inputs it is counted with.
+        fingerprint: of the dense model.
+        transform: the family, or "none".
+        sparsity: the sparsity asked for; widths and branches follow from it.
+        scope: the scope that was closed; None if nothing was.
+        distribution: how density is spread.
+        close_by: "density" (widths from the sparsity, density closes) or "width" (the reverse).
+        keep_dense: what was asked to stay dense.
+        round_to: widths are multiples of this.
+        heads: whether attention keeps the "number" or the "size" of its heads.
+        layers: one row per weight and per product of activations.
+        widths: width symbol → new size, for families that widen.
+        multiplier: the width multiplier k those sizes were rounded up from, as a float; 1 otherwise.
+        closing_sparsity: scope → the sparsity of the maskable weights that closes it with the same structure;
+            None where no density does.
+        notes: sentences a reader must know: a residual, an assumption, a switch that was chosen for them.
+    """
+
+    model: str
+    inputs: tuple[InputSpec, ...]
+    fingerprint: str
+    transform: str
+    sparsity: Fraction
+    scope: Scope | None
+    distribution: str
+    close_by: str
+    keep_dense: tuple[str, ...]
+    round_to: int
+    heads: str
+    layers: tuple[PlannedLayer, ...]
+    widths: Mapping[str, int] = field(default_factory=dict)
+    multiplier: float = 1.0
+    closing_sparsity: Mapping[Scope, Fraction | None] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def dense_macs(self, scope: Scope) -> int:
+        """MACs of the dense model in a scope."""
+        return sum(layer.dense_macs for layer in self.layers if layer.role.within(scope))
+
+    def macs(self, scope: Scope) -> int:
+        """MACs of the planned model in a scope."""
+        return sum(layer.macs for layer in self.layers if layer.role.within(scope))
+
+    def ratio(self, scope: Scope) -> Fraction:
+        """Planned over dense MACs in a scope; 1 where the scope is empty."""
+        dense = self.dense_macs(scope)
+        return Fraction(self.macs(scope), dense) if dense else Fraction(1)
+
+    @property
+    def residual_macs(self) -> int | None:
+        """Dense minus planned MACs in the closed scope; None if nothing was closed."""
+        return None if self.scope is None else self.dense_macs(self.scope) - self.macs(self.scope)
+
+    @property
+    def cardinality(self) -> Cardinality:
+        """The search space of all masks together, one budget per layer."""
+        masked = [layer for layer in self.layers if layer.maskable]
+        return Cardinality(sum(x.capacity for x in masked), sum(x.log2_masks for x in masked))

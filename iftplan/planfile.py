@@ -1,0 +1,244 @@
+"""Plans as documents: what `plan.json` holds, written and read back with every total added up again."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any, Literal
+
+from pydantic import ConfigDict, with_config
+from typing_extensions import TypedDict
+
+from iftplan.documents import Document, check, dumps, loads, read_text, sealed, write_text
+from iftplan.errors import InputError
+from iftplan.notation import parse_input
+from iftplan.plan import Plan, PlannedLayer, Role, Scope
+from iftplan.units import exact
+from iftplan.validation import validated
+
+SCHEMA = "iftplan.plan/1"
+
+
+def plan_document(plan: Plan) -> Document:
+    """The plan as a JSON object, sealed with its digest."""
+    closing = {s.value: plan.closing_sparsity.get(s) for s in Scope}
+    return sealed(
+        {
+            "schema": SCHEMA,
+            "convention": "mac",
+            "model": plan.model,
+            "input": [str(i) for i in plan.inputs],
+            "fingerprint": plan.fingerprint,
+            "transform": plan.transform,
+            "sparsity": float(plan.sparsity),
+            "sparsity_exact": exact(plan.sparsity),
+            "scope": plan.scope and plan.scope.value,
+            "distribution": plan.distribution,
+            "close": plan.close_by,
+            "keep_dense": list(plan.keep_dense),
+            "round_to": plan.round_to,
+            "heads": plan.heads,
+            "multiplier": plan.multiplier,
+            "widths": dict(plan.widths),
+            **_totals(plan),
+            "closing_sparsity": {s: None if v is None else float(v) for s, v in closing.items()},
+            "closing_sparsity_exact": {s: None if v is None else exact(v) for s, v in closing.items()},
+            "layers": [_layer_object(layer) for layer in plan.layers],
+            "notes": list(plan.notes),
+        }
+    )
+
+
+def _totals(plan: Plan) -> dict[str, Any]:
+    """What follows from the rows: written for readers, never trusted when read."""
+    cardinality = plan.cardinality
+    return {
+        "dense": {s.value: plan.dense_macs(s) for s in Scope},
+        "planned": {s.value: plan.macs(s) for s in Scope},
+        "ratio": {s.value: float(plan.ratio(s)) for s in Scope},
+        "ratio_exact": {s.value: exact(plan.ratio(s)) for s in Scope},
+        "residual_macs": plan.residual_macs,
+        "cardinality": {
+            "maskable_weights": cardinality.maskable_weights,
+            "log2_masks": cardinality.log2_masks,
+        },
+    }
+
+
+def _layer_object(layer: PlannedLayer) -> dict[str, Any]:
+    return {
+        "name": layer.name,
+        "kind": layer.kind,
+        "role": layer.role.value,
+        "reason": layer.reason,
+        "before": layer.before,
+        "after": layer.after,
+        "weight": layer.weight,
+        "structure": dict(layer.structure),
+        "maskable": layer.maskable,
+        "positions": layer.positions,
+        "nnz": layer.nnz,
+        "capacity": layer.capacity,
+        "dense_weights": layer.dense_weights,
+        "density": float(layer.density),
+        "density_exact": exact(layer.density),
+        "dense_macs": layer.dense_macs,
+        "macs": layer.macs,
+        "log2_masks": layer.log2_masks,
+    }
+
+
+def save(plan: Plan, path: str) -> None:
+    """Write a plan in one step.
+
+    Raises:
+        InputError: the place cannot be written.
+    """
+    write_text(dumps(plan_document(plan)), path)
+
+
+def load(path: str) -> Plan:
+    """Read a plan from a file, or from stdin for `-`.
+
+    Raises:
+        InputError: not a plan; says where in the document.
+    """
+    return parse_plan(loads(read_text(path), path), path)
+
+
+def parse_plan(document: Document, where: str = "plan") -> Plan:
+    """A plan from its document: types checked, digest checked, totals added up again.
+
+    Raises:
+        InputError: names the path inside the document.
+    """
+    check(document, SCHEMA, where)
+    parsed = validated(_PlanObject, document, where)
+    closing = parsed["closing_sparsity_exact"]
+    plan = Plan(
+        model=parsed["model"],
+        inputs=tuple(parse_input(text) for text in parsed["input"]),
+        fingerprint=parsed["fingerprint"],
+        transform=parsed["transform"],
+        sparsity=_fraction(parsed["sparsity_exact"], "sparsity_exact", where),
+        scope=Scope(parsed["scope"]) if parsed["scope"] else None,
+        distribution=parsed["distribution"],
+        close_by=parsed["close"],
+        keep_dense=tuple(parsed["keep_dense"]),
+        round_to=parsed["round_to"],
+        heads=parsed["heads"],
+        layers=tuple(_layer(layer) for layer in parsed["layers"]),
+        widths=parsed["widths"],
+        multiplier=parsed["multiplier"],
+        closing_sparsity={
+            Scope(s): None if v is None else _fraction(v, f"closing_sparsity_exact.{s}", where)
+            for s, v in closing.items()
+        },
+        notes=tuple(parsed["notes"]),
+    )
+    _check_ledger(plan, parsed, document, where)
+    return plan
+
+
+def _layer(parsed: _LayerObject) -> PlannedLayer:
+    return PlannedLayer(
+        name=parsed["name"],
+        kind=parsed["kind"],
+        role=Role(parsed["role"]),
+        reason=parsed["reason"],
+        before=parsed["before"],
+        after=parsed["after"],
+        dense_macs=parsed["dense_macs"],
+        macs=parsed["macs"],
+        weight=parsed["weight"],
+        structure=parsed["structure"],
+        maskable=parsed["maskable"],
+        positions=parsed["positions"],
+        capacity=parsed["capacity"],
+        nnz=parsed["nnz"],
+        dense_weights=parsed["dense_weights"],
+        log2_masks=parsed["log2_masks"],
+    )
+
+
+def _check_ledger(plan: Plan, parsed: _PlanObject, document: Document, where: str) -> None:
+    """A plan whose columns do not add up is refused, whoever sealed it."""
+    for i, layer in enumerate(plan.layers):
+        kept = layer.positions * (layer.nnz + layer.dense_weights)
+        if layer.role is not Role.ACTIVATION and layer.macs != kept:
+            raise InputError(f"{where}: layers.{i}.macs is {layer.macs}, but nnz and positions make {kept}.")
+        if layer.nnz > layer.capacity:
+            raise InputError(
+                f"{where}: layers.{i}.nnz is {layer.nnz}, more than the capacity {layer.capacity}."
+            )
+    for key, value in plan_document(plan).items():
+        if key != "digest" and document[key] != value:
+            raise InputError(f"{where}: {key} does not follow from the layers and the settings of the plan.")
+
+
+def _fraction(text: str, path: str, where: str) -> Fraction:
+    try:
+        return Fraction(text)
+    except (ValueError, ZeroDivisionError) as error:
+        raise InputError(f"{where}: {path}: {text!r} is no fraction p/q.") from error
+
+
+_Scopes = Literal["matrices", "layers", "model"]
+
+
+@with_config(ConfigDict(extra="forbid"))
+class _CardinalityObject(TypedDict):
+    maskable_weights: int
+    log2_masks: float
+
+
+@with_config(ConfigDict(extra="forbid"))
+class _LayerObject(TypedDict):
+    name: str
+    kind: str
+    role: Literal["transformed", "kept_dense", "depthwise", "unmaskable", "activation"]
+    reason: str
+    before: str
+    after: str
+    weight: str
+    structure: dict[str, int | float | None]
+    maskable: bool
+    positions: int
+    nnz: int
+    capacity: int
+    dense_weights: int
+    density: float
+    density_exact: str
+    dense_macs: int
+    macs: int
+    log2_masks: float
+
+
+@with_config(ConfigDict(extra="forbid"))
+class _PlanObject(TypedDict):
+    schema: str
+    convention: Literal["mac"]
+    model: str
+    input: list[str]
+    fingerprint: str
+    transform: str
+    sparsity: float
+    sparsity_exact: str
+    scope: _Scopes | None
+    distribution: Literal["uniform", "er", "erk"]
+    close: Literal["density", "width"]
+    keep_dense: list[str]
+    round_to: int
+    heads: Literal["number", "size"]
+    multiplier: float
+    widths: dict[str, int]
+    dense: dict[_Scopes, int]
+    planned: dict[_Scopes, int]
+    ratio: dict[_Scopes, float]
+    ratio_exact: dict[_Scopes, str]
+    residual_macs: int | None
+    cardinality: _CardinalityObject
+    closing_sparsity: dict[_Scopes, float | None]
+    closing_sparsity_exact: dict[_Scopes, str | None]
+    layers: list[_LayerObject]
+    notes: list[str]
+    digest: str

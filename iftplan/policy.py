@@ -1,0 +1,52 @@
+"""What a plan is asked for: family, sparsity, scope and the choices beside them, as one value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
+
+from iftplan.distributions import Distribution
+from iftplan.errors import InputError
+from iftplan.form import Family
+from iftplan.plan import Scope
+
+CloseBy = Literal["density", "width"]
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The request behind a plan.
+
+    Attributes:
+        family: what layers are transformed into; None for plain sparsity at the same width.
+        sparsity: the fraction of zeros, in [0, 1).
+        scope: which MACs are held equal to the dense model's.
+        distribution: how density is spread over the transformed layers.
+        keep_dense: "first", "last" or names of layers that stay dense.
+        close_by: what gives way when layers that stay dense grow: density or width.
+        round_to: widths become multiples of this.
+        power: exponent of the ER and ERK probabilities.
+    """
+
+    family: Family | None
+    sparsity: Fraction
+    scope: Scope = Scope.LAYERS
+    distribution: Distribution = Distribution.UNIFORM
+    keep_dense: frozenset[str] = frozenset({"first", "last"})
+    close_by: CloseBy = "density"
+    round_to: int = 1
+    power: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.sparsity < 1:
+            raise InputError(f"sparsity {self.sparsity} is outside [0, 1).")
+        if self.round_to < 1:
+            raise InputError(f"widths cannot be rounded to a multiple of {self.round_to}; the smallest is 1.")
+        if self.close_by == "width" and not (self.family and self.family.definition.widens):
+            raise InputError("closing by width needs a family that widens: wide, nm or lowrank.")
+
+    @property
+    def density(self) -> Fraction:
+        """1 - sparsity."""
+        return 1 - self.sparsity

@@ -1,0 +1,254 @@
+"""The rows of a plan before the budget is closed: every layer's role, structure and what it can hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from math import prod
+
+from iftplan.cardinality import log2_choose
+from iftplan.errors import InfeasibleError
+from iftplan.form import Family
+from iftplan.masks import Unstructured
+from iftplan.notation import layer_notation
+from iftplan.plan import PlannedLayer, Role
+from iftplan.policy import Policy
+from iftplan.realise import at_structure, realise
+from iftplan.solution import Structure
+from iftplan.spec import Kind, LayerSpec, ModelSpec, Product, WeightLayer
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One layer on its way into a plan.
+
+    Attributes:
+        layer: the layer at the plan's widths; None for products.
+        capacity: weights of the part that is, or could be, masked.
+        dense_weights: weights beside it that no mask touches.
+        nnz: weights kept where that is not the budget's to choose; None where it is.
+    """
+
+    name: str
+    kind: str
+    weight: str
+    role: Role
+    reason: str
+    before: str
+    after: str
+    dense_macs: int
+    layer: LayerSpec | None = None
+    structure: Structure = field(default_factory=dict)
+    capacity: int = 0
+    dense_weights: int = 0
+    product_macs: int = 0
+    nnz: int | None = None
+
+    @property
+    def positions(self) -> int:
+        """How often each weight is applied."""
+        return self.layer.positions if self.layer else 0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n_in, n_out, *kernel) of the weight, as ER and ERK see it."""
+        assert self.layer is not None
+        kernel = self.layer.kernel
+        return (self.layer.fan_in // prod(kernel), self.layer.fan_out, *kernel)
+
+    @property
+    def fixed_macs(self) -> int:
+        """MACs that no choice of density changes."""
+        kept = self.nnz if self.nnz is not None else 0
+        return self.positions * (self.dense_weights + kept) + self.product_macs
+
+    @property
+    def maskable_macs(self) -> int:
+        """MACs of the masked weights at density 1."""
+        return self.positions * self.capacity if self.nnz is None else 0
+
+    def planned(self, nnz: int) -> PlannedLayer:
+        """The finished row."""
+        kept = nnz if self.nnz is None else self.nnz
+        masked = self.capacity > 0 and (self.nnz is None or self.nnz < self.capacity)
+        return PlannedLayer(
+            name=self.name,
+            kind=self.kind,
+            role=self.role,
+            reason=self.reason,
+            before=self.before,
+            after=self.after,
+            dense_macs=self.dense_macs,
+            macs=self.positions * (self.dense_weights + kept) + self.product_macs,
+            weight=self.weight,
+            structure=self.structure,
+            maskable=masked,
+            positions=self.positions,
+            capacity=self.capacity,
+            nnz=kept,
+            dense_weights=self.dense_weights,
+            log2_masks=log2_choose(self.capacity, kept),
+        )
+
+
+def rows_of(spec: ModelSpec, policy: Policy, sizes: Mapping[str, int]) -> tuple[Row, ...]:
+    """Every weight layer and every product of activations at the given widths.
+
+    Raises:
+        InfeasibleError: names the layer that no structure fits.
+    """
+    layers = [_layer_row(spec, w, policy, sizes) for w in spec.layers]
+    return (*layers, *(_product_row(spec, p, sizes) for p in spec.products))
+
+
+def _product_row(spec: ModelSpec, product: Product, sizes: Mapping[str, int]) -> Row:
+    macs = product.macs
+    if sizes and spec.couplings is not None:
+        macs = spec.couplings.product_macs[product.name].at(sizes)
+    reason = "a product of activations: no weight to mask"
+    return Row(
+        product.name,
+        product.operator,
+        "",
+        Role.ACTIVATION,
+        reason,
+        product.operator,
+        product.operator,
+        product.macs,
+        product_macs=macs,
+    )
+
+
+def role_of(layer: WeightLayer, policy: Policy) -> tuple[Role, str]:
+    """The part a layer plays under a policy, and why."""
+    if layer.unmaskable:
+        return Role.UNMASKABLE, layer.unmaskable
+    if layer.first and "first" in policy.keep_dense:
+        return Role.KEPT_DENSE, "reads the model's input"
+    if layer.last and "last" in policy.keep_dense:
+        return Role.KEPT_DENSE, "gives the model's output"
+    if layer.layer.name in policy.keep_dense:
+        return Role.KEPT_DENSE, "named in keep-dense"
+    if layer.layer.depthwise and policy.family is not None:
+        return (
+            Role.DEPTHWISE,
+            "grows with the width, not its square: nnz stays what it was"
+            if policy.family.definition.widens
+            else "this family leaves depthwise layers alone",
+        )
+    if policy.family is None:
+        return Role.TRANSFORMED, "masked at the same width"
+    return Role.TRANSFORMED, f"{policy.family.definition.title} at the sparsity asked for"
+
+
+def _layer_row(spec: ModelSpec, weight: WeightLayer, policy: Policy, sizes: Mapping[str, int]) -> Row:
+    role, reason = role_of(weight, policy)
+    dense = weight.layer
+    wide = _widened(spec, weight, sizes)
+    row = Row(
+        dense.name,
+        dense.kind.value,
+        weight.weight,
+        role,
+        reason,
+        layer_notation(dense),
+        layer_notation(wide),
+        dense.dense_macs,
+        wide,
+        _width_structure(wide) if sizes else {},
+        capacity=wide.weights,
+        nnz=wide.weights,
+    )
+    match role:
+        case Role.TRANSFORMED if policy.family is None or policy.family.solves_width:
+            return replace(row, nnz=None)
+        case Role.TRANSFORMED:
+            return _restructured(row, dense, policy)
+        case Role.DEPTHWISE if wide.weights > dense.weights:
+            kept = dense.dense_macs // wide.positions
+            return replace(row, nnz=kept)
+        case _:
+            return row
+
+
+def _width_structure(wide: LayerSpec) -> Structure:
+    return {"in_channels": wide.in_channels, "out_channels": wide.out_channels}
+
+
+def _restructured(row: Row, dense: LayerSpec, policy: Policy) -> Row:
+    """A transformed layer of a family with a structure of its own: branches or ranks."""
+    family = policy.family
+    assert family is not None
+    try:
+        real = realise(dense, family, policy.density, Unstructured())
+    except InfeasibleError as error:
+        raise InfeasibleError(
+            f"{row.name}: {error} Keep it dense with --keep-dense first,last,{row.name}."
+        ) from error
+    unknown = real.structure[family.definition.structure]
+    assert isinstance(unknown, int)
+    return with_unknown(row, family, unknown)
+
+
+def with_unknown(row: Row, family: Family, unknown: int) -> Row:
+    """The same layer with another number of branches or another rank."""
+    assert row.layer is not None
+    key = family.definition.structure
+    real = at_structure(row.layer, family, unknown, {key: unknown})
+    return replace(
+        row,
+        nnz=None,
+        capacity=real.capacity,
+        dense_weights=real.dense_weights,
+        structure={**row.structure, key: unknown},
+        after=_after(row.layer, family, unknown),
+    )
+
+
+def _after(layer: LayerSpec, family: Family, unknown: int) -> str:
+    """What a layer becomes, for people."""
+    own = layer_notation(layer)
+    match family.name:
+        case "parallel":
+            return f"{unknown} × {own}"
+        case "factorized" | "lowrank":
+            return f"{own} via rank {unknown}"
+        case "doped":
+            return f"{own} + rank {unknown}"
+        case _:
+            return f"{own}, {family.definition.structure} {unknown}"
+
+
+def _widened(spec: ModelSpec, weight: WeightLayer, sizes: Mapping[str, int]) -> LayerSpec:
+    """The layer at the plan's widths; the layer itself where the family keeps the width."""
+    layer = weight.layer
+    if not sizes or spec.couplings is None or weight.weight not in spec.couplings.shapes:
+        return layer
+    shape = tuple(dimension.at(sizes) for dimension in spec.couplings.shapes[weight.weight])
+    numel = prod(shape)
+    macs = spec.couplings.weight_macs[weight.weight].at(sizes) if layer.positions else 0
+    positions = macs // numel
+    old_numel = layer.weights
+    if old_numel == numel:
+        return replace(layer, positions=positions)
+    in_channels, out_channels = channels_of(layer, weight.class_name, shape)
+    groups = out_channels if layer.depthwise else layer.groups
+    return replace(
+        layer, in_channels=in_channels, out_channels=out_channels, groups=groups, positions=positions
+    )
+
+
+def channels_of(layer: LayerSpec, class_name: str, shape: tuple[int, ...]) -> tuple[int, int]:
+    """(in_channels, out_channels) of a weight of this shape, in torch's layouts.
+
+    Convolutions and linear layers hold (out, in/groups, *kernel); transposed convolutions (in, out/groups,
+    *kernel); embeddings and transformers' Conv1D (in, out).
+    """
+    first, second = shape[0], shape[1] if len(shape) > 1 else 1
+    if layer.depthwise:
+        return first, first
+    if layer.kind.transposed:
+        return first, second * layer.groups
+    if layer.kind is Kind.EMBEDDING or class_name == "Conv1D":
+        return first, second
+    return second * layer.groups, first
