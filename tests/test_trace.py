@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -250,7 +251,7 @@ def test_unequal_use_is_kept_exact_and_unmaskable() -> None:
     st.booleans(),
 )
 def test_random_perceptrons(widths: list[int], batch: int, bias: bool) -> None:
-    pairs = list(zip(widths, widths[1:], strict=False))
+    pairs = list(pairwise(widths))
     model = nn.Sequential(*(nn.Linear(a, b, bias=bias) for a, b in pairs))
     spec = read_model(model, [InputSpec((batch, widths[0]))])
     assert [(w.layer.in_channels, w.layer.out_channels) for w in spec.layers] == pairs
@@ -270,6 +271,13 @@ def test_reading_leaves_a_network_as_it_was() -> None:
 def test_missing_inputs_are_asked_for() -> None:
     with pytest.raises(InputError, match="--input 1x3x224x224"):
         read_model(nn.Linear(6, 6))
+
+
+def test_guessed_inputs_are_said_to_be_guessed(tmp_path: Path) -> None:
+    config = {"model_type": "clip", "architectures": ["CLIPModel"]}  # needs an image beside its text
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(MeasureError, match=r"input 1x77:int64 was guessed: .*--input"):
+        read_model(f"hf:{tmp_path}")
 
 
 def test_inputs_that_do_not_fit_are_a_measuring_error() -> None:

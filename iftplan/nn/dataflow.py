@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from iftplan.nn.measure import _counting_conditions
+from iftplan.nn.measure import counting_conditions
 from iftplan.nn.operators import OPERATORS
 from iftplan.nn.twin import on_meta
 
@@ -65,7 +65,7 @@ def weight_uses(
     """
     double = on_meta(model)
     dataflow = _Dataflow(dict(double.named_parameters()), list(_tensors((args, kwargs))))
-    with _counting_conditions(double), dataflow:
+    with counting_conditions(double), dataflow:
         output = double(*args, **kwargs)
     return dataflow.uses(output)
 

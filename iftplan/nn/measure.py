@@ -34,7 +34,7 @@ def measure(model: nn.Module, inputs: Sequence[InputSpec], *, engine: str = "met
     """
     counter = _engine(engine)
     args, kwargs = make_inputs(inputs, counter.device(model))
-    with _counting_conditions(model):
+    with counting_conditions(model):
         try:
             return counter.count(model, args, kwargs)
         except IftplanError:
@@ -76,7 +76,7 @@ def _engine(name: str) -> _Counter:
 
 
 @contextmanager
-def _counting_conditions(model: nn.Module) -> Iterator[None]:
+def counting_conditions(model: nn.Module) -> Iterator[None]:
     """Eval mode, no gradients, and no fused fast path that would hide a layer's products."""
     training = [module for module in model.modules() if module.training]
     fastpath = torch.backends.mha.get_fastpath_enabled()

@@ -18,6 +18,11 @@ from iftplan.nn.sources.default_inputs import default_inputs
 from iftplan.nn.weight_layers import weight_layers
 from iftplan.spec import Couplings, InputSpec, ModelSpec, Product
 
+_HOW_TO_GIVE_INPUTS = (
+    "give their shapes, for images such as --input 1x3x224x224, for tokens such as --input 1x128:int64, by "
+    "name such as --input pixel_values=1x3x224x224."
+)
+
 
 def read_model(
     source: str | nn.Module,
@@ -39,13 +44,11 @@ def read_model(
         MeasureError: the model does not run, or has an operator of unknown cost.
     """
     built = construct(source) if isinstance(source, str) else BuiltModel(source, default_inputs(source))
+    guessed = not inputs
     inputs = tuple(inputs or built.inputs)
     if not inputs:
-        raise InputError(
-            f"{_called(source)} does not say what its inputs are; give their shapes, for images such as "
-            "--input 1x3x224x224, for tokens such as --input 1x128:int64."
-        )
-    table = measure(built.model, inputs)
+        raise InputError(f"{_called(source)} does not say what its inputs are; {_HOW_TO_GIVE_INPUTS}")
+    table = _measured(built.model, inputs, guessed)
     _refuse_unknown(table, _called(source))
     args, kwargs = make_inputs(inputs)
     uses = weight_uses(built.model, args, kwargs)
@@ -64,6 +67,16 @@ def read_model(
 
 def _called(source: str | nn.Module) -> str:
     return source if isinstance(source, str) else f"the {type(source).__name__}"
+
+
+def _measured(model: nn.Module, inputs: tuple[InputSpec, ...], guessed: bool) -> CountTable:
+    try:
+        return measure(model, inputs)
+    except MeasureError as error:
+        if not guessed:
+            raise
+        given = ", ".join(map(str, inputs))
+        raise MeasureError(f"{error}; the input {given} was guessed: {_HOW_TO_GIVE_INPUTS}") from error
 
 
 def _refuse_unknown(table: CountTable, model: str) -> None:

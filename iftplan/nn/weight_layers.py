@@ -20,7 +20,7 @@ def weight_layers(model: nn.Module, table: CountTable, uses: Sequence[WeightUse]
 
     Their `positions · weights` add up to the MACs of the table's contractions with weights.
     """
-    parameters = dict(model.named_parameters())
+    parameters, modules = dict(model.named_parameters()), dict(model.named_modules())
     macs = table.by_weight()
     embeddings = {use.weight for use in uses if use.lookup}
     layers = []
@@ -30,9 +30,8 @@ def weight_layers(model: nn.Module, table: CountTable, uses: Sequence[WeightUse]
         layer, reason = _layer(name, use, parameters[use.weight], macs.get(use.weight, 0))
         if tied:
             reason = f"shares its weight with the embedding {_owner(use.weight)}"
-        layers.append(
-            WeightLayer(layer, use.weight, _class_name(model, name, use.weight), use.first, use.last, reason)
-        )
+        module = modules.get(name) or modules[use.weight.rpartition(".")[0]]
+        layers.append(WeightLayer(layer, use.weight, type(module).__name__, use.first, use.last, reason))
     return tuple(layers)
 
 
@@ -53,11 +52,6 @@ def _owner(weight: str) -> str:
     """What a person calls the layer: the module whose matrix this is, else the parameter itself."""
     module, _, leaf = weight.rpartition(".")
     return module if module and leaf in ("weight", "weight_orig") else weight
-
-
-def _class_name(model: nn.Module, name: str, weight: str) -> str:
-    modules = dict(model.named_modules())
-    return type(modules.get(name, modules[weight.rpartition(".")[0]])).__name__
 
 
 def _layer(name: str, use: WeightUse, weight: Tensor, macs: int) -> tuple[LayerSpec, str]:

@@ -40,7 +40,8 @@ def _image(config: object) -> InputSpec:
 
 
 def _tokens(model: nn.Module, config: object) -> tuple[InputSpec, ...]:
-    positions = getattr(config, "max_position_embeddings", None) or DEFAULT_TOKENS
+    text_config = getattr(config, "get_text_config", lambda: config)()  # a model of text and images nests it
+    positions = getattr(text_config, "max_position_embeddings", None) or DEFAULT_TOKENS
     shape = (1, min(DEFAULT_TOKENS, positions))
     if (
         getattr(config, "is_encoder_decoder", False)
