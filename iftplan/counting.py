@@ -6,8 +6,9 @@ other work that costs no contraction MACs, and operators whose cost is unknown.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Protocol
 
 
@@ -80,3 +81,52 @@ class Engine(Protocol):
 
     def count(self, model: object, args: tuple[object, ...], kwargs: Mapping[str, object]) -> CountTable:
         """Run one forward pass and count it."""
+
+
+def cross_check(tables: Sequence[CountTable]) -> tuple[str, ...]:
+    """Sentences that name where engines differ; empty if all totals are the same integer.
+
+    Engines name operators differently (a linear layer is an addmm further down), so the comparison is by
+    weight first, then by module for products of activations.
+    """
+    sentences: list[str] = []
+    for first, second in combinations(tables, 2):
+        if first.macs != second.macs:
+            sentences.append(
+                f"{first.engine} counts {first.macs} MACs, {second.engine} {second.macs} "
+                f"({second.macs - first.macs:+d}): {'; '.join(_differences(first, second))}."
+            )
+    return tuple(sentences)
+
+
+def _differences(first: CountTable, second: CountTable, most: int = 3) -> list[str]:
+    """The largest differences between two tables, each with the operators behind it."""
+    a, b = _by_place(first), _by_place(second)
+    places = [p for p in dict.fromkeys((*a, *b)) if _macs(a, p) != _macs(b, p)]
+    places.sort(key=lambda p: -abs(_macs(a, p) - _macs(b, p)))
+    found = [
+        f"{place}: {_macs(a, place)} by {_operators(a, place)} against {_macs(b, place)} by {_operators(b, place)}"
+        for place in places[:most]
+    ]
+    unseen = sorted({*first.unknown, *second.unknown})
+    if unseen:
+        found.append(f"operators without a formula: {', '.join(unseen)}")
+    if len(places) > most:
+        found.append(f"and {len(places) - most} more")
+    return found
+
+
+def _by_place(table: CountTable) -> dict[str, list[Contraction]]:
+    places: dict[str, list[Contraction]] = {}
+    for c in table.contractions:
+        place = f"weight {c.weight}" if c.weight else f"products in {c.module or 'the model itself'}"
+        places.setdefault(place, []).append(c)
+    return places
+
+
+def _macs(places: Mapping[str, list[Contraction]], place: str) -> int:
+    return sum(c.macs for c in places.get(place, ()))
+
+
+def _operators(places: Mapping[str, list[Contraction]], place: str) -> str:
+    return ", ".join(dict.fromkeys(c.operator for c in places.get(place, ()))) or "no operator"

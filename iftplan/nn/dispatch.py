@@ -70,7 +70,7 @@ def assumed_item(ledger: Ledger, tensor: Tensor) -> bool | int:
     return True if tensor.dtype is torch.bool else 1
 
 
-class DispatchNet(DatalessAnswers):
+class DispatchNet(DatalessAnswers):  # type: ignore[no-untyped-call]
     """Counts every operator that reaches the dispatcher.
 
     Attributes:

@@ -52,7 +52,7 @@ class FlopCounterEngine:
         return table
 
 
-class _NoteUnknown(DatalessAnswers):
+class _NoteUnknown(DatalessAnswers):  # type: ignore[no-untyped-call]
     """Notes operators that nobody has a formula for; FlopCounterMode passes them over in silence."""
 
     def __init__(self, ledger: Ledger, counted: frozenset[Any]) -> None:

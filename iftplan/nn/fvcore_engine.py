@@ -41,7 +41,7 @@ _RESHAPED = (
 _VIEWS = frozenset((*(f"aten::{name}" for name in _RESHAPED), "prim::ListUnpack", "prim::TupleUnpack"))
 
 
-class TracedOnMeta(DatalessAnswers):
+class TracedOnMeta(DatalessAnswers):  # type: ignore[no-untyped-call]
     """Lets the jit tracer see convolutions on the meta device.
 
     The tracer does not record aten::convolution but the aten::_convolution that the eager kernel calls from
@@ -133,7 +133,7 @@ class _Graph:
         self._modules = dict(runner.named_modules())
         self._inputs = inputs
         unique = {id(t): t for t in runner.state_dict(keep_vars=True).values()}  # the tracer's own order
-        self._state = [ledger.names.parameter(tensor) for tensor in unique.values()]
+        self._state: list[str | None] = [ledger.names.parameter(tensor) for tensor in unique.values()]
 
     def handle(self, operator: Operator) -> Callable[[list[Any], list[Any]], int]:
         """A handle for fvcore that also writes the call into the ledger."""
@@ -155,7 +155,8 @@ class _Graph:
             node = value.node()
         if node.kind() != "prim::Param" or value.offset() < self._inputs:
             return None
-        return self._state[value.offset() - self._inputs]
+        index: int = value.offset() - self._inputs
+        return self._state[index]
 
 
 def _plain(value: Any) -> Any:
