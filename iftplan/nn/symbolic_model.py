@@ -193,7 +193,7 @@ def _attributes(
     if type(module).__module__.startswith("torch.nn."):
         return {}
     return {
-        name: sizes.new(value)
+        name: sizes.new(value, attribute=True)
         for name, value in list(module.__dict__.items())
         if type(value) is int and value > 1 and name not in _NO_SIZES
     }

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, Final
 
 import sympy
 import torch
@@ -23,8 +24,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
 from torch.utils._sympy.functions import FloorDiv, Max, Mod, PythonMod
 
-_TORCH = str(Path(torch.__file__).parent)
-_HERE = str(Path(__file__).parent)
+_TORCH: Final = Path(torch.__file__).parent
+_MODULES: Final = _TORCH / "nn" / "modules"
+_HERE: Final = Path(__file__).parent
+_LIBRARIES: Final = frozenset({"sympy", "functools.py", "contextlib.py"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +53,22 @@ class SymbolicSizes(ShapeEnv):  # type: ignore[misc]  # ShapeEnv is untyped outs
         self.equations: list[Equation] = []
         self.dense: dict[sympy.Symbol, int] = {}
         self.scope: list[str] = []
+        self._attributes: set[sympy.Symbol] = set()
         self._answers: dict[sympy.Basic, sympy.Basic] = {}
 
-    def new(self, size: int) -> Any:
-        """A fresh symbolic size (a plain integer for 0 and 1, which broadcasting gives a meaning)."""
+    def new(self, size: int, *, attribute: bool = False) -> Any:
+        """A fresh symbolic size (a plain integer for 0 and 1, which broadcasting gives a meaning).
+
+        Args:
+            size: its value in the dense model.
+            attribute: whether it stands for a module's integer, whose meaning is not known yet.
+        """
         source = ConstantSource(f"size_{len(self.dense)}")
         symbol = self.create_symbol(size, source, dynamic_dim=DimDynamic.DYNAMIC)
         if symbol.is_Symbol:
             self.dense[symbol] = size
+            if attribute:
+                self._attributes.add(symbol)
         return self.create_symintnode(symbol, hint=size, source=None)
 
     def fake_mode(self) -> FakeTensorMode:
@@ -124,17 +135,21 @@ class SymbolicSizes(ShapeEnv):  # type: ignore[misc]  # ShapeEnv is untyped outs
             pairs = _equalities(asked, bool(answer))
         else:  # the plain integer was asked for; a scale factor (a float) constrains nothing
             pairs = [(asked, answer)] if answer.is_Integer else []
-        divisors = {s: sympy.Integer(self.dense[s]) for s in _divisors_of_constants(asked)}
+        divisors = {s: sympy.Integer(self.dense[s]) for s in self._dividing_constants(asked)}
         pairs += divisors.items()
         for left, right in pairs:
             left, right = self._without_max(left), self._without_max(right)
             if left != right:
                 self.equations.append(Equation(left, right, f"{self._module()}{_asking_line()}"))
-
         if divisors:  # they are constants from here on, so that what follows stays simple
             self.replacements.update(divisors)
             self._replacements_version_counter += 1
             self._update_version_counter()
+
+    def _dividing_constants(self, asked: sympy.Basic) -> set[sympy.Symbol]:
+        """Attributes that divide a plain number, as a patch size divides an image: they cannot scale."""
+        quotients = asked.atoms(FloorDiv, Mod, PythonMod)
+        return {a.args[1] for a in quotients if a.args[0].is_Integer} & self._attributes
 
     def _module(self) -> str:
         return f"{self.scope[-1]} at " if self.scope and self.scope[-1] else ""
@@ -143,92 +158,17 @@ class SymbolicSizes(ShapeEnv):  # type: ignore[misc]  # ShapeEnv is untyped outs
         """Strides are written as `Max(1, size)`; no size here is below 1."""
         known = {m: max(m.args, key=self.value) for m in size.atoms(Max)}
         return size.xreplace(known) if known else size
-
-    def _dense_of(self, expression: sympy.Basic) -> list[tuple[sympy.Symbol, int]]:
-        return [(s, self.dense[s]) for s in expression.free_symbols]
-
-    def evaluate_expr(  # the signature is torch's
-        self,
-        orig_expr: sympy.Basic,
-        hint: int | bool | float | None = None,
-        fx_node: Any = None,
-        size_oblivious: bool = False,
-        fallback_value: bool | None = None,
-        *,
-        forcing_spec: bool = False,
-    ) -> sympy.Basic:
-        """Answer from the dense sizes; write down what the answer supposes."""
-        known = self._answers.get(orig_expr)
-        if known is not None:
-            return known
-        if not orig_expr.free_symbols <= self.dense.keys():
-            # An unbacked size (from data): torch's own rules apply.
-            return super().evaluate_expr(
-                orig_expr, hint, fx_node, size_oblivious, fallback_value, forcing_spec=forcing_spec
-            )
-        answer = self.value(orig_expr)
-        self._answers[orig_expr] = answer
-        if orig_expr.free_symbols:
-            self._suppose(orig_expr, answer)
-        return answer
-
-    def _maybe_evaluate_static(self, expr: sympy.Basic, **_: Any) -> sympy.Basic | None:
-        """Only what needs no knowledge of the sizes is known statically."""
-        return None if expr.free_symbols else expr
-
-    def _suppose(self, asked: sympy.Basic, answer: sympy.Basic) -> None:
-        if isinstance(answer, sympy.logic.boolalg.BooleanAtom):
-            pairs = _equalities(asked, bool(answer))
-        else:  # the plain integer was asked for; a scale factor (a float) constrains nothing
-            pairs = [(asked, answer)] if answer.is_Integer else []
-        divisors = {s: sympy.Integer(self.dense[s]) for s in _divisors_of_constants(asked)}
-        pairs += divisors.items()
-        for left, right in pairs:
-            left, right = self._without_max(left), self._without_max(right)
-            if left != right:
-                self.equations.append(Equation(left, right, f"{self._module()}{_asking_line()}"))
-
-        if divisors:  # they are constants from here on, so that what follows stays simple
-            self.replacements.update(divisors)
-            self._replacements_version_counter += 1
-            self._update_version_counter()
-
-    def _module(self) -> str:
-        return f"{self.scope[-1]} at " if self.scope and self.scope[-1] else ""
-
-    def _without_max(self, size: sympy.Expr) -> sympy.Expr:
-        """Strides are written as `Max(1, size)`; no size here is below 1."""
-        known = {m: max(m.args, key=self.value) for m in size.atoms(Max)}
-        return size.xreplace(known) if known else size
-
-    def _fix_early(self, left: sympy.Expr, right: sympy.Expr) -> None:
-        """A size that has to be a constant is one from here on: what follows stays simple."""
-        if right.is_Symbol:
-            left, right = right, left
-        if left.is_Symbol and right.is_Integer:
-            self.replacements[left] = right
-            self._replacements_version_counter += 1
-            self._update_version_counter()
 
 
 def _equalities(asked: sympy.Basic, held: bool) -> list[tuple[sympy.Expr, sympy.Expr]]:
     """The equalities that follow from a condition that held (or, negated, did not)."""
     if isinstance(asked, sympy.Not):
         return _equalities(asked.args[0], not held)
-    if (isinstance(asked, sympy.Eq) and held) or (isinstance(asked, sympy.Ne) and not held):
+    if isinstance(asked, sympy.Eq if held else sympy.Ne):
         return [(asked.args[0], asked.args[1])]
-    if (isinstance(asked, sympy.And) and held) or (isinstance(asked, sympy.Or) and not held):
+    if isinstance(asked, sympy.And if held else sympy.Or):
         return [pair for part in asked.args for pair in _equalities(part, held)]
     return []
-
-
-def _divisors_of_constants(asked: sympy.Basic) -> set[sympy.Symbol]:
-    """Symbols that divide a plain number, as a patch size divides an image: they cannot scale."""
-    return {
-        atom.args[1]
-        for atom in asked.atoms(FloorDiv, Mod, PythonMod)
-        if atom.args[0].is_Integer and atom.args[1].is_Symbol
-    }
 
 
 def expression(size: Any) -> sympy.Expr:
@@ -241,22 +181,21 @@ def _as_float(size: torch.SymInt) -> float:
 
 
 def _asking_line() -> str:
-    """The innermost line outside torch and this package, or inside torch if there is none."""
-    frame = sys._getframe(2)
-    torch_line = ""
+    """The innermost line of the model's own code, or of a torch module if there is none."""
+    frame: FrameType | None = sys._getframe(2)
+    module_line = ""
     while frame is not None:
-        name = frame.f_code.co_filename
-        if name.startswith(_TORCH):
-            if "/nn/modules/" in name and not name.endswith("module.py"):
-                torch_line = torch_line or _line(name, frame.f_lineno)
-        elif not name.startswith(_HERE) and "/sympy/" not in name and "functools" not in name:
-            return torch_line or _line(name, frame.f_lineno)
-        if name.endswith("widths.py") and name.startswith(_HERE):
+        file = Path(frame.f_code.co_filename)
+        if file.parent == _HERE and file.stem == "widths":
             break
-        frame = frame.f_back  # type: ignore[assignment]
-    return torch_line or "torch"
+        if _TORCH in file.parents:
+            if file.parent == _MODULES and file.stem != "module":
+                module_line = module_line or _line(file, frame.f_lineno)
+        elif file.parent != _HERE and not _LIBRARIES & set(file.parts):
+            return module_line or _line(file, frame.f_lineno)
+        frame = frame.f_back
+    return module_line or "torch"
 
 
-def _line(file: str, number: int) -> str:
-    parts = Path(file).parts
-    return f"{'/'.join(parts[-3:])}:{number}"
+def _line(file: Path, number: int) -> str:
+    return f"{'/'.join(file.parts[-3:])}:{number}"

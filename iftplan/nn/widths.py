@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from math import gcd
@@ -47,6 +47,7 @@ def trace_widths(model: nn.Module, inputs: Sequence[InputSpec], *, heads: Heads 
     system.add(Equation(sympy.Mod(e, n), sympy.Integer(0), why) for e, n, why in made.multiples)
     _keep_heads(system, counter, heads)
     _keep_roles(system, made, output)
+    _keep_unmet(system, made, sizes)
     _keep_attributes(system, made)
     _check_constraints(made, counter, sizes)
     return _couplings(system, made, counter)
@@ -113,6 +114,20 @@ def _keep_roles(system: WidthEquations, made: SymbolicModel, output: object) -> 
             system.pin(symbol, f"the rows of the embedding {name}")
 
 
+def _keep_unmet(system: WidthEquations, made: SymbolicModel, sizes: SymbolicSizes) -> None:
+    """A dimension that no equation mentions is looked up or sliced (tables of positions), or unused."""
+    met = _symbols(side for e in sizes.equations for side in (e.left, e.right))
+    for name, shape in made.shapes.items():
+        for axis, dimension in enumerate(shape):
+            for symbol in dimension.free_symbols - met:
+                if system.simplify(symbol).free_symbols:
+                    system.pin(symbol, f"dimension {axis} of {name} is looked up, sliced or unused")
+
+
+def _symbols(expressions: Iterable[sympy.Basic]) -> set[sympy.Symbol]:
+    return set().union(*(e.free_symbols for e in expressions))
+
+
 def _logits(output: Any) -> list[torch.Tensor]:
     """The tensors that a model answers with: its logits where it names them, otherwise all."""
     if isinstance(output, torch.Tensor):
@@ -158,11 +173,11 @@ def _degree(e: sympy.Expr) -> int:
 
 def _check_constraints(made: SymbolicModel, counter: SymbolicCounter, sizes: SymbolicSizes) -> None:
     """Refuse a weight that took part in a contraction and met no equation: its operator is opaque."""
-    met = set().union(*(e.left.free_symbols | e.right.free_symbols for e in sizes.equations), set())
+    met = _symbols(side for e in sizes.equations for side in (e.left, e.right))
     for call in counter.calls:
         if call.weight is None:
             continue
-        symbols = set().union(*(d.free_symbols for d in made.shapes[call.weight]))
+        symbols = _symbols(made.shapes[call.weight])
         if symbols and not symbols & met:
             raise InfeasibleError(
                 f"parameter {call.weight} takes part in module {call.module} without any constraint on its "
