@@ -13,6 +13,7 @@ from iftplan.distributions import Distribution, Share, densities
 from iftplan.errors import InfeasibleError, InputError
 from iftplan.plan import Plan, PlannedLayer, Role, Scope
 from iftplan.policy import Policy
+from iftplan.realise import rank_unit
 from iftplan.rows import Row, rows_of, with_unknown
 from iftplan.spec import Couplings, ModelSpec
 from iftplan.units import count, plain
@@ -187,18 +188,27 @@ def _closed_by_rank(
     left = ledger.budget - (ledger.fixed - spent)
     if left <= 0:
         raise _overspent([row for row in rows if row not in ranked], policy, ledger)
-    accounts = []
-    for row in ranked:
-        rank = row.structure[key]
-        assert isinstance(rank, int) and row.layer is not None
-        most = min(row.layer.fan_in, row.layer.fan_out)
-        accounts.append(Account(most, row.fixed_macs // rank, Fraction(rank * left, spent)))
-    ranks, residual = close(accounts, left)
-    if residual < 0 or not all(ranks):
+    units = [rank_unit(row.layer, family) for row in ranked if row.layer]
+    accounts = [
+        _rank_account(row, key, unit, Fraction(left, spent)) for row, unit in zip(ranked, units, strict=True)
+    ]
+    steps, residual = close(accounts, left)
+    if residual < 0 or not all(steps):
         raise _overspent(rows, policy, ledger)
-    chosen = {row.name: with_unknown(row, family, rank) for row, rank in zip(ranked, ranks, strict=True)}
+    chosen = {
+        row.name: with_unknown(row, family, step * unit)
+        for row, step, unit in zip(ranked, steps, units, strict=True)
+    }
     note = f"{family.name} masks nothing, so whole ranks leave {count(residual)} MACs of scope {policy.scope} unspent"
     return tuple(chosen.get(row.name, row).planned(0) for row in rows), (note,) if residual else ()
+
+
+def _rank_account(row: Row, key: str, unit: int, scale: Fraction) -> Account:
+    """A layer's ranks as something to spend on, in steps of `unit`."""
+    rank = row.structure[key]
+    assert isinstance(rank, int) and row.layer is not None
+    most = min(row.layer.fan_in, row.layer.fan_out) // unit
+    return Account(max(most, 1), row.fixed_macs // rank * unit, scale * rank / unit)
 
 
 def _overspent(rows: Sequence[Row], policy: Policy, ledger: _Ledger) -> InfeasibleError:

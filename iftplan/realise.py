@@ -144,11 +144,17 @@ def _integer(layer: LayerSpec, wide: LayerSpec, family: Family, density: Fractio
     def cost(x: int) -> Fraction:
         return form.masked(m, n, x, 2, 1) * density + form.fixed(m, n, x, 2, 1)
 
+    unit = rank_unit(layer, family)
     if form.covers:
-        return smallest(real, lambda x: cost(x) >= budget)
-    x = largest(real, lambda x: cost(x) <= budget)
+        return round_up(smallest(real, lambda x: cost(x) >= budget), unit)
+    x = largest(real, lambda x: cost(x) <= budget) // unit * unit
     if x < 1 and (density < 1 or not form.masked(m, n, 1, 2, 1)):
         raise InfeasibleError(
-            f"{family.name}: {layer.name} at sparsity {plain(1 - density)} would need a {family.definition.structure} of {real:.4g}, and the smallest is 1."
+            f"{family.name}: {layer.name} at sparsity {plain(1 - density)} would need a {family.definition.structure} of {real:.4g}, and the smallest is {unit}."
         )
     return x
+
+
+def rank_unit(layer: LayerSpec, family: Family) -> int:
+    """What a rank must be a multiple of: U keeps the groups of the convolution that it replaces."""
+    return layer.groups if family.definition.structure == "rank" else 1

@@ -119,10 +119,19 @@ def _product_row(spec: ModelSpec, product: Product, sizes: Mapping[str, int]) ->
     )
 
 
+_REPLACEABLE = frozenset(
+    {"Linear", "Conv1D", *(f"Conv{t}{d}d" for t in ("", "Transpose") for d in (1, 2, 3))}
+)
+"""Classes whose whole computation is their weight: branches and factors can stand in their place."""
+
+
 def role_of(layer: WeightLayer, policy: Policy) -> tuple[Role, str]:
     """The part a layer plays under a policy, and why."""
     if layer.unmaskable:
         return Role.UNMASKABLE, layer.unmaskable
+    restructures = policy.family is not None and not policy.family.solves_width
+    if restructures and layer.class_name not in _REPLACEABLE:
+        return Role.UNMASKABLE, f"{layer.class_name} computes with this weight itself and cannot be replaced"
     if layer.first and "first" in policy.keep_dense:
         return Role.KEPT_DENSE, "reads the model's input"
     if layer.last and "last" in policy.keep_dense:
@@ -221,34 +230,37 @@ def _after(layer: LayerSpec, family: Family, unknown: int) -> str:
 
 def _widened(spec: ModelSpec, weight: WeightLayer, sizes: Mapping[str, int]) -> LayerSpec:
     """The layer at the plan's widths; the layer itself where the family keeps the width."""
-    layer = weight.layer
-    if not sizes or spec.couplings is None or weight.weight not in spec.couplings.shapes:
+    layer, couplings = weight.layer, spec.couplings
+    if not sizes or couplings is None or weight.weight not in couplings.shapes:
         return layer
-    shape = tuple(dimension.at(sizes) for dimension in spec.couplings.shapes[weight.weight])
-    numel = prod(shape)
-    macs = spec.couplings.weight_macs[weight.weight].at(sizes) if layer.positions else 0
-    positions = macs // numel
-    old_numel = layer.weights
-    if old_numel == numel:
-        return replace(layer, positions=positions)
-    in_channels, out_channels = channels_of(layer, weight.class_name, shape)
+    dense_sizes = {name: width.size for name, width in couplings.widths.items()}
+    before = tuple(dimension.at(dense_sizes) for dimension in couplings.shapes[weight.weight])
+    after = tuple(dimension.at(sizes) for dimension in couplings.shapes[weight.weight])
+    macs = couplings.weight_macs[weight.weight].at(sizes) if layer.positions else 0
+    if prod(before) != layer.weights:  # a stack of matrices: one number is all that is known of it
+        return LayerSpec(layer.name, Kind.LINEAR, 1, 1, positions=macs)
+    in_channels, out_channels = _channels(weight, before, after)
     groups = out_channels if layer.depthwise else layer.groups
+    positions = macs // prod(after)
     return replace(
         layer, in_channels=in_channels, out_channels=out_channels, groups=groups, positions=positions
     )
 
 
-def channels_of(layer: LayerSpec, class_name: str, shape: tuple[int, ...]) -> tuple[int, int]:
-    """(in_channels, out_channels) of a weight of this shape, in torch's layouts.
+def _channels(weight: WeightLayer, before: tuple[int, ...], after: tuple[int, ...]) -> tuple[int, int]:
+    """(in_channels, out_channels) of a weight that was `before` and is `after`, in torch's layouts.
 
     Convolutions and linear layers hold (out, in/groups, *kernel); transposed convolutions (in, out/groups,
     *kernel); embeddings and transformers' Conv1D (in, out).
     """
-    first, second = shape[0], shape[1] if len(shape) > 1 else 1
+    layer = weight.layer
+    first, second = after[0], after[1] if len(after) > 1 else 1
     if layer.depthwise:
         return first, first
+    square = layer.in_channels == layer.out_channels
+    inputs_first = weight.class_name == "Conv1D" if square else before[0] == layer.in_channels
     if layer.kind.transposed:
         return first, second * layer.groups
-    if layer.kind is Kind.EMBEDDING or class_name == "Conv1D":
+    if layer.kind is Kind.EMBEDDING or (layer.kind is Kind.LINEAR and inputs_first):
         return first, second
     return second * layer.groups, first

@@ -1,0 +1,124 @@
+"""Sparse-IFT members as modules: parallel branches, factorized and doped pairs in the place of one layer.
+
+Each keeps the outer shape of the layer it replaces. The first factor carries kernel, stride, padding and
+groups; the second is linear or 1×1 (arXiv 2303.11525, section 3.1).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from iftplan.errors import InfeasibleError
+
+
+class Member(nn.Module):
+    """Stands in the place of one layer and answers for its sizes (`stride`, `in_features` …) as the layer did."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        for name, value in vars(layer).items():
+            if not name.startswith("_") and name != "training" and isinstance(value, int | str | tuple):
+                setattr(self, name, value)
+
+
+class Parallel(Member):
+    """`Σ branch(x)` over layers of one shape."""
+
+    def __init__(self, layer: nn.Module, branches: int) -> None:
+        super().__init__(layer)
+        self.branches = nn.ModuleList(_like(layer, bias=i == 0) for i in range(branches))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The sum of the branches' outputs."""
+        total: Tensor = self.branches[0](x)
+        for branch in self.branches[1:]:
+            total = total + branch(x)
+        return total
+
+
+class Factorized(Member):
+    """`V(U(x))` through `rank` channels."""
+
+    def __init__(self, layer: nn.Module, rank: int) -> None:
+        super().__init__(layer)
+        self.U, self.V = _factors(layer, rank)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Down to the rank and up again."""
+        out: Tensor = self.V(self.U(x))
+        return out
+
+
+class Doped(Member):
+    """`sparse(x) + V(U(x))`: one masked layer beside a dense pair."""
+
+    def __init__(self, layer: nn.Module, rank: int) -> None:
+        super().__init__(layer)
+        self.sparse = _like(layer, bias=True)
+        self.U, self.V = _factors(layer, rank)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The masked layer plus the low-rank path."""
+        out: Tensor = self.sparse(x) + self.V(self.U(x))
+        return out
+
+
+def _options(layer: nn.Module) -> dict[str, Any]:
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    return {"device": weight.device, "dtype": weight.dtype}
+
+
+def _like(layer: nn.Module, *, bias: bool) -> nn.Module:
+    """A fresh layer of the same class and shape."""
+    return _sized(layer, None, bias=bias and layer.bias is not None)
+
+
+def _sized(layer: nn.Module, out_channels: int | None, *, bias: bool) -> nn.Module:
+    """The same layer with another number of outputs."""
+    options = _options(layer)
+    match layer:
+        case nn.Linear():
+            return nn.Linear(layer.in_features, out_channels or layer.out_features, bias, **options)
+        case nn.modules.conv._ConvNd():
+            size = {name: getattr(layer, name) for name in ("kernel_size", "stride", "padding", "dilation")}
+            extra: dict[str, Any] = {"output_padding": layer.output_padding} if layer.transposed else {}
+            convolution: nn.Module = _torch_class(layer)(
+                layer.in_channels,
+                out_channels or layer.out_channels,
+                groups=layer.groups,
+                bias=bias,
+                padding_mode=layer.padding_mode,
+                **size,
+                **extra,
+                **options,
+            )
+            return convolution
+        case _ if type(layer).__name__ == "Conv1D":
+            weight = layer.weight
+            assert isinstance(weight, Tensor)
+            return nn.Linear(weight.shape[0], out_channels or weight.shape[1], bias, **options)
+        case _:
+            raise InfeasibleError(
+                f"{type(layer).__name__} cannot be replaced; linear layers, convolutions and transformers' Conv1D can."
+            )
+
+
+def _torch_class(layer: nn.Module) -> Any:
+    """torch's own convolution class, also under a subclass."""
+    return next(base for base in type(layer).__mro__ if base.__module__ == nn.Conv2d.__module__)
+
+
+def _factors(layer: nn.Module, rank: int) -> tuple[nn.Module, nn.Module]:
+    """U: the layer's own kernel to `rank` channels; V: `rank` to the layer's outputs, at every position."""
+    first = _sized(layer, rank, bias=False)
+    bias, options = layer.bias is not None, _options(layer)
+    if isinstance(layer, nn.modules.conv._ConvNd):
+        point: Any = getattr(nn, f"Conv{len(layer.kernel_size)}d")
+        return first, point(rank, layer.out_channels, 1, bias=bias, **options)
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    out_features = layer.out_features if isinstance(layer, nn.Linear) else weight.shape[1]
+    return first, nn.Linear(rank, out_features, bias, **options)
