@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Protocol
 
+from iftplan.errors import MeasureError
+
 
 @dataclass(frozen=True, slots=True)
 class Contraction:
@@ -81,6 +83,28 @@ class Engine(Protocol):
 
     def count(self, model: object, args: tuple[object, ...], kwargs: Mapping[str, object]) -> CountTable:
         """Run one forward pass and count it."""
+
+
+def sparse_macs(table: CountTable, nonzeros: Mapping[str, int], sizes: Mapping[str, int]) -> dict[str, int]:
+    """Exact MACs of weights with zeros: `nnz · macs / numel`, for each weight of `nonzeros` that was used.
+
+    Args:
+        table: what an engine counted, every weight taken as dense.
+        nonzeros: weight name → number of weights that are not zero.
+        sizes: weight name → number of all its weights.
+
+    Raises:
+        MeasureError: not every element of a weight is used equally often (a mixture of experts), so that its
+            zeros' share of the cost depends on where they are.
+    """
+    dense = table.by_weight()
+    for name in nonzeros.keys() & dense.keys():
+        if dense[name] % sizes[name]:
+            raise MeasureError(
+                f"{name} takes {dense[name]} MACs for {sizes[name]} weights, which is no whole number for each; "
+                f"the cost of its zeros depends on which they are. Its dense cost is exact."
+            )
+    return {name: nnz * (dense[name] // sizes[name]) for name, nnz in nonzeros.items() if name in dense}
 
 
 def cross_check(tables: Sequence[CountTable]) -> tuple[str, ...]:

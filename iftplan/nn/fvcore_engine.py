@@ -6,8 +6,8 @@ that data. A model without runs on the meta device; there is one thing to put ri
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -82,11 +82,10 @@ class FvcoreEngine:
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
         graph = _Graph(ledger, runner, len(args) + len(kwargs))
         analysis.set_op_handle(**{name: graph.handle(operator) for name, operator in OPERATORS.items()})
-        try:
-            with TracedOnMeta(ledger) if self.device(model) == "meta" else nullcontext():
-                total = analysis.total()
-        finally:
-            runner.release()
+        on_meta = TracedOnMeta(ledger) if self.device(model) == "meta" else nullcontext()
+        with _hooks_restored(model), on_meta:
+            runner.return_every_result()
+            total = analysis.total()
         for kind, calls in analysis.unsupported_ops().items():
             if may_contract(kind) or kind.startswith("prim::PythonOp"):
                 ledger.unknown[kind] += calls
@@ -109,20 +108,33 @@ class _Runner(nn.Module):
         self._positional = positional
         self._names = names
         self._results: dict[int, Tensor] = {}
-        self._hooks = [module.register_forward_hook(self._keep) for module in model.modules()]
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         named = dict(zip(self._names, tensors[self._positional :], strict=True))
         self.model(*tensors[: self._positional], **named)
         return tuple(self._results.values())
 
-    def release(self) -> None:
-        """Take the hooks off the model again."""
-        for hook in self._hooks:
-            hook.remove()
+    def return_every_result(self) -> None:
+        """Keep what every module returns."""
+        for module in self.model.modules():
+            module.register_forward_hook(self._keep)
 
     def _keep(self, module: nn.Module, args: object, result: object) -> None:
         self._results.update((id(leaf), leaf) for leaf in tree_leaves(result) if isinstance(leaf, Tensor))
+
+
+@contextmanager
+def _hooks_restored(model: nn.Module) -> Iterator[None]:
+    """Take off again what was hooked on; fvcore leaves its own hooks behind when a forward pass raises."""
+    before = [(m, dict(m._forward_hooks), dict(m._forward_pre_hooks)) for m in model.modules()]
+    try:
+        yield
+    finally:
+        for module, hooks, pre_hooks in before:
+            module._forward_hooks.clear()
+            module._forward_hooks.update(hooks)
+            module._forward_pre_hooks.clear()
+            module._forward_pre_hooks.update(pre_hooks)
 
 
 class _Graph:

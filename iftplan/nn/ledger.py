@@ -35,28 +35,40 @@ class Names:
                 continue
             self._by_id[id(parameter)] = prefix + name
             self._alive.append(parameter)
-            self._by_storage.setdefault(parameter.untyped_storage()._cdata, prefix + name)
+            self._by_storage.setdefault(_storage(parameter), prefix + name)
             if name.endswith("_orig"):  # torch.nn.utils.prune computes the weight before each forward
                 pruned = self.reparametrized.setdefault(module, {})
                 pruned[name.removesuffix("_orig")] = prefix + name
 
     def derive(self, tensor: Tensor, name: str) -> None:
         """Let `tensor`, computed from a parameter by a parametrization, carry that parameter's name."""
-        self._derived[id(tensor)] = name
+        self._derived[_storage(tensor)] = name
         self._alive.append(tensor)
 
     def parameter(self, tensor: object, module: nn.Module | None = None) -> str | None:
         """The name of the parameter that `tensor` is, or is a view of, or was pruned from in `module`."""
         if not isinstance(tensor, Tensor):
             return None
-        name = self._by_id.get(id(tensor)) or self._by_storage.get(tensor.untyped_storage()._cdata)
-        if name is not None or (not self._derived and not self.reparametrized):
+        name = self._by_id.get(id(tensor))
+        if name is not None:
             return name
-        if module is not None:
-            for attribute, original in self.reparametrized.get(module, {}).items():
-                if getattr(module, attribute, None) is tensor:
-                    return original
-        return self._derived.get(id(tensor))
+        storage = _storage(tensor)
+        name = self._by_storage.get(storage) or self._derived.get(storage)
+        if name is None and module is not None and module in self.reparametrized:
+            return self._pruned(storage, module)
+        return name
+
+    def _pruned(self, storage: int, module: nn.Module) -> str | None:
+        for attribute, original in self.reparametrized[module].items():
+            weight = getattr(module, attribute, None)
+            if isinstance(weight, Tensor) and _storage(weight) == storage:
+                return original
+        return None
+
+
+def _storage(tensor: Tensor) -> int:
+    address: int = tensor.untyped_storage()._cdata
+    return address
 
 
 @dataclass(slots=True)

@@ -72,7 +72,8 @@ def _is_shapes(values: Sequence[Any]) -> bool:
 
 _PRODUCTS = MappingProxyType(
     {f"aten::{name}": 0 for name in ("mm", "bmm", "mv", "dot", "vdot", "matmul", "_int_mm", "_scaled_mm")}
-    | {f"aten::{name}": 1 for name in ("addmm", "addmv", "baddbmm", "_addmm_activation")}
+    | {f"aten::{name}": 1 for name in ("addmm", "addmv", "baddbmm", "addbmm", "_addmm_activation")}
+    | {f"aten::{name}_": 1 for name in ("addmm", "addmv", "baddbmm", "addbmm")}  # in place
 )
 _ATTENTIONS = (
     "scaled_dot_product_attention",
@@ -86,12 +87,10 @@ _ATTENTIONS = (
 
 OPERATORS: Final = MappingProxyType(
     {
-        name: Operator(name.removeprefix("aten::"), partial(_product, first), (first + 1, first))
+        name: Operator(name.removeprefix("aten::").rstrip("_"), partial(_product, first), (first + 1, first))
         for name, first in _PRODUCTS.items()
     }
     | {
-        # addbmm also sums over the batch; the products are those of bmm.
-        "aten::addbmm": Operator("addbmm", partial(_product, 1), (2, 1)),
         "aten::linear": Operator("linear", lambda i, o: f.linear(i[0], i[1])),
         "aten::einsum": Operator("einsum", _einsum, (1,)),
         "aten::tensordot": Operator("tensordot", lambda i, o: f.tensordot(*i[:4])),

@@ -32,9 +32,7 @@ def module_scope(ledger: Ledger) -> Iterator[None]:
         finally:
             stack.pop()
         if isinstance(module, ParametrizationList) and isinstance(result, Tensor):
-            original = ledger.names.parameter(getattr(module, "original", None))
-            if original is not None:
-                ledger.names.derive(result, original)
+            _derive(ledger, module, result)
         return result
 
     nn.Module.__call__ = scoped  # type: ignore[method-assign]
@@ -42,3 +40,12 @@ def module_scope(ledger: Ledger) -> Iterator[None]:
         yield
     finally:
         nn.Module.__call__ = call  # type: ignore[method-assign]
+
+
+def _derive(ledger: Ledger, module: nn.Module, weight: Tensor) -> None:
+    """A weight that a parametrization computed stands for the original of its own shape."""
+    for original in module._parameters.values():
+        name = ledger.names.parameter(original)
+        if name is not None and original is not None and original.shape == weight.shape:
+            ledger.names.derive(weight, name)
+            return

@@ -39,6 +39,11 @@ def on_meta(model: nn.Module) -> nn.Module:
     """
     if not _holds_data(model):
         return model
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise MeasureError(
+            f"{type(model).__name__} is or contains a scripted module, which cannot be copied without its "
+            f"data; measure the module that it was scripted from, or move it first: model.to('meta')."
+        )
     memo: dict[int, Any] = {}
     for parameter in model.parameters():
         memo[id(parameter)] = nn.Parameter(_empty(parameter), parameter.requires_grad)
