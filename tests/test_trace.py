@@ -111,6 +111,12 @@ def test_raw_parameters_in_either_layout() -> None:
     assert [layers[n].positions for n in ("rows_in", "square_out", "rows_out", "summed")] == [2, 2, 2, 2]
 
 
+def test_a_masked_weight_keeps_its_place_in_the_graph() -> None:
+    spec = read_model(Functional(), [X])
+    assert (names(spec, "first"), names(spec, "last")) == (["rows_in"], ["masked"])
+    assert spec.macs == 2 * (6 * 4 + 4 * 4 + 4 * 3 + 3 * 5 + 5 * 5)
+
+
 @pytest.mark.parametrize(
     ("module", "shape", "expected"),
     [
@@ -140,7 +146,7 @@ def test_layer_kinds(module: nn.Module, shape: tuple[int, ...], expected: tuple[
 
 
 class Block(nn.Module):
-    """A residual block that also reads a mask, to be put after anything of six channels."""
+    """A residual block: what it adds to is the output too, but a later layer reads it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -176,14 +182,20 @@ class MaskedAttention(nn.Module):
 
 
 class WrittenInPlace(nn.Module):
+    """Two layers write their halves of the output through views."""
+
     def __init__(self) -> None:
         super().__init__()
-        self.first, self.second = nn.Linear(6, 6), nn.Linear(8, 2)
+        self.trunk, self.left, self.right = nn.Linear(6, 6), nn.Linear(6, 4), nn.Linear(6, 4)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         canvas = torch.zeros(x.shape[0], 8, device=x.device)
-        canvas[:, :6] = self.first(x)
-        return self.second(canvas)
+        canvas[:, :6] = self.trunk(x)
+        trunk = canvas[:, :6].clone()
+        output = torch.zeros(x.shape[0], 8, device=x.device)
+        output[:, :4] = self.left(trunk)
+        output[:, 4:] = self.right(trunk)
+        return output
 
 
 @pytest.mark.parametrize(
@@ -191,7 +203,7 @@ class WrittenInPlace(nn.Module):
     [
         (TwoHeads, (X, X), ["left", "right"], ["classes", "boxes"]),
         (MaskedAttention, (InputSpec((1, 5), "int64"),), ["classifier"], ["embedding"]),
-        (WrittenInPlace, (X,), ["first"], ["second"]),
+        (WrittenInPlace, (X,), ["trunk"], ["left", "right"]),
         (lambda: nn.Sequential(Block(), Block()), (X,), ["0.up"], ["1.down"]),
         (
             lambda: nn.TransformerEncoder(nn.TransformerEncoderLayer(6, 2, 8, batch_first=True), 2),
