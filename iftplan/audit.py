@@ -1,0 +1,327 @@
+"""Expected against measured: pure comparisons of count tables with plans, other tables and budgets.
+
+Contraction MACs are what is gated. Work that contracts nothing stands on a line of its own, and whatever
+could not be measured is a problem, never a zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from fractions import Fraction
+
+from iftplan.counting import CountTable, cross_check
+from iftplan.errors import MeasureError
+from iftplan.plan import Plan, PlannedLayer, Role, Scope
+from iftplan.units import count, decimal
+
+
+class Verdict(StrEnum):
+    """How an audit ended."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    UNMEASURED = "could not measure"
+    REPORTED = "reported"
+
+
+@dataclass(frozen=True, slots=True)
+class AuditedLayer:
+    """One layer's MACs, expected (None without a reference for it) and measured (None if it was not seen)."""
+
+    name: str
+    expected_macs: int | None
+    measured_macs: int | None
+
+    @property
+    def agrees(self) -> bool:
+        """Whether both are known and equal, or nothing was expected."""
+        return self.expected_macs is None or self.expected_macs == self.measured_macs
+
+
+@dataclass(frozen=True, slots=True)
+class AuditReport:
+    """What was measured and what it was held against.
+
+    Attributes:
+        subject: what was measured.
+        reference: what it was held against; empty for a plain report.
+        scope: whose MACs the totals are.
+        tolerance: the largest `|measured/expected - 1|` that passes; for a budget, the largest excess.
+        dense_macs: MACs of the dense baseline, if there is one.
+        expected_macs: MACs that the reference allows or predicts.
+        measured_macs: contraction MACs, each weight's by its nonzeros.
+        counters: engine → MACs of the same pass, sparsity applied alike.
+        layers: layer by layer.
+        elementwise: operator → output elements, for work that contracts nothing.
+        unknown_ops: operator → calls, for operators without a formula that nobody allowed.
+        uncalled_modules: modules with weights that the pass never used and nobody allowed.
+        assumptions: what had to be assumed.
+        problems: why it did not pass.
+        at_most: whether only an excess fails (a budget), not a shortfall.
+    """
+
+    subject: str
+    reference: str
+    scope: Scope
+    tolerance: Fraction
+    dense_macs: int | None
+    expected_macs: int | None
+    measured_macs: int
+    counters: Mapping[str, int]
+    layers: tuple[AuditedLayer, ...] = ()
+    elementwise: Mapping[str, int] = field(default_factory=dict)
+    unknown_ops: Mapping[str, int] = field(default_factory=dict)
+    uncalled_modules: tuple[str, ...] = ()
+    assumptions: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    at_most: bool = False
+
+    @property
+    def ratio(self) -> Fraction | None:
+        """Measured over dense MACs."""
+        return Fraction(self.measured_macs, self.dense_macs) if self.dense_macs else None
+
+    @property
+    def deviation(self) -> Fraction | None:
+        """`measured/expected - 1`."""
+        return Fraction(self.measured_macs, self.expected_macs) - 1 if self.expected_macs else None
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the check passed, failed, or could not be made."""
+        if self.unknown_ops or self.uncalled_modules:
+            return Verdict.UNMEASURED
+        if self.problems:
+            return Verdict.FAILED
+        return Verdict.REPORTED if self.expected_macs is None else Verdict.PASSED
+
+    @property
+    def passed(self) -> bool:
+        """Nothing failed and everything was measured."""
+        return self.verdict in (Verdict.PASSED, Verdict.REPORTED)
+
+    def raise_if_failed(self) -> None:
+        """Raise `AssertionError` with the problems, or `MeasureError` where the model could not be measured."""
+        if self.verdict is Verdict.UNMEASURED:
+            raise MeasureError(" ".join(unmeasured(self)))
+        if not self.passed:
+            raise AssertionError(" ".join(self.problems))
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What a user vouches for.
+
+    Attributes:
+        operators: operator → MACs of each call, for operators without a formula of ours.
+        modules: modules that may stay uncalled.
+    """
+
+    operators: Mapping[str, int] = field(default_factory=dict)
+    modules: frozenset[str] = frozenset()
+
+
+def audit_plan(
+    plan: Plan,
+    tables: Sequence[CountTable],
+    *,
+    tolerance: Fraction = Fraction(1, 10**6),
+    allowance: Allowance | None = None,
+) -> AuditReport:
+    """Hold the planned structure, as it was measured, against the plan's own ledger.
+
+    Args:
+        plan: the plan.
+        tables: counts of the plan's structure with every weight present, one per engine; the first is the one
+            that is compared layer by layer. Masks are the plan's counts.
+        tolerance: the largest relative difference that passes.
+        allowance: operators and modules that the user vouches for.
+    """
+    table, scope = tables[0], plan.scope or Scope.MODEL
+    measured = measured_layers(plan, table)
+    inside = [layer.role.within(scope) for layer in plan.layers]
+    total = sum(m or 0 for m, counts in zip(measured, inside, strict=True) if counts)
+    thinned = table.macs - sum(m or 0 for m in measured)
+    extra = allowance or Allowance()
+    report = AuditReport(
+        subject=f"{plan.model} as planned",
+        reference=f"plan: {plan.transform} at sparsity {decimal(plan.sparsity, 4)}",
+        scope=scope,
+        tolerance=tolerance,
+        dense_macs=plan.dense_macs(scope),
+        expected_macs=plan.macs(scope),
+        measured_macs=total + _allowed_macs(table, extra),
+        counters={"closed_form": plan.macs(Scope.MODEL), **{t.engine: t.macs - thinned for t in tables}},
+        layers=tuple(
+            AuditedLayer(layer.name, layer.macs, m) for layer, m in zip(plan.layers, measured, strict=True)
+        ),
+        elementwise=table.elementwise,
+        assumptions=(
+            "weights under a mask count by the plan's nnz (planned, not measured)",
+            *table.assumptions,
+        ),
+    )
+    wrong = [layer for layer in report.layers if not layer.agrees]
+    report = replace(report, problems=(_layer_problem(wrong),) if wrong else ())
+    return _judged(_with_unknowns(report, table, extra), tables)
+
+
+def measured_layers(plan: Plan, table: CountTable) -> tuple[int | None, ...]:
+    """Each planned row's measured MACs with the plan's nnz applied; None where the pass never used it."""
+    weights = table.by_weight()
+    products = _products(table)
+    return tuple(_measured(layer, weights, products) for layer in plan.layers)
+
+
+def _measured(layer: PlannedLayer, weights: Mapping[str, int], products: Mapping[str, int]) -> int | None:
+    if layer.role is Role.ACTIVATION:
+        return products.get(layer.name)
+    if not layer.positions:
+        return 0
+    inside = [w for w in weights if w.startswith(f"{layer.name}.")]  # branches and factors in its place
+    members = [layer.weight] if layer.weight in weights else inside
+    if not members:
+        return None
+    whole = sum(weights[w] for w in members)
+    kept = Fraction(layer.nnz + layer.dense_weights, layer.capacity + layer.dense_weights)
+    thinned = whole * kept
+    return int(thinned) if thinned.denominator == 1 else round(thinned)
+
+
+def _products(table: CountTable) -> dict[str, int]:
+    totals: dict[str, int] = {}
+    for c in table.contractions:
+        if c.weight is None:
+            name = f"{c.module}:{c.operator}"
+            totals[name] = totals.get(name, 0) + c.macs
+    return totals
+
+
+def audit_model(
+    subject: str,
+    tables: Sequence[CountTable],
+    *,
+    reference: str = "",
+    expected_macs: int | None = None,
+    expected_layers: Mapping[str, int] | None = None,
+    dense_macs: int | None = None,
+    tolerance: Fraction = Fraction(1, 1000),
+    at_most: bool = False,
+    nonzeros: Mapping[str, Fraction] | None = None,
+    allowance: Allowance | None = None,
+) -> AuditReport:
+    """Hold a model against another one, a plan's ledger or a budget; or, without a reference, just report.
+
+    Args:
+        subject: what was measured.
+        tables: counts of the model, one per engine.
+        reference: what it is held against.
+        expected_macs: MACs of the reference.
+        expected_layers: layer → MACs of the reference.
+        dense_macs: MACs of the dense baseline.
+        tolerance: the largest relative difference that passes.
+        at_most: whether only an excess fails.
+        nonzeros: parameter → share of its weights that is not zero.
+        allowance: operators and modules that the user vouches for.
+    """
+    table, extra = tables[0], allowance or Allowance()
+    saved = sum(m * (1 - (nonzeros or {}).get(w, Fraction(1))) for w, m in table.by_weight().items())
+    layers = layer_macs(table, nonzeros or {})
+    names = dict.fromkeys((*layers, *(expected_layers or {})))
+    added = _allowed_macs(table, extra)
+    report = AuditReport(
+        subject,
+        reference,
+        Scope.MODEL,
+        tolerance,
+        dense_macs,
+        expected_macs,
+        table.macs - int(saved) + added,
+        {t.engine: t.macs - int(saved) + added for t in tables},
+        tuple(
+            AuditedLayer(
+                name, None if expected_layers is None else expected_layers.get(name, 0), layers.get(name)
+            )
+            for name in names
+        ),
+        table.elementwise,
+        assumptions=table.assumptions,
+        at_most=at_most,
+    )
+    return _judged(_with_unknowns(report, table, extra), tables)
+
+
+def layer_macs(table: CountTable, nonzeros: Mapping[str, Fraction]) -> dict[str, int]:
+    """Module (weights) or `module:operator` (products of activations) → MACs, each weight by its nonzeros."""
+    totals: dict[str, int] = {}
+    for c in table.contractions:
+        name = f"{c.module}:{c.operator}" if c.weight is None else c.module or c.weight
+        macs = c.macs * nonzeros.get(c.weight or "", Fraction(1))
+        totals[name] = totals.get(name, 0) + int(macs)
+    return totals
+
+
+def _allowed_macs(table: CountTable, allowance: Allowance) -> int:
+    return sum(calls * allowance.operators.get(name, 0) for name, calls in table.unknown.items())
+
+
+def _with_unknowns(report: AuditReport, table: CountTable, allowance: Allowance) -> AuditReport:
+    """What nobody vouches for is a problem; what somebody does becomes an assumption."""
+    vouched = tuple(
+        f"{name}: {calls} calls at {count(allowance.operators[name])} MACs each, as allowed"
+        for name, calls in sorted(table.unknown.items())
+        if name in allowance.operators
+    )
+    uncalled = tuple(m for m in table.uncalled if m not in allowance.modules)
+    silent = tuple(f"{m} was not called, as allowed" for m in table.uncalled if m in allowance.modules)
+    return replace(
+        report,
+        unknown_ops={n: c for n, c in table.unknown.items() if n not in allowance.operators},
+        uncalled_modules=uncalled,
+        assumptions=(*report.assumptions, *vouched, *silent),
+    )
+
+
+def _judged(report: AuditReport, tables: Sequence[CountTable]) -> AuditReport:
+    problems = [*report.problems, *cross_check(tables)]
+    deviation = report.deviation
+    if deviation is not None and (deviation if report.at_most else abs(deviation)) > report.tolerance:
+        problems.append(_deviation_problem(report, deviation))
+    return replace(report, problems=tuple(problems))
+
+
+def _layer_problem(wrong: Sequence[AuditedLayer]) -> str:
+    first = wrong[0]
+    more = f" and {len(wrong) - 1} more layers" if len(wrong) > 1 else ""
+    seen = "was never used" if first.measured_macs is None else f"costs {count(first.measured_macs)} MACs"
+    return f"{first.name} {seen} where {count(first.expected_macs or 0)} were planned{more}."
+
+
+def _deviation_problem(report: AuditReport, deviation: Fraction) -> str:
+    assert report.expected_macs is not None
+    way = "more" if deviation > 0 else "fewer"
+    off = count(abs(report.measured_macs - report.expected_macs))
+    worst = sorted(
+        (layer for layer in report.layers if not layer.agrees),
+        key=lambda layer: -abs((layer.measured_macs or 0) - (layer.expected_macs or 0)),
+    )
+    by = f"; the most in {worst[0].name}" if worst else ""
+    return (
+        f"{count(report.measured_macs)} MACs were measured and {count(report.expected_macs)} expected ({report.reference}): {off} {way}, "
+        f"{float(deviation):+.3e} where {float(report.tolerance):.3g} is tolerated{by}."
+    )
+
+
+def unmeasured(report: AuditReport) -> tuple[str, ...]:
+    """Sentences for what could not be measured, each with what would allow it."""
+    operators = tuple(
+        f"operator {name} ({calls} calls) has no formula; if you know its cost, allow it with --allow {name}=MACS_PER_CALL."
+        for name, calls in report.unknown_ops.items()
+    )
+    modules = tuple(
+        f"module {name} holds weights that this pass never used; if that is meant, allow it with --allow-uncalled {name}."
+        for name in report.uncalled_modules
+    )
+    return operators + modules

@@ -1,0 +1,1 @@
+"""Values shown to people: tables in text, Markdown and CSV."""

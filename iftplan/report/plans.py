@@ -1,0 +1,60 @@
+"""Plans for people: a row per layer, totals per scope."""
+
+from __future__ import annotations
+
+from iftplan.plan import Plan, Role, Scope
+from iftplan.report.table import Table
+from iftplan.units import Convention, bits, count, decimal, plain, short
+
+
+def plan_table(plan: Plan, convention: Convention = Convention.MAC) -> Table:
+    """Every layer: what it was, what it becomes, what is kept and what it costs."""
+    per, unit = convention.per_mac, convention.unit
+    rows = tuple(
+        (
+            layer.name,
+            layer.before,
+            layer.after,
+            count(layer.nnz) if layer.positions else "",
+            f"{float(layer.density):.4f}" if layer.positions else "",
+            count(layer.dense_macs * per),
+            count(layer.macs * per),
+            layer.role.value if layer.role is Role.TRANSFORMED else f"{layer.role.value}: {layer.reason}",
+        )
+        for layer in plan.layers
+    )
+    columns = ("layer", "before", "after", ">nnz", ">density", f">dense {unit}", f">planned {unit}", "role")
+    title = f"{plan.model}: {plan.transform} at sparsity {plain(plan.sparsity)}, input {', '.join(map(str, plan.inputs))}"
+    return Table(columns, rows, title)
+
+
+def scope_table(plan: Plan, convention: Convention = Convention.MAC) -> Table:
+    """The three scopes: dense, planned, their ratio, and the sparsity that would close each."""
+    per, unit = convention.per_mac, convention.unit
+    rows = tuple(
+        (
+            scope.value + (" (closed)" if scope is plan.scope else ""),
+            count(plan.dense_macs(scope) * per),
+            count(plan.macs(scope) * per),
+            decimal(plan.ratio(scope)),
+            _closing(plan, scope),
+        )
+        for scope in Scope
+    )
+    columns = ("scope", f">dense {unit}", f">planned {unit}", ">ratio", ">closing sparsity, same structure")
+    cardinality = plan.cardinality
+    notes = [
+        f"search space: {short(cardinality.maskable_weights or 0)} maskable weights, {bits(cardinality.log2_masks or 0.0)} to name a mask"
+    ]
+    if plan.widths:
+        notes.append(f"width multiplier k = {plan.multiplier:.6g}")
+    return Table(columns, rows, notes=(*notes, *(f"note: {n}" for n in plan.notes)))
+
+
+def _closing(plan: Plan, scope: Scope) -> str:
+    closing = plan.closing_sparsity.get(scope)
+    if closing is not None:
+        return decimal(closing)
+    if plan.scope is None:
+        return ""
+    return "ranks close it" if plan.transform == "lowrank" else "no density closes it"

@@ -1,0 +1,83 @@
+"""Solutions for people: one table for all families of a layer, derivations below."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from iftplan.report.table import Table
+from iftplan.solution import Outcome, Solution
+from iftplan.units import Convention, bits, count, plain
+
+
+def solutions_table(name: str, solutions: Sequence[Solution], convention: Convention) -> Table:
+    """One row per family; symbolic layers show formulas where numbers would be."""
+    unit = convention.unit
+    symbolic = all(s.nnz is None for s in solutions)
+    title = f"{name} at sparsity {plain(solutions[0].sparsity)} (density {plain(1 - solutions[0].sparsity)})"
+    notes = tuple(f"{s.transform}: {s.reason or s.outcome.value}" for s in solutions if _remarkable(s))
+    if symbolic:
+        rows = tuple((s.transform, structure_text(s), s.closed_form, _space(s)) for s in solutions)
+        columns = ("transform", "structure", "closed form", "search space (maskable weights)")
+        return Table(columns, rows, title, notes)
+    numbers = tuple(
+        (
+            s.transform,
+            structure_text(s),
+            s.closed_form,
+            _count(s.nnz),
+            _count(s.capacity),
+            "" if s.density is None else f"{float(s.density):.4f}",
+            _count(s.macs, convention.per_mac),
+            _count(s.residual_macs, convention.per_mac),
+            "" if s.cardinality.log2_masks is None else bits(s.cardinality.log2_masks),
+        )
+        for s in solutions
+    )
+    columns = (
+        "transform",
+        "structure",
+        "closed form",
+        ">nnz",
+        ">capacity",
+        ">density",
+        f">{unit}",
+        f">residual {unit}",
+        ">log2 masks",
+    )
+    dense = next((s.dense_macs for s in solutions if s.dense_macs is not None), None)
+    before = f"; dense: {count(dense * convention.per_mac)} {unit}" if dense is not None else ""
+    return Table(columns, numbers, title + before, notes)
+
+
+def _remarkable(s: Solution) -> bool:
+    return s.outcome not in (Outcome.EXACT, Outcome.SYMBOLIC)
+
+
+def _space(s: Solution) -> str:
+    return s.search_space if s.outcome is Outcome.SYMBOLIC else "nothing masked"
+
+
+def _count(value: int | None, factor: int = 1) -> str:
+    return "" if value is None else count(value * factor)
+
+
+def structure_text(s: Solution) -> str:
+    """`width ×2: 128 → 256`, `4 branches`, `rank 419`; formulas where channels are symbolic."""
+    if not s.structure:
+        return "unchanged"
+    words = []
+    if "multiplier" in s.structure:
+        factor = s.structure["multiplier"]
+        words.append("width ×k" if factor is None else f"width ×{factor:.6g}")
+        if s.structure["out_channels"] is not None:
+            words[-1] += f": {s.structure['in_channels']}-{s.structure['out_channels']}"
+    for key, value in s.structure.items():
+        if key in ("in_channels", "out_channels", "multiplier"):
+            continue
+        if value is None:
+            words.append(
+                f"{key} {s.closed_form.partition(' = ')[2]}" if s.outcome is Outcome.SYMBOLIC else f"no {key}"
+            )
+        else:
+            words.append(f"{value} {key}" if key == "branches" else f"{key} {value}")
+    return ", ".join(words)

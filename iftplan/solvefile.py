@@ -1,0 +1,60 @@
+"""Solutions as a document: what `iftplan solve --format json` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from iftplan.documents import Document, sealed
+from iftplan.solution import Solution
+from iftplan.units import Convention, exact
+
+SCHEMA = "iftplan.solve/1"
+
+
+def solve_document(
+    solutions: Mapping[str, Sequence[Solution]],
+    convention: Convention = Convention.MAC,
+    steps: Mapping[tuple[str, str], Sequence[Mapping[str, str]]] | None = None,
+) -> Document:
+    """Layer → its solutions, as a JSON object sealed with its digest; derivations beside them if given."""
+    layers = [
+        {
+            "layer": name,
+            "solutions": [_object(s, convention, (steps or {}).get((name, s.transform))) for s in found],
+        }
+        for name, found in solutions.items()
+    ]
+    return sealed({"schema": SCHEMA, "convention": convention.value, "layers": layers})
+
+
+def _object(s: Solution, convention: Convention, steps: Sequence[Mapping[str, str]] | None) -> dict[str, Any]:
+    def counted(macs: int | None) -> int | None:
+        return None if macs is None else macs * convention.per_mac
+
+    document: dict[str, Any] = {
+        "transform": s.transform,
+        "sparsity": float(s.sparsity),
+        "sparsity_exact": exact(s.sparsity),
+        "closed_form": s.closed_form,
+        "closed_form_latex": s.closed_form_latex,
+        "search_space": s.search_space,
+        "structure": dict(s.structure),
+        "nnz": s.nnz,
+        "capacity": s.capacity,
+        "dense_weights": s.dense_weights,
+        "density": None if s.density is None else float(s.density),
+        "density_exact": None if s.density is None else exact(s.density),
+        "macs": counted(s.macs),
+        "dense_macs": counted(s.dense_macs),
+        "residual_macs": counted(s.residual_macs),
+        "outcome": s.outcome.name.lower(),
+        "reason": s.reason or s.outcome.value,
+        "cardinality": {
+            "maskable_weights": s.cardinality.maskable_weights,
+            "log2_masks": s.cardinality.log2_masks,
+        },
+    }
+    if steps is not None:
+        document["steps"] = [dict(step) for step in steps]
+    return document
