@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -12,14 +12,12 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from iftplan.nn.repeats import NO_SIZES
 from iftplan.nn.symbolic_shapes import SymbolicSizes, expression
 
 Heads = Literal["number", "size"]
 ConvNd = nn.modules.conv._ConvNd
 Norm = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
-
-# Integers of a module that are no size of anything, whatever their value.
-_NO_SIZES = frozenset({"training", "layer_idx", "layer_index", "layer_id", "padding_idx", "call_super_init"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +43,19 @@ class SymbolicModel:
 
 @contextmanager
 def symbolic(
-    model: nn.Module, sizes: SymbolicSizes, mode: FakeTensorMode, heads: Heads
+    model: nn.Module, sizes: SymbolicSizes, mode: FakeTensorMode, heads: Heads, twins: Mapping[str, str]
 ) -> Iterator[SymbolicModel]:
-    """Give the model's attributes symbolic values; the attributes are restored at the end."""
+    """Give the model's attributes symbolic values; the attributes are restored at the end.
+
+    Args:
+        model: the model; its parameters are not touched, they have stand-ins.
+        sizes: makes the symbols.
+        mode: the stand-ins' mode.
+        heads: what `nn.MultiheadAttention` keeps.
+        twins: module path → path of an earlier module whose symbols it shares.
+    """
     made = SymbolicModel()
+    values: dict[str, dict[str, object]] = {}
     saved: list[tuple[nn.Module, str, object]] = []
 
     def put(module: nn.Module, name: str, value: object) -> None:
@@ -57,10 +64,12 @@ def symbolic(
 
     try:
         for path, module in model.named_modules():
-            _fake_tensors(made, sizes, mode, path, module, heads)
+            _fake_tensors(made, sizes, mode, path, module, heads, twins.get(path))
         _tie(model, made)
         for path, module in model.named_modules():
-            for name, value in _attributes(made, sizes, path, module, heads).items():
+            twin = twins.get(path)
+            values[path] = _attributes(made, sizes, path, module, heads) if twin is None else values[twin]
+            for name, value in values[path].items():
                 put(module, name, value)
                 if isinstance(value, torch.SymInt):
                     made.attributes[_join(path, name)] = expression(value)
@@ -81,10 +90,13 @@ def _fake_tensors(
     path: str,
     module: nn.Module,
     heads: Heads,
+    twin: str | None,
 ) -> None:
     own = [(n, p, True) for n, p in module._parameters.items() if p is not None]
     own += [(n, b, False) for n, b in module._buffers.items() if b is not None]
-    if isinstance(module, nn.MultiheadAttention):
+    if twin is not None:
+        dims = {name: list(made.tensors[_join(twin, name)].shape) for name, _, _ in own}
+    elif isinstance(module, nn.MultiheadAttention):
         dims = _multihead_dims(module, sizes, heads)
     else:
         dims = {
@@ -195,7 +207,7 @@ def _attributes(
     return {
         name: sizes.new(value, attribute=True)
         for name, value in list(module.__dict__.items())
-        if type(value) is int and value > 1 and name not in _NO_SIZES
+        if type(value) is int and value > 1 and name not in NO_SIZES
     }
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from fractions import Fraction
 from math import gcd
-from typing import Any
+from typing import Any, Final
 
 import sympy
 import torch
@@ -14,6 +15,7 @@ from torch import nn
 
 from iftplan.errors import IftplanError, InfeasibleError, MeasureError
 from iftplan.nn.inputs import make_inputs
+from iftplan.nn.repeats import alike
 from iftplan.nn.symbolic_counting import SymbolicCounter, counting
 from iftplan.nn.symbolic_model import Heads, SymbolicModel, symbolic
 from iftplan.nn.symbolic_shapes import Equation, SymbolicSizes, expression
@@ -22,12 +24,17 @@ from iftplan.polynomial import Polynomial, Term
 from iftplan.spec import Couplings, InputSpec, Width
 
 
+# From so many on, alike blocks share their widths: a deep model is traced in the time of few sizes.
+_MANY: Final = 8
+
+
 def trace_widths(model: nn.Module, inputs: Sequence[InputSpec], *, heads: Heads = "number") -> Couplings:
     """Find which channels of `model` move together, and its costs as polynomials in its widths.
 
     Every dimension of a parameter becomes a symbolic size; PyTorch's shape functions then say in one
     forward pass which of them have to be equal. No weights are needed (the meta device is enough) and
-    the model is as before afterwards.
+    the model is as before afterwards. Where eight or more blocks are built alike, their widths move
+    together, unless one of them is stuck.
 
     Args:
         model: any module; its weights may live on the meta device.
@@ -40,17 +47,51 @@ def trace_widths(model: nn.Module, inputs: Sequence[InputSpec], *, heads: Heads 
         InfeasibleError: the model has weights whose sizes nothing ties to the rest.
         MeasureError: the forward pass fails, or uses an operator without a width rule.
     """
+    twins = alike(model, at_least=_MANY)
+    traced = _trace(model, inputs, heads, twins)
+    if twins and _blocked(traced, twins):
+        traced = _trace(model, inputs, heads, {})
+    system, made, counter = traced.system, traced.made, traced.counter
+    _keep_heads(system, counter, heads)
+    _keep_tables(system, made)
+    _keep_unmet(system, made, traced.met)
+    _keep_attributes(system, made)
+    _check_constraints(made, counter, traced.met)
+    return _couplings(system, made, counter)
+
+
+@dataclass(frozen=True, slots=True)
+class _Traced:
+    """One symbolic forward pass and what its equations say; `met` are the symbols in them."""
+
+    system: WidthEquations
+    made: SymbolicModel
+    counter: SymbolicCounter
+    met: set[sympy.Symbol]
+
+
+def _trace(model: nn.Module, inputs: Sequence[InputSpec], heads: Heads, twins: Mapping[str, str]) -> _Traced:
     sizes = SymbolicSizes()
-    made, counter, output = _run(model, inputs, sizes, heads)
+    made, counter, output = _run(model, inputs, sizes, heads, twins)
     system = WidthEquations(dict(sizes.dense))
     system.add(sizes.equations)
     system.add(Equation(sympy.Mod(e, n), sympy.Integer(0), why) for e, n, why in made.multiples)
-    _keep_heads(system, counter, heads)
-    _keep_roles(system, made, output)
-    _keep_unmet(system, made, sizes)
-    _keep_attributes(system, made)
-    _check_constraints(made, counter, sizes)
-    return _couplings(system, made, counter)
+    for tensor in _logits(output):
+        for size in map(expression, tensor.shape):
+            for symbol in sorted(system.simplify(size).free_symbols, key=str):
+                system.pin(symbol, "an output of the model")
+    met = _symbols(side for e in sizes.equations for side in (e.left, e.right))
+    return _Traced(system, made, counter, met)
+
+
+def _blocked(traced: _Traced, twins: Mapping[str, str]) -> bool:
+    """Whether a width that repeated blocks share is stuck, perhaps because just one of them is."""
+    return any(
+        dimension.free_symbols and not traced.system.simplify(dimension).free_symbols
+        for name, shape in traced.made.shapes.items()
+        if name.rpartition(".")[0] in twins
+        for dimension in shape
+    )
 
 
 @contextmanager
@@ -69,11 +110,17 @@ def _plain_forward(model: nn.Module) -> Iterator[None]:
 
 
 def _run(
-    model: nn.Module, inputs: Sequence[InputSpec], sizes: SymbolicSizes, heads: Heads
+    model: nn.Module,
+    inputs: Sequence[InputSpec],
+    sizes: SymbolicSizes,
+    heads: Heads,
+    twins: Mapping[str, str],
 ) -> tuple[SymbolicModel, SymbolicCounter, object]:
     mode = sizes.fake_mode()
-    mode.cache_enabled = False  # every call has sizes of its own; looking them up costs more than it saves
-    with _plain_forward(model), symbolic(model, sizes, mode, heads) as made:
+    mode.cache_enabled = bool(
+        __import__("os").environ.get("CA")
+    )  # every call has sizes of its own; looking them up costs more than it saves
+    with _plain_forward(model), symbolic(model, sizes, mode, heads, twins) as made:
         with mode:
             args, kwargs = make_inputs(inputs, "cpu")
         with sizes.tracing(mode), counting(model, made.tensors, sizes.scope) as counter:
@@ -104,19 +151,14 @@ def _keep_heads(system: WidthEquations, counter: SymbolicCounter, heads: Heads) 
         )
 
 
-def _keep_roles(system: WidthEquations, made: SymbolicModel, output: object) -> None:
-    for tensor in _logits(output):
-        for size in map(expression, tensor.shape):
-            for symbol in sorted(system.simplify(size).free_symbols, key=str):
-                system.pin(symbol, "an output of the model")
+def _keep_tables(system: WidthEquations, made: SymbolicModel) -> None:
     for rows, name in made.embeddings.items():
         for symbol in sorted(system.simplify(rows).free_symbols, key=str):
             system.pin(symbol, f"the rows of the embedding {name}")
 
 
-def _keep_unmet(system: WidthEquations, made: SymbolicModel, sizes: SymbolicSizes) -> None:
+def _keep_unmet(system: WidthEquations, made: SymbolicModel, met: set[sympy.Symbol]) -> None:
     """A dimension that no equation mentions is looked up or sliced (tables of positions), or unused."""
-    met = _symbols(side for e in sizes.equations for side in (e.left, e.right))
     for name, shape in made.shapes.items():
         for axis, dimension in enumerate(shape):
             for symbol in dimension.free_symbols - met:
@@ -171,9 +213,8 @@ def _degree(e: sympy.Expr) -> int:
     return int(sympy.Poly(e, *sorted(e.free_symbols, key=str)).total_degree()) if e.free_symbols else 0
 
 
-def _check_constraints(made: SymbolicModel, counter: SymbolicCounter, sizes: SymbolicSizes) -> None:
+def _check_constraints(made: SymbolicModel, counter: SymbolicCounter, met: set[sympy.Symbol]) -> None:
     """Refuse a weight that took part in a contraction and met no equation: its operator is opaque."""
-    met = _symbols(side for e in sizes.equations for side in (e.left, e.right))
     for call in counter.calls:
         if call.weight is None:
             continue
