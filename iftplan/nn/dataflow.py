@@ -114,7 +114,7 @@ class _Dataflow(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _mark(self, tensor: Tensor, origin: frozenset[Node], operands: Sequence[Tensor]) -> None:
         key = _storage(tensor)
         if origin:
-            self._origins[key] = self._origins.get(key, _NOTHING) | origin
+            self._origins[key] = origin  # a write in place has what was there before among its operands
             self._kept.append(tensor)
         elif key not in self._weights:
             sources = {self._weights[k] for k in map(_storage, operands) if k in self._weights}
