@@ -148,6 +148,11 @@ def test_botnet_attention_is_its_definition() -> None:
     torch.testing.assert_close(attention(x), expected.reshape(1, channels, height, width))
 
 
+def test_botnet_refuses_maps_larger_than_its_tables() -> None:
+    with pytest.raises(ValueError, match="16 positions"):
+        build("botnet50")(torch.empty(1, 3, 256, 256, device="meta"))
+
+
 @pytest.mark.parametrize(
     ("name", "layers", "width", "heads"),
     [("gpt3-small", 12, 768, 12), ("gpt3-medium", 24, 1024, 16), ("gpt3-1.3b", 24, 2048, 16)],

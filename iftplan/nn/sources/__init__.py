@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
-from sys import stderr
 from typing import assert_never
 
 import torch
@@ -51,7 +51,7 @@ def build(source: str | Source, *, device: str = "meta") -> nn.Module:
 def construct(source: str | Source, *, device: str = "meta") -> BuiltModel:
     """As `build`, with the default inputs and the assumptions."""
     source = parse_source(source) if isinstance(source, str) else source
-    with redirect_stdout(stderr):  # what a user's module prints must not end up in our data
+    with redirect_stdout(sys.stderr):  # what a user's module prints must not end up in our data
         factory = _factory(source)
         model, assumptions = _call(factory, source, device)
     if not isinstance(model, nn.Module):

@@ -62,6 +62,10 @@ class RelativeSelfAttention(nn.Module):
 
 def _differences(table: torch.Tensor, size: int) -> torch.Tensor:
     """The table's vector for every pair of coordinates, `(2·size - 1, d) → (size, size, d)`."""
+    if 2 * size - 1 > table.shape[0]:  # a negative index would silently wrap around
+        raise ValueError(
+            f"{size} positions along one axis, but there are relative ones for {len(table) // 2 + 1}"
+        )
     coordinates = torch.arange(size, device=table.device)
     return table[coordinates[None, :] - coordinates[:, None] + (table.shape[0] - 1) // 2]
 
