@@ -13,18 +13,16 @@ from torch import Tensor
 
 from iftplan.nn import formulas
 from iftplan.nn.ledger import Ledger
-from iftplan.nn.tensors import empty
+from iftplan.nn.tensors import elementwise, empty
 
 Rule = Callable[..., Any]
 
 
 def _like(input: Tensor) -> Tensor | None:
-    """An empty tensor with the input's strides; None where torch would choose others."""
+    """An empty tensor with the input's layout; None where torch would decide about it."""
     if not input.is_meta or not input.is_floating_point():
         return None
-    if input.is_contiguous():
-        return empty(input.shape, input.dtype)
-    return None
+    return elementwise(input.dtype, input.shape, input)
 
 
 def _activation(name: str) -> Rule:
@@ -43,13 +41,12 @@ def _activation(name: str) -> Rule:
 def _softmax(
     ledger: Ledger, input: Tensor, dim: Any = None, _stacklevel: int = 3, dtype: Any = None, **named: Any
 ) -> Any:
-    result = _like(input)
-    if result is None or named or not isinstance(dim, int) or not isinstance(_stacklevel, int):
+    if named or not isinstance(dim, int) or not isinstance(_stacklevel, int) or not input.is_meta:
         return NotImplemented
-    if not -input.dim() <= dim < input.dim():
+    if not input.is_floating_point() or not -input.dim() <= dim < input.dim():
         return NotImplemented
     ledger.elementwise["softmax"] += input.numel()
-    return result if dtype in (None, input.dtype) else empty(input.shape, dtype)
+    return empty(input.shape, dtype or input.dtype)
 
 
 def _dropout(
@@ -95,36 +92,81 @@ def _channel_norm(name: str, channel_arguments: slice, training_at: int | None) 
 
 
 def _arithmetic(name: str, in_place: bool = False) -> Rule:
-    """Two floating-point operands of one dtype, or one and a real number; all else is left to torch."""
+    """Two operands of one dtype, or one and a number that does not promote it; all else is left to torch."""
 
     def rule(ledger: Ledger, input: Any, other: Any, **named: Any) -> Any:
-        if named or not isinstance(input, Tensor):
+        if named or not _same_kind(input, other):
             return NotImplemented
-        if not input.is_floating_point() or not input.is_meta:
+        if not input.is_floating_point() and (name in ("div", "pow") or input.dtype is torch.bool):
             return NotImplemented
-        shape = tuple(input.shape)
-        if isinstance(other, Tensor):
-            if other.dtype is not input.dtype or not other.is_meta or not other.is_contiguous():
-                return NotImplemented
-            if other.shape != shape:
-                try:
-                    shape = formulas.broadcast(shape, other.shape)
-                except ValueError:
-                    return NotImplemented
-        elif not isinstance(other, int | float):
-            return NotImplemented
-        if in_place:
-            if shape != input.shape:
-                return NotImplemented
-            result = input
-        elif input.is_contiguous():
-            result = empty(shape, input.dtype)
-        else:
-            return NotImplemented
-        ledger.elementwise[name] += prod(shape)
-        return result
+        return _combine(ledger, name, input.dtype, input, other, in_place)
 
     return rule
+
+
+def _comparison(name: str) -> Rule:
+    """Numbers of any dtype compare to booleans."""
+
+    def rule(ledger: Ledger, input: Any, other: Any, **named: Any) -> Any:
+        if named or not isinstance(input, Tensor) or not isinstance(other, Tensor | int | float):
+            return NotImplemented
+        return _combine(ledger, name, torch.bool, input, other, False)
+
+    return rule
+
+
+def _same_kind(input: Any, other: Any) -> bool:
+    if not isinstance(input, Tensor):
+        return False
+    if isinstance(other, Tensor):
+        return other.dtype is input.dtype and not input.is_complex()
+    return isinstance(other, int) or (isinstance(other, float) and input.is_floating_point())
+
+
+def _combine(ledger: Ledger, name: str, dtype: torch.dtype, input: Tensor, other: Any, in_place: bool) -> Any:
+    operands = (input, other) if isinstance(other, Tensor) else (input,)
+    shape = _shape(*operands)
+    if shape is None or (in_place and shape != input.shape):
+        return NotImplemented
+    result = input if in_place else elementwise(dtype, shape, *operands)
+    if result is None:
+        return NotImplemented
+    ledger.elementwise[name] += prod(shape)
+    return result
+
+
+def _shape(*operands: Tensor) -> tuple[int, ...] | None:
+    """What meta tensors broadcast to; None if they do not, or are elsewhere."""
+    first = operands[0].shape
+    if not all(operand.is_meta for operand in operands):
+        return None
+    if all(operand.shape == first for operand in operands):
+        return first
+    try:
+        return formulas.broadcast(*(operand.shape for operand in operands))
+    except ValueError:
+        return None
+
+
+def _where(ledger: Ledger, condition: Tensor, input: Any = None, other: Any = None) -> Any:
+    tensors = [t for t in (input, other) if isinstance(t, Tensor)]
+    if not tensors or not _same_kind(tensors[0], other if tensors[0] is input else input):
+        return NotImplemented
+    shape = _shape(condition, *tensors)
+    if shape is None or not all(t.is_contiguous() for t in (condition, *tensors)):
+        return NotImplemented
+    ledger.elementwise["where"] += prod(shape)
+    return empty(shape, tensors[0].dtype)
+
+
+def _masked_fill(ledger: Ledger, input: Tensor, mask: Tensor, value: Any) -> Any:
+    shape = _shape(input, mask)
+    if shape is None or not isinstance(value, int | float) or not input.is_contiguous():
+        return NotImplemented
+    if not input.is_floating_point() or mask.dtype is not torch.bool:
+        return NotImplemented
+    ledger.elementwise["masked_fill"] += prod(shape)
+    return empty(shape, input.dtype)
 
 
 def _reduction(name: str) -> Rule:
@@ -136,6 +178,8 @@ def _reduction(name: str) -> Rule:
         if not all(isinstance(d, int) and -rank <= d < rank for d in dims):
             return NotImplemented
         gone = {d % rank for d in dims}
+        if len(gone) < len(dims):
+            return NotImplemented
         ledger.elementwise[name] += input.numel()
         kept = [1 if k in gone else s for k, s in enumerate(input.shape) if keepdim or k not in gone]
         return empty(kept, input.dtype)
@@ -174,6 +218,14 @@ _ARITHMETIC = {
     "div": (torch.div, _T.div, _T.__truediv__),
     "pow": (torch.pow, _T.pow, _T.__pow__),
 }
+_COMPARISONS = {
+    "lt": (torch.lt, _T.lt, _T.__lt__),
+    "le": (torch.le, _T.le, _T.__le__),
+    "gt": (torch.gt, _T.gt, _T.__gt__),
+    "ge": (torch.ge, _T.ge, _T.__ge__),
+    "eq": (torch.eq, _T.eq, _T.__eq__),
+    "ne": (torch.ne, _T.ne, _T.__ne__),
+}
 _IN_PLACE = {
     "add": (_T.add_, _T.__iadd__),
     "sub": (_T.sub_, _T.__isub__),
@@ -185,6 +237,8 @@ ELEMENTWISE: Final[MappingProxyType[Any, Rule]] = MappingProxyType(
     {function: _activation(name) for name, functions in _ACTIVATIONS.items() for function in functions}
     | {function: _arithmetic(name) for name, functions in _ARITHMETIC.items() for function in functions}
     | {function: _arithmetic(name, True) for name, functions in _IN_PLACE.items() for function in functions}
+    | {function: _comparison(name) for name, functions in _COMPARISONS.items() for function in functions}
+    | {torch.where: _where, torch.masked_fill: _masked_fill, _T.masked_fill: _masked_fill}
     | dict.fromkeys((F.softmax, torch.softmax, _T.softmax), _softmax)
     | {function: _reduction("mean") for function in (torch.mean, _T.mean)}
     | {function: _reduction("sum") for function in (torch.sum, _T.sum)}

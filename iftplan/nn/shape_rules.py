@@ -18,6 +18,7 @@ from torch import Tensor
 
 from iftplan.nn import formulas
 from iftplan.nn.elementwise_rules import ELEMENTWISE
+from iftplan.nn.layout_rules import LAYOUT
 from iftplan.nn.ledger import Ledger
 from iftplan.nn.tensors import empty, pairs
 
@@ -50,6 +51,8 @@ def _convolution(
         return NotImplemented
     stride, dilation = pairs(stride, dims), pairs(dilation, dims)
     reach = [d * (k - 1) for d, k in zip(dilation, w[2:], strict=True)]
+    if padding == "same" and any(s != 1 for s in stride):
+        return NotImplemented
     if padding == "same":
         padded = [size + r for size, r in zip(x[2:], reach, strict=True)]
     else:
@@ -168,6 +171,7 @@ RULES: Final[MappingProxyType[Any, Rule]] = MappingProxyType(
         F.scaled_dot_product_attention: _attention,
         F.embedding: _embedding,
         **ELEMENTWISE,
+        **LAYOUT,
     }
 )
 
@@ -180,7 +184,7 @@ SHAPE_ONLY: Final = frozenset(
         *(_T.to, _T.float, _T.type_as, _T.detach, _T.repeat, _T.new_empty, _T.new_zeros, _T.new_ones),
         *(_T.roll, _T.clone, _T.reshape_as, _T.unfold, _T.movedim, _T.unflatten, _T.swapaxes, _T.long),
         *(torch.transpose, torch.permute, torch.reshape, torch.flatten, torch.unsqueeze, torch.squeeze),
-        *(torch.cat, torch.stack, torch.chunk, torch.split, torch.roll, torch.empty, torch.zeros, torch.ones),
-        *(torch.arange, torch.full, torch.zeros_like, torch.ones_like, torch.empty_like, torch.unbind),
+        *(torch.stack, torch.chunk, torch.split, torch.empty, torch.zeros, torch.ones),
+        *(torch.full, torch.zeros_like, torch.ones_like, torch.empty_like, torch.unbind),
     }
 )
