@@ -10,11 +10,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from math import prod
+from typing import Any, ClassVar
+
+STRICT: dict[str, Any] = {"extra": "forbid"}
+"""How documents are read into these values: an unknown key is refused."""
 
 
 @dataclass(frozen=True, slots=True)
 class Term:
     """`coefficient · Π symbol**power`, powers sorted by symbol and positive."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     coefficient: Fraction
     powers: tuple[tuple[str, int], ...] = ()
@@ -31,6 +37,8 @@ class Polynomial:
         >>> print(area)
         9·c1·c2
     """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     terms: tuple[Term, ...] = ()
 

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from math import prod
+from typing import Any, ClassVar
 
-from iftplan.polynomial import Polynomial
+from iftplan.polynomial import STRICT, Polynomial
 
 
 class Kind(StrEnum):
@@ -59,6 +60,8 @@ class LayerSpec:
         depthwise: whether every group holds one input channel and grows in number with the width.
         heads: attention heads; 0 elsewhere.
     """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     name: str
     kind: Kind
@@ -116,6 +119,8 @@ class LayerSpec:
 class InputSpec:
     """One input of a model's forward pass; `name` is None for a positional one."""
 
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
     shape: tuple[int, ...]
     dtype: str = "float32"
     name: str | None = None
@@ -139,6 +144,8 @@ class WeightLayer:
         unmaskable: why its weight cannot be transformed; empty if it can.
     """
 
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
     layer: LayerSpec
     weight: str
     class_name: str = ""
@@ -150,6 +157,8 @@ class WeightLayer:
 @dataclass(frozen=True, slots=True)
 class Product:
     """A contraction without weights, such as attention scores: `macs` of one forward pass."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     name: str
     operator: str
@@ -165,6 +174,8 @@ class Width:
         multiple_of: every new size must be divisible by this (heads, groups, halves of a split).
         fixed: why it must keep its size (classes, vocabulary, input channels, positions …); empty if free.
     """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     size: int
     multiple_of: int = 1
@@ -182,6 +193,8 @@ class Couplings:
         weight_macs: parameter name → MACs of its contractions.
         product_macs: product name (see `Product.name`) → MACs.
     """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     widths: Mapping[str, Width]
     shapes: Mapping[str, tuple[Polynomial, ...]]
@@ -204,6 +217,8 @@ class ModelSpec:
         refusal: why no couplings could be found, by name; empty otherwise.
         assumptions: what had to be assumed to run the model.
     """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     source: str
     inputs: tuple[InputSpec, ...]

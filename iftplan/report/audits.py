@@ -11,7 +11,7 @@ def audit_table(report: AuditReport, convention: Convention = Convention.MAC) ->
     """Layer by layer, expected against measured."""
     per, unit = convention.per_mac, convention.unit
     expects = report.expected_macs is not None and not report.at_most
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for layer in report.layers:
         measured = "not seen" if layer.measured_macs is None else count(layer.measured_macs * per)
         if expects:

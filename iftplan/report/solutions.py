@@ -19,7 +19,7 @@ def solutions_table(name: str, solutions: Sequence[Solution], convention: Conven
         rows = tuple((s.transform, structure_text(s), s.closed_form, _space(s)) for s in solutions)
         columns = ("transform", "structure", "closed form", "search space (maskable weights)")
         return Table(columns, rows, title, notes)
-    numbers = tuple(
+    counts = tuple(
         (
             s.transform,
             structure_text(s),
@@ -33,7 +33,7 @@ def solutions_table(name: str, solutions: Sequence[Solution], convention: Conven
         )
         for s in solutions
     )
-    columns = (
+    headings = (
         "transform",
         "structure",
         "closed form",
@@ -46,7 +46,7 @@ def solutions_table(name: str, solutions: Sequence[Solution], convention: Conven
     )
     dense = next((s.dense_macs for s in solutions if s.dense_macs is not None), None)
     before = f"; dense: {count(dense * convention.per_mac)} {unit}" if dense is not None else ""
-    return Table(columns, numbers, title + before, notes)
+    return Table(headings, counts, title + before, notes)
 
 
 def _remarkable(s: Solution) -> bool:

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,16 @@ def to_markdown(table: Table) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def to_latex(table: Table) -> str:
+    """A LaTeX tabular; title and notes as comments."""
+    from tabulate import tabulate
+
+    aligned = ["right" if column.startswith(">") else "left" for column in table.columns]
+    body = tabulate(table.rows, table.headings, tablefmt="latex", colalign=aligned, disable_numparse=True)
+    comments = [f"% {line}" for line in (table.title, *table.notes) if line]
+    return "\n".join([*comments, body]) + "\n"
+
+
 def _escaped(cell: str) -> str:
     """Text that cannot become markup: no HTML, no column breaks, no line breaks."""
     for character, safe in (
@@ -64,36 +79,46 @@ def _escaped(cell: str) -> str:
     return " ".join(cell.split())
 
 
-def print_table(table: Table, *, width: int | None = None) -> None:
+def print_table(table: Table) -> None:
     """Print to stdout, coloured only on a terminal that allows it."""
-    from rich.box import SIMPLE_HEAD
     from rich.console import Console
+
+    console = Console(highlight=False)
+    if console.is_terminal:
+        draw(table, console)
+    else:
+        sys.stdout.write(to_text(table))
+
+
+def to_text(table: Table) -> str:
+    """Plain text as wide as its content: a pipe has no edge to wrap at."""
+    from rich.console import Console
+
+    lines: Sequence[tuple[str, ...]] = (table.headings, *table.rows)
+    width = sum(max(len(line[i]) for line in lines) + 3 for i in range(len(table.columns))) + 10
+    console = Console(file=io.StringIO(), no_color=True, highlight=False, width=width)
+    with console.capture() as captured:
+        draw(table, console)
+    return "".join(line.rstrip() + "\n" for line in captured.get().splitlines())
+
+
+def draw(table: Table, console: Console) -> None:
+    """Draw on a console."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, no_color=True, width=width or _natural_width(table))
     if table.title:
         console.print(Text(table.title, style="bold"), soft_wrap=True)
     if table.rows:
-        grid = RichTable(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+        grid = RichTable(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, show_header=any(table.headings))
         for column in table.columns:
             right = column.startswith(">")
-            grid.add_column(
-                Text(column.removeprefix(">")),
-                justify="right" if right else "left",
-                overflow="fold",
-                no_wrap=right,
-            )
+            heading = Text(column.removeprefix(">"))
+            grid.add_column(heading, justify="right" if right else "left", overflow="fold", no_wrap=right)
         for row in table.rows:
             grid.add_row(*map(Text, row))
         console.print(grid)
     for note in table.notes:
         console.print(Text(note), soft_wrap=True)
-
-
-def _natural_width(table: Table) -> int:
-    """As wide as the content: a pipe has no edge to wrap at."""
-    lines: Sequence[tuple[str, ...]] = (table.headings, *table.rows)
-    return sum(max((len(line[i]) for line in lines), default=0) + 3 for i in range(len(table.columns))) + 10
+    console.print()

@@ -1,0 +1,75 @@
+"""`iftplan diff`: what changed between two models, plans or audit reports."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from iftplan.cli.options import ConventionOption, FormatOption, InputOption, OutputOption, inputs_of
+from iftplan.cli.output import emit, say
+from iftplan.cli.subjects import called, document_in, plan_in, spec_of
+from iftplan.diff import Ledger, diff, diff_document
+from iftplan.documents import Document, check, schema_of
+from iftplan.errors import InputError
+from iftplan.report.diffs import diff_table
+from iftplan.spec import InputSpec, ModelSpec
+from iftplan.units import Convention
+
+EXAMPLE = """
+Example:
+
+  $ iftplan diff zoo:resnet18-cifar zoo:resnet34-cifar
+  $ iftplan diff base.json head.json --exit-code     exits 1 if anything differs
+"""
+
+
+def command(
+    base: Annotated[str, typer.Argument(metavar="BASE", help="A model, plan or audit report.")],
+    head: Annotated[str, typer.Argument(metavar="HEAD", help="A model, plan or audit report.")],
+    input: InputOption = None,
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 1 if anything differs.")] = False,
+    form: FormatOption = None,
+    output: OutputOption = None,
+    convention: ConventionOption = Convention.MAC,
+) -> None:
+    """Compare two ledgers layer by layer, biggest contribution first."""
+    inputs = inputs_of(input)
+    if base == head == "-":
+        raise InputError("both BASE and HEAD are -, and stdin can be read once; name a file for one of them.")
+    found = diff(_ledger(base, inputs), _ledger(head, inputs))
+    table = diff_table(found, convention)
+    emit([table], lambda: diff_document(found, convention), form, output, summary=[table])
+    if exit_code and found.changes:
+        say(f"{len(found.changes)} layers differ")
+        raise typer.Exit(1)
+
+
+def _ledger(text: str, inputs: tuple[InputSpec, ...]) -> Ledger:
+    document = document_in(text)
+    if document is None or schema_of(document, text) == "spec":
+        return _spec_ledger(text, spec_of(text, inputs))
+    match schema_of(document, text):
+        case "plan":
+            plan = plan_in(document, text)
+            return Ledger(
+                f"{called(text)} ({plan.transform} {plan.model})", {x.name: x.macs for x in plan.layers}
+            )
+        case "audit":
+            return _report_ledger(document, text)
+        case kind:
+            raise InputError(
+                f"{text} is a {kind} document; diff takes models, specs, plans and audit reports."
+            )
+
+
+def _spec_ledger(text: str, spec: ModelSpec) -> Ledger:
+    layers = {w.layer.name: w.layer.dense_macs for w in spec.layers}
+    return Ledger(called(text), layers | {p.name: p.macs for p in spec.products})
+
+
+def _report_ledger(document: Document, where: str) -> Ledger:
+    check(document, "iftplan.audit/1", where)
+    per = Convention(document["convention"]).per_mac
+    layers = {x["name"]: (x["measured_macs"] or 0) // per for x in document["layers"]}
+    return Ledger(f"{called(where)} ({document['subject']})", layers)

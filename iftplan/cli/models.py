@@ -1,0 +1,55 @@
+"""`iftplan models`: what MODEL can name."""
+
+from __future__ import annotations
+
+from iftplan.cli.options import FormatOption, OutputOption
+from iftplan.cli.output import emit
+from iftplan.documents import Document, sealed
+from iftplan.report.table import Table
+from iftplan.zoo_index import ZOO
+
+EXAMPLE = """
+Example:
+
+  $ iftplan models --format csv
+"""
+
+_OTHERS = (
+    ("hf:DIR_OR_CONFIG.json[#ClassName]", "any transformers configuration, read as data", "transformers"),
+    ("timm:NAME", "any model of timm, untrained", "timm"),
+    ("torchvision:NAME", "any model of torchvision, untrained", "torchvision"),
+    (
+        "package.module:factory",
+        "a function without arguments that returns a torch.nn.Module",
+        "your Python path",
+    ),
+    ("path/file.py:factory", "the same in a file", "your code"),
+    ("spec.json", "a model spec written by iftplan spec", "iftplan"),
+)
+
+
+def command(form: FormatOption = None, output: OutputOption = None) -> None:
+    """List the bundled models and the other ways to name one."""
+    rows = tuple(
+        (f"zoo:{e.name}", e.description, ", ".join(map(str, e.inputs)), e.source) for e in ZOO.values()
+    )
+    bundled = Table(("model", "what it is", "default input", "source"), rows)
+    others = Table(("MODEL may also be", "what it is", "from"), _OTHERS)
+    emit([bundled, others], _document, form, output)
+
+
+def _document() -> Document:
+    return sealed(
+        {
+            "schema": "iftplan.models/1",
+            "models": [
+                {
+                    "name": f"zoo:{e.name}",
+                    "description": e.description,
+                    "input": [str(i) for i in e.inputs],
+                    "source": e.source,
+                }
+                for e in ZOO.values()
+            ],
+        }
+    )

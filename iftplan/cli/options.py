@@ -1,0 +1,100 @@
+"""Options that several commands share, read into values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Annotated
+
+import typer
+
+from iftplan.cli.output import Format
+from iftplan.errors import InputError
+from iftplan.form import Family
+from iftplan.notation import parse_input
+from iftplan.spec import InputSpec
+from iftplan.units import Convention, parse_fraction
+
+FormatOption = Annotated[
+    Format | None,
+    typer.Option(
+        "--format", help="table (default on stdout), json (default in a file), csv, markdown or latex."
+    ),
+]
+OutputOption = Annotated[str | None, typer.Option("-o", "--output", help="Write to FILE instead of stdout.")]
+ConventionOption = Annotated[
+    Convention, typer.Option("--convention", help="mac: one per multiply-accumulate; flop: two.")
+]
+InputOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input",
+        help="Input shape such as 1x3x32x32, 1x128:int64 or input_ids=1x128:int64; may be repeated.",
+    ),
+]
+
+
+def inputs_of(given: Sequence[str] | None) -> tuple[InputSpec, ...]:
+    """The `--input` options."""
+    return tuple(map(parse_input, given or ()))
+
+
+def tolerance_of(text: str | None) -> Fraction | None:
+    """The `--tolerance` option.
+
+    Raises:
+        InputError: not a number, or negative.
+    """
+    if text is None:
+        return None
+    try:
+        value = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        value = parse_fraction(text, "tolerance")
+    if value < 0:
+        raise InputError(f"tolerance {text} is negative; the smallest is 0, for exact equality.")
+    return value
+
+
+def split(text: str) -> list[str]:
+    """A comma-separated option."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def families_of(text: str) -> list[Family]:
+    """The `--transform` option of `solve`: names, `all`, or `path/file.py:name` of a family of your own.
+
+    Raises:
+        InputError: an unknown name, or a file that holds no family.
+    """
+    from iftplan.families import FAMILIES, family_named
+
+    found: list[Family] = []
+    for name in split(text):
+        if name == "all":
+            found += [family for key, family in FAMILIES.items() if key != "nm"]
+        elif ".py:" in name:
+            found.append(_own_family(name))
+        else:
+            found.append(family_named(name))
+    if not found:
+        raise InputError(
+            f"--transform {text!r} names no transform; transforms are all, {', '.join(FAMILIES)}."
+        )
+    return list({family.name: family for family in found}.values())
+
+
+def _own_family(text: str) -> Family:
+    """A family from Python that the user names on the command line."""
+    import runpy
+
+    path, _, name = text.rpartition(":")
+    try:
+        value = runpy.run_path(path).get(name)
+    except Exception as error:
+        raise InputError(f"{path} could not be run: {type(error).__name__}: {error}") from error
+    if not isinstance(value, Family):
+        raise InputError(
+            f"{text} is no family; make one with iftplan.derive.family(name, cost=…, unknown=…)."
+        )
+    return value

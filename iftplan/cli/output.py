@@ -1,0 +1,92 @@
+"""Where results go and in which form: stdout or a file, table or JSON or CSV or Markdown."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+
+from iftplan.documents import Document, dumps, write_text
+from iftplan.report.table import Table, print_table, to_csv, to_latex, to_markdown, to_text
+
+
+class Format(StrEnum):
+    """How data is written."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+    MARKDOWN = "markdown"
+    LATEX = "latex"
+
+
+_SUFFIXES = {".csv": Format.CSV, ".md": Format.MARKDOWN, ".markdown": Format.MARKDOWN, ".tex": Format.LATEX}
+
+
+def emit(
+    tables: Sequence[Table],
+    document: Callable[[], Document],
+    form: Format | None,
+    output: str | None,
+    *,
+    summary: Sequence[Table] = (),
+    latex: str | None = None,
+) -> None:
+    """Write a result.
+
+    Args:
+        tables: what people read; CSV takes the first of them.
+        document: what machines read.
+        form: the form asked for; by default a table on stdout, and JSON in a file unless its name says otherwise.
+        output: a file, or None or "-" for stdout.
+        summary: tables that are shown on stderr when the data itself goes to a file.
+        latex: what LaTeX gets instead of the tables.
+    """
+    to_file = output is not None and output != "-"
+    if form is None:
+        form = _SUFFIXES.get(Path(output).suffix, Format.JSON) if to_file and output else Format.TABLE
+    if form is Format.TABLE and not to_file:
+        for table in tables:
+            print_table(table)
+        return
+    text = latex if form is Format.LATEX and latex is not None else _text(tables, document, form)
+    if to_file and output:
+        write_text(text, output)
+        say(*map(to_text, summary), f"written: {output}")
+    else:
+        sys.stdout.write(text)
+
+
+def _text(tables: Sequence[Table], document: Callable[[], Document], form: Format) -> str:
+    match form:
+        case Format.JSON:
+            return dumps(document())
+        case Format.CSV:
+            return to_csv(tables[0])
+        case Format.MARKDOWN:
+            return "\n".join(to_markdown(table) for table in tables)
+        case Format.LATEX:
+            return "\n".join(map(to_latex, tables))
+        case Format.TABLE:
+            return "".join(map(to_text, tables))
+
+
+def say(*lines: str) -> None:
+    """Messages to people, on stderr."""
+    for line in lines:
+        print(line, file=sys.stderr)  # noqa: T201  (this is where messages go out)
+
+
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """Say on stderr what takes a while: a spinner on a terminal, one plain line elsewhere."""
+    if not sys.stderr.isatty():
+        say(f"{what} …")
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(f"{what} …"):
+        yield

@@ -1,0 +1,113 @@
+"""`iftplan plan`: a whole-model plan that closes its budget in the chosen scope."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from iftplan.cli.options import ConventionOption, FormatOption, InputOption, OutputOption, inputs_of, split
+from iftplan.cli.output import emit
+from iftplan.distributions import Distribution
+from iftplan.errors import InputError
+from iftplan.plan import Scope
+from iftplan.units import Convention, parse_sparsity
+
+EXAMPLE = """
+Example:
+
+  $ iftplan plan zoo:resnet18-cifar --transform wide --sparsity 0.75 -o wide75.json
+
+  scope            dense MACs   planned MACs     ratio   closing sparsity, same structure
+  ────────────────────────────────────────────────────────────────────────────────────────
+  matrices        553 648 128    551 827 456  0.996712                           0.750000
+  layers (closed) 555 468 800    555 468 800  1.000000                           0.750822
+  model           555 468 800    555 468 800  1.000000                           0.750822
+"""
+
+
+class Close(StrEnum):
+    """What gives way when layers that stay dense grow."""
+
+    DENSITY = "density"
+    WIDTH = "width"
+
+
+class Heads(StrEnum):
+    """What attention keeps when it widens."""
+
+    NUMBER = "number"
+    SIZE = "size"
+
+
+def command(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="zoo:NAME, hf:CONFIG.json, file.py:factory, a spec …; see iftplan models."
+        ),
+    ],
+    transform: Annotated[
+        str,
+        typer.Option(
+            "--transform",
+            help="wide, parallel, factorized, doped, lowrank, none, or file.py:name of your own.",
+        ),
+    ] = "wide",
+    sparsity: Annotated[str, typer.Option("--sparsity", help="0.75, 3/4 or 75%.")] = "0.75",
+    input: InputOption = None,
+    keep_dense: Annotated[
+        str, typer.Option("--keep-dense", help="first, last, names of layers, or none.")
+    ] = "first,last",
+    scope: Annotated[Scope, typer.Option("--scope", help="Whose MACs are held equal.")] = Scope.LAYERS,
+    distribution: Annotated[
+        Distribution, typer.Option("--distribution", help="How density is spread.")
+    ] = Distribution.UNIFORM,
+    power: Annotated[int, typer.Option("--power", min=1, help="Exponent of the ER and ERK densities.")] = 1,
+    close: Annotated[
+        Close, typer.Option("--close", help="Whether density or width closes the budget.")
+    ] = Close.DENSITY,
+    round_to: Annotated[int, typer.Option("--round-to", min=1, help="Make widths multiples of this.")] = 1,
+    heads: Annotated[
+        Heads, typer.Option("--heads", help="Keep the number or the size of attention heads.")
+    ] = Heads.NUMBER,
+    form: FormatOption = None,
+    output: OutputOption = None,
+    convention: ConventionOption = Convention.MAC,
+) -> None:
+    """Plan a whole model at exactly equal MACs in one scope; all three scopes are always shown."""
+    from iftplan.cli.options import families_of
+    from iftplan.cli.subjects import spec_of
+    from iftplan.planfile import plan_document
+    from iftplan.planner import plan
+    from iftplan.policy import Policy
+    from iftplan.report.plans import plan_table, scope_table
+
+    families = [] if transform == "none" else families_of(transform)
+    if len(families) > 1:
+        raise InputError(
+            f"--transform {transform!r} names {len(families)} transforms, and a plan has one; make a plan for each."
+        )
+    policy = Policy(
+        family=families[0] if families else None,
+        sparsity=parse_sparsity(sparsity),
+        scope=scope,
+        distribution=distribution,
+        keep_dense=frozenset(split(keep_dense)) - {"none"},
+        close_by="width" if close is Close.WIDTH else "density",
+        round_to=round_to,
+        power=power,
+    )
+    widens = policy.family is not None and policy.family.definition.widens
+    keep: str = heads.value
+    spec = spec_of(model, inputs_of(input), widths=widens, heads="size" if keep == "size" else "number")
+    made = plan(spec, policy, heads=keep)
+    scopes = scope_table(made, convention)
+    emit(
+        [plan_table(made, convention), scopes],
+        lambda: plan_document(made),
+        form,
+        output,
+        summary=[scopes],
+    )

@@ -1,0 +1,156 @@
+"""`iftplan solve`: the closed form of each family for a layer, its integers, counts and search space."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+
+import typer
+
+from iftplan.cli.options import ConventionOption, FormatOption, OutputOption, families_of, split
+from iftplan.cli.output import emit
+from iftplan.documents import read_text
+from iftplan.errors import InfeasibleError, InputError
+from iftplan.form import Family
+from iftplan.masks import parse_mask
+from iftplan.notation import parse_layer
+from iftplan.report.solutions import solutions_table
+from iftplan.report.table import Table
+from iftplan.solution import Outcome, Solution
+from iftplan.solve import solve
+from iftplan.solvefile import solve_document
+from iftplan.spec import LayerSpec
+from iftplan.units import Convention, parse_sparsity
+
+EXAMPLE = """
+Example:
+
+  $ iftplan solve --layer conv3x3 --sparsity 0.75
+
+  conv3x3 at sparsity 0.75 (density 0.25)
+  transform   structure                                   closed form                         search space (maskable weights)
+  ───────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+  wide        width ×2                                    k = 2                               36·C_in·C_out
+  parallel    4 branches                                  b = 4                               36·C_in·C_out
+  factorized  rank 36·C_in·C_out/(9·C_in+C_out)           r = 36·C_in·C_out/(9·C_in+C_out)    36·C_in·C_out
+"""
+
+
+def command(
+    layer: Annotated[
+        list[str] | None,
+        typer.Option("--layer", help="A layer, KIND[:IN-OUT][@POSITIONS][,key=value]; may be repeated."),
+    ] = None,
+    layers: Annotated[
+        str | None, typer.Option("--layers", help="A file of layers, one a line; - for stdin.")
+    ] = None,
+    sparsity: Annotated[
+        str, typer.Option("--sparsity", help="0.75, 3/4 or 75%; several with commas.")
+    ] = "0.75",
+    transform: Annotated[
+        str,
+        typer.Option(
+            "--transform",
+            help="wide, parallel, factorized, doped, lowrank, nm, all, or file.py:name of your own.",
+        ),
+    ] = "all",
+    mask: Annotated[
+        str,
+        typer.Option("--mask", help="What masks may look like: unstructured, 2:8, 2:8T, block4x4 or fan-in."),
+    ] = "",
+    round_to: Annotated[int, typer.Option("--round-to", min=1, help="Make widths multiples of this.")] = 1,
+    steps: Annotated[bool, typer.Option("--steps", help="Show the derivation.")] = False,
+    form: FormatOption = None,
+    output: OutputOption = None,
+    convention: ConventionOption = Convention.MAC,
+) -> None:
+    """Solve the iso-FLOP equation of each family for one or more layers."""
+    names = [*(layer or ()), *(_from_file(layers) if layers else ())]
+    if not names:
+        raise InputError("no layer was given; name one, for instance --layer conv3x3:64-128@16x16.")
+    families = families_of(transform)
+    structure = parse_mask(mask) if mask else None
+    sparsities = [parse_sparsity(text) for text in split(sparsity)]
+    if not sparsities:
+        raise InputError("no sparsity was given; write --sparsity 0.75, or several as 0.5,0.75.")
+    parsed = {name: parse_layer(name) for name in names}
+    solutions = {
+        name: [
+            solve(spec, family, s, mask=structure, round_to=round_to, throw=False)
+            for s in sparsities
+            for family in families
+        ]
+        for name, spec in parsed.items()
+    }
+    _refuse_infeasible(solutions)
+    derivations = _derivations(parsed, families, solutions) if steps else {}
+    tables = [
+        table for name, found in solutions.items() for table in _tables(name, found, derivations, convention)
+    ]
+    emit(
+        tables,
+        lambda: solve_document(solutions, convention, derivations),
+        form,
+        output,
+        latex=_latex(solutions, derivations),
+    )
+
+
+def _from_file(path: str) -> list[str]:
+    lines = (line.partition("#")[0].strip() for line in read_text(path).splitlines())
+    return [line for line in lines if line]
+
+
+def _refuse_infeasible(solutions: Mapping[str, Sequence[Solution]]) -> None:
+    """Where nothing at all can be answered, that is an error; else the answer says which family cannot."""
+    everything = [s for found in solutions.values() for s in found]
+    if all(s.outcome is Outcome.INFEASIBLE for s in everything):
+        raise InfeasibleError(" ".join(dict.fromkeys(s.reason for s in everything)))
+
+
+def _derivations(
+    parsed: Mapping[str, LayerSpec], families: Sequence[Family], solutions: Mapping[str, Sequence[Solution]]
+) -> dict[tuple[str, str], list[dict[str, str]]]:
+    from iftplan.symbolic import steps
+
+    density = 1 - next(iter(solutions.values()))[0].sparsity
+    return {
+        (name, family.name): [
+            {"what": step.what, "equation": step.equation, "latex": step.latex}
+            for step in steps(layer, family, density)
+        ]
+        for name, layer in parsed.items()
+        for family in families
+    }
+
+
+def _tables(
+    name: str,
+    found: Sequence[Solution],
+    derivations: Mapping[tuple[str, str], Sequence[Mapping[str, str]]],
+    convention: Convention,
+) -> list[Table]:
+    tables = [
+        solutions_table(name, [s for s in found if s.sparsity == sparsity], convention)
+        for sparsity in dict.fromkeys(s.sparsity for s in found)
+    ]
+    for transform in dict.fromkeys(s.transform for s in found):
+        if lines := derivations.get((name, transform)):
+            rows = tuple((step["what"], step["equation"]) for step in lines)
+            tables.append(Table(("step", "equation"), rows, f"{name}, {transform}: derivation"))
+    return tables
+
+
+def _latex(
+    solutions: Mapping[str, Sequence[Solution]],
+    derivations: Mapping[tuple[str, str], Sequence[Mapping[str, str]]],
+) -> str:
+    """Display formulas, each under a comment that says whose it is."""
+    lines = []
+    for name, found in solutions.items():
+        for s in found:
+            lines.append(f"% {name}, {s.transform}, sparsity {s.sparsity}")
+            steps = derivations.get((name, s.transform), ())
+            formulas = (*(step["latex"] for step in steps[:-1]), s.closed_form_latex)
+            lines += [f"\\[ {formula} \\]" for formula in formulas]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,119 @@
+"""What an argument names: a plan, a spec, an audit report, or a model that has to be read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from iftplan.cli.output import working
+from iftplan.documents import Document, loads, read_text, schema_of
+from iftplan.errors import InputError, StaleError
+from iftplan.plan import Plan
+from iftplan.sources import parse_source
+from iftplan.spec import InputSpec, ModelSpec
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Heads = Literal["number", "size"]
+
+
+def document_in(text: str) -> Document | None:
+    """The document that an argument names; None for a model source."""
+    is_file = text == "-" or (text.endswith(".json") and not text.startswith("hf:"))
+    return loads(read_text(text), text) if is_file else None
+
+
+def plan_in(document: Document, where: str) -> Plan:
+    """The plan in a document.
+
+    Raises:
+        InputError: another kind of document.
+    """
+    from iftplan.planfile import parse_plan
+
+    if (kind := schema_of(document, where)) != "plan":
+        raise InputError(
+            f"{where} is a {kind} document, and a plan is wanted; make one with iftplan plan MODEL -o plan.json."
+        )
+    return parse_plan(document, where)
+
+
+def spec_of(
+    model: str, inputs: Sequence[InputSpec], *, widths: bool = False, heads: Heads = "number"
+) -> ModelSpec:
+    """Read a model, or the spec document that stands for it."""
+    document = document_in(model)
+    if document is not None:
+        return _spec_in(document, model, inputs)
+    require_torch(f"reading {model}")
+    from iftplan.nn.trace import read_model
+
+    with working(f"reading {model}" + (" and its widths" if widths else "")):
+        return read_model(model, tuple(inputs) or None, widths=widths, heads=heads)
+
+
+def _spec_in(document: Document, where: str, inputs: Sequence[InputSpec]) -> ModelSpec:
+    from iftplan.specfile import parse_spec
+
+    if (kind := schema_of(document, where)) != "spec":
+        raise InputError(
+            f"{where} is a {kind} document, and a model is wanted: zoo:NAME, hf:CONFIG.json, file.py:factory or a spec."
+        )
+    spec = parse_spec(document, where)
+    if inputs and tuple(inputs) != spec.inputs:
+        raise InputError(
+            f"{where} was read with input {', '.join(map(str, spec.inputs))}; a spec holds one input, so make another with iftplan spec {spec.source} --input …"
+        )
+    return spec
+
+
+def build_for(plan: Plan, model: str | None, *, trust: bool) -> nn.Module:
+    """The dense model that a plan was made for, on the meta device.
+
+    Python that a plan names is run only if the user names it too, or trusts the plan.
+
+    Raises:
+        InputError: the plan names Python that the user did not.
+        StaleError: the model is not the one planned for.
+    """
+    source = model or plan.model
+    if not source:
+        raise InputError(
+            "the plan does not say what its model is built from; name it with --model path/file.py:factory."
+        )
+    if model is None and parse_source(source).runs_user_code and not trust:
+        raise InputError(
+            f"the plan names Python of its own, {source}; a plan file is data, so give --model {source} to run it, or --trust."
+        )
+    require_torch(f"building {source}")
+    from iftplan.nn.fingerprint import fingerprint
+    from iftplan.nn.sources import build
+
+    built = build(source)
+    found = fingerprint(built)
+    if found != plan.fingerprint:
+        raise StaleError(
+            f"{source} is no longer the model that was planned for (fingerprint {found[:12]}…, planned {plan.fingerprint[:12]}…): its modules or shapes changed. Make the plan again with iftplan plan {source}."
+        )
+    return built
+
+
+def require_torch(what: str) -> None:
+    """Say which extra to install where torch is missing.
+
+    Raises:
+        InputError: torch cannot be imported.
+    """
+    try:
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            f"{what} needs PyTorch, which cannot be imported ({error}); install it with: pip install 'iftplan[torch]'."
+        ) from error
+
+
+def called(text: str) -> str:
+    """A short name for a subject."""
+    return "stdin" if text == "-" else Path(text).name if text.endswith(".json") else text

@@ -1,0 +1,117 @@
+"""What changed between two models, plans or audits: layer by layer, biggest contribution first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from iftplan.documents import Document, sealed
+from iftplan.units import Convention
+
+SCHEMA = "iftplan.diff/1"
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """A subject's MACs by layer, all in scope *model*."""
+
+    name: str
+    layers: Mapping[str, int]
+
+    @property
+    def macs(self) -> int:
+        """The total."""
+        return sum(self.layers.values())
+
+
+class Change(StrEnum):
+    """What became of a layer."""
+
+    ADDED = "added"
+    REMOVED = "removed"
+    CHANGED = "changed"
+
+
+@dataclass(frozen=True, slots=True)
+class LayerChange:
+    """One layer that is not what it was."""
+
+    name: str
+    change: Change
+    base_macs: int
+    head_macs: int
+
+    @property
+    def difference(self) -> int:
+        """MACs gained."""
+        return self.head_macs - self.base_macs
+
+
+@dataclass(frozen=True, slots=True)
+class Diff:
+    """Two ledgers and what lies between them."""
+
+    base: Ledger
+    head: Ledger
+    changes: tuple[LayerChange, ...]
+
+    @property
+    def difference(self) -> int:
+        """MACs gained in total."""
+        return self.head.macs - self.base.macs
+
+
+def diff(base: Ledger, head: Ledger) -> Diff:
+    """Compare two ledgers.
+
+    Example:
+        >>> d = diff(Ledger("a", {"conv": 10, "fc": 5}), Ledger("b", {"conv": 12, "head": 5}))
+        >>> [(c.name, c.change.value, c.difference) for c in d.changes]
+        [('fc', 'removed', -5), ('head', 'added', 5), ('conv', 'changed', 2)]
+    """
+    names = dict.fromkeys((*base.layers, *head.layers))
+    changes = [_change(name, base, head) for name in names if _differs(name, base, head)]
+    return Diff(base, head, tuple(sorted(changes, key=lambda c: (-abs(c.difference), c.name))))
+
+
+def _differs(name: str, base: Ledger, head: Ledger) -> bool:
+    present = (name in base.layers) == (name in head.layers)
+    return not present or base.layers[name] != head.layers[name]
+
+
+def _change(name: str, base: Ledger, head: Ledger) -> LayerChange:
+    change = (
+        Change.ADDED
+        if name not in base.layers
+        else Change.REMOVED
+        if name not in head.layers
+        else Change.CHANGED
+    )
+    return LayerChange(name, change, base.layers.get(name, 0), head.layers.get(name, 0))
+
+
+def diff_document(d: Diff, convention: Convention = Convention.MAC) -> Document:
+    """The diff as a JSON object, sealed with its digest."""
+    per = convention.per_mac
+    return sealed(
+        {
+            "schema": SCHEMA,
+            "convention": convention.value,
+            "scope": "model",
+            "base": {"name": d.base.name, "macs": d.base.macs * per},
+            "head": {"name": d.head.name, "macs": d.head.macs * per},
+            "difference": d.difference * per,
+            "ratio": d.head.macs / d.base.macs if d.base.macs else None,
+            "layers": [
+                {
+                    "name": c.name,
+                    "change": c.change.value,
+                    "base_macs": c.base_macs * per,
+                    "head_macs": c.head_macs * per,
+                    "difference": c.difference * per,
+                }
+                for c in d.changes
+            ],
+        }
+    )
