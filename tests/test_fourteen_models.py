@@ -62,6 +62,19 @@ def test_fvcore_on_real_tensors_agrees(name: str) -> None:
     assert cross_check([real, measure(model, published.inputs)]) == ()
 
 
+def test_seventy_billion_parameters() -> None:
+    config = hf.LlamaConfig(
+        hidden_size=8192,
+        intermediate_size=28672,
+        num_hidden_layers=80,
+        num_attention_heads=64,
+        num_key_value_heads=8,
+        vocab_size=128256,
+    )
+    llama = Published(hf.LlamaForCausalLM, config, (InputSpec((1, 2048), "int64"),))
+    assert measure(llama.build(), llama.inputs).macs == paper.llama(config, 2048)
+
+
 @pytest.mark.parametrize("side", [224, 256, 200])
 def test_swin_pads_to_whole_windows(side: int) -> None:
     config = hf.SwinConfig(num_labels=1000, image_size=side)

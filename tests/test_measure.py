@@ -18,6 +18,7 @@ from iftplan.nn.einsum import einsum_macs
 from iftplan.nn.inputs import make_inputs
 from iftplan.nn.measure import measure
 from iftplan.nn.nonzeros import nonzeros
+from iftplan.nn.operators import Operator
 from iftplan.spec import InputSpec
 
 ENGINES = ("meta", "flop_counter", "fvcore")
@@ -143,6 +144,14 @@ def test_what_may_contract_without_a_formula_is_unknown(function: Any, operator:
     assert sum(unknown.values()) >= 1
     if engine == "meta":
         assert any(operator in name for name in unknown)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_formula_may_be_given_for_an_unknown_operator(engine: str) -> None:
+    given = {"iftplan_test::secret": Operator("secret", lambda arguments, output: 5 * output[0], ())}
+    table = measure(Calls(secret), ROW, engine=engine, operators=given)
+    assert (table.by_operator(), table.unknown) == ({"secret": 10}, {})
+    assert any("iftplan_test::secret" in sentence for sentence in table.assumptions)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from iftplan.nn.ledger import Ledger
-from iftplan.nn.operators import OPERATORS, may_contract
+from iftplan.nn.operators import OPERATORS, Operators, may_contract
 from iftplan.nn.tensors import empty
 
 _ITEM = torch.ops.aten._local_scalar_dense.default
@@ -78,8 +78,9 @@ class DispatchNet(DatalessAnswers):  # type: ignore[no-untyped-call]
             if the operator was called by itself.
     """
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, operators: Operators = OPERATORS) -> None:
         super().__init__(ledger)
+        self.operators = operators
         self.caller = ""
 
     def __torch_dispatch__(
@@ -95,7 +96,7 @@ class DispatchNet(DatalessAnswers):  # type: ignore[no-untyped-call]
     def _count(self, func: Any, args: Sequence[Any], result: Any) -> None:
         first = result[0] if isinstance(result, tuple | list) and result else result
         name = func._schema.name
-        operator = OPERATORS.get(name)
+        operator = self.operators.get(name)
         if operator is not None:
             macs = operator.macs([plain(a) for a in args], plain(first))
             operands = [args[k] for k in operator.operands if k < len(args)]

@@ -17,7 +17,7 @@ from iftplan.counting import CountTable
 from iftplan.errors import MeasureError
 from iftplan.nn.dispatch import DatalessAnswers, plain
 from iftplan.nn.ledger import Ledger, Names
-from iftplan.nn.operators import OPERATORS, Operator, may_contract
+from iftplan.nn.operators import OPERATORS, Operator, Operators, may_contract
 from iftplan.nn.scope import module_scope
 from iftplan.nn.twin import on_meta
 
@@ -26,6 +26,9 @@ class FlopCounterEngine:
     """Counts with torch.utils.flop_counter on the meta device."""
 
     name = "flop_counter"
+
+    def __init__(self, operators: Operators = OPERATORS) -> None:
+        self.operators = operators
 
     def device(self, model: nn.Module) -> str:
         """Where the inputs have to be."""
@@ -39,7 +42,7 @@ class FlopCounterEngine:
         """
         model = on_meta(model)
         ledger = Ledger(Names(model))
-        mapping = _mapping(ledger)
+        mapping = _mapping(ledger, self.operators)
         counter = FlopCounterMode(display=False, custom_mapping=mapping)
         with module_scope(ledger), _NoteUnknown(ledger, frozenset(mapping)), counter:
             model(*args, **kwargs)
@@ -67,12 +70,12 @@ class _NoteUnknown(DatalessAnswers):  # type: ignore[no-untyped-call]
         return super().__torch_dispatch__(func, types, args, kwargs)
 
 
-def _mapping(ledger: Ledger) -> dict[Any, Callable[..., int]]:
+def _mapping(ledger: Ledger, operators: Operators) -> dict[Any, Callable[..., int]]:
     """Each of torch's formulas, and ours where it has none, made to write down what it says."""
     known = {packet: _recorded(ledger, packet, formula) for packet, formula in flop_registry.items()}
     return known | {
         packet: _supplied(ledger, name, operator)
-        for name, operator in OPERATORS.items()
+        for name, operator in operators.items()
         if (packet := _packet(name)) is not None and packet not in flop_registry
     }
 

@@ -19,7 +19,7 @@ from iftplan.counting import CountTable
 from iftplan.errors import MeasureError
 from iftplan.nn.dispatch import DatalessAnswers
 from iftplan.nn.ledger import Ledger, Names
-from iftplan.nn.operators import OPERATORS, Operator, may_contract
+from iftplan.nn.operators import OPERATORS, Operator, Operators, may_contract
 
 _CONVOLUTION = torch.ops.aten.convolution.default
 # Operators that hand a parameter on unchanged but for its shape: the weight is looked for behind them.
@@ -65,6 +65,9 @@ class FvcoreEngine:
 
     name = "fvcore"
 
+    def __init__(self, operators: Operators = OPERATORS) -> None:
+        self.operators = operators
+
     def device(self, model: nn.Module) -> str:
         """Where the inputs have to be."""
         tensors = [*model.parameters(), *model.buffers()]
@@ -81,7 +84,7 @@ class FvcoreEngine:
         analysis = JitModelAnalysis(runner, (*args, *kwargs.values()))
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
         graph = _Graph(ledger, runner, len(args) + len(kwargs))
-        analysis.set_op_handle(**{name: graph.handle(operator) for name, operator in OPERATORS.items()})
+        analysis.set_op_handle(**{name: graph.handle(operator) for name, operator in self.operators.items()})
         on_meta = TracedOnMeta(ledger) if self.device(model) == "meta" else nullcontext()
         with _hooks_restored(model), on_meta:
             runner.return_every_result()

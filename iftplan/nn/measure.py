@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from difflib import get_close_matches
+from types import MappingProxyType
 from typing import Protocol
 
 import torch
@@ -13,12 +15,19 @@ from torch import nn
 from iftplan.counting import CountTable
 from iftplan.errors import IftplanError, InputError, MeasureError
 from iftplan.nn.inputs import make_inputs
+from iftplan.nn.operators import OPERATORS, Operator, Operators
 from iftplan.spec import InputSpec
 
 ENGINES = ("meta", "fvcore", "flop_counter")
 
 
-def measure(model: nn.Module, inputs: Sequence[InputSpec], *, engine: str = "meta") -> CountTable:
+def measure(
+    model: nn.Module,
+    inputs: Sequence[InputSpec],
+    *,
+    engine: str = "meta",
+    operators: Mapping[str, Operator] = MappingProxyType({}),
+) -> CountTable:
     """Count the contraction MACs of one forward pass in eval mode, without gradients.
 
     The model is left as it was: its training flags are restored and nothing stays registered on it.
@@ -27,16 +36,17 @@ def measure(model: nn.Module, inputs: Sequence[InputSpec], *, engine: str = "met
         model: on the meta device or on the CPU.
         inputs: the inputs' shapes and dtypes, see `make_inputs`.
         engine: "meta" (exact, no memory, the default), "fvcore" or "flop_counter".
+        operators: qualified name ("mylib::scan") → formula, for operators that would be unknown.
 
     Raises:
         InputError: an unknown engine or dtype.
         MeasureError: the model's forward pass raised; its own message is in the text.
     """
-    counter = _engine(engine)
+    counter = _engine(engine, {**OPERATORS, **operators})
     args, kwargs = make_inputs(inputs, counter.device(model))
     with counting_conditions(model):
         try:
-            return counter.count(model, args, kwargs)
+            table = counter.count(model, args, kwargs)
         except IftplanError:
             raise
         except Exception as error:
@@ -45,6 +55,8 @@ def measure(model: nn.Module, inputs: Sequence[InputSpec], *, engine: str = "met
                 f"{type(model).__name__} could not be run on {given} by the {engine} engine: "
                 f"{type(error).__name__}: {' '.join(str(error).split())}"
             ) from error
+    supplied = tuple(f"the formula given for {name} was used where it ran" for name in operators)
+    return replace(table, assumptions=table.assumptions + supplied)
 
 
 class _Counter(Protocol):
@@ -57,20 +69,20 @@ class _Counter(Protocol):
     ) -> CountTable: ...
 
 
-def _engine(name: str) -> _Counter:
+def _engine(name: str, operators: Operators) -> _Counter:
     match name:  # imported when asked for: the other opinions are rarely needed and slow to import
         case "meta":
             from iftplan.nn.meta_engine import MetaEngine
 
-            return MetaEngine()
+            return MetaEngine(operators)
         case "fvcore":
             from iftplan.nn.fvcore_engine import FvcoreEngine
 
-            return FvcoreEngine()
+            return FvcoreEngine(operators)
         case "flop_counter":
             from iftplan.nn.flop_counter_engine import FlopCounterEngine
 
-            return FlopCounterEngine()
+            return FlopCounterEngine(operators)
     nearest = get_close_matches(name, ENGINES, n=1, cutoff=0.3) or ["meta"]
     raise InputError(f"unknown engine {name!r}; there are {', '.join(ENGINES)} (nearest: {nearest[0]}).")
 

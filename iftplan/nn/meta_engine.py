@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 from iftplan.counting import CountTable
 from iftplan.nn.dispatch import DatalessAnswers, DispatchNet
 from iftplan.nn.ledger import Ledger, Names
+from iftplan.nn.operators import OPERATORS, Operators
 from iftplan.nn.scope import module_scope
 from iftplan.nn.shape_rules import CALLERS, RULES, SHAPE_ONLY
 from iftplan.nn.twin import on_meta
@@ -68,6 +69,9 @@ class MetaEngine:
 
     name = "meta"
 
+    def __init__(self, operators: Operators = OPERATORS) -> None:
+        self.operators = operators
+
     def device(self, model: nn.Module) -> str:
         """Where the inputs have to be."""
         return "meta"
@@ -76,7 +80,7 @@ class MetaEngine:
         """Run one forward pass of `model`, set to eval mode by the caller, and count it."""
         model = on_meta(model)
         ledger = Ledger(Names(model))
-        net = DispatchNet(ledger)
+        net = DispatchNet(ledger, self.operators)
         with module_scope(ledger), net, ShapeRules(ledger, net):
             model(*args, **kwargs)
         return ledger.table(self.name, _uncalled(model, ledger, args, kwargs))

@@ -7,7 +7,7 @@ and looks the operator up here; so all engines that use formulas of ours use the
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import prod
@@ -22,7 +22,7 @@ Arguments = Sequence[Any]
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """A contraction operator.
+    """A contraction operator: what an entry of the table below, or a user's own formula, says.
 
     Attributes:
         name: the plain name that count tables show.
@@ -85,7 +85,9 @@ _ATTENTIONS = (
     "_scaled_dot_product_fused_attention_overrideable",
 )
 
-OPERATORS: Final = MappingProxyType(
+Operators = Mapping[str, Operator]
+
+OPERATORS: Final[Operators] = MappingProxyType(
     {
         name: Operator(name.removeprefix("aten::").rstrip("_"), partial(_product, first), (first + 1, first))
         for name, first in _PRODUCTS.items()

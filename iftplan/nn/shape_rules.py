@@ -20,6 +20,7 @@ from iftplan.nn import formulas
 from iftplan.nn.elementwise_rules import ELEMENTWISE
 from iftplan.nn.layout_rules import LAYOUT
 from iftplan.nn.ledger import Ledger
+from iftplan.nn.recurrent_rules import RECURRENT
 from iftplan.nn.tensors import empty, pairs
 
 Rule = Callable[..., Any]
@@ -172,6 +173,7 @@ RULES: Final[MappingProxyType[Any, Rule]] = MappingProxyType(
         F.embedding: _embedding,
         **ELEMENTWISE,
         **LAYOUT,
+        **RECURRENT,
     }
 )
 
