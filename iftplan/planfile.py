@@ -8,10 +8,10 @@ from typing import Any, Literal
 from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict
 
-from iftplan.documents import Document, check, dumps, loads, read_text, sealed, write_text
+from iftplan.documents import Document, check, sealed
 from iftplan.errors import InputError
 from iftplan.notation import parse_input
-from iftplan.plan import Plan, PlannedLayer, Role, Scope
+from iftplan.plans import Plan, PlannedLayer, Role, Scope
 from iftplan.units import exact
 from iftplan.validation import validated
 
@@ -85,24 +85,6 @@ def _layer_object(layer: PlannedLayer) -> dict[str, Any]:
         "macs": layer.macs,
         "log2_masks": layer.log2_masks,
     }
-
-
-def save(plan: Plan, path: str) -> None:
-    """Write a plan in one step.
-
-    Raises:
-        InputError: the place cannot be written.
-    """
-    write_text(dumps(plan_document(plan)), path)
-
-
-def load(path: str) -> Plan:
-    """Read a plan from a file, or from stdin for `-`.
-
-    Raises:
-        InputError: not a plan; says where in the document.
-    """
-    return parse_plan(loads(read_text(path), path), path)
 
 
 def parse_plan(document: Document, where: str = "plan") -> Plan:

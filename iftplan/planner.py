@@ -11,7 +11,7 @@ from math import gcd, lcm
 from iftplan.budget import Account, close
 from iftplan.distributions import Distribution, Share, densities
 from iftplan.errors import InfeasibleError, InputError
-from iftplan.plan import Plan, PlannedLayer, Role, Scope
+from iftplan.plans import Plan, PlannedLayer, Role, Scope
 from iftplan.policy import Policy
 from iftplan.realise import rank_unit
 from iftplan.rows import Row, rows_of, with_unknown

@@ -9,7 +9,7 @@ from typing import Literal
 from iftplan.distributions import Distribution
 from iftplan.errors import InputError
 from iftplan.form import Family
-from iftplan.plan import Scope
+from iftplan.plans import Scope
 
 CloseBy = Literal["density", "width"]
 

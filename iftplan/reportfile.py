@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from iftplan.audit import AuditReport
+from iftplan.audits import AuditReport
 from iftplan.documents import Document, sealed
 from iftplan.units import Convention, exact
 

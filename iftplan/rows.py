@@ -11,7 +11,7 @@ from iftplan.errors import InfeasibleError
 from iftplan.form import Family
 from iftplan.masks import Unstructured
 from iftplan.notation import layer_notation
-from iftplan.plan import PlannedLayer, Role
+from iftplan.plans import PlannedLayer, Role
 from iftplan.policy import Policy
 from iftplan.realise import at_structure, realise
 from iftplan.solution import Structure

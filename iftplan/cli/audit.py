@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from iftplan.audit import Allowance, AuditReport, Verdict, audit_model, audit_plan, layer_macs
+from iftplan.audits import Allowance, AuditReport, Verdict, audit_model, audit_plan, layer_macs
 from iftplan.cli.options import (
     ConventionOption,
     FormatOption,
@@ -21,7 +21,7 @@ from iftplan.cli.options import (
 from iftplan.cli.output import emit, say, working
 from iftplan.cli.subjects import build_for, called, document_in, plan_in, require_torch
 from iftplan.errors import InputError
-from iftplan.plan import Plan, Scope
+from iftplan.plans import Plan, Scope
 from iftplan.report.audits import audit_table, summary_table
 from iftplan.reportfile import audit_document
 from iftplan.spec import InputSpec
@@ -141,7 +141,7 @@ def _exit(report: AuditReport) -> None:
         say(*(f"failed: {problem}" for problem in report.problems))
         raise typer.Exit(1)
     if report.verdict is Verdict.UNMEASURED:
-        from iftplan.audit import unmeasured
+        from iftplan.audits import unmeasured
 
         say(*(f"could not measure: {sentence}" for sentence in unmeasured(report)))
         raise typer.Exit(3)
@@ -170,10 +170,10 @@ def _plan_report(
     allowance: Allowance,
 ) -> AuditReport:
     built = build_for(plan, model, trust=trust)
-    from iftplan.nn.skeleton import skeleton_
+    from iftplan.nn.measure_plan import measure_plan
 
     with working(f"building and measuring the plan for {plan.model}"):
-        tables = _tables(skeleton_(plan, built), plan.inputs, engines)
+        tables = measure_plan(plan, built, engines=engines)
     return audit_plan(
         plan, tables, tolerance=Fraction(1, 10**6) if tolerance is None else tolerance, allowance=allowance
     )

@@ -9,7 +9,7 @@ import typer
 from iftplan.cli.options import ConventionOption, FormatOption, InputOption, OutputOption, inputs_of
 from iftplan.cli.output import emit, say
 from iftplan.cli.subjects import called, document_in, plan_in, spec_of
-from iftplan.diff import Ledger, diff, diff_document
+from iftplan.diffs import Ledger, diff, diff_document
 from iftplan.documents import Document, check, schema_of
 from iftplan.errors import InputError
 from iftplan.report.diffs import diff_table

@@ -11,7 +11,7 @@ from iftplan.cli.options import ConventionOption, FormatOption, InputOption, Out
 from iftplan.cli.output import emit
 from iftplan.distributions import Distribution
 from iftplan.errors import InputError
-from iftplan.plan import Scope
+from iftplan.plans import Scope
 from iftplan.units import Convention, parse_sparsity
 
 EXAMPLE = """

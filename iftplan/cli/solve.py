@@ -17,8 +17,8 @@ from iftplan.notation import parse_layer
 from iftplan.report.solutions import solutions_table
 from iftplan.report.table import Table
 from iftplan.solution import Outcome, Solution
-from iftplan.solve import solve
 from iftplan.solvefile import solve_document
+from iftplan.solver import solve
 from iftplan.spec import LayerSpec
 from iftplan.units import Convention, parse_sparsity
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from iftplan.cli.output import working
 from iftplan.documents import Document, loads, read_text, schema_of
 from iftplan.errors import InputError, StaleError
-from iftplan.plan import Plan
+from iftplan.plans import Plan
 from iftplan.sources import parse_source
 from iftplan.spec import InputSpec, ModelSpec
 

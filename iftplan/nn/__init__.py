@@ -1,1 +1,1 @@
-"""The only part of iftplan that imports torch."""
+"""The only part of iftplan that imports torch: reading, building and measuring networks."""

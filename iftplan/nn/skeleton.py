@@ -11,7 +11,7 @@ from iftplan.errors import StaleError
 from iftplan.nn.members import Doped, Factorized, Parallel
 from iftplan.nn.widen import widen_
 from iftplan.nn.widths import trace_widths
-from iftplan.plan import Plan, PlannedLayer, Role
+from iftplan.plans import Plan, PlannedLayer, Role
 
 _MEMBERS: Mapping[str, Callable[[nn.Module, int], nn.Module]] = MappingProxyType(
     {"parallel": Parallel, "factorized": Factorized, "lowrank": Factorized, "doped": Doped}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from iftplan.audit import AuditReport, Verdict, unmeasured
+from iftplan.audits import AuditReport, Verdict, unmeasured
 from iftplan.report.table import Table
 from iftplan.units import Convention, count, decimal, short
 

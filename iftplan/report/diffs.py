@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from iftplan.diff import Diff
+from iftplan.diffs import Diff
 from iftplan.report.table import Table
 from iftplan.units import Convention, count
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from iftplan.plan import Plan, Role, Scope
+from iftplan.plans import Plan, Role, Scope
 from iftplan.report.table import Table
 from iftplan.units import Convention, bits, count, decimal, plain, short
 

@@ -150,3 +150,13 @@ class Plan:
         """The search space of all masks together, one budget per layer."""
         masked = [layer for layer in self.layers if layer.maskable]
         return Cardinality(sum(x.capacity for x in masked), sum(x.log2_masks for x in masked))
+
+    def __str__(self) -> str:
+        """Every layer and all three scopes, as `iftplan plan` prints them."""
+        from iftplan.report.plans import (
+            plan_table,
+            scope_table,
+        )  # values show themselves; nothing else looks up
+        from iftplan.report.table import to_text
+
+        return "\n".join(map(to_text, (plan_table(self), scope_table(self))))

@@ -13,7 +13,7 @@ from fractions import Fraction
 
 from iftplan.counting import CountTable, cross_check
 from iftplan.errors import MeasureError
-from iftplan.plan import Plan, PlannedLayer, Role, Scope
+from iftplan.plans import Plan, PlannedLayer, Role, Scope
 from iftplan.units import count, decimal
 
 

@@ -1,0 +1,147 @@
+"""What `import iftplan as ift` offers: the arrows between the boxes, each one function."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from typing import TYPE_CHECKING, Literal
+
+from iftplan import planner, solver
+from iftplan.audits import AuditReport, audit_plan
+from iftplan.counting import CountTable
+from iftplan.distributions import Distribution
+from iftplan.families import family_named
+from iftplan.form import Family
+from iftplan.masks import parse_mask
+from iftplan.notation import parse_input, parse_layer
+from iftplan.plans import Plan, Scope
+from iftplan.policy import CloseBy, Policy
+from iftplan.solution import Solution
+from iftplan.spec import LayerSpec, ModelSpec
+from iftplan.units import parse_sparsity
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Sparsity = str | float | Fraction
+
+
+def solve(
+    layer: str | LayerSpec,
+    family: str | Family,
+    sparsity: Sparsity,
+    *,
+    mask: str | None = None,
+    round_to: int = 1,
+) -> Solution:
+    """Realise one layer in one family at equal MACs.
+
+    Raises:
+        InputError: a layer, family, sparsity or mask that cannot be read.
+        InfeasibleError: no structure satisfies the equation.
+
+    Example:
+        >>> solve("conv3x3:64-128@16x16", "factorized", "3/4").structure
+        {'rank': 419}
+    """
+    return solver.solve(
+        parse_layer(layer) if isinstance(layer, str) else layer,
+        family_named(family) if isinstance(family, str) else family,
+        parse_sparsity(sparsity),
+        mask=parse_mask(mask) if mask else None,
+        round_to=round_to,
+    )
+
+
+def read_model(
+    source: str | nn.Module, *inputs: str, widths: bool = True, heads: Literal["number", "size"] = "number"
+) -> ModelSpec:
+    """Read a model's layers, MACs and couplings from one forward pass without data; needs torch.
+
+    Args:
+        source: `zoo:resnet18`, `hf:config.json`, `package.module:factory`, `path/file.py:factory`, or a network.
+        *inputs: such as "1x3x32x32" or "input_ids=1x128:int64"; zoo models and configurations know theirs.
+        widths: also find which channels move together, for families that widen.
+        heads: what attention keeps when it widens.
+
+    Raises:
+        InputError: the source cannot be built, or needs inputs that nobody gave.
+        MeasureError: the model does not run, or has an operator of unknown cost.
+    """
+    from iftplan.nn import trace
+
+    return trace.read_model(source, tuple(map(parse_input, inputs)) or None, widths=widths, heads=heads)
+
+
+def plan(
+    model: ModelSpec,
+    family: str | Family | None,
+    sparsity: Sparsity,
+    *,
+    scope: str = "layers",
+    distribution: str = "uniform",
+    keep_dense: Iterable[str] = ("first", "last"),
+    close: CloseBy = "density",
+    round_to: int = 1,
+    heads: Literal["number", "size"] = "number",
+) -> Plan:
+    """Plan a whole model so that its MACs equal the dense model's in one scope.
+
+    Args:
+        model: from `read_model` or a spec document.
+        family: "wide", "parallel", "factorized", "doped", "lowrank", one of your own, or None for plain sparsity.
+        sparsity: the fraction of zeros, in [0, 1): 0.75, "3/4" or "75%".
+        scope: "matrices", "layers" or "model": whose MACs are held equal.
+        distribution: "uniform", "er" or "erk".
+        keep_dense: "first", "last" or names of layers.
+        close: whether "density" or "width" closes the budget.
+        round_to: widths become multiples of this.
+        heads: what attention was asked to keep when the model was read.
+
+    Raises:
+        InfeasibleError: says which layer is in the way and the nearest feasible sparsity.
+        InputError: an argument that cannot be read.
+    """
+    policy = Policy(
+        family=family_named(family) if isinstance(family, str) else family,
+        sparsity=parse_sparsity(sparsity),
+        scope=Scope(scope),
+        distribution=Distribution(distribution),
+        keep_dense=frozenset(keep_dense),
+        close_by=close,
+        round_to=round_to,
+    )
+    return planner.plan(model, policy, heads=heads)
+
+
+def audit(plan: Plan, measured: CountTable | Sequence[CountTable]) -> AuditReport:
+    """Hold a plan's measured structure (`iftplan.nn.measure_plan.measure_plan`) against its ledger."""
+    return audit_plan(plan, [measured] if isinstance(measured, CountTable) else measured)
+
+
+def save(value: Plan | ModelSpec, path: str) -> None:
+    """Write a plan or a spec in one step.
+
+    Raises:
+        InputError: the place cannot be written; nothing was changed.
+    """
+    from iftplan.documents import dumps, write_text
+    from iftplan.planfile import plan_document
+    from iftplan.specfile import spec_document
+
+    document = plan_document(value) if isinstance(value, Plan) else spec_document(value)
+    write_text(dumps(document), path)
+
+
+def load(path: str) -> Plan | ModelSpec:
+    """Read a plan or a spec, its digest checked.
+
+    Raises:
+        InputError: neither of them; says where in the document.
+    """
+    from iftplan.documents import loads, read_text, schema_of
+    from iftplan.planfile import parse_plan
+    from iftplan.specfile import parse_spec
+
+    document = loads(read_text(path), path)
+    return parse_spec(document, path) if schema_of(document, path) == "spec" else parse_plan(document, path)

@@ -1,0 +1,31 @@
+"""Measure a plan: build its structure on the meta device and count it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from iftplan.counting import CountTable
+from iftplan.nn.measure import measure
+from iftplan.nn.skeleton import skeleton_
+from iftplan.nn.sources import build
+from iftplan.plans import Plan
+
+
+def measure_plan(
+    plan: Plan, model: nn.Module | None = None, *, engines: Sequence[str] = ("meta",)
+) -> tuple[CountTable, ...]:
+    """Count the planned structure with every weight present, one table per engine.
+
+    Args:
+        plan: the plan.
+        model: the dense model on the meta device, which is changed; built from the plan's source if None.
+        engines: "meta", "fvcore", "flop_counter".
+
+    Raises:
+        StaleError: the model has other widths or layers than the plan.
+        MeasureError: an engine could not run it.
+    """
+    structure = skeleton_(plan, model if model is not None else build(plan.model))
+    return tuple(measure(structure, plan.inputs, engine=engine) for engine in engines)
