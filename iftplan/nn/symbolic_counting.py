@@ -119,7 +119,7 @@ def counting(
     with ExitStack() as stack:
         for path, module in model.named_modules():
             stack.callback(module.register_forward_pre_hook(_entering(counter, path)).remove)
-            stack.callback(module.register_forward_hook(_leaving(counter), always_call=True).remove)
+            stack.callback(module.register_forward_hook(_leaving(counter)).remove)
         stack.enter_context(_Contractions(counter))
         stack.enter_context(_Functions(counter))
         yield counter
@@ -209,7 +209,8 @@ class _Contractions(TorchDispatchMode):
             self._count(name, cost, args, tensors, output)
         elif name in OPERATORS and OPERATORS[name].name == "attention":
             q, k, v = map(_shape, tensors[:3])
-            self.counter.product("attention", _attention_macs(q, k, v), q, v)
+            # Here, below a function of torch's own, the counting engines see its two products.
+            self.counter.product("bmm", _attention_macs(q, k, v), q, v)
         elif name in OPERATORS or may_contract(name):
             raise MeasureError(
                 f"module {self.counter.scope[-1] or '(model)'}: the widths of operator {name} are not known; "

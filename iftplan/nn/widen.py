@@ -33,7 +33,7 @@ def widen_(model: nn.Module, couplings: Couplings, sizes: Mapping[str, int]) -> 
     """
     new = _checked(couplings, sizes)
     shapes = {name: tuple(d.at(new) for d in shape) for name, shape in couplings.shapes.items()}
-    replaced: dict[int, nn.Parameter] = {}
+    replaced: dict[nn.Parameter, nn.Parameter] = {}
     for path, module in model.named_modules():
         changed = _resize(path, module, shapes, replaced)
         for name in [*module._parameters, *module._buffers]:
@@ -69,18 +69,17 @@ def _join(path: str, name: str) -> str:
 
 
 def _resize(
-    path: str, module: nn.Module, shapes: Mapping[str, Shape], replaced: dict[int, nn.Parameter]
+    path: str, module: nn.Module, shapes: Mapping[str, Shape], replaced: dict[nn.Parameter, nn.Parameter]
 ) -> bool:
     """Replace the module's own tensors; whether one of them changed."""
     changed = False
     for name, old in module._parameters.items():
         if old is None or shapes.get(_join(path, name), old.shape) == old.shape:
             continue
-        if id(old) not in replaced:
+        if old not in replaced:
             fresh = _fresh(name, old, shapes[_join(path, name)])
-            replaced[id(old)] = nn.Parameter(fresh, requires_grad=old.requires_grad)
-            replaced[id(replaced[id(old)])] = replaced[id(old)]
-        module._parameters[name] = replaced[id(old)]
+            replaced[old] = nn.Parameter(fresh, requires_grad=old.requires_grad)
+        module._parameters[name] = replaced[old]
         changed = True
     for name, buffer in module._buffers.items():
         if buffer is not None and shapes.get(_join(path, name), buffer.shape) != buffer.shape:
