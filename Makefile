@@ -1,0 +1,54 @@
+# Two commands for people: `make demo` shows what iftplan does, `make test` runs every check.
+# Both make the environment they need, in .venv unless VENV names another place.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN     = $(VENV)/bin
+PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+OUT     = demo-out
+
+.PHONY: demo test venv check-python clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.all
+	mkdir -p $(OUT)
+	@printf '\n--- one layer, every family, at the same cost\n\n'
+	$(BIN)/iftplan solve --layer conv3x3 --sparsity 0.75
+	$(BIN)/iftplan solve --layer conv3x3:64-128@16x16 --sparsity 0.75
+	@printf '\n--- ResNet-18 (CIFAR form): four times the search space, the same MACs; three engines have to agree\n\n'
+	$(BIN)/iftplan plan zoo:resnet18-cifar --transform wide --sparsity 0.75 -o $(OUT)/resnet18-wide.json
+	$(BIN)/iftplan audit $(OUT)/resnet18-wide.json --cross-check
+	$(BIN)/iftplan plan zoo:resnet18-cifar --transform parallel --sparsity 0.75 -o $(OUT)/resnet18-parallel.json
+	$(BIN)/iftplan audit $(OUT)/resnet18-parallel.json --cross-check -o $(OUT)/resnet18-parallel-audit.json
+	@printf '\n--- GPT-3 Small, wide: equal in one scope is not equal in the others; see the last column\n\n'
+	$(BIN)/iftplan spec zoo:gpt3-small -o $(OUT)/gpt3-small.json
+	$(BIN)/iftplan plan $(OUT)/gpt3-small.json --transform wide --sparsity 0.5 --scope matrices -o $(OUT)/gpt3-wide50.json
+	$(BIN)/iftplan plan $(OUT)/gpt3-small.json --transform wide --sparsity 0.75 --scope matrices -o $(OUT)/gpt3-wide75.json
+	@printf '\n--- the whole forward pass held equal instead, and measured\n\n'
+	$(BIN)/iftplan plan $(OUT)/gpt3-small.json --transform wide --sparsity 0.5 --scope model -o $(OUT)/gpt3-wide50-model.json
+	$(BIN)/iftplan audit $(OUT)/gpt3-wide50-model.json --cross-check -o $(OUT)/gpt3-wide50-model-audit.json
+	@printf '\n--- GPT-3 Small, parallel: outer shapes stay, so every scope closes at once\n\n'
+	$(BIN)/iftplan plan $(OUT)/gpt3-small.json --transform parallel --sparsity 0.75 -o $(OUT)/gpt3-parallel75.json
+	$(BIN)/iftplan audit $(OUT)/gpt3-parallel75.json -o $(OUT)/gpt3-parallel75-audit.json
+	@printf '\nThe plans and audit reports are in $(OUT)/.\n'
+
+test: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest --doctest-modules iftplan tests
+	$(BIN)/pytest -m slow
+
+venv: $(VENV)/.dev
+
+$(VENV)/.%: pyproject.toml constraints.txt | check-python
+	@printf 'Installing into $(VENV); with PyTorch and transformers this takes a minute or two.\n'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) -e '.[$*]'
+	touch $@
+
+check-python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "iftplan needs Python 3.11 or newer; name one with: make PYTHON=python3.11 …")'
+
+clean:
+	rm -rf .venv $(OUT) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
