@@ -77,9 +77,9 @@ def _solve(
     budget = (
         layer.weights + layer.products_per_position - real.layer.products_per_position - real.dense_weights
     )
-    if budget < 0:
+    if budget < 0 or (budget == 0 and real.capacity):
         raise InfeasibleError(
-            f"{family.name}: at sparsity {plain(sparsity)} the attention products of {layer.name} alone cost more than the dense layer."
+            f"{family.name}: at sparsity {plain(sparsity)} the attention products of {layer.name} alone cost as much as the dense layer, or more."
         )
     nnz = mask.close(real.matrices, budget)
     macs = layer.positions * (real.dense_weights + nnz + real.layer.products_per_position)
@@ -174,13 +174,11 @@ def _nearest(
     """A sentence with the nearest sparsity, in steps of a thousandth, that is feasible."""
     if isinstance(mask, NM) or family.name == "nm":
         return ""
-    start = round(sparsity * 1000)
-    for step in range(1, 1000):
-        for candidate in (start - step, start + step):
-            if 0 <= candidate < 1000:
-                try:
-                    _solve(layer, family, Fraction(candidate, 1000), mask, round_to)
-                except InfeasibleError:
-                    continue
-                return f"The nearest feasible sparsity is {plain(Fraction(candidate, 1000))}."
+    thousandths = (Fraction(i, 1000) for i in range(1000))
+    for candidate in sorted(thousandths, key=lambda other: abs(other - sparsity)):
+        try:
+            _solve(layer, family, candidate, mask, round_to)
+        except InfeasibleError:
+            continue
+        return f"The nearest feasible sparsity is {plain(candidate)}."
     return "No sparsity makes it feasible."
