@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from torch import nn
 
-from iftplan.errors import StaleError
+from iftplan.errors import MeasureError, StaleError
 from iftplan.nn.members import Doped, Factorized, Parallel
 from iftplan.nn.widen import widen_
 from iftplan.nn.widths import trace_widths
@@ -17,14 +17,20 @@ _MEMBERS: Mapping[str, Callable[[nn.Module, int], nn.Module]] = MappingProxyType
     {"parallel": Parallel, "factorized": Factorized, "lowrank": Factorized, "doped": Doped}
 )
 _STRUCTURES = ("branches", "rank")
+_BUILT = ("none", "wide", "nm", *_MEMBERS)
 
 
 def skeleton_(plan: Plan, model: nn.Module) -> nn.Module:
     """Give `model`, in place, the structure of the plan: widths, branches and factors, without masks.
 
     Raises:
+        MeasureError: the plan is in a family of the user's own, for which there are no modules.
         StaleError: the model has other widths or layers than the plan.
     """
+    if plan.transform not in _BUILT:
+        raise MeasureError(
+            f"the plan is in family {plan.transform!r}, and networks are built for {', '.join(_BUILT[1:])}; the equation of a family of your own says what it costs, not which modules it is made of. Build that network yourself and hold it against the plan: iftplan audit path/file.py:factory --against PLAN."
+        )
     if plan.widths:
         couplings = trace_widths(model, plan.inputs, heads="size" if plan.heads == "size" else "number")
         if set(couplings.widths) != set(plan.widths):
