@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
 from collections.abc import Sequence
-from importlib.metadata import version
 from typing import Annotated
 
-import click
 import typer
 
 from iftplan.cli import audit, diff, models, plan, solve, spec
-from iftplan.cli.output import say
+from iftplan.cli.output import say, unwritten
 from iftplan.errors import IftplanError
 
 app = typer.Typer(
@@ -38,6 +37,8 @@ for name, module in (
 
 def _print_version(asked: bool) -> None:
     if asked:
+        from importlib.metadata import version
+
         print(f"iftplan {version('iftplan')}")  # noqa: T201  (what was asked for)
         raise typer.Exit
 
@@ -56,38 +57,44 @@ def _options(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its status (see `docs/cli.md`)."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    status = _run(given)
     try:
-        status = _run(given)
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever read us has gone; what is left to write goes nowhere
+    except OSError as error:  # whoever read us has gone, or the disk is full
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 2
+        if not status:
+            say(f"iftplan: {unwritten(error)}")
+        status = status or 2
     sys.exit(status)
 
 
 def _run(given: list[str]) -> int:
     try:
-        status = app(given, standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        say("interrupted")
-        return 130
-    except BrokenPipeError:
-        raise
+        app(given)  # ends with SystemExit, whether it went well, was misused or was interrupted
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else 0
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.ENOSPC):
+            return _fault(error, given)
+        say(f"iftplan: {unwritten(error)}")
+        return 2
     except IftplanError as error:
         _show(error, given)
         say(f"iftplan: {error}")
         return error.exit_code
     except Exception as error:
-        _show(error, given)
-        told = " ".join(str(error).split()) or "no message"
-        say(
-            f"iftplan: an error of our own, {type(error).__name__}: {told}. Please report it with the output of the same command with --debug."
-        )
-        return 3
-    return status if isinstance(status, int) else 0
+        return _fault(error, given)
+    return 0
+
+
+def _fault(error: Exception, given: list[str]) -> int:
+    """A mistake of ours: no traceback unless asked for, and never the status of a pass or a failed check."""
+    _show(error, given)
+    told = " ".join(str(error).split()) or "no message"
+    say(
+        f"iftplan: an error of our own, {type(error).__name__}: {told}. Please report it with the output of the same command with --debug."
+    )
+    return 3
 
 
 def _show(error: Exception, given: list[str]) -> None:

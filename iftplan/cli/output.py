@@ -9,6 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from iftplan.documents import Document, dumps, write_text
+from iftplan.errors import InputError
 from iftplan.report.table import Table, print_table, to_csv, to_latex, to_markdown, to_text
 
 
@@ -48,15 +49,32 @@ def emit(
     if form is None:
         form = _SUFFIXES.get(Path(output).suffix, Format.JSON) if to_file and output else Format.TABLE
     if form is Format.TABLE and not to_file:
-        for table in tables:
-            print_table(table)
+        with _to_stdout():
+            for table in tables:
+                print_table(table)
         return
     text = latex if form is Format.LATEX and latex is not None else _text(tables, document, form)
     if to_file and output:
         write_text(text, output)
         say(*map(to_text, summary), f"written: {output}")
     else:
-        sys.stdout.write(text)
+        with _to_stdout():
+            sys.stdout.write(text)
+
+
+@contextmanager
+def _to_stdout() -> Iterator[None]:
+    """Turn trouble with stdout, a closed pipe or a full disk, into a message."""
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as error:
+        raise InputError(unwritten(error)) from error
+
+
+def unwritten(error: OSError) -> str:
+    """What is said when stdout did not take everything."""
+    return f"stdout could not be written to the end ({error.strerror}); write to a file with -o FILE instead."
 
 
 def _text(tables: Sequence[Table], document: Callable[[], Document], form: Format) -> str:
