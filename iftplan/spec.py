@@ -192,6 +192,7 @@ class Couplings:
         attributes: "module.path.attribute" → the integer attribute's value as a polynomial.
         weight_macs: parameter name → MACs of its contractions.
         product_macs: product name (see `Product.name`) → MACs.
+        scales: "module.path.attribute" → the size of a head whose inverse square root that float is.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
@@ -201,6 +202,7 @@ class Couplings:
     attributes: Mapping[str, Polynomial] = field(default_factory=dict)
     weight_macs: Mapping[str, Polynomial] = field(default_factory=dict)
     product_macs: Mapping[str, Polynomial] = field(default_factory=dict)
+    scales: Mapping[str, Polynomial] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,6 +89,29 @@ def test_bookkeeping_attributes_of_torch_modules_follow():
     assert (group_norm.num_channels, head.in_features, head.out_features) == (48, 48, 7)
 
 
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("ViT", "vit.layers.0.attention"),
+        ("GPT-2", "transformer.h.0.attn"),
+        ("GPT-2, many layers", "transformer.h.8.attn"),
+        ("BERT", "bert.encoder.layer.1.attention.self"),
+    ],
+)
+def test_attention_scores_are_scaled_by_the_new_size_of_a_head(name, path):
+    build, inputs = MODELS[name]
+    model = build()
+    attention = model.get_submodule(path)
+    scale = attention.scaling
+    for heads, factor in (("size", 1.0), ("number", 0.5)):
+        couplings = trace_widths(model, inputs, heads=heads)
+        widen_(model, couplings, resized(couplings, 4))
+        assert attention.scaling == scale * factor
+        assert type(attention.scaling) is float
+        model, attention = build(), None
+        attention = model.get_submodule(path)
+
+
 def test_ties_dtype_and_requires_grad_are_kept():
     build, inputs = MODELS["GPT-2"]
     with torch.device("meta"):

@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from iftplan.errors import MeasureError
 from iftplan.nn.operators import OPERATORS, may_contract
+from iftplan.nn.symbolic_model import NamedScale
 from iftplan.nn.symbolic_shapes import expression
 
 Shape = tuple[sympy.Expr, ...]
@@ -77,12 +78,14 @@ class SymbolicCounter:
         scope: paths of the running modules, innermost last.
         calls: the contractions in their order.
         seen: parameters that some operator took.
+        scales: float attributes that some tensor was multiplied by → the module that did it, the value.
     """
 
     names: Mapping[int, str]
     scope: list[str]
     calls: list[SymbolicContraction] = field(default_factory=list)
     seen: set[str] = field(default_factory=set)
+    scales: dict[str, tuple[str, float]] = field(default_factory=dict)
     function: str = ""
 
     def weight_of(self, tensor: torch.Tensor) -> str | None:
@@ -150,6 +153,9 @@ class _Functions(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        for used in (*args, *(kwargs or {}).values()):
+            if isinstance(used, NamedScale):
+                self.counter.scales[used.name] = (self.counter.scope[-1], float(used))
         if func is nn.functional.scaled_dot_product_attention:
             return _attention(self.counter, *args, **(kwargs or {}))
         outer, self.counter.function = self.counter.function, getattr(func, "__name__", "").strip("_")
@@ -172,14 +178,12 @@ def _attention(
 ) -> torch.Tensor:
     """The shape rule of `scaled_dot_product_attention`: `(…, H, L, E) → (…, H, L, E_v)`."""
     if enable_gqa:
-        torch._check(query.shape[-3] % key.shape[-3] == 0)
-        torch._check(key.shape[-3] == value.shape[-3])
+        _require(query.shape[-3] % key.shape[-3] == 0)
+        _require(key.shape[-3] == value.shape[-3])
     else:
-        for a, b in zip(query.shape[:-2], key.shape[:-2], strict=True):
-            torch._check(a == b)
-    for a, b in zip(key.shape[:-1], value.shape[:-1], strict=True):
-        torch._check(a == b)
-    torch._check(query.shape[-1] == key.shape[-1])
+        _require(*(a == b for a, b in zip(query.shape[:-2], key.shape[:-2], strict=True)))
+    _require(*(a == b for a, b in zip(key.shape[:-1], value.shape[:-1], strict=True)))
+    _require(query.shape[-1] == key.shape[-1])
     if attn_mask is not None:
         torch.broadcast_to(attn_mask, (*query.shape[:-1], key.shape[-2]))
     q, k, v = map(_shape, (query, key, value))
@@ -191,11 +195,17 @@ def _attention_macs(query: Shape, key: Shape, value: Shape) -> sympy.Expr:
     return sympy.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
 
 
-class _Contractions(TorchDispatchMode):
+def _require(*conditions: bool | torch.SymBool) -> None:
+    """Refuse, as the operator would; asking is what writes the equation down."""
+    if not all(conditions):
+        raise ValueError("the shapes of query, key and value do not fit together")
+
+
+class _Contractions(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts what is carried out."""
 
     def __init__(self, counter: SymbolicCounter) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.counter = counter
 
     def __torch_dispatch__(

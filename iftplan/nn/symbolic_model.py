@@ -20,6 +20,23 @@ ConvNd = nn.modules.conv._ConvNd
 Norm = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
 
+class NamedScale(float):
+    """A float attribute that can be recognised where it is used.
+
+    Attributes:
+        name: "module.path.attribute".
+    """
+
+    name: str
+
+    @staticmethod
+    def of(value: float, name: str) -> NamedScale:
+        """The value with its name."""
+        scale = NamedScale(value)
+        scale.name = name
+        return scale
+
+
 @dataclass(frozen=True, slots=True)
 class SymbolicModel:
     """What was made symbolic.
@@ -69,7 +86,7 @@ def symbolic(
         for path, module in model.named_modules():
             twin = twins.get(path)
             values[path] = _attributes(made, sizes, path, module, heads) if twin is None else values[twin]
-            for name, value in values[path].items():
+            for name, value in (values[path] | _scales(path, module)).items():
                 put(module, name, value)
                 if isinstance(value, torch.SymInt):
                     made.attributes[_join(path, name)] = expression(value)
@@ -92,8 +109,10 @@ def _fake_tensors(
     heads: Heads,
     twin: str | None,
 ) -> None:
-    own = [(n, p, True) for n, p in module._parameters.items() if p is not None]
-    own += [(n, b, False) for n, b in module._buffers.items() if b is not None]
+    parameters, buffers = module._parameters, module._buffers
+    own: list[tuple[str, torch.Tensor, bool]] = []
+    own += [(n, p, True) for n, p in parameters.items() if p is not None]
+    own += [(n, b, False) for n, b in buffers.items() if b is not None]
     if twin is not None:
         dims = {name: list(made.tensors[_join(twin, name)].shape) for name, _, _ in own}
     elif isinstance(module, nn.MultiheadAttention):
@@ -206,9 +225,17 @@ def _attributes(
         return {}
     return {
         name: sizes.new(value, attribute=True)
-        for name, value in list(module.__dict__.items())
+        for name, value in vars(module).items()
         if type(value) is int and value > 1 and name not in NO_SIZES
     }
+
+
+def _scales(path: str, module: nn.Module) -> dict[str, object]:
+    """The module's own floats, recognisable."""
+    if type(module).__module__.startswith("torch.nn."):
+        return {}
+    floats = {name: value for name, value in vars(module).items() if type(value) is float and value > 0}
+    return {name: NamedScale.of(value, _join(path, name)) for name, value in floats.items()}
 
 
 def _multihead_attributes(

@@ -39,7 +39,7 @@ class Equation:
     where: str
 
 
-class SymbolicSizes(ShapeEnv):  # type: ignore[misc]  # ShapeEnv is untyped outside torch
+class SymbolicSizes(ShapeEnv):
     """Makes symbolic sizes and collects the equations between them.
 
     Attributes:
@@ -82,17 +82,12 @@ class SymbolicSizes(ShapeEnv):  # type: ignore[misc]  # ShapeEnv is untyped outs
         Without the Python dispatcher some C++ shape functions (padding) would pin every size. A size
         that becomes a float (`math.sqrt(head_dim)`) gives its dense value: a scale constrains nothing.
         """
-        missing = object()
-        before = torch.SymInt.__dict__.get("__float__", missing)
-        torch.SymInt.__float__ = _as_float
+        torch.SymInt.__float__ = _as_float  # type: ignore[attr-defined]  # torch has none
         try:
             with mode, torch.no_grad(), enable_python_dispatcher():
                 yield
         finally:
-            if before is missing:
-                del torch.SymInt.__float__
-            else:
-                torch.SymInt.__float__ = before
+            del torch.SymInt.__float__  # type: ignore[attr-defined]
 
     def value(self, expression: sympy.Basic) -> sympy.Basic:
         """What the expression is in the dense model."""
@@ -126,7 +121,9 @@ class SymbolicSizes(ShapeEnv):  # type: ignore[misc]  # ShapeEnv is untyped outs
             self._suppose(orig_expr, answer)
         return answer
 
-    def _maybe_evaluate_static(self, expr: sympy.Basic, **_: Any) -> sympy.Basic | None:
+    def _maybe_evaluate_static(  # type: ignore[override]  # torch wraps its own in a cache
+        self, expr: sympy.Basic, **_: Any
+    ) -> sympy.Basic | None:
         """Only what needs no knowledge of the sizes is known statically."""
         return None if expr.free_symbols else expr
 

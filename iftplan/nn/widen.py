@@ -21,7 +21,7 @@ def widen_(model: nn.Module, couplings: Couplings, sizes: Mapping[str, int]) -> 
     Parameters whose shape changes are new: drawn as torch draws them by default where the module has
     `reset_parameters`, otherwise from a normal distribution of standard deviation 0.02 (matrices) or ones
     (vectors named weight) and zeros. They keep their dtype, device, `requires_grad` and ties; the integer
-    attributes that depend on a width are rewritten.
+    attributes that depend on a width are rewritten, and so are the scales of attention scores.
 
     Args:
         model: the model that was traced (any device, meta included).
@@ -44,6 +44,9 @@ def widen_(model: nn.Module, couplings: Couplings, sizes: Mapping[str, int]) -> 
     for name, value in couplings.attributes.items():
         path, _, attribute = name.rpartition(".")
         model.get_submodule(path).__dict__[attribute] = value.at(new)
+    for name, size in couplings.scales.items():
+        path, _, attribute = name.rpartition(".")
+        model.get_submodule(path).__dict__[attribute] = size.at(new) ** -0.5
     return model
 
 

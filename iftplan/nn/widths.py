@@ -23,7 +23,6 @@ from iftplan.nn.width_equations import WidthEquations
 from iftplan.polynomial import Polynomial, Term
 from iftplan.spec import Couplings, InputSpec, Width
 
-
 # From so many on, alike blocks share their widths: a deep model is traced in the time of few sizes.
 _MANY: Final = 8
 
@@ -297,9 +296,23 @@ def _couplings(system: WidthEquations, made: SymbolicModel, counter: SymbolicCou
         {n: p for n, p in attributes.items() if p.symbols},
         {n: names.polynomial(e) for n, e in weights.items()},
         {n: names.polynomial(e) for n, e in products.items()},
+        {n: names.polynomial(e) for n, e in _scales(system, counter).items()},
     )
     _check_dense(result, system, made, {**weights, **products})
     return result
+
+
+def _scales(system: WidthEquations, counter: SymbolicCounter) -> dict[str, sympy.Expr]:
+    """Float attributes that scale attention scores: in a module with a product over heads of size d, `d^-½`."""
+    found: dict[str, sympy.Expr] = {}
+    for name, (module, value) in counter.scales.items():
+        for call in counter.calls:
+            if call.module != module or call.weight is not None:
+                continue
+            for size in map(system.simplify, call.head_sizes):
+                if size.free_symbols and system.at_dense(size) ** -0.5 == value:
+                    found[name] = size
+    return found
 
 
 def _check_dense(
