@@ -179,6 +179,18 @@ def test_values_that_do_not_exist_are_assumed_and_logged_once() -> None:
     assert measure(nn.Linear(4, 4), ROW).assumptions == ()
 
 
+class Marked(torch.Tensor):
+    """A tensor subclass: what it does is its own affair, but what it runs is counted."""
+
+
+def test_subclasses_are_counted_by_the_net() -> None:
+    def function(x: Tensor) -> Tensor:
+        return F.linear(x.as_subclass(Marked), torch.ones(6, 4, device=x.device)) + 1
+
+    table = measure(Calls(function), ROW)
+    assert table.by_operator() == {"linear": 48}
+
+
 class Strict(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -213,6 +225,12 @@ def test_the_model_is_left_as_it_was(engine: str, rows: int) -> None:
     assert torch.backends.mha.get_fastpath_enabled() == fastpath
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name])
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_operands_of_several_dtypes_are_refused(engine: str) -> None:
+    with pytest.raises(MeasureError, match="dtype"):
+        measure(nn.Linear(4, 4), (InputSpec((2, 4), "int64"),), engine=engine)
 
 
 def test_a_scripted_module_is_counted_by_the_net() -> None:

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from iftplan.nn.measure import measure
 from iftplan.spec import InputSpec
 
-OPEN = ("meta", "flop_counter")  # the jit tracer does not look into autograd functions
+OPEN = ("meta", "flop_counter")  # the jit tracer cannot follow autograd functions and vmap
 ENGINES = ("meta", "flop_counter", "fvcore")
 
 
@@ -330,6 +330,14 @@ TRAPS = (
     Trap("dtypes promote", run(promoted, nn.Linear(4, 6)), ((3, 4),), 3 * 24),
     Trap("batch norm that trains", run(batch_statistics), ((2, 4, 3, 3),), 2 * 4 * 2 * 9),
     Trap("a linear layer with one output vector", run(lambda x, w: F.linear(x, w)), ((3, 4), (4,)), 12),
+    Trap("vmap", run(lambda m, x: torch.vmap(m)(x), nn.Linear(4, 6)), ((5, 3, 4),), 5 * 3 * 24, OPEN),
+    Trap(
+        "tensors made inside",
+        run(lambda m, x: m(x, torch.zeros(1, 3, 6)), nn.GRU(4, 6)),
+        ((5, 3, 4),),
+        15 * 180,
+    ),
+    Trap("compiled", lambda: torch.compile(nn.Linear(4, 6)), ((3, 4),), 72),
     Trap("no batch", lambda: nn.Linear(4, 6), ((4,),), 24),
     Trap("an empty batch", lambda: nn.Linear(4, 6), ((0, 4),), 0),
     Trap("a custom autograd function", run(Square.apply), ((2, 3, 4),), 2 * 3 * 3 * 4, OPEN),
@@ -345,7 +353,7 @@ def specs(trap: Trap) -> list[InputSpec]:
 @pytest.mark.parametrize("trap", TRAPS, ids=lambda t: t.name)
 def test_trap(trap: Trap, engine: str, device: str) -> None:
     if engine not in trap.engines:
-        pytest.skip("the jit tracer does not look into autograd functions or scripted modules")
+        pytest.skip("the jit tracer cannot follow autograd functions and vmap")
     model = trap.build().to(device)
     table = measure(model, specs(trap), engine=engine)
     assert table.macs == trap.macs, table.contractions

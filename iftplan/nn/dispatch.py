@@ -100,8 +100,20 @@ class DispatchNet(DatalessAnswers):  # type: ignore[no-untyped-call]
         if operator is not None:
             macs = operator.macs([plain(a) for a in args], plain(first))
             operands = [args[k] for k in operator.operands if k < len(args)]
+            refuse_mixed_dtypes(operator.name, operands)
             self.ledger.contraction(self.caller or operator.name, macs, *operands)
         elif may_contract(name):
             self.ledger.unknown[name] += 1
         elif isinstance(first, Tensor) and not func.is_view:
             self.ledger.elementwise[name.removeprefix("aten::")] += first.numel()
+
+
+def refuse_mixed_dtypes(operator: str, operands: Sequence[Any]) -> None:
+    """Raise what a real device raises; torch's meta kernels let operands of several dtypes pass.
+
+    Autocast would make them one, but knows nothing of the meta device; under it they may differ.
+    """
+    dtypes = {operand.dtype for operand in operands if isinstance(operand, Tensor)}
+    if len(dtypes) > 1 and not any(torch.is_autocast_enabled(device) for device in ("cpu", "cuda")):
+        names = " and ".join(sorted(str(dtype) for dtype in dtypes))
+        raise TypeError(f"the operands of {operator} must have one dtype, not {names}")

@@ -15,7 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from iftplan.counting import CountTable
 from iftplan.errors import MeasureError
-from iftplan.nn.dispatch import DatalessAnswers, plain
+from iftplan.nn.dispatch import DatalessAnswers, plain, refuse_mixed_dtypes
+from iftplan.nn.factories import FactoriesOnMeta
 from iftplan.nn.ledger import Ledger, Names
 from iftplan.nn.operators import OPERATORS, Operator, Operators, may_contract
 from iftplan.nn.scope import module_scope
@@ -44,7 +45,7 @@ class FlopCounterEngine:
         ledger = Ledger(Names(model))
         mapping = _mapping(ledger, self.operators)
         counter = FlopCounterMode(display=False, custom_mapping=mapping)
-        with module_scope(ledger), _NoteUnknown(ledger, frozenset(mapping)), counter:
+        with module_scope(ledger), _NoteUnknown(ledger, frozenset(mapping)), counter, FactoriesOnMeta():
             model(*args, **kwargs)
         table = ledger.table(self.name, ())
         if counter.get_total_flops() != 2 * table.macs:
@@ -95,6 +96,7 @@ def _recorded(ledger: Ledger, packet: Any, formula: Callable[..., int]) -> Calla
                 f"FlopCounterMode counts {flops} FLOPs for {packet}, not a whole number of MACs."
             )
         operands = [args[k] for k in operator.operands if k < len(args)] if operator else args
+        refuse_mixed_dtypes(str(packet), operands)
         ledger.contraction(operator.name if operator else str(packet), flops // 2, *operands)
         return flops
 
@@ -106,7 +108,9 @@ def _supplied(ledger: Ledger, name: str, operator: Operator) -> Callable[..., in
     def raw(*args: Any, out_val: Any = None, **kwargs: Any) -> int:
         first = out_val[0] if isinstance(out_val, tuple | list) else out_val
         macs = operator.macs([plain(a) for a in args], plain(first))
-        ledger.contraction(operator.name, macs, *(args[k] for k in operator.operands if k < len(args)))
+        operands = [args[k] for k in operator.operands if k < len(args)]
+        refuse_mixed_dtypes(operator.name, operands)
+        ledger.contraction(operator.name, macs, *operands)
         ledger.assume(f"torch's FlopCounterMode has no formula for {name}; the formula of iftplan was used")
         return 2 * macs
 

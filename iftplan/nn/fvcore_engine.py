@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 from iftplan.counting import CountTable
 from iftplan.errors import MeasureError
 from iftplan.nn.dispatch import DatalessAnswers
+from iftplan.nn.factories import FactoriesOnMeta
 from iftplan.nn.ledger import Ledger, Names
 from iftplan.nn.operators import OPERATORS, Operator, Operators, may_contract
 
@@ -79,14 +80,14 @@ class FvcoreEngine:
         Raises:
             MeasureError: fvcore's total is not the sum of what the handles gave.
         """
+        on_meta = self.device(model) == "meta"
         runner = _Runner(model, len(args), tuple(kwargs))
         ledger = Ledger(Names(model))
         analysis = JitModelAnalysis(runner, (*args, *kwargs.values()))
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
         graph = _Graph(ledger, runner, len(args) + len(kwargs))
         analysis.set_op_handle(**{name: graph.handle(operator) for name, operator in self.operators.items()})
-        on_meta = TracedOnMeta(ledger) if self.device(model) == "meta" else nullcontext()
-        with _hooks_restored(model), on_meta:
+        with _hooks_restored(model), _without_data(ledger) if on_meta else nullcontext():
             runner.return_every_result()
             total = analysis.total()
         for kind, calls in analysis.unsupported_ops().items():
@@ -124,6 +125,12 @@ class _Runner(nn.Module):
 
     def _keep(self, module: nn.Module, args: object, result: object) -> None:
         self._results.update((id(leaf), leaf) for leaf in tree_leaves(result) if isinstance(leaf, Tensor))
+
+
+@contextmanager
+def _without_data(ledger: Ledger) -> Iterator[None]:
+    with TracedOnMeta(ledger), FactoriesOnMeta():
+        yield
 
 
 @contextmanager

@@ -32,7 +32,7 @@ def _joins(first: Tensor, tensor: Tensor, dim: int) -> bool:
     """Whether `tensor` continues `first` along `dim`, and nothing asks for a channels-last result."""
     if tensor.dtype is not first.dtype or not tensor.is_meta or tensor.dim() != first.dim():
         return False
-    if tensor.dim() in (4, 5) and not tensor.is_contiguous() and tensor.stride(1) <= tensor.stride(-1):
+    if tensor.dim() in (4, 5) and tensor.stride(1) <= tensor.stride(-1):
         return False
     return all(a == b or d == dim for d, (a, b) in enumerate(zip(first.shape, tensor.shape, strict=True)))
 

@@ -42,6 +42,7 @@ def measure(
         InputError: an unknown engine or dtype.
         MeasureError: the model's forward pass raised; its own message is in the text.
     """
+    model = getattr(model, "_orig_mod", model)  # what torch.compile wraps is counted as it was written
     counter = _engine(engine, {**OPERATORS, **operators})
     args, kwargs = make_inputs(inputs, counter.device(model))
     with counting_conditions(model):

@@ -16,12 +16,14 @@ from torch.overrides import TorchFunctionMode
 
 from iftplan.counting import CountTable
 from iftplan.nn.dispatch import DatalessAnswers, DispatchNet
+from iftplan.nn.factories import FACTORIES, FactoriesOnMeta, with_device
 from iftplan.nn.ledger import Ledger, Names
 from iftplan.nn.operators import OPERATORS, Operators
 from iftplan.nn.scope import module_scope
 from iftplan.nn.shape_rules import CALLERS, RULES, SHAPE_ONLY
 from iftplan.nn.twin import on_meta
 
+_PLAIN = frozenset((Tensor, nn.Parameter))
 _NO_KWARGS: Mapping[str, Any] = {}
 
 
@@ -41,6 +43,12 @@ class ShapeRules(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or _NO_KWARGS
+        if func in FACTORIES:
+            kwargs = with_device(kwargs)
+        # Under vmap a tensor's shape lacks the mapped dimension, and a subclass may mean anything: only the
+        # operators that arrive at the net are what really runs.
+        if not _PLAIN.issuperset(types) or torch._C._functorch.maybe_current_level() is not None:
+            return self._through_net(func, args, kwargs)
         rule = RULES.get(func)
         if rule is not None:
             guard = torch._C._DisableTorchDispatch()  # a rule's own empty tensors are not the model's work
@@ -116,7 +124,7 @@ def _uncalled(
     idle = {path: own for path, own in idle.items() if not own & used}
     if idle:  # rare: look again, at every operator's every argument
         watch = _Watch(Ledger(names))
-        with watch:
+        with watch, FactoriesOnMeta():
             model(*args, **kwargs)
         idle = {path: own for path, own in idle.items() if not own & watch.seen}
     return tuple(idle)

@@ -1,0 +1,37 @@
+"""Where tensors that a model makes by itself are made while it is counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+# torch.tensor stays where it is: its values are known, and models read them (sequence lengths and the like).
+FACTORIES: Final = frozenset(
+    {
+        *(torch.zeros, torch.ones, torch.empty, torch.full, torch.arange, torch.linspace, torch.eye),
+        *(torch.rand, torch.randn, torch.randint),
+    }
+)
+_META: Final = torch.device("meta")
+
+
+def with_device(kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A factory's named arguments, its device the meta device unless one was named."""
+    return kwargs if kwargs.get("device") is not None else {**kwargs, "device": _META}
+
+
+class FactoriesOnMeta(TorchFunctionMode):
+    """Lets `torch.zeros(3)` in a model that is written for one device work on the meta device."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        named = kwargs or {}
+        return func(*args, **(with_device(named) if func in FACTORIES else named))
