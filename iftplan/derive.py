@@ -62,10 +62,7 @@ def derive(definition: Definition) -> Derivation:
     """
     cost = sympy.sympify(definition.cost())
     unknown = sympy.Symbol(definition.unknown, positive=True)
-    if unknown not in cost.free_symbols:
-        raise InputError(
-            f"family {definition.name!r}: its cost {text(cost)} does not contain the unknown {unknown}."
-        )
+    _check_symbols(definition, cost, unknown)
     masked = sympy.factor(sympy.diff(cost, t.d))
     if masked.has(t.d):
         raise InputError(
@@ -74,6 +71,21 @@ def derive(definition: Definition) -> Derivation:
     fixed = sympy.factor(sympy.expand(cost - t.d * masked))
     solution = positive_root(cost - t.m * t.n, unknown, f"family {definition.name!r}")
     return Derivation(definition, unknown, cost, solution, masked, fixed)
+
+
+def _check_symbols(definition: Definition, cost: Expr, unknown: Expr) -> None:
+    """Refuse a cost whose symbols no layer gives a value to."""
+    if unknown not in cost.free_symbols:
+        raise InputError(
+            f"family {definition.name!r}: its cost {text(cost)} does not contain the unknown {unknown}; "
+            f"take symbols from iftplan.symbols, or make your own with sympy.Symbol({definition.unknown!r}, positive=True)."
+        )
+    if foreign := cost.free_symbols - {unknown, t.m, t.n, t.d, t.e, t.k}:
+        names = ", ".join(sorted(map(str, foreign)))
+        raise InputError(
+            f"family {definition.name!r}: its cost {text(cost)} holds {names}, which no layer gives a value to; "
+            f"write it in m, n, d, e, k of iftplan.symbols and the unknown {unknown}."
+        )
 
 
 def positive_root(equation: Expr, unknown: Expr, who: str) -> Expr:
@@ -125,7 +137,7 @@ def family(
         >>> shared.form.full.text
         'b = (n-1)/(d·n)'
     """
-    widens = unknown == t.k and sympy.degree(cost, t.k) == 2
+    widens = _degree(cost) == 2 if unknown == t.k else sympy.sympify(cost).has(t.k)
     definition = Definition(name, title or name, str(unknown), structure, lambda: cost, widens, matrices)
     return from_definition(definition)
 
@@ -133,7 +145,7 @@ def family(
 def from_definition(definition: Definition) -> Family:
     """Derive a family and turn its solution into numeric functions."""
     derivation = derive(definition)
-    if str(derivation.unknown) == "k" and sympy.degree(derivation.cost, t.k) not in (1, 2):
+    if derivation.unknown == t.k and _degree(derivation.cost) not in (1, 2):
         raise InputError(
             f"family {definition.name!r}: a width multiplier k enters a layer's cost once (outputs) or squared (inputs and outputs), not as in {text(derivation.cost)}."
         )
@@ -146,6 +158,11 @@ def from_definition(definition: Definition) -> Family:
     return Family(definition, Form(cost, maskable, full, outputs, products, masked, fixed, derivation.covers))
 
 
+def _degree(cost: Expr) -> Any:
+    """How fast the cost grows with the width multiplier where inputs and outputs both do."""
+    return sympy.degree(sympy.sympify(cost).subs(t.e, 2), t.k)
+
+
 def roots(derivation: Derivation) -> tuple[Expr, Expr, Expr]:
     """The solution where inputs and outputs grow, where only outputs do, and beside activation products A."""
     full, outputs = (derivation.solution.subs(t.e, degree) for degree in (2, 1))
@@ -156,7 +173,7 @@ def roots(derivation: Derivation) -> tuple[Expr, Expr, Expr]:
 
 
 def _compile(arguments: tuple[Expr, ...], body: Expr) -> Any:
-    return sympy.lambdify(arguments, body, modules=[_EXACT, "math"], printer=_Exact)
+    return sympy.lambdify(arguments, body, modules=[_EXACT, "math"], printer=_Exact(_PLAIN_NAMES))
 
 
 class _Exact(PythonCodePrinter):  # type: ignore[misc]
@@ -167,6 +184,7 @@ class _Exact(PythonCodePrinter):  # type: ignore[misc]
 
 
 _EXACT = {"Fraction": Fraction}
+_PLAIN_NAMES = {"fully_qualified_modules": False}  # sqrt, not math.sqrt
 
 
 def _texts(unknown: Expr, solution: Expr) -> tuple[str, str]:
@@ -244,7 +262,7 @@ def _root_source(unknown: Expr, root: Expr) -> str:
 
 
 def _function_source(arguments: tuple[Expr, ...], body: Expr) -> str:
-    return f"{', '.join(map(str, arguments))}: {_Exact({'fully_qualified_modules': False}).doprint(body)}"
+    return f"{', '.join(map(str, arguments))}: {_Exact(_PLAIN_NAMES).doprint(body)}"
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ class Root:
 
     text: str
     latex: str
-    value: Callable[[int, int, Fraction, float, int], float | Fraction]
+    value: Callable[[int, int, Fraction, float, Exact], float | Fraction]
 
 
 @dataclass(frozen=True, slots=True)

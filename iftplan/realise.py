@@ -73,9 +73,9 @@ def multiplier_of(layer: LayerSpec, family: Family, density: Fraction) -> float:
     """The real-valued width multiplier k at which the layer's equation is met."""
     if not family.solves_width:
         return float(Multiplier.closing(density))
-    fan_out = layer.copies * layer.fan_out
+    products = Fraction(layer.products_per_position, layer.copies)
     root = family.form.root(layer)
-    return float(root.value(layer.fan_in, fan_out, density, 1.0, layer.products_per_position))
+    return float(root.value(layer.fan_in, layer.fan_out, density, 1.0, products))
 
 
 def _widen(
