@@ -83,6 +83,7 @@ def plan(
     keep_dense: Iterable[str] = ("first", "last"),
     close: CloseBy = "density",
     round_to: int = 1,
+    mask: str | None = None,
     heads: Literal["number", "size"] = "number",
 ) -> Plan:
     """Plan a whole model so that its MACs equal the dense model's in one scope.
@@ -96,20 +97,24 @@ def plan(
         keep_dense: "first", "last" or names of layers.
         close: whether "density" or "width" closes the budget.
         round_to: widths become multiples of this.
+        mask: what masks may look like: "unstructured", "2:8", "2:8T", "block4x4" or "fan-in".
         heads: what attention was asked to keep when the model was read.
 
     Raises:
         InfeasibleError: says which layer is in the way and the nearest feasible sparsity.
         InputError: an argument that cannot be read.
     """
+    chosen = family_named(family) if isinstance(family, str) else family
+    zeros = parse_sparsity(sparsity)
     policy = Policy(
-        family=family_named(family) if isinstance(family, str) else family,
-        sparsity=parse_sparsity(sparsity),
+        family=chosen,
+        sparsity=zeros,
         scope=Scope(scope),
         distribution=Distribution(distribution),
         keep_dense=frozenset(keep_dense),
         close_by=close,
         round_to=round_to,
+        mask=solver.mask_for(chosen, zeros, parse_mask(mask) if mask else None),
     )
     return planner.plan(model, policy, heads=heads)
 

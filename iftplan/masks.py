@@ -28,6 +28,9 @@ class MaskStructure(Protocol):
     def close(self, matrices: Matrices, budget: int) -> int:
         """The most weights, at most `budget`, that a mask of this structure can keep."""
 
+    def step(self, matrices: Matrices) -> int:
+        """How many weights come and go together."""
+
     def log2_masks(self, matrices: Matrices, nnz: int) -> float:
         """Bits needed to name one mask with `nnz` weights."""
 
@@ -44,6 +47,10 @@ class Unstructured:
     def close(self, matrices: Matrices, budget: int) -> int:
         """Every count is possible."""
         return min(budget, _numel(matrices))
+
+    def step(self, matrices: Matrices) -> int:
+        """One by one."""
+        return 1
 
     def log2_masks(self, matrices: Matrices, nnz: int) -> float:
         """log2 C(N, nnz)."""
@@ -82,6 +89,10 @@ class NM:
                     )
         return _numel(matrices) * self.kept // self.of
 
+    def step(self, matrices: Matrices) -> int:
+        """All or nothing: the pattern fixes the count."""
+        return _numel(matrices) * self.kept // self.of
+
     def log2_masks(self, matrices: Matrices, nnz: int) -> float:
         """(N_w/M)·log2 C(M, N), or per M×M tile where transposable."""
         if self.transposable:
@@ -115,6 +126,10 @@ class Block:
         area = self.height * self.width
         return min(budget, _numel(matrices)) // area * area
 
+    def step(self, matrices: Matrices) -> int:
+        """A block."""
+        return self.height * self.width
+
     def log2_masks(self, matrices: Matrices, nnz: int) -> float:
         """log2 C(N/b, nnz/b)."""
         area = self.height * self.width
@@ -136,6 +151,10 @@ class ConstantFanIn:
     def close(self, matrices: Matrices, budget: int) -> int:
         """The budget rounded down to one whole fan-in for all neurons."""
         return self._fan_in(matrices, budget) * sum(n for _, n in matrices)
+
+    def step(self, matrices: Matrices) -> int:
+        """One input of every neuron."""
+        return sum(n for _, n in matrices)
 
     def log2_masks(self, matrices: Matrices, nnz: int) -> float:
         """n·log2 C(m, f), summed over the matrices."""

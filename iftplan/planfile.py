@@ -36,6 +36,7 @@ def plan_document(plan: Plan) -> Document:
             "close": plan.close_by,
             "keep_dense": list(plan.keep_dense),
             "round_to": plan.round_to,
+            "mask": plan.mask,
             "heads": plan.heads,
             "multiplier": plan.multiplier,
             "widths": dict(plan.widths),
@@ -107,6 +108,7 @@ def parse_plan(document: Document, where: str = "plan") -> Plan:
         close_by=parsed["close"],
         keep_dense=tuple(parsed["keep_dense"]),
         round_to=parsed["round_to"],
+        mask=parsed["mask"],
         heads=parsed["heads"],
         layers=tuple(_layer(layer) for layer in parsed["layers"]),
         widths=parsed["widths"],
@@ -210,6 +212,7 @@ class _PlanObject(TypedDict):
     close: Literal["density", "width"]
     keep_dense: list[str]
     round_to: int
+    mask: str
     heads: Literal["number", "size"]
     multiplier: float
     widths: dict[str, int]

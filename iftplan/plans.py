@@ -101,6 +101,7 @@ class Plan:
         close_by: "density" (widths from the sparsity, density closes) or "width" (the reverse).
         keep_dense: what was asked to stay dense.
         round_to: widths are multiples of this.
+        mask: what masks may look like, in the notation of `iftplan.masks.parse_mask`.
         heads: whether attention keeps the "number" or the "size" of its heads.
         layers: one row per weight and per product of activations.
         widths: width symbol → new size, for families that widen.
@@ -120,6 +121,7 @@ class Plan:
     close_by: str
     keep_dense: tuple[str, ...]
     round_to: int
+    mask: str
     heads: str
     layers: tuple[PlannedLayer, ...]
     widths: Mapping[str, int] = field(default_factory=dict)

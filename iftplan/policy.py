@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
+from math import lcm
 from typing import Literal
 
 from iftplan.distributions import Distribution
 from iftplan.errors import InputError
 from iftplan.form import Family
+from iftplan.masks import NM, MaskStructure, Unstructured
 from iftplan.plans import Scope
 
 CloseBy = Literal["density", "width"]
@@ -27,6 +29,8 @@ class Policy:
         close_by: what gives way when layers that stay dense grow: density or width.
         round_to: widths become multiples of this.
         power: exponent of the ER and ERK probabilities.
+        mask: what masks may look like. N:M fixes the density, so there the width closes, and only as far as
+            whole patterns go.
     """
 
     family: Family | None
@@ -37,12 +41,17 @@ class Policy:
     close_by: CloseBy = "density"
     round_to: int = 1
     power: int = 1
+    mask: MaskStructure = field(default_factory=Unstructured)
 
     def __post_init__(self) -> None:
         if not 0 <= self.sparsity < 1:
             raise InputError(f"sparsity {self.sparsity} is outside [0, 1).")
         if self.round_to < 1:
             raise InputError(f"widths cannot be rounded to a multiple of {self.round_to}; the smallest is 1.")
+        if isinstance(self.mask, NM) and not (self.family is None or self.family.solves_width):
+            raise InputError(
+                f"{self.mask} masks fix the density, so only a width can close the budget; use wide or nm, not {self.family.name}."
+            )
         if self.close_by == "width" and not (self.family and self.family.definition.widens):
             raise InputError("closing by width needs a family that widens: wide, nm or lowrank.")
 
@@ -50,3 +59,8 @@ class Policy:
     def density(self) -> Fraction:
         """1 - sparsity."""
         return 1 - self.sparsity
+
+    @property
+    def width_unit(self) -> int:
+        """What new widths must be multiples of."""
+        return lcm(self.round_to, *self.mask.multiples)

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
 
-from iftplan.cardinality import log2_choose
 from iftplan.errors import InfeasibleError
 from iftplan.form import Family
-from iftplan.masks import Unstructured
+from iftplan.masks import NM, MaskStructure, Matrices, Unstructured
 from iftplan.notation import layer_notation
 from iftplan.plans import PlannedLayer, Role
 from iftplan.policy import Policy
@@ -27,6 +26,7 @@ class Row:
         capacity: weights of the part that is, or could be, masked.
         dense_weights: weights beside it that no mask touches.
         nnz: weights kept where that is not the budget's to choose; None where it is.
+        matrices: shapes of the masked matrices.
     """
 
     name: str
@@ -43,6 +43,7 @@ class Row:
     dense_weights: int = 0
     product_macs: int = 0
     nnz: int | None = None
+    matrices: Matrices = ()
 
     @property
     def positions(self) -> int:
@@ -67,8 +68,9 @@ class Row:
         """MACs of the masked weights at density 1."""
         return self.positions * self.capacity if self.nnz is None else 0
 
-    def planned(self, nnz: int) -> PlannedLayer:
+    def planned(self, nnz: int, mask: MaskStructure) -> PlannedLayer:
         """The finished row."""
+        shape = mask if self.role is Role.TRANSFORMED else Unstructured()
         kept = nnz if self.nnz is None else self.nnz
         masked = self.capacity > 0 and (self.nnz is None or self.nnz < self.capacity)
         return PlannedLayer(
@@ -87,7 +89,7 @@ class Row:
             capacity=self.capacity,
             nnz=kept,
             dense_weights=self.dense_weights,
-            log2_masks=log2_choose(self.capacity, kept),
+            log2_masks=shape.log2_masks(self.matrices, kept) if masked else 0.0,
         )
 
 
@@ -167,10 +169,11 @@ def _layer_row(spec: ModelSpec, weight: WeightLayer, policy: Policy, sizes: Mapp
         _width_structure(wide) if sizes else {},
         capacity=wide.weights,
         nnz=wide.weights,
+        matrices=((wide.fan_in, wide.fan_out),),
     )
     match role:
         case Role.TRANSFORMED if policy.family is None or policy.family.solves_width:
-            return replace(row, nnz=None)
+            return replace(row, nnz=_patterned(row, policy.mask))
         case Role.TRANSFORMED:
             return _restructured(row, dense, policy)
         case Role.DEPTHWISE if wide.weights > dense.weights:
@@ -178,6 +181,15 @@ def _layer_row(spec: ModelSpec, weight: WeightLayer, policy: Policy, sizes: Mapp
             return replace(row, nnz=kept)
         case _:
             return row
+
+
+def _patterned(row: Row, mask: MaskStructure) -> int | None:
+    """The count that an N:M pattern fixes; None where the budget may choose."""
+    try:
+        most = mask.close(row.matrices, row.capacity)
+    except InfeasibleError as error:
+        raise InfeasibleError(f"{row.name}: {error} Or keep it dense with --keep-dense.") from error
+    return most if isinstance(mask, NM) else None
 
 
 def _width_structure(wide: LayerSpec) -> Structure:
@@ -207,6 +219,7 @@ def with_unknown(row: Row, family: Family, unknown: int) -> Row:
     return replace(
         row,
         nnz=None,
+        matrices=real.matrices,
         capacity=real.capacity,
         dense_weights=real.dense_weights,
         structure={**row.structure, key: unknown},

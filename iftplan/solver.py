@@ -99,7 +99,7 @@ def _solve(
     )
 
 
-def mask_for(family: Family, sparsity: Fraction, mask: MaskStructure | None) -> MaskStructure:
+def mask_for(family: Family | None, sparsity: Fraction, mask: MaskStructure | None) -> MaskStructure:
     """The mask structure to use: the given one if the density allows it, N:8 for N:M Wide, else any.
 
     Raises:
@@ -107,7 +107,8 @@ def mask_for(family: Family, sparsity: Fraction, mask: MaskStructure | None) -> 
         InputError: N:M Wide with a structure that is not N:M.
     """
     density = 1 - sparsity
-    if family.name == "nm" and mask is None:
+    patterned = family is not None and family.name == "nm"
+    if patterned and mask is None:
         of = 8
         if (density * of).denominator != 1:
             near = Fraction(max(1, round(density * of)), of)
@@ -115,7 +116,7 @@ def mask_for(family: Family, sparsity: Fraction, mask: MaskStructure | None) -> 
                 f"nm: a density of {plain(density)} is no N:8 pattern; the nearest is {near * of}:8, sparsity {plain(1 - near)}, or name another with --mask N:M."
             )
         mask = NM(int(density * of), of)
-    if family.name == "nm" and not isinstance(mask, NM):
+    if patterned and not isinstance(mask, NM):
         raise InputError(f"nm: N:M Wide takes an N:M mask such as 2:8, not {mask}; use wide with {mask}.")
     if isinstance(mask, NM) and mask.density != density:
         raise InfeasibleError(

@@ -69,6 +69,10 @@ def command(
         Close, typer.Option("--close", help="Whether density or width closes the budget.")
     ] = Close.DENSITY,
     round_to: Annotated[int, typer.Option("--round-to", min=1, help="Make widths multiples of this.")] = 1,
+    mask: Annotated[
+        str,
+        typer.Option("--mask", help="What masks may look like: unstructured, 2:8, 2:8T, block4x4 or fan-in."),
+    ] = "",
     heads: Annotated[
         Heads, typer.Option("--heads", help="Keep the number or the size of attention heads.")
     ] = Heads.NUMBER,
@@ -79,25 +83,29 @@ def command(
     """Plan a whole model at exactly equal MACs in one scope; all three scopes are always shown."""
     from iftplan.cli.options import families_of
     from iftplan.cli.subjects import spec_of
+    from iftplan.masks import parse_mask
     from iftplan.planfile import plan_document
     from iftplan.planner import plan
     from iftplan.policy import Policy
     from iftplan.report.plans import plan_table, scope_table
+    from iftplan.solver import mask_for
 
     families = [] if transform == "none" else families_of(transform)
     if len(families) > 1:
         raise InputError(
             f"--transform {transform!r} names {len(families)} transforms, and a plan has one; make a plan for each."
         )
+    family, zeros = families[0] if families else None, parse_sparsity(sparsity)
     policy = Policy(
-        family=families[0] if families else None,
-        sparsity=parse_sparsity(sparsity),
+        family=family,
+        sparsity=zeros,
         scope=scope,
         distribution=distribution,
         keep_dense=frozenset(split(keep_dense)) - {"none"},
         close_by="width" if close is Close.WIDTH else "density",
         round_to=round_to,
         power=power,
+        mask=mask_for(family, zeros, parse_mask(mask) if mask else None),
     )
     widens = policy.family is not None and policy.family.definition.widens
     keep: str = heads.value

@@ -1,0 +1,156 @@
+"""Closing a plan's budget: how many weights, or ranks, every row keeps so that the scope's MACs come out equal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from math import gcd
+
+from iftplan.budget import Account, close
+from iftplan.distributions import Distribution, Share, densities
+from iftplan.errors import InfeasibleError
+from iftplan.plans import PlannedLayer, Role, Scope
+from iftplan.policy import Policy
+from iftplan.realise import rank_unit
+from iftplan.rows import Row, with_unknown
+from iftplan.units import count, plain
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """One scope's books: what may be spent, what is spent whatever the density, what full density would cost."""
+
+    budget: int
+    fixed: int
+    maskable: int
+
+    @staticmethod
+    def of(rows: Sequence[Row], scope: Scope) -> Books:
+        """Add up the rows that count in a scope."""
+        inside = [row for row in rows if row.role.within(scope)]
+        return Books(
+            sum(row.dense_macs for row in inside),
+            sum(row.fixed_macs for row in inside),
+            sum(row.maskable_macs for row in inside),
+        )
+
+    @property
+    def closing_density(self) -> Fraction | None:
+        """d* = (B - F0)/F1, if there is anything to mask."""
+        return Fraction(self.budget - self.fixed, self.maskable) if self.maskable else None
+
+
+def closed(rows: Sequence[Row], policy: Policy) -> tuple[tuple[PlannedLayer, ...], tuple[str, ...]]:
+    """Every row with the nnz that closes the budget of the scope."""
+    open_rows = [row for row in rows if row.maskable_macs]
+    ledger = Books.of(rows, policy.scope)
+    if not open_rows:
+        return _closed_by_rank(rows, ledger, policy)
+    left = ledger.budget - ledger.fixed
+    if left <= 0:
+        raise _overspent(rows, policy, ledger)
+    steps = [policy.mask.step(row.matrices) for row in open_rows]
+    accounts = [
+        Account(policy.mask.close(row.matrices, row.capacity) // step, row.positions * step, target / step)
+        for row, step, target in zip(open_rows, steps, _targets(open_rows, policy, left), strict=True)
+    ]
+    counts, residual = close(accounts, left)
+    chosen = {row.name: n * step for row, n, step in zip(open_rows, counts, steps, strict=True)}
+    notes = _residual_note(residual, gcd(*(account.positions for account in accounts))) if residual else ()
+    empty = [name for name, n in chosen.items() if not n]
+    if empty:
+        raise InfeasibleError(
+            f"at sparsity {plain(policy.sparsity)} the budget of scope {policy.scope} leaves {empty[0]} no weight at all."
+        )
+    return tuple(row.planned(chosen.get(row.name, 0), policy.mask) for row in rows), notes
+
+
+def _targets(rows: Sequence[Row], policy: Policy, budget: int) -> list[Fraction]:
+    """How many weights each layer should keep, before rounding."""
+    uniform = policy.distribution is Distribution.UNIFORM
+    if uniform and policy.family and not policy.family.definition.widens:
+        own = [Fraction(row.dense_macs - row.fixed_macs, row.positions) for row in rows]
+        if sum(t * row.positions for t, row in zip(own, rows, strict=True)) == budget:
+            return own  # each layer closes by itself: its structure is its own
+    shares = [Share(row.name, row.shape, row.maskable_macs) for row in rows]
+    try:
+        spread = densities(shares, Fraction(budget), policy.distribution, policy.power)
+    except InfeasibleError as error:
+        raise InfeasibleError(f"scope {policy.scope}: {error}") from error
+    return [density * row.capacity for density, row in zip(spread, rows, strict=True)]
+
+
+def _closed_by_rank(
+    rows: Sequence[Row], ledger: Books, policy: Policy
+) -> tuple[tuple[PlannedLayer, ...], tuple[str, ...]]:
+    """Nothing is masked: ranks are what can be spent, one whole rank at a time, and a residual may stay."""
+    family = policy.family
+    ranked = [row for row in rows if row.role is Role.TRANSFORMED and row.nnz is None]
+    if family is None or not ranked:
+        return tuple(row.planned(0, policy.mask) for row in rows), _pattern_note(ledger, policy)
+    key = family.definition.structure
+    spent = sum(row.fixed_macs for row in ranked)
+    left = ledger.budget - (ledger.fixed - spent)
+    if left <= 0:
+        raise _overspent([row for row in rows if row not in ranked], policy, ledger)
+    units = [rank_unit(row.layer, family) for row in ranked if row.layer]
+    accounts = [
+        _rank_account(row, key, unit, Fraction(left, spent)) for row, unit in zip(ranked, units, strict=True)
+    ]
+    steps, residual = close(accounts, left)
+    if residual < 0 or not all(steps):
+        raise _overspent(rows, policy, ledger)
+    chosen = {
+        row.name: with_unknown(row, family, step * unit)
+        for row, step, unit in zip(ranked, steps, units, strict=True)
+    }
+    note = f"{family.name} masks nothing, so whole ranks leave {count(residual)} MACs of scope {policy.scope} unspent"
+    return tuple(chosen.get(row.name, row).planned(0, policy.mask) for row in rows), (
+        note,
+    ) if residual else ()
+
+
+def _rank_account(row: Row, key: str, unit: int, scale: Fraction) -> Account:
+    """A layer's ranks as something to spend on, in steps of `unit`."""
+    rank = row.structure[key]
+    assert isinstance(rank, int) and row.layer is not None
+    most = min(row.layer.fan_in, row.layer.fan_out) // unit
+    return Account(max(most, 1), row.fixed_macs // rank * unit, scale * rank / unit)
+
+
+def _overspent(rows: Sequence[Row], policy: Policy, ledger: Books) -> InfeasibleError:
+    inside = [row for row in rows if row.role.within(policy.scope) and row.fixed_macs > row.dense_macs]
+    worst = max(inside, key=lambda row: row.fixed_macs - row.dense_macs, default=None)
+    who = (
+        f"; the most is added by {worst.name} ({worst.reason}), {count(worst.dense_macs)} → {count(worst.fixed_macs)}"
+        if worst
+        else ""
+    )
+    return InfeasibleError(
+        f"sparsity {plain(policy.sparsity)} cannot close scope {policy.scope}: what no mask can thin costs {count(ledger.fixed)} MACs of a budget of {count(ledger.budget)}{who}."
+    )
+
+
+def _residual_note(residual: int, step: int) -> tuple[str, ...]:
+    return (
+        f"{count(residual)} MACs stay unspent: weights come and go in steps of {count(step)} MACs, and no whole number of steps spends them",
+    )
+
+
+def _pattern_note(ledger: Books, policy: Policy) -> tuple[str, ...]:
+    residual = ledger.budget - ledger.fixed
+    if not residual:
+        return ()
+    return (
+        f"{policy.mask} masks fix every count, so whole widths leave {count(residual)} MACs of scope {policy.scope} unspent",
+    )
+
+
+def closing_sparsities(rows: Sequence[Row]) -> dict[Scope, Fraction | None]:
+    """Scope → the sparsity of the masked weights that closes it with these structures; None if none does."""
+    found: dict[Scope, Fraction | None] = {}
+    for scope in Scope:
+        density = Books.of(rows, scope).closing_density
+        found[scope] = 1 - density if density is not None and 0 < density <= 1 else None
+    return found

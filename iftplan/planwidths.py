@@ -1,0 +1,57 @@
+"""The widths of a plan: one multiplier for the whole model, every free width rounded up from it."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from math import lcm
+
+from iftplan.closing import Books
+from iftplan.errors import InfeasibleError
+from iftplan.masks import NM
+from iftplan.policy import Policy
+from iftplan.rows import rows_of
+from iftplan.spec import Couplings, ModelSpec
+from iftplan.widening import Multiplier
+
+
+def plan_widths(spec: ModelSpec, policy: Policy) -> tuple[Multiplier, dict[str, int]]:
+    """The width multiplier and the new size of every free width; nothing for families that keep the width."""
+    if not (policy.family and policy.family.definition.widens):
+        return Multiplier(Fraction(1)), {}
+    if spec.couplings is None:
+        raise InfeasibleError(
+            f"{spec.source} cannot be widened: {spec.refusal or 'its spec holds no width couplings'}. Parallel, factorized and doped keep every outer shape and need none."
+        )
+    multiplier = Multiplier.closing(policy.density)
+    if policy.close_by == "width" or isinstance(policy.mask, NM):
+        multiplier = _closing_multiplier(spec, policy, multiplier)
+    return multiplier, _scaled(spec.couplings, multiplier, policy.width_unit)
+
+
+def _scaled(couplings: Couplings, multiplier: Multiplier, unit: int) -> dict[str, int]:
+    return {
+        name: width.size if width.fixed else multiplier.scale(width.size, lcm(width.multiple_of, unit))
+        for name, width in couplings.widths.items()
+    }
+
+
+def _closing_multiplier(spec: ModelSpec, policy: Policy, at_most: Multiplier) -> Multiplier:
+    """The multiplier at which the density asked for closes the budget, to a part in 2**32.
+
+    From above where masks can thin what is too much, from below where a pattern fixes every count.
+    """
+
+    def excess(squared: Fraction) -> Fraction:
+        assert spec.couplings is not None
+        sizes = _scaled(spec.couplings, Multiplier(squared), policy.width_unit)
+        books = Books.of(rows_of(spec, policy, sizes), policy.scope)
+        return books.fixed + policy.density * books.maskable - books.budget
+
+    low, high = Fraction(1), at_most.squared
+    if excess(high) < 0 or (excess(high) == 0 and isinstance(policy.mask, NM)):
+        return at_most
+    for _ in range(32):
+        middle = (low + high) / 2
+        over = excess(middle) > 0 or (excess(middle) == 0 and not isinstance(policy.mask, NM))
+        low, high = (low, middle) if over else (middle, high)
+    return Multiplier(low if isinstance(policy.mask, NM) else high)
