@@ -13,7 +13,7 @@ _SHAPE = re.compile(
     r"(?P<kind>[a-z]+)(?P<rest>[0-9dx]*)(?::(?P<channels>[^@,]*))?(?:@(?P<positions>[^,]*))?(?P<keys>(?:,.*)?)"
 )
 _KERNEL = re.compile(r"(?:(?P<dims>[123])d)?(?P<sizes>\d+(?:x\d+)*)")
-_KINDS = ("linear", "conv", "dwconv", "convt", "embedding", "attention", "norm", "activation")
+_KINDS = ("linear", "conv", "dwconv", "convt", "dwconvt", "embedding", "attention", "norm", "activation")
 _KEYS = {"stride": 1, "groups": 1, "heads": 1}
 _EXAMPLES = "linear:768-3072, conv3x3:64-128@16x16,stride=2, conv1d5:32-64@100, dwconv3x3:192@14x14"
 
@@ -40,7 +40,7 @@ def parse_layer(text: str) -> LayerSpec:
         )
     keys = _keys(text, match["keys"])
     kind, kernel = _kind(text, match["kind"], match["rest"])
-    depthwise = match["kind"] == "dwconv"
+    depthwise = match["kind"].startswith("dw")
     square = depthwise or kind in (Kind.ATTENTION, Kind.NORM, Kind.ACTIVATION)
     in_channels, out_channels = _channels(text, match["channels"], square)
     groups = (in_channels or 1) if depthwise else keys["groups"]
@@ -67,7 +67,7 @@ def _kind(text: str, word: str, rest: str) -> tuple[Kind, tuple[int, ...]]:
         raise InputError(f"layer {text!r}: unknown kind {word!r}; {hint}Kinds are {', '.join(_KINDS)}.")
     if word.endswith(("conv", "convt")):
         kernel = _kernel(text, word, rest)
-        return Kind(f"conv{'_transpose' if word == 'convt' else ''}{len(kernel)}d"), kernel
+        return Kind(f"conv{'_transpose' if word.endswith('t') else ''}{len(kernel)}d"), kernel
     if rest:
         raise InputError(
             f"layer {text!r}: {word} takes no kernel, but {rest!r} was given; write {word}:IN-OUT."
@@ -174,18 +174,19 @@ def layer_notation(layer: LayerSpec) -> str:
         'dwconv3x3:192@196'
     """
     kind = layer.kind.value
+    depthwise = layer.depthwise and layer.in_channels == layer.out_channels
     if layer.kind.spatial_dims:
-        word = "dwconv" if layer.depthwise else "convt" if layer.kind.transposed else "conv"
+        word = ("dw" if depthwise else "") + ("convt" if layer.kind.transposed else "conv")
         dims = "" if layer.kind.spatial_dims == 2 else f"{layer.kind.spatial_dims}d"
         kind = word + dims + "x".join(map(str, layer.kernel))
     if layer.symbolic:
         channels = ""
-    elif layer.depthwise or layer.kind in (Kind.ATTENTION, Kind.NORM, Kind.ACTIVATION):
+    elif depthwise or layer.kind in (Kind.ATTENTION, Kind.NORM, Kind.ACTIVATION):
         channels = f":{layer.out_channels}"
     else:
         channels = f":{layer.in_channels}-{layer.out_channels}"
     positions = f"@{layer.positions}" if layer.positions > 1 else ""
-    groups = f",groups={layer.groups}" if layer.groups > 1 and not layer.depthwise else ""
+    groups = f",groups={layer.groups}" if layer.groups > 1 and not depthwise else ""
     heads = f",heads={layer.heads}" if layer.heads > 1 else ""
     return f"{kind}{channels}{positions}{groups}{heads}"
 
