@@ -16,6 +16,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from math import exp, log
 from pathlib import Path
 from statistics import median
@@ -59,9 +60,7 @@ def ways(model_class: type, config: object, shape: str) -> dict[str, Callable[[]
     from torch import nn
     from torch.utils.flop_counter import FlopCounterMode
 
-    from iftplan.nn.dispatch import DatalessAnswers
     from iftplan.nn.inputs import make_inputs
-    from iftplan.nn.ledger import Ledger, Names
     from iftplan.nn.measure import measure
     from iftplan.spec import InputSpec
 
@@ -81,7 +80,7 @@ def ways(model_class: type, config: object, shape: str) -> dict[str, Callable[[]
     real = Logits()
     (on_meta,), _ = make_inputs(specs)
     (on_cpu,), _ = make_inputs(specs, "cpu")
-    answers = DatalessAnswers(Ledger(Names(model)))
+    answers = answering(model, on_meta)
 
     def forward() -> int:
         with torch.no_grad(), answers:
@@ -104,6 +103,21 @@ def ways(model_class: type, config: object, shape: str) -> dict[str, Callable[[]
         "fvcore": fvcore,
         "fvcore here": lambda: measure(model, specs, engine="fvcore").macs,
     }
+
+
+def answering(model: Callable[..., object], on_meta: object) -> AbstractContextManager[object]:
+    """Nothing, if the model runs on the meta device as it is; otherwise what answers its `.item()` calls."""
+    import torch
+
+    from iftplan.nn.dispatch import DatalessAnswers
+    from iftplan.nn.ledger import Ledger, Names
+
+    try:
+        with torch.no_grad():
+            model(on_meta)
+    except RuntimeError:
+        return DatalessAnswers(Ledger(Names(model)))
+    return nullcontext()
 
 
 def medians(calls: dict[str, Callable[[], int]], rounds: int) -> dict[str, float]:

@@ -117,6 +117,11 @@ def batch_statistics(x: Tensor) -> Tensor:
     return F.conv2d(F.batch_norm(x, mean, var, training=True), torch.ones(2, 4, 1, 1, device=x.device))
 
 
+def under_autocast(linear: nn.Module, x: Tensor) -> Tensor:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        return linear(x)
+
+
 def packed(lstm: nn.Module, x: Tensor) -> Any:
     sequence = nn.utils.rnn.pack_padded_sequence(x, torch.tensor([5, 2]), batch_first=False)
     return lstm(sequence)[0].data
@@ -331,6 +336,7 @@ TRAPS = (
     Trap("batch norm that trains", run(batch_statistics), ((2, 4, 3, 3),), 2 * 4 * 2 * 9),
     Trap("a linear layer with one output vector", run(lambda x, w: F.linear(x, w)), ((3, 4), (4,)), 12),
     Trap("vmap", run(lambda m, x: torch.vmap(m)(x), nn.Linear(4, 6)), ((5, 3, 4),), 5 * 3 * 24, OPEN),
+    Trap("autocast", run(under_autocast, nn.Linear(4, 6).half()), ((3, 4),), 72),
     Trap(
         "tensors made inside",
         run(lambda m, x: m(x, torch.zeros(1, 3, 6)), nn.GRU(4, 6)),
