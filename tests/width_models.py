@@ -103,6 +103,25 @@ class Attention(nn.Module):
         return self.out((scores.softmax(-1) @ v).transpose(1, 2).reshape(n, t, c))
 
 
+class ByEinsum(Attention):
+    def forward(self, x):
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(-3)
+        scores = torch.einsum("nqhd,nkhd->nhqk", q, k).softmax(-1)
+        return self.out(torch.einsum("nhqk,nkhd->nqhd", scores, v).flatten(2))
+
+
+class ByBmm(Attention):
+    """Heads folded into the batch, as older code has it."""
+
+    def forward(self, x):
+        n, t, c = x.shape
+        folded = self.qkv(x).view(n, t, 3, self.heads, -1).permute(2, 0, 3, 1, 4).flatten(1, 2)
+        q, k, v = folded.unbind()
+        bias = torch.zeros(1, 1, 1, device=x.device)
+        y = torch.bmm(torch.baddbmm(bias, q, k.mT).softmax(-1), v)
+        return self.out(y.view(n, self.heads, t, -1).transpose(1, 2).reshape(n, t, c))
+
+
 class Tokens(nn.Module):
     """Image patches as tokens, a mixer, a classifier."""
 
@@ -165,6 +184,8 @@ HAND_WRITTEN: dict[str, Callable[[], nn.Module]] = {
     "shuffle": lambda: classifier(conv(3, 12), Shuffle(12), Shuffle(12), channels=12),
     "gated": lambda: Tokens(16, Gated(16, 20)),
     "attention": lambda: Tokens(16, Attention(16, 4)),
+    "attention by einsum": lambda: Tokens(16, ByEinsum(16, 4)),
+    "attention by bmm": lambda: Tokens(16, ByBmm(16, 4)),
     "multi-head attention": lambda: Tokens(16, SelfMultihead(16, 4, batch_first=True)),
     "transformer encoder": encoder,
     "pixel shuffle, transposed, group norm": upsampler,
@@ -248,6 +269,12 @@ TRANSFORMERS: dict[str, tuple[Callable[[], nn.Module], tuple[InputSpec, ...]]] =
         ),
         (*TOKENS, InputSpec((2, 5), "int64", "decoder_input_ids")),
     ),
+}
+
+# Those with heads, for which it matters what attention keeps.
+HEADED = {
+    *("attention", "attention by bmm", "attention by einsum", "multi-head attention", "transformer encoder"),
+    *("MobileViT", "ViT", "Swin", "BERT", "GPT-2", "Llama, grouped queries", "T5"),
 }
 
 MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[InputSpec, ...]]] = {

@@ -7,7 +7,7 @@ because its decompositions differ by device while its shape rule does not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from iftplan.errors import MeasureError
 from iftplan.nn.operators import OPERATORS, may_contract
+from iftplan.nn.shape_rules import CALLERS
 from iftplan.nn.symbolic_model import NamedScale
 from iftplan.nn.symbolic_shapes import expression
 
@@ -78,6 +79,8 @@ class SymbolicCounter:
         scope: paths of the running modules, innermost last.
         calls: the contractions in their order.
         seen: parameters that some operator took.
+        inputs: storage → itself, for the model's inputs and what is made of them without any weight.
+        readers: modules with a weight that meets such a tensor.
         scales: float attributes that some tensor was multiplied by → the module that did it, the value.
     """
 
@@ -85,12 +88,18 @@ class SymbolicCounter:
     scope: list[str]
     calls: list[SymbolicContraction] = field(default_factory=list)
     seen: set[str] = field(default_factory=set)
+    inputs: dict[int, torch.UntypedStorage] = field(default_factory=dict)
+    readers: set[str] = field(default_factory=set)
     scales: dict[str, tuple[str, float]] = field(default_factory=dict)
     function: str = ""
 
     def weight_of(self, tensor: torch.Tensor) -> str | None:
         """The parameter whose storage this tensor is or views."""
         return self.names.get(storage(tensor))
+
+    def note_input(self, tensor: torch.Tensor) -> None:
+        """Mark a tensor as made of the model's inputs; its storage is kept, so that no other gets its address."""
+        self.inputs[storage(tensor)] = tensor.untyped_storage()
 
     def product(self, operator: str, macs: sympy.Expr, a: Shape, b: Shape) -> None:
         """Write down a product of two activations `a (…, M, K) · b (…, K, N)`."""
@@ -105,13 +114,14 @@ def storage(tensor: torch.Tensor) -> int:
 
 @contextmanager
 def counting(
-    model: nn.Module, tensors: Mapping[str, torch.Tensor], scope: list[str]
+    model: nn.Module, tensors: Mapping[str, torch.Tensor], inputs: Iterable[torch.Tensor], scope: list[str]
 ) -> Iterator[SymbolicCounter]:
     """Count contractions while the context is open.
 
     Args:
         model: the model that will run.
         tensors: its symbolic parameters by name.
+        inputs: its inputs.
         scope: receives the paths of the running modules.
     """
     names: dict[int, str] = {}
@@ -119,6 +129,8 @@ def counting(
         names.setdefault(storage(tensor), name)
     scope.append("")
     counter = SymbolicCounter(names, scope)
+    for tensor in inputs:
+        counter.note_input(tensor)
     with ExitStack() as stack:
         for path, module in model.named_modules():
             stack.callback(module.register_forward_pre_hook(_entering(counter, path)).remove)
@@ -158,7 +170,7 @@ class _Functions(TorchFunctionMode):
                 self.counter.scales[used.name] = (self.counter.scope[-1], float(used))
         if func is nn.functional.scaled_dot_product_attention:
             return _attention(self.counter, *args, **(kwargs or {}))
-        outer, self.counter.function = self.counter.function, getattr(func, "__name__", "").strip("_")
+        outer, self.counter.function = self.counter.function, CALLERS.get(func, "")
         try:
             return func(*args, **(kwargs or {}))
         finally:
@@ -214,6 +226,12 @@ class _Contractions(TorchDispatchMode):  # type: ignore[no-untyped-call]
         output = func(*args, **(kwargs or {}))
         tensors = [a for a in args if isinstance(a, torch.Tensor)]
         self.counter.seen.update(w for t in tensors if (w := self.counter.weight_of(t)))
+        if (
+            tensors
+            and isinstance(output, torch.Tensor)
+            and all(storage(t) in self.counter.inputs for t in tensors)
+        ):
+            self.counter.note_input(output)
         name = func._schema.name
         if (cost := _COSTS.get(name)) is not None:
             self._count(name, cost, args, tensors, output)
@@ -239,7 +257,8 @@ class _Contractions(TorchDispatchMode):  # type: ignore[no-untyped-call]
         macs = cost(shapes, _shape(output))
         weight = next((w for t in reversed(factors) if (w := counter.weight_of(t))), None)
         if weight is not None:
+            if any(storage(t) in counter.inputs for t in factors):
+                counter.readers.add(counter.scope[-1])
             counter.calls.append(SymbolicContraction(counter.scope[-1], name, macs, weight))
             return
-        operator = "matmul" if counter.function in ("matmul", "rmatmul") else OPERATORS[name].name
-        counter.product(operator, macs, shapes[0], shapes[1])
+        counter.product(counter.function or OPERATORS[name].name, macs, shapes[0], shapes[1])

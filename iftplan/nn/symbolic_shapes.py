@@ -149,7 +149,7 @@ class SymbolicSizes(ShapeEnv):
         return {a.args[1] for a in quotients if a.args[0].is_Integer} & self._attributes
 
     def _module(self) -> str:
-        return f"{self.scope[-1]} at " if self.scope and self.scope[-1] else ""
+        return f"{self.scope[-1] or '(model)'} at " if self.scope else ""
 
     def _without_max(self, size: sympy.Expr) -> sympy.Expr:
         """Strides are written as `Max(1, size)`; no size here is below 1."""

@@ -122,7 +122,8 @@ def _run(
     with _plain_forward(model), symbolic(model, sizes, mode, heads, twins) as made:
         with mode:
             args, kwargs = make_inputs(inputs, "cpu")
-        with sizes.tracing(mode), counting(model, made.tensors, sizes.scope) as counter:
+        given = [*args, *kwargs.values()]
+        with sizes.tracing(mode), counting(model, made.tensors, given, sizes.scope) as counter:
             try:
                 output = torch.func.functional_call(model, made.tensors, args, kwargs)
             except IftplanError:
@@ -228,8 +229,9 @@ def _check_constraints(made: SymbolicModel, counter: SymbolicCounter, met: set[s
 class _Names:
     """Symbols as people see them: `c1` counts the channels of some parameter's dimension."""
 
-    def __init__(self, system: WidthEquations, made: SymbolicModel) -> None:
+    def __init__(self, system: WidthEquations, made: SymbolicModel, readers: set[str]) -> None:
         self.system = system
+        self.readers = readers
         self.widths: dict[str, Width] = {}
         self._free: dict[sympy.Symbol, Polynomial] = {}
         self._fixed: dict[tuple[int, str], str] = {}
@@ -259,11 +261,19 @@ class _Names:
     def dimension(self, e: sympy.Expr) -> Polynomial:
         """A parameter's dimension; one that was pinned has a fixed symbol with its reason."""
         if e.is_Symbol and self.system.simplify(e).is_Number:
-            key = (self.system.dense[e], self.system.reason(e))
+            size = self.system.dense[e]
+            key = (size, self._plain(size, self.system.reason(e)))
             if key not in self._fixed:
                 self._fixed[key] = self._add(Width(key[0], fixed=key[1]))
             return Polynomial.symbol(self._fixed[key])
         return self.polynomial(e)
+
+    def _plain(self, size: int, reason: str) -> str:
+        """A reason as a sentence: where it is only a place, say what that place asks for."""
+        module, at, _ = reason.partition(" at ")
+        if at and module in self.readers:
+            return f"an input of the model ({reason})"
+        return f"it has to be {size} in {reason}" if ":" in reason else reason
 
 
 def _coefficients(system: WidthEquations, made: SymbolicModel) -> dict[sympy.Symbol, list[int]]:
@@ -282,7 +292,7 @@ def _coefficients(system: WidthEquations, made: SymbolicModel) -> dict[sympy.Sym
 
 
 def _couplings(system: WidthEquations, made: SymbolicModel, counter: SymbolicCounter) -> Couplings:
-    names = _Names(system, made)
+    names = _Names(system, made, counter.readers)
     shapes = {n: tuple(map(names.dimension, shape)) for n, shape in made.shapes.items()}
     attributes = {n: names.polynomial(e) for n, e in made.attributes.items()}
     weights: dict[str, sympy.Expr] = {}
