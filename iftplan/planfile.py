@@ -154,6 +154,11 @@ def _check_ledger(plan: Plan, parsed: _PlanObject, document: Document, where: st
             raise InputError(
                 f"{where}: layers.{i}.nnz is {layer.nnz}, more than the capacity {layer.capacity}."
             )
+        counts = (layer.nnz, layer.positions, layer.dense_weights, layer.dense_macs, layer.macs)
+        if min(counts) < 0:
+            raise InputError(f"{where}: layers.{i} holds the count {min(counts)}, and no count is negative.")
+        if layer.role is Role.ACTIVATION and (layer.positions or layer.capacity or layer.dense_weights):
+            raise InputError(f"{where}: layers.{i} is a product of activations, and those have no weights.")
     for key, value in plan_document(plan).items():
         if key != "digest" and document[key] != value:
             raise InputError(f"{where}: {key} does not follow from the layers and the settings of the plan.")

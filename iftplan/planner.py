@@ -11,7 +11,7 @@ from iftplan.closing import closed, closing_sparsities
 from iftplan.distributions import Share, densities
 from iftplan.errors import InfeasibleError, InputError
 from iftplan.masks import NM
-from iftplan.plans import Plan, PlannedLayer
+from iftplan.plans import Plan, PlannedLayer, Scope
 from iftplan.planwidths import plan_widths
 from iftplan.policy import Policy
 from iftplan.rows import Row, rows_of
@@ -58,7 +58,7 @@ def _plan(spec: ModelSpec, policy: Policy, heads: str) -> Plan:
         layers,
         sizes,
         float(multiplier),
-        closing_sparsities(rows) if scope else {},
+        closing_sparsities(rows) if scope else dict.fromkeys(Scope),
         notes + spec.assumptions,
     )
 

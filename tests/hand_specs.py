@@ -1,0 +1,116 @@
+"""Models written down by hand, with the couplings of their widths: no framework is asked."""
+
+from math import prod
+
+from iftplan.polynomial import Polynomial
+from iftplan.spec import Couplings, InputSpec, Kind, LayerSpec, ModelSpec, Product, WeightLayer, Width
+
+
+def monomial(coefficient: int, *names: str) -> Polynomial:
+    value = Polynomial.constant(coefficient)
+    for name in names:
+        value = value * Polynomial.symbol(name)
+    return value
+
+
+def conv(name, c_in, c_out, kernel, side, groups=1, **role):
+    layer = LayerSpec(
+        name, Kind.CONV2D, c_in, c_out, (kernel, kernel), groups, side * side, depthwise=groups == c_in > 1
+    )
+    return WeightLayer(layer, f"{name}.weight", "Conv2d", **role)
+
+
+def linear(name, d_in, d_out, tokens=1, **role):
+    return WeightLayer(
+        LayerSpec(name, Kind.LINEAR, d_in, d_out, positions=tokens), f"{name}.weight", "Linear", **role
+    )
+
+
+def chain(c: int = 16, e: int = 24, classes: int = 10) -> ModelSpec:
+    """Stem, body, depthwise, down and head, and one product of activations; widths c and e are free."""
+    layers = (
+        conv("stem", 3, c, 3, 8, first=True),
+        conv("body", c, c, 3, 8),
+        conv("dw", c, c, 3, 8, groups=c),
+        conv("down", c, e, 3, 4),
+        linear("head", e, classes, last=True),
+    )
+    shapes = {
+        "stem.weight": (monomial(1, "c"), monomial(3), monomial(3), monomial(3)),
+        "body.weight": (monomial(1, "c"), monomial(1, "c"), monomial(3), monomial(3)),
+        "dw.weight": (monomial(1, "c"), monomial(1), monomial(3), monomial(3)),
+        "down.weight": (monomial(1, "e"), monomial(1, "c"), monomial(3), monomial(3)),
+        "head.weight": (monomial(classes), monomial(1, "e")),
+    }
+    weight_macs = {
+        "stem.weight": monomial(27 * 64, "c"),
+        "body.weight": monomial(9 * 64, "c", "c"),
+        "dw.weight": monomial(9 * 64, "c"),
+        "down.weight": monomial(9 * 16, "c", "e"),
+        "head.weight": monomial(classes, "e"),
+    }
+    couplings = Couplings(
+        {"c": Width(c), "e": Width(e)},
+        shapes,
+        {"dw.groups": monomial(1, "c")},
+        weight_macs,
+        {"mix:matmul": monomial(2 * 16 * 16, "e")},
+    )
+    return ModelSpec(
+        "hand:chain",
+        (InputSpec((1, 3, 8, 8)),),
+        layers,
+        (Product("mix:matmul", "matmul", 2 * 16 * 16 * e),),
+        "0" * 64,
+        couplings,
+    )
+
+
+def mlp(sizes: tuple[int, ...] = (30, 64, 48, 10), tokens: int = 7, heads: int = 1) -> ModelSpec:
+    """Linear layers in a row; every inner width is free and a multiple of `heads`."""
+    names = [f"fc{i}" for i in range(1, len(sizes))]
+    last = len(names) - 1
+    layers = tuple(
+        linear(name, d_in, d_out, tokens, first=i == 0, last=i == last)
+        for i, (name, d_in, d_out) in enumerate(zip(names, sizes, sizes[1:], strict=False))
+    )
+    inner = {f"w{i}": Width(size, heads) for i, size in enumerate(sizes[1:-1], 1)}
+    ends = [monomial(sizes[0]), *(monomial(1, name) for name in inner), monomial(sizes[-1])]
+    shapes = {f"{name}.weight": (ends[i + 1], ends[i]) for i, name in enumerate(names)}
+    macs = {name: monomial(tokens) * shape[0] * shape[1] for name, shape in shapes.items()}
+    return ModelSpec(
+        "hand:mlp", (InputSpec((tokens, sizes[0])),), layers, couplings=Couplings(inner, shapes, {}, macs)
+    )
+
+
+def resnet50() -> ModelSpec:
+    """ResNet-50 v1.5 at 224×224 (arXiv 1512.03385, table 1; the stride sits in the 3×3): 53 convolutions and a classifier."""
+    layers = [conv("conv1", 3, 64, 7, 112, first=True)]
+    width, side = 64, 56
+    for stage, (neck, depth) in enumerate(zip((64, 128, 256, 512), (3, 4, 6, 3), strict=True), 1):
+        for block in range(depth):
+            name, before = f"layer{stage}.{block}", side
+            side = side // 2 if block == 0 and stage > 1 else side
+            layers += [
+                conv(f"{name}.conv1", width, neck, 1, before),
+                conv(f"{name}.conv2", neck, neck, 3, side),
+                conv(f"{name}.conv3", neck, 4 * neck, 1, side),
+            ]
+            if block == 0:
+                layers.append(conv(f"{name}.downsample", width, 4 * neck, 1, side))
+            width = 4 * neck
+    layers.append(linear("fc", width, 1000, last=True))
+    return ModelSpec("hand:resnet50", (InputSpec((1, 3, 224, 224)),), tuple(layers))
+
+
+def dense_macs(spec: ModelSpec, scope: str = "model") -> int:
+    """The dense MACs of a scope, added up anew from the layers' numbers."""
+    total = sum(
+        x.layer.positions
+        * x.layer.in_channels
+        // x.layer.groups
+        * prod(x.layer.kernel)
+        * x.layer.out_channels
+        for x in spec.layers
+    )
+    return total + (sum(p.macs for p in spec.products) if scope == "model" else 0)
