@@ -1,0 +1,98 @@
+"""Every code block of the documentation runs, and prints what the page shows."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from markdown_blocks import Block, BlockError, blocks, matches, run
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+RUN = ("bash", "console", "python")
+NOT_RUN = ("text", "json", "sh")  # drawings, excerpts of files, and commands that make the environment itself
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_code_blocks_run_and_print_what_is_shown(document: Path, tmp_path: Path) -> None:
+    for block in blocks(document):
+        assert block.language in RUN + NOT_RUN, f"{block.place}: nothing runs a block of {block.language!r}"
+        run(block, tmp_path)
+
+
+def test_the_documents_are_found_and_have_blocks_that_run() -> None:
+    found = {document.name: [b.language for b in blocks(document)] for document in DOCUMENTS}
+    assert {"README.md", "cli.md", "counting.md", "families.md", "own-family.md", "plans.md"} <= set(found)
+    assert sum(language in RUN for languages in found.values() for language in languages) >= 20
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    for document in DOCUMENTS:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text(encoding="utf-8")):
+            assert (document.parent / target).exists(), f"{document.name} links to {target}"
+
+
+def test_commands_that_make_the_environment_exist() -> None:
+    """`sh` blocks cannot run inside the environment they make; what they name has to be there."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+        "optional-dependencies"
+    ]
+    shell = "\n".join(b.body for document in DOCUMENTS for b in blocks(document) if b.language == "sh")
+    targets = re.findall(r"^make (\S+)", shell, re.M)
+    assert targets
+    assert all(re.search(rf"^{target}:", makefile, re.M) for target in targets)
+    assert {extra for group in re.findall(r"\[([\w,]+)\]", shell) for extra in group.split(",")} <= set(
+        extras
+    )
+
+
+# --- the check itself can fail ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("language", "body", "complaint"),
+    [
+        ("console", "$ echo real\nshown\n", "printed:\n    real"),
+        ("console", "$ echo real\n", "printed:\n    real"),
+        ("console", "$ iftplan solve --layer conv3x3 --sparsity 1\n…\n", "exit status 2"),
+        ("console", "output without a command\n", "begins with"),
+        ("bash", "false\ntrue\n", "exit status 1"),
+        ("python", "assert 1 == 2\n", "AssertionError"),
+    ],
+)
+def test_a_block_that_does_something_else_fails(
+    language: str, body: str, complaint: str, tmp_path: Path
+) -> None:
+    with pytest.raises(BlockError, match=re.escape(complaint)):
+        run(Block("page.md:1", language, "", body), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("shown", "printed", "agree"),
+    [
+        (["a", "…", "d"], ["a", "b", "c", "d"], True),
+        (["a", "…", "d"], ["a", "d"], True),
+        (["…"], [], True),
+        (["a", "", "b"], ["a", "b  "], True),
+        (["a", "…", "d"], ["a", "b", "c"], False),
+        (["a", "…"], ["b", "a"], False),
+        (["a…"], ["ab"], False),
+        (["a.c"], ["abc"], False),
+        ([], ["a"], False),
+    ],
+)
+def test_elision_stands_for_whole_lines_only(shown: list[str], printed: list[str], agree: bool) -> None:
+    assert matches(shown, printed) is agree
+
+
+def test_blocks_are_found_with_their_language_file_and_line(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# Title\n\n```python file=net.py\nx = 1\n```\n\n```\nplain\n```\n", encoding="utf-8")
+    assert list(blocks(page)) == [
+        Block("page.md:3", "python", "net.py", "x = 1\n"),
+        Block("page.md:7", "", "", "plain\n"),
+    ]
