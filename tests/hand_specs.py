@@ -26,8 +26,11 @@ def linear(name, d_in, d_out, tokens=1, **role):
     )
 
 
-def chain(c: int = 16, e: int = 24, classes: int = 10) -> ModelSpec:
-    """Stem, body, depthwise, down and head, and one product of activations; widths c and e are free."""
+def chain(c: int = 16, e: int = 24, classes: int = 16) -> ModelSpec:
+    """Stem, body, depthwise, down and head, and one product of activations; widths c and e are free.
+
+    Every cost is a multiple of 16 MACs, as are the steps in which masked weights come and go.
+    """
     layers = (
         conv("stem", 3, c, 3, 8, first=True),
         conv("body", c, c, 3, 8),
