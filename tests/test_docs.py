@@ -4,10 +4,23 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from markdown_blocks import Block, BlockError, blocks, matches, run
+from typer.main import get_command
+
+import iftplan as ift
+from iftplan.audits import audit_model
+from iftplan.cli.main import app
+from iftplan.counting import Contraction, CountTable
+from iftplan.documents import Document
+from iftplan.planfile import plan_document
+from iftplan.reportfile import audit_document
+from iftplan.solvefile import solve_document
+from iftplan.spec import Kind, LayerSpec, ModelSpec, WeightLayer
+from iftplan.specfile import spec_document
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
@@ -48,6 +61,56 @@ def test_commands_that_make_the_environment_exist() -> None:
     assert {extra for group in re.findall(r"\[([\w,]+)\]", shell) for extra in group.split(",")} <= set(
         extras
     )
+
+
+# --- what the pages list is complete ---------------------------------------------------------------------
+
+
+def _documents() -> Iterator[tuple[str, Document]]:
+    layer = WeightLayer(LayerSpec("l", Kind.LINEAR, 8, 8), "l.weight", "Linear")
+    spec = ModelSpec("net.py:own", (), (layer,))
+    plan = ift.plan(spec, "parallel", "1/2", keep_dense=())
+    table = CountTable("meta", (Contraction("l", "linear", 64, "l.weight"),))
+    yield "plans.md", plan_document(plan)
+    yield "cli.md", audit_document(audit_model("net.py:own", [table]))
+    yield "cli.md", spec_document(spec)
+    yield "cli.md", solve_document({"linear:8-8": [ift.solve("linear:8-8", "parallel", "1/2")]})
+
+
+def _keys(value: object) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield key
+            yield from _keys(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _keys(inner)
+
+
+NESTED = {"meta"}  # an engine's name, where counters have it for a key
+
+
+def _undocumented(page: str, document: Document) -> set[str]:
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    named = {name for run in re.findall(r"`([^`\n]+)`", text) for name in re.findall(r"\w+", run)}
+    top = document if document["schema"] == "iftplan.spec/1" else dict.fromkeys(_keys(document))
+    return {key.removesuffix("_exact") for key in top} - named - NESTED
+
+
+@pytest.mark.parametrize(("page", "document"), _documents(), ids=["plan", "audit", "spec", "solve"])
+def test_every_key_of_a_document_is_explained(page: str, document: Document) -> None:
+    assert _undocumented(page, document) == set()
+    assert _undocumented(page, {**document, "unheard_of": 1}) == {"unheard_of"}
+
+
+def test_every_command_and_option_is_in_the_pages() -> None:
+    text = "\n".join(document.read_text(encoding="utf-8") for document in DOCUMENTS)
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    for name, command in commands.items():
+        assert f"iftplan {name}" in text
+        options = {o for p in command.params for o in p.opts if o.startswith("--")} - {"--help", "--output"}
+        missing = {option for option in options if option not in text}
+        assert missing == set(), f"iftplan {name}"
 
 
 # --- the check itself can fail ---------------------------------------------------------------------------
