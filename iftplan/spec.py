@@ -138,7 +138,7 @@ class WeightLayer:
     Attributes:
         layer: the shape; `layer.positions · layer.weights` are its dense MACs.
         weight: qualified parameter name (the first of a tied one's names).
-        class_name: the module's class.
+        class_name: class of the module that computes with the weight.
         first: reads the model's input.
         last: its output is the model's, and no weight follows.
         unmaskable: why its weight cannot be transformed; empty if it can.

@@ -6,7 +6,7 @@ groups; the second is linear or 1×1 (arXiv 2303.11525, section 3.1).
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -14,7 +14,13 @@ from iftplan.errors import InfeasibleError
 
 
 class Member(nn.Module):
-    """Stands in the place of one layer and answers for its sizes (`stride`, `in_features` …) as the layer did."""
+    """Stands in the place of one layer and answers for it: its sizes (`stride`, `in_features` …), its weight.
+
+    A host that asks for the weight, mostly for its dtype, is given the masked one (the first branch's, U's). One
+    that computes with it by itself bypasses the member, which an audit shows as MACs that are missing.
+    """
+
+    front: ClassVar[str]  # the path of the part that answers for the weight
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
@@ -22,9 +28,23 @@ class Member(nn.Module):
             if not name.startswith("_") and name != "training" and isinstance(value, int | str | tuple):
                 setattr(self, name, value)
 
+    @property
+    def weight(self) -> Tensor:
+        """The front part's weight."""
+        weight = self.get_submodule(self.front).weight
+        assert isinstance(weight, Tensor)
+        return weight
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The bias that is added once, wherever it lives."""
+        return next((p for name, p in self.named_parameters() if name.endswith("bias")), None)
+
 
 class Parallel(Member):
     """`Σ branch(x)` over layers of one shape."""
+
+    front = "branches.0"
 
     def __init__(self, layer: nn.Module, branches: int) -> None:
         super().__init__(layer)
@@ -41,6 +61,8 @@ class Parallel(Member):
 class Factorized(Member):
     """`V(U(x))` through `rank` channels."""
 
+    front = "U"
+
     def __init__(self, layer: nn.Module, rank: int) -> None:
         super().__init__(layer)
         self.U, self.V = _factors(layer, rank)
@@ -53,6 +75,8 @@ class Factorized(Member):
 
 class Doped(Member):
     """`sparse(x) + V(U(x))`: one masked layer beside a dense pair."""
+
+    front = "sparse"
 
     def __init__(self, layer: nn.Module, rank: int) -> None:
         super().__init__(layer)

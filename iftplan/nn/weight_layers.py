@@ -30,8 +30,11 @@ def weight_layers(model: nn.Module, table: CountTable, uses: Sequence[WeightUse]
         layer, reason = _layer(name, use, parameters[use.weight], macs.get(use.weight, 0))
         if tied:
             reason = f"shares its weight with the embedding {_owner(use.weight)}"
-        module = modules.get(name) or modules[use.weight.rpartition(".")[0]]
-        layers.append(WeightLayer(layer, use.weight, type(module).__name__, use.first, use.last, reason))
+        holder = name if name in modules else use.weight.rpartition(".")[0]
+        computer = _computer(table, use.weight, holder)
+        layers.append(
+            WeightLayer(layer, use.weight, type(modules[computer]).__name__, use.first, use.last, reason)
+        )
     return tuple(layers)
 
 
@@ -42,6 +45,12 @@ def _untraced(table: CountTable, uses: Sequence[WeightUse]) -> Iterator[WeightUs
         if contraction.weight is not None and contraction.weight not in seen:
             seen.add(contraction.weight)
             yield WeightUse(contraction.weight, False, contraction.operator)
+
+
+def _computer(table: CountTable, weight: str, holder: str) -> str:
+    """The module that computes with a weight: its holder, or the one that reached past it."""
+    callers = {c.module for c in table.contractions if c.weight == weight}
+    return holder if not callers or holder in callers else min(callers)
 
 
 def _caller(table: CountTable, weight: str) -> str:

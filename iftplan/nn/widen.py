@@ -18,9 +18,8 @@ Shape = tuple[int, ...]
 def widen_(model: nn.Module, couplings: Couplings, sizes: Mapping[str, int]) -> nn.Module:
     """Give `model` the widths `sizes`, in place, and return it.
 
-    Parameters whose shape changes are new: drawn as torch draws them by default where the module has
-    `reset_parameters`, otherwise from a normal distribution of standard deviation 0.02 (matrices) or ones
-    (vectors named weight) and zeros. They keep their dtype, device, `requires_grad` and ties; the integer
+    Parameters whose shape changes are new: drawn from a normal distribution of standard deviation 0.02
+    (matrices), or ones (vectors named weight) and zeros; initialise them before training. They keep their dtype, device, `requires_grad` and ties; the integer
     attributes that depend on a width are rewritten, and so are the scales of attention scores.
 
     Args:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from torch import nn
 
 from iftplan.errors import IftplanError, InfeasibleError, MeasureError
 from iftplan.nn.inputs import make_inputs
+from iftplan.nn.measure import counting_conditions
 from iftplan.nn.repeats import alike
 from iftplan.nn.symbolic_counting import SymbolicCounter, counting
 from iftplan.nn.symbolic_model import Heads, SymbolicModel, symbolic
@@ -92,18 +94,15 @@ def _blocked(traced: _Traced, twins: Mapping[str, str]) -> bool:
 
 
 @contextmanager
-def _plain_forward(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without the fused encoder, whose kernel says nothing about sizes."""
-    training = {module: module.training for module in model.modules()}
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    model.eval()
+def _quiet() -> Iterator[None]:
+    """What torch logs of a failing operator is said once, in our own message."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    before = logger.disabled
+    logger.disabled = True
     try:
         yield
     finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
-        for module, was in training.items():
-            module.training = was
+        logger.disabled = before
 
 
 def _run(
@@ -114,10 +113,8 @@ def _run(
     twins: Mapping[str, str],
 ) -> tuple[SymbolicModel, SymbolicCounter, object]:
     mode = sizes.fake_mode()
-    mode.cache_enabled = bool(
-        __import__("os").environ.get("CA")
-    )  # every call has sizes of its own; looking them up costs more than it saves
-    with _plain_forward(model), symbolic(model, sizes, mode, heads, twins) as made:
+    mode.cache_enabled = False  # every call has sizes of its own; looking them up costs more than it saves
+    with _quiet(), counting_conditions(model), symbolic(model, sizes, mode, heads, twins) as made:
         with mode:
             args, kwargs = make_inputs(inputs, "cpu")
         given = [*args, *kwargs.values()]
@@ -129,7 +126,7 @@ def _run(
             except Exception as error:
                 raise MeasureError(
                     f"module {counter.scope[-1] or '(model)'} ({type(model).__name__}) does not run on "
-                    f"symbolic sizes: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+                    f"symbolic sizes: {type(error).__name__}: {(str(error).splitlines() or [''])[0].rstrip('.')}"
                 ) from error
     return made, counter, output
 
