@@ -127,6 +127,13 @@ def test_wide_layers_hold_what_their_widths_say_and_the_closing_density_is_what_
         )  # whole weights: four positions of `down` make one of `body`
 
 
+def test_a_scope_that_no_density_closes_has_no_closing_sparsity():
+    """At k = 10 the stem and the products of activations alone cost more than the dense model."""
+    plan = api.plan(chain(), "wide", "0.99", scope="matrices")
+    assert dense_macs(chain(), "model") < 10 * (64 * 27 * 16 + 2 * 16 * 16 * 24)
+    assert plan.closing_sparsity == {Scope.MATRICES: Fraction(99, 100), Scope.LAYERS: None, Scope.MODEL: None}
+
+
 def test_no_sparsity_is_the_dense_model():
     for family in ("wide", "parallel", "doped"):
         plan = api.plan(chain(), family, 0)
@@ -406,6 +413,7 @@ def test_weights_of_every_layout_grow_on_their_own_sides():
         WeightLayer(LayerSpec("embed", Kind.EMBEDDING, 100, 12, positions=0), "embed.weight", "Embedding"),
         WeightLayer(LayerSpec("mix", Kind.LINEAR, 12, 20, positions=5), "mix.weight", "Conv1D"),
         WeightLayer(LayerSpec("square", Kind.LINEAR, 20, 20, positions=5), "square.weight", "Conv1D"),
+        WeightLayer(LayerSpec("turn", Kind.LINEAR, 20, 20, positions=5), "turn.weight", "Linear"),
         WeightLayer(
             LayerSpec("up", Kind.CONV_TRANSPOSE2D, 20, 8, (2, 2), 4, 5), "up.weight", "ConvTranspose2d"
         ),
@@ -413,45 +421,42 @@ def test_weights_of_every_layout_grow_on_their_own_sides():
         linear("out", 6, 10),
     )
     a, b, c, u, v = (monomial(1, name) for name in "abcuv")
-    one = monomial(1)
     shapes = {
         "embed.weight": (monomial(100), a),
         "mix.weight": (a, b),
         "square.weight": (b, c),
-        "up.weight": (c, u, monomial(2), monomial(2)),  # u = out/groups
-        "group.weight": (
-            v,
-            u,
-            monomial(3),
-            monomial(3),
-        ),  # (4·u inputs)/2 groups = 2·u would need another symbol
+        "turn.weight": (b, c),
+        "up.weight": (c, u, monomial(2), monomial(2)),
+        "group.weight": (v, monomial(2) * u, monomial(3), monomial(3)),
         "out.weight": (monomial(10), v),
     }
-    shapes["group.weight"] = (v, monomial(2) * u, monomial(3), monomial(3))
     macs = {
         "embed.weight": monomial(0),
         "mix.weight": monomial(5) * a * b,
         "square.weight": monomial(5) * b * c,
+        "turn.weight": monomial(5) * b * c,
         "up.weight": monomial(5 * 4) * c * u,
         "group.weight": monomial(4 * 9 * 2) * u * v,
-        "out.weight": one * monomial(10) * v,
+        "out.weight": monomial(10) * v,
     }
     widths = {"a": Width(12), "b": Width(20), "c": Width(20, 4), "u": Width(2), "v": Width(6, 2)}
     spec = ModelSpec(
         "hand:layouts", (InputSpec((5,)),), layers, couplings=Couplings(widths, shapes, {}, macs)
     )
-    plan = api.plan(spec, "wide", "3/4", keep_dense=())
+    plan = api.plan(spec, "wide", "1/2", keep_dense=())
+    assert plan.widths == {"a": 17, "b": 29, "c": 32, "u": 3, "v": 10}
     sizes = {x.name: (x.structure["in_channels"], x.structure["out_channels"]) for x in plan.layers}
     assert sizes == {
-        "embed": (100, 24),
-        "mix": (24, 40),
-        "square": (40, 40),
-        "up": (40, 16),
-        "group": (16, 12),
-        "out": (12, 10),
+        "embed": (100, 17),
+        "mix": (17, 29),
+        "square": (29, 32),
+        "turn": (32, 29),
+        "up": (32, 12),
+        "group": (12, 10),
+        "out": (10, 10),
     }
-    assert rows(plan)["up"].capacity == 40 * 4 * 4
-    assert rows(plan)["group"].capacity == 12 * 8 * 9
+    assert rows(plan)["up"].capacity == 32 * 3 * 4
+    assert rows(plan)["group"].capacity == 10 * 6 * 9
     assert plan.residual_macs == 0
 
 
@@ -476,6 +481,17 @@ def test_low_rank_plans_close_as_far_as_whole_ranks_go(scope, sparsity):
     assert 0 <= plan.residual_macs < min(per_rank)  # no layer can take another rank
     assert not plan.residual_macs or any("whole ranks leave" in note for note in plan.notes)
     assert plan.cardinality.maskable_weights == 0
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(2, 80), min_size=4, max_size=6).map(tuple), sparsities)
+def test_low_rank_plans_have_a_rank_in_every_layer_or_are_refused(sizes, sparsity):
+    try:
+        plan = api.plan(mlp(sizes), "lowrank", sparsity)
+    except InfeasibleError:
+        return
+    assert all(x.structure["rank"] >= 1 for x in plan.layers if x.role is Role.TRANSFORMED)
+    assert plan.residual_macs >= 0
 
 
 @given(sparsities)
