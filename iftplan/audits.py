@@ -6,7 +6,7 @@ could not be measured is a problem, never a zero.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from fractions import Fraction
@@ -110,25 +110,12 @@ class AuditReport:
             raise AssertionError(" ".join(self.problems))
 
 
-@dataclass(frozen=True, slots=True)
-class Allowance:
-    """What a user vouches for.
-
-    Attributes:
-        operators: operator → MACs of each call, for operators without a formula of ours.
-        modules: modules that may stay uncalled.
-    """
-
-    operators: Mapping[str, int] = field(default_factory=dict)
-    modules: frozenset[str] = frozenset()
-
-
 def audit_plan(
     plan: Plan,
     tables: Sequence[CountTable],
     *,
     tolerance: Fraction = Fraction(1, 10**6),
-    allowance: Allowance | None = None,
+    may_stay_uncalled: Collection[str] = (),
 ) -> AuditReport:
     """Hold the planned structure, as it was measured, against the plan's own ledger.
 
@@ -137,14 +124,13 @@ def audit_plan(
         tables: counts of the plan's structure with every weight present, one per engine; the first is the one
             that is compared layer by layer. Masks are the plan's counts.
         tolerance: the largest relative difference that passes.
-        allowance: operators and modules that the user vouches for.
+        may_stay_uncalled: modules that the pass need not use.
     """
     table, scope = tables[0], plan.scope or Scope.MODEL
     measured = measured_layers(plan, table)
     inside = [layer.role.within(scope) for layer in plan.layers]
     total = sum(m or 0 for m, counts in zip(measured, inside, strict=True) if counts)
     thinned = table.macs - sum(m or 0 for m in measured)
-    extra = allowance or Allowance()
     report = AuditReport(
         subject=f"{plan.model} as planned",
         reference=f"plan: {plan.transform} at sparsity {decimal(plan.sparsity, 4)}",
@@ -152,7 +138,7 @@ def audit_plan(
         tolerance=tolerance,
         dense_macs=plan.dense_macs(scope),
         expected_macs=plan.macs(scope),
-        measured_macs=total + _allowed_macs(table, extra),
+        measured_macs=total,
         counters={"closed_form": plan.macs(Scope.MODEL), **{t.engine: t.macs - thinned for t in tables}},
         layers=tuple(
             AuditedLayer(layer.name, layer.macs, m) for layer, m in zip(plan.layers, measured, strict=True)
@@ -165,7 +151,7 @@ def audit_plan(
     )
     wrong = [layer for layer in report.layers if not layer.agrees]
     report = replace(report, problems=(_layer_problem(wrong),) if wrong else ())
-    return _judged(_with_unknowns(report, table, extra), tables)
+    return _judged(_with_unknowns(report, table, may_stay_uncalled), tables)
 
 
 def measured_layers(plan: Plan, table: CountTable) -> tuple[int | None, ...]:
@@ -210,7 +196,7 @@ def audit_model(
     tolerance: Fraction = Fraction(1, 1000),
     at_most: bool = False,
     nonzeros: Mapping[str, Fraction] | None = None,
-    allowance: Allowance | None = None,
+    may_stay_uncalled: Collection[str] = (),
 ) -> AuditReport:
     """Hold a model against another one, a plan's ledger or a budget; or, without a reference, just report.
 
@@ -224,13 +210,12 @@ def audit_model(
         tolerance: the largest relative difference that passes.
         at_most: whether only an excess fails.
         nonzeros: parameter → share of its weights that is not zero.
-        allowance: operators and modules that the user vouches for.
+        may_stay_uncalled: modules that the pass need not use.
     """
-    table, extra = tables[0], allowance or Allowance()
+    table = tables[0]
     saved = sum(m * (1 - (nonzeros or {}).get(w, Fraction(1))) for w, m in table.by_weight().items())
     layers = layer_macs(table, nonzeros or {})
     names = dict.fromkeys((*layers, *(expected_layers or {})))
-    added = _allowed_macs(table, extra)
     report = AuditReport(
         subject,
         reference,
@@ -238,8 +223,8 @@ def audit_model(
         tolerance,
         dense_macs,
         expected_macs,
-        table.macs - int(saved) + added,
-        {t.engine: t.macs - int(saved) + added for t in tables},
+        table.macs - int(saved),
+        {t.engine: t.macs - int(saved) for t in tables},
         tuple(
             AuditedLayer(
                 name, None if expected_layers is None else expected_layers.get(name, 0), layers.get(name)
@@ -250,7 +235,7 @@ def audit_model(
         assumptions=table.assumptions,
         at_most=at_most,
     )
-    return _judged(_with_unknowns(report, table, extra), tables)
+    return _judged(_with_unknowns(report, table, may_stay_uncalled), tables)
 
 
 def layer_macs(table: CountTable, nonzeros: Mapping[str, Fraction]) -> dict[str, int]:
@@ -263,24 +248,14 @@ def layer_macs(table: CountTable, nonzeros: Mapping[str, Fraction]) -> dict[str,
     return totals
 
 
-def _allowed_macs(table: CountTable, allowance: Allowance) -> int:
-    return sum(calls * allowance.operators.get(name, 0) for name, calls in table.unknown.items())
-
-
-def _with_unknowns(report: AuditReport, table: CountTable, allowance: Allowance) -> AuditReport:
+def _with_unknowns(report: AuditReport, table: CountTable, may_stay_uncalled: Collection[str]) -> AuditReport:
     """What nobody vouches for is a problem; what somebody does becomes an assumption."""
-    vouched = tuple(
-        f"{name}: {calls} calls at {count(allowance.operators[name])} MACs each, as allowed"
-        for name, calls in sorted(table.unknown.items())
-        if name in allowance.operators
-    )
-    uncalled = tuple(m for m in table.uncalled if m not in allowance.modules)
-    silent = tuple(f"{m} was not called, as allowed" for m in table.uncalled if m in allowance.modules)
+    silent = tuple(f"{m} was not called, as allowed" for m in table.uncalled if m in may_stay_uncalled)
     return replace(
         report,
-        unknown_ops={n: c for n, c in table.unknown.items() if n not in allowance.operators},
-        uncalled_modules=uncalled,
-        assumptions=(*report.assumptions, *vouched, *silent),
+        unknown_ops=table.unknown,
+        uncalled_modules=tuple(m for m in table.uncalled if m not in may_stay_uncalled),
+        assumptions=(*report.assumptions, *silent),
     )
 
 
@@ -317,7 +292,7 @@ def _deviation_problem(report: AuditReport, deviation: Fraction) -> str:
 def unmeasured(report: AuditReport) -> tuple[str, ...]:
     """Sentences for what could not be measured, each with what would allow it."""
     operators = tuple(
-        f"operator {name} ({calls} calls) has no formula; if you know its cost, allow it with --allow {name}=MACS_PER_CALL."
+        f"operator {name} ({calls} calls) has no formula; if you know its cost, allow it with --allow {name}=MACS_PER_CALL (or N*out, per output element)."
         for name, calls in report.unknown_ops.items()
     )
     modules = tuple(

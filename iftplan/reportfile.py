@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
+from pydantic import ConfigDict, with_config
+from typing_extensions import TypedDict
+
 from iftplan.audits import AuditReport
-from iftplan.documents import Document, sealed
+from iftplan.documents import Document, check, sealed
 from iftplan.units import Convention, exact
+from iftplan.validation import validated
 
 SCHEMA = "iftplan.audit/1"
 
@@ -51,3 +57,51 @@ def audit_document(report: AuditReport, convention: Convention = Convention.MAC)
             ],
         }
     )
+
+
+def parse_measured(document: Document, where: str = "report") -> tuple[str, dict[str, int]]:
+    """The subject of a report and its measured MACs by layer, whatever convention it was written in.
+
+    Raises:
+        InputError: names the path inside the document.
+    """
+    check(document, SCHEMA, where)
+    parsed = validated(_ReportObject, document, where)
+    per = Convention(parsed["convention"]).per_mac
+    return parsed["subject"], {row["name"]: (row["measured_macs"] or 0) // per for row in parsed["layers"]}
+
+
+@with_config(ConfigDict(extra="forbid"))
+class _LayerObject(TypedDict):
+    name: str
+    expected_macs: int | None
+    measured_macs: int | None
+    agrees: bool
+
+
+@with_config(ConfigDict(extra="forbid"))
+class _ReportObject(TypedDict):
+    schema: str
+    convention: Literal["mac", "flop"]
+    subject: str
+    reference: str | None
+    scope: Literal["matrices", "layers", "model"]
+    tolerance: float
+    tolerance_exact: str
+    verdict: str
+    passed: bool
+    problems: list[str]
+    dense_macs: int | None
+    expected_macs: int | None
+    measured_macs: int
+    ratio: float | None
+    ratio_exact: str | None
+    deviation: float | None
+    deviation_exact: str | None
+    counters: dict[str, int]
+    elementwise: dict[str, int]
+    unknown_ops: dict[str, int]
+    uncalled_modules: list[str]
+    assumptions: list[str]
+    layers: list[_LayerObject]
+    digest: str

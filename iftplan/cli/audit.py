@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
 from fractions import Fraction
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from iftplan.audits import Allowance, AuditReport, Verdict, audit_model, audit_plan, layer_macs
+from iftplan.audits import AuditReport, Verdict, audit_model, audit_plan, layer_macs
 from iftplan.cli.options import (
+    AllowOption,
     ConventionOption,
     FormatOption,
     InputOption,
@@ -19,7 +20,7 @@ from iftplan.cli.options import (
     tolerance_of,
 )
 from iftplan.cli.output import emit, say, working
-from iftplan.cli.subjects import build_for, called, document_in, plan_in, require_torch
+from iftplan.cli.subjects import build_for, called, document_in, operators_of, plan_in, require_torch
 from iftplan.errors import InputError
 from iftplan.plans import Plan, Scope
 from iftplan.report.audits import audit_table, summary_table
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from iftplan.counting import CountTable
+    from iftplan.nn.operators import Operator
 
 EXAMPLE = """
 Examples:
@@ -79,9 +81,7 @@ def command(
         bool, typer.Option("--cross-check", help="Count with all three engines and require equal integers.")
     ] = False,
     input: InputOption = None,
-    allow: Annotated[
-        list[str] | None, typer.Option("--allow", help="Vouch for an unknown operator: NAME=MACS_PER_CALL.")
-    ] = None,
+    allow: AllowOption = None,
     allow_uncalled: Annotated[
         list[str] | None,
         typer.Option("--allow-uncalled", help="Vouch for a module that the pass does not use."),
@@ -102,7 +102,8 @@ def command(
     """Measure a plan or a model, layer by layer; fail when it is not what it should be."""
     if against and budget:
         raise InputError("--against and --budget are two references; give one of them.")
-    allowance = Allowance(dict(map(_allowed, allow or ())), frozenset(allow_uncalled or ()))
+    operators = operators_of(allow)
+    uncalled = tuple(allow_uncalled or ())
     engines = _engines(engine, cross_check)
     tolerated = tolerance_of(tolerance)
     document = document_in(subject)
@@ -118,12 +119,23 @@ def command(
             raise InputError(
                 "a plan is audited against its own ledger; --against, --budget and --nonzeros go with a model: iftplan audit MODEL --against PLAN."
             )
-        report = _plan_report(plan_in(document, subject), model, trust, engines, tolerated, allowance)
+        report = _plan_report(
+            plan_in(document, subject), model, trust, engines, tolerated, operators, uncalled
+        )
     else:
         if model is not None:
             raise InputError(f"--model goes with a plan, and {subject} is a model itself; leave it out.")
         report = _model_report(
-            subject, inputs_of(input), against, budget, trust, engines, tolerated, allowance, nonzeros
+            subject,
+            inputs_of(input),
+            against,
+            budget,
+            trust,
+            engines,
+            tolerated,
+            operators,
+            uncalled,
+            nonzeros,
         )
     summary = summary_table(report, convention)
     emit(
@@ -152,30 +164,25 @@ def _engines(engine: Engine, cross_check: bool) -> tuple[str, ...]:
     return (engine.value, *others)
 
 
-def _allowed(text: str) -> tuple[str, int]:
-    name, equals, cost = text.rpartition("=")
-    if not (equals and name and cost.isascii() and cost.isdigit()):
-        raise InputError(
-            f"--allow {text!r} is not NAME=MACS_PER_CALL; write for instance --allow my::operator=0."
-        )
-    return name, int(cost)
-
-
 def _plan_report(
     plan: Plan,
     model: str | None,
     trust: bool,
     engines: Sequence[str],
     tolerance: Fraction | None,
-    allowance: Allowance,
+    operators: Mapping[str, Operator],
+    uncalled: Collection[str],
 ) -> AuditReport:
     built = build_for(plan, model, trust=trust)
     from iftplan.nn.measure_plan import measure_plan
 
     with working(f"building and measuring the plan for {plan.model}"):
-        tables = measure_plan(plan, built, engines=engines)
+        tables = measure_plan(plan, built, engines=engines, operators=operators)
     return audit_plan(
-        plan, tables, tolerance=Fraction(1, 10**6) if tolerance is None else tolerance, allowance=allowance
+        plan,
+        tables,
+        tolerance=Fraction(1, 10**6) if tolerance is None else tolerance,
+        may_stay_uncalled=uncalled,
     )
 
 
@@ -187,7 +194,8 @@ def _model_report(
     trust: bool,
     engines: Sequence[str],
     tolerance: Fraction | None,
-    allowance: Allowance,
+    operators: Mapping[str, Operator],
+    uncalled: Collection[str],
     nonzeros: bool,
 ) -> AuditReport:
     expected = parse_count(budget) if budget else None
@@ -195,21 +203,21 @@ def _model_report(
     plan = plan_in(reference, against) if reference is not None and against else None
     network, inputs = _network(subject, inputs or (plan.inputs if plan else ()), nonzeros)
     with working(f"measuring {subject}"):
-        tables = _tables(network, inputs, engines)
+        tables = _tables(network, inputs, engines, operators)
     kept = _kept(network) if nonzeros else {}
     default = Fraction(0) if budget else Fraction(1, 1000)
     tolerated = default if tolerance is None else tolerance
     if plan is not None:
         return audit_model(
             subject, tables, reference=f"plan {called(against or '')}", expected_macs=plan.macs(Scope.MODEL),
-            dense_macs=plan.dense_macs(Scope.MODEL), tolerance=tolerated, nonzeros=kept, allowance=allowance,
+            dense_macs=plan.dense_macs(Scope.MODEL), tolerance=tolerated, nonzeros=kept, may_stay_uncalled=uncalled,
         )  # fmt: skip
     if against:
         base, base_inputs = _network(against, inputs, False)
-        table = _tables(base, base_inputs, ("meta",))[0]
+        table = _tables(base, base_inputs, ("meta",), operators)[0]
         return audit_model(
             subject, tables, reference=against, expected_macs=table.macs, expected_layers=layer_macs(table, {}),
-            dense_macs=table.macs, tolerance=tolerated, nonzeros=kept, allowance=allowance,
+            dense_macs=table.macs, tolerance=tolerated, nonzeros=kept, may_stay_uncalled=uncalled,
         )  # fmt: skip
     return audit_model(
         subject,
@@ -219,7 +227,7 @@ def _model_report(
         tolerance=tolerated,
         at_most=budget is not None,
         nonzeros=kept,
-        allowance=allowance,
+        may_stay_uncalled=uncalled,
     )
 
 
@@ -238,10 +246,15 @@ def _network(
     return built.model, inputs
 
 
-def _tables(network: nn.Module, inputs: Sequence[InputSpec], engines: Sequence[str]) -> list[CountTable]:
+def _tables(
+    network: nn.Module,
+    inputs: Sequence[InputSpec],
+    engines: Sequence[str],
+    operators: Mapping[str, Operator],
+) -> list[CountTable]:
     from iftplan.nn.measure import measure
 
-    return [measure(network, inputs, engine=engine) for engine in engines]
+    return [measure(network, inputs, engine=engine, operators=operators) for engine in engines]
 
 
 def _kept(network: nn.Module) -> dict[str, Fraction]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from fractions import Fraction
 from typing import Annotated
 
@@ -32,6 +35,15 @@ InputOption = Annotated[
         help="Input shape such as 1x3x32x32, 1x128:int64 or input_ids=1x128:int64; may be repeated.",
     ),
 ]
+AllowOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow",
+        help="Vouch for an unknown operator: NAME=MACS_PER_CALL, or NAME=N*out per output element.",
+    ),
+]
+
+_EXPONENT = re.compile(r"[+-]?\d{1,3}")
 
 
 def inputs_of(given: Sequence[str] | None) -> tuple[InputSpec, ...]:
@@ -47,10 +59,12 @@ def tolerance_of(text: str | None) -> Fraction | None:
     """
     if text is None:
         return None
-    try:
-        value = Fraction(text)
-    except (ValueError, ZeroDivisionError):
-        value = parse_fraction(text, "tolerance")
+    number, e, exponent = text.lower().partition("e")
+    value = parse_fraction(number, "tolerance")
+    if e:
+        if not _EXPONENT.fullmatch(exponent):
+            raise InputError(f"tolerance {text!r} is not a number; write it as 1e-3, 0.001 or 1/1000.")
+        value *= Fraction(10) ** int(exponent)
     if value < 0:
         raise InputError(f"tolerance {text} is negative; the smallest is 0, for exact equality.")
     return value
@@ -90,9 +104,11 @@ def _own_family(text: str) -> Family:
 
     path, _, name = text.rpartition(":")
     try:
-        value = runpy.run_path(path).get(name)
-    except Exception as error:
-        raise InputError(f"{path} could not be run: {type(error).__name__}: {error}") from error
+        with redirect_stdout(sys.stderr):  # what the file prints must not end up in our data
+            value = runpy.run_path(path).get(name)
+    except (Exception, SystemExit) as error:
+        told = " ".join(str(error).split())
+        raise InputError(f"{path} could not be run: {type(error).__name__}: {told}") from error
     if not isinstance(value, Family):
         raise InputError(
             f"{text} is no family; make one with iftplan.derive.family(name, cost=…, unknown=…)."

@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from iftplan.cli.options import ConventionOption, FormatOption, InputOption, OutputOption, inputs_of, split
+from iftplan.cli.options import (
+    AllowOption,
+    ConventionOption,
+    FormatOption,
+    InputOption,
+    OutputOption,
+    inputs_of,
+    split,
+)
 from iftplan.cli.output import emit
 from iftplan.distributions import Distribution
 from iftplan.errors import InputError
@@ -76,6 +84,7 @@ def command(
     heads: Annotated[
         Heads, typer.Option("--heads", help="Keep the number or the size of attention heads.")
     ] = Heads.NUMBER,
+    allow: AllowOption = None,
     form: FormatOption = None,
     output: OutputOption = None,
     convention: ConventionOption = Convention.MAC,
@@ -109,7 +118,9 @@ def command(
     )
     widens = policy.family is not None and policy.family.definition.widens
     keep: str = heads.value
-    spec = spec_of(model, inputs_of(input), widths=widens, heads="size" if keep == "size" else "number")
+    spec = spec_of(
+        model, inputs_of(input), widths=widens, heads="size" if keep == "size" else "number", allow=allow
+    )
     made = plan(spec, policy, heads=keep)
     scopes = scope_table(made, convention)
     emit(

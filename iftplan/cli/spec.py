@@ -6,7 +6,14 @@ from typing import Annotated
 
 import typer
 
-from iftplan.cli.options import ConventionOption, FormatOption, InputOption, OutputOption, inputs_of
+from iftplan.cli.options import (
+    AllowOption,
+    ConventionOption,
+    FormatOption,
+    InputOption,
+    OutputOption,
+    inputs_of,
+)
 from iftplan.cli.output import emit
 from iftplan.cli.subjects import spec_of
 from iftplan.notation import layer_notation
@@ -34,6 +41,7 @@ def command(
         bool,
         typer.Option("--widths/--no-widths", help="Also find which channels move together, for wide plans."),
     ] = True,
+    allow: AllowOption = None,
     form: FormatOption = None,
     output: OutputOption = None,
     convention: ConventionOption = Convention.MAC,
@@ -41,7 +49,7 @@ def command(
     """Read a model's layers, MACs and couplings into a document."""
     from iftplan.specfile import spec_document
 
-    spec = spec_of(model, inputs_of(input), widths=widths)
+    spec = spec_of(model, inputs_of(input), widths=widths, allow=allow)
     tables = _tables(spec, convention)
     emit(tables, lambda: spec_document(spec), form, output, summary=tables[1:])
 

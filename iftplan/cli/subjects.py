@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -12,9 +12,12 @@ from iftplan.errors import InputError, StaleError
 from iftplan.plans import Plan
 from iftplan.sources import parse_source
 from iftplan.spec import InputSpec, ModelSpec
+from iftplan.vouched import parse_vouched
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from iftplan.nn.operators import Operator
 
 Heads = Literal["number", "size"]
 
@@ -41,7 +44,12 @@ def plan_in(document: Document, where: str) -> Plan:
 
 
 def spec_of(
-    model: str, inputs: Sequence[InputSpec], *, widths: bool = False, heads: Heads = "number"
+    model: str,
+    inputs: Sequence[InputSpec],
+    *,
+    widths: bool = False,
+    heads: Heads = "number",
+    allow: Sequence[str] | None = None,
 ) -> ModelSpec:
     """Read a model, or the spec document that stands for it."""
     document = document_in(model)
@@ -51,7 +59,22 @@ def spec_of(
     from iftplan.nn.trace import read_model
 
     with working(f"reading {model}" + (" and its widths" if widths else "")):
-        return read_model(model, tuple(inputs) or None, widths=widths, heads=heads)
+        operators = operators_of(allow)
+        return read_model(model, tuple(inputs) or None, widths=widths, heads=heads, operators=operators)
+
+
+def operators_of(allow: Sequence[str] | None) -> Mapping[str, Operator]:
+    """The `--allow` options as formulas.
+
+    Raises:
+        InputError: one cannot be read.
+    """
+    costs = parse_vouched(allow or ())
+    if not costs:
+        return {}
+    from iftplan.nn.vouched_operators import vouched_operators
+
+    return vouched_operators(costs)
 
 
 def _spec_in(document: Document, where: str, inputs: Sequence[InputSpec]) -> ModelSpec:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from torch import nn
 
 from iftplan.counting import CountTable
 from iftplan.nn.measure import measure
+from iftplan.nn.operators import Operator
 from iftplan.nn.skeleton import skeleton_
 from iftplan.nn.sources import build
 from iftplan.plans import Plan
 
 
 def measure_plan(
-    plan: Plan, model: nn.Module | None = None, *, engines: Sequence[str] = ("meta",)
+    plan: Plan,
+    model: nn.Module | None = None,
+    *,
+    engines: Sequence[str] = ("meta",),
+    operators: Mapping[str, Operator] = MappingProxyType({}),
 ) -> tuple[CountTable, ...]:
     """Count the planned structure with every weight present, one table per engine.
 
@@ -22,10 +28,11 @@ def measure_plan(
         plan: the plan.
         model: the dense model on the meta device, which is changed; built from the plan's source if None.
         engines: "meta", "fvcore", "flop_counter".
+        operators: formulas for operators that would be unknown.
 
     Raises:
         StaleError: the model has other widths or layers than the plan.
         MeasureError: an engine could not run it.
     """
     structure = skeleton_(plan, model if model is not None else build(plan.model))
-    return tuple(measure(structure, plan.inputs, engine=engine) for engine in engines)
+    return tuple(measure(structure, plan.inputs, engine=engine, operators=operators) for engine in engines)

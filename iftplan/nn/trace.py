@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Literal
 
 from torch import nn
@@ -13,6 +14,7 @@ from iftplan.nn.dataflow import weight_uses
 from iftplan.nn.fingerprint import fingerprint
 from iftplan.nn.inputs import make_inputs
 from iftplan.nn.measure import measure
+from iftplan.nn.operators import Operator
 from iftplan.nn.sources import BuiltModel, construct
 from iftplan.nn.sources.default_inputs import default_inputs
 from iftplan.nn.weight_layers import weight_layers
@@ -30,6 +32,7 @@ def read_model(
     *,
     widths: bool = False,
     heads: Literal["number", "size"] = "number",
+    operators: Mapping[str, Operator] = MappingProxyType({}),
 ) -> ModelSpec:
     """Read a model's layers, exact MACs and roles from one forward pass on the meta device.
 
@@ -38,6 +41,7 @@ def read_model(
         inputs: shapes and dtypes; by default those of the zoo or of the model's own configuration.
         widths: also find which channels move together; where that cannot be, the spec says why.
         heads: what attention keeps when it widens, the "number" of heads or the "size" of a head.
+        operators: formulas for operators that would be unknown.
 
     Raises:
         InputError: the source cannot be built, or needs inputs that nobody gave.

@@ -1,0 +1,18 @@
+"""A user's word on an operator's cost, as an entry of the operator table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+
+from iftplan.nn.operators import Operator
+from iftplan.vouched import VouchedCost
+
+
+def vouched_operators(costs: Mapping[str, VouchedCost]) -> dict[str, Operator]:
+    """Qualified operator name → entry that costs what the user says."""
+    return {name: _operator(name, cost) for name, cost in costs.items()}
+
+
+def _operator(name: str, cost: VouchedCost) -> Operator:
+    return Operator(name.rpartition("::")[2], lambda arguments, output: cost.macs(prod(output)), operands=())
