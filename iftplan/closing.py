@@ -88,6 +88,8 @@ def _closed_by_rank(
     family = policy.family
     ranked = [row for row in rows if row.role is Role.TRANSFORMED and row.nnz is None]
     if family is None or not ranked:
+        if ledger.fixed > ledger.budget and not any(row.role is Role.TRANSFORMED for row in rows):
+            raise _overspent(rows, policy, ledger)
         return tuple(row.planned(0, policy.mask) for row in rows), _pattern_note(ledger, policy)
     key = family.definition.structure
     spent = sum(row.fixed_macs for row in ranked)

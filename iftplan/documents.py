@@ -76,9 +76,7 @@ def read_text(path: str) -> str:
         return sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise InputError(
-            f"{path} cannot be read ({why}); give an existing JSON file, or - for stdin."
-        ) from error
+        raise InputError(f"{path} cannot be read ({why}); give an existing file, or - for stdin.") from error
 
 
 def loads(text: str, where: str) -> Document:
@@ -134,7 +132,13 @@ def check(document: Mapping[str, Any], schema: str, where: str) -> None:
         raise InputError(
             f"{where} is {problem}: {document['schema']!r} where {schema!r} (version {version}) is read."
         )
-    if document.get("digest") != (expected := digest(document)):
+    try:
+        expected = digest(document)
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{where} holds half a character ({error.object[error.start]!a}), which is no text."
+        ) from error
+    if document.get("digest") != expected:
         raise InputError(
             f"{where}: the digest is {str(document.get('digest'))[:16]}… and the content's is {expected[:16]}…; it was changed after it was written. Make it again rather than editing it."
         )

@@ -8,6 +8,7 @@ from math import prod
 
 from iftplan.errors import InputError
 from iftplan.spec import InputSpec, Kind, LayerSpec
+from iftplan.units import refuse_long
 
 _SHAPE = re.compile(
     r"(?P<kind>[a-z]+)(?P<rest>[0-9dx]*)(?::(?P<channels>[^@,]*))?(?:@(?P<positions>[^,]*))?(?P<keys>(?:,.*)?)"
@@ -15,6 +16,7 @@ _SHAPE = re.compile(
 _KERNEL = re.compile(r"(?:(?P<dims>[123])d)?(?P<sizes>\d+(?:x\d+)*)")
 _KINDS = ("linear", "conv", "dwconv", "convt", "dwconvt", "embedding", "attention", "norm", "activation")
 _KEYS = {"stride": 1, "groups": 1, "heads": 1}
+_DIGITS = 12  # of a size: a million times the widest layer in use
 _EXAMPLES = "linear:768-3072, conv3x3:64-128@16x16,stride=2, conv1d5:32-64@100, dwconv3x3:192@14x14"
 
 
@@ -33,6 +35,7 @@ def parse_layer(text: str) -> LayerSpec:
         (576, 128, 256)
     """
     text = text.strip()
+    refuse_long(text, f"layer {text!r}", _DIGITS)
     match = _SHAPE.fullmatch(text)
     if not match:
         raise InputError(
@@ -204,6 +207,7 @@ def parse_input(text: str) -> InputSpec:
         >>> parse_input("input_ids=1x128:int64")
         InputSpec(shape=(1, 128), dtype='int64', name='input_ids')
     """
+    refuse_long(text, f"input {text!r}", _DIGITS)
     match = _INPUT.fullmatch(text.strip())
     if not match:
         raise InputError(

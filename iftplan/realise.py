@@ -14,6 +14,8 @@ from iftplan.spec import LayerSpec
 from iftplan.units import plain
 from iftplan.widening import Multiplier, largest, round_up, smallest
 
+_MOST_BRANCHES = 10**6  # each is a matrix of its own, in memory
+
 
 @dataclass(frozen=True, slots=True)
 class Realisation:
@@ -145,6 +147,10 @@ def _integer(layer: LayerSpec, wide: LayerSpec, family: Family, density: Fractio
         return form.masked(m, n, x, 2, 1) * density + form.fixed(m, n, x, 2, 1)
 
     unit = rank_unit(layer, family)
+    if family.definition.structure == "branches" and real > _MOST_BRANCHES:
+        raise InfeasibleError(
+            f"{family.name}: {layer.name} at sparsity {plain(1 - density)} would need {real:.4g} branches, and more than {_MOST_BRANCHES} are not planned."
+        )
     if form.covers:
         return round_up(smallest(real, lambda x: cost(x) >= budget), unit)
     x = largest(real, lambda x: cost(x) <= budget) // unit * unit

@@ -134,6 +134,8 @@ def role_of(layer: WeightLayer, policy: Policy) -> tuple[Role, str]:
     restructures = policy.family is not None and not policy.family.solves_width
     if restructures and layer.class_name not in _REPLACEABLE:
         return Role.UNMASKABLE, f"{layer.class_name} computes with this weight itself and cannot be replaced"
+    if restructures and (why := _unreplaceable(layer, policy)):
+        return Role.UNMASKABLE, why
     if layer.first and "first" in policy.keep_dense:
         return Role.KEPT_DENSE, "reads the model's input"
     if layer.last and "last" in policy.keep_dense:
@@ -150,6 +152,16 @@ def role_of(layer: WeightLayer, policy: Policy) -> tuple[Role, str]:
     if policy.family is None:
         return Role.TRANSFORMED, "masked at the same width"
     return Role.TRANSFORMED, f"{policy.family.definition.title} at the sparsity asked for"
+
+
+def _unreplaceable(layer: WeightLayer, policy: Policy) -> str:
+    """Why branches or factors cannot stand in a layer's place, though its class would allow it."""
+    ranks = policy.family is not None and policy.family.definition.structure == "rank"
+    if "." not in layer.weight:
+        return "it is the whole model, and only a layer inside a model can be replaced"
+    if ranks and layer.layer.kind.transposed:
+        return "a transposed convolution has more outputs than inputs, and its second factor would run at each of them"
+    return ""
 
 
 def _layer_row(spec: ModelSpec, weight: WeightLayer, policy: Policy, sizes: Mapping[str, int]) -> Row:
@@ -249,6 +261,10 @@ def _widened(spec: ModelSpec, weight: WeightLayer, sizes: Mapping[str, int]) -> 
     dense_sizes = {name: width.size for name, width in couplings.widths.items()}
     before = tuple(dimension.at(dense_sizes) for dimension in couplings.shapes[weight.weight])
     after = tuple(dimension.at(sizes) for dimension in couplings.shapes[weight.weight])
+    if layer.positions and weight.weight not in couplings.weight_macs:
+        raise InfeasibleError(
+            f"{layer.name} cannot be widened: its weight is computed from other parameters, and how its MACs follow the widths is not known. Parallel, factorized and doped keep every outer shape and need none."
+        )
     macs = couplings.weight_macs[weight.weight].at(sizes) if layer.positions else 0
     if prod(before) != layer.weights:  # a stack of matrices: one number is all that is known of it
         return LayerSpec(layer.name, Kind.LINEAR, 1, 1, positions=macs)

@@ -35,6 +35,19 @@ _COUNT = re.compile(
 )
 
 
+def refuse_long(text: str, named: str, digits: int = 18) -> None:
+    """Refuse a number that no network and no machine has, before anything is computed with it.
+
+    Raises:
+        InputError: more than `digits` digits in a row, or more than 500 characters.
+    """
+    if len(text) > 500 or re.search(rf"\d{{{digits + 1}}}", text):
+        shown = named if len(named) <= 80 else f"{named[:77]}..."
+        raise InputError(
+            f"{shown} has more digits than can be meant: numbers here have at most {digits}, and are written in at most 500 characters."
+        )
+
+
 def parse_fraction(text: str, what: str) -> Fraction:
     """Read `0.75`, `3/4` or `75%` exactly.
 
@@ -45,6 +58,7 @@ def parse_fraction(text: str, what: str) -> Fraction:
         >>> parse_fraction("75%", "sparsity")
         Fraction(3, 4)
     """
+    refuse_long(text, f"{what} {text!r}")
     match = _NUMBER.fullmatch(text)
     if not match or (match["bottom"] and int(match["bottom"]) == 0):
         raise InputError(f"{what} {text!r} is not a number; write it as 0.75, 3/4 or 75%.")
@@ -91,6 +105,7 @@ def parse_count(text: str) -> int:
         >>> parse_count("1.5k"), parse_count("3 kFLOPs")
         (1500, 1500)
     """
+    refuse_long(text, f"budget {text!r}")
     match = _COUNT.fullmatch(text)
     if not match:
         raise InputError(

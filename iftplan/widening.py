@@ -10,12 +10,16 @@ from math import sqrt
 
 def smallest(near: float, fits: Callable[[int], bool]) -> int:
     """The smallest integer from 1 that fits, for a condition that stays true once it is; exact from any guess."""
-    x = max(1, int(near))
-    while not fits(x):
-        x += 1
-    while x > 1 and fits(x - 1):
-        x -= 1
-    return x
+    high, step = max(1, int(near)), 1
+    while not fits(high):  # strides double: a guess of huge numbers may be off by more than can be counted
+        high, step = high + step, step * 2
+    low, step = high, 1
+    while low and fits(low):
+        low, step = max(0, low - step), step * 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if fits(middle) else (middle, high)
+    return high
 
 
 def largest(near: float, fits: Callable[[int], bool]) -> int:

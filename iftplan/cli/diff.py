@@ -10,7 +10,7 @@ from iftplan.cli.options import ConventionOption, FormatOption, InputOption, Out
 from iftplan.cli.output import emit, say
 from iftplan.cli.subjects import called, document_in, plan_in, spec_of
 from iftplan.diffs import Ledger, diff, diff_document
-from iftplan.documents import Document, check, schema_of
+from iftplan.documents import schema_of
 from iftplan.errors import InputError
 from iftplan.report.diffs import diff_table
 from iftplan.spec import InputSpec, ModelSpec
@@ -56,7 +56,10 @@ def _ledger(text: str, inputs: tuple[InputSpec, ...]) -> Ledger:
                 f"{called(text)} ({plan.transform} {plan.model})", {x.name: x.macs for x in plan.layers}
             )
         case "audit":
-            return _report_ledger(document, text)
+            from iftplan.reportfile import parse_measured
+
+            subject, layers = parse_measured(document, text)
+            return Ledger(f"{called(text)} ({subject})", layers)
         case kind:
             raise InputError(
                 f"{text} is a {kind} document; diff takes models, specs, plans and audit reports."
@@ -66,10 +69,3 @@ def _ledger(text: str, inputs: tuple[InputSpec, ...]) -> Ledger:
 def _spec_ledger(text: str, spec: ModelSpec) -> Ledger:
     layers = {w.layer.name: w.layer.dense_macs for w in spec.layers}
     return Ledger(called(text), layers | {p.name: p.macs for p in spec.products})
-
-
-def _report_ledger(document: Document, where: str) -> Ledger:
-    check(document, "iftplan.audit/1", where)
-    per = Convention(document["convention"]).per_mac
-    layers = {x["name"]: (x["measured_macs"] or 0) // per for x in document["layers"]}
-    return Ledger(f"{called(where)} ({document['subject']})", layers)

@@ -7,13 +7,17 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
 from iftplan.cli import audit, diff, models, plan, solve, spec
 from iftplan.cli.output import say, unwritten
 from iftplan.errors import IftplanError
+
+# typer carries a click of its own and names no base of its errors but through them.
+_UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__bases__[0])
+_INTERRUPTED = 130  # as shells count it: 128 and the number of the signal
 
 app = typer.Typer(
     name="iftplan",
@@ -59,7 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     status = _run(given)
     try:
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except OSError as error:  # whoever read us has gone, or the disk is full
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not status:
@@ -70,9 +75,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(given: list[str]) -> int:
     try:
-        app(given)  # ends with SystemExit, whether it went well, was misused or was interrupted
-    except SystemExit as ended:
-        return ended.code if isinstance(ended.code, int) else 0
+        status = app(given, standalone_mode=False)
+    except _UsageError as error:
+        return _misused(error, given)
+    except (typer.Abort, KeyboardInterrupt):
+        return _INTERRUPTED
     except OSError as error:
         if error.errno not in (errno.EPIPE, errno.ENOSPC):
             return _fault(error, given)
@@ -82,9 +89,26 @@ def _run(given: list[str]) -> int:
         _show(error, given)
         say(f"iftplan: {error}")
         return error.exit_code
+    except UnicodeEncodeError as error:
+        _show(error, given)
+        say(
+            f"iftplan: {error.object[error.start]!a} cannot be written as {error.encoding}; name files in UTF-8, and if your terminal has another encoding, write with -o FILE or set PYTHONIOENCODING=utf-8."
+        )
+        return 2
     except Exception as error:
         return _fault(error, given)
-    return 0
+    return status if isinstance(status, int) else 0
+
+
+def _misused(error: typer.BadParameter, given: Sequence[str]) -> int:
+    """Unknown commands and options, in the one paragraph that every other error has."""
+    if not given:
+        error.show()  # the help, asked for by giving nothing
+        return error.exit_code
+    command = error.ctx.command_path if error.ctx else "iftplan"
+    text = error.format_message().strip().rstrip(".")
+    say(f"iftplan: {text[:1].lower()}{text[1:]}; {command} --help shows what it takes.")
+    return error.exit_code
 
 
 def _fault(error: Exception, given: list[str]) -> int:

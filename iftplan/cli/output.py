@@ -45,6 +45,8 @@ def emit(
         summary: tables that are shown on stderr when the data itself goes to a file.
         latex: what LaTeX gets instead of the tables.
     """
+    if output == "":
+        raise InputError("-o names no file; write -o plan.json, or -o - for stdout.")
     to_file = output is not None and output != "-"
     if form is None:
         form = _SUFFIXES.get(Path(output).suffix, Format.JSON) if to_file and output else Format.TABLE
@@ -65,6 +67,8 @@ def emit(
 @contextmanager
 def _to_stdout() -> Iterator[None]:
     """Turn trouble with stdout, a closed pipe or a full disk, into a message."""
+    if sys.stdout is None:  # started with it closed
+        raise InputError("stdout is closed, so nothing can be printed; write to a file with -o FILE instead.")
     try:
         yield
         sys.stdout.flush()

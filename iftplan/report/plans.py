@@ -46,6 +46,10 @@ def scope_table(plan: Plan, convention: Convention = Convention.MAC) -> Table:
     notes = [
         f"search space: {short(cardinality.maskable_weights or 0)} maskable weights, {bits(cardinality.log2_masks or 0.0)} to name a mask"
     ]
+    if not any(layer.role is Role.TRANSFORMED for layer in plan.layers):
+        notes.append("note: no layer is transformed; the role of each says why")
+    elif plan.widths and all(layer.before == layer.after for layer in plan.layers) and plan.sparsity:
+        notes.append("note: no width of this model can move, so every layer is what it was")
     if plan.widths:
         notes.append(f"width multiplier k = {plan.multiplier:.6g}")
     return Table(columns, rows, notes=(*notes, *(f"note: {n}" for n in plan.notes)))

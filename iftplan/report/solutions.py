@@ -14,7 +14,11 @@ def solutions_table(name: str, solutions: Sequence[Solution], convention: Conven
     unit = convention.unit
     symbolic = all(s.nnz is None for s in solutions)
     title = f"{name} at sparsity {plain(solutions[0].sparsity)} (density {plain(1 - solutions[0].sparsity)})"
-    notes = tuple(f"{s.transform}: {s.reason or s.outcome.value}" for s in solutions if _remarkable(s))
+    notes = tuple(
+        f"{s.transform}: {(s.reason or s.outcome.value).removeprefix(f'{s.transform}: ')}"
+        for s in solutions
+        if _remarkable(s)
+    )
     if symbolic:
         rows = tuple((s.transform, structure_text(s), s.closed_form, _space(s)) for s in solutions)
         columns = ("transform", "structure", "closed form", "search space (maskable weights)")

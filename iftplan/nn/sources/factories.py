@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
+from hashlib import sha256
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -14,6 +15,8 @@ from types import ModuleType
 from torch import nn
 
 from iftplan.errors import InputError
+
+_VERSION = "__iftplan_version__"
 
 
 def module_factory(name: str, attribute: str) -> Callable[[], object]:
@@ -40,6 +43,10 @@ def file_factory(path: str, attribute: str) -> Callable[[], object]:
     if not file.is_file():
         raise InputError(f"there is no Python file {path}{_near_file(file)}")
     name = f"iftplan_source_{file.stem}"
+    version = (str(file.resolve()), sha256(file.read_bytes()).hexdigest())
+    loaded = sys.modules.get(name)
+    if loaded is not None and getattr(loaded, _VERSION, None) == version:
+        return _callable(loaded, attribute, path)  # a file that registers operators can be run only once
     spec = spec_from_file_location(name, file)
     assert spec is not None and spec.loader is not None, "a .py file always has a loader"
     module = module_from_spec(spec)
@@ -49,6 +56,7 @@ def file_factory(path: str, attribute: str) -> Callable[[], object]:
             spec.loader.exec_module(module)
         except (Exception, SystemExit) as error:
             raise InputError(f"running {path} failed with {_told(error)}") from error
+    setattr(module, _VERSION, version)
     return _callable(module, attribute, path)
 
 
