@@ -86,24 +86,38 @@ def mlp(sizes: tuple[int, ...] = (30, 64, 48, 10), tokens: int = 7, heads: int =
     )
 
 
-def resnet50() -> ModelSpec:
-    """ResNet-50 v1.5 at 224×224 (arXiv 1512.03385, table 1; the stride sits in the 3×3): 53 convolutions and a classifier."""
-    layers = [conv("conv1", 3, 64, 7, 112, first=True)]
-    width, side = 64, 56
-    for stage, (neck, depth) in enumerate(zip((64, 128, 256, 512), (3, 4, 6, 3), strict=True), 1):
-        for block in range(depth):
-            name, before = f"layer{stage}.{block}", side
-            side = side // 2 if block == 0 and stage > 1 else side
-            layers += [
-                conv(f"{name}.conv1", width, neck, 1, before),
-                conv(f"{name}.conv2", neck, neck, 3, side),
-                conv(f"{name}.conv3", neck, 4 * neck, 1, side),
-            ]
-            if block == 0:
-                layers.append(conv(f"{name}.downsample", width, 4 * neck, 1, side))
-            width = 4 * neck
-    layers.append(linear("fc", width, 1000, last=True))
-    return ModelSpec("hand:resnet50", (InputSpec((1, 3, 224, 224)),), tuple(layers))
+RESNETS = {18: ((2, 2, 2, 2), False), 34: ((3, 4, 6, 3), False), 50: ((3, 4, 6, 3), True)}
+"""Depth → blocks of the four stages, and whether they are bottlenecks (arXiv 1512.03385, table 1)."""
+
+
+def resnet(depth: int, classes: int = 1000, cifar: bool = False) -> ModelSpec:
+    """A ResNet at 224×224, or at 32×32 with a 3×3 stem and no pooling; in bottlenecks the stride sits in the 3×3 (v1.5)."""
+    depths, bottleneck = RESNETS[depth]
+    layers = [conv("conv1", 3, 64, 3 if cifar else 7, 32 if cifar else 112, first=True)]
+    width, side = 64, 32 if cifar else 56
+    for stage, blocks in enumerate(depths):
+        for block in range(blocks):
+            name, neck, before = f"layer{stage + 1}.{block}", 64 << stage, side
+            out = 4 * neck if bottleneck else neck
+            side = side // 2 if block == 0 and stage else side
+            if bottleneck:
+                layers += [
+                    conv(f"{name}.conv1", width, neck, 1, before),
+                    conv(f"{name}.conv2", neck, neck, 3, side),
+                    conv(f"{name}.conv3", neck, out, 1, side),
+                ]
+            else:
+                layers += [
+                    conv(f"{name}.conv1", width, neck, 3, side),
+                    conv(f"{name}.conv2", neck, neck, 3, side),
+                ]
+            if width != out:
+                layers.append(conv(f"{name}.downsample", width, out, 1, side))
+            width = out
+    layers.append(linear("fc", width, classes, last=True))
+    return ModelSpec(
+        f"hand:resnet{depth}", (InputSpec((1, 3, 32, 32) if cifar else (1, 3, 224, 224)),), tuple(layers)
+    )
 
 
 def dense_macs(spec: ModelSpec, scope: str = "model") -> int:

@@ -7,7 +7,7 @@ from itertools import count
 from math import lcm, prod
 
 import pytest
-from hand_specs import chain, conv, dense_macs, linear, mlp, monomial, resnet50
+from hand_specs import chain, conv, dense_macs, linear, mlp, monomial, resnet
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -213,7 +213,7 @@ def test_erk_holds_small_layers_dense():
 
 
 def test_resnet50_has_its_published_size():
-    spec = resnet50()
+    spec = resnet(50)
     assert len(spec.layers) == 54
     assert sum(x.layer.weights for x in spec.layers) == 25_502_912
     assert spec.macs == dense_macs(spec) == 4_089_184_256
@@ -221,12 +221,12 @@ def test_resnet50_has_its_published_size():
 
 def test_erk_on_resnet50():
     """s = .80 over all 54 tensors: 8 layers dense, MAC ratio .4138 (the RigL README prints .42)."""
-    plan = api.plan(resnet50(), None, "0.8", distribution="erk", keep_dense=())
+    plan = api.plan(resnet(50), None, "0.8", distribution="erk", keep_dense=())
     assert sum(x.density == 1 for x in plan.layers) == 8
     assert round(float(plan.ratio(Scope.MODEL)), 4) == 0.4138
     layers = {
         x.layer.name: (x.layer.in_channels, x.layer.out_channels, x.layer.kernel, x.layer.weights)
-        for x in resnet50().layers
+        for x in resnet(50).layers
     }
     expected = erk_by_hand(layers, Fraction(25_502_912, 5))
     assert all(abs(x.nnz - expected[x.name] * x.capacity) <= Fraction(1, 2) for x in plan.layers)
@@ -241,7 +241,7 @@ def test_epsilon_of_erk_on_resnet50():
     """
     layers = {
         x.layer.name: (x.layer.in_channels, x.layer.out_channels, x.layer.kernel, x.layer.weights)
-        for x in resnet50().layers
+        for x in resnet(50).layers
     }
     shares = [Share(name, (n_in, n_out, *k), cost) for name, (n_in, n_out, k, cost) in layers.items()]
     budget = parameter_budget(shares, Fraction(4, 5), floor_zeros=True)
@@ -257,7 +257,7 @@ def test_epsilon_of_erk_on_resnet50():
 
 
 def test_uniform_on_resnet50_with_a_dense_stem():
-    plan = api.plan(resnet50(), None, "0.8", keep_dense=("first",))
+    plan = api.plan(resnet(50), None, "0.8", keep_dense=("first",))
     assert round(float(plan.ratio(Scope.MODEL)), 4) == 0.2231
     assert [x.name for x in plan.layers if not x.maskable] == ["conv1"]
     assert all(x.nnz == round(x.capacity / 5) for x in plan.layers[1:])
