@@ -1,1 +1,46 @@
-"""The only part of iftplan that imports torch: reading, building and measuring networks."""
+"""The only part of iftplan that imports torch: reading, building, measuring and applying plans to networks.
+
+Names are loaded when they are first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from iftplan.nn.application import apply, apply_
+    from iftplan.nn.finalization import densify, finalize
+    from iftplan.nn.masks import enforce_, masked_weights
+    from iftplan.nn.sources import build
+    from iftplan.nn.trace import read_model
+
+_HOMES = {
+    "apply": "application",
+    "apply_": "application",
+    "build": "sources",
+    "densify": "finalization",
+    "enforce_": "masks",
+    "finalize": "finalization",
+    "masked_weights": "masks",
+    "read_model": "trace",
+}
+
+__all__ = [
+    "apply",
+    "apply_",
+    "build",
+    "densify",
+    "enforce_",
+    "finalize",
+    "masked_weights",
+    "read_model",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'iftplan.nn' has no attribute {name!r}")
+    return getattr(import_module(f"iftplan.nn.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

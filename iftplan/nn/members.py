@@ -6,11 +6,20 @@ groups; the second is linear or 1×1 (arXiv 2303.11525, section 3.1).
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
 
 from iftplan.errors import InfeasibleError
+
+Nonlinearity = Callable[[int], nn.Module]
+"""Channels → what stands behind so many of them inside a member."""
+
+
+def identity(channels: int) -> nn.Module:
+    """No non-linearity."""
+    return nn.Identity()
 
 
 class Member(nn.Module):
@@ -28,6 +37,20 @@ class Member(nn.Module):
             if not name.startswith("_") and name != "training" and isinstance(value, int | str | tuple):
                 setattr(self, name, value)
 
+    def masked_parts(self) -> tuple[str, ...]:
+        """Paths of the parts whose weights a mask covers."""
+        return (self.front,)
+
+    def parts(self) -> tuple[str, ...]:
+        """Paths of all parts that contract."""
+        return self.masked_parts()
+
+    def sharing_(self, other: Member) -> Self:
+        """Take over another member's weights, as layers with tied weights have it; biases stay its own."""
+        for part in self.parts():
+            self.get_submodule(part)._parameters["weight"] = other.get_submodule(part)._parameters["weight"]
+        return self
+
     @property
     def weight(self) -> Tensor:
         """The front part's weight."""
@@ -38,54 +61,70 @@ class Member(nn.Module):
     @property
     def bias(self) -> Tensor | None:
         """The bias that is added once, wherever it lives."""
-        return next((p for name, p in self.named_parameters() if name.endswith("bias")), None)
+        parts = (self.get_submodule(part) for part in (self.front, "V") if part in dict(self.named_modules()))
+        return next((part.bias for part in parts if isinstance(part.bias, Tensor)), None)
 
 
 class Parallel(Member):
-    """`Σ branch(x)` over layers of one shape."""
+    """`Σ σ(branch(x))` over layers of one shape."""
 
     front = "branches.0"
 
-    def __init__(self, layer: nn.Module, branches: int) -> None:
+    def __init__(self, layer: nn.Module, branches: int, nonlinearity: Nonlinearity = identity) -> None:
         super().__init__(layer)
         self.branches = nn.ModuleList(_like(layer, bias=i == 0) for i in range(branches))
+        self.nonlinearities = nn.ModuleList(nonlinearity(outputs(layer)) for _ in range(branches))
+
+    def masked_parts(self) -> tuple[str, ...]:
+        """Every branch."""
+        return tuple(f"branches.{i}" for i in range(len(self.branches)))
 
     def forward(self, x: Tensor) -> Tensor:
         """The sum of the branches' outputs."""
-        total: Tensor = self.branches[0](x)
-        for branch in self.branches[1:]:
-            total = total + branch(x)
+        total: Tensor = self.nonlinearities[0](self.branches[0](x))
+        for branch, nonlinearity in zip(self.branches[1:], self.nonlinearities[1:], strict=True):
+            total = total + nonlinearity(branch(x))
         return total
 
 
 class Factorized(Member):
-    """`V(U(x))` through `rank` channels."""
+    """`V(σ(U(x)))` through `rank` channels."""
 
     front = "U"
 
-    def __init__(self, layer: nn.Module, rank: int) -> None:
+    def __init__(self, layer: nn.Module, rank: int, nonlinearity: Nonlinearity = identity) -> None:
         super().__init__(layer)
-        self.U, self.V = _factors(layer, rank)
+        self.U, self.V = _factors(layer, rank, bias=layer.bias is not None)
+        self.nonlinearity = nonlinearity(rank)
+
+    def masked_parts(self) -> tuple[str, ...]:
+        """Both factors."""
+        return "U", "V"
 
     def forward(self, x: Tensor) -> Tensor:
-        """Down to the rank and up again."""
-        out: Tensor = self.V(self.U(x))
+        """Through the rank's channels."""
+        out: Tensor = self.V(self.nonlinearity(self.U(x)))
         return out
 
 
 class Doped(Member):
-    """`sparse(x) + V(U(x))`: one masked layer beside a dense pair."""
+    """`sparse(x) + V(σ(U(x)))`: one masked layer beside a dense pair."""
 
     front = "sparse"
 
-    def __init__(self, layer: nn.Module, rank: int) -> None:
+    def __init__(self, layer: nn.Module, rank: int, nonlinearity: Nonlinearity = identity) -> None:
         super().__init__(layer)
         self.sparse = _like(layer, bias=True)
-        self.U, self.V = _factors(layer, rank)
+        self.U, self.V = _factors(layer, rank, bias=False)
+        self.nonlinearity = nonlinearity(rank)
+
+    def parts(self) -> tuple[str, ...]:
+        """The masked layer and both factors."""
+        return "sparse", "U", "V"
 
     def forward(self, x: Tensor) -> Tensor:
         """The masked layer plus the low-rank path."""
-        out: Tensor = self.sparse(x) + self.V(self.U(x))
+        out: Tensor = self.sparse(x) + self.V(self.nonlinearity(self.U(x)))
         return out
 
 
@@ -135,14 +174,20 @@ def _torch_class(layer: nn.Module) -> Any:
     return next(base for base in type(layer).__mro__ if base.__module__ == nn.Conv2d.__module__)
 
 
-def _factors(layer: nn.Module, rank: int) -> tuple[nn.Module, nn.Module]:
+def outputs(layer: nn.Module) -> int:
+    """Channels that a linear layer, a convolution or transformers' Conv1D gives out."""
+    size: Any = getattr(layer, "out_channels", None) or getattr(layer, "out_features", None)
+    if size is None:
+        weight = layer.weight
+        assert isinstance(weight, Tensor)
+        size = weight.shape[1]
+    return int(size)
+
+
+def _factors(layer: nn.Module, rank: int, *, bias: bool) -> tuple[nn.Module, nn.Module]:
     """U: the layer's own kernel to `rank` channels; V: `rank` to the layer's outputs, at every position."""
-    first = _sized(layer, rank, bias=False)
-    bias, options = layer.bias is not None, _options(layer)
+    first, options = _sized(layer, rank, bias=False), _options(layer)
     if isinstance(layer, nn.modules.conv._ConvNd):
         point: Any = getattr(nn, f"Conv{len(layer.kernel_size)}d")
         return first, point(rank, layer.out_channels, 1, bias=bias, **options)
-    weight = layer.weight
-    assert isinstance(weight, Tensor)
-    out_features = layer.out_features if isinstance(layer, nn.Linear) else weight.shape[1]
-    return first, nn.Linear(rank, out_features, bias, **options)
+    return first, nn.Linear(rank, outputs(layer), bias, **options)

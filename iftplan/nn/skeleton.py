@@ -1,4 +1,4 @@
-"""A plan as a network of shapes: built on the meta device, so that it can be measured whatever its size."""
+"""The structure of a plan: widths, branches and factors. On the meta device it can be measured whatever its size."""
 
 from __future__ import annotations
 
@@ -8,29 +8,43 @@ from types import MappingProxyType
 from torch import nn
 
 from iftplan.errors import MeasureError, StaleError
-from iftplan.nn.members import Doped, Factorized, Parallel
+from iftplan.nn.members import Doped, Factorized, Member, Nonlinearity, Parallel, identity
 from iftplan.nn.widen import widen_
 from iftplan.nn.widths import trace_widths
 from iftplan.plans import Plan, PlannedLayer, Role
 
-_MEMBERS: Mapping[str, Callable[[nn.Module, int], nn.Module]] = MappingProxyType(
+_MEMBERS: Mapping[str, Callable[[nn.Module, int, Nonlinearity], Member]] = MappingProxyType(
     {"parallel": Parallel, "factorized": Factorized, "lowrank": Factorized, "doped": Doped}
 )
-_STRUCTURES = ("branches", "rank")
+_STRUCTURES: Mapping[str, int] = MappingProxyType({"branches": 1, "rank": 0})
+"""What families solve for → where it gives back the layer itself."""
+
+NonlinearityFor = Callable[[nn.Module], Nonlinearity]
+"""A layer → the non-linearity of the member that stands in its place."""
+
 _BUILT = ("none", "wide", "nm", *_MEMBERS)
 
 
-def skeleton_(plan: Plan, model: nn.Module) -> nn.Module:
+def none(layer: nn.Module) -> Nonlinearity:
+    """Members without non-linearities."""
+    return identity
+
+
+def skeleton_(plan: Plan, model: nn.Module, nonlinearity: NonlinearityFor = none) -> nn.Module:
     """Give `model`, in place, the structure of the plan: widths, branches and factors, without masks.
+
+    Layers that the plan leaves as they are (one branch, rank 0) are not touched.
+
+    Args:
+        plan: what to build.
+        model: the dense model that it was made for.
+        nonlinearity: what stands inside the members; nothing by default, which costs the same MACs.
 
     Raises:
         MeasureError: the plan is in a family of the user's own, for which there are no modules.
         StaleError: the model has other widths or layers than the plan.
     """
-    if plan.transform not in _BUILT:
-        raise MeasureError(
-            f"the plan is in family {plan.transform!r}, and networks are built for {', '.join(_BUILT[1:])}; the equation of a family of your own says what it costs, not which modules it is made of. Build that network yourself and hold it against the plan: iftplan audit path/file.py:factory --against PLAN."
-        )
+    check_buildable(plan)
     if plan.widths:
         couplings = trace_widths(model, plan.inputs, heads="size" if plan.heads == "size" else "number")
         if set(couplings.widths) != set(plan.widths):
@@ -39,26 +53,53 @@ def skeleton_(plan: Plan, model: nn.Module) -> nn.Module:
             )
         widen_(model, couplings, plan.widths)
     for layer in plan.layers:
-        if layer.role is Role.TRANSFORMED:
-            _replace_(model, plan.transform, layer)
+        size = replaced_by(layer)
+        if size is not None:
+            _replace_(model, plan.transform, layer, size, nonlinearity)
     return model
 
 
-def _replace_(model: nn.Module, transform: str, layer: PlannedLayer) -> None:
-    """Put the layer's member in its place, wherever the module is used."""
-    sizes = [size for key in _STRUCTURES if isinstance(size := layer.structure.get(key), int)]
-    if not sizes:
-        return
+def check_buildable(plan: Plan) -> None:
+    """Refuse a family that there are no modules for.
+
+    Raises:
+        MeasureError: says what can be done instead.
+    """
+    if plan.transform not in _BUILT:
+        raise MeasureError(
+            f"the plan is in family {plan.transform!r}, and networks are built for {', '.join(_BUILT[1:])}; the equation of a family of your own says what it costs, not which modules it is made of. Build that network yourself and hold it against the plan: iftplan audit path/file.py:factory --against PLAN."
+        )
+
+
+def replaced_by(layer: PlannedLayer) -> int | None:
+    """The branches or the rank of what stands in a layer's place; None where the layer itself stays."""
+    if layer.role is Role.TRANSFORMED:
+        for key, unchanged in _STRUCTURES.items():
+            size = layer.structure.get(key)
+            if isinstance(size, int) and size != unchanged:
+                return size
+    return None
+
+
+def _replace_(
+    model: nn.Module, transform: str, layer: PlannedLayer, size: int, nonlinearity: NonlinearityFor
+) -> None:
+    """Put the layer's member in its place, wherever the module is used; where its weight alone is, a twin."""
     modules = dict(model.named_modules(remove_duplicate=False))
     if layer.name not in modules:
         raise StaleError(
             f"the plan transforms {layer.name!r}, which the model does not have; make the plan again."
         )
     old = modules[layer.name]
-    member = _MEMBERS[transform](old, sizes[0])
-    for path in [path for path, module in modules.items() if module is old]:
+    member = _MEMBERS[transform](old, size, nonlinearity(old))
+    made = {old: member}
+    for path, module in modules.items():
+        if module is not old and getattr(module, "weight", None) is not old.weight:
+            continue
+        if module not in made:
+            made[module] = _MEMBERS[transform](module, size, nonlinearity(module)).sharing_(member)
         parent, _, name = path.rpartition(".")
-        setattr(modules[parent], name, member)
+        setattr(modules[parent], name, made[module])
 
 
 def _some(names: set[str]) -> str:

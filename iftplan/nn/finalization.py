@@ -1,0 +1,35 @@
+"""The two ways out of masks: baked into the weights, or dropped so that every weight trains."""
+
+from __future__ import annotations
+
+import copy
+from typing import TypeVar
+
+from torch import nn
+
+from iftplan.nn.masks import SUFFIX, enforce_, masked_weights
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def finalize(model: Model) -> Model:
+    """A copy whose masks are baked into its weights: plain parameters with zeros, no masks."""
+    return finalize_(copy.deepcopy(model))
+
+
+def finalize_(model: Model) -> Model:
+    """As `finalize`, in place."""
+    enforce_(model)
+    return densify_(model)
+
+
+def densify(model: Model) -> Model:
+    """A copy without masks: what was zero trains again, as in dense fine-tuning (SPDF, arXiv 2303.10464)."""
+    return densify_(copy.deepcopy(model))
+
+
+def densify_(model: Model) -> Model:
+    """As `densify`, in place; no weight is changed."""
+    for weight in list(masked_weights(model)):
+        del weight.module._buffers[weight.parameter_name + SUFFIX]
+    return model

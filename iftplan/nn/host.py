@@ -1,0 +1,94 @@
+"""The non-linearity that suits a host: what stands inside the members, as in the paper.
+
+arXiv 2303.11525, section 3.1: per branch, between the factors, in the low-rank path. BatchNorm and ReLU behind
+convolutions; behind linear layers the host's own norm and activation.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from iftplan.nn.members import Nonlinearity
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Host:
+    """What a model uses between its linear layers.
+
+    Attributes:
+        norm: features and options → its norm.
+        activation: its activation, without parameters.
+    """
+
+    norm: Callable[..., nn.Module]
+    activation: nn.Module
+
+    def nonlinearity(self, layer: nn.Module) -> Nonlinearity:
+        """Norm and activation for a member in the place of `layer`, on its device and in its dtype."""
+        weight = layer.weight
+        assert isinstance(weight, Tensor)
+        options: Mapping[str, Any] = {"device": weight.device, "dtype": weight.dtype}
+        if isinstance(layer, nn.modules.conv._ConvNd):
+            batch_norm = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)[len(layer.kernel_size) - 1]
+            return lambda channels: nn.Sequential(batch_norm(channels, **options), nn.ReLU())
+        return lambda channels: nn.Sequential(self.norm(channels, **options), copy.deepcopy(self.activation))
+
+
+def host_of(model: nn.Module) -> Host:
+    """What `model` uses most: LayerNorm or RMSNorm (LayerNorm if neither), and its activation (or ReLU)."""
+    return Host(_norm(model), _activation(model))
+
+
+def _norm(model: nn.Module) -> Callable[..., nn.Module]:
+    norms = [m for m in model.modules() if isinstance(m, nn.LayerNorm | nn.RMSNorm) or _is_rms_norm(m)]
+    common = _most_common(norms)
+    if common is None:
+        return nn.LayerNorm
+    kind = nn.LayerNorm if isinstance(common, nn.LayerNorm) else nn.RMSNorm
+    named = (getattr(common, name, None) for name in ("eps", "variance_epsilon"))
+    eps: float = next((value for value in named if isinstance(value, float)), 1e-5)
+    return lambda features, **options: kind(features, eps=eps, **options)
+
+
+def _is_rms_norm(module: nn.Module) -> bool:
+    """Libraries write their own classes of it; the name is all that they have in common."""
+    return type(module).__name__.endswith("RMSNorm")
+
+
+def _activation(model: nn.Module) -> nn.Module:
+    common = _most_common([m for m in model.modules() if _is_activation(m)])
+    return common or _named_in(getattr(model, "config", None)) or nn.ReLU()
+
+
+def _is_activation(module: nn.Module) -> bool:
+    """An elementwise function of torch's or of transformers': without parameters and parts of its own."""
+    home, name = type(module).__module__, type(module).__name__
+    plain = not any(True for _ in module.parameters()) and not any(True for _ in module.children())
+    known = home == nn.ReLU.__module__ or home == "transformers.activations"
+    return known and plain and "Softm" not in name and name not in ("Sigmoid", "GLU", "LogSigmoid")
+
+
+def _named_in(config: object) -> nn.Module | None:
+    """The activation that a transformers configuration names, where it is called as a function."""
+    for key in ("hidden_act", "activation_function", "hidden_activation"):
+        name = getattr(config, key, None)
+        if isinstance(name, str):
+            from transformers.activations import ACT2FN
+
+            found: nn.Module = ACT2FN[name]
+            return found
+    return None
+
+
+def _most_common(modules: list[nn.Module]) -> nn.Module | None:
+    """The first module of the commonest class."""
+    if not modules:
+        return None
+    commonest = Counter(type(module) for module in modules).most_common(1)[0][0]
+    return next(module for module in modules if type(module) is commonest)

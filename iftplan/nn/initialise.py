@@ -1,0 +1,76 @@
+"""Initial weights as pure functions of a parameter's fans, its mask and a stream of random numbers.
+
+kaiming   variance 2/fan_out                    (He et al. 2015, arXiv 1502.01852; as arXiv 2303.11525 trains)
+density   variance 2/(fan_out·density)          the fan that is active under the mask
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import sqrt
+from types import MappingProxyType
+from typing import Final
+
+import torch
+from torch import Generator, Tensor, nn
+
+from iftplan.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Fans:
+    """Inputs of one output and outputs of one input of a weight, masks aside."""
+
+    fan_in: int
+    fan_out: int
+
+
+Deviation = Callable[[Fans, float], float]
+"""Fans and density → the standard deviation of the weights that are kept."""
+
+
+def kaiming(fans: Fans, density: float) -> float:
+    """sqrt(2/fan_out), whatever the density."""
+    return sqrt(2 / fans.fan_out)
+
+
+def density_corrected(fans: Fans, density: float) -> float:
+    """sqrt(2/(fan_out·density)): Kaiming's for the weights that are there."""
+    return sqrt(2 / (fans.fan_out * density))
+
+
+SCHEMES: Final[Mapping[str, Deviation]] = MappingProxyType({"kaiming": kaiming, "density": density_corrected})
+
+
+def scheme_named(name: str) -> Deviation:
+    """The scheme of that name.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name not in SCHEMES:
+        raise InputError(f"there is no initialisation {name!r}; there are {', '.join(SCHEMES)}, or None.")
+    return SCHEMES[name]
+
+
+def fans_of(module: nn.Module, weight: Tensor) -> Fans:
+    """The fans of a module's weight in torch's layouts; groups do not see one another's channels."""
+    window = weight[0, 0].numel() if weight.dim() > 1 else 1
+    first, second = weight.shape[0], weight.shape[1] if weight.dim() > 1 else 1
+    if isinstance(module, nn.modules.conv._ConvNd):
+        inputs, outputs = module.in_channels // module.groups, module.out_channels // module.groups
+        return Fans(inputs * window, outputs * window)
+    if type(module).__name__ == "Conv1D":
+        return Fans(first, second)
+    return Fans(second * window, first * window)
+
+
+@torch.no_grad()
+def initialise_(weight: Tensor, mask: Tensor | None, deviation: float, generator: Generator) -> Tensor:
+    """Draw a weight from N(0, deviation²) in place, zero off its mask; a weight on the meta device stays."""
+    if weight.is_meta:
+        return weight
+    drawn = torch.randn(weight.shape, generator=generator) * deviation
+    weight.copy_(drawn)
+    return weight if mask is None else weight.masked_fill_(~mask, 0)

@@ -1,0 +1,177 @@
+"""Masks as persistent buffers beside their weights.
+
+A masked weight is an ordinary parameter that is held at zero off its mask; `weight_mask` lies beside
+`weight` on the same module. Forward passes stay dense operators, so whatever works on the module works on a
+masked one, and the dense gradient is `.grad`. Whoever changes weights calls `enforce_` afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+
+import torch
+from torch import Generator, Tensor, nn
+
+from iftplan.errors import InputError, StaleError
+from iftplan.masks import MaskStructure, Unstructured, parse_mask
+from iftplan.nn.members import Member
+from iftplan.nn.random_masks import Shape, random_mask, shares
+from iftplan.plans import Plan, PlannedLayer, Role
+
+SUFFIX = "_mask"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MaskedWeight:
+    """One weight under a mask.
+
+    Attributes:
+        name: qualified parameter name.
+        module: the module that holds both.
+        parameter_name: the parameter's own name; its mask is the buffer `parameter_name + "_mask"`.
+    """
+
+    name: str
+    module: nn.Module
+    parameter_name: str
+
+    @property
+    def parameter(self) -> nn.Parameter:
+        """The weight, zero off its mask."""
+        parameter = self.module._parameters[self.parameter_name]
+        assert parameter is not None
+        return parameter
+
+    @property
+    def mask(self) -> Tensor:
+        """Boolean, of the parameter's shape."""
+        mask = self.module._buffers[self.parameter_name + SUFFIX]
+        assert mask is not None
+        return mask
+
+
+def masked_weights(model: nn.Module) -> Iterator[MaskedWeight]:
+    """Every weight under a mask, in the order of the modules."""
+    for path, module in model.named_modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None and has_mask(module, name):
+                yield MaskedWeight(f"{path}.{name}" if path else name, module, name)
+
+
+def has_mask(module: nn.Module, parameter_name: str) -> bool:
+    """Whether a mask of ours lies beside the parameter: boolean and of its shape."""
+    mask, parameter = (
+        module._buffers.get(parameter_name + SUFFIX),
+        module._parameters.get(parameter_name),
+    )
+    return (
+        mask is not None and parameter is not None and mask.dtype is torch.bool
+    ) and mask.shape == parameter.shape
+
+
+@torch.no_grad()
+def enforce_(model: nn.Module) -> nn.Module:
+    """Set every masked weight to zero off its mask, in place; what is not finite there becomes zero too."""
+    for weight in masked_weights(model):
+        weight.parameter.masked_fill_(~weight.mask, 0)
+    return model
+
+
+def draw_masks_(model: nn.Module, plan: Plan, seed: int = 0) -> nn.Module:
+    """Draw the plan's masks, in place: exact counts, one stream of random numbers for each weight.
+
+    A stream depends on `seed` and the weight's name alone, so that results do not depend on the order of
+    layers. Masks of weights on the meta device are on the meta device. Weights are not changed: see `enforce_`.
+
+    Args:
+        model: has the structure of the plan (`iftplan.nn.skeleton.skeleton_`).
+        plan: says which weights are masked, and how many of each layer's are kept.
+        seed: any integer.
+
+    Raises:
+        StaleError: a weight of the plan is missing, or has another size.
+        InputError: a buffer has the mask's name already, or the structure does not fit.
+    """
+    structure = parse_mask(plan.mask)
+    for layer in plan.layers:
+        if layer.maskable:
+            # the counts of depthwise layers follow from their neighbours, which patterns need not divide
+            _mask_layer_(model, layer, structure if layer.role is Role.TRANSFORMED else Unstructured(), seed)
+    return model
+
+
+def masked_names(model: nn.Module, layer: PlannedLayer) -> tuple[str, ...]:
+    """The parameters that a planned layer's mask covers: those of its branches or factors, or its own."""
+    module = dict(model.named_modules()).get(layer.name)
+    if isinstance(module, Member):
+        return tuple(f"{layer.name}.{part}.weight" for part in module.masked_parts())
+    return (layer.weight,)
+
+
+def _mask_layer_(model: nn.Module, layer: PlannedLayer, structure: MaskStructure, seed: int) -> None:
+    found = [_weight(model, name, layer) for name in masked_names(model, layer)]
+    capacity = sum(weight.parameter.numel() for weight in found)
+    if capacity != layer.capacity:
+        raise StaleError(
+            f"{layer.name} has {capacity} weights to mask where {layer.capacity} were planned; make the plan again."
+        )
+    counts = shares(structure, layer.nnz, [_shape(weight) for weight in found])
+    for weight, nnz in zip(found, counts, strict=True):
+        weight.module.register_buffer(
+            weight.parameter_name + SUFFIX, _drawn(weight, structure, nnz, stream(seed, weight.name))
+        )
+
+
+def _weight(model: nn.Module, name: str, layer: PlannedLayer) -> MaskedWeight:
+    path, _, local = name.rpartition(".")
+    module = dict(model.named_modules(remove_duplicate=False)).get(path)
+    if module is None or module._parameters.get(local) is None:
+        raise StaleError(
+            f"the plan masks {name!r} of {layer.name}, which the model does not have; make the plan again."
+        )
+    if hasattr(module, local + SUFFIX):
+        raise InputError(
+            f"{path or 'the model'} has {local + SUFFIX!r} already; a model is masked once: finalize or densify it first."
+        )
+    return MaskedWeight(name, module, local)
+
+
+def stream(seed: int, name: str) -> Generator:
+    """The random numbers of one weight, the same on every device and in every order of layers."""
+    digest = sha256(f"{seed}:{name}".encode()).digest()
+    return Generator().manual_seed(int.from_bytes(digest[:8]) >> 1)
+
+
+def _drawn(weight: MaskedWeight, structure: MaskStructure, nnz: int, generator: Generator) -> Tensor:
+    parameter = weight.parameter
+    if parameter.is_meta:
+        return torch.empty_like(parameter, dtype=torch.bool)
+    matrix = random_mask(structure, _shape(weight), nnz, generator)
+    return _from_matrix(matrix, weight).to(parameter.device)
+
+
+def _shape(weight: MaskedWeight) -> Shape:
+    """(outputs, inputs) of a weight in torch's layouts; inputs of a convolution are its whole window."""
+    module, parameter = weight.module, weight.parameter
+    outputs: int = parameter.shape[0]
+    if isinstance(module, nn.modules.conv._ConvNd):
+        outputs = module.out_channels
+    elif type(module).__name__ == "Conv1D":
+        outputs = parameter.shape[1]
+    return outputs, parameter.numel() // outputs
+
+
+def _from_matrix(matrix: Tensor, weight: MaskedWeight) -> Tensor:
+    """A matrix (outputs, inputs) in the weight's own layout; input channels run fastest, as patterns do."""
+    module, parameter = weight.module, weight.parameter
+    if type(module).__name__ == "Conv1D":
+        return matrix.T.contiguous()
+    if not isinstance(module, nn.modules.conv._ConvNd):
+        return matrix.reshape(parameter.shape)
+    kernel, groups = parameter.shape[2:], module.groups
+    if module.transposed:  # (in, out/groups, *kernel)
+        split = matrix.view(groups, module.out_channels // groups, *kernel, module.in_channels // groups)
+        return split.movedim(-1, 1).reshape(parameter.shape)
+    return matrix.view(module.out_channels, *kernel, parameter.shape[1]).movedim(-1, 1).contiguous()
