@@ -116,23 +116,26 @@ def audit_plan(
     *,
     tolerance: Fraction = Fraction(1, 10**6),
     may_stay_uncalled: Collection[str] = (),
+    active: Mapping[str, Fraction] | None = None,
 ) -> AuditReport:
     """Hold the planned structure, as it was measured, against the plan's own ledger.
 
     Args:
         plan: the plan.
         tables: counts of the plan's structure with every weight present, one per engine; the first is the one
-            that is compared layer by layer. Masks are the plan's counts.
+            that is compared layer by layer.
         tolerance: the largest relative difference that passes.
         may_stay_uncalled: modules that the pass need not use.
+        active: parameter → share of its weights that its mask keeps, counted on a real network; None takes the
+            plan's own counts.
     """
     table, scope = tables[0], plan.scope or Scope.MODEL
-    measured = measured_layers(plan, table)
+    measured = measured_layers(plan, table, active)
     inside = [layer.role.within(scope) for layer in plan.layers]
     total = sum(m or 0 for m, counts in zip(measured, inside, strict=True) if counts)
     thinned = table.macs - sum(m or 0 for m in measured)
     report = AuditReport(
-        subject=f"{plan.model} as planned",
+        subject=f"{plan.model or 'the model'} as {'planned' if active is None else 'applied'}",
         reference=f"plan: {plan.transform} at sparsity {decimal(plan.sparsity, 4)}",
         scope=scope,
         tolerance=tolerance,
@@ -145,7 +148,11 @@ def audit_plan(
         ),
         elementwise=table.elementwise,
         assumptions=(
-            "weights under a mask count by the plan's nnz (planned, not measured)",
+            *(
+                ("weights under a mask count by the plan's nnz (planned, not measured)",)
+                if active is None
+                else ()
+            ),
             *table.assumptions,
         ),
     )
@@ -154,14 +161,21 @@ def audit_plan(
     return _judged(_with_unknowns(report, table, may_stay_uncalled), tables)
 
 
-def measured_layers(plan: Plan, table: CountTable) -> tuple[int | None, ...]:
-    """Each planned row's measured MACs with the plan's nnz applied; None where the pass never used it."""
+def measured_layers(
+    plan: Plan, table: CountTable, active: Mapping[str, Fraction] | None = None
+) -> tuple[int | None, ...]:
+    """Each planned row's measured MACs with the masks, or the plan's nnz, applied; None where it was never used."""
     weights = table.by_weight()
     products = _products(table)
-    return tuple(_measured(layer, weights, products) for layer in plan.layers)
+    return tuple(_measured(layer, weights, products, active) for layer in plan.layers)
 
 
-def _measured(layer: PlannedLayer, weights: Mapping[str, int], products: Mapping[str, int]) -> int | None:
+def _measured(
+    layer: PlannedLayer,
+    weights: Mapping[str, int],
+    products: Mapping[str, int],
+    active: Mapping[str, Fraction] | None,
+) -> int | None:
     if layer.role is Role.ACTIVATION:
         return products.get(layer.name)
     if not layer.positions:
@@ -170,6 +184,8 @@ def _measured(layer: PlannedLayer, weights: Mapping[str, int], products: Mapping
     members = [layer.weight] if layer.weight in weights else inside
     if not members:
         return None
+    if active is not None:
+        return round(sum(weights[w] * active.get(w, Fraction(1)) for w in members))
     whole = sum(weights[w] for w in members)
     kept = Fraction(layer.nnz + layer.dense_weights, layer.capacity + layer.dense_weights)
     thinned = whole * kept

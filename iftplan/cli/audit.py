@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from enum import StrEnum
 from fractions import Fraction
 from typing import TYPE_CHECKING, Annotated
@@ -202,6 +203,8 @@ def _model_report(
     reference = document_in(against) if against else None
     plan = plan_in(reference, against) if reference is not None and against else None
     network, inputs = _network(subject, inputs or (plan.inputs if plan else ()), nonzeros)
+    if plan is not None and inputs == plan.inputs and _is_masked(network):
+        return _applied_report(plan, subject, network, engines, tolerance, operators, uncalled)
     with working(f"measuring {subject}"):
         tables = _tables(network, inputs, engines, operators)
     kept = _kept(network) if nonzeros else {}
@@ -229,6 +232,36 @@ def _model_report(
         nonzeros=kept,
         may_stay_uncalled=uncalled,
     )
+
+
+def _is_masked(network: nn.Module) -> bool:
+    from iftplan.nn.masks import masked_weights
+
+    return any(True for _ in masked_weights(network))
+
+
+def _applied_report(
+    plan: Plan,
+    subject: str,
+    network: nn.Module,
+    engines: Sequence[str],
+    tolerance: Fraction | None,
+    operators: Mapping[str, Operator],
+    uncalled: Collection[str],
+) -> AuditReport:
+    """A network with masks of its own, layer by layer against the plan that it was made from."""
+    from iftplan.nn.applied_audit import measure_applied
+
+    with working(f"measuring {subject}"):
+        report = measure_applied(
+            plan,
+            network,
+            engines=engines,
+            operators=operators,
+            tolerance=Fraction(1, 10**6) if tolerance is None else tolerance,
+            may_stay_uncalled=uncalled,
+        )
+    return replace(report, subject=subject)
 
 
 def _network(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from iftplan.nn.application import apply, apply_
+    from iftplan.nn.applied_audit import measure_applied
     from iftplan.nn.finalization import densify, finalize
     from iftplan.nn.masks import enforce_, masked_weights
     from iftplan.nn.sources import build
@@ -21,6 +22,7 @@ _HOMES = {
     "enforce_": "masks",
     "finalize": "finalization",
     "masked_weights": "masks",
+    "measure_applied": "applied_audit",
     "read_model": "trace",
 }
 
@@ -32,6 +34,7 @@ __all__ = [
     "enforce_",
     "finalize",
     "masked_weights",
+    "measure_applied",
     "read_model",
 ]
 

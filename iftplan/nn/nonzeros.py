@@ -5,13 +5,15 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from iftplan.errors import MeasureError
+from iftplan.nn.masks import SUFFIX, has_mask
 
 
 def nonzeros(model: nn.Module, *, from_values: bool = False) -> dict[str, int]:
     """Weight name → number of its weights that are not zero, for weights known to be sparse.
 
-    Masks of torch.nn.utils.prune (`weight_orig` with `weight_mask`) are always read; the weight then has the
-    name of its parameter, `….weight_orig`, as in count tables. A tied weight has the first of its names.
+    Masks are always read: ours (`weight` with `weight_mask`), and those of torch.nn.utils.prune (`weight_orig`
+    with `weight_mask`), where the weight has the name of its parameter, `….weight_orig`, as in count tables. A
+    tied weight has the first of its names.
 
     Args:
         model: the model.
@@ -24,8 +26,9 @@ def nonzeros(model: nn.Module, *, from_values: bool = False) -> dict[str, int]:
     found: dict[str, int] = {}
     for name, parameter in model.named_parameters():
         path, _, local = name.rpartition(".")
-        mask = model.get_submodule(path)._buffers.get(local.removesuffix("_orig") + "_mask")
-        if local.endswith("_orig") and mask is not None:
+        module = model.get_submodule(path)
+        mask = module._buffers.get(local.removesuffix("_orig") + SUFFIX)
+        if mask is not None and (local.endswith("_orig") or has_mask(module, local)):
             found[name] = _count(name, mask)
         elif from_values and parameter.dim() >= 2:
             found[name] = _count(name, parameter)

@@ -1,0 +1,80 @@
+"""Plan against reality: an applied model, its active weights counted on its own masks."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from types import MappingProxyType
+
+from torch import nn
+
+from iftplan.audits import AuditReport, audit_plan
+from iftplan.errors import InputError
+from iftplan.nn.masks import masked_weights
+from iftplan.nn.measure import measure
+from iftplan.nn.nonzeros import nonzeros
+from iftplan.nn.operators import Operator
+from iftplan.plans import Plan
+from iftplan.units import count
+
+
+def measure_applied(
+    plan: Plan,
+    model: nn.Module,
+    *,
+    engines: Sequence[str] = ("meta",),
+    operators: Mapping[str, Operator] = MappingProxyType({}),
+    tolerance: Fraction = Fraction(1, 10**6),
+    may_stay_uncalled: Collection[str] = (),
+) -> AuditReport:
+    """Measure an applied model and hold it against its plan, layer by layer.
+
+    Masks with values are counted; masks on the meta device have none, so there the plan's counts stand and the
+    report says so.
+
+    Args:
+        plan: what was applied.
+        model: what came of it, not finalized.
+        engines: "meta", "fvcore", "flop_counter"; the first is compared layer by layer.
+        operators: formulas for operators that would be unknown.
+        tolerance: the largest relative difference that passes.
+        may_stay_uncalled: modules that the pass need not use.
+
+    Raises:
+        InputError: the plan masks weights, and the model has no masks.
+        MeasureError: an engine could not run the model.
+    """
+    masked = list(masked_weights(model))
+    if not masked and any(layer.maskable for layer in plan.layers):
+        raise InputError(
+            "the plan masks weights and the model has no masks; measure what iftplan.nn.apply returned, before it is finalized or densified."
+        )
+    tables = [measure(model, plan.inputs, engine=engine, operators=operators) for engine in engines]
+    planned = any(weight.mask.is_meta for weight in masked)
+    active = None if planned else _active(model)
+    report = audit_plan(plan, tables, tolerance=tolerance, may_stay_uncalled=may_stay_uncalled, active=active)
+    return replace(report, problems=(*report.problems, *_search_space(plan, model), *_leaks(model)))
+
+
+def _active(model: nn.Module) -> dict[str, Fraction]:
+    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    return {name: Fraction(kept, sizes[name]) for name, kept in nonzeros(model).items()}
+
+
+def _search_space(plan: Plan, model: nn.Module) -> tuple[str, ...]:
+    """The masks cover what the plan says can be explored."""
+    planned = plan.cardinality.maskable_weights
+    found = sum(weight.mask.numel() for weight in masked_weights(model))
+    if found == planned:
+        return ()
+    return (f"masks cover {count(found)} weights where the plan masks {count(planned)}.",)
+
+
+def _leaks(model: nn.Module) -> tuple[str, ...]:
+    """Weights that are not zero off their mask work without being counted."""
+    return tuple(
+        f"{weight.name} is not zero off its mask; call iftplan.nn.enforce_ after every change of the weights."
+        for weight in masked_weights(model)
+        if not weight.mask.is_meta and bool(weight.parameter[~weight.mask].count_nonzero())
+    )
