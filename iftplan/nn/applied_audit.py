@@ -66,7 +66,7 @@ def _search_space(plan: Plan, model: nn.Module) -> tuple[str, ...]:
     """The masks cover what the plan says can be explored."""
     planned = plan.cardinality.maskable_weights
     found = sum(weight.mask.numel() for weight in masked_weights(model))
-    if found == planned:
+    if planned is None or found == planned:
         return ()
     return (f"masks cover {count(found)} weights where the plan masks {count(planned)}.",)
 
