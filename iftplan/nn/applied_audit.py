@@ -11,6 +11,7 @@ from torch import nn
 
 from iftplan.audits import AuditReport, audit_plan
 from iftplan.errors import InputError
+from iftplan.nn.inputs import matching
 from iftplan.nn.masks import masked_weights
 from iftplan.nn.measure import measure
 from iftplan.nn.nonzeros import nonzeros
@@ -50,7 +51,8 @@ def measure_applied(
         raise InputError(
             "the plan masks weights and the model has no masks; measure what iftplan.nn.apply returned, before it is finalized or densified."
         )
-    tables = [measure(model, plan.inputs, engine=engine, operators=operators) for engine in engines]
+    inputs = matching(plan.inputs, model)
+    tables = [measure(model, inputs, engine=engine, operators=operators) for engine in engines]
     planned = any(weight.mask.is_meta for weight in masked)
     active = None if planned else _active(model)
     report = audit_plan(plan, tables, tolerance=tolerance, may_stay_uncalled=may_stay_uncalled, active=active)

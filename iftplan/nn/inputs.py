@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from iftplan.errors import InputError
 from iftplan.spec import InputSpec
@@ -19,6 +20,16 @@ _NAMED: Final = (
     *("float", "double", "half", "long", "int"),  # torch's own short names
 )
 DTYPES: Final[Mapping[str, torch.dtype]] = MappingProxyType({name: getattr(torch, name) for name in _NAMED})
+
+
+def matching(specs: Sequence[InputSpec], model: nn.Module) -> tuple[InputSpec, ...]:
+    """The same inputs, floats in the precision of the model's first floating parameter."""
+    found = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    name = str(found).removeprefix("torch.")
+    return tuple(
+        replace(spec, dtype=name) if _dtype(spec).is_floating_point and found in DTYPES.values() else spec
+        for spec in specs
+    )
 
 
 def make_inputs(
@@ -43,11 +54,16 @@ def make_inputs(
     return positional, {spec.name: _tensor(spec, device) for spec in specs if spec.name}
 
 
-def _tensor(spec: InputSpec, device: str) -> Tensor:
+def _dtype(spec: InputSpec) -> torch.dtype:
     dtype = DTYPES.get(spec.dtype.removeprefix("torch."))
     if dtype is None:
         nearest = get_close_matches(spec.dtype, DTYPES, n=3, cutoff=0.3) or ["float32"]
         raise InputError(f"input {spec}: unknown dtype {spec.dtype!r}; nearest: {', '.join(nearest)}.")
+    return dtype
+
+
+def _tensor(spec: InputSpec, device: str) -> Tensor:
+    dtype = _dtype(spec)
     masked = dtype is torch.bool or "mask" in (spec.name or "")
     try:
         return torch.full(spec.shape, 1 if masked else 0, dtype=dtype, device=device)

@@ -149,7 +149,9 @@ def _drawn(weight: MaskedWeight, structure: MaskStructure, nnz: int, generator: 
     if parameter.is_meta:
         return torch.empty_like(parameter, dtype=torch.bool)
     matrix = random_mask(structure, _shape(weight), nnz, generator)
-    return _from_matrix(matrix, weight).to(parameter.device)
+    # copied into plain strides: what permuting leaves behind, collectives take for overlapping memory
+    mask = torch.empty(parameter.shape, dtype=torch.bool, device=parameter.device)
+    return mask.copy_(_from_matrix(matrix, weight))
 
 
 def _shape(weight: MaskedWeight) -> Shape:
@@ -167,11 +169,11 @@ def _from_matrix(matrix: Tensor, weight: MaskedWeight) -> Tensor:
     """A matrix (outputs, inputs) in the weight's own layout; input channels run fastest, as patterns do."""
     module, parameter = weight.module, weight.parameter
     if type(module).__name__ == "Conv1D":
-        return matrix.T.contiguous()
+        return matrix.T
     if not isinstance(module, nn.modules.conv._ConvNd):
         return matrix.reshape(parameter.shape)
     kernel, groups = parameter.shape[2:], module.groups
     if module.transposed:  # (in, out/groups, *kernel)
         split = matrix.view(groups, module.out_channels // groups, *kernel, module.in_channels // groups)
         return split.movedim(-1, 1).reshape(parameter.shape)
-    return matrix.view(module.out_channels, *kernel, parameter.shape[1]).movedim(-1, 1).contiguous()
+    return matrix.view(module.out_channels, *kernel, parameter.shape[1]).movedim(-1, 1)

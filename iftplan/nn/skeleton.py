@@ -8,6 +8,7 @@ from types import MappingProxyType
 from torch import nn
 
 from iftplan.errors import MeasureError, StaleError
+from iftplan.nn.inputs import matching
 from iftplan.nn.members import Doped, Factorized, Member, Nonlinearity, Parallel, identity
 from iftplan.nn.widen import widen_
 from iftplan.nn.widths import trace_widths
@@ -46,7 +47,8 @@ def skeleton_(plan: Plan, model: nn.Module, nonlinearity: NonlinearityFor = none
     """
     check_buildable(plan)
     if plan.widths:
-        couplings = trace_widths(model, plan.inputs, heads="size" if plan.heads == "size" else "number")
+        inputs = matching(plan.inputs, model)
+        couplings = trace_widths(model, inputs, heads="size" if plan.heads == "size" else "number")
         if set(couplings.widths) != set(plan.widths):
             raise StaleError(
                 f"the plan sets widths {_some(set(plan.widths) - set(couplings.widths))} that the model does not have; make the plan again."

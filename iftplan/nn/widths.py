@@ -120,7 +120,9 @@ def _run(
         given = [*args, *kwargs.values()]
         with sizes.tracing(mode), counting(model, made.tensors, given, sizes.scope) as counter:
             try:
-                output = torch.func.functional_call(model, made.tensors, args, kwargs)
+                output = torch.func.functional_call(
+                    model, _by_module(model, made), args, kwargs, tie_weights=False
+                )
             except IftplanError:
                 raise
             except Exception as error:
@@ -129,6 +131,12 @@ def _run(
                     f"symbolic sizes: {type(error).__name__}: {(str(error).splitlines() or [''])[0].rstrip('.')}"
                 ) from error
     return made, counter, output
+
+
+def _by_module(model: nn.Module, made: SymbolicModel) -> dict[str, torch.Tensor]:
+    """Every module's stand-ins under one of its names: swapped in under two, they would not be swapped out."""
+    paths = {path for path, _ in model.named_modules()}
+    return {name: tensor for name, tensor in made.tensors.items() if name.rpartition(".")[0] in paths}
 
 
 def _keep_heads(system: WidthEquations, counter: SymbolicCounter, heads: Heads) -> None:
