@@ -219,6 +219,17 @@ def test_weights_whose_shape_stays_are_kept():
         assert torch.equal(weight.parameter, before[weight.name] * weight.mask)
 
 
+@pytest.mark.parametrize("family", ["parallel", "factorized", "doped"])
+def test_the_bias_of_a_layer_is_added_once(family):
+    model = apply(planned("convolutions", family), host("convolutions"), nonlinear=False)
+    member = model.get_submodule("body.5")
+    with torch.no_grad():
+        for name, parameter in member.named_parameters():
+            parameter.fill_(1.0 if name.endswith("bias") else 0.0)
+    assert (member(torch.randn(1, 32, 4, 4)) == 1).all()
+    assert member.bias is not None
+
+
 # --- ties and shared modules -----------------------------------------------------------------------------
 
 
