@@ -90,7 +90,7 @@ def outcome(spec: ModelSpec, family: str, sparsity: str, gigabytes: float) -> tu
         str(plan.scope),
         decimal(plan.ratio(plan.scope), 9),
         f"{seconds:.1f}",
-        f"{peak:.0f}",
+        f"{max(peak, 0):.0f}",
         verdict(report),
         _on_real_tensors(plan, model, gigabytes),
     )

@@ -219,6 +219,12 @@ def test_weights_whose_shape_stays_are_kept():
         assert torch.equal(weight.parameter, before[weight.name] * weight.mask)
 
 
+def test_a_resized_embedding_is_no_layer_to_initialise_even_where_the_head_is_tied_to_it():
+    table = apply(planned("GPT-2", "wide"), host("GPT-2")).transformer.wte.weight
+    assert table.shape[1] > host("GPT-2").transformer.wte.weight.shape[1]
+    assert table.std().item() == pytest.approx(0.02, rel=0.2)
+
+
 @pytest.mark.parametrize("family", ["parallel", "factorized", "doped"])
 def test_the_bias_of_a_layer_is_added_once(family):
     model = apply(planned("convolutions", family), host("convolutions"), nonlinear=False)

@@ -113,7 +113,9 @@ def _initialise_(plan: Plan, model: nn.Module, new: set[str], deviation: Deviati
         weights = [f"{part}.weight" for part in parts] or ([layer.weight] if layer.positions else [])
         for weight in weights:
             path, _, name = weight.rpartition(".")
-            if weight in new:
+            if weight in new and not isinstance(
+                modules[path], nn.Embedding
+            ):  # also where a head is tied to it
                 _initialise_weight_(modules[path], name, deviation, seed, weight)
             _zero_bias_(modules[path], name, new, path)
 
