@@ -235,7 +235,7 @@ def test_activations_stay_flat_under_supar_and_shrink_as_predicted_without(check
         sparse = scales(check, density, name)
         for part in ("initial", "trained"):
             ratios[name, part] = mean(getattr(s, part) for s in sparse) / mean(
-                getattr(s, part) for s in dense
+                getattr(s, part) for s in dense[name]
             )
     # each of four layers sums active fan-in × variance: √ρ at fixed σ, ρ at 1/fan-in, 1 under SμPar
     predicted = {"fixed σ": rho, "1/fan-in": rho**2, "SμPar": 1.0}
