@@ -1,0 +1,205 @@
+"""Trained weights in the place of one layer: plain, in branches, in factors.
+
+A kernel is a matrix (C_in/groups·Πkernel) × (C_out/groups) for every group; these are stacked as `blocks`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from iftplan.nn.masks import SUFFIX, has_mask
+from iftplan.nn.members import Doped, Factorized, Member, Parallel
+
+MaskChoice = Literal["keep", "draw"]
+"""Masks as they are, or others of the same counts for the weights that are to be kept."""
+
+
+def start_member_(
+    module: Member,
+    replaced: nn.Module | None,
+    weight: Tensor,
+    masks: MaskChoice,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Set the values of a member's tensors; what they make together, and what they should.
+
+    Args:
+        module: the member, linear inside.
+        replaced: the dense layer in whose place it stands.
+        weight: that layer's trained weight, at the member's widths.
+        masks: whether those of the member stay.
+        generator: of drawn masks.
+    """
+    if type(replaced).__name__ == "Conv1D":  # members are linear layers in its place
+        weight = weight.T
+    if isinstance(module, Parallel):
+        return _parallel_(list(module.branches), weight, masks, generator), weight
+    groups = replaced.groups if isinstance(replaced, nn.modules.conv._ConvNd) else 1
+    blocks = _blocks(weight, groups)
+    if isinstance(module, Factorized):
+        return _factorized_(module, blocks, masks), blocks
+    assert isinstance(module, Doped)
+    return _doped_(module, blocks, masks), blocks
+
+
+def start_plain_(module: nn.Module, name: str, weight: Tensor, masks: MaskChoice) -> Tensor:
+    """Set a weight under its mask; what it is then.
+
+    Kept at random they are scaled by 1/density, so that sums are what they were on average.
+    """
+    own = module._parameters[name]
+    assert own is not None
+    if not has_mask(module, name):
+        return own.copy_(weight)
+    mask = module._buffers[name + SUFFIX]
+    assert mask is not None
+    if masks == "draw":
+        mask.copy_(_largest(weight, int(mask.count_nonzero())))
+        return own.copy_(weight * mask)
+    return own.copy_(weight * mask / _density(mask))
+
+
+def _parallel_(
+    branches: list[nn.Module], weight: Tensor, masks: MaskChoice, generator: torch.Generator
+) -> Tensor:
+    own = [_mask(branch) for branch in branches]
+    if masks == "draw":
+        for mask, drawn in zip(
+            own, _covering([int(m.count_nonzero()) for m in own], weight.shape, generator), strict=True
+        ):
+            mask.copy_(drawn)
+        share = 1 / torch.stack(own).sum(0).clamp(min=1).to(weight.dtype)
+    else:
+        share = torch.full_like(weight, 1 / sum(_density(mask) for mask in own))
+    total = torch.zeros_like(weight)
+    for branch, mask in zip(branches, own, strict=True):
+        value = weight * share * mask
+        _weight(branch).copy_(value)
+        total += value
+    return total
+
+
+def _covering(counts: list[int], shape: torch.Size, generator: torch.Generator) -> list[Tensor]:
+    """Masks of these counts that cover every weight as evenly as can be: slices of one cyclic permutation."""
+    size = shape.numel()
+    order = torch.randperm(size, generator=generator)
+    drawn, start = [], 0
+    for count in counts:
+        mask = torch.zeros(size, dtype=torch.bool)
+        mask[order[(start + torch.arange(count)) % size]] = True
+        drawn.append(mask.view(shape))
+        start += count
+    return drawn
+
+
+def _factorized_(member: Factorized, blocks: Tensor, masks: MaskChoice) -> Tensor:
+    """Truncated singular values under both masks, with the one scale that fits W best."""
+    u, v = _truncated(blocks, _rank(member) // len(blocks))
+    _write_(member, u, v)
+    for part in (member.U, member.V):
+        if has_mask(part, "weight"):
+            if masks == "draw":
+                _mask(part).copy_(_largest(_weight(part), int(_mask(part).count_nonzero())))
+            _weight(part).mul_(_mask(part))
+    made = _read(member, blocks)
+    square = made.square().sum()
+    scale = (made * blocks).sum() / square if square > 0 else square
+    _weight(member.V).mul_(scale)
+    return made * scale
+
+
+def _doped_(member: Doped, blocks: Tensor, masks: MaskChoice) -> Tensor:
+    """Truncated singular values, and what remains of W where the mask lets it."""
+    _write_(member, *_truncated(blocks, _rank(member) // len(blocks)))
+    low, sparse = _read(member, blocks), member.sparse
+    rest = _from_blocks(blocks - low, _weight(sparse))
+    if has_mask(sparse, "weight"):
+        mask = _mask(sparse)
+        if masks == "draw":
+            mask.copy_(_largest(rest, int(mask.count_nonzero())))
+        rest = rest * mask
+    _weight(sparse).copy_(rest)
+    return low + _blocks(rest, len(blocks))
+
+
+def _truncated(blocks: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """(…, m, rank) and (…, rank, n) whose product is the best of that rank; what is beyond full rank is zero."""
+    left, values, right = torch.linalg.svd(blocks.double(), full_matrices=False)
+    root = values[..., :rank].sqrt()
+    u = (left[..., :rank] * root[..., None, :]).to(blocks.dtype)
+    v = (root[..., :, None] * right[..., :rank, :]).to(blocks.dtype)
+    beyond = rank - u.shape[-1]
+    if beyond <= 0:
+        return u, v
+    # zero on V's side alone: where both are zero no gradient ever comes
+    spare = torch.randn(*u.shape[:-1], beyond, generator=torch.Generator().manual_seed(0)).to(u)
+    spare = spare * u.square().mean().sqrt()
+    return torch.cat([u, spare], -1), torch.cat([v, v.new_zeros(*v.shape[:-2], beyond, v.shape[-1])], -2)
+
+
+# --- matrices and masks ---------------------------------------------------------------------------------
+
+
+def _blocks(weight: Tensor, groups: int) -> Tensor:
+    """(groups, m, n/groups) of a weight whose first dimension is its outputs."""
+    return weight.reshape(groups, weight.shape[0] // groups, -1).transpose(1, 2)
+
+
+def _from_blocks(blocks: Tensor, like: Tensor) -> Tensor:
+    return blocks.transpose(1, 2).reshape(like.shape)
+
+
+def _write_(member: Factorized | Doped, u: Tensor, v: Tensor) -> None:
+    """U reads its group's inputs; V is dense, and zero between groups."""
+    first, second = _weight(member.U), _weight(member.V)
+    first.copy_(_from_blocks(u, first))
+    diagonal: Tensor = torch.block_diag(*v.transpose(1, 2))  # type: ignore[no-untyped-call]
+    second.copy_(diagonal.reshape(second.shape))
+
+
+def _read(member: Factorized | Doped, blocks: Tensor) -> Tensor:
+    """What U and V make together, as blocks."""
+    groups, _, outputs = blocks.shape
+    u, second = _blocks(_weight(member.U), groups), _weight(member.V).flatten(1)
+    rank = u.shape[-1]
+    corners = [second[g * outputs : (g + 1) * outputs, g * rank : (g + 1) * rank].T for g in range(groups)]
+    return u @ torch.stack(corners)
+
+
+def _rank(member: Factorized | Doped) -> int:
+    return _weight(member.U).shape[0]
+
+
+def _weight(module: nn.Module) -> Tensor:
+    weight = module._parameters["weight"]
+    assert weight is not None
+    return weight
+
+
+def _mask(module: nn.Module) -> Tensor:
+    """The mask of a part; all of it where there is none."""
+    if not has_mask(module, "weight"):
+        return torch.ones_like(_weight(module), dtype=torch.bool)
+    mask = module._buffers["weight" + SUFFIX]
+    assert mask is not None
+    return mask
+
+
+def _density(mask: Tensor) -> float:
+    return int(mask.count_nonzero()) / mask.numel()
+
+
+def _largest(weight: Tensor, count: int) -> Tensor:
+    """The mask of so many entries of the largest magnitude."""
+    mask = torch.zeros(weight.numel(), dtype=torch.bool, device=weight.device)
+    mask[weight.abs().flatten().topk(count).indices] = True
+    return mask.view(weight.shape)
+
+
+def relative_error(made: Tensor, wanted: Tensor) -> float:
+    """‖made - wanted‖/‖wanted‖; 0 where both are nothing."""
+    off, norm = (x.double().norm().item() for x in (made - wanted, wanted))
+    return float(off / norm if norm else off)

@@ -1,0 +1,184 @@
+"""An applied model started from trained dense weights, and how far from the dense model it starts.
+
+plain, wide   W at the plan's widths (`iftplan.nn.net2wider`), kept weights times 1/density
+parallel      kept weights of every branch times 1/(density·branches): the expected sum is W
+factorized    W ≈ U·V by truncated singular values
+doped         the same, and what remains of W under the mask
+
+Kernels are matrices (C_in/groups·Πkernel) × (C_out/groups), one for each group. With `masks="draw"` masks are
+chosen for the start: largest entries, and branches that cover every weight, which makes their sum exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from iftplan.errors import InputError, StaleError
+from iftplan.nn.inputs import make_inputs, matching
+from iftplan.nn.masks import stream
+from iftplan.nn.members import Member
+from iftplan.nn.net2wider import widened_state
+from iftplan.nn.warm_layers import MaskChoice, relative_error, start_member_, start_plain_
+from iftplan.nn.widths import trace_widths
+from iftplan.plans import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class WarmStart:
+    """How far from the dense model an applied one starts, in Frobenius norms over the dense ones.
+
+    Attributes:
+        layers: planned layer → error of what its matrices make together, against the dense weight (at the plan's
+            widths, which compute the same).
+        output: error of the model's output on the inputs.
+    """
+
+    layers: Mapping[str, float]
+    output: float
+
+
+@torch.no_grad()
+def warm_start_(
+    applied: nn.Module,
+    dense: nn.Module,
+    plan: Plan,
+    *,
+    masks: MaskChoice = "keep",
+    inputs: Sequence[Any] | Mapping[str, Any] | None = None,
+    seed: int = 0,
+) -> WarmStart:
+    """Give an applied model the values of a trained dense one, in place.
+
+    Without masks (`iftplan.nn.densify`) a wide model computes exactly what the dense one does.
+
+    Args:
+        applied: what `iftplan.nn.apply(plan, dense, nonlinear=False)` returned.
+        dense: the trained model; it is not changed.
+        plan: what was applied.
+        masks: "keep" those that were drawn at random, or "draw" others of the same counts for these weights.
+        inputs: positional or keyword arguments to measure the output error with; by default normally
+            distributed floats and random integers of the plan's shapes.
+        seed: of replicated channels, drawn masks and random inputs.
+
+    Raises:
+        InputError: there is a non-linearity inside a member, where the algebra does not hold; the model has no
+            values; or masks of a pattern are to be drawn.
+        InfeasibleError: names a tensor that cannot be widened with its values.
+    """
+    _check(applied, plan, masks)
+    state = _dense_state(dense, plan, seed)
+    _copy_(applied, state)
+    modules, replaced = dict(applied.named_modules()), dict(dense.named_modules())
+    errors = {}
+    for layer in plan.layers:
+        if layer.positions and layer.weight:
+            weight, module = state[layer.weight], modules.get(layer.name)
+            if isinstance(module, Member):
+                generator = stream(seed, f"{layer.name} partition")
+                made, wanted = start_member_(module, replaced[layer.name], weight, masks, generator)
+            else:
+                path, _, name = layer.weight.rpartition(".")
+                made, wanted = start_plain_(modules[path], name, weight, masks), weight
+            errors[layer.name] = relative_error(made, wanted)
+    return WarmStart(errors, _output_error(applied, dense, plan, inputs, seed))
+
+
+def _check(applied: nn.Module, plan: Plan, masks: MaskChoice) -> None:
+    if masks not in ("keep", "draw"):
+        raise InputError(f"masks={masks!r} is neither 'keep' nor 'draw'.")
+    if masks == "draw" and plan.mask != "unstructured":
+        raise InputError(
+            f"masks of structure {plan.mask!r} cannot be drawn for a start; keep those that are there."
+        )
+    if any(parameter.is_meta for parameter in applied.parameters()):
+        raise InputError(
+            "the applied model is on the meta device, where nothing has values; make it on another."
+        )
+    for name, module in applied.named_modules():
+        if isinstance(module, Member) and not _linear(module):
+            raise InputError(
+                f"{name} has a non-linearity inside, where no weights make it the dense layer; apply the plan with nonlinear=False."
+            )
+
+
+def _linear(member: Member) -> bool:
+    inside = getattr(member, "nonlinearities", None) or [member.nonlinearity]
+    return all(isinstance(module, nn.Identity) for module in inside)
+
+
+def _dense_state(dense: nn.Module, plan: Plan, seed: int) -> dict[str, Tensor]:
+    """The dense model's tensors at the plan's widths."""
+    if not plan.widths:
+        return dict(dense.state_dict())
+    heads: Literal["number", "size"] = "size" if plan.heads == "size" else "number"
+    return widened_state(
+        dense, trace_widths(dense, matching(plan.inputs, dense), heads=heads), plan.widths, seed
+    )
+
+
+def _copy_(applied: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Everything under its own name; the bias of a layer goes to the part of its member that adds it."""
+    own = applied.state_dict()
+    for name, tensor in state.items():
+        if name in own and own[name].shape != tensor.shape:
+            raise StaleError(
+                f"{name} has the shape {tuple(own[name].shape)} where the dense weights make {tuple(tensor.shape)}; give the plan, the dense model and what iftplan.nn.apply made of them."
+            )
+        if name in own:
+            own[name].copy_(tensor)
+    for name, module in applied.named_modules():
+        if isinstance(module, Member) and module.bias is not None:
+            module.bias.copy_(state[f"{name}.bias"])
+
+
+# --- errors ---------------------------------------------------------------------------------------------
+
+
+def _output_error(
+    applied: nn.Module,
+    dense: nn.Module,
+    plan: Plan,
+    inputs: Sequence[Any] | Mapping[str, Any] | None,
+    seed: int,
+) -> float:
+    args: Sequence[Any] = () if isinstance(inputs, Mapping) else inputs or ()
+    kwargs: Mapping[str, Any] = inputs if isinstance(inputs, Mapping) else {}
+    if inputs is None:
+        args, kwargs = _random_inputs(dense, plan, seed)
+    return relative_error(_answer(applied, args, kwargs), _answer(dense, args, kwargs))
+
+
+def _random_inputs(dense: nn.Module, plan: Plan, seed: int) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+    """Normal floats, and integers that are valid for every embedding."""
+    device = next(dense.parameters()).device
+    args, kwargs = make_inputs(matching(plan.inputs, dense), str(device))
+    most = min((m.num_embeddings for m in dense.modules() if isinstance(m, nn.Embedding)), default=2)
+    generator = stream(seed, "warm start inputs")
+    for tensor in (*args, *(t for name, t in kwargs.items() if "mask" not in name)):
+        if tensor.is_floating_point():
+            tensor.copy_(torch.randn(tensor.shape, generator=generator))
+        elif tensor.dtype is not torch.bool:
+            tensor.copy_(torch.randint(most, tensor.shape, generator=generator))
+    return args, kwargs
+
+
+def _answer(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor:
+    """The logits, or the first tensor of floats that comes out, in evaluation mode."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        output = model(*args, **kwargs)
+    finally:
+        for module in training:
+            module.training = True
+    leaves = tree_leaves(getattr(output, "logits", output))
+    answer = next((x for x in leaves if isinstance(x, Tensor) and x.is_floating_point()), None)
+    if answer is None:
+        raise InputError("the model gives out no floating-point tensor, so its output has no error.")
+    return answer
