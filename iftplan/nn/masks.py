@@ -7,7 +7,7 @@ masked one, and the dense gradient is `.grad`. Whoever changes weights calls `en
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -95,23 +95,32 @@ def draw_masks_(model: nn.Module, plan: Plan, seed: int = 0) -> nn.Module:
         InputError: a buffer has the mask's name already, or the structure does not fit.
     """
     structure = parse_mask(plan.mask)
+    modules = dict(model.named_modules(remove_duplicate=False))
     for layer in plan.layers:
         if layer.maskable:
             # the counts of depthwise layers follow from their neighbours, which patterns need not divide
-            _mask_layer_(model, layer, structure if layer.role is Role.TRANSFORMED else Unstructured(), seed)
+            pattern = structure if layer.role is Role.TRANSFORMED else Unstructured()
+            _mask_layer_(modules, layer, pattern, seed)
     return model
 
 
-def masked_names(model: nn.Module, layer: PlannedLayer) -> tuple[str, ...]:
-    """The parameters that a planned layer's mask covers: those of its branches or factors, or its own."""
-    module = dict(model.named_modules()).get(layer.name)
+def masked_names(module: nn.Module | None, layer: PlannedLayer) -> tuple[str, ...]:
+    """The parameters that a planned layer's mask covers: those of its branches or factors, or its own.
+
+    Args:
+        module: what stands in the layer's place, if that is a module.
+        layer: as it was planned.
+    """
     if isinstance(module, Member):
         return tuple(f"{layer.name}.{part}.weight" for part in module.masked_parts())
     return (layer.weight,)
 
 
-def _mask_layer_(model: nn.Module, layer: PlannedLayer, structure: MaskStructure, seed: int) -> None:
-    found = [_weight(model, name, layer) for name in masked_names(model, layer)]
+def _mask_layer_(
+    modules: Mapping[str, nn.Module], layer: PlannedLayer, structure: MaskStructure, seed: int
+) -> None:
+    names = masked_names(modules.get(layer.name), layer)
+    found = [_weight(modules, name, layer) for name in names]
     capacity = sum(weight.parameter.numel() for weight in found)
     if capacity != layer.capacity:
         raise StaleError(
@@ -124,9 +133,9 @@ def _mask_layer_(model: nn.Module, layer: PlannedLayer, structure: MaskStructure
         )
 
 
-def _weight(model: nn.Module, name: str, layer: PlannedLayer) -> MaskedWeight:
+def _weight(modules: Mapping[str, nn.Module], name: str, layer: PlannedLayer) -> MaskedWeight:
     path, _, local = name.rpartition(".")
-    module = dict(model.named_modules(remove_duplicate=False)).get(path)
+    module = modules.get(path)
     if module is None or module._parameters.get(local) is None:
         raise StaleError(
             f"the plan masks {name!r} of {layer.name}, which the model does not have; make the plan again."
