@@ -42,6 +42,20 @@ class Residual(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
+class Decoder(nn.Module):
+    """Transposed convolutions, plain and depthwise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 12, 3, padding=1)
+        self.up = nn.ConvTranspose2d(12, 10, 2, 2)
+        self.deep = nn.ConvTranspose2d(10, 10, 3, 2, groups=10)
+        self.head = nn.Conv2d(10, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.deep(self.up(self.stem(x).relu()).relu()).relu())
+
+
 def perceptron() -> nn.Module:
     return nn.Sequential(nn.Linear(12, 40), nn.GELU(), nn.Linear(40, 40), nn.GELU(), nn.Linear(40, 5))
 
@@ -66,6 +80,7 @@ def plan_of(model: nn.Module, family: str | None, sparsity: str, shape: str, **o
 NETWORKS = [
     pytest.param(perceptron, (4, 12), id="perceptron"),
     pytest.param(Residual, (4, 3, 8, 8), id="residual"),
+    pytest.param(Decoder, (2, 3, 4, 4), id="decoder"),
 ]
 
 
@@ -231,7 +246,7 @@ def test_masks_drawn_for_the_start_are_nearer(family):
     assert all(reports["draw"].layers[name] < reports["keep"].layers[name] for name in changed)
 
 
-@pytest.mark.parametrize("family", ["factorized", "doped"])
+@pytest.mark.parametrize("family", ["factorized", "doped", "lowrank"])
 def test_a_low_rank_start_is_never_worse_than_no_weights(family):
     *_, report = start(Residual, (4, 3, 8, 8), family, "3/4")
     assert all(0 <= error <= 1 for error in report.layers.values())
