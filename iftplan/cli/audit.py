@@ -37,9 +37,31 @@ if TYPE_CHECKING:
 EXAMPLE = """
 Examples:
 
-  $ iftplan audit wide75.json --cross-check          a plan against itself, three engines
-  $ iftplan audit zoo:resnet18 --budget 1.9G         a model against a budget
-  $ iftplan audit net.py:wide --against net.py:dense --input 1x3x32x32 --tolerance 1e-3
+  $ iftplan audit wide75.json --cross-check -o report.json
+
+  dense, scope layers                             555 468 800 MACs
+  expected                                        555 468 800 MACs
+  measured                                        555 468 800 MACs
+  ratio to dense, scope layers                            1.000000
+  deviation from expected             +0.000e+00 (tolerance 1e-06)
+  counter closed_form, scope model                555 468 800 MACs
+  counter meta, scope model                       555 468 800 MACs
+  counter fvcore, scope model                     555 468 800 MACs
+  counter flop_counter, scope model               555 468 800 MACs
+  elementwise work, not in the MACs        2.835 M output elements
+  PASSED
+  assumed: weights under a mask count by the plan's nnz (planned, not measured)
+  written: report.json
+
+  $ iftplan audit zoo:resnet18 --budget 1.9G -o report.json
+
+  at most                                   1 900 000 000 MACs
+  measured                                  1 814 073 344 MACs
+  deviation from expected             -4.522e-02 (tolerance 0)
+  counter meta, scope model                 1 814 073 344 MACs
+  elementwise work, not in the MACs    5.746 M output elements
+  PASSED
+  written: report.json
 
 Exit status: 0 passed, 1 failed, 2 bad input, 3 could not measure, 4 the plan is stale.
 """

@@ -28,11 +28,13 @@ Example:
   $ iftplan solve --layer conv3x3 --sparsity 0.75
 
   conv3x3 at sparsity 0.75 (density 0.25)
-  transform   structure                                   closed form                         search space (maskable weights)
-  ───────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
-  wide        width ×2                                    k = 2                               36·C_in·C_out
-  parallel    4 branches                                  b = 4                               36·C_in·C_out
-  factorized  rank 36·C_in·C_out/(9·C_in+C_out)           r = 36·C_in·C_out/(9·C_in+C_out)    36·C_in·C_out
+  transform    structure                                        closed form                            search space (maskable weights)
+  ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+  wide         width ×2                                         k = 2                                  36·C_in·C_out
+  parallel     4 branches                                       b = 4                                  36·C_in·C_out
+  factorized   rank 36·C_in·C_out/(9·C_in+C_out)                r = 36·C_in·C_out/(9·C_in+C_out)       36·C_in·C_out
+  doped        rank 27·C_in·C_out/(4·(9·C_in+C_out))            r = 27·C_in·C_out/(4·(9·C_in+C_out))   9·C_in·C_out
+  lowrank      width ×k, rank 9·C_in·C_out/(2·(9·C_in+C_out))   r = 9·C_in·C_out/(2·(9·C_in+C_out))    0
 """
 
 
