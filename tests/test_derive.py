@@ -24,7 +24,7 @@ from iftplan.notation import parse_layer
 from iftplan.solution import Outcome
 from iftplan.solver import solve
 from iftplan.spec import Kind
-from iftplan.symbolic import specialise, steps
+from iftplan.symbolic import explained, specialise, steps
 from iftplan.transforms import DEFINITIONS
 
 some = settings(max_examples=60, deadline=None)
@@ -301,3 +301,17 @@ def test_every_step_follows_from_the_one_before(name, layer, density=Fraction(1,
 def test_a_kind_that_contracts_nothing_has_one_step():
     (step,) = steps(parse_layer("norm"), FAMILIES["wide"], Fraction(1, 2))
     assert step.equation == "dense = 0"
+
+
+def test_a_derivation_ends_in_the_numbers_that_it_explains():
+    solution = solve(parse_layer("conv3x3:64-128@16x16"), FAMILIES["doped"], Fraction(1, 2))
+    last = explained(solution, FAMILIES["doped"]).steps[-1].equation
+    left, right = last.split(" = ")
+    positions, kept = right.split("·")
+    assert int(left) == solution.dense_macs
+    assert int(positions) * sum(map(int, kept.strip("()").split("+"))) == solution.dense_macs
+
+
+def test_attention_keeps_one_width_under_every_pattern():
+    solution = solve(parse_layer("attention:768@1024,heads=12"), FAMILIES["nm"], Fraction(1, 2))
+    assert solution.structure["in_channels"] == solution.structure["out_channels"]
