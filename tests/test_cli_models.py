@@ -350,10 +350,10 @@ def test_a_model_that_is_one_layer_is_never_replaced(results: Results, net: str,
     "asked",
     ["--transform factorized --sparsity 0.5", "--transform doped --sparsity 0.5 --keep-dense none"],
 )
-def test_a_transposed_convolution_is_not_factorized(results: Results, asked: str) -> None:
+def test_a_transposed_convolution_is_factorized_at_its_input_positions(results: Results, asked: str) -> None:
     plan = json.loads(results["transposed", asked][2].read_text())
     rows = [row for row in plan["layers"] if "transpose" in row["kind"]]
     assert len(rows) == 2
-    for row in rows:
-        assert row["role"] == "unmaskable"
-        assert "transposed" in row["reason"]
+    for row in rows:  # 8 → 8 channels, 2×2: U is 8·r and V is r·32, both at the input positions
+        pair = 40 * row["structure"]["rank"]
+        assert pair == (row["capacity"] if "factorized" in asked else row["dense_weights"])
