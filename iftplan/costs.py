@@ -12,8 +12,6 @@ from math import prod
 from types import MappingProxyType
 from typing import Any
 
-import sympy
-
 from iftplan import symbols as t
 from iftplan.spec import Kind, LayerSpec
 
@@ -48,7 +46,7 @@ def _convolution(layer: LayerSpec) -> LayerCost:
     kernel = prod(layer.kernel)
     inputs, outputs = (1, kernel) if layer.kind.transposed else (kernel, 1)
     if layer.depthwise:
-        return LayerCost(sympy.Integer(inputs), t.C_out * outputs, degree=1)
+        return LayerCost(inputs, t.C_out * outputs, degree=1)
     return LayerCost(t.C_in * inputs / layer.groups, t.C_out * outputs)
 
 

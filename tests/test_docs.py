@@ -98,7 +98,7 @@ def _undocumented(page: str, document: Document) -> set[str]:
     return {key.removesuffix("_exact") for key in top} - named - NESTED
 
 
-@pytest.mark.parametrize(("page", "document"), _documents(), ids=["plan", "audit", "spec", "solve"])
+@pytest.mark.parametrize(("page", "document"), list(_documents()), ids=["plan", "audit", "spec", "solve"])
 def test_every_key_of_a_document_is_explained(page: str, document: Document) -> None:
     assert _undocumented(page, document) == set()
     assert _undocumented(page, {**document, "unheard_of": 1}) == {"unheard_of"}
