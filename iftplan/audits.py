@@ -201,16 +201,31 @@ def _products(table: CountTable) -> dict[str, int]:
     return totals
 
 
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What a model is held against.
+
+    Attributes:
+        name: how the report names it.
+        macs: MACs that it allows or predicts, scope *model*.
+        layers: layer → MACs, where it knows them.
+        dense_macs: MACs of the dense baseline, if there is one.
+        at_most: whether only an excess fails (a budget).
+    """
+
+    name: str
+    macs: int
+    layers: Mapping[str, int] | None = None
+    dense_macs: int | None = None
+    at_most: bool = False
+
+
 def audit_model(
     subject: str,
     tables: Sequence[CountTable],
+    reference: Reference | None = None,
     *,
-    reference: str = "",
-    expected_macs: int | None = None,
-    expected_layers: Mapping[str, int] | None = None,
-    dense_macs: int | None = None,
     tolerance: Fraction = Fraction(1, 1000),
-    at_most: bool = False,
     nonzeros: Mapping[str, Fraction] | None = None,
     may_stay_uncalled: Collection[str] = (),
 ) -> AuditReport:
@@ -220,36 +235,31 @@ def audit_model(
         subject: what was measured.
         tables: counts of the model, one per engine.
         reference: what it is held against.
-        expected_macs: MACs of the reference.
-        expected_layers: layer → MACs of the reference.
-        dense_macs: MACs of the dense baseline.
         tolerance: the largest relative difference that passes.
-        at_most: whether only an excess fails.
         nonzeros: parameter → share of its weights that is not zero.
         may_stay_uncalled: modules that the pass need not use.
     """
-    table = tables[0]
-    saved = sum(m * (1 - (nonzeros or {}).get(w, Fraction(1))) for w, m in table.by_weight().items())
-    layers = layer_macs(table, nonzeros or {})
-    names = dict.fromkeys((*layers, *(expected_layers or {})))
+    table, kept = tables[0], nonzeros or {}
+    saved = int(sum(m * (1 - kept.get(w, Fraction(1))) for w, m in table.by_weight().items()))
+    measured = layer_macs(table, kept)
+    expected = reference.layers if reference else None
+    names = dict.fromkeys((*measured, *(expected or {})))
     report = AuditReport(
-        subject,
-        reference,
-        Scope.MODEL,
-        tolerance,
-        dense_macs,
-        expected_macs,
-        table.macs - int(saved),
-        {t.engine: t.macs - int(saved) for t in tables},
-        tuple(
-            AuditedLayer(
-                name, None if expected_layers is None else expected_layers.get(name, 0), layers.get(name)
-            )
+        subject=subject,
+        reference=reference.name if reference else "",
+        scope=Scope.MODEL,
+        tolerance=tolerance,
+        dense_macs=reference.dense_macs if reference else None,
+        expected_macs=reference.macs if reference else None,
+        measured_macs=table.macs - saved,
+        counters={t.engine: t.macs - saved for t in tables},
+        layers=tuple(
+            AuditedLayer(name, None if expected is None else expected.get(name, 0), measured.get(name))
             for name in names
         ),
-        table.elementwise,
+        elementwise=table.elementwise,
         assumptions=table.assumptions,
-        at_most=at_most,
+        at_most=reference is not None and reference.at_most,
     )
     return _judged(_with_unknowns(report, table, may_stay_uncalled), tables)
 

@@ -43,9 +43,11 @@ class LayerCost:
 
 
 def _convolution(layer: LayerSpec) -> LayerCost:
+    kernel = prod(layer.kernel)
+    inputs, outputs = (1, kernel) if layer.kind.transposed else (kernel, 1)
     if layer.depthwise:
-        return LayerCost(prod(layer.kernel), t.C_out, degree=1)
-    return LayerCost(t.C_in * prod(layer.kernel) / layer.groups, t.C_out)
+        return LayerCost(inputs, t.C_out * outputs, degree=1)
+    return LayerCost(t.C_in * inputs / layer.groups, t.C_out * outputs)
 
 
 def _weightless(layer: LayerSpec) -> LayerCost:

@@ -94,18 +94,20 @@ def positive_root(equation: Expr, unknown: Expr, who: str) -> Expr:
     Raises:
         InfeasibleError: there is none.
     """
-    sample = {s: sympy.Rational(v) for s, v in _SAMPLE.items()}
     roots = sympy.solve(equation, unknown)
-    for root in roots:
-        value = root.subs(sample)
-        if value.is_real and value > 0:
-            return sympy.factor(root)
+    for sample in _SAMPLES:
+        for root in roots:
+            value = root.subs(sample)
+            if value.is_real and value > 0:
+                return sympy.factor(root)
     raise InfeasibleError(
         f"{who}: {text(equation)} = 0 has no positive root in {unknown} (found {roots or 'none'})."
     )
 
 
-_SAMPLE = {t.m: 37, t.n: 53, t.d: "1/3", t.e: 2, t.k: "17/10", t.A: 11, t.T: 19, t.D_in: 29}
+_REST = {t.d: sympy.Rational(1, 3), t.e: 2, t.k: sympy.Rational(17, 10), t.A: 11, t.T: 19, t.D_in: 29}
+_SAMPLES = tuple({**_REST, t.m: m, t.n: n} for m, n in ((37, 53), (53, 37), (5, 997), (997, 5)))
+"""Where a root has to be positive at least once: with fewer inputs than outputs, or more."""
 
 
 def family(

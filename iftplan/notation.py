@@ -126,7 +126,7 @@ def _channels(text: str, channels: str | None, square: bool) -> tuple[int | None
 def _positions(text: str, given: str | None, kind: Kind, stride: int) -> int:
     if kind in (Kind.EMBEDDING, Kind.NORM, Kind.ACTIVATION):
         return 0
-    sizes = (given or "1").split("x")
+    sizes = ("1" if given is None else given).split("x")
     if not all(p.isascii() and p.isdigit() and int(p) for p in sizes):
         raise InputError(
             f"layer {text!r}: positions {given!r} are not whole numbers above 0; write @16x16, or @100 for 100 tokens."
@@ -145,8 +145,10 @@ def _positions(text: str, given: str | None, kind: Kind, stride: int) -> int:
 
 def _keys(text: str, given: str) -> dict[str, int]:
     values = dict(_KEYS)
-    for item in filter(None, given.split(",")):
-        key, _, value = item.partition("=")
+    items = [item.partition("=") for item in given.split(",")[1:]]
+    for key, _, value in items:
+        if [other for other, _, _ in items].count(key) > 1:
+            raise InputError(f"layer {text!r}: {key!r} is given more than once; give it once.")
         if key not in _KEYS:
             raise InputError(
                 f"layer {text!r}: unknown key {key!r}; keys are {', '.join(_KEYS)}, written as ,groups=4."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 from typing import Any, Literal
 
@@ -164,11 +165,15 @@ def _check_ledger(plan: Plan, parsed: _PlanObject, document: Document, where: st
             raise InputError(f"{where}: {key} does not follow from the layers and the settings of the plan.")
 
 
+_FRACTION = re.compile(r"-?\d{1,200}/\d{1,200}")
+"""Nothing else: `Fraction` also reads 1e9999999, and would not come back."""
+
+
 def _fraction(text: str, path: str, where: str) -> Fraction:
-    try:
-        return Fraction(text)
-    except (ValueError, ZeroDivisionError) as error:
-        raise InputError(f"{where}: {path}: {text!r} is no fraction p/q.") from error
+    top, _, bottom = text.partition("/")
+    if not _FRACTION.fullmatch(text) or not int(bottom):
+        raise InputError(f"{where}: {path}: {text[:60]!r} is no fraction p/q.")
+    return Fraction(int(top), int(bottom))
 
 
 _Scopes = Literal["matrices", "layers", "model"]

@@ -52,6 +52,10 @@ class Policy:
             raise InputError(
                 f"{self.mask} masks fix the density, so only a width can close the budget; use wide or nm, not {self.family.name}."
             )
+        if self.family and self.family.solves_width and not self.family.definition.widens:
+            raise InputError(
+                f"{self.family.name} widens a layer's outputs but not its inputs, which in a whole model are the next layer's; plan with a family whose cost grows as k**2, and use this one in solve."
+            )
         if self.close_by == "width" and not (self.family and self.family.definition.widens):
             raise InputError("closing by width needs a family that widens: wide, nm or lowrank.")
 

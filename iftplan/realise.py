@@ -10,7 +10,7 @@ from iftplan.errors import InfeasibleError
 from iftplan.form import Family
 from iftplan.masks import NM, MaskStructure, Matrices
 from iftplan.solution import Structure
-from iftplan.spec import LayerSpec
+from iftplan.spec import Kind, LayerSpec
 from iftplan.units import plain
 from iftplan.widening import Multiplier, largest, round_up, smallest
 
@@ -104,8 +104,12 @@ def _units(layer: LayerSpec, mask: MaskStructure, round_to: int) -> tuple[int, i
     if layer.depthwise:
         return round_to, lcm(round_to, outputs)
     unit = lcm(round_to, layer.heads or 1, layer.groups)
-    kernel = prod(layer.kernel)
-    return lcm(unit, inputs // gcd(inputs, kernel) * layer.groups), lcm(unit, outputs)
+    before, after = (1, prod(layer.kernel)) if layer.kind.transposed else (prod(layer.kernel), 1)
+    in_unit = lcm(unit, inputs // gcd(inputs, before) * layer.groups)
+    out_unit = lcm(unit, outputs // gcd(outputs, after))
+    if layer.kind is Kind.ATTENTION:  # its projections map a width onto itself
+        return (lcm(in_unit, out_unit),) * 2
+    return in_unit, out_unit
 
 
 def _grow(

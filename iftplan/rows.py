@@ -54,8 +54,7 @@ class Row:
     def shape(self) -> tuple[int, ...]:
         """(n_in, n_out, *kernel) of the weight, as ER and ERK see it."""
         assert self.layer is not None
-        kernel = self.layer.kernel
-        return (self.layer.fan_in // prod(kernel), self.layer.fan_out, *kernel)
+        return self.layer.shape
 
     @property
     def fixed_macs(self) -> int:
@@ -156,11 +155,8 @@ def role_of(layer: WeightLayer, policy: Policy) -> tuple[Role, str]:
 
 def _unreplaceable(layer: WeightLayer, policy: Policy) -> str:
     """Why branches or factors cannot stand in a layer's place, though its class would allow it."""
-    ranks = policy.family is not None and policy.family.definition.structure == "rank"
     if "." not in layer.weight:
         return "it is the whole model, and only a layer inside a model can be replaced"
-    if ranks and layer.layer.kind.transposed:
-        return "a transposed convolution has more outputs than inputs, and its second factor would run at each of them"
     return ""
 
 

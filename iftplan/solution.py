@@ -26,6 +26,15 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Step:
+    """One line of a derivation: what is done, and the equation that comes out."""
+
+    what: str
+    equation: str
+    latex: str
+
+
+@dataclass(frozen=True, slots=True)
 class Solution:
     """A layer realised in a family at equal MACs. Counts are None while channels are symbolic or it is infeasible.
 
@@ -45,6 +54,7 @@ class Solution:
         outcome: how it came out.
         reason: for an infeasible request: what is in the way and the nearest that is possible.
         cardinality: the size of the search space.
+        steps: how the structure and the counts come about, where that was asked for.
     """
 
     layer: LayerSpec
@@ -62,6 +72,7 @@ class Solution:
     dense_macs: int | None = None
     reason: str = ""
     cardinality: Cardinality = field(default_factory=Cardinality)
+    steps: tuple[Step, ...] = ()
 
     @property
     def density(self) -> Fraction | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from iftplan.documents import Document, sealed
@@ -13,22 +14,17 @@ SCHEMA = "iftplan.solve/1"
 
 
 def solve_document(
-    solutions: Mapping[str, Sequence[Solution]],
-    convention: Convention = Convention.MAC,
-    steps: Mapping[tuple[str, str], Sequence[Mapping[str, str]]] | None = None,
+    solutions: Mapping[str, Sequence[Solution]], convention: Convention = Convention.MAC
 ) -> Document:
-    """Layer → its solutions, as a JSON object sealed with its digest; derivations beside them if given."""
+    """Layer → its solutions, as a JSON object sealed with its digest; with their steps if they have any."""
     layers = [
-        {
-            "layer": name,
-            "solutions": [_object(s, convention, (steps or {}).get((name, s.transform))) for s in found],
-        }
+        {"layer": name, "solutions": [_object(s, convention) for s in found]}
         for name, found in solutions.items()
     ]
     return sealed({"schema": SCHEMA, "convention": convention.value, "layers": layers})
 
 
-def _object(s: Solution, convention: Convention, steps: Sequence[Mapping[str, str]] | None) -> dict[str, Any]:
+def _object(s: Solution, convention: Convention) -> dict[str, Any]:
     def counted(macs: int | None) -> int | None:
         return None if macs is None else macs * convention.per_mac
 
@@ -55,6 +51,6 @@ def _object(s: Solution, convention: Convention, steps: Sequence[Mapping[str, st
             "log2_masks": s.cardinality.log2_masks,
         },
     }
-    if steps is not None:
-        document["steps"] = [dict(step) for step in steps]
+    if s.steps:
+        document["steps"] = [asdict(step) for step in s.steps]
     return document

@@ -45,6 +45,9 @@ WEIGHTLESS = frozenset({Kind.NORM, Kind.ACTIVATION})
 class LayerSpec:
     """One layer, its weight seen as `m = (C_in/groups)·Πkernel` inputs by `n = C_out` outputs.
 
+    A transposed convolution applies its kernel the other way round, from each input position to many outputs: there
+    m = C_in/groups and n = C_out·Πkernel, so that m, n and both factors of a pair count at the input positions.
+
     Attributes:
         name: what a person calls it: a module path or the notation it was given in.
         kind: the layer kind.
@@ -80,17 +83,25 @@ class LayerSpec:
 
     @property
     def fan_in(self) -> int:
-        """m, the weights of one output: `(C_in/groups)·Πkernel`."""
+        """m, the weights of one output."""
         if self.in_channels is None:
             raise ValueError(f"{self.name} has symbolic channels")
-        return self.in_channels // self.groups * prod(self.kernel)
+        kernel = 1 if self.kind.transposed else prod(self.kernel)
+        return self.in_channels // self.groups * kernel
 
     @property
     def fan_out(self) -> int:
-        """n, the number of outputs: C_out."""
+        """n, the number of outputs."""
         if self.out_channels is None:
             raise ValueError(f"{self.name} has symbolic channels")
-        return self.out_channels
+        return self.out_channels * (prod(self.kernel) if self.kind.transposed else 1)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n_in, n_out, *kernel), as the ER and ERK distributions see a weight."""
+        if self.in_channels is None or self.out_channels is None:
+            raise ValueError(f"{self.name} has symbolic channels")
+        return (self.in_channels // self.groups, self.out_channels, *self.kernel)
 
     @property
     def copies(self) -> int:

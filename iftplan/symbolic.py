@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -13,6 +13,7 @@ from iftplan.costs import layer_cost
 from iftplan.derive import derive, positive_root
 from iftplan.expressions import text
 from iftplan.form import Family
+from iftplan.solution import Outcome, Solution, Step
 from iftplan.spec import LayerSpec
 
 Expr = Any
@@ -33,15 +34,6 @@ class Special:
     latex: str
     search_space: str
     value: int | float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One line of a derivation: what is done, and the equation that comes out."""
-
-    what: str
-    equation: str
-    latex: str
 
 
 def specialise(layer: LayerSpec, family: Family, density: Fraction) -> Special:
@@ -111,3 +103,43 @@ def steps(layer: LayerSpec, family: Family, density: Fraction) -> tuple[Step, ..
 
 def _step(what: str, left: str, right: Expr) -> Step:
     return Step(what, f"{left} = {text(right)}", f"\\mathrm{{{left}}} = {sympy.latex(right)}")
+
+
+def explained(solution: Solution, family: Family) -> Solution:
+    """The solution with the derivation of its structure, down to the whole numbers; left alone, there is none."""
+    if solution.outcome is Outcome.LEFT_ALONE:
+        return solution
+    symbolic = steps(solution.layer, family, 1 - solution.sparsity)
+    return replace(solution, steps=(*symbolic, *_integer_steps(solution, family)))
+
+
+def _integer_steps(s: Solution, family: Family) -> tuple[Step, ...]:
+    """From the real-valued structure to whole numbers; nothing while channels are symbolic."""
+    if s.macs is None or s.nnz is None or not s.structure:
+        return ()
+    sizes = {key: value for key, value in s.structure.items() if key != "multiplier"}
+    chosen = "; ".join(f"{key} = {value}" for key, value in (*sizes.items(), ("capacity", s.capacity)))
+    covers = family.form.covers and not s.residual_macs
+    how = "the smallest integers whose capacity covers" if covers else "the largest integers that stay within"
+    kept = f"({s.dense_weights}+{s.nnz})" if s.dense_weights else str(s.nnz)
+    products = s.macs - s.layer.positions * (s.nnz + s.dense_weights)
+    words = "positions·" + ("(dense weights+nnz)" if s.dense_weights else "nnz")
+    terms = [
+        (f"{s.layer.positions}·{kept}", words),
+        (str(products), "products"),
+        (str(s.residual_macs), "residual"),
+    ]
+    present = [term for term in terms if term[0] != "0"]
+    done = "what is left is the residual" if s.residual_macs else "nnz closes the budget"
+    return (
+        _plain_step(f"{how} the budget", chosen),
+        _plain_step(
+            f"{done}: dense MACs = {'+'.join(word for _, word in present)}",
+            f"{s.dense_macs} = {'+'.join(value for value, _ in present)}",
+        ),
+    )
+
+
+def _plain_step(what: str, equation: str) -> Step:
+    escaped = equation.replace("_", r"\_").replace("·", r"\cdot ")
+    return Step(what, equation, f"\\mathrm{{{escaped}}}")

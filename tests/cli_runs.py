@@ -46,9 +46,7 @@ def iftplan(
 
 _MANY = """
 import contextlib, io, json, sys
-import torch
 from iftplan.cli.main import main
-torch.set_num_threads(1)
 for arguments in json.load(sys.stdin):
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -64,7 +62,7 @@ for arguments in json.load(sys.stdin):
 
 
 def many(commands: Sequence[Sequence[str]], cwd: Path) -> list[Run]:
-    """Commands one after the other in one process, which imports torch once."""
+    """Commands one after the other in one process, so that torch is imported once; their stdin is empty."""
     done = subprocess.run(
         [sys.executable, "-c", _MANY],
         cwd=cwd,

@@ -138,6 +138,52 @@ class Undecided(nn.Module):
         x = self.first(x)
         return self.last(-x if x.sum() > 0 else x)
 
+class Again(nn.Module):
+    """One module under two names."""
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(8, 8), nn.Linear(8, 4)
+        self.cells = nn.ModuleList([nn.Linear(8, 8), nn.Linear(8, 8)])
+        self.cells.append(self.cells[0])
+
+    def forward(self, x):
+        x = self.first(x)
+        for cell in self.cells:
+            x = cell(x).relu()
+        return self.last(x)
+
+class Squeeze(nn.Module):
+    """Channels gated by themselves, and grouped."""
+    def __init__(self):
+        super().__init__()
+        self.first, self.grouped = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 16, 3, groups=4)
+        self.reduce, self.expand, self.last = nn.Linear(16, 4), nn.Linear(4, 16), nn.Linear(16, 3)
+        self.norm = nn.GroupNorm(4, 16)
+
+    def forward(self, x):
+        x = self.first(x)
+        gate = self.expand(self.reduce(x.mean((2, 3))).relu()).sigmoid()
+        return self.last(self.norm(self.grouped(x * gate[:, :, None, None])).mean((2, 3)))
+
+class Decoder(nn.Module):
+    """Grouped queries and a gated network, written out."""
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.head = nn.Embedding(30, 32), nn.Linear(32, 30)
+        self.q, self.k, self.v, self.o = nn.Linear(32, 32), nn.Linear(32, 16), nn.Linear(32, 16), nn.Linear(32, 32)
+        self.gate, self.down = nn.Linear(32, 128), nn.Linear(64, 32)
+
+    def forward(self, tokens):
+        x = self.embedding(tokens)
+        n, t, _ = x.shape
+        q, k, v = (p(x).view(n, t, h, 8).transpose(1, 2) for p, h in ((self.q, 4), (self.k, 2), (self.v, 2)))
+        y = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+        x = x + self.o(y.transpose(1, 2).reshape(n, t, 32))
+        a, b = self.gate(x).chunk(2, -1)
+        return self.head(x + self.down(a * b.sigmoid()))
+
+def compiled(): return torch.compile(mlp())
+
 def normed():
     middle = nn.utils.parametrizations.weight_norm(nn.Linear(16, 16))
     return nn.Sequential(nn.Linear(8, 16), middle, nn.Linear(16, 4))
@@ -164,6 +210,10 @@ INPUTS = {
     "Bare": "3x8",
     "Branches": "3x8",
     "Undecided": "2x8",
+    "Again": "3x8",
+    "Squeeze": "1x3x9x9",
+    "Decoder": "1x5:int64",
+    "compiled": "2x8",
     "normed": "2x8",
 }
 
@@ -282,6 +332,11 @@ def test_a_shared_module_is_counted_at_both_of_its_calls(
     assert middle["dense_macs"] == 2 * 5 * 8 * 8
 
 
+def test_a_compiled_model_is_the_model_that_was_compiled(results: Results) -> None:
+    plain, wrapped = (json.loads(results[n, REQUESTS[1]][2].read_text()) for n in ("mlp", "compiled"))
+    assert plain["fingerprint"] == wrapped["fingerprint"]
+
+
 @pytest.mark.parametrize("net", ["linear", "convolution"])
 @pytest.mark.parametrize("asked", REQUESTS)
 def test_a_model_that_is_one_layer_is_never_replaced(results: Results, net: str, asked: str) -> None:
@@ -295,10 +350,10 @@ def test_a_model_that_is_one_layer_is_never_replaced(results: Results, net: str,
     "asked",
     ["--transform factorized --sparsity 0.5", "--transform doped --sparsity 0.5 --keep-dense none"],
 )
-def test_a_transposed_convolution_is_not_factorized(results: Results, asked: str) -> None:
+def test_a_transposed_convolution_is_factorized_at_its_input_positions(results: Results, asked: str) -> None:
     plan = json.loads(results["transposed", asked][2].read_text())
     rows = [row for row in plan["layers"] if "transpose" in row["kind"]]
     assert len(rows) == 2
-    for row in rows:
-        assert row["role"] == "unmaskable"
-        assert "transposed" in row["reason"]
+    for row in rows:  # 8 → 8 channels, 2×2: U is 8·r and V is r·32, both at the input positions
+        pair = 40 * row["structure"]["rank"]
+        assert pair == (row["capacity"] if "factorized" in asked else row["dense_weights"])

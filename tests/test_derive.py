@@ -24,7 +24,7 @@ from iftplan.notation import parse_layer
 from iftplan.solution import Outcome
 from iftplan.solver import solve
 from iftplan.spec import Kind
-from iftplan.symbolic import specialise, steps
+from iftplan.symbolic import explained, specialise, steps
 from iftplan.transforms import DEFINITIONS
 
 some = settings(max_examples=60, deadline=None)
@@ -68,19 +68,21 @@ def test_the_solution_satisfies_its_equation(definition, degree, m, n, d, k):
 
 @pytest.mark.parametrize("definition", DEFINITIONS, ids=lambda definition: definition.name)
 @some
-@given(m=sizes, n=sizes, d=densities, products=st.integers(0, 10**5), k=st.integers(1, 9))
-def test_the_generated_code_satisfies_the_equation_it_was_generated_from(definition, m, n, d, products, k):
+@given(m=sizes, n=sizes, d=densities, tokens=st.integers(0, 1000), k=st.integers(1, 9))
+def test_the_generated_code_satisfies_the_equation_it_was_generated_from(definition, m, n, d, tokens, k):
+    """Both sides of `cost + k·A = m·n + A`, with the 2·T·n MACs of attention for A where the width is solved for."""
     form = FAMILIES[definition.name].form
     solves_width = definition.unknown == "k"
-    for root, degree, extra in ((form.full, 2, 0), (form.outputs, 1, 0), (form.products, 2, products)):
+    for root, degree, extra in ((form.full, 2, 0), (form.outputs, 1, 0), (form.products, 2, 2 * tokens * n)):
         x = float(root.value(m, n, d, k, extra))
         cost = definition.cost().subs(t.e, degree)
+        dense = m * n
         if solves_width:
-            cost += t.k * extra - extra
+            cost, dense = cost + t.k * extra, dense + extra
         else:
             cost = cost.subs(t.k, k)
         at = {t.m: m, t.n: n, t.d: float(d), t.k: x, t.b: x, t.r: x}
-        assert isclose(float(cost.subs(at)), m * n, rel_tol=1e-9, abs_tol=1e-6)
+        assert isclose(float(cost.subs(at)), dense, rel_tol=1e-9, abs_tol=1e-9)
 
 
 @pytest.mark.parametrize("definition", DEFINITIONS, ids=lambda definition: definition.name)
@@ -299,3 +301,17 @@ def test_every_step_follows_from_the_one_before(name, layer, density=Fraction(1,
 def test_a_kind_that_contracts_nothing_has_one_step():
     (step,) = steps(parse_layer("norm"), FAMILIES["wide"], Fraction(1, 2))
     assert step.equation == "dense = 0"
+
+
+def test_a_derivation_ends_in_the_numbers_that_it_explains():
+    solution = solve(parse_layer("conv3x3:64-128@16x16"), FAMILIES["doped"], Fraction(1, 2))
+    last = explained(solution, FAMILIES["doped"]).steps[-1].equation
+    left, right = last.split(" = ")
+    positions, kept = right.split("·")
+    assert int(left) == solution.dense_macs
+    assert int(positions) * sum(map(int, kept.strip("()").split("+"))) == solution.dense_macs
+
+
+def test_attention_keeps_one_width_under_every_pattern():
+    solution = solve(parse_layer("attention:768@1024,heads=12"), FAMILIES["nm"], Fraction(1, 2))
+    assert solution.structure["in_channels"] == solution.structure["out_channels"]

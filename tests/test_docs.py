@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from markdown_blocks import Block, BlockError, blocks, matches, run
+from test_layers import RANK
 from typer.main import get_command
 
 import iftplan as ift
@@ -97,7 +98,7 @@ def _undocumented(page: str, document: Document) -> set[str]:
     return {key.removesuffix("_exact") for key in top} - named - NESTED
 
 
-@pytest.mark.parametrize(("page", "document"), _documents(), ids=["plan", "audit", "spec", "solve"])
+@pytest.mark.parametrize(("page", "document"), list(_documents()), ids=["plan", "audit", "spec", "solve"])
 def test_every_key_of_a_document_is_explained(page: str, document: Document) -> None:
     assert _undocumented(page, document) == set()
     assert _undocumented(page, {**document, "unheard_of": 1}) == {"unheard_of"}
@@ -111,6 +112,13 @@ def test_every_command_and_option_is_in_the_pages() -> None:
         options = {o for p in command.params for o in p.opts if o.startswith("--")} - {"--help", "--output"}
         missing = {option for option in options if option not in text}
         assert missing == set(), f"iftplan {name}"
+
+
+def test_the_architecture_page_has_a_place_for_every_module() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
+    named = [name for row in rows for name in re.findall(r"`(\w+)/?`", row)]
+    assert sorted(named) == sorted(RANK.keys() - {"__main__"})
 
 
 # --- the check itself can fail ---------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from iftplan.planfile import parse_plan, plan_document
 from iftplan.plans import Role
 from iftplan.solvefile import solve_document
 from iftplan.solver import solve
+from iftplan.spec import Kind
 from iftplan.specfile import parse_spec, spec_document
 from iftplan.units import Convention
 
@@ -263,6 +264,7 @@ def one_more(value):
         (("scope",), "all", "scope"),
         (("sparsity_exact",), "three quarters", "sparsity_exact"),
         (("sparsity_exact",), "1/0", "sparsity_exact"),
+        (("sparsity_exact",), "1e9999999", "sparsity_exact"),  # as a number it would take minutes
         (("closing_sparsity_exact", "model"), "x/y", "closing_sparsity_exact.model"),
         (("dense", "everything"), 1, "dense.everything"),
         (("cardinality", "log2_masks"), None, "cardinality.log2_masks"),
@@ -370,6 +372,38 @@ def test_a_truncated_plan_is_refused(data):
         (("layers", 0, "unheard"), 1, "layers.0.unheard"),
         (("products",), None, "products"),
         (("couplings", "widths", "c", "size"), 1.5, "couplings.widths.c.size"),
+        (("couplings", "widths", "c", "size"), 0, "couplings.widths.c"),
+        (("couplings", "widths", "c", "multiple_of"), 0, "couplings.widths.c"),
+        (("couplings", "product_macs"), {}, "couplings.product_macs holds no 'mix:matmul'"),
+        (("couplings", "weight_macs"), {}, "couplings.weight_macs holds no 'stem.weight'"),
+        (
+            ("couplings", "shapes", "body.weight", 0, "terms", 0, "powers", 0, 0),
+            "z",
+            "couplings.shapes.body.weight: z is",
+        ),
+        (
+            ("couplings", "weight_macs", "dw.weight", "terms", 0, "coefficient"),
+            "-1",
+            "couplings.weight_macs.dw.weight",
+        ),
+        (
+            ("couplings", "product_macs", "mix:matmul", "terms", 0, "coefficient"),
+            "1/7",
+            "couplings.product_macs.mix",
+        ),
+        (
+            ("couplings", "attributes", "dw.groups", "terms", 0, "coefficient"),
+            "1/3",
+            "couplings.attributes.dw.groups",
+        ),
+        (("layers", 0, "layer", "in_channels"), None, "layers.0.layer: a layer needs channels"),
+        (("layers", 1, "layer", "groups"), 0, "layers.1.layer"),
+        (("layers", 1, "layer", "groups"), 7, "layers.1.layer"),
+        (("layers", 1, "layer", "positions"), -1, "layers.1.layer"),
+        (("layers", 1, "layer", "kernel"), [0, 3], "layers.1.layer"),
+        (("products", 0, "macs"), -1, "products.0.macs is -1"),
+        (("products", 0, "name"), "other", "couplings.product_macs holds no 'other'"),
+        (("convention",), "flop", "convention"),
     ],
 )
 def test_a_spec_of_another_form_is_refused_with_the_path_inside_it(path, value, says):
@@ -377,6 +411,21 @@ def test_a_spec_of_another_form_is_refused_with_the_path_inside_it(path, value, 
     with pytest.raises(InputError) as caught:
         parse_spec(document, "forged.json")
     assert says in str(caught.value)
+
+
+def test_a_weight_that_contracts_nothing_needs_no_macs():
+    spec = mlp()
+    looked_up = replace(spec.layers[0], layer=replace(spec.layers[0].layer, kind=Kind.EMBEDDING, positions=0))
+    macs = {name: macs for name, macs in spec.couplings.weight_macs.items() if name != looked_up.weight}
+    spec = replace(
+        spec, layers=(looked_up, *spec.layers[1:]), couplings=replace(spec.couplings, weight_macs=macs)
+    )
+    assert parse_spec(spec_document(spec)) == spec
+
+
+def test_a_spec_that_was_changed_after_it_was_written_is_refused():
+    with pytest.raises(InputError, match="it was changed after it was written"):
+        parse_spec({**spec_document(chain()), "source": "another.py:model"}, "forged.json")
 
 
 # --- solutions -----------------------------------------------------------------------------------------

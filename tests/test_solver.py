@@ -43,12 +43,17 @@ def last(fits, step=1):
     return max(takewhile(fits, count(step, step)), default=0)
 
 
+def matrix(layer: LayerSpec, c_in: int, c_out: int) -> tuple[int, int]:
+    """(m, n) at these channels: the kernel is with the inputs, or with the outputs of a transposed convolution."""
+    m, n, kernel = c_in // layer.groups, c_out, prod(layer.kernel)
+    return (m, n * kernel) if "transpose" in layer.kind else (m * kernel, n)
+
+
 def brute_force(layer: LayerSpec, family: str, s: Fraction, round_to: int = 1) -> Expected | None:
     """The structure that the equations ask for, per position; None where none exists."""
     d = 1 - s
     copies = 4 if layer.kind is Kind.ATTENTION else 1  # query, key, value, output
-    m = layer.in_channels // layer.groups * prod(layer.kernel)
-    n = layer.out_channels
+    m, n = matrix(layer, layer.in_channels, layer.out_channels)
     products = 2 * layer.positions * n if copies == 4 else 0
     weights = copies * m * n
     match family:
@@ -193,7 +198,7 @@ def test_low_rank_spends_what_whole_ranks_can_and_never_more(layer, sparsity):
     assert s.residual_macs >= 0
     wide_in, wide_out = s.structure["in_channels"], s.structure["out_channels"]
     copies = 4 if layer.kind is Kind.ATTENTION else 1
-    one_rank = copies * (wide_in // layer.groups * prod(layer.kernel) + wide_out) * layer.positions
+    one_rank = copies * sum(matrix(layer, wide_in, wide_out)) * layer.positions
     assert s.nnz == s.capacity == 0
     assert s.dense_weights * layer.positions == s.structure["rank"] * one_rank
     assert s.structure["rank"] % layer.groups == 0
@@ -215,9 +220,9 @@ def test_n_of_m_keeps_its_pattern_exactly_and_never_overspends(layer, pattern):
         return
     assert s.nnz * of == s.capacity * kept
     assert s.residual_macs >= 0
-    fan_in = s.structure["in_channels"] // layer.groups * prod(layer.kernel)
-    assert fan_in % of == 0
-    assert not pattern.endswith("T") or s.structure["out_channels"] % of == 0
+    m, n = matrix(layer, s.structure["in_channels"], s.structure["out_channels"])
+    assert m % of == 0
+    assert not pattern.endswith("T") or n % of == 0
 
 
 @some
@@ -230,7 +235,8 @@ def test_structured_masks_leave_less_than_one_step(layer, sparsity, text):
     s = solve(layer, FAMILIES["wide"], sparsity, mask=parse_mask(text), throw=False)
     if s.outcome is Outcome.INFEASIBLE:
         return
-    step = s.structure["out_channels"] if text == "fan-in" else 4 if text == "block2x2" else 2
+    _, neurons = matrix(layer, s.structure["in_channels"], s.structure["out_channels"])
+    step = neurons if text == "fan-in" else 4 if text == "block2x2" else 2
     assert s.nnz % step == 0
     assert 0 <= s.residual_macs < step * layer.positions
     assert (s.outcome is Outcome.EXACT) == (s.residual_macs == 0)

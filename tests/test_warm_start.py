@@ -148,7 +148,12 @@ class LowRank(nn.Module):
         super().__init__()
         self.stem = nn.Conv2d(3, 8, 3, padding=1)
         self.body = nn.ModuleList(
-            [nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1, groups=2), nn.Conv2d(8, 8, 1)]
+            [
+                nn.Conv2d(8, 8, 3, padding=1),
+                nn.Conv2d(8, 8, 3, padding=1, groups=2),
+                nn.Conv2d(8, 8, 1),
+                nn.ConvTranspose2d(8, 8, 2, stride=2),
+            ]
         )
         self.mid, self.head = nn.Linear(8, 24), nn.Linear(24, 3)
         with torch.no_grad():
@@ -175,11 +180,11 @@ def unmasked_start(family: str):
 
 @pytest.mark.parametrize("family", ["factorized", "doped"])
 def test_factors_of_full_rank_are_the_dense_model(family):
-    """Linear, 3×3, grouped and 1×1: the rank is at least that of the weight, and no mask covers U and V."""
+    """Linear, 3×3, grouped, 1×1 and transposed: the rank is at least that of the weight, and no mask covers U and V."""
     applied, model, report = unmasked_start(family)
     x = torch.randn(2, 3, 8, 8)
     replaced = [name for name, m in applied.named_modules() if hasattr(m, "U")]
-    assert {"body.0", "body.1", "body.2", "mid"} <= set(replaced)
+    assert {"body.0", "body.1", "body.2", "body.3", "mid"} <= set(replaced)
     assert max(report.layers[name] for name in replaced) < EXACT
     assert torch.allclose(applied(x), model(x), rtol=1e-4, atol=1e-5)
 
@@ -192,7 +197,11 @@ def test_doped_at_full_rank_needs_no_sparse_part():
     applied = apply(plan, model, nonlinear=False)
     report = warm_start_(applied, model, plan)
     # the grouped one has a rank of 1 for each of its groups, and is of rank 2
-    assert max(report.layers[name] for name in ("body.0", "body.2", "mid")) < EXACT < report.layers["body.1"]
+    assert (
+        max(report.layers[name] for name in ("body.0", "body.2", "body.3", "mid"))
+        < EXACT
+        < report.layers["body.1"]
+    )
     assert applied.mid.sparse.weight.abs().max() < 1e-5
     assert (~applied.mid.sparse.weight_mask).any()
 

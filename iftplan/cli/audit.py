@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from fractions import Fraction
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from iftplan.audits import AuditReport, Verdict, audit_model, audit_plan, layer_macs
+from iftplan.audits import AuditReport, Reference, Verdict, audit_model, audit_plan, layer_macs
 from iftplan.cli.options import (
     AllowOption,
     ConventionOption,
@@ -21,7 +21,16 @@ from iftplan.cli.options import (
     tolerance_of,
 )
 from iftplan.cli.output import emit, say, working
-from iftplan.cli.subjects import build_for, called, document_in, operators_of, plan_in, require_torch
+from iftplan.cli.subjects import (
+    build_for,
+    called,
+    document_in,
+    operators_of,
+    plan_in,
+    require_torch,
+    spec_in,
+)
+from iftplan.documents import Document
 from iftplan.errors import InputError
 from iftplan.plans import Plan, Scope
 from iftplan.report.audits import audit_table, summary_table
@@ -38,9 +47,31 @@ if TYPE_CHECKING:
 EXAMPLE = """
 Examples:
 
-  $ iftplan audit wide75.json --cross-check          a plan against itself, three engines
-  $ iftplan audit zoo:resnet18 --budget 1.9G         a model against a budget
-  $ iftplan audit net.py:wide --against net.py:dense --input 1x3x32x32 --tolerance 1e-3
+  $ iftplan audit wide75.json --cross-check -o report.json
+
+  dense, scope layers                             555 468 800 MACs
+  expected                                        555 468 800 MACs
+  measured                                        555 468 800 MACs
+  ratio to dense, scope layers                            1.000000
+  deviation from expected             +0.000e+00 (tolerance 1e-06)
+  counter closed_form, scope model                555 468 800 MACs
+  counter meta, scope model                       555 468 800 MACs
+  counter fvcore, scope model                     555 468 800 MACs
+  counter flop_counter, scope model               555 468 800 MACs
+  elementwise work, not in the MACs        2.835 M output elements
+  PASSED
+  assumed: weights under a mask count by the plan's nnz (planned, not measured)
+  written: report.json
+
+  $ iftplan audit zoo:resnet18 --budget 1.9G -o report.json
+
+  at most                                   1 900 000 000 MACs
+  measured                                  1 814 073 344 MACs
+  deviation from expected             -4.522e-02 (tolerance 0)
+  counter meta, scope model                 1 814 073 344 MACs
+  elementwise work, not in the MACs    5.746 M output elements
+  PASSED
+  written: report.json
 
 Exit status: 0 passed, 1 failed, 2 bad input, 3 could not measure, 4 the plan is stale.
 """
@@ -103,41 +134,24 @@ def command(
     """Measure a plan or a model, layer by layer; fail when it is not what it should be."""
     if against and budget:
         raise InputError("--against and --budget are two references; give one of them.")
-    operators = operators_of(allow)
-    uncalled = tuple(allow_uncalled or ())
-    engines = _engines(engine, cross_check)
-    tolerated = tolerance_of(tolerance)
+    terms = _Terms(
+        engines=(engine.value, *(e.value for e in Engine if cross_check and e is not engine)),
+        operators=operators_of(allow),
+        may_stay_uncalled=tuple(allow_uncalled or ()),
+        tolerance=tolerance_of(tolerance),
+        nonzeros=nonzeros,
+    )
     document = document_in(subject)
-    if document is not None and document.get("schema") == "iftplan.spec/1":
-        from iftplan.specfile import parse_spec
-
-        spec = parse_spec(document, subject)
-        raise InputError(
-            f"{subject} is a spec, which holds no network to measure; audit its source instead: iftplan audit {spec.source}."
-        )
     if document is not None:
         if against or budget or nonzeros:
             raise InputError(
                 "a plan is audited against its own ledger; --against, --budget and --nonzeros go with a model: iftplan audit MODEL --against PLAN."
             )
-        report = _plan_report(
-            plan_in(document, subject), model, trust, engines, tolerated, operators, uncalled
-        )
+        report = _plan_report(_plan_not_spec(document, subject), model, trust, terms)
     else:
         if model is not None:
             raise InputError(f"--model goes with a plan, and {subject} is a model itself; leave it out.")
-        report = _model_report(
-            subject,
-            inputs_of(input),
-            against,
-            budget,
-            trust,
-            engines,
-            tolerated,
-            operators,
-            uncalled,
-            nonzeros,
-        )
+        report = _model_report(subject, inputs_of(input), against, budget, terms)
     summary = summary_table(report, convention)
     emit(
         [audit_table(report, convention), summary],
@@ -160,77 +174,67 @@ def _exit(report: AuditReport) -> None:
         raise typer.Exit(3)
 
 
-def _engines(engine: Engine, cross_check: bool) -> tuple[str, ...]:
-    others = tuple(e.value for e in Engine if e is not engine) if cross_check else ()
-    return (engine.value, *others)
+@dataclass(frozen=True, slots=True)
+class _Terms:
+    """How to measure, and what passes."""
+
+    engines: tuple[str, ...]
+    operators: Mapping[str, Operator]
+    may_stay_uncalled: tuple[str, ...]
+    tolerance: Fraction | None
+    nonzeros: bool
+
+    def tolerance_or(self, default: Fraction) -> Fraction:
+        """The tolerance that was asked for, or what this kind of reference takes."""
+        return default if self.tolerance is None else self.tolerance
 
 
-def _plan_report(
-    plan: Plan,
-    model: str | None,
-    trust: bool,
-    engines: Sequence[str],
-    tolerance: Fraction | None,
-    operators: Mapping[str, Operator],
-    uncalled: Collection[str],
-) -> AuditReport:
+def _plan_not_spec(document: Document, where: str) -> Plan:
+    if document.get("schema") == "iftplan.spec/1":
+        source = spec_in(document, where, ()).source
+        raise InputError(
+            f"{where} is a spec, which holds no network to measure; audit its source instead: iftplan audit {source}."
+        )
+    return plan_in(document, where)
+
+
+def _plan_report(plan: Plan, model: str | None, trust: bool, terms: _Terms) -> AuditReport:
     built = build_for(plan, model, trust=trust)
     from iftplan.nn.measure_plan import measure_plan
 
     with working(f"building and measuring the plan for {plan.model}"):
-        tables = measure_plan(plan, built, engines=engines, operators=operators)
-    return audit_plan(
-        plan,
-        tables,
-        tolerance=Fraction(1, 10**6) if tolerance is None else tolerance,
-        may_stay_uncalled=uncalled,
-    )
+        tables = measure_plan(plan, built, engines=terms.engines, operators=terms.operators)
+    tolerance = terms.tolerance_or(Fraction(1, 10**6))
+    return audit_plan(plan, tables, tolerance=tolerance, may_stay_uncalled=terms.may_stay_uncalled)
 
 
 def _model_report(
-    subject: str,
-    inputs: tuple[InputSpec, ...],
-    against: str | None,
-    budget: str | None,
-    trust: bool,
-    engines: Sequence[str],
-    tolerance: Fraction | None,
-    operators: Mapping[str, Operator],
-    uncalled: Collection[str],
-    nonzeros: bool,
+    subject: str, inputs: tuple[InputSpec, ...], against: str | None, budget: str | None, terms: _Terms
 ) -> AuditReport:
-    expected = parse_count(budget) if budget else None
-    reference = document_in(against) if against else None
-    plan = plan_in(reference, against) if reference is not None and against else None
-    network, inputs = _network(subject, inputs or (plan.inputs if plan else ()), nonzeros)
-    if plan is not None and inputs == plan.inputs and _is_masked(network):
-        return _applied_report(plan, subject, network, engines, tolerance, operators, uncalled)
-    with working(f"measuring {subject}"):
-        tables = _tables(network, inputs, engines, operators)
-    kept = _kept(network) if nonzeros else {}
-    default = Fraction(0) if budget else Fraction(1, 1000)
-    tolerated = default if tolerance is None else tolerance
+    reference = Reference(f"budget {budget}", parse_count(budget), at_most=True) if budget else None
+    document = document_in(against) if against else None
+    plan = plan_in(document, against) if document is not None and against is not None else None
     if plan is not None:
-        return audit_model(
-            subject, tables, reference=f"plan {called(against or '')}", expected_macs=plan.macs(Scope.MODEL),
-            dense_macs=plan.dense_macs(Scope.MODEL), tolerance=tolerated, nonzeros=kept, may_stay_uncalled=uncalled,
-        )  # fmt: skip
-    if against:
-        base, base_inputs = _network(against, inputs, False)
-        table = _tables(base, base_inputs, ("meta",), operators)[0]
-        return audit_model(
-            subject, tables, reference=against, expected_macs=table.macs, expected_layers=layer_macs(table, {}),
-            dense_macs=table.macs, tolerance=tolerated, nonzeros=kept, may_stay_uncalled=uncalled,
-        )  # fmt: skip
+        inputs = inputs or plan.inputs
+        reference = Reference(
+            f"plan {called(against or '')}", plan.macs(Scope.MODEL), dense_macs=plan.dense_macs(Scope.MODEL)
+        )
+    network, inputs = _network(subject, inputs, "cpu" if terms.nonzeros else "meta")
+    if plan is not None and inputs == plan.inputs and _is_masked(network):
+        return _applied_report(plan, subject, network, terms)
+    with working(f"measuring {subject}"):
+        tables = _tables(network, inputs, terms.engines, terms)
+    if against is not None and document is None:
+        base, base_inputs = _network(against, inputs, "meta")
+        table = _tables(base, base_inputs, ("meta",), terms)[0]
+        reference = Reference(against, table.macs, layer_macs(table, {}), table.macs)
     return audit_model(
         subject,
         tables,
-        reference=f"budget {budget}" if budget else "",
-        expected_macs=expected,
-        tolerance=tolerated,
-        at_most=budget is not None,
-        nonzeros=kept,
-        may_stay_uncalled=uncalled,
+        reference,
+        tolerance=terms.tolerance_or(Fraction(0) if budget else Fraction(1, 1000)),
+        nonzeros=_kept(network) if terms.nonzeros else None,
+        may_stay_uncalled=terms.may_stay_uncalled,
     )
 
 
@@ -240,15 +244,7 @@ def _is_masked(network: nn.Module) -> bool:
     return any(True for _ in masked_weights(network))
 
 
-def _applied_report(
-    plan: Plan,
-    subject: str,
-    network: nn.Module,
-    engines: Sequence[str],
-    tolerance: Fraction | None,
-    operators: Mapping[str, Operator],
-    uncalled: Collection[str],
-) -> AuditReport:
+def _applied_report(plan: Plan, subject: str, network: nn.Module, terms: _Terms) -> AuditReport:
     """A network with masks of its own, layer by layer against the plan that it was made from."""
     from iftplan.nn.applied_audit import measure_applied
 
@@ -256,21 +252,21 @@ def _applied_report(
         report = measure_applied(
             plan,
             network,
-            engines=engines,
-            operators=operators,
-            tolerance=Fraction(1, 10**6) if tolerance is None else tolerance,
-            may_stay_uncalled=uncalled,
+            engines=terms.engines,
+            operators=terms.operators,
+            tolerance=terms.tolerance_or(Fraction(1, 10**6)),
+            may_stay_uncalled=terms.may_stay_uncalled,
         )
     return replace(report, subject=subject)
 
 
 def _network(
-    source: str, inputs: tuple[InputSpec, ...], real: bool
+    source: str, inputs: tuple[InputSpec, ...], device: str
 ) -> tuple[nn.Module, tuple[InputSpec, ...]]:
     require_torch(f"building {source}")
     from iftplan.nn.sources import construct
 
-    built = construct(source, device="cpu" if real else "meta")
+    built = construct(source, device=device)
     inputs = inputs or built.inputs
     if not inputs:
         raise InputError(
@@ -280,18 +276,16 @@ def _network(
 
 
 def _tables(
-    network: nn.Module,
-    inputs: Sequence[InputSpec],
-    engines: Sequence[str],
-    operators: Mapping[str, Operator],
+    network: nn.Module, inputs: Sequence[InputSpec], engines: Sequence[str], terms: _Terms
 ) -> list[CountTable]:
     from iftplan.nn.measure import measure
 
-    return [measure(network, inputs, engine=engine, operators=operators) for engine in engines]
+    return [measure(network, inputs, engine=engine, operators=terms.operators) for engine in engines]
 
 
 def _kept(network: nn.Module) -> dict[str, Fraction]:
     from iftplan.nn.nonzeros import nonzeros
 
     numel = {name: p.numel() for name, p in network.named_parameters()}
-    return {name: Fraction(kept, numel[name]) for name, kept in nonzeros(network).items()}
+    found = nonzeros(network, from_values=True)
+    return {name: Fraction(kept, numel[name]) for name, kept in found.items()}

@@ -8,7 +8,7 @@ import typer
 
 from iftplan.cli.options import ConventionOption, FormatOption, InputOption, OutputOption, inputs_of
 from iftplan.cli.output import emit, say
-from iftplan.cli.subjects import called, document_in, plan_in, spec_of
+from iftplan.cli.subjects import called, document_in, plan_in, spec_in, spec_of
 from iftplan.diffs import Ledger, diff, diff_document
 from iftplan.documents import schema_of
 from iftplan.errors import InputError
@@ -20,7 +20,15 @@ EXAMPLE = """
 Example:
 
   $ iftplan diff zoo:resnet18-cifar zoo:resnet34-cifar
-  $ iftplan diff base.json head.json --exit-code     exits 1 if anything differs
+
+  zoo:resnet18-cifar → zoo:resnet34-cifar
+  layer                                                  change   base MACs    head MACs    difference
+  ────────────────────────────────────────────────────────────────────────────────────────────────────
+  resnet.encoder.stages.0.layers.2.layer.0.convolution   added            0   37 748 736   +37 748 736
+  resnet.encoder.stages.0.layers.2.layer.1.convolution   added            0   37 748 736   +37 748 736
+  …
+
+With --exit-code it ends with 1 if anything differs.
 """
 
 
@@ -47,9 +55,11 @@ def command(
 
 def _ledger(text: str, inputs: tuple[InputSpec, ...]) -> Ledger:
     document = document_in(text)
-    if document is None or schema_of(document, text) == "spec":
+    if document is None:
         return _spec_ledger(text, spec_of(text, inputs))
     match schema_of(document, text):
+        case "spec":
+            return _spec_ledger(text, spec_in(document, text, inputs))
         case "plan":
             plan = plan_in(document, text)
             return Ledger(

@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(given: list[str]) -> int:
     try:
-        status = app(given, standalone_mode=False)
+        status = app(given, prog_name="iftplan", standalone_mode=False)
     except _UsageError as error:
         return _misused(error, given)
     except (typer.Abort, KeyboardInterrupt):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from iftplan.documents import Document, dumps, write_text
 from iftplan.errors import InputError
-from iftplan.report.table import Table, print_table, to_csv, to_latex, to_markdown, to_text
+from iftplan.report.table import Table, print_table, printable, to_csv, to_latex, to_markdown, to_text
 
 
 class Format(StrEnum):
@@ -58,7 +58,7 @@ def emit(
     text = latex if form is Format.LATEX and latex is not None else _text(tables, document, form)
     if to_file and output:
         write_text(text, output)
-        say(*map(to_text, summary), f"written: {output}")
+        say(*(to_text(table).rstrip() for table in summary), f"written: {output}")
     else:
         with _to_stdout():
             sys.stdout.write(text)
@@ -98,7 +98,7 @@ def _text(tables: Sequence[Table], document: Callable[[], Document], form: Forma
 def say(*lines: str) -> None:
     """Messages to people, on stderr."""
     for line in lines:
-        print(line, file=sys.stderr)  # noqa: T201  (this is where messages go out)
+        print(printable(line), file=sys.stderr)  # noqa: T201  (this is where messages go out)
 
 
 @contextmanager

@@ -27,11 +27,14 @@ Example:
 
   $ iftplan plan zoo:resnet18-cifar --transform wide --sparsity 0.75 -o wide75.json
 
-  scope            dense MACs   planned MACs     ratio   closing sparsity, same structure
-  ────────────────────────────────────────────────────────────────────────────────────────
-  matrices        553 648 128    551 827 456  0.996712                           0.750000
-  layers (closed) 555 468 800    555 468 800  1.000000                           0.750822
-  model           555 468 800    555 468 800  1.000000                           0.750822
+  scope              dense MACs   planned MACs      ratio   closing sparsity, same structure
+  ──────────────────────────────────────────────────────────────────────────────────────────
+  matrices          553 648 128    551 827 456   0.996711                           0.750000
+  layers (closed)   555 468 800    555 468 800   1.000000                           0.750822
+  model             555 468 800    555 468 800   1.000000                           0.750822
+  search space: 44.63 M maskable weights, 3.615e+07 bits to name a mask
+  width multiplier k = 2
+  written: wide75.json
 """
 
 

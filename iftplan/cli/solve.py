@@ -14,12 +14,11 @@ from iftplan.errors import InfeasibleError, InputError
 from iftplan.form import Family
 from iftplan.masks import parse_mask
 from iftplan.notation import parse_layer
-from iftplan.report.solutions import solutions_table
+from iftplan.report.solutions import solutions_table, steps_table
 from iftplan.report.table import Table
 from iftplan.solution import Outcome, Solution
 from iftplan.solvefile import solve_document
 from iftplan.solver import solve
-from iftplan.spec import LayerSpec
 from iftplan.units import Convention, parse_sparsity
 
 EXAMPLE = """
@@ -28,11 +27,13 @@ Example:
   $ iftplan solve --layer conv3x3 --sparsity 0.75
 
   conv3x3 at sparsity 0.75 (density 0.25)
-  transform   structure                                   closed form                         search space (maskable weights)
-  ───────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
-  wide        width ×2                                    k = 2                               36·C_in·C_out
-  parallel    4 branches                                  b = 4                               36·C_in·C_out
-  factorized  rank 36·C_in·C_out/(9·C_in+C_out)           r = 36·C_in·C_out/(9·C_in+C_out)    36·C_in·C_out
+  transform    structure                                        closed form                            search space (maskable weights)
+  ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+  wide         width ×2                                         k = 2                                  36·C_in·C_out
+  parallel     4 branches                                       b = 4                                  36·C_in·C_out
+  factorized   rank 36·C_in·C_out/(9·C_in+C_out)                r = 36·C_in·C_out/(9·C_in+C_out)       36·C_in·C_out
+  doped        rank 27·C_in·C_out/(4·(9·C_in+C_out))            r = 27·C_in·C_out/(4·(9·C_in+C_out))   9·C_in·C_out
+  lowrank      width ×k, rank 9·C_in·C_out/(2·(9·C_in+C_out))   r = 9·C_in·C_out/(2·(9·C_in+C_out))    0
 """
 
 
@@ -83,16 +84,15 @@ def command(
         for name, spec in parsed.items()
     }
     _refuse_infeasible(solutions)
-    derivations = _derivations(parsed, families, solutions) if steps else {}
-    tables = [
-        table for name, found in solutions.items() for table in _tables(name, found, derivations, convention)
-    ]
+    if steps:
+        solutions = _explained(solutions, families)
+    tables = [table for name, found in solutions.items() for table in _tables(name, found, convention)]
     emit(
         tables,
-        lambda: solve_document(solutions, convention, derivations),
+        lambda: solve_document(solutions, convention),
         form,
         output,
-        latex=_latex(solutions, derivations),
+        latex=_latex(solutions),
     )
 
 
@@ -108,49 +108,29 @@ def _refuse_infeasible(solutions: Mapping[str, Sequence[Solution]]) -> None:
         raise InfeasibleError(" ".join(dict.fromkeys(s.reason for s in everything)))
 
 
-def _derivations(
-    parsed: Mapping[str, LayerSpec], families: Sequence[Family], solutions: Mapping[str, Sequence[Solution]]
-) -> dict[tuple[str, str], list[dict[str, str]]]:
-    from iftplan.symbolic import steps
+def _explained(
+    solutions: Mapping[str, Sequence[Solution]], families: Sequence[Family]
+) -> dict[str, list[Solution]]:
+    from iftplan.symbolic import explained
 
-    density = 1 - next(iter(solutions.values()))[0].sparsity
-    return {
-        (name, family.name): [
-            {"what": step.what, "equation": step.equation, "latex": step.latex}
-            for step in steps(layer, family, density)
-        ]
-        for name, layer in parsed.items()
-        for family in families
-    }
+    named = {family.name: family for family in families}
+    return {name: [explained(s, named[s.transform]) for s in found] for name, found in solutions.items()}
 
 
-def _tables(
-    name: str,
-    found: Sequence[Solution],
-    derivations: Mapping[tuple[str, str], Sequence[Mapping[str, str]]],
-    convention: Convention,
-) -> list[Table]:
+def _tables(name: str, found: Sequence[Solution], convention: Convention) -> list[Table]:
     tables = [
         solutions_table(name, [s for s in found if s.sparsity == sparsity], convention)
         for sparsity in dict.fromkeys(s.sparsity for s in found)
     ]
-    for transform in dict.fromkeys(s.transform for s in found):
-        if lines := derivations.get((name, transform)):
-            rows = tuple((step["what"], step["equation"]) for step in lines)
-            tables.append(Table(("step", "equation"), rows, f"{name}, {transform}: derivation"))
-    return tables
+    return tables + [steps_table(name, s) for s in found if s.steps]
 
 
-def _latex(
-    solutions: Mapping[str, Sequence[Solution]],
-    derivations: Mapping[tuple[str, str], Sequence[Mapping[str, str]]],
-) -> str:
+def _latex(solutions: Mapping[str, Sequence[Solution]]) -> str:
     """Display formulas, each under a comment that says whose it is."""
     lines = []
     for name, found in solutions.items():
         for s in found:
             lines.append(f"% {name}, {s.transform}, sparsity {s.sparsity}")
-            steps = derivations.get((name, s.transform), ())
-            formulas = (*(step["latex"] for step in steps[:-1]), s.closed_form_latex)
+            formulas = [step.latex for step in s.steps] or [s.closed_form_latex]
             lines += [f"\\[ {formula} \\]" for formula in formulas]
     return "\n".join(lines) + "\n"

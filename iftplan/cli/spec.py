@@ -25,7 +25,22 @@ EXAMPLE = """
 Example:
 
   $ iftplan spec zoo:resnet50 -o resnet50.json
-  $ iftplan plan resnet50.json --transform wide --sparsity 0.9
+
+  zoo:resnet50, input 1x3x224x224: 4 089 184 256 MACs, scope model
+  37 widths can move, 2 are fixed
+  written: resnet50.json
+
+  $ iftplan plan resnet50.json --transform wide --sparsity 0.9 -o wide90.json
+
+  scope                dense MACs    planned MACs      ratio   closing sparsity, same structure
+  ─────────────────────────────────────────────────────────────────────────────────────────────
+  matrices          3 969 122 304   3 708 381 740   0.934308                           0.900166
+  layers (closed)   4 089 184 256   4 089 184 244   1.000000                           0.906724
+  model             4 089 184 256   4 089 184 244   1.000000                           0.906724
+  search space: 234.7 M maskable weights, 1.05e+08 bits to name a mask
+  width multiplier k = 3.16228
+  note: 12 MACs stay unspent: weights come and go in steps of 49 MACs, and no whole number of steps spends them
+  written: wide90.json
 """
 
 

@@ -54,7 +54,7 @@ def spec_of(
     """Read a model, or the spec document that stands for it."""
     document = document_in(model)
     if document is not None:
-        return _spec_in(document, model, inputs)
+        return spec_in(document, model, inputs)
     require_torch(f"reading {model}")
     from iftplan.nn.trace import read_model
 
@@ -77,7 +77,12 @@ def operators_of(allow: Sequence[str] | None) -> Mapping[str, Operator]:
     return vouched_operators(costs)
 
 
-def _spec_in(document: Document, where: str, inputs: Sequence[InputSpec]) -> ModelSpec:
+def spec_in(document: Document, where: str, inputs: Sequence[InputSpec]) -> ModelSpec:
+    """The spec in a document.
+
+    Raises:
+        InputError: another kind of document, or a spec that was read with other inputs.
+    """
     from iftplan.specfile import parse_spec
 
     if (kind := schema_of(document, where)) != "spec":

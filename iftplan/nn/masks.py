@@ -164,11 +164,15 @@ def _drawn(weight: MaskedWeight, structure: MaskStructure, nnz: int, generator: 
 
 
 def _shape(weight: MaskedWeight) -> Shape:
-    """(outputs, inputs) of a weight in torch's layouts; inputs of a convolution are its whole window."""
+    """(outputs, inputs) of a weight in torch's layouts.
+
+    Inputs of a convolution are its whole window; of a transposed one the window belongs to the outputs.
+    """
     module, parameter = weight.module, weight.parameter
     outputs: int = parameter.shape[0]
     if isinstance(module, nn.modules.conv._ConvNd):
-        outputs = module.out_channels
+        window = parameter.shape[2:].numel() if module.transposed else 1
+        outputs = module.out_channels * window
     elif type(module).__name__ == "Conv1D":
         outputs = parameter.shape[1]
     return outputs, parameter.numel() // outputs

@@ -141,37 +141,36 @@ def _like(layer: nn.Module, *, bias: bool) -> nn.Module:
 
 def _sized(layer: nn.Module, out_channels: int | None, *, bias: bool) -> nn.Module:
     """The same layer with another number of outputs."""
-    options = _options(layer)
     match layer:
         case nn.Linear():
-            return nn.Linear(layer.in_features, out_channels or layer.out_features, bias, **options)
+            return nn.Linear(layer.in_features, out_channels or layer.out_features, bias, **_options(layer))
         case nn.modules.conv._ConvNd():
-            size = {name: getattr(layer, name) for name in ("kernel_size", "stride", "padding", "dilation")}
-            extra: dict[str, Any] = {"output_padding": layer.output_padding} if layer.transposed else {}
-            convolution: nn.Module = _torch_class(layer)(
-                layer.in_channels,
-                out_channels or layer.out_channels,
-                groups=layer.groups,
-                bias=bias,
-                padding_mode=layer.padding_mode,
-                **size,
-                **extra,
-                **options,
+            return _convolution(
+                layer, layer.in_channels, out_channels or layer.out_channels, layer.groups, bias
             )
-            return convolution
         case _ if type(layer).__name__ == "Conv1D":
             weight = layer.weight
             assert isinstance(weight, Tensor)
-            return nn.Linear(weight.shape[0], out_channels or weight.shape[1], bias, **options)
+            return nn.Linear(weight.shape[0], out_channels or weight.shape[1], bias, **_options(layer))
         case _:
             raise InfeasibleError(
                 f"{type(layer).__name__} cannot be replaced; linear layers, convolutions and transformers' Conv1D can."
             )
 
 
-def _torch_class(layer: nn.Module) -> Any:
-    """torch's own convolution class, also under a subclass."""
-    return next(base for base in type(layer).__mro__ if base.__module__ == nn.Conv2d.__module__)
+def _convolution(
+    layer: nn.modules.conv._ConvNd, in_channels: int, out_channels: int, groups: int, bias: bool
+) -> nn.Module:
+    """torch's own convolution, also under a subclass, with this layer's kernel, stride and padding."""
+    kind: Any = next(base for base in type(layer).__mro__ if base.__module__ == nn.Conv2d.__module__)
+    names = ("kernel_size", "stride", "padding", "dilation", "padding_mode")
+    geometry = {name: getattr(layer, name) for name in names}
+    if layer.transposed:
+        geometry["output_padding"] = layer.output_padding
+    fresh: nn.Module = kind(
+        in_channels, out_channels, groups=groups, bias=bias, **geometry, **_options(layer)
+    )
+    return fresh
 
 
 def outputs(layer: nn.Module) -> int:
@@ -185,9 +184,15 @@ def outputs(layer: nn.Module) -> int:
 
 
 def _factors(layer: nn.Module, rank: int, *, bias: bool) -> tuple[nn.Module, nn.Module]:
-    """U: the layer's own kernel to `rank` channels; V: `rank` to the layer's outputs, at every position."""
-    first, options = _sized(layer, rank, bias=False), _options(layer)
-    if isinstance(layer, nn.modules.conv._ConvNd):
-        point: Any = getattr(nn, f"Conv{len(layer.kernel_size)}d")
-        return first, point(rank, layer.out_channels, 1, bias=bias, **options)
-    return first, nn.Linear(rank, outputs(layer), bias, **options)
+    """U, to `rank` channels, and V, to the layer's outputs; the kernel is where the positions are fewest.
+
+    Convolutions: U carries kernel, stride and groups, V is 1×1. Transposed ones: U is 1×1, V carries the kernel.
+    """
+    options = _options(layer)
+    if not isinstance(layer, nn.modules.conv._ConvNd):
+        return _sized(layer, rank, bias=False), nn.Linear(rank, outputs(layer), bias, **options)
+    point: Any = getattr(nn, f"Conv{len(layer.kernel_size)}d")
+    if layer.transposed:
+        down = point(layer.in_channels, rank, 1, groups=layer.groups, bias=False, **options)
+        return down, _convolution(layer, rank, layer.out_channels, 1, bias)
+    return _sized(layer, rank, bias=False), point(rank, layer.out_channels, 1, bias=bias, **options)

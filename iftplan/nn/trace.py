@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal
 
+import torch
 from torch import nn
 
 from iftplan.counting import CountTable
@@ -100,6 +101,8 @@ def _couplings(
 ) -> tuple[Couplings | None, str]:
     from iftplan.nn.widths import trace_widths
 
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        return None, "it is or contains a scripted module, whose shapes are compiled in"
     try:
         return trace_widths(model, inputs, heads=heads), ""
     except IftplanError as error:

@@ -1,6 +1,7 @@
 """Trained weights in the place of one layer: plain, in branches, in factors.
 
-A kernel is a matrix (C_in/groups·Πkernel) × (C_out/groups) for every group; these are stacked as `blocks`.
+A kernel is a matrix (C_in/groups·Πkernel) × (C_out/groups) for every group, a transposed one
+(C_in/groups) × (C_out/groups·Πkernel); these are stacked as `blocks`.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def start_member_(
     if isinstance(module, Parallel):
         return _parallel_(list(module.branches), weight, masks, generator), weight
     groups = replaced.groups if isinstance(replaced, nn.modules.conv._ConvNd) else 1
-    blocks = _blocks(weight, groups)
+    blocks = _blocks(weight, groups, _transposed(replaced))
     if isinstance(module, Factorized):
         return _factorized_(module, blocks, masks), blocks
     assert isinstance(module, Doped)
@@ -115,14 +116,14 @@ def _doped_(member: Doped, blocks: Tensor, masks: MaskChoice) -> Tensor:
     """Truncated singular values, and what remains of W where the mask lets it."""
     _write_(member, *_truncated(blocks, _rank(member) // len(blocks)))
     low, sparse = _read(member, blocks), member.sparse
-    rest = _from_blocks(blocks - low, _weight(sparse))
+    rest = _from_blocks(blocks - low, _weight(sparse), _transposed(sparse))
     if has_mask(sparse, "weight"):
         mask = _mask(sparse)
         if masks == "draw":
             mask.copy_(_largest(rest, int(mask.count_nonzero())))
         rest = rest * mask
     _weight(sparse).copy_(rest)
-    return low + _blocks(rest, len(blocks))
+    return low + _blocks(rest, len(blocks), _transposed(sparse))
 
 
 def _truncated(blocks: Tensor, rank: int) -> tuple[Tensor, Tensor]:
@@ -143,20 +144,26 @@ def _truncated(blocks: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 # --- matrices and masks ---------------------------------------------------------------------------------
 
 
-def _blocks(weight: Tensor, groups: int) -> Tensor:
-    """(groups, m, n/groups) of a weight whose first dimension is its outputs."""
-    return weight.reshape(groups, weight.shape[0] // groups, -1).transpose(1, 2)
+def _transposed(module: nn.Module | None) -> bool:
+    return isinstance(module, nn.modules.conv._ConvTransposeNd)
 
 
-def _from_blocks(blocks: Tensor, like: Tensor) -> Tensor:
-    return blocks.transpose(1, 2).reshape(like.shape)
+def _blocks(weight: Tensor, groups: int, inputs_first: bool = False) -> Tensor:
+    """(groups, m, n/groups) of a weight whose first dimension is its outputs, or its inputs where transposed."""
+    stacked = weight.reshape(groups, weight.shape[0] // groups, -1)
+    return stacked if inputs_first else stacked.transpose(1, 2)
+
+
+def _from_blocks(blocks: Tensor, like: Tensor, inputs_first: bool = False) -> Tensor:
+    return (blocks if inputs_first else blocks.transpose(1, 2)).reshape(like.shape)
 
 
 def _write_(member: Factorized | Doped, u: Tensor, v: Tensor) -> None:
     """U reads its group's inputs; V is dense, and zero between groups."""
     first, second = _weight(member.U), _weight(member.V)
     first.copy_(_from_blocks(u, first))
-    diagonal: Tensor = torch.block_diag(*v.transpose(1, 2))  # type: ignore[no-untyped-call]
+    corners = v if _transposed(member.V) else v.transpose(1, 2)
+    diagonal: Tensor = torch.block_diag(*corners)  # type: ignore[no-untyped-call]
     second.copy_(diagonal.reshape(second.shape))
 
 
@@ -164,8 +171,9 @@ def _read(member: Factorized | Doped, blocks: Tensor) -> Tensor:
     """What U and V make together, as blocks."""
     groups, _, outputs = blocks.shape
     u, second = _blocks(_weight(member.U), groups), _weight(member.V).flatten(1)
+    second = second if _transposed(member.V) else second.T
     rank = u.shape[-1]
-    corners = [second[g * outputs : (g + 1) * outputs, g * rank : (g + 1) * rank].T for g in range(groups)]
+    corners = [second[g * rank : (g + 1) * rank, g * outputs : (g + 1) * outputs] for g in range(groups)]
     return u @ torch.stack(corners)
 
 

@@ -120,9 +120,8 @@ def _run(
         given = [*args, *kwargs.values()]
         with sizes.tracing(mode), counting(model, made.tensors, given, sizes.scope) as counter:
             try:
-                output = torch.func.functional_call(
-                    model, _by_module(model, made), args, kwargs, tie_weights=False
-                )
+                once = _named_once(model, made.tensors)
+                output = torch.func.functional_call(model, once, args, kwargs, tie_weights=False)
             except IftplanError:
                 raise
             except Exception as error:
@@ -133,10 +132,18 @@ def _run(
     return made, counter, output
 
 
-def _by_module(model: nn.Module, made: SymbolicModel) -> dict[str, torch.Tensor]:
-    """Every module's stand-ins under one of its names: swapped in under two, they would not be swapped out."""
-    paths = {path for path, _ in model.named_modules()}
-    return {name: tensor for name, tensor in made.tensors.items() if name.rpartition(".")[0] in paths}
+def _named_once(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The stand-ins under one name for each place.
+
+    A module that has two names would be given its stand-ins twice, and torch would put the first pair of
+    them back in the place of the parameters.
+    """
+    places = (
+        f"{path}.{name}" if path else name
+        for path, module in model.named_modules()
+        for name in (*module._parameters, *module._buffers)
+    )
+    return {place: tensors[place] for place in places if place in tensors}
 
 
 def _keep_heads(system: WidthEquations, counter: SymbolicCounter, heads: Heads) -> None:

@@ -53,6 +53,14 @@ def solutions_table(name: str, solutions: Sequence[Solution], convention: Conven
     return Table(headings, counts, title + before, notes)
 
 
+def steps_table(name: str, s: Solution) -> Table:
+    """A derivation, one equation a line."""
+    rows = tuple((step.what, step.equation) for step in s.steps)
+    return Table(
+        ("step", "equation"), rows, f"{name}, {s.transform} at sparsity {plain(s.sparsity)}: derivation"
+    )
+
+
 def _remarkable(s: Solution) -> bool:
     return s.outcome not in (Outcome.EXACT, Outcome.SYMBOLIC)
 

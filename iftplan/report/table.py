@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -76,14 +77,19 @@ def _escaped(cell: str) -> str:
         ("`", "\\`"),
     ):
         cell = cell.replace(character, safe)
-    return " ".join(cell.split())
+    return " ".join(printable(cell).split())
+
+
+def printable(text: str) -> str:
+    """Text from strangers that cannot steer a terminal: control characters but line breaks are shown."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
 def print_table(table: Table) -> None:
     """Print to stdout, coloured only on a terminal that allows it."""
     from rich.console import Console
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, color_system=None if os.environ.get("NO_COLOR") else "auto")
     if console.is_terminal:
         draw(table, console)
     else:
@@ -95,7 +101,7 @@ def to_text(table: Table) -> str:
     from rich.console import Console
 
     lines: Sequence[tuple[str, ...]] = (table.headings, *table.rows)
-    width = sum(max(len(line[i]) for line in lines) + 3 for i in range(len(table.columns))) + 10
+    width = sum(max(len(printable(line[i])) for line in lines) + 3 for i in range(len(table.columns))) + 10
     console = Console(file=io.StringIO(), no_color=True, highlight=False, width=width)
     with console.capture() as captured:
         draw(table, console)
@@ -109,7 +115,7 @@ def draw(table: Table, console: Console) -> None:
     from rich.text import Text
 
     if table.title:
-        console.print(Text(table.title, style="bold"), soft_wrap=True)
+        console.print(Text(printable(table.title), style="bold"), soft_wrap=True)
     if table.rows:
         grid = RichTable(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, show_header=any(table.headings))
         for column in table.columns:
@@ -117,8 +123,8 @@ def draw(table: Table, console: Console) -> None:
             heading = Text(column.removeprefix(">"))
             grid.add_column(heading, justify="right" if right else "left", overflow="fold", no_wrap=right)
         for row in table.rows:
-            grid.add_row(*map(Text, row))
+            grid.add_row(*(Text(printable(cell)) for cell in row))
         console.print(grid)
     for note in table.notes:
-        console.print(Text(note), soft_wrap=True)
+        console.print(Text(printable(note)), soft_wrap=True)
     console.print()

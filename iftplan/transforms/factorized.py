@@ -2,7 +2,7 @@
 
     r·(m + n)·d = m·n        r = m·n/((m + n)·d)
 
-For a convolution U carries the kernel, stride and padding, and V is 1×1.
+For a convolution U carries the kernel, stride and padding, and V is 1×1; for a transposed one it is the reverse.
 """
 
 from typing import Any

@@ -113,7 +113,8 @@ def _attempt(factory: Callable[[], object], device: str) -> tuple[object, Except
 def _settled(model: object, device: str) -> object:
     """A factory may place tensors where it likes; a meta model must hold none elsewhere."""
     if isinstance(model, nn.Module):
-        return on_meta(model) if device == "meta" else model.to(device)
+        network: nn.Module = getattr(model, "_orig_mod", model)  # torch.compile's wrapper hides what it wraps
+        return on_meta(network) if device == "meta" else network.to(device)
     return model
 
 
