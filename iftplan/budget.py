@@ -68,7 +68,7 @@ def _exchange(accounts: Sequence[Account], nnz: list[int], left: int) -> int:
                 added[coin] = added.get(coin, 0) + 1
             taken = (sum(n * accounts[i].positions for i, n in added.items()) - (left - unspent)) // unit
             fits = all(nnz[i] + n <= accounts[i].capacity for i, n in added.items())
-            if fits and 0 <= nnz[cheap] - taken <= accounts[cheap].capacity:
+            if fits and 1 <= nnz[cheap] - taken <= accounts[cheap].capacity:  # nor is a layer emptied for it
                 for i, n in added.items():
                     nnz[i] += n
                 nnz[cheap] -= taken

@@ -102,7 +102,10 @@ def _closed_by_rank(
     ]
     steps, residual = close(accounts, left)
     if residual < 0 or not all(steps):
-        raise _overspent(rows, policy, ledger)
+        smallest = min(zip(steps, ranked, strict=True), key=lambda pair: pair[0])[1]
+        raise InfeasibleError(
+            f"sparsity {plain(policy.sparsity)} cannot close scope {policy.scope} with whole ranks: {smallest.name} would be left without one."
+        )
     chosen = {
         row.name: with_unknown(row, family, step * unit)
         for row, step, unit in zip(ranked, steps, units, strict=True)
@@ -118,7 +121,7 @@ def _rank_account(row: Row, key: str, unit: int, scale: Fraction) -> Account:
     rank = row.structure[key]
     assert isinstance(rank, int) and row.layer is not None
     most = min(row.layer.fan_in, row.layer.fan_out) // unit
-    return Account(max(most, 1), row.fixed_macs // rank * unit, scale * rank / unit)
+    return Account(max(most, 1), row.fixed_macs // rank * unit, max(scale * rank / unit, Fraction(1)))
 
 
 def _overspent(rows: Sequence[Row], policy: Policy, ledger: Books) -> InfeasibleError:
