@@ -19,7 +19,7 @@ ROOMS = (
     "units spec counting masks distributions vouched validation transforms documents",
     "notation costs form solution zoo_index",
     "closed_forms derive realise sources plans specfile solvefile diffs",
-    "families symbolic policy planfile audits",
+    "families symbolic policy planfile audits supar",
     "solver rows reportfile",
     "closing",
     "planwidths",
