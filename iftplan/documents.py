@@ -12,7 +12,6 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,8 @@ Document = dict[str, Any]
 
 def digest(document: Mapping[str, Any]) -> str:
     """SHA-256 of the canonical form: sorted keys, no spaces, without the digest itself."""
+    from hashlib import sha256  # not at start: tables need none
+
     body = {key: value for key, value in document.items() if key != "digest"}
     canonical = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return sha256(canonical.encode()).hexdigest()

@@ -263,7 +263,7 @@ def test_a_spec_is_planned_and_saved_without_torch(tmp_path):
     assert (done.stdout, done.stderr) == ("0\n", "")
 
 
-HEAVY = {"torch", "pandas", "matplotlib", "sympy", "numpy", "transformers", "fvcore"}
+HEAVY = {"torch", "pandas", "matplotlib", "sympy", "numpy", "transformers", "fvcore", "pydantic"}
 LISTING = """
 import sys
 from iftplan.cli.main import main

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from iftplan.audits import AuditReport, Reference, Verdict, audit_model, audit_plan, layer_macs
 from iftplan.cli.options import (
     AllowOption,
     ConventionOption,
@@ -32,17 +31,16 @@ from iftplan.cli.subjects import (
 )
 from iftplan.documents import Document
 from iftplan.errors import InputError
-from iftplan.plans import Plan, Scope
-from iftplan.report.audits import audit_table, summary_table
-from iftplan.reportfile import audit_document
 from iftplan.spec import InputSpec
 from iftplan.units import Convention, parse_count
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from iftplan.audits import AuditReport
     from iftplan.counting import CountTable
     from iftplan.nn.operators import Operator
+    from iftplan.plans import Plan
 
 EXAMPLE = """
 Examples:
@@ -152,6 +150,9 @@ def command(
         if model is not None:
             raise InputError(f"--model goes with a plan, and {subject} is a model itself; leave it out.")
         report = _model_report(subject, inputs_of(input), against, budget, terms)
+    from iftplan.report.audits import audit_table, summary_table
+    from iftplan.reportfile import audit_document
+
     summary = summary_table(report, convention)
     emit(
         [audit_table(report, convention), summary],
@@ -164,12 +165,12 @@ def command(
 
 
 def _exit(report: AuditReport) -> None:
+    from iftplan.audits import Verdict, unmeasured
+
     if report.verdict is Verdict.FAILED:
         say(*(f"failed: {problem}" for problem in report.problems))
         raise typer.Exit(1)
     if report.verdict is Verdict.UNMEASURED:
-        from iftplan.audits import unmeasured
-
         say(*(f"could not measure: {sentence}" for sentence in unmeasured(report)))
         raise typer.Exit(3)
 
@@ -200,6 +201,7 @@ def _plan_not_spec(document: Document, where: str) -> Plan:
 
 def _plan_report(plan: Plan, model: str | None, trust: bool, terms: _Terms) -> AuditReport:
     built = build_for(plan, model, trust=trust)
+    from iftplan.audits import audit_plan
     from iftplan.nn.measure_plan import measure_plan
 
     with working(f"building and measuring the plan for {plan.model}"):
@@ -211,6 +213,9 @@ def _plan_report(plan: Plan, model: str | None, trust: bool, terms: _Terms) -> A
 def _model_report(
     subject: str, inputs: tuple[InputSpec, ...], against: str | None, budget: str | None, terms: _Terms
 ) -> AuditReport:
+    from iftplan.audits import Reference, audit_model, layer_macs
+    from iftplan.plans import Scope
+
     reference = Reference(f"budget {budget}", parse_count(budget), at_most=True) if budget else None
     document = document_in(against) if against else None
     plan = plan_in(document, against) if document is not None and against is not None else None
