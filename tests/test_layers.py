@@ -15,12 +15,12 @@ import iftplan
 ROOT = Path(iftplan.__file__).parent
 
 ROOMS = (
-    "errors polynomial widening budget cardinality symbols expressions",
+    "errors polynomial widening budget cardinality schedules symbols expressions scales",
     "units spec counting masks distributions vouched validation transforms documents",
-    "notation costs form solution zoo_index",
+    "notation costs form solution zoo_index scalefile",
     "closed_forms derive realise sources plans specfile solvefile diffs",
-    "families symbolic policy planfile audits supar",
-    "solver rows reportfile",
+    "families symbolic policy audits supar training_cost",
+    "solver rows reportfile planfile",
     "closing",
     "planwidths",
     "planner",
@@ -51,7 +51,7 @@ LIBRARIES: Mapping[str, tuple[str, ...]] = {
     "pandas": (),
     "matplotlib": (),
     "sympy": ("symbols", "expressions", "derive", "symbolic", "nn"),
-    "pydantic": ("validation", "planfile", "specfile", "reportfile"),
+    "pydantic": ("validation", "planfile", "scalefile", "specfile", "reportfile"),
     "typer": ("cli",),
     "click": ("cli",),
     "rich": (),

@@ -10,11 +10,23 @@ if TYPE_CHECKING:
     from iftplan.nn.application import apply, apply_
     from iftplan.nn.applied_audit import measure_applied
     from iftplan.nn.finalization import densify, finalize
+    from iftplan.nn.masking.gradual import Gradual
+    from iftplan.nn.masking.masking import Masking
+    from iftplan.nn.masking.rigl import RigL
+    from iftplan.nn.masking.saliency import Saliency
+    from iftplan.nn.masking.set import SET
+    from iftplan.nn.masking.static import Static
     from iftplan.nn.masks import enforce_, masked_weights
     from iftplan.nn.sources import build
     from iftplan.nn.trace import read_model
 
 _HOMES = {
+    "Gradual": "masking.gradual",
+    "Masking": "masking.masking",
+    "RigL": "masking.rigl",
+    "SET": "masking.set",
+    "Saliency": "masking.saliency",
+    "Static": "masking.static",
     "apply": "application",
     "apply_": "application",
     "build": "sources",
@@ -27,6 +39,12 @@ _HOMES = {
 }
 
 __all__ = [
+    "SET",
+    "Gradual",
+    "Masking",
+    "RigL",
+    "Saliency",
+    "Static",
     "apply",
     "apply_",
     "build",

@@ -21,7 +21,13 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def apply(
-    plan: Plan, model: Model, *, seed: int = 0, nonlinear: bool = True, init: str | None = "kaiming"
+    plan: Plan,
+    model: Model,
+    *,
+    seed: int = 0,
+    nonlinear: bool = True,
+    init: str | None = "kaiming",
+    dense_start: bool = False,
 ) -> Model:
     """A new model with the plan's widths, branches, factors and masks; `model` is not changed.
 
@@ -35,6 +41,8 @@ def apply(
         nonlinear: whether members have a norm and an activation inside, as in arXiv 2303.11525, section 3.1.
         init: of new and resized weights: "kaiming" (fan-out), "density" (its correction for the mask), or None
             to leave them as their modules' constructors, or `widen_`, make them.
+        dense_start: leave weights off the masks as they are, for training that starts dense and arrives at the
+            plan's counts (`Gradual`, `Saliency`); until then `enforce_` is what makes the model sparse.
 
     Raises:
         StaleError: the model is not the one planned for.
@@ -43,11 +51,19 @@ def apply(
         InfeasibleError: a layer cannot be replaced or widened.
     """
     check_applicable(plan, model, init)
-    return apply_(plan, copy.deepcopy(model), seed=seed, nonlinear=nonlinear, init=init)
+    return apply_(
+        plan, copy.deepcopy(model), seed=seed, nonlinear=nonlinear, init=init, dense_start=dense_start
+    )
 
 
 def apply_(
-    plan: Plan, model: Model, *, seed: int = 0, nonlinear: bool = True, init: str | None = "kaiming"
+    plan: Plan,
+    model: Model,
+    *,
+    seed: int = 0,
+    nonlinear: bool = True,
+    init: str | None = "kaiming",
+    dense_start: bool = False,
 ) -> Model:
     """As `apply`, in place; the model itself is returned."""
     check_applicable(plan, model, init)
@@ -59,7 +75,8 @@ def apply_(
     if init is not None:
         new = {name for name, p in model.named_parameters() if before.get(name) != id(p)}
         _initialise_(plan, model, new, scheme_named(init), seed)
-    enforce_(model)
+    if not dense_start:
+        enforce_(model)
     return model
 
 
@@ -127,7 +144,7 @@ def _initialise_weight_(module: nn.Module, name: str, deviation: Deviation, seed
     real = mask is not None and not mask.is_meta
     density = int(mask.count_nonzero()) / mask.numel() if real and isinstance(mask, Tensor) else 1.0
     spread = deviation(fans_of(module, parameter), density)
-    initialise_(parameter, mask, spread, stream(seed, f"{weight} values"))
+    initialise_(parameter, None, spread, stream(seed, f"{weight} values"))
 
 
 def _zero_bias_(module: nn.Module, weight: str, new: set[str], path: str) -> None:

@@ -160,7 +160,7 @@ def _drawn(weight: MaskedWeight, structure: MaskStructure, nnz: int, generator: 
     matrix = random_mask(structure, _shape(weight), nnz, generator)
     # copied into plain strides: what permuting leaves behind, collectives take for overlapping memory
     mask = torch.empty(parameter.shape, dtype=torch.bool, device=parameter.device)
-    return mask.copy_(_from_matrix(matrix, weight))
+    return mask.copy_(from_matrix(matrix, weight))
 
 
 def _shape(weight: MaskedWeight) -> Shape:
@@ -178,7 +178,20 @@ def _shape(weight: MaskedWeight) -> Shape:
     return outputs, parameter.numel() // outputs
 
 
-def _from_matrix(matrix: Tensor, weight: MaskedWeight) -> Tensor:
+def to_matrix(tensor: Tensor, weight: MaskedWeight) -> Tensor:
+    """A tensor of the weight's shape as a matrix (outputs, inputs): the inverse of `from_matrix`."""
+    module, outputs = weight.module, _shape(weight)[0]
+    if type(module).__name__ == "Conv1D":
+        return tensor.T
+    if not isinstance(module, nn.modules.conv._ConvNd):
+        return tensor.reshape(outputs, -1)
+    if module.transposed:
+        split = tensor.view(module.groups, -1, *tensor.shape[1:]).movedim(1, -1)
+        return split.reshape(outputs, -1)
+    return tensor.movedim(1, -1).reshape(outputs, -1)
+
+
+def from_matrix(matrix: Tensor, weight: MaskedWeight) -> Tensor:
     """A matrix (outputs, inputs) in the weight's own layout; input channels run fastest, as patterns do."""
     module, parameter = weight.module, weight.parameter
     if type(module).__name__ == "Conv1D":

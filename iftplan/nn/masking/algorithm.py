@@ -1,0 +1,55 @@
+"""What every sparse-training algorithm answers; each is a frozen value in a file of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Protocol
+
+from iftplan.nn.masking.layer import Change, Layer
+
+
+class Order(StrEnum):
+    """What a mask update does to the optimizer's step of the same iteration.
+
+    REPLACE: the update takes its place (RigL, arXiv 1911.11134, algorithm 1).
+    AFTER: the step is taken first, on the old mask (Sparse-IFT, Cerebras).
+    """
+
+    REPLACE = "replace"
+    AFTER = "after"
+
+
+class Scores(StrEnum):
+    """What an update looks at beside the weights."""
+
+    NONE = "none"
+    GRADIENT = "gradient"
+    SALIENCY = "saliency"
+
+
+class Algorithm(Protocol):
+    """How masks change over training.
+
+    Attributes:
+        order: see `Order`.
+        scores: whether updates need the dense gradient, and for what.
+        starts_dense: whether training begins with every weight, masks being the counts to arrive at.
+        keep_values: whether a weight that is dropped and grown back in one update keeps its value (google/rigl);
+            else it restarts at 0, as all others that grow do.
+    """
+
+    @property
+    def order(self) -> Order: ...  # noqa: D102  (above)
+    @property
+    def scores(self) -> Scores: ...  # noqa: D102
+    @property
+    def starts_dense(self) -> bool: ...  # noqa: D102
+    @property
+    def keep_values(self) -> bool: ...  # noqa: D102
+
+    def due(self, step: int) -> bool:
+        """Whether masks change at that step; steps count from 0."""
+
+    def update(self, layers: Sequence[Layer], step: int) -> list[Change]:
+        """New masks in the layers' order; nothing is changed in place."""

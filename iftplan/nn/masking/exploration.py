@@ -1,0 +1,57 @@
+"""How much of the mask space training has seen: ITOP rate, degree of constraint, churn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Exploration:
+    """The union and the intersection of all masks so far, by weight.
+
+    Attributes:
+        ever: weights that were active at some time.
+        always: weights that were active at all times.
+        churn: the part of the active weights that the last update brought in; None before the first.
+        updates: how many updates there were.
+    """
+
+    ever: Mapping[str, Tensor]
+    always: Mapping[str, Tensor]
+    churn: float | None = None
+    updates: int = 0
+
+    @classmethod
+    def of(cls, masks: Mapping[str, Tensor]) -> Self:
+        """Of the first masks."""
+        return cls({k: m.clone() for k, m in masks.items()}, {k: m.clone() for k, m in masks.items()})
+
+    def after(self, before: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Self:
+        """With one update more."""
+        active = sum(int(m.count_nonzero()) for m in masks.values())
+        came = sum(int((m & ~before[k]).count_nonzero()) for k, m in masks.items())
+        return type(self)(
+            {k: m | masks[k] for k, m in self.ever.items()},
+            {k: m & masks[k] for k, m in self.always.items()},
+            came / active if active else 0.0,
+            self.updates + 1,
+        )
+
+    @property
+    def itop_rate(self) -> float:
+        """|∪ masks|/N over all masked weights (arXiv 2102.02887)."""
+        return _share(self.ever)
+
+    @property
+    def degree_of_constraint(self) -> float:
+        """|∩ masks|/N over all masked weights."""
+        return _share(self.always)
+
+
+def _share(masks: Mapping[str, Tensor]) -> float:
+    total = sum(m.numel() for m in masks.values())
+    return sum(int(m.count_nonzero()) for m in masks.values()) / total if total else 0.0

@@ -1,0 +1,47 @@
+"""Gradual magnitude pruning: from dense to the plan's counts along a cubic (Zhu and Gupta, arXiv 1710.01878)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+
+import torch
+
+from iftplan.nn.masking.algorithm import Order, Scores
+from iftplan.nn.masking.layer import Change, Layer
+from iftplan.nn.masking.selection import excluding, largest
+from iftplan.schedules import Cubic, Updates
+
+
+@dataclass(frozen=True, slots=True)
+class Gradual:
+    """Every update keeps the largest |θ|; what is pruned stays so.
+
+    Attributes:
+        updates: when masks change; the last update must arrive at the plan's counts, so `end` is one.
+        order: whether an update replaces the optimizer's step or follows it.
+    """
+
+    updates: Updates
+    order: Order = Order.AFTER
+
+    scores = Scores.NONE
+    starts_dense = True
+    keep_values = True
+
+    def due(self, step: int) -> bool:
+        """Every ΔT steps of the schedule, and at its end."""
+        return self.updates.due(step) or step == self.updates.end
+
+    def update(self, layers: Sequence[Layer], step: int) -> list[Change]:
+        """The largest |θ|, as many as the cubic allows."""
+        masks = [largest(excluding(x.magnitude, ~x.mask), self.units(x, step)) for x in layers]
+        return [Change(mask, torch.zeros_like(mask)) for mask in masks]
+
+    def units(self, layer: Layer, step: int) -> int:
+        """Units of each row that stay after an update at that step: exactly the target at the end."""
+        span = self.updates.end - self.updates.begin
+        progress = (step - self.updates.begin) / span if span else 1.0
+        extra = Cubic(layer.units - layer.target, 0).at(progress)
+        return min(layer.active, layer.target + ceil(extra))

@@ -1,0 +1,110 @@
+"""How a mask structure sees a weight: as rows of units, of which every row keeps equally many.
+
+Algorithms choose so many units of each row and know nothing else of structure: unstructured masks are one row
+of weights, N:M masks a row per group of M, constant fan-in a row per neuron, blocks one row of whole blocks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from iftplan.errors import InputError
+from iftplan.masks import NM, Block, ConstantFanIn, MaskStructure, Unstructured
+
+
+class Layout(Protocol):
+    """Rows of units of one weight matrix (outputs, inputs)."""
+
+    def rows(self, matrix: Tensor) -> Tensor:
+        """Scores of units, (rows, units): sums where a unit is more than one weight."""
+
+    def mask(self, rows: Tensor, like: Tensor) -> Tensor:
+        """The boolean matrix, of `like`'s shape, that keeps the chosen units."""
+
+    def units(self, nnz: int, matrix: Tensor) -> int:
+        """How many units each row keeps where `nnz` weights stay."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flat:
+    """One row of all weights."""
+
+    def rows(self, matrix: Tensor) -> Tensor:
+        """(1, weights)."""
+        return matrix.reshape(1, -1)
+
+    def mask(self, rows: Tensor, like: Tensor) -> Tensor:
+        """As it is."""
+        return rows.view(like.shape)
+
+    def units(self, nnz: int, matrix: Tensor) -> int:
+        """Every weight is a unit."""
+        return nnz
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """A row for every `size` inputs in a row; all inputs of a neuron where size is 0."""
+
+    size: int = 0
+
+    def rows(self, matrix: Tensor) -> Tensor:
+        """(groups, size)."""
+        return matrix.reshape(-1, self.size or matrix.shape[1])
+
+    def mask(self, rows: Tensor, like: Tensor) -> Tensor:
+        """As it is."""
+        return rows.view(like.shape)
+
+    def units(self, nnz: int, matrix: Tensor) -> int:
+        """An equal part of each group."""
+        return nnz // (matrix.numel() // (self.size or matrix.shape[1]))
+
+
+@dataclass(frozen=True, slots=True)
+class Tiles:
+    """One row of all blocks of `height` inputs by `width` outputs."""
+
+    height: int
+    width: int
+
+    def rows(self, matrix: Tensor) -> Tensor:
+        """(1, blocks), what is in a block added up."""
+        outputs, inputs = matrix.shape
+        tiles = matrix.reshape(outputs // self.width, self.width, inputs // self.height, self.height)
+        return tiles.sum((1, 3)).view(1, -1)
+
+    def mask(self, rows: Tensor, like: Tensor) -> Tensor:
+        """Every block whole."""
+        outputs, inputs = like.shape
+        blocks = rows.view(outputs // self.width, 1, inputs // self.height, 1)
+        whole = blocks.expand(-1, self.width, -1, self.height)
+        return whole.reshape(outputs, inputs)
+
+    def units(self, nnz: int, matrix: Tensor) -> int:
+        """Whole blocks."""
+        return nnz // (self.height * self.width)
+
+
+def layout_of(structure: MaskStructure) -> Layout:
+    """The layout in which masks of a structure are chosen.
+
+    Raises:
+        InputError: masks of that structure are not chosen row by row.
+    """
+    match structure:
+        case Unstructured():
+            return Flat()
+        case ConstantFanIn():
+            return Groups()
+        case Block():
+            return Tiles(structure.height, structure.width)
+        case NM() if not structure.transposable:
+            return Groups(structure.of)
+        case _:
+            raise InputError(
+                f"masks of structure {structure} stay as they are drawn; train them with the method static, or take {str(structure).rstrip('T')}."
+            )

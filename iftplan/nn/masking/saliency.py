@@ -1,0 +1,53 @@
+"""One-shot pruning at the start by saliency |θ·g| of a batch (SNIP, Lee et al., arXiv 1810.02340)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from iftplan.nn.masking.algorithm import Order, Scores
+from iftplan.nn.masking.layer import Change, Layer
+from iftplan.nn.masking.selection import largest
+
+
+@dataclass(frozen=True, slots=True)
+class Saliency:
+    """The first step's batch decides, in the place of the optimizer's step; then masks stay.
+
+    Attributes:
+        scope: "layer" keeps every weight's count, and so the plan's MACs; "global" ranks all weights together,
+            as the paper does, and keeps their total only: what it costs is for the ledger to say.
+    """
+
+    scope: str = "layer"
+
+    order = Order.REPLACE
+    scores = Scores.SALIENCY
+    starts_dense = True
+    keep_values = True
+
+    def due(self, step: int) -> bool:
+        """Once."""
+        return step == 0
+
+    def update(self, layers: Sequence[Layer], step: int) -> list[Change]:
+        """The most salient weights."""
+        scores = [_saliency(x) for x in layers]
+        if self.scope == "layer":
+            return [_kept(largest(s, x.target)) for s, x in zip(scores, layers, strict=True)]
+        together = torch.cat([s.reshape(-1) for s in scores]).view(1, -1)
+        chosen = largest(together, sum(x.target * len(x.mask) for x in layers)).view(-1)
+        parts = torch.split(chosen, [s.numel() for s in scores])
+        return [_kept(part.view(s.shape)) for part, s in zip(parts, scores, strict=True)]
+
+
+def _kept(mask: Tensor) -> Change:
+    return Change(mask, torch.zeros_like(mask))
+
+
+def _saliency(layer: Layer) -> Tensor:
+    assert layer.saliency is not None
+    return layer.saliency

@@ -1,0 +1,29 @@
+"""Masks that stay as they were drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from iftplan.nn.masking.algorithm import Order, Scores
+from iftplan.nn.masking.layer import Change, Layer
+
+
+@dataclass(frozen=True, slots=True)
+class Static:
+    """One mask throughout; also how a sparse checkpoint is fine-tuned with its mask frozen."""
+
+    order = Order.AFTER
+    scores = Scores.NONE
+    starts_dense = False
+    keep_values = True
+
+    def due(self, step: int) -> bool:
+        """Never."""
+        return False
+
+    def update(self, layers: Sequence[Layer], step: int) -> list[Change]:
+        """The masks there are."""
+        return [Change(x.mask, torch.zeros_like(x.mask)) for x in layers]

@@ -1,0 +1,143 @@
+"""How a number changes over training: pure functions of the fraction of the schedule that has passed.
+
+Each is a value with one method, `at(progress)`, for progress in [0, 1]; outside it stays at its ends.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import cos, exp, pi
+from typing import Protocol
+
+
+class Schedule(Protocol):
+    """A number over training."""
+
+    def at(self, progress: float) -> float:
+        """Its value after that fraction of the schedule."""
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """α throughout."""
+
+    initial: float = 0.3
+
+    def at(self, progress: float) -> float:
+        """α."""
+        return self.initial
+
+
+@dataclass(frozen=True, slots=True)
+class Cosine:
+    """(α/2)·(1 + cos(π·progress)), RigL's own (arXiv 1911.11134, section 3).
+
+    Example:
+        >>> round(Cosine(0.3).at(0.25), 6)
+        0.256066
+    """
+
+    initial: float = 0.3
+
+    def at(self, progress: float) -> float:
+        """From α to 0, along half a cosine."""
+        return self.initial / 2 * (1 + cos(pi * _within(progress)))
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """α·(1 - progress)."""
+
+    initial: float = 0.3
+
+    def at(self, progress: float) -> float:
+        """From α to 0, along a line."""
+        return self.initial * (1 - _within(progress))
+
+
+@dataclass(frozen=True, slots=True)
+class Power:
+    """α·(1 - progress)^k: what google/rigl and jaxpruner call exponential."""
+
+    initial: float = 0.3
+    exponent: float = 3.0
+
+    def at(self, progress: float) -> float:
+        """From α to 0, along a power."""
+        return self.initial * float((1 - _within(progress)) ** self.exponent)
+
+
+@dataclass(frozen=True, slots=True)
+class Exponential:
+    """α·e^(-k·progress): the other meaning of exponential; it does not reach 0."""
+
+    initial: float = 0.3
+    rate: float = 3.0
+
+    def at(self, progress: float) -> float:
+        """From α to α·e^-k."""
+        return self.initial * exp(-self.rate * _within(progress))
+
+
+@dataclass(frozen=True, slots=True)
+class Cubic:
+    """final + (initial - final)·(1 - progress)³: gradual pruning's sparsity (Zhu and Gupta, arXiv 1710.01878, eq. 1).
+
+    Example:
+        >>> Cubic(0.0, 0.9).at(0.5)
+        0.7875
+    """
+
+    initial: float
+    final: float
+
+    def at(self, progress: float) -> float:
+        """From `initial` to `final`, quickly first."""
+        return self.final + (self.initial - self.final) * (1 - _within(progress)) ** 3
+
+
+@dataclass(frozen=True, slots=True)
+class Updates:
+    """When masks change: every `interval` steps between `begin` and `end`.
+
+    Steps count from 0: step t is the (t+1)-th call of the trainer.
+
+    Attributes:
+        end: the step at which the schedule has run out.
+        interval: ΔT.
+        begin: the first step of the schedule.
+        at_begin: whether `begin` itself may be an update.
+        at_end: whether `end` itself may be an update.
+    """
+
+    end: int
+    interval: int = 100
+    begin: int = 0
+    at_begin: bool = False
+    at_end: bool = False
+
+    def due(self, step: int) -> bool:
+        """Whether masks change at that step."""
+        first = step > self.begin or (self.at_begin and step == self.begin)
+        last = step < self.end or (self.at_end and step == self.end)
+        return first and last and (step - self.begin) % self.interval == 0
+
+    def progress(self, step: int) -> float:
+        """The fraction of the schedule that has passed, as `t/T_end` counts it: from step 0."""
+        return step / self.end if self.end else 1.0
+
+    def count(self) -> int:
+        """How many updates there are."""
+        span = self.end - self.begin
+        if span < 0:
+            return 0
+        inner = max(0, (span - 1) // self.interval)
+        return (
+            inner
+            + self.at_begin * (span > 0 or self.at_end)
+            + (self.at_end and span > 0 and span % self.interval == 0)
+        )
+
+
+def _within(progress: float) -> float:
+    return min(1.0, max(0.0, progress))
