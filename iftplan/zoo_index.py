@@ -57,6 +57,18 @@ ZOO: Mapping[str, ZooEntry] = MappingProxyType(
                 _image(32),
             ),
             ZooEntry(
+                "resnet8-cifar",
+                "ResNet-8 of width 8 (8, 16, 32), 3×3 stride-1 stem without pooling, 10 classes, 32×32",
+                f"{_RESNET}, section 4.2, with 1×1 shortcuts; transformers ResNetConfig",
+                _image(32),
+            ),
+            ZooEntry(
+                "digits-cnn",
+                "three 3×3 convolutions of 16, 32 and 32 channels, batch-normalised, 10 classes, 8×8 grey",
+                "iftplan's own, for the digits bundled with scikit-learn",
+                (InputSpec((1, 1, 8, 8)),),
+            ),
+            ZooEntry(
                 "resnet18",
                 "ResNet-18, 1000 classes, 224×224",
                 f"{_RESNET}; transformers ResNetConfig",
@@ -115,6 +127,12 @@ ZOO: Mapping[str, ZooEntry] = MappingProxyType(
                 "GPT-3 XL (1.3 B): 24 layers, width 2048, 16 heads of 128, tied head, 1024 tokens",
                 f"{_GPT3}; 16 heads, because the table's 24 of 128 do not make 2048",
                 _tokens(1024),
+            ),
+            ZooEntry(
+                "gpt-char",
+                "a GPT of bytes: 4 layers, width 128, 4 heads, tied head over 256 bytes, 128 tokens",
+                "Radford et al. 2019; transformers GPT2Config",
+                _tokens(128),
             ),
             ZooEntry(
                 "vit-b16",

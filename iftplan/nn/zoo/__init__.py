@@ -9,9 +9,17 @@ from types import MappingProxyType
 from torch import nn
 
 from iftplan.nn.zoo.botnet import botnet50
-from iftplan.nn.zoo.language import bert_small, gpt3_1_3b, gpt3_medium, gpt3_small
+from iftplan.nn.zoo.language import bert_small, gpt3_1_3b, gpt3_medium, gpt3_small, gpt_char
 from iftplan.nn.zoo.mobile import mobilenetv2, mobilevit_s
-from iftplan.nn.zoo.residual import resnet18, resnet18_cifar, resnet34, resnet34_cifar, resnet50
+from iftplan.nn.zoo.digits import digits_cnn
+from iftplan.nn.zoo.residual import (
+    resnet8_cifar,
+    resnet18,
+    resnet18_cifar,
+    resnet34,
+    resnet34_cifar,
+    resnet50,
+)
 from iftplan.nn.zoo.vision_transformer import vit_b16
 from iftplan.zoo_index import ZOO, ZooEntry
 
@@ -30,6 +38,8 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
         for name, build in {
             "resnet18-cifar": resnet18_cifar,
             "resnet34-cifar": resnet34_cifar,
+            "resnet8-cifar": resnet8_cifar,
+            "digits-cnn": digits_cnn,
             "resnet18": resnet18,
             "resnet34": resnet34,
             "resnet50": resnet50,
@@ -40,6 +50,7 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
             "gpt3-small": gpt3_small,
             "gpt3-medium": gpt3_medium,
             "gpt3-1.3b": gpt3_1_3b,
+            "gpt-char": gpt_char,
             "vit-b16": vit_b16,
         }.items()
     }

@@ -28,6 +28,11 @@ def gpt3_1_3b() -> nn.Module:
     return _gpt(layers=24, width=2048, heads=16)
 
 
+def gpt_char() -> nn.Module:
+    """A GPT small enough to train on a CPU, over bytes."""
+    return _gpt(layers=4, width=128, heads=4, vocabulary=256, context=128)
+
+
 def bert_small() -> nn.Module:
     """BERT Small with its masked-LM head, tied to the token embedding."""
     from transformers import BertConfig, BertForMaskedLM
@@ -44,15 +49,17 @@ def bert_small() -> nn.Module:
     return model
 
 
-def _gpt(*, layers: int, width: int, heads: int) -> nn.Module:
+def _gpt(
+    *, layers: int, width: int, heads: int, vocabulary: int = VOCABULARY, context: int = CONTEXT
+) -> nn.Module:
     from transformers import GPT2Config, GPT2LMHeadModel
 
     config = GPT2Config(
         n_layer=layers,
         n_embd=width,
         n_head=heads,
-        n_positions=CONTEXT,
-        vocab_size=VOCABULARY,
+        n_positions=context,
+        vocab_size=vocabulary,
         tie_word_embeddings=True,
         use_cache=False,
         attn_implementation="sdpa",

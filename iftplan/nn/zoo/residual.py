@@ -48,14 +48,19 @@ def resnet34_cifar() -> nn.Module:
     return _with_cifar_stem(_basic((3, 4, 6, 3), classes=100))
 
 
-def _basic(depths: tuple[int, ...], *, classes: int) -> nn.Module:
+def resnet8_cifar() -> nn.Module:
+    """ResNet-8 of width 8 for 10 classes at 32×32: three stages of one block, 3.236 M MACs."""
+    return _with_cifar_stem(_basic((1, 1, 1), classes=10, widths=(8, 16, 32)))
+
+
+def _basic(depths: tuple[int, ...], *, classes: int, widths: tuple[int, ...] = BASIC_WIDTHS) -> nn.Module:
     from transformers import ResNetConfig, ResNetForImageClassification
 
     config = ResNetConfig(
         layer_type="basic",
         depths=list(depths),
-        hidden_sizes=list(BASIC_WIDTHS),
-        embedding_size=BASIC_WIDTHS[0],
+        hidden_sizes=list(widths),
+        embedding_size=widths[0],
         num_labels=classes,
     )
     model: nn.Module = ResNetForImageClassification(config)
@@ -65,7 +70,8 @@ def _basic(depths: tuple[int, ...], *, classes: int) -> nn.Module:
 def _with_cifar_stem(model: nn.Module) -> nn.Module:
     """Keep all 32×32 positions: a 7×7 stride-2 stem and pooling would leave 8×8 to the first stage."""
     embedder = model.get_submodule("resnet.embedder")
-    stem = nn.Conv2d(3, BASIC_WIDTHS[0], kernel_size=3, stride=1, padding=1, bias=False)
+    width = embedder.get_submodule("embedder").convolution.out_channels
+    stem = nn.Conv2d(3, width, kernel_size=3, stride=1, padding=1, bias=False)
     nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
     embedder.get_submodule("embedder").convolution = stem
     embedder.pooler = nn.Identity()
