@@ -1,9 +1,9 @@
 """Sparse training in anyone's loop: one object from the model and the optimizer, one call per step.
 
-    masks = nn.Masking(model, optimizer, nn.RigL(nn.Updates(end=7500)))
+    masks = nn.Masking(model, optimizer, nn.RigL(Updates(end=7500)))
     ...
     loss.backward()
-    masks.step()        # after unscaling and all-reduce, before clipping
+    masks.step()        # once per optimizer step; after unscaling and all-reduce, before clipping
     optimizer.step()
 
 `step` sets gradients to zero off the mask. On an update step it remembers the dense gradient's scores, and the
@@ -13,27 +13,35 @@ scalers do on overflow, postpones the update.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
-from functools import partial
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from iftplan.errors import InputError, StaleError
 from iftplan.masks import MaskStructure, Unstructured, parse_mask
+from iftplan.nn.masking.admission import admitted
 from iftplan.nn.masking.algorithm import Algorithm, Order, Scores
 from iftplan.nn.masking.exploration import Exploration
 from iftplan.nn.masking.gradients import MaskFactors
+from iftplan.nn.masking.hooks import attach
 from iftplan.nn.masking.layer import Change, Layer
-from iftplan.nn.masking.layouts import Flat, Layout, layout_of
-from iftplan.nn.masking.slots import clear_slots_, innermost
+from iftplan.nn.masking.slots import ELEMENTWISE, clear_slots_, innermost
 from iftplan.nn.masking.static import Static
-from iftplan.nn.masks import MaskedWeight, enforce_, from_matrix, masked_weights, stream, to_matrix
+from iftplan.nn.masking.taken import Taken
+from iftplan.nn.masking.view import View
+from iftplan.nn.masks import enforce_, stream
 
 
 class Masking:
     """Keeps a model's weights on their masks and lets an algorithm change the masks.
+
+    Weights that the optimizer does not train keep their masks under algorithms that drop and grow; so do, for one
+    update, weights that have no gradient in it.
 
     Args:
         model: has masks beside its weights (`iftplan.nn.apply`).
@@ -43,11 +51,14 @@ class Masking:
         seed: of random growth.
 
     Raises:
-        InputError: the model has no masks, or the algorithm cannot keep the structure.
+        InputError: the model has no masks, the algorithm cannot keep the structure, or something else changes
+            the weights or the masks too.
 
     Attributes:
         steps: calls of `step` so far.
+        taken: the masks that the last step computed with, for a ledger (`iftplan.nn.masking.taken`).
         exploration: what the masks have seen so far.
+        release: stops all that is done around the optimizer's steps; the optimizer is free for another `Masking`.
     """
 
     def __init__(
@@ -60,47 +71,54 @@ class Masking:
         seed: int = 0,
     ) -> None:
         self.model = model
-        self.optimizer = innermost(optimizer)
+        self.optimizer: Optimizer = innermost(optimizer)
         self.algorithm = algorithm
         self.structure = parse_mask(structure) if isinstance(structure, str) else structure
         self.seed = seed
         self.steps = 0
-        self._weights = tuple(masked_weights(model))
-        if not self._weights:
-            raise InputError(
-                f"{type(model).__name__} has no masked weights; make them with iftplan.nn.apply first."
-            )
-        self._layout: Layout = Flat() if isinstance(algorithm, Static) else layout_of(self.structure)
-        self._targets = {w.name: self._units(w) for w in self._weights}
-        self._due = False
-        self._scores: dict[str, Tensor] | None = None
-        self._factors = MaskFactors(self._weights)
+        self._views = admitted(model, self.optimizer, algorithm, self.structure)
+        self._targets = {view.weight.name: view.target() for view in self._views}
+        self._due = self._within = False
+        self._scores: dict[str, Tensor | None] | None = None
+        self._factors = MaskFactors([view.weight for view in self._views])
+        self.release = attach(self, self.optimizer, self._before_optimizer, self._after_optimizer)
         if algorithm.starts_dense:
             self._open_()
         self._hold_()
+        self.taken = Taken(self._factors.nnz)
         self.exploration = Exploration.of(self.masks())
-        self.optimizer.register_step_pre_hook(self._before_optimizer)
-        self.optimizer.register_step_post_hook(self._after_optimizer)
 
     def masks(self) -> dict[str, Tensor]:
         """The masks by weight, as they are now."""
-        return {weight.name: weight.mask for weight in self._weights}
+        return {view.weight.name: view.weight.mask for view in self._views}
 
     @torch.no_grad()
     def step(self) -> None:
-        """Set gradients to zero off the mask; on an update step, prepare the update that the optimizer's step makes."""
+        """Set gradients to zero off the mask; on an update step, prepare what the optimizer's step will do to masks.
+
+        Called once for each step of the optimizer, also where gradients of several batches are accumulated.
+        """
+        if self.steps == 0 and self.algorithm.starts_dense:
+            self._warn_of_sparse_start()
+        self.taken = Taken(self._factors.nnz)
         self._scores = None
         self._due = self._due or self.algorithm.due(self.steps)
         if self._due and self._finite():
             self._scores = self._scored()
         self._factors.apply_()
         self.steps += 1
+        if self._within:  # called by a closure, inside the optimizer's step
+            self._replace_()
+
+    @property
+    def nnz(self) -> Mapping[str, int]:
+        """Parameter name → weights that its mask keeps now."""
+        return self._factors.nnz
 
     @property
     def density(self) -> float:
         """Kept over all masked weights."""
-        kept = sum(int(w.mask.count_nonzero()) for w in self._weights)
-        return kept / sum(w.mask.numel() for w in self._weights)
+        return sum(self.nnz.values()) / sum(view.weight.mask.numel() for view in self._views)
 
     def metrics(self) -> dict[str, float]:
         """Density, ITOP rate, degree of constraint, churn of the last update (0 before the first), updates."""
@@ -114,111 +132,148 @@ class Masking:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that a resumed run needs beside the model's and the optimizer's own state."""
+        """Everything that a resumed run needs beside the model's and the optimizer's own state.
+
+        The masks are in it too: they are the model's, but a new `Masking` may have opened them since.
+        """
         seen = self.exploration
         return {
             "steps": self.steps,
             "due": self._due,
+            "seed": self.seed,
             "targets": dict(self._targets),
+            "masks": self.masks(),
             "ever": dict(seen.ever),
             "always": dict(seen.always),
             "churn": seen.churn,
             "updates": seen.updates,
         }
 
+    @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a state; load the model's and the optimizer's own state first.
 
         Raises:
             StaleError: the state is of another model.
         """
-        if {k: tuple(m.shape) for k, m in state["ever"].items()} != {
-            k: tuple(m.shape) for k, m in self.masks().items()
-        }:
+        shapes = {name: mask.shape for name, mask in self.masks().items()}
+        if {name: mask.shape for name, mask in state["masks"].items()} != shapes:
             raise StaleError("the masks' state is of another model: its masked weights differ.")
-        self.steps, self._due = int(state["steps"]), bool(state["due"])
+        for name, mask in self.masks().items():
+            mask.copy_(state["masks"][name])
+        self.steps, self._due, self.seed = int(state["steps"]), bool(state["due"]), int(state["seed"])
         self._targets = dict(state["targets"])
         self.exploration = Exploration(
             dict(state["ever"]), dict(state["always"]), state["churn"], int(state["updates"])
         )
         self._scores = None
         self._hold_()
-
-    def _units(self, weight: MaskedWeight) -> int:
-        return self._layout.units(int(weight.mask.count_nonzero()), self._matrix(weight.mask, weight))
+        self.taken = Taken(self._factors.nnz)
 
     def _open_(self) -> None:
-        for weight in self._weights:
-            weight.mask.fill_(True)
+        for view in self._views:
+            view.weight.mask.fill_(True)
 
+    @torch.no_grad()
     def _hold_(self) -> None:
         """Weights and optimizer state at zero off the masks."""
         enforce_(self.model)
-        for weight in self._weights:
-            clear_slots_(self.optimizer, weight.parameter, ~weight.mask)
+        for view in self._views:
+            clear_slots_(self.optimizer, view.weight.parameter, ~view.weight.mask)
 
-    def _matrix(self, tensor: Tensor, weight: MaskedWeight) -> Tensor:
-        # the order of weights is nothing to an unstructured mask
-        return tensor if isinstance(self._layout, Flat) else to_matrix(tensor, weight)
-
-    def _rows(self, tensor: Tensor, weight: MaskedWeight) -> Tensor:
-        return self._layout.rows(self._matrix(tensor, weight))
+    def _warn_of_sparse_start(self) -> None:
+        zeros = (
+            int((view.weight.parameter == 0).sum()) >= view.weight.mask.numel() - view.weights(self._targets[view.weight.name])
+            for view in self._views
+        )
+        if self.density == 1 and all(zeros):
+            warnings.warn(
+                f"{type(self.algorithm).__name__} starts dense, and the weights off the plan's masks are zero already; apply the plan with dense_start=True.",
+                stacklevel=3,
+            )
 
     def _finite(self) -> bool:
-        gradients = [g for w in self._weights if (g := w.parameter.grad) is not None]
-        return all(bool(g.isfinite().all()) for g in gradients)
+        """Whether every gradient of the step is, those of weights without masks too."""
+        gradients = (p.grad for group in self.optimizer.param_groups for p in group["params"])
+        values = (g.coalesce().values() if g.is_sparse else g for g in gradients if g is not None)
+        return all(bool(g.isfinite().all()) for g in values)
 
-    def _scored(self) -> dict[str, Tensor]:
-        """What an update will look at: rows of |g| or |θ·g|; nothing where the algorithm asks for nothing."""
-        if self.algorithm.scores is Scores.NONE:
-            return {}
-        scores = {}
-        for weight in self._weights:
-            gradient = weight.parameter.grad
-            dense = torch.zeros_like(weight.parameter) if gradient is None else gradient
-            if self.algorithm.scores is Scores.SALIENCY:
-                dense = dense * weight.parameter
-            scores[weight.name] = self._rows(dense.abs(), weight)
+    def _scored(self) -> dict[str, Tensor | None]:
+        """What an update will look at, of every weight that is trained: rows of |g| or of |θ·g|, or nothing."""
+        trained = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
+        scores: dict[str, Tensor | None] = {}
+        for view in self._views:
+            parameter, gradient = view.weight.parameter, view.weight.parameter.grad
+            if gradient is not None and id(parameter) in trained:
+                scores[view.weight.name] = self._score(view, parameter, gradient)
+            elif self.algorithm.scores is Scores.SALIENCY:
+                raise InputError(
+                    f"{view.weight.name} has no gradient in the step that chooses by saliency; train it in this step, or mask it by magnitude (Gradual)."
+                )
         return scores
 
-    def _before_optimizer(self, *_: Any) -> None:
-        if self._scores is not None and self.algorithm.order == Order.REPLACE:
-            self._update_()
+    def _score(self, view: View, parameter: Tensor, gradient: Tensor) -> Tensor | None:
+        match self.algorithm.scores:
+            case Scores.NONE:
+                return None
+            case Scores.GRADIENT:
+                return view.rows(gradient.abs())
+            case Scores.SALIENCY:
+                return view.rows((gradient * parameter).abs())
+
+    def _before_optimizer(self) -> None:
+        self._within = True
+        self._replace_()
+
+    def _replace_(self) -> None:
+        """Update in the place of the optimizer's step, if that is the order; it passes over absent gradients."""
+        if self.algorithm.order == Order.REPLACE and self._updated():
             for group in self.optimizer.param_groups:
                 for parameter in group["params"]:
-                    parameter.grad = None  # optimizers pass over parameters without gradients
+                    parameter.grad = None
 
-    def _after_optimizer(self, *_: Any) -> None:
-        if self._scores is not None and self.algorithm.order == Order.AFTER:
-            self._update_()
+    def _after_optimizer(self) -> None:
+        self._within = False
+        if type(self.optimizer) not in ELEMENTWISE:
+            self._factors.hold_()
+        if self.algorithm.order == Order.AFTER:
+            self._updated()
 
     @torch.no_grad()
-    def _update_(self) -> None:
-        """Let the algorithm choose new masks, and move weights and optimizer state onto them."""
-        scores, step = self._scores or {}, self.steps - 1
+    def _updated(self) -> bool:
+        """Let the algorithm choose new masks if it is time; whether it was."""
+        scores, self._scores = self._scores, None
+        if scores is None or self._skipped():
+            return False
+        step = self.steps - 1
+        views = [v for v in self._views if v.weight.name in scores or self.algorithm.starts_dense]
+        layers = [self._layer(view, scores.get(view.weight.name), step) for view in views]
+        if not all(bool(layer.magnitude.isfinite().all()) for layer in layers):
+            return False
         before = {name: mask.clone() for name, mask in self.masks().items()}
-        layers = [self._layer(weight, scores.get(weight.name), step) for weight in self._weights]
-        for weight, change in zip(self._weights, self.algorithm.update(layers, step), strict=True):
-            self._change_(weight, change)
+        for view, change in zip(views, self.algorithm.update(layers, step), strict=True):
+            self._change_(view, change)
         self.exploration = self.exploration.after(before, self.masks())
-        self._scores, self._due = None, False
+        self.taken = replace(self.taken, dense_gradient=self.algorithm.scores is Scores.GRADIENT)
+        self._due = False
+        return True
 
-    def _layer(self, weight: MaskedWeight, scores: Tensor | None, step: int) -> Layer:
-        rows = partial(self._rows, weight=weight)
-        mask = rows(weight.mask.to(torch.float32)) > 0
+    def _skipped(self) -> bool:
+        """Whether a gradient scaler has told a fused optimizer to change nothing in this step."""
+        found = getattr(self.optimizer, "found_inf", None)
+        return found is not None and bool(found)
+
+    def _layer(self, view: View, scores: Tensor | None, step: int) -> Layer:
+        name, magnitude = view.weight.name, view.rows(view.weight.parameter.detach().abs())
         gradient = scores if self.algorithm.scores is Scores.GRADIENT else None
         saliency = scores if self.algorithm.scores is Scores.SALIENCY else None
-        generator = stream(self.seed, f"{weight.name} at {step}")
-        magnitude = rows(weight.parameter.detach().abs())
-        return Layer(weight.name, magnitude, gradient, saliency, mask, self._targets[weight.name], generator)
+        generator = stream(self.seed, f"{name} at {step}")
+        return Layer(name, magnitude, gradient, saliency, view.mask_rows(), self._targets[name], generator)
 
-    def _change_(self, weight: MaskedWeight, change: Change) -> None:
-        kept, grown = self._whole(change.mask, weight), self._whole(change.grown, weight)
-        restart = ~kept | (grown if not self.algorithm.keep_values else grown & ~weight.mask)
+    def _change_(self, view: View, change: Change) -> None:
+        weight = view.weight
+        kept, grown = view.whole(change.mask), view.whole(change.grown)
+        restart = ~kept | (grown & ~weight.mask if self.algorithm.keep_values else grown)
         weight.mask.copy_(kept)
         weight.parameter.detach().masked_fill_(restart, 0)
         clear_slots_(self.optimizer, weight.parameter, restart)
-
-    def _whole(self, rows: Tensor, weight: MaskedWeight) -> Tensor:
-        matrix = self._layout.mask(rows, self._matrix(weight.mask, weight))
-        return matrix if isinstance(self._layout, Flat) else from_matrix(matrix, weight)

@@ -3,19 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import Tensor, nn, optim
+from torch.optim import (
+    ASGD,
+    SGD,
+    Adadelta,
+    Adafactor,
+    Adagrad,
+    Adam,
+    Adamax,
+    AdamW,
+    NAdam,
+    Optimizer,
+    RAdam,
+    RMSprop,
+    Rprop,
+)
+
+ELEMENTWISE = frozenset(
+    {SGD, Adam, AdamW, Adamax, NAdam, RAdam, RMSprop, Rprop, Adagrad, Adadelta, Adafactor, ASGD}
+)
+"""Optimizers under which a weight at zero, without gradient and momentum, stays at zero.
+
+After a step of any other (Muon mixes the weights of a matrix) weights are set to zero off the mask once more.
+"""
 
 
-def innermost(optimizer: Any) -> Optimizer:
-    """The torch optimizer inside an engine's wrapper (lightning-fabric, accelerate)."""
-    while not type(optimizer).__module__.startswith("torch.") and hasattr(optimizer, "optimizer"):
-        optimizer = optimizer.optimizer
-    found: Optimizer = optimizer
-    return found
+def keeps_zeros(optimizer: Optimizer) -> bool:
+    """Whether a weight stays at zero through a step where it, its gradient and its state are zero.
+
+    Optimizers that move every entry by itself do. Others mix entries, as Muon does when it orthogonalises an
+    update; so may any that torch does not bring along.
+    """
+    return type(optimizer) in (
+        optim.ASGD, optim.Adadelta, optim.Adafactor, optim.Adagrad, optim.Adam, optim.AdamW, optim.Adamax,
+        optim.NAdam, optim.RAdam, optim.RMSprop, optim.Rprop, optim.SGD,
+    )  # fmt: skip
 
 
 def slots(optimizer: Optimizer, parameter: nn.Parameter) -> Iterator[Tensor]:

@@ -1,0 +1,32 @@
+"""What engines put around a model and an optimizer, taken off again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+
+def innermost(optimizer: Any) -> Optimizer:
+    """The torch optimizer inside an engine's wrapper (lightning-fabric, accelerate)."""
+    while not type(optimizer).__module__.startswith("torch.") and hasattr(optimizer, "optimizer"):
+        optimizer = optimizer.optimizer
+    found: Optimizer = optimizer
+    return found
+
+
+def bare(model: nn.Module) -> nn.Module:
+    """The model inside torch.compile's, data parallel's and an engine's wrapper: weights have their own names there."""
+    parts = model._modules
+    match [part for part in parts.values() if part is not None]:
+        case [nn.Module() as inner] if "_orig_mod" in parts:  # torch.compile
+            return bare(inner)
+        case [nn.Module() as inner] if isinstance(
+            model, nn.parallel.DistributedDataParallel | nn.DataParallel
+        ):
+            return bare(inner)
+        case [nn.Module() as inner, *_] if "_forward_module" in parts:  # lightning-fabric
+            return bare(parts.get("_original_module") or inner)
+        case _:
+            return model
