@@ -17,7 +17,7 @@ ROOT = Path(iftplan.__file__).parent
 ROOMS = (
     "errors polynomial widening budget cardinality schedules symbols expressions scales",
     "units spec counting masks distributions vouched validation transforms documents",
-    "notation costs form solution zoo_index scalefile",
+    "notation costs form solution cautions zoo_index scalefile",
     "closed_forms derive realise sources plans specfile solvefile diffs",
     "families symbolic policy audits supar training_cost",
     "solver rows reportfile planfile",

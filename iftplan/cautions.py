@@ -1,0 +1,101 @@
+"""What is doubtful about a sparse training run, said in sentences before it costs anything.
+
+Pure functions over numbers: whoever starts a run asks them and decides where the sentences go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from iftplan.schedules import Updates
+from iftplan.units import count
+
+FEW = 20
+"""Updates below which a method that moves its masks sees little of what they could be (arXiv 2102.02887)."""
+
+FAINT = 0.01
+"""Part of the peak learning rate below which what has just grown hardly trains."""
+
+
+def schedule_cautions(
+    updates: Updates,
+    steps: int,
+    *,
+    rate: Callable[[int], float] | None = None,
+    arrives: bool = False,
+) -> list[str]:
+    """Doubts about when masks change in a run; none is an error.
+
+    Args:
+        updates: when masks change.
+        steps: optimizer steps of the whole run.
+        rate: the learning rate by step, where it is known in advance.
+        arrives: whether counts reach the plan's only at the schedule's end, as in gradual pruning.
+
+    Example:
+        >>> schedule_cautions(Updates(end=7500), 10_000)
+        []
+        >>> print(*schedule_cautions(Updates(end=750), 1000))
+        Masks change 7 times in 1 000 steps: below about 20 updates a method explores little (arXiv 2102.02887). An interval of 35 makes it 20.
+    """
+    grid = {*range(updates.begin, min(updates.end + 1, steps), updates.interval), updates.end}
+    due = sorted(step for step in grid if step < steps and _changes(updates, step, arrives))
+    found = [*_number(updates, steps, due, arrives), *_end(updates, steps, arrives)]
+    return [*found, *_rate(due, steps, rate)] if rate and due and steps > 1 else found
+
+
+def weight_cautions(
+    kept: Mapping[str, int], silent: Mapping[str, tuple[int, int]] | None = None
+) -> list[str]:
+    """Doubts about masks as they are: layers through which nothing or little passes.
+
+    Args:
+        kept: weights that each mask keeps.
+        silent: by weight, how many of its outputs have no weight left, and how many outputs there are.
+
+    Example:
+        >>> weight_cautions({"1.weight": 0})
+        ['Every weight of 1.weight is pruned: nothing passes through it.']
+    """
+    empty = [name for name, left in kept.items() if left == 0]
+    return [
+        *(f"Every weight of {name} is pruned: nothing passes through it." for name in empty),
+        *(
+            f"{dead} of {outputs} outputs of {name} have no weight left; constant fan-in masks keep every output alive."
+            for name, (dead, outputs) in (silent or {}).items()
+            if name not in empty and 2 * dead >= outputs > 0
+        ),
+    ]
+
+
+def _changes(updates: Updates, step: int, arrives: bool) -> bool:
+    return updates.due(step) or (arrives and step == updates.end)
+
+
+def _number(updates: Updates, steps: int, due: list[int], arrives: bool) -> Iterator[str]:
+    last = min(updates.end, steps - 1)
+    interval = (last - updates.begin) // (FEW + (not arrives))
+    advice = f"An interval of {count(interval)} makes it {FEW}." if interval > 0 else "Train for longer."
+    if not due:
+        yield f"Masks never change: the first update would be at step {count(updates.begin + updates.interval)}, the schedule ends at step {count(updates.end)} and the run has {count(steps)} steps. {advice}"
+    elif len(due) < FEW:
+        times = "once" if len(due) == 1 else f"{len(due)} times"
+        yield f"Masks change {times} in {count(steps)} steps: below about {FEW} updates a method explores little (arXiv 2102.02887). {advice}"
+
+
+def _end(updates: Updates, steps: int, arrives: bool) -> Iterator[str]:
+    end, run = count(updates.end), count(steps)
+    if arrives and updates.end >= steps:
+        yield f"Pruning ends at step {end} and the run after {run} steps: it never arrives at the plan's counts. End it before the run does."
+    elif updates.end > steps:
+        yield f"The mask schedule ends at step {end} and the run after {run} steps: masks still move when training stops. RigL's authors end it after three quarters of the run."
+    elif not arrives and 2 * updates.end < steps:
+        yield f"Masks stop changing at step {end} of {run}: before half of the run. RigL's authors end the schedule after three quarters of it."
+
+
+def _rate(due: list[int], steps: int, rate: Callable[[int], float]) -> Iterator[str]:
+    """Updates after the learning rate has all but vanished; a warm-up before its peak is none of these."""
+    peak = max(range(steps), key=rate) if steps <= 1000 else max(range(0, steps, steps // 1000), key=rate)
+    faint = [step for step in due if step > peak and rate(step) < FAINT * rate(peak)]
+    if faint:
+        yield f"{len(faint)} of {len(due)} mask updates, from step {count(faint[0])} on, come when the learning rate is below {FAINT:.0%} of its peak: what grows then hardly trains. End the mask schedule earlier, or the learning rate's later."
