@@ -10,12 +10,14 @@ if TYPE_CHECKING:
     from iftplan.nn.application import apply, apply_
     from iftplan.nn.applied_audit import measure_applied
     from iftplan.nn.finalization import densify, finalize
+    from iftplan.nn.masking.algorithm import Order
     from iftplan.nn.masking.gradual import Gradual
     from iftplan.nn.masking.masking import Masking
     from iftplan.nn.masking.rigl import RigL
     from iftplan.nn.masking.saliency import Saliency
     from iftplan.nn.masking.set import SET
     from iftplan.nn.masking.static import Static
+    from iftplan.nn.masking.taken import layer_counts, weights_by_layer
     from iftplan.nn.masks import enforce_, masked_weights
     from iftplan.nn.sources import build
     from iftplan.nn.trace import read_model
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Gradual": "masking.gradual",
     "Masking": "masking.masking",
+    "Order": "masking.algorithm",
     "RigL": "masking.rigl",
     "SET": "masking.set",
     "Saliency": "masking.saliency",
@@ -33,15 +36,18 @@ _HOMES = {
     "densify": "finalization",
     "enforce_": "masks",
     "finalize": "finalization",
+    "layer_counts": "masking.taken",
     "masked_weights": "masks",
     "measure_applied": "applied_audit",
     "read_model": "trace",
+    "weights_by_layer": "masking.taken",
 }
 
 __all__ = [
     "SET",
     "Gradual",
     "Masking",
+    "Order",
     "RigL",
     "Saliency",
     "Static",
@@ -51,9 +57,11 @@ __all__ = [
     "densify",
     "enforce_",
     "finalize",
+    "layer_counts",
     "masked_weights",
     "measure_applied",
     "read_model",
+    "weights_by_layer",
 ]
 
 

@@ -37,6 +37,7 @@ class Algorithm(Protocol):
         starts_dense: whether training begins with every weight, masks being the counts to arrive at.
         keep_values: whether a weight that is dropped and grown back in one update keeps its value (google/rigl);
             else it restarts at 0, as all others that grow do.
+        crosses_layers: whether counts move from one weight to another, which only unstructured masks can follow.
     """
 
     @property
@@ -47,6 +48,8 @@ class Algorithm(Protocol):
     def starts_dense(self) -> bool: ...  # noqa: D102
     @property
     def keep_values(self) -> bool: ...  # noqa: D102
+    @property
+    def crosses_layers(self) -> bool: ...  # noqa: D102
 
     def due(self, step: int) -> bool:
         """Whether masks change at that step; steps count from 0."""

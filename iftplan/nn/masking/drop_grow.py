@@ -23,7 +23,8 @@ def drop_grow(layer: Layer, growth: Tensor, fraction: float, *, regrow: bool = T
         fraction: f_t, the part of the active units that is dropped.
         regrow: whether what was just dropped may grow back at once.
     """
-    dropped = floor(layer.active * fraction)
+    # a product such as 100·.29 comes out a hair below the whole number that it is
+    dropped = min(layer.active, max(0, floor(round(layer.active * fraction, 6))))
     kept = largest(excluding(layer.magnitude, ~layer.mask), layer.active - dropped)
     closed = kept if regrow else kept | layer.mask
     room = int((~closed).sum(1).min()) if len(closed) else 0

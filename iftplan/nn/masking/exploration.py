@@ -35,8 +35,8 @@ class Exploration:
         active = sum(int(m.count_nonzero()) for m in masks.values())
         came = sum(int((m & ~before[k]).count_nonzero()) for k, m in masks.items())
         return type(self)(
-            {k: m | masks[k] for k, m in self.ever.items()},
-            {k: m & masks[k] for k, m in self.always.items()},
+            {k: m.to(masks[k].device) | masks[k] for k, m in self.ever.items()},
+            {k: m.to(masks[k].device) & masks[k] for k, m in self.always.items()},
             came / active if active else 0.0,
             self.updates + 1,
         )

@@ -6,35 +6,71 @@ the gradients' type; a mask that changed, or was loaded, is seen by its version 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
+from iftplan.errors import InputError
 from iftplan.nn.masks import MaskedWeight
 
 
 class MaskFactors:
-    """The masks of a model as factors of its gradients."""
+    """The masks of a model as factors of its gradients, and how many weights each keeps."""
 
     def __init__(self, weights: Sequence[MaskedWeight]) -> None:
         self._weights = tuple(weights)
-        self._factors: dict[str, tuple[Tensor, int, Tensor]] = {}
+        self._seen: list[tuple[Tensor, int] | None] = [None] * len(self._weights)
+        self._factors: list[Tensor | None] = [None] * len(self._weights)
+        self._nnz: Mapping[str, int] = MappingProxyType({})
 
     @torch.no_grad()
     def apply_(self) -> None:
         """Multiply every gradient by its mask, in place; weights without a gradient are passed over."""
-        found = [(w, g) for w in self._weights if (g := w.parameter.grad) is not None]
-        if found:
-            torch._foreach_mul_([g for _, g in found], [self._factor(w, g) for w, g in found])
+        self._refresh()
+        gradients, factors = [], []
+        for i, weight in enumerate(self._weights):
+            gradient = weight.parameter.grad
+            if gradient is not None:
+                gradients.append(gradient)
+                factors.append(self._factor(i, gradient))
+        if gradients:
+            torch._foreach_mul_(gradients, factors)
 
-    def _factor(self, weight: MaskedWeight, gradient: Tensor) -> Tensor:
-        mask = weight.mask
-        known = self._factors.get(weight.name)
-        if known is not None and known[0] is mask and known[1] == mask._version:
-            factor = known[2]
-            if factor.dtype == gradient.dtype and factor.device == gradient.device:
-                return factor
-        factor = torch.empty_like(gradient).copy_(mask)
-        self._factors[weight.name] = mask, mask._version, factor
+    @torch.no_grad()
+    def hold_(self) -> None:
+        """Multiply every weight by its mask, in place."""
+        self._refresh()
+        values = [weight.parameter.detach() for weight in self._weights]
+        torch._foreach_mul_(values, [self._factor(i, value) for i, value in enumerate(values)])
+
+    @property
+    def nnz(self) -> Mapping[str, int]:
+        """Parameter name → weights that its mask keeps; counted again only where a mask has changed."""
+        self._refresh()
+        return self._nnz
+
+    def _refresh(self) -> None:
+        """Forget what was made of masks that are not what they were."""
+        changed: dict[str, int] = {}
+        for i, weight in enumerate(self._weights):
+            mask, seen = weight.mask, self._seen[i]
+            if seen is None or seen[0] is not mask or seen[1] != mask._version:
+                self._seen[i], self._factors[i] = (mask, mask._version), None
+                changed[weight.name] = int(mask.count_nonzero())
+        if changed:
+            self._nnz = MappingProxyType({**self._nnz, **changed})
+
+    def _factor(self, i: int, like: Tensor) -> Tensor:
+        """The mask in the type, the place and the strides of what it multiplies."""
+        known = self._factors[i]
+        if known is not None and known.dtype == like.dtype and known.device == like.device:
+            return known
+        if like.layout != torch.strided:
+            raise InputError(
+                f"the gradient of {self._weights[i].name} is sparse, and its mask is not; build the module with sparse=False, or keep it dense."
+            )
+        factor = torch.empty_like(like).copy_(self._weights[i].mask)
+        self._factors[i] = factor
         return factor

@@ -29,6 +29,7 @@ class Gradual:
     scores = Scores.NONE
     starts_dense = True
     keep_values = True
+    crosses_layers = False
 
     def due(self, step: int) -> bool:
         """Every ΔT steps of the schedule, and at its end."""
@@ -44,4 +45,4 @@ class Gradual:
         span = self.updates.end - self.updates.begin
         progress = (step - self.updates.begin) / span if span else 1.0
         extra = Cubic(layer.units - layer.target, 0).at(progress)
-        return min(layer.active, layer.target + ceil(extra))
+        return min(layer.active, layer.target + ceil(round(extra, 6)))

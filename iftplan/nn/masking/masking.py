@@ -30,10 +30,11 @@ from iftplan.nn.masking.exploration import Exploration
 from iftplan.nn.masking.gradients import MaskFactors
 from iftplan.nn.masking.hooks import attach
 from iftplan.nn.masking.layer import Change, Layer
-from iftplan.nn.masking.slots import ELEMENTWISE, clear_slots_, innermost
+from iftplan.nn.masking.slots import clear_slots_, keeps_zeros
 from iftplan.nn.masking.static import Static
 from iftplan.nn.masking.taken import Taken
 from iftplan.nn.masking.view import View
+from iftplan.nn.masking.wrappers import bare, innermost
 from iftplan.nn.masks import enforce_, stream
 
 
@@ -45,7 +46,7 @@ class Masking:
 
     Args:
         model: has masks beside its weights (`iftplan.nn.apply`).
-        optimizer: of that model; engines' wrappers are seen through.
+        optimizer: of that model; engines' wrappers of both are seen through.
         algorithm: how masks change; `Static()` if not given.
         structure: what masks may look like, as a value or in the notation of plans.
         seed: of random growth.
@@ -70,13 +71,13 @@ class Masking:
         structure: MaskStructure | str = Unstructured(),  # noqa: B008
         seed: int = 0,
     ) -> None:
-        self.model = model
+        self.model = bare(model)
         self.optimizer: Optimizer = innermost(optimizer)
         self.algorithm = algorithm
         self.structure = parse_mask(structure) if isinstance(structure, str) else structure
         self.seed = seed
         self.steps = 0
-        self._views = admitted(model, self.optimizer, algorithm, self.structure)
+        self._views = admitted(self.model, self.optimizer, algorithm, self.structure)
         self._targets = {view.weight.name: view.target() for view in self._views}
         self._due = self._within = False
         self._scores: dict[str, Tensor | None] | None = None
@@ -183,7 +184,8 @@ class Masking:
 
     def _warn_of_sparse_start(self) -> None:
         zeros = (
-            int((view.weight.parameter == 0).sum()) >= view.weight.mask.numel() - view.weights(self._targets[view.weight.name])
+            int((view.weight.parameter == 0).sum())
+            >= view.weight.mask.numel() - view.weights(self._targets[view.weight.name])
             for view in self._views
         )
         if self.density == 1 and all(zeros):
@@ -234,7 +236,7 @@ class Masking:
 
     def _after_optimizer(self) -> None:
         self._within = False
-        if type(self.optimizer) not in ELEMENTWISE:
+        if not keeps_zeros(self.optimizer):
             self._factors.hold_()
         if self.algorithm.order == Order.AFTER:
             self._updated()

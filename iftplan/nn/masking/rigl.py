@@ -34,6 +34,7 @@ class RigL:
 
     scores = Scores.GRADIENT
     starts_dense = False
+    crosses_layers = False
 
     def due(self, step: int) -> bool:
         """Every ΔT steps of the schedule."""

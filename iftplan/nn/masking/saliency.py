@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from iftplan.errors import InputError
 from iftplan.nn.masking.algorithm import Order, Scores
 from iftplan.nn.masking.layer import Change, Layer
 from iftplan.nn.masking.selection import largest
@@ -22,12 +24,21 @@ class Saliency:
             as the paper does, and keeps their total only: what it costs is for the ledger to say.
     """
 
-    scope: str = "layer"
+    scope: Literal["layer", "global"] = "layer"
 
     order = Order.REPLACE
     scores = Scores.SALIENCY
     starts_dense = True
     keep_values = True
+
+    def __post_init__(self) -> None:
+        if self.scope not in ("layer", "global"):
+            raise InputError(f"saliency over {self.scope!r} is not known; scopes are layer and global.")
+
+    @property
+    def crosses_layers(self) -> bool:
+        """Where all weights are ranked together."""
+        return self.scope == "global"
 
     def due(self, step: int) -> bool:
         """Once."""
@@ -39,7 +50,7 @@ class Saliency:
         if self.scope == "layer":
             return [_kept(largest(s, x.target)) for s, x in zip(scores, layers, strict=True)]
         together = torch.cat([s.reshape(-1) for s in scores]).view(1, -1)
-        chosen = largest(together, sum(x.target * len(x.mask) for x in layers)).view(-1)
+        chosen = largest(together, sum(x.target for x in layers)).view(-1)
         parts = torch.split(chosen, [s.numel() for s in scores])
         return [_kept(part.view(s.shape)) for part, s in zip(parts, scores, strict=True)]
 

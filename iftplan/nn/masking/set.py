@@ -35,6 +35,7 @@ class SET:
 
     scores = Scores.NONE
     starts_dense = False
+    crosses_layers = False
 
     def due(self, step: int) -> bool:
         """Every ΔT steps of the schedule."""

@@ -6,29 +6,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn, optim
-from torch.optim import (
-    ASGD,
-    SGD,
-    Adadelta,
-    Adafactor,
-    Adagrad,
-    Adam,
-    Adamax,
-    AdamW,
-    NAdam,
-    Optimizer,
-    RAdam,
-    RMSprop,
-    Rprop,
-)
-
-ELEMENTWISE = frozenset(
-    {SGD, Adam, AdamW, Adamax, NAdam, RAdam, RMSprop, Rprop, Adagrad, Adadelta, Adafactor, ASGD}
-)
-"""Optimizers under which a weight at zero, without gradient and momentum, stays at zero.
-
-After a step of any other (Muon mixes the weights of a matrix) weights are set to zero off the mask once more.
-"""
+from torch.optim import Optimizer
 
 
 def keeps_zeros(optimizer: Optimizer) -> bool:

@@ -19,6 +19,7 @@ class Static:
     scores = Scores.NONE
     starts_dense = False
     keep_values = True
+    crosses_layers = False
 
     def due(self, step: int) -> bool:
         """Never."""

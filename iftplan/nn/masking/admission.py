@@ -1,0 +1,81 @@
+"""What can be trained under masks: refusals before the first step, each with what to do instead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import Tensor, nn
+from torch.optim import LBFGS, Optimizer
+
+from iftplan.errors import InputError
+from iftplan.masks import MaskStructure, Unstructured
+from iftplan.nn.masking.algorithm import Algorithm
+from iftplan.nn.masking.layouts import Flat
+from iftplan.nn.masking.static import Static
+from iftplan.nn.masking.view import View, view_of
+from iftplan.nn.masks import SUFFIX, has_mask, masked_weights
+
+
+def admitted(
+    model: nn.Module, optimizer: Optimizer, algorithm: Algorithm, structure: MaskStructure
+) -> tuple[View, ...]:
+    """The model's masked weights in the layouts of their structure.
+
+    Raises:
+        InputError: names what is in the way.
+    """
+    if not isinstance(optimizer, Optimizer):
+        raise InputError(
+            f"{type(optimizer).__name__} is not a torch optimizer, nor a wrapper with one in .optimizer."
+        )
+    if isinstance(optimizer, LBFGS):
+        raise InputError(
+            "LBFGS computes several gradients in one step and mixes weights; take SGD, Adam or another first-order optimizer."
+        )
+    if algorithm.crosses_layers and not isinstance(structure, Unstructured):
+        raise InputError(
+            f"{type(algorithm).__name__} over all layers moves counts between rows, which {structure} masks cannot; choose by layer, or plan unstructured masks."
+        )
+    _check_computed(model)
+    weights = tuple(masked_weights(model))
+    if not weights:
+        raise InputError(
+            f"{type(model).__name__} has no masked weights; make them with iftplan.nn.apply first."
+        )
+    trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    owners: dict[int, str] = {}
+    for weight in weights:
+        other = owners.setdefault(id(weight.parameter), weight.name)
+        if other != weight.name:
+            raise InputError(f"{other} and {weight.name} are one tensor under two masks; keep one of them.")
+        if weight.parameter.requires_grad and id(weight.parameter) not in trained:
+            raise InputError(
+                f"the optimizer does not hold {weight.name}; make it from the model's parameters after masks were applied, or freeze that weight until it is added."
+            )
+        if weight.mask.is_meta:
+            raise InputError(f"{weight.name} is on the meta device; apply the plan to a model with values.")
+    if isinstance(algorithm, Static):
+        return tuple(View(weight, Flat()) for weight in weights)
+    return tuple(view_of(weight, structure) for weight in weights)
+
+
+def _check_computed(model: nn.Module) -> None:
+    """Refuse masks whose weight has become the outcome of a parametrization: nothing would hold it sparse."""
+    for path, name in _lonely_masks(model):
+        raise InputError(
+            f"{path}.{name} is computed from other parameters since it was masked (a parametrization, or pruning); remove that, or apply the plan without it.".lstrip(
+                "."
+            )
+        )
+
+
+def _lonely_masks(model: nn.Module) -> Iterator[tuple[str, str]]:
+    for path, module in model.named_modules():
+        for buffer in module._buffers:
+            name = buffer.removesuffix(SUFFIX)
+            if (
+                name != buffer
+                and not has_mask(module, name)
+                and isinstance(getattr(module, name, None), Tensor)
+            ):
+                yield path, name

@@ -1,0 +1,46 @@
+"""Calls around an optimizer's step, for as long as the object that wants them lives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakMethod, finalize
+
+from torch.optim import Optimizer
+
+from iftplan.errors import InputError
+
+
+class Hook:
+    """A method that an optimizer calls; it does not keep its object alive."""
+
+    def __init__(self, method: Callable[[], None]) -> None:
+        self._method = WeakMethod(method)
+
+    def __call__(self, *_: Any) -> None:
+        """Call the method, if its object is still there."""
+        method = self._method()
+        if method is not None:
+            method()
+
+
+def attach(
+    owner: object, optimizer: Optimizer, before: Callable[[], None], after: Callable[[], None]
+) -> finalize[Any, Any]:
+    """Have `owner`'s methods called before and after every step; calling what is returned ends that.
+
+    Raises:
+        InputError: another object has its methods there: two would change the same masks.
+    """
+    if any(isinstance(hook, Hook) for hook in optimizer._optimizer_step_pre_hooks.values()):
+        raise InputError(
+            f"this {type(optimizer).__name__} has a Masking already; release() the first one, or go on with it."
+        )
+    first = optimizer.register_step_pre_hook(Hook(before))
+    second = optimizer.register_step_post_hook(Hook(after))
+    return finalize(owner, _remove, first, second)
+
+
+def _remove(*handles: Any) -> None:
+    for handle in handles:
+        handle.remove()

@@ -1,0 +1,47 @@
+"""What a training step computed with, as a ledger asks for it: counts by planned layer, and of which step.
+
+cost, groups = TrainingCost.of(plan), weights_by_layer(plan, model)
+...
+masks.step(); optimizer.step()
+macs += samples * cost.step(layer_counts(groups, masks.taken.nnz), dense_gradient=masks.taken.dense_gradient)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import nn
+
+from iftplan.nn.masks import masked_names
+from iftplan.plans import Plan
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Taken:
+    """The masks of a step that has been taken; an update in the same step counts from the next one on.
+
+    Attributes:
+        nnz: parameter name → weights that were there in the forward and the backward pass.
+        dense_gradient: whether the gradients of absent weights were needed too, because masks were updated by
+            them; False for an update that was postponed.
+    """
+
+    nnz: Mapping[str, int]
+    dense_gradient: bool = False
+
+
+def weights_by_layer(plan: Plan, model: nn.Module) -> dict[str, tuple[str, ...]]:
+    """Names of the masked parameters of every maskable planned layer: its branches' or factors', or its own.
+
+    Args:
+        plan: what was applied.
+        model: what `iftplan.nn.apply` returned.
+    """
+    modules = dict(model.named_modules(remove_duplicate=False))
+    return {x.name: masked_names(modules.get(x.name), x) for x in plan.layers if x.maskable}
+
+
+def layer_counts(groups: Mapping[str, tuple[str, ...]], nnz: Mapping[str, int]) -> dict[str, int]:
+    """Weights kept by planned layer, as `TrainingCost` takes them, from those kept by parameter."""
+    return {layer: sum(nnz[name] for name in names) for layer, names in groups.items()}
