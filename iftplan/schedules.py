@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from math import cos, exp, pi
 from typing import Protocol
 
+from iftplan.errors import InputError
+
 
 class Schedule(Protocol):
     """A number over training."""
@@ -108,6 +110,9 @@ class Updates:
         begin: the first step of the schedule.
         at_begin: whether `begin` itself may be an update.
         at_end: whether `end` itself may be an update.
+
+    Raises:
+        InputError: an interval below 1, a begin below 0, or an end before it.
     """
 
     end: int
@@ -115,6 +120,14 @@ class Updates:
     begin: int = 0
     at_begin: bool = False
     at_end: bool = False
+
+    def __post_init__(self) -> None:
+        if self.interval < 1:
+            raise InputError(f"mask updates every {self.interval} steps are none; the least interval is 1.")
+        if not 0 <= self.begin <= self.end:
+            raise InputError(
+                f"mask updates cannot run from step {self.begin} to step {self.end}; steps count from 0, and the end is not before the begin."
+            )
 
     def due(self, step: int) -> bool:
         """Whether masks change at that step."""

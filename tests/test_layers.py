@@ -15,8 +15,8 @@ import iftplan
 ROOT = Path(iftplan.__file__).parent
 
 ROOMS = (
-    "errors polynomial widening budget cardinality schedules symbols expressions scales",
-    "units spec counting masks distributions vouched validation transforms documents",
+    "errors polynomial widening budget cardinality symbols expressions scales",
+    "units spec counting masks distributions vouched validation transforms documents schedules",
     "notation costs form solution cautions zoo_index scalefile",
     "closed_forms derive realise sources plans specfile solvefile diffs",
     "families symbolic policy audits supar training_cost",
