@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     from iftplan.nn.application import apply, apply_
     from iftplan.nn.applied_audit import measure_applied
     from iftplan.nn.finalization import densify, finalize
+    from iftplan.nn.finetuning import load_masked_, mask_zeros_
     from iftplan.nn.masking.algorithm import Order
+    from iftplan.nn.masking.averages import follow_
     from iftplan.nn.masking.gradual import Gradual
     from iftplan.nn.masking.masking import Masking
     from iftplan.nn.masking.rigl import RigL
@@ -36,7 +38,10 @@ _HOMES = {
     "densify": "finalization",
     "enforce_": "masks",
     "finalize": "finalization",
+    "follow_": "masking.averages",
     "layer_counts": "masking.taken",
+    "load_masked_": "finetuning",
+    "mask_zeros_": "finetuning",
     "masked_weights": "masks",
     "measure_applied": "applied_audit",
     "read_model": "trace",
@@ -57,7 +62,10 @@ __all__ = [
     "densify",
     "enforce_",
     "finalize",
+    "follow_",
     "layer_counts",
+    "load_masked_",
+    "mask_zeros_",
     "masked_weights",
     "measure_applied",
     "read_model",

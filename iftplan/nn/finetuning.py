@@ -1,0 +1,95 @@
+"""Starting from sparse weights: with the masks they were trained under, with the zeros they have, or densely.
+
+nn.load_masked_(model, torch.load("sparse.pt"))   # masks come with the weights …
+masks = nn.Masking(model, optimizer)              # … and stay as they are
+
+nn.densify_(model)                                # or every weight trains again (SPDF, arXiv 2303.10464)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from iftplan.errors import InputError, StaleError
+from iftplan.nn.masks import SUFFIX, enforce_, masked_weights
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def load_masked_(model: Model, state: Mapping[str, Tensor]) -> Model:
+    """Load an applied model's state dict, and have its masks and no others; in place.
+
+    Args:
+        model: of the structure that the state was saved from, with masks or without.
+        state: what `state_dict` of the applied model gave.
+
+    Raises:
+        StaleError: the state is of another network; nothing was changed.
+    """
+    wanted = {name: mask for name, mask in state.items() if _is_mask(name, mask, state)}
+    own = model.state_dict()
+    plain = {name: tensor.shape for name, tensor in own.items() if not _is_mask(name, tensor, own)}
+    given = {name: tensor.shape for name, tensor in state.items() if name not in wanted}
+    odd = sorted(name for name in plain.keys() | given.keys() if plain.get(name) != given.get(name))
+    if odd:
+        raise StaleError(
+            f"the state is not of this {type(model).__name__}: {', '.join(odd[:3])}{' …' if odd[3:] else ''} {'differs' if len(odd) == 1 else 'differ'}. Apply the plan that it was trained with to the model first."
+        )
+    _replace_masks_(model, wanted)
+    model.load_state_dict(state)
+    enforce_(model)
+    return model
+
+
+def mask_zeros_(model: Model, names: Iterable[str] | None = None) -> Model:
+    """Mask what is zero, in place: the way back from a finalized model, or from any pruned one.
+
+    Args:
+        model: has no masks.
+        names: parameters to mask; if not given, those of two dimensions and more that have a zero, embeddings left out.
+
+    Raises:
+        InputError: the model is masked already, or has no such parameter, or no zeros.
+    """
+    masked = next(masked_weights(model), None)
+    if masked is not None:
+        raise InputError(f"{masked.name} is masked already; finalize or densify the model first.")
+    parameters = dict(model.named_parameters())
+    chosen = list(_with_zeros(model, parameters) if names is None else names)
+    unknown = [name for name in chosen if name not in parameters]
+    if unknown:
+        raise InputError(f"{type(model).__name__} has no parameter {unknown[0]!r} of its own to mask.")
+    if not chosen:
+        raise InputError(f"no weight of {type(model).__name__} has a zero: there is nothing to keep.")
+    _replace_masks_(model, {name + SUFFIX: parameters[name].detach() != 0 for name in chosen})
+    return model
+
+
+def _with_zeros(model: nn.Module, parameters: Mapping[str, nn.Parameter]) -> Iterator[str]:
+    for name, parameter in parameters.items():
+        embeds = isinstance(
+            model.get_submodule(name.rpartition(".")[0]), nn.Embedding
+        )  # padding is a row of zeros
+        if parameter.ndim > 1 and not embeds and bool((parameter == 0).any()):
+            yield name
+
+
+def _is_mask(name: str, tensor: Tensor, state: Mapping[str, Tensor]) -> bool:
+    weight = state.get(name.removesuffix(SUFFIX))
+    return (
+        name.endswith(SUFFIX) and tensor.dtype is torch.bool and weight is not None
+    ) and weight.shape == tensor.shape
+
+
+def _replace_masks_(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
+    for weight in list(masked_weights(model)):
+        del weight.module._buffers[weight.parameter_name + SUFFIX]
+    for name, mask in masks.items():
+        path, _, buffer = name.rpartition(".")
+        module = model.get_submodule(path)
+        device = getattr(module, buffer.removesuffix(SUFFIX)).device
+        module.register_buffer(buffer, mask.to(device, copy=True))
