@@ -27,6 +27,12 @@ class MeasureError(IftplanError):
     exit_code = 3
 
 
+class DivergedError(IftplanError):
+    """Processes of one run disagree on what they must have alike."""
+
+    exit_code = 3
+
+
 class StaleError(IftplanError):
     """The model is no longer the one that the plan was made for."""
 

@@ -18,6 +18,7 @@ from iftplan.errors import InputError, StaleError
 from iftplan.masks import MaskStructure, Unstructured, parse_mask
 from iftplan.nn.members import Member
 from iftplan.nn.random_masks import Shape, random_mask, shares
+from iftplan.nn.shards import local, part_of
 from iftplan.plans import Plan, PlannedLayer, Role
 
 SUFFIX = "_mask"
@@ -75,7 +76,8 @@ def has_mask(module: nn.Module, parameter_name: str) -> bool:
 def enforce_(model: nn.Module) -> nn.Module:
     """Set every masked weight to zero off its mask, in place; what is not finite there becomes zero too."""
     for weight in masked_weights(model):
-        weight.parameter.masked_fill_(~weight.mask, 0)
+        values = local(weight.parameter)
+        values.masked_fill_(~part_of(weight.mask, weight.parameter), 0)
     return model
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from iftplan.errors import InputError
 from iftplan.nn.masks import MaskedWeight
+from iftplan.nn.shards import local, part_of
 
 
 class MaskFactors:
@@ -33,7 +34,7 @@ class MaskFactors:
         for i, weight in enumerate(self._weights):
             gradient = weight.parameter.grad
             if gradient is not None:
-                gradients.append(gradient)
+                gradients.append(local(gradient))
                 factors.append(self._factor(i, gradient))
         if gradients:
             torch._foreach_mul_(gradients, factors)
@@ -43,7 +44,9 @@ class MaskFactors:
         """Multiply every weight by its mask, in place."""
         self._refresh()
         values = [weight.parameter.detach() for weight in self._weights]
-        torch._foreach_mul_(values, [self._factor(i, value) for i, value in enumerate(values)])
+        torch._foreach_mul_(
+            [local(value) for value in values], [self._factor(i, value) for i, value in enumerate(values)]
+        )
 
     @property
     def nnz(self) -> Mapping[str, int]:
@@ -71,6 +74,6 @@ class MaskFactors:
             raise InputError(
                 f"the gradient of {self._weights[i].name} is sparse, and its mask is not; build the module with sparse=False, or keep it dense."
             )
-        factor = torch.empty_like(like).copy_(self._weights[i].mask)
+        factor = torch.empty_like(local(like)).copy_(part_of(self._weights[i].mask, like))
         self._factors[i] = factor
         return factor

@@ -30,12 +30,14 @@ from iftplan.nn.masking.exploration import Exploration
 from iftplan.nn.masking.gradients import MaskFactors
 from iftplan.nn.masking.hooks import attach
 from iftplan.nn.masking.layer import Change, Layer
+from iftplan.nn.masking.ranks import Ranks
 from iftplan.nn.masking.slots import clear_slots_, keeps_zeros
 from iftplan.nn.masking.static import Static
 from iftplan.nn.masking.taken import Taken
 from iftplan.nn.masking.view import View
 from iftplan.nn.masking.wrappers import bare, innermost
 from iftplan.nn.masks import enforce_, stream
+from iftplan.nn.shards import local, part_of, reshard_, whole
 
 
 class Masking:
@@ -71,7 +73,9 @@ class Masking:
         structure: MaskStructure | str = Unstructured(),  # noqa: B008
         seed: int = 0,
     ) -> None:
+        self._ranks = Ranks.of(model)
         self.model = bare(model)
+        reshard_(self.model)
         self.optimizer: Optimizer = innermost(optimizer)
         self.algorithm = algorithm
         self.structure = parse_mask(structure) if isinstance(structure, str) else structure
@@ -181,10 +185,11 @@ class Masking:
         enforce_(self.model)
         for view in self._views:
             clear_slots_(self.optimizer, view.weight.parameter, ~view.weight.mask)
+        self._ranks.check(self.masks(), self.steps)
 
     def _warn_of_sparse_start(self) -> None:
         zeros = (
-            int((view.weight.parameter == 0).sum())
+            int((whole(view.weight.parameter) == 0).sum())
             >= view.weight.mask.numel() - view.weights(self._targets[view.weight.name])
             for view in self._views
         )
@@ -195,10 +200,10 @@ class Masking:
             )
 
     def _finite(self) -> bool:
-        """Whether every gradient of the step is, those of weights without masks too."""
+        """Whether every gradient of the step is, on every process, those of weights without masks too."""
         gradients = (p.grad for group in self.optimizer.param_groups for p in group["params"])
-        values = (g.coalesce().values() if g.is_sparse else g for g in gradients if g is not None)
-        return all(bool(g.isfinite().all()) for g in values)
+        values = (g.coalesce().values() if g.is_sparse else local(g) for g in gradients if g is not None)
+        return self._ranks.all(all(bool(g.isfinite().all()) for g in values), self._device)
 
     def _scored(self) -> dict[str, Tensor | None]:
         """What an update will look at, of every weight that is trained: rows of |g| or of |θ·g|, or nothing."""
@@ -219,9 +224,9 @@ class Masking:
             case Scores.NONE:
                 return None
             case Scores.GRADIENT:
-                return view.rows(gradient.abs())
+                return view.rows(whole(gradient).abs())
             case Scores.SALIENCY:
-                return view.rows((gradient * parameter).abs())
+                return view.rows((whole(gradient) * whole(parameter)).abs())
 
     def _before_optimizer(self) -> None:
         self._within = True
@@ -250,11 +255,13 @@ class Masking:
         step = self.steps - 1
         views = [v for v in self._views if v.weight.name in scores or self.algorithm.starts_dense]
         layers = [self._layer(view, scores.get(view.weight.name), step) for view in views]
-        if not all(bool(layer.magnitude.isfinite().all()) for layer in layers):
+        sound = all(bool(layer.magnitude.isfinite().all()) for layer in layers)
+        if not self._ranks.all(sound, self._device):
             return False
         before = {name: mask.clone() for name, mask in self.masks().items()}
         for view, change in zip(views, self.algorithm.update(layers, step), strict=True):
             self._change_(view, change)
+        self._ranks.check(self.masks(), self.steps)
         self.exploration = self.exploration.after(before, self.masks())
         self.taken = replace(self.taken, dense_gradient=self.algorithm.scores is Scores.GRADIENT)
         self._due = False
@@ -265,8 +272,12 @@ class Masking:
         found = getattr(self.optimizer, "found_inf", None)
         return found is not None and bool(found)
 
+    @property
+    def _device(self) -> torch.device:
+        return self._views[0].weight.mask.device
+
     def _layer(self, view: View, scores: Tensor | None, step: int) -> Layer:
-        name, magnitude = view.weight.name, view.rows(view.weight.parameter.detach().abs())
+        name, magnitude = view.weight.name, view.rows(whole(view.weight.parameter.detach()).abs())
         gradient = scores if self.algorithm.scores is Scores.GRADIENT else None
         saliency = scores if self.algorithm.scores is Scores.SALIENCY else None
         generator = stream(self.seed, f"{name} at {step}")
@@ -277,5 +288,5 @@ class Masking:
         kept, grown = view.whole(change.mask), view.whole(change.grown)
         restart = ~kept | (grown & ~weight.mask if self.algorithm.keep_values else grown)
         weight.mask.copy_(kept)
-        weight.parameter.detach().masked_fill_(restart, 0)
+        local(weight.parameter.detach()).masked_fill_(part_of(restart, weight.parameter), 0)
         clear_slots_(self.optimizer, weight.parameter, restart)

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn, optim
 from torch.optim import Optimizer
 
+from iftplan.nn.shards import local, part_of
+
 
 def keeps_zeros(optimizer: Optimizer) -> bool:
     """Whether a weight stays at zero through a step where it, its gradient and its state are zero.
@@ -32,4 +34,4 @@ def slots(optimizer: Optimizer, parameter: nn.Parameter) -> Iterator[Tensor]:
 def clear_slots_(optimizer: Optimizer, parameter: nn.Parameter, off: Tensor) -> None:
     """Set a parameter's state to zero where `off`, in place."""
     for slot in slots(optimizer, parameter):
-        slot.masked_fill_(off, 0)
+        local(slot).masked_fill_(part_of(off, slot), 0)

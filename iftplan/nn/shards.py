@@ -1,0 +1,64 @@
+"""Tensors of which each process holds a part (DTensor, as FSDP2 makes them), and plain ones alike.
+
+Masks are whole on every process: they are a quarter of the weights' size at most, and an update chooses among all
+weights at once. What a step does with them stays local, on the part of the mask that lies over the local part
+of the weight; only updates and checkpoints gather.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether it is a DTensor; that class itself takes a second to import, which plain training need not."""
+    return hasattr(tensor, "device_mesh")
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This process's part, sharing memory; a plain tensor is its own."""
+    if not is_sharded(tensor):
+        return tensor
+    part: Tensor = tensor.detach().to_local()  # type: ignore[attr-defined]
+    return part
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of it, on every process. A collective: every process of the mesh has to call it."""
+    if not is_sharded(tensor):
+        return tensor
+    gathered: Tensor = tensor.detach().full_tensor()  # type: ignore[attr-defined]
+    return gathered
+
+
+def part_of(everything: Tensor, like: Tensor) -> Tensor:
+    """The part of a whole tensor that lies over `like`'s local part; nothing is sent.
+
+    Args:
+        everything: of `like`'s shape, the same on every process.
+        like: sharded or plain.
+    """
+    return local(sharded(everything, like))
+
+
+def sharded(everything: Tensor, like: Tensor) -> Tensor:
+    """A whole tensor distributed as `like` is; nothing is sent.
+
+    Args:
+        everything: of `like`'s shape, the same on every process.
+        like: sharded or plain.
+    """
+    if not is_sharded(like):
+        return everything
+    from torch.distributed.tensor import DTensor, Replicate
+
+    mesh = like.device_mesh  # type: ignore[attr-defined]
+    replicas = DTensor.from_local(everything, mesh, [Replicate()] * mesh.ndim, run_check=False)
+    return replicas.redistribute(placements=like.placements)  # type: ignore[attr-defined]
+
+
+def reshard_(model: nn.Module) -> None:
+    """Have FSDP2's modules hold parts: after a forward pass alone some hold whole copies that will be dropped."""
+    for module in model.modules():
+        if any(base.__name__ == "FSDPModule" for base in type(module).__mro__):
+            module.reshard()  # type: ignore[operator]

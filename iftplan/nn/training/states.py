@@ -1,0 +1,110 @@
+"""The state of a model and its optimizer as one process would have it: whole tensors on the CPU, under names.
+
+So a checkpoint knows nothing of the processes that wrote it: what two wrote under DDP or FSDP2, one continues, and
+the other way round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from iftplan.errors import StaleError
+from iftplan.nn.shards import reshard_, sharded, whole
+
+State = dict[str, Any]
+
+
+def model_state(model: nn.Module, *, keep: bool = True) -> State:
+    """Parameters and buffers by name. A collective where the model is sharded: every process has to call it.
+
+    Args:
+        model: bare, without an engine's wrapper.
+        keep: whether this process wants the result; the others lend their parts, and get nothing.
+    """
+    return {name: value for name, v in model.state_dict().items() if (value := _whole(v, keep)) is not None}
+
+
+def optimizer_state(model: nn.Module, optimizer: Optimizer, *, keep: bool = True) -> State:
+    """State and settings of the optimizer, parameters under their names; a collective as `model_state`."""
+    reshard_(model)
+    names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
+    slots = {
+        names[parameter]: {key: _whole(value, keep) for key, value in state.items()}
+        for parameter, state in optimizer.state.items()
+    }
+    groups = [
+        {**_settings(group), "params": [names[p] for p in group["params"]]}
+        for group in optimizer.param_groups
+    ]
+    return {"state": slots, "param_groups": groups} if keep else {}
+
+
+def load_model_state_(model: nn.Module, state: Mapping[str, Any]) -> None:
+    """Load what `model_state` gave, each process its own part.
+
+    Raises:
+        StaleError: it is another model's.
+    """
+    own = model.state_dict()
+    parts = {
+        name: sharded(_on(value, own[name]), own[name]) if name in own else value
+        for name, value in state.items()
+    }
+    try:
+        model.load_state_dict(parts)
+    except RuntimeError as error:
+        raise StaleError(f"the state is of another model: {error}") from error
+
+
+def load_optimizer_state_(model: nn.Module, optimizer: Optimizer, state: Mapping[str, Any]) -> None:
+    """Load what `optimizer_state` gave, each process its own part.
+
+    Raises:
+        StaleError: it is of other parameters, or they are grouped otherwise.
+    """
+    reshard_(model)
+    parameters = dict(model.named_parameters())
+    names = {parameter: name for name, parameter in parameters.items()}
+    ours = [[names[p] for p in group["params"]] for group in optimizer.param_groups]
+    theirs = [list(group["params"]) for group in state["param_groups"]]
+    if ours != theirs:
+        raise StaleError(
+            f"the optimizer's state is of {sum(map(len, theirs))} parameters in {len(theirs)} groups, and this optimizer holds {sum(map(len, ours))} in {len(ours)}, or under other names; resume with the model and the optimizer it was started with."
+        )
+    index = {name: i for i, name in enumerate(name for group in ours for name in group)}
+    slots = {
+        index[name]: {key: _part(value, parameters[name]) for key, value in values.items()}
+        for name, values in state["state"].items()
+    }
+    groups = [
+        {**group, "params": [index[name] for name in group["params"]]} for group in state["param_groups"]
+    ]
+    optimizer.load_state_dict({"state": slots, "param_groups": groups})
+
+
+def _whole(value: Any, keep: bool) -> Any:
+    if not isinstance(value, Tensor):
+        return value if keep else None
+    everything = whole(value.detach())  # every process takes part, whoever keeps it
+    # copied: what is written must not change with the next step, and a slice would bring all of its storage
+    return torch.clone(everything.cpu(), memory_format=torch.preserve_format) if keep else None
+
+
+def _part(value: Any, parameter: nn.Parameter) -> Any:
+    """A slot of the parameter's shape is distributed as the parameter is."""
+    if isinstance(value, Tensor) and value.shape == parameter.shape and value.dim() > 0:
+        return sharded(_on(value, parameter), parameter.detach())
+    return value
+
+
+def _on(value: Tensor, like: Tensor) -> Tensor:
+    return value.to(like.device) if isinstance(value, Tensor) else value
+
+
+def _settings(group: Mapping[str, Any]) -> State:
+    return {key: value for key, value in group.items() if key != "params"}
