@@ -11,7 +11,7 @@ from typing import Annotated, cast
 
 import typer
 
-from iftplan.cli import audit, diff, models, plan, solve, spec
+from iftplan.cli import audit, diff, models, plan, solve, spec, train
 from iftplan.cli.output import say, unwritten
 from iftplan.errors import IftplanError
 
@@ -33,6 +33,7 @@ for name, module in (
     ("plan", plan),
     ("audit", audit),
     ("diff", diff),
+    ("train", train),
     ("spec", spec),
     ("models", models),
 ):

@@ -1,1 +1,1 @@
-"""Training runs: configuration, data, the loop, checkpoints and what a run writes."""
+"""Training runs: data, engine, loop, ledger and records; `iftplan train` is its command line."""

@@ -9,9 +9,9 @@ from types import MappingProxyType
 from torch import nn
 
 from iftplan.nn.zoo.botnet import botnet50
+from iftplan.nn.zoo.digits import digits_cnn
 from iftplan.nn.zoo.language import bert_small, gpt3_1_3b, gpt3_medium, gpt3_small, gpt_char
 from iftplan.nn.zoo.mobile import mobilenetv2, mobilevit_s
-from iftplan.nn.zoo.digits import digits_cnn
 from iftplan.nn.zoo.residual import (
     resnet8_cifar,
     resnet18,

@@ -60,6 +60,8 @@ def _gpt(
         n_head=heads,
         n_positions=context,
         vocab_size=vocabulary,
+        bos_token_id=vocabulary - 1,
+        eos_token_id=vocabulary - 1,
         tie_word_embeddings=True,
         use_cache=False,
         attn_implementation="sdpa",

@@ -1,0 +1,68 @@
+"""How a run shows its progress on stderr: a bar on a terminal, a line for every evaluation elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from iftplan.cli.output import say
+from iftplan.units import short
+
+if TYPE_CHECKING:
+    from iftplan.nn.training.loop import Moment
+
+Watcher = Callable[["Moment"], None]
+
+
+@contextmanager
+def watching(steps: int, metric: str, *, done: int = 0, quiet: bool = False) -> Iterator[Watcher]:
+    """What shows every moment of a run.
+
+    Args:
+        steps: of the run.
+        metric: "accuracy" or "perplexity".
+        done: steps taken before this start.
+        quiet: show nothing: another process does.
+    """
+    if quiet:
+        yield lambda moment: None
+    elif sys.stderr.isatty():
+        with _bar(steps, metric, done) as watcher:
+            yield watcher
+    else:
+        yield lambda moment: _line(moment, metric)
+
+
+def _line(moment: Moment, metric: str) -> None:
+    if moment.score is not None:
+        say(f"step {moment.step}/{moment.steps}  {_told(moment, metric)}")
+
+
+def _told(moment: Moment, metric: str) -> str:
+    assert moment.score is not None
+    value = moment.score.metric(metric)
+    return f"loss {moment.loss():.4f}  {metric} {value:.4f}  density {moment.density:.4f}  {short(moment.train_macs)} MACs"
+
+
+@contextmanager
+def _bar(steps: int, metric: str, done: int) -> Iterator[Watcher]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[told]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task("", total=steps, completed=done, told="")
+
+        def watch(moment: Moment) -> None:
+            progress.update(task, completed=moment.step)
+            if moment.score is not None:
+                progress.update(task, told=_told(moment, metric))
+
+        yield watch

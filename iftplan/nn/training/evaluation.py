@@ -1,0 +1,84 @@
+"""How well a model does: loss and accuracy, or loss and perplexity, over a whole part of the data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import exp
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from iftplan.nn.training.samples import Samples
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What an evaluation found.
+
+    Attributes:
+        loss: mean cross entropy in nats, of a sample or a token.
+        accuracy: the part of the targets that had the largest logit.
+    """
+
+    loss: float
+    accuracy: float
+
+    @property
+    def perplexity(self) -> float:
+        """e to the loss; infinite where that is beyond a float."""
+        return exp(self.loss) if self.loss < 700 else float("inf")
+
+    def metric(self, name: str) -> float:
+        """ "accuracy" or "perplexity"."""
+        return self.accuracy if name == "accuracy" else self.perplexity
+
+
+def logits_of(output: Any) -> Tensor:
+    """The logits in what a model returns: a tensor, something with `.logits`, or the first of several."""
+    if isinstance(output, Tensor):
+        return output
+    found: Tensor = output.logits if hasattr(output, "logits") else output[0]
+    return found
+
+
+def loss_of(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Mean cross entropy; targets may have more dimensions than one, as tokens do."""
+    flat = logits.reshape(-1, logits.shape[-1]).float()
+    return cross_entropy(flat, targets.reshape(-1), label_smoothing=smoothing)
+
+
+@torch.no_grad()
+def evaluate(fabric: Fabric, model: nn.Module, samples: Samples, size: int) -> Score:
+    """The score over all samples, each process taking its share."""
+    was_training = model.training
+    model.eval()
+    totals = torch.zeros(3, dtype=torch.float64, device=fabric.device)
+    for inputs, targets in _batches(fabric, samples, size):
+        logits = logits_of(model(inputs)).float()
+        flat, wanted = logits.reshape(-1, logits.shape[-1]), targets.reshape(-1)
+        counted = (wanted >= 0).sum()
+        totals[0] += cross_entropy(flat, wanted, reduction="sum").double()
+        totals[1] += (flat.argmax(-1) == wanted).sum()
+        totals[2] += counted
+    model.train(was_training)
+    loss, right, count = _summed(fabric, totals).tolist()
+    return Score(loss / count, right / count)
+
+
+def _batches(fabric: Fabric, samples: Samples, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    mine = torch.arange(fabric.global_rank, len(samples), fabric.world_size)
+    for part in mine.split(size):
+        inputs, targets = samples.batch(part, None)
+        yield fabric.to_device(inputs), fabric.to_device(targets)
+
+
+def _summed(fabric: Fabric, totals: Tensor) -> Tensor:
+    summed = fabric.all_reduce(totals, reduce_op="sum")
+    assert isinstance(summed, Tensor)
+    return summed

@@ -1,0 +1,81 @@
+"""Folders of images: train/CLASS/*.jpg and test/CLASS/*.jpg, decoded once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from iftplan.errors import InputError
+from iftplan.nn.training.digits import Labelled
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+TESTS = ("test", "val", "valid", "validation")
+
+
+def is_image_folder(root: Path) -> bool:
+    """Whether there are a train and a test directory."""
+    return (root / "train").is_dir() and any((root / name).is_dir() for name in TESTS)
+
+
+def read_image_folder(root: Path, size: int, say: Callable[[str], None]) -> tuple[Labelled, Labelled, int]:
+    """Pixels and labels for training and testing, and the number of classes.
+
+    Args:
+        root: holds train/CLASS/… and test/CLASS/…
+        size: side to resize to; 0 leaves images, which must then be of one size.
+        say: hears what takes a while.
+
+    Raises:
+        InputError: directories are missing or empty, or an image cannot be read.
+    """
+    tests = next(root / name for name in TESTS if (root / name).is_dir())
+    classes = sorted(path.name for path in (root / "train").iterdir() if path.is_dir())
+    if not classes:
+        raise InputError(f"{root}/train holds no directories; images lie in train/CLASS/NAME.jpg.")
+    train, test = (_part(part, classes, size, say) for part in (root / "train", tests))
+    return train, test, len(classes)
+
+
+def _part(root: Path, classes: Sequence[str], size: int, say: Callable[[str], None]) -> Labelled:
+    unknown = sorted({path.name for path in root.iterdir() if path.is_dir()} - set(classes))
+    if unknown:
+        raise InputError(
+            f"{root} holds the class {unknown[0]!r}, and train does not; classes are {', '.join(classes[:8])}."
+        )
+    found = [
+        (path, label)
+        for label, name in enumerate(classes)
+        for path in sorted((root / name).glob("*"))
+        if path.suffix.lower() in SUFFIXES
+    ]
+    if not found:
+        raise InputError(f"{root} holds no images; they lie in CLASS/NAME.jpg there.")
+    say(f"decoding {len(found)} images of {root} …")
+    with ThreadPoolExecutor() as threads:
+        pixels = list(threads.map(lambda item: _decoded(item[0], size), found))
+    shapes = {image.shape for image in pixels}
+    if len(shapes) > 1:
+        raise InputError(
+            f"images of {root} have {len(shapes)} sizes, among them {sorted(shapes)[:2]}; give one size to bring them to: data.size = 32."
+        )
+    stacked = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous()
+    return stacked, torch.tensor([label for _, label in found])
+
+
+def _decoded(path: Path, size: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            image = image.convert("RGB")
+            if size and image.size != (size, size):
+                image = image.resize((size, size), Image.Resampling.BILINEAR)
+            return np.asarray(image, dtype=np.uint8)
+    except (OSError, UnidentifiedImageError) as error:
+        raise InputError(
+            f"{path} is no image that can be read ({error}); remove it or replace it."
+        ) from error

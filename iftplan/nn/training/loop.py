@@ -1,0 +1,247 @@
+"""The training loop: every step's batch, learning rate and random numbers follow from the seed and the step alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from iftplan.errors import InputError, StaleError
+from iftplan.nn.masking.masking import Masking
+from iftplan.nn.training import checkpoints
+from iftplan.nn.training.evaluation import Score, evaluate, logits_of, loss_of
+from iftplan.nn.training.optimizers import set_rate_
+from iftplan.nn.training.records import Metrics
+from iftplan.nn.training.samples import Task, generator_of, order_of, train_batch
+from iftplan.nn.training.spending import Spending
+from iftplan.runs import RunConfig
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What whoever watches is told after a step.
+
+    Attributes:
+        step: steps taken.
+        steps: of the whole run.
+        loss: of this step's batch in this process.
+        train_macs: spent so far.
+        density: of the masked weights; 1 where there are none.
+        score: of an evaluation after this step, if there was one.
+    """
+
+    step: int
+    steps: int
+    loss: Callable[[], float]
+    train_macs: int
+    density: float
+    score: Score | None = None
+
+
+Watcher = Callable[[Moment], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Length:
+    """How long a run is.
+
+    Attributes:
+        per_epoch: steps of an epoch; what does not fill a batch is left out, another part in every epoch.
+        steps: of the run.
+    """
+
+    per_epoch: int
+    steps: int
+
+    @classmethod
+    def of(cls, config: RunConfig, task: Task) -> Length:
+        """Of a run.
+
+        Raises:
+            InputError: there is less than one batch.
+        """
+        size, count = config.training.batch_size, len(task.train)
+        if count < size:
+            raise InputError(
+                f"training.batch_size is {size}, and {task.name} has {count} samples to train on; take a batch of {count} or fewer."
+            )
+        per_epoch = count // size
+        return cls(per_epoch, config.training.steps or config.training.epochs * per_epoch)
+
+
+@dataclass(eq=False, slots=True)
+class Loop:
+    """A run in progress.
+
+    Attributes:
+        fabric: the engine.
+        config: the run's settings.
+        task: the data.
+        network: the bare network.
+        model: the network as the engine wraps it.
+        optimizer: as the engine wraps it.
+        masks: None for the dense control.
+        spending: the ledger.
+        length: how long it is.
+        directory: of the records.
+        identity: digests that a checkpoint must have in common with the run.
+        step: steps taken.
+        loss_sum: training losses since the last evaluation, added up.
+        loss_count: how many.
+    """
+
+    fabric: Fabric
+    config: RunConfig
+    task: Task
+    network: nn.Module
+    model: nn.Module
+    optimizer: Any
+    masks: Masking | None
+    spending: Spending
+    length: Length
+    directory: Path
+    identity: Mapping[str, str]
+    metrics: Metrics
+    bare_optimizer: Optimizer
+    step: int = 0
+    loss_sum: float = 0.0
+    loss_count: int = 0
+    order: tuple[int, Tensor] | None = None
+
+    def run(self, watch: Watcher) -> None:
+        """Train to the end, with evaluations and checkpoints on the way."""
+        training, every = self.config.training, self.length.per_epoch
+        while self.step < self.length.steps:
+            loss = self._step()
+            at_end = self.step == self.length.steps
+            score = None
+            if at_end or self.step % (training.eval_interval or every) == 0:
+                score = self._evaluate()
+            if at_end or self.step % (training.checkpoint_interval or every) == 0:
+                self.save()
+            watch(self._moment(loss, score))
+
+    def _step(self) -> Tensor:
+        """One optimizer step."""
+        config, fabric = self.config, self.fabric
+        set_rate_(self.bare_optimizer, self._rate())
+        torch.manual_seed(generator_of("step", config.seed, self.step, fabric.global_rank).initial_seed())
+        inputs, targets = self._batch()
+        parts = config.training.accumulate
+        total = torch.zeros((), device=fabric.device)
+        for i, (x, y) in enumerate(zip(inputs.chunk(parts), targets.chunk(parts), strict=True)):
+            with fabric.no_backward_sync(self.model, enabled=i < parts - 1):  # type: ignore[arg-type]
+                loss = loss_of(logits_of(self.model(x)), y, config.training.label_smoothing) / parts
+                fabric.backward(loss)
+            total += loss.detach()
+        if self.masks is not None:
+            self.masks.step()
+        if config.optimizer.clip:
+            fabric.clip_gradients(self.model, self.optimizer, max_norm=config.optimizer.clip)  # type: ignore[arg-type]
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.spending.step(config.training.batch_size)
+        self.step += 1
+        self.loss_sum += float(total)
+        self.loss_count += 1
+        return total
+
+    def _rate(self) -> float:
+        return self.config.optimizer.lr * self.config.schedule.factor(self.step, self.length.steps)
+
+    def _batch(self) -> tuple[Tensor, Tensor]:
+        epoch, number = divmod(self.step, self.length.per_epoch)
+        if self.order is None or self.order[0] != epoch:
+            self.order = epoch, order_of(self.task.train, self.config.seed, epoch)
+        place = (self.config.seed, epoch, number)
+        size, fabric = self.config.training.batch_size, self.fabric
+        inputs, targets = train_batch(
+            self.task.train, self.order[1], size, place, fabric.global_rank, fabric.world_size
+        )
+        return fabric.to_device(inputs), fabric.to_device(targets)
+
+    def _evaluate(self) -> Score:
+        score = evaluate(self.fabric, self.model, self.task.test, self.config.training.batch_size)
+        loss = self.fabric.all_reduce(torch.tensor(self.loss_sum / self.loss_count, dtype=torch.float64))
+        seen = self.masks.metrics() if self.masks is not None else {}
+        row = {
+            "step": self.step,
+            "epoch": self.step / self.length.per_epoch,
+            "loss": float(loss),  # type: ignore[arg-type]
+            "test_loss": score.loss,
+            "metric": score.metric(self.task.metric),
+            "train_macs": self.spending.macs,
+            "density": seen.get("density", 1.0),
+            "itop": seen.get("itop", 1.0),
+            "degree_of_constraint": seen.get("degree_of_constraint", 1.0),
+            "churn": seen.get("churn", 0.0),
+            "lr": self.bare_optimizer.param_groups[0]["lr"],
+        }
+        self.loss_sum, self.loss_count = 0.0, 0
+        if self.fabric.is_global_zero:
+            self.metrics.add(row)
+        self.fabric.log_dict(row, step=self.step)
+        return score
+
+    def _moment(self, loss: Tensor, score: Score | None) -> Moment:
+        density = self.masks.density if self.masks is not None and score is not None else 1.0
+        return Moment(self.step, self.length.steps, lambda: float(loss), self.spending.macs, density, score)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a resumed run needs."""
+        return {
+            "identity": dict(self.identity),
+            "model": self.network.state_dict(),
+            "optimizer": self.bare_optimizer.state_dict(),
+            "masks": self.masks.state_dict() if self.masks is not None else None,
+            "spending": self.spending.state_dict(),
+            "step": self.step,
+            "loss_sum": self.loss_sum,
+            "loss_count": self.loss_count,
+        }
+
+    def save(self) -> None:
+        """Write a checkpoint; all processes call it, the first one writes."""
+        state = self.state_dict()
+        if self.fabric.is_global_zero:
+            checkpoints.write(self.directory, self.step, state)
+        self.fabric.barrier()
+
+    def resume(self, warn: Callable[[str], None]) -> bool:
+        """Continue from the newest whole checkpoint; whether there was one.
+
+        Raises:
+            StaleError: it is of another plan.
+        """
+        found = checkpoints.newest(self.directory, warn)
+        if found is None:
+            self.metrics.cut(-1)
+            return False
+        _, state = found
+        self.load_state_dict(state)
+        if self.fabric.is_global_zero:
+            self.metrics.cut(self.step)
+        return True
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a state."""
+        for key, value in self.identity.items():
+            if state["identity"].get(key) != value:
+                raise StaleError(
+                    f"the checkpoint in {self.directory} has the {key} digest {str(state['identity'].get(key))[:12]}…, and this run has {value[:12]}…; resume with the settings it was started with, or start anew in another directory."
+                )
+        self.network.load_state_dict(state["model"])
+        self.bare_optimizer.load_state_dict(state["optimizer"])
+        if self.masks is not None:
+            self.masks.load_state_dict(state["masks"])
+        self.spending.load_state_dict(state["spending"])
+        self.step, self.loss_sum = int(state["step"]), float(state["loss_sum"])
+        self.loss_count = int(state["loss_count"])

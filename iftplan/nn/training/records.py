@@ -1,0 +1,72 @@
+"""The records of a run directory: run.json, plan.json, metrics.csv, result.json; each written in one step."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from iftplan.documents import write_text
+
+COLUMNS = (
+    "step",
+    "epoch",
+    "loss",
+    "test_loss",
+    "metric",
+    "train_macs",
+    "density",
+    "itop",
+    "degree_of_constraint",
+    "churn",
+    "lr",
+)
+Row = Mapping[str, int | float]
+
+
+@dataclass(slots=True)
+class Metrics:
+    """metrics.csv: one row per evaluation, kept in memory and written whole.
+
+    Attributes:
+        path: the file.
+        rows: so far, as text by column.
+    """
+
+    path: Path
+    rows: list[Mapping[str, str]] = field(default_factory=list)
+
+    def add(self, row: Row) -> None:
+        """One row more."""
+        self.rows.append({name: _text(row[name]) for name in COLUMNS})
+        self.write()
+
+    def cut(self, step: int) -> None:
+        """Read what is there and drop what lies after a step: a resumed run writes that again."""
+        if self.path.exists():
+            with self.path.open(newline="", encoding="utf-8") as file:
+                self.rows = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
+        self.write()
+
+    def write(self) -> None:
+        """The whole file."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_text(text.getvalue(), str(self.path))
+
+
+def _text(value: float) -> str:
+    """Whole digits of integers, and of floats as many as bring the same number back."""
+    return repr(value)
+
+
+def last_row(rows: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+    """The numbers of the last row; empty where there is none."""
+    if not rows:
+        return {}
+    return {k: float(v) if "." in v or "e" in v or "n" in v else int(v) for k, v in rows[-1].items()}

@@ -1,0 +1,196 @@
+"""From a run's settings to a loop that is ready to run, and from a finished loop to its result."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from iftplan.documents import Document, dumps, sealed, write_text
+from iftplan.errors import InputError
+from iftplan.nn.masking.masking import Masking
+from iftplan.nn.training.data import open_data
+from iftplan.nn.training.engine import engine_for
+from iftplan.nn.training.loop import Length, Loop
+from iftplan.nn.training.methods import algorithm_of
+from iftplan.nn.training.network import network_of
+from iftplan.nn.training.optimizers import optimizer_of
+from iftplan.nn.training.records import Metrics, last_row
+from iftplan.nn.training.samples import Task
+from iftplan.nn.training.spending import Spending
+from iftplan.plans import Plan, Scope
+from iftplan.runfile import run_digest, run_object
+from iftplan.runs import RunConfig
+from iftplan.units import exact
+
+
+def start(
+    config: RunConfig,
+    plan: Plan,
+    plan_document: Document,
+    directory: Path,
+    *,
+    source: str,
+    say: Callable[[str], None],
+    loggers: list[Any] | None = None,
+) -> Loop:
+    """A loop at its first step.
+
+    Args:
+        config: the run.
+        plan: what is trained.
+        plan_document: the same, as it is written.
+        directory: of the records; made where it is missing.
+        source: of the dense model.
+        say: hears what takes a while.
+        loggers: of the engine.
+
+    Raises:
+        InputError: the data do not fit the model, or anything else does not go together.
+    """
+    if config.training.threads:
+        torch.set_num_threads(config.training.threads)
+    fabric = engine_for(config.training.precision, loggers)
+    task = open_data(config.data, say)
+    length = Length.of(config, task)
+    _check_shares(config, fabric.world_size)
+    network = network_of(config, plan, source)
+    bare = optimizer_of(config.optimizer, network)
+    model, optimizer = fabric.setup(network, bare)
+    algorithm = algorithm_of(config.method, length.steps)
+    masks = None
+    if algorithm is not None:
+        masks = Masking(network, bare, algorithm, structure=plan.mask, seed=config.seed)
+    _check_output(model, task)
+    identity = {"plan": plan_document["digest"], "run": run_digest(config)}
+    return Loop(
+        fabric=fabric,
+        config=config,
+        task=task,
+        network=network,
+        model=model,
+        optimizer=optimizer,
+        masks=masks,
+        spending=Spending(plan, network, masks),
+        length=length,
+        directory=directory,
+        identity=identity,
+        metrics=Metrics(directory / "metrics.csv"),
+        bare_optimizer=bare,
+    )
+
+
+def _check_shares(config: RunConfig, world: int) -> None:
+    parts = world * config.training.accumulate
+    if config.training.batch_size % parts:
+        raise InputError(
+            f"training.batch_size {config.training.batch_size} cannot be divided among {world} processes in {config.training.accumulate} parts each; take a multiple of {parts}."
+        )
+
+
+@torch.no_grad()
+def _check_output(model: torch.nn.Module, task: Task) -> None:
+    """Try one sample, so that a model and data that do not fit are told of before anything is written."""
+    from iftplan.nn.training.evaluation import logits_of
+
+    inputs, _ = task.test.batch(torch.tensor([0]), None)
+    device = next(model.parameters()).device
+    model.eval()
+    try:
+        outputs = logits_of(model(inputs.to(device))).shape[-1]
+    except (RuntimeError, ValueError, IndexError) as error:
+        told = " ".join(str(error).split())
+        raise InputError(
+            f"the model does not take samples of {task.name}, {'x'.join(map(str, inputs.shape))} ({told}); give data of the model's input, or another model."
+        ) from error
+    finally:
+        model.train()
+    if outputs < task.classes:
+        raise InputError(
+            f"{task.name} has {task.classes} classes and the model tells {outputs} apart; give a model with at least as many outputs."
+        )
+
+
+def record_start(loop: Loop, plan_document: Document) -> None:
+    """run.json and plan.json: what was asked for, and on what it ran."""
+    write_text(dumps(plan_document), str(loop.directory / "plan.json"))
+    document = {
+        "schema": "iftplan.run/1",
+        "config": run_object(loop.config),
+        "seed": loop.config.seed,
+        "plan_digest": plan_document["digest"],
+        "steps": loop.length.steps,
+        "precision": str(loop.fabric._precision.precision),
+        "device": str(loop.fabric.device),
+        "processes": loop.fabric.world_size,
+        "versions": versions(),
+    }
+    write_text(dumps(sealed(document)), str(loop.directory / "run.json"))
+
+
+def versions() -> dict[str, str]:
+    """Of what a run's numbers depend on."""
+    names = ("iftplan", "torch", "lightning-fabric", "numpy")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+
+
+def result(loop: Loop, plan: Plan) -> Document:
+    """What came out: the same, to the byte, for every repetition on the same machine."""
+    last: Mapping[str, Any] = last_row(loop.metrics.rows)
+    spending = loop.spending
+    document = {
+        "schema": "iftplan.result/1",
+        "convention": "mac",
+        "scope": Scope.MODEL.value,
+        "model": plan.model,
+        "transform": plan.transform if loop.masks is not None else "none",
+        "sparsity": float(plan.sparsity) if loop.masks is not None else 0.0,
+        "distribution": plan.distribution,
+        "method": loop.config.method.name,
+        "data": loop.task.name,
+        "seed": loop.config.seed,
+        "plan_digest": loop.identity["plan"],
+        "run_digest": loop.identity["run"],
+        "steps": loop.step,
+        "samples": loop.step * loop.config.training.batch_size,
+        "metric_name": loop.task.metric,
+        "metric": last["metric"],
+        "loss": last["loss"],
+        "test_loss": last["test_loss"],
+        "train_macs": spending.macs,
+        "dense_train_macs": spending.dense_macs,
+        "train_ratio": spending.macs / spending.dense_macs,
+        "train_ratio_exact": exact_ratio(spending.macs, spending.dense_macs),
+        "forward_macs": spending.forward_macs(),
+        "dense_forward_macs": plan.dense_macs(Scope.MODEL),
+        "nnz": sum(spending.nnz.values()),
+        "maskable_weights": plan.cardinality.maskable_weights if loop.masks is not None else 0,
+        "density": last["density"],
+        "itop": last["itop"],
+        "degree_of_constraint": last["degree_of_constraint"],
+        "mask_updates": loop.masks.exploration.updates if loop.masks is not None else 0,
+        "weights_digest": weights_digest(loop),
+    }
+    return sealed(document)
+
+
+def exact_ratio(top: int, bottom: int) -> str:
+    """In lowest terms, p/q."""
+    from fractions import Fraction
+
+    return exact(Fraction(top, bottom))
+
+
+def weights_digest(loop: Loop) -> str:
+    """SHA-256 of all weights, buffers and masks."""
+    from hashlib import sha256
+
+    found = sha256()
+    for name, tensor in sorted(loop.network.state_dict().items()):
+        found.update(name.encode())
+        found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()

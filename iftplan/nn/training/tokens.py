@@ -1,0 +1,79 @@
+"""Text and tokens: consecutive windows, shifted by one for the target."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from iftplan.errors import InputError
+
+Numbers = np.ndarray[tuple[int, ...], np.dtype[np.integer]]
+IGNORED = -100
+"""The target that cross entropy passes over."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Windows:
+    """Windows of one long row of tokens, to predict the next token.
+
+    Attributes:
+        tokens: the row, in memory or mapped from a file.
+        context: tokens of a window.
+    """
+
+    tokens: Numbers
+    context: int
+
+    def __len__(self) -> int:
+        return max(0, (len(self.tokens) - 1) // self.context)
+
+    def draws(self, count: int, generator: Generator) -> Tensor:
+        """By how far each window is moved, in [0, 1)."""
+        return torch.rand(count, 1, generator=generator)
+
+    def batch(self, indices: Tensor, draws: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Tokens and next tokens, (n, context) each; in training, windows begin anywhere near their place."""
+        starts = indices * self.context
+        if draws is not None:
+            starts = starts + (draws[:, 0].double() * self.context).long()
+            starts = starts.clamp(max=len(self.tokens) - 1 - self.context)
+        places = starts.view(-1, 1) + torch.arange(self.context + 1)
+        rows = torch.from_numpy(self.tokens[places.numpy()].astype(np.int64))
+        return rows[:, :-1], rows[:, 1:]
+
+
+def read_text_tokens(path: Path) -> Numbers:
+    """A file's bytes, or those of all .txt files of a directory one after another."""
+    files = sorted(path.rglob("*.txt")) if path.is_dir() else [path]
+    return np.frombuffer(b"".join(file.read_bytes() for file in files), dtype=np.uint8)
+
+
+def read_token_file(path: Path) -> Numbers:
+    """Tokens of 16 bits, little-endian, one after another; a .npy file may have any integer type."""
+    if path.suffix == ".npy":
+        row: Numbers = np.load(path, mmap_mode="r", allow_pickle=False)
+        if row.ndim != 1 or not np.issubdtype(row.dtype, np.integer):
+            raise InputError(
+                f"{path} holds {row.dtype} of shape {row.shape}, and one row of integers is wanted."
+            )
+        return row
+    return np.memmap(path, dtype="<u2", mode="r")
+
+
+def token_pair(tokens: Numbers, context: int, test_fraction: float, where: str) -> tuple[Windows, Windows]:
+    """The beginning for training, the end for testing.
+
+    Raises:
+        InputError: there is too little of it.
+    """
+    cut = len(tokens) - round(len(tokens) * test_fraction)
+    train, test = Windows(tokens[:cut], context), Windows(tokens[cut:], context)
+    if not len(train) or not len(test):
+        raise InputError(
+            f"{where} has {len(tokens)} tokens, too few for windows of {context} in training and testing; take a shorter data.context, or more text."
+        )
+    return train, test

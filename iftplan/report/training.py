@@ -1,0 +1,55 @@
+"""Training runs as tables: what would run, and what came out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from iftplan.plans import Plan, Scope
+from iftplan.report.table import Table
+from iftplan.runs import RunConfig
+from iftplan.training_cost import TrainingCost
+from iftplan.units import count, short
+
+
+def run_table(run: RunConfig, plan: Plan, directory: str) -> Table:
+    """What would run, and what a sample costs."""
+    cost = TrainingCost.of(plan)
+    length = f"{run.training.steps} steps" if run.training.steps else f"{run.training.epochs} epochs"
+    dense = run.method.name == "dense"
+    rows = (
+        ("model", plan.model),
+        ("plan", f"{plan.transform} at sparsity {plan.sparsity}, closed in {plan.scope or 'no scope'}"),
+        ("method", run.method.name + (": the plan's dense model, the control" if dense else "")),
+        ("data", run.data.path or run.data.kind),
+        ("optimizer", f"{run.optimizer.name}, lr {run.optimizer.lr:g} {run.schedule.name}"),
+        ("length", f"{length}, batches of {run.training.batch_size}"),
+        ("seed", str(run.seed)),
+        ("forward MACs a sample", count(cost.dense if dense else cost.forward())),
+        ("training MACs a sample", count(cost.dense_step if dense else cost.step())),
+        ("dense model's", count(cost.dense_step)),
+        ("run directory", directory),
+    )
+    return Table(("", "run"), rows, notes=_notes(run, cost))
+
+
+def _notes(run: RunConfig, cost: TrainingCost) -> tuple[str, ...]:
+    if run.method.name != "rigl":
+        return ()
+    return (
+        f"a step that looks at the dense gradient: {count(cost.step(dense_gradient=True))} MACs a sample",
+    )
+
+
+def result_table(found: Mapping[str, Any]) -> Table:
+    """What came out."""
+    rows = (
+        (found["metric_name"], f"{found['metric']:.4f}"),
+        ("loss in training, in test", f"{found['loss']:.4f}, {found['test_loss']:.4f}"),
+        ("training MACs", count(found["train_macs"])),
+        ("dense model's", count(found["dense_train_macs"])),
+        ("ratio", f"{found['train_ratio']:.6f}"),
+        ("weights kept", f"{count(found['nnz'])} of {count(found['maskable_weights'])}"),
+    )
+    steps = f"{found['steps']} steps, {short(found['samples'])} samples, scope {Scope.MODEL.value}"
+    return Table(("", "result"), rows, notes=(steps,))

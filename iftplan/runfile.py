@@ -1,0 +1,123 @@
+"""Runs as documents: TOML read into a `RunConfig`, recipes, and the records that a run directory holds."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, fields, is_dataclass
+from difflib import get_close_matches
+from importlib.resources import files
+from typing import Any, TypeVar, cast, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+from iftplan.documents import Document, digest, read_text
+from iftplan.errors import InputError
+from iftplan.runs import RunConfig
+
+T = TypeVar("T")
+
+
+def recipe_names() -> tuple[str, ...]:
+    """The bundled recipes."""
+    found = (f.name for f in files("iftplan").joinpath("recipes").iterdir())
+    return tuple(sorted(name.removesuffix(".toml") for name in found if name.endswith(".toml")))
+
+
+def read_recipe(name: str) -> Document:
+    """A bundled recipe's settings.
+
+    Raises:
+        InputError: there is none of that name; says the nearest.
+    """
+    if name not in recipe_names():
+        raise InputError(
+            f"there is no recipe {name!r}; recipes are {', '.join(recipe_names())}.{_nearest(name, recipe_names())}"
+        )
+    return parse_toml(files("iftplan").joinpath("recipes", f"{name}.toml").read_text(), f"recipe {name}")
+
+
+def read_toml(path: str) -> Document:
+    """The settings in a TOML file.
+
+    Raises:
+        InputError: it cannot be read, or is not TOML; says where.
+    """
+    return parse_toml(read_text(path), path)
+
+
+def parse_toml(text: str, where: str) -> Document:
+    """The settings in TOML text."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(
+            f"{where} is not TOML: {str(error)[:1].lower()}{str(error)[1:]}; a line reads lr = 0.1, a section [optimizer]."
+        ) from error
+
+
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> Document:
+    """Settings with others over them, section by section."""
+    result = dict(base)
+    for key, value in over.items():
+        below = result.get(key)
+        both = isinstance(value, Mapping) and isinstance(below, Mapping)
+        result[key] = merged(cast("Mapping[str, Any]", below), value) if both else value
+    return result
+
+
+def parse_run(settings: Mapping[str, Any], where: str) -> RunConfig:
+    """A run from its settings; what is not said is at its default.
+
+    Raises:
+        InputError: names the path inside the file, and the nearest key.
+    """
+    return _section(RunConfig, settings, where, "")
+
+
+def run_object(config: RunConfig) -> Document:
+    """The run as a JSON object."""
+    return _plain(asdict(config))
+
+
+def run_digest(config: RunConfig) -> str:
+    """SHA-256 of the run's settings."""
+    return digest(run_object(config))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, tuple) else value
+
+
+def _section(kind: type[T], settings: Mapping[str, Any], where: str, path: str) -> T:
+    hints = get_type_hints(kind)
+    known = {f.name: hints[f.name] for f in fields(kind)}  # type: ignore[arg-type]
+    values = {}
+    for key, value in settings.items():
+        if key not in known:
+            raise InputError(
+                f"{where}: there is no setting {path}{key}; {'[' + path[:-1] + ']' if path else 'a run'} takes {', '.join(known)}.{_nearest(key, known)}"
+            )
+        values[key] = _value(known[key], value, where, f"{path}{key}")
+    return kind(**values)
+
+
+def _value(kind: Any, value: Any, where: str, path: str) -> Any:
+    if is_dataclass(kind):
+        if not isinstance(value, Mapping):
+            raise InputError(f"{where}: {path} is a section, [{path}], and not the value {value!r}.")
+        return _section(cast("type[Any]", kind), value, where, f"{path}.")
+    import json
+
+    try:
+        return TypeAdapter(kind).validate_json(json.dumps(value, default=str), strict=True)
+    except ValidationError as error:
+        message = error.errors(include_url=False)[0]["msg"]
+        raise InputError(f"{where}: {path} = {value!r}: {message[:1].lower()}{message[1:]}.") from error
+
+
+def _nearest(key: str, known: Any) -> str:
+    near = get_close_matches(key, list(known), 1, 0.5)
+    return f" The nearest is {near[0]}." if near else ""

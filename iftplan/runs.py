@@ -1,0 +1,212 @@
+"""A training run as a value: what is trained, on what, how; every switch explicit, nothing of it torch.
+
+TOML files, recipes and command-line options all end here (`iftplan.runfile`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import cos, pi
+from typing import Literal
+
+MethodName = Literal["dense", "static", "set", "rigl", "gradual", "snip"]
+
+
+@dataclass(frozen=True, slots=True)
+class PlanConfig:
+    """The plan: a file, or what to plan.
+
+    Attributes:
+        file: a plan document; all else here is then not looked at.
+        model: the dense model's source.
+        transform: the family, or "none".
+        sparsity: such as "3/4".
+        scope: whose MACs are held equal.
+        distribution: "uniform", "er" or "erk".
+        keep_dense: "first", "last" or names of layers.
+        round_to: widths become multiples of this.
+        mask: what masks may look like.
+        init: of new and resized weights: "kaiming", "density", or "model" for what the model's own modules do.
+    """
+
+    file: str = ""
+    model: str = "zoo:digits-cnn"
+    transform: str = "wide"
+    sparsity: str = "3/4"
+    scope: Literal["matrices", "layers", "model"] = "layers"
+    distribution: Literal["uniform", "er", "erk"] = "uniform"
+    keep_dense: tuple[str, ...] = ("first", "last")
+    round_to: int = 1
+    mask: str = ""
+    init: Literal["kaiming", "density", "model"] = "kaiming"
+
+
+@dataclass(frozen=True, slots=True)
+class DataConfig:
+    """What is learnt from.
+
+    Attributes:
+        kind: "auto" tells it from the path.
+        path: a directory or a file; digits need none.
+        size: side of the square that images of a folder are resized to; 0 leaves them.
+        crop: pixels of padding from which a random crop is taken in training; 0 for none.
+        flip: whether training images are mirrored at random.
+        context: tokens in a sample.
+        objective: of token data: "next" token, or "masked" tokens as BERT has them.
+        test_fraction: the part at the end that is kept for evaluation, where data bring no test set.
+    """
+
+    kind: Literal["auto", "digits", "cifar", "images", "text", "tokens", "datasets"] = "auto"
+    path: str = ""
+    size: int = 0
+    crop: int = 0
+    flip: bool = False
+    context: int = 128
+    objective: Literal["next", "masked"] = "next"
+    test_fraction: float = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class MethodConfig:
+    """How masks change; see `iftplan.nn.masking` for what each switch means.
+
+    Attributes:
+        name: the algorithm; "dense" trains the plan's dense model, the control.
+        interval: ΔT, in steps.
+        begin: fraction of training at which updates begin.
+        end: fraction of training at which they end.
+        fraction: α, what the first update drops.
+        annealing: of the fraction.
+        exponent: k of the power and exponential annealing.
+        order: whether an update takes the place of the optimizer's step, or follows it.
+        regrow: whether what was just dropped may grow back at once; None for the algorithm's own.
+        keep_values: whether what does keeps its value.
+        at_begin: whether the first step of the schedule may be an update.
+        at_end: whether the last may.
+        ranking: SNIP's: in each "layer", or "global".
+    """
+
+    name: MethodName = "rigl"
+    interval: int = 100
+    begin: float = 0.0
+    end: float = 0.75
+    fraction: float = 0.3
+    annealing: Literal["cosine", "constant", "linear", "power", "exponential"] = "cosine"
+    exponent: float = 3.0
+    order: Literal["replace", "after"] = "after"
+    regrow: bool | None = None
+    keep_values: bool = True
+    at_begin: bool = False
+    at_end: bool = False
+    ranking: Literal["layer", "global"] = "layer"
+
+
+@dataclass(frozen=True, slots=True)
+class OptimizerConfig:
+    """How weights are updated; biases and norms never decay.
+
+    Attributes:
+        name: "sgd", "adam" or "adamw".
+        lr: peak learning rate.
+        momentum: SGD's.
+        nesterov: SGD's.
+        betas: Adam's.
+        eps: Adam's.
+        weight_decay: of weights with two dimensions or more.
+        clip: largest norm of the gradient; 0 for none.
+    """
+
+    name: Literal["sgd", "adam", "adamw"] = "sgd"
+    lr: float = 0.1
+    momentum: float = 0.9
+    nesterov: bool = True
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 5e-4
+    clip: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleConfig:
+    """The learning rate over training, as a factor of its peak.
+
+    Attributes:
+        name: "cosine", "multistep" or "constant".
+        warmup: fraction of training in which it rises linearly from 0.
+        milestones: fractions of training at which "multistep" multiplies by `gamma`.
+        gamma: see there.
+        final: what "cosine" ends at.
+    """
+
+    name: Literal["cosine", "multistep", "constant"] = "cosine"
+    warmup: float = 0.0
+    milestones: tuple[float, ...] = (0.3, 0.6, 0.8)
+    gamma: float = 0.2
+    final: float = 0.0
+
+    def factor(self, step: int, steps: int) -> float:
+        """The factor at one of `steps` steps, counted from 0.
+
+        Example:
+            >>> ScheduleConfig("multistep").factor(30, 100)
+            0.2
+        """
+        warm = round(self.warmup * steps)
+        if step < warm:
+            return (step + 1) / warm
+        if self.name == "multistep":
+            return float(self.gamma ** sum(step >= round(m * steps) for m in self.milestones))
+        if self.name == "constant":
+            return 1.0
+        progress = (step - warm) / max(1, steps - warm)
+        return self.final + (1 - self.final) * (1 + cos(pi * progress)) / 2
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingConfig:
+    """The loop.
+
+    Attributes:
+        epochs: passes over the data; not looked at where `steps` is given.
+        steps: optimizer steps; 0 for as many as the epochs make.
+        batch_size: samples of one optimizer step, over all processes and accumulated parts.
+        accumulate: parts that a batch is computed in.
+        precision: "auto" is "bf16-mixed" where the machine computes bf16 fast, else "32-true".
+        channels_last: memory order of images; None for convolutional networks.
+        label_smoothing: of the training loss.
+        zero_init_residual: start with γ = 0 in the last norm of every residual block.
+        eval_interval: steps between evaluations; 0 for once an epoch.
+        checkpoint_interval: steps between checkpoints; 0 for once an epoch.
+        ema: decay of the averaged weights that are evaluated; 0 for none.
+        threads: of the processor, for each process; 0 leaves torch's choice.
+    """
+
+    epochs: int = 1
+    steps: int = 0
+    batch_size: int = 128
+    accumulate: int = 1
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
+    channels_last: bool | None = None
+    label_smoothing: float = 0.0
+    zero_init_residual: bool = False
+    eval_interval: int = 0
+    checkpoint_interval: int = 0
+    ema: float = 0.0
+    threads: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    """One training run.
+
+    Attributes:
+        seed: of everything that is drawn: initial weights, masks, data order, augmentation.
+    """
+
+    seed: int = 0
+    plan: PlanConfig = field(default_factory=PlanConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    method: MethodConfig = field(default_factory=MethodConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
