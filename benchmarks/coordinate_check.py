@@ -8,7 +8,8 @@ the steps, and of their change, over the dense model's (mean over seeds).
 
 fixed σ    every weight at the dense model's deviation, every rate the dense model's
 1/fan-in   the usual initialisation of the wide layer, which counts masked inputs
-SμPar      `iftplan.supar`
+μP         the plan with --parametrization mup
+SμPar      the plan with --parametrization supar
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache, partial
 from math import sqrt
 from statistics import mean
 
@@ -23,13 +25,11 @@ import torch
 from torch import Tensor, nn
 
 import iftplan as ift
-from iftplan.nn import apply, enforce_
+from iftplan.nn import apply, enforce_, masked_weights, parameter_groups
 from iftplan.nn.initialise import Fans, fans_of, initialise_
-from iftplan.nn.masks import masked_weights, stream
-from iftplan.nn.parametrize import init_, parameter_groups
+from iftplan.nn.masks import stream
 from iftplan.plans import Plan
 from iftplan.report.table import Table, print_table
-from iftplan.supar import parametrization
 
 HIDDEN, WIDTH, INPUTS, OUTPUTS, SAMPLES = 4, 128, 32, 16, 64
 DENSITIES = ("1", "1/2", "1/4", "1/10")
@@ -44,51 +44,70 @@ class Scales:
     change: float
 
 
-def perceptron() -> nn.Sequential:
+def perceptron(seed: int = 0) -> nn.Sequential:
     hidden = [layer for _ in range(HIDDEN) for layer in (nn.ReLU(), nn.Linear(WIDTH, WIDTH, bias=False))]
     ends = nn.Linear(INPUTS, WIDTH, bias=False), nn.Linear(WIDTH, OUTPUTS, bias=False)
-    return nn.Sequential(ends[0], *hidden, nn.ReLU(), ends[1])
+    model = nn.Sequential(ends[0], *hidden, nn.ReLU(), ends[1])
+    return drawn_as(model, model, seed)
 
 
-def planned(density: str) -> Plan:
+def drawn_as(model: nn.Sequential, reference: nn.Sequential, seed: int) -> nn.Sequential:
+    """Every weight anew, at He's deviation for the fan-in that it has in the reference."""
+    masks = {weight.name: weight.mask for weight in masked_weights(model)}
+    for name, weight in model.named_parameters():
+        sigma = he(fans_of(nn.Linear(1, 1), reference.get_parameter(name)), 1.0)
+        initialise_(weight, masks.get(name), sigma, stream(seed, f"{name} values"))
+    return model
+
+
+@cache
+def planned(density: str, parametrization: str = "standard") -> Plan:
     spec = ift.read_model(perceptron(), f"{SAMPLES}x{INPUTS}")
-    return ift.plan(spec, "wide", 1 - ift.units.parse_fraction(density, "density"), scope="matrices")
+    sparsity = 1 - ift.units.parse_fraction(density, "density")
+    return ift.plan(spec, "wide", sparsity, scope="matrices", parametrization=parametrization)
 
 
 def he(fans: Fans, density: float) -> float:
     return sqrt(2 / fans.fan_in)
 
 
-def fixed(model: nn.Module, plan: Plan, seed: int, lr: float) -> list[dict]:
-    scales = parametrization(plan, scheme="standard")
-    init_(model, plan, scales, deviation=he, seed=seed)
-    return parameter_groups(model, plan, lr, scales)
+Made = tuple[nn.Sequential, list[dict]]
+"""A model and its optimizer's parameter groups."""
 
 
-def by_fan_in(model: nn.Module, plan: Plan, seed: int, lr: float) -> list[dict]:
-    masks = {weight.name: weight.mask for weight in masked_weights(model)}
-    for name, weight in model.named_parameters():
-        sigma = he(fans_of(nn.Linear(1, 1), weight), 1.0)
-        initialise_(weight, masks.get(name), sigma, stream(seed, f"{name} values"))
-    return [{"params": list(model.parameters()), "lr": lr}]
+def fixed(density: str, seed: int, lr: float) -> Made:
+    dense = perceptron(seed)
+    model = drawn_as(apply(planned(density), dense, seed=seed), dense, seed)
+    return model, [{"params": list(model.parameters()), "lr": lr}]
 
 
-def supar(model: nn.Module, plan: Plan, seed: int, lr: float) -> list[dict]:
-    init_(model, plan, deviation=he, seed=seed)
-    return parameter_groups(model, plan, lr)
+def by_fan_in(density: str, seed: int, lr: float) -> Made:
+    model = apply(planned(density), perceptron(seed), seed=seed)
+    return drawn_as(model, model, seed), [{"params": list(model.parameters()), "lr": lr}]
 
 
-Setup = Callable[[nn.Module, Plan, int, float], list[dict]]
-PARAMETRIZATIONS: Mapping[str, Setup] = {"fixed σ": fixed, "1/fan-in": by_fan_in, "SμPar": supar}
+def by_plan(parametrization: str, density: str, seed: int, lr: float) -> Made:
+    plan = planned(density, parametrization)
+    model = apply(plan, perceptron(seed), seed=seed, init=he)
+    return model, parameter_groups(plan, model, lr)
+
+
+Setup = Callable[[str, int, float], Made]
+PARAMETRIZATIONS: Mapping[str, Setup] = {
+    "fixed σ": fixed,
+    "1/fan-in": by_fan_in,
+    "μP": partial(by_plan, "mup"),
+    "SμPar": partial(by_plan, "supar"),
+}
 
 
 def rms(values: Tensor) -> float:
     return values.square().mean().sqrt().item()
 
 
-def check(plan: Plan, setup: Setup, seed: int, steps: int, lr: float = 1e-3) -> Scales:
-    model = apply(plan, perceptron(), seed=seed, init=None)
-    optimizer = torch.optim.Adam(setup(model, plan, seed, lr))
+def check(density: str, setup: Setup, seed: int, steps: int, lr: float = 1e-3) -> Scales:
+    model, groups = setup(density, seed, lr)
+    optimizer = torch.optim.Adam(groups)
     data = torch.Generator().manual_seed(0)
     x = torch.randn(SAMPLES, INPUTS, generator=data)
     y = torch.randn(SAMPLES, OUTPUTS, generator=data)
@@ -109,9 +128,8 @@ def over_dense(seeds: int, steps: int) -> dict[tuple[str, str], Scales]:
     """(parametrization, density) → scales over those of the dense model."""
     found = {}
     for density in DENSITIES:
-        plan = planned(density)
         for name, setup in PARAMETRIZATIONS.items():
-            runs = [check(plan, setup, seed, steps) for seed in range(seeds)]
+            runs = [check(density, setup, seed, steps) for seed in range(seeds)]
             found[name, density] = tuple(
                 mean(getattr(run, part) for run in runs) for part in Scales.__dataclass_fields__
             )
@@ -131,7 +149,7 @@ def plot(ratios: Mapping[tuple[str, str], Scales], path: str) -> None:
     widths = [float(ift.units.parse_fraction(d, "density")) ** -0.5 for d in DENSITIES]
     titles = {"initial": "at initialisation", "trained": "after training steps", "change": "their change"}
     for axis, (part, title) in zip(axes, titles.items(), strict=True):
-        for name, marker in zip(PARAMETRIZATIONS, "osD", strict=True):
+        for name, marker in zip(PARAMETRIZATIONS, "os^D", strict=True):
             axis.plot(widths, [getattr(ratios[name, d], part) for d in DENSITIES], marker=marker, label=name)
         axis.axhline(1, color="grey", linewidth=0.8, linestyle=":")
         axis.set(title=title, xlabel="width multiplier, at density 1/k²", xscale="log", yscale="log")

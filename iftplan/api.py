@@ -16,8 +16,10 @@ from iftplan.masks import parse_mask
 from iftplan.notation import parse_input, parse_layer
 from iftplan.plans import Plan, Scope
 from iftplan.policy import CloseBy, Policy
+from iftplan.scales import Asked, MaskUpdates, Optimizer
 from iftplan.solution import Solution
 from iftplan.spec import LayerSpec, ModelSpec
+from iftplan.supar import parametrized
 from iftplan.units import parse_sparsity
 
 if TYPE_CHECKING:
@@ -85,6 +87,9 @@ def plan(
     round_to: int = 1,
     mask: str | None = None,
     heads: Literal["number", "size"] = "number",
+    parametrization: Asked = "standard",
+    optimizer: Optimizer = "adam",
+    mask_updates: MaskUpdates = "static",
 ) -> Plan:
     """Plan a whole model so that its MACs equal the dense model's in one scope.
 
@@ -99,6 +104,10 @@ def plan(
         round_to: widths become multiples of this.
         mask: what masks may look like: "unstructured", "2:8", "2:8T", "block4x4" or "fan-in".
         heads: what attention was asked to keep when the model was read.
+        parametrization: what weights start and train at: "standard" as in the dense model, "mup", "supar", or
+            "auto" for SμPar where there is evidence for it.
+        optimizer: whose learning rates a parametrization holds: "adam" or "sgd".
+        mask_updates: what becomes of masks in training: "static", "dynamic" or "gradual".
 
     Raises:
         InfeasibleError: says which layer is in the way and the nearest feasible sparsity.
@@ -116,7 +125,8 @@ def plan(
         round_to=round_to,
         mask=solver.mask_for(chosen, zeros, parse_mask(mask) if mask else None),
     )
-    return planner.plan(model, policy, heads=heads)
+    made = planner.plan(model, policy, heads=heads)
+    return parametrized(made, parametrization, optimizer, mask_updates)
 
 
 def audit(plan: Plan, measured: CountTable | Sequence[CountTable]) -> AuditReport:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Any, Literal, NotRequired
 
 from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict
@@ -13,6 +13,8 @@ from iftplan.documents import Document, check, sealed
 from iftplan.errors import InputError
 from iftplan.notation import parse_input
 from iftplan.plans import Plan, PlannedLayer, Role, Scope
+from iftplan.scalefile import ParametrizationObject, parametrization_object
+from iftplan.supar import parametrized
 from iftplan.units import exact
 from iftplan.validation import validated
 
@@ -46,8 +48,15 @@ def plan_document(plan: Plan) -> Document:
             "closing_sparsity_exact": {s: None if v is None else exact(v) for s, v in closing.items()},
             "layers": [_layer_object(layer) for layer in plan.layers],
             "notes": list(plan.notes),
+            **_scales(plan),
         }
     )
+
+
+def _scales(plan: Plan) -> dict[str, Any]:
+    """The section that only a plan with a parametrization has."""
+    scales = plan.parametrization
+    return {} if scales is None else {"parametrization": parametrization_object(scales)}
 
 
 def _totals(plan: Plan) -> dict[str, Any]:
@@ -120,6 +129,9 @@ def parse_plan(document: Document, where: str = "plan") -> Plan:
         },
         notes=tuple(parsed["notes"]),
     )
+    section = parsed.get("parametrization")
+    if section is not None:
+        plan = parametrized(plan, section["asked"], section["optimizer"], section["mask_updates"])
     _check_ledger(plan, parsed, document, where)
     return plan
 
@@ -236,4 +248,5 @@ class _PlanObject(TypedDict):
     closing_sparsity_exact: dict[_Scopes, str | None]
     layers: list[_LayerObject]
     notes: list[str]
+    parametrization: NotRequired[ParametrizationObject]
     digest: str

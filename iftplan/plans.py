@@ -8,6 +8,7 @@ from enum import StrEnum
 from fractions import Fraction
 
 from iftplan.cardinality import Cardinality
+from iftplan.scales import Parametrization
 from iftplan.solution import Structure
 from iftplan.spec import InputSpec
 
@@ -109,6 +110,7 @@ class Plan:
         closing_sparsity: scope → the sparsity of the maskable weights that closes it with the same structure;
             None where no density does.
         notes: sentences a reader must know: a residual, an assumption, a switch that was chosen for them.
+        parametrization: what its weights start and train at; None for the standard one, as in the dense model.
     """
 
     model: str
@@ -128,6 +130,7 @@ class Plan:
     multiplier: float = 1.0
     closing_sparsity: Mapping[Scope, Fraction | None] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    parametrization: Parametrization | None = None
 
     def dense_macs(self, scope: Scope) -> int:
         """MACs of the dense model in a scope."""
@@ -154,11 +157,12 @@ class Plan:
         return Cardinality(sum(x.capacity for x in masked), sum(x.log2_masks for x in masked))
 
     def __str__(self) -> str:
-        """Every layer and all three scopes, as `iftplan plan` prints them."""
+        """Every layer, its scales and all three scopes, as `iftplan plan` prints them."""
         from iftplan.report.plans import (
             plan_table,
+            scale_tables,
             scope_table,
         )  # values show themselves; nothing else looks up
         from iftplan.report.table import to_text
 
-        return "\n".join(map(to_text, (plan_table(self), scope_table(self))))
+        return "\n".join(map(to_text, (plan_table(self), *scale_tables(self), scope_table(self))))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import os
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 
@@ -282,6 +283,32 @@ def test_another_model_is_stale_and_nothing_was_changed():
     with pytest.raises(StaleError, match="not the model that was planned for"):
         apply_(planned("perceptron", "parallel"), model)
     assert model.state_dict().keys() == before.keys()
+
+
+@pytest.mark.parametrize(
+    ("family", "mask", "said"),
+    [
+        ("wide", "2:8", "divisible"),
+        ("wide", "block4x4", "tile"),
+        ("parallel", "2:8", "keep"),
+        ("parallel", "block5x5", "tile"),
+        (None, "block32x32", "tile"),
+        (None, "2:4T", "divisible"),
+    ],
+)
+def test_a_mask_that_does_not_fit_leaves_the_model_as_it_was(family, mask, said):
+    plan, model = replace(planned("convolutions", family), mask=mask), host("convolutions")
+    modules, before = list(model.named_modules()), copy.deepcopy(model.state_dict())
+    parameters = [id(p) for p in model.parameters()]
+    with pytest.raises(InputError, match=said):
+        apply_(plan, model)
+    assert list(model.named_modules()) == modules
+    assert [id(p) for p in model.parameters()] == parameters
+    assert model.state_dict().keys() == before.keys()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    with pytest.raises(InputError, match=said):
+        apply_(plan, model.to("meta"))
+    assert not list(masked_weights(model))
 
 
 def test_a_masked_model_is_masked_once():

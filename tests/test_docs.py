@@ -70,7 +70,7 @@ def test_commands_that_make_the_environment_exist() -> None:
 def _documents() -> Iterator[tuple[str, Document]]:
     layer = WeightLayer(LayerSpec("l", Kind.LINEAR, 8, 8), "l.weight", "Linear")
     spec = ModelSpec("net.py:own", (), (layer,))
-    plan = ift.plan(spec, "parallel", "1/2", keep_dense=())
+    plan = ift.plan(spec, "parallel", "1/2", keep_dense=(), parametrization="auto")
     table = CountTable("meta", (Contraction("l", "linear", 64, "l.weight"),))
     yield "plans.md", plan_document(plan)
     yield "cli.md", audit_document(audit_model("net.py:own", [table]))

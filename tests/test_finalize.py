@@ -13,8 +13,16 @@ from torch import Tensor, nn
 from iftplan.nn import apply, densify, enforce_, finalize, masked_weights
 from iftplan.nn.inputs import make_inputs
 from iftplan.nn.nonzeros import nonzeros
+from iftplan.supar import parametrized
 
+SCALED = ("GPT-2", "wide, with scales")
 PLACES = [("convolutions", family) for family in FAMILIES] + [("GPT-2", "wide"), ("BERT", "parallel")]
+
+
+def made(name: str, family: str) -> nn.Module:
+    family, _, scaled = family.partition(", ")
+    plan = planned(name, family)
+    return apply(parametrized(plan) if scaled else plan, host(name))
 
 
 def inputs(name: str) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
@@ -82,9 +90,9 @@ class Logits(nn.Module):
         return self.model(input_ids=input_ids).logits
 
 
-@pytest.mark.parametrize(("name", "family"), PLACES)
+@pytest.mark.parametrize(("name", "family"), [*PLACES, SCALED])
 def test_a_finalized_model_is_exported(name, family):
-    model = finalize(apply(planned(name, family), host(name))).eval()
+    model = finalize(made(name, family)).eval()
     model = model if name == "convolutions" else Logits(model)
     args, kwargs = inputs(name)
     program = torch.export.export(model, args, kwargs, strict=False)
@@ -114,12 +122,12 @@ def test_onnxruntime_answers_the_same(family, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, SCALED[1]])
 def test_onnxruntime_answers_the_same_for_a_transformer(family, tmp_path):
     pytest.importorskip("onnxscript", reason="ONNX export needs onnxscript, of the extra dev")
     runtime = pytest.importorskip("onnxruntime", reason="needs onnxruntime, of the extra dev")
 
-    model = Logits(finalize(apply(planned("GPT-2", family), host("GPT-2")))).eval()
+    model = Logits(finalize(made("GPT-2", family))).eval()
     tokens = torch.arange(22).view(2, 11)
     file = str(tmp_path / "model.onnx")
     with warnings.catch_warnings():

@@ -45,6 +45,30 @@ class Close(StrEnum):
     WIDTH = "width"
 
 
+class Parametrize(StrEnum):
+    """What weights start and train at."""
+
+    STANDARD = "standard"
+    AUTO = "auto"
+    SUPAR = "supar"
+    MUP = "mup"
+
+
+class Optimizers(StrEnum):
+    """Whose learning rates."""
+
+    ADAM = "adam"
+    SGD = "sgd"
+
+
+class Updates(StrEnum):
+    """What becomes of masks in training."""
+
+    STATIC = "static"
+    DYNAMIC = "dynamic"
+    GRADUAL = "gradual"
+
+
 class Heads(StrEnum):
     """What attention keeps when it widens."""
 
@@ -87,6 +111,20 @@ def command(
     heads: Annotated[
         Heads, typer.Option("--heads", help="Keep the number or the size of attention heads.")
     ] = Heads.NUMBER,
+    parametrization: Annotated[
+        Parametrize,
+        typer.Option(
+            "--parametrization",
+            help="Per-tensor initial scales and learning rates: μP, SμPar, or auto for SμPar where there is evidence.",
+        ),
+    ] = Parametrize.STANDARD,
+    optimizer: Annotated[
+        Optimizers, typer.Option("--optimizer", help="Whose learning rates a parametrization holds.")
+    ] = Optimizers.ADAM,
+    mask_updates: Annotated[
+        Updates,
+        typer.Option("--mask-updates", help="What becomes of masks in training, for --parametrization."),
+    ] = Updates.STATIC,
     allow: AllowOption = None,
     form: FormatOption = None,
     output: OutputOption = None,
@@ -99,8 +137,9 @@ def command(
     from iftplan.planfile import plan_document
     from iftplan.planner import plan
     from iftplan.policy import Policy
-    from iftplan.report.plans import plan_table, scope_table
+    from iftplan.report.plans import plan_table, scale_tables, scope_table
     from iftplan.solver import mask_for
+    from iftplan.supar import parametrized
 
     families = [] if transform == "none" else families_of(transform)
     if len(families) > 1:
@@ -124,10 +163,11 @@ def command(
     spec = spec_of(
         model, inputs_of(input), widths=widens, heads="size" if keep == "size" else "number", allow=allow
     )
-    made = plan(spec, policy, heads=keep)
+    planned = plan(spec, policy, heads=keep)
+    made = parametrized(planned, parametrization.value, optimizer.value, mask_updates.value)
     scopes = scope_table(made, convention)
     emit(
-        [plan_table(made, convention), scopes],
+        [plan_table(made, convention), *scale_tables(made), scopes],
         lambda: plan_document(made),
         form,
         output,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from iftplan.nn.application import apply, apply_
     from iftplan.nn.applied_audit import measure_applied
+    from iftplan.nn.callbacks.trainer import TrainerMasking
     from iftplan.nn.finalization import densify, finalize
     from iftplan.nn.finetuning import load_masked_, mask_zeros_
     from iftplan.nn.masking.algorithm import Order
@@ -21,8 +22,11 @@ if TYPE_CHECKING:
     from iftplan.nn.masking.static import Static
     from iftplan.nn.masking.taken import layer_counts, weights_by_layer
     from iftplan.nn.masks import enforce_, masked_weights
+    from iftplan.nn.multipliers import forward_scales
+    from iftplan.nn.parametrize import parameter_groups
     from iftplan.nn.sources import build
     from iftplan.nn.trace import read_model
+    from iftplan.nn.warmstart import WarmStart, warm_start_
 
 _HOMES = {
     "Gradual": "masking.gradual",
@@ -32,6 +36,8 @@ _HOMES = {
     "SET": "masking.set",
     "Saliency": "masking.saliency",
     "Static": "masking.static",
+    "TrainerMasking": "callbacks.trainer",
+    "WarmStart": "warmstart",
     "apply": "application",
     "apply_": "application",
     "build": "sources",
@@ -39,12 +45,15 @@ _HOMES = {
     "enforce_": "masks",
     "finalize": "finalization",
     "follow_": "masking.averages",
+    "forward_scales": "multipliers",
     "layer_counts": "masking.taken",
     "load_masked_": "finetuning",
     "mask_zeros_": "finetuning",
     "masked_weights": "masks",
     "measure_applied": "applied_audit",
+    "parameter_groups": "parametrize",
     "read_model": "trace",
+    "warm_start_": "warmstart",
     "weights_by_layer": "masking.taken",
 }
 
@@ -56,6 +65,8 @@ __all__ = [
     "RigL",
     "Saliency",
     "Static",
+    "TrainerMasking",
+    "WarmStart",
     "apply",
     "apply_",
     "build",
@@ -63,12 +74,15 @@ __all__ = [
     "enforce_",
     "finalize",
     "follow_",
+    "forward_scales",
     "layer_counts",
     "load_masked_",
     "mask_zeros_",
     "masked_weights",
     "measure_applied",
+    "parameter_groups",
     "read_model",
+    "warm_start_",
     "weights_by_layer",
 ]
 

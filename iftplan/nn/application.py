@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import warnings
+from collections.abc import Iterator, Mapping
 from typing import TypeVar
 
 import torch
@@ -11,11 +13,15 @@ from torch import Tensor, nn
 from iftplan.errors import InputError, StaleError
 from iftplan.nn.fingerprint import fingerprint
 from iftplan.nn.host import host_of
-from iftplan.nn.initialise import Deviation, fans_of, initialise_, scheme_named
+from iftplan.nn.initialise import Deviation, Fans, fans_of, initialise_, scheme_named
 from iftplan.nn.masks import SUFFIX, draw_masks_, enforce_, has_mask, masked_weights, stream
 from iftplan.nn.members import Member
-from iftplan.nn.skeleton import check_buildable, none, replaced_by, skeleton_
+from iftplan.nn.multipliers import ForwardScales, forward_scales, scale_forward_
+from iftplan.nn.parametrize import check_scaled, dense_fans, planned_scales
+from iftplan.nn.skeleton import check_buildable, none, planned_couplings, replaced_by, skeleton_
+from iftplan.nn.twin import on_meta
 from iftplan.plans import Plan, PlannedLayer
+from iftplan.spec import Couplings
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -26,7 +32,7 @@ def apply(
     *,
     seed: int = 0,
     nonlinear: bool = True,
-    init: str | None = "kaiming",
+    init: str | Deviation | None = "kaiming",
     dense_start: bool = False,
 ) -> Model:
     """A new model with the plan's widths, branches, factors and masks; `model` is not changed.
@@ -34,19 +40,24 @@ def apply(
     Weights whose shape the plan keeps are kept. Everything works on the meta device, where nothing has
     values. Global random number generators are left as they are.
 
+    Where the plan carries a parametrization, deviations are those of the *dense* layers times each tensor's scale,
+    kept weights are multiplied by theirs, and logits and attention scores are scaled in the forward pass; what of
+    that cannot be done on this model is said in a warning, by name.
+
     Args:
         plan: what to build.
         model: the dense model that the plan was made for.
         seed: of the masks and of the new weights.
         nonlinear: whether members have a norm and an activation inside, as in arXiv 2303.11525, section 3.1.
-        init: of new and resized weights: "kaiming" (fan-out), "density" (its correction for the mask), or None
-            to leave them as their modules' constructors, or `widen_`, make them.
+        init: of new and resized weights: "kaiming" (fan-out), "density" (its correction for the mask), a function
+            of fans and density, or None to leave them as their modules' constructors, or `widen_`, make them.
         dense_start: leave weights off the masks as they are, for training that starts dense and arrives at the
             plan's counts (`Gradual`, `Saliency`); until then `enforce_` is what makes the model sparse.
 
     Raises:
         StaleError: the model is not the one planned for.
-        InputError: the model is masked already, a mask's structure does not fit, or there is no such `init`.
+        InputError: the model is masked already, a mask's structure does not fit, or there is no such `init`, or
+            none beside the plan's parametrization.
         MeasureError: the plan is in a family of the user's own.
         InfeasibleError: a layer cannot be replaced or widened.
     """
@@ -62,16 +73,23 @@ def apply_(
     *,
     seed: int = 0,
     nonlinear: bool = True,
-    init: str | None = "kaiming",
+    init: str | Deviation | None = "kaiming",
     dense_start: bool = False,
 ) -> Model:
-    """As `apply`, in place; the model itself is returned."""
+    """As `apply`, in place; the model itself is returned, and what is refused leaves it as it was."""
     check_applicable(plan, model, init)
-    before = {name: id(parameter) for name, parameter in model.named_parameters()}
     with torch.random.fork_rng(devices=[]):
+        shapes = _shapes(model)
+        couplings = planned_couplings(plan, shapes)
+        forward = forward_scales(plan, shapes, couplings)
+        # a rehearsal without data: what is refused, is refused here
+        _build_(plan, shapes, couplings, forward, nonlinear, seed)
+        check_scaled(planned_scales(plan), shapes)
+        before = {name: id(parameter) for name, parameter in model.named_parameters()}
         torch.default_generator.manual_seed(seed)
-        skeleton_(plan, model, host_of(model).nonlinearity if nonlinear else none)
-    draw_masks_(model, plan, seed)
+        _build_(plan, model, couplings, forward, nonlinear, seed)
+    for sentence in forward.by_hand:
+        warnings.warn(sentence, stacklevel=2)
     if init is not None:
         new = {name for name, p in model.named_parameters() if before.get(name) != id(p)}
         _initialise_(plan, model, new, scheme_named(init), seed)
@@ -80,17 +98,40 @@ def apply_(
     return model
 
 
-def check_applicable(plan: Plan, model: nn.Module, init: str | None = None) -> None:
+def _shapes(model: nn.Module) -> nn.Module:
+    """A double without data that can be changed."""
+    double = on_meta(model)
+    return copy.deepcopy(model) if double is model else double
+
+
+def _build_(
+    plan: Plan,
+    model: nn.Module,
+    couplings: Couplings | None,
+    forward: ForwardScales,
+    nonlinear: bool,
+    seed: int,
+) -> None:
+    skeleton_(plan, model, host_of(model).nonlinearity if nonlinear else none, couplings)
+    scale_forward_(model, forward)
+    draw_masks_(model, plan, seed)
+
+
+def check_applicable(plan: Plan, model: nn.Module, init: str | Deviation | None = None) -> None:
     """Refuse by name, before anything is built, what cannot be applied.
 
     Raises:
         StaleError: the model is not the one planned for.
-        InputError: the model is masked already, or there is no such `init`.
+        InputError: the model is masked already, or there is no such `init`, or none beside a parametrization.
         MeasureError: the plan is in a family of the user's own.
     """
     check_buildable(plan)
     if init is not None:
         scheme_named(init)
+    if init == "density" and planned_scales(plan):
+        raise InputError(
+            "init='density' corrects for the masks, and the plan's parametrization says how to do that; use init='kaiming', or a plan without --parametrization."
+        )
     masked = next(masked_weights(model), None)
     if masked is not None:
         raise InputError(f"{masked.name} is masked already; finalize or densify the model first.")
@@ -119,32 +160,44 @@ def _check_layer(model: nn.Module, layer: PlannedLayer, parameters: dict[str, nn
         raise InputError(f"{path or 'the model'} has {name + SUFFIX!r} already, where its mask belongs.")
 
 
+@torch.no_grad()
 def _initialise_(plan: Plan, model: nn.Module, new: set[str], deviation: Deviation, seed: int) -> None:
-    """Weights and biases of planned layers, where they are new; other resized tensors stay as `widen_` left them."""
-    modules = dict(model.named_modules())
+    """Weights and biases of planned layers: drawn where they are new, scaled as the plan says where they are kept.
+
+    Other resized tensors stay as `widen_` left them.
+    """
+    modules, scales, fans = dict(model.named_modules()), planned_scales(plan), dense_fans(plan)
+    for weight in dict.fromkeys(_contracting(plan, modules)):
+        path, _, name = weight.rpartition(".")
+        module, scale = modules[path], scales[weight].init_std_scale if weight in scales else 1.0
+        parameter = module.get_parameter(name)
+        if weight not in new:
+            if scale != 1:
+                parameter.mul_(scale)
+        elif not isinstance(module, nn.Embedding):  # also where a head is tied to it
+            spread = _deviation(module, name, deviation, fans.get(weight)) * scale
+            initialise_(parameter, None, spread, stream(seed, f"{weight} values"))
+        _zero_bias_(module, name, new, path)
+
+
+def _contracting(plan: Plan, modules: Mapping[str, nn.Module]) -> Iterator[str]:
+    """The weights of planned layers, or of the members in their places; a tied one more than once."""
     for layer in plan.layers:
-        if not layer.weight:
-            continue
         member = modules.get(layer.name)
-        parts = [f"{layer.name}.{part}" for part in member.parts()] if isinstance(member, Member) else []
-        weights = [f"{part}.weight" for part in parts] or ([layer.weight] if layer.positions else [])
-        for weight in weights:
-            path, _, name = weight.rpartition(".")
-            if weight in new and not isinstance(
-                modules[path], nn.Embedding
-            ):  # also where a head is tied to it
-                _initialise_weight_(modules[path], name, deviation, seed, weight)
-            _zero_bias_(modules[path], name, new, path)
+        if layer.weight and isinstance(member, Member):
+            yield from (f"{layer.name}.{part}.weight" for part in member.parts())
+        elif layer.weight and layer.positions:
+            yield layer.weight
 
 
-def _initialise_weight_(module: nn.Module, name: str, deviation: Deviation, seed: int, weight: str) -> None:
-    parameter = module._parameters[name]
-    assert parameter is not None
+def _deviation(module: nn.Module, name: str, deviation: Deviation, dense: Fans | None) -> float:
+    """Of a new weight: by the dense layer's fans where a scale stands beside it, else by its own and its mask."""
+    if dense is not None:
+        return deviation(dense, 1.0)
     mask = module._buffers[name + SUFFIX] if has_mask(module, name) else None
     real = mask is not None and not mask.is_meta
     density = int(mask.count_nonzero()) / mask.numel() if real and isinstance(mask, Tensor) else 1.0
-    spread = deviation(fans_of(module, parameter), density)
-    initialise_(parameter, None, spread, stream(seed, f"{weight} values"))
+    return deviation(fans_of(module, module.get_parameter(name)), density)
 
 
 def _zero_bias_(module: nn.Module, weight: str, new: set[str], path: str) -> None:

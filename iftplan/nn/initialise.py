@@ -43,14 +43,18 @@ def density_corrected(fans: Fans, density: float) -> float:
 SCHEMES: Final[Mapping[str, Deviation]] = MappingProxyType({"kaiming": kaiming, "density": density_corrected})
 
 
-def scheme_named(name: str) -> Deviation:
-    """The scheme of that name.
+def scheme_named(name: str | Deviation) -> Deviation:
+    """The scheme of that name; a deviation is one itself.
 
     Raises:
         InputError: there is none.
     """
+    if not isinstance(name, str):
+        return name
     if name not in SCHEMES:
-        raise InputError(f"there is no initialisation {name!r}; there are {', '.join(SCHEMES)}, or None.")
+        raise InputError(
+            f"there is no initialisation {name!r}; there are {', '.join(SCHEMES)}, a function of fans and density, or None."
+        )
     return SCHEMES[name]
 
 

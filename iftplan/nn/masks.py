@@ -14,7 +14,7 @@ from hashlib import sha256
 import torch
 from torch import Generator, Tensor, nn
 
-from iftplan.errors import InputError, StaleError
+from iftplan.errors import InfeasibleError, InputError, StaleError
 from iftplan.masks import MaskStructure, Unstructured, parse_mask
 from iftplan.nn.members import Member
 from iftplan.nn.random_masks import Shape, random_mask, shares
@@ -130,8 +130,23 @@ def _mask_layer_(
         )
     counts = shares(structure, layer.nnz, [_shape(weight) for weight in found])
     for weight, nnz in zip(found, counts, strict=True):
+        _check_fit(weight, structure, nnz)  # of shapes alone, so that it can be asked on the meta device
+    for weight, nnz in zip(found, counts, strict=True):
         weight.module.register_buffer(
             weight.parameter_name + SUFFIX, _drawn(weight, structure, nnz, stream(seed, weight.name))
+        )
+
+
+def _check_fit(weight: MaskedWeight, structure: MaskStructure, nnz: int) -> None:
+    """Whether a mask of this structure can keep exactly so many of the weight's entries."""
+    outputs, inputs = _shape(weight)
+    try:
+        nearest = structure.close(((inputs, outputs),), nnz)
+    except InfeasibleError as error:
+        raise InputError(f"{weight.name}: {error}") from error
+    if nearest != nnz:
+        raise InputError(
+            f"{weight.name}: {structure} masks of {inputs} inputs and {outputs} outputs cannot keep {nnz} weights, the nearest is {nearest}; a plan with this structure keeps whole patterns only."
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import Literal
 
 from torch import nn
 
@@ -13,6 +14,7 @@ from iftplan.nn.members import Doped, Factorized, Member, Nonlinearity, Parallel
 from iftplan.nn.widen import widen_
 from iftplan.nn.widths import trace_widths
 from iftplan.plans import Plan, PlannedLayer, Role
+from iftplan.spec import Couplings
 
 _MEMBERS: Mapping[str, Callable[[nn.Module, int, Nonlinearity], Member]] = MappingProxyType(
     {"parallel": Parallel, "factorized": Factorized, "lowrank": Factorized, "doped": Doped}
@@ -31,7 +33,29 @@ def none(layer: nn.Module) -> Nonlinearity:
     return identity
 
 
-def skeleton_(plan: Plan, model: nn.Module, nonlinearity: NonlinearityFor = none) -> nn.Module:
+def planned_couplings(plan: Plan, model: nn.Module) -> Couplings | None:
+    """The couplings of the dense model, where the plan sets widths.
+
+    Raises:
+        StaleError: the model has other widths than the plan.
+    """
+    if not plan.widths:
+        return None
+    heads: Literal["number", "size"] = "size" if plan.heads == "size" else "number"
+    couplings = trace_widths(model, matching(plan.inputs, model), heads=heads)
+    if set(couplings.widths) != set(plan.widths):
+        raise StaleError(
+            f"the plan sets widths {_some(set(plan.widths) - set(couplings.widths))} that the model does not have; make the plan again."
+        )
+    return couplings
+
+
+def skeleton_(
+    plan: Plan,
+    model: nn.Module,
+    nonlinearity: NonlinearityFor = none,
+    couplings: Couplings | None = None,
+) -> nn.Module:
     """Give `model`, in place, the structure of the plan: widths, branches and factors, without masks.
 
     Layers that the plan leaves as they are (one branch, rank 0) are not touched.
@@ -40,20 +64,16 @@ def skeleton_(plan: Plan, model: nn.Module, nonlinearity: NonlinearityFor = none
         plan: what to build.
         model: the dense model that it was made for.
         nonlinearity: what stands inside the members; nothing by default, which costs the same MACs.
+        couplings: what `planned_couplings` says of it, if that is known already.
 
     Raises:
         MeasureError: the plan is in a family of the user's own, for which there are no modules.
         StaleError: the model has other widths or layers than the plan.
     """
     check_buildable(plan)
-    if plan.widths:
-        inputs = matching(plan.inputs, model)
-        couplings = trace_widths(model, inputs, heads="size" if plan.heads == "size" else "number")
-        if set(couplings.widths) != set(plan.widths):
-            raise StaleError(
-                f"the plan sets widths {_some(set(plan.widths) - set(couplings.widths))} that the model does not have; make the plan again."
-            )
-        widen_(model, couplings, plan.widths)
+    known = couplings or planned_couplings(plan, model)
+    if known is not None:
+        widen_(model, known, plan.widths)
     for layer in plan.layers:
         size = replaced_by(layer)
         if size is not None:

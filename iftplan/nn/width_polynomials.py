@@ -108,14 +108,18 @@ def couplings(system: WidthEquations, made: SymbolicModel, counter: SymbolicCoun
 
 
 def _scales(system: WidthEquations, counter: SymbolicCounter) -> dict[str, sympy.Expr]:
-    """Float attributes that scale attention scores: in a module with a product over heads of size d, `d^-½`."""
+    """Float attributes that scale attention scores: in a module with a product over heads of size d, `d^-½`.
+
+    A size that cannot change is as good an answer, unless one that can gives the same number.
+    """
     found: dict[str, sympy.Expr] = {}
     for name, (module, value) in counter.scales.items():
         for call in counter.calls:
             if call.module != module or call.weight is not None:
                 continue
             for size in map(system.simplify, call.head_sizes):
-                if size.free_symbols and system.at_dense(size) ** -0.5 == value:
+                fits = system.at_dense(size) ** -0.5 == value
+                if fits and (size.free_symbols or name not in found):
                     found[name] = size
     return found
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 from iftplan.plans import Plan, Role, Scope
 from iftplan.report.table import Table
+from iftplan.scales import TensorScale
+from iftplan.supar import NAMES
 from iftplan.units import Convention, bits, count, decimal, plain, short
 
 
@@ -52,7 +56,37 @@ def scope_table(plan: Plan, convention: Convention = Convention.MAC) -> Table:
         notes.append("note: no width of this model can move, so every layer is what it was")
     if plan.widths:
         notes.append(f"width multiplier k = {plan.multiplier:.6g}")
-    return Table(columns, rows, notes=(*notes, *(f"note: {n}" for n in plan.notes)))
+    scaled = plan.parametrization.notes if plan.parametrization else ()
+    return Table(columns, rows, notes=(*notes, *(f"note: {n}" for n in (*plan.notes, *scaled))))
+
+
+def scale_tables(plan: Plan) -> tuple[Table, ...]:
+    """What every weight starts and trains at, relative to the dense model; nothing where that is as it was."""
+    if plan.parametrization is None:
+        return ()
+    scales = plan.parametrization
+    rows = tuple(
+        (
+            name,
+            scale.role.value,
+            *(f"{float(number):.4g}" for number in _numbers(scale)),
+        )
+        for name, scale in scales.scales.items()
+    )
+    columns = ("tensor", "role", ">m_d", ">m_ρ", ">fan-in", ">init std ×", ">learning rate ×", ">logits ×")
+    title = f"{NAMES[scales.scheme]} parametrization for {scales.optimizer}, {scales.mask_updates} masks"
+    return (Table(columns, rows, title),)
+
+
+def _numbers(scale: TensorScale) -> tuple[float | Fraction, ...]:
+    return (
+        scale.width_multiplier,
+        scale.density_multiplier,
+        scale.fan_in_ratio,
+        scale.init_std_scale,
+        scale.learning_rate_multiplier,
+        scale.output_multiplier,
+    )
 
 
 def _closing(plan: Plan, scope: Scope) -> str:

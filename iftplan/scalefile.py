@@ -1,0 +1,74 @@
+"""The section of a plan's document that holds what its weights start and train at."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import ConfigDict, with_config
+from typing_extensions import TypedDict
+
+from iftplan.documents import Document
+from iftplan.scales import Parametrization, TensorScale
+from iftplan.units import exact
+
+
+def parametrization_object(value: Parametrization) -> Document:
+    """As a JSON object: what was asked for, what was chosen, and every tensor's scales."""
+    return {
+        "asked": value.asked,
+        "scheme": value.scheme,
+        "optimizer": value.optimizer,
+        "mask_updates": value.mask_updates,
+        "scales": [_scale_object(name, scale) for name, scale in value.scales.items()],
+        "notes": list(value.notes),
+    }
+
+
+def _scale_object(tensor: str, scale: TensorScale) -> dict[str, Any]:
+    fractions = {
+        "width_multiplier": scale.width_multiplier,
+        "density_multiplier": scale.density_multiplier,
+        "fan_in_ratio": scale.fan_in_ratio,
+        "learning_rate_multiplier": scale.learning_rate_multiplier,
+        "output_multiplier": scale.output_multiplier,
+    }
+    return {
+        "tensor": tensor,
+        "role": scale.role.value,
+        "init_std_scale": scale.init_std_scale,
+        "reason": scale.reason,
+        **{key: float(value) for key, value in fractions.items()},
+        **{f"{key}_exact": exact(value) for key, value in fractions.items()},
+    }
+
+
+@with_config(ConfigDict(extra="forbid"))
+class ScaleObject(TypedDict):
+    """One tensor's scales, as they are written."""
+
+    tensor: str
+    role: Literal["embedding", "hidden", "output"]
+    init_std_scale: float
+    reason: str
+    width_multiplier: float
+    width_multiplier_exact: str
+    density_multiplier: float
+    density_multiplier_exact: str
+    fan_in_ratio: float
+    fan_in_ratio_exact: str
+    learning_rate_multiplier: float
+    learning_rate_multiplier_exact: str
+    output_multiplier: float
+    output_multiplier_exact: str
+
+
+@with_config(ConfigDict(extra="forbid"))
+class ParametrizationObject(TypedDict):
+    """The section as it is written; what reads it derives the scales from the plan again and compares."""
+
+    asked: Literal["auto", "mup", "supar"]
+    scheme: Literal["standard", "mup", "supar"]
+    optimizer: Literal["adam", "sgd"]
+    mask_updates: Literal["static", "dynamic", "gradual"]
+    scales: list[ScaleObject]
+    notes: list[str]
