@@ -15,7 +15,7 @@ import iftplan
 ROOT = Path(iftplan.__file__).parent
 
 ROOMS = (
-    "errors polynomial widening budget cardinality symbols expressions scales",
+    "errors polynomial widening budget cardinality runs symbols expressions scales",
     "units spec counting masks distributions vouched validation transforms documents schedules",
     "notation costs form solution cautions zoo_index scalefile",
     "closed_forms derive realise sources plans specfile solvefile diffs",
