@@ -1,0 +1,328 @@
+"""What two processes do for `test_distributed.py`: `torchrun --nproc-per-node 2 distributed_scenarios.py FOLDER`.
+
+Every scenario is a function of the folder; what it returns is written for each rank, or the traceback.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from datetime import timedelta
+from hashlib import sha256
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, optim
+from torch.distributed.fsdp import fully_shard
+from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
+
+import iftplan as ift
+from iftplan import nn
+from iftplan.errors import DivergedError
+from iftplan.nn.masking.ranks import Ranks
+from iftplan.nn.masks import SUFFIX
+from iftplan.nn.shards import local, whole
+from iftplan.nn.training import checkpoints
+from iftplan.nn.training.states import (
+    load_model_state_,
+    load_optimizer_state_,
+    model_state,
+    optimizer_state,
+)
+from iftplan.schedules import Constant, Updates
+
+WIDTHS = (6, 9, 7, 3)  # odd, so that two processes hold unequal parts
+
+
+def perceptron() -> torch.nn.Module:
+    torch.manual_seed(0)
+    layers = [torch.nn.Linear(a, b) for a, b in pairwise(WIDTHS)]
+    return torch.nn.Sequential(*(x for layer in layers for x in (layer, torch.nn.GELU())))[:-1]
+
+
+def sparse() -> torch.nn.Module:
+    plan = ift.plan(ift.read_model(perceptron(), "4x6"), None, "1/2", keep_dense=())
+    return nn.apply(plan, perceptron())
+
+
+def rigl(interval: int = 2) -> nn.RigL:
+    return nn.RigL(Updates(end=1000, interval=interval))
+
+
+def batch(step: int, size: int = 16) -> tuple[Tensor, Tensor]:
+    x = torch.randn(size, WIDTHS[0], generator=torch.Generator().manual_seed(step))
+    return x, x[:, : WIDTHS[-1]].argmax(1)
+
+
+def share(step: int) -> tuple[Tensor, Tensor]:
+    """This rank's part of a step's batch."""
+    rank, world = (
+        (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
+    )
+    x, y = batch(step)
+    return x[rank::world], y[rank::world]
+
+
+def loss_of(model: torch.nn.Module, data: tuple[Tensor, Tensor]) -> Tensor:
+    return functional.cross_entropy(model(data[0]), data[1])
+
+
+def digest(masks: nn.Masking) -> str:
+    return sha256(b"".join(m.numpy().tobytes() for m in masks.masks().values())).hexdigest()
+
+
+def adam(model: torch.nn.Module) -> optim.Optimizer:
+    return optim.AdamW(model.parameters(), lr=0.01)
+
+
+def train(model: torch.nn.Module, forward: torch.nn.Module, masks: nn.Masking, steps: range) -> list[str]:
+    """The masks' digest after every step."""
+    found = []
+    for step in steps:
+        loss_of(forward, share(step)).backward()
+        masks.step()
+        masks.optimizer.step()
+        masks.optimizer.zero_grad()
+        found.append(digest(masks))
+    return found
+
+
+def sharded() -> torch.nn.Module:
+    model = sparse()
+    for layer in model:
+        if isinstance(layer, torch.nn.Linear):
+            fully_shard(layer)
+    return fully_shard(model)
+
+
+def hold(masks: nn.Masking) -> list[str]:
+    """Weights whose values or slots are not zero off their mask, looked at whole."""
+    wrong = []
+    for weight in nn.masked_weights(masks.model):
+        tensors = {"weight": weight.parameter.detach(), **masks.optimizer.state[weight.parameter]}
+        for key, tensor in tensors.items():
+            if tensor.shape == weight.mask.shape and whole(tensor)[~weight.mask].abs().max() > 0:
+                wrong.append(f"{weight.name} {key}")
+    return wrong
+
+
+def line() -> torch.nn.Module:
+    """Four weights, two of them active."""
+    model = torch.nn.Linear(4, 1, bias=False)
+    model.weight.data = torch.tensor([[3.0, 0.1, 0.0, 0.0]])
+    model.register_buffer("weight" + SUFFIX, torch.tensor([[True, True, False, False]]))
+    return model
+
+
+# -- scenarios ---------------------------------------------------------------------------------------------
+
+
+def mean_gradient(_: Path) -> Any:
+    """Weight 2 has gradients +1 and -1 on the two ranks, weight 3 has .4 on both."""
+    model = DistributedDataParallel(line())
+    optimizer = optim.SGD(model.parameters(), lr=0.0)
+    masks = nn.Masking(model, optimizer, nn.RigL(Updates(end=1000, interval=1, begin=0), Constant(0.5)))
+    sign = 1.0 if distributed.get_rank() == 0 else -1.0
+    inputs = torch.tensor([[0.0, 0.0, sign, 0.4]])
+    masks.steps = 1  # steps count from 0, where no update is due
+    model(inputs).sum().backward()
+    gradient = model.module.weight.grad.clone()
+    masks.step()
+    scores = masks._scores["weight"].flatten().tolist()
+    optimizer.step()
+    alone = torch.tensor([0.0, 0.0, 1.0, 0.4])  # mean |g|, and rank 0's own |g|
+    return {
+        "gradient": gradient.flatten().tolist(),
+        "scores": scores,
+        "mask": model.module.weight_mask.flatten().tolist(),
+        "of_mean_absolute": int(alone.argmax()),
+    }
+
+
+def data_parallel(folder: Path) -> Any:
+    model = sparse()
+    forward = DistributedDataParallel(model)
+    masks = nn.Masking(forward, adam(model), rigl())
+    digests = train(model, forward, masks, range(7))
+    if distributed.get_rank() == 0:
+        save(folder / "ddp", model, masks, 7)
+    after = train(model, forward, masks, range(7, 12))
+    return {"digests": digests + after, "off": hold(masks), "final": flat(model)}
+
+
+def accumulated(_: Path) -> Any:
+    """Two batches for a step: the first is not sent, so that only the second backward pass averages."""
+    model = sparse()
+    forward = DistributedDataParallel(model)
+    masks = nn.Masking(forward, adam(model), rigl())
+    digests = []
+    for step in range(6):
+        for part in (0, 1):
+            with forward.no_sync() if part == 0 else nullcontext():
+                (loss_of(forward, share(2 * step + part)) / 2).backward()
+        masks.step()
+        masks.optimizer.step()
+        masks.optimizer.zero_grad()
+        digests.append(digest(masks))
+    return {"digests": digests, "updates": masks.metrics()["mask_updates"], "off": hold(masks)}
+
+
+def broken(prepare: Callable[[torch.nn.Module], None]) -> str:
+    try:
+        model = sparse()
+        prepare(model)
+        nn.Masking(model, adam(model), rigl())
+    except DivergedError as error:
+        return str(error)
+    return "no error"
+
+
+def masks_differ(_: Path) -> Any:
+    def swap(model: torch.nn.Module) -> None:
+        if distributed.get_rank() == 1:
+            mask = model.get_buffer("2.weight_mask").flatten()
+            kept, absent = mask.nonzero()[0], (~mask).nonzero()[0]
+            mask[kept], mask[absent] = False, True
+
+    return {"message": broken(swap), "alike": broken(lambda _: None)}
+
+
+def gradients_differ(_: Path) -> Any:
+    """Nobody averages the gradients, so that masks part at the first update."""
+    model = sparse()
+    masks = nn.Masking(model, adam(model), rigl())
+    try:
+        train(model, model, masks, range(5))
+    except DivergedError as error:
+        return {"message": str(error), "steps": masks.steps}
+    return {"message": "no error"}
+
+
+def not_finite(_: Path) -> Any:
+    """One rank's part of a gradient overflows: both ranks postpone."""
+    model = sharded()
+    masks = nn.Masking(model, adam(model), rigl(interval=2))
+    digests = [digest(masks)]
+    for step in range(4):
+        loss_of(model, share(step)).backward()
+        if step == 2 and distributed.get_rank() == 1:
+            local(model[0].weight.grad)[0, 0] = float("nan")
+        masks.step()
+        if step != 2:
+            masks.optimizer.step()
+        masks.optimizer.zero_grad()
+        digests.append(digest(masks))
+    return {"digests": digests, "updates": masks.metrics()["mask_updates"]}
+
+
+def fully_sharded(folder: Path) -> Any:
+    model = sharded()
+    masks = nn.Masking(model, adam(model), rigl())
+    digests = train(model, model, masks, range(7))
+    save(folder / "fsdp", model, masks, 7)
+    model(batch(0)[0])  # leaves whole copies about
+    after = train(model, model, masks, range(7, 12))
+    parts = [tuple(local(p).shape) for p in model.parameters()]
+    return {"digests": digests + after, "off": hold(masks), "parts": parts, "final": flat(model)}
+
+
+def resumed(folder: Path) -> Any:
+    """Two ranks continue what one process wrote, and what two wrote otherwise."""
+    found = {}
+    for source in ("single", "ddp", "fsdp"):
+        for kind in ("ddp", "fsdp"):
+            model = sharded() if kind == "fsdp" else sparse()
+            forward = DistributedDataParallel(model) if kind == "ddp" else model
+            masks = nn.Masking(forward, adam(model), rigl())
+            load(folder / source, model, masks)
+            alike = same(state_of(model, masks), checkpoints.newest(folder / source, print)[1])
+            digests = train(model, forward, masks, range(7, 12))
+            found[f"{source} to {kind}"] = {
+                "alike": alike,
+                "digests": digests,
+                "off": hold(masks),
+                "final": flat(model),
+            }
+    return found
+
+
+# -- states ------------------------------------------------------------------------------------------------
+
+
+def state_of(model: torch.nn.Module, masks: nn.Masking) -> dict[str, Any]:
+    return {
+        "model": model_state(model),
+        "optimizer": optimizer_state(model, masks.optimizer),
+        "masks": masks.state_dict(),
+    }
+
+
+def save(folder: Path, model: torch.nn.Module, masks: nn.Masking, step: int) -> None:
+    """Every process that holds a part calls it; rank 0 writes."""
+    state = state_of(model, masks)
+    if not distributed.is_initialized() or distributed.get_rank() == 0:
+        folder.mkdir(exist_ok=True)
+        checkpoints.write(folder, step, state)
+
+
+def load(folder: Path, model: torch.nn.Module, masks: nn.Masking) -> None:
+    found = checkpoints.newest(folder, print)
+    assert found is not None
+    load_model_state_(model, found[1]["model"])
+    load_optimizer_state_(model, masks.optimizer, found[1]["optimizer"])
+    masks.load_state_dict(found[1]["masks"])
+
+
+def same(left: Any, right: Any) -> bool:
+    if isinstance(left, Tensor):
+        return torch.equal(left, right)
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(same(left[k], right[k]) for k in left)
+    if isinstance(left, list | tuple):
+        return len(left) == len(right) and all(map(same, left, right))
+    return bool(left == right)
+
+
+def flat(model: torch.nn.Module) -> list[float]:
+    return torch.cat([whole(p.detach()).flatten() for p in model.parameters()]).tolist()
+
+
+SCENARIOS = (
+    mean_gradient,
+    data_parallel,
+    accumulated,
+    masks_differ,
+    gradients_differ,
+    not_finite,
+    fully_sharded,
+    resumed,
+)
+
+
+def answers(folder: Path) -> Iterator[tuple[str, Any]]:
+    for scenario in SCENARIOS:
+        try:
+            yield scenario.__name__, scenario(folder)
+        except Exception:
+            yield scenario.__name__, traceback.format_exc()
+        distributed.barrier()
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", timeout=timedelta(seconds=60))
+    assert Ranks.of(torch.nn.Identity()).count == 2
+    result = json.dumps(dict(answers(folder)))
+    (folder / f"rank{os.environ['RANK']}.json").write_text(result)
+    distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
