@@ -1,0 +1,119 @@
+"""Sparse training under transformers' Trainer.
+
+    trainer = Trainer(model=sparse, args=args, train_dataset=data)
+    masks = nn.TrainerMasking(trainer, nn.RigL(Updates(end=7500)))
+    trainer.train()
+
+Trainer clips gradients before its callbacks see them, and clipping has to see masked ones. What Trainer documents
+for such needs is to override `training_step`, which runs the backward pass, and `log`: both are wrapped on this one
+trainer. The state of the masks is in `trainer_state.json` of every checkpoint.
+"""
+
+from __future__ import annotations
+
+import warnings
+from functools import partial
+from typing import Any
+
+from transformers import Trainer, TrainerCallback
+from transformers.trainer_callback import ExportableState, TrainerControl, TrainerState
+from transformers.training_args import TrainingArguments
+
+from iftplan.errors import InputError, StaleError
+from iftplan.masks import MaskStructure, Unstructured
+from iftplan.nn.callbacks.packed import packed, unpacked
+from iftplan.nn.masking.algorithm import Algorithm
+from iftplan.nn.masking.cautions import cautions, weights_left
+from iftplan.nn.masking.masking import Masking
+from iftplan.nn.masking.static import Static
+
+
+class TrainerMasking(TrainerCallback, ExportableState):  # type: ignore[misc]
+    """A callback that trains the trainer's model under its masks; it adds itself to the trainer.
+
+    Masks are taken over when training begins, and let go when it ends. Training metrics that are logged carry
+    the masks' own.
+
+    Args:
+        trainer: of a model with masks beside its weights (`iftplan.nn.apply`).
+        algorithm: how masks change; steps are optimizer steps.
+        structure: what masks may look like.
+        seed: of random growth.
+
+    Raises:
+        InputError: the trainer has such a callback, or builds callbacks anew from checkpoints.
+
+    Attributes:
+        masks: of the present or the last training; None before the first.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        algorithm: Algorithm = Static(),  # noqa: B008  (a frozen value)
+        *,
+        structure: MaskStructure | str = Unstructured(),  # noqa: B008
+        seed: int = 0,
+    ) -> None:
+        if trainer.args.restore_callback_states_from_checkpoint:
+            raise InputError(
+                "restore_callback_states_from_checkpoint builds callbacks anew from JSON, which has no algorithm in it; leave it False: masks are restored without it."
+            )
+        if any(isinstance(callback, TrainerMasking) for callback in trainer.callback_handler.callbacks):
+            raise InputError("this trainer has a TrainerMasking already.")
+        self.masks: Masking | None = None
+        self._make = partial(Masking, algorithm=algorithm, structure=structure, seed=seed)
+        self._trainer = trainer
+        self._training_step, self._log = trainer.training_step, trainer.log
+        trainer.training_step, trainer.log = self._masked_step, self._log_masks
+        trainer.add_callback(self)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any
+    ) -> None:
+        """Take the masks over, and go on from the checkpoint's where training does."""
+        stored = state.stateful_callbacks.get(type(self).__name__)
+        self.masks = self._make(given["model"], given["optimizer"])
+        if state.global_step:
+            self.masks.load_state_dict(_masks_in(stored, state.global_step))
+        for sentence in cautions(self.masks, state.max_steps, given.get("lr_scheduler")):
+            warnings.warn(sentence, stacklevel=2)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any
+    ) -> None:
+        """Let the optimizer go."""
+        assert self.masks is not None
+        self.masks.release()
+        for sentence in weights_left(self.masks):
+            warnings.warn(sentence, stacklevel=2)
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds of the masks."""
+        found = {} if self.masks is None else {"masks": packed(self.masks.state_dict())}
+        return {"args": {}, "attributes": found}
+
+    def _masked_step(self, *given: Any, **named: Any) -> Any:
+        loss = self._training_step(*given, **named)
+        if self._trainer.accelerator.sync_gradients and self.masks is not None:
+            self.masks.step()  # after the last of the accumulated backward passes, and before clipping
+        return loss
+
+    def _log_masks(self, logs: dict[str, float], *given: Any, **named: Any) -> None:
+        if self.masks is not None and "loss" in logs:
+            logs.update(self.masks.metrics())
+        self._log(logs, *given, **named)
+
+
+def _masks_in(stored: Any, step: int) -> dict[str, Any]:
+    """The masks' state in a checkpoint.
+
+    Raises:
+        StaleError: there is none, or it has been changed.
+    """
+    try:
+        return unpacked(stored["attributes"]["masks"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise StaleError(
+            f"the checkpoint of step {step} has no state of masks in its trainer_state.json: it was written without TrainerMasking, or has been changed. Resume from another, or load its weights and begin at step 0."
+        ) from error

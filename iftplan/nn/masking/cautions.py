@@ -1,0 +1,59 @@
+"""What is doubtful about a Masking in a run of a known length: `iftplan.cautions` asked with what it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+
+from iftplan.cautions import schedule_cautions, weight_cautions
+from iftplan.nn.masking.gradual import Gradual
+from iftplan.nn.masking.masking import Masking
+from iftplan.nn.masking.rigl import RigL
+from iftplan.nn.masking.set import SET
+from iftplan.nn.masks import masked_weights, to_matrix
+
+
+def cautions(masks: Masking, steps: int, scheduler: Any = None) -> list[str]:
+    """Sentences about a run before it begins; none is an error.
+
+    Args:
+        masks: that will be used.
+        steps: optimizer steps of the whole run.
+        scheduler: of the learning rate; looked at where its future can be asked for (`LambdaLR`, and so all that
+            transformers offers).
+    """
+    algorithm = masks.algorithm
+    if not isinstance(algorithm, RigL | SET | Gradual):
+        return weight_cautions(*_weights(masks))
+    return [
+        *schedule_cautions(
+            algorithm.updates, steps, rate=_rate_of(scheduler), arrives=isinstance(algorithm, Gradual)
+        ),
+        *weight_cautions(*_weights(masks)),
+    ]
+
+
+def weights_left(masks: Masking) -> list[str]:
+    """Sentences about the masks as they are now, for the end of a run."""
+    return weight_cautions(*_weights(masks))
+
+
+def _weights(masks: Masking) -> tuple[dict[str, int], dict[str, tuple[int, int]]]:
+    silent = {}
+    for weight in masked_weights(masks.model):
+        lives = to_matrix(weight.mask, weight).any(1)
+        silent[weight.name] = int((~lives).count_nonzero()), len(lives)
+    return dict(masks.nnz), silent
+
+
+def _rate_of(scheduler: Any) -> Callable[[int], float] | None:
+    while (
+        scheduler is not None and not isinstance(scheduler, LRScheduler) and hasattr(scheduler, "scheduler")
+    ):
+        scheduler = scheduler.scheduler  # an engine's wrapper
+    if not isinstance(scheduler, LambdaLR):
+        return None
+    parts = list(zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True))
+    return lambda step: max(float(base * change(step)) for base, change in parts)
