@@ -209,6 +209,31 @@ def test_new_weights_have_the_variance_of_their_scheme(init, gain):
     assert (member.bias == 0).all()
 
 
+class Bare(nn.Module):
+    """A matrix under a name of its own, without a module for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 32), nn.Linear(32, 4)
+        self.proj = nn.Parameter(torch.randn(32, 32))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last((self.first(x).relu() @ self.proj).relu())
+
+
+@pytest.mark.parametrize("make", [Bare, lambda: nn.Sequential(Bare())], ids=["model", "part"])
+def test_a_matrix_without_a_module_is_drawn_like_any(make):
+    model = make()
+    plan = ift.plan(ift.read_model(model, "2x6"), "wide", "3/4", scope="matrices")
+    applied = apply(plan, model)
+    (weight,) = masked_weights(applied)
+    assert weight.parameter_name == "proj"
+    kept = weight.parameter[weight.mask]
+    assert kept.std().item() == pytest.approx((2 / 64) ** 0.5, rel=0.2)
+    first = dict(applied.named_parameters())[weight.name.replace("proj", "first.bias")]
+    assert (first == 0).all()
+
+
 def test_weights_whose_shape_stays_are_kept():
     dense, plan = host("convolutions"), planned("convolutions", "parallel")
     model = apply(plan, dense)

@@ -218,6 +218,7 @@ def test_every_parameter_is_in_one_group_and_every_scale_has_a_parameter(name, f
     assert sorted(grouped) == sorted(id(p) for p in model.parameters())
     assert len({group["lr"] for group in groups}) == len(groups)
     assert {group["weight_decay"] for group in groups} == {0.5}
+    assert all(group["lr"] == pytest.approx(0.1 * group["lr_multiplier"]) for group in groups)
     scales = plan.parametrization.scales
     assert {w.name for w in masked_weights(model)} <= set(scales)
     rates = {id(p): group["lr"] for group in groups for p in group["params"]}

@@ -20,6 +20,7 @@ from iftplan.nn.multipliers import ForwardScales, forward_scales, scale_forward_
 from iftplan.nn.parametrize import check_scaled, dense_fans, planned_scales
 from iftplan.nn.skeleton import check_buildable, none, planned_couplings, replaced_by, skeleton_
 from iftplan.nn.twin import on_meta
+from iftplan.nn.twin import check_ties
 from iftplan.plans import Plan, PlannedLayer
 from iftplan.spec import Couplings
 
@@ -126,6 +127,7 @@ def check_applicable(plan: Plan, model: nn.Module, init: str | Deviation | None 
         MeasureError: the plan is in a family of the user's own.
     """
     check_buildable(plan)
+    check_ties(model)
     if init is not None:
         scheme_named(init)
     if init == "density" and planned_scales(plan):
@@ -201,7 +203,8 @@ def _deviation(module: nn.Module, name: str, deviation: Deviation, dense: Fans |
 
 
 def _zero_bias_(module: nn.Module, weight: str, new: set[str], path: str) -> None:
+    """The bias beside a weight of that name: `bias`, `in_proj_bias`; a weight called otherwise has none to find."""
     name = weight.replace("weight", "bias")
     bias = module._parameters.get(name)
-    if bias is not None and f"{path}.{name}" in new:
+    if name != weight and bias is not None and (f"{path}.{name}" if path else name) in new:
         nn.init.zeros_(bias)

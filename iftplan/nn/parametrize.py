@@ -20,8 +20,9 @@ _NOTHING: Mapping[str, TensorScale] = MappingProxyType({})
 def parameter_groups(plan: Plan, model: nn.Module, lr: float, **options: Any) -> list[dict[str, Any]]:
     """Groups for a torch optimizer, one for each learning rate; every trained parameter is in exactly one.
 
-    A plan without a parametrization makes one group. Weight decay is not rescaled: AdamW's is its rate times its
-    coefficient.
+    A plan without a parametrization makes one group. Schedulers of torch multiply every group's rate; a loop that sets
+    rates itself multiplies by the group's `lr_multiplier`. Weight decay is not rescaled: AdamW's is its rate times
+    its coefficient.
 
     Args:
         plan: what was applied; its parametrization says for which family of optimizers the rates are.
@@ -42,7 +43,9 @@ def parameter_groups(plan: Plan, model: nn.Module, lr: float, **options: Any) ->
         if parameter.requires_grad:
             rate = float(scales[name].learning_rate_multiplier) if name in scales else 1.0
             groups.setdefault(rate, []).append(parameter)
-    return [{"params": ps, "lr": lr * rate, **options} for rate, ps in groups.items() if ps]
+    return [
+        {"params": ps, "lr": lr * rate, "lr_multiplier": rate, **options} for rate, ps in groups.items() if ps
+    ]
 
 
 def planned_scales(plan: Plan) -> Mapping[str, TensorScale]:
