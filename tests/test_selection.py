@@ -47,6 +47,27 @@ def test_short_floats_have_ties_and_counts_are_exact_all_the_same(dtype):
         assert int(largest(scores, count).sum()) == count
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("spread", ["normal", "mostly zero", "few values", "equal"])
+def test_long_rows_are_counted_and_come_out_as_sorted(dtype, spread):
+    draw = torch.Generator().manual_seed(1)
+    scores = torch.randn(1, 40_000, generator=draw).abs()
+    match spread:
+        case "mostly zero":
+            scores *= torch.rand(scores.shape, generator=draw) < 0.1
+        case "few values":
+            scores = (scores * 2).round()
+        case "equal":
+            scores = torch.full_like(scores, 0.5)
+    excluded = torch.rand(scores.shape, generator=draw) < 0.5
+    scores = excluding(scores.to(dtype), excluded)
+    scores[0, 7] = torch.inf
+    order = scores.argsort(dim=1, descending=True, stable=True)
+    for count in (1, 2, 500, 5000, int((scores >= 0).sum()), 39_999):
+        expected = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, order[:, :count], True)
+        assert torch.equal(largest(scores, count), expected), count
+
+
 def test_rows_are_chosen_by_themselves():
     scores = torch.tensor([[1.0, 2.0, 3.0], [9.0, 8.0, 8.0]])
     assert largest(scores, 2).tolist() == [[False, True, True], [True, True, False]]

@@ -1,21 +1,26 @@
 """Exact selection: so many of the largest scores of every row, ties to the lowest index.
 
-Scores are finite and not negative; what must not be chosen scores -1.
+Scores are not negative and not NaN; what must not be chosen scores -1.
 """
 
 from __future__ import annotations
 
+from typing import Final
+
 import torch
 from torch import Tensor
 
-EXCLUDED = -1.0
+EXCLUDED: Final = -1.0
+
+_LONG: Final = 32_768  # shorter rows are cheaper to partition
+_BITS: Final = {torch.float32: torch.int32, torch.float16: torch.int16, torch.bfloat16: torch.int16}
 
 
 def largest(scores: Tensor, count: int) -> Tensor:
     """A boolean tensor of `scores`' shape (rows, units) with exactly `count` true entries in each row.
 
-    A partition finds the threshold, which is several times cheaper than sorting; among equal scores the first
-    are taken, so that the result is the same on every device and rank.
+    Only the threshold is searched, which is several times cheaper than sorting or top-k; among equal scores the
+    first are taken, so that the result is the same on every device and rank.
 
     Example:
         >>> largest(torch.tensor([[1.0, 3.0, 3.0, 3.0]]), 2).tolist()
@@ -26,15 +31,51 @@ def largest(scores: Tensor, count: int) -> Tensor:
         raise ValueError(f"{count} of {units}")
     if count in (0, units):
         return torch.full((rows, units), count > 0, dtype=torch.bool, device=scores.device)
+    if rows == 1 and units > _LONG and scores.dtype in _BITS:
+        return _largest_of_long(_ordered(scores), count)
     threshold = scores.kthvalue(units - count + 1, dim=1, keepdim=True).values
-    chosen = scores > threshold
-    ties = scores == threshold
+    chosen, ties = scores > threshold, scores == threshold
     missing = count - chosen.sum(1, keepdim=True)
     if bool((ties.sum(1, keepdim=True) > missing).any()):
-        ties &= ties.cumsum(1) <= missing
+        ties &= ties.cumsum(1, dtype=torch.int32) <= missing
     return chosen | ties
 
 
 def excluding(scores: Tensor, excluded: Tensor) -> Tensor:
     """The scores, with those excluded below every other."""
     return scores.masked_fill(excluded, EXCLUDED)
+
+
+def _ordered(scores: Tensor) -> Tensor:
+    """Integers in the order of the scores: the bits of floats that are not negative are; excluded ones are 0."""
+    bits = scores.contiguous().view(_BITS[scores.dtype])
+    return bits.clamp(min=-1).to(torch.int32).add_(1)
+
+
+def _largest_of_long(keys: Tensor, count: int) -> Tensor:
+    """The `count` largest of one row of 31-bit integers, found by counting their high halves, then low ones."""
+    high = keys.view(-1) >> 16
+    half, left, alike = _from_the_top(high, count)
+    low, missing, equal = _from_the_top(_low_of(keys.view(-1), high == half, alike), left)
+    threshold = half << 16 | low - 1
+    if missing == equal:
+        return keys >= threshold
+    ties = keys == threshold
+    ties &= ties.cumsum(1, dtype=torch.int32) <= missing
+    return ties.logical_or_(keys > threshold)
+
+
+def _low_of(keys: Tensor, inside: Tensor, count: int) -> Tensor:
+    """Low halves of the `count` keys inside: taken out where they are few, else beside zeros below every one of them."""
+    if 8 * count < len(keys):
+        return (keys[inside] & 0xFFFF) + 1
+    return ((keys & 0xFFFF) + 1).mul_(inside)
+
+
+def _from_the_top(values: Tensor, count: int) -> tuple[int, int, int]:
+    """The `count`-th largest value, its rank among those equal to it, and how many those are."""
+    histogram = torch.bincount(values)
+    above = histogram.flip(0).cumsum(0)
+    place = int(torch.searchsorted(above, count))
+    equal = int(histogram[-1 - place])
+    return len(histogram) - 1 - place, count - int(above[place]) + equal, equal

@@ -48,6 +48,5 @@ class SET:
 
 
 def _random(layer: Layer) -> Tensor:
-    # drawn on the CPU in double precision: the same numbers on every device, and no ties to speak of
-    drawn = torch.rand(layer.mask.shape, generator=layer.generator, dtype=torch.float64)
-    return drawn.to(layer.mask.device)
+    # drawn on the CPU: the same numbers on every device
+    return torch.rand(layer.mask.shape, generator=layer.generator).to(layer.mask.device)

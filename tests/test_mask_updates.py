@@ -1,0 +1,286 @@
+"""Every algorithm's update as a function of values: tables worked out by hand, switches, and what always holds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Generator, Tensor
+
+from iftplan.errors import InputError
+from iftplan.nn.masking.drop_grow import drop_grow
+from iftplan.nn.masking.gradual import Gradual
+from iftplan.nn.masking.layer import Layer
+from iftplan.nn.masking.rigl import RigL
+from iftplan.nn.masking.saliency import Saliency
+from iftplan.nn.masking.set import SET
+from iftplan.nn.masking.static import Static
+from iftplan.schedules import Constant, Cosine, Linear, Updates
+
+
+def layer(
+    magnitude: list[float],
+    mask: list[int],
+    gradient: list[float] | None = None,
+    *,
+    rows: int = 1,
+    target: int | None = None,
+    saliency: list[float] | None = None,
+    name: str = "weight",
+) -> Layer:
+    def shaped(values: list[float] | None) -> Tensor | None:
+        return None if values is None else torch.tensor(values, dtype=torch.float32).view(rows, -1)
+
+    kept = torch.tensor(mask).bool().view(rows, -1)
+    size = int(kept[0].sum()) if target is None else target
+    weights = shaped(magnitude)
+    assert weights is not None
+    return Layer(name, weights, shaped(gradient), shaped(saliency), kept, size, Generator().manual_seed(0))
+
+
+def ones(mask: Tensor) -> list[int]:
+    return mask.view(-1).nonzero().view(-1).tolist()
+
+
+#             0    1    2    3    4    5    6    7    8    9
+WEIGHTS = [0.9, 0.1, 0.5, 0.0, 0.0, 0.3, 0.0, 0.7, 0.0, 0.0]
+MASK = [1, 1, 1, 0, 0, 1, 0, 1, 0, 0]
+GRADIENT = [0.2, 0.9, 0.1, 0.4, 0.8, 0.3, 0.0, 9.0, 0.6, 0.5]
+
+# Active by size: 0, 7, 2, 5, 1. A fraction of .4 drops two, 5 and 1. Of what is not kept the gradients are
+# 1: .9, 4: .8, 8: .6, 9: .5 …; 7 has the largest of all, and stays because it is kept.
+TABLE = [
+    (0.4, True, [0, 1, 2, 4, 7], [1, 4]),  # 1 comes back at once
+    (0.4, False, [0, 2, 4, 7, 8], [4, 8]),  # it may not
+    (0.2, True, [0, 1, 2, 5, 7], [1]),
+    (0.2, False, [0, 2, 4, 5, 7], [4]),
+    (0.0, True, [0, 1, 2, 5, 7], []),
+    (1.0, True, [1, 4, 7, 8, 9], [1, 4, 7, 8, 9]),  # nothing is kept: the largest gradients of all
+    (1.0, False, [3, 4, 6, 8, 9], [3, 4, 6, 8, 9]),
+    (0.39, True, [0, 1, 2, 5, 7], [1]),  # ⌊5·.39⌋ = 1
+]
+
+
+@pytest.mark.parametrize(("fraction", "regrow", "mask", "grown"), TABLE)
+def test_drop_and_grow_by_hand(fraction, regrow, mask, grown):
+    change = drop_grow(layer(WEIGHTS, MASK), torch.tensor([GRADIENT]), fraction, regrow=regrow)
+    assert (ones(change.mask), ones(change.grown)) == (mask, grown)
+
+
+def test_a_whole_product_is_dropped_whole():
+    # 100·.29 is 28.999999999999996 in floating point
+    weights = [float(i + 1) for i in range(100)] + [0.0] * 100
+    change = drop_grow(
+        layer(weights, [1] * 100 + [0] * 100), torch.arange(200.0).view(1, -1), 0.29, regrow=False
+    )
+    assert len(ones(change.grown)) == 29
+
+
+@pytest.mark.parametrize("fraction", [-0.5, 1.5])
+def test_a_fraction_outside_is_taken_to_its_end(fraction):
+    change = drop_grow(layer(WEIGHTS, MASK), torch.tensor([GRADIENT]), fraction)
+    assert len(ones(change.grown)) == (5 if fraction > 1 else 0)
+    assert len(ones(change.mask)) == 5
+
+
+def test_gradients_of_zero_grow_no_active_weight():
+    """Facts of published code: zero-gradient ties re-grew active weights, and density leaked away."""
+    change = drop_grow(layer([0, 0, 3, 2, 1], [0, 0, 1, 1, 1]), torch.zeros(1, 5), 0.4, regrow=False)
+    assert ones(change.mask) == [0, 2, 3]  # ties to the first, and three as before
+    assert ones(_published_growth(layer([3, 2, 1, 0, 0], [1, 1, 1, 0, 0]), 1)) == [0, 1]  # two of three
+
+
+def _published_growth(x: Layer, dropped: int) -> Tensor:
+    """As seen: active weights' scores are set to 0 and the best of all grow, so that zeros tie with them."""
+    kept = torch.zeros_like(x.mask)
+    kept[0, x.magnitude[0].argsort(descending=True)[: x.active - dropped]] = True
+    scores = torch.zeros_like(x.magnitude) * ~kept
+    grown = torch.zeros_like(x.mask)
+    grown[0, scores[0].argsort(descending=True, stable=True)[:dropped]] = True
+    return kept | grown
+
+
+def test_equal_weights_and_equal_gradients_are_told_apart_by_place():
+    change = drop_grow(layer([1] * 6, [1, 1, 1, 1, 0, 0]), torch.ones(1, 6), 0.5, regrow=False)
+    assert ones(change.mask) == [0, 1, 4, 5]
+    back = drop_grow(layer([1] * 6, [1, 1, 1, 1, 0, 0]), torch.ones(1, 6), 0.5, regrow=True)
+    assert (ones(back.mask), ones(back.grown)) == ([0, 1, 2, 3], [2, 3])
+
+
+@pytest.mark.parametrize(
+    ("mask", "regrow", "expected"),
+    [
+        ([1, 1, 1, 1], True, [0, 1, 2, 3]),  # full: all that is dropped comes back
+        ([1, 1, 1, 1], False, [0, 1, 2, 3]),  # full, and nothing else could grow: nothing is dropped
+        ([0, 0, 0, 0], True, []),
+        ([0, 0, 0, 0], False, []),
+        ([1, 1, 1, 0], False, [2, 1, 3]),  # two to grow and room for one: the larger of the two dropped stays
+    ],
+)
+def test_full_empty_and_narrow(mask, regrow, expected):
+    change = drop_grow(layer([1, 2, 3, 0], mask), torch.tensor([[4.0, 3, 2, 1]]), 0.7, regrow=regrow)
+    assert ones(change.mask) == sorted(expected)
+
+
+def test_every_row_drops_and_grows_by_itself():
+    two = layer(WEIGHTS + WEIGHTS[::-1], MASK + MASK[::-1], rows=2)
+    change = drop_grow(two, torch.tensor([GRADIENT, GRADIENT[::-1]]), 0.4)
+    assert change.mask[0].nonzero().view(-1).tolist() == [0, 1, 2, 4, 7]
+    assert change.mask[1].flip(0).nonzero().view(-1).tolist() == [0, 1, 2, 4, 7]
+
+
+numbers = st.sampled_from([0.0, 0.0, 0.5, 1.0, 2.0])
+
+
+@st.composite
+def layers(draw):
+    units = draw(st.integers(1, 12))
+    size = draw(st.integers(0, units))
+    mask = draw(st.permutations([1] * size + [0] * (units - size)))
+    values = st.lists(numbers, min_size=units, max_size=units)
+    magnitude = [w * m for w, m in zip(draw(values), mask, strict=True)]
+    return layer(magnitude, mask, draw(values))
+
+
+@given(layers(), st.floats(0, 1), st.booleans())
+def test_what_always_holds_of_drop_and_grow(x, fraction, regrow):
+    assert x.gradient is not None
+    change = drop_grow(x, x.gradient, fraction, regrow=regrow)
+    kept = change.mask & ~change.grown
+    dropped = x.mask & ~kept
+    assert int(change.mask.sum()) == x.active
+    assert not (kept & ~x.mask).any()
+    room = x.units - x.active
+    wanted = int(round(x.active * fraction, 6))
+    assert int(change.grown.sum()) == (wanted if regrow else min(wanted, room))
+    if kept.any() and dropped.any():
+        assert x.magnitude[kept].min() >= x.magnitude[dropped].max()
+    candidates = ~kept if regrow else ~x.mask
+    assert not (change.grown & ~candidates).any()
+    rest = candidates & ~change.grown
+    if change.grown.any() and rest.any():
+        assert x.gradient[change.grown].min() >= x.gradient[rest].max()
+
+
+@pytest.mark.parametrize(
+    ("fraction", "step", "dropped"),
+    [
+        (Cosine(0.3), 0, 30),
+        (Cosine(0.3), 18_750, 25),  # ⌊100·.256066⌋
+        (Cosine(0.3), 37_500, 15),
+        (Cosine(0.3), 56_250, 4),  # ⌊100·.043934⌋
+        (Cosine(0.3), 75_000, 0),
+        (Constant(0.3), 56_250, 30),
+        (Linear(0.3), 50_000, 10),
+    ],
+)
+def test_the_schedule_says_how_much_rigl_drops(fraction, step, dropped):
+    x = layer(
+        [float(i) for i in range(1, 101)] + [0.0] * 100,
+        [1] * 100 + [0] * 100,
+        [0.0] * 100 + [float(i) for i in range(100)],
+    )
+    (change,) = RigL(Updates(end=75_000), fraction).update([x], step)
+    assert ones(x.mask & ~change.mask) == list(range(dropped))
+    assert ones(change.grown) == list(range(200 - dropped, 200))
+
+
+def test_rigl_may_be_told_not_to_grow_back():
+    x = layer(WEIGHTS, MASK, GRADIENT)
+    masks = [
+        ones(RigL(Updates(end=10), Constant(0.4), regrow=regrow).update([x], 0)[0].mask)
+        for regrow in (True, False)
+    ]
+    assert masks == [[0, 1, 2, 4, 7], [0, 2, 4, 7, 8]]
+
+
+def test_set_grows_any_inactive_weight_equally_often():
+    updates, counts = SET(Updates(end=10), Constant(0.4)), torch.zeros(10)
+    x = layer(WEIGHTS, MASK)
+    for seed in range(500):
+        (change,) = updates.update([replace(x, generator=Generator().manual_seed(seed))], 0)
+        assert int(change.mask.sum()) == 5
+        assert ones(x.mask & change.mask) == [0, 2, 7]
+        counts += change.grown.view(-1)
+    assert counts[[0, 1, 2, 5, 7]].sum() == 0  # neither active ones nor those just dropped
+    # five candidates, two grow: 200 of 500 each, within four standard deviations (√(500·.4·.6) = 11)
+    assert ((counts[[3, 4, 6, 8, 9]] - 200).abs() < 44).all()
+
+
+def test_set_may_grow_back_what_it_dropped():
+    updates, x = SET(Updates(end=10), Constant(0.4), regrow=True), layer(WEIGHTS, MASK)
+    changes = [updates.update([replace(x, generator=Generator().manual_seed(s))], 0)[0] for s in range(50)]
+    assert any(change.grown[0, [1, 5]].any() for change in changes)
+
+
+def test_set_draws_the_same_from_the_same_numbers():
+    x = [layer(WEIGHTS, MASK) for _ in range(2)]
+    first, second = (SET(Updates(end=10), Constant(0.4)).update([one], 0)[0] for one in x)
+    assert torch.equal(first.mask, second.mask)
+
+
+@pytest.mark.parametrize(
+    ("step", "pruned"), [(0, 0), (250, 52_031), (500, 78_750), (750, 88_593), (1000, 90_000), (1100, 90_000)]
+)
+def test_gradual_pruning_follows_the_published_cubic(step, pruned):
+    # s_f = .9: .5203125, .7875 and .8859375 after a quarter, a half and three quarters, in whole weights
+    units = 100_000
+    magnitude = torch.arange(units, dtype=torch.float32).view(1, -1)
+    x = replace(
+        layer([0.0], [1]), magnitude=magnitude, mask=torch.ones(1, units, dtype=torch.bool), target=10_000
+    )
+    (change,) = Gradual(Updates(end=1000, interval=250)).update([x], step)
+    assert units - int(change.mask.sum()) == pruned
+    assert change.mask[0, pruned:].all()  # the smallest go
+    assert not change.grown.any()
+
+
+def test_gradual_pruning_counts_exactly_where_floating_point_does_not():
+    # (9/10)³·1000 is 729, and 729.0000000000001 in floating point
+    algorithm = Gradual(Updates(end=10, interval=1))
+    x = layer([1.0] * 1000, [1] * 1000, target=0)
+    assert algorithm.units(x, 1) == 729
+
+
+def test_gradual_pruning_begins_where_it_is_told_and_arrives_at_its_end():
+    algorithm = Gradual(Updates(end=20, interval=7, begin=10))
+    assert [step for step in range(30) if algorithm.due(step)] == [17, 20]
+    x = layer([1.0] * 8, [1] * 8, target=0)
+    assert [algorithm.units(x, step) for step in (0, 10, 15, 20)] == [8, 8, 1, 0]
+
+
+def test_what_gradual_pruning_took_stays_away():
+    x = layer([5.0, 0, 3, 1], [1, 0, 1, 1], target=1)
+    (change,) = Gradual(Updates(end=10)).update([x], 5)
+    assert not change.mask[0, 1]
+    assert int(change.mask.sum()) == 2  # 1 + ⌈(4 - 1)/8⌉
+
+
+def test_saliency_by_layer_and_over_all_layers():
+    # |θ·g|, two layers of four; four weights stay
+    first = layer([0] * 4, [1] * 4, target=2, saliency=[9, 8, 7, 1], name="a")
+    second = layer([0] * 4, [1] * 4, target=2, saliency=[2, 6, 0, 3], name="b")
+    by_layer = Saliency().update([first, second], 0)
+    assert [ones(change.mask) for change in by_layer] == [[0, 1], [1, 3]]
+    together = Saliency("global").update([first, second], 0)
+    assert [ones(change.mask) for change in together] == [[0, 1, 2], [1]]
+
+
+def test_ties_of_saliency_go_to_the_first_layer():
+    a, b = (layer([0] * 3, [1] * 3, target=1, saliency=[1, 1, 1]) for _ in range(2))
+    assert [ones(c.mask) for c in Saliency("global").update([a, b], 0)] == [[0, 1], []]
+
+
+def test_saliency_comes_once_and_knows_two_scopes():
+    assert [step for step in range(300) if Saliency().due(step)] == [0]
+    with pytest.raises(InputError, match="scopes are layer and global"):
+        Saliency("network")
+
+
+def test_static_masks_stay():
+    assert not any(Static().due(step) for step in range(300))
+    (change,) = Static().update([layer(WEIGHTS, MASK)], 0)
+    assert ones(change.mask) == [0, 1, 2, 5, 7]
