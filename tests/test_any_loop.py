@@ -38,8 +38,8 @@ def planned(family: str) -> Plan:
     return ift.plan(ift.read_model(perceptron(), "4x12"), family, "3/4", keep_dense=("last",))
 
 
-def sparse(family: str = "wide") -> torch.nn.Module:
-    return nn.apply(planned(family), perceptron())
+def sparse(family: str = "wide", seed: int = 0, *, dense_start: bool = False) -> torch.nn.Module:
+    return nn.apply(planned(family), perceptron(), seed=seed, dense_start=dense_start)
 
 
 def rigl(interval: int = 3, order: Order = Order.AFTER) -> nn.RigL:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from iftplan.nn.application import apply, apply_
     from iftplan.nn.applied_audit import measure_applied
+    from iftplan.nn.callbacks.lightning import LightningMasking
     from iftplan.nn.callbacks.trainer import TrainerMasking
     from iftplan.nn.finalization import densify, finalize
     from iftplan.nn.finetuning import load_masked_, mask_zeros_
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Gradual": "masking.gradual",
+    "LightningMasking": "callbacks.lightning",
     "Masking": "masking.masking",
     "Order": "masking.algorithm",
     "RigL": "masking.rigl",
@@ -60,6 +62,7 @@ _HOMES = {
 __all__ = [
     "SET",
     "Gradual",
+    "LightningMasking",
     "Masking",
     "Order",
     "RigL",

@@ -1,0 +1,118 @@
+"""Sparse training under Lightning's Trainer.
+
+    masks = nn.LightningMasking(nn.RigL(Updates(end=7500)))
+    trainer = Trainer(max_epochs=10, callbacks=[masks])
+    trainer.fit(module, data)
+
+Lightning asks its callbacks after gradients were accumulated, reduced and unscaled, and before it clips them. The
+state of the masks is in every checkpoint, beside the module's.
+"""
+
+from __future__ import annotations
+
+import warnings
+from functools import partial
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch.optim import Optimizer
+
+from iftplan.errors import InputError, StaleError
+from iftplan.masks import MaskStructure, Unstructured
+from iftplan.nn.masking.algorithm import Algorithm
+from iftplan.nn.masking.cautions import cautions, weights_left
+from iftplan.nn.masking.masking import Masking
+from iftplan.nn.masking.static import Static
+from iftplan.nn.masks import masked_weights
+
+
+class LightningMasking(Callback):
+    """A callback that trains a module under its masks.
+
+    Masks are taken over when training begins, and let go when it ends. The masks' metrics are logged as the
+    module's own.
+
+    Args:
+        algorithm: how masks change; steps are optimizer steps.
+        structure: what masks may look like.
+        seed: of random growth.
+
+    Attributes:
+        masks: of the present or the last training; None before the first.
+    """
+
+    def __init__(
+        self,
+        algorithm: Algorithm = Static(),  # noqa: B008  (a frozen value)
+        *,
+        structure: MaskStructure | str = Unstructured(),  # noqa: B008
+        seed: int = 0,
+    ) -> None:
+        self.masks: Masking | None = None
+        self._make = partial(Masking, algorithm=algorithm, structure=structure, seed=seed)
+        self._loaded: dict[str, Any] | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the masks over, and go on from where a checkpoint or an earlier fit has ended."""
+        went = self.masks.state_dict() if self.masks is not None and trainer.global_step else None
+        state, self._loaded = self._loaded or went, None
+        if trainer.global_step and state is None:
+            raise StaleError(
+                f"the checkpoint of step {trainer.global_step} has no state of masks: it was written without LightningMasking. Fit from another, or load its weights and begin at step 0."
+            )
+        self.masks = self._make(pl_module, _optimizer_of(trainer, pl_module))
+        if state is not None:
+            self.masks.load_state_dict(state)
+        steps = trainer.estimated_stepping_batches
+        if steps != float("inf"):  # where training goes on until someone stops it
+            for sentence in cautions(self.masks, int(steps), _scheduler_of(trainer)):
+                warnings.warn(sentence, stacklevel=2)
+
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
+    ) -> None:
+        """Once for each step of the optimizer that holds the masked weights."""
+        if self.masks is not None and optimizer is self.masks.optimizer:
+            self.masks.step()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Log what the masks have seen, as often as the trainer logs."""
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # its logger connector sets it
+        if self.masks is not None and every and trainer.global_step % every == 0:
+            pl_module.log_dict(self.masks.metrics(), on_step=True, on_epoch=False)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let the optimizer go."""
+        if self.masks is None:
+            return
+        self.masks.release()
+        for sentence in weights_left(self.masks):
+            warnings.warn(sentence, stacklevel=2)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint holds of the masks."""
+        return {} if self.masks is None else self.masks.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep a checkpoint's state until the optimizer is there."""
+        self._loaded = state_dict or None
+
+
+def _optimizer_of(trainer: Trainer, module: LightningModule) -> Optimizer:
+    weights = {id(weight.parameter) for weight in masked_weights(module)}
+    found = [
+        o for o in trainer.optimizers if any(id(p) in weights for g in o.param_groups for p in g["params"])
+    ]
+    if weights and len(found) != 1:
+        raise InputError(
+            f"{len(found)} of {type(module).__name__}'s {len(trainer.optimizers)} optimizers hold its masked weights; give all of them to one."
+        )
+    return found[0] if found else trainer.optimizers[0]
+
+
+def _scheduler_of(trainer: Trainer) -> Any:
+    """The scheduler, if it counts in optimizer steps as masks do."""
+    configs = [c for c in trainer.lr_scheduler_configs if (c.interval, c.frequency) == ("step", 1)]
+    return configs[0].scheduler if len(configs) == len(trainer.lr_scheduler_configs) == 1 else None
