@@ -11,7 +11,7 @@ from applied_models import host, planned
 from torch import Tensor, nn
 
 import iftplan as ift
-from iftplan.errors import InfeasibleError, InputError, StaleError
+from iftplan.errors import InputError, StaleError
 from iftplan.nn import apply, densify, masked_weights
 from iftplan.nn.warmstart import warm_start_
 
@@ -294,14 +294,6 @@ def test_a_nonlinearity_inside_members_is_refused_by_name():
     plan, model = planned("perceptron", "parallel"), host("perceptron")
     with pytest.raises(InputError, match=r"2 has a non-linearity inside.*nonlinear=False"):
         warm_start_(apply(plan, model), model, plan)
-
-
-@pytest.mark.parametrize(("name", "said"), [("GPT-2", "not one plain width"), ("convolutions", "groups")])
-def test_what_cannot_be_replicated_is_refused_by_name(name, said):
-    plan, model = planned(name, "wide"), host(name)
-    applied = apply(plan, model)
-    with pytest.raises(InfeasibleError, match=rf"\w+\.weight cannot be started from dense weights.*{said}"):
-        warm_start_(applied, model, plan)
 
 
 def test_misuse_is_refused():

@@ -1,125 +1,125 @@
 """Trained weights at a plan's widths: channels replicated so that the wide network computes the same function.
 
-Net2WiderNet (Chen, Goodfellow, Shlens; arXiv 1511.05641) along traced couplings: all dimensions of one width take
-the same replicas, and a weight that reads replicated channels divides by how many there are of each.
+Net2WiderNet (Chen, Goodfellow, Shlens; arXiv 1511.05641) for whole networks: the dense and the wide model run side by
+side without data, which shows what every dimension is made of (`channel_rules`). Leaves take replicas, and a weight
+that reads replicated channels divides by how many there are of each; where no weight does, one before it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
-from iftplan.errors import InfeasibleError
+from iftplan.nn.channel_rules import Followed, Slot, followed
+from iftplan.nn.compensation import Compensation
+from iftplan.nn.lockstep import lockstep
 from iftplan.nn.masks import stream
-from iftplan.polynomial import Polynomial
-from iftplan.spec import Couplings
-
-Replicas = Mapping[str, Tensor]
-"""Width → for every wide channel the dense channel that it replicates."""
-
-_KNOWN: Final = (
-    nn.Linear,
-    nn.modules.conv._ConvNd,
-    nn.Embedding,
-    nn.modules.batchnorm._NormBase,
-    nn.LayerNorm,
-    nn.RMSNorm,
-    nn.PReLU,
-)
+from iftplan.nn.replicas import Channels, copies, replicated
+from iftplan.nn.twin import on_meta
+from iftplan.nn.widen import widen_
+from iftplan.spec import Couplings, InputSpec
 
 
-def widened_state(
-    dense: nn.Module, couplings: Couplings, sizes: Mapping[str, int], seed: int = 0
-) -> dict[str, Tensor]:
-    """Every parameter and buffer of `dense` at the widths `sizes`; without masks the function is the same.
+@dataclass(frozen=True, slots=True)
+class Widened:
+    """Trained tensors at other widths.
 
-    LayerNorm and RMSNorm keep it where every channel has as many replicas: at whole width multipliers.
+    Attributes:
+        state: every parameter and buffer by its name; without masks the function is the same …
+        uneven: … but for these modules: they take means over channels of which some have more replicas.
+    """
+
+    state: Mapping[str, Tensor]
+    uneven: tuple[str, ...]
+
+
+def widened(
+    dense: nn.Module,
+    couplings: Couplings,
+    sizes: Mapping[str, int],
+    inputs: Sequence[InputSpec],
+    seed: int = 0,
+) -> Widened:
+    """The trained values of `dense` at the widths `sizes`.
 
     Args:
         dense: the trained model.
         couplings: what `iftplan.nn.widths.trace_widths` found of it.
         sizes: symbol → new size.
+        inputs: what one forward pass takes.
         seed: of the choice which channels are replicated beyond whole multiples.
 
     Raises:
-        InfeasibleError: names a tensor whose channels are not plainly one width each, as in concatenations,
-            flattened maps, fused projections and groups.
+        InfeasibleError: names the module whose operator does with its channels what replicas do not follow.
     """
-    before = {name: width.size for name, width in couplings.widths.items()}
-    replicas = {
-        name: _replicas(size, sizes.get(name, size), stream(seed, f"{name} replicas"))
-        for name, size in before.items()
+    if all(sizes.get(name, width.size) == width.size for name, width in couplings.widths.items()):
+        return Widened(dense.state_dict(), ())
+    double = on_meta(dense)
+    wide = widen_(copy.deepcopy(double), couplings, sizes)
+    found = followed(lockstep(double, wide, inputs))
+    draw = _Draw(seed)
+    chosen = {
+        name: [replicated(dim.channels, draw) for dim in found.dims[value]]
+        for name, value in found.run.named.items()
     }
-    grown = {name for name, size in before.items() if sizes.get(name, size) != size}
-    modules = dict(dense.named_modules(remove_duplicate=False))
-    state = {}
-    for name, tensor in dense.state_dict().items():
-        shape = couplings.shapes.get(name, ())
-        if any(dimension.symbols & grown for dimension in shape):
-            _check(name, modules[name.rpartition(".")[0]])
-            changes = [_width(name, dimension, grown) for dimension in shape]
-            tensor = _replicated(tensor, changes, replicas, _input_dimension(name, modules))
-        state[name] = tensor
-    return state
+    scales = _scales(found, draw)
+    state = dict(dense.state_dict())
+    for name in state.keys() & chosen.keys():
+        first = next((dim.slot[0] for dim in found.dims[found.run.named[name]] if dim.slot), name)
+        state[name] = _at(state[name], first, chosen[name], scales)
+    uneven = {module for module, channels in found.averages if not _even(copies(replicated(channels, draw)))}
+    return Widened(state, tuple(sorted(uneven)))
 
 
-def _replicas(dense: int, wide: int, generator: Generator) -> Tensor:
-    """Whole rounds of every channel, then some at random."""
-    rest = torch.randperm(dense, generator=generator)[: wide % dense]
-    return torch.cat([torch.arange(dense).repeat(wide // dense), rest])
+class _Draw:
+    """Whole rounds of every channel, then some at random; the same for a leaf each time."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._drawn: dict[int, Tensor] = {}
+
+    def __call__(self, leaf: Channels) -> Tensor:
+        if id(leaf) not in self._drawn:
+            dense, wide = leaf.size
+            generator = stream(self._seed, f"{len(self._drawn)} replicas")
+            rest = torch.randperm(dense, generator=generator)[: wide % dense]
+            self._drawn[id(leaf)] = torch.cat([torch.arange(dense).repeat(wide // dense), rest])
+        return self._drawn[id(leaf)]
 
 
-def _width(name: str, dimension: Polynomial, grown: set[str]) -> str:
-    """The width that a dimension is; empty where it stays."""
-    if not dimension.symbols & grown:
-        return ""
-    symbol = next(iter(dimension.symbols))
-    if dimension != Polynomial.symbol(symbol):
-        raise InfeasibleError(
-            f"{name} cannot be started from dense weights: its dimension {dimension} is not one plain width, so the order of its channels is not known."
-        )
-    return symbol
+def _even(counts: Tensor) -> bool:
+    return bool((counts == counts[0]).all())
 
 
-def _check(name: str, module: nn.Module) -> None:
-    why = ""
-    if isinstance(module, nn.GroupNorm):
-        why = "the groups of its channels change their mean and variance when channels are replicated"
-    elif isinstance(module, nn.modules.conv._ConvNd) and not _depthwise(module) and module.groups > 1:
-        why = "its groups would mix the replicas of channels of other groups"
-    elif not isinstance(module, _KNOWN) and type(module).__name__ != "Conv1D":
-        why = f"how {type(module).__name__} uses it is not known"
-    if why:
-        raise InfeasibleError(f"{name} cannot be started from dense weights: {why}.")
+def _scales(found: Followed, draw: _Draw) -> dict[Slot, Tensor]:
+    """The factor of every wide row of a parameter's dimension, where it is not 1."""
+    made = Compensation(found)
+    for summed in found.sums:
+        share = 1 / copies(replicated(summed.channels, draw)).double()
+        if summed.slot is None or summed.slot in found.kept:
+            made.scale(summed.call, summed.operand, summed.axis, share)
+    for reader, value, factor in found.scalings:
+        made.multiply(reader, value, 1 / factor)
+    shares = {
+        s.slot: (1 / copies(replicated(s.channels, draw)).double()).repeat(s.repeats[1])
+        for s in found.sums
+        if s.slot and s.slot not in found.kept
+    }
+    return {
+        slot: made.scales.get(slot, torch.ones(1)) * shares.get(slot, torch.ones(1))
+        for slot in made.scales.keys() | shares.keys()
+    }
 
 
-def _depthwise(module: nn.modules.conv._ConvNd) -> bool:
-    return module.groups == module.in_channels > 1
-
-
-def _input_dimension(name: str, modules: Mapping[str, nn.Module]) -> int | None:
-    """The dimension of a weight that is summed over; None where nothing is."""
-    path, _, local = name.rpartition(".")
-    module = modules[path]
-    if local != "weight":
-        return None
-    if isinstance(module, nn.modules.conv._ConvNd):
-        return None if _depthwise(module) else 0 if module.transposed else 1
-    if type(module).__name__ == "Conv1D":
-        return 0
-    return 1 if isinstance(module, nn.Linear) else None
-
-
-def _replicated(tensor: Tensor, widths: list[str], replicas: Replicas, summed: int | None) -> Tensor:
-    for dimension, width in enumerate(widths):
-        if not width:
-            continue
-        chosen = replicas[width].to(tensor.device)
-        tensor = tensor.index_select(dimension, chosen)
-        if dimension == summed:
-            copies = torch.bincount(chosen)[chosen].to(tensor.dtype)
-            tensor = tensor / copies.view([-1 if i == dimension else 1 for i in range(tensor.dim())])
+def _at(tensor: Tensor, name: str, chosen: Sequence[Tensor], scales: Mapping[Slot, Tensor]) -> Tensor:
+    for axis, rows in enumerate(chosen):
+        if len(rows) != tensor.shape[axis]:
+            tensor = tensor.index_select(axis, rows.to(tensor.device))
+        if (scale := scales.get((name, axis))) is not None:
+            shape = [-1 if i == axis else 1 for i in range(tensor.dim())]
+            tensor = tensor * scale.to(tensor).view(shape)
     return tensor

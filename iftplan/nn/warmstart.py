@@ -23,7 +23,7 @@ from iftplan.errors import InputError, StaleError
 from iftplan.nn.inputs import make_inputs, matching
 from iftplan.nn.masks import stream
 from iftplan.nn.members import Member
-from iftplan.nn.net2wider import widened_state
+from iftplan.nn.net2wider import Widened, widened
 from iftplan.nn.warm_layers import MaskChoice, relative_error, start_member_, start_plain_
 from iftplan.nn.widths import trace_widths
 from iftplan.plans import Plan
@@ -37,10 +37,14 @@ class WarmStart:
         layers: planned layer → error of what its matrices make together, against the dense weight (at the plan's
             widths, which compute the same).
         output: error of the model's output on the inputs.
+        uneven: modules that take means over channels of which some have more replicas than others, as LayerNorm
+            and RMSNorm do where the width multiplier is no whole number; there even the wide model without
+            masks is not exactly the dense one.
     """
 
     layers: Mapping[str, float]
     output: float
+    uneven: tuple[str, ...] = ()
 
 
 @torch.no_grad()
@@ -55,7 +59,8 @@ def warm_start_(
 ) -> WarmStart:
     """Give an applied model the values of a trained dense one, in place.
 
-    Without masks (`iftplan.nn.densify`) a wide model computes exactly what the dense one does.
+    Without masks (`iftplan.nn.densify`) a wide model computes what the dense one does, but for what
+    `WarmStart.uneven` names.
 
     Args:
         applied: what `iftplan.nn.apply(plan, dense, nonlinear=False)` returned.
@@ -69,10 +74,11 @@ def warm_start_(
     Raises:
         InputError: there is a non-linearity inside a member, where the algebra does not hold; the model has no
             values; or masks of a pattern are to be drawn.
-        InfeasibleError: names a tensor that cannot be widened with its values.
+        InfeasibleError: names a module that cannot be widened with its values.
     """
     _check(applied, plan, masks)
-    state = _dense_state(dense, plan, seed)
+    started = _dense_state(dense, plan, seed)
+    state = started.state
     _copy_(applied, state)
     modules, replaced = dict(applied.named_modules()), dict(dense.named_modules())
     errors = {}
@@ -86,7 +92,7 @@ def warm_start_(
                 path, _, name = layer.weight.rpartition(".")
                 made, wanted = start_plain_(modules[path], name, weight, masks), weight
             errors[layer.name] = relative_error(made, wanted)
-    return WarmStart(errors, _output_error(applied, dense, plan, inputs, seed))
+    return WarmStart(errors, _output_error(applied, dense, plan, inputs, seed), started.uneven)
 
 
 def _check(applied: nn.Module, plan: Plan, masks: MaskChoice) -> None:
@@ -112,14 +118,13 @@ def _linear(member: Member) -> bool:
     return all(isinstance(module, nn.Identity) for module in inside)
 
 
-def _dense_state(dense: nn.Module, plan: Plan, seed: int) -> dict[str, Tensor]:
+def _dense_state(dense: nn.Module, plan: Plan, seed: int) -> Widened:
     """The dense model's tensors at the plan's widths."""
     if not plan.widths:
-        return dict(dense.state_dict())
+        return Widened(dense.state_dict(), ())
     heads: Literal["number", "size"] = "size" if plan.heads == "size" else "number"
-    return widened_state(
-        dense, trace_widths(dense, matching(plan.inputs, dense), heads=heads), plan.widths, seed
-    )
+    inputs = matching(plan.inputs, dense)
+    return widened(dense, trace_widths(dense, inputs, heads=heads), plan.widths, inputs, seed)
 
 
 def _copy_(applied: nn.Module, state: Mapping[str, Tensor]) -> None:
