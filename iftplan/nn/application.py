@@ -19,8 +19,7 @@ from iftplan.nn.members import Member
 from iftplan.nn.multipliers import ForwardScales, forward_scales, scale_forward_
 from iftplan.nn.parametrize import check_scaled, dense_fans, planned_scales
 from iftplan.nn.skeleton import check_buildable, none, planned_couplings, replaced_by, skeleton_
-from iftplan.nn.twin import on_meta
-from iftplan.nn.twin import check_ties
+from iftplan.nn.twin import check_ties, on_meta
 from iftplan.plans import Plan, PlannedLayer
 from iftplan.spec import Couplings
 

@@ -16,6 +16,7 @@ from iftplan.counting import CountTable
 from iftplan.errors import IftplanError, InputError, MeasureError
 from iftplan.nn.inputs import make_inputs
 from iftplan.nn.operators import OPERATORS, Operator, Operators
+from iftplan.nn.twin import check_ties
 from iftplan.spec import InputSpec
 
 ENGINES = ("meta", "fvcore", "flop_counter")
@@ -39,10 +40,11 @@ def measure(
         operators: qualified name ("mylib::scan") → formula, for operators that would be unknown.
 
     Raises:
-        InputError: an unknown engine or dtype.
+        InputError: an unknown engine or dtype, or a model that lost its ties on the way to the meta device.
         MeasureError: the model's forward pass raised; its own message is in the text.
     """
     model = getattr(model, "_orig_mod", model)  # what torch.compile wraps is counted as it was written
+    check_ties(model)
     counter = _engine(engine, {**OPERATORS, **operators})
     args, kwargs = make_inputs(inputs, counter.device(model))
     with counting_conditions(model):

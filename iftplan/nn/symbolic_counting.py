@@ -223,6 +223,14 @@ class _Contractions(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        name = func._schema.name
+        attention = name in OPERATORS and OPERATORS[name].name == "attention"
+        if name not in _COSTS and not attention and (name in OPERATORS or may_contract(name)):
+            # before it runs: what an operator says of symbolic sizes is seldom why it cannot take them
+            raise MeasureError(
+                f"module {self.counter.scope[-1] or '(model)'}: the widths of operator {name} are not known; "
+                "a module that uses linear, convolution, matmul or attention operators instead can be widened"
+            )
         output = func(*args, **(kwargs or {}))
         tensors = [a for a in args if isinstance(a, torch.Tensor)]
         self.counter.seen.update(w for t in tensors if (w := self.counter.weight_of(t)))
@@ -232,18 +240,12 @@ class _Contractions(TorchDispatchMode):  # type: ignore[no-untyped-call]
             and all(storage(t) in self.counter.inputs for t in tensors)
         ):
             self.counter.note_input(output)
-        name = func._schema.name
         if (cost := _COSTS.get(name)) is not None:
             self._count(name, cost, args, tensors, output)
-        elif name in OPERATORS and OPERATORS[name].name == "attention":
+        elif attention:
             q, k, v = map(_shape, tensors[:3])
             # Here, below a function of torch's own, the counting engines see its two products.
             self.counter.product("bmm", _attention_macs(q, k, v), q, v)
-        elif name in OPERATORS or may_contract(name):
-            raise MeasureError(
-                f"module {self.counter.scope[-1] or '(model)'}: the widths of operator {name} are not known; "
-                "a module that uses linear, convolution, matmul or attention operators instead can be widened"
-            )
         return output
 
     def _count(

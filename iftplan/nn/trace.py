@@ -18,6 +18,7 @@ from iftplan.nn.measure import measure
 from iftplan.nn.operators import Operator
 from iftplan.nn.sources import BuiltModel, construct
 from iftplan.nn.sources.default_inputs import default_inputs
+from iftplan.nn.twin import check_ties
 from iftplan.nn.weight_layers import weight_layers
 from iftplan.spec import Couplings, InputSpec, ModelSpec, Product
 
@@ -45,10 +46,12 @@ def read_model(
         operators: formulas for operators that would be unknown.
 
     Raises:
-        InputError: the source cannot be built, or needs inputs that nobody gave.
+        InputError: the source cannot be built, needs inputs that nobody gave, or lost its ties on the way to the
+            meta device.
         MeasureError: the model does not run, or has an operator of unknown cost.
     """
     built = construct(source) if isinstance(source, str) else BuiltModel(source, default_inputs(source))
+    check_ties(built.model)
     guessed = not inputs
     inputs = tuple(inputs or built.inputs)
     if not inputs:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from iftplan.errors import MeasureError
+from iftplan.errors import InputError, MeasureError
 
 
 class _WithoutData(TorchFunctionMode):
@@ -42,7 +42,8 @@ def on_meta(model: nn.Module) -> nn.Module:
     if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
         raise MeasureError(
             f"{type(model).__name__} is or contains a scripted module, which cannot be copied without its "
-            f"data; measure the module that it was scripted from, or move it first: model.to('meta')."
+            f"data; measure the module that it was scripted from, or move it first, model.to('meta'), if none "
+            f"of its weights are tied."
         )
     memo: dict[int, Any] = {}
     for parameter in model.parameters():
@@ -55,6 +56,29 @@ def on_meta(model: nn.Module) -> nn.Module:
             f"{type(model).__name__} cannot be copied to the meta device ({error}); build it there "
             f"(with torch.device('meta')) or use engine='fvcore', which runs it as it is."
         ) from error
+
+
+def check_ties(model: nn.Module) -> None:
+    """Refuse a model whose ties were lost on the way to the meta device.
+
+    `model.to("meta")` makes a tensor of its own for each name of a tied weight. Models of transformers say which
+    of their weights are tied; of others nobody can tell.
+
+    Raises:
+        InputError: names a weight that should be tied and is not.
+    """
+    for path, module in model.named_modules():
+        ties = getattr(module, "all_tied_weights_keys", None)
+        if not isinstance(ties, Mapping) or not ties:
+            continue
+        own = dict(module.named_parameters(remove_duplicate=False))
+        for name, other in ties.items():
+            one, two = own.get(name), own.get(other)
+            if one is not None and two is not None and one is not two and one.is_meta and two.is_meta:
+                full = f"{path}.{name}" if path else name
+                raise InputError(
+                    f"{full} is no longer tied to {other}: model.to('meta') gives each name a tensor of its own. Build the model there (with torch.device('meta')), or call its tie_weights() first."
+                )
 
 
 def _holds_data(model: nn.Module) -> bool:
