@@ -21,6 +21,10 @@ class InfeasibleError(IftplanError):
     """The request is well-formed, but no structure satisfies its equation."""
 
 
+class TooSmallError(InfeasibleError):
+    """A layer's structure would round to nothing: a rank below 1."""
+
+
 class MeasureError(IftplanError):
     """The model could not be measured: an unknown operator, or a model that would not run."""
 

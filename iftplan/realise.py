@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import gcd, lcm, prod
 
-from iftplan.errors import InfeasibleError
+from iftplan.errors import InfeasibleError, TooSmallError
 from iftplan.form import Family
 from iftplan.masks import NM, MaskStructure, Matrices
 from iftplan.solution import Structure
@@ -159,7 +159,7 @@ def _integer(layer: LayerSpec, wide: LayerSpec, family: Family, density: Fractio
         return round_up(smallest(real, lambda x: cost(x) >= budget), unit)
     x = largest(real, lambda x: cost(x) <= budget) // unit * unit
     if x < 1 and (density < 1 or not form.masked(m, n, 1, 2, 1)):
-        raise InfeasibleError(
+        raise TooSmallError(
             f"{family.name}: {layer.name} at sparsity {plain(1 - density)} would need a {family.definition.structure} of {real:.4g}, and the smallest is {unit}."
         )
     return x

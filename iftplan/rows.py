@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
 
-from iftplan.errors import InfeasibleError
+from iftplan.errors import InfeasibleError, TooSmallError
 from iftplan.form import Family
 from iftplan.masks import NM, MaskStructure, Matrices, Unstructured
 from iftplan.notation import layer_notation
@@ -15,6 +15,7 @@ from iftplan.policy import Policy
 from iftplan.realise import at_structure, realise
 from iftplan.solution import Structure
 from iftplan.spec import Kind, LayerSpec, ModelSpec, Product, WeightLayer
+from iftplan.units import plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,11 @@ def rows_of(spec: ModelSpec, policy: Policy, sizes: Mapping[str, int]) -> tuple[
         InfeasibleError: names the layer that no structure fits.
     """
     layers = [_layer_row(spec, w, policy, sizes) for w in spec.layers]
+    small = [row for row in layers if row.reason == _TOO_SMALL]
+    if small and not any(row.role is Role.TRANSFORMED for row in layers):
+        raise InfeasibleError(
+            f"sparsity {plain(policy.sparsity)} transforms nothing: {small[0].name} and every other layer is too small for a rank of 1 there."
+        )
     return (*layers, *(_product_row(spec, p, sizes) for p in spec.products))
 
 
@@ -191,6 +197,9 @@ def _layer_row(spec: ModelSpec, weight: WeightLayer, policy: Policy, sizes: Mapp
             return row
 
 
+_TOO_SMALL = "too small: no rank of 1 fits its budget, so its own weights take all of it"
+
+
 def _patterned(row: Row, mask: MaskStructure) -> int | None:
     """The count that an N:M pattern fixes; None where the budget may choose."""
     try:
@@ -210,13 +219,19 @@ def _restructured(row: Row, dense: LayerSpec, policy: Policy) -> Row:
     assert family is not None
     try:
         real = realise(dense, family, policy.density, Unstructured())
+    except TooSmallError as error:
+        if family.form.masked(dense.fan_in, dense.fan_out, 0, 2, 1) == dense.fan_in * dense.fan_out:
+            return replace(row, role=Role.KEPT_DENSE, reason=_TOO_SMALL)  # without structure it is itself
+        raise _unfit(row, error) from error
     except InfeasibleError as error:
-        raise InfeasibleError(
-            f"{row.name}: {error} Keep it dense with --keep-dense first,last,{row.name}."
-        ) from error
+        raise _unfit(row, error) from error
     unknown = real.structure[family.definition.structure]
     assert isinstance(unknown, int)
     return with_unknown(row, family, unknown)
+
+
+def _unfit(row: Row, error: InfeasibleError) -> InfeasibleError:
+    return InfeasibleError(f"{row.name}: {error} Keep it dense with --keep-dense first,last,{row.name}.")
 
 
 def with_unknown(row: Row, family: Family, unknown: int) -> Row:

@@ -529,3 +529,19 @@ def test_the_search_space_of_a_plan_is_that_of_its_layers():
     plan = api.plan(mlp(), "wide", "3/4")
     assert plan.cardinality.maskable_weights == 128 * 96
     assert plan.cardinality.log2_masks == pytest.approx(rows(plan)["fc2"].log2_masks)
+
+
+def test_a_layer_too_small_for_a_rank_stays_as_it_is():
+    """A squeeze of 8 to 2 channels at one half would need a rank of ½·16/10."""
+    layers = (
+        WeightLayer(LayerSpec("big", Kind.LINEAR, 64, 64), "big.weight", "Linear"),
+        WeightLayer(LayerSpec("squeeze", Kind.LINEAR, 8, 2), "squeeze.weight", "Linear"),
+    )
+    made = api.plan(ModelSpec("", (), layers), "doped", "1/2", scope="matrices")
+    big, squeeze = made.layers
+    assert squeeze.role is Role.KEPT_DENSE
+    assert "too small" in squeeze.reason
+    assert squeeze.macs == squeeze.dense_macs == 16
+    assert (big.structure["rank"], big.macs) == (16, 4096)
+    with pytest.raises(InfeasibleError, match="transforms nothing: squeeze"):
+        api.plan(ModelSpec("", (), layers[1:]), "doped", "1/2", scope="matrices")
