@@ -77,12 +77,15 @@ def parse_run(settings: Mapping[str, Any], where: str) -> RunConfig:
 
 def run_object(config: RunConfig) -> Document:
     """The run as a JSON object."""
-    return _plain(asdict(config))
+    found: Document = _plain(asdict(config))
+    return found
 
 
 def run_digest(config: RunConfig) -> str:
-    """SHA-256 of the run's settings."""
-    return digest(run_object(config))
+    """SHA-256 of the settings that a run's numbers follow from: not of where its files lie."""
+    found = run_object(config)
+    del found["plan"], found["data"]["path"], found["data"]["kind"], found["training"]["threads"]
+    return digest(found)
 
 
 def _plain(value: Any) -> Any:

@@ -46,23 +46,29 @@ class DataConfig:
     """What is learnt from.
 
     Attributes:
-        kind: "auto" tells it from the path.
+        kind: "auto" tells it from the path; by default the digits that scikit-learn brings.
         path: a directory or a file; digits need none.
         size: side of the square that images of a folder are resized to; 0 leaves them.
         crop: pixels of padding from which a random crop is taken in training; 0 for none.
         flip: whether training images are mirrored at random.
+        unit: what a token of text is: one of its "bytes", or one of the "characters" that occur in it.
         context: tokens in a sample.
         objective: of token data: "next" token, or "masked" tokens as BERT has them.
+        mask_token: what stands for a hidden token, of the objective "masked".
+        vocabulary: how many tokens there are; 0 for as many as are found.
         test_fraction: the part at the end that is kept for evaluation, where data bring no test set.
     """
 
-    kind: Literal["auto", "digits", "cifar", "images", "text", "tokens", "datasets"] = "auto"
+    kind: Literal["auto", "digits", "cifar", "images", "text", "tokens", "datasets"] = "digits"
     path: str = ""
     size: int = 0
     crop: int = 0
     flip: bool = False
+    unit: Literal["bytes", "characters"] = "bytes"
     context: int = 128
     objective: Literal["next", "masked"] = "next"
+    mask_token: int = 103
+    vocabulary: int = 0
     test_fraction: float = 0.1
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -59,6 +60,9 @@ def command(
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Steps, instead of epochs.")] = None,
     out: Annotated[str, typer.Option("--out", help="The run directory.")] = "",
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
+    logger: Annotated[
+        list[str] | None, typer.Option("--logger", help="tensorboard or mlflow; may be repeated.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would run and what it costs; write nothing.")
     ] = False,
@@ -68,95 +72,29 @@ def command(
     trust: Annotated[bool, typer.Option("--trust", help="Run the Python that the plan names.")] = False,
 ) -> None:
     """Train a plan; alone, sparse digits in under a minute. `--resume` continues to the same last bit."""
+    from iftplan.cli.run_settings import Given, resumed_run, run_of
     from iftplan.cli.subjects import require_torch
-    from iftplan.runfile import parse_run
 
     require_torch("training")
-    if resume:
-        given = _recorded(out)
-    else:
-        given = _given(plan, data, method, config, recipe, settings or [], seed, epochs, steps)
-    run = parse_run(given, config or "the settings")
+    name = method.value if method else ""
+    given = Given(plan, data, name, config, recipe, settings or (), seed, epochs, steps)
+    if resume and not out:
+        raise InputError("--resume continues the run in --out DIR; say which directory.")
+    run = resumed_run(given, Path(out)) if resume else run_of(given)
     directory = Path(out or f"runs/{_title(run)}")
-    made, document = _plan_of(run, directory if resume else None)
+    if not (resume or dry_run):
+        _claim(directory)
+    made, document = _resumed_plan(directory) if resume else _plan_of(run)
     source = _source(made, model, trust=trust)
     if dry_run:
         _describe(run, made, directory)
         return
-    if not resume:
-        _claim(directory)
-    _train(run, made, document, directory, source, resume=resume)
-
-
-def _given(
-    plan: str,
-    data: str,
-    method: Method | None,
-    config: str,
-    recipe: str,
-    settings: list[str],
-    seed: int | None,
-    epochs: int | None,
-    steps: int | None,
-) -> Document:
-    """Recipe, then file, then options, each over what was before it."""
-    from iftplan.runfile import merged, parse_toml, read_recipe, read_toml
-
-    given = read_recipe(recipe or "digits") if recipe or not config else {}
-    if config:
-        given = merged(given, read_toml(config))
-    length = {"epochs": epochs, "steps": 0 if epochs and not steps else steps}
-    options = {
-        "seed": seed,
-        "plan": {"file": plan or None},
-        "data": {"path": data or None, "kind": "auto" if data else None},
-        "method": {"name": method.value if method else None},
-        "training": length,
-    }
-    given = merged(given, _said(options))
-    for text in settings:
-        path, equals, value = text.partition("=")
-        if not equals:
-            raise InputError(f"--set {text!r} sets nothing; write --set optimizer.lr=0.05.")
-        literal = value if _is_toml(value) else f'"{value}"'
-        given = merged(given, parse_toml(f"{path.strip()} = {literal}", f"--set {text}"))
-    return given
-
-
-def _said(options: dict[str, Any]) -> Document:
-    """What was given, without what was not."""
-    kept = {k: _said(v) if isinstance(v, dict) else v for k, v in options.items()}
-    return {k: v for k, v in kept.items() if v is not None and v != {}}
-
-
-def _is_toml(value: str) -> bool:
-    import tomllib
-
-    try:
-        tomllib.loads(f"x = {value}")
-    except tomllib.TOMLDecodeError:
-        return False
-    return True
+    _train(run, made, document, directory, source, logger or (), resume=resume)
 
 
 def _title(run: RunConfig) -> str:
-    name = Path(run.plan.file).stem if run.plan.file else run.plan.model.rpartition(":")[2]
-    return f"{Path(name).stem}-{run.method.name}-seed{run.seed}"
-
-
-def _recorded(out: str) -> Document:
-    """The settings of the run that is to be continued."""
-    from iftplan.documents import check, loads, read_text
-
-    path = Path(out or "") / "run.json"
-    if not out or not path.is_file():
-        raise InputError(
-            f"--resume continues the run in --out DIR, and {out or 'no directory'} holds none; start it without --resume."
-        )
-    document = loads(read_text(str(path)), str(path))
-    check(document, "iftplan.run/1", str(path))
-    settings: Document = document["config"]
-    return settings
+    name = Path(run.plan.file).stem if run.plan.file else Path(run.plan.model.rpartition(":")[2]).stem
+    return f"{name}-{run.method.name}-seed{run.seed}"
 
 
 def _claim(directory: Path) -> None:
@@ -166,13 +104,11 @@ def _claim(directory: Path) -> None:
         )
 
 
-def _plan_of(run: RunConfig, directory: Path | None) -> tuple[Plan, Document]:
-    """The plan, read or made; a resumed run's own."""
+def _plan_of(run: RunConfig) -> tuple[Plan, Document]:
+    """The plan, read or made."""
     from iftplan.cli.subjects import document_in, plan_in
     from iftplan.planfile import plan_document
 
-    if directory is not None:
-        return _resumed_plan(directory)
     if run.plan.file:
         document = document_in(run.plan.file)
         if document is None:
@@ -239,32 +175,35 @@ def _describe(run: RunConfig, plan: Plan, directory: Path) -> None:
 
 
 def _train(
-    run: RunConfig, plan: Plan, document: Document, directory: Path, source: str, *, resume: bool
+    run: RunConfig,
+    plan: Plan,
+    document: Document,
+    directory: Path,
+    source: str,
+    loggers: Sequence[str],
+    *,
+    resume: bool,
 ) -> None:
     from time import monotonic
 
     from iftplan.cli.progress import watching
     from iftplan.documents import dumps, write_text
-    from iftplan.nn.training.start import record_start, result, start
+    from iftplan.nn.training.loggers import logger_named
+    from iftplan.nn.training.start import begin, result, start
 
     began = monotonic()
-    loop = start(run, plan, document, directory, source=source, say=say)
-    if loop.fabric.is_global_zero:
-        directory.mkdir(parents=True, exist_ok=True)
-    loop.fabric.barrier()
-    if resume:
-        loop.resume(say)
-    elif loop.fabric.is_global_zero:
-        record_start(loop, document)
-        loop.metrics.write()
-    with watching(loop.length.steps, loop.task.metric, quiet=not loop.fabric.is_global_zero) as watch:
+    found = [logger_named(name, directory) for name in loggers]
+    loop = start(run, plan, document, directory, source=source, say=say, loggers=found)
+    first = loop.fabric.is_global_zero
+    begin(loop, document, say, resume=resume)
+    with watching(loop.length.steps, loop.task.metric, done=loop.step, quiet=not first) as watch:
         loop.run(watch)
-    if loop.fabric.is_global_zero:
-        found = result(loop, plan)
-        write_text(dumps(found), str(directory / "result.json"))
+    if first:
+        outcome = result(loop, plan)
         timing = {"schema": "iftplan.timing/1", "wall_seconds": monotonic() - began}
+        write_text(dumps(outcome), str(directory / "result.json"))
         write_text(dumps(timing), str(directory / "timing.json"))
-        _report(found, directory)
+        _report(outcome, directory)
 
 
 def _report(found: Document, directory: Path) -> None:

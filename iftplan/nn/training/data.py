@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from iftplan.errors import InputError
+from iftplan.nn.training.cifar import cifar_files, read_cifar
+from iftplan.nn.training.digits import Labelled, read_digits
+from iftplan.nn.training.disk_datasets import image_parts, is_saved, text_of
+from iftplan.nn.training.image_folder import is_image_folder, read_image_folder
+from iftplan.nn.training.images import image_pair
+from iftplan.nn.training.masked_tokens import MaskedWindows
 from iftplan.nn.training.samples import Task
+from iftplan.nn.training.tokens import Numbers, read_text_tokens, read_token_file, token_pair
 from iftplan.runs import DataConfig
 
-_KNOWN = "digits, a directory of CIFAR python batches, a directory with train/CLASS/*.jpg and test/CLASS/*.jpg, a .txt file, or a .bin or .npy file of tokens"
+_KNOWN = "digits, a directory of CIFAR python batches, a directory with train/CLASS/*.jpg and test/CLASS/*.jpg, what datasets saved to disk, a .txt file, or a .bin or .npy file of tokens"
 
 
 def open_data(config: DataConfig, say: Callable[[str], None]) -> Task:
@@ -19,28 +27,22 @@ def open_data(config: DataConfig, say: Callable[[str], None]) -> Task:
         InputError: there are none, or they cannot be read.
     """
     path, kind = Path(config.path), kind_of(config)
-    if kind == "digits":
-        from iftplan.nn.training.digits import read_digits
-        from iftplan.nn.training.images import image_pair
-
-        parts = read_digits(config.test_fraction)
-        return Task(*image_pair(*parts, crop=config.crop, flip=config.flip), "accuracy", 10, "digits")
-    if not path.exists():
-        raise InputError(f"there are no data at {path}; data are {_KNOWN}.")
-    if kind == "images":
-        from iftplan.nn.training.image_folder import read_image_folder
-        from iftplan.nn.training.images import image_pair
-
-        train, test, classes = read_image_folder(path, config.size, say)
-        pair = image_pair(train, test, crop=config.crop, flip=config.flip)
-        return Task(*pair, "accuracy", classes, path.name)
-    if kind in ("text", "tokens"):
-        from iftplan.nn.training.tokens import read_text_tokens, read_token_file, token_pair
-
-        row = read_text_tokens(path) if kind == "text" else read_token_file(path)
-        windows = token_pair(row, config.context, config.test_fraction, str(path))
-        return Task(*windows, "perplexity", int(row.max()) + 1, path.name)
-    raise InputError(f"data of kind {kind} are not read yet; data are {_KNOWN}.")
+    if kind != "digits" and not path.exists():
+        raise InputError(f"there are no data at {config.path!r}; data are {_KNOWN}.")
+    match kind:
+        case "digits":
+            return _images(config, (*read_digits(config.test_fraction), 10), "digits")
+        case "cifar":
+            return _images(config, read_cifar(path), path.name)
+        case "images":
+            return _images(config, read_image_folder(path, config.size, say), path.name)
+        case "datasets":
+            found = image_parts(path, config.size, say)
+            return _images(config, found, path.name) if found else _tokens(config, text_of(path), path)
+        case "text":
+            return _tokens(config, read_text_tokens(path, config.unit), path)
+        case _:
+            return _tokens(config, read_token_file(path), path)
 
 
 def kind_of(config: DataConfig) -> str:
@@ -52,19 +54,38 @@ def kind_of(config: DataConfig) -> str:
     path = Path(config.path)
     if config.kind != "auto":
         return config.kind
-    if config.path in ("", "digits") and not path.is_dir():
+    if config.path == "digits" and not path.exists():
         return "digits"
+    if not config.path:
+        raise InputError(f"where the data are is not said; give --data. Data are {_KNOWN}.")
     if path.is_dir():
-        from iftplan.nn.training.image_folder import is_image_folder
-
+        if cifar_files(path):
+            return "cifar"
+        if is_saved(path):
+            return "datasets"
         if is_image_folder(path):
             return "images"
         if any(path.rglob("*.txt")):
             return "text"
-    if path.suffix in (".bin", ".npy"):
-        return "tokens"
-    if path.suffix == ".txt":
+    elif path.suffix in (".txt", ".md"):
         return "text"
+    elif path.suffix in (".bin", ".npy"):
+        return "tokens"
+    missing = "" if path.exists() else " There is nothing at that path."
     raise InputError(
-        f"what {config.path!r} holds cannot be told; data are {_KNOWN}. Say data.kind if it is one of them."
+        f"what {config.path!r} holds cannot be told; data are {_KNOWN}.{missing} Say data.kind if it is one of them."
     )
+
+
+def _images(config: DataConfig, found: tuple[Labelled, Labelled, int], name: str) -> Task:
+    train, test, classes = found
+    return Task(*image_pair(train, test, crop=config.crop, flip=config.flip), "accuracy", classes, name)
+
+
+def _tokens(config: DataConfig, row: Numbers, path: Path) -> Task:
+    train, test = token_pair(row, config.context, config.test_fraction, str(path))
+    count = config.vocabulary or int(row.max()) + 1
+    if config.objective == "next":
+        return Task(train, test, "perplexity", count, path.name)
+    hide = partial(MaskedWindows, mask_token=config.mask_token, vocabulary=count)
+    return Task(hide(train), hide(test), "perplexity", max(count, config.mask_token + 1), path.name)

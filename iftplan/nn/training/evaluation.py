@@ -60,7 +60,8 @@ def evaluate(fabric: Fabric, model: nn.Module, samples: Samples, size: int) -> S
     model.eval()
     totals = torch.zeros(3, dtype=torch.float64, device=fabric.device)
     for inputs, targets in _batches(fabric, samples, size):
-        logits = logits_of(model(inputs)).float()
+        with fabric.autocast():  # an average of the weights is not wrapped by the engine
+            logits = logits_of(model(inputs)).float()
         flat, wanted = logits.reshape(-1, logits.shape[-1]), targets.reshape(-1)
         counted = (wanted >= 0).sum()
         totals[0] += cross_entropy(flat, wanted, reduction="sum").double()
@@ -73,7 +74,7 @@ def evaluate(fabric: Fabric, model: nn.Module, samples: Samples, size: int) -> S
 
 def _batches(fabric: Fabric, samples: Samples, size: int) -> Iterator[tuple[Tensor, Tensor]]:
     mine = torch.arange(fabric.global_rank, len(samples), fabric.world_size)
-    for part in mine.split(size):
+    for part in torch.split(mine, size):
         inputs, targets = samples.batch(part, None)
         yield fabric.to_device(inputs), fabric.to_device(targets)
 

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from iftplan.errors import InputError
 from iftplan.nn.training.digits import Labelled
 
+Pixels = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 TESTS = ("test", "val", "valid", "validation")
 
@@ -57,21 +59,29 @@ def _part(root: Path, classes: Sequence[str], size: int, say: Callable[[str], No
     say(f"decoding {len(found)} images of {root} …")
     with ThreadPoolExecutor() as threads:
         pixels = list(threads.map(lambda item: _decoded(item[0], size), found))
+    return stacked(pixels, str(root)), torch.tensor([label for _, label in found])
+
+
+def stacked(pixels: Sequence[Pixels], where: str) -> Tensor:
+    """Images (H, W, C) as one tensor (N, C, H, W).
+
+    Raises:
+        InputError: they are not of one size.
+    """
     shapes = {image.shape for image in pixels}
     if len(shapes) > 1:
         raise InputError(
-            f"images of {root} have {len(shapes)} sizes, among them {sorted(shapes)[:2]}; give one size to bring them to: data.size = 32."
+            f"images of {where} have {len(shapes)} sizes, among them {sorted(shapes)[:2]}; give one size to bring them to: data.size = 32."
         )
-    stacked = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous()
-    return stacked, torch.tensor([label for _, label in found])
+    return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous()
 
 
-def _decoded(path: Path, size: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+def _decoded(path: Path, size: int) -> Pixels:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(path) as image:
-            image = image.convert("RGB")
+        with Image.open(path) as file:
+            image: Image.Image = file.convert("RGB")
             if size and image.size != (size, size):
                 image = image.resize((size, size), Image.Resampling.BILINEAR)
             return np.asarray(image, dtype=np.uint8)

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from iftplan.errors import InputError, StaleError
 from iftplan.nn.masking.masking import Masking
 from iftplan.nn.training import checkpoints
+from iftplan.nn.training.averaging import Averaging
 from iftplan.nn.training.evaluation import Score, evaluate, logits_of, loss_of
 from iftplan.nn.training.optimizers import set_rate_
 from iftplan.nn.training.records import Metrics
@@ -93,9 +94,13 @@ class Loop:
         length: how long it is.
         directory: of the records.
         identity: digests that a checkpoint must have in common with the run.
+        metrics: the rows of metrics.csv.
+        bare_optimizer: torch's own.
+        average: of the weights, which is then what is evaluated; None for none.
         step: steps taken.
         loss_sum: training losses since the last evaluation, added up.
         loss_count: how many.
+        order: epoch, and its samples in order.
     """
 
     fabric: Fabric
@@ -111,8 +116,9 @@ class Loop:
     identity: Mapping[str, str]
     metrics: Metrics
     bare_optimizer: Optimizer
+    average: Averaging | None = None
     step: int = 0
-    loss_sum: float = 0.0
+    loss_sum: Tensor | None = None
     loss_count: int = 0
     order: tuple[int, Tensor] | None = None
 
@@ -145,12 +151,15 @@ class Loop:
         if self.masks is not None:
             self.masks.step()
         if config.optimizer.clip:
-            fabric.clip_gradients(self.model, self.optimizer, max_norm=config.optimizer.clip)  # type: ignore[arg-type]
+            fabric.clip_gradients(self.model, self.optimizer, max_norm=config.optimizer.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.spending.step(config.training.batch_size)
         self.step += 1
-        self.loss_sum += float(total)
+        if self.average is not None:
+            self.average.step()
+        # added up where it is: reading it would wait for the device at every step
+        self.loss_sum = total.double() if self.loss_sum is None else self.loss_sum + total
         self.loss_count += 1
         return total
 
@@ -169,8 +178,10 @@ class Loop:
         return fabric.to_device(inputs), fabric.to_device(targets)
 
     def _evaluate(self) -> Score:
-        score = evaluate(self.fabric, self.model, self.task.test, self.config.training.batch_size)
-        loss = self.fabric.all_reduce(torch.tensor(self.loss_sum / self.loss_count, dtype=torch.float64))
+        model = self.model if self.average is None else self.average.model
+        score = evaluate(self.fabric, model, self.task.test, self.config.training.batch_size)
+        assert self.loss_sum is not None
+        loss = self.fabric.all_reduce(self.loss_sum / self.loss_count)
         seen = self.masks.metrics() if self.masks is not None else {}
         row = {
             "step": self.step,
@@ -185,7 +196,7 @@ class Loop:
             "churn": seen.get("churn", 0.0),
             "lr": self.bare_optimizer.param_groups[0]["lr"],
         }
-        self.loss_sum, self.loss_count = 0.0, 0
+        self.loss_sum, self.loss_count = None, 0
         if self.fabric.is_global_zero:
             self.metrics.add(row)
         self.fabric.log_dict(row, step=self.step)
@@ -204,6 +215,7 @@ class Loop:
             "masks": self.masks.state_dict() if self.masks is not None else None,
             "spending": self.spending.state_dict(),
             "step": self.step,
+            "average": self.average.state_dict() if self.average is not None else None,
             "loss_sum": self.loss_sum,
             "loss_count": self.loss_count,
         }
@@ -243,5 +255,8 @@ class Loop:
         if self.masks is not None:
             self.masks.load_state_dict(state["masks"])
         self.spending.load_state_dict(state["spending"])
-        self.step, self.loss_sum = int(state["step"]), float(state["loss_sum"])
-        self.loss_count = int(state["loss_count"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        sum_ = state["loss_sum"]
+        self.loss_sum = None if sum_ is None else sum_.to(self.fabric.device)
+        self.step, self.loss_count = int(state["step"]), int(state["loss_count"])

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
+from iftplan.nn.parametrize import parameter_groups
+from iftplan.plans import Plan
 from iftplan.runs import OptimizerConfig
 
 
-def optimizer_of(config: OptimizerConfig, model: nn.Module) -> Optimizer:
-    """The optimizer, in two groups: weights of two dimensions or more decay, all else does not."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-    ]
+def optimizer_of(config: OptimizerConfig, plan: Plan, network: nn.Module, *, dense: bool) -> Optimizer:
+    """The optimizer; weights of two dimensions or more decay, all else does not.
+
+    Args:
+        config: which, and its settings.
+        plan: what was applied; its parametrization, if it has one, sets learning rates apart.
+        network: whose weights.
+        dense: whether `network` is the plan's dense model, whose rates are all one.
+    """
+    trained = [p for p in network.parameters() if p.requires_grad]
+    rates = [{"params": trained}] if dense else parameter_groups(plan, network, config.lr)
+    groups = [group for rate in rates for group in _by_decay(rate, config.weight_decay)]
     if config.name == "sgd":
         nesterov = config.nesterov and config.momentum > 0
         return SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=nesterov)
@@ -22,7 +31,15 @@ def optimizer_of(config: OptimizerConfig, model: nn.Module) -> Optimizer:
     return kind(groups, lr=config.lr, betas=config.betas, eps=config.eps)
 
 
+def _by_decay(group: dict[str, Any], decay: float) -> list[dict[str, Any]]:
+    parts = (
+        {**group, "params": [p for p in group["params"] if p.ndim >= 2], "weight_decay": decay},
+        {**group, "params": [p for p in group["params"] if p.ndim < 2], "weight_decay": 0.0},
+    )
+    return [part for part in parts if part["params"]]
+
+
 def set_rate_(optimizer: Optimizer, rate: float) -> None:
-    """One learning rate for all groups."""
+    """The learning rate for all groups, each times its own multiplier where a parametrization gives one."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("lr_multiplier", 1.0)

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from iftplan.cautions import schedule_cautions
 from iftplan.documents import Document, dumps, sealed, write_text
 from iftplan.errors import InputError
+from iftplan.nn.masking.cautions import weights_left
+from iftplan.nn.masking.gradual import Gradual
 from iftplan.nn.masking.masking import Masking
+from iftplan.nn.masking.rigl import RigL
+from iftplan.nn.masking.set import SET
+from iftplan.nn.training.averaging import Averaging
 from iftplan.nn.training.data import open_data
 from iftplan.nn.training.engine import engine_for
 from iftplan.nn.training.loop import Length, Loop
@@ -59,13 +66,14 @@ def start(
     length = Length.of(config, task)
     _check_shares(config, fabric.world_size)
     network = network_of(config, plan, source)
-    bare = optimizer_of(config.optimizer, network)
+    bare = optimizer_of(config.optimizer, plan, network, dense=config.method.name == "dense")
     model, optimizer = fabric.setup(network, bare)
     algorithm = algorithm_of(config.method, length.steps)
     masks = None
     if algorithm is not None:
         masks = Masking(network, bare, algorithm, structure=plan.mask, seed=config.seed)
     _check_output(model, task)
+    average = Averaging(network, config.training.ema) if config.training.ema else None
     identity = {"plan": plan_document["digest"], "run": run_digest(config)}
     return Loop(
         fabric=fabric,
@@ -81,6 +89,7 @@ def start(
         identity=identity,
         metrics=Metrics(directory / "metrics.csv"),
         bare_optimizer=bare,
+        average=average,
     )
 
 
@@ -113,6 +122,43 @@ def _check_output(model: torch.nn.Module, task: Task) -> None:
         raise InputError(
             f"{task.name} has {task.classes} classes and the model tells {outputs} apart; give a model with at least as many outputs."
         )
+
+
+def doubts(loop: Loop) -> list[str]:
+    """Sentences about a run before it begins; none is an error."""
+    if loop.masks is None:
+        return []
+    algorithm, found = loop.masks.algorithm, weights_left(loop.masks)
+    if isinstance(algorithm, RigL | SET | Gradual):
+        steps, schedule = loop.length.steps, loop.config.schedule
+        arrives = isinstance(algorithm, Gradual)
+        rate = partial(schedule.factor, steps=steps)
+        found = [*schedule_cautions(algorithm.updates, steps, rate=rate, arrives=arrives), *found]
+    return found
+
+
+def begin(loop: Loop, plan_document: Document, say: Callable[[str], None], *, resume: bool) -> None:
+    """Make the run directory and say what is doubtful, or continue from the newest checkpoint there."""
+    first = loop.fabric.is_global_zero
+    if resume:
+        loop.resume(say if first else _silent)
+        return
+    if first:
+        try:
+            loop.directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"{loop.directory} cannot be made ({error.strerror}); name a directory that you may write to with --out."
+            ) from error
+        record_start(loop, plan_document)
+        loop.metrics.write()
+        for sentence in doubts(loop):
+            say(f"note: {sentence}")
+    loop.fabric.barrier()
+
+
+def _silent(text: str) -> None:
+    """Another process says it."""
 
 
 def record_start(loop: Loop, plan_document: Document) -> None:
@@ -165,7 +211,7 @@ def result(loop: Loop, plan: Plan) -> Document:
         "dense_train_macs": spending.dense_macs,
         "train_ratio": spending.macs / spending.dense_macs,
         "train_ratio_exact": exact_ratio(spending.macs, spending.dense_macs),
-        "forward_macs": spending.forward_macs(),
+        "forward_macs": spending.forward_macs,
         "dense_forward_macs": plan.dense_macs(Scope.MODEL),
         "nnz": sum(spending.nnz.values()),
         "maskable_weights": plan.cardinality.maskable_weights if loop.masks is not None else 0,

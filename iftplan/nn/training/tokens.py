@@ -46,22 +46,43 @@ class Windows:
         return rows[:, :-1], rows[:, 1:]
 
 
-def read_text_tokens(path: Path) -> Numbers:
-    """A file's bytes, or those of all .txt files of a directory one after another."""
+def read_text_tokens(path: Path, unit: str = "bytes") -> Numbers:
+    """A text file, or all .txt files of a directory one after another, as numbers.
+
+    Args:
+        path: of the file or directory.
+        unit: "bytes" as they are, or "characters", numbered in the order of their code points.
+    """
     files = sorted(path.rglob("*.txt")) if path.is_dir() else [path]
-    return np.frombuffer(b"".join(file.read_bytes() for file in files), dtype=np.uint8)
+    content = b"".join(file.read_bytes() for file in files)
+    if unit == "bytes":
+        return np.frombuffer(content, dtype=np.uint8)
+    try:
+        points = np.frombuffer(content.decode().encode("utf-32-le"), dtype="<u4")
+    except UnicodeDecodeError as error:
+        raise InputError(f'{path} is not UTF-8 text ({error}); take data.unit = "bytes".') from error
+    return np.unique(points, return_inverse=True)[1].astype(np.uint32)
 
 
 def read_token_file(path: Path) -> Numbers:
-    """Tokens of 16 bits, little-endian, one after another; a .npy file may have any integer type."""
-    if path.suffix == ".npy":
-        row: Numbers = np.load(path, mmap_mode="r", allow_pickle=False)
-        if row.ndim != 1 or not np.issubdtype(row.dtype, np.integer):
-            raise InputError(
-                f"{path} holds {row.dtype} of shape {row.shape}, and one row of integers is wanted."
-            )
-        return row
-    return np.memmap(path, dtype="<u2", mode="r")
+    """Tokens of 16 bits, little-endian, one after another; a .npy file may have any integer type.
+
+    Raises:
+        InputError: it is something else.
+    """
+    try:
+        row: Numbers = (
+            np.load(path, mmap_mode="r", allow_pickle=False)
+            if path.suffix == ".npy"
+            else np.memmap(path, dtype="<u2", mode="r")
+        )
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path} holds no tokens ({error}); it is a row of 16-bit numbers, or a .npy file of one row of integers."
+        ) from error
+    if row.ndim != 1 or not np.issubdtype(row.dtype, np.integer):
+        raise InputError(f"{path} holds {row.dtype} of shape {row.shape}, and one row of integers is wanted.")
+    return row
 
 
 def token_pair(tokens: Numbers, context: int, test_fraction: float, where: str) -> tuple[Windows, Windows]:

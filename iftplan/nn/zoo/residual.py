@@ -70,8 +70,9 @@ def _basic(depths: tuple[int, ...], *, classes: int, widths: tuple[int, ...] = B
 def _with_cifar_stem(model: nn.Module) -> nn.Module:
     """Keep all 32×32 positions: a 7×7 stride-2 stem and pooling would leave 8×8 to the first stage."""
     embedder = model.get_submodule("resnet.embedder")
-    width = embedder.get_submodule("embedder").convolution.out_channels
-    stem = nn.Conv2d(3, width, kernel_size=3, stride=1, padding=1, bias=False)
+    large = embedder.get_submodule("embedder.convolution")
+    assert isinstance(large, nn.Conv2d)
+    stem = nn.Conv2d(3, large.out_channels, kernel_size=3, stride=1, padding=1, bias=False)
     nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
     embedder.get_submodule("embedder").convolution = stem
     embedder.pooler = nn.Identity()

@@ -1,0 +1,138 @@
+"""From `iftplan train`'s options to the settings of a run: recipe, then file, then options."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from iftplan.documents import Document, check, loads, read_text
+from iftplan.errors import InputError, StaleError
+from iftplan.runfile import merged, parse_run, parse_toml, read_recipe, read_toml, run_digest, run_object
+from iftplan.runs import RunConfig
+
+DEFAULT = "digits"
+_PLACES = (("data", "path"), ("data", "kind"), ("training", "threads"))
+"""Settings that may change from start to resume: no number follows from them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What stood on the command line.
+
+    Attributes:
+        plan: a plan file, or nothing.
+        data: a path, or nothing.
+        method: a method's name, or nothing.
+        config: a TOML file, or nothing.
+        recipe: a recipe's name, or nothing.
+        settings: `--set`, each `section.key=value`.
+        seed: `--seed`.
+        epochs: `--epochs`.
+        steps: `--steps`.
+    """
+
+    plan: str = ""
+    data: str = ""
+    method: str = ""
+    config: str = ""
+    recipe: str = ""
+    settings: Sequence[str] = ()
+    seed: int | None = None
+    epochs: int | None = None
+    steps: int | None = None
+
+
+def run_of(given: Given) -> RunConfig:
+    """The run that was asked for.
+
+    Raises:
+        InputError: a recipe, a file or a setting that cannot be.
+    """
+    recipe = given.recipe or ("" if given.config else DEFAULT)
+    settings = read_recipe(recipe) if recipe else {}
+    if given.config:
+        settings = merged(settings, read_toml(given.config))
+    return parse_run(merged(settings, _options(given)), given.config or "the settings")
+
+
+def resumed_run(given: Given, directory: Path) -> RunConfig:
+    """The run in a directory; options may say again what it was started with, or where its data are now.
+
+    Raises:
+        InputError: there is no run, or an option says otherwise.
+        StaleError: another plan was given.
+    """
+    path = directory / "run.json"
+    if not path.is_file():
+        raise InputError(
+            f"--resume continues the run in --out DIR, and {directory} holds none; start it without --resume."
+        )
+    record = loads(read_text(str(path)), str(path))
+    check(record, "iftplan.run/1", str(path))
+    recorded = parse_run(record["config"], str(path))
+    settings = merged(read_recipe(given.recipe), {}) if given.recipe else {}
+    if given.config:
+        settings = merged(settings, read_toml(given.config))
+    options = merged(settings, _options(given))
+    asked = parse_run(merged(record["config"], options), given.config or "the settings")
+    if run_digest(asked) != run_digest(recorded):
+        raise InputError(
+            f"{_difference(recorded, asked)}; resume it as it was started, or start another with --out."
+        )
+    if given.plan and loads(read_text(given.plan), given.plan).get("digest") != record["plan_digest"]:
+        raise StaleError(
+            f"{given.plan} is another plan than the run in {directory} was started with (digest {record['plan_digest'][:12]}…); resume without naming a plan, or start anew with another --out."
+        )
+    return asked
+
+
+def _options(given: Given) -> Document:
+    length = {"epochs": given.epochs, "steps": 0 if given.epochs and not given.steps else given.steps}
+    options = _said(
+        {
+            "seed": given.seed,
+            "plan": {"file": given.plan or None},
+            "data": {"path": given.data or None, "kind": "auto" if given.data else None},
+            "method": {"name": given.method or None},
+            "training": length,
+        }
+    )
+    for text in given.settings:
+        options = merged(options, _setting(text))
+    return options
+
+
+def _said(options: dict[str, Any]) -> Document:
+    """What was given, without what was not."""
+    kept = {k: _said(v) if isinstance(v, dict) else v for k, v in options.items()}
+    return {k: v for k, v in kept.items() if v is not None and v != {}}
+
+
+def _setting(text: str) -> Document:
+    """`optimizer.lr=0.05` as a table; a value that is no TOML is text."""
+    path, equals, value = text.partition("=")
+    if not equals or not all(part.isidentifier() for part in path.strip().split(".")):
+        raise InputError(f"--set {text!r} sets nothing; write --set optimizer.lr=0.05.")
+    try:
+        tomllib.loads(f"x = {value}")
+    except tomllib.TOMLDecodeError:
+        import json
+
+        value = json.dumps(value)  # a TOML string is escaped as JSON's
+    return parse_toml(f"{path.strip()} = {value}", f"--set {text}")
+
+
+def _difference(recorded: RunConfig, asked: RunConfig) -> str:
+    """The first setting that differs."""
+    for section, values in run_object(recorded).items():
+        others = run_object(asked)[section]
+        if not isinstance(values, dict):
+            values, others = {"": values}, {"": others}
+        for key, value in values.items():
+            if others[key] != value and section != "plan" and (section, key) not in _PLACES:
+                name = f"{section}.{key}".rstrip(".")
+                return f"the run was started with {name} = {value!r}, and {others[key]!r} is asked for"
+    return "the run was started with other settings"

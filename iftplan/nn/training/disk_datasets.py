@@ -1,0 +1,71 @@
+"""Data sets that the `datasets` library saved to disk: images with labels, or text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from iftplan.errors import InputError
+from iftplan.nn.training.digits import Labelled
+from iftplan.nn.training.image_folder import TESTS, stacked
+from iftplan.nn.training.tokens import Numbers
+
+IMAGES = ("image", "img")
+LABELS = ("label", "fine_label", "labels")
+
+
+def is_saved(root: Path) -> bool:
+    """Whether `datasets` saved it."""
+    return any((root / name).is_file() for name in ("dataset_dict.json", "dataset_info.json", "state.json"))
+
+
+def load(root: Path) -> dict[str, Any]:
+    """Its parts by name.
+
+    Raises:
+        InputError: `datasets` is missing, or it cannot be loaded.
+    """
+    try:
+        from datasets import load_from_disk
+    except ImportError as error:
+        raise InputError(
+            f"{root} was saved by datasets, which is not installed; install it with: pip install datasets."
+        ) from error
+    found = load_from_disk(str(root))
+    return dict(found) if isinstance(found, dict) else {"train": found}
+
+
+def image_parts(root: Path, size: int, say: Callable[[str], None]) -> tuple[Labelled, Labelled, int] | None:
+    """Training and test images and the number of classes; None where there are no images."""
+    parts = load(root)
+    test = next((parts[name] for name in TESTS if name in parts), None)
+    columns = parts["train"].column_names if "train" in parts else ()
+    image = next((name for name in IMAGES if name in columns), None)
+    label = next((name for name in LABELS if name in columns), None)
+    if image is None or label is None:
+        return None
+    if test is None:
+        raise InputError(f"{root} has parts {', '.join(parts)}, and one named test is needed.")
+    say(f"decoding {len(parts['train']) + len(test)} images of {root} …")
+    train, held = (_part(part, image, label, size, str(root)) for part in (parts["train"], test))
+    return train, held, int(train[1].max()) + 1
+
+
+def text_of(root: Path) -> Numbers:
+    """The text of its training part, row after row, as bytes."""
+    rows = load(root).get("train")
+    if rows is None or "text" not in rows.column_names:
+        raise InputError(f"{root} has neither images with labels nor a column of text in a part named train.")
+    return np.frombuffer("\n".join(rows["text"]).encode(), dtype=np.uint8)
+
+
+def _part(part: Any, image: str, label: str, size: int, where: str) -> Labelled:
+    pixels = []
+    for row in part:
+        picture = row[image].convert("RGB")
+        pixels.append(np.asarray(picture.resize((size, size)) if size else picture, dtype=np.uint8))
+    return stacked(pixels, where), torch.tensor(part[label])
