@@ -27,6 +27,7 @@ from iftplan.nn import (
     masked_weights,
     measure_applied,
     parameter_groups,
+    warm_start_,
 )
 from iftplan.nn.inputs import make_inputs
 from iftplan.planfile import parse_plan, plan_document
@@ -409,6 +410,14 @@ def test_nothing_is_said_where_everything_is_scaled(name):
     assert set(found.logits) == {"lm_head"}
     assert not found.by_hand
     assert bool(found.attention) is (name == "GPT-2")  # rotary embeddings keep the size of a head
+
+
+def test_trained_weights_are_not_started_under_other_scales():
+    plan, model = applied("perceptron", "wide", "auto")
+    with pytest.raises(InputError, match="another function"):
+        warm_start_(model, host("perceptron"), plan)
+    standard = parametrized(planned("convolutions", "wide"), "auto")  # asked for, and not there
+    warm_start_(apply(standard, host("convolutions"), nonlinear=False), host("convolutions"), standard)
 
 
 def test_audits_see_no_difference():

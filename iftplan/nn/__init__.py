@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from iftplan.nn.masking.taken import layer_counts, weights_by_layer
     from iftplan.nn.masks import enforce_, masked_weights
     from iftplan.nn.multipliers import forward_scales
+    from iftplan.nn.net2wider import Widened, widened
     from iftplan.nn.parametrize import parameter_groups
     from iftplan.nn.sources import build
     from iftplan.nn.trace import read_model
@@ -40,6 +41,7 @@ _HOMES = {
     "Static": "masking.static",
     "TrainerMasking": "callbacks.trainer",
     "WarmStart": "warmstart",
+    "Widened": "net2wider",
     "apply": "application",
     "apply_": "application",
     "build": "sources",
@@ -56,6 +58,7 @@ _HOMES = {
     "parameter_groups": "parametrize",
     "read_model": "trace",
     "warm_start_": "warmstart",
+    "widened": "net2wider",
     "weights_by_layer": "masking.taken",
 }
 
@@ -70,6 +73,7 @@ __all__ = [
     "Static",
     "TrainerMasking",
     "WarmStart",
+    "Widened",
     "apply",
     "apply_",
     "build",
@@ -87,6 +91,7 @@ __all__ = [
     "read_model",
     "warm_start_",
     "weights_by_layer",
+    "widened",
 ]
 
 

@@ -24,6 +24,7 @@ from iftplan.nn.inputs import make_inputs, matching
 from iftplan.nn.masks import stream
 from iftplan.nn.members import Member
 from iftplan.nn.net2wider import Widened, widened
+from iftplan.nn.parametrize import planned_scales
 from iftplan.nn.warm_layers import MaskChoice, relative_error, start_member_, start_plain_
 from iftplan.nn.widths import trace_widths
 from iftplan.plans import Plan
@@ -72,8 +73,8 @@ def warm_start_(
         seed: of replicated channels, drawn masks and random inputs.
 
     Raises:
-        InputError: there is a non-linearity inside a member, where the algebra does not hold; the model has no
-            values; or masks of a pattern are to be drawn.
+        InputError: there is a non-linearity inside a member, where the algebra does not hold; the plan carries a
+            parametrization; the model has no values; or masks of a pattern are to be drawn.
         InfeasibleError: names a module that cannot be widened with its values.
     """
     _check(applied, plan, masks)
@@ -96,6 +97,10 @@ def warm_start_(
 
 
 def _check(applied: nn.Module, plan: Plan, masks: MaskChoice) -> None:
+    if planned_scales(plan):
+        raise InputError(
+            "the plan's parametrization multiplies initial values and logits, for training from scratch; with trained weights that is another function. Start from a plan without --parametrization."
+        )
     if masks not in ("keep", "draw"):
         raise InputError(f"masks={masks!r} is neither 'keep' nor 'draw'.")
     if masks == "draw" and plan.mask != "unstructured":
