@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from iftplan.errors import InfeasibleError
-from iftplan.nn.channel_rules import LAYOUT, Followed, Slot
+from iftplan.nn.channels import Followed, Slot
+from iftplan.nn.layout_channels import LAYOUT
 from iftplan.nn.lockstep import Call, Value
 
 _SCALED = frozenset({"mul", "div"})

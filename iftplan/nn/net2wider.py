@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from iftplan.nn.channel_rules import Followed, Slot, followed
+from iftplan.nn.channel_rules import followed
+from iftplan.nn.channels import Followed, Slot
 from iftplan.nn.compensation import Compensation
 from iftplan.nn.lockstep import lockstep
 from iftplan.nn.masks import stream
