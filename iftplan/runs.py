@@ -185,6 +185,7 @@ class TrainingConfig:
         checkpoint_interval: steps between checkpoints; 0 for once an epoch.
         ema: decay of the averaged weights that are evaluated; 0 for none.
         threads: of the processor, for each process; 0 leaves torch's choice.
+        strategy: of several processes: "ddp" for a copy of the model on each, "fsdp" for a part; "auto" is "ddp".
     """
 
     epochs: int = 1
@@ -199,6 +200,7 @@ class TrainingConfig:
     checkpoint_interval: int = 0
     ema: float = 0.0
     threads: int = 0
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from iftplan.nn.application import apply
 from iftplan.nn.sources import build
+from iftplan.nn.training.initial import dense_network, sparse_network
 from iftplan.plans import Plan
 from iftplan.runs import RunConfig
 
@@ -25,16 +25,23 @@ def network_of(config: RunConfig, plan: Plan, source: str) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.seed)
         dense = build(source, device="cpu")
-    network = dense
-    if config.method.name != "dense":
-        init = None if config.plan.init == "model" else config.plan.init
+    scheme, seed = config.plan.init, config.seed
+    if config.method.name == "dense":
+        network = dense_network(plan, dense, scheme, seed)
+    else:
         start = config.method.name in _STARTS_DENSE
-        network = apply(plan, dense, seed=config.seed, init=init, dense_start=start)
+        network = sparse_network(plan, dense, scheme, seed, dense_start=start)
     if config.training.zero_init_residual:
         zero_last_norms_(network)
-    if is_convolutional(network) if config.training.channels_last is None else config.training.channels_last:
+    if _channels_last(config, network):
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network.train()
+
+
+def _channels_last(config: RunConfig, network: nn.Module) -> bool:
+    if config.training.channels_last is None:
+        return is_convolutional(network) and config.training.strategy != "fsdp"  # which wants plain strides
+    return config.training.channels_last
 
 
 def is_convolutional(network: nn.Module) -> bool:

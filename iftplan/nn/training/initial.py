@@ -1,0 +1,66 @@
+"""Initial weights of a run, drawn alike in the dense control and in every plan, so that they differ in nothing else.
+
+`iftplan.nn.apply` draws new and resized weights; what keeps its shape, and the control, would start as the model's
+own constructors make it, and heads of different scale then decide short runs.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import nn
+
+from iftplan.nn.application import apply
+from iftplan.nn.initialise import fans_of, initialise_, scheme_named
+from iftplan.nn.masks import enforce_, stream
+from iftplan.plans import Plan, PlannedLayer
+
+Scheme = Literal["kaiming", "density", "model"]
+
+
+def dense_network(plan: Plan, dense: nn.Module, scheme: Scheme, seed: int) -> nn.Module:
+    """The plan's dense model, in place: planned weights drawn by the scheme, or left to the model's own."""
+    if scheme != "model":
+        for layer in _drawn(plan, dense):
+            module, name = _place(dense, layer.weight)
+            parameter = module._parameters[name]
+            assert parameter is not None
+            spread = scheme_named(scheme)(fans_of(module, parameter), 1.0)
+            initialise_(parameter, None, spread, stream(seed, f"{layer.weight} values"))
+            _zero_bias_(module, name)
+    return dense
+
+
+def sparse_network(
+    plan: Plan, dense: nn.Module, scheme: Scheme, seed: int, *, dense_start: bool
+) -> nn.Module:
+    """The plan made real, its weights drawn by the scheme; the model's own means with its deviation, tensor by tensor."""
+    if scheme != "model":
+        base = dense_network(plan, dense, scheme, seed)
+        return apply(plan, base, seed=seed, init=scheme, dense_start=dense_start)
+    network = apply(plan, dense, seed=seed, init=None, dense_start=dense_start)
+    before, after = dict(dense.named_parameters()), dict(network.named_parameters())
+    with torch.no_grad():
+        for name in before.keys() & after.keys():
+            if before[name].shape != after[name].shape and before[name].dim() > 1:
+                spread = float(before[name].detach().std())
+                initialise_(after[name], None, spread, stream(seed, f"{name} values"))
+    return network if dense_start else enforce_(network)
+
+
+def _drawn(plan: Plan, model: nn.Module) -> list[PlannedLayer]:
+    """Layers whose weights contract; a table that is looked up, also where a head is tied to it, stays."""
+    found = [layer for layer in plan.layers if layer.weight and layer.positions]
+    return [x for x in found if not isinstance(_place(model, x.weight)[0], nn.Embedding)]
+
+
+def _place(model: nn.Module, weight: str) -> tuple[nn.Module, str]:
+    path, _, name = weight.rpartition(".")
+    return model.get_submodule(path), name
+
+
+def _zero_bias_(module: nn.Module, weight: str) -> None:
+    bias = module._parameters.get(weight.replace("weight", "bias"))
+    if bias is not None:
+        nn.init.zeros_(bias)
