@@ -86,9 +86,10 @@ def trained(plan: Plan, algorithm: Algorithm, optimizer: str) -> Masking:
     make, options = OPTIMIZERS[optimizer]
     stepper = make(in_groups(model), **options)
     masks = Masking(model, stepper, algorithm, structure=plan.mask)
-    drawn = [[torch.randn_like(p) for p in model.parameters()] for _ in range(7)]
+    parameters = list(model.parameters())
+    drawn = [[torch.randn_like(p) for p in parameters] for _ in range(7)]
     for step in range(STEPS):
-        for parameter, gradient in zip(model.parameters(), drawn[step % 7], strict=True):
+        for parameter, gradient in zip(parameters, drawn[step % 7], strict=True):
             parameter.grad = gradient.clone()
         masks.step()
         stepper.step()

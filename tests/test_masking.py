@@ -1,0 +1,583 @@
+"""Masking on real weights: switches by hand, mistakes seen in published code, and models that are awkward."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import warnings
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn, optim
+
+import iftplan as ift
+from iftplan.errors import InputError, StaleError
+from iftplan.nn import SET, Gradual, Masking, Order, RigL, Saliency, Static, apply, masked_weights
+from iftplan.nn.masking.algorithm import Algorithm
+from iftplan.plans import Plan
+from iftplan.schedules import Constant, Updates
+
+ALWAYS = Updates(end=10**6, interval=1, at_begin=True)
+
+
+class Row(nn.Module):
+    """One weight under a mask that a test writes itself."""
+
+    def __init__(self, values: list[float], mask: list[int]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([values], dtype=torch.float32))
+        self.register_buffer("weight_mask", torch.tensor([mask]).bool())
+
+
+#             0    1    2    3    4    5
+VALUES = [0.9, 0.1, 0.5, 0.0, 0.0, 0.3]
+MASK = [1, 1, 1, 0, 0, 1]
+GRADIENT = [0.2, 0.9, 0.1, 0.4, 0.8, -0.3]  # of .5, two are dropped: 1 and 5; 1 (.9) and 4 (.8) grow
+
+
+def one_step(
+    algorithm: Algorithm, gradient: list[float] | None = None, **options: Any
+) -> tuple[Row, Masking, optim.Optimizer]:
+    """One update of one row under plain gradient descent at rate 1."""
+    row = Row(VALUES, MASK)
+    optimizer = optim.SGD(row.parameters(), **{"lr": 1.0, **options})
+    masks = Masking(row, optimizer, algorithm)
+    row.weight.grad = torch.tensor([gradient or GRADIENT])
+    masks.step()
+    optimizer.step()
+    return row, masks, optimizer
+
+
+def values(row: Row) -> list[float]:
+    return [round(v, 6) for v in row.weight[0].tolist()]
+
+
+def ones(row: Row) -> list[int]:
+    return row.weight_mask[0].nonzero().view(-1).tolist()
+
+
+# --- switches, by hand -----------------------------------------------------------------------------------
+
+
+def test_an_update_that_replaces_the_step_leaves_what_it_keeps_as_it_was():
+    row, masks, _ = one_step(RigL(ALWAYS, Constant(0.5), Order.REPLACE, keep_values=False))
+    assert ones(row) == [0, 1, 2, 4]
+    assert values(row) == [0.9, 0.0, 0.5, 0.0, 0.0, 0.0]
+    assert masks.taken.dense_gradient
+
+
+def test_an_update_that_follows_the_step_chooses_by_the_weights_after_it():
+    # after the step: .7, -.8, .4, 0, 0, .6; the smallest are 2 and 5; of the rest 1 and 0 are kept, and by the
+    # gradient of before 4 (.8) and 3 (.4) grow
+    row, _, _ = one_step(RigL(ALWAYS, Constant(0.5), Order.AFTER))
+    assert ones(row) == [0, 1, 3, 4]
+    assert values(row) == [0.7, -0.8, 0.0, 0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(("keep", "value"), [(True, 0.1), (False, 0.0)])
+def test_a_weight_that_comes_back_at_once_keeps_its_value_or_restarts(keep, value):
+    row, _, _ = one_step(RigL(ALWAYS, Constant(0.5), Order.REPLACE, keep_values=keep))
+    assert values(row) == [0.9, value, 0.5, 0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(("regrow", "mask"), [(True, [0, 1, 2, 4]), (False, [0, 2, 3, 4])])
+def test_what_was_just_dropped_may_come_back_or_not(regrow, mask):
+    row, _, _ = one_step(RigL(ALWAYS, Constant(0.5), Order.REPLACE, regrow=regrow))
+    assert ones(row) == mask
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_momentum_of_what_restarts_is_zero(keep):
+    row, masks, optimizer = one_step(RigL(ALWAYS, Constant(0.0)), momentum=0.9)
+    slot = optimizer.state[row.weight]["momentum_buffer"]
+    assert slot[0].tolist() == pytest.approx([0.2, 0.9, 0.1, 0, 0, -0.3])
+    masks.algorithm = RigL(ALWAYS, Constant(0.5), Order.REPLACE, keep_values=keep)
+    with torch.no_grad():
+        row.weight.copy_(torch.tensor([VALUES]))
+    row.weight.grad = torch.tensor([GRADIENT])
+    masks.step()
+    optimizer.step()
+    assert slot[0].tolist() == pytest.approx([0.2, 0.9 if keep else 0, 0.1, 0, 0, 0])
+
+
+@pytest.mark.parametrize(
+    ("at_begin", "at_end", "steps"),
+    [(False, False, [4]), (True, False, [2, 4]), (False, True, [4, 6]), (True, True, [2, 4, 6])],
+)
+def test_updates_happen_when_they_are_due(at_begin, at_end, steps):
+    row = Row(VALUES, MASK)
+    optimizer = optim.SGD(row.parameters(), lr=0.01)
+    masks = Masking(row, optimizer, SET(Updates(6, 2, 2, at_begin, at_end), Constant(0.5)))
+    seen = []
+    for step in range(10):
+        before = masks.exploration.updates
+        row.weight.grad = torch.tensor([GRADIENT])
+        masks.step()
+        optimizer.step()
+        if masks.exploration.updates > before:
+            seen.append(step)
+    assert seen == steps
+
+
+def test_saliency_by_hand():
+    # |θ·g| with every weight there: .18, .09, .05, .2, .16, .03; four stay
+    dense = [0.9, 0.1, 0.5, 0.5, 0.2, 0.1]
+    row = Row(dense, MASK)
+    optimizer = optim.SGD(row.parameters(), lr=1.0)
+    masks = Masking(row, optimizer, Saliency())
+    assert masks.density == 1
+    row.weight.grad = torch.tensor([GRADIENT])
+    masks.step()
+    optimizer.step()
+    assert ones(row) == [0, 1, 3, 4]
+    assert values(row) == [0.9, 0.1, 0.0, 0.5, 0.2, 0.0]  # nothing was trained in that step
+
+
+# --- mistakes seen in published code ---------------------------------------------------------------------
+
+
+def perceptron() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Linear(12, 24),
+        nn.ReLU(),
+        nn.Linear(24, 24),
+        nn.ReLU(),
+        nn.Linear(24, 24),
+        nn.ReLU(),
+        nn.Linear(24, 5),
+    )
+
+
+def planned(family: str | None = None, mask: str | None = None) -> Plan:
+    spec = ift.read_model(perceptron(), "4x12", widths=family == "wide")
+    return ift.plan(spec, family, "1/2", scope="matrices", mask=mask)
+
+
+def network(algorithm: Algorithm | None = None, *, seed: int = 0, **options: Any) -> nn.Module:
+    starts_dense = algorithm is not None and algorithm.starts_dense
+    return apply(planned(**options), perceptron(), seed=seed, dense_start=starts_dense)
+
+
+def train(masks: Masking, steps: int, seed: int = 0) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    for _ in range(steps):
+        masks.optimizer.zero_grad()
+        masks.model(torch.randn(8, 12, generator=draw)).square().mean().backward()
+        masks.step()
+        masks.optimizer.step()
+
+
+def copied(masks: Masking) -> dict[str, Tensor]:
+    return {name: mask.clone() for name, mask in masks.masks().items()}
+
+
+def off(masks: Masking) -> Iterator[Tensor]:
+    """Weights and optimizer state where nothing may be."""
+    for weight in masked_weights(masks.model):
+        yield weight.parameter[~weight.mask]
+        for value in masks.optimizer.state.get(weight.parameter, {}).values():
+            if isinstance(value, Tensor) and value.shape == weight.mask.shape:
+                yield value[~weight.mask]
+
+
+ALGORITHMS = {
+    "static": Static(),
+    "SET": SET(Updates(end=30, interval=3)),
+    "RigL": RigL(Updates(end=30, interval=3)),
+    "GMP": Gradual(Updates(end=12, interval=4)),
+    "SNIP": Saliency(),
+}
+
+
+@pytest.mark.parametrize("first", ["model", "masks"])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_1_a_resumed_run_goes_on_with_the_masks_that_it_saved(algorithm, first):
+    """Seen: masks come back into the state, and the constructor's random masks go on being applied."""
+    chosen = ALGORITHMS[algorithm]
+
+    def fresh(seed: int) -> Masking:
+        model = network(chosen, seed=seed)
+        return Masking(model, optim.Adam(model.parameters(), 0.01), chosen, seed=seed)
+
+    whole = fresh(0)
+    train(whole, 7)
+    saved = copy.deepcopy((whole.model.state_dict(), whole.optimizer.state_dict(), whole.state_dict()))
+    train(whole, 13, seed=1)
+
+    resumed = fresh(1)  # with other masks, and other random numbers to come
+    resumed.model.load_state_dict(saved[0])
+    resumed.optimizer.load_state_dict(saved[1])
+    if first == "masks":  # a loop that makes its masking last
+        model, optimizer = resumed.model, resumed.optimizer
+        del resumed
+        resumed = Masking(model, optimizer, chosen, seed=1)
+    resumed.load_state_dict(saved[2])
+    train(resumed, 13, seed=1)
+    for (name, a), (_, b) in zip(
+        whole.model.state_dict().items(), resumed.model.state_dict().items(), strict=True
+    ):
+        assert torch.equal(a, b), name
+    assert whole.metrics() == resumed.metrics()
+    assert all(not values.any() for values in off(resumed))
+
+
+def test_2_several_parameter_groups_are_nothing_special():
+    """Seen: hooks that know one group only."""
+    model = network()
+    weights, rest = ([p for p in model.parameters() if (p.ndim > 1) is wanted] for wanted in (True, False))
+    groups = [{"params": [p], "lr": 0.01 * (i + 1)} for i, p in enumerate(weights)] + [{"params": rest}]
+    masks = Masking(model, optim.Adam(groups, lr=0.1), RigL(Updates(end=30, interval=3)))
+    before = masks.nnz
+    train(masks, 20)
+    assert masks.nnz == before
+    assert masks.exploration.updates == 6
+    assert all(not values.any() for values in off(masks))
+
+
+def test_3_zero_gradients_cost_no_density():
+    """Seen: active weights' scores are set to 0, tie with gradients of 0, and grow once more."""
+    model = network()
+    masks = Masking(model, optim.SGD(model.parameters(), 0.1), RigL(ALWAYS, Constant(0.5)))
+    before = masks.nnz
+    for _ in range(5):
+        for parameter in model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        masks.step()
+        masks.optimizer.step()
+    assert masks.exploration.updates == 5
+    assert masks.nnz == before == {w.name: int(w.mask.sum()) for w in masked_weights(model)}
+
+
+@pytest.mark.parametrize("order", Order)
+@pytest.mark.parametrize("bad", [float("inf"), float("nan")])
+@pytest.mark.parametrize("where", ["2.weight", "6.bias"])
+def test_4_no_update_from_gradients_that_are_not_finite(order, bad, where):
+    """Seen: an overflowing step updates the masks by infinities."""
+    model = network()
+    masks = Masking(model, optim.SGD(model.parameters(), 0.1), RigL(Updates(30, 3), order=order))
+    train(masks, 3)
+    before = copied(masks)
+    masks.model(torch.randn(8, 12)).square().mean().backward()
+    dict(model.named_parameters())[where].grad.view(-1)[0] = bad
+    masks.step()  # the update of step 3; the optimizer's step is skipped
+    masks.optimizer.zero_grad()
+    assert all(torch.equal(before[k], m) for k, m in masks.masks().items())
+    assert not masks.taken.dense_gradient
+    train(masks, 1)
+    assert masks.exploration.updates == 1
+    assert masks.taken.dense_gradient
+    train(masks, 1)
+    assert masks.exploration.updates == 1  # postponed once is done once
+
+
+def test_weights_that_are_not_finite_postpone_too():
+    row, masks, _ = one_step(RigL(ALWAYS, Constant(0.5)), [float(x) for x in (3e38, 1, 1, 1, 1, 1)], lr=10.0)
+    assert row.weight[0, 0] == -float("inf")
+    assert ones(row) == [0, 1, 2, 5]
+    assert masks.exploration.updates == 0
+
+
+def test_5_counts_are_those_of_the_plan_from_the_first_step_to_the_last():
+    """Seen: masks by coin flips, off by half a percent in small layers."""
+    plan = planned("wide")
+    expected = {layer.weight: layer.nnz for layer in plan.layers if layer.maskable}
+    for seed in range(3):
+        model = apply(plan, perceptron(), seed=seed)
+        masks = Masking(model, optim.SGD(model.parameters(), 0.1), RigL(Updates(30, 2)), seed=seed)
+        for _ in range(5):
+            assert dict(masks.nnz) == expected
+            train(masks, 2)
+
+
+@pytest.mark.parametrize("make", [optim.Adam, optim.AdamW, optim.RAdam, optim.NAdam])
+@pytest.mark.parametrize("options", [{}, {"weight_decay": 0.1}])
+def test_10_second_moments_are_masked_too(make, options):
+    """Seen: only momentum is masked, and grown weights inherit the second moment of what was dropped."""
+    model = network()
+    optimizer = make(model.parameters(), 0.01, **options)
+    masks = Masking(model, optimizer, RigL(Updates(30, 3)))
+    train(masks, 20)
+    checked = {
+        key
+        for w in masked_weights(model)
+        for key, value in optimizer.state[w.parameter].items()
+        if value.shape == w.mask.shape and not value[~w.mask].any() and value[w.mask].any()
+    }
+    assert checked == {"exp_avg", "exp_avg_sq"}
+
+
+def test_a_grown_weight_starts_with_no_past():
+    model = network()
+    optimizer = optim.Adam(model.parameters(), 0.01)
+    masks = Masking(model, optimizer, RigL(Updates(30, 3), Constant(0.3)))
+    train(masks, 3)
+    before = copied(masks)
+    train(masks, 1)
+    for weight in masked_weights(model):
+        grown = weight.mask & ~before[weight.name]
+        assert grown.any()
+        assert not weight.parameter[grown].any()
+        assert not optimizer.state[weight.parameter]["exp_avg_sq"][grown].any()
+
+
+# --- what masks have seen --------------------------------------------------------------------------------
+
+
+def test_exploration_by_hand():
+    row = Row([4, 3, 2, 0, 0, 0], [1, 1, 1, 0, 0, 0])
+    optimizer = optim.SGD(row.parameters(), lr=0.0)
+    masks = Masking(row, optimizer, RigL(ALWAYS, Constant(0.4), regrow=False))
+    assert masks.metrics() == {
+        "density": 0.5, "itop": 0.5, "degree_of_constraint": 0.5, "churn": 0.0, "mask_updates": 0,
+    }  # fmt: skip
+    for gradient, mask in (([0, 0, 0, 1, 0, 0], [0, 1, 3]), ([0, 0, 9, 1, 2, 0], [0, 1, 2])):
+        row.weight.grad = torch.tensor([gradient], dtype=torch.float32)
+        masks.step()
+        optimizer.step()
+        assert ones(row) == mask
+    # ever: 0 to 3; always: 0 and 1; one of three weights is new
+    assert masks.metrics() == {
+        "density": 0.5, "itop": 4 / 6, "degree_of_constraint": 2 / 6, "churn": 1 / 3, "mask_updates": 2,
+    }  # fmt: skip
+
+
+def test_pruning_explores_all_and_constrains_to_what_stays():
+    model = network(ALGORITHMS["GMP"])
+    masks = Masking(model, optim.SGD(model.parameters(), 0.1), ALGORITHMS["GMP"])
+    train(masks, 20)
+    found = masks.metrics()
+    assert found["itop"] == 1
+    assert found["degree_of_constraint"] == found["density"] == pytest.approx(0.5, abs=0.01)
+    assert found["churn"] == 0
+
+
+def test_an_ordinary_step_makes_nothing_but_a_product():
+    model = network()
+    masks = Masking(model, optim.SGD(model.parameters(), 0.1), RigL(Updates(10**6)))
+    train(masks, 1)
+    ever, called = masks.exploration.ever, []
+
+    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            called.append(str(func))
+            return func(*args, **(kwargs or {}))
+
+    with Watch():
+        masks.step()
+    assert called == ["aten._foreach_mul_.List"]
+    assert masks.exploration.ever is ever
+
+
+# --- awkward models --------------------------------------------------------------------------------------
+
+
+def test_an_algorithm_that_starts_dense_says_if_the_start_is_sparse():
+    model = network()  # without dense_start
+    masks = Masking(model, optim.SGD(model.parameters(), 0.1), ALGORITHMS["GMP"])
+    with pytest.warns(UserWarning, match="dense_start=True"):
+        train(masks, 1)
+    model = network(ALGORITHMS["GMP"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        train(Masking(model, optim.SGD(model.parameters(), 0.1), ALGORITHMS["GMP"]), 1)
+
+
+def test_a_weight_that_is_computed_is_refused():
+    model = network()
+    nn.utils.parametrizations.weight_norm(model[2])
+    with pytest.raises(InputError, match=r"2\.weight is computed"):
+        Masking(model, optim.SGD(model.parameters(), 0.1))
+
+
+def test_one_tensor_under_two_masks_is_refused():
+    model = network()
+    model[4].weight = model[2].weight
+    with pytest.raises(InputError, match=r"2\.weight and 4\.weight are one tensor"):
+        Masking(model, optim.SGD(model.parameters(), 0.1))
+
+
+def test_a_module_that_is_used_twice_is_masked_once():
+    model = network()
+    model[4] = model[2]
+    masks = Masking(model, optim.SGD(model.parameters(), 0.1), RigL(Updates(30, 3)))
+    assert list(masks.masks()) == ["2.weight"]
+    train(masks, 10)
+    assert all(not values.any() for values in off(masks))
+
+
+def test_two_maskings_of_one_optimizer_are_refused():
+    model = network()
+    optimizer = optim.SGD(model.parameters(), 0.1)
+    first = Masking(model, optimizer, RigL(Updates(30, 3)))
+    with pytest.raises(InputError, match="has a Masking already"):
+        Masking(model, optimizer)
+    first.release()
+    Masking(model, optimizer)
+
+
+def test_a_masking_that_is_gone_leaves_nothing_behind():
+    model = network()
+    optimizer = optim.SGD(model.parameters(), 0.1)
+    masks = Masking(model, optimizer, RigL(Updates(30, 3)))
+    gone = weakref.ref(masks)
+    del masks
+    gc.collect()
+    assert gone() is None
+    assert not optimizer._optimizer_step_pre_hooks
+    assert not optimizer._optimizer_step_post_hooks
+
+
+def test_what_is_not_an_optimizer_of_torch_is_refused():
+    with pytest.raises(InputError, match="list is not a torch optimizer"):
+        Masking(network(), [])
+    model = network()
+    with pytest.raises(InputError, match="LBFGS"):
+        Masking(model, optim.LBFGS(model.parameters()))
+
+
+def test_a_model_without_masks_or_values_is_refused():
+    model = perceptron()
+    with pytest.raises(InputError, match="no masked weights"):
+        Masking(model, optim.SGD(model.parameters(), 0.1))
+    with torch.device("meta"):
+        shapes = apply(planned(), perceptron())
+    with pytest.raises(InputError, match="meta device"):
+        Masking(shapes, optim.SGD(shapes.parameters(), 0.1))
+
+
+def test_a_sparse_gradient_is_refused_by_name():
+    model = nn.Sequential(nn.Embedding(8, 4, sparse=True))
+    model[0].register_buffer("weight_mask", torch.rand(8, 4) < 0.5)
+    masks = Masking(model, optim.SGD(model.parameters(), 0.1))
+    model(torch.tensor([1, 2])).sum().backward()
+    with pytest.raises(InputError, match=r"gradient of 0\.weight is sparse"):
+        masks.step()
+
+
+def test_a_weight_may_be_frozen_and_join_later():
+    model = network()
+    late = model[2].weight.requires_grad_(False)
+    optimizer = optim.Adam([p for p in model.parameters() if p.requires_grad], 0.01)
+    masks = Masking(model, optimizer, RigL(Updates(100, 3), Constant(0.3)))
+    first = copied(masks)
+    train(masks, 7)
+    assert torch.equal(masks.masks()["2.weight"], first["2.weight"])
+    late.requires_grad_(True)
+    optimizer.add_param_group({"params": [late]})
+    train(masks, 7)
+    assert not torch.equal(masks.masks()["2.weight"], first["2.weight"])
+    assert all(not values.any() for values in off(masks))
+
+
+def test_pruning_prunes_frozen_weights_too():
+    algorithm = ALGORITHMS["GMP"]
+    model = network(algorithm)
+    model[2].weight.requires_grad_(False)
+    optimizer = optim.SGD([p for p in model.parameters() if p.requires_grad], 0.1)
+    masks = Masking(model, optimizer, algorithm)
+    train(masks, 20)
+    assert dict(masks.nnz) == {x.weight: x.nnz for x in planned().layers if x.maskable}
+
+
+def test_saliency_needs_every_gradient():
+    model = network(Saliency())
+    model[2].weight.requires_grad_(False)
+    masks = Masking(model, optim.SGD([p for p in model.parameters() if p.requires_grad], 0.1), Saliency())
+    with pytest.raises(InputError, match=r"2\.weight has no gradient"):
+        train(masks, 1)
+
+
+def test_another_type_of_numbers_may_come_later():
+    model = network()
+    masks = Masking(model, optim.SGD(model.parameters(), 0.1), RigL(Updates(100, 3)))
+    train(masks, 4)
+    model.double()
+    draw = torch.Generator().manual_seed(0)
+    for _ in range(4):
+        masks.optimizer.zero_grad()
+        model(torch.randn(8, 12, generator=draw, dtype=torch.float64)).square().mean().backward()
+        masks.step()
+        assert all(not w.parameter.grad[~w.mask].any() for w in masked_weights(model))
+        masks.optimizer.step()
+    assert all(not values.any() for values in off(masks))
+
+
+@pytest.mark.parametrize("assign", [True, False])
+def test_masks_that_are_loaded_are_the_masks_that_hold(assign):
+    model, other = network(), network(seed=1)
+    optimizer = optim.SGD(model.parameters(), 0.1)
+    masks = Masking(model, optimizer)
+    train(masks, 1)
+    saved = {k: v for k, v in other.state_dict().items() if k.endswith("_mask") or not assign}
+    model.load_state_dict(saved, strict=False, assign=assign)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    masks.step()
+    for mine, theirs in zip(masked_weights(model), masked_weights(other), strict=True):
+        assert torch.equal(mine.parameter.grad > 0, theirs.mask)
+    assert masks.nnz == {w.name: int(w.mask.sum()) for w in masked_weights(other)}
+
+
+def test_a_deep_copy_has_masks_of_its_own():
+    model = network()
+    masks = Masking(model, optim.SGD(model.parameters(), 0.1), RigL(Updates(30, 1)))
+    other = copy.deepcopy(model)
+    first = [w.mask.clone() for w in masked_weights(other)]
+    train(masks, 5)
+    assert all(torch.equal(a, w.mask) for a, w in zip(first, masked_weights(other), strict=True))
+
+
+def test_a_state_of_another_model_is_stale():
+    model, other = network(), network(family="wide")
+    state = Masking(model, optim.SGD(model.parameters(), 0.1)).state_dict()
+    with pytest.raises(StaleError, match="another model"):
+        Masking(other, optim.SGD(other.parameters(), 0.1)).load_state_dict(state)
+
+
+def test_a_structure_that_the_masks_have_not_is_refused():
+    model = network()
+    with pytest.raises(InputError, match=r"structure=plan\.mask"):
+        Masking(model, optim.SGD(model.parameters(), 0.1), RigL(ALWAYS), structure="fan-in")
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "structure", "says"),
+    [
+        (Saliency("global"), "fan-in", "fan-in masks cannot; choose by layer"),
+        (RigL(ALWAYS), "2:4T", "stay as they are drawn"),
+    ],
+)
+def test_what_a_structure_cannot_do_is_refused(algorithm, structure, says):
+    model = network(mask="fan-in") if structure == "fan-in" else network()
+    with pytest.raises(InputError, match=says):
+        Masking(model, optim.SGD(model.parameters(), 0.1), algorithm, structure=structure)
+
+
+def test_depthwise_layers_of_a_structured_plan_change_without_structure():
+    class Separable(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = nn.Conv2d(3, 8, 1)
+            self.depth = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+            self.point = nn.Conv2d(8, 8, 1)
+            self.head = nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.point(self.depth(self.stem(x)).relu()).relu().mean((2, 3)))
+
+    plan = ift.plan(ift.read_model(Separable(), "2x3x6x6"), "wide", "1/2", scope="matrices", mask="fan-in")
+    model = apply(plan, Separable())
+    masks = Masking(model, optim.SGD(model.parameters(), 0.1), RigL(ALWAYS), structure=plan.mask)
+    before = dict(masks.nnz)
+    assert set(before) == {"depth.weight", "point.weight"}
+    for _ in range(5):
+        masks.optimizer.zero_grad()
+        model(torch.randn(4, 3, 6, 6)).square().mean().backward()
+        masks.step()
+        masks.optimizer.step()
+    assert masks.nnz == before
+    assert len(set(model.point.weight_mask.flatten(1).sum(1).tolist())) == 1
