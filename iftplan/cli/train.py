@@ -198,8 +198,8 @@ def _train(
     begin(loop, document, say, resume=resume)
     with watching(loop.length.steps, loop.task.metric, done=loop.step, quiet=not first) as watch:
         loop.run(watch)
+    outcome = result(loop, plan)  # in all processes: each may hold a part of the weights
     if first:
-        outcome = result(loop, plan)
         timing = {"schema": "iftplan.timing/1", "wall_seconds": monotonic() - began}
         write_text(dumps(outcome), str(directory / "result.json"))
         write_text(dumps(timing), str(directory / "timing.json"))

@@ -168,9 +168,10 @@ class Masking:
             mask.copy_(state["masks"][name])
         self.steps, self._due, self.seed = int(state["steps"]), bool(state["due"]), int(state["seed"])
         self._targets = dict(state["targets"])
-        self.exploration = Exploration(
-            dict(state["ever"]), dict(state["always"]), state["churn"], int(state["updates"])
+        ever, always = (
+            {name: mask.to(self._device) for name, mask in state[kind].items()} for kind in ("ever", "always")
         )
+        self.exploration = Exploration(ever, always, state["churn"], int(state["updates"]))
         self._scores = None
         self._hold_()
         self.taken = Taken(self._factors.nnz)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from iftplan.errors import DivergedError
+from iftplan.nn.masks import SUFFIX
 from iftplan.nn.shards import is_sharded
 
 
@@ -76,6 +77,17 @@ class Ranks:
             raise DivergedError(
                 f"after step {step} the masks of {', '.join(names[:3])}{' …' if names[3:] else ''} on {'rank' if len(others) == 1 else 'ranks'} {', '.join(map(str, others[:8]))} are not those of rank 0. Apply the plan with one seed on all ranks, let gradients be averaged before the masks' step (a synchronised backward pass), and resume all ranks from one checkpoint."
             )
+
+
+def spare_broadcasts_(model: nn.Module) -> nn.Module:
+    """Have DDP, which is yet to wrap the model, send no masks; otherwise it sends rank 0's before each forward pass.
+
+    They need not be sent: every rank draws and changes them alike, and `Ranks.check` sees that it did.
+    """
+    names = [name for name, _ in model.named_buffers() if name.endswith(SUFFIX)]
+    ignore = nn.parallel.DistributedDataParallel._set_params_and_buffers_to_ignore_for_model
+    ignore(model, names)  # type: ignore[no-untyped-call]
+    return model
 
 
 def fingerprint(mask: Tensor) -> Tensor:

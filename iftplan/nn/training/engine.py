@@ -6,19 +6,26 @@ import os
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from torch import nn
 
 from iftplan.errors import InputError
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+    from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
+    from torch.distributed.device_mesh import DeviceMesh
+
+LARGE = 2**16
+"""Weights from which a layer is gathered by itself; smaller ones are gathered together, in one message."""
 
 
-def engine_for(precision: str, loggers: list[Any] | None = None) -> Fabric:
+def engine_for(precision: str, loggers: list[Any] | None = None, strategy: str = "auto") -> Fabric:
     """The engine, launched.
 
     Args:
         precision: "auto", or one of lightning-fabric's.
         loggers: lightning-fabric's, told every row of metrics.
+        strategy: of several processes, "ddp" or "fsdp" (FSDP2); "auto" is DDP where there are several.
 
     Raises:
         InputError: lightning-fabric is missing.
@@ -29,16 +36,39 @@ def engine_for(precision: str, loggers: list[Any] | None = None) -> Fabric:
         raise InputError(
             "training runs on lightning-fabric, which is not installed; install it with: pip install 'iftplan[train]'."
         ) from error
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    local, world = (int(os.environ.get(name, "1")) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
     fabric = Fabric(
         accelerator="auto",
         devices=local,
-        num_nodes=int(os.environ.get("WORLD_SIZE", "1")) // local,
+        num_nodes=world // local,
+        strategy=_strategy(strategy, world),
         precision=cast("Any", precision_for(precision)),  # one of its literals
         loggers=loggers or [],
     )
     fabric.launch()
     return fabric
+
+
+def _strategy(asked: str, world: int) -> str | ModelParallelStrategy:
+    """One process has nothing to share; so what several began, one can continue."""
+    if world == 1:
+        return "auto"
+    return _sharding(world) if asked == "fsdp" else "ddp"
+
+
+def _sharding(world: int) -> ModelParallelStrategy:
+    """FSDP2: every process holds a part of each weight, its gradient and its optimizer state."""
+    from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
+    from torch.distributed.fsdp import fully_shard
+
+    def parts_(model: nn.Module, mesh: DeviceMesh) -> nn.Module:
+        for module in model.modules():
+            if module is not model and sum(p.numel() for p in module.parameters(recurse=False)) >= LARGE:
+                fully_shard(module, mesh=mesh["data_parallel"])
+        fully_shard(model, mesh=mesh["data_parallel"])
+        return model
+
+    return ModelParallelStrategy(parts_, data_parallel_size=world, tensor_parallel_size=1)
 
 
 def precision_for(asked: str) -> str:

@@ -20,6 +20,15 @@ from iftplan.nn.training.optimizers import set_rate_
 from iftplan.nn.training.records import Metrics
 from iftplan.nn.training.samples import Task, generator_of, order_of, train_batch
 from iftplan.nn.training.spending import Spending
+from iftplan.nn.training.states import (
+    gathered,
+    load_model_state_,
+    load_optimizer_state_,
+    model_state,
+    optimizer_state,
+    own,
+    share_buffers_,
+)
 from iftplan.runs import RunConfig
 
 if TYPE_CHECKING:
@@ -178,6 +187,7 @@ class Loop:
         return fabric.to_device(inputs), fabric.to_device(targets)
 
     def _evaluate(self) -> Score:
+        self._share_buffers()
         model = self.model if self.average is None else self.average.model
         score = evaluate(self.fabric, model, self.task.test, self.config.training.batch_size)
         assert self.loss_sum is not None
@@ -197,8 +207,9 @@ class Loop:
             "lr": self.bare_optimizer.param_groups[0]["lr"],
         }
         self.loss_sum, self.loss_count = None, 0
+        self.metrics.add(row)
         if self.fabric.is_global_zero:
-            self.metrics.add(row)
+            self.metrics.write()
         self.fabric.log_dict(row, step=self.step)
         return score
 
@@ -206,22 +217,33 @@ class Loop:
         density = self.masks.density if self.masks is not None and score is not None else 1.0
         return Moment(self.step, self.length.steps, lambda: float(loss), self.spending.macs, density, score)
 
+    def _share_buffers(self) -> None:
+        """Evaluate, and continue, with the first process's batch statistics: those are the ones that are written."""
+        share_buffers_(self.network)
+        if self.average is not None:
+            share_buffers_(self.average.model)
+
     def state_dict(self) -> dict[str, Any]:
-        """Everything that a resumed run needs."""
+        """Everything that a resumed run needs, whole in the first process; all processes call it."""
+        keep = self.fabric.is_global_zero
         return {
             "identity": dict(self.identity),
-            "model": self.network.state_dict(),
-            "optimizer": self.bare_optimizer.state_dict(),
+            "processes": self.fabric.world_size,
+            "model": model_state(self.network, keep=keep),
+            "optimizer": optimizer_state(self.network, self.bare_optimizer, keep=keep),
+            "scaler": self.fabric.strategy.precision.state_dict(),
             "masks": self.masks.state_dict() if self.masks is not None else None,
             "spending": self.spending.state_dict(),
+            "metrics": [dict(row) for row in self.metrics.rows],
             "step": self.step,
             "average": self.average.state_dict() if self.average is not None else None,
-            "loss_sum": self.loss_sum,
+            "loss_sums": gathered(self.loss_sum),
             "loss_count": self.loss_count,
         }
 
     def save(self) -> None:
         """Write a checkpoint; all processes call it, the first one writes."""
+        self._share_buffers()
         state = self.state_dict()
         if self.fabric.is_global_zero:
             checkpoints.write(self.directory, self.step, state)
@@ -234,14 +256,16 @@ class Loop:
             StaleError: it is of another plan.
         """
         found = checkpoints.newest(self.directory, warn)
-        if found is None:
-            self.metrics.cut(-1)
-            return False
-        _, state = found
-        self.load_state_dict(state)
+        if found is not None:
+            self.load_state_dict(found[1])
+            wrote, here = found[1]["processes"], self.fabric.world_size
+            if wrote != here:
+                warn(
+                    f"the run was on {wrote} process(es) and goes on with {here}: batches, masks and rates are as they would have been, sums are rounded otherwise."
+                )
         if self.fabric.is_global_zero:
-            self.metrics.cut(self.step)
-        return True
+            self.metrics.write()
+        return found is not None
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a state."""
@@ -250,13 +274,14 @@ class Loop:
                 raise StaleError(
                     f"the checkpoint in {self.directory} has the {key} digest {str(state['identity'].get(key))[:12]}…, and this run has {value[:12]}…; resume with the settings it was started with, or start anew in another directory."
                 )
-        self.network.load_state_dict(state["model"])
-        self.bare_optimizer.load_state_dict(state["optimizer"])
+        load_model_state_(self.network, state["model"])
+        load_optimizer_state_(self.network, self.bare_optimizer, state["optimizer"])
+        self.fabric.strategy.precision.load_state_dict(state["scaler"])
         if self.masks is not None:
             self.masks.load_state_dict(state["masks"])
         self.spending.load_state_dict(state["spending"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
-        sum_ = state["loss_sum"]
-        self.loss_sum = None if sum_ is None else sum_.to(self.fabric.device)
+        self.metrics.rows = list(state["metrics"])
         self.step, self.loss_count = int(state["step"]), int(state["loss_count"])
+        self.loss_sum = own(state["loss_sums"], self.fabric.device)

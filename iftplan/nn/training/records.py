@@ -40,16 +40,8 @@ class Metrics:
     rows: list[Mapping[str, str]] = field(default_factory=list)
 
     def add(self, row: Row) -> None:
-        """One row more."""
+        """One row more, not written yet."""
         self.rows.append({name: _text(row[name]) for name in COLUMNS})
-        self.write()
-
-    def cut(self, step: int) -> None:
-        """Read what is there and drop what lies after a step: a resumed run writes that again."""
-        if self.path.exists():
-            with self.path.open(newline="", encoding="utf-8") as file:
-                self.rows = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
-        self.write()
 
     def write(self) -> None:
         """The whole file."""

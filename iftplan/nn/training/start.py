@@ -17,6 +17,7 @@ from iftplan.errors import InputError
 from iftplan.nn.masking.cautions import weights_left
 from iftplan.nn.masking.gradual import Gradual
 from iftplan.nn.masking.masking import Masking
+from iftplan.nn.masking.ranks import spare_broadcasts_
 from iftplan.nn.masking.rigl import RigL
 from iftplan.nn.masking.set import SET
 from iftplan.nn.training.averaging import Averaging
@@ -29,6 +30,7 @@ from iftplan.nn.training.optimizers import optimizer_of
 from iftplan.nn.training.records import Metrics, last_row
 from iftplan.nn.training.samples import Task
 from iftplan.nn.training.spending import Spending
+from iftplan.nn.training.states import model_state
 from iftplan.plans import Plan, Scope
 from iftplan.runfile import run_digest, run_object
 from iftplan.runs import RunConfig
@@ -61,17 +63,19 @@ def start(
     """
     if config.training.threads:
         torch.set_num_threads(config.training.threads)
-    fabric = engine_for(config.training.precision, loggers)
+    fabric = engine_for(config.training.precision, loggers, config.training.strategy)
     task = open_data(config.data, say)
     length = Length.of(config, task)
     _check_shares(config, fabric.world_size)
     network = network_of(config, plan, source)
+    model = fabric.setup_module(spare_broadcasts_(network))
+    # after sharding, which makes other parameters
     bare = optimizer_of(config.optimizer, plan, network, dense=config.method.name == "dense")
-    model, optimizer = fabric.setup(network, bare)
+    optimizer = fabric.setup_optimizers(bare)
     algorithm = algorithm_of(config.method, length.steps)
     masks = None
     if algorithm is not None:
-        masks = Masking(network, bare, algorithm, structure=plan.mask, seed=config.seed)
+        masks = Masking(model, bare, algorithm, structure=plan.mask, seed=config.seed)
     _check_output(model, task)
     average = Averaging(network, config.training.ema) if config.training.ema else None
     identity = {"plan": plan_document["digest"], "run": run_digest(config)}
@@ -98,6 +102,10 @@ def _check_shares(config: RunConfig, world: int) -> None:
     if config.training.batch_size % parts:
         raise InputError(
             f"training.batch_size {config.training.batch_size} cannot be divided among {world} processes in {config.training.accumulate} parts each; take a multiple of {parts}."
+        )
+    if config.training.ema and config.training.strategy == "fsdp":
+        raise InputError(
+            "training.ema keeps a second whole model, which fsdp is there to avoid; take training.strategy=ddp, or no average."
         )
 
 
@@ -236,7 +244,7 @@ def weights_digest(loop: Loop) -> str:
     from hashlib import sha256
 
     found = sha256()
-    for name, tensor in sorted(loop.network.state_dict().items()):
+    for name, tensor in sorted(model_state(loop.network).items()):
         found.update(name.encode())
         found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return found.hexdigest()

@@ -6,14 +6,16 @@ the other way round.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from math import fsum
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.optim import Optimizer
 
 from iftplan.errors import StaleError
+from iftplan.nn.masks import SUFFIX
 from iftplan.nn.shards import reshard_, sharded, whole
 
 State = dict[str, Any]
@@ -108,3 +110,36 @@ def _on(value: Tensor, like: Tensor) -> Tensor:
 
 def _settings(group: Mapping[str, Any]) -> State:
     return {key: value for key, value in group.items() if key != "params"}
+
+
+def share_buffers_(model: nn.Module) -> None:
+    """Give every process the first one's buffers, such as batch statistics; masks are alike already."""
+    if _alone():
+        return
+    for name, buffer in model.named_buffers():
+        if not name.endswith(SUFFIX):
+            distributed.broadcast(buffer, 0)
+
+
+def gathered(value: Tensor | None) -> list[float | None]:
+    """One number of each process, on all of them."""
+    own_value = None if value is None else float(value)
+    if _alone():
+        return [own_value]
+    values: list[float | None] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(values, own_value)
+    return values
+
+
+def own(values: Sequence[float | None], device: torch.device) -> Tensor | None:
+    """This process's number of those gathered; among another number of processes their mean."""
+    rank, world = (0, 1) if _alone() else (distributed.get_rank(), distributed.get_world_size())
+    known = [value for value in values if value is not None]
+    if not known:
+        return None
+    value = known[rank] if len(known) == world else fsum(known) / len(known)
+    return torch.tensor(value, dtype=torch.float64, device=device)
+
+
+def _alone() -> bool:
+    return not (distributed.is_available() and distributed.is_initialized())
