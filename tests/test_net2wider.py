@@ -102,6 +102,7 @@ def test_norms_over_uneven_replicas_are_named(name):
     make, inputs = MODELS[name]
     error, uneven = grown(trained(make), inputs, 1.5)
     norms = [n for n, m in make().named_modules() if "Norm" in type(m).__name__]
+    assert uneven
     assert set(uneven) <= set(norms)
     assert len(uneven) >= len(norms) - 1
     assert EXACT < error < 0.5
