@@ -1,0 +1,117 @@
+"""Runs as values: learning rates, settings from TOML, recipes, and what a run's digest depends on."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from iftplan.errors import InputError
+from iftplan.runfile import (
+    merged,
+    parse_run,
+    parse_toml,
+    read_recipe,
+    recipe_names,
+    run_digest,
+    run_object,
+)
+from iftplan.runs import RunConfig, ScheduleConfig
+from iftplan.zoo_index import ZOO
+
+
+@pytest.mark.parametrize(
+    ("schedule", "step", "steps", "factor"),
+    [
+        (ScheduleConfig("constant"), 99, 100, 1.0),
+        (ScheduleConfig("cosine"), 0, 100, 1.0),
+        (ScheduleConfig("cosine"), 50, 100, 0.5),
+        (ScheduleConfig("cosine", final=0.1), 50, 100, 0.55),
+        (ScheduleConfig("cosine", warmup=0.1), 0, 100, 0.1),
+        (ScheduleConfig("cosine", warmup=0.1), 9, 100, 1.0),
+        (ScheduleConfig("cosine", warmup=0.1), 10, 100, 1.0),
+        (ScheduleConfig("cosine", warmup=0.1), 55, 100, 0.5),
+        (ScheduleConfig("multistep"), 59, 200, 1.0),
+        (ScheduleConfig("multistep"), 60, 200, 0.2),
+        (ScheduleConfig("multistep"), 120, 200, 0.04),
+        (ScheduleConfig("multistep"), 199, 200, 0.008),
+    ],
+)
+def test_learning_rates(schedule: ScheduleConfig, step: int, steps: int, factor: float) -> None:
+    assert schedule.factor(step, steps) == pytest.approx(factor, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_is_a_run_of_a_bundled_model(name: str) -> None:
+    run = parse_run(read_recipe(name), name)
+    assert run.plan.model.removeprefix("zoo:") in ZOO
+    assert parse_run(run_object(run), name) == run
+
+
+def test_recipes_have_the_published_values() -> None:
+    """Sparse-IFT (arXiv 2303.11525), appendix: CIFAR-100 and ImageNet."""
+    cifar = parse_run(read_recipe("cifar100-resnet18"), "recipe")
+    assert (cifar.training.epochs, cifar.training.batch_size) == (200, 128)
+    assert (cifar.optimizer.lr, cifar.optimizer.momentum, cifar.optimizer.nesterov) == (0.1, 0.9, True)
+    assert cifar.optimizer.weight_decay == 5e-4 and cifar.training.zero_init_residual
+    epochs = [200 * milestone for milestone in cifar.schedule.milestones]
+    assert epochs == pytest.approx([60, 120, 160]) and cifar.schedule.gamma == 0.2
+    image = parse_run(read_recipe("imagenet-resnet18"), "recipe")
+    assert image.optimizer.lr / image.training.batch_size == 0.256 / 256
+    assert image.optimizer.momentum == 0.875 and image.optimizer.weight_decay == 2**-15
+    assert image.training.label_smoothing == 0.1 and image.schedule.name == "cosine"
+    assert image.training.epochs == 90
+    for run in (cifar, image):
+        assert (run.method.name, run.method.fraction, run.method.interval, run.method.end) == (
+            "rigl",
+            0.3,
+            100,
+            0.75,
+        )
+    gpt = parse_run(read_recipe("gpt3-small-tokens"), "recipe")
+    assert gpt.optimizer.name == "adamw" and gpt.optimizer.weight_decay == 0.1
+    assert gpt.schedule.warmup > 0 and gpt.schedule.name == "cosine"
+
+
+@pytest.mark.parametrize(
+    ("toml", "expected"),
+    [
+        ("lr = 1", "there is no setting lr"),
+        ("sed = 1", "The nearest is seed."),
+        ("[optimizer]\nlearning_rate = 1", "there is no setting optimizer.learning_rate; [optimizer] takes"),
+        ("[method]\nname = 'rigle'", "method.name = 'rigle'"),
+        ("[method]\ninterval = 1.5", "method.interval = 1.5"),
+        ("[optimizer]\nbetas = [0.9]", "optimizer.betas = [0.9]"),
+        ("method = 'rigl'", "method is a section, [method]"),
+        ("seed = '1'", "seed = '1'"),
+        ("[data]\nflip = 1", "data.flip = 1"),
+    ],
+)
+def test_settings_that_cannot_be_name_their_path(toml: str, expected: str) -> None:
+    with pytest.raises(InputError, match=re.escape(expected)):
+        parse_run(parse_toml(toml, "run.toml"), "run.toml")
+
+
+def test_what_is_said_later_is_laid_over_what_was_said_before() -> None:
+    below = {"seed": 1, "optimizer": {"lr": 0.1, "momentum": 0.5}}
+    assert merged(below, {"optimizer": {"lr": 0.2}}) == {
+        "seed": 1,
+        "optimizer": {"lr": 0.2, "momentum": 0.5},
+    }
+    assert below == {"seed": 1, "optimizer": {"lr": 0.1, "momentum": 0.5}}
+
+
+def test_a_digest_follows_what_numbers_follow_from() -> None:
+    run = RunConfig()
+    for same in (
+        replace(run, data=replace(run.data, path="/elsewhere")),
+        replace(run, training=replace(run.training, threads=3)),
+    ):
+        assert run_digest(same) == run_digest(run)
+    for other in (
+        replace(run, seed=1),
+        replace(run, training=replace(run.training, batch_size=64)),
+        replace(run, method=replace(run.method, interval=7)),
+    ):
+        assert run_digest(other) != run_digest(run)
