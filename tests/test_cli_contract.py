@@ -368,7 +368,7 @@ def test_a_pipe_is_never_coloured(folder: Path, env: dict[str, str]) -> None:
 
 # --- examples ---------------------------------------------------------------------------------------
 
-NAMES = ("solve", "plan", "audit", "diff", "spec", "models")
+NAMES = ("solve", "plan", "audit", "diff", "train", "spec", "models")
 
 
 def examples(name: str) -> list[tuple[str, list[str]]]:

@@ -20,7 +20,22 @@ if TYPE_CHECKING:
 EXAMPLE = """
 Example:
 
-  $ iftplan train --method rigl --epochs 1 --out runs/first
+  $ iftplan train --method rigl --dry-run
+
+                           run
+  ───────────────────────────────────────────────────────────────
+  model                    zoo:digits-cnn
+  plan                     wide at sparsity 3/4, closed in layers
+  method                   rigl
+  data                     digits
+  optimizer                sgd, lr 0.1 cosine
+  length                   15 epochs, batches of 128
+  seed                     0
+  forward MACs a sample    451 904
+  training MACs a sample   1 355 712
+  dense model's            1 355 712
+  run directory            runs/digits-cnn-rigl-seed0
+  a step that looks at the dense gradient: 2 692 352 MACs a sample
 """
 
 
@@ -33,6 +48,7 @@ class Method(StrEnum):
     RIGL = "rigl"
     GRADUAL = "gradual"
     SNIP = "snip"
+    DENSIFIED = "densified"
 
 
 def command(
@@ -47,7 +63,8 @@ def command(
         ),
     ] = "",
     method: Annotated[
-        Method | None, typer.Option("--method", help="How masks change; dense is the control.")
+        Method | None,
+        typer.Option("--method", help="How masks change; dense is the control, densified drops masks."),
     ] = None,
     config: Annotated[str, typer.Option("--config", help="Settings of the run, a TOML file.")] = "",
     recipe: Annotated[str, typer.Option("--recipe", help="Bundled settings to start from.")] = "",
@@ -58,6 +75,9 @@ def command(
     seed: Annotated[int | None, typer.Option("--seed", help="Of everything that is drawn.")] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Passes over the data.")] = None,
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Steps, instead of epochs.")] = None,
+    start: Annotated[
+        str, typer.Option("--from", help="Begin with a run's weights and masks: its directory or a checkpoint.")
+    ] = "",
     out: Annotated[str, typer.Option("--out", help="The run directory.")] = "",
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
     logger: Annotated[
@@ -77,7 +97,7 @@ def command(
 
     require_torch("training")
     name = method.value if method else ""
-    given = Given(plan, data, name, config, recipe, settings or (), seed, epochs, steps)
+    given = Given(plan, data, name, config, recipe, settings or (), seed, epochs, steps, start)
     if resume and not out:
         raise InputError("--resume continues the run in --out DIR; say which directory.")
     run = resumed_run(given, Path(out)) if resume else run_of(given)
