@@ -84,7 +84,13 @@ def run_object(config: RunConfig) -> Document:
 def run_digest(config: RunConfig) -> str:
     """SHA-256 of the settings that a run's numbers follow from: not of where its files lie."""
     found = run_object(config)
-    del found["plan"], found["data"]["path"], found["data"]["kind"], found["training"]["threads"]
+    del (
+        found["plan"],
+        found["data"]["path"],
+        found["data"]["kind"],
+        found["training"]["threads"],
+        found["start"],
+    )
     return digest(found)
 
 

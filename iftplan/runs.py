@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from math import cos, pi
 from typing import Literal
 
-MethodName = Literal["dense", "static", "set", "rigl", "gradual", "snip"]
+MethodName = Literal["dense", "static", "set", "rigl", "gradual", "snip", "densified"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,8 @@ class MethodConfig:
     """How masks change; see `iftplan.nn.masking` for what each switch means.
 
     Attributes:
-        name: the algorithm; "dense" trains the plan's dense model, the control.
+        name: the algorithm; "dense" trains the plan's dense model, the control; "densified" trains every weight of
+            the network that the plan makes, without masks.
         interval: ΔT, in steps.
         begin: fraction of training at which updates begin.
         end: fraction of training at which they end.
@@ -204,6 +205,17 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class StartConfig:
+    """What a run begins with, where that is not drawn from the seed.
+
+    Attributes:
+        checkpoint: of a run with the same plan, or that run's directory: its weights, and its masks.
+    """
+
+    checkpoint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class RunConfig:
     """One training run.
 
@@ -218,3 +230,4 @@ class RunConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    start: StartConfig = field(default_factory=StartConfig)

@@ -14,7 +14,7 @@ from iftplan.runfile import merged, parse_run, parse_toml, read_recipe, read_tom
 from iftplan.runs import RunConfig
 
 DEFAULT = "digits"
-_PLACES = (("data", "path"), ("data", "kind"), ("training", "threads"))
+_PLACES = (("data", "path"), ("data", "kind"), ("training", "threads"), ("start", "checkpoint"))
 """Settings that may change from start to resume: no number follows from them."""
 
 
@@ -32,6 +32,7 @@ class Given:
         seed: `--seed`.
         epochs: `--epochs`.
         steps: `--steps`.
+        start: `--from`, a checkpoint or a run's directory, or nothing.
     """
 
     plan: str = ""
@@ -43,6 +44,7 @@ class Given:
     seed: int | None = None
     epochs: int | None = None
     steps: int | None = None
+    start: str = ""
 
 
 def run_of(given: Given) -> RunConfig:
@@ -94,15 +96,23 @@ def _options(given: Given) -> Document:
     options = _said(
         {
             "seed": given.seed,
-            "plan": {"file": given.plan or None},
+            "plan": {"file": given.plan or _plan_beside(given.start) or None},
             "data": {"path": given.data or None, "kind": "auto" if given.data else None},
-            "method": {"name": given.method or None},
+            "method": {"name": given.method or ("static" if given.start else None)},  # masks as they come
+            "start": {"checkpoint": given.start or None},
             "training": length,
         }
     )
     for text in given.settings:
         options = merged(options, _setting(text))
     return options
+
+
+def _plan_beside(start: str) -> str:
+    """The plan of the run that a checkpoint is from."""
+    path = Path(start)
+    beside = (path if path.is_dir() else path.parent) / "plan.json"
+    return str(beside) if start and beside.is_file() else ""
 
 
 def _said(options: dict[str, Any]) -> Document:

@@ -17,16 +17,20 @@ def run_table(run: RunConfig, plan: Plan, directory: str) -> Table:
     cost = TrainingCost.of(plan)
     length = f"{run.training.steps} steps" if run.training.steps else f"{run.training.epochs} epochs"
     dense = run.method.name == "dense"
+    opened = run.method.name == "densified"
+    forward = cost.dense if dense else cost.opened if opened else cost.forward()
+    start = (("begins with", run.start.checkpoint),) if run.start.checkpoint else ()
     rows = (
         ("model", plan.model),
         ("plan", f"{plan.transform} at sparsity {plan.sparsity}, closed in {plan.scope or 'no scope'}"),
         ("method", run.method.name + (": the plan's dense model, the control" if dense else "")),
+        *start,
         ("data", run.data.path or run.data.kind),
         ("optimizer", f"{run.optimizer.name}, lr {run.optimizer.lr:g} {run.schedule.name}"),
         ("length", f"{length}, batches of {run.training.batch_size}"),
         ("seed", str(run.seed)),
-        ("forward MACs a sample", count(cost.dense if dense else cost.forward())),
-        ("training MACs a sample", count(cost.dense_step if dense else cost.step())),
+        ("forward MACs a sample", count(forward)),
+        ("training MACs a sample", count(3 * forward)),
         ("dense model's", count(cost.dense_step)),
         ("run directory", directory),
     )

@@ -15,11 +15,11 @@ from iftplan.schedules import Constant, Cosine, Exponential, Linear, Power, Sche
 
 
 def algorithm_of(config: MethodConfig, steps: int) -> Algorithm | None:
-    """The algorithm for a run of so many steps; None for the dense control."""
+    """The algorithm for a run of so many steps; None where there are no masks."""
     order = Order(config.order)
     updates = updates_of(config, steps)
     match config.name:
-        case "dense":
+        case "dense" | "densified":
             return None
         case "static":
             return Static()

@@ -5,17 +5,20 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from iftplan.nn.finalization import densify_
 from iftplan.nn.sources import build
 from iftplan.nn.training.initial import dense_network, sparse_network
 from iftplan.plans import Plan
 from iftplan.runs import RunConfig
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm)
-_STARTS_DENSE = ("gradual", "snip")
+_STARTS_DENSE = ("gradual", "snip", "densified")
 
 
 def network_of(config: RunConfig, plan: Plan, source: str) -> nn.Module:
     """The plan made real, or the plan's dense model where the method is "dense"; weights follow from the seed.
+
+    It has no masks where the method is "densified".
 
     Args:
         config: the run.
@@ -31,6 +34,8 @@ def network_of(config: RunConfig, plan: Plan, source: str) -> nn.Module:
     else:
         start = config.method.name in _STARTS_DENSE
         network = sparse_network(plan, dense, scheme, seed, dense_start=start)
+        if config.method.name == "densified":
+            densify_(network)
     if config.training.zero_init_residual:
         zero_last_norms_(network)
     if _channels_last(config, network):

@@ -20,15 +20,19 @@ class Spending:
         plan: whose costs count.
         network: the plan made real, or the dense model.
         masks: None for the dense control, which costs what the plan's dense model costs.
+        opened: whether there are no masks because the network trains every weight that they would cover.
 
     Attributes:
         macs: spent so far.
         dense_macs: what the dense model had spent on the same samples.
     """
 
-    def __init__(self, plan: Plan, network: nn.Module, masks: Masking | None) -> None:
+    def __init__(
+        self, plan: Plan, network: nn.Module, masks: Masking | None, *, opened: bool = False
+    ) -> None:
         self._cost = TrainingCost.of(plan)
         self._masks = masks
+        self._opened = opened
         self._groups = weights_by_layer(plan, network) if masks is not None else {}
         self.macs = 0
         self.dense_macs = 0
@@ -41,12 +45,15 @@ class Spending:
     @property
     def forward_macs(self) -> int:
         """One sample's forward pass as things are."""
-        return self._cost.dense if self._masks is None else self._cost.forward(self.nnz)
+        if self._masks is None:
+            return self._cost.opened if self._opened else self._cost.dense
+        return self._cost.forward(self.nnz)
 
     def step(self, samples: int) -> None:
         """Enter a step of so many samples, after it was taken."""
         dense = self._cost.dense_step
-        self.macs += samples * (dense if self._masks is None else self._taken(self._masks))
+        unmasked = 3 * self._cost.opened if self._opened else dense
+        self.macs += samples * (unmasked if self._masks is None else self._taken(self._masks))
         self.dense_macs += samples * dense
 
     def _taken(self, masks: Masking) -> int:

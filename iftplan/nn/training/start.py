@@ -21,6 +21,7 @@ from iftplan.nn.masking.ranks import spare_broadcasts_
 from iftplan.nn.masking.rigl import RigL
 from iftplan.nn.masking.set import SET
 from iftplan.nn.training.averaging import Averaging
+from iftplan.nn.training.beginnings import begin_from_
 from iftplan.nn.training.data import open_data
 from iftplan.nn.training.engine import engine_for
 from iftplan.nn.training.loop import Length, Loop
@@ -68,6 +69,9 @@ def start(
     length = Length.of(config, task)
     _check_shares(config, fabric.world_size)
     network = network_of(config, plan, source)
+    identity = {"plan": plan_document["digest"], "run": run_digest(config)}
+    if config.start.checkpoint:
+        identity["start"] = begin_from_(network, config, plan_document["digest"], say)
     model = fabric.setup_module(spare_broadcasts_(network))
     # after sharding, which makes other parameters
     bare = optimizer_of(config.optimizer, plan, network, dense=config.method.name == "dense")
@@ -78,7 +82,6 @@ def start(
         masks = Masking(model, bare, algorithm, structure=plan.mask, seed=config.seed)
     _check_output(model, task)
     average = Averaging(network, config.training.ema) if config.training.ema else None
-    identity = {"plan": plan_document["digest"], "run": run_digest(config)}
     return Loop(
         fabric=fabric,
         config=config,
@@ -87,7 +90,7 @@ def start(
         model=model,
         optimizer=optimizer,
         masks=masks,
-        spending=Spending(plan, network, masks),
+        spending=Spending(plan, network, masks, opened=config.method.name == "densified"),
         length=length,
         directory=directory,
         identity=identity,
@@ -201,7 +204,7 @@ def result(loop: Loop, plan: Plan) -> Document:
         "convention": "mac",
         "scope": Scope.MODEL.value,
         "model": plan.model,
-        "transform": plan.transform if loop.masks is not None else "none",
+        "transform": plan.transform if loop.config.method.name != "dense" else "none",
         "sparsity": float(plan.sparsity) if loop.masks is not None else 0.0,
         "distribution": plan.distribution,
         "method": loop.config.method.name,

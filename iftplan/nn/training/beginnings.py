@@ -1,0 +1,60 @@
+"""Runs that begin with the weights of another: its masks with them, or without any."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from iftplan.errors import InputError, StaleError
+from iftplan.nn.finalization import densify_
+from iftplan.nn.finetuning import load_masked_
+from iftplan.nn.training import checkpoints
+from iftplan.runs import RunConfig
+
+
+def begin_from_(network: nn.Module, config: RunConfig, plan_digest: str, say: Callable[[str], None]) -> str:
+    """Give a network the weights and the masks that its run begins with, in place; no masks to the method "densified".
+
+    Args:
+        network: as the plan makes it.
+        config: names a run's directory or one of its checkpoints.
+        plan_digest: of the plan, which has to be the one that the weights were trained for.
+        say: hears of checkpoints that are refused.
+
+    Returns:
+        What tells these weights from others: the plan and step of the checkpoint, and its run's settings.
+
+    Raises:
+        InputError: there is no such checkpoint, or the method would drop its masks.
+        StaleError: it is of another plan.
+    """
+    name = config.start.checkpoint
+    if config.method.name in ("gradual", "snip"):
+        raise InputError(
+            f"the method {config.method.name} begins dense and would drop the masks that come with {name}; go on with static, set or rigl, or train every weight with densified."
+        )
+    step, state = _read(Path(name), say)
+    identity = state["identity"]
+    if identity["plan"] != plan_digest:
+        raise StaleError(
+            f"{name} was trained for another plan (digest {identity['plan'][:12]}…) than this run has ({plan_digest[:12]}…); name the plan.json that lies beside it."
+        )
+    load_masked_(network, state["model"])
+    if config.method.name == "densified":
+        densify_(network)
+    return f"{identity['run']}:{step}"
+
+
+def _read(path: Path, say: Callable[[str], None]) -> tuple[int, dict[str, Any]]:
+    if path.is_file():
+        state = checkpoints.read(path)
+        return int(state["step"]), state
+    found = checkpoints.newest(path, say) if path.is_dir() else None
+    if found is None:
+        raise InputError(
+            f"{path} is no checkpoint and no run's directory with one; name checkpoint-….pt, or the --out of the run that made it."
+        )
+    return found
