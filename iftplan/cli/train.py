@@ -1,0 +1,235 @@
+"""`iftplan train`: execute a plan, and write a run directory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from iftplan.cli.output import say
+from iftplan.errors import InputError
+
+if TYPE_CHECKING:
+    from iftplan.documents import Document
+    from iftplan.plans import Plan
+    from iftplan.runs import RunConfig
+
+EXAMPLE = """
+Example:
+
+  $ iftplan train --method rigl --dry-run
+
+                           run
+  ───────────────────────────────────────────────────────────────
+  model                    zoo:digits-cnn
+  plan                     wide at sparsity 3/4, closed in layers
+  method                   rigl
+  data                     digits
+  optimizer                sgd, lr 0.1 cosine
+  length                   15 epochs, batches of 128
+  seed                     0
+  forward MACs a sample    451 904
+  training MACs a sample   1 355 712
+  dense model's            1 355 712
+  run directory            runs/digits-cnn-rigl-seed0
+  a step that looks at the dense gradient: 2 692 352 MACs a sample
+"""
+
+
+class Method(StrEnum):
+    """How masks change."""
+
+    DENSE = "dense"
+    STATIC = "static"
+    SET = "set"
+    RIGL = "rigl"
+    GRADUAL = "gradual"
+    SNIP = "snip"
+    DENSIFIED = "densified"
+
+
+def command(
+    plan: Annotated[
+        str, typer.Argument(metavar="[PLAN]", help="A plan; without one, what the recipe plans.")
+    ] = "",
+    data: Annotated[
+        str,
+        typer.Option(
+            "--data",
+            help="digits, a directory of images or CIFAR batches, a .txt file, or a .bin or .npy of tokens.",
+        ),
+    ] = "",
+    method: Annotated[
+        Method | None,
+        typer.Option("--method", help="How masks change; dense is the control, densified drops masks."),
+    ] = None,
+    config: Annotated[str, typer.Option("--config", help="Settings of the run, a TOML file.")] = "",
+    recipe: Annotated[str, typer.Option("--recipe", help="Bundled settings to start from.")] = "",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="One setting, such as optimizer.lr=0.05; may be repeated."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Of everything that is drawn.")] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Passes over the data.")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Steps, instead of epochs.")] = None,
+    start: Annotated[
+        str,
+        typer.Option("--from", help="Begin with a run's weights and masks: its directory or a checkpoint."),
+    ] = "",
+    out: Annotated[str, typer.Option("--out", help="The run directory.")] = "",
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
+    logger: Annotated[
+        list[str] | None, typer.Option("--logger", help="tensorboard or mlflow; may be repeated.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would run and what it costs; write nothing.")
+    ] = False,
+    model: Annotated[
+        str, typer.Option("--model", help="What builds the plan's model, where that is Python of your own.")
+    ] = "",
+    trust: Annotated[bool, typer.Option("--trust", help="Run the Python that the plan names.")] = False,
+) -> None:
+    """Train a plan; alone, sparse digits in under a minute. `--resume` continues to the same last bit."""
+    from iftplan.cli.run_settings import Given, resumed_run, run_of
+    from iftplan.cli.subjects import require_torch
+
+    require_torch("training")
+    name = method.value if method else ""
+    given = Given(plan, data, name, config, recipe, settings or (), seed, epochs, steps, start)
+    if resume and not out:
+        raise InputError("--resume continues the run in --out DIR; say which directory.")
+    run = resumed_run(given, Path(out)) if resume else run_of(given)
+    directory = Path(out or f"runs/{_title(run)}")
+    if not (resume or dry_run):
+        _claim(directory)
+    made, document = _resumed_plan(directory) if resume else _plan_of(run)
+    source = _source(made, model, trust=trust)
+    if dry_run:
+        _describe(run, made, directory)
+        return
+    _train(run, made, document, directory, source, logger or (), resume=resume)
+
+
+def _title(run: RunConfig) -> str:
+    name = Path(run.plan.file).stem if run.plan.file else Path(run.plan.model.rpartition(":")[2]).stem
+    return f"{name}-{run.method.name}-seed{run.seed}"
+
+
+def _claim(directory: Path) -> None:
+    if any((directory / name).exists() for name in ("run.json", "metrics.csv", "result.json")):
+        raise InputError(
+            f"{directory} holds a run already; continue it with: iftplan train --resume --out {directory}, or name another directory with --out."
+        )
+
+
+def _plan_of(run: RunConfig) -> tuple[Plan, Document]:
+    """The plan, read or made."""
+    from iftplan.cli.subjects import document_in, plan_in
+    from iftplan.planfile import plan_document
+
+    if run.plan.file:
+        document = document_in(run.plan.file)
+        if document is None:
+            raise InputError(
+                f"{run.plan.file!r} is no plan; make one with iftplan plan MODEL -o plan.json, or say plan.model in a --config."
+            )
+        return plan_in(document, run.plan.file), document
+    made = _made(run)
+    return made, plan_document(made)
+
+
+def _resumed_plan(directory: Path) -> tuple[Plan, Document]:
+    from iftplan.cli.subjects import plan_in
+    from iftplan.documents import loads, read_text
+    from iftplan.errors import StaleError
+
+    path = directory / "plan.json"
+    document = loads(read_text(str(path)), str(path))
+    record = loads(read_text(str(directory / "run.json")), str(directory / "run.json"))
+    made = plan_in(document, str(path))
+    if document["digest"] != record["plan_digest"]:
+        raise StaleError(
+            f"{path} is another plan (digest {document['digest'][:12]}…) than the run was started with ({record['plan_digest'][:12]}…); put that plan back, or start anew in another directory."
+        )
+    return made, document
+
+
+def _made(run: RunConfig) -> Plan:
+    from iftplan import api
+    from iftplan.cli.output import working
+    from iftplan.families import family_named
+    from iftplan.nn.trace import read_model
+
+    asked = run.plan
+    family = None if asked.transform == "none" else family_named(asked.transform)
+    widens = family is not None and family.definition.widens
+    with working(f"planning {asked.model}"):
+        spec = read_model(asked.model, None, widths=widens)
+        return api.plan(
+            spec,
+            family,
+            asked.sparsity,
+            scope=asked.scope,
+            distribution=asked.distribution,
+            keep_dense=tuple(x for x in asked.keep_dense if x != "none"),
+            round_to=asked.round_to,
+            mask=asked.mask or None,
+        )
+
+
+def _source(plan: Plan, model: str, *, trust: bool) -> str:
+    """What builds the dense model; it must be the one that was planned for."""
+    from iftplan.cli.subjects import build_for
+
+    build_for(plan, model or None, trust=trust)
+    return model or plan.model
+
+
+def _describe(run: RunConfig, plan: Plan, directory: Path) -> None:
+    from iftplan.cli.output import Format, emit
+    from iftplan.report.training import run_table
+
+    emit([run_table(run, plan, str(directory))], dict, Format.TABLE, None)
+
+
+def _train(
+    run: RunConfig,
+    plan: Plan,
+    document: Document,
+    directory: Path,
+    source: str,
+    loggers: Sequence[str],
+    *,
+    resume: bool,
+) -> None:
+    from time import monotonic
+
+    from iftplan.cli.progress import watching
+    from iftplan.documents import dumps, write_text
+    from iftplan.nn.training.loggers import logger_named
+    from iftplan.nn.training.start import begin, result, start
+
+    began = monotonic()
+    found = [logger_named(name, directory) for name in loggers]
+    loop = start(run, plan, document, directory, source=source, say=say, loggers=found)
+    first = loop.fabric.is_global_zero
+    begin(loop, document, say, resume=resume)
+    with watching(loop.length.steps, loop.task.metric, done=loop.step, quiet=not first) as watch:
+        loop.run(watch)
+    outcome = result(loop, plan)  # in all processes: each may hold a part of the weights
+    if first:
+        timing = {"schema": "iftplan.timing/1", "wall_seconds": monotonic() - began}
+        write_text(dumps(outcome), str(directory / "result.json"))
+        write_text(dumps(timing), str(directory / "timing.json"))
+        _report(outcome, directory)
+
+
+def _report(found: Document, directory: Path) -> None:
+    from iftplan.cli.output import Format, emit
+    from iftplan.report.training import result_table
+
+    emit([result_table(found)], dict, Format.TABLE, None)
+    say(f"written: {directory}/result.json, metrics.csv, run.json, plan.json and checkpoints")
