@@ -166,7 +166,8 @@ def train(masks: Masking, steps: int, seed: int = 0) -> None:
     draw = torch.Generator().manual_seed(seed)
     for _ in range(steps):
         masks.optimizer.zero_grad()
-        masks.model(torch.randn(8, 12, generator=draw)).square().mean().backward()
+        x = torch.randn(8, 12, generator=draw)
+        (masks.model(x) - x[:, :5]).square().mean().backward()  # zeros would be learnt by dying
         masks.step()
         masks.optimizer.step()
 
@@ -230,11 +231,12 @@ def test_2_several_parameter_groups_are_nothing_special():
     model = network()
     weights, rest = ([p for p in model.parameters() if (p.ndim > 1) is wanted] for wanted in (True, False))
     groups = [{"params": [p], "lr": 0.01 * (i + 1)} for i, p in enumerate(weights)] + [{"params": rest}]
-    masks = Masking(model, optim.Adam(groups, lr=0.1), RigL(Updates(end=30, interval=3)))
+    masks = Masking(model, optim.Adam(groups, lr=0.01), RigL(Updates(end=30, interval=3)))
     before = masks.nnz
-    train(masks, 20)
+    train(masks, 21)
     assert masks.nnz == before
     assert masks.exploration.updates == 6
+    assert all(bool(w.parameter.grad[w.mask].any()) for w in masked_weights(model))
     assert all(not values.any() for values in off(masks))
 
 
@@ -272,6 +274,20 @@ def test_4_no_update_from_gradients_that_are_not_finite(order, bad, where):
     assert masks.taken.dense_gradient
     train(masks, 1)
     assert masks.exploration.updates == 1  # postponed once is done once
+
+
+@pytest.mark.parametrize("order", Order)
+def test_4_nor_where_the_step_is_taken_all_the_same(order):
+    model = network()
+    masks = Masking(model, optim.SGD(model.parameters(), 0.1), RigL(Updates(30, 3), order=order))
+    train(masks, 3)
+    before = copied(masks)
+    model(torch.randn(8, 12)).square().mean().backward()
+    model[6].bias.grad[0] = float("inf")
+    masks.step()
+    masks.optimizer.step()
+    assert all(torch.equal(before[k], m) for k, m in masks.masks().items())
+    assert masks.exploration.updates == 0
 
 
 def test_weights_that_are_not_finite_postpone_too():
