@@ -5,6 +5,9 @@
 A run of digits is made once without interruption and once with. Some kills fall into the start of the process, some
 anywhere in training, and some are aimed at the moments in which a checkpoint is half-written. In the end the
 weights, masks, optimizer state, metrics.csv and result.json of both must be equal to the bit.
+
+Every run is a process of its own, forked from one that has the libraries imported and has computed nothing, so that
+twenty starts do not take minutes; `--fresh` starts the interpreter anew each time.
 """
 
 from __future__ import annotations
@@ -15,15 +18,23 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from signal import SIGKILL
 from typing import Any
 
+import lightning_fabric  # noqa: F401  (imported before processes are forked)
+import sklearn.datasets  # noqa: F401
 import torch
 from torch import Tensor
 
 import iftplan
+import iftplan.cli.train
+import iftplan.nn.trace
+import iftplan.nn.training.start
+from iftplan.cli.main import main as main_of_iftplan
 from iftplan.nn.training import checkpoints
 
 ROOT = Path(iftplan.__file__).parents[1]
@@ -36,7 +47,7 @@ SETTINGS = (
     "--set", "optimizer.lr=0.01",
 )  # fmt: skip
 AIMS = ("training", "writing", "writing", "start")
-PATIENCE = 120.0
+PATIENCE = 600.0
 """Seconds after which a process that does not come to where it is to be killed has failed."""
 
 
@@ -55,61 +66,114 @@ class Kill:
     half_written: bool
 
 
-def train(directory: Path, steps: int, *, resume: bool) -> subprocess.Popen[str]:
-    """A run, or its continuation, in a process of its own."""
-    what = ("--resume",) if resume else ("--steps", str(steps), *SETTINGS)
+class Run:
+    """A training command in a process of its own."""
+
+    def __init__(self, directory: Path, steps: int, *, resume: bool, fresh: bool) -> None:
+        what = ("--resume",) if resume else ("--steps", str(steps), *SETTINGS)
+        self.said = directory.with_suffix(".stderr")
+        words = ("train", *what, "--out", str(directory))
+        self.pid = spawned(words, self.said) if fresh else forked(words, self.said)
+        self.status: int | None = None
+
+    def ended(self) -> bool:
+        """Whether it has, without waiting."""
+        if self.status is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.status = os.waitstatus_to_exitcode(status) if pid else None
+        return self.status is not None
+
+    def wait(self) -> int:
+        """Its exit status, negative where a signal ended it."""
+        if self.status is None:
+            self.status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return self.status
+
+    def kill(self) -> int:
+        """End it now; its exit status, which is its own if it came first."""
+        if not self.ended():
+            os.kill(self.pid, SIGKILL)
+        return self.wait()
+
+
+def spawned(words: tuple[str, ...], said: Path) -> int:
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    return subprocess.Popen(
-        [sys.executable, "-m", "iftplan", "train", *what, "--out", str(directory)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    with said.open("w") as errors:
+        return subprocess.Popen(
+            [sys.executable, "-m", "iftplan", *words],
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+        ).pid
 
 
-def finish(process: subprocess.Popen[str]) -> None:
+def forked(words: tuple[str, ...], said: Path) -> int:
+    pid = os.fork()
+    if pid:
+        return pid
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+    sys.argv = ["iftplan", *words]
+    status = 1
+    try:
+        torch.set_num_threads(1)
+        main_of_iftplan()
+        status = 0
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+    finally:
+        os._exit(status)
+
+
+def finish(run: Run) -> None:
     """Wait for a run's end.
 
     Raises:
         RuntimeError: it failed; with what it said.
     """
-    said = process.communicate(timeout=900)[1]
-    if process.returncode:
-        raise RuntimeError(said[-3000:])
+    if run.wait():
+        raise RuntimeError(run.said.read_text()[-3000:])
 
 
-def kill(directory: Path, steps: int, aim: str, random: Random) -> Kill | None:
+def kill(directory: Path, steps: int, aim: str, random: Random, *, fresh: bool) -> Kill | None:
     """Continue a run and kill it; None where it came to its end first."""
-    before = newest_file(directory)
-    process = train(directory, steps, resume=(directory / "run.json").exists())
+    before, left = newest_file(directory), half_written(directory)
+    run = Run(directory, steps, resume=(directory / "run.json").exists(), fresh=fresh)
     if aim == "start":
-        time.sleep(random.uniform(0.0, 4.0))
+        time.sleep(random.uniform(0.0, 4.0 if fresh else 1.0))
     else:
-        wait_until(process, lambda: newest_file(directory) != before)
+        wait_until(run, lambda: newest_file(directory) != before)
         time.sleep(random.uniform(0.0, 0.5))
         if aim == "writing":
-            wait_until(process, lambda: any(directory.glob(".checkpoint-*")))
+            wait_until(run, lambda: half_written(directory) - left)
             time.sleep(random.uniform(0.0, 0.002))
-    process.kill()
-    said = process.communicate()[1]
-    if process.returncode == 0:
+    status = run.kill()
+    if status == 0:
         return None
-    if process.returncode > 0:
-        raise RuntimeError(said[-3000:])
+    if status > 0:
+        raise RuntimeError(run.said.read_text()[-3000:])
     found = checkpoints.newest(directory, refuse) if directory.exists() else None
-    return Kill(aim, found[0] if found else None, any(directory.glob(".checkpoint-*")))
+    return Kill(aim, found[0] if found else None, bool(half_written(directory) - left))
 
 
 def newest_file(directory: Path) -> str:
     return max((p.name for p in directory.glob("checkpoint-*.pt")), default="")
 
 
-def wait_until(process: subprocess.Popen[str], true: Any) -> None:
+def half_written(directory: Path) -> set[tuple[str, int]]:
+    """Checkpoints in the making; a killed process leaves one, which the next write removes."""
+    found = set()
+    for path in directory.glob(".checkpoint-*"):
+        with suppress(FileNotFoundError):  # renamed in the meantime
+            found.add((path.name, path.stat().st_mtime_ns))
+    return found
+
+
+def wait_until(run: Run, true: Any) -> None:
     end = time.monotonic() + PATIENCE
-    while process.poll() is None and not true():
+    while not run.ended() and not true():
         if time.monotonic() > end:
-            process.kill()
+            run.kill()
             raise RuntimeError("the run does not go on")
         time.sleep(0.0003)
 
@@ -118,11 +182,11 @@ def refuse(message: str) -> None:
     raise RuntimeError(f"a kill left a damaged checkpoint: {message}")
 
 
-def killed_run(directory: Path, steps: int, kills: int, seed: int) -> list[Kill]:
+def killed_run(directory: Path, steps: int, kills: int, seed: int, *, fresh: bool) -> list[Kill]:
     """Kill a run so many times, then let it end."""
     random, found = Random(seed), []
     for number in range(kills):
-        one = kill(directory, steps, AIMS[number % len(AIMS)], random)
+        one = kill(directory, steps, AIMS[number % len(AIMS)], random, fresh=fresh)
         if one is None:
             raise RuntimeError(f"the run ended after {number} kills; make it longer with --steps")
         found.append(one)
@@ -130,7 +194,7 @@ def killed_run(directory: Path, steps: int, kills: int, seed: int) -> list[Kill]
             f"{number + 1:3d}  {one.aim:<9}{'half-written' if one.half_written else '':<14}{one.step}",
             flush=True,
         )
-    finish(train(directory, steps, resume=(directory / "run.json").exists()))
+    finish(Run(directory, steps, resume=(directory / "run.json").exists(), fresh=fresh))
     return found
 
 
@@ -167,13 +231,14 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--fresh", action="store_true", help="start an interpreter for each run")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         whole, killed = Path(name, "whole"), Path(name, "killed")
-        finish(train(whole, asked.steps, resume=False))
-        found = killed_run(killed, asked.steps, asked.kills, asked.seed)
+        finish(Run(whole, asked.steps, resume=False, fresh=asked.fresh))
+        found = killed_run(killed, asked.steps, asked.kills, asked.seed, fresh=asked.fresh)
         differ = differences(whole, killed)
     halves = sum(one.half_written for one in found)
     print(f"{len(found)} kills, {halves} of them in the middle of a checkpoint; {asked.steps} steps")
