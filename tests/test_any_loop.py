@@ -23,6 +23,9 @@ from iftplan.nn.masking.algorithm import Order
 from iftplan.plans import Plan
 from iftplan.schedules import Updates
 
+FLOORS = {"exp_inf": torch.tensor([1e-8]).tolist(), "step_size": torch.tensor([1e-6]).tolist()}
+"""Constants that Adamax (its eps) and Rprop (its least step) write where there is nothing: no memory of a weight."""
+
 ADAMW = {"plain": {"foreach": False}, "foreach": {"foreach": True}, "fused": {"fused": True}}
 
 
@@ -77,7 +80,7 @@ def hold(model: torch.nn.Module, masks: nn.Masking, before: dict[str, int]) -> N
         assert weight.parameter[off].abs().max() == 0, weight.name
         for key, slot in masks.optimizer.state.get(weight.parameter, {}).items():
             if isinstance(slot, Tensor) and slot.shape == weight.mask.shape:
-                assert slot[off].abs().max() == 0, (weight.name, key)
+                assert set(slot[off].tolist()) <= {0.0, *FLOORS.get(key, ())}, (weight.name, key)
 
 
 def train(
@@ -293,7 +296,8 @@ def test_an_overflow_postpones_the_update(kind, poisoned, unscale, order):
     hold(model, masks, kept)
 
 
-def test_non_finite_gradients_postpone_the_update_without_a_scaler_too():
+@pytest.mark.parametrize("taken", [True, False], ids=["step taken", "step left out"])
+def test_non_finite_gradients_postpone_the_update_without_a_scaler_too(taken):
     model = sparse()
     optimizer = optim.SGD(model.parameters(), lr=0.1)
     masks = nn.Masking(model, optimizer, rigl(interval=2))
@@ -304,9 +308,10 @@ def test_non_finite_gradients_postpone_the_update_without_a_scaler_too():
         if step == 2:
             model[6].bias.grad[0] = torch.nan
         masks.step()
+        if taken or step != 2:  # some loops look at their gradients themselves
+            optimizer.step()
         if step == 2:
-            continue  # what loops do that look at their gradients themselves
-        optimizer.step()
+            model[6].bias.data.nan_to_num_()
         assert same(first, masks.masks()) == (step < 3), step
 
 
