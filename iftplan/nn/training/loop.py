@@ -261,7 +261,7 @@ class Loop:
             wrote, here = found[1]["processes"], self.fabric.world_size
             if wrote != here:
                 warn(
-                    f"the run was on {wrote} process(es) and goes on with {here}: batches, masks and rates are as they would have been, sums are rounded otherwise."
+                    f"the run was on {wrote} process(es) and goes on with {here}: batches, schedules and costs stay as they were, but batch norms see other shares and sums are rounded otherwise, so that it does not end at the same bits."
                 )
         if self.fabric.is_global_zero:
             self.metrics.write()
