@@ -1,6 +1,6 @@
 """What masks add to training: steps and mask updates of every method, as ratios to the same network without masks.
 
-    python benchmarks/masking.py [--rounds 31] [--models resnet8-cifar,gpt-char] [--sparsity 3/4]
+    python benchmarks/masking.py [--rounds 31] [--models resnet8-cifar,gpt-char] [--methods static,RigL] [--sparsity 3/4]
 
 Each network is a Sparse Wide plan of a bundled model, made real. In every round each arm takes one step, so that
 whatever else the machine does falls on all alike; ratios are of one round's CPU seconds on one thread, and their
@@ -29,7 +29,7 @@ from iftplan.nn.masking.selection import largest
 from iftplan.report.table import Table, print_table
 from iftplan.schedules import Updates
 
-BATCH = {"resnet8-cifar": 32, "gpt-char": 4}
+BATCH = {"resnet8-cifar": 32, "gpt-char": 2}
 OFTEN = Updates(end=10**6, interval=10, at_begin=True)
 METHODS: Mapping[str, Algorithm] = {
     "static": Static(),
@@ -77,17 +77,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=31)
     parser.add_argument("--models", default="resnet8-cifar,gpt-char")
     parser.add_argument("--sparsity", default="3/4")
+    parser.add_argument("--methods", default=",".join(METHODS))
     given = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     for name in given.models.split(","):
-        arms = arms_of(name, given.sparsity)
+        arms = arms_of(name, given.sparsity, given.methods.split(","))
         steps(name, arms, given.rounds)
-        products(name, arms["static"], given.rounds)
+        products(name, next(reversed(arms.values())), given.rounds)
     selections(given.rounds)
 
 
-def arms_of(name: str, sparsity: str) -> dict[str, Arm]:
+def arms_of(name: str, sparsity: str, methods: list[str]) -> dict[str, Arm]:
     spec = ift.read_model(f"zoo:{name}")
     plan = ift.plan(spec, "wide", sparsity)
     args, _ = make_inputs(spec.inputs, "cpu")
@@ -101,7 +102,7 @@ def arms_of(name: str, sparsity: str) -> dict[str, Arm]:
         return Arm(network.train(), copy.deepcopy(inputs), method)
 
     plain = {"unmasked": arm(None), "unmasked, again": arm(None)}
-    return plain | {method: arm(algorithm) for method, algorithm in METHODS.items()}
+    return plain | {method: arm(METHODS[method]) for method in methods}
 
 
 def steps(name: str, arms: Mapping[str, Arm], rounds: int) -> None:
@@ -126,7 +127,7 @@ def steps(name: str, arms: Mapping[str, Arm], rounds: int) -> None:
                 "" if extra is None else f"{statistics.median(ratios) + extra / 100:.3f}",
             )
         )
-    weights = sum(w.mask.numel() for w in masked_weights(arms["static"].network))
+    weights = sum(w.mask.numel() for w in masked_weights(arms["unmasked"].network))
     columns = ("method", ">× unmasked step", ">update, in steps", ">× with ΔT = 100")
     print_table(Table(columns, tuple(rows), f"{name}: {weights} masked weights, {rounds} interleaved rounds"))
 
