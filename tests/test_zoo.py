@@ -87,6 +87,25 @@ def test_vit_is_its_closed_form() -> None:
     assert torch_macs("vit-b16") == embedding + attention_stack(12, width, tokens) + width * 1000
 
 
+def test_resnet8_is_its_closed_form() -> None:
+    """Three stages of one basic block at 32×32, 16×16 and 8×8, 1×1 shortcuts where the width changes."""
+    macs = 1024 * 27 * 8 + 1024 * 2 * 9 * 8 * 8
+    macs += 256 * (9 * 8 * 16 + 9 * 16 * 16 + 8 * 16)
+    macs += 64 * (9 * 16 * 32 + 9 * 32 * 32 + 16 * 32)
+    assert torch_macs("resnet8-cifar") == macs + 320 == 3_236_160
+
+
+def test_digits_cnn_is_its_closed_form() -> None:
+    assert torch_macs("digits-cnn") == 64 * 9 * 16 + 64 * 9 * 16 * 32 + 16 * 9 * 32 * 32 + 320
+
+
+def test_gpt_char_has_the_weights_of_its_closed_form() -> None:
+    width = 128
+    blocks = 4 * (12 * width * width + 13 * width)
+    parameters = blocks + (256 + 128) * width + 2 * width  # tied head adds none
+    assert sum(p.numel() for p in build("gpt-char").parameters()) == parameters
+
+
 def test_bert_small_is_its_closed_form() -> None:
     tokens, width, vocabulary = 128, 512, 30522
     head = tokens * width * (width + vocabulary)
