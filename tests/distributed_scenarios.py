@@ -26,7 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 import iftplan as ift
 from iftplan import nn
 from iftplan.errors import DivergedError
-from iftplan.nn.masking.ranks import Ranks
+from iftplan.nn.masking.ranks import Ranks, spare_broadcasts_
 from iftplan.nn.masks import SUFFIX
 from iftplan.nn.shards import local, whole
 from iftplan.nn.training import checkpoints
@@ -159,10 +159,11 @@ def data_parallel(folder: Path) -> Any:
 
 def accumulated(_: Path) -> Any:
     """Two batches for a step: the first is not sent, so that only the second backward pass averages."""
-    model = sparse()
+    model = spare_broadcasts_(sparse())
     forward = DistributedDataParallel(model)
     masks = nn.Masking(forward, adam(model), rigl())
-    digests = []
+    digests, mask = [], model.get_buffer("0.weight_mask")
+    written = mask._version
     for step in range(6):
         for part in (0, 1):
             with forward.no_sync() if part == 0 else nullcontext():
@@ -171,7 +172,12 @@ def accumulated(_: Path) -> Any:
         masks.optimizer.step()
         masks.optimizer.zero_grad()
         digests.append(digest(masks))
-    return {"digests": digests, "updates": masks.metrics()["mask_updates"], "off": hold(masks)}
+    return {
+        "digests": digests,
+        "updates": masks.metrics()["mask_updates"],
+        "off": hold(masks),
+        "written": mask._version - written,
+    }
 
 
 def broken(prepare: Callable[[torch.nn.Module], None]) -> str:

@@ -111,6 +111,13 @@ def test_accumulated_batches_make_one_update_for_two_steps(ranks):
 
 
 @pytest.mark.slow
+def test_masks_can_be_left_out_of_broadcasts(ranks):
+    """DDP writes every buffer at each forward pass but those: the mask is written by its updates alone."""
+    for report in both(ranks, "accumulated"):
+        assert report["written"] == report["updates"]
+
+
+@pytest.mark.slow
 def test_an_overflow_in_one_rank_s_part_postpones_the_update_on_both(ranks):
     """Updates are due at steps 2 and 4 of the schedule; step 2 overflows on rank 1 alone, step 3 makes it up."""
     for report in both(ranks, "not_finite"):
