@@ -45,6 +45,7 @@ def runs(folder: Path) -> dict[str, Run]:
     commands["other seed"] = f"train wide.json --method rigl {SETTINGS} --seed 1 --out other"
     commands["recipe"] = f"train {SETTINGS} --steps 2 --out recipe"
     commands["half"] = "plan zoo:digits-cnn --sparsity 1/2 --transform factorized -o half.json"
+    commands["double"] = "plan zoo:digits-cnn --input 2x1x8x8 -o double.json"
     commands["factorized"] = f"train half.json {SETTINGS} --steps 2 --out factorized"
     commands["dry"] = "train half.json --dry-run --out planned"
     commands["moved"] = f"train --resume --method rigl {SETTINGS} --data digits --out again"
@@ -239,6 +240,8 @@ REFUSED = {
     "wide.json --set training.batch_size=5000": "has 1438 samples",
     "wide.json --set training.batch_size=33 --set training.accumulate=2": "a multiple of 2",
     "wide.json --data text.txt": "does not take samples of text.txt",
+    "double.json": "counts MACs for an input of 2x1x8x8, and one sample of digits is 1x1x8x8",
+    "--recipe shakespeare-gpt --data text.txt --set data.context=64": "set data.context=128, or make the plan with --input 1x64:int64",
     "wide.json --logger printer": "tensorboard, mlflow",
     "nothing.json": "nothing.json cannot be read",
     "zoo:digits-cnn": "is no plan",

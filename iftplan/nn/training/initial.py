@@ -11,9 +11,11 @@ from typing import Literal
 import torch
 from torch import nn
 
+from iftplan.errors import InputError
 from iftplan.nn.application import apply
 from iftplan.nn.initialise import fans_of, initialise_, scheme_named
 from iftplan.nn.masks import enforce_, stream
+from iftplan.nn.parametrize import planned_scales
 from iftplan.plans import Plan, PlannedLayer
 
 Scheme = Literal["kaiming", "density", "model"]
@@ -39,6 +41,10 @@ def sparse_network(
     if scheme != "model":
         base = dense_network(plan, dense, scheme, seed)
         return apply(plan, base, seed=seed, init=scheme, dense_start=dense_start)
+    if planned_scales(plan):
+        raise InputError(
+            'plan.init "model" draws weights as the dense model does, and this plan carries scales of its own; take plan.init "kaiming" or "density".'
+        )
     network = apply(plan, dense, seed=seed, init=None, dense_start=dense_start)
     before, after = dict(dense.named_parameters()), dict(network.named_parameters())
     with torch.no_grad():

@@ -81,6 +81,7 @@ def start(
     if algorithm is not None:
         masks = Masking(model, bare, algorithm, structure=plan.mask, seed=config.seed)
     _check_output(model, task)
+    _check_counted(plan, task)
     average = Averaging(network, config.training.ema) if config.training.ema else None
     return Loop(
         fabric=fabric,
@@ -109,6 +110,18 @@ def _check_shares(config: RunConfig, world: int) -> None:
     if config.training.ema and config.training.strategy == "fsdp":
         raise InputError(
             "training.ema keeps a second whole model, which fsdp is there to avoid; take training.strategy=ddp, or no average."
+        )
+
+
+def _check_counted(plan: Plan, task: Task) -> None:
+    """One sample must be what the plan counts, or the ledger would be of something else."""
+    inputs, _ = task.test.batch(torch.tensor([0]), None)
+    counted, given = plan.inputs[0].shape, tuple(inputs.shape)
+    if counted != given:
+        shape, context = "x".join(map(str, given)), len(given) == 2 and len(counted) == 2
+        shorter = f"set data.context={counted[1]}, or " if context and counted[0] == 1 else ""
+        raise InputError(
+            f"the plan counts MACs for an input of {'x'.join(map(str, counted))}, and one sample of {task.name} is {shape}; {shorter}make the plan with --input {shape}{':int64' if context else ''}."
         )
 
 
