@@ -20,7 +20,7 @@ ROOMS = (
     "notation costs form solution zoo_index",
     "closed_forms derive realise sources plans specfile solvefile diffs",
     "families symbolic policy planfile audits supar",
-    "solver rows reportfile",
+    "solver rows reportfile checks",
     "closing",
     "planwidths",
     "planner",
