@@ -12,7 +12,7 @@ from iftplan.cli.subjects import called, document_in, plan_in, spec_in, spec_of
 from iftplan.diffs import Ledger, diff, diff_document
 from iftplan.documents import schema_of
 from iftplan.errors import InputError
-from iftplan.report.diffs import diff_table
+from iftplan.report.diffs import diff_page, diff_table
 from iftplan.spec import InputSpec, ModelSpec
 from iftplan.units import Convention
 
@@ -47,7 +47,14 @@ def command(
         raise InputError("both BASE and HEAD are -, and stdin can be read once; name a file for one of them.")
     found = diff(_ledger(base, inputs), _ledger(head, inputs))
     table = diff_table(found, convention)
-    emit([table], lambda: diff_document(found, convention), form, output, summary=[table])
+    emit(
+        [table],
+        lambda: diff_document(found, convention),
+        form,
+        output,
+        summary=[table],
+        page=lambda: diff_page(found, convention),
+    )
     if exit_code and found.changes:
         say(f"{len(found.changes)} layers differ")
         raise typer.Exit(1)
