@@ -15,15 +15,17 @@ import iftplan
 ROOT = Path(iftplan.__file__).parent
 
 ROOMS = (
-    "errors polynomial widening budget cardinality symbols expressions",
-    "units spec counting masks distributions vouched validation transforms documents",
+    "errors polynomial widening budget cardinality symbols expressions footprint",
+    "units spec counting masks distributions vouched validation transforms documents revisions workers",
     "notation costs form solution zoo_index",
     "closed_forms derive realise sources plans specfile solvefile diffs",
     "families symbolic policy planfile audits supar",
     "solver rows reportfile checks",
-    "closing",
-    "planwidths",
-    "planner",
+    "closing configuration measurements",
+    "planwidths configfile judging",
+    "planner checkcache",
+    "checking",
+    "revision_costs",
     "report",
     "nn",
     "api",
@@ -51,7 +53,7 @@ LIBRARIES: Mapping[str, tuple[str, ...]] = {
     "pandas": (),
     "matplotlib": (),
     "sympy": ("symbols", "expressions", "derive", "symbolic", "nn"),
-    "pydantic": ("validation", "planfile", "specfile", "reportfile"),
+    "pydantic": ("validation", "planfile", "specfile", "reportfile", "configfile", "measurements"),
     "typer": ("cli",),
     "click": ("cli",),
     "rich": (),
@@ -286,7 +288,7 @@ SOLVE = ("solve", "--sparsity", "0.75", "--layer")
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--help",), ("--version",), ("solve", "--help"), ("plan", "--help"), ("audit", "--help"), ("diff", "--help"), ("models", "--help")],
+    [("--help",), ("--version",), ("solve", "--help"), ("plan", "--help"), ("audit", "--help"), ("check", "--help"), ("diff", "--help"), ("models", "--help")],
     ids=" ".join,
 )  # fmt: skip
 def test_help_and_version_import_nothing_heavy(arguments):
