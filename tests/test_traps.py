@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -71,3 +75,17 @@ def test_a_sparse_parameter_is_used() -> None:
 
     table = measure(Weighted(), [InputSpec((4, 5))])
     assert (table.macs, table.uncalled, table.by_weight()) == (20, (), {"weight": 20})
+
+
+@pytest.mark.slow
+def test_the_table_of_counters_is_settled_on_every_row() -> None:
+    """Public counters are shown as they are; ours has to be exact, or to say by name what it is not."""
+    script = Path(__file__).parents[1] / "benchmarks" / "traps.py"
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = {line.split("  ")[0]: line.split() for line in done.stdout.splitlines()}
+    assert done.stdout.splitlines()[-1] == "iftplan is exact or explicit on every row"
+    assert lines["grouped queries"][2:5] == ["4480", "exact", "0!"], (
+        "FlopCounterMode sees no fused attention on a CPU"
+    )
+    assert len(done.stdout.splitlines()) >= len(TRAPS) + 4
