@@ -17,7 +17,7 @@ from iftplan.configuration import BASELINE, Allowance, Bound, Configuration, Con
 from iftplan.documents import read_text
 from iftplan.errors import InputError
 from iftplan.notation import parse_input
-from iftplan.sources import parse_source
+from iftplan.sources import SourceKind, parse_source
 from iftplan.spec import InputSpec
 from iftplan.units import parse_count, parse_fraction
 from iftplan.vouched import parse_vouched
@@ -121,12 +121,21 @@ def _model(
         source=source,
         builds=builds,
         inputs=_inputs(table.get("inputs", []), where, f"{at}.inputs"),
-        bounds=tuple(_bounds(name, table.get("budget", {}), names, where, f"{at}.budget")),
+        bounds=(
+            *_own_ledger(source),
+            *_bounds(name, table.get("budget", {}), names, where, f"{at}.budget"),
+        ),
         tolerance=tolerance if own is None else _fraction(own, where, f"{at}.tolerance"),
         allowed=tuple(_allowance(a, where, f"{at}.allow.{i}") for i, a in enumerate(table.get("allow", []))),
         nonzeros=table.get("nonzeros", False),
         drift=DriftPolicy(table["drift"]) if "drift" in table else drift,
     )
+
+
+def _own_ledger(source: str) -> tuple[Bound, ...]:
+    """A plan costs what it says, whatever else is asked of it."""
+    is_plan = parse_source(source).kind is SourceKind.SPEC
+    return (Bound(Quantity.RATIO, Fraction(1), source, equal=True),) if is_plan else ()
 
 
 def _inputs(given: list[str] | dict[str, str], where: _Place, at: str) -> tuple[InputSpec, ...]:

@@ -11,7 +11,7 @@ import importlib
 import os
 import sys
 import sysconfig
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
 from types import FrameType
@@ -62,7 +62,8 @@ class Footprint:
 
     A key is a kind and a place: `file:PATH` for content, `modules:FOLDER` for what can be imported from it,
     `names:FOLDER` for everything in it, `variables:A,B` for environment variables. Paths inside the folder are
-    relative to it, so that a footprint holds in another checkout.
+    relative to it, so that a footprint holds in another checkout. `there:PATH` is whether something is there and how
+    large it is, for what was asked about without being opened.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -90,6 +91,8 @@ class Footprint:
             found = [f"{name}={os.environ.get(name)!r}" for name in place.split(",")]
             return sha256("\0".join(found).encode()).hexdigest()
         path = self._folder / place
+        if kind == "there":
+            return "folder" if path.is_dir() else str(path.stat().st_size) if path.exists() else ""
         if kind == "file":
             try:
                 return sha256(path.read_bytes()).hexdigest()
@@ -111,6 +114,7 @@ class Reads:
         importlib.invalidate_caches()  # what was listed before has to be listed again to be heard
         sys.addaudithook(self._hear)
         os.environ.__class__ = self._listening()
+        os.stat = self._asked(os.stat)  # to ask whether a file exists is no event of its own
 
     def states(self, footprint: Footprint) -> dict[str, str]:
         """What was read up to now, with every module that is loaded, as it is now."""
@@ -147,12 +151,21 @@ class Reads:
         elif event in _OUTWARD:
             self.outward[event] = None
 
+    def _asked(self, stat: Callable[..., os.stat_result]) -> Any:
+        def heard(path: Any, *arguments: Any, **named: Any) -> os.stat_result:
+            place = path if isinstance(path, str | bytes | os.PathLike) else None
+            if self._listens and place is not None and _asked_by_the_project(sys._getframe(1)):
+                self._seen["there", os.path.abspath(os.fsdecode(place))] = None  # noqa: PTH100
+            return stat(path, *arguments, **named)
+
+        return heard
+
     def _listening(self) -> type:
         variables = self._variables
 
         class Listening(type(os.environ)):  # type: ignore[misc]
             def __getitem__(self, name: str) -> str:
-                if _asked_by_the_project(sys._getframe(1)):
+                if isinstance(name, str) and _asked_by_the_project(sys._getframe(1)):
                     variables[name] = None
                 return str(super().__getitem__(name))
 

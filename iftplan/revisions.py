@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -13,6 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from iftplan.errors import InputError
+
+_OF_A_HOOK = (
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_PREFIX",
+    "GIT_COMMON_DIR",
+    "GIT_OBJECT_DIRECTORY",
+)
+"""What git tells its hooks, and what would turn a command about another folder back on this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +96,11 @@ def checked_out(revision: str, folder: Path) -> Iterator[Checkout]:
 def _git(folder: Path, *arguments: str, said: str = "") -> str:
     try:
         done = subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False
+            ["git", "-C", str(folder), *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={name: value for name, value in os.environ.items() if name not in _OF_A_HOOK},
         )
     except OSError as error:
         raise InputError(f"git cannot be run ({error.strerror}), and a revision is read with it.") from error

@@ -16,6 +16,7 @@ Answer = Mapping[str, Any]
 
 _WORTH_A_PROCESS = 3
 """To import torch takes about as long as to measure so many small models."""
+
 _BOOT = """
 import os, sys
 root, old, new = sys.argv.pop(1), sys.argv.pop(1), sys.argv.pop(1)
@@ -42,37 +43,54 @@ def measure_all(
         return []
     helpful = min(os.cpu_count() or 1, -(-len(requests) // _WORTH_A_PROCESS))
     count = min(jobs or helpful, len(requests))
-    shares = [list(requests[i::count]) for i in range(count)]
+    workers = [_Worker(list(requests[i::count]), folder, paths) for i in range(count)]
     with ThreadPoolExecutor(count) as pool:
-        found = list(pool.map(lambda share: list(_answers(share, folder, paths)), shares))
+        try:
+            found = list(pool.map(lambda worker: list(worker.answers()), workers))
+        except BaseException:  # an interruption ends what it interrupts
+            for worker in workers:
+                worker.stop()
+            raise
     return [found[i % count][i // count] for i in range(len(requests))]
 
 
-def _answers(requests: list[Request], folder: Path, paths: tuple[Path, Path] | None) -> Iterator[Answer]:
-    """Answers in order; a process that dies is replaced for those that come after."""
-    while requests:
-        code, answers = _process(requests, folder, paths)
-        yield from answers
-        requests = requests[len(answers) :]
-        if requests:
-            source = requests.pop(0)["source"]
-            yield {
-                "error": f"the process that measured {source} ended with status {code} before it had an answer; what it said is above.",
-                "exit_code": 3,
-            }
+class _Worker:
+    """A share of the requests, and the process that answers them."""
 
+    def __init__(self, requests: list[Request], folder: Path, paths: tuple[Path, Path] | None) -> None:
+        self._requests = requests
+        self._folder = folder
+        self._paths = paths or ("", "")
+        self._process: subprocess.Popen[str] | None = None
 
-def _process(
-    requests: Sequence[Request], folder: Path, paths: tuple[Path, Path] | None
-) -> tuple[int, list[Answer]]:
-    root = Path(__file__).resolve().parents[1]
-    done = subprocess.run(
-        [sys.executable, "-c", _BOOT, str(root), *map(str, paths or ("", ""))],
-        input="".join(json.dumps(request) + "\n" for request in requests),
-        stdout=subprocess.PIPE,
-        cwd=folder,
-        encoding="utf-8",
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=False,
-    )
-    return done.returncode, [json.loads(line) for line in done.stdout.splitlines()]
+    def answers(self) -> Iterator[Answer]:
+        """Answers in order; a process that dies is replaced for the requests that come after."""
+        while self._requests:
+            code, answers = self._run()
+            yield from answers
+            self._requests = self._requests[len(answers) :]
+            if self._requests:
+                source = self._requests.pop(0)["source"]
+                yield {
+                    "error": f"the process that measured {source} ended with status {code} before it had an answer; what it said is above.",
+                    "exit_code": 3,
+                }
+
+    def stop(self) -> None:
+        """Answer nothing more."""
+        self._requests = []
+        if self._process is not None:
+            self._process.kill()
+
+    def _run(self) -> tuple[int, list[Answer]]:
+        root = Path(__file__).resolve().parents[1]
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _BOOT, str(root), *map(str, self._paths)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=self._folder,
+            encoding="utf-8",
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        out, _ = self._process.communicate("".join(json.dumps(r) + "\n" for r in self._requests))
+        return self._process.returncode, [json.loads(line) for line in out.splitlines()]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,11 @@ from iftplan.footprint import Footprint, Reads
 def main() -> None:
     """Answer every request on stdin, in the working directory that its paths are relative to."""
     reads = Reads()
+    requests = os.fdopen(os.dup(0), encoding="utf-8")
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what a user's module prints must not end up among the answers
-    for line in sys.stdin:
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # what a user's module reads must not be our requests,
+    os.dup2(2, 1)  # and what it prints must not end up among the answers
+    for line in requests:
         answers.write(json.dumps(_answer(json.loads(line), reads)) + "\n")
         answers.flush()
 
