@@ -39,6 +39,8 @@ def ours(trap: Trap) -> int | str:
         return f"refused: {error}"
     if table.unknown:
         return f"{table.macs} + unknown {', '.join(table.unknown)}"
+    if table.macs == trap.macs and table.assumptions and trap.assumes:
+        return "exact, assumed and said so"
     return table.macs
 
 
@@ -136,7 +138,7 @@ def shown(found: int | str, trap: Trap) -> str:
     if isinstance(found, str):
         return found
     if found == trap.macs and not trap.unknown:
-        return "exact, assumed" if trap.assumes else "exact"
+        return "exact"
     return "0!" if found == 0 else f"{found}"
 
 
@@ -144,7 +146,7 @@ def settled(found: int | str, trap: Trap) -> bool:
     """Whether ours is exact, or says by name what it is not."""
     if trap.unknown:
         return found == f"{trap.macs} + unknown {trap.unknown}"
-    return found == trap.macs
+    return found in (trap.macs, "exact, assumed and said so")
 
 
 def table() -> tuple[list[tuple[str, ...]], list[str]]:

@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from iftplan.nn.masks import enforce_, masked_weights
     from iftplan.nn.sources import build
     from iftplan.nn.trace import read_model
+    from iftplan.nn.training_cost import TrainingCost, training_cost
 
 _HOMES = {
+    "TrainingCost": "training_cost",
     "apply": "application",
     "apply_": "application",
     "build": "sources",
@@ -24,9 +26,11 @@ _HOMES = {
     "masked_weights": "masks",
     "measure_applied": "applied_audit",
     "read_model": "trace",
+    "training_cost": "training_cost",
 }
 
 __all__ = [
+    "TrainingCost",
     "apply",
     "apply_",
     "build",
@@ -36,6 +40,7 @@ __all__ = [
     "masked_weights",
     "measure_applied",
     "read_model",
+    "training_cost",
 ]
 
 
