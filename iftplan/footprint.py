@@ -11,6 +11,7 @@ import importlib
 import os
 import sys
 import sysconfig
+import time
 from collections.abc import Callable, Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
@@ -85,6 +86,12 @@ class Footprint:
         """Whether everything is as it was."""
         return all(self.state(key) == state for key, state in states.items())
 
+    def changed_since(self, moment: float, key: str) -> bool:
+        """Whether a file was written after a moment, so that what was read of it may be older."""
+        kind, _, place = key.partition(":")
+        path = self._folder / place
+        return kind == "file" and path.exists() and path.stat().st_mtime > moment
+
     def _look(self, key: str) -> str:
         kind, _, place = key.partition(":")
         if kind == "variables":
@@ -108,6 +115,7 @@ class Reads:
 
     def __init__(self) -> None:
         self._listens = True
+        self._since = time.time()
         self._seen: dict[tuple[str, str], None] = {}
         self._variables: dict[str, None] = {}
         self.outward: dict[str, None] = {}
@@ -120,7 +128,10 @@ class Reads:
         """What was read up to now, with every module that is loaded, as it is now."""
         self._listens = False  # to look at what was read is not to read it
         try:
-            return {key: footprint.state(key) for key in self._keys(footprint)}
+            keys = list(self._keys(footprint))
+            if any(footprint.changed_since(self._since, key) for key in keys):
+                self.outward["changed while it was read"] = None
+            return {key: footprint.state(key) for key in keys}
         finally:
             self._listens = True
 
