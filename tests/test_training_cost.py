@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 from traps import Checkpointed, opaque, run
 
-from iftplan.nn.training_cost import training_cost
+from iftplan.nn import training_cost
 from iftplan.spec import InputSpec
 
 

@@ -10,13 +10,13 @@ if TYPE_CHECKING:
     from iftplan.nn.application import apply, apply_
     from iftplan.nn.applied_audit import measure_applied
     from iftplan.nn.finalization import densify, finalize
+    from iftplan.nn.gradients import TrainingCost, training_cost
     from iftplan.nn.masks import enforce_, masked_weights
     from iftplan.nn.sources import build
     from iftplan.nn.trace import read_model
-    from iftplan.nn.training_cost import TrainingCost, training_cost
 
 _HOMES = {
-    "TrainingCost": "training_cost",
+    "TrainingCost": "gradients",
     "apply": "application",
     "apply_": "application",
     "build": "sources",
@@ -26,7 +26,7 @@ _HOMES = {
     "masked_weights": "masks",
     "measure_applied": "applied_audit",
     "read_model": "trace",
-    "training_cost": "training_cost",
+    "training_cost": "gradients",
 }
 
 __all__ = [
