@@ -327,6 +327,17 @@ def test_every_status_has_an_outcome_of_its_name(status: Status) -> None:
     assert len(section.findings) == len(problems)
 
 
+def test_one_sentence_is_not_said_twice() -> None:
+    page = Page(
+        "p", (Section("net", Outcome.FAILED, "too much", findings=(Finding(Rule.COST, "too much"),)),)
+    )
+    assert page_markdown(page).count("too much") == 1
+    assert Reader(page_html(page)).texts["p"][-1] == "p "
+    assert page_markdown(Page("p", page.sections * 2, ("a note",))).count("too much") == 5
+    assert "a note" in page_markdown(Page("p", page.sections, ("a note",)))
+    assert "a note" in page_html(Page("p", page.sections, ("a note",)))
+
+
 def test_a_gate_is_never_outvoted_by_passes() -> None:
     passed, failed = Section("a", Outcome.PASSED, ""), Section("b", Outcome.FAILED, "")
     unsure = Section("c", Outcome.UNMEASURED, "")

@@ -75,6 +75,13 @@ def command(
     jobs: JobsOption = None,
     cache_dir: CacheOption = None,
     no_cache: NoCacheOption = False,
+    report: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--report",
+            help="Write FILE as well: .md, .html, .xml (JUnit), .sarif, .json or .csv; may be repeated.",
+        ),
+    ] = None,
     form: FormatOption = None,
     output: OutputOption = None,
     convention: ConventionOption = Convention.MAC,
@@ -103,7 +110,8 @@ def command(
         say(f"written: {checking.save_baseline(found, baseline)}")
     from iftplan.checking import check_models
 
-    show_report(check_models(found, models, costs, baseline, notes), form, output, convention)
+    checked = check_models(found, models, costs, baseline, notes)
+    show_report(checked, form, output, convention, also=report or ())
 
 
 def show_report(
@@ -112,6 +120,7 @@ def show_report(
     output: str | None,
     convention: Convention,
     tables: Sequence[Table] = (),
+    also: Sequence[str] = (),
 ) -> None:
     """Write a report, say what is wrong, and end with its status if anything is.
 
@@ -121,6 +130,7 @@ def show_report(
         output: a file, or None or "-" for stdout.
         convention: what a count of MACs is shown as.
         tables: what people read on a terminal; by default one line a model.
+        also: more files, each in the form that its name says.
     """
     from iftplan.checks import Status, check_document
     from iftplan.cli.places import source_place
@@ -135,6 +145,7 @@ def show_report(
         output,
         summary=[summary],
         page=lambda: check_page(report, convention, source_place),
+        also=also,
     )
     for model in report.models:
         if model.status is not Status.PASSED:

@@ -52,6 +52,7 @@ def emit(
     summary: Sequence[Table] = (),
     latex: str | None = None,
     page: Callable[[], Page] | None = None,
+    also: Sequence[str] = (),
 ) -> None:
     """Write a result.
 
@@ -63,6 +64,7 @@ def emit(
         summary: tables that are shown on stderr when the data itself goes to a file.
         latex: what LaTeX gets instead of the tables.
         page: what Markdown and the formats of reports are written from; only audits, diffs and checks have one.
+        also: more files, each in the form that its name says.
 
     Raises:
         InputError: a format that this result does not have, or whose library is not installed.
@@ -72,23 +74,28 @@ def emit(
     to_file = output is not None and output != "-"
     if form is None:
         form = _SUFFIXES.get(Path(output).suffix, Format.JSON) if to_file and output else Format.TABLE
-    if form is Format.TABLE and not to_file:
+
+    def rendered(form: Format) -> str:
+        if form in _OF_PAGES and page is None:
+            raise InputError(
+                f"{form} shows what was audited, compared or checked, and this is neither; --format markdown or csv is for people, json for scripts."
+            )
+        if page is not None and (form in _OF_PAGES or form is Format.MARKDOWN):
+            return page_text(page(), form)
+        return latex if form is Format.LATEX and latex is not None else _text(tables, document, form)
+
+    for file in also:
+        write_text(rendered(_SUFFIXES.get(Path(file).suffix, Format.JSON)), file)
+        say(f"written: {file}")
+    if to_file and output:
+        write_text(rendered(form), output)
+        say(*(to_text(table).rstrip() for table in summary), f"written: {output}")
+    elif form is Format.TABLE:
         with _to_stdout():
             for table in tables:
                 print_table(table)
-        return
-    if form in _OF_PAGES and page is None:
-        raise InputError(
-            f"{form} shows what was audited, compared or checked, and this is neither; --format markdown or csv is for people, json for scripts."
-        )
-    if page is not None and (form in _OF_PAGES or form is Format.MARKDOWN):
-        text = page_text(page(), form)
     else:
-        text = latex if form is Format.LATEX and latex is not None else _text(tables, document, form)
-    if to_file and output:
-        write_text(text, output)
-        say(*(to_text(table).rstrip() for table in summary), f"written: {output}")
-    else:
+        text = rendered(form)
         with _to_stdout():
             sys.stdout.write(text)
 

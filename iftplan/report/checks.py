@@ -38,7 +38,7 @@ def check_page(
         place: where in the repository a source is written; the configuration is named for the others.
     """
     sections = (_section(m, convention, place(m.source) or Place(report.config)) for m in report.models)
-    return Page("iftplan check", tuple(sections))
+    return Page("iftplan check", tuple(sections), report.notes)
 
 
 def _section(model: ModelCheck, convention: Convention, place: Place) -> Section:

@@ -71,6 +71,7 @@ def _written(page: Page, rows: int) -> str:
         parts.append(_overview(page))
     for section in page.sections:
         parts += _section(section, rows, titled=several)
+    parts += (f"_{escaped(note)}_" for note in page.notes)
     return "\n\n".join(parts) + "\n"
 
 
@@ -85,7 +86,8 @@ def _section(section: Section, rows: int, *, titled: bool) -> Iterator[str]:
         return  # its line in the overview says everything
     if titled:
         yield f"#### {_SIGNS[section.outcome]} {code(section.subject)}"
-    yield from (f"- {escaped(finding.message)}" for finding in section.findings)
+    told = "" if titled else section.headline  # the heading has said it
+    yield from (f"- {escaped(f.message)}" for f in section.findings if f.message != told)
     if section.summary:
         yield _pipe(("", ">"), section.summary)
     if section.layers.rows and rows:

@@ -112,10 +112,11 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A report: its title and its sections, in the order in which they were asked for."""
+    """A report: its title, its sections in the order in which they were asked for, and notes about the whole."""
 
     title: str
     sections: tuple[Section, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def outcome(self) -> Outcome:
