@@ -28,6 +28,7 @@ def _folders(*keys: str) -> tuple[str, ...]:
 _PACKAGES = _folders("purelib", "platlib")
 _LIBRARY = _folders("stdlib", "platstdlib")
 _ELSEWHERE = (*_PACKAGES, *_LIBRARY, "/proc/", "/sys/", "/dev/")
+_SOURCES = (".py", ".pyc", ".so", ".pyd")
 _READABLE = (os.O_RDONLY, os.O_RDWR)
 _LISTINGS = ("os.listdir", "os.scandir")
 _OUTWARD = frozenset(
@@ -204,4 +205,9 @@ def _names(folder: str) -> list[str]:
 
 def _importable(folder: Path, name: str) -> bool:
     hidden = name.startswith((".", "__pycache__"))
-    return not hidden and (name.endswith((".py", ".pyc", ".so", ".pyd")) or (folder / name).is_dir())
+    return not hidden and (name.endswith(_SOURCES) or any(map(_may_be_imported, _names(str(folder / name)))))
+
+
+def _may_be_imported(name: str) -> bool:
+    """Whether a folder with this in it may be a package; one of reports and data is none."""
+    return name.endswith(_SOURCES) or ("." not in name and name != "__pycache__")

@@ -91,26 +91,22 @@ def command(
         raise InputError(
             "--save-baseline writes what the models cost now, and --base asks what they cost before; give one of them."
         )
+    from iftplan import checking
+
     found = configuration(config)
     models = found.chosen(names or ())
     cache = cache_folder(found, cache_dir, no_cache)
-    costs = measured(found, models, cache, jobs)
     notes: tuple[str, ...] = ()
     baseline: Baseline | None
-    if base is not None:
+    if base is not None:  # first, for there may be no such revision
         baseline, notes = at_revision(base, found, models, cache, jobs)
     else:
-        from iftplan.checking import saved_baseline
-
-        baseline = None if save_baseline and not names else saved_baseline(found)
+        baseline = None if save_baseline and not names else checking.saved_baseline(found)
+    costs = measured(found, models, cache, jobs)
     if save_baseline:
-        from iftplan import checking
-
         baseline = checking.renewed_baseline(found, models, costs, baseline)
         say(f"written: {checking.save_baseline(found, baseline)}")
-    from iftplan.checking import check_models
-
-    checked = check_models(found, models, costs, baseline, notes)
+    checked = checking.check_models(found, models, costs, baseline, notes)
     show_report(checked, form, output, convention, also=report or ())
 
 

@@ -114,8 +114,8 @@ def _revisions(
 
     found, models = _wanted(names, config, inputs)
     cache = cache_folder(found, None, no_cache=False)
-    costs = measured(found, models, cache, jobs)
     baseline, notes = at_revision(revision, found, models, cache, jobs)
+    costs = measured(found, models, cache, jobs)
     return check_models(found, models, costs, baseline, notes)
 
 
