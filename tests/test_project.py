@@ -18,7 +18,7 @@ import pytest
 import iftplan
 
 ROOT = Path(__file__).parents[1]
-SOURCES = ("iftplan", "tests", "docs", "benchmarks", "notebooks", ".ci")
+SOURCES = ("iftplan", "action", "tests", "docs", "benchmarks", "notebooks", ".ci")
 
 # Pieces are joined here so that this file does not contain what it looks for.
 PLACES = "|".join(rf"(?<![\w.])/{place}\b" for place in ("work", "root", "tmp/venv", "home"))
