@@ -77,7 +77,7 @@ def test_every_package_that_the_core_imports_is_declared() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     required = (*project["dependencies"], *project["optional-dependencies"]["report"])
     declared = {re.split(r"[<>=!~\[]", r)[0].replace("-", "_") for r in required}
-    optional = {"torch", "transformers", "timm", "torchvision", "iftplan"}
+    optional = {"torch", "transformers", "timm", "torchvision", "iftplan", "pytest"}
     imported = {
         match.split(".")[0]
         for path in (ROOT / "iftplan").rglob("*.py")

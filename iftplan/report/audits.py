@@ -87,7 +87,7 @@ def audit_section(
         outcome=_OUTCOMES[report.verdict],
         headline=audit_headline(report, convention) + against,
         summary=tuple((row[0], row[1]) for row in summary_table(report, convention).rows),
-        layers=_layers_by_cost(report, convention),
+        layers=layers_by_cost(report, convention),
         shares=tuple(
             Share(
                 layer.name,
@@ -122,7 +122,8 @@ def audit_findings(report: AuditReport) -> tuple[Finding, ...]:
     )
 
 
-def _layers_by_cost(report: AuditReport, convention: Convention) -> Table:
+def layers_by_cost(report: AuditReport, convention: Convention) -> Table:
+    """The layers, the largest difference first, then the most expensive."""
     per, unit = convention.per_mac, convention.unit
     compares = any(layer.expected_macs is not None for layer in report.layers)
     ordered = sorted(report.layers, key=lambda layer: (-_off(layer), -(layer.measured_macs or 0)))
