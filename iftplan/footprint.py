@@ -29,6 +29,7 @@ _PACKAGES = _folders("purelib", "platlib")
 _LIBRARY = _folders("stdlib", "platstdlib")
 _ELSEWHERE = (*_PACKAGES, *_LIBRARY, "/proc/", "/sys/", "/dev/")
 _SOURCES = (".py", ".pyc", ".so", ".pyd")
+_ACCESS = os.O_RDONLY | os.O_WRONLY | os.O_RDWR
 _READABLE = (os.O_RDONLY, os.O_RDWR)
 _LISTINGS = ("os.listdir", "os.scandir")
 _OUTWARD = frozenset(
@@ -151,7 +152,7 @@ class Reads:
             return
         if event == "open":
             path, _, flags = arguments
-            if isinstance(path, str | bytes | os.PathLike) and (flags & os.O_ACCMODE) in _READABLE:
+            if isinstance(path, str | bytes | os.PathLike) and (flags & _ACCESS) in _READABLE:
                 self._seen["file", os.path.abspath(os.fsdecode(path))] = None  # noqa: PTH100  (no work in a hook)
         elif event in _LISTINGS:
             path = arguments[0]

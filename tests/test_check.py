@@ -6,13 +6,18 @@ import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cli_runs import Run, iftplan
+
+from iftplan.documents import digest
 
 NET = """
 import torch
@@ -56,6 +61,19 @@ class Scanned(nn.Module):
         return scan(self.mix(x))
 
 
+def pruned():
+    layer = nn.Linear(16, 4)
+    with torch.no_grad():
+        layer.weight.zero_()
+        layer.weight[:, :3] = 1
+    return layer
+
+
+def sleeps():
+    import time
+    time.sleep(600)
+
+
 def leaves():
     import os
     os._exit(7)
@@ -88,6 +106,11 @@ allow = [{ operator = "checked::scan", macs = "64*out", reason = "64 states" }]
 [models.thin]
 source = "thin.json"
 model = "net.py:build"
+
+[models.pruned]
+source = "net.py:pruned"
+inputs = ["4x16"]
+nonzeros = true
 
 [models.unknown]
 source = "net.py:Scanned"
@@ -156,6 +179,7 @@ def test_every_model_ends_as_it_should(first: Run) -> None:
         "named": "passed",
         "scanned": "passed",
         "thin": "passed",
+        "pruned": "passed",
         "unknown": "could not measure",
         "tight": "failed",
         "absent": "bad input",
@@ -169,17 +193,24 @@ def test_costs_are_the_hand_derived_ones(first: Run) -> None:
     found = models_in(first)
     costs = {
         name: (found[name]["measured_macs"], found[name]["parameters"])
-        for name in ("net", "named", "scanned", "thin", "after")
+        for name in ("net", "named", "scanned", "thin", "pruned", "after")
     }
     assert costs == {
         "net": (4 * (16 * 32 + 32 * 4), 16 * 32 + 32 + 32 * 4 + 4),
         "named": (2 * 8 * 16 * 4, 100 * 16 + 16 * 4 + 4 + 16 * 2 + 2),
         "scanned": (4 * 16 * 16 + 64 * 4 * 16, 16 * 16 + 16),
         "thin": (4 * (16 * 32 + 32 * 4) // 4, (16 * 32 + 32 * 4) // 4 + 32 + 4),
+        "pruned": (4 * (3 * 4), 3 * 4 + 4),
         "after": (16 * 32 + 32 * 4, 16 * 32 + 32 + 32 * 4 + 4),
     }
     assert found["named"]["limits"][1]["measured_exact"] == "2/5"
     assert "allowed: checked::scan costs 64*out MACs a call, because 64 states" in found["scanned"]["notes"]
+
+
+def test_the_document_is_sealed(first: Run) -> None:
+    found = json.loads(first.out)
+    assert found["schema"] == "iftplan.check/1"
+    assert found["digest"] == digest(found)
 
 
 def test_what_went_wrong_is_said_on_stderr(first: Run) -> None:
@@ -421,6 +452,22 @@ def test_an_unknown_revision_is_told_and_leaves_nothing(repo: Path) -> None:
     run = iftplan("diff", "--base", "--output=x", cwd=repo)
     assert run.code == 2
     untouched(repo)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_interrupted_comparison_leaves_nothing(repo: Path, number: signal.Signals) -> None:
+    command = [sys.executable, "-m", "iftplan", "diff", "--base", "main", "net.py:sleeps", "--input", "1x16"]
+    process = subprocess.Popen(command, cwd=repo, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while git(repo, "worktree", "list").count("\n") == 1:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(number)
+    assert process.wait(timeout=60) == 128 + number
+    untouched(repo)
+    assert not [
+        p for p in Path(tempfile.gettempdir()).glob("iftplan-*/tree/net.py") if "sleeps" in p.read_text()
+    ]
 
 
 @pytest.mark.slow
