@@ -438,6 +438,22 @@ def test_a_check_against_a_revision_fails_by_its_ratio_only(repo: Path) -> None:
     untouched(repo)
 
 
+def test_a_new_baseline_is_what_is_checked_from_then_on(repo: Path) -> None:
+    run = iftplan("check", "net", "--save-baseline", cwd=repo)
+    assert run.code == 0, run.err
+    saved = json.loads((repo / "iftplan-baseline.json").read_text())
+    assert {name: model["macs"] for name, model in saved["models"].items()} == {"net": 3200, "named": 1024}
+    assert iftplan("check", cwd=repo).code == 0
+    (repo / "iftplan-baseline.json").write_text(
+        (repo / "iftplan-baseline.json").read_text().replace("3200", "3201")
+    )
+    run = iftplan("check", cwd=repo)
+    assert run.code == 2
+    assert "iftplan-baseline.json: the digest is" in run.err
+    assert "iftplan check --save-baseline" in run.err
+    git(repo, "checkout", "--quiet", ".")
+
+
 @pytest.mark.slow
 def test_a_source_that_nobody_configured_is_compared_too(repo: Path) -> None:
     run = iftplan("diff", "--base", "main", "net.py:build", "--input", "1x16", "--format", "json", cwd=repo)
@@ -499,19 +515,3 @@ sys.meta_path.insert(0, Editable)
     assert run.code == 2
     assert "at main the models import sizes.py from the working tree" in run.err
     untouched(repo)
-
-
-def test_a_new_baseline_is_what_is_checked_from_then_on(repo: Path) -> None:
-    run = iftplan("check", "net", "--save-baseline", cwd=repo)
-    assert run.code == 0, run.err
-    saved = json.loads((repo / "iftplan-baseline.json").read_text())
-    assert {name: model["macs"] for name, model in saved["models"].items()} == {"net": 3200, "named": 1024}
-    assert iftplan("check", cwd=repo).code == 0
-    (repo / "iftplan-baseline.json").write_text(
-        (repo / "iftplan-baseline.json").read_text().replace("3200", "3201")
-    )
-    run = iftplan("check", cwd=repo)
-    assert run.code == 2
-    assert "iftplan-baseline.json: the digest is" in run.err
-    assert "iftplan check --save-baseline" in run.err
-    git(repo, "checkout", "--quiet", ".")

@@ -89,6 +89,7 @@ def resealed(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], obj
         lambda entry: entry.write_text(entry.read_text()[:-30]),
         lambda entry: entry.write_text(entry.read_text().replace('"macs": 3', '"macs": 2')),
         lambda entry: (entry.unlink(), entry.mkdir()),
+        lambda entry: entry.write_text(dumps({**json.loads(entry.read_text()), "reads": {}})),
         resealed(lambda document: document.update(schema="iftplan.cached/2")),
         resealed(lambda document: document.update(reads=None)),
         resealed(lambda document: document.pop("measured")),

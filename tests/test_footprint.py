@@ -39,6 +39,7 @@ except OSError:
 if Path("big.flag").exists():
     pass
 os.path.getsize("weights.bin")
+os.path.isdir("extra")
 sorted(glob.glob("parts/*.yaml"))
 os.environ.get("WIDTH")
 """
@@ -82,6 +83,7 @@ CHANGES: Mapping[str, Callable[[Path], object]] = {
     "a file it opened, now gone": lambda p: (p / "data.txt").unlink(),
     "a file it looked for in vain": lambda p: (p / "overrides.txt").write_text("2"),
     "a file it only asked about": lambda p: (p / "big.flag").write_text(""),
+    "a folder it only asked about": lambda p: (p / "extra").mkdir(),
     "a size it asked for": lambda p: (p / "weights.bin").write_text("00000"),
     "one more file in a folder it listed": lambda p: (p / "parts/b.yaml").write_text("b"),
     "one file fewer in it": lambda p: (p / "parts/a.yaml").unlink(),
