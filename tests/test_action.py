@@ -262,3 +262,46 @@ def test_pre_commit_stops_the_commit(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
     assert "700 allowed" in done.stdout
+
+
+# --- what the page tells people to write -------------------------------------------------------------
+
+
+def written(name: str) -> Any:
+    """A YAML file that the page lets its reader write."""
+    page = (ROOT / "docs" / "ci.md").read_text(encoding="utf-8")
+    (text,) = re.findall(rf"^cat > {re.escape(name)} <<'END'\n(.*?)^END$", page, re.M | re.S)
+    return yaml.safe_load(text)
+
+
+def test_the_workflow_on_the_page_may_comment_and_names_no_input_that_is_not_there() -> None:
+    workflow = written(".github/workflows/cost.yml")
+    assert workflow["permissions"]["pull-requests"] == "write"
+    (use,) = [s for s in workflow["jobs"]["cost"]["steps"] if "/iftplan@" in s.get("uses", "")]
+    assert set(use.get("with", {})) <= set(ACTION["inputs"])
+    page = (ROOT / "docs" / "ci.md").read_text(encoding="utf-8")
+    inputs = page.split("| input | meaning |")[1].split("\n\n")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", inputs, re.M)) == set(ACTION["inputs"])
+
+
+def test_the_hook_on_the_page_is_ours() -> None:
+    (repo,) = written(".pre-commit-config.yaml")["repos"]
+    assert repo["hooks"] == [{"id": HOOK["id"]}]
+
+
+@pytest.mark.slow
+def test_the_gitlab_job_on_the_page_refuses_and_leaves_its_reports(tmp_path: Path) -> None:
+    job = written(".gitlab-ci.yml")["cost"]
+    home = repository(tmp_path / "repository", widened=True)
+    given = {
+        "CI_MERGE_REQUEST_DIFF_BASE_SHA": git(home, "rev-parse", "main").strip(),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    (script,) = job["script"]
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=home, env=os.environ | given, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 1, done.stderr
+    assert "layer stem 512 → 768 (+256)" in done.stderr
+    assert 'failures="1"' in (home / job["artifacts"]["reports"]["junit"]).read_text()
+    assert all((home / path).exists() for path in job["artifacts"]["paths"])
