@@ -434,7 +434,7 @@ def test_a_check_against_a_revision_fails_by_its_ratio_only(repo: Path) -> None:
     assert [p.split(";")[0] for p in models_in(run)["net"]["problems"]] == [
         "1.25 times the MACs of baseline, 1.2 allowed (+4.17 %)"
     ]
-    assert WIDENED.format("main") in run.out or "layer 0 2 048 → 2 560 (+512)" in run.err
+    assert "since main: layer 0 2 048 → 2 560 (+512), layer 2 512 → 640 (+128)." in run.err
     untouched(repo)
 
 
