@@ -317,12 +317,17 @@ def _deviation_problem(report: AuditReport, deviation: Fraction) -> str:
 
 def unmeasured(report: AuditReport) -> tuple[str, ...]:
     """Sentences for what could not be measured, each with what would allow it."""
-    operators = tuple(
-        f"operator {name} ({calls} calls) has no formula; if you know its cost, allow it with --allow {name}=MACS_PER_CALL (or N*out, per output element)."
-        for name, calls in report.unknown_ops.items()
+    return (
+        *(unknown_sentence(name, calls) for name, calls in report.unknown_ops.items()),
+        *(uncalled_sentence(name) for name in report.uncalled_modules),
     )
-    modules = tuple(
-        f"module {name} holds weights that this pass never used; if that is meant, allow it with --allow-uncalled {name}."
-        for name in report.uncalled_modules
-    )
-    return operators + modules
+
+
+def unknown_sentence(name: str, calls: int) -> str:
+    """What is said of an operator without a formula."""
+    return f"operator {name} ({calls} calls) has no formula; if you know its cost, allow it with --allow {name}=MACS_PER_CALL (or N*out, per output element)."
+
+
+def uncalled_sentence(name: str) -> str:
+    """What is said of a module that the pass never used."""
+    return f"module {name} holds weights that this pass never used; if that is meant, allow it with --allow-uncalled {name}."

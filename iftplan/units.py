@@ -156,3 +156,18 @@ def short(value: int) -> str:
 def bits(value: float) -> str:
     """A search-space size: `1.23e+06 bits`."""
     return f"{value:.4g} bits"
+
+
+def signed(value: int) -> str:
+    """A difference with its sign: `+37 748 736`."""
+    return f"{'+' if value >= 0 else '−'}{count(abs(value))}"
+
+
+def percent(value: Fraction | float, digits: int = 3) -> str:
+    """A relative difference in per cent with its sign, to `digits` figures.
+
+    Example:
+        >>> percent(Fraction(1, 8)), percent(-0.5)
+        ('+12.5 %', '−50 %')
+    """
+    return f"{'+' if value >= 0 else '−'}{abs(float(value)) * 100:.{digits}g} %"

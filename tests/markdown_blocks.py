@@ -98,6 +98,13 @@ def _output(block: Block, command: Sequence[str], directory: Path) -> str:
         "PYTHONUTF8": "1",
         "PYTHONWARNINGS": "ignore",
         "OMP_NUM_THREADS": "1",
+        "IFTPLAN": str(Path(__file__).parents[1]),  # a clone of this repository, where a page needs one
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        **{
+            f"GIT_{who}_{what}": "a@b.example"
+            for who in ("AUTHOR", "COMMITTER")
+            for what in ("NAME", "EMAIL")
+        },
     }
     done = subprocess.run(
         command,

@@ -11,6 +11,7 @@ import re
 import shlex
 import subprocess
 import sys
+import textwrap
 from dataclasses import replace
 from fractions import Fraction
 from importlib import import_module
@@ -368,7 +369,7 @@ def test_a_pipe_is_never_coloured(folder: Path, env: dict[str, str]) -> None:
 
 # --- examples ---------------------------------------------------------------------------------------
 
-NAMES = ("solve", "plan", "audit", "diff", "train", "spec", "models")
+NAMES = ("solve", "plan", "audit", "check", "diff", "train", "spec", "models")
 
 
 def examples(name: str) -> list[tuple[str, list[str]]]:
@@ -385,9 +386,10 @@ def examples(name: str) -> list[tuple[str, list[str]]]:
 @pytest.fixture(scope="module")
 def example_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
     texts = [text for name in NAMES for text, _ in examples(name)]
-    return dict(
-        zip(texts, many([shlex.split(t) for t in texts], tmp_path_factory.mktemp("examples")), strict=True)
-    )
+    home = tmp_path_factory.mktemp("examples")
+    shown = import_module("iftplan.cli.check").EXAMPLE.partition("$")[0]
+    (home / "iftplan.toml").write_text(textwrap.dedent(shown.partition(":\n")[2]))
+    return dict(zip(texts, many([shlex.split(t) for t in texts], home), strict=True))
 
 
 @pytest.mark.parametrize("name", NAMES)

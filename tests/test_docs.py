@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,19 @@ from typer.main import get_command
 
 import iftplan as ift
 from iftplan.audits import audit_model
+from iftplan.checks import (
+    CheckReport,
+    Drift,
+    Limit,
+    Measured,
+    ModelCheck,
+    Quantity,
+    Status,
+    check_document,
+)
 from iftplan.cli.main import app
 from iftplan.counting import Contraction, CountTable
+from iftplan.diffs import Ledger, diff
 from iftplan.documents import Document
 from iftplan.planfile import plan_document
 from iftplan.reportfile import audit_document
@@ -74,6 +86,12 @@ def _documents() -> Iterator[tuple[str, Document]]:
     table = CountTable("meta", (Contraction("l", "linear", 64, "l.weight"),))
     yield "plans.md", plan_document(plan)
     yield "cli.md", audit_document(audit_model("net.py:own", [table]))
+    ledger = Ledger("before.json", {"l": 32})
+    drift = Drift(diff(ledger, Ledger("net", {"l": 64})), diff(ledger, Ledger("net", {"l": 64})))
+    limit = Limit(Quantity.RATIO, Fraction(1), Fraction(2), reference="baseline")
+    measured = Measured({"l": 64}, {"l": 64})
+    model = ModelCheck("net", "net.py:own", (), Status.FAILED, measured, (limit,), drift, ("why",))
+    yield "cli.md", check_document(CheckReport("iftplan.toml", "before.json", (model,)))
     yield "cli.md", spec_document(spec)
     yield "cli.md", solve_document({"linear:8-8": [ift.solve("linear:8-8", "parallel", "1/2")]})
 
@@ -98,7 +116,9 @@ def _undocumented(page: str, document: Document) -> set[str]:
     return {key.removesuffix("_exact") for key in top} - named - NESTED
 
 
-@pytest.mark.parametrize(("page", "document"), list(_documents()), ids=["plan", "audit", "spec", "solve"])
+@pytest.mark.parametrize(
+    ("page", "document"), list(_documents()), ids=["plan", "audit", "check", "spec", "solve"]
+)
 def test_every_key_of_a_document_is_explained(page: str, document: Document) -> None:
     assert _undocumented(page, document) == set()
     assert _undocumented(page, {**document, "unheard_of": 1}) == {"unheard_of"}

@@ -18,7 +18,7 @@ import pytest
 import iftplan
 
 ROOT = Path(__file__).parents[1]
-SOURCES = ("iftplan", "tests", "docs", "benchmarks", "notebooks", ".ci")
+SOURCES = ("iftplan", "action", "tests", "docs", "benchmarks", "notebooks", ".ci")
 
 # Pieces are joined here so that this file does not contain what it looks for.
 PLACES = "|".join(rf"(?<![\w.])/{place}\b" for place in ("work", "root", "tmp/venv", "home"))
@@ -73,10 +73,11 @@ def test_every_declared_dependency_can_be_imported_and_is_named_once() -> None:
 
 
 def test_every_package_that_the_core_imports_is_declared() -> None:
-    """torch and what builds on it are extras; anything else that a module imports must come with the base install."""
+    """torch and what builds on it are extras, so are the libraries of reports; the rest comes with the base install."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    declared = {re.split(r"[<>=!~\[]", r)[0].replace("-", "_") for r in project["dependencies"]}
-    optional = {"torch", "transformers", "timm", "torchvision", "iftplan"}
+    required = (*project["dependencies"], *project["optional-dependencies"]["report"])
+    declared = {re.split(r"[<>=!~\[]", r)[0].replace("-", "_") for r in required}
+    optional = {"torch", "transformers", "timm", "torchvision", "iftplan", "pytest"}
     imported = {
         match.split(".")[0]
         for path in (ROOT / "iftplan").rglob("*.py")

@@ -20,6 +20,7 @@ from iftplan.cli.options import (
     tolerance_of,
 )
 from iftplan.cli.output import emit, say, working
+from iftplan.cli.places import source_place
 from iftplan.cli.subjects import (
     build_for,
     called,
@@ -150,7 +151,7 @@ def command(
         if model is not None:
             raise InputError(f"--model goes with a plan, and {subject} is a model itself; leave it out.")
         report = _model_report(subject, inputs_of(input), against, budget, terms)
-    from iftplan.report.audits import audit_table, summary_table
+    from iftplan.report.audits import audit_page, audit_table, summary_table
     from iftplan.reportfile import audit_document
 
     summary = summary_table(report, convention)
@@ -160,6 +161,7 @@ def command(
         form,
         output,
         summary=[summary],
+        page=lambda: audit_page(report, convention, source_place(model or subject)),
     )
     _exit(report)
 

@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from iftplan.cli.check import (
+    ConfigOption,
+    JobsOption,
+    at_revision,
+    cache_folder,
+    configuration,
+    measured,
+    show_report,
+)
 from iftplan.cli.options import ConventionOption, FormatOption, InputOption, OutputOption, inputs_of
 from iftplan.cli.output import emit, say
 from iftplan.cli.subjects import called, document_in, plan_in, spec_in, spec_of
 from iftplan.diffs import Ledger, diff, diff_document
 from iftplan.documents import schema_of
 from iftplan.errors import InputError
-from iftplan.report.diffs import diff_table
+from iftplan.report.check_table import drift_tables
+from iftplan.report.diffs import diff_page, diff_table
+from iftplan.sources import parse_source
 from iftplan.spec import InputSpec, ModelSpec
 from iftplan.units import Convention
+
+if TYPE_CHECKING:
+    from iftplan.checks import CheckReport
+    from iftplan.configuration import Configuration, ConfiguredModel
 
 EXAMPLE = """
 Example:
@@ -28,29 +46,96 @@ Example:
   resnet.encoder.stages.0.layers.2.layer.1.convolution   added            0   37 748 736   +37 748 736
   …
 
-With --exit-code it ends with 1 if anything differs.
+With --base main it compares the configured models, or those named, at that git revision with the working tree. With
+--exit-code it ends with 1 if anything differs.
 """
 
 
 def command(
-    base: Annotated[str, typer.Argument(metavar="BASE", help="A model, plan or audit report.")],
-    head: Annotated[str, typer.Argument(metavar="HEAD", help="A model, plan or audit report.")],
+    subjects: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="BASE HEAD | [MODEL]...",
+            help="Two models, plans or audit reports; with --base, models (by default those of the configuration).",
+        ),
+    ] = None,
+    revision: Annotated[
+        str | None,
+        typer.Option("--base", metavar="REV", help="Compare with a git revision, such as main or HEAD~1."),
+    ] = None,
+    config: ConfigOption = None,
+    jobs: JobsOption = None,
     input: InputOption = None,
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 1 if anything differs.")] = False,
     form: FormatOption = None,
     output: OutputOption = None,
     convention: ConventionOption = Convention.MAC,
 ) -> None:
-    """Compare two ledgers layer by layer, biggest contribution first."""
+    """Compare two ledgers, or two revisions, layer by layer, biggest contribution first."""
     inputs = inputs_of(input)
+    if revision is not None:
+        report = _revisions(revision, subjects or (), config, inputs, jobs)
+        show_report(report, form, output, convention, tables=drift_tables(report, convention))
+        if exit_code and any(model.drift and model.drift.any for model in report.models):
+            say(f"the working tree differs from {revision}")
+            raise typer.Exit(1)
+        return
+    if subjects is None or len(subjects) != 2:
+        raise InputError(
+            f"diff compares two things, BASE and HEAD, and {len(subjects or ())} were given; or name a git revision with --base REV."
+        )
+    base, head = subjects
     if base == head == "-":
         raise InputError("both BASE and HEAD are -, and stdin can be read once; name a file for one of them.")
     found = diff(_ledger(base, inputs), _ledger(head, inputs))
     table = diff_table(found, convention)
-    emit([table], lambda: diff_document(found, convention), form, output, summary=[table])
+    emit(
+        [table],
+        lambda: diff_document(found, convention),
+        form,
+        output,
+        summary=[table],
+        page=lambda: diff_page(found, convention),
+    )
     if exit_code and found.changes:
         say(f"{len(found.changes)} layers differ")
         raise typer.Exit(1)
+
+
+def _revisions(
+    revision: str,
+    names: Sequence[str],
+    config: str | None,
+    inputs: tuple[InputSpec, ...],
+    jobs: int | None,
+) -> CheckReport:
+    """The models at a revision and in the working tree, with no budget to keep."""
+    from iftplan.checking import check_models
+
+    found, models = _wanted(names, config, inputs)
+    cache = cache_folder(found, None, no_cache=False)
+    baseline, notes = at_revision(revision, found, models, cache, jobs)
+    costs = measured(found, models, cache, jobs)
+    return check_models(found, models, costs, baseline, notes)
+
+
+def _wanted(
+    names: Sequence[str], config: str | None, inputs: tuple[InputSpec, ...]
+) -> tuple[Configuration, tuple[ConfiguredModel, ...]]:
+    """Configured models by their names, others by their sources; each without its budget."""
+    from iftplan.configuration import Configuration, ConfiguredModel, DriftPolicy
+
+    try:
+        found = configuration(config)
+    except InputError:
+        if config is not None or not names:
+            raise
+        found = Configuration(Path.cwd() / "iftplan.toml", ())
+    own = {model.name for model in found.models}
+    others = [ConfiguredModel(n, parse_source(n).text, inputs=inputs) for n in names if n not in own]
+    found = replace(found, models=(*found.models, *others))
+    free = (replace(m, bounds=(), drift=DriftPolicy.REPORT) for m in found.chosen(names))
+    return found, tuple(free)
 
 
 def _ledger(text: str, inputs: tuple[InputSpec, ...]) -> Ledger:

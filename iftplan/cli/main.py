@@ -11,7 +11,7 @@ from typing import Annotated, cast
 
 import typer
 
-from iftplan.cli import audit, diff, models, plan, solve, spec, train
+from iftplan.cli import audit, check, diff, models, plan, solve, spec, train
 from iftplan.cli.output import say, unwritten
 from iftplan.errors import IftplanError
 
@@ -32,6 +32,7 @@ for name, module in (
     ("solve", solve),
     ("plan", plan),
     ("audit", audit),
+    ("check", check),
     ("diff", diff),
     ("train", train),
     ("spec", spec),

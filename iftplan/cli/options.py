@@ -21,7 +21,8 @@ from iftplan.units import Convention, parse_fraction
 FormatOption = Annotated[
     Format | None,
     typer.Option(
-        "--format", help="table (default on stdout), json (default in a file), csv, markdown or latex."
+        "--format",
+        help="table (default on stdout), json (default in a file), csv, markdown or latex; of audit, diff and check also html, junit, github or sarif.",
     ),
 ]
 OutputOption = Annotated[str | None, typer.Option("-o", "--output", help="Write to FILE instead of stdout.")]

@@ -7,10 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from iftplan.documents import Document, dumps, write_text
 from iftplan.errors import InputError
 from iftplan.report.table import Table, print_table, printable, to_csv, to_latex, to_markdown, to_text
+
+if TYPE_CHECKING:
+    from iftplan.report.page import Page
 
 
 class Format(StrEnum):
@@ -21,9 +25,22 @@ class Format(StrEnum):
     CSV = "csv"
     MARKDOWN = "markdown"
     LATEX = "latex"
+    HTML = "html"
+    JUNIT = "junit"
+    GITHUB = "github"
+    SARIF = "sarif"
 
 
-_SUFFIXES = {".csv": Format.CSV, ".md": Format.MARKDOWN, ".markdown": Format.MARKDOWN, ".tex": Format.LATEX}
+_SUFFIXES = {
+    ".csv": Format.CSV,
+    ".md": Format.MARKDOWN,
+    ".markdown": Format.MARKDOWN,
+    ".tex": Format.LATEX,
+    ".html": Format.HTML,
+    ".xml": Format.JUNIT,
+    ".sarif": Format.SARIF,
+}
+_OF_PAGES = frozenset({Format.HTML, Format.JUNIT, Format.GITHUB, Format.SARIF})
 
 
 def emit(
@@ -34,6 +51,8 @@ def emit(
     *,
     summary: Sequence[Table] = (),
     latex: str | None = None,
+    page: Callable[[], Page] | None = None,
+    also: Sequence[str] = (),
 ) -> None:
     """Write a result.
 
@@ -44,22 +63,39 @@ def emit(
         output: a file, or None or "-" for stdout.
         summary: tables that are shown on stderr when the data itself goes to a file.
         latex: what LaTeX gets instead of the tables.
+        page: what Markdown and the formats of reports are written from; only audits, diffs and checks have one.
+        also: more files, each in the form that its name says.
+
+    Raises:
+        InputError: a format that this result does not have, or whose library is not installed.
     """
     if output == "":
         raise InputError("-o names no file; write -o plan.json, or -o - for stdout.")
     to_file = output is not None and output != "-"
     if form is None:
         form = _SUFFIXES.get(Path(output).suffix, Format.JSON) if to_file and output else Format.TABLE
-    if form is Format.TABLE and not to_file:
+
+    def rendered(form: Format) -> str:
+        if form in _OF_PAGES and page is None:
+            raise InputError(
+                f"{form} shows what was audited, compared or checked, and this is neither; --format markdown or csv is for people, json for scripts."
+            )
+        if page is not None and (form in _OF_PAGES or form is Format.MARKDOWN):
+            return page_text(page(), form)
+        return latex if form is Format.LATEX and latex is not None else _text(tables, document, form)
+
+    for file in also:
+        write_text(rendered(_SUFFIXES.get(Path(file).suffix, Format.JSON)), file)
+        say(f"written: {file}")
+    if to_file and output:
+        write_text(rendered(form), output)
+        say(*(to_text(table).rstrip() for table in summary), f"written: {output}")
+    elif form is Format.TABLE:
         with _to_stdout():
             for table in tables:
                 print_table(table)
-        return
-    text = latex if form is Format.LATEX and latex is not None else _text(tables, document, form)
-    if to_file and output:
-        write_text(text, output)
-        say(*(to_text(table).rstrip() for table in summary), f"written: {output}")
     else:
+        text = rendered(form)
         with _to_stdout():
             sys.stdout.write(text)
 
@@ -91,8 +127,37 @@ def _text(tables: Sequence[Table], document: Callable[[], Document], form: Forma
             return "\n".join(to_markdown(table) for table in tables)
         case Format.LATEX:
             return "\n".join(map(to_latex, tables))
-        case Format.TABLE:
-            return "".join(map(to_text, tables))
+    return "".join(map(to_text, tables))
+
+
+def page_text(page: Page, form: Format) -> str:
+    """A report in one of the formats that are read outside a terminal.
+
+    Raises:
+        InputError: the format's library is not installed.
+    """
+    match form:
+        case Format.HTML:
+            from iftplan.report.html import page_html
+
+            return page_html(page)
+        case Format.JUNIT:
+            from iftplan.report.junit import page_junit
+
+            return page_junit(page)
+        case Format.GITHUB:
+            from iftplan.report.annotations import page_annotations
+
+            return page_annotations(page)
+        case Format.SARIF:
+            from importlib.metadata import version
+
+            from iftplan.report.sarif import page_sarif
+
+            return page_sarif(page, version("iftplan"))
+    from iftplan.report.markdown import page_markdown
+
+    return page_markdown(page)
 
 
 def say(*lines: str) -> None:

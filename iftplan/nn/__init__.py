@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from iftplan.nn.callbacks.trainer import TrainerMasking
     from iftplan.nn.finalization import densify, finalize
     from iftplan.nn.finetuning import load_masked_, mask_zeros_
+    from iftplan.nn.gradients import StepMacs, measure_step
     from iftplan.nn.masking.algorithm import Order
     from iftplan.nn.masking.averages import follow_
     from iftplan.nn.masking.gradual import Gradual
@@ -39,6 +40,7 @@ _HOMES = {
     "SET": "masking.set",
     "Saliency": "masking.saliency",
     "Static": "masking.static",
+    "StepMacs": "gradients",
     "TrainerMasking": "callbacks.trainer",
     "WarmStart": "warmstart",
     "Widened": "net2wider",
@@ -55,11 +57,12 @@ _HOMES = {
     "mask_zeros_": "finetuning",
     "masked_weights": "masks",
     "measure_applied": "applied_audit",
+    "measure_step": "gradients",
     "parameter_groups": "parametrize",
     "read_model": "trace",
     "warm_start_": "warmstart",
-    "widened": "net2wider",
     "weights_by_layer": "masking.taken",
+    "widened": "net2wider",
 }
 
 __all__ = [
@@ -71,6 +74,7 @@ __all__ = [
     "RigL",
     "Saliency",
     "Static",
+    "StepMacs",
     "TrainerMasking",
     "WarmStart",
     "Widened",
@@ -87,6 +91,7 @@ __all__ = [
     "mask_zeros_",
     "masked_weights",
     "measure_applied",
+    "measure_step",
     "parameter_groups",
     "read_model",
     "warm_start_",

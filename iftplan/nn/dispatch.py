@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from iftplan.nn.ledger import Ledger
 from iftplan.nn.operators import OPERATORS, Operators, may_contract
+from iftplan.nn.sparse import PRODUCTS, followed, sparse_product, sparse_shape
 from iftplan.nn.tensors import empty
 
 _ITEM = torch.ops.aten._local_scalar_dense.default
@@ -28,7 +29,7 @@ ASSUMED_GROUPED_MM = (
 def plain(value: Any) -> Any:
     """A call's argument as a value: a tensor is its shape, a list of tensors the list of their shapes."""
     if isinstance(value, Tensor):
-        return tuple(value.shape)
+        return tuple(value.shape) if value.layout is torch.strided else sparse_shape(value)
     if isinstance(value, list | tuple):
         return [plain(v) for v in value]
     return value
@@ -49,7 +50,12 @@ class DatalessAnswers(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if func is _GROUPED_MM and args[0].is_meta and args[0].dtype is not torch.bfloat16:
             self.ledger.assume(ASSUMED_GROUPED_MM)
             return _grouped_mm(*args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
+        if func._schema.name in PRODUCTS and (product := sparse_product(func._schema.name, args)) is not None:
+            return product
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor) and result.layout is not torch.strided and result.is_meta:
+            return followed(func._schema.name, args, result)
+        return result
 
 
 def _grouped_mm(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from iftplan.counting import CountTable
@@ -87,9 +87,15 @@ def _packet(name: str) -> Any:
 
 
 def _recorded(ledger: Ledger, packet: Any, formula: Callable[..., int]) -> Callable[..., int]:
-    operator = OPERATORS.get(getattr(packet, "_qualified_op_name", ""))
+    name = getattr(packet, "_qualified_op_name", "")
+    operator = OPERATORS.get(name)
+    sparse = (
+        _supplied(ledger, name, operator, "takes a sparse operand for a dense one in") if operator else None
+    )
 
     def raw(*args: Any, out_val: Any = None, **kwargs: Any) -> int:
+        if sparse and any(isinstance(a, Tensor) and a.layout is not torch.strided for a in args):
+            return sparse(*args, out_val=out_val, **kwargs)
         flops = formula(*args, out_val=out_val, **kwargs)
         if flops % 2:
             raise MeasureError(
@@ -104,14 +110,16 @@ def _recorded(ledger: Ledger, packet: Any, formula: Callable[..., int]) -> Calla
     return raw
 
 
-def _supplied(ledger: Ledger, name: str, operator: Operator) -> Callable[..., int]:
+def _supplied(
+    ledger: Ledger, name: str, operator: Operator, why: str = "has no formula for"
+) -> Callable[..., int]:
     def raw(*args: Any, out_val: Any = None, **kwargs: Any) -> int:
         first = out_val[0] if isinstance(out_val, tuple | list) else out_val
         macs = operator.macs([plain(a) for a in args], plain(first))
         operands = [args[k] for k in operator.operands if k < len(args)]
         refuse_mixed_dtypes(operator.name, operands)
         ledger.contraction(operator.name, macs, *operands)
-        ledger.assume(f"torch's FlopCounterMode has no formula for {name}; the formula of iftplan was used")
+        ledger.assume(f"torch's FlopCounterMode {why} {name}; the formula of iftplan was used")
         return 2 * macs
 
     raw._get_raw = True  # type: ignore[attr-defined]

@@ -7,10 +7,28 @@ product costs, as in fvcore and in torch's FlopCounterMode.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import prod
 
+from iftplan.errors import MeasureError
+
 Shape = Sequence[int]
+
+
+class SparseShape(tuple[int, ...]):
+    """The shape of a sparse tensor, which also knows how many values are stored.
+
+    Attributes:
+        nnz: stored values.
+    """
+
+    nnz: int
+
+    def __new__(cls, sizes: Iterable[int], nnz: int) -> SparseShape:
+        """Sizes and the number of stored values."""
+        shape = super().__new__(cls, sizes)
+        shape.nnz = nnz
+        return shape
 
 
 def broadcast(*shapes: Shape) -> tuple[int, ...]:
@@ -33,10 +51,26 @@ def linear(x: Shape, weight: Shape) -> int:
 
 
 def matmul(a: Shape, b: Shape) -> int:
-    """`a (…, M, K) · b (…, K, N)` with leading dimensions broadcast; vectors as torch.matmul has them."""
+    """`a (…, M, K) · b (…, K, N)` with leading dimensions broadcast; vectors as torch.matmul has them.
+
+    Each stored value of a sparse operand meets every column (or row) of the other once.
+
+    Raises:
+        MeasureError: both are sparse; then the cost depends on where their values are.
+    """
+    if isinstance(a, SparseShape) or isinstance(b, SparseShape):
+        return _sparse_product(a, b)
     rows = tuple(a[-2:-1])
     columns = tuple(b[-1:]) if len(b) > 1 else ()
     return prod(broadcast(a[:-2], b[:-2])) * prod(rows) * prod(columns) * a[-1]
+
+
+def _sparse_product(a: Shape, b: Shape) -> int:
+    if isinstance(a, SparseShape) and isinstance(b, SparseShape):
+        raise MeasureError(
+            "a product of two sparse tensors costs what their values' places make of it, which no shape tells; make one of them dense."
+        )
+    return a.nnz * prod(b[1:]) if isinstance(a, SparseShape) else prod(a[:-1]) * getattr(b, "nnz", 0)
 
 
 def convolution(x: Shape, weight: Shape, output: Shape, *, transposed: bool = False) -> int:

@@ -78,8 +78,11 @@ class FvcoreEngine:
         """Trace one forward pass of `model`, set to eval mode by the caller, and count it.
 
         Raises:
-            MeasureError: fvcore's total is not the sum of what the handles gave.
+            MeasureError: fvcore's total is not the sum of what the handles gave, or a tensor is sparse.
         """
+        for name, tensor in model.state_dict().items():
+            if tensor.layout is not torch.strided:
+                raise _sparse(name)
         on_meta = self.device(model) == "meta"
         runner = _Runner(model, len(args), tuple(kwargs))
         ledger = Ledger(Names(model))
@@ -181,8 +184,16 @@ class _Graph:
         return self._state[index]
 
 
+def _sparse(name: str) -> MeasureError:
+    return MeasureError(
+        f"{name} is sparse, and the tracer that fvcore reads does not record how many values a tensor stores; count with the meta engine."
+    )
+
+
 def _plain(value: Any) -> Any:
     """A traced value: a tensor is its shape, a list the list of its elements, a constant itself."""
+    if "sparse" in value.node().kind():
+        raise _sparse(f"the result of {value.node().kind()}")
     if value.type().kind() == "TensorType":
         return tuple(value.type().sizes())
     if value.node().kind() == "prim::ListConstruct":

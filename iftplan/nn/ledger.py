@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 from iftplan.counting import Contraction, CountTable
@@ -67,6 +68,8 @@ class Names:
 
 
 def _storage(tensor: Tensor) -> int:
+    if tensor.layout is not torch.strided:
+        return id(tensor)  # several storages, and a view of it has others
     address: int = tensor.untyped_storage()._cdata
     return address
 

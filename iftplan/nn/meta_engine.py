@@ -59,9 +59,11 @@ class ShapeRules(TorchFunctionMode):
         elif func in SHAPE_ONLY:
             guard = torch._C._DisableTorchDispatch()
             try:
-                return func(*args, **kwargs)
+                result = func(*args, **kwargs)
             finally:
                 del guard
+            if not isinstance(result, Tensor) or result.layout is torch.strided:
+                return result  # a view of a sparse tensor is for the net, which keeps count of its values
         return self._through_net(func, args, kwargs)
 
     def _through_net(self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:

@@ -71,8 +71,14 @@ def _is_shapes(values: Sequence[Any]) -> bool:
 
 
 _PRODUCTS = MappingProxyType(
-    {f"aten::{name}": 0 for name in ("mm", "bmm", "mv", "dot", "vdot", "matmul", "_int_mm", "_scaled_mm")}
-    | {f"aten::{name}": 1 for name in ("addmm", "addmv", "baddbmm", "addbmm", "_addmm_activation")}
+    {
+        f"aten::{name}": 0
+        for name in ("mm", "bmm", "mv", "dot", "vdot", "matmul", "_int_mm", "_scaled_mm", "_sparse_mm")
+    }
+    | {
+        f"aten::{name}": 1
+        for name in ("addmm", "addmv", "baddbmm", "addbmm", "_addmm_activation", "_sparse_addmm")
+    }
     | {f"aten::{name}_": 1 for name in ("addmm", "addmv", "baddbmm", "addbmm")}  # in place
 )
 _ATTENTIONS = (

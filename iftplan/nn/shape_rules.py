@@ -30,6 +30,8 @@ def _linear(ledger: Ledger, input: Tensor, weight: Tensor, bias: Tensor | None =
     x, w = input.shape, weight.shape
     if len(w) != 2 or not x or x[-1] != w[1] or input.dtype is not weight.dtype or not input.is_meta:
         return NotImplemented
+    if weight.layout is not torch.strided or input.layout is not torch.strided:
+        return NotImplemented
     if bias is not None and (bias.shape != w[:1] or bias.dtype is not weight.dtype):
         return NotImplemented
     ledger.contraction("linear", formulas.linear(x, w), weight, input)
@@ -73,6 +75,8 @@ def _matmul(ledger: Ledger, input: Tensor, other: Tensor) -> Any:
     a, b = input.shape, other.shape
     if len(a) < 2 or len(b) < 2 or a[-1] != b[-2] or input.dtype is not other.dtype:
         return NotImplemented
+    if input.layout is not torch.strided or other.layout is not torch.strided:
+        return NotImplemented
     if a[:-2] == b[:-2]:
         leading = tuple(a[:-2])
     else:
@@ -88,6 +92,8 @@ def _matmul(ledger: Ledger, input: Tensor, other: Tensor) -> Any:
 def _addmm(ledger: Ledger, input: Tensor, mat1: Tensor, mat2: Tensor, **scales: Any) -> Any:
     a, b = mat1.shape, mat2.shape
     if len(a) != 2 or len(b) != 2 or a[1] != b[0] or input.dtype is not mat1.dtype is mat2.dtype:
+        return NotImplemented
+    if mat1.layout is not torch.strided or mat2.layout is not torch.strided:
         return NotImplemented
     output = (a[0], b[1])
     if scales.keys() - {"alpha", "beta"} or input.shape not in (b[1:], output) or not mat1.is_meta:

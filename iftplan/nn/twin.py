@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from iftplan.errors import InputError, MeasureError
+from iftplan.nn.sparse import sparse_on_meta
 
 
 class _WithoutData(TorchFunctionMode):
@@ -91,4 +92,6 @@ def _holds_data(model: nn.Module) -> bool:
 
 
 def _empty(tensor: Tensor) -> Tensor:
+    if tensor.layout is not torch.strided:
+        return sparse_on_meta(tensor)
     return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from iftplan.audits import AuditReport, Verdict, unmeasured
+from iftplan.audits import AuditedLayer, AuditReport, Verdict, uncalled_sentence, unknown_sentence, unmeasured
+from iftplan.report.page import Finding, Outcome, Page, Place, Rule, Section, Share
 from iftplan.report.table import Table
-from iftplan.units import Convention, count, decimal, short
+from iftplan.units import Convention, count, decimal, percent, short, signed
+
+_OUTCOMES = {
+    Verdict.PASSED: Outcome.PASSED,
+    Verdict.FAILED: Outcome.FAILED,
+    Verdict.UNMEASURED: Outcome.UNMEASURED,
+    Verdict.REPORTED: Outcome.REPORTED,
+}
 
 
 def audit_table(report: AuditReport, convention: Convention = Convention.MAC) -> Table:
@@ -59,3 +67,80 @@ def summary_table(report: AuditReport, convention: Convention = Convention.MAC) 
         verdict
     )
     return Table(("", ">"), tuple(rows), notes=((word,) if word else ()) + notes)
+
+
+def audit_page(
+    report: AuditReport, convention: Convention = Convention.MAC, place: Place | None = None
+) -> Page:
+    """The report as a page with one section."""
+    return Page("iftplan audit", (audit_section(report, convention, place),))
+
+
+def audit_section(
+    report: AuditReport, convention: Convention = Convention.MAC, place: Place | None = None
+) -> Section:
+    """The report as a section of a page: headline, findings, totals, and layers by their cost."""
+    per = convention.per_mac
+    against = f" against {report.reference}" if report.reference else ""
+    return Section(
+        subject=report.subject,
+        outcome=_OUTCOMES[report.verdict],
+        headline=audit_headline(report, convention) + against,
+        summary=tuple((row[0], row[1]) for row in summary_table(report, convention).rows),
+        layers=layers_by_cost(report, convention),
+        shares=tuple(
+            Share(
+                layer.name,
+                (layer.measured_macs or 0) * per,
+                None if layer.expected_macs is None else layer.expected_macs * per,
+            )
+            for layer in report.layers
+        ),
+        findings=audit_findings(report),
+        notes=tuple(f"assumed: {assumption}" for assumption in report.assumptions),
+        place=place,
+    )
+
+
+def audit_headline(report: AuditReport, convention: Convention = Convention.MAC) -> str:
+    """What was measured, and how far that is from what was expected."""
+    if report.verdict is Verdict.UNMEASURED:
+        return "could not be measured"
+    measured = f"{count(report.measured_macs * convention.per_mac)} {convention.unit}"
+    if report.deviation is None or report.expected_macs is None:
+        return measured
+    off = signed((report.measured_macs - report.expected_macs) * convention.per_mac)
+    return f"{measured}, {off} ({percent(report.deviation)})"
+
+
+def audit_findings(report: AuditReport) -> tuple[Finding, ...]:
+    """What is wrong, each with its rule; an operator or a module that was not measured is a finding of its own."""
+    return (
+        *(Finding(Rule.COST, problem) for problem in report.problems),
+        *(Finding(Rule.UNKNOWN_OPERATOR, unknown_sentence(n, c), n) for n, c in report.unknown_ops.items()),
+        *(Finding(Rule.UNCALLED_MODULE, uncalled_sentence(m), m) for m in report.uncalled_modules),
+    )
+
+
+def layers_by_cost(report: AuditReport, convention: Convention) -> Table:
+    """The layers, the largest difference first, then the most expensive."""
+    per, unit = convention.per_mac, convention.unit
+    compares = any(layer.expected_macs is not None for layer in report.layers)
+    ordered = sorted(report.layers, key=lambda layer: (-_off(layer), -(layer.measured_macs or 0)))
+    whole = sum(layer.measured_macs or 0 for layer in report.layers) or 1
+    rows = []
+    for layer in ordered:
+        macs = layer.measured_macs
+        cells = ["not seen" if macs is None else count(macs * per), f"{(macs or 0) / whole:.2%}"]
+        if compares:
+            expected = layer.expected_macs
+            difference = signed(((macs or 0) - (expected or 0)) * per) if not layer.agrees else ""
+            cells = ["" if expected is None else count(expected * per), *cells, difference]
+        rows.append((layer.name, *cells))
+    middle = (f">expected {unit}",) if compares else ()
+    end = (">difference",) if compares else ()
+    return Table(("layer", *middle, f">measured {unit}", ">share", *end), tuple(rows))
+
+
+def _off(layer: AuditedLayer) -> int:
+    return 0 if layer.agrees else abs((layer.measured_macs or 0) - (layer.expected_macs or 0))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from fractions import Fraction
+
 from iftplan.diffs import Diff
+from iftplan.report.page import Outcome, Page, Section, Share
 from iftplan.report.table import Table
-from iftplan.units import Convention, count
+from iftplan.units import Convention, count, percent, signed
 
 
 def diff_table(d: Diff, convention: Convention = Convention.MAC) -> Table:
@@ -26,6 +30,41 @@ def diff_table(d: Diff, convention: Convention = Convention.MAC) -> Table:
     return Table(columns, rows, f"{d.base.name} → {d.head.name}", (total,))
 
 
-def signed(value: int) -> str:
-    """A difference with its sign."""
-    return f"{'+' if value >= 0 else '−'}{count(abs(value))}"
+def diff_page(d: Diff, convention: Convention = Convention.MAC) -> Page:
+    """The diff as a page for a pull request, biggest contribution first."""
+    per, unit = convention.per_mac, convention.unit
+    summary = (
+        ("base", f"{d.base.name}: {count(d.base.macs * per)} {unit}"),
+        ("head", f"{d.head.name}: {count(d.head.macs * per)} {unit}"),
+        ("difference", change(d.base.macs, d.head.macs, convention)),
+        ("layers that differ", count(len(d.changes))),
+    )
+    section = Section(
+        subject=f"{d.base.name} → {d.head.name}",
+        outcome=Outcome.REPORTED,
+        headline=diff_headline(d, convention),
+        summary=summary,
+        layers=Table(diff_table(d, convention).columns, diff_table(d, convention).rows),
+        shares=shares(d.base.layers, d.head.layers, per),
+    )
+    return Page("iftplan diff", (section,))
+
+
+def diff_headline(d: Diff, convention: Convention = Convention.MAC) -> str:
+    """What changed in one line, with the layer that contributes most."""
+    if not d.changes:
+        return f"no change, {count(d.head.macs * convention.per_mac)} {convention.unit}"
+    first = d.changes[0]
+    at = f"the most in {first.name} ({first.change.value}, {signed(first.difference * convention.per_mac)})"
+    return f"{change(d.base.macs, d.head.macs, convention)}; {at}"
+
+
+def change(base: int, head: int, convention: Convention = Convention.MAC) -> str:
+    """From one total to another: `+37 748 736 MACs (+6.8 %)`."""
+    ratio = f" ({percent(Fraction(head - base, base))})" if base else ""
+    return f"{signed((head - base) * convention.per_mac)} {convention.unit}{ratio}"
+
+
+def shares(base: Mapping[str, int], head: Mapping[str, int], per: int) -> tuple[Share, ...]:
+    """Every layer of head, with what it was; one that is new was nothing."""
+    return tuple(Share(name, macs * per, base.get(name, 0) * per) for name, macs in head.items())

@@ -1,0 +1,209 @@
+"""Assertions about what a model costs, whose message is the layer table.
+
+The fixtures of the pytest plugin; any other test runner can call them as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import TYPE_CHECKING, Protocol
+
+from iftplan.audits import AuditReport, Reference, audit_model, layer_macs
+from iftplan.errors import InputError, MeasureError
+from iftplan.notation import parse_input
+from iftplan.plans import Plan, Scope
+from iftplan.spec import InputSpec
+from iftplan.units import Convention, parse_count, parse_fraction
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from iftplan.counting import CountTable
+
+_MOST_LAYERS = 40
+
+Number = str | int | float | Fraction
+
+
+class IsoFlop(Protocol):
+    """What `iso_flop` is called with."""
+
+    def __call__(
+        self,
+        model: nn.Module | str,
+        reference: Plan | nn.Module | str,
+        /,
+        *inputs: str,
+        tolerance: Number = ...,
+    ) -> AuditReport:
+        """See `iso_flop`."""
+
+
+class FlopBudget(Protocol):
+    """What `flop_budget` is called with."""
+
+    def __call__(
+        self, model: nn.Module | str, budget: str | int, /, *inputs: str, tolerance: Number = ...
+    ) -> AuditReport:
+        """See `flop_budget`."""
+
+
+def iso_flop(
+    model: nn.Module | str, reference: Plan | nn.Module | str, /, *inputs: str, tolerance: Number = 0
+) -> AuditReport:
+    """Assert that a model costs what a plan, or another model, says.
+
+    Args:
+        model: a network, or a source such as "zoo:resnet18".
+        reference: a plan or its file, another network, or a source.
+        *inputs: such as "1x3x32x32"; a plan and most sources know theirs.
+        tolerance: the largest relative difference that passes, such as "0.1%".
+
+    Raises:
+        AssertionError: it does not; the text is the layer table, the largest difference first.
+        MeasureError: it could not be measured.
+    """
+    __tracebackhide__ = True
+    allowed = _fraction(tolerance)
+    plan = _plan(reference)
+    if plan is not None:
+        return _held(_against_plan(model, plan, inputs, allowed))
+    assert not isinstance(reference, Plan)
+    network, specs = _network(model, inputs)
+    base, base_specs = _network(reference, inputs)
+    table, other = _table(network, specs), _table(base, base_specs)
+    expected = Reference(_called(reference), other.macs, layer_macs(other, {}))
+    return _held(audit_model(_called(model), [table], expected, tolerance=allowed))
+
+
+def flop_budget(
+    model: nn.Module | str, budget: str | int, /, *inputs: str, tolerance: Number = 0
+) -> AuditReport:
+    """Assert that a model costs no more than a budget.
+
+    Args:
+        model: a network, or a source such as "zoo:resnet18".
+        budget: MACs: 560_000_000, "560M", or "1.2 GFLOPs", two of which make one MAC.
+        *inputs: such as "1x3x32x32"; most sources know theirs.
+        tolerance: the largest relative excess that passes.
+
+    Raises:
+        AssertionError: it costs more; the text is the layer table, the most expensive first.
+        MeasureError: it could not be measured.
+    """
+    __tracebackhide__ = True
+    network, specs = _network(model, inputs)
+    reference = Reference(f"budget {budget}", parse_count(str(budget)), at_most=True)
+    return _held(
+        audit_model(_called(model), [_table(network, specs)], reference, tolerance=_fraction(tolerance))
+    )
+
+
+def _held(report: AuditReport) -> AuditReport:
+    """The report, if it passed."""
+    __tracebackhide__ = True
+    if report.passed:
+        return report
+    from iftplan.audits import Verdict, unmeasured
+
+    if report.verdict is Verdict.UNMEASURED:
+        raise MeasureError(" ".join((f"{report.subject} could not be measured:", *unmeasured(report))))
+    raise AssertionError(_message(report))
+
+
+def _message(report: AuditReport) -> str:
+    from iftplan.report.audits import audit_headline, layers_by_cost
+    from iftplan.report.table import Table, to_text
+
+    layers = layers_by_cost(report, Convention.MAC)
+    shown, left = layers.rows[:_MOST_LAYERS], len(layers.rows) - _MOST_LAYERS
+    notes = (f"… and {left} more layers",) if left > 0 else ()
+    headline = f"{report.subject}: {audit_headline(report)} against {report.reference}"
+    table = to_text(Table(layers.columns, shown, notes=notes)).rstrip()
+    return "\n".join((headline, *report.problems, "", table))
+
+
+def _against_plan(
+    model: nn.Module | str, plan: Plan, inputs: Sequence[str], tolerance: Fraction
+) -> AuditReport:
+    """Layer by layer where the network has masks of its own, as a whole where it has none."""
+    from iftplan.nn.applied_audit import measure_applied
+    from iftplan.nn.masks import masked_weights
+
+    network, specs = _network(model, inputs, plan.inputs)
+    if specs == plan.inputs and any(True for _ in masked_weights(network)):
+        return measure_applied(plan, network, tolerance=tolerance)
+    reference = Reference(
+        f"plan for {plan.model}", plan.macs(Scope.MODEL), dense_macs=plan.dense_macs(Scope.MODEL)
+    )
+    kept = _kept(network)
+    return audit_model(
+        _called(model), [_table(network, specs)], reference, tolerance=tolerance, nonzeros=kept
+    )
+
+
+def _kept(network: nn.Module) -> dict[str, Fraction] | None:
+    """The share of each weight that is not zero, where there are values: masks may be baked in."""
+    from iftplan.nn.nonzeros import nonzeros
+
+    sizes = {name: parameter.numel() for name, parameter in network.named_parameters()}
+    if any(parameter.is_meta for parameter in network.parameters()):
+        return None
+    return {name: Fraction(kept, sizes[name]) for name, kept in nonzeros(network, from_values=True).items()}
+
+
+def _plan(reference: object) -> Plan | None:
+    """The plan that a reference is, or is the file of."""
+    if isinstance(reference, Plan):
+        return reference
+    if not isinstance(reference, str) or not reference.endswith(".json") or reference.startswith("hf:"):
+        return None
+    from iftplan.documents import loads, read_text
+    from iftplan.planfile import parse_plan
+
+    return parse_plan(loads(read_text(reference), reference), reference)
+
+
+def _network(
+    model: nn.Module | str, inputs: Sequence[str], known: tuple[InputSpec, ...] = ()
+) -> tuple[nn.Module, tuple[InputSpec, ...]]:
+    """A network and the inputs that it is counted with.
+
+    Raises:
+        InputError: nobody says what the inputs are.
+    """
+    specs = tuple(map(parse_input, inputs)) or known
+    network = model
+    if isinstance(network, str):
+        from iftplan.nn.sources import construct
+
+        built = construct(network)
+        network, specs = built.model, specs or built.inputs
+    if not specs:
+        raise InputError(
+            f"{_called(model)} does not say what its inputs are; give them, such as '1x3x32x32'."
+        )
+    return network, specs
+
+
+def _table(network: nn.Module, inputs: tuple[InputSpec, ...]) -> CountTable:
+    from iftplan.nn.measure import measure
+
+    return measure(network, inputs)
+
+
+def _called(model: nn.Module | str) -> str:
+    return model if isinstance(model, str) else type(model).__name__
+
+
+def _fraction(tolerance: Number) -> Fraction:
+    """The tolerance, exactly.
+
+    Raises:
+        InputError: not a number, or negative.
+    """
+    value = parse_fraction(tolerance, "tolerance") if isinstance(tolerance, str) else Fraction(str(tolerance))
+    if value < 0:
+        raise InputError(f"tolerance {tolerance} is negative; the smallest is 0, for exact equality.")
+    return value

@@ -1,0 +1,203 @@
+"""Check what a configuration names: measure what has changed, hold all of it against budgets and baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from iftplan.checkcache import CheckCache
+from iftplan.checks import CheckReport, Measured, ModelCheck, Status
+from iftplan.configuration import BASELINE, Configuration, ConfiguredModel
+from iftplan.documents import dumps, loads, read_text, write_text
+from iftplan.errors import IftplanError, InputError
+from iftplan.footprint import Footprint, environment
+from iftplan.judging import judge
+from iftplan.measurements import Baseline, baseline_document, parse_baseline, parse_measured
+from iftplan.planfile import parse_plan
+from iftplan.plans import Scope
+from iftplan.workers import Answer, measure_all
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why there is no measurement.
+
+    Attributes:
+        message: for people.
+        status: what the check of the model ends with.
+    """
+
+    message: str
+    status: Status
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What the models of a configuration cost.
+
+    Attributes:
+        found: model → its cost, or why there is none.
+        cached: models that nothing had to be measured for.
+        read: files and folders that were read, as footprint keys.
+    """
+
+    found: Mapping[str, Measured | Failure]
+    cached: frozenset[str] = frozenset()
+    read: frozenset[str] = frozenset()
+
+
+def measure_models(
+    models: Sequence[ConfiguredModel],
+    folder: Path,
+    *,
+    cache: Path | None = None,
+    jobs: int | None = None,
+    variant: str = "",
+    paths: tuple[Path, Path] | None = None,
+    around: Callable[[int], AbstractContextManager[None]] = lambda count: nullcontext(),
+) -> Costs:
+    """Measure models, those apart that the cache knows and that nothing has changed for.
+
+    Args:
+        models: what to measure.
+        folder: what their paths are relative to.
+        cache: where measurements are kept; None keeps nothing.
+        jobs: processes; None for as many as help.
+        variant: keeps the measurements of another checkout apart.
+        paths: a checkout that is imported from, and the one to import from instead.
+        around: entered while so many models are measured, to say so.
+    """
+    store = CheckCache(cache, environment())
+    footprint = Footprint(folder)
+    requests = {model.name: _request(model) for model in models}
+    known = {
+        name: hit
+        for name, request in requests.items()
+        if (hit := store.find(f"{variant}:{name}", request, footprint)) is not None
+    }
+    missing = [name for name in requests if name not in known]
+    answers: dict[str, Answer] = {}
+    if missing:
+        with around(len(missing)):
+            found = measure_all([requests[n] for n in missing], folder, jobs, paths)
+        answers = dict(zip(missing, found, strict=True))
+    for name, answer in answers.items():
+        if "measured" in answer:
+            store.keep(f"{variant}:{name}", requests[name], answer)
+    fresh = {name: _found(answer) for name, answer in answers.items()}
+    read = frozenset(key for answer in answers.values() for key in answer.get("reads", ()))
+    return Costs(known | fresh, frozenset(known), read)
+
+
+def check_models(
+    config: Configuration,
+    models: Sequence[ConfiguredModel],
+    costs: Costs,
+    baseline: Baseline | None,
+    notes: tuple[str, ...] = (),
+) -> CheckReport:
+    """Judge models by what they were measured to cost."""
+    return CheckReport(
+        config=config.path.name,
+        baseline=baseline.name if baseline else "",
+        models=tuple(_checked(model, config, costs, baseline) for model in models),
+        notes=notes,
+    )
+
+
+def with_references(config: Configuration, models: Sequence[ConfiguredModel]) -> tuple[ConfiguredModel, ...]:
+    """The models and those that their ratios name."""
+    chosen = {model.name for model in models}
+    named = {bound.reference for model in models for bound in model.bounds} - chosen
+    return (*models, *(model for model in config.models if model.name in named))
+
+
+def _request(model: ConfiguredModel) -> dict[str, Any]:
+    return {
+        "source": model.source,
+        "builds": model.builds,
+        "inputs": [str(i) for i in model.inputs],
+        "allow": [f"{a.name}={a.macs}" for a in model.allowed if a.macs],
+        "nonzeros": model.nonzeros,
+    }
+
+
+def _found(answer: Mapping[str, Any]) -> Measured | Failure:
+    if "error" in answer:
+        return Failure(answer["error"], list(Status)[answer["exit_code"]])
+    return parse_measured(answer["measured"])
+
+
+def _checked(
+    model: ConfiguredModel, config: Configuration, costs: Costs, baseline: Baseline | None
+) -> ModelCheck:
+    found = costs.found[model.name]
+    shown = (model.name, model.source, tuple(map(str, model.inputs)))
+    if isinstance(found, Failure):
+        return ModelCheck(*shown, found.status, problems=(found.message,))
+    try:
+        references = _references(model, config, costs)
+    except IftplanError as error:
+        return ModelCheck(*shown, Status.INVALID, found, problems=(str(error),))
+    return judge(model, found, baseline=baseline, references=references, cached=model.name in costs.cached)
+
+
+def _references(model: ConfiguredModel, config: Configuration, costs: Costs) -> dict[str, int]:
+    """Plan's file or other model → MACs."""
+    macs = {}
+    for name in {b.reference for b in model.bounds} - {"", BASELINE}:
+        if name.endswith(".json"):
+            path = str(config.folder / name)
+            macs[name] = parse_plan(loads(read_text(path), name), name).macs(Scope.MODEL)
+        elif isinstance(found := costs.found[name], Measured) and not found.unknown_ops:
+            macs[name] = found.total_macs
+    return macs
+
+
+# --- baselines -------------------------------------------------------------------------------------------
+
+
+def saved_baseline(config: Configuration) -> Baseline | None:
+    """The baseline beside the configuration, if there is one.
+
+    Raises:
+        InputError: it is no baseline; says where.
+    """
+    path = config.folder / config.baseline
+    if not path.exists():
+        return None
+    try:
+        return parse_baseline(loads(read_text(str(path)), config.baseline), config.baseline)
+    except InputError as error:
+        raise InputError(
+            f"{error} A baseline is written whole, never merged: iftplan check --save-baseline."
+        ) from error
+
+
+def renewed_baseline(
+    config: Configuration, models: Sequence[ConfiguredModel], costs: Costs, old: Baseline | None
+) -> Baseline:
+    """The baseline with what these models cost now; those that the configuration has no more are left out."""
+    before = {} if old is None else dict(old.models)
+    inputs = {} if old is None else dict(old.inputs)
+    for model in models:
+        found = costs.found[model.name]
+        if isinstance(found, Measured) and not found.unknown_ops:
+            before[model.name] = found
+            inputs[model.name] = tuple(map(str, model.inputs))
+    kept = [model.name for model in config.models if model.name in before]
+    return Baseline(config.baseline, {n: before[n] for n in kept}, {n: inputs[n] for n in kept})
+
+
+def save_baseline(config: Configuration, baseline: Baseline) -> Path:
+    """Write a baseline beside the configuration, in one step.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    path = config.folder / config.baseline
+    write_text(dumps(baseline_document(baseline)), str(path))
+    return path

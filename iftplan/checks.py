@@ -1,0 +1,278 @@
+"""What `iftplan check` found: every configured model, what it costs, and what that was held against.
+
+Values only. `judging` makes them, `report/` shows them, and every format is written from a `CheckReport`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from fractions import Fraction
+
+from iftplan.diffs import Diff
+from iftplan.documents import Document, sealed
+from iftplan.units import Convention, exact
+
+SCHEMA = "iftplan.check/1"
+
+
+class Status(StrEnum):
+    """How the check of a model ended."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    INVALID = "bad input"
+    UNMEASURED = "could not measure"
+    STALE = "stale plan"
+
+    @property
+    def exit_code(self) -> int:
+        """The exit status of the command line."""
+        return list(Status).index(self)
+
+
+_WEIGHTIEST = (Status.FAILED, Status.INVALID, Status.STALE, Status.UNMEASURED, Status.PASSED)
+"""What a report of several models ends with: a certain no outranks what could not be told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What one model costs.
+
+    Attributes:
+        macs: layer → contraction MACs of one forward pass, `module:operator` for products of activations.
+        parameters: module → its own parameters.
+        elementwise: operator → output elements, for work that contracts nothing.
+        unknown_ops: operator → calls, for operators without a formula that nobody allowed.
+        uncalled_modules: modules with weights that the pass never used and nobody allowed.
+        assumptions: what had to be assumed.
+    """
+
+    macs: Mapping[str, int]
+    parameters: Mapping[str, int]
+    elementwise: Mapping[str, int] = field(default_factory=dict)
+    unknown_ops: Mapping[str, int] = field(default_factory=dict)
+    uncalled_modules: tuple[str, ...] = ()
+    assumptions: tuple[str, ...] = ()
+
+    @property
+    def total_macs(self) -> int:
+        """All contraction MACs."""
+        return sum(self.macs.values())
+
+    @property
+    def total_parameters(self) -> int:
+        """All parameters; a tied one once."""
+        return sum(self.parameters.values())
+
+
+class Quantity(StrEnum):
+    """What a limit is about."""
+
+    MACS = "MACs"
+    FLOPS = "FLOPs"
+    PARAMETERS = "parameters"
+    RATIO = "MACs ratio"
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """One line of a budget, held against what was measured.
+
+    Attributes:
+        quantity: what is limited.
+        allowed: the largest value; for a ratio, of measured to reference MACs.
+        measured: the value found.
+        tolerance: the largest relative excess that passes.
+        reference: what a ratio is to: "baseline", a plan's file or another model's name.
+        equal: whether a shortfall fails too.
+    """
+
+    quantity: Quantity
+    allowed: Fraction
+    measured: Fraction
+    tolerance: Fraction = Fraction(0)
+    reference: str = ""
+    equal: bool = False
+
+    @property
+    def deviation(self) -> Fraction:
+        """`measured/allowed - 1`."""
+        return self.measured / self.allowed - 1
+
+    @property
+    def kept(self) -> bool:
+        """Whether what was measured is within the limit and its tolerance."""
+        return (abs(self.deviation) if self.equal else self.deviation) <= self.tolerance
+
+    @property
+    def title(self) -> str:
+        """`MACs`, `parameters`, `MACs ratio to baseline`."""
+        return f"{self.quantity} to {self.reference}" if self.reference else self.quantity.value
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """What changed since the baseline, layer by layer, biggest first."""
+
+    macs: Diff
+    parameters: Diff
+
+    @property
+    def any(self) -> bool:
+        """Whether anything did."""
+        return bool(self.macs.changes or self.parameters.changes)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCheck:
+    """One configured model.
+
+    Attributes:
+        name: its name in the configuration.
+        source: what it is built from, as in MODEL; `path/file.py:factory` names a place to annotate.
+        inputs: its inputs, as `--input` writes them.
+        status: how its check ended.
+        measured: what it costs; None where it could not be built or run.
+        limits: its budget, line by line.
+        drift: what changed since the baseline; None without one.
+        problems: sentences: why it did not pass; the first is the headline.
+        notes: sentences: what was assumed or allowed, and why.
+        cached: whether nothing had to be measured.
+    """
+
+    name: str
+    source: str
+    inputs: tuple[str, ...]
+    status: Status
+    measured: Measured | None = None
+    limits: tuple[Limit, ...] = ()
+    drift: Drift | None = None
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    cached: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CheckReport:
+    """All models of a configuration, or those that were asked for.
+
+    Attributes:
+        config: the configuration's path as it was found.
+        baseline: what drift is measured from: a file's name or a git revision; empty without one.
+        models: in the configuration's order.
+        notes: sentences about the whole.
+    """
+
+    config: str
+    baseline: str
+    models: tuple[ModelCheck, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def status(self) -> Status:
+        """The weightiest of its models' outcomes."""
+        found = {model.status for model in self.models}
+        return next((status for status in _WEIGHTIEST if status in found), Status.PASSED)
+
+    @property
+    def passed(self) -> bool:
+        """Whether every model passed."""
+        return self.status is Status.PASSED
+
+
+def check_document(report: CheckReport, convention: Convention = Convention.MAC) -> Document:
+    """The report as a JSON object, sealed with its digest; counts of MACs in the convention named inside."""
+    return sealed(
+        {
+            "schema": SCHEMA,
+            "convention": convention.value,
+            "config": report.config,
+            "baseline": report.baseline or None,
+            "status": report.status.value,
+            "passed": report.passed,
+            "notes": list(report.notes),
+            "models": [_model_object(model, convention.per_mac) for model in report.models],
+        }
+    )
+
+
+def _model_object(model: ModelCheck, per: int) -> Document:
+    return {
+        "name": model.name,
+        "source": model.source,
+        "inputs": list(model.inputs),
+        "status": model.status.value,
+        "passed": model.status is Status.PASSED,
+        "problems": list(model.problems),
+        "notes": list(model.notes),
+        "limits": [_limit_object(limit) for limit in model.limits],
+        "drift": None if model.drift is None else _drift_object(model.drift, per),
+        **_measured_object(model.measured, per),
+    }
+
+
+def _measured_object(measured: Measured | None, per: int) -> Document:
+    if measured is None:
+        return {
+            "measured_macs": None,
+            "parameters": None,
+            "unknown_ops": {},
+            "uncalled_modules": [],
+            "layers": [],
+        }
+    names = dict.fromkeys((*measured.macs, *measured.parameters))
+    return {
+        "measured_macs": measured.total_macs * per,
+        "parameters": measured.total_parameters,
+        "unknown_ops": dict(measured.unknown_ops),
+        "uncalled_modules": list(measured.uncalled_modules),
+        "layers": [
+            {
+                "name": n,
+                "measured_macs": measured.macs.get(n, 0) * per,
+                "parameters": measured.parameters.get(n, 0),
+            }
+            for n in names
+        ],
+    }
+
+
+def _limit_object(limit: Limit) -> Document:
+    return {
+        "quantity": limit.quantity.value,
+        "reference": limit.reference or None,
+        "allowed": float(limit.allowed),
+        "allowed_exact": exact(limit.allowed),
+        "measured": float(limit.measured),
+        "measured_exact": exact(limit.measured),
+        "tolerance": float(limit.tolerance),
+        "tolerance_exact": exact(limit.tolerance),
+        "deviation": float(limit.deviation),
+        "deviation_exact": exact(limit.deviation),
+        "equal": limit.equal,
+        "kept": limit.kept,
+    }
+
+
+def _drift_object(drift: Drift, per: int) -> Document:
+    return {"macs": _changes(drift.macs, per), "parameters": _changes(drift.parameters, 1)}
+
+
+def _changes(diff: Diff, per: int) -> Document:
+    return {
+        "base": diff.base.macs * per,
+        "head": diff.head.macs * per,
+        "difference": diff.difference * per,
+        "layers": [
+            {
+                "name": c.name,
+                "change": c.change.value,
+                "base": c.base_macs * per,
+                "head": c.head_macs * per,
+                "difference": c.difference * per,
+            }
+            for c in diff.changes
+        ],
+    }

@@ -1,0 +1,199 @@
+"""`iftplan check`: every configured model against its budget and its baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from iftplan.cli.options import ConventionOption, FormatOption, OutputOption
+from iftplan.cli.output import Format, emit, say, working
+from iftplan.errors import InputError
+from iftplan.units import Convention
+
+if TYPE_CHECKING:
+    from iftplan.checking import Costs
+    from iftplan.checks import CheckReport
+    from iftplan.configuration import Configuration, ConfiguredModel
+    from iftplan.measurements import Baseline
+    from iftplan.report.table import Table
+
+EXAMPLE = """
+Example, with this in iftplan.toml (or under tool.iftplan in pyproject.toml):
+
+  [models.resnet]
+  source = "zoo:resnet18-cifar"
+  budget.macs = "560M"
+  budget.parameters = "12M"
+
+  $ iftplan check
+
+  iftplan.toml
+  model           MACs   parameters               of the budget   outcome
+  ───────────────────────────────────────────────────────────────────────
+  resnet   555 468 800   11 220 132   99.2% of 560 000 000 MACs   passed
+
+Exit status: 0 all passed, 1 a model costs more than it may or has drifted, 2 bad input, 3 could not measure, 4 a plan
+is stale; with several models the weightiest of them: 1, 2, 4, 3.
+"""
+
+ConfigOption = Annotated[
+    str | None,
+    typer.Option(
+        "--config", help="The configuration; by default iftplan.toml or pyproject.toml, here or above."
+    ),
+]
+JobsOption = Annotated[
+    int | None, typer.Option("--jobs", min=1, help="Processes that measure; by default as many as help.")
+]
+CacheOption = Annotated[
+    str | None,
+    typer.Option(
+        "--cache-dir", help="Where measurements are kept; by default .iftplan_cache beside the configuration."
+    ),
+]
+NoCacheOption = Annotated[
+    bool, typer.Option("--no-cache", help="Measure everything, and keep no measurement.")
+]
+
+
+def command(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Configured models; all by default.")
+    ] = None,
+    config: ConfigOption = None,
+    save_baseline: Annotated[
+        bool, typer.Option("--save-baseline", help="Write what the models cost now as what they should cost.")
+    ] = False,
+    base: Annotated[
+        str | None,
+        typer.Option("--base", help="Take a git revision for the baseline, such as main or HEAD~1."),
+    ] = None,
+    jobs: JobsOption = None,
+    cache_dir: CacheOption = None,
+    no_cache: NoCacheOption = False,
+    report: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--report",
+            help="Write FILE as well: .md, .html, .xml (JUnit), .sarif, .json or .csv; may be repeated.",
+        ),
+    ] = None,
+    form: FormatOption = None,
+    output: OutputOption = None,
+    convention: ConventionOption = Convention.MAC,
+) -> None:
+    """Check configured models against their budgets and their baseline; what has not changed is not measured."""
+    if save_baseline and base is not None:
+        raise InputError(
+            "--save-baseline writes what the models cost now, and --base asks what they cost before; give one of them."
+        )
+    from iftplan import checking
+
+    found = configuration(config)
+    models = found.chosen(names or ())
+    cache = cache_folder(found, cache_dir, no_cache)
+    notes: tuple[str, ...] = ()
+    baseline: Baseline | None
+    if base is not None:  # first, for there may be no such revision
+        baseline, notes = at_revision(base, found, models, cache, jobs)
+    else:
+        baseline = None if save_baseline and not names else checking.saved_baseline(found)
+    costs = measured(found, models, cache, jobs)
+    if save_baseline:
+        baseline = checking.renewed_baseline(found, models, costs, baseline)
+        say(f"written: {checking.save_baseline(found, baseline)}")
+    checked = checking.check_models(found, models, costs, baseline, notes)
+    show_report(checked, form, output, convention, also=report or ())
+
+
+def show_report(
+    report: CheckReport,
+    form: Format | None,
+    output: str | None,
+    convention: Convention,
+    tables: Sequence[Table] = (),
+    also: Sequence[str] = (),
+) -> None:
+    """Write a report, say what is wrong, and end with its status if anything is.
+
+    Args:
+        report: what was found.
+        form: the form asked for.
+        output: a file, or None or "-" for stdout.
+        convention: what a count of MACs is shown as.
+        tables: what people read on a terminal; by default one line a model.
+        also: more files, each in the form that its name says.
+    """
+    from iftplan.checks import Status, check_document
+    from iftplan.cli.places import source_place
+    from iftplan.report.check_table import check_table
+    from iftplan.report.checks import check_page
+
+    summary = check_table(report, convention)
+    emit(
+        tables or [summary],
+        lambda: check_document(report, convention),
+        form,
+        output,
+        summary=[summary],
+        page=lambda: check_page(report, convention, source_place),
+        also=also,
+    )
+    for model in report.models:
+        if model.status is not Status.PASSED:
+            say(*(f"{model.status}: {model.name}: {problem}" for problem in model.problems))
+    if not report.passed:
+        raise typer.Exit(report.status.exit_code)
+
+
+def configuration(given: str | None) -> Configuration:
+    """The configuration that was named, or the nearest one.
+
+    Raises:
+        InputError: there is none, or it is not what it has to be.
+    """
+    from iftplan.configfile import find_config, read_config
+
+    return read_config(Path(given).resolve() if given is not None else find_config(Path.cwd()))
+
+
+def cache_folder(config: Configuration, given: str | None, no_cache: bool) -> Path | None:
+    """Where measurements are kept; None where they are not."""
+    from iftplan.checkcache import FOLDER
+
+    if no_cache:
+        return None
+    return Path(given).resolve() if given is not None else config.folder / FOLDER
+
+
+def measured(
+    config: Configuration, models: tuple[ConfiguredModel, ...], cache: Path | None, jobs: int | None
+) -> Costs:
+    """What the models cost, and those that their ratios name."""
+    from iftplan.checking import measure_models, with_references
+
+    wanted = with_references(config, models)
+    return measure_models(wanted, config.folder, cache=cache, jobs=jobs, around=_measuring())
+
+
+def at_revision(
+    revision: str,
+    config: Configuration,
+    models: tuple[ConfiguredModel, ...],
+    cache: Path | None,
+    jobs: int | None,
+) -> tuple[Baseline, tuple[str, ...]]:
+    """What the models cost at a git revision, and what is to be said about it."""
+    from iftplan.revision_costs import revision_baseline
+
+    return revision_baseline(
+        revision, config, models, cache=cache, jobs=jobs, around=_measuring(f" at {revision}")
+    )
+
+
+def _measuring(where: str = "") -> Callable[[int], AbstractContextManager[None]]:
+    return lambda count: working(f"measuring {count} model{'s' if count > 1 else ''}{where}")

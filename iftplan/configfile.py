@@ -1,0 +1,302 @@
+"""The configuration on disk: `iftplan.toml`, or `[tool.iftplan]` in `pyproject.toml`."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal, NotRequired, TypeVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+from typing_extensions import TypedDict
+
+from iftplan.checks import Quantity
+from iftplan.configuration import BASELINE, Allowance, Bound, Configuration, ConfiguredModel, DriftPolicy
+from iftplan.documents import read_text
+from iftplan.errors import InputError
+from iftplan.notation import parse_input
+from iftplan.sources import SourceKind, parse_source
+from iftplan.spec import InputSpec
+from iftplan.units import parse_count, parse_fraction
+from iftplan.vouched import parse_vouched
+
+V = TypeVar("V")
+R = TypeVar("R")
+
+OWN = "iftplan.toml"
+SHARED = "pyproject.toml"
+_EXAMPLE = '[tool.iftplan.models.net] with source = "net.py:build" and budget.macs = "560M"'
+
+
+def find_config(start: Path) -> Path:
+    """The configuration that holds for a folder: its own or the nearest above it; `iftplan.toml` comes first.
+
+    Raises:
+        InputError: there is none.
+    """
+    for folder in (start, *start.parents):
+        if (folder / OWN).is_file():
+            return folder / OWN
+        shared = folder / SHARED
+        if shared.is_file() and "iftplan" in _toml(shared).get("tool", {}):
+            return shared
+    raise InputError(
+        f"there is no {OWN} and no [tool.iftplan] in a {SHARED} here or above; begin one with {_EXAMPLE}, or name one with --config FILE."
+    )
+
+
+def read_config(path: Path) -> Configuration:
+    """Read and check a configuration.
+
+    Raises:
+        InputError: names the path inside the file, what is wrong there, and the nearest key.
+    """
+    document, prefix = _toml(path), ""
+    if path.name == SHARED:
+        document, prefix = document.get("tool", {}).get("iftplan"), "tool.iftplan."
+        if document is None:
+            raise InputError(f"{path} has no [tool.iftplan]; begin it with {_EXAMPLE}.")
+    where = _Place(path.name, prefix)
+    table = _validated(document, where)
+    if not table["models"]:
+        raise where.wrong("models", "it is empty, and a check needs a model", f"begin with {_EXAMPLE}")
+    names = tuple(table["models"])
+    tolerance = _fraction(table.get("tolerance", 0), where, "tolerance")
+    drift = DriftPolicy(table["drift"]) if "drift" in table else None
+    models = tuple(
+        _model(name, model, names, tolerance, drift, where) for name, model in table["models"].items()
+    )
+    return Configuration(path, models, table.get("baseline", "iftplan-baseline.json"))
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(read_text(str(path)), parse_float=str)  # 0.1 means a tenth
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise InputError(f"{path} is not TOML: {error}.") from error
+
+
+class _Place:
+    """A file, to say where in it something is wrong."""
+
+    def __init__(self, file: str, prefix: str) -> None:
+        self.file, self.prefix = file, prefix
+
+    def wrong(self, path: str, why: str, instead: str) -> InputError:
+        stop = "" if instead.endswith("?") else "."
+        return InputError(f"{self.file}: {self.prefix}{path}: {why}; {instead}{stop}")
+
+    def blaming(self, path: str, error: InputError) -> InputError:
+        return InputError(f"{self.file}: {self.prefix}{path}: {error}")
+
+
+def _model(
+    name: str,
+    table: _ModelTable,
+    names: Sequence[str],
+    tolerance: Fraction,
+    drift: DriftPolicy | None,
+    where: _Place,
+) -> ConfiguredModel:
+    at = f"models.{name}"
+    if not name.strip() or name == BASELINE or name.endswith(".json"):
+        raise where.wrong(
+            at,
+            f"{name!r} cannot be a model's name, for ratios name other things so",
+            "call it something else",
+        )
+    source, builds = table["source"], table.get("model", "")
+    for key, text in (("source", source), ("model", builds)):
+        if text:
+            _blaming(where, f"{at}.{key}", parse_source, text)
+    if builds and not source.endswith(".json"):
+        raise where.wrong(
+            f"{at}.model", "it says what a plan is built on, and source is no plan's file", "leave it out"
+        )
+    own = table.get("tolerance")
+    return ConfiguredModel(
+        name=name,
+        source=source,
+        builds=builds,
+        inputs=_inputs(table.get("inputs", []), where, f"{at}.inputs"),
+        bounds=(
+            *_own_ledger(source),
+            *_bounds(name, table.get("budget", {}), names, where, f"{at}.budget"),
+        ),
+        tolerance=tolerance if own is None else _fraction(own, where, f"{at}.tolerance"),
+        allowed=tuple(_allowance(a, where, f"{at}.allow.{i}") for i, a in enumerate(table.get("allow", []))),
+        nonzeros=table.get("nonzeros", False),
+        drift=DriftPolicy(table["drift"]) if "drift" in table else drift,
+    )
+
+
+def _own_ledger(source: str) -> tuple[Bound, ...]:
+    """A plan costs what it says, whatever else is asked of it."""
+    is_plan = parse_source(source).kind is SourceKind.SPEC
+    return (Bound(Quantity.RATIO, Fraction(1), source, equal=True),) if is_plan else ()
+
+
+def _inputs(given: list[str] | dict[str, str], where: _Place, at: str) -> tuple[InputSpec, ...]:
+    texts = given if isinstance(given, list) else [f"{name}={shape}" for name, shape in given.items()]
+    return tuple(_blaming(where, f"{at}.{i}", parse_input, text) for i, text in enumerate(texts))
+
+
+def _bounds(name: str, budget: _BudgetTable, names: Sequence[str], where: _Place, at: str) -> Iterator[Bound]:
+    if "macs" in budget:
+        macs = _blaming(where, f"{at}.macs", parse_count, str(budget["macs"]))
+        yield Bound(Quantity.MACS, Fraction(macs))
+    if "flops" in budget:
+        text = str(budget["flops"])
+        macs = _blaming(
+            where, f"{at}.flops", parse_count, text if text.lower().endswith("flops") else f"{text} FLOPs"
+        )
+        yield Bound(Quantity.FLOPS, Fraction(2 * macs))
+    if "parameters" in budget:
+        text = str(budget["parameters"])
+        if "mac" in text.lower() or "flop" in text.lower():
+            raise where.wrong(
+                f"{at}.parameters", f"{text!r} is a count of something else", "write a plain number or 12M"
+            )
+        yield Bound(Quantity.PARAMETERS, Fraction(_blaming(where, f"{at}.parameters", parse_count, text)))
+    for reference, ratio in budget.get("ratio", {}).items():
+        place = f"{at}.ratio.{reference}"
+        _check_reference(reference, name, names, where, place)
+        yield Bound(Quantity.RATIO, _fraction(ratio, where, place, positive=True), reference)
+    for reference in budget.get("equal", []):
+        _check_reference(reference, name, names, where, f"{at}.equal")
+        yield Bound(Quantity.RATIO, Fraction(1), reference, equal=True)
+
+
+def _check_reference(reference: str, name: str, names: Sequence[str], where: _Place, at: str) -> None:
+    if reference == BASELINE or reference.endswith(".json"):
+        return
+    others = [n for n in names if n != name]
+    if reference not in others:
+        near = get_close_matches(reference, (*others, BASELINE), n=1)
+        instead = (
+            f"did you mean {near[0]}?"
+            if near
+            else f"write baseline, a plan's .json file or one of: {', '.join(others) or '(no other model)'}"
+        )
+        raise where.wrong(at, f"{reference!r} is nothing that MACs can be held against", instead)
+
+
+def _allowance(table: _AllowTable, where: _Place, at: str) -> Allowance:
+    operator, module = table.get("operator", ""), table.get("module", "")
+    if bool(operator) == bool(module) or bool(operator) != ("macs" in table):
+        raise where.wrong(
+            at,
+            "it vouches for one thing",
+            'write operator = "my::scan", macs = "64*out", or module = "spare"',
+        )
+    if not table["reason"].strip():
+        raise where.wrong(f"{at}.reason", "it is empty", "say why, for whoever reads this next")
+    macs = str(table.get("macs", ""))
+    if operator:
+        _blaming(where, f"{at}.macs", parse_vouched, [f"{operator}={macs}"])
+    return Allowance(operator or module, macs, table["reason"].strip())
+
+
+def _fraction(value: str | int, where: _Place, at: str, *, positive: bool = False) -> Fraction:
+    found = _blaming(where, at, lambda text: parse_fraction(text, at.rpartition(".")[2]), str(value))
+    if found < 0 or (positive and not found):
+        raise where.wrong(
+            at, f"{value} is too small", "a ratio is above 0" if positive else "the smallest is 0"
+        )
+    return found
+
+
+def _blaming(where: _Place, at: str, read: Callable[[V], R], value: V) -> R:
+    try:
+        return read(value)
+    except InputError as error:
+        raise where.blaming(at, error) from error
+
+
+# --- what the tables may hold ----------------------------------------------------------------------------
+
+_Number = str | int
+_STRICT = ConfigDict(extra="forbid")
+
+
+@with_config(_STRICT)
+class _BudgetTable(TypedDict):
+    macs: NotRequired[_Number]
+    flops: NotRequired[_Number]
+    parameters: NotRequired[_Number]
+    ratio: NotRequired[dict[str, _Number]]
+    equal: NotRequired[list[str]]
+
+
+@with_config(_STRICT)
+class _AllowTable(TypedDict):
+    operator: NotRequired[str]
+    module: NotRequired[str]
+    macs: NotRequired[_Number]
+    reason: str
+
+
+@with_config(_STRICT)
+class _ModelTable(TypedDict):
+    source: str
+    model: NotRequired[str]
+    inputs: NotRequired[list[str] | dict[str, str]]
+    budget: NotRequired[_BudgetTable]
+    tolerance: NotRequired[_Number]
+    allow: NotRequired[list[_AllowTable]]
+    nonzeros: NotRequired[bool]
+    drift: NotRequired[Literal["any", "increase", "report"]]
+
+
+@with_config(_STRICT)
+class _ConfigTable(TypedDict):
+    models: dict[str, _ModelTable]
+    tolerance: NotRequired[_Number]
+    drift: NotRequired[Literal["any", "increase", "report"]]
+    baseline: NotRequired[str]
+
+
+def _validated(document: Mapping[str, Any], where: _Place) -> _ConfigTable:
+    try:
+        return TypeAdapter(_ConfigTable).validate_python(document, strict=True)
+    except ValidationError as error:
+        # a misspelt key is also a missing one, and to name the misspelling helps more
+        first = min(error.errors(include_url=False), key=lambda e: e["type"] != "extra_forbidden")
+        path = tuple(part for part in first["loc"] if str(part) not in _UNION_ARMS)
+        raise _complaint(path, first["type"], first["msg"], first["input"], where) from error
+
+
+_UNION_ARMS = frozenset({"str", "int", "list[str]", "dict[str,str]"})
+"""What pydantic adds to a path inside a union."""
+
+
+def _complaint(
+    path: tuple[str | int, ...], kind: str, message: str, given: object, where: _Place
+) -> InputError:
+    at = ".".join(map(str, path))
+    keys = _keys_at(path[:-1])
+    if kind == "extra_forbidden":
+        near = get_close_matches(str(path[-1]), keys, n=1)
+        return where.wrong(
+            at, "there is no such key", f"did you mean {near[0]}?" if near else f"it may be {', '.join(keys)}"
+        )
+    if kind == "missing":
+        return where.wrong(at, "it is missing", f"add it to [{where.prefix}{'.'.join(map(str, path[:-1]))}]")
+    shown = repr(given)
+    return where.wrong(at, f"{message[:1].lower()}{message[1:]}", f"found {shown[:60]}")
+
+
+def _keys_at(path: tuple[str | int, ...]) -> list[str]:
+    match path:
+        case ():
+            return list(_ConfigTable.__annotations__)
+        case ("models", _):
+            return list(_ModelTable.__annotations__)
+        case ("models", _, "budget"):
+            return list(_BudgetTable.__annotations__)
+        case ("models", _, "allow", _):
+            return list(_AllowTable.__annotations__)
+        case _:
+            return []

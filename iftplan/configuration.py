@@ -1,0 +1,119 @@
+"""What a team wants checked: named models with their budgets, as values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from enum import StrEnum
+from fractions import Fraction
+from pathlib import Path
+
+from iftplan.checks import Quantity
+from iftplan.errors import InputError
+from iftplan.spec import InputSpec
+
+BASELINE = "baseline"
+"""How a ratio names the saved baseline."""
+
+
+class DriftPolicy(StrEnum):
+    """Which changes since the baseline fail a check."""
+
+    ANY = "any"
+    INCREASE = "increase"
+    REPORT = "report"
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """One line of a budget.
+
+    Attributes:
+        quantity: what is limited.
+        allowed: the largest value; for a ratio, of measured to reference MACs.
+        reference: what a ratio is to: `BASELINE`, a plan's file (.json) or another model's name.
+        equal: whether a shortfall fails too.
+    """
+
+    quantity: Quantity
+    allowed: Fraction
+    reference: str = ""
+    equal: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """Something unknown that somebody vouches for.
+
+    Attributes:
+        name: an operator, or a module that the pass need not use.
+        macs: an operator's cost, `MACS_PER_CALL` or `N*out`; empty for a module.
+        reason: why that is right.
+    """
+
+    name: str
+    macs: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConfiguredModel:
+    """One model and what it may cost.
+
+    Attributes:
+        name: what it is called.
+        source: a MODEL, or a plan's file, whose structure is then built and measured.
+        builds: the MODEL that a plan's structure is built on; empty for what the plan names.
+        inputs: shapes and dtypes; empty for the source's own.
+        bounds: its budget.
+        tolerance: the largest relative difference that passes.
+        allowed: operators and modules that somebody vouches for.
+        nonzeros: whether weights count by their nonzeros, which needs a network with data.
+        drift: which changes since the baseline fail; None for any since a saved baseline and none since a revision,
+            which nobody agreed to keep.
+    """
+
+    name: str
+    source: str
+    builds: str = ""
+    inputs: tuple[InputSpec, ...] = ()
+    bounds: tuple[Bound, ...] = ()
+    tolerance: Fraction = Fraction(0)
+    allowed: tuple[Allowance, ...] = ()
+    nonzeros: bool = False
+    drift: DriftPolicy | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """A configuration file.
+
+    Attributes:
+        path: the file; what it names is relative to its folder.
+        models: in the file's order.
+        baseline: the baseline's file.
+    """
+
+    path: Path
+    models: tuple[ConfiguredModel, ...]
+    baseline: str = "iftplan-baseline.json"
+
+    @property
+    def folder(self) -> Path:
+        """Where relative paths begin."""
+        return self.path.parent
+
+    def chosen(self, names: Sequence[str]) -> tuple[ConfiguredModel, ...]:
+        """The models of these names, or all.
+
+        Raises:
+            InputError: there is no such model; names the nearest.
+        """
+        known = {model.name: model for model in self.models}
+        for name in names:
+            if name not in known:
+                near = get_close_matches(name, known, n=1)
+                hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(known)}."
+                raise InputError(f"{self.path.name} has no model {name!r}; {hint}")
+        return tuple(known[name] for name in dict.fromkeys(names)) or self.models

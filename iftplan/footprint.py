@@ -1,0 +1,214 @@
+"""What a computation read from its surroundings, so that it need not be repeated while all of that is as it was.
+
+An audit hook sees every file that is opened, whether for an import or for data, and every folder that is listed;
+loaded modules and looked-up environment variables are added. The interpreter's library and site-packages are left
+out: `environment` names what is installed there.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import sysconfig
+import time
+from collections.abc import Callable, Iterator, Mapping
+from hashlib import sha256
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+
+def _folders(*keys: str) -> tuple[str, ...]:
+    """Folders of the installation, as they are written and as they are."""
+    written = dict.fromkeys(sysconfig.get_paths()[key] for key in keys)
+    return tuple(dict.fromkeys(form + os.sep for path in written for form in (path, os.path.realpath(path))))
+
+
+_PACKAGES = _folders("purelib", "platlib")
+_LIBRARY = _folders("stdlib", "platstdlib")
+_ELSEWHERE = (*_PACKAGES, *_LIBRARY, "/proc/", "/sys/", "/dev/")
+_SOURCES = (".py", ".pyc", ".so", ".pyd")
+_ACCESS = os.O_RDONLY | os.O_WRONLY | os.O_RDWR
+_READABLE = (os.O_RDONLY, os.O_RDWR)
+_LISTINGS = ("os.listdir", "os.scandir")
+_OUTWARD = frozenset(
+    {
+        "socket.connect",
+        "subprocess.Popen",
+        "os.system",
+        "os.exec",
+        "os.posix_spawn",
+        "os.fork",
+        "sqlite3.connect",
+    }
+)
+"""What reaches for something that cannot be looked at again."""
+
+
+def environment() -> str:
+    """Digest of what runs a model: the interpreter, its search path, and everything installed beside it."""
+    installed = sorted(
+        {
+            name
+            for path in _PACKAGES
+            for name in _names(path)
+            if name.endswith((".dist-info", ".egg-info", ".pth"))
+        }
+    )
+    parts = (sys.version, sys.platform, sys.prefix, os.environ.get("PYTHONPATH", ""), *installed)
+    return sha256("\0".join(parts).encode()).hexdigest()
+
+
+class Footprint:
+    """Looks at what was read, from one folder, each thing once.
+
+    A key is a kind and a place: `file:PATH` for content, `modules:FOLDER` for what can be imported from it,
+    `names:FOLDER` for everything in it, `variables:A,B` for environment variables. Paths inside the folder are
+    relative to it, so that a footprint holds in another checkout. `there:PATH` is whether something is there and how
+    large it is, for what was asked about without being opened.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = Path(os.path.realpath(folder))
+        self._states: dict[str, str] = {}
+
+    def key(self, kind: str, path: str) -> str:
+        """The key of a place."""
+        real = Path(os.path.realpath(path))
+        return f"{kind}:{real.relative_to(self._folder) if real.is_relative_to(self._folder) else real}"
+
+    def state(self, key: str) -> str:
+        """Digest of what is there now; empty where nothing is."""
+        if key not in self._states:
+            self._states[key] = self._look(key)
+        return self._states[key]
+
+    def unchanged(self, states: Mapping[str, str]) -> bool:
+        """Whether everything is as it was."""
+        return all(self.state(key) == state for key, state in states.items())
+
+    def changed_since(self, moment: float, key: str) -> bool:
+        """Whether a file was written after a moment, so that what was read of it may be older."""
+        kind, _, place = key.partition(":")
+        path = self._folder / place
+        return kind == "file" and path.exists() and path.stat().st_mtime > moment
+
+    def _look(self, key: str) -> str:
+        kind, _, place = key.partition(":")
+        if kind == "variables":
+            found = [f"{name}={os.environ.get(name)!r}" for name in place.split(",")]
+            return sha256("\0".join(found).encode()).hexdigest()
+        path = self._folder / place
+        if kind == "there":
+            return "folder" if path.is_dir() else str(path.stat().st_size) if path.exists() else ""
+        if kind == "file":
+            try:
+                return sha256(path.read_bytes()).hexdigest()
+            except OSError:
+                return ""
+        names = _names(str(path))
+        seen = [n for n in names if kind == "names" or _importable(path, n)]
+        return sha256("\0".join(sorted(seen)).encode()).hexdigest() if names else ""
+
+
+class Reads:
+    """Records what this process reads from now on; a hook cannot be taken off again, so it is for workers."""
+
+    def __init__(self) -> None:
+        self._listens = True
+        self._since = time.time()
+        self._seen: dict[tuple[str, str], None] = {}
+        self._variables: dict[str, None] = {}
+        self.outward: dict[str, None] = {}
+        importlib.invalidate_caches()  # what was listed before has to be listed again to be heard
+        sys.addaudithook(self._hear)
+        os.environ.__class__ = self._listening()
+        os.stat = self._asked(os.stat)  # to ask whether a file exists is no event of its own
+
+    def states(self, footprint: Footprint) -> dict[str, str]:
+        """What was read up to now, with every module that is loaded, as it is now."""
+        self._listens = False  # to look at what was read is not to read it
+        try:
+            keys = list(self._keys(footprint))
+            if any(footprint.changed_since(self._since, key) for key in keys):
+                self.outward["changed while it was read"] = None
+            return {key: footprint.state(key) for key in keys}
+        finally:
+            self._listens = True
+
+    def _keys(self, footprint: Footprint) -> Iterator[str]:
+        files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+        seen = dict.fromkeys((*self._seen, *(("file", f) for f in files if f)))
+        for kind, path in list(seen):
+            real = os.path.realpath(path)
+            if not f"{real}{os.sep}".startswith(_ELSEWHERE) and "__pycache__" not in real:
+                yield footprint.key(kind, path)
+        if self._variables:
+            yield f"variables:{','.join(sorted(self._variables))}"
+
+    def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if not self._listens:
+            return
+        if event == "open":
+            path, _, flags = arguments
+            if isinstance(path, str | bytes | os.PathLike) and (flags & _ACCESS) in _READABLE:
+                self._seen["file", os.path.abspath(os.fsdecode(path))] = None  # noqa: PTH100  (no work in a hook)
+        elif event in _LISTINGS:
+            path = arguments[0]
+            if path is None or isinstance(path, str | bytes | os.PathLike):
+                importing = sys._getframe(1).f_code.co_filename.startswith("<frozen importlib")
+                place = os.path.abspath(os.fsdecode(path or "."))  # noqa: PTH100
+                if importing or _asked_by_the_project(sys._getframe(1)):
+                    self._seen["modules" if importing else "names", place] = None
+        elif event in _OUTWARD:
+            self.outward[event] = None
+
+    def _asked(self, stat: Callable[..., os.stat_result]) -> Any:
+        def heard(path: Any, *arguments: Any, **named: Any) -> os.stat_result:
+            place = path if isinstance(path, str | bytes | os.PathLike) else None
+            if self._listens and place is not None and _asked_by_the_project(sys._getframe(1)):
+                self._seen["there", os.path.abspath(os.fsdecode(place))] = None  # noqa: PTH100
+            return stat(path, *arguments, **named)
+
+        return heard
+
+    def _listening(self) -> type:
+        variables = self._variables
+
+        class Listening(type(os.environ)):  # type: ignore[misc]
+            def __getitem__(self, name: str) -> str:
+                if isinstance(name, str) and _asked_by_the_project(sys._getframe(1)):
+                    variables[name] = None
+                return str(super().__getitem__(name))
+
+        return Listening
+
+
+def _asked_by_the_project(frame: FrameType | None) -> bool:
+    """Whether what the standard library does here is done for code that is not installed."""
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if file.startswith(_PACKAGES):
+            return False
+        if not file.startswith(("<frozen", *_LIBRARY)):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return [path.name for path in Path(folder).iterdir()]
+    except OSError:
+        return []
+
+
+def _importable(folder: Path, name: str) -> bool:
+    hidden = name.startswith((".", "__pycache__"))
+    return not hidden and (name.endswith(_SOURCES) or any(map(_may_be_imported, _names(str(folder / name)))))
+
+
+def _may_be_imported(name: str) -> bool:
+    """Whether a folder with this in it may be a package; one of reports and data is none."""
+    return name.endswith(_SOURCES) or ("." not in name and name != "__pycache__")

@@ -1,0 +1,159 @@
+"""What a model costs as data: between processes, in the cache and in baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pydantic import ConfigDict, with_config
+from typing_extensions import TypedDict
+
+from iftplan.checks import Measured
+from iftplan.diffs import Ledger
+from iftplan.documents import Document, check, sealed
+from iftplan.validation import validated
+
+SCHEMA = "iftplan.measured/1"
+BASELINE_SCHEMA = "iftplan.baseline/1"
+
+
+def measured_document(measured: Measured) -> Document:
+    """The measurement as a JSON object, sealed with its digest; layers keep their order."""
+    return sealed(
+        {
+            "schema": SCHEMA,
+            "convention": "mac",
+            "layers": _rows(measured),
+            "elementwise": dict(measured.elementwise),
+            "unknown_ops": dict(measured.unknown_ops),
+            "uncalled_modules": list(measured.uncalled_modules),
+            "assumptions": list(measured.assumptions),
+        }
+    )
+
+
+def parse_measured(document: Document, where: str = "measurement") -> Measured:
+    """A measurement from its document.
+
+    Raises:
+        InputError: names the path inside the document.
+    """
+    check(document, SCHEMA, where)
+    parsed = validated(_MeasuredObject, document, where)
+    return Measured(
+        macs={row["name"]: row["macs"] for row in parsed["layers"] if row["macs"] is not None},
+        parameters={
+            row["name"]: row["parameters"] for row in parsed["layers"] if row["parameters"] is not None
+        },
+        elementwise=parsed["elementwise"],
+        unknown_ops=parsed["unknown_ops"],
+        uncalled_modules=tuple(parsed["uncalled_modules"]),
+        assumptions=tuple(parsed["assumptions"]),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """What models cost when somebody said that this is what they should cost.
+
+    Attributes:
+        name: a file's name or a git revision.
+        models: model → MACs and parameters by layer.
+        inputs: model → the inputs it was measured with.
+        saved: whether somebody saved it, rather than it being what a revision happens to cost.
+    """
+
+    name: str
+    models: Mapping[str, Measured]
+    inputs: Mapping[str, tuple[str, ...]]
+    saved: bool = True
+
+    def macs(self, model: str) -> Ledger:
+        """The MACs of a model by layer; nothing for a model that it does not have."""
+        found = self.models.get(model)
+        return Ledger(self.name, found.macs if found else {})
+
+    def parameters(self, model: str) -> Ledger:
+        """The parameters of a model by module; nothing for a model that it does not have."""
+        found = self.models.get(model)
+        return Ledger(self.name, found.parameters if found else {})
+
+
+def baseline_document(baseline: Baseline) -> Document:
+    """The baseline as a JSON object, sealed with its digest."""
+    return sealed(
+        {
+            "schema": BASELINE_SCHEMA,
+            "convention": "mac",
+            "models": {
+                name: {
+                    "inputs": list(baseline.inputs.get(name, ())),
+                    "macs": measured.total_macs,
+                    "parameters": measured.total_parameters,
+                    "layers": _rows(measured),
+                }
+                for name, measured in baseline.models.items()
+            },
+        }
+    )
+
+
+def parse_baseline(document: Document, where: str) -> Baseline:
+    """A baseline from its document; totals are added up again from the layers.
+
+    Raises:
+        InputError: names the path inside the document.
+    """
+    check(document, BASELINE_SCHEMA, where)
+    parsed = validated(_BaselineObject, document, where)["models"]
+    models = {
+        name: Measured(
+            {row["name"]: row["macs"] for row in model["layers"] if row["macs"] is not None},
+            {row["name"]: row["parameters"] for row in model["layers"] if row["parameters"] is not None},
+        )
+        for name, model in parsed.items()
+    }
+    return Baseline(where, models, {name: tuple(model["inputs"]) for name, model in parsed.items()})
+
+
+def _rows(measured: Measured) -> list[Document]:
+    names = dict.fromkeys((*measured.macs, *measured.parameters))
+    return [
+        {"name": name, "macs": measured.macs.get(name), "parameters": measured.parameters.get(name)}
+        for name in names
+    ]
+
+
+@with_config(ConfigDict(extra="forbid"))
+class _RowObject(TypedDict):
+    name: str
+    macs: int | None
+    parameters: int | None
+
+
+@with_config(ConfigDict(extra="forbid"))
+class _MeasuredObject(TypedDict):
+    schema: str
+    convention: str
+    layers: list[_RowObject]
+    elementwise: dict[str, int]
+    unknown_ops: dict[str, int]
+    uncalled_modules: list[str]
+    assumptions: list[str]
+    digest: str
+
+
+@with_config(ConfigDict(extra="forbid"))
+class _ModelObject(TypedDict):
+    inputs: list[str]
+    macs: int
+    parameters: int
+    layers: list[_RowObject]
+
+
+@with_config(ConfigDict(extra="forbid"))
+class _BaselineObject(TypedDict):
+    schema: str
+    convention: str
+    models: dict[str, _ModelObject]
+    digest: str

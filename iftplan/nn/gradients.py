@@ -1,0 +1,136 @@
+"""What a training step costs by rule: the forward pass, and for each of its products the gradients that are needed.
+
+A product `a · b` has two gradients, each a product of the same size: the one of `a` is needed if anything before
+`a` is trained, the one of `b` likewise. So the layer that reads the model's input has no input gradient, a frozen
+weight no weight gradient, and groups need no term, for they are in the forward product already. What is
+computed again to save memory (fused attention, checkpoints) is work of a kernel, not of the rule, and left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from iftplan.nn.dispatch import DispatchNet, plain
+from iftplan.nn.factories import FactoriesOnMeta
+from iftplan.nn.inputs import make_inputs
+from iftplan.nn.ledger import Ledger, Names
+from iftplan.nn.measure import counting_conditions
+from iftplan.nn.operators import OPERATORS, Operator
+from iftplan.nn.scope import module_scope
+from iftplan.nn.twin import on_meta
+from iftplan.spec import InputSpec
+
+WITHOUT_GRADIENTS = (
+    "products that ran under torch.no_grad, or inside a function with a backward of its own (a reentrant checkpoint "
+    "is one), were taken to have no gradients"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StepMacs:
+    """Contraction MACs of one training step, without the optimizer's elementwise work.
+
+    Attributes:
+        forward: of the forward pass.
+        backward: of all gradients.
+        modules: module → (forward, backward).
+        unknown: operator → calls, for operators without a formula.
+        assumptions: sentences, one for each thing that had to be assumed.
+    """
+
+    forward: int
+    backward: int
+    modules: Mapping[str, tuple[int, int]]
+    unknown: Mapping[str, int]
+    assumptions: tuple[str, ...]
+
+    @property
+    def macs(self) -> int:
+        """Both passes."""
+        return self.forward + self.backward
+
+
+def measure_step(
+    model: nn.Module,
+    inputs: Sequence[InputSpec],
+    *,
+    operators: Mapping[str, Operator] = MappingProxyType({}),
+) -> StepMacs:
+    """Count one forward and backward pass; parameters count as trained where they require gradients.
+
+    Args:
+        model: on the meta device or the CPU; left as it was.
+        inputs: the inputs' shapes and dtypes; none of them requires a gradient.
+        operators: qualified name → formula, for operators that would be unknown.
+
+    Raises:
+        MeasureError: the model cannot be run without data.
+
+    Example:
+        >>> cost = measure_step(nn.Sequential(nn.Linear(8, 16), nn.Linear(16, 4)), [InputSpec((5, 8))])
+        >>> cost.forward, cost.backward  # the first layer needs no input gradient
+        (960, 1280)
+    """
+    double = on_meta(getattr(model, "_orig_mod", model))
+    args, kwargs = make_inputs(inputs, "meta")
+    ledger = Ledger(Names(double))
+    net = _Gradients(ledger, {**OPERATORS, **operators})
+    with counting_conditions(double), torch.enable_grad(), module_scope(ledger), net, FactoriesOnMeta():
+        double(*args, **kwargs)
+    paths = ledger.names.modules
+    modules = {paths[m] if m else "": (forward, back) for m, (forward, back) in net.costs.items()}
+    return StepMacs(
+        forward=sum(forward for forward, _ in modules.values()),
+        backward=sum(back for _, back in modules.values()),
+        modules=modules,
+        unknown=dict(ledger.unknown),
+        assumptions=tuple(ledger.assumptions),
+    )
+
+
+class _Gradients(DispatchNet):  # type: ignore[no-untyped-call]
+    """Notes beside each product how many gradients it will have."""
+
+    def __init__(self, ledger: Ledger, operators: Mapping[str, Operator]) -> None:
+        super().__init__(ledger, operators)
+        self.costs: dict[nn.Module | None, tuple[int, int]] = {}
+
+    def _count(self, func: Any, args: Sequence[Any], result: Any) -> None:
+        super()._count(func, args, result)
+        name = func._schema.name
+        operator = self.operators.get(name)
+        if operator is None:
+            return
+        first = result[0] if isinstance(result, tuple | list) and result else result
+        macs = operator.macs([plain(a) for a in args], plain(first))
+        if not torch.is_grad_enabled():
+            self.ledger.assume(WITHOUT_GRADIENTS)
+        module = self.ledger.stack[-1]
+        forward, back = self.costs.get(module, (0, 0))
+        gradients = _attention(args) if operator.name == "attention" else _product(operator, macs, args)
+        self.costs[module] = (forward + macs, back + gradients)
+
+
+def _product(operator: Operator, macs: int, args: Sequence[Any]) -> int:
+    return macs * sum(map(_trained, (args[k] for k in operator.operands if k < len(args))))
+
+
+def _attention(args: Sequence[Any]) -> int:
+    """Scores `q·kᵀ` and weighted values `p·v`, where p needs a gradient if q or k does."""
+    query, key, value = args[:3]
+    rows = prod(query.shape[:-1]) * key.shape[-2]
+    scores, values = rows * query.shape[-1], rows * value.shape[-1]
+    q, k, v = map(_trained, (query, key, value))
+    macs: int = scores * (q + k) + values * ((q or k) + v)
+    return macs
+
+
+def _trained(value: object) -> bool:
+    return isinstance(value, Tensor) and value.requires_grad

@@ -1,0 +1,53 @@
+"""Measures models in a process of its own: requests come in and answers go out, a line of JSON each.
+
+Whoever asks needs no torch, a model that takes its process down takes nobody else with it, and what was read on the
+way is recorded from the first import on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from iftplan.footprint import Footprint, Reads
+
+
+def main() -> None:
+    """Answer every request on stdin, in the working directory that its paths are relative to."""
+    reads = Reads()
+    requests = os.fdopen(os.dup(0), encoding="utf-8")
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # what a user's module reads must not be our requests,
+    os.dup2(2, 1)  # and what it prints must not end up among the answers
+    for line in requests:
+        answers.write(json.dumps(_answer(json.loads(line), reads)) + "\n")
+        answers.flush()
+
+
+def _answer(request: Mapping[str, Any], reads: Reads) -> dict[str, Any]:
+    from iftplan.errors import IftplanError, MeasureError
+
+    try:
+        from iftplan.measurements import measured_document
+        from iftplan.nn.requests import measured
+
+        document = measured_document(measured(request))
+    except IftplanError as error:
+        return {"error": str(error), "exit_code": error.exit_code}
+    except ImportError as error:
+        return {
+            "error": f"PyTorch is needed and cannot be imported ({error}); install it with: pip install 'iftplan[torch]'.",
+            "exit_code": 2,
+        }
+    except Exception as error:
+        told = " ".join(str(error).split()) or "no message"
+        return {"error": f"{type(error).__name__}: {told}", "exit_code": MeasureError.exit_code}
+    states = reads.states(Footprint(Path.cwd()))
+    return {"measured": document, "reads": states, "outward": list(reads.outward)}
+
+
+if __name__ == "__main__":
+    main()

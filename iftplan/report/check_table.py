@@ -1,0 +1,75 @@
+"""Checks for the terminal: one line a configured model."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from iftplan.checks import CheckReport, Drift, ModelCheck, Quantity
+from iftplan.report.table import Table
+from iftplan.units import Convention, count, decimal, percent, signed
+
+
+def check_table(report: CheckReport, convention: Convention = Convention.MAC) -> Table:
+    """Every model: what it costs, what changed, how much of its budget is used, and how its check ended."""
+    compared = bool(report.baseline)
+    rows = tuple(_row(model, convention, compared) for model in report.models)
+    since = (f">since {report.baseline}",) if compared else ()
+    columns = ("model", f">{convention.unit}", *since, ">parameters", ">of the budget", "outcome")
+    notes = [f"{model.name}: {note}" for model in report.models for note in model.notes]
+    return Table(columns, rows, report.config, (*notes, *report.notes))
+
+
+def _row(model: ModelCheck, convention: Convention, compared: bool) -> tuple[str, ...]:
+    measured = model.measured
+    macs = count(measured.total_macs * convention.per_mac) if measured else ""
+    parameters = count(measured.total_parameters) if measured else ""
+    since = (_since(model.drift, convention) if model.drift else "",) if compared else ()
+    return (model.name, macs, *since, parameters, _used(model), model.status.value)
+
+
+def _since(drift: Drift, convention: Convention) -> str:
+    macs, parameters = drift.macs, drift.parameters
+    if macs.difference:
+        share = f" ({percent(Fraction(macs.difference, macs.base.macs))})" if macs.base.macs else ""
+        return f"{signed(macs.difference * convention.per_mac)}{share}"
+    if parameters.difference:
+        return f"{signed(parameters.difference)} parameters"
+    return "same total" if drift.any else "unchanged"
+
+
+def _used(model: ModelCheck) -> str:
+    """The line of the budget that has the least room left."""
+    if not model.limits:
+        return ""
+    tightest = max(model.limits, key=lambda limit: (not limit.kept, limit.deviation))
+    if tightest.quantity is Quantity.RATIO:
+        return f"{decimal(tightest.measured, 4)} of {decimal(tightest.allowed, 4)} {tightest.reference}"
+    share = float(tightest.measured / tightest.allowed)
+    return f"{share:.1%} of {count(int(tightest.allowed))} {tightest.quantity}"
+
+
+def drift_tables(report: CheckReport, convention: Convention = Convention.MAC) -> list[Table]:
+    """What changed in each model, layer by layer; the line of totals alone for those in which nothing did."""
+    changed = [
+        drift_table(model.name, drift, convention)
+        for model in report.models
+        if (drift := model.drift) is not None and drift.any
+    ]
+    return [*changed, check_table(report, convention)]
+
+
+def drift_table(name: str, drift: Drift, convention: Convention = Convention.MAC) -> Table:
+    """The layers of one model that changed, in MACs or in parameters, the most MACs first."""
+    macs = {change.name: change for change in drift.macs.changes}
+    parameters = {change.name: change for change in drift.parameters.changes}
+    rows = []
+    for layer in dict.fromkeys((*macs, *parameters)):
+        m, p = macs.get(layer), parameters.get(layer)
+        kind = (m or p or drift.macs.changes[0]).change
+        sides = (drift.macs.base.layers, drift.macs.head.layers)
+        before, after = (count(side.get(layer, 0) * convention.per_mac) for side in sides)
+        gained = (signed(m.difference * convention.per_mac) if m else "", signed(p.difference) if p else "")
+        rows.append((layer, kind.value, before, after, *gained))
+    unit = convention.unit
+    columns = ("layer", "change", f">base {unit}", f">head {unit}", ">difference", ">parameters")
+    return Table(columns, tuple(rows), f"{name}: {drift.macs.base.name} → working tree")

@@ -1,0 +1,122 @@
+"""Checks for people outside the terminal: one section a configured model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from iftplan.checks import CheckReport, Drift, Limit, Measured, ModelCheck, Quantity, Status
+from iftplan.report.diffs import change
+from iftplan.report.page import NO_LAYERS, Finding, Outcome, Page, Place, Rule, Section, Share
+from iftplan.report.table import Table
+from iftplan.units import Convention, count, decimal, percent, signed
+
+_OUTCOMES = {
+    Status.PASSED: Outcome.PASSED,
+    Status.FAILED: Outcome.FAILED,
+    Status.INVALID: Outcome.INVALID,
+    Status.UNMEASURED: Outcome.UNMEASURED,
+    Status.STALE: Outcome.STALE,
+}
+_RULES = {
+    Status.FAILED: Rule.COST,
+    Status.INVALID: Rule.CONFIGURATION,
+    Status.UNMEASURED: Rule.UNMEASURABLE,
+    Status.STALE: Rule.STALE_PLAN,
+}
+
+
+def check_page(
+    report: CheckReport,
+    convention: Convention = Convention.MAC,
+    place: Callable[[str], Place | None] = lambda source: None,
+) -> Page:
+    """The report as a page.
+
+    Args:
+        report: what the check found.
+        convention: what a count of MACs is shown as.
+        place: where in the repository a source is written; the configuration is named for the others.
+    """
+    sections = (_section(m, convention, place(m.source) or Place(report.config)) for m in report.models)
+    return Page("iftplan check", tuple(sections), report.notes)
+
+
+def _section(model: ModelCheck, convention: Convention, place: Place) -> Section:
+    measured = model.measured
+    return Section(
+        subject=model.name,
+        outcome=_OUTCOMES[model.status],
+        headline=_headline(model, convention),
+        summary=_summary(model, convention),
+        layers=_layers(measured, model.drift, convention) if measured else NO_LAYERS,
+        shares=_shares(measured, model.drift, convention.per_mac) if measured else (),
+        findings=_findings(model),
+        notes=model.notes,
+        place=place,
+    )
+
+
+def _headline(model: ModelCheck, convention: Convention) -> str:
+    if model.problems:
+        return model.problems[0]
+    if model.measured is None:
+        return model.status.value
+    total = f"{count(model.measured.total_macs * convention.per_mac)} {convention.unit}"
+    if model.drift is None:
+        return total
+    macs = model.drift.macs
+    return f"{total}, {change(macs.base.macs, macs.head.macs, convention)}" if macs.changes else total
+
+
+def _findings(model: ModelCheck) -> tuple[Finding, ...]:
+    rule = _RULES.get(model.status)
+    return tuple(Finding(rule, problem) for problem in model.problems) if rule else ()
+
+
+def _summary(model: ModelCheck, convention: Convention) -> tuple[tuple[str, str], ...]:
+    rows = [("source", " ".join((model.source, *model.inputs)))]
+    if model.measured:
+        rows.append((convention.unit, count(model.measured.total_macs * convention.per_mac)))
+        rows.append(("parameters", count(model.measured.total_parameters)))
+    rows += [_limit(limit) for limit in model.limits]
+    if model.drift:
+        macs, parameters = model.drift.macs, model.drift.parameters
+        rows.append(("since the baseline", change(macs.base.macs, macs.head.macs, convention)))
+        rows.append(("parameters since the baseline", signed(parameters.difference)))
+    return tuple(rows)
+
+
+def _limit(limit: Limit) -> tuple[str, str]:
+    number = decimal if limit.quantity is Quantity.RATIO else lambda value: count(int(value))
+    sign = "✓" if limit.kept else "✗"
+    bound = "equal to" if limit.equal else "at most"
+    told = f"{sign} {number(limit.measured)} of {bound} {number(limit.allowed)} ({percent(limit.deviation)})"
+    return f"budget: {limit.title}", told
+
+
+def _layers(measured: Measured, drift: Drift | None, convention: Convention) -> Table:
+    """What changed first, then what costs most; a removed layer has its row too."""
+    per, unit = convention.per_mac, convention.unit
+    base: Mapping[str, int] = drift.macs.base.layers if drift else measured.macs
+    names = dict.fromkeys((*measured.macs, *measured.parameters, *base))
+    gained = {n: measured.macs.get(n, 0) - base.get(n, 0) for n in names}
+    ordered = sorted(names, key=lambda n: (-abs(gained[n]), -measured.macs.get(n, 0)))
+    whole = measured.total_macs or 1
+    rows = []
+    for name in ordered:
+        macs = measured.macs.get(name, 0)
+        own = measured.parameters.get(name)
+        cells = (name, count(macs * per), f"{macs / whole:.2%}", "" if own is None else count(own))
+        changed = (signed(gained[name] * per) if gained[name] else "",) if drift else ()
+        rows.append((*cells, *changed))
+    return Table(
+        ("layer", f">{unit}", ">share", ">parameters", *((">difference",) if drift else ())), tuple(rows)
+    )
+
+
+def _shares(measured: Measured, drift: Drift | None, per: int) -> tuple[Share, ...]:
+    base = drift.macs.base.layers if drift else None
+    return tuple(
+        Share(name, macs * per, None if base is None else base.get(name, 0) * per)
+        for name, macs in measured.macs.items()
+    )

@@ -1,0 +1,154 @@
+"""Whatever a computation read is noticed when it changes, and nothing else is."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from iftplan.footprint import Footprint, environment
+
+RECORD = """
+import json, runpy, sys
+from pathlib import Path
+from iftplan.footprint import Footprint, Reads
+reads = Reads()
+sys.path.insert(0, "")
+runpy.run_path("main.py")
+print(json.dumps([reads.states(Footprint(Path.cwd())), list(reads.outward)]))
+"""
+
+MAIN = """
+import glob, os
+from pathlib import Path
+import direct
+try:
+    import optional
+except ImportError:
+    pass
+Path("data.txt").read_text()
+try:
+    open("overrides.txt").read()
+except OSError:
+    pass
+if Path("big.flag").exists():
+    pass
+os.path.getsize("weights.bin")
+os.path.isdir("extra")
+sorted(glob.glob("parts/*.yaml"))
+os.environ.get("WIDTH")
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    files = {
+        "main.py": MAIN,
+        "direct.py": "import package.deep\n",
+        "package/__init__.py": "",
+        "package/deep.py": "X = 1\n",
+        "data.txt": "1",
+        "weights.bin": "0000",
+        "parts/a.yaml": "a",
+        "unread.txt": "1",
+        "notes/readme.md": "1",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def recorded(folder: Path) -> tuple[dict[str, str], list[str]]:
+    done = subprocess.run(
+        [sys.executable, "-c", RECORD], cwd=folder, capture_output=True, text=True, check=True, timeout=60
+    )
+    states, outward = json.loads(done.stdout)
+    return states, outward
+
+
+CHANGES: Mapping[str, Callable[[Path], object]] = {
+    "the source itself": lambda p: (p / "main.py").write_text(MAIN + "# more"),
+    "a module it imports": lambda p: (p / "direct.py").write_text("import package.deep  # more\n"),
+    "a module that its module imports": lambda p: (p / "package/deep.py").write_text("X = 2\n"),
+    "the package around it": lambda p: (p / "package/__init__.py").write_text("Y = 2\n"),
+    "a module that was not there": lambda p: (p / "optional.py").write_text(""),
+    "a module that hides another": lambda p: (p / "glob.py").write_text("def glob(x): return []\n"),
+    "a file it opened": lambda p: (p / "data.txt").write_text("2"),
+    "a file it opened, now gone": lambda p: (p / "data.txt").unlink(),
+    "a file it looked for in vain": lambda p: (p / "overrides.txt").write_text("2"),
+    "a file it only asked about": lambda p: (p / "big.flag").write_text(""),
+    "a folder it only asked about": lambda p: (p / "extra").mkdir(),
+    "a size it asked for": lambda p: (p / "weights.bin").write_text("00000"),
+    "one more file in a folder it listed": lambda p: (p / "parts/b.yaml").write_text("b"),
+    "one file fewer in it": lambda p: (p / "parts/a.yaml").unlink(),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_of_what_was_read_is_noticed(project: Path, change: str) -> None:
+    states, outward = recorded(project)
+    assert not outward
+    assert Footprint(project).unchanged(states)
+    CHANGES[change](project)
+    assert not Footprint(project).unchanged(states)
+
+
+def test_an_environment_variable_that_was_looked_up_is_noticed(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states, _ = recorded(project)
+    monkeypatch.setenv("SOMETHING_ELSE", "1")
+    assert Footprint(project).unchanged(states)
+    monkeypatch.setenv("WIDTH", "64")
+    assert not Footprint(project).unchanged(states)
+    assert "WIDTH" in next(key for key in states if key.startswith("variables:"))
+
+
+def test_what_was_not_read_may_change(project: Path) -> None:
+    states, _ = recorded(project)
+    (project / "unread.txt").write_text("2")
+    (project / "notes/readme.md").write_text("2")
+    (project / "report.json").write_text("{}")
+    os.utime(project / "direct.py")  # a fresh checkout has new times and old contents
+    assert Footprint(project).unchanged(states)
+
+
+def test_a_footprint_holds_in_another_checkout(
+    project: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    states, _ = recorded(project)
+    copy = tmp_path_factory.mktemp("elsewhere") / "copy"
+    subprocess.run(["cp", "-r", str(project), str(copy)], check=True)
+    assert Footprint(copy).unchanged(states)
+    (copy / "package/deep.py").write_text("X = 3\n")
+    assert not Footprint(copy).unchanged(states)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import subprocess; subprocess.run(['true'])",
+        "import os; os.system('true')",
+        "import socket; s = socket.socket(); s.settimeout(0.01); s.connect_ex(('127.0.0.1', 9))",
+        "import sqlite3; sqlite3.connect(':memory:')",
+    ],
+)
+def test_what_cannot_be_looked_at_again_is_told(project: Path, line: str) -> None:
+    (project / "main.py").write_text(line)
+    assert recorded(project)[1]
+
+
+def test_the_installation_is_named_and_not_read(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project / "main.py").write_text("import pydantic, json.tool\n")
+    states, _ = recorded(project)
+    assert not [key for key in states if "site-packages" in key or "json/" in key]
+    before = environment()
+    assert before == environment()
+    monkeypatch.setenv("PYTHONPATH", "/elsewhere")
+    assert environment() != before
