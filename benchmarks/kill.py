@@ -135,15 +135,15 @@ def finish(run: Run) -> None:
         raise RuntimeError(run.said.read_text()[-3000:])
 
 
-def kill(directory: Path, steps: int, aim: str, random: Random, *, fresh: bool) -> Kill | None:
-    """Continue a run and kill it; None where it came to its end first."""
+def kill(directory: Path, steps: int, aim: str, target: int, random: Random, *, fresh: bool) -> Kill | None:
+    """Continue a run and kill it after a step or, for "start", before; None where it came to its end first."""
     before, left = newest_file(directory), half_written(directory)
     run = Run(directory, steps, resume=(directory / "run.json").exists(), fresh=fresh)
     if aim == "start":
         time.sleep(random.uniform(0.0, 4.0 if fresh else 1.0))
     else:
-        wait_until(run, lambda: newest_file(directory) != before)
-        time.sleep(random.uniform(0.0, 0.5))
+        wait_until(run, lambda: newest_file(directory) > max(before, f"checkpoint-{target:09d}.pt"))
+        time.sleep(random.uniform(0.0, 0.1))
         if aim == "writing":
             wait_until(run, lambda: half_written(directory) - left)
             time.sleep(random.uniform(0.0, 0.002))
@@ -185,8 +185,9 @@ def refuse(message: str) -> None:
 def killed_run(directory: Path, steps: int, kills: int, seed: int, *, fresh: bool) -> list[Kill]:
     """Kill a run so many times, then let it end."""
     random, found = Random(seed), []
-    for number in range(kills):
-        one = kill(directory, steps, AIMS[number % len(AIMS)], random, fresh=fresh)
+    targets = sorted(random.uniform(0.0, 0.9) * steps for _ in range(kills))
+    for number, target in enumerate(targets):
+        one = kill(directory, steps, AIMS[number % len(AIMS)], int(target), random, fresh=fresh)
         if one is None:
             raise RuntimeError(f"the run ended after {number} kills; make it longer with --steps")
         found.append(one)
@@ -231,7 +232,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=240)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--fresh", action="store_true", help="start an interpreter for each run")
     asked = parser.parse_args()
