@@ -36,8 +36,8 @@ test: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest --doctest-modules iftplan tests
-	$(BIN)/pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile --doctest-modules iftplan tests
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile -m slow
 
 venv: $(VENV)/.dev
 
