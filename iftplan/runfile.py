@@ -9,13 +9,14 @@ from difflib import get_close_matches
 from importlib.resources import files
 from typing import Any, TypeVar, cast, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from iftplan.documents import Document, digest, read_text
 from iftplan.errors import InputError
 from iftplan.runs import RunConfig
 
 T = TypeVar("T")
+_FINITE = ConfigDict(allow_inf_nan=False)
 
 
 def recipe_names() -> tuple[str, ...]:
@@ -101,7 +102,7 @@ def _plain(value: Any) -> Any:
 
 
 def _section(kind: type[T], settings: Mapping[str, Any], where: str, path: str) -> T:
-    hints = get_type_hints(kind)
+    hints = get_type_hints(kind, include_extras=True)  # with the ranges of numbers
     known = {f.name: hints[f.name] for f in fields(kind)}  # type: ignore[arg-type]
     values = {}
     for key, value in settings.items():
@@ -121,7 +122,7 @@ def _value(kind: Any, value: Any, where: str, path: str) -> Any:
     import json
 
     try:
-        return TypeAdapter(kind).validate_json(json.dumps(value, default=str), strict=True)
+        return TypeAdapter(kind, config=_FINITE).validate_json(json.dumps(value, default=str), strict=True)
     except ValidationError as error:
         message = error.errors(include_url=False)[0]["msg"]
         raise InputError(f"{where}: {path} = {value!r}: {message[:1].lower()}{message[1:]}.") from error

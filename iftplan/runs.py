@@ -7,8 +7,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import cos, pi
-from typing import Literal
+from typing import Annotated, Literal
 
+from pydantic import Field
+
+Natural = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+Size = Annotated[float, Field(ge=0)]
+Part = Annotated[float, Field(ge=0, le=1)]
+Below1 = Annotated[float, Field(ge=0, lt=1)]
 MethodName = Literal["dense", "static", "set", "rigl", "gradual", "snip", "densified"]
 
 
@@ -61,15 +68,15 @@ class DataConfig:
 
     kind: Literal["auto", "digits", "cifar", "images", "text", "tokens", "datasets"] = "digits"
     path: str = ""
-    size: int = 0
-    crop: int = 0
+    size: Natural = 0
+    crop: Natural = 0
     flip: bool = False
     unit: Literal["bytes", "characters"] = "bytes"
-    context: int = 128
+    context: Positive = 128
     objective: Literal["next", "masked"] = "next"
-    mask_token: int = 103
-    vocabulary: int = 0
-    test_fraction: float = 0.1
+    mask_token: Natural = 103
+    vocabulary: Natural = 0
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +101,12 @@ class MethodConfig:
     """
 
     name: MethodName = "rigl"
-    interval: int = 100
-    begin: float = 0.0
-    end: float = 0.75
-    fraction: float = 0.3
+    interval: Positive = 100
+    begin: Size = 0.0
+    end: Size = 0.75
+    fraction: Part = 0.3
     annealing: Literal["cosine", "constant", "linear", "power", "exponential"] = "cosine"
-    exponent: float = 3.0
+    exponent: Size = 3.0
     order: Literal["replace", "after"] = "after"
     regrow: bool | None = None
     keep_values: bool = True
@@ -124,13 +131,13 @@ class OptimizerConfig:
     """
 
     name: Literal["sgd", "adam", "adamw"] = "sgd"
-    lr: float = 0.1
-    momentum: float = 0.9
+    lr: Annotated[float, Field(gt=0)] = 0.1
+    momentum: Below1 = 0.9
     nesterov: bool = True
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    weight_decay: float = 5e-4
-    clip: float = 0.0
+    betas: tuple[Below1, Below1] = (0.9, 0.999)
+    eps: Size = 1e-8
+    weight_decay: Size = 5e-4
+    clip: Size = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,10 +153,10 @@ class ScheduleConfig:
     """
 
     name: Literal["cosine", "multistep", "constant"] = "cosine"
-    warmup: float = 0.0
-    milestones: tuple[float, ...] = (0.3, 0.6, 0.8)
-    gamma: float = 0.2
-    final: float = 0.0
+    warmup: Part = 0.0
+    milestones: tuple[Part, ...] = (0.3, 0.6, 0.8)
+    gamma: Size = 0.2
+    final: Size = 0.0
 
     def factor(self, step: int, steps: int) -> float:
         """The factor at one of `steps` steps, counted from 0.
@@ -189,18 +196,18 @@ class TrainingConfig:
         strategy: of several processes: "ddp" for a copy of the model on each, "fsdp" for a part; "auto" is "ddp".
     """
 
-    epochs: int = 1
-    steps: int = 0
-    batch_size: int = 128
-    accumulate: int = 1
+    epochs: Positive = 1
+    steps: Natural = 0
+    batch_size: Positive = 128
+    accumulate: Positive = 1
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
     channels_last: bool | None = None
-    label_smoothing: float = 0.0
+    label_smoothing: Part = 0.0
     zero_init_residual: bool = False
-    eval_interval: int = 0
-    checkpoint_interval: int = 0
-    ema: float = 0.0
-    threads: int = 0
+    eval_interval: Natural = 0
+    checkpoint_interval: Natural = 0
+    ema: Below1 = 0.0
+    threads: Natural = 0
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
 
 
