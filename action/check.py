@@ -28,7 +28,7 @@ def main(env: Mapping[str, str] = os.environ) -> int:
     sys.stderr.write(done.stderr)
     sys.stdout.write(done.stdout)
     summary = folder / REPORTS[0]
-    if not summary.exists():  # the check did not get as far as a report
+    if not all((folder / name).exists() for name in REPORTS):  # a summary alone could say that all is well
         explain(done.stderr, summary)
     append(env.get("GITHUB_STEP_SUMMARY"), summary.read_text(encoding="utf-8"))
     append(env.get("GITHUB_OUTPUT"), f"status={done.returncode}\nreports={folder}\n")

@@ -210,6 +210,22 @@ def test_a_configuration_that_cannot_be_read_is_told_too(tmp_path: Path) -> None
     assert "status=2" in found.file("output")
 
 
+@pytest.mark.slow
+def test_a_report_that_is_not_written_is_said_and_never_shown_as_a_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = job(tmp_path, widened=False)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "jinja2.py").write_text("raise ImportError('half installed')\n")
+    path = os.environ.get("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'broken'}{os.pathsep}{path}")
+    done = found.run(base="", event=False)
+    assert done.returncode == 2
+    assert "::error title=iftplan::iftplan: HTML needs jinja2" in done.stdout
+    assert "✅" not in found.file("summary")
+    assert "HTML needs jinja2" in found.file("summary")
+
+
 def test_what_users_type_never_becomes_a_command() -> None:
     """Expressions are filled in before bash reads a script, so they may stand in `env` only."""
     assert [step["run"] for step in STEPS if "${{" in step.get("run", "")] == []

@@ -470,6 +470,21 @@ def test_other_commands_say_that_they_are_no_reports(tmp_path: Path) -> None:
     assert "html shows what was audited, compared or checked" in run.err
 
 
+def test_a_report_that_cannot_be_written_leaves_none_of_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A summary alone would say that all is well, of a command that ended with bad input."""
+    from iftplan.cli.output import Format, emit
+    from iftplan.errors import InputError
+
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(InputError, match="HTML needs jinja2"):
+        emit(
+            [], dict, Format.JSON, None, page=hostile_page, also=[str(tmp_path / n) for n in ("a.md", "a.html")]
+        )  # fmt: skip
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("form", "library"), [("html", "jinja2"), ("html", "squarify"), ("junit", "junitparser"), ("sarif", "sarif_pydantic")]
 )  # fmt: skip

@@ -84,8 +84,10 @@ def emit(
             return page_text(page(), form)
         return latex if form is Format.LATEX and latex is not None else _text(tables, document, form)
 
-    for file in also:
-        write_text(rendered(_SUFFIXES.get(Path(file).suffix, Format.JSON)), file)
+    # all before any: a library that is missing must not leave some of the files, as if the rest were unasked
+    texts = {file: rendered(_SUFFIXES.get(Path(file).suffix, Format.JSON)) for file in also}
+    for file, text in texts.items():
+        write_text(text, file)
         say(f"written: {file}")
     if to_file and output:
         write_text(rendered(form), output)
