@@ -14,7 +14,7 @@ from iftplan.errors import InputError, MeasureError
 from iftplan.notation import parse_input
 from iftplan.plans import Plan, Scope
 from iftplan.spec import InputSpec
-from iftplan.units import Convention, parse_count, parse_fraction
+from iftplan.units import Convention, parse_count, parse_tolerance
 
 if TYPE_CHECKING:
     from torch import nn
@@ -203,7 +203,4 @@ def _fraction(tolerance: Number) -> Fraction:
     Raises:
         InputError: not a number, or negative.
     """
-    value = parse_fraction(tolerance, "tolerance") if isinstance(tolerance, str) else Fraction(str(tolerance))
-    if value < 0:
-        raise InputError(f"tolerance {tolerance} is negative; the smallest is 0, for exact equality.")
-    return value
+    return parse_tolerance(str(tolerance))

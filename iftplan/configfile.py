@@ -19,7 +19,7 @@ from iftplan.errors import InputError
 from iftplan.notation import parse_input
 from iftplan.sources import SourceKind, parse_source
 from iftplan.spec import InputSpec
-from iftplan.units import parse_count, parse_fraction
+from iftplan.units import parse_count, parse_fraction, parse_tolerance
 from iftplan.vouched import parse_vouched
 
 V = TypeVar("V")
@@ -27,7 +27,7 @@ R = TypeVar("R")
 
 OWN = "iftplan.toml"
 SHARED = "pyproject.toml"
-_EXAMPLE = '[tool.iftplan.models.net] with source = "net.py:build" and budget.macs = "560M"'
+_EXAMPLE = '[{prefix}models.net] with source = "net.py:build" and budget.macs = "560M"'
 
 
 def find_config(start: Path) -> Path:
@@ -43,7 +43,7 @@ def find_config(start: Path) -> Path:
         if shared.is_file() and "iftplan" in _toml(shared).get("tool", {}):
             return shared
     raise InputError(
-        f"there is no {OWN} and no [tool.iftplan] in a {SHARED} here or above; begin one with {_EXAMPLE}, or name one with --config FILE."
+        f"there is no {OWN} and no [tool.iftplan] in a {SHARED} here or above; begin one with {_EXAMPLE.format(prefix='tool.iftplan.')}, or name one with --config FILE."
     )
 
 
@@ -57,13 +57,15 @@ def read_config(path: Path) -> Configuration:
     if path.name == SHARED:
         document, prefix = document.get("tool", {}).get("iftplan"), "tool.iftplan."
         if document is None:
-            raise InputError(f"{path} has no [tool.iftplan]; begin it with {_EXAMPLE}.")
+            raise InputError(f"{path} has no [tool.iftplan]; begin it with {_EXAMPLE.format(prefix=prefix)}.")
     where = _Place(path.name, prefix)
     table = _validated(document, where)
     if not table["models"]:
-        raise where.wrong("models", "it is empty, and a check needs a model", f"begin with {_EXAMPLE}")
+        raise where.wrong(
+            "models", "it is empty, and a check needs a model", f"begin with {_EXAMPLE.format(prefix=prefix)}"
+        )
     names = tuple(table["models"])
-    tolerance = _fraction(table.get("tolerance", 0), where, "tolerance")
+    tolerance = _tolerance(table.get("tolerance", 0), where, "tolerance")
     drift = DriftPolicy(table["drift"]) if "drift" in table else None
     models = tuple(
         _model(name, model, names, tolerance, drift, where) for name, model in table["models"].items()
@@ -125,7 +127,7 @@ def _model(
             *_own_ledger(source),
             *_bounds(name, table.get("budget", {}), names, where, f"{at}.budget"),
         ),
-        tolerance=tolerance if own is None else _fraction(own, where, f"{at}.tolerance"),
+        tolerance=tolerance if own is None else _tolerance(own, where, f"{at}.tolerance"),
         allowed=tuple(_allowance(a, where, f"{at}.allow.{i}") for i, a in enumerate(table.get("allow", []))),
         nonzeros=table.get("nonzeros", False),
         drift=DriftPolicy(table["drift"]) if "drift" in table else drift,
@@ -163,7 +165,7 @@ def _bounds(name: str, budget: _BudgetTable, names: Sequence[str], where: _Place
     for reference, ratio in budget.get("ratio", {}).items():
         place = f"{at}.ratio.{reference}"
         _check_reference(reference, name, names, where, place)
-        yield Bound(Quantity.RATIO, _fraction(ratio, where, place, positive=True), reference)
+        yield Bound(Quantity.RATIO, _ratio(ratio, where, place), reference)
     for reference in budget.get("equal", []):
         _check_reference(reference, name, names, where, f"{at}.equal")
         yield Bound(Quantity.RATIO, Fraction(1), reference, equal=True)
@@ -199,11 +201,20 @@ def _allowance(table: _AllowTable, where: _Place, at: str) -> Allowance:
     return Allowance(operator or module, macs, table["reason"].strip())
 
 
-def _fraction(value: str | int, where: _Place, at: str, *, positive: bool = False) -> Fraction:
+def _ratio(value: str | int, where: _Place, at: str) -> Fraction:
     found = _blaming(where, at, lambda text: parse_fraction(text, at.rpartition(".")[2]), str(value))
-    if found < 0 or (positive and not found):
+    if found <= 0:
+        raise where.wrong(at, f"{value} is too small", "a ratio is above 0")
+    return found
+
+
+def _tolerance(value: str | int, where: _Place, at: str) -> Fraction:
+    found = _blaming(where, at, parse_tolerance, str(value))
+    if found > 1:  # whoever writes 20 means 20 %, and a budget that passes anything is none
         raise where.wrong(
-            at, f"{value} is too small", "a ratio is above 0" if positive else "the smallest is 0"
+            at,
+            f"{value} would pass {float(found + 1):g} times the budget",
+            f"write {value}% for per cent, and 1 at most",
         )
     return found
 
@@ -277,13 +288,19 @@ def _complaint(
 ) -> InputError:
     at = ".".join(map(str, path))
     keys = _keys_at(path[:-1])
+    if at == "tool" and where.file != SHARED:
+        return where.wrong(
+            at, f"that prefix is for a {SHARED}", "here write [models.NAME] for [tool.iftplan.models.NAME]"
+        )
     if kind == "extra_forbidden":
         near = get_close_matches(str(path[-1]), keys, n=1)
         return where.wrong(
             at, "there is no such key", f"did you mean {near[0]}?" if near else f"it may be {', '.join(keys)}"
         )
     if kind == "missing":
-        return where.wrong(at, "it is missing", f"add it to [{where.prefix}{'.'.join(map(str, path[:-1]))}]")
+        table = f"{where.prefix}{'.'.join(map(str, path[:-1]))}".rstrip(".")
+        begin = f"add it to [{table}]" if path[:-1] else f"begin with {_EXAMPLE.format(prefix=where.prefix)}"
+        return where.wrong(at, "it is missing", begin)
     shown = repr(given)
     return where.wrong(at, f"{message[:1].lower()}{message[1:]}", f"found {shown[:60]}")
 

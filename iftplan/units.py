@@ -29,6 +29,7 @@ class Convention(StrEnum):
 _NUMBER = re.compile(
     r"\s*(?P<sign>[+-]?)(?P<top>\d+(?:\.\d*)?|\.\d+)(?:/(?P<bottom>\d+)|(?P<percent>\s*%))?\s*"
 )
+_EXPONENT = re.compile(r"[+-]?\d{1,3}")
 _SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9, "t": 10**12, "p": 10**15}
 _COUNT = re.compile(
     r"\s*(?P<number>\d+(?:[_ ]\d+)*(?:\.\d+)?)\s*(?P<suffix>[kmgbtp]?)\s*(?P<unit>macs?|flops?)?\s*", re.I
@@ -66,6 +67,26 @@ def parse_fraction(text: str, what: str) -> Fraction:
         int(match["bottom"]) if match["bottom"] else 100 if match["percent"] else 1
     )
     return -value if match["sign"] == "-" else value
+
+
+def parse_tolerance(text: str) -> Fraction:
+    """Read a relative difference that passes: `0.001`, `1e-3`, `1/1000` or `0.1%`.
+
+    Raises:
+        InputError: not a number, or negative.
+
+    Example:
+        >>> parse_tolerance("1e-3")
+        Fraction(1, 1000)
+    """
+    number, e, exponent = text.lower().partition("e")
+    if not _NUMBER.fullmatch(number) or (e and not _EXPONENT.fullmatch(exponent)):
+        refuse_long(text, f"tolerance {text!r}")
+        raise InputError(f"tolerance {text!r} is not a number; write it as 1e-3, 0.001, 1/1000 or 0.1%.")
+    value = parse_fraction(number, "tolerance") * (Fraction(10) ** int(exponent) if e else 1)
+    if value < 0:
+        raise InputError(f"tolerance {text} is negative; the smallest is 0, for exact equality.")
+    return value
 
 
 def parse_sparsity(text: str | float | Fraction) -> Fraction:

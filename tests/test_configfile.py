@@ -96,7 +96,9 @@ WRONG = [
     ('source = "net.py:build"', 'source = "net.py"', "models.net.source: model 'net.py' names a file but no factory"),
     ('source = "net.py:build"', 'source = "zoo:resnt18"', "did you mean zoo:resnet18"),
     ("tolerance = 0.1", "tolerence = 0.1", "tolerence: there is no such key; did you mean tolerance?"),
-    ("tolerance = 0.1", "tolerance = -1", "tolerance: -1 is too small; the smallest is 0."),
+    ("tolerance = 0.1", "tolerance = -1", "tolerance: tolerance -1 is negative; the smallest is 0, for exact equality."),
+    ("tolerance = 0.1", "tolerance = 20", "tolerance: 20 would pass 21 times the budget; write 20% for per cent"),
+    ("tolerance = 0.1", "tolerance = nan", "tolerance: tolerance 'nan' is not a number; write it as 1e-3"),
     ("tolerance = 0.1", "tolerance = true", "tolerance: "),
     ('drift = "increase"', 'drift = "up"', "drift: input should be 'any', 'increase' or 'report'; found 'up'."),
     ("budget.macs", "budget.mcas", "models.net.budget.mcas: there is no such key; did you mean macs?"),
@@ -140,6 +142,23 @@ def test_the_place_has_the_prefix_of_its_file(tmp_path: Path) -> None:
         read(tmp_path, "[tool.ruff]\n", "pyproject.toml")
     with pytest.raises(InputError, match=r"models: it is (empty|missing)"):
         read(tmp_path, "models = {}\n")
+
+
+def test_what_is_advised_for_a_file_can_be_read_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"models: it is missing; begin with \[models\.net\]"):
+        read(tmp_path, "")
+    with pytest.raises(InputError, match=r"models: it is empty.*begin with \[models\.net\]"):
+        read(tmp_path, "[models]\n")
+    with pytest.raises(InputError, match=r"prefix is for a pyproject\.toml; here write \[models\.NAME\]"):
+        read(tmp_path, '[tool.iftplan.models.net]\nsource = "zoo:resnet18"\n')
+    with pytest.raises(InputError, match=r"begin with \[tool\.iftplan\.models\.net\]"):
+        read(tmp_path, "[tool.iftplan]\n", "pyproject.toml")
+
+
+@pytest.mark.parametrize("text", ["1e-3", '"1e-3"', "0.001", '"0.1%"', '"1/1000"'])
+def test_a_tolerance_is_written_in_any_of_these_ways(tmp_path: Path, text: str) -> None:
+    config = read(tmp_path, f'tolerance = {text}\n[models.net]\nsource = "zoo:resnet18"\n')
+    assert config.models[0].tolerance == Fraction(1, 1000)
 
 
 def test_the_nearest_configuration_holds(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
@@ -16,7 +15,7 @@ from iftplan.errors import InputError
 from iftplan.form import Family
 from iftplan.notation import parse_input
 from iftplan.spec import InputSpec
-from iftplan.units import Convention, parse_fraction
+from iftplan.units import Convention, parse_tolerance
 
 FormatOption = Annotated[
     Format | None,
@@ -44,8 +43,6 @@ AllowOption = Annotated[
     ),
 ]
 
-_EXPONENT = re.compile(r"[+-]?\d{1,3}")
-
 
 def inputs_of(given: Sequence[str] | None) -> tuple[InputSpec, ...]:
     """The `--input` options."""
@@ -58,17 +55,7 @@ def tolerance_of(text: str | None) -> Fraction | None:
     Raises:
         InputError: not a number, or negative.
     """
-    if text is None:
-        return None
-    number, e, exponent = text.lower().partition("e")
-    value = parse_fraction(number, "tolerance")
-    if e:
-        if not _EXPONENT.fullmatch(exponent):
-            raise InputError(f"tolerance {text!r} is not a number; write it as 1e-3, 0.001 or 1/1000.")
-        value *= Fraction(10) ** int(exponent)
-    if value < 0:
-        raise InputError(f"tolerance {text} is negative; the smallest is 0, for exact equality.")
-    return value
+    return None if text is None else parse_tolerance(text)
 
 
 def split(text: str) -> list[str]:
