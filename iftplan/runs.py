@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from math import cos, pi
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 Natural = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 Size = Annotated[float, Field(ge=0)]
 Part = Annotated[float, Field(ge=0, le=1)]
 Below1 = Annotated[float, Field(ge=0, lt=1)]
+Sparsity = Annotated[str, BeforeValidator(lambda x: str(x) if isinstance(x, int | float) else x)]
 MethodName = Literal["dense", "static", "set", "rigl", "gradual", "snip", "densified"]
 
 
@@ -39,7 +40,7 @@ class PlanConfig:
     file: str = ""
     model: str = "zoo:digits-cnn"
     transform: str = "wide"
-    sparsity: str = "3/4"
+    sparsity: Sparsity = "3/4"
     scope: Literal["matrices", "layers", "model"] = "layers"
     distribution: Literal["uniform", "er", "erk"] = "uniform"
     keep_dense: tuple[str, ...] = ("first", "last")

@@ -111,6 +111,11 @@ def test_settings_that_cannot_be_name_their_path(toml: str, expected: str) -> No
         parse_run(parse_toml(toml, "run.toml"), "run.toml")
 
 
+@pytest.mark.parametrize(("given", "read"), [(0.75, "0.75"), (0, "0"), ("3/4", "3/4")])
+def test_a_sparsity_may_be_a_number(given: float | str, read: str) -> None:
+    assert parse_run({"plan": {"sparsity": given}}, "run.toml").plan.sparsity == read
+
+
 def test_what_is_said_later_is_laid_over_what_was_said_before() -> None:
     below = {"seed": 1, "optimizer": {"lr": 0.1, "momentum": 0.5}}
     assert merged(below, {"optimizer": {"lr": 0.2}}) == {

@@ -7,6 +7,8 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 import pytest
 from cli_runs import Run, many
 
+from iftplan.cli.main import main
 from iftplan.documents import digest
 
 pytestmark = pytest.mark.slow
@@ -48,6 +51,7 @@ def runs(folder: Path) -> dict[str, Run]:
     commands["double"] = "plan zoo:digits-cnn --input 2x1x8x8 -o double.json"
     commands["factorized"] = f"train half.json {SETTINGS} --steps 2 --out factorized"
     commands["dry"] = "train half.json --dry-run --out planned"
+    commands["lowrank"] = "plan zoo:digits-cnn --transform lowrank --sparsity 1/2 -o lowrank.json"
     commands["moved"] = f"train --resume --method rigl {SETTINGS} --data digits --out again"
     done = many([text.split() for text in commands.values()], folder)
     return dict(zip(commands, done, strict=True))
@@ -216,6 +220,24 @@ def test_every_key_of_the_records_is_explained(runs: dict[str, Run], folder: Pat
     assert {key for key in settings | set(config) if key not in page} == set()
 
 
+def test_whoever_interrupts_a_run_is_told_how_to_continue_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @contextmanager
+    def watching(*_: object, **__: object) -> Iterator[Callable[[object], None]]:
+        def interrupt(moment: object) -> None:
+            raise KeyboardInterrupt
+
+        yield interrupt
+
+    monkeypatch.setattr("iftplan.cli.progress.watching", watching)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "--steps", "2", "--set", "training.batch_size=8", "--out", "a run"])
+    assert ended.value.code == 130
+    assert "iftplan train --resume --out 'a run'" in capsys.readouterr().err
+
+
 # --- what is refused ----------------------------------------------------------------------------------
 
 REFUSED = {
@@ -244,6 +266,9 @@ REFUSED = {
     "--recipe shakespeare-gpt --data text.txt --set data.context=64": "set data.context=128, or make the plan with --input 1x64:int64",
     "wide.json --logger printer": "tensorboard, mlflow",
     "nothing.json": "nothing.json cannot be read",
+    "--resume --out rigl --set plan.sparsity=1/2": "plan.sparsity = '3/4', and '1/2' is asked for",
+    "lowrank.json": "masks no weights, so there are no masks for the method rigl",
+    "wide.json --steps 2 --set optimizer.lr=1e30 --out diverged": "training diverged: ",
     "zoo:digits-cnn": "is no plan",
 }
 STALE = ("half.json --resume --out rigl", "--resume --out swapped")

@@ -212,6 +212,15 @@ def test_folders_that_cannot_be_read_say_why(tmp_path: Path, spoilt: str) -> Non
         open_data(DataConfig("auto", str(tmp_path)), silent)
 
 
+def test_what_desktops_and_notebooks_hide_among_images_is_not_read(tmp_path: Path) -> None:
+    folder_of_images(tmp_path)
+    for part in ("train", "test"):
+        (tmp_path / part / ".ipynb_checkpoints").mkdir()
+        (tmp_path / part / "cat/._0.png").write_bytes(b"a resource fork")
+    task = open_data(DataConfig("auto", str(tmp_path)), silent)
+    assert (len(task.train), len(task.test), task.classes) == (6, 4, 2)
+
+
 def test_text_as_bytes_and_as_characters(tmp_path: Path) -> None:
     path = tmp_path / "text.txt"
     path.write_text("äbä " * 40)
@@ -239,6 +248,9 @@ def test_files_of_tokens(tmp_path: Path) -> None:
             open_data(DataConfig("auto", str(tmp_path / name), context=1), silent)
     with pytest.raises(InputError, match=r"data\.context"):
         open_data(DataConfig("auto", str(tmp_path / "row.bin"), context=200), silent)
+    np.save(tmp_path / "row.npy", np.arange(-1, 99))
+    with pytest.raises(InputError, match="the token -1"):
+        open_data(DataConfig("auto", str(tmp_path / "row.npy"), context=10), silent)
 
 
 def test_data_sets_saved_to_disk(tmp_path: Path) -> None:

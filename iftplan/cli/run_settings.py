@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,13 @@ from iftplan.runfile import merged, parse_run, parse_toml, read_recipe, read_tom
 from iftplan.runs import RunConfig
 
 DEFAULT = "digits"
-_PLACES = (("data", "path"), ("data", "kind"), ("training", "threads"), ("start", "checkpoint"))
+_PLACES = (
+    ("plan", "file"),
+    ("data", "path"),
+    ("data", "kind"),
+    ("training", "threads"),
+    ("start", "checkpoint"),
+)
 """Settings that may change from start to resume: no number follows from them."""
 
 
@@ -80,7 +86,8 @@ def resumed_run(given: Given, directory: Path) -> RunConfig:
         settings = merged(settings, read_toml(given.config))
     options = merged(settings, _options(given))
     asked = parse_run(merged(record["config"], options), given.config or "the settings")
-    if run_digest(asked) != run_digest(recorded):
+    plans = (replace(run.plan, file="") for run in (asked, recorded))
+    if run_digest(asked) != run_digest(recorded) or len(set(plans)) > 1:
         raise InputError(
             f"{_difference(recorded, asked)}; resume it as it was started, or start another with --out."
         )
@@ -142,7 +149,7 @@ def _difference(recorded: RunConfig, asked: RunConfig) -> str:
         if not isinstance(values, dict):
             values, others = {"": values}, {"": others}
         for key, value in values.items():
-            if others[key] != value and section != "plan" and (section, key) not in _PLACES:
+            if others[key] != value and (section, key) not in _PLACES:
                 name = f"{section}.{key}".rstrip(".")
                 return f"the run was started with {name} = {value!r}, and {others[key]!r} is asked for"
     return "the run was started with other settings"

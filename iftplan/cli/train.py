@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -217,8 +218,13 @@ def _train(
     loop = start(run, plan, document, directory, source=source, say=say, loggers=found)
     first = loop.fabric.is_global_zero
     begin(loop, document, say, resume=resume)
-    with watching(loop.length.steps, loop.task.metric, done=loop.step, quiet=not first) as watch:
-        loop.run(watch)
+    try:
+        with watching(loop.length.steps, loop.task.metric, done=loop.step, quiet=not first) as watch:
+            loop.run(watch)
+    except KeyboardInterrupt:
+        if first:
+            say(f"stopped; continue with: iftplan train --resume --out {shlex.quote(str(directory))}")
+        raise
     outcome = result(loop, plan)  # in all processes: each may hold a part of the weights
     if first:
         timing = {"schema": "iftplan.timing/1", "wall_seconds": monotonic() - began}

@@ -35,15 +35,20 @@ def read_image_folder(root: Path, size: int, say: Callable[[str], None]) -> tupl
         InputError: directories are missing or empty, or an image cannot be read.
     """
     tests = next(root / name for name in TESTS if (root / name).is_dir())
-    classes = sorted(path.name for path in (root / "train").iterdir() if path.is_dir())
+    classes = sorted(_directories(root / "train"))
     if not classes:
         raise InputError(f"{root}/train holds no directories; images lie in train/CLASS/NAME.jpg.")
     train, test = (_part(part, classes, size, say) for part in (root / "train", tests))
     return train, test, len(classes)
 
 
+def _directories(root: Path) -> set[str]:
+    """Those that are not hidden: desktops and notebooks leave some of their own."""
+    return {path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")}
+
+
 def _part(root: Path, classes: Sequence[str], size: int, say: Callable[[str], None]) -> Labelled:
-    unknown = sorted({path.name for path in root.iterdir() if path.is_dir()} - set(classes))
+    unknown = sorted(_directories(root) - set(classes))
     if unknown:
         raise InputError(
             f"{root} holds the class {unknown[0]!r}, and train does not; classes are {', '.join(classes[:8])}."
@@ -52,7 +57,7 @@ def _part(root: Path, classes: Sequence[str], size: int, say: Callable[[str], No
         (path, label)
         for label, name in enumerate(classes)
         for path in sorted((root / name).glob("*"))
-        if path.suffix.lower() in SUFFIXES
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
     ]
     if not found:
         raise InputError(f"{root} holds no images; they lie in CLASS/NAME.jpg there.")

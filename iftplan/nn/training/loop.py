@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -211,7 +212,16 @@ class Loop:
         if self.fabric.is_global_zero:
             self.metrics.write()
         self.fabric.log_dict(row, step=self.step)
+        self._check_finite(row)
         return score
+
+    def _check_finite(self, row: Mapping[str, float]) -> None:
+        """Stop a run that has diverged: no step brings it back, and no document can hold its numbers."""
+        for name in ("loss", "test_loss", "metric"):
+            if not isfinite(row[name]):
+                raise InputError(
+                    f"training diverged: {name} is {row[name]} at step {self.step} of {self.length.steps}, with optimizer.lr {self.config.optimizer.lr}; start anew in another directory with a lower one, or with optimizer.clip=1."
+                )
 
     def _moment(self, loss: Tensor, score: Score | None) -> Moment:
         density = self.masks.density if self.masks is not None and score is not None else 1.0

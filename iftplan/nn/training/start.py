@@ -68,6 +68,7 @@ def start(
     task = open_data(config.data, say)
     length = Length.of(config, task)
     _check_shares(config, fabric.world_size)
+    _check_masked(config, plan)
     network = network_of(config, plan, source)
     identity = {"plan": plan_document["digest"], "run": run_digest(config)}
     if config.start.checkpoint:
@@ -110,6 +111,13 @@ def _check_shares(config: RunConfig, world: int) -> None:
     if config.training.ema and config.training.strategy == "fsdp":
         raise InputError(
             "training.ema keeps a second whole model, which fsdp is there to avoid; take training.strategy=ddp, or no average."
+        )
+
+
+def _check_masked(config: RunConfig, plan: Plan) -> None:
+    if config.method.name not in ("dense", "densified") and not plan.cardinality.maskable_weights:
+        raise InputError(
+            f"the plan ({plan.transform}) masks no weights, so there are no masks for the method {config.method.name}; train its weights, all of them, with --method densified."
         )
 
 

@@ -82,6 +82,8 @@ def read_token_file(path: Path) -> Numbers:
         ) from error
     if row.ndim != 1 or not np.issubdtype(row.dtype, np.integer):
         raise InputError(f"{path} holds {row.dtype} of shape {row.shape}, and one row of integers is wanted.")
+    if path.suffix == ".npy" and len(row) and row.min() < 0:
+        raise InputError(f"{path} holds the token {row.min()}; tokens are numbers from 0 on.")
     return row
 
 
