@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
@@ -34,10 +34,9 @@ def judge(
         references: plan's file or other model → MACs, for the ratios that name them.
         cached: whether nothing had to be measured.
     """
+    uncalled = measured.uncalled_modules
     may_stay = {a.name for a in model.allowed if not a.macs}
-    measured = replace(
-        measured, uncalled_modules=tuple(m for m in measured.uncalled_modules if m not in may_stay)
-    )
+    measured = replace(measured, uncalled_modules=tuple(m for m in uncalled if m not in may_stay))
     found = ModelCheck(
         name=model.name,
         source=model.source,
@@ -46,7 +45,7 @@ def judge(
         measured=measured,
         drift=_drift(model.name, measured, baseline),
         cached=cached,
-        notes=(*_vouched(model), *(f"assumed: {a}" for a in measured.assumptions)),
+        notes=(*_vouched(model, uncalled), *(f"assumed: {a}" for a in measured.assumptions)),
     )
     if unknown := tuple(_unknown(measured)):
         return replace(found, status=Status.UNMEASURED, problems=unknown)
@@ -64,8 +63,11 @@ def judge(
     )
 
 
-def _vouched(model: ConfiguredModel) -> Iterator[str]:
+def _vouched(model: ConfiguredModel, uncalled: Sequence[str]) -> Iterator[str]:
     for a in model.allowed:
+        if not a.macs and a.name not in uncalled:
+            yield f"allowed, and not needed: no module {a.name} was left uncalled"
+            continue
         what = f"{a.name} costs {a.macs} MACs a call" if a.macs else f"{a.name} is not called"
         yield f"allowed: {what}, because {a.reason}"
 

@@ -46,7 +46,9 @@ def revision_baseline(
             around=around,
         )
         _refuse_ours(revision, costs.read, checkout)
-    measured = {name: found for name, found in costs.found.items() if isinstance(found, Measured)}
+    measured = {
+        n: found for n, found in costs.found.items() if isinstance(found, Measured) and not found.unknown_ops
+    }
     inputs = {m.name: tuple(map(str, m.inputs)) for m in wanted}
     notes = tuple(_missing(revision, [m.name for m in models], costs))
     return Baseline(revision, measured, inputs, saved=False), notes
@@ -76,3 +78,5 @@ def _missing(revision: str, names: Sequence[str], costs: Costs) -> Iterable[str]
             yield f"{name} is not there at {revision}"
         elif isinstance(found, Failure):
             yield f"{name} has no cost at {revision}: {found.message}"
+        elif found.unknown_ops:
+            yield f"{name} has no cost at {revision}: {', '.join(found.unknown_ops)} has no formula there"

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from repositories import repository
 
+from iftplan import revision_costs
+from iftplan.checking import Costs
 from iftplan.checks import CheckReport, Measured, ModelCheck, Quantity, Status, check_document
+from iftplan.configfile import read_config
 from iftplan.configuration import Allowance, Bound, ConfiguredModel, DriftPolicy
 from iftplan.judging import judge
 from iftplan.measurements import Baseline, baseline_document, parse_baseline
@@ -132,6 +138,11 @@ def test_what_is_unknown_is_no_pass_unless_somebody_vouches() -> None:
     model = replace(
         MODEL, allowed=(Allowance("probe", "", "training only"), Allowance("my::scan", "3", "by hand"))
     )
+    check = judge(
+        replace(model, allowed=(Allowance("prob", "", "training only"),)), replace(dim, unknown_ops={})
+    )
+    assert check.status is Status.UNMEASURED
+    assert check.notes == ("allowed, and not needed: no module prob was left uncalled",)
     check = judge(model, replace(dim, unknown_ops={}))
     assert check.status is Status.PASSED
     assert check.notes == (
@@ -201,3 +212,18 @@ def test_a_baseline_comes_back_as_it_was_saved(models: dict[str, dict[str, int]]
         "b.json", {n: Measured(m, m) for n, m in models.items()}, dict.fromkeys(models, ("4x16",))
     )
     assert parse_baseline(baseline_document(saved), "b.json") == saved
+
+
+def test_a_revision_that_could_not_be_counted_whole_is_no_baseline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is unknown there would be held to have cost nothing, and a ratio to it would mean little."""
+    home = repository(tmp_path)
+    dim = Costs({"small": replace(COST, unknown_ops={"my::scan": 2})})
+    monkeypatch.setattr(revision_costs, "measure_models", lambda *given, **named: dim)
+    config = read_config(home / "iftplan.toml")
+    base, notes = revision_costs.revision_baseline(
+        "main", config, config.models, cache=None, jobs=1, around=lambda count: nullcontext()
+    )
+    assert base.models == {}
+    assert notes == ("small has no cost at main: my::scan has no formula there",)
