@@ -82,7 +82,7 @@ def command(
         return
     if subjects is None or len(subjects) != 2:
         raise InputError(
-            f"diff compares two things, BASE and HEAD, and {len(subjects or ())} were given; or name a git revision with --base REV."
+            f"diff compares two things, BASE and HEAD, and {_given(subjects)} given; or name a git revision with --base REV."
         )
     base, head = subjects
     if base == head == "-":
@@ -100,6 +100,16 @@ def command(
     if exit_code and found.changes:
         say(f"{len(found.changes)} layers differ")
         raise typer.Exit(1)
+
+
+def _given(subjects: Sequence[str] | None) -> str:
+    match subjects:
+        case None | []:
+            return "none is"
+        case [one]:
+            return f"only {one!r} is"
+        case _:
+            return f"{len(subjects)}, {', '.join(subjects)}, are"
 
 
 def _revisions(
