@@ -281,6 +281,15 @@ def test_other_formats_and_folders(home: Path, first: Run, tmp_path: Path) -> No
         (("check", "--config", "none.toml"), "none.toml cannot be read"),
         (("check", "--save-baseline", "--base", "main"), "give one of them"),
         (("check", "--base", "main"), "is in no git repository"),
+        (
+            ("check", "--report", "gone/x.md"),
+            "--report gone/x.md cannot be written, for there is no folder gone",
+        ),
+        (
+            ("check", "--report", "cost.htm"),
+            "'cost.htm' does not say which form to write; end its name in one of .csv",
+        ),
+        (("check", "--report", "-"), "'-' does not say which form to write"),
         (("diff", "--base", "main"), "is in no git repository"),
         (("diff", "one.json"), "diff compares two things, BASE and HEAD, and 1 were given"),
     ],

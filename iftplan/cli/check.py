@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from iftplan.cli.options import ConventionOption, FormatOption, OutputOption
-from iftplan.cli.output import Format, emit, say, working
+from iftplan.cli.output import Format, emit, report_form, say, working
 from iftplan.errors import InputError
 from iftplan.units import Convention
 
@@ -93,6 +93,8 @@ def command(
         )
     from iftplan import checking
 
+    for file in report or ():  # before minutes are spent on what cannot be kept
+        report_form(file)
     found = configuration(config)
     models = found.chosen(names or ())
     cache = cache_folder(found, cache_dir, no_cache)

@@ -40,6 +40,7 @@ _SUFFIXES = {
     ".xml": Format.JUNIT,
     ".sarif": Format.SARIF,
 }
+_OF_REPORTS = _SUFFIXES | {".json": Format.JSON}
 _OF_PAGES = frozenset({Format.HTML, Format.JUNIT, Format.GITHUB, Format.SARIF})
 
 
@@ -85,7 +86,7 @@ def emit(
         return latex if form is Format.LATEX and latex is not None else _text(tables, document, form)
 
     # all before any: a library that is missing must not leave some of the files, as if the rest were unasked
-    texts = {file: rendered(_SUFFIXES.get(Path(file).suffix, Format.JSON)) for file in also}
+    texts = {file: rendered(report_form(file)) for file in also}
     for file, text in texts.items():
         write_text(text, file)
         say(f"written: {file}")
@@ -100,6 +101,25 @@ def emit(
         text = rendered(form)
         with _to_stdout():
             sys.stdout.write(text)
+
+
+def report_form(file: str) -> Format:
+    """The form that a further file's name asks for; nothing is written.
+
+    Raises:
+        InputError: the name says no form, or there is no such folder.
+    """
+    path = Path(file)
+    form = _OF_REPORTS.get(path.suffix.lower())
+    if form is None:
+        raise InputError(
+            f"--report {file!r} does not say which form to write; end its name in one of {', '.join(_OF_REPORTS)}, or use --format for stdout."
+        )
+    if not path.parent.is_dir():
+        raise InputError(
+            f"--report {file} cannot be written, for there is no folder {path.parent}; make it first."
+        )
+    return form
 
 
 @contextmanager
