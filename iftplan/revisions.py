@@ -106,6 +106,8 @@ def _git(folder: Path, *arguments: str, said: str = "") -> str:
         raise InputError(f"git cannot be run ({error.strerror}), and a revision is read with it.") from error
     if done.returncode:
         told = " ".join(done.stderr.split()) or f"status {done.returncode}"
+        if "safe.directory" in told:  # a container's user is rarely who checked out: there is a repository
+            said = ""
         raise InputError(said or f"git {arguments[0]} failed in {folder}: {told}")
     return done.stdout.strip()
 

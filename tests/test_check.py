@@ -470,6 +470,15 @@ def test_a_source_that_nobody_configured_is_compared_too(repo: Path) -> None:
     assert model["drift"]["macs"]["difference"] == 16 * 8 + 8 * 4
 
 
+def test_a_repository_of_somebody_else_is_told_with_what_git_advises(repo: Path) -> None:
+    """As in a container, where another user has checked out."""
+    run = iftplan("diff", "--base", "main", cwd=repo, env={"GIT_TEST_ASSUME_DIFFERENT_OWNER": "1"})
+    assert run.code == 2
+    assert "dubious ownership" in run.err
+    assert "git config --global --add safe.directory" in run.err
+    assert "is in no git repository" not in run.err
+
+
 def test_an_unknown_revision_is_told_and_leaves_nothing(repo: Path) -> None:
     run = iftplan("diff", "--base", "mian", cwd=repo)
     assert run.code == 2
