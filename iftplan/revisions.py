@@ -70,7 +70,7 @@ def checked_out(revision: str, folder: Path) -> Iterator[Checkout]:
             f"git knows no revision {revision!r} here; name a branch, a tag or a commit, and in CI fetch it first (a shallow clone has one commit)."
         ),
     )
-    with _terminating(), tempfile.TemporaryDirectory(prefix="iftplan-") as temporary:
+    with terminating(), tempfile.TemporaryDirectory(prefix="iftplan-") as temporary:
         root = Path(temporary).resolve() / "tree"
         try:
             # no hooks: a checkout to look at is nobody's work
@@ -113,7 +113,7 @@ def _git(folder: Path, *arguments: str, said: str = "") -> str:
 
 
 @contextmanager
-def _terminating() -> Iterator[None]:
+def terminating() -> Iterator[None]:
     """Let a request to end, as CI sends on a cancelled run, unwind what has to be taken away."""
     if threading.current_thread() is not threading.main_thread():
         yield

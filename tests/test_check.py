@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -502,6 +503,32 @@ def test_an_interrupted_comparison_leaves_nothing(repo: Path, number: signal.Sig
     assert not [
         p for p in Path(tempfile.gettempdir()).glob("iftplan-*/tree/net.py") if "sleeps" in p.read_text()
     ]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_interrupted_check_leaves_no_process_behind(tmp_path: Path, number: signal.Signals) -> None:
+    """A model that hangs must not go on when whoever waited for it has given up."""
+    (tmp_path / "net.py").write_text(
+        "import os, pathlib, time\n\n\n"
+        "def build():\n    pathlib.Path('pid').write_text(str(os.getpid()))\n    time.sleep(100)\n"
+    )
+    (tmp_path / "iftplan.toml").write_text('[models.net]\nsource = "net.py:build"\n')
+    process = subprocess.Popen(
+        [sys.executable, "-m", "iftplan", "check"], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    worker = int((tmp_path / "pid").read_text())
+    process.send_signal(number)
+    try:
+        assert process.wait(timeout=60) == 128 + number
+        with pytest.raises(ProcessLookupError):
+            os.kill(worker, 0)
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(worker, signal.SIGKILL)
 
 
 @pytest.mark.slow

@@ -177,9 +177,11 @@ def measured(
 ) -> Costs:
     """What the models cost, and those that their ratios name."""
     from iftplan.checking import measure_models, with_references
+    from iftplan.revisions import terminating
 
     wanted = with_references(config, models)
-    return measure_models(wanted, config.folder, cache=cache, jobs=jobs, around=_measuring())
+    with terminating():  # no process that measures outlives us
+        return measure_models(wanted, config.folder, cache=cache, jobs=jobs, around=_measuring())
 
 
 def at_revision(
