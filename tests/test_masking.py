@@ -455,6 +455,33 @@ def test_what_is_not_an_optimizer_of_torch_is_refused():
         Masking(model, optim.LBFGS(model.parameters()))
 
 
+@pytest.mark.parametrize(
+    ("algorithm", "says"),
+    [
+        ("rigl", "'rigl' is not an algorithm"),
+        (Static, r"Static'> is not an algorithm"),
+        (RigL(100), "RigL with updates 100"),
+        (SET(Updates(30, 3), 0.3), r"Constant\(0.3\)"),
+        (Gradual(Updates(30, 3), "before"), "no order 'before'; orders are replace, after"),
+    ],
+)
+def test_an_algorithm_that_would_fail_at_its_first_update_is_refused(algorithm: Any, says: str) -> None:
+    model = network()
+    with pytest.raises(InputError, match=says):
+        Masking(model, optim.SGD(model.parameters(), 0.1), algorithm)
+
+
+def test_a_step_without_masks_is_noticed_where_it_makes_weights_dense():
+    model = network()
+    optimizer = optim.SGD(model.parameters(), 0.1)
+    masks = Masking(model, optimizer)
+    optimizer.step()  # nothing to apply
+    model(torch.randn(4, 12)).sum().backward()
+    with pytest.warns(UserWarning, match=r"without masks\.step\(\)"):
+        optimizer.step()
+    assert any(values.any() for values in off(masks))
+
+
 def test_a_model_without_masks_or_values_is_refused():
     model = perceptron()
     with pytest.raises(InputError, match="no masked weights"):

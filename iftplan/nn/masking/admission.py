@@ -9,11 +9,12 @@ from torch.optim import LBFGS, Optimizer
 
 from iftplan.errors import InputError
 from iftplan.masks import MaskStructure, Unstructured
-from iftplan.nn.masking.algorithm import Algorithm
+from iftplan.nn.masking.algorithm import Algorithm, Order
 from iftplan.nn.masking.layouts import Flat
 from iftplan.nn.masking.static import Static
 from iftplan.nn.masking.view import View, view_of
 from iftplan.nn.masks import SUFFIX, has_mask, masked_weights
+from iftplan.schedules import Constant, Updates
 
 
 def admitted(
@@ -28,6 +29,7 @@ def admitted(
         raise InputError(
             f"{type(optimizer).__name__} is not a torch optimizer, nor a wrapper with one in .optimizer."
         )
+    _check_algorithm(algorithm)
     if isinstance(optimizer, LBFGS):
         raise InputError(
             "LBFGS computes several gradients in one step and mixes weights; take SGD, Adam or another first-order optimizer."
@@ -40,7 +42,7 @@ def admitted(
     weights = tuple(masked_weights(model))
     if not weights:
         raise InputError(
-            f"{type(model).__name__} has no masked weights; make them with iftplan.nn.apply first."
+            f"{type(model).__name__} has no masked weights; make them with iftplan.nn.apply first, of a plan that masks some (lowrank masks none)."
         )
     trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
     owners: dict[int, str] = {}
@@ -57,6 +59,26 @@ def admitted(
     if isinstance(algorithm, Static):
         return tuple(View(weight, Flat()) for weight in weights)
     return tuple(view_of(weight, structure) for weight in weights)
+
+
+def _check_algorithm(algorithm: Algorithm) -> None:
+    """Refuse what would be found out at the first update only, or never."""
+    if isinstance(algorithm, type) or not hasattr(algorithm, "update"):
+        raise InputError(
+            f"{algorithm!r} is not an algorithm; give a value such as Static() or RigL(Updates(end=7500))."
+        )
+    if not hasattr(getattr(algorithm, "updates", Updates), "due"):
+        raise InputError(
+            f"{type(algorithm).__name__} with updates {algorithm.updates!r} does not know when masks change; give Updates(end=7500)."  # type: ignore[attr-defined]
+        )
+    if not hasattr(getattr(algorithm, "fraction", Constant), "at"):
+        raise InputError(
+            f"{type(algorithm).__name__} with the fraction {algorithm.fraction!r} does not know it over training; give a schedule, Constant({algorithm.fraction!r}) or Cosine(0.3)."  # type: ignore[attr-defined]
+        )
+    if algorithm.order not in tuple(Order):
+        raise InputError(
+            f"{type(algorithm).__name__} knows no order {algorithm.order!r}; orders are {', '.join(Order)}."
+        )
 
 
 def _check_computed(model: nn.Module) -> None:

@@ -48,6 +48,12 @@ class MaskFactors:
             [local(value) for value in values], [self._factor(i, value) for i, value in enumerate(values)]
         )
 
+    @torch.no_grad()
+    def holds(self) -> bool:
+        """Whether every weight is zero off its mask, as far as this process has it."""
+        pairs = ((local(weight.parameter), weight) for weight in self._weights)
+        return not any(bool((x[~part_of(weight.mask, x)] != 0).any()) for x, weight in pairs)
+
     @property
     def nnz(self) -> Mapping[str, int]:
         """Parameter name → weights that its mask keeps; counted again only where a mask has changed."""

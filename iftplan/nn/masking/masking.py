@@ -83,7 +83,7 @@ class Masking:
         self.steps = 0
         self._views = admitted(self.model, self.optimizer, algorithm, self.structure)
         self._targets = {view.weight.name: view.target() for view in self._views}
-        self._due = self._within = False
+        self._due = self._within = self._asked = False
         self._scores: dict[str, Tensor | None] | None = None
         self._factors = MaskFactors([view.weight for view in self._views])
         self.release = attach(self, self.optimizer, self._before_optimizer, self._after_optimizer)
@@ -103,6 +103,7 @@ class Masking:
 
         Called once for each step of the optimizer, also where gradients of several batches are accumulated.
         """
+        self._asked = True
         if self.steps == 0 and self.algorithm.starts_dense:
             self._warn_of_sparse_start()
         self.taken = Taken(self._factors.nnz)
@@ -246,6 +247,12 @@ class Masking:
             self._factors.hold_()
         if self.algorithm.order == Order.AFTER:
             self._updated()
+        if not self._asked and not self._factors.holds():
+            warnings.warn(
+                "the optimizer took a step without masks.step(), and weights off the masks are no longer zero; call masks.step() before each of its steps.",
+                stacklevel=3,
+            )
+        self._asked = False
 
     @torch.no_grad()
     def _updated(self) -> bool:
