@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 from traps import Checkpointed, opaque, run
 
+from iftplan.errors import MeasureError
 from iftplan.nn import measure_step
 from iftplan.spec import InputSpec
 
@@ -167,3 +168,9 @@ def test_an_unknown_operator_is_named() -> None:
 def test_what_ran_without_gradients_is_said(forward: Callable[..., Any]) -> None:
     (sentence,) = measure_step(run(forward, nn.Linear(4, 4))(), [InputSpec((3, 4))]).assumptions
     assert "no_grad" in sentence
+
+
+@pytest.mark.parametrize(("inputs", "says"), [([InputSpec((5, 7))], "5x7"), ([], "no inputs")])
+def test_a_step_that_does_not_run_is_an_error_of_ours(inputs: list[InputSpec], says: str) -> None:
+    with pytest.raises(MeasureError, match=f"a step of Sequential could not be run on {says}: "):
+        measure_step(two(), inputs)

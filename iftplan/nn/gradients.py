@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from iftplan.errors import IftplanError, MeasureError
 from iftplan.nn.dispatch import DispatchNet, plain
 from iftplan.nn.factories import FactoriesOnMeta
 from iftplan.nn.inputs import make_inputs
@@ -71,7 +72,7 @@ def measure_step(
         operators: qualified name → formula, for operators that would be unknown.
 
     Raises:
-        MeasureError: the model cannot be run without data.
+        MeasureError: the model's forward pass raised, or cannot be run without data.
 
     Example:
         >>> cost = measure_step(nn.Sequential(nn.Linear(8, 16), nn.Linear(16, 4)), [InputSpec((5, 8))])
@@ -83,7 +84,16 @@ def measure_step(
     ledger = Ledger(Names(double))
     net = _Gradients(ledger, {**OPERATORS, **operators})
     with counting_conditions(double), torch.enable_grad(), module_scope(ledger), net, FactoriesOnMeta():
-        double(*args, **kwargs)
+        try:
+            double(*args, **kwargs)
+        except IftplanError:
+            raise
+        except Exception as error:
+            given = ", ".join(map(str, inputs)) or "no inputs"
+            raise MeasureError(
+                f"a step of {type(model).__name__} could not be run on {given}: "
+                f"{type(error).__name__}: {' '.join(str(error).split())}"
+            ) from error
     paths = ledger.names.modules
     modules = {paths[m] if m else "": (forward, back) for m, (forward, back) in net.costs.items()}
     return StepMacs(
