@@ -119,8 +119,11 @@ def comment(env: Mapping[str, str], summary: Path, worth: bool) -> None:
 def pull_request(env: Mapping[str, str]) -> int | None:
     """The number of the pull request that started the job, if one did."""
     path = env.get("GITHUB_EVENT_PATH", "")
-    event = json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
-    number = event.get("pull_request", {}).get("number")
+    try:
+        event = json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
+        number = (event.get("pull_request") or {}).get("number")
+    except (OSError, ValueError, AttributeError):  # as runners other than GitHub's may leave it
+        return None
     return number if isinstance(number, int) else None
 
 

@@ -226,6 +226,22 @@ def test_a_report_that_is_not_written_is_said_and_never_shown_as_a_pass(
     assert "HTML needs jinja2" in found.file("summary")
 
 
+@pytest.mark.parametrize(
+    "event", [None, "", "[]", '{"pull_request": null}', '{"pull_request": {"number": "7"}}']
+)
+def test_an_event_that_tells_of_no_pull_request_changes_no_status(tmp_path: Path, event: str | None) -> None:
+    """A traceback here would end with 1, which says that a cost was refused."""
+    from runpy import run_path
+
+    place = tmp_path / "event.json"
+    if event is not None:
+        place.write_text(event)
+    pull_request = run_path(str(ROOT / "action" / "check.py"))["pull_request"]
+    assert pull_request({"GITHUB_EVENT_PATH": str(place)}) is None
+    place.write_text('{"pull_request": {"number": 7}}')
+    assert pull_request({"GITHUB_EVENT_PATH": str(place)}) == 7
+
+
 def test_what_users_type_never_becomes_a_command() -> None:
     """Expressions are filled in before bash reads a script, so they may stand in `env` only."""
     assert [step["run"] for step in STEPS if "${{" in step.get("run", "")] == []

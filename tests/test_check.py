@@ -465,6 +465,21 @@ def test_a_new_baseline_is_what_is_checked_from_then_on(repo: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_model_without_a_cost_is_not_in_the_baseline_and_said_so(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text("from torch import nn\n\n\ndef build():\n    return nn.Linear(8, 8)\n")
+    table = '[models.{0}]\nsource = "net.py:{1}"\ninputs = ["1x8"]\n'
+    (tmp_path / "iftplan.toml").write_text(table.format("good", "build") + table.format("bad", "no"))
+    run = iftplan("check", "bad", "--save-baseline", cwd=tmp_path)
+    assert run.code == 2
+    assert "no baseline written, for want of a cost: bad" in run.err
+    assert not (tmp_path / "iftplan-baseline.json").exists()
+    run = iftplan("check", "--save-baseline", cwd=tmp_path)
+    assert run.code == 2
+    assert "not in it, for want of a cost: bad" in run.err
+    assert list(json.loads((tmp_path / "iftplan-baseline.json").read_text())["models"]) == ["good"]
+
+
+@pytest.mark.slow
 def test_a_source_that_nobody_configured_is_compared_too(repo: Path) -> None:
     run = iftplan("diff", "--base", "main", "net.py:build", "--input", "1x16", "--format", "json", cwd=repo)
     (model,) = json.loads(run.out)["models"]

@@ -107,7 +107,13 @@ def command(
     costs = measured(found, models, cache, jobs)
     if save_baseline:
         baseline = checking.renewed_baseline(found, models, costs, baseline)
-        say(f"written: {checking.save_baseline(found, baseline)}")
+        without = [model.name for model in models if model.name not in baseline.models]
+        if baseline.models:
+            say(f"written: {checking.save_baseline(found, baseline)}")
+        if without:
+            say(
+                f"{'not in it' if baseline.models else 'no baseline written'}, for want of a cost: {', '.join(without)}"
+            )
     checked = checking.check_models(found, models, costs, baseline, notes)
     show_report(checked, form, output, convention, also=report or ())
 
