@@ -60,6 +60,7 @@ LIBRARIES: Mapping[str, tuple[str, ...]] = {
         "specfile",
         "reportfile",
         "runfile",
+        "runs",  # the ranges of settings, beside them
         "configfile",
         "measurements",
     ),
