@@ -471,6 +471,13 @@ def test_an_algorithm_that_would_fail_at_its_first_update_is_refused(algorithm: 
         Masking(model, optim.SGD(model.parameters(), 0.1), algorithm)
 
 
+def test_a_state_of_something_else_is_refused():
+    model = network()
+    masks = Masking(model, optim.SGD(model.parameters(), 0.1))
+    with pytest.raises(StaleError, match="of another model"):
+        masks.load_state_dict(model.state_dict())
+
+
 def test_a_step_without_masks_is_noticed_where_it_makes_weights_dense():
     model = network()
     optimizer = optim.SGD(model.parameters(), 0.1)

@@ -160,10 +160,10 @@ class Masking:
         """Continue from a state; load the model's and the optimizer's own state first.
 
         Raises:
-            StaleError: the state is of another model.
+            StaleError: the state is of another model, or of something else.
         """
         shapes = {name: mask.shape for name, mask in self.masks().items()}
-        if {name: mask.shape for name, mask in state["masks"].items()} != shapes:
+        if {name: mask.shape for name, mask in state.get("masks", {}).items()} != shapes:
             raise StaleError("the masks' state is of another model: its masked weights differ.")
         for name, mask in self.masks().items():
             mask.copy_(state["masks"][name])
