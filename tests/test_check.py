@@ -292,7 +292,7 @@ def test_other_formats_and_folders(home: Path, first: Run, tmp_path: Path) -> No
         ),
         (("check", "--report", "-"), "'-' does not say which form to write"),
         (("diff", "--base", "main"), "is in no git repository"),
-        (("diff", "one.json"), "diff compares two things, BASE and HEAD, and 1 were given"),
+        (("diff", "one.json"), "diff compares two things, BASE and HEAD, and only 'one.json' is given"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
