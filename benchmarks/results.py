@@ -30,7 +30,7 @@ EXPERIMENTS = {
     ),
 }
 METHODS = ("dense", "static", "set", "rigl")
-FAMILIES = ("parallel", "factorized", "doped", "lowrank")
+FAMILIES = ("parallel", "factorized", "doped")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,9 @@ class Arm:
 
     @property
     def title(self) -> str:
-        return "dense" if self.method == "dense" else f"{self.transform}, {self.method}"
+        if self.method == "dense":
+            return "dense"
+        return self.transform if self.method == "densified" else f"{self.transform}, {self.method}"
 
     @property
     def options(self) -> list[str]:
@@ -54,8 +56,8 @@ def arms(seed: int) -> Iterator[Arm]:
     """Those that are run with a seed: the families with the first one only."""
     yield from (Arm(method) for method in METHODS)
     if seed == 0:
-        # low-rank members have no masks, so that nothing changes in them
         yield from (Arm("rigl", family) for family in FAMILIES)
+        yield Arm("densified", "lowrank")  # its members have no masks
 
 
 def run(experiment: str, data: str, arm: Arm, seed: int, out: Path) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def test_means_errors_and_paired_differences_by_hand() -> None:
 
 
 def test_families_run_with_the_first_seed_only() -> None:
-    assert len(list(results.arms(0))) == len(results.METHODS) + len(results.FAMILIES)
+    assert len(list(results.arms(0))) == len(results.METHODS) + len(results.FAMILIES) + 1
     assert [arm.method for arm in results.arms(1)] == list(results.METHODS)
 
 
