@@ -14,6 +14,7 @@ from fractions import Fraction
 from iftplan.counting import CountTable, cross_check
 from iftplan.errors import MeasureError
 from iftplan.plans import Plan, PlannedLayer, Role, Scope
+from iftplan.shown import Shown
 from iftplan.units import count, decimal
 
 
@@ -41,7 +42,7 @@ class AuditedLayer:
 
 
 @dataclass(frozen=True, slots=True)
-class AuditReport:
+class AuditReport(Shown):
     """What was measured and what it was held against.
 
     Attributes:

@@ -12,6 +12,7 @@ from fractions import Fraction
 
 from iftplan.diffs import Diff
 from iftplan.documents import Document, sealed
+from iftplan.shown import Shown
 from iftplan.units import Convention, exact
 
 SCHEMA = "iftplan.check/1"
@@ -155,7 +156,7 @@ class ModelCheck:
 
 
 @dataclass(frozen=True, slots=True)
-class CheckReport:
+class CheckReport(Shown):
     """All models of a configuration, or those that were asked for.
 
     Attributes:

@@ -12,6 +12,7 @@ from itertools import combinations
 from typing import Protocol
 
 from iftplan.errors import MeasureError
+from iftplan.shown import Shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class Contraction:
 
 
 @dataclass(frozen=True, slots=True)
-class CountTable:
+class CountTable(Shown):
     """What one engine counted.
 
     Attributes:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from iftplan.documents import Document, sealed
+from iftplan.shown import Shown
 from iftplan.units import Convention
 
 SCHEMA = "iftplan.diff/1"
@@ -49,7 +50,7 @@ class LayerChange:
 
 
 @dataclass(frozen=True, slots=True)
-class Diff:
+class Diff(Shown):
     """Two ledgers and what lies between them."""
 
     base: Ledger

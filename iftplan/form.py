@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 
+from iftplan.shown import Shown
 from iftplan.spec import Kind, LayerSpec
 from iftplan.transforms.definition import Definition
 
@@ -60,7 +61,7 @@ class Form:
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
+class Family(Shown):
     """A Sparse-IFT family, ready to solve: what it says of itself and what follows from it."""
 
     definition: Definition

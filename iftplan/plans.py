@@ -9,6 +9,7 @@ from fractions import Fraction
 
 from iftplan.cardinality import Cardinality
 from iftplan.scales import Parametrization
+from iftplan.shown import Shown
 from iftplan.solution import Structure
 from iftplan.spec import InputSpec
 
@@ -88,7 +89,7 @@ class PlannedLayer:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Shown):
     """A whole model in one family at equal MACs.
 
     Attributes:
@@ -155,14 +156,3 @@ class Plan:
         """The search space of all masks together, one budget per layer."""
         masked = [layer for layer in self.layers if layer.maskable]
         return Cardinality(sum(x.capacity for x in masked), sum(x.log2_masks for x in masked))
-
-    def __str__(self) -> str:
-        """Every layer, its scales and all three scopes, as `iftplan plan` prints them."""
-        from iftplan.report.plans import (
-            plan_table,
-            scale_tables,
-            scope_table,
-        )  # values show themselves; nothing else looks up
-        from iftplan.report.table import to_text
-
-        return "\n".join(map(to_text, (plan_table(self), *scale_tables(self), scope_table(self))))

@@ -8,6 +8,7 @@ from enum import StrEnum
 from fractions import Fraction
 
 from iftplan.cardinality import Cardinality
+from iftplan.shown import Shown
 from iftplan.spec import LayerSpec
 
 Structure = Mapping[str, int | float | None]
@@ -35,7 +36,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Solution:
+class Solution(Shown):
     """A layer realised in a family at equal MACs. Counts are None while channels are symbolic or it is infeasible.
 
     Attributes:

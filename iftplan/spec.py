@@ -9,6 +9,7 @@ from math import prod
 from typing import Any, ClassVar
 
 from iftplan.polynomial import STRICT, Polynomial
+from iftplan.shown import Shown
 
 
 class Kind(StrEnum):
@@ -217,7 +218,7 @@ class Couplings:
 
 
 @dataclass(frozen=True, slots=True)
-class ModelSpec:
+class ModelSpec(Shown):
     """A model without its weights.
 
     Attributes:

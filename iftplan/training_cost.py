@@ -15,10 +15,11 @@ from fractions import Fraction
 from typing import Self
 
 from iftplan.plans import Plan, Scope
+from iftplan.shown import Shown
 
 
 @dataclass(frozen=True, slots=True)
-class TrainingCost:
+class TrainingCost(Shown):
     """MACs of one sample's training step.
 
     Attributes:

@@ -16,10 +16,8 @@ from iftplan.cli.options import (
 )
 from iftplan.cli.output import emit
 from iftplan.cli.subjects import spec_of
-from iftplan.notation import layer_notation
 from iftplan.report.table import Table
-from iftplan.spec import ModelSpec
-from iftplan.units import Convention, count
+from iftplan.units import Convention
 
 EXAMPLE = """
 Example:
@@ -62,35 +60,10 @@ def command(
     convention: ConventionOption = Convention.MAC,
 ) -> None:
     """Read a model's layers, MACs and couplings into a document."""
+    from iftplan.report.specs import spec_table
     from iftplan.specfile import spec_document
 
     spec = spec_of(model, inputs_of(input), widths=widths, allow=allow)
-    tables = _tables(spec, convention)
-    emit(tables, lambda: spec_document(spec), form, output, summary=tables[1:])
-
-
-def _tables(spec: ModelSpec, convention: Convention) -> list[Table]:
-    per, unit = convention.per_mac, convention.unit
-    rows = [
-        (
-            w.layer.name,
-            layer_notation(w.layer),
-            count(w.layer.dense_macs * per),
-            w.unmaskable or _place(w.first, w.last),
-        )
-        for w in spec.layers
-    ]
-    rows += [(p.name, p.operator, count(p.macs * per), "a product of activations") for p in spec.products]
-    title = f"{spec.source}, input {', '.join(map(str, spec.inputs))}: {count(spec.macs * per)} {unit}, scope model"
-    layers = Table(("layer", "shape", f">{unit}", "remarks"), tuple(rows), title)
-    notes = tuple(f"assumed: {a}" for a in spec.assumptions)
-    if spec.couplings is not None:
-        free = sum(not w.fixed for w in spec.couplings.widths.values())
-        notes = (f"{free} widths can move, {len(spec.couplings.widths) - free} are fixed", *notes)
-    elif spec.refusal:
-        notes = (f"cannot be widened: {spec.refusal}", *notes)
-    return [layers, Table((), (), title, notes)]
-
-
-def _place(first: bool, last: bool) -> str:
-    return ", ".join(word for word, there in (("first", first), ("last", last)) if there)
+    table = spec_table(spec, convention)
+    whole = Table((), (), table.title, table.notes)
+    emit([table], lambda: spec_document(spec), form, output, summary=[whole])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from iftplan.form import Family
+from iftplan.notation import layer_notation
 from iftplan.report.table import Table
 from iftplan.solution import Outcome, Solution
 from iftplan.units import Convention, bits, count, plain
@@ -51,6 +53,25 @@ def solutions_table(name: str, solutions: Sequence[Solution], convention: Conven
     dense = next((s.dense_macs for s in solutions if s.dense_macs is not None), None)
     before = f"; dense: {count(dense * convention.per_mac)} {unit}" if dense is not None else ""
     return Table(headings, counts, title + before, notes)
+
+
+def solution_tables(s: Solution) -> tuple[Table, ...]:
+    """One solution, with its derivation where that was asked for."""
+    solved = solutions_table(layer_notation(s.layer), [s], Convention.MAC)
+    return (solved, steps_table(layer_notation(s.layer), s)) if s.steps else (solved,)
+
+
+def family_table(family: Family) -> Table:
+    """What a family costs and what follows from that, as formulas."""
+    form, definition = family.form, family.definition
+    rows = (
+        ("cost per position", form.cost),
+        ("closed form", form.full.text),
+        ("where only outputs grow (depthwise)", form.outputs.text),
+        ("search space", form.maskable),
+    )
+    source = (definition.source,) if definition.source else ()
+    return Table(("", definition.title), rows, notes=source)
 
 
 def steps_table(name: str, s: Solution) -> Table:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Any
 
 from iftplan.plans import Plan, Scope
 from iftplan.report.table import Table
 from iftplan.runs import RunConfig
 from iftplan.training_cost import TrainingCost
-from iftplan.units import count, short
+from iftplan.units import count, decimal, short
 
 
 def run_table(run: RunConfig, plan: Plan, directory: str) -> Table:
@@ -43,6 +44,23 @@ def _notes(run: RunConfig, cost: TrainingCost) -> tuple[str, ...]:
     return (
         f"a step that looks at the dense gradient: {count(cost.step(dense_gradient=True))} MACs a sample",
     )
+
+
+def cost_table(cost: TrainingCost) -> Table:
+    """What one sample costs in training, beside the dense model."""
+    rows = (
+        ("forward pass", cost.forward(), cost.dense),
+        ("training step", cost.step(), cost.dense_step),
+        ("step that looks at the dense gradient", cost.step(dense_gradient=True), cost.dense_step),
+    )
+    cells = tuple(
+        (name, count(planned), count(dense), _ratio(planned, dense)) for name, planned, dense in rows
+    )
+    return Table(("of one sample", ">MACs", ">dense model's", ">ratio"), cells)
+
+
+def _ratio(planned: int, dense: int) -> str:
+    return decimal(Fraction(planned, dense)) if dense else ""
 
 
 def result_table(found: Mapping[str, Any]) -> Table:

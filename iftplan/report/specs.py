@@ -1,0 +1,37 @@
+"""Model specs for people: layer by layer, and what of it can be widened."""
+
+from __future__ import annotations
+
+from iftplan.notation import layer_notation
+from iftplan.report.table import Table
+from iftplan.spec import ModelSpec
+from iftplan.units import Convention, count
+
+
+def spec_table(spec: ModelSpec, convention: Convention = Convention.MAC) -> Table:
+    """The layers, their places in the model, and what can be said of the whole."""
+    per, unit = convention.per_mac, convention.unit
+    rows = [
+        (
+            w.layer.name,
+            layer_notation(w.layer),
+            count(w.layer.dense_macs * per),
+            w.unmaskable or _place(w.first, w.last),
+        )
+        for w in spec.layers
+    ]
+    rows += [(p.name, p.operator, count(p.macs * per), "a product of activations") for p in spec.products]
+    title = f"{spec.source}, input {', '.join(map(str, spec.inputs))}: {count(spec.macs * per)} {unit}, scope model"
+    notes = (*_widths(spec), *(f"assumed: {a}" for a in spec.assumptions))
+    return Table(("layer", "shape", f">{unit}", "remarks"), tuple(rows), title, notes)
+
+
+def _widths(spec: ModelSpec) -> tuple[str, ...]:
+    if spec.couplings is None:
+        return (f"cannot be widened: {spec.refusal}",) if spec.refusal else ()
+    free = sum(not width.fixed for width in spec.couplings.widths.values())
+    return (f"{free} widths can move, {len(spec.couplings.widths) - free} are fixed",)
+
+
+def _place(first: bool, last: bool) -> str:
+    return ", ".join(word for word, there in (("first", first), ("last", last)) if there)
