@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from math import gcd
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,8 @@ def _exchange(accounts: Sequence[Account], nnz: list[int], left: int) -> int:
                 reached.add(following)
                 came_from[following] = (residue, coin)
                 queue.append(following)
-    for unspent in range(left % unit + 1):
+    step = gcd(unit, *(value for _, value in coins))  # no other remainder can be reached
+    for unspent in range(left % step, left % unit + 1, step):
         residue = (left - unspent) % unit
         if residue in reached:
             added: dict[int, int] = {}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from iftplan.closing import closed, closing_sparsities
@@ -17,6 +17,7 @@ from iftplan.policy import Policy
 from iftplan.rows import Row, rows_of
 from iftplan.spec import ModelSpec
 from iftplan.units import plain
+from iftplan.widening import Multiplier
 
 
 def plan(spec: ModelSpec, policy: Policy, *, heads: str = "number") -> Plan:
@@ -26,16 +27,50 @@ def plan(spec: ModelSpec, policy: Policy, *, heads: str = "number") -> Plan:
         InfeasibleError: says which layer is in the way and the nearest feasible sparsity.
         InputError: a layer named in `keep_dense` does not exist.
     """
-    _check_names(spec, policy)
     try:
         return _plan(spec, policy, heads)
     except InfeasibleError as error:
         raise InfeasibleError(f"{error} {_nearest(spec, policy, heads)}".strip()) from error
 
 
-def _plan(spec: ModelSpec, policy: Policy, heads: str) -> Plan:
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What a plan is made of before densities are spread: plans that differ in their distribution alone share it.
+
+    Attributes:
+        multiplier: the width multiplier.
+        sizes: width symbol → new size.
+        rows: every layer's role and structure.
+    """
+
+    multiplier: Multiplier
+    sizes: Mapping[str, int]
+    rows: tuple[Row, ...]
+
+
+def prepare(spec: ModelSpec, policy: Policy) -> Prepared:
+    """Widths and structures, whatever the policy's distribution.
+
+    Raises:
+        InfeasibleError: says which layer is in the way.
+        InputError: a layer named in `keep_dense` does not exist.
+    """
+    _check_names(spec, policy)
     multiplier, sizes = plan_widths(spec, policy)
-    rows = rows_of(spec, policy, sizes)
+    return Prepared(multiplier, sizes, rows_of(spec, policy, sizes))
+
+
+def _plan(spec: ModelSpec, policy: Policy, heads: str) -> Plan:
+    return close_prepared(spec, policy, prepare(spec, policy), heads=heads)
+
+
+def close_prepared(spec: ModelSpec, policy: Policy, prepared: Prepared, *, heads: str = "number") -> Plan:
+    """The plan of what was prepared for this policy, or for one that differs in its distribution alone.
+
+    Raises:
+        InfeasibleError: the budget does not close; looks for no sparsity that would.
+    """
+    multiplier, sizes, rows = prepared.multiplier, prepared.sizes, prepared.rows
     if policy.family is None:
         layers = _sparsified(rows, policy)
         notes: tuple[str, ...] = ("nothing is closed: plain sparsity at the same width",)

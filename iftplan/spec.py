@@ -35,8 +35,10 @@ class Kind(StrEnum):
     @property
     def transposed(self) -> bool:
         """Whether this is a transposed convolution."""
-        return self.value.startswith("conv_transpose")
+        return self in _TRANSPOSED
 
+
+_TRANSPOSED = frozenset({Kind.CONV_TRANSPOSE1D, Kind.CONV_TRANSPOSE2D, Kind.CONV_TRANSPOSE3D})
 
 WEIGHTLESS = frozenset({Kind.NORM, Kind.ACTIVATION})
 """Kinds without weights that contract: zero MACs by definition."""
