@@ -45,15 +45,24 @@ def write_text(text: str, path: str) -> None:
     Raises:
         InputError: the place cannot be written; nothing was changed.
     """
+    write_bytes(text.encode(), path)
+
+
+def write_bytes(content: bytes, path: str) -> None:
+    """Write a file of any kind in one step, as `write_text` does.
+
+    Raises:
+        InputError: the place cannot be written; nothing was changed.
+    """
     target = Path(path)
     temporary = ""
     try:
         if target.exists() and not target.is_file():  # a device or pipe cannot be replaced
-            target.write_text(text, encoding="utf-8")
+            target.write_bytes(content)
             return
         descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
         umask = os.umask(0)
         os.umask(umask)
         Path(temporary).chmod(0o666 & ~umask)

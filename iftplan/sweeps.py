@@ -1,0 +1,240 @@
+"""Sweeps: many plans, one row each. A point that cannot be planned is a row that says why, never a gap and never a zero."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from fractions import Fraction
+from itertools import product
+
+from iftplan.distributions import Distribution
+from iftplan.errors import IftplanError, InfeasibleError
+from iftplan.families import FAMILIES, family_named
+from iftplan.form import Family
+from iftplan.masks import parse_mask
+from iftplan.planner import Prepared, close_prepared, prepare
+from iftplan.plans import Plan, Scope
+from iftplan.policy import Policy
+from iftplan.runs import PlanConfig
+from iftplan.solver import mask_for
+from iftplan.spec import ModelSpec
+from iftplan.units import parse_sparsity, plain
+
+PLANNED = "planned"
+TRAINED = "trained"
+UNFINISHED = "not finished"
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Every combination of some choices, over settings that all have in common.
+
+    Attributes:
+        models: sources of dense models.
+        transforms: names of families, or "none".
+        sparsities: fractions of zeros.
+        distributions: of density.
+        masks: what masks may look like; "" for the family's own.
+        base: all else that is asked of a plan.
+
+    Example:
+        >>> grid = Grid(("zoo:resnet50",), ("wide", "none"), (Fraction(1, 2), Fraction(3, 4)))
+        >>> [(p.transform, p.sparsity) for p in grid.plans()]
+        [('wide', '0.5'), ('wide', '0.75'), ('none', '0.5'), ('none', '0.75')]
+    """
+
+    models: tuple[str, ...]
+    transforms: tuple[str, ...]
+    sparsities: tuple[Fraction, ...]
+    distributions: tuple[str, ...] = ("uniform",)
+    masks: tuple[str, ...] = ("",)
+    base: PlanConfig = field(default_factory=PlanConfig)
+
+    def __len__(self) -> int:
+        parts = (self.models, self.transforms, self.sparsities, self.masks, self.distributions)
+        count = 1
+        for part in parts:
+            count *= len(part)
+        return count
+
+    def plans(self) -> Iterator[PlanConfig]:
+        """Every point; distributions change fastest, for what they have in common is computed once."""
+        choices = product(self.models, self.transforms, self.sparsities, self.masks, self.distributions)
+        for model, transform, sparsity, mask, distribution in choices:
+            yield replace(
+                self.base,
+                file="",
+                model=model,
+                transform=transform,
+                sparsity=plain(sparsity),
+                mask=mask,
+                distribution=distribution,  # type: ignore[arg-type]
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One plan or run of a table; what it does not have is None.
+
+    MACs are of one sample's forward pass of the whole model, `train_macs` of a whole training run.
+
+    Attributes:
+        model: source of the dense model.
+        transform: the family; "none" for plain sparsity and for the dense control.
+        sparsity: asked for, as a decimal.
+        distribution: how density is spread.
+        structure: what masks may look like.
+        scope: whose MACs are held equal.
+        method: how masks change in training.
+        seed: of training.
+        outcome: "planned", "trained" or "not finished"; else why it cannot be.
+        dense_macs: of the dense model.
+        macs: of the planned one.
+        ratio: planned over dense MACs in the scope.
+        nnz: weights kept under masks.
+        capacity: weights under masks, kept or not.
+        maskable_weights: the search space of the paper's definition.
+        log2_masks: bits needed to name all masks.
+        train_macs: spent by the run.
+        dense_train_macs: what the dense model would have spent on the same samples.
+        metric: what was measured.
+        value: how much.
+        task: the data.
+        run: the run's directory.
+    """
+
+    model: str
+    transform: str
+    sparsity: float
+    distribution: str
+    structure: str
+    scope: str
+    method: str | None = None
+    seed: int | None = None
+    outcome: str = PLANNED
+    dense_macs: int | None = None
+    macs: int | None = None
+    ratio: float | None = None
+    nnz: int | None = None
+    capacity: int | None = None
+    maskable_weights: int | None = None
+    log2_masks: float | None = None
+    train_macs: int | None = None
+    dense_train_macs: int | None = None
+    metric: str | None = None
+    value: float | None = None
+    task: str | None = None
+    run: str | None = None
+
+
+COLUMNS = tuple(f.name for f in fields(Row))
+
+
+def policy_of(asked: PlanConfig, families: Mapping[str, Family] = FAMILIES) -> Policy:
+    """What the planner is asked for.
+
+    Args:
+        asked: the settings.
+        families: by name; those of your own beside the built-in ones.
+
+    Raises:
+        InputError: something that cannot be read, or does not go together.
+        InfeasibleError: masks of that structure have another sparsity.
+    """
+    own = families.get(asked.transform)
+    family = None if asked.transform == "none" else own or family_named(asked.transform)
+    sparsity = parse_sparsity(asked.sparsity)
+    return Policy(
+        family=family,
+        sparsity=sparsity,
+        scope=Scope(asked.scope),
+        distribution=Distribution(asked.distribution),
+        keep_dense=frozenset(asked.keep_dense) - {"none"},
+        round_to=asked.round_to,
+        mask=mask_for(family, sparsity, parse_mask(asked.mask) if asked.mask else None),
+    )
+
+
+def planned_rows(
+    specs: Mapping[str, ModelSpec],
+    plans: Iterable[PlanConfig],
+    families: Mapping[str, Family] = FAMILIES,
+    *,
+    heads: str = "number",
+) -> Iterator[Row]:
+    """One row for each plan, in order.
+
+    What plans in a row have in common, that is all but how density is spread, is computed once.
+
+    Args:
+        specs: each model as it was read.
+        plans: what is asked for.
+        families: by name.
+        heads: what attention was asked to keep when the models were read.
+
+    Raises:
+        InputError: a layer to keep dense that a model does not have.
+    """
+    last: PlanConfig | None = None
+    ready: Prepared | IftplanError | None = None
+    for asked in plans:
+        spec = specs[asked.model]
+        try:
+            policy = policy_of(asked, families)
+        except IftplanError as error:
+            yield _refused(asked, spec, error)
+            continue
+        if (common := replace(asked, distribution="uniform")) != last:
+            last, ready = common, _prepared(spec, policy)
+        if isinstance(ready, Prepared):
+            yield _closed(asked, spec, policy, ready, heads)
+        else:
+            assert ready is not None
+            yield _refused(asked, spec, ready)
+
+
+def _prepared(spec: ModelSpec, policy: Policy) -> Prepared | IftplanError:
+    try:
+        return prepare(spec, policy)
+    except InfeasibleError as error:
+        return error
+
+
+def _closed(asked: PlanConfig, spec: ModelSpec, policy: Policy, ready: Prepared, heads: str) -> Row:
+    try:
+        return plan_row(asked, close_prepared(spec, policy, ready, heads=heads))
+    except InfeasibleError as error:
+        return _refused(asked, spec, error)
+
+
+def plan_row(asked: PlanConfig, plan: Plan) -> Row:
+    """The row of a plan."""
+    masked = [layer for layer in plan.layers if layer.maskable]
+    capacity = sum(layer.capacity for layer in masked)
+    return replace(
+        _bare(asked),
+        structure=plan.mask,
+        dense_macs=plan.dense_macs(Scope.MODEL),
+        macs=plan.macs(Scope.MODEL),
+        ratio=float(plan.ratio(Scope(asked.scope))),
+        nnz=sum(layer.nnz for layer in masked),
+        capacity=capacity,
+        maskable_weights=capacity,
+        log2_masks=sum(layer.log2_masks for layer in masked),
+    )
+
+
+def _refused(asked: PlanConfig, spec: ModelSpec, error: IftplanError) -> Row:
+    """The row of a point that cannot be: what is known without a plan, and why there is none."""
+    return replace(_bare(asked), outcome=str(error), dense_macs=spec.macs)
+
+
+def _bare(asked: PlanConfig) -> Row:
+    return Row(
+        asked.model,
+        asked.transform,
+        float(Fraction(asked.sparsity)),
+        asked.distribution,
+        asked.mask or "unstructured",
+        asked.scope,
+    )
