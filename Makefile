@@ -1,5 +1,5 @@
-# Two commands for people: `make demo` shows what iftplan does, `make test` runs every check.
-# Both make the environment they need, in .venv unless VENV names another place.
+# Three commands for people: `make demo` shows what iftplan does, `make test` runs every check, `make docs` builds the site.
+# They make the environment they need, in .venv unless VENV names another place.
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -7,7 +7,9 @@ BIN     = $(VENV)/bin
 PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 OUT     = demo-out
 
-.PHONY: demo test venv check-python clean
+SITE    = docs/_build
+
+.PHONY: demo test docs venv check-python clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.all
@@ -39,6 +41,11 @@ test: venv
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile --doctest-modules iftplan tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile -m slow
 
+# The site in docs/_build; a warning is an error. `make test` builds it too.
+docs: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -n -q -d $(SITE)/.trees -c docs . $(SITE)
+	@printf 'Open $(SITE)/index.html.\n'
+
 venv: $(VENV)/.dev
 
 $(VENV)/.%: pyproject.toml constraints.txt | check-python
@@ -51,4 +58,4 @@ check-python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "iftplan needs Python 3.11 or newer; name one with: make PYTHON=python3.11 …")'
 
 clean:
-	rm -rf .venv $(OUT) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv $(OUT) $(SITE) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,109 @@
+"""The documentation site builds without a warning, offline, and everything in it leads somewhere."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from site_links import Page, broken, external, pages, read_page
+
+ROOT = Path(__file__).parents[1]
+EXTENSIONS = ROOT / "docs" / "_ext"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built site; strict, from nothing, and with every connection refused."""
+    folder = tmp_path_factory.mktemp("site")
+    blocked = tmp_path_factory.mktemp("offline")
+    (blocked / "sitecustomize.py").write_text(
+        "import socket\n\ndef refuse(*_):\n    raise OSError('the build asked for the network')\n\n"
+        "socket.socket.connect = socket.getaddrinfo = refuse\n",
+        encoding="utf-8",
+    )
+    environment = os.environ | {"PYTHONPATH": f"{blocked}{os.pathsep}{ROOT}", "PYTHONUTF8": "1"}
+    command = ["-m", "sphinx", "--fail-on-warning", "--keep-going", "--nitpicky", "--quiet", "--fresh-env"]
+    done = subprocess.run(
+        [sys.executable, *command, "-d", str(blocked / "trees"), "-c", "docs", ".", str(folder)],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder.resolve()
+
+
+@pytest.mark.slow
+def test_everything_on_the_site_leads_somewhere(site: Path) -> None:
+    found = pages(site)
+    assert len(found) > 20
+    assert list(broken(found, site)) == []
+
+
+@pytest.mark.slow
+def test_links_to_the_web_are_few_and_encrypted(site: Path) -> None:
+    addresses = sorted(external(pages(site)))
+    print(*addresses, sep="\n")  # listed, never fetched
+    assert addresses
+    assert all(address.startswith("https://") for address in addresses)
+
+
+@pytest.mark.slow
+def test_styles_load_nothing_from_the_web(site: Path) -> None:
+    for style in site.rglob("*.css"):
+        loaded = re.findall(r"@import[^;]+|url\(([^)]+)\)", style.read_text(encoding="utf-8"))
+        assert not [u for u in loaded if "//" in u and not u.strip("\"'").startswith("data:")], style.name
+
+
+@pytest.mark.slow
+def test_every_page_is_on_the_site_and_in_its_contents(site: Path) -> None:
+    front = read_page(site / "docs" / "index.html")
+    linked = {address for _, address in front.targets}
+    sources = [*(ROOT / "docs").glob("*.md"), *(ROOT / "notebooks").glob("*.ipynb")]
+    assert len(sources) > 15
+    for source in sources:
+        page = site / source.relative_to(ROOT).with_suffix(".html")
+        assert page.is_file(), source.name
+        assert source.stem == "index" or os.path.relpath(page, site / "docs") in linked, source.name
+
+
+# --- the checks themselves can fail ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "complaint"),
+    [
+        ('<a href="gone.html">x</a>', "there is no such file"),
+        ('<a href="other.html#gone">x</a>', "there is no such anchor"),
+        ('<a href="#gone">x</a>', "there is no such anchor"),
+        ('<img src="gone.png">', "there is no such file"),
+        ('<a href="../elsewhere.html">x</a>', "it leads out of the site"),
+        ('<script src="https://cdn.example/x.js"></script>', "it is fetched from the network"),
+        ('<a href="javascript:alert(1)">x</a>', "the scheme javascript is no page's"),
+        (
+            '<a href="other.html#here">x</a><a href="https://example.org/">y</a><i id="z"></i><a href="#z">z</a>',
+            "",
+        ),
+    ],
+)
+def test_broken_links_are_found(tmp_path: Path, body: str, complaint: str) -> None:
+    (tmp_path / "page.html").write_text(body, encoding="utf-8")
+    (tmp_path / "other.html").write_text('<p id="here"></p>', encoding="utf-8")
+    (tmp_path.parent / "elsewhere.html").write_text("", encoding="utf-8")
+    complaints = list(broken(pages(tmp_path), tmp_path))
+    assert len(complaints) == bool(complaint)
+    assert all(c.endswith(complaint) for c in complaints)
+
+
+def test_addresses_on_the_web_are_listed() -> None:
+    page = Page(
+        frozenset(), (("a", "https://example.org/"), ("a", "x.html"), ("img", "https://example.org/i.png"))
+    )
+    assert external({Path("p"): page}) == {"https://example.org/"}
