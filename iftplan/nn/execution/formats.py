@@ -1,0 +1,146 @@
+"""A masked weight as the kernels take it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iftplan.errors import InputError
+from iftplan.nn.execution.vectors import ROWS, Vectors
+
+_ROW_BLOCK: Final = 2048  # outputs whose tile stays in the second-level cache
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Format:
+    """A mask, packed: where each kept weight is found, and in which order kernels meet it.
+
+    Attributes:
+        vectors: the kernel that it is packed for.
+        outputs: rows of the matrix.
+        channels: columns of the matrix at each position of the window.
+        positions: of the window; the matrix is outputs × (positions · channels).
+        shared: whether four neighbouring rows share their columns (blocks of 4 outputs).
+        row_starts: first rows of the row blocks, and the end.
+        blocks: position, first and last column of each column block.
+        panels: row block, column block, first and last quad, first step.
+        counts: steps of each quad.
+        rows: of each quad, in bytes of a tile.
+        offsets: of the input rows of each step, in units of eight bytes.
+        places: of each value in the flat matrix, -1 where a quad is padded.
+    """
+
+    vectors: Vectors
+    outputs: int
+    channels: int
+    positions: int
+    shared: bool
+    row_starts: NDArray[np.int64]
+    blocks: NDArray[np.int64]
+    panels: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    offsets: NDArray[np.uint16]
+    places: NDArray[np.int32]
+
+    @property
+    def slots(self) -> int:
+        """Values, those of padding too."""
+        return len(self.places)
+
+    def values(self, weights: NDArray[Any]) -> NDArray[Any]:
+        """The kept weights of a flat matrix, in the kernels' order."""
+        from iftplan.nn.execution.packing import take
+
+        values = np.empty(self.slots, weights.dtype)
+        take(weights, self.places, values)
+        return values
+
+    def matrix(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Values in the kernels' order as the flat matrix, zero elsewhere."""
+        from iftplan.nn.execution.packing import put
+
+        weights = np.zeros(self.outputs * self.positions * self.channels, values.dtype)
+        put(values, self.places, weights)
+        return weights
+
+
+def packed(mask: NDArray[np.bool_], positions: int, vectors: Vectors) -> Format:
+    """A mask in the kernels' order.
+
+    Args:
+        mask: outputs × (positions · channels), channels running fastest.
+        positions: of the window.
+        vectors: the kernel.
+
+    Raises:
+        InputError: it has more entries than 31 bits can number.
+    """
+    from iftplan.nn.execution.packing import count_steps, fill
+
+    outputs, inputs = mask.shape
+    if mask.size >= 2**31:
+        raise InputError(
+            f"a weight of {outputs}×{inputs} has more entries than sparse execution numbers (2^31); keep this layer dense."
+        )
+    bits = np.ascontiguousarray(mask).view(np.uint8)
+    shared = outputs % ROWS == 0 and _shared(bits)
+    starts, blocks = _row_starts(outputs), _column_blocks(positions, inputs // positions, vectors.block)
+    quads, steps = count_steps(bits, starts, blocks, shared)
+    panels = np.zeros(((len(starts) - 1) * len(blocks), 5), np.int64)
+    counts, rows = np.zeros(quads, np.int64), np.zeros(quads * ROWS, np.int64)
+    offsets = np.zeros(steps * (1 if shared else ROWS), np.uint16)
+    places = np.full(steps * ROWS, -1, np.int32)
+    fill(bits, starts, blocks, shared, vectors.row_bytes, panels, counts, rows, offsets, places)
+    channels = inputs // positions
+    return Format(
+        vectors, outputs, channels, positions, shared, starts, blocks, panels, counts, rows, offsets, places
+    )
+
+
+def turned(mask: NDArray[np.bool_], positions: int, forward: Format) -> Format:
+    """The mask of the input's gradient, whose values are taken from those of the forward format.
+
+    Its `places` are slots of `forward`, so that weights are collected from what is compact already.
+    """
+    outputs, inputs = mask.shape
+    channels = inputs // positions
+    three = mask.reshape(outputs, positions, channels).transpose(2, 1, 0)
+    found = packed(np.ascontiguousarray(three).reshape(channels, -1), positions, forward.vectors)
+    slots = np.full(mask.size, -1, np.int32)
+    held = forward.places >= 0
+    slots[forward.places[held]] = np.nonzero(held)[0]
+    there = found.places >= 0
+    row, rest = np.divmod(found.places[there], positions * outputs)
+    position, column = np.divmod(rest, outputs)
+    found.places[there] = slots[(column.astype(np.int64) * positions + position) * channels + row]
+    return found
+
+
+def _shared(mask: NDArray[np.uint8]) -> bool:
+    four = mask.reshape(-1, ROWS, mask.shape[1])
+    return bool((four[:, 1:] == four[:, :1]).all())
+
+
+def _row_starts(outputs: int) -> NDArray[np.int64]:
+    parts = -(-outputs // _ROW_BLOCK)
+    size = -(-outputs // parts)
+    size += -size % ROWS  # blocks of four are not cut
+    return np.array([*range(0, outputs, size), outputs], np.int64)
+
+
+def _column_blocks(positions: int, channels: int, limit: int) -> NDArray[np.int64]:
+    """Evenly cut, and never across positions."""
+    parts = -(-channels // limit)
+    cuts = [channels * i // parts for i in range(parts + 1)]
+    return np.array(
+        [
+            (p, p * channels + a, p * channels + b)
+            for p in range(positions)
+            for a, b in zip(cuts, cuts[1:], strict=False)
+        ],
+        np.int64,
+    )

@@ -1,0 +1,252 @@
+"""The two inner loops as LLVM IR: four rows of a sparse weight against one tile of activations.
+
+A panel is a run of quads: four output rows with equally many steps. A step holds four values, one for each row,
+and where to find the four input rows in the tile (16-bit offsets in units of eight bytes), or one offset where
+the four rows share their columns, as in blocks. All addresses are integers; whoever calls has checked the sizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from iftplan.nn.execution.vectors import ROWS
+
+_I64 = ir.IntType(64)
+_I16 = ir.IntType(16)
+
+
+class Emitter:
+    """IR instructions for values of one width, at integer addresses."""
+
+    def __init__(self, builder: Any, lanes: int, count: int, bits: int) -> None:
+        self.builder, self.lanes, self.count = builder, lanes, count
+        self.scalar = ir.FloatType() if bits == 32 else ir.DoubleType()
+        self.bytes = bits // 8
+        self.vector = ir.VectorType(self.scalar, lanes)
+        self.zero = ir.Constant(self.vector, [0.0] * lanes)
+
+    def number(self, value: int) -> Any:
+        """A 64-bit constant."""
+        return ir.Constant(_I64, value)
+
+    def plus(self, address: Any, distance: Any) -> Any:
+        """An address further on; `distance` is a value or a number."""
+        return self.builder.add(address, self.number(distance) if isinstance(distance, int) else distance)
+
+    def times(self, value: Any, factor: int) -> Any:
+        """A product with a constant."""
+        return self.builder.mul(value, self.number(factor))
+
+    def load(self, address: Any, kind: Any) -> Any:
+        """One value of a type; nothing is taken for aligned beyond its elements."""
+        align = self.bytes if kind in (self.vector, self.scalar) else kind.width // 8
+        return self.builder.load(self.builder.inttoptr(address, kind.as_pointer()), align=min(align, 8))
+
+    def store(self, value: Any, address: Any) -> None:
+        """One vector."""
+        pointer = self.builder.inttoptr(address, value.type.as_pointer())
+        self.builder.store(value, pointer, align=self.bytes)
+
+    def row(self, address: Any) -> list[Any]:
+        """Addresses of the vectors of one row of a tile."""
+        return [self.plus(address, self.bytes * self.lanes * z) for z in range(self.count)]
+
+    def vectors(self, address: Any) -> list[Any]:
+        """One row of a tile."""
+        return [self.load(place, self.vector) for place in self.row(address)]
+
+    def spread(self, value: Any) -> Any:
+        """A scalar in every lane."""
+        undefined = ir.Constant(self.vector, ir.Undefined)
+        first = self.builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
+        return self.shuffle(first, undefined, [0] * self.lanes)
+
+    def shuffle(self, a: Any, b: Any, order: Sequence[int]) -> Any:
+        """Lanes of two vectors in a given order."""
+        return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), len(order)), order))
+
+    def fused(self, a: Any, b: Any, c: Any) -> Any:
+        """a·b + c, in one instruction where there is one."""
+        name = f"llvm.fmuladd.v{self.lanes}f{8 * self.bytes}"
+        kind = ir.FunctionType(self.vector, [self.vector] * 3)
+        return self.builder.call(cgutils.get_or_insert_function(self.builder.module, kind, name), [a, b, c])
+
+
+def _quads(emit: Emitter, counts: Any, first: Any, last: Any, body: Any) -> Any:
+    """Loop over quads; `body(quad, position, steps)` emits one. The position after them."""
+    b = emit.builder
+    before, loop, end = b.block, b.append_basic_block("quad"), b.append_basic_block("end")
+    b.cbranch(b.icmp_signed("<", first, last), loop, end)
+    b.position_at_end(loop)
+    quad, position = b.phi(_I64), b.phi(_I64)
+    quad.add_incoming(first, before)
+    position.add_incoming(emit.number(0), before)
+    steps = emit.load(emit.plus(counts, emit.times(quad, 8)), _I64)
+    body(quad, position, steps)
+    following, reached = emit.plus(quad, 1), emit.plus(position, steps)
+    quad.add_incoming(following, b.block)
+    position.add_incoming(reached, b.block)
+    after = b.block
+    b.cbranch(b.icmp_signed("<", following, last), loop, end)
+    b.position_at_end(end)
+    result = b.phi(_I64)
+    result.add_incoming(emit.number(0), before)
+    result.add_incoming(reached, after)
+    return result
+
+
+def _steps(emit: Emitter, steps: Any, carried: list[Any], body: Any) -> list[Any]:
+    """Loop over the steps of a quad, carrying vectors: `body(step, carried)` returns what they become."""
+    b = emit.builder
+    before, loop, end = b.block, b.append_basic_block("step"), b.append_basic_block("quad_end")
+    b.cbranch(b.icmp_signed(">", steps, emit.number(0)), loop, end)
+    b.position_at_end(loop)
+    step = b.phi(_I64)
+    step.add_incoming(emit.number(0), before)
+    within = [b.phi(emit.vector) for _ in carried]
+    for phi, start in zip(within, carried, strict=True):
+        phi.add_incoming(start, before)
+    became = body(step, within)
+    following = emit.plus(step, 1)
+    step.add_incoming(following, b.block)
+    for phi, value in zip(within, became, strict=True):
+        phi.add_incoming(value, b.block)
+    after = b.block
+    b.cbranch(b.icmp_signed("<", following, steps), loop, end)
+    b.position_at_end(end)
+    results = [b.phi(emit.vector) for _ in carried]
+    for phi, start, value in zip(results, carried, became, strict=True):
+        phi.add_incoming(start, before)
+        phi.add_incoming(value, after)
+    return results
+
+
+def _inputs(emit: Emitter, offsets: Any, place: Any, tile: Any, shared: bool) -> list[Any]:
+    """Addresses of the input rows of one step, one for each output row."""
+    b = emit.builder
+    if shared:
+        offset = b.zext(emit.load(emit.plus(offsets, emit.times(place, 2)), _I16), _I64)
+        return [emit.plus(tile, emit.times(offset, 8))] * ROWS
+    # all four in one load: scalar loads compete with those of activations
+    four = emit.load(emit.plus(offsets, emit.times(place, 2 * ROWS)), _I64)
+    parts = [b.and_(b.lshr(four, emit.number(16 * r)), emit.number(0xFFFF)) for r in range(ROWS)]
+    return [emit.plus(tile, emit.times(part, 8)) for part in parts]
+
+
+@intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
+def product(
+    context: Any, lanes: Any, count: Any, bits: Any, shared: Any,
+    values: Any, offsets: Any, rows: Any, counts: Any, first: Any, last: Any, tile: Any, out: Any,
+) -> Any:  # fmt: skip
+    """Out rows += values × tile rows, for quads first..last; how many steps were taken."""
+    shape = lanes.literal_value, count.literal_value, bits.literal_value
+    together = bool(shared.literal_value)
+    signature = types.int64(lanes, count, bits, shared, *[types.int64] * 8)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        *_, values, offsets, rows, counts, first, last, tile, out = args
+        emit = Emitter(builder, *shape)
+
+        def quad(number: Any, position: Any, steps: Any) -> None:
+            places = []
+            for r in range(ROWS):
+                at = emit.plus(rows, emit.times(emit.plus(emit.times(number, ROWS), r), 8))
+                places.append(emit.row(emit.plus(out, emit.load(at, _I64))))
+            sums = [emit.load(place, emit.vector) for row in places for place in row]
+
+            def step(i: Any, sums: list[Any]) -> list[Any]:
+                at = emit.plus(position, i)
+                found = _inputs(emit, offsets, at, tile, together)
+                loaded = emit.vectors(found[0]) if together else []
+                became = []
+                for r in range(ROWS):
+                    place = emit.plus(values, emit.plus(emit.times(at, ROWS * emit.bytes), r * emit.bytes))
+                    weight = emit.spread(emit.load(place, emit.scalar))
+                    inputs = loaded or emit.vectors(found[r])
+                    for z, x in enumerate(inputs):
+                        became.append(emit.fused(weight, x, sums[r * emit.count + z]))
+                return became
+
+            results = _steps(emit, steps, sums, step)
+            for place, value in zip([p for row in places for p in row], results, strict=True):
+                emit.store(value, place)
+
+        return _quads(emit, counts, first, last, quad)
+
+    return signature, generate
+
+
+@intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
+def correlation(
+    context: Any, lanes: Any, count: Any, bits: Any, shared: Any,
+    sums: Any, offsets: Any, rows: Any, counts: Any, first: Any, last: Any, tile: Any, out: Any,
+) -> Any:  # fmt: skip
+    """Sums += ⟨out row, tile row⟩ at every kept weight, for quads first..last; how many steps were taken."""
+    shape = lanes.literal_value, count.literal_value, bits.literal_value
+    together = bool(shared.literal_value)
+    signature = types.int64(lanes, count, bits, shared, *[types.int64] * 8)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        *_, sums, offsets, rows, counts, first, last, tile, out = args
+        emit = Emitter(builder, *shape)
+
+        def quad(number: Any, position: Any, steps: Any) -> None:
+            gradients = []
+            for r in range(ROWS):
+                at = emit.plus(rows, emit.times(emit.plus(emit.times(number, ROWS), r), 8))
+                gradients.append(emit.vectors(emit.plus(out, emit.load(at, _I64))))
+
+            def step(i: Any, carried: list[Any]) -> list[Any]:
+                at = emit.plus(position, i)
+                found = _inputs(emit, offsets, at, tile, together)
+                loaded = emit.vectors(found[0]) if together else []
+                partial = []
+                for r in range(ROWS):
+                    inputs = loaded or emit.vectors(found[r])
+                    total = builder.fmul(gradients[r][0], inputs[0])
+                    for z in range(1, emit.count):
+                        total = emit.fused(gradients[r][z], inputs[z], total)
+                    partial.append(total)
+                four = _four_sums(emit, partial)
+                place = emit.plus(sums, emit.times(at, ROWS * emit.bytes))
+                pointer = builder.inttoptr(place, four.type.as_pointer())
+                before = builder.load(pointer, align=emit.bytes)
+                builder.store(builder.fadd(before, four), pointer, align=emit.bytes)
+                return []
+
+            _steps(emit, steps, [], step)
+
+        return _quads(emit, counts, first, last, quad)
+
+    return signature, generate
+
+
+def _four_sums(emit: Emitter, partial: list[Any]) -> Any:
+    """The sums over the lanes of four vectors, as one vector of four."""
+    b, lanes = emit.builder, emit.lanes
+    if lanes == 2:
+        pairs = [_folded(emit, partial[i], partial[i + 1], [0, 2], [1, 3]) for i in (0, 2)]
+        return emit.shuffle(pairs[0], pairs[1], [0, 1, 2, 3])
+    # interleaved within groups of four, which no instruction set needs a wide permutation for: each addition
+    # halves two vectors at once
+    groups = range(0, lanes, 4)
+    low = [x for g in groups for x in (g, lanes + g, g + 1, lanes + g + 1)]
+    pairs = [_folded(emit, partial[i], partial[i + 1], low, [x + 2 for x in low]) for i in (0, 2)]
+    low = [x for g in groups for x in (g, g + 1, lanes + g, lanes + g + 1)]
+    total = _folded(emit, pairs[0], pairs[1], low, [x + 2 for x in low])
+    while lanes > 4:
+        lanes //= 2
+        halves = [emit.shuffle(total, total, list(range(i, i + lanes))) for i in (0, lanes)]
+        total = b.fadd(*halves)
+    return total
+
+
+def _folded(emit: Emitter, a: Any, b: Any, low: list[int], high: list[int]) -> Any:
+    """Two arrangements of the lanes of two vectors, added."""
+    return emit.builder.fadd(emit.shuffle(a, b, low), emit.shuffle(a, b, high))

@@ -1,0 +1,160 @@
+"""Rows of channels into tiles and back, as LLVM IR: squares of lanes × lanes values, transposed in registers.
+
+A tile holds one channel of many columns (pixels, samples) in neighbouring values; activations lie the other way
+round, all channels of one column together. Rows that are not there (padding, columns beyond the last) are read as
+zeros and never written; ends of rows are masked, so that nothing beyond them is touched.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from iftplan.nn.execution.panels import Emitter
+
+_I64 = ir.IntType(64)
+_BIT = ir.IntType(1)
+
+
+def _count(emit: Emitter, limit: Any, body: Any) -> None:
+    """Loop from 0 to limit in steps of one register; `body(i)` emits one."""
+    b = emit.builder
+    before, loop, end = b.block, b.append_basic_block("square"), b.append_basic_block("squares")
+    b.cbranch(b.icmp_signed(">", limit, emit.number(0)), loop, end)
+    b.position_at_end(loop)
+    index = b.phi(_I64)
+    index.add_incoming(emit.number(0), before)
+    body(index)
+    following = emit.plus(index, emit.lanes)
+    index.add_incoming(following, b.block)
+    b.cbranch(b.icmp_signed("<", following, limit), loop, end)
+    b.position_at_end(end)
+
+
+def _first(emit: Emitter, count: Any) -> Any:
+    """A mask of the first `count` lanes."""
+    kind = ir.VectorType(_I64, emit.lanes)
+    undefined = ir.Constant(kind, ir.Undefined)
+    spread = emit.shuffle(
+        emit.builder.insert_element(undefined, count, ir.Constant(ir.IntType(32), 0)), undefined, [0] * emit.lanes
+    )
+    return emit.builder.icmp_signed("<", ir.Constant(kind, list(range(emit.lanes))), spread)
+
+
+def _masked(emit: Emitter, kind: str, pointer: Any, mask: Any, value: Any) -> Any:
+    """LLVM's masked load or store of one vector; lanes that are masked out are not touched."""
+    name = f"llvm.masked.{kind}.v{emit.lanes}f{8 * emit.bytes}.p0"
+    align, bits = ir.Constant(ir.IntType(32), emit.bytes), ir.VectorType(_BIT, emit.lanes)
+    if kind == "load":
+        signature = ir.FunctionType(emit.vector, [pointer.type, ir.IntType(32), bits, emit.vector])
+        args = [pointer, align, mask, value]
+    else:
+        signature = ir.FunctionType(ir.VoidType(), [emit.vector, pointer.type, ir.IntType(32), bits])
+        args = [value, pointer, align, mask]
+    return emit.builder.call(cgutils.get_or_insert_function(emit.builder.module, signature, name), args)
+
+
+def _transposed(emit: Emitter, rows: list[Any]) -> list[Any]:
+    """A square of registers, transposed by exchanging ever larger halves."""
+    lanes, size = emit.lanes, 1
+    while size < lanes:
+        low = [j if not j & size else lanes + j - size for j in range(lanes)]
+        high = [j + size if not j & size else lanes + j for j in range(lanes)]
+        became = list(rows)
+        for i in range(lanes):
+            if not i & size:
+                became[i] = emit.shuffle(rows[i], rows[i + size], low)
+                became[i + size] = emit.shuffle(rows[i], rows[i + size], high)
+        rows, size = became, 2 * size
+    return rows
+
+
+def _row_address(emit: Emitter, base: Any, places: Any, column: Any, start: Any) -> tuple[Any, Any]:
+    """Where a column's channels begin, and whether it is there at all."""
+    place = emit.load(emit.plus(places, emit.times(column, 8)), _I64)
+    there = emit.builder.icmp_signed(">=", place, emit.number(0))
+    return emit.plus(base, emit.times(emit.plus(place, start), emit.bytes)), there
+
+
+@intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
+def gather(
+    context: Any, lanes: Any, count: Any, bits: Any,
+    base: Any, places: Any, start: Any, channels: Any, tile: Any,
+) -> Any:  # fmt: skip
+    """Channels start..start+channels of every column into a tile; zeros where a column is not there.
+
+    `places` holds, for each column of the tile, the element at which it begins, or a negative number. The tile has
+    room for channels rounded up to whole registers.
+    """
+    shape = lanes.literal_value, count.literal_value, bits.literal_value
+    signature = types.void(lanes, count, bits, *[types.int64] * 5)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        *_, base, places, start, channels, tile = args
+        emit = Emitter(builder, *shape)
+        row_bytes = emit.lanes * emit.count * emit.bytes
+        null = ir.Constant(_I64, 0)
+
+        def square(column: Any) -> None:
+            addresses = [
+                _row_address(emit, base, places, emit.plus(column, j), start) for j in range(emit.lanes)
+            ]
+
+            def some_channels(c: Any) -> None:
+                left = builder.sub(channels, c)
+                rows = []
+                for address, there in addresses:
+                    mask = _first(emit, builder.select(there, left, null))
+                    pointer = builder.inttoptr(emit.plus(address, emit.times(c, emit.bytes)), emit.vector.as_pointer())
+                    rows.append(_masked(emit, "load", pointer, mask, emit.zero))
+                out = emit.plus(tile, emit.plus(emit.times(c, row_bytes), emit.times(column, emit.bytes)))
+                for i, row in enumerate(_transposed(emit, rows)):
+                    emit.store(row, emit.plus(out, i * row_bytes))
+
+            _count(emit, channels, some_channels)
+
+        _count(emit, emit.number(emit.lanes * emit.count), square)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
+def scatter(
+    context: Any, lanes: Any, count: Any, bits: Any,
+    tile: Any, channels: Any, places: Any, start: Any, base: Any,
+) -> Any:  # fmt: skip
+    """A tile's rows back to channels start..start+channels of every column that is there; see `gather`."""
+    shape = lanes.literal_value, count.literal_value, bits.literal_value
+    signature = types.void(lanes, count, bits, *[types.int64] * 5)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        *_, tile, channels, places, start, base = args
+        emit = Emitter(builder, *shape)
+        row_bytes = emit.lanes * emit.count * emit.bytes
+        null = ir.Constant(_I64, 0)
+
+        def square(column: Any) -> None:
+            addresses = [
+                _row_address(emit, base, places, emit.plus(column, j), start) for j in range(emit.lanes)
+            ]
+
+            def some_channels(c: Any) -> None:
+                left = builder.sub(channels, c)
+                at = emit.plus(tile, emit.plus(emit.times(c, row_bytes), emit.times(column, emit.bytes)))
+                rows = [emit.load(emit.plus(at, i * row_bytes), emit.vector) for i in range(emit.lanes)]
+                for (address, there), row in zip(addresses, _transposed(emit, rows), strict=True):
+                    mask = _first(emit, builder.select(there, left, null))
+                    pointer = builder.inttoptr(emit.plus(address, emit.times(c, emit.bytes)), emit.vector.as_pointer())
+                    _masked(emit, "store", pointer, mask, row)
+
+            _count(emit, channels, some_channels)
+
+        _count(emit, emit.number(emit.lanes * emit.count), square)
+        return context.get_dummy_value()
+
+    return signature, generate

@@ -1,0 +1,108 @@
+"""Which input column each output column reads at each position of a kernel: convolutions without copies.
+
+Columns are pixels of all images, or samples of a linear layer (a 1×1 window on images of one pixel). A target
+pixel t reads the source pixel (t·scale + position·step + shift) / division, where that is whole and inside.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iftplan.errors import InputError
+
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """A sweep of a kernel over images, forwards or backwards.
+
+    Attributes:
+        images: how many.
+        source: height and width of what is read.
+        target: height and width of what is written.
+        kernel: height and width; positions are numbered row by row.
+        scale: target steps in source steps (the stride, forwards).
+        step: from one position to the next (the dilation, forwards).
+        shift: of the first position (minus the padding, forwards).
+        division: source steps in target steps (the stride, backwards).
+    """
+
+    images: int
+    source: Pair
+    target: Pair
+    kernel: Pair
+    scale: Pair
+    step: Pair
+    shift: Pair
+    division: Pair
+
+    @property
+    def backwards(self) -> Windows:
+        """The sweep of the input's gradient: each position the other way round."""
+        negative = (-self.step[0], -self.step[1]), (-self.shift[0], -self.shift[1])
+        return Windows(
+            self.images, self.target, self.source, self.kernel, self.division, *negative, division=self.scale
+        )
+
+    @property
+    def columns(self) -> int:
+        """Target pixels of all images."""
+        return self.images * self.target[0] * self.target[1]
+
+    def numbers(self) -> tuple[int, ...]:
+        """For the kernels: source, target, kernel, scale, step, shift, division, each by height and width."""
+        pairs = (self.source, self.target, self.kernel, self.scale, self.step, self.shift, self.division)
+        return tuple(n for pair in pairs for n in pair)
+
+
+def samples(count: int) -> Windows:
+    """A linear layer's: every sample is read at one position."""
+    one = (1, 1)
+    return Windows(count, one, one, one, one, one, (0, 0), one)
+
+
+def convolution(
+    images: int, size: Pair, kernel: Pair, stride: Pair = (1, 1), padding: Pair = (0, 0), dilation: Pair = (1, 1)
+) -> Windows:
+    """A convolution's.
+
+    Args:
+        images: how many.
+        size: of the input, height and width.
+        kernel: its size.
+        stride: of the output.
+        padding: zeros on both sides.
+        dilation: between the positions of the kernel.
+
+    Raises:
+        InputError: the kernel is larger than the padded input.
+    """
+    target = tuple(
+        (n + 2 * p - d * (k - 1) - 1) // s + 1
+        for n, k, s, p, d in zip(size, kernel, stride, padding, dilation, strict=True)
+    )
+    if min(target) < 1:
+        raise InputError(
+            f"a {kernel[0]}×{kernel[1]} convolution does not fit an input of {size[0]}×{size[1]} with padding {padding[0]}×{padding[1]}; give a larger input."
+        )
+    shift = (-padding[0], -padding[1])
+    return Windows(images, size, (target[0], target[1]), kernel, stride, dilation, shift, (1, 1))
+
+
+@lru_cache(maxsize=64)
+def order_of(windows: Windows, tile: int) -> NDArray[np.int64]:
+    """Target pixels in the order of computation, in whole tiles; -1 fills them up.
+
+    Where the sweep divides (gradients of strided convolutions), pixels that share their remainders come together:
+    whole tiles then have nothing to read at the other positions, and these are passed over.
+    """
+    pixels = np.arange(windows.columns, dtype=np.int64).reshape(windows.images, *windows.target)
+    dy, dx = windows.division
+    parts = [pixels[:, y::dy, x::dx].reshape(-1) for y in range(dy) for x in range(dx)]
+    filled = [np.concatenate([p, np.full(-len(p) % tile, -1, np.int64)]) for p in parts]
+    return np.concatenate(filled)
