@@ -269,6 +269,7 @@ REFUSED = {
     "--resume --out rigl --set plan.sparsity=1/2": "plan.sparsity = '3/4', and '1/2' is asked for",
     "lowrank.json": "masks no weights, so there are no masks for the method rigl",
     "wide.json --steps 2 --set optimizer.lr=1e30 --out diverged": "training diverged: ",
+    "wide.json --steps 6 --set optimizer.lr=1e30 --set optimizer.clip=1 --out clipped": "training diverged: ",
     "zoo:digits-cnn": "is no plan",
 }
 STALE = ("half.json --resume --out rigl", "--resume --out swapped")

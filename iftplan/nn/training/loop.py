@@ -161,7 +161,10 @@ class Loop:
         if self.masks is not None:
             self.masks.step()
         if config.optimizer.clip:
-            fabric.clip_gradients(self.model, self.optimizer, max_norm=config.optimizer.clip)
+            # an overflow is the scaler's to skip, and a divergence is told with the loss
+            fabric.clip_gradients(
+                self.model, self.optimizer, max_norm=config.optimizer.clip, error_if_nonfinite=False
+            )
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.spending.step(config.training.batch_size)
@@ -217,10 +220,12 @@ class Loop:
 
     def _check_finite(self, row: Mapping[str, float]) -> None:
         """Stop a run that has diverged: no step brings it back, and no document can hold its numbers."""
+        rate, clip = self.config.optimizer.lr, self.config.optimizer.clip
+        other = "" if clip else ", or with optimizer.clip=1"
         for name in ("loss", "test_loss", "metric"):
             if not isfinite(row[name]):
                 raise InputError(
-                    f"training diverged: {name} is {row[name]} at step {self.step} of {self.length.steps}, with optimizer.lr {self.config.optimizer.lr}; start anew in another directory with a lower one, or with optimizer.clip=1."
+                    f"training diverged: {name} is {row[name]} at step {self.step} of {self.length.steps}, with optimizer.lr {rate}; start anew in another directory with a lower one{other}."
                 )
 
     def _moment(self, loss: Tensor, score: Score | None) -> Moment:

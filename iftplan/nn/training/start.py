@@ -75,7 +75,13 @@ def start(
         identity["start"] = begin_from_(network, config, plan_document["digest"], say)
     model = fabric.setup_module(spare_broadcasts_(network))
     # after sharding, which makes other parameters
-    bare = optimizer_of(config.optimizer, plan, network, dense=config.method.name == "dense")
+    bare = optimizer_of(
+        config.optimizer,
+        plan,
+        network,
+        dense=config.method.name == "dense",
+        scaled=config.training.precision == "16-mixed",
+    )
     optimizer = fabric.setup_optimizers(bare)
     algorithm = algorithm_of(config.method, length.steps)
     masks = None
