@@ -234,6 +234,16 @@ _STRICT = ConfigDict(extra="forbid")
 
 @with_config(_STRICT)
 class _BudgetTable(TypedDict):
+    """What a model may cost; each line is optional, and all of them hold.
+
+    Attributes:
+        macs: at most so many multiply-accumulates: `560_000_000`, `"560M"`, `"1.8G"`.
+        flops: at most so many FLOPs, two for each MAC.
+        parameters: at most so many parameters; masked ones do not count.
+        ratio: reference → at most so many times its MACs; a reference is `baseline`, a plan's file or another model.
+        equal: references that the MACs have to be equal to, within the tolerance.
+    """
+
     macs: NotRequired[_Number]
     flops: NotRequired[_Number]
     parameters: NotRequired[_Number]
@@ -243,6 +253,15 @@ class _BudgetTable(TypedDict):
 
 @with_config(_STRICT)
 class _AllowTable(TypedDict):
+    """One thing that somebody vouches for: an operator with its cost, or a module that need not be used.
+
+    Attributes:
+        operator: an operator without a formula, `my::scan`.
+        module: a module with weights that the pass need not use.
+        macs: with an operator: MACs for each call, or `"64*out"` for each output element.
+        reason: why, for whoever reads this next.
+    """
+
     operator: NotRequired[str]
     module: NotRequired[str]
     macs: NotRequired[_Number]
@@ -251,6 +270,19 @@ class _AllowTable(TypedDict):
 
 @with_config(_STRICT)
 class _ModelTable(TypedDict):
+    """One model and its budget.
+
+    Attributes:
+        source: what is built: any MODEL of the command line, or a plan's file.
+        model: with a plan: the MODEL that it was made for, where that is Python.
+        inputs: a list of inputs, or a table of keyword inputs; left out for what the source itself says.
+        budget: what it may cost.
+        tolerance: the largest relative difference that passes, for this model.
+        allow: what somebody vouches for.
+        nonzeros: whether to build it with data and count each weight by its nonzeros and pruning masks.
+        drift: which changes since the baseline fail, for this model.
+    """
+
     source: str
     model: NotRequired[str]
     inputs: NotRequired[list[str] | dict[str, str]]
@@ -263,6 +295,15 @@ class _ModelTable(TypedDict):
 
 @with_config(_STRICT)
 class _ConfigTable(TypedDict):
+    """The whole configuration.
+
+    Attributes:
+        models: name → model.
+        tolerance: the largest relative difference that passes: `"0.1%"`, `0.001` or `"1/1000"`; 0 by default.
+        drift: which changes since the baseline fail: `any` by default with a saved baseline, `report` with `--base`.
+        baseline: the baseline's file, `iftplan-baseline.json` by default.
+    """
+
     models: dict[str, _ModelTable]
     tolerance: NotRequired[_Number]
     drift: NotRequired[Literal["any", "increase", "report"]]

@@ -126,6 +126,14 @@ def _rows(measured: Measured) -> list[Document]:
 
 @with_config(ConfigDict(extra="forbid"))
 class _RowObject(TypedDict):
+    """One layer's cost.
+
+    Attributes:
+        name: the module's path, with the operator where it is a product of activations.
+        macs: MACs of one forward pass; null where it contracts nothing.
+        parameters: its own parameters; null where it has none.
+    """
+
     name: str
     macs: int | None
     parameters: int | None
@@ -133,6 +141,19 @@ class _RowObject(TypedDict):
 
 @with_config(ConfigDict(extra="forbid"))
 class _MeasuredObject(TypedDict):
+    """A measurement as it is written.
+
+    Attributes:
+        schema: kind and version.
+        convention: what counts are in.
+        layers: a row for each layer.
+        elementwise: operator → output elements, for work that contracts nothing.
+        unknown_ops: operator → calls, for operators without a formula.
+        uncalled_modules: modules with weights that the pass never used.
+        assumptions: what had to be assumed, one sentence each.
+        digest: SHA-256 of everything else, in canonical form.
+    """
+
     schema: str
     convention: str
     layers: list[_RowObject]
@@ -145,6 +166,15 @@ class _MeasuredObject(TypedDict):
 
 @with_config(ConfigDict(extra="forbid"))
 class _ModelObject(TypedDict):
+    """One model of a baseline.
+
+    Attributes:
+        inputs: the inputs it was measured with.
+        macs: the sum over its layers.
+        parameters: the sum over its layers.
+        layers: a row for each layer.
+    """
+
     inputs: list[str]
     macs: int
     parameters: int
@@ -153,6 +183,15 @@ class _ModelObject(TypedDict):
 
 @with_config(ConfigDict(extra="forbid"))
 class _BaselineObject(TypedDict):
+    """A baseline as it is written; totals are added up again when it is read.
+
+    Attributes:
+        schema: kind and version.
+        convention: what counts are in.
+        models: name in the configuration → what it costs.
+        digest: SHA-256 of everything else, in canonical form.
+    """
+
     schema: str
     convention: str
     models: dict[str, _ModelObject]

@@ -193,12 +193,41 @@ _Scopes = Literal["matrices", "layers", "model"]
 
 @with_config(ConfigDict(extra="forbid"))
 class _CardinalityObject(TypedDict):
+    """The size of the search space.
+
+    Attributes:
+        maskable_weights: weights that a sparse trainer can explore, the paper's measure.
+        log2_masks: bits that name one mask.
+    """
+
     maskable_weights: int
     log2_masks: float
 
 
 @with_config(ConfigDict(extra="forbid"))
 class _LayerObject(TypedDict):
+    """One weight of the model, or one product of activations.
+
+    Attributes:
+        name: the module's path, with the operator where it is a product of activations.
+        kind: the layer kind, or the operator.
+        role: what the plan does with it.
+        reason: why it has that role.
+        before: the dense layer in layer notation.
+        after: what stands in its place.
+        weight: the parameter's name; empty for products.
+        structure: `branches`, `rank`, or the widths; empty where nothing changes.
+        maskable: whether a mask thins it.
+        positions: how often each weight is applied in one forward pass.
+        nnz: weights that stay under the mask.
+        capacity: weights of the part that is, or could be, masked.
+        dense_weights: weights beside it that no mask touches.
+        density: `nnz/capacity`.
+        dense_macs: MACs of the dense layer.
+        macs: MACs after the plan: `positions · (nnz + dense_weights)`, or those of the product.
+        log2_masks: bits that name one mask of this layer.
+    """
+
     name: str
     kind: str
     role: Literal["transformed", "kept_dense", "depthwise", "unmaskable", "activation"]
@@ -221,6 +250,37 @@ class _LayerObject(TypedDict):
 
 @with_config(ConfigDict(extra="forbid"))
 class _PlanObject(TypedDict):
+    """A plan as it is written; what reads it adds every total up again.
+
+    Attributes:
+        schema: kind and version.
+        convention: what counts are in: multiply-accumulates.
+        model: how to build the dense model again, as MODEL on the command line.
+        input: the inputs it was counted with, as `--input` writes them.
+        fingerprint: SHA-256 over module names, classes and parameter shapes of the dense model.
+        transform: the family, or `none` for plain sparsity.
+        sparsity: the sparsity asked for.
+        scope: whose MACs are held equal; null where nothing was closed.
+        distribution: how density is spread over layers.
+        close: what gave way to close the budget.
+        keep_dense: what was to stay dense: `first`, `last`, or names of layers.
+        round_to: widths are multiples of this.
+        mask: what masks may look like, in the notation of `--mask`.
+        heads: which of the two stays as it was where attention grows wider: the number of heads, or their size.
+        multiplier: the width multiplier k; 1 where widths stay.
+        widths: the new size of every set of channels that moves together.
+        dense: MACs of the dense model in each scope.
+        planned: MACs after the plan in each scope.
+        ratio: planned to dense, in each scope.
+        residual_macs: what stays unspent in the closed scope; null where nothing was closed.
+        cardinality: the size of the search space.
+        closing_sparsity: the sparsity that would close each scope with the same structure; null where none does.
+        layers: a row for each weight and each product of activations.
+        notes: sentences that a reader has to know.
+        parametrization: what weights start and train at, where that was asked for.
+        digest: SHA-256 of everything else, in canonical form.
+    """
+
     schema: str
     convention: Literal["mac"]
     model: str

@@ -18,7 +18,12 @@ STRICT: dict[str, Any] = {"extra": "forbid"}
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """`coefficient · Π symbol**power`, powers sorted by symbol and positive."""
+    """`coefficient · Π symbol**power`.
+
+    Attributes:
+        coefficient: exact.
+        powers: (symbol, power), sorted by symbol; powers are positive.
+    """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
@@ -29,6 +34,9 @@ class Term:
 @dataclass(frozen=True, slots=True)
 class Polynomial:
     """A sum of terms with distinct monomials, sorted.
+
+    Attributes:
+        terms: none for zero.
 
     Example:
         >>> area = Polynomial.symbol("c1") * Polynomial.symbol("c2") * Polynomial.constant(9)

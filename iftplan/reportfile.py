@@ -73,6 +73,15 @@ def parse_measured(document: Document, where: str = "report") -> tuple[str, dict
 
 @with_config(ConfigDict(extra="forbid"))
 class _LayerObject(TypedDict):
+    """One layer of an audit.
+
+    Attributes:
+        name: the module's path, with the operator where it is a product of activations.
+        expected_macs: what the plan or the reference says; null without one.
+        measured_macs: what was counted; null where nothing was.
+        agrees: whether the two are equal within the tolerance.
+    """
+
     name: str
     expected_macs: int | None
     measured_macs: int | None
@@ -81,6 +90,32 @@ class _LayerObject(TypedDict):
 
 @with_config(ConfigDict(extra="forbid"))
 class _ReportObject(TypedDict):
+    """An audit's report as it is written.
+
+    Attributes:
+        schema: kind and version.
+        convention: what counts are in.
+        subject: what was measured.
+        reference: what it was held against; null without a plan, model or budget.
+        scope: the scope that was compared.
+        tolerance: the largest relative difference that passes.
+        verdict: how the audit came out, as a sentence.
+        passed: whether it did.
+        problems: why it did not pass, one sentence each.
+        dense_macs: what the dense model costs in the compared scope; null where that is not known.
+        expected_macs: what the reference allows or says; null without one.
+        measured_macs: what was counted.
+        ratio: measured to dense.
+        deviation: `measured/expected - 1`.
+        counters: engine → what it counted, of the whole model.
+        elementwise: operator → output elements, for work that contracts nothing.
+        unknown_ops: operator → calls, for operators without a formula.
+        uncalled_modules: modules with weights that the pass never used.
+        assumptions: what had to be assumed, one sentence each.
+        layers: a row for each layer.
+        digest: SHA-256 of everything else, in canonical form.
+    """
+
     schema: str
     convention: Literal["mac", "flop"]
     subject: str

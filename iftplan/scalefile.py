@@ -44,7 +44,19 @@ def _scale_object(tensor: str, scale: TensorScale) -> dict[str, Any]:
 
 @with_config(ConfigDict(extra="forbid"))
 class ScaleObject(TypedDict):
-    """One tensor's scales, as they are written."""
+    """One tensor's scales, as they are written.
+
+    Attributes:
+        tensor: the parameter's name in the applied model.
+        role: its place in the network.
+        init_std_scale: what the standard deviation of its initial values is multiplied with.
+        reason: why it has these scales.
+        width_multiplier: m_d: width to the base model's.
+        density_multiplier: m_ρ: density to the base model's.
+        fan_in_ratio: active fan-in to the base model's.
+        learning_rate_multiplier: what its learning rate is multiplied with.
+        output_multiplier: what it gives out is multiplied with.
+    """
 
     tensor: str
     role: Literal["embedding", "hidden", "output"]
@@ -64,7 +76,16 @@ class ScaleObject(TypedDict):
 
 @with_config(ConfigDict(extra="forbid"))
 class ParametrizationObject(TypedDict):
-    """The section as it is written; what reads it derives the scales from the plan again and compares."""
+    """The section as it is written; what reads it derives the scales from the plan again and compares.
+
+    Attributes:
+        asked: the scheme that was asked for.
+        scheme: the scheme that was taken.
+        optimizer: the family of optimizers that learning rates are for.
+        mask_updates: how masks change in training.
+        scales: one object for each tensor.
+        notes: sentences that a reader has to know.
+    """
 
     asked: Literal["auto", "mup", "supar"]
     scheme: Literal["standard", "mup", "supar"]

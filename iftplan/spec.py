@@ -131,7 +131,13 @@ class LayerSpec:
 
 @dataclass(frozen=True, slots=True)
 class InputSpec:
-    """One input of a model's forward pass; `name` is None for a positional one."""
+    """One input of a model's forward pass.
+
+    Attributes:
+        shape: its size in each dimension.
+        dtype: as torch names it.
+        name: the keyword that it is passed by; None for a positional one.
+    """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
@@ -170,7 +176,13 @@ class WeightLayer:
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """A contraction without weights, such as attention scores: `macs` of one forward pass."""
+    """A contraction without weights, such as attention scores.
+
+    Attributes:
+        name: `module:operator`, numbered where there are several.
+        operator: what is computed.
+        macs: of one forward pass.
+    """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 

@@ -1,7 +1,74 @@
-"""The kinds of documents that the reference lists."""
+"""The kinds of documents that the reference lists, in the order in which people meet them."""
 
 from __future__ import annotations
 
-from formats import Format
+from dataclasses import dataclass
 
-KINDS: tuple[Format, ...] = ()
+import written_kinds as written
+
+from iftplan import configfile, measurements, planfile, reportfile, runs, spec
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """One kind of document.
+
+    Attributes:
+        schema: what its `schema` key says; for TOML, what people call the file.
+        kind: the type that it is read with, or that tests hold it against where nothing reads it.
+        about: who writes it, who reads it.
+        sealed: whether `schema`, `convention` and `digest` stand beside the keys of the type.
+    """
+
+    schema: str
+    kind: type
+    about: str
+    sealed: bool = False
+
+
+FORMATS: tuple[Format, ...] = (
+    Format(
+        "iftplan.plan/1",
+        planfile._PlanObject,
+        "A plan. `iftplan plan` writes it; `audit`, `diff`, `train`, `check` and `iftplan.load` read it, and add every total up again.",
+    ),
+    Format(
+        "iftplan.spec/1",
+        spec.ModelSpec,
+        "A model as far as planning is concerned. `iftplan spec` writes it; `plan` and `diff` read it, without PyTorch.",
+        sealed=True,
+    ),
+    Format("iftplan.solve/1", written.SolveObject, "What `iftplan solve --format json` prints."),
+    Format(
+        "iftplan.audit/1",
+        reportfile._ReportObject,
+        "What `iftplan audit` found; `diff` reads it.",
+    ),
+    Format("iftplan.diff/1", written.DiffObject, "What `iftplan diff --format json` prints."),
+    Format("iftplan.models/1", written.ModelsObject, "What `iftplan models --format json` prints."),
+    Format(
+        "iftplan.toml",
+        configfile._ConfigTable,
+        "The configuration of `iftplan check`: TOML in `iftplan.toml`, or under `tool.iftplan` in `pyproject.toml`.",
+    ),
+    Format("iftplan.check/1", written.CheckObject, "What `iftplan check` found."),
+    Format(
+        "iftplan.baseline/1",
+        measurements._BaselineObject,
+        "What models cost when somebody said that this is what they should cost. `iftplan check --save-baseline` writes it, `check` reads it.",
+    ),
+    Format(
+        "run settings",
+        runs.RunConfig,
+        "The settings of `iftplan train`: TOML given with `--config`, the bundled recipes, and `--set section.key=value`.",
+    ),
+    Format("iftplan.run/1", written.RunObject, "`run.json` in a run directory."),
+    Format("iftplan.result/1", written.ResultObject, "`result.json` in a run directory; `pareto` reads it."),
+    Format("iftplan.timing/1", written.TimingObject, "`timing.json` in a run directory."),
+    Format(
+        "iftplan.cached/1",
+        written.CachedObject,
+        "A file in `.iftplan_cache`, for `iftplan check` alone.",
+    ),
+    Format("iftplan.measured/1", measurements._MeasuredObject, "The measurement inside of it."),
+)

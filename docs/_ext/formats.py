@@ -12,8 +12,9 @@ import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from fractions import Fraction
-from typing import Annotated, Any, Literal, NotRequired, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, NotRequired, Union, get_args, get_origin
 
+from document_kinds import FORMATS, Format
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
@@ -39,26 +40,17 @@ class Key:
     meaning: str
 
 
-@dataclass(frozen=True, slots=True)
-class Format:
-    """One kind of document.
-
-    Attributes:
-        schema: what its `schema` key says; for TOML, the file's name.
-        kind: the type that it is validated with, or written as.
-        about: who writes it, who reads it.
-    """
-
-    schema: str
-    kind: type
-    about: str
+_ENVELOPE = (
+    Key("schema", "text", True, "", "kind and version"),
+    Key("convention", '"mac"', True, "", "what counts are in"),
+    Key("digest", "text", True, "", "SHA-256 of everything else, in canonical form"),
+)
 
 
-def formats() -> tuple[Format, ...]:
-    """Every kind of document, in the order of their use."""
-    from document_kinds import KINDS
-
-    return KINDS
+def tables_of(form: Format) -> Iterator[tuple[type, tuple[Key, ...]]]:
+    """The keys of a document, and of every object inside it."""
+    for kind, keys in tables(form.kind):
+        yield kind, (*keys, *_ENVELOPE) if form.sealed and kind is form.kind else keys
 
 
 def tables(kind: type) -> Iterator[tuple[type, tuple[Key, ...]]]:
@@ -70,6 +62,7 @@ def tables(kind: type) -> Iterator[tuple[type, tuple[Key, ...]]]:
             continue
         done.append(current)
         hints = typing.get_type_hints(current, include_extras=True)
+        hints = {name: hint for name, hint in hints.items() if get_origin(hint) is not ClassVar}
         waiting += [inner for hint in hints.values() for inner in _objects(hint)]
         yield current, tuple(_keys(current, hints))
 
@@ -78,6 +71,8 @@ def _keys(kind: type, hints: Mapping[str, Any]) -> Iterator[Key]:
     meanings = attributes(kind)
     defaults = {f.name: f for f in fields(kind)} if is_dataclass(kind) else {}
     for name, hint in hints.items():
+        if twin := name.removesuffix("_exact") * name.endswith("_exact"):
+            meanings.setdefault(name, f"the same as `{twin}`, in lowest terms.")
         if name not in meanings:
             raise ValueError(f"{kind.__module__}.{kind.__qualname__}: no word on {name} under Attributes")
         required, default = get_origin(hint) is not NotRequired, ""
@@ -119,7 +114,7 @@ def title(kind: type) -> str:
 def _objects(hint: Any) -> Iterator[type]:
     if is_typeddict(hint) or is_dataclass(hint):
         yield hint
-    for inner in get_args(hint):
+    for inner in get_args(hint)[:1] if get_origin(hint) is Annotated else get_args(hint):
         yield from _objects(inner)
 
 
@@ -127,18 +122,19 @@ _PLAIN = {str: "text", int: "whole number", float: "number", bool: "true or fals
 
 
 def words(hint: Any) -> str:
-    """A type in JSON's words: `list of text`, `number or null`, `"mac" or "flop"`."""
+    """A type in JSON's words, such as: list of text; number or null; whole number, by name."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Annotated, NotRequired, typing.Required):
         return words(inner[0])
     if origin is Literal:
-        return " or ".join(f'"{value}"' for value in inner)
+        return " or ".join(f'`"{value}"`' for value in inner)
     if origin in (Union, types.UnionType):
         return " or ".join(words(arm) for arm in inner)
     if origin in (list, tuple):
         return "list of " + words(inner[0])
     if origin in (dict, Mapping) or getattr(origin, "__name__", "") == "Mapping":
-        return f"object: name → {words(inner[1])}"
+        named = f"one for each of {words(inner[0])}" if get_origin(inner[0]) is Literal else "by name"
+        return f"{words(inner[1])}, {named}"
     if hint in _PLAIN:
         return _PLAIN[hint]
     if is_typeddict(hint) or is_dataclass(hint):
@@ -150,9 +146,9 @@ def _special(hint: Any) -> str:
     from enum import Enum
 
     if isinstance(hint, type) and issubclass(hint, Enum):
-        return " or ".join(f'"{member.value}"' for member in hint)
+        return " or ".join(f'`"{member.value}"`' for member in hint)
     if hint is Fraction:
-        return '"p/q"'
+        return '`"p/q"`'
     if hint in (object, Any):
         return "anything"
     raise ValueError(f"no words for the type {hint!r}")
@@ -166,14 +162,14 @@ class Formats(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Title, what it is, and its tables."""
-        return [self._section(form) for form in formats()]
+        return [self._section(form) for form in FORMATS]
 
     def _section(self, form: Format) -> nodes.section:
         name = re.sub(r"\W+", "-", form.schema.removeprefix("iftplan."))
         section = nodes.section(ids=[name], names=[form.schema])
         section += nodes.title("", "", nodes.literal("", form.schema))
         section += nodes.paragraph("", "", *_marked(form.about))
-        for kind, keys in tables(form.kind):
+        for kind, keys in tables_of(form):
             if kind is not form.kind:
                 section += nodes.paragraph("", "", nodes.strong("", title(kind).capitalize()))
             section += _table(keys)
@@ -192,8 +188,8 @@ def _table(keys: tuple[Key, ...]) -> nodes.table:
 def _row(key: Key) -> nodes.row:
     value = key.kind if key.required else f"{key.kind}; may be left out"
     if key.default:
-        value = f"{key.kind}; by default {key.default}"
-    cells = ([nodes.literal("", key.name)], [nodes.Text(value)], _marked(key.meaning))
+        value = f"{key.kind}; by default `{key.default}`"
+    cells = ([nodes.literal("", key.name)], _marked(value), _marked(key.meaning))
     return nodes.row("", *(nodes.entry("", nodes.paragraph("", "", *cell)) for cell in cells))
 
 

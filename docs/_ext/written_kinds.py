@@ -1,0 +1,497 @@
+"""Documents that iftplan writes and never reads back, as types; tests hold real documents against them."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NotRequired
+
+from pydantic import ConfigDict, with_config
+from typing_extensions import TypedDict
+
+_STRICT = ConfigDict(extra="forbid")
+Convention = Literal["mac", "flop"]
+
+
+@with_config(_STRICT)
+class CardinalityObject(TypedDict):
+    """The size of a search space.
+
+    Attributes:
+        maskable_weights: weights that a sparse trainer can explore; null while channels are symbolic.
+        log2_masks: bits that name one mask; null while channels are symbolic.
+    """
+
+    maskable_weights: int | None
+    log2_masks: float | None
+
+
+@with_config(_STRICT)
+class StepObject(TypedDict):
+    """One line of a derivation.
+
+    Attributes:
+        what: what is done.
+        equation: what comes out, as text.
+        latex: the same in LaTeX.
+    """
+
+    what: str
+    equation: str
+    latex: str
+
+
+@with_config(_STRICT)
+class SolutionObject(TypedDict):
+    """One layer in one family.
+
+    Attributes:
+        transform: the family.
+        sparsity: the sparsity asked for.
+        closed_form: the structure's formula as text.
+        closed_form_latex: the same in LaTeX.
+        search_space: the maskable weights' formula.
+        structure: `branches`, `rank`, or `in_channels`, `out_channels` and `multiplier`; null where channels are symbolic.
+        nnz: weights kept under the mask; this and the other counts are null while channels are symbolic.
+        capacity: maskable weights.
+        dense_weights: weights of the structure that are never masked.
+        density: `nnz/capacity`.
+        macs: MACs of one forward pass.
+        dense_macs: MACs of the dense layer.
+        residual_macs: what stays unspent.
+        outcome: how it came out.
+        reason: the same as a sentence.
+        cardinality: the size of the search space.
+        steps: the derivation, with `--steps`.
+    """
+
+    transform: str
+    sparsity: float
+    sparsity_exact: str
+    closed_form: str
+    closed_form_latex: str
+    search_space: str
+    structure: dict[str, int | float | None]
+    nnz: int | None
+    capacity: int | None
+    dense_weights: int | None
+    density: float | None
+    density_exact: str | None
+    macs: int | None
+    dense_macs: int | None
+    residual_macs: int | None
+    outcome: Literal["exact", "residual", "left_alone", "free", "symbolic", "infeasible"]
+    reason: str
+    cardinality: CardinalityObject
+    steps: NotRequired[list[StepObject]]
+
+
+@with_config(_STRICT)
+class SolvedLayerObject(TypedDict):
+    """One layer in every family that was asked for.
+
+    Attributes:
+        layer: in layer notation.
+        solutions: one for each family and sparsity.
+    """
+
+    layer: str
+    solutions: list[SolutionObject]
+
+
+@with_config(_STRICT)
+class SolveObject(TypedDict):
+    """What `iftplan solve` found.
+
+    Attributes:
+        schema: kind and version.
+        convention: what counts are in.
+        layers: a row for each layer.
+        digest: SHA-256 of everything else, in canonical form.
+    """
+
+    schema: str
+    convention: Convention
+    layers: list[SolvedLayerObject]
+    digest: str
+
+
+@with_config(_STRICT)
+class LimitObject(TypedDict):
+    """One line of a budget, held against what was measured.
+
+    Attributes:
+        quantity: what is limited.
+        reference: what a ratio is to; null elsewhere.
+        allowed: the largest value.
+        measured: the value found.
+        tolerance: the largest relative excess that passes.
+        deviation: `measured/allowed - 1`.
+        equal: whether a shortfall fails too.
+        kept: whether what was measured is within the limit and its tolerance.
+    """
+
+    quantity: Literal["MACs", "FLOPs", "parameters", "MACs ratio"]
+    reference: str | None
+    allowed: float
+    allowed_exact: str
+    measured: float
+    measured_exact: str
+    tolerance: float
+    tolerance_exact: str
+    deviation: float
+    deviation_exact: str
+    equal: bool
+    kept: bool
+
+
+@with_config(_STRICT)
+class DriftLayerObject(TypedDict):
+    """One layer that is not what it was.
+
+    Attributes:
+        name: the module's path.
+        change: what became of it.
+        base: before.
+        head: now.
+        difference: now less before.
+    """
+
+    name: str
+    change: Literal["added", "removed", "changed"]
+    base: int
+    head: int
+    difference: int
+
+
+@with_config(_STRICT)
+class ChangesObject(TypedDict):
+    """What changed since the baseline, of MACs or of parameters.
+
+    Attributes:
+        base: the total before.
+        head: the total now.
+        difference: now less before.
+        layers: those that changed, biggest first.
+    """
+
+    base: int
+    head: int
+    difference: int
+    layers: list[DriftLayerObject]
+
+
+@with_config(_STRICT)
+class DriftObject(TypedDict):
+    """What changed since the baseline.
+
+    Attributes:
+        macs: of one forward pass.
+        parameters: of the model.
+    """
+
+    macs: ChangesObject
+    parameters: ChangesObject
+
+
+@with_config(_STRICT)
+class CheckedLayerObject(TypedDict):
+    """One layer's cost.
+
+    Attributes:
+        name: the module's path, with the operator where it is a product of activations.
+        measured_macs: of one forward pass.
+        parameters: its own.
+    """
+
+    name: str
+    measured_macs: int
+    parameters: int
+
+
+@with_config(_STRICT)
+class CheckedModelObject(TypedDict):
+    """One configured model.
+
+    Attributes:
+        name: its name in the configuration.
+        source: what it is built from.
+        inputs: what it was measured with.
+        status: how its check ended.
+        passed: whether it passed.
+        problems: why it did not, one sentence each; the first is the headline.
+        notes: what was assumed or allowed, and why.
+        limits: its budget, line by line.
+        drift: what changed since the baseline; null without one.
+        measured_macs: MACs of one forward pass; null where it could not be measured.
+        parameters: of the model; null where it could not be measured.
+        unknown_ops: operator → calls, for operators without a formula.
+        uncalled_modules: modules with weights that the pass never used.
+        layers: a row for each layer.
+    """
+
+    name: str
+    source: str
+    inputs: list[str]
+    status: Literal["passed", "failed", "bad input", "could not measure", "stale plan"]
+    passed: bool
+    problems: list[str]
+    notes: list[str]
+    limits: list[LimitObject]
+    drift: DriftObject | None
+    measured_macs: int | None
+    parameters: int | None
+    unknown_ops: dict[str, int]
+    uncalled_modules: list[str]
+    layers: list[CheckedLayerObject]
+
+
+@with_config(_STRICT)
+class CheckObject(TypedDict):
+    """What `iftplan check` found.
+
+    Attributes:
+        schema: kind and version.
+        convention: what counts are in.
+        config: the configuration's path as it was found.
+        baseline: what drift is measured from, a file's name or a git revision; null without one.
+        status: the weightiest of the models' outcomes.
+        passed: whether every model passed.
+        notes: sentences about the whole.
+        models: in the configuration's order.
+        digest: SHA-256 of everything else, in canonical form.
+    """
+
+    schema: str
+    convention: Convention
+    config: str
+    baseline: str | None
+    status: Literal["passed", "failed", "bad input", "could not measure", "stale plan"]
+    passed: bool
+    notes: list[str]
+    models: list[CheckedModelObject]
+    digest: str
+
+
+@with_config(_STRICT)
+class SideObject(TypedDict):
+    """One side of a comparison.
+
+    Attributes:
+        name: what was given.
+        macs: its total.
+    """
+
+    name: str
+    macs: int
+
+
+@with_config(_STRICT)
+class DiffLayerObject(TypedDict):
+    """One layer that differs.
+
+    Attributes:
+        name: the module's path.
+        change: what became of it.
+        base_macs: before.
+        head_macs: after.
+        difference: after less before.
+    """
+
+    name: str
+    change: Literal["added", "removed", "changed"]
+    base_macs: int
+    head_macs: int
+    difference: int
+
+
+@with_config(_STRICT)
+class DiffObject(TypedDict):
+    """What differs between two models, plans or reports.
+
+    Attributes:
+        schema: kind and version.
+        convention: what counts are in.
+        scope: what is counted: the whole forward pass.
+        base: the first.
+        head: the second.
+        difference: the second's MACs less the first's.
+        ratio: the second's to the first's; null where the first costs nothing.
+        layers: those that differ, biggest first.
+        digest: SHA-256 of everything else, in canonical form.
+    """
+
+    schema: str
+    convention: Convention
+    scope: Literal["model"]
+    base: SideObject
+    head: SideObject
+    difference: int
+    ratio: float | None
+    layers: list[DiffLayerObject]
+    digest: str
+
+
+@with_config(_STRICT)
+class NamedModelObject(TypedDict):
+    """One bundled model.
+
+    Attributes:
+        name: as MODEL on the command line.
+        description: what it is.
+        input: its default inputs.
+        source: where the architecture comes from.
+    """
+
+    name: str
+    description: str
+    input: list[str]
+    source: str
+
+
+@with_config(_STRICT)
+class ModelsObject(TypedDict):
+    """What `iftplan models` lists.
+
+    Attributes:
+        schema: kind and version.
+        models: the bundled ones.
+        digest: SHA-256 of everything else, in canonical form.
+    """
+
+    schema: str
+    models: list[NamedModelObject]
+    digest: str
+
+
+@with_config(_STRICT)
+class RunObject(TypedDict):
+    """What was asked of a training run, and on what it ran.
+
+    Attributes:
+        schema: kind and version.
+        config: every setting, defaults included; the same keys as in TOML, below.
+        seed: of everything that is drawn.
+        plan_digest: of the plan.
+        steps: optimizer steps of the whole run.
+        precision: what was computed in.
+        device: what it was computed on.
+        processes: how many took part.
+        versions: package → version, of what the numbers depend on.
+        digest: SHA-256 of everything else, in canonical form.
+    """
+
+    schema: str
+    config: dict[str, Any]
+    seed: int
+    plan_digest: str
+    steps: int
+    precision: str
+    device: str
+    processes: int
+    versions: dict[str, str]
+    digest: str
+
+
+@with_config(_STRICT)
+class ResultObject(TypedDict):
+    """What came out of a training run: the same, to the byte, for every repetition on the same machine.
+
+    Attributes:
+        schema: kind and version.
+        convention: what counts are in.
+        scope: what the forward MACs count: the whole forward pass.
+        model: the dense model's source.
+        transform: the family; `none` for the dense control.
+        sparsity: the plan's; 0 for the dense control.
+        distribution: how the plan spreads density.
+        method: how masks changed.
+        data: what was learnt from.
+        seed: of everything that was drawn.
+        plan_digest: of the plan.
+        run_digest: of the settings that the numbers follow from.
+        steps: optimizer steps taken.
+        samples: training samples seen.
+        metric_name: what `metric` is.
+        metric: at the last evaluation.
+        loss: of training, mean since the evaluation before.
+        test_loss: at the last evaluation.
+        train_macs: of the whole run, every step with the masks that it was computed with.
+        dense_train_macs: what the dense model's run would have cost.
+        train_ratio: the first to the second.
+        forward_macs: of one sample, with the masks at the end.
+        dense_forward_macs: of one sample, dense.
+        nnz: weights kept under masks at the end.
+        maskable_weights: weights that could be explored.
+        density: at the last evaluation.
+        itop: the part of maskable weights that was active at any time.
+        degree_of_constraint: the part of them that was active at all times.
+        mask_updates: how often masks changed.
+        weights_digest: SHA-256 of all weights, buffers and masks.
+        digest: SHA-256 of everything else, in canonical form.
+    """
+
+    schema: str
+    convention: Literal["mac"]
+    scope: Literal["model"]
+    model: str
+    transform: str
+    sparsity: float
+    distribution: str
+    method: str
+    data: str
+    seed: int
+    plan_digest: str
+    run_digest: str
+    steps: int
+    samples: int
+    metric_name: str
+    metric: float
+    loss: float
+    test_loss: float
+    train_macs: int
+    dense_train_macs: int
+    train_ratio: float
+    train_ratio_exact: str
+    forward_macs: int
+    dense_forward_macs: int
+    nnz: int
+    maskable_weights: int
+    density: float
+    itop: float
+    degree_of_constraint: float
+    mask_updates: int
+    weights_digest: str
+    digest: str
+
+
+@with_config(_STRICT)
+class TimingObject(TypedDict):
+    """How long the last start of a run took: the one file that differs from repetition to repetition.
+
+    Attributes:
+        schema: kind and version.
+        wall_seconds: from start to end.
+        digest: SHA-256 of everything else, in canonical form.
+    """
+
+    schema: str
+    wall_seconds: float
+    digest: str
+
+
+@with_config(_STRICT)
+class CachedObject(TypedDict):
+    """A measurement that `iftplan check` keeps.
+
+    Attributes:
+        schema: kind and version.
+        key: SHA-256 of the request and of what is installed.
+        reads: what the measurement was read from, each with its digest.
+        measured: the measurement, as below.
+        digest: SHA-256 of everything else, in canonical form.
+    """
+
+    schema: str
+    key: str
+    reads: Any
+    measured: Any
+    digest: str
