@@ -368,9 +368,8 @@ def test_bad_input_is_refused_in_a_process_of_its_own(folder: Path, case: str) -
 def test_a_pipe_that_closes_is_no_traceback(folder: Path, arguments: tuple[str, ...]) -> None:
     command = f"set -o pipefail; {sys.executable} -m iftplan {' '.join(arguments)} | head -c 0"
     done = subprocess.run(["bash", "-c", command], cwd=folder, capture_output=True, text=True, timeout=60)
-    assert done.returncode in (0, 2), "0 where all was written before the pipe closed"
-    assert "Traceback" not in done.stderr
-    assert "Exception ignored" not in done.stderr
+    assert done.returncode in (0, 141), "0 where all was written before the pipe closed"
+    assert done.stderr == "", "a reader that has had enough is no trouble"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full is Linux's")
@@ -393,8 +392,8 @@ def test_a_closed_stdout_is_said(folder: Path) -> None:
     is_one_paragraph(Run(done.returncode, "", done.stderr), 2, "stdout is closed", "-o FILE")
 
 
-def test_a_terminal_that_cannot_show_the_text_is_said(folder: Path) -> None:
-    run = iftplan(*SOLVE, cwd=folder, env={"PYTHONIOENCODING": "ascii"})
+def test_data_that_an_encoding_does_not_have_are_not_changed(folder: Path) -> None:
+    run = iftplan(*SOLVE, "--format", "csv", cwd=folder, env={"PYTHONIOENCODING": "ascii"})
     is_one_paragraph(run, 2, "ascii", "PYTHONIOENCODING=utf-8")
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, cast
 import typer
 
 from iftplan.cli import audit, check, diff, models, plan, solve, spec, train
-from iftplan.cli.output import say, unwritten
+from iftplan.cli.output import UNREAD, say, unwritten
 from iftplan.errors import IftplanError
 
 # typer carries a click of its own and names no base of its errors but through them.
@@ -69,9 +69,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             sys.stdout.flush()
     except OSError as error:  # whoever read us has gone, or the disk is full
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if not status:
+        gone = isinstance(error, BrokenPipeError)
+        if not status and not gone:
             say(f"iftplan: {unwritten(error)}")
-        status = status or 2
+        status = status or (UNREAD if gone else 2)
     sys.exit(status)
 
 
@@ -83,7 +84,7 @@ def _run(given: list[str]) -> int:
     except (typer.Abort, KeyboardInterrupt):
         return _INTERRUPTED
     except OSError as error:
-        if error.errno not in (errno.EPIPE, errno.ENOSPC):
+        if error.errno != errno.ENOSPC:
             return _fault(error, given)
         say(f"iftplan: {unwritten(error)}")
         return 2

@@ -9,12 +9,17 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
 from iftplan.documents import Document, dumps, write_text
 from iftplan.errors import InputError
 from iftplan.report.table import Table, print_table, printable, to_csv, to_latex, to_markdown, to_text
 
 if TYPE_CHECKING:
     from iftplan.report.page import Page
+
+UNREAD = 141
+"""The exit status where `| head` had enough, as shells count it: 128 and the number of the signal."""
 
 
 class Format(StrEnum):
@@ -124,12 +129,14 @@ def report_form(file: str) -> Format:
 
 @contextmanager
 def _to_stdout() -> Iterator[None]:
-    """Turn trouble with stdout, a closed pipe or a full disk, into a message."""
+    """Turn trouble with stdout into a message; a reader that has had enough is no trouble."""
     if sys.stdout is None:  # started with it closed
         raise InputError("stdout is closed, so nothing can be printed; write to a file with -o FILE instead.")
     try:
         yield
         sys.stdout.flush()
+    except BrokenPipeError as error:
+        raise typer.Exit(UNREAD) from error
     except OSError as error:
         raise InputError(unwritten(error)) from error
 
@@ -184,8 +191,10 @@ def page_text(page: Page, form: Format) -> str:
 
 def say(*lines: str) -> None:
     """Messages to people, on stderr."""
+    from iftplan.report.terminal import spelled
+
     for line in lines:
-        print(printable(line), file=sys.stderr)  # noqa: T201  (this is where messages go out)
+        print(spelled(printable(line), getattr(sys.stderr, "encoding", None)), file=sys.stderr)  # noqa: T201  (this is where messages go out)
 
 
 @contextmanager

@@ -8,10 +8,6 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,19 +82,27 @@ def printable(text: str) -> str:
 
 
 def print_table(table: Table) -> None:
-    """Print to stdout, coloured only on a terminal that allows it."""
+    """Print to stdout, in characters that it has; coloured only on a terminal that allows it."""
     from rich.console import Console
 
+    from iftplan.report.terminal import draw, spelled, spelled_table
+
+    encoding = sys.stdout.encoding
+    table = spelled_table(table, encoding)
     console = Console(highlight=False, color_system=None if os.environ.get("NO_COLOR") else "auto")
     if console.is_terminal:
-        draw(table, console)
+        with console.capture() as captured:
+            draw(table, console)
+        sys.stdout.write(spelled(captured.get(), encoding))
     else:
-        sys.stdout.write(to_text(table))
+        sys.stdout.write(spelled(to_text(table), encoding))
 
 
 def to_text(table: Table) -> str:
     """Plain text as wide as its content: a pipe has no edge to wrap at."""
     from rich.console import Console
+
+    from iftplan.report.terminal import draw
 
     lines: Sequence[tuple[str, ...]] = (table.headings, *table.rows)
     width = sum(max(len(printable(line[i])) for line in lines) + 3 for i in range(len(table.columns))) + 10
@@ -106,25 +110,3 @@ def to_text(table: Table) -> str:
     with console.capture() as captured:
         draw(table, console)
     return "".join(line.rstrip() + "\n" for line in captured.get().splitlines())
-
-
-def draw(table: Table, console: Console) -> None:
-    """Draw on a console."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table as RichTable
-    from rich.text import Text
-
-    if table.title:
-        console.print(Text(printable(table.title), style="bold"), soft_wrap=True)
-    if table.rows:
-        grid = RichTable(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, show_header=any(table.headings))
-        for column in table.columns:
-            right = column.startswith(">")
-            heading = Text(column.removeprefix(">"))
-            grid.add_column(heading, justify="right" if right else "left", overflow="fold", no_wrap=right)
-        for row in table.rows:
-            grid.add_row(*(Text(printable(cell)) for cell in row))
-        console.print(grid)
-    for note in table.notes:
-        console.print(Text(printable(note)), soft_wrap=True)
-    console.print()
