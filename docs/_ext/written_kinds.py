@@ -470,12 +470,10 @@ class TimingObject(TypedDict):
     Attributes:
         schema: kind and version.
         wall_seconds: from start to end.
-        digest: SHA-256 of everything else, in canonical form.
     """
 
     schema: str
     wall_seconds: float
-    digest: str
 
 
 @with_config(_STRICT)
