@@ -63,24 +63,28 @@ def log2_global(capacities_and_nnz: Iterable[tuple[int, int]]) -> float:
 
 
 @lru_cache(maxsize=64)
-def transposable_tile(kept: int, of: int) -> int:
-    """How many of×of masks have `kept` ones in every row and column.
+def tile_masks(rows: int, columns: int, kept: int) -> int:
+    """How many rows×columns masks keep as many as they can with at most `kept` in every row and column.
 
-    Counted row by row over the multiset of column sums still to fill.
+    A square that is longer than `kept` has exactly `kept` ones in each. In a rectangle the shorter side's rows are full and
+    the other side's may not be. Counted row by row over the multiset of what columns can still take.
 
     Example:
-        >>> transposable_tile(2, 4), transposable_tile(1, 8)
-        (90, 40320)
+        >>> tile_masks(4, 4, 2), tile_masks(8, 8, 1), tile_masks(1, 4, 2)
+        (90, 40320, 6)
     """
-    # state[i] = columns that still need i ones
-    states = {(*(0 for _ in range(kept)), of): 1}
-    for _ in range(of):
+    if rows > columns:
+        return tile_masks(columns, rows, kept)
+    to_row, to_column = min(kept, columns), min(kept, rows)
+    # state[i] = columns that can take i ones more
+    states = {(*(0 for _ in range(to_column)), columns): 1}
+    for _ in range(rows):
         following: dict[tuple[int, ...], int] = {}
         for state, ways in states.items():
-            for after, count in _fill_row(state, kept, kept):
+            for after, count in _fill_row(state, to_row, to_column):
                 following[after] = following.get(after, 0) + ways * count
         states = following
-    return states.get((of, *(0 for _ in range(kept))), 0)
+    return sum(states.values())
 
 
 def _fill_row(state: tuple[int, ...], ones: int, need: int) -> Iterable[tuple[tuple[int, ...], int]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import gcd
@@ -10,11 +10,12 @@ from math import gcd
 from iftplan.budget import Account, close
 from iftplan.distributions import Distribution, Share, densities
 from iftplan.errors import InfeasibleError
+from iftplan.masks import NM
 from iftplan.plans import PlannedLayer, Role, Scope
 from iftplan.policy import Policy
 from iftplan.realise import rank_unit
 from iftplan.rows import Row, with_unknown
-from iftplan.units import count, plain
+from iftplan.units import count, decimal, plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,20 +51,50 @@ def closed(rows: Sequence[Row], policy: Policy) -> tuple[tuple[PlannedLayer, ...
     left = ledger.budget - ledger.fixed
     if left <= 0:
         raise _overspent(rows, policy, ledger)
-    steps = [policy.mask.step(row.matrices) for row in open_rows]
+    choices = [policy.mask.counts(row.matrices) for row in open_rows]
+    targets = _targets(open_rows, policy, left)
+    for row, allowed in zip(open_rows, choices, strict=True):
+        left -= row.positions * allowed.start
+    if left < 0:
+        raise _too_thin(policy, left)
     accounts = [
-        Account(policy.mask.close(row.matrices, row.capacity) // step, row.positions * step, target / step)
-        for row, step, target in zip(open_rows, steps, _targets(open_rows, policy, left), strict=True)
+        Account(
+            len(allowed) - 1,
+            row.positions * allowed.step,
+            max((target - allowed.start) / allowed.step, Fraction(0)),
+        )
+        for row, allowed, target in zip(open_rows, choices, targets, strict=True)
     ]
-    counts, residual = close(accounts, left)
-    chosen = {row.name: n * step for row, n, step in zip(open_rows, counts, steps, strict=True)}
+    steps, residual = close(accounts, left)
+    chosen = {row.name: allowed[n] for row, allowed, n in zip(open_rows, choices, steps, strict=True)}
     notes = _residual_note(residual, gcd(*(account.positions for account in accounts))) if residual else ()
     empty = [name for name, n in chosen.items() if not n]
     if empty:
         raise InfeasibleError(
             f"at sparsity {plain(policy.sparsity)} the budget of scope {policy.scope} leaves {empty[0]} no weight at all."
         )
+    notes += _short_note(open_rows, chosen, policy, ledger)
     return tuple(row.planned(chosen.get(row.name, 0), policy.mask) for row in rows), notes
+
+
+def _short_note(
+    rows: Sequence[Row], chosen: Mapping[str, int], policy: Policy, ledger: Books
+) -> tuple[str, ...]:
+    """What hardware for whole patterns would make of groups that are short."""
+    mask = policy.mask
+    if not isinstance(mask, NM):
+        return ()
+    short = sum(mask.short(row.matrices, chosen[row.name]) for row in rows)
+    groups = sum(mask.groups(row.matrices) for row in rows)
+    whole = sum(row.positions * mask.counts(row.matrices)[-1] for row in rows) + ledger.fixed
+    cells, fewer = ("tiles", "in each row and column") if mask.transposable else ("groups", "")
+    if not short:
+        return ()
+    return (
+        f"{short / groups:.2%} of the {cells} keep {mask.kept - 1} of {mask.of} {fewer} to close the budget; hardware that runs all of them as {mask} spends {count(whole)} MACs, {decimal(Fraction(whole, ledger.budget))} of the dense model's".replace(
+            "  ", " "
+        ),
+    )
 
 
 def _targets(rows: Sequence[Row], policy: Policy, budget: int) -> list[Fraction]:
@@ -134,6 +165,12 @@ def _overspent(rows: Sequence[Row], policy: Policy, ledger: Books) -> Infeasible
     )
     return InfeasibleError(
         f"sparsity {plain(policy.sparsity)} cannot close scope {policy.scope}: what no mask can thin costs {count(ledger.fixed)} MACs of a budget of {count(ledger.budget)}{who}."
+    )
+
+
+def _too_thin(policy: Policy, left: int) -> InfeasibleError:
+    return InfeasibleError(
+        f"{policy.mask} masks cannot be thin enough to close scope {policy.scope}: the fewest weights that they keep cost {count(-left)} MACs too many; let the width close it (--close width)."
     )
 
 

@@ -291,7 +291,7 @@ class _PlanObject(TypedDict):
     sparsity_exact: str
     scope: _Scopes | None
     distribution: Literal["uniform", "er", "erk"]
-    close: Literal["density", "width"]
+    close: Literal["density", "width", "pattern"]
     keep_dense: list[str]
     round_to: int
     mask: str

@@ -100,7 +100,8 @@ class Plan(Shown):
         sparsity: the sparsity asked for; widths and branches follow from it.
         scope: the scope that was closed; None if nothing was.
         distribution: how density is spread.
-        close_by: "density" (widths from the sparsity, density closes) or "width" (the reverse).
+        close_by: "density" (widths from the sparsity, density closes), "width" (the reverse) or "pattern" (as width,
+            with every N:M pattern whole).
         keep_dense: what was asked to stay dense.
         round_to: widths are multiples of this.
         mask: what masks may look like, in the notation of `iftplan.masks.parse_mask`.

@@ -23,7 +23,7 @@ def plan_widths(spec: ModelSpec, policy: Policy) -> tuple[Multiplier, dict[str, 
             f"{spec.source or 'the model'} cannot be widened: {spec.refusal or 'its spec holds no width couplings'}. Parallel, factorized and doped keep every outer shape and need none."
         )
     multiplier = Multiplier.closing(policy.density)
-    if policy.close_by == "width" or isinstance(policy.mask, NM):
+    if policy.close_by != "density" or isinstance(policy.mask, NM):
         multiplier = _closing_multiplier(spec, policy, multiplier)
     return multiplier, _scaled(spec.couplings, multiplier, policy.width_unit)
 
@@ -48,10 +48,10 @@ def _closing_multiplier(spec: ModelSpec, policy: Policy, at_most: Multiplier) ->
         return books.fixed + policy.density * books.maskable - books.budget
 
     low, high = Fraction(1), at_most.squared
-    if excess(high) < 0 or (excess(high) == 0 and isinstance(policy.mask, NM)):
+    if excess(high) < 0 or (excess(high) == 0 and policy.whole_patterns):
         return at_most
     for _ in range(32):
         middle = (low + high) / 2
-        over = excess(middle) > 0 or (excess(middle) == 0 and not isinstance(policy.mask, NM))
+        over = excess(middle) > 0 or (excess(middle) == 0 and not policy.whole_patterns)
         low, high = (low, middle) if over else (middle, high)
-    return Multiplier(low if isinstance(policy.mask, NM) else high)
+    return Multiplier(low if policy.whole_patterns else high)

@@ -13,7 +13,7 @@ from iftplan.form import Family
 from iftplan.masks import NM, MaskStructure, Unstructured
 from iftplan.plans import Scope
 
-CloseBy = Literal["density", "width"]
+CloseBy = Literal["density", "width", "pattern"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +26,12 @@ class Policy:
         scope: which MACs are held equal to the dense model's.
         distribution: how density is spread over the transformed layers.
         keep_dense: "first", "last" or names of layers that stay dense.
-        close_by: what gives way when layers that stay dense grow: density or width.
+        close_by: what gives way when layers that stay dense grow: density, width, or under N:M masks the budget,
+            which whole patterns then leave a part of.
         round_to: widths become multiples of this.
         power: exponent of the ER and ERK probabilities.
-        mask: what masks may look like. N:M fixes the density, so there the width closes, and only as far as
-            whole patterns go.
+        mask: what masks may look like. N:M fixes the density, so there the width closes, as the smallest that covers
+            the budget; what is too much is taken from some groups, which keep N-1.
     """
 
     family: Family | None
@@ -56,13 +57,22 @@ class Policy:
             raise InputError(
                 f"{self.family.name} widens a layer's outputs but not its inputs, which in a whole model are the next layer's; plan with a family whose cost grows as k**2, and use this one in solve."
             )
-        if self.close_by == "width" and not (self.family and self.family.definition.widens):
-            raise InputError("closing by width needs a family that widens: wide, nm or lowrank.")
+        if self.close_by == "pattern" and not isinstance(self.mask, NM):
+            raise InputError(
+                f"closing by pattern keeps every N:M pattern whole, and {self.mask} masks have none; close by density or width, or take a structure such as 2:8."
+            )
+        if self.close_by != "density" and not (self.family and self.family.definition.widens):
+            raise InputError(f"closing by {self.close_by} needs a family that widens: wide, nm or lowrank.")
 
     @property
     def density(self) -> Fraction:
         """1 - sparsity."""
         return 1 - self.sparsity
+
+    @property
+    def whole_patterns(self) -> bool:
+        """Whether every group of an N:M mask keeps its N, so that the pattern fixes the density."""
+        return isinstance(self.mask, NM) and (self.family is None or self.close_by == "pattern")
 
     @property
     def width_unit(self) -> int:

@@ -8,7 +8,7 @@ from math import prod
 
 from iftplan.errors import InfeasibleError, TooSmallError
 from iftplan.form import Family
-from iftplan.masks import NM, MaskStructure, Matrices, Unstructured
+from iftplan.masks import MaskStructure, Matrices, Unstructured
 from iftplan.notation import layer_notation
 from iftplan.plans import PlannedLayer, Role
 from iftplan.policy import Policy
@@ -187,7 +187,7 @@ def _layer_row(spec: ModelSpec, weight: WeightLayer, policy: Policy, sizes: Mapp
     )
     match role:
         case Role.TRANSFORMED if policy.family is None or policy.family.solves_width:
-            return replace(row, nnz=_patterned(row, policy.mask))
+            return replace(row, nnz=_patterned(row, policy))
         case Role.TRANSFORMED:
             return _restructured(row, dense, policy)
         case Role.DEPTHWISE if wide.weights > dense.weights:
@@ -200,13 +200,13 @@ def _layer_row(spec: ModelSpec, weight: WeightLayer, policy: Policy, sizes: Mapp
 _TOO_SMALL = "too small: no rank of 1 fits its budget, so its own weights take all of it"
 
 
-def _patterned(row: Row, mask: MaskStructure) -> int | None:
-    """The count that an N:M pattern fixes; None where the budget may choose."""
+def _patterned(row: Row, policy: Policy) -> int | None:
+    """The count of whole N:M patterns, where no density is there to close the budget; None where the budget may choose."""
     try:
-        most = mask.close(row.matrices, row.capacity)
+        most = policy.mask.counts(row.matrices)[-1]
     except InfeasibleError as error:
         raise InfeasibleError(f"{row.name}: {error} Or keep it dense with --keep-dense.") from error
-    return most if isinstance(mask, NM) else None
+    return most if policy.whole_patterns else None
 
 
 def _width_structure(wide: LayerSpec) -> Structure:

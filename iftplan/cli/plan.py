@@ -43,6 +43,7 @@ class Close(StrEnum):
 
     DENSITY = "density"
     WIDTH = "width"
+    PATTERN = "pattern"
 
 
 class Parametrize(StrEnum):
@@ -101,7 +102,10 @@ def command(
     ] = Distribution.UNIFORM,
     power: Annotated[int, typer.Option("--power", min=1, help="Exponent of the ER and ERK densities.")] = 1,
     close: Annotated[
-        Close, typer.Option("--close", help="Whether density or width closes the budget.")
+        Close,
+        typer.Option(
+            "--close", help="What closes the budget: density, width, or width with whole N:M patterns."
+        ),
     ] = Close.DENSITY,
     round_to: Annotated[int, typer.Option("--round-to", min=1, help="Make widths multiples of this.")] = 1,
     mask: Annotated[
@@ -153,7 +157,7 @@ def command(
         scope=scope,
         distribution=distribution,
         keep_dense=frozenset(split(keep_dense)) - {"none"},
-        close_by="width" if close is Close.WIDTH else "density",
+        close_by=close.value,
         round_to=round_to,
         power=power,
         mask=mask_for(family, zeros, parse_mask(mask) if mask else None),

@@ -1,7 +1,7 @@
 """Random masks with exact counts: one weight matrix, one structure, one stream of random numbers.
 
-Counts are whole numbers from a plan and never the outcome of coin flips; every mask of a structure is
-possible, and unstructured ones are uniform among all masks of their count.
+Counts are whole numbers from a plan and never the outcome of coin flips. Every mask of a structure is possible, and all
+are equally likely, but for transposable tiles above 4×4, which are shuffled circulants, and at edges.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from typing import Final
 import torch
 from torch import Generator, Tensor
 
-from iftplan.errors import InputError
-from iftplan.masks import NM, Block, ConstantFanIn, MaskStructure, Unstructured
+from iftplan.errors import InfeasibleError, InputError
+from iftplan.masks import NM, Block, Channel, ConstantFanIn, MaskStructure, Unstructured
+from iftplan.nn.masking.patterns import glue, regions
+from iftplan.nn.masking.tiles import best_tiles, few_patterns
 
 Shape = tuple[int, int]
 """(outputs, inputs) of one weight matrix."""
@@ -29,24 +31,23 @@ def random_mask(structure: MaskStructure, shape: Shape, nnz: int, generator: Gen
         InputError: the structure has no mask of this shape and count.
     """
     outputs, inputs = shape
-    match structure:
-        case Unstructured():
-            mask = _subset(outputs * inputs, nnz, generator).view(outputs, inputs)
-        case Block():
-            mask = _blocks(structure, shape, nnz, generator)
-        case ConstantFanIn():
-            mask = _of_each(outputs, inputs, nnz // outputs, generator)
-        case NM() if structure.transposable:
-            mask = _tiles(structure, shape, generator)
-        case NM():
-            mask = _of_each(outputs * inputs // structure.of, structure.of, structure.kept, generator)
-        case _:
-            raise InputError(f"masks of structure {structure} cannot be drawn.")
-    if mask.numel() != outputs * inputs or int(mask.count_nonzero()) != nnz:
+    if nnz not in _counts(structure, shape):
         raise InputError(
             f"{structure} masks of {inputs} inputs and {outputs} outputs cannot keep {nnz} weights; a plan with this structure keeps whole patterns only."
         )
-    return mask.reshape(outputs, inputs)
+    match structure:
+        case Unstructured():
+            return _subset(outputs * inputs, nnz, generator).view(outputs, inputs)
+        case Block():
+            return _blocks(structure, shape, nnz, generator)
+        case ConstantFanIn():
+            return _of_each(outputs, inputs, nnz // outputs, generator)
+        case Channel():
+            return _subset(outputs, nnz // inputs, generator).view(-1, 1).repeat(1, inputs)
+        case NM():
+            return _pattern(structure, shape, nnz, generator)
+        case _:
+            raise InputError(f"masks of structure {structure} cannot be drawn.")
 
 
 def shares(structure: MaskStructure, nnz: int, shapes: Sequence[Shape]) -> tuple[int, ...]:
@@ -54,21 +55,26 @@ def shares(structure: MaskStructure, nnz: int, shapes: Sequence[Shape]) -> tuple
 
     In proportion to what the matrices hold, in whole steps of the structure, the largest remainders first.
     """
-    numel = [outputs * inputs for outputs, inputs in shapes]
-    match structure:
-        case Block():
-            area = structure.height * structure.width
-            return tuple(n * area for n in _apportion(nnz // area, [n // area for n in numel]))
-        case ConstantFanIn():
-            fan_in = nnz // sum(outputs for outputs, _ in shapes)
-            return tuple(fan_in * outputs for outputs, _ in shapes)
-        case _:
-            return _apportion(nnz, numel)
+    if isinstance(structure, ConstantFanIn):
+        fan_in = nnz // sum(outputs for outputs, _ in shapes)
+        return tuple(fan_in * outputs for outputs, _ in shapes)
+    choices = [_counts(structure, shape) for shape in shapes]
+    steps = (nnz - sum(each.start for each in choices)) // choices[0].step
+    shared = _apportion(steps, [len(each) - 1 for each in choices])
+    return tuple(each.start + n * each.step for each, n in zip(choices, shared, strict=True))
+
+
+def _counts(structure: MaskStructure, shape: Shape) -> range:
+    outputs, inputs = shape
+    try:
+        return structure.counts(((inputs, outputs),))
+    except InfeasibleError as error:
+        raise InputError(str(error)) from error
 
 
 def _apportion(total: int, capacities: Sequence[int]) -> tuple[int, ...]:
     """Largest remainders; among equals the first."""
-    exact = [Fraction(total * c, sum(capacities)) for c in capacities]
+    exact = [Fraction(total * c, sum(capacities) or 1) for c in capacities]
     counts = [int(e) for e in exact]
     order = sorted(range(len(counts)), key=lambda i: counts[i] - exact[i])
     for i in order[: total - sum(counts)]:
@@ -101,18 +107,56 @@ def _of_each(groups: int, size: int, kept: int, generator: Generator) -> Tensor:
 
 
 def _blocks(structure: Block, shape: Shape, nnz: int, generator: Generator) -> Tensor:
+    """Any blocks of full size; what hangs over the edge stays."""
     rows, columns = shape[0] // structure.width, shape[1] // structure.height
-    chosen = _subset(rows * columns, nnz // (structure.width * structure.height), generator)
-    tiles = chosen.view(rows, columns)
-    return tiles.repeat_interleave(structure.width, 0).repeat_interleave(structure.height, 1)
+    edge = shape[0] * shape[1] - rows * columns * structure.area
+    chosen = _subset(rows * columns, (nnz - edge) // structure.area, generator)
+    mask = torch.ones(shape, dtype=torch.bool)
+    whole = chosen.view(rows, columns).repeat_interleave(structure.width, 0)
+    mask[: rows * structure.width, : columns * structure.height] = whole.repeat_interleave(
+        structure.height, 1
+    )
+    return mask
 
 
-def _tiles(structure: NM, shape: Shape, generator: Generator) -> Tensor:
-    """Every M×M tile a circulant with N to a row and a column, its rows and columns shuffled."""
-    size, (rows, columns) = structure.of, (shape[0] // structure.of, shape[1] // structure.of)
-    steps = torch.arange(size)
-    circulant = (steps[:, None] - steps) % size < structure.kept
-    by_row = torch.rand(rows * columns, size, generator=generator).argsort(1)
-    by_column = torch.rand(rows * columns, size, generator=generator).argsort(1)
-    tiles = circulant[by_row[:, :, None], by_column[:, None, :]]
-    return tiles.view(rows, columns, size, size).transpose(1, 2).reshape(rows * size, columns * size)
+def _pattern(structure: NM, shape: Shape, nnz: int, generator: Generator) -> Tensor:
+    """Groups or tiles, of which any are short; edges hold what they can."""
+    mask = torch.zeros(shape, dtype=torch.bool)
+    short = structure.short(((shape[1], shape[0]),), nnz)
+    for rows, columns, size in regions(structure, *shape):
+        region = mask[rows, columns]
+        cells = region.numel() // (size[0] * size[1])
+        fewer = short if size == structure.size else 0
+        kept = structure.kept - _subset(cells, fewer, generator).to(torch.int64)
+        draw = _tiles if structure.transposable else _groups
+        mask[rows, columns] = glue(draw(cells, size, kept, generator), region)
+    return mask
+
+
+def _groups(cells: int, size: Shape, kept: Tensor, generator: Generator) -> Tensor:
+    """`kept` of every group."""
+    order = torch.rand(cells, size[1], generator=generator).argsort(1).argsort(1)
+    return (order < kept.view(-1, 1)).view(cells, *size)
+
+
+def _tiles(cells: int, size: Shape, kept: Tensor, generator: Generator) -> Tensor:
+    """Tiles with `kept` in every row and column; of small ones any, of large ones shuffled circulants."""
+    tiles = torch.zeros(cells, *size, dtype=torch.bool)
+    for n in sorted(set(kept.tolist())):
+        some = (kept == n).nonzero().view(-1)
+        tiles[some] = _alike(len(some), size, n, generator)
+    return tiles
+
+
+def _alike(cells: int, size: Shape, kept: int, generator: Generator) -> Tensor:
+    height, width = size
+    patterns = few_patterns(height, kept) if height == width else None
+    if patterns is not None:
+        return patterns[torch.randint(len(patterns), (cells,), generator=generator)]
+    if height != width:  # an edge: few tiles, and rows that are full where columns need not be
+        return best_tiles(torch.rand(cells, height, width, generator=generator), kept)
+    steps = torch.arange(height)
+    circulant = (steps[:, None] - steps) % height < kept
+    by_row = torch.rand(cells, height, generator=generator).argsort(1)
+    by_column = torch.rand(cells, height, generator=generator).argsort(1)
+    return circulant[by_row[:, :, None], by_column[:, None, :]]
