@@ -6,8 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from itertools import product
+from pathlib import PurePath
 
 from iftplan.distributions import Distribution
+from iftplan.documents import Document, digest
 from iftplan.errors import IftplanError, InfeasibleError
 from iftplan.families import FAMILIES, family_named
 from iftplan.form import Family
@@ -15,7 +17,8 @@ from iftplan.masks import parse_mask
 from iftplan.planner import Prepared, close_prepared, prepare
 from iftplan.plans import Plan, Scope
 from iftplan.policy import Policy
-from iftplan.runs import PlanConfig
+from iftplan.runfile import run_object
+from iftplan.runs import PlanConfig, RunConfig
 from iftplan.solver import mask_for
 from iftplan.spec import ModelSpec
 from iftplan.units import parse_sparsity, plain
@@ -220,7 +223,7 @@ def plan_row(asked: PlanConfig, plan: Plan) -> Row:
         nnz=sum(layer.nnz for layer in masked),
         capacity=capacity,
         maskable_weights=capacity,
-        log2_masks=sum(layer.log2_masks for layer in masked),
+        log2_masks=sum((layer.log2_masks for layer in masked), 0.0),
     )
 
 
@@ -238,3 +241,82 @@ def _bare(asked: PlanConfig) -> Row:
         asked.mask or "unstructured",
         asked.scope,
     )
+
+
+def grid_runs(
+    grid: Grid, base: RunConfig, methods: Iterable[str], seeds: Iterable[int]
+) -> Mapping[str, RunConfig]:
+    """Every run of a grid, by name.
+
+    The dense control is the same run whatever is planned, so there is one for each model and seed.
+
+    Args:
+        grid: the plans.
+        base: all settings but the plan's, the method and the seed.
+        methods: how masks change.
+        seeds: of everything that is drawn.
+    """
+    chosen = list(product(methods, seeds))
+    runs = (run_of(asked, base, method, seed) for asked in grid.plans() for method, seed in chosen)
+    return {run_name(run): run for run in runs}
+
+
+def run_of(asked: PlanConfig, base: RunConfig, method: str, seed: int) -> RunConfig:
+    """The run of one point."""
+    if method == "dense":
+        asked = replace(asked, transform="none", sparsity="0", distribution="uniform", mask="")
+    named = replace(base.method, name=method)  # type: ignore[arg-type]
+    return replace(base, plan=asked, method=named, seed=seed)
+
+
+def run_name(run: RunConfig) -> str:
+    """The name of a run and of its directory: what people look for, and a digest of all that its numbers follow from.
+
+    Example:
+        >>> run_name(RunConfig())[:-8]
+        'digits-cnn-wide-3-4-uniform-rigl-seed0-'
+    """
+    found = run_object(run)
+    del found["data"]["path"], found["training"]["threads"]
+    asked = run.plan
+    parts = (
+        PurePath(asked.model.rpartition(":")[2]).stem,
+        asked.transform,
+        asked.sparsity.replace("/", "-"),
+        asked.distribution,
+        asked.mask.replace(":", "-"),
+        run.method.name,
+        f"seed{run.seed}",
+        digest(found)[:8],
+    )
+    return "-".join(part for part in parts if part)
+
+
+def trained_row(row: Row, run: RunConfig, result: Document, directory: str) -> Row:
+    """The row of a plan with what its run found; what a run knows better, it says."""
+    dense = run.method.name == "dense"
+    opened = dense or run.method.name == "densified"
+    return replace(
+        row_of_run(row, run),
+        outcome=TRAINED,
+        transform=result["transform"],
+        sparsity=result["sparsity"],
+        dense_macs=result["dense_forward_macs"],
+        macs=result["forward_macs"],
+        ratio=1.0 if dense else row.ratio,
+        nnz=None if opened else result["nnz"],
+        capacity=None if opened else row.capacity,
+        maskable_weights=result["maskable_weights"],
+        log2_masks=0.0 if opened else row.log2_masks,
+        train_macs=result["train_macs"],
+        dense_train_macs=result["dense_train_macs"],
+        metric=result["metric_name"],
+        value=result["metric"],
+        task=result["data"],
+        run=directory,
+    )
+
+
+def row_of_run(row: Row, run: RunConfig, outcome: str | None = None) -> Row:
+    """The row of a plan whose run has no result: it could not be planned, failed, or has not ended."""
+    return replace(row, method=run.method.name, seed=run.seed, outcome=outcome or row.outcome)

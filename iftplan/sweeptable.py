@@ -1,4 +1,4 @@
-"""The table of a sweep as a pandas frame, and in files: CSV and Parquet, every count exact."""
+"""The table of a sweep as a pandas frame and as Parquet, every count exact."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import io
 from collections.abc import Iterable
 from dataclasses import astuple
 from decimal import Decimal
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from iftplan.documents import write_bytes
@@ -21,7 +20,6 @@ _COUNTS = (
 )  # fmt: skip
 _NUMBERS = ("sparsity", "ratio", "log2_masks", "value")
 _INT64 = 2**63
-FILES = (".csv", ".parquet")
 
 
 def frame(rows: Iterable[Row]) -> pd.DataFrame:
@@ -34,7 +32,9 @@ def frame(rows: Iterable[Row]) -> pd.DataFrame:
 
     columns = list(zip(*map(astuple, rows), strict=True)) or [()] * len(COLUMNS)
     found = dict(zip(COLUMNS, columns, strict=True))
-    return pd.DataFrame({name: pd.Series(values, dtype=_dtype(name, values)) for name, values in found.items()})
+    return pd.DataFrame(
+        {name: pd.Series(values, dtype=_dtype(name, values)) for name, values in found.items()}
+    )
 
 
 def _dtype(name: str, values: tuple[Any, ...]) -> str:
@@ -45,26 +45,15 @@ def _dtype(name: str, values: tuple[Any, ...]) -> str:
     return "Int64" if all(v is None or abs(v) < _INT64 for v in values) else "object"
 
 
-def to_csv(table: pd.DataFrame) -> str:
-    """Comma-separated values; what is missing is empty."""
-    return str(table.to_csv(index=False, lineterminator="\n"))
+def write_parquet(table: pd.DataFrame, path: str) -> None:
+    """Write Parquet in one step.
 
-
-def write_table(table: pd.DataFrame, path: str) -> None:
-    """Write CSV or Parquet, as the name says, in one step.
-
-    Counts beyond 64 bits are decimals of 38 digits in Parquet, which holds no larger whole numbers.
+    Counts beyond 64 bits are decimals of 38 digits there, for Parquet holds no larger whole numbers.
 
     Raises:
-        InputError: another name, no pyarrow, or a place that cannot be written.
+        InputError: no pyarrow, or a place that cannot be written.
     """
-    match Path(path).suffix:
-        case ".csv":
-            write_bytes(to_csv(table).encode(), path)
-        case ".parquet":
-            write_bytes(_parquet(table), path)
-        case _:
-            raise InputError(f"{path} is no table; end its name in {' or '.join(FILES)}.")
+    write_bytes(_parquet(table), path)
 
 
 def _parquet(table: pd.DataFrame) -> bytes:

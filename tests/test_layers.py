@@ -16,17 +16,19 @@ ROOT = Path(iftplan.__file__).parent
 
 ROOMS = (
     "errors shown polynomial widening budget cardinality runs symbols expressions scales footprint",
-    "units spec counting masks distributions vouched validation transforms documents schedules revisions workers",
-    "notation costs form solution cautions zoo_index scalefile",
-    "closed_forms derive realise sources plans specfile solvefile diffs",
-    "families symbolic policy audits supar training_cost",
+    "units spec counting masks distributions vouched validation transforms documents schedules revisions workers pareto",
+    "notation costs form solution cautions zoo_index scalefile observations",
+    "closed_forms derive realise sources plans specfile solvefile diffs tradeoffs",
+    "families symbolic policy audits supar training_cost tradeofffile",
     "solver rows reportfile planfile runfile checks",
-    "closing configuration measurements",
+    "closing configuration measurements observationfile",
     "planwidths configfile judging",
     "planner checkcache",
-    "checking",
-    "revision_costs",
+    "checking sweeps published",
+    "revision_costs searching sweeptable trialqueue",
+    "campaigns",
     "report",
+    "plots",
     "nn",
     "api assertions",
     "cli pytest_plugin",
@@ -51,7 +53,10 @@ LIBRARIES: Mapping[str, tuple[str, ...]] = {
     "fvcore": ("nn",),
     "numpy": ("nn",),
     "pandas": (),
-    "matplotlib": (),
+    "pyarrow": (),
+    "optuna": ("searching", "trialqueue", "campaigns"),
+    "filelock": ("trialqueue",),
+    "matplotlib": ("plots",),
     "sympy": ("symbols", "expressions", "derive", "symbolic", "nn"),
     "pydantic": (
         "validation",
@@ -71,6 +76,7 @@ LIBRARIES: Mapping[str, tuple[str, ...]] = {
     "pytest": ("pytest_plugin",),
     "jinja2": (),
     "squarify": (),
+    "plotly": (),
     "junitparser": (),
     "sarif_pydantic": (),
 }
@@ -304,7 +310,7 @@ SOLVE = ("solve", "--sparsity", "0.75", "--layer")
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--help",), ("--version",), ("solve", "--help"), ("plan", "--help"), ("audit", "--help"), ("check", "--help"), ("diff", "--help"), ("models", "--help")],
+    [("--help",), ("--version",), ("solve", "--help"), ("plan", "--help"), ("audit", "--help"), ("check", "--help"), ("diff", "--help"), ("sweep", "--help"), ("models", "--help"), ("pareto", "--help")],
     ids=" ".join,
 )  # fmt: skip
 def test_help_and_version_import_nothing_heavy(arguments):

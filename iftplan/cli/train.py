@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +16,9 @@ from iftplan.cli.output import say
 from iftplan.errors import InputError
 
 if TYPE_CHECKING:
+    from iftplan.cli.progress import Watcher
     from iftplan.documents import Document
+    from iftplan.nn.training.loop import Loop
     from iftplan.plans import Plan
     from iftplan.runs import RunConfig
 
@@ -47,8 +51,15 @@ class Method(StrEnum):
     STATIC = "static"
     SET = "set"
     RIGL = "rigl"
+    SRIGL = "srigl"
     GRADUAL = "gradual"
+    ITERATIVE = "iterative"
     SNIP = "snip"
+    STE = "ste"
+    SRSTE = "srste"
+    TRANSPOSABLE = "transposable"
+    MASK_DECAY = "mask-decay"
+    STRUCTURE_DECAY = "structure-decay"
     DENSIFIED = "densified"
 
 
@@ -159,26 +170,15 @@ def _resumed_plan(directory: Path) -> tuple[Plan, Document]:
 
 
 def _made(run: RunConfig) -> Plan:
-    from iftplan import api
     from iftplan.cli.output import working
-    from iftplan.families import family_named
     from iftplan.nn.trace import read_model
+    from iftplan.planner import plan
+    from iftplan.sweeps import policy_of
 
-    asked = run.plan
-    family = None if asked.transform == "none" else family_named(asked.transform)
-    widens = family is not None and family.definition.widens
-    with working(f"planning {asked.model}"):
-        spec = read_model(asked.model, None, widths=widens)
-        return api.plan(
-            spec,
-            family,
-            asked.sparsity,
-            scope=asked.scope,
-            distribution=asked.distribution,
-            keep_dense=tuple(x for x in asked.keep_dense if x != "none"),
-            round_to=asked.round_to,
-            mask=asked.mask or None,
-        )
+    policy = policy_of(run.plan)
+    widens = policy.family is not None and policy.family.definition.widens
+    with working(f"planning {run.plan.model}"):
+        return plan(read_model(run.plan.model, None, widths=widens), policy)
 
 
 def _source(plan: Plan, model: str, *, trust: bool) -> str:
@@ -206,31 +206,39 @@ def _train(
     *,
     resume: bool,
 ) -> None:
-    from time import monotonic
-
-    from iftplan.cli.progress import watching
-    from iftplan.documents import dumps, write_text
+    from iftplan.nn.training.execution import execute
     from iftplan.nn.training.loggers import logger_named
-    from iftplan.nn.training.start import begin, result, start
 
-    began = monotonic()
     found = [logger_named(name, directory) for name in loggers]
-    loop = start(run, plan, document, directory, source=source, say=say, loggers=found)
+    watch = partial(_watched, directory=directory)
+    outcome = execute(
+        run,
+        plan,
+        document,
+        directory,
+        source=source,
+        say=say,
+        watching=watch,
+        loggers=found,
+        resume=resume,
+    )
+    if outcome is not None:
+        _report(outcome, directory)
+
+
+@contextmanager
+def _watched(loop: Loop, directory: Path) -> Iterator[Watcher]:
+    """Progress, and how to continue for whoever interrupts it."""
+    from iftplan.cli.progress import watching
+
     first = loop.fabric.is_global_zero
-    begin(loop, document, say, resume=resume)
     try:
         with watching(loop.length.steps, loop.task.metric, done=loop.step, quiet=not first) as watch:
-            loop.run(watch)
+            yield watch
     except KeyboardInterrupt:
         if first:
             say(f"stopped; continue with: iftplan train --resume --out {shlex.quote(str(directory))}")
         raise
-    outcome = result(loop, plan)  # in all processes: each may hold a part of the weights
-    if first:
-        timing = {"schema": "iftplan.timing/1", "wall_seconds": monotonic() - began}
-        write_text(dumps(outcome), str(directory / "result.json"))
-        write_text(dumps(timing), str(directory / "timing.json"))
-        _report(outcome, directory)
 
 
 def _report(found: Document, directory: Path) -> None:

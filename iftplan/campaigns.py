@@ -1,0 +1,125 @@
+"""A training sweep as a value: which runs, or a search for them, where they are kept and where the record is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import FrozenTrial
+
+from iftplan.documents import Document, digest
+from iftplan.runfile import parse_run, run_object
+from iftplan.runs import RunConfig
+from iftplan.searching import SamplerName, Space, asking
+from iftplan.sweeps import run_name, run_of
+from iftplan.trialqueue import Claim, TrialQueue, storage_at
+from iftplan.units import exact
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """A search for runs.
+
+    Attributes:
+        sampler: what chooses the next trial.
+        space: what from.
+        trials: how many.
+        base: all settings of a run that are not chosen.
+    """
+
+    sampler: SamplerName
+    space: Space
+    trials: int
+    base: RunConfig
+
+    def run_of(self, params: Mapping[str, Any]) -> RunConfig:
+        """The run of a choice."""
+        return run_of(self.space.plan(params), self.base, params["method"], self.base.seed)
+
+    def name_of(self, trial: FrozenTrial) -> str:
+        """The name of a trial's run; "" where it was killed before all of it was chosen."""
+        try:
+            return run_name(self.run_of(trial.params))
+        except KeyError:
+            return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Campaign:
+    """What all workers of a sweep have alike.
+
+    Attributes:
+        directory: of the run directories.
+        storage: of Optuna's record: a journal file, or the URL of a database.
+        runs: of a grid, by name.
+        search: in place of a grid.
+    """
+
+    directory: Path
+    storage: str
+    runs: Mapping[str, RunConfig] = field(default_factory=dict)
+    search: Search | None = None
+
+    @property
+    def study(self) -> str:
+        """What the record calls it: the same settings are the same study, whoever asks."""
+        if self.search is None:
+            return f"grid-{digest({'runs': sorted(self.runs)})[:12]}"
+        found = _search_object(self.search)
+        del found["trials"]  # more of them are the same search, continued
+        del found["base"]["data"]["path"], found["base"]["training"]["threads"]
+        return f"{self.search.sampler}-{digest(found)[:12]}"
+
+    def queue(self) -> TrialQueue:
+        """Its trials; those of a grid have still to be added."""
+        storage = storage_at(self.storage)
+        search = self.search
+        if search is None:
+            return TrialQueue(storage, self.study, self.directory)
+        ask = asking(search.space, search.sampler, search.base.seed)
+        return TrialQueue(
+            storage, self.study, self.directory, limit=search.trials, ask=ask, named=search.name_of
+        )
+
+    def run_of(self, claim: Claim) -> RunConfig:
+        """The settings of a trial."""
+        return self.runs[claim.name] if self.search is None else self.search.run_of(claim.params)
+
+
+def campaign_object(campaign: Campaign) -> Document:
+    """For a worker in another process."""
+    return {
+        "directory": str(campaign.directory),
+        "storage": campaign.storage,
+        "runs": {name: run_object(run) for name, run in campaign.runs.items()},
+        "search": _search_object(campaign.search) if campaign.search else None,
+    }
+
+
+def parse_campaign(asked: Document) -> Campaign:
+    """What `campaign_object` wrote."""
+    runs = {name: parse_run(settings, name) for name, settings in asked["runs"].items()}
+    search = _parse_search(asked["search"]) if asked["search"] else None
+    return Campaign(Path(asked["directory"]), asked["storage"], runs, search)
+
+
+def _search_object(search: Search) -> Document:
+    space = search.space
+    return {
+        "sampler": search.sampler,
+        "trials": search.trials,
+        "choices": {key: list(values) for key, values in space.choices.items()},
+        "least": exact(space.least),
+        "most": exact(space.most),
+        "base": run_object(search.base),
+    }
+
+
+def _parse_search(asked: Document) -> Search:
+    base = parse_run(asked["base"], "the sweep")
+    choices = {key: tuple(values) for key, values in asked["choices"].items()}
+    space = Space(choices, Fraction(asked["least"]), Fraction(asked["most"]), base.plan)
+    return Search(asked["sampler"], space, asked["trials"], base)

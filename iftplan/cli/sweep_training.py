@@ -1,0 +1,184 @@
+"""The runs of `iftplan sweep --train`: who trains them, and what came of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from iftplan.campaigns import Campaign, Search, campaign_object
+from iftplan.cli.output import say
+from iftplan.documents import loads, read_text
+from iftplan.errors import InputError
+from iftplan.report.sweeps import search_table
+from iftplan.runfile import parse_run
+from iftplan.searching import SamplerName, shares, space_of, trained_objectives
+from iftplan.sweeps import PLANNED, UNFINISHED, Grid, Row, grid_runs, planned_rows, row_of_run, trained_row
+
+if TYPE_CHECKING:
+    from iftplan.form import Family
+    from iftplan.report.table import Table
+    from iftplan.runs import RunConfig
+    from iftplan.spec import ModelSpec
+    from iftplan.trialqueue import TrialQueue
+
+_BOOT = """
+import sys
+sys.path.insert(0, sys.argv.pop(1))  # the same iftplan as the sweep's own
+from iftplan.nn.training.trials import serve
+serve()
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """How a grid is trained.
+
+    Attributes:
+        base: all settings that the runs have alike.
+        methods: how masks change; the base's where none is given.
+        seeds: one run each.
+        directory: of the run directories.
+        storage: of the record; "" for a journal beside them.
+        workers: processes.
+        search: a sampler, for a search in place of the grid.
+        trials: of the search.
+        retry: try again what failed.
+    """
+
+    base: RunConfig
+    methods: tuple[str, ...]
+    seeds: tuple[int, ...]
+    directory: Path
+    storage: str
+    workers: int
+    search: SamplerName | None
+    trials: int
+    retry: bool
+
+
+def trained(
+    grid: Grid, specs: Mapping[str, ModelSpec], families: Mapping[str, Family], training: Training
+) -> tuple[list[Row], Sequence[Table]]:
+    """Train all that can be planned, by as many processes as were asked for; the rows, and what a search found.
+
+    Raises:
+        InputError: an unknown method, a family that a run cannot name, or a record that cannot be opened.
+    """
+    from iftplan.families import FAMILIES
+
+    if own := [name for name, family in families.items() if FAMILIES.get(name) is not family]:
+        raise InputError(
+            f"--train names families in the settings of runs, which know the built-in ones; plan with {own[0]} and train its plan with iftplan train."
+        )
+    methods = training.methods or (training.base.method.name,)
+    for method in methods:
+        parse_run({"method": {"name": method}}, "--methods")
+    training = replace(training, methods=methods)
+    training.directory.mkdir(parents=True, exist_ok=True)
+    if training.search is None:
+        return _grid(grid, specs, training), ()
+    return _search(grid, specs, training.search, training)
+
+
+def _grid(grid: Grid, specs: Mapping[str, ModelSpec], training: Training) -> list[Row]:
+    runs = grid_runs(grid, training.base, training.methods, training.seeds)
+    rows = dict(zip(runs, planned_rows(specs, (run.plan for run in runs.values())), strict=True))
+    able = {name: run for name, run in runs.items() if rows[name].outcome == PLANNED}
+    reasons: Mapping[str, str] = {}
+    if able:
+        campaign = _campaign(training, able, None)
+        queue = campaign.queue()
+        queue.add(able, again=training.retry)
+        _train(campaign, queue, training.workers)
+        reasons = queue.reasons()
+    return _rows(runs, rows, reasons, training.directory)
+
+
+def _search(
+    grid: Grid, specs: Mapping[str, ModelSpec], sampler: SamplerName, training: Training
+) -> tuple[list[Row], Sequence[Table]]:
+    """Runs that a search chose, and as many that chance did."""
+    choices = space_of(grid, training.methods)
+    base = replace(training.base, seed=training.seeds[0])
+    found: dict[str, list[Row]] = {}
+    for name in dict.fromkeys((sampler, "random")):
+        campaign = _campaign(training, {}, Search(name, choices, training.trials, base))
+        queue = campaign.queue()
+        _train(campaign, queue, training.workers)
+        runs = dict(_chosen(campaign, queue))
+        rows = dict(zip(runs, planned_rows(specs, (run.plan for run in runs.values())), strict=True))
+        found[name] = _rows(runs, rows, queue.reasons(), training.directory)
+    points = {name: [p for row in rows if (p := trained_objectives(row))] for name, rows in found.items()}
+    axes = "of the metric against training MACs; 1 would be the best of both at once"
+    return [row for rows in found.values() for row in rows], [
+        search_table(shares(points), dict.fromkeys(found, training.trials), axes)
+    ]
+
+
+def _chosen(campaign: Campaign, queue: TrialQueue) -> Iterable[tuple[str, RunConfig]]:
+    assert campaign.search is not None
+    for trial in queue.trials():
+        yield campaign.search.name_of(trial), campaign.search.run_of(trial.params)
+
+
+def _campaign(training: Training, runs: Mapping[str, RunConfig], search: Search | None) -> Campaign:
+    place = training.storage or str(training.directory / "journal.log")
+    return Campaign(training.directory.absolute(), place, runs, search)
+
+
+def _rows(
+    runs: Mapping[str, RunConfig], rows: Mapping[str, Row], reasons: Mapping[str, str], directory: Path
+) -> list[Row]:
+    """What came of every run; `result.json` has the last word."""
+    found = []
+    for name, run in runs.items():
+        record = directory / name / "result.json"
+        if record.exists():
+            document = loads(read_text(str(record)), str(record))
+            found.append(trained_row(rows[name], run, document, str(directory / name)))
+        else:
+            planned = rows[name].outcome == PLANNED
+            found.append(row_of_run(rows[name], run, reasons.get(name, UNFINISHED) if planned else None))
+    return found
+
+
+def _train(campaign: Campaign, queue: TrialQueue, workers: int) -> None:
+    if workers == 1:
+        from iftplan.nn.training.trials import work
+
+        work(queue, campaign.run_of, say)
+        return
+    request = json.dumps({"campaign": campaign_object(campaign), "parent": os.getpid()})
+    processes = [_worker(request, workers) for _ in range(workers)]
+    try:
+        for process in processes:
+            if status := process.wait():
+                say(
+                    f"a worker ended with status {status}; what it had begun is for the others, or for the same command again"
+                )
+    except KeyboardInterrupt:
+        for process in processes:
+            process.terminate()
+        say("stopped; the same command continues")
+        raise
+
+
+def _worker(request: str, workers: int) -> subprocess.Popen[str]:
+    root = Path(__file__).resolve().parents[2]
+    threads = str(max(1, (os.cpu_count() or 1) // workers))
+    process = subprocess.Popen(
+        [sys.executable, "-c", _BOOT, str(root)],
+        stdin=subprocess.PIPE,
+        text=True,
+        env={"OMP_NUM_THREADS": threads, **os.environ},
+    )
+    assert process.stdin is not None
+    process.stdin.write(request)
+    process.stdin.close()
+    return process

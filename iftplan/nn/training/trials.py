@@ -1,0 +1,158 @@
+"""A worker of a training sweep: trials from a queue, one run directory each, until none is left."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from iftplan.documents import Document, loads, read_text
+from iftplan.errors import IftplanError
+from iftplan.nn.trace import read_model
+from iftplan.nn.training.execution import execute
+from iftplan.nn.training.loop import Loop, Moment, Watcher
+from iftplan.planfile import plan_document
+from iftplan.planner import plan
+from iftplan.policy import Policy
+from iftplan.runs import RunConfig
+from iftplan.spec import ModelSpec
+from iftplan.sweeps import policy_of
+from iftplan.trialqueue import Claim, TrialQueue
+
+Say = Callable[[str], None]
+_EVERY = 30.0
+"""Seconds between lines about a trial that is being trained."""
+_WAIT = 0.5
+"""Seconds between looks at what other workers do."""
+
+
+@dataclass(slots=True)
+class Models:
+    """Models as they were read, once for each process.
+
+    Attributes:
+        read: source and whether its widths were asked for → the spec.
+    """
+
+    read: dict[tuple[str, bool], ModelSpec] = field(default_factory=dict)
+
+    def spec(self, source: str, policy: Policy) -> ModelSpec:
+        """A model, with its widths where the family changes them."""
+        key = source, policy.family is not None and policy.family.definition.widens
+        if key not in self.read:
+            self.read[key] = read_model(source, None, widths=key[1])
+        return self.read[key]
+
+
+def work(
+    queue: TrialQueue, run_of: Callable[[Claim], RunConfig], say: Say, *, parent: int | None = None
+) -> None:
+    """Train until every trial is finished or failed, by this worker or by another.
+
+    Args:
+        queue: of the trials.
+        run_of: the settings of one.
+        say: hears how it goes.
+        parent: the process that is to live while this one works; None for any.
+    """
+    models, told = Models(), False
+    while True:
+        claim = queue.claim()
+        if claim is None and not (left := queue.left()):
+            return
+        if claim is None:
+            if not told:
+                say(f"waiting for {len(left)} that other workers train: {', '.join(sorted(left)[:5])}")
+            told = True
+            _watch_parent(parent)
+            time.sleep(_WAIT)
+            continue
+        told = False
+        _take(queue, claim, run_of(claim), models, say, parent)
+
+
+def _take(
+    queue: TrialQueue, claim: Claim, run: RunConfig, models: Models, say: Say, parent: int | None
+) -> None:
+    began, directory = time.monotonic(), queue.directory / claim.name
+    try:
+        found = train_trial(run, directory, models, partial(_noted, say, claim.name), parent)
+    except IftplanError as error:
+        queue.fail(claim, str(error))
+        say(f"{claim.name}: {error}")
+        return
+    queue.finish(claim, _objectives(found))
+    say(
+        f"{claim.name}: {found['metric_name']} {found['metric']:.4f} after {time.monotonic() - began:.1f} s, {len(queue.left())} left"
+    )
+
+
+def _objectives(found: Document) -> tuple[float, float]:
+    sign = -1 if found["metric_name"] == "accuracy" else 1
+    return sign * float(found["metric"]), float(found["train_macs"])
+
+
+def train_trial(
+    run: RunConfig, directory: Path, models: Models, say: Say, parent: int | None = None
+) -> Document:
+    """The result of a run: read where it is finished, continued where it was begun, else made."""
+    record = directory / "result.json"
+    if record.exists():  # its worker was killed before it could tell
+        return loads(read_text(str(record)), str(record))
+    policy = policy_of(run.plan)
+    planned = plan(models.spec(run.plan.model, policy), policy)
+    found = execute(
+        run,
+        planned,
+        plan_document(planned),
+        directory,
+        source=run.plan.model,
+        say=say,
+        watching=partial(_watching, say=say, parent=parent),
+        resume=(directory / "run.json").exists(),
+    )
+    assert found is not None, "a trial is one process"
+    return found
+
+
+def _noted(say: Say, name: str, text: str) -> None:
+    say(f"{name}: {text}")
+
+
+@contextmanager
+def _watching(loop: Loop, say: Say, parent: int | None) -> Iterator[Watcher]:
+    """A line now and then, and an end where whoever started this process is gone."""
+    last = time.monotonic()
+
+    def watch(moment: Moment) -> None:
+        nonlocal last
+        _watch_parent(parent)
+        if moment.score is not None and time.monotonic() - last > _EVERY:
+            last = time.monotonic()
+            name = loop.task.metric
+            say(f"step {moment.step}/{moment.steps}  {name} {moment.score.metric(name):.4f}")
+
+    yield watch
+
+
+def _watch_parent(parent: int | None) -> None:
+    if parent is not None and os.getppid() != parent:
+        raise SystemExit("the sweep that this worker belongs to was ended")
+
+
+def serve() -> None:
+    """A worker process: its campaign comes on stdin."""
+    from iftplan.campaigns import parse_campaign
+
+    asked = loads(sys.stdin.read(), "stdin")
+    campaign = parse_campaign(asked["campaign"])
+    work(campaign.queue(), campaign.run_of, _say, parent=asked["parent"])
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)  # noqa: T201  (messages go where the sweep's own go)

@@ -1,0 +1,60 @@
+"""Sweeps as tables: what people look at, and every column as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import astuple
+from typing import Any
+
+from iftplan.report.table import Table
+from iftplan.sweeps import COLUMNS, Row
+from iftplan.units import count, decimal
+
+_SHOWN = 40
+_CHOICES = ("model", "transform", "sparsity", "distribution", "structure", "scope", "method", "seed")
+_FOUND: Mapping[str, Callable[[Row], str]] = {
+    ">MACs": lambda row: _number(row.macs, count),
+    ">ratio": lambda row: _number(row.ratio, decimal),
+    ">maskable weights": lambda row: _number(row.maskable_weights, count),
+    ">bits to name a mask": lambda row: _number(row.log2_masks, lambda bits: f"{bits:.4g}"),
+    ">training MACs": lambda row: _number(row.train_macs, lambda macs: f"{macs:.4g}"),
+    ">metric": lambda row: _number(row.value, lambda value: decimal(value, 4)),
+}
+
+
+def sweep_table(rows: Sequence[Row]) -> Table:
+    """The first rows, and of their columns those that say something; what all have alike stands above."""
+    differ = [name for name in _CHOICES if len({getattr(row, name) for row in rows}) > 1]
+    alike = [
+        f"{name} {_cell(getattr(rows[0], name))}"
+        for name in _CHOICES
+        if name not in differ and getattr(rows[0], name) is not None
+    ]
+    found = {name: cell for name, cell in _FOUND.items() if any(map(cell, rows))}
+    heads = [*(f">{n}" if n in ("sparsity", "seed") else n for n in differ), *found, "outcome"]
+    cells = tuple(
+        (*(_cell(getattr(row, n)) for n in differ), *(cell(row) for cell in found.values()), row.outcome)
+        for row in rows[:_SHOWN]
+    )
+    more = len(rows) - _SHOWN
+    notes = (f"{count(more)} rows more; -o FILE.csv holds them all",) if more > 0 else ()
+    return Table(tuple(heads), cells, ", ".join(alike), notes)
+
+
+def whole_table(rows: Sequence[Row]) -> Table:
+    """Every row and column, numbers as they are; what is missing is empty."""
+    return Table(COLUMNS, tuple(tuple(map(_cell, astuple(row))) for row in rows))
+
+
+def search_table(shares: Mapping[str, float], trials: Mapping[str, int], axes: str) -> Table:
+    """What searches found at equal numbers of trials."""
+    rows = tuple((name, str(trials[name]), decimal(share, 4)) for name, share in shares.items())
+    return Table(("search", ">trials", ">hypervolume"), rows, notes=(axes,))
+
+
+def _number(value: float | None, shown: Callable[[Any], str]) -> str:
+    return "" if value is None else shown(value)
+
+
+def _cell(value: object) -> str:
+    return "" if value is None else repr(value) if isinstance(value, float) else str(value)

@@ -1,0 +1,220 @@
+"""The trials of a sweep, shared by processes and machines: each is trained once, whoever is killed when.
+
+Optuna keeps the record, in a journal that is one file on a disk which all workers see: it needs no server, is alive,
+and brings searches over several objectives. What it does not know is whether a worker still lives. So a worker holds
+a lock on its trial for as long as it trains, which the system itself gives back when the worker dies; a trial that
+is running and not locked is anybody's to continue. `result.json` says that a trial is finished: where a worker died
+between writing it and telling the record, the next one tells it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from filelock import FileLock, Timeout
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+
+from iftplan.errors import InputError
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+Ask = Callable[[optuna.Study], optuna.Trial]
+_NAME = "name"
+
+
+class JournalLock:
+    """The lock of a journal: gone with whoever held it, and the journal's last line whole when it is taken.
+
+    Optuna's own lock is a file that a killed process leaves behind, for others to wait half a minute at; and a line
+    that was written by half would spoil the next one.
+    """
+
+    def __init__(self, journal: str) -> None:
+        self._journal = Path(journal)
+        self._lock = FileLock(f"{journal}.lock")
+
+    def acquire(self) -> bool:
+        """Wait for the lock, and cut off what a dead writer left of a line."""
+        self._lock.acquire()
+        _mend(self._journal)
+        return True
+
+    def release(self) -> None:
+        """Give it back."""
+        self._lock.release()
+
+
+def _lock(journal: str) -> Any:
+    """As Optuna takes it, whose own base class is not public."""
+    return JournalLock(journal)
+
+
+def _mend(journal: Path) -> None:
+    with suppress(FileNotFoundError), journal.open("rb+") as file:
+        end = file.seek(0, os.SEEK_END)
+        if not end:
+            return
+        file.seek(end - 1)
+        if file.read(1) != b"\n":
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)
+
+
+def storage_at(place: str) -> optuna.storages.BaseStorage:
+    """A journal file, or a database where the place is a URL.
+
+    Raises:
+        InputError: it cannot be opened.
+    """
+    try:
+        if "://" in place:
+            return optuna.storages.RDBStorage(place)
+        Path(place).parent.mkdir(parents=True, exist_ok=True)
+        return optuna.storages.JournalStorage(JournalFileBackend(place, _lock(place)))
+    except Exception as error:  # of whichever driver a URL names
+        told = " ".join(str(error).split())
+        raise InputError(
+            f"--storage {place} cannot be opened ({type(error).__name__}: {told}); name a file on a disk that all workers see, or the URL of a database."
+        ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A trial that is this worker's, while it holds the lock.
+
+    Attributes:
+        name: of the trial and of its run directory.
+        number: in the study.
+        params: what a search chose; empty in a grid.
+    """
+
+    name: str
+    number: int
+    params: Mapping[str, Any]
+    lock: FileLock
+
+
+class TrialQueue:
+    """The trials of one study.
+
+    Args:
+        storage: of the record.
+        study: its name.
+        directory: where the trials' run directories and locks are.
+        limit: how many trials a search has; a grid has those that were added.
+        ask: how a search makes its next trial; None in a grid.
+        named: the name of the run that a trial's settings say; "" where it was killed before it had all of them.
+    """
+
+    def __init__(
+        self,
+        storage: optuna.storages.BaseStorage,
+        study: str,
+        directory: Path,
+        *,
+        limit: int = 0,
+        ask: Ask | None = None,
+        named: Callable[[FrozenTrial], str] | None = None,
+    ) -> None:
+        self.directory = directory
+        self._locks = directory / ".locks"
+        self._locks.mkdir(parents=True, exist_ok=True)
+        self._guard = FileLock(str(self._locks / f"{study}.guard"))
+        self._limit, self._ask, self._named = limit, ask, named or _given_name
+        with self._guard:
+            self._study = optuna.create_study(
+                storage=storage, study_name=study, directions=["minimize", "minimize"], load_if_exists=True
+            )
+
+    def add(self, names: Iterable[str], *, again: bool = False) -> None:
+        """Add what is not there yet; with `again`, also what failed."""
+        with self._guard:
+            there = self._latest()
+            for name in names:
+                found = there.get(name)
+                if found is None or (again and found.state is TrialState.FAIL):
+                    self._study.enqueue_trial({}, user_attrs={_NAME: name})
+
+    def claim(self) -> Claim | None:
+        """A trial to train: a new one, or one whose worker is dead; None where all others are at work or done."""
+        with self._guard:
+            self._drop_half_asked()
+            while (trial := self._asked()) is not None:
+                if claim := self._held(trial):
+                    return claim
+            for trial in self._in(TrialState.RUNNING):
+                if claim := self._held(trial):
+                    return claim
+        return None
+
+    def finish(self, claim: Claim, values: Iterable[float]) -> None:
+        """Tell what came out, and give the trial back."""
+        self._study.tell(claim.number, list(values))
+        claim.lock.release()
+
+    def fail(self, claim: Claim, reason: str) -> None:
+        """Tell why nothing can come out, and give the trial back."""
+        self._study.set_user_attr(claim.name, reason)
+        self._study.tell(claim.number, state=TrialState.FAIL)
+        claim.lock.release()
+
+    def reasons(self) -> Mapping[str, str]:
+        """Trials that failed, and why."""
+        failed = {name for name, trial in self._latest().items() if trial.state is TrialState.FAIL}
+        return {name: str(why) for name, why in self._study.user_attrs.items() if name in failed}
+
+    def names(self) -> tuple[str, ...]:
+        """Of all trials with settings, in the order in which they were asked for."""
+        return tuple(map(self._named, self.trials()))
+
+    def trials(self) -> tuple[FrozenTrial, ...]:
+        """All with settings."""
+        return tuple(t for t in self._study.get_trials(deepcopy=False) if self._named(t))
+
+    def left(self) -> list[str]:
+        """Names of trials that are neither finished nor failed."""
+        return [self._named(trial) for trial in self._in(TrialState.WAITING, TrialState.RUNNING)]
+
+    def _latest(self) -> dict[str, FrozenTrial]:
+        return {self._named(trial): trial for trial in self._study.get_trials(deepcopy=False)}
+
+    def _in(self, *states: TrialState) -> list[FrozenTrial]:
+        return self._study.get_trials(deepcopy=False, states=states)
+
+    def _drop_half_asked(self) -> None:
+        """Give up what was killed while it was asked for; asking is guarded, so nobody else can be at it."""
+        for trial in self._in(TrialState.RUNNING):
+            if not self._named(trial):
+                self._study.tell(trial.number, state=TrialState.FAIL)
+
+    def _asked(self) -> FrozenTrial | None:
+        """The next trial that nobody has begun, now begun."""
+        if self._ask is None:
+            asked = self._study.ask() if self._in(TrialState.WAITING) else None
+        else:
+            asked = self._ask(self._study) if len(self.names()) < self._limit else None
+        return None if asked is None else self._study.get_trials(deepcopy=False)[asked.number]
+
+    def _held(self, trial: FrozenTrial) -> Claim | None:
+        """The trial, if nobody has it, and nobody finished it in the meantime."""
+        name = self._named(trial)
+        lock = FileLock(str(self._locks / name))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return None
+        if self._study.get_trials(deepcopy=False)[trial.number].state.is_finished():
+            lock.release()
+            return None
+        return Claim(name, trial.number, trial.params, lock)
+
+
+def _given_name(trial: FrozenTrial) -> str:
+    return str(trial.user_attrs[_NAME])
