@@ -44,6 +44,22 @@ def schedule_cautions(
     return [*found, *_rate(due, steps, rate)] if rate and due and steps > 1 else found
 
 
+def arrival_cautions(arrival: int, steps: int) -> list[str]:
+    """Doubts about a method that thins masks out on the way: whether it arrives, and with how much time left.
+
+    Args:
+        arrival: the step at which masks first have the plan's counts.
+        steps: optimizer steps of the whole run.
+
+    Example:
+        >>> arrival_cautions(750, 1000)
+        []
+        >>> print(*arrival_cautions(1000, 1000))
+        Pruning ends at step 1 000 and the run after 1 000 steps: it never arrives at the plan's counts. End it before the run does.
+    """
+    return [_too_late(arrival, steps)] if arrival >= steps else []
+
+
 def weight_cautions(
     kept: Mapping[str, int], silent: Mapping[str, tuple[int, int]] | None = None
 ) -> list[str]:
@@ -86,11 +102,15 @@ def _number(updates: Updates, steps: int, due: list[int], arrives: bool) -> Iter
 def _end(updates: Updates, steps: int, arrives: bool) -> Iterator[str]:
     end, run = count(updates.end), count(steps)
     if arrives and updates.end >= steps:
-        yield f"Pruning ends at step {end} and the run after {run} steps: it never arrives at the plan's counts. End it before the run does."
+        yield _too_late(updates.end, steps)
     elif updates.end > steps:
         yield f"The mask schedule ends at step {end} and the run after {run} steps: masks still move when training stops. RigL's authors end it after three quarters of the run."
     elif not arrives and 2 * updates.end < steps:
         yield f"Masks stop changing at step {end} of {run}: before half of the run. RigL's authors end the schedule after three quarters of it."
+
+
+def _too_late(arrival: int, steps: int) -> str:
+    return f"Pruning ends at step {count(arrival)} and the run after {count(steps)} steps: it never arrives at the plan's counts. End it before the run does."
 
 
 def _rate(due: list[int], steps: int, rate: Callable[[int], float]) -> Iterator[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import cos, pi
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -17,8 +17,29 @@ Positive = Annotated[int, Field(ge=1)]
 Size = Annotated[float, Field(ge=0)]
 Part = Annotated[float, Field(ge=0, le=1)]
 Below1 = Annotated[float, Field(ge=0, lt=1)]
+InputGradient = Literal["structure", "sparse", "dense"]
 Sparsity = Annotated[str, BeforeValidator(lambda x: str(x) if isinstance(x, int | float) else x)]
-MethodName = Literal["dense", "static", "set", "rigl", "gradual", "snip", "densified"]
+MethodName = Literal[
+    "dense",
+    "static",
+    "set",
+    "rigl",
+    "srigl",
+    "gradual",
+    "iterative",
+    "snip",
+    "ste",
+    "srste",
+    "transposable",
+    "mask-decay",
+    "structure-decay",
+    "densified",
+]
+STRAIGHT: Final = frozenset({"ste", "srste", "transposable", "mask-decay", "structure-decay"})
+"""Methods with a dense weight behind each masked one."""
+
+OPENING: Final = frozenset({"gradual", "iterative", "snip"}) | STRAIGHT
+"""Methods that begin with every weight."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +121,16 @@ class MethodConfig:
         at_begin: whether the first step of the schedule may be an update.
         at_end: whether the last may.
         ranking: SNIP's: in each "layer", or "global".
+        refresh: steps that one choice of masks lasts in methods with dense weights behind the masked ones; None for
+            the method's own: 40 for "transposable", else 1.
+        pull: λ of λ·(1-m)⊙θ in the gradients of these; None for the method's own: 2e-4 for "srste", else 0.
+        straight: whether the gradients of masked weights pass straight through, in mask and structure decay.
+        decay: how mask decay's D falls.
+        beta: its β for each step; None for one that brings D to 0 (by "linear") or to 1/1000 at `end`.
+        rounds: of "iterative" pruning; None for one weight of every group at a time, or 10.
+        ablation: γ, the part of its fan-in that a neuron needs salient to stay under "srigl"; 0 ablates none.
+        input_gradient: what the ledger charges for input gradients: "sparse" as the forward pass, "dense", or by
+            "structure": sparse where the transposed mask has the structure too.
     """
 
     name: MethodName = "rigl"
@@ -115,6 +146,14 @@ class MethodConfig:
     at_begin: bool = False
     at_end: bool = False
     ranking: Literal["layer", "global"] = "layer"
+    refresh: Positive | None = None
+    pull: Size | None = None
+    straight: bool = True
+    decay: Literal["linear", "exponential"] = "linear"
+    beta: Size | None = None
+    rounds: Positive | None = None
+    ablation: Part = 0.3
+    input_gradient: InputGradient = "structure"
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +269,13 @@ class RunConfig:
 
     Attributes:
         seed: of everything that is drawn: initial weights, masks, data order, augmentation.
+        plan: the plan, or what to plan.
+        data: what is learnt from.
+        method: how masks change.
+        optimizer: how weights are updated.
+        schedule: the learning rate over training.
+        training: the loop.
+        start: what the run begins with.
     """
 
     seed: int = 0

@@ -5,6 +5,10 @@ weights (the convention of RigL, arXiv 1911.11134, appendix G; first layers are 
 
     sparse step           3·f_S
     dense-gradient step   2·f_S + f_D      f_D: the same network with every masked weight present
+
+The gradient of a layer's inputs multiplies by the transposed weight. Where the transposed mask has not the structure
+that the mask has, as in N:M along the inputs alone, that product is dense (arXiv 2102.08124); 2·f_S + f_D is then a
+sparse step, and f_S + 2·f_D one with the dense gradient. Which it is for a kernel of your own is a switch.
 """
 
 from __future__ import annotations
@@ -14,7 +18,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Self
 
-from iftplan.plans import Plan, Scope
+from iftplan.masks import parse_mask
+from iftplan.plans import Plan, PlannedLayer, Role, Scope
+from iftplan.runs import InputGradient
 from iftplan.shown import Shown
 
 
@@ -28,6 +34,7 @@ class TrainingCost(Shown):
         nnz: layer name → weights that the plan keeps.
         capacity: layer name → weights under its mask.
         dense: MACs of a forward pass of the dense model that was planned for.
+        dense_inputs: names of layers whose inputs' gradients are dense products.
     """
 
     fixed: int
@@ -35,10 +42,17 @@ class TrainingCost(Shown):
     nnz: Mapping[str, int]
     capacity: Mapping[str, int]
     dense: int
+    dense_inputs: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, plan: Plan) -> Self:
-        """Of a plan, the whole forward pass."""
+    def of(cls, plan: Plan, input_gradient: InputGradient = "structure") -> Self:
+        """Of a plan, the whole forward pass.
+
+        Args:
+            plan: whose layers are masked.
+            input_gradient: "sparse" where kernels multiply by the transposed mask as fast as by the mask; "dense"
+                where they do not skip anything; "structure" where they do what the plan's structure is made for.
+        """
         masked = [layer for layer in plan.layers if layer.maskable]
         kept = sum(layer.positions * layer.nnz for layer in masked)
         return cls(
@@ -47,6 +61,7 @@ class TrainingCost(Shown):
             nnz={layer.name: layer.nnz for layer in masked},
             capacity={layer.name: layer.capacity for layer in masked},
             dense=plan.dense_macs(Scope.MODEL),
+            dense_inputs=frozenset(x.name for x in masked if _is_dense(x, plan, input_gradient)),
         )
 
     def forward(self, nnz: Mapping[str, int] | None = None) -> int:
@@ -62,12 +77,26 @@ class TrainingCost(Shown):
     def step(self, nnz: Mapping[str, int] | None = None, *, dense_gradient: bool = False) -> int:
         """One sample's forward and backward pass."""
         sparse = self.forward(nnz)
-        return 2 * sparse + self.opened if dense_gradient else 3 * sparse
+        return sparse + self.input_gradient(nnz) + (self.opened if dense_gradient else sparse)
+
+    def input_gradient(self, nnz: Mapping[str, int] | None = None) -> int:
+        """The gradients of all layers' inputs: as much as a forward pass, dense where the mask is of no use."""
+        kept = self.nnz if nnz is None else nnz
+        return self.forward(
+            {x: self.capacity[x] if x in self.dense_inputs else kept[x] for x in self.positions}
+        )
 
     @property
     def dense_step(self) -> int:
         """One sample's forward and backward pass of the dense model."""
         return 3 * self.dense
+
+
+def _is_dense(layer: PlannedLayer, plan: Plan, input_gradient: InputGradient) -> bool:
+    if input_gradient != "structure":
+        return input_gradient == "dense"
+    # depthwise layers are masked without structure
+    return layer.role is Role.TRANSFORMED and not parse_mask(plan.mask).keeps_transposed
 
 
 def rigl_average(sparse: Fraction, dense: Fraction, interval: int) -> Fraction:

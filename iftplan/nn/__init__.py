@@ -17,12 +17,19 @@ if TYPE_CHECKING:
     from iftplan.nn.masking.algorithm import Order
     from iftplan.nn.masking.averages import follow_
     from iftplan.nn.masking.gradual import Gradual
+    from iftplan.nn.masking.iterative import Iterative
+    from iftplan.nn.masking.mask_decay import MaskDecay
     from iftplan.nn.masking.masking import Masking
     from iftplan.nn.masking.rigl import RigL
     from iftplan.nn.masking.saliency import Saliency
     from iftplan.nn.masking.set import SET
+    from iftplan.nn.masking.srigl import SRigL
+    from iftplan.nn.masking.srste import SRSTE
     from iftplan.nn.masking.static import Static
+    from iftplan.nn.masking.ste import STE
+    from iftplan.nn.masking.structure_decay import StructureDecay
     from iftplan.nn.masking.taken import layer_counts, weights_by_layer
+    from iftplan.nn.masking.transposable import Transposable
     from iftplan.nn.masks import enforce_, masked_weights
     from iftplan.nn.multipliers import forward_scales
     from iftplan.nn.net2wider import Widened, widened
@@ -33,15 +40,22 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Gradual": "masking.gradual",
+    "Iterative": "masking.iterative",
     "LightningMasking": "callbacks.lightning",
+    "MaskDecay": "masking.mask_decay",
     "Masking": "masking.masking",
     "Order": "masking.algorithm",
     "RigL": "masking.rigl",
     "SET": "masking.set",
+    "SRSTE": "masking.srste",
+    "SRigL": "masking.srigl",
+    "STE": "masking.ste",
     "Saliency": "masking.saliency",
     "Static": "masking.static",
     "StepMacs": "gradients",
+    "StructureDecay": "masking.structure_decay",
     "TrainerMasking": "callbacks.trainer",
+    "Transposable": "masking.transposable",
     "WarmStart": "warmstart",
     "Widened": "net2wider",
     "apply": "application",
@@ -67,15 +81,22 @@ _HOMES = {
 
 __all__ = [
     "SET",
+    "SRSTE",
+    "STE",
     "Gradual",
+    "Iterative",
     "LightningMasking",
+    "MaskDecay",
     "Masking",
     "Order",
     "RigL",
+    "SRigL",
     "Saliency",
     "Static",
     "StepMacs",
+    "StructureDecay",
     "TrainerMasking",
+    "Transposable",
     "WarmStart",
     "Widened",
     "apply",

@@ -8,18 +8,20 @@ from typing import Any
 
 from iftplan.plans import Plan, Scope
 from iftplan.report.table import Table
-from iftplan.runs import RunConfig
+from iftplan.runs import OPENING, STRAIGHT, RunConfig
 from iftplan.training_cost import TrainingCost
 from iftplan.units import count, decimal, short
 
 
 def run_table(run: RunConfig, plan: Plan, directory: str) -> Table:
     """What would run, and what a sample costs."""
-    cost = TrainingCost.of(plan)
+    cost = TrainingCost.of(plan, run.method.input_gradient)
     length = f"{run.training.steps} steps" if run.training.steps else f"{run.training.epochs} epochs"
     dense = run.method.name == "dense"
     opened = run.method.name == "densified"
     forward = cost.dense if dense else cost.opened if opened else cost.forward()
+    straight = run.method.name in STRAIGHT and run.method.straight
+    step = 3 * forward if dense or opened else cost.step(dense_gradient=straight)
     start = (("begins with", run.start.checkpoint),) if run.start.checkpoint else ()
     rows = (
         ("model", plan.model),
@@ -31,7 +33,7 @@ def run_table(run: RunConfig, plan: Plan, directory: str) -> Table:
         ("length", f"{length}, batches of {run.training.batch_size}"),
         ("seed", str(run.seed)),
         ("forward MACs a sample", count(forward)),
-        ("training MACs a sample", count(3 * forward)),
+        ("training MACs a sample", count(step)),
         ("dense model's", count(cost.dense_step)),
         ("run directory", directory),
     )
@@ -39,11 +41,12 @@ def run_table(run: RunConfig, plan: Plan, directory: str) -> Table:
 
 
 def _notes(run: RunConfig, cost: TrainingCost) -> tuple[str, ...]:
-    if run.method.name != "rigl":
-        return ()
-    return (
-        f"a step that looks at the dense gradient: {count(cost.step(dense_gradient=True))} MACs a sample",
-    )
+    if run.method.name in ("rigl", "srigl"):
+        dense = count(cost.step(dense_gradient=True))
+        return (f"a step that looks at the dense gradient: {dense} MACs a sample",)
+    if run.method.name in OPENING - {"ste", "srste", "transposable"}:
+        return (f"a step before anything is masked: {count(cost.step(cost.capacity))} MACs a sample",)
+    return ()
 
 
 def cost_table(cost: TrainingCost) -> Table:

@@ -9,10 +9,10 @@ from torch.optim import LBFGS, Optimizer
 
 from iftplan.errors import InputError
 from iftplan.masks import MaskStructure, Unstructured
-from iftplan.nn.masking.algorithm import Algorithm, Order
+from iftplan.nn.masking.algorithm import Algorithm, LatentAlgorithm, Order
 from iftplan.nn.masking.layouts import Flat
 from iftplan.nn.masking.static import Static
-from iftplan.nn.masking.view import View, view_of
+from iftplan.nn.masking.view import View, matrix_view, view_of
 from iftplan.nn.masks import SUFFIX, has_mask, masked_weights
 from iftplan.schedules import Constant, Updates
 
@@ -58,7 +58,8 @@ def admitted(
             raise InputError(f"{weight.name} is on the meta device; apply the plan to a model with values.")
     if isinstance(algorithm, Static):
         return tuple(View(weight, Flat()) for weight in weights)
-    return tuple(view_of(weight, structure) for weight in weights)
+    view = matrix_view if isinstance(algorithm, LatentAlgorithm) else view_of
+    return tuple(view(weight, structure) for weight in weights)
 
 
 def _check_algorithm(algorithm: Algorithm) -> None:

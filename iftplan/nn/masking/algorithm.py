@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from iftplan.nn.masking.layer import Change, Layer
 
@@ -56,3 +56,24 @@ class Algorithm(Protocol):
 
     def update(self, layers: Sequence[Layer], step: int) -> list[Change]:
         """New masks in the layers' order; nothing is changed in place."""
+
+
+@runtime_checkable
+class LatentAlgorithm(Algorithm, Protocol):
+    """An algorithm that trains a dense weight θ behind each masked one (`iftplan.nn.masking.latent`).
+
+    Its `due(t)` says whether step t computes with masks that are chosen anew, and `update` gets |θ| of all weights.
+
+    Attributes:
+        straight: whether θ's gradient is that of the masked weight as it is (straight-through), or passes through
+            the mask as the chain rule has it.
+        pull: λ of λ·(1-m)⊙θ, which is added to the gradient (SR-STE).
+    """
+
+    @property
+    def straight(self) -> bool: ...  # noqa: D102  (above)
+    @property
+    def pull(self) -> float: ...  # noqa: D102
+
+    def leak(self, step: int) -> float:
+        """D of the forward weight θ⊙(m + D·(1-m)) at that step, between 0 and 1."""

@@ -7,11 +7,16 @@ from typing import Any
 
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
-from iftplan.cautions import schedule_cautions, weight_cautions
+from iftplan.cautions import arrival_cautions, schedule_cautions, weight_cautions
+from iftplan.nn.masking.algorithm import Algorithm
 from iftplan.nn.masking.gradual import Gradual
+from iftplan.nn.masking.iterative import Iterative
+from iftplan.nn.masking.mask_decay import MaskDecay
 from iftplan.nn.masking.masking import Masking
 from iftplan.nn.masking.rigl import RigL
 from iftplan.nn.masking.set import SET
+from iftplan.nn.masking.srigl import SRigL
+from iftplan.nn.masking.structure_decay import StructureDecay
 from iftplan.nn.masks import masked_weights, to_matrix
 
 
@@ -24,15 +29,31 @@ def cautions(masks: Masking, steps: int, scheduler: Any = None) -> list[str]:
         scheduler: of the learning rate; looked at where its future can be asked for (`LambdaLR`, and so all that
             transformers offers).
     """
-    algorithm = masks.algorithm
-    if not isinstance(algorithm, RigL | SET | Gradual):
-        return weight_cautions(*_weights(masks))
     return [
-        *schedule_cautions(
-            algorithm.updates, steps, rate=_rate_of(scheduler), arrives=isinstance(algorithm, Gradual)
-        ),
+        *algorithm_cautions(masks.algorithm, steps, _rate_of(scheduler)),
         *weight_cautions(*_weights(masks)),
     ]
+
+
+def algorithm_cautions(
+    algorithm: Algorithm, steps: int, rate: Callable[[int], float] | None = None
+) -> list[str]:
+    """Sentences about when masks change in a run of so many steps.
+
+    Args:
+        algorithm: how masks change.
+        steps: optimizer steps of the whole run.
+        rate: the learning rate by step, where it is known in advance.
+    """
+    match algorithm:
+        case RigL() | SET() | SRigL():
+            return schedule_cautions(algorithm.updates, steps, rate=rate)
+        case Gradual():
+            return schedule_cautions(algorithm.updates, steps, rate=rate, arrives=True)
+        case Iterative() | MaskDecay() | StructureDecay():
+            return arrival_cautions(algorithm.arrival, steps)
+        case _:
+            return []
 
 
 def weights_left(masks: Masking) -> list[str]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Generator, Tensor
+
+from iftplan.masks import MaskStructure, Unstructured
+from iftplan.nn.masking.selection import EXCLUDED, largest
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -19,6 +22,9 @@ class Layer:
         mask: which units are kept now.
         target: units that each row keeps when the plan's budget is met.
         generator: random numbers of this weight at this step, the same on all ranks.
+        structure: what the mask may look like, for algorithms that choose within the whole matrix: their rows are
+            its outputs, and their target is the count of the matrix.
+        short: how many rows keep one unit fewer than the target in the end: groups of N:M masks that close a budget.
     """
 
     name: str
@@ -28,6 +34,8 @@ class Layer:
     mask: Tensor
     target: int
     generator: Generator
+    structure: MaskStructure = Unstructured()  # noqa: RUF009  (a frozen value)
+    short: int = 0
 
     @property
     def units(self) -> int:
@@ -36,8 +44,29 @@ class Layer:
 
     @property
     def active(self) -> int:
-        """Units that each row keeps now."""
-        return int(self.mask[0].count_nonzero()) if len(self.mask) else 0
+        """Units that each row keeps now; those that are short keep one fewer."""
+        return int(self.mask.sum(1).max()) if len(self.mask) else 0
+
+    def largest(self, scores: Tensor, units: int) -> Tensor:
+        """The `units` largest scores of each row; at the target, without the last in those rows that lose least by it."""
+        chosen = largest(scores, units)
+        if not self.short or units != self.target:
+            return chosen
+        last = scores.masked_fill(~chosen, scores.max()).amin(1, keepdim=True).T  # excluded ones are lost first
+        whole = largest(last - EXCLUDED, len(scores) - self.short).T
+        return largest(scores, units - 1) | (chosen & whole)
+
+    def parts(self) -> list[tuple[Tensor, Layer]]:
+        """The rows that keep equally many units, and the layer of those alone."""
+        counts = self.mask.sum(1)
+        return [(rows, self._rows(rows)) for n in sorted(set(counts.tolist())) for rows in [counts == n]]
+
+    def _rows(self, rows: Tensor) -> Layer:
+        gradient = None if self.gradient is None else self.gradient[rows]
+        saliency = None if self.saliency is None else self.saliency[rows]
+        return replace(
+            self, magnitude=self.magnitude[rows], gradient=gradient, saliency=saliency, mask=self.mask[rows]
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -25,10 +25,11 @@ from torch.optim import Optimizer
 from iftplan.errors import InputError, StaleError
 from iftplan.masks import MaskStructure, Unstructured, parse_mask
 from iftplan.nn.masking.admission import admitted
-from iftplan.nn.masking.algorithm import Algorithm, Order, Scores
+from iftplan.nn.masking.algorithm import Algorithm, LatentAlgorithm, Order, Scores
 from iftplan.nn.masking.exploration import Exploration
 from iftplan.nn.masking.gradients import MaskFactors
 from iftplan.nn.masking.hooks import attach
+from iftplan.nn.masking.latent import Latents
 from iftplan.nn.masking.layer import Change, Layer
 from iftplan.nn.masking.ranks import Ranks
 from iftplan.nn.masking.slots import clear_slots_, keeps_zeros
@@ -83,14 +84,19 @@ class Masking:
         self.steps = 0
         self._views = admitted(self.model, self.optimizer, algorithm, self.structure)
         self._targets = {view.weight.name: view.target() for view in self._views}
-        self._due = self._within = self._asked = False
+        self._due = self._within = self._asked = self._entered = False
+        self._latents: Latents | None = None
         self._scores: dict[str, Tensor | None] | None = None
         self._factors = MaskFactors([view.weight for view in self._views])
         self.release = attach(self, self.optimizer, self._before_optimizer, self._after_optimizer)
         if algorithm.starts_dense:
             self._open_()
+        if isinstance(algorithm, LatentAlgorithm):
+            self._latents = Latents([view.weight for view in self._views])
+            self._choose_(self._latents, algorithm, 0)
+            self._latents.leave_(algorithm.leak(0))
         self._hold_()
-        self.taken = Taken(self._factors.nnz)
+        self.taken = self._taken()
         self.exploration = Exploration.of(self.masks())
 
     def masks(self) -> dict[str, Tensor]:
@@ -104,9 +110,12 @@ class Masking:
         Called once for each step of the optimizer, also where gradients of several batches are accumulated.
         """
         self._asked = True
+        self.taken = self._taken()
+        if isinstance(self.algorithm, LatentAlgorithm) and self._latents is not None:
+            self._latent_step_(self.algorithm, self._latents)
+            return
         if self.steps == 0 and self.algorithm.starts_dense:
             self._warn_of_sparse_start()
-        self.taken = Taken(self._factors.nnz)
         self._scores = None
         self._due = self._due or self.algorithm.due(self.steps)
         if self._due and self._finite():
@@ -115,6 +124,28 @@ class Masking:
         self.steps += 1
         if self._within:  # called by a closure, inside the optimizer's step
             self._replace_()
+
+    @torch.no_grad()
+    def _latent_step_(self, algorithm: LatentAlgorithm, latents: Latents) -> None:
+        """The gradients of θ; masks are chosen when the optimizer has moved it."""
+        latents.correct_(straight=algorithm.straight, pull=algorithm.pull)
+        self.steps += 1
+        self._due = self._due or algorithm.due(self.steps)
+        if self._within:
+            self._enter_()
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """End training under the algorithm: weights and optimizer state are zero off the masks from now on.
+
+        Where dense weights were behind the masked ones they are forgotten. The optimizer is free for another
+        `Masking`; without one, nothing keeps its next steps on the masks.
+        """
+        self.release()
+        if self._latents is not None:
+            self._latents.leave_(0.0)
+            self._latents = None
+        self._hold_()
 
     @property
     def nnz(self) -> Mapping[str, int]:
@@ -153,6 +184,7 @@ class Masking:
             "always": dict(seen.always),
             "churn": seen.churn,
             "updates": seen.updates,
+            "latent": self._latents.state_dict() if self._latents is not None else None,
         }
 
     @torch.no_grad()
@@ -167,6 +199,8 @@ class Masking:
             raise StaleError("the masks' state is of another model: its masked weights differ.")
         for name, mask in self.masks().items():
             mask.copy_(state["masks"][name])
+        if self._latents is not None:
+            self._load_latents_(self._latents, state.get("latent"))
         self.steps, self._due, self.seed = int(state["steps"]), bool(state["due"]), int(state["seed"])
         self._targets = dict(state["targets"])
         ever, always = (
@@ -175,7 +209,19 @@ class Masking:
         self.exploration = Exploration(ever, always, state["churn"], int(state["updates"]))
         self._scores = None
         self._hold_()
-        self.taken = Taken(self._factors.nnz)
+        self.taken = self._taken()
+
+    def _load_latents_(self, latents: Latents, state: Mapping[str, Any] | None) -> None:
+        """Of a state without them, such as that of a run that has ended, θ is what the parameters are."""
+        if state is None:
+            latents.keep_()
+        else:
+            latents.load_state_dict(state)
+
+    def _taken(self) -> Taken:
+        """Of a step that computes with the masks there are; an update by the dense gradient is entered when it is done."""
+        straight = isinstance(self.algorithm, LatentAlgorithm) and self.algorithm.straight
+        return Taken(self._factors.nnz, dense_gradient=straight)
 
     def _open_(self) -> None:
         for view in self._views:
@@ -185,7 +231,7 @@ class Masking:
     def _hold_(self) -> None:
         """Weights and optimizer state at zero off the masks."""
         enforce_(self.model)
-        for view in self._views:
+        for view in self._views if self._latents is None else ():
             clear_slots_(self.optimizer, view.weight.parameter, ~view.weight.mask)
         self._ranks.check(self.masks(), self.steps)
 
@@ -232,7 +278,15 @@ class Masking:
 
     def _before_optimizer(self) -> None:
         self._within = True
+        if self._asked:
+            self._enter_()
         self._replace_()
+
+    def _enter_(self) -> None:
+        """θ is what the optimizer moves, if there is any behind the weights."""
+        if self._latents is not None and not self._entered:
+            self._latents.enter_()
+            self._entered = True
 
     def _replace_(self) -> None:
         """Update in the place of the optimizer's step, if that is the order; it passes over absent gradients."""
@@ -243,9 +297,11 @@ class Masking:
 
     def _after_optimizer(self) -> None:
         self._within = False
-        if not keeps_zeros(self.optimizer):
+        if self._entered:
+            self._settle_()
+        elif not keeps_zeros(self.optimizer):
             self._factors.hold_()
-        if self.algorithm.order == Order.AFTER:
+        if self.algorithm.order == Order.AFTER and self._latents is None:
             self._updated()
         if not self._asked and not self._factors.holds():
             warnings.warn(
@@ -253,6 +309,32 @@ class Masking:
                 stacklevel=3,
             )
         self._asked = False
+
+    @torch.no_grad()
+    def _settle_(self) -> None:
+        """Take θ out of the parameters, and leave there what the next step computes with."""
+        algorithm, latents = self.algorithm, self._latents
+        assert isinstance(algorithm, LatentAlgorithm)
+        assert latents is not None
+        self._entered = False
+        latents.keep_()
+        before = {name: mask.clone() for name, mask in self.masks().items()} if self._due else {}
+        chosen = self._due and self._choose_(latents, algorithm, self.steps)
+        latents.leave_(algorithm.leak(self.steps))
+        if chosen:
+            self._due = False
+            self._ranks.check(self.masks(), self.steps)
+            self.exploration = self.exploration.after(before, self.masks())
+
+    @torch.no_grad()
+    def _choose_(self, latents: Latents, algorithm: LatentAlgorithm, step: int) -> bool:
+        """Have the masks of a step chosen by the parameters, which are θ; whether they are finite."""
+        layers = [self._layer(view, None, step) for view in self._views]
+        if not self._ranks.all(all(bool(x.magnitude.isfinite().all()) for x in layers), self._device):
+            return False
+        for view, change in zip(self._views, algorithm.update(layers, step), strict=True):
+            latents.choose_(view.weight.name, view.whole(change.mask))
+        return True
 
     @torch.no_grad()
     def _updated(self) -> bool:
@@ -289,7 +371,10 @@ class Masking:
         gradient = scores if self.algorithm.scores is Scores.GRADIENT else None
         saliency = scores if self.algorithm.scores is Scores.SALIENCY else None
         generator = stream(self.seed, f"{name} at {step}")
-        return Layer(name, magnitude, gradient, saliency, view.mask_rows(), self._targets[name], generator)
+        mask, target = view.mask_rows(), self._targets[name]
+        return Layer(
+            name, magnitude, gradient, saliency, mask, target, generator, view.structure, view.short
+        )
 
     def _change_(self, view: View, change: Change) -> None:
         weight = view.weight

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from iftplan.errors import InputError
-from iftplan.masks import MaskStructure
+from iftplan.errors import InfeasibleError, InputError
+from iftplan.masks import NM, Block, MaskStructure, Matrices, Unstructured
+from iftplan.nn.masking.choice import Whole
+from iftplan.nn.masking.constraint import holds
 from iftplan.nn.masking.layouts import Flat, Layout, layout_of
 from iftplan.nn.masks import MaskedWeight, from_matrix, to_matrix
 
@@ -19,6 +21,8 @@ class View:
 
     weight: MaskedWeight
     layout: Layout
+    structure: MaskStructure = Unstructured()  # noqa: RUF009  (a frozen value)
+    short: int = 0
 
     def rows(self, tensor: Tensor) -> Tensor:
         """A tensor of the weight's shape as (rows, units): sums where a unit is more than one weight."""
@@ -40,13 +44,12 @@ class View:
     def weights(self, units: int) -> int:
         """How many weights a mask keeps with so many units in each row."""
         rows = self.mask_rows()
-        return units * rows.shape[0] * self.weight.mask.numel() // rows.numel()
+        short = self.short if units == self.target() else 0
+        return (units * rows.shape[0] - short) * self.weight.mask.numel() // rows.numel()
 
     def holds(self) -> bool:
-        """Whether the present mask has the layout's form: whole units, equally many in each row."""
-        rows = self.mask_rows()
-        counts = rows.sum(1)
-        return bool((counts == counts[:1]).all()) and torch.equal(self.whole(rows), self.weight.mask)
+        """Whether the present mask is one of the structure's."""
+        return isinstance(self.layout, Flat) or holds(self.structure, self._matrix(self.weight.mask))
 
     def _matrix(self, tensor: Tensor) -> Tensor:
         # the order of weights is nothing to an unstructured mask
@@ -62,16 +65,56 @@ def view_of(weight: MaskedWeight, structure: MaskStructure) -> View:
     Raises:
         InputError: the weight's mask is not of that structure, or the structure cannot be chosen row by row.
     """
-    view = View(weight, layout_of(structure))
-    try:
-        holds = view.holds()
-    except RuntimeError:  # torch's word for a shape that does not divide
-        holds = False
-    if holds:
-        return view
+    view = View(weight, layout_of(structure), structure)
+    if view.holds():
+        _check_edges(weight, structure)
+        return replace(view, short=_short(weight, structure))
     if _is_depthwise(weight.module):
         return View(weight, Flat())
-    raise InputError(
+    raise _other(weight, structure)
+
+
+def _short(weight: MaskedWeight, structure: MaskStructure) -> int:
+    """How many rows of an N:M mask keep one unit fewer than the others."""
+    return structure.short(_shape(weight), int(weight.mask.count_nonzero())) if isinstance(structure, NM) else 0
+
+
+def _shape(weight: MaskedWeight) -> Matrices:
+    outputs, inputs = to_matrix(weight.mask, weight).shape
+    return ((inputs, outputs),)
+
+
+def _check_edges(weight: MaskedWeight, structure: MaskStructure) -> None:
+    """Rows of units are alike, so nothing may hang over the edge."""
+    ((inputs, outputs),) = _shape(weight)
+    of_inputs, of_outputs = replace(structure, padded=False).multiples if isinstance(structure, NM | Block) else (1, 1)
+    if inputs % of_inputs or outputs % of_outputs:
+        raise InputError(
+            f"{weight.name}: with {inputs} inputs and {outputs} outputs, {structure} leaves a remainder, and this method moves weights between whole patterns only; take static, ste or sr-ste, or widths that divide."
+        )
+
+
+def matrix_view(weight: MaskedWeight, structure: MaskStructure) -> View:
+    """A weight as a whole matrix, for algorithms that choose its mask anew; its count must be one of the structure's.
+
+    Raises:
+        InputError: the structure has no mask with the weight's count.
+    """
+    matrix = to_matrix(weight.mask, weight)
+    nnz = int(matrix.count_nonzero())
+    try:
+        fits = structure.close(((matrix.shape[1], matrix.shape[0]),), nnz) == nnz
+    except InfeasibleError:
+        fits = False
+    if fits:
+        return View(weight, Whole(), structure)
+    if _is_depthwise(weight.module):
+        return View(weight, Whole())
+    raise _other(weight, structure)
+
+
+def _other(weight: MaskedWeight, structure: MaskStructure) -> InputError:
+    return InputError(
         f"the mask of {weight.name} is not a {structure} mask; give the structure of the plan that was applied, `structure=plan.mask`."
     )
 

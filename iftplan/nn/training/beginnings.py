@@ -12,7 +12,7 @@ from iftplan.errors import InputError, StaleError
 from iftplan.nn.finalization import densify_
 from iftplan.nn.finetuning import load_masked_
 from iftplan.nn.training import checkpoints
-from iftplan.runs import RunConfig
+from iftplan.runs import OPENING, RunConfig
 
 
 def begin_from_(network: nn.Module, config: RunConfig, plan_digest: str, say: Callable[[str], None]) -> str:
@@ -32,9 +32,13 @@ def begin_from_(network: nn.Module, config: RunConfig, plan_digest: str, say: Ca
         StaleError: it is of another plan.
     """
     name = config.start.checkpoint
-    if config.method.name in ("gradual", "snip"):
+    if config.method.name in OPENING - {
+        "ste",
+        "srste",
+        "transposable",
+    }:  # which begin with zeros off the masks
         raise InputError(
-            f"the method {config.method.name} begins dense and would drop the masks that come with {name}; go on with static, set or rigl, or train every weight with densified."
+            f"the method {config.method.name} begins dense and would drop the masks that come with {name}; go on with static, set, rigl or srste, or train every weight with densified."
         )
     step, state = _read(Path(name), say)
     identity = state["identity"]

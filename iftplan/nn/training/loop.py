@@ -138,6 +138,8 @@ class Loop:
         while self.step < self.length.steps:
             loss = self._step()
             at_end = self.step == self.length.steps
+            if at_end and self.masks is not None:
+                self.masks.finish()
             score = None
             if at_end or self.step % (training.eval_interval or every) == 0:
                 score = self._evaluate()

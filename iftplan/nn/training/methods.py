@@ -2,20 +2,48 @@
 
 from __future__ import annotations
 
-from typing import assert_never
+from collections.abc import Collection
+from math import log
+from typing import Final, assert_never
 
+from iftplan.masks import NM, MaskStructure, Unstructured
 from iftplan.nn.masking.algorithm import Algorithm, Order
 from iftplan.nn.masking.gradual import Gradual
+from iftplan.nn.masking.iterative import Iterative
+from iftplan.nn.masking.mask_decay import MaskDecay
 from iftplan.nn.masking.rigl import RigL
 from iftplan.nn.masking.saliency import Saliency
 from iftplan.nn.masking.set import SET
+from iftplan.nn.masking.srigl import SRigL
+from iftplan.nn.masking.srste import SRSTE
 from iftplan.nn.masking.static import Static
+from iftplan.nn.masking.ste import STE
+from iftplan.nn.masking.structure_decay import StructureDecay
+from iftplan.nn.masking.transposable import Transposable
 from iftplan.runs import MethodConfig
 from iftplan.schedules import Constant, Cosine, Exponential, Linear, Power, Schedule, Updates
 
+ROUNDS: Final = 10
+"""Of iterative pruning, where the structure does not say how many."""
 
-def algorithm_of(config: MethodConfig, steps: int) -> Algorithm | None:
-    """The algorithm for a run of so many steps; None where there are no masks."""
+FAINT: Final = 1000
+"""An exponential decay's D is 1/FAINT when it is cut off, where β is not said."""
+
+
+def algorithm_of(
+    config: MethodConfig,
+    steps: int,
+    structure: MaskStructure = Unstructured(),  # noqa: B008  (a frozen value)
+    exempt: Collection[str] | None = None,
+) -> Algorithm | None:
+    """The algorithm for a run of so many steps; None where there are no masks.
+
+    Args:
+        config: the method and its switches.
+        steps: of the run.
+        structure: of the masks.
+        exempt: weights whose neurons are never ablated; None for the last masked one.
+    """
     order = Order(config.order)
     updates = updates_of(config, steps)
     match config.name:
@@ -28,12 +56,46 @@ def algorithm_of(config: MethodConfig, steps: int) -> Algorithm | None:
             own = config.name == "rigl"  # RigL lets the just-dropped come back at once, SET does not
             regrow = own if config.regrow is None else config.regrow
             return kind(updates, _annealing(config), order, regrow, config.keep_values)
+        case "srigl":
+            return SRigL(updates, _annealing(config), order, config.ablation, config.keep_values, exempt)
         case "gradual":
             return Gradual(updates, order)
+        case "iterative":
+            return Iterative(updates.end, config.rounds or _rounds(structure), updates.begin, order)
         case "snip":
             return Saliency(config.ranking)
+        case "ste" | "srste" | "transposable" | "mask-decay" | "structure-decay":
+            return _straight(config, updates)
         case _:
             assert_never(config.name)
+
+
+def _rounds(structure: MaskStructure) -> int:
+    """One weight of every group at a time."""
+    return max(1, structure.of - structure.kept) if isinstance(structure, NM) else ROUNDS
+
+
+def _straight(
+    config: MethodConfig, updates: Updates
+) -> STE | SRSTE | Transposable | MaskDecay | StructureDecay:
+    refresh, pull = config.refresh or 1, config.pull or 0.0
+    match config.name:
+        case "ste":
+            return STE(refresh)
+        case "srste":
+            return SRSTE(SRSTE().pull if config.pull is None else pull, refresh)
+        case "transposable":
+            return Transposable(config.refresh or Transposable().refresh, pull)
+        case "structure-decay":
+            return StructureDecay(updates.end, updates.begin, config.straight, pull, refresh)
+        case _:
+            beta = _beta(config, updates) if config.beta is None else config.beta
+            return MaskDecay(beta, updates.begin, config.decay, updates.end, config.straight, pull, refresh)
+
+
+def _beta(config: MethodConfig, updates: Updates) -> float:
+    span = max(1, updates.end - updates.begin)
+    return (1.0 if config.decay == "linear" else log(FAINT)) / span
 
 
 def updates_of(config: MethodConfig, steps: int) -> Updates:

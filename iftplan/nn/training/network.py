@@ -9,10 +9,9 @@ from iftplan.nn.finalization import densify_
 from iftplan.nn.sources import build
 from iftplan.nn.training.initial import dense_network, sparse_network
 from iftplan.plans import Plan
-from iftplan.runs import RunConfig
+from iftplan.runs import OPENING, RunConfig
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm)
-_STARTS_DENSE = ("gradual", "snip", "densified")
 
 
 def network_of(config: RunConfig, plan: Plan, source: str) -> nn.Module:
@@ -32,7 +31,7 @@ def network_of(config: RunConfig, plan: Plan, source: str) -> nn.Module:
     if config.method.name == "dense":
         network = dense_network(plan, dense, scheme, seed)
     else:
-        start = config.method.name in _STARTS_DENSE
+        start = config.method.name in OPENING | {"densified"}
         network = sparse_network(plan, dense, scheme, seed, dense_start=start)
         if config.method.name == "densified":
             densify_(network)

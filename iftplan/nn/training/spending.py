@@ -10,6 +10,7 @@ from torch import nn
 from iftplan.nn.masking.masking import Masking
 from iftplan.nn.masking.taken import layer_counts, weights_by_layer
 from iftplan.plans import Plan
+from iftplan.runs import InputGradient
 from iftplan.training_cost import TrainingCost
 
 
@@ -21,6 +22,7 @@ class Spending:
         network: the plan made real, or the dense model.
         masks: None for the dense control, which costs what the plan's dense model costs.
         opened: whether there are no masks because the network trains every weight that they would cover.
+        input_gradient: what the gradients of inputs cost (`iftplan.training_cost`).
 
     Attributes:
         macs: spent so far.
@@ -28,9 +30,15 @@ class Spending:
     """
 
     def __init__(
-        self, plan: Plan, network: nn.Module, masks: Masking | None, *, opened: bool = False
+        self,
+        plan: Plan,
+        network: nn.Module,
+        masks: Masking | None,
+        *,
+        opened: bool = False,
+        input_gradient: InputGradient = "structure",
     ) -> None:
-        self._cost = TrainingCost.of(plan)
+        self._cost = TrainingCost.of(plan, input_gradient)
         self._masks = masks
         self._opened = opened
         self._groups = weights_by_layer(plan, network) if masks is not None else {}

@@ -11,15 +11,13 @@ from typing import Any
 
 import torch
 
-from iftplan.cautions import schedule_cautions
 from iftplan.documents import Document, dumps, sealed, write_text
 from iftplan.errors import InputError
-from iftplan.nn.masking.cautions import weights_left
-from iftplan.nn.masking.gradual import Gradual
+from iftplan.masks import parse_mask
+from iftplan.nn.masking.cautions import algorithm_cautions, weights_left
 from iftplan.nn.masking.masking import Masking
 from iftplan.nn.masking.ranks import spare_broadcasts_
-from iftplan.nn.masking.rigl import RigL
-from iftplan.nn.masking.set import SET
+from iftplan.nn.masks import masked_names
 from iftplan.nn.training.averaging import Averaging
 from iftplan.nn.training.beginnings import begin_from_
 from iftplan.nn.training.data import open_data
@@ -83,10 +81,11 @@ def start(
         scaled=config.training.precision == "16-mixed",
     )
     optimizer = fabric.setup_optimizers(bare)
-    algorithm = algorithm_of(config.method, length.steps)
+    structure = parse_mask(plan.mask)
+    algorithm = algorithm_of(config.method, length.steps, structure, _classifier(plan, network))
     masks = None
     if algorithm is not None:
-        masks = Masking(model, bare, algorithm, structure=plan.mask, seed=config.seed)
+        masks = Masking(model, bare, algorithm, structure=structure, seed=config.seed)
     _check_output(model, task)
     _check_counted(plan, task)
     average = Averaging(network, config.training.ema) if config.training.ema else None
@@ -98,7 +97,13 @@ def start(
         model=model,
         optimizer=optimizer,
         masks=masks,
-        spending=Spending(plan, network, masks, opened=config.method.name == "densified"),
+        spending=Spending(
+            plan,
+            network,
+            masks,
+            opened=config.method.name == "densified",
+            input_gradient=config.method.input_gradient,
+        ),
         length=length,
         directory=directory,
         identity=identity,
@@ -106,6 +111,12 @@ def start(
         bare_optimizer=bare,
         average=average,
     )
+
+
+def _classifier(plan: Plan, network: torch.nn.Module) -> tuple[str, ...]:
+    """The masked weights of the model's last layer: none where it is kept dense."""
+    last = [layer for layer in plan.layers if layer.weight][-1]
+    return masked_names(dict(network.named_modules()).get(last.name), last) if last.maskable else ()
 
 
 def _check_shares(config: RunConfig, world: int) -> None:
@@ -166,13 +177,9 @@ def doubts(loop: Loop) -> list[str]:
     """Sentences about a run before it begins; none is an error."""
     if loop.masks is None:
         return []
-    algorithm, found = loop.masks.algorithm, weights_left(loop.masks)
-    if isinstance(algorithm, RigL | SET | Gradual):
-        steps, schedule = loop.length.steps, loop.config.schedule
-        arrives = isinstance(algorithm, Gradual)
-        rate = partial(schedule.factor, steps=steps)
-        found = [*schedule_cautions(algorithm.updates, steps, rate=rate, arrives=arrives), *found]
-    return found
+    steps, schedule = loop.length.steps, loop.config.schedule
+    rate = partial(schedule.factor, steps=steps)
+    return [*algorithm_cautions(loop.masks.algorithm, steps, rate), *weights_left(loop.masks)]
 
 
 def begin(loop: Loop, plan_document: Document, say: Callable[[str], None], *, resume: bool) -> None:

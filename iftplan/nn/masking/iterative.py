@@ -1,0 +1,70 @@
+"""Iterative magnitude pruning: prune a little, train, prune again (Han et al., arXiv 1506.02626); N:M group by group."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from iftplan.errors import InputError
+from iftplan.nn.masking.algorithm import Order, Scores
+from iftplan.nn.masking.layer import Change, Layer
+from iftplan.nn.masking.selection import excluding
+
+
+@dataclass(frozen=True, slots=True)
+class Iterative:
+    """Masks lose the smallest |θ| in equal rounds, one at the end of each of as many frames; what is pruned stays so.
+
+    With M - N rounds an N:M mask goes from M-1:M over M-2:M to N:M, every group losing one weight at a time.
+
+    Attributes:
+        end: the step of the last round, which arrives at the plan's counts.
+        rounds: how many there are.
+        begin: steps of the dense phase before the first frame.
+        order: whether an update replaces the optimizer's step or follows it.
+
+    Raises:
+        InputError: no rounds, or more than steps to have them in.
+    """
+
+    end: int
+    rounds: int
+    begin: int = 0
+    order: Order = Order.AFTER
+
+    scores = Scores.NONE
+    starts_dense = True
+    keep_values = True
+    crosses_layers = False
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.rounds <= self.end - self.begin:
+            raise InputError(
+                f"{self.rounds} rounds of pruning cannot be had from step {self.begin} to step {self.end}; there may be 1 to {max(1, self.end - self.begin)}."
+            )
+
+    @property
+    def arrival(self) -> int:
+        """The step at which masks have the plan's counts."""
+        return self.end
+
+    def due(self, step: int) -> bool:
+        """At the end of each frame."""
+        return self.done(step) > self.done(step - 1)
+
+    def done(self, step: int) -> int:
+        """Rounds up to that step, and with it."""
+        passed = min(max(0, step - self.begin), self.end - self.begin)
+        return passed * self.rounds // (self.end - self.begin)
+
+    def update(self, layers: Sequence[Layer], step: int) -> list[Change]:
+        """The largest |θ|, as many as the round leaves."""
+        masks = [x.largest(excluding(x.magnitude, ~x.mask), self.units(x, step)) for x in layers]
+        return [Change(mask, torch.zeros_like(mask)) for mask in masks]
+
+    def units(self, layer: Layer, step: int) -> int:
+        """Units of each row that stay after the round at that step."""
+        left = self.rounds - self.done(step)
+        return min(layer.active, layer.target + -(-(layer.units - layer.target) * left // self.rounds))

@@ -1,0 +1,113 @@
+"""Dense weights behind masked ones, for methods that train all weights and compute with some (STE and its kin).
+
+The model's parameter is θ⊙m whenever anyone looks: in forward passes, evaluations, audits, averages and checkpoints.
+θ itself is kept here, takes the parameter's place for the time of the optimizer's step, and is in the masks' state.
+While D > 0 every weight takes part in the forward pass, as θ⊙(m + D·(1-m)), and the mask beside the parameter is
+full: it says what is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from iftplan.nn.masks import MaskedWeight
+from iftplan.nn.shards import local, part_of, sharded, whole
+
+
+def softened(dense: Tensor, chosen: Tensor, leak: float) -> Tensor:
+    """θ⊙(m + D·(1-m)): what the forward pass computes with.
+
+    Example:
+        >>> softened(torch.tensor([2.0, 4.0]), torch.tensor([True, False]), 0.25).tolist()
+        [2.0, 1.0]
+    """
+    return torch.where(chosen, dense, dense * leak if leak else 0.0)
+
+
+def refined(gradient: Tensor, dense: Tensor, chosen: Tensor, pull: float) -> Tensor:
+    """g + λ·(1-m)⊙θ (SR-STE, arXiv 2102.04010, eq. 9).
+
+    Example:
+        >>> refined(torch.tensor([1.0, 1.0]), torch.tensor([2.0, 4.0]), torch.tensor([True, False]), 0.5).tolist()
+        [1.0, 3.0]
+    """
+    return torch.where(chosen, gradient, gradient + pull * dense)
+
+
+def through(gradient: Tensor, chosen: Tensor, leak: float) -> Tensor:
+    """g⊙(m + D·(1-m)): the gradient of θ by the chain rule, the mask being a constant."""
+    return softened(gradient, chosen, leak)
+
+
+class Latents:
+    """θ and m of every masked weight of a model, as far as this process has them.
+
+    Args:
+        weights: whose parameters hold θ now.
+    """
+
+    def __init__(self, weights: Sequence[MaskedWeight]) -> None:
+        self._weights = tuple(weights)
+        self._dense = [weight.parameter.detach().clone() for weight in self._weights]
+        self._chosen = [weight.mask.clone() for weight in self._weights]
+        self._leak = 0.0
+
+    @torch.no_grad()
+    def enter_(self) -> None:
+        """θ takes the parameters' place, for the optimizer."""
+        for weight, dense in zip(self._weights, self._dense, strict=True):
+            local(weight.parameter.detach()).copy_(local(dense))
+
+    @torch.no_grad()
+    def keep_(self) -> None:
+        """θ is what the parameters are now."""
+        for weight, dense in zip(self._weights, self._dense, strict=True):
+            local(dense).copy_(local(weight.parameter.detach()))
+
+    def choose_(self, name: str, chosen: Tensor) -> None:
+        """Take a whole mask for one weight."""
+        index = next(i for i, weight in enumerate(self._weights) if weight.name == name)
+        self._chosen[index] = chosen
+
+    @torch.no_grad()
+    def leave_(self, leak: float) -> None:
+        """Parameters and masks become what the next forward pass computes with."""
+        self._leak = leak
+        for weight, dense, chosen in zip(self._weights, self._dense, self._chosen, strict=True):
+            part = part_of(chosen, weight.parameter)
+            local(weight.parameter.detach()).copy_(softened(local(dense), part, leak))
+            weight.mask.copy_(chosen | (leak > 0))
+
+    @torch.no_grad()
+    def correct_(self, *, straight: bool, pull: float) -> None:
+        """Make θ's gradients of those of the forward weights, in place; weights without one are passed over."""
+        for weight, dense, chosen in zip(self._weights, self._dense, self._chosen, strict=True):
+            if weight.parameter.grad is None:
+                continue
+            gradient, part = local(weight.parameter.grad), part_of(chosen, weight.parameter)
+            if not straight:
+                gradient.copy_(through(gradient, part, self._leak))
+            if pull:
+                gradient.copy_(refined(gradient, local(dense), part, pull))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Whole tensors by name; a collective where they are sharded."""
+        names = [weight.name for weight in self._weights]
+        return {
+            "dense": dict(zip(names, (whole(x).clone() for x in self._dense), strict=True)),
+            "chosen": dict(zip(names, self._chosen, strict=True)),
+            "leak": self._leak,
+        }
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state; parameters are not touched."""
+        for i, weight in enumerate(self._weights):
+            value = state["dense"][weight.name].to(self._dense[i].device)
+            local(self._dense[i]).copy_(local(sharded(value, self._dense[i])))
+            self._chosen[i] = state["chosen"][weight.name].to(weight.mask.device).clone()
+        self._leak = float(state["leak"])

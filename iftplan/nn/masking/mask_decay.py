@@ -1,0 +1,59 @@
+"""Mask decay: what is masked leaves the forward pass slowly (arXiv 2209.07617 and 2402.04744)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil, exp
+from typing import Final, Literal
+
+from iftplan.errors import InputError
+from iftplan.nn.masking.ste import StraightThrough
+
+NEVER: Final = 2**62
+
+
+@dataclass(frozen=True, slots=True)
+class MaskDecay(StraightThrough):
+    """Forward θ⊙(m + D·(1-m)): D = max(0, 1 - βk) or e^(-βk), k steps after the dense phase.
+
+    Forward passes are dense until D is 0.
+
+    Attributes:
+        beta: β, for each step.
+        begin: steps of the dense phase.
+        shape: "linear" or "exponential".
+        end: the step from which D is 0 in any case: an exponential never is by itself; None for no such step.
+        straight: whether θ's gradient is that of the forward weight, as the authors' code has it, or passes through
+            the mask by the chain rule.
+        pull: λ of SR-STE's pull; none in the papers.
+        refresh: steps that one choice of masks lasts.
+    """
+
+    beta: float
+    begin: int = 0
+    shape: Literal["linear", "exponential"] = "linear"
+    end: int | None = None
+    straight: bool = True
+    pull: float = 0.0
+    refresh: int = 1
+
+    def __post_init__(self) -> None:
+        if self.shape not in ("linear", "exponential"):
+            raise InputError(f"masks decay along no {self.shape!r}; shapes are linear and exponential.")
+        if self.shape == "exponential" and self.end is None:
+            raise InputError(
+                "an exponential decay is never 0 by itself; say the step at which it ends, end=…."
+            )
+
+    @property
+    def arrival(self) -> int:
+        """The first step at which D is 0; so far away as to be never, where it is not."""
+        faded = self.begin + ceil(1 / self.beta) if self.shape == "linear" and self.beta else NEVER
+        return faded if self.end is None else min(faded, max(self.end, 0))
+
+    def leak(self, step: int) -> float:
+        """D; 1 in the dense phase."""
+        if self.end is not None and step >= self.end:
+            return 0.0
+        k = max(0, step - self.begin)
+        return max(0.0, 1.0 - self.beta * k) if self.shape == "linear" else exp(-self.beta * k)

@@ -1,0 +1,20 @@
+"""SR-STE: straight-through estimation that pulls what is masked towards zero (Zhou et al., arXiv 2102.04010)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from iftplan.nn.masking.ste import StraightThrough
+
+
+@dataclass(frozen=True, slots=True)
+class SRSTE(StraightThrough):
+    """Forward θ⊙m(θ), gradient g + λ·(1-m)⊙θ; `STE` is λ = 0.
+
+    Attributes:
+        pull: λ; the paper's is 2e-4.
+        refresh: steps that one choice of masks lasts; the paper chooses anew in every step.
+    """
+
+    pull: float = 2e-4
+    refresh: int = 1

@@ -1,0 +1,61 @@
+"""Straight-through estimation: compute with the largest weights, train them all (Bengio et al., arXiv 1308.3432)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from iftplan.masks import MaskStructure
+from iftplan.nn.masking.algorithm import Order, Scores
+from iftplan.nn.masking.choice import choose
+from iftplan.nn.masking.layer import Change, Layer
+
+
+class StraightThrough:
+    """What methods with a dense weight behind each masked one share: the largest |θ| are kept, chosen again and again.
+
+    Attributes:
+        refresh: steps that one choice of masks lasts.
+    """
+
+    __slots__ = ()
+
+    refresh: int
+    order = Order.AFTER
+    scores = Scores.NONE
+    starts_dense = True
+    keep_values = True
+    crosses_layers = False
+    straight: bool = True
+    pull: float = 0.0
+
+    def due(self, step: int) -> bool:
+        """Every `refresh` steps, from the first on."""
+        return step % self.refresh == 0
+
+    def leak(self, step: int) -> float:
+        """Nothing passes a mask."""
+        return 0.0
+
+    def update(self, layers: Sequence[Layer], step: int) -> list[Change]:
+        """The largest |θ| that the structure of the step lets stay."""
+        masks = [choose(*self.goal(x, step)) for x in layers]
+        return [Change(mask, torch.zeros_like(mask)) for mask in masks]
+
+    def goal(self, layer: Layer, step: int) -> tuple[MaskStructure, Tensor, int]:
+        """Structure, scores and count of a mask at that step: the plan's, and |θ|."""
+        return layer.structure, layer.magnitude, layer.target
+
+
+@dataclass(frozen=True, slots=True)
+class STE(StraightThrough):
+    """Forward θ⊙m(θ), gradient g as if there were no mask; the optimizer's state is dense.
+
+    Attributes:
+        refresh: steps that one choice of masks lasts.
+    """
+
+    refresh: int = 1

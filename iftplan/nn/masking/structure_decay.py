@@ -1,0 +1,73 @@
+"""Structure decay: from M-1:M over M/2:M, M/4:M … to N:M, in equal frames (arXiv 2209.07617 and 2402.04744)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from iftplan.masks import NM, MaskStructure
+from iftplan.nn.masking.layer import Layer
+from iftplan.nn.masking.ste import StraightThrough
+
+
+def frames(kept: int, of: int) -> tuple[int, ...]:
+    """N of every frame.
+
+    Example:
+        >>> frames(1, 16), frames(3, 8), frames(3, 4)
+        ((15, 8, 4, 2, 1), (7, 4, 3), (3,))
+    """
+    if kept >= of - 1:
+        return (kept,)
+    halves = [of - 1]
+    part = of // 2
+    while part > kept:
+        halves.append(part)
+        part //= 2
+    return (*halves, kept)
+
+
+@dataclass(frozen=True, slots=True)
+class StructureDecay(StraightThrough):
+    """Straight-through estimation under N:M masks that halve from frame to frame; depthwise layers have theirs at once.
+
+    Attributes:
+        end: the step at which the last frame, N:M, has had its time; N:M stays after it.
+        begin: steps of the dense phase.
+        straight: whether θ's gradient is that of the forward weight, as the authors' code has it, or is masked.
+        pull: λ of SR-STE's pull; none in the papers.
+        refresh: steps that one choice of masks lasts.
+    """
+
+    end: int
+    begin: int = 0
+    straight: bool = True
+    pull: float = 0.0
+    refresh: int = 1
+
+    @property
+    def arrival(self) -> int:
+        """The step at which masks have the plan's counts at the latest."""
+        return self.end
+
+    def leak(self, step: int) -> float:
+        """All passes in the dense phase, and nothing after it."""
+        return float(step < self.begin)
+
+    def goal(self, layer: Layer, step: int) -> tuple[MaskStructure, Tensor, int]:
+        """Of the step's frame."""
+        structure, scores = layer.structure, layer.magnitude
+        if not isinstance(structure, NM) or self.kept(structure, step) == structure.kept:
+            return structure, scores, layer.target
+        looser = replace(structure, kept=self.kept(structure, step))
+        outputs, inputs = scores.shape
+        return looser, scores, looser.close(((inputs, outputs),), scores.numel())
+
+    def kept(self, structure: NM, step: int) -> int:
+        """N at that step."""
+        counts = frames(structure.kept, structure.of)
+        span = self.end - self.begin
+        if step >= self.end or span <= 0:
+            return structure.kept
+        return counts[max(0, step - self.begin) * len(counts) // span]
