@@ -131,6 +131,7 @@ def planned_search(
         specs: each model as it was read.
         seed: of the sampler.
     """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # what happens is for us to say
     study = optuna.create_study(directions=["minimize", "minimize"])
     ask, rows = asking(space, sampler, seed), []
     for _ in range(trials):

@@ -23,8 +23,6 @@ from optuna.trial import FrozenTrial, TrialState
 
 from iftplan.errors import InputError
 
-optuna.logging.set_verbosity(optuna.logging.WARNING)
-
 Ask = Callable[[optuna.Study], optuna.Trial]
 _NAME = "name"
 
@@ -123,6 +121,7 @@ class TrialQueue:
         ask: Ask | None = None,
         named: Callable[[FrozenTrial], str] | None = None,
     ) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)  # what happens is for us to say
         self.directory = directory
         self._locks = directory / ".locks"
         self._locks.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,176 @@
+"""The queue of a sweep: killed at any moment, half-written, or shared, it gives every trial once."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from signal import SIGKILL
+
+import optuna
+import pytest
+from optuna.distributions import FloatDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from iftplan.errors import InputError
+from iftplan.trialqueue import TrialQueue, storage_at
+
+NAMES = [f"trial-{i}" for i in range(12)]
+
+
+def grid(directory: Path) -> TrialQueue:
+    return TrialQueue(storage_at(str(directory / "journal.log")), "grid", directory)
+
+
+def search(directory: Path, limit: int) -> TrialQueue:
+    def ask(study: optuna.Study) -> optuna.Trial:
+        return study.ask({"x": FloatDistribution(0, 1)})
+
+    def named(trial: FrozenTrial) -> str:
+        return f"at-{trial.params['x']}" if trial.params else ""
+
+    storage = storage_at(str(directory / "journal.log"))
+    return TrialQueue(storage, "search", directory, limit=limit, ask=ask, named=named)
+
+
+def study_in(directory: Path, name: str = "grid") -> optuna.Study:
+    return optuna.load_study(study_name=name, storage=storage_at(str(directory / "journal.log")))
+
+
+def forked(work: Callable[[], None]) -> int:
+    """A process that does it and ends, without the clean-up of pytest."""
+    pid = os.fork()
+    if pid:
+        return pid
+    status = 1
+    try:
+        work()
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def train_all(open_queue: Callable[[], TrialQueue], seconds: float) -> None:
+    """A worker whose training is to wait; it fails where a result is there already."""
+    queue = open_queue()
+    while True:
+        claim = queue.claim()
+        if claim is None:
+            if not queue.left():
+                return
+            time.sleep(0.005)
+            continue
+        record = queue.directory / f"{claim.name}.json"
+        if not record.exists():
+            time.sleep(seconds)
+            with record.open("x") as file:  # a second training of a trial would fail here
+                file.write(json.dumps(1.0))
+        queue.finish(claim, (1.0, 2.0))
+
+
+def ended(pids: list[int]) -> list[int]:
+    return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+
+
+def test_workers_at_once_train_every_trial_once(tmp_path: Path) -> None:
+    grid(tmp_path).add(NAMES)
+    pids = [forked(lambda: train_all(lambda: grid(tmp_path), 0.002)) for _ in range(4)]
+    assert ended(pids) == [0] * 4
+    states = [trial.state for trial in study_in(tmp_path).trials]
+    assert states == [TrialState.COMPLETE] * len(NAMES)
+    assert sorted(p.stem for p in tmp_path.glob("trial-*.json")) == sorted(NAMES)
+
+
+@pytest.mark.parametrize("kind", ["grid", "search"])
+def test_killed_again_and_again_none_is_lost_and_none_made_twice(tmp_path: Path, kind: str) -> None:
+    random = Random(0)
+
+    def open_queue() -> TrialQueue:
+        return grid(tmp_path) if kind == "grid" else search(tmp_path, len(NAMES))
+
+    if kind == "grid":
+        grid(tmp_path).add(NAMES)
+    for _ in range(12):
+        pids = [forked(lambda: train_all(open_queue, 0.01)) for _ in range(2)]
+        time.sleep(random.uniform(0.0, 0.06))
+        for pid in pids:
+            os.kill(pid, SIGKILL)
+        assert set(ended(pids)) <= {-SIGKILL, 0}, "a worker found a trial that was trained before"
+    assert ended([forked(lambda: train_all(open_queue, 0.001))]) == [0]
+    complete = [t for t in study_in(tmp_path, kind).trials if t.state is TrialState.COMPLETE]
+    assert len(complete) == len(NAMES)
+    assert len(list(tmp_path.glob("*.json"))) == len(NAMES)
+
+
+def test_a_trial_of_a_living_worker_is_left_to_it(tmp_path: Path) -> None:
+    queue, other = grid(tmp_path), grid(tmp_path)
+    queue.add(["one"])
+    claim = queue.claim()
+    assert claim is not None and claim.name == "one"
+    assert other.claim() is None
+    assert other.left() == ["one"]
+    queue.finish(claim, (0.5, 1.0))
+    assert other.claim() is None
+    assert other.left() == []
+
+
+def test_a_trial_is_continued_by_another_when_its_worker_is_gone(tmp_path: Path) -> None:
+    queue = grid(tmp_path)
+    queue.add(["one"])
+
+    def hold() -> None:
+        claim = grid(tmp_path).claim()
+        time.sleep(60 if claim else 0)
+
+    pid = forked(hold)
+    while not study_in(tmp_path).get_trials(states=(TrialState.RUNNING,)):
+        time.sleep(0.01)
+    assert queue.claim() is None
+    os.kill(pid, SIGKILL)
+    ended([pid])
+    claim = queue.claim()
+    assert claim is not None and claim.name == "one"
+
+
+def test_a_half_written_line_is_cut_off_and_not_joined_to_the_next(tmp_path: Path) -> None:
+    grid(tmp_path).add(["one"])
+    journal = tmp_path / "journal.log"
+    whole = journal.read_bytes()
+    journal.write_bytes(whole + b'{"op_code":4,"worker')
+    queue = grid(tmp_path)
+    queue.add(["one", "two"])
+    assert sorted(queue.left()) == ["one", "two"]
+    assert all(json.loads(line) for line in journal.read_text().splitlines())
+
+
+def test_a_search_killed_while_asking_asks_again(tmp_path: Path) -> None:
+    queue = search(tmp_path, 2)
+    study_in(tmp_path, "search").ask()  # begun, and killed before it had a setting
+    claims = [queue.claim(), queue.claim()]
+    assert all(claim is not None and claim.params for claim in claims)
+    assert queue.claim() is None
+    assert len(queue.names()) == 2
+
+
+def test_what_failed_says_why_and_is_tried_again_on_request(tmp_path: Path) -> None:
+    queue = grid(tmp_path)
+    queue.add(["one", "two"])
+    claim = queue.claim()
+    assert claim is not None
+    queue.fail(claim, "it diverged")
+    assert queue.reasons() == {"one": "it diverged"}
+    queue.add(["one", "two"])
+    assert queue.left() == ["two"]
+    queue.add(["one", "two"], again=True)
+    assert sorted(queue.left()) == ["one", "two"]
+    assert queue.reasons() == {}
+
+
+def test_a_place_that_is_none_is_an_error_of_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for place in (str(tmp_path / "file/journal.log"), "nothing://at-all"):
+        with pytest.raises(InputError, match="cannot be opened"):
+            storage_at(place)
