@@ -166,12 +166,12 @@ def count(value: int) -> str:
     return f"{value:,}".replace(",", " ")
 
 
-def short(value: int) -> str:
+def short(value: float) -> str:
     """A count to four figures with its SI prefix: `555.5 M`."""
-    for factor, prefix in ((10**15, "P"), (10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "k")):
+    for factor, prefix in ((10**21, "Z"), (10**18, "E"), (10**15, "P"), (10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "k")):
         if abs(value) >= factor:
             return f"{value / factor:.4g} {prefix}"
-    return str(value)
+    return f"{value:.4g}"
 
 
 def bits(value: float) -> str:

@@ -11,7 +11,7 @@ from typing import Annotated, cast
 
 import typer
 
-from iftplan.cli import audit, check, diff, models, plan, solve, spec, train
+from iftplan.cli import audit, check, diff, models, pareto, plan, solve, spec, sweep, train
 from iftplan.cli.output import UNREAD, say, unwritten
 from iftplan.errors import IftplanError
 
@@ -35,6 +35,8 @@ for name, module in (
     ("check", check),
     ("diff", diff),
     ("train", train),
+    ("sweep", sweep),
+    ("pareto", pareto),
     ("spec", spec),
     ("models", models),
 ):

@@ -1,0 +1,162 @@
+"""`iftplan pareto`: the frontier of plans, runs and published results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from iftplan.cli.options import ConventionOption, FormatOption, OutputOption
+from iftplan.cli.output import emit, say
+from iftplan.errors import InputError
+from iftplan.tradeoffs import Cost, Gain
+from iftplan.units import Convention
+
+if TYPE_CHECKING:
+    from iftplan.observations import Observation
+    from iftplan.tradeoffs import TradeOff
+
+EXAMPLE = """
+Example:
+
+  $ iftplan pareto --paper --task CIFAR-100
+
+  on the frontier   training MACs, whole run   accuracy (%)     ±   seeds
+  ───────────────────────────────────────────────────────────────────────
+  dense                              16.66 P             77   0.2       1
+  doped 0.5 rigl                     16.68 P           78.2   0.1       1
+  wide 0.5 set                       16.69 P           78.8             1
+  wide 0.75 set                      16.72 P           79.2             1
+  wide 0.9 set                       16.78 P           79.8             1
+  wide 0.9 rigl                      17.15 P           80.1             1
+  6 of 39 configurations are on the frontier: lower training MACs, whole run and higher accuracy are better
+  dense, accuracy 77 at 16.66 P: the same for as much, at 16.67 P
+  equal cost within 5 %: 36 at 16.77 P
+  note: 15 of 54 have no training MACs or no metric and are left out: arXiv 2303.11525, table 10
+"""
+
+
+class ThemeName(StrEnum):
+    """Colours of a figure."""
+
+    LIGHT = "light"
+    DARK = "dark"
+    PRINT = "print"
+
+
+class Better(StrEnum):
+    """Which way a metric is better."""
+
+    HIGHER = "higher"
+    LOWER = "lower"
+
+
+ThemeOption = Annotated[
+    ThemeName, typer.Option("--theme", help="Colours of a figure: light, dark, or print for grey.")
+]
+
+
+def command(
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[RUNS]...",
+            help="Run directories, directories of them, tables of a sweep (.csv, .parquet), plans.",
+        ),
+    ] = None,
+    paper: Annotated[bool, typer.Option("--paper", help="Draw published results too.")] = False,
+    task: Annotated[
+        str | None,
+        typer.Option("--task", help="Whose published results: ImageNet, CIFAR-100, WikiText-103 …"),
+    ] = None,
+    x: Annotated[
+        Cost | None,
+        typer.Option(
+            "--x", help="What is paid: training MACs of the run, inference MACs of a sample, or params kept."
+        ),
+    ] = None,
+    y: Annotated[
+        Gain, typer.Option("--y", help="What is got: the metric, or the size of the search space.")
+    ] = Gain.METRIC,
+    better: Annotated[
+        Better | None, typer.Option("--better", help="Which way a metric is better that is not known here.")
+    ] = None,
+    title: Annotated[str, typer.Option("--title", help="Above the figure.")] = "",
+    theme: ThemeOption = ThemeName.LIGHT,
+    form: FormatOption = None,
+    output: OutputOption = None,
+    convention: ConventionOption = Convention.MAC,
+) -> None:
+    """Hold plans, runs and published results against each other: what dominates, and what equal quality costs."""
+    from iftplan.pareto import Sense
+    from iftplan.report.tradeoffs import tradeoff_table
+    from iftplan.tradeofffile import tradeoff_document
+    from iftplan.tradeoffs import tradeoff
+
+    observations = _observations(runs or (), paper=paper, task=task)
+    found = tradeoff(
+        observations, x, y, convention=convention, better=Sense(better.value) if better else None
+    )
+    table = tradeoff_table(found)
+    if form is None and output and Path(output).suffix.lower() in PICTURES:
+        from iftplan.documents import write_bytes
+        from iftplan.report.table import to_text
+
+        write_bytes(_picture(found, Path(output).suffix.lower(), title, theme.value), output)
+        say(to_text(table).rstrip(), f"written: {output}")
+        return
+    emit([table], lambda: tradeoff_document(found), form, output, summary=[table])
+
+
+PICTURES = (".png", ".svg", ".pdf", ".html")
+
+
+def _picture(found: TradeOff, suffix: str, title: str, theme: str) -> bytes:
+    if suffix == ".html":
+        from iftplan.plots.interactive import pareto_page
+
+        return pareto_page(found, title=title).encode()
+    from iftplan.plots.files import encoded
+    from iftplan.plots.pareto import pareto_picture
+
+    return encoded(pareto_picture(found, title=title, theme=theme), suffix[1:])
+
+
+def _observations(runs: Sequence[str], *, paper: bool, task: str | None) -> list[Observation]:
+    from iftplan.observationfile import read_observations
+
+    if not runs and not paper:
+        raise InputError(
+            "pareto draws run directories, tables of a sweep or plans, and none is given; name some, or draw published results with --paper."
+        )
+    found = [o for subject in runs for o in read_observations(subject)]
+    if task and found:
+        found = [_of_task(o, task) for o in found]
+    if paper:
+        if runs and task is None:
+            raise InputError(
+                "--paper beside runs needs --task, for a run says which files it learnt from, not which published data they are: --task ImageNet, CIFAR-100, WikiText-103 …"
+            )
+        found += _published(task or "ImageNet")
+    return found
+
+
+def _of_task(o: Observation, task: str) -> Observation:
+    """A run whose data the user says the name of; digits are known to be no other."""
+    if o.task == "digits" and task != "digits":
+        raise InputError(
+            f"{o.source} learnt digits, and --task is {task}: different data sets do not share a figure; draw them one at a time."
+        )
+    return replace(o, task=task)
+
+
+def _published(task: str) -> tuple[Observation, ...]:
+    from iftplan.cli.subjects import spec_of
+    from iftplan.published.costs import published_observations
+    from iftplan.published.results import published_results
+
+    return published_observations(published_results(task), lambda source: spec_of(source, (), widths=True))

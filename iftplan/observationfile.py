@@ -1,0 +1,168 @@
+"""Run directories, tables of a sweep and plan documents, read as observations."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, replace
+from math import isfinite
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from iftplan.documents import Document, check, loads, read_text, schema_of
+from iftplan.errors import InputError
+from iftplan.observations import Observation
+from iftplan.planfile import parse_plan
+from iftplan.plans import Plan, Scope
+
+_KINDS = get_type_hints(Observation)
+_COLUMNS = frozenset(f.name for f in fields(Observation)) - {"source", "published"}
+_TABLES = (".csv", ".parquet")
+
+
+def read_observations(subject: str) -> tuple[Observation, ...]:
+    """All that a run directory, a directory of them, a table, a plan or a `result.json` holds.
+
+    Raises:
+        InputError: it is none of these, or something in it cannot be read; says where.
+    """
+    path = Path(subject)
+    if path.is_dir():
+        return tuple(_run(directory) for directory in _run_directories(path))
+    if path.suffix in _TABLES:
+        return tuple(_row(row, f"{subject}, row {i}", subject) for i, row in enumerate(_rows(path), start=1))
+    document = loads(read_text(subject), subject)
+    match schema_of(document, subject):
+        case "plan":
+            return (of_plan(parse_plan(document, subject), subject),)
+        case "result":
+            return (_result(document, subject),)
+        case kind:
+            raise InputError(
+                f"{subject} is a {kind} document; pareto takes run directories, tables of a sweep (.csv, .parquet) and plans."
+            )
+
+
+def of_plan(plan: Plan, source: str) -> Observation:
+    """A plan as an observation: what it costs, and how much there is to search; nothing was measured."""
+    masked = [layer for layer in plan.layers if layer.maskable]
+    return Observation(
+        source=source,
+        model=plan.model,
+        transform=plan.transform,
+        sparsity=float(plan.sparsity),
+        distribution=plan.distribution,
+        structure=plan.mask,
+        scope=plan.scope.value if plan.scope else "",
+        macs=plan.macs(Scope.MODEL),
+        dense_macs=plan.dense_macs(Scope.MODEL),
+        nnz=sum(layer.nnz for layer in masked),
+        maskable_weights=plan.cardinality.maskable_weights,
+        log2_masks=plan.cardinality.log2_masks,
+    )
+
+
+def _run_directories(path: Path) -> list[Path]:
+    if (path / "run.json").exists() or (path / "result.json").exists():
+        return [path]
+    found = sorted(file.parent for file in path.glob("*/result.json"))
+    if not found:
+        raise InputError(
+            f"{path} holds no run: there is neither {path}/result.json nor one in a folder below; give a directory that iftplan train wrote, or one that holds such directories."
+        )
+    return found
+
+
+def _run(directory: Path) -> Observation:
+    file = directory / "result.json"
+    if not file.exists():
+        raise InputError(
+            f"{directory} is a run that has not ended, for it has no result.json; finish it with iftplan train --resume --out {directory}, or leave it out."
+        )
+    found = _result(loads(read_text(str(file)), str(file)), str(directory))
+    plan_file = directory / "plan.json"
+    if found.method == "dense" or not plan_file.exists():
+        return found
+    plan = of_plan(parse_plan(loads(read_text(str(plan_file)), str(plan_file)), str(plan_file)), "")
+    return replace(found, structure=plan.structure, scope=plan.scope, log2_masks=plan.log2_masks)
+
+
+def _result(document: Document, where: str) -> Observation:
+    check(document, "iftplan.result/1", where)
+    try:
+        given = {
+            "transform": document["transform"],
+            "macs": document["forward_macs"],
+            "dense_macs": document["dense_forward_macs"],
+            "metric": document["metric_name"],
+            "value": document["metric"],
+            "task": document["data"],
+            **{
+                key: document[key]
+                for key in (
+                    "model", "sparsity", "distribution", "method", "seed", "train_macs", "nnz", "maskable_weights",
+                )
+            },
+        }  # fmt: skip
+        convention = document["convention"]
+    except KeyError as error:
+        raise InputError(f"{where} lacks the key {error}; it is no result of iftplan train.") from error
+    log2_masks = 0.0 if given["method"] == "dense" else None
+    return _checked({**given, "convention": convention, "log2_masks": log2_masks}, where, where)
+
+
+def _rows(path: Path) -> Iterable[Mapping[str, Any]]:
+    if path.suffix == ".csv":
+        reader = csv.DictReader(io.StringIO(read_text(str(path))))
+        return list(reader)
+    try:
+        import pandas as pd
+
+        frame = pd.read_parquet(path).astype(object)
+        return list(frame.where(frame.notna(), None).to_dict("records"))
+    except ImportError as error:
+        raise InputError(
+            f"{path} is Parquet, and reading that needs pyarrow; install it with: pip install 'iftplan[sweep]', or give a .csv."
+        ) from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as Parquet ({error}).") from error
+
+
+def _row(row: Mapping[str, Any], where: str, table: str) -> Observation:
+    if not {"model", "macs"} <= set(row):
+        raise InputError(
+            f"{table} has the columns {', '.join(map(str, row)) or 'of nothing'}; a table of a sweep has at least model and macs."
+        )
+    return _checked({k: v for k, v in row.items() if k in _COLUMNS}, where, table)
+
+
+def _checked(given: Mapping[str, Any], where: str, source: str) -> Observation:
+    """An observation whose fields have their types; what is empty stays unsaid."""
+    found = {key: value for key, text in given.items() if (value := _value(key, text, where)) is not None}
+    return Observation(source=source, **found)
+
+
+def _value(key: str, given: Any, where: str) -> Any:
+    if given is None or given == "" or given != given:  # NaN is how Parquet says nothing
+        return None
+    kind = _KINDS[key]
+    try:
+        if kind is str:
+            return str(given)
+        if kind == int | None:
+            return _whole(given)
+        if not isfinite(number := float(given)):
+            raise ValueError
+        return number
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"{where}: {key} is {str(given)[:60]!r}, and a finite number is wanted.") from error
+
+
+def _whole(given: Any) -> int:
+    """A whole number, exact however large, also where a column with gaps made it a float."""
+    if isinstance(given, str):
+        return int(given.removesuffix(".0"))
+    if int(given) != given:
+        raise ValueError
+    return int(given)

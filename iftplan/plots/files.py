@@ -1,0 +1,50 @@
+"""Pictures as bytes: PNG, SVG and PDF, the same to the last byte whenever they are made."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from typing import Any
+from xml.sax.saxutils import escape
+
+from iftplan.plots.style import THEMES, Picture, drawing
+
+FORMS = ("png", "svg", "pdf")
+
+
+def encoded(picture: Picture, form: str) -> bytes:
+    """The file: with its title and description inside, and without a date.
+
+    Args:
+        picture: what to write.
+        form: one of `FORMS`.
+    """
+    out = io.BytesIO()
+    with drawing(THEMES["light"]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # a name in a script that no bundled font has
+        picture.figure.savefig(out, format=form, metadata=_metadata(picture, form))
+    return _described(out.getvalue(), picture) if form == "svg" else out.getvalue()
+
+
+def _metadata(picture: Picture, form: str) -> dict[str, Any]:
+    match form:
+        case "png":
+            return {"Software": None, "Title": picture.title, "Description": picture.description}
+        case "svg":
+            return {"Date": None, "Creator": None}
+    return {
+        "CreationDate": None,
+        "Creator": None,
+        "Producer": None,
+        "Title": picture.title,
+        "Subject": picture.description,
+    }
+
+
+def _described(svg: bytes, picture: Picture) -> bytes:
+    """SVG with the title and the description that screen readers read."""
+    head, opening, rest = svg.decode("utf-8").partition("<svg ")
+    attributes, end, body = rest.partition(">")
+    words = f'<title id="title">{escape(picture.title)}</title>\n <desc id="desc">{escape(picture.description)}</desc>'
+    named = f'{opening}role="img" aria-labelledby="title desc" {attributes}{end}\n {words}'
+    return (head + named + body).encode("utf-8")

@@ -1,0 +1,239 @@
+"""The trade-off as a scatter: frontier, errors over seeds, lines of equal cost, and readings at equal quality."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from iftplan.pareto import Estimate
+from iftplan.plots.labels import Label, place_labels
+from iftplan.plots.style import MARKERS, THEMES, Picture, Theme, drawing, new_axes, shown, si, si_ticks
+from iftplan.tradeoffs import Entry, TradeOff
+
+_MOST_SERIES, _MOST_LABELS, _MOST_LINES, _MOST_READINGS = 12, 14, 6, 3
+_DENSE = ("dense", "paper: dense")
+_MANY = 60  # points from which on each is drawn small
+
+
+def pareto_picture(found: TradeOff, *, title: str = "", theme: str = "light") -> Picture:
+    """Draw a trade-off.
+
+    Args:
+        found: what to draw.
+        title: above it.
+        theme: "light", "dark" or "print".
+    """
+    colors = THEMES[theme]
+    with drawing(colors):
+        figure, axes = new_axes(colors)
+        _axes(axes, found)
+        styles = _styles(found.entries, colors)
+        _points(axes, found, styles, colors)
+        _frontier(axes, found, colors)
+        _legend(axes, found, styles, colors)
+        if title:
+            axes.set_title(shown(title, 90), loc="left", fontsize=10)
+        _iso_flop(axes, found, colors)
+        marks = [(entry.x.mean, entry.y.mean) for entry in found.entries]
+        written = [*_readings(axes, found, colors), *_labels(found)]
+        arrows = [[(x, e.y.mean), (e.x.mean, e.y.mean)] for e, x, _ in _arrows(found)]
+        place_labels(figure, axes, written, marks, [_staircase(found), *arrows], colors.ink)
+    return Picture(figure, title or f"{found.y.name} against {found.x.name}", described(found))
+
+
+def described(found: TradeOff) -> str:
+    """The figure in words."""
+    first, last = found.entries[found.frontier[0]], found.entries[found.frontier[-1]]
+    ends = " to ".join(f"{e.name} ({si(e.x.mean)}, {e.y.mean:.4g})" for e in dict.fromkeys((first, last)))
+    return (
+        f"{found.y.title} against {found.x.title}: {len(found.entries)} configurations, "
+        f"{len(found.frontier)} of them on the frontier, from {ends}."
+    )
+
+
+def _axes(axes: Axes, found: TradeOff) -> None:
+    axes.set_xlabel(found.x.title)
+    axes.set_ylabel(found.y.title)
+    xs, ys = _extent(e.x for e in found.entries), _extent(e.y for e in found.entries)
+    if min(xs) > 0 and max(xs) > 4 * min(xs):
+        axes.set_xscale("log")
+    if min(ys) > 0 and max(ys) > 50 * min(ys):
+        axes.set_yscale("log")
+    _limits(axes, xs, ys)
+    for which in "xy":
+        if (axes.get_xscale() if which == "x" else axes.get_yscale()) == "log":
+            _log_ticks(axes, which)
+        si_ticks(axes, which)
+
+
+def _log_ticks(axes: Axes, which: str) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
+
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high / low < 200 else (1.0,)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _extent(estimates: Iterable[Estimate]) -> list[float]:
+    """All numbers with the ends of their error bars, where these are above zero too."""
+    found = []
+    for e in estimates:
+        ends = [e.mean - (e.error or 0.0), e.mean + (e.error or 0.0)]
+        found += [e.mean] if e.mean > 0 >= ends[0] else ends
+    return found
+
+
+def _limits(axes: Axes, xs: Sequence[float], ys: Sequence[float]) -> None:
+    """Room around what is drawn, also where there is one point."""
+    for values, log, give in ((xs, axes.get_xscale(), axes.set_xlim), (ys, axes.get_yscale(), axes.set_ylim)):
+        low, high = min(values), max(values)
+        if log == "log":
+            factor = (high / low) ** 0.1
+            give(low / factor, high * factor)
+        else:
+            spread = (high - low) or abs(high) * 0.1 or 1.0
+            give(low - 0.12 * spread, high + 0.16 * spread)
+
+
+Styles = Mapping[str, tuple[str, str]]
+
+
+def _styles(entries: Sequence[Entry], colors: Theme) -> Styles:
+    """Series → colour and marker; dense is always ink."""
+    names = list(dict.fromkeys(entry.series for entry in entries))
+    others = [name for name in names if not name in _DENSE]
+    found = {name: (colors.ink, "*" if name == "dense" else "P") for name in names if name not in others}
+    markers = [m for m in MARKERS if m not in "*P"]
+    for i, name in enumerate(others):
+        found[name] = (colors.palette[i % len(colors.palette)], markers[i % len(markers)])
+    return found
+
+
+def _points(axes: Axes, found: TradeOff, styles: Styles, colors: Theme) -> None:
+    many = len(found.entries) > _MANY
+    front = set(found.frontier)
+    for name, (color, marker) in styles.items():
+        for on_frontier in (False, True):
+            chosen = [
+                e for i, e in enumerate(found.entries) if e.series == name and (i in front) is on_frontier
+            ]
+            if not chosen:
+                continue
+            xs, ys = [e.x.mean for e in chosen], [e.y.mean for e in chosen]
+            hollow = chosen[0].what.published and name.startswith("paper:")
+            axes.scatter(
+                xs, ys, s=(14 if many else 30) * (2.4 if marker == "*" else 1) * (1.3 if on_frontier else 1),
+                marker=marker, facecolors="none" if hollow else color, edgecolors=color if hollow else colors.background,
+                linewidths=1.1 if hollow else 0.5, alpha=0.55 if many and not on_frontier else 1.0,
+                zorder=4 if on_frontier else 3, label=shown(name),
+            )  # fmt: skip
+            _errors(axes, chosen, color, many)
+
+
+def _errors(axes: Axes, chosen: Sequence[Entry], color: str, many: bool) -> None:
+    measured = [e for e in chosen if e.y.error is not None or e.x.error]
+    if measured:
+        axes.errorbar(
+            [e.x.mean for e in measured], [e.y.mean for e in measured],
+            yerr=[e.y.error or 0.0 for e in measured], xerr=[e.x.error or 0.0 for e in measured],
+            fmt="none", ecolor=color, elinewidth=0.5 if many else 0.9, capsize=0 if many else 2, zorder=2,
+        )  # fmt: skip
+
+
+def _frontier(axes: Axes, found: TradeOff, colors: Theme) -> None:
+    """A staircase: nothing is known between two configurations but that the cheaper one is there."""
+    if len(found.frontier) > 1:
+        xs, ys = zip(*_staircase(found), strict=True)
+        axes.plot(xs, ys, color=colors.muted, linewidth=1.1, zorder=2.5, label="frontier")
+
+
+def _staircase(found: TradeOff) -> list[tuple[float, float]]:
+    line = [found.entries[i].point for i in found.frontier]
+    corners = [(line[0].x, line[0].y)]
+    for before, after in pairwise(line):
+        corners += [(after.x, before.y), (after.x, after.y)]
+    return corners
+
+
+def _iso_flop(axes: Axes, found: TradeOff, colors: Theme) -> None:
+    groups = sorted(found.groups, key=len, reverse=True)[:_MOST_LINES]
+    for group in groups:
+        x = sum(found.entries[i].x.mean for i in group) / len(group)
+        axes.axvline(x, color=colors.muted, linewidth=0.7, linestyle=(0, (1, 3)), zorder=1)
+        axes.annotate(
+            f"≈ {si(x)}", (x, 0), (2, 3), xycoords=("data", "axes fraction"), textcoords="offset points",
+            fontsize=6.5, color=colors.muted, rotation=90, va="bottom", ha="left",
+        )  # fmt: skip
+
+
+def _arrows(found: TradeOff) -> list[tuple[Entry, float, float]]:
+    """Dense models whose quality costs visibly less elsewhere, with that cost and the ratio."""
+    read = [
+        (found.entries[i], r.x, r.ratio) for i, r in found.readings if r.x is not None and r.ratio is not None
+    ]
+    return [arrow for arrow in read if arrow[2] > 1.02][:_MOST_READINGS]
+
+
+def _readings(axes: Axes, found: TradeOff, colors: Theme) -> list[Label]:
+    """An arrow from each dense model to the frontier at its height; gives back what to write on it."""
+    labels = []
+    for entry, x, ratio in _arrows(found):
+        y = entry.y.mean
+        axes.annotate(
+            "", (x, y), (entry.x.mean, y), zorder=2,
+            arrowprops={"arrowstyle": "->", "color": colors.ink, "linewidth": 0.9, "linestyle": "--"},
+        )  # fmt: skip
+        log = axes.get_xscale() == "log"
+        middle = (x * entry.x.mean) ** 0.5 if log else (x + entry.x.mean) / 2
+        labels.append(Label(f"same {found.y.name}, {ratio:.2g}× less", middle, y))
+    return labels
+
+
+def _labels(found: TradeOff) -> list[Label]:
+    """Names for the frontier, the dense models first; of a long frontier, as many as fit."""
+    front = [found.entries[i] for i in found.frontier]
+    dense = [e for e in found.entries if e.what.dense][:_MOST_READINGS]
+    order = [*dense, *(front[i] for i in _spread(len(front)))]
+    named = list(dict.fromkeys(order))[:_MOST_LABELS]
+    return [Label(shown(e.name), e.x.mean, e.y.mean) for e in named]
+
+
+def _spread(count: int) -> list[int]:
+    """The ends first, then what halves the gaps: labels that are dropped leave even gaps."""
+    found = [0, count - 1] if count > 1 else [0] * count
+    step = count - 1
+    while step > 1 and len(found) < 4 * _MOST_LABELS:
+        step = (step + 1) // 2
+        found += range(step, count - 1, step)
+    return list(dict.fromkeys(found))
+
+
+def _legend(axes: Axes, found: TradeOff, styles: Styles, colors: Theme) -> None:
+    handles = [
+        Line2D([], [], linestyle="none", marker=marker, color=color, markersize=6 if marker != "*" else 8,
+               fillstyle="none" if name.startswith("paper:") else "full", markeredgewidth=1.0, label=shown(name))
+        for name, (color, marker) in list(styles.items())[:_MOST_SERIES]
+    ]  # fmt: skip
+    more = len(styles) - _MOST_SERIES
+    if more > 0:
+        handles.append(Line2D([], [], linestyle="none", label=f"and {more} more"))
+    if len(found.frontier) > 1:
+        handles.append(Line2D([], [], color=colors.muted, linewidth=1.1, label="frontier"))
+    if any(e.y.error is not None for e in found.entries):
+        handles.append(
+            Line2D([], [], linestyle="none", marker="|", color=colors.ink, label=_error_name(found))
+        )
+    axes.figure.legend(
+        handles=handles, loc="outside right upper", frameon=False, fontsize=7.5, handletextpad=0.4
+    )
+
+
+def _error_name(found: TradeOff) -> str:
+    ours = any(e.y.error is not None and not e.what.published for e in found.entries)
+    papers = any(e.y.error is not None and e.what.published for e in found.entries)
+    return "± standard error" + ("\n(paper: as printed)" if papers else "") if ours else "± as printed"

@@ -1,0 +1,141 @@
+"""How every figure looks: themes, colours, markers; and how one becomes bytes that do not change.
+
+The colours are told apart with the common kinds of colour blindness (Okabe and Ito), and every series has a marker of
+its own, so that a figure says the same in grey.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from iftplan.report.table import printable
+from iftplan.units import short
+
+
+@dataclass(frozen=True, slots=True)
+class Theme:
+    """Colours of a figure.
+
+    Attributes:
+        background: behind everything.
+        ink: text, and what matters most.
+        muted: what matters less.
+        grid: what is only looked for.
+        palette: of series.
+    """
+
+    background: str
+    ink: str
+    muted: str
+    grid: str
+    palette: tuple[str, ...]
+
+
+THEMES: Mapping[str, Theme] = MappingProxyType(
+    {
+        "light": Theme(
+            "#ffffff", "#1a1a1a", "#6b6b6b", "#e3e3e3",
+            ("#0072b2", "#d55e00", "#008f68", "#b0568c", "#8a6d00", "#2a8fc4", "#5b4bb5"),
+        ),
+        "dark": Theme(
+            "#16181d", "#f0f0f0", "#a6a9b0", "#34373f",
+            ("#56b4e9", "#f28e4b", "#2fc797", "#e08fbd", "#e0c341", "#9fc9ff", "#b3a4ff"),
+        ),
+        "print": Theme(
+            "#ffffff", "#000000", "#555555", "#dddddd",
+            ("#4a4a4a", "#8c8c8c", "#2b2b2b", "#737373", "#5c5c5c", "#909090", "#3a3a3a"),
+        ),
+    }
+)  # fmt: skip
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "<", ">", "h", "*")
+DASHES = ("-", "--", "-.", ":")
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A finished figure.
+
+    Attributes:
+        figure: matplotlib's.
+        title: one line.
+        description: what it shows, in words, for those who cannot see it.
+    """
+
+    figure: Figure
+    title: str
+    description: str
+
+    def _repr_png_(self) -> bytes:
+        from iftplan.plots.files import encoded
+
+        return encoded(self, "png")
+
+
+@contextmanager
+def drawing(theme: Theme) -> Iterator[None]:
+    """matplotlib's settings while a figure is made, and while it is written."""
+    settings = {
+        "text.parse_math": False,  # names of strangers are no formulas
+        "font.family": ["DejaVu Sans"],  # comes with matplotlib, so that machines agree
+        "font.size": 9.0,
+        "svg.hashsalt": "iftplan",
+        "svg.fonttype": "path",
+        "pdf.fonttype": 42,
+        "path.simplify": True,
+        "axes.unicode_minus": True,
+        "text.color": theme.ink,
+        "axes.edgecolor": theme.muted,
+        "axes.labelcolor": theme.ink,
+        "xtick.color": theme.muted,
+        "ytick.color": theme.muted,
+        "xtick.labelcolor": theme.ink,
+        "ytick.labelcolor": theme.ink,
+        "axes.facecolor": theme.background,
+        "figure.facecolor": theme.background,
+        "savefig.facecolor": "auto",  # the figure's own
+        "savefig.edgecolor": "none",
+    }
+    with matplotlib.rc_context(settings):  # type: ignore[arg-type]
+        yield
+
+
+def new_axes(theme: Theme, width: float = 7.2, height: float = 4.5) -> tuple[Figure, Axes]:
+    """An empty figure, inches wide and high, with one pair of axes."""
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    axes.grid(True, color=theme.grid, linewidth=0.6)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    return figure, axes
+
+
+def si_ticks(axes: Axes, which: str) -> None:
+    """Counts on an axis with SI prefixes: 1.8 G."""
+    from matplotlib.ticker import FuncFormatter
+
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_major_formatter(FuncFormatter(lambda value, _: si(value)))
+
+
+def si(value: float) -> str:
+    """A number with its prefix, as short as it can be."""
+    return short(round(value)) if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def shown(text: str, longest: int = 48) -> str:
+    """A stranger's text as a label: one line, no control characters, never so long that it pushes all else away.
+
+    matplotlib leaves labels that begin with an underscore out of legends; a space before it keeps them.
+    """
+    line = " ".join(printable(text.replace("\n", " ")).split())
+    short_line = line if len(line) <= longest else f"{line[: longest - 1]}…"
+    return f" {short_line}" if short_line.startswith("_") else short_line

@@ -1,0 +1,1 @@
+"""What papers report, as data, and as observations beside one's own runs."""

@@ -1,0 +1,135 @@
+"""What published configurations cost, counted here: plans of our own models, recipes' epochs, methods' rules.
+
+The papers' transformed matrices are held equal (scope `matrices`), as the papers do, and the MACs are of the whole
+model, so that what its first and last layers grow by is in them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from types import MappingProxyType
+
+from iftplan.families import family_named
+from iftplan.masks import parse_mask
+from iftplan.observations import Observation
+from iftplan.planner import plan
+from iftplan.plans import Plan, Scope
+from iftplan.policy import Policy
+from iftplan.published.results import PublishedResult
+from iftplan.runfile import parse_run, read_recipe
+from iftplan.runs import RunConfig
+from iftplan.solver import mask_for
+from iftplan.spec import ModelSpec
+from iftplan.training_cost import TrainingCost, rigl_average
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a published model is here.
+
+    Attributes:
+        model: a model of the zoo that is the same network.
+        recipe: the bundled recipe with the paper's epochs and switches; empty where their length is not known.
+        samples: of one epoch.
+    """
+
+    model: str
+    recipe: str = ""
+    samples: int = 0
+
+
+_CIFAR, _IMAGENET = 50_000, 1_281_167
+
+SETTINGS: Mapping[tuple[str, str], Setting] = MappingProxyType(
+    {
+        ("CIFAR-100", "ResNet-18"): Setting("zoo:resnet18-cifar", "cifar100-resnet18", _CIFAR),
+        ("ImageNet", "ResNet-18"): Setting("zoo:resnet18", "imagenet-resnet18", _IMAGENET),
+        # the recipe of ResNet-18: the paper trains all of ImageNet's models with one
+        ("ImageNet", "ResNet-34"): Setting("zoo:resnet34", "imagenet-resnet18", _IMAGENET),
+        ("ImageNet", "BotNet-50"): Setting("zoo:botnet50", "imagenet-botnet50", _IMAGENET),
+        ("WikiText-103", "GPT-3 Small"): Setting("zoo:gpt3-small"),
+        ("WikiText-103", "GPT-3 Medium"): Setting("zoo:gpt3-medium"),
+    }
+)
+"""Published models whose network is in the zoo; of the others nothing is counted."""
+
+
+def published_observations(
+    results: Sequence[PublishedResult], read: Callable[[str], ModelSpec]
+) -> tuple[Observation, ...]:
+    """Published results with the MACs of our own models; without MACs where the network is not in the zoo.
+
+    Args:
+        results: from `published_results`.
+        read: a source to its spec, with widths (`iftplan.nn.trace.read_model`); called once for each model.
+    """
+    named = dict.fromkeys(s.model for r in results if (s := SETTINGS.get((r.task, r.model))))
+    specs = {model: read(model) for model in named}
+    return tuple(_observation(result, specs) for result in results)
+
+
+def _observation(result: PublishedResult, specs: Mapping[str, ModelSpec]) -> Observation:
+    bare = Observation(
+        source=result.cited,
+        model=result.model,
+        transform=_called(result),
+        sparsity=float(result.sparsity),
+        structure=result.mask,
+        method=result.method,
+        task=result.task,
+        metric=result.metric,
+        value=result.value,
+        error=result.std,
+        published=True,
+    )
+    setting = SETTINGS.get((result.task, result.model))
+    if setting is None:
+        return bare
+    from dataclasses import replace
+
+    planned = _planned(result, specs[setting.model])
+    cardinality = planned.cardinality
+    return replace(
+        bare,
+        macs=planned.macs(Scope.MODEL),
+        dense_macs=planned.dense_macs(Scope.MODEL),
+        train_macs=_train_macs(planned, result.method, setting),
+        nnz=sum(layer.nnz for layer in planned.layers if layer.maskable),
+        maskable_weights=cardinality.maskable_weights,
+        log2_masks=cardinality.log2_masks,
+    )
+
+
+def _called(result: PublishedResult) -> str:
+    return f"{result.transform} (linear)" if result.nonlinear is False else result.transform
+
+
+def _planned(result: PublishedResult, spec: ModelSpec) -> Plan:
+    family = family_named("wide" if result.transform == "dense" else result.transform)
+    mask = mask_for(family, result.sparsity, parse_mask(result.mask) if result.mask else None)
+    return plan(spec, Policy(family=family, sparsity=result.sparsity, scope=Scope.MATRICES, mask=mask))
+
+
+def _train_macs(planned: Plan, method: str, setting: Setting) -> int | None:
+    """Of the whole run, by the method's own rule; None where the rule or the length is not known."""
+    if not setting.recipe:
+        return None
+    run = parse_run(read_recipe(setting.recipe), setting.recipe)
+    a_step = _step(TrainingCost.of(planned), method, run)
+    return None if a_step is None else round(a_step * run.training.epochs * setting.samples)
+
+
+def _step(cost: TrainingCost, method: str, run: RunConfig) -> Fraction | None:
+    """A sample's training step, averaged over the run."""
+    match method:
+        case "dense" | "static" | "set":
+            return Fraction(cost.step())
+        case "rigl":
+            end = Fraction(str(run.method.end))
+            updating = rigl_average(Fraction(cost.forward()), Fraction(cost.opened), run.method.interval)
+            return end * updating + (1 - end) * cost.step()
+        case "transposable-nm":  # straight-through: the weight gradient is dense
+            return Fraction(cost.step(dense_gradient=True))
+    return None

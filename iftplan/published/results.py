@@ -1,0 +1,103 @@
+"""Published results as the papers print them: `results.csv`, one row for each number, with its paper and table."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass
+from fractions import Fraction
+from importlib.resources import files
+
+from iftplan.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedResult:
+    """One number of a paper.
+
+    Attributes:
+        source: the paper on arXiv.
+        table: its table there.
+        task: the data.
+        model: the dense model, as the paper calls it.
+        transform: the family; "dense" for the model itself.
+        method: how masks changed in training.
+        nonlinear: whether a non-linearity stands inside; None where there is no inside.
+        sparsity: fraction of zeros.
+        mask: masks that are not unstructured, in the notation of `iftplan.masks.parse_mask`.
+        metric: what was measured.
+        value: the number.
+        std: its ±, where given.
+    """
+
+    source: str
+    table: str
+    task: str
+    model: str
+    transform: str
+    method: str
+    nonlinear: bool | None
+    sparsity: Fraction
+    mask: str
+    metric: str
+    value: float
+    std: float | None
+
+    @property
+    def cited(self) -> str:
+        """Where it stands."""
+        return f"arXiv {self.source}, table {self.table}"
+
+
+def published_results(task: str | None = None) -> tuple[PublishedResult, ...]:
+    """Every published result, or those of one task.
+
+    Raises:
+        InputError: there is no such task; says which there are.
+
+    Example:
+        >>> published_results("ImageNet")[0].value
+        70.9
+    """
+    text = files("iftplan.published").joinpath("results.csv").read_text(encoding="utf-8")
+    found = tuple(map(_result, csv.DictReader(io.StringIO(text))))
+    tasks = tuple(dict.fromkeys(result.task for result in found))
+    if task is not None and task not in tasks:
+        raise InputError(
+            f"--task {task!r} has no published results here; those that have are {', '.join(tasks)}."
+        )
+    return tuple(result for result in found if task in (None, result.task))
+
+
+def _result(row: dict[str, str]) -> PublishedResult:
+    transform, mask = _family(row["transformation"])
+    return PublishedResult(
+        row["source"],
+        row["table"],
+        row["task"],
+        row["model"],
+        transform,
+        row["method"],
+        {"yes": True, "no": False, "": None}[row["nonlinear"]],
+        _sparsity(row["sparsity"]),
+        mask,
+        row["metric"],
+        float(row["value"]),
+        float(row["std"]) if row["std"] else None,
+    )
+
+
+def _family(name: str) -> tuple[str, str]:
+    """Family and mask: `wide-2:8-T` is wide under transposable 2:8 masks."""
+    family, _, rest = name.partition("-")
+    return family, rest.replace("-", "") if ":" in rest else ""
+
+
+def _sparsity(text: str) -> Fraction:
+    """As printed; where a width stands, the sparsity at which Sparse Wide has that width."""
+    name, is_width, width = text.partition("=")
+    return (
+        1 - Fraction(round(1000 / Fraction(width) ** 2), 1000).limit_denominator(10)
+        if is_width
+        else Fraction(name)
+    )

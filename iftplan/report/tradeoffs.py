@@ -1,0 +1,69 @@
+"""Trade-offs for people: the frontier, and what is read off it."""
+
+from __future__ import annotations
+
+from iftplan.report.table import Table
+from iftplan.tradeoffs import Entry, TradeOff
+from iftplan.units import short
+
+
+def tradeoff_table(found: TradeOff) -> Table:
+    """The frontier from the cheapest configuration on, with what it says of the dense models."""
+    rows = tuple(
+        (
+            entry.name,
+            short(entry.x.mean),
+            f"{entry.y.mean:.6g}",
+            "" if entry.y.error is None else f"{entry.y.error:.2g}",
+            str(entry.y.count),
+        )
+        for entry in (found.entries[i] for i in found.frontier)
+    )
+    columns = ("on the frontier", f">{found.x.title}", f">{found.y.title}", ">±", ">seeds")
+    senses = f"{found.x.sense.value} {found.x.name} and {found.y.sense.value} {found.y.name} are better"
+    notes = (
+        f"{len(found.frontier)} of {len(found.entries)} configurations are on the frontier: {senses}",
+        *readings(found),
+        *iso_flop(found),
+        *(f"note: {note}" for note in found.notes),
+    )
+    return Table(columns, rows, notes=notes)
+
+
+def readings(found: TradeOff) -> tuple[str, ...]:
+    """One sentence for each dense model."""
+    said = []
+    for i, reading in found.readings:
+        entry = found.entries[i]
+        if reading.ratio is None or reading.x is None:
+            said.append(f"{_at(entry, found)}: {reading.outcome.value}")
+        else:
+            said.append(f"{_at(entry, found)}: {times(reading.ratio)}, at {short(reading.x)}")
+    return tuple(said)
+
+
+def _at(entry: Entry, found: TradeOff) -> str:
+    return f"{entry.name}, {found.y.name} {entry.y.mean:.6g} at {short(entry.x.mean)}"
+
+
+def times(ratio: float) -> str:
+    """A ratio of costs at equal quality, as people say it.
+
+    Example:
+        >>> times(2.0), times(0.8), times(1.001)
+        ('the same for 2× less', 'the same for 1.25× more', 'the same for as much')
+    """
+    if abs(ratio - 1) < 0.005:
+        return "the same for as much"
+    return f"the same for {ratio:.3g}× less" if ratio > 1 else f"the same for {1 / ratio:.3g}× more"
+
+
+def iso_flop(found: TradeOff) -> tuple[str, ...]:
+    """Groups of equal cost, one line."""
+    if not found.groups:
+        return ()
+    told = (
+        f"{len(group)} at {short(sum(found.entries[i].x.mean for i in group) / len(group))}"
+        for group in found.groups[:8]
+    )
+    return (f"equal cost within 5 %: {', '.join(told)}" + (" …" if len(found.groups) > 8 else ""),)
