@@ -19,14 +19,15 @@ language = "en"
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
-    "sphinx.ext.napoleon",
     "sphinx_copybutton",
     # ours, in docs/_ext
     "contents",
     "derivations",
+    "docstrings",
     "formats",
     "helptexts",
     "mathml",
+    "reference",
 ]
 
 root_doc = "docs/index"
@@ -47,12 +48,15 @@ highlight_language = "text"
 # --- Python: every public name, from its docstring -------------------------------------------------------
 
 autodoc_member_order = "bysource"
-autodoc_typehints = "description"
-autodoc_typehints_description_target = "documented"
+default_role = "code"  # docstrings are written for people: `x` is code
+python_maximum_signature_line_length = 80
 autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
-napoleon_numpy_docstring = False
-napoleon_use_ivar = True
+_OTHERS = "collections|fractions|pathlib|types|typing|torch|pytorch_lightning|transformers|pydantic|enum"
+nitpick_ignore_regex = [
+    ("py:.*", rf"({_OTHERS})\..*"),  # libraries, whose pages are not here
+    ("py:.*", r"nn\.Module|(iftplan\..*\.)?(Model|Number|Fans|Operator)"),  # names of types within a module
+]
 
 # --- the look: light and dark, nothing fetched -----------------------------------------------------------
 
