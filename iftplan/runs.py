@@ -57,6 +57,7 @@ class PlanConfig:
         round_to: widths become multiples of this.
         mask: what masks may look like.
         init: of new and resized weights: "kaiming", "density", or "model" for what the model's own modules do.
+        nonlinear: whether members have a norm and an activation inside, as in arXiv 2303.11525.
     """
 
     file: str = ""
@@ -69,6 +70,7 @@ class PlanConfig:
     round_to: int = 1
     mask: str = ""
     init: Literal["kaiming", "density", "model"] = "kaiming"
+    nonlinear: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,17 +35,17 @@ def dense_network(plan: Plan, dense: nn.Module, scheme: Scheme, seed: int) -> nn
 
 
 def sparse_network(
-    plan: Plan, dense: nn.Module, scheme: Scheme, seed: int, *, dense_start: bool
+    plan: Plan, dense: nn.Module, scheme: Scheme, seed: int, *, dense_start: bool, nonlinear: bool = True
 ) -> nn.Module:
     """The plan made real, its weights drawn by the scheme; the model's own means with its deviation, tensor by tensor."""
     if scheme != "model":
         base = dense_network(plan, dense, scheme, seed)
-        return apply(plan, base, seed=seed, init=scheme, dense_start=dense_start)
+        return apply(plan, base, seed=seed, init=scheme, dense_start=dense_start, nonlinear=nonlinear)
     if planned_scales(plan):
         raise InputError(
             'plan.init "model" draws weights as the dense model does, and this plan carries scales of its own; take plan.init "kaiming" or "density".'
         )
-    network = apply(plan, dense, seed=seed, init=None, dense_start=dense_start)
+    network = apply(plan, dense, seed=seed, init=None, dense_start=dense_start, nonlinear=nonlinear)
     before, after = dict(dense.named_parameters()), dict(network.named_parameters())
     with torch.no_grad():
         for name in before.keys() & after.keys():

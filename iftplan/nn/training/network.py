@@ -32,7 +32,9 @@ def network_of(config: RunConfig, plan: Plan, source: str) -> nn.Module:
         network = dense_network(plan, dense, scheme, seed)
     else:
         start = config.method.name in OPENING | {"densified"}
-        network = sparse_network(plan, dense, scheme, seed, dense_start=start)
+        network = sparse_network(
+            plan, dense, scheme, seed, dense_start=start, nonlinear=config.plan.nonlinear
+        )
         if config.method.name == "densified":
             densify_(network)
     if config.training.zero_init_residual:
