@@ -57,6 +57,7 @@ def product_kernel(lanes: int, count: int, bits: int, shared: int) -> Callable[.
         deepest = (blocks[:, 2] - blocks[:, 1]).max() + lanes
         highest = (row_starts[1:] - row_starts[:-1]).max() + lanes
         tile, out = aligned(deepest * width, values), aligned(highest * width, values)
+        absent = np.zeros(2 * lanes, values.dtype)  # zeros to read, then room for what is written nowhere
         places, there = np.empty((positions, width), np.int64), np.empty(positions, np.bool_)
         targets = np.empty(width, np.int64)
         size = values.itemsize
@@ -88,7 +89,7 @@ def product_kernel(lanes: int, count: int, bits: int, shared: int) -> Callable[.
                         begin = blocks[block, 1] - position * channels
                         gather(
                             lanes, count, bits, source.ctypes.data, places.ctypes.data + 8 * width * position,
-                            begin, blocks[block, 2] - blocks[block, 1], tile.ctypes.data,
+                            begin, blocks[block, 2] - blocks[block, 1], tile.ctypes.data, absent.ctypes.data,
                         )  # fmt: skip
                     product(
                         lanes, count, bits, shared, values.ctypes.data + 4 * size * step,
@@ -96,8 +97,9 @@ def product_kernel(lanes: int, count: int, bits: int, shared: int) -> Callable[.
                         quad, quads, tile.ctypes.data, out.ctypes.data,
                     )  # fmt: skip
                 scatter(
-                    lanes, count, bits, out.ctypes.data, end - start, targets.ctypes.data, start, target.ctypes.data
-                )
+                    lanes, count, bits, out.ctypes.data, end - start, targets.ctypes.data, start,
+                    target.ctypes.data, absent.ctypes.data + size * lanes,
+                )  # fmt: skip
 
     return run  # type: ignore[no-any-return]
 
@@ -116,6 +118,7 @@ def correlation_kernel(lanes: int, count: int, bits: int, shared: int) -> Callab
         deepest = (blocks[:, 2] - blocks[:, 1]).max() + lanes
         highest = (row_starts[1:] - row_starts[:-1]).max() + lanes
         tile, out = aligned(deepest * width, sums), aligned(highest * width, sums)
+        absent = np.zeros(lanes, sums.dtype)
         places, there = np.empty((positions, width), np.int64), np.empty(positions, np.bool_)
         targets = np.empty(width, np.int64)
         size = sums.itemsize
@@ -130,8 +133,9 @@ def correlation_kernel(lanes: int, count: int, bits: int, shared: int) -> Callab
             for n in range(len(row_starts) - 1):
                 start, end = row_starts[n], row_starts[n + 1]
                 gather(
-                    lanes, count, bits, gradient.ctypes.data, targets.ctypes.data, start, end - start, out.ctypes.data
-                )
+                    lanes, count, bits, gradient.ctypes.data, targets.ctypes.data, start, end - start,
+                    out.ctypes.data, absent.ctypes.data,
+                )  # fmt: skip
                 out[(end - start) * width : (end - start + 1) * width] = 0
                 for b in range(len(blocks)):
                     block, quad, quads, step = (
@@ -146,7 +150,7 @@ def correlation_kernel(lanes: int, count: int, bits: int, shared: int) -> Callab
                         begin = blocks[block, 1] - position * channels
                         gather(
                             lanes, count, bits, source.ctypes.data, places.ctypes.data + 8 * width * position,
-                            begin, blocks[block, 2] - blocks[block, 1], tile.ctypes.data,
+                            begin, blocks[block, 2] - blocks[block, 1], tile.ctypes.data, absent.ctypes.data,
                         )  # fmt: skip
                     correlation(
                         lanes, count, bits, shared, sums.ctypes.data + 4 * size * step,

@@ -20,14 +20,14 @@ _I64 = ir.IntType(64)
 _BIT = ir.IntType(1)
 
 
-def _count(emit: Emitter, limit: Any, body: Any) -> None:
-    """Loop from 0 to limit in steps of one register; `body(i)` emits one."""
+def _count(emit: Emitter, start: Any, limit: Any, body: Any) -> None:
+    """Loop from start to limit in steps of one register; `body(i)` emits one."""
     b = emit.builder
     before, loop, end = b.block, b.append_basic_block("square"), b.append_basic_block("squares")
-    b.cbranch(b.icmp_signed(">", limit, emit.number(0)), loop, end)
+    b.cbranch(b.icmp_signed("<", start, limit), loop, end)
     b.position_at_end(loop)
     index = b.phi(_I64)
-    index.add_incoming(emit.number(0), before)
+    index.add_incoming(start, before)
     body(index)
     following = emit.plus(index, emit.lanes)
     index.add_incoming(following, b.block)
@@ -73,51 +73,75 @@ def _transposed(emit: Emitter, rows: list[Any]) -> list[Any]:
     return rows
 
 
-def _row_address(emit: Emitter, base: Any, places: Any, column: Any, start: Any) -> tuple[Any, Any]:
-    """Where a column's channels begin, and whether it is there at all."""
-    place = emit.load(emit.plus(places, emit.times(column, 8)), _I64)
-    there = emit.builder.icmp_signed(">=", place, emit.number(0))
-    return emit.plus(base, emit.times(emit.plus(place, start), emit.bytes)), there
+def _columns(emit: Emitter, base: Any, places: Any, column: Any, start: Any) -> list[tuple[Any, Any]]:
+    """Where the channels of a square's columns begin, and whether they are there at all."""
+    found = []
+    for j in range(emit.lanes):
+        place = emit.load(emit.plus(places, emit.times(emit.plus(column, j), 8)), _I64)
+        there = emit.builder.icmp_signed(">=", place, emit.number(0))
+        found.append((emit.plus(base, emit.times(emit.plus(place, start), emit.bytes)), there))
+    return found
+
+
+def _squares(emit: Emitter, channels: Any, whole: Any, rest: Any) -> None:
+    """`whole(column, channel)` for whole squares, and `rest(column, channel)` for what is left of the channels."""
+    b = emit.builder
+    full = b.and_(channels, emit.number(-emit.lanes))
+
+    def columns(column: Any) -> None:
+        _count(emit, emit.number(0), full, whole(column))
+        _count(emit, full, channels, rest(column))
+
+    _count(emit, emit.number(0), emit.number(emit.lanes * emit.count), columns)
 
 
 @intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
 def gather(
     context: Any, lanes: Any, count: Any, bits: Any,
-    base: Any, places: Any, start: Any, channels: Any, tile: Any,
+    base: Any, places: Any, start: Any, channels: Any, tile: Any, absent: Any,
 ) -> Any:  # fmt: skip
     """Channels start..start+channels of every column into a tile; zeros where a column is not there.
 
     `places` holds, for each column of the tile, the element at which it begins, or a negative number. The tile has
-    room for channels rounded up to whole registers.
+    room for channels rounded up to whole registers; at `absent` there is a register of zeros.
     """
     shape = lanes.literal_value, count.literal_value, bits.literal_value
-    signature = types.void(lanes, count, bits, *[types.int64] * 5)
+    signature = types.void(lanes, count, bits, *[types.int64] * 6)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        *_, base, places, start, channels, tile = args
+        *_, base, places, start, channels, tile, absent = args
         emit = Emitter(builder, *shape)
         row_bytes = emit.lanes * emit.count * emit.bytes
-        null = ir.Constant(_I64, 0)
 
-        def square(column: Any) -> None:
-            addresses = [
-                _row_address(emit, base, places, emit.plus(column, j), start) for j in range(emit.lanes)
-            ]
+        def keep(column: Any, c: Any, rows: list[Any]) -> None:
+            out = emit.plus(tile, emit.plus(emit.times(c, row_bytes), emit.times(column, emit.bytes)))
+            for i, row in enumerate(_transposed(emit, rows)):
+                emit.store(row, emit.plus(out, i * row_bytes))
 
-            def some_channels(c: Any) -> None:
-                left = builder.sub(channels, c)
-                rows = []
-                for address, there in addresses:
-                    mask = _first(emit, builder.select(there, left, null))
-                    pointer = builder.inttoptr(emit.plus(address, emit.times(c, emit.bytes)), emit.vector.as_pointer())
+        def whole(column: Any) -> Any:
+            columns = _columns(emit, base, places, column, start)
+
+            def square(c: Any) -> None:
+                ahead = emit.times(c, emit.bytes)
+                found = [builder.select(there, emit.plus(at, ahead), absent) for at, there in columns]
+                keep(column, c, [emit.load(at, emit.vector) for at in found])
+
+            return square
+
+        def rest(column: Any) -> Any:
+            columns = _columns(emit, base, places, column, start)
+
+            def square(c: Any) -> None:
+                left, ahead, rows = builder.sub(channels, c), emit.times(c, emit.bytes), []
+                for at, there in columns:
+                    mask = _first(emit, builder.select(there, left, emit.number(0)))
+                    pointer = builder.inttoptr(emit.plus(at, ahead), emit.vector.as_pointer())
                     rows.append(_masked(emit, "load", pointer, mask, emit.zero))
-                out = emit.plus(tile, emit.plus(emit.times(c, row_bytes), emit.times(column, emit.bytes)))
-                for i, row in enumerate(_transposed(emit, rows)):
-                    emit.store(row, emit.plus(out, i * row_bytes))
+                keep(column, c, rows)
 
-            _count(emit, channels, some_channels)
+            return square
 
-        _count(emit, emit.number(emit.lanes * emit.count), square)
+        _squares(emit, channels, whole, rest)
         return context.get_dummy_value()
 
     return signature, generate
@@ -126,35 +150,48 @@ def gather(
 @intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
 def scatter(
     context: Any, lanes: Any, count: Any, bits: Any,
-    tile: Any, channels: Any, places: Any, start: Any, base: Any,
+    tile: Any, channels: Any, places: Any, start: Any, base: Any, absent: Any,
 ) -> Any:  # fmt: skip
-    """A tile's rows back to channels start..start+channels of every column that is there; see `gather`."""
+    """A tile's rows back to channels start..start+channels of every column that is there; see `gather`.
+
+    What belongs to absent columns is written to the register at `absent`.
+    """
     shape = lanes.literal_value, count.literal_value, bits.literal_value
-    signature = types.void(lanes, count, bits, *[types.int64] * 5)
+    signature = types.void(lanes, count, bits, *[types.int64] * 6)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        *_, tile, channels, places, start, base = args
+        *_, tile, channels, places, start, base, absent = args
         emit = Emitter(builder, *shape)
         row_bytes = emit.lanes * emit.count * emit.bytes
-        null = ir.Constant(_I64, 0)
 
-        def square(column: Any) -> None:
-            addresses = [
-                _row_address(emit, base, places, emit.plus(column, j), start) for j in range(emit.lanes)
-            ]
+        def held(column: Any, c: Any) -> list[Any]:
+            at = emit.plus(tile, emit.plus(emit.times(c, row_bytes), emit.times(column, emit.bytes)))
+            rows = [emit.load(emit.plus(at, i * row_bytes), emit.vector) for i in range(emit.lanes)]
+            return _transposed(emit, rows)
 
-            def some_channels(c: Any) -> None:
-                left = builder.sub(channels, c)
-                at = emit.plus(tile, emit.plus(emit.times(c, row_bytes), emit.times(column, emit.bytes)))
-                rows = [emit.load(emit.plus(at, i * row_bytes), emit.vector) for i in range(emit.lanes)]
-                for (address, there), row in zip(addresses, _transposed(emit, rows), strict=True):
-                    mask = _first(emit, builder.select(there, left, null))
-                    pointer = builder.inttoptr(emit.plus(address, emit.times(c, emit.bytes)), emit.vector.as_pointer())
+        def whole(column: Any) -> Any:
+            columns = _columns(emit, base, places, column, start)
+
+            def square(c: Any) -> None:
+                ahead = emit.times(c, emit.bytes)
+                for (at, there), row in zip(columns, held(column, c), strict=True):
+                    emit.store(row, builder.select(there, emit.plus(at, ahead), absent))
+
+            return square
+
+        def rest(column: Any) -> Any:
+            columns = _columns(emit, base, places, column, start)
+
+            def square(c: Any) -> None:
+                left, ahead = builder.sub(channels, c), emit.times(c, emit.bytes)
+                for (at, there), row in zip(columns, held(column, c), strict=True):
+                    mask = _first(emit, builder.select(there, left, emit.number(0)))
+                    pointer = builder.inttoptr(emit.plus(at, ahead), emit.vector.as_pointer())
                     _masked(emit, "store", pointer, mask, row)
 
-            _count(emit, channels, some_channels)
+            return square
 
-        _count(emit, emit.number(emit.lanes * emit.count), square)
+        _squares(emit, channels, whole, rest)
         return context.get_dummy_value()
 
     return signature, generate

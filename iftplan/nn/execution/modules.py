@@ -1,0 +1,169 @@
+"""Masked layers that compute with what their masks keep.
+
+A layer keeps its place, its parameters, its buffers and its hooks; only its class becomes one of those below. What
+its mask keeps is collected in every forward pass, and the mask is packed again when it has changed.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from iftplan.errors import InputError
+from iftplan.nn.execution.functions import sparse_conv2d, sparse_linear
+from iftplan.nn.execution.patterns import Pattern, as_array, as_matrix, pattern_of
+from iftplan.nn.execution.vectors import require_numba
+from iftplan.nn.masks import SUFFIX, has_mask
+
+DENSE_ABOVE: Final = 0.7
+"""Densities from which a dense product is faster; measured by `benchmarks/wallclock.py`."""
+
+_MASK: Final = "weight" + SUFFIX
+
+
+class _Sparse(nn.Module):
+    """What both kinds of layer share."""
+
+    weight: nn.Parameter
+    dense_gradient: bool
+    frozen: tuple[Pattern, Any] | None
+    _packed: tuple[Tensor, int, Pattern] | None
+
+    def _pattern(self, x: Tensor) -> Pattern | None:
+        """The layer's packed mask, or None where a dense product has to do (or does better)."""
+        if not _is_plain(x) or x.dtype is not self.weight.dtype:
+            return None
+        if self.frozen is not None:
+            return self.frozen[0]
+        if self.dense_gradient or not has_mask(self, "weight"):
+            return None
+        mask = cast(Tensor, self._buffers[_MASK])
+        if self._packed is None or self._packed[0] is not mask or self._packed[1] != mask._version:
+            self._packed = mask, mask._version, pattern_of(mask, self.weight.dtype)
+        pattern = self._packed[2]
+        return None if pattern.mask.mean() > DENSE_ABOVE else pattern
+
+    def _values(self) -> Any:
+        return None if self.frozen is None else self.frozen[1]
+
+
+def _is_plain(x: Tensor) -> bool:
+    """Whether kernels can read it: values of ours in this process's memory, and nobody tracing."""
+    return (
+        x.device.type == "cpu"
+        and x.dtype in (torch.float32, torch.float64)
+        and type(x) in (Tensor, nn.Parameter)
+        and x.numel() > 0
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()  # type: ignore[no-untyped-call]
+    )
+
+
+class SparseLinear(_Sparse, nn.Linear):
+    """`torch.nn.Linear` with a sparse weight."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As the dense layer's, within rounding."""
+        pattern = self._pattern(x)
+        if pattern is None:
+            return nn.Linear.forward(self, x)
+        return sparse_linear(x, self.weight, self.bias, pattern, self._values())
+
+
+class SparseConv2d(_Sparse, nn.Conv2d):
+    """`torch.nn.Conv2d` with a sparse weight, one group."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As the dense layer's, within rounding; the output is channels-last."""
+        pattern = self._pattern(x) if x.dim() == 4 else None
+        if pattern is None:
+            return nn.Conv2d.forward(self, x)
+        padding = cast(tuple[int, int], self.padding)
+        stride, dilation = cast(tuple[int, int], self.stride), cast(tuple[int, int], self.dilation)
+        return sparse_conv2d(x, self.weight, self.bias, pattern, stride, padding, dilation, self._values())
+
+
+_CLASSES: Final[dict[type[nn.Module], type[nn.Module]]] = {nn.Linear: SparseLinear, nn.Conv2d: SparseConv2d}
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def execute_sparse_(model: Model, *, frozen: bool = False) -> Model:
+    """Let masked linear layers and convolutions compute with what their masks keep, in place.
+
+    Results are those of the masked dense layers within rounding. Layers that kernels cannot run (grouped
+    convolutions, padding other than zeros, densities above 0.7, other devices and types) go on as they are.
+
+    Args:
+        model: masked (`iftplan.nn.apply`), or with zeros in its weights (`iftplan.nn.finalize`) if frozen.
+        frozen: for inference: weights are collected now, and later changes of them are not seen.
+
+    Returns:
+        The model.
+
+    Raises:
+        InputError: numba is missing, or the model has no layer to run sparse.
+
+    Example:
+        >>> model = execute_sparse_(finalize(model), frozen=True)  # doctest: +SKIP
+    """
+    require_numba()
+    found = [module for module in model.modules() if _can_run(module, frozen)]
+    if not found:
+        raise InputError(
+            f"{type(model).__name__} has no masked linear layer or convolution on the CPU that sparse kernels can run; apply a plan to it first (iftplan.nn.apply){'' if frozen else ', or give frozen=True for a finalized model'}."
+        )
+    for module in found:
+        layer = cast(_Sparse, module)
+        layer.__class__ = _CLASSES.get(type(module), type(module))
+        layer.dense_gradient, layer._packed, layer.frozen = False, None, None
+        if frozen:
+            weight = layer.weight.detach()
+            held = pattern_of(_kept(layer), weight.dtype)
+            layer.frozen = held, held.forward.values(as_array(as_matrix(weight)))
+    return model
+
+
+def execute_dense_(model: Model) -> Model:
+    """As it was before `execute_sparse_`, in place."""
+    back = {sparse: dense for dense, sparse in _CLASSES.items()}
+    for module in model.modules():
+        if isinstance(module, _Sparse):
+            module.__class__ = back[type(module)]  # type: ignore[assignment]
+            for name in ("dense_gradient", "_packed", "frozen"):
+                delattr(module, name)
+    return model
+
+
+def dense_gradients_(model: nn.Module, wanted: bool) -> None:
+    """Whether the next step's gradients are wanted off the masks too, as growing by gradients does (RigL)."""
+    for module in model.modules():
+        if isinstance(module, _Sparse):
+            module.dense_gradient = wanted
+
+
+def _can_run(module: nn.Module, frozen: bool) -> bool:
+    if type(module) not in _CLASSES and not isinstance(module, _Sparse):
+        return False
+    weight = module.weight
+    if not isinstance(weight, nn.Parameter) or weight.device.type != "cpu":
+        return False
+    if weight.dtype not in (torch.float32, torch.float64):
+        return False
+    if isinstance(module, nn.Conv2d) and (
+        module.groups != 1 or module.padding_mode != "zeros" or isinstance(module.padding, str)
+    ):
+        return False
+    if not frozen:
+        return has_mask(module, "weight")
+    return bool(_kept(module).float().mean() <= DENSE_ABOVE)
+
+
+def _kept(module: nn.Module) -> Tensor:
+    """The mask, or what is not zero."""
+    if has_mask(module, "weight"):
+        return cast(Tensor, module._buffers[_MASK])
+    return cast(Tensor, module.weight).detach() != 0
