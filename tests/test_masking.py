@@ -598,7 +598,7 @@ def test_a_structure_that_the_masks_have_not_is_refused():
     ("algorithm", "structure", "says"),
     [
         (Saliency("global"), "fan-in", "fan-in masks cannot; choose by layer"),
-        (RigL(ALWAYS), "2:4T", "stay as they are drawn"),
+        (RigL(ALWAYS), "2:4T", "not chosen row by row"),
     ],
 )
 def test_what_a_structure_cannot_do_is_refused(algorithm, structure, says):

@@ -6,8 +6,10 @@ not kept, where what was just dropped may come back and what is kept cannot.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import floor
 
+import torch
 from torch import Tensor
 
 from iftplan.nn.masking.layer import Change, Layer
@@ -23,6 +25,8 @@ def drop_grow(layer: Layer, growth: Tensor, fraction: float, *, regrow: bool = T
         fraction: f_t, the part of the active units that is dropped.
         regrow: whether what was just dropped may grow back at once.
     """
+    if layer.short:
+        return _apart(layer, growth, fraction, regrow)
     # a product such as 100·.29 comes out a hair below the whole number that it is
     dropped = min(layer.active, max(0, floor(round(layer.active * fraction, 6))))
     kept = largest(excluding(layer.magnitude, ~layer.mask), layer.active - dropped)
@@ -33,3 +37,12 @@ def drop_grow(layer: Layer, growth: Tensor, fraction: float, *, regrow: bool = T
         closed, dropped = kept | layer.mask, room
     grown = largest(excluding(growth, closed), dropped)
     return Change(kept | grown, grown)
+
+
+def _apart(layer: Layer, growth: Tensor, fraction: float, regrow: bool) -> Change:
+    """Rows that keep differently many units, each kind for itself."""
+    mask, grown = torch.zeros_like(layer.mask), torch.zeros_like(layer.mask)
+    for rows, part in layer.parts():
+        change = drop_grow(replace(part, short=0), growth[rows], fraction, regrow=regrow)
+        mask[rows], grown[rows] = change.mask, change.grown
+    return Change(mask, grown)

@@ -10,7 +10,7 @@ import torch
 
 from iftplan.nn.masking.algorithm import Order, Scores
 from iftplan.nn.masking.layer import Change, Layer
-from iftplan.nn.masking.selection import excluding, largest
+from iftplan.nn.masking.selection import excluding
 from iftplan.schedules import Cubic, Updates
 
 
@@ -37,7 +37,7 @@ class Gradual:
 
     def update(self, layers: Sequence[Layer], step: int) -> list[Change]:
         """The largest |θ|, as many as the cubic allows."""
-        masks = [largest(excluding(x.magnitude, ~x.mask), self.units(x, step)) for x in layers]
+        masks = [x.largest(excluding(x.magnitude, ~x.mask), self.units(x, step)) for x in layers]
         return [Change(mask, torch.zeros_like(mask)) for mask in masks]
 
     def units(self, layer: Layer, step: int) -> int:

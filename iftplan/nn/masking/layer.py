@@ -52,7 +52,9 @@ class Layer:
         chosen = largest(scores, units)
         if not self.short or units != self.target:
             return chosen
-        last = scores.masked_fill(~chosen, scores.max()).amin(1, keepdim=True).T  # excluded ones are lost first
+        last = (
+            scores.masked_fill(~chosen, scores.max()).amin(1, keepdim=True).T
+        )  # excluded ones are lost first
         whole = largest(last - EXCLUDED, len(scores) - self.short).T
         return largest(scores, units - 1) | (chosen & whole)
 

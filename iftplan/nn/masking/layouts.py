@@ -1,7 +1,9 @@
 """How a mask structure sees a weight: as rows of units, of which every row keeps equally many.
 
 Algorithms choose so many units of each row and know nothing else of structure: unstructured masks are one row
-of weights, N:M masks a row per group of M, constant fan-in a row per neuron, blocks one row of whole blocks.
+of weights, N:M masks a row per group of M, constant fan-in a row per neuron, blocks one row of whole blocks, channels one
+row of outputs. What no row can be chosen of alone, transposable tiles and what hangs over an edge, is chosen for a whole
+matrix by `iftplan.nn.masking.choice.choose`.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from typing import Protocol
 from torch import Tensor
 
 from iftplan.errors import InputError
-from iftplan.masks import NM, Block, ConstantFanIn, MaskStructure, Unstructured
+from iftplan.masks import NM, Block, Channel, ConstantFanIn, MaskStructure, Unstructured
 
 
 class Layout(Protocol):
@@ -47,9 +49,15 @@ class Flat:
 
 @dataclass(frozen=True, slots=True)
 class Groups:
-    """A row for every `size` inputs in a row; all inputs of a neuron where size is 0."""
+    """A row for every `size` inputs in a row; all inputs of a neuron where size is 0.
+
+    Attributes:
+        size: inputs of a group.
+        kept: how many of them a group keeps, unless it is short; 0 where the count says so.
+    """
 
     size: int = 0
+    kept: int = 0
 
     def rows(self, matrix: Tensor) -> Tensor:
         """(groups, size)."""
@@ -61,7 +69,7 @@ class Groups:
 
     def units(self, nnz: int, matrix: Tensor) -> int:
         """An equal part of each group."""
-        return nnz // (matrix.numel() // (self.size or matrix.shape[1]))
+        return self.kept or nnz // (matrix.numel() // (self.size or matrix.shape[1]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +97,23 @@ class Tiles:
         return nnz // (self.height * self.width)
 
 
+@dataclass(frozen=True, slots=True)
+class Neurons:
+    """One row of all outputs."""
+
+    def rows(self, matrix: Tensor) -> Tensor:
+        """(1, outputs), their inputs added up."""
+        return matrix.sum(1).view(1, -1)
+
+    def mask(self, rows: Tensor, like: Tensor) -> Tensor:
+        """Every output whole."""
+        return rows.view(-1, 1).repeat(1, like.shape[1])
+
+    def units(self, nnz: int, matrix: Tensor) -> int:
+        """Whole outputs."""
+        return nnz // matrix.shape[1]
+
+
 def layout_of(structure: MaskStructure) -> Layout:
     """The layout in which masks of a structure are chosen.
 
@@ -100,11 +125,13 @@ def layout_of(structure: MaskStructure) -> Layout:
             return Flat()
         case ConstantFanIn():
             return Groups()
+        case Channel():
+            return Neurons()
         case Block():
             return Tiles(structure.height, structure.width)
         case NM() if not structure.transposable:
-            return Groups(structure.of)
+            return Groups(structure.of, structure.kept)
         case _:
             raise InputError(
-                f"masks of structure {structure} stay as they are drawn; train them with the method static, or take {str(structure).rstrip('T')}."
+                f"masks of structure {structure} are not chosen row by row; train them with static, ste, sr-ste or transposable, or take {str(structure).replace('T', '')}."
             )

@@ -372,9 +372,7 @@ class Masking:
         saliency = scores if self.algorithm.scores is Scores.SALIENCY else None
         generator = stream(self.seed, f"{name} at {step}")
         mask, target = view.mask_rows(), self._targets[name]
-        return Layer(
-            name, magnitude, gradient, saliency, mask, target, generator, view.structure, view.short
-        )
+        return Layer(name, magnitude, gradient, saliency, mask, target, generator, view.structure, view.short)
 
     def _change_(self, view: View, change: Change) -> None:
         weight = view.weight

@@ -48,7 +48,7 @@ class Saliency:
         """The most salient weights."""
         scores = [_saliency(x) for x in layers]
         if self.scope == "layer":
-            return [_kept(largest(s, x.target)) for s, x in zip(scores, layers, strict=True)]
+            return [_kept(x.largest(s, x.target)) for s, x in zip(scores, layers, strict=True)]
         together = torch.cat([s.reshape(-1) for s in scores]).view(1, -1)
         chosen = largest(together, sum(x.target for x in layers)).view(-1)
         parts = torch.split(chosen, [s.numel() for s in scores])

@@ -76,7 +76,9 @@ def view_of(weight: MaskedWeight, structure: MaskStructure) -> View:
 
 def _short(weight: MaskedWeight, structure: MaskStructure) -> int:
     """How many rows of an N:M mask keep one unit fewer than the others."""
-    return structure.short(_shape(weight), int(weight.mask.count_nonzero())) if isinstance(structure, NM) else 0
+    return (
+        structure.short(_shape(weight), int(weight.mask.count_nonzero())) if isinstance(structure, NM) else 0
+    )
 
 
 def _shape(weight: MaskedWeight) -> Matrices:
@@ -87,7 +89,9 @@ def _shape(weight: MaskedWeight) -> Matrices:
 def _check_edges(weight: MaskedWeight, structure: MaskStructure) -> None:
     """Rows of units are alike, so nothing may hang over the edge."""
     ((inputs, outputs),) = _shape(weight)
-    of_inputs, of_outputs = replace(structure, padded=False).multiples if isinstance(structure, NM | Block) else (1, 1)
+    of_inputs, of_outputs = (
+        replace(structure, padded=False).multiples if isinstance(structure, NM | Block) else (1, 1)
+    )
     if inputs % of_inputs or outputs % of_outputs:
         raise InputError(
             f"{weight.name}: with {inputs} inputs and {outputs} outputs, {structure} leaves a remainder, and this method moves weights between whole patterns only; take static, ste or sr-ste, or widths that divide."
