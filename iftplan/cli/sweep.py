@@ -81,7 +81,7 @@ def command(
     ] = "uniform",
     masks: Annotated[
         str,
-        typer.Option("--masks", help="What masks may look like: unstructured, 2:8, 2:8T, block4x4, fan-in."),
+        typer.Option("--structures", help="What masks may look like: unstructured, 2:8, 2:8T, block4x4, fan-in."),
     ] = "",
     scope: Annotated[Scope | None, typer.Option("--scope", help="Whose MACs are held equal.")] = None,
     keep_dense: Annotated[

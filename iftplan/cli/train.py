@@ -63,6 +63,13 @@ class Method(StrEnum):
     DENSIFIED = "densified"
 
 
+class Execution(StrEnum):
+    """How masked layers are computed."""
+
+    DENSE = "dense"
+    SPARSE = "sparse"
+
+
 def command(
     plan: Annotated[
         str, typer.Argument(metavar="[PLAN]", help="A plan; without one, what the recipe plans.")
@@ -87,6 +94,10 @@ def command(
     seed: Annotated[int | None, typer.Option("--seed", help="Of everything that is drawn.")] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Passes over the data.")] = None,
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Steps, instead of epochs.")] = None,
+    execution: Annotated[
+        Execution | None,
+        typer.Option("--execution", help="Of masked layers: dense operators, or sparse kernels on the CPU."),
+    ] = None,
     start: Annotated[
         str,
         typer.Option("--from", help="Begin with a run's weights and masks: its directory or a checkpoint."),
@@ -110,7 +121,10 @@ def command(
 
     require_torch("training")
     name = method.value if method else ""
-    given = Given(plan, data, name, config, recipe, settings or (), seed, epochs, steps, start)
+    kernels = [f"training.execution={execution.value}"] if execution else []
+    given = Given(
+        plan, data, name, config, recipe, [*(settings or ()), *kernels], seed, epochs, steps, start
+    )
     if resume and not out:
         raise InputError("--resume continues the run in --out DIR; say which directory.")
     run = resumed_run(given, Path(out)) if resume else run_of(given)
@@ -206,7 +220,7 @@ def _train(
     *,
     resume: bool,
 ) -> None:
-    from iftplan.nn.training.execution import execute
+    from iftplan.nn.training.running import execute
     from iftplan.nn.training.loggers import logger_named
 
     found = [logger_named(name, directory) for name in loggers]

@@ -1,0 +1,57 @@
+"""One run, from its first step or its newest checkpoint to its result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from iftplan.documents import Document, dumps, write_text
+from iftplan.nn.training.loop import Loop, Watcher
+from iftplan.nn.training.start import begin, result, start
+from iftplan.plans import Plan
+from iftplan.runs import RunConfig
+
+
+def execute(
+    run: RunConfig,
+    plan: Plan,
+    document: Document,
+    directory: Path,
+    *,
+    source: str,
+    say: Callable[[str], None],
+    watching: Callable[[Loop], AbstractContextManager[Watcher]],
+    loggers: Sequence[Any] = (),
+    resume: bool = False,
+) -> Document | None:
+    """Train, and write the run directory; `result.json` is written last, and all else is whole when it is there.
+
+    Args:
+        run: the settings.
+        plan: what is trained.
+        document: the same, as it is written.
+        directory: of the records.
+        source: of the dense model.
+        say: hears what takes a while, and what is doubtful.
+        watching: given the loop, what watches its steps while it runs.
+        loggers: of the engine.
+        resume: continue the run in the directory.
+
+    Returns:
+        The result; None in all processes of a run but the first.
+    """
+    began = monotonic()
+    loop = start(run, plan, document, directory, source=source, say=say, loggers=list(loggers))
+    begin(loop, document, say, resume=resume)
+    with watching(loop) as watch:
+        loop.run(watch)
+    outcome = result(loop, plan)  # in all processes: each may hold a part of the weights
+    if not loop.fabric.is_global_zero:
+        return None
+    timing = {"schema": "iftplan.timing/1", "wall_seconds": monotonic() - began}
+    write_text(dumps(timing), str(directory / "timing.json"))
+    write_text(dumps(outcome), str(directory / "result.json"))
+    return outcome
