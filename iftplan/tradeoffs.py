@@ -19,6 +19,7 @@ from iftplan.pareto import (
     frontier,
     iso_groups,
 )
+from iftplan.shown import Shown
 from iftplan.units import Convention
 
 
@@ -83,7 +84,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class TradeOff:
+class TradeOff(Shown):
     """Configurations on two axes, with all that is read off them.
 
     Attributes:

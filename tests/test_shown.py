@@ -22,6 +22,7 @@ from iftplan.checks import CheckReport, Measured, ModelCheck, Status
 from iftplan.counting import Contraction, CountTable
 from iftplan.diffs import Ledger, diff
 from iftplan.families import family_named
+from iftplan.observations import Observation
 from iftplan.plans import Plan
 from iftplan.report.fragment import table_fragment
 from iftplan.report.plans import plan_table
@@ -30,6 +31,7 @@ from iftplan.report.values import tables
 from iftplan.shown import Shown
 from iftplan.solution import Solution, Step
 from iftplan.spec import Kind, LayerSpec, ModelSpec, WeightLayer
+from iftplan.tradeoffs import tradeoff
 from iftplan.training_cost import TrainingCost
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -70,6 +72,7 @@ def examples() -> dict[str, Shown]:
         diff(Ledger(HOSTILE, {}), Ledger(HOSTILE, {HOSTILE: 64})),
         CheckReport(HOSTILE, "", (model,), (HOSTILE,)),
         TrainingCost.of(plan),
+        tradeoff([Observation(HOSTILE, HOSTILE, HOSTILE, macs=64, metric="top1", value=1.0)]),
     )
     return {type(value).__name__: value for value in found}
 
@@ -193,6 +196,13 @@ def test_ipython_gets_text_and_html() -> None:
     value = ift.solve("linear:64-64", "parallel", "1/2")
     shown, _ = DisplayFormatter().format(value)
     assert shown == {"text/plain": str(value), "text/html": value._repr_html_()}
+
+
+def test_printing_in_a_notebook_or_with_forced_colours_is_plain_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = str(planned())
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    assert str(planned()) == plain
 
 
 def test_showing_changes_nothing_about_a_value() -> None:

@@ -28,7 +28,7 @@ def plan_table(plan: Plan, convention: Convention = Convention.MAC) -> Table:
         for layer in plan.layers
     )
     columns = ("layer", "before", "after", ">nnz", ">density", f">dense {unit}", f">planned {unit}", "role")
-    title = f"{plan.model}: {plan.transform} at sparsity {plain(plan.sparsity)}, input {', '.join(map(str, plan.inputs))}"
+    title = f"{plan.model or 'the model'}: {plan.transform} at sparsity {plain(plan.sparsity)}, input {', '.join(map(str, plan.inputs))}"
     return Table(columns, rows, title)
 
 

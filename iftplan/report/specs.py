@@ -21,7 +21,7 @@ def spec_table(spec: ModelSpec, convention: Convention = Convention.MAC) -> Tabl
         for w in spec.layers
     ]
     rows += [(p.name, p.operator, count(p.macs * per), "a product of activations") for p in spec.products]
-    title = f"{spec.source}, input {', '.join(map(str, spec.inputs))}: {count(spec.macs * per)} {unit}, scope model"
+    title = f"{spec.source or 'the model'}, input {', '.join(map(str, spec.inputs))}: {count(spec.macs * per)} {unit}, scope model"
     notes = (*_widths(spec), *(f"assumed: {a}" for a in spec.assumptions))
     return Table(("layer", "shape", f">{unit}", "remarks"), tuple(rows), title, notes)
 

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,8 @@ def print_table(table: Table) -> None:
 
     encoding = sys.stdout.encoding
     table = spelled_table(table, encoding)
-    console = Console(highlight=False, color_system=None if os.environ.get("NO_COLOR") else "auto")
+    colors: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
+    console = Console(highlight=False, force_jupyter=False, color_system=colors)
     if console.is_terminal:
         with console.capture() as captured:
             draw(table, console)
@@ -106,7 +108,14 @@ def to_text(table: Table) -> str:
 
     lines: Sequence[tuple[str, ...]] = (table.headings, *table.rows)
     width = sum(max(len(printable(line[i])) for line in lines) + 3 for i in range(len(table.columns))) + 10
-    console = Console(file=io.StringIO(), no_color=True, highlight=False, width=width)
+    console = Console(
+        file=io.StringIO(),
+        force_terminal=False,
+        force_jupyter=False,  # rich would write into the notebook, with styles
+        color_system=None,
+        highlight=False,
+        width=width,
+    )
     with console.capture() as captured:
         draw(table, console)
     return "".join(line.rstrip() + "\n" for line in captured.get().splitlines())

@@ -17,10 +17,12 @@ from iftplan.report.plans import plan_table, scale_tables, scope_table
 from iftplan.report.solutions import family_table, solution_tables
 from iftplan.report.specs import spec_table
 from iftplan.report.table import Table, to_text
+from iftplan.report.tradeoffs import tradeoff_table
 from iftplan.report.training import cost_table
 from iftplan.shown import Shown
 from iftplan.solution import Solution
 from iftplan.spec import ModelSpec
+from iftplan.tradeoffs import TradeOff
 from iftplan.training_cost import TrainingCost
 
 
@@ -45,6 +47,8 @@ def tables(value: Shown) -> tuple[Table, ...]:
             return (count_table(value),)
         case Diff():
             return (diff_table(value),)
+        case TradeOff():
+            return (tradeoff_table(value),)
         case CheckReport():
             return (check_table(value),)
         case TrainingCost():
