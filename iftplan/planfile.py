@@ -265,7 +265,7 @@ class _PlanObject(TypedDict):
         close: what gave way to close the budget.
         keep_dense: what was to stay dense: `first`, `last`, or names of layers.
         round_to: widths are multiples of this.
-        mask: what masks may look like, in the notation of `--mask`.
+        mask: what masks may look like, in the notation of `--structure`.
         heads: which of the two stays as it was where attention grows wider: the number of heads, or their size.
         multiplier: the width multiplier k; 1 where widths stay.
         widths: the new size of every set of channels that moves together.

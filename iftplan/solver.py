@@ -113,7 +113,7 @@ def mask_for(family: Family | None, sparsity: Fraction, mask: MaskStructure | No
         if (density * of).denominator != 1:
             near = Fraction(max(1, round(density * of)), of)
             raise InfeasibleError(
-                f"nm: a density of {plain(density)} is no N:8 pattern; the nearest is {near * of}:8, sparsity {plain(1 - near)}, or name another with --mask N:M."
+                f"nm: a density of {plain(density)} is no N:8 pattern; the nearest is {near * of}:8, sparsity {plain(1 - near)}, or name another with --structure N:M."
             )
         mask = NM(int(density * of), of)
     if patterned and not isinstance(mask, NM):

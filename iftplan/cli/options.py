@@ -24,6 +24,14 @@ FormatOption = Annotated[
         help="table (default on stdout), json (default in a file), csv, markdown or latex; of audit, diff and check also html, junit, github or sarif.",
     ),
 ]
+StructureOption = Annotated[
+    str,
+    typer.Option(
+        "--structure",
+        "--mask",
+        help="What masks may look like: unstructured, 2:8, 2:8T, block4x4, fan-in or channel; 2:8+pad for sizes that 8 does not divide.",
+    ),
+]
 OutputOption = Annotated[str | None, typer.Option("-o", "--output", help="Write to FILE instead of stdout.")]
 ConventionOption = Annotated[
     Convention, typer.Option("--convention", help="mac: one per multiply-accumulate; flop: two.")

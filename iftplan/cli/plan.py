@@ -13,6 +13,7 @@ from iftplan.cli.options import (
     FormatOption,
     InputOption,
     OutputOption,
+    StructureOption,
     inputs_of,
     split,
 )
@@ -91,7 +92,12 @@ def command(
             help="wide, parallel, factorized, doped, lowrank, none, or file.py:name of your own.",
         ),
     ] = "wide",
-    sparsity: Annotated[str, typer.Option("--sparsity", help="0.75, 3/4 or 75%.")] = "0.75",
+    sparsity: Annotated[
+        str,
+        typer.Option(
+            "--sparsity", help="0.75, 3/4 or 75%.", show_default="0.75, or what an N:M structure has"
+        ),
+    ] = "",
     input: InputOption = None,
     keep_dense: Annotated[
         str, typer.Option("--keep-dense", help="first, last, names of layers, or none.")
@@ -108,10 +114,7 @@ def command(
         ),
     ] = Close.DENSITY,
     round_to: Annotated[int, typer.Option("--round-to", min=1, help="Make widths multiples of this.")] = 1,
-    mask: Annotated[
-        str,
-        typer.Option("--mask", help="What masks may look like: unstructured, 2:8, 2:8T, block4x4 or fan-in."),
-    ] = "",
+    structure: StructureOption = "",
     heads: Annotated[
         Heads, typer.Option("--heads", help="Keep the number or the size of attention heads.")
     ] = Heads.NUMBER,
@@ -137,7 +140,7 @@ def command(
     """Plan a whole model at exactly equal MACs in one scope; all three scopes are always shown."""
     from iftplan.cli.options import families_of
     from iftplan.cli.subjects import spec_of
-    from iftplan.masks import parse_mask
+    from iftplan.masks import NM, parse_mask
     from iftplan.planfile import plan_document
     from iftplan.planner import plan
     from iftplan.policy import Policy
@@ -150,7 +153,9 @@ def command(
         raise InputError(
             f"--transform {transform!r} names {len(families)} transforms, and a plan has one; make a plan for each."
         )
-    family, zeros = families[0] if families else None, parse_sparsity(sparsity)
+    family, masks = families[0] if families else None, parse_mask(structure) if structure else None
+    default = str(1 - masks.density) if isinstance(masks, NM) else "0.75"
+    zeros = parse_sparsity(sparsity or default)
     policy = Policy(
         family=family,
         sparsity=zeros,
@@ -160,7 +165,7 @@ def command(
         close_by=close.value,
         round_to=round_to,
         power=power,
-        mask=mask_for(family, zeros, parse_mask(mask) if mask else None),
+        mask=mask_for(family, zeros, masks),
     )
     widens = policy.family is not None and policy.family.definition.widens
     keep: str = heads.value

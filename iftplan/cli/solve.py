@@ -7,7 +7,14 @@ from typing import Annotated
 
 import typer
 
-from iftplan.cli.options import ConventionOption, FormatOption, OutputOption, families_of, split
+from iftplan.cli.options import (
+    ConventionOption,
+    FormatOption,
+    OutputOption,
+    StructureOption,
+    families_of,
+    split,
+)
 from iftplan.cli.output import emit
 from iftplan.documents import read_text
 from iftplan.errors import InfeasibleError, InputError
@@ -55,10 +62,7 @@ def command(
             help="wide, parallel, factorized, doped, lowrank, nm, all, or file.py:name of your own.",
         ),
     ] = "all",
-    mask: Annotated[
-        str,
-        typer.Option("--mask", help="What masks may look like: unstructured, 2:8, 2:8T, block4x4 or fan-in."),
-    ] = "",
+    structure: StructureOption = "",
     round_to: Annotated[int, typer.Option("--round-to", min=1, help="Make widths multiples of this.")] = 1,
     steps: Annotated[bool, typer.Option("--steps", help="Show the derivation.")] = False,
     form: FormatOption = None,
@@ -70,14 +74,14 @@ def command(
     if not names:
         raise InputError("no layer was given; name one, for instance --layer conv3x3:64-128@16x16.")
     families = families_of(transform)
-    structure = parse_mask(mask) if mask else None
+    mask = parse_mask(structure) if structure else None
     sparsities = [parse_sparsity(text) for text in split(sparsity)]
     if not sparsities:
         raise InputError("no sparsity was given; write --sparsity 0.75, or several as 0.5,0.75.")
     parsed = {name: parse_layer(name) for name in names}
     solutions = {
         name: [
-            solve(spec, family, s, mask=structure, round_to=round_to, throw=False)
+            solve(spec, family, s, mask=mask, round_to=round_to, throw=False)
             for s in sparsities
             for family in families
         ]
