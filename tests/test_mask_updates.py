@@ -132,6 +132,35 @@ def test_every_row_drops_and_grows_by_itself():
     assert change.mask[1].flip(0).nonzero().view(-1).tolist() == [0, 1, 2, 4, 7]
 
 
+def test_the_weight_chooses_what_is_dropped_and_a_row_grows_what_it_lost():
+    """Groups of four with two, three and one: a quarter of six, ⌊1.5⌋ = 1, is the smallest of all, .1."""
+    x = layer(
+        [0.9, 0.8, 0.0, 0.0, 0.1, 0.2, 0.5, 0.0, 0.6, 0.0, 0.0, 0.0],
+        [1, 1, 0, 0, 1, 1, 1, 0, 1, 0, 0, 0],
+        rows=3,
+    )
+    growth = torch.tensor([[0.0, 0.0, 9.0, 9.0], [0.0, 0.0, 0.0, 1.0], [9.0, 9.0, 9.0, 9.0]])
+    one = drop_grow(x, growth, 0.25)
+    assert one.mask.int().tolist() == [[1, 1, 0, 0], [0, 1, 1, 1], [1, 0, 0, 0]]
+    # a half, three: .1, .2 and .5, and the row has but one other place; with regrow the gradients decide
+    assert drop_grow(x, growth, 0.5, regrow=False).mask.int().tolist() == [
+        [1, 1, 0, 0], [0, 1, 1, 1], [1, 0, 0, 0],
+    ]  # fmt: skip
+    growth[1] = torch.tensor([4.0, 3.0, 2.0, 1.0])
+    assert drop_grow(x, growth, 0.5).mask.int().tolist() == [[1, 1, 0, 0], [1, 1, 1, 0], [1, 0, 0, 0]]
+
+
+def test_groups_of_two_move_too():
+    """Of two, ⌊2·.3⌋ is none: a group that chose for itself would never move."""
+    generator = torch.Generator().manual_seed(0)
+    mask = torch.tensor([[1, 1, 0, 0, 0, 0, 0, 0]] * 50).bool()
+    magnitude = torch.rand(50, 8, generator=generator) * mask
+    x = Layer("weight", magnitude, None, None, mask, 2, generator)
+    change = drop_grow(x, torch.rand(50, 8, generator=generator), 0.3)
+    assert (change.mask.sum(1) == 2).all()
+    assert int(change.grown.sum()) == 30  # of a hundred
+
+
 numbers = st.sampled_from([0.0, 0.0, 0.5, 1.0, 2.0])
 
 

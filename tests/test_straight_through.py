@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import cache
 from math import exp
 from typing import Any
 
@@ -217,6 +218,7 @@ def perceptron() -> nn.Module:
     return nn.Sequential(nn.Linear(16, 24), nn.ReLU(), nn.Linear(24, 24), nn.ReLU(), nn.Linear(24, 12))
 
 
+@cache
 def planned(mask: str) -> Plan:
     return ift.plan(
         ift.read_model(perceptron(), "1x16"), None, "1/2", scope="matrices", keep_dense=("last",), mask=mask
@@ -344,9 +346,9 @@ def test_closures_make_no_difference(method):
     plain, called = fresh(method), fresh(method)
     train(*plain, range(6))
     model, optimizer, masks = called
-    for number in range(6):
+    for x in map(batch, range(6)):
 
-        def closure(x: Tensor = batch(number)) -> Tensor:
+        def closure(x: Tensor = x) -> Tensor:
             optimizer.zero_grad()
             loss = model(x).square().mean()
             loss.backward()
@@ -397,9 +399,8 @@ OPEN, SPARSE = 1248, 768
 
 
 def costs(method: str, steps: int, **options: Any) -> list[int]:
-    algorithm, mask = METHODS[method]
     model, optimizer, masks = fresh(method)
-    plan = planned(mask)
+    plan = planned(METHODS[method][1])
     cost, groups = TrainingCost.of(plan, **options), weights_by_layer(plan, model)
     assert (cost.opened, cost.forward()) == (OPEN, SPARSE)
     entered = []

@@ -8,10 +8,13 @@ from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
 from iftplan.errors import InputError
-from iftplan.masks import MaskStructure, Unstructured
+from iftplan.masks import NM, ConstantFanIn, MaskStructure, Unstructured
 from iftplan.nn.masking.algorithm import Algorithm, LatentAlgorithm, Order
 from iftplan.nn.masking.layouts import Flat
+from iftplan.nn.masking.srigl import SRigL
 from iftplan.nn.masking.static import Static
+from iftplan.nn.masking.structure_decay import StructureDecay
+from iftplan.nn.masking.transposable import Transposable
 from iftplan.nn.masking.view import View, matrix_view, view_of
 from iftplan.nn.masks import SUFFIX, has_mask, masked_weights
 from iftplan.schedules import Constant, Updates
@@ -30,6 +33,7 @@ def admitted(
             f"{type(optimizer).__name__} is not a torch optimizer, nor a wrapper with one in .optimizer."
         )
     _check_algorithm(algorithm)
+    _check_structure(algorithm, structure)
     if isinstance(optimizer, LBFGS):
         raise InputError(
             "LBFGS computes several gradients in one step and mixes weights; take SGD, Adam or another first-order optimizer."
@@ -80,6 +84,28 @@ def _check_algorithm(algorithm: Algorithm) -> None:
         raise InputError(
             f"{type(algorithm).__name__} knows no order {algorithm.order!r}; orders are {', '.join(Order)}."
         )
+
+
+def _check_structure(algorithm: Algorithm, structure: MaskStructure) -> None:
+    """Refuse methods that are made for another structure."""
+    transposable = isinstance(structure, NM) and structure.transposable
+    match algorithm:
+        case Transposable() if not transposable:
+            raise InputError(
+                f"transposable training solves N:M tiles, and the masks are {structure}; take srste or ste for these, or plan with a structure such as {_transposed(structure)}."
+            )
+        case SRigL() if not isinstance(structure, ConstantFanIn):
+            raise InputError(
+                f"SRigL moves weights between neurons of one fan-in, and the masks are {structure}; take RigL for these, or plan with the structure fan-in."
+            )
+        case StructureDecay() if not isinstance(structure, NM):
+            raise InputError(
+                f"structure decay halves N of N:M masks, and the masks are {structure}; take mask decay for these, or plan with a structure such as 2:8."
+            )
+
+
+def _transposed(structure: MaskStructure) -> str:
+    return f"{structure.kept}:{structure.of}T" if isinstance(structure, NM) else "2:8T"
 
 
 def _check_computed(model: nn.Module) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import Generator, Tensor
 
@@ -57,18 +57,6 @@ class Layer:
         )  # excluded ones are lost first
         whole = largest(last - EXCLUDED, len(scores) - self.short).T
         return largest(scores, units - 1) | (chosen & whole)
-
-    def parts(self) -> list[tuple[Tensor, Layer]]:
-        """The rows that keep equally many units, and the layer of those alone."""
-        counts = self.mask.sum(1)
-        return [(rows, self._rows(rows)) for n in sorted(set(counts.tolist())) for rows in [counts == n]]
-
-    def _rows(self, rows: Tensor) -> Layer:
-        gradient = None if self.gradient is None else self.gradient[rows]
-        saliency = None if self.saliency is None else self.saliency[rows]
-        return replace(
-            self, magnitude=self.magnitude[rows], gradient=gradient, saliency=saliency, mask=self.mask[rows]
-        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

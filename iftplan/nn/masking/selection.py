@@ -41,6 +41,21 @@ def largest(scores: Tensor, count: int) -> Tensor:
     return chosen | ties
 
 
+def first(scores: Tensor, counts: Tensor) -> Tensor:
+    """As many of the largest scores of each row as `counts` says for it, ties to the lowest index.
+
+    Example:
+        >>> first(torch.tensor([[1.0, 3.0, 3.0], [5.0, 4.0, 6.0]]), torch.tensor([1, 2])).int().tolist()
+        [[0, 1, 0], [1, 0, 1]]
+    """
+    if len(counts) == 1:
+        return largest(scores, max(0, int(counts)))
+    order = scores.argsort(dim=1, descending=True, stable=True)
+    places = torch.arange(scores.shape[1], device=scores.device).expand_as(order)
+    ranks = torch.empty_like(order).scatter_(1, order, places)
+    return ranks < counts.unsqueeze(1)
+
+
 def excluding(scores: Tensor, excluded: Tensor) -> Tensor:
     """The scores, with those excluded below every other."""
     return scores.masked_fill(excluded, EXCLUDED)

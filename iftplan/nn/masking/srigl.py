@@ -23,7 +23,7 @@ from torch import Tensor
 from iftplan.nn.masking.algorithm import Scores
 from iftplan.nn.masking.exchange import Exchange
 from iftplan.nn.masking.layer import Change, Layer
-from iftplan.nn.masking.selection import excluding, largest
+from iftplan.nn.masking.selection import excluding, first, largest
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,19 +90,6 @@ def alive(layer: Layer, kept: Tensor, dropped: int, ablation: float) -> Tensor:
     fan_in = int(layer.mask.sum(1).max())
     enough = salient.sum(1) >= max(1, floor(round(ablation * fan_in, 6)))
     return enough if bool(enough.any()) else everyone
-
-
-def first(scores: Tensor, counts: Tensor) -> Tensor:
-    """As many of the largest of each row as `counts` says, ties to the lowest index.
-
-    Example:
-        >>> first(torch.tensor([[1.0, 3.0, 3.0], [5.0, 4.0, 6.0]]), torch.tensor([1, 2])).int().tolist()
-        [[0, 1, 0], [1, 0, 1]]
-    """
-    order = scores.argsort(dim=1, descending=True, stable=True)
-    places = torch.arange(scores.shape[1], device=scores.device).expand_as(order)
-    ranks = torch.empty_like(order).scatter_(1, order, places)
-    return ranks < counts.unsqueeze(1)
 
 
 def _of_all(scores: Tensor, count: int) -> Tensor:

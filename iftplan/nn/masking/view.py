@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from iftplan.errors import InfeasibleError, InputError
-from iftplan.masks import NM, Block, MaskStructure, Matrices, Unstructured
+from iftplan.masks import NM, Block, ConstantFanIn, MaskStructure, Matrices, Unstructured
 from iftplan.nn.masking.choice import Whole
 from iftplan.nn.masking.constraint import holds
 from iftplan.nn.masking.layouts import Flat, Layout, layout_of
@@ -66,12 +66,20 @@ def view_of(weight: MaskedWeight, structure: MaskStructure) -> View:
         InputError: the weight's mask is not of that structure, or the structure cannot be chosen row by row.
     """
     view = View(weight, layout_of(structure), structure)
-    if view.holds():
+    if view.holds() or _ablated(view):
         _check_edges(weight, structure)
         return replace(view, short=_short(weight, structure))
     if _is_depthwise(weight.module):
         return View(weight, Flat())
     raise _other(weight, structure)
+
+
+def _ablated(view: View) -> bool:
+    """Whether some neurons of a constant fan-in mask have no weight left, and all others equally many (SRigL)."""
+    if not isinstance(view.structure, ConstantFanIn):
+        return False
+    counts = view.mask_rows().sum(1)
+    return bool((counts[counts > 0] == counts.max()).all())
 
 
 def _short(weight: MaskedWeight, structure: MaskStructure) -> int:
