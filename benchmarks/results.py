@@ -1,11 +1,14 @@
-"""Paired seeds of dense, static, SET and RigL, and one seed of each other family: runs what is missing, prints the table.
+"""Paired seeds of dense and sparse training: runs what is missing, prints the table.
 
     python benchmarks/results.py cifar10 --data DIR [--seeds 5] [--out runs]
     python benchmarks/results.py shakespeare --data input.txt
+    python benchmarks/results.py structures --data DIR --seeds 3
 
-Every run is one `iftplan train` in a process of its own, printed before it starts; a run that has its result.json is not
-made again, and an interrupted one is continued. Seeds are paired: the same seed is the same order of the data in
-every arm, so that differences to the dense control are taken seed by seed.
+`cifar10` and `shakespeare` have dense, static, SET and RigL with every seed, and each other family with the first one;
+`structures` is `cifar10` with structured masks and with low-rank layers. Every run is one `iftplan train` in a process of
+its own, printed before it starts; a run that has its result.json is not made again, and an interrupted one is continued.
+Seeds are paired: the same seed is the same order of the data in every arm, so that differences to the dense control
+are taken seed by seed.
 """
 
 from __future__ import annotations
@@ -15,71 +18,133 @@ import json
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
 
-EXPERIMENTS = {
-    "cifar10": "--recipe cifar10-resnet8 --epochs 3 --set method.interval=30",
-    "shakespeare": (
-        "--recipe shakespeare-gpt --steps 250 --set method.interval=8 --set training.batch_size=16 "
-        "--set data.test_fraction=0.05 --set training.eval_interval=250 --set training.checkpoint_interval=250"
-    ),
-}
-METHODS = ("dense", "static", "set", "rigl")
-FAMILIES = ("parallel", "factorized", "doped")
+_CIFAR10 = "--recipe cifar10-resnet8 --epochs 3 --set method.interval=30"
+_SHAKESPEARE = (
+    "--recipe shakespeare-gpt --steps 250 --set method.interval=8 --set training.batch_size=16 "
+    "--set data.test_fraction=0.05 --set training.eval_interval=250 --set training.checkpoint_interval=250"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """One kind of run."""
+    """One kind of run.
+
+    Attributes:
+        method: as `iftplan train --method` has it; "densified" for members that have no masks.
+        transform: the family.
+        mask: what masks may look like; empty for unstructured.
+        nonlinear: whether a norm and an activation stand inside members.
+    """
 
     method: str
     transform: str = "wide"
+    mask: str = ""
+    nonlinear: bool = True
 
     @property
     def title(self) -> str:
         if self.method == "dense":
             return "dense"
-        return self.transform if self.method == "densified" else f"{self.transform}, {self.method}"
+        family = f"{self.transform} {self.mask}".strip()
+        family = family if self.nonlinear else f"{family} linear"
+        return family if self.method == "densified" else f"{family}, {self.method}"
+
+    @property
+    def folder(self) -> str:
+        return self.title.replace(", ", "-").replace(" ", "-").replace(":", "of")
 
     @property
     def options(self) -> list[str]:
-        family = [] if self.transform == "wide" else ["--set", f"plan.transform={self.transform}"]
-        return ["--method", self.method, *family]
+        settings = {
+            "plan.transform": "" if self.transform == "wide" else self.transform,
+            "plan.mask": self.mask,
+            "plan.nonlinear": "" if self.nonlinear else "false",
+        }
+        given = [part for key, value in settings.items() if value for part in ("--set", f"{key}={value}")]
+        return ["--method", self.method, *given]
 
 
-def arms(seed: int) -> Iterator[Arm]:
-    """Those that are run with a seed: the families with the first one only."""
-    yield from (Arm(method) for method in METHODS)
-    if seed == 0:
-        yield from (Arm("rigl", family) for family in FAMILIES)
-        yield Arm("densified", "lowrank")  # its members have no masks
+METHODS = tuple(Arm(method) for method in ("dense", "static", "set", "rigl"))
+FAMILIES = (
+    *(Arm("rigl", family) for family in ("parallel", "factorized", "doped")),
+    Arm("densified", "lowrank"),
+)
+STRUCTURES = (
+    Arm("dense"),
+    Arm("rigl"),
+    Arm("transposable", mask="2:8T"),
+    Arm("srste", mask="2:8"),
+    Arm("srigl", mask="fan-in"),
+    Arm("densified", "lowrank"),
+    Arm("densified", "lowrank", nonlinear=False),
+)
 
 
-def run(experiment: str, data: str, arm: Arm, seed: int, out: Path) -> dict[str, Any]:
-    """The result of one run, made or continued where it is missing."""
-    directory = out / f"{experiment}-{arm.title.replace(', ', '-')}-{seed}"
-    record = directory / "result.json"
-    if not record.exists():
-        command = [sys.executable, "-m", "iftplan", "train", "--out", str(directory)]
-        if (directory / "run.json").exists():
-            command.append("--resume")
-        else:
-            command += [
-                *shlex.split(EXPERIMENTS[experiment]),
-                "--data",
-                data,
-                "--seed",
-                str(seed),
-                *arm.options,
-            ]
-        print("$ iftplan", shlex.join(command[3:]), file=sys.stderr, flush=True)
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return {"arm": arm.title, "seed": seed, **json.loads(record.read_text())}
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """Arms under the same settings.
+
+    Attributes:
+        task: what its runs' folders are named after; experiments of one task share runs.
+        settings: options of `iftplan train`.
+        every: arms that every seed has.
+        first: arms that only the first seed has.
+    """
+
+    task: str
+    settings: str
+    every: tuple[Arm, ...]
+    first: tuple[Arm, ...] = ()
+
+    def arms(self, seed: int) -> Iterator[Arm]:
+        yield from self.every
+        yield from self.first if seed == 0 else ()
+
+
+EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
+    {
+        "cifar10": Experiment("cifar10", _CIFAR10, METHODS, FAMILIES),
+        "shakespeare": Experiment("shakespeare", _SHAKESPEARE, METHODS, FAMILIES),
+        "structures": Experiment("cifar10", _CIFAR10, STRUCTURES),
+    }
+)
+
+
+def read(experiment: Experiment, arm: Arm, seed: int, out: Path) -> dict[str, Any] | None:
+    """The result of one run; None where it has none yet."""
+    record = out / f"{experiment.task}-{arm.folder}-{seed}" / "result.json"
+    return {"arm": arm.title, "seed": seed, **json.loads(record.read_text())} if record.exists() else None
+
+
+def run(experiment: Experiment, data: str, arm: Arm, seed: int, out: Path) -> None:
+    """Make one run, or continue it where it was begun."""
+    directory = out / f"{experiment.task}-{arm.folder}-{seed}"
+    command = [sys.executable, "-m", "iftplan", "train", "--out", str(directory)]
+    if (directory / "run.json").exists():
+        command.append("--resume")
+    else:
+        command += [*shlex.split(experiment.settings), "--data", data, "--seed", str(seed), *arm.options]
+    print("$ iftplan", shlex.join(command[3:]), file=sys.stderr, flush=True)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def results(experiment: Experiment, seeds: int, out: Path, data: str | None) -> list[dict[str, Any]]:
+    """What the runs found, those that are missing made from `data`; without it, what there is."""
+    found = []
+    for seed in range(seeds):
+        for arm in experiment.arms(seed):
+            if data is not None and read(experiment, arm, seed, out) is None:
+                run(experiment, data, arm, seed, out)
+            found.append(read(experiment, arm, seed, out))
+    return [result for result in found if result is not None]
 
 
 def table(results: Sequence[dict[str, Any]]) -> pd.DataFrame:
@@ -118,15 +183,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("experiment", choices=sorted(EXPERIMENTS))
-    parser.add_argument("--data", required=True)
+    parser.add_argument("--data", help="without it, the table of the runs that there are")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("runs"))
     given = parser.parse_args()
-    found = [
-        run(given.experiment, given.data, arm, seed, given.out)
-        for seed in range(given.seeds)
-        for arm in arms(seed)
-    ]
+    found = results(EXPERIMENTS[given.experiment], given.seeds, given.out, given.data)
+    if not found:
+        raise SystemExit(f"no runs of {given.experiment} in {given.out}; give --data to make them")
     print(table(found).to_markdown(index=False, disable_numparse=True))
 
 

@@ -55,18 +55,43 @@ def test_means_errors_and_paired_differences_by_hand() -> None:
     assert found.loc["wide, set", "forward MACs"] == "1 234 567"
 
 
-def test_families_run_with_the_first_seed_only() -> None:
-    assert len(list(results.arms(0))) == len(results.METHODS) + len(results.FAMILIES) + 1
-    assert [arm.method for arm in results.arms(1)] == list(results.METHODS)
+@pytest.mark.parametrize("name", ["cifar10", "shakespeare"])
+def test_families_run_with_the_first_seed_only(name: str) -> None:
+    experiment = results.EXPERIMENTS[name]
+    assert len(list(experiment.arms(0))) == len(results.METHODS) + len(results.FAMILIES)
+    assert tuple(experiment.arms(1)) == results.METHODS
+
+
+def test_structures_share_runs_with_the_unstructured() -> None:
+    unstructured, structured = results.EXPERIMENTS["cifar10"], results.EXPERIMENTS["structures"]
+    assert (structured.task, structured.settings) == (unstructured.task, unstructured.settings)
+    assert {"dense", "wide-rigl"} <= {arm.folder for arm in structured.arms(1)}
+
+
+def test_every_arm_of_a_task_has_a_folder_of_its_own() -> None:
+    arms = {arm for experiment in results.EXPERIMENTS.values() for arm in experiment.arms(0)}
+    assert len({arm.folder for arm in arms}) == len(arms)
+
+
+def test_without_data_the_runs_that_there_are_are_read(tmp_path: Path) -> None:
+    experiment = results.EXPERIMENTS["structures"]
+    assert results.results(experiment, 2, tmp_path, None) == []
+    folder = tmp_path / "cifar10-wide-2of8T-transposable-1"
+    folder.mkdir()
+    (folder / "result.json").write_text('{"metric": 0.5}')
+    assert results.results(experiment, 2, tmp_path, None) == [
+        {"arm": "wide 2:8T, transposable", "seed": 1, "metric": 0.5}
+    ]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("experiment", results.EXPERIMENTS)
-def test_every_arm_is_one_that_the_command_takes(experiment: str, tmp_path: Path) -> None:
-    options = shlex.split(results.EXPERIMENTS[experiment])
+@pytest.mark.parametrize("name", results.EXPERIMENTS)
+def test_every_arm_is_one_that_the_command_takes(name: str, tmp_path: Path) -> None:
+    experiment = results.EXPERIMENTS[name]
+    options = shlex.split(experiment.settings)
     commands = [
         ["train", *options, "--data", "nowhere.txt", "--dry-run", "--out", "none", *arm.options]
-        for arm in results.arms(0)
+        for arm in experiment.arms(0)
     ]
     for run in many(commands, tmp_path):
         assert run.code == 0, run.err
