@@ -74,9 +74,9 @@ class Picture:
     description: str
 
     def _repr_png_(self) -> bytes:
-        from iftplan.plots.files import encoded
+        from iftplan.plots.files import encoded, reduced
 
-        return encoded(self, "png")
+        return reduced(encoded(self, "png"))
 
 
 @contextmanager

@@ -92,7 +92,7 @@ def print_table(table: Table) -> None:
     table = spelled_table(table, encoding)
     colors: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
     console = Console(highlight=False, force_jupyter=False, color_system=colors)
-    if console.is_terminal:
+    if sys.stdout.isatty():
         with console.capture() as captured:
             draw(table, console)
         sys.stdout.write(spelled(captured.get(), encoding))
