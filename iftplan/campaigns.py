@@ -70,7 +70,7 @@ class Campaign:
             return f"grid-{digest({'runs': sorted(self.runs)})[:12]}"
         found = _search_object(self.search)
         del found["trials"]  # more of them are the same search, continued
-        del found["base"]["data"]["path"], found["base"]["training"]["threads"]
+        del found["base"]["training"]["threads"]
         return f"{self.search.sampler}-{digest(found)[:12]}"
 
     def queue(self) -> TrialQueue:

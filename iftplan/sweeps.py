@@ -17,7 +17,7 @@ from iftplan.masks import parse_mask
 from iftplan.planner import Prepared, close_prepared, prepare
 from iftplan.plans import Plan, Scope
 from iftplan.policy import Policy
-from iftplan.runfile import run_object
+from iftplan.runfile import run_digest, run_object
 from iftplan.runs import PlanConfig, RunConfig
 from iftplan.solver import mask_for
 from iftplan.spec import ModelSpec
@@ -276,8 +276,8 @@ def run_name(run: RunConfig) -> str:
         >>> run_name(RunConfig())[:-8]
         'digits-cnn-wide-3-4-uniform-rigl-seed0-'
     """
-    found = run_object(run)
-    del found["data"]["path"], found["training"]["threads"]
+    told = run_object(run)
+    found = {"run": run_digest(run), **{key: told[key] for key in ("plan", "data", "start")}}
     asked = run.plan
     parts = (
         PurePath(asked.model.rpartition(":")[2]).stem,

@@ -369,7 +369,7 @@ def test_a_pipe_is_never_coloured(folder: Path, env: dict[str, str]) -> None:
 
 # --- examples ---------------------------------------------------------------------------------------
 
-NAMES = ("solve", "plan", "audit", "check", "diff", "train", "pareto", "spec", "models")
+NAMES = ("solve", "plan", "audit", "check", "diff", "train", "sweep", "pareto", "plot", "advise", "spec", "models")
 
 
 def examples(name: str) -> list[tuple[str, list[str]]]:

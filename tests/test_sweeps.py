@@ -179,10 +179,10 @@ def test_names_of_runs_tell_apart_all_that_numbers_follow_from_and_nothing_else(
         replace(run, plan=PlanConfig(sparsity="0.5")),
         replace(run, plan=PlanConfig(mask="2:8")),
         replace(run, training=TrainingConfig(steps=7)),
+        replace(run, data=DataConfig(path="elsewhere")),  # where other data may be
     ]
-    assert len({run_name(other) for other in (run, *others)}) == 5
-    moved = replace(run, data=DataConfig(path="elsewhere"), training=TrainingConfig(threads=3))
-    assert run_name(moved) == run_name(run)
+    assert len({run_name(other) for other in (run, *others)}) == 6
+    assert run_name(replace(run, training=TrainingConfig(threads=3))) == run_name(run)
     assert "/" not in run_name(replace(run, plan=PlanConfig(model="some/dir/net.py:build", sparsity="1/3")))
 
 
