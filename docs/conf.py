@@ -17,7 +17,7 @@ html_title = project
 language = "en"
 
 extensions = [
-    "myst_parser",
+    "myst_nb",  # the pages are Markdown, the notebooks hold their outputs
     "sphinx.ext.autodoc",
     "sphinx_copybutton",
     # ours, in docs/_ext
@@ -41,6 +41,9 @@ templates_path = ["_templates"]
 myst_enable_extensions = ["dollarmath"]
 html_math_renderer = "mathml"
 myst_update_mathjax = False
+nb_execution_mode = "off"  # tests run the notebooks
+nb_merge_streams = True
+nb_mime_priority_overrides = [("html", "text/latex", 0), ("html", "text/html", 1)]
 myst_heading_anchors = 4  # the anchors that GitHub makes
 suppress_warnings = ["misc.highlighting_failure"]  # elided console output is no valid program
 highlight_language = "text"

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from sphinx.application import Sphinx
+from sphinx.domains.python import PyObject
 from sphinx.ext.napoleon import Config, GoogleDocstring
 
 _CODE = re.compile(r"(`+[^`]+`+)")
@@ -50,6 +51,9 @@ def _signature(
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Read docstrings so."""
+    for field in PyObject.doc_field_types:
+        if field.name == "variable":  # what the section is called in a docstring
+            field.label = "Attributes"
     app.connect("autodoc-process-docstring", _process)
     app.connect("autodoc-process-signature", _signature)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
