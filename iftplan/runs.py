@@ -237,6 +237,8 @@ class TrainingConfig:
         ema: decay of the averaged weights that are evaluated; 0 for none.
         threads: of the processor, for each process; 0 leaves torch's choice.
         strategy: of several processes: "ddp" for a copy of the model on each, "fsdp" for a part; "auto" is "ddp".
+        execution: of masked layers: "dense" operators on weights with zeros, or "sparse" kernels on what is kept
+            (CPU, float32); the results are the same within rounding.
     """
 
     epochs: Positive = 1
@@ -252,6 +254,7 @@ class TrainingConfig:
     ema: Below1 = 0.0
     threads: Natural = 0
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    execution: Literal["dense", "sparse"] = "dense"
 
 
 @dataclass(frozen=True, slots=True)

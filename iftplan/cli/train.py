@@ -122,9 +122,7 @@ def command(
     require_torch("training")
     name = method.value if method else ""
     kernels = [f"training.execution={execution.value}"] if execution else []
-    given = Given(
-        plan, data, name, config, recipe, [*(settings or ()), *kernels], seed, epochs, steps, start
-    )
+    given = Given(plan, data, name, config, recipe, [*(settings or ()), *kernels], seed, epochs, steps, start)
     if resume and not out:
         raise InputError("--resume continues the run in --out DIR; say which directory.")
     run = resumed_run(given, Path(out)) if resume else run_of(given)
@@ -220,8 +218,8 @@ def _train(
     *,
     resume: bool,
 ) -> None:
-    from iftplan.nn.training.running import execute
     from iftplan.nn.training.loggers import logger_named
+    from iftplan.nn.training.running import execute
 
     found = [logger_named(name, directory) for name in loggers]
     watch = partial(_watched, directory=directory)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from iftplan.nn.applied_audit import measure_applied
     from iftplan.nn.callbacks.lightning import LightningMasking
     from iftplan.nn.callbacks.trainer import TrainerMasking
+    from iftplan.nn.execution.modules import dense_gradients_, execute_dense_, execute_sparse_
     from iftplan.nn.finalization import densify, finalize
     from iftplan.nn.finetuning import load_masked_, mask_zeros_
     from iftplan.nn.gradients import StepMacs, measure_step
@@ -61,8 +62,11 @@ _HOMES = {
     "apply": "application",
     "apply_": "application",
     "build": "sources",
+    "dense_gradients_": "execution.modules",
     "densify": "finalization",
     "enforce_": "masks",
+    "execute_dense_": "execution.modules",
+    "execute_sparse_": "execution.modules",
     "finalize": "finalization",
     "follow_": "masking.averages",
     "forward_scales": "multipliers",
@@ -102,8 +106,11 @@ __all__ = [
     "apply",
     "apply_",
     "build",
+    "dense_gradients_",
     "densify",
     "enforce_",
+    "execute_dense_",
+    "execute_sparse_",
     "finalize",
     "follow_",
     "forward_scales",

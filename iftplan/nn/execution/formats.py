@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -137,10 +138,6 @@ def _column_blocks(positions: int, channels: int, limit: int) -> NDArray[np.int6
     parts = -(-channels // limit)
     cuts = [channels * i // parts for i in range(parts + 1)]
     return np.array(
-        [
-            (p, p * channels + a, p * channels + b)
-            for p in range(positions)
-            for a, b in zip(cuts, cuts[1:], strict=False)
-        ],
+        [(p, p * channels + a, p * channels + b) for p in range(positions) for a, b in pairwise(cuts)],
         np.int64,
     )

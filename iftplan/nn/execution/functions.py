@@ -31,7 +31,9 @@ def sparse_linear(
         values: of the weight in the pattern's order, where they have been collected before.
     """
     flat = x.reshape(-1, x.shape[-1])
-    y: Tensor = _Product.apply(flat, weight, bias, pattern, samples(len(flat)), values)
+    y: Tensor = _Product.apply(  # type: ignore[no-untyped-call]
+        flat, weight, bias, pattern, samples(len(flat)), values
+    )
     return y.view(*x.shape[:-1], -1)
 
 
@@ -64,7 +66,9 @@ def sparse_conv2d(
     kernel = (weight.shape[2], weight.shape[3])
     windows = convolution(images, (height, width), kernel, stride, padding, dilation)
     pixels = x.permute(0, 2, 3, 1)
-    y: Tensor = _Product.apply(pixels, as_matrix(weight), bias, pattern, windows, values)
+    y: Tensor = _Product.apply(  # type: ignore[no-untyped-call]
+        pixels, as_matrix(weight), bias, pattern, windows, values
+    )
     return y.view(images, *windows.target, -1).permute(0, 3, 1, 2)
 
 
@@ -72,7 +76,7 @@ class _Product(Function):
     """Matrix × windows + bias; see `iftplan.nn.execution.products`."""
 
     @staticmethod
-    def forward(  # noqa: D102
+    def forward(
         ctx: Any, source: Tensor, weight: Tensor, bias: Tensor | None,
         pattern: Pattern, windows: Windows, values: Array | None,
     ) -> Tensor:  # fmt: skip
@@ -81,14 +85,12 @@ class _Product(Function):
         added = np.empty(0, values.dtype) if bias is None else as_array(bias)
         ctx.pattern, ctx.windows, ctx.values, ctx.shape = pattern, windows, values, source.shape
         ctx.save_for_backward(source)
-        target = product(
-            pattern.forward, values, as_array(source), windows, added, torch.get_num_threads()
-        )
+        target = product(pattern.forward, values, as_array(source), windows, added, torch.get_num_threads())
         return torch.from_numpy(target).view(windows.columns, -1)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, gradient: Tensor) -> Any:  # noqa: D102
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Any:
         (source,) = ctx.saved_tensors
         pattern, windows, threads = ctx.pattern, ctx.windows, torch.get_num_threads()
         array = as_array(gradient)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
 
 import numba
 import numpy as np
@@ -13,7 +12,7 @@ from iftplan.nn.execution.panels import correlation, product
 from iftplan.nn.execution.transposes import gather, scatter
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)
 def aligned(count, like):  # type: ignore[no-untyped-def]
     """Room for values that begins with a cache line."""
     raw = np.empty(count + 64 // like.itemsize, like.dtype)
@@ -21,7 +20,7 @@ def aligned(count, like):  # type: ignore[no-untyped-def]
     return raw[skip : skip + count]
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)
 def find(order, start, numbers, channels, places, there):  # type: ignore[no-untyped-def]
     """For one tile: the element at which each column begins at each position (-1: none), and where any is."""
     source_h, source_w, target_h, target_w, kernel_h, kernel_w = numbers[:6]
@@ -46,9 +45,9 @@ def find(order, start, numbers, channels, places, there):  # type: ignore[no-unt
 @lru_cache(maxsize=16)
 def product_kernel(lanes: int, count: int, bits: int, shared: int) -> Callable[..., None]:
     """Target = matrix × source + bias, for the tiles first..last."""
-    width, row_bytes = lanes * count, lanes * count * bits // 8
+    width = lanes * count
 
-    @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+    @numba.njit(cache=True, nogil=True)
     def run(  # type: ignore[no-untyped-def]
         values, offsets, rows, counts, panels, row_starts, blocks, source, channels, order, numbers, bias, target,
         outputs, first, last,
@@ -76,7 +75,7 @@ def product_kernel(lanes: int, count: int, bits: int, shared: int) -> Callable[.
                         out[m * width : (m + 1) * width] = bias[start + m]
                 else:
                     out[: (end - start) * width] = 0
-                for b in range(len(blocks)):
+                for _ in range(len(blocks)):
                     block, quad, quads, step = (
                         panels[number, 1], panels[number, 2], panels[number, 3], panels[number, 4],
                     )  # fmt: skip
@@ -109,7 +108,7 @@ def correlation_kernel(lanes: int, count: int, bits: int, shared: int) -> Callab
     """Sums += ⟨gradient, source⟩ at every kept weight, for the tiles first..last."""
     width = lanes * count
 
-    @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+    @numba.njit(cache=True, nogil=True)
     def run(  # type: ignore[no-untyped-def]
         sums, offsets, rows, counts, panels, row_starts, blocks, source, channels, order, numbers, gradient,
         outputs, first, last,
@@ -137,7 +136,7 @@ def correlation_kernel(lanes: int, count: int, bits: int, shared: int) -> Callab
                     out.ctypes.data, absent.ctypes.data,
                 )  # fmt: skip
                 out[(end - start) * width : (end - start + 1) * width] = 0
-                for b in range(len(blocks)):
+                for _ in range(len(blocks)):
                     block, quad, quads, step = (
                         panels[number, 1], panels[number, 2], panels[number, 3], panels[number, 4],
                     )  # fmt: skip

@@ -6,6 +6,8 @@ its mask keeps is collected in every forward pass, and the mask is packed again 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final, TypeVar, cast
 
 import torch
@@ -26,10 +28,10 @@ _MASK: Final = "weight" + SUFFIX
 class _Sparse(nn.Module):
     """What both kinds of layer share."""
 
-    weight: nn.Parameter
+    weight: Tensor
     dense_gradient: bool
     frozen: tuple[Pattern, Any] | None
-    _packed: tuple[Tensor, int, Pattern] | None
+    _packed: tuple[Tensor, int, Pattern | None] | None
 
     def _pattern(self, x: Tensor) -> Pattern | None:
         """The layer's packed mask, or None where a dense product has to do (or does better)."""
@@ -41,9 +43,10 @@ class _Sparse(nn.Module):
             return None
         mask = cast(Tensor, self._buffers[_MASK])
         if self._packed is None or self._packed[0] is not mask or self._packed[1] != mask._version:
-            self._packed = mask, mask._version, pattern_of(mask, self.weight.dtype)
-        pattern = self._packed[2]
-        return None if pattern.mask.mean() > DENSE_ABOVE else pattern
+            pays = float(mask.float().mean()) <= DENSE_ABOVE
+            packed = pattern_of(mask, self.weight.dtype) if pays else None
+            self._packed = mask, mask._version, packed
+        return self._packed[2]
 
     def _values(self) -> Any:
         return None if self.frozen is None else self.frozen[1]
@@ -58,7 +61,7 @@ def _is_plain(x: Tensor) -> bool:
         and x.numel() > 0
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()  # type: ignore[no-untyped-call]
+        and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
     )
 
 
@@ -86,7 +89,9 @@ class SparseConv2d(_Sparse, nn.Conv2d):
         return sparse_conv2d(x, self.weight, self.bias, pattern, stride, padding, dilation, self._values())
 
 
-_CLASSES: Final[dict[type[nn.Module], type[nn.Module]]] = {nn.Linear: SparseLinear, nn.Conv2d: SparseConv2d}
+_CLASSES: Final[Mapping[type[nn.Module], type[_Sparse]]] = MappingProxyType(
+    {nn.Linear: SparseLinear, nn.Conv2d: SparseConv2d}
+)
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -118,7 +123,7 @@ def execute_sparse_(model: Model, *, frozen: bool = False) -> Model:
         )
     for module in found:
         layer = cast(_Sparse, module)
-        layer.__class__ = _CLASSES.get(type(module), type(module))
+        layer.__class__ = _CLASSES.get(type(module), type(layer))
         layer.dense_gradient, layer._packed, layer.frozen = False, None, None
         if frozen:
             weight = layer.weight.detach()

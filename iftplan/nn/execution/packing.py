@@ -8,7 +8,7 @@ import numpy as np
 # no types in the signatures: numba reads those of the arguments
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)
 def count_steps(mask, row_starts, blocks, shared):  # type: ignore[no-untyped-def]
     """Quads and steps of a mask: what `fill` needs room for."""
     quads = steps = 0
@@ -25,7 +25,7 @@ def count_steps(mask, row_starts, blocks, shared):  # type: ignore[no-untyped-de
     return quads, steps
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)
 def fill(mask, row_starts, blocks, shared, row_bytes, panels, counts, rows, offsets, places):  # type: ignore[no-untyped-def]
     """Write panels (row block, block, first quad, last quad, first step) and everything in them."""
     quad = step = 0
@@ -63,7 +63,7 @@ def fill(mask, row_starts, blocks, shared, row_bytes, panels, counts, rows, offs
             panel[3] = quad
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)
 def _counts(mask, first, last, start, end, shared, out):  # type: ignore[no-untyped-def]
     for row in range(first, last):
         count = 0
@@ -73,7 +73,7 @@ def _counts(mask, first, last, start, end, shared, out):  # type: ignore[no-unty
     return out[: last - first]
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)
 def _order(counts, shared):  # type: ignore[no-untyped-def]
     """Rows of like length side by side, so that quads are hardly padded; those that share columns stay together."""
     if shared:
@@ -81,7 +81,7 @@ def _order(counts, shared):  # type: ignore[no-untyped-def]
     return np.argsort(-counts, kind="mergesort")
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)
 def _longest_of_quads(counts, shared):  # type: ignore[no-untyped-def]
     order = _order(counts, shared)
     longest = np.zeros((len(counts) + 3) // 4, np.int64)
@@ -90,7 +90,7 @@ def _longest_of_quads(counts, shared):  # type: ignore[no-untyped-def]
     return longest
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)
 def take(weights, places, values):  # type: ignore[no-untyped-def]
     """Weights into the kernels' order; zeros where a quad is padded."""
     for i in range(len(places)):
@@ -98,7 +98,7 @@ def take(weights, places, values):  # type: ignore[no-untyped-def]
         values[i] = weights[place] if place >= 0 else 0
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)
 def put(values, places, weights):  # type: ignore[no-untyped-def]
     """Values in the kernels' order back to where they belong."""
     for i in range(len(places)):

@@ -69,7 +69,9 @@ class Emitter:
 
     def shuffle(self, a: Any, b: Any, order: Sequence[int]) -> Any:
         """Lanes of two vectors in a given order."""
-        return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), len(order)), order))
+        return self.builder.shuffle_vector(
+            a, b, ir.Constant(ir.VectorType(ir.IntType(32), len(order)), order)
+        )
 
     def fused(self, a: Any, b: Any, c: Any) -> Any:
         """a·b + c, in one instruction where there is one."""

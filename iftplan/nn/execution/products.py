@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,9 @@ from iftplan.nn.execution.windows import Windows, order_of
 Array = NDArray[Any]
 
 
-def product(packed: Format, values: Array, source: Array, windows: Windows, bias: Array, threads: int = 1) -> Array:
+def product(
+    packed: Format, values: Array, source: Array, windows: Windows, bias: Array, threads: int = 1
+) -> Array:
     """The matrix times the source's windows, plus the bias.
 
     Args:
@@ -43,9 +46,7 @@ def product(packed: Format, values: Array, source: Array, windows: Windows, bias
     return target
 
 
-def correlation(
-    packed: Format, source: Array, gradient: Array, windows: Windows, threads: int = 1
-) -> Array:
+def correlation(packed: Format, source: Array, gradient: Array, windows: Windows, threads: int = 1) -> Array:
     """The gradient of the kept weights, in the format's order.
 
     Args:
@@ -76,10 +77,11 @@ def correlation(
 
 def _spread(work: Callable[[int, int], None], tiles: int, threads: int) -> None:
     """Tiles in equal runs to the threads; kernels let go of the interpreter while they run."""
-    cuts = [tiles * i // max(1, min(threads, tiles)) for i in range(max(1, min(threads, tiles)) + 1)]
-    if len(cuts) == 2:
+    parts = max(1, min(threads, tiles))
+    cuts = [tiles * i // parts for i in range(parts + 1)]
+    if parts == 1:
         work(*cuts)
         return
-    with ThreadPoolExecutor(len(cuts) - 1) as pool:
-        for done in [pool.submit(work, a, b) for a, b in zip(cuts, cuts[1:], strict=False)]:
+    with ThreadPoolExecutor(parts) as pool:
+        for done in [pool.submit(work, a, b) for a, b in pairwise(cuts)]:
             done.result()

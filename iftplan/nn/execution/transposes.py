@@ -40,7 +40,9 @@ def _first(emit: Emitter, count: Any) -> Any:
     kind = ir.VectorType(_I64, emit.lanes)
     undefined = ir.Constant(kind, ir.Undefined)
     spread = emit.shuffle(
-        emit.builder.insert_element(undefined, count, ir.Constant(ir.IntType(32), 0)), undefined, [0] * emit.lanes
+        emit.builder.insert_element(undefined, count, ir.Constant(ir.IntType(32), 0)),
+        undefined,
+        [0] * emit.lanes,
     )
     return emit.builder.icmp_signed("<", ir.Constant(kind, list(range(emit.lanes))), spread)
 

@@ -55,7 +55,9 @@ def vectors_of(instructions: str, bits: int = 32) -> Vectors:
         InputError: there is no such set.
     """
     if instructions not in _BY_NAME:
-        raise InputError(f"unknown instructions {instructions!r}; kernels are made for {', '.join(_BY_NAME)}.")
+        raise InputError(
+            f"unknown instructions {instructions!r}; kernels are made for {', '.join(_BY_NAME)}."
+        )
     width, count = _BY_NAME[instructions]
     return Vectors(width // bits, count, bits)
 

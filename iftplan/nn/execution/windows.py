@@ -67,7 +67,12 @@ def samples(count: int) -> Windows:
 
 
 def convolution(
-    images: int, size: Pair, kernel: Pair, stride: Pair = (1, 1), padding: Pair = (0, 0), dilation: Pair = (1, 1)
+    images: int,
+    size: Pair,
+    kernel: Pair,
+    stride: Pair = (1, 1),
+    padding: Pair = (0, 0),
+    dilation: Pair = (1, 1),
 ) -> Windows:
     """A convolution's.
 

@@ -157,6 +157,14 @@ class Masking:
         """Kept over all masked weights."""
         return sum(self.nnz.values()) / sum(view.weight.mask.numel() for view in self._views)
 
+    @property
+    def wants_dense_gradient(self) -> bool:
+        """Whether the step that begins now will look at gradients off the masks, or masks are no limit to them."""
+        if isinstance(self.algorithm, LatentAlgorithm):
+            return True
+        looks = self.algorithm.scores is not Scores.NONE
+        return looks and (self._due or self.algorithm.due(self.steps))
+
     def metrics(self) -> dict[str, float]:
         """Density, ITOP rate, degree of constraint, churn of the last update (0 before the first), updates."""
         seen = self.exploration

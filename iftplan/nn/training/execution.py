@@ -1,57 +1,39 @@
-"""One run, from its first step or its newest checkpoint to its result."""
+"""Training with sparse kernels: what can, and the switch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from pathlib import Path
-from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Final
 
-from iftplan.documents import Document, dumps, write_text
-from iftplan.nn.training.loop import Loop, Watcher
-from iftplan.nn.training.start import begin, result, start
-from iftplan.plans import Plan
+from torch import nn
+
+from iftplan.errors import InputError
+from iftplan.nn.execution.modules import execute_sparse_
 from iftplan.runs import RunConfig
 
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
-def execute(
-    run: RunConfig,
-    plan: Plan,
-    document: Document,
-    directory: Path,
-    *,
-    source: str,
-    say: Callable[[str], None],
-    watching: Callable[[Loop], AbstractContextManager[Watcher]],
-    loggers: Sequence[Any] = (),
-    resume: bool = False,
-) -> Document | None:
-    """Train, and write the run directory; `result.json` is written last, and all else is whole when it is there.
+_METHODS: Final = ("static", "set", "rigl", "srigl", "gradual", "iterative", "snip")
+"""Those that keep weights at zero off their masks; others compute with dense gradients in every step."""
 
-    Args:
-        run: the settings.
-        plan: what is trained.
-        document: the same, as it is written.
-        directory: of the records.
-        source: of the dense model.
-        say: hears what takes a while, and what is doubtful.
-        watching: given the loop, what watches its steps while it runs.
-        loggers: of the engine.
-        resume: continue the run in the directory.
 
-    Returns:
-        The result; None in all processes of a run but the first.
+def run_sparse_(network: nn.Module, config: RunConfig, fabric: Fabric) -> nn.Module:
+    """Let a run's network compute with what its masks keep, in place.
+
+    Raises:
+        InputError: kernels cannot run it, or would save nothing.
     """
-    began = monotonic()
-    loop = start(run, plan, document, directory, source=source, say=say, loggers=list(loggers))
-    begin(loop, document, say, resume=resume)
-    with watching(loop) as watch:
-        loop.run(watch)
-    outcome = result(loop, plan)  # in all processes: each may hold a part of the weights
-    if not loop.fabric.is_global_zero:
-        return None
-    timing = {"schema": "iftplan.timing/1", "wall_seconds": monotonic() - began}
-    write_text(dumps(timing), str(directory / "timing.json"))
-    write_text(dumps(outcome), str(directory / "result.json"))
-    return outcome
+    if config.method.name not in _METHODS:
+        raise InputError(
+            f"training.execution=sparse computes with masked weights alone, and {config.method.name} needs the dense ones in every step; take training.execution=dense, or one of the methods {', '.join(_METHODS)}."
+        )
+    precision, device = str(fabric._precision.precision), fabric.device.type
+    if device != "cpu" or precision != "32-true":
+        raise InputError(
+            f"training.execution=sparse has kernels for float32 on the CPU, and this run is in {precision} on {device}; set training.precision=32-true on a machine without an accelerator, or training.execution=dense."
+        )
+    if config.training.strategy == "fsdp":
+        raise InputError(
+            "training.execution=sparse reads whole weights, which fsdp spreads over processes; take training.strategy=ddp."
+        )
+    return execute_sparse_(network)

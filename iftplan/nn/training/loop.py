@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from iftplan.errors import InputError, StaleError
+from iftplan.nn.execution.modules import dense_gradients_
 from iftplan.nn.masking.masking import Masking
 from iftplan.nn.training import checkpoints
 from iftplan.nn.training.averaging import Averaging
@@ -154,6 +155,8 @@ class Loop:
         torch.manual_seed(generator_of("step", config.seed, self.step, fabric.global_rank).initial_seed())
         inputs, targets = self._batch()
         parts = config.training.accumulate
+        if config.training.execution == "sparse" and self.masks is not None:
+            dense_gradients_(self.network, self.masks.wants_dense_gradient)
         total = torch.zeros((), device=fabric.device)
         for i, (x, y) in enumerate(zip(inputs.chunk(parts), targets.chunk(parts), strict=True)):
             with fabric.no_backward_sync(self.model, enabled=i < parts - 1):  # type: ignore[arg-type]

@@ -22,6 +22,7 @@ from iftplan.nn.training.averaging import Averaging
 from iftplan.nn.training.beginnings import begin_from_
 from iftplan.nn.training.data import open_data
 from iftplan.nn.training.engine import engine_for
+from iftplan.nn.training.execution import run_sparse_
 from iftplan.nn.training.loop import Length, Loop
 from iftplan.nn.training.methods import algorithm_of
 from iftplan.nn.training.network import network_of
@@ -71,6 +72,8 @@ def start(
     identity = {"plan": plan_document["digest"], "run": run_digest(config)}
     if config.start.checkpoint:
         identity["start"] = begin_from_(network, config, plan_document["digest"], say)
+    if config.training.execution == "sparse":
+        run_sparse_(network, config, fabric)
     model = fabric.setup_module(spare_broadcasts_(network))
     # after sharding, which makes other parameters
     bare = optimizer_of(

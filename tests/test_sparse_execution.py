@@ -1,0 +1,157 @@
+"""Models that compute with what their masks keep: the same numbers, masks that move, and what cannot."""
+
+import copy
+import sys
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from iftplan.errors import InputError
+from iftplan.nn.execution.modules import (
+    SparseConv2d,
+    SparseLinear,
+    dense_gradients_,
+    execute_dense_,
+    execute_sparse_,
+)
+from iftplan.nn.finalization import finalize
+from iftplan.nn.masking.masking import Masking
+from iftplan.nn.masking.rigl import RigL
+from iftplan.nn.masks import enforce_
+from iftplan.nn.training.execution import run_sparse_
+from iftplan.runs import MethodConfig, RunConfig, TrainingConfig
+from iftplan.schedules import Updates
+
+pytest.importorskip("numba", reason="numba, of the extra bench, is not installed")
+
+
+def network(dtype=torch.float64) -> nn.Sequential:
+    """Two masked convolutions, one of them strided, a masked linear layer and a dense one."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(2, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.Conv2d(8, 12, 3, 2, 1, bias=False), nn.ReLU(), nn.Flatten(),
+        nn.Linear(12 * 16, 16), nn.ReLU(), nn.Linear(16, 5),
+    )  # fmt: skip
+    for index in (0, 3, 6):
+        weight = net[index].weight
+        net[index].register_buffer("weight_mask", torch.rand(weight.shape) < 0.3)
+    return enforce_(net.to(dtype))
+
+
+def images(count=6, dtype=torch.float64) -> torch.Tensor:
+    return torch.randn(count, 2, 8, 8, dtype=dtype, generator=torch.Generator().manual_seed(1))
+
+
+def trained(model: nn.Module, steps: int) -> tuple[list[float], dict[str, torch.Tensor]]:
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9, weight_decay=1e-3)
+    masks = Masking(model, optimizer, RigL(Updates(end=steps, interval=2)))
+    losses = []
+    for step in range(steps):
+        dense_gradients_(model, masks.wants_dense_gradient)
+        loss = nn.functional.cross_entropy(model(images() + step), torch.arange(6) % 5)
+        loss.backward()
+        masks.step()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(float(loss.detach()))
+    assert masks.exploration.updates >= 3
+    return losses, model.state_dict()
+
+
+def test_a_model_computes_what_it_did():
+    model = network()
+    sparse = execute_sparse_(copy.deepcopy(model))
+    assert [type(sparse[i]) for i in (0, 3, 6, 8)] == [SparseConv2d, SparseConv2d, SparseLinear, nn.Linear]
+    torch.testing.assert_close(sparse(images()), model(images()))
+    assert sparse.state_dict().keys() == model.state_dict().keys()
+    back = execute_dense_(sparse)
+    assert [type(module) for module in back] == [type(module) for module in model]
+
+
+def test_training_under_masks_that_move_is_the_same_training():
+    dense, sparse = network(), execute_sparse_(network())
+    (losses, state), (found, there) = trained(dense, 9), trained(sparse, 9)
+    assert losses == pytest.approx(found, rel=1e-9)
+    for name, value in state.items():
+        torch.testing.assert_close(there[name], value, rtol=1e-8, atol=1e-10)
+
+
+def test_growth_needs_the_dense_gradient_and_gets_it():
+    """Without it every candidate scores zero, and another mask comes out."""
+    model = execute_sparse_(network())
+    weight = model[3].weight
+    model(images()).sum().backward()
+    assert not weight.grad[~model[3].weight_mask].any()
+    weight.grad = None
+    dense_gradients_(model, True)
+    model(images()).sum().backward()
+    assert weight.grad[~model[3].weight_mask].any()
+
+
+def test_a_changed_mask_is_packed_again():
+    model = execute_sparse_(network())
+    model(images())
+    with torch.no_grad():
+        model[6].weight_mask[:, ::2] = False
+    enforce_(model)
+    torch.testing.assert_close(model(images()), execute_dense_(copy.deepcopy(model))(images()))
+
+
+def test_finalized_models_run_frozen_and_do_not_look_at_weights_again():
+    model = finalize(network(torch.float32)).eval()
+    expected = model(images(dtype=torch.float32))
+    frozen = execute_sparse_(copy.deepcopy(model), frozen=True)
+    torch.testing.assert_close(frozen(images(dtype=torch.float32)), expected)
+    assert isinstance(frozen[6], SparseLinear) and type(frozen[8]) is nn.Linear
+    with torch.no_grad():
+        frozen[6].weight.zero_()
+    torch.testing.assert_close(frozen(images(dtype=torch.float32)), expected)
+
+
+def test_what_kernels_cannot_run_goes_on_as_it_was():
+    model = network(torch.float32)
+    grouped = nn.Conv2d(4, 4, 3, groups=2)
+    grouped.register_buffer("weight_mask", torch.rand(grouped.weight.shape) < 0.5)
+    model.append(grouped)
+    execute_sparse_(model)
+    assert type(model[-1]) is nn.Conv2d
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert model[6](torch.randn(3, 192)).dtype is torch.bfloat16
+    assert model[0](torch.randn(0, 2, 8, 8)).shape == (0, 8, 8, 8)
+    model[6].weight_mask.fill_(True)  # a dense start
+    model[6](torch.randn(3, 192))
+    assert model[6]._packed[2] is None
+
+
+def test_refusals(monkeypatch):
+    with pytest.raises(InputError, match=r"no masked linear layer or convolution.*apply a plan"):
+        execute_sparse_(nn.Sequential(nn.Linear(3, 3)))
+    monkeypatch.setitem(sys.modules, "numba", None)
+    with pytest.raises(InputError, match=r"pip install 'iftplan\[bench\]'"):
+        execute_sparse_(network())
+
+
+@pytest.mark.parametrize(
+    ("method", "precision", "device", "strategy", "says"),
+    [
+        ("ste", "32-true", "cpu", "auto", "ste needs the dense ones"),
+        ("dense", "32-true", "cpu", "auto", "dense needs the dense ones"),
+        ("rigl", "bf16-mixed", "cpu", "auto", "bf16-mixed on cpu"),
+        ("rigl", "32-true", "cuda", "auto", "32-true on cuda"),
+        ("rigl", "32-true", "cpu", "fsdp", "take training.strategy=ddp"),
+    ],
+)
+def test_runs_that_cannot(method, precision, device, strategy, says):
+    engine = SimpleNamespace(
+        _precision=SimpleNamespace(precision=precision), device=SimpleNamespace(type=device)
+    )
+    config = RunConfig(
+        method=replace(MethodConfig(), name=method),
+        training=TrainingConfig(execution="sparse", strategy=strategy),
+    )
+    with pytest.raises(InputError, match=says):
+        run_sparse_(network(), config, engine)

@@ -1,0 +1,221 @@
+"""Sparse kernels against float64 convolutions of torch: values, gradients, and nothing touched outside."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from iftplan.errors import InputError
+from iftplan.nn.execution.formats import packed, turned
+from iftplan.nn.execution.functions import sparse_conv2d, sparse_linear
+from iftplan.nn.execution.patterns import pattern_of
+from iftplan.nn.execution.products import correlation, product
+from iftplan.nn.execution.vectors import instructions_here, vectors_of
+from iftplan.nn.execution.windows import convolution, order_of, samples
+
+pytest.importorskip("numba", reason="numba, of the extra bench, is not installed")
+
+EMULATED = {"avx512": ("avx512", "avx2", "portable"), "avx2": ("avx2", "portable"), "portable": ("portable",)}
+SETS = EMULATED[instructions_here()]
+"""What this machine can run: every set below its own."""
+
+
+def blocks(rng, outputs, inputs, density, height, width):
+    """A mask of whole blocks, `height` outputs by `width` inputs."""
+    drawn = rng.random((-(-outputs // height), -(-inputs // width))) < density
+    return np.repeat(np.repeat(drawn, height, 0), width, 1)[:outputs, :inputs]
+
+
+def compare(
+    instructions, mask, dtype, images=2, size=(1, 1), kernel=(1, 1), stride=(1, 1), padding=(0, 0),
+    dilation=(1, 1), threads=1, seed=0,
+):  # fmt: skip
+    """Largest differences from torch in float64: of the output, of both gradients."""
+    rng = np.random.default_rng(seed)
+    outputs, positions = len(mask), kernel[0] * kernel[1]
+    channels = mask.shape[1] // positions
+    windows = convolution(images, size, kernel, stride, padding, dilation)
+    forward = packed(mask, positions, vectors_of(instructions, dtype().itemsize * 8))
+    backward = turned(mask, positions, forward)
+    weight = (rng.standard_normal(mask.shape) * mask).astype(dtype)
+    x = rng.standard_normal((images, *size, channels)).astype(dtype)
+    bias = rng.standard_normal(outputs).astype(dtype)
+    values = forward.values(weight.ravel())
+    y = product(forward, values, x.ravel(), windows, bias, threads).reshape(images, *windows.target, outputs)
+    dy = rng.standard_normal(y.shape).astype(dtype)
+    none = np.empty(0, dtype)
+    dx = product(backward, backward.values(values), dy.ravel(), windows.backwards, none, threads)
+    dw = forward.matrix(correlation(forward, x.ravel(), dy.ravel(), windows, threads))
+
+    source = torch.tensor(x).double().permute(0, 3, 1, 2).requires_grad_()
+    whole = torch.tensor(weight).double().view(outputs, *kernel, channels).permute(0, 3, 1, 2)
+    whole = whole.detach().requires_grad_()
+    truth = torch.nn.functional.conv2d(source, whole, torch.tensor(bias).double(), stride, padding, dilation)
+    truth.backward(torch.tensor(dy).double().permute(0, 3, 1, 2))
+    pairs = (
+        (y, truth.detach().permute(0, 2, 3, 1)),
+        (dx.reshape(x.shape), source.grad.permute(0, 2, 3, 1)),
+        (dw.reshape(mask.shape), whole.grad.permute(0, 2, 3, 1).reshape(mask.shape) * torch.tensor(mask)),
+    )
+    return [float(np.abs(a - b.numpy()).max(initial=0)) for a, b in pairs]
+
+
+TOLERANCE = {np.float32: 2e-4, np.float64: 1e-11}
+"""Of sums of some hundred products of unit size, in units of the last place and room."""
+
+
+@pytest.mark.parametrize("instructions", SETS)
+@settings(max_examples=25, deadline=None)
+@given(
+    outputs=st.integers(1, 40), channels=st.integers(1, 40), images=st.integers(1, 3),
+    size=st.tuples(st.integers(3, 9), st.integers(3, 9)),
+    kernel=st.tuples(st.integers(1, 3), st.integers(1, 3)), stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    padding=st.tuples(st.integers(0, 2), st.integers(0, 2)), density=st.sampled_from((0.0, 0.05, 0.3, 1.0)),
+    dilation=st.integers(1, 1), block=st.sampled_from(((1, 1), (4, 1), (1, 4), (4, 4))), seed=st.integers(0, 99),
+)  # fmt: skip
+def test_any_convolution_is_torchs(
+    instructions, outputs, channels, images, size, kernel, stride, padding, density, dilation, block, seed
+):
+    rng = np.random.default_rng(seed)
+    mask = blocks(rng, outputs, channels * kernel[0] * kernel[1], density, *block)
+    mask[rng.integers(outputs)] = False  # a neuron without inputs
+    found = compare(
+        instructions, mask, np.float32, images, size, kernel, stride, padding, (dilation, dilation), 1, seed
+    )
+    assert max(found) < TOLERANCE[np.float32]
+
+
+def test_doubles_are_exact_to_their_own_rounding():
+    rng = np.random.default_rng(1)
+    for block in ((1, 1), (4, 4)):
+        mask = blocks(rng, 24, 9 * 20, 0.3, *block)
+        found = compare(SETS[0], mask, np.float64, 3, (7, 6), (3, 3), (2, 1), (1, 2), (1, 2))
+        assert max(found) < TOLERANCE[np.float64]
+
+
+@pytest.mark.parametrize("instructions", SETS)
+@pytest.mark.parametrize("batch", [1, 2, 63, 64, 65, 200])
+def test_batches_that_fill_no_tile_and_more_columns_than_a_block(instructions, batch):
+    mask = np.random.default_rng(batch).random((37, 700)) < 0.1
+    assert max(compare(instructions, mask, np.float32, batch)) < TOLERANCE[np.float32]
+
+
+def test_more_outputs_than_a_row_block():
+    for block in (1, 4):
+        mask = blocks(np.random.default_rng(2), 4100, 33, 0.2, block, 1)
+        assert max(compare(SETS[0], mask, np.float32, 70)) < TOLERANCE[np.float32]
+
+
+def test_threads_share_the_tiles():
+    mask = np.random.default_rng(3).random((20, 9 * 8)) < 0.3
+    for threads in (2, 3, 50):
+        found = compare(SETS[0], mask, np.float32, 3, (9, 9), (3, 3), padding=(1, 1), threads=threads)
+        assert max(found) < TOLERANCE[np.float32]
+
+
+@pytest.mark.parametrize(
+    ("mask", "forward", "backward"),
+    [
+        (blocks(np.random.default_rng(4), 16, 24, 0.5, 4, 4), True, True),
+        (blocks(np.random.default_rng(4), 16, 24, 0.5, 4, 1), True, False),
+        (blocks(np.random.default_rng(4), 16, 24, 0.5, 1, 4), False, True),
+        (blocks(np.random.default_rng(4), 16, 24, 0.5, 1, 1), False, False),
+        (blocks(np.random.default_rng(4), 15, 24, 0.5, 4, 4), False, True),  # the last block is cut
+    ],
+    ids=["4x4", "4x1", "1x4", "unstructured", "cut"],
+)
+def test_rows_that_share_their_columns_are_seen(mask, forward, backward):
+    vectors = vectors_of("portable")
+    there = packed(mask, 1, vectors)
+    assert (there.shared, turned(mask, 1, there).shared) == (forward, backward)
+    assert int((there.places >= 0).sum()) == mask.sum()
+
+
+def test_equal_fan_in_is_not_padded():
+    mask = np.zeros((40, 100), bool)
+    for row in mask:
+        row[np.random.default_rng(row.ctypes.data % 97).permutation(100)[:7]] = True
+    assert packed(mask, 1, vectors_of("portable")).slots == 40 * 7
+
+
+def test_nothing_outside_is_read_or_written():
+    """Source and target lie between guards: NaN would spread, and what is written over would differ."""
+    from iftplan.nn.execution.kernels import product_kernel
+
+    rng = np.random.default_rng(5)
+    for instructions in SETS:
+        vectors = vectors_of(instructions)
+        for outputs, channels, size in ((1, 1, (3, 3)), (17, 15, (3, 5)), (5, 33, (4, 3))):
+            mask = rng.random((outputs, 9 * channels)) < 0.5
+            found = packed(mask, 9, vectors)
+            windows = convolution(1, size, (3, 3), padding=(1, 1))
+            order = order_of(windows, vectors.tile)
+            guarded = np.full(512 + windows.columns * channels + 512, np.nan, np.float32)
+            guarded[512:-512] = 1
+            target = np.full(512 + windows.columns * outputs + 512, np.nan, np.float32)
+            product_kernel(vectors.lanes, vectors.count, vectors.bits, int(found.shared))(
+                found.values(mask.astype(np.float32).ravel()), found.offsets, found.rows, found.counts, found.panels,
+                found.row_starts, found.blocks, guarded[512:-512], channels, order, windows.numbers(),
+                np.empty(0, np.float32), target[512:-512], outputs, 0, len(order) // vectors.tile,
+            )  # fmt: skip
+            assert np.isfinite(target[512:-512]).all()
+            assert np.isnan(target[:512]).all() and np.isnan(target[-512:]).all()
+
+
+def test_gradients_of_gradients_checker():
+    torch.manual_seed(0)
+    mask = torch.rand(6, 5, 3, 2) < 0.4
+    pattern = pattern_of(mask, torch.float64)
+    weight = torch.randn(6, 5, 3, 2).double() * mask
+    x, bias = torch.randn(2, 5, 5, 4).double().requires_grad_(), torch.randn(6).double().requires_grad_()
+
+    def run(x, kept, bias):
+        whole = torch.zeros_like(weight).masked_scatter(mask, kept)
+        return sparse_conv2d(x, whole, bias, pattern, (2, 1), (1, 1))
+
+    assert torch.autograd.gradcheck(run, (x, weight[mask].requires_grad_(), bias), fast_mode=True)
+
+
+def test_inputs_of_any_strides_and_leading_sizes():
+    torch.manual_seed(1)
+    mask = torch.rand(10, 12) < 0.3
+    weight = torch.randn(10, 12) * mask
+    pattern = pattern_of(mask, torch.float32)
+    for x in (
+        torch.randn(12),
+        torch.randn(12, 7).T,
+        torch.randn(3, 12, 5).movedim(1, 2),
+        torch.randn(2, 3, 4, 24)[..., ::2],
+    ):
+        torch.testing.assert_close(
+            sparse_linear(x, weight, None, pattern), torch.nn.functional.linear(x, weight)
+        )
+    mask = torch.rand(9, 8, 3, 3) < 0.3
+    weight = torch.randn(9, 8, 3, 3) * mask
+    pattern = pattern_of(mask, torch.float32)
+    for x in (
+        torch.randn(2, 8, 5, 6),
+        torch.randn(2, 8, 6, 5).transpose(2, 3),
+        torch.randn(2, 16, 5, 6)[:, ::2],
+    ):
+        for held in (weight, weight.to(memory_format=torch.channels_last)):
+            torch.testing.assert_close(
+                sparse_conv2d(x, held, None, pattern, padding=(1, 1)),
+                torch.nn.functional.conv2d(x, held, padding=1),
+            )
+
+
+def test_strided_gradients_pass_over_what_no_pixel_reads():
+    backwards = convolution(2, (8, 8), (3, 3), stride=(2, 2), padding=(1, 1)).backwards
+    order = order_of(backwards, 16)
+    assert len(order) == 4 * 32 and sorted(order[order >= 0]) == list(range(128))
+    assert {(p % 8 % 2, p // 8 % 2) for p in order[:32]} == {(0, 0)}
+
+
+def test_refusals():
+    with pytest.raises(InputError, match="does not fit an input of 2×2"):
+        convolution(1, (2, 2), (3, 3))
+    with pytest.raises(InputError, match="avx512, avx2, portable"):
+        vectors_of("neon")
+    assert samples(3).columns == 3
