@@ -29,6 +29,7 @@ class Convention(StrEnum):
 _NUMBER = re.compile(
     r"\s*(?P<sign>[+-]?)(?P<top>\d+(?:\.\d*)?|\.\d+)(?:/(?P<bottom>\d+)|(?P<percent>\s*%))?\s*"
 )
+_SIZE = re.compile(r"-?(\d{1,30}(\.\d{0,30})?|\.\d{1,30})(e[+-]?\d{1,3})?", re.I)
 _EXPONENT = re.compile(r"[+-]?\d{1,3}")
 _SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9, "t": 10**12, "p": 10**15}
 _COUNT = re.compile(
@@ -138,6 +139,26 @@ def parse_count(text: str) -> int:
     if value.denominator != 1 or value == 0:
         raise InputError(f"budget {text!r} is {value} MACs; a budget is a positive whole number of MACs.")
     return int(value)
+
+
+def parse_size(text: str, what: str) -> float:
+    """Read a positive size such as `1e8`, `100M`, `1.3B` or `2500000`.
+
+    Raises:
+        InputError: not a number, none above zero, or none that a machine has.
+
+    Example:
+        >>> parse_size("1.3B", "--params"), parse_size("1e21", "--compute")
+        (1300000000.0, 1e+21)
+    """
+    number = text.strip().replace("_", "")
+    factor = _SUFFIXES.get(number[-1:].lower(), 0) if number[-1:].isalpha() else 1
+    number = number[:-1] if number[-1:].isalpha() else number
+    if not factor or not _SIZE.fullmatch(number):
+        raise InputError(f"{what} {text[:60]!r} is no size; write it as 1e8, 100M or 1.3B.")
+    if not 0 < (value := float(number) * factor) < 1e60:
+        raise InputError(f"{what} {text[:60]} is outside what can be meant, above 0 and below 1e60.")
+    return value
 
 
 def plain(value: Fraction) -> str:

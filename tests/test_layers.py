@@ -17,14 +17,14 @@ ROOT = Path(iftplan.__file__).parent
 ROOMS = (
     "errors shown polynomial widening budget cardinality runs symbols expressions scales footprint",
     "units spec counting masks distributions vouched validation transforms documents schedules revisions workers pareto",
-    "notation costs form solution cautions zoo_index scalefile observations",
+    "notation costs form solution cautions zoo_index scalefile observations scaling histories",
     "closed_forms derive realise sources plans specfile solvefile diffs tradeoffs",
     "families symbolic policy audits supar training_cost tradeofffile",
     "solver rows reportfile planfile runfile checks",
     "closing configuration measurements observationfile",
     "planwidths configfile judging",
     "planner checkcache",
-    "checking sweeps published",
+    "checking sweeps published spaces",
     "revision_costs searching sweeptable trialqueue",
     "campaigns",
     "report",
@@ -310,7 +310,7 @@ SOLVE = ("solve", "--sparsity", "0.75", "--layer")
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--help",), ("--version",), ("solve", "--help"), ("plan", "--help"), ("audit", "--help"), ("check", "--help"), ("diff", "--help"), ("sweep", "--help"), ("models", "--help"), ("pareto", "--help")],
+    [("--help",), ("--version",), ("solve", "--help"), ("plan", "--help"), ("audit", "--help"), ("check", "--help"), ("diff", "--help"), ("sweep", "--help"), ("models", "--help"), ("pareto", "--help"), ("advise", "--help"), ("plot", "--help")],
     ids=" ".join,
 )  # fmt: skip
 def test_help_and_version_import_nothing_heavy(arguments):

@@ -11,7 +11,7 @@ from typing import Annotated, cast
 
 import typer
 
-from iftplan.cli import audit, check, diff, models, pareto, plan, solve, spec, sweep, train
+from iftplan.cli import advise, audit, check, diff, models, pareto, plan, plot, solve, spec, sweep, train
 from iftplan.cli.output import UNREAD, say, unwritten
 from iftplan.errors import IftplanError
 
@@ -37,6 +37,8 @@ for name, module in (
     ("train", train),
     ("sweep", sweep),
     ("pareto", pareto),
+    ("plot", plot),
+    ("advise", advise),
     ("spec", spec),
     ("models", models),
 ):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from iftplan.cli.figures import FORMS, ThemeName, ThemeOption, TitleOption
 from iftplan.cli.options import ConventionOption, FormatOption, OutputOption
 from iftplan.cli.output import emit, say
 from iftplan.errors import InputError
@@ -40,24 +41,11 @@ Example:
 """
 
 
-class ThemeName(StrEnum):
-    """Colours of a figure."""
-
-    LIGHT = "light"
-    DARK = "dark"
-    PRINT = "print"
-
-
 class Better(StrEnum):
     """Which way a metric is better."""
 
     HIGHER = "higher"
     LOWER = "lower"
-
-
-ThemeOption = Annotated[
-    ThemeName, typer.Option("--theme", help="Colours of a figure: light, dark, or print for grey.")
-]
 
 
 def command(
@@ -85,7 +73,7 @@ def command(
     better: Annotated[
         Better | None, typer.Option("--better", help="Which way a metric is better that is not known here.")
     ] = None,
-    title: Annotated[str, typer.Option("--title", help="Above the figure.")] = "",
+    title: TitleOption = "",
     theme: ThemeOption = ThemeName.LIGHT,
     form: FormatOption = None,
     output: OutputOption = None,
@@ -112,7 +100,7 @@ def command(
     emit([table], lambda: tradeoff_document(found), form, output, summary=[table])
 
 
-PICTURES = (".png", ".svg", ".pdf", ".html")
+PICTURES = (*FORMS, ".html")
 
 
 def _picture(found: TradeOff, suffix: str, title: str, theme: str) -> bytes:

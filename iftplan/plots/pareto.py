@@ -106,7 +106,7 @@ Styles = Mapping[str, tuple[str, str]]
 def _styles(entries: Sequence[Entry], colors: Theme) -> Styles:
     """Series → colour and marker; dense is always ink."""
     names = list(dict.fromkeys(entry.series for entry in entries))
-    others = [name for name in names if not name in _DENSE]
+    others = [name for name in names if name not in _DENSE]
     found = {name: (colors.ink, "*" if name == "dense" else "P") for name in names if name not in others}
     markers = [m for m in MARKERS if m not in "*P"]
     for i, name in enumerate(others):
@@ -161,14 +161,32 @@ def _staircase(found: TradeOff) -> list[tuple[float, float]]:
 
 
 def _iso_flop(axes: Axes, found: TradeOff, colors: Theme) -> None:
-    groups = sorted(found.groups, key=len, reverse=True)[:_MOST_LINES]
-    for group in groups:
-        x = sum(found.entries[i].x.mean for i in group) / len(group)
+    for x in _guides(axes, found):
         axes.axvline(x, color=colors.muted, linewidth=0.7, linestyle=(0, (1, 3)), zorder=1)
         axes.annotate(
             f"≈ {si(x)}", (x, 0), (2, 3), xycoords=("data", "axes fraction"), textcoords="offset points",
             fontsize=6.5, color=colors.muted, rotation=90, va="bottom", ha="left",
         )  # fmt: skip
+
+
+def _guides(axes: Axes, found: TradeOff) -> list[float]:
+    """Where groups of equal cost are: those of dense models first, and none so near another that they run together.
+
+    Among many points some are always alike, so that only those around dense models say anything.
+    """
+
+    def of_dense(group: tuple[int, ...]) -> bool:
+        return any(found.entries[i].what.dense for i in group)
+
+    many = len(found.entries) > _MANY
+    groups = [group for group in found.groups if of_dense(group) or not many]
+    places: list[tuple[float, float]] = []
+    for group in sorted(groups, key=lambda group: (not of_dense(group), -len(group))):
+        x = sum(found.entries[i].x.mean for i in group) / len(group)
+        across = axes.transAxes.inverted().transform(axes.transData.transform((x, axes.get_ylim()[0])))[0]
+        if all(abs(across - other) > 0.03 for other, _ in places):
+            places.append((across, x))
+    return [x for _, x in places[:_MOST_LINES]]
 
 
 def _arrows(found: TradeOff) -> list[tuple[Entry, float, float]]:

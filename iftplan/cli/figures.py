@@ -1,0 +1,58 @@
+"""Figures as files: which names mean a picture, and the options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from iftplan.errors import InputError
+
+if TYPE_CHECKING:
+    from iftplan.plots.style import Picture
+
+FORMS = (".png", ".svg", ".pdf")
+
+
+class ThemeName(StrEnum):
+    """Colours of a figure."""
+
+    LIGHT = "light"
+    DARK = "dark"
+    PRINT = "print"
+
+
+ThemeOption = Annotated[
+    ThemeName, typer.Option("--theme", help="Colours of a figure: light, dark, or print for grey.")
+]
+TitleOption = Annotated[str, typer.Option("--title", help="Above the figure.")]
+
+
+def figure_form(file: str, also: tuple[str, ...] = ()) -> str:
+    """The suffix of a figure's file.
+
+    Raises:
+        InputError: it is none that a figure is written as.
+    """
+    suffix = Path(file).suffix.lower()
+    if suffix not in (*FORMS, *also):
+        raise InputError(
+            f"{file!r} does not say which picture to write; end its name in one of {', '.join((*FORMS, *also))}."
+        )
+    return suffix
+
+
+def write_picture(picture: Callable[[], Picture], file: str) -> None:
+    """Draw, and write in one step.
+
+    Raises:
+        InputError: the name is no picture's, or the place cannot be written.
+    """
+    from iftplan.documents import write_bytes
+    from iftplan.plots.files import encoded
+
+    suffix = figure_form(file)
+    write_bytes(encoded(picture(), suffix[1:]), file)

@@ -1,0 +1,141 @@
+"""`iftplan plot`: pictures of plans, layers and runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from iftplan.cli.figures import ThemeName, ThemeOption, TitleOption, figure_form, write_picture
+from iftplan.cli.options import ConventionOption
+from iftplan.cli.output import say
+from iftplan.errors import InputError
+from iftplan.units import Convention
+
+if TYPE_CHECKING:
+    from iftplan.plots.style import Picture
+
+EXAMPLE = """
+Example:
+
+  $ iftplan plot cardinality conv3x3:64-128@16x16 -o cardinality.png
+
+  written: cardinality.png
+"""
+
+
+class Kind(StrEnum):
+    """What to draw."""
+
+    MACS = "macs"
+    DENSITY = "density"
+    CARDINALITY = "cardinality"
+    SPACE = "space"
+    UPDATES = "updates"
+
+
+def command(
+    kind: Annotated[
+        Kind,
+        typer.Argument(
+            help="macs or density: a plan, layer by layer; cardinality: a layer or model in every family; space: search space against MACs of plans and sweeps; updates: churn and ITOP of runs."
+        ),
+    ],
+    subjects: Annotated[
+        list[str],
+        typer.Argument(metavar="SUBJECT...", help="A plan, a layer or model, tables, or run directories."),
+    ],
+    output: Annotated[str, typer.Option("-o", "--output", help="The file: .png, .svg or .pdf.")],
+    title: TitleOption = "",
+    theme: ThemeOption = ThemeName.LIGHT,
+    convention: ConventionOption = Convention.MAC,
+) -> None:
+    """Draw one picture of what plans, layers and runs hold."""
+    figure_form(output)
+    draw = _picture(kind, subjects, convention)
+    write_picture(lambda: draw(title, theme.value), output)
+    say(f"written: {output}")
+
+
+Draw = Callable[[str, str], "Picture"]
+
+
+def _picture(kind: Kind, subjects: Sequence[str], convention: Convention) -> Draw:
+    """What draws, with title and theme still to come; subjects are read here."""
+    match kind:
+        case Kind.MACS | Kind.DENSITY:
+            return _of_plan(kind, _single(kind, subjects), convention)
+        case Kind.CARDINALITY:
+            return _cardinality(_single(kind, subjects))
+        case Kind.SPACE:
+            return _space(subjects, convention)
+        case Kind.UPDATES:
+            return _updates(subjects)
+
+
+def _single(kind: Kind, subjects: Sequence[str]) -> str:
+    if len(subjects) != 1:
+        raise InputError(
+            f"{kind} draws one subject, and {len(subjects)} are given, {', '.join(subjects)}; make a picture for each."
+        )
+    return subjects[0]
+
+
+def _of_plan(kind: Kind, subject: str, convention: Convention) -> Draw:
+    from iftplan.cli.subjects import document_in, plan_in
+    from iftplan.plots.layers import density_picture, macs_picture
+
+    document = document_in(subject)
+    if document is None:
+        raise InputError(f"{subject!r} is no plan; make one with iftplan plan MODEL -o plan.json.")
+    plan = plan_in(document, subject)
+    if kind is Kind.DENSITY:
+        return lambda title, theme: density_picture(plan, title=title, theme=theme)
+    return lambda title, theme: macs_picture(plan, convention=convention, title=title, theme=theme)
+
+
+def _cardinality(subject: str) -> Draw:
+    from iftplan.notation import parse_layer
+    from iftplan.plots.cardinality import cardinality_picture
+    from iftplan.spaces import layer_spaces, model_spaces
+
+    if _names_a_layer(subject):
+        curves = layer_spaces(parse_layer(subject))
+    else:
+        from iftplan.cli.subjects import spec_of
+
+        curves = model_spaces(spec_of(subject, (), widths=True))
+    return lambda title, theme: cardinality_picture(curves, subject, title=title, theme=theme)
+
+
+def _names_a_layer(subject: str) -> bool:
+    """Layers begin with what they are, models with where they come from."""
+    from iftplan.notation import parse_layer
+
+    if subject == "-" or subject.endswith(".json") or ".py:" in subject:
+        return False
+    try:
+        parse_layer(subject)
+    except InputError:
+        return False
+    return True
+
+
+def _space(subjects: Sequence[str], convention: Convention) -> Draw:
+    from iftplan.observationfile import read_observations
+    from iftplan.plots.pareto import pareto_picture
+    from iftplan.tradeoffs import Cost, Gain, tradeoff
+
+    observations = [o for subject in subjects for o in read_observations(subject)]
+    found = tradeoff(observations, Cost.INFERENCE, Gain.LOG2_MASKS, convention=convention)
+    return lambda title, theme: pareto_picture(found, title=title, theme=theme)
+
+
+def _updates(subjects: Sequence[str]) -> Draw:
+    from iftplan.histories import read_history
+    from iftplan.plots.updates import updates_picture
+
+    histories = [read_history(subject) for subject in subjects]
+    return lambda title, theme: updates_picture(histories, title=title, theme=theme)

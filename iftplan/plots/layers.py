@@ -1,0 +1,117 @@
+"""A plan layer by layer: MACs before and after, and density."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from iftplan.plans import Plan, PlannedLayer, Scope
+from iftplan.plots.style import THEMES, Picture, Theme, drawing, new_axes, shown, si, si_ticks
+from iftplan.units import Convention, plain
+
+_NAMED = 60  # layers up to which each has its name
+_STEPS = 150  # of a skyline
+
+
+def macs_picture(
+    plan: Plan, *, convention: Convention = Convention.MAC, title: str = "", theme: str = "light"
+) -> Picture:
+    """MACs of every layer, dense and planned, in the order of the forward pass."""
+    colors, layers = THEMES[theme], plan.layers
+    per, unit = convention.per_mac, convention.unit
+    dense, planned = [x.dense_macs * per for x in layers], [x.macs * per for x in layers]
+    with drawing(colors):
+        figure, axes = _paper(colors, layers, f"{unit} of one sample")
+        _bars(axes, dense, colors.ink, 0.2, "dense model", hatch="////")
+        _bars(axes, planned, colors.palette[0], -0.2, "planned")
+        _finish(figure, title or _title(plan))
+        si_ticks(axes, "x" if _rows(layers) else "y")
+    total = plan.macs(Scope.MODEL) * per, plan.dense_macs(Scope.MODEL) * per
+    words = f"{unit} of {len(layers)} layers of {plan.model}, dense and planned: {si(total[1])} and {si(total[0])} together."
+    return Picture(figure, title or _title(plan), words)
+
+
+def density_picture(plan: Plan, *, title: str = "", theme: str = "light") -> Picture:
+    """Density of every weight, those under masks told from those that stay dense."""
+    colors = THEMES[theme]
+    layers = tuple(layer for layer in plan.layers if layer.positions)
+    densities = [float(layer.density) if layer.maskable else 1.0 for layer in layers]
+    with drawing(colors):
+        figure, axes = _paper(colors, layers, "density (nnz over weights)")
+        _bars(axes, densities, colors.palette[0], 0.0, "under a mask", thickness=0.75)
+        free = [0.0 if layer.maskable else 1.0 for layer in layers]
+        if any(free) and _rows(layers):
+            _bars(axes, free, colors.grid, 0.0, "no mask", thickness=0.75, hatch="....", edge=colors.muted)
+        (axes.set_xlim if _rows(layers) else axes.set_ylim)(0, 1.02)
+        _finish(figure, title or _title(plan))
+    words = f"Density of {len(layers)} layers of {plan.model}: {sum(x.maskable for x in layers)} under masks"
+    return Picture(figure, title or _title(plan), f"{words}, {plain(plan.sparsity)} sparsity asked for.")
+
+
+def _rows(layers: Sequence[PlannedLayer]) -> bool:
+    """Whether each layer is a row with its name; more are a skyline."""
+    return len(layers) <= _NAMED
+
+
+def _paper(colors: Theme, layers: Sequence[PlannedLayer], quantity: str) -> tuple[Figure, Axes]:
+    if not _rows(layers):
+        figure, axes = new_axes(colors)
+        together = _together(len(layers))
+        axes.set_ylabel(quantity + (f",\nmean of {together} layers at a time" if together > 1 else ""))
+        axes.set_xlabel("layer, in the order of the forward pass")
+        axes.set_xlim(0, len(layers))
+        return figure, axes
+    figure, axes = new_axes(colors, 7.2, max(2.2, 1.1 + 0.19 * len(layers)))
+    axes.set_xlabel(quantity)
+    axes.set_yticks(range(len(layers)), [_tail(layer.name) for layer in layers], fontsize=7)
+    axes.set_ylim(len(layers) - 0.4, -0.6)
+    axes.grid(False, axis="y")
+    return figure, axes
+
+
+def _bars(
+    axes: Axes, values: Sequence[float], color: str, offset: float, label: str, *,
+    thickness: float = 0.38, hatch: str = "", edge: str = "",
+) -> None:  # fmt: skip
+    """Bars where layers are rows; where they are too many, a skyline, hatched ones an outline."""
+    if len(values) <= _NAMED:
+        axes.barh(
+            [i - offset for i in range(len(values))], values, thickness, label=label, linewidth=0.6, hatch=hatch,
+            color="none" if hatch and not edge else color, edgecolor=edge or color,
+        )  # fmt: skip
+        return
+    edges, heights = _skyline(values)
+    if hatch:
+        axes.stairs(heights, edges, color=color, linewidth=1.4, label=label, zorder=3)
+    else:
+        axes.stairs(heights, edges, color=color, fill=True, alpha=0.6, label=label)
+    axes.set_ylim(bottom=0)
+
+
+def _together(count: int) -> int:
+    """How many layers make one step of a skyline."""
+    return ceil(count / _STEPS)
+
+
+def _skyline(values: Sequence[float]) -> tuple[list[int], list[float]]:
+    size = _together(len(values))
+    groups = [values[i : i + size] for i in range(0, len(values), size)]
+    return [*range(0, len(values), size), len(values)], [sum(group) / len(group) for group in groups]
+
+
+def _finish(figure: Figure, title: str) -> None:
+    figure.suptitle(shown(title, 90), x=0.01, ha="left", fontsize=10)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
+
+
+def _title(plan: Plan) -> str:
+    return f"{plan.model}: {plan.transform} at sparsity {plain(plan.sparsity)}"
+
+
+def _tail(name: str, longest: int = 40) -> str:
+    """The end of a long name, which is what tells layers apart."""
+    text = shown(name, 400)
+    return text if len(text) <= longest else f"…{text[1 - longest :]}"

@@ -1,0 +1,48 @@
+"""Masks over a run: how much of the network was ever explored, and how much each update exchanged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from iftplan.histories import History
+from iftplan.plots.style import MARKERS, THEMES, Picture, drawing, new_axes, shown, si_ticks
+
+_MOST_NAMED = 10
+
+
+def updates_picture(histories: Sequence[History], *, title: str = "", theme: str = "light") -> Picture:
+    """Draw ITOP (lines) and churn (dashes) against steps, one colour a run."""
+    colors = THEMES[theme]
+    many = len(histories) > _MOST_NAMED
+    with drawing(colors):
+        figure, axes = new_axes(colors)
+        handles = []
+        for i, history in enumerate(histories):
+            color = colors.palette[i % len(colors.palette)] if not many else colors.palette[0]
+            marker = MARKERS[i % len(MARKERS)] if len(history.steps) <= 30 and not many else ""
+            look = {"color": color, "marker": marker, "markersize": 4, "alpha": 0.45 if many else 1.0}
+            axes.plot(history.steps, history.itop, linewidth=1.6, **look)
+            axes.plot(history.steps, history.churn, linewidth=1.1, linestyle="--", fillstyle="none", **look)
+            if not many:
+                handles.append(
+                    Line2D([], [], color=color, marker=marker, markersize=4, label=shown(history.name))
+                )
+        handles += [
+            Line2D([], [], color=colors.ink, linewidth=1.6, label="ITOP: ever active"),
+            Line2D([], [], color=colors.ink, linewidth=1.1, linestyle="--", label="churn: exchanged"),
+        ]
+        axes.set_ylim(-0.02, 1.02)
+        axes.set_xlabel("step")
+        axes.set_ylabel("part of the weights (ITOP), of the active ones (churn)")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        si_ticks(axes, "x")
+        heading = title or "Masks over training"
+        axes.set_title(shown(heading, 90), loc="left", fontsize=10)
+        figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=8)
+    last = "; ".join(f"{h.name} ends at {h.itop[-1]:.3f}" for h in histories[:_MOST_NAMED])
+    return Picture(
+        figure, heading, f"ITOP rate and churn of {len(histories)} runs against steps. ITOP: {last}."
+    )

@@ -1,0 +1,79 @@
+"""The sparse scaling law for people: what it advises, and what other sparsities would reach."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from iftplan.documents import Document, sealed
+from iftplan.report.table import Table
+from iftplan.scaling import ScalingLaw
+from iftplan.units import short
+
+COMPARED = (0.0, 0.5, 0.75, 0.875)
+"""The sparsities of the law's own runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """A question to the law.
+
+    Attributes:
+        law: which fit.
+        params: non-zero parameters without embeddings.
+        compute: of the training, in FLOPs, two for each MAC.
+        kappa: how often cheaper a step is than a dense one of the network with all its weights.
+    """
+
+    law: ScalingLaw
+    params: float
+    compute: float
+    kappa: float = 1.0
+
+    @property
+    def sparsity(self) -> float:
+        """The best."""
+        return self.law.optimal_sparsity(self.params, self.compute, self.kappa)
+
+
+def advice_table(asked: Advice) -> Table:
+    """The best sparsity, the law's own around it, and from which compute on each would be best."""
+    law, best = asked.law, asked.sparsity
+    rows = tuple(
+        (
+            f"{sparsity:.4f}" + (" (best)" if sparsity == best else ""),
+            short(asked.params / (1 - sparsity)),
+            short(law.data(sparsity, asked.params, asked.compute, asked.kappa)),
+            f"{law.loss_at(sparsity, asked.params, asked.compute, asked.kappa):.4f}",
+            f"{law.compute_for(sparsity, asked.params, asked.kappa):.3g}",
+        )
+        for sparsity in sorted({*COMPARED, best})
+    )
+    columns = (">sparsity", ">all weights", f">{law.unit} seen", ">loss", ">best at FLOPs")
+    title = f"{law.name}: {short(asked.params)} non-zero parameters, {asked.compute:.3g} FLOPs of training, κ = {asked.kappa:g}"
+    return Table(columns, rows, title, tuple(f"note: {note}" for note in law.notes(best)))
+
+
+def advice_document(name: str, asked: Advice) -> Document:
+    """The same, sealed with its digest."""
+    law = asked.law
+    return sealed(
+        {
+            "schema": "iftplan.advise/1",
+            "convention": "flop",
+            "data": name,
+            "params": asked.params,
+            "compute": asked.compute,
+            "kappa": asked.kappa,
+            "optimal_sparsity": asked.sparsity,
+            "sparsities": [
+                {
+                    "sparsity": s,
+                    "data_seen": law.data(s, asked.params, asked.compute, asked.kappa),
+                    "loss": law.loss_at(s, asked.params, asked.compute, asked.kappa),
+                    "optimal_compute": law.compute_for(s, asked.params, asked.kappa),
+                }
+                for s in sorted({*COMPARED, asked.sparsity})
+            ],
+            "notes": list(law.notes(asked.sparsity)),
+        }
+    )

@@ -1,0 +1,58 @@
+"""The search space of a layer or a model in every family, over sparsity."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
+
+from iftplan.cardinality import Cardinality
+from iftplan.errors import InfeasibleError, InputError
+from iftplan.families import FAMILIES
+from iftplan.form import Family
+from iftplan.planner import plan
+from iftplan.policy import Policy
+from iftplan.solver import solve
+from iftplan.spec import LayerSpec, ModelSpec
+
+GRID = tuple(Fraction(i, 20) for i in range(1, 20))
+"""Sparsities of 0.05 to 0.95."""
+
+Curves = Mapping[str, Sequence[tuple[float, float]]]
+
+_MASKED = ("wide", "parallel", "factorized", "doped")
+PLAIN = "sparse, same width"
+
+
+def layer_spaces(layer: LayerSpec) -> Curves:
+    """log2 of the number of masks of one layer, by family, at equal MACs."""
+    return _curves(lambda family, s: solve(layer, family, s).cardinality if family else None)
+
+
+def model_spaces(spec: ModelSpec) -> Curves:
+    """log2 of the number of masks of a whole model, by family, at equal MACs; beside it, plain sparsity."""
+    return _curves(lambda family, s: plan(spec, Policy(family=family, sparsity=s)).cardinality)
+
+
+def _curves(space: Callable[[Family | None, Fraction], Cardinality | None]) -> Curves:
+    families: dict[str, Family | None] = {name: FAMILIES[name] for name in _MASKED}
+    found = {name: _curve(space, family) for name, family in (families | {PLAIN: None}).items()}
+    curves = {name: curve for name, curve in found.items() if curve}
+    if not curves:
+        raise InputError(
+            "no family has a search space here; a layer needs channels that are numbers, a model weights that masks can cover."
+        )
+    return curves
+
+
+def _curve(
+    space: Callable[[Family | None, Fraction], Cardinality | None], family: Family | None
+) -> list[tuple[float, float]]:
+    found = []
+    for sparsity in GRID:
+        try:
+            cardinality = space(family, sparsity)
+        except InfeasibleError:  # a gap in the line
+            continue
+        if cardinality is not None and cardinality.log2_masks:
+            found.append((float(sparsity), cardinality.log2_masks))
+    return found
