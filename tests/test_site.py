@@ -10,6 +10,11 @@ from pathlib import Path
 
 import pytest
 from site_links import Page, broken, external, pages, read_page
+from typer.main import get_command
+
+import iftplan.nn
+from iftplan.cli.main import app
+from iftplan.families import FAMILIES
 
 ROOT = Path(__file__).parents[1]
 EXTENSIONS = ROOT / "docs" / "_ext"
@@ -72,6 +77,17 @@ def test_every_page_is_on_the_site_and_in_its_contents(site: Path) -> None:
         page = site / source.relative_to(ROOT).with_suffix(".html")
         assert page.is_file(), source.name
         assert source.stem == "index" or os.path.relpath(page, site / "docs") in linked, source.name
+
+
+@pytest.mark.slow
+def test_every_public_name_key_and_command_is_described(site: Path) -> None:
+    names = {f"iftplan.{n}" for n in iftplan.__all__} | {f"iftplan.nn.{n}" for n in iftplan.nn.__all__}
+    assert names <= read_page(site / "docs" / "api.html").anchors
+    commands = {f"iftplan-{name}" for name in get_command(app).commands}  # type: ignore[attr-defined]
+    assert commands <= read_page(site / "docs" / "commands.html").anchors
+    derived = (site / "docs" / "mathematics.html").read_text(encoding="utf-8")
+    assert derived.count("<math") > 60
+    assert all(family.definition.title in derived for family in FAMILIES.values())
 
 
 # --- the checks themselves can fail ----------------------------------------------------------------------
