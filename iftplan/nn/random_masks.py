@@ -150,6 +150,8 @@ def _tiles(cells: int, size: Shape, kept: Tensor, generator: Generator) -> Tenso
 
 def _alike(cells: int, size: Shape, kept: int, generator: Generator) -> Tensor:
     height, width = size
+    if kept >= max(size):
+        return torch.ones(cells, height, width, dtype=torch.bool)
     patterns = few_patterns(height, kept) if height == width else None
     if patterns is not None:
         return patterns[torch.randint(len(patterns), (cells,), generator=generator)]
