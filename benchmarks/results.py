@@ -32,6 +32,9 @@ _SHAKESPEARE = (
     "--set data.test_fraction=0.05 --set training.eval_interval=250 --set training.checkpoint_interval=250"
 )
 
+SPARSITY = "3/4"
+"""Of every arm that says nothing else, as in the recipes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Arm:
@@ -42,12 +45,14 @@ class Arm:
         transform: the family.
         mask: what masks may look like; empty for unstructured.
         nonlinear: whether a norm and an activation stand inside members.
+        sparsity: as `--sparsity` has it.
     """
 
     method: str
     transform: str = "wide"
     mask: str = ""
     nonlinear: bool = True
+    sparsity: str = SPARSITY
 
     @property
     def title(self) -> str:
@@ -55,11 +60,12 @@ class Arm:
             return "dense"
         family = f"{self.transform} {self.mask}".strip()
         family = family if self.nonlinear else f"{family} linear"
+        family = family if self.sparsity == SPARSITY else f"{family} at {self.sparsity}"
         return family if self.method == "densified" else f"{family}, {self.method}"
 
     @property
     def folder(self) -> str:
-        return self.title.replace(", ", "-").replace(" ", "-").replace(":", "of")
+        return self.title.replace(", ", "-").replace(" ", "-").replace(":", "of").replace("/", "of")
 
     @property
     def options(self) -> list[str]:
@@ -67,18 +73,20 @@ class Arm:
             "plan.transform": "" if self.transform == "wide" else self.transform,
             "plan.mask": self.mask,
             "plan.nonlinear": "" if self.nonlinear else "false",
+            "plan.sparsity": "" if self.sparsity == SPARSITY else self.sparsity,
         }
         given = [part for key, value in settings.items() if value for part in ("--set", f"{key}={value}")]
         return ["--method", self.method, *given]
 
 
-METHODS = tuple(Arm(method) for method in ("dense", "static", "set", "rigl"))
+DENSE = Arm("dense")
+METHODS = (DENSE, *(Arm(method) for method in ("static", "set", "rigl")))
 FAMILIES = (
     *(Arm("rigl", family) for family in ("parallel", "factorized", "doped")),
     Arm("densified", "lowrank"),
 )
 STRUCTURES = (
-    Arm("dense"),
+    DENSE,
     Arm("rigl"),
     Arm("transposable", mask="2:8T"),
     Arm("srste", mask="2:8"),
