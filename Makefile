@@ -9,7 +9,7 @@ OUT     = demo-out
 
 SITE    = docs/_build
 
-.PHONY: demo test docs venv check-python clean
+.PHONY: demo test docs notebooks venv check-python clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.all
@@ -45,6 +45,9 @@ test: venv
 docs: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -n -q -d $(SITE)/.trees -c docs . $(SITE)
 	@printf 'Open $(SITE)/index.html.\n'
+
+notebooks: venv  # runs them and writes what they say
+	IFTPLAN_GOLDEN=write OMP_NUM_THREADS=1 $(BIN)/pytest -m 'slow or not slow' tests/test_notebooks.py
 
 venv: $(VENV)/.dev
 
