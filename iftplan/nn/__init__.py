@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from iftplan.nn.applied_audit import measure_applied
     from iftplan.nn.callbacks.lightning import LightningMasking
     from iftplan.nn.callbacks.trainer import TrainerMasking
+    from iftplan.nn.condensed import condense
     from iftplan.nn.execution.modules import dense_gradients_, execute_dense_, execute_sparse_
     from iftplan.nn.finalization import densify, finalize
     from iftplan.nn.finetuning import load_masked_, mask_zeros_
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from iftplan.nn.net2wider import Widened, widened
     from iftplan.nn.parametrize import parameter_groups
     from iftplan.nn.sources import build
+    from iftplan.nn.tensor_cores import semi_structured
     from iftplan.nn.trace import read_model
     from iftplan.nn.warmstart import WarmStart, warm_start_
 
@@ -62,6 +64,7 @@ _HOMES = {
     "apply": "application",
     "apply_": "application",
     "build": "sources",
+    "condense": "condensed",
     "dense_gradients_": "execution.modules",
     "densify": "finalization",
     "enforce_": "masks",
@@ -78,6 +81,7 @@ _HOMES = {
     "measure_step": "gradients",
     "parameter_groups": "parametrize",
     "read_model": "trace",
+    "semi_structured": "tensor_cores",
     "warm_start_": "warmstart",
     "weights_by_layer": "masking.taken",
     "widened": "net2wider",
@@ -106,6 +110,7 @@ __all__ = [
     "apply",
     "apply_",
     "build",
+    "condense",
     "dense_gradients_",
     "densify",
     "enforce_",
@@ -122,6 +127,7 @@ __all__ = [
     "measure_step",
     "parameter_groups",
     "read_model",
+    "semi_structured",
     "warm_start_",
     "weights_by_layer",
     "widened",

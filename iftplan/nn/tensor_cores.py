@@ -1,0 +1,74 @@
+"""2:4 weights as torch's semi-structured tensors, which NVIDIA's sparse tensor cores multiply with."""
+
+from __future__ import annotations
+
+import copy
+from typing import Final, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from iftplan.errors import InputError
+from iftplan.nn.masks import SUFFIX
+
+Model = TypeVar("Model", bound=nn.Module)
+
+_MULTIPLES: Final = {torch.float16: (32, 64), torch.bfloat16: (32, 64), torch.int8: (16, 128)}
+"""What outputs and inputs must be multiples of. float32 is not here: torch packs 1:2 there, which would lose weights."""
+
+
+def semi_structured(model: Model) -> Model:
+    """A copy in which the weight of every 2:4 linear layer is a semi-structured tensor, for inference.
+
+    Masks are baked in. Convolutions and other layers stay: torch multiplies such tensors in linear layers only.
+
+    Args:
+        model: on a CUDA device of compute capability 8 or more, in float16, bfloat16 or int8.
+
+    Raises:
+        InputError: no such device, or no layer that can be packed; says why of the first one.
+    """
+    return semi_structured_(copy.deepcopy(model))
+
+
+def semi_structured_(model: Model) -> Model:
+    """As `semi_structured`, in place."""
+    linear = {name: m for name, m in model.named_modules() if type(m) is nn.Linear and _is_sparse(m)}
+    reasons = {name: unpackable(_masked(m)) for name, m in linear.items()}
+    able = [name for name, reason in reasons.items() if not reason]
+    if not able:
+        first = next(((n, r) for n, r in reasons.items()), ("the model", "it has no sparse linear layer"))
+        raise InputError(f"nothing can be packed: {first[0]}: {first[1]}.")
+    if any(linear[name].weight.device.type != "cuda" for name in able):
+        raise InputError(
+            "semi-structured tensors need a CUDA device of compute capability 8 or more; move the model there first, or take iftplan.nn.condense, which runs anywhere."
+        )
+    for name in able:
+        module = linear[name]
+        module.weight = nn.Parameter(
+            torch.sparse.to_sparse_semi_structured(_masked(module)), requires_grad=False
+        )
+        module._buffers.pop("weight" + SUFFIX, None)
+    return model
+
+
+def unpackable(weight: Tensor) -> str:
+    """Why a weight (outputs, inputs) cannot be packed as 2:4; empty where it can."""
+    if weight.dtype not in _MULTIPLES:
+        return f"weights are {str(weight.dtype).removeprefix('torch.')}, and 2:4 is packed in float16, bfloat16 or int8 (in float32 torch keeps 1 of 2)"
+    outputs, inputs = weight.shape
+    rows, columns = _MULTIPLES[weight.dtype]
+    if outputs % rows or inputs % columns:
+        return f"{outputs} outputs and {inputs} inputs are not multiples of {rows} and {columns}"
+    groups = (weight != 0).view(outputs, -1, 4).sum(2)
+    return "" if int(groups.max()) <= 2 else "some four inputs keep more than two weights"
+
+
+def _masked(module: nn.Linear) -> Tensor:
+    mask = module._buffers.get("weight" + SUFFIX)
+    weight = module.weight.detach()
+    return weight if mask is None else weight * mask
+
+
+def _is_sparse(module: nn.Linear) -> bool:
+    return bool((_masked(module) == 0).any())
