@@ -187,7 +187,7 @@ def test_twelve_trials_killed_twice_and_continued_by_two_at_once(killing: Module
         assert before.items() <= results(out).items()
         before = results(out)
     tables = [tmp_path / "one.csv", tmp_path / "two.csv"]
-    pids = [killing.forked((*words, "-o", str(table)), said.with_suffix(table.stem)) for table in tables]
+    pids = [killing.forked((*words, "-o", str(table)), said.with_name(table.stem)) for table in tables]
     assert [status(pid) for pid in pids] == [0, 0], said.read_text()
     found = results(out)
     assert len(found) == TRIALS and before.items() <= found.items()
