@@ -26,8 +26,10 @@ from iftplan.observations import Observation
 from iftplan.plans import Plan
 from iftplan.report.fragment import table_fragment
 from iftplan.report.plans import plan_table
+from iftplan.report.scaling import Advice
 from iftplan.report.table import Table, printable, to_csv
 from iftplan.report.values import tables
+from iftplan.scaling import law_named
 from iftplan.shown import Shown
 from iftplan.solution import Solution, Step
 from iftplan.spec import Kind, LayerSpec, ModelSpec, WeightLayer
@@ -72,6 +74,7 @@ def examples() -> dict[str, Shown]:
         diff(Ledger(HOSTILE, {}), Ledger(HOSTILE, {HOSTILE: 64})),
         CheckReport(HOSTILE, "", (model,), (HOSTILE,)),
         TrainingCost.of(plan),
+        Advice(law_named("t5-c4"), 1e8, 1e20),
         tradeoff([Observation(HOSTILE, HOSTILE, HOSTILE, macs=64, metric="top1", value=1.0)]),
     )
     return {type(value).__name__: value for value in found}
@@ -127,7 +130,7 @@ def test_no_name_becomes_markup_or_steers_a_terminal(name: str) -> None:
     for character in ("\x1b", "\u202e"):
         assert character not in read.text
         assert character not in str(value)
-    if name not in ("Family", "TrainingCost", "Solution"):  # these show no name of a stranger's
+    if name not in ("Advice", "Family", "TrainingCost", "Solution"):  # these show no name of a stranger's
         assert "<script>alert(1)</script>" in read.text
 
 

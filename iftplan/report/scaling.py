@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from iftplan.documents import Document, sealed
 from iftplan.report.table import Table
 from iftplan.scaling import ScalingLaw
+from iftplan.shown import Shown
 from iftplan.units import short
 
 COMPARED = (0.0, 0.5, 0.75, 0.875)
@@ -14,7 +15,7 @@ COMPARED = (0.0, 0.5, 0.75, 0.875)
 
 
 @dataclass(frozen=True, slots=True)
-class Advice:
+class Advice(Shown):
     """A question to the law.
 
     Attributes:

@@ -14,6 +14,7 @@ from iftplan.report.counts import count_table
 from iftplan.report.diffs import diff_table
 from iftplan.report.fragment import table_fragment
 from iftplan.report.plans import plan_table, scale_tables, scope_table
+from iftplan.report.scaling import Advice, advice_table
 from iftplan.report.solutions import family_table, solution_tables
 from iftplan.report.specs import spec_table
 from iftplan.report.table import Table, to_text
@@ -49,6 +50,8 @@ def tables(value: Shown) -> tuple[Table, ...]:
             return (diff_table(value),)
         case TradeOff():
             return (tradeoff_table(value),)
+        case Advice():
+            return (advice_table(value),)
         case CheckReport():
             return (check_table(value),)
         case TrainingCost():
