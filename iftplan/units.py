@@ -29,7 +29,7 @@ class Convention(StrEnum):
 _NUMBER = re.compile(
     r"\s*(?P<sign>[+-]?)(?P<top>\d+(?:\.\d*)?|\.\d+)(?:/(?P<bottom>\d+)|(?P<percent>\s*%))?\s*"
 )
-_SIZE = re.compile(r"-?(\d{1,30}(\.\d{0,30})?|\.\d{1,30})(e[+-]?\d{1,3})?", re.I)
+_SIZE = re.compile(r"-?(\d{1,30}(\.\d{0,30})?|\.\d{1,30})(e[+-]?\d{1,3})?", re.I | re.ASCII)
 _EXPONENT = re.compile(r"[+-]?\d{1,3}")
 _SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9, "t": 10**12, "p": 10**15}
 _COUNT = re.compile(
@@ -189,7 +189,15 @@ def count(value: int) -> str:
 
 def short(value: float) -> str:
     """A count to four figures with its SI prefix: `555.5 M`."""
-    for factor, prefix in ((10**21, "Z"), (10**18, "E"), (10**15, "P"), (10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "k")):
+    for factor, prefix in (
+        (10**21, "Z"),
+        (10**18, "E"),
+        (10**15, "P"),
+        (10**12, "T"),
+        (10**9, "G"),
+        (10**6, "M"),
+        (10**3, "k"),
+    ):
         if abs(value) >= factor:
             return f"{value / factor:.4g} {prefix}"
     return f"{value:.4g}"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import warnings
+from dataclasses import replace
 from typing import Any
 from xml.sax.saxutils import escape
 
-from iftplan.plots.style import THEMES, Picture, drawing
+from iftplan.plots.style import THEMES, Picture, drawing, shown
 
 FORMS = ("png", "svg", "pdf")
 
@@ -19,6 +20,7 @@ def encoded(picture: Picture, form: str) -> bytes:
         picture: what to write.
         form: one of `FORMS`.
     """
+    picture = replace(picture, title=shown(picture.title, 200), description=shown(picture.description, 2000))
     out = io.BytesIO()
     with drawing(THEMES["light"]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a name in a script that no bundled font has
