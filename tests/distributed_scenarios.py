@@ -5,6 +5,7 @@ Every scenario is a function of the folder; what it returns is written for each 
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import sys
@@ -47,9 +48,9 @@ def perceptron() -> torch.nn.Module:
     return torch.nn.Sequential(*(x for layer in layers for x in (layer, torch.nn.GELU())))[:-1]
 
 
-def sparse() -> torch.nn.Module:
+def sparse(*, dense_start: bool = False) -> torch.nn.Module:
     plan = ift.plan(ift.read_model(perceptron(), "4x6"), None, "1/2", keep_dense=())
-    return nn.apply(plan, perceptron())
+    return nn.apply(plan, perceptron(), dense_start=dense_start)
 
 
 def rigl(interval: int = 2) -> nn.RigL:
@@ -94,8 +95,8 @@ def train(model: torch.nn.Module, forward: torch.nn.Module, masks: nn.Masking, s
     return found
 
 
-def sharded() -> torch.nn.Module:
-    model = sparse()
+def sharded(*, dense_start: bool = False) -> torch.nn.Module:
+    model = sparse(dense_start=dense_start)
     for layer in model:
         if isinstance(layer, torch.nn.Linear):
             fully_shard(layer)
@@ -259,6 +260,37 @@ def resumed(folder: Path) -> Any:
     return found
 
 
+def straight_through(_: Path) -> Any:
+    """Dense weights behind the masked ones, whole or in parts; continued from the state of step 5 as well."""
+    found = {}
+    for kind in ("ddp", "fsdp"):
+        first, forward, masks = _behind(kind)
+        digests = train(first, forward, masks, range(5))
+        state = copy.deepcopy(state_of(first, masks))
+        digests += train(first, forward, masks, range(5, 9))
+        second, other, again = _behind(kind)
+        load_model_state_(second, state["model"])
+        load_optimizer_state_(second, again.optimizer, state["optimizer"])
+        again.load_state_dict(state["masks"])
+        train(second, other, again, range(5, 9))
+        off = [w.name for w in nn.masked_weights(first) if whole(w.parameter.detach())[~w.mask].any()]
+        alike = same(state_of(first, masks), state_of(second, again))
+        masks.finish()
+        found[kind] = {
+            "digests": digests,
+            "alike": alike,
+            "off": [*off, *hold(masks)],
+            "final": flat(first),
+        }
+    return found
+
+
+def _behind(kind: str) -> tuple[torch.nn.Module, torch.nn.Module, nn.Masking]:
+    model = sharded(dense_start=True) if kind == "fsdp" else sparse(dense_start=True)
+    forward = DistributedDataParallel(model) if kind == "ddp" else model
+    return model, forward, nn.Masking(forward, adam(model), nn.SRSTE(pull=0.01, refresh=2))
+
+
 # -- states ------------------------------------------------------------------------------------------------
 
 
@@ -309,6 +341,7 @@ SCENARIOS = (
     not_finite,
     fully_sharded,
     resumed,
+    straight_through,
 )
 
 

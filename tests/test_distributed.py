@@ -196,3 +196,18 @@ def test_a_fingerprint_depends_on_entries_and_not_on_strides():
     strided = mask.to(memory_format=torch.channels_last)
     assert strided.stride() != mask.stride()
     assert int(fingerprint(strided)) == int(fingerprint(mask))
+
+
+@pytest.mark.slow
+def test_dense_weights_behind_masks_are_the_same_on_both_ranks(ranks):
+    """Chosen in each second step, under DDP and in FSDP2's parts, and continued from a state of either."""
+    model = scenarios.sparse(dense_start=True)
+    masks = nn.Masking(model, scenarios.adam(model), nn.SRSTE(pull=0.01, refresh=2))
+    alone = scenarios.train(model, model, masks, range(9))
+    first, second = both(ranks, "straight_through")
+    for kind in ("ddp", "fsdp"):
+        assert first[kind] == second[kind]
+        assert first[kind]["alike"] and first[kind]["off"] == []
+        assert first[kind]["digests"][:5] == alone[:5]  # sums are taken in another order
+        assert first[kind]["final"] == pytest.approx(scenarios.flat(model), abs=1e-5)
+    assert len(set(alone)) > 2
