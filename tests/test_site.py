@@ -17,7 +17,10 @@ from iftplan.cli.main import app
 from iftplan.families import FAMILIES
 
 ROOT = Path(__file__).parents[1]
-EXTENSIONS = ROOT / "docs" / "_ext"
+sys.path.insert(0, str(ROOT / "docs" / "_ext"))
+
+from contents import toctrees  # noqa: E402  (an extension of the site)
+from docstrings import escaped  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -123,3 +126,30 @@ def test_addresses_on_the_web_are_listed() -> None:
         frozenset(), (("a", "https://example.org/"), ("a", "x.html"), ("img", "https://example.org/i.png"))
     )
     assert external({Path("p"): page}) == {"https://example.org/"}
+
+
+# --- how pages are made ----------------------------------------------------------------------------------
+
+
+def test_the_contents_are_the_lists_of_the_front_page() -> None:
+    page = "# T\n\n## Do\n\n- [Plan](plans.md): it, with [a link](gone.md)\n- [Tour](../README.md)\n\n## Read\n\ntext\n"
+    trees = toctrees(page, "docs")
+    assert trees.count("{toctree}") == 1
+    assert ":caption: Do\n\nPlan </docs/plans>\nTour </README>\n" in trees
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("b*m*n and |theta|", r"b\*m\*n and \|theta\|"),
+        ("call enforce_ after", r"call enforce\_ after"),
+        ("`k**e` stays, snake_case too", "`k**e` stays, snake_case too"),
+        (">>> b * m", ">>> b * m"),
+    ],
+)
+def test_formulas_in_docstrings_are_no_markup(line: str, expected: str) -> None:
+    assert list(escaped([line])) == [expected]
+
+
+def test_what_an_example_prints_is_left_alone_up_to_a_blank_line() -> None:
+    assert list(escaped([">>> x", "a|b", "", "a|b"])) == [">>> x", "a|b", "", r"a\|b"]
