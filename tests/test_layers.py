@@ -21,7 +21,7 @@ ROOMS = (
     "closed_forms derive realise sources plans specfile solvefile diffs tradeoffs",
     "families symbolic policy audits supar training_cost tradeofffile",
     "solver rows reportfile planfile runfile checks",
-    "closing configuration measurements observationfile",
+    "closing configuration measurements observationfile timings",
     "planwidths configfile judging",
     "planner checkcache",
     "checking sweeps published spaces",

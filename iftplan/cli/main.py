@@ -11,7 +11,21 @@ from typing import Annotated, cast
 
 import typer
 
-from iftplan.cli import advise, audit, check, diff, models, pareto, plan, plot, solve, spec, sweep, train
+from iftplan.cli import (
+    advise,
+    audit,
+    bench,
+    check,
+    diff,
+    models,
+    pareto,
+    plan,
+    plot,
+    solve,
+    spec,
+    sweep,
+    train,
+)
 from iftplan.cli.output import UNREAD, say, unwritten
 from iftplan.errors import IftplanError
 
@@ -39,6 +53,7 @@ for name, module in (
     ("pareto", pareto),
     ("plot", plot),
     ("advise", advise),
+    ("bench", bench),
     ("spec", spec),
     ("models", models),
 ):

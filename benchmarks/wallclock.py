@@ -1,0 +1,94 @@
+"""Every layer of ResNet-18 and GPT-3 Small at four sparsities under four kinds of mask, against the best dense time.
+
+    python benchmarks/wallclock.py [--quick] [--out wallclock.json]
+
+One thread, interleaved rounds, ratios to the fastest dense backend of the original layer (ideal: 1). `--quick` measures a
+few layers at 75 and 90 %. The last lines hold the ratios against what this project means to reach.
+"""
+
+import argparse
+import os
+from itertools import product
+from pathlib import Path
+from statistics import median
+
+for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
+
+from iftplan.documents import dumps, write_text  # noqa: E402
+from iftplan.masks import parse_mask  # noqa: E402
+from iftplan.nn.timing.bench import bench  # noqa: E402
+from iftplan.report.timings import bench_document  # noqa: E402
+from iftplan.timings import Measured, pair_of_layer  # noqa: E402
+from iftplan.units import parse_sparsity  # noqa: E402
+
+# layer, samples: a batch that gives each layer some ten milliseconds
+RESNET18_CIFAR = (
+    ("conv3x3:64-64@32x32", 8), ("conv3x3:128-128@16x16", 16), ("conv3x3:256-256@8x8", 32),
+    ("conv3x3:512-512@4x4", 64),
+)  # fmt: skip
+RESNET18_IMAGENET = (
+    ("conv3x3:64-64@56x56", 4), ("conv3x3:128-128@28x28", 8), ("conv3x3:256-256@14x14", 16),
+    ("conv3x3:512-512@7x7", 16),
+)  # fmt: skip
+GPT3_SMALL = (("linear:768-768@1024", 1), ("linear:768-3072@1024", 1), ("linear:3072-768@1024", 1))
+QUICK = (
+    ("linear:768-3072@512", 1),
+    ("linear:768-768@1024", 1),
+    ("conv3x3:128-128@16x16", 8),
+    ("conv3x3:256-256@8x8", 16),
+)
+STRUCTURES = ("unstructured", "fan-in", "block1x4", "block4x4")
+AIMS = (
+    ("linear", "forward", "unstructured", 2.0), ("linear", "step", "unstructured", 2.6), ("conv", "forward", "unstructured", 2.8),
+    ("conv", "step", "unstructured", 2.8), ("linear", "step", "block4x4", 1.9), ("conv", "step", "block4x4", 2.3),
+)  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--out", default="")
+    given = parser.parse_args()
+    layers = QUICK if given.quick else (*RESNET18_CIFAR, *RESNET18_IMAGENET, *GPT3_SMALL)
+    sparsities = ("0.75", "0.9") if given.quick else ("0.5", "0.75", "0.9", "0.95")
+    documents, measured = [], []
+    for (layer, batch), sparsity, structure in product(layers, sparsities, STRUCTURES):
+        pair = pair_of_layer(layer, parse_sparsity(sparsity), parse_mask(structure))
+        found = bench([pair], batch=batch, passes=("forward", "step"), rounds=given.rounds)
+        documents.append(bench_document(found))
+        measured += found.measured
+        told = [
+            f"{one.passes} " + " ".join(f"{t.backend} {t.ratio:.2f}" for t in one.timings)
+            for one in found.measured
+        ]
+        print(f"{layer:24} ×{batch:<3} {sparsity:>5} {structure:13}", " | ".join(told), flush=True)
+        if given.out:
+            write_text(dumps({"benches": documents}), str(Path(given.out)))
+    for kind, passes, structure, aim in AIMS:
+        ratios = [ratio(one) for one in measured if matches(one, kind, passes, structure)]
+        if ratios:
+            worst = max(ratios)
+            print(
+                f"{kind} {passes} at 0.9, {structure}: median {median(ratios):.2f}, worst {worst:.2f}, aim {aim}:",
+                "reached" if worst <= aim else "not reached",
+            )
+
+
+def matches(one: Measured, kind: str, passes: str, structure: str) -> bool:
+    """Layers that an aim is about: convolutions of 128 channels and more."""
+    pair = one.pair
+    wide_enough = kind == "linear" or (pair.dense.in_channels or 0) >= 128
+    asked = pair.name.startswith(kind) and one.passes == passes and pair.structure == structure
+    return asked and wide_enough and float(pair.sparsity) == 0.9
+
+
+def ratio(one: Measured) -> float:
+    """Of our kernels, for as many MACs as the dense layer has."""
+    found = next(t.ratio for t in one.timings if t.backend == "sparse")
+    return found / one.pair.work
+
+
+if __name__ == "__main__":
+    main()

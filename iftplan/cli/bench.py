@@ -1,0 +1,125 @@
+"""`iftplan bench`: what planned layers take on this machine."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from iftplan.cli.figures import ThemeName, ThemeOption, TitleOption, figure_form, write_picture
+from iftplan.cli.options import FormatOption, OutputOption, split
+from iftplan.cli.output import emit, say
+from iftplan.documents import loads, read_text
+from iftplan.errors import InputError
+
+if TYPE_CHECKING:
+    from iftplan.timings import LayerPair
+
+EXAMPLE = """
+Example:
+
+  $ iftplan bench --layer linear:768-3072@512 --sparsity 0.75,0.9 --structures fan-in,block4x4 --dry-run
+
+  to be timed
+  layer                 sparsity   wide                   mask             nnz   density     MACs   times
+  ───────────────────────────────────────────────────────────────────────────────────────────────────────
+  linear:768-3072@512       0.75   linear:1536-6144@512   fan-in     2 359 296    0.2500   1.0000       1
+  linear:768-3072@512       0.75   linear:1536-6144@512   block4x4   2 359 296    0.2500   1.0000       1
+  linear:768-3072@512        0.9   linear:2429-9715@512   fan-in     2 351 030    0.0996   0.9965       1
+  linear:768-3072@512        0.9   linear:2432-9716@512   block4x4   2 359 296    0.0998   1.0000       1
+  MACs: over those of the dense layer
+"""
+
+
+class Passes(StrEnum):
+    """What is timed."""
+
+    FORWARD = "forward"
+    STEP = "step"
+    BOTH = "both"
+
+
+def command(
+    plan: Annotated[str, typer.Argument(metavar="[PLAN]", help="A wide plan, or layers instead.")] = "",
+    layer: Annotated[
+        list[str] | None,
+        typer.Option("--layer", help="linear:768-3072@512 or conv3x3:128-128@16x16; may be repeated."),
+    ] = None,
+    sparsity: Annotated[
+        str, typer.Option("--sparsity", help="Of --layer: 0.9; several with commas.")
+    ] = "0.9",
+    structures: Annotated[
+        str,
+        typer.Option("--structures", help="Masks of --layer: unstructured, fan-in, block1x4, block4x4."),
+    ] = "unstructured",
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Samples.")] = 1,
+    passes: Annotated[
+        Passes, typer.Option("--pass", help="forward, step (forward and backward), or both.")
+    ] = Passes.BOTH,
+    threads: Annotated[
+        str, typer.Option("--threads", help="Numbers of threads with commas; all for every core.")
+    ] = "1",
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="In each, every backend runs once.")] = 9,
+    plot: Annotated[
+        str | None, typer.Option("--plot", metavar="FILE", help="Draw ratios over sparsity.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be timed.")] = False,
+    title: TitleOption = "",
+    theme: ThemeOption = ThemeName.LIGHT,
+    form: FormatOption = None,
+    output: OutputOption = None,
+) -> None:
+    """Time planned layers against the original dense ones, in every backend that this machine has."""
+    from iftplan.report.timings import bench_document, bench_table, pairs_document, pairs_table
+
+    pairs = _pairs(plan, layer or [], sparsity, structures)
+    counts = [_threads(text) for text in split(threads)]
+    if plot is not None:
+        figure_form(plot)
+    if dry_run:
+        emit([pairs_table(pairs)], lambda: pairs_document(pairs), form, output)
+        return
+    from iftplan.cli.subjects import require_torch
+
+    require_torch("timing layers")
+    from iftplan.nn.timing.bench import bench
+
+    kinds = ("forward", "step") if passes is Passes.BOTH else (passes.value,)
+    found = bench(pairs, batch=batch, passes=kinds, threads=counts or (1,), rounds=rounds, say=say)
+    table = bench_table(found)
+    emit([table], lambda: bench_document(found), form, output, summary=[table])
+    if plot is not None:
+        from iftplan.plots.timings import bench_picture
+
+        write_picture(lambda: bench_picture(found, title=title, theme=theme.value), plot)
+        say(f"written: {plot}")
+
+
+def _pairs(plan: str, layers: list[str], sparsity: str, structures: str) -> tuple[LayerPair, ...]:
+    from iftplan.cli.subjects import plan_in
+    from iftplan.masks import parse_mask
+    from iftplan.timings import pair_of_layer, pairs_of_plan
+    from iftplan.units import parse_sparsity
+
+    if bool(plan) == bool(layers):
+        raise InputError(
+            "bench times a PLAN or layers; name one of them, for instance --layer linear:768-3072@512."
+        )
+    if plan:
+        return pairs_of_plan(plan_in(loads(read_text(plan), plan), plan))
+    return tuple(
+        pair_of_layer(text, parse_sparsity(s), parse_mask(name))
+        for text in layers
+        for s in split(sparsity)
+        for name in split(structures)
+    )
+
+
+def _threads(text: str) -> int:
+    """A number of threads; 0 for all."""
+    if text == "all":
+        return 0
+    if not text.isdecimal() or not int(text):
+        raise InputError(f"--threads {text!r} is no number of threads; write 1, 1,4 or all.")
+    return int(text)

@@ -1,0 +1,86 @@
+"""A list of layers, timed one after the other."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from time import perf_counter, thread_time
+
+import torch
+
+from iftplan.nn.execution.vectors import instructions_here
+from iftplan.nn.timing.candidates import candidates
+from iftplan.nn.timing.race import race
+from iftplan.timings import Bench, LayerPair, Measured
+
+_PEAK = 1024  # a product of matrices of this size comes near the machine's best
+
+
+def bench(
+    pairs: Sequence[LayerPair],
+    *,
+    batch: int = 1,
+    passes: Sequence[str] = ("forward",),
+    threads: Sequence[int] = (1,),
+    rounds: int = 9,
+    say: Callable[[str], None] = lambda text: None,
+) -> Bench:
+    """Time layers in every backend that there is.
+
+    Args:
+        pairs: the layers.
+        batch: samples.
+        passes: "forward" and "step" (forward and backward).
+        threads: numbers of threads; 0 for all.
+        rounds: of the race.
+        say: hears which layer is next.
+
+    Raises:
+        InputError: numba is missing.
+    """
+    instructions = instructions_here()
+    counts = [n or os.cpu_count() or 1 for n in threads]
+    peaks, measured = [], []
+    for count in dict.fromkeys(counts):
+        with _threads(count):
+            peaks.append((count, _peak(count)))
+            for pair in pairs:
+                for kind in passes:
+                    say(f"timing {pair.name} at {float(pair.sparsity):g}, {pair.structure}, {kind} …")
+                    found = candidates(pair, batch, step=kind == "step")
+                    timings = race(found.work, found.macs, found.prepared, rounds, count)
+                    measured.append(Measured(pair, kind, count, timings, tuple(found.left_out.items())))
+    return Bench(f"{_processor()}, {instructions}", batch, rounds, tuple(peaks), tuple(measured))
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _peak(threads: int) -> float:
+    """GFLOP/s of a large dense product, the best of several."""
+    a, b = torch.randn(_PEAK, _PEAK), torch.randn(_PEAK, _PEAK)
+    clock, times = (thread_time if threads == 1 else perf_counter), []
+    for _ in range(6):
+        begin = clock()
+        _ = a @ b
+        times.append(clock() - begin)
+    return 2e-9 * _PEAK**3 / min(times)
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,120 @@
+"""What was timed, for people and for machines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from iftplan.documents import Document, sealed
+from iftplan.notation import layer_notation
+from iftplan.report.table import Table
+from iftplan.timings import BACKENDS, Bench, LayerPair, Measured, together
+from iftplan.units import count, plain
+
+_NOTES = (
+    "ratio: time over that of the fastest dense backend of the original layer in the same round (ideal 1), median and quartiles",
+    "GFLOP/s: of the work a backend does, two for each MAC; share: of the dense peak that was measured here",
+    "once: packing masks and ordering weights, outside of what is timed; everything ran once before it was timed",
+)
+
+
+def pairs_table(pairs: Sequence[LayerPair]) -> Table:
+    """What would be timed."""
+    rows = tuple(
+        (
+            pair.name, plain(pair.sparsity), layer_notation(pair.wide), pair.structure,
+            count(pair.nnz), f"{pair.density:.4f}", f"{pair.work:.4f}", str(pair.count),
+        )
+        for pair in pairs
+    )  # fmt: skip
+    columns = ("layer", ">sparsity", "wide", "mask", ">nnz", ">density", ">MACs", ">times")
+    return Table(columns, rows, "to be timed", ("MACs: over those of the dense layer",))
+
+
+def pairs_document(pairs: Sequence[LayerPair]) -> Document:
+    """The same, sealed with its digest."""
+    return sealed({"schema": "iftplan.bench/1", "convention": "flop", "layers": [_pair(x) for x in pairs]})
+
+
+def bench_table(bench: Bench) -> Table:
+    """A row for each layer, pass and backend."""
+    peaks = dict(bench.peaks)
+    rows = []
+    for one in bench.measured:
+        for t in one.timings:
+            rows.append(
+                (
+                    one.pair.name, plain(one.pair.sparsity), one.pair.structure, one.passes, str(one.threads),
+                    t.backend, f"{t.seconds * 1e3:.3f}", f"{t.ratio:.2f}", f"{t.low:.2f}–{t.high:.2f}",
+                    f"{t.gflops:.1f}", f"{t.gflops / peaks[one.threads]:.0%}", f"{t.prepared * 1e3:.1f}",
+                )
+            )  # fmt: skip
+    columns = (
+        "layer", ">sparsity", "mask", "pass", ">threads", "backend", ">ms", ">ratio", ">quartiles",
+        ">GFLOP/s", ">share", ">once ms",
+    )  # fmt: skip
+    told = ", ".join(f"{peak:.0f} GFLOP/s on {n} thread{'s' * (n > 1)}" for n, peak in bench.peaks)
+    title = f"{bench.machine}; dense peak {told}; batch {bench.batch}, {bench.rounds} rounds"
+    return Table(columns, tuple(rows), title, (*_NOTES, *_totals(bench), *_left_out(bench)))
+
+
+def _totals(bench: Bench) -> list[str]:
+    """Of several layers, all together."""
+    groups: dict[tuple[str, int], list[Measured]] = {}
+    for one in bench.measured:
+        groups.setdefault((one.passes, one.threads), []).append(one)
+    lines = []
+    for (passes, threads), found in groups.items():
+        if len({(one.pair.sparsity, one.pair.structure) for one in found}) > 1 or len(found) < 2:
+            continue
+        ratios = {backend: together(found, backend) for backend in BACKENDS}
+        told = ", ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items() if ratio is not None)
+        lines.append(f"all layers, {passes}, {threads} thread{'s' * (threads > 1)}: {told}")
+    return lines
+
+
+def _left_out(bench: Bench) -> list[str]:
+    reasons = dict.fromkeys(f"{name}: {why}" for one in bench.measured for name, why in one.left_out)
+    return [f"not measured: {reason}" for reason in reasons]
+
+
+def bench_document(bench: Bench) -> Document:
+    """The same, sealed with its digest."""
+    return sealed(
+        {
+            "schema": "iftplan.bench/1",
+            "convention": "flop",
+            "machine": bench.machine,
+            "batch": bench.batch,
+            "rounds": bench.rounds,
+            "peaks": [{"threads": threads, "gflops": peak} for threads, peak in bench.peaks],
+            "layers": [_measured(one) for one in bench.measured],
+        }
+    )
+
+
+def _pair(pair: LayerPair) -> Document:
+    return {
+        "layer": pair.name,
+        "wide": layer_notation(pair.wide),
+        "sparsity": float(pair.sparsity),
+        "structure": pair.structure,
+        "nnz": pair.nnz,
+        "density": pair.density,
+        "count": pair.count,
+    }
+
+
+def _measured(one: Measured) -> Document:
+    return {
+        **_pair(one.pair),
+        "pass": one.passes,
+        "threads": one.threads,
+        "timings": [
+            {
+                "backend": t.backend, "seconds": t.seconds, "ratio": t.ratio, "low": t.low, "high": t.high,
+                "gflops": t.gflops, "prepared_seconds": t.prepared,
+            }
+            for t in one.timings
+        ],
+        "left_out": dict(one.left_out),
+    }  # fmt: skip
