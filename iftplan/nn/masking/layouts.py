@@ -133,5 +133,5 @@ def layout_of(structure: MaskStructure) -> Layout:
             return Groups(structure.of, structure.kept)
         case _:
             raise InputError(
-                f"masks of structure {structure} are not chosen row by row; train them with static, ste, sr-ste or transposable, or take {str(structure).replace('T', '')}."
+                f"masks of structure {structure} are not chosen row by row; train them with static, ste, srste or transposable, or take {str(structure).replace('T', '')}."
             )

@@ -102,7 +102,7 @@ def _check_edges(weight: MaskedWeight, structure: MaskStructure) -> None:
     )
     if inputs % of_inputs or outputs % of_outputs:
         raise InputError(
-            f"{weight.name}: with {inputs} inputs and {outputs} outputs, {structure} leaves a remainder, and this method moves weights between whole patterns only; take static, ste or sr-ste, or widths that divide."
+            f"{weight.name}: with {inputs} inputs and {outputs} outputs, {structure} leaves a remainder, and this method moves weights between whole patterns only; take static, ste or srste, or widths that divide."
         )
 
 
