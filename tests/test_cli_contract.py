@@ -369,7 +369,9 @@ def test_a_pipe_is_never_coloured(folder: Path, env: dict[str, str]) -> None:
 
 # --- examples ---------------------------------------------------------------------------------------
 
-NAMES = ("solve", "plan", "audit", "check", "diff", "train", "sweep", "pareto", "plot", "advise", "spec", "models")
+NAMES = (
+    "solve", "plan", "audit", "check", "diff", "train", "sweep", "pareto", "plot", "advise", "bench", "spec", "models",
+)  # fmt: skip
 
 
 def examples(name: str) -> list[tuple[str, list[str]]]:
