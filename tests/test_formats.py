@@ -16,9 +16,11 @@ from typing import Any, Literal, NotRequired
 import pytest
 from pydantic import TypeAdapter, ValidationError
 from test_docs import _documents
+from typer.testing import CliRunner
 from typing_extensions import TypedDict
 
 import iftplan as ift
+from iftplan.cli.main import app
 from iftplan.diffs import Ledger, diff, diff_document
 from iftplan.documents import Document
 from iftplan.families import family_named
@@ -71,6 +73,22 @@ def test_what_is_written_is_what_the_reference_says(document: Document) -> None:
     reader.validate_json(json.dumps(body))
     with pytest.raises(ValidationError):
         reader.validate_json(json.dumps({**body, "unheard_of": 1}))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "advise --params 1e8 --compute 1e20",
+        "models",
+        "pareto --paper --task CIFAR-100",
+        "sweep zoo:digits-cnn --transforms none --sparsities 0.5",
+    ],
+    ids=lambda command: command.split()[0],
+)
+def test_what_is_printed_is_what_the_reference_says(command: str) -> None:
+    printed = CliRunner().invoke(app, [*command.split(), "--format", "json"]).stdout
+    document = json.loads(printed)
+    TypeAdapter(KINDS[document["schema"]].kind).validate_json(printed)
 
 
 @pytest.mark.slow

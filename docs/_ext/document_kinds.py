@@ -66,6 +66,14 @@ FORMATS: tuple[Format, ...] = (
     Format("iftplan.result/1", written.ResultObject, "`result.json` in a run directory; `pareto` reads it."),
     Format("iftplan.timing/1", written.TimingObject, "`timing.json` in a run directory."),
     Format(
+        "iftplan.sweep/1",
+        written.SweepObject,
+        "What `iftplan sweep --format json` prints; the columns of its CSV and Parquet files are the keys of a row.",
+    ),
+    Format("iftplan.pareto/1", written.ParetoObject, "What `iftplan pareto --format json` prints."),
+    Format("iftplan.bench/1", written.BenchObject, "What `iftplan bench --format json` prints."),
+    Format("iftplan.advise/1", written.AdviseObject, "What `iftplan advise --format json` prints."),
+    Format(
         "iftplan.cached/1",
         written.CachedObject,
         "A file in `.iftplan_cache`, for `iftplan check` alone.",

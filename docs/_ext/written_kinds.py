@@ -7,6 +7,8 @@ from typing import Any, Literal, NotRequired
 from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict
 
+from iftplan.sweeps import Row
+
 _STRICT = ConfigDict(extra="forbid")
 Convention = Literal["mac", "flop"]
 
@@ -331,6 +333,173 @@ class DiffObject(TypedDict):
 
 
 @with_config(_STRICT)
+class SweepObject(TypedDict):
+    """What `iftplan sweep` made.
+
+    Attributes:
+        schema: kind and version.
+        convention: what counts are in.
+        rows: one for each plan or run.
+        digest: SHA-256 of everything else, in canonical form.
+    """
+
+    schema: str
+    convention: Literal["mac"]
+    rows: list[Row]
+    digest: str
+
+
+@with_config(_STRICT)
+class AxisObject(TypedDict):
+    """What one axis shows.
+
+    Attributes:
+        name: of the quantity, with what it is counted over.
+        unit: empty for a number without one.
+        better: which way.
+    """
+
+    name: str
+    unit: str
+    better: Literal["lower", "higher"]
+
+
+@with_config(_STRICT)
+class PointObject(TypedDict):
+    """One configuration, its seeds taken together.
+
+    Attributes:
+        name: what tells it from the others.
+        source: the file that it was read from, or the publication.
+        model: the dense model.
+        transform: the family.
+        sparsity: asked for; null where that is not known.
+        distribution: how density is spread.
+        structure: what masks may look like.
+        scope: whose MACs are held equal.
+        method: how masks changed.
+        task: the data.
+        published: whether somebody published it.
+        x: mean over seeds of what is paid.
+        x_error: its standard error; null for one seed.
+        y: mean over seeds of what is got.
+        y_error: its standard error; null for one seed.
+        seeds: how many.
+        on_frontier: whether no other configuration is better at its cost.
+    """
+
+    name: str
+    source: str
+    model: str
+    transform: str
+    sparsity: float | None
+    distribution: str
+    structure: str
+    scope: str
+    method: str
+    task: str
+    published: bool
+    x: float
+    x_error: float | None
+    y: float
+    y_error: float | None
+    seeds: int
+    on_frontier: bool
+
+
+@with_config(_STRICT)
+class ReadingObject(TypedDict):
+    """What the frontier costs at the height of a reference.
+
+    Attributes:
+        reference: a configuration's name.
+        outcome: whether it could be read, as a sentence.
+        x: where the frontier is as good; null where that was refused.
+        ratio: the reference's cost to that.
+    """
+
+    reference: str
+    outcome: str
+    x: float | None
+    ratio: float | None
+
+
+@with_config(_STRICT)
+class ParetoObject(TypedDict):
+    """What `iftplan pareto` found.
+
+    Attributes:
+        schema: kind and version.
+        convention: what counts are in.
+        x: what is paid.
+        y: what is got.
+        points: every configuration.
+        frontier: names of those that no other is better than at their cost.
+        readings: what the frontier costs at the height of each reference.
+        iso_flop: groups of names whose cost is equal within 5 %.
+        notes: what was left out, and why.
+        digest: SHA-256 of everything else, in canonical form.
+    """
+
+    schema: str
+    convention: Convention
+    x: AxisObject
+    y: AxisObject
+    points: list[PointObject]
+    frontier: list[str]
+    readings: list[ReadingObject]
+    iso_flop: list[list[str]]
+    notes: list[str]
+    digest: str
+
+
+@with_config(_STRICT)
+class AdvisedSparsityObject(TypedDict):
+    """One sparsity, as the scaling law sees it.
+
+    Attributes:
+        sparsity: of the network at the end.
+        data_seen: tokens or images that the compute is enough for.
+        loss: that the law expects.
+        optimal_compute: FLOPs of training for which this sparsity would be the best.
+    """
+
+    sparsity: float
+    data_seen: float
+    loss: float
+    optimal_compute: float
+
+
+@with_config(_STRICT)
+class AdviseObject(TypedDict):
+    """What `iftplan advise` answers.
+
+    Attributes:
+        schema: kind and version.
+        convention: what compute is in: two FLOPs for each MAC.
+        data: which fit of the law.
+        params: non-zero parameters without embeddings.
+        compute: FLOPs of training.
+        kappa: how often cheaper a step is than a dense one of the network with all its weights.
+        optimal_sparsity: the best.
+        sparsities: the best, and those of the law's own runs.
+        notes: sentences that a reader has to know.
+        digest: SHA-256 of everything else, in canonical form.
+    """
+
+    schema: str
+    convention: Literal["flop"]
+    data: str
+    params: float
+    compute: float
+    kappa: float
+    optimal_sparsity: float
+    sparsities: list[AdvisedSparsityObject]
+    notes: list[str]
+    digest: str
+
+
+@with_config(_STRICT)
 class NamedModelObject(TypedDict):
     """One bundled model.
 
@@ -492,4 +661,100 @@ class CachedObject(TypedDict):
     key: str
     reads: Any
     measured: Any
+    digest: str
+
+
+@with_config(_STRICT)
+class BackendTimeObject(TypedDict):
+    """One backend's time for one layer.
+
+    Attributes:
+        backend: which.
+        seconds: the median over rounds.
+        ratio: the median over rounds of its time over the fastest dense backend's in the same round.
+        low: the first quartile of those ratios.
+        high: the third.
+        gflops: of the work that it does, two for each MAC, in 10^9 a second.
+        prepared_seconds: what is done once: packing a mask, ordering a weight.
+    """
+
+    backend: str
+    seconds: float
+    ratio: float
+    low: float
+    high: float
+    gflops: float
+    prepared_seconds: float
+
+
+BenchedLayerObject = with_config(_STRICT)(
+    TypedDict(
+        "BenchedLayerObject",
+        {
+            "layer": str,
+            "wide": str,
+            "sparsity": float,
+            "structure": str,
+            "nnz": int,
+            "density": float,
+            "count": int,
+            "pass": NotRequired[Literal["forward", "step"]],  # no name that a class could have
+            "threads": NotRequired[int],
+            "timings": NotRequired[list[BackendTimeObject]],
+            "left_out": NotRequired[dict[str, str]],
+        },
+    )
+)
+BenchedLayerObject.__doc__ = """A dense layer and the masked wide one in its place, and what they took.
+
+    Attributes:
+        layer: the dense layer in layer notation.
+        wide: the layer as it is planned, every weight counted.
+        sparsity: asked for.
+        structure: what its mask looks like.
+        nnz: weights that are kept.
+        density: of the wide layer.
+        count: how often the network has it.
+        pass: what was timed; with what follows only where something was.
+        threads: of the processor.
+        timings: by backend.
+        left_out: backend → why it was not measured.
+    """
+
+
+@with_config(_STRICT)
+class PeakObject(TypedDict):
+    """The dense peak that was measured.
+
+    Attributes:
+        threads: of the processor.
+        gflops: 10^9 floating-point operations a second.
+    """
+
+    threads: int
+    gflops: float
+
+
+@with_config(_STRICT)
+class BenchObject(TypedDict):
+    """What `iftplan bench` measured, or with `--dry-run` would measure.
+
+    Attributes:
+        schema: kind and version.
+        convention: what work is in: two FLOPs for each MAC.
+        machine: the processor and what its kernels are made of.
+        batch: samples.
+        rounds: in each of which every backend ran once.
+        peaks: by threads.
+        layers: a row for each layer, pass and number of threads.
+        digest: SHA-256 of everything else, in canonical form.
+    """
+
+    schema: str
+    convention: Literal["flop"]
+    machine: NotRequired[str]
+    batch: NotRequired[int]
+    rounds: NotRequired[int]
+    peaks: NotRequired[list[PeakObject]]
+    layers: list[BenchedLayerObject]
     digest: str
