@@ -10,6 +10,8 @@ from typing import Any, Literal
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
+from iftplan.families import FAMILIES
+from iftplan.form import Family
 from iftplan.pareto import Point, Sense, Senses, frontier
 from iftplan.runs import PlanConfig
 from iftplan.spec import ModelSpec
@@ -120,7 +122,13 @@ def shares(found: Mapping[str, Sequence[tuple[float, float]]]) -> dict[str, floa
 
 
 def planned_search(
-    space: Space, sampler: SamplerName, trials: int, specs: Mapping[str, ModelSpec], *, seed: int = 0
+    space: Space,
+    sampler: SamplerName,
+    trials: int,
+    specs: Mapping[str, ModelSpec],
+    families: Mapping[str, Family] = FAMILIES,
+    *,
+    seed: int = 0,
 ) -> list[Row]:
     """Search plans for many masks at few MACs; one row for each trial.
 
@@ -129,6 +137,7 @@ def planned_search(
         sampler: what chooses.
         trials: how many.
         specs: each model as it was read.
+        families: by name.
         seed: of the sampler.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # what happens is for us to say
@@ -136,7 +145,7 @@ def planned_search(
     ask, rows = asking(space, sampler, seed), []
     for _ in range(trials):
         trial = ask(study)
-        (row,) = planned_rows(specs, [space.plan(trial.params)])
+        (row,) = planned_rows(specs, [space.plan(trial.params)], families)
         rows.append(row)
         values = planned_objectives(row)
         study.tell(trial, values, None if values else optuna.trial.TrialState.FAIL)

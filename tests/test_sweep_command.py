@@ -53,6 +53,7 @@ REFUSED = {
     "sweep chain.json --keep-dense bodi": "did you mean 'body'",
     "sweep chain.json -o nowhere/plans.parquet": "cannot be written",
     "sweep zoo:digits-cnn --train --methods rigel": "method.name",
+    "sweep zoo:digits-cnn --train --heads size": "are of plans alone",
     "sweep zoo:digits-cnn --train --seeds one": "--seeds 0,1,2",
     "sweep zoo:digits-cnn --train --transforms own.py:mine": "the built-in ones",
     "sweep zoo:digits-cnn --train --steps 1 --storage chain.json/journal.log": "--storage chain.json/journal.log",

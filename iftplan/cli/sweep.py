@@ -81,7 +81,9 @@ def command(
     ] = "uniform",
     masks: Annotated[
         str,
-        typer.Option("--structures", help="What masks may look like: unstructured, 2:8, 2:8T, block4x4, fan-in."),
+        typer.Option(
+            "--structures", help="What masks may look like: unstructured, 2:8, 2:8T, block4x4, fan-in."
+        ),
     ] = "",
     scope: Annotated[Scope | None, typer.Option("--scope", help="Whose MACs are held equal.")] = None,
     keep_dense: Annotated[
@@ -149,6 +151,10 @@ def command(
     }  # fmt: skip
     if not train and (names := [name for name, value in given.items() if value]):
         raise InputError(f"{names[0]} is of training; add --train, or leave it out to plan alone.")
+    if train and (input or allow or heads is Heads.SIZE):
+        raise InputError(
+            "--input, --allow and --heads are of plans alone: iftplan train counts a model with its own inputs and heads. Plan with them, and train the plan."
+        )
     base = (
         _base(data, config, recipe, settings or (), epochs, steps) if train else RunConfig(plan=PlanConfig())
     )
@@ -167,6 +173,7 @@ def command(
     )  # fmt: skip
     notes: Sequence[Table] = ()
     if train:
+        require_optuna()
         from iftplan.cli.sweep_training import Training, trained
 
         kept = Training(
@@ -175,7 +182,7 @@ def command(
         )  # fmt: skip
         rows, notes = trained(grid, specs, families, kept)
     elif search:
-        rows, notes = _searched(grid, specs, search.value, trials)
+        rows, notes = _searched(grid, specs, families, search.value, trials)
     else:
         rows = _planned(grid, specs, families, heads.value)
     _write(rows, notes, form, output)
@@ -279,7 +286,11 @@ def _planned(
 
 
 def _searched(
-    grid: Grid, specs: Mapping[str, ModelSpec], sampler: SamplerName, trials: int
+    grid: Grid,
+    specs: Mapping[str, ModelSpec],
+    families: Mapping[str, Family],
+    sampler: SamplerName,
+    trials: int,
 ) -> tuple[list[Row], Sequence[Table]]:
     """What a search over plans found, beside as many random trials."""
     require_optuna()
@@ -290,7 +301,7 @@ def _searched(
     found: dict[str, list[Row]] = {}
     with working(f"searching with {trials} trials"):
         for name in dict.fromkeys((sampler, "random")):
-            found[name] = planned_search(space, name, trials, specs)
+            found[name] = planned_search(space, name, trials, specs, families)
     points = {name: [p for row in rows if (p := planned_objectives(row))] for name, rows in found.items()}
     axes = "of bits to name a mask against forward MACs; 1 would be the best of both at once"
     return [row for rows in found.values() for row in rows], [
