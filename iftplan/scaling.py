@@ -79,7 +79,8 @@ class ScalingLaw:
         _check(0.0, params=params, compute=compute, kappa=kappa)
         exponent = (log(self.b_d / (self.a_s * self.b_s)) + self.b_n * log(params)) / (self.b_d + self.b_s)
         seen = 6 * self.a_d * params / (kappa * compute)
-        return max(0.0, 1 - exp(exponent) * seen ** (self.b_d / (self.b_d + self.b_s)))
+        kept = exp(exponent) * seen ** (self.b_d / (self.b_d + self.b_s))
+        return max(0.0, 1.0 - float(kept))
 
     def compute_for(self, sparsity: float, params: float, kappa: float = 1.0) -> float:
         """The FLOPs at which a sparsity is optimal: the inverse of `optimal_sparsity`, a contour of it.

@@ -14,7 +14,7 @@ from hashlib import sha256
 from html import escape
 from typing import Any
 
-from iftplan.plots.pareto import described
+from iftplan.plots.pareto import MANY, WIDE_X, WIDE_Y, described, guides, spans
 from iftplan.plots.style import MARKERS, THEMES, shown, si
 from iftplan.report.libraries import missing
 from iftplan.report.tradeoffs import iso_flop, readings
@@ -153,7 +153,7 @@ def _trace(found: TradeOff, series: str, names: Sequence[str]) -> dict[str, Any]
         "hoverinfo": "text",
         "marker": {
             "symbol": symbol + ("-open" if hollow else ""),
-            "size": 7 if len(found.entries) > 60 else 10,
+            "size": 7 if len(found.entries) > MANY else 10,
         },
     }
     if any(e.y.error is not None for e in entries):
@@ -182,21 +182,24 @@ def _line(found: TradeOff) -> dict[str, Any]:
 
 def _layout(found: TradeOff) -> dict[str, Any]:
     xs, ys = [e.x.mean for e in found.entries], [e.y.mean for e in found.entries]
-    middles = [sum(xs[i] for i in group) / len(group) for group in found.groups]
     return {
-        "xaxis": {"title": {"text": plain_text(found.x.title)}, "type": _scale(xs, 4), "tickformat": "~s", "nticks": 8},
-        "yaxis": {"title": {"text": plain_text(found.y.title)}, "type": _scale(ys, 50), **({"tickformat": "~s"} if max(ys) >= 10_000 else {})},
+        "xaxis": {"title": {"text": plain_text(found.x.title)}, **_scale(xs, WIDE_X)},
+        "yaxis": {"title": {"text": plain_text(found.y.title)}, **_scale(ys, WIDE_Y)},
         "hovermode": "closest",
         "margin": {"t": 20},
         "shapes": [
             {"type": "line", "x0": x, "x1": x, "yref": "paper", "y0": 0, "y1": 1, "line": {"dash": "dot", "width": 1}}
-            for x in middles
+            for x in guides(found)
         ],
     }  # fmt: skip
 
 
-def _scale(values: Sequence[float], factor: float) -> str:
-    return "log" if min(values) > 0 and max(values) > factor * min(values) else "linear"
+def _scale(values: Sequence[float], factor: float) -> dict[str, Any]:
+    """Kind of axis and its ticks, with SI prefixes where numbers are large."""
+    large = {"tickformat": "~s"} if max(values) >= 10_000 else {}
+    if not spans(values, factor):
+        return {"type": "linear", "nticks": 8, **large}
+    return {"type": "log", "dtick": "D2" if max(values) < 200 * min(values) else 1, **large}
 
 
 def plain_text(text: str, longest: int = 120) -> str:

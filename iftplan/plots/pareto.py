@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
+from math import log
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
@@ -15,7 +16,8 @@ from iftplan.tradeoffs import Entry, TradeOff
 
 _MOST_SERIES, _MOST_LABELS, _MOST_LINES, _MOST_READINGS = 12, 14, 6, 3
 _DENSE = ("dense", "paper: dense")
-_MANY = 60  # points from which on each is drawn small
+WIDE_X, WIDE_Y = 4, 50  # ratios from which on an axis is logarithmic
+MANY = 60  # points from which on each is drawn small
 
 
 def pareto_picture(found: TradeOff, *, title: str = "", theme: str = "light") -> Picture:
@@ -58,9 +60,9 @@ def _axes(axes: Axes, found: TradeOff) -> None:
     axes.set_xlabel(found.x.title)
     axes.set_ylabel(found.y.title)
     xs, ys = _extent(e.x for e in found.entries), _extent(e.y for e in found.entries)
-    if min(xs) > 0 and max(xs) > 4 * min(xs):
+    if spans(xs, WIDE_X):
         axes.set_xscale("log")
-    if min(ys) > 0 and max(ys) > 50 * min(ys):
+    if spans(ys, WIDE_Y):
         axes.set_yscale("log")
     _limits(axes, xs, ys)
     for which in "xy":
@@ -90,9 +92,9 @@ def _extent(estimates: Iterable[Estimate]) -> list[float]:
 
 def _limits(axes: Axes, xs: Sequence[float], ys: Sequence[float]) -> None:
     """Room around what is drawn, also where there is one point."""
-    for values, log, give in ((xs, axes.get_xscale(), axes.set_xlim), (ys, axes.get_yscale(), axes.set_ylim)):
+    for values, scale, give in ((xs, axes.get_xscale(), axes.set_xlim), (ys, axes.get_yscale(), axes.set_ylim)):
         low, high = min(values), max(values)
-        if log == "log":
+        if scale == "log":
             factor = (high / low) ** 0.1
             give(low / factor, high * factor)
         else:
@@ -115,7 +117,7 @@ def _styles(entries: Sequence[Entry], colors: Theme) -> Styles:
 
 
 def _points(axes: Axes, found: TradeOff, styles: Styles, colors: Theme) -> None:
-    many = len(found.entries) > _MANY
+    many = len(found.entries) > MANY
     front = set(found.frontier)
     for name, (color, marker) in styles.items():
         for on_frontier in (False, True):
@@ -161,7 +163,7 @@ def _staircase(found: TradeOff) -> list[tuple[float, float]]:
 
 
 def _iso_flop(axes: Axes, found: TradeOff, colors: Theme) -> None:
-    for x in _guides(axes, found):
+    for x in guides(found):
         axes.axvline(x, color=colors.muted, linewidth=0.7, linestyle=(0, (1, 3)), zorder=1)
         axes.annotate(
             f"≈ {si(x)}", (x, 0), (2, 3), xycoords=("data", "axes fraction"), textcoords="offset points",
@@ -169,7 +171,7 @@ def _iso_flop(axes: Axes, found: TradeOff, colors: Theme) -> None:
         )  # fmt: skip
 
 
-def _guides(axes: Axes, found: TradeOff) -> list[float]:
+def guides(found: TradeOff) -> list[float]:
     """Where groups of equal cost are: those of dense models first, and none so near another that they run together.
 
     Among many points some are always alike, so that only those around dense models say anything.
@@ -178,15 +180,29 @@ def _guides(axes: Axes, found: TradeOff) -> list[float]:
     def of_dense(group: tuple[int, ...]) -> bool:
         return any(found.entries[i].what.dense for i in group)
 
-    many = len(found.entries) > _MANY
+    xs = [entry.x.mean for entry in found.entries]
+    many = len(xs) > MANY
     groups = [group for group in found.groups if of_dense(group) or not many]
-    places: list[tuple[float, float]] = []
+    places: list[float] = []
     for group in sorted(groups, key=lambda group: (not of_dense(group), -len(group))):
-        x = sum(found.entries[i].x.mean for i in group) / len(group)
-        across = axes.transAxes.inverted().transform(axes.transData.transform((x, axes.get_ylim()[0])))[0]
-        if all(abs(across - other) > 0.03 for other, _ in places):
-            places.append((across, x))
-    return [x for _, x in places[:_MOST_LINES]]
+        x = sum(xs[i] for i in group) / len(group)
+        if all(_apart(x, other, xs) for other in places):
+            places.append(x)
+    return places[:_MOST_LINES]
+
+
+def _apart(a: float, b: float, xs: Sequence[float]) -> bool:
+    """Whether two costs are 3 % of the axis from each other."""
+    if spans(xs, WIDE_X):
+        a, b, low, high = log(a), log(b), log(min(xs)), log(max(xs))
+    else:
+        low, high = min(xs), max(xs)
+    return abs(a - b) > 0.03 * (high - low)
+
+
+def spans(values: Sequence[float], factor: float) -> bool:
+    """Whether numbers lie so far apart that their axis is logarithmic."""
+    return min(values) > 0 and max(values) > factor * min(values)
 
 
 def _arrows(found: TradeOff) -> list[tuple[Entry, float, float]]:

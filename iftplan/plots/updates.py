@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
@@ -23,7 +24,12 @@ def updates_picture(histories: Sequence[History], *, title: str = "", theme: str
         for i, history in enumerate(histories):
             color = colors.palette[i % len(colors.palette)] if not many else colors.palette[0]
             marker = MARKERS[i % len(MARKERS)] if len(history.steps) <= 30 and not many else ""
-            look = {"color": color, "marker": marker, "markersize": 4, "alpha": 0.45 if many else 1.0}
+            look: dict[str, Any] = {
+                "color": color,
+                "marker": marker,
+                "markersize": 4,
+                "alpha": 0.45 if many else 1.0,
+            }
             axes.plot(history.steps, history.itop, linewidth=1.6, **look)
             axes.plot(history.steps, history.churn, linewidth=1.1, linestyle="--", fillstyle="none", **look)
             if not many:

@@ -6,6 +6,8 @@ from iftplan.report.table import Table
 from iftplan.tradeoffs import Entry, TradeOff
 from iftplan.units import short
 
+_TOLD = 8  # groups that one line names
+
 
 def tradeoff_table(found: TradeOff) -> Table:
     """The frontier from the cheapest configuration on, with what it says of the dense models."""
@@ -62,8 +64,10 @@ def iso_flop(found: TradeOff) -> tuple[str, ...]:
     """Groups of equal cost, one line."""
     if not found.groups:
         return ()
+    if len(found.groups) > _TOLD:
+        return (f"equal cost within 5 %: {len(found.groups)} groups",)
     told = (
         f"{len(group)} at {short(sum(found.entries[i].x.mean for i in group) / len(group))}"
-        for group in found.groups[:8]
+        for group in found.groups
     )
-    return (f"equal cost within 5 %: {', '.join(told)}" + (" …" if len(found.groups) > 8 else ""),)
+    return (f"equal cost within 5 %: {', '.join(told)}",)
