@@ -124,7 +124,7 @@ def test_a_scaler_s_overflow_postpones_the_update(order, at, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "algorithm", [rigl(2), rigl(2, Order.REPLACE), nn.SET(Updates(end=20, interval=2)), nn.Gradual(Updates(end=10, interval=2))], ids=["rigl", "rigl replaces", "set", "gradual"]
+    "algorithm", [rigl(2), rigl(2, Order.REPLACE), nn.SET(Updates(end=20, interval=2)), nn.Gradual(Updates(end=10, interval=2)), nn.SRSTE(refresh=3), nn.MaskDecay(0.1)], ids=["rigl", "rigl replaces", "set", "gradual", "srste", "mask decay"]
 )  # fmt: skip
 def test_a_resumed_run_ends_as_one_that_was_not_interrupted(algorithm, tmp_path):
     dense = {"dense_start": algorithm.starts_dense}

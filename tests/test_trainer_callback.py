@@ -272,6 +272,11 @@ def test_a_trainer_takes_one_and_must_not_rebuild_it(tmp_path):
         nn.TrainerMasking(rebuilding)
 
 
+def test_dense_weights_behind_masks_do_not_fit_in_a_trainer_s_state(tmp_path):
+    with pytest.raises(InputError, match=r"trainer_state\.json .* nn\.LightningMasking"):
+        nn.TrainerMasking(trainer(sparse("gpt", dense_start=True), tmp_path), nn.SRSTE())
+
+
 def test_a_doubtful_run_is_told_so(tmp_path):
     made = trainer(sparse("gpt"), tmp_path, max_steps=2, save_strategy="no")
     nn.TrainerMasking(made, nn.RigL(Updates(end=100)))

@@ -22,7 +22,7 @@ from transformers.training_args import TrainingArguments
 from iftplan.errors import InputError, StaleError
 from iftplan.masks import MaskStructure, Unstructured
 from iftplan.nn.callbacks.packed import packed, unpacked
-from iftplan.nn.masking.algorithm import Algorithm
+from iftplan.nn.masking.algorithm import Algorithm, LatentAlgorithm
 from iftplan.nn.masking.cautions import cautions, weights_left
 from iftplan.nn.masking.masking import Masking
 from iftplan.nn.masking.static import Static
@@ -41,7 +41,8 @@ class TrainerMasking(TrainerCallback, ExportableState):  # type: ignore[misc]
         seed: of random growth.
 
     Raises:
-        InputError: the trainer has such a callback, or builds callbacks anew from checkpoints.
+        InputError: the trainer has such a callback, or builds callbacks anew from checkpoints, or the algorithm has
+            more to remember than they hold.
 
     Attributes:
         masks: of the present or the last training; None before the first.
@@ -58,6 +59,10 @@ class TrainerMasking(TrainerCallback, ExportableState):  # type: ignore[misc]
         if trainer.args.restore_callback_states_from_checkpoint:
             raise InputError(
                 "restore_callback_states_from_checkpoint builds callbacks anew from JSON, which has no algorithm in it; leave it False: masks are restored without it."
+            )
+        if isinstance(algorithm, LatentAlgorithm):
+            raise InputError(
+                f"{type(algorithm).__name__} trains a dense weight behind each masked one, and the trainer_state.json of Trainer's checkpoints has no room for these; train under nn.LightningMasking, in a loop of your own, or with iftplan train."
             )
         if any(isinstance(callback, TrainerMasking) for callback in trainer.callback_handler.callbacks):
             raise InputError("this trainer has a TrainerMasking already.")
