@@ -139,6 +139,8 @@ SWEEP = (
     "--set", "training.batch_size=32",
 )  # fmt: skip
 TRIALS = 2 * 3 * 2
+PATIENCE = 600.0
+"""Seconds after which a sweep that finishes nothing more has failed."""
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +161,7 @@ def results(out: Path) -> dict[str, bytes]:
 
 
 def until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + 240
+    end = time.monotonic() + PATIENCE
     while not true():
         assert time.monotonic() < end, "the sweep does not go on"
         time.sleep(0.002)
