@@ -197,6 +197,9 @@ def _layout(found: TradeOff) -> dict[str, Any]:
 def _scale(values: Sequence[float], factor: float) -> dict[str, Any]:
     """Kind of axis and its ticks, with SI prefixes where numbers are large."""
     large = {"tickformat": "~s"} if max(values) >= 10_000 else {}
+    if min(values) == max(values):  # a range of nothing has no ticks
+        spread = abs(values[0]) * 0.1 or 1.0
+        return {"type": "linear", "nticks": 8, "range": [values[0] - spread, values[0] + spread], **large}
     if not spans(values, factor):
         return {"type": "linear", "nticks": 8, **large}
     return {"type": "log", "dtick": "D2" if max(values) < 200 * min(values) else 1, **large}
