@@ -92,7 +92,10 @@ def _extent(estimates: Iterable[Estimate]) -> list[float]:
 
 def _limits(axes: Axes, xs: Sequence[float], ys: Sequence[float]) -> None:
     """Room around what is drawn, also where there is one point."""
-    for values, scale, give in ((xs, axes.get_xscale(), axes.set_xlim), (ys, axes.get_yscale(), axes.set_ylim)):
+    for values, scale, give in (
+        (xs, axes.get_xscale(), axes.set_xlim),
+        (ys, axes.get_yscale(), axes.set_ylim),
+    ):
         low, high = min(values), max(values)
         if scale == "log":
             factor = (high / low) ** 0.1
