@@ -73,15 +73,17 @@ def test_every_declared_dependency_can_be_imported_and_is_named_once() -> None:
 
 
 def test_every_package_that_the_core_imports_is_declared() -> None:
-    """torch and what builds on it are extras, so are the libraries of reports and training; the rest is in the base install."""
+    """torch and what builds on it are extras, so are the libraries of reports, training, sweeps and kernels; the rest is in the base install."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    required = (*project["dependencies"], *extras["report"], *extras["train"])
+    wanted = ("report", "train", "sweep", "bench")
+    required = (*project["dependencies"], *(line for extra in wanted for line in extras[extra]))
     import_names = {"pillow": "PIL", "scikit_learn": "sklearn"}
     distributions = {re.split(r"[<>=!~\[]", r)[0].replace("-", "_") for r in required}
     declared = {import_names.get(name, name) for name in distributions}
     optional = {"torch", "transformers", "timm", "torchvision", "iftplan", "pytest"}
     optional |= {"datasets", "mlflow", "pytorch_lightning"}  # asked for by name, at the moment of use
+    optional |= {"llvmlite"}  # half of numba, of the same release
     imported = {
         match.split(".")[0]
         for path in (ROOT / "iftplan").rglob("*.py")
