@@ -14,8 +14,8 @@ from pathlib import Path
 from iftplan.documents import Document, loads, read_text
 from iftplan.errors import IftplanError
 from iftplan.nn.trace import read_model
-from iftplan.nn.training.running import execute
 from iftplan.nn.training.loop import Loop, Moment, Watcher
+from iftplan.nn.training.running import execute
 from iftplan.planfile import plan_document
 from iftplan.planner import plan
 from iftplan.policy import Policy
