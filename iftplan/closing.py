@@ -169,8 +169,12 @@ def _overspent(rows: Sequence[Row], policy: Policy, ledger: Books) -> Infeasible
 
 
 def _too_thin(policy: Policy, left: int) -> InfeasibleError:
+    mask, hint = policy.mask, ""
+    if isinstance(mask, NM):
+        free = "" if mask.padded else f"leave widths free with --structure {mask}+pad, or "
+        hint = f"; {free}keep patterns whole and leave a residual with --close pattern"
     return InfeasibleError(
-        f"{policy.mask} masks cannot be thin enough to close scope {policy.scope}: the fewest weights that they keep cost {count(-left)} MACs too many; let the width close it (--close width)."
+        f"{mask} masks cannot be thin enough to close scope {policy.scope}: the fewest weights that they keep cost {count(-left)} MACs too many{hint}."
     )
 
 
