@@ -100,9 +100,10 @@ def plan(
         scope: "matrices", "layers" or "model": whose MACs are held equal.
         distribution: "uniform", "er" or "erk".
         keep_dense: "first", "last" or names of layers.
-        close: whether "density" or "width" closes the budget.
+        close: what closes the budget: "density", "width", or "pattern": width, with every N:M pattern whole.
         round_to: widths become multiples of this.
-        mask: what masks may look like: "unstructured", "2:8", "2:8T", "block4x4" or "fan-in".
+        mask: what masks may look like: "unstructured", "2:8", "2:8T", "block4x4", "fan-in" or "channel"; "2:8+pad" for
+            sizes that do not divide.
         heads: what attention was asked to keep when the model was read.
         parametrization: what weights start and train at: "standard" as in the dense model, "mup", "supar", or
             "auto" for SμPar where there is evidence for it.
