@@ -135,7 +135,9 @@ def _against_plan(
     if specs == plan.inputs and any(True for _ in masked_weights(network)):
         return measure_applied(plan, network, tolerance=tolerance)
     reference = Reference(
-        f"plan for {plan.model or 'the model'}", plan.macs(Scope.MODEL), dense_macs=plan.dense_macs(Scope.MODEL)
+        f"plan for {plan.model or 'the model'}",
+        plan.macs(Scope.MODEL),
+        dense_macs=plan.dense_macs(Scope.MODEL),
     )
     kept = _kept(network)
     return audit_model(

@@ -200,7 +200,11 @@ def test_every_exception_is_used():
         ("nn.trace", "from iftplan.api import plan", "not below it"),
         ("plans", "from iftplan.report.plans import plan_table", "not below it"),
         ("shown", "class S:\n    def f(self):\n        from iftplan.report.values import text", ""),
-        ("plans", "class P:\n    def f(self):\n        from iftplan.report.values import text", "not below it"),
+        (
+            "plans",
+            "class P:\n    def f(self):\n        from iftplan.report.values import text",
+            "not below it",
+        ),
         ("planner", "def f():\n    from iftplan.nn import trace", "not below it"),
         ("api", "from iftplan.nn import trace", "at module level; import it where it is called"),
         ("api", "def f():\n    from iftplan.nn import trace", ""),
