@@ -142,13 +142,13 @@ class TrialQueue:
                     self._study.enqueue_trial({}, user_attrs={_NAME: name})
 
     def claim(self) -> Claim | None:
-        """A trial to train: a new one, or one whose worker is dead; None where all others are at work or done."""
+        """A trial to train: one whose worker is dead, or a new one; None where all others are at work or done."""
         with self._guard:
             self._drop_half_asked()
-            while (trial := self._asked()) is not None:
-                if claim := self._held(trial):
+            for begun in self._in(TrialState.RUNNING):  # first, for what a search asks next depends on it
+                if claim := self._held(begun):
                     return claim
-            for trial in self._in(TrialState.RUNNING):
+            while (trial := self._asked()) is not None:
                 if claim := self._held(trial):
                     return claim
         return None
@@ -178,8 +178,13 @@ class TrialQueue:
         return tuple(t for t in self._study.get_trials(deepcopy=False) if self._named(t))
 
     def left(self) -> list[str]:
-        """Names of trials that are neither finished nor failed."""
+        """Names of trials that were asked for and are neither finished nor failed."""
         return [self._named(trial) for trial in self._in(TrialState.WAITING, TrialState.RUNNING)]
+
+    def ended(self) -> tuple[int, int]:
+        """How many trials are finished or failed, and how many there are to be."""
+        asked = len(self.trials())
+        return asked - len(self.left()), max(asked, self._limit)
 
     def _latest(self) -> dict[str, FrozenTrial]:
         return {self._named(trial): trial for trial in self._study.get_trials(deepcopy=False)}

@@ -112,9 +112,11 @@ def test_structures_are_points_too(runs: dict[str, Run]) -> None:
 
 def test_a_search_is_shown_beside_chance_at_equal_trials(runs: dict[str, Run]) -> None:
     lines = [line.split() for line in runs["search"].out.splitlines()]
-    found = {line[0]: line[1:] for line in lines if line and line[0] in ("tpe", "random")}
+    found = {line[0]: line[1:] for line in lines if len(line) == 3 and line[0] in ("tpe", "random")}
     assert found["tpe"][0] == found["random"][0] == "12"
     assert 0 < float(found["random"][1]) < 1
+    lost = float(found["tpe"][1]) <= float(found["random"][1])
+    assert ("tpe did not beat random search" in runs["search"].out) == lost
     alone = [line for line in runs["random"].out.splitlines() if line.startswith("random")]
     assert len(alone) == 1
 
@@ -233,6 +235,43 @@ def test_workers_of_one_machine_take_over_from_one_that_is_killed_and_end_with_t
     assert status(pid) == 0, said.read_text()
     assert states(out) == [TrialState.COMPLETE] * TRIALS
     assert len(rows((tmp_path / "table.csv").read_text())) == TRIALS == len(results(out))
+
+
+SEARCH = (
+    "sweep", "zoo:digits-cnn", "--transforms", "wide,parallel,none", "--sparsities", "0.3,0.95", "--train",
+    "--methods", "static,dense", "--search", "tpe", "--trials", "14", "--steps", "3",
+    "--set", "training.checkpoint_interval=1", "--set", "training.batch_size=32",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_search_over_runs_killed_twice_makes_the_choices_it_would_have_made(
+    killing: ModuleType, tmp_path: Path
+) -> None:
+    whole, out, said = tmp_path / "whole", tmp_path / "out", tmp_path / "stderr"
+    assert status(killing.forked((*SEARCH, "--out", str(whole)), said)) == 0, said.read_text()
+    words = (*SEARCH, "--out", str(out))
+    for chosen in (9, 12):  # amid the random beginning, and where what was found decides
+        pid = killing.forked(words, said)
+        until(lambda n=chosen: len(chosen_by("tpe", out)) >= n)  # type: ignore[misc]
+        os.kill(pid, SIGKILL)
+        assert status(pid) == -SIGKILL
+    assert status(killing.forked(words, said)) == 0, said.read_text()
+    for sampler in ("tpe", "random"):
+        assert chosen_by(sampler, out) == chosen_by(sampler, whole)
+        assert len(chosen_by(sampler, out)) == 14
+    assert results(out).keys() == results(whole).keys()
+    assert {name: json.loads(text)["metric"] for name, text in results(out).items()} == {
+        name: json.loads(text)["metric"] for name, text in results(whole).items()
+    }
+
+
+def chosen_by(sampler: str, out: Path) -> list[dict[str, object]]:
+    """What a search asked for, whole choices in their order."""
+    storage = storage_at(str(out / "journal.log"))
+    names = [name for name in optuna.get_all_study_names(storage) if name.startswith(sampler)]
+    trials = [t for name in names for t in optuna.load_study(study_name=name, storage=storage).trials]
+    return [trial.params for trial in trials if len(trial.params) == 6]
 
 
 def alive(pid: int) -> bool:

@@ -9,6 +9,7 @@ from decimal import Decimal
 from fractions import Fraction
 from itertools import product
 from pathlib import Path
+from statistics import median
 
 import pandas as pd
 import pytest
@@ -18,10 +19,10 @@ from hypothesis import strategies as st
 
 import iftplan as ift
 from iftplan.plans import Scope
-from iftplan.report.sweeps import sweep_table, whole_table
+from iftplan.report.sweeps import search_table, sweep_table, whole_table
 from iftplan.report.table import to_csv
 from iftplan.runs import DataConfig, PlanConfig, RunConfig, TrainingConfig
-from iftplan.searching import Space, asking, hypervolume, planned_search, shares, space_of
+from iftplan.searching import Space, asking, hypervolume, planned_objectives, planned_search, shares, space_of
 from iftplan.spec import InputSpec, ModelSpec
 from iftplan.sweeps import (
     COLUMNS,
@@ -254,6 +255,30 @@ def test_a_search_stays_inside_and_gives_a_row_for_each_trial(sampler: str) -> N
     assert len(rows) == 25
     assert all(1 / 3 <= row.sparsity <= 0.9 for row in rows)
     assert len({astuple(row) for row in rows}) > 10
+
+
+def test_a_search_beats_chance_in_the_median_of_seeds() -> None:
+    space, seeds = space_of(GRID), range(5)
+    found = {
+        f"{sampler} {seed}": [
+            point
+            for row in planned_search(space, sampler, 48, SPECS, seed=seed)  # type: ignore[arg-type]
+            if (point := planned_objectives(row))
+        ]
+        for sampler, seed in product(("tpe", "random"), seeds)
+    }
+    share = shares(found)
+    search, chance = (median(share[f"{name} {seed}"] for seed in seeds) for name in ("tpe", "random"))
+    assert search > chance
+
+
+@pytest.mark.parametrize(
+    ("search", "chance", "lost"), [(0.2, 0.1, False), (0.1, 0.1, True), (0.1, 0.2, True)]
+)
+def test_a_search_that_did_not_beat_chance_is_said_to(search: float, chance: float, lost: bool) -> None:
+    notes = search_table({"tpe": search, "random": chance}, 9, "axes").notes
+    assert any("tpe did not beat random" in note for note in notes) == lost
+    assert search_table({"random": chance}, 9, "axes").notes == ("axes",)
 
 
 def test_sparsities_are_read_exactly_and_stay_inside_when_rounded() -> None:

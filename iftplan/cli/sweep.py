@@ -304,9 +304,8 @@ def _searched(
             found[name] = planned_search(space, name, trials, specs, families)
     points = {name: [p for row in rows if (p := planned_objectives(row))] for name, rows in found.items()}
     axes = "of bits to name a mask against forward MACs; 1 would be the best of both at once"
-    return [row for rows in found.values() for row in rows], [
-        search_table(shares(points), {n: len(r) for n, r in found.items()}, axes)
-    ]
+    both = dict.fromkeys(row for rows in found.values() for row in rows)  # both may choose the same plan
+    return list(both), [search_table(shares(points), trials, axes)]
 
 
 def require_optuna() -> None:

@@ -97,7 +97,7 @@ def _grid(grid: Grid, specs: Mapping[str, ModelSpec], training: Training) -> lis
         queue.add(able, again=training.retry)
         _train(campaign, queue, training.workers)
         reasons = queue.reasons()
-    return _rows(runs, rows, reasons, training.directory)
+    return list(_rows(runs, rows, reasons, training.directory).values())
 
 
 def _search(
@@ -106,7 +106,7 @@ def _search(
     """Runs that a search chose, and as many that chance did."""
     choices = space_of(grid, training.methods)
     base = replace(training.base, seed=training.seeds[0])
-    found: dict[str, list[Row]] = {}
+    found: dict[str, dict[str, Row]] = {}
     for name in dict.fromkeys((sampler, "random")):
         campaign = _campaign(training, {}, Search(name, choices, training.trials, base))
         queue = campaign.queue()
@@ -114,11 +114,12 @@ def _search(
         runs = dict(_chosen(campaign, queue))
         rows = dict(zip(runs, planned_rows(specs, (run.plan for run in runs.values())), strict=True))
         found[name] = _rows(runs, rows, queue.reasons(), training.directory)
-    points = {name: [p for row in rows if (p := trained_objectives(row))] for name, rows in found.items()}
+    points = {
+        name: [p for row in rows.values() if (p := trained_objectives(row))] for name, rows in found.items()
+    }
     axes = "of the metric against training MACs; 1 would be the best of both at once"
-    return [row for rows in found.values() for row in rows], [
-        search_table(shares(points), dict.fromkeys(found, training.trials), axes)
-    ]
+    both = {run: row for rows in found.values() for run, row in rows.items()}  # both may choose the same run
+    return list(both.values()), [search_table(shares(points), training.trials, axes)]
 
 
 def _chosen(campaign: Campaign, queue: TrialQueue) -> Iterable[tuple[str, RunConfig]]:
@@ -134,17 +135,17 @@ def _campaign(training: Training, runs: Mapping[str, RunConfig], search: Search 
 
 def _rows(
     runs: Mapping[str, RunConfig], rows: Mapping[str, Row], reasons: Mapping[str, str], directory: Path
-) -> list[Row]:
+) -> dict[str, Row]:
     """What came of every run; `result.json` has the last word."""
-    found = []
+    found = {}
     for name, run in runs.items():
         record = directory / name / "result.json"
         if record.exists():
             document = loads(read_text(str(record)), str(record))
-            found.append(trained_row(rows[name], run, document, str(directory / name)))
+            found[name] = trained_row(rows[name], run, document, str(directory / name))
         else:
             planned = rows[name].outcome == PLANNED
-            found.append(row_of_run(rows[name], run, reasons.get(name, UNFINISHED) if planned else None))
+            found[name] = row_of_run(rows[name], run, reasons.get(name, UNFINISHED) if planned else None)
     return found
 
 

@@ -46,10 +46,12 @@ def whole_table(rows: Sequence[Row]) -> Table:
     return Table(COLUMNS, tuple(tuple(map(_cell, astuple(row))) for row in rows))
 
 
-def search_table(shares: Mapping[str, float], trials: Mapping[str, int], axes: str) -> Table:
-    """What searches found at equal numbers of trials."""
-    rows = tuple((name, str(trials[name]), decimal(share, 4)) for name, share in shares.items())
-    return Table(("search", ">trials", ">hypervolume"), rows, notes=(axes,))
+def search_table(shares: Mapping[str, float], trials: int, axes: str) -> Table:
+    """What searches found at equal numbers of trials, and which of them did not beat chance."""
+    rows = tuple((name, str(trials), decimal(share, 4)) for name, share in shares.items())
+    beaten = [name for name, share in shares.items() if name != "random" and share <= shares["random"]]
+    notes = (f"{name} did not beat random search here: take both, or more trials" for name in beaten)
+    return Table(("search", ">trials", ">hypervolume"), rows, notes=(axes, *notes))
 
 
 def _number(value: float | None, shown: Callable[[Any], str]) -> str:

@@ -87,8 +87,9 @@ def _take(
         say(f"{claim.name}: {error}")
         return
     queue.finish(claim, _objectives(found))
+    done, total = queue.ended()
     say(
-        f"{claim.name}: {found['metric_name']} {found['metric']:.4f} after {time.monotonic() - began:.1f} s, {len(queue.left())} left"
+        f"{claim.name}: {found['metric_name']} {found['metric']:.4f} after {time.monotonic() - began:.1f} s, {done} of {total}"
     )
 
 
