@@ -136,7 +136,7 @@ def mean_gradient(_: Path) -> Any:
     model(inputs).sum().backward()
     gradient = model.module.weight.grad.clone()
     masks.step()
-    scores = masks._scores["weight"].flatten().tolist()
+    scores = masks._regime.scores["weight"].flatten().tolist()
     optimizer.step()
     alone = torch.tensor([0.0, 0.0, 1.0, 0.4])  # mean |g|, and rank 0's own |g|
     return {

@@ -94,7 +94,8 @@ def test_momentum_of_what_restarts_is_zero(keep):
     row, masks, optimizer = one_step(RigL(ALWAYS, Constant(0.0)), momentum=0.9)
     slot = optimizer.state[row.weight]["momentum_buffer"]
     assert slot[0].tolist() == pytest.approx([0.2, 0.9, 0.1, 0, 0, -0.3])
-    masks.algorithm = RigL(ALWAYS, Constant(0.5), Order.REPLACE, keep_values=keep)
+    masks.release()
+    masks = Masking(row, optimizer, RigL(ALWAYS, Constant(0.5), Order.REPLACE, keep_values=keep))
     with torch.no_grad():
         row.weight.copy_(torch.tensor([VALUES]))
     row.weight.grad = torch.tensor([GRADIENT])

@@ -1,0 +1,84 @@
+"""Weights with a dense θ behind them, which is what the optimizer moves; masks are chosen from θ for the step that comes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from iftplan.nn.masking.algorithm import LatentAlgorithm
+from iftplan.nn.masking.held import Held
+from iftplan.nn.masking.latent import Latents
+from iftplan.nn.masking.subject import Subject
+
+
+class Behind:
+    """Training of all weights, of which forward passes see those that masks keep.
+
+    Args:
+        subject: the weights, which are θ now; they are left as step 0 computes with them.
+        algorithm: how masks are chosen, and what is θ's gradient.
+    """
+
+    ahead = 1
+
+    def __init__(self, subject: Subject, algorithm: LatentAlgorithm) -> None:
+        self._subject = subject
+        self._algorithm = algorithm
+        self._latents = Latents([view.weight for view in subject.views])
+        self._entered = False
+        self._choose_(0)
+        self._latents.leave_(algorithm.leak(0))
+
+    def wants_dense_gradient(self, *, due: bool) -> bool:
+        """Masks are no limit to θ's gradients."""
+        return True
+
+    def took_dense_gradient(self, *, updated: bool) -> bool:
+        """Every step, where gradients go straight through the mask."""
+        return self._algorithm.straight
+
+    def correct_(self, step: int, *, due: bool) -> None:
+        """Those of θ."""
+        self._latents.correct_(straight=self._algorithm.straight, pull=self._algorithm.pull)
+
+    def before_(self, step: int, *, due: bool) -> bool:
+        """Put θ where the optimizer moves it, once for each of its steps."""
+        if not self._entered:
+            self._latents.enter_()
+            self._entered = True
+        return False
+
+    def after_(self, step: int, *, due: bool) -> bool:
+        """Take θ out of the parameters, and leave there what the next step computes with."""
+        self._entered = False
+        self._latents.keep_()
+        chosen = due and self._choose_(step)
+        self._latents.leave_(self._algorithm.leak(step))
+        return chosen
+
+    def hold_(self) -> None:
+        """Weights only: the optimizer's state is θ's."""
+        self._subject.enforce_()
+
+    def ended(self) -> Held:
+        """θ is forgotten, and what masks keep of it is held."""
+        self._latents.leave_(0.0)
+        return Held(self._subject, self._algorithm)
+
+    def state_dict(self) -> dict[str, Any]:
+        """θ and the masks chosen of it."""
+        return self._latents.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any] | None) -> None:
+        """Of a state without θ, such as that of a run that has ended, it is what the parameters are."""
+        if state is None:
+            self._latents.keep_()
+        else:
+            self._latents.load_state_dict(state)
+
+    def _choose_(self, step: int) -> bool:
+        """Have the masks of a step chosen by the parameters, which are θ; whether they are finite."""
+        changes = self._subject.changes(self._algorithm, step, self._subject.views)
+        for view, change in changes or ():
+            self._latents.choose_(view.weight.name, view.whole(change.mask))
+        return changes is not None

@@ -1,0 +1,46 @@
+"""What `Masking` asks of a way to train masked weights: there are two, `Held` and `Behind`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+
+class Regime(Protocol):
+    """How masked weights are trained.
+
+    Steps count from 0; an optimizer's step that closes training step t may change the masks of step t + `ahead`.
+
+    Attributes:
+        ahead: 0 where masks change by what step t saw, 1 where they are chosen for the step that comes.
+    """
+
+    @property
+    def ahead(self) -> int: ...  # noqa: D102  (above)
+
+    def wants_dense_gradient(self, *, due: bool) -> bool:
+        """Whether a step will look at gradients off the masks."""
+
+    def took_dense_gradient(self, *, updated: bool) -> bool:
+        """Whether a step has done so, in which masks were updated or not."""
+
+    def correct_(self, step: int, *, due: bool) -> None:
+        """Make the gradients of the forward weights those that the optimizer is to take."""
+
+    def before_(self, step: int, *, due: bool) -> bool:
+        """Before the optimizer's step, or in it, once gradients are correct; whether masks have changed."""
+
+    def after_(self, step: int, *, due: bool) -> bool:
+        """After the optimizer's step; whether masks have changed."""
+
+    def hold_(self) -> None:
+        """What has to be zero off the masks is."""
+
+    def ended(self) -> Regime:
+        """What keeps the weights that training under this one leaves."""
+
+    def state_dict(self) -> dict[str, Any] | None:
+        """What the model, the optimizer and the masks do not say."""
+
+    def load_state_dict(self, state: Mapping[str, Any] | None) -> None:
+        """Go on from a state; None is that of a run without one, such as a run that has ended."""

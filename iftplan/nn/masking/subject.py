@@ -1,0 +1,102 @@
+"""The masked weights of one model with the optimizer that moves them: what algorithms look at and change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from iftplan.nn.masking.algorithm import Algorithm, Scores
+from iftplan.nn.masking.gradients import MaskFactors
+from iftplan.nn.masking.layer import Change, Layer
+from iftplan.nn.masking.ranks import Ranks
+from iftplan.nn.masking.slots import clear_slots_, keeps_zeros
+from iftplan.nn.masking.view import View
+from iftplan.nn.masks import enforce_, stream
+from iftplan.nn.shards import whole
+
+
+class Subject:
+    """Masked weights, and what is known of them.
+
+    Attributes:
+        model: bare.
+        optimizer: torch's own.
+        views: the masked weights in the layouts of their structure.
+        ranks: the processes that train them together.
+        seed: of random growth.
+        targets: units that every row keeps in the end, by weight.
+        factors: the masks as factors.
+    """
+
+    def __init__(
+        self, model: nn.Module, optimizer: Optimizer, views: tuple[View, ...], ranks: Ranks, seed: int
+    ) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self.views = views
+        self.ranks = ranks
+        self.seed = seed
+        self.targets = {view.weight.name: view.target() for view in views}
+        self.factors = MaskFactors([view.weight for view in views])
+
+    @property
+    def device(self) -> torch.device:
+        """Where the masks are."""
+        return self.views[0].weight.mask.device
+
+    @property
+    def density(self) -> float:
+        """Kept over all masked weights."""
+        return sum(self.factors.nnz.values()) / sum(view.weight.mask.numel() for view in self.views)
+
+    def masks(self) -> dict[str, Tensor]:
+        """The masks by weight, as they are now."""
+        return {view.weight.name: view.weight.mask for view in self.views}
+
+    def open_(self) -> None:
+        """Every weight is there."""
+        for view in self.views:
+            view.weight.mask.fill_(True)
+
+    def enforce_(self) -> None:
+        """Weights are zero off the masks."""
+        enforce_(self.model)
+
+    def clear_slots_(self) -> None:
+        """The optimizer's state is zero off the masks."""
+        for view in self.views:
+            clear_slots_(self.optimizer, view.weight.parameter, ~view.weight.mask)
+
+    def keep_zeros_(self) -> None:
+        """Weights are zero off the masks after a step of an optimizer that mixes entries, too."""
+        if not keeps_zeros(self.optimizer):
+            self.factors.hold_()
+
+    def finite(self, values: Iterable[Tensor]) -> bool:
+        """Whether all are, on every process."""
+        return self.ranks.all(all(bool(x.isfinite().all()) for x in values), self.device)
+
+    def changes(
+        self,
+        algorithm: Algorithm,
+        step: int,
+        views: Sequence[View],
+        scores: Mapping[str, Tensor | None] | None = None,
+    ) -> list[tuple[View, Change]] | None:
+        """What the algorithm makes of the masks at a step; None where weights are not finite."""
+        found = scores or {}
+        layers = [self._layer(algorithm, view, found.get(view.weight.name), step) for view in views]
+        if not self.finite(layer.magnitude for layer in layers):
+            return None
+        return list(zip(views, algorithm.update(layers, step), strict=True))
+
+    def _layer(self, algorithm: Algorithm, view: View, scores: Tensor | None, step: int) -> Layer:
+        name, magnitude = view.weight.name, view.rows(whole(view.weight.parameter.detach()).abs())
+        gradient = scores if algorithm.scores is Scores.GRADIENT else None
+        saliency = scores if algorithm.scores is Scores.SALIENCY else None
+        generator = stream(self.seed, f"{name} at {step}")
+        mask, target = view.mask_rows(), self.targets[name]
+        return Layer(name, magnitude, gradient, saliency, mask, target, generator, view.structure, view.short)
