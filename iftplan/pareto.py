@@ -99,8 +99,8 @@ def estimate(values: Sequence[float]) -> Estimate:
         InputError: no value, or one that is not finite.
 
     Example:
-        >>> estimate([1.0, 2.0, 3.0])
-        Estimate(mean=2.0, error=0.5773502691896258, count=3)
+        >>> estimate([1.0, 3.0])
+        Estimate(mean=2.0, error=1.0, count=2)
     """
     if not values or not all(map(isfinite, values)):
         raise InputError(f"{list(values)} have no mean; leave runs without a finite number out.")

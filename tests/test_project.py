@@ -26,9 +26,13 @@ STRANGE = re.compile(rf"{PLACES}|\b[Ss]essio" + r"ns?\b")
 
 
 def files() -> list[Path]:
-    """Text files that belong to the project."""
+    """Text files that belong to the project; what is compiled or built from them does not."""
     rooms = [path for room in SOURCES for path in (ROOT / room).rglob("*")]
-    return [p for p in (*ROOT.iterdir(), *rooms) if p.is_file() and p.suffix not in (".pyc", ".png")]
+    return [
+        path
+        for path in (*ROOT.iterdir(), *rooms)
+        if path.is_file() and path.suffix != ".png" and not {"__pycache__", "_build"} & set(path.parts)
+    ]
 
 
 def strange_lines(paths: Iterable[Path]) -> list[str]:
