@@ -35,6 +35,10 @@ COMMANDS = {
     "markdown": f"{PLANS} --format markdown",
     "search": "sweep chain.json --transforms wide,none --sparsities 0.3,0.9 --search tpe --trials 12",
     "random": "sweep chain.json --transforms wide,none --sparsities 0.3,0.9 --search random --trials 12",
+    "search csv": "sweep chain.json --transforms wide --sparsities 0.3,0.9 --search tpe --trials 2 --format csv",
+    "search json": "sweep chain.json --transforms wide --sparsities 0.3,0.9 --search tpe --trials 2 --format json",
+    "search csv file": "sweep chain.json --transforms wide --sparsities 0.3,0.9 --search tpe --trials 2 -o s.csv",
+    "search parquet": "sweep chain.json --transforms wide --sparsities 0.3,0.9 --search tpe --trials 2 -o s.parquet",
     "one impossible": "sweep chain.json --transforms parallel --sparsities 0.5,0.9999999",
     "none possible": "sweep chain.json --transforms parallel --sparsities 0.9999999",
     "structures": "sweep chain.json --transforms wide --sparsities 0.5 --structures unstructured,2:4,block2x2 --format csv",
@@ -119,6 +123,16 @@ def test_a_search_is_shown_beside_chance_at_equal_trials(runs: dict[str, Run]) -
     assert ("tpe did not beat random search" in runs["search"].out) == lost
     alone = [line for line in runs["random"].out.splitlines() if line.startswith("random")]
     assert len(alone) == 1
+
+
+@pytest.mark.parametrize("form", ["csv", "json", "csv file", "parquet"])
+def test_the_comparison_is_shown_where_the_rows_are_data(runs: dict[str, Run], form: str) -> None:
+    run = runs[f"search {form}"]
+    assert run.code == 0
+    assert (
+        run.err.count("hypervolume") == 1 and "did not beat random search" in run.err
+    )  # two trials are chance's
+    assert "hypervolume" not in run.out
 
 
 @pytest.mark.parametrize("arguments", REFUSED)

@@ -1,4 +1,4 @@
-"""How a run shows its progress on stderr: a bar on a terminal, a line for every evaluation elsewhere."""
+"""How runs show their progress on stderr: a bar on a terminal, a line for every evaluation or run elsewhere."""
 
 from __future__ import annotations
 
@@ -66,3 +66,29 @@ def _bar(steps: int, metric: str, done: int) -> Iterator[Watcher]:
                 progress.update(task, told=_told(moment, metric))
 
         yield watch
+
+
+@contextmanager
+def counting(ended: Callable[[], tuple[int, int]]) -> Iterator[Callable[[str], None]]:
+    """What says lines about many runs, on a terminal above a bar.
+
+    Args:
+        ended: how many runs have, and how many there are; asked after every line.
+    """
+    if not sys.stderr.isatty():
+        yield say
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:  # what goes to stderr, it prints above
+        done, total = ended()
+        task = progress.add_task("", total=total, completed=done)
+
+        def tell(text: str) -> None:
+            say(text)
+            done, total = ended()
+            progress.update(task, completed=done, total=total)
+
+        yield tell

@@ -2,36 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from iftplan.cli.options import (
-    AllowOption,
-    FormatOption,
-    InputOption,
-    OutputOption,
-    families_of,
-    inputs_of,
-    split,
-)
-from iftplan.cli.output import Format, emit, say, working
-from iftplan.errors import InfeasibleError, InputError, MeasureError
+from iftplan.cli.options import AllowOption, FormatOption, InputOption, OutputOption, split
+from iftplan.cli.sweep_choices import distributions_in, families_named, seeds_in, sparsities_in, specs_of
+from iftplan.cli.sweep_output import judge, write
+from iftplan.cli.sweep_planning import planned, require_optuna, searched
+from iftplan.errors import InputError
 from iftplan.plans import Scope
-from iftplan.units import parse_sparsity
 
 if TYPE_CHECKING:
-    from iftplan.documents import Document
-    from iftplan.form import Family
     from iftplan.report.table import Table
     from iftplan.runs import RunConfig
-    from iftplan.searching import SamplerName
-    from iftplan.spec import ModelSpec
-    from iftplan.sweeps import Grid, Row
 
 EXAMPLE = """
 Example:
@@ -164,11 +151,11 @@ def command(
         "round_to": round_to,
     }
     asked = replace(base.plan, **{k: v for k, v in common.items() if v is not None})  # type: ignore[arg-type]
-    families, named = _families(transforms)
+    families, named = families_named(transforms)
     widens = any(family.definition.widens for family in families.values())
-    specs = _specs(models, input, allow, widens=widens, heads=heads.value, train=train)
+    specs = specs_of(models, input, allow, widens=widens, heads=heads.value, train=train)
     grid = Grid(
-        tuple(specs), named, _sparsities(sparsities), tuple(_distributions(distributions)),
+        tuple(specs), named, sparsities_in(sparsities), tuple(distributions_in(distributions)),
         tuple(split(masks)) or ("",), asked,
     )  # fmt: skip
     notes: Sequence[Table] = ()
@@ -177,16 +164,16 @@ def command(
         from iftplan.cli.sweep_training import Training, trained
 
         kept = Training(
-            replace(base, plan=asked), tuple(split(methods)), _seeds(seeds, base.seed),
+            replace(base, plan=asked), tuple(split(methods)), seeds_in(seeds, base.seed),
             Path(out), storage, workers, search.value if search else None, trials, retry_failed,
         )  # fmt: skip
         rows, notes = trained(grid, specs, families, kept)
     elif search:
-        rows, notes = _searched(grid, specs, families, search.value, trials)
+        rows, notes = searched(grid, specs, families, search.value, trials)
     else:
-        rows = _planned(grid, specs, families, heads.value)
-    _write(rows, notes, form, output)
-    _judge(rows)
+        rows = planned(grid, specs, families, heads.value)
+    write(rows, notes, form, output)
+    judge(rows)
 
 
 def _base(
@@ -197,160 +184,3 @@ def _base(
     return run_of(
         Given(data=data, config=config, recipe=recipe, settings=settings, epochs=epochs, steps=steps)
     )
-
-
-def _families(text: str) -> tuple[Mapping[str, Family], tuple[str, ...]]:
-    """The families by name, and all names in the order they were given in, "none" among them."""
-    families: dict[str, Family] = {}
-    names: list[str] = []
-    for part in split(text):
-        found = [] if part == "none" else families_of(part)
-        families |= {family.name: family for family in found}
-        names += ["none"] if part == "none" else [family.name for family in found]
-    if not names:
-        raise InputError("--transforms names none; write --transforms wide,parallel or all.")
-    return families, tuple(dict.fromkeys(names))
-
-
-def _sparsities(text: str) -> tuple[Fraction, ...]:
-    """`0.5,0.75`, and `0.5:0.95:0.05`, whose last is among them where the steps meet it."""
-    found: list[Fraction] = []
-    for part in split(text):
-        ends = part.split(":")
-        if len(ends) == 1:
-            found.append(parse_sparsity(part))
-            continue
-        if len(ends) != 3:
-            raise InputError(
-                f"sparsities {part!r} are no range; write FIRST:LAST:STEP, such as 0.5:0.95:0.05."
-            )
-        first, last, step = map(parse_sparsity, ends)
-        if not step or last < first:
-            raise InputError(
-                f"sparsities {part!r} hold nothing; the step is above 0, and LAST not below FIRST."
-            )
-        found += [first + i * step for i in range(int((last - first) / step) + 1)]
-    if not found:
-        raise InputError("--sparsities names none; write --sparsities 0.5,0.75,0.9.")
-    return tuple(dict.fromkeys(found))
-
-
-def _distributions(text: str) -> list[str]:
-    from iftplan.distributions import Distribution
-
-    known = [d.value for d in Distribution]
-    if not (found := split(text)) or (unknown := [name for name in found if name not in known]):
-        what = repr(unknown[0]) if found else "nothing"
-        raise InputError(f"--distributions names {what}; distributions are {', '.join(known)}.")
-    return found
-
-
-def _seeds(text: str, default: int) -> tuple[int, ...]:
-    parts = split(text) or [str(default)]
-    if not all(part.isdecimal() for part in parts):
-        raise InputError(f"--seeds {text!r} are no whole numbers; write --seeds 0,1,2.")
-    return tuple(dict.fromkeys(map(int, parts)))
-
-
-def _specs(
-    models: Sequence[str],
-    input: list[str] | None,
-    allow: list[str] | None,
-    *,
-    widens: bool,
-    heads: str,
-    train: bool,
-) -> Mapping[str, ModelSpec]:
-    """Each model, read once, under the name that it has in the table."""
-    from iftplan.cli.subjects import document_in, spec_of
-
-    if train and (documents := [m for m in models if document_in(m) is not None]):
-        raise InputError(
-            f"{documents[0]} is a document, and there is nothing in it to train; name the model that it was made of."
-        )
-    return {
-        model: spec_of(
-            model, inputs_of(input), widths=widens, heads="size" if heads == "size" else "number", allow=allow
-        )
-        for model in dict.fromkeys(models)
-    }
-
-
-def _planned(
-    grid: Grid, specs: Mapping[str, ModelSpec], families: Mapping[str, Family], heads: str
-) -> list[Row]:
-    from iftplan.sweeps import planned_rows
-
-    with working(f"planning {len(grid)} points"):
-        return list(planned_rows(specs, grid.plans(), families, heads=heads))
-
-
-def _searched(
-    grid: Grid,
-    specs: Mapping[str, ModelSpec],
-    families: Mapping[str, Family],
-    sampler: SamplerName,
-    trials: int,
-) -> tuple[list[Row], Sequence[Table]]:
-    """What a search over plans found, beside as many random trials."""
-    require_optuna()
-    from iftplan.report.sweeps import search_table
-    from iftplan.searching import planned_objectives, planned_search, shares, space_of
-
-    space = space_of(grid)
-    found: dict[str, list[Row]] = {}
-    with working(f"searching with {trials} trials"):
-        for name in dict.fromkeys((sampler, "random")):
-            found[name] = planned_search(space, name, trials, specs, families)
-    points = {name: [p for row in rows if (p := planned_objectives(row))] for name, rows in found.items()}
-    axes = "of bits to name a mask against forward MACs; 1 would be the best of both at once"
-    both = dict.fromkeys(row for rows in found.values() for row in rows)  # both may choose the same plan
-    return list(both), [search_table(shares(points), trials, axes)]
-
-
-def require_optuna() -> None:
-    """Say which extra to install where Optuna is missing.
-
-    Raises:
-        InputError: it cannot be imported.
-    """
-    try:
-        import optuna  # noqa: F401
-    except ImportError as error:
-        raise InputError(
-            "searching, and training many runs, need Optuna, which is not installed; install it with: pip install 'iftplan[sweep]'."
-        ) from error
-
-
-def _write(rows: Sequence[Row], notes: Sequence[Table], form: Format | None, output: str | None) -> None:
-    from iftplan.report.sweeps import sweep_table, whole_table
-
-    suffix = Path(output).suffix if output else ""
-    if suffix == ".parquet" and output:
-        from iftplan.sweeptable import frame, write_parquet
-
-        write_parquet(frame(rows), output)
-        say(f"written: {output}")
-        return
-    whole = form is Format.CSV or (form is None and suffix == ".csv")
-    tables = [whole_table(rows)] if whole else [sweep_table(rows), *notes]
-    emit(tables, lambda: _document(rows), form, output, summary=notes)
-
-
-def _document(rows: Sequence[Row]) -> Document:
-    from dataclasses import asdict
-
-    from iftplan.documents import sealed
-
-    return sealed({"schema": "iftplan.sweep/1", "convention": "mac", "rows": [asdict(row) for row in rows]})
-
-
-def _judge(rows: Sequence[Row]) -> None:
-    """Not one point that could be is an error; a run without an end is neither a pass nor a failure."""
-    from iftplan.sweeps import PLANNED, TRAINED, UNFINISHED
-
-    outcomes = [row.outcome for row in rows]
-    if left := outcomes.count(UNFINISHED):
-        raise MeasureError(f"{left} of {len(rows)} runs are not finished; the same command continues them.")
-    if not {PLANNED, TRAINED} & set(outcomes):
-        raise InfeasibleError(f"none of the {len(rows)} points can be; the first: {outcomes[0]}")

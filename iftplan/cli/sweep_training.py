@@ -6,13 +6,13 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from iftplan.campaigns import Campaign, Search, campaign_object
-from iftplan.cli.output import say
+from iftplan.cli.progress import counting
 from iftplan.documents import loads, read_text
 from iftplan.errors import InputError
 from iftplan.report.sweeps import search_table
@@ -150,34 +150,46 @@ def _rows(
 
 
 def _train(campaign: Campaign, queue: TrialQueue, workers: int) -> None:
-    if workers == 1:
+    with counting(queue.ended) as tell:
+        if workers > 1:
+            _train_together(campaign, workers, tell)
+            return
         from iftplan.nn.training.trials import work
 
-        work(queue, campaign.run_of, say)
-        return
+        work(queue, campaign.run_of, tell)
+
+
+def _train_together(campaign: Campaign, workers: int, tell: Callable[[str], None]) -> None:
+    """Worker processes, until all of them have ended; what they say comes through one pipe."""
     request = json.dumps({"campaign": campaign_object(campaign), "parent": os.getpid()})
-    processes = [_worker(request, workers) for _ in range(workers)]
+    said, saying = os.pipe()
+    processes = [_worker(request, workers, saying) for _ in range(workers)]
+    os.close(saying)
     try:
+        with os.fdopen(said, encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                tell(line.rstrip("\n"))
         for process in processes:
             if status := process.wait():
-                say(
+                tell(
                     f"a worker ended with status {status}; what it had begun is for the others, or for the same command again"
                 )
     except KeyboardInterrupt:
         for process in processes:
             process.terminate()
-        say("stopped; the same command continues")
+        tell("stopped; the same command continues")
         raise
 
 
-def _worker(request: str, workers: int) -> subprocess.Popen[str]:
+def _worker(request: str, workers: int, saying: int) -> subprocess.Popen[str]:
     root = Path(__file__).resolve().parents[2]
     threads = str(max(1, (os.cpu_count() or 1) // workers))
     process = subprocess.Popen(
         [sys.executable, "-c", _BOOT, str(root)],
         stdin=subprocess.PIPE,
+        stderr=saying,
         text=True,
-        env={"OMP_NUM_THREADS": threads, **os.environ},
+        env={"OMP_NUM_THREADS": threads, **os.environ, "PYTHONIOENCODING": "utf-8"},
     )
     assert process.stdin is not None
     process.stdin.write(request)

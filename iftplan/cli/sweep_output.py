@@ -1,0 +1,54 @@
+"""What `iftplan sweep` prints and writes, and its exit status."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from iftplan.cli.output import Format, emit, say
+from iftplan.errors import InfeasibleError, MeasureError
+
+if TYPE_CHECKING:
+    from iftplan.documents import Document
+    from iftplan.report.table import Table
+    from iftplan.sweeps import Row
+
+
+def write(rows: Sequence[Row], notes: Sequence[Table], form: Format | None, output: str | None) -> None:
+    """All rows to a file or as data, or the first of them to people; what was noted they see in any case."""
+    from iftplan.report.sweeps import sweep_table, whole_table
+    from iftplan.report.table import to_text
+
+    told = [to_text(table).rstrip() for table in notes]
+    suffix = Path(output).suffix if output else ""
+    if suffix == ".parquet" and output:
+        from iftplan.sweeptable import frame, write_parquet
+
+        write_parquet(frame(rows), output)
+        say(*told, f"written: {output}")
+        return
+    whole = form is Format.CSV or (form is None and suffix == ".csv")
+    tables = [whole_table(rows)] if whole else [sweep_table(rows), *notes]
+    emit(tables, lambda: _document(rows), form, output, summary=notes)
+    if form in (Format.CSV, Format.JSON) and output in (None, "-"):
+        say(*told)
+
+
+def _document(rows: Sequence[Row]) -> Document:
+    from dataclasses import asdict
+
+    from iftplan.documents import sealed
+
+    return sealed({"schema": "iftplan.sweep/1", "convention": "mac", "rows": [asdict(row) for row in rows]})
+
+
+def judge(rows: Sequence[Row]) -> None:
+    """Not one point that could be is an error; a run without an end is neither a pass nor a failure."""
+    from iftplan.sweeps import PLANNED, TRAINED, UNFINISHED
+
+    outcomes = [row.outcome for row in rows]
+    if left := outcomes.count(UNFINISHED):
+        raise MeasureError(f"{left} of {len(rows)} runs are not finished; the same command continues them.")
+    if not {PLANNED, TRAINED} & set(outcomes):
+        raise InfeasibleError(f"none of the {len(rows)} points can be; the first: {outcomes[0]}")

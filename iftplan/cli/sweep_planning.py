@@ -1,0 +1,63 @@
+"""The plans of `iftplan sweep`: all of a grid, or those that a search chose, without training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from iftplan.cli.output import working
+from iftplan.errors import InputError
+
+if TYPE_CHECKING:
+    from iftplan.form import Family
+    from iftplan.report.table import Table
+    from iftplan.searching import SamplerName
+    from iftplan.spec import ModelSpec
+    from iftplan.sweeps import Grid, Row
+
+
+def planned(
+    grid: Grid, specs: Mapping[str, ModelSpec], families: Mapping[str, Family], heads: str
+) -> list[Row]:
+    """A row for each point of a grid."""
+    from iftplan.sweeps import planned_rows
+
+    with working(f"planning {len(grid)} points"):
+        return list(planned_rows(specs, grid.plans(), families, heads=heads))
+
+
+def searched(
+    grid: Grid,
+    specs: Mapping[str, ModelSpec],
+    families: Mapping[str, Family],
+    sampler: SamplerName,
+    trials: int,
+) -> tuple[list[Row], Sequence[Table]]:
+    """What a search over plans found, beside as many random trials."""
+    require_optuna()
+    from iftplan.report.sweeps import search_table
+    from iftplan.searching import planned_objectives, planned_search, shares, space_of
+
+    space = space_of(grid)
+    found: dict[str, list[Row]] = {}
+    with working(f"searching with {trials} trials"):
+        for name in dict.fromkeys((sampler, "random")):
+            found[name] = planned_search(space, name, trials, specs, families)
+    points = {name: [p for row in rows if (p := planned_objectives(row))] for name, rows in found.items()}
+    axes = "of bits to name a mask against forward MACs; 1 would be the best of both at once"
+    both = dict.fromkeys(row for rows in found.values() for row in rows)  # both may choose the same plan
+    return list(both), [search_table(shares(points), trials, axes)]
+
+
+def require_optuna() -> None:
+    """Say which extra to install where Optuna is missing.
+
+    Raises:
+        InputError: it cannot be imported.
+    """
+    try:
+        import optuna  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            "searching, and training many runs, need Optuna, which is not installed; install it with: pip install 'iftplan[sweep]'."
+        ) from error
