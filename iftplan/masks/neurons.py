@@ -1,0 +1,58 @@
+"""Structures that fix what a neuron keeps: equally many inputs as every other, or all or none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from iftplan.cardinality import log2_choose
+from iftplan.errors import InfeasibleError
+from iftplan.masks.structure import MaskStructure, Matrices, numel
+
+
+@dataclass(frozen=True, slots=True)
+class ConstantFanIn(MaskStructure):
+    """The same number of inputs for every output neuron."""
+
+    @property
+    def keeps_transposed(self) -> bool:
+        """Inputs feed differently many neurons."""
+        return False
+
+    def counts(self, matrices: Matrices) -> range:
+        """One input of every neuron at a time, up to the matrix with the fewest."""
+        neurons = sum(n for _, n in matrices)
+        return range(0, neurons * min((m for m, _ in matrices), default=0) + 1, neurons or 1)
+
+    def log2_masks(self, matrices: Matrices, nnz: int) -> float:
+        """n·log2 C(m, f), summed over the matrices."""
+        neurons = sum(n for _, n in matrices)
+        return sum(n * log2_choose(m, nnz // neurons) for m, n in matrices) if neurons else 0.0
+
+    def __str__(self) -> str:
+        return "fan-in"
+
+
+@dataclass(frozen=True, slots=True)
+class Channel(MaskStructure):
+    """Whole output channels: a neuron, or a filter, keeps all of its inputs or none."""
+
+    @property
+    def keeps_transposed(self) -> bool:
+        """What is left is a smaller dense matrix, whichever way it lies."""
+        return True
+
+    def counts(self, matrices: Matrices) -> range:
+        """One channel at a time."""
+        inputs = {m for m, _ in matrices}
+        if len(inputs) > 1:
+            raise InfeasibleError(
+                f"{self} masks need matrices with equally many inputs, and these have {' and '.join(map(str, sorted(inputs)))}; take fan-in, or a family with one matrix, such as wide."
+            )
+        return range(0, numel(matrices) + 1, max(inputs, default=1))
+
+    def log2_masks(self, matrices: Matrices, nnz: int) -> float:
+        """log2 C(n, c)."""
+        return log2_choose(sum(n for _, n in matrices), nnz // self.counts(matrices).step)
+
+    def __str__(self) -> str:
+        return "channel"
