@@ -15,10 +15,13 @@ from iftplan.errors import InputError
 from iftplan.observations import Observation
 from iftplan.planfile import parse_plan
 from iftplan.plans import Plan, Scope
+from iftplan.settings import shaping_settings
 
 _KINDS = get_type_hints(Observation)
-_COLUMNS = frozenset(f.name for f in fields(Observation)) - {"source", "published"}
+_COLUMNS = frozenset(f.name for f in fields(Observation)) - {"source", "published", "settings"}
 _TABLES = (".csv", ".parquet")
+_HOLLOW = frozenset({"parallel", "factorized", "lowrank", "doped"})
+"""Families whose members have an inside, where a norm and an activation may stand."""
 
 
 def read_observations(subject: str) -> tuple[Observation, ...]:
@@ -37,7 +40,7 @@ def read_observations(subject: str) -> tuple[Observation, ...]:
         case "plan":
             return (of_plan(parse_plan(document, subject), subject),)
         case "result":
-            return (_result(document, subject),)
+            return (_with_settings(_result(document, subject), path.parent),)
         case kind:
             raise InputError(
                 f"{subject} is a {kind} document; pareto takes run directories, tables of a sweep (.csv, .parquet) and plans."
@@ -80,12 +83,23 @@ def _run(directory: Path) -> Observation:
         raise InputError(
             f"{directory} is a run that has not ended, for it has no result.json; finish it with iftplan train --resume --out {directory}, or leave it out."
         )
-    found = _result(loads(read_text(str(file)), str(file)), str(directory))
+    found = _with_settings(_result(loads(read_text(str(file)), str(file)), str(directory)), directory)
     plan_file = directory / "plan.json"
     if found.method == "dense" or not plan_file.exists():
         return found
     plan = of_plan(parse_plan(loads(read_text(str(plan_file)), str(plan_file)), str(plan_file)), "")
     return replace(found, structure=plan.structure, scope=plan.scope, log2_masks=plan.log2_masks)
+
+
+def _with_settings(found: Observation, directory: Path) -> Observation:
+    """A run with what shaped it, so that only seeds of one configuration are taken together."""
+    file = directory / "run.json"
+    if not file.exists():
+        return found
+    run = loads(read_text(str(file)), str(file))
+    planned = run.get("config", {}).get("plan", {}) if isinstance(run.get("config"), Mapping) else {}
+    nonlinear = bool(planned.get("nonlinear", True)) if found.transform in _HOLLOW else None
+    return replace(found, nonlinear=nonlinear, settings=shaping_settings(run, found.method))
 
 
 def _result(document: Document, where: str) -> Observation:
@@ -150,11 +164,17 @@ def _value(key: str, given: Any, where: str) -> Any:
     try:
         if kind is str:
             return str(given)
+        if kind == bool | None:
+            return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[
+                str(given).lower()
+            ]
         if kind == int | None:
             return _whole(given)
         if not isfinite(number := float(given)):
             raise ValueError
         return number
+    except KeyError as error:
+        raise InputError(f"{where}: {key} is {str(given)[:60]!r}, and true or false is wanted.") from error
     except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{where}: {key} is {str(given)[:60]!r}, and a finite number is wanted.") from error
 

@@ -67,6 +67,8 @@ class Observation:
         value: what was measured, as the source has it; `Metric.scale` brings it into the metric's unit.
         error: what the source itself gives as ±.
         published: whether others measured it.
+        nonlinear: whether members have a norm and an activation inside; None where there is no inside.
+        settings: what else shaped its model or training, names and values; empty where the source says nothing.
     """
 
     source: str
@@ -90,11 +92,18 @@ class Observation:
     value: float | None = None
     error: float | None = None
     published: bool = False
+    nonlinear: bool | None = None
+    settings: tuple[tuple[str, str], ...] = ()
 
     @property
     def dense(self) -> bool:
         """Whether it is a dense model, against which others are held."""
         return self.transform in ("none", "dense", "") and not self.sparsity
+
+    @property
+    def maskless(self) -> bool:
+        """Whether no weight is under a mask, so that there is nothing to say of masks."""
+        return self.dense or self.transform == "lowrank" or self.maskable_weights == 0
 
 
 def metric_named(name: str, better: Sense | None = None) -> Metric:

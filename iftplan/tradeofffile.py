@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from iftplan.axes import Axis
 from iftplan.documents import Document, sealed
-from iftplan.tradeoffs import Axis, Entry, TradeOff
+from iftplan.entries import Entry
+from iftplan.tradeoffs import TradeOff
 
 
 def tradeoff_document(found: TradeOff) -> Document:

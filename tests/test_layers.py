@@ -16,12 +16,12 @@ ROOT = Path(iftplan.__file__).parent
 
 ROOMS = (
     "errors shown polynomial widening budget cardinality runs symbols expressions scales footprint",
-    "units spec counting masks distributions vouched validation transforms documents schedules revisions workers pareto",
+    "units settings spec counting masks distributions vouched validation transforms documents schedules revisions workers pareto",
     "notation costs form solution cautions zoo_index scalefile observations scaling histories",
-    "closed_forms derive realise sources plans specfile solvefile diffs tradeoffs",
-    "families symbolic policy audits supar training_cost tradeofffile",
-    "solver rows reportfile planfile runfile checks",
-    "closing configuration measurements observationfile timings",
+    "closed_forms derive realise sources plans specfile solvefile diffs axes",
+    "families symbolic policy audits supar training_cost entries",
+    "solver rows reportfile planfile runfile checks tradeoffs",
+    "closing configuration measurements observationfile timings tradeofffile",
     "planwidths configfile judging",
     "planner checkcache",
     "checking sweeps published spaces",

@@ -10,6 +10,7 @@ import pytest
 from hand_specs import chain
 
 import iftplan as ift
+from iftplan.axes import Cost, Gain
 from iftplan.documents import dumps, sealed
 from iftplan.errors import InputError
 from iftplan.histories import read_history
@@ -18,7 +19,7 @@ from iftplan.observations import Observation
 from iftplan.pareto import Outcome, Sense
 from iftplan.planfile import plan_document
 from iftplan.published.results import published_results
-from iftplan.tradeoffs import Cost, Gain, tradeoff
+from iftplan.tradeoffs import tradeoff
 from iftplan.units import Convention
 
 RESULT = {
@@ -30,9 +31,11 @@ RESULT = {
 
 
 def run_directory(home: Path, name: str, **changes: object) -> Path:
+    """A run that has ended; `config` stands in its run.json."""
     directory = home / name
     directory.mkdir(parents=True)
-    (directory / "run.json").write_text("{}")
+    config = changes.pop("config", None)
+    (directory / "run.json").write_text(dumps({"config": config} if config else {}))
     (directory / "result.json").write_text(dumps(sealed({**RESULT, **changes})))
     return directory
 
@@ -219,6 +222,75 @@ def test_plans_are_held_against_each_other_by_their_search_space():
     assert [e.name for e in found.entries] == ["wide 0.5", "wide 0.75"]
     assert [e.y.mean for e in found.entries] == [p.log2_masks for p in plans]
     assert found.x.title.startswith("inference MACs")
+
+
+LOWRANK = {"transform": "lowrank", "sparsity": 0.0, "method": "densified", "nnz": 0, "maskable_weights": 0}
+
+
+def told_apart(home: Path, *configs: dict[str, object], **changes: object) -> list[tuple[str, int]]:
+    """Names and counts of seeds, of two runs of each of the configurations."""
+    for i, config in enumerate(configs):
+        for seed in (0, 1):
+            run_directory(home, f"{i}-{seed}", seed=seed, config={**config, "seed": seed}, **changes)
+    return [(e.name, e.y.count) for e in tradeoff(read_observations(str(home))).entries]
+
+
+@pytest.mark.parametrize(
+    "one, other, names",
+    [
+        ({}, {"training": {"steps": 20}}, ["steps 0", "steps 20"]),
+        ({"optimizer": {"lr": 0.1}}, {"optimizer": {"lr": 0.2}}, ["lr 0.1", "lr 0.2"]),
+        ({"plan": {}}, {"plan": {"round_to": 8}}, ["round_to 1", "round_to 8"]),
+        ({"method": {"fraction": 0.3}}, {"method": {"fraction": 0.5}}, ["fraction 0.3", "fraction 0.5"]),
+        ({"data": {"flip": False}}, {"data": {"flip": True}}, ["flip no", "flip yes"]),
+    ],
+    ids=["steps", "lr", "plan", "method", "data"],
+)
+def test_runs_of_other_settings_are_no_seeds_of_each_other(tmp_path, one, other, names):
+    found = told_apart(tmp_path, {**one, "a_new_section": {}}, other)
+    assert [count for _, count in found] == [2, 2]
+    first, second = (name for name, _ in found)
+    assert first != second
+    assert second == f"wide 0.75, {names[1]}"
+    assert first == f"wide 0.75, {names[0]}"
+
+
+@pytest.mark.parametrize(
+    "one, other",
+    [
+        ({}, {"training": {"batch_size": 128}}),  # what older runs leave unsaid is the default
+        ({}, {"training": {"threads": 3, "eval_interval": 7, "checkpoint_interval": 9}}),
+        ({"data": {"path": "/here/cifar10"}}, {"data": {"path": "/there/cifar10/"}}),
+    ],
+    ids=["defaults", "machine", "place"],
+)
+def test_settings_that_shape_no_training_keep_seeds_together(tmp_path, one, other):
+    assert told_apart(tmp_path, one, other) == [("wide 0.75", 4)]
+
+
+def test_a_control_does_not_care_for_masks(tmp_path):
+    found = told_apart(
+        tmp_path,
+        {"method": {"name": "dense", "fraction": 0.5}, "plan": {"scope": "model"}},
+        {"method": {"name": "dense"}},
+        transform="none", sparsity=0.0, method="dense",
+    )  # fmt: skip
+    assert found == [("dense", 4)]
+
+
+def test_a_linear_member_is_another_model(tmp_path):
+    found = told_apart(tmp_path, {}, {"plan": {"nonlinear": False}}, **LOWRANK)
+    assert found == [("lowrank", 2), ("lowrank linear", 2)]
+
+
+def test_what_no_entry_differs_in_is_in_no_name():
+    lowrank = seen(
+        0.5, transform="lowrank", sparsity=0.0, structure="unstructured", scope="layers", nonlinear=False,
+        method="densified", maskable_weights=0,
+    )  # fmt: skip
+    sparse = [seen(0.8, structure="unstructured", scope="layers"), seen(0.7, structure="2:8", sparsity=0.9)]
+    found = tradeoff([lowrank, *sparse])
+    assert [e.name for e in found.entries] == ["lowrank", "wide 0.75", "wide 0.9 2:8"]
 
 
 # --- published results ----------------------------------------------------------------------------------------

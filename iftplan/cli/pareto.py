@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from iftplan.axes import Cost, Gain
 from iftplan.cli.figures import FORMS, ThemeName, ThemeOption, TitleOption
 from iftplan.cli.options import ConventionOption, FormatOption, OutputOption
 from iftplan.cli.output import emit, say
 from iftplan.errors import InputError
-from iftplan.tradeoffs import Cost, Gain
 from iftplan.units import Convention
 
 if TYPE_CHECKING:

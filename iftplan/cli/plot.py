@@ -124,9 +124,10 @@ def _names_a_layer(subject: str) -> bool:
 
 
 def _space(subjects: Sequence[str], convention: Convention) -> Draw:
+    from iftplan.axes import Cost, Gain
     from iftplan.observationfile import read_observations
     from iftplan.plots.pareto import pareto_picture
-    from iftplan.tradeoffs import Cost, Gain, tradeoff
+    from iftplan.tradeoffs import tradeoff
 
     observations = [o for subject in subjects for o in read_observations(subject)]
     found = tradeoff(observations, Cost.INFERENCE, Gain.LOG2_MASKS, convention=convention)

@@ -9,10 +9,11 @@ from math import log
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from iftplan.entries import Entry
 from iftplan.pareto import Estimate
 from iftplan.plots.labels import Label, place_labels
 from iftplan.plots.style import MARKERS, THEMES, Picture, Theme, drawing, new_axes, shown, si, si_ticks
-from iftplan.tradeoffs import Entry, TradeOff
+from iftplan.tradeoffs import TradeOff
 
 _MOST_SERIES, _MOST_LABELS, _MOST_LINES, _MOST_READINGS = 12, 14, 6, 3
 _DENSE = ("dense", "paper: dense")

@@ -74,7 +74,8 @@ def _observation(result: PublishedResult, specs: Mapping[str, ModelSpec]) -> Obs
     bare = Observation(
         source=result.cited,
         model=result.model,
-        transform=_called(result),
+        transform=result.transform,
+        nonlinear=result.nonlinear,
         sparsity=float(result.sparsity),
         structure=result.mask,
         method=result.method,
@@ -100,10 +101,6 @@ def _observation(result: PublishedResult, specs: Mapping[str, ModelSpec]) -> Obs
         maskable_weights=cardinality.maskable_weights,
         log2_masks=cardinality.log2_masks,
     )
-
-
-def _called(result: PublishedResult) -> str:
-    return f"{result.transform} (linear)" if result.nonlinear is False else result.transform
 
 
 def _planned(result: PublishedResult, spec: ModelSpec) -> Plan:

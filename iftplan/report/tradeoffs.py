@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from iftplan.entries import Entry
 from iftplan.report.table import Table
-from iftplan.tradeoffs import Entry, TradeOff
+from iftplan.tradeoffs import TradeOff
 from iftplan.units import short
 
 _TOLD = 8  # groups that one line names

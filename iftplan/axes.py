@@ -1,0 +1,101 @@
+"""What is paid and what is got: the two axes on which observations are held against each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from iftplan.observations import Metric, Observation
+from iftplan.pareto import Sense
+from iftplan.units import Convention
+
+
+class Cost(StrEnum):
+    """What is paid."""
+
+    TRAINING = "training"
+    INFERENCE = "inference"
+    PARAMS = "params"
+
+
+class Gain(StrEnum):
+    """What is got for it."""
+
+    METRIC = "metric"
+    LOG2_MASKS = "log2_masks"
+    MASKABLE_WEIGHTS = "maskable_weights"
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """What one axis shows.
+
+    Attributes:
+        name: of the quantity, with what it is counted over.
+        unit: empty for a number without one.
+        sense: which way is better.
+    """
+
+    name: str
+    unit: str
+    sense: Sense
+
+    @property
+    def title(self) -> str:
+        """Name and unit in one line."""
+        return f"{self.name} ({self.unit})" if self.unit else self.name
+
+
+def paid(o: Observation, cost: Cost) -> int | None:
+    """What an observation says that it cost, in MACs or weights."""
+    match cost:
+        case Cost.TRAINING:
+            return o.train_macs
+        case Cost.INFERENCE:
+            return o.macs
+        case Cost.PARAMS:
+            return o.nnz
+
+
+def got(o: Observation, gain: Gain) -> float | None:
+    """What an observation says was got, as its source has it."""
+    match gain:
+        case Gain.METRIC:
+            return o.value
+        case Gain.LOG2_MASKS:
+            return o.log2_masks
+        case Gain.MASKABLE_WEIGHTS:
+            return o.maskable_weights
+
+
+COST_NAMES = {
+    Cost.TRAINING: "training MACs",
+    Cost.INFERENCE: "MACs",
+    Cost.PARAMS: "count of weights (nnz)",
+}
+GAIN_NAMES = {
+    Gain.METRIC: "metric",
+    Gain.LOG2_MASKS: "size of its search space (log2_masks)",
+    Gain.MASKABLE_WEIGHTS: "maskable weights",
+}
+
+
+def cost_axis(cost: Cost, convention: Convention) -> Axis:
+    """The axis of a cost, with what it is counted over."""
+    match cost:
+        case Cost.TRAINING:
+            return Axis(f"training {convention.unit}, whole run", "", Sense.LOWER)
+        case Cost.INFERENCE:
+            return Axis(f"inference {convention.unit}, forward pass of one sample", "", Sense.LOWER)
+        case Cost.PARAMS:
+            return Axis("weights kept under masks (nnz)", "", Sense.LOWER)
+
+
+def gain_axis(gain: Gain, metric: Metric | None) -> Axis:
+    """The axis of a gain, and which way is better."""
+    match gain:
+        case Gain.METRIC if metric is not None:
+            return Axis(metric.name, metric.unit, metric.better)
+        case Gain.LOG2_MASKS:
+            return Axis("search space, log2 of the number of masks", "bits", Sense.HIGHER)
+    return Axis("search space, maskable weights", "", Sense.HIGHER)

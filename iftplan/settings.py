@@ -1,0 +1,86 @@
+"""Which settings of a run shape its model or its training: what runs must agree in to be seeds of each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import PurePath
+from typing import Any
+
+from iftplan.runs import RunConfig
+
+Settings = tuple[tuple[str, str], ...]
+"""Dotted names and values, sorted by name."""
+
+_ELSEWHERE = (
+    "seed", "method.name", "data.kind",
+    *(f"plan.{key}" for key in ("model", "transform", "sparsity", "scope", "distribution", "mask", "file", "nonlinear")),
+)  # fmt: skip
+"""What an observation says itself."""
+
+_OF_THE_MACHINE = tuple(
+    f"training.{key}"
+    for key in (
+        "threads", "strategy", "execution", "channels_last", "eval_interval", "checkpoint_interval",
+    )
+)  # fmt: skip
+"""How it is computed, and when it is looked at: no other numbers are meant."""
+
+
+def shaping_settings(run: Mapping[str, Any], method: str) -> Settings:
+    """The settings of a run that shape its model or its training, but for those that every observation names.
+
+    Args:
+        run: a `run.json`; what an older one leaves unsaid is the default.
+        method: how it was trained; masks are nothing to a method without any.
+    """
+    config = run.get("config")
+    if not isinstance(config, Mapping):
+        return ()
+    found = {**dict(_flat(asdict(RunConfig()))), **dict(_flat(config)), **_settled(run)}
+    file = found["plan.file"]
+    unheard = (*_ELSEWHERE, *_OF_THE_MACHINE, *_unheard_by(method))
+    kept = {key: _said(key, value) for key, value in found.items() if not key.startswith(unheard)}
+    if file and method != "dense":  # a plan that was made elsewhere is known by its digest alone
+        kept["plan.digest"] = str(run.get("plan_digest", ""))[:8]
+    return tuple(sorted(kept.items()))
+
+
+def _settled(run: Mapping[str, Any]) -> dict[str, Any]:
+    """What "auto" and epochs came to."""
+    found = {f"training.{key}": run[key] for key in ("precision", "steps") if key in run}
+    return {**found, "training.epochs": ""} if "steps" in run else found
+
+
+def _unheard_by(method: str) -> tuple[str, ...]:
+    match method:
+        case "dense":
+            return ("method.", "plan.keep_dense", "plan.round_to")
+        case "densified":
+            return ("method.",)
+    return ()
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _said(key: str, value: Any) -> str:
+    if key == "data.path":  # the same data lie elsewhere on every machine
+        return PurePath(str(value)).name
+    if key == "start.checkpoint":  # one for every seed
+        return "yes" if value else "no"
+    match value:
+        case bool():
+            return "yes" if value else "no"
+        case None:
+            return "default"
+        case list() | tuple():
+            return "+".join(map(str, value))
+        case int() | float():
+            return f"{value:g}"
+    return str(value)
