@@ -182,6 +182,15 @@ STRUCTURES = (
 )  # fmt: skip
 
 
+@pytest.mark.parametrize("text", ["3:4", "2:4T", "2:8T"])
+def test_sums_that_overflow_leave_the_count_exact(text):
+    structure = parse_mask(text)
+    nnz = structure.counts(((16, 16),))[-2]  # one short group or tile
+    mask = choose(structure, torch.full((16, 16), 3e38), nnz)
+    assert int(mask.sum()) == nnz
+    assert holds(structure, mask)
+
+
 @settings(max_examples=80, deadline=None)
 @given(
     st.sampled_from(STRUCTURES), st.integers(1, 40), st.integers(1, 40), st.sampled_from(KINDS), st.integers(0, 99), st.data()
