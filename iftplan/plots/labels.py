@@ -89,7 +89,8 @@ def place_labels(
     radius = _RADIUS * figure.dpi / 72
     markers = [_Box(x - radius, y - radius, x + radius, y + radius) for x, y in _pixels(axes, points)]
     strokes = [_spanned(a, b) for line in lines for a, b in pairwise(_pixels(axes, line))]
-    taken: list[_Box] = []
+    written = [text.get_window_extent(renderer) for text in axes.texts if text.get_text()]
+    taken = [_Box(box.x0, box.y0, box.x1, box.y1) for box in written]
     for label in labels:
         for place, clear in [(place, clear) for clear in (True, False) for place in _PLACES]:
             text, box = _written(axes, label, place, color, renderer)
@@ -102,7 +103,7 @@ def place_labels(
                 taken.append(box)
                 break
             text.remove()
-    return len(taken)
+    return len(taken) - len(written)
 
 
 def _written(
