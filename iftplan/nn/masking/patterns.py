@@ -73,8 +73,7 @@ def _with_short(cells: Tensor, kept: int, short: int, choice: Choice) -> Tensor:
         return chosen
     fewer = choice(cells, kept - 1) if kept > 1 else torch.zeros_like(chosen)
     worth = (cells * chosen).sum((1, 2)) - (cells * fewer).sum((1, 2))
-    worth = worth.nan_to_num(
-        nan=0.0
-    )  # of sums that overflow, which must not cost a group its place in the count
-    whole = largest(worth.clamp(min=0).view(1, -1), len(cells) - short).view(-1, 1, 1)
+    # sums that overflow have no difference, and must not cost their group its place in the count
+    worth = worth.nan_to_num(nan=0.0).clamp(min=0)
+    whole = largest(worth.view(1, -1), len(cells) - short).view(-1, 1, 1)
     return torch.where(whole, chosen, fewer)
