@@ -36,7 +36,7 @@ ROOMS = (
 )
 """Lowest first. A module imports only from rows below its own: never upwards, never its siblings in a row.
 
-`transforms`, `report`, `nn` and `cli` are packages; inside one of them anything may import anything.
+`transforms`, `masks`, `report`, `nn` and `cli` are packages; inside one of them anything may import anything.
 """
 
 RANK = {room: rank for rank, row in enumerate(ROOMS) for room in row.split()}
