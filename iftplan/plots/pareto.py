@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from iftplan.entries import Entry
-from iftplan.pareto import Estimate
+from iftplan.pareto import Estimate, Sense
 from iftplan.plots.labels import Label, place_labels
 from iftplan.plots.style import MARKERS, THEMES, Picture, Theme, drawing, new_axes, shown, si, si_ticks
 from iftplan.tradeoffs import TradeOff
@@ -18,6 +18,7 @@ from iftplan.tradeoffs import TradeOff
 _MOST_SERIES, _MOST_LABELS, _MOST_LINES, _MOST_READINGS = 12, 14, 6, 3
 _DENSE = ("dense", "paper: dense")
 WIDE_X, WIDE_Y = 4, 50  # ratios from which on an axis is logarithmic
+ALIKE = 0.03  # of a cost: the least that an axis spans, or its ticks would all read the same
 MANY = 60  # points from which on each is drawn small
 
 
@@ -92,10 +93,10 @@ def _extent(estimates: Iterable[Estimate]) -> list[float]:
 
 
 def _limits(axes: Axes, xs: Sequence[float], ys: Sequence[float]) -> None:
-    """Room around what is drawn, also where there is one point."""
-    for values, scale, give in (
-        (xs, axes.get_xscale(), axes.set_xlim),
-        (ys, axes.get_yscale(), axes.set_ylim),
+    """Room around what is drawn, also where there is one point, or where costs are all but equal."""
+    for values, scale, give, least in (
+        (xs, axes.get_xscale(), axes.set_xlim, ALIKE),
+        (ys, axes.get_yscale(), axes.set_ylim, 0.0),
     ):
         low, high = min(values), max(values)
         if scale == "log":
@@ -103,7 +104,8 @@ def _limits(axes: Axes, xs: Sequence[float], ys: Sequence[float]) -> None:
             give(low / factor, high * factor)
         else:
             spread = (high - low) or abs(high) * 0.1 or 1.0
-            give(low - 0.12 * spread, high + 0.16 * spread)
+            lacking = max(0.0, abs(high) * least - spread) / 2
+            give(low - lacking - 0.12 * spread, high + lacking + 0.16 * spread)
 
 
 Styles = Mapping[str, tuple[str, str]]
@@ -167,11 +169,13 @@ def _staircase(found: TradeOff) -> list[tuple[float, float]]:
 
 
 def _iso_flop(axes: Axes, found: TradeOff, colors: Theme) -> None:
+    """A line for each group of equal cost; it says which where the good points are not."""
+    end, inwards, side = (1, -3, "top") if found.y.sense is Sense.LOWER else (0, 3, "bottom")
     for x in guides(found):
         axes.axvline(x, color=colors.muted, linewidth=0.7, linestyle=(0, (1, 3)), zorder=1)
         axes.annotate(
-            f"≈ {si(x)}", (x, 0), (2, 3), xycoords=("data", "axes fraction"), textcoords="offset points",
-            fontsize=6.5, color=colors.muted, rotation=90, va="bottom", ha="left",
+            f"≈ {si(x)}", (x, end), (2, inwards), xycoords=("data", "axes fraction"), textcoords="offset points",
+            fontsize=6.5, color=colors.muted, rotation=90, va=side, ha="left",
         )  # fmt: skip
 
 
