@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from iftplan.errors import InputError
-from iftplan.nn.execution.functions import sparse_conv2d, sparse_linear
-from iftplan.nn.execution.patterns import Pattern, as_array, as_matrix, pattern_of
+from iftplan.nn.execution.functions import kept_values, sparse_conv2d, sparse_linear
+from iftplan.nn.execution.patterns import Pattern, pattern_of
 from iftplan.nn.execution.vectors import require_numba
 from iftplan.nn.masks import SUFFIX, has_mask
 
@@ -128,7 +128,7 @@ def execute_sparse_(model: Model, *, frozen: bool = False) -> Model:
         if frozen:
             weight = layer.weight.detach()
             held = pattern_of(_kept(layer), weight.dtype)
-            layer.frozen = held, held.forward.values(as_array(as_matrix(weight)))
+            layer.frozen = held, kept_values(weight, held)
     return model
 
 
