@@ -201,4 +201,11 @@ def _add_sparse(
             return sparse_linear(x, weight, None, pattern, values)
         return sparse_conv2d(x, weight, None, pattern, padding=padding, values=values)
 
+    def kept(x: Tensor, values: Tensor) -> Tensor:
+        if weight.dim() == 2:
+            return sparse_linear(x, None, None, pattern, values)
+        return sparse_conv2d(x, None, None, pattern, padding=padding, values=values)
+
     found.add("sparse", _pass(run, x, weight, step), macs, once)
+    if step:
+        found.add("compact", _pass(kept, x, kept_values(weight, pattern), step), macs, once)
