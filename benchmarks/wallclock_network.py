@@ -38,6 +38,7 @@ def main() -> None:
             "dense": dense,
             "masked-dense": masked,
             "sparse": ift_nn.execute_sparse_(copy.deepcopy(masked)),
+            "compact": ift_nn.compact_(copy.deepcopy(masked)),
         }
         frozen = {
             "dense": dense.eval(),

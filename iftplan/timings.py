@@ -15,7 +15,7 @@ from iftplan.plans import Plan, Role
 from iftplan.solver import solve
 from iftplan.spec import Kind, LayerSpec
 
-BACKENDS = ("dense", "dense-best", "masked-dense", "torch-csr", "torch-bsr", "sparse")
+BACKENDS = ("dense", "dense-best", "masked-dense", "torch-csr", "torch-bsr", "sparse", "compact")
 """In the order of tables; the ratio is to the fastest of those that begin with "dense"."""
 
 

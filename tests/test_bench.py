@@ -88,6 +88,9 @@ def test_backends_compute_and_count_what_they_do():
         assert found.macs["masked-dense"] == times * pair.wide.weights
         assert found.macs["sparse"] == times * pair.nnz
         assert {"dense", "masked-dense", "sparse"} <= set(found.work)
+        assert ("compact" in found.work) == step and found.macs.get(
+            "compact", times * pair.nnz
+        ) == times * pair.nnz
         results = {name: run() for name, run in found.work.items()}
         if not step:
             close = abs(results["sparse"] - results["masked-dense"]).max()

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from iftplan.errors import InputError
+from iftplan.nn.execution.compact import CompactConv2d, CompactLinear, compact_, expand_
 from iftplan.nn.execution.modules import (
     SparseConv2d,
     SparseLinear,
@@ -20,7 +21,7 @@ from iftplan.nn.execution.modules import (
 from iftplan.nn.finalization import finalize
 from iftplan.nn.masking.masking import Masking
 from iftplan.nn.masking.rigl import RigL
-from iftplan.nn.masks import enforce_
+from iftplan.nn.masks import enforce_, masked_weights
 from iftplan.nn.training.execution import run_sparse_
 from iftplan.runs import MethodConfig, RunConfig, TrainingConfig
 from iftplan.schedules import Updates
@@ -100,6 +101,46 @@ def test_a_changed_mask_is_packed_again():
         model[6].weight.normal_()
     enforce_(model)
     torch.testing.assert_close(model(images()), execute_dense_(copy.deepcopy(model))(images()))
+
+
+def test_compact_training_is_the_same_training_and_comes_back():
+    """Momentum, decay and Adam's moments act on each kept weight as they do in the dense one."""
+    for kind, settings in ((torch.optim.SGD, {"momentum": 0.9}), (torch.optim.AdamW, {})):
+        models = network(), compact_(network())
+        assert [type(models[1][i]) for i in (0, 3, 6, 8)] == [
+            CompactConv2d, CompactConv2d, CompactLinear, nn.Linear,
+        ]  # fmt: skip
+        assert not list(masked_weights(models[1]))
+        losses = []
+        for model in models:
+            optimizer = kind(model.parameters(), 0.05, weight_decay=0.1, **settings)
+            masks = Masking(model, optimizer) if model is models[0] else None
+            for step in range(4):
+                loss = nn.functional.cross_entropy(model(images() + step), torch.arange(6) % 5)
+                loss.backward()
+                losses.append(float(loss.detach()))
+                if masks is not None:
+                    masks.step()
+                optimizer.step()
+                optimizer.zero_grad()
+        assert losses[:4] == pytest.approx(losses[4:], rel=1e-9)
+        dense, back = models[0], expand_(models[1])
+        assert [type(module) for module in back] == [type(module) for module in dense]
+        assert list(back.state_dict()) == list(dense.state_dict())
+        for name, value in dense.state_dict().items():
+            torch.testing.assert_close(back.state_dict()[name], value, rtol=1e-8, atol=1e-10)
+
+
+def test_compact_layers_say_what_they_cannot_and_leave_shared_weights():
+    model = network(torch.float32)
+    model.append(nn.Linear(192, 16))
+    model[-1].weight = model[6].weight
+    compact_(model)
+    assert type(model[6]) is nn.Linear and isinstance(model[3], CompactConv2d)
+    with pytest.raises(InputError, match=r"float64 of size \(6, 2, 8, 8\).*expand_"):
+        model[0](images())
+    with pytest.raises(InputError, match="apply a plan"):
+        compact_(nn.Sequential(nn.Linear(3, 3)))
 
 
 def test_finalized_models_run_frozen_and_do_not_look_at_weights_again():

@@ -1,5 +1,7 @@
 """Sparse kernels against float64 convolutions of torch: values, gradients, and nothing touched outside."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -175,6 +177,41 @@ def test_gradients_of_gradients_checker():
         return sparse_conv2d(x, whole, bias, pattern, (2, 1), (1, 1))
 
     assert torch.autograd.gradcheck(run, (x, weight[mask].requires_grad_(), bias), fast_mode=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_gradients_share_room_only_when_nobody_holds_the_last_one(dtype):
+    """What others did to a gradient, and gradients that are kept or accumulated, must not be seen in the next."""
+    torch.manual_seed(2)
+    mask = torch.rand(24, 40) < 0.2
+    mask[3] = False
+    pattern = pattern_of(mask, dtype)
+    weight = torch.randn(24, 40, dtype=dtype).mul_(mask).requires_grad_()
+
+    def gradient(x):
+        sparse_linear(x, weight, None, pattern).sum().backward()
+        found, weight.grad = weight.grad, None
+        return found
+
+    first, second = torch.randn(5, 40, dtype=dtype), torch.randn(5, 40, dtype=dtype)
+    truths = [mask * x.sum(0) for x in (first, second)]
+    held = gradient(first)
+    place = held.data_ptr()
+    both = held, gradient(second)
+    for found, truth in zip(both, truths, strict=True):
+        torch.testing.assert_close(found, truth)
+    del held, both, found
+    spoilt = gradient(first).fill_(torch.nan)
+    places = {place, spoilt.data_ptr()}
+    del spoilt
+    again = gradient(second)
+    torch.testing.assert_close(again, truths[1])
+    assert again.data_ptr() in places, "the room is used again"
+    del again
+    for x in (first, second):  # accumulated
+        sparse_linear(x, weight, None, pattern).sum().backward()
+    torch.testing.assert_close(weight.grad, sum(truths))
+    assert pickle.dumps(pattern), "models are saved whole, and copied"
 
 
 def test_inputs_of_any_strides_and_leading_sizes():

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from iftplan.nn.callbacks.lightning import LightningMasking
     from iftplan.nn.callbacks.trainer import TrainerMasking
     from iftplan.nn.condensed import condense
+    from iftplan.nn.execution.compact import compact_, expand_
     from iftplan.nn.execution.modules import dense_gradients_, execute_dense_, execute_sparse_
     from iftplan.nn.finalization import densify, finalize
     from iftplan.nn.finetuning import load_masked_, mask_zeros_
@@ -68,8 +69,10 @@ _HOMES = {
     "dense_gradients_": "execution.modules",
     "densify": "finalization",
     "enforce_": "masks",
+    "compact_": "execution.compact",
     "execute_dense_": "execution.modules",
     "execute_sparse_": "execution.modules",
+    "expand_": "execution.compact",
     "finalize": "finalization",
     "follow_": "masking.averages",
     "forward_scales": "multipliers",
@@ -110,12 +113,14 @@ __all__ = [
     "apply",
     "apply_",
     "build",
+    "compact_",
     "condense",
     "dense_gradients_",
     "densify",
     "enforce_",
     "execute_dense_",
     "execute_sparse_",
+    "expand_",
     "finalize",
     "follow_",
     "forward_scales",

@@ -1,7 +1,8 @@
 """Linear layers and convolutions with a sparse weight, as differentiable functions.
 
 The weight is an ordinary dense tensor; what is kept of it is collected in every forward pass, and its gradient is
-computed where it is kept and zero elsewhere.
+computed where it is kept and zero elsewhere. Where the kept values themselves are given, theirs is the gradient, and
+nothing of the dense weight's size is touched.
 """
 
 from __future__ import annotations
@@ -14,62 +15,97 @@ from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 
 from iftplan.nn.execution.patterns import Pattern, as_array, as_matrix
-from iftplan.nn.execution.products import Array, correlation, product
+from iftplan.nn.execution.products import correlation, product
 from iftplan.nn.execution.windows import Pair, Windows, convolution, samples
 
 
 def sparse_linear(
-    x: Tensor, weight: Tensor, bias: Tensor | None, pattern: Pattern, values: Array | None = None
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, pattern: Pattern, values: Tensor | None = None
 ) -> Tensor:
     """`torch.nn.functional.linear` with what a pattern keeps of the weight.
 
     Args:
         x: (..., inputs).
-        weight: (outputs, inputs).
+        weight: (outputs, inputs); not looked at where values are given.
         bias: (outputs,), or None.
         pattern: of the weight's mask.
-        values: of the weight in the pattern's order, where they have been collected before.
+        values: of the weight in the pattern's order (`kept_values`), instead of the weight.
     """
     flat = x.reshape(-1, x.shape[-1])
     y: Tensor = _Product.apply(  # type: ignore[no-untyped-call]
-        flat, weight, bias, pattern, samples(len(flat)), values
+        flat, _kept(weight, pattern, values), bias, pattern, samples(len(flat))
     )
     return y.view(*x.shape[:-1], -1)
 
 
 def sparse_conv2d(
     x: Tensor,
-    weight: Tensor,
+    weight: Tensor | None,
     bias: Tensor | None,
     pattern: Pattern,
     stride: Pair = (1, 1),
     padding: Pair = (0, 0),
     dilation: Pair = (1, 1),
-    values: Array | None = None,
+    values: Tensor | None = None,
 ) -> Tensor:
     """`torch.nn.functional.conv2d` (one group) with what a pattern keeps of the weight; channels-last inside.
 
     Args:
         x: (images, inputs, height, width); channels-last strides spare a copy.
-        weight: (outputs, inputs, height, width).
+        weight: (outputs, inputs, height, width); not looked at where values are given.
         bias: (outputs,), or None.
         pattern: of the weight's mask.
         stride: of the output.
         padding: zeros on both sides.
         dilation: between kernel positions.
-        values: of the weight in the pattern's order, where they have been collected before.
+        values: of the weight in the pattern's order (`kept_values`), instead of the weight.
 
     Raises:
         InputError: the kernel is larger than the padded input.
     """
     images, _, height, width = x.shape
-    kernel = (weight.shape[2], weight.shape[3])
-    windows = convolution(images, (height, width), kernel, stride, padding, dilation)
+    windows = convolution(images, (height, width), pattern.kernel, stride, padding, dilation)
     pixels = x.permute(0, 2, 3, 1)
     y: Tensor = _Product.apply(  # type: ignore[no-untyped-call]
-        pixels, as_matrix(weight), bias, pattern, windows, values
+        pixels, _kept(weight, pattern, values), bias, pattern, windows
     )
     return y.view(images, *windows.target, -1).permute(0, 3, 1, 2)
+
+
+def kept_values(weight: Tensor, pattern: Pattern) -> Tensor:
+    """What a pattern keeps of a dense weight, in the pattern's order; differentiable.
+
+    Args:
+        weight: (outputs, inputs), or (outputs, inputs, height, width).
+        pattern: of the weight's mask.
+
+    Returns:
+        (slots,): the weights, and zeros where kernels need room.
+    """
+    values: Tensor = _Collect.apply(as_matrix(weight), pattern)  # type: ignore[no-untyped-call]
+    return values
+
+
+def _kept(weight: Tensor | None, pattern: Pattern, values: Tensor | None) -> Tensor:
+    if values is not None:
+        return values
+    assert weight is not None
+    return kept_values(weight, pattern)
+
+
+class _Collect(Function):
+    """Dense matrix → kept values; the gradient is zero elsewhere."""
+
+    @staticmethod
+    def forward(ctx: Any, matrix: Tensor, pattern: Pattern) -> Tensor:
+        ctx.pattern = pattern
+        return torch.from_numpy(pattern.forward.values(as_array(matrix)))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        rows = ctx.pattern.rows
+        return torch.from_numpy(rows.matrix(as_array(gradient))).view(-1, rows.inputs), None
 
 
 class _Product(Function):
@@ -77,32 +113,31 @@ class _Product(Function):
 
     @staticmethod
     def forward(
-        ctx: Any, source: Tensor, weight: Tensor, bias: Tensor | None,
-        pattern: Pattern, windows: Windows, values: Array | None,
-    ) -> Tensor:  # fmt: skip
-        if values is None:
-            values = pattern.forward.values(as_array(weight))
-        added = np.empty(0, values.dtype) if bias is None else as_array(bias)
-        ctx.pattern, ctx.windows, ctx.values, ctx.shape = pattern, windows, values, source.shape
-        ctx.save_for_backward(source)
-        target = product(pattern.forward, values, as_array(source), windows, added, torch.get_num_threads())
+        ctx: Any, source: Tensor, values: Tensor, bias: Tensor | None, pattern: Pattern, windows: Windows
+    ) -> Tensor:
+        held = as_array(values)
+        added = np.empty(0, held.dtype) if bias is None else as_array(bias)
+        ctx.pattern, ctx.windows = pattern, windows
+        ctx.save_for_backward(source, values)
+        target = product(pattern.forward, held, as_array(source), windows, added, torch.get_num_threads())
         return torch.from_numpy(target).view(windows.columns, -1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        (source,) = ctx.saved_tensors
+        source, values = ctx.saved_tensors
         pattern, windows, threads = ctx.pattern, ctx.windows, torch.get_num_threads()
         array = as_array(gradient)
-        to_source = to_weight = to_bias = None
+        to_source = to_values = to_bias = None
         if ctx.needs_input_grad[0]:
-            values = pattern.backward.values(ctx.values)
-            none = np.empty(0, values.dtype)
-            found = product(pattern.backward, values, array, windows.backwards, none, threads)
-            to_source = torch.from_numpy(found).view(ctx.shape)
+            turned = pattern.backward.values(as_array(values))
+            none = np.empty(0, turned.dtype)
+            found = product(pattern.backward, turned, array, windows.backwards, none, threads)
+            to_source = torch.from_numpy(found).view(source.shape)
         if ctx.needs_input_grad[1]:
             sums = correlation(pattern.forward, as_array(source), array, windows, threads)
-            to_weight = torch.from_numpy(pattern.forward.matrix(sums)).view(pattern.forward.outputs, -1)
+            sums[pattern.padding] = 0
+            to_values = torch.from_numpy(sums)
         if ctx.needs_input_grad[2]:
             to_bias = gradient.sum(0)
-        return to_source, to_weight, to_bias, None, None, None
+        return to_source, to_values, to_bias, None, None

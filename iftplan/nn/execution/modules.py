@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from iftplan.errors import InputError
-from iftplan.nn.execution.functions import sparse_conv2d, sparse_linear
-from iftplan.nn.execution.patterns import Pattern, as_array, as_matrix, pattern_of
+from iftplan.nn.execution.functions import kept_values, sparse_conv2d, sparse_linear
+from iftplan.nn.execution.patterns import Pattern, pattern_of
 from iftplan.nn.execution.vectors import require_numba
 from iftplan.nn.masks import SUFFIX, has_mask
 
@@ -35,7 +35,7 @@ class _Sparse(nn.Module):
 
     def _pattern(self, x: Tensor) -> Pattern | None:
         """The layer's packed mask, or None where a dense product has to do (or does better)."""
-        if not _is_plain(x) or x.dtype is not self.weight.dtype:
+        if not is_plain(x) or x.dtype is not self.weight.dtype:
             return None
         if self.frozen is not None:
             return self.frozen[0]
@@ -52,7 +52,7 @@ class _Sparse(nn.Module):
         return None if self.frozen is None else self.frozen[1]
 
 
-def _is_plain(x: Tensor) -> bool:
+def is_plain(x: Tensor) -> bool:
     """Whether kernels can read it: values of ours in this process's memory, and nobody tracing."""
     return (
         x.device.type == "cpu"
@@ -116,7 +116,7 @@ def execute_sparse_(model: Model, *, frozen: bool = False) -> Model:
         >>> model = execute_sparse_(finalize(model), frozen=True)  # doctest: +SKIP
     """
     require_numba()
-    found = [module for module in model.modules() if _can_run(module, frozen)]
+    found = [module for module in model.modules() if can_run(module, frozen)]
     if not found:
         raise InputError(
             f"{type(model).__name__} has no masked linear layer or convolution on the CPU that sparse kernels can run; apply a plan to it first (iftplan.nn.apply){'' if frozen else ', or give frozen=True for a finalized model'}."
@@ -128,7 +128,7 @@ def execute_sparse_(model: Model, *, frozen: bool = False) -> Model:
         if frozen:
             weight = layer.weight.detach()
             held = pattern_of(_kept(layer), weight.dtype)
-            layer.frozen = held, held.forward.values(as_array(as_matrix(weight)))
+            layer.frozen = held, kept_values(weight, held)
     return model
 
 
@@ -150,7 +150,8 @@ def dense_gradients_(model: nn.Module, wanted: bool) -> None:
             module.dense_gradient = wanted
 
 
-def _can_run(module: nn.Module, frozen: bool) -> bool:
+def can_run(module: nn.Module, frozen: bool) -> bool:
+    """Whether kernels can run a layer that is masked, or finalized if frozen."""
     if type(module) not in _CLASSES and not isinstance(module, _Sparse):
         return False
     weight = module.weight

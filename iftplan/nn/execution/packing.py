@@ -104,3 +104,13 @@ def put(values, places, weights):  # type: ignore[no-untyped-def]
     for i in range(len(places)):
         if places[i] >= 0:
             weights[places[i]] = values[i]
+
+
+@numba.njit(cache=True, nogil=True)
+def put_rows(values, starts, columns, slots, inputs, weights):  # type: ignore[no-untyped-def]
+    """As `put`, and zeros elsewhere: a row is cleared and filled while it is in the cache."""
+    for row in range(len(starts) - 1):
+        line = weights[row * inputs : (row + 1) * inputs]
+        line[:] = 0
+        for i in range(starts[row], starts[row + 1]):
+            line[columns[i]] = values[slots[i]]

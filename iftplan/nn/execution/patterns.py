@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from iftplan.nn.execution.formats import Format, packed, turned
+from iftplan.nn.execution.rows import Rows, rows_of
 from iftplan.nn.execution.vectors import instructions_here, vectors_of
 
 
@@ -20,14 +21,22 @@ class Pattern:
 
     Attributes:
         mask: outputs × (positions · inputs), channels running fastest.
-        positions: of the window.
+        kernel: height and width of the window.
         forward: the packed mask.
+        padding: slots of it that belong to no weight.
     """
 
     mask: NDArray[np.bool_]
-    positions: int
+    kernel: tuple[int, int]
     forward: Format
+    padding: NDArray[np.int64]
     _backward: Format | None = field(default=None, repr=False)
+    _rows: Rows | None = field(default=None, repr=False)
+
+    @property
+    def positions(self) -> int:
+        """Of the window."""
+        return self.kernel[0] * self.kernel[1]
 
     @property
     def backward(self) -> Format:
@@ -35,6 +44,13 @@ class Pattern:
         if self._backward is None:
             self._backward = turned(self.mask, self.positions, self.forward)
         return self._backward
+
+    @property
+    def rows(self) -> Rows:
+        """Where values belong, row by row; made for the first gradient of a dense weight."""
+        if self._rows is None:
+            self._rows = rows_of(self.mask, self.forward)
+        return self._rows
 
 
 def pattern_of(mask: Tensor, dtype: torch.dtype, instructions: str | None = None) -> Pattern:
@@ -50,8 +66,9 @@ def pattern_of(mask: Tensor, dtype: torch.dtype, instructions: str | None = None
     """
     vectors = vectors_of(instructions or instructions_here(), 64 if dtype is torch.float64 else 32)
     matrix = as_matrix(mask).contiguous().numpy()
-    positions = mask.shape[2:].numel()
-    return Pattern(matrix, positions, packed(matrix, positions, vectors))
+    kernel = cast(tuple[int, int], tuple(mask.shape[2:]) or (1, 1))
+    forward = packed(matrix, kernel[0] * kernel[1], vectors)
+    return Pattern(matrix, kernel, forward, np.flatnonzero(forward.places < 0))
 
 
 def as_matrix(weight: Tensor) -> Tensor:

@@ -13,8 +13,8 @@ from torch import Generator, Tensor
 from torch.nn import functional as F  # noqa: N812  (its usual name)
 
 from iftplan.masks import Block, parse_mask
-from iftplan.nn.execution.functions import sparse_conv2d, sparse_linear
-from iftplan.nn.execution.patterns import as_array, as_matrix, pattern_of
+from iftplan.nn.execution.functions import kept_values, sparse_conv2d, sparse_linear
+from iftplan.nn.execution.patterns import pattern_of
 from iftplan.nn.random_masks import random_mask
 from iftplan.spec import Kind, LayerSpec
 from iftplan.timings import LayerPair
@@ -192,7 +192,7 @@ def _add_sparse(
     pattern = pattern_of(mask, torch.float32)
     if step:
         _ = pattern.backward
-    values = None if step else pattern.forward.values(as_array(as_matrix(weight)))
+    values = None if step else kept_values(weight, pattern)
     once = perf_counter() - begin
     padding = _padding(pair.wide) if pair.wide.kernel else (0, 0)
 
@@ -201,4 +201,11 @@ def _add_sparse(
             return sparse_linear(x, weight, None, pattern, values)
         return sparse_conv2d(x, weight, None, pattern, padding=padding, values=values)
 
+    def kept(x: Tensor, values: Tensor) -> Tensor:
+        if weight.dim() == 2:
+            return sparse_linear(x, None, None, pattern, values)
+        return sparse_conv2d(x, None, None, pattern, padding=padding, values=values)
+
     found.add("sparse", _pass(run, x, weight, step), macs, once)
+    if step:
+        found.add("compact", _pass(kept, x, kept_values(weight, pattern), step), macs, once)

@@ -1,0 +1,139 @@
+"""Sparse layers whose parameters are the kept values: training under masks that stay, without dense weights.
+
+A dense weight, its gradient and its optimizer state have the size of the wide layer. Kept values have that of the
+layer it replaces, and so has all that is done with them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Final, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from iftplan.errors import InputError
+from iftplan.nn.execution.functions import kept_values, sparse_conv2d, sparse_linear
+from iftplan.nn.execution.modules import DENSE_ABOVE, can_run, execute_dense_, is_plain
+from iftplan.nn.execution.patterns import Pattern, as_array, pattern_of
+from iftplan.nn.execution.vectors import require_numba
+from iftplan.nn.masks import SUFFIX
+
+_MASK: Final = "weight" + SUFFIX
+
+
+class _Compact(nn.Module):
+    """What both kinds of layer share: `values` in place of a weight."""
+
+    values: nn.Parameter
+    pattern: Pattern
+
+    def _checked(self, x: Tensor) -> Tensor:
+        if not is_plain(x) or x.dtype is not self.values.dtype:
+            raise InputError(
+                f"a compact layer has kernels for {self.values.dtype} on the CPU alone, and was given {x.dtype} of size {tuple(x.shape)} on {x.device} (or is traced, or under autocast); bring the dense weights back first (expand_)."
+            )
+        return x
+
+
+class CompactLinear(_Compact, nn.Linear):
+    """`torch.nn.Linear` that has nothing but the kept weights."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As the masked dense layer's, within rounding."""
+        return sparse_linear(self._checked(x), None, self.bias, self.pattern, self.values)
+
+
+class CompactConv2d(_Compact, nn.Conv2d):
+    """`torch.nn.Conv2d`, one group, that has nothing but the kept weights."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As the masked dense layer's, within rounding; of a batch of images."""
+        padding = cast(tuple[int, int], self.padding)
+        stride, dilation = cast(tuple[int, int], self.stride), cast(tuple[int, int], self.dilation)
+        x = self._checked(x)
+        return sparse_conv2d(x, None, self.bias, self.pattern, stride, padding, dilation, self.values)
+
+
+_CLASSES: Final[Mapping[type[nn.Module], type[_Compact]]] = MappingProxyType(
+    {nn.Linear: CompactLinear, nn.Conv2d: CompactConv2d}
+)
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def compact_(model: Model) -> Model:
+    """Make what masks keep the parameters of a model's masked linear layers and convolutions, in place.
+
+    `weight` and its mask give way to `values`, in an order of the kernels; make the optimizer afterwards. Weights
+    that several layers share stay as they are, and so do layers that kernels cannot run. Masks cannot change until
+    `expand_` brings the weights back: call it before the model is saved or leaves this machine's processor.
+
+    Args:
+        model: masked, on the CPU.
+
+    Returns:
+        The model.
+
+    Raises:
+        InputError: numba is missing, or the model has no layer to run sparse.
+    """
+    require_numba()
+    execute_dense_(model)
+    uses = Counter(id(p) for m in model.modules() for p in m._parameters.values() if p is not None)
+    found = [m for m in model.modules() if can_run(m, False) and uses[id(m.weight)] == 1 and _pays(m)]
+    if not found:
+        raise InputError(
+            f"{type(model).__name__} has no masked linear layer or convolution on the CPU that sparse kernels can run; apply a plan to it first (iftplan.nn.apply)."
+        )
+    for module in found:
+        _compact_(module)
+    return model
+
+
+def expand_(model: Model) -> Model:
+    """Bring back the weights and masks that `compact_` took, in place; make the optimizer again.
+
+    Args:
+        model: compact, or not.
+
+    Returns:
+        The model, of dense layers with masks.
+    """
+    for module in model.modules():
+        if isinstance(module, _Compact):
+            _expand_(module)
+    return model
+
+
+def _pays(module: nn.Module) -> bool:
+    return float(cast(Tensor, module._buffers[_MASK]).float().mean()) <= DENSE_ABOVE
+
+
+def _compact_(module: Any) -> None:
+    weight, mask = module._parameters.pop("weight"), module._buffers.pop(_MASK)
+    module.__class__ = _CLASSES[type(module)]
+    module.pattern = pattern_of(mask, weight.dtype)
+    with torch.no_grad():
+        values = kept_values(weight, module.pattern)
+    module.values = nn.Parameter(values, weight.requires_grad)
+
+
+def _expand_(module: Any) -> None:
+    pattern, values = module.pattern, module._parameters.pop("values")
+    module.__class__ = next(dense for dense, compact in _CLASSES.items() if compact is type(module))
+    del module.pattern
+    convolution = isinstance(module, nn.Conv2d)
+    matrix = torch.from_numpy(pattern.forward.matrix(as_array(values)))
+    weight = nn.Parameter(_shaped(matrix, pattern, convolution), values.requires_grad)
+    module._parameters = {"weight": weight, **module._parameters}
+    module.register_buffer(_MASK, _shaped(torch.from_numpy(pattern.mask.copy()), pattern, convolution))
+
+
+def _shaped(matrix: Tensor, pattern: Pattern, convolution: bool) -> Tensor:
+    """A flat matrix as the weight that it was: channels-last, where it is a convolution's."""
+    outputs, channels = pattern.forward.outputs, pattern.forward.channels
+    four = matrix.view(outputs, *pattern.kernel, channels).permute(0, 3, 1, 2)
+    return four if convolution else matrix.view(outputs, channels)
