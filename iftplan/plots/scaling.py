@@ -24,8 +24,9 @@ def advice_picture(asked: Advice, *, title: str = "", theme: str = "light") -> P
                 label=f"{short(params)} non-zero parameters",
             )  # fmt: skip
         axes.plot([asked.compute], [asked.sparsity], "o", color=colors.ink, zorder=4)
+        beside = (8, -12) if asked.sparsity > 0.1 else (0, 8)  # below the curve, but never on the axis
         axes.annotate(
-            f"{asked.sparsity:.3f}", (asked.compute, asked.sparsity), (8, -12), textcoords="offset points",
+            f"{asked.sparsity:.3f}", (asked.compute, asked.sparsity), beside, textcoords="offset points",
             fontsize=8.5, fontweight="bold",
         )  # fmt: skip
         axes.axhspan(law.sparsest, 1, color=colors.grid, alpha=0.6, zorder=0, linewidth=0)

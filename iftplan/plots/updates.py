@@ -43,7 +43,7 @@ def updates_picture(histories: Sequence[History], *, title: str = "", theme: str
         axes.set_ylim(-0.02, 1.02)
         axes.set_xlabel("step")
         axes.set_ylabel("part of the weights (ITOP), of the active ones (churn)")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         si_ticks(axes, "x")
         heading = title or "Masks over training"
         axes.set_title(shown(heading, 90), loc="left", fontsize=10)
