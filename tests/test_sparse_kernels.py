@@ -9,14 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iftplan.errors import InputError
+from iftplan.nn.execution.chains import chains_of
 from iftplan.nn.execution.formats import packed, turned
 from iftplan.nn.execution.functions import sparse_conv2d, sparse_linear
 from iftplan.nn.execution.patterns import pattern_of
 from iftplan.nn.execution.products import correlation, product
 from iftplan.nn.execution.vectors import instructions_here, vectors_of
-from iftplan.nn.execution.windows import convolution, order_of, samples
+from iftplan.nn.execution.tiles import tiles_of
+from iftplan.nn.execution.windows import convolution, samples
 
 pytest.importorskip("numba", reason="numba, of the extra bench, is not installed")
+
+from iftplan.nn.execution.kernels import kernel  # noqa: E402  (imports numba)
 
 EMULATED = {"avx512": ("avx512", "avx2", "portable"), "avx2": ("avx2", "portable"), "portable": ("portable",)}
 SETS = EMULATED[instructions_here()]
@@ -35,11 +39,10 @@ def compare(
 ):  # fmt: skip
     """Largest differences from torch in float64: of the output, of both gradients."""
     rng = np.random.default_rng(seed)
-    outputs, positions = len(mask), kernel[0] * kernel[1]
-    channels = mask.shape[1] // positions
+    outputs, channels = len(mask), mask.shape[1] // (kernel[0] * kernel[1])
     windows = convolution(images, size, kernel, stride, padding, dilation)
-    forward = packed(mask, positions, vectors_of(instructions, dtype().itemsize * 8))
-    backward = turned(mask, positions, forward)
+    forward = packed(mask, chains_of(kernel, dilation[0], stride[0]), vectors_of(instructions, dtype().itemsize * 8))
+    backward = turned(mask, chains_of(kernel, -dilation[0], stride[0]), forward)
     weight = (rng.standard_normal(mask.shape) * mask).astype(dtype)
     x = rng.standard_normal((images, *size, channels)).astype(dtype)
     bias = rng.standard_normal(outputs).astype(dtype)
@@ -129,8 +132,8 @@ def test_threads_share_the_tiles():
 )
 def test_rows_that_share_their_columns_are_seen(mask, forward, backward):
     vectors = vectors_of("portable")
-    there = packed(mask, 1, vectors)
-    assert (there.shared, turned(mask, 1, there).shared) == (forward, backward)
+    there = packed(mask, chains_of((1, 1)), vectors)
+    assert (there.shared, turned(mask, chains_of((1, 1)), there).shared) == (forward, backward)
     assert int((there.places >= 0).sum()) == mask.sum()
 
 
@@ -138,28 +141,27 @@ def test_equal_fan_in_is_not_padded():
     mask = np.zeros((40, 100), bool)
     for row in mask:
         row[np.random.default_rng(row.ctypes.data % 97).permutation(100)[:7]] = True
-    assert packed(mask, 1, vectors_of("portable")).slots == 40 * 7
+    assert packed(mask, chains_of((1, 1)), vectors_of("portable")).slots == 40 * 7
 
 
 def test_nothing_outside_is_read_or_written():
     """Source and target lie between guards: NaN would spread, and what is written over would differ."""
-    from iftplan.nn.execution.kernels import product_kernel
-
     rng = np.random.default_rng(5)
     for instructions in SETS:
         vectors = vectors_of(instructions)
         for outputs, channels, size in ((1, 1, (3, 3)), (17, 15, (3, 5)), (5, 33, (4, 3))):
             mask = rng.random((outputs, 9 * channels)) < 0.5
-            found = packed(mask, 9, vectors)
+            found = packed(mask, chains_of((3, 3)), vectors)
             windows = convolution(1, size, (3, 3), padding=(1, 1))
-            order = order_of(windows, vectors.tile)
+            tiles = tiles_of(windows, found.chains, vectors.lanes, vectors.count)
             guarded = np.full(512 + windows.columns * channels + 512, np.nan, np.float32)
             guarded[512:-512] = 1
             target = np.full(512 + windows.columns * outputs + 512, np.nan, np.float32)
-            product_kernel(vectors.lanes, vectors.count, vectors.bits, int(found.shared))(
+            kernel(vectors, int(found.shared), 0)(
                 found.values(mask.astype(np.float32).ravel()), found.offsets, found.rows, found.counts, found.panels,
-                found.row_starts, found.blocks, guarded[512:-512], channels, order, windows.numbers(),
-                np.empty(0, np.float32), target[512:-512], outputs, 0, len(order) // vectors.tile,
+                found.row_starts, found.blocks, found.chains.vectors(vectors.count), tiles.targets, tiles.depths,
+                tiles.sources, tiles.there, guarded[512:-512], channels, np.empty(0, np.float32), target[512:-512],
+                outputs, 0, len(tiles),
             )  # fmt: skip
             assert np.isfinite(target[512:-512]).all()
             assert np.isnan(target[:512]).all() and np.isnan(target[-512:]).all()
@@ -168,13 +170,13 @@ def test_nothing_outside_is_read_or_written():
 def test_gradients_of_gradients_checker():
     torch.manual_seed(0)
     mask = torch.rand(6, 5, 3, 2) < 0.4
-    pattern = pattern_of(mask, torch.float64)
+    pattern = pattern_of(mask, torch.float64, stride=(2, 1))
     weight = torch.randn(6, 5, 3, 2).double() * mask
     x, bias = torch.randn(2, 5, 5, 4).double().requires_grad_(), torch.randn(6).double().requires_grad_()
 
     def run(x, kept, bias):
         whole = torch.zeros_like(weight).masked_scatter(mask, kept)
-        return sparse_conv2d(x, whole, bias, pattern, (2, 1), (1, 1))
+        return sparse_conv2d(x, whole, bias, pattern, (1, 1))
 
     assert torch.autograd.gradcheck(run, (x, weight[mask].requires_grad_(), bias), fast_mode=True)
 
@@ -245,9 +247,13 @@ def test_inputs_of_any_strides_and_leading_sizes():
 
 def test_strided_gradients_pass_over_what_no_pixel_reads():
     backwards = convolution(2, (8, 8), (3, 3), stride=(2, 2), padding=(1, 1)).backwards
-    order = order_of(backwards, 16)
-    assert len(order) == 4 * 32 and sorted(order[order >= 0]) == list(range(128))
-    assert {(p % 8 % 2, p // 8 % 2) for p in order[:32]} == {(0, 0)}
+    tiles = tiles_of(backwards, chains_of((3, 3), -1, 2), 16, 4)
+    pixels = tiles.targets[tiles.targets >= 0]
+    assert sorted(pixels) == list(range(128))
+    for targets, there in zip(tiles.targets, tiles.there, strict=True):
+        held = targets[targets >= 0]
+        (remainders,) = {(int(p) % 8 % 2, int(p) // 8 % 2) for p in held}
+        assert there.sum() == (2 if remainders[0] else 1), "columns that are odd are read at two positions"
 
 
 def test_refusals():

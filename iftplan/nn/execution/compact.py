@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from iftplan.errors import InputError
 from iftplan.nn.execution.functions import kept_values, sparse_conv2d, sparse_linear
-from iftplan.nn.execution.modules import DENSE_ABOVE, can_run, execute_dense_, is_plain
-from iftplan.nn.execution.patterns import Pattern, as_array, pattern_of
+from iftplan.nn.execution.modules import DENSE_ABOVE, can_run, execute_dense_, is_plain, layer_pattern
+from iftplan.nn.execution.patterns import Pattern, as_array
 from iftplan.nn.execution.vectors import require_numba
 from iftplan.nn.masks import SUFFIX
 
@@ -52,9 +52,7 @@ class CompactConv2d(_Compact, nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """As the masked dense layer's, within rounding; of a batch of images."""
         padding = cast(tuple[int, int], self.padding)
-        stride, dilation = cast(tuple[int, int], self.stride), cast(tuple[int, int], self.dilation)
-        x = self._checked(x)
-        return sparse_conv2d(x, None, self.bias, self.pattern, stride, padding, dilation, self.values)
+        return sparse_conv2d(self._checked(x), None, self.bias, self.pattern, padding, self.values)
 
 
 _CLASSES: Final[Mapping[type[nn.Module], type[_Compact]]] = MappingProxyType(
@@ -115,7 +113,7 @@ def _pays(module: nn.Module) -> bool:
 def _compact_(module: Any) -> None:
     weight, mask = module._parameters.pop("weight"), module._buffers.pop(_MASK)
     module.__class__ = _CLASSES[type(module)]
-    module.pattern = pattern_of(mask, weight.dtype)
+    module.pattern = layer_pattern(module, mask, weight.dtype)
     with torch.no_grad():
         values = kept_values(weight, module.pattern)
     module.values = nn.Parameter(values, weight.requires_grad)

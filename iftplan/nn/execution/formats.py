@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iftplan.errors import InputError
+from iftplan.nn.execution.chains import Chains
 from iftplan.nn.execution.vectors import ROWS, Vectors
 
 _ROW_BLOCK: Final = 2048  # outputs whose tile stays in the second-level cache
@@ -21,23 +22,23 @@ class Format:
 
     Attributes:
         vectors: the kernel that it is packed for.
+        chains: positions of the window that are read together.
         outputs: rows of the matrix.
         channels: columns of the matrix at each position of the window.
-        positions: of the window; the matrix is outputs × (positions · channels).
         shared: whether four neighbouring rows share their columns (blocks of 4 outputs).
         row_starts: first rows of the row blocks, and the end.
-        blocks: position, first and last column of each column block.
+        blocks: chain, first and last channel, and vectors of the chain, of each column block.
         panels: row block, column block, first and last quad, first step.
         counts: steps of each quad.
         rows: of each quad, in bytes of a tile.
-        offsets: of the input rows of each step, in units of eight bytes.
+        offsets: of the vectors that each step reads, in units of eight bytes.
         places: of each value in the flat matrix, -1 where a quad is padded.
     """
 
     vectors: Vectors
+    chains: Chains
     outputs: int
     channels: int
-    positions: int
     shared: bool
     row_starts: NDArray[np.int64]
     blocks: NDArray[np.int64]
@@ -46,6 +47,11 @@ class Format:
     rows: NDArray[np.int64]
     offsets: NDArray[np.uint16]
     places: NDArray[np.int32]
+
+    @property
+    def positions(self) -> int:
+        """Of the window."""
+        return self.chains.kernel[0] * self.chains.kernel[1]
 
     @property
     def slots(self) -> int:
@@ -69,12 +75,12 @@ class Format:
         return weights
 
 
-def packed(mask: NDArray[np.bool_], positions: int, vectors: Vectors) -> Format:
+def packed(mask: NDArray[np.bool_], chains: Chains, vectors: Vectors) -> Format:
     """A mask in the kernels' order.
 
     Args:
         mask: outputs × (positions · channels), channels running fastest.
-        positions: of the window.
+        chains: of the window.
         vectors: the kernel.
 
     Raises:
@@ -89,28 +95,38 @@ def packed(mask: NDArray[np.bool_], positions: int, vectors: Vectors) -> Format:
         )
     bits = np.ascontiguousarray(mask).view(np.uint8)
     shared = outputs % ROWS == 0 and _shared(bits)
-    starts, blocks = _row_starts(outputs), _column_blocks(positions, inputs // positions, vectors.block)
-    quads, steps = count_steps(bits, starts, blocks, shared)
+    channels = inputs // (chains.kernel[0] * chains.kernel[1])
+    starts, blocks = _row_starts(outputs), _column_blocks(chains, channels, vectors)
+    members = np.array(
+        [(n, *pair) for n, c in enumerate(chains.chains) for pair in zip(c.positions, c.ahead, strict=True)],
+        np.int64,
+    )
+    walk = bits, starts, blocks, members, channels, shared
+    quads, steps = count_steps(*walk)
     panels = np.zeros(((len(starts) - 1) * len(blocks), 5), np.int64)
     counts, rows = np.zeros(quads, np.int64), np.zeros(quads * ROWS, np.int64)
     offsets = np.zeros(steps * (1 if shared else ROWS), np.uint16)
     places = np.full(steps * ROWS, -1, np.int32)
-    fill(bits, starts, blocks, shared, vectors.row_bytes, panels, counts, rows, offsets, places)
-    channels = inputs // positions
+    fill(*walk, vectors.row_bytes, vectors.bytes, panels, counts, rows, offsets, places)
     return Format(
-        vectors, outputs, channels, positions, shared, starts, blocks, panels, counts, rows, offsets, places
+        vectors, chains, outputs, channels, shared, starts, blocks, panels, counts, rows, offsets, places
     )
 
 
-def turned(mask: NDArray[np.bool_], positions: int, forward: Format) -> Format:
+def turned(mask: NDArray[np.bool_], chains: Chains, forward: Format) -> Format:
     """The mask of the input's gradient, whose values are taken from those of the forward format.
 
     Its `places` are slots of `forward`, so that weights are collected from what is compact already.
+
+    Args:
+        mask: outputs × (positions · channels), as it was packed.
+        chains: of the window, backwards.
+        forward: what it was packed to.
     """
     outputs, inputs = mask.shape
-    channels = inputs // positions
+    positions, channels = forward.positions, forward.channels
     three = mask.reshape(outputs, positions, channels).transpose(2, 1, 0)
-    found = packed(np.ascontiguousarray(three).reshape(channels, -1), positions, forward.vectors)
+    found = packed(np.ascontiguousarray(three).reshape(channels, -1), chains, forward.vectors)
     slots = np.full(mask.size, -1, np.int32)
     held = forward.places >= 0
     slots[forward.places[held]] = np.nonzero(held)[0]
@@ -133,11 +149,12 @@ def _row_starts(outputs: int) -> NDArray[np.int64]:
     return np.array([*range(0, outputs, size), outputs], np.int64)
 
 
-def _column_blocks(positions: int, channels: int, limit: int) -> NDArray[np.int64]:
-    """Evenly cut, and never across positions."""
-    parts = -(-channels // limit)
-    cuts = [channels * i // parts for i in range(parts + 1)]
-    return np.array(
-        [(p, p * channels + a, p * channels + b) for p in range(positions) for a, b in pairwise(cuts)],
-        np.int64,
-    )
+def _column_blocks(chains: Chains, channels: int, vectors: Vectors) -> NDArray[np.int64]:
+    """Chains, and channels evenly cut so that what is gathered of them stays in the first-level cache."""
+    found = []
+    for number, chain in enumerate(chains.chains):
+        wide = vectors.count + chain.span
+        parts = -(-channels // vectors.block(wide))
+        cuts = [channels * i // parts for i in range(parts + 1)]
+        found += [(number, a, b, wide) for a, b in pairwise(cuts)]
+    return np.array(found, np.int64)

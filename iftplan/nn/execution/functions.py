@@ -43,9 +43,7 @@ def sparse_conv2d(
     weight: Tensor | None,
     bias: Tensor | None,
     pattern: Pattern,
-    stride: Pair = (1, 1),
     padding: Pair = (0, 0),
-    dilation: Pair = (1, 1),
     values: Tensor | None = None,
 ) -> Tensor:
     """`torch.nn.functional.conv2d` (one group) with what a pattern keeps of the weight; channels-last inside.
@@ -54,17 +52,15 @@ def sparse_conv2d(
         x: (images, inputs, height, width); channels-last strides spare a copy.
         weight: (outputs, inputs, height, width); not looked at where values are given.
         bias: (outputs,), or None.
-        pattern: of the weight's mask.
-        stride: of the output.
+        pattern: of the weight's mask, with stride and dilation.
         padding: zeros on both sides.
-        dilation: between kernel positions.
         values: of the weight in the pattern's order (`kept_values`), instead of the weight.
 
     Raises:
         InputError: the kernel is larger than the padded input.
     """
     images, _, height, width = x.shape
-    windows = convolution(images, (height, width), pattern.kernel, stride, padding, dilation)
+    windows = convolution(images, (height, width), pattern.kernel, pattern.stride, padding, pattern.dilation)
     pixels = x.permute(0, 2, 3, 1)
     y: Tensor = _Product.apply(  # type: ignore[no-untyped-call]
         pixels, _kept(weight, pattern, values), bias, pattern, windows

@@ -44,12 +44,20 @@ class _Sparse(nn.Module):
         mask = cast(Tensor, self._buffers[_MASK])
         if self._packed is None or self._packed[0] is not mask or self._packed[1] != mask._version:
             pays = float(mask.float().mean()) <= DENSE_ABOVE
-            packed = pattern_of(mask, self.weight.dtype) if pays else None
+            packed = layer_pattern(self, mask, self.weight.dtype) if pays else None
             self._packed = mask, mask._version, packed
         return self._packed[2]
 
     def _values(self) -> Any:
         return None if self.frozen is None else self.frozen[1]
+
+
+def layer_pattern(layer: nn.Module, mask: Tensor, dtype: torch.dtype) -> Pattern:
+    """A layer's packed mask, for the way in which it sweeps over its input."""
+    if isinstance(layer, nn.Conv2d):
+        stride, dilation = cast(tuple[int, int], layer.stride), cast(tuple[int, int], layer.dilation)
+        return pattern_of(mask, dtype, stride=stride, dilation=dilation)
+    return pattern_of(mask, dtype)
 
 
 def is_plain(x: Tensor) -> bool:
@@ -85,8 +93,7 @@ class SparseConv2d(_Sparse, nn.Conv2d):
         if pattern is None:
             return nn.Conv2d.forward(self, x)
         padding = cast(tuple[int, int], self.padding)
-        stride, dilation = cast(tuple[int, int], self.stride), cast(tuple[int, int], self.dilation)
-        return sparse_conv2d(x, self.weight, self.bias, pattern, stride, padding, dilation, self._values())
+        return sparse_conv2d(x, self.weight, self.bias, pattern, padding, self._values())
 
 
 _CLASSES: Final[Mapping[type[nn.Module], type[_Sparse]]] = MappingProxyType(
@@ -127,7 +134,7 @@ def execute_sparse_(model: Model, *, frozen: bool = False) -> Model:
         layer.dense_gradient, layer._packed, layer.frozen = False, None, None
         if frozen:
             weight = layer.weight.detach()
-            held = pattern_of(_kept(layer), weight.dtype)
+            held = layer_pattern(layer, _kept(layer), weight.dtype)
             layer.frozen = held, kept_values(weight, held)
     return model
 

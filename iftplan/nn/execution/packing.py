@@ -9,15 +9,14 @@ import numpy as np
 
 
 @numba.njit(cache=True, nogil=True)
-def count_steps(mask, row_starts, blocks, shared):  # type: ignore[no-untyped-def]
+def count_steps(mask, row_starts, blocks, members, channels, shared):  # type: ignore[no-untyped-def]
     """Quads and steps of a mask: what `fill` needs room for."""
     quads = steps = 0
     longest = np.empty(mask.shape[0] + 1, np.int64)
     for n in range(len(row_starts) - 1):
         first, last = row_starts[n], row_starts[n + 1]
         for block in range(len(blocks)):
-            counts = _counts(mask, first, last, blocks[block, 1], blocks[block, 2], shared, longest)
-            _order(counts, shared)
+            counts = _counts(mask, first, last, blocks[block], members, channels, longest)
             for count in _longest_of_quads(counts, shared):
                 if count:
                     quads += 1
@@ -26,17 +25,23 @@ def count_steps(mask, row_starts, blocks, shared):  # type: ignore[no-untyped-de
 
 
 @numba.njit(cache=True, nogil=True)
-def fill(mask, row_starts, blocks, shared, row_bytes, panels, counts, rows, offsets, places):  # type: ignore[no-untyped-def]
-    """Write panels (row block, block, first quad, last quad, first step) and everything in them."""
+def fill(  # type: ignore[no-untyped-def]
+    mask, row_starts, blocks, members, channels, shared, row_bytes, vector_bytes, panels, counts, rows, offsets, places
+):  # fmt: skip
+    """Write panels (row block, block, first quad, last quad, first step) and everything in them.
+
+    Blocks are chain, first and last channel, and vectors of the chain; members are chain, position and how many
+    vectors further on it reads, in the order of chains.
+    """
     quad = step = 0
     buffer = np.empty(mask.shape[0] + 1, np.int64)
     for n in range(len(row_starts) - 1):
         first, last = row_starts[n], row_starts[n + 1]
-        for block in range(len(blocks)):
-            panel = panels[n * len(blocks) + block]
-            panel[0], panel[1], panel[2], panel[4] = n, block, quad, step
-            start, end = blocks[block, 1], blocks[block, 2]
-            kept = _counts(mask, first, last, start, end, shared, buffer)
+        for b in range(len(blocks)):
+            panel = panels[n * len(blocks) + b]
+            panel[0], panel[1], panel[2], panel[4] = n, b, quad, step
+            chain, start, end, vectors = blocks[b]
+            kept = _counts(mask, first, last, blocks[b], members, channels, buffer)
             order = _order(kept, shared)
             longest = _longest_of_quads(kept, shared)
             for q in range(len(longest)):
@@ -48,15 +53,21 @@ def fill(mask, row_starts, blocks, shared, row_bytes, panels, counts, rows, offs
                     row = first + order[i] if i < len(order) else -1
                     # the row behind the last takes what is computed for rows that are not there
                     rows[4 * quad + r] = (row - first if row >= 0 else last - first) * row_bytes
+                    if row < 0:
+                        continue
                     at = 0
-                    if row >= 0:
-                        for k in range(start, end):
+                    for member in members:
+                        if member[0] != chain:
+                            continue
+                        for c in range(start, end):
+                            k = member[1] * channels + c
                             if mask[row, k]:
                                 places[4 * (step + at) + r] = row * mask.shape[1] + k
+                                offset = ((c - start) * vectors + member[2]) * vector_bytes // 8
                                 if not shared:
-                                    offsets[4 * (step + at) + r] = (k - start) * (row_bytes // 8)
+                                    offsets[4 * (step + at) + r] = offset
                                 elif r == 0:
-                                    offsets[step + at] = (k - start) * (row_bytes // 8)
+                                    offsets[step + at] = offset
                                 at += 1
                 quad += 1
                 step += longest[q]
@@ -64,12 +75,14 @@ def fill(mask, row_starts, blocks, shared, row_bytes, panels, counts, rows, offs
 
 
 @numba.njit(cache=True, nogil=True)
-def _counts(mask, first, last, start, end, shared, out):  # type: ignore[no-untyped-def]
-    for row in range(first, last):
-        count = 0
-        for k in range(start, end):
-            count += mask[row, k]
-        out[row - first] = count
+def _counts(mask, first, last, block, members, channels, out):  # type: ignore[no-untyped-def]
+    out[: last - first] = 0
+    for member in members:
+        if member[0] == block[0]:
+            start = member[1] * channels
+            for row in range(first, last):
+                for k in range(start + block[1], start + block[2]):
+                    out[row - first] += mask[row, k]
     return out[: last - first]
 
 

@@ -67,6 +67,21 @@ class Emitter:
         first = self.builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
         return self.shuffle(first, undefined, [0] * self.lanes)
 
+    def spread_four(self, address: Any) -> list[Any]:
+        """Four neighbouring scalars, each in every lane."""
+        if self.bytes != 4 or self.lanes < 8:
+            places = [self.plus(address, self.bytes * r) for r in range(ROWS)]
+            return [self.spread(self.load(place, self.scalar)) for place in places]
+        # All four in one load, as loads are what the kernels wait for. LLVM would load each by itself; it does not
+        # look through this empty piece of assembly.
+        four = ir.VectorType(self.scalar, ROWS)
+        held = self.builder.load(self.builder.inttoptr(address, four.as_pointer()), align=self.bytes)
+        wide = self.shuffle(held, ir.Constant(four, ir.Undefined), list(range(ROWS)) * (self.lanes // ROWS))
+        kind = ir.FunctionType(self.vector, [self.vector])
+        wide = self.builder.asm(kind, "", "=v,0" if self.lanes == 16 else "=x,0", [wide], False)
+        parts = range(0, self.lanes, ROWS)
+        return [self.shuffle(wide, wide, [p + r for p in parts for _ in range(ROWS)]) for r in range(ROWS)]
+
     def shuffle(self, a: Any, b: Any, order: Sequence[int]) -> Any:
         """Lanes of two vectors in a given order."""
         return self.builder.shuffle_vector(
@@ -80,8 +95,8 @@ class Emitter:
         return self.builder.call(cgutils.get_or_insert_function(self.builder.module, kind, name), [a, b, c])
 
 
-def _quads(emit: Emitter, counts: Any, first: Any, last: Any, body: Any) -> Any:
-    """Loop over quads; `body(quad, position, steps)` emits one. The position after them."""
+def _quads(emit: Emitter, counts: Any, first: Any, last: Any, body: Any) -> None:
+    """Loop over quads; `body(quad, position, steps)` emits one."""
     b = emit.builder
     before, loop, end = b.block, b.append_basic_block("quad"), b.append_basic_block("end")
     b.cbranch(b.icmp_signed("<", first, last), loop, end)
@@ -91,16 +106,11 @@ def _quads(emit: Emitter, counts: Any, first: Any, last: Any, body: Any) -> Any:
     position.add_incoming(emit.number(0), before)
     steps = emit.load(emit.plus(counts, emit.times(quad, 8)), _I64)
     body(quad, position, steps)
-    following, reached = emit.plus(quad, 1), emit.plus(position, steps)
+    following = emit.plus(quad, 1)
     quad.add_incoming(following, b.block)
-    position.add_incoming(reached, b.block)
-    after = b.block
+    position.add_incoming(emit.plus(position, steps), b.block)
     b.cbranch(b.icmp_signed("<", following, last), loop, end)
     b.position_at_end(end)
-    result = b.phi(_I64)
-    result.add_incoming(emit.number(0), before)
-    result.add_incoming(reached, after)
-    return result
 
 
 def _steps(emit: Emitter, steps: Any, carried: list[Any], body: Any) -> list[Any]:
@@ -129,6 +139,12 @@ def _steps(emit: Emitter, steps: Any, carried: list[Any], body: Any) -> list[Any
     return results
 
 
+def _outputs(emit: Emitter, rows: Any, quad: Any, out: Any) -> list[Any]:
+    """Addresses of the four output rows of a quad."""
+    ats = [emit.plus(rows, emit.times(emit.plus(emit.times(quad, ROWS), r), 8)) for r in range(ROWS)]
+    return [emit.plus(out, emit.load(at, _I64)) for at in ats]
+
+
 def _inputs(emit: Emitter, offsets: Any, place: Any, tile: Any, shared: bool) -> list[Any]:
     """Addresses of the input rows of one step, one for each output row."""
     b = emit.builder
@@ -141,37 +157,58 @@ def _inputs(emit: Emitter, offsets: Any, place: Any, tile: Any, shared: bool) ->
     return [emit.plus(tile, emit.times(part, 8)) for part in parts]
 
 
+def _by_depth(builder: Any, shape: tuple[int, int, int], depth: Any, body: Any) -> None:
+    """`body(emit)` for as many vectors as a tile holds: what is not there is not computed."""
+    lanes, count, bits = shape
+    end = builder.append_basic_block("computed")
+    choice = builder.switch(depth, end)
+    for vectors in range(1, count + 1):
+        block = builder.append_basic_block(f"vectors{vectors}")
+        choice.add_case(_I64(vectors), block)
+        builder.position_at_end(block)
+        body(Emitter(builder, lanes, vectors, bits))
+        builder.branch(end)
+    builder.position_at_end(end)
+
+
+def _panel(lanes: Any, count: Any, bits: Any, shared: Any, quad_of: Any) -> Any:
+    """Signature and generator of a panel, whose quads `quad_of(emit, shared, values, offsets, rows, tile, out)` makes."""
+    shape = lanes.literal_value, count.literal_value, bits.literal_value
+    signature = types.void(lanes, count, bits, shared, *[types.int64] * 9)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        *_, depth, values, offsets, rows, counts, first, last, tile, out = args
+
+        def body(emit: Emitter) -> None:
+            quad = quad_of(emit, bool(shared.literal_value), values, offsets, rows, tile, out)
+            _quads(emit, counts, first, last, quad)
+
+        _by_depth(builder, shape, depth, body)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
 @intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
 def product(
     context: Any, lanes: Any, count: Any, bits: Any, shared: Any,
-    values: Any, offsets: Any, rows: Any, counts: Any, first: Any, last: Any, tile: Any, out: Any,
+    depth: Any, values: Any, offsets: Any, rows: Any, counts: Any, first: Any, last: Any, tile: Any, out: Any,
 ) -> Any:  # fmt: skip
-    """Out rows += values × tile rows, for quads first..last; how many steps were taken."""
-    shape = lanes.literal_value, count.literal_value, bits.literal_value
-    together = bool(shared.literal_value)
-    signature = types.int64(lanes, count, bits, shared, *[types.int64] * 8)
+    """Out rows += values × tile rows, for quads first..last."""
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        *_, values, offsets, rows, counts, first, last, tile, out = args
-        emit = Emitter(builder, *shape)
-
+    def quad_of(emit: Emitter, shared: bool, values: Any, offsets: Any, rows: Any, tile: Any, out: Any) -> Any:
         def quad(number: Any, position: Any, steps: Any) -> None:
-            places = []
-            for r in range(ROWS):
-                at = emit.plus(rows, emit.times(emit.plus(emit.times(number, ROWS), r), 8))
-                places.append(emit.row(emit.plus(out, emit.load(at, _I64))))
+            places = [emit.row(place) for place in _outputs(emit, rows, number, out)]
             sums = [emit.load(place, emit.vector) for row in places for place in row]
 
             def step(i: Any, sums: list[Any]) -> list[Any]:
                 at = emit.plus(position, i)
-                found = _inputs(emit, offsets, at, tile, together)
-                loaded = emit.vectors(found[0]) if together else []
+                found = _inputs(emit, offsets, at, tile, shared)
+                loaded = emit.vectors(found[0]) if shared else []
+                weights = emit.spread_four(emit.plus(values, emit.times(at, ROWS * emit.bytes)))
                 became = []
-                for r in range(ROWS):
-                    place = emit.plus(values, emit.plus(emit.times(at, ROWS * emit.bytes), r * emit.bytes))
-                    weight = emit.spread(emit.load(place, emit.scalar))
-                    inputs = loaded or emit.vectors(found[r])
-                    for z, x in enumerate(inputs):
+                for r, weight in enumerate(weights):
+                    for z, x in enumerate(loaded or emit.vectors(found[r])):
                         became.append(emit.fused(weight, x, sums[r * emit.count + z]))
                 return became
 
@@ -179,54 +216,46 @@ def product(
             for place, value in zip([p for row in places for p in row], results, strict=True):
                 emit.store(value, place)
 
-        return _quads(emit, counts, first, last, quad)
+        return quad
 
-    return signature, generate
+    return _panel(lanes, count, bits, shared, quad_of)
 
 
 @intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
 def correlation(
     context: Any, lanes: Any, count: Any, bits: Any, shared: Any,
-    sums: Any, offsets: Any, rows: Any, counts: Any, first: Any, last: Any, tile: Any, out: Any,
+    depth: Any, sums: Any, offsets: Any, rows: Any, counts: Any, first: Any, last: Any, tile: Any, out: Any,
 ) -> Any:  # fmt: skip
-    """Sums += ⟨out row, tile row⟩ at every kept weight, for quads first..last; how many steps were taken."""
-    shape = lanes.literal_value, count.literal_value, bits.literal_value
-    together = bool(shared.literal_value)
-    signature = types.int64(lanes, count, bits, shared, *[types.int64] * 8)
+    """Sums += ⟨out row, tile row⟩ at every kept weight, for quads first..last."""
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        *_, sums, offsets, rows, counts, first, last, tile, out = args
-        emit = Emitter(builder, *shape)
+    def quad_of(emit: Emitter, shared: bool, sums: Any, offsets: Any, rows: Any, tile: Any, out: Any) -> Any:
+        b = emit.builder
 
         def quad(number: Any, position: Any, steps: Any) -> None:
-            gradients = []
-            for r in range(ROWS):
-                at = emit.plus(rows, emit.times(emit.plus(emit.times(number, ROWS), r), 8))
-                gradients.append(emit.vectors(emit.plus(out, emit.load(at, _I64))))
+            gradients = [emit.vectors(place) for place in _outputs(emit, rows, number, out)]
 
             def step(i: Any, carried: list[Any]) -> list[Any]:
                 at = emit.plus(position, i)
-                found = _inputs(emit, offsets, at, tile, together)
-                loaded = emit.vectors(found[0]) if together else []
+                found = _inputs(emit, offsets, at, tile, shared)
+                loaded = emit.vectors(found[0]) if shared else []
                 partial = []
                 for r in range(ROWS):
                     inputs = loaded or emit.vectors(found[r])
-                    total = builder.fmul(gradients[r][0], inputs[0])
+                    total = b.fmul(gradients[r][0], inputs[0])
                     for z in range(1, emit.count):
                         total = emit.fused(gradients[r][z], inputs[z], total)
                     partial.append(total)
                 four = _four_sums(emit, partial)
                 place = emit.plus(sums, emit.times(at, ROWS * emit.bytes))
-                pointer = builder.inttoptr(place, four.type.as_pointer())
-                before = builder.load(pointer, align=emit.bytes)
-                builder.store(builder.fadd(before, four), pointer, align=emit.bytes)
+                pointer = b.inttoptr(place, four.type.as_pointer())
+                b.store(b.fadd(b.load(pointer, align=emit.bytes), four), pointer, align=emit.bytes)
                 return []
 
             _steps(emit, steps, [], step)
 
-        return _quads(emit, counts, first, last, quad)
+        return quad
 
-    return signature, generate
+    return _panel(lanes, count, bits, shared, quad_of)
 
 
 def _four_sums(emit: Emitter, partial: list[Any]) -> Any:

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from iftplan.nn.execution.chains import Pair, chains_of
 from iftplan.nn.execution.formats import Format, packed, turned
 from iftplan.nn.execution.rows import Rows, rows_of
 from iftplan.nn.execution.vectors import instructions_here, vectors_of
@@ -21,28 +22,31 @@ class Pattern:
 
     Attributes:
         mask: outputs × (positions · inputs), channels running fastest.
-        kernel: height and width of the window.
+        stride: of the convolution, height and width.
+        dilation: of the convolution.
         forward: the packed mask.
         padding: slots of it that belong to no weight.
     """
 
     mask: NDArray[np.bool_]
-    kernel: tuple[int, int]
+    stride: Pair
+    dilation: Pair
     forward: Format
     padding: NDArray[np.int64]
     _backward: Format | None = field(default=None, repr=False)
     _rows: Rows | None = field(default=None, repr=False)
 
     @property
-    def positions(self) -> int:
-        """Of the window."""
-        return self.kernel[0] * self.kernel[1]
+    def kernel(self) -> Pair:
+        """Height and width of the window."""
+        return self.forward.chains.kernel
 
     @property
     def backward(self) -> Format:
         """The packed mask of the input's gradient; made when it is first asked for, as inference never does."""
         if self._backward is None:
-            self._backward = turned(self.mask, self.positions, self.forward)
+            chains = chains_of(self.kernel, -self.dilation[0], self.stride[0])
+            self._backward = turned(self.mask, chains, self.forward)
         return self._backward
 
     @property
@@ -53,22 +57,31 @@ class Pattern:
         return self._rows
 
 
-def pattern_of(mask: Tensor, dtype: torch.dtype, instructions: str | None = None) -> Pattern:
+def pattern_of(
+    mask: Tensor,
+    dtype: torch.dtype,
+    instructions: str | None = None,
+    *,
+    stride: Pair = (1, 1),
+    dilation: Pair = (1, 1),
+) -> Pattern:
     """Pack a mask of a linear layer's weight (outputs, inputs) or a convolution's (outputs, inputs, height, width).
 
     Args:
         mask: boolean.
         dtype: of the weights, float32 or float64.
         instructions: see `iftplan.nn.execution.vectors.vectors_of`; the machine's widest if not given.
+        stride: of the convolution.
+        dilation: of the convolution.
 
     Raises:
         InputError: numba is missing.
     """
     vectors = vectors_of(instructions or instructions_here(), 64 if dtype is torch.float64 else 32)
     matrix = as_matrix(mask).contiguous().numpy()
-    kernel = cast(tuple[int, int], tuple(mask.shape[2:]) or (1, 1))
-    forward = packed(matrix, kernel[0] * kernel[1], vectors)
-    return Pattern(matrix, kernel, forward, np.flatnonzero(forward.places < 0))
+    kernel = cast(Pair, tuple(mask.shape[2:]) or (1, 1))
+    forward = packed(matrix, chains_of(kernel, dilation[0], stride[0]), vectors)
+    return Pattern(matrix, stride, dilation, forward, np.flatnonzero(forward.places < 0))
 
 
 def as_matrix(weight: Tensor) -> Tensor:

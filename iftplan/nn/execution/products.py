@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iftplan.nn.execution.formats import Format
-from iftplan.nn.execution.windows import Windows, order_of
+from iftplan.nn.execution.tiles import tiles_of
+from iftplan.nn.execution.windows import Windows
 
 Array = NDArray[Any]
 
@@ -32,17 +33,9 @@ def product(
     Returns:
         (images, height, width, outputs), flat.
     """
-    from iftplan.nn.execution.kernels import product_kernel
-
-    shape = packed.vectors
-    run = product_kernel(shape.lanes, shape.count, shape.bits, int(packed.shared))
-    order = order_of(windows, shape.tile)
     target = np.empty(windows.columns * packed.outputs, values.dtype)
-    arguments = (
-        values, packed.offsets, packed.rows, packed.counts, packed.panels, packed.row_starts, packed.blocks,
-        source, packed.channels, order, windows.numbers(), bias, target, packed.outputs,
-    )  # fmt: skip
-    _spread(lambda first, last: run(*arguments, first, last), len(order) // shape.tile, threads)
+    work, tiles = _work(packed, source, windows, bias, target, correlates=0)
+    _spread(lambda first, last: work(values, first, last), tiles, threads)
     return target
 
 
@@ -56,23 +49,32 @@ def correlation(packed: Format, source: Array, gradient: Array, windows: Windows
         windows: how targets read sources.
         threads: how many.
     """
-    from iftplan.nn.execution.kernels import correlation_kernel
-
-    shape = packed.vectors
-    run = correlation_kernel(shape.lanes, shape.count, shape.bits, int(packed.shared))
-    order = order_of(windows, shape.tile)
+    none = np.empty(0, source.dtype)
+    work, tiles = _work(packed, source, windows, none, gradient, correlates=1)
     parts: list[Array] = []
 
     def part(first: int, last: int) -> None:
         sums = np.zeros(packed.slots, source.dtype)
-        run(
-            sums, packed.offsets, packed.rows, packed.counts, packed.panels, packed.row_starts, packed.blocks,
-            source, packed.channels, order, windows.numbers(), gradient, packed.outputs, first, last,
-        )  # fmt: skip
+        work(sums, first, last)
         parts.append(sums)
 
-    _spread(part, len(order) // shape.tile, threads)
+    _spread(part, tiles, threads)
     return sum(parts[1:], parts[0])
+
+
+def _work(
+    packed: Format, source: Array, windows: Windows, bias: Array, target: Array, correlates: int
+) -> tuple[Callable[[Array, int, int], None], int]:
+    """A kernel with all it needs but values and the tiles that it goes over, and how many those are."""
+    from iftplan.nn.execution.kernels import kernel
+
+    shape = packed.vectors
+    tiles = tiles_of(windows, packed.chains, shape.lanes, shape.count)
+    run = kernel(shape, int(packed.shared), correlates)
+    walk = packed.offsets, packed.rows, packed.counts, packed.panels, packed.row_starts, packed.blocks
+    tables = packed.chains.vectors(shape.count), tiles.targets, tiles.depths, tiles.sources, tiles.there
+    rest = source, packed.channels, bias, target, packed.outputs
+    return lambda values, first, last: run(values, *walk, *tables, *rest, first, last), len(tiles)
 
 
 def _spread(work: Callable[[int, int], None], tiles: int, threads: int) -> None:

@@ -16,8 +16,10 @@ from numba.extending import intrinsic
 
 from iftplan.nn.execution.panels import Emitter
 
-_I64 = ir.IntType(64)
+_I64, _I32 = ir.IntType(64), ir.IntType(32)
 _BIT = ir.IntType(1)
+
+Place = tuple[Any, Any]
 
 
 def _count(emit: Emitter, start: Any, limit: Any, body: Any) -> None:
@@ -75,53 +77,57 @@ def _transposed(emit: Emitter, rows: list[Any]) -> list[Any]:
     return rows
 
 
-def _columns(emit: Emitter, base: Any, places: Any, column: Any, start: Any) -> list[tuple[Any, Any]]:
-    """Where the channels of a square's columns begin, and whether they are there at all."""
-    found = []
+def _columns(emit: Emitter, base: Any, pixels: Any, width: Any, column: Any, start: Any) -> list[Place]:
+    """Where the channels of a square's pixels begin, and whether they are there at all."""
+    b, found = emit.builder, []
     for j in range(emit.lanes):
-        place = emit.load(emit.plus(places, emit.times(emit.plus(column, j), 8)), _I64)
-        there = emit.builder.icmp_signed(">=", place, emit.number(0))
-        found.append((emit.plus(base, emit.times(emit.plus(place, start), emit.bytes)), there))
+        pixel = b.sext(emit.load(emit.plus(pixels, emit.times(emit.plus(column, j), 4)), _I32), _I64)
+        there = b.icmp_signed(">=", pixel, emit.number(0))
+        found.append((emit.plus(base, emit.times(emit.plus(b.mul(pixel, width), start), emit.bytes)), there))
     return found
 
 
-def _squares(emit: Emitter, channels: Any, whole: Any, rest: Any) -> None:
-    """`whole(column, channel)` for whole squares, and `rest(column, channel)` for what is left of the channels."""
-    b = emit.builder
-    full = b.and_(channels, emit.number(-emit.lanes))
+def _squares(emit: Emitter, vectors: Any, channels: Any, whole: Any, rest: Any) -> None:
+    """`whole(column)(channel)` for whole squares, and `rest(column)(channel)` for what is left of the channels."""
+    full = emit.builder.and_(channels, emit.number(-emit.lanes))
 
     def columns(column: Any) -> None:
         _count(emit, emit.number(0), full, whole(column))
         _count(emit, full, channels, rest(column))
 
-    _count(emit, emit.number(0), emit.number(emit.lanes * emit.count), columns)
+    _count(emit, emit.number(0), emit.times(vectors, emit.lanes), columns)
+
+
+def _rows(emit: Emitter, tile: Any, pitch: Any, column: Any, channel: Any) -> list[Any]:
+    """Addresses of one register of a tile's rows, from a channel on."""
+    first = emit.plus(tile, emit.plus(emit.builder.mul(channel, pitch), emit.times(column, emit.bytes)))
+    return [emit.plus(first, emit.times(pitch, i)) for i in range(emit.lanes)]
 
 
 @intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
 def gather(
-    context: Any, lanes: Any, count: Any, bits: Any,
-    base: Any, places: Any, start: Any, channels: Any, tile: Any, absent: Any,
+    context: Any, lanes: Any, bits: Any,
+    base: Any, width: Any, pixels: Any, vectors: Any, start: Any, channels: Any, tile: Any, pitch: Any, absent: Any,
 ) -> Any:  # fmt: skip
-    """Channels start..start+channels of every column into a tile; zeros where a column is not there.
+    """Channels start..start+channels of some vectors of pixels into a tile; zeros where a pixel is not there.
 
-    `places` holds, for each column of the tile, the element at which it begins, or a negative number. The tile has
-    room for channels rounded up to whole registers; at `absent` there is a register of zeros.
+    `pixels` holds their numbers, in 32 bits, negative where there is none, and each has `width` channels. Rows of the
+    tile, one for each channel, begin `pitch` bytes apart, and it has room for channels rounded up to whole registers;
+    at `absent` there is a register of zeros.
     """
-    shape = lanes.literal_value, count.literal_value, bits.literal_value
-    signature = types.void(lanes, count, bits, *[types.int64] * 6)
+    shape = lanes.literal_value, 1, bits.literal_value
+    signature = types.void(lanes, bits, *[types.int64] * 9)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        *_, base, places, start, channels, tile, absent = args
+        *_, base, width, pixels, vectors, start, channels, tile, pitch, absent = args
         emit = Emitter(builder, *shape)
-        row_bytes = emit.lanes * emit.count * emit.bytes
 
         def keep(column: Any, c: Any, rows: list[Any]) -> None:
-            out = emit.plus(tile, emit.plus(emit.times(c, row_bytes), emit.times(column, emit.bytes)))
-            for i, row in enumerate(_transposed(emit, rows)):
-                emit.store(row, emit.plus(out, i * row_bytes))
+            for row, place in zip(_transposed(emit, rows), _rows(emit, tile, pitch, column, c), strict=True):
+                emit.store(row, place)
 
         def whole(column: Any) -> Any:
-            columns = _columns(emit, base, places, column, start)
+            columns = _columns(emit, base, pixels, width, column, start)
 
             def square(c: Any) -> None:
                 ahead = emit.times(c, emit.bytes)
@@ -131,7 +137,7 @@ def gather(
             return square
 
         def rest(column: Any) -> Any:
-            columns = _columns(emit, base, places, column, start)
+            columns = _columns(emit, base, pixels, width, column, start)
 
             def square(c: Any) -> None:
                 left, ahead, rows = builder.sub(channels, c), emit.times(c, emit.bytes), []
@@ -143,7 +149,7 @@ def gather(
 
             return square
 
-        _squares(emit, channels, whole, rest)
+        _squares(emit, vectors, channels, whole, rest)
         return context.get_dummy_value()
 
     return signature, generate
@@ -151,28 +157,26 @@ def gather(
 
 @intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
 def scatter(
-    context: Any, lanes: Any, count: Any, bits: Any,
-    tile: Any, channels: Any, places: Any, start: Any, base: Any, absent: Any,
+    context: Any, lanes: Any, bits: Any,
+    base: Any, width: Any, pixels: Any, vectors: Any, start: Any, channels: Any, tile: Any, pitch: Any, absent: Any,
 ) -> Any:  # fmt: skip
-    """A tile's rows back to channels start..start+channels of every column that is there; see `gather`.
+    """A tile's rows back to channels start..start+channels of every pixel that is there; see `gather`.
 
-    What belongs to absent columns is written to the register at `absent`.
+    What belongs to absent pixels is written to the register at `absent`.
     """
-    shape = lanes.literal_value, count.literal_value, bits.literal_value
-    signature = types.void(lanes, count, bits, *[types.int64] * 6)
+    shape = lanes.literal_value, 1, bits.literal_value
+    signature = types.void(lanes, bits, *[types.int64] * 9)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        *_, tile, channels, places, start, base, absent = args
+        *_, base, width, pixels, vectors, start, channels, tile, pitch, absent = args
         emit = Emitter(builder, *shape)
-        row_bytes = emit.lanes * emit.count * emit.bytes
 
         def held(column: Any, c: Any) -> list[Any]:
-            at = emit.plus(tile, emit.plus(emit.times(c, row_bytes), emit.times(column, emit.bytes)))
-            rows = [emit.load(emit.plus(at, i * row_bytes), emit.vector) for i in range(emit.lanes)]
+            rows = [emit.load(place, emit.vector) for place in _rows(emit, tile, pitch, column, c)]
             return _transposed(emit, rows)
 
         def whole(column: Any) -> Any:
-            columns = _columns(emit, base, places, column, start)
+            columns = _columns(emit, base, pixels, width, column, start)
 
             def square(c: Any) -> None:
                 ahead = emit.times(c, emit.bytes)
@@ -182,7 +186,7 @@ def scatter(
             return square
 
         def rest(column: Any) -> Any:
-            columns = _columns(emit, base, places, column, start)
+            columns = _columns(emit, base, pixels, width, column, start)
 
             def square(c: Any) -> None:
                 left, ahead = builder.sub(channels, c), emit.times(c, emit.bytes)
@@ -193,7 +197,7 @@ def scatter(
 
             return square
 
-        _squares(emit, channels, whole, rest)
+        _squares(emit, vectors, channels, whole, rest)
         return context.get_dummy_value()
 
     return signature, generate

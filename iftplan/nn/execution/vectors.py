@@ -26,19 +26,21 @@ class Vectors:
     bits: int = 32
 
     @property
-    def tile(self) -> int:
-        """Columns that are computed together."""
-        return self.lanes * self.count
+    def bytes(self) -> int:
+        """Of one register."""
+        return self.lanes * self.bits // 8
 
     @property
     def row_bytes(self) -> int:
         """Of one row of a tile."""
-        return self.tile * self.bits // 8
+        return self.count * self.bytes
 
-    @property
-    def block(self) -> int:
-        """Input rows whose tiles stay in the first-level cache together (40 KB of AVX-512's 48, 20 of the others' 32)."""
-        return (40_960 if self.lanes * self.bits == 512 else 20_480) // self.row_bytes
+    def block(self, wide: int) -> int:
+        """Channels whose vectors, `wide` of each, stay in the first-level cache together.
+
+        40 KB of AVX-512's 48, 20 of the others' 32.
+        """
+        return max(1, (40_960 if self.lanes * self.bits == 512 else 20_480) // (wide * self.bytes))
 
 
 _BY_NAME: Final = {"avx512": (512, 4), "avx2": (256, 2), "portable": (128, 2)}

@@ -7,10 +7,6 @@ pixel t reads the source pixel (t·scale + position·step + shift) / division, w
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
-
-import numpy as np
-from numpy.typing import NDArray
 
 from iftplan.errors import InputError
 
@@ -54,11 +50,6 @@ class Windows:
         """Target pixels of all images."""
         return self.images * self.target[0] * self.target[1]
 
-    def numbers(self) -> tuple[int, ...]:
-        """For the kernels: source, target, kernel, scale, step, shift, division, each by height and width."""
-        pairs = (self.source, self.target, self.kernel, self.scale, self.step, self.shift, self.division)
-        return tuple(n for pair in pairs for n in pair)
-
 
 def samples(count: int) -> Windows:
     """A linear layer's: every sample is read at one position."""
@@ -97,17 +88,3 @@ def convolution(
         )
     shift = (-padding[0], -padding[1])
     return Windows(images, size, (target[0], target[1]), kernel, stride, dilation, shift, (1, 1))
-
-
-@lru_cache(maxsize=64)
-def order_of(windows: Windows, tile: int) -> NDArray[np.int64]:
-    """Target pixels in the order of computation, in whole tiles; -1 fills them up.
-
-    Where the sweep divides (gradients of strided convolutions), pixels that share their remainders come together:
-    whole tiles then have nothing to read at the other positions, and these are passed over.
-    """
-    pixels = np.arange(windows.columns, dtype=np.int64).reshape(windows.images, *windows.target)
-    dy, dx = windows.division
-    parts = [pixels[:, y::dy, x::dx].reshape(-1) for y in range(dy) for x in range(dx)]
-    filled = [np.concatenate([p, np.full(-len(p) % tile, -1, np.int64)]) for p in parts]
-    return np.concatenate(filled)
