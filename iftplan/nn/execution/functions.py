@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 
-from iftplan.nn.execution.patterns import Pattern, as_array, as_matrix
+from iftplan.nn.execution.patterns import Pattern, as_array
 from iftplan.nn.execution.products import correlation, product
 from iftplan.nn.execution.windows import Pair, Windows, convolution, samples
 
@@ -78,7 +78,7 @@ def kept_values(weight: Tensor, pattern: Pattern) -> Tensor:
     Returns:
         (slots,): the weights, and zeros where kernels need room.
     """
-    values: Tensor = _Collect.apply(as_matrix(weight), pattern)  # type: ignore[no-untyped-call]
+    values: Tensor = _Collect.apply(weight, pattern)  # type: ignore[no-untyped-call]
     return values
 
 
@@ -90,18 +90,32 @@ def _kept(weight: Tensor | None, pattern: Pattern, values: Tensor | None) -> Ten
 
 
 class _Collect(Function):
-    """Dense matrix → kept values; the gradient is zero elsewhere."""
+    """Dense weight → kept values; the gradient is zero elsewhere, and lies in memory as the weight does."""
 
     @staticmethod
-    def forward(ctx: Any, matrix: Tensor, pattern: Pattern) -> Tensor:
-        ctx.pattern = pattern
-        return torch.from_numpy(pattern.forward.values(as_array(matrix)))
+    def forward(ctx: Any, weight: Tensor, pattern: Pattern) -> Tensor:
+        weight = weight.detach()
+        if not _is_dense(weight):
+            weight = weight.contiguous()
+        ctx.shape, ctx.strides = weight.shape, weight.stride()
+        ctx.memory = pattern.memory(ctx.strides)
+        return torch.from_numpy(ctx.memory.values(weight.as_strided((weight.numel(),), (1,)).numpy()))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        rows = ctx.pattern.rows
-        return torch.from_numpy(rows.matrix(as_array(gradient))).view(-1, rows.inputs), None
+        flat = torch.from_numpy(ctx.memory.weights(as_array(gradient)))
+        return flat.as_strided(ctx.shape, ctx.strides), None
+
+
+def _is_dense(weight: Tensor) -> bool:
+    """Whether its entries fill a stretch of memory, in any order of dimensions."""
+    reached = 1
+    for stride, size in sorted(zip(weight.stride(), weight.shape, strict=True)):
+        if size > 1 and stride != reached:
+            return False
+        reached *= size
+    return True
 
 
 class _Product(Function):

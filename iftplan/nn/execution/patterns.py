@@ -12,7 +12,7 @@ from torch import Tensor
 
 from iftplan.nn.execution.chains import Pair, chains_of
 from iftplan.nn.execution.formats import Format, packed, turned
-from iftplan.nn.execution.rows import Rows, rows_of
+from iftplan.nn.execution.memory import Memory, Strides, memory_of
 from iftplan.nn.execution.vectors import instructions_here, vectors_of
 
 
@@ -34,7 +34,7 @@ class Pattern:
     forward: Format
     padding: NDArray[np.int64]
     _backward: Format | None = field(default=None, repr=False)
-    _rows: Rows | None = field(default=None, repr=False)
+    _memories: dict[Strides, Memory] = field(default_factory=dict, repr=False)
 
     @property
     def kernel(self) -> Pair:
@@ -49,12 +49,11 @@ class Pattern:
             self._backward = turned(self.mask, chains, self.forward)
         return self._backward
 
-    @property
-    def rows(self) -> Rows:
-        """Where values belong, row by row; made for the first gradient of a dense weight."""
-        if self._rows is None:
-            self._rows = rows_of(self.mask, self.forward)
-        return self._rows
+    def memory(self, strides: Strides) -> Memory:
+        """Where values lie in a dense weight of these strides."""
+        if strides not in self._memories:
+            self._memories[strides] = memory_of(self.forward, strides)
+        return self._memories[strides]
 
 
 def pattern_of(
@@ -78,20 +77,18 @@ def pattern_of(
         InputError: numba is missing.
     """
     vectors = vectors_of(instructions or instructions_here(), 64 if dtype is torch.float64 else 32)
-    matrix = as_matrix(mask).contiguous().numpy()
+    matrix = _as_matrix(mask).contiguous().numpy()
     kernel = cast(Pair, tuple(mask.shape[2:]) or (1, 1))
     forward = packed(matrix, chains_of(kernel, dilation[0], stride[0]), vectors)
     return Pattern(matrix, stride, dilation, forward, np.flatnonzero(forward.places < 0))
-
-
-def as_matrix(weight: Tensor) -> Tensor:
-    """A weight as outputs × (positions · inputs): no copy where it is channels-last already."""
-    if weight.dim() == 2:
-        return weight
-    return weight.permute(0, 2, 3, 1).reshape(weight.shape[0], -1)
 
 
 def as_array(tensor: Tensor) -> NDArray[Any]:
     """A tensor's values, flat."""
     array: NDArray[Any] = tensor.detach().contiguous().reshape(-1).numpy()
     return array
+
+
+def _as_matrix(mask: Tensor) -> Tensor:
+    """Outputs × (positions · inputs)."""
+    return mask if mask.dim() == 2 else mask.permute(0, 2, 3, 1).reshape(mask.shape[0], -1)
