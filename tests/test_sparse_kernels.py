@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from iftplan.errors import InputError
@@ -14,13 +14,11 @@ from iftplan.nn.execution.formats import packed, turned
 from iftplan.nn.execution.functions import sparse_conv2d, sparse_linear
 from iftplan.nn.execution.patterns import pattern_of
 from iftplan.nn.execution.products import correlation, product
-from iftplan.nn.execution.vectors import instructions_here, vectors_of
 from iftplan.nn.execution.tiles import tiles_of
+from iftplan.nn.execution.vectors import instructions_here, vectors_of
 from iftplan.nn.execution.windows import convolution, samples
 
 pytest.importorskip("numba", reason="numba, of the extra bench, is not installed")
-
-from iftplan.nn.execution.kernels import kernel  # noqa: E402  (imports numba)
 
 EMULATED = {"avx512": ("avx512", "avx2", "portable"), "avx2": ("avx2", "portable"), "portable": ("portable",)}
 SETS = EMULATED[instructions_here()]
@@ -41,7 +39,9 @@ def compare(
     rng = np.random.default_rng(seed)
     outputs, channels = len(mask), mask.shape[1] // (kernel[0] * kernel[1])
     windows = convolution(images, size, kernel, stride, padding, dilation)
-    forward = packed(mask, chains_of(kernel, dilation[0], stride[0]), vectors_of(instructions, dtype().itemsize * 8))
+    forward = packed(
+        mask, chains_of(kernel, dilation[0], stride[0]), vectors_of(instructions, dtype().itemsize * 8)
+    )
     backward = turned(mask, chains_of(kernel, -dilation[0], stride[0]), forward)
     weight = (rng.standard_normal(mask.shape) * mask).astype(dtype)
     x = rng.standard_normal((images, *size, channels)).astype(dtype)
@@ -77,12 +77,13 @@ TOLERANCE = {np.float32: 2e-4, np.float64: 1e-11}
     size=st.tuples(st.integers(3, 9), st.integers(3, 9)),
     kernel=st.tuples(st.integers(1, 3), st.integers(1, 3)), stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
     padding=st.tuples(st.integers(0, 2), st.integers(0, 2)), density=st.sampled_from((0.0, 0.05, 0.3, 1.0)),
-    dilation=st.integers(1, 1), block=st.sampled_from(((1, 1), (4, 1), (1, 4), (4, 4))), seed=st.integers(0, 99),
+    dilation=st.integers(1, 2), block=st.sampled_from(((1, 1), (4, 1), (1, 4), (4, 4))), seed=st.integers(0, 99),
 )  # fmt: skip
 def test_any_convolution_is_torchs(
     instructions, outputs, channels, images, size, kernel, stride, padding, density, dilation, block, seed
 ):
     rng = np.random.default_rng(seed)
+    assume(all(dilation * (k - 1) < n + 2 * p for k, n, p in zip(kernel, size, padding, strict=True)))
     mask = blocks(rng, outputs, channels * kernel[0] * kernel[1], density, *block)
     mask[rng.integers(outputs)] = False  # a neuron without inputs
     found = compare(
@@ -146,6 +147,8 @@ def test_equal_fan_in_is_not_padded():
 
 def test_nothing_outside_is_read_or_written():
     """Source and target lie between guards: NaN would spread, and what is written over would differ."""
+    from iftplan.nn.execution.kernels import kernel
+
     rng = np.random.default_rng(5)
     for instructions in SETS:
         vectors = vectors_of(instructions)
@@ -243,6 +246,48 @@ def test_inputs_of_any_strides_and_leading_sizes():
                 sparse_conv2d(x, held, None, pattern, padding=(1, 1)),
                 torch.nn.functional.conv2d(x, held, padding=1),
             )
+
+
+def read_by(windows, pixel, position):
+    """The source pixel that a target reads at a position of the kernel, by the definition of a convolution."""
+    image, rest = divmod(pixel, windows.target[0] * windows.target[1])
+    at = divmod(rest, windows.target[1]), divmod(position, windows.kernel[1])
+    found = []
+    for axis in (0, 1):
+        reached = at[0][axis] * windows.scale[axis] + at[1][axis] * windows.step[axis] + windows.shift[axis]
+        whole, left = divmod(reached, windows.division[axis])
+        if left or not 0 <= whole < windows.source[axis]:
+            return -1
+        found.append(whole)
+    return (image * windows.source[0] + found[0]) * windows.source[1] + found[1]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    images=st.integers(1, 3), size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    kernel=st.tuples(st.integers(1, 4), st.integers(1, 3)), stride=st.tuples(st.integers(1, 3), st.integers(1, 2)),
+    dilation=st.integers(1, 3), backwards=st.booleans(), lanes=st.sampled_from((2, 4, 16)), count=st.integers(1, 4),
+)  # fmt: skip
+def test_tiles_hold_every_pixel_once_and_chains_read_what_convolutions_do(
+    images, size, kernel, stride, dilation, backwards, lanes, count
+):
+    padding = (dilation * (kernel[0] - 1), dilation * (kernel[1] - 1))
+    windows = convolution(images, size, kernel, stride, padding, (dilation, dilation))
+    chains = chains_of(kernel, -dilation if backwards else dilation, stride[0])
+    windows = windows.backwards if backwards else windows
+    tiles, starts = tiles_of(windows, chains, lanes, count), chains.vectors(count)
+    assert sorted(tiles.targets[tiles.targets >= 0]) == list(range(windows.columns))
+    assert sorted(p for chain in chains.chains for p in chain.positions) == list(range(kernel[0] * kernel[1]))
+    for t, depth in enumerate(tiles.depths):
+        assert (tiles.targets[t, :depth] >= 0).any(1).all() and (tiles.targets[t, depth:] < 0).all()
+        for c, chain in enumerate(chains.chains):
+            anything = False
+            for position, ahead in zip(chain.positions, chain.ahead, strict=True):
+                for z, j in zip(*np.nonzero(tiles.targets[t] >= 0), strict=True):
+                    read = read_by(windows, int(tiles.targets[t, z, j]), position)
+                    assert tiles.sources[t, starts[c] + z + ahead, j] == read
+                    anything |= read >= 0
+            assert tiles.there[t, c] or not anything
 
 
 def test_strided_gradients_pass_over_what_no_pixel_reads():

@@ -84,7 +84,5 @@ def chains_of(kernel: Pair, step: int = 1, period: int = 1) -> Chains:
         for rows in groups.values():
             ahead = [row * step // period for row in rows]
             lowest = min(ahead)
-            found.append(
-                Chain(tuple(row * width + column for row in rows), tuple(a - lowest for a in ahead))
-            )
+            found.append(Chain(tuple(row * width + column for row in rows), tuple(a - lowest for a in ahead)))
     return Chains(kernel, tuple(found))

@@ -13,7 +13,7 @@ from iftplan.errors import InputError
 from iftplan.nn.execution.chains import Chains
 from iftplan.nn.execution.vectors import ROWS, Vectors
 
-_ROW_BLOCK: Final = 2048  # outputs whose tile stays in the second-level cache
+_ROW_BLOCK: Final = 2560  # outputs whose tile stays in the second-level cache
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,8 +123,7 @@ def turned(mask: NDArray[np.bool_], chains: Chains, forward: Format) -> Format:
         chains: of the window, backwards.
         forward: what it was packed to.
     """
-    outputs, inputs = mask.shape
-    positions, channels = forward.positions, forward.channels
+    outputs, positions, channels = forward.outputs, forward.positions, forward.channels
     three = mask.reshape(outputs, positions, channels).transpose(2, 1, 0)
     found = packed(np.ascontiguousarray(three).reshape(channels, -1), chains, forward.vectors)
     slots = np.full(mask.size, -1, np.int32)

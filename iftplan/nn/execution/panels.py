@@ -8,7 +8,7 @@ the four rows share their columns, as in blocks. All addresses are integers; who
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from llvmlite import ir
 from numba import types
@@ -19,6 +19,11 @@ from iftplan.nn.execution.vectors import ROWS
 
 _I64 = ir.IntType(64)
 _I16 = ir.IntType(16)
+
+_LINE: Final = 64
+_AHEAD: Final = 1024
+"""Bytes between a step's values and those that it asks for: a matrix is streamed through once for each tile, and what
+the processor fetches ahead by itself stops at the end of a page."""
 
 
 class Emitter:
@@ -81,6 +86,13 @@ class Emitter:
         wide = self.builder.asm(kind, "", "=v,0" if self.lanes == 16 else "=x,0", [wide], False)
         parts = range(0, self.lanes, ROWS)
         return [self.shuffle(wide, wide, [p + r for p in parts for _ in range(ROWS)]) for r in range(ROWS)]
+
+    def prefetch(self, address: Any) -> None:
+        """A cache line that is wanted soon."""
+        i32, byte = ir.IntType(32), ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [byte, i32, i32, i32])
+        function = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch.p0")
+        self.builder.call(function, [self.builder.inttoptr(address, byte), i32(0), i32(3), i32(1)])
 
     def shuffle(self, a: Any, b: Any, order: Sequence[int]) -> Any:
         """Lanes of two vectors in a given order."""
@@ -152,7 +164,9 @@ def _inputs(emit: Emitter, offsets: Any, place: Any, tile: Any, shared: bool) ->
         offset = b.zext(emit.load(emit.plus(offsets, emit.times(place, 2)), _I16), _I64)
         return [emit.plus(tile, emit.times(offset, 8))] * ROWS
     # all four in one load: scalar loads compete with those of activations
-    four = emit.load(emit.plus(offsets, emit.times(place, 2 * ROWS)), _I64)
+    at = emit.plus(offsets, emit.times(place, 2 * ROWS))
+    emit.prefetch(emit.plus(at, _AHEAD // 2))
+    four = emit.load(at, _I64)
     parts = [b.and_(b.lshr(four, emit.number(16 * r)), emit.number(0xFFFF)) for r in range(ROWS)]
     return [emit.plus(tile, emit.times(part, 8)) for part in parts]
 
@@ -196,16 +210,23 @@ def product(
 ) -> Any:  # fmt: skip
     """Out rows += values × tile rows, for quads first..last."""
 
-    def quad_of(emit: Emitter, shared: bool, values: Any, offsets: Any, rows: Any, tile: Any, out: Any) -> Any:
+    def quad_of(
+        emit: Emitter, shared: bool, values: Any, offsets: Any, rows: Any, tile: Any, out: Any
+    ) -> Any:
         def quad(number: Any, position: Any, steps: Any) -> None:
             places = [emit.row(place) for place in _outputs(emit, rows, number, out)]
             sums = [emit.load(place, emit.vector) for row in places for place in row]
+            for place in _outputs(emit, rows, emit.plus(number, 1), out):
+                for at in range(0, emit.count * emit.lanes * emit.bytes, _LINE):
+                    emit.prefetch(emit.plus(place, at))
 
             def step(i: Any, sums: list[Any]) -> list[Any]:
                 at = emit.plus(position, i)
                 found = _inputs(emit, offsets, at, tile, shared)
                 loaded = emit.vectors(found[0]) if shared else []
-                weights = emit.spread_four(emit.plus(values, emit.times(at, ROWS * emit.bytes)))
+                place = emit.plus(values, emit.times(at, ROWS * emit.bytes))
+                emit.prefetch(emit.plus(place, _AHEAD))
+                weights = emit.spread_four(place)
                 became = []
                 for r, weight in enumerate(weights):
                     for z, x in enumerate(loaded or emit.vectors(found[r])):
@@ -247,6 +268,7 @@ def correlation(
                     partial.append(total)
                 four = _four_sums(emit, partial)
                 place = emit.plus(sums, emit.times(at, ROWS * emit.bytes))
+                emit.prefetch(emit.plus(place, _AHEAD))
                 pointer = b.inttoptr(place, four.type.as_pointer())
                 b.store(b.fadd(b.load(pointer, align=emit.bytes), four), pointer, align=emit.bytes)
                 return []

@@ -86,35 +86,28 @@ def tiles_of(windows: Windows, chains: Chains, lanes: int, count: int) -> Tiles:
 
 def _anyhow(images: int, rows: Numbers, columns: Numbers, lanes: int, count: int) -> list[_Columns]:
     """All pixels in a row, spread evenly over as few tiles as can be."""
-    image, row, column = (a.ravel() for a in np.meshgrid(np.arange(images), rows, columns, indexing="ij"))
-    vectors = -(-len(image) // lanes)
-    image, row, column = (_filled(a, vectors * lanes).reshape(vectors, lanes) for a in (image, row, column))
+    pixels = [a.ravel() for a in np.meshgrid(np.arange(images), rows, columns, indexing="ij")]
+    vectors = -(-len(pixels[0]) // lanes)
+    whole = [_filled(a, vectors * lanes).reshape(vectors, lanes) for a in pixels]
     found, start = [], 0
     for depth, tiles in _even(vectors, count):
-        cut, end = slice(start, start + depth * tiles), start + depth * tiles
-        shapes = [_filled(a[cut].reshape(tiles, depth, lanes), count, 1) for a in (image, row, column)]
-        found.append(_Columns(shapes[0], shapes[1], shapes[2], depth))
+        end = start + depth * tiles
+        image, row, column = (_filled(a[start:end].reshape(tiles, depth, lanes), count, 1) for a in whole)
+        found.append(_Columns(image, row, column, depth))
         start = end
     return found
 
 
-def _below_each_other(
-    images: int, rows: Numbers, columns: Numbers, lanes: int, count: int
-) -> list[_Columns]:
+def _below_each_other(images: int, rows: Numbers, columns: Numbers, lanes: int, count: int) -> list[_Columns]:
     """Vectors of a tile hold the same columns of neighbouring rows."""
     found, start = [], 0
     for depth, groups in _even(len(rows), count):
         first = rows[start : start + depth * groups : depth]
-        image, row, column = (
-            a.ravel() for a in np.meshgrid(np.arange(images), first, columns, indexing="ij")
-        )
-        size = -(-len(image) // lanes) * lanes
-        wide = [
-            np.repeat(_filled(a, size).reshape(-1, 1, lanes), count, 1) for a in (image, row, column)
-        ]
-        apart = int(rows[1] - rows[0]) if len(rows) > 1 else 1
-        below = apart * np.arange(count).reshape(1, -1, 1)
-        found.append(_Columns(wide[0], wide[1] + below, wide[2], depth))
+        pixels = [a.ravel() for a in np.meshgrid(np.arange(images), first, columns, indexing="ij")]
+        size = -(-len(pixels[0]) // lanes) * lanes
+        image, row, column = (np.repeat(_filled(a, size).reshape(-1, 1, lanes), count, 1) for a in pixels)
+        apart = rows[1] - rows[0] if len(rows) > 1 else 1
+        found.append(_Columns(image, row + apart * np.arange(count).reshape(1, -1, 1), column, depth))
         start += depth * groups
     return found
 
@@ -152,9 +145,13 @@ def _sources(part: _Columns, windows: Windows, chains: Chains, count: int) -> ND
             image, column = (np.repeat(a[:, :1], count + chain.span, 1) for a in (image, column))
             row = row[:, :1] + apart
         r, s = divmod(chain.first, windows.kernel[1])
-        y, y_left = np.divmod(row * windows.scale[0] + r * windows.step[0] + windows.shift[0], windows.division[0])
-        x, x_left = np.divmod(column * windows.scale[1] + s * windows.step[1] + windows.shift[1], windows.division[1])
+        y, y_left = np.divmod(
+            row * windows.scale[0] + r * windows.step[0] + windows.shift[0], windows.division[0]
+        )
+        x, x_left = np.divmod(
+            column * windows.scale[1] + s * windows.step[1] + windows.shift[1], windows.division[1]
+        )
         inside = (image >= 0) & (y_left == 0) & (x_left == 0)
-        inside &= (0 <= y) & (y < rows) & (0 <= x) & (x < columns)
+        inside &= (y >= 0) & (y < rows) & (x >= 0) & (x < columns)
         found.append(np.where(inside, (image * rows + y) * columns + x, -1))
     return np.concatenate(found, 1).astype(np.int32)
