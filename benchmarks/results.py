@@ -3,9 +3,11 @@
     python benchmarks/results.py cifar10 --data DIR [--seeds 5] [--out runs]
     python benchmarks/results.py shakespeare --data input.txt
     python benchmarks/results.py structures --data DIR --seeds 3
+    python benchmarks/results.py execution --data DIR --seeds 3
 
 `cifar10` and `shakespeare` have dense, static, SET and RigL with every seed, and each other family with the first one;
-`structures` is `cifar10` with structured masks and with low-rank layers. Every run is one `iftplan train` in a process of
+`structures` is `cifar10` with structured masks and with low-rank layers; `execution` trains in float32 with dense operators on
+masked weights and with sparse kernels. Every run is one `iftplan train` in a process of
 its own, printed before it starts; a run that has its result.json is not made again, and an interrupted one is continued.
 Seeds are paired: the same seed is the same order of the data in every arm, so that differences to the dense control
 are taken seed by seed.
@@ -46,6 +48,7 @@ class Arm:
         mask: what masks may look like; empty for unstructured.
         nonlinear: whether a norm and an activation stand inside members.
         sparsity: as `--sparsity` has it.
+        execution: of masked layers; empty for dense operators.
     """
 
     method: str
@@ -53,6 +56,7 @@ class Arm:
     mask: str = ""
     nonlinear: bool = True
     sparsity: str = SPARSITY
+    execution: str = ""
 
     @property
     def title(self) -> str:
@@ -61,7 +65,8 @@ class Arm:
         family = f"{self.transform} {self.mask}".strip()
         family = family if self.nonlinear else f"{family} linear"
         family = family if self.sparsity == SPARSITY else f"{family} at {self.sparsity}"
-        return family if self.method == "densified" else f"{family}, {self.method}"
+        family = family if self.method == "densified" else f"{family}, {self.method}"
+        return f"{family}, {self.execution} execution" if self.execution else family
 
     @property
     def folder(self) -> str:
@@ -74,6 +79,7 @@ class Arm:
             "plan.mask": self.mask,
             "plan.nonlinear": "" if self.nonlinear else "false",
             "plan.sparsity": "" if self.sparsity == SPARSITY else self.sparsity,
+            "training.execution": self.execution,
         }
         given = [part for key, value in settings.items() if value for part in ("--set", f"{key}={value}")]
         return ["--method", self.method, *given]
@@ -94,6 +100,7 @@ STRUCTURES = (
     Arm("densified", "lowrank"),
     Arm("densified", "lowrank", nonlinear=False),
 )
+EXECUTION = (DENSE, *(Arm(method, execution=e) for method in ("static", "rigl") for e in ("dense", "sparse")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +129,7 @@ EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
         "cifar10": Experiment("cifar10", _CIFAR10, METHODS, FAMILIES),
         "shakespeare": Experiment("shakespeare", _SHAKESPEARE, METHODS, FAMILIES),
         "structures": Experiment("cifar10", _CIFAR10, STRUCTURES),
+        "execution": Experiment("cifar10-float32", f"{_CIFAR10} --set training.precision=32-true", EXECUTION),
     }
 )
 
