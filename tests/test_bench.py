@@ -1,5 +1,7 @@
 """`iftplan bench`: what is timed, how ratios come about, and what is written; never how fast anything is."""
 
+import re
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -11,6 +13,7 @@ from iftplan.masks import Block, ConstantFanIn, Unstructured
 from iftplan.nn.timing import race as timing
 from iftplan.nn.timing.candidates import candidates
 from iftplan.notation import parse_layer
+from iftplan.plots.timings import bench_picture
 from iftplan.report.timings import bench_document, bench_table
 from iftplan.timings import Bench, LayerPair, Measured, Timing, pair_of_layer, together
 
@@ -117,6 +120,24 @@ def test_tables_and_documents_say_the_same():
     assert document["layers"][1]["count"] == 3
     assert document["layers"][0]["timings"][1]["ratio"] == 2.0
     assert together(bench.measured, "torch-bsr") is None
+
+
+def test_the_figure_has_a_panel_for_each_pass_and_ticks_that_can_be_read():
+    bench = sample(("dense", "dense-best", "masked-dense", "sparse"), ratio=3.0)
+    steps = tuple(replace(one, passes="step", threads=2) for one in bench.measured)
+    both = replace(bench, measured=bench.measured + steps)
+    picture = bench_picture(both)
+    assert len(picture.figure.axes) == 2
+    picture.figure.canvas.draw()
+    ticks = [t.get_text() for t in picture.figure.axes[0].get_yticklabels() if t.get_text()]
+    assert ticks and all(re.fullmatch(r"[\d.]+×", tick) for tick in ticks)
+    (legend,) = picture.figure.legends
+    names = [text.get_text() for text in legend.get_texts()]
+    assert names[:2] == ["ideal: as fast as dense", "masked-dense, by MACs"]
+    assert sorted(names[2:]) == ["masked-dense", "sparse, unstructured"], "dense is what ratios are to"
+    assert "forward, sparse, unstructured: 3.00 at 0.5" in picture.description
+    threads = bench_picture(replace(bench, measured=(*bench.measured, replace(bench.measured[0], threads=2))))
+    assert "sparse, unstructured, 2 threads" in threads.description
 
 
 def test_the_command(tmp_path):

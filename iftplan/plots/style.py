@@ -109,13 +109,20 @@ def drawing(theme: Theme) -> Iterator[None]:
 
 def new_axes(theme: Theme, width: float = 7.2, height: float = 4.5) -> tuple[Figure, Axes]:
     """An empty figure, inches wide and high, with one pair of axes."""
-    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
-    axes = figure.add_subplot()
-    axes.grid(True, color=theme.grid, linewidth=0.6)
-    axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    figure, (axes,) = new_row(theme, 1, width, height)
     return figure, axes
+
+
+def new_row(theme: Theme, count: int, width: float = 7.2, height: float = 4.5) -> tuple[Figure, list[Axes]]:
+    """An empty figure, inches wide and high, with some axes side by side that share what is upwards."""
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    row = list(figure.subplots(1, count, sharey=True, squeeze=False)[0])
+    for axes in row:
+        axes.grid(True, color=theme.grid, linewidth=0.6)
+        axes.set_axisbelow(True)
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
+    return figure, row
 
 
 def si_ticks(axes: Axes, which: str) -> None:
