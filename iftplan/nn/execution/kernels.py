@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from pathlib import Path
+from zlib import crc32
 
 import numba
 import numpy as np
 
+from iftplan.nn.execution import panels as inner
+from iftplan.nn.execution import transposes
 from iftplan.nn.execution.panels import correlation, product
 from iftplan.nn.execution.transposes import gather, scatter
 from iftplan.nn.execution.vectors import Vectors
@@ -30,6 +34,12 @@ def begin(out, bias, start, rows, width):  # type: ignore[no-untyped-def]
         out[m * width : (m + 1) * width] = bias[start + m]
 
 
+@lru_cache(maxsize=1)
+def made_of() -> int:
+    """A checksum of the modules that emit inner loops: numba's cache asks only whether this file is the same."""
+    return crc32(b"".join(Path(str(module.__file__)).read_bytes() for module in (inner, transposes)))
+
+
 @lru_cache(maxsize=16)
 def kernel(vectors: Vectors, shared: int, correlates: int) -> Callable[..., None]:
     """The walk of a format over the tiles first..last.
@@ -42,12 +52,14 @@ def kernel(vectors: Vectors, shared: int, correlates: int) -> Callable[..., None
     """
     lanes, count, bits, width = vectors.lanes, vectors.count, vectors.bits, vectors.lanes * vectors.count
     row_bytes, vector_bytes, offset_bytes = vectors.row_bytes, vectors.bytes, 2 if shared else 8
+    loops = made_of()
 
     @numba.njit(cache=True, nogil=True)
     def run(  # type: ignore[no-untyped-def]
         values, offsets, rows, counts, panels, row_starts, blocks, starts, targets, depths, sources, there,
         source, channels, bias, target, outputs, first, last,
     ):  # fmt: skip
+        assert loops >= 0  # what a kernel closes over is a part of its name in numba's cache
         deepest = ((blocks[:, 2] - blocks[:, 1] + lanes) * blocks[:, 3]).max() * lanes
         highest = (row_starts[1:] - row_starts[:-1]).max() + lanes
         tile, out = aligned(deepest, values), aligned(highest * width, values)
