@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
@@ -32,6 +32,7 @@ class Pattern:
     padding: NDArray[np.int64]
     _backward: Format | None = field(default=None, repr=False)
     _rows: Rows | None = field(default=None, repr=False)
+    _inputs_first: Pattern | None = field(default=None, repr=False)
 
     @property
     def positions(self) -> int:
@@ -51,6 +52,20 @@ class Pattern:
         if self._rows is None:
             self._rows = rows_of(self.mask, self.forward)
         return self._rows
+
+    @property
+    def inputs_first(self) -> Pattern:
+        """The same values of a weight that is stored (inputs, outputs): to collect them from there, and put them back.
+
+        Without it the dense weight would have to be transposed in every pass. No kernel computes with it.
+        """
+        if self._inputs_first is None:
+            outputs, inputs = self.mask.shape
+            places = self.forward.places.astype(np.int64)
+            turned = np.where(places < 0, -1, places % inputs * outputs + places // inputs)
+            stored = replace(self.forward, places=turned.astype(self.forward.places.dtype))
+            self._inputs_first = Pattern(np.ascontiguousarray(self.mask.T), self.kernel, stored, self.padding)
+        return self._inputs_first
 
 
 def pattern_of(mask: Tensor, dtype: torch.dtype, instructions: str | None = None) -> Pattern:
