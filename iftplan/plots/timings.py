@@ -5,7 +5,7 @@ from __future__ import annotations
 from iftplan.plots.style import DASHES, THEMES, Picture, drawing, new_axes, shown
 from iftplan.timings import Bench
 
-_DRAWN = ("masked-dense", "torch-csr", "torch-bsr", "sparse")
+_DRAWN = ("masked-dense", "torch-csr", "torch-bsr", "sparselab", "deepsparse", "sparse")
 
 
 def bench_picture(bench: Bench, *, title: str = "", theme: str = "light") -> Picture:

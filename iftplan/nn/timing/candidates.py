@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from time import perf_counter
 from warnings import catch_warnings, simplefilter
 
@@ -13,12 +13,20 @@ from iftplan.masks import Block, parse_mask
 from iftplan.nn.execution.functions import kept_values, sparse_conv2d, sparse_linear
 from iftplan.nn.execution.patterns import pattern_of
 from iftplan.nn.timing.dense import add_dense
+from iftplan.nn.timing.libraries import Library, add_libraries
 from iftplan.nn.timing.work import Candidates, Work, drawn_input, drawn_mask, padding_of, passing, plain
 from iftplan.spec import Kind
 from iftplan.timings import LayerPair
 
 
-def candidates(pair: LayerPair, batch: int, *, step: bool, seed: int = 0) -> Candidates:
+def candidates(
+    pair: LayerPair,
+    batch: int,
+    *,
+    step: bool,
+    seed: int = 0,
+    libraries: Mapping[str, Library] | None = None,
+) -> Candidates:
     """Every backend's run of a layer.
 
     Args:
@@ -26,6 +34,7 @@ def candidates(pair: LayerPair, batch: int, *, step: bool, seed: int = 0) -> Can
         batch: samples.
         step: forward and backward, instead of forward alone.
         seed: of the mask and the values; which they are is nothing to the times.
+        libraries: to be timed too, as `installed_libraries` finds them; none if not given. Close what is returned.
     """
     generator = Generator().manual_seed(seed)
     times = (3 if step else 1) * batch * pair.dense.positions
@@ -42,6 +51,8 @@ def candidates(pair: LayerPair, batch: int, *, step: bool, seed: int = 0) -> Can
         why = "torch has no gradients for it on the CPU" if step else "torch has no sparse convolutions"
         found.left_out |= {"torch-csr": why}
     _add_sparse(found, pair, x, weight, mask, kept, step)
+    if libraries is not None:
+        add_libraries(found, pair, x, weight, step=step, macs=kept, libraries=libraries)
     return found
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
 import torch
 from torch import Generator, Tensor
+from torch.nn import functional as F  # noqa: N812  (its usual name)
 
 from iftplan.nn.timing.work import Candidates, drawn_input, drawn_weight, images_last, passing, plain
 from iftplan.spec import Kind
@@ -54,6 +56,11 @@ def onednn_step(x: Tensor, weight: Tensor, gradient: Tensor) -> tuple[Tensor, Te
     # A step's weight is new each time. Packing it (and its transpose) here costs more than packed products save, so
     # oneDNN reads it, and all transposes, where they lie; nothing of autograd is added, for the lowest honest time.
     return _onednn(x, weight), _onednn(gradient, weight.t()), _onednn(gradient.t(), x.t())
+
+
+def dense_products() -> list[Callable[[Tensor, Tensor], Tensor]]:
+    """Rows × transposed weight, once for every library that this torch has for it."""
+    return [F.linear, _onednn] if has_onednn() else [F.linear]
 
 
 def _onednn(rows: Tensor, weight: Any) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Generator, Tensor
@@ -18,6 +18,21 @@ from iftplan.timings import LayerPair
 Work = Callable[[], object]
 
 
+class Lost(Exception):  # noqa: N818  (nobody's error: the others go on)
+    """A backend that cannot be timed any longer, and why."""
+
+
+@runtime_checkable
+class Elsewhere(Protocol):
+    """What is timed in another process."""
+
+    def seconds(self, repeats: int) -> float:
+        """Of one run, the mean of some; raises `Lost`."""
+
+    def close(self) -> None:
+        """End it."""
+
+
 @dataclass(slots=True)
 class Candidates:
     """Backends of one layer and pass.
@@ -29,14 +44,20 @@ class Candidates:
         left_out: name → why it is not there.
     """
 
-    work: dict[str, Work] = field(default_factory=dict)
+    work: dict[str, Work | Elsewhere] = field(default_factory=dict)
     macs: dict[str, int] = field(default_factory=dict)
     prepared: dict[str, float] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
 
-    def add(self, name: str, work: Work, macs: int, prepared: float = 0.0) -> None:
+    def add(self, name: str, work: Work | Elsewhere, macs: int, prepared: float = 0.0) -> None:
         """One backend more."""
         self.work[name], self.macs[name], self.prepared[name] = work, macs, prepared
+
+    def close(self) -> None:
+        """End what runs in other processes."""
+        for run in self.work.values():
+            if isinstance(run, Elsewhere):
+                run.close()
 
 
 def drawn_mask(pair: LayerPair, generator: Generator) -> Tensor:
