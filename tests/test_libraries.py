@@ -130,6 +130,23 @@ def test_layers_in_deepsparse_are_what_they_are_as_onnx(install, text):
         found.close()
 
 
+def test_a_network_in_deepsparse(install, tmp_path):
+    pytest.importorskip("onnx", reason="the stand-in reads the network with onnx")
+    install("deepsparse", DEEPSPARSE)
+    net, x = (
+        torch.nn.Sequential(torch.nn.Linear(5, 4), torch.nn.ReLU(), torch.nn.Linear(4, 3)),
+        torch.randn(2, 5),
+    )
+    path = str(tmp_path / "any-name.onnx")
+    torch.onnx.export(net, (x,), path, dynamo=False, opset_version=13, input_names=["x"])
+    run = LibraryRun("deepsparse", sys.executable, {"input": x}, LINEAR, network=path)
+    try:
+        torch.testing.assert_close(run.output(), net(x).detach())
+        assert run.seconds(2) > 0
+    finally:
+        run.close()
+
+
 FAILS = {
     "says": ("raise ImportError('needs another numpy')", "ImportError: needs another numpy"),
     "dies": ("import os; os.abort()", "ended with status -6"),

@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, Queue
+from shutil import copyfile
 from tempfile import TemporaryDirectory
 from threading import Thread
 from types import MappingProxyType
@@ -124,8 +125,9 @@ class LibraryRun:
     Args:
         library: its name.
         python: the interpreter that has it.
-        arrays: "weight" and "input", float32.
+        arrays: "input", and "weight" but for a network, float32.
         settings: see `iftplan.nn.timing.library_server`.
+        network: a file in ONNX in place of a weight.
         start: seconds that it may take to be ready.
         limit: seconds that an answer may take.
 
@@ -140,6 +142,7 @@ class LibraryRun:
         arrays: Mapping[str, Tensor],
         settings: Mapping[str, Any],
         *,
+        network: str | None = None,
         start: float = _START_SECONDS,
         limit: float = _RUN_SECONDS,
     ) -> None:
@@ -148,6 +151,8 @@ class LibraryRun:
         held = Path(self.folder.name)
         for name, tensor in arrays.items():
             np.save(held / f"{name}.npy", tensor.contiguous().numpy())
+        if network is not None:
+            copyfile(network, held / "network.onnx")
         (held / "layer.json").write_text(json.dumps(dict(settings)), encoding="utf-8")
         threads = str(settings["threads"])
         quiet = {"NM_DISABLE_ANALYTICS": "1", "DO_NOT_TRACK": "1"}

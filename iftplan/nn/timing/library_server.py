@@ -2,8 +2,8 @@
 
     python library_server.py sparselab|deepsparse FOLDER
 
-Imports nothing of this project. FOLDER holds layer.json, weight.npy and input.npy; the layer's output is written there
-as output.npy. A JSON object a line on both pipes: it says {"ready": seconds of preparation}, is told {"run": times}, answers
+Imports nothing of this project. FOLDER holds layer.json, input.npy and weight.npy, or a whole network in place of the weight
+(network.onnx, deepsparse alone); its output is written there as output.npy. A JSON object a line on both pipes: it says {"ready": seconds of preparation}, is told {"run": times}, answers
 {"seconds": of one run}, and ends with its input. What went wrong is {"error": reason}.
 """
 
@@ -26,11 +26,12 @@ import numpy as np
 Run = Callable[[], Any]
 
 
-def sparselab_layer(folder: str, layer: dict[str, Any], weight: Any, x: Any) -> Run:
+def sparselab_layer(folder: Path, layer: dict[str, Any], x: Any) -> Run:
     """A linear layer; its input lies in columns, as the library wants it."""
     sparselab = import_module("sparselab")
     import torch
 
+    weight = np.load(str(folder / "weight.npy"))
     torch.set_num_threads(layer["threads"])
     held = sparselab.PaddedCSR.from_dense(torch.from_numpy(weight))
     columns = torch.from_numpy(np.ascontiguousarray(x.T))
@@ -48,38 +49,47 @@ def sparselab_layer(folder: str, layer: dict[str, Any], weight: Any, x: Any) -> 
     return step
 
 
-def deepsparse_layer(folder: str, layer: dict[str, Any], weight: Any, x: Any) -> Run:
-    """A linear layer or a convolution, forward, compiled from ONNX; deepsparse brings the package that writes it."""
+def deepsparse_layer(folder: Path, layer: dict[str, Any], x: Any) -> Run:
+    """A linear layer, a convolution or a network, forward, compiled from ONNX."""
+    path = folder / "network.onnx"
+    if not path.exists():
+        write_onnx(path, np.load(str(folder / "weight.npy")), layer["padding"], x.shape)
+    engine = import_module("deepsparse").compile_model(
+        str(path), batch_size=len(x), num_cores=layer["threads"]
+    )
+    return lambda: engine.run([x], val_inp=False)[0]
+
+
+def write_onnx(path: Path, weight: Any, padding: list[int] | None, shape: tuple[int, ...]) -> None:
+    """One layer; with the package that deepsparse brings and can read, as what PyTorch exports is too new for it."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    if layer["padding"]:
-        high, wide = layer["padding"]
-        node = helper.make_node("Conv", ["x", "w"], ["y"], pads=[high, wide, high, wide])
-        shape = [len(x), len(weight), *x.shape[2:]]
-    else:
+    if padding is None:
         node = helper.make_node("Gemm", ["x", "w"], ["y"], transB=1)
-        shape = [len(x), len(weight)]
+        size = [shape[0], len(weight)]
+    else:
+        high, wide = padding
+        node = helper.make_node("Conv", ["x", "w"], ["y"], pads=[high, wide, high, wide])
+        size = [shape[0], len(weight), *shape[2:]]
     graph = helper.make_graph(
         [node],
         "layer",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, list(x.shape))],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, list(shape))],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, size)],
         [numpy_helper.from_array(weight, "w")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)])
     model.ir_version = 7  # of that opset's time; newer ones are not read
-    path = str(Path(folder, "layer.onnx"))
-    onnx.save(model, path)
-    engine = import_module("deepsparse").compile_model(path, batch_size=len(x), num_cores=layer["threads"])
-    return lambda: engine.run([x], val_inp=False)[0]
+    onnx.save(model, str(path))
 
 
 LAYERS = {"sparselab": sparselab_layer, "deepsparse": deepsparse_layer}
 
 
-def main(library: str, folder: str) -> None:
+def main(library: str, where: str) -> None:
     """Prepare the layer, then run it as often as is asked."""
+    folder = Path(where)
     # what a library prints must not be taken for an answer
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
@@ -89,12 +99,12 @@ def main(library: str, folder: str) -> None:
         answers.flush()
 
     try:
-        layer = json.loads(Path(folder, "layer.json").read_text(encoding="utf-8"))
-        weight, x = (np.load(str(Path(folder, name))) for name in ("weight.npy", "input.npy"))
+        layer = json.loads((folder / "layer.json").read_text(encoding="utf-8"))
+        x = np.load(str(folder / "input.npy"))
         begin = time.perf_counter()
-        run = LAYERS[library](folder, layer, weight, x)
+        run = LAYERS[library](folder, layer, x)
         once = time.perf_counter() - begin
-        np.save(str(Path(folder, "output.npy")), np.ascontiguousarray(run()))
+        np.save(str(folder / "output.npy"), np.ascontiguousarray(run()))
         answer(ready=once)
         # all threads of this process, since a library may compute in one of its own
         clock = time.process_time if layer["threads"] == 1 else time.perf_counter
