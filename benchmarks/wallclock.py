@@ -1,9 +1,10 @@
 """Every layer of ResNet-18 and GPT-3 Small at four sparsities under four kinds of mask, against the best dense time.
 
-    python benchmarks/wallclock.py [--quick] [--out wallclock.json]
+    python benchmarks/wallclock.py [--quick] [--out wallclock.json] [--python PATH]
 
 One thread, interleaved rounds, ratios to the fastest dense backend of the original layer (ideal: 1). `--quick` measures a
-few layers at 75 and 90 %. The last lines hold the ratios against what this project means to reach.
+few layers at 75 and 90 %; `--python` names an environment with sparselab or DeepSparse, and may be repeated. The last lines
+hold the ratios against what this project means to reach.
 """
 
 import argparse
@@ -18,6 +19,7 @@ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 from iftplan.documents import dumps, write_text  # noqa: E402
 from iftplan.masks import parse_mask  # noqa: E402
 from iftplan.nn.timing.bench import bench  # noqa: E402
+from iftplan.nn.timing.libraries import installed_libraries  # noqa: E402
 from iftplan.report.timings import bench_document  # noqa: E402
 from iftplan.timings import Measured, pair_of_layer  # noqa: E402
 from iftplan.units import parse_sparsity  # noqa: E402
@@ -50,13 +52,17 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--out", default="")
+    parser.add_argument("--python", action="append", default=[])
     given = parser.parse_args()
+    libraries = installed_libraries(given.python) or None
     layers = QUICK if given.quick else (*RESNET18_CIFAR, *RESNET18_IMAGENET, *GPT3_SMALL)
     sparsities = ("0.75", "0.9") if given.quick else ("0.5", "0.75", "0.9", "0.95")
     documents, measured = [], []
     for (layer, batch), sparsity, structure in product(layers, sparsities, STRUCTURES):
         pair = pair_of_layer(layer, parse_sparsity(sparsity), parse_mask(structure))
-        found = bench([pair], batch=batch, passes=("forward", "step"), rounds=given.rounds)
+        found = bench(
+            [pair], batch=batch, passes=("forward", "step"), rounds=given.rounds, libraries=libraries
+        )
         documents.append(bench_document(found))
         measured += found.measured
         told = [

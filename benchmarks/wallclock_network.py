@@ -1,15 +1,18 @@
 """A whole Sparse Wide ResNet-18 (CIFAR form) against its dense baseline and against masked-dense, one thread.
 
-    python benchmarks/wallclock_network.py [--sparsities 0.75,0.9] [--batch 16] [--rounds 5]
+    python benchmarks/wallclock_network.py [--sparsities 0.75,0.9] [--batch 16] [--rounds 5] [--deepsparse-python PATH]
 
-Inference and one training step (forward, backward) in interleaved rounds; everything is channels-last.
+Inference and one training step (forward, backward) in interleaved rounds; everything is channels-last. DeepSparse takes part in
+inference where this environment has it, or the one that is named; it is at its best with multiples of 16 images.
 """
 
 import argparse
 import copy
 import os
-from statistics import median
-from time import thread_time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")
@@ -18,6 +21,10 @@ import torch  # noqa: E402
 
 import iftplan as ift  # noqa: E402
 import iftplan.nn as ift_nn  # noqa: E402
+from iftplan.nn.timing.libraries import LibraryRun, installed_libraries  # noqa: E402
+from iftplan.nn.timing.race import race  # noqa: E402
+from iftplan.nn.timing.work import Lost  # noqa: E402
+from iftplan.timings import Timing  # noqa: E402
 
 
 def main() -> None:
@@ -26,7 +33,10 @@ def main() -> None:
     parser.add_argument("--sparsities", default="0.75,0.9")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--deepsparse-python", help="an interpreter, or the folder of a virtual environment")
     given = parser.parse_args()
+    environments = [given.deepsparse_python] if given.deepsparse_python else []
+    deepsparse = installed_libraries(environments).get("deepsparse")
     torch.set_num_threads(1)
     dense = ift_nn.build(given.model, device="cpu").to(memory_format=torch.channels_last)
     spec = ift.read_model(given.model)
@@ -46,12 +56,43 @@ def main() -> None:
             "sparse": ift_nn.execute_sparse_(ift_nn.finalize(masked).eval(), frozen=True),
         }
         with torch.no_grad():
-            outputs = [logits(frozen[name](x)) for name in ("masked-dense", "sparse")]
-        apart = float((outputs[0] - outputs[1]).abs().max() / outputs[0].abs().max())
-        show("inference", sparsity, timed(frozen, lambda net: infer(net, x), given.rounds), apart)
+            outputs = {name: logits(frozen[name](x)) for name in ("masked-dense", "sparse")}
+        work = {name: partial(infer, net, x) for name, net in frozen.items()}
+        left_out = {} if deepsparse else {"deepsparse": "not installed"}
+        if deepsparse:
+            try:
+                run = in_deepsparse(ift_nn.finalize(masked).eval(), x, deepsparse.python)
+                work["deepsparse"], outputs["deepsparse"] = run, run.output()
+            except Lost as lost:
+                left_out["deepsparse"] = str(lost)
+        show("inference", sparsity, timed(work, given.rounds, left_out), outputs, left_out)
+        if "deepsparse" in work:
+            work["deepsparse"].close()
         for net in networks.values():
             net.train()
-        show("step", sparsity, timed(networks, lambda net: step(net, x), given.rounds), apart)
+        work = {name: partial(step, net, x) for name, net in networks.items()}
+        show("step", sparsity, timed(work, given.rounds, {}), outputs, {})
+
+
+def in_deepsparse(net: torch.nn.Module, x: torch.Tensor, python: str) -> LibraryRun:
+    """The network in another process, by way of ONNX."""
+    settings = {"threads": 1, "step": False, "padding": None}
+    with TemporaryDirectory() as folder:
+        path = str(Path(folder, "network.onnx"))
+        # the old exporter: DeepSparse reads nothing as new as the other writes
+        torch.onnx.export(Logits(net), (x,), path, dynamo=False, opset_version=13, input_names=["x"])
+        return LibraryRun("deepsparse", python, {"input": x}, settings, network=path)
+
+
+class Logits(torch.nn.Module):
+    """A network that gives nothing else."""
+
+    def __init__(self, net: torch.nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return logits(self.net(x))
 
 
 def logits(output: object) -> torch.Tensor:
@@ -68,29 +109,27 @@ def step(net: torch.nn.Module, x: torch.Tensor) -> None:
     net.zero_grad()
 
 
-def timed(networks, run, rounds: int) -> dict[str, tuple[float, float]]:
-    """Median seconds, and the median over the rounds of their ratio to the dense network's."""
-    times = {name: [] for name in networks}
-    for net in networks.values():
-        run(net)
-    for _ in range(rounds):
-        for name, net in networks.items():
-            begin = thread_time()
-            run(net)
-            times[name].append(thread_time() - begin)
-    return {
-        name: (median(found), median(t / d for t, d in zip(found, times["dense"], strict=True)))
-        for name, found in times.items()
-    }
+def timed(work: dict[str, Callable], rounds: int, left_out: dict[str, str]) -> dict[str, Timing]:
+    """Interleaved, in processor time; MACs are not looked at."""
+    found = race(work, dict.fromkeys(work, 0), {}, rounds, 1, left_out)
+    return {timing.backend: timing for timing in found}
 
 
-def show(what: str, sparsity: str, found: dict[str, tuple[float, float]], apart: float) -> None:
-    told = ", ".join(
-        f"{name} {seconds * 1e3:.0f} ms ({ratio:.2f})" for name, (seconds, ratio) in found.items()
-    )
-    gain = found["masked-dense"][0] / found["sparse"][0]
+def show(
+    what: str,
+    sparsity: str,
+    found: dict[str, Timing],
+    outputs: dict[str, torch.Tensor],
+    left_out: dict[str, str],
+) -> None:
+    expected = outputs["masked-dense"]
+    apart = max(float((y - expected).abs().max() / expected.abs().max()) for y in outputs.values())
+    told = [f"{name} {t.seconds * 1e3:.0f} ms ({t.ratio:.2f})" for name, t in found.items()]
+    told += [f"no {name}: {why}" for name, why in left_out.items()]
+    gain = found["masked-dense"].seconds / found["sparse"].seconds
     print(
-        f"{what} at {sparsity}: {told}; {gain:.1f}× over masked-dense; outputs apart {apart:.1e}", flush=True
+        f"{what} at {sparsity}: {', '.join(told)}; {gain:.1f}× over masked-dense; outputs apart {apart:.1e}",
+        flush=True,
     )
 
 

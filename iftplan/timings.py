@@ -15,7 +15,17 @@ from iftplan.plans import Plan, Role
 from iftplan.solver import solve
 from iftplan.spec import Kind, LayerSpec
 
-BACKENDS = ("dense", "dense-best", "masked-dense", "torch-csr", "torch-bsr", "sparse", "compact")
+BACKENDS = (
+    "dense",
+    "dense-best",
+    "masked-dense",
+    "torch-csr",
+    "torch-bsr",
+    "sparselab",
+    "deepsparse",
+    "sparse",
+    "compact",
+)
 """In the order of tables; the ratio is to the fastest of those that begin with "dense"."""
 
 
@@ -112,6 +122,7 @@ class Bench:
         rounds: in each of which every backend ran once, one after the other.
         peaks: threads → measured dense peak in GFLOP/s.
         measured: the layers.
+        libraries: that others wrote and somebody installed → version.
     """
 
     machine: str
@@ -119,6 +130,7 @@ class Bench:
     rounds: int
     peaks: tuple[tuple[int, float], ...]
     measured: tuple[Measured, ...]
+    libraries: tuple[tuple[str, str], ...] = ()
 
 
 def pair_of_layer(text: str, sparsity: Fraction, structure: MaskStructure) -> LayerPair:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 import pytest
+import torch
 from cli_runs import many
 
 from iftplan.documents import loads
@@ -12,6 +13,7 @@ from iftplan.errors import InfeasibleError, InputError
 from iftplan.masks import Block, ConstantFanIn, Unstructured
 from iftplan.nn.timing import race as timing
 from iftplan.nn.timing.candidates import candidates
+from iftplan.nn.timing.dense import has_onednn, onednn_step
 from iftplan.notation import parse_layer
 from iftplan.plots.timings import bench_picture
 from iftplan.report.timings import bench_document, bench_table
@@ -98,6 +100,28 @@ def test_backends_compute_and_count_what_they_do():
         if not step:
             close = abs(results["sparse"] - results["masked-dense"]).max()
             assert float(close) < 1e-4
+
+
+@pytest.mark.skipif(not has_onednn(), reason="this torch has no oneDNN")
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 40, 24), (18, 24, 40), (33, 17, 5)])
+def test_the_best_dense_step_is_what_autograd_computes(shape):
+    rows, inputs, outputs = shape
+    x, weight = (
+        torch.randn(rows, inputs, requires_grad=True),
+        torch.randn(outputs, inputs, requires_grad=True),
+    )
+    gradient = torch.randn(rows, outputs)
+    y = torch.nn.functional.linear(x, weight)
+    expected = y, *torch.autograd.grad(y, (x, weight), gradient)
+    for found, wanted in zip(onednn_step(x.detach(), weight.detach(), gradient), expected, strict=True):
+        torch.testing.assert_close(found, wanted.detach(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.skipif(not has_onednn(), reason="this torch has no oneDNN")
+@pytest.mark.parametrize("step", [False, True])
+def test_linear_layers_have_both_dense_backends(step):
+    found = candidates(pair_of_layer("linear:24-40@9", NINETY, Unstructured()), 2, step=step)
+    assert found.macs["dense"] == found.macs["dense-best"] == (3 if step else 1) * 18 * 24 * 40
 
 
 def sample(names=("dense", "sparse"), ratio=2.0) -> Bench:

@@ -61,6 +61,14 @@ def command(
         str, typer.Option("--threads", help="Numbers of threads with commas; all for every core.")
     ] = "1",
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="In each, every backend runs once.")] = 9,
+    python: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--python",
+            metavar="PATH",
+            help="Also time sparselab or DeepSparse from this interpreter or virtual environment; may be repeated.",
+        ),
+    ] = None,
     plot: Annotated[
         str | None, typer.Option("--plot", metavar="FILE", help="Draw ratios over sparsity.")
     ] = None,
@@ -84,9 +92,18 @@ def command(
 
     require_torch("timing layers")
     from iftplan.nn.timing.bench import bench
+    from iftplan.nn.timing.libraries import installed_libraries
 
     kinds = ("forward", "step") if passes is Passes.BOTH else (passes.value,)
-    found = bench(pairs, batch=batch, passes=kinds, threads=counts or (1,), rounds=rounds, say=say)
+    found = bench(
+        pairs,
+        batch=batch,
+        passes=kinds,
+        threads=counts or (1,),
+        rounds=rounds,
+        libraries=installed_libraries(python or ()),
+        say=say,
+    )
     table = bench_table(found)
     emit([table], lambda: bench_document(found), form, output, summary=[table])
     if plot is not None:

@@ -16,6 +16,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from iftplan.errors import InputError
+from iftplan.nn.members import is_conv1d
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ def fans_of(module: nn.Module, weight: Tensor) -> Fans:
     if isinstance(module, nn.modules.conv._ConvNd):
         inputs, outputs = module.in_channels // module.groups, module.out_channels // module.groups
         return Fans(inputs * window, outputs * window)
-    if type(module).__name__ == "Conv1D":
+    if is_conv1d(module):
         return Fans(first, second)
     return Fans(second * window, first * window)
 

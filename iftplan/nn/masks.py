@@ -16,7 +16,7 @@ from torch import Generator, Tensor, nn
 
 from iftplan.errors import InfeasibleError, InputError, StaleError
 from iftplan.masks import MaskStructure, Unstructured, parse_mask
-from iftplan.nn.members import Member
+from iftplan.nn.members import Member, is_conv1d
 from iftplan.nn.random_masks import Shape, random_mask, shares
 from iftplan.nn.shards import local, part_of
 from iftplan.plans import Plan, PlannedLayer, Role
@@ -190,7 +190,7 @@ def _shape(weight: MaskedWeight) -> Shape:
     if isinstance(module, nn.modules.conv._ConvNd):
         window = parameter.shape[2:].numel() if module.transposed else 1
         outputs = module.out_channels * window
-    elif type(module).__name__ == "Conv1D":
+    elif is_conv1d(module):
         outputs = parameter.shape[1]
     return outputs, parameter.numel() // outputs
 
@@ -198,7 +198,7 @@ def _shape(weight: MaskedWeight) -> Shape:
 def to_matrix(tensor: Tensor, weight: MaskedWeight) -> Tensor:
     """A tensor of the weight's shape as a matrix (outputs, inputs): the inverse of `from_matrix`."""
     module, outputs = weight.module, _shape(weight)[0]
-    if type(module).__name__ == "Conv1D":
+    if is_conv1d(module):
         return tensor.T
     if not isinstance(module, nn.modules.conv._ConvNd):
         return tensor.reshape(outputs, -1)
@@ -211,7 +211,7 @@ def to_matrix(tensor: Tensor, weight: MaskedWeight) -> Tensor:
 def from_matrix(matrix: Tensor, weight: MaskedWeight) -> Tensor:
     """A matrix (outputs, inputs) in the weight's own layout; input channels run fastest, as patterns do."""
     module, parameter = weight.module, weight.parameter
-    if type(module).__name__ == "Conv1D":
+    if is_conv1d(module):
         return matrix.T
     if not isinstance(module, nn.modules.conv._ConvNd):
         return matrix.reshape(parameter.shape)

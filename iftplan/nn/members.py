@@ -148,7 +148,7 @@ def _sized(layer: nn.Module, out_channels: int | None, *, bias: bool) -> nn.Modu
             return _convolution(
                 layer, layer.in_channels, out_channels or layer.out_channels, layer.groups, bias
             )
-        case _ if type(layer).__name__ == "Conv1D":
+        case _ if is_conv1d(layer):
             weight = layer.weight
             assert isinstance(weight, Tensor)
             return nn.Linear(weight.shape[0], out_channels or weight.shape[1], bias, **_options(layer))
@@ -171,6 +171,11 @@ def _convolution(
         in_channels, out_channels, groups=groups, bias=bias, **geometry, **_options(layer)
     )
     return fresh
+
+
+def is_conv1d(layer: nn.Module) -> bool:
+    """Whether it is transformers' Conv1D, or made of it: a linear layer whose weight is (inputs, outputs)."""
+    return any(kind.__name__ == "Conv1D" for kind in type(layer).__mro__)
 
 
 def outputs(layer: nn.Module) -> int:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from iftplan.nn.masks import SUFFIX, has_mask
-from iftplan.nn.members import Doped, Factorized, Member, Parallel
+from iftplan.nn.members import Doped, Factorized, Member, Parallel, is_conv1d
 
 MaskChoice = Literal["keep", "draw"]
 """Masks as they are, or others of the same counts for the weights that are to be kept."""
@@ -34,7 +34,7 @@ def start_member_(
         masks: whether those of the member stay.
         generator: of drawn masks.
     """
-    if type(replaced).__name__ == "Conv1D":  # members are linear layers in its place
+    if replaced is not None and is_conv1d(replaced):  # members are linear layers in its place
         weight = weight.T
     if isinstance(module, Parallel):
         return _parallel_(list(module.branches), weight, masks, generator), weight

@@ -54,7 +54,9 @@ def bench_table(bench: Bench) -> Table:
     )  # fmt: skip
     told = ", ".join(f"{peak:.0f} GFLOP/s on {n} thread{'s' * (n > 1)}" for n, peak in bench.peaks)
     title = f"{bench.machine}; dense peak {told}; batch {bench.batch}, {bench.rounds} rounds"
-    return Table(columns, tuple(rows), title, (*_NOTES, *_totals(bench), *_left_out(bench)))
+    return Table(
+        columns, tuple(rows), title, (*_NOTES, *_libraries(bench), *_totals(bench), *_left_out(bench))
+    )
 
 
 def _totals(bench: Bench) -> list[str]:
@@ -72,6 +74,11 @@ def _totals(bench: Bench) -> list[str]:
     return lines
 
 
+def _libraries(bench: Bench) -> list[str]:
+    told = ", ".join(f"{name} {version}".strip() for name, version in bench.libraries)
+    return [f"in processes of their own: {told}"] if told else []
+
+
 def _left_out(bench: Bench) -> list[str]:
     reasons = dict.fromkeys(f"{name}: {why}" for one in bench.measured for name, why in one.left_out)
     return [f"not measured: {reason}" for reason in reasons]
@@ -87,6 +94,7 @@ def bench_document(bench: Bench) -> Document:
             "batch": bench.batch,
             "rounds": bench.rounds,
             "peaks": [{"threads": threads, "gflops": peak} for threads, peak in bench.peaks],
+            "libraries": dict(bench.libraries),
             "layers": [_measured(one) for one in bench.measured],
         }
     )

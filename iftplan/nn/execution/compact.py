@@ -8,24 +8,32 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any, Final, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from iftplan.errors import InputError
-from iftplan.nn.execution.functions import kept_values, sparse_conv2d, sparse_linear
-from iftplan.nn.execution.modules import DENSE_ABOVE, can_run, execute_dense_, is_plain, layer_pattern
+from iftplan.nn.execution.functions import sparse_conv2d, sparse_linear
+from iftplan.nn.execution.modules import (
+    DENSE_ABOVE,
+    can_run,
+    collected,
+    execute_dense_,
+    has_conv1d,
+    is_plain,
+    packed_mask,
+)
 from iftplan.nn.execution.patterns import Pattern, as_array
 from iftplan.nn.execution.vectors import require_numba
 from iftplan.nn.masks import SUFFIX
+from iftplan.nn.members import is_conv1d
 
 _MASK: Final = "weight" + SUFFIX
 
 
-class _Compact(nn.Module):
-    """What both kinds of layer share: `values` in place of a weight."""
+class CompactLayer(nn.Module):
+    """What all kinds of layer share: `values` in place of a weight."""
 
     values: nn.Parameter
     pattern: Pattern
@@ -38,7 +46,7 @@ class _Compact(nn.Module):
         return x
 
 
-class CompactLinear(_Compact, nn.Linear):
+class CompactLinear(CompactLayer, nn.Linear):
     """`torch.nn.Linear` that has nothing but the kept weights."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -46,7 +54,7 @@ class CompactLinear(_Compact, nn.Linear):
         return sparse_linear(self._checked(x), None, self.bias, self.pattern, self.values)
 
 
-class CompactConv2d(_Compact, nn.Conv2d):
+class CompactConv2d(CompactLayer, nn.Conv2d):
     """`torch.nn.Conv2d`, one group, that has nothing but the kept weights."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -55,9 +63,15 @@ class CompactConv2d(_Compact, nn.Conv2d):
         return sparse_conv2d(self._checked(x), None, self.bias, self.pattern, padding, self.values)
 
 
-_CLASSES: Final[Mapping[type[nn.Module], type[_Compact]]] = MappingProxyType(
-    {nn.Linear: CompactLinear, nn.Conv2d: CompactConv2d}
-)
+def compact_classes() -> Mapping[type[nn.Module], type[CompactLayer]]:
+    """Dense class → compact one; transformers' is among them where a model can have it."""
+    known: dict[type[nn.Module], type[CompactLayer]] = {nn.Linear: CompactLinear, nn.Conv2d: CompactConv2d}
+    if has_conv1d():
+        from iftplan.nn.execution.conv1d import CompactConv1D, Conv1D
+
+        known[Conv1D] = CompactConv1D
+    return known
+
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -101,7 +115,7 @@ def expand_(model: Model) -> Model:
         The model, of dense layers with masks.
     """
     for module in model.modules():
-        if isinstance(module, _Compact):
+        if isinstance(module, CompactLayer):
             _expand_(module)
     return model
 
@@ -111,27 +125,27 @@ def _pays(module: nn.Module) -> bool:
 
 
 def _compact_(module: Any) -> None:
-    weight, mask = module._parameters.pop("weight"), module._buffers.pop(_MASK)
-    module.__class__ = _CLASSES[type(module)]
-    module.pattern = layer_pattern(module, mask, weight.dtype)
+    pattern = packed_mask(module, module._buffers.pop(_MASK))
     with torch.no_grad():
-        values = kept_values(weight, module.pattern)
-    module.values = nn.Parameter(values, weight.requires_grad)
+        values = collected(module, pattern)
+    weight = module._parameters.pop("weight")
+    module.__class__ = compact_classes()[type(module)]
+    module.pattern, module.values = pattern, nn.Parameter(values, weight.requires_grad)
 
 
 def _expand_(module: Any) -> None:
     pattern, values = module.pattern, module._parameters.pop("values")
-    module.__class__ = next(dense for dense, compact in _CLASSES.items() if compact is type(module))
+    module.__class__ = next(dense for dense, compact in compact_classes().items() if compact is type(module))
     del module.pattern
-    convolution = isinstance(module, nn.Conv2d)
     matrix = torch.from_numpy(pattern.forward.matrix(as_array(values)))
-    weight = nn.Parameter(_shaped(matrix, pattern, convolution), values.requires_grad)
+    weight = nn.Parameter(_shaped(matrix, pattern, module), values.requires_grad)
     module._parameters = {"weight": weight, **module._parameters}
-    module.register_buffer(_MASK, _shaped(torch.from_numpy(pattern.mask.copy()), pattern, convolution))
+    module.register_buffer(_MASK, _shaped(torch.from_numpy(pattern.mask.copy()), pattern, module))
 
 
-def _shaped(matrix: Tensor, pattern: Pattern, convolution: bool) -> Tensor:
+def _shaped(matrix: Tensor, pattern: Pattern, module: nn.Module) -> Tensor:
     """A flat matrix as the weight that it was: channels-last, where it is a convolution's."""
-    outputs, channels = pattern.forward.outputs, pattern.forward.channels
-    four = matrix.view(outputs, *pattern.kernel, channels).permute(0, 3, 1, 2)
-    return four if convolution else matrix.view(outputs, channels)
+    rows = matrix.view(pattern.mask.shape)
+    if isinstance(module, nn.Conv2d):
+        return rows.view(len(rows), *pattern.kernel, -1).permute(0, 3, 1, 2)
+    return rows.T.contiguous() if is_conv1d(module) else rows

@@ -6,8 +6,8 @@ its mask keeps is collected in every forward pass, and the mask is packed again 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any, Final, TypeVar, cast
 
 import torch
@@ -18,6 +18,7 @@ from iftplan.nn.execution.functions import kept_values, sparse_conv2d, sparse_li
 from iftplan.nn.execution.patterns import Pattern, pattern_of
 from iftplan.nn.execution.vectors import require_numba
 from iftplan.nn.masks import SUFFIX, has_mask
+from iftplan.nn.members import is_conv1d
 
 DENSE_ABOVE: Final = 0.7
 """Densities from which a dense product is faster; measured by `benchmarks/wallclock.py`."""
@@ -25,8 +26,8 @@ DENSE_ABOVE: Final = 0.7
 _MASK: Final = "weight" + SUFFIX
 
 
-class _Sparse(nn.Module):
-    """What both kinds of layer share."""
+class SparseLayer(nn.Module):
+    """What all kinds of layer share."""
 
     weight: Tensor
     dense_gradient: bool
@@ -44,20 +45,12 @@ class _Sparse(nn.Module):
         mask = cast(Tensor, self._buffers[_MASK])
         if self._packed is None or self._packed[0] is not mask or self._packed[1] != mask._version:
             pays = float(mask.float().mean()) <= DENSE_ABOVE
-            packed = layer_pattern(self, mask, self.weight.dtype) if pays else None
+            packed = packed_mask(self, mask) if pays else None
             self._packed = mask, mask._version, packed
         return self._packed[2]
 
     def _values(self) -> Any:
         return None if self.frozen is None else self.frozen[1]
-
-
-def layer_pattern(layer: nn.Module, mask: Tensor, dtype: torch.dtype) -> Pattern:
-    """A layer's packed mask, for the way in which it sweeps over its input."""
-    if isinstance(layer, nn.Conv2d):
-        stride, dilation = cast(tuple[int, int], layer.stride), cast(tuple[int, int], layer.dilation)
-        return pattern_of(mask, dtype, stride=stride, dilation=dilation)
-    return pattern_of(mask, dtype)
 
 
 def is_plain(x: Tensor) -> bool:
@@ -73,7 +66,7 @@ def is_plain(x: Tensor) -> bool:
     )
 
 
-class SparseLinear(_Sparse, nn.Linear):
+class SparseLinear(SparseLayer, nn.Linear):
     """`torch.nn.Linear` with a sparse weight."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -84,7 +77,7 @@ class SparseLinear(_Sparse, nn.Linear):
         return sparse_linear(x, self.weight, self.bias, pattern, self._values())
 
 
-class SparseConv2d(_Sparse, nn.Conv2d):
+class SparseConv2d(SparseLayer, nn.Conv2d):
     """`torch.nn.Conv2d` with a sparse weight, one group."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -96,9 +89,38 @@ class SparseConv2d(_Sparse, nn.Conv2d):
         return sparse_conv2d(x, self.weight, self.bias, pattern, padding, self._values())
 
 
-_CLASSES: Final[Mapping[type[nn.Module], type[_Sparse]]] = MappingProxyType(
-    {nn.Linear: SparseLinear, nn.Conv2d: SparseConv2d}
-)
+def packed_mask(layer: nn.Module, mask: Tensor) -> Pattern:
+    """The pattern of a layer's mask, for the way in which it sweeps over its input.
+
+    The mask of transformers' Conv1D is (inputs, outputs), as its weight.
+    """
+    dtype = cast(Tensor, layer.weight).dtype
+    if isinstance(layer, nn.Conv2d):
+        stride, dilation = cast(tuple[int, int], layer.stride), cast(tuple[int, int], layer.dilation)
+        return pattern_of(mask, dtype, stride=stride, dilation=dilation)
+    return pattern_of(mask.T if is_conv1d(layer) else mask, dtype)
+
+
+def collected(layer: nn.Module, pattern: Pattern) -> Tensor:
+    """What a pattern keeps of a layer's weight; differentiable."""
+    weight = cast(Tensor, layer.weight)
+    return kept_values(weight.T if is_conv1d(layer) else weight, pattern)
+
+
+def sparse_classes() -> Mapping[type[nn.Module], type[SparseLayer]]:
+    """Dense class → sparse one; transformers' is among them where a model can have it."""
+    known: dict[type[nn.Module], type[SparseLayer]] = {nn.Linear: SparseLinear, nn.Conv2d: SparseConv2d}
+    if has_conv1d():
+        from iftplan.nn.execution.conv1d import Conv1D, SparseConv1D
+
+        known[Conv1D] = SparseConv1D
+    return known
+
+
+def has_conv1d() -> bool:
+    """Whether someone has imported transformers' Conv1D: nobody is made to wait for it otherwise."""
+    return "transformers.pytorch_utils" in sys.modules
+
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -123,27 +145,27 @@ def execute_sparse_(model: Model, *, frozen: bool = False) -> Model:
         >>> model = execute_sparse_(finalize(model), frozen=True)  # doctest: +SKIP
     """
     require_numba()
+    classes = sparse_classes()
     found = [module for module in model.modules() if can_run(module, frozen)]
     if not found:
         raise InputError(
             f"{type(model).__name__} has no masked linear layer or convolution on the CPU that sparse kernels can run; apply a plan to it first (iftplan.nn.apply){'' if frozen else ', or give frozen=True for a finalized model'}."
         )
     for module in found:
-        layer = cast(_Sparse, module)
-        layer.__class__ = _CLASSES.get(type(module), type(layer))
+        layer = cast(SparseLayer, module)
+        layer.__class__ = classes.get(type(module), type(layer))
         layer.dense_gradient, layer._packed, layer.frozen = False, None, None
         if frozen:
-            weight = layer.weight.detach()
-            held = layer_pattern(layer, _kept(layer), weight.dtype)
-            layer.frozen = held, kept_values(weight, held)
+            held = packed_mask(layer, _kept(layer))
+            layer.frozen = held, collected(layer, held).detach()
     return model
 
 
 def execute_dense_(model: Model) -> Model:
     """As it was before `execute_sparse_`, in place."""
-    back = {sparse: dense for dense, sparse in _CLASSES.items()}
+    back = {sparse: dense for dense, sparse in sparse_classes().items()}
     for module in model.modules():
-        if isinstance(module, _Sparse):
+        if isinstance(module, SparseLayer):
             module.__class__ = back[type(module)]  # type: ignore[assignment]
             for name in ("dense_gradient", "_packed", "frozen"):
                 delattr(module, name)
@@ -153,13 +175,13 @@ def execute_dense_(model: Model) -> Model:
 def dense_gradients_(model: nn.Module, wanted: bool) -> None:
     """Whether the next step's gradients are wanted off the masks too, as growing by gradients does (RigL)."""
     for module in model.modules():
-        if isinstance(module, _Sparse):
+        if isinstance(module, SparseLayer):
             module.dense_gradient = wanted
 
 
 def can_run(module: nn.Module, frozen: bool) -> bool:
     """Whether kernels can run a layer that is masked, or finalized if frozen."""
-    if type(module) not in _CLASSES and not isinstance(module, _Sparse):
+    if type(module) not in sparse_classes() and not isinstance(module, SparseLayer):
         return False
     weight = module.weight
     if not isinstance(weight, nn.Parameter) or weight.device.type != "cpu":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter, thread_time
@@ -13,6 +13,8 @@ import torch
 
 from iftplan.nn.execution.vectors import instructions_here
 from iftplan.nn.timing.candidates import candidates
+from iftplan.nn.timing.dense import dense_products
+from iftplan.nn.timing.libraries import Library
 from iftplan.nn.timing.race import race
 from iftplan.timings import Bench, LayerPair, Measured
 
@@ -26,6 +28,7 @@ def bench(
     passes: Sequence[str] = ("forward",),
     threads: Sequence[int] = (1,),
     rounds: int = 9,
+    libraries: Mapping[str, Library] | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Bench:
     """Time layers in every backend that there is.
@@ -36,6 +39,7 @@ def bench(
         passes: "forward" and "step" (forward and backward).
         threads: numbers of threads; 0 for all.
         rounds: of the race.
+        libraries: to be timed too, as `iftplan.nn.timing.libraries.installed_libraries` finds them.
         say: hears which layer is next.
 
     Raises:
@@ -50,10 +54,14 @@ def bench(
             for pair in pairs:
                 for kind in passes:
                     say(f"timing {pair.name} at {float(pair.sparsity):g}, {pair.structure}, {kind} …")
-                    found = candidates(pair, batch, step=kind == "step")
-                    timings = race(found.work, found.macs, found.prepared, rounds, count)
+                    found = candidates(pair, batch, step=kind == "step", libraries=libraries)
+                    try:
+                        timings = race(found.work, found.macs, found.prepared, rounds, count, found.left_out)
+                    finally:
+                        found.close()
                     measured.append(Measured(pair, kind, count, timings, tuple(found.left_out.items())))
-    return Bench(f"{_processor()}, {instructions}", batch, rounds, tuple(peaks), tuple(measured))
+    versions = tuple((name, library.version) for name, library in (libraries or {}).items())
+    return Bench(f"{_processor()}, {instructions}", batch, rounds, tuple(peaks), tuple(measured), versions)
 
 
 @contextmanager
@@ -67,12 +75,12 @@ def _threads(count: int) -> Iterator[None]:
 
 
 def _peak(threads: int) -> float:
-    """GFLOP/s of a large dense product, the best of several."""
+    """GFLOP/s of a large dense product, the best of several by every library that torch brings."""
     a, b = torch.randn(_PEAK, _PEAK), torch.randn(_PEAK, _PEAK)
     clock, times = (thread_time if threads == 1 else perf_counter), []
-    for _ in range(6):
+    for product in dense_products() * 6:
         begin = clock()
-        _ = a @ b
+        product(a, b)
         times.append(clock() - begin)
     return 2e-9 * _PEAK**3 / min(times)
 

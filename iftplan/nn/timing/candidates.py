@@ -2,48 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from time import perf_counter
-from typing import Any
 from warnings import catch_warnings, simplefilter
 
 import torch
 from torch import Generator, Tensor
-from torch.nn import functional as F  # noqa: N812  (its usual name)
 
 from iftplan.masks import Block, parse_mask
 from iftplan.nn.execution.functions import kept_values, sparse_conv2d, sparse_linear
 from iftplan.nn.execution.patterns import pattern_of
-from iftplan.nn.random_masks import random_mask
-from iftplan.spec import Kind, LayerSpec
+from iftplan.nn.timing.dense import add_dense
+from iftplan.nn.timing.libraries import Library, add_libraries
+from iftplan.nn.timing.work import Candidates, Work, drawn_input, drawn_mask, padding_of, passing, plain
+from iftplan.spec import Kind
 from iftplan.timings import LayerPair
 
-Work = Callable[[], object]
 
-
-@dataclass(slots=True)
-class Candidates:
-    """Backends of one layer and pass.
-
-    Attributes:
-        work: name → what is timed.
-        macs: name → of one run.
-        prepared: name → seconds of what is done once.
-        left_out: name → why it is not there.
-    """
-
-    work: dict[str, Work] = field(default_factory=dict)
-    macs: dict[str, int] = field(default_factory=dict)
-    prepared: dict[str, float] = field(default_factory=dict)
-    left_out: dict[str, str] = field(default_factory=dict)
-
-    def add(self, name: str, work: Work, macs: int, prepared: float = 0.0) -> None:
-        """One backend more."""
-        self.work[name], self.macs[name], self.prepared[name] = work, macs, prepared
-
-
-def candidates(pair: LayerPair, batch: int, *, step: bool, seed: int = 0) -> Candidates:
+def candidates(
+    pair: LayerPair,
+    batch: int,
+    *,
+    step: bool,
+    seed: int = 0,
+    libraries: Mapping[str, Library] | None = None,
+) -> Candidates:
     """Every backend's run of a layer.
 
     Args:
@@ -51,112 +34,26 @@ def candidates(pair: LayerPair, batch: int, *, step: bool, seed: int = 0) -> Can
         batch: samples.
         step: forward and backward, instead of forward alone.
         seed: of the mask and the values; which they are is nothing to the times.
+        libraries: to be timed too, as `installed_libraries` finds them; none if not given. Close what is returned.
     """
     generator = Generator().manual_seed(seed)
     times = (3 if step else 1) * batch * pair.dense.positions
     macs, wide, kept = (times * n for n in (pair.dense.weights, pair.wide.weights, pair.nnz))
     found = Candidates()
-    mask = _mask(pair, generator)
+    mask = drawn_mask(pair, generator)
     weight = torch.randn(mask.shape, generator=generator) * mask
-    build = _linear if pair.dense.kind is Kind.LINEAR else _convolution
-    build(found, pair, batch, step, macs, generator)
-    x = _input(pair.wide, pair, batch, generator)
-    _add_masked(found, pair, x, weight, wide, step)
+    add_dense(found, pair, batch, step=step, macs=macs, generator=generator)
+    x = drawn_input(pair.wide, pair, batch, generator)
+    found.add("masked-dense", passing(plain(pair.wide), x, weight, step), wide)
     if pair.dense.kind is Kind.LINEAR and not step:
         _add_torch_sparse(found, pair, x, weight, kept)
     else:
         why = "torch has no gradients for it on the CPU" if step else "torch has no sparse convolutions"
         found.left_out |= {"torch-csr": why}
     _add_sparse(found, pair, x, weight, mask, kept, step)
+    if libraries is not None:
+        add_libraries(found, pair, x, weight, step=step, macs=kept, libraries=libraries)
     return found
-
-
-def _mask(pair: LayerPair, generator: Generator) -> Tensor:
-    """In the wide weight's own layout."""
-    wide = pair.wide
-    outputs, inputs = wide.fan_out, wide.fan_in
-    matrix = random_mask(parse_mask(pair.structure), (outputs, inputs), pair.nnz, generator)
-    if wide.kind is Kind.LINEAR:
-        return matrix
-    return _images_last(matrix.view(outputs, *wide.kernel, -1).movedim(-1, 1))
-
-
-def _images_last(tensor: Tensor) -> Tensor:
-    return tensor.contiguous(memory_format=torch.channels_last)
-
-
-def _input(layer: LayerSpec, pair: LayerPair, batch: int, generator: Generator) -> Tensor:
-    channels = layer.in_channels
-    assert channels is not None
-    if layer.kind is Kind.LINEAR:
-        return torch.randn(batch * layer.positions, channels, generator=generator)
-    return _images_last(torch.randn(batch, channels, *pair.image, generator=generator))
-
-
-def _padding(layer: LayerSpec) -> tuple[int, int]:
-    """As many positions as pixels, for odd kernels."""
-    return layer.kernel[0] // 2, layer.kernel[1] // 2
-
-
-def _pass(run: Callable[[Tensor, Tensor], Tensor], x: Tensor, weight: Tensor, step: bool) -> Work:
-    """A forward pass without autograd, or forward and backward with both gradients."""
-    if not step:
-
-        def forward() -> object:
-            with torch.no_grad():
-                return run(x, weight)
-
-        return forward
-    x, weight = x.detach().clone().requires_grad_(), weight.detach().clone().requires_grad_()
-    gradient = torch.ones_like(run(x, weight))
-
-    def both() -> None:
-        torch.autograd.backward(run(x, weight), gradient)
-        x.grad = weight.grad = None
-
-    return both
-
-
-def _linear(
-    found: Candidates, pair: LayerPair, batch: int, step: bool, macs: int, generator: Generator
-) -> None:
-    x = _input(pair.dense, pair, batch, generator)
-    weight = torch.randn(pair.dense.fan_out, pair.dense.fan_in, generator=generator)
-    found.add("dense", _pass(F.linear, x, weight, step), macs)
-    if step:
-        return
-    ops: Any = torch.ops.mkldnn
-    if not (torch.backends.mkldnn.is_available() and hasattr(ops, "_linear_pointwise")):  # type: ignore[no-untyped-call]
-        found.left_out["dense-best"] = "this torch has no oneDNN"
-        return
-    begin = perf_counter()
-    packed = ops._reorder_linear_weight(weight, len(x))
-    once = perf_counter() - begin
-    found.add("dense-best", lambda: ops._linear_pointwise(x, packed, None, "none", [], ""), macs, once)
-
-
-def _convolution(
-    found: Candidates, pair: LayerPair, batch: int, step: bool, macs: int, generator: Generator
-) -> None:
-    layer, padding = pair.dense, _padding(pair.dense)
-    x = _input(layer, pair, batch, generator)
-    assert layer.in_channels is not None
-    weight = torch.randn(layer.fan_out, layer.in_channels, *layer.kernel, generator=generator)
-
-    def run(x: Tensor, weight: Tensor) -> Tensor:
-        return F.conv2d(x, weight, padding=padding)
-
-    found.add("dense", _pass(run, x.contiguous(), weight, step), macs)
-    found.add("dense-best", _pass(run, x, _images_last(weight), step), macs)
-
-
-def _add_masked(found: Candidates, pair: LayerPair, x: Tensor, weight: Tensor, macs: int, step: bool) -> None:
-    padding = _padding(pair.wide) if pair.wide.kernel else (0, 0)
-
-    def run(x: Tensor, weight: Tensor) -> Tensor:
-        return F.linear(x, weight) if weight.dim() == 2 else F.conv2d(x, weight, padding=padding)
-
-    found.add("masked-dense", _pass(run, x, weight, step), macs)
 
 
 def _add_torch_sparse(found: Candidates, pair: LayerPair, x: Tensor, weight: Tensor, macs: int) -> None:
@@ -194,7 +91,7 @@ def _add_sparse(
         _ = pattern.backward
     values = None if step else kept_values(weight, pattern)
     once = perf_counter() - begin
-    padding = _padding(pair.wide) if pair.wide.kernel else (0, 0)
+    padding = padding_of(pair.wide)
 
     def run(x: Tensor, weight: Tensor) -> Tensor:
         if weight.dim() == 2:
@@ -206,6 +103,6 @@ def _add_sparse(
             return sparse_linear(x, None, None, pattern, values)
         return sparse_conv2d(x, None, None, pattern, padding=padding, values=values)
 
-    found.add("sparse", _pass(run, x, weight, step), macs, once)
+    found.add("sparse", passing(run, x, weight, step), macs, once)
     if step:
-        found.add("compact", _pass(kept, x, kept_values(weight, pattern), step), macs, once)
+        found.add("compact", passing(kept, x, kept_values(weight, pattern), step), macs, once)

@@ -6,20 +6,20 @@ from collections.abc import Callable, Mapping
 from statistics import median, quantiles
 from time import perf_counter, thread_time
 
+from iftplan.nn.timing.work import Elsewhere, Lost, Work
 from iftplan.timings import Timing
-
-Work = Callable[[], object]
 
 _SHORTEST = 0.01
 """Seconds that a measurement lasts at least; what is shorter is repeated within it."""
 
 
 def race(
-    work: Mapping[str, Work],
+    work: Mapping[str, Work | Elsewhere],
     macs: Mapping[str, int],
     prepared: Mapping[str, float],
     rounds: int,
     threads: int,
+    left_out: dict[str, str] | None = None,
 ) -> tuple[Timing, ...]:
     """Times of every candidate.
 
@@ -31,19 +31,34 @@ def race(
         prepared: seconds that were spent once.
         rounds: how many.
         threads: that the candidates use.
+        left_out: hears which were lost on the way, and why.
     """
     clock = thread_time if threads == 1 else perf_counter
-    repeats = {name: _repeats(run, clock) for name, run in work.items()}
+    timers = {name: _timer(run, clock) for name, run in work.items()}
+    lost: dict[str, str] = {} if left_out is None else left_out
+
+    def timed(name: str, repeats: int) -> float:
+        if name in lost:
+            return 0.0
+        try:
+            return timers[name](repeats)
+        except Lost as reason:
+            lost[name] = str(reason)
+            return 0.0
+
+    repeats = {}
+    for name in work:
+        timed(name, 1)  # warm-up: compilation, allocation, caches
+        repeats[name] = max(1, round(_SHORTEST / max(timed(name, 1), 1e-6)))
     times: dict[str, list[float]] = {name: [] for name in work}
     for _ in range(rounds):
-        for name, run in work.items():
-            begin = clock()
-            for _ in range(repeats[name]):
-                run()
-            times[name].append((clock() - begin) / repeats[name])
+        for name in work:
+            times[name].append(timed(name, repeats[name]))
     best = [min(times[name][i] for name in work if name.startswith("dense")) for i in range(rounds)]
     found = []
     for name, seconds in times.items():
+        if name in lost:
+            continue
         ratios = [mine / dense for mine, dense in zip(seconds, best, strict=True)]
         low, _, high = quantiles(ratios, n=4, method="inclusive") if rounds > 1 else ratios * 3
         typical = median(seconds)
@@ -55,8 +70,15 @@ def race(
     return tuple(found)
 
 
-def _repeats(run: Work, clock: Callable[[], float]) -> int:
-    run()  # warm-up: compilation, allocation, caches
-    begin = clock()
-    run()
-    return max(1, round(_SHORTEST / max(clock() - begin, 1e-6)))
+def _timer(run: Work | Elsewhere, clock: Callable[[], float]) -> Callable[[int], float]:
+    """Seconds of one run, the mean of some."""
+    if isinstance(run, Elsewhere):
+        return run.seconds
+
+    def seconds(repeats: int) -> float:
+        begin = clock()
+        for _ in range(repeats):
+            run()
+        return (clock() - begin) / repeats
+
+    return seconds

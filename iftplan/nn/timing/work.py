@@ -1,0 +1,122 @@
+"""What backends are made of: their runs, and the tensors that a layer is timed on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional as F  # noqa: N812  (its usual name)
+
+from iftplan.masks import parse_mask
+from iftplan.nn.random_masks import random_mask
+from iftplan.spec import Kind, LayerSpec
+from iftplan.timings import LayerPair
+
+Work = Callable[[], object]
+
+
+class Lost(Exception):  # noqa: N818  (nobody's error: the others go on)
+    """A backend that cannot be timed any longer, and why."""
+
+
+@runtime_checkable
+class Elsewhere(Protocol):
+    """What is timed in another process."""
+
+    def seconds(self, repeats: int) -> float:
+        """Of one run, the mean of some; raises `Lost`."""
+
+    def close(self) -> None:
+        """End it."""
+
+
+@dataclass(slots=True)
+class Candidates:
+    """Backends of one layer and pass.
+
+    Attributes:
+        work: name → what is timed.
+        macs: name → of one run.
+        prepared: name → seconds of what is done once.
+        left_out: name → why it is not there.
+    """
+
+    work: dict[str, Work | Elsewhere] = field(default_factory=dict)
+    macs: dict[str, int] = field(default_factory=dict)
+    prepared: dict[str, float] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    def add(self, name: str, work: Work | Elsewhere, macs: int, prepared: float = 0.0) -> None:
+        """One backend more."""
+        self.work[name], self.macs[name], self.prepared[name] = work, macs, prepared
+
+    def close(self) -> None:
+        """End what runs in other processes."""
+        for run in self.work.values():
+            if isinstance(run, Elsewhere):
+                run.close()
+
+
+def drawn_mask(pair: LayerPair, generator: Generator) -> Tensor:
+    """A mask of the pair's structure, in the wide weight's own layout."""
+    wide = pair.wide
+    outputs, inputs = wide.fan_out, wide.fan_in
+    matrix = random_mask(parse_mask(pair.structure), (outputs, inputs), pair.nnz, generator)
+    if wide.kind is Kind.LINEAR:
+        return matrix
+    return images_last(matrix.view(outputs, *wide.kernel, -1).movedim(-1, 1))
+
+
+def drawn_weight(layer: LayerSpec, generator: Generator) -> Tensor:
+    """A dense layer's weight: (outputs, inputs), of a convolution with its kernel behind them."""
+    assert layer.in_channels is not None
+    return torch.randn(layer.fan_out, layer.in_channels, *layer.kernel, generator=generator)
+
+
+def drawn_input(layer: LayerSpec, pair: LayerPair, batch: int, generator: Generator) -> Tensor:
+    """What a layer reads: rows of samples and positions, or images, channels-last."""
+    channels = layer.in_channels
+    assert channels is not None
+    if layer.kind is Kind.LINEAR:
+        return torch.randn(batch * layer.positions, channels, generator=generator)
+    return images_last(torch.randn(batch, channels, *pair.image, generator=generator))
+
+
+def images_last(tensor: Tensor) -> Tensor:
+    """Channels-last."""
+    return tensor.contiguous(memory_format=torch.channels_last)
+
+
+def padding_of(layer: LayerSpec) -> tuple[int, int]:
+    """As many positions as pixels, for odd kernels; nothing for linear layers."""
+    return (layer.kernel[0] // 2, layer.kernel[1] // 2) if layer.kernel else (0, 0)
+
+
+def plain(layer: LayerSpec) -> Callable[[Tensor, Tensor], Tensor]:
+    """The layer as a function of its input and its weight, as PyTorch runs it."""
+    if layer.kind is Kind.LINEAR:
+        return F.linear
+    padding = padding_of(layer)
+    return lambda x, weight: F.conv2d(x, weight, padding=padding)
+
+
+def passing(run: Callable[[Tensor, Tensor], Tensor], x: Tensor, weight: Tensor, step: bool) -> Work:
+    """A forward pass without autograd, or forward and backward with both gradients."""
+    if not step:
+
+        def forward() -> object:
+            with torch.no_grad():
+                return run(x, weight)
+
+        return forward
+    x, weight = x.detach().clone().requires_grad_(), weight.detach().clone().requires_grad_()
+    gradient: Any = torch.ones_like(run(x, weight))
+
+    def both() -> None:
+        torch.autograd.backward(run(x, weight), gradient)
+        x.grad = weight.grad = None
+
+    return both
