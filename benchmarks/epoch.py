@@ -1,0 +1,104 @@
+"""What an epoch of CIFAR-10 takes: dense, masked-dense and in sparse execution, one thread.
+
+    python benchmarks/epoch.py [--models resnet8-cifar:128,resnet18-cifar:16] [--sparsities 3/4,0.9] [--rounds 5]
+
+Each model is named with its batch. Training steps as `iftplan train` takes them (SGD with Nesterov momentum, RigL with ΔT = 100, masks held
+after every step) on random images, in interleaved rounds of processor time; steps that update masks are timed apart, as they compute
+dense gradients. An epoch is 50 000 images, with neither data nor evaluation. "compact" has static masks: its cannot move.
+"""
+
+import argparse
+import copy
+import os
+from collections.abc import Callable
+
+for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
+
+import torch  # noqa: E402
+from torch import nn  # noqa: E402
+
+import iftplan as ift  # noqa: E402
+import iftplan.nn as ift_nn  # noqa: E402
+from iftplan.nn.timing.race import race  # noqa: E402
+from iftplan.plans import Plan  # noqa: E402
+from iftplan.report.table import Table, print_table  # noqa: E402
+from iftplan.schedules import Updates  # noqa: E402
+
+IMAGES, INTERVAL = 50_000, 100
+NEVER, ALWAYS = Updates(end=10**9, interval=10**8), Updates(end=10**9, interval=1, at_begin=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--models", default="resnet8-cifar:128,resnet18-cifar:16")
+    parser.add_argument("--sparsities", default="3/4,0.9")
+    parser.add_argument("--rounds", type=int, default=5)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    for named in given.models.split(","):
+        model, _, batch = named.partition(":")
+        spec = ift.read_model(f"zoo:{model}")
+        for sparsity in given.sparsities.split(","):
+            plan = ift.plan(spec, "wide", sparsity)
+            epoch(f"{model}, wide at {sparsity}", plan, spec.source, int(batch or 128), given.rounds)
+
+
+def epoch(title: str, plan: Plan, source: str, batch: int, rounds: int) -> None:
+    dense = ift_nn.build(source, device="cpu").to(memory_format=torch.channels_last).train()
+    masked = ift_nn.apply(plan, dense).to(memory_format=torch.channels_last).train()
+    networks = {
+        "dense": dense,
+        "masked-dense": masked,
+        "sparse": ift_nn.execute_sparse_(copy.deepcopy(masked)),
+        "compact": ift_nn.compact_(copy.deepcopy(masked)),
+    }
+    images = torch.randn(batch, 3, 32, 32).to(memory_format=torch.channels_last)
+    ordinary = {name: stepping(net, images, NEVER) for name, net in networks.items()}
+    updating = {
+        name: stepping(networks[name], images, ALWAYS) for name in ("dense", "masked-dense", "sparse")
+    }
+    none = dict.fromkeys(networks, 0)
+    found = {timing.backend: timing for timing in race(ordinary, none, {}, rounds, 1)}
+    updates = {timing.backend: timing for timing in race(updating, none, {}, max(rounds // 2, 1), 1)}
+    rows = []
+    base = 0.0
+    for name, timing in found.items():
+        update = updates.get(name, timing).seconds
+        seconds = IMAGES / batch * (timing.seconds + (update - timing.seconds) / INTERVAL)
+        base = base or seconds
+        rows.append(
+            (
+                name, f"{timing.seconds * 1e3:.0f}", f"{timing.ratio:.2f}", f"{timing.low:.2f}–{timing.high:.2f}",
+                f"{update * 1e3:.0f}" if name in ("masked-dense", "sparse") else "", f"{seconds:.0f}", f"{seconds / base:.2f}",
+            )
+        )  # fmt: skip
+    columns = (
+        "execution", ">step ms", ">× dense", ">quartiles", ">step with update ms", ">epoch s", ">× dense epoch",
+    )  # fmt: skip
+    print_table(Table(columns, tuple(rows), f"{title}, batches of {batch}, {rounds} rounds"))
+
+
+def stepping(network: nn.Module, images: torch.Tensor, updates: Updates) -> Callable[[], None]:
+    """One step of training after another."""
+    optimizer = torch.optim.SGD(network.parameters(), 1e-4, momentum=0.9, nesterov=True, weight_decay=5e-4)
+    masked = bool(list(ift_nn.masked_weights(network)))
+    masks = ift_nn.Masking(network, optimizer, ift_nn.RigL(updates)) if masked else None
+
+    def step() -> None:
+        if masks is not None:
+            ift_nn.dense_gradients_(network, masks.wants_dense_gradient)
+        output = network(images)
+        getattr(output, "logits", output).square().mean().backward()
+        if masks is not None:
+            masks.step()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+if __name__ == "__main__":
+    main()
