@@ -1,6 +1,7 @@
 """Sparse kernels against float64 convolutions of torch: values, gradients, and nothing touched outside."""
 
 import pickle
+import threading
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from iftplan.errors import InputError
+from iftplan.nn.execution import products
 from iftplan.nn.execution.chains import chains_of
 from iftplan.nn.execution.formats import packed, turned
 from iftplan.nn.execution.functions import sparse_conv2d, sparse_linear
@@ -111,6 +113,32 @@ def test_more_outputs_than_a_row_block():
     for block in (1, 4):
         mask = blocks(np.random.default_rng(2), 4100, 33, 0.2, block, 1)
         assert max(compare(SETS[0], mask, np.float32, 70)) < TOLERANCE[np.float32]
+
+
+def test_sums_of_threads_come_to_the_same_bits_whoever_is_first(monkeypatch):
+    """The first parts wait until the others are done."""
+    mask = np.random.default_rng(3).random((20, 24)) < 0.3
+    vectors = vectors_of("portable")
+    held = packed(mask, chains_of((1, 1)), vectors)
+    x, dy = (np.random.default_rng(n).standard_normal(90 * n).astype(np.float32) for n in (24, 20))
+    expected = correlation(held, x, dy, samples(90), threads=5)
+    run, late = products._work, threading.Semaphore(0)
+
+    def slow(*args, **named):
+        work, tiles = run(*args, **named)
+
+        def part(values, first, last):
+            work(values, first, last)
+            if first == 0:
+                for _ in range(4):
+                    late.acquire()
+            else:
+                late.release()
+
+        return part, tiles
+
+    monkeypatch.setattr(products, "_work", slow)
+    assert (correlation(held, x, dy, samples(90), threads=5) == expected).all()
 
 
 def test_threads_share_the_tiles():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from iftplan.nn.execution.tiles import tiles_of
 from iftplan.nn.execution.windows import Windows
 
 Array = NDArray[Any]
+Part = TypeVar("Part")
 
 
 def product(
@@ -51,15 +52,14 @@ def correlation(packed: Format, source: Array, gradient: Array, windows: Windows
     """
     none = np.empty(0, source.dtype)
     work, tiles = _work(packed, source, windows, none, gradient, correlates=1)
-    parts: list[Array] = []
 
-    def part(first: int, last: int) -> None:
+    def part(first: int, last: int) -> Array:
         sums = np.zeros(packed.slots, source.dtype)
         work(sums, first, last)
-        parts.append(sums)
+        return sums
 
-    _spread(part, tiles, threads)
-    return sum(parts[1:], parts[0])
+    parts = _spread(part, tiles, threads)
+    return sum(parts[1:], parts[0])  # in the order of tiles, whoever was first: the same bits each time
 
 
 def _work(
@@ -77,13 +77,11 @@ def _work(
     return lambda values, first, last: run(values, *walk, *tables, *rest, first, last), len(tiles)
 
 
-def _spread(work: Callable[[int, int], None], tiles: int, threads: int) -> None:
+def _spread(work: Callable[[int, int], Part], tiles: int, threads: int) -> list[Part]:
     """Tiles in equal runs to the threads; kernels let go of the interpreter while they run."""
     parts = max(1, min(threads, tiles))
-    cuts = [tiles * i // parts for i in range(parts + 1)]
+    runs = list(pairwise(tiles * i // parts for i in range(parts + 1)))
     if parts == 1:
-        work(*cuts)
-        return
+        return [work(*runs[0])]
     with ThreadPoolExecutor(parts) as pool:
-        for done in [pool.submit(work, a, b) for a, b in pairwise(cuts)]:
-            done.result()
+        return [done.result() for done in [pool.submit(work, *run) for run in runs]]
