@@ -18,9 +18,11 @@ from iftplan.spec import Kind, LayerSpec
 BACKENDS = (
     "dense",
     "dense-best",
+    "dense-half",
     "masked-dense",
     "torch-csr",
     "torch-bsr",
+    "torch-2:4",
     "sparselab",
     "deepsparse",
     "sparse",
@@ -123,6 +125,8 @@ class Bench:
         peaks: threads → measured dense peak in GFLOP/s.
         measured: the layers.
         libraries: that others wrote and somebody installed → version.
+        device: "cpu" or "cuda".
+        dtype: of weights and activations.
     """
 
     machine: str
@@ -131,10 +135,18 @@ class Bench:
     peaks: tuple[tuple[int, float], ...]
     measured: tuple[Measured, ...]
     libraries: tuple[tuple[str, str], ...] = ()
+    device: str = "cpu"
+    dtype: str = "float32"
 
 
-def pair_of_layer(text: str, sparsity: Fraction, structure: MaskStructure) -> LayerPair:
+def pair_of_layer(text: str, sparsity: Fraction, structure: MaskStructure, *, multiple: int = 1) -> LayerPair:
     """A layer in layer notation, and what Sparse Wide makes of it.
+
+    Args:
+        text: the layer.
+        sparsity: of the wide one.
+        structure: of its mask.
+        multiple: that its channels are of, besides those of the structure.
 
     Raises:
         InputError: it is neither a linear layer nor a two-dimensional convolution of one group.
@@ -145,9 +157,8 @@ def pair_of_layer(text: str, sparsity: Fraction, structure: MaskStructure) -> La
         2351030
     """
     dense = _timed(text, parse_layer(text))
-    found = solve(
-        dense, family_named("wide"), sparsity, mask=structure, round_to=lcm(*structure.multiples), throw=True
-    )
+    steps = lcm(*structure.multiples, multiple)
+    found = solve(dense, family_named("wide"), sparsity, mask=structure, round_to=steps, throw=True)
     widths = found.structure
     wide = _widened(dense, int(widths["in_channels"] or 0), int(widths["out_channels"] or 0))
     if not found.nnz:

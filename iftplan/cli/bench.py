@@ -32,6 +32,13 @@ Example:
 """
 
 
+class Device(StrEnum):
+    """Where it is timed."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
 class Passes(StrEnum):
     """What is timed."""
 
@@ -61,6 +68,9 @@ def command(
         str, typer.Option("--threads", help="Numbers of threads with commas; all for every core.")
     ] = "1",
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="In each, every backend runs once.")] = 9,
+    device: Annotated[
+        Device, typer.Option("--device", help="cuda: the first NVIDIA GPU, in float16.")
+    ] = Device.CPU,
     python: Annotated[
         list[str] | None,
         typer.Option(
@@ -81,7 +91,9 @@ def command(
     """Time planned layers against the original dense ones, in every backend that this machine has."""
     from iftplan.report.timings import bench_document, bench_table, pairs_document, pairs_table
 
-    pairs = _pairs(plan, layer or [], sparsity, structures)
+    if device is Device.CUDA and (python or threads != "1"):
+        raise InputError("--threads and --python are of processors; leave them out with --device cuda.")
+    pairs = _pairs(plan, layer or [], sparsity, structures, device)
     counts = [_threads(text) for text in split(threads)]
     if plot is not None:
         figure_form(plot)
@@ -101,7 +113,8 @@ def command(
         passes=kinds,
         threads=counts or (1,),
         rounds=rounds,
-        libraries=installed_libraries(python or ()),
+        libraries=installed_libraries(python or ()) if device is Device.CPU else None,
+        device=device.value,
         say=say,
     )
     table = bench_table(found)
@@ -113,7 +126,9 @@ def command(
         say(f"written: {plot}")
 
 
-def _pairs(plan: str, layers: list[str], sparsity: str, structures: str) -> tuple[LayerPair, ...]:
+def _pairs(
+    plan: str, layers: list[str], sparsity: str, structures: str, device: Device
+) -> tuple[LayerPair, ...]:
     from iftplan.cli.subjects import plan_in
     from iftplan.masks import parse_mask
     from iftplan.timings import pair_of_layer, pairs_of_plan
@@ -125,8 +140,9 @@ def _pairs(plan: str, layers: list[str], sparsity: str, structures: str) -> tupl
         )
     if plan:
         return pairs_of_plan(plan_in(loads(read_text(plan), plan), plan))
+    multiple = 64 if device is Device.CUDA else 1  # what tensor cores and torch's packing of 2:4 want
     return tuple(
-        pair_of_layer(text, parse_sparsity(s), parse_mask(name))
+        pair_of_layer(text, parse_sparsity(s), parse_mask(name), multiple=multiple)
         for text in layers
         for s in split(sparsity)
         for name in split(structures)

@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from iftplan.plots.style import DASHES, MARKERS, THEMES, Picture, Theme, drawing, new_row, shown
 from iftplan.timings import Bench, Measured
 
-_UNDRAWN: Final = ("dense", "dense-best")  # what ratios are to
+_UNDRAWN: Final = ("dense", "dense-best", "dense-half")  # what ratios are to
 _ANY_MASK: Final = ("masked-dense", "torch-csr")  # take what they take whatever the mask's structure
 _PASSES: Final = {"forward": "forward", "step": "forward and backward"}
 

@@ -52,11 +52,17 @@ def bench_table(bench: Bench) -> Table:
         "layer", ">sparsity", "mask", "pass", ">threads", "backend", ">ms", ">ratio", ">quartiles",
         ">GFLOP/s", ">share", ">once ms",
     )  # fmt: skip
-    told = ", ".join(f"{peak:.0f} GFLOP/s on {n} thread{'s' * (n > 1)}" for n, peak in bench.peaks)
-    title = f"{bench.machine}; dense peak {told}; batch {bench.batch}, {bench.rounds} rounds"
+    title = f"{bench.machine}; {_peaks(bench)}; batch {bench.batch}, {bench.rounds} rounds"
     return Table(
         columns, tuple(rows), title, (*_NOTES, *_libraries(bench), *_totals(bench), *_left_out(bench))
     )
+
+
+def _peaks(bench: Bench) -> str:
+    if bench.device != "cpu":
+        return f"{bench.dtype}; dense peak {bench.peaks[0][1]:.0f} GFLOP/s"
+    told = ", ".join(f"{peak:.0f} GFLOP/s on {n} thread{'s' * (n > 1)}" for n, peak in bench.peaks)
+    return f"dense peak {told}"
 
 
 def _totals(bench: Bench) -> list[str]:
@@ -91,6 +97,8 @@ def bench_document(bench: Bench) -> Document:
             "schema": "iftplan.bench/1",
             "convention": "flop",
             "machine": bench.machine,
+            "device": bench.device,
+            "dtype": bench.dtype,
             "batch": bench.batch,
             "rounds": bench.rounds,
             "peaks": [{"threads": threads, "gflops": peak} for threads, peak in bench.peaks],

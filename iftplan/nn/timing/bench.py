@@ -13,6 +13,7 @@ import torch
 
 from iftplan.nn.execution.vectors import instructions_here
 from iftplan.nn.timing.candidates import candidates
+from iftplan.nn.timing.cuda import cuda_bench
 from iftplan.nn.timing.dense import dense_products
 from iftplan.nn.timing.libraries import Library
 from iftplan.nn.timing.race import race
@@ -29,6 +30,7 @@ def bench(
     threads: Sequence[int] = (1,),
     rounds: int = 9,
     libraries: Mapping[str, Library] | None = None,
+    device: str = "cpu",
     say: Callable[[str], None] = lambda text: None,
 ) -> Bench:
     """Time layers in every backend that there is.
@@ -40,11 +42,14 @@ def bench(
         threads: numbers of threads; 0 for all.
         rounds: of the race.
         libraries: to be timed too, as `iftplan.nn.timing.libraries.installed_libraries` finds them.
+        device: "cpu", or "cuda" for `iftplan.nn.timing.cuda.cuda_bench`, which has neither threads nor libraries.
         say: hears which layer is next.
 
     Raises:
-        InputError: numba is missing.
+        InputError: numba is missing, or torch sees no such device.
     """
+    if device == "cuda":
+        return cuda_bench(pairs, batch=batch, passes=passes, rounds=rounds, say=say)
     instructions = instructions_here()
     counts = [n or os.cpu_count() or 1 for n in threads]
     peaks, measured = [], []

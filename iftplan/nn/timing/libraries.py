@@ -26,7 +26,7 @@ from torch import Tensor
 
 from iftplan.errors import InputError
 from iftplan.nn.timing import library_server
-from iftplan.nn.timing.work import Candidates, Lost, padding_of, plain
+from iftplan.nn.timing.work import Candidates, Lost, apart, padding_of, plain
 from iftplan.spec import Kind
 from iftplan.timings import LayerPair
 
@@ -263,16 +263,9 @@ def add_libraries(
         except Lost as lost:
             found.left_out[name] = str(lost)
             continue
-        apart = _apart(run.output(), plain(pair.wide)(x, weight))
-        if apart < 1e-3:
+        distance = apart(run.output(), plain(pair.wide)(x, weight))
+        if distance < 1e-3:
             found.add(name, run, macs, run.prepared)
         else:
             run.close()
-            found.left_out[name] = f"its output is not the layer's (apart by {apart:.1e})"
-
-
-def _apart(found: Tensor, expected: Tensor) -> float:
-    """The largest difference, over the largest value."""
-    if found.shape != expected.shape:
-        return float("inf")
-    return float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-30))
+            found.left_out[name] = f"its output is not the layer's (apart by {distance:.1e})"

@@ -30,7 +30,7 @@ def race(
         macs: of one run of each.
         prepared: seconds that were spent once.
         rounds: how many.
-        threads: that the candidates use.
+        threads: that the candidates use; 0 where another device computes, in elapsed time.
         left_out: hears which were lost on the way, and why.
     """
     clock = thread_time if threads == 1 else perf_counter

@@ -120,3 +120,10 @@ def passing(run: Callable[[Tensor, Tensor], Tensor], x: Tensor, weight: Tensor, 
         x.grad = weight.grad = None
 
     return both
+
+
+def apart(found: Tensor, expected: Tensor) -> float:
+    """The largest difference of two outputs, over the largest value; infinite if their shapes differ."""
+    if found.shape != expected.shape:
+        return float("inf")
+    return float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-30))
