@@ -9,11 +9,14 @@ import typer
 
 from iftplan.cli.figures import ThemeName, ThemeOption, TitleOption, figure_form, write_picture
 from iftplan.cli.options import FormatOption, OutputOption, split
-from iftplan.cli.output import emit, say
+from iftplan.cli.output import Format, emit, say
 from iftplan.documents import loads, read_text
 from iftplan.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from iftplan.profiles import Pass
     from iftplan.timings import LayerPair
 
 EXAMPLE = """
@@ -47,11 +50,18 @@ def command(
         typer.Option("--layer", help="linear:768-3072@512 or conv3x3:128-128@16x16; may be repeated."),
     ] = None,
     sparsity: Annotated[
-        str, typer.Option("--sparsity", help="Of --layer: 0.9; several with commas.")
-    ] = "0.9",
+        str,
+        typer.Option(
+            "--sparsity",
+            help="Of --layer and --profile; several with commas.",
+            show_default="0.9; 0.5,0.75,0.9,0.95 of a profile",
+        ),
+    ] = "",
     structures: Annotated[
         str,
-        typer.Option("--structures", help="Masks of --layer: unstructured, fan-in, block1x4, block4x4."),
+        typer.Option(
+            "--structures", help="Masks of --layer and --profile: unstructured, fan-in, block1x4, block4x4."
+        ),
     ] = "unstructured",
     batch: Annotated[int, typer.Option("--batch", min=1, help="Samples.")] = 1,
     passes: Annotated[
@@ -60,7 +70,32 @@ def command(
     threads: Annotated[
         str, typer.Option("--threads", help="Numbers of threads with commas; all for every core.")
     ] = "1",
-    rounds: Annotated[int, typer.Option("--rounds", min=1, help="In each, every backend runs once.")] = 9,
+    rounds: Annotated[
+        int | None,
+        typer.Option(
+            "--rounds", min=1, help="In each, every backend runs once.", show_default="9; 3 of a profile"
+        ),
+    ] = None,
+    backends: Annotated[
+        str,
+        typer.Option(
+            "--backends", help="Those to time, with commas; one dense among them.", show_default="all"
+        ),
+    ] = "",
+    profile: Annotated[
+        bool,
+        typer.Option(
+            "--profile",
+            help="Measure this machine once, for plan --objective wallclock; into the user's cache folder unless -o names a file.",
+        ),
+    ] = False,
+    widths: Annotated[
+        str, typer.Option("--widths", help="Of --profile: channels of its layers.", show_default="32,128,512")
+    ] = "",
+    columns: Annotated[
+        str,
+        typer.Option("--columns", help="Of --profile: samples times positions.", show_default="1,8,64,512"),
+    ] = "",
     plot: Annotated[
         str | None, typer.Option("--plot", metavar="FILE", help="Draw ratios over sparsity.")
     ] = None,
@@ -73,8 +108,20 @@ def command(
     """Time planned layers against the original dense ones, in every backend that this machine has."""
     from iftplan.report.timings import bench_document, bench_table, pairs_document, pairs_table
 
-    pairs = _pairs(plan, layer or [], sparsity, structures)
     counts = [_threads(text) for text in split(threads)]
+    kinds: tuple[Pass, ...] = ("forward", "step") if passes is Passes.BOTH else (passes.value,)
+    if profile:
+        if plan or layer or backends or plot or len(counts) > 1 or form not in (None, Format.JSON):
+            raise InputError(
+                "--profile measures a grid of its own, with one number of threads, and writes JSON; leave PLAN, --layer, --backends, --plot and other formats out."
+            )
+        pairs = _grid(sparsity, structures, widths, columns)
+        if not dry_run:
+            _write_profile(pairs, kinds, counts[0], rounds, output)
+            return
+    else:
+        pairs = _pairs(plan, layer or [], sparsity or "0.9", structures)
+    named = _backends(backends)
     if plot is not None:
         figure_form(plot)
     if dry_run:
@@ -85,8 +132,9 @@ def command(
     require_torch("timing layers")
     from iftplan.nn.timing.bench import bench
 
-    kinds = ("forward", "step") if passes is Passes.BOTH else (passes.value,)
-    found = bench(pairs, batch=batch, passes=kinds, threads=counts or (1,), rounds=rounds, say=say)
+    found = bench(
+        pairs, batch=batch, passes=kinds, threads=counts or (1,), rounds=rounds or 9, backends=named, say=say
+    )
     table = bench_table(found)
     emit([table], lambda: bench_document(found), form, output, summary=[table])
     if plot is not None:
@@ -114,6 +162,74 @@ def _pairs(plan: str, layers: list[str], sparsity: str, structures: str) -> tupl
         for s in split(sparsity)
         for name in split(structures)
     )
+
+
+def _grid(sparsity: str, structures: str, widths: str, columns: str) -> tuple[LayerPair, ...]:
+    from iftplan.masks import parse_mask
+    from iftplan.profiles import COLUMNS, SPARSITIES, WIDTHS, grid
+    from iftplan.units import parse_sparsity
+
+    pairs = grid(
+        [parse_sparsity(text) for text in split(sparsity)] or SPARSITIES,
+        [parse_mask(text) for text in split(structures)],
+        _sizes(widths, "--widths") or WIDTHS,
+        _sizes(columns, "--columns") or COLUMNS,
+    )
+    if not pairs:
+        raise InputError(f"--widths {widths} are too wide for a profile; 512 is as wide as they have to be.")
+    return pairs
+
+
+def _write_profile(
+    pairs: Sequence[LayerPair], passes: Sequence[Pass], threads: int, rounds: int | None, output: str | None
+) -> None:
+    from iftplan.cli.subjects import require_torch
+    from iftplan.profilefile import profile_document
+    from iftplan.profiles import ROUNDS
+    from iftplan.report.timings import profile_table
+
+    require_torch("timing layers")
+    from iftplan.nn.timing.profile import profile
+
+    place = output if output is not None else _default_place()
+    found = profile(pairs, passes=passes, threads=threads, rounds=rounds or ROUNDS, say=say)
+    table = profile_table(found)
+    emit([table], lambda: profile_document(found), Format.JSON, place, summary=[table])
+
+
+def _default_place() -> str:
+    """Where `plan` looks for it; the folder is made."""
+    from iftplan.profilefile import default_place
+
+    place = default_place()
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{place.parent} cannot be made ({error.strerror}); name a file with -o FILE, and give it to plan with --profile FILE."
+        ) from error
+    return str(place)
+
+
+def _backends(text: str) -> tuple[str, ...]:
+    """Those that are named, in the order of tables; all if none is."""
+    from iftplan.timings import BACKENDS
+
+    named = split(text) or BACKENDS
+    for name in named:
+        if name not in BACKENDS:
+            raise InputError(f"--backends {name!r} is no backend; there are {', '.join(BACKENDS)}.")
+    if not any(name.startswith("dense") for name in named):
+        raise InputError(f"--backends {text} has nothing that ratios could be to; add dense or dense-best.")
+    return tuple(name for name in BACKENDS if name in named)
+
+
+def _sizes(text: str, option: str) -> list[int]:
+    """Whole numbers above 0 with commas."""
+    for part in split(text):
+        if not (part.isascii() and part.isdecimal() and 0 < len(part) < 7 and int(part)):
+            raise InputError(f"{option} {part!r} is no whole number above 0; write {option} 32,128.")
+    return [int(part) for part in split(text)]
 
 
 def _threads(text: str) -> int:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from time import perf_counter, thread_time
 
 import torch
 
+from iftplan.machine import processor
 from iftplan.nn.execution.vectors import instructions_here
 from iftplan.nn.timing.candidates import candidates
 from iftplan.nn.timing.race import race
-from iftplan.timings import Bench, LayerPair, Measured
+from iftplan.timings import BACKENDS, Bench, LayerPair, Measured
 
 _PEAK = 1024  # a product of matrices of this size comes near the machine's best
 
@@ -26,6 +25,7 @@ def bench(
     passes: Sequence[str] = ("forward",),
     threads: Sequence[int] = (1,),
     rounds: int = 9,
+    backends: Sequence[str] = BACKENDS,
     say: Callable[[str], None] = lambda text: None,
 ) -> Bench:
     """Time layers in every backend that there is.
@@ -36,6 +36,7 @@ def bench(
         passes: "forward" and "step" (forward and backward).
         threads: numbers of threads; 0 for all.
         rounds: of the race.
+        backends: those that are timed, a dense one among them.
         say: hears which layer is next.
 
     Raises:
@@ -50,10 +51,10 @@ def bench(
             for pair in pairs:
                 for kind in passes:
                     say(f"timing {pair.name} at {float(pair.sparsity):g}, {pair.structure}, {kind} …")
-                    found = candidates(pair, batch, step=kind == "step")
+                    found = candidates(pair, batch, step=kind == "step", backends=backends)
                     timings = race(found.work, found.macs, found.prepared, rounds, count)
                     measured.append(Measured(pair, kind, count, timings, tuple(found.left_out.items())))
-    return Bench(f"{_processor()}, {instructions}", batch, rounds, tuple(peaks), tuple(measured))
+    return Bench(f"{processor()}, {instructions}", batch, rounds, tuple(peaks), tuple(measured))
 
 
 @contextmanager
@@ -75,12 +76,3 @@ def _peak(threads: int) -> float:
         _ = a @ b
         times.append(clock() - begin)
     return 2e-9 * _PEAK**3 / min(times)
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

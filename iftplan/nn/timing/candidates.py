@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
@@ -17,7 +17,7 @@ from iftplan.nn.execution.functions import kept_values, sparse_conv2d, sparse_li
 from iftplan.nn.execution.patterns import pattern_of
 from iftplan.nn.random_masks import random_mask
 from iftplan.spec import Kind, LayerSpec
-from iftplan.timings import LayerPair
+from iftplan.timings import BACKENDS, LayerPair
 
 Work = Callable[[], object]
 
@@ -31,19 +31,25 @@ class Candidates:
         macs: name → of one run.
         prepared: name → seconds of what is done once.
         left_out: name → why it is not there.
+        wanted: names of those that are asked for; others are passed over.
     """
 
     work: dict[str, Work] = field(default_factory=dict)
     macs: dict[str, int] = field(default_factory=dict)
     prepared: dict[str, float] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
+    wanted: frozenset[str] = frozenset(BACKENDS)
 
     def add(self, name: str, work: Work, macs: int, prepared: float = 0.0) -> None:
-        """One backend more."""
+        """One backend more, if it is wanted."""
+        if name not in self.wanted:
+            return
         self.work[name], self.macs[name], self.prepared[name] = work, macs, prepared
 
 
-def candidates(pair: LayerPair, batch: int, *, step: bool, seed: int = 0) -> Candidates:
+def candidates(
+    pair: LayerPair, batch: int, *, step: bool, seed: int = 0, backends: Sequence[str] = BACKENDS
+) -> Candidates:
     """Every backend's run of a layer.
 
     Args:
@@ -51,23 +57,28 @@ def candidates(pair: LayerPair, batch: int, *, step: bool, seed: int = 0) -> Can
         batch: samples.
         step: forward and backward, instead of forward alone.
         seed: of the mask and the values; which they are is nothing to the times.
+        backends: those that are wanted.
     """
     generator = Generator().manual_seed(seed)
     times = (3 if step else 1) * batch * pair.dense.positions
     macs, wide, kept = (times * n for n in (pair.dense.weights, pair.wide.weights, pair.nnz))
-    found = Candidates()
+    found = Candidates(wanted=frozenset(backends))
     mask = _mask(pair, generator)
     weight = torch.randn(mask.shape, generator=generator) * mask
     build = _linear if pair.dense.kind is Kind.LINEAR else _convolution
     build(found, pair, batch, step, macs, generator)
     x = _input(pair.wide, pair, batch, generator)
-    _add_masked(found, pair, x, weight, wide, step)
-    if pair.dense.kind is Kind.LINEAR and not step:
+    if "masked-dense" in found.wanted:
+        _add_masked(found, pair, x, weight, wide, step)
+    if found.wanted.isdisjoint(("torch-csr", "torch-bsr")):
+        pass
+    elif pair.dense.kind is Kind.LINEAR and not step:
         _add_torch_sparse(found, pair, x, weight, kept)
     else:
         why = "torch has no gradients for it on the CPU" if step else "torch has no sparse convolutions"
         found.left_out |= {"torch-csr": why}
-    _add_sparse(found, pair, x, weight, mask, kept, step)
+    if not found.wanted.isdisjoint(("sparse", "compact")):
+        _add_sparse(found, pair, x, weight, mask, kept, step)
     return found
 
 
