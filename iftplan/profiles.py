@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from types import MappingProxyType
 from typing import Literal
 
 from iftplan.masks import MaskStructure
 from iftplan.timings import LayerPair, pair_of_layer
 
 Pass = Literal["forward", "step"]
+PASSES: tuple[Pass, ...] = ("forward", "step")
 
-KINDS = ("linear", "conv1x1", "conv3x3")
-WIDTHS = (32, 128, 512)
-COLUMNS = (1, 8, 64, 512)
+WIDTHS: Mapping[str, tuple[int, ...]] = MappingProxyType(
+    {"linear": (32, 128, 512), "conv1x1": (32, 128, 512), "conv3x3": (32, 128, 256)}
+)
+"""Inputs and outputs of the dense layers, by kind."""
+
+COLUMNS = (1, 8, 64, 1024)
 SPARSITIES = (Fraction(1, 2), Fraction(3, 4), Fraction(9, 10), Fraction(19, 20))
 ROUNDS = 3
-
-_MOST_WIDE = 12_000_000  # weights; drawing a mask over more takes longer than timing it
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +67,16 @@ class Profile:
 def grid(
     sparsities: Sequence[Fraction],
     structures: Sequence[MaskStructure],
-    widths: Sequence[int] = WIDTHS,
+    widths: Sequence[int] = (),
     columns: Sequence[int] = COLUMNS,
 ) -> tuple[LayerPair, ...]:
-    """The layers of a profile: as many outputs as inputs, `columns` positions of one sample.
+    """The layers of a profile, with as many outputs as inputs.
+
+    Args:
+        sparsities: of their masks.
+        structures: of their masks.
+        widths: inputs of every kind of layer; those of `WIDTHS` if none is given.
+        columns: positions of one sample.
 
     Raises:
         InfeasibleError: a structure keeps nothing of a layer.
@@ -77,12 +86,11 @@ def grid(
         >>> [pair.name for pair in grid((Fraction(1, 2),), (Unstructured(),), (32,), (1,))]
         ['linear:32-32', 'conv1x1:32-32', 'conv3x3:32-32']
     """
-    pairs = [
+    return tuple(
         pair_of_layer(f"{kind}:{width}-{width}@{n}", sparsity, structure)
-        for kind in KINDS
-        for width in widths
+        for kind, usual in WIDTHS.items()
+        for width in widths or usual
         for n in columns
         for structure in structures
         for sparsity in sparsities
-    ]
-    return tuple(pair for pair in pairs if pair.wide.weights <= _MOST_WIDE)
+    )

@@ -90,11 +90,14 @@ def command(
         ),
     ] = False,
     widths: Annotated[
-        str, typer.Option("--widths", help="Of --profile: channels of its layers.", show_default="32,128,512")
+        str,
+        typer.Option(
+            "--widths", help="Of --profile: channels of its layers.", show_default="32,128,512; 256 of 3×3"
+        ),
     ] = "",
     columns: Annotated[
         str,
-        typer.Option("--columns", help="Of --profile: samples times positions.", show_default="1,8,64,512"),
+        typer.Option("--columns", help="Of --profile: samples times positions.", show_default="1,8,64,1024"),
     ] = "",
     plot: Annotated[
         str | None, typer.Option("--plot", metavar="FILE", help="Draw ratios over sparsity.")
@@ -106,10 +109,11 @@ def command(
     output: OutputOption = None,
 ) -> None:
     """Time planned layers against the original dense ones, in every backend that this machine has."""
+    from iftplan.profiles import PASSES
     from iftplan.report.timings import bench_document, bench_table, pairs_document, pairs_table
 
     counts = [_threads(text) for text in split(threads)]
-    kinds: tuple[Pass, ...] = ("forward", "step") if passes is Passes.BOTH else (passes.value,)
+    kinds: tuple[Pass, ...] = tuple(kind for kind in PASSES if passes in (kind, Passes.BOTH))
     if profile:
         if plan or layer or backends or plot or len(counts) > 1 or form not in (None, Format.JSON):
             raise InputError(
@@ -166,18 +170,15 @@ def _pairs(plan: str, layers: list[str], sparsity: str, structures: str) -> tupl
 
 def _grid(sparsity: str, structures: str, widths: str, columns: str) -> tuple[LayerPair, ...]:
     from iftplan.masks import parse_mask
-    from iftplan.profiles import COLUMNS, SPARSITIES, WIDTHS, grid
+    from iftplan.profiles import COLUMNS, SPARSITIES, grid
     from iftplan.units import parse_sparsity
 
-    pairs = grid(
+    return grid(
         [parse_sparsity(text) for text in split(sparsity)] or SPARSITIES,
         [parse_mask(text) for text in split(structures)],
-        _sizes(widths, "--widths") or WIDTHS,
+        _sizes(widths, "--widths"),
         _sizes(columns, "--columns") or COLUMNS,
     )
-    if not pairs:
-        raise InputError(f"--widths {widths} are too wide for a profile; 512 is as wide as they have to be.")
-    return pairs
 
 
 def _write_profile(
