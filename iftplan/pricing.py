@@ -21,6 +21,10 @@ DENSE_ABOVE: Final = 0.7
 """Densities above which sparse execution (`iftplan.nn.execute_sparse_`) computes with dense operators."""
 
 
+_AT: Final = log(1.1)
+"""How far outside of the last point still counts as at it: whole widths make densities a little other than asked for."""
+
+
 class NotMeasuredError(Exception):
     """A layer of a kind, or with a mask, that the profile says nothing of; the message is the reason."""
 
@@ -191,8 +195,9 @@ def _read(points: Points | float, at: Sequence[float]) -> tuple[float, bool]:
         if 0 <= near < len(places) and isclose(places[near], first, abs_tol=1e-12):
             return _read(points[near][1], rest)
     if i in (0, len(places)):
-        value, _ = _read(points[min(i, len(places) - 1)][1], rest)
-        return value, True
+        place, inner = points[min(i, len(places) - 1)]
+        value, outside = _read(inner, rest)
+        return value, outside or abs(place - first) > _AT
     (low, before), (high, after) = points[i - 1], points[i]
     (a, a_outside), (b, b_outside) = _read(before, rest), _read(after, rest)
     return a + (b - a) * (first - low) / (high - low), a_outside or b_outside

@@ -1,14 +1,16 @@
 """Plans for time: layers stay dense where sparse kernels take longer than dense operators, at equal MACs all the same.
 
 The start is the plan that only MACs decide. Layers that dense operators compute faster than sparse kernels are then
-kept dense, those that save most time for each MAC that they cost the others first; what does not close the budget, or
-takes longer as a whole, is left as it was.
+kept dense, those that save most time for each MAC that they cost the others first; what does not close the budget,
+leaves the others too thin, or takes longer as a whole, is left as it was.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Final
 
 from iftplan.errors import InfeasibleError, InputError
 from iftplan.estimates import KEPT_FOR_TIME, Execution, LayerTime, WallClock
@@ -20,6 +22,9 @@ from iftplan.policy import Policy
 from iftplan.pricing import DENSE_ABOVE, NotMeasuredError, Price, Prices
 from iftplan.profiles import Pass, Profile
 from iftplan.spec import LayerSpec, ModelSpec
+
+THINNEST: Final = Fraction(1, 2)
+"""What masked layers keep at least of their density, however much time others would save at their expense."""
 
 
 def plan_for_time(
@@ -48,17 +53,24 @@ def plan_for_time(
         raise InputError(f"{error}; measure it with iftplan bench --profile --pass {passes}.") from error
     ordinary = plan(spec, policy, heads=heads)
     found = _Times.of(ordinary, prices)
+    least = {layer.name: THINNEST * layer.density for layer in ordinary.layers if layer.maskable}
     best, chosen, given_up = ordinary, policy, dict[str, str]()
     for names in _candidates(ordinary, found):
-        best, chosen, why = _kept(spec, chosen, best, names, prices, heads)
+        best, chosen, why = _kept(spec, chosen, best, names, least, prices, heads)
         given_up |= why
     return _finished(best, ordinary, found, prices, given_up, profile, passes)
 
 
 def _kept(
-    spec: ModelSpec, policy: Policy, best: Plan, names: Sequence[str], prices: Prices, heads: str
+    spec: ModelSpec,
+    policy: Policy,
+    best: Plan,
+    names: Sequence[str],
+    least: Mapping[str, Fraction],
+    prices: Prices,
+    heads: str,
 ) -> tuple[Plan, Policy, dict[str, str]]:
-    """The plan with more layers kept dense, as many of those named as close and save time; and why not the others."""
+    """The plan with more layers kept dense, as many of those named as may be; and why not the others."""
     before, why = _Times.of(best, prices).seconds, ""
     for size in _halves(len(names)):
         wanted = replace(policy, keep_dense=policy.keep_dense | set(names[:size]))
@@ -67,9 +79,12 @@ def _kept(
         except InfeasibleError:
             why = "dense it would leave the others no budget"
             continue
-        if _Times.of(made, prices).seconds < before:
+        if any(layer.maskable and layer.density < least[layer.name] for layer in made.layers):
+            why = "dense it would leave the others less than half of their weights"
+        elif _Times.of(made, prices).seconds >= before:
+            why = "dense the whole would take longer"
+        else:
             return made, wanted, dict.fromkeys(names[size:], why)
-        why = "dense the whole would take longer"
     return best, policy, dict.fromkeys(names, why)
 
 

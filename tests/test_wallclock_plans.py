@@ -137,17 +137,22 @@ def test_what_was_not_measured_stays_as_it_was_and_says_why():
     assert "grouped" in unpriced["dw"] and "no weight" in unpriced["mix:matmul"]
 
 
-def test_what_does_not_close_is_left_masked_and_says_so():
-    """At this sparsity the whole model dense would cost ten times its budget."""
-    spec = mlp((128, 128, 128, 128, 10), tokens=1)
-    asked = policy(sparsity=Fraction(9, 10), keep_dense=frozenset())
+@pytest.mark.parametrize(
+    "sparsity, ends, middle",
+    [
+        (Fraction(9, 10), "no budget", "no budget"),  # dense, the ends cost √10 of three, the middle ten
+        (Fraction(3, 4), "less than half of their weights", "no budget"),  # two and four of three
+    ],
+)
+def test_what_the_others_could_not_pay_for_is_left_masked_and_says_so(sparsity, ends, middle):
+    spec = mlp((128, 128, 128, 128), tokens=1)
+    asked = policy(sparsity=sparsity, keep_dense=frozenset())
     made = plan_for_time(spec, asked, profile(slow_where(lambda layer: True, 1000.0)))
-    assert made.ratio(Scope.LAYERS) == 1
-    masked = [layer for layer in made.layers if layer.role is Role.TRANSFORMED]
-    assert masked
-    told = [layer.reason for layer in masked]
-    assert any(reason.endswith("but dense it would leave the others no budget") for reason in told)
-    assert all("sparse kernels take" in reason for reason in told)
+    assert made.ratio(Scope.LAYERS) == 1 and not kept_for_time(made)
+    for layer, why in zip(made.layers, (ends, middle, ends), strict=True):
+        assert layer.role is Role.TRANSFORMED
+        assert "; sparse kernels take " in layer.reason
+        assert layer.reason.endswith(f", but dense it would leave the others {why}")
 
 
 def test_layers_of_one_shape_stay_dense_as_far_as_the_budget_goes():
@@ -157,6 +162,8 @@ def test_layers_of_one_shape_stay_dense_as_far_as_the_budget_goes():
     inner = [layer for layer in made.layers if layer.before == "linear:64-64"]
     kept = [layer for layer in inner if layer.name in kept_for_time(made)]
     assert 0 < len(kept) < len(inner)
+    before = {layer.name: layer for layer in plan(spec, asked).layers}
+    assert all(layer.density >= before[layer.name].density / 2 for layer in inner)
 
 
 @settings(deadline=None, max_examples=40)

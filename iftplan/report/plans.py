@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 
 from iftplan.estimates import KEPT_FOR_TIME
@@ -108,10 +109,16 @@ def total_time_tables(plan: Plan) -> tuple[Table, ...]:
     threads = f"{clock.threads} thread{'s' * (clock.threads > 1)}"
     title = f"estimated {clock.passes}, {clock.machine}, {clock.instructions}, {threads}"
     kept = [layer.name for layer in plan.layers if layer.reason.startswith(KEPT_FOR_TIME)]
-    told = [f"kept dense to save time: {', '.join(kept) or 'no layer'}"]
-    if clock.unpriced:
-        told.append(f"not priced: {', '.join(name for name, _ in clock.unpriced)}")
+    told = [f"kept dense to save time: {_some(kept)}"]
+    for why in dict.fromkeys(why for _, why in clock.unpriced):
+        told.append(f"not priced: {_some([name for name, w in clock.unpriced if w == why])}: {why}")
     return (Table(("", ">ms", ">ratio"), rows, title, (*told, *(f"note: {note}" for note in clock.notes))),)
+
+
+def _some(names: Sequence[str], shown: int = 3) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more or "no layer"
 
 
 def _over(seconds: float, dense: float) -> str:
