@@ -260,7 +260,7 @@ def test_planning_for_time_on_the_command_line(tmp_path):
     (tmp_path / "p.json").write_text(dumps(profile_document(profile(narrow))))
     timed = ["--objective", "wallclock", "--profile", "p.json"]
     net = ["plan", "net.py:net", "--sparsity", "0.5", "--input", "2x3x8x8"]
-    made, audited, shown, compared, flops, usual, unread, bare, scope, bad = many(
+    made, audited, shown, compared, flops, usual, unread, bare, passed, scope, bad = many(
         [
             [*net, *timed, "--pass", "step", "-o", "plan.json"],
             ["audit", "plan.json", "--model", "net.py:net", "--cross-check"],
@@ -270,6 +270,7 @@ def test_planning_for_time_on_the_command_line(tmp_path):
             [*net, "--format", "json"],
             ["plan", "spec.json", "--objective", "wallclock", "--profile", "gone.json"],
             ["plan", "spec.json", "--profile", "p.json"],
+            ["plan", "spec.json", "--pass", "step"],
             ["plan", "spec.json", *timed, "--scope", "matrices"],
             ["plan", "spec.json", "--objective", "wallclock", "--profile", "spec.json"],
         ],
@@ -285,6 +286,7 @@ def test_planning_for_time_on_the_command_line(tmp_path):
     assert flops.out == usual.out and "wallclock" not in usual.out
     for run, says in (
         (unread, "iftplan bench --profile measures this machine"), (bare, "add --objective wallclock"),
+        (passed, "add --objective wallclock"),
         (scope, "--scope layers or model"), (bad, "another kind of document"),
     ):  # fmt: skip
         assert run.code == 2 and says in run.message
@@ -307,7 +309,7 @@ def test_a_machine_is_measured_and_read(tmp_path):
     pytest.importorskip("numba", reason="numba, of the extra bench, is not installed")
     (tmp_path / "spec.json").write_text(dumps(spec_document(NET)))
     tiny = ["--sparsity", "0.5,0.75", "--widths", "8,16", "--columns", "1,16", "--rounds", "1"]
-    written, again, dry, planned, backends, unknown, nothing, mixed, sizes = many(
+    written, again, dry, planned, backends, unknown, nothing, mixed, sizes, lost = many(
         [
             ["bench", "--profile", *tiny, "--pass", "forward", "-o", "p.json"],
             ["bench", "--profile", *tiny, "--pass", "step", "-o", "-"],
@@ -328,6 +330,7 @@ def test_a_machine_is_measured_and_read(tmp_path):
             ["bench", "--layer", "linear:8-8", "--backends", "sparse"],
             ["bench", "--profile", "--layer", "linear:8-8"],
             ["bench", "--profile", "--widths", "8,none"],
+            ["bench", "--layer", "linear:8-8", "--columns", "8"],
         ],
         tmp_path,
     )
@@ -343,5 +346,6 @@ def test_a_machine_is_measured_and_read(tmp_path):
     for run, says in (
         (unknown, "'fast' is no backend"), (nothing, "nothing that ratios could be to"),
         (mixed, "measures a grid of its own"), (sizes, "'none' is no whole number"),
+        (lost, "are of --profile"),
     ):  # fmt: skip
         assert run.code == 2 and says in run.message

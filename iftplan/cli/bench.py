@@ -34,6 +34,8 @@ Example:
   MACs: over those of the dense layer
 """
 
+_OF_PROFILES = (None, Format.JSON)
+
 
 class Passes(StrEnum):
     """What is timed."""
@@ -115,14 +117,18 @@ def command(
     counts = [_threads(text) for text in split(threads)]
     kinds: tuple[Pass, ...] = tuple(kind for kind in PASSES if passes in (kind, Passes.BOTH))
     if profile:
-        if plan or layer or backends or plot or len(counts) > 1 or form not in (None, Format.JSON):
+        if plan or layer or backends or plot or batch > 1 or len(counts) > 1 or form not in _OF_PROFILES:
             raise InputError(
-                "--profile measures a grid of its own, with one number of threads, and writes JSON; leave PLAN, --layer, --backends, --plot and other formats out."
+                "--profile measures a grid of its own, with one number of threads, and writes JSON; leave PLAN, --layer, --batch, --backends, --plot and other formats out."
             )
         pairs = _grid(sparsity, structures, widths, columns)
         if not dry_run:
             _write_profile(pairs, kinds, counts[0], rounds, output)
             return
+    elif widths or columns:
+        raise InputError(
+            "--widths and --columns are of --profile; --layer says its own, as in linear:32-32@8."
+        )
     else:
         pairs = _pairs(plan, layer or [], sparsity or "0.9", structures)
     named = _backends(backends)

@@ -166,8 +166,13 @@ def command(
         ),
     ] = None,
     passes: Annotated[
-        Timed, typer.Option("--pass", help="Of --objective wallclock: forward, or step with backward.")
-    ] = Timed.FORWARD,
+        Timed | None,
+        typer.Option(
+            "--pass",
+            help="Of --objective wallclock: forward, or step with backward.",
+            show_default="forward",
+        ),
+    ] = None,
     allow: AllowOption = None,
     form: FormatOption = None,
     output: OutputOption = None,
@@ -203,7 +208,7 @@ def command(
         power=power,
         mask=mask_for(family, zeros, masks),
     )
-    machine = _machine(objective, profile)
+    machine = _machine(objective, profile, passes)
     widens = policy.family is not None and policy.family.definition.widens
     keep: str = heads.value
     spec = spec_of(
@@ -214,7 +219,7 @@ def command(
     else:
         from iftplan.wallclock import plan_for_time
 
-        planned = plan_for_time(spec, policy, machine, passes=passes.value, heads=keep)
+        planned = plan_for_time(spec, policy, machine, passes=(passes or Timed.FORWARD).value, heads=keep)
     made = parametrized(planned, parametrization.value, optimizer.value, mask_updates.value)
     scopes = scope_table(made, convention)
     emit(
@@ -226,12 +231,12 @@ def command(
     )
 
 
-def _machine(objective: Objective, profile: str | None) -> Profile | None:
+def _machine(objective: Objective, profile: str | None, passes: Timed | None) -> Profile | None:
     """What a plan for time is priced with; read before the model, which takes longer."""
     if objective is Objective.WALLCLOCK:
         from iftplan.profilefile import read_profile
 
         return read_profile(profile)
-    if profile is not None:
-        raise InputError(f"--profile {profile} prices layers in time; add --objective wallclock.")
+    if profile is not None or passes is not None:
+        raise InputError("--profile and --pass price layers in time; add --objective wallclock.")
     return None
