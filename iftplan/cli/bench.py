@@ -9,13 +9,11 @@ import typer
 
 from iftplan.cli.figures import ThemeName, ThemeOption, TitleOption, figure_form, write_picture
 from iftplan.cli.options import FormatOption, OutputOption, split
-from iftplan.cli.output import Format, emit, say
+from iftplan.cli.output import emit, say
 from iftplan.documents import loads, read_text
 from iftplan.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from iftplan.profiles import Pass
     from iftplan.timings import LayerPair
 
@@ -33,8 +31,6 @@ Example:
   linear:768-3072@512        0.9   linear:2432-9716@512   block4x4   2 359 296    0.0998   1.0000       1
   MACs: over those of the dense layer
 """
-
-_OF_PROFILES = (None, Format.JSON)
 
 
 class Passes(StrEnum):
@@ -117,13 +113,15 @@ def command(
     counts = [_threads(text) for text in split(threads)]
     kinds: tuple[Pass, ...] = tuple(kind for kind in PASSES if passes in (kind, Passes.BOTH))
     if profile:
-        if plan or layer or backends or plot or batch > 1 or len(counts) > 1 or form not in _OF_PROFILES:
+        if plan or layer or backends or plot or batch > 1 or len(counts) > 1:
             raise InputError(
-                "--profile measures a grid of its own, with one number of threads, and writes JSON; leave PLAN, --layer, --batch, --backends, --plot and other formats out."
+                "--profile measures a grid of its own, with one number of threads, and draws nothing; leave PLAN, --layer, --batch, --backends and --plot out."
             )
-        pairs = _grid(sparsity, structures, widths, columns)
+        from iftplan.cli.bench_profile import grid_of, write_profile
+
+        pairs = grid_of(sparsity, structures, widths, columns)
         if not dry_run:
-            _write_profile(pairs, kinds, counts[0], rounds, output)
+            write_profile(pairs, kinds, (counts or [1])[0], rounds, form, output)
             return
     elif widths or columns:
         raise InputError(
@@ -174,50 +172,6 @@ def _pairs(plan: str, layers: list[str], sparsity: str, structures: str) -> tupl
     )
 
 
-def _grid(sparsity: str, structures: str, widths: str, columns: str) -> tuple[LayerPair, ...]:
-    from iftplan.masks import parse_mask
-    from iftplan.profiles import COLUMNS, SPARSITIES, grid
-    from iftplan.units import parse_sparsity
-
-    return grid(
-        [parse_sparsity(text) for text in split(sparsity)] or SPARSITIES,
-        [parse_mask(text) for text in split(structures)],
-        _sizes(widths, "--widths"),
-        _sizes(columns, "--columns") or COLUMNS,
-    )
-
-
-def _write_profile(
-    pairs: Sequence[LayerPair], passes: Sequence[Pass], threads: int, rounds: int | None, output: str | None
-) -> None:
-    from iftplan.cli.subjects import require_torch
-    from iftplan.profilefile import profile_document
-    from iftplan.profiles import ROUNDS
-    from iftplan.report.timings import profile_table
-
-    require_torch("timing layers")
-    from iftplan.nn.timing.profile import profile
-
-    place = output if output is not None else _default_place()
-    found = profile(pairs, passes=passes, threads=threads, rounds=rounds or ROUNDS, say=say)
-    table = profile_table(found)
-    emit([table], lambda: profile_document(found), Format.JSON, place, summary=[table])
-
-
-def _default_place() -> str:
-    """Where `plan` looks for it; the folder is made."""
-    from iftplan.profilefile import default_place
-
-    place = default_place()
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"{place.parent} cannot be made ({error.strerror}); name a file with -o FILE, and give it to plan with --profile FILE."
-        ) from error
-    return str(place)
-
-
 def _backends(text: str) -> tuple[str, ...]:
     """Those that are named, in the order of tables; all if none is."""
     from iftplan.timings import BACKENDS
@@ -229,14 +183,6 @@ def _backends(text: str) -> tuple[str, ...]:
     if not any(name.startswith("dense") for name in named):
         raise InputError(f"--backends {text} has nothing that ratios could be to; add dense or dense-best.")
     return tuple(name for name in BACKENDS if name in named)
-
-
-def _sizes(text: str, option: str) -> list[int]:
-    """Whole numbers above 0 with commas."""
-    for part in split(text):
-        if not (part.isascii() and part.isdecimal() and 0 < len(part) < 7 and int(part)):
-            raise InputError(f"{option} {part!r} is no whole number above 0; write {option} 32,128.")
-    return [int(part) for part in split(text)]
 
 
 def _threads(text: str) -> int:
