@@ -89,6 +89,14 @@ def test_a_tiny_batch_cannot_pay_and_a_larger_one_can(tokens, kept):
     assert bool(kept_for_time(made)) is kept
 
 
+@pytest.mark.parametrize("family", ["wide", "parallel"])
+def test_what_beats_dense_operators_pays_though_the_dense_layer_is_faster_still(family):
+    """At a quarter of the weights dense operators take four times the dense layer's time; kernels here take three."""
+    made = plan_for_time(NET, policy(family, Fraction(3, 4)), profile(lambda pair: 3 * ideal(pair)))
+    assert not kept_for_time(made)
+    assert replace(made, wallclock=None) == plan(NET, policy(family, Fraction(3, 4)))
+
+
 @pytest.mark.parametrize("family", ["parallel", "factorized", "doped"])
 def test_families_that_keep_the_width_leave_such_layers_as_they_were(family):
     narrow = slow_where(lambda layer: layer.in_channels < 16)
