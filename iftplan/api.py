@@ -94,6 +94,7 @@ def plan(
     objective: Literal["flops", "wallclock"] = "flops",
     profile: str | None = None,
     passes: Pass = "forward",
+    batch: int = 1,
 ) -> Plan:
     """Plan a whole model so that its MACs equal the dense model's in one scope.
 
@@ -116,6 +117,7 @@ def plan(
         objective: "flops", or "wallclock" to keep layers dense where sparse kernels cannot pay on a profiled machine.
         profile: of that machine, the file that `iftplan bench --profile` wrote; None for the place where it writes.
         passes: what is priced: "forward", or "step" for forward and backward.
+        batch: how many of the model's input are computed together, for those prices.
 
     Raises:
         InfeasibleError: says which layer is in the way and the nearest feasible sparsity.
@@ -137,7 +139,7 @@ def plan(
         from iftplan.profilefile import read_profile
         from iftplan.wallclock import plan_for_time
 
-        made = plan_for_time(model, policy, read_profile(profile), passes=passes, heads=heads)
+        made = plan_for_time(model, policy, read_profile(profile), passes=passes, batch=batch, heads=heads)
     else:
         made = planner.plan(model, policy, heads=heads)
     return parametrized(made, parametrization, optimizer, mask_updates)

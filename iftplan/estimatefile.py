@@ -22,6 +22,7 @@ def wallclock_object(value: WallClock) -> Document:
         "instructions": value.instructions,
         "threads": value.threads,
         "pass": value.passes,
+        "batch": value.batch,
         "dense_seconds": value.dense,
         "flops_seconds": value.flops,
         "seconds": value.seconds,
@@ -39,6 +40,7 @@ def parse_wallclock(parsed: WallClockObject) -> WallClock:
         parsed["instructions"],
         parsed["threads"],
         parsed["pass"],
+        parsed["batch"],
         tuple(
             LayerTime(
                 layer["name"],
@@ -68,7 +70,7 @@ def _layer_object(layer: LayerTime) -> dict[str, Any]:
 
 @with_config(_STRICT)
 class LayerTimeObject(TypedDict):
-    """What a layer is estimated to take, all samples of the plan's input together.
+    """What a layer is estimated to take, the whole batch together.
 
     Attributes:
         name: as in the plan's `layers`.
@@ -100,6 +102,7 @@ class WallClockObject(_Passed):
         instructions: what its sparse kernels were made of.
         threads: of the processor.
         pass: what is timed: a forward pass, or a step, forward and backward.
+        batch: how many of the plan's input are computed together.
         dense_seconds: of the dense model.
         flops_seconds: of the plan with the objective `flops`.
         seconds: of this plan.
@@ -112,6 +115,7 @@ class WallClockObject(_Passed):
     machine: str
     instructions: str
     threads: int
+    batch: Annotated[int, Field(ge=1)]
     dense_seconds: _Seconds
     flops_seconds: _Seconds
     seconds: _Seconds

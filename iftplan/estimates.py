@@ -13,7 +13,7 @@ KEPT_FOR_TIME: Final = "kept dense: "
 
 @dataclass(frozen=True, slots=True)
 class LayerTime:
-    """One layer's estimate, in seconds of the plan's whole input.
+    """One layer's estimate, in seconds of the whole batch.
 
     Attributes:
         name: of the layer.
@@ -42,6 +42,7 @@ class WallClock:
         instructions: what its sparse kernels were made of.
         threads: of the processor.
         passes: "forward", or "step" for forward and backward together.
+        batch: how many of the plan's input are computed together.
         layers: what was priced.
         unpriced: layer → why it was not.
         notes: sentences that a reader has to know.
@@ -52,6 +53,7 @@ class WallClock:
     instructions: str
     threads: int
     passes: Literal["forward", "step"]
+    batch: int
     layers: tuple[LayerTime, ...]
     unpriced: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()

@@ -57,14 +57,16 @@ class Prices:
         dense: kind → over width and columns, of layers as they were.
         operators: the same of wide layers in dense operators.
         sparse: (kind, structure) → over width, columns and density.
+        batch: how often each layer's positions are computed together.
     """
 
     dense: Mapping[str, Points]
     operators: Mapping[str, Points]
     sparse: Mapping[tuple[str, str], Points]
+    batch: int = 1
 
     @staticmethod
-    def of(profile: Profile, passes: Pass) -> Prices:
+    def of(profile: Profile, passes: Pass, batch: int = 1) -> Prices:
         """The prices of "forward" passes, or of a "step".
 
         Raises:
@@ -84,6 +86,7 @@ class Prices:
                 )
                 for kind, structure in pairs
             },
+            batch,
         )
 
     def of_dense(self, layer: LayerSpec) -> Price:
@@ -92,7 +95,7 @@ class Prices:
         Raises:
             NotMeasuredError: no layer of its kind was measured.
         """
-        return _price(_known(self.dense, layer), (_width(layer), layer.positions), layer.dense_macs)
+        return self._whole(_known(self.dense, layer), layer)
 
     def of_operators(self, layer: LayerSpec) -> Price:
         """A layer of another shape than the original one, every weight multiplied, in PyTorch's operators.
@@ -100,7 +103,7 @@ class Prices:
         Raises:
             NotMeasuredError: no layer of its kind was measured.
         """
-        return _price(_known(self.operators, layer), (_width(layer), layer.positions), layer.dense_macs)
+        return self._whole(_known(self.operators, layer), layer)
 
     def of_sparse(self, layer: LayerSpec, nnz: float, structure: str) -> Price:
         """A masked layer in sparse kernels.
@@ -117,9 +120,12 @@ class Prices:
         key = _kind(layer), structure
         if key not in self.sparse:
             raise NotMeasuredError(f"{structure} masks were not measured")
-        width = sqrt(nnz / prod(layer.kernel))
-        at = (width, layer.positions, nnz / layer.weights)
-        return _price(self.sparse[key], at, layer.positions * nnz)
+        width, columns = sqrt(nnz / prod(layer.kernel)), self.batch * layer.positions
+        return _price(self.sparse[key], (width, columns, nnz / layer.weights), columns * nnz)
+
+    def _whole(self, points: Points, layer: LayerSpec) -> Price:
+        columns = self.batch * layer.positions
+        return _price(points, (_width(layer), columns), columns * layer.weights)
 
 
 def _kind(layer: LayerSpec) -> str:

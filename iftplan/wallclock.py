@@ -28,15 +28,22 @@ THINNEST: Final = Fraction(1, 2)
 
 
 def plan_for_time(
-    spec: ModelSpec, policy: Policy, profile: Profile, *, passes: Pass = "forward", heads: str = "number"
+    spec: ModelSpec,
+    policy: Policy,
+    profile: Profile,
+    *,
+    passes: Pass = "forward",
+    batch: int = 1,
+    heads: str = "number",
 ) -> Plan:
     """Plan a model for the time that it takes on a profiled machine, its budget closed as ever.
 
     Args:
-        spec: the model; the samples of its input are the plan's batch.
+        spec: the model.
         policy: as for any plan.
         profile: of the machine.
         passes: "forward", or "step" for forward and backward.
+        batch: how many of the model's input are computed together.
         heads: what attention keeps where it widens.
 
     Raises:
@@ -48,7 +55,7 @@ def plan_for_time(
             f"scope matrices leaves out what is kept dense, so nobody would pay for dense layers that {policy.family.name} widened; plan for time with --scope layers or model."
         )
     try:
-        prices = Prices.of(profile, passes)
+        prices = Prices.of(profile, passes, batch)
     except NotMeasuredError as error:
         raise InputError(f"{error}; measure it with iftplan bench --profile --pass {passes}.") from error
     ordinary = plan(spec, policy, heads=heads)
@@ -163,6 +170,7 @@ def _finished(
         profile.instructions,
         profile.threads,
         passes,
+        prices.batch,
         estimates,
         tuple(now.unpriced.items()),
         tuple(_notes(estimates, profile)),

@@ -125,6 +125,17 @@ def test_a_step_is_priced_by_steps():
     assert (forward.passes, step.passes) == ("forward", "step")
 
 
+def test_a_batch_is_so_many_columns_and_changes_no_mac():
+    slow = profile(slow_where(lambda layer: layer.positions < 16, 3.0))
+    sizes, asked = (16, 64, 64, 64, 10), policy(keep_dense=frozenset())
+    alone, together = (plan_for_time(mlp(sizes, tokens=1), asked, slow, batch=n) for n in (1, 16))
+    larger = plan_for_time(mlp(sizes, tokens=16), asked, slow)
+    assert kept_for_time(alone) and not kept_for_time(together)
+    assert together.wallclock.seconds == pytest.approx(larger.wallclock.seconds, rel=1e-9)
+    assert together.macs(Scope.LAYERS) * 16 == larger.macs(Scope.LAYERS)
+    assert (together.wallclock.batch, larger.wallclock.batch) == (16, 1)
+
+
 def test_plain_sparsity_keeps_layers_dense_too():
     made = plan_for_time(NET, policy(None), profile(slow_where(lambda layer: layer.in_channels < 16)))
     assert "fc4" in kept_for_time(made) and "fc2" not in kept_for_time(made) and made.scope is None
@@ -268,7 +279,7 @@ def test_planning_for_time_on_the_command_line(tmp_path):
     (tmp_path / "p.json").write_text(dumps(profile_document(profile(narrow))))
     timed = ["--objective", "wallclock", "--profile", "p.json"]
     net = ["plan", "net.py:net", "--sparsity", "0.5", "--input", "2x3x8x8"]
-    made, audited, shown, compared, flops, usual, unread, bare, passed, scope, bad = many(
+    made, audited, shown, compared, flops, usual, unread, bare, passed, batched, scope, bad = many(
         [
             [*net, *timed, "--pass", "step", "-o", "plan.json"],
             ["audit", "plan.json", "--model", "net.py:net", "--cross-check"],
@@ -279,6 +290,7 @@ def test_planning_for_time_on_the_command_line(tmp_path):
             ["plan", "spec.json", "--objective", "wallclock", "--profile", "gone.json"],
             ["plan", "spec.json", "--profile", "p.json"],
             ["plan", "spec.json", "--pass", "step"],
+            ["plan", "spec.json", "--batch", "8"],
             ["plan", "spec.json", *timed, "--scope", "matrices"],
             ["plan", "spec.json", "--objective", "wallclock", "--profile", "spec.json"],
         ],
@@ -295,6 +307,7 @@ def test_planning_for_time_on_the_command_line(tmp_path):
     for run, says in (
         (unread, "iftplan bench --profile measures this machine"), (bare, "add --objective wallclock"),
         (passed, "add --objective wallclock"),
+        (batched, "add --objective wallclock"),
         (scope, "--scope layers or model"), (bad, "another kind of document"),
     ):  # fmt: skip
         assert run.code == 2 and says in run.message
@@ -310,7 +323,7 @@ def test_a_plan_from_a_spec_needs_no_torch(tmp_path):
         cwd=tmp_path, env={"XDG_CACHE_HOME": "cache", "PYTHONPATH": f"{tmp_path}:{':'.join(sys.path)}"},
     )  # fmt: skip
     assert found.code == 0, found.err
-    assert "estimated forward, a machine, avx2, 1 thread" in found.out
+    assert "estimated forward, a machine, avx2, 1 thread, batch 1" in found.out
 
 
 def test_a_machine_is_measured_and_read(tmp_path):

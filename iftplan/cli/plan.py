@@ -173,6 +173,15 @@ def command(
             show_default="forward",
         ),
     ] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            "--batch",
+            min=1,
+            help="Of --objective wallclock: how many of the input are computed together.",
+            show_default="1",
+        ),
+    ] = None,
     allow: AllowOption = None,
     form: FormatOption = None,
     output: OutputOption = None,
@@ -208,7 +217,7 @@ def command(
         power=power,
         mask=mask_for(family, zeros, masks),
     )
-    machine = _machine(objective, profile, passes)
+    machine = _machine(objective, profile, timed=passes is not None or batch is not None)
     widens = policy.family is not None and policy.family.definition.widens
     keep: str = heads.value
     spec = spec_of(
@@ -219,7 +228,8 @@ def command(
     else:
         from iftplan.wallclock import plan_for_time
 
-        planned = plan_for_time(spec, policy, machine, passes=(passes or Timed.FORWARD).value, heads=keep)
+        kind = passes or Timed.FORWARD
+        planned = plan_for_time(spec, policy, machine, passes=kind.value, batch=batch or 1, heads=keep)
     made = parametrized(planned, parametrization.value, optimizer.value, mask_updates.value)
     scopes = scope_table(made, convention)
     emit(
@@ -231,12 +241,12 @@ def command(
     )
 
 
-def _machine(objective: Objective, profile: str | None, passes: Timed | None) -> Profile | None:
+def _machine(objective: Objective, profile: str | None, *, timed: bool) -> Profile | None:
     """What a plan for time is priced with; read before the model, which takes longer."""
     if objective is Objective.WALLCLOCK:
         from iftplan.profilefile import read_profile
 
         return read_profile(profile)
-    if profile is not None or passes is not None:
-        raise InputError("--profile and --pass price layers in time; add --objective wallclock.")
+    if profile is not None or timed:
+        raise InputError("--profile, --pass and --batch price layers in time; add --objective wallclock.")
     return None

@@ -107,7 +107,7 @@ def total_time_tables(plan: Plan) -> tuple[Table, ...]:
     totals = (("dense model", clock.dense), ("planned by MACs", clock.flops), ("this plan", clock.seconds))
     rows = tuple((name, f"{t * 1e3:.3f}", _over(t, clock.dense)) for name, t in totals)
     threads = f"{clock.threads} thread{'s' * (clock.threads > 1)}"
-    title = f"estimated {clock.passes}, {clock.machine}, {clock.instructions}, {threads}"
+    title = f"estimated {clock.passes}, {clock.machine}, {clock.instructions}, {threads}, batch {clock.batch}"
     kept = [layer.name for layer in plan.layers if layer.reason.startswith(KEPT_FOR_TIME)]
     told = [f"kept dense to save time: {_some(kept)}"]
     for why in dict.fromkeys(why for _, why in clock.unpriced):
