@@ -86,7 +86,7 @@ def _kept(
         except InfeasibleError:
             why = "dense it would leave the others no budget"
             continue
-        if any(layer.maskable and layer.density < least[layer.name] for layer in made.layers):
+        if any(layer.maskable and layer.density < least.get(layer.name, 0) for layer in made.layers):
             why = "dense it would leave the others less than half of their weights"
         elif Times.of(made, prices).seconds >= before:
             why = "dense the whole would take longer"

@@ -15,6 +15,7 @@ from hand_specs import chain, mlp
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+import iftplan as ift
 from iftplan.documents import digest, dumps, loads
 from iftplan.errors import InfeasibleError, InputError
 from iftplan.families import family_named
@@ -256,6 +257,16 @@ def test_a_scope_that_would_not_pay_for_dense_layers_is_refused():
     with pytest.raises(InputError, match="plan for time with --scope layers or model"):
         plan_for_time(NET, policy(scope=Scope.MATRICES), profile())
     assert plan_for_time(NET, policy("parallel", scope=Scope.MATRICES), profile()).ratio(Scope.MATRICES) == 1
+
+
+def test_from_python(tmp_path):
+    made = profile(slow_where(lambda layer: layer.in_channels < 16))
+    (tmp_path / "p.json").write_text(dumps(profile_document(made)))
+    found = ift.plan(
+        NET, "wide", "1/2", objective="wallclock", profile=str(tmp_path / "p.json"), passes="step", batch=2
+    )
+    assert found == plan_for_time(NET, policy(), made, passes="step", batch=2)
+    assert "estimated times" in str(found) and "estimated times" not in str(plan(NET, policy()))
 
 
 # --- the command line ------------------------------------------------------------------------------------
