@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 from hand_profiles import profile
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iftplan.documents import digest, loads
@@ -48,6 +48,7 @@ def test_wide_layers_in_dense_operators_come_back():
         assert found.seconds == pytest.approx(entry.operators, rel=1e-9) and not found.extrapolated
 
 
+@settings(deadline=None, max_examples=40)
 @given(
     width=st.integers(8, 128),
     columns=st.integers(1, 256),
@@ -57,7 +58,11 @@ def test_wide_layers_in_dense_operators_come_back():
 def test_between_points_seconds_per_mac_stay_between_them(width, columns, density, seed):
     random = Random(seed)
     rates = {n: random.uniform(1e-10, 1e-8) for n in (1, 16, 256)}
-    made = profile(lambda pair: rates[pair.dense.positions] * pair.dense.positions * pair.nnz)
+    made = profile(
+        lambda pair: rates[pair.dense.positions] * pair.dense.positions * pair.nnz,
+        widths=(8, 128),
+        sparsities=("1/2", "19/20"),
+    )
     wide = int(width / density**0.5)
     nnz = density * wide * wide
     layer = parse_layer(f"linear:{wide}-{wide}@{columns}")
