@@ -16,6 +16,7 @@ from iftplan.masks import parse_mask
 from iftplan.notation import parse_input, parse_layer
 from iftplan.plans import Plan, Scope
 from iftplan.policy import CloseBy, Policy
+from iftplan.profiles import Pass
 from iftplan.scales import Asked, MaskUpdates, Optimizer
 from iftplan.solution import Solution
 from iftplan.spec import LayerSpec, ModelSpec
@@ -90,6 +91,10 @@ def plan(
     parametrization: Asked = "standard",
     optimizer: Optimizer = "adam",
     mask_updates: MaskUpdates = "static",
+    objective: Literal["flops", "wallclock"] = "flops",
+    profile: str | None = None,
+    passes: Pass = "forward",
+    batch: int = 1,
 ) -> Plan:
     """Plan a whole model so that its MACs equal the dense model's in one scope.
 
@@ -109,10 +114,14 @@ def plan(
             "auto" for SμPar where there is evidence for it.
         optimizer: whose learning rates a parametrization holds: "adam" or "sgd".
         mask_updates: what becomes of masks in training: "static", "dynamic" or "gradual".
+        objective: "flops", or "wallclock" to keep layers dense where sparse kernels cannot pay on a profiled machine.
+        profile: of that machine, the file that `iftplan bench --profile` wrote; None for the place where it writes.
+        passes: what is priced: "forward", or "step" for forward and backward.
+        batch: how many of the model's input are computed together, for those prices.
 
     Raises:
         InfeasibleError: says which layer is in the way and the nearest feasible sparsity.
-        InputError: an argument that cannot be read.
+        InputError: an argument or a profile that cannot be read.
     """
     chosen = family_named(family) if isinstance(family, str) else family
     zeros = parse_sparsity(sparsity)
@@ -126,7 +135,13 @@ def plan(
         round_to=round_to,
         mask=solver.mask_for(chosen, zeros, parse_mask(mask) if mask else None),
     )
-    made = planner.plan(model, policy, heads=heads)
+    if objective == "wallclock":
+        from iftplan.profilefile import read_profile
+        from iftplan.wallclock import plan_for_time
+
+        made = plan_for_time(model, policy, read_profile(profile), passes=passes, batch=batch, heads=heads)
+    else:
+        made = planner.plan(model, policy, heads=heads)
     return parametrized(made, parametrization, optimizer, mask_updates)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any, Literal, NotRequired
 
@@ -11,6 +12,7 @@ from typing_extensions import TypedDict
 
 from iftplan.documents import Document, check, sealed
 from iftplan.errors import InputError
+from iftplan.estimatefile import WallClockObject, parse_wallclock, wallclock_object
 from iftplan.notation import parse_input
 from iftplan.plans import Plan, PlannedLayer, Role, Scope
 from iftplan.scalefile import ParametrizationObject, parametrization_object
@@ -49,6 +51,7 @@ def plan_document(plan: Plan) -> Document:
             "layers": [_layer_object(layer) for layer in plan.layers],
             "notes": list(plan.notes),
             **_scales(plan),
+            **_times(plan),
         }
     )
 
@@ -57,6 +60,12 @@ def _scales(plan: Plan) -> dict[str, Any]:
     """The section that only a plan with a parametrization has."""
     scales = plan.parametrization
     return {} if scales is None else {"parametrization": parametrization_object(scales)}
+
+
+def _times(plan: Plan) -> dict[str, Any]:
+    """The section that only a plan for time has."""
+    times = plan.wallclock
+    return {} if times is None else {"wallclock": wallclock_object(times)}
 
 
 def _totals(plan: Plan) -> dict[str, Any]:
@@ -132,6 +141,8 @@ def parse_plan(document: Document, where: str = "plan") -> Plan:
     section = parsed.get("parametrization")
     if section is not None:
         plan = parametrized(plan, section["asked"], section["optimizer"], section["mask_updates"])
+    if (times := parsed.get("wallclock")) is not None:
+        plan = replace(plan, wallclock=parse_wallclock(times))
     _check_ledger(plan, parsed, document, where)
     return plan
 
@@ -278,6 +289,7 @@ class _PlanObject(TypedDict):
         layers: a row for each weight and each product of activations.
         notes: sentences that a reader has to know.
         parametrization: what weights start and train at, where that was asked for.
+        wallclock: what layers are estimated to take, where the plan was made for time.
         digest: SHA-256 of everything else, in canonical form.
     """
 
@@ -309,4 +321,5 @@ class _PlanObject(TypedDict):
     layers: list[_LayerObject]
     notes: list[str]
     parametrization: NotRequired[ParametrizationObject]
+    wallclock: NotRequired[WallClockObject]
     digest: str

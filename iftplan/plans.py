@@ -8,6 +8,7 @@ from enum import StrEnum
 from fractions import Fraction
 
 from iftplan.cardinality import Cardinality
+from iftplan.estimates import WallClock
 from iftplan.scales import Parametrization
 from iftplan.shown import Shown
 from iftplan.solution import Structure
@@ -113,6 +114,7 @@ class Plan(Shown):
             None where no density does.
         notes: sentences a reader must know: a residual, an assumption, a switch that was chosen for them.
         parametrization: what its weights start and train at; None for the standard one, as in the dense model.
+        wallclock: what its layers are estimated to take, where that was asked for.
     """
 
     model: str
@@ -133,6 +135,7 @@ class Plan(Shown):
     closing_sparsity: Mapping[Scope, Fraction | None] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     parametrization: Parametrization | None = None
+    wallclock: WallClock | None = None
 
     def dense_macs(self, scope: Scope) -> int:
         """MACs of the dense model in a scope."""

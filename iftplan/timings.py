@@ -30,6 +30,9 @@ BACKENDS = (
 )
 """In the order of tables; the ratio is to the fastest of those that begin with "dense"."""
 
+TIMED = (Kind.LINEAR, Kind.CONV2D)
+"""Kinds of layers that are timed."""
+
 
 @dataclass(frozen=True, slots=True)
 class LayerPair:
@@ -181,7 +184,7 @@ def pairs_of_plan(plan: Plan) -> tuple[LayerPair, ...]:
         if layer.role is not Role.TRANSFORMED or not layer.maskable:
             continue
         dense, wide = parse_layer(layer.before), parse_layer(layer.after)
-        if dense.kind not in _TIMED or dense.groups != 1:
+        if dense.kind not in TIMED or dense.groups != 1:
             continue
         key = (layer.before, layer.after, layer.nnz)
         count = found[key].count + 1 if key in found else 1
@@ -205,11 +208,8 @@ def together(measured: Sequence[Measured], backend: str) -> float | None:
     return sums[0] / sums[1] if sums[1] else None
 
 
-_TIMED = (Kind.LINEAR, Kind.CONV2D)
-
-
 def _timed(text: str, layer: LayerSpec) -> LayerSpec:
-    if layer.kind not in _TIMED or layer.groups != 1 or layer.symbolic:
+    if layer.kind not in TIMED or layer.groups != 1 or layer.symbolic:
         raise InputError(
             f"{text!r} is not a layer that is timed; give a linear layer or a convolution of two dimensions with its channels, such as linear:768-3072@512 or conv3x3:128-128@16x16."
         )

@@ -9,6 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
+from hand_profiles import profile
 from markdown_blocks import Block, BlockError, blocks, matches, run
 from test_layers import RANK
 from typer.main import get_command
@@ -29,11 +30,16 @@ from iftplan.cli.main import app
 from iftplan.counting import Contraction, CountTable
 from iftplan.diffs import Ledger, diff
 from iftplan.documents import Document
+from iftplan.families import family_named
 from iftplan.planfile import plan_document
+from iftplan.policy import Policy
+from iftplan.profilefile import profile_document
 from iftplan.reportfile import audit_document
 from iftplan.solvefile import solve_document
 from iftplan.spec import Kind, LayerSpec, ModelSpec, WeightLayer
 from iftplan.specfile import spec_document
+from iftplan.supar import parametrized
+from iftplan.wallclock import plan_for_time
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
@@ -84,7 +90,8 @@ def test_commands_that_make_the_environment_exist() -> None:
 def _documents() -> Iterator[tuple[str, Document]]:
     layer = WeightLayer(LayerSpec("l", Kind.LINEAR, 8, 8), "l.weight", "Linear")
     spec = ModelSpec("net.py:own", (), (layer,))
-    plan = ift.plan(spec, "parallel", "1/2", keep_dense=(), parametrization="auto")
+    halves = Policy(family_named("parallel"), Fraction(1, 2), keep_dense=frozenset())
+    plan = parametrized(plan_for_time(spec, halves, profile()), "auto")
     table = CountTable("meta", (Contraction("l", "linear", 64, "l.weight"),))
     yield "plans.md", plan_document(plan)
     yield "cli.md", audit_document(audit_model("net.py:own", [table]))
@@ -96,6 +103,7 @@ def _documents() -> Iterator[tuple[str, Document]]:
     yield "cli.md", check_document(CheckReport("iftplan.toml", "before.json", (model,)))
     yield "cli.md", spec_document(spec)
     yield "cli.md", solve_document({"linear:8-8": [ift.solve("linear:8-8", "parallel", "1/2")]})
+    yield "wallclock.md", profile_document(profile(widths=(8,), columns=(1,)))
 
 
 def _keys(value: object) -> Iterator[str]:
@@ -119,7 +127,7 @@ def _undocumented(page: str, document: Document) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("page", "document"), list(_documents()), ids=["plan", "audit", "check", "spec", "solve"]
+    ("page", "document"), list(_documents()), ids=["plan", "audit", "check", "spec", "solve", "profile"]
 )
 def test_every_key_of_a_document_is_explained(page: str, document: Document) -> None:
     assert _undocumented(page, document) == set()

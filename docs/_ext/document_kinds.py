@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import written_kinds as written
 
-from iftplan import configfile, measurements, planfile, reportfile, runs, spec
+from iftplan import configfile, measurements, planfile, profilefile, reportfile, runs, spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,11 @@ FORMATS: tuple[Format, ...] = (
     ),
     Format("iftplan.pareto/1", written.ParetoObject, "What `iftplan pareto --format json` prints."),
     Format("iftplan.bench/1", written.BenchObject, "What `iftplan bench --format json` prints."),
+    Format(
+        "iftplan.profile/1",
+        profilefile._ProfileObject,
+        "What layers take on a machine. `iftplan bench --profile` writes it, `plan --objective wallclock` reads it.",
+    ),
     Format("iftplan.advise/1", written.AdviseObject, "What `iftplan advise --format json` prints."),
     Format(
         "iftplan.cached/1",

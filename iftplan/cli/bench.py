@@ -14,6 +14,7 @@ from iftplan.documents import loads, read_text
 from iftplan.errors import InputError
 
 if TYPE_CHECKING:
+    from iftplan.profiles import Pass
     from iftplan.timings import LayerPair
 
 EXAMPLE = """
@@ -54,11 +55,18 @@ def command(
         typer.Option("--layer", help="linear:768-3072@512 or conv3x3:128-128@16x16; may be repeated."),
     ] = None,
     sparsity: Annotated[
-        str, typer.Option("--sparsity", help="Of --layer: 0.9; several with commas.")
-    ] = "0.9",
+        str,
+        typer.Option(
+            "--sparsity",
+            help="Of --layer and --profile; several with commas.",
+            show_default="0.9; 0.5,0.75,0.9,0.95 of a profile",
+        ),
+    ] = "",
     structures: Annotated[
         str,
-        typer.Option("--structures", help="Masks of --layer: unstructured, fan-in, block1x4, block4x4."),
+        typer.Option(
+            "--structures", help="Masks of --layer and --profile: unstructured, fan-in, block1x4, block4x4."
+        ),
     ] = "unstructured",
     batch: Annotated[int, typer.Option("--batch", min=1, help="Samples.")] = 1,
     passes: Annotated[
@@ -67,7 +75,18 @@ def command(
     threads: Annotated[
         str, typer.Option("--threads", help="Numbers of threads with commas; all for every core.")
     ] = "1",
-    rounds: Annotated[int, typer.Option("--rounds", min=1, help="In each, every backend runs once.")] = 9,
+    rounds: Annotated[
+        int | None,
+        typer.Option(
+            "--rounds", min=1, help="In each, every backend runs once.", show_default="9; 3 of a profile"
+        ),
+    ] = None,
+    backends: Annotated[
+        str,
+        typer.Option(
+            "--backends", help="Those to time, with commas; one dense among them.", show_default="all"
+        ),
+    ] = "",
     device: Annotated[
         Device, typer.Option("--device", help="cuda: the first NVIDIA GPU, in float16.")
     ] = Device.CPU,
@@ -79,6 +98,23 @@ def command(
             help="Also time sparselab or DeepSparse from this interpreter or virtual environment; may be repeated.",
         ),
     ] = None,
+    profile: Annotated[
+        bool,
+        typer.Option(
+            "--profile",
+            help="Measure this machine once, for plan --objective wallclock; into the user's cache folder unless -o names a file.",
+        ),
+    ] = False,
+    widths: Annotated[
+        str,
+        typer.Option(
+            "--widths", help="Of --profile: channels of its layers.", show_default="32,128,512; 256 of 3×3"
+        ),
+    ] = "",
+    columns: Annotated[
+        str,
+        typer.Option("--columns", help="Of --profile: samples times positions.", show_default="1,8,64,1024"),
+    ] = "",
     plot: Annotated[
         str | None, typer.Option("--plot", metavar="FILE", help="Draw ratios over sparsity.")
     ] = None,
@@ -89,12 +125,40 @@ def command(
     output: OutputOption = None,
 ) -> None:
     """Time planned layers against the original dense ones, in every backend that this machine has."""
+    from iftplan.profiles import PASSES
     from iftplan.report.timings import bench_document, bench_table, pairs_document, pairs_table
 
     if device is Device.CUDA and (python or threads != "1"):
         raise InputError("--threads and --python are of processors; leave them out with --device cuda.")
-    pairs = _pairs(plan, layer or [], sparsity, structures, device)
     counts = [_threads(text) for text in split(threads)]
+    kinds: tuple[Pass, ...] = tuple(kind for kind in PASSES if passes in (kind, Passes.BOTH))
+    if profile:
+        if (
+            plan
+            or layer
+            or backends
+            or plot
+            or python
+            or batch > 1
+            or len(counts) > 1
+            or device is not Device.CPU
+        ):
+            raise InputError(
+                "--profile measures a grid of its own on the CPU, with one number of threads, and draws nothing; leave PLAN, --layer, --batch, --backends, --device, --python and --plot out."
+            )
+        from iftplan.cli.bench_profile import grid_of, write_profile
+
+        pairs = grid_of(sparsity, structures, widths, columns)
+        if not dry_run:
+            write_profile(pairs, kinds, (counts or [1])[0], rounds, form, output)
+            return
+    elif widths or columns:
+        raise InputError(
+            "--widths and --columns are of --profile; --layer says its own, as in linear:32-32@8."
+        )
+    else:
+        pairs = _pairs(plan, layer or [], sparsity or "0.9", structures, device)
+    named = _backends(backends)
     if plot is not None:
         figure_form(plot)
     if dry_run:
@@ -106,13 +170,13 @@ def command(
     from iftplan.nn.timing.bench import bench
     from iftplan.nn.timing.libraries import installed_libraries
 
-    kinds = ("forward", "step") if passes is Passes.BOTH else (passes.value,)
     found = bench(
         pairs,
         batch=batch,
         passes=kinds,
         threads=counts or (1,),
-        rounds=rounds,
+        rounds=rounds or 9,
+        backends=named,
         libraries=installed_libraries(python or ()) if device is Device.CPU else None,
         device=device.value,
         say=say,
@@ -147,6 +211,19 @@ def _pairs(
         for s in split(sparsity)
         for name in split(structures)
     )
+
+
+def _backends(text: str) -> tuple[str, ...]:
+    """Those that are named, in the order of tables; all if none is."""
+    from iftplan.timings import BACKENDS
+
+    named = split(text) or BACKENDS
+    for name in named:
+        if name not in BACKENDS:
+            raise InputError(f"--backends {name!r} is no backend; there are {', '.join(BACKENDS)}.")
+    if not any(name.startswith("dense") for name in named):
+        raise InputError(f"--backends {text} has nothing that ratios could be to; add dense or dense-best.")
+    return tuple(name for name in BACKENDS if name in named)
 
 
 def _threads(text: str) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,6 +22,9 @@ from iftplan.distributions import Distribution
 from iftplan.errors import InputError
 from iftplan.plans import Scope
 from iftplan.units import Convention, parse_sparsity
+
+if TYPE_CHECKING:
+    from iftplan.profiles import Profile
 
 EXAMPLE = """
 Example:
@@ -69,6 +72,20 @@ class Updates(StrEnum):
     STATIC = "static"
     DYNAMIC = "dynamic"
     GRADUAL = "gradual"
+
+
+class Objective(StrEnum):
+    """What decides which layers are masked."""
+
+    FLOPS = "flops"
+    WALLCLOCK = "wallclock"
+
+
+class Timed(StrEnum):
+    """What is timed."""
+
+    FORWARD = "forward"
+    STEP = "step"
 
 
 class Heads(StrEnum):
@@ -132,6 +149,39 @@ def command(
         Updates,
         typer.Option("--mask-updates", help="What becomes of masks in training, for --parametrization."),
     ] = Updates.STATIC,
+    objective: Annotated[
+        Objective,
+        typer.Option(
+            "--objective",
+            help="flops, or wallclock: keep layers dense where sparse kernels cannot pay on this machine.",
+        ),
+    ] = Objective.FLOPS,
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            "--profile",
+            metavar="FILE",
+            help="Of --objective wallclock: what iftplan bench --profile wrote.",
+            show_default="where it writes",
+        ),
+    ] = None,
+    passes: Annotated[
+        Timed | None,
+        typer.Option(
+            "--pass",
+            help="Of --objective wallclock: forward, or step with backward.",
+            show_default="forward",
+        ),
+    ] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            "--batch",
+            min=1,
+            help="Of --objective wallclock: how many of the input are computed together.",
+            show_default="1",
+        ),
+    ] = None,
     allow: AllowOption = None,
     form: FormatOption = None,
     output: OutputOption = None,
@@ -144,7 +194,7 @@ def command(
     from iftplan.planfile import plan_document
     from iftplan.planner import plan
     from iftplan.policy import Policy
-    from iftplan.report.plans import plan_table, scale_tables, scope_table
+    from iftplan.report.plans import plan_table, scale_tables, scope_table, time_tables, total_time_tables
     from iftplan.solver import mask_for
     from iftplan.supar import parametrized
 
@@ -167,18 +217,36 @@ def command(
         power=power,
         mask=mask_for(family, zeros, masks),
     )
+    machine = _machine(objective, profile, timed=passes is not None or batch is not None)
     widens = policy.family is not None and policy.family.definition.widens
     keep: str = heads.value
     spec = spec_of(
         model, inputs_of(input), widths=widens, heads="size" if keep == "size" else "number", allow=allow
     )
-    planned = plan(spec, policy, heads=keep)
+    if machine is None:
+        planned = plan(spec, policy, heads=keep)
+    else:
+        from iftplan.wallclock import plan_for_time
+
+        kind = passes or Timed.FORWARD
+        planned = plan_for_time(spec, policy, machine, passes=kind.value, batch=batch or 1, heads=keep)
     made = parametrized(planned, parametrization.value, optimizer.value, mask_updates.value)
     scopes = scope_table(made, convention)
     emit(
-        [plan_table(made, convention), *scale_tables(made), scopes],
+        [plan_table(made, convention), *scale_tables(made), *time_tables(made), scopes],
         lambda: plan_document(made),
         form,
         output,
-        summary=[scopes],
+        summary=[*total_time_tables(made), scopes],
     )
+
+
+def _machine(objective: Objective, profile: str | None, *, timed: bool) -> Profile | None:
+    """What a plan for time is priced with; read before the model, which takes longer."""
+    if objective is Objective.WALLCLOCK:
+        from iftplan.profilefile import read_profile
+
+        return read_profile(profile)
+    if profile is not None or timed:
+        raise InputError("--profile, --pass and --batch price layers in time; add --objective wallclock.")
+    return None

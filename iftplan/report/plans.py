@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 
+from iftplan.estimates import KEPT_FOR_TIME
 from iftplan.plans import Plan, Role, Scope
 from iftplan.report.table import Table
 from iftplan.scales import TensorScale
@@ -76,6 +78,51 @@ def scale_tables(plan: Plan) -> tuple[Table, ...]:
     columns = ("tensor", "role", ">m_d", ">m_ρ", ">fan-in", ">init std ×", ">learning rate ×", ">logits ×")
     title = f"{NAMES[scales.scheme]} parametrization for {scales.optimizer}, {scales.mask_updates} masks"
     return (Table(columns, rows, title),)
+
+
+def time_tables(plan: Plan) -> tuple[Table, ...]:
+    """What every layer is estimated to take, and why it is computed as it is; nothing of other plans."""
+    if plan.wallclock is None:
+        return ()
+    reasons = {layer.name: layer.reason for layer in plan.layers}
+    rows = [
+        (
+            time.name,
+            time.execution,
+            *(f"{seconds * 1e3:.3f}" for seconds in (time.dense, time.flops, time.seconds)),
+            reasons[time.name] + (" (outside of what was measured)" if time.extrapolated else ""),
+        )
+        for time in plan.wallclock.layers
+    ]
+    rows += [(name, "", "", "", "", f"not priced: {why}") for name, why in plan.wallclock.unpriced]
+    columns = ("layer", "computed", ">dense ms", ">by MACs ms", ">planned ms", "why")
+    return (Table(columns, tuple(rows), "estimated times"), *total_time_tables(plan))
+
+
+def total_time_tables(plan: Plan) -> tuple[Table, ...]:
+    """What all priced layers are estimated to take together; nothing of other plans."""
+    clock = plan.wallclock
+    if clock is None:
+        return ()
+    totals = (("dense model", clock.dense), ("planned by MACs", clock.flops), ("this plan", clock.seconds))
+    rows = tuple((name, f"{t * 1e3:.3f}", _over(t, clock.dense)) for name, t in totals)
+    threads = f"{clock.threads} thread{'s' * (clock.threads > 1)}"
+    title = f"estimated {clock.passes}, {clock.machine}, {clock.instructions}, {threads}, batch {clock.batch}"
+    kept = [layer.name for layer in plan.layers if layer.reason.startswith(KEPT_FOR_TIME)]
+    told = [f"kept dense to save time: {_some(kept)}"]
+    for why in dict.fromkeys(why for _, why in clock.unpriced):
+        told.append(f"not priced: {_some([name for name, w in clock.unpriced if w == why])}: {why}")
+    return (Table(("", ">ms", ">ratio"), rows, title, (*told, *(f"note: {note}" for note in clock.notes))),)
+
+
+def _some(names: Sequence[str], shown: int = 3) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more or "no layer"
+
+
+def _over(seconds: float, dense: float) -> str:
+    return f"{seconds / dense:.2f}" if dense else ""
 
 
 def _numbers(scale: TensorScale) -> tuple[float | Fraction, ...]:

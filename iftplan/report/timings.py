@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from iftplan.documents import Document, sealed
 from iftplan.notation import layer_notation
+from iftplan.profiles import Entry, Profile
 from iftplan.report.table import Table
 from iftplan.timings import BACKENDS, Bench, LayerPair, Measured, together
 from iftplan.units import count, plain
@@ -134,3 +135,27 @@ def _measured(one: Measured) -> Document:
         ],
         "left_out": dict(one.left_out),
     }  # fmt: skip
+
+
+def profile_table(profile: Profile) -> Table:
+    """Sparse kernels over the original dense layer, a row for each layer and a column for each sparsity."""
+    sparsities = sorted({entry.pair.sparsity for entry in profile.entries})
+    rows: dict[tuple[str, ...], dict[object, str]] = {}
+    for entry in profile.entries:
+        row = rows.setdefault((entry.pair.name, entry.pair.structure, entry.passes), {})
+        row[entry.pair.sparsity] = f"{entry.sparse / entry.dense:.2f}{'' if _pays(entry) else ' *'}"
+    columns = ("layer", "mask", "pass", *(f">{plain(sparsity)}" for sparsity in sparsities))
+    threads = f"{profile.threads} thread{'s' * (profile.threads > 1)}"
+    return Table(
+        columns,
+        tuple((*key, *(row.get(s, "") for s in sparsities)) for key, row in rows.items()),
+        f"{profile.machine}, {profile.instructions}, {threads}, {profile.rounds} rounds",
+        (
+            "time of sparse kernels over that of the dense layer, by sparsity",
+            "*: dense operators on the wide layer are faster",
+        ),
+    )
+
+
+def _pays(entry: Entry) -> bool:
+    return entry.operators is None or entry.sparse <= entry.operators

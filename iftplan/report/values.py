@@ -13,7 +13,7 @@ from iftplan.report.check_table import check_table
 from iftplan.report.counts import count_table
 from iftplan.report.diffs import diff_table
 from iftplan.report.fragment import table_fragment
-from iftplan.report.plans import plan_table, scale_tables, scope_table
+from iftplan.report.plans import plan_table, scale_tables, scope_table, time_tables
 from iftplan.report.scaling import Advice, advice_table
 from iftplan.report.solutions import family_table, solution_tables
 from iftplan.report.specs import spec_table
@@ -35,7 +35,7 @@ def tables(value: Shown) -> tuple[Table, ...]:
     """
     match value:
         case Plan():
-            return (plan_table(value), *scale_tables(value), scope_table(value))
+            return (plan_table(value), *scale_tables(value), *time_tables(value), scope_table(value))
         case ModelSpec():
             return (spec_table(value),)
         case Solution():

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from iftplan.errors import InputError
 from iftplan.nn.execution.functions import sparse_conv2d, sparse_linear
 from iftplan.nn.execution.modules import (
-    DENSE_ABOVE,
     can_run,
     collected,
     execute_dense_,
@@ -28,6 +27,7 @@ from iftplan.nn.execution.patterns import Pattern, as_array
 from iftplan.nn.execution.vectors import require_numba
 from iftplan.nn.masks import SUFFIX
 from iftplan.nn.members import is_conv1d
+from iftplan.pricing import DENSE_ABOVE
 
 _MASK: Final = "weight" + SUFFIX
 

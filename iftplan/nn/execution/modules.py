@@ -19,9 +19,7 @@ from iftplan.nn.execution.patterns import Pattern, pattern_of
 from iftplan.nn.execution.vectors import require_numba
 from iftplan.nn.masks import SUFFIX, has_mask
 from iftplan.nn.members import is_conv1d
-
-DENSE_ABOVE: Final = 0.7
-"""Densities from which a dense product is faster; measured by `benchmarks/wallclock.py`."""
+from iftplan.pricing import DENSE_ABOVE
 
 _MASK: Final = "weight" + SUFFIX
 

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from time import perf_counter, thread_time
 
 import torch
 
+from iftplan.machine import processor
 from iftplan.nn.execution.vectors import instructions_here
 from iftplan.nn.timing.candidates import candidates
 from iftplan.nn.timing.cuda import cuda_bench
 from iftplan.nn.timing.dense import dense_products
 from iftplan.nn.timing.libraries import Library
 from iftplan.nn.timing.race import race
-from iftplan.timings import Bench, LayerPair, Measured
+from iftplan.timings import BACKENDS, Bench, LayerPair, Measured
 
 _PEAK = 1024  # a product of matrices of this size comes near the machine's best
 
@@ -29,6 +28,7 @@ def bench(
     passes: Sequence[str] = ("forward",),
     threads: Sequence[int] = (1,),
     rounds: int = 9,
+    backends: Sequence[str] = BACKENDS,
     libraries: Mapping[str, Library] | None = None,
     device: str = "cpu",
     say: Callable[[str], None] = lambda text: None,
@@ -41,6 +41,7 @@ def bench(
         passes: "forward" and "step" (forward and backward).
         threads: numbers of threads; 0 for all.
         rounds: of the race.
+        backends: those that are timed, a dense one among them.
         libraries: to be timed too, as `iftplan.nn.timing.libraries.installed_libraries` finds them.
         device: "cpu", or "cuda" for `iftplan.nn.timing.cuda.cuda_bench`, which has neither threads nor libraries.
         say: hears which layer is next.
@@ -49,7 +50,7 @@ def bench(
         InputError: numba is missing, or torch sees no such device.
     """
     if device == "cuda":
-        return cuda_bench(pairs, batch=batch, passes=passes, rounds=rounds, say=say)
+        return cuda_bench(pairs, batch=batch, passes=passes, rounds=rounds, backends=backends, say=say)
     instructions = instructions_here()
     counts = [n or os.cpu_count() or 1 for n in threads]
     peaks, measured = [], []
@@ -59,14 +60,16 @@ def bench(
             for pair in pairs:
                 for kind in passes:
                     say(f"timing {pair.name} at {float(pair.sparsity):g}, {pair.structure}, {kind} …")
-                    found = candidates(pair, batch, step=kind == "step", libraries=libraries)
+                    found = candidates(
+                        pair, batch, step=kind == "step", backends=backends, libraries=libraries
+                    )
                     try:
                         timings = race(found.work, found.macs, found.prepared, rounds, count, found.left_out)
                     finally:
                         found.close()
-                    measured.append(Measured(pair, kind, count, timings, tuple(found.left_out.items())))
+                    measured.append(Measured(pair, kind, count, timings, found.missing))
     versions = tuple((name, library.version) for name, library in (libraries or {}).items())
-    return Bench(f"{_processor()}, {instructions}", batch, rounds, tuple(peaks), tuple(measured), versions)
+    return Bench(f"{processor()}, {instructions}", batch, rounds, tuple(peaks), tuple(measured), versions)
 
 
 @contextmanager
@@ -88,12 +91,3 @@ def _peak(threads: int) -> float:
         product(a, b)
         times.append(clock() - begin)
     return 2e-9 * _PEAK**3 / min(times)
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 from warnings import catch_warnings, simplefilter
 
@@ -13,10 +13,10 @@ from iftplan.masks import Block, parse_mask
 from iftplan.nn.execution.functions import kept_values, sparse_conv2d, sparse_linear
 from iftplan.nn.execution.patterns import pattern_of
 from iftplan.nn.timing.dense import add_dense
-from iftplan.nn.timing.libraries import Library, add_libraries
+from iftplan.nn.timing.libraries import LIBRARIES, Library, add_libraries
 from iftplan.nn.timing.work import Candidates, Work, drawn_input, drawn_mask, padding_of, passing, plain
 from iftplan.spec import Kind
-from iftplan.timings import LayerPair
+from iftplan.timings import BACKENDS, LayerPair
 
 
 def candidates(
@@ -25,6 +25,7 @@ def candidates(
     *,
     step: bool,
     seed: int = 0,
+    backends: Sequence[str] = BACKENDS,
     libraries: Mapping[str, Library] | None = None,
 ) -> Candidates:
     """Every backend's run of a layer.
@@ -34,24 +35,29 @@ def candidates(
         batch: samples.
         step: forward and backward, instead of forward alone.
         seed: of the mask and the values; which they are is nothing to the times.
+        backends: those that are wanted.
         libraries: to be timed too, as `installed_libraries` finds them; none if not given. Close what is returned.
     """
     generator = Generator().manual_seed(seed)
     times = (3 if step else 1) * batch * pair.dense.positions
     macs, wide, kept = (times * n for n in (pair.dense.weights, pair.wide.weights, pair.nnz))
-    found = Candidates()
+    found = Candidates(frozenset(backends))
     mask = drawn_mask(pair, generator)
     weight = torch.randn(mask.shape, generator=generator) * mask
     add_dense(found, pair, batch, step=step, macs=macs, generator=generator)
     x = drawn_input(pair.wide, pair, batch, generator)
-    found.add("masked-dense", passing(plain(pair.wide), x, weight, step), wide)
-    if pair.dense.kind is Kind.LINEAR and not step:
+    if found.wants("masked-dense"):
+        found.add("masked-dense", passing(plain(pair.wide), x, weight, step), wide)
+    if not found.wants("torch-csr", "torch-bsr"):
+        pass
+    elif pair.dense.kind is Kind.LINEAR and not step:
         _add_torch_sparse(found, pair, x, weight, kept)
     else:
         why = "torch has no gradients for it on the CPU" if step else "torch has no sparse convolutions"
         found.left_out |= {"torch-csr": why}
-    _add_sparse(found, pair, x, weight, mask, kept, step)
-    if libraries is not None:
+    if found.wants("sparse", "compact"):
+        _add_sparse(found, pair, x, weight, mask, kept, step)
+    if libraries is not None and found.wants(*LIBRARIES):
         add_libraries(found, pair, x, weight, step=step, macs=kept, libraries=libraries)
     return found
 

@@ -32,7 +32,7 @@ from iftplan.nn.timing.work import (
     plain,
 )
 from iftplan.spec import Kind
-from iftplan.timings import Bench, LayerPair, Measured
+from iftplan.timings import BACKENDS, Bench, LayerPair, Measured
 
 DTYPES: Final = "float16; dense: float32 by TF32"
 
@@ -46,6 +46,7 @@ def cuda_bench(
     batch: int = 1,
     passes: Sequence[str] = ("forward",),
     rounds: int = 9,
+    backends: Sequence[str] = BACKENDS,
     say: Callable[[str], None] = lambda text: None,
 ) -> Bench:
     """Time layers in every backend of the first CUDA device.
@@ -55,6 +56,7 @@ def cuda_bench(
         batch: samples.
         passes: "forward" and "step" (forward and backward).
         rounds: of the race.
+        backends: those that are timed, a dense one among them.
         say: hears which layer is next.
 
     Raises:
@@ -72,15 +74,21 @@ def cuda_bench(
         for pair in pairs:
             for kind in passes:
                 say(f"timing {pair.name} at {float(pair.sparsity):g}, {pair.structure}, {kind} …")
-                found = device_candidates(pair, batch, step=kind == "step", device=device)
+                found = device_candidates(pair, batch, step=kind == "step", device=device, backends=backends)
                 timings = race(found.work, found.macs, found.prepared, rounds, 0, found.left_out)
-                measured.append(Measured(pair, kind, 1, timings, tuple(found.left_out.items())))
+                measured.append(Measured(pair, kind, 1, timings, found.missing))
     machine = f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}"
     return Bench(machine, batch, rounds, ((1, peak),), tuple(measured), device="cuda", dtype=DTYPES)
 
 
 def device_candidates(
-    pair: LayerPair, batch: int, *, step: bool, device: torch.device, seed: int = 0
+    pair: LayerPair,
+    batch: int,
+    *,
+    step: bool,
+    device: torch.device,
+    seed: int = 0,
+    backends: Sequence[str] = BACKENDS,
 ) -> Candidates:
     """Every backend's run of a layer on a device; each ends when the device is done.
 
@@ -90,6 +98,7 @@ def device_candidates(
         step: forward and backward, instead of forward alone.
         device: where; on the CPU what torch has for CUDA alone is left out.
         seed: of the mask and the values.
+        backends: those that are wanted.
     """
     generator = Generator().manual_seed(seed)
     times = (3 if step else 1) * batch * pair.dense.positions
@@ -109,7 +118,7 @@ def device_candidates(
 
         return run
 
-    found = Candidates()
+    found = Candidates(frozenset(backends))
     x, weight = drawn_input(pair.dense, pair, batch, generator), drawn_weight(pair.dense, generator)
     for name, dtype in (("dense", torch.float32), ("dense-half", torch.float16)):
         run = passing(plain(pair.dense), there(x, dtype), there(weight, dtype), step)

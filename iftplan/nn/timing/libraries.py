@@ -252,6 +252,8 @@ def add_libraries(
         "threads": torch.get_num_threads(), "step": step, "padding": None if kind is Kind.LINEAR else padding,
     }  # fmt: skip
     for name, abilities in LIBRARIES.items():
+        if not found.wants(name):
+            continue
         reason = abilities.lacks(kind, step)
         if name not in libraries:
             reason = "not installed; if another environment has it, name that (--python)"

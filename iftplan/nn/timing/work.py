@@ -13,7 +13,7 @@ from torch.nn import functional as F  # noqa: N812  (its usual name)
 from iftplan.masks import parse_mask
 from iftplan.nn.random_masks import random_mask
 from iftplan.spec import Kind, LayerSpec
-from iftplan.timings import LayerPair
+from iftplan.timings import BACKENDS, LayerPair
 
 Work = Callable[[], object]
 
@@ -38,20 +38,32 @@ class Candidates:
     """Backends of one layer and pass.
 
     Attributes:
+        wanted: names of those that are asked for; others are passed over.
         work: name → what is timed.
         macs: name → of one run.
         prepared: name → seconds of what is done once.
         left_out: name → why it is not there.
     """
 
+    wanted: frozenset[str] = frozenset(BACKENDS)
     work: dict[str, Work | Elsewhere] = field(default_factory=dict)
     macs: dict[str, int] = field(default_factory=dict)
     prepared: dict[str, float] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
 
     def add(self, name: str, work: Work | Elsewhere, macs: int, prepared: float = 0.0) -> None:
-        """One backend more."""
-        self.work[name], self.macs[name], self.prepared[name] = work, macs, prepared
+        """One backend more, if it is wanted."""
+        if name in self.wanted:
+            self.work[name], self.macs[name], self.prepared[name] = work, macs, prepared
+
+    def wants(self, *names: str) -> bool:
+        """Whether any of them is asked for."""
+        return not self.wanted.isdisjoint(names)
+
+    @property
+    def missing(self) -> tuple[tuple[str, str], ...]:
+        """Those that were asked for and are not there, and why."""
+        return tuple((name, why) for name, why in self.left_out.items() if name in self.wanted)
 
     def close(self) -> None:
         """End what runs in other processes."""

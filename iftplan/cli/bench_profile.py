@@ -1,0 +1,74 @@
+"""`iftplan bench --profile`: a machine measured once, for the plans that are made for time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from iftplan.cli.options import split
+from iftplan.cli.output import Format, emit, say
+from iftplan.cli.subjects import require_torch
+from iftplan.errors import InputError
+from iftplan.masks import parse_mask
+from iftplan.profilefile import default_place, profile_document
+from iftplan.profiles import COLUMNS, ROUNDS, SPARSITIES, Pass, grid
+from iftplan.report.timings import profile_table
+from iftplan.timings import LayerPair
+from iftplan.units import parse_sparsity
+
+
+def grid_of(sparsity: str, structures: str, widths: str, columns: str) -> tuple[LayerPair, ...]:
+    """The layers that the options of a profile name; the usual ones where they say nothing.
+
+    Raises:
+        InputError: one cannot be read.
+    """
+    return grid(
+        [parse_sparsity(text) for text in split(sparsity)] or SPARSITIES,
+        [parse_mask(text) for text in split(structures)],
+        _sizes(widths, "--widths"),
+        _sizes(columns, "--columns") or COLUMNS,
+    )
+
+
+def write_profile(
+    pairs: Sequence[LayerPair],
+    passes: Sequence[Pass],
+    threads: int,
+    rounds: int | None,
+    form: Format | None,
+    output: str | None,
+) -> None:
+    """Measure, and write where `plan` looks for it or where `-o` says.
+
+    Raises:
+        InputError: torch or numba is missing, or the place cannot be written.
+    """
+    require_torch("timing layers")
+    from iftplan.nn.timing.profile import profile
+
+    if form not in (None, Format.JSON):
+        raise InputError(f"a profile is JSON, for plan to read, and --format {form} is not; leave it out.")
+    place = _made_place() if output is None else output
+    found = profile(pairs, passes=passes, threads=threads, rounds=rounds or ROUNDS, say=say)
+    table = profile_table(found)
+    emit([table], lambda: profile_document(found), Format.JSON, place, summary=[table])
+
+
+def _made_place() -> str:
+    """Where `plan` looks for a profile; the folder is made."""
+    place = default_place()
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{place.parent} cannot be made ({error.strerror}); name a file with -o FILE, and give it to plan with --profile FILE."
+        ) from error
+    return str(place)
+
+
+def _sizes(text: str, option: str) -> list[int]:
+    """Whole numbers above 0 with commas."""
+    for part in split(text):
+        if not (part.isascii() and part.isdecimal() and 0 < len(part) < 7 and int(part)):
+            raise InputError(f"{option} {part!r} is no whole number above 0; write {option} 32,128.")
+    return [int(part) for part in split(text)]

@@ -1,0 +1,124 @@
+"""The section of a plan's document that holds what its layers are estimated to take."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, with_config
+from typing_extensions import TypedDict
+
+from iftplan.documents import Document
+from iftplan.estimates import LayerTime, WallClock
+
+_STRICT = ConfigDict(extra="forbid")
+_Seconds = Annotated[float, Field(ge=0)]
+
+
+def wallclock_object(value: WallClock) -> Document:
+    """As a JSON object: what it was priced with, totals, and every layer's seconds."""
+    return {
+        "profile": value.profile,
+        "machine": value.machine,
+        "instructions": value.instructions,
+        "threads": value.threads,
+        "pass": value.passes,
+        "batch": value.batch,
+        "dense_seconds": value.dense,
+        "flops_seconds": value.flops,
+        "seconds": value.seconds,
+        "layers": [_layer_object(layer) for layer in value.layers],
+        "unpriced": dict(value.unpriced),
+        "notes": list(value.notes),
+    }
+
+
+def parse_wallclock(parsed: WallClockObject) -> WallClock:
+    """From its object; totals are added up again from the layers."""
+    return WallClock(
+        parsed["profile"],
+        parsed["machine"],
+        parsed["instructions"],
+        parsed["threads"],
+        parsed["pass"],
+        parsed["batch"],
+        tuple(
+            LayerTime(
+                layer["name"],
+                layer["execution"],
+                layer["dense_seconds"],
+                layer["flops_seconds"],
+                layer["seconds"],
+                layer["extrapolated"],
+            )
+            for layer in parsed["layers"]
+        ),
+        tuple(parsed["unpriced"].items()),
+        tuple(parsed["notes"]),
+    )
+
+
+def _layer_object(layer: LayerTime) -> dict[str, Any]:
+    return {
+        "name": layer.name,
+        "execution": layer.execution,
+        "dense_seconds": layer.dense,
+        "flops_seconds": layer.flops,
+        "seconds": layer.seconds,
+        "extrapolated": layer.extrapolated,
+    }
+
+
+@with_config(_STRICT)
+class LayerTimeObject(TypedDict):
+    """What a layer is estimated to take, the whole batch together.
+
+    Attributes:
+        name: as in the plan's `layers`.
+        execution: what computes it: dense operators, or sparse kernels.
+        dense_seconds: of the layer in the dense model.
+        flops_seconds: of the layer in the plan with the objective `flops`.
+        seconds: of the layer in this plan.
+        extrapolated: whether it lies outside of what the profile measured; its time was scaled with its MACs.
+    """
+
+    name: str
+    execution: Literal["dense", "sparse"]
+    dense_seconds: _Seconds
+    flops_seconds: _Seconds
+    seconds: _Seconds
+    extrapolated: bool
+
+
+_Passed = TypedDict("_Passed", {"pass": Literal["forward", "step"]})  # no name that a class could have
+
+
+@with_config(_STRICT)
+class WallClockObject(_Passed):
+    """The section as it is written; totals are those of the layers that could be priced.
+
+    Attributes:
+        profile: digest of the machine's profile.
+        machine: the processor that was profiled.
+        instructions: what its sparse kernels were made of.
+        threads: of the processor.
+        pass: what is timed: a forward pass, or a step, forward and backward.
+        batch: how many of the plan's input are computed together.
+        dense_seconds: of the dense model.
+        flops_seconds: of the plan with the objective `flops`.
+        seconds: of this plan.
+        layers: one object for each layer that was priced.
+        unpriced: layer → why the profile says nothing of it.
+        notes: sentences that a reader has to know.
+    """
+
+    profile: str
+    machine: str
+    instructions: str
+    threads: int
+    batch: Annotated[int, Field(ge=1)]
+    dense_seconds: _Seconds
+    flops_seconds: _Seconds
+    seconds: _Seconds
+    layers: list[LayerTimeObject]
+    unpriced: dict[str, str]
+    notes: list[str]
