@@ -220,12 +220,14 @@ runpy.run_path({library_server.__file__!r}, run_name="__main__")
 
 def test_the_command_times_them_in_the_same_rounds(install, tmp_path):
     install("sparselab", SPARSELAB)
-    once = ["bench", "--layer", "linear:24-40@9", "--rounds", "2", "--format", "json"]
+    once = ["bench", "--layer", "linear:24-40@9", "--rounds", "2", "--format", "json", "--threads", "1,2"]
     ran, refused = many([once, [*once, "--python", "/no/such/python"]], tmp_path)
     assert ran.code == 0, ran.err
     document = json.loads(ran.out)
     assert document["libraries"] == {"sparselab": ""}
-    assert [x["pass"] for x in document["layers"]] == ["forward", "step"]
+    assert [(x["threads"], x["pass"]) for x in document["layers"]] == [
+        (1, "forward"), (1, "step"), (2, "forward"), (2, "step"),
+    ]  # fmt: skip
     for layer in document["layers"]:
         assert "sparselab" in {t["backend"] for t in layer["timings"]}
         assert "not installed" in layer["left_out"]["deepsparse"] or layer["pass"] == "step"
