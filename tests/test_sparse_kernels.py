@@ -1,7 +1,6 @@
 """Sparse kernels against float64 convolutions of torch: values, gradients, and nothing touched outside."""
 
 import pickle
-import threading
 
 import numpy as np
 import pytest
@@ -10,12 +9,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from iftplan.errors import InputError
-from iftplan.nn.execution import products
+from iftplan.nn.execution import teams
 from iftplan.nn.execution.chains import chains_of
 from iftplan.nn.execution.formats import packed, turned
 from iftplan.nn.execution.functions import sparse_conv2d, sparse_linear
 from iftplan.nn.execution.patterns import pattern_of
-from iftplan.nn.execution.products import correlation, product
+from iftplan.nn.execution.products import correlation, product, run_into
 from iftplan.nn.execution.tiles import tiles_of
 from iftplan.nn.execution.vectors import instructions_here, vectors_of
 from iftplan.nn.execution.windows import convolution, samples
@@ -115,30 +114,21 @@ def test_more_outputs_than_a_row_block():
         assert max(compare(SETS[0], mask, np.float32, 70)) < TOLERANCE[np.float32]
 
 
-def test_sums_of_threads_come_to_the_same_bits_whoever_is_first(monkeypatch):
-    """The first parts wait until the others are done."""
+def test_threads_of_torch_and_of_our_own_come_to_the_same_bits(monkeypatch):
+    """Whichever is first; sums of several parts are added up in the order of tiles."""
     mask = np.random.default_rng(3).random((20, 24)) < 0.3
-    vectors = vectors_of("portable")
-    held = packed(mask, chains_of((1, 1)), vectors)
-    x, dy = (np.random.default_rng(n).standard_normal(90 * n).astype(np.float32) for n in (24, 20))
-    expected = correlation(held, x, dy, samples(90), threads=5)
-    run, late = products._work, threading.Semaphore(0)
-
-    def slow(*args, **named):
-        work, tiles = run(*args, **named)
-
-        def part(values, first, last):
-            work(values, first, last)
-            if first == 0:
-                for _ in range(4):
-                    late.acquire()
-            else:
-                late.release()
-
-        return part, tiles
-
-    monkeypatch.setattr(products, "_work", slow)
-    assert (correlation(held, x, dy, samples(90), threads=5) == expected).all()
+    held = packed(mask, chains_of((1, 1)), vectors_of("portable"))
+    x, dy = (np.random.default_rng(n).standard_normal(900 * n).astype(np.float32) for n in (24, 20))
+    assert teams.openmp() is not None, "this torch is built with OpenMP"
+    found = [correlation(held, x, dy, samples(900), threads=7) for _ in range(20)]
+    values, none = held.values(np.ones(mask.size, np.float32)), np.empty(0, np.float32)
+    y = product(held, values, x, samples(900), none, threads=7)
+    monkeypatch.setattr(teams, "openmp", lambda: None)
+    ours = correlation(held, x, dy, samples(900), threads=7)
+    assert all((sums == ours).all() for sums in found)
+    assert (product(held, values, x, samples(900), none, threads=7) == y).all()
+    assert (product(held, values, x, samples(900), none) == y).all()
+    assert (ours != correlation(held, x, dy, samples(900))).any(), "other sums, or nothing is shown"
 
 
 def test_threads_share_the_tiles():
@@ -175,8 +165,6 @@ def test_equal_fan_in_is_not_padded():
 
 def test_nothing_outside_is_read_or_written():
     """Source and target lie between guards: NaN would spread, and what is written over would differ."""
-    from iftplan.nn.execution.kernels import kernel
-
     rng = np.random.default_rng(5)
     for instructions in SETS:
         vectors = vectors_of(instructions)
@@ -184,16 +172,11 @@ def test_nothing_outside_is_read_or_written():
             mask = rng.random((outputs, 9 * channels)) < 0.5
             found = packed(mask, chains_of((3, 3)), vectors)
             windows = convolution(1, size, (3, 3), padding=(1, 1))
-            tiles = tiles_of(windows, found.chains, vectors.lanes, vectors.count)
-            guarded = np.full(512 + windows.columns * channels + 512, np.nan, np.float32)
-            guarded[512:-512] = 1
+            source = np.full(512 + windows.columns * channels + 512, np.nan, np.float32)
+            source[512:-512] = 1
             target = np.full(512 + windows.columns * outputs + 512, np.nan, np.float32)
-            kernel(vectors, int(found.shared), 0)(
-                found.values(mask.astype(np.float32).ravel()), found.offsets, found.rows, found.counts, found.panels,
-                found.row_starts, found.blocks, found.chains.vectors(vectors.count), tiles.targets, tiles.depths,
-                tiles.sources, tiles.there, guarded[512:-512], channels, np.empty(0, np.float32), target[512:-512],
-                outputs, 0, len(tiles),
-            )  # fmt: skip
+            values = found.values(mask.astype(np.float32).ravel())
+            run_into(target[512:-512], found, values, source[512:-512], windows)
             assert np.isfinite(target[512:-512]).all()
             assert np.isnan(target[:512]).all() and np.isnan(target[-512:]).all()
 

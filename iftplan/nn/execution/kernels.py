@@ -1,14 +1,20 @@
-"""A format against activations, tile by tile; compiled by numba, once for each shape of registers."""
+"""A format against activations, tile by tile; compiled by numba, once for each shape of registers.
+
+A kernel is a C function of one address, that of a `JOB`: it needs no interpreter, so that any thread can run it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, Final
 from zlib import crc32
 
 import numba
 import numpy as np
+from llvmlite import ir
+from numba import carray, types
+from numba.extending import intrinsic
 
 from iftplan.nn.execution import panels as inner
 from iftplan.nn.execution import transposes
@@ -16,8 +22,42 @@ from iftplan.nn.execution.panels import correlation, product
 from iftplan.nn.execution.transposes import gather, scatter
 from iftplan.nn.execution.vectors import Vectors
 
+_FORMAT: Final = ("offsets", "rows", "counts", "panels", "row_starts", "row_blocks", "blocks", "block_count")
+_TILES: Final = ("starts", "chains", "targets", "depths", "sources", "source_vectors", "there", "tiles")
+_DATA: Final = ("values", "values_apart", "source", "channels", "bias", "target", "outputs")
+_SHARE: Final = ("parts", "thread", "team", "ask_thread", "ask_team")
 
-@numba.njit(cache=True, nogil=True)
+JOB: Final = np.dtype([(name, np.int64) for name in (*_FORMAT, *_TILES, *_DATA, *_SHARE)])
+"""What a kernel is told: addresses and numbers.
+
+Tiles are cut into `parts`, and values of each lie `values_apart` bytes apart (0: all read the same). A thread takes those that
+are its own by its number among the team's, which it asks for at `ask_thread` and `ask_team`, if these are no 0.
+"""
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def at(context: Any, address: Any) -> Any:
+    """An address as a pointer."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], context.get_value_type(types.voidptr))
+
+    return types.voidptr(types.int64), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def asked(context: Any, address: Any) -> Any:
+    """What a C function without arguments answers."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        function = ir.FunctionType(ir.IntType(32), []).as_pointer()
+        answer = builder.call(builder.inttoptr(args[0], function), [])
+        return builder.sext(answer, ir.IntType(64))
+
+    return types.int64(types.int64), generate
+
+
+@numba.njit(cache=True)
 def aligned(count, like):  # type: ignore[no-untyped-def]
     """Room for values that begins with a cache line."""
     raw = np.empty(count + 64 // like.itemsize, like.dtype)
@@ -25,7 +65,7 @@ def aligned(count, like):  # type: ignore[no-untyped-def]
     return raw[skip : skip + count]
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True)
 def begin(out, bias, start, rows, width):  # type: ignore[no-untyped-def]
     """Sums before anything is added: zero, or the bias."""
     if not len(bias):
@@ -41,8 +81,8 @@ def made_of() -> int:
 
 
 @lru_cache(maxsize=16)
-def kernel(vectors: Vectors, shared: int, correlates: int) -> Callable[..., None]:
-    """The walk of a format over the tiles first..last.
+def kernel(vectors: Vectors, shared: int, correlates: int) -> Any:
+    """The walk of a format over tiles, as a function of a job's address (numba's `cfunc`).
 
     Args:
         vectors: the shape of registers.
@@ -52,62 +92,73 @@ def kernel(vectors: Vectors, shared: int, correlates: int) -> Callable[..., None
     """
     lanes, count, bits, width = vectors.lanes, vectors.count, vectors.bits, vectors.lanes * vectors.count
     row_bytes, vector_bytes, offset_bytes = vectors.row_bytes, vectors.bytes, 2 if shared else 8
+    size, dtype = bits // 8, np.float32 if bits == 32 else np.float64
+    # what a kernel closes over is a part of its name in numba's cache
     loops = made_of()
 
-    @numba.njit(cache=True, nogil=True)
-    def run(  # type: ignore[no-untyped-def]
-        values, offsets, rows, counts, panels, row_starts, blocks, starts, targets, depths, sources, there,
-        source, channels, bias, target, outputs, first, last,
-    ):  # fmt: skip
-        assert loops >= 0  # what a kernel closes over is a part of its name in numba's cache
+    @numba.cfunc(types.void(types.voidptr), cache=True)
+    def run(address):  # type: ignore[no-untyped-def]
+        job = carray(address, (1,), JOB)[0]
+        row_starts = carray(at(job.row_starts), (job.row_blocks + 1,), np.int64)
+        blocks = carray(at(job.blocks), (job.block_count, 4), np.int64)
+        panels = carray(at(job.panels), (job.row_blocks * job.block_count, 5), np.int64)
+        starts = carray(at(job.starts), (job.chains,), np.int64)
+        depths = carray(at(job.depths), (job.tiles,), np.int64)
+        there = carray(at(job.there), (job.tiles, job.chains), np.bool_)
+        bias = carray(at(job.bias), (job.outputs if job.bias else 0,), dtype)
+        thread = asked(job.ask_thread) if job.ask_thread else job.thread
+        team = asked(job.ask_team) if job.ask_team else job.team
         deepest = ((blocks[:, 2] - blocks[:, 1] + lanes) * blocks[:, 3]).max() * lanes
         highest = (row_starts[1:] - row_starts[:-1]).max() + lanes
-        tile, out = aligned(deepest, values), aligned(highest * width, values)
-        absent = np.zeros(2 * lanes, values.dtype)  # zeros to read, then room for what is written nowhere
-        nowhere = absent.ctypes.data + values.itemsize * lanes
-        for t in range(first, last):
-            depth, pixels = depths[t], targets[t].ctypes.data
-            held = -1
-            number = 0
-            for n in range(len(row_starts) - 1):
-                start, height = row_starts[n], row_starts[n + 1] - row_starts[n]
-                if correlates:
-                    gather(
-                        lanes, bits, target.ctypes.data, outputs, pixels, depth, start, height, out.ctypes.data,
-                        row_bytes, absent.ctypes.data,
-                    )  # fmt: skip
-                    out[height * width : (height + 1) * width] = 0
-                else:
-                    begin(out, bias, start, height, width)
-                for _ in range(len(blocks)):
-                    _, block, quad, quads, step = panels[number]
-                    chain, channel, end, wide = blocks[block]
-                    number += 1
-                    if quad == quads or not there[t, chain]:
-                        continue
-                    if held != block:
-                        held = block
-                        gather(
-                            lanes, bits, source.ctypes.data, channels, sources[t, starts[chain] :].ctypes.data,
-                            wide - count + depth, channel, end - channel, tile.ctypes.data, wide * vector_bytes,
-                            absent.ctypes.data,
-                        )  # fmt: skip
-                    its_values = values.ctypes.data + 4 * values.itemsize * step
-                    its_offsets = offsets.ctypes.data + offset_bytes * step
+        absent = np.zeros(2 * lanes, dtype)  # zeros to read, then room for what is written nowhere
+        zeros, nowhere = absent.ctypes.data, absent.ctypes.data + size * lanes
+        tile, out = aligned(deepest, absent), aligned(highest * width, absent)
+        if loops < 0:
+            return
+        for part in range(thread, job.parts, team):
+            values = job.values + part * job.values_apart
+            for t in range(job.tiles * part // job.parts, job.tiles * (part + 1) // job.parts):
+                depth, pixels = depths[t], job.targets + 4 * width * t
+                held = -1
+                number = 0
+                for n in range(job.row_blocks):
+                    start, height = row_starts[n], row_starts[n + 1] - row_starts[n]
                     if correlates:
-                        correlation(
-                            lanes, count, bits, shared, depth, its_values, its_offsets, rows.ctypes.data,
-                            counts.ctypes.data, quad, quads, tile.ctypes.data, out.ctypes.data,
+                        gather(
+                            lanes, bits, job.target, job.outputs, pixels, depth, start, height, out.ctypes.data,
+                            row_bytes, zeros,
                         )  # fmt: skip
+                        out[height * width : (height + 1) * width] = 0
                     else:
-                        product(
-                            lanes, count, bits, shared, depth, its_values, its_offsets, rows.ctypes.data,
-                            counts.ctypes.data, quad, quads, tile.ctypes.data, out.ctypes.data,
+                        begin(out, bias, start, height, width)
+                    for _ in range(job.block_count):
+                        _, block, quad, quads, step = panels[number]
+                        chain, channel, end, wide = blocks[block]
+                        number += 1
+                        if quad == quads or not there[t, chain]:
+                            continue
+                        if held != block:
+                            held = block
+                            gather(
+                                lanes, bits, job.source, job.channels,
+                                job.sources + 4 * lanes * (t * job.source_vectors + starts[chain]), wide - count + depth,
+                                channel, end - channel, tile.ctypes.data, wide * vector_bytes, zeros,
+                            )  # fmt: skip
+                        its_values, its_offsets = values + 4 * size * step, job.offsets + offset_bytes * step
+                        if correlates:
+                            correlation(
+                                lanes, count, bits, shared, depth, its_values, its_offsets, job.rows, job.counts, quad,
+                                quads, tile.ctypes.data, out.ctypes.data,
+                            )  # fmt: skip
+                        else:
+                            product(
+                                lanes, count, bits, shared, depth, its_values, its_offsets, job.rows, job.counts, quad,
+                                quads, tile.ctypes.data, out.ctypes.data,
+                            )  # fmt: skip
+                    if not correlates:
+                        scatter(
+                            lanes, bits, job.target, job.outputs, pixels, depth, start, height, out.ctypes.data,
+                            row_bytes, nowhere,
                         )  # fmt: skip
-                if not correlates:
-                    scatter(
-                        lanes, bits, target.ctypes.data, outputs, pixels, depth, start, height, out.ctypes.data,
-                        row_bytes, nowhere,
-                    )  # fmt: skip
 
-    return run  # type: ignore[no-any-return]
+    return run

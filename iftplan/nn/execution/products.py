@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from iftplan.nn.execution.formats import Format
+from iftplan.nn.execution.teams import run_job
 from iftplan.nn.execution.tiles import tiles_of
 from iftplan.nn.execution.windows import Windows
 
 Array = NDArray[Any]
-Part = TypeVar("Part")
 
 
 def product(
@@ -35,8 +32,7 @@ def product(
         (images, height, width, outputs), flat.
     """
     target = np.empty(windows.columns * packed.outputs, values.dtype)
-    work, tiles = _work(packed, source, windows, bias, target, correlates=0)
-    _spread(lambda first, last: work(values, first, last), tiles, threads)
+    run_into(target, packed, values, source, windows, bias, threads)
     return target
 
 
@@ -50,38 +46,51 @@ def correlation(packed: Format, source: Array, gradient: Array, windows: Windows
         windows: how targets read sources.
         threads: how many.
     """
-    none = np.empty(0, source.dtype)
-    work, tiles = _work(packed, source, windows, none, gradient, correlates=1)
-
-    def part(first: int, last: int) -> Array:
-        sums = np.zeros(packed.slots, source.dtype)
-        work(sums, first, last)
-        return sums
-
-    parts = _spread(part, tiles, threads)
-    return sum(parts[1:], parts[0])  # in the order of tiles, whoever was first: the same bits each time
+    shape = packed.vectors
+    parts = max(1, min(threads, len(tiles_of(windows, packed.chains, shape.lanes, shape.count))))
+    sums = np.zeros((parts, packed.slots), source.dtype)
+    run_into(gradient, packed, sums, source, windows)
+    # in the order of tiles, whichever thread was first: the same bits each time
+    whole: Array = sums[0] if parts == 1 else sums.sum(0)
+    return whole
 
 
-def _work(
-    packed: Format, source: Array, windows: Windows, bias: Array, target: Array, correlates: int
-) -> tuple[Callable[[Array, int, int], None], int]:
-    """A kernel with all it needs but values and the tiles that it goes over, and how many those are."""
-    from iftplan.nn.execution.kernels import kernel
+def run_into(
+    target: Array,
+    packed: Format,
+    values: Array,
+    source: Array,
+    windows: Windows,
+    bias: Array | None = None,
+    threads: int = 1,
+) -> None:
+    """A kernel over all tiles.
+
+    Args:
+        target: what is written; or, where each part of the tiles has values of its own, the gradient that is read.
+        packed: the mask.
+        values: (slots,) that are read, or (parts, slots) that are added to.
+        source: (images, height, width, channels), flat.
+        windows: how targets read sources.
+        bias: one for each output; None or empty for none.
+        threads: how many, where values are read.
+    """
+    from iftplan.nn.execution.kernels import JOB, kernel
 
     shape = packed.vectors
     tiles = tiles_of(windows, packed.chains, shape.lanes, shape.count)
-    run = kernel(shape, int(packed.shared), correlates)
-    walk = packed.offsets, packed.rows, packed.counts, packed.panels, packed.row_starts, packed.blocks
-    tables = packed.chains.vectors(shape.count), tiles.targets, tiles.depths, tiles.sources, tiles.there
-    rest = source, packed.channels, bias, target, packed.outputs
-    return lambda values, first, last: run(values, *walk, *tables, *rest, first, last), len(tiles)
-
-
-def _spread(work: Callable[[int, int], Part], tiles: int, threads: int) -> list[Part]:
-    """Tiles in equal runs to the threads; kernels let go of the interpreter while they run."""
-    parts = max(1, min(threads, tiles))
-    runs = list(pairwise(tiles * i // parts for i in range(parts + 1)))
-    if parts == 1:
-        return [work(*runs[0])]
-    with ThreadPoolExecutor(parts) as pool:
-        return [done.result() for done in [pool.submit(work, *run) for run in runs]]
+    starts = packed.chains.vectors(shape.count)
+    correlates = values.ndim == 2
+    told = {
+        "offsets": packed.offsets, "rows": packed.rows, "counts": packed.counts, "panels": packed.panels,
+        "row_starts": packed.row_starts, "row_blocks": len(packed.row_starts) - 1, "blocks": packed.blocks,
+        "block_count": len(packed.blocks), "starts": starts, "chains": len(starts) - 1, "targets": tiles.targets,
+        "depths": tiles.depths, "sources": tiles.sources, "source_vectors": tiles.sources.shape[1], "there": tiles.there,
+        "tiles": len(tiles), "values": values, "values_apart": values.strides[0] if correlates else 0, "source": source,
+        "channels": packed.channels, "bias": 0 if bias is None or not len(bias) else bias, "target": target, "outputs": packed.outputs,
+        "parts": len(values) if correlates else max(1, min(threads, len(tiles))),
+    }  # fmt: skip
+    job = np.zeros(1, JOB)
+    for name, value in told.items():
+        job[name] = value.ctypes.data if isinstance(value, np.ndarray) else value
+    run_job(kernel(shape, int(packed.shared), int(correlates)), job)

@@ -80,7 +80,7 @@ def tiles_of(windows: Windows, chains: Chains, lanes: int, count: int) -> Tiles:
         np.concatenate([_targets(part, windows) for part in parts]),
         np.concatenate([np.full(len(part.image), part.depth) for part in parts]),
         sources,
-        np.logical_or.reduceat((sources >= 0).any(2), starts, axis=1),
+        np.ascontiguousarray(np.logical_or.reduceat((sources >= 0).any(2), starts, axis=1)),
     )
 
 
