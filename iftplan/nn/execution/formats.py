@@ -58,20 +58,17 @@ class Format:
         """Values, those of padding too."""
         return len(self.places)
 
-    def values(self, weights: NDArray[Any]) -> NDArray[Any]:
+    def values(self, weights: NDArray[Any], threads: int = 1) -> NDArray[Any]:
         """The kept weights of a flat matrix, in the kernels' order."""
-        from iftplan.nn.execution.packing import take
+        from iftplan.nn.execution.copies import take
 
-        values = np.empty(self.slots, weights.dtype)
-        take(weights, self.places, values)
-        return values
+        return take(weights, self.places, threads)
 
     def matrix(self, values: NDArray[Any]) -> NDArray[Any]:
         """Values in the kernels' order as the flat matrix, zero elsewhere."""
-        from iftplan.nn.execution.packing import put
-
         weights = np.zeros(self.outputs * self.positions * self.channels, values.dtype)
-        put(values, self.places, weights)
+        held = self.places >= 0
+        weights[self.places[held]] = values[held]
         return weights
 
 

@@ -99,12 +99,13 @@ class _Collect(Function):
             weight = weight.contiguous()
         ctx.shape, ctx.strides = weight.shape, weight.stride()
         ctx.memory = pattern.memory(ctx.strides)
-        return torch.from_numpy(ctx.memory.values(weight.as_strided((weight.numel(),), (1,)).numpy()))
+        flat = weight.as_strided((weight.numel(),), (1,)).numpy()
+        return torch.from_numpy(ctx.memory.values(flat, torch.get_num_threads()))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        flat = torch.from_numpy(ctx.memory.weights(as_array(gradient)))
+        flat = torch.from_numpy(ctx.memory.weights(as_array(gradient), torch.get_num_threads()))
         return flat.as_strided(ctx.shape, ctx.strides), None
 
 
@@ -140,7 +141,7 @@ class _Product(Function):
         array = as_array(gradient)
         to_source = to_values = to_bias = None
         if ctx.needs_input_grad[0]:
-            turned = pattern.backward.values(as_array(values))
+            turned = pattern.backward.values(as_array(values), threads)
             none = np.empty(0, turned.dtype)
             found = product(pattern.backward, turned, array, windows.backwards, none, threads)
             to_source = torch.from_numpy(found).view(source.shape)

@@ -1,60 +1,30 @@
 """A format against activations, tile by tile; compiled by numba, once for each shape of registers.
 
-A kernel is a C function of one address, that of a `JOB`: it needs no interpreter, so that any thread can run it.
+A kernel is a function of one address, that of a job (`iftplan.nn.execution.jobs`).
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, Final
-from zlib import crc32
 
 import numba
 import numpy as np
-from llvmlite import ir
 from numba import carray, types
-from numba.extending import intrinsic
 
+from iftplan.nn.execution import jobs, transposes
 from iftplan.nn.execution import panels as inner
-from iftplan.nn.execution import transposes
+from iftplan.nn.execution.jobs import asked, at, job_type, made_of
 from iftplan.nn.execution.panels import correlation, product
 from iftplan.nn.execution.transposes import gather, scatter
 from iftplan.nn.execution.vectors import Vectors
 
-_FORMAT: Final = ("offsets", "rows", "counts", "panels", "row_starts", "row_blocks", "blocks", "block_count")
-_TILES: Final = ("starts", "chains", "targets", "depths", "sources", "source_vectors", "there", "tiles")
-_DATA: Final = ("values", "values_apart", "source", "channels", "bias", "target", "outputs")
-_SHARE: Final = ("parts", "thread", "team", "ask_thread", "ask_team")
-
-JOB: Final = np.dtype([(name, np.int64) for name in (*_FORMAT, *_TILES, *_DATA, *_SHARE)])
-"""What a kernel is told: addresses and numbers.
-
-Tiles are cut into `parts`, and values of each lie `values_apart` bytes apart (0: all read the same). A thread takes those that
-are its own by its number among the team's, which it asks for at `ask_thread` and `ask_team`, if these are no 0.
-"""
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def at(context: Any, address: Any) -> Any:
-    """An address as a pointer."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.inttoptr(args[0], context.get_value_type(types.voidptr))
-
-    return types.voidptr(types.int64), generate
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def asked(context: Any, address: Any) -> Any:
-    """What a C function without arguments answers."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        function = ir.FunctionType(ir.IntType(32), []).as_pointer()
-        answer = builder.call(builder.inttoptr(args[0], function), [])
-        return builder.sext(answer, ir.IntType(64))
-
-    return types.int64(types.int64), generate
+JOB: Final = job_type(
+    "offsets", "rows", "counts", "panels", "row_starts", "row_blocks", "blocks", "block_count",  # the format
+    "starts", "chains", "targets", "depths", "sources", "source_vectors", "there", "tiles",
+    "values", "values_apart", "source", "channels", "bias", "target", "outputs",
+)  # fmt: skip
+"""What a kernel is told. Values of the parts, runs of tiles, lie `values_apart` bytes apart (0: all read the same)."""
 
 
 @numba.njit(cache=True)
@@ -74,15 +44,9 @@ def begin(out, bias, start, rows, width):  # type: ignore[no-untyped-def]
         out[m * width : (m + 1) * width] = bias[start + m]
 
 
-@lru_cache(maxsize=1)
-def made_of() -> int:
-    """A checksum of the modules that emit inner loops: numba's cache asks only whether this file is the same."""
-    return crc32(b"".join(Path(str(module.__file__)).read_bytes() for module in (inner, transposes)))
-
-
 @lru_cache(maxsize=16)
 def kernel(vectors: Vectors, shared: int, correlates: int) -> Any:
-    """The walk of a format over tiles, as a function of a job's address (numba's `cfunc`).
+    """The walk of a format over tiles, as a function of a job's address.
 
     Args:
         vectors: the shape of registers.
@@ -93,8 +57,7 @@ def kernel(vectors: Vectors, shared: int, correlates: int) -> Any:
     lanes, count, bits, width = vectors.lanes, vectors.count, vectors.bits, vectors.lanes * vectors.count
     row_bytes, vector_bytes, offset_bytes = vectors.row_bytes, vectors.bytes, 2 if shared else 8
     size, dtype = bits // 8, np.float32 if bits == 32 else np.float64
-    # what a kernel closes over is a part of its name in numba's cache
-    loops = made_of()
+    version = made_of(inner, jobs, transposes)
 
     @numba.cfunc(types.void(types.voidptr), cache=True)
     def run(address):  # type: ignore[no-untyped-def]
@@ -113,7 +76,7 @@ def kernel(vectors: Vectors, shared: int, correlates: int) -> Any:
         absent = np.zeros(2 * lanes, dtype)  # zeros to read, then room for what is written nowhere
         zeros, nowhere = absent.ctypes.data, absent.ctypes.data + size * lanes
         tile, out = aligned(deepest, absent), aligned(highest * width, absent)
-        if loops < 0:
+        if version < 0:  # closed over, for numba's cache
             return
         for part in range(thread, job.parts, team):
             values = job.values + part * job.values_apart

@@ -39,28 +39,26 @@ class Memory:
         # a copy has room of its own
         return Memory, (self.places, self.starts, self.columns, self.slots, self.line)
 
-    def values(self, weights: NDArray[Any]) -> NDArray[Any]:
+    def values(self, weights: NDArray[Any], threads: int = 1) -> NDArray[Any]:
         """What is kept of a weight's memory, in the format's order."""
-        from iftplan.nn.execution.packing import take
+        from iftplan.nn.execution.copies import take
 
-        values = np.empty(len(self.places), weights.dtype)
-        take(weights, self.places, values)
-        return values
+        return take(weights, self.places, threads)
 
-    def weights(self, values: NDArray[Any]) -> NDArray[Any]:
+    def weights(self, values: NDArray[Any], threads: int = 1) -> NDArray[Any]:
         """Values in the format's order as a weight's memory, zero elsewhere.
 
         It is used again as soon as nothing holds it any longer: pages of a fresh one would cost more than the values.
         Every entry is written, as others may have changed what they were lent.
         """
-        from iftplan.nn.execution.packing import put_rows
+        from iftplan.nn.execution.copies import put_lines
 
         held = self._lent() if self._lent is not None else None
         if held is not None or self._room is None or self._room.dtype != values.dtype:
             self._room = np.empty((len(self.starts) - 1) * self.line, values.dtype)
         weights = self._room.view()
         self._lent = ref(weights)
-        put_rows(values, self.starts, self.columns, self.slots, self.line, weights)
+        put_lines(weights, values, self.starts, self.columns, self.slots, threads)
         return weights
 
 

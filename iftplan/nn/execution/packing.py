@@ -101,29 +101,3 @@ def _longest_of_quads(counts, shared):  # type: ignore[no-untyped-def]
     for i in range(len(counts)):
         longest[i // 4] = max(longest[i // 4], counts[order[i]])
     return longest
-
-
-@numba.njit(cache=True, nogil=True)
-def take(weights, places, values):  # type: ignore[no-untyped-def]
-    """Weights into the kernels' order; zeros where a quad is padded."""
-    for i in range(len(places)):
-        place = places[i]
-        values[i] = weights[place] if place >= 0 else 0
-
-
-@numba.njit(cache=True, nogil=True)
-def put(values, places, weights):  # type: ignore[no-untyped-def]
-    """Values in the kernels' order back to where they belong."""
-    for i in range(len(places)):
-        if places[i] >= 0:
-            weights[places[i]] = values[i]
-
-
-@numba.njit(cache=True, nogil=True)
-def put_rows(values, starts, columns, slots, inputs, weights):  # type: ignore[no-untyped-def]
-    """As `put`, and zeros elsewhere: a row is cleared and filled while it is in the cache."""
-    for row in range(len(starts) - 1):
-        line = weights[row * inputs : (row + 1) * inputs]
-        line[:] = 0
-        for i in range(starts[row], starts[row + 1]):
-            line[columns[i]] = values[slots[i]]

@@ -75,6 +75,7 @@ def run_into(
         bias: one for each output; None or empty for none.
         threads: how many, where values are read.
     """
+    from iftplan.nn.execution.jobs import made_job
     from iftplan.nn.execution.kernels import JOB, kernel
 
     shape = packed.vectors
@@ -87,10 +88,8 @@ def run_into(
         "block_count": len(packed.blocks), "starts": starts, "chains": len(starts) - 1, "targets": tiles.targets,
         "depths": tiles.depths, "sources": tiles.sources, "source_vectors": tiles.sources.shape[1], "there": tiles.there,
         "tiles": len(tiles), "values": values, "values_apart": values.strides[0] if correlates else 0, "source": source,
-        "channels": packed.channels, "bias": 0 if bias is None or not len(bias) else bias, "target": target, "outputs": packed.outputs,
-        "parts": len(values) if correlates else max(1, min(threads, len(tiles))),
+        "channels": packed.channels, "bias": 0 if bias is None or not len(bias) else bias, "target": target,
+        "outputs": packed.outputs,
     }  # fmt: skip
-    job = np.zeros(1, JOB)
-    for name, value in told.items():
-        job[name] = value.ctypes.data if isinstance(value, np.ndarray) else value
-    run_job(kernel(shape, int(packed.shared), int(correlates)), job)
+    parts = len(values) if correlates else max(1, min(threads, len(tiles)))
+    run_job(kernel(shape, int(packed.shared), int(correlates)), made_job(JOB, parts, told))

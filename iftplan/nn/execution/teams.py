@@ -50,11 +50,11 @@ def openmp() -> OpenMP | None:
 
 
 def run_job(run: Any, job: NDArray[Any]) -> None:
-    """Run a kernel on as many threads as its job has parts.
+    """Run a compiled function on as many threads as its job has parts.
 
     Args:
-        run: as `iftplan.nn.execution.kernels.kernel` makes it.
-        job: one, of the type `iftplan.nn.execution.kernels.JOB`.
+        run: numba's `cfunc` of an address.
+        job: as `iftplan.nn.execution.jobs.made_job` makes it.
     """
     parts = int(job["parts"][0])
     runtime = openmp() if parts > 1 else None

@@ -1,0 +1,76 @@
+"""What a compiled function is told: addresses and numbers in one record, whose address is all that it is called with.
+
+It needs no interpreter then, so that any thread can run it; `iftplan.nn.execution.teams` has the threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+from zlib import crc32
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+_SHARE: Final = ("parts", "thread", "team", "ask_thread", "ask_team")
+
+
+def job_type(*names: str) -> np.dtype[Any]:
+    """A record of 64-bit numbers: those that are named, and what says which parts of the work are a thread's own.
+
+    `parts` there are; a thread takes those whose number is its own, and every `team`-th after it. It asks for its number and
+    the team's size at `ask_thread` and `ask_team`, if these are no 0.
+    """
+    return np.dtype([(name, np.int64) for name in (*names, *_SHARE)])
+
+
+def made_job(kind: np.dtype[Any], parts: int, told: Mapping[str, Any]) -> NDArray[Any]:
+    """One record; arrays are told by their addresses, and have to live for as long as the job does.
+
+    Args:
+        kind: as `job_type` makes it.
+        parts: of the work.
+        told: every other number.
+    """
+    job = np.zeros(1, kind)
+    for name, value in told.items():
+        job[name] = value.ctypes.data if isinstance(value, np.ndarray) else value
+    job["parts"] = parts
+    return job
+
+
+@lru_cache(maxsize=8)
+def made_of(*modules: ModuleType) -> int:
+    """A checksum of modules that a compiled function is made of.
+
+    numba's cache asks only whether the function's own file is the same, and what the function closes over.
+    """
+    return crc32(b"".join(Path(str(module.__file__)).read_bytes() for module in modules))
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def at(context: Any, address: Any) -> Any:
+    """An address as a pointer."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], context.get_value_type(types.voidptr))
+
+    return types.voidptr(types.int64), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def asked(context: Any, address: Any) -> Any:
+    """What a C function without arguments answers."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        function = ir.FunctionType(ir.IntType(32), []).as_pointer()
+        answer = builder.call(builder.inttoptr(args[0], function), [])
+        return builder.sext(answer, ir.IntType(64))
+
+    return types.int64(types.int64), generate
