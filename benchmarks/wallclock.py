@@ -1,10 +1,11 @@
 """Every layer of ResNet-18 and GPT-3 Small at four sparsities under four kinds of mask, against the best dense time.
 
-    python benchmarks/wallclock.py [--quick] [--out wallclock.json] [--python PATH]
+    python benchmarks/wallclock.py [--quick] [--backends dense,dense-best,sparse,compact] [--out wallclock.json] [--python PATH]
 
 One thread, interleaved rounds, ratios to the fastest dense backend of the original layer (ideal: 1). `--quick` measures a
-few layers at 75 and 90 %; `--python` names an environment with sparselab or DeepSparse, and may be repeated. The last lines
-hold the ratios against what this project means to reach.
+few layers at 75 and 90 %; `--backends` leaves out others, of which masked-dense takes most of the time; `--python` names an
+environment with sparselab or DeepSparse, and may be repeated. A table in Markdown has forward / step / step of compact layers; the
+last lines hold the ratios against what this project means to reach.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from iftplan.masks import parse_mask  # noqa: E402
 from iftplan.nn.timing.bench import bench  # noqa: E402
 from iftplan.nn.timing.libraries import installed_libraries  # noqa: E402
 from iftplan.report.timings import bench_document  # noqa: E402
-from iftplan.timings import Measured, pair_of_layer  # noqa: E402
+from iftplan.timings import BACKENDS, Measured, pair_of_layer  # noqa: E402
 from iftplan.units import parse_sparsity  # noqa: E402
 
 # layer, samples: a batch that gives each layer some ten milliseconds
@@ -51,6 +52,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--backends", default=",".join(BACKENDS))
     parser.add_argument("--out", default="")
     parser.add_argument("--python", action="append", default=[])
     given = parser.parse_args()
@@ -61,8 +63,9 @@ def main() -> None:
     for (layer, batch), sparsity, structure in product(layers, sparsities, STRUCTURES):
         pair = pair_of_layer(layer, parse_sparsity(sparsity), parse_mask(structure))
         found = bench(
-            [pair], batch=batch, passes=("forward", "step"), rounds=given.rounds, libraries=libraries
-        )
+            [pair], batch=batch, passes=("forward", "step"), rounds=given.rounds, libraries=libraries,
+            backends=given.backends.split(","),
+        )  # fmt: skip
         documents.append(bench_document(found))
         measured += found.measured
         told = [
@@ -72,6 +75,7 @@ def main() -> None:
         print(f"{layer:24} ×{batch:<3} {sparsity:>5} {structure:13}", " | ".join(told), flush=True)
         if given.out:
             write_text(dumps({"benches": documents}), str(Path(given.out)))
+    print(markdown(measured))
     for (kind, passes, structure, aim), backend in product(AIMS, ("sparse", "compact")):
         asked = [one for one in measured if matches(one, kind, passes, structure)]
         ratios = [r for one in asked for r in ratios_of(one, backend)]
@@ -81,6 +85,21 @@ def main() -> None:
                 f"{kind} {passes} at 0.9, {structure}, {backend}: median {median(ratios):.2f}, worst {worst:.2f}, aim {aim}:",
                 "reached" if worst <= aim else "not reached",
             )
+
+
+def markdown(measured: list[Measured]) -> str:
+    """A row for each layer and mask: forward / step / step of compact layers, by sparsity."""
+    cells: dict[tuple[str, str], dict[float, list[str]]] = {}
+    for one in measured:
+        row = cells.setdefault((one.pair.name, one.pair.structure), {})
+        ratios = [r for backend in ("sparse", "compact") for r in ratios_of(one, backend)]
+        row.setdefault(float(one.pair.sparsity), []).extend(f"{ratio:.2f}" for ratio in ratios)
+    sparsities = sorted({s for row in cells.values() for s in row})
+    lines = ["| layer | mask | " + " | ".join(f"{s:g}" for s in sparsities) + " |"]
+    lines.append("|---|---|" + "---|" * len(sparsities))
+    for (layer, mask), row in cells.items():
+        lines.append(f"| `{layer}` | `{mask}` | " + " | ".join(" / ".join(row[s]) for s in sparsities) + " |")
+    return "\n".join(lines)
 
 
 def matches(one: Measured, kind: str, passes: str, structure: str) -> bool:
