@@ -11,8 +11,8 @@ from numba import carray, types
 from numpy.typing import NDArray
 
 from iftplan.nn.execution import jobs
-from iftplan.nn.execution.jobs import asked, at, job_type, made_job, made_of
-from iftplan.nn.execution.teams import run_job
+from iftplan.nn.execution.jobs import at, job_type, made_job, made_of, mine
+from iftplan.nn.execution.teams import Compiled, run_job
 
 Array = NDArray[Any]
 
@@ -67,7 +67,7 @@ def _parts(entries: int, threads: int) -> int:
 
 
 @lru_cache(maxsize=2)
-def _taking(size: int) -> Any:
+def _taking(size: int) -> Compiled:
     dtype, version = np.float32 if size == 4 else np.float64, made_of(jobs)
 
     @numba.cfunc(types.void(types.voidptr), cache=True)
@@ -75,22 +75,21 @@ def _taking(size: int) -> Any:
         job = carray(address, (1,), _TAKE)[0]
         places = carray(at(job.places), (job.count,), np.int32)
         target = carray(at(job.target), (job.count,), dtype)
-        thread = asked(job.ask_thread) if job.ask_thread else job.thread
-        team = asked(job.ask_team) if job.ask_team else job.team
+        first, apart = mine(job)
         # only as far as places reach: how long the source is, nobody needs to know
         source = carray(at(job.source), (1 << 40,), dtype)
         if version < 0:  # closed over, for numba's cache
             return
-        for part in range(thread, job.parts, team):
+        for part in range(first, job.parts, apart):
             for i in range(job.count * part // job.parts, job.count * (part + 1) // job.parts):
                 place = places[i]
                 target[i] = source[place] if place >= 0 else 0
 
-    return run
+    return Compiled(run)
 
 
 @lru_cache(maxsize=2)
-def _putting(size: int) -> Any:
+def _putting(size: int) -> Compiled:
     dtype, version = np.float32 if size == 4 else np.float64, made_of(jobs)
 
     @numba.cfunc(types.void(types.voidptr), cache=True)
@@ -102,14 +101,13 @@ def _putting(size: int) -> Any:
         slots = carray(at(job.slots), (kept,), np.int32)
         values = carray(at(job.values), (1 << 40,), dtype)
         target = carray(at(job.target), (job.lines, job.line), dtype)
-        thread = asked(job.ask_thread) if job.ask_thread else job.thread
-        team = asked(job.ask_team) if job.ask_team else job.team
+        first, apart = mine(job)
         if version < 0:  # closed over, for numba's cache
             return
-        for part in range(thread, job.parts, team):
+        for part in range(first, job.parts, apart):
             for line in range(job.lines * part // job.parts, job.lines * (part + 1) // job.parts):
                 target[line] = 0
                 for i in range(starts[line], starts[line + 1]):
                     target[line, columns[i]] = values[slots[i]]
 
-    return run
+    return Compiled(run)

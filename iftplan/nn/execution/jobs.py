@@ -9,28 +9,25 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final
+from typing import Any
 from zlib import crc32
 
+import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-_SHARE: Final = ("parts", "thread", "team", "ask_thread", "ask_team")
+from iftplan.nn.execution.teams import SHARE
 
 
 def job_type(*names: str) -> np.dtype[Any]:
-    """A record of 64-bit numbers: those that are named, and what says which parts of the work are a thread's own.
-
-    `parts` there are; a thread takes those whose number is its own, and every `team`-th after it. It asks for its number and
-    the team's size at `ask_thread` and `ask_team`, if these are no 0.
-    """
-    return np.dtype([(name, np.int64) for name in (*names, *_SHARE)])
+    """A record of 64-bit numbers: those that are named, and a thread's share (`iftplan.nn.execution.teams.SHARE`)."""
+    return np.dtype([(name, np.int64) for name in (*names, *SHARE)])
 
 
-def made_job(kind: np.dtype[Any], parts: int, told: Mapping[str, Any]) -> NDArray[Any]:
+def made_job(kind: np.dtype[Any], parts: int, told: Mapping[str, Any]) -> NDArray[np.int64]:
     """One record; arrays are told by their addresses, and have to live for as long as the job does.
 
     Args:
@@ -38,11 +35,12 @@ def made_job(kind: np.dtype[Any], parts: int, told: Mapping[str, Any]) -> NDArra
         parts: of the work.
         told: every other number.
     """
-    job = np.zeros(1, kind)
-    for name, value in told.items():
-        job[name] = value.ctypes.data if isinstance(value, np.ndarray) else value
-    job["parts"] = parts
-    return job
+    told = {**told, **dict.fromkeys(SHARE, 0), "parts": parts}
+    names = kind.names or ()
+    # of numbers alone: setting a record field by field takes as long as a small layer
+    return np.array(
+        [v.ctypes.data if isinstance(v := told[name], np.ndarray) else v for name in names], np.int64
+    )
 
 
 @lru_cache(maxsize=8)
@@ -74,3 +72,10 @@ def asked(context: Any, address: Any) -> Any:
         return builder.sext(answer, ir.IntType(64))
 
     return types.int64(types.int64), generate
+
+
+@numba.njit(cache=True)
+def mine(job):  # type: ignore[no-untyped-def]
+    """A thread's first part, and how far its next one is."""
+    first = asked(job.ask_thread) if job.ask_thread else job.thread
+    return first, asked(job.ask_team) if job.ask_team else job.team

@@ -6,7 +6,7 @@ A kernel is a function of one address, that of a job (`iftplan.nn.execution.jobs
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, Final
+from typing import Final
 
 import numba
 import numpy as np
@@ -14,8 +14,9 @@ from numba import carray, types
 
 from iftplan.nn.execution import jobs, transposes
 from iftplan.nn.execution import panels as inner
-from iftplan.nn.execution.jobs import asked, at, job_type, made_of
+from iftplan.nn.execution.jobs import at, job_type, made_of, mine
 from iftplan.nn.execution.panels import correlation, product
+from iftplan.nn.execution.teams import Compiled
 from iftplan.nn.execution.transposes import gather, scatter
 from iftplan.nn.execution.vectors import Vectors
 
@@ -45,7 +46,7 @@ def begin(out, bias, start, rows, width):  # type: ignore[no-untyped-def]
 
 
 @lru_cache(maxsize=16)
-def kernel(vectors: Vectors, shared: int, correlates: int) -> Any:
+def kernel(vectors: Vectors, shared: int, correlates: int) -> Compiled:
     """The walk of a format over tiles, as a function of a job's address.
 
     Args:
@@ -69,8 +70,7 @@ def kernel(vectors: Vectors, shared: int, correlates: int) -> Any:
         depths = carray(at(job.depths), (job.tiles,), np.int64)
         there = carray(at(job.there), (job.tiles, job.chains), np.bool_)
         bias = carray(at(job.bias), (job.outputs if job.bias else 0,), dtype)
-        thread = asked(job.ask_thread) if job.ask_thread else job.thread
-        team = asked(job.ask_team) if job.ask_team else job.team
+        first, apart = mine(job)
         deepest = ((blocks[:, 2] - blocks[:, 1] + lanes) * blocks[:, 3]).max() * lanes
         highest = (row_starts[1:] - row_starts[:-1]).max() + lanes
         absent = np.zeros(2 * lanes, dtype)  # zeros to read, then room for what is written nowhere
@@ -78,7 +78,7 @@ def kernel(vectors: Vectors, shared: int, correlates: int) -> Any:
         tile, out = aligned(deepest, absent), aligned(highest * width, absent)
         if version < 0:  # closed over, for numba's cache
             return
-        for part in range(thread, job.parts, team):
+        for part in range(first, job.parts, apart):
             values = job.values + part * job.values_apart
             for t in range(job.tiles * part // job.parts, job.tiles * (part + 1) // job.parts):
                 depth, pixels = depths[t], job.targets + 4 * width * t
@@ -124,4 +124,4 @@ def kernel(vectors: Vectors, shared: int, correlates: int) -> Any:
                             row_bytes, nowhere,
                         )  # fmt: skip
 
-    return run
+    return Compiled(run)

@@ -10,9 +10,29 @@ import ctypes
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
+import numpy as np
 from numpy.typing import NDArray
+
+SHARE: Final = ("parts", "thread", "team", "ask_thread", "ask_team")
+"""The last numbers of every job: `parts` there are, and a thread takes those whose number is its own, and every `team`-th
+after it. It asks for its number and the team's size at `ask_thread` and `ask_team`, if these are no 0."""
+
+_PARTS, _THREAD, _TEAM, _ASK_THREAD, _ASK_TEAM = range(-len(SHARE), 0)
+
+
+class Compiled:
+    """A compiled function of a job's address, and how it is called.
+
+    Args:
+        function: numba's `cfunc`.
+    """
+
+    def __init__(self, function: Any) -> None:
+        self.function = function
+        self.address: int = function.address
+        self.call = function.ctypes  # which numba makes anew whenever it is asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,26 +69,26 @@ def openmp() -> OpenMP | None:
     return None
 
 
-def run_job(run: Any, job: NDArray[Any]) -> None:
+def run_job(run: Compiled, job: NDArray[np.int64]) -> None:
     """Run a compiled function on as many threads as its job has parts.
 
     Args:
-        run: numba's `cfunc` of an address.
+        run: the function.
         job: as `iftplan.nn.execution.jobs.made_job` makes it.
     """
-    parts = int(job["parts"][0])
+    parts = int(job[_PARTS])
     runtime = openmp() if parts > 1 else None
     if runtime is not None:
-        job["ask_thread"], job["ask_team"] = runtime.thread, runtime.team
+        job[_ASK_THREAD], job[_ASK_TEAM] = runtime.thread, runtime.team
         runtime.parallel(run.address, job.ctypes.data, parts, 0)
         return
-    job["team"] = parts
+    job[_TEAM] = parts
     if parts == 1:
-        run.ctypes(job.ctypes.data)
+        run.call(job.ctypes.data)
         return
     shares = [job.copy() for _ in range(parts)]
     for thread, share in enumerate(shares):
-        share["thread"] = thread
+        share[_THREAD] = thread
     with ThreadPoolExecutor(parts) as pool:
-        for done in [pool.submit(run.ctypes, share.ctypes.data) for share in shares]:
+        for done in [pool.submit(run.call, share.ctypes.data) for share in shares]:
             done.result()
