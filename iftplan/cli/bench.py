@@ -30,6 +30,18 @@ Example:
   linear:768-3072@512        0.9   linear:2429-9715@512   fan-in     2 351 030    0.0996   0.9965       1
   linear:768-3072@512        0.9   linear:2432-9716@512   block4x4   2 359 296    0.0998   1.0000       1
   MACs: over those of the dense layer
+
+What a profile for plan --objective wallclock measures; usually 36 layers:
+
+  $ iftplan bench --profile --widths 128 --columns 64 --sparsity 0.9 --dry-run
+
+  to be timed
+  layer                sparsity   wide                 mask               nnz   density     MACs   times
+  ──────────────────────────────────────────────────────────────────────────────────────────────────────
+  linear:128-128@64         0.9   linear:405-405@64    unstructured    16 384    0.0999   1.0000       1
+  conv1x1:128-128@64        0.9   conv1x1:405-405@64   unstructured    16 384    0.0999   1.0000       1
+  conv3x3:128-128@64        0.9   conv3x3:405-405@64   unstructured   147 456    0.0999   1.0000       1
+  MACs: over those of the dense layer
 """
 
 
@@ -133,16 +145,8 @@ def command(
     counts = [_threads(text) for text in split(threads)]
     kinds: tuple[Pass, ...] = tuple(kind for kind in PASSES if passes in (kind, Passes.BOTH))
     if profile:
-        if (
-            plan
-            or layer
-            or backends
-            or plot
-            or python
-            or batch > 1
-            or len(counts) > 1
-            or device is not Device.CPU
-        ):
+        elsewhere = device is not Device.CPU or python
+        if any((plan, layer, backends, plot, elsewhere, batch > 1, len(counts) > 1)):
             raise InputError(
                 "--profile measures a grid of its own on the CPU, with one number of threads, and draws nothing; leave PLAN, --layer, --batch, --backends, --device, --python and --plot out."
             )
