@@ -213,8 +213,14 @@ def test_the_seed_chooses_what_is_replicated_beyond_whole_multiples():
 # --- whole plans ----------------------------------------------------------------------------------------
 
 
+DOUBLE = 2e-9
+"""Double precision: single's rounding through a whole network depends on the processor. What is left, 4e-10 at most, comes of
+constants that some models hold in single precision."""
+
+
 def unmasked(make, *inputs: str):
-    model = trained(make)
+    model = trained(make).double()
+    inputs = tuple(text if ":" in text else f"{text}:float64" for text in inputs)
     plan = ift.plan(ift.read_model(model, *inputs), "wide", "3/4", scope="matrices")
     applied = densify(apply(plan, model, nonlinear=False)).eval()
     return warm_start_(applied, model, plan)
@@ -244,7 +250,7 @@ PLANNED = [
 @pytest.mark.parametrize(("make", "inputs"), PLANNED)
 def test_a_plan_that_doubles_the_widths_starts_from_the_dense_model(make, inputs):
     report = unmasked(make, *inputs)
-    assert report.output < EXACT
+    assert report.output < DOUBLE
     assert report.uneven == ()
     assert set(report.layers.values()) == {0.0}
 
@@ -252,5 +258,5 @@ def test_a_plan_that_doubles_the_widths_starts_from_the_dense_model(make, inputs
 @pytest.mark.slow
 def test_a_zoo_model_starts_from_the_dense_one():
     report = unmasked(lambda: build("zoo:resnet18-cifar", device="cpu"), str(parse_input("1x3x32x32")))
-    assert report.output < EXACT
+    assert report.output < DOUBLE
     assert report.uneven == ()
