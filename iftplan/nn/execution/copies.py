@@ -16,8 +16,8 @@ from iftplan.nn.execution.teams import Compiled, run_job
 
 Array = NDArray[Any]
 
-_TAKE: Final = job_type("source", "places", "target", "count")
-_PUT: Final = job_type("values", "starts", "columns", "slots", "line", "lines", "target")
+_TAKE: Final = job_type("source", "entries", "places", "target", "count")
+_PUT: Final = job_type("values", "entries", "starts", "columns", "slots", "line", "lines", "target")
 _SMALLEST: Final = 16_384
 """Entries that a thread is woken for."""
 
@@ -31,7 +31,9 @@ def take(source: Array, places: NDArray[np.int32], threads: int = 1) -> Array:
         threads: how many.
     """
     target = np.empty(len(places), source.dtype)
-    told = {"source": source, "places": places, "target": target, "count": len(places)}
+    told = {
+        "source": source, "entries": len(source), "places": places, "target": target, "count": len(places),
+    }  # fmt: skip
     run_job(_taking(source.itemsize), made_job(_TAKE, _parts(len(places), threads), told))
     return target
 
@@ -56,7 +58,7 @@ def put_lines(
     """
     lines = len(starts) - 1
     told = {
-        "values": values, "starts": starts, "columns": columns, "slots": slots, "line": len(target) // max(lines, 1),
+        "values": values, "entries": len(values), "starts": starts, "columns": columns, "slots": slots, "line": len(target) // max(lines, 1),
         "lines": lines, "target": target,
     }  # fmt: skip
     run_job(_putting(values.itemsize), made_job(_PUT, _parts(len(target), threads), told))
@@ -64,6 +66,20 @@ def put_lines(
 
 def _parts(entries: int, threads: int) -> int:
     return max(1, min(threads, entries // _SMALLEST))
+
+
+@numba.njit(cache=True)
+def _take(source, places, target):  # type: ignore[no-untyped-def]
+    for i in range(len(places)):
+        place = places[i]
+        target[i] = source[place] if place >= 0 else 0
+
+
+@numba.njit(cache=True)
+def _put_line(values, columns, slots, target):  # type: ignore[no-untyped-def]
+    target[:] = 0
+    for i in range(len(columns)):
+        target[columns[i]] = values[slots[i]]
 
 
 @lru_cache(maxsize=2)
@@ -75,15 +91,13 @@ def _taking(size: int) -> Compiled:
         job = carray(address, (1,), _TAKE)[0]
         places = carray(at(job.places), (job.count,), np.int32)
         target = carray(at(job.target), (job.count,), dtype)
+        source = carray(at(job.source), (job.entries,), dtype)
         first, apart = mine(job)
-        # only as far as places reach: how long the source is, nobody needs to know
-        source = carray(at(job.source), (1 << 40,), dtype)
         if version < 0:  # closed over, for numba's cache
             return
         for part in range(first, job.parts, apart):
-            for i in range(job.count * part // job.parts, job.count * (part + 1) // job.parts):
-                place = places[i]
-                target[i] = source[place] if place >= 0 else 0
+            begin, end = job.count * part // job.parts, job.count * (part + 1) // job.parts
+            _take(source, places[begin:end], target[begin:end])
 
     return Compiled(run)
 
@@ -99,15 +113,14 @@ def _putting(size: int) -> Compiled:
         kept = starts[job.lines]
         columns = carray(at(job.columns), (kept,), np.int32)
         slots = carray(at(job.slots), (kept,), np.int32)
-        values = carray(at(job.values), (1 << 40,), dtype)
+        values = carray(at(job.values), (job.entries,), dtype)
         target = carray(at(job.target), (job.lines, job.line), dtype)
         first, apart = mine(job)
         if version < 0:  # closed over, for numba's cache
             return
         for part in range(first, job.parts, apart):
             for line in range(job.lines * part // job.parts, job.lines * (part + 1) // job.parts):
-                target[line] = 0
-                for i in range(starts[line], starts[line + 1]):
-                    target[line, columns[i]] = values[slots[i]]
+                begin, end = starts[line], starts[line + 1]
+                _put_line(values, columns[begin:end], slots[begin:end], target[line])
 
     return Compiled(run)
