@@ -84,6 +84,15 @@ def test_ratios_are_to_the_fastest_dense_of_the_same_round(monkeypatch):
     assert found["sparse"].prepared == 3
 
 
+@pytest.mark.skipif(not has_onednn(), reason="this torch has no oneDNN")
+def test_a_convolution_of_one_pixel_is_a_product_of_rows_at_best():
+    found = candidates(pair_of_layer("conv1x1:8-12@9", Fraction(3, 4), Unstructured()), 2, step=False)
+    rows, images = found.work["dense-best"](), found.work["dense"]()
+    torch.testing.assert_close(rows, images.permute(0, 2, 3, 1).reshape(-1, 12))
+    step = candidates(pair_of_layer("conv1x1:8-12@9", Fraction(3, 4), Unstructured()), 2, step=True)
+    assert [tuple(x.shape) for x in step.work["dense-best"]()] == [(18, 12), (18, 8), (12, 8)]
+
+
 def test_backends_compute_and_count_what_they_do():
     for text, step in (("linear:24-40@9", False), ("linear:24-40@9", True), ("conv3x3:8-8@5x5", True)):
         pair = pair_of_layer(text, Fraction(3, 4), Block(4, 4))

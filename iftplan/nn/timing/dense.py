@@ -23,9 +23,13 @@ def add_dense(
     x, weight = drawn_input(layer, pair, batch, generator), drawn_weight(layer, generator)
     run = plain(layer)
     found.add("dense", passing(run, x.contiguous(), weight, step), macs)
-    if layer.kind is not Kind.LINEAR:
+    if layer.kernel == (1, 1) and has_onednn():
+        # channels-last, it is a product of rows of pixels, which PyTorch does not know
+        x, weight = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1]), weight.flatten(1)
+    elif layer.kind is not Kind.LINEAR:
         found.add("dense-best", passing(run, x, images_last(weight), step), macs)
-    elif not has_onednn():
+        return
+    if not has_onednn():
         found.left_out["dense-best"] = "this torch has no oneDNN"
     elif step:
         gradient = torch.ones(len(x), len(weight))
