@@ -312,6 +312,36 @@ def test_strided_gradients_pass_over_what_no_pixel_reads():
         assert there.sum() == (2 if remainders[0] else 1), "columns that are odd are read at two positions"
 
 
+@pytest.mark.parametrize(
+    "wrong", ["fewer", "more", "double", "bias", "values", "images", "weight", "weight type"]
+)
+def test_what_does_not_fit_never_reaches_the_kernels(wrong):
+    """They read at addresses: a size too many would be somebody else's memory."""
+    mask = torch.rand(9, 8, 3, 3) < 0.3
+    pattern = pattern_of(mask, torch.float32)
+    x, weight, bias, values = torch.randn(2, 8, 5, 5), torch.randn(9, 8, 3, 3), torch.randn(9), None
+    match wrong:
+        case "fewer" | "more":
+            x = torch.randn(2, 7 if wrong == "fewer" else 9, 5, 5)
+        case "double":
+            x = x.double()
+        case "bias":
+            bias = bias[:8]
+        case "values":
+            values = torch.randn(pattern.forward.slots - 1)
+        case "images":
+            x = x[0]
+        case "weight":
+            weight = weight[:, :, :2]
+        case "weight type":
+            weight = weight.double()
+    with pytest.raises(InputError, match=r"given|no batch of images"):
+        sparse_conv2d(x, weight, bias, pattern, (1, 1), values)
+    linear = pattern_of(mask[:, :, 0, 0], torch.float32)
+    with pytest.raises(InputError, match="an input of 7 channels"):
+        sparse_linear(torch.randn(3, 7), torch.randn(9, 8), None, linear)
+
+
 def test_refusals():
     with pytest.raises(InputError, match="does not fit an input of 2×2"):
         convolution(1, (2, 2), (3, 3))

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 
+from iftplan.errors import InputError
 from iftplan.nn.execution.patterns import Pattern, as_array
 from iftplan.nn.execution.products import correlation, product
 from iftplan.nn.execution.windows import Pair, Windows, convolution, samples
@@ -30,7 +31,11 @@ def sparse_linear(
         bias: (outputs,), or None.
         pattern: of the weight's mask.
         values: of the weight in the pattern's order (`kept_values`), instead of the weight.
+
+    Raises:
+        InputError: sizes or types are not the pattern's.
     """
+    _check(x, x.shape[-1], bias, pattern, values)
     flat = x.reshape(-1, x.shape[-1])
     y: Tensor = _Product.apply(  # type: ignore[no-untyped-call]
         flat, _kept(weight, pattern, values), bias, pattern, samples(len(flat))
@@ -57,9 +62,12 @@ def sparse_conv2d(
         values: of the weight in the pattern's order (`kept_values`), instead of the weight.
 
     Raises:
-        InputError: the kernel is larger than the padded input.
+        InputError: sizes or types are not the pattern's, or the kernel is larger than the padded input.
     """
-    images, _, height, width = x.shape
+    if x.dim() != 4:
+        raise InputError(f"an input of size {tuple(x.shape)} is no batch of images; give it four dimensions.")
+    images, channels, height, width = x.shape
+    _check(x, channels, bias, pattern, values)
     windows = convolution(images, (height, width), pattern.kernel, pattern.stride, padding, pattern.dilation)
     pixels = x.permute(0, 2, 3, 1)
     y: Tensor = _Product.apply(  # type: ignore[no-untyped-call]
@@ -77,9 +85,37 @@ def kept_values(weight: Tensor, pattern: Pattern) -> Tensor:
 
     Returns:
         (slots,): the weights, and zeros where kernels need room.
+
+    Raises:
+        InputError: its shape or its type is not the pattern's.
     """
+    packed = pattern.forward
+    shape, expected = tuple(weight.shape), (packed.outputs, packed.channels, *pattern.kernel)
+    if (*shape, *(1,) * (4 - len(shape))) != expected or _bits(weight) != packed.vectors.bits:
+        raise InputError(
+            f"a weight of size {shape} in {weight.dtype} was given for a mask of {expected[:2]} with kernel {expected[2:]} and {packed.vectors.bits} bits; pack the mask of this weight (pattern_of)."
+        )
     values: Tensor = _Collect.apply(weight, pattern)  # type: ignore[no-untyped-call]
     return values
+
+
+def _check(x: Tensor, channels: int, bias: Tensor | None, pattern: Pattern, values: Tensor | None) -> None:
+    """Kernels read at addresses: what does not fit must not reach them."""
+    packed = pattern.forward
+    given = [t for t in (x, bias, values) if t is not None]
+    if channels != packed.channels or any(_bits(t) != packed.vectors.bits for t in given):
+        raise InputError(
+            f"an input of {channels} channels in {x.dtype} was given to a sparse layer of {packed.channels} channels in {packed.vectors.bits} bits; inputs, bias and values have to be its own size and type."
+        )
+    for name, tensor, size in (("bias", bias, packed.outputs), ("values", values, packed.slots)):
+        if tensor is not None and tensor.numel() != size:
+            raise InputError(
+                f"{tensor.numel()} {name} were given to a sparse layer that has {size}; take those of its pattern."
+            )
+
+
+def _bits(tensor: Tensor) -> int:
+    return 8 * tensor.element_size() if tensor.is_floating_point() else 0
 
 
 def _kept(weight: Tensor | None, pattern: Pattern, values: Tensor | None) -> Tensor:
