@@ -9,16 +9,13 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from iftplan.nn.data import ASSUMED_ITEM
 from iftplan.nn.ledger import Ledger
 from iftplan.nn.operators import OPERATORS, Operators, may_contract
 from iftplan.nn.sparse import PRODUCTS, followed, sparse_product, sparse_shape
 from iftplan.nn.tensors import empty
 
 _ITEM = torch.ops.aten._local_scalar_dense.default
-ASSUMED_ITEM = (
-    "the model asked for the value of a tensor without data (.item(), bool() or int() of it); "
-    "True was answered for booleans and 1 for numbers"
-)
 _GROUPED_MM = torch.ops.aten._grouped_mm.default
 ASSUMED_GROUPED_MM = (
     "torch's meta kernel of _grouped_mm takes bfloat16 only; for other dtypes the output's shape was derived "
@@ -73,7 +70,7 @@ def _grouped_mm(
 def assumed_item(ledger: Ledger, tensor: Tensor) -> bool | int:
     """What a tensor without data answers when it is asked for its value, logged as an assumption."""
     ledger.assume(ASSUMED_ITEM)
-    return True if tensor.dtype is torch.bool else 1
+    return ledger.data.item(tensor.dtype)
 
 
 class DispatchNet(DatalessAnswers):  # type: ignore[no-untyped-call]

@@ -1,7 +1,7 @@
 """fvcore as an independent opinion: the operators that torch's jit tracer records, counted with our formulas.
 
-Its own formulas are not used (they add norms and pooling and miss fused attention). A model with data runs on
-that data. A model without runs on the meta device; there is one thing to put right there, see `TracedOnMeta`.
+Its own formulas are not used (they add norms and pooling and miss fused attention). On the meta device there is one
+thing to put right, see `TracedOnMeta`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from iftplan.counting import CountTable
 from iftplan.errors import MeasureError
+from iftplan.nn.data import Data
 from iftplan.nn.dispatch import DatalessAnswers
 from iftplan.nn.factories import FactoriesOnMeta
 from iftplan.nn.ledger import Ledger, Names
@@ -62,19 +63,16 @@ class TracedOnMeta(DatalessAnswers):  # type: ignore[no-untyped-call]
 
 
 class FvcoreEngine:
-    """Counts with fvcore, on real tensors if the model has them."""
+    """Counts with fvcore."""
 
     name = "fvcore"
 
     def __init__(self, operators: Operators = OPERATORS) -> None:
         self.operators = operators
 
-    def device(self, model: nn.Module) -> str:
-        """Where the inputs have to be."""
-        tensors = [*model.parameters(), *model.buffers()]
-        return "meta" if any(t.is_meta for t in tensors) else "cpu"
-
-    def count(self, model: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object]) -> CountTable:
+    def count(
+        self, model: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object], data: Data
+    ) -> CountTable:
         """Trace one forward pass of `model`, set to eval mode by the caller, and count it.
 
         Raises:
@@ -83,14 +81,13 @@ class FvcoreEngine:
         for name, tensor in model.state_dict().items():
             if tensor.layout is not torch.strided:
                 raise _sparse(name)
-        on_meta = self.device(model) == "meta"
         runner = _Runner(model, len(args), tuple(kwargs))
-        ledger = Ledger(Names(model))
+        ledger = Ledger(Names(model), data=data)
         analysis = JitModelAnalysis(runner, (*args, *kwargs.values()))
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
         graph = _Graph(ledger, runner, len(args) + len(kwargs))
         analysis.set_op_handle(**{name: graph.handle(operator) for name, operator in self.operators.items()})
-        with _hooks_restored(model), _without_data(ledger) if on_meta else nullcontext():
+        with _hooks_restored(model), nullcontext() if data is Data.GIVEN else _without_data(ledger):
             runner.return_every_result()
             total = analysis.total()
         for kind, calls in analysis.unsupported_ops().items():

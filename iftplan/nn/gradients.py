@@ -9,7 +9,9 @@ computed again to save memory (fused attention, checkpoints) is work of a kernel
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from types import MappingProxyType
 from typing import Any
@@ -17,15 +19,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from iftplan.errors import IftplanError, MeasureError
+from iftplan.nn.data import ASSUMED_ITEM, Data, look_as_needed
 from iftplan.nn.dispatch import DispatchNet, plain
 from iftplan.nn.factories import FactoriesOnMeta
-from iftplan.nn.inputs import make_inputs
 from iftplan.nn.ledger import Ledger, Names
-from iftplan.nn.measure import counting_conditions
 from iftplan.nn.operators import OPERATORS, Operator
 from iftplan.nn.scope import module_scope
-from iftplan.nn.twin import on_meta
 from iftplan.spec import InputSpec
 
 WITHOUT_GRADIENTS = (
@@ -72,28 +71,37 @@ def measure_step(
         operators: qualified name → formula, for operators that would be unknown.
 
     Raises:
-        MeasureError: the model's forward pass raised, or cannot be run without data.
+        MeasureError: the model's forward pass raised, or it has to run with data and is too large for that.
 
     Example:
         >>> cost = measure_step(nn.Sequential(nn.Linear(8, 16), nn.Linear(16, 4)), [InputSpec((5, 8))])
         >>> cost.forward, cost.backward  # the first layer needs no input gradient
         (960, 1280)
     """
-    double = on_meta(getattr(model, "_orig_mod", model))
-    args, kwargs = make_inputs(inputs, "meta")
-    ledger = Ledger(Names(double))
-    net = _Gradients(ledger, {**OPERATORS, **operators})
-    with counting_conditions(double), torch.enable_grad(), module_scope(ledger), net, FactoriesOnMeta():
-        try:
-            double(*args, **kwargs)
-        except IftplanError:
-            raise
-        except Exception as error:
-            given = ", ".join(map(str, inputs)) or "no inputs"
-            raise MeasureError(
-                f"a step of {type(model).__name__} could not be run on {given}: "
-                f"{type(error).__name__}: {' '.join(str(error).split())}"
-            ) from error
+    model = getattr(model, "_orig_mod", model)
+    given = ", ".join(map(str, inputs)) or "no inputs"
+    called = f"a step of {type(model).__name__} could not be run on {given}"
+    see = partial(_step, {**OPERATORS, **operators})
+    return look_as_needed(model, inputs, see, _assumed, called)[0]
+
+
+def _assumed(step: StepMacs) -> object:
+    """What was counted, if the model asked for values on the way."""
+    return (step.modules, step.unknown) if ASSUMED_ITEM in step.assumptions else None
+
+
+def _step(
+    operators: Mapping[str, Operator],
+    model: nn.Module,
+    args: tuple[object, ...],
+    kwargs: Mapping[str, object],
+    data: Data,
+) -> StepMacs:
+    ledger = Ledger(Names(model), data=data)
+    net = _Gradients(ledger, operators)
+    factories = nullcontext() if data is Data.GIVEN else FactoriesOnMeta()
+    with torch.enable_grad(), module_scope(ledger), net, factories:
+        model(*args, **kwargs)
     paths = ledger.names.modules
     modules = {paths[m] if m else "": (forward, back) for m, (forward, back) in net.costs.items()}
     return StepMacs(

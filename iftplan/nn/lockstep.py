@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from iftplan.errors import InfeasibleError, MeasureError
+from iftplan.nn.data import Data
 from iftplan.nn.inputs import make_inputs
 from iftplan.nn.measure import counting_conditions
 from iftplan.nn.replicas import Size
@@ -124,7 +125,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         if func is torch.ops.aten._local_scalar_dense.default and args[0].is_meta:
-            return args[0].dtype is torch.bool or 1
+            return Data.ASSUMED.item(args[0].dtype)
         names = [argument.name for argument in func._schema.arguments]
         given = tree_map(
             lambda x: self.value(x) if isinstance(x, Tensor) else x,

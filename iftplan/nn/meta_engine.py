@@ -8,6 +8,7 @@ never reaches the dispatcher, so nothing is counted twice.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -15,13 +16,13 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from iftplan.counting import CountTable
+from iftplan.nn.data import Data
 from iftplan.nn.dispatch import DatalessAnswers, DispatchNet
 from iftplan.nn.factories import FACTORIES, FactoriesOnMeta, with_device
 from iftplan.nn.ledger import Ledger, Names
 from iftplan.nn.operators import OPERATORS, Operators
 from iftplan.nn.scope import module_scope
 from iftplan.nn.shape_rules import CALLERS, RULES, SHAPE_ONLY
-from iftplan.nn.twin import on_meta
 
 _PLAIN = frozenset((Tensor, nn.Parameter))
 _NO_KWARGS: Mapping[str, Any] = {}
@@ -75,23 +76,21 @@ class ShapeRules(TorchFunctionMode):
 
 
 class MetaEngine:
-    """Counts on the meta device; a model with data is counted by its double there."""
+    """Counts on the meta device, by rules and the net; a pass with data by the net alone."""
 
     name = "meta"
 
     def __init__(self, operators: Operators = OPERATORS) -> None:
         self.operators = operators
 
-    def device(self, model: nn.Module) -> str:
-        """Where the inputs have to be."""
-        return "meta"
-
-    def count(self, model: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object]) -> CountTable:
+    def count(
+        self, model: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object], data: Data
+    ) -> CountTable:
         """Run one forward pass of `model`, set to eval mode by the caller, and count it."""
-        model = on_meta(model)
-        ledger = Ledger(Names(model))
+        ledger = Ledger(Names(model), data=data)
         net = DispatchNet(ledger, self.operators)
-        with module_scope(ledger), net, ShapeRules(ledger, net):
+        rules = nullcontext() if data is Data.GIVEN else ShapeRules(ledger, net)
+        with module_scope(ledger), net, rules:
             model(*args, **kwargs)
         return ledger.table(self.name, _uncalled(model, ledger, args, kwargs))
 
@@ -125,8 +124,8 @@ def _uncalled(
     }
     idle = {path: own for path, own in idle.items() if not own & used}
     if idle:  # rare: look again, at every operator's every argument
-        watch = _Watch(Ledger(names))
-        with watch, FactoriesOnMeta():
+        watch = _Watch(Ledger(names, data=ledger.data))
+        with watch, nullcontext() if ledger.data is Data.GIVEN else FactoriesOnMeta():
             model(*args, **kwargs)
         idle = {path: own for path, own in idle.items() if not own & watch.seen}
     return tuple(idle)

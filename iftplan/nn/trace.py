@@ -13,8 +13,7 @@ from iftplan.counting import CountTable
 from iftplan.errors import IftplanError, InputError, MeasureError
 from iftplan.nn.dataflow import weight_uses
 from iftplan.nn.fingerprint import fingerprint
-from iftplan.nn.inputs import make_inputs
-from iftplan.nn.measure import measure
+from iftplan.nn.measure import data_of, measure
 from iftplan.nn.operators import Operator
 from iftplan.nn.sources import BuiltModel, construct
 from iftplan.nn.sources.default_inputs import default_inputs
@@ -36,7 +35,7 @@ def read_model(
     heads: Literal["number", "size"] = "number",
     operators: Mapping[str, Operator] = MappingProxyType({}),
 ) -> ModelSpec:
-    """Read a model's layers, exact MACs and roles from one forward pass on the meta device.
+    """Read a model's layers, exact MACs and roles from one forward pass: on the meta device, if shapes suffice.
 
     Args:
         source: a MODEL argument (`zoo:resnet18`, `path/file.py:factory` …) or a network, which is left as it is.
@@ -58,8 +57,7 @@ def read_model(
         raise InputError(f"{_called(source)} does not say what its inputs are; {_HOW_TO_GIVE_INPUTS}")
     table = _measured(built.model, inputs, guessed)
     _refuse_unknown(table, _called(source))
-    args, kwargs = make_inputs(inputs)
-    uses = weight_uses(built.model, args, kwargs)
+    uses = weight_uses(built.model, inputs, data_of(table))
     couplings, refusal = _couplings(built.model, inputs, heads) if widths else (None, "")
     return ModelSpec(
         source=source if isinstance(source, str) else "",

@@ -19,6 +19,8 @@ from iftplan.nn.repeats import alike
 from iftplan.nn.symbolic_counting import SymbolicCounter, counting
 from iftplan.nn.symbolic_model import Heads, SymbolicModel, symbolic
 from iftplan.nn.symbolic_shapes import Equation, SymbolicSizes, expression
+from iftplan.nn.twin import to_look_at
+from iftplan.nn.untouched import untouched
 from iftplan.nn.width_equations import WidthEquations
 from iftplan.nn.width_polynomials import couplings
 from iftplan.spec import Couplings, InputSpec
@@ -47,9 +49,10 @@ def trace_widths(model: nn.Module, inputs: Sequence[InputSpec], *, heads: Heads 
         MeasureError: the forward pass fails, or uses an operator without a width rule.
     """
     twins = alike(model, at_least=_MANY)
-    traced = _trace(model, inputs, heads, twins)
-    if twins and _blocked(traced, twins):
-        traced = _trace(model, inputs, heads, {})
+    with untouched(model):
+        traced = _trace(model, inputs, heads, twins)
+        if twins and _blocked(traced, twins):
+            traced = _trace(model, inputs, heads, {})
     system, made, counter = traced.system, traced.made, traced.counter
     _keep_heads(system, counter, heads)
     _keep_tables(system, made)
@@ -71,7 +74,7 @@ class _Traced:
 
 def _trace(model: nn.Module, inputs: Sequence[InputSpec], heads: Heads, twins: Mapping[str, str]) -> _Traced:
     sizes = SymbolicSizes()
-    made, counter, output = _run(model, inputs, sizes, heads, twins)
+    made, counter, output = _run(to_look_at(model), inputs, sizes, heads, twins)
     system = WidthEquations(dict(sizes.dense))
     system.add(sizes.equations)
     system.add(Equation(sympy.Mod(e, n), sympy.Integer(0), why) for e, n, why in made.multiples)

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from iftplan.errors import InputError
+from iftplan.nn.origins import remember
 from iftplan.nn.sources.default_inputs import default_inputs
 from iftplan.nn.sources.factories import file_factory, module_factory
 from iftplan.nn.sources.libraries import timm_factory, torchvision_factory
@@ -60,6 +61,8 @@ def construct(source: str | Source, *, device: str = "meta") -> BuiltModel:
             "arguments that returns one, or the class of one."
         )
     _without_cache_(model)
+    if device == "meta":
+        remember(model, lambda: construct(source, device="cpu").model)
     return BuiltModel(model.eval(), source.inputs or default_inputs(model), assumptions)
 
 

@@ -1,0 +1,121 @@
+"""Where the values come from that a model asks its tensors for, and a pass that finds out which it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
+from typing import Final, TypeVar
+
+import torch
+from torch import nn
+
+from iftplan.errors import IftplanError, MeasureError
+from iftplan.nn.conditions import counting_conditions
+from iftplan.nn.inputs import make_inputs, random_inputs
+from iftplan.nn.twin import without_data
+from iftplan.nn.untouched import untouched
+from iftplan.nn.valued import Bounded, valued, weights_bytes
+from iftplan.spec import InputSpec
+
+ASSUMED_ITEM: Final = (
+    "The model branches on tensor values. Shapes were traced without data, so iftplan assumed True or 1."
+)
+FOR_THIS_INPUT: Final = (
+    "Counted for this input: tensor values decide how much the model computes, so it ran on the CPU with "
+    "random values (seed 0)."
+)
+
+Result = TypeVar("Result")
+
+
+class Data(Enum):
+    """What answers when a model asks for the value of a tensor."""
+
+    ASSUMED = (True, 1)
+    OPPOSITE = (False, 2)
+    GIVEN = ()
+
+    def item(self, dtype: torch.dtype) -> bool | int:
+        """What a tensor without data answers."""
+        truth, number = self.value
+        return truth if dtype is torch.bool else number
+
+
+Look = Callable[[nn.Module, tuple[object, ...], Mapping[str, object], Data], Result]
+"""One pass over a model in eval mode, and what was seen; it may do with the model what it likes."""
+
+
+def look(model: nn.Module, inputs: Sequence[InputSpec], data: Data, see: Look[Result]) -> Result:
+    """What `see` sees in one pass of a copy of `model` with that data; the model is left as it was."""
+    with untouched(model):
+        if data is not Data.GIVEN:
+            double = without_data(model)
+            args, kwargs = make_inputs(inputs)
+            with counting_conditions(double):
+                return see(double, args, kwargs, data)
+        double = valued(model, inputs)
+        args, kwargs = random_inputs(inputs, double)
+        with counting_conditions(double), Bounded(weights_bytes(double)):
+            return see(double, args, kwargs, data)
+
+
+def look_as_needed(
+    model: nn.Module,
+    inputs: Sequence[InputSpec],
+    see: Look[Result],
+    assumed: Callable[[Result], object],
+    called: str,
+) -> tuple[Result, Data]:
+    """What one pass sees on shapes alone if they decide it, else on values; and which of both it was.
+
+    Args:
+        model: any module, left as it was.
+        inputs: what one forward pass takes.
+        see: makes the pass.
+        assumed: what a result says, if some value was assumed on the way, else None. Where it is another if the
+            opposite is assumed, shapes do not decide.
+        called: the pass, for messages: "MyNet could not be run on 1x3 by the meta engine".
+
+    Raises:
+        MeasureError: it fails on shapes and on values, or needs values and is too large for them.
+    """
+    first: Result | None = None
+    try:
+        first = look(model, inputs, Data.ASSUMED, see)
+        said = assumed(first)
+        if said is None or said == _otherwise(model, inputs, see, assumed):
+            return first, Data.ASSUMED
+    except IftplanError:
+        raise
+    except Exception as error:
+        failure: Exception | None = error
+    else:
+        failure = None
+    try:
+        return look(model, inputs, Data.GIVEN, see), Data.GIVEN
+    except Exception as error:
+        if failure is None:  # shapes gave an answer, on an assumption that it names
+            assert first is not None
+            return first, Data.ASSUMED
+        if isinstance(error, IftplanError):
+            raise MeasureError(f"{called}: {_said(failure)}. {error}") from failure
+        told = error if _is_for_want_of_data(failure) else failure
+        raise MeasureError(f"{called}: {_said(told)}") from told
+
+
+def _otherwise(
+    model: nn.Module, inputs: Sequence[InputSpec], see: Look[Result], assumed: Callable[[Result], object]
+) -> object:
+    """What is said on the opposite assumption; None where the pass then fails."""
+    try:
+        return assumed(look(model, inputs, Data.OPPOSITE, see))
+    except Exception:  # a model may assert what it asks
+        return None
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def _is_for_want_of_data(error: Exception) -> bool:
+    return isinstance(error, NotImplementedError) or "meta" in str(error)
