@@ -14,7 +14,7 @@ from iftplan.nn.conditions import counting_conditions
 from iftplan.nn.inputs import make_inputs, random_inputs
 from iftplan.nn.twin import without_data
 from iftplan.nn.untouched import untouched
-from iftplan.nn.valued import Bounded, valued, weights_bytes
+from iftplan.nn.valued import SEED, Bounded, valued, weights_bytes
 from iftplan.spec import InputSpec
 
 ASSUMED_ITEM: Final = (
@@ -22,7 +22,7 @@ ASSUMED_ITEM: Final = (
 )
 FOR_THIS_INPUT: Final = (
     "Counted for this input: tensor values decide how much the model computes, so it ran on the CPU with "
-    "random values (seed 0)."
+    f"random values (seed {SEED})."
 )
 
 Result = TypeVar("Result")
@@ -54,7 +54,7 @@ def look(model: nn.Module, inputs: Sequence[InputSpec], data: Data, see: Look[Re
             with counting_conditions(double):
                 return see(double, args, kwargs, data)
         double = valued(model, inputs)
-        args, kwargs = random_inputs(inputs, double)
+        args, kwargs = random_inputs(inputs, double, generator=torch.Generator().manual_seed(SEED))
         with counting_conditions(double), Bounded(weights_bytes(double)):
             return see(double, args, kwargs, data)
 
@@ -88,6 +88,8 @@ def look_as_needed(
     except IftplanError:
         raise
     except Exception as error:
+        if "sparse" in str(error).lower():  # its operators lose how many values are stored, with data or without
+            raise MeasureError(f"{called}: {_said(error)}") from error
         failure: Exception | None = error
     else:
         failure = None

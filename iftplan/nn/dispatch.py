@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import torch
@@ -116,7 +116,11 @@ def refuse_mixed_dtypes(operator: str, operands: Sequence[Any]) -> None:
 
     Several floating-point dtypes may be met under autocast, which knows nothing of the meta device.
     """
-    dtypes = {operand.dtype for operand in operands if isinstance(operand, Tensor)}
+    refuse_dtypes(operator, {operand.dtype for operand in operands if isinstance(operand, Tensor)})
+
+
+def refuse_dtypes(operator: str, dtypes: Set[torch.dtype]) -> None:
+    """As `refuse_mixed_dtypes`, for the dtypes themselves."""
     if len({dtype.is_floating_point for dtype in dtypes}) > 1:
         names = " and ".join(sorted(str(dtype) for dtype in dtypes))
         raise TypeError(f"the operands of {operator} must have one dtype, not {names}")

@@ -18,10 +18,11 @@ from torch.utils._pytree import tree_leaves
 from iftplan.counting import CountTable
 from iftplan.errors import MeasureError
 from iftplan.nn.data import Data
-from iftplan.nn.dispatch import DatalessAnswers
+from iftplan.nn.dispatch import DatalessAnswers, refuse_dtypes
 from iftplan.nn.factories import FactoriesOnMeta
 from iftplan.nn.ledger import Ledger, Names
 from iftplan.nn.operators import OPERATORS, Operator, Operators, may_contract
+from iftplan.nn.traced import run_traced
 
 _CONVOLUTION = torch.ops.aten.convolution.default
 # Operators that hand a parameter on unchanged but for its shape: the weight is looked for behind them.
@@ -44,22 +45,14 @@ _VIEWS = frozenset((*(f"aten::{name}" for name in _RESHAPED), "prim::ListUnpack"
 
 
 class TracedOnMeta(DatalessAnswers):  # type: ignore[no-untyped-call]
-    """Lets the jit tracer see convolutions on the meta device.
-
-    The tracer does not record aten::convolution but the aten::_convolution that the eager kernel calls from
-    it. The meta kernel makes no such call, so the tracer would lose every convolution; this mode makes it.
-    """
+    """Lets the jit tracer see convolutions on the meta device."""
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        if func is not _CONVOLUTION or torch._C._get_tracing_state() is None:
-            return super().__torch_dispatch__(func, types, args, kwargs)
-        tracer = torch._C._dispatch_key_parse("Tracer")
-        included = torch._C._dispatch_tls_local_include_set().add(tracer)
-        excluded = torch._C._dispatch_tls_local_exclude_set().remove(tracer)
-        with torch._C._ForceDispatchKeyGuard(included, excluded):
-            return torch.ops.aten._convolution.default(*args, False, False, False, False)
+        if func is _CONVOLUTION:
+            return run_traced(func, args, kwargs or {})
+        return super().__torch_dispatch__(func, types, args, kwargs)
 
 
 class FvcoreEngine:
@@ -164,7 +157,10 @@ class _Graph:
             macs = operator.macs([_plain(v) for v in inputs], _plain(outputs[0]))
             scope = outputs[0].node().scopeName().split("/")[-1]
             self._ledger.stack[-1] = self._modules[scope] if scope != "" else None
-            names = (self._parameter(inputs[k]) for k in operator.operands if k < len(inputs))
+            operands = [inputs[k] for k in operator.operands if k < len(inputs)]
+            tensors = (value.type() for value in operands if value.type().kind() == "TensorType")
+            refuse_dtypes(operator.name, {tensor.dtype() for tensor in tensors} - {None})
+            names = (self._parameter(value) for value in operands)
             self._ledger.add(operator.name, macs, next((name for name in names if name), None))
             return macs
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from iftplan.counting import CountTable
 from iftplan.errors import IftplanError, InputError, MeasureError
+from iftplan.nn.data import Data
 from iftplan.nn.dataflow import weight_uses
 from iftplan.nn.fingerprint import fingerprint
 from iftplan.nn.measure import data_of, measure
@@ -58,7 +59,7 @@ def read_model(
     table = _measured(built.model, inputs, guessed)
     _refuse_unknown(table, _called(source))
     uses = weight_uses(built.model, inputs, data_of(table))
-    couplings, refusal = _couplings(built.model, inputs, heads) if widths else (None, "")
+    couplings, refusal = _couplings(built.model, inputs, heads, data_of(table)) if widths else (None, "")
     return ModelSpec(
         source=source if isinstance(source, str) else "",
         inputs=inputs,
@@ -98,7 +99,7 @@ def _uncalled(table: CountTable) -> tuple[str, ...]:
 
 
 def _couplings(
-    model: nn.Module, inputs: tuple[InputSpec, ...], heads: Literal["number", "size"]
+    model: nn.Module, inputs: tuple[InputSpec, ...], heads: Literal["number", "size"], data: Data
 ) -> tuple[Couplings | None, str]:
     from iftplan.nn.widths import trace_widths
 
@@ -107,6 +108,11 @@ def _couplings(
     try:
         return trace_widths(model, inputs, heads=heads), ""
     except IftplanError as error:
+        if data is Data.GIVEN:
+            return None, (
+                f"tensor values decide how much it computes, and widths are found from shapes without data ({error}); "
+                "use parallel, factorized or doped, which keep every layer's outer sizes"
+            )
         return None, str(error)
 
 

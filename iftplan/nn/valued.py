@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from iftplan.errors import MeasureError
 from iftplan.nn.inputs import dtype_of
 from iftplan.nn.origins import origin
+from iftplan.nn.traced import run_traced
 from iftplan.nn.twin import copied, is_scripted, on_cpu
 from iftplan.spec import InputSpec
 
@@ -68,7 +69,7 @@ class Bounded(TorchDispatchMode):  # type: ignore[no-untyped-call]
             expected = sum(map(_bytes, _shapes_of(func, args, kwargs or {})))
             if self.alive + expected > LIMIT:
                 raise _too_large(f"at {func._schema.name} it would hold {_gib(self.alive + expected)}")
-        result = func(*args, **(kwargs or {}))
+        result = run_traced(func, args, kwargs or {})
         for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor) and leaf.layout is torch.strided and not leaf.is_meta:
                 self._hold(leaf)
