@@ -280,6 +280,22 @@ def test_a_question_whose_answer_does_not_matter_needs_no_data() -> None:
     assert table.assumptions == (ASSUMED_ITEM,)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_recurrent_layer_counts_with_data_what_it_counts_without(engine: str) -> None:
+    class Recurrent(ByMask):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm = nn.LSTM(8, 5, bidirectional=True)
+
+        def choose(self, h: Tensor, x: Tensor) -> Tensor:
+            self.lstm(h)
+            return super().choose(h, x)
+
+    table = measure(Recurrent(), ROWS, engine=engine)
+    assert table.macs == 6 * 64 + kept_rows() * 32 + 6 * 2 * 4 * 5 * (8 + 5)
+    assert table.unknown == {}
+
+
 def test_what_fails_with_data_too_says_what_failed() -> None:
     class Broken(ByMask):
         def choose(self, h: Tensor, x: Tensor) -> Tensor:

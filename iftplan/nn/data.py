@@ -14,7 +14,7 @@ from iftplan.nn.conditions import counting_conditions
 from iftplan.nn.inputs import make_inputs, random_inputs
 from iftplan.nn.twin import without_data
 from iftplan.nn.untouched import untouched
-from iftplan.nn.valued import SEED, Bounded, valued, weights_bytes
+from iftplan.nn.valued import SEED, Bounded, PlainRecurrence, valued, weights_bytes
 from iftplan.spec import InputSpec
 
 ASSUMED_ITEM: Final = (
@@ -55,7 +55,7 @@ def look(model: nn.Module, inputs: Sequence[InputSpec], data: Data, see: Look[Re
                 return see(double, args, kwargs, data)
         double = valued(model, inputs)
         args, kwargs = random_inputs(inputs, double, generator=torch.Generator().manual_seed(SEED))
-        with counting_conditions(double), Bounded(weights_bytes(double)):
+        with counting_conditions(double), Bounded(weights_bytes(double)), PlainRecurrence():
             return see(double, args, kwargs, data)
 
 

@@ -119,6 +119,7 @@ OPERATORS: Final[Operators] = MappingProxyType(
         f"aten::{name}": Operator("convolution", _forward_convolution)
         for name in ("_convolution_mode", "conv1d", "conv2d", "conv3d", "mkldnn_convolution")
     }
+    | {"torchvision::deform_conv2d": Operator("deform_conv2d", _forward_convolution)}
     | {
         f"aten::{name}": Operator("convolution", _transposed_convolution)
         for name in ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
@@ -132,6 +133,10 @@ _CONTRACTION_LIKE: Final = re.compile(
     r"|(?:^|_)(?:[a-z]*mm|[a-z]*mv|v?dot|addr|ger|kron|svd|eigh?|qr|lu|scan)(?:_|$)"
 )
 _NOT_CONTRACTIONS: Final = re.compile(r"^_?upsample|interpolate|_pointwise|^_thnn_fused|linear_index")
+# torchvision's operators that choose, pool or interpolate; its deformable convolution is above.
+_FREE: Final = frozenset(
+    f"torchvision::{name}" for name in ("nms", "roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool")
+)
 _PLAIN_NAMESPACES: Final = frozenset(
     {"aten", "prim", "prims", "c10d", "_c10d_functional", "profiler", "onnx"}
 )
@@ -140,6 +145,6 @@ _PLAIN_NAMESPACES: Final = frozenset(
 def may_contract(schema_name: str) -> bool:
     """Whether an operator without a formula may hide a contraction: by its name, or as a custom operator."""
     namespace, _, name = schema_name.partition("::")
-    if schema_name in OPERATORS or _NOT_CONTRACTIONS.search(name):
+    if schema_name in OPERATORS or schema_name in _FREE or _NOT_CONTRACTIONS.search(name):
         return False
     return namespace not in _PLAIN_NAMESPACES or bool(_CONTRACTION_LIKE.search(name))

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -88,6 +89,18 @@ class Bounded(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not self._holders[key]:
             del self._holders[key]
             self.alive -= size
+
+
+class PlainRecurrence(TorchFunctionMode):
+    """Runs `torch.lstm` as the matrix products that it is, where the CPU has one opaque kernel for all of them."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func is not torch.lstm:
+            return func(*args, **(kwargs or {}))
+        with torch.backends.mkldnn.flags(enabled=False):
+            return func(*args, **(kwargs or {}))
 
 
 def _shapes_of(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[Tensor]:
