@@ -115,7 +115,10 @@ def _supplied(
 ) -> Callable[..., int]:
     def raw(*args: Any, out_val: Any = None, **kwargs: Any) -> int:
         first = out_val[0] if isinstance(out_val, tuple | list) else out_val
-        macs = operator.macs([plain(a) for a in args], plain(first))
+        macs = operator.cost([plain(a) for a in args], plain(first))
+        if macs is None:
+            ledger.unknown[name] += 1
+            return 0
         operands = [args[k] for k in operator.operands if k < len(args)]
         refuse_mixed_dtypes(operator.name, operands)
         ledger.contraction(operator.name, macs, *operands)

@@ -164,7 +164,10 @@ class _Graph:
         """A handle for fvcore that also writes the call into the ledger."""
 
         def count(inputs: list[Any], outputs: list[Any]) -> int:
-            macs = operator.macs([_plain(v) for v in inputs], _plain(outputs[0]))
+            macs = operator.cost([_plain(v) for v in inputs], _plain(outputs[0]))
+            if macs is None:
+                self._ledger.unknown[outputs[0].node().kind()] += 1
+                return 0
             scope = outputs[0].node().scopeName().split("/")[-1]
             self._ledger.stack[-1] = self._modules[scope] if scope != "" else None
             names = (self._parameter(inputs[k]) for k in operator.operands if k < len(inputs))

@@ -119,7 +119,9 @@ class _Gradients(DispatchNet):  # type: ignore[no-untyped-call]
         if operator is None:
             return
         first = result[0] if isinstance(result, tuple | list) and result else result
-        macs = operator.macs([plain(a) for a in args], plain(first))
+        macs = operator.cost([plain(a) for a in args], plain(first))
+        if macs is None:
+            return
         if not torch.is_grad_enabled():
             self.ledger.assume(WITHOUT_GRADIENTS)
         module = self.ledger.stack[-1]

@@ -64,6 +64,7 @@ def _transposed(operands: list[Shape], output: Shape) -> sympy.Expr:
 
 _COSTS: Final[Mapping[str, Callable[[list[Shape], Shape], sympy.Expr]]] = MappingProxyType(
     {f"aten::{name}": _rows for name in ("mm", "bmm", "mv", "dot", "vdot", "addmm", "addmv", "baddbmm")}
+    | {f"aten::{name}": _rows for name in ("_cdist_forward", "_euclidean_dist")}
     | {"aten::convolution": _convolution}
 )
 # Operators whose first tensor is added to the product and is no factor of it.
