@@ -102,6 +102,11 @@ def _run(given: list[str]) -> int:
         return _misused(error, given)
     except (typer.Abort, KeyboardInterrupt):
         return _INTERRUPTED
+    except SystemExit as error:  # of code that is not ours: its status says nothing about what was asked
+        _show(error, given)
+        told = "" if error.code is None else repr(error.code)
+        say(f"iftplan: Python that was run here ended the process with sys.exit({told}) before there was a result; take the call out.")
+        return 3
     except OSError as error:
         if error.errno != errno.ENOSPC:
             return _fault(error, given)
@@ -143,6 +148,6 @@ def _fault(error: Exception, given: list[str]) -> int:
     return 3
 
 
-def _show(error: Exception, given: list[str]) -> None:
+def _show(error: BaseException, given: list[str]) -> None:
     if "--debug" in given:
         traceback.print_exception(error)

@@ -41,6 +41,9 @@ _RESHAPED = (
 )
 _VIEWS = frozenset((*(f"aten::{name}" for name in _RESHAPED), "prim::ListUnpack", "prim::TupleUnpack"))
 
+# Nodes with graphs of their own, which fvcore passes over: scripted functions and what they fork.
+_WITHIN = ("prim::fork", "prim::If", "prim::Loop", "prim::CallFunction", "prim::CallMethod")
+
 
 class TracedOnMeta(DatalessAnswers):  # type: ignore[no-untyped-call]
     """Lets the jit tracer see convolutions on the meta device.
@@ -90,6 +93,7 @@ class FvcoreEngine:
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
         graph = _Graph(ledger, runner, len(args) + len(kwargs))
         analysis.set_op_handle(**{name: graph.handle(operator) for name, operator in self.operators.items()})
+        analysis.set_op_handle(**dict.fromkeys(_WITHIN, graph.unseen))
         with _hooks_restored(model), _without_data(ledger) if on_meta else nullcontext():
             runner.return_every_result()
             total = analysis.total()
@@ -159,6 +163,11 @@ class _Graph:
         self._inputs = inputs
         unique = {id(t): t for t in runner.state_dict(keep_vars=True).values()}  # the tracer's own order
         self._state: list[str | None] = [ledger.names.parameter(tensor) for tensor in unique.values()]
+
+    def unseen(self, inputs: list[Any], outputs: list[Any]) -> int:
+        """A handle for a node whose own graph fvcore does not look into."""
+        self._ledger.unknown[outputs[0].node().kind() if outputs else "prim::If"] += 1
+        return 0
 
     def handle(self, operator: Operator) -> Callable[[list[Any], list[Any]], int]:
         """A handle for fvcore that also writes the call into the ledger."""

@@ -26,6 +26,7 @@ from iftplan.nn.measure import counting_conditions
 from iftplan.nn.operators import OPERATORS, Operator
 from iftplan.nn.scope import module_scope
 from iftplan.nn.twin import on_meta
+from iftplan.nn.whole_functions import WHOLE, summed_products
 from iftplan.spec import InputSpec
 
 WITHOUT_GRADIENTS = (
@@ -83,7 +84,7 @@ def measure_step(
     args, kwargs = make_inputs(inputs, "meta")
     ledger = Ledger(Names(double))
     net = _Gradients(ledger, {**OPERATORS, **operators})
-    with counting_conditions(double), torch.enable_grad(), module_scope(ledger), net, FactoriesOnMeta():
+    with counting_conditions(double), torch.enable_grad(), module_scope(ledger), net, _Whole(net):
         try:
             double(*args, **kwargs)
         except IftplanError:
@@ -124,10 +125,30 @@ class _Gradients(DispatchNet):  # type: ignore[no-untyped-call]
             return
         if not torch.is_grad_enabled():
             self.ledger.assume(WITHOUT_GRADIENTS)
+        self.add(macs, _attention(args) if operator.name == "attention" else _product(operator, macs, args))
+
+    def add(self, macs: int, gradients: int) -> None:
+        """Write down a product of the running module, and what its gradients take."""
         module = self.ledger.stack[-1]
         forward, back = self.costs.get(module, (0, 0))
-        gradients = _attention(args) if operator.name == "attention" else _product(operator, macs, args)
         self.costs[module] = (forward + macs, back + gradients)
+
+
+class _Whole(FactoriesOnMeta):
+    """Adds the products that reach the net as elementwise work."""
+
+    def __init__(self, net: _Gradients) -> None:
+        super().__init__()
+        self.net = net
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        result = super().__torch_function__(func, types, args, kwargs)
+        if func in WHOLE:
+            _, macs, operands = summed_products(func, args, kwargs or {}, result)
+            self.net.add(macs, macs * sum(map(_trained, operands)))
+        return result
 
 
 def _product(operator: Operator, macs: int, args: Sequence[Any]) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from difflib import get_close_matches
+from functools import partial
 from types import MappingProxyType
 from typing import Protocol
 
@@ -14,8 +15,10 @@ from torch import nn
 
 from iftplan.counting import CountTable
 from iftplan.errors import IftplanError, InputError, MeasureError
+from iftplan.nn.exits import no_exit
 from iftplan.nn.inputs import make_inputs
 from iftplan.nn.operators import OPERATORS, Operator, Operators
+from iftplan.nn.threads import one_thread
 from iftplan.nn.twin import check_ties
 from iftplan.spec import InputSpec
 
@@ -92,16 +95,27 @@ def _engine(name: str, operators: Operators) -> _Counter:
 
 @contextmanager
 def counting_conditions(model: nn.Module) -> Iterator[None]:
-    """Eval mode, no gradients, and no fused fast path that would hide a layer's products."""
+    """Eval mode, no gradients, no fused fast path that would hide a layer's products, and one thread that returns.
+
+    Raises:
+        MeasureError: the pass ended the process, or computed in threads or processes of its own.
+    """
     training = [module for module in model.modules() if module.training]
     fastpath = torch.backends.mha.get_fastpath_enabled()
     for module in training:
         module.training = False
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), no_exit(partial(_ended, type(model).__name__)), one_thread(model):
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fastpath)
         for module in training:
             module.training = True
+
+
+def _ended(model: str, call: str) -> MeasureError:
+    return MeasureError(
+        f"{model} calls {call} in its forward pass, and only a pass that returns can be measured; take the call out, or raise an "
+        "error in its place."
+    )

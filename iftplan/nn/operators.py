@@ -150,6 +150,7 @@ _COMPOSED: Final[Mapping[str, Operator]] = MappingProxyType(
     {
         "inner": _named("inner", lambda i, o: f.inner(i[0], i[1]), 1, 0),
         "linalg_vecdot": _named("vecdot", lambda i, o: f.vecdot(i[0], i[1]), 1, 0),
+        "cosine_similarity": _named("cosine_similarity", lambda i, o: f.vecdot(i[0], i[1]), 1, 0),
         "linalg_multi_dot": _named("multi_dot", lambda i, o: f.multi_dot(i[0])),
         "chain_matmul": _named("multi_dot", lambda i, o: f.multi_dot(i[0])),
         "linalg_matrix_power": _named("matrix_power", lambda i, o: f.matrix_power(i[0], i[1])),

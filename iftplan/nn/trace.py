@@ -56,11 +56,11 @@ def read_model(
     inputs = tuple(inputs or built.inputs)
     if not inputs:
         raise InputError(f"{_called(source)} does not say what its inputs are; {_HOW_TO_GIVE_INPUTS}")
-    table = _measured(built.model, inputs, guessed)
+    table = _measured(built.model, inputs, guessed, operators)
     _refuse_unknown(table, _called(source))
     args, kwargs = make_inputs(inputs)
     uses = weight_uses(built.model, args, kwargs)
-    couplings, refusal = _couplings(built.model, inputs, heads) if widths else (None, "")
+    couplings, refusal = _couplings(built.model, inputs, heads, operators) if widths else (None, "")
     return ModelSpec(
         source=source if isinstance(source, str) else "",
         inputs=inputs,
@@ -77,9 +77,11 @@ def _called(source: str | nn.Module) -> str:
     return source if isinstance(source, str) else f"the {type(source).__name__}"
 
 
-def _measured(model: nn.Module, inputs: tuple[InputSpec, ...], guessed: bool) -> CountTable:
+def _measured(
+    model: nn.Module, inputs: tuple[InputSpec, ...], guessed: bool, operators: Mapping[str, Operator]
+) -> CountTable:
     try:
-        return measure(model, inputs)
+        return measure(model, inputs, operators=operators)
     except MeasureError as error:
         if not guessed:
             raise
@@ -91,7 +93,8 @@ def _refuse_unknown(table: CountTable, model: str) -> None:
     if table.unknown:
         calls = ", ".join(f"{operator} ({count} calls)" for operator, count in sorted(table.unknown.items()))
         raise MeasureError(
-            f"{model} uses operators whose cost is not known, so its MACs are not either: {calls}."
+            f"{model} uses operators that iftplan has no cost formula for: {calls}. If you know a cost, give it, as in "
+            f"--allow {min(table.unknown)}=0 (in Python: allow=[\"{min(table.unknown)}=0\"])."
         )
 
 
@@ -100,14 +103,17 @@ def _uncalled(table: CountTable) -> tuple[str, ...]:
 
 
 def _couplings(
-    model: nn.Module, inputs: tuple[InputSpec, ...], heads: Literal["number", "size"]
+    model: nn.Module,
+    inputs: tuple[InputSpec, ...],
+    heads: Literal["number", "size"],
+    operators: Mapping[str, Operator],
 ) -> tuple[Couplings | None, str]:
     from iftplan.nn.widths import trace_widths
 
     if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
         return None, "it is or contains a scripted module, whose shapes are compiled in"
     try:
-        return trace_widths(model, inputs, heads=heads), ""
+        return trace_widths(model, inputs, heads=heads, operators=operators), ""
     except IftplanError as error:
         return None, str(error)
 
