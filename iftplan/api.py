@@ -80,13 +80,13 @@ def read_model(
         MeasureError: the model does not run, or has an operator of unknown cost.
     """
     from iftplan.nn import trace
-    from iftplan.nn.inputs import example_inputs
+    from iftplan.nn.inputs import given_inputs
     from iftplan.nn.vouched_operators import vouched_operators
 
     costs = [f"{name}={cost}" for name, cost in allow.items()] if isinstance(allow, Mapping) else allow
     return trace.read_model(
         source,
-        example_inputs(inputs) or None,
+        given_inputs(inputs[0] if len(inputs) == 1 else inputs, source) or None,
         widths=widths,
         heads=heads,
         operators=vouched_operators(parse_vouched(costs)),

@@ -20,7 +20,7 @@ from iftplan.nn.dispatch import DatalessAnswers
 from iftplan.nn.factories import FactoriesOnMeta
 from iftplan.nn.inputs import make_inputs
 from iftplan.nn.ledger import Ledger, Names
-from iftplan.nn.measure import counting_conditions, measure
+from iftplan.nn.conditions import counting_conditions, measure
 from iftplan.nn.operators import OPERATORS
 from iftplan.spec import InputSpec
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from iftplan.nn.measure import counting_conditions
+from iftplan.nn.conditions import counting_conditions
 from iftplan.nn.operators import OPERATORS
 from iftplan.nn.twin import on_meta
 

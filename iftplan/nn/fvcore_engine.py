@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from fvcore.nn.jit_analysis import JitModelAnalysis
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from iftplan.counting import CountTable
 from iftplan.errors import MeasureError
@@ -87,11 +87,11 @@ class FvcoreEngine:
             if tensor.layout is not torch.strided:
                 raise _sparse(name)
         on_meta = self.device(model) == "meta"
-        runner = _Runner(model, len(args), tuple(kwargs))
+        runner = _Runner(model, args, kwargs)
         ledger = Ledger(Names(model))
-        analysis = JitModelAnalysis(runner, (*args, *kwargs.values()))
+        analysis = JitModelAnalysis(runner, runner.tensors)
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
-        graph = _Graph(ledger, runner, len(args) + len(kwargs))
+        graph = _Graph(ledger, runner, len(runner.tensors))
         analysis.set_op_handle(**{name: graph.handle(operator) for name, operator in self.operators.items()})
         analysis.set_op_handle(**dict.fromkeys(_WITHIN, graph.unseen))
         with _hooks_restored(model), _without_data(ledger) if on_meta else nullcontext():
@@ -113,16 +113,22 @@ class _Runner(nn.Module):
     are returned.
     """
 
-    def __init__(self, model: nn.Module, positional: int, names: tuple[str, ...]) -> None:
+    def __init__(self, model: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
         super().__init__()
         self.model = model
-        self._positional = positional
-        self._names = names
+        self._leaves, self._structure = tree_flatten((args, dict(kwargs)))
         self._results: dict[int, Tensor] = {}
 
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What is traced; plain values among the inputs stay what they are."""
+        return tuple(leaf for leaf in self._leaves if isinstance(leaf, Tensor))
+
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        named = dict(zip(self._names, tensors[self._positional :], strict=True))
-        self.model(*tensors[: self._positional], **named)
+        traced = iter(tensors)
+        leaves = [next(traced) if isinstance(leaf, Tensor) else leaf for leaf in self._leaves]
+        args, kwargs = tree_unflatten(leaves, self._structure)
+        self.model(*args, **kwargs)
         return tuple(self._results.values())
 
     def return_every_result(self) -> None:

@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from iftplan.errors import IftplanError, MeasureError
 from iftplan.nn.dispatch import DispatchNet, plain
 from iftplan.nn.factories import FactoriesOnMeta
-from iftplan.nn.inputs import make_inputs
+from iftplan.nn.inputs import Inputs, given_inputs, make_inputs
+from iftplan.nn.lazy import materialised
 from iftplan.nn.ledger import Ledger, Names
-from iftplan.nn.measure import counting_conditions
+from iftplan.nn.conditions import counting_conditions
 from iftplan.nn.operators import OPERATORS, Operator
 from iftplan.nn.scope import module_scope
 from iftplan.nn.twin import on_meta
@@ -61,7 +62,7 @@ class StepMacs:
 
 def measure_step(
     model: nn.Module,
-    inputs: Sequence[InputSpec],
+    inputs: Inputs,
     *,
     operators: Mapping[str, Operator] = MappingProxyType({}),
 ) -> StepMacs:
@@ -69,7 +70,7 @@ def measure_step(
 
     Args:
         model: on the meta device or the CPU; left as it was.
-        inputs: the inputs' shapes and dtypes; none of them requires a gradient.
+        inputs: the inputs' shapes and dtypes, or example inputs; none of them requires a gradient.
         operators: qualified name → formula, for operators that would be unknown.
 
     Raises:
@@ -80,7 +81,8 @@ def measure_step(
         >>> cost.forward, cost.backward  # the first layer needs no input gradient
         (960, 1280)
     """
-    double = on_meta(getattr(model, "_orig_mod", model))
+    inputs = given_inputs(inputs, model)
+    double = on_meta(materialised(getattr(model, "_orig_mod", model), inputs))
     args, kwargs = make_inputs(inputs, "meta")
     ledger = Ledger(Names(double))
     net = _Gradients(ledger, {**OPERATORS, **operators})

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from iftplan.errors import InfeasibleError, MeasureError
 from iftplan.nn.inputs import make_inputs
-from iftplan.nn.measure import counting_conditions
+from iftplan.nn.conditions import counting_conditions
 from iftplan.nn.replicas import Size
 from iftplan.spec import InputSpec
 

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from torch import nn
 
 from iftplan.counting import CountTable
+from iftplan.nn.lazy import materialised
 from iftplan.nn.measure import measure
 from iftplan.nn.operators import Operator
 from iftplan.nn.skeleton import skeleton_
@@ -34,5 +35,5 @@ def measure_plan(
         StaleError: the model has other widths or layers than the plan.
         MeasureError: an engine could not run it.
     """
-    structure = skeleton_(plan, model if model is not None else build(plan.model))
+    structure = skeleton_(plan, model if model is not None else materialised(build(plan.model), plan.inputs))
     return tuple(measure(structure, plan.inputs, engine=engine, operators=operators) for engine in engines)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from iftplan.counting import CountTable
 from iftplan.errors import IftplanError, InputError, MeasureError
 from iftplan.nn.dataflow import weight_uses
 from iftplan.nn.fingerprint import fingerprint
-from iftplan.nn.inputs import make_inputs
+from iftplan.nn.inputs import Inputs, given_inputs, make_inputs
+from iftplan.nn.lazy import materialised
 from iftplan.nn.measure import measure
 from iftplan.nn.operators import Operator
 from iftplan.nn.sources import BuiltModel, construct
@@ -30,7 +32,7 @@ _HOW_TO_GIVE_INPUTS = (
 
 def read_model(
     source: str | nn.Module,
-    inputs: Sequence[InputSpec] | None = None,
+    inputs: Inputs | None = None,
     *,
     widths: bool = False,
     heads: Literal["number", "size"] = "number",
@@ -40,7 +42,7 @@ def read_model(
 
     Args:
         source: a MODEL argument (`zoo:resnet18`, `path/file.py:factory` …) or a network, which is left as it is.
-        inputs: shapes and dtypes; by default those of the zoo or of the model's own configuration.
+        inputs: shapes and dtypes, or example inputs (see `given_inputs`); by default those of the zoo or of the model's own configuration.
         widths: also find which channels move together; where that cannot be, the spec says why.
         heads: what attention keeps when it widens, the "number" of heads or the "size" of a head.
         operators: formulas for operators that would be unknown.
@@ -52,10 +54,11 @@ def read_model(
     """
     built = construct(source) if isinstance(source, str) else BuiltModel(source, default_inputs(source))
     check_ties(built.model)
-    guessed = not inputs
-    inputs = tuple(inputs or built.inputs)
+    guessed = inputs is None or (not isinstance(inputs, Tensor) and not inputs)
+    inputs = built.inputs if guessed else given_inputs(inputs, built.model)
     if not inputs:
         raise InputError(f"{_called(source)} does not say what its inputs are; {_HOW_TO_GIVE_INPUTS}")
+    built = replace(built, model=materialised(built.model, inputs))
     table = _measured(built.model, inputs, guessed, operators)
     _refuse_unknown(table, _called(source))
     args, kwargs = make_inputs(inputs)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter, is_lazy
 from torch.overrides import TorchFunctionMode
 
 from iftplan.errors import InputError, MeasureError
@@ -48,7 +49,11 @@ def on_meta(model: nn.Module) -> nn.Module:
         )
     memo: dict[int, Any] = {}
     for parameter in model.parameters():
-        memo[id(parameter)] = nn.Parameter(_empty(parameter), parameter.requires_grad)
+        memo[id(parameter)] = (
+            UninitializedParameter(parameter.requires_grad, "meta", parameter.dtype)
+            if is_lazy(parameter)
+            else nn.Parameter(_empty(parameter), parameter.requires_grad)
+        )
     try:
         with torch.no_grad(), _WithoutData():
             return copy.deepcopy(model, memo)
@@ -92,6 +97,8 @@ def _holds_data(model: nn.Module) -> bool:
 
 
 def _empty(tensor: Tensor) -> Tensor:
+    if is_lazy(tensor):
+        return UninitializedBuffer(False, "meta", tensor.dtype)
     if tensor.layout is not torch.strided:
         return sparse_on_meta(tensor)
     return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")

@@ -12,10 +12,11 @@ from typing import Any, Final
 import sympy
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from iftplan.errors import IftplanError, InfeasibleError, MeasureError
 from iftplan.nn.inputs import make_inputs
-from iftplan.nn.measure import counting_conditions
+from iftplan.nn.conditions import counting_conditions
 from iftplan.nn.operators import Operator
 from iftplan.nn.repeats import alike
 from iftplan.nn.symbolic_counting import SymbolicCounter, counting
@@ -133,7 +134,7 @@ def _run(
     with _quiet(), counting_conditions(model), symbolic(model, sizes, mode, heads, twins) as made:
         with mode:
             args, kwargs = make_inputs(inputs, "cpu")
-        given = [*args, *kwargs.values()]
+        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
         with sizes.tracing(mode), counting(model, made.tensors, given, sizes.scope, operators) as counter:
             try:
                 once = _named_once(model, made.tensors)
