@@ -11,12 +11,15 @@ from torch import nn
 
 from iftplan.errors import MeasureError
 from iftplan.nn.exits import no_exit
+from iftplan.nn.higher_order import plainly
 from iftplan.nn.threads import one_thread
 
 
 @contextmanager
-def counting_conditions(model: nn.Module) -> Iterator[None]:
-    """Eval mode, no gradients, no fused fast path that would hide a layer's products, and one thread that returns.
+def counting_conditions(model: nn.Module) -> Iterator[list[str]]:
+    """Eval mode, no gradients, nothing fused or compiled that would hide a layer's products, and one thread that returns.
+
+    Yields what had to be assumed, complete when the pass is over.
 
     Raises:
         MeasureError: the pass ended the process, or computed in threads or processes of its own.
@@ -27,8 +30,13 @@ def counting_conditions(model: nn.Module) -> Iterator[None]:
         module.training = False
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with torch.no_grad(), no_exit(partial(_ended, type(model).__name__)), one_thread(model):
-            yield
+        with (
+            torch.no_grad(),
+            no_exit(partial(_ended, type(model).__name__)),
+            one_thread(model),
+            plainly() as assumed,
+        ):
+            yield assumed
     finally:
         torch.backends.mha.set_fastpath_enabled(fastpath)
         for module in training:

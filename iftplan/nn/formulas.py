@@ -226,6 +226,11 @@ def bilinear(a: Shape, b: Shape, weight: Shape) -> int:
     return prod(a[:-1]) * (prod(weight) + outputs * second)
 
 
+def block_attention(query: Shape, key: Shape, value: Shape, scores: int, maps: int) -> int:
+    """Attention under a block mask that keeps `scores` pairs of a query and a key over `maps` batches times heads."""
+    return scores * (prod(query[:-2]) // maps) * (query[-1] + value[-1])
+
+
 def packed_attention(query: Shape, key: Shape, value: Shape) -> int:
     """Attention of kernels that take `(B, L, H, E)`.
 

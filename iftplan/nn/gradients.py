@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
 from types import MappingProxyType
 from typing import Any
 
@@ -86,7 +85,7 @@ def measure_step(
     args, kwargs = make_inputs(inputs, "meta")
     ledger = Ledger(Names(double))
     net = _Gradients(ledger, {**OPERATORS, **operators})
-    with counting_conditions(double), torch.enable_grad(), module_scope(ledger), net, _Whole(net):
+    with counting_conditions(double) as assumed, torch.enable_grad(), module_scope(ledger), net, _Whole(net):
         try:
             double(*args, **kwargs)
         except IftplanError:
@@ -104,7 +103,7 @@ def measure_step(
         backward=sum(back for _, back in modules.values()),
         modules=modules,
         unknown=dict(ledger.unknown),
-        assumptions=tuple(ledger.assumptions),
+        assumptions=(*ledger.assumptions, *dict.fromkeys(assumed)),
     )
 
 
@@ -127,7 +126,7 @@ class _Gradients(DispatchNet):  # type: ignore[no-untyped-call]
             return
         if not torch.is_grad_enabled():
             self.ledger.assume(WITHOUT_GRADIENTS)
-        self.add(macs, _attention(args) if operator.name == "attention" else _product(operator, macs, args))
+        self.add(macs, _attention(macs, args) if operator.name == "attention" else _product(operator, macs, args))
 
     def add(self, macs: int, gradients: int) -> None:
         """Write down a product of the running module, and what its gradients take."""
@@ -157,14 +156,14 @@ def _product(operator: Operator, macs: int, args: Sequence[Any]) -> int:
     return macs * sum(map(_trained, (args[k] for k in operator.operands if k < len(args))))
 
 
-def _attention(args: Sequence[Any]) -> int:
+def _attention(macs: int, args: Sequence[Any]) -> int:
     """Scores `q·kᵀ` and weighted values `p·v`, where p needs a gradient if q or k does."""
     query, key, value = args[:3]
-    rows = prod(query.shape[:-1]) * key.shape[-2]
+    rows = macs // (query.shape[-1] + value.shape[-1])
     scores, values = rows * query.shape[-1], rows * value.shape[-1]
     q, k, v = map(_trained, (query, key, value))
-    macs: int = scores * (q + k) + values * ((q or k) + v)
-    return macs
+    gradients: int = scores * (q + k) + values * ((q or k) + v)
+    return gradients
 
 
 def _trained(value: object) -> bool:

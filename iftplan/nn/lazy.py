@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 from torch import nn
@@ -12,7 +11,7 @@ from iftplan.errors import IftplanError, MeasureError
 from iftplan.nn.factories import FactoriesOnMeta
 from iftplan.nn.inputs import make_inputs
 from iftplan.nn.conditions import counting_conditions
-from iftplan.nn.twin import on_meta
+from iftplan.nn.twin import copied_to_meta
 from iftplan.spec import InputSpec
 
 
@@ -24,8 +23,7 @@ def materialised(model: nn.Module, inputs: Sequence[InputSpec]) -> nn.Module:
     """
     if not has_lazy(model):
         return model
-    double = on_meta(model)
-    double = copy.deepcopy(model) if double is model else double
+    double = copied_to_meta(model)
     args, kwargs = make_inputs(inputs)
     with counting_conditions(double), FactoriesOnMeta():
         try:

@@ -48,7 +48,7 @@ def measure(
     model = materialised(model, inputs)
     counter = _engine(engine, {**OPERATORS, **operators})
     args, kwargs = make_inputs(inputs, counter.device(model))
-    with counting_conditions(model):
+    with counting_conditions(model) as assumed:
         try:
             table = counter.count(model, args, kwargs)
         except IftplanError:
@@ -60,7 +60,7 @@ def measure(
                 f"{type(error).__name__}: {' '.join(str(error).split())}"
             ) from error
     supplied = tuple(f"the formula given for {name} was used where it ran" for name in operators)
-    return replace(table, assumptions=table.assumptions + supplied)
+    return replace(table, assumptions=(*table.assumptions, *dict.fromkeys(assumed), *supplied))
 
 
 class _Counter(Protocol):

@@ -185,6 +185,7 @@ OPERATORS: Final[Operators] = MappingProxyType(
                 "transformers::grouped_mm_fallback",
             )
         },
+        "iftplan::block_attention": _named("attention", lambda i, o: f.block_attention(*i[:5]), 1, 2, 0),
         "aten::_pdist_forward": _named("pdist", lambda i, o: f.own_distances(i[0]), 0),
         "aten::pdist": _named("pdist", lambda i, o: f.own_distances(i[0]), 0),
         "aten::_trilinear": _named("bilinear", lambda i, o: f.trilinear(i[:3], i[3:6], i[6]), 1),

@@ -259,6 +259,10 @@ class _Contractions(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._vouched(vouched, args, output)
         elif (cost := _COSTS.get(name)) is not None:
             self._count(name, cost, args, tensors, output)
+        elif name == "iftplan::block_attention":
+            q, k, v = map(_shape, tensors[:3])
+            per_map = sympy.Integer(args[3]) / args[4]
+            self.counter.product("attention", per_map * sympy.prod(q[:-2]) * (q[-1] + v[-1]), q, v)
         elif attention:
             q, k, v = map(_shape, tensors[:3])
             # Here, below a function of torch's own, the counting engines see its two products.

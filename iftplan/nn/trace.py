@@ -125,7 +125,7 @@ def _products(table: CountTable) -> tuple[Product, ...]:
     """Contractions of activations, added up per module and operator, in the order of first use."""
     macs: dict[tuple[str, str], int] = {}
     for c in table.contractions:
-        if c.weight is None:
+        if c.weight is None and c.macs:
             macs[c.module, c.operator] = macs.get((c.module, c.operator), 0) + c.macs
     return tuple(
         Product(f"{module}:{operator}", operator, count) for (module, operator), count in macs.items()

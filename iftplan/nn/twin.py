@@ -39,8 +39,15 @@ def on_meta(model: nn.Module) -> nn.Module:
     Raises:
         MeasureError: the model holds something that cannot be copied.
     """
-    if not _holds_data(model):
-        return model
+    return copied_to_meta(model) if _holds_data(model) else model
+
+
+def copied_to_meta(model: nn.Module) -> nn.Module:
+    """A copy of the model on the meta device.
+
+    Raises:
+        MeasureError: the model holds something that cannot be copied.
+    """
     if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
         raise MeasureError(
             f"{type(model).__name__} is or contains a scripted module, which cannot be copied without its "
