@@ -45,20 +45,27 @@ def test_values_are_read_and_written(text: str, value: object) -> None:
     assert parse_input(str(spec)) == spec
 
 
-@pytest.mark.parametrize("text", ["batch.image=1x3x8x8", "images.0=3x8x8", "0.mask=1x8:bool", "t=scalar:int64", "scalar"])
+@pytest.mark.parametrize(
+    "text", ["batch.image=1x3x8x8", "images.0=3x8x8", "0.mask=1x8:bool", "t=scalar:int64", "scalar"]
+)
 def test_parts_and_scalars_are_read_and_written(text: str) -> None:
     assert str(parse_input(text)) == text
     assert not parse_input(text).is_value
 
 
-@pytest.mark.parametrize("text", ["wide=yes", "wide=", "x=int:", "x=int:1.5", "=True", "a..b=1x2", "1x2.5", "0=1x2", "mode=train"])
+@pytest.mark.parametrize(
+    "text", ["wide=yes", "wide=", "x=int:", "x=int:1.5", "=True", "a..b=1x2", "1x2.5", "0=1x2", "mode=train"]
+)
 def test_what_is_neither_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         parse_input(text)
 
 
 def test_parts_become_dictionaries_and_lists() -> None:
-    specs = [parse_input(t) for t in ("1x2", "1.a=3", "1.b.0=4", "1.b.1=5", "flag=True", "images.0=6", "images.1=7")]
+    specs = [
+        parse_input(t)
+        for t in ("1x2", "1.a=3", "1.b.0=4", "1.b.1=5", "flag=True", "images.0=6", "images.1=7")
+    ]
     args, kwargs = make_inputs(specs)
     assert [tuple(args[0].shape), tuple(args[1]["a"].shape)] == [(1, 2), (3,)]
     assert [tuple(t.shape) for t in args[1]["b"]] == [(4,), (5,)]
@@ -67,7 +74,11 @@ def test_parts_become_dictionaries_and_lists() -> None:
 
 @pytest.mark.parametrize(
     ("texts", "message"),
-    [(("a=1x2", "a.b=1x2"), "as a whole and in parts"), (("1.a=1x2",), "positions start at 0"), (("a=True", "a=False"), "2 times")],
+    [
+        (("a=1x2", "a.b=1x2"), "as a whole and in parts"),
+        (("1.a=1x2",), "positions start at 0"),
+        (("a=True", "a=False"), "2 times"),
+    ],
 )
 def test_inputs_that_contradict_each_other_are_refused(texts: tuple[str, ...], message: str) -> None:
     with pytest.raises(InputError, match=message):
@@ -114,7 +125,9 @@ BATCH_MACS = 2 * 8 * 4 + 2 * 2 * 6 * 4
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_nested_batch_is_an_input(engine: str) -> None:
     assert measure(Batched(), [BATCH], engine=engine).macs == BATCH_MACS
-    assert measure(Batched(), BATCH, engine=engine).macs == BATCH_MACS  # its keys are no parameters of forward
+    assert (
+        measure(Batched(), BATCH, engine=engine).macs == BATCH_MACS
+    )  # its keys are no parameters of forward
 
 
 def test_every_entry_takes_example_inputs() -> None:
@@ -125,7 +138,12 @@ def test_every_entry_takes_example_inputs() -> None:
     assert ift.read_model(Flagged(), (x, True)).macs == 512
     assert ift.read_model(Flagged(), "2x8", "wide=True").macs == 512
     assert ift.read_model(Batched(), BATCH).macs == BATCH_MACS
-    assert read_model(Flagged(), x).macs == measure(Flagged(), x).macs == measure_step(Flagged(), x).forward == 64
+    assert (
+        read_model(Flagged(), x).macs
+        == measure(Flagged(), x).macs
+        == measure_step(Flagged(), x).forward
+        == 64
+    )
     read = ift.read_model(Batched(), BATCH)
     assert [str(i) for i in read.inputs] == ["0.image=2x8", "0.texts.0=2x6", "0.texts.1=2x6", "0.use=True"]
 
@@ -150,12 +168,26 @@ def test_the_command_line_takes_values_and_plans_keep_them(tmp_path: Path) -> No
 """
     (tmp_path / "net.py").write_text(source + body)
     inputs = ("--input", "2x8", "--input", "wide=True")
-    done = iftplan("plan", "net.py:Net", *inputs, "--transform", "wide", "--sparsity", "0.5", "-o", "plan.json", cwd=tmp_path)
+    done = iftplan(
+        "plan",
+        "net.py:Net",
+        *inputs,
+        "--transform",
+        "wide",
+        "--sparsity",
+        "0.5",
+        "-o",
+        "plan.json",
+        cwd=tmp_path,
+    )
     assert done.code == 0, done
     assert json.loads((tmp_path / "plan.json").read_text())["input"] == ["2x8", "wide=True"]
     done = iftplan("audit", "plan.json", "--model", "net.py:Net", cwd=tmp_path)
     assert done.code == 0, done
-    assert iftplan("audit", "net.py:Net", *inputs, "--budget", str(2 * (512 + 4096 + 256)), cwd=tmp_path).code == 0
+    assert (
+        iftplan("audit", "net.py:Net", *inputs, "--budget", str(2 * (512 + 4096 + 256)), cwd=tmp_path).code
+        == 0
+    )
 
 
 def _lazy() -> nn.Module:
@@ -181,7 +213,9 @@ def test_lazy_modules_are_counted_and_stay_lazy(engine: str, device: str) -> Non
 
 
 def test_lazy_modules_that_do_not_run_say_so() -> None:
-    with pytest.raises(MeasureError, match="lazy modules of Sequential could not be given their sizes by a pass on 8"):
+    with pytest.raises(
+        MeasureError, match="lazy modules of Sequential could not be given their sizes by a pass on 8"
+    ):
         measure(nn.Sequential(nn.LazyConv2d(8, 3)), [InputSpec((8,))])
 
 
@@ -191,11 +225,24 @@ def test_a_plan_of_lazy_modules_is_audited(tmp_path: Path) -> None:
         "nn.LazyConv2d(32, 3), nn.Flatten(), nn.LazyLinear(10))\n"
     )
     given = ("--input", "1x3x10x10")
-    done = iftplan("plan", "lazy.py:net", *given, "--transform", "wide", "--sparsity", "0.5", "-o", "p.json", cwd=tmp_path)
+    done = iftplan(
+        "plan",
+        "lazy.py:net",
+        *given,
+        "--transform",
+        "wide",
+        "--sparsity",
+        "0.5",
+        "-o",
+        "p.json",
+        cwd=tmp_path,
+    )
     assert done.code == 0, done
     done = iftplan("audit", "p.json", "--model", "lazy.py:net", "--cross-check", cwd=tmp_path)
     assert done.code == 0, done
-    (tmp_path / "iftplan.toml").write_text('[models.m]\nsource = "lazy.py:net"\ninputs = ["1x3x10x10"]\nbudget = { macs = "1G" }\n')
+    (tmp_path / "iftplan.toml").write_text(
+        '[models.m]\nsource = "lazy.py:net"\ninputs = ["1x3x10x10"]\nbudget = { macs = "1G" }\n'
+    )
     assert iftplan("check", cwd=tmp_path).code == 0
 
 
@@ -225,7 +272,11 @@ class Scanned(nn.Module):
 def test_costs_that_are_vouched_for_reach_every_command(tmp_path: Path) -> None:
     (tmp_path / "scan.py").write_text(_SCAN)
     own = ("scan.py:Scanned", "--input", "2x8")
-    for command in (("spec", *own), ("plan", *own), ("sweep", *own, "--transforms", "wide", "--sparsities", "0.5")):
+    for command in (
+        ("spec", *own),
+        ("plan", *own),
+        ("sweep", *own, "--transforms", "wide", "--sparsities", "0.5"),
+    ):
         refused = iftplan(*command, cwd=tmp_path)
         assert refused.code != 0 and "mylib::scan" in refused.err, refused
         for cost, macs in (("0", 2 * (512 + 4096 + 256)), ("2*out", 2 * (512 + 4096 + 256) + 2 * 2 * 2 * 64)):
@@ -235,9 +286,23 @@ def test_costs_that_are_vouched_for_reach_every_command(tmp_path: Path) -> None:
             assert "mylib::scan" in document
             if command[0] == "spec":
                 assert f"{macs:,}".replace(",", " ") in done.err + done.out
-    done = iftplan("plan", *own, "--transform", "wide", "--sparsity", "0.5", "--allow", "mylib::scan=2*out", "-o", "p.json", cwd=tmp_path)
+    done = iftplan(
+        "plan",
+        *own,
+        "--transform",
+        "wide",
+        "--sparsity",
+        "0.5",
+        "--allow",
+        "mylib::scan=2*out",
+        "-o",
+        "p.json",
+        cwd=tmp_path,
+    )
     assert done.code == 0, done
-    done = iftplan("audit", "p.json", "--model", "scan.py:Scanned", "--allow", "mylib::scan=2*out", cwd=tmp_path)
+    done = iftplan(
+        "audit", "p.json", "--model", "scan.py:Scanned", "--allow", "mylib::scan=2*out", cwd=tmp_path
+    )
     assert done.code == 0, done
 
 
@@ -245,7 +310,9 @@ def test_python_takes_vouched_costs_too(tmp_path: Path) -> None:
     namespace: dict[str, Any] = {}
     exec(compile(_SCAN.replace("mylib", "mylib_python"), "scan", "exec"), namespace)
     model = namespace["Scanned"]()
-    with pytest.raises(MeasureError, match=r"--allow mylib_python::scan=0 .*allow=\[\"mylib_python::scan=0\"\]"):
+    with pytest.raises(
+        MeasureError, match=r"--allow mylib_python::scan=0 .*allow=\[\"mylib_python::scan=0\"\]"
+    ):
         ift.read_model(model, "2x8")
     for allow in (["mylib_python::scan=0"], {"mylib_python::scan": 0}):
         spec = ift.read_model(model, "2x8", allow=allow)

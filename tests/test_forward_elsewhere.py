@@ -105,11 +105,13 @@ ELSEWHERE = {
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("name", ELSEWHERE)
 def test_work_in_other_threads_is_refused(name: str, engine: str) -> None:
-    with pytest.raises(MeasureError, match="computes in a (thread|pool) of its own"):
+    with pytest.raises(MeasureError, match=r"computes in a (thread|pool) of its own"):
         measure(Four(ELSEWHERE[name]), ROWS, engine=engine)
 
 
-@pytest.mark.parametrize("read", [lambda m: measure_step(m, ROWS), lambda m: read_model(m, ROWS, widths=True)])
+@pytest.mark.parametrize(
+    "read", [lambda m: measure_step(m, ROWS), lambda m: read_model(m, ROWS, widths=True)]
+)
 def test_steps_and_specs_refuse_it_too(read: Callable[[nn.Module], object]) -> None:
     with pytest.raises(MeasureError, match="computes in a thread of its own"):
         read(Four(_pool))
@@ -128,8 +130,7 @@ def test_forks_of_torchscript_are_counted(engine: str) -> None:
 def _branches(x: Tensor) -> Tensor:
     if x.size(0) > 1:
         return x @ x.t()
-    else:
-        return x
+    return x
 
 
 def test_fvcore_names_scripted_functions_that_it_does_not_look_into() -> None:

@@ -30,20 +30,26 @@ def _causal(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
 class Flex(nn.Module):
     """Two heads of 16 after Linear(32, 96)."""
 
-    def __init__(self, block: int | None = None, *, made: str = "forward", length: int = 8, bias: bool = False) -> None:
+    def __init__(
+        self, block: int | None = None, *, made: str = "forward", length: int = 8, bias: bool = False
+    ) -> None:
         super().__init__()
         self.qkv = nn.Linear(32, 96)
         self.block, self.made = block and (block, block), made
         self.attend = torch.compile(flex_attention) if made == "compiled" else flex_attention
         self.bias = nn.Parameter(torch.zeros(2)) if bias else None
         if made == "init":
-            self.mask = create_block_mask(_causal, None, None, length, length, device="cpu", BLOCK_SIZE=self.block)
+            self.mask = create_block_mask(
+                _causal, None, None, length, length, device="cpu", BLOCK_SIZE=self.block
+            )
 
     def forward(self, x: Tensor) -> Any:
         q, k, v = (t.view(x.shape[0], x.shape[1], -1, 16).transpose(1, 2) for t in self.qkv(x).chunk(3, -1))
         mask = self.mask if self.made == "init" else None
         if self.block and mask is None:
-            mask = create_block_mask(_causal, None, None, x.shape[1], x.shape[1], device=x.device, BLOCK_SIZE=self.block)
+            mask = create_block_mask(
+                _causal, None, None, x.shape[1], x.shape[1], device=x.device, BLOCK_SIZE=self.block
+            )
         mod = (lambda score, b, h, i, j: score + self.bias[h]) if self.bias is not None else None
         return self.attend(q, k, v, score_mod=mod, block_mask=mask)
 
@@ -112,8 +118,14 @@ ROWS = (InputSpec((2, 8)),)
 
 
 FUNCTIONS: dict[str, tuple[Callable[[Any, Tensor], Any], int]] = {
-    "cond of a size": (lambda s, x: torch.cond(x.shape[0] > 5, lambda x: s.a(s.b(x)), lambda x: s.a(x), (x,)), ONE),
-    "cond of equal branches": (lambda s, x: torch.cond(x.sum() > 0, lambda x: s.a(x), lambda x: s.b(x), (x,)), ONE),
+    "cond of a size": (
+        lambda s, x: torch.cond(x.shape[0] > 5, lambda x: s.a(s.b(x)), lambda x: s.a(x), (x,)),
+        ONE,
+    ),
+    "cond of equal branches": (
+        lambda s, x: torch.cond(x.sum() > 0, lambda x: s.a(x), lambda x: s.b(x), (x,)),
+        ONE,
+    ),
     "scan": (lambda s, x: scan(lambda c, y: (c + s.a(y), s.b(y)), x[0], x)[1], 2 * ONE),
     "map": (lambda s, x: mapped(lambda y: s.a(y), x), ONE),
     "associative_scan": (

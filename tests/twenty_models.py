@@ -16,11 +16,11 @@ from fourteen_models import IMAGE, MODELS, TEXT, Published
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
+from iftplan.nn.conditions import counting_conditions, measure
 from iftplan.nn.dispatch import DatalessAnswers
 from iftplan.nn.factories import FactoriesOnMeta
 from iftplan.nn.inputs import make_inputs
 from iftplan.nn.ledger import Ledger, Names
-from iftplan.nn.conditions import counting_conditions, measure
 from iftplan.nn.operators import OPERATORS
 from iftplan.spec import InputSpec
 

@@ -105,7 +105,9 @@ def _run(given: list[str]) -> int:
     except SystemExit as error:  # of code that is not ours: its status says nothing about what was asked
         _show(error, given)
         told = "" if error.code is None else repr(error.code)
-        say(f"iftplan: Python that was run here ended the process with sys.exit({told}) before there was a result; take the call out.")
+        say(
+            f"iftplan: Python that was run here ended the process with sys.exit({told}) before there was a result; take the call out."
+        )
         return 3
     except OSError as error:
         if error.errno != errno.ENOSPC:

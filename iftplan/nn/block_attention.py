@@ -50,7 +50,9 @@ def kept_scores(block_mask: tuple[Any, ...], query: Tensor, key: Tensor) -> tupl
     batches, heads = int(counts.shape[0]), int(counts.shape[1])
     with untraced(), _disable_current_modes(), torch._C.DisableTorchFunction(), torch.device("cpu"):
         try:
-            mask = create_block_mask(block_mask[-1], batches, heads, queries, keys, device="cpu", BLOCK_SIZE=(rows, columns))
+            mask = create_block_mask(
+                block_mask[-1], batches, heads, queries, keys, device="cpu", BLOCK_SIZE=(rows, columns)
+            )
             kept = mask.to_dense()
             if kept.is_meta:
                 return None
@@ -58,8 +60,8 @@ def kept_scores(block_mask: tuple[Any, ...], query: Tensor, key: Tensor) -> tupl
             return None
         heights = _sizes(queries, rows, kept.shape[-2])
         widths = _sizes(keys, columns, kept.shape[-1])
-        scores = (kept.to(torch.int64) * heights[:, None] * widths).sum()
-    return int(scores), batches * heads
+        scores = int((kept.to(torch.int64) * heights[:, None] * widths).sum())
+    return scores, batches * heads
 
 
 def _sizes(length: int, block: int, blocks: int) -> Tensor:

@@ -73,7 +73,9 @@ class _Whole(FactoriesOnMeta):
             name, macs, operands = summed_products(func, args, kwargs or {}, result)
             self.ledger.contraction(name, macs, *operands)
             self.counter.flop_counts["Global"][name] += 2 * macs
-            self.ledger.assume(f"torch's FlopCounterMode has no formula for {name}; the formula of iftplan was used")
+            self.ledger.assume(
+                f"torch's FlopCounterMode has no formula for {name}; the formula of iftplan was used"
+            )
         return result
 
 

@@ -19,6 +19,7 @@ from iftplan.counting import CountTable
 from iftplan.errors import MeasureError
 from iftplan.nn.dispatch import DatalessAnswers
 from iftplan.nn.factories import FactoriesOnMeta
+from iftplan.nn.higher_order import compiled_in_trace
 from iftplan.nn.ledger import Ledger, Names
 from iftplan.nn.operators import OPERATORS, Operator, Operators, may_contract
 
@@ -94,7 +95,7 @@ class FvcoreEngine:
         graph = _Graph(ledger, runner, len(runner.tensors))
         analysis.set_op_handle(**{name: graph.handle(operator) for name, operator in self.operators.items()})
         analysis.set_op_handle(**dict.fromkeys(_WITHIN, graph.unseen))
-        with _hooks_restored(model), _without_data(ledger) if on_meta else nullcontext():
+        with _hooks_restored(model), compiled_in_trace(), _without_data(ledger) if on_meta else nullcontext():
             runner.return_every_result()
             total = analysis.total()
         for kind, calls in analysis.unsupported_ops().items():

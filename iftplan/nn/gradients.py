@@ -17,17 +17,16 @@ import torch
 from torch import Tensor, nn
 
 from iftplan.errors import IftplanError, MeasureError
+from iftplan.nn.conditions import counting_conditions
 from iftplan.nn.dispatch import DispatchNet, plain
 from iftplan.nn.factories import FactoriesOnMeta
 from iftplan.nn.inputs import Inputs, given_inputs, make_inputs
 from iftplan.nn.lazy import materialised
 from iftplan.nn.ledger import Ledger, Names
-from iftplan.nn.conditions import counting_conditions
 from iftplan.nn.operators import OPERATORS, Operator
 from iftplan.nn.scope import module_scope
 from iftplan.nn.twin import on_meta
 from iftplan.nn.whole_functions import WHOLE, summed_products
-from iftplan.spec import InputSpec
 
 WITHOUT_GRADIENTS = (
     "products that ran under torch.no_grad, or inside a function with a backward of its own (a reentrant checkpoint "
@@ -126,7 +125,9 @@ class _Gradients(DispatchNet):  # type: ignore[no-untyped-call]
             return
         if not torch.is_grad_enabled():
             self.ledger.assume(WITHOUT_GRADIENTS)
-        self.add(macs, _attention(macs, args) if operator.name == "attention" else _product(operator, macs, args))
+        self.add(
+            macs, _attention(macs, args) if operator.name == "attention" else _product(operator, macs, args)
+        )
 
     def add(self, macs: int, gradients: int) -> None:
         """Write down a product of the running module, and what its gradients take."""

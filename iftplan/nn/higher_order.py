@@ -22,9 +22,7 @@ from iftplan.errors import MeasureError
 from iftplan.nn.block_attention import block_attention, kept_scores
 from iftplan.nn.untraced import untraced
 
-FULL_PRODUCT = (
-    "a block mask of flex_attention depends on data that is not there; its attention was counted in full, as without a mask"
-)
+FULL_PRODUCT = "a block mask of flex_attention depends on data that is not there; its attention was counted in full, as without a mask"
 KEPT_BLOCKS = "flex_attention was counted in the blocks that its mask keeps, each of them whole"
 
 
@@ -32,7 +30,7 @@ KEPT_BLOCKS = "flex_attention was counted in the blocks that its mask keeps, eac
 def plainly() -> Iterator[list[str]]:
     """Carry out higher-order operators and compiled functions in Python; yields what had to be assumed."""
     assumed: list[str] = []
-    original = HigherOrderOperator.__call__
+    original: Any = HigherOrderOperator.__call__
 
     def call(operator: HigherOrderOperator, /, *args: Any, **kwargs: Any) -> Any:
         carried_out = _CARRIED_OUT.get(operator._name)
@@ -52,9 +50,24 @@ def plainly() -> Iterator[list[str]]:
                 stack.callback(setattr, owner, name, getattr(owner, name))
                 setattr(owner, name, value)
         if "torch._dynamo" in sys.modules:  # something may be compiled already
-            stack.enter_context(torch.compiler.set_stance("force_eager"))  # type: ignore[no-untyped-call]
-            stack.enter_context(torch._dynamo.config.patch(error_on_nested_jit_trace=False))
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
         yield assumed
+
+
+@contextmanager
+def compiled_in_trace() -> Iterator[None]:
+    """Let functions that were compiled before run as they were written under PyTorch's jit tracer, which they refuse."""
+    if "torch._dynamo" not in sys.modules:
+        yield
+        return
+    symbolic: Any = sys.modules["torch.fx._symbolic_trace"]
+    flag = symbolic._is_fx_tracing_flag
+    with torch._dynamo.config.patch(error_on_nested_fx_trace=False):
+        symbolic._is_fx_tracing_flag = True  # of torch.fx they run inside, and are recorded
+        try:
+            yield
+        finally:
+            symbolic._is_fx_tracing_flag = flag
 
 
 _MAKES_BLOCKS: Final = (
@@ -101,7 +114,7 @@ def _cond(assumed: list[str], pred: Any, true: Any, false: Any, operands: Any = 
 
 def _of_sizes(pred: Tensor) -> bool:
     """Whether a traced value comes of sizes alone, which are no data."""
-    waiting = [torch._C._get_value_trace(pred)]
+    waiting = [_C._get_value_trace(pred)]
     while waiting:
         node = waiting.pop().node()
         if node.kind() == "prim::Param":

@@ -34,15 +34,13 @@ def matching(specs: Sequence[InputSpec], model: nn.Module) -> tuple[InputSpec, .
     name = str(found).removeprefix("torch.")
     return tuple(
         replace(spec, dtype=name)
-        if not spec.is_value
-        and _dtype(spec).is_floating_point and found in DTYPES.values() else spec
+        if not spec.is_value and _dtype(spec).is_floating_point and found in DTYPES.values()
+        else spec
         for spec in specs
     )
 
 
-def make_inputs(
-    specs: Sequence[InputSpec], device: str = "meta"
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def make_inputs(specs: Sequence[InputSpec], device: str = "meta") -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Make the positional and the keyword inputs that `specs` describe.
 
     On a real device floats are 0, integers 0 (valid for every embedding) and masks 1 (nothing masked).

@@ -8,9 +8,9 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from iftplan.errors import IftplanError, MeasureError
+from iftplan.nn.conditions import counting_conditions
 from iftplan.nn.factories import FactoriesOnMeta
 from iftplan.nn.inputs import make_inputs
-from iftplan.nn.conditions import counting_conditions
 from iftplan.nn.twin import copied_to_meta
 from iftplan.spec import InputSpec
 
@@ -42,7 +42,7 @@ def materialised(model: nn.Module, inputs: Sequence[InputSpec]) -> nn.Module:
 def has_lazy(model: nn.Module) -> bool:
     """Whether a parameter or buffer has no size yet."""
     return any(
-        is_lazy(tensor)
+        tensor is not None and is_lazy(tensor)
         for module in model.modules()
         for tensor in (*module._parameters.values(), *module._buffers.values())
     )

@@ -13,8 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from iftplan.errors import InfeasibleError, MeasureError
-from iftplan.nn.inputs import make_inputs
 from iftplan.nn.conditions import counting_conditions
+from iftplan.nn.inputs import make_inputs
 from iftplan.nn.replicas import Size
 from iftplan.spec import InputSpec
 

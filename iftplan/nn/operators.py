@@ -128,9 +128,20 @@ _ATTENTIONS = (
 # Kernels by the name of the library that they come from.
 _CONVOLUTIONS = (
     *("_convolution_mode", "conv1d", "conv2d", "conv3d", "mkldnn_convolution", "cudnn_convolution"),
-    *("cudnn_convolution_relu", "cudnn_convolution_add_relu", "miopen_convolution", "miopen_convolution_relu"),
+    *(
+        "cudnn_convolution_relu",
+        "cudnn_convolution_add_relu",
+        "miopen_convolution",
+        "miopen_convolution_relu",
+    ),
     *("miopen_convolution_add_relu", "miopen_depthwise_convolution", "_mps_convolution", "thnn_conv2d"),
-    *("_slow_conv2d_forward", "slow_conv3d", "slow_conv3d_forward", "slow_conv_dilated2d", "slow_conv_dilated3d"),
+    *(
+        "_slow_conv2d_forward",
+        "slow_conv3d",
+        "slow_conv3d_forward",
+        "slow_conv_dilated2d",
+        "slow_conv_dilated3d",
+    ),
     *("_conv_depthwise2d", "conv_depthwise3d", "_nnpack_spatial_convolution"),
 )
 _TRANSPOSED_CONVOLUTIONS = (

@@ -272,7 +272,7 @@ class _Contractions(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _vouched(self, operator: Operator, args: tuple[Any, ...], output: Any) -> None:
         first = output[0] if isinstance(output, list | tuple) else output
         shapes = [_shape(a) if isinstance(a, torch.Tensor) else a for a in args]
-        macs = sympy.sympify(operator.macs(shapes, _shape(first)))  # type: ignore[arg-type]  # sizes are expressions here
+        macs = sympy.sympify(operator.macs(shapes, _shape(first)))
         if macs:
             self.counter.calls.append(SymbolicContraction(self.counter.scope[-1], operator.name, macs, None))
 

@@ -94,7 +94,9 @@ def _watched_start(elsewhere: list[str]) -> Callable[..., Any]:
 def _watched_submit(elsewhere: list[str]) -> Callable[..., Any]:
     submit = ThreadPoolExecutor.submit
 
-    def submitted(pool: ThreadPoolExecutor, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    def submitted(
+        pool: ThreadPoolExecutor, function: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> Any:
         return submit(pool, _watched(elsewhere, function), *args, **kwargs)
 
     return submitted

@@ -105,7 +105,8 @@ def _holds_data(model: nn.Module) -> bool:
 
 def _empty(tensor: Tensor) -> Tensor:
     if is_lazy(tensor):
-        return UninitializedBuffer(False, "meta", tensor.dtype)
+        made: Tensor = UninitializedBuffer(False, "meta", tensor.dtype)  # type: ignore[arg-type]  # torch's stub is wrong
+        return made
     if tensor.layout is not torch.strided:
         return sparse_on_meta(tensor)
     return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")

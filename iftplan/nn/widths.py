@@ -15,8 +15,8 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from iftplan.errors import IftplanError, InfeasibleError, MeasureError
-from iftplan.nn.inputs import make_inputs
 from iftplan.nn.conditions import counting_conditions
+from iftplan.nn.inputs import make_inputs
 from iftplan.nn.operators import Operator
 from iftplan.nn.repeats import alike
 from iftplan.nn.symbolic_counting import SymbolicCounter, counting

@@ -53,7 +53,10 @@ def build(source: str | Source, *, device: str = "meta") -> nn.Module:
 def construct(source: str | Source, *, device: str = "meta") -> BuiltModel:
     """As `build`, with the default inputs and the assumptions."""
     source = parse_source(source) if isinstance(source, str) else source
-    with redirect_stdout(sys.stderr), no_exit(partial(_ended, source)):  # what a user's module prints must not end up in our data
+    with (
+        redirect_stdout(sys.stderr),
+        no_exit(partial(_ended, source)),
+    ):  # what a user's module prints must not end up in our data
         factory = _factory(source)
         model, assumptions = _call(factory, source, device)
     if not isinstance(model, nn.Module):
