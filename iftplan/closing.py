@@ -77,7 +77,8 @@ def _weight_account(row: Row, allowed: range, target: Fraction) -> Account:
     """A layer's weights as something to spend on, in the steps of its masks; one that should have a weight keeps one."""
     steps = max((target - allowed.start) / allowed.step, Fraction(0))
     least = 1 if not allowed.start and steps >= 1 else 0
-    return Account(len(allowed) - 1, row.positions * allowed.step, steps, least)
+    most = (allowed[-1] - allowed.start) // allowed.step  # a range's own length must fit a machine's word
+    return Account(most, row.positions * allowed.step, steps, least)
 
 
 def _short_note(
