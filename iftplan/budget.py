@@ -219,13 +219,14 @@ def _most_spent(coins: Sequence[_Coin], want: int) -> tuple[int, tuple[int, ...]
 def _move(
     accounts: Sequence[Account], targets: Sequence[Fraction], nnz: list[int], among: Iterable[int], move: int
 ) -> None:
-    """Add weights, or take them away, each where it brings an account nearest to its target."""
+    """Add weights, or take them away, each where an account stays nearest to its target, as a share of that."""
     sign = 1 if move > 0 else -1
-    heap = [(sign * float(nnz[i] - targets[i]), i) for i in among]
+    shares = {i: 1 / max(1.0, float(targets[i])) for i in among}
+    heap = [(sign * float(nnz[i] - targets[i]) * share, i) for i, share in shares.items()]
     heapq.heapify(heap)
     for _ in range(abs(move)):
         distance, i = heapq.heappop(heap)
         while not accounts[i].least <= nnz[i] + sign <= accounts[i].capacity:
             distance, i = heapq.heappop(heap)
         nnz[i] += sign
-        heapq.heappush(heap, (distance + 1, i))
+        heapq.heappush(heap, (distance + shares[i], i))

@@ -26,12 +26,16 @@ _DIGITS = 12  # of a size: a million times the widest layer in use
 _EXAMPLES = "linear:768-3072, conv3x3:64-128@16x16,stride=2, conv1d5:32-64@100, dwconv3x3:192@14x14"
 
 
-def parse_layer(text: str) -> LayerSpec:
+def parse_layer(text: str, *, digits: int = _DIGITS) -> LayerSpec:
     """Read one layer, for instance `conv3x3:64-128@16x16` or, with symbolic channels, `conv3x3`.
 
     Positions are *output* positions; missing means 1. A transposed convolution applies its kernel once
     per *input* position. Its output is taken to be `stride` times its input in every dimension, as padding and output
     padding make it, so there each size must be divisible by the stride; other paddings name the input's positions and no stride.
+
+    Args:
+        text: the notation.
+        digits: the most that a number may have.
 
     Raises:
         InputError: says which part cannot be read, and gives the nearest form that can.
@@ -42,7 +46,7 @@ def parse_layer(text: str) -> LayerSpec:
         (576, 128, 256)
     """
     text = text.strip()
-    refuse_long(text, f"layer {text!r}", _DIGITS)
+    refuse_long(text, f"layer {text!r}", digits)
     match = _SHAPE.fullmatch(text)
     if not match:
         raise InputError(

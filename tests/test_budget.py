@@ -98,6 +98,20 @@ def test_what_targets_leave_over_is_spread_as_they_are():
     assert close([Account(100, 1, Fraction(10)), Account(100, 2, Fraction(20))], 25) == ((5, 10), 0)
 
 
+def test_an_exchange_is_shared_as_targets_are():
+    # 91a + 6b = 4 more units of 32 MACs: two steps fewer of 2912 and 31 more of 192, of which a layer of 12 takes few
+    large, small = Fraction(248, 3), Fraction(11, 2)
+    accounts = [
+        Account(182, 2912, large, 1),
+        Account(182, 192, large, 1),
+        Account(12, 192, small, 1),
+        Account(12, 2912, small, 1),
+    ]
+    nnz, left = close(accounts, 273472)
+    assert left == 0
+    assert nnz[2] < 10
+
+
 def test_large_layers_with_few_positions_in_common_close_quickly():
     # 223·223, 112·112, 55·55 and 1 share no divisor; the layer of one position is full
     accounts = [
