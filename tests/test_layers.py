@@ -55,7 +55,7 @@ LIBRARIES: Mapping[str, tuple[str, ...]] = {
     "pandas": (),
     "pyarrow": (),
     "optuna": ("searching", "trialqueue", "campaigns"),
-    "filelock": ("trialqueue",),
+    "filelock": ("trialqueue", "nn"),
     "matplotlib": ("plots",),
     "sympy": ("symbols", "expressions", "derive", "symbolic", "nn"),
     "pydantic": (

@@ -26,7 +26,7 @@ from iftplan.cli import (
     sweep,
     train,
 )
-from iftplan.cli.output import UNREAD, say, unwritten
+from iftplan.cli.output import UNREAD, Interrupted, say, unwritten
 from iftplan.errors import IftplanError
 
 # typer carries a click of its own and names no base of its errors but through them.
@@ -100,8 +100,11 @@ def _run(given: list[str]) -> int:
         status = app(given, prog_name="iftplan", standalone_mode=False)
     except _UsageError as error:
         return _misused(error, given)
-    except (typer.Abort, KeyboardInterrupt):
+    except Interrupted as error:
+        say(f"iftplan: {error}.")
         return _INTERRUPTED
+    except (typer.Abort, KeyboardInterrupt):
+        return _interrupted()
     except OSError as error:
         if error.errno != errno.ENOSPC:
             return _fault(error, given)
@@ -119,7 +122,14 @@ def _run(given: list[str]) -> int:
         return 2
     except Exception as error:
         return _fault(error, given)
+    if status == _INTERRUPTED:  # typer's for Ctrl-C
+        return _interrupted()
     return status if isinstance(status, int) else 0
+
+
+def _interrupted() -> int:
+    say("iftplan: interrupted.")
+    return _INTERRUPTED
 
 
 def _misused(error: typer.BadParameter, given: Sequence[str]) -> int:

@@ -22,6 +22,10 @@ UNREAD = 141
 """The exit status where `| head` had enough, as shells count it: 128 and the number of the signal."""
 
 
+class Interrupted(Exception):
+    """Somebody pressed Ctrl-C; the message says what is done and how to go on."""
+
+
 class Format(StrEnum):
     """How data is written."""
 
