@@ -17,12 +17,13 @@ from iftplan.report.table import Table, print_table, printable, to_csv, to_latex
 
 if TYPE_CHECKING:
     from iftplan.report.page import Page
+    from iftplan.report.records import Record
 
 UNREAD = 141
 """The exit status where `| head` had enough, as shells count it: 128 and the number of the signal."""
 
 
-class Interrupted(Exception):
+class Interrupted(Exception):  # noqa: N818  (as Python's own)
     """Somebody pressed Ctrl-C; the message says what is done and how to go on."""
 
 
@@ -61,18 +62,20 @@ def emit(
     *,
     summary: Sequence[Table] = (),
     latex: str | None = None,
+    records: Sequence[Record] | None = None,
     page: Callable[[], Page] | None = None,
     also: Sequence[str] = (),
 ) -> None:
     """Write a result.
 
     Args:
-        tables: what people read; CSV takes the first of them.
-        document: what machines read.
+        tables: what people read.
+        document: what machines read, as JSON; CSV has its list of things.
         form: the form asked for; by default a table on stdout, and JSON in a file unless its name says otherwise.
         output: a file, or None or "-" for stdout.
         summary: tables that are shown on stderr when the data itself goes to a file.
         latex: what LaTeX gets instead of the tables.
+        records: what CSV gets, a row for each, where the document's own list is not it.
         page: what Markdown and the formats of reports are written from; only audits, diffs and checks have one.
         also: more files, each in the form that its name says.
 
@@ -92,6 +95,8 @@ def emit(
             )
         if page is not None and (form in _OF_PAGES or form is Format.MARKDOWN):
             return page_text(page(), form)
+        if form is Format.CSV:
+            return _csv(tables, document(), records)
         return latex if form is Format.LATEX and latex is not None else _text(tables, document, form)
 
     # all before any: a library that is missing must not leave some of the files, as if the rest were unasked
@@ -154,13 +159,18 @@ def _text(tables: Sequence[Table], document: Callable[[], Document], form: Forma
     match form:
         case Format.JSON:
             return dumps(document())
-        case Format.CSV:
-            return to_csv(tables[0])
         case Format.MARKDOWN:
             return "\n".join(to_markdown(table) for table in tables)
         case Format.LATEX:
             return "\n".join(map(to_latex, tables))
     return "".join(map(to_text, tables))
+
+
+def _csv(tables: Sequence[Table], document: Document, records: Sequence[Record] | None) -> str:
+    from iftplan.report.records import document_records, records_csv
+
+    found = records if records is not None else document_records(document)
+    return to_csv(tables[0]) if found is None else records_csv(found, document.get("convention", "mac"))
 
 
 def page_text(page: Page, form: Format) -> str:

@@ -60,10 +60,10 @@ def command(
     convention: ConventionOption = Convention.MAC,
 ) -> None:
     """Read a model's layers, MACs and couplings into a document."""
-    from iftplan.report.specs import spec_table
+    from iftplan.report.specs import spec_records, spec_table
     from iftplan.specfile import spec_document
 
     spec = spec_of(model, inputs_of(input), widths=widths, allow=allow)
     table = spec_table(spec, convention)
     whole = Table((), (), table.title, table.notes)
-    emit([table], lambda: spec_document(spec), form, output, summary=[whole])
+    emit([table], lambda: spec_document(spec), form, output, summary=[whole], records=spec_records(spec))

@@ -177,7 +177,7 @@ def _resumed_plan(directory: Path) -> tuple[Plan, Document]:
 
 
 def _made(run: RunConfig) -> Plan:
-    from iftplan.cli.output import Interrupted, working
+    from iftplan.cli.output import working
     from iftplan.nn.trace import read_model
     from iftplan.planner import plan
     from iftplan.sweeps import policy_of
