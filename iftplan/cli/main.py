@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import errno
-import os
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, cast
 
 import typer
@@ -26,11 +26,21 @@ from iftplan.cli import (
     sweep,
     train,
 )
-from iftplan.cli.output import UNREAD, Interrupted, say, unwritten
+from iftplan.cli.output import UNREAD, Interrupted, say, silence, unwritten
 from iftplan.errors import IftplanError
 
 # typer carries a click of its own and names no base of its errors but through them.
 _UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__bases__[0])
+_MACHINES = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.EIO,
+)
 _INTERRUPTED = 130  # as shells count it: 128 and the number of the signal
 
 app = typer.Typer(
@@ -87,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if sys.stdout is not None:
             sys.stdout.flush()
     except OSError as error:  # whoever read us has gone, or the disk is full
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        silence(sys.stdout)
         gone = isinstance(error, BrokenPipeError)
         if not status and not gone:
             say(f"iftplan: {unwritten(error)}")
@@ -106,9 +116,10 @@ def _run(given: list[str]) -> int:
     except (typer.Abort, KeyboardInterrupt):
         return _interrupted()
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if (told := _surroundings(error)) is None:
             return _fault(error, given)
-        say(f"iftplan: {unwritten(error)}")
+        _show(error, given)
+        say(f"iftplan: {told}")
         return 2
     except IftplanError as error:
         _show(error, given)
@@ -125,6 +136,24 @@ def _run(given: list[str]) -> int:
     if status == _INTERRUPTED:  # typer's for Ctrl-C
         return _interrupted()
     return status if isinstance(status, int) else 0
+
+
+def _surroundings(error: OSError) -> str | None:
+    """What is wrong with the machine rather than with us; None where it may be us."""
+    try:
+        Path.cwd()
+    except OSError:
+        return (
+            "the current folder is not there any more; change to one that is (cd), and run the command again."
+        )
+    if error.errno == errno.ENOSPC and error.filename is None:
+        return unwritten(error)
+    if error.errno == errno.ENOENT and "temporary directory" in str(error):
+        return "there is no folder for temporary files that can be written; set TMPDIR to one."
+    if error.errno in _MACHINES:
+        named = f"{error.filename}: " if error.filename else ""
+        return f"{named}{error.strerror}; mend that, and run the command again."
+    return None
 
 
 def _interrupted() -> int:

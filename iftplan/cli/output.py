@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import typer
 
@@ -106,7 +107,7 @@ def emit(
         say(f"written: {file}")
     if to_file and output:
         write_text(rendered(form), output)
-        say(*(to_text(table).rstrip() for table in summary), f"written: {output}")
+        say(*text_lines(*summary), f"written: {output}")
     elif form is Format.TABLE:
         with _to_stdout():
             for table in tables:
@@ -204,11 +205,29 @@ def page_text(page: Page, form: Format) -> str:
 
 
 def say(*lines: str) -> None:
-    """Messages to people, on stderr."""
+    """Messages to people, on stderr; where nobody can be told, nothing is."""
     from iftplan.report.terminal import spelled
 
+    if sys.stderr is None:  # started with it closed; print would take stdout instead
+        return
     for line in lines:
-        print(spelled(printable(line), getattr(sys.stderr, "encoding", None)), file=sys.stderr)  # noqa: T201  (this is where messages go out)
+        text = spelled(printable(line), getattr(sys.stderr, "encoding", None))
+        try:
+            print(text, file=sys.stderr, flush=True)  # noqa: T201  (this is where messages go out)
+        except (OSError, ValueError):  # a full device, a closed pipe: the exit status still says how it went
+            silence(sys.stderr)
+            return
+
+
+def silence(stream: TextIO) -> None:
+    """Send what a stream still holds nowhere, so that the end of the process does not stumble over it."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def text_lines(*tables: Table) -> list[str]:
+    """Tables as lines for `say`."""
+    return [line for table in tables for line in to_text(table).rstrip().split("\n")]
 
 
 @contextmanager
@@ -219,6 +238,7 @@ def working(what: str) -> Iterator[None]:
         yield
         return
     from rich.console import Console
+    from rich.text import Text
 
-    with Console(stderr=True).status(f"{what} …"):
+    with Console(stderr=True).status(Text(f"{printable(what)} …")):
         yield

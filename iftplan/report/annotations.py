@@ -43,7 +43,7 @@ def _line(level: str, section: Section, rule: str, message: str) -> str:
 
 def _data(text: str) -> str:
     """No line break ends the command early, so that no name can begin one of its own."""
-    return printable(text).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return printable(text).replace("%", "%25")
 
 
 def _property(text: str) -> str:

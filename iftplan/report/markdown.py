@@ -59,7 +59,7 @@ def escaped(text: str) -> str:
 
 
 def _inert(text: str) -> str:
-    line = " ".join(printable(text).split()).translate(_ENTITIES)
+    line = " ".join(printable(text.replace("\n", " ")).split()).translate(_ENTITIES)
     return _LINKED.sub(lambda match: f"&#{ord(match[0])};", line)
 
 

@@ -58,8 +58,9 @@ def to_latex(table: Table) -> str:
     from tabulate import tabulate
 
     aligned = ["right" if column.startswith(">") else "left" for column in table.columns]
-    body = tabulate(table.rows, table.headings, tablefmt="latex", colalign=aligned, disable_numparse=True)
-    comments = [f"% {line}" for line in (table.title, *table.notes) if line]
+    rows = [list(map(printable, row)) for row in table.rows]
+    body = tabulate(rows, table.headings, tablefmt="latex", colalign=aligned, disable_numparse=True)
+    comments = [f"% {printable(line)}" for line in (table.title, *table.notes) if line]
     return "\n".join([*comments, body]) + "\n"
 
 
@@ -74,12 +75,18 @@ def _escaped(cell: str) -> str:
         ("`", "\\`"),
     ):
         cell = cell.replace(character, safe)
-    return " ".join(printable(cell).split())
+    return " ".join(printable(cell.replace("\n", " ")).split())
 
 
 def printable(text: str) -> str:
-    """Text from strangers that cannot steer a terminal: control characters but line breaks are shown."""
-    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+    """Text from strangers in one line that can steer neither a terminal nor a CI system.
+
+    Control characters and line breaks are shown as escapes, and so is what GitHub would take for a workflow command:
+    two colons that begin a line, and `##[` anywhere.
+    """
+    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text).replace("##[", "#\\x23[")
+    start = len(line) - len(line.lstrip())
+    return f"{line[:start]}\\x3a{line[start + 1 :]}" if line.startswith("::", start) else line
 
 
 def print_table(table: Table) -> None:
