@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -87,6 +88,14 @@ def printable(text: str) -> str:
     line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text).replace("##[", "#\\x23[")
     start = len(line) - len(line.lstrip())
     return f"{line[:start]}\\x3a{line[start + 1 :]}" if line.startswith("::", start) else line
+
+
+_NUMBER_GAP = re.compile(r"(?<=\d) (?=\d{3}(?!\d)|%|MACs|FLOPs)")
+
+
+def unbroken(text: str) -> str:
+    """Numbers that no line break divides, from themselves or from their unit."""
+    return _NUMBER_GAP.sub("\u00a0", text)
 
 
 def print_table(table: Table) -> None:
