@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
-from repositories import AFTER, BEFORE, git, repository
+from repositories import AFTER, git, repository
 
 from iftplan.report.markdown import MARKER
 from iftplan.units import count

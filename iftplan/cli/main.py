@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from iftplan.cli import (
     audit,
     bench,
     check,
+    completion,
     diff,
     models,
     pareto,
@@ -26,6 +28,7 @@ from iftplan.cli import (
     sweep,
     train,
 )
+from iftplan.cli.help import WIDEST, Command, first_sentence
 from iftplan.cli.output import UNREAD, Interrupted, say, silence, unwritten
 from iftplan.errors import IftplanError
 
@@ -49,7 +52,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": WIDEST},
 )
 
 for name, module in (
@@ -67,7 +70,12 @@ for name, module in (
     ("spec", spec),
     ("models", models),
 ):
-    app.command(name, epilog=module.EXAMPLE.replace("\n\n", "\n\n\b\n"))(module.command)
+    app.command(
+        name,
+        cls=Command,
+        short_help=first_sentence(module.command),
+        epilog=module.EXAMPLE.replace("\n\n", "\n\n\b\n"),
+    )(module.command)
 
 
 def _print_version(asked: bool) -> None:
@@ -92,7 +100,8 @@ def _options(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its status (see `docs/cli.md`)."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    status = _run(given)
+    with completion.whole_words(os.environ):
+        status = _run(given)
     try:
         if sys.stdout is not None:
             sys.stdout.flush()

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from iftplan.cli import completion
 from iftplan.cli.options import (
     AllowOption,
     ConventionOption,
@@ -46,7 +47,9 @@ def command(
     model: Annotated[
         str,
         typer.Argument(
-            metavar="MODEL", help="zoo:NAME, hf:CONFIG.json, file.py:factory …; see iftplan models."
+            metavar="MODEL",
+            autocompletion=completion.models,
+            help="zoo:NAME, hf:CONFIG.json, file.py:factory …; see iftplan models.",
         ),
     ],
     input: InputOption = None,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from iftplan.cli import completion
 from iftplan.cli.output import Interrupted, say
 from iftplan.errors import InputError
 
@@ -86,7 +87,10 @@ def command(
         typer.Option("--method", help="How masks change; dense is the control, densified drops masks."),
     ] = None,
     config: Annotated[str, typer.Option("--config", help="Settings of the run, a TOML file.")] = "",
-    recipe: Annotated[str, typer.Option("--recipe", help="Bundled settings to start from.")] = "",
+    recipe: Annotated[
+        str,
+        typer.Option("--recipe", autocompletion=completion.recipes, help="Bundled settings to start from."),
+    ] = "",
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", help="One setting, such as optimizer.lr=0.05; may be repeated."),
