@@ -64,9 +64,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="a fixed sample of some forty models")
     parser.add_argument("--again", action="store_true", help="also models that failed before, in whatever stage")
     parser.add_argument("--jobs", type=int, default=1, help="models at a time (default: 1)")
-    parser.add_argument("--limit-seconds", type=float, default=240, help="time of one model (default: 240)")
+    parser.add_argument("--limit-seconds", type=float, default=600, help="time of one model (default: 600)")
     parser.add_argument("--limit-gigabytes", type=float, default=6, help="memory of one model (default: 6)")
-    parser.add_argument("--limit-weights", type=int, default=30_000_000, help="larger models are not computed with (default: 30 million)")
+    parser.add_argument("--limit-weights", type=int, default=12_000_000, help="larger models are not computed with (default: 12 million)")
     parser.add_argument("--journal", type=Path, default=Path("zoos.jsonl"), help="what was found so far (default: zoos.jsonl)")
     parser.add_argument("--page", type=Path, help="write the page of the documentation here")
     parser.add_argument("--list", action="store_true", help="print the models and their inputs, and end")
@@ -81,7 +81,7 @@ def _wanted(record: Record | None, again: bool) -> bool:
 
 def _run(waiting: list[Entry], journal: Journal, given: argparse.Namespace) -> None:
     running: dict[str, Fork] = {}
-    queue = list(reversed(waiting))
+    queue = sorted(reversed(waiting), key=lambda entry: entry.quick)  # the sample first
     while queue or running:
         while queue and len(running) < given.jobs:
             entry = queue.pop()
