@@ -28,7 +28,7 @@ from zoo_sweep.entry import Entry
 from zoo_sweep.forks import Fork
 from zoo_sweep.journal import Journal, Record
 from zoo_sweep.libraries import LIBRARIES, entries, versions
-from zoo_sweep.stages import STAGES, sweep
+from zoo_sweep.stages import sweep
 from zoo_sweep.table import failures, line, page, summary
 
 FAILED = ("refused in others' words", "crash", "apart", "out of time", "out of memory")
@@ -41,14 +41,20 @@ def main() -> int:
         entry
         for entry in entries(given.library or tuple(LIBRARIES))
         if (given.quick is False or entry.quick)
-        and (given.only is None or fnmatch.fnmatch(entry.name, given.only) or fnmatch.fnmatch(entry.key, given.only))
+        and (
+            given.only is None
+            or fnmatch.fnmatch(entry.name, given.only)
+            or fnmatch.fnmatch(entry.key, given.only)
+        )
     ]
     if given.list:
         print(*(f"{entry.key}  {', '.join(entry.inputs)}" for entry in chosen), sep="\n")
         return 0
     journal = Journal(given.journal)
     waiting = [entry for entry in chosen if _wanted(journal.records.get(entry.key), given.again)]
-    print(f"{len(chosen)} models, {len(chosen) - len(waiting)} of them in {journal.path} already.", flush=True)
+    print(
+        f"{len(chosen)} models, {len(chosen) - len(waiting)} of them in {journal.path} already.", flush=True
+    )
     _run(waiting, journal, given)
     records = [journal.records[entry.key] for entry in chosen if entry.key in journal.records]
     print(f"\n{summary(records)}\n\n{failures(records)}")
@@ -58,16 +64,29 @@ def main() -> int:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--library", action="append", choices=LIBRARIES, help="only this library; may be repeated")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--library", action="append", choices=LIBRARIES, help="only this library; may be repeated"
+    )
     parser.add_argument("--only", metavar="PATTERN", help="only models whose name matches, such as 'resnet*'")
     parser.add_argument("--quick", action="store_true", help="a fixed sample of some forty models")
-    parser.add_argument("--again", action="store_true", help="also models that failed before, in whatever stage")
+    parser.add_argument(
+        "--again", action="store_true", help="also models that failed before, in whatever stage"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="models at a time (default: 1)")
     parser.add_argument("--limit-seconds", type=float, default=600, help="time of one model (default: 600)")
     parser.add_argument("--limit-gigabytes", type=float, default=6, help="memory of one model (default: 6)")
-    parser.add_argument("--limit-weights", type=int, default=12_000_000, help="larger models are not computed with (default: 12 million)")
-    parser.add_argument("--journal", type=Path, default=Path("zoos.jsonl"), help="what was found so far (default: zoos.jsonl)")
+    parser.add_argument(
+        "--limit-weights",
+        type=int,
+        default=12_000_000,
+        help="larger models are not computed with (default: 12 million)",
+    )
+    parser.add_argument(
+        "--journal", type=Path, default=Path("zoos.jsonl"), help="what was found so far (default: zoos.jsonl)"
+    )
     parser.add_argument("--page", type=Path, help="write the page of the documentation here")
     parser.add_argument("--list", action="store_true", help="print the models and their inputs, and end")
     return parser.parse_args()
@@ -76,12 +95,12 @@ def _arguments() -> argparse.Namespace:
 def _wanted(record: Record | None, again: bool) -> bool:
     if record is None:
         return True
-    return again and any(stage["verdict"] not in ("yes", "left out") for stage in record["stages"].values())
+    return again and any(stage["verdict"] != "yes" for stage in record["stages"].values())
 
 
 def _run(waiting: list[Entry], journal: Journal, given: argparse.Namespace) -> None:
     running: dict[str, Fork] = {}
-    queue = sorted(reversed(waiting), key=lambda entry: entry.quick)  # the sample first
+    queue = sorted(waiting, key=lambda entry: entry.quick)  # the sample first
     while queue or running:
         while queue and len(running) < given.jobs:
             entry = queue.pop()
@@ -112,7 +131,11 @@ def record_of(key: str, fork: Fork) -> Record:
             record |= said
     if fork.ended != "ended":
         verdict = fork.ended if fork.ended in FAILED else "crash"
-        record["stages"][begun] = {"verdict": verdict, "says": record.get("broken", fork.ended)[-600:], "seconds": record["seconds"]}
+        record["stages"][begun] = {
+            "verdict": verdict,
+            "says": record.get("broken", fork.ended)[-600:],
+            "seconds": record["seconds"],
+        }
     record["torch"], record["at"] = torch.__version__.split("+")[0], time.strftime("%Y-%m-%d")
     return record
 

@@ -156,7 +156,15 @@ def diffusers_entries() -> Iterator[Entry]:
         kind = getattr(diffusers, name, None)
         if kind is not None:
 
-            def build(kind: Callable[..., nn.Module] = kind, arguments: Mapping[str, Any] = arguments) -> nn.Module:
+            def build(
+                kind: Callable[..., nn.Module] = kind, arguments: Mapping[str, Any] = arguments
+            ) -> nn.Module:
                 return kind(**arguments)
 
-            yield Entry("diffusers", name, build, inputs, quick=name in ("AutoencoderKL", "UNet2DConditionModel", "SD3Transformer2DModel"))
+            yield Entry(
+                "diffusers",
+                name,
+                build,
+                inputs,
+                quick=name in ("AutoencoderKL", "UNet2DConditionModel", "SD3Transformer2DModel"),
+            )

@@ -61,7 +61,9 @@ class Fork:
     def _finish(self, why: str) -> None:
         os.close(self.reader)
         code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-        self.ended = why or {0: "ended", OUT_OF_MEMORY: "out of memory"}.get(code, f"ended with status {code}")
+        self.ended = why or {0: "ended", OUT_OF_MEMORY: "out of memory"}.get(
+            code, f"ended with status {code}"
+        )
 
     @property
     def took(self) -> float:

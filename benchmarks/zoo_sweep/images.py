@@ -30,7 +30,10 @@ def torchvision_entries() -> Iterator[Entry]:
 
         def build(name: str = name) -> nn.Module:
             names = {"weights": None}
-            if "detection" in models.get_model_builder(name).__module__ or "segmentation" in models.get_model_builder(name).__module__:
+            if (
+                "detection" in models.get_model_builder(name).__module__
+                or "segmentation" in models.get_model_builder(name).__module__
+            ):
                 names["weights_backbone"] = None
             if name.startswith(("googlenet", "inception", "quantized_googlenet", "quantized_inception")):
                 names["init_weights"] = False  # trunc_normal_ of every layer takes longer than the sweep
@@ -52,7 +55,25 @@ def _torchvision_inputs(name: str, module: str) -> tuple[str, ...]:
     return (f"1x3x{side}x{side}",)
 
 
-SMALL = ("atto", "femto", "pico", "zepto", "nano", "micro", "xxs", "xxtiny", "tiny", "mini", "xs", "xsmall", "small", "_s", "s0", "_0", "18")
+SMALL = (
+    "atto",
+    "femto",
+    "pico",
+    "zepto",
+    "nano",
+    "micro",
+    "xxs",
+    "xxtiny",
+    "tiny",
+    "mini",
+    "xs",
+    "xsmall",
+    "small",
+    "_s",
+    "s0",
+    "_0",
+    "18",
+)
 
 
 def timm_entries() -> Iterator[Entry]:
@@ -98,8 +119,27 @@ def segmentation_entries() -> Iterator[Entry]:
     """Every architecture of segmentation-models-pytorch on its usual encoder, some on others."""
     import segmentation_models_pytorch as smp
 
-    for name in ("Unet", "UnetPlusPlus", "MAnet", "Linknet", "FPN", "PSPNet", "DeepLabV3", "DeepLabV3Plus", "PAN", "UPerNet", "Segformer", "DPT"):
-        encoders = ("tu-vit_tiny_patch16_224",) if name == "DPT" else ENCODERS if name in ("Unet", "FPN") else ENCODERS[:1]
+    for name in (
+        "Unet",
+        "UnetPlusPlus",
+        "MAnet",
+        "Linknet",
+        "FPN",
+        "PSPNet",
+        "DeepLabV3",
+        "DeepLabV3Plus",
+        "PAN",
+        "UPerNet",
+        "Segformer",
+        "DPT",
+    ):
+        encoders = (
+            ("tu-vit_tiny_patch16_224",)
+            if name == "DPT"
+            else ENCODERS
+            if name in ("Unet", "FPN")
+            else ENCODERS[:1]
+        )
         for encoder in encoders:
 
             def build(name: str = name, encoder: str = encoder) -> nn.Module:

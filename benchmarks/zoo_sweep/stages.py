@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 from unittest.mock import patch
 
+import torch
+from torch import Tensor, nn
+
+import iftplan as ift
 import iftplan.api  # what is imported here, no process needs to import again
 import iftplan.nn.application
 import iftplan.nn.applied_audit
 import iftplan.nn.meta_engine
 import iftplan.nn.trace
 import iftplan.nn.widths
-import torch
-from torch import Tensor, nn
-
-import iftplan as ift
 from iftplan import nn as ift_nn
 from iftplan.audits import AuditReport
 from iftplan.errors import IftplanError
@@ -34,6 +34,7 @@ from iftplan.spec import ModelSpec
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 from independent import compared
+
 from zoo_sweep.entry import Entry
 
 Say = Callable[[dict[str, Any]], None]
@@ -65,12 +66,8 @@ NEAR = 1e-4
 """How far outputs that must be equal may be apart, of their largest value: sums may be taken in another order."""
 
 
-class Lost(Exception):
+class WrongError(Exception):
     """A stage whose answer is wrong: its verdict is "apart"."""
-
-
-class LeftOut(Exception):
-    """A stage that cannot be tried."""
 
 
 @dataclasses.dataclass
@@ -89,9 +86,7 @@ class Sweep:
         result, verdict, says = None, "yes", ""
         try:
             result = attempt()
-        except LeftOut as error:
-            verdict, says = "left out", str(error)
-        except Lost as error:
+        except WrongError as error:
             verdict, says = "apart", str(error)
         except IftplanError as error:
             says = str(error)
@@ -106,7 +101,9 @@ class Sweep:
             if name == "count":
                 says = str(result)
         says = " ".join(says.split())[:600]
-        self.say({"stage": name, "verdict": verdict, "says": says, "seconds": round(time.monotonic() - began, 2)})
+        self.say(
+            {"stage": name, "verdict": verdict, "says": says, "seconds": round(time.monotonic() - began, 2)}
+        )
         return result
 
 
@@ -157,7 +154,8 @@ def sweep(entry: Entry, say: Say, limit: int) -> None:
             applied[family] = run.stage(f"{family} apply", lambda p=plan: ift_nn.apply(p, model))
             if applied[family] is not None:
                 run.stage(
-                    f"{family} measure", lambda p=plan, a=applied[family]: _measured(ift_nn.measure_applied(p, a), p, a)
+                    f"{family} measure",
+                    lambda p=plan, a=applied[family]: _measured(ift_nn.measure_applied(p, a), p, a),
                 )
     if dense is None:
         return
@@ -185,9 +183,11 @@ def _built(entry: Entry, limit: int) -> tuple[nn.Module, bool]:
 def _counted(model: nn.Module, entry: Entry) -> str:
     found = compared(model, entry.specs)
     if found.unknown:
-        raise Lost(f"unknown operators: {', '.join(found.unknown)}")
+        raise WrongError(f"unknown operators: {', '.join(found.unknown)}")
     if not found.explained:
-        raise Lost(f"{found.ours:,} MACs, FlopCounterMode {found.independent:,}, without {dict(found.without_formula)}")
+        raise WrongError(
+            f"{found.ours:,} MACs, FlopCounterMode {found.independent:,}, without {dict(found.without_formula)}"
+        )
     return "equal" if found.ours == found.independent else f"without {', '.join(found.without_formula)}"
 
 
@@ -204,10 +204,10 @@ def _measured(report: AuditReport, plan: Plan, model: nn.Module) -> None:
     said = " ".join(report.problems)
     silent = [name for name in report.uncalled_modules if name not in said]
     if silent:
-        raise Lost(f"did not pass, and problems do not name {silent[0]}, which is not called. {said}")
+        raise WrongError(f"did not pass, and problems do not name {silent[0]}, which is not called. {said}")
     again = ift_nn.measure_applied(plan, model, may_stay_uncalled=report.uncalled_modules)
     if not (report.uncalled_modules and again.passed):
-        raise Lost(said or f"did not pass without a word: {report.verdict}")
+        raise WrongError(said or f"did not pass without a word: {report.verdict}")
 
 
 def _inputs(model: nn.Module, entry: Entry) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
@@ -258,10 +258,10 @@ def _same_shapes(model: nn.Module, entry: Entry, dense: Mapping[str, Tensor], fa
     first = "logits" if "logits" in dense else next(iter(dense), "")
     for name, tensor in dense.items():
         if name not in found:
-            raise Lost(f"output {name or 'of the model'} is missing")
+            raise WrongError(f"output {name or 'of the model'} is missing")
         same = found[name].shape == tensor.shape
         if not same and (family != "wide" or name == first or not INNER.search(name)):
-            raise Lost(f"output {name or 'of the model'} is {_size(found[name])}, was {_size(tensor)}")
+            raise WrongError(f"output {name or 'of the model'} is {_size(found[name])}, was {_size(tensor)}")
 
 
 def _size(tensor: Tensor) -> str:
@@ -272,15 +272,20 @@ def _equal(found: Mapping[str, Tensor], dense: Mapping[str, Tensor]) -> None:
     for name, tensor in dense.items():
         other = found.get(name)
         if other is None or other.shape != tensor.shape:
-            raise Lost(f"output {name or 'of the model'} is {'missing' if other is None else _size(other)}, was {_size(tensor)}")
+            raise WrongError(
+                f"output {name or 'of the model'} is {'missing' if other is None else _size(other)}, was {_size(tensor)}"
+            )
         if not tensor.is_floating_point():
             if not torch.equal(other, tensor):
-                raise Lost(f"output {name or 'of the model'} differs")
+                raise WrongError(f"output {name or 'of the model'} differs")
             continue
         one, two = other.double().nan_to_num(), tensor.double().nan_to_num()
-        apart, scale = (one - two).abs().max().item() if one.numel() else 0, two.abs().max().item() if two.numel() else 0
+        apart, scale = (
+            (one - two).abs().max().item() if one.numel() else 0,
+            two.abs().max().item() if two.numel() else 0,
+        )
         if not apart <= NEAR * max(scale, 1e-6):
-            raise Lost(f"output {name or 'of the model'} is {apart:.1e} apart, of at most {scale:.1e}")
+            raise WrongError(f"output {name or 'of the model'} is {apart:.1e} apart, of at most {scale:.1e}")
 
 
 def _as_it_was(model: nn.Module, entry: Entry, dense: Mapping[str, Tensor]) -> None:
@@ -288,11 +293,11 @@ def _as_it_was(model: nn.Module, entry: Entry, dense: Mapping[str, Tensor]) -> N
     copy.deepcopy(model)
 
 
-def _at_zero(spec: ModelSpec, family: str, model: nn.Module, entry: Entry, dense: Mapping[str, Tensor]) -> None:
+def _at_zero(
+    spec: ModelSpec, family: str, model: nn.Module, entry: Entry, dense: Mapping[str, Tensor]
+) -> None:
     plan = ift.plan(spec, family, "0")
     # The widths are known, and looking for them again takes longer than all the rest.
     with patch.object(skeleton, "trace_widths", lambda *_, **__: spec.couplings):
         applied = ift_nn.apply(plan, model)
     _equal(_outputs(applied, entry), dense)
-
-

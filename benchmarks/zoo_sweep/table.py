@@ -11,7 +11,6 @@ from zoo_sweep.stages import STAGES
 
 MARKS = {
     "yes": "+",
-    "left out": "·",
     "refused": "r",
     "refused in others' words": "R",
     "apart": "≠",
@@ -31,11 +30,7 @@ def line(record: Record) -> str:
     """One model: a mark for each stage, its time, and the first thing that went wrong."""
     marks = "".join(mark(record, stage) for stage in STAGES)
     wrong = next(
-        (
-            f"{name}: {found['says']}"
-            for name, found in record["stages"].items()
-            if found["verdict"] not in ("yes", "left out")
-        ),
+        (f"{name}: {found['says']}" for name, found in record["stages"].items() if found["verdict"] != "yes"),
         "",
     )
     if not wrong and record.get("dense", "runs") != "runs":
@@ -56,7 +51,6 @@ def _by_library(records: Iterable[Record]) -> Mapping[str, list[Record]]:
 
 def _score(records: Sequence[Record], stage: str) -> str:
     tried = [r["stages"][stage] for r in records if stage in r["stages"]]
-    tried = [found for found in tried if found["verdict"] != "left out"]
     return f"{sum(found['verdict'] == 'yes' for found in tried)}/{len(tried)}"
 
 
@@ -65,7 +59,10 @@ def summary(records: Sequence[Record]) -> str:
     groups = {**_by_library(records), "in all": list(records)}
     rows = [f"{'stage':46s}" + "".join(f"{name:>21s}" for name in groups)]
     rows.append(f"{'models':46s}" + "".join(f"{len(group):>21d}" for group in groups.values()))
-    rows += [f"{what:46s}" + "".join(f"{_score(group, stage):>21s}" for group in groups.values()) for stage, what in STAGES.items()]
+    rows += [
+        f"{what:46s}" + "".join(f"{_score(group, stage):>21s}" for group in groups.values())
+        for stage, what in STAGES.items()
+    ]
     return "\n".join([*rows, f"({LEGEND})"])
 
 
@@ -82,17 +79,21 @@ def kinds(records: Iterable[Record]) -> list[tuple[str, str, str, list[str]]]:
     found: dict[tuple[str, str, str], list[str]] = defaultdict(list)
     for record in records:
         for stage, one in record["stages"].items():
-            if one["verdict"] not in ("yes", "left out"):
+            if one["verdict"] != "yes":
                 found[stage, one["verdict"], kind_of(one["says"])].append(record["model"])
     order = list(STAGES)
-    return sorted(((*key, models) for key, models in found.items()), key=lambda k: (order.index(k[0]), -len(k[3])))
+    return sorted(
+        ((*key, models) for key, models in found.items()), key=lambda k: (order.index(k[0]), -len(k[3]))
+    )
 
 
 def failures(records: Iterable[Record]) -> str:
     """The kinds of failures as text."""
     rows = []
     for stage, verdict, words, models in kinds(records):
-        rows.append(f"{len(models):4d}  {stage}, {verdict}: {words}\n      {', '.join(models[:12])}{' …' if len(models) > 12 else ''}")
+        rows.append(
+            f"{len(models):4d}  {stage}, {verdict}: {words}\n      {', '.join(models[:12])}{' …' if len(models) > 12 else ''}"
+        )
     return "\n".join(rows) or "No failures."
 
 
