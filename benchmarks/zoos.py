@@ -31,7 +31,8 @@ from zoo_sweep.libraries import LIBRARIES, entries, versions
 from zoo_sweep.stages import sweep
 from zoo_sweep.table import failures, line, page, summary
 
-FAILED = ("refused in others' words", "crash", "apart", "out of time", "out of memory")
+LIMITS = ("out of time", "out of memory")
+WRONG = ("refused in others' words", "crash", "apart")
 
 
 def main() -> int:
@@ -60,7 +61,8 @@ def main() -> int:
     print(f"\n{summary(records)}\n\n{failures(records)}")
     if given.page is not None:
         given.page.write_text(page(records, versions()), encoding="utf-8")
-    return 0
+    wrong = [one for record in records for one in record["stages"].values() if one["verdict"] in WRONG]
+    return 1 if given.strict and wrong else 0
 
 
 def _arguments() -> argparse.Namespace:
@@ -88,6 +90,11 @@ def _arguments() -> argparse.Namespace:
         "--journal", type=Path, default=Path("zoos.jsonl"), help="what was found so far (default: zoos.jsonl)"
     )
     parser.add_argument("--page", type=Path, help="write the page of the documentation here")
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="end with 1 after a crash or a wrong answer; what is refused in our words passes",
+    )
     parser.add_argument("--list", action="store_true", help="print the models and their inputs, and end")
     return parser.parse_args()
 
@@ -130,7 +137,7 @@ def record_of(key: str, fork: Fork) -> Record:
         else:
             record |= said
     if fork.ended != "ended":
-        verdict = fork.ended if fork.ended in FAILED else "crash"
+        verdict = fork.ended if fork.ended in LIMITS else "crash"
         record["stages"][begun] = {
             "verdict": verdict,
             "says": record.get("broken", fork.ended)[-600:],

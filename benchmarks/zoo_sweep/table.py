@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from zoo_sweep.journal import Record
@@ -98,5 +98,78 @@ def failures(records: Iterable[Record]) -> str:
 
 
 def page(records: Sequence[Record], versions: Mapping[str, str]) -> str:
-    """The page of the documentation."""
-    return f"{Counter(map(_library, records))}{versions}"
+    """The page of the documentation: the summary, the reasons, and every model."""
+    computed = sum("as it was" in record["stages"] for record in records)
+    told = ", ".join(f"{name} {number}" for name, number in versions.items())
+    parts = [
+        "# Networks of other libraries",
+        f"Made by `python benchmarks/zoos.py --page docs/models-read.md` from {len(records)} networks ({told}). Weights are random, "
+        f"nothing is downloaded. Only shapes are looked at, but {computed} networks of up to twelve million weights were also computed with.",
+        _summary_table(records),
+        "MACs are counted by iftplan and by PyTorch's FlopCounterMode with its own formulas; where they differ, the difference is what "
+        "the operators cost that FlopCounterMode has no formula for. Parallel plans keep all widths, so they need no widths to be followed.",
+        "## What is refused or fails, and why",
+        _reasons(records) or "Nothing.",
+        "## Every network",
+        "*Widened* means that all of this went well: it was read, counted, planned wide and parallel at 0.75, applied, measured as planned, "
+        "and, where it was computed with, gave outputs of the same shapes, and at sparsity 0 the same outputs.",
+        _models(records),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _summary_table(records: Sequence[Record]) -> str:
+    groups = {**_by_library(records), "in all": list(records)}
+    rows = [
+        f"| of those that came so far | {' | '.join(groups)} |",
+        f"|---|{'--:|' * len(groups)}",
+        f"| networks | {' | '.join(str(len(group)) for group in groups.values())} |",
+    ]
+    rows += [
+        f"| {what} | {' | '.join(_score(group, stage) for group in groups.values())} |"
+        for stage, what in STAGES.items()
+    ]
+    return "\n".join(rows)
+
+
+def _reasons(records: Sequence[Record]) -> str:
+    """One line a kind, the first message of it whole."""
+    said = {
+        (stage, one["verdict"], kind_of(one["says"])): one["says"]
+        for record in reversed(records)
+        for stage, one in record["stages"].items()
+    }
+    return "\n".join(
+        f"- *{STAGES[stage]}*, {verdict}, {len(models)}: {', '.join(map(_short, models))}. {_escaped(said[stage, verdict, words])}"
+        for stage, verdict, words, models in kinds(records)
+    )
+
+
+def _models(records: Sequence[Record]) -> str:
+    parts = []
+    for library, group in _by_library(records).items():
+        good = [r for r in group if not _failed(r)]
+        names = ", ".join(sorted(_short(record["model"]) for record in good))
+        parts.append(f"### {library}\n\nWidened, {len(good)} of {len(group)}: {names or 'none'}.")
+        others = [
+            f"- `{_short(record['model'])}`: {'; '.join(f'{STAGES[stage]}: {verdict}' for stage, verdict in _failed(record))}"
+            for record in group
+            if _failed(record)
+        ]
+        if others:
+            parts.append("\n".join(others))
+    return "\n\n".join(parts)
+
+
+def _failed(record: Record) -> list[tuple[str, str]]:
+    return [(stage, one["verdict"]) for stage, one in record["stages"].items() if one["verdict"] != "yes"]
+
+
+def _short(model: str) -> str:
+    return model.partition(":")[2]
+
+
+def _escaped(text: str) -> str:
+    """A message as code: nothing in it is markup, and no place of the machine that ran it."""
+    text = re.sub(r"/\S*site-packages/", "", " ".join(text.split()))[:240]
+    return "`" + text.replace("`", "'") + "`"

@@ -41,7 +41,7 @@ Canine:SequenceClassification CTRL:LMHeadModel ConvBert:MaskedLM CpmAnt:CausalLM
 DiffLlama:CausalLM DistilBert:MaskedLM Doge:CausalLM DPRQuestionEncoder Electra:MaskedLM Ernie4_5:CausalLM FNet:MaskedLM
 Flaubert:WithLMHeadModel GPT2LMHeadModel GPTBigCode:CausalLM GPTNeoX:CausalLM Gemma:CausalLM Gemma2:CausalLM Glm4:CausalLM
 Granite:CausalLM IBert:MaskedLM LayoutLM:MaskedLM Llama:CausalLM Longformer:MaskedLM Luke:MaskedLM MPNet:MaskedLM Mpt:CausalLM
-Mistral:CausalLM MobileBert:MaskedLM ModernBert:MaskedLM Mra:MaskedLM Nystromformer:MaskedLM Cohere:CausalLM Helium:CausalLM
+Mistral:CausalLM ModernBert:MaskedLM Mra:MaskedLM Nystromformer:MaskedLM Cohere:CausalLM Helium:CausalLM
 OPT:CausalLM Olmo2:CausalLM OpenAIGPTLMHeadModel Persimmon:CausalLM Phi:CausalLM Phi3:CausalLM Qwen2:CausalLM Qwen3:CausalLM
 RemBert:MaskedLM Roberta:MaskedLM RoFormer:MaskedLM StableLm:CausalLM Starcoder2:CausalLM SmolLM3:CausalLM Tapas:MaskedLM
 XGLM:CausalLM XLMWithLMHeadModel XLMRobertaXL:MaskedLM Yoso:MaskedLM BitNet:CausalLM Splinter:QuestionAnswering Fuyu:CausalLM
@@ -72,25 +72,23 @@ Pvt:ImageClassification@224 PvtV2:ImageClassification@64 RegNet:ImageClassificat
 Segformer:SemanticSegmentation@64 Siglip:ImageClassification@224 SuperPoint:KeypointDetection@64 SwiftFormer:ImageClassification@224
 Swin:ImageClassification@224 Swinv2:ImageClassification@256 TextNet:ImageClassification@64 ViT:ImageClassification@224
 ViTMAE:PreTraining@224 ViTMSN:ImageClassification@224 VitDetModel@224 Yolos:ObjectDetection@512 PPLCNet:ImageClassification@64
-MLCDVisionModel@336 Aimv2VisionModel@224 DPT:DepthEstimation@384 Data2VecVision:ImageClassification@224
+MLCDVisionModel@336 Aimv2VisionModel@224 Data2VecVision:ImageClassification@224
 """
 SPEECH = """
-Data2VecAudio:CTC Hubert:CTC SEW:CTC SEWD:CTC UniSpeech:CTC UniSpeechSat:CTC Wav2Vec2:CTC WavLM:CTC Wav2Vec2Conformer:CTC
+Data2VecAudio:CTC Hubert:CTC SEW:CTC SEWD:CTC UniSpeech:CTC UniSpeechSat:CTC Wav2Vec2:CTC WavLM:CTC
 """
 IMAGES_AND_TEXT = """
 AltCLIPModel@224 BridgeTowerModel@288 Blip:ConditionalGeneration@384 ChineseCLIPModel@224 CLIPModel@224 CLIPSegModel@224 Git:CausalLM@224
-GroupViTModel@224 OwlViT:ObjectDetection@768 SiglipModel@224 Vilt:QuestionAnswering@384
+GroupViTModel@224 SiglipModel@224 Vilt:QuestionAnswering@384
 """
 
-RESNET = {
-    "backbone_config": {"model_type": "resnet", "out_features": ["stage4"]},
-    "backbone": None,
-    "use_timm_backbone": False,
-}
+STAGES = {"embedding_size": 16, "hidden_sizes": [16, 32, 64, 128], "depths": [1, 1, 1, 1]}
+WINDOWS = {"embed_dim": 32, "depths": [1, 2, 1], "num_heads": [2, 4, 8], "hidden_size": None}
+NO_TIMM = {"backbone": None, "use_timm_backbone": False, "d_model": 64}
+RESNET = {"backbone_config": {"model_type": "resnet", **STAGES, "out_features": ["stage4"]}, **NO_TIMM}
 FOUR = {
-    "backbone_config": {"model_type": "resnet", "out_features": ["stage2", "stage3", "stage4"]},
-    "backbone": None,
-    "use_timm_backbone": False,
+    "backbone_config": {"model_type": "resnet", **STAGES, "out_features": ["stage2", "stage3", "stage4"]},
+    **NO_TIMM,
 }
 LATENT = {
     "q_lora_rank": 32,
@@ -103,34 +101,65 @@ LATENT = {
 }
 MEL = "input_features=1x80x3000"
 
+SMALLER: Mapping[str, Mapping[str, Any]] = {
+    **dict.fromkeys(
+        ("BitForImageClassification", "RegNetForImageClassification", "ResNetForImageClassification"), STAGES
+    ),
+    **dict.fromkeys(
+        ("SwinForImageClassification", "DonutSwinForImageClassification", "Swinv2ForImageClassification"),
+        WINDOWS,
+    ),
+    "FocalNetForImageClassification": {
+        "embed_dim": 32,
+        "depths": [1, 1, 2, 1],
+        "hidden_sizes": [32, 64, 128, 256],
+        "hidden_size": None,
+    },
+    "CvtForImageClassification": {"embed_dim": [16, 32, 64], "num_heads": [1, 2, 4], "depth": [1, 2, 3]},
+    "HieraForImageClassification": {
+        "embed_dim": 32,
+        "depths": [1, 1, 2, 1],
+        "num_heads": [1, 2, 4, 8],
+        "hidden_size": None,
+    },
+    "PvtForImageClassification": {
+        "depths": [1, 1, 1, 1],
+        "hidden_sizes": [16, 32, 64, 128],
+        "num_attention_heads": [1, 2, 4, 8],
+    },
+}
+"""Class of a table above → what makes its several stages small."""
+
 OWN: Mapping[str, tuple[Mapping[str, Any], tuple[str, ...]]] = {
     "DetrForObjectDetection": (RESNET, (PIXELS.format(64),)),
     "ConditionalDetrForObjectDetection": (RESNET, (PIXELS.format(64),)),
     "DabDetrForObjectDetection": (RESNET, (PIXELS.format(64),)),
     "DeformableDetrForObjectDetection": (FOUR, (PIXELS.format(64),)),
     "TableTransformerForObjectDetection": (RESNET, (PIXELS.format(64),)),
-    "Mask2FormerForUniversalSegmentation": ({"num_attention_heads": 8}, (PIXELS.format(64),)),
-    "ConvNextForImageClassification": ({"num_hidden_layers": None}, (PIXELS.format(64),)),
-    "EfficientNetForImageClassification": ({"width_coefficient": 1.0, "depth_coefficient": 0.5, "image_size": 64}, (PIXELS.format(64),)),
+    "ConvNextForImageClassification": ({"num_hidden_layers": None, "hidden_sizes": [16, 32, 64, 128], "depths": [1, 1, 2, 1]}, (PIXELS.format(64),)),
+    "EfficientNetForImageClassification": ({"width_coefficient": 1.0, "depth_coefficient": 0.5, "hidden_dim": 1280, "image_size": 64}, (PIXELS.format(64),)),
     "GPTJForCausalLM": ({"rotary_dim": 8}, (IDS,)),
     "CodeGenForCausalLM": ({"rotary_dim": 8, "n_ctx": 128}, (IDS,)),
     "GPTNeoForCausalLM": ({"attention_types": [[["global", "local"], 1]]}, (IDS,)),
     "FalconForCausalLM": ({"head_dim": None}, (IDS,)),
-    "EsmForMaskedLM": ({"vocab_size": 33, "mask_token_id": 32}, (IDS,)),
     "FunnelForMaskedLM": ({"num_hidden_layers": None, "block_sizes": [1, 1, 1], "d_head": 16, "d_inner": 128}, (IDS,)),
     "XLNetLMHeadModel": ({"max_position_embeddings": None, "d_inner": 128, "d_head": 16}, (IDS,)),
     "ReformerModelWithLMHead": ({"is_decoder": True, "attention_head_size": 16, "axial_pos_shape": [4, 4], "axial_pos_embds_dim": [32, 32], "feed_forward_size": 128}, (IDS,)),
     "SqueezeBertForMaskedLM": ({"embedding_size": 64}, (IDS,)),
     "ProphetNetForConditionalGeneration": ({"num_hidden_layers": None}, DECODED),
     "PerceiverForMaskedLM": ({"d_latents": 64, "num_latents": 16, "max_position_embeddings": 16, "num_self_attends_per_block": 2}, ("inputs=1x16:int64",)),
-    "DeepseekV2ForCausalLM": ({**LATENT, "first_k_dense_replace": 1}, (IDS,)),
+    "DeepseekV2ForCausalLM": ({**LATENT, "first_k_dense_replace": 1, "num_experts_per_tok": 2}, (IDS,)),
     "DeepseekV3ForCausalLM": ({**LATENT, "n_group": 2, "topk_group": 1, "first_k_dense_replace": 1}, (IDS,)),
     "MiniCPM3ForCausalLM": (LATENT, (IDS,)),
-    "DbrxForCausalLM": ({}, (IDS,)),
+    "DbrxForCausalLM": ({"attn_config": {"rope_theta": 10000.0, "kv_n_heads": 2, "clip_qkv": 8}, "ffn_config": {"ffn_hidden_size": 64, "moe_num_experts": 4, "moe_top_k": 2}}, (IDS,)),
+    "MobileBertForMaskedLM": ({"embedding_size": 32, "true_hidden_size": 32, "intra_bottleneck_size": 32}, (IDS,)),
+    "DPTForDepthEstimation": ({"num_hidden_layers": 4, "backbone_out_indices": [0, 1, 2, 3], "neck_hidden_sizes": [16, 32, 32, 32], "fusion_hidden_size": 32, "image_size": 64}, (PIXELS.format(64),)),
+    "OwlViTForObjectDetection": ({"projection_dim": 64}, (IDS, PIXELS.format(768))),
+    "Wav2Vec2ConformerForSequenceClassification": ({}, (WAVE,)),
     "Mamba2ForCausalLM": ({"num_heads": 8, "head_dim": 16, "state_size": 16, "n_groups": 2}, (IDS,)),
     "LayoutLMv3ForSequenceClassification": ({"coordinate_size": 12, "shape_size": 8}, (IDS, "bbox=1x16x4:int64", PIXELS.format(224))),
     "LxmertForQuestionAnswering": ({"l_layers": 1, "x_layers": 1, "r_layers": 1, "visual_feat_dim": 32}, (IDS, "visual_feats=1x4x32", "visual_pos=1x4x4")),
-    "LlavaForConditionalGeneration": ({"image_token_index": 0, "image_token_id": 0, "image_seq_length": 16}, ("input_ids=1x16:int64", PIXELS.format(56))),
+    "LlavaForConditionalGeneration": ({"image_token_index": 0, "image_token_id": 0, "image_seq_length": 49}, ("input_ids=1x49:int64", PIXELS.format(224))),
     "WhisperForConditionalGeneration": ({"max_source_positions": 1500}, (MEL, "decoder_input_ids=1x16:int64")),
     "ASTForAudioClassification": ({"max_length": 128}, ("input_values=1x128x128",)),
     "MoonshineForConditionalGeneration": ({}, (WAVE, "decoder_input_ids=1x16:int64")),
@@ -139,7 +168,7 @@ OWN: Mapping[str, tuple[Mapping[str, Any], tuple[str, ...]]] = {
     "ParakeetForCTC": ({}, ("input_features=1x200x80",)),
     "EncodecModel": ({"hidden_size": 128, "num_filters": 8}, ("input_values=1x1x4000",)),
     "DacModel": ({"encoder_hidden_size": 16, "decoder_hidden_size": 128, "hidden_size": 256}, ("input_values=1x1x4096",)),
-    "UnivNetModel": ({}, ("input_features=1x20x100",)),
+    "UnivNetModel": ({"model_hidden_channels": 16}, ("input_features=1x20x100",)),
     "VivitForVideoClassification": ({"num_frames": 4, "image_size": 64}, ("pixel_values=1x4x3x64x64",)),
     "TimesformerForVideoClassification": ({"num_frames": 4, "image_size": 64}, ("pixel_values=1x4x3x64x64",)),
     "VideoMAEForVideoClassification": ({"num_frames": 4, "image_size": 64}, ("pixel_values=1x4x3x64x64",)),
@@ -152,7 +181,6 @@ OWN: Mapping[str, tuple[Mapping[str, Any], tuple[str, ...]]] = {
 
 BELOW: Mapping[str, Mapping[str | int, int]] = {
     "LlavaForConditionalGeneration": {"input_ids": 1},  # every token is one of the image
-    "EsmForMaskedLM": {"input_ids": 24},
 }
 
 QUICK = {
@@ -167,7 +195,7 @@ def transformers_entries() -> Iterator[Entry]:
     fields = (
         *((name, {}, (IDS,)) for name in _names(TEXT + EXPERTS + STATE_SPACES)),
         *((name, {}, DECODED) for name in _names(ENCODER_DECODER)),
-        *((name, {}, (PIXELS.format(side),)) for name, side in _sized(IMAGES)),
+        *((name, SMALLER.get(name, {}), (PIXELS.format(side),)) for name, side in _sized(IMAGES)),
         *((name, {}, (WAVE,)) for name in _names(SPEECH)),
         *((name, {}, (IDS, PIXELS.format(side))) for name, side in _sized(IMAGES_AND_TEXT)),
         *((name, own, inputs) for name, (own, inputs) in OWN.items()),
