@@ -19,6 +19,7 @@ from iftplan.nn.repeats import alike
 from iftplan.nn.symbolic_counting import SymbolicCounter, counting
 from iftplan.nn.symbolic_model import Heads, SymbolicModel, symbolic
 from iftplan.nn.symbolic_shapes import Equation, SymbolicSizes, expression
+from iftplan.nn.torch_internals import require
 from iftplan.nn.width_equations import WidthEquations
 from iftplan.nn.width_polynomials import couplings
 from iftplan.spec import Couplings, InputSpec
@@ -46,6 +47,7 @@ def trace_widths(model: nn.Module, inputs: Sequence[InputSpec], *, heads: Heads 
         InfeasibleError: the model has weights whose sizes nothing ties to the rest.
         MeasureError: the forward pass fails, or uses an operator without a width rule.
     """
+    require("widths")
     twins = alike(model, at_least=_MANY)
     traced = _trace(model, inputs, heads, twins)
     if twins and _blocked(traced, twins):
