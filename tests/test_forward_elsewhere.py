@@ -213,8 +213,8 @@ def test_no_command_passes_when_the_model_ends_the_process(tmp_path: Path) -> No
         ("models.py:Quits", 3),
         ("models.py:Ends", 3),
         ("models.py:factory", 2),
-        ("models.py:ending", 2),
-        ("quits.py:Net", 2),
+        ("models.py:ending", 3),
+        ("quits.py:Net", 3),
     ):
         for command in (
             ("audit", source, "--budget", "1"),

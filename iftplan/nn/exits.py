@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any, Final, NoReturn
 
 _ENDING: Final = ("_exit", "execv", "execve")  # the other `exec…` come down to these
+_SIGNALLED: Final = 128  # a status above it is that of a signal, which somebody sent
 _LET_THROUGH: Final = (Exception, KeyboardInterrupt, GeneratorExit)
 
 
@@ -43,6 +44,8 @@ def no_exit(error: Callable[[str], Exception]) -> Iterator[None]:
     except Ended as end:
         raise error(str(end)) from None
     except SystemExit as end:
+        if isinstance(end.code, int) and end.code > _SIGNALLED:
+            raise
         raise error(f"sys.exit({'' if end.code is None else repr(end.code)})") from end
     except BaseException as end:
         raise error(f"raise {type(end).__name__}") from end

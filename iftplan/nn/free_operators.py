@@ -14,6 +14,8 @@ from typing import Any, Final
 
 import torch
 
+from iftplan.nn.torch_internals import script_schemas
+
 _VARIANTS: Final = re.compile(
     r"^(?:foreach|special|no_grad|unsafe|nested|safe)_"
     r"|_(?:copy|backward|backward_data|backward_elemt|backward_reduce|forward|functional|jvp|impl|cachemask|helper|differentiable"
@@ -109,7 +111,7 @@ def _by_its_kind(name: str) -> bool:
     """Pointwise, a view, or without tensors, as PyTorch's own registry has it."""
     packet = getattr(torch.ops.aten, name, None)
     if packet is None:  # an operator of TorchScript alone, on Python values; or none at all
-        schemas = torch._C._jit_get_schemas_for_operator(f"aten::{name}")
+        schemas = script_schemas(f"aten::{name}")
         return bool(schemas) and not any(map(_tensors, schemas))
     overloads = [getattr(packet, overload) for overload in packet.overloads()]
     return any(torch.Tag.pointwise in o.tags or o.is_view or not _tensors(o._schema) for o in overloads)

@@ -14,13 +14,22 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
-from torch._ops import HigherOrderOperator
-from torch.utils._python_dispatch import _disable_current_modes
-from torch.utils._pytree import tree_leaves, tree_map
 
 from iftplan.errors import MeasureError
 from iftplan.nn.block_attention import block_attention, kept_scores
-from iftplan.nn.untraced import untraced
+from iftplan.nn.torch_internals import (
+    HigherOrderOperator,
+    compiles,
+    indexed_by_tensors,
+    of_sizes,
+    operator_name,
+    tracing,
+    tree_leaves,
+    tree_map,
+    untraced,
+    without_modes,
+    without_torch_function,
+)
 
 FULL_PRODUCT = "a block mask of flex_attention depends on data that is not there; its attention was counted in full, as without a mask"
 KEPT_BLOCKS = "flex_attention was counted in the blocks that its mask keeps, each of them whole"
@@ -33,7 +42,7 @@ def plainly() -> Iterator[list[str]]:
     original: Any = HigherOrderOperator.__call__
 
     def call(operator: HigherOrderOperator, /, *args: Any, **kwargs: Any) -> Any:
-        carried_out = _CARRIED_OUT.get(operator._name)
+        carried_out = _CARRIED_OUT.get(operator_name(operator))
         if carried_out is None:
             return original(operator, *args, **kwargs)
         return carried_out(assumed, *args, **kwargs)
@@ -49,25 +58,9 @@ def plainly() -> Iterator[list[str]]:
             if hasattr(owner, name):
                 stack.callback(setattr, owner, name, getattr(owner, name))
                 setattr(owner, name, value)
-        if "torch._dynamo" in sys.modules:  # something may be compiled already
+        if compiles():  # something may be compiled already
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         yield assumed
-
-
-@contextmanager
-def compiled_in_trace() -> Iterator[None]:
-    """Let functions that were compiled before run as they were written under PyTorch's jit tracer, which they refuse."""
-    if "torch._dynamo" not in sys.modules:
-        yield
-        return
-    symbolic: Any = sys.modules["torch.fx._symbolic_trace"]
-    flag = symbolic._is_fx_tracing_flag
-    with torch._dynamo.config.patch(error_on_nested_fx_trace=False):
-        symbolic._is_fx_tracing_flag = True  # of torch.fx they run inside, and are recorded
-        try:
-            yield
-        finally:
-            symbolic._is_fx_tracing_flag = flag
 
 
 _MAKES_BLOCKS: Final = (
@@ -80,7 +73,7 @@ def _untraced(function: Any) -> Any:
     """The same outside the tracer, which cannot follow vmap; what makes a mask of sizes is no work of the model's."""
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        if torch._C._get_tracing_state() is None:
+        if not tracing():
             return function(*args, **kwargs)
         with untraced():
             args, kwargs = tree_map(_as_size, (args, kwargs))
@@ -102,7 +95,7 @@ def _cond(assumed: list[str], pred: Any, true: Any, false: Any, operands: Any = 
     """The branch that is taken; where that is data, the dearer one."""
     if not isinstance(pred, Tensor):
         return (true if pred else false)(*operands)
-    if type(pred) is Tensor and not pred.is_meta and (not torch._C._get_tracing_state() or _of_sizes(pred)):
+    if type(pred) is Tensor and not pred.is_meta and (not tracing() or of_sizes(pred)):
         return (true if bool(pred) else false)(*operands)
     costs = [_macs(branch, operands) for branch in (true, false)]
     if costs[0] != costs[1]:
@@ -112,22 +105,10 @@ def _cond(assumed: list[str], pred: Any, true: Any, false: Any, operands: Any = 
     return (true if costs[0] >= costs[1] else false)(*operands)
 
 
-def _of_sizes(pred: Tensor) -> bool:
-    """Whether a traced value comes of sizes alone, which are no data."""
-    waiting = [_C._get_value_trace(pred)]
-    while waiting:
-        node = waiting.pop().node()
-        if node.kind() == "prim::Param":
-            return False
-        if node.kind() != "aten::size":
-            waiting += node.inputs()
-    return True
-
-
 @contextmanager
 def _beside() -> Iterator[None]:
     """Out of sight of every mode, and of the tracer."""
-    with untraced(), _disable_current_modes(), torch._C.DisableTorchFunction(), torch.no_grad():
+    with untraced(), without_modes(), without_torch_function(), torch.no_grad():
         yield
 
 
@@ -209,10 +190,8 @@ def _masks_nothing(block_mask: tuple[Any, ...]) -> bool:
 
 def _read_parameters(score_mod: Any, query: Tensor) -> None:
     """Call what changes scores once, for the parameters that it reads; it is elementwise, and costs no contraction."""
-    from torch._dynamo._trace_wrapped_higher_order_op import TransformGetItemToIndex
-
     index = torch.zeros((), dtype=torch.int64, device=query.device)
-    with suppress(Exception), TransformGetItemToIndex():
+    with suppress(Exception), indexed_by_tensors():
         score_mod(query.new_zeros(()), index, index, index, index)
 
 

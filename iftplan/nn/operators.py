@@ -79,7 +79,8 @@ def _is_shapes(values: Sequence[Any]) -> bool:
 
 def _rows(i: Arguments, o: f.Shape) -> int:
     """Every output element sums over the last dimension of the first operand, however the other one is packed."""
-    return prod(o) * i[0][-1]
+    features: int = i[0][-1]
+    return prod(o) * features
 
 
 def _matrix_norm(i: Arguments, o: f.Shape) -> int:

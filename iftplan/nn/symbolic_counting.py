@@ -17,13 +17,13 @@ import sympy
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from iftplan.errors import MeasureError
 from iftplan.nn.operators import OPERATORS, Operator, Operators, may_contract
 from iftplan.nn.shape_rules import CALLERS
 from iftplan.nn.symbolic_model import NamedScale
 from iftplan.nn.symbolic_shapes import expression
+from iftplan.nn.torch_internals import TorchDispatchMode, storage_address
 from iftplan.nn.whole_functions import WHOLE, summed_products
 
 Shape = tuple[sympy.Expr, ...]
@@ -111,7 +111,7 @@ class SymbolicCounter:
 
 def storage(tensor: torch.Tensor) -> int:
     """What a tensor and its views share."""
-    return int(tensor.untyped_storage()._cdata)
+    return storage_address(tensor)
 
 
 @contextmanager

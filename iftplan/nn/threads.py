@@ -16,9 +16,9 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from iftplan.errors import MeasureError
+from iftplan.nn.torch_internals import TorchDispatchMode
 
 
 @contextmanager

@@ -12,7 +12,6 @@ from typing import Any, Final
 import sympy
 import torch
 from torch import nn
-from torch.utils._pytree import tree_leaves
 
 from iftplan.errors import IftplanError, InfeasibleError, MeasureError
 from iftplan.nn.conditions import counting_conditions
@@ -22,6 +21,7 @@ from iftplan.nn.repeats import alike
 from iftplan.nn.symbolic_counting import SymbolicCounter, counting
 from iftplan.nn.symbolic_model import Heads, SymbolicModel, symbolic
 from iftplan.nn.symbolic_shapes import Equation, SymbolicSizes, expression
+from iftplan.nn.torch_internals import require, tree_leaves
 from iftplan.nn.width_equations import WidthEquations
 from iftplan.nn.width_polynomials import couplings
 from iftplan.spec import Couplings, InputSpec
@@ -56,6 +56,7 @@ def trace_widths(
         InfeasibleError: the model has weights whose sizes nothing ties to the rest.
         MeasureError: the forward pass fails, or uses an operator without a width rule.
     """
+    require("widths")
     twins = alike(model, at_least=_MANY)
     traced = _trace(model, inputs, heads, twins, operators)
     if twins and _blocked(traced, twins):

@@ -12,7 +12,7 @@ from typing import assert_never
 import torch
 from torch import nn
 
-from iftplan.errors import InputError
+from iftplan.errors import InputError, MeasureError
 from iftplan.nn.exits import no_exit
 from iftplan.nn.sources.default_inputs import default_inputs
 from iftplan.nn.sources.factories import file_factory, module_factory
@@ -68,8 +68,8 @@ def construct(source: str | Source, *, device: str = "meta") -> BuiltModel:
     return BuiltModel(model.eval(), source.inputs or default_inputs(model), assumptions)
 
 
-def _ended(source: Source, call: str) -> InputError:
-    return InputError(f"building {source.text} ended the process with {call}; take the call out.")
+def _ended(source: Source, call: str) -> MeasureError:
+    return MeasureError(f"building {source.text} ended the process with {call}; take the call out.")
 
 
 def _factory(source: Source) -> Callable[[], object]:
