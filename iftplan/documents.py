@@ -100,7 +100,9 @@ def read_text(path: str) -> str:
         content = _stdin() if path == "-" else Path(path).read_bytes()
     except (OSError, ValueError) as error:  # a NUL in a path is a ValueError
         why = error.strerror if isinstance(error, OSError) else error
-        raise InputError(f"{path!a} cannot be read ({why}); give an existing file, or - for stdin.") from error
+        raise InputError(
+            f"{path!a} cannot be read ({why}); give an existing file, or - for stdin."
+        ) from error
     for mark, encoding in _MARKS.items():
         if content.startswith(mark):
             raise InputError(f"{path} is {encoding} text, and iftplan reads UTF-8; save it as UTF-8.")

@@ -170,7 +170,8 @@ def _random_inputs(dense: nn.Module, plan: Plan, seed: int) -> tuple[tuple[Tenso
     args, kwargs = make_inputs(matching(plan.inputs, dense), str(device))
     most = min((m.num_embeddings for m in dense.modules() if isinstance(m, nn.Embedding)), default=2)
     generator = stream(seed, "warm start inputs")
-    for tensor in (*args, *(t for name, t in kwargs.items() if "mask" not in name)):
+    given = tree_leaves((args, {name: t for name, t in kwargs.items() if "mask" not in name}))
+    for tensor in (leaf for leaf in given if isinstance(leaf, Tensor)):
         if tensor.is_floating_point():
             tensor.copy_(torch.randn(tensor.shape, generator=generator))
         elif tensor.dtype is not torch.bool:
