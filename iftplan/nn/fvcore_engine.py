@@ -11,7 +11,6 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
-from fvcore.nn.jit_analysis import JitModelAnalysis
 from torch import Tensor, nn
 
 from iftplan.counting import CountTable
@@ -20,7 +19,10 @@ from iftplan.nn.dispatch import DatalessAnswers
 from iftplan.nn.factories import FactoriesOnMeta
 from iftplan.nn.ledger import Ledger, Names
 from iftplan.nn.operators import OPERATORS, Operator, Operators, may_contract
-from iftplan.nn.torch_internals import forward_hooks, recorded, require, tracing, tree_leaves
+from iftplan.nn.torch_internals import forward_hooks, quiet_tracer, recorded, require, tracing, tree_leaves
+
+with quiet_tracer():
+    from fvcore.nn.jit_analysis import JitModelAnalysis
 
 _CONVOLUTION = torch.ops.aten.convolution.default
 # Operators that hand a parameter on unchanged but for its shape: the weight is looked for behind them.
@@ -88,7 +90,7 @@ class FvcoreEngine:
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
         graph = _Graph(ledger, runner, len(args) + len(kwargs))
         analysis.set_op_handle(**{name: graph.handle(operator) for name, operator in self.operators.items()})
-        with _hooks_restored(model), _without_data(ledger) if on_meta else nullcontext():
+        with quiet_tracer(), _hooks_restored(model), _without_data(ledger) if on_meta else nullcontext():
             runner.return_every_result()
             total = analysis.total()
         for kind, calls in analysis.unsupported_ops().items():

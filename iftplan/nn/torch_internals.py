@@ -61,6 +61,7 @@ __all__ = [
     "forward_hooks",
     "inside_transform",
     "processor_has_bf16",
+    "quiet_tracer",
     "recorded",
     "require",
     "step_hooks",
@@ -91,6 +92,15 @@ def storage_address(tensor: Tensor) -> int:
     """What a tensor and its views share, on the meta device too: the address of their storage."""
     address: int = tensor.untyped_storage()._cdata
     return address
+
+
+@contextmanager
+def quiet_tracer() -> Iterator[None]:
+    """Without the warnings that torch's jit is deprecated, from 2.14 on: fvcore needs it, and the user did not ask for it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"`torch\.jit\.", FutureWarning)
+        warnings.filterwarnings("ignore", r"`torch\.jit\.", DeprecationWarning)
+        yield
 
 
 def tracing() -> bool:
@@ -240,8 +250,7 @@ def _records() -> bool:
             return recorded(torch.ops.aten._convolution.default, *args, False, False, False, False)
 
     image, weight = torch.empty(1, 2, 4, 4, device="meta"), torch.empty(3, 2, 3, 3, device="meta")
-    with Recording(), torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the tracer is deprecated from 2.14 on, and fvcore needs it
+    with Recording(), torch.no_grad(), quiet_tracer():
         graph = torch.jit.trace(
             lambda x, w: nn.functional.conv2d(x, w), (image, weight), check_trace=False
         ).graph
