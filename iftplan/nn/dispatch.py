@@ -16,8 +16,8 @@ from iftplan.nn.torch_internals import TorchDispatchMode, without_torch_function
 
 _ITEM = torch.ops.aten._local_scalar_dense.default
 ASSUMED_ITEM = (
-    "the model asked for the value of a tensor without data (.item(), bool() or int() of it); "
-    "True was answered for booleans and 1 for numbers"
+    "the model branches on the values of tensors; shapes were traced without data, with True for a condition and "
+    "1 for a number"
 )
 _GROUPED_MM = torch.ops.aten._grouped_mm.default
 ASSUMED_GROUPED_MM = (

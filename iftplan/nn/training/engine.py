@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import TYPE_CHECKING, Any, cast
 
@@ -37,6 +38,7 @@ def engine_for(precision: str, loggers: list[Any] | None = None, strategy: str =
         raise InputError(
             "training runs on lightning-fabric, which is not installed; install it with: pip install 'iftplan[train]'."
         ) from error
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # the record of a run says its precision
     local, world = (int(os.environ.get(name, "1")) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
     fabric = Fabric(
         accelerator="auto",
