@@ -140,7 +140,10 @@ def test_gradients_and_layers_are_read_on_the_same_input() -> None:
     assert (step.forward, step.backward) == (every + some, every + 2 * some)
     assert step.assumptions == (FOR_THIS_INPUT,)
     read = read_model(ByMask(), ROWS)
-    assert [(l.weight, l.layer.dense_macs) for l in read.layers] == [("all.weight", every), ("some.weight", some)]
+    assert [(row.weight, row.layer.dense_macs) for row in read.layers] == [
+        ("all.weight", every),
+        ("some.weight", some),
+    ]
     assert FOR_THIS_INPUT in read.assumptions
 
 
@@ -163,7 +166,7 @@ class Deep(ByMask):
 def test_wide_says_why_it_cannot() -> None:
     read = read_model(ByMask(), ROWS, widths=True)
     assert read.couplings is None
-    assert "tensor values decide" in read.refusal
+    assert "the values of tensors decide" in read.refusal
 
 
 class Detector(nn.Module):
@@ -250,9 +253,9 @@ def test_a_tensor_made_on_the_way_counts_against_the_limit(monkeypatch: pytest.M
     class Growing(ByMask):
         def forward(self, x: Tensor) -> Tensor:
             kept = super().forward(x)
-            return (kept.view(-1, 1, 1, 1) * torch.ones(1 << 12)[:, None, None] * torch.ones(1 << 10)[:, None]) * (
-                torch.ones(1 << 10)
-            )
+            return (
+                kept.view(-1, 1, 1, 1) * torch.ones(1 << 12)[:, None, None] * torch.ones(1 << 10)[:, None]
+            ) * (torch.ones(1 << 10))
 
     with pytest.raises(MeasureError, match=r"at aten::mul it would hold .* GiB; the limit is 4\.0 GiB"):
         measure(Growing(), ROWS)
@@ -301,5 +304,5 @@ def test_what_fails_with_data_too_says_what_failed() -> None:
         def choose(self, h: Tensor, x: Tensor) -> Tensor:
             return F.pad(super().choose(h, x), (0, 1))
 
-    with pytest.raises(MeasureError, match="Broken could not be run on 6x8 .*cannot be multiplied"):
+    with pytest.raises(MeasureError, match=r"Broken could not be run on 6x8 .*cannot be multiplied"):
         measure(Broken(), ROWS)

@@ -44,7 +44,7 @@ class Registry:
 REGISTRY = Registry()
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def ramp(size: int) -> Tensor:
     return torch.arange(float(size))
 
@@ -134,7 +134,7 @@ class InNewGlobal(Host):
 
 
 class InClass(Host):
-    cache: dict[str, Tensor] = {}
+    cache: dict[str, Tensor] = {}  # noqa: RUF012 - shared on purpose
     latest: Tensor | None = None
 
     def remembered(self, x: Tensor) -> Tensor:
@@ -347,7 +347,7 @@ def test_a_network_computes_what_it_did(kind: type[Host]) -> None:
         forget()
         wanted = answers(twin)
     assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
-    for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+    for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):  # noqa: S301
         again(torch.ones(2, 8))
 
 
@@ -373,9 +373,9 @@ def fakes(model: nn.Module) -> list[object]:
         if id(value) in seen or (isinstance(value, type) and value.__module__.startswith("torch")):
             continue
         seen.add(id(value))
-        if isinstance(value, FakeTensor | torch.SymInt | torch.SymFloat | torch.SymBool):
-            found.append(value)
-        elif isinstance(value, Tensor) and value.is_meta:
+        if isinstance(value, FakeTensor | torch.SymInt | torch.SymFloat | torch.SymBool) or (
+            isinstance(value, Tensor) and value.is_meta
+        ):
             found.append(value)
         elif isinstance(value, dict) and "__builtins__" in value:
             continue  # a module: what this test knows of it is in the queue
@@ -423,7 +423,9 @@ def test_a_pass_that_fails_leaves_nothing_either() -> None:
 def test_what_is_imported_meanwhile_stays() -> None:
     """Only values are put back: a module that a forward pass imports first is still there."""
     namespace: dict[str, Any] = {"__name__": "somewhere"}
-    exec("def f():\n    global wave\n    import wave\nclass M:\n    def forward(self):\n        f()", namespace)
+    exec(
+        "def f():\n    global wave\n    import wave\nclass M:\n    def forward(self):\n        f()", namespace
+    )
     with untouched(namespace["M"]()):
         namespace["f"]()
     assert namespace["wave"].__name__ == "wave"

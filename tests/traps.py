@@ -479,13 +479,13 @@ TRAPS = (
         run(one_way, nn.Linear(4, 6), nn.Linear(4, 4)),
         ((3, 4),),
         3 * 24,  # every input is finite
-        assumes="Counted for this input",
+        assumes="counted for this input",
     ),
     Trap(
         "a loop as long as the data says",
         run(as_often_as_told, nn.Linear(4, 4)),
         ((3, 4),),
         12 * 3 * 16,  # each of the 12 inputs is finite
-        assumes="Counted for this input",
+        assumes="counted for this input",
     ),
 )

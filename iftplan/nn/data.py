@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import Enum
-from typing import Final, TypeVar
+from typing import Final, Generic, TypeVar
 
 import torch
 from torch import nn
@@ -18,11 +19,12 @@ from iftplan.nn.valued import SEED, Bounded, PlainRecurrence, valued, weights_by
 from iftplan.spec import InputSpec
 
 ASSUMED_ITEM: Final = (
-    "The model branches on tensor values. Shapes were traced without data, so iftplan assumed True or 1."
+    "the model branches on the values of tensors; shapes were traced without data, with True for a condition and "
+    "1 for a number"
 )
 FOR_THIS_INPUT: Final = (
-    "Counted for this input: tensor values decide how much the model computes, so it ran on the CPU with "
-    f"random values (seed {SEED})."
+    "counted for this input: the values of tensors decide how much the model computes, so it ran on the CPU with "
+    f"random values of seed {SEED}"
 )
 
 Result = TypeVar("Result")
@@ -45,18 +47,29 @@ Look = Callable[[nn.Module, tuple[object, ...], Mapping[str, object], Data], Res
 """One pass over a model in eval mode, and what was seen; it may do with the model what it likes."""
 
 
-def look(model: nn.Module, inputs: Sequence[InputSpec], data: Data, see: Look[Result]) -> Result:
+@dataclass(frozen=True, slots=True)
+class Seen(Generic[Result]):
+    """What one pass saw, on which data, and what the conditions of counting had to assume."""
+
+    result: Result
+    data: Data
+    assumed: tuple[str, ...]
+
+
+def look(model: nn.Module, inputs: Sequence[InputSpec], data: Data, see: Look[Result]) -> Seen[Result]:
     """What `see` sees in one pass of a copy of `model` with that data; the model is left as it was."""
     with untouched(model):
         if data is not Data.GIVEN:
             double = without_data(model)
             args, kwargs = make_inputs(inputs)
-            with counting_conditions(double):
-                return see(double, args, kwargs, data)
+            with counting_conditions(double) as assumed:
+                result = see(double, args, kwargs, data)
+            return Seen(result, data, tuple(dict.fromkeys(assumed)))
         double = valued(model, inputs)
         args, kwargs = random_inputs(inputs, double, generator=torch.Generator().manual_seed(SEED))
-        with counting_conditions(double), Bounded(weights_bytes(double)), PlainRecurrence():
-            return see(double, args, kwargs, data)
+        with counting_conditions(double) as assumed, Bounded(weights_bytes(double)), PlainRecurrence():
+            result = see(double, args, kwargs, data)
+        return Seen(result, data, tuple(dict.fromkeys(assumed)))
 
 
 def look_as_needed(
@@ -65,8 +78,8 @@ def look_as_needed(
     see: Look[Result],
     assumed: Callable[[Result], object],
     called: str,
-) -> tuple[Result, Data]:
-    """What one pass sees on shapes alone if they decide it, else on values; and which of both it was.
+) -> Seen[Result]:
+    """What one pass sees on shapes alone if they decide it, else on values.
 
     Args:
         model: any module, left as it was.
@@ -79,26 +92,28 @@ def look_as_needed(
     Raises:
         MeasureError: it fails on shapes and on values, or needs values and is too large for them.
     """
-    first: Result | None = None
+    first: Seen[Result] | None = None
     try:
         first = look(model, inputs, Data.ASSUMED, see)
-        said = assumed(first)
+        said = assumed(first.result)
         if said is None or said == _otherwise(model, inputs, see, assumed):
-            return first, Data.ASSUMED
+            return first
     except IftplanError:
         raise
     except Exception as error:
-        if "sparse" in str(error).lower():  # its operators lose how many values are stored, with data or without
+        if (
+            "sparse" in str(error).lower()
+        ):  # its operators lose how many values are stored, with data or without
             raise MeasureError(f"{called}: {_said(error)}") from error
         failure: Exception | None = error
     else:
         failure = None
     try:
-        return look(model, inputs, Data.GIVEN, see), Data.GIVEN
+        return look(model, inputs, Data.GIVEN, see)
     except Exception as error:
         if failure is None:  # shapes gave an answer, on an assumption that it names
             assert first is not None
-            return first, Data.ASSUMED
+            return first
         if isinstance(error, IftplanError):
             raise MeasureError(f"{called}: {_said(failure)}. {error}") from failure
         told = error if _is_for_want_of_data(failure) else failure
@@ -110,7 +125,7 @@ def _otherwise(
 ) -> object:
     """What is said on the opposite assumption; None where the pass then fails."""
     try:
-        return assumed(look(model, inputs, Data.OPPOSITE, see))
+        return assumed(look(model, inputs, Data.OPPOSITE, see).result)
     except Exception:  # a model may assert what it asks
         return None
 

@@ -12,17 +12,16 @@ So roles follow from what is computed; a name or a coincidence of sizes never de
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from iftplan.nn.data import Data, look, look_as_needed
 from iftplan.nn.factories import FactoriesOnMeta
 from iftplan.nn.operators import OPERATORS
+from iftplan.nn.torch_internals import TorchDispatchMode, storage_address
 from iftplan.spec import InputSpec
 
 Node = tuple[str, bool]  # a weight, and whether it is looked up: a tied embedding is two layers
@@ -69,16 +68,16 @@ def weight_uses(
         data: whether the pass needs values, as `look_as_needed` says.
     """
     if data is Data.GIVEN:
-        return look(model, inputs, data, _see)
+        return look(model, inputs, data, _see).result
     called = f"the layers of {type(model).__name__} could not be followed"
-    return look_as_needed(model, inputs, _see, lambda _: None, called)[0]
+    return look_as_needed(model, inputs, _see, lambda _: None, called).result
 
 
 def _see(
     model: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object], data: Data
 ) -> tuple[WeightUse, ...]:
     dataflow = _Dataflow(dict(model.named_parameters()), list(_tensors((args, kwargs))))
-    with dataflow, nullcontext() if data is Data.GIVEN else FactoriesOnMeta():
+    with dataflow, FactoriesOnMeta(data is not Data.GIVEN):
         output = model(*args, **kwargs)
     return dataflow.uses(output)
 
@@ -172,8 +171,7 @@ def _grouped_mm(rows: Tensor, experts: Tensor) -> Tensor:
 
 
 def _storage(tensor: Tensor) -> int:
-    address: int = tensor.untyped_storage()._cdata
-    return address
+    return storage_address(tensor)
 
 
 def _tensors(value: object) -> Iterator[Tensor]:

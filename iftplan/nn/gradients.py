@@ -9,10 +9,8 @@ computed again to save memory (fused attention, checkpoints) is work of a kernel
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from math import prod
 from types import MappingProxyType
 from typing import Any
 
@@ -22,10 +20,12 @@ from torch import Tensor, nn
 from iftplan.nn.data import ASSUMED_ITEM, Data, look_as_needed
 from iftplan.nn.dispatch import DispatchNet, plain
 from iftplan.nn.factories import FactoriesOnMeta
+from iftplan.nn.inputs import Inputs, given_inputs
+from iftplan.nn.lazy import materialised
 from iftplan.nn.ledger import Ledger, Names
 from iftplan.nn.operators import OPERATORS, Operator
 from iftplan.nn.scope import module_scope
-from iftplan.spec import InputSpec
+from iftplan.nn.whole_functions import WHOLE, summed_products
 
 WITHOUT_GRADIENTS = (
     "products that ran under torch.no_grad, or inside a function with a backward of its own (a reentrant checkpoint "
@@ -59,7 +59,7 @@ class StepMacs:
 
 def measure_step(
     model: nn.Module,
-    inputs: Sequence[InputSpec],
+    inputs: Inputs,
     *,
     operators: Mapping[str, Operator] = MappingProxyType({}),
 ) -> StepMacs:
@@ -67,7 +67,7 @@ def measure_step(
 
     Args:
         model: on the meta device or the CPU; left as it was.
-        inputs: the inputs' shapes and dtypes; none of them requires a gradient.
+        inputs: the inputs' shapes and dtypes, or example inputs; none of them requires a gradient.
         operators: qualified name → formula, for operators that would be unknown.
 
     Raises:
@@ -78,11 +78,12 @@ def measure_step(
         >>> cost.forward, cost.backward  # the first layer needs no input gradient
         (960, 1280)
     """
-    model = getattr(model, "_orig_mod", model)
+    inputs = given_inputs(inputs, model)
+    model = materialised(getattr(model, "_orig_mod", model), inputs)
     given = ", ".join(map(str, inputs)) or "no inputs"
     called = f"a step of {type(model).__name__} could not be run on {given}"
-    see = partial(_step, {**OPERATORS, **operators})
-    return look_as_needed(model, inputs, see, _assumed, called)[0]
+    seen = look_as_needed(model, inputs, partial(_step, {**OPERATORS, **operators}), _assumed, called)
+    return replace(seen.result, assumptions=(*seen.result.assumptions, *seen.assumed))
 
 
 def _assumed(step: StepMacs) -> object:
@@ -99,8 +100,7 @@ def _step(
 ) -> StepMacs:
     ledger = Ledger(Names(model), data=data)
     net = _Gradients(ledger, operators)
-    factories = nullcontext() if data is Data.GIVEN else FactoriesOnMeta()
-    with torch.enable_grad(), module_scope(ledger), net, factories:
+    with torch.enable_grad(), module_scope(ledger), net, _Whole(net):
         model(*args, **kwargs)
     paths = ledger.names.modules
     modules = {paths[m] if m else "": (forward, back) for m, (forward, back) in net.costs.items()}
@@ -127,27 +127,51 @@ class _Gradients(DispatchNet):  # type: ignore[no-untyped-call]
         if operator is None:
             return
         first = result[0] if isinstance(result, tuple | list) and result else result
-        macs = operator.macs([plain(a) for a in args], plain(first))
+        macs = operator.cost([plain(a) for a in args], plain(first))
+        if macs is None:
+            return
         if not torch.is_grad_enabled():
             self.ledger.assume(WITHOUT_GRADIENTS)
+        self.add(
+            macs, _attention(macs, args) if operator.name == "attention" else _product(operator, macs, args)
+        )
+
+    def add(self, macs: int, gradients: int) -> None:
+        """Write down a product of the running module, and what its gradients take."""
         module = self.ledger.stack[-1]
         forward, back = self.costs.get(module, (0, 0))
-        gradients = _attention(args) if operator.name == "attention" else _product(operator, macs, args)
         self.costs[module] = (forward + macs, back + gradients)
+
+
+class _Whole(FactoriesOnMeta):
+    """Adds the products that reach the net as elementwise work."""
+
+    def __init__(self, net: _Gradients) -> None:
+        super().__init__(net.ledger.data is not Data.GIVEN)
+        self.net = net
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        result = super().__torch_function__(func, types, args, kwargs)
+        if func in WHOLE:
+            _, macs, operands = summed_products(func, args, kwargs or {}, result)
+            self.net.add(macs, macs * sum(map(_trained, operands)))
+        return result
 
 
 def _product(operator: Operator, macs: int, args: Sequence[Any]) -> int:
     return macs * sum(map(_trained, (args[k] for k in operator.operands if k < len(args))))
 
 
-def _attention(args: Sequence[Any]) -> int:
+def _attention(macs: int, args: Sequence[Any]) -> int:
     """Scores `q·kᵀ` and weighted values `p·v`, where p needs a gradient if q or k does."""
     query, key, value = args[:3]
-    rows = prod(query.shape[:-1]) * key.shape[-2]
+    rows = macs // (query.shape[-1] + value.shape[-1])
     scores, values = rows * query.shape[-1], rows * value.shape[-1]
     q, k, v = map(_trained, (query, key, value))
-    macs: int = scores * (q + k) + values * ((q or k) + v)
-    return macs
+    gradients: int = scores * (q + k) + values * ((q or k) + v)
+    return gradients
 
 
 def _trained(value: object) -> bool:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from iftplan.counting import Contraction, CountTable
 from iftplan.nn.data import FOR_THIS_INPUT, Data
+from iftplan.nn.torch_internals import storage_address
 
 
 class Names:
@@ -71,8 +72,7 @@ class Names:
 def _storage(tensor: Tensor) -> int:
     if tensor.layout is not torch.strided:
         return id(tensor)  # several storages, and a view of it has others
-    address: int = tensor.untyped_storage()._cdata
-    return address
+    return storage_address(tensor)
 
 
 @dataclass(slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from difflib import get_close_matches
 from types import MappingProxyType
@@ -12,18 +12,18 @@ from torch import nn
 
 from iftplan.counting import CountTable
 from iftplan.errors import InputError
-from iftplan.nn.conditions import counting_conditions as counting_conditions  # where others look for it
 from iftplan.nn.data import ASSUMED_ITEM, FOR_THIS_INPUT, Data, look_as_needed
+from iftplan.nn.inputs import Inputs, given_inputs
+from iftplan.nn.lazy import materialised
 from iftplan.nn.operators import OPERATORS, Operator, Operators
 from iftplan.nn.twin import check_ties
-from iftplan.spec import InputSpec
 
 ENGINES = ("meta", "fvcore", "flop_counter")
 
 
 def measure(
     model: nn.Module,
-    inputs: Sequence[InputSpec],
+    inputs: Inputs,
     *,
     engine: str = "meta",
     operators: Mapping[str, Operator] = MappingProxyType({}),
@@ -31,11 +31,11 @@ def measure(
     """Count the contraction MACs of one forward pass in eval mode, without gradients.
 
     The pass runs on a copy without data, and the model is left as it was. Where shapes do not decide what the model
-    computes, it runs on the CPU with random values of a fixed seed, and the table's assumptions say so.
+    computes, the copy runs on the CPU with random values of a fixed seed, and the table's assumptions say so.
 
     Args:
         model: on any device.
-        inputs: the inputs' shapes and dtypes, see `make_inputs`.
+        inputs: the inputs' shapes and dtypes, or example inputs, see `given_inputs`.
         engine: "meta" (exact, no memory, the default), "fvcore" or "flop_counter".
         operators: qualified name ("mylib::scan") → formula, for operators that would be unknown.
 
@@ -46,12 +46,14 @@ def measure(
     """
     model = getattr(model, "_orig_mod", model)  # what torch.compile wraps is counted as it was written
     check_ties(model)
+    inputs = given_inputs(inputs, model)
+    model = materialised(model, inputs)
     counter = _engine(engine, {**OPERATORS, **operators})
     given = ", ".join(map(str, inputs)) or "no inputs"
     called = f"{type(model).__name__} could not be run on {given} by the {engine} engine"
-    table, _ = look_as_needed(model, inputs, counter.count, _assumed, called)
+    seen = look_as_needed(model, inputs, counter.count, _assumed, called)
     supplied = tuple(f"the formula given for {name} was used where it ran" for name in operators)
-    return replace(table, assumptions=table.assumptions + supplied)
+    return replace(seen.result, assumptions=(*seen.result.assumptions, *seen.assumed, *supplied))
 
 
 def data_of(table: CountTable) -> Data:
@@ -59,19 +61,19 @@ def data_of(table: CountTable) -> Data:
     return Data.GIVEN if FOR_THIS_INPUT in table.assumptions else Data.ASSUMED
 
 
-class _Counter(Protocol):
-    """An engine: it counts one pass of a model of its own."""
-
-    def count(
-        self, model: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object], data: Data
-    ) -> CountTable: ...
-
-
 def _assumed(table: CountTable) -> object:
     """What was counted, if the model asked for values on the way."""
     if ASSUMED_ITEM not in table.assumptions:
         return None
     return {(c.module, c.weight): c.macs for c in table.contractions}, table.unknown
+
+
+class _Counter(Protocol):
+    """An engine: it counts one pass of a model that it may change."""
+
+    def count(
+        self, model: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object], data: Data
+    ) -> CountTable: ...
 
 
 def _engine(name: str, operators: Operators) -> _Counter:

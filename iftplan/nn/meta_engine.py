@@ -8,7 +8,6 @@ never reaches the dispatcher, so nothing is counted twice.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -23,16 +22,19 @@ from iftplan.nn.ledger import Ledger, Names
 from iftplan.nn.operators import OPERATORS, Operators
 from iftplan.nn.scope import module_scope
 from iftplan.nn.shape_rules import CALLERS, RULES, SHAPE_ONLY
+from iftplan.nn.torch_internals import inside_transform, require, without_dispatch
+from iftplan.nn.whole_functions import WHOLE, summed_products
 
 _PLAIN = frozenset((Tensor, nn.Parameter))
 _NO_KWARGS: Mapping[str, Any] = {}
 
 
 class ShapeRules(TorchFunctionMode):
-    """Answers frequent functions from their arguments' shapes alone; the rest goes down to the net."""
+    """Answers frequent functions from their arguments' shapes alone; the rest, or all with data, goes down to the net."""
 
     def __init__(self, ledger: Ledger, net: DispatchNet) -> None:
         super().__init__()
+        self.with_data = ledger.data is Data.GIVEN
         self.ledger = ledger
         self.net = net
 
@@ -44,21 +46,26 @@ class ShapeRules(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or _NO_KWARGS
-        if func in FACTORIES:
+        if func in FACTORIES and not self.with_data:
             kwargs = with_device(kwargs)
+        if func in WHOLE:
+            result = self._through_net(func, args, kwargs)
+            name, macs, operands = summed_products(func, args, kwargs, result)
+            self.ledger.contraction(name, macs, *operands)
+            return result
         # Under vmap a tensor's shape lacks the mapped dimension, and a subclass may mean anything: only the
         # operators that arrive at the net are what really runs.
-        if not _PLAIN.issuperset(types) or torch._C._functorch.maybe_current_level() is not None:
+        if self.with_data or not _PLAIN.issuperset(types) or inside_transform():
             return self._through_net(func, args, kwargs)
         rule = RULES.get(func)
         if rule is not None:
-            guard = torch._C._DisableTorchDispatch()  # a rule's own empty tensors are not the model's work
+            guard = without_dispatch()  # a rule's own empty tensors are not the model's work
             result = rule(self.ledger, *args, **kwargs)
             del guard
             if result is not NotImplemented:
                 return result
         elif func in SHAPE_ONLY:
-            guard = torch._C._DisableTorchDispatch()
+            guard = without_dispatch()
             try:
                 result = func(*args, **kwargs)
             finally:
@@ -87,10 +94,10 @@ class MetaEngine:
         self, model: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object], data: Data
     ) -> CountTable:
         """Run one forward pass of `model`, set to eval mode by the caller, and count it."""
+        require("counting")
         ledger = Ledger(Names(model), data=data)
         net = DispatchNet(ledger, self.operators)
-        rules = nullcontext() if data is Data.GIVEN else ShapeRules(ledger, net)
-        with module_scope(ledger), net, rules:
+        with module_scope(ledger), net, ShapeRules(ledger, net):
             model(*args, **kwargs)
         return ledger.table(self.name, _uncalled(model, ledger, args, kwargs))
 
@@ -125,7 +132,7 @@ def _uncalled(
     idle = {path: own for path, own in idle.items() if not own & used}
     if idle:  # rare: look again, at every operator's every argument
         watch = _Watch(Ledger(names, data=ledger.data))
-        with watch, nullcontext() if ledger.data is Data.GIVEN else FactoriesOnMeta():
+        with watch, FactoriesOnMeta(ledger.data is not Data.GIVEN):
             model(*args, **kwargs)
         idle = {path: own for path, own in idle.items() if not own & watch.seen}
     return tuple(idle)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter, is_lazy
 from torch.overrides import TorchFunctionMode
 
 from iftplan.errors import InputError, MeasureError
@@ -86,11 +86,9 @@ def copied(model: nn.Module, make: Make, others: Make | None = None) -> nn.Modul
     """
     memo: dict[int, Any] = {}
     for parameter in model.parameters():
-        if not is_lazy(parameter):
-            memo[id(parameter)] = _parameter(parameter, make)
+        memo[id(parameter)] = _parameter(parameter, make)
     for buffer in model.buffers():
-        if not is_lazy(buffer):
-            memo[id(buffer)] = make(buffer)
+        memo[id(buffer)] = make(buffer)
     with torch.no_grad(), _Replacing(others or make):
         try:
             trial = dict(memo)
@@ -120,6 +118,8 @@ def is_scripted(model: nn.Module) -> bool:
 
 
 def _parameter(parameter: nn.Parameter, make: Make) -> nn.Parameter:
+    if is_lazy(parameter):
+        return UninitializedParameter(parameter.requires_grad, "meta", parameter.dtype)
     double = nn.Parameter(make(parameter), parameter.requires_grad)
     double.__dict__.update(parameter.__dict__)  # what libraries note on it
     return double
@@ -167,9 +167,7 @@ def _rebound(value: Any, memo: Mapping[int, Any]) -> Any:
         cells = tuple(_cell(cell, memo) for cell in value.__closure__)
         if all(new is old for new, old in zip(cells, value.__closure__, strict=True)):
             return value
-        again = FunctionType(
-            value.__code__, value.__globals__, value.__name__, value.__defaults__, cells
-        )
+        again = FunctionType(value.__code__, value.__globals__, value.__name__, value.__defaults__, cells)
         again.__kwdefaults__ = value.__kwdefaults__
         again.__dict__.update(value.__dict__)
         return again
@@ -220,6 +218,9 @@ def _holds_data(model: nn.Module) -> bool:
 
 
 def _empty(tensor: Tensor) -> Tensor:
+    if is_lazy(tensor):
+        made: Tensor = UninitializedBuffer(False, "meta", tensor.dtype)  # type: ignore[arg-type]  # torch's stub is wrong
+        return made
     if tensor.layout is not torch.strided:
         return sparse_on_meta(tensor)
     return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")

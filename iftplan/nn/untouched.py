@@ -28,7 +28,18 @@ _SMALL: Final = 1 << 20  # elements of a tensor outside of the model that is wor
 _IMPLICIT: Final = frozenset(
     f"__{name}__"
     for name in (
-        *("call", "getattr", "getattribute", "setattr", "get", "set", "getitem", "setitem", "missing", "contains"),
+        *(
+            "call",
+            "getattr",
+            "getattribute",
+            "setattr",
+            "get",
+            "set",
+            "getitem",
+            "setitem",
+            "missing",
+            "contains",
+        ),
         *("iter", "next", "len", "bool", "enter", "exit", "index", "add", "radd", "mul", "rmul", "matmul"),
         *("torch_function", "torch_dispatch"),
     )

@@ -10,13 +10,11 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
 
 from iftplan.errors import MeasureError
 from iftplan.nn.inputs import dtype_of
 from iftplan.nn.origins import origin
-from iftplan.nn.traced import run_traced
+from iftplan.nn.torch_internals import TorchDispatchMode, storage_address, tree_leaves, tree_map
 from iftplan.nn.twin import copied, is_scripted, on_cpu
 from iftplan.spec import InputSpec
 
@@ -36,7 +34,7 @@ def valued(model: nn.Module, inputs: Sequence[InputSpec]) -> nn.Module:
     """
     tensors = [*model.parameters(), *model.buffers()]
     needed = weights_bytes(model)
-    needed += sum(prod(spec.shape) * dtype_of(spec).itemsize for spec in inputs)
+    needed += sum(prod(spec.shape) * dtype_of(spec).itemsize for spec in inputs if not spec.is_value)
     if needed > LIMIT:
         raise _too_large(f"its weights and inputs alone take {_gib(needed)}")
     torch.manual_seed(SEED)
@@ -70,15 +68,14 @@ class Bounded(TorchDispatchMode):  # type: ignore[no-untyped-call]
             expected = sum(map(_bytes, _shapes_of(func, args, kwargs or {})))
             if self.alive + expected > LIMIT:
                 raise _too_large(f"at {func._schema.name} it would hold {_gib(self.alive + expected)}")
-        result = run_traced(func, args, kwargs or {})
+        result = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor) and leaf.layout is torch.strided and not leaf.is_meta:
                 self._hold(leaf)
         return result
 
     def _hold(self, tensor: Tensor) -> None:
-        storage = tensor.untyped_storage()
-        key, size = storage._cdata, storage.nbytes()
+        key, size = storage_address(tensor), tensor.untyped_storage().nbytes()
         if key not in self._holders:
             self.alive += size
         self._holders[key] = self._holders.get(key, 0) + 1
@@ -105,6 +102,7 @@ class PlainRecurrence(TorchFunctionMode):
 
 def _shapes_of(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[Tensor]:
     """The results without data; nothing where values decide them, or the meta device has no such operator."""
+
     def shape(value: Any) -> Any:
         if isinstance(value, Tensor):
             return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
@@ -147,6 +145,6 @@ def _gib(size: int) -> str:
 
 def _too_large(why: str) -> MeasureError:
     return MeasureError(
-        f"Tensor values decide how much this model computes, so it has to run on the CPU with data, and {why}; "
+        f"The values of tensors decide how much this model computes, so it has to run on the CPU with data, and {why}; "
         f"the limit is {_gib(LIMIT)}. Count a smaller input (--input) or a smaller configuration of the model."
     )
