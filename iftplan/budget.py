@@ -135,9 +135,7 @@ class _Coin:
         return _Coin(self.value, self.accounts, min(self.fewer, most), min(self.more, most))
 
 
-def _exchange(
-    accounts: Sequence[Account], targets: Sequence[Fraction], nnz: list[int], left: int
-) -> int:
+def _exchange(accounts: Sequence[Account], targets: Sequence[Fraction], nnz: list[int], left: int) -> int:
     """Spend the rest by adding weights in some accounts and taking them away in others; what cannot be spent.
 
     A bounded subset sum over the distinct numbers of positions, with bits of a whole number for the sums. It begins with one

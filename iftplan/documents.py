@@ -7,8 +7,10 @@ The only code that reads JSON and TOML. Every document has `"schema": "iftplan.<
 from __future__ import annotations
 
 import codecs
+import errno
 import json
 import os
+import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -51,23 +53,27 @@ def write_text(text: str, path: str) -> None:
 
 
 def write_bytes(content: bytes, path: str) -> None:
-    """Write a file of any kind in one step, as `write_text` does.
+    """Write a file of any kind in one step, as `write_text` does; a file that is there keeps its mode and its links.
 
     Raises:
         InputError: the place cannot be written; nothing was changed.
     """
-    target = Path(path)
     temporary = ""
     try:
-        if target.exists() and not target.is_file():  # a device or pipe cannot be replaced
+        target = Path(os.path.realpath(path))  # what a link points to is written, and the link stays
+        before = target.stat() if target.exists() else None
+        if before is not None and not target.is_file():  # a device or pipe cannot be replaced
             target.write_bytes(content)
             return
+        if before is not None and not os.access(target, os.W_OK):
+            raise PermissionError(errno.EACCES, "Permission denied")
         descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(temporary).chmod(0o666 & ~umask)
+        Path(temporary).chmod(_new_mode() if before is None else stat.S_IMODE(before.st_mode))
+        if before is not None:
+            with suppress(OSError, AttributeError):
+                os.chown(temporary, before.st_uid, before.st_gid)
         Path(temporary).replace(target)
     except OSError as error:
         if temporary:
@@ -76,6 +82,12 @@ def write_bytes(content: bytes, path: str) -> None:
         raise InputError(
             f"{path} cannot be written ({error.strerror or error}); nothing was changed. Name a file in a directory that exists and that you may write to, or - for stdout."
         ) from error
+
+
+def _new_mode() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return 0o666 & ~umask
 
 
 def read_text(path: str) -> str:
@@ -88,7 +100,9 @@ def read_text(path: str) -> str:
         content = _stdin() if path == "-" else Path(path).read_bytes()
     except (OSError, ValueError) as error:  # a NUL in a path is a ValueError
         why = error.strerror if isinstance(error, OSError) else error
-        raise InputError(f"{path!a} cannot be read ({why}); give an existing file, or - for stdin.") from error
+        raise InputError(
+            f"{path!a} cannot be read ({why}); give an existing file, or - for stdin."
+        ) from error
     for mark, encoding in _MARKS.items():
         if content.startswith(mark):
             raise InputError(f"{path} is {encoding} text, and iftplan reads UTF-8; save it as UTF-8.")

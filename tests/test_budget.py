@@ -48,9 +48,7 @@ def tight(draw):
     """Small accounts, nearly full or nearly empty, some of which must hold a weight."""
     accounts = [
         Account(c, p, Fraction(draw(st.integers(0, 2 * c)), 2), draw(st.integers(0, 1)))
-        for c, p in draw(
-            st.lists(st.tuples(st.integers(1, 6), st.integers(1, 30)), min_size=1, max_size=4)
-        )
+        for c, p in draw(st.lists(st.tuples(st.integers(1, 6), st.integers(1, 30)), min_size=1, max_size=4))
     ]
     spent = sum(a.positions * a.target for a in accounts)
     return accounts, max(0, int(spent) + draw(st.integers(-20, 20)))
