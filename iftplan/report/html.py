@@ -36,7 +36,13 @@ def page_html(page: Page) -> str:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"count": count, "signed": signed, "percent": percent, "shown": _shown, "plain": printable}
+    environment.filters |= {
+        "count": count,
+        "signed": signed,
+        "percent": percent,
+        "shown": _shown,
+        "plain": printable,
+    }
     template = environment.from_string((here / "page.html").read_text(encoding="utf-8"))
     return template.render(
         page=page,
