@@ -49,7 +49,7 @@ def _read(path: str) -> dict[str, Any]:
         data = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"the configuration {file} cannot be read: {error.strerror}.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"the configuration {file} is not JSON: {error}.") from error
     if not isinstance(data, dict):
         raise InputError(f"the configuration {file} must be a JSON object, not a {type(data).__name__}.")

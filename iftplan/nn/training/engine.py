@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from iftplan.errors import InputError
+from iftplan.nn.torch_internals import processor_has_bf16
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -84,4 +85,4 @@ def has_fast_bf16() -> bool:
     """Whether the accelerator, or the processor where there is none, computes in bfloat16 itself."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_capability() >= (8, 0)
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return processor_has_bf16()
