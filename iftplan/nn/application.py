@@ -18,6 +18,7 @@ from iftplan.nn.masks import SUFFIX, draw_masks_, enforce_, has_mask, masked_wei
 from iftplan.nn.members import Member
 from iftplan.nn.multipliers import ForwardScales, forward_scales, scale_forward_
 from iftplan.nn.parametrize import check_scaled, dense_fans, planned_scales
+from iftplan.nn.rehearsal import check_called
 from iftplan.nn.skeleton import check_buildable, none, planned_couplings, replaced_by, skeleton_
 from iftplan.nn.twin import check_ties, on_meta
 from iftplan.plans import Plan, PlannedLayer
@@ -59,7 +60,7 @@ def apply(
         InputError: the model is masked already, a mask's structure does not fit, or there is no such `init`, or
             none beside the plan's parametrization.
         MeasureError: the plan is in a family of the user's own.
-        InfeasibleError: a layer cannot be replaced or widened.
+        InfeasibleError: a layer cannot be replaced or widened, or the model does not call it where it is replaced.
     """
     check_applicable(plan, model, init)
     return apply_(
@@ -84,6 +85,7 @@ def apply_(
         forward = forward_scales(plan, shapes, couplings)
         # a rehearsal without data: what is refused, is refused here
         _build_(plan, shapes, couplings, forward, nonlinear, seed)
+        check_called(plan, shapes, model)
         check_scaled(planned_scales(plan), shapes)
         before = {name: id(parameter) for name, parameter in model.named_parameters()}
         torch.default_generator.manual_seed(seed)

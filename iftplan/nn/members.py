@@ -32,6 +32,7 @@ class Member(nn.Module):
     """
 
     front: ClassVar[str]  # the path of the part that tells the weight's dtype and device
+    path: str = ""  # where it stands in the model, for messages
     __jit_unused_properties__: ClassVar[list[str]] = ["weight", "bias"]
 
     def __init__(self, layer: nn.Module) -> None:
@@ -75,10 +76,11 @@ class Member(nn.Module):
 
     def _withheld(self, name: str) -> Any:
         like = getattr(self.get_submodule(self.front), "weight", None)
+        layer = self.path or f"a {self.replaced}"
         return withheld(
             self.shapes[name],
             like if isinstance(like, Tensor) else torch.empty(0),  # a quantized part's is a method
-            f"a module computes with the {name} of a {self.replaced} that has become a {type(self).__name__}, instead of calling it, and that {name} is no longer one tensor; keep this layer as it is (--keep-dense with its name), or call it there.",
+            f"the model computes with the {name} of {layer}, which has become a {type(self).__name__}, and there is no such tensor any more: it has to call the layer instead. Keep this layer as it is (--keep-dense {self.path or 'with its name'}), or plan with the transform wide, which keeps one weight.",
         )
 
 
