@@ -46,9 +46,9 @@ def computed_weights(model: nn.Module) -> Iterator[ComputedWeight]:
         prefix = f"{path}." if path else ""
         named = f"model.get_submodule({path!r})" if path else "model"
         if parametrize.is_parametrized(module):
-            for name in module.parametrizations:  # type: ignore[union-attr]
+            for name, steps in module.parametrizations.items():  # type: ignore[union-attr,operator]
                 remedy = f"torch.nn.utils.parametrize.remove_parametrizations({named}, {name!r})"
-                source = f"{prefix}parametrizations.{name}.original"
+                source = f"{prefix}parametrizations.{name}.{next(iter(steps._parameters))}"
                 yield ComputedWeight(prefix + name, source, remedy, module)
         for beside in (*module._buffers, *module._parameters):
             for suffix, (original, remedy) in _ORIGINALS.items():

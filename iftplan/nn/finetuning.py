@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from iftplan.errors import InputError, StaleError
 from iftplan.nn.computed import computed_weights
+from iftplan.nn.masking.wrappers import bare
 from iftplan.nn.masks import SUFFIX, enforce_, masked_weights
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -38,19 +39,20 @@ def load_masked_(model: Model, state: Mapping[str, Tensor]) -> Model:
         raise InputError(
             f"the state is a checkpoint of several parts ({', '.join(map(str, list(state)[:4]))}); give the part that holds the weights, such as state[{nested!r}]."
         )
-    state = _without_prefix(state, model)
+    inner = bare(model)
+    state = _without_prefix(state, inner)
     wanted = {name: mask for name, mask in state.items() if _is_mask(name, mask, state)}
-    own = model.state_dict()
+    own = inner.state_dict()
     plain = {name: tensor.shape for name, tensor in own.items() if not _is_mask(name, tensor, own)}
     given = {name: tensor.shape for name, tensor in state.items() if name not in wanted}
     odd = sorted(name for name in plain.keys() | given.keys() if plain.get(name) != given.get(name))
     if odd:
         raise StaleError(
-            f"the state is not of this {type(model).__name__}: {', '.join(odd[:3])}{' …' if odd[3:] else ''} {'differs' if len(odd) == 1 else 'differ'}. Apply the plan that it was trained with to the model first."
+            f"the state is not of this {type(inner).__name__}: {', '.join(odd[:3])}{' …' if odd[3:] else ''} {'differs' if len(odd) == 1 else 'differ'}. Apply the plan that it was trained with to the model first."
         )
-    _replace_masks_(model, wanted)
-    model.load_state_dict(state)
-    enforce_(model)
+    _replace_masks_(inner, wanted)
+    inner.load_state_dict(state)
+    enforce_(inner)
     return model
 
 
@@ -86,20 +88,17 @@ def _without_prefix(state: Mapping[str, Tensor], model: nn.Module) -> Mapping[st
     torch.compile's `_orig_mod` may stand anywhere; an `AveragedModel` counts its averages beside the weights.
     """
     own = model.state_dict().keys()
-    bare = {name.replace("_orig_mod.", ""): value for name, value in state.items()}
-    if any("_orig_mod." in name for name in own) or not own:
+    if own <= state.keys():
         return state
-    if isinstance(bare.get("n_averaged"), Tensor) and "n_averaged" not in own:
-        del bare["n_averaged"]
-    sample = next(iter(own - {name for name in own if name.endswith(SUFFIX)}), "")
-    prefix = next((name.removesuffix(sample) for name in bare if name.endswith(f".{sample}")), "")
-    inside = {name.removeprefix(prefix): value for name, value in bare.items() if name.startswith(prefix)}
-    others = [name for name in bare if not name.startswith(prefix)]
-    if prefix and others and sample not in bare:
+    plain = {name.replace("_orig_mod.", ""): value for name, value in state.items() if name != "n_averaged"}
+    sample = next(name for name in own if not name.endswith(SUFFIX))
+    prefix = next((name.removesuffix(sample) for name in plain if name.endswith(f".{sample}")), "")
+    others = [name for name in plain if not name.startswith(prefix)]
+    if prefix and others and sample not in plain:
         raise StaleError(
             f"the state has this {type(model).__name__} under the prefix {prefix!r}, and others beside it ({', '.join(others[:3])}); give {{k.removeprefix({prefix!r}): v for k, v in state.items() if k.startswith({prefix!r})}}."
         )
-    return bare if others else inside
+    return plain if others else {name.removeprefix(prefix): value for name, value in plain.items()}
 
 
 def _with_zeros(model: nn.Module, parameters: Mapping[str, nn.Parameter]) -> Iterator[str]:
