@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import iftplan as ift
-from iftplan.errors import IftplanError, InfeasibleError, InputError
+from iftplan.errors import InfeasibleError, InputError
 from iftplan.nn import (
     apply,
     compact_,
@@ -156,8 +156,8 @@ def answers(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("host", HOSTS)
 def test_a_host_computes_the_same_however_it_is_called(host, family):
-    if host == "LinearCrossEntropyLoss":  # its fused operator is counted by no engine
-        with pytest.raises(IftplanError, match="linear_cross_entropy|could not be run"):
+    if (host, family) == ("MultiheadAttention", "lowrank"):
+        with pytest.raises(InfeasibleError, match="MultiheadAttention computes with this weight itself"):
             built(host, family)
         return
     applied = built(host, family)
@@ -166,6 +166,9 @@ def test_a_host_computes_the_same_however_it_is_called(host, family):
     if any(type(w.module) is nn.Linear for w in masked_weights(applied)):
         with contextlib.suppress(InputError):  # above a density of .7 there is nothing to run sparse
             states["compact"] = compact_(copy.deepcopy(applied))
+    if host == "LinearCrossEntropyLoss" and "compact" in states:  # it reads a weight that compact layers have not
+        with pytest.raises(InfeasibleError, match="compact layers have no dense weight"):
+            states.pop("compact")(x)
     expected = applied.train()(x).detach()
     for state, model in states.items():
         for call, found in answers(model, x).items():
@@ -325,6 +328,7 @@ def test_a_finalized_model_scripts_exports_and_copies_as_the_dense_one_does(kind
     spec = ift.read_model(dense, shape, widths=family in ("wide", "lowrank"))
     plan = ift.plan(spec, None if family == "none" else family, "1/2")
     final = finalize(apply(plan, dense)).eval()
+    torch.compiler.reset()
     x = torch.randn([int(n) for n in shape.split("x")])
     expected = final(x)
     ways = {
@@ -342,6 +346,7 @@ def test_a_finalized_model_scripts_exports_and_copies_as_the_dense_one_does(kind
 @pytest.mark.parametrize("family", ["parallel", "doped"])
 def test_encoder_layers_compile_and_export_without_gradients(family):
     final = finalize(built("TransformerEncoderLayer", family)).eval()
+    torch.compiler.reset()
     x = torch.randn(2, 6, 16)
     expected = final(x).detach()
     with torch.no_grad():

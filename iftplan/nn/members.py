@@ -32,7 +32,6 @@ class Member(nn.Module):
     """
 
     front: ClassVar[str]  # the path of the part that tells the weight's dtype and device
-    path: str = ""  # where it stands in the model, for messages
     __jit_unused_properties__: ClassVar[list[str]] = ["weight", "bias"]
 
     def __init__(self, layer: nn.Module) -> None:
@@ -40,6 +39,7 @@ class Member(nn.Module):
         for name, value in vars(layer).items():
             if not name.startswith("_") and name != "training" and isinstance(value, int | str | tuple):
                 setattr(self, name, value)
+        self.path = ""  # where it stands in the model, for messages
         self.replaced = type(layer).__name__
         self.shapes = {name: tuple(p.shape) for name, p in layer.named_parameters(recurse=False)}
 
