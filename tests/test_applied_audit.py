@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 from cli_runs import Run, many
+from torch import nn as tnn
+
+import iftplan as ift
+from iftplan import nn
 
 NETWORK = """
 import torch

@@ -16,7 +16,6 @@ from functools import cache
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 import iftplan as ift
@@ -137,6 +136,10 @@ def built(host: str, family: str) -> nn.Module:
     return applied
 
 
+def pickled(model: nn.Module) -> nn.Module:
+    return pickle.loads(pickle.dumps(model))  # noqa: S301  (of our own)
+
+
 def answers(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
     """The outputs in training and evaluation, with and without gradients, and after a round of copies."""
     found = {}
@@ -149,7 +152,7 @@ def answers(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
             found[f"inference, training={training}"] = model(x).clone()
     with torch.no_grad():
         found["deep copy"] = copy.deepcopy(model)(x)
-        found["pickled"] = pickle.loads(pickle.dumps(model))(x)
+        found["pickled"] = pickled(model)(x)
     return found
 
 
@@ -166,7 +169,9 @@ def test_a_host_computes_the_same_however_it_is_called(host, family):
     if any(type(w.module) is nn.Linear for w in masked_weights(applied)):
         with contextlib.suppress(InputError):  # above a density of .7 there is nothing to run sparse
             states["compact"] = compact_(copy.deepcopy(applied))
-    if host == "LinearCrossEntropyLoss" and "compact" in states:  # it reads a weight that compact layers have not
+    if (
+        host == "LinearCrossEntropyLoss" and "compact" in states
+    ):  # it reads a weight that compact layers have not
         with pytest.raises(InfeasibleError, match="compact layers have no dense weight"):
             states.pop("compact")(x)
     expected = applied.train()(x).detach()
@@ -229,9 +234,9 @@ class Net(nn.Module):
                 case "its own":
                     x = own(x)
                 case "weight":
-                    x = F.linear(x, own.weight, own.bias)
+                    x = nn.functional.linear(x, own.weight, own.bias)
                 case "weight and call":
-                    x = own(x) + x.new_zeros(1) * F.linear(x, own.weight)
+                    x = own(x) + x.new_zeros(1) * nn.functional.linear(x, own.weight)
                 case "bias and call":
                     x = own(x) + own.bias
                 case "product":
@@ -294,8 +299,17 @@ def test_a_replaced_weight_says_what_it_is_like_and_no_more():
     plan, dense = planned("its own", "factorized")
     member = apply(plan, dense).double().l1
     assert isinstance(member.weight, Withheld)
-    assert (member.weight.shape, member.weight.dtype, member.weight.device.type) == ((16, 16), torch.float64, "cpu")
-    assert (member.bias.shape, member.weight.dim(), member.weight.numel(), len(member.weight)) == ((16,), 2, 256, 16)
+    assert (member.weight.shape, member.weight.dtype, member.weight.device.type) == (
+        (16, 16),
+        torch.float64,
+        "cpu",
+    )
+    assert (member.bias.shape, member.weight.dim(), member.weight.numel(), len(member.weight)) == (
+        (16,),
+        2,
+        256,
+        16,
+    )
     assert member.weight.requires_grad
     for used in (
         lambda: member.weight + 1,
@@ -305,7 +319,7 @@ def test_a_replaced_weight_says_what_it_is_like_and_no_more():
         lambda: member.weight.norm(),
         lambda: member.weight.mul_(2),
         lambda: torch.stack([member.weight]),
-        lambda: F.linear(torch.randn(2, 16), member.weight),
+        lambda: nn.functional.linear(torch.randn(2, 16), member.weight),
         lambda: copy.deepcopy(member.weight),
     ):
         with pytest.raises(InfeasibleError, match="weight of l1, which has become a Factorized"):
@@ -323,7 +337,9 @@ def test_a_finalized_model_scripts_exports_and_copies_as_the_dense_one_does(kind
     if kind == "linear":
         dense, shape = nn.Sequential(*layers(), nn.ReLU(), *layers()), "2x16"
     else:
-        dense = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 1))
+        dense = nn.Sequential(
+            nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 1)
+        )
         shape = "2x3x8x8"
     spec = ift.read_model(dense, shape, widths=family in ("wide", "lowrank"))
     plan = ift.plan(spec, None if family == "none" else family, "1/2")
@@ -337,7 +353,7 @@ def test_a_finalized_model_scripts_exports_and_copies_as_the_dense_one_does(kind
         "export": lambda: torch.export.export(final, (x,)).module(),
         "compile": lambda: torch.compile(final, backend="eager", fullgraph=True),
         "copy": lambda: copy.deepcopy(final),
-        "pickle": lambda: pickle.loads(pickle.dumps(final)),
+        "pickle": lambda: pickled(final),
     }
     for name, way in ways.items():
         torch.testing.assert_close(way()(x), expected, msg=lambda text, at=name: f"{at}: {text}", **ROUNDING)

@@ -46,7 +46,7 @@ def computed_weights(model: nn.Module) -> Iterator[ComputedWeight]:
         prefix = f"{path}." if path else ""
         named = f"model.get_submodule({path!r})" if path else "model"
         if parametrize.is_parametrized(module):
-            for name, steps in module.parametrizations.items():  # type: ignore[union-attr,operator]
+            for name, steps in module.parametrizations.items():
                 remedy = f"torch.nn.utils.parametrize.remove_parametrizations({named}, {name!r})"
                 source = f"{prefix}parametrizations.{name}.{next(iter(steps._parameters))}"
                 yield ComputedWeight(prefix + name, source, remedy, module)

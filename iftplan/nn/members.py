@@ -102,7 +102,7 @@ class Parallel(Member):
         """The sum of the branches' outputs."""
         outputs: list[Tensor] = []  # TorchScript unrolls a loop over modules, and zip() without `strict`
         for branch, nonlinearity in zip(self.branches, self.nonlinearities):  # noqa: B905
-            outputs.append(nonlinearity(branch(x)))  # noqa: PERF401
+            outputs.append(nonlinearity(branch(x)))
         total = outputs[0]
         for output in outputs[1:]:
             total = total + output

@@ -54,7 +54,7 @@ class Withheld(Tensor):
 
     @staticmethod
     def __new__(cls, shape: Sequence[int], like: Tensor, refusal: str) -> Withheld:  # noqa: D102
-        made: Withheld = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        made: Withheld = Tensor._make_wrapper_subclass(
             cls, torch.Size(shape), dtype=like.dtype, device=like.device, requires_grad=like.requires_grad
         )
         made.refusal = refusal
@@ -63,7 +63,7 @@ class Withheld(Tensor):
     def __init__(self, shape: Sequence[int], like: Tensor, refusal: str) -> None:
         pass
 
-    def __repr__(self, *, tensor_contents: Any = None) -> str:
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         """Size and dtype."""
         return f"Withheld({tuple(self.shape)}, {self.dtype})"
 
@@ -82,7 +82,7 @@ class Withheld(Tensor):
         raise _refused(args, kwargs or {})
 
     @classmethod
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         """Refuse what comes past `__torch_function__`, as compiled code does."""
@@ -103,4 +103,6 @@ def withheld(shape: Sequence[int], like: Tensor, refusal: str) -> Any:
 
 def _refused(args: Sequence[Any], kwargs: Mapping[str, Any]) -> InfeasibleError:
     leaves = torch.utils._pytree.tree_leaves((args, kwargs))
-    return InfeasibleError(next((x.refusal for x in leaves if isinstance(x, Withheld | Described)), "no such weight"))
+    return InfeasibleError(
+        next((x.refusal for x in leaves if isinstance(x, Withheld | Described)), "no such weight")
+    )

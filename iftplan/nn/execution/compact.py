@@ -58,7 +58,7 @@ class CompactLayer(nn.Module):
         return x
 
 
-class CompactLinear(CompactLayer, nn.Linear):
+class CompactLinear(CompactLayer, nn.Linear):  # type: ignore[override]  # has no weight to write to
     """`torch.nn.Linear` that has nothing but the kept weights."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ class CompactLinear(CompactLayer, nn.Linear):
         return sparse_linear(self._checked(x), None, self.bias, self.pattern, self.values)
 
 
-class CompactConv2d(CompactLayer, nn.Conv2d):
+class CompactConv2d(CompactLayer, nn.Conv2d):  # type: ignore[override]  # as above
     """`torch.nn.Conv2d`, one group, that has nothing but the kept weights."""
 
     def forward(self, x: Tensor) -> Tensor:
