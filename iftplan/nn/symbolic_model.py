@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -60,7 +60,12 @@ class SymbolicModel:
 
 @contextmanager
 def symbolic(
-    model: nn.Module, sizes: SymbolicSizes, mode: FakeTensorMode, heads: Heads, twins: Mapping[str, str]
+    model: nn.Module,
+    sizes: SymbolicSizes,
+    mode: FakeTensorMode,
+    heads: Heads,
+    twins: Mapping[str, str],
+    held: Set[str] = frozenset(),
 ) -> Iterator[SymbolicModel]:
     """Give the model's attributes symbolic values; the attributes are restored at the end.
 
@@ -70,6 +75,7 @@ def symbolic(
         mode: the stand-ins' mode.
         heads: what `nn.MultiheadAttention` keeps.
         twins: module path → path of an earlier module whose symbols it shares.
+        held: paths of modules whose own tensors and attributes keep their sizes.
     """
     made = SymbolicModel()
     values: dict[str, dict[str, object]] = {}
@@ -81,9 +87,12 @@ def symbolic(
 
     try:
         for path, module in model.named_modules():
-            _fake_tensors(made, sizes, mode, path, module, heads, twins.get(path))
+            _fake_tensors(made, sizes, mode, path, module, heads, twins.get(path), path in held)
         _tie(model, made)
         for path, module in model.named_modules():
+            if path in held:
+                values[path] = {}
+                continue
             twin = twins.get(path)
             values[path] = _attributes(made, sizes, path, module, heads) if twin is None else values[twin]
             for name, value in (values[path] | _scales(path, module)).items():
@@ -108,12 +117,15 @@ def _fake_tensors(
     module: nn.Module,
     heads: Heads,
     twin: str | None,
+    held: bool,
 ) -> None:
     parameters, buffers = module._parameters, module._buffers
     own: list[tuple[str, torch.Tensor, bool]] = []
     own += [(n, p, True) for n, p in parameters.items() if p is not None]
     own += [(n, b, False) for n, b in buffers.items() if b is not None]
-    if twin is not None:
+    if held:
+        dims = {name: list(tensor.shape) for name, tensor, _ in own}
+    elif twin is not None:
         dims = {name: list(made.tensors[_join(twin, name)].shape) for name, _, _ in own}
     elif isinstance(module, nn.MultiheadAttention):
         dims = _multihead_dims(module, sizes, heads)
