@@ -113,7 +113,7 @@ class FusedBias(nn.Module):
 
     def forward(self, x):
         x = self.stem(x)
-        b, t, c = x.shape
+        b, t, _ = x.shape
         bias = self.join(self.q_bias, self.k_bias, self.v_bias)
         q, k, v = F.linear(x, self.qkv.weight, bias).reshape(b, t, 3, 2, -1).permute(2, 0, 3, 1, 4).unbind()
         x = x + F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, t, -1)
@@ -415,3 +415,47 @@ def test_a_value_of_a_tensor_decides_as_when_it_is_counted():
     assert (
         couplings.weight_macs["b.weight"].at({n: w.size for n, w in couplings.widths.items()}) == 2 * 6 * 64
     )
+
+
+def test_a_decoder_with_rotary_tables_says_that_its_heads_grow_in_number():
+    import transformers as hf
+
+    config = hf.LlamaConfig(
+        vocab_size=60, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48
+    )
+    inputs = (InputSpec((2, 11), "int64", "input_ids"),)
+    plan = ift.plan(read_model(hf.LlamaForCausalLM(config), inputs, widths=True), "wide", "3/4")
+    assert plan.heads == "size"
+    (note,) = (note for note in plan.notes if "heads" in note)
+    assert note.startswith("the number of heads grows in model.layers.0.self_attn and 1 more, because the size")
+    assert "modeling_llama.py:" in note
+    applied = apply_(plan, hf.LlamaForCausalLM(config))
+    attention = applied.model.layers[0].self_attn
+    assert (attention.q_proj.out_features, attention.head_dim) == (64, 8)
+
+
+def test_attention_that_keeps_what_was_asked_for_says_nothing():
+    model = Queries(F.scaled_dot_product_attention)
+    assert trace_widths(model, FEATURES).heads == "number"
+    assert not trace_widths(model, FEATURES).notes
+
+
+def test_a_model_that_answers_in_other_shapes_is_refused_when_it_is_applied(monkeypatch):
+    class Sly(nn.Module):
+        """Its output follows a width, past everything that a trace can see."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.head = nn.Linear(5, 8), nn.Linear(8, 4)
+
+        def forward(self, x):
+            y = self.head(self.a(x))
+            return y.repeat(1, 1, 1 + self.a.weight.shape[0] // 16)
+
+    monkeypatch.setattr("iftplan.nn.widths.check_widened", lambda *_: None)
+    model = Sly()
+    spec = read_model(model, FEATURES, widths=True)
+    if spec.couplings is None or 8 not in free(spec.couplings):
+        pytest.skip("the trace sees it")
+    with pytest.raises(InfeasibleError, match="outputs change from 2x3x4 to 2x3x8"):
+        apply_(ift.plan(spec, "wide", "3/4"), model)

@@ -18,7 +18,7 @@ _UP: Final = (torch_functions.CeilToInt, sympy.ceiling)
 
 def exact(expression: sympy.Expr) -> sympy.Expr:
     """The expression without floats: `int(0.5 * size)` is `size // 2`."""
-    if expression.is_Atom and not expression.is_Float or not _inexact(expression):
+    if not _inexact(expression):
         return expression
     arguments = [exact(argument) for argument in expression.args]
     if isinstance(expression, sympy.Float):

@@ -10,7 +10,7 @@ from torch import nn
 from iftplan.errors import InfeasibleError, MeasureError
 
 
-class Stuck(InfeasibleError):
+class StuckError(InfeasibleError):
     """What a module does cannot be followed at other widths.
 
     Attributes:
@@ -24,18 +24,18 @@ class Stuck(InfeasibleError):
         self.why = why
 
     @staticmethod
-    def at(where: str, why: str) -> Stuck:
+    def at(where: str, why: str) -> StuckError:
         """Of an equation's place, "module at line"."""
         module, at, line = where.partition(" at ")
         module = module if at and module != "(model)" else ""
-        return Stuck(module, f"{why} ({line or where})")
+        return StuckError(module, f"{why} ({line or where})")
 
 
-class DoesNotRun(Stuck, MeasureError):
+class NotRunError(StuckError, MeasureError):
     """A module raises at symbolic widths."""
 
 
-def also_held(model: nn.Module, held: Mapping[str, str], stuck: Stuck) -> dict[str, str] | None:
+def also_held(model: nn.Module, held: Mapping[str, str], stuck: StuckError) -> dict[str, str] | None:
     """The modules to hold after this one got stuck, and its like in other blocks: path → why.
 
     If it is held already, the smallest module around it that is not. None where that is the whole model.

@@ -22,7 +22,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from iftplan.nn.held_modules import DoesNotRun
+from iftplan.nn.held_modules import NotRunError
 from iftplan.nn.operators import OPERATORS, may_contract
 from iftplan.nn.shape_rules import CALLERS
 from iftplan.nn.symbolic_model import NamedScale
@@ -311,7 +311,7 @@ class _Contractions(TorchDispatchMode):  # type: ignore[no-untyped-call]
         known = name in _COSTS or attention or not (name in OPERATORS or may_contract(name))
         if not known and not _all_plain(args):
             # before it runs: what an operator says of symbolic sizes is seldom why it cannot take them
-            raise DoesNotRun(self.counter.scope[-1], f"the widths of operator {name} are not known")
+            raise NotRunError(self.counter.scope[-1], f"the widths of operator {name} are not known")
         output = func(*args, **(kwargs or {}))
         tensors = [a for a in args if isinstance(a, torch.Tensor)]
         self.counter.seen.update(w for t in tensors if (w := self.counter.weight_of(t)))

@@ -11,7 +11,8 @@ from typing import Any, Final
 from torch import nn
 
 from iftplan.counting import CountTable
-from iftplan.nn.held_modules import Stuck
+from iftplan.errors import InfeasibleError, MeasureError
+from iftplan.nn.held_modules import StuckError
 from iftplan.nn.measure import measure
 from iftplan.nn.outputs import answers
 from iftplan.nn.symbolic_shapes import raised_at
@@ -24,7 +25,7 @@ from iftplan.widening import Multiplier
 _MULTIPLIERS: Final = (Multiplier(Fraction(2)), Multiplier(Fraction(10)))
 
 
-def check_widened(model: nn.Module, inputs: Sequence[InputSpec], couplings: Couplings) -> Stuck | None:
+def check_widened(model: nn.Module, inputs: Sequence[InputSpec], couplings: Couplings) -> StuckError | None:
     """What goes wrong when a double without data is run at other widths; None if nothing does."""
     try:
         _, before = run(without_data(model), inputs)
@@ -35,16 +36,33 @@ def check_widened(model: nn.Module, inputs: Sequence[InputSpec], couplings: Coup
             }
             table, after = run(widen_(without_data(model), couplings, sizes), inputs)
             if before != after:
-                return Stuck(
+                return StuckError(
                     "", f"its outputs change from {_shown(before)} to {_shown(after)} at other widths"
                 )
             if (failure := _miscounted(table, couplings, sizes)) is not None:
                 return failure
     except Exception as error:
-        return Stuck(
+        return StuckError(
             "", f"it does not run at other widths ({type(error).__name__} at {raised_at(_root(error))[0]})"
         )
     return None
+
+
+def check_outputs(model: nn.Module, changed: nn.Module, inputs: Sequence[InputSpec]) -> None:
+    """Refuse a changed double, without data, that does not run as the model does or answers in other shapes.
+
+    Raises:
+        InfeasibleError: says what changes.
+    """
+    _, before = run(without_data(model), inputs)
+    try:
+        _, after = run(changed, inputs)
+    except MeasureError as error:
+        raise InfeasibleError(f"at the plan's widths the model does not run any more: {error}") from error
+    if before != after:
+        raise InfeasibleError(
+            f"at the plan's widths the model's outputs change from {_shown(before)} to {_shown(after)}; its widths depend on numbers that were not followed. Parallel, factorized and doped keep every outer shape."
+        )
 
 
 def _root(error: BaseException) -> TracebackType | None:
@@ -75,7 +93,7 @@ def run(model: nn.Module, inputs: Sequence[InputSpec]) -> tuple[CountTable, Shap
     return table, shapes[0]
 
 
-def _miscounted(table: CountTable, couplings: Couplings, sizes: Mapping[str, int]) -> Stuck | None:
+def _miscounted(table: CountTable, couplings: Couplings, sizes: Mapping[str, int]) -> StuckError | None:
     products: dict[str, int] = {}
     for c in table.contractions:
         if c.weight is None:
@@ -87,7 +105,7 @@ def _miscounted(table: CountTable, couplings: Couplings, sizes: Mapping[str, int
     ):
         for name in measured.keys() | said.keys():
             if name not in said or said[name].at(sizes) != measured.get(name, 0):
-                return Stuck(
+                return StuckError(
                     name.rpartition(separator)[0], f"the cost of {name} cannot be followed to other widths"
                 )
     return None

@@ -17,7 +17,7 @@ import sympy
 from torch.utils._sympy.functions import FloorDiv
 
 from iftplan.nn.exact_sizes import QUOTIENTS, REMAINDERS, exact, opaque
-from iftplan.nn.held_modules import Stuck
+from iftplan.nn.held_modules import StuckError
 from iftplan.nn.symbolic_shapes import Equation
 
 
@@ -202,7 +202,7 @@ class WidthEquations:
         difference = sympy.expand(left - right)
         if difference.is_Number:
             if difference != 0:
-                raise Stuck.at(equation.where, "its sizes contradict each other at other widths")
+                raise StuckError.at(equation.where, "its sizes contradict each other at other widths")
             return True
         return self._solve_polynomial(difference, self._cause(equation))
 

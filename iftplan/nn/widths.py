@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from iftplan.errors import IftplanError
-from iftplan.nn.held_modules import DoesNotRun, Stuck, also_held, paths_within
+from iftplan.nn.held_modules import NotRunError, StuckError, also_held, paths_within
 from iftplan.nn.inputs import make_inputs
 from iftplan.nn.measure import counting_conditions
 from iftplan.nn.outputs import answers
@@ -82,7 +82,7 @@ def _followed(
                 first, strict = first or failure, True
                 continue
             raise failure
-        except Stuck as stuck:
+        except StuckError as stuck:
             first = first or stuck
             more = also_held(model, held, stuck)
             if more is None:
@@ -206,7 +206,7 @@ def _run(
             except IftplanError:
                 raise
             except Exception as error:
-                raise DoesNotRun(counter.scope[-1], _said(error)) from error
+                raise NotRunError(counter.scope[-1], _said(error)) from error
     return made, counter, output
 
 
@@ -307,6 +307,6 @@ def _check_constraints(made: SymbolicModel, counter: SymbolicCounter, met: set[s
             continue
         symbols = _symbols(made.shapes[call.weight])
         if symbols and not symbols & met:
-            raise Stuck(
+            raise StuckError(
                 call.module, f"it uses {call.weight} in a way that its widths cannot be followed through"
             )
