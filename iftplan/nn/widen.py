@@ -45,11 +45,22 @@ def widen_(model: nn.Module, couplings: Couplings, sizes: Mapping[str, int]) -> 
             _normalise(module)
     for name, value in couplings.attributes.items():
         path, _, attribute = name.rpartition(".")
-        model.get_submodule(path).__dict__[attribute] = value.at(new)
+        _set_attribute(model.get_submodule(path), attribute, value.at(new))
     for name, size in couplings.scales.items():
         path, _, attribute = name.rpartition(".")
         model.get_submodule(path).__dict__[attribute] = size.at(new) ** -0.5
     return model
+
+
+def _set_attribute(module: nn.Module, attribute: str, value: int) -> None:
+    """Set an integer, or with "name[i]" one of a tuple of integers."""
+    name, indexed, rest = attribute.partition("[")
+    if not indexed:
+        module.__dict__[name] = value
+        return
+    values = list(module.__dict__[name])
+    values[int(rest.rstrip("]"))] = value
+    module.__dict__[name] = type(module.__dict__[name])(values)
 
 
 def shapes_at(couplings: Couplings, sizes: Mapping[str, int]) -> dict[str, Shape]:
@@ -108,7 +119,7 @@ def _resize(
         changed = True
     for name, buffer in module._buffers.items():
         if buffer is not None and shapes.get(_join(path, name), buffer.shape) != buffer.shape:
-            filler = torch.ones if name == "running_var" else torch.zeros
+            filler = torch.ones if name in ("running_var", "weight") else torch.zeros
             module._buffers[name] = filler(
                 shapes[_join(path, name)], dtype=buffer.dtype, device=buffer.device
             )

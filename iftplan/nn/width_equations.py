@@ -20,6 +20,9 @@ from iftplan.nn.exact_sizes import QUOTIENTS, REMAINDERS, exact, opaque
 from iftplan.nn.held_modules import StuckError
 from iftplan.nn.symbolic_shapes import Equation
 
+# Sizes grow in proportion where the largest is no larger a multiple of their common unit.
+_COARSEST = 16
+
 
 @dataclass
 class WidthEquations:
@@ -61,24 +64,26 @@ class WidthEquations:
     def split_off(self, difference: sympy.Expr) -> bool:
         """Keep what is left of a size from vanishing; whether that can be without pinning anything.
 
-        In `c - a`, what is left becomes a size of its own, `c = a + r`; in `2·c - a`, both grow in proportion.
+        In `c - a`, what is left becomes a size of its own, `c = a + r`; in `3·c - a - b`, all grow in proportion.
         """
         terms = [_split(term) for term in sympy.Add.make_args(difference)]
         whole = [(c, m) for c, m in terms if c > 0 and m]
-        taken = [(c, m) for c, m in terms if c < 0 and m]
-        if len(whole) != 1 or list(whole[0][1].values()) != [1]:
+        taken = [m for c, m in terms if c < 0 and m]
+        if len(whole) == 1 and whole[0][0] == 1 and list(whole[0][1].values()) == [1]:
+            (size,) = whole[0][1]
+            if not any(size in m for m in taken):
+                left = self._new(self.at_dense(difference))
+                self._assign(size, left + size - difference, "what is left of a size")
+                self.add([])
+                return True
+        symbols = sorted(difference.free_symbols, key=str)
+        unit = gcd(*(self.dense[s] for s in symbols))
+        linear = all(m and list(m.values()) == [1] for _, m in terms)
+        if not linear or max(self.dense[s] for s in symbols) > _COARSEST * unit:
             return False
-        ((factor, (size,)),) = whole
-        if factor == 1 and not any(size in m for _, m in taken):
-            left = self._new(self.at_dense(difference))
-            self._assign(size, left + size - difference, "what is left of a size")
-        elif len(taken) == 1 and list(taken[0][1].values()) == [1]:
-            ((_, (part,)),) = taken
-            unit = self._new(gcd(self.dense[size], self.dense[part]))
-            for symbol in (size, part):
-                self._assign(symbol, self.dense[symbol] // self.dense[unit] * unit, "what is left of a size")
-        else:
-            return False
+        common = self._new(unit)
+        for symbol in symbols:
+            self._assign(symbol, self.dense[symbol] // unit * common, "what is left of a size")
         self.add([])
         return True
 
