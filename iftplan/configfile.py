@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from fractions import Fraction
 from pathlib import Path
@@ -67,9 +68,8 @@ def read_config(path: Path) -> Configuration:
     names = tuple(table["models"])
     tolerance = _tolerance(table.get("tolerance", 0), where, "tolerance")
     drift = DriftPolicy(table["drift"]) if "drift" in table else None
-    models = tuple(
-        _model(name, model, names, tolerance, drift, where) for name, model in table["models"].items()
-    )
+    shared = _Shared(tolerance, drift, table.get("cross_check", False))
+    models = tuple(_model(name, model, names, shared, where) for name, model in table["models"].items())
     return Configuration(path, models, table.get("baseline", "iftplan-baseline.json"))
 
 
@@ -94,12 +94,20 @@ class _Place:
         return InputError(f"{self.file}: {self.prefix}{path}: {error}")
 
 
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """What holds for every model that does not say otherwise."""
+
+    tolerance: Fraction
+    drift: DriftPolicy | None
+    cross_check: bool
+
+
 def _model(
     name: str,
     table: _ModelTable,
     names: Sequence[str],
-    tolerance: Fraction,
-    drift: DriftPolicy | None,
+    shared: _Shared,
     where: _Place,
 ) -> ConfiguredModel:
     at = f"models.{name}"
@@ -127,10 +135,11 @@ def _model(
             *_own_ledger(source),
             *_bounds(name, table.get("budget", {}), names, where, f"{at}.budget"),
         ),
-        tolerance=tolerance if own is None else _tolerance(own, where, f"{at}.tolerance"),
+        tolerance=shared.tolerance if own is None else _tolerance(own, where, f"{at}.tolerance"),
         allowed=tuple(_allowance(a, where, f"{at}.allow.{i}") for i, a in enumerate(table.get("allow", []))),
         nonzeros=table.get("nonzeros", False),
-        drift=DriftPolicy(table["drift"]) if "drift" in table else drift,
+        cross_check=table.get("cross_check", shared.cross_check),
+        drift=DriftPolicy(table["drift"]) if "drift" in table else shared.drift,
     )
 
 
@@ -280,6 +289,7 @@ class _ModelTable(TypedDict):
         tolerance: the largest relative difference that passes, for this model.
         allow: what somebody vouches for.
         nonzeros: whether to build it with data and count each weight by its nonzeros and pruning masks.
+        cross_check: whether to count this model with fvcore too, and fail unless both counts are equal.
         drift: which changes since the baseline fail, for this model.
     """
 
@@ -290,6 +300,7 @@ class _ModelTable(TypedDict):
     tolerance: NotRequired[_Number]
     allow: NotRequired[list[_AllowTable]]
     nonzeros: NotRequired[bool]
+    cross_check: NotRequired[bool]
     drift: NotRequired[Literal["any", "increase", "report"]]
 
 
@@ -302,12 +313,14 @@ class _ConfigTable(TypedDict):
         tolerance: the largest relative difference that passes: `"0.1%"`, `0.001` or `"1/1000"`; 0 by default.
         drift: which changes since the baseline fail: `any` by default with a saved baseline, `report` with `--base`.
         baseline: the baseline's file, `iftplan-baseline.json` by default.
+        cross_check: whether to count every model with fvcore too, and fail unless both counts are equal.
     """
 
     models: dict[str, _ModelTable]
     tolerance: NotRequired[_Number]
     drift: NotRequired[Literal["any", "increase", "report"]]
     baseline: NotRequired[str]
+    cross_check: NotRequired[bool]
 
 
 def _validated(document: Mapping[str, Any], where: _Place) -> _ConfigTable:

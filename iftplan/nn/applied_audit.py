@@ -13,9 +13,9 @@ from iftplan.audits import AuditReport, audit_plan
 from iftplan.errors import InputError
 from iftplan.nn.inputs import matching
 from iftplan.nn.masks import masked_weights
-from iftplan.nn.measure import measure
 from iftplan.nn.nonzeros import nonzeros
 from iftplan.nn.operators import Operator
+from iftplan.nn.opinions import measure_by
 from iftplan.plans import Plan
 from iftplan.units import count
 
@@ -25,6 +25,7 @@ def measure_applied(
     model: nn.Module,
     *,
     engines: Sequence[str] = ("meta",),
+    second: str = "",
     operators: Mapping[str, Operator] = MappingProxyType({}),
     tolerance: Fraction = Fraction(1, 10**6),
     may_stay_uncalled: Collection[str] = (),
@@ -38,6 +39,7 @@ def measure_applied(
         plan: what was applied.
         model: what came of it, not finalized.
         engines: "meta", "fvcore", "flop_counter"; the first is compared layer by layer.
+        second: an engine that counts it too if it can, see `measure_by`.
         operators: formulas for operators that would be unknown.
         tolerance: the largest relative difference that passes.
         may_stay_uncalled: modules that the pass need not use.
@@ -52,7 +54,7 @@ def measure_applied(
             "the plan masks weights and the model has no masks; measure what iftplan.nn.apply returned, before it is finalized or densified."
         )
     inputs = matching(plan.inputs, model)
-    tables = [measure(model, inputs, engine=engine, operators=operators) for engine in engines]
+    tables = measure_by(model, inputs, engines, second=second, operators=operators)
     planned = any(weight.mask.is_meta for weight in masked)
     active = None if planned else _active(model)
     report = audit_plan(plan, tables, tolerance=tolerance, may_stay_uncalled=may_stay_uncalled, active=active)
