@@ -448,14 +448,15 @@ def test_a_model_that_answers_in_other_shapes_is_refused_when_it_is_applied(monk
 
         def __init__(self) -> None:
             super().__init__()
-            self.a, self.b, self.head = nn.Linear(5, 8), nn.Linear(8, 8), nn.Linear(8, 4)
+            self.a, self.b, self.c = nn.Linear(5, 8), nn.Linear(8, 8), nn.Linear(8, 8)
+            self.head = nn.Linear(8, 4)
 
         def forward(self, x):
-            y = self.head(self.b(self.a(x)))
+            y = self.head(self.c(self.b(self.a(x))))
             return y.repeat(1, 1, int(f"{self.a.weight.shape[0]}") // 8)
 
     model = Sly()
-    assert free(trace_widths(model, FEATURES)) == [8]  # tried, and found to be fixed by its text
+    assert free(trace_widths(model, FEATURES)) == [8, 8]  # tried, and found to be fixed by its text
     monkeypatch.setattr("iftplan.nn.widths.check_widened", lambda *_: None)
     plan = ift.plan(read_model(model, FEATURES, widths=True), "wide", "3/4")
     shapes = [p.shape for p in model.parameters()]

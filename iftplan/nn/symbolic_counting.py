@@ -236,11 +236,29 @@ class _Functions(TorchFunctionMode):
                 self.counter.scales[used.name] = (self.counter.scope[-1], float(used))
         if func is nn.functional.scaled_dot_product_attention:
             return _attention(self.counter, *args, **(kwargs or {}))
+        if func is nn.functional.group_norm and isinstance(args[1], torch.SymInt):
+            return _norm_by_channel(*args, **(kwargs or {}))
         outer, self.counter.function = self.counter.function, CALLERS.get(func, "")
         try:
             return func(*args, **(kwargs or {}))
         finally:
             self.counter.function = outer
+
+
+def _norm_by_channel(
+    input: torch.Tensor,
+    num_groups: Any,
+    weight: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
+    eps: float = 1e-5,
+) -> torch.Tensor:
+    """The shape rule of a group norm with as many groups as channels, which torch itself takes as a plain number only."""
+    if input.shape[1] != num_groups:
+        raise ValueError("the groups of a norm do not fit its channels")
+    for own in (weight, bias):
+        if own is not None:
+            input = input + own.view(-1, *(1,) * (input.dim() - 2))
+    return input
 
 
 def _attention(
