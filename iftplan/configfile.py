@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -15,7 +14,7 @@ from typing_extensions import TypedDict
 
 from iftplan.checks import Quantity
 from iftplan.configuration import BASELINE, Allowance, Bound, Configuration, ConfiguredModel, DriftPolicy
-from iftplan.documents import read_text
+from iftplan.documents import parse_toml, read_text
 from iftplan.errors import InputError
 from iftplan.notation import parse_input
 from iftplan.sources import SourceKind, parse_source
@@ -41,7 +40,7 @@ def find_config(start: Path) -> Path:
         if (folder / OWN).is_file():
             return folder / OWN
         shared = folder / SHARED
-        if shared.is_file() and "iftplan" in _toml(shared).get("tool", {}):
+        if shared.is_file() and _shared_table(_toml(shared)) is not None:
             return shared
     raise InputError(
         f"there is no {OWN} and no [tool.iftplan] in a {SHARED} here or above; begin one with {_EXAMPLE.format(prefix='tool.iftplan.')}, or name one with --config FILE."
@@ -56,9 +55,10 @@ def read_config(path: Path) -> Configuration:
     """
     document, prefix = _toml(path), ""
     if path.name == SHARED:
-        document, prefix = document.get("tool", {}).get("iftplan"), "tool.iftplan."
-        if document is None:
+        table, prefix = _shared_table(document), "tool.iftplan."
+        if not isinstance(table, dict):
             raise InputError(f"{path} has no [tool.iftplan]; begin it with {_EXAMPLE.format(prefix=prefix)}.")
+        document = table
     where = _Place(path.name, prefix)
     table = _validated(document, where)
     if not table["models"]:
@@ -74,10 +74,13 @@ def read_config(path: Path) -> Configuration:
 
 
 def _toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(read_text(str(path)), parse_float=str)  # 0.1 means a tenth
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise InputError(f"{path} is not TOML: {error}.") from error
+    return parse_toml(read_text(str(path)), str(path), parse_float=str)  # 0.1 means a tenth
+
+
+def _shared_table(document: Mapping[str, Any]) -> Any:
+    """What a project's file says under [tool.iftplan]; None where it says nothing."""
+    tool = document.get("tool")
+    return tool.get("iftplan") if isinstance(tool, Mapping) else None
 
 
 class _Place:

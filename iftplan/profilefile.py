@@ -26,8 +26,18 @@ _Count = Annotated[int, Field(ge=1)]
 
 
 def default_place() -> Path:
-    """Where a profile is written and looked for: `iftplan/profile.json` in the user's cache folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "iftplan" / "profile.json"
+    """Where a profile is written and looked for: `iftplan/profile.json` in the user's cache folder.
+
+    Raises:
+        InputError: this user has no home folder, and no cache folder was named.
+    """
+    try:
+        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError as error:
+        raise InputError(
+            "this user has no home folder to keep a machine profile in; set XDG_CACHE_HOME to a folder, or name the file: iftplan bench --profile -o FILE, iftplan plan --profile FILE."
+        ) from error
+    return Path(cache) / "iftplan" / "profile.json"
 
 
 def read_profile(path: str | None = None) -> Profile:

@@ -62,7 +62,7 @@ def test_a_limit_is_kept_up_to_its_tolerance(bound: Bound, tolerance: int | Frac
 def test_an_excess_names_the_layers_behind_it() -> None:
     tight = bounded(Bound(Quantity.MACS, Fraction(800)))
     alone = judge(tight, COST)
-    assert alone.problems == ("1 000 MACs, 800 allowed (+25 %); the largest layers: conv 600, fc 400.",)
+    assert alone.problems == ("1 000 MACs, 800 allowed (+25 %); the largest layers: conv: 600, fc: 400.",)
     compared = judge(
         replace(tight, drift=DriftPolicy.REPORT), COST, baseline=baseline({"conv": 300, "fc": 400})
     )

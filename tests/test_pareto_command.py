@@ -136,7 +136,7 @@ def test_every_kind_of_picture_is_written(runs, folder):
 
 def test_plans_are_compared_by_their_search_space(runs):
     header, *rows = runs["plans"].out.splitlines()
-    assert "log2 of the number of masks" in header
+    assert "log2_of_the_number_of_masks_bits" in header
     assert [row.split(",")[0] for row in rows] == ["wide 0.5", "wide 0.75"]
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from iftplan.cli import completion
 from iftplan.cli.options import (
     AllowOption,
     ConventionOption,
@@ -88,7 +89,9 @@ def command(
     subject: Annotated[
         str,
         typer.Argument(
-            metavar="PLAN|MODEL", help="A plan file (- for stdin), or a model as in iftplan models."
+            metavar="PLAN|MODEL",
+            autocompletion=completion.models,
+            help="A plan file (- for stdin), or a model as in iftplan models.",
         ),
     ],
     model: Annotated[

@@ -7,17 +7,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from iftplan.nn.ledger import Ledger
 from iftplan.nn.operators import OPERATORS, Operators, may_contract
 from iftplan.nn.sparse import PRODUCTS, followed, sparse_product, sparse_shape
 from iftplan.nn.tensors import empty
+from iftplan.nn.torch_internals import TorchDispatchMode, without_torch_function
 
 _ITEM = torch.ops.aten._local_scalar_dense.default
 ASSUMED_ITEM = (
-    "the model asked for the value of a tensor without data (.item(), bool() or int() of it); "
-    "True was answered for booleans and 1 for numbers"
+    "the model branches on the values of tensors; shapes were traced without data, with True for a condition and "
+    "1 for a number"
 )
 _GROUPED_MM = torch.ops.aten._grouped_mm.default
 ASSUMED_GROUPED_MM = (
@@ -94,7 +94,7 @@ class DispatchNet(DatalessAnswers):  # type: ignore[no-untyped-call]
     ) -> Any:
         # A kernel written in Python may call torch functions of its own; they are this operator's work,
         # not the model's, so neither the shape rules nor this net may see them.
-        with torch._C.DisableTorchFunction():
+        with without_torch_function():
             result = super().__torch_dispatch__(func, types, args, kwargs)
         self._count(func, args, result)
         return result

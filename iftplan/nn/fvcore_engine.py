@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from fvcore.nn.jit_analysis import JitModelAnalysis
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from iftplan.counting import CountTable
 from iftplan.errors import MeasureError
@@ -21,6 +20,7 @@ from iftplan.nn.dispatch import DatalessAnswers
 from iftplan.nn.factories import FactoriesOnMeta
 from iftplan.nn.ledger import Ledger, Names
 from iftplan.nn.operators import OPERATORS, Operator, Operators, may_contract
+from iftplan.nn.torch_internals import forward_hooks, recorded, require, tracing, tree_leaves
 
 _CONVOLUTION = torch.ops.aten.convolution.default
 # Operators that hand a parameter on unchanged but for its shape: the weight is looked for behind them.
@@ -52,13 +52,9 @@ class TracedOnMeta(DatalessAnswers):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        if func is not _CONVOLUTION or torch._C._get_tracing_state() is None:
+        if func is not _CONVOLUTION or not tracing():
             return super().__torch_dispatch__(func, types, args, kwargs)
-        tracer = torch._C._dispatch_key_parse("Tracer")
-        included = torch._C._dispatch_tls_local_include_set().add(tracer)
-        excluded = torch._C._dispatch_tls_local_exclude_set().remove(tracer)
-        with torch._C._ForceDispatchKeyGuard(included, excluded):
-            return torch.ops.aten._convolution.default(*args, False, False, False, False)
+        return recorded(torch.ops.aten._convolution.default, *args, False, False, False, False)
 
 
 class FvcoreEngine:
@@ -84,6 +80,8 @@ class FvcoreEngine:
             if tensor.layout is not torch.strided:
                 raise _sparse(name)
         on_meta = self.device(model) == "meta"
+        if on_meta:
+            require("tracing")
         runner = _Runner(model, len(args), tuple(kwargs))
         ledger = Ledger(Names(model))
         analysis = JitModelAnalysis(runner, (*args, *kwargs.values()))
@@ -139,15 +137,13 @@ def _without_data(ledger: Ledger) -> Iterator[None]:
 @contextmanager
 def _hooks_restored(model: nn.Module) -> Iterator[None]:
     """Take off again what was hooked on; fvcore leaves its own hooks behind when a forward pass raises."""
-    before = [(m, dict(m._forward_hooks), dict(m._forward_pre_hooks)) for m in model.modules()]
+    before = [(hooks, dict(hooks)) for module in model.modules() for hooks in forward_hooks(module)]
     try:
         yield
     finally:
-        for module, hooks, pre_hooks in before:
-            module._forward_hooks.clear()
-            module._forward_hooks.update(hooks)
-            module._forward_pre_hooks.clear()
-            module._forward_pre_hooks.update(pre_hooks)
+        for hooks, own in before:
+            hooks.clear()
+            hooks.update(own)
 
 
 class _Graph:

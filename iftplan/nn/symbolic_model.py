@@ -10,10 +10,10 @@ from typing import Any, Final, Literal
 import sympy
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from iftplan.nn.repeats import NO_SIZES
 from iftplan.nn.symbolic_shapes import SymbolicSizes, expression
+from iftplan.nn.torch_internals import FakeTensorMode
 
 Heads = Literal["number", "size"]
 ConvNd = nn.modules.conv._ConvNd

@@ -17,7 +17,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from iftplan.errors import InputError, StaleError
 from iftplan.nn.inputs import make_inputs, matching
@@ -25,6 +24,7 @@ from iftplan.nn.masks import stream
 from iftplan.nn.members import Member
 from iftplan.nn.net2wider import Widened, widened
 from iftplan.nn.parametrize import planned_scales
+from iftplan.nn.torch_internals import tree_leaves
 from iftplan.nn.warm_layers import MaskChoice, relative_error, start_member_, start_plain_
 from iftplan.nn.widths import trace_widths
 from iftplan.plans import Plan

@@ -21,10 +21,16 @@ from iftplan.nn.repeats import alike
 from iftplan.nn.size_caches import FunctionCaches
 from iftplan.nn.symbolic_counting import SymbolicCounter, counting
 from iftplan.nn.symbolic_model import Heads, SymbolicModel, symbolic
+<<<<<<< HEAD
 from iftplan.nn.symbolic_shapes import Equation, SymbolicSizes, expression, raised_at
 from iftplan.nn.width_check import check_widened
 from iftplan.nn.width_equations import WidthEquations, shrinks
 from iftplan.nn.width_notes import head_notes, kept, layer_notes
+=======
+from iftplan.nn.symbolic_shapes import Equation, SymbolicSizes, expression
+from iftplan.nn.torch_internals import require
+from iftplan.nn.width_equations import WidthEquations
+>>>>>>> main
 from iftplan.nn.width_polynomials import couplings
 from iftplan.spec import Couplings, InputSpec
 
@@ -55,6 +61,7 @@ def trace_widths(model: nn.Module, inputs: Sequence[InputSpec], *, heads: Heads 
         InfeasibleError: no width can move, or what stops it is the model itself and no module of it.
         MeasureError: the forward pass fails, or uses an operator without a width rule.
     """
+<<<<<<< HEAD
     caches = FunctionCaches()
     try:
         return _followed(model, inputs, heads, caches)
@@ -90,6 +97,20 @@ def _followed(
             held = more
     assert first is not None
     raise first
+=======
+    require("widths")
+    twins = alike(model, at_least=_MANY)
+    traced = _trace(model, inputs, heads, twins)
+    if twins and _blocked(traced, twins):
+        traced = _trace(model, inputs, heads, {})
+    system, made, counter = traced.system, traced.made, traced.counter
+    _keep_heads(system, counter, heads)
+    _keep_tables(system, made)
+    _keep_unmet(system, made, traced.met)
+    _keep_attributes(system, made)
+    _check_constraints(made, counter, traced.met)
+    return couplings(system, made, counter)
+>>>>>>> main
 
 
 @dataclass(frozen=True, slots=True)
