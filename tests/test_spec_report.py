@@ -31,11 +31,10 @@ def test_every_fixed_width_is_listed_with_the_line_that_fixes_it():
 
 
 def test_a_single_fixed_width_is_in_the_singular():
-    model = nn.Sequential(nn.Embedding(5, 8), nn.Linear(8, 5))
-    model[1].weight = model[0].weight
-    model[1].bias = None
+    model = nn.Sequential(nn.Embedding(5, 8), nn.Linear(8, 6), nn.Linear(6, 8), nn.Linear(8, 5, bias=False))
+    model[3].weight = model[0].weight
     notes = spec_table(read_model(model, (InputSpec((2, 3), "int64"),), widths=True)).notes
-    assert notes[0] == "1 width can move, 1 is fixed"
+    assert notes[0] == "2 widths can move, 1 is fixed"
 
 
 def test_a_long_list_is_cut_and_counted():

@@ -6,14 +6,26 @@ from fractions import Fraction
 from typing import Final
 
 import sympy
-from torch.utils._sympy import functions as torch_functions
-from torch.utils._sympy.functions import CleanDiv, FloorDiv, IntTrueDiv, Mod, PythonMod
+
+from iftplan.nn.torch_internals import (
+    CeilToInt,
+    CleanDiv,
+    FloatTrueDiv,
+    FloorDiv,
+    FloorToInt,
+    IntTrueDiv,
+    Mod,
+    PowByNatural,
+    PythonMod,
+    ToFloat,
+    TruncToInt,
+)
 
 QUOTIENTS: Final = (FloorDiv, CleanDiv, IntTrueDiv)
 REMAINDERS: Final = (Mod, PythonMod, sympy.Mod)
 
-_DOWN: Final = (torch_functions.FloorToInt, torch_functions.TruncToInt, sympy.floor)
-_UP: Final = (torch_functions.CeilToInt, sympy.ceiling)
+_DOWN: Final = (FloorToInt, TruncToInt, sympy.floor)
+_UP: Final = (CeilToInt, sympy.ceiling)
 
 
 def exact(expression: sympy.Expr) -> sympy.Expr:
@@ -24,11 +36,11 @@ def exact(expression: sympy.Expr) -> sympy.Expr:
     if isinstance(expression, sympy.Float):
         fraction = Fraction(float(expression))
         return sympy.Rational(fraction.numerator, fraction.denominator)
-    if isinstance(expression, torch_functions.ToFloat):
+    if isinstance(expression, ToFloat):
         return arguments[0]
-    if isinstance(expression, torch_functions.FloatTrueDiv):
+    if isinstance(expression, FloatTrueDiv):
         return _over(arguments[0], arguments[1])
-    if isinstance(expression, torch_functions.PowByNatural):
+    if isinstance(expression, PowByNatural):
         return arguments[0] ** arguments[1]
     if isinstance(expression, _DOWN + _UP):
         return _whole(expression, arguments[0])
@@ -36,7 +48,7 @@ def exact(expression: sympy.Expr) -> sympy.Expr:
 
 
 def _inexact(expression: sympy.Basic) -> bool:
-    kinds = (torch_functions.ToFloat, torch_functions.FloatTrueDiv, torch_functions.PowByNatural)
+    kinds = (ToFloat, FloatTrueDiv, PowByNatural)
     return bool(expression.atoms(sympy.Float) or expression.atoms(*kinds, *_DOWN, *_UP))
 
 

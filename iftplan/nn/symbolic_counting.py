@@ -19,18 +19,13 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrize import ParametrizationList
 from torch.overrides import TorchFunctionMode
-<<<<<<< HEAD
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
-=======
->>>>>>> main
 
 from iftplan.nn.held_modules import NotRunError
 from iftplan.nn.operators import OPERATORS, may_contract
 from iftplan.nn.shape_rules import CALLERS
 from iftplan.nn.symbolic_model import NamedScale
 from iftplan.nn.symbolic_shapes import expression
-from iftplan.nn.torch_internals import TorchDispatchMode, storage_address
+from iftplan.nn.torch_internals import TorchDispatchMode, storage_address, tree_leaves, tree_map
 
 Shape = tuple[sympy.Expr, ...]
 

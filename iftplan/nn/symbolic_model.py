@@ -13,12 +13,11 @@ from torch import nn
 
 from iftplan.nn.repeats import NO_SIZES
 from iftplan.nn.symbolic_shapes import SymbolicSizes, expression
-from iftplan.nn.torch_internals import FakeTensorMode
+from iftplan.nn.torch_internals import ConvNd, FakeTensorMode, NormBase
 
 Heads = Literal["number", "size"]
-ConvNd = nn.modules.conv._ConvNd
 _OF_NORM: Final = frozenset({"weight", "bias", "running_mean", "running_var"})
-Norm = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
+Norm = (NormBase, nn.GroupNorm, nn.LayerNorm)
 
 
 class NamedScale(float):
@@ -264,7 +263,7 @@ def _norm_attributes(
     if isinstance(module, nn.GroupNorm):
         by_channel = own is not None and module.num_groups == module.num_channels > 1
         return {"num_groups": own[0]} if own and by_channel else {}
-    if isinstance(module, nn.modules.instancenorm._InstanceNorm):
+    if isinstance(module, nn.InstanceNorm1d | nn.InstanceNorm2d | nn.InstanceNorm3d):
         return {"num_features": own[0] if own else sizes.new(module.num_features, attribute=True)}
     return {}
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from iftplan.errors import InfeasibleError, InputError
+from iftplan.nn.torch_internals import ConvNd, NormBase
 from iftplan.spec import Couplings
 
 Shape = tuple[int, ...]
@@ -185,8 +186,8 @@ _BOOKKEEPING: Final[Mapping[type[nn.Module], Callable[[Any, Shape], None]]] = Ma
     {
         nn.Linear: _linear,
         nn.Bilinear: _bilinear,
-        nn.modules.conv._ConvNd: _convolution,
-        nn.modules.batchnorm._NormBase: _batch_norm,
+        ConvNd: _convolution,
+        NormBase: _batch_norm,
         nn.GroupNorm: _group_norm,
         nn.LayerNorm: _layer_norm,
         nn.RMSNorm: _layer_norm,

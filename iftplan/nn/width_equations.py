@@ -14,15 +14,11 @@ from dataclasses import dataclass, field
 from math import gcd
 
 import sympy
-<<<<<<< HEAD
-from torch.utils._sympy.functions import FloorDiv
-=======
->>>>>>> main
 
 from iftplan.nn.exact_sizes import QUOTIENTS, REMAINDERS, exact, opaque
 from iftplan.nn.held_modules import StuckError
 from iftplan.nn.symbolic_shapes import Equation
-from iftplan.nn.torch_internals import CleanDiv, FloorDiv, IntTrueDiv, Mod, PythonMod
+from iftplan.nn.torch_internals import FloorDiv
 
 # Sizes grow in proportion where the largest is no larger a multiple of their common unit.
 _COARSEST = 16

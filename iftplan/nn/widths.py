@@ -21,16 +21,11 @@ from iftplan.nn.repeats import alike
 from iftplan.nn.size_caches import FunctionCaches
 from iftplan.nn.symbolic_counting import SymbolicCounter, counting
 from iftplan.nn.symbolic_model import Heads, SymbolicModel, symbolic
-<<<<<<< HEAD
 from iftplan.nn.symbolic_shapes import Equation, SymbolicSizes, expression, raised_at
+from iftplan.nn.torch_internals import require
 from iftplan.nn.width_check import check_widened
 from iftplan.nn.width_equations import WidthEquations, shrinks
 from iftplan.nn.width_notes import head_notes, kept, layer_notes
-=======
-from iftplan.nn.symbolic_shapes import Equation, SymbolicSizes, expression
-from iftplan.nn.torch_internals import require
-from iftplan.nn.width_equations import WidthEquations
->>>>>>> main
 from iftplan.nn.width_polynomials import couplings
 from iftplan.spec import Couplings, InputSpec
 
@@ -61,7 +56,7 @@ def trace_widths(model: nn.Module, inputs: Sequence[InputSpec], *, heads: Heads 
         InfeasibleError: no width can move, or what stops it is the model itself and no module of it.
         MeasureError: the forward pass fails, or uses an operator without a width rule.
     """
-<<<<<<< HEAD
+    require("widths")
     caches = FunctionCaches()
     try:
         return _followed(model, inputs, heads, caches)
@@ -97,20 +92,6 @@ def _followed(
             held = more
     assert first is not None
     raise first
-=======
-    require("widths")
-    twins = alike(model, at_least=_MANY)
-    traced = _trace(model, inputs, heads, twins)
-    if twins and _blocked(traced, twins):
-        traced = _trace(model, inputs, heads, {})
-    system, made, counter = traced.system, traced.made, traced.counter
-    _keep_heads(system, counter, heads)
-    _keep_tables(system, made)
-    _keep_unmet(system, made, traced.met)
-    _keep_attributes(system, made)
-    _check_constraints(made, counter, traced.met)
-    return couplings(system, made, counter)
->>>>>>> main
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +121,6 @@ def _solved(
     _keep_tables(system, made)
     _keep_unmet(system, made, traced.met)
     _keep_attributes(system, made)
-    _check_constraints(made, counter, traced.met)
     for call in counter.calls:
         system.simplify(
             call.macs
@@ -319,15 +299,3 @@ def _keep_attributes(system: WidthEquations, made: SymbolicModel) -> None:
 
 def _degree(e: sympy.Expr) -> int:
     return int(sympy.Poly(e, *sorted(e.free_symbols, key=str)).total_degree()) if e.free_symbols else 0
-
-
-def _check_constraints(made: SymbolicModel, counter: SymbolicCounter, met: set[sympy.Symbol]) -> None:
-    """Refuse a weight that took part in a contraction and met no equation: its operator is opaque."""
-    for call in counter.calls:
-        if call.weight is None:
-            continue
-        symbols = _symbols(made.shapes[call.weight])
-        if symbols and not symbols & met:
-            raise StuckError(
-                call.module, f"it uses {call.weight} in a way that its widths cannot be followed through"
-            )
