@@ -16,6 +16,7 @@ from iftplan.errors import InputError, StaleError
 from iftplan.nn.fingerprint import fingerprint
 from iftplan.nn.host import host_of
 from iftplan.nn.initialise import Deviation, Fans, fans_of, initialise_, scheme_named
+from iftplan.nn.inputs import matching
 from iftplan.nn.masks import SUFFIX, draw_masks_, enforce_, has_mask, masked_weights, stream
 from iftplan.nn.members import Member
 from iftplan.nn.multipliers import ForwardScales, forward_scales, scale_forward_
@@ -23,6 +24,7 @@ from iftplan.nn.parametrize import check_scaled, dense_fans, planned_scales
 from iftplan.nn.rehearsal import check_called
 from iftplan.nn.skeleton import check_buildable, none, planned_couplings, replaced_by, skeleton_
 from iftplan.nn.twin import check_ties, on_meta
+from iftplan.nn.width_check import check_outputs
 from iftplan.plans import Plan, PlannedLayer, Role
 from iftplan.spec import Couplings
 
@@ -89,6 +91,8 @@ def apply_(
         # a rehearsal without data: what is refused, is refused here
         _build_(plan, shapes, couplings, forward, nonlinear, seed)
         check_called(plan, shapes, model)
+        if plan.widths:
+            check_outputs(model, shapes, matching(plan.inputs, model))
         check_scaled(planned_scales(plan), shapes)
         before = {name: id(parameter) for name, parameter in model.named_parameters()}
         own = _own_spreads(plan, model)

@@ -31,7 +31,20 @@ try:
     from torch._dynamo.source import ConstantSource
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
-    from torch.utils._sympy.functions import CleanDiv, FloorDiv, IntTrueDiv, Max, Mod, PythonMod
+    from torch.utils._sympy.functions import (
+        CeilToInt,
+        CleanDiv,
+        FloatTrueDiv,
+        FloorDiv,
+        FloorToInt,
+        IntTrueDiv,
+        Max,
+        Mod,
+        PowByNatural,
+        PythonMod,
+        ToFloat,
+        TruncToInt,
+    )
 
     _MISSING = ""
 except (
@@ -44,22 +57,29 @@ except (
 
     ShapeEnv = FakeTensorMode = object  # type: ignore[assignment, misc]
     CleanDiv = FloorDiv = IntTrueDiv = Max = Mod = PythonMod = _Absent
+    CeilToInt = FloatTrueDiv = FloorToInt = PowByNatural = ToFloat = TruncToInt = _Absent
 
 __all__ = [
+    "CeilToInt",
     "CleanDiv",
     "ConstantSource",
     "ConvNd",
     "DimDynamic",
     "FakeTensorMode",
+    "FloatTrueDiv",
     "FloorDiv",
+    "FloorToInt",
     "HigherOrderOperator",
     "IntTrueDiv",
     "Max",
     "Mod",
     "NormBase",
+    "PowByNatural",
     "PythonMod",
     "ShapeEnv",
+    "ToFloat",
     "TorchDispatchMode",
+    "TruncToInt",
     "compiled_in_trace",
     "compiles",
     "enable_python_dispatcher",
