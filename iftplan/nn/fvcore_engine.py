@@ -11,7 +11,6 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
-from fvcore.nn.jit_analysis import JitModelAnalysis
 from torch import Tensor, nn
 
 from iftplan.counting import CountTable
@@ -23,6 +22,7 @@ from iftplan.nn.operators import OPERATORS, Operator, Operators, may_contract
 from iftplan.nn.torch_internals import (
     compiled_in_trace,
     forward_hooks,
+    quiet_tracer,
     recorded,
     require,
     tracing,
@@ -30,6 +30,9 @@ from iftplan.nn.torch_internals import (
     tree_leaves,
     tree_unflatten,
 )
+
+with quiet_tracer():
+    from fvcore.nn.jit_analysis import JitModelAnalysis
 
 _CONVOLUTION = torch.ops.aten.convolution.default
 # Operators that hand a parameter on unchanged but for its shape: the weight is looked for behind them.
@@ -101,7 +104,8 @@ class FvcoreEngine:
         graph = _Graph(ledger, runner, len(runner.tensors))
         analysis.set_op_handle(**{name: graph.handle(operator) for name, operator in self.operators.items()})
         analysis.set_op_handle(**dict.fromkeys(_WITHIN, graph.unseen))
-        with _hooks_restored(model), compiled_in_trace(), _without_data(ledger) if on_meta else nullcontext():
+        where = _without_data(ledger) if on_meta else nullcontext()
+        with quiet_tracer(), _hooks_restored(model), compiled_in_trace(), where:
             runner.return_every_result()
             total = analysis.total()
         for kind, calls in analysis.unsupported_ops().items():

@@ -70,6 +70,7 @@ __all__ = [
     "of_sizes",
     "operator_name",
     "processor_has_bf16",
+    "quiet_tracer",
     "recorded",
     "require",
     "script_schemas",
@@ -105,6 +106,15 @@ def storage_address(tensor: Tensor) -> int:
     """What a tensor and its views share, on the meta device too: the address of their storage."""
     address: int = tensor.untyped_storage()._cdata
     return address
+
+
+@contextmanager
+def quiet_tracer() -> Iterator[None]:
+    """Without the warnings that torch's jit is deprecated, from 2.14 on: fvcore needs it, and the user did not ask for it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"`torch\.jit\.", FutureWarning)
+        warnings.filterwarnings("ignore", r"`torch\.jit\.", DeprecationWarning)
+        yield
 
 
 def tracing() -> bool:
@@ -319,8 +329,7 @@ def _records() -> bool:
             return recorded(torch.ops.aten._convolution.default, *args, False, False, False, False)
 
     image, weight = torch.empty(1, 2, 4, 4, device="meta"), torch.empty(3, 2, 3, 3, device="meta")
-    with Recording(), torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the tracer is deprecated from 2.14 on, and fvcore needs it
+    with Recording(), torch.no_grad(), quiet_tracer():
         graph = torch.jit.trace(
             lambda x, w: nn.functional.conv2d(x, w), (image, weight), check_trace=False
         ).graph
