@@ -120,7 +120,7 @@ def counting(
     tensors: Mapping[str, torch.Tensor],
     inputs: Iterable[torch.Tensor],
     scope: list[str],
-    operators: Operators = MappingProxyType({}),
+    operators: Operators | None = MappingProxyType({}),
 ) -> Iterator[SymbolicCounter]:
     """Count contractions while the context is open.
 
@@ -129,7 +129,7 @@ def counting(
         tensors: its symbolic parameters by name.
         inputs: its inputs.
         scope: receives the paths of the running modules.
-        operators: formulas for operators that would be unknown.
+        operators: formulas for operators that would be unknown; None where only shapes are asked for, and no cost.
     """
     names: dict[int, str] = {}
     for name, tensor in tensors.items():
@@ -226,10 +226,13 @@ def _require(*conditions: bool | torch.SymBool) -> None:
         raise ValueError("the shapes of query, key and value do not fit together")
 
 
+_UNPRICED: Final = Operator("unpriced", lambda arguments, output: 0, ())
+
+
 class _Contractions(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts what is carried out."""
 
-    def __init__(self, counter: SymbolicCounter, operators: Operators) -> None:
+    def __init__(self, counter: SymbolicCounter, operators: Operators | None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.counter = counter
         self.operators = operators
@@ -239,8 +242,9 @@ class _Contractions(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         name = func._schema.name
         attention = name in OPERATORS and OPERATORS[name].name == "attention"
-        vouched = self.operators.get(name)
-        if name not in _COSTS and not attention and not vouched and (name in OPERATORS or may_contract(name)):
+        opaque = name not in _COSTS and not attention and (name in OPERATORS or may_contract(name))
+        vouched = self.operators.get(name) if self.operators is not None else _UNPRICED if opaque else None
+        if opaque and vouched is None:
             # before it runs: what an operator says of symbolic sizes is seldom why it cannot take them
             raise MeasureError(
                 f"module {self.counter.scope[-1] or '(model)'}: the widths of operator {name} are not known; "

@@ -35,7 +35,7 @@ def trace_widths(
     inputs: Sequence[InputSpec],
     *,
     heads: Heads = "number",
-    operators: Mapping[str, Operator] = MappingProxyType({}),
+    operators: Mapping[str, Operator] | None = MappingProxyType({}),
 ) -> Couplings:
     """Find which channels of `model` move together, and its costs as polynomials in its widths.
 
@@ -50,7 +50,7 @@ def trace_widths(
         heads: what attention keeps: the "number" of heads (their size scales) or the "size" of a head
             (their number scales). Where one of the two cannot scale, as the size of a head under rotary
             embeddings of a fixed size, the other one does.
-        operators: formulas for operators that would be unknown.
+        operators: formulas for operators that would be unknown; None where only shapes are asked for, and no cost.
 
     Raises:
         InfeasibleError: the model has weights whose sizes nothing ties to the rest.
@@ -85,7 +85,7 @@ def _trace(
     inputs: Sequence[InputSpec],
     heads: Heads,
     twins: Mapping[str, str],
-    operators: Mapping[str, Operator],
+    operators: Mapping[str, Operator] | None,
 ) -> _Traced:
     sizes = SymbolicSizes()
     made, counter, output = _run(model, inputs, sizes, heads, twins, operators)
@@ -128,7 +128,7 @@ def _run(
     sizes: SymbolicSizes,
     heads: Heads,
     twins: Mapping[str, str],
-    operators: Mapping[str, Operator],
+    operators: Mapping[str, Operator] | None,
 ) -> tuple[SymbolicModel, SymbolicCounter, object]:
     mode = sizes.fake_mode()
     mode.cache_enabled = False  # every call has sizes of its own; looking them up costs more than it saves
