@@ -130,7 +130,7 @@ def counting(
     inputs: Iterable[torch.Tensor],
     scope: list[str],
     held: Set[str] = frozenset(),
-    operators: Operators = MappingProxyType({}),
+    operators: Operators | None = MappingProxyType({}),
 ) -> Iterator[SymbolicCounter]:
     """Count contractions while the context is open.
 
@@ -140,7 +140,7 @@ def counting(
         inputs: its inputs.
         scope: receives the paths of the running modules.
         held: paths of modules that are given sizes as plain numbers.
-        operators: formulas for operators that would be unknown.
+        operators: formulas for operators that would be unknown; None where only shapes are asked for, and no cost.
     """
     names: dict[int, str] = {}
     for name, _ in model.named_parameters(remove_duplicate=False):
@@ -321,10 +321,13 @@ def _require(*conditions: bool | torch.SymBool) -> None:
         raise ValueError("the shapes of query, key and value do not fit together")
 
 
+_UNPRICED: Final = Operator("unpriced", lambda arguments, output: 0, ())
+
+
 class _Contractions(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts what is carried out."""
 
-    def __init__(self, counter: SymbolicCounter, operators: Operators) -> None:
+    def __init__(self, counter: SymbolicCounter, operators: Operators | None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.counter = counter
         self.operators = operators
@@ -336,10 +339,9 @@ class _Contractions(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if name == "aten::_local_scalar_dense" and getattr(args[0], "constant", None) is None:
             return args[0].dtype is torch.bool or 1  # as the engine that counts answers
         attention = name in OPERATORS and OPERATORS[name].name == "attention"
-        vouched = self.operators.get(name)
-        free = not (name in OPERATORS or may_contract(name))
-        known = name in _COSTS or attention or vouched is not None or free
-        if not known and not _all_plain(args):
+        opaque = name not in _COSTS and not attention and (name in OPERATORS or may_contract(name))
+        vouched = self.operators.get(name) if self.operators is not None else _UNPRICED if opaque else None
+        if opaque and vouched is None and not _all_plain(args):
             # before it runs: what an operator says of symbolic sizes is seldom why it cannot take them
             raise NotRunError(self.counter.scope[-1], f"the widths of operator {name} are not known")
         output = func(*args, **(kwargs or {}))

@@ -129,7 +129,7 @@ def _dense_state(dense: nn.Module, plan: Plan, seed: int) -> Widened:
         return Widened(dense.state_dict(), ())
     heads: Literal["number", "size"] = "size" if plan.heads == "size" else "number"
     inputs = matching(plan.inputs, dense)
-    return widened(dense, trace_widths(dense, inputs, heads=heads), plan.widths, inputs, seed)
+    return widened(dense, trace_widths(dense, inputs, heads=heads, operators=None), plan.widths, inputs, seed)
 
 
 def _copy_(applied: nn.Module, state: Mapping[str, Tensor]) -> None:

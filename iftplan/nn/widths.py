@@ -42,7 +42,7 @@ def trace_widths(
     inputs: Sequence[InputSpec],
     *,
     heads: Heads = "number",
-    operators: Mapping[str, Operator] = MappingProxyType({}),
+    operators: Mapping[str, Operator] | None = MappingProxyType({}),
 ) -> Couplings:
     """Find which channels of `model` move together, and its costs as polynomials in its widths.
 
@@ -59,7 +59,7 @@ def trace_widths(
         heads: what attention keeps: the "number" of heads (their size scales) or the "size" of a head
             (their number scales). Where one of the two cannot scale, as the size of a head under rotary
             embeddings of a fixed size, the other one does.
-        operators: formulas for operators that would be unknown.
+        operators: formulas for operators that would be unknown; None where only shapes are asked for, and no cost.
 
     Raises:
         InfeasibleError: no width can move, or what stops it is the model itself and no module of it.
@@ -74,7 +74,11 @@ def trace_widths(
 
 
 def _followed(
-    model: nn.Module, inputs: Sequence[InputSpec], heads: Heads, operators: Operators, caches: FunctionCaches
+    model: nn.Module,
+    inputs: Sequence[InputSpec],
+    heads: Heads,
+    operators: Operators | None,
+    caches: FunctionCaches,
 ) -> Couplings:
     """What holds when tried: what does not is told why, and what is stuck is held, module by module."""
     held: dict[str, str] = {}
@@ -86,7 +90,7 @@ def _followed(
             if first is not None and all(width.fixed for width in found.widths.values()):
                 break
             caches.forget()
-            failure = check_widened(model, inputs, found, operators)
+            failure = check_widened(model, inputs, found, operators or {})
             if failure is None:
                 return found
             if not strict:  # a size that became a float or a text may have been more than a scale
@@ -117,7 +121,7 @@ def _solved(
     model: nn.Module,
     inputs: Sequence[InputSpec],
     heads: Heads,
-    operators: Operators,
+    operators: Operators | None,
     held: Mapping[str, str],
     strict: bool,
     caches: FunctionCaches,
@@ -150,7 +154,7 @@ def _trace(
     held: Mapping[str, str],
     strict: bool,
     caches: FunctionCaches,
-    operators: Operators,
+    operators: Operators | None,
 ) -> _Traced:
     inside = paths_within(model, held)
     sizes = SymbolicSizes(strict=strict)
@@ -204,7 +208,7 @@ def _run(
     heads: Heads,
     twins: Mapping[str, str],
     held: Set[str],
-    operators: Operators,
+    operators: Operators | None,
 ) -> tuple[SymbolicModel, SymbolicCounter, object]:
     mode = sizes.fake_mode()
     mode.cache_enabled = False  # every call has sizes of its own; looking them up costs more than it saves
