@@ -143,8 +143,8 @@ def _copy_(applied: nn.Module, state: Mapping[str, Tensor]) -> None:
         if name in own:
             own[name].copy_(tensor)
     for name, module in applied.named_modules():
-        if isinstance(module, Member) and module.bias is not None:
-            module.bias.copy_(state[f"{name}.bias"])
+        if isinstance(module, Member) and (bias := module.own_bias()) is not None:
+            bias.copy_(state[f"{name}.bias"])
 
 
 # --- errors ---------------------------------------------------------------------------------------------
