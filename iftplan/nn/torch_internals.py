@@ -60,6 +60,7 @@ __all__ = [
     "PythonMod",
     "ShapeEnv",
     "TorchDispatchMode",
+    "as_plain_tensors",
     "compiled_in_trace",
     "compiles",
     "enable_python_dispatcher",
@@ -92,6 +93,9 @@ NEWEST_TESTED: Final = "2.14.1"
 
 without_torch_function: Final = torch._C.DisableTorchFunction
 """A context in which functions of torch do not ask the function modes."""
+
+as_plain_tensors: Final = torch._C.DisableTorchFunctionSubclass
+"""A context in which subclasses of Tensor are taken as plain tensors; the function modes stay."""
 
 without_dispatch: Final = torch._C._DisableTorchDispatch
 """A guard: as long as the object lives, operators do not ask the dispatch modes."""
