@@ -52,12 +52,12 @@ except (
 ) as error:  # everything but widths works without them; `require` says so where widths are asked for
     _MISSING = str(error)
 
-    class _Absent(sympy.Function):
+    class _Absent(sympy.Function):  # type: ignore[misc]  # sympy is untyped
         """Stands where a class of torch would; no expression is made of it."""
 
     ShapeEnv = FakeTensorMode = object  # type: ignore[assignment, misc]
-    CleanDiv = FloorDiv = IntTrueDiv = Max = Mod = PythonMod = _Absent
-    CeilToInt = FloatTrueDiv = FloorToInt = PowByNatural = ToFloat = TruncToInt = _Absent
+    CleanDiv = FloorDiv = IntTrueDiv = Max = Mod = PythonMod = _Absent  # type: ignore[misc]
+    CeilToInt = FloatTrueDiv = FloorToInt = PowByNatural = ToFloat = TruncToInt = _Absent  # type: ignore[misc]
 
 __all__ = [
     "CeilToInt",
@@ -80,6 +80,7 @@ __all__ = [
     "ToFloat",
     "TorchDispatchMode",
     "TruncToInt",
+    "as_plain_tensors",
     "compiled_in_trace",
     "compiles",
     "enable_python_dispatcher",
@@ -112,6 +113,9 @@ NEWEST_TESTED: Final = "2.14.1"
 
 without_torch_function: Final = torch._C.DisableTorchFunction
 """A context in which functions of torch do not ask the function modes."""
+
+as_plain_tensors: Final = torch._C.DisableTorchFunctionSubclass
+"""A context in which subclasses of Tensor are taken as plain tensors; the function modes stay."""
 
 without_dispatch: Final = torch._C._DisableTorchDispatch
 """A guard: as long as the object lives, operators do not ask the dispatch modes."""
@@ -340,7 +344,7 @@ def _knows_transforms() -> bool:
 def _records() -> bool:
     """torch._C._ForceDispatchKeyGuard: lets the jit tracer record an operator that a mode calls."""
 
-    class Recording(_Seen):
+    class Recording(_Seen):  # type: ignore[no-untyped-call]
         def __torch_dispatch__(
             self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
         ) -> Any:
@@ -350,7 +354,7 @@ def _records() -> bool:
 
     image, weight = torch.empty(1, 2, 4, 4, device="meta"), torch.empty(3, 2, 3, 3, device="meta")
     with Recording(), torch.no_grad(), quiet_tracer():
-        graph = torch.jit.trace(
+        graph = torch.jit.trace(  # type: ignore[no-untyped-call]
             lambda x, w: nn.functional.conv2d(x, w), (image, weight), check_trace=False
         ).graph
     return any(node.kind() == "aten::_convolution" for node in graph.nodes())
@@ -365,7 +369,9 @@ def _follows_sizes() -> bool:
             asked.append(orig_expr)
             return orig_expr.xreplace(dense)
 
-        def _maybe_evaluate_static(self, expr: sympy.Basic, **_: Any) -> sympy.Basic | None:
+        def _maybe_evaluate_static(  # type: ignore[override]
+            self, expr: sympy.Basic, **_: Any
+        ) -> sympy.Basic | None:
             return None if expr.free_symbols else expr
 
     sizes = Answering(duck_shape=False, specialize_zero_one=True)
@@ -380,7 +386,7 @@ def _follows_sizes() -> bool:
 
     with _symbolic(FakeTensorMode(shape_env=sizes, allow_non_fake_inputs=True)):
         rows, columns, other = new(5), new(7), new(7)
-        product = nn.functional.linear(torch.empty(2, columns), torch.empty(rows, other))
+        product: Any = nn.functional.linear(torch.empty(2, columns), torch.empty(rows, other))
     met = {columns.node.expr, other.node.expr}
     equal = any(isinstance(e, sympy.Eq | sympy.Ne) and met == e.free_symbols for e in asked)
     return equal and product.shape[1].node.expr == rows.node.expr and rows.node.hint == 5
