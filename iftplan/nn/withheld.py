@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from iftplan.errors import InfeasibleError
+from iftplan.nn.torch_internals import tree_leaves
 
 _ATTRIBUTES: Final = (
     "device", "dtype", "is_cpu", "is_cuda", "is_leaf", "is_meta", "is_mps", "is_nested", "is_quantized", "is_sparse", "is_xpu",
@@ -77,8 +78,7 @@ class Withheld(Tensor):
     ) -> Any:
         """Answer what the tensor is like; refuse everything else."""
         if func in _ANSWERED:
-            with torch._C.DisableTorchFunctionSubclass():
-                return func(*args, **(kwargs or {}))
+            return super().__torch_function__(func, types, args, kwargs or {})
         raise _refused(args, kwargs or {})
 
     @classmethod
@@ -102,7 +102,7 @@ def withheld(shape: Sequence[int], like: Tensor, refusal: str) -> Any:
 
 
 def _refused(args: Sequence[Any], kwargs: Mapping[str, Any]) -> InfeasibleError:
-    leaves = torch.utils._pytree.tree_leaves((args, kwargs))
+    leaves = tree_leaves((args, kwargs))
     return InfeasibleError(
         next((x.refusal for x in leaves if isinstance(x, Withheld | Described)), "no such weight")
     )
