@@ -109,11 +109,11 @@ def test_several_groups_with_options_of_their_own(family):
     half = len(decayed) // 2
     optimizer = optim.SGD(
         [
-            {"params": decayed[:half], "weight_decay": 0.1},
-            {"params": decayed[half:], "lr": 0.05, "momentum": 0.0},
+            {"params": decayed[:half], "weight_decay": 0.01},
+            {"params": decayed[half:], "lr": 0.2, "momentum": 0.0},
             {"params": others},
         ],
-        lr=0.1,
+        lr=0.3,
         momentum=0.9,
         nesterov=False,
     )

@@ -78,7 +78,7 @@ class Withheld(Tensor):
     ) -> Any:
         """Answer what the tensor is like; refuse everything else."""
         if func in _ANSWERED:
-            return super().__torch_function__(func, types, args, kwargs or {})
+            return super().__torch_function__(func, types, args, kwargs or {})  # type: ignore[no-untyped-call]
         raise _refused(args, kwargs or {})
 
     @classmethod
