@@ -173,7 +173,7 @@ def indexed_by_tensors() -> AbstractContextManager[Any]:
     """A context in which `table[i]` with a tensor `i` of no dimension is an index, and nobody asks for its value."""
     from torch._dynamo._trace_wrapped_higher_order_op import TransformGetItemToIndex
 
-    return TransformGetItemToIndex()  # type: ignore[no-untyped-call]
+    return TransformGetItemToIndex()
 
 
 def script_schemas(name: str) -> list[Any]:
