@@ -46,11 +46,15 @@ def read_history(directory: str) -> History:
     for i, step in enumerate(columns["step"], start=1):
         before = columns["step"][i - 2] if i > 1 else -1.0
         if step != int(step) or step <= before:
-            raise InputError(f"{file}, row {i}: step is {step:g} after {before:g}, and steps are whole and go up.")
+            raise InputError(
+                f"{file}, row {i}: step is {step:g} after {before:g}, and steps are whole and go up."
+            )
     for name in ("itop", "churn", "density"):
         for i, value in enumerate(columns[name], start=1):
             if not 0 <= value <= 1:
-                raise InputError(f"{file}, row {i}: {name} is {value:g}, and a part of the weights is from 0 to 1.")
+                raise InputError(
+                    f"{file}, row {i}: {name} is {value:g}, and a part of the weights is from 0 to 1."
+                )
     return History(
         path.name or str(path),
         tuple(map(int, columns["step"])),

@@ -122,7 +122,9 @@ def _entry(parsed: _EntryObject, where: str) -> Entry:
             f"{where}.sparsity is {parsed['sparsity']}, and sparsity_exact is {parsed['sparsity_exact']}."
         )
     if min(wide.fan_in / dense.fan_in, wide.fan_out / dense.fan_out) < 1:
-        raise InputError(f"{where}: {parsed['wide']} is narrower than {parsed['layer']}, in whose place it stands.")
+        raise InputError(
+            f"{where}: {parsed['wide']} is narrower than {parsed['layer']}, in whose place it stands."
+        )
     if parsed["nnz"] > wide.weights:
         raise InputError(
             f"{where}.nnz is {parsed['nnz']}, more than the {wide.weights} weights of {parsed['wide']}."

@@ -158,7 +158,11 @@ def test_published_costs_are_counted_here():
 
 def test_vision_closes_all_layers_as_the_paper_does():
     """Appendix B.2: dense first and last layers are paid for, so the whole forward pass costs what it did."""
-    rows = [r for r in published_results("CIFAR-100") if r.model == "ResNet-18" and r.transform in ("wide", "parallel") and not r.mask]
+    rows = [
+        r
+        for r in published_results("CIFAR-100")
+        if r.model == "ResNet-18" and r.transform in ("wide", "parallel") and not r.mask
+    ]
     found = published_observations(rows, ift.read_model)
     assert {o.sparsity for o in found} >= {0.5, 0.75, 0.9}
     for one in found:
