@@ -107,7 +107,7 @@ def test_choices_and_names():
     assert one_of("scope", "layers", ("layers", "model")) == "layers"
     assert names_in("keep_dense", {"a"}) == ("a",)
     with pytest.raises(
-        InputError, match="'layer' is none of its choices: 'layers', 'model'. Did you mean 'layers'?"
+        InputError, match=r"'layer' is none of its choices: 'layers', 'model'\. Did you mean 'layers'\?"
     ):
         one_of("scope", "layer", ("layers", "model"))
 
