@@ -12,6 +12,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from iftplan.arguments import checked
 from iftplan.errors import InputError, StaleError
 from iftplan.nn.fingerprint import fingerprint
 from iftplan.nn.host import host_of
@@ -31,6 +32,7 @@ from iftplan.spec import Couplings
 Model = TypeVar("Model", bound=nn.Module)
 
 
+@checked
 def apply(
     plan: Plan,
     model: Model,
@@ -73,6 +75,7 @@ def apply(
     )
 
 
+@checked
 def apply_(
     plan: Plan,
     model: Model,

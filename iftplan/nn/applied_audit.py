@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from torch import nn
 
+from iftplan.arguments import checked
 from iftplan.audits import AuditReport, audit_plan
 from iftplan.errors import InputError
 from iftplan.nn.inputs import matching
@@ -20,6 +21,7 @@ from iftplan.plans import Plan
 from iftplan.units import count
 
 
+@checked
 def measure_applied(
     plan: Plan,
     model: nn.Module,

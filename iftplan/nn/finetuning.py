@@ -14,6 +14,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from iftplan.arguments import checked
 from iftplan.errors import InputError, StaleError
 from iftplan.nn.computed import computed_weights
 from iftplan.nn.masking.wrappers import bare
@@ -22,6 +23,7 @@ from iftplan.nn.masks import SUFFIX, enforce_, masked_weights
 Model = TypeVar("Model", bound=nn.Module)
 
 
+@checked
 def load_masked_(model: Model, state: Mapping[str, Tensor]) -> Model:
     """Load an applied model's state dict, and have its masks and no others; in place.
 
@@ -56,6 +58,7 @@ def load_masked_(model: Model, state: Mapping[str, Tensor]) -> Model:
     return model
 
 
+@checked
 def mask_zeros_(model: Model, names: Iterable[str] | None = None) -> Model:
     """Mask what is zero, in place: the way back from a finalized model, or from any pruned one.
 

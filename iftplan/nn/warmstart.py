@@ -18,6 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from iftplan.arguments import checked
 from iftplan.errors import InputError, StaleError
 from iftplan.nn.inputs import make_inputs, matching
 from iftplan.nn.masks import stream
@@ -48,6 +49,7 @@ class WarmStart:
     uneven: tuple[str, ...] = ()
 
 
+@checked
 @torch.no_grad()
 def warm_start_(
     applied: nn.Module,

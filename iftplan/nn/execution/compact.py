@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
+from iftplan.arguments import checked
 from iftplan.errors import InputError
 from iftplan.nn.execution.functions import sparse_conv2d, sparse_linear
 from iftplan.nn.execution.modules import (
@@ -88,6 +89,7 @@ def compact_classes() -> Mapping[type[nn.Module], type[CompactLayer]]:
 Model = TypeVar("Model", bound=nn.Module)
 
 
+@checked
 def compact_(model: Model) -> Model:
     """Make what masks keep the parameters of a model's masked linear layers and convolutions, in place.
 
@@ -117,6 +119,7 @@ def compact_(model: Model) -> Model:
     return model
 
 
+@checked
 def expand_(model: Model) -> Model:
     """Bring back the weights and masks that `compact_` took, in place; make the optimizer again.
 
