@@ -13,7 +13,7 @@ import os
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from math import isfinite
 from pathlib import Path
@@ -163,6 +163,30 @@ def parse_toml(text: str, where: str, parse_float: Callable[[str], Any] = float)
     return sound(found, where)
 
 
+def csv_rows(text: str, where: str) -> list[dict[str, str]]:
+    """The rows of a CSV table, each a value for every column.
+
+    Raises:
+        InputError: no CSV, a column that is there twice, or a row of another length.
+    """
+    import csv  # not at start: tables need none
+    import io
+
+    try:
+        lines = list(csv.reader(io.StringIO(text), strict=True))
+    except csv.Error as error:
+        raise InputError(f"{where} is not CSV ({error}).") from error
+    header, *rows = lines or [[]]
+    for problem in repeated("column", header):
+        raise InputError(f"{where}: {problem}.")
+    found = []
+    for i, row in enumerate((row for row in rows if row), start=1):
+        if len(row) != len(header):
+            raise InputError(f"{where}, row {i} has {len(row)} values, and there are {len(header)} columns.")
+        found.append(dict(zip(header, row, strict=True)))
+    return found
+
+
 def _reason(error: Exception) -> str:
     match error:
         case json.JSONDecodeError():
@@ -261,3 +285,13 @@ def check(document: Mapping[str, Any], schema: str, where: str) -> None:
         raise InputError(
             f"{where}: the digest is {str(document.get('digest'))[:16]}… and the content's is {expected[:16]}…; it was changed after it was written. Make it again rather than editing it."
         )
+
+
+def repeated(where: str, names: Iterable[str]) -> Iterator[str]:
+    """The first name that is there twice, as a sentence."""
+    seen: set[str] = set()
+    for i, name in enumerate(names):
+        if name in seen:
+            yield f"{where}.{i}: the name {name!r} is there twice"
+            return
+        seen.add(name)

@@ -227,11 +227,17 @@ def layer_notation(layer: LayerSpec) -> str:
     return f"{kind}{channels}{positions}{groups}{heads}"
 
 
-_INPUT = re.compile(r"(?:(?P<name>[A-Za-z_]\w*)=)?(?P<shape>\d+(?:x\d+)*)(?::(?P<dtype>[a-z]+\d*))?")
+_INPUT = re.compile(
+    r"(?:(?P<name>(?:[A-Za-z_]\w*|\d+(?=\.))(?:\.\w+)*)=)?(?:(?P<shape>\d+(?:x\d+)*|scalar)(?::(?P<dtype>[a-z]+\d*))?|(?P<value>.+))"
+)
+_FLOAT = re.compile(r"[-+]?(?:\d+\.\d*|\.?\d+e[-+]?\d+|\.\d+|\d+\.\d*e[-+]?\d+|inf)")
 
 
 def parse_input(text: str) -> InputSpec:
-    """Read one input of a model: `1x3x32x32`, `1x128:int64`, or by keyword `input_ids=1x128:int64`.
+    """Read one input of a model: a tensor such as `1x3x32x32`, `1x128:int64` or `scalar`, or a plain value such as `True`.
+
+    By keyword `input_ids=1x128:int64`, `wide=True`, `steps=int:5`, `rate=0.5`, `mode=str:train`; a part of a dictionary or
+    list as `batch.image=1x3x32x32` or `images.0=3x32x32`.
 
     Raises:
         InputError: it cannot be read, or a size is 0.
@@ -239,14 +245,37 @@ def parse_input(text: str) -> InputSpec:
     Example:
         >>> parse_input("input_ids=1x128:int64")
         InputSpec(shape=(1, 128), dtype='int64', name='input_ids')
+        >>> parse_input("wide=True").value
+        True
     """
-    refuse_long(text, f"input {text!r}", _DIGITS)
     match = _INPUT.fullmatch(text.strip())
-    if not match:
+    dtype = _value(match["value"]) if match and match["value"] else None
+    if not match or (match["value"] and dtype is None):
         raise InputError(
-            f"input {text!r} cannot be read; write sizes joined by x, as in 1x3x224x224, 1x128:int64 or input_ids=1x128:int64."
+            f"input {text!r} cannot be read; write sizes joined by x, as in 1x3x224x224, 1x128:int64 or input_ids=1x128:int64, "
+            "or a value, as in wide=True, steps=int:5, rate=0.5 or mode=str:train."
         )
-    shape = tuple(map(int, match["shape"].split("x")))
+    if dtype is not None:
+        return InputSpec((), dtype, match["name"])
+    refuse_long(text, f"input {text!r}", _DIGITS)
+    shape = () if match["shape"] == "scalar" else tuple(map(int, match["shape"].split("x")))
     if not all(shape):
         raise InputError(f"input {text!r} has a size of 0, so nothing would be computed; the smallest is 1.")
     return InputSpec(shape, match["dtype"] or "float32", match["name"])
+
+
+def _value(text: str) -> str | None:
+    """A plain value as `InputSpec.dtype` holds it; None if it is none."""
+    if text in ("True", "False", "None"):
+        return text
+    if text.lower() in ("true", "false"):
+        return text.capitalize()
+    if text.startswith("str:"):
+        return text
+    number = text.removeprefix("float:")
+    if _FLOAT.fullmatch(number) or (number != text and number.lstrip("-").isdecimal()):
+        return f"float:{float(number)!r}"
+    whole = text.removeprefix("int:")
+    if whole != text and whole.lstrip("-").isdecimal() and len(whole) <= _DIGITS:
+        return f"int:{int(whole)}"
+    return None

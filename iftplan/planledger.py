@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from math import isclose, isfinite
 
 from iftplan.cardinality import log2_choose
+from iftplan.documents import repeated
 from iftplan.errors import InputError
 from iftplan.families import FAMILIES
 from iftplan.masks import NM, MaskStructure, Unstructured, parse_mask
@@ -34,16 +35,6 @@ def contradictions(plan: Plan) -> Iterator[str]:
             yield f"layers.{i}{problem}"
             return
     yield from _closing(plan, mask)
-
-
-def repeated(where: str, names: Iterable[str]) -> Iterator[str]:
-    """The first name that is there twice, as a sentence."""
-    seen: set[str] = set()
-    for i, name in enumerate(names):
-        if name in seen:
-            yield f"{where}.{i}: the name {name!r} is there twice"
-            return
-        seen.add(name)
 
 
 def _settings(plan: Plan, mask: MaskStructure) -> Iterator[str]:

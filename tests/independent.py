@@ -11,11 +11,12 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
+from iftplan.nn.conditions import counting_conditions
 from iftplan.nn.dispatch import DatalessAnswers
 from iftplan.nn.factories import FactoriesOnMeta
 from iftplan.nn.inputs import make_inputs
 from iftplan.nn.ledger import Ledger, Names
-from iftplan.nn.measure import counting_conditions, measure
+from iftplan.nn.measure import measure
 from iftplan.nn.operators import OPERATORS
 from iftplan.nn.twin import on_meta
 from iftplan.spec import InputSpec

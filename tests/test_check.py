@@ -220,9 +220,7 @@ def test_what_went_wrong_is_said_on_stderr(first: Run) -> None:
     )
     assert "could not measure: unknown: operator checked::scan" in first.err
     assert "bad input: absent: net.py has no bulid; did you mean build?" in first.err
-    assert (
-        "could not measure: leaves: the process that measured net.py:leaves ended with status 7" in first.err
-    )
+    assert "could not measure: leaves: building net.py:leaves ended the process with os._exit(7)" in first.err
     assert "EOFError" in first.err
     assert "a module may say something" in first.err
     assert "Traceback" not in first.err

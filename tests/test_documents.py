@@ -423,7 +423,7 @@ def test_a_truncated_plan_is_refused(data):
             "1/3",
             "couplings.attributes.dw.groups",
         ),
-        (("layers", 0, "layer", "in_channels"), None, "layers.0.layer: a layer needs channels"),
+        (("layers", 0, "layer", "in_channels"), None, "layers.0.layer: its channels are missing"),
         (("layers", 1, "layer", "groups"), 0, "layers.1.layer"),
         (("layers", 1, "layer", "groups"), 7, "layers.1.layer"),
         (("layers", 1, "layer", "positions"), -1, "layers.1.layer"),

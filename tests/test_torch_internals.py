@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -146,6 +148,16 @@ def test_an_engine_that_cannot_count_says_so_and_others_do(use, engine, rest, mo
         measure(net, (InputSpec((1, 8)),), engine=engine)
     assert rest in str(error.value) and "second line" not in str(error.value)
     assert measure(net, (InputSpec((1, 8)),), engine=rest).macs == 32
+
+
+def test_counting_with_fvcore_does_not_warn_of_what_the_user_did_not_ask_for():
+    code = (
+        "import warnings; warnings.simplefilter('error')\nfrom torch import nn\nfrom iftplan.nn.measure import measure\n"
+        "from iftplan.spec import InputSpec\nnet = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(16, 2))\n"
+        "print(measure(net, (InputSpec((1, 3, 4, 4)),), engine='fvcore').macs)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == (f"{4 * 27 * 4 + 32}\n", "")
 
 
 def test_plans_of_documents_need_none_of_it(monkeypatch, forgotten):

@@ -77,14 +77,14 @@ class Residual(nn.Module):
         self.first, self.inner, self.last = nn.Linear(8, 16), nn.Linear(16, 16), nn.Linear(16, 4)
         self.wrong, self.calls = wrong, 0
 
-    def forward(self, x):
-        x = torch.relu(self.first(x))
+    def forward(self, start):
+        x = torch.relu(self.first(start))
         x = torch.relu(self.inner(x)) + x
         if self.wrong == "drifts":
             self.calls += 1
             x = x * self.calls
-        if self.wrong == "fixed":
-            x = x.reshape(-1, 16)
+        if self.wrong == "dense":
+            return self.last(torch.relu(self.first(start)))
         if self.wrong == "raises":
             raise RuntimeError("inside the model")
         return {"logits": self.last(x)}
@@ -118,8 +118,9 @@ def test_a_network_that_changes_is_seen():
     assert found("drifts")["stages"]["as it was"]["verdict"] == "apart"
 
 
-def test_a_width_that_cannot_move_is_refused_in_our_words():
-    one = found("fixed")["stages"]["wide plan"]
+def test_what_cannot_be_wide_is_refused_in_our_words():
+    """Its first and last layers stay dense, and nothing is left that a mask could thin."""
+    one = found("dense")["stages"]["wide plan"]
     assert one["verdict"] == "refused" and "sparsity" in one["says"]
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 Record = dict[str, Any]
 
@@ -23,9 +24,18 @@ class Journal:
     def add(self, record: Record) -> None:
         """Write one down."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        with self.path.open("a+b") as file:
+            file.write(b"" if _ends_in_a_line(file) else b"\n")
+            file.write((json.dumps(record, ensure_ascii=False) + "\n").encode())
         self.records[record["model"]] = record
+
+
+def _ends_in_a_line(file: BinaryIO) -> bool:
+    """Whether the next record can follow; half of one was written when a sweep was stopped."""
+    if file.seek(0, os.SEEK_END) == 0:
+        return True
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"
 
 
 def _lines(path: Path) -> Iterator[Record]:

@@ -30,7 +30,7 @@ def whole_words(environ: MutableMapping[str, str]) -> Iterator[None]:
             current -= i <= int(at)
         else:
             joined.append(word)
-    environ |= {"COMP_WORDS": " ".join(joined), "COMP_CWORD": str(current)}
+    environ.update(COMP_WORDS=" ".join(joined), COMP_CWORD=str(current))
     try:
         with redirect_stdout(io.StringIO()) as found:
             yield

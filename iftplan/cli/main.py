@@ -44,6 +44,7 @@ _MACHINES = (
     errno.ENFILE,
     errno.EIO,
 )
+_SIGNALLED = 128  # and the number of the signal
 _INTERRUPTED = 130  # as shells count it: 128 and the number of the signal
 
 app = typer.Typer(
@@ -124,6 +125,15 @@ def _run(given: list[str]) -> int:
         return _INTERRUPTED
     except (typer.Abort, KeyboardInterrupt):
         return _interrupted()
+    except SystemExit as error:  # of code that is not ours: its status says nothing about what was asked
+        if isinstance(error.code, int) and error.code > _SIGNALLED:
+            return error.code
+        _show(error, given)
+        status_given = "" if error.code is None else repr(error.code)
+        say(
+            f"iftplan: Python that was run here ended the process with sys.exit({status_given}) before there was a result; take the call out."
+        )
+        return 3
     except OSError as error:
         if (told := _surroundings(error)) is None:
             return _fault(error, given)
@@ -191,6 +201,6 @@ def _fault(error: Exception, given: list[str]) -> int:
     return 3
 
 
-def _show(error: Exception, given: list[str]) -> None:
+def _show(error: BaseException, given: list[str]) -> None:
     if "--debug" in given:
         traceback.print_exception(error)

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from iftplan.nn.measure import counting_conditions
+from iftplan.nn.conditions import counting_conditions
 from iftplan.nn.operators import OPERATORS
 from iftplan.nn.torch_internals import TorchDispatchMode, storage_address
 from iftplan.nn.twin import on_meta

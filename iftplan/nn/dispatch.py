@@ -103,12 +103,12 @@ class DispatchNet(DatalessAnswers):  # type: ignore[no-untyped-call]
         first = result[0] if isinstance(result, tuple | list) and result else result
         name = func._schema.name
         operator = self.operators.get(name)
-        if operator is not None:
-            macs = operator.macs([plain(a) for a in args], plain(first))
+        macs = operator.cost([plain(a) for a in args], plain(first)) if operator else None
+        if operator is not None and macs is not None:
             operands = [args[k] for k in operator.operands if k < len(args)]
             refuse_mixed_dtypes(operator.name, operands)
             self.ledger.contraction(self.caller or operator.name, macs, *operands)
-        elif may_contract(name):
+        elif operator is not None or may_contract(name):
             self.ledger.unknown[name] += 1
         elif isinstance(first, Tensor) and not func.is_view:
             self.ledger.elementwise[name.removeprefix("aten::")] += first.numel()

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from iftplan.errors import InfeasibleError, MeasureError
+from iftplan.nn.conditions import counting_conditions
 from iftplan.nn.inputs import make_inputs
-from iftplan.nn.measure import counting_conditions
 from iftplan.nn.replicas import Size
 from iftplan.nn.torch_internals import TorchDispatchMode, tree_leaves, tree_map
 from iftplan.spec import InputSpec

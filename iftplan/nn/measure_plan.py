@@ -8,6 +8,7 @@ from types import MappingProxyType
 from torch import nn
 
 from iftplan.counting import CountTable
+from iftplan.nn.lazy import materialised
 from iftplan.nn.operators import Operator
 from iftplan.nn.opinions import measure_by
 from iftplan.nn.skeleton import skeleton_
@@ -36,5 +37,5 @@ def measure_plan(
         StaleError: the model has other widths or layers than the plan.
         MeasureError: an engine could not run it.
     """
-    structure = skeleton_(plan, model if model is not None else build(plan.model))
+    structure = skeleton_(plan, model if model is not None else materialised(build(plan.model), plan.inputs))
     return measure_by(structure, plan.inputs, engines, second=second, operators=operators)

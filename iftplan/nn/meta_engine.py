@@ -23,6 +23,7 @@ from iftplan.nn.scope import module_scope
 from iftplan.nn.shape_rules import CALLERS, RULES, SHAPE_ONLY
 from iftplan.nn.torch_internals import inside_transform, require, without_dispatch
 from iftplan.nn.twin import on_meta
+from iftplan.nn.whole_functions import WHOLE, summed_products
 
 _PLAIN = frozenset((Tensor, nn.Parameter))
 _NO_KWARGS: Mapping[str, Any] = {}
@@ -46,6 +47,11 @@ class ShapeRules(TorchFunctionMode):
         kwargs = kwargs or _NO_KWARGS
         if func in FACTORIES:
             kwargs = with_device(kwargs)
+        if func in WHOLE:
+            result = self._through_net(func, args, kwargs)
+            name, macs, operands = summed_products(func, args, kwargs, result)
+            self.ledger.contraction(name, macs, *operands)
+            return result
         # Under vmap a tensor's shape lacks the mapped dimension, and a subclass may mean anything: only the
         # operators that arrive at the net are what really runs.
         if not _PLAIN.issuperset(types) or inside_transform():

@@ -15,6 +15,7 @@ from iftplan.counting import CountTable, cross_check
 from iftplan.documents import loads, read_text, schema_of
 from iftplan.errors import InputError, MeasureError, StaleError
 from iftplan.nn.fingerprint import fingerprint
+from iftplan.nn.lazy import materialised
 from iftplan.nn.measure_plan import measure_plan
 from iftplan.nn.nonzeros import nonzeros
 from iftplan.nn.opinions import measure_by
@@ -49,6 +50,7 @@ def measured(request: Mapping[str, Any]) -> Measured:
         raise InputError(
             f'{source} does not say what its inputs are; give their shapes, for instance inputs = ["1x3x224x224"].'
         )
+    built = replace(built, model=materialised(built.model, inputs))
     table = _agreed(measure_by(built.model, inputs, ("meta",), second=second, operators=operators))
     return _of_network(built.model, table, built.assumptions, thinned=request["nonzeros"])
 
@@ -116,7 +118,7 @@ def _planned_network(plan: Plan, path: str, builds: str) -> nn.Module:
         raise InputError(
             f'{path} names Python of its own, {source}; a plan file is data, so write model = "{source}" beside it in the configuration.'
         )
-    network = build(source)
+    network = materialised(build(source), plan.inputs)
     if (found := fingerprint(network)) != plan.fingerprint:
         raise StaleError(
             f"{source} is no longer the model that {path} was planned for (fingerprint {found[:12]}…, planned {plan.fingerprint[:12]}…): its modules or shapes changed. Make the plan again with iftplan plan {source}."

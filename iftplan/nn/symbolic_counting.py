@@ -21,11 +21,12 @@ from torch.nn.utils.parametrize import ParametrizationList
 from torch.overrides import TorchFunctionMode
 
 from iftplan.nn.held_modules import NotRunError
-from iftplan.nn.operators import OPERATORS, may_contract
+from iftplan.nn.operators import OPERATORS, Operator, Operators, may_contract
 from iftplan.nn.shape_rules import CALLERS
 from iftplan.nn.symbolic_model import NamedScale
 from iftplan.nn.symbolic_shapes import expression
 from iftplan.nn.torch_internals import TorchDispatchMode, storage_address, tree_leaves, tree_map
+from iftplan.nn.whole_functions import WHOLE, summed_products
 
 Shape = tuple[sympy.Expr, ...]
 
@@ -66,6 +67,7 @@ def _transposed(operands: list[Shape], output: Shape) -> sympy.Expr:
 
 _COSTS: Final[Mapping[str, Callable[[list[Shape], Shape], sympy.Expr]]] = MappingProxyType(
     {f"aten::{name}": _rows for name in ("mm", "bmm", "mv", "dot", "vdot", "addmm", "addmv", "baddbmm")}
+    | {f"aten::{name}": _rows for name in ("_cdist_forward", "_euclidean_dist")}
     | {"aten::convolution": _convolution}
 )
 # Operators whose first tensor is added to the product and is no factor of it.
@@ -128,6 +130,7 @@ def counting(
     inputs: Iterable[torch.Tensor],
     scope: list[str],
     held: Set[str] = frozenset(),
+    operators: Operators = MappingProxyType({}),
 ) -> Iterator[SymbolicCounter]:
     """Count contractions while the context is open.
 
@@ -137,6 +140,7 @@ def counting(
         inputs: its inputs.
         scope: receives the paths of the running modules.
         held: paths of modules that are given sizes as plain numbers.
+        operators: formulas for operators that would be unknown.
     """
     names: dict[int, str] = {}
     for name, _ in model.named_parameters(remove_duplicate=False):
@@ -154,7 +158,7 @@ def counting(
             if any(name.endswith("_orig") for name in module._parameters):
                 stack.callback(module.register_forward_pre_hook(_derived_by_hooks(counter, path)).remove)
             stack.callback(module.register_forward_hook(_leaving(counter, path)).remove)
-        stack.enter_context(_Contractions(counter))
+        stack.enter_context(_Contractions(counter, operators))
         stack.enter_context(_Functions(counter))
         yield counter
 
@@ -239,9 +243,15 @@ class _Functions(TorchFunctionMode):
             return _norm_by_channel(*args, **(kwargs or {}))
         outer, self.counter.function = self.counter.function, CALLERS.get(func, "")
         try:
-            return func(*args, **(kwargs or {}))
+            result = func(*args, **(kwargs or {}))
         finally:
             self.counter.function = outer
+        if func in WHOLE:
+            name, macs, _ = summed_products(func, args, kwargs or {}, result)
+            self.counter.calls.append(
+                SymbolicContraction(self.counter.scope[-1], name, expression(macs), None)
+            )
+        return result
 
 
 def _norm_by_channel(
@@ -314,9 +324,10 @@ def _require(*conditions: bool | torch.SymBool) -> None:
 class _Contractions(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts what is carried out."""
 
-    def __init__(self, counter: SymbolicCounter) -> None:
+    def __init__(self, counter: SymbolicCounter, operators: Operators) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.counter = counter
+        self.operators = operators
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -325,7 +336,8 @@ class _Contractions(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if name == "aten::_local_scalar_dense" and getattr(args[0], "constant", None) is None:
             return args[0].dtype is torch.bool or 1  # as the engine that counts answers
         attention = name in OPERATORS and OPERATORS[name].name == "attention"
-        known = name in _COSTS or attention or not (name in OPERATORS or may_contract(name))
+        vouched = self.operators.get(name)
+        known = name in _COSTS or attention or vouched or not (name in OPERATORS or may_contract(name))
         if not known and not _all_plain(args):
             # before it runs: what an operator says of symbolic sizes is seldom why it cannot take them
             raise NotRunError(self.counter.scope[-1], f"the widths of operator {name} are not known")
@@ -338,13 +350,26 @@ class _Contractions(TorchDispatchMode):  # type: ignore[no-untyped-call]
             and all(storage(t) in self.counter.inputs for t in tensors)
         ):
             self.counter.note_input(output)
-        if (cost := _COSTS.get(name)) is not None:
+        if vouched is not None:
+            self._vouched(vouched, args, output)
+        elif (cost := _COSTS.get(name)) is not None:
             self._count(name, cost, args, tensors, output)
+        elif name == "iftplan::block_attention":
+            q, k, v = map(_shape, tensors[:3])
+            per_map = sympy.Integer(args[3]) / args[4]
+            self.counter.product("attention", per_map * sympy.prod(q[:-2]) * (q[-1] + v[-1]), q, v)
         elif attention:
             q, k, v = map(_shape, tensors[:3])
             # Here, below a function of torch's own, the counting engines see its two products.
             self.counter.product("bmm", _attention_macs(q, k, v), q, v)
         return output
+
+    def _vouched(self, operator: Operator, args: tuple[Any, ...], output: Any) -> None:
+        first = output[0] if isinstance(output, list | tuple) else output
+        shapes = [_shape(a) if isinstance(a, torch.Tensor) else a for a in args]
+        macs = sympy.sympify(operator.macs(shapes, _shape(first)))
+        if macs:
+            self.counter.calls.append(SymbolicContraction(self.counter.scope[-1], operator.name, macs, None))
 
     def _count(
         self, name: str, cost: Any, args: tuple[Any, ...], tensors: list[torch.Tensor], output: torch.Tensor

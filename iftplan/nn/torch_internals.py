@@ -6,9 +6,10 @@ so that a release of PyTorch in which an interface has changed is named in a mes
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from types import MappingProxyType
 from typing import Any, Final, Literal
@@ -16,10 +17,12 @@ from typing import Any, Final, Literal
 import sympy
 import torch
 from torch import Tensor, nn, optim
+from torch._ops import HigherOrderOperator
 from torch.nn.modules.batchnorm import _NormBase as NormBase
 from torch.nn.modules.conv import _ConvNd as ConvNd
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._python_dispatch import _disable_current_modes as without_modes
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from iftplan.errors import MeasureError
 
@@ -66,6 +69,7 @@ __all__ = [
     "FloatTrueDiv",
     "FloorDiv",
     "FloorToInt",
+    "HigherOrderOperator",
     "IntTrueDiv",
     "Max",
     "Mod",
@@ -76,19 +80,30 @@ __all__ = [
     "ToFloat",
     "TorchDispatchMode",
     "TruncToInt",
+    "compiled_in_trace",
+    "compiles",
     "enable_python_dispatcher",
     "failure",
     "forward_hooks",
+    "indexed_by_tensors",
     "inside_transform",
+    "of_sizes",
+    "operator_name",
     "processor_has_bf16",
+    "quiet_tracer",
     "recorded",
     "require",
+    "script_schemas",
     "step_hooks",
     "storage_address",
     "tracing",
+    "tree_flatten",
     "tree_leaves",
     "tree_map",
+    "tree_unflatten",
+    "untraced",
     "without_dispatch",
+    "without_modes",
     "without_torch_function",
 ]
 
@@ -113,9 +128,83 @@ def storage_address(tensor: Tensor) -> int:
     return address
 
 
+@contextmanager
+def quiet_tracer() -> Iterator[None]:
+    """Without the warnings that torch's jit is deprecated, from 2.14 on: fvcore needs it, and the user did not ask for it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"`torch\.jit\.", FutureWarning)
+        warnings.filterwarnings("ignore", r"`torch\.jit\.", DeprecationWarning)
+        yield
+
+
 def tracing() -> bool:
     """Whether torch's jit tracer is recording."""
     return torch._C._get_tracing_state() is not None
+
+
+@contextmanager
+def untraced() -> Iterator[None]:
+    """Let the jit tracer record nothing, and sizes be numbers, while the context is open."""
+    internals: Any = torch._C  # whose stub leaves these out
+    state = internals._get_tracing_state()
+    internals._set_tracing_state(None)
+    try:
+        yield
+    finally:
+        internals._set_tracing_state(state)
+
+
+def of_sizes(value: Tensor) -> bool:
+    """Whether a value that the jit tracer follows comes of sizes alone, which are no data."""
+    internals: Any = torch._C
+    waiting = [internals._get_value_trace(value)]
+    while waiting:
+        node = waiting.pop().node()
+        if node.kind() == "prim::Param":
+            return False
+        if node.kind() != "aten::size":
+            waiting += node.inputs()
+    return True
+
+
+@contextmanager
+def compiled_in_trace() -> Iterator[None]:
+    """Let functions that were compiled before run as they were written under the jit tracer, which they refuse."""
+    if "torch._dynamo" not in sys.modules:
+        yield
+        return
+    symbolic: Any = sys.modules["torch.fx._symbolic_trace"]
+    flag = symbolic._is_fx_tracing_flag
+    dynamo: Any = sys.modules["torch._dynamo"]
+    with dynamo.config.patch(error_on_nested_fx_trace=False):
+        symbolic._is_fx_tracing_flag = True  # of torch.fx they run inside, and are recorded
+        try:
+            yield
+        finally:
+            symbolic._is_fx_tracing_flag = flag
+
+
+def compiles() -> bool:
+    """Whether something may have been compiled in this process: its compiler is loaded."""
+    return "torch._dynamo" in sys.modules
+
+
+def indexed_by_tensors() -> AbstractContextManager[Any]:
+    """A context in which `table[i]` with a tensor `i` of no dimension is an index, and nobody asks for its value."""
+    from torch._dynamo._trace_wrapped_higher_order_op import TransformGetItemToIndex
+
+    return TransformGetItemToIndex()
+
+
+def script_schemas(name: str) -> list[Any]:
+    """The signatures of an operator that TorchScript knows; none where there is no such operator."""
+    internals: Any = torch._C
+    return list(internals._jit_get_schemas_for_operator(name))
+
+
+def operator_name(operator: HigherOrderOperator) -> str:
+    """The name of a higher-order operator."""
+    return str(operator._name)
 
 
 def recorded(operator: Callable[..., Any], *args: Any) -> Any:
@@ -260,8 +349,7 @@ def _records() -> bool:
             return recorded(torch.ops.aten._convolution.default, *args, False, False, False, False)
 
     image, weight = torch.empty(1, 2, 4, 4, device="meta"), torch.empty(3, 2, 3, 3, device="meta")
-    with Recording(), torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the tracer is deprecated from 2.14 on, and fvcore needs it
+    with Recording(), torch.no_grad(), quiet_tracer():
         graph = torch.jit.trace(
             lambda x, w: nn.functional.conv2d(x, w), (image, weight), check_trace=False
         ).graph

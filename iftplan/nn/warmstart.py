@@ -143,8 +143,8 @@ def _copy_(applied: nn.Module, state: Mapping[str, Tensor]) -> None:
         if name in own:
             own[name].copy_(tensor)
     for name, module in applied.named_modules():
-        if isinstance(module, Member) and module.bias is not None:
-            module.bias.copy_(state[f"{name}.bias"])
+        if isinstance(module, Member) and (bias := module.own_bias()) is not None:
+            bias.copy_(state[f"{name}.bias"])
 
 
 # --- errors ---------------------------------------------------------------------------------------------
@@ -170,7 +170,8 @@ def _random_inputs(dense: nn.Module, plan: Plan, seed: int) -> tuple[tuple[Tenso
     args, kwargs = make_inputs(matching(plan.inputs, dense), str(device))
     most = min((m.num_embeddings for m in dense.modules() if isinstance(m, nn.Embedding)), default=2)
     generator = stream(seed, "warm start inputs")
-    for tensor in (*args, *(t for name, t in kwargs.items() if "mask" not in name)):
+    given = tree_leaves((args, {name: t for name, t in kwargs.items() if "mask" not in name}))
+    for tensor in (leaf for leaf in given if isinstance(leaf, Tensor)):
         if tensor.is_floating_point():
             tensor.copy_(torch.randn(tensor.shape, generator=generator))
         elif tensor.dtype is not torch.bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Final
 
 from torch import nn
@@ -14,6 +14,7 @@ from iftplan.counting import CountTable
 from iftplan.errors import InfeasibleError, MeasureError
 from iftplan.nn.held_modules import StuckError
 from iftplan.nn.measure import measure
+from iftplan.nn.operators import Operator
 from iftplan.nn.outputs import answers
 from iftplan.nn.symbolic_shapes import raised_at
 from iftplan.nn.twin import on_meta
@@ -25,16 +26,21 @@ from iftplan.widening import Multiplier
 _MULTIPLIERS: Final = (Multiplier(Fraction(2)), Multiplier(Fraction(10)))
 
 
-def check_widened(model: nn.Module, inputs: Sequence[InputSpec], couplings: Couplings) -> StuckError | None:
+def check_widened(
+    model: nn.Module,
+    inputs: Sequence[InputSpec],
+    couplings: Couplings,
+    operators: Mapping[str, Operator] = MappingProxyType({}),
+) -> StuckError | None:
     """What goes wrong when a double without data is run at other widths; None if nothing does."""
     try:
-        _, before = run(without_data(model), inputs)
+        _, before = run(without_data(model), inputs, operators)
         for multiplier in _MULTIPLIERS:
             sizes = {
                 name: width.size if width.fixed else multiplier.scale(width.size, width.multiple_of)
                 for name, width in couplings.widths.items()
             }
-            table, after = run(widen_(without_data(model), couplings, sizes), inputs)
+            table, after = run(widen_(without_data(model), couplings, sizes), inputs, operators)
             if before != after:
                 return StuckError(
                     "", f"its outputs change from {_shown(before)} to {_shown(after)} at other widths"
@@ -78,7 +84,11 @@ def without_data(model: nn.Module) -> nn.Module:
 Shapes = tuple[tuple[int, ...], ...]
 
 
-def run(model: nn.Module, inputs: Sequence[InputSpec]) -> tuple[CountTable, Shapes]:
+def run(
+    model: nn.Module,
+    inputs: Sequence[InputSpec],
+    operators: Mapping[str, Operator] = MappingProxyType({}),
+) -> tuple[CountTable, Shapes]:
     """The counts of a forward pass, and the shapes of what it answers with."""
     shapes: list[Shapes] = []
 
@@ -87,7 +97,7 @@ def run(model: nn.Module, inputs: Sequence[InputSpec]) -> tuple[CountTable, Shap
 
     handle = model.register_forward_hook(note)
     try:
-        table = measure(model, inputs)
+        table = measure(model, inputs, operators=operators)
     finally:
         handle.remove()
     return table, shapes[0]
@@ -104,7 +114,8 @@ def _miscounted(table: CountTable, couplings: Couplings, sizes: Mapping[str, int
         (products, couplings.product_macs, ":"),
     ):
         for name in measured.keys() | said.keys():
-            if name not in said or said[name].at(sizes) != measured.get(name, 0):
+            predicted = said[name].at(sizes) if name in said else 0
+            if predicted != measured.get(name, 0):
                 return StuckError(
                     name.rpartition(separator)[0], f"the cost of {name} cannot be followed to other widths"
                 )
