@@ -68,7 +68,9 @@ def check_together(result: Document, record: Document, where: str) -> None:
     if "run_digest" in result and "config" in record:
         try:
             found = run_digest(parse_run(record["config"], where))
-        except InputError:  # a setting that this version does not know is read over, and its digest cannot be made
+        except (
+            InputError
+        ):  # a setting that this version does not know is read over, and its digest cannot be made
             return
         if result["run_digest"] != found:
             raise InputError(

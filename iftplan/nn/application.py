@@ -12,7 +12,6 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from iftplan.arguments import checked
 from iftplan.errors import InputError, StaleError
 from iftplan.nn.fingerprint import fingerprint
 from iftplan.nn.host import host_of
@@ -32,7 +31,6 @@ from iftplan.spec import Couplings
 Model = TypeVar("Model", bound=nn.Module)
 
 
-@checked
 def apply(
     plan: Plan,
     model: Model,
@@ -75,7 +73,6 @@ def apply(
     )
 
 
-@checked
 def apply_(
     plan: Plan,
     model: Model,
@@ -93,9 +90,9 @@ def apply_(
         forward = forward_scales(plan, shapes, couplings)
         # a rehearsal without data: what is refused, is refused here
         _build_(plan, shapes, couplings, forward, nonlinear, seed)
-        check_called(plan, shapes, model)
         if plan.widths:
             check_outputs(model, shapes, matching(plan.inputs, model))
+        check_called(plan, shapes, model)
         check_scaled(planned_scales(plan), shapes)
         before = {name: id(parameter) for name, parameter in model.named_parameters()}
         own = _own_spreads(plan, model)

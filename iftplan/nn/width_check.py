@@ -14,7 +14,7 @@ from iftplan.counting import CountTable
 from iftplan.errors import InfeasibleError, MeasureError
 from iftplan.nn.held_modules import StuckError
 from iftplan.nn.measure import measure
-from iftplan.nn.operators import Operators
+from iftplan.nn.operators import Operator
 from iftplan.nn.outputs import answers
 from iftplan.nn.symbolic_shapes import raised_at
 from iftplan.nn.twin import on_meta
@@ -27,7 +27,10 @@ _MULTIPLIERS: Final = (Multiplier(Fraction(2)), Multiplier(Fraction(10)))
 
 
 def check_widened(
-    model: nn.Module, inputs: Sequence[InputSpec], couplings: Couplings, operators: Operators
+    model: nn.Module,
+    inputs: Sequence[InputSpec],
+    couplings: Couplings,
+    operators: Mapping[str, Operator] = MappingProxyType({}),
 ) -> StuckError | None:
     """What goes wrong when a double without data is run at other widths; None if nothing does."""
     try:
@@ -82,7 +85,9 @@ Shapes = tuple[tuple[int, ...], ...]
 
 
 def run(
-    model: nn.Module, inputs: Sequence[InputSpec], operators: Operators = MappingProxyType({})
+    model: nn.Module,
+    inputs: Sequence[InputSpec],
+    operators: Mapping[str, Operator] = MappingProxyType({}),
 ) -> tuple[CountTable, Shapes]:
     """The counts of a forward pass, and the shapes of what it answers with."""
     shapes: list[Shapes] = []
@@ -109,7 +114,8 @@ def _miscounted(table: CountTable, couplings: Couplings, sizes: Mapping[str, int
         (products, couplings.product_macs, ":"),
     ):
         for name in measured.keys() | said.keys():
-            if name not in said or said[name].at(sizes) != measured.get(name, 0):
+            predicted = said[name].at(sizes) if name in said else 0
+            if predicted != measured.get(name, 0):
                 return StuckError(
                     name.rpartition(separator)[0], f"the cost of {name} cannot be followed to other widths"
                 )

@@ -17,7 +17,7 @@ from iftplan.errors import IftplanError
 from iftplan.nn.conditions import counting_conditions
 from iftplan.nn.held_modules import NotRunError, StuckError, also_held, paths_within
 from iftplan.nn.inputs import make_inputs
-from iftplan.nn.operators import Operator, Operators
+from iftplan.nn.operators import Operator
 from iftplan.nn.outputs import answers
 from iftplan.nn.repeats import alike
 from iftplan.nn.size_caches import FunctionCaches
@@ -68,29 +68,33 @@ def trace_widths(
     require("widths")
     caches = FunctionCaches()
     try:
-        return _followed(model, inputs, heads, operators, caches)
+        return _followed(_Asked(model, inputs, heads, operators), caches)
     finally:
         caches.forget()
 
 
-def _followed(
-    model: nn.Module,
-    inputs: Sequence[InputSpec],
-    heads: Heads,
-    operators: Operators | None,
-    caches: FunctionCaches,
-) -> Couplings:
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What is to be followed, as `trace_widths` takes it."""
+
+    model: nn.Module
+    inputs: Sequence[InputSpec]
+    heads: Heads
+    operators: Mapping[str, Operator] | None
+
+
+def _followed(asked: _Asked, caches: FunctionCaches) -> Couplings:
     """What holds when tried: what does not is told why, and what is stuck is held, module by module."""
     held: dict[str, str] = {}
     strict = False
     first: Exception | None = None
     for _ in range(_ATTEMPTS):
         try:
-            found = _solved(model, inputs, heads, operators, held, strict, caches)
+            found = _solved(asked, held, strict, caches)
             if first is not None and all(width.fixed for width in found.widths.values()):
                 break
             caches.forget()
-            failure = check_widened(model, inputs, found, operators or {})
+            failure = check_widened(asked.model, asked.inputs, found, asked.operators or {})
             if failure is None:
                 return found
             if not strict:  # a size that became a float or a text may have been more than a scale
@@ -99,7 +103,7 @@ def _followed(
             raise failure
         except StuckError as stuck:
             first = first or stuck
-            more = also_held(model, held, stuck)
+            more = also_held(asked.model, held, stuck)
             if more is None:
                 break
             held = more
@@ -117,19 +121,12 @@ class _Traced:
     met: set[sympy.Symbol]
 
 
-def _solved(
-    model: nn.Module,
-    inputs: Sequence[InputSpec],
-    heads: Heads,
-    operators: Operators | None,
-    held: Mapping[str, str],
-    strict: bool,
-    caches: FunctionCaches,
-) -> Couplings:
-    twins = alike(model, at_least=_MANY)
-    traced = _trace(model, inputs, heads, twins, held, strict, caches, operators)
+def _solved(asked: _Asked, held: Mapping[str, str], strict: bool, caches: FunctionCaches) -> Couplings:
+    heads = asked.heads
+    twins = alike(asked.model, at_least=_MANY)
+    traced = _trace(asked, twins, held, strict, caches)
     if twins and _blocked(traced, twins):
-        traced = _trace(model, inputs, heads, {}, held, strict, caches, operators)
+        traced = _trace(asked, {}, held, strict, caches)
     system, made, counter = traced.system, traced.made, traced.counter
     _keep_heads(system, counter, heads)
     _keep_tables(system, made)
@@ -147,19 +144,16 @@ def _solved(
 
 
 def _trace(
-    model: nn.Module,
-    inputs: Sequence[InputSpec],
-    heads: Heads,
+    asked: _Asked,
     twins: Mapping[str, str],
     held: Mapping[str, str],
     strict: bool,
     caches: FunctionCaches,
-    operators: Operators | None,
 ) -> _Traced:
-    inside = paths_within(model, held)
+    inside = paths_within(asked.model, held)
     sizes = SymbolicSizes(strict=strict)
     try:
-        made, counter, output = _run(model, inputs, sizes, heads, twins, inside, operators)
+        made, counter, output = _run(asked, sizes, twins, inside)
     except IftplanError:
         if not sizes.hashed:
             raise
@@ -167,7 +161,7 @@ def _trace(
         caches.met = True
         caches.forget()
         sizes = SymbolicSizes(strict=strict)
-        made, counter, output = _run(model, inputs, sizes, heads, twins, inside, operators)
+        made, counter, output = _run(asked, sizes, twins, inside)
     system = WidthEquations(dict(sizes.dense))
     system.add(sizes.equations)
     system.add(Equation(sympy.Mod(e, n), sympy.Integer(0), why) for e, n, why in made.multiples)
@@ -202,24 +196,17 @@ def _quiet() -> Iterator[None]:
 
 
 def _run(
-    model: nn.Module,
-    inputs: Sequence[InputSpec],
-    sizes: SymbolicSizes,
-    heads: Heads,
-    twins: Mapping[str, str],
-    held: Set[str],
-    operators: Operators | None,
+    asked: _Asked, sizes: SymbolicSizes, twins: Mapping[str, str], held: Set[str]
 ) -> tuple[SymbolicModel, SymbolicCounter, object]:
+    model, heads = asked.model, asked.heads
     mode = sizes.fake_mode()
     mode.cache_enabled = False  # every call has sizes of its own; looking them up costs more than it saves
     with _quiet(), counting_conditions(model), symbolic(model, sizes, mode, heads, twins, held) as made:
         with mode:
-            args, kwargs = make_inputs(inputs, "cpu")
+            args, kwargs = make_inputs(asked.inputs, "cpu")
         given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
-        with (
-            sizes.tracing(mode),
-            counting(model, made.tensors, given, sizes.scope, held, operators) as counter,
-        ):
+        counted = counting(model, made.tensors, given, sizes.scope, held, asked.operators)
+        with sizes.tracing(mode), counted as counter:
             try:
                 once = _named_once(model, made.tensors)
                 output = torch.func.functional_call(model, once, args, kwargs, tie_weights=False)
