@@ -51,16 +51,16 @@ def closed(rows: Sequence[Row], policy: Policy) -> tuple[tuple[PlannedLayer, ...
     left = ledger.budget - ledger.fixed
     if left <= 0:
         raise _overspent(rows, policy, ledger)
-    choices = [policy.mask.counts(row.matrices) for row in open_rows]
+    choices = [row.counts(policy.mask) for row in open_rows]
     targets = _targets(open_rows, policy, left)
     for row, allowed in zip(open_rows, choices, strict=True):
-        left -= row.positions * allowed.start
+        left -= row.macs_of(allowed.start)
     if left < 0:
         raise _too_thin(policy, left)
     accounts = [
         Account(
             len(allowed) - 1,
-            row.positions * allowed.step,
+            row.macs_of(allowed.step),
             max((target - allowed.start) / allowed.step, Fraction(0)),
         )
         for row, allowed, target in zip(open_rows, choices, targets, strict=True)
@@ -86,7 +86,7 @@ def _short_note(
         return ()
     short = sum(mask.short(row.matrices, chosen[row.name]) for row in rows)
     groups = sum(mask.groups(row.matrices) for row in rows)
-    whole = sum(row.positions * mask.counts(row.matrices)[-1] for row in rows) + ledger.fixed
+    whole = sum(row.macs_of(row.counts(mask)[-1]) for row in rows) + ledger.fixed
     cells, fewer = ("tiles", "in each row and column") if mask.transposable else ("groups", "")
     if not short:
         return ()
@@ -101,8 +101,8 @@ def _targets(rows: Sequence[Row], policy: Policy, budget: int) -> list[Fraction]
     """How many weights each layer should keep, before rounding."""
     uniform = policy.distribution is Distribution.UNIFORM
     if uniform and policy.family and not policy.family.definition.widens:
-        own = [Fraction(row.dense_macs - row.fixed_macs, row.positions) for row in rows]
-        if sum(t * row.positions for t, row in zip(own, rows, strict=True)) == budget:
+        own = [Fraction((row.dense_macs - row.fixed_macs) * row.experts, row.positions) for row in rows]
+        if sum(t * row.positions / row.experts for t, row in zip(own, rows, strict=True)) == budget:
             return own  # each layer closes by itself: its structure is its own
     shares = [Share(row.name, row.shape, row.maskable_macs) for row in rows]
     try:

@@ -15,7 +15,7 @@ _SHAPE = re.compile(
 )
 _KERNEL = re.compile(r"(?:(?P<dims>[123])d)?(?P<sizes>\d+(?:x\d+)*)")
 _KINDS = ("linear", "conv", "dwconv", "convt", "dwconvt", "embedding", "attention", "norm", "activation")
-_KEYS = {"stride": 1, "groups": 1, "heads": 1}
+_KEYS = {"stride": 1, "groups": 1, "heads": 1, "experts": 1}
 _DIGITS = 12  # of a size: a million times the widest layer in use
 _EXAMPLES = "linear:768-3072, conv3x3:64-128@16x16,stride=2, conv1d5:32-64@100, dwconv3x3:192@14x14"
 
@@ -23,7 +23,8 @@ _EXAMPLES = "linear:768-3072, conv3x3:64-128@16x16,stride=2, conv1d5:32-64@100, 
 def parse_layer(text: str) -> LayerSpec:
     """Read one layer, for instance `conv3x3:64-128@16x16` or, with symbolic channels, `conv3x3`.
 
-    Positions are *output* positions; missing means 1. A transposed convolution applies its kernel once
+    Positions are *output* positions; missing means 1. `experts=4` is a stack of four linear layers, of which every
+    position meets one. A transposed convolution applies its kernel once
     per *input* position, so there the output positions must be divisible by the stride.
 
     Raises:
@@ -58,6 +59,7 @@ def parse_layer(text: str) -> LayerSpec:
         positions,
         depthwise,
         0 if kind is not Kind.ATTENTION else keys["heads"],
+        _experts(text, kind, keys["experts"]),
     )
     _check_divisible(layer)
     return layer
@@ -159,6 +161,14 @@ def _keys(text: str, given: str) -> dict[str, int]:
     return values
 
 
+def _experts(text: str, kind: Kind, experts: int) -> int:
+    if experts > 1 and kind is not Kind.LINEAR:
+        raise InputError(
+            f"layer {text!r}: experts are a stack of linear layers, and this is no linear layer; write linear:IN-OUT@POSITIONS,experts={experts}."
+        )
+    return experts
+
+
 def _check_divisible(layer: LayerSpec) -> None:
     if layer.in_channels is None or layer.out_channels is None:
         return
@@ -193,7 +203,8 @@ def layer_notation(layer: LayerSpec) -> str:
     positions = f"@{layer.positions}" if layer.positions > 1 else ""
     groups = f",groups={layer.groups}" if layer.groups > 1 and not depthwise else ""
     heads = f",heads={layer.heads}" if layer.heads > 1 else ""
-    return f"{kind}{channels}{positions}{groups}{heads}"
+    experts = f",experts={layer.experts}" if layer.experts > 1 else ""
+    return f"{kind}{channels}{positions}{groups}{heads}{experts}"
 
 
 _INPUT = re.compile(r"(?:(?P<name>[A-Za-z_]\w*)=)?(?P<shape>\d+(?:x\d+)*)(?::(?P<dtype>[a-z]+\d*))?")

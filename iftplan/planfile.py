@@ -104,6 +104,7 @@ def _layer_object(layer: PlannedLayer) -> dict[str, Any]:
         "dense_macs": layer.dense_macs,
         "macs": layer.macs,
         "log2_masks": layer.log2_masks,
+        **({"experts": layer.experts} if layer.experts > 1 else {}),
     }
 
 
@@ -165,13 +166,16 @@ def _layer(parsed: _LayerObject) -> PlannedLayer:
         nnz=parsed["nnz"],
         dense_weights=parsed["dense_weights"],
         log2_masks=parsed["log2_masks"],
+        experts=parsed.get("experts", 1),
     )
 
 
 def _check_ledger(plan: Plan, parsed: _PlanObject, document: Document, where: str) -> None:
     """A plan whose columns do not add up is refused, whoever sealed it."""
     for i, layer in enumerate(plan.layers):
-        kept = layer.positions * (layer.nnz + layer.dense_weights)
+        if layer.experts < 1 or (layer.nnz % layer.experts or layer.dense_weights % layer.experts):
+            raise InputError(f"{where}: layers.{i}.experts is {layer.experts}, and its weights are not spread evenly over so many.")
+        kept = layer.macs_of(layer.nnz + layer.dense_weights)
         if layer.role is not Role.ACTIVATION and layer.macs != kept:
             raise InputError(f"{where}: layers.{i}.macs is {layer.macs}, but nnz and positions make {kept}.")
         if layer.nnz > layer.capacity:
@@ -235,8 +239,9 @@ class _LayerObject(TypedDict):
         dense_weights: weights beside it that no mask touches.
         density: `nnz/capacity`.
         dense_macs: MACs of the dense layer.
-        macs: MACs after the plan: `positions · (nnz + dense_weights)`, or those of the product.
+        macs: MACs after the plan: `positions · (nnz + dense_weights) / experts`, or those of the product.
         log2_masks: bits that name one mask of this layer.
+        experts: matrices in a stack, of which every position meets one; absent where there is one.
     """
 
     name: str
@@ -257,6 +262,7 @@ class _LayerObject(TypedDict):
     dense_macs: int
     macs: int
     log2_masks: float
+    experts: NotRequired[int]
 
 
 @with_config(ConfigDict(extra="forbid"))

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 from iftplan.documents import Document, check, sealed
 from iftplan.errors import InputError
 from iftplan.polynomial import Polynomial
-from iftplan.spec import Couplings, LayerSpec, ModelSpec
+from iftplan.spec import Couplings, Kind, LayerSpec, ModelSpec
 from iftplan.validation import validated
 
 SCHEMA = "iftplan.spec/1"
@@ -56,9 +56,9 @@ def _problems(spec: ModelSpec) -> Iterator[str]:
 def _possible(layer: LayerSpec) -> bool:
     if layer.in_channels is None or layer.out_channels is None:
         return False
-    sizes = (layer.in_channels, layer.out_channels, layer.groups, *layer.kernel)
+    sizes = (layer.in_channels, layer.out_channels, layer.groups, layer.experts, *layer.kernel)
     fits = min(sizes) > 0 and not layer.in_channels % layer.groups and not layer.out_channels % layer.groups
-    return fits and layer.positions >= 0
+    return fits and layer.positions >= 0 and (layer.experts == 1 or layer.kind is Kind.LINEAR)
 
 
 def _misfits(spec: ModelSpec, couplings: Couplings) -> Iterator[str]:

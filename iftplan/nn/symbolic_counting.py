@@ -62,9 +62,12 @@ def _transposed(operands: list[Shape], output: Shape) -> sympy.Expr:
     return sympy.prod(operands[1]) * operands[0][0] * sympy.prod(operands[0][2:])
 
 
+# Products of rows with a stack of matrices, of which each row meets one.
+GROUPED: Final = frozenset({"aten::_grouped_mm", "transformers::grouped_mm_fallback"})
 _COSTS: Final[Mapping[str, Callable[[list[Shape], Shape], sympy.Expr]]] = MappingProxyType(
     {f"aten::{name}": _rows for name in ("mm", "bmm", "mv", "dot", "vdot", "addmm", "addmv", "baddbmm")}
     | {"aten::convolution": _convolution}
+    | dict.fromkeys(GROUPED, _rows)
 )
 # Operators whose first tensor is added to the product and is no factor of it.
 _ADDEND: Final = frozenset({"aten::addmm", "aten::addmv", "aten::baddbmm"})
@@ -81,6 +84,7 @@ class SymbolicCounter:
         seen: parameters that some operator took.
         inputs: storage → itself, for the model's inputs and what is made of them without any weight.
         readers: modules with a weight that meets such a tensor.
+        stacks: the number of matrices in a weight that stacks them, and of which operator.
         scales: float attributes that some tensor was multiplied by → the module that did it, the value.
     """
 
@@ -91,6 +95,7 @@ class SymbolicCounter:
     inputs: dict[int, torch.UntypedStorage] = field(default_factory=dict)
     readers: set[str] = field(default_factory=set)
     scales: dict[str, tuple[str, float]] = field(default_factory=dict)
+    stacks: list[tuple[sympy.Expr, str]] = field(default_factory=list)
     function: str = ""
 
     def weight_of(self, tensor: torch.Tensor) -> str | None:
@@ -213,6 +218,17 @@ def _require(*conditions: bool | torch.SymBool) -> None:
         raise ValueError("the shapes of query, key and value do not fit together")
 
 
+def _grouped_mm(
+    rows: torch.Tensor, stack: torch.Tensor, offs: torch.Tensor | None = None, *_: Any, **__: Any
+) -> torch.Tensor:
+    """The shape rule of a mixture's product: `(S, K) · (E, K, N) → (S, N)`, one group of rows for every matrix."""
+    if rows.dim() != 2 or stack.dim() != 3 or offs is None:
+        raise ValueError("a grouped product that is widened takes rows, a stack of matrices and the ends of its groups")
+    if not (rows.shape[-1] == stack.shape[-2] and offs.shape[0] == stack.shape[0]):
+        raise ValueError("the rows of a grouped product do not fit its matrices, or its groups their number")
+    return rows.new_empty((rows.shape[0], stack.shape[-1]))
+
+
 class _Contractions(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts what is carried out."""
 
@@ -231,7 +247,7 @@ class _Contractions(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 f"module {self.counter.scope[-1] or '(model)'}: the widths of operator {name} are not known; "
                 "a module that uses linear, convolution, matmul or attention operators instead can be widened"
             )
-        output = func(*args, **(kwargs or {}))
+        output = _grouped_mm(*args, **(kwargs or {})) if name in GROUPED else func(*args, **(kwargs or {}))
         tensors = [a for a in args if isinstance(a, torch.Tensor)]
         self.counter.seen.update(w for t in tensors if (w := self.counter.weight_of(t)))
         if (
@@ -262,5 +278,7 @@ class _Contractions(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if any(storage(t) in counter.inputs for t in factors):
                 counter.readers.add(counter.scope[-1])
             counter.calls.append(SymbolicContraction(counter.scope[-1], name, macs, weight))
+            if len(shapes[1]) == 3 and counter.weight_of(factors[1]):
+                counter.stacks.append((shapes[1][0], name))
             return
         counter.product(counter.function or OPERATORS[name].name, macs, shapes[0], shapes[1])

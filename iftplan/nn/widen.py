@@ -96,7 +96,7 @@ def _fresh(name: str, old: nn.Parameter, shape: Shape) -> torch.Tensor:
     tensor = torch.empty(shape, dtype=old.dtype, device=old.device)
     if old.device.type == "meta":
         return tensor
-    if len(shape) > 1:
+    if len(shape) > 1 and not name.endswith("bias"):
         return nn.init.trunc_normal_(tensor, std=0.02)
     return tensor.fill_(1.0 if name == "weight" else 0.0)
 

@@ -16,7 +16,7 @@ from iftplan.errors import IftplanError, InfeasibleError, MeasureError
 from iftplan.nn.inputs import make_inputs
 from iftplan.nn.measure import counting_conditions
 from iftplan.nn.repeats import alike
-from iftplan.nn.symbolic_counting import SymbolicCounter, counting
+from iftplan.nn.symbolic_counting import GROUPED, SymbolicCounter, counting
 from iftplan.nn.symbolic_model import Heads, SymbolicModel, symbolic
 from iftplan.nn.symbolic_shapes import Equation, SymbolicSizes, expression
 from iftplan.nn.width_equations import WidthEquations
@@ -52,6 +52,7 @@ def trace_widths(model: nn.Module, inputs: Sequence[InputSpec], *, heads: Heads 
         traced = _trace(model, inputs, heads, {})
     system, made, counter = traced.system, traced.made, traced.counter
     _keep_heads(system, counter, heads)
+    _keep_stacks(system, counter, heads)
     _keep_tables(system, made)
     _keep_unmet(system, made, traced.met)
     _keep_attributes(system, made)
@@ -159,6 +160,14 @@ def _keep_heads(system: WidthEquations, counter: SymbolicCounter, heads: Heads) 
         system.add(
             Equation(e, sympy.Integer(system.at_dense(e)), f"the {what} of {call.module}") for e in kept
         )
+
+
+def _keep_stacks(system: WidthEquations, counter: SymbolicCounter, heads: Heads) -> None:
+    """A stack of matrices keeps their number, as a mixture its experts: what grows is their insides."""
+    for number, operator in counter.stacks:
+        if operator in GROUPED or heads == "number":
+            for symbol in sorted(system.simplify(number).free_symbols, key=str):
+                system.pin(symbol, "the number of experts, or of other matrices in one stack")
 
 
 def _keep_tables(system: WidthEquations, made: SymbolicModel) -> None:
