@@ -174,7 +174,9 @@ def _check_ledger(plan: Plan, parsed: _PlanObject, document: Document, where: st
     """A plan whose columns do not add up is refused, whoever sealed it."""
     for i, layer in enumerate(plan.layers):
         if layer.experts < 1 or (layer.nnz % layer.experts or layer.dense_weights % layer.experts):
-            raise InputError(f"{where}: layers.{i}.experts is {layer.experts}, and its weights are not spread evenly over so many.")
+            raise InputError(
+                f"{where}: layers.{i}.experts is {layer.experts}, and its weights are not spread evenly over so many."
+            )
         kept = layer.macs_of(layer.nnz + layer.dense_weights)
         if layer.role is not Role.ACTIVATION and layer.macs != kept:
             raise InputError(f"{where}: layers.{i}.macs is {layer.macs}, but nnz and positions make {kept}.")

@@ -82,11 +82,7 @@ def _solve(
             f"{family.name}: at sparsity {plain(sparsity)} the attention products of {layer.name} alone cost as much as the dense layer, or more."
         )
     nnz = stack_close(mask, real.matrices, layer.experts, budget)
-    macs = (
-        layer.positions
-        * (real.dense_weights + nnz + real.layer.products_per_position)
-        // layer.experts
-    )
+    macs = layer.positions * (real.dense_weights + nnz + real.layer.products_per_position) // layer.experts
     return Solution(
         layer,
         family.name,
@@ -99,9 +95,7 @@ def _solve(
         real.dense_weights,
         macs,
         layer.dense_macs,
-        cardinality=Cardinality(
-            real.capacity, stack_log2_masks(mask, real.matrices, layer.experts, nnz)
-        ),
+        cardinality=Cardinality(real.capacity, stack_log2_masks(mask, real.matrices, layer.experts, nnz)),
     )
 
 

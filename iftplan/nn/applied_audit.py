@@ -14,7 +14,7 @@ from iftplan.errors import InputError
 from iftplan.nn.inputs import matching
 from iftplan.nn.masks import masked_weights
 from iftplan.nn.measure import measure
-from iftplan.nn.nonzeros import nonzeros
+from iftplan.nn.nonzeros import check_even, nonzeros
 from iftplan.nn.operators import Operator
 from iftplan.plans import Plan
 from iftplan.units import count
@@ -55,6 +55,8 @@ def measure_applied(
     tables = [measure(model, inputs, engine=engine, operators=operators) for engine in engines]
     planned = any(weight.mask.is_meta for weight in masked)
     active = None if planned else _active(model)
+    if not planned:
+        check_even(model, tables[0])
     report = audit_plan(plan, tables, tolerance=tolerance, may_stay_uncalled=may_stay_uncalled, active=active)
     return replace(report, problems=(*report.problems, *_search_space(plan, model), *_leaks(model)))
 

@@ -201,7 +201,9 @@ def _drawn(weight: MaskedWeight, structure: MaskStructure, nnz: int, generator: 
     if parameter.is_meta:
         return torch.empty_like(parameter, dtype=torch.bool)
     each = nnz // weight.experts
-    matrix = torch.cat([random_mask(structure, _shape(weight), each, generator) for _ in range(weight.experts)])
+    matrix = torch.cat(
+        [random_mask(structure, _shape(weight), each, generator) for _ in range(weight.experts)]
+    )
     # copied into plain strides: what permuting leaves behind, collectives take for overlapping memory
     mask = torch.empty(parameter.shape, dtype=torch.bool, device=parameter.device)
     return mask.copy_(from_matrix(matrix, weight))

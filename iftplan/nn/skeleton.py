@@ -21,7 +21,12 @@ _MEMBERS: Mapping[str, Callable[[nn.Module, int, Nonlinearity], Member]] = Mappi
     {"parallel": Parallel, "factorized": Factorized, "lowrank": Factorized, "doped": Doped}
 )
 _STACKED_MEMBERS: Mapping[str, Callable[[nn.Module, int, Nonlinearity], Member]] = MappingProxyType(
-    {"parallel": StackedParallel, "factorized": StackedFactorized, "lowrank": StackedFactorized, "doped": StackedDoped}
+    {
+        "parallel": StackedParallel,
+        "factorized": StackedFactorized,
+        "lowrank": StackedFactorized,
+        "doped": StackedDoped,
+    }
 )
 _STRUCTURES: Mapping[str, int] = MappingProxyType({"branches": 1, "rank": 0})
 """What families solve for → where it gives back the layer itself."""

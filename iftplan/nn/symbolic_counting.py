@@ -24,6 +24,7 @@ from iftplan.nn.operators import OPERATORS, may_contract
 from iftplan.nn.shape_rules import CALLERS
 from iftplan.nn.symbolic_model import NamedScale
 from iftplan.nn.symbolic_shapes import expression
+from iftplan.nn.unchecked_shapes import ask_for_agreement
 
 Shape = tuple[sympy.Expr, ...]
 
@@ -85,6 +86,7 @@ class SymbolicCounter:
         inputs: storage → itself, for the model's inputs and what is made of them without any weight.
         readers: modules with a weight that meets such a tensor.
         stacks: the number of matrices in a weight that stacks them, and of which operator.
+        choices: sizes of what is chosen from by its number: experts by a router, classes by an argmax.
         scales: float attributes that some tensor was multiplied by → the module that did it, the value.
     """
 
@@ -96,6 +98,7 @@ class SymbolicCounter:
     readers: set[str] = field(default_factory=set)
     scales: dict[str, tuple[str, float]] = field(default_factory=dict)
     stacks: list[tuple[sympy.Expr, str]] = field(default_factory=list)
+    choices: list[sympy.Expr] = field(default_factory=list)
     function: str = ""
 
     def weight_of(self, tensor: torch.Tensor) -> str | None:
@@ -218,12 +221,35 @@ def _require(*conditions: bool | torch.SymBool) -> None:
         raise ValueError("the shapes of query, key and value do not fit together")
 
 
+# Operators whose result says which of several it was → the place of the argument that says along which dimension.
+_CHOICES: Final = MappingProxyType(
+    {
+        "aten::topk": 2,
+        "aten::argmax": 1,
+        "aten::argmin": 1,
+        "aten::sort": 1,
+        "aten::argsort": 1,
+        "aten::multinomial": 9,
+    }
+)
+
+
+def _chosen_from(args: tuple[Any, ...], kwargs: Mapping[str, Any], place: int) -> Shape:
+    """The size along which something is chosen."""
+    dimension = kwargs.get("dim", args[place] if place < len(args) else -1)
+    if not args[0].dim():
+        return ()
+    return _shape(args[0]) if type(dimension) is not int else (expression(args[0].shape[dimension]),)
+
+
 def _grouped_mm(
     rows: torch.Tensor, stack: torch.Tensor, offs: torch.Tensor | None = None, *_: Any, **__: Any
 ) -> torch.Tensor:
     """The shape rule of a mixture's product: `(S, K) · (E, K, N) → (S, N)`, one group of rows for every matrix."""
     if rows.dim() != 2 or stack.dim() != 3 or offs is None:
-        raise ValueError("a grouped product that is widened takes rows, a stack of matrices and the ends of its groups")
+        raise ValueError(
+            "a grouped product that is widened takes rows, a stack of matrices and the ends of its groups"
+        )
     if not (rows.shape[-1] == stack.shape[-2] and offs.shape[0] == stack.shape[0]):
         raise ValueError("the rows of a grouped product do not fit its matrices, or its groups their number")
     return rows.new_empty((rows.shape[0], stack.shape[-1]))
@@ -247,6 +273,7 @@ class _Contractions(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 f"module {self.counter.scope[-1] or '(model)'}: the widths of operator {name} are not known; "
                 "a module that uses linear, convolution, matmul or attention operators instead can be widened"
             )
+        ask_for_agreement(name, args)
         output = _grouped_mm(*args, **(kwargs or {})) if name in GROUPED else func(*args, **(kwargs or {}))
         tensors = [a for a in args if isinstance(a, torch.Tensor)]
         self.counter.seen.update(w for t in tensors if (w := self.counter.weight_of(t)))
@@ -256,6 +283,8 @@ class _Contractions(TorchDispatchMode):  # type: ignore[no-untyped-call]
             and all(storage(t) in self.counter.inputs for t in tensors)
         ):
             self.counter.note_input(output)
+        if name in _CHOICES:
+            self.counter.choices += _chosen_from(args, kwargs or {}, _CHOICES[name])
         if (cost := _COSTS.get(name)) is not None:
             self._count(name, cost, args, tensors, output)
         elif attention:

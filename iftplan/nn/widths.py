@@ -163,11 +163,14 @@ def _keep_heads(system: WidthEquations, counter: SymbolicCounter, heads: Heads) 
 
 
 def _keep_stacks(system: WidthEquations, counter: SymbolicCounter, heads: Heads) -> None:
-    """A stack of matrices keeps their number, as a mixture its experts: what grows is their insides."""
+    """A stack of matrices keeps their number, as a mixture its experts, and a router what it chooses from."""
     for number, operator in counter.stacks:
         if operator in GROUPED or heads == "number":
             for symbol in sorted(system.simplify(number).free_symbols, key=str):
                 system.pin(symbol, "the number of experts, or of other matrices in one stack")
+    for size in counter.choices:
+        for symbol in sorted(system.simplify(size).free_symbols, key=str):
+            system.pin(symbol, "one of so many is chosen by its number, as an expert by a router")
 
 
 def _keep_tables(system: WidthEquations, made: SymbolicModel) -> None:

@@ -89,7 +89,9 @@ def _ablated(view: View) -> bool:
 def _short(weight: MaskedWeight, structure: MaskStructure) -> int:
     """How many rows of an N:M mask keep one unit fewer than the others."""
     return (
-        structure.short(_shape(weight) * weight.experts, int(weight.mask.count_nonzero())) if isinstance(structure, NM) else 0
+        structure.short(_shape(weight) * weight.experts, int(weight.mask.count_nonzero()))
+        if isinstance(structure, NM)
+        else 0
     )
 
 

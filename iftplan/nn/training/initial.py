@@ -15,8 +15,8 @@ from iftplan.errors import InputError
 from iftplan.nn.application import apply
 from iftplan.nn.initialise import fans_of, initialise_, scheme_named
 from iftplan.nn.masks import enforce_, stream
-from iftplan.nn.stacks import planned_stack
 from iftplan.nn.parametrize import planned_scales
+from iftplan.nn.stacks import planned_stack
 from iftplan.plans import Plan, PlannedLayer
 
 Scheme = Literal["kaiming", "density", "model"]
