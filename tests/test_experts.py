@@ -361,7 +361,7 @@ def test_every_algorithm_keeps_every_experts_count(method: str, structure: str) 
     plan = ift.plan(ift.read_model(model, str(HOST)), "wide", 0.75, mask=structure)
     algorithm = ALGORITHMS[method]()
     sparse = inn.apply(plan, model, dense_start=algorithm.starts_dense)
-    optimizer = torch.optim.SGD(sparse.parameters(), 0.1)
+    optimizer = torch.optim.SGD(sparse.parameters(), 1e-3)
     masks = inn.Masking(sparse, optimizer, algorithm, structure=structure)
     for _ in range(10):
         optimizer.zero_grad()
