@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from iftplan.errors import MeasureError
 from iftplan.nn.operators import OPERATORS, may_contract
+from iftplan.nn.recurrent_widths import RECURRENT, RecurrentCall
 from iftplan.nn.shape_rules import CALLERS
 from iftplan.nn.symbolic_model import NamedScale
 from iftplan.nn.symbolic_shapes import expression
@@ -178,11 +179,31 @@ class _Functions(TorchFunctionMode):
                 self.counter.scales[used.name] = (self.counter.scope[-1], float(used))
         if func is nn.functional.scaled_dot_product_attention:
             return _attention(self.counter, *args, **(kwargs or {}))
+        if func in RECURRENT and not kwargs:
+            return _recurrent(self.counter, RECURRENT[func], args)
         outer, self.counter.function = self.counter.function, CALLERS.get(func, "")
         try:
             return func(*args, **(kwargs or {}))
         finally:
             self.counter.function = outer
+
+
+def _recurrent(counter: SymbolicCounter, name: str, args: tuple[Any, ...]) -> Any:
+    """One layer or several of LSTM, GRU or RNN over all steps, or a cell over one: every matrix meets every position once."""
+    call = RecurrentCall.of(args)
+    _require(*call.agreements())
+    positions = sympy.prod(_shape(call.input)[:-1])
+    if storage(call.input) in counter.inputs:
+        counter.readers.add(counter.scope[-1])
+    for weight in call.weights:
+        parameter = counter.weight_of(weight)
+        if parameter is not None:
+            counter.seen.add(parameter)
+        if weight.dim() == 2:
+            macs = positions * sympy.prod(_shape(weight))
+            counter.calls.append(SymbolicContraction(counter.scope[-1], name, macs, parameter))
+    made = call.empty()
+    return made if len(made) > 1 else made[0]
 
 
 def _attention(

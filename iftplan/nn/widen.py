@@ -40,6 +40,8 @@ def widen_(model: nn.Module, couplings: Couplings, sizes: Mapping[str, int]) -> 
                 _bookkeep(module, shapes[_join(path, name)])
         if isinstance(module, nn.MultiheadAttention) and changed:
             _bookkeep_multihead(module)
+        if isinstance(module, nn.RNNBase) and changed:  # computes with a list of its weights
+            module._flat_weights = [getattr(module, name, None) for name in module._flat_weights_names]
     for name, value in couplings.attributes.items():
         path, _, attribute = name.rpartition(".")
         model.get_submodule(path).__dict__[attribute] = value.at(new)
