@@ -1,15 +1,19 @@
 # Three commands for people: `make demo` shows what iftplan does, `make test` runs every check, `make docs` builds the site.
-# They make the environment they need, in .venv unless VENV names another place.
+# `make test-newest` runs the tests, and a sweep over networks of other libraries, with the newest PyTorch that is supported.
+# They make the environment they need, in .venv (.venv-newest) unless VENV (NEWEST) names another place.
 
 PYTHON ?= python3
 VENV   ?= .venv
+NEWEST ?= .venv-newest
 BIN     = $(VENV)/bin
 PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 OUT     = demo-out
+SWEPT   = torchvision timm diffusers segmentation-models-pytorch
+JOBS   ?= 2
 
 SITE    = docs/_build
 
-.PHONY: demo test docs notebooks venv check-python clean
+.PHONY: demo test test-newest docs notebooks venv check-python clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.all
@@ -41,6 +45,18 @@ test: venv
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile --doctest-modules iftplan tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile -m slow
 
+# The whole suite where PyTorch is the newest, then the sample of the sweep: a crash or a wrong answer there fails.
+test-newest: $(NEWEST)/.swept
+	OMP_NUM_THREADS=1 $(NEWEST)/bin/python -m pytest -n auto --dist loadfile --doctest-modules iftplan tests
+	OMP_NUM_THREADS=1 $(NEWEST)/bin/python -m pytest -n auto --dist loadfile -m slow
+	$(NEWEST)/bin/python benchmarks/zoos.py --quick --jobs $(JOBS) --journal $(NEWEST)/zoos.jsonl --again --strict
+
+$(NEWEST)/.swept: pyproject.toml constraints-newest.txt | check-python
+	@printf 'Installing into $(NEWEST); PyTorch with CUDA takes 5.6 GB.\n'
+	test -x $(NEWEST)/bin/python || $(PYTHON) -m venv $(NEWEST)
+	$(NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-newest.txt -e '.[dev]' $(SWEPT)
+	touch $@
+
 # The site in docs/_build; a warning is an error. `make test` builds it too.
 docs: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -n -q -d $(SITE)/.trees -c docs . $(SITE)
@@ -61,4 +77,4 @@ check-python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "iftplan needs Python 3.11 or newer; name one with: make PYTHON=python3.11 …")'
 
 clean:
-	rm -rf .venv $(OUT) $(SITE) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-newest $(OUT) $(SITE) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 MARKER = "<!-- iftplan report -->"  # how a report of ours begins
+ANNOTATION = re.compile(r"::(error|warning|notice) [^:]*title=iftplan")
 REPORTS = ("summary.md", "report.html", "junit.xml", "report.sarif", "report.json")
 
 
@@ -25,8 +27,12 @@ def main(env: Mapping[str, str] = os.environ) -> int:
     for name in REPORTS:
         (folder / name).unlink(missing_ok=True)
     done = subprocess.run(command(env, folder), capture_output=True, text=True)
-    sys.stderr.write(done.stderr)
-    sys.stdout.write(done.stdout)
+    sys.stderr.write("".join(map(inert, done.stderr.splitlines(keepends=True))))
+    sys.stdout.write(
+        "".join(
+            line if ANNOTATION.match(line) else inert(line) for line in done.stdout.splitlines(keepends=True)
+        )
+    )
     summary = folder / REPORTS[0]
     if not all((folder / name).exists() for name in REPORTS):  # a summary alone could say that all is well
         explain(done.stderr, summary)
@@ -35,6 +41,11 @@ def main(env: Mapping[str, str] = os.environ) -> int:
     if env.get("IFTPLAN_COMMENT") == "true":
         comment(env, summary, worth_telling(done.returncode, folder / REPORTS[-1]))
     return done.returncode
+
+
+def inert(line: str) -> str:
+    """A line that the runner takes for no command: models print what they like, and stderr is read for commands too."""
+    return re.sub(r"^(\s*):(?=:)", r"\1\\x3a", line).replace("##[", "#\\x23[")
 
 
 def command(env: Mapping[str, str], folder: Path) -> list[str]:
@@ -72,7 +83,7 @@ def git(*arguments: str) -> bool:
 def explain(message: str, summary: Path) -> None:
     """A check that ended without a report, as an annotation and as a summary."""
     last = (message.strip().splitlines() or ["iftplan check ended without a word"])[-1]
-    print(f"::error title=iftplan::{last.replace('%', '%25')}")
+    print(f"::error title=iftplan::{last.replace('%', '%25')}")  # one line, as all of splitlines
     fenced = "\n".join(f"    {line}" for line in last.splitlines())
     summary.write_text(f"{MARKER}\n\n### ❌ iftplan could not check\n\n{fenced}\n", encoding="utf-8")
 

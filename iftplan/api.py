@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING, Literal
 
@@ -13,7 +13,7 @@ from iftplan.distributions import Distribution
 from iftplan.families import family_named
 from iftplan.form import Family
 from iftplan.masks import parse_mask
-from iftplan.notation import parse_input, parse_layer
+from iftplan.notation import parse_layer
 from iftplan.plans import Plan, Scope
 from iftplan.policy import CloseBy, Policy
 from iftplan.profiles import Pass
@@ -22,6 +22,7 @@ from iftplan.solution import Solution
 from iftplan.spec import LayerSpec, ModelSpec
 from iftplan.supar import parametrized
 from iftplan.units import parse_sparsity
+from iftplan.vouched import parse_vouched
 
 if TYPE_CHECKING:
     from torch import nn
@@ -57,23 +58,39 @@ def solve(
 
 
 def read_model(
-    source: str | nn.Module, *inputs: str, widths: bool = True, heads: Literal["number", "size"] = "number"
+    source: str | nn.Module,
+    *inputs: object,
+    widths: bool = True,
+    heads: Literal["number", "size"] = "number",
+    allow: Sequence[str] | Mapping[str, int | str] = (),
 ) -> ModelSpec:
     """Read a model's layers, MACs and couplings from one forward pass without data; needs torch.
 
     Args:
         source: `zoo:resnet18`, `hf:config.json`, `package.module:factory`, `path/file.py:factory`, or a network.
-        *inputs: such as "1x3x32x32" or "input_ids=1x128:int64"; zoo models and configurations know theirs.
+        *inputs: such as "1x3x32x32" or "input_ids=1x128:int64", or example inputs: a tensor, or one batch as the model
+            takes it (a dictionary of keyword inputs, a list of positional ones, which may be nested). Only shapes,
+            dtypes and plain values are read. Zoo models and configurations know their inputs.
         widths: also find which channels move together, for families that widen.
         heads: what attention keeps when it widens.
+        allow: costs that you vouch for, of operators that would be unknown: ["mylib::scan=0"], or {"mylib::scan": "64*out"}.
 
     Raises:
-        InputError: the source cannot be built, or needs inputs that nobody gave.
+        InputError: an input or a cost cannot be read, the source cannot be built, or needs inputs that nobody gave.
         MeasureError: the model does not run, or has an operator of unknown cost.
     """
     from iftplan.nn import trace
+    from iftplan.nn.inputs import given_inputs
+    from iftplan.nn.vouched_operators import vouched_operators
 
-    return trace.read_model(source, tuple(map(parse_input, inputs)) or None, widths=widths, heads=heads)
+    costs = [f"{name}={cost}" for name, cost in allow.items()] if isinstance(allow, Mapping) else allow
+    return trace.read_model(
+        source,
+        given_inputs(inputs[0] if len(inputs) == 1 else inputs, source) or None,
+        widths=widths,
+        heads=heads,
+        operators=vouched_operators(parse_vouched(costs)),
+    )
 
 
 def plan(

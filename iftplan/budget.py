@@ -2,95 +2,229 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Sequence
+import heapq
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import groupby
 from math import gcd
+
+_MOST_SUMS = 2**26
+"""How many sums a search may tell apart: 8 MB of bits for each distinct number of positions."""
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """One maskable layer: how many weights it can hold, what one of them costs, and how many it should get."""
+    """One maskable layer.
+
+    Attributes:
+        capacity: how many weights it can hold.
+        positions: what one of them costs.
+        target: how many it should get.
+        least: how many it holds in any case.
+    """
 
     capacity: int
     positions: int
     target: Fraction
+    least: int = 0
 
 
 def close(accounts: Sequence[Account], budget: int) -> tuple[tuple[int, ...], int]:
-    """Whole weights near the targets that spend the budget.
+    """Whole weights near the targets that spend as much of the budget as whole weights can.
+
+    Targets are rounded down, then up where the largest remainders are. What single weights do not spend is spent by an
+    exchange: some more in one layer, some fewer in another.
 
     Returns:
-        nnz of each account, and the MACs that no choice of whole weights can spend: less than the greatest
-        common divisor of the positions, unless layers are full.
+        nnz of each account, and the MACs that no choice of whole weights can spend: less than the greatest common
+        divisor of the positions, unless layers are full. Negative where even the least costs more than the budget.
 
     Example:
         >>> close([Account(100, 6, Fraction(21, 2)), Account(100, 10, Fraction(5))], 113)
-        ((7, 7), 1)
+        ((12, 4), 1)
+        >>> close([Account(100, 4, Fraction(50)), Account(10, 1, Fraction(10))], 213)
+        ((51, 9), 0)
     """
-    nnz = [min(account.capacity, int(account.target)) for account in accounts]
-    left = budget - sum(n * account.positions for n, account in zip(nnz, accounts, strict=True))
-    for i in sorted(range(len(accounts)), key=lambda i: -accounts[i].positions):
-        step = left // accounts[i].positions  # negative where targets overspend
-        added = max(-nnz[i], min(step, accounts[i].capacity - nnz[i]))
-        nnz[i] += added
-        left -= added * accounts[i].positions
-    if left:
-        left = _exchange(accounts, nnz, left)
+    targets = [min(Fraction(account.capacity), account.target) for account in accounts]
+    nnz = [max(a.least, int(target)) for a, target in zip(accounts, targets, strict=True)]
+    left = budget - _cost(accounts, nnz)
+    if not 0 <= left < sum(account.positions for account in accounts):
+        targets = _scaled(accounts, targets, budget)
+        nnz = [max(a.least, int(target)) for a, target in zip(accounts, targets, strict=True)]
+        left = budget - _cost(accounts, nnz)
+    left = _round_up(accounts, targets, nnz, left)
+    left = _fill(accounts, nnz, left)
+    left = _exchange(accounts, targets, nnz, left)
     return tuple(nnz), left
 
 
-def _exchange(accounts: Sequence[Account], nnz: list[int], left: int) -> int:
-    """Spend the rest by adding single weights in some layers and taking cheap ones away in another.
+def _cost(accounts: Sequence[Account], nnz: Sequence[int]) -> int:
+    return sum(n * account.positions for n, account in zip(nnz, accounts, strict=True))
 
-    Works on remainders modulo the cheapest position count: a breadth-first search finds the fewest weights
-    to add so that what is then overspent is a whole number of the cheapest layer's weights.
-    """
-    cheap = min(range(len(accounts)), key=lambda i: (accounts[i].positions, -accounts[i].capacity))
-    unit = accounts[cheap].positions
-    coins = _coins(accounts, nnz, unit, cheap)
-    came_from: dict[int, tuple[int, int]] = {}
-    reached, queue = {0}, deque([0])
-    while queue:
-        residue = queue.popleft()
-        for coin, value in coins:
-            following = (residue + value) % unit
-            if following not in reached:
-                reached.add(following)
-                came_from[following] = (residue, coin)
-                queue.append(following)
-    step = gcd(unit, *(value for _, value in coins))  # no other remainder can be reached
-    for unspent in range(left % step, left % unit + 1, step):
-        residue = (left - unspent) % unit
-        if residue in reached:
-            added: dict[int, int] = {}
-            while residue:
-                residue, coin = came_from[residue]
-                added[coin] = added.get(coin, 0) + 1
-            taken = (sum(n * accounts[i].positions for i, n in added.items()) - (left - unspent)) // unit
-            fits = all(nnz[i] + n <= accounts[i].capacity for i, n in added.items())
-            if fits and 1 <= nnz[cheap] - taken <= accounts[cheap].capacity:  # nor is a layer emptied for it
-                for i, n in added.items():
-                    nnz[i] += n
-                nnz[cheap] -= taken
-                return unspent
+
+def _scaled(accounts: Sequence[Account], targets: Sequence[Fraction], budget: int) -> list[Fraction]:
+    """Targets in the same proportions that spend the budget; what an account cannot hold goes to the others."""
+    full: set[int] = set()
+    while True:
+        free = [i for i in range(len(accounts)) if i not in full and targets[i]]
+        asked = sum((targets[i] * accounts[i].positions for i in free), Fraction(0))
+        left = budget - sum(accounts[i].capacity * accounts[i].positions for i in full)
+        factor = max(Fraction(0), left / asked) if asked else Fraction(0)
+        over = {i for i in free if targets[i] * factor > accounts[i].capacity}
+        if not over:
+            return [
+                Fraction(account.capacity) if i in full else target * factor
+                for i, (account, target) in enumerate(zip(accounts, targets, strict=True))
+            ]
+        full |= over
+
+
+def _round_up(accounts: Sequence[Account], targets: Sequence[Fraction], nnz: list[int], left: int) -> int:
+    """One weight more where the remainders are largest; evenly spaced where remainders tie."""
+    ranked = sorted(
+        (-float(remainder), -accounts[i].positions, i)
+        for i, target in enumerate(targets)
+        if (remainder := target - nnz[i]) > 0
+    )
+    for (_, negative), tied in groupby(ranked, key=lambda item: item[:2]):
+        chosen = [i for _, _, i in tied]
+        some = max(0, min(len(chosen), left // -negative))
+        for i in _spaced(chosen, some):
+            nnz[i] += 1
+        left += some * negative
     return left
 
 
-def _coins(
-    accounts: Sequence[Account], nnz: Sequence[int], unit: int, cheap: int
-) -> tuple[tuple[int, int], ...]:
-    """One layer, the roomiest, for each distinct remainder of positions."""
-    best: dict[int, int] = {}
+def _spaced(items: Sequence[int], some: int) -> Iterable[int]:
+    """`some` of the items, evenly spaced, the first among them."""
+    total = len(items)
+    return (item for i, item in enumerate(items) if -(-(i + 1) * some // total) > -(-i * some // total))
+
+
+def _fill(accounts: Sequence[Account], nnz: list[int], left: int) -> int:
+    """What targets do not say: as many whole weights as fit, or must go, most positions first."""
+    for i in sorted(range(len(accounts)), key=lambda i: -accounts[i].positions):
+        if not left:
+            break
+        step = left // accounts[i].positions  # negative where targets overspend
+        step = max(accounts[i].least - nnz[i], min(step, accounts[i].capacity - nnz[i]))
+        nnz[i] += step
+        left -= step * accounts[i].positions
+    return left
+
+
+@dataclass(frozen=True, slots=True)
+class _Coin:
+    """All accounts of one number of positions, which whole weights can be moved between.
+
+    Attributes:
+        value: positions, in units of the greatest common divisor.
+        accounts: which they are.
+        fewer: weights that can be taken away.
+        more: weights that can be added.
+    """
+
+    value: int
+    accounts: tuple[int, ...]
+    fewer: int
+    more: int
+
+    def limited(self, most: int) -> _Coin:
+        """The same, where no more than `most` weights may move."""
+        return _Coin(self.value, self.accounts, min(self.fewer, most), min(self.more, most))
+
+
+def _exchange(accounts: Sequence[Account], targets: Sequence[Fraction], nnz: list[int], left: int) -> int:
+    """Spend the rest by adding weights in some accounts and taking them away in others; what cannot be spent.
+
+    A bounded subset sum over the distinct numbers of positions, with bits of a whole number for the sums. It begins with one
+    weight each and doubles. It ends where the greatest common divisor forbids more, or where more weights change nothing:
+    steps that lead from one sum to another can be ordered so that the sums between stay within twice the largest step,
+    and a sum that comes twice is a detour, so no more steps are needed than there are such sums (Steinitz's lemma).
+    """
+    coins, unit = _coins(accounts, nnz)
+    want = left // unit
+    if not coins or not want:
+        return left
+    enough = 2 * coins[-1].value + abs(want)
+    found: tuple[int, tuple[int, ...]] | None = None
+    most = 1
+    while True:
+        limited = [coin.limited(most) for coin in coins]
+        if sum((coin.fewer + coin.more) * coin.value for coin in limited) > _MOST_SUMS:
+            break
+        better = _most_spent(limited, want)
+        found = better or found
+        exhausted = most >= enough or limited == coins
+        if exhausted or (found and found[0] == want):
+            break
+        most *= 2
+    if found is None:
+        return left
+    spent, moves = found
+    for coin, move in zip(coins, moves, strict=True):
+        _move(accounts, targets, nnz, coin.accounts, move)
+    return left - spent * unit
+
+
+def _coins(accounts: Sequence[Account], nnz: Sequence[int]) -> tuple[list[_Coin], int]:
+    """Distinct numbers of positions, fewest first, and the unit that they are multiples of."""
+    alike: dict[int, list[int]] = {}
     for i, account in enumerate(accounts):
-        value = account.positions % unit
-        room = account.capacity - nnz[i]
-        if (
-            i != cheap
-            and value
-            and room
-            and (value not in best or room > accounts[best[value]].capacity - nnz[best[value]])
-        ):
-            best[value] = i
-    return tuple((i, value) for value, i in best.items())
+        if account.capacity > account.least:
+            alike.setdefault(account.positions, []).append(i)
+    unit = gcd(*alike) or 1
+    coins = [
+        _Coin(
+            positions // unit,
+            tuple(members),
+            sum(nnz[i] - accounts[i].least for i in members),
+            sum(accounts[i].capacity - nnz[i] for i in members),
+        )
+        for positions, members in sorted(alike.items())
+    ]
+    return coins, unit
+
+
+def _most_spent(coins: Sequence[_Coin], want: int) -> tuple[int, tuple[int, ...]] | None:
+    """The largest sum up to `want`, and how many weights of each coin make it; None where all sums are larger."""
+    reachable, sums = [1], 1  # bit s: the sum s can be made, counted from as few weights as possible
+    for coin in coins:
+        together, part = coin.fewer + coin.more, 1
+        while together:
+            part = min(part, together)
+            sums |= sums << part * coin.value
+            together -= part
+            part *= 2
+        reachable.append(sums)
+    lowest = -sum(coin.fewer * coin.value for coin in coins)
+    if want < lowest:
+        return None
+    at = (sums & ((1 << want - lowest + 1) - 1)).bit_length() - 1
+    spent, moves = at + lowest, []
+    for coin, before in zip(reversed(coins), reversed(reachable[:-1]), strict=True):
+        bits = before.to_bytes(before.bit_length() // 8 + 1, "little")
+        for move in sorted(range(-coin.fewer, coin.more + 1), key=abs):
+            place = at - (coin.fewer + move) * coin.value
+            if 0 <= place < 8 * len(bits) and bits[place // 8] >> place % 8 & 1:
+                moves.append(move)
+                at = place
+                break
+    return spent, tuple(reversed(moves))
+
+
+def _move(
+    accounts: Sequence[Account], targets: Sequence[Fraction], nnz: list[int], among: Iterable[int], move: int
+) -> None:
+    """Add weights, or take them away, each where an account stays nearest to its target, as a share of that."""
+    sign = 1 if move > 0 else -1
+    shares = {i: 1 / max(1.0, float(targets[i])) for i in among}
+    heap = [(sign * float(nnz[i] - targets[i]) * share, i) for i, share in shares.items()]
+    heapq.heapify(heap)
+    for _ in range(abs(move)):
+        distance, i = heapq.heappop(heap)
+        while not accounts[i].least <= nnz[i] + sign <= accounts[i].capacity:
+            distance, i = heapq.heappop(heap)
+        nnz[i] += sign
+        heapq.heappush(heap, (distance + shares[i], i))

@@ -122,6 +122,7 @@ def _request(model: ConfiguredModel) -> dict[str, Any]:
         "inputs": [str(i) for i in model.inputs],
         "allow": [f"{a.name}={a.macs}" for a in model.allowed if a.macs],
         "nonzeros": model.nonzeros,
+        "cross_check": model.cross_check,
     }
 
 

@@ -58,11 +58,7 @@ def closed(rows: Sequence[Row], policy: Policy) -> tuple[tuple[PlannedLayer, ...
     if left < 0:
         raise _too_thin(policy, left)
     accounts = [
-        Account(
-            len(allowed) - 1,
-            row.macs_of(allowed.step),
-            max((target - allowed.start) / allowed.step, Fraction(0)),
-        )
+        _weight_account(row, allowed, target)
         for row, allowed, target in zip(open_rows, choices, targets, strict=True)
     ]
     steps, residual = close(accounts, left)
@@ -75,6 +71,14 @@ def closed(rows: Sequence[Row], policy: Policy) -> tuple[tuple[PlannedLayer, ...
         )
     notes += _short_note(open_rows, chosen, policy, ledger)
     return tuple(row.planned(chosen.get(row.name, 0), policy.mask) for row in rows), notes
+
+
+def _weight_account(row: Row, allowed: range, target: Fraction) -> Account:
+    """A layer's weights as something to spend on, in the steps of its masks; one that should have a weight keeps one."""
+    steps = max((target - allowed.start) / allowed.step, Fraction(0))
+    least = 1 if not allowed.start and steps >= 1 else 0
+    most = (allowed[-1] - allowed.start) // allowed.step  # a range's own length must fit a machine's word
+    return Account(most, row.macs_of(allowed.step), steps, least)
 
 
 def _short_note(
@@ -132,7 +136,7 @@ def _closed_by_rank(
         _rank_account(row, key, unit, Fraction(left, spent)) for row, unit in zip(ranked, units, strict=True)
     ]
     steps, residual = close(accounts, left)
-    if residual < 0 or not all(steps):
+    if residual < 0:
         smallest = min(zip(steps, ranked, strict=True), key=lambda pair: pair[0])[1]
         raise InfeasibleError(
             f"sparsity {plain(policy.sparsity)} cannot close scope {policy.scope} with whole ranks: {smallest.name} would be left without one."
@@ -152,7 +156,7 @@ def _rank_account(row: Row, key: str, unit: int, scale: Fraction) -> Account:
     rank = row.structure[key]
     assert isinstance(rank, int) and row.layer is not None
     most = min(row.layer.fan_in, row.layer.fan_out) // unit
-    return Account(max(most, 1), row.fixed_macs // rank * unit, max(scale * rank / unit, Fraction(1)))
+    return Account(max(most, 1), row.fixed_macs // rank * unit, max(scale * rank / unit, Fraction(1)), 1)
 
 
 def _overspent(rows: Sequence[Row], policy: Policy, ledger: Books) -> InfeasibleError:
@@ -179,9 +183,10 @@ def _too_thin(policy: Policy, left: int) -> InfeasibleError:
 
 
 def _residual_note(residual: int, step: int) -> tuple[str, ...]:
-    return (
-        f"{count(residual)} MACs stay unspent: weights come and go in steps of {count(step)} MACs, and no whole number of steps spends them",
-    )
+    why = f"weights come and go in steps of {count(step)} MACs, and no whole number of steps spends them"
+    if residual >= step:
+        why = "no choice of whole weights spends them, for the layers that could are full"
+    return (f"{count(residual)} MACs stay unspent: {why}",)
 
 
 def _pattern_note(ledger: Books, policy: Policy) -> tuple[str, ...]:

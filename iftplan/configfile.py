@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from fractions import Fraction
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing_extensions import TypedDict
 
 from iftplan.checks import Quantity
 from iftplan.configuration import BASELINE, Allowance, Bound, Configuration, ConfiguredModel, DriftPolicy
-from iftplan.documents import read_text
+from iftplan.documents import parse_toml, read_text
 from iftplan.errors import InputError
 from iftplan.notation import parse_input
 from iftplan.sources import SourceKind, parse_source
@@ -40,7 +40,7 @@ def find_config(start: Path) -> Path:
         if (folder / OWN).is_file():
             return folder / OWN
         shared = folder / SHARED
-        if shared.is_file() and "iftplan" in _toml(shared).get("tool", {}):
+        if shared.is_file() and _shared_table(_toml(shared)) is not None:
             return shared
     raise InputError(
         f"there is no {OWN} and no [tool.iftplan] in a {SHARED} here or above; begin one with {_EXAMPLE.format(prefix='tool.iftplan.')}, or name one with --config FILE."
@@ -55,9 +55,10 @@ def read_config(path: Path) -> Configuration:
     """
     document, prefix = _toml(path), ""
     if path.name == SHARED:
-        document, prefix = document.get("tool", {}).get("iftplan"), "tool.iftplan."
-        if document is None:
+        table, prefix = _shared_table(document), "tool.iftplan."
+        if not isinstance(table, dict):
             raise InputError(f"{path} has no [tool.iftplan]; begin it with {_EXAMPLE.format(prefix=prefix)}.")
+        document = table
     where = _Place(path.name, prefix)
     table = _validated(document, where)
     if not table["models"]:
@@ -67,17 +68,19 @@ def read_config(path: Path) -> Configuration:
     names = tuple(table["models"])
     tolerance = _tolerance(table.get("tolerance", 0), where, "tolerance")
     drift = DriftPolicy(table["drift"]) if "drift" in table else None
-    models = tuple(
-        _model(name, model, names, tolerance, drift, where) for name, model in table["models"].items()
-    )
+    shared = _Shared(tolerance, drift, table.get("cross_check", False))
+    models = tuple(_model(name, model, names, shared, where) for name, model in table["models"].items())
     return Configuration(path, models, table.get("baseline", "iftplan-baseline.json"))
 
 
 def _toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(read_text(str(path)), parse_float=str)  # 0.1 means a tenth
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise InputError(f"{path} is not TOML: {error}.") from error
+    return parse_toml(read_text(str(path)), str(path), parse_float=str)  # 0.1 means a tenth
+
+
+def _shared_table(document: Mapping[str, Any]) -> Any:
+    """What a project's file says under [tool.iftplan]; None where it says nothing."""
+    tool = document.get("tool")
+    return tool.get("iftplan") if isinstance(tool, Mapping) else None
 
 
 class _Place:
@@ -94,12 +97,20 @@ class _Place:
         return InputError(f"{self.file}: {self.prefix}{path}: {error}")
 
 
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """What holds for every model that does not say otherwise."""
+
+    tolerance: Fraction
+    drift: DriftPolicy | None
+    cross_check: bool
+
+
 def _model(
     name: str,
     table: _ModelTable,
     names: Sequence[str],
-    tolerance: Fraction,
-    drift: DriftPolicy | None,
+    shared: _Shared,
     where: _Place,
 ) -> ConfiguredModel:
     at = f"models.{name}"
@@ -127,10 +138,11 @@ def _model(
             *_own_ledger(source),
             *_bounds(name, table.get("budget", {}), names, where, f"{at}.budget"),
         ),
-        tolerance=tolerance if own is None else _tolerance(own, where, f"{at}.tolerance"),
+        tolerance=shared.tolerance if own is None else _tolerance(own, where, f"{at}.tolerance"),
         allowed=tuple(_allowance(a, where, f"{at}.allow.{i}") for i, a in enumerate(table.get("allow", []))),
         nonzeros=table.get("nonzeros", False),
-        drift=DriftPolicy(table["drift"]) if "drift" in table else drift,
+        cross_check=table.get("cross_check", shared.cross_check),
+        drift=DriftPolicy(table["drift"]) if "drift" in table else shared.drift,
     )
 
 
@@ -280,6 +292,7 @@ class _ModelTable(TypedDict):
         tolerance: the largest relative difference that passes, for this model.
         allow: what somebody vouches for.
         nonzeros: whether to build it with data and count each weight by its nonzeros and pruning masks.
+        cross_check: whether to count this model with fvcore too, and fail unless both counts are equal.
         drift: which changes since the baseline fail, for this model.
     """
 
@@ -290,6 +303,7 @@ class _ModelTable(TypedDict):
     tolerance: NotRequired[_Number]
     allow: NotRequired[list[_AllowTable]]
     nonzeros: NotRequired[bool]
+    cross_check: NotRequired[bool]
     drift: NotRequired[Literal["any", "increase", "report"]]
 
 
@@ -302,12 +316,14 @@ class _ConfigTable(TypedDict):
         tolerance: the largest relative difference that passes: `"0.1%"`, `0.001` or `"1/1000"`; 0 by default.
         drift: which changes since the baseline fail: `any` by default with a saved baseline, `report` with `--base`.
         baseline: the baseline's file, `iftplan-baseline.json` by default.
+        cross_check: whether to count every model with fvcore too, and fail unless both counts are equal.
     """
 
     models: dict[str, _ModelTable]
     tolerance: NotRequired[_Number]
     drift: NotRequired[Literal["any", "increase", "report"]]
     baseline: NotRequired[str]
+    cross_check: NotRequired[bool]
 
 
 def _validated(document: Mapping[str, Any], where: _Place) -> _ConfigTable:

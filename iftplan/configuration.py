@@ -70,6 +70,7 @@ class ConfiguredModel:
         tolerance: the largest relative difference that passes.
         allowed: operators and modules that somebody vouches for.
         nonzeros: whether weights count by their nonzeros, which needs a network with data.
+        cross_check: whether fvcore counts too, where it can, and has to agree.
         drift: which changes since the baseline fail; None for any since a saved baseline and none since a revision,
             which nobody agreed to keep.
     """
@@ -82,6 +83,7 @@ class ConfiguredModel:
     tolerance: Fraction = Fraction(0)
     allowed: tuple[Allowance, ...] = ()
     nonzeros: bool = False
+    cross_check: bool = False
     drift: DriftPolicy | None = None
 
 

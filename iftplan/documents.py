@@ -1,17 +1,21 @@
 """Documents on disk: canonical JSON, digests, atomic writing, and reading that says where something is wrong.
 
-The only JSON code. Every document has `"schema": "iftplan.<kind>/<version>"`, sorted keys and a SHA-256
+The only code that reads JSON and TOML. Every document has `"schema": "iftplan.<kind>/<version>"`, sorted keys and a SHA-256
 `digest` of its canonical form. Reading validates types strictly and refuses unknown keys.
 """
 
 from __future__ import annotations
 
+import codecs
+import errno
 import json
 import os
+import stat
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -49,23 +53,27 @@ def write_text(text: str, path: str) -> None:
 
 
 def write_bytes(content: bytes, path: str) -> None:
-    """Write a file of any kind in one step, as `write_text` does.
+    """Write a file of any kind in one step, as `write_text` does; a file that is there keeps its mode and its links.
 
     Raises:
         InputError: the place cannot be written; nothing was changed.
     """
-    target = Path(path)
     temporary = ""
     try:
-        if target.exists() and not target.is_file():  # a device or pipe cannot be replaced
+        target = Path(os.path.realpath(path))  # what a link points to is written, and the link stays
+        before = target.stat() if target.exists() else None
+        if before is not None and not target.is_file():  # a device or pipe cannot be replaced
             target.write_bytes(content)
             return
+        if before is not None and not os.access(target, os.W_OK):
+            raise PermissionError(errno.EACCES, "Permission denied")
         descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(temporary).chmod(0o666 & ~umask)
+        Path(temporary).chmod(_new_mode() if before is None else stat.S_IMODE(before.st_mode))
+        if before is not None:
+            with suppress(OSError, AttributeError):
+                os.chown(temporary, before.st_uid, before.st_gid)
         Path(temporary).replace(target)
     except OSError as error:
         if temporary:
@@ -76,43 +84,172 @@ def write_bytes(content: bytes, path: str) -> None:
         ) from error
 
 
+def _new_mode() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return 0o666 & ~umask
+
+
 def read_text(path: str) -> str:
-    """The text of a file, or of stdin for `-`.
+    """The text of a file, or of stdin for `-`, with a byte order mark taken off and lines ended by a newline alone.
 
     Raises:
         InputError: it cannot be read, or is not UTF-8.
     """
     try:
-        return sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise InputError(f"{path} cannot be read ({why}); give an existing file, or - for stdin.") from error
+        content = _stdin() if path == "-" else Path(path).read_bytes()
+    except (OSError, ValueError) as error:  # a NUL in a path is a ValueError
+        why = error.strerror if isinstance(error, OSError) else error
+        raise InputError(
+            f"{path!a} cannot be read ({why}); give an existing file, or - for stdin."
+        ) from error
+    for mark, encoding in _MARKS.items():
+        if content.startswith(mark):
+            raise InputError(f"{path} is {encoding} text, and iftplan reads UTF-8; save it as UTF-8.")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path} cannot be read (it is not UTF-8 text); give an existing file, or - for stdin."
+        ) from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+_MARKS = {
+    codecs.BOM_UTF32_LE: "UTF-32",  # before UTF-16, whose mark it begins with
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
+
+
+def _stdin() -> bytes:
+    buffer = getattr(sys.stdin, "buffer", None)
+    return buffer.read() if buffer else sys.stdin.read().encode()  # type: ignore[no-any-return]
 
 
 def loads(text: str, where: str) -> Document:
     """Parse a JSON object, naming line and column of a mistake.
 
     Raises:
-        InputError: not JSON, or no object.
+        InputError: not JSON, no object, or JSON with what no document holds (see `sound`).
     """
     try:
-        document = json.loads(text, parse_constant=_no_constant)
+        document = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
-        place = (
-            f"line {error.lineno}, column {error.colno}: {error.msg}"
-            if isinstance(error, json.JSONDecodeError)
-            else str(error)
-        )
         raise InputError(
-            f"{where} is not JSON ({place}); give a file that iftplan wrote with -o or --format json."
+            f"{where} is not JSON ({_reason(error)}); give a file that iftplan wrote with -o or --format json."
         ) from error
     if not isinstance(document, dict):
         raise InputError(f"{where} holds a JSON {type(document).__name__}, and a document is an object.")
-    return document
+    return sound(document, where)
+
+
+def parse_toml(text: str, where: str, parse_float: Callable[[str], Any] = float) -> Document:
+    """Parse TOML, naming line and column of a mistake.
+
+    Raises:
+        InputError: not TOML, or TOML with what no document holds (see `sound`).
+    """
+    import tomllib  # not at start: tables need none
+
+    try:
+        found = tomllib.loads(text, parse_float=parse_float)
+    except (ValueError, RecursionError) as error:
+        told = _reason(error)
+        raise InputError(
+            f"{where} is not TOML: {told[:1].lower()}{told[1:]}; a line reads lr = 0.1, a section [optimizer]."
+        ) from error
+    return sound(found, where)
+
+
+def csv_rows(text: str, where: str) -> list[dict[str, str]]:
+    """The rows of a CSV table, each a value for every column.
+
+    Raises:
+        InputError: no CSV, a column that is there twice, or a row of another length.
+    """
+    import csv  # not at start: tables need none
+    import io
+
+    try:
+        lines = list(csv.reader(io.StringIO(text), strict=True))
+    except csv.Error as error:
+        raise InputError(f"{where} is not CSV ({error}).") from error
+    header, *rows = lines or [[]]
+    for problem in repeated("column", header):
+        raise InputError(f"{where}: {problem}.")
+    found = []
+    for i, row in enumerate((row for row in rows if row), start=1):
+        if len(row) != len(header):
+            raise InputError(f"{where}, row {i} has {len(row)} values, and there are {len(header)} columns.")
+        found.append(dict(zip(header, row, strict=True)))
+    return found
+
+
+def _reason(error: Exception) -> str:
+    match error:
+        case json.JSONDecodeError():
+            return f"line {error.lineno}, column {error.colno}: {error.msg}"
+        case RecursionError():
+            return "its brackets are nested too deep"
+    told = str(error)
+    return "a number has thousands of digits" if "integer string conversion" in told else told
 
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is no number in a document")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> Document:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {twice[:60]!r} is given twice in one object")
+    return found
+
+
+_DEEPEST = 50
+_DIGITS = 60
+
+
+def sound(document: Document, where: str) -> Document:
+    """The document itself, where everything in it can be computed with and shown.
+
+    Raises:
+        InputError: says where it holds an infinite number, more digits than any count has, brackets nested deeper than any
+            document's, half a character or a NUL.
+    """
+    queue: list[tuple[tuple[str | int, ...], Any]] = [((), document)]
+    for path, value in queue:  # grows while it is walked: no depth of brackets is a depth of calls
+        wrong = _unsound(value)
+        if wrong is None and len(path) > _DEEPEST:
+            wrong = f": brackets are nested deeper than {_DEEPEST}"
+        if wrong:
+            place = ".".join(map(str, path[:8])) or "the document"
+            raise InputError(f"{where}: {place.encode('ascii', 'backslashreplace').decode()}{wrong}.")
+        if isinstance(value, dict):
+            queue += (((*path, key), item) for key, item in value.items())
+            queue += (((*path, key), key) for key in value)
+        elif isinstance(value, list):
+            queue += (((*path, i), item) for i, item in enumerate(value))
+    return document
+
+
+def _unsound(value: Any) -> str | None:
+    match value:
+        case bool():
+            return None
+        case int() if abs(value) >= 10**_DIGITS:
+            return f": a number has {len(str(abs(value)))} digits, and no count has more than {_DIGITS}"
+        case float() if not isfinite(value):
+            return f" = {value}: a finite number is wanted"
+        case str() if "\0" in value:
+            return ": text holds a NUL, which no name has"
+        case str() if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
+            return f": text holds half a character ({next(c for c in value if 0xD800 <= ord(c) <= 0xDFFF)!a})"
+    return None
 
 
 def schema_of(document: Mapping[str, Any], where: str) -> str:
@@ -142,13 +279,19 @@ def check(document: Mapping[str, Any], schema: str, where: str) -> None:
         raise InputError(
             f"{where} is {problem}: {document['schema']!r} where {schema!r} (version {version}) is read."
         )
-    try:
-        expected = digest(document)
-    except UnicodeEncodeError as error:
-        raise InputError(
-            f"{where} holds half a character ({error.object[error.start]!a}), which is no text."
-        ) from error
+    sound(document, where)
+    expected = digest(document)
     if document.get("digest") != expected:
         raise InputError(
             f"{where}: the digest is {str(document.get('digest'))[:16]}… and the content's is {expected[:16]}…; it was changed after it was written. Make it again rather than editing it."
         )
+
+
+def repeated(where: str, names: Iterable[str]) -> Iterator[str]:
+    """The first name that is there twice, as a sentence."""
+    seen: set[str] = set()
+    for i, name in enumerate(names):
+        if name in seen:
+            yield f"{where}.{i}: the name {name!r} is there twice"
+            return
+        seen.add(name)

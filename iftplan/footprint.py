@@ -1,22 +1,25 @@
 """What a computation read from its surroundings, so that it need not be repeated while all of that is as it was.
 
-An audit hook sees every file that is opened, whether for an import or for data, and every folder that is listed;
-loaded modules and looked-up environment variables are added. The interpreter's library and site-packages are left
-out: `environment` names what is installed there.
+The system tells which files are opened, whether by Python or by a library that is not (`opens`). An audit hook tells
+imports from other listings of folders; loaded modules and looked-up environment variables are added. The interpreter's
+library, site-packages and the system's own libraries are left out: `environment` names what is installed there.
 """
 
 from __future__ import annotations
 
+import ctypes.util
 import importlib
 import os
 import sys
 import sysconfig
 import time
 from collections.abc import Callable, Iterator, Mapping
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from pathlib import Path
 from types import FrameType
 from typing import Any
+
+from iftplan.opens import Opened, watch
 
 
 def _folders(*keys: str) -> tuple[str, ...]:
@@ -28,10 +31,16 @@ def _folders(*keys: str) -> tuple[str, ...]:
 _PACKAGES = _folders("purelib", "platlib")
 _LIBRARY = _folders("stdlib", "platstdlib")
 _ELSEWHERE = (*_PACKAGES, *_LIBRARY, "/proc/", "/sys/", "/dev/")
+_MEMORY = "/dev/shm/"  # files like others
+_LIBRARIES = ("/lib/", "/lib64/", "/usr/lib/", "/usr/lib64/", f"{sys.base_prefix}/lib/")
+_SYSTEM = (*_LIBRARIES, "/etc/ld.so.", "/etc/nsswitch.conf", "/etc/passwd")
+"""What the C library opens to find shared libraries and the names of users."""
+
 _SOURCES = (".py", ".pyc", ".so", ".pyd")
 _ACCESS = os.O_RDONLY | os.O_WRONLY | os.O_RDWR
 _READABLE = (os.O_RDONLY, os.O_RDWR)
 _LISTINGS = ("os.listdir", "os.scandir")
+_QUESTIONS = ("stat", "access")
 _OUTWARD = frozenset(
     {
         "socket.connect",
@@ -104,7 +113,8 @@ class Footprint:
             return "folder" if path.is_dir() else str(path.stat().st_size) if path.exists() else ""
         if kind == "file":
             try:
-                return sha256(path.read_bytes()).hexdigest()
+                with path.open("rb") as file:
+                    return file_digest(file, "sha256").hexdigest() if path.is_file() else ""
             except OSError:
                 return ""
         names = _names(str(path))
@@ -113,36 +123,63 @@ class Footprint:
 
 
 class Reads:
-    """Records what this process reads from now on; a hook cannot be taken off again, so it is for workers."""
+    """Records what this process reads from now on; that cannot be ended, so it is for workers.
+
+    Attributes:
+        outward: what reached for something that cannot be looked at again.
+        complete: whether what libraries open that are not Python is seen too; else only Python's own files are.
+    """
 
     def __init__(self) -> None:
+        self._opens = watch()  # before all else, as long as there is one thread and nothing was opened
+        self.complete = self._opens is not None
         self._listens = True
         self._since = time.time()
         self._seen: dict[tuple[str, str], None] = {}
+        self._listed: set[str] = set()
         self._variables: dict[str, None] = {}
         self.outward: dict[str, None] = {}
         importlib.invalidate_caches()  # what was listed before has to be listed again to be heard
         sys.addaudithook(self._hear)
-        os.environ.__class__ = self._listening()
-        os.stat = self._asked(os.stat)  # to ask whether a file exists is no event of its own
+        for environ in (os.environ, getattr(os, "environb", None)):
+            if environ is not None:
+                environ.__class__ = self._listening(type(environ))
+        for name in _QUESTIONS:  # to ask whether a file exists is no event of its own
+            setattr(os, name, self._asked(getattr(os, name)))
 
     def states(self, footprint: Footprint) -> dict[str, str]:
         """What was read up to now, with every module that is loaded, as it is now."""
         self._listens = False  # to look at what was read is not to read it
         try:
+            if self._opens is not None:
+                self._take(self._opens.pause())
             keys = list(self._keys(footprint))
             if any(footprint.changed_since(self._since, key) for key in keys):
                 self.outward["changed while it was read"] = None
             return {key: footprint.state(key) for key in keys}
         finally:
             self._listens = True
+            if self._opens is not None:
+                self._opens.resume()
+
+    def _take(self, opened: Opened) -> None:
+        """What the system saw; a folder that Python listed is for the audit hook to judge."""
+        self._seen |= dict.fromkeys(("file", path) for path in opened.files if not path.startswith(_SYSTEM))
+        self._seen |= dict.fromkeys(("names", path) for path in opened.folders if path not in self._listed)
+        self.outward |= dict.fromkeys(opened.outward)
 
     def _keys(self, footprint: Footprint) -> Iterator[str]:
         files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
         seen = dict.fromkeys((*self._seen, *(("file", f) for f in files if f)))
         for kind, path in list(seen):
             real = os.path.realpath(path)
-            if not f"{real}{os.sep}".startswith(_ELSEWHERE) and "__pycache__" not in real:
+            elsewhere = f"{real}{os.sep}".startswith(_ELSEWHERE) and not real.startswith(_MEMORY)
+            if elsewhere or "__pycache__" in real:
+                continue
+            there = Path(real)
+            if kind == "file" and there.exists() and not (there.is_file() or there.is_dir()):
+                self.outward["read what is no file"] = None  # and to look at a pipe would be to wait for it
+            else:
                 yield footprint.key(kind, path)
         if self._variables:
             yield f"variables:{','.join(sorted(self._variables))}"
@@ -159,30 +196,40 @@ class Reads:
             if path is None or isinstance(path, str | bytes | os.PathLike):
                 importing = sys._getframe(1).f_code.co_filename.startswith("<frozen importlib")
                 place = os.path.abspath(os.fsdecode(path or "."))  # noqa: PTH100
+                self._listed.add(place)
                 if importing or _asked_by_the_project(sys._getframe(1)):
                     self._seen["modules" if importing else "names", place] = None
-        elif event in _OUTWARD:
+        elif event in _OUTWARD and not _finds_a_library(sys._getframe(1)):
             self.outward[event] = None
 
-    def _asked(self, stat: Callable[..., os.stat_result]) -> Any:
-        def heard(path: Any, *arguments: Any, **named: Any) -> os.stat_result:
+    def _asked(self, question: Callable[..., Any]) -> Any:
+        def heard(path: Any, *arguments: Any, **named: Any) -> Any:
             place = path if isinstance(path, str | bytes | os.PathLike) else None
             if self._listens and place is not None and _asked_by_the_project(sys._getframe(1)):
                 self._seen["there", os.path.abspath(os.fsdecode(place))] = None  # noqa: PTH100
-            return stat(path, *arguments, **named)
+            return question(path, *arguments, **named)
 
         return heard
 
-    def _listening(self) -> type:
+    def _listening(self, kind: type) -> type:
         variables = self._variables
 
-        class Listening(type(os.environ)):  # type: ignore[misc]
-            def __getitem__(self, name: str) -> str:
-                if isinstance(name, str) and _asked_by_the_project(sys._getframe(1)):
-                    variables[name] = None
-                return str(super().__getitem__(name))
+        class Listening(kind):  # type: ignore[misc]
+            def __getitem__(self, name: Any) -> Any:
+                if isinstance(name, str | bytes) and _asked_by_the_project(sys._getframe(1)):
+                    variables[os.fsdecode(name)] = None
+                return super().__getitem__(name)
 
         return Listening
+
+
+def _finds_a_library(frame: FrameType | None) -> bool:
+    """Whether a process is started to ask the system's linker for a shared library, as builds of torch with CUDA do."""
+    while frame is not None and frame.f_code.co_filename.startswith(_LIBRARY):
+        if frame.f_code.co_filename == ctypes.util.__file__:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _asked_by_the_project(frame: FrameType | None) -> bool:

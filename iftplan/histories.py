@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 
-from iftplan.documents import read_text
+from iftplan.documents import csv_rows, read_text
 from iftplan.errors import InputError
 
 
@@ -41,10 +39,22 @@ def read_history(directory: str) -> History:
     file = path / "metrics.csv" if path.is_dir() else path
     if not file.exists():
         raise InputError(f"{file} is not there; give a directory that iftplan train wrote.")
-    rows = list(csv.DictReader(io.StringIO(read_text(str(file)))))
+    rows = csv_rows(read_text(str(file)), str(file))
     if not rows:
         raise InputError(f"{file} has no row yet; a run writes one at each evaluation.")
     columns = {name: _column(rows, name, str(file)) for name in ("step", "itop", "churn", "density")}
+    for i, step in enumerate(columns["step"], start=1):
+        before = columns["step"][i - 2] if i > 1 else -1.0
+        if step != int(step) or step <= before:
+            raise InputError(
+                f"{file}, row {i}: step is {step:g} after {before:g}, and steps are whole and go up."
+            )
+    for name in ("itop", "churn", "density"):
+        for i, value in enumerate(columns[name], start=1):
+            if not 0 <= value <= 1:
+                raise InputError(
+                    f"{file}, row {i}: {name} is {value:g}, and a part of the weights is from 0 to 1."
+                )
     return History(
         path.name or str(path),
         tuple(map(int, columns["step"])),

@@ -137,7 +137,7 @@ def _because(check: ModelCheck, limit: Limit) -> str:
     assert check.measured is not None
     costs = check.measured.parameters if parameters else check.measured.macs
     largest = sorted(costs.items(), key=lambda item: -item[1])[:_NAMED]
-    return "the largest layers: " + ", ".join(f"{name} {count(cost)}" for name, cost in largest)
+    return "the largest layers: " + ", ".join(f"{name}: {count(cost)}" for name, cost in largest)
 
 
 # --- drift -----------------------------------------------------------------------------------------------

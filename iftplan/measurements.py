@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict
 
 from iftplan.checks import Measured
 from iftplan.diffs import Ledger
-from iftplan.documents import Document, check, sealed
+from iftplan.documents import Document, check, repeated, sealed
+from iftplan.errors import InputError
 from iftplan.validation import validated
 
 SCHEMA = "iftplan.measured/1"
@@ -40,6 +42,11 @@ def parse_measured(document: Document, where: str = "measurement") -> Measured:
     """
     check(document, SCHEMA, where)
     parsed = validated(_MeasuredObject, document, where)
+    for key in ("elementwise", "unknown_ops"):
+        for name, value in parsed[key].items():  # type: ignore[literal-required]
+            if value < 0:
+                raise InputError(f"{where}: {key}.{name} is {value}, and no count is negative.")
+    _check_rows(parsed["layers"], where, "")
     return Measured(
         macs={row["name"]: row["macs"] for row in parsed["layers"] if row["macs"] is not None},
         parameters={
@@ -106,6 +113,14 @@ def parse_baseline(document: Document, where: str) -> Baseline:
     """
     check(document, BASELINE_SCHEMA, where)
     parsed = validated(_BaselineObject, document, where)["models"]
+    for name, model in parsed.items():
+        _check_rows(model["layers"], where, f"models.{name}.")
+        for key in ("macs", "parameters"):
+            total = sum(row[key] or 0 for row in model["layers"])  # type: ignore[literal-required]
+            if model[key] != total:  # type: ignore[literal-required]
+                raise InputError(
+                    f"{where}: models.{name}.{key} is {model[key]}, and its layers make {total}; save the baseline again rather than editing it."  # type: ignore[literal-required]
+                )
     models = {
         name: Measured(
             {row["name"]: row["macs"] for row in model["layers"] if row["macs"] is not None},
@@ -114,6 +129,18 @@ def parse_baseline(document: Document, where: str) -> Baseline:
         for name, model in parsed.items()
     }
     return Baseline(where, models, {name: tuple(model["inputs"]) for name, model in parsed.items()})
+
+
+def _check_rows(rows: Sequence[_RowObject], where: str, path: str) -> None:
+    """A layer is there once, and no count is negative."""
+    for problem in repeated(f"{path}layers", (row["name"] for row in rows)):
+        raise InputError(f"{where}: {problem}.")
+    for i, row in enumerate(rows):
+        for key in ("macs", "parameters"):
+            if (row[key] or 0) < 0:  # type: ignore[literal-required]
+                raise InputError(
+                    f"{where}: {path}layers.{i}.{key} is {row[key]}, and no count is negative."  # type: ignore[literal-required]
+                )
 
 
 def _rows(measured: Measured) -> list[Document]:
@@ -155,7 +182,7 @@ class _MeasuredObject(TypedDict):
     """
 
     schema: str
-    convention: str
+    convention: Literal["mac"]
     layers: list[_RowObject]
     elementwise: dict[str, int]
     unknown_ops: dict[str, int]
@@ -193,6 +220,6 @@ class _BaselineObject(TypedDict):
     """
 
     schema: str
-    convention: str
+    convention: Literal["mac"]
     models: dict[str, _ModelObject]
     digest: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from fractions import Fraction
 from math import prod
 
 from iftplan.errors import InputError
@@ -16,16 +17,27 @@ _SHAPE = re.compile(
 _KERNEL = re.compile(r"(?:(?P<dims>[123])d)?(?P<sizes>\d+(?:x\d+)*)")
 _KINDS = ("linear", "conv", "dwconv", "convt", "dwconvt", "embedding", "attention", "norm", "activation")
 _KEYS = {"stride": 1, "groups": 1, "heads": 1, "experts": 1}
+_TAKES = {
+    "stride": ("conv", "dwconv", "convt", "dwconvt"),
+    "groups": ("linear", "conv", "convt"),
+    "heads": ("attention",),
+    "experts": ("linear",),
+}
 _DIGITS = 12  # of a size: a million times the widest layer in use
 _EXAMPLES = "linear:768-3072, conv3x3:64-128@16x16,stride=2, conv1d5:32-64@100, dwconv3x3:192@14x14"
 
 
-def parse_layer(text: str) -> LayerSpec:
+def parse_layer(text: str, *, digits: int = _DIGITS) -> LayerSpec:
     """Read one layer, for instance `conv3x3:64-128@16x16` or, with symbolic channels, `conv3x3`.
 
     Positions are *output* positions; missing means 1. `experts=4` is a stack of four linear layers, of which every
     position meets one. A transposed convolution applies its kernel once
-    per *input* position, so there the output positions must be divisible by the stride.
+    per *input* position. Its output is taken to be `stride` times its input in every dimension, as padding and output
+    padding make it, so there each size must be divisible by the stride; other paddings name the input's positions and no stride.
+
+    Args:
+        text: the notation.
+        digits: the most that a number may have.
 
     Raises:
         InputError: says which part cannot be read, and gives the nearest form that can.
@@ -36,14 +48,14 @@ def parse_layer(text: str) -> LayerSpec:
         (576, 128, 256)
     """
     text = text.strip()
-    refuse_long(text, f"layer {text!r}", _DIGITS)
+    refuse_long(text, f"layer {text!r}", digits)
     match = _SHAPE.fullmatch(text)
     if not match:
         raise InputError(
             f"layer {text!r} cannot be read; a layer is KIND[:IN-OUT][@POSITIONS][,key=value], such as {_EXAMPLES}."
         )
-    keys = _keys(text, match["keys"])
     kind, kernel = _kind(text, match["kind"], match["rest"])
+    keys = _keys(text, match["keys"], match["kind"])
     depthwise = match["kind"].startswith("dw")
     square = depthwise or kind in (Kind.ATTENTION, Kind.NORM, Kind.ACTIVATION)
     in_channels, out_channels = _channels(text, match["channels"], square)
@@ -59,7 +71,7 @@ def parse_layer(text: str) -> LayerSpec:
         positions,
         depthwise,
         0 if kind is not Kind.ATTENTION else keys["heads"],
-        _experts(text, kind, keys["experts"]),
+        keys["experts"],
     )
     _check_divisible(layer)
     return layer
@@ -126,27 +138,42 @@ def _channels(text: str, channels: str | None, square: bool) -> tuple[int | None
 
 
 def _positions(text: str, given: str | None, kind: Kind, stride: int) -> int:
-    if kind in (Kind.EMBEDDING, Kind.NORM, Kind.ACTIVATION):
-        return 0
     sizes = ("1" if given is None else given).split("x")
     if not all(p.isascii() and p.isdigit() and int(p) for p in sizes):
         raise InputError(
             f"layer {text!r}: positions {given!r} are not whole numbers above 0; write @16x16, or @100 for 100 tokens."
         )
-    positions = prod(map(int, sizes))
-    if not kind.transposed or stride == 1:
-        return positions
-    per_input: int = stride**kind.spatial_dims
-    if positions % per_input:
+    if kind in (Kind.EMBEDDING, Kind.NORM, Kind.ACTIVATION):
+        return 0
+    found = [int(size) for size in sizes]
+    if given is None or not kind.transposed or stride == 1:
+        return prod(found)
+    return _inputs_of_transposed(text, found, kind.spatial_dims, stride)
+
+
+def _inputs_of_transposed(text: str, sizes: list[int], dims: int, stride: int) -> int:
+    """Input positions of a transposed convolution, from those of its output: samples, if any, then one size a dimension."""
+    total = prod(sizes)
+    if 1 < len(sizes) < dims:
         raise InputError(
-            f"layer {text!r}: {positions} output positions are not a multiple of stride {stride} in {kind.spatial_dims} dimensions; "
-            f"the nearest is @{max(1, round(positions / per_input)) * per_input}."
+            f"layer {text!r}: a transposed convolution of {dims} dimensions has {dims} output sizes; {len(sizes)} were given. Write all, or their product."
         )
-    return positions // per_input
+    units = [stride**dims] if len(sizes) == 1 else [1] * (len(sizes) - dims) + [stride] * dims
+    if all(size % unit == 0 for size, unit in zip(sizes, units, strict=True)):
+        return total // stride**dims
+    near = "x".join(
+        str(max(1, round(Fraction(size, unit))) * unit) for size, unit in zip(sizes, units, strict=True)
+    )
+    shown = "x".join(map(str, sizes))
+    raise InputError(
+        f"layer {text!r}: {shown} output positions are not a multiple of stride {stride} in {dims} dimensions; the nearest is @{near}. "
+        "For other paddings, give the positions of the input and leave out the stride."
+    )
 
 
-def _keys(text: str, given: str) -> dict[str, int]:
+def _keys(text: str, given: str, word: str) -> dict[str, int]:
     values = dict(_KEYS)
+    allowed = [key for key in _KEYS if word in _TAKES[key]]
     items = [item.partition("=") for item in given.split(",")[1:]]
     for key, _, value in items:
         if [other for other, _, _ in items].count(key) > 1:
@@ -155,18 +182,15 @@ def _keys(text: str, given: str) -> dict[str, int]:
             raise InputError(
                 f"layer {text!r}: unknown key {key!r}; keys are {', '.join(_KEYS)}, written as ,groups=4."
             )
+        if key not in allowed:
+            takes = f"its keys are {', '.join(allowed)}" if allowed else "it takes no keys"
+            raise InputError(
+                f"layer {text!r}: {word} has no {key}; {takes}. {key} belongs to {', '.join(_TAKES[key])}."
+            )
         if not (value.isascii() and value.isdigit() and int(value)):
             raise InputError(f"layer {text!r}: {key}={value!r} is not a whole number above 0.")
         values[key] = int(value)
     return values
-
-
-def _experts(text: str, kind: Kind, experts: int) -> int:
-    if experts > 1 and kind is not Kind.LINEAR:
-        raise InputError(
-            f"layer {text!r}: experts are a stack of linear layers, and this is no linear layer; write linear:IN-OUT@POSITIONS,experts={experts}."
-        )
-    return experts
 
 
 def _check_divisible(layer: LayerSpec) -> None:
@@ -207,11 +231,17 @@ def layer_notation(layer: LayerSpec) -> str:
     return f"{kind}{channels}{positions}{groups}{heads}{experts}"
 
 
-_INPUT = re.compile(r"(?:(?P<name>[A-Za-z_]\w*)=)?(?P<shape>\d+(?:x\d+)*)(?::(?P<dtype>[a-z]+\d*))?")
+_INPUT = re.compile(
+    r"(?:(?P<name>(?:[A-Za-z_]\w*|\d+(?=\.))(?:\.\w+)*)=)?(?:(?P<shape>\d+(?:x\d+)*|scalar)(?::(?P<dtype>[a-z]+\d*))?|(?P<value>.+))"
+)
+_FLOAT = re.compile(r"[-+]?(?:\d+\.\d*|\.?\d+e[-+]?\d+|\.\d+|\d+\.\d*e[-+]?\d+|inf)")
 
 
 def parse_input(text: str) -> InputSpec:
-    """Read one input of a model: `1x3x32x32`, `1x128:int64`, or by keyword `input_ids=1x128:int64`.
+    """Read one input of a model: a tensor such as `1x3x32x32`, `1x128:int64` or `scalar`, or a plain value such as `True`.
+
+    By keyword `input_ids=1x128:int64`, `wide=True`, `steps=int:5`, `rate=0.5`, `mode=str:train`; a part of a dictionary or
+    list as `batch.image=1x3x32x32` or `images.0=3x32x32`.
 
     Raises:
         InputError: it cannot be read, or a size is 0.
@@ -219,14 +249,37 @@ def parse_input(text: str) -> InputSpec:
     Example:
         >>> parse_input("input_ids=1x128:int64")
         InputSpec(shape=(1, 128), dtype='int64', name='input_ids')
+        >>> parse_input("wide=True").value
+        True
     """
-    refuse_long(text, f"input {text!r}", _DIGITS)
     match = _INPUT.fullmatch(text.strip())
-    if not match:
+    dtype = _value(match["value"]) if match and match["value"] else None
+    if not match or (match["value"] and dtype is None):
         raise InputError(
-            f"input {text!r} cannot be read; write sizes joined by x, as in 1x3x224x224, 1x128:int64 or input_ids=1x128:int64."
+            f"input {text!r} cannot be read; write sizes joined by x, as in 1x3x224x224, 1x128:int64 or input_ids=1x128:int64, "
+            "or a value, as in wide=True, steps=int:5, rate=0.5 or mode=str:train."
         )
-    shape = tuple(map(int, match["shape"].split("x")))
+    if dtype is not None:
+        return InputSpec((), dtype, match["name"])
+    refuse_long(text, f"input {text!r}", _DIGITS)
+    shape = () if match["shape"] == "scalar" else tuple(map(int, match["shape"].split("x")))
     if not all(shape):
         raise InputError(f"input {text!r} has a size of 0, so nothing would be computed; the smallest is 1.")
     return InputSpec(shape, match["dtype"] or "float32", match["name"])
+
+
+def _value(text: str) -> str | None:
+    """A plain value as `InputSpec.dtype` holds it; None if it is none."""
+    if text in ("True", "False", "None"):
+        return text
+    if text.lower() in ("true", "false"):
+        return text.capitalize()
+    if text.startswith("str:"):
+        return text
+    number = text.removeprefix("float:")
+    if _FLOAT.fullmatch(number) or (number != text and number.lstrip("-").isdecimal()):
+        return f"float:{float(number)!r}"
+    whole = text.removeprefix("int:")
+    if whole != text and whole.lstrip("-").isdecimal() and len(whole) <= _DIGITS:
+        return f"int:{int(whole)}"
+    return None

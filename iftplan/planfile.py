@@ -14,6 +14,7 @@ from iftplan.documents import Document, check, sealed
 from iftplan.errors import InputError
 from iftplan.estimatefile import WallClockObject, parse_wallclock, wallclock_object
 from iftplan.notation import parse_input
+from iftplan.planledger import contradictions, unpriceable
 from iftplan.plans import Plan, PlannedLayer, Role, Scope
 from iftplan.scalefile import ParametrizationObject, parametrization_object
 from iftplan.supar import parametrized
@@ -139,12 +140,16 @@ def parse_plan(document: Document, where: str = "plan") -> Plan:
         },
         notes=tuple(parsed["notes"]),
     )
+    for problem in contradictions(plan):
+        raise InputError(f"{where}: {problem}; make the plan again rather than editing it.")
     section = parsed.get("parametrization")
     if section is not None:
         plan = parametrized(plan, section["asked"], section["optimizer"], section["mask_updates"])
     if (times := parsed.get("wallclock")) is not None:
         plan = replace(plan, wallclock=parse_wallclock(times))
-    _check_ledger(plan, parsed, document, where)
+        for problem in unpriceable(plan):
+            raise InputError(f"{where}: {problem}; make the plan again rather than editing it.")
+    _check_totals(plan, document, where)
     return plan
 
 
@@ -170,25 +175,8 @@ def _layer(parsed: _LayerObject) -> PlannedLayer:
     )
 
 
-def _check_ledger(plan: Plan, parsed: _PlanObject, document: Document, where: str) -> None:
-    """A plan whose columns do not add up is refused, whoever sealed it."""
-    for i, layer in enumerate(plan.layers):
-        if layer.experts < 1 or (layer.nnz % layer.experts or layer.dense_weights % layer.experts):
-            raise InputError(
-                f"{where}: layers.{i}.experts is {layer.experts}, and its weights are not spread evenly over so many."
-            )
-        kept = layer.macs_of(layer.nnz + layer.dense_weights)
-        if layer.role is not Role.ACTIVATION and layer.macs != kept:
-            raise InputError(f"{where}: layers.{i}.macs is {layer.macs}, but nnz and positions make {kept}.")
-        if layer.nnz > layer.capacity:
-            raise InputError(
-                f"{where}: layers.{i}.nnz is {layer.nnz}, more than the capacity {layer.capacity}."
-            )
-        counts = (layer.nnz, layer.positions, layer.dense_weights, layer.dense_macs, layer.macs)
-        if min(counts) < 0:
-            raise InputError(f"{where}: layers.{i} holds the count {min(counts)}, and no count is negative.")
-        if layer.role is Role.ACTIVATION and (layer.positions or layer.capacity or layer.dense_weights):
-            raise InputError(f"{where}: layers.{i} is a product of activations, and those have no weights.")
+def _check_totals(plan: Plan, document: Document, where: str) -> None:
+    """All that follows from rows and settings is worked out again, whoever sealed it."""
     for key, value in plan_document(plan).items():
         if key != "digest" and document[key] != value:
             raise InputError(f"{where}: {key} does not follow from the layers and the settings of the plan.")

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
-from iftplan.documents import Document, check, loads, read_text, sealed
+from iftplan.documents import Document, check, loads, read_text, repeated, sealed
 from iftplan.errors import InputError
 from iftplan.masks import parse_mask
 from iftplan.notation import layer_notation, parse_layer
@@ -26,8 +26,18 @@ _Count = Annotated[int, Field(ge=1)]
 
 
 def default_place() -> Path:
-    """Where a profile is written and looked for: `iftplan/profile.json` in the user's cache folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "iftplan" / "profile.json"
+    """Where a profile is written and looked for: `iftplan/profile.json` in the user's cache folder.
+
+    Raises:
+        InputError: this user has no home folder, and no cache folder was named.
+    """
+    try:
+        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError as error:
+        raise InputError(
+            "this user has no home folder to keep a machine profile in; set XDG_CACHE_HOME to a folder, or name the file: iftplan bench --profile -o FILE, iftplan plan --profile FILE."
+        ) from error
+    return Path(cache) / "iftplan" / "profile.json"
 
 
 def read_profile(path: str | None = None) -> Profile:
@@ -82,6 +92,10 @@ def parse_profile(document: Document, where: str = "profile") -> Profile:
     """
     check(document, SCHEMA, where)
     parsed = validated(_ProfileObject, document, where)
+    keys = ("layer", "sparsity_exact", "structure", "pass")
+    measured = (" ".join(entry[key] for key in keys) for entry in parsed["entries"])  # type: ignore[literal-required]
+    for problem in repeated("entries", measured):
+        raise InputError(f"{where}: {problem}; each layer and pass is timed once.")
     return Profile(
         parsed["machine"],
         parsed["instructions"],
@@ -102,6 +116,14 @@ def _entry(parsed: _EntryObject, where: str) -> Entry:
     if dense.kind not in TIMED or dense.symbolic or wide.symbolic or not same:
         raise InputError(
             f"{where}: {parsed['wide']} is not {parsed['layer']} made wider; a profile has linear layers and convolutions of two dimensions."
+        )
+    if parsed["sparsity"] != float(sparsity):
+        raise InputError(
+            f"{where}.sparsity is {parsed['sparsity']}, and sparsity_exact is {parsed['sparsity_exact']}."
+        )
+    if min(wide.fan_in / dense.fan_in, wide.fan_out / dense.fan_out) < 1:
+        raise InputError(
+            f"{where}: {parsed['wide']} is narrower than {parsed['layer']}, in whose place it stands."
         )
     if parsed["nnz"] > wide.weights:
         raise InputError(

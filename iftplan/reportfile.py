@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from fractions import Fraction
 from typing import Literal
 
 from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict
 
-from iftplan.audits import AuditReport
-from iftplan.documents import Document, check, sealed
+from iftplan.audits import AuditReport, Verdict
+from iftplan.documents import Document, check, repeated, sealed
+from iftplan.errors import InputError
+from iftplan.plans import Scope
 from iftplan.units import Convention, exact
 from iftplan.validation import validated
 
@@ -67,8 +71,65 @@ def parse_measured(document: Document, where: str = "report") -> tuple[str, dict
     """
     check(document, SCHEMA, where)
     parsed = validated(_ReportObject, document, where)
+    for problem in _contradictions(parsed):
+        raise InputError(f"{where}: {problem}; audit again rather than editing it.")
     per = Convention(parsed["convention"]).per_mac
     return parsed["subject"], {row["name"]: (row["measured_macs"] or 0) // per for row in parsed["layers"]}
+
+
+def _contradictions(parsed: _ReportObject) -> Iterator[str]:
+    """What one part of a report says and another denies: sentences that begin with the place."""
+    totals = {key: parsed[key] for key in ("dense_macs", "expected_macs", "measured_macs")}  # type: ignore[literal-required]
+    rows = {
+        f"layers.{i}.{key}": row[key]  # type: ignore[literal-required]
+        for i, row in enumerate(parsed["layers"])
+        for key in ("expected_macs", "measured_macs")
+    }
+    counters = {f"counters.{engine}": macs for engine, macs in parsed["counters"].items()}
+    others = {f"elementwise.{name}": n for name, n in parsed["elementwise"].items()}
+    calls = {f"unknown_ops.{name}": n for name, n in parsed["unknown_ops"].items()}
+    per = Convention(parsed["convention"]).per_mac
+    for place, value in {**totals, **rows, **counters, **others, **calls}.items():
+        if value is not None and value < 0:
+            yield f"{place} is {value}, and no count is negative"
+    for place, value in {**totals, **rows, **counters}.items():
+        if value is not None and value % per:
+            yield f"{place} is {value}, and a MAC is two FLOPs"
+    yield from repeated("layers", (row["name"] for row in parsed["layers"]))
+    for i, row in enumerate(parsed["layers"]):
+        if row["agrees"] != (row["expected_macs"] in (None, row["measured_macs"])):
+            yield f"layers.{i}.agrees is {str(row['agrees']).lower()}, and {row['measured_macs']} were measured where {row['expected_macs']} are expected"
+    yield from _totals(parsed)
+
+
+def _totals(parsed: _ReportObject) -> Iterator[str]:
+    measured, dense, expected = parsed["measured_macs"], parsed["dense_macs"], parsed["expected_macs"]
+    total = sum(row["measured_macs"] or 0 for row in parsed["layers"])
+    whole = parsed["scope"] == Scope.MODEL.value
+    if measured != total if whole else measured > total:
+        yield f"measured_macs is {measured}, and the layers make {total}"
+    ratio = Fraction(measured, dense) if dense else None
+    deviation = Fraction(measured, expected) - 1 if expected else None
+    for key, value in (("ratio", ratio), ("deviation", deviation)):
+        for place, right in ((f"{key}_exact", value and exact(value)), (key, value and float(value))):
+            right = right if value is not None else None
+            right = {"deviation_exact": "0/1", "deviation": 0.0}.get(place, right) if value == 0 else right
+            if parsed[place] != right:  # type: ignore[literal-required]
+                yield f"{place} is {parsed[place]}, and the totals make {right}"  # type: ignore[literal-required]
+    unmeasured = bool(parsed["unknown_ops"] or parsed["uncalled_modules"])
+    verdict = (
+        Verdict.UNMEASURED
+        if unmeasured
+        else Verdict.FAILED
+        if parsed["problems"]
+        else Verdict.REPORTED
+        if expected is None
+        else Verdict.PASSED
+    )
+    if parsed["verdict"] != verdict.value:
+        yield f"verdict is {parsed['verdict']!r}, and what is said of the layers makes it {verdict.value!r}"
+    if parsed["passed"] != (verdict in (Verdict.PASSED, Verdict.REPORTED)):
+        yield f"passed is {str(parsed['passed']).lower()}, and the verdict is {verdict.value!r}"
 
 
 @with_config(ConfigDict(extra="forbid"))

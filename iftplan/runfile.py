@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
 from difflib import get_close_matches
@@ -11,7 +10,7 @@ from typing import Any, TypeVar, cast, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from iftplan.documents import Document, digest, read_text
+from iftplan.documents import Document, digest, parse_toml, read_text
 from iftplan.errors import InputError
 from iftplan.runs import RunConfig
 
@@ -45,16 +44,6 @@ def read_toml(path: str) -> Document:
         InputError: it cannot be read, or is not TOML; says where.
     """
     return parse_toml(read_text(path), path)
-
-
-def parse_toml(text: str, where: str) -> Document:
-    """The settings in TOML text."""
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(
-            f"{where} is not TOML: {str(error)[:1].lower()}{str(error)[1:]}; a line reads lr = 0.1, a section [optimizer]."
-        ) from error
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> Document:

@@ -138,9 +138,10 @@ class InputSpec:
     """One input of a model's forward pass.
 
     Attributes:
-        shape: its size in each dimension.
-        dtype: as torch names it.
-        name: the keyword that it is passed by; None for a positional one.
+        shape: its size in each dimension; empty for a scalar, and for a plain value.
+        dtype: as torch names it; or a plain value: "True", "False", "None", "int:5", "float:0.5" or "str:text".
+        name: the keyword that it is passed by; None for a positional one. A path such as "batch.image", "images.0" or
+            "0.mask" is a part of a dictionary or list, which is passed by the keyword or position that comes first.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
@@ -149,8 +150,28 @@ class InputSpec:
     dtype: str = "float32"
     name: str | None = None
 
+    @property
+    def is_value(self) -> bool:
+        """Whether it is a plain Python value and no tensor."""
+        return self.dtype in ("True", "False", "None") or ":" in self.dtype
+
+    @property
+    def value(self) -> bool | int | float | str | None:
+        """The plain Python value."""
+        kind, _, text = self.dtype.partition(":")
+        match kind:
+            case "int":
+                return int(text)
+            case "float":
+                return float(text)
+            case "str":
+                return text
+        return {"True": True, "False": False}.get(kind)
+
     def __str__(self) -> str:
-        text = "x".join(map(str, self.shape))
+        if self.is_value:
+            return f"{self.name}={self.dtype}" if self.name else self.dtype
+        text = "x".join(map(str, self.shape)) or "scalar"
         text += "" if self.dtype == "float32" else f":{self.dtype}"
         return f"{self.name}={text}" if self.name else text
 

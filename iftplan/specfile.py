@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from pydantic import TypeAdapter
 
-from iftplan.documents import Document, check, sealed
+from iftplan.documents import Document, check, repeated, sealed
 from iftplan.errors import InputError
 from iftplan.polynomial import Polynomial
 from iftplan.spec import Couplings, Kind, LayerSpec, ModelSpec
@@ -33,39 +35,92 @@ def parse_spec(document: Document, where: str = "spec") -> ModelSpec:
             f"{where}: convention is {document.get('convention')!r}, and a spec counts in 'mac'."
         )
     body = {key: value for key, value in document.items() if key not in ("schema", "convention", "digest")}
+    for problem in _endless(body):
+        raise InputError(f"{where}: {problem}; make the document again rather than editing it.")
     spec = validated(ModelSpec, body, where)
     for problem in _problems(spec):
         raise InputError(f"{where}: {problem}; make the document again rather than editing it.")
     return spec
 
 
+_COEFFICIENT = re.compile(r"-?\d{1,60}(/\d{1,60})?")
+_HIGHEST = 32
+"""Of the power of a width: a cost multiplies a handful of them."""
+
+
+def _endless(value: Any, path: str = "") -> Iterator[str]:
+    """Numbers that would take for ever to read or to work out: 1e999999999 as a coefficient, a power of 10⁹."""
+    if isinstance(value, dict):
+        coefficient = value.get("coefficient")
+        if isinstance(coefficient, str) and not _COEFFICIENT.fullmatch(coefficient):
+            yield f"{path}coefficient: {coefficient[:60]!r} is neither a whole number nor a fraction p/q"
+        for key, item in value.items():
+            yield from _endless(item, f"{path}{key}.")
+    elif isinstance(value, list):
+        for i, item in enumerate(value):
+            yield from _endless(item, f"{path}{i}.")
+
+
 def _problems(spec: ModelSpec) -> Iterator[str]:
     """What a type cannot say: sizes that are no sizes, couplings that do not fit the layers."""
+    yield from repeated("layers", (weight.layer.name for weight in spec.layers))
+    yield from repeated("products", (product.name for product in spec.products))
     for i, weight in enumerate(spec.layers):
-        if not _possible(weight.layer):
-            yield f"layers.{i}.layer: a layer needs channels, groups that divide them, a kernel and positions, all whole and positive"
+        if why := _impossible(weight.layer):
+            yield f"layers.{i}.layer: {why}"
+        if not weight.weight:
+            yield f"layers.{i}.weight is empty, and the parameter is named there"
     for i, product in enumerate(spec.products):
         if product.macs < 0:
             yield f"products.{i}.macs is {product.macs}, and no count is negative"
         if spec.couplings and product.name not in spec.couplings.product_macs:
             yield f"couplings.product_macs holds no {product.name!r}"
+    for i, one in enumerate(spec.inputs):
+        if min(one.shape, default=1) < 0 or max(one.shape, default=1) > _LARGEST:
+            yield f"inputs.{i}.shape is {list(one.shape)}, and a size is from 0 to 10**15"
+    if spec.couplings and spec.refusal:
+        yield "refusal says why there are no couplings, and there are couplings"
     if spec.couplings:
         yield from _misfits(spec, spec.couplings)
 
 
-def _possible(layer: LayerSpec) -> bool:
+_LARGEST = 10**15
+"""Of a size: a billion times the widest layer in use."""
+
+
+def _impossible(layer: LayerSpec) -> str:
+    """Why there can be no such layer; empty if there can."""
     if layer.in_channels is None or layer.out_channels is None:
-        return False
+        return "its channels are missing"
     sizes = (layer.in_channels, layer.out_channels, layer.groups, layer.experts, *layer.kernel)
-    fits = min(sizes) > 0 and not layer.in_channels % layer.groups and not layer.out_channels % layer.groups
-    return fits and layer.positions >= 0 and (layer.experts == 1 or layer.kind is Kind.LINEAR)
+    if min(sizes) < 1 or max(sizes) > _LARGEST:
+        return "channels, groups and kernel sizes are from 1 to 10**15"
+    if not 0 <= layer.positions <= _LARGEST**2:
+        return f"positions is {layer.positions}, and how often a weight is applied is from 0 to 10**30"
+    if layer.in_channels % layer.groups or layer.out_channels % layer.groups:
+        return f"{layer.groups} groups do not divide {layer.in_channels} and {layer.out_channels} channels"
+    if layer.depthwise and layer.groups != layer.in_channels:
+        return f"it is depthwise, and {layer.groups} groups of {layer.in_channels} channels are not"
+    if len(layer.kernel) != layer.kind.spatial_dims:
+        return f"a {layer.kind} layer has {layer.kind.spatial_dims} kernel sizes, and {len(layer.kernel)} are given"
+    if (layer.heads < 0 or (layer.heads and layer.in_channels % layer.heads)) or (
+        layer.heads and layer.kind is not Kind.ATTENTION
+    ):
+        return f"a {layer.kind} layer of {layer.in_channels} channels has no {layer.heads} heads"
+    if layer.experts > 1 and layer.kind is not Kind.LINEAR:
+        return (
+            f"experts are a stack of linear layers, and a {layer.kind} layer has no {layer.experts} of them"
+        )
+    return ""
 
 
 def _misfits(spec: ModelSpec, couplings: Couplings) -> Iterator[str]:
     for name, width in couplings.widths.items():
-        if width.size < 1 or width.multiple_of < 1:
-            yield f"couplings.widths.{name}: a width and what it is a multiple of are at least 1"
+        if not 1 <= width.size <= _LARGEST or not 1 <= width.multiple_of <= _LARGEST:
+            yield f"couplings.widths.{name}: a width and what it is a multiple of are from 1 to 10**15"
             return
+        if width.size % width.multiple_of:
+            yield f"couplings.widths.{name}: {width.size} is no multiple of {width.multiple_of}"
     for weight in spec.layers:
         contracts = weight.layer.positions > 0 and weight.weight in couplings.shapes
         if contracts and weight.weight not in couplings.weight_macs:
@@ -75,12 +130,33 @@ def _misfits(spec: ModelSpec, couplings: Couplings) -> Iterator[str]:
     counts = [(f"weight_macs.{n}", p, 0) for n, p in couplings.weight_macs.items()]
     counts += [(f"product_macs.{n}", p, 0) for n, p in couplings.product_macs.items()]
     counts += [(f"attributes.{n}", p, 0) for n, p in couplings.attributes.items()]
+    counts += [(f"scales.{n}", p, 1) for n, p in couplings.scales.items()]
     for path, polynomial, least in (*dimensions, *counts):
+        if any(not 0 < power <= _HIGHEST for term in polynomial.terms for _, power in term.powers):
+            yield f"couplings.{path}: a power is from 1 to {_HIGHEST}"
+            return
         if not _counts(polynomial, sizes, least):
             yield f"couplings.{path}: {polynomial} is no whole number from {least} at the dense model's widths"
+            return
+    yield from _unlike(spec, couplings, sizes)
 
 
-def _counts(polynomial: Polynomial, sizes: dict[str, int], least: int) -> bool:
+def _unlike(spec: ModelSpec, couplings: Couplings, sizes: Mapping[str, int]) -> Iterator[str]:
+    """Costs that couplings and layers give differently at the dense model's widths."""
+    dense = {weight.weight: 0 for weight in spec.layers}
+    for weight in spec.layers:
+        dense[weight.weight] += weight.layer.dense_macs
+    for name, macs in dense.items():
+        polynomial = couplings.weight_macs.get(name)
+        if polynomial is not None and macs and polynomial.at(sizes) != macs:
+            yield f"couplings.weight_macs.{name} makes {polynomial.at(sizes)} MACs at the dense model's widths, and its layers have {macs}"
+    for product in spec.products:
+        macs = couplings.product_macs[product.name].at(sizes)
+        if macs != product.macs:
+            yield f"couplings.product_macs.{product.name} makes {macs} MACs at the dense model's widths, and the product has {product.macs}"
+
+
+def _counts(polynomial: Polynomial, sizes: Mapping[str, int], least: int) -> bool:
     try:
         return polynomial.at(sizes) >= least
     except (KeyError, ValueError):

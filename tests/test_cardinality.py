@@ -88,3 +88,12 @@ def test_transposable_tiles_written_out(kept, of):
 @pytest.mark.parametrize(("kept", "of"), [(1, 8), (3, 8), (2, 7)])
 def test_keeping_and_dropping_have_as_many_tiles(kept, of):
     assert tile_masks(of, of, kept) == tile_masks(of, of, of - kept)
+
+
+@pytest.mark.parametrize("n", [10**16, 2**63 + 1, 10**30, 10**60])
+@pytest.mark.parametrize("share", [2, 3, 10**9])
+def test_sets_larger_than_a_machine_word_agree_with_a_hundred_digits(n, share):
+    with mpmath.workdps(100):
+        exact = mpmath.loggamma(n + 1) - mpmath.loggamma(n // share + 1) - mpmath.loggamma(n - n // share + 1)
+        assert log2_choose(n, n // share) == pytest.approx(float(exact / mpmath.log(2)), rel=1e-12)
+    assert log2_choose(n, 3) == pytest.approx(log2(n * (n - 1) * (n - 2) // 6), rel=1e-13)

@@ -16,7 +16,14 @@ from iftplan.footprint import Footprint
 from iftplan.measurements import measured_document
 
 MEASURED = Measured({"b": 3, "a": 4}, {"b": 1, "norm": 2}, {"relu": 5}, {"my::op": 1}, ("spare",), ("one",))
-REQUEST = {"source": "net.py:build", "builds": "", "inputs": ["4x16"], "allow": [], "nonzeros": False}
+REQUEST = {
+    "source": "net.py:build",
+    "builds": "",
+    "inputs": ["4x16"],
+    "allow": [],
+    "nonzeros": False,
+    "cross_check": False,
+}
 
 
 @pytest.fixture
@@ -51,7 +58,7 @@ def test_what_was_kept_is_found_with_its_layers_in_order(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("source", "net.py:other"), ("inputs", ["8x16"]), ("allow", ["a::b=1"]), ("builds", "x.py:y"), ("nonzeros", True)],
+    [("source", "net.py:other"), ("inputs", ["8x16"]), ("allow", ["a::b=1"]), ("builds", "x.py:y"), ("nonzeros", True), ("cross_check", True)],
 )  # fmt: skip
 def test_other_settings_find_nothing(folder: Path, key: str, value: object) -> None:
     kept(folder)

@@ -179,3 +179,28 @@ def test_models_are_chosen_by_name(tmp_path: Path) -> None:
     assert [m.name for m in config.chosen(("other", "other"))] == ["other"]
     with pytest.raises(InputError, match=r"has no model 'nett'; did you mean net\?"):
         config.chosen(("nett",))
+
+
+@pytest.mark.parametrize("name", ["iftplan.toml", "pyproject.toml"])
+def test_a_file_of_a_windows_editor_is_read(tmp_path, name):
+    text = "[models.a]\nsource = 'zoo:digits-cnn'\n"
+    text = text if name == "iftplan.toml" else text.replace("[models", "[tool.iftplan.models")
+    (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    assert [model.name for model in read_config(tmp_path / name).models] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("tool = 3", r"has no \[tool.iftplan\]"),
+        ("[tool]\niftplan = 3", r"has no \[tool.iftplan\]"),
+        ("x = " + "[" * 5000, "nested too deep"),
+        ("x = " + "[" * 60 + "]" * 60, "brackets are nested deeper than 50"),
+        ("x = " + "1" * 5000, "a number has thousands of digits"),
+        ('x = "a\\u0000b"', "x: text holds a NUL"),
+    ],
+)
+def test_a_projects_file_with_what_nobody_means_is_refused(tmp_path, text, says):
+    (tmp_path / "pyproject.toml").write_text(text)
+    with pytest.raises(InputError, match=says):
+        read_config(tmp_path / "pyproject.toml")

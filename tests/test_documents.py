@@ -28,12 +28,13 @@ from iftplan.spec import Kind
 from iftplan.specfile import parse_spec, spec_document
 from iftplan.units import Convention
 
+names = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8)
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | names,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3),
     max_leaves=12,
 )
-objects = st.dictionaries(st.text(max_size=8), json_values, max_size=5)
+objects = st.dictionaries(names, json_values, max_size=5)
 
 
 def made(transform="wide", sparsity="3/4", **policy):
@@ -52,7 +53,7 @@ def test_a_sealed_document_reads_back_with_the_same_digest(body):
     assert dumps(again) == dumps(document)
 
 
-@given(objects, st.text(min_size=1, max_size=4).filter(lambda key: key != "digest"), json_values)
+@given(objects, names.filter(lambda key: key not in ("", "digest")), json_values)
 def test_the_digest_changes_with_any_key(body, key, value):
     changed = {**body, key: value}
     same = key in body and json.dumps(body[key], sort_keys=True) == json.dumps(value, sort_keys=True)
@@ -87,7 +88,14 @@ def test_what_is_no_number_is_never_written(number):
         ('"text"', "holds a JSON str"),
         ("{'a': 1}", "line 1, column 2"),
         ("[" * 200_000, "is not JSON"),
-        ("1" * 5000, "is not JSON"),
+        ("[" * 200_000, "its brackets are nested too deep"),
+        ('{"a": ' * 60 + "1" + "}" * 60, "brackets are nested deeper than 50"),
+        ("1" * 5000, "a number has thousands of digits"),
+        ('{"a": 1' + "0" * 60 + "}", "given.json: a: a number has 61 digits"),
+        ('{"a": [1, 1e999]}', "given.json: a.1 = inf: a finite number is wanted"),
+        ('{"a": 1, "b": 2, "a": 3}', "the key 'a' is given twice in one object"),
+        ('{"b": {"a\\u0000": 1}}', "text holds a NUL"),
+        ('{"b": "\\udc80"}', r"b: text holds half a character ('\udc80')"),
     ],
 )
 def test_text_that_is_no_document_says_where(text, says):
@@ -129,6 +137,25 @@ def test_files_that_cannot_be_read_are_named(tmp_path, name):
         read_text(str(tmp_path / name))
     assert str(tmp_path / name) in str(caught.value)
     assert "or - for stdin" in str(caught.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-32"])
+def test_other_encodings_are_named(tmp_path, encoding):
+    mark = "\ufeff" if encoding.endswith("be") else ""
+    (tmp_path / "plan.json").write_text(mark + '{"a": 1}', encoding=encoding)
+    with pytest.raises(InputError, match=rf"is {encoding[:6].upper()} text.*save it as UTF-8"):
+        read_text(str(tmp_path / "plan.json"))
+
+
+def test_a_byte_order_mark_and_windows_line_ends_are_read_over(tmp_path):
+    (tmp_path / "plan.json").write_bytes(b'\xef\xbb\xbf{\r\n"a":\r1}\r\n')
+    assert read_text(str(tmp_path / "plan.json")) == '{\n"a":\n1}\n'
+    assert loads(read_text(str(tmp_path / "plan.json")), "") == {"a": 1}
+
+
+def test_a_name_with_a_nul_is_no_file():
+    with pytest.raises(InputError, match="embedded null byte"):
+        read_text("a\0b")
 
 
 def test_a_dash_reads_stdin(monkeypatch):
@@ -325,8 +352,8 @@ def test_a_plan_whose_books_do_not_add_up_is_refused_even_when_resealed(path, va
     ("changes", "says"),
     [
         ({"nnz": 10**6, "macs": 64 * 10**6}, r"layers\.1\.nnz is 1000000, more than the capacity"),
-        ({"nnz": -5, "macs": 64 * -5}, r"layers\.1 holds the count -\d+, and no count is negative"),
-        ({"dense_macs": -1}, r"layers\.1 holds the count -1"),
+        ({"nnz": -5, "macs": 64 * -5}, r"layers\.1\.\w+ holds the count -\d+, and no count is negative"),
+        ({"dense_macs": -1}, r"layers\.1\.dense_macs holds the count -1"),
         (
             {"role": Role.ACTIVATION, "macs": 7},
             r"layers\.1 is a product of activations, and those have no weights",
@@ -396,7 +423,7 @@ def test_a_truncated_plan_is_refused(data):
             "1/3",
             "couplings.attributes.dw.groups",
         ),
-        (("layers", 0, "layer", "in_channels"), None, "layers.0.layer: a layer needs channels"),
+        (("layers", 0, "layer", "in_channels"), None, "layers.0.layer: its channels are missing"),
         (("layers", 1, "layer", "groups"), 0, "layers.1.layer"),
         (("layers", 1, "layer", "groups"), 7, "layers.1.layer"),
         (("layers", 1, "layer", "positions"), -1, "layers.1.layer"),

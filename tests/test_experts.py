@@ -195,7 +195,7 @@ def test_one_layer_is_solved_as_a_stack() -> None:
     assert (solved.structure["in_channels"], solved.capacity) == (64, 4 * 64 * 192)
     assert (solved.nnz, solved.macs, solved.dense_macs) == (4 * 32 * 96, 32 * 32 * 96, 32 * 32 * 96)
     assert ift.solve(layer, "parallel", "3/4").structure == {"branches": 4}
-    with pytest.raises(InputError, match="experts are a stack of linear layers"):
+    with pytest.raises(InputError, match="experts belongs to linear"):
         parse_layer("conv3x3:8-8@4x4,experts=2")
 
 

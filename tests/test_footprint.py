@@ -42,6 +42,8 @@ os.path.getsize("weights.bin")
 os.path.isdir("extra")
 sorted(glob.glob("parts/*.yaml"))
 os.environ.get("WIDTH")
+os.environb.get(b"DEPTH")
+os.access("readable", os.R_OK)
 """
 
 
@@ -84,6 +86,7 @@ CHANGES: Mapping[str, Callable[[Path], object]] = {
     "a file it looked for in vain": lambda p: (p / "overrides.txt").write_text("2"),
     "a file it only asked about": lambda p: (p / "big.flag").write_text(""),
     "a folder it only asked about": lambda p: (p / "extra").mkdir(),
+    "an access it only asked about": lambda p: (p / "readable").write_text(""),
     "a size it asked for": lambda p: (p / "weights.bin").write_text("00000"),
     "one more file in a folder it listed": lambda p: (p / "parts/b.yaml").write_text("b"),
     "one file fewer in it": lambda p: (p / "parts/a.yaml").unlink(),
@@ -99,6 +102,87 @@ def test_a_change_of_what_was_read_is_noticed(project: Path, change: str) -> Non
     assert not Footprint(project).unchanged(states)
 
 
+def test_to_look_for_a_shared_library_is_not_to_ask_the_world(project: Path) -> None:
+    """Builds of torch with CUDA do so when they are imported; `find_library` starts a process of the system's."""
+    look = "import ctypes.util; ctypes.util.find_library('c')"
+    (project / "main.py").write_text(look)
+    states, outward = recorded(project)
+    assert not outward and Footprint(project).unchanged(states)
+    (project / "main.py").write_text(f"{look}; import subprocess; subprocess.run(['true'])")
+    assert recorded(project)[1] == ["subprocess.Popen"]
+
+
+NATIVE: Mapping[str, str] = {
+    "fopen": "c.fopen.restype = ctypes.c_void_p; c.fopen(b'w.bin', b'r')",
+    "open": "c.open(b'w.bin', 0)",
+    "openat": "import os; c.openat(os.open('.', os.O_RDONLY), b'w.bin', 0)",
+    "from another thread": "import threading; t = threading.Thread(target=c.open, args=(b'w.bin', 0)); t.start(); t.join()",
+    "in another folder of work": "import os; os.mkdir('in'); os.chdir('in'); c.open(b'../w.bin', 0); os.chdir('..')",
+    "a file that is not there": "c.open(b'absent.bin', 0)",
+    "torch, without Python's open": "import torch; torch.from_file('w.bin', size=1, dtype=torch.uint8)",
+    "numpy": "import numpy; numpy.fromfile('w.bin', 'u1')",
+    "numpy, as memory": "import numpy; numpy.memmap('w.bin', mode='r')",
+    "safetensors": "import safetensors; safetensors.safe_open('w.safetensors', 'np').keys()",
+    "safetensors, whole": "import safetensors.numpy as s; s.load_file('w.safetensors')",
+}
+
+
+@pytest.mark.parametrize("reader", NATIVE)
+def test_what_a_library_opens_without_python_is_noticed(project: Path, reader: str) -> None:
+    numpy = pytest.importorskip("safetensors.numpy")
+    from numpy import zeros
+
+    (project / "w.bin").write_bytes(b"1")
+    numpy.save_file({"w": zeros(8)}, project / "w.safetensors")
+    (project / "main.py").write_text(f"import ctypes; c = ctypes.CDLL(None); {NATIVE[reader]}")
+    states, outward = recorded(project)
+    assert not outward
+    assert Footprint(project).unchanged(states)
+    (project / "unread.txt").write_text("2")
+    assert Footprint(project).unchanged(states)
+    if "not there" in reader:
+        (project / "absent.bin").write_bytes(b"1")
+    elif "safetensors" in reader:
+        numpy.save_file({"w": zeros(9)}, project / "w.safetensors")
+    else:
+        (project / "w.bin").write_bytes(b"2")
+    assert not Footprint(project).unchanged(states)
+
+
+def test_a_folder_that_is_listed_without_python_is_noticed(project: Path) -> None:
+    listing = "import ctypes; c = ctypes.CDLL(None); c.opendir.restype = ctypes.c_void_p; c.opendir(b'parts')"
+    (project / "main.py").write_text(listing)
+    states, _ = recorded(project)
+    assert Footprint(project).unchanged(states)
+    (project / "parts/b.yaml").write_text("b")
+    assert not Footprint(project).unchanged(states)
+
+
+def test_a_file_outside_the_project_that_a_library_opens_is_noticed(
+    project: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    other = tmp_path_factory.mktemp("elsewhere") / "w.bin"
+    other.write_bytes(b"1")
+    (project / "main.py").write_text(f"import ctypes; ctypes.CDLL(None).open({str(other)!r}.encode(), 0)")
+    states, _ = recorded(project)
+    assert Footprint(project).unchanged(states)
+    other.write_bytes(b"2")
+    assert not Footprint(project).unchanged(states)
+
+
+def test_the_watcher_ends_with_what_it_watches_and_holds_no_pipe(project: Path) -> None:
+    """`recorded` waits for the end of stdout: a watcher that kept it would hang here."""
+    (project / "main.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    killed = subprocess.run([sys.executable, "-c", RECORD], cwd=project, capture_output=True, timeout=20)
+    assert killed.returncode == -9
+
+
+def test_where_nothing_tells_of_native_files_the_record_says_so(project: Path) -> None:
+    code = "import iftplan.opens, platform; platform.machine = lambda: 'vax'; from iftplan.footprint import Reads; print(Reads().complete)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
 def test_an_environment_variable_that_was_looked_up_is_noticed(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -106,6 +190,9 @@ def test_an_environment_variable_that_was_looked_up_is_noticed(
     monkeypatch.setenv("SOMETHING_ELSE", "1")
     assert Footprint(project).unchanged(states)
     monkeypatch.setenv("WIDTH", "64")
+    assert not Footprint(project).unchanged(states)
+    monkeypatch.delenv("WIDTH")
+    monkeypatch.setenv("DEPTH", "2")
     assert not Footprint(project).unchanged(states)
     assert "WIDTH" in next(key for key in states if key.startswith("variables:"))
 
@@ -137,6 +224,8 @@ def test_a_footprint_holds_in_another_checkout(
         "import os; os.system('true')",
         "import socket; s = socket.socket(); s.settimeout(0.01); s.connect_ex(('127.0.0.1', 9))",
         "import sqlite3; sqlite3.connect(':memory:')",
+        "import ctypes; ctypes.CDLL(None).connect(99, (ctypes.c_uint16 * 8)(2), 16)",
+        "import os; os.mkfifo('pipe'); os.open('pipe', os.O_RDONLY | os.O_NONBLOCK)",
     ],
 )
 def test_what_cannot_be_looked_at_again_is_told(project: Path, line: str) -> None:

@@ -15,12 +15,13 @@ import iftplan
 ROOT = Path(iftplan.__file__).parent
 
 ROOMS = (
-    "errors shown polynomial widening budget cardinality runs symbols expressions scales estimates footprint machine",
-    "units settings spec counting masks distributions vouched validation transforms documents schedules revisions workers pareto",
+    "errors shown polynomial widening budget cardinality runs symbols expressions scales estimates opens machine",
+    "footprint units settings spec counting masks distributions vouched validation transforms documents schedules revisions workers pareto",
     "notation costs form solution cautions zoo_index scalefile estimatefile observations scaling histories",
     "closed_forms derive realise sources plans specfile solvefile diffs axes",
     "families symbolic policy audits supar training_cost entries",
-    "solver rows reportfile planfile runfile checks tradeoffs",
+    "solver rows reportfile planledger runfile checks tradeoffs",
+    "planfile",
     "closing configuration measurements observationfile timings tradeofffile",
     "planwidths configfile judging profiles",
     "planner checkcache profilefile pricing",
@@ -55,7 +56,7 @@ LIBRARIES: Mapping[str, tuple[str, ...]] = {
     "pandas": (),
     "pyarrow": (),
     "optuna": ("searching", "trialqueue", "campaigns"),
-    "filelock": ("trialqueue",),
+    "filelock": ("trialqueue", "nn"),
     "matplotlib": ("plots",),
     "sympy": ("symbols", "expressions", "derive", "symbolic", "nn"),
     "pydantic": (

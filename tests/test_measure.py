@@ -133,8 +133,7 @@ def _(x: Tensor) -> Tensor:
     ("function", "operator"),
     [
         (secret, "iftplan_test::secret"),
-        (lambda x: torch.cdist(x, x), "aten::_cdist_forward"),
-        (lambda x: F.bilinear(x, x, torch.ones(3, 4, 4, device=x.device)), "aten::_trilinear"),
+        (lambda x: torch.linalg.qr(x)[0], "aten::linalg_qr"),
         (lambda x: torch.linalg.solve(torch.eye(2, device=x.device), x), "linalg_solve"),
         (lambda x: torch.fft.fft(x), "fft"),
     ],
@@ -175,7 +174,7 @@ def test_values_that_do_not_exist_are_assumed_and_logged_once() -> None:
 
     table = measure(Calls(asks), ROW)
     assert len(table.assumptions) == 1
-    assert ".item()" in table.assumptions[0]
+    assert "branches on the values of tensors" in table.assumptions[0]
     assert measure(nn.Linear(4, 4), ROW).assumptions == ()
 
 

@@ -97,8 +97,25 @@ def test_the_notation_of_the_manual(text, layer):
         ("conv3x3:3-4@-8", "positions '-8' are not"),
         (
             "convt2x2:8-4@7x7,stride=2",
-            "49 output positions are not a multiple of stride 2 in 2 dimensions; the nearest is @48",
+            "7x7 output positions are not a multiple of stride 2 in 2 dimensions; the nearest is @8x8",
         ),
+        ("convt2x4:8-6@33x16,stride=2", "33x16 output positions are not a multiple of stride 2"),
+        ("convt2x4:8-6@33x16,stride=2", "give the positions of the input and leave out the stride"),
+        ("convt2x4:8-6@4x33x16,stride=2", "the nearest is @4x32x16"),
+        ("convt3x3:8-6@1x64,stride=2", "the nearest is @2x64"),
+        ("convt1x1:8-6@4x8,stride=3", "the nearest is @3x9"),
+        ("convt1d4:8-6@33,stride=2", "33 output positions are not a multiple of stride 2 in 1 dimensions"),
+        ("dwconvt3d3x3x3:8@8x8x9,stride=2", "the nearest is @8x8x8"),
+        ("convt3d3x3x3:8-6@8x64,stride=2", "3 dimensions has 3 output sizes; 2 were given"),
+        (
+            "linear:8-6@4,stride=2",
+            "linear has no stride; its keys are groups. stride belongs to conv, dwconv",
+        ),
+        ("linear:8-6,heads=2", "linear has no heads"),
+        ("dwconv3x3:8,groups=4", "dwconv has no groups; its keys are stride"),
+        ("attention:8,groups=2", "attention has no groups; its keys are heads"),
+        ("norm:8,groups=2", "norm has no groups; it takes no keys"),
+        ("embedding:8-4@many", "positions 'many' are not whole numbers above 0"),
         ("conv3x3:3-4,padding=1", "unknown key 'padding'; keys are stride, groups, heads"),
         ("conv3x3:3-4,groups=0", "groups='0' is not a whole number above 0"),
         ("conv3x3:3-4,groups", "groups='' is not a whole number above 0"),
@@ -155,3 +172,83 @@ def test_an_input_that_cannot_be_read_says_what_was_given_and_what_can_be(text, 
         parse_input(text)
     assert repr(text) in str(caught.value)
     assert says in str(caught.value)
+
+
+_MODULES = {1: "ConvTranspose1d", 2: "ConvTranspose2d", 3: "ConvTranspose3d"}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    layers.filter(lambda layer: layer.kind.transposed),
+    st.integers(1, 3),
+    st.lists(st.integers(1, 4), min_size=3, max_size=3),
+    st.integers(1, 2),
+)
+def test_a_transposed_convolution_costs_what_the_real_layer_of_that_output_costs(layer, stride, image, batch):
+    """PyTorch finds the paddings of an output that is `stride` times the input, and its own counter the MACs."""
+    torch = pytest.importorskip("torch")
+    from torch.utils.flop_counter import FlopCounterMode
+
+    dims = layer.kind.spatial_dims
+    outputs = [size * stride for size in image[:dims]]
+    overlaps = [k - stride for k in layer.kernel]
+    paddings = [max(0, -(-over // 2)) for over in overlaps]
+    extra = [2 * p - over for p, over in zip(paddings, overlaps, strict=True)]
+    if max(extra) >= max(stride, 1):
+        return  # an even kernel at stride 1: no padding keeps the size
+    text = layer_notation(replace(layer, positions=1)).partition(",")
+    sizes = "x".join(map(str, (batch, *outputs)))
+    keys = f",stride={stride}" + (f",{text[2]}" if text[2] else "")
+    with torch.device("meta"):
+        module = getattr(torch.nn, _MODULES[dims])(
+            layer.in_channels,
+            layer.out_channels,
+            layer.kernel,
+            stride,
+            paddings,
+            extra,
+            layer.groups,
+            bias=False,
+        )
+        x = torch.empty(batch, layer.in_channels, *image[:dims])
+        with FlopCounterMode(display=False) as counter:
+            out = module(x)
+    assert list(out.shape[2:]) == outputs
+    # the counter of PyTorch knows groups by the weight's shape
+    assert parse_layer(f"{text[0]}@{sizes}{keys}").dense_macs == counter.get_total_flops() // 2
+
+
+@pytest.mark.parametrize(
+    ("text", "module", "shape"),
+    [
+        ("linear:7-5@6", lambda nn: nn.Linear(7, 5, bias=False), (2, 3, 7)),
+        ("conv1d3:4-6@2x5,stride=2", lambda nn: nn.Conv1d(4, 6, 3, stride=2, bias=False), (2, 4, 11)),
+        (
+            "conv2x4:8-6@5x4,stride=2,groups=2",
+            lambda nn: nn.Conv2d(8, 6, (2, 4), stride=2, groups=2, bias=False),
+            (1, 8, 10, 10),
+        ),
+        ("conv3d1x2x3:4-6@2x3x2", lambda nn: nn.Conv3d(4, 6, (1, 2, 3), bias=False), (1, 4, 2, 4, 4)),
+        (
+            "dwconv3x3:6@4x4,stride=2",
+            lambda nn: nn.Conv2d(6, 6, 3, stride=2, dilation=2, groups=6, bias=False),
+            (1, 6, 11, 11),
+        ),
+        # a kernel that is smaller than its stride: two thirds of the outputs are never written to
+        ("convt1d1:4-6@12,stride=3", lambda nn: nn.ConvTranspose1d(4, 6, 1, 3, 0, 2, bias=False), (1, 4, 4)),
+        (
+            "convt2x4:8-6@32x16,stride=2",
+            lambda nn: nn.ConvTranspose2d(8, 6, (2, 4), 2, (0, 1), bias=False),
+            (1, 8, 16, 8),
+        ),
+        # its output is 33x33: the input's positions say it
+        ("convt3x3:8-6@16x16", lambda nn: nn.ConvTranspose2d(8, 6, 3, 2, bias=False), (1, 8, 16, 16)),
+    ],
+)
+def test_every_kind_costs_what_a_real_layer_costs(text, module, shape):
+    torch = pytest.importorskip("torch")
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        module(torch.nn)(torch.empty(shape))
+    assert parse_layer(text).dense_macs == counter.get_total_flops() // 2

@@ -136,7 +136,7 @@ def test_every_kind_of_picture_is_written(runs, folder):
 
 def test_plans_are_compared_by_their_search_space(runs):
     header, *rows = runs["plans"].out.splitlines()
-    assert "log2 of the number of masks" in header
+    assert "log2_of_the_number_of_masks_bits" in header
     assert [row.split(",")[0] for row in rows] == ["wide 0.5", "wide 0.75"]
 
 
@@ -154,6 +154,22 @@ def test_published_costs_are_counted_here():
     masked = (1_814_073_344 - 118_013_952 - 512_000) / 1_814_073_344
     ratio = points["parallel 0.5"].x.mean / points["dense"].x.mean
     assert ratio == pytest.approx(0.25 + 0.75 * (300 + 2 + 1 + masked) / 303, rel=1e-9)
+
+
+def test_vision_closes_all_layers_as_the_paper_does():
+    """Appendix B.2: dense first and last layers are paid for, so the whole forward pass costs what it did."""
+    rows = [
+        r
+        for r in published_results("CIFAR-100")
+        if r.model == "ResNet-18" and r.transform in ("wide", "parallel") and not r.mask
+    ]
+    found = published_observations(rows, ift.read_model)
+    assert {o.sparsity for o in found} >= {0.5, 0.75, 0.9}
+    for one in found:
+        assert one.scope == "layers"
+        assert one.dense_macs == 555_468_800  # published.csv has its source
+        # a weight of the last stage is applied at 4·4 positions, so 15 MACs are the most that can stay
+        assert 0 <= one.dense_macs - one.macs < 16
 
 
 def test_networks_that_are_not_in_the_zoo_have_no_costs():

@@ -148,9 +148,8 @@ def test_text_and_html_say_the_same(name: str) -> None:
     assert read.rows == [[printable(cell) for cell in row] for row in rows]
     lines = [line for t in tables(value) for line in (t.title, *t.notes)]
     assert all(printable(line) in read.text for line in lines)
-    words = (
-        printable(word) for text in (*lines, *(cell for row in rows for cell in row)) for word in text.split()
-    )
+    texts = (*lines, *(cell for row in rows for cell in row))
+    words = (word for text in texts for word in printable(text).split())
     assert all(word in str(value) for word in words)
 
 

@@ -359,3 +359,39 @@ def test_nearest_sparsity_is_nearest_to_the_one_given_and_not_to_its_rounding():
         solve(layer, FAMILIES["doped"], Fraction(3333, 10000))
     with pytest.raises(InfeasibleError, match=r"nearest feasible sparsity is 0\.1\."):
         solve(parse_layer("linear:20-20"), FAMILIES["doped"], Fraction(999, 10000))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "layer",
+    [
+        "linear:2147483648-2147483649",
+        "linear:999999999999-999999999999@999999999999",
+        "attention:999999999999@9999999",
+        "conv3x3:999999999-999999999@100000000x10000000",
+        "dwconv3x3:999999999@999999999999",
+        "convt3x3:999999999-999999999@999999999",
+        "linear:1-999999999999",
+    ],
+)
+def test_the_largest_layers_close_as_small_ones_do(layer, family):
+    """What a layer is worth is a whole number of any size: nothing of it passes through a machine's word."""
+    parsed = parse_layer(layer)
+    try:
+        found = solve(parsed, FAMILIES[family], Fraction(1, 2))
+    except InfeasibleError:
+        return  # a rank or a pattern that does not fit, said so
+    assert found.macs is not None and found.nnz is not None
+    masked = found.macs - parsed.positions * found.dense_weights
+    if parsed.kind is not Kind.ATTENTION:
+        assert masked == parsed.positions * found.nnz
+    if found.outcome is Outcome.EXACT:
+        assert found.macs == parsed.dense_macs
+
+
+def test_a_layer_beyond_a_machine_word_has_its_budget_and_its_bits():
+    # nnz closes the budget: m·n = 2**31·(2**31 + 1); and C(N, nnz) at one half is close to N bits
+    found = solve(parse_layer("linear:2147483648-2147483649"), FAMILIES["wide"], Fraction(1, 2))
+    assert found.nnz == 2**31 * (2**31 + 1) == found.macs
+    assert found.structure["out_channels"] == 3037000502  # ceil(sqrt(2)·(2**31 + 1)), by bc
+    assert found.cardinality.log2_masks == pytest.approx(found.capacity, rel=1e-8)

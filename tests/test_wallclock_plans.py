@@ -1,5 +1,6 @@
 """Plans for time: which layers stay dense and why, on machines that a test made up; budgets close all the same."""
 
+import csv
 import json
 import re
 import sys
@@ -374,7 +375,7 @@ def test_a_machine_is_measured_and_read(tmp_path):
     assert again.code == 0 and {e["pass"] for e in json.loads(again.out)["entries"]} == {"step"}
     assert dry.code == 0 and len(json.loads(dry.out)["layers"]) == 24
     assert planned.code == 0 and "another machine" not in planned.out
-    assert [line.split(",")[5] for line in backends.out.splitlines()[1:]] == ["dense", "sparse"] * 2
+    assert [row["backend"] for row in csv.DictReader(backends.out.splitlines())] == ["dense", "sparse"] * 2
     for run, says in (
         (unknown, "'fast' is no backend"), (nothing, "nothing that ratios could be to"),
         (mixed, "measures a grid of its own"), (sizes, "'none' is no whole number"),

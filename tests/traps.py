@@ -480,7 +480,7 @@ TRAPS = (
         ((3, 4),),
         3 * 24,
         OPEN,  # the tracer runs on data, which may decide otherwise
-        assumes="True was answered for booleans",
+        assumes="the model branches on the values of tensors",
     ),
     Trap(
         "a loop as long as the data says",

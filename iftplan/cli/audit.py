@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from iftplan.cli import completion
 from iftplan.cli.options import (
     AllowOption,
     ConventionOption,
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 EXAMPLE = """
 Examples:
 
-  $ iftplan audit wide75.json --cross-check -o report.json
+  $ iftplan audit wide75.json -o report.json
 
   dense, scope layers                             555 468 800 MACs
   expected                                        555 468 800 MACs
@@ -56,7 +57,6 @@ Examples:
   counter closed_form, scope model                555 468 800 MACs
   counter meta, scope model                       555 468 800 MACs
   counter fvcore, scope model                     555 468 800 MACs
-  counter flop_counter, scope model               555 468 800 MACs
   elementwise work, not in the MACs        2.835 M output elements
   PASSED
   assumed: weights under a mask count by the plan's nnz (planned, not measured)
@@ -68,6 +68,7 @@ Examples:
   measured                                  1 814 073 344 MACs
   deviation from expected             -4.522e-02 (tolerance 0)
   counter meta, scope model                 1 814 073 344 MACs
+  counter fvcore, scope model               1 814 073 344 MACs
   elementwise work, not in the MACs    5.746 M output elements
   PASSED
   written: report.json
@@ -88,7 +89,9 @@ def command(
     subject: Annotated[
         str,
         typer.Argument(
-            metavar="PLAN|MODEL", help="A plan file (- for stdin), or a model as in iftplan models."
+            metavar="PLAN|MODEL",
+            autocompletion=completion.models,
+            help="A plan file (- for stdin), or a model as in iftplan models.",
         ),
     ],
     model: Annotated[
@@ -107,9 +110,12 @@ def command(
             help="Largest relative difference that passes (plans 1e-6, models 1e-3, budgets 0).",
         ),
     ] = None,
-    engine: Annotated[Engine, typer.Option("--engine", help="What counts.")] = Engine.META,
+    engine: Annotated[
+        Engine | None,
+        typer.Option("--engine", help="Count with this engine alone (default: meta, and fvcore as a check)."),
+    ] = None,
     cross_check: Annotated[
-        bool, typer.Option("--cross-check", help="Count with all three engines and require equal integers.")
+        bool, typer.Option("--cross-check", help="Count with all three engines; each must run the model.")
     ] = False,
     input: InputOption = None,
     allow: AllowOption = None,
@@ -134,7 +140,8 @@ def command(
     if against and budget:
         raise InputError("--against and --budget are two references; give one of them.")
     terms = _Terms(
-        engines=(engine.value, *(e.value for e in Engine if cross_check and e is not engine)),
+        engines=tuple(dict.fromkeys((engine or Engine.META, *(Engine if cross_check else ())))),
+        second="" if engine else Engine.FVCORE,
         operators=operators_of(allow),
         may_stay_uncalled=tuple(allow_uncalled or ()),
         tolerance=tolerance_of(tolerance),
@@ -182,6 +189,7 @@ class _Terms:
     """How to measure, and what passes."""
 
     engines: tuple[str, ...]
+    second: str
     operators: Mapping[str, Operator]
     may_stay_uncalled: tuple[str, ...]
     tolerance: Fraction | None
@@ -207,7 +215,9 @@ def _plan_report(plan: Plan, model: str | None, trust: bool, terms: _Terms) -> A
     from iftplan.nn.measure_plan import measure_plan
 
     with working(f"building and measuring the plan for {plan.model}"):
-        tables = measure_plan(plan, built, engines=terms.engines, operators=terms.operators)
+        tables = measure_plan(
+            plan, built, engines=terms.engines, second=terms.second, operators=terms.operators
+        )
     tolerance = terms.tolerance_or(Fraction(1, 10**6))
     return audit_plan(plan, tables, tolerance=tolerance, may_stay_uncalled=terms.may_stay_uncalled)
 
@@ -230,10 +240,10 @@ def _model_report(
     if plan is not None and inputs == plan.inputs and _is_masked(network):
         return _applied_report(plan, subject, network, terms)
     with working(f"measuring {subject}"):
-        tables = _tables(network, inputs, terms.engines, terms)
+        tables = _tables(network, inputs, terms.engines, terms.second, terms.operators)
     if against is not None and document is None:
         base, base_inputs = _network(against, inputs, "meta")
-        table = _tables(base, base_inputs, ("meta",), terms)[0]
+        table = _tables(base, base_inputs, (Engine.META,), "", terms.operators)[0]
         reference = Reference(against, table.macs, layer_macs(table, {}), table.macs)
     return audit_model(
         subject,
@@ -260,6 +270,7 @@ def _applied_report(plan: Plan, subject: str, network: nn.Module, terms: _Terms)
             plan,
             network,
             engines=terms.engines,
+            second=terms.second,
             operators=terms.operators,
             tolerance=terms.tolerance_or(Fraction(1, 10**6)),
             may_stay_uncalled=terms.may_stay_uncalled,
@@ -283,11 +294,15 @@ def _network(
 
 
 def _tables(
-    network: nn.Module, inputs: Sequence[InputSpec], engines: Sequence[str], terms: _Terms
-) -> list[CountTable]:
-    from iftplan.nn.measure import measure
+    network: nn.Module,
+    inputs: Sequence[InputSpec],
+    engines: Sequence[str],
+    second: str,
+    operators: Mapping[str, Operator],
+) -> tuple[CountTable, ...]:
+    from iftplan.nn.opinions import measure_by
 
-    return [measure(network, inputs, engine=engine, operators=terms.operators) for engine in engines]
+    return measure_by(network, inputs, engines, second=second, operators=operators)
 
 
 def _kept(network: nn.Module, table: CountTable) -> dict[str, Fraction]:

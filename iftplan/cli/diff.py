@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from iftplan.cli import completion
 from iftplan.cli.check import (
     ConfigOption,
     JobsOption,
@@ -56,6 +57,7 @@ def command(
         list[str] | None,
         typer.Argument(
             metavar="BASE HEAD | [MODEL]...",
+            autocompletion=completion.models,
             help="Two models, plans or audit reports; with --base, models (by default those of the configuration).",
         ),
     ] = None,

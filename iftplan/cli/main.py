@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, cast
 
 import typer
@@ -16,6 +17,7 @@ from iftplan.cli import (
     audit,
     bench,
     check,
+    completion,
     diff,
     models,
     pareto,
@@ -26,11 +28,23 @@ from iftplan.cli import (
     sweep,
     train,
 )
-from iftplan.cli.output import UNREAD, say, unwritten
+from iftplan.cli.help import WIDEST, Command, first_sentence
+from iftplan.cli.output import UNREAD, Interrupted, say, silence, unwritten
 from iftplan.errors import IftplanError
 
 # typer carries a click of its own and names no base of its errors but through them.
 _UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__bases__[0])
+_MACHINES = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.EIO,
+)
+_SIGNALLED = 128  # and the number of the signal
 _INTERRUPTED = 130  # as shells count it: 128 and the number of the signal
 
 app = typer.Typer(
@@ -39,7 +53,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": WIDEST},
 )
 
 for name, module in (
@@ -57,7 +71,12 @@ for name, module in (
     ("spec", spec),
     ("models", models),
 ):
-    app.command(name, epilog=module.EXAMPLE.replace("\n\n", "\n\n\b\n"))(module.command)
+    app.command(
+        name,
+        cls=Command,
+        short_help=first_sentence(module.command),
+        epilog=module.EXAMPLE.replace("\n\n", "\n\n\b\n"),
+    )(module.command)
 
 
 def _print_version(asked: bool) -> None:
@@ -82,12 +101,13 @@ def _options(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its status (see `docs/cli.md`)."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    status = _run(given)
+    with completion.whole_words(os.environ):
+        status = _run(given)
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
     except OSError as error:  # whoever read us has gone, or the disk is full
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        silence(sys.stdout)
         gone = isinstance(error, BrokenPipeError)
         if not status and not gone:
             say(f"iftplan: {unwritten(error)}")
@@ -100,12 +120,25 @@ def _run(given: list[str]) -> int:
         status = app(given, prog_name="iftplan", standalone_mode=False)
     except _UsageError as error:
         return _misused(error, given)
-    except (typer.Abort, KeyboardInterrupt):
+    except Interrupted as error:
+        say(f"iftplan: {error}.")
         return _INTERRUPTED
+    except (typer.Abort, KeyboardInterrupt):
+        return _interrupted()
+    except SystemExit as error:  # of code that is not ours: its status says nothing about what was asked
+        if isinstance(error.code, int) and error.code > _SIGNALLED:
+            return error.code
+        _show(error, given)
+        status_given = "" if error.code is None else repr(error.code)
+        say(
+            f"iftplan: Python that was run here ended the process with sys.exit({status_given}) before there was a result; take the call out."
+        )
+        return 3
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if (told := _surroundings(error)) is None:
             return _fault(error, given)
-        say(f"iftplan: {unwritten(error)}")
+        _show(error, given)
+        say(f"iftplan: {told}")
         return 2
     except IftplanError as error:
         _show(error, given)
@@ -119,7 +152,32 @@ def _run(given: list[str]) -> int:
         return 2
     except Exception as error:
         return _fault(error, given)
+    if status == _INTERRUPTED:  # typer's for Ctrl-C
+        return _interrupted()
     return status if isinstance(status, int) else 0
+
+
+def _surroundings(error: OSError) -> str | None:
+    """What is wrong with the machine rather than with us; None where it may be us."""
+    try:
+        Path.cwd()
+    except OSError:
+        return (
+            "the current folder is not there any more; change to one that is (cd), and run the command again."
+        )
+    if error.errno == errno.ENOSPC and error.filename is None:
+        return unwritten(error)
+    if error.errno == errno.ENOENT and "temporary directory" in str(error):
+        return "there is no folder for temporary files that can be written; set TMPDIR to one."
+    if error.errno in _MACHINES:
+        named = f"{error.filename}: " if error.filename else ""
+        return f"{named}{error.strerror}; mend that, and run the command again."
+    return None
+
+
+def _interrupted() -> int:
+    say("iftplan: interrupted.")
+    return _INTERRUPTED
 
 
 def _misused(error: typer.BadParameter, given: Sequence[str]) -> int:
@@ -143,6 +201,6 @@ def _fault(error: Exception, given: list[str]) -> int:
     return 3
 
 
-def _show(error: Exception, given: list[str]) -> None:
+def _show(error: BaseException, given: list[str]) -> None:
     if "--debug" in given:
         traceback.print_exception(error)

@@ -40,7 +40,7 @@ InputOption = Annotated[
     list[str] | None,
     typer.Option(
         "--input",
-        help="Input shape such as 1x3x32x32, 1x128:int64 or input_ids=1x128:int64; may be repeated.",
+        help="Input shape such as 1x3x32x32, 1x128:int64 or input_ids=1x128:int64, or a value such as wide=True; may be repeated.",
     ),
 ]
 AllowOption = Annotated[

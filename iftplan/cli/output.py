@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import typer
 
@@ -17,9 +18,14 @@ from iftplan.report.table import Table, print_table, printable, to_csv, to_latex
 
 if TYPE_CHECKING:
     from iftplan.report.page import Page
+    from iftplan.report.records import Record
 
 UNREAD = 141
 """The exit status where `| head` had enough, as shells count it: 128 and the number of the signal."""
+
+
+class Interrupted(Exception):  # noqa: N818  (as Python's own)
+    """Somebody pressed Ctrl-C; the message says what is done and how to go on."""
 
 
 class Format(StrEnum):
@@ -57,18 +63,20 @@ def emit(
     *,
     summary: Sequence[Table] = (),
     latex: str | None = None,
+    records: Sequence[Record] | None = None,
     page: Callable[[], Page] | None = None,
     also: Sequence[str] = (),
 ) -> None:
     """Write a result.
 
     Args:
-        tables: what people read; CSV takes the first of them.
-        document: what machines read.
+        tables: what people read.
+        document: what machines read, as JSON; CSV has its list of things.
         form: the form asked for; by default a table on stdout, and JSON in a file unless its name says otherwise.
         output: a file, or None or "-" for stdout.
         summary: tables that are shown on stderr when the data itself goes to a file.
         latex: what LaTeX gets instead of the tables.
+        records: what CSV gets, a row for each, where the document's own list is not it.
         page: what Markdown and the formats of reports are written from; only audits, diffs and checks have one.
         also: more files, each in the form that its name says.
 
@@ -88,6 +96,8 @@ def emit(
             )
         if page is not None and (form in _OF_PAGES or form is Format.MARKDOWN):
             return page_text(page(), form)
+        if form is Format.CSV:
+            return _csv(tables, document(), records)
         return latex if form is Format.LATEX and latex is not None else _text(tables, document, form)
 
     # all before any: a library that is missing must not leave some of the files, as if the rest were unasked
@@ -97,7 +107,7 @@ def emit(
         say(f"written: {file}")
     if to_file and output:
         write_text(rendered(form), output)
-        say(*(to_text(table).rstrip() for table in summary), f"written: {output}")
+        say(*text_lines(*summary), f"written: {output}")
     elif form is Format.TABLE:
         with _to_stdout():
             for table in tables:
@@ -150,13 +160,18 @@ def _text(tables: Sequence[Table], document: Callable[[], Document], form: Forma
     match form:
         case Format.JSON:
             return dumps(document())
-        case Format.CSV:
-            return to_csv(tables[0])
         case Format.MARKDOWN:
             return "\n".join(to_markdown(table) for table in tables)
         case Format.LATEX:
             return "\n".join(map(to_latex, tables))
     return "".join(map(to_text, tables))
+
+
+def _csv(tables: Sequence[Table], document: Document, records: Sequence[Record] | None) -> str:
+    from iftplan.report.records import document_records, records_csv
+
+    found = records if records is not None else document_records(document)
+    return to_csv(tables[0]) if found is None else records_csv(found, document.get("convention", "mac"))
 
 
 def page_text(page: Page, form: Format) -> str:
@@ -190,11 +205,29 @@ def page_text(page: Page, form: Format) -> str:
 
 
 def say(*lines: str) -> None:
-    """Messages to people, on stderr."""
+    """Messages to people, on stderr; where nobody can be told, nothing is."""
     from iftplan.report.terminal import spelled
 
+    if sys.stderr is None:  # started with it closed; print would take stdout instead
+        return
     for line in lines:
-        print(spelled(printable(line), getattr(sys.stderr, "encoding", None)), file=sys.stderr)  # noqa: T201  (this is where messages go out)
+        text = spelled(printable(line), getattr(sys.stderr, "encoding", None))
+        try:
+            print(text, file=sys.stderr, flush=True)  # noqa: T201  (this is where messages go out)
+        except (OSError, ValueError):  # a full device, a closed pipe: the exit status still says how it went
+            silence(sys.stderr)
+            return
+
+
+def silence(stream: TextIO) -> None:
+    """Send what a stream still holds nowhere, so that the end of the process does not stumble over it."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def text_lines(*tables: Table) -> list[str]:
+    """Tables as lines for `say`."""
+    return [line for table in tables for line in to_text(table).rstrip().split("\n")]
 
 
 @contextmanager
@@ -205,6 +238,7 @@ def working(what: str) -> Iterator[None]:
         yield
         return
     from rich.console import Console
+    from rich.text import Text
 
-    with Console(stderr=True).status(f"{what} …"):
+    with Console(stderr=True).status(Text(f"{printable(what)} …")):
         yield

@@ -13,7 +13,7 @@ import typer
 from iftplan.axes import Cost, Gain
 from iftplan.cli.figures import FORMS, ThemeName, ThemeOption, TitleOption
 from iftplan.cli.options import ConventionOption, FormatOption, OutputOption
-from iftplan.cli.output import emit, say
+from iftplan.cli.output import emit, say, text_lines
 from iftplan.errors import InputError
 from iftplan.units import Convention
 
@@ -92,10 +92,9 @@ def command(
     table = tradeoff_table(found)
     if form is None and output and Path(output).suffix.lower() in PICTURES:
         from iftplan.documents import write_bytes
-        from iftplan.report.table import to_text
 
         write_bytes(_picture(found, Path(output).suffix.lower(), title, theme.value), output)
-        say(to_text(table).rstrip(), f"written: {output}")
+        say(*text_lines(table), f"written: {output}")
         return
     emit([table], lambda: tradeoff_document(found), form, output, summary=[table])
 

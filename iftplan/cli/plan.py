@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from iftplan.cli import completion
 from iftplan.cli.options import (
     AllowOption,
     ConventionOption,
@@ -99,13 +100,16 @@ def command(
     model: Annotated[
         str,
         typer.Argument(
-            metavar="MODEL", help="zoo:NAME, hf:CONFIG.json, file.py:factory, a spec …; see iftplan models."
+            metavar="MODEL",
+            autocompletion=completion.models,
+            help="zoo:NAME, hf:CONFIG.json, file.py:factory, a spec …; see iftplan models.",
         ),
     ],
     transform: Annotated[
         str,
         typer.Option(
             "--transform",
+            autocompletion=completion.transforms,
             help="wide, parallel, factorized, doped, lowrank, none, or file.py:name of your own.",
         ),
     ] = "wide",

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from iftplan.documents import Document, check, loads, read_text
+from iftplan.documents import Document, check, loads, parse_toml, read_text
 from iftplan.errors import InputError, StaleError
-from iftplan.runfile import merged, parse_run, parse_toml, read_recipe, read_toml, run_digest, run_object
+from iftplan.runfile import merged, parse_run, read_recipe, read_toml, run_digest, run_object
 from iftplan.runs import RunConfig
 
 DEFAULT = "digits"
@@ -135,7 +135,7 @@ def _setting(text: str) -> Document:
         raise InputError(f"--set {text!r} sets nothing; write --set optimizer.lr=0.05.")
     try:
         tomllib.loads(f"x = {value}")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         import json
 
         value = json.dumps(value)  # a TOML string is escaped as JSON's

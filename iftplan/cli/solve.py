@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from iftplan.cli import completion
 from iftplan.cli.options import (
     ConventionOption,
     FormatOption,
@@ -59,6 +60,7 @@ def command(
         str,
         typer.Option(
             "--transform",
+            autocompletion=completion.transforms,
             help="wide, parallel, factorized, doped, lowrank, nm, all, or file.py:name of your own.",
         ),
     ] = "all",

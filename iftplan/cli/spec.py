@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from iftplan.cli import completion
 from iftplan.cli.options import (
     AllowOption,
     ConventionOption,
@@ -46,7 +47,9 @@ def command(
     model: Annotated[
         str,
         typer.Argument(
-            metavar="MODEL", help="zoo:NAME, hf:CONFIG.json, file.py:factory …; see iftplan models."
+            metavar="MODEL",
+            autocompletion=completion.models,
+            help="zoo:NAME, hf:CONFIG.json, file.py:factory …; see iftplan models.",
         ),
     ],
     input: InputOption = None,
@@ -60,10 +63,10 @@ def command(
     convention: ConventionOption = Convention.MAC,
 ) -> None:
     """Read a model's layers, MACs and couplings into a document."""
-    from iftplan.report.specs import spec_table
+    from iftplan.report.specs import spec_records, spec_table
     from iftplan.specfile import spec_document
 
     spec = spec_of(model, inputs_of(input), widths=widths, allow=allow)
     table = spec_table(spec, convention)
     whole = Table((), (), table.title, table.notes)
-    emit([table], lambda: spec_document(spec), form, output, summary=[whole])
+    emit([table], lambda: spec_document(spec), form, output, summary=[whole], records=spec_records(spec))

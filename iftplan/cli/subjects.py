@@ -117,9 +117,10 @@ def build_for(plan: Plan, model: str | None, *, trust: bool) -> nn.Module:
         )
     require_torch(f"building {source}")
     from iftplan.nn.fingerprint import fingerprint
+    from iftplan.nn.lazy import materialised
     from iftplan.nn.sources import build
 
-    built = build(source)
+    built = materialised(build(source), plan.inputs)
     found = fingerprint(built)
     if found != plan.fingerprint:
         raise StaleError(

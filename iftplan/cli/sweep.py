@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from iftplan.cli import completion
 from iftplan.cli.options import AllowOption, FormatOption, InputOption, OutputOption, split
 from iftplan.cli.sweep_choices import distributions_in, families_named, seeds_in, sparsities_in, specs_of
 from iftplan.cli.sweep_output import judge, write
@@ -54,11 +55,18 @@ def command(
     models: Annotated[
         list[str],
         typer.Argument(
-            metavar="MODEL...", help="zoo:NAME, hf:CONFIG.json, file.py:factory, a spec …; several."
+            metavar="MODEL...",
+            autocompletion=completion.models,
+            help="zoo:NAME, hf:CONFIG.json, file.py:factory, a spec …; several.",
         ),
     ],
     transforms: Annotated[
-        str, typer.Option("--transforms", help="wide, parallel, factorized, doped, lowrank, none, all.")
+        str,
+        typer.Option(
+            "--transforms",
+            autocompletion=completion.transforms,
+            help="wide, parallel, factorized, doped, lowrank, none, all.",
+        ),
     ] = "all",
     sparsities: Annotated[
         str, typer.Option("--sparsities", help="0.5,0.75,0.9; FIRST:LAST:STEP for many.")
@@ -90,7 +98,12 @@ def command(
     ] = "",
     seeds: Annotated[str, typer.Option("--seeds", help="0,1,2 (--train).")] = "",
     data: Annotated[str, typer.Option("--data", help="As of iftplan train (--train).")] = "",
-    recipe: Annotated[str, typer.Option("--recipe", help="Bundled settings to start from (--train).")] = "",
+    recipe: Annotated[
+        str,
+        typer.Option(
+            "--recipe", autocompletion=completion.recipes, help="Bundled settings to start from (--train)."
+        ),
+    ] = "",
     config: Annotated[
         str, typer.Option("--config", help="Settings of the runs, a TOML file (--train).")
     ] = "",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from iftplan.cli.output import Format, emit, say
+from iftplan.cli.output import Format, emit, say, text_lines
 from iftplan.errors import InfeasibleError, MeasureError
 
 if TYPE_CHECKING:
@@ -18,9 +18,8 @@ if TYPE_CHECKING:
 def write(rows: Sequence[Row], notes: Sequence[Table], form: Format | None, output: str | None) -> None:
     """All rows to a file or as data, or the first of them to people; what was noted they see in any case."""
     from iftplan.report.sweeps import sweep_table, whole_table
-    from iftplan.report.table import to_text
 
-    told = [to_text(table).rstrip() for table in notes]
+    told = text_lines(*notes)
     suffix = Path(output).suffix if output else ""
     if suffix == ".parquet" and output:
         from iftplan.sweeptable import frame, write_parquet

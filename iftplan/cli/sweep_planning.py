@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from iftplan.cli.output import working
+from iftplan.cli.output import Interrupted, working
 from iftplan.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,8 +22,15 @@ def planned(
     """A row for each point of a grid."""
     from iftplan.sweeps import planned_rows
 
-    with working(f"planning {len(grid)} points"):
-        return list(planned_rows(specs, grid.plans(), families, heads=heads))
+    rows: list[Row] = []
+    try:
+        with working(f"planning {len(grid)} points"):
+            rows.extend(planned_rows(specs, grid.plans(), families, heads=heads))
+    except KeyboardInterrupt as error:
+        raise Interrupted(
+            f"stopped with {len(rows)} of {len(grid)} points planned; nothing was written"
+        ) from error
+    return rows
 
 
 def searched(

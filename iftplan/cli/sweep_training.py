@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from iftplan.campaigns import Campaign, Search, campaign_object
+from iftplan.cli.output import Interrupted
 from iftplan.cli.progress import counting
 from iftplan.documents import loads, read_text
 from iftplan.errors import InputError
@@ -150,13 +151,19 @@ def _rows(
 
 
 def _train(campaign: Campaign, queue: TrialQueue, workers: int) -> None:
-    with counting(queue.ended) as tell:
-        if workers > 1:
-            _train_together(campaign, workers, tell)
-            return
-        from iftplan.nn.training.trials import work
+    try:
+        with counting(queue.ended) as tell:
+            if workers > 1:
+                _train_together(campaign, workers, tell)
+                return
+            from iftplan.nn.training.trials import work
 
-        work(queue, campaign.run_of, tell)
+            work(queue, campaign.run_of, tell)
+    except KeyboardInterrupt as error:
+        ended, total = queue.ended()
+        raise Interrupted(
+            f"stopped with {ended} of {total} runs finished; the same command continues"
+        ) from error
 
 
 def _train_together(campaign: Campaign, workers: int, tell: Callable[[str], None]) -> None:
@@ -174,11 +181,11 @@ def _train_together(campaign: Campaign, workers: int, tell: Callable[[str], None
                 tell(
                     f"a worker ended with status {status}; what it had begun is for the others, or for the same command again"
                 )
-    except KeyboardInterrupt:
+    finally:  # after an interruption; else they have ended
         for process in processes:
             process.terminate()
-        tell("stopped; the same command continues")
-        raise
+        for process in processes:
+            process.wait()
 
 
 def _worker(request: str, workers: int, saying: int) -> subprocess.Popen[str]:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from iftplan.cli.output import say
+from iftplan.cli import completion
+from iftplan.cli.output import Interrupted, say
 from iftplan.errors import InputError
 
 if TYPE_CHECKING:
@@ -86,7 +87,10 @@ def command(
         typer.Option("--method", help="How masks change; dense is the control, densified drops masks."),
     ] = None,
     config: Annotated[str, typer.Option("--config", help="Settings of the run, a TOML file.")] = "",
-    recipe: Annotated[str, typer.Option("--recipe", help="Bundled settings to start from.")] = "",
+    recipe: Annotated[
+        str,
+        typer.Option("--recipe", autocompletion=completion.recipes, help="Bundled settings to start from."),
+    ] = "",
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", help="One setting, such as optimizer.lr=0.05; may be repeated."),
@@ -128,7 +132,9 @@ def command(
     run = resumed_run(given, Path(out)) if resume else run_of(given)
     directory = Path(out or f"runs/{_title(run)}")
     if not (resume or dry_run):
-        _claim(directory)
+        from iftplan.nn.training.claims import refuse_taken
+
+        refuse_taken(directory)  # before a plan is made
     made, document = _resumed_plan(directory) if resume else _plan_of(run)
     source = _source(made, model, trust=trust)
     if dry_run:
@@ -140,13 +146,6 @@ def command(
 def _title(run: RunConfig) -> str:
     name = Path(run.plan.file).stem if run.plan.file else Path(run.plan.model.rpartition(":")[2]).stem
     return f"{name}-{run.method.name}-seed{run.seed}"
-
-
-def _claim(directory: Path) -> None:
-    if any((directory / name).exists() for name in ("run.json", "metrics.csv", "result.json")):
-        raise InputError(
-            f"{directory} holds a run already; continue it with: iftplan train --resume --out {directory}, or name another directory with --out."
-        )
 
 
 def _plan_of(run: RunConfig) -> tuple[Plan, Document]:
@@ -247,10 +246,11 @@ def _watched(loop: Loop, directory: Path) -> Iterator[Watcher]:
     try:
         with watching(loop.length.steps, loop.task.metric, done=loop.step, quiet=not first) as watch:
             yield watch
-    except KeyboardInterrupt:
-        if first:
-            say(f"stopped; continue with: iftplan train --resume --out {shlex.quote(str(directory))}")
-        raise
+    except KeyboardInterrupt as error:
+        told = f"stopped at step {loop.step} of {loop.length.steps}; continue with: iftplan train --resume --out {shlex.quote(str(directory))}"
+        if not first:  # another process says it
+            raise
+        raise Interrupted(told) from error
 
 
 def _report(found: Document, directory: Path) -> None:

@@ -60,7 +60,7 @@ class MaskStructure(Protocol):
             raise InfeasibleError(
                 f"{self} masks keep at least {counts.start} of these {numel(matrices)} weights, and the budget is {budget}."
             )
-        return counts[min(len(counts) - 1, (budget - counts.start) // counts.step)]
+        return min(counts[-1], counts.start + (budget - counts.start) // counts.step * counts.step)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from types import MappingProxyType
@@ -13,9 +13,9 @@ from iftplan.audits import AuditReport, audit_plan
 from iftplan.errors import InputError
 from iftplan.nn.inputs import matching
 from iftplan.nn.masks import masked_weights
-from iftplan.nn.measure import measure
 from iftplan.nn.nonzeros import check_even, nonzeros
 from iftplan.nn.operators import Operator
+from iftplan.nn.opinions import measure_by
 from iftplan.plans import Plan
 from iftplan.units import count
 
@@ -25,6 +25,7 @@ def measure_applied(
     model: nn.Module,
     *,
     engines: Sequence[str] = ("meta",),
+    second: str = "",
     operators: Mapping[str, Operator] = MappingProxyType({}),
     tolerance: Fraction = Fraction(1, 10**6),
     may_stay_uncalled: Collection[str] = (),
@@ -38,6 +39,7 @@ def measure_applied(
         plan: what was applied.
         model: what came of it, not finalized.
         engines: "meta", "fvcore", "flop_counter"; the first is compared layer by layer.
+        second: an engine that counts it too if it can, see `measure_by`.
         operators: formulas for operators that would be unknown.
         tolerance: the largest relative difference that passes.
         may_stay_uncalled: modules that the pass need not use.
@@ -52,18 +54,27 @@ def measure_applied(
             "the plan masks weights and the model has no masks; measure what iftplan.nn.apply returned, before it is finalized or densified."
         )
     inputs = matching(plan.inputs, model)
-    tables = [measure(model, inputs, engine=engine, operators=operators) for engine in engines]
+    tables = measure_by(model, inputs, engines, second=second, operators=operators)
     planned = any(weight.mask.is_meta for weight in masked)
     active = None if planned else _active(model)
     if not planned:
         check_even(model, tables[0])
     report = audit_plan(plan, tables, tolerance=tolerance, may_stay_uncalled=may_stay_uncalled, active=active)
-    return replace(report, problems=(*report.problems, *_search_space(plan, model), *_leaks(model)))
+    found = (*report.problems, *_search_space(plan, model), *_leaks(model), *_unmeasured(report))
+    return replace(report, problems=found)
 
 
 def _active(model: nn.Module) -> dict[str, Fraction]:
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     return {name: Fraction(kept, sizes[name]) for name, kept in nonzeros(model).items()}
+
+
+def _unmeasured(report: AuditReport) -> Iterator[str]:
+    """What kept the report from an answer, with the argument that would allow it."""
+    for name in report.uncalled_modules:
+        yield f"{name} holds weights that the forward pass never used; if that is meant, give may_stay_uncalled=({name!r},)."
+    for name, calls in report.unknown_ops.items():
+        yield f"operator {name} ({calls} calls) has no formula; if you know its cost, give operators={{{name!r}: …}}."
 
 
 def _search_space(plan: Plan, model: nn.Module) -> tuple[str, ...]:

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
 
 from iftplan.errors import InfeasibleError
 from iftplan.nn.channels import Followed, Slot
 from iftplan.nn.layout_channels import LAYOUT
 from iftplan.nn.lockstep import Call, Value
+from iftplan.nn.torch_internals import tree_leaves, tree_map
 
 _SCALED = frozenset({"mul", "div"})
 

@@ -17,10 +17,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from iftplan.nn.measure import counting_conditions
+from iftplan.nn.conditions import counting_conditions
 from iftplan.nn.operators import OPERATORS
+from iftplan.nn.torch_internals import TorchDispatchMode, storage_address
 from iftplan.nn.twin import on_meta
 
 Node = tuple[str, bool]  # a weight, and whether it is looked up: a tied embedding is two layers
@@ -167,8 +167,7 @@ def _grouped_mm(rows: Tensor, experts: Tensor) -> Tensor:
 
 
 def _storage(tensor: Tensor) -> int:
-    address: int = tensor.untyped_storage()._cdata
-    return address
+    return storage_address(tensor)
 
 
 def _tensors(value: object) -> Iterator[Tensor]:

@@ -7,17 +7,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from iftplan.nn.ledger import Ledger
 from iftplan.nn.operators import OPERATORS, Operators, may_contract
 from iftplan.nn.sparse import PRODUCTS, followed, sparse_product, sparse_shape
 from iftplan.nn.tensors import empty
+from iftplan.nn.torch_internals import TorchDispatchMode, without_torch_function
 
 _ITEM = torch.ops.aten._local_scalar_dense.default
 ASSUMED_ITEM = (
-    "the model asked for the value of a tensor without data (.item(), bool() or int() of it); "
-    "True was answered for booleans and 1 for numbers"
+    "the model branches on the values of tensors; shapes were traced without data, with True for a condition and "
+    "1 for a number"
 )
 _GROUPED_MM = torch.ops.aten._grouped_mm.default
 ASSUMED_GROUPED_MM = (
@@ -94,7 +94,7 @@ class DispatchNet(DatalessAnswers):  # type: ignore[no-untyped-call]
     ) -> Any:
         # A kernel written in Python may call torch functions of its own; they are this operator's work,
         # not the model's, so neither the shape rules nor this net may see them.
-        with torch._C.DisableTorchFunction():
+        with without_torch_function():
             result = super().__torch_dispatch__(func, types, args, kwargs)
         self._count(func, args, result)
         return result
@@ -103,12 +103,12 @@ class DispatchNet(DatalessAnswers):  # type: ignore[no-untyped-call]
         first = result[0] if isinstance(result, tuple | list) and result else result
         name = func._schema.name
         operator = self.operators.get(name)
-        if operator is not None:
-            macs = operator.macs([plain(a) for a in args], plain(first))
+        macs = operator.cost([plain(a) for a in args], plain(first)) if operator else None
+        if operator is not None and macs is not None:
             operands = [args[k] for k in operator.operands if k < len(args)]
             refuse_mixed_dtypes(operator.name, operands)
             self.ledger.contraction(self.caller or operator.name, macs, *operands)
-        elif may_contract(name):
+        elif operator is not None or may_contract(name):
             self.ledger.unknown[name] += 1
         elif isinstance(first, Tensor) and not func.is_view:
             self.ledger.elementwise[name.removeprefix("aten::")] += first.numel()

@@ -21,6 +21,7 @@ from iftplan.nn.ledger import Ledger, Names
 from iftplan.nn.operators import OPERATORS, Operator, Operators, may_contract
 from iftplan.nn.scope import module_scope
 from iftplan.nn.twin import on_meta
+from iftplan.nn.whole_functions import WHOLE, summed_products
 
 
 class FlopCounterEngine:
@@ -45,7 +46,7 @@ class FlopCounterEngine:
         ledger = Ledger(Names(model))
         mapping = _mapping(ledger, self.operators)
         counter = FlopCounterMode(display=False, custom_mapping=mapping)
-        with module_scope(ledger), _NoteUnknown(ledger, frozenset(mapping)), counter, FactoriesOnMeta():
+        with module_scope(ledger), _NoteUnknown(ledger, frozenset(mapping)), counter, _Whole(ledger, counter):
             model(*args, **kwargs)
         table = ledger.table(self.name, ())
         if counter.get_total_flops() != 2 * table.macs:
@@ -54,6 +55,28 @@ class FlopCounterEngine:
                 f"{table.macs} MACs that its formulas gave call by call."
             )
         return table
+
+
+class _Whole(FactoriesOnMeta):
+    """Adds what FlopCounterMode takes apart into elementwise work."""
+
+    def __init__(self, ledger: Ledger, counter: FlopCounterMode) -> None:
+        super().__init__()
+        self.ledger = ledger
+        self.counter = counter
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        result = super().__torch_function__(func, types, args, kwargs)
+        if func in WHOLE:
+            name, macs, operands = summed_products(func, args, kwargs or {}, result)
+            self.ledger.contraction(name, macs, *operands)
+            self.counter.flop_counts["Global"][name] += 2 * macs
+            self.ledger.assume(
+                f"torch's FlopCounterMode has no formula for {name}; the formula of iftplan was used"
+            )
+        return result
 
 
 class _NoteUnknown(DatalessAnswers):  # type: ignore[no-untyped-call]
@@ -115,7 +138,10 @@ def _supplied(
 ) -> Callable[..., int]:
     def raw(*args: Any, out_val: Any = None, **kwargs: Any) -> int:
         first = out_val[0] if isinstance(out_val, tuple | list) else out_val
-        macs = operator.macs([plain(a) for a in args], plain(first))
+        macs = operator.cost([plain(a) for a in args], plain(first))
+        if macs is None:
+            ledger.unknown[name] += 1
+            return 0
         operands = [args[k] for k in operator.operands if k < len(args)]
         refuse_mixed_dtypes(operator.name, operands)
         ledger.contraction(operator.name, macs, *operands)

@@ -15,6 +15,10 @@ from iftplan.errors import MeasureError
 Shape = Sequence[int]
 
 
+class UnknownCost(Exception):  # noqa: N818 - an answer, not an error
+    """This call of an operator does work that no formula here describes."""
+
+
 class SparseShape(tuple[int, ...]):
     """The shape of a sparse tensor, which also knows how many values are stored.
 
@@ -129,3 +133,110 @@ def grouped_mm(a: Shape, b: Shape) -> int:
     """
     rows = a[1:] if len(a) > len(b) else a
     return prod(rows) * b[-1]
+
+
+def distances(a: Shape, b: Shape) -> int:
+    """All distances between the rows of `a (…, M, K)` and of `b (…, N, K)`: one multiply-add for each of K differences.
+
+    The same for every norm and in both of torch's ways to compute it.
+    """
+    return prod(broadcast(a[:-2], b[:-2])) * a[-2] * b[-2] * a[-1]
+
+
+def own_distances(a: Shape) -> int:
+    """The distances between every two rows of `a (N, K)`, each once."""
+    return a[0] * (a[0] - 1) // 2 * a[1]
+
+
+def inner(a: Shape, b: Shape) -> int:
+    """`a (…, K) · b (…, K)`, every row with every row; with a scalar it is no contraction."""
+    return prod(a) * prod(b[:-1]) if len(a) and len(b) else 0
+
+
+def vecdot(a: Shape, b: Shape) -> int:
+    """One scalar product for each pair of vectors along the last dimension."""
+    return prod(broadcast(a, b))
+
+
+def multi_dot(shapes: Sequence[Shape]) -> int:
+    """A chain of matrices in the cheapest order, which is the one that torch takes; its ends may be vectors."""
+    if len(shapes) < 2:
+        return 0
+    sizes = [shapes[0][0] if len(shapes[0]) > 1 else 1, *(s[0] for s in shapes[1:])]
+    sizes.append(shapes[-1][-1] if len(shapes[-1]) > 1 else 1)
+    best: dict[tuple[int, int], int] = {(k, k): 0 for k in range(len(shapes))}
+    for length in range(1, len(shapes)):
+        for first in range(len(shapes) - length):
+            last = first + length
+            best[first, last] = min(
+                best[first, cut] + best[cut + 1, last] + sizes[first] * sizes[cut + 1] * sizes[last + 1]
+                for cut in range(first, last)
+            )
+    return best[0, len(shapes) - 1]
+
+
+def matrix_power(a: Shape, exponent: int) -> int:
+    """Repeated squaring, as torch does it.
+
+    Raises:
+        UnknownCost: a negative exponent, which inverts the matrix.
+    """
+    if exponent < 0:
+        raise UnknownCost
+    products = exponent.bit_length() + exponent.bit_count() - 2 if exponent else 0
+    return products * prod(a) * a[-1]
+
+
+def covariance(a: Shape) -> int:
+    """`a (V, N)` times its transpose; a vector is one variable."""
+    return prod(a) * (a[0] if len(a) > 1 else 1)
+
+
+def cell(x: Shape, *weights: Shape) -> int:
+    """One step of a recurrent layer: every weight meets every row of the batch once."""
+    return prod(x[:-1]) * sum(map(prod, weights))
+
+
+def trilinear(shapes: Sequence[Shape], expanded: Sequence[Sequence[int]], summed: Sequence[int]) -> int:
+    """`aten::_trilinear`: the first two operands are contracted, then what comes of them with the third.
+
+    Args:
+        shapes: of the three operands.
+        expanded: for each, the dimensions of the result's index space that it lacks.
+        summed: the dimensions that are summed over.
+    """
+    first, second, third = map(_expand, shapes, expanded)
+    both = broadcast(first, second)
+    early = {d for d in summed if d in expanded[2]}
+    left = [1 if d in early else size for d, size in enumerate(both)]
+    late = set(summed) - early
+    return prod(both) * bool(early) + prod(broadcast(left, third)) * bool(late)
+
+
+def _expand(shape: Shape, at: Sequence[int]) -> tuple[int, ...]:
+    sizes = list(shape)
+    for dim in sorted(at):
+        sizes.insert(dim, 1)
+    return tuple(sizes)
+
+
+def bilinear(a: Shape, b: Shape, weight: Shape) -> int:
+    """`x₁ᵀ W x₂` for each output: `W (O, D₁, D₂)` meets every row once, and then x₂ does."""
+    outputs, _, second = weight
+    return prod(a[:-1]) * (prod(weight) + outputs * second)
+
+
+def block_attention(query: Shape, key: Shape, value: Shape, scores: int, maps: int) -> int:
+    """Attention under a block mask that keeps `scores` pairs of a query and a key over `maps` batches times heads."""
+    return scores * (prod(query[:-2]) // maps) * (query[-1] + value[-1])
+
+
+def packed_attention(query: Shape, key: Shape, value: Shape) -> int:
+    """Attention of kernels that take `(B, L, H, E)`.
+
+    Raises:
+        UnknownCost: sequences of several lengths in one tensor, `(tokens, H, E)`.
+    """
+    if len(query) != 4:
+        raise UnknownCost
+    return attention(*(tuple(s[k] for k in (0, 2, 1, 3)) for s in (query, key, value)))

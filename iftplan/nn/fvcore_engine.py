@@ -11,9 +11,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
-from fvcore.nn.jit_analysis import JitModelAnalysis
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from iftplan.counting import CountTable
 from iftplan.errors import MeasureError
@@ -21,6 +19,20 @@ from iftplan.nn.dispatch import DatalessAnswers
 from iftplan.nn.factories import FactoriesOnMeta
 from iftplan.nn.ledger import Ledger, Names
 from iftplan.nn.operators import OPERATORS, Operator, Operators, may_contract
+from iftplan.nn.torch_internals import (
+    compiled_in_trace,
+    forward_hooks,
+    quiet_tracer,
+    recorded,
+    require,
+    tracing,
+    tree_flatten,
+    tree_leaves,
+    tree_unflatten,
+)
+
+with quiet_tracer():
+    from fvcore.nn.jit_analysis import JitModelAnalysis
 
 _CONVOLUTION = torch.ops.aten.convolution.default
 # Operators that hand a parameter on unchanged but for its shape: the weight is looked for behind them.
@@ -41,6 +53,9 @@ _RESHAPED = (
 )
 _VIEWS = frozenset((*(f"aten::{name}" for name in _RESHAPED), "prim::ListUnpack", "prim::TupleUnpack"))
 
+# Nodes with graphs of their own, which fvcore passes over: scripted functions and what they fork.
+_WITHIN = ("prim::fork", "prim::If", "prim::Loop", "prim::CallFunction", "prim::CallMethod")
+
 
 class TracedOnMeta(DatalessAnswers):  # type: ignore[no-untyped-call]
     """Lets the jit tracer see convolutions on the meta device.
@@ -52,13 +67,9 @@ class TracedOnMeta(DatalessAnswers):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        if func is not _CONVOLUTION or torch._C._get_tracing_state() is None:
+        if func is not _CONVOLUTION or not tracing():
             return super().__torch_dispatch__(func, types, args, kwargs)
-        tracer = torch._C._dispatch_key_parse("Tracer")
-        included = torch._C._dispatch_tls_local_include_set().add(tracer)
-        excluded = torch._C._dispatch_tls_local_exclude_set().remove(tracer)
-        with torch._C._ForceDispatchKeyGuard(included, excluded):
-            return torch.ops.aten._convolution.default(*args, False, False, False, False)
+        return recorded(torch.ops.aten._convolution.default, *args, False, False, False, False)
 
 
 class FvcoreEngine:
@@ -84,13 +95,17 @@ class FvcoreEngine:
             if tensor.layout is not torch.strided:
                 raise _sparse(name)
         on_meta = self.device(model) == "meta"
-        runner = _Runner(model, len(args), tuple(kwargs))
+        if on_meta:
+            require("tracing")
+        runner = _Runner(model, args, kwargs)
         ledger = Ledger(Names(model))
-        analysis = JitModelAnalysis(runner, (*args, *kwargs.values()))
+        analysis = JitModelAnalysis(runner, runner.tensors)
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
-        graph = _Graph(ledger, runner, len(args) + len(kwargs))
+        graph = _Graph(ledger, runner, len(runner.tensors))
         analysis.set_op_handle(**{name: graph.handle(operator) for name, operator in self.operators.items()})
-        with _hooks_restored(model), _without_data(ledger) if on_meta else nullcontext():
+        analysis.set_op_handle(**dict.fromkeys(_WITHIN, graph.unseen))
+        where = _without_data(ledger) if on_meta else nullcontext()
+        with quiet_tracer(), _hooks_restored(model), compiled_in_trace(), where:
             runner.return_every_result()
             total = analysis.total()
         for kind, calls in analysis.unsupported_ops().items():
@@ -109,16 +124,22 @@ class _Runner(nn.Module):
     are returned.
     """
 
-    def __init__(self, model: nn.Module, positional: int, names: tuple[str, ...]) -> None:
+    def __init__(self, model: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
         super().__init__()
         self.model = model
-        self._positional = positional
-        self._names = names
+        self._leaves, self._structure = tree_flatten((args, dict(kwargs)))
         self._results: dict[int, Tensor] = {}
 
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What is traced; plain values among the inputs stay what they are."""
+        return tuple(leaf for leaf in self._leaves if isinstance(leaf, Tensor))
+
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        named = dict(zip(self._names, tensors[self._positional :], strict=True))
-        self.model(*tensors[: self._positional], **named)
+        traced = iter(tensors)
+        leaves = [next(traced) if isinstance(leaf, Tensor) else leaf for leaf in self._leaves]
+        args, kwargs = tree_unflatten(leaves, self._structure)
+        self.model(*args, **kwargs)
         return tuple(self._results.values())
 
     def return_every_result(self) -> None:
@@ -127,6 +148,8 @@ class _Runner(nn.Module):
             module.register_forward_hook(self._keep)
 
     def _keep(self, module: nn.Module, args: object, result: object) -> None:
+        if not tracing():
+            return  # run beside the pass, to be compared
         self._results.update((id(leaf), leaf) for leaf in tree_leaves(result) if isinstance(leaf, Tensor))
 
 
@@ -139,15 +162,13 @@ def _without_data(ledger: Ledger) -> Iterator[None]:
 @contextmanager
 def _hooks_restored(model: nn.Module) -> Iterator[None]:
     """Take off again what was hooked on; fvcore leaves its own hooks behind when a forward pass raises."""
-    before = [(m, dict(m._forward_hooks), dict(m._forward_pre_hooks)) for m in model.modules()]
+    before = [(hooks, dict(hooks)) for module in model.modules() for hooks in forward_hooks(module)]
     try:
         yield
     finally:
-        for module, hooks, pre_hooks in before:
-            module._forward_hooks.clear()
-            module._forward_hooks.update(hooks)
-            module._forward_pre_hooks.clear()
-            module._forward_pre_hooks.update(pre_hooks)
+        for hooks, own in before:
+            hooks.clear()
+            hooks.update(own)
 
 
 class _Graph:
@@ -160,11 +181,19 @@ class _Graph:
         unique = {id(t): t for t in runner.state_dict(keep_vars=True).values()}  # the tracer's own order
         self._state: list[str | None] = [ledger.names.parameter(tensor) for tensor in unique.values()]
 
+    def unseen(self, inputs: list[Any], outputs: list[Any]) -> int:
+        """A handle for a node whose own graph fvcore does not look into."""
+        self._ledger.unknown[outputs[0].node().kind() if outputs else "prim::If"] += 1
+        return 0
+
     def handle(self, operator: Operator) -> Callable[[list[Any], list[Any]], int]:
         """A handle for fvcore that also writes the call into the ledger."""
 
         def count(inputs: list[Any], outputs: list[Any]) -> int:
-            macs = operator.macs([_plain(v) for v in inputs], _plain(outputs[0]))
+            macs = operator.cost([_plain(v) for v in inputs], _plain(outputs[0]))
+            if macs is None:
+                self._ledger.unknown[outputs[0].node().kind()] += 1
+                return 0
             scope = outputs[0].node().scopeName().split("/")[-1]
             self._ledger.stack[-1] = self._modules[scope] if scope != "" else None
             names = (self._parameter(inputs[k]) for k in operator.operands if k < len(inputs))

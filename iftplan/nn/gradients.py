@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
 from types import MappingProxyType
 from typing import Any
 
@@ -18,15 +17,16 @@ import torch
 from torch import Tensor, nn
 
 from iftplan.errors import IftplanError, MeasureError
+from iftplan.nn.conditions import counting_conditions
 from iftplan.nn.dispatch import DispatchNet, plain
 from iftplan.nn.factories import FactoriesOnMeta
-from iftplan.nn.inputs import make_inputs
+from iftplan.nn.inputs import Inputs, given_inputs, make_inputs
+from iftplan.nn.lazy import materialised
 from iftplan.nn.ledger import Ledger, Names
-from iftplan.nn.measure import counting_conditions
 from iftplan.nn.operators import OPERATORS, Operator
 from iftplan.nn.scope import module_scope
 from iftplan.nn.twin import on_meta
-from iftplan.spec import InputSpec
+from iftplan.nn.whole_functions import WHOLE, summed_products
 
 WITHOUT_GRADIENTS = (
     "products that ran under torch.no_grad, or inside a function with a backward of its own (a reentrant checkpoint "
@@ -60,7 +60,7 @@ class StepMacs:
 
 def measure_step(
     model: nn.Module,
-    inputs: Sequence[InputSpec],
+    inputs: Inputs,
     *,
     operators: Mapping[str, Operator] = MappingProxyType({}),
 ) -> StepMacs:
@@ -68,7 +68,7 @@ def measure_step(
 
     Args:
         model: on the meta device or the CPU; left as it was.
-        inputs: the inputs' shapes and dtypes; none of them requires a gradient.
+        inputs: the inputs' shapes and dtypes, or example inputs; none of them requires a gradient.
         operators: qualified name → formula, for operators that would be unknown.
 
     Raises:
@@ -79,11 +79,12 @@ def measure_step(
         >>> cost.forward, cost.backward  # the first layer needs no input gradient
         (960, 1280)
     """
-    double = on_meta(getattr(model, "_orig_mod", model))
+    inputs = given_inputs(inputs, model)
+    double = on_meta(materialised(getattr(model, "_orig_mod", model), inputs))
     args, kwargs = make_inputs(inputs, "meta")
     ledger = Ledger(Names(double))
     net = _Gradients(ledger, {**OPERATORS, **operators})
-    with counting_conditions(double), torch.enable_grad(), module_scope(ledger), net, FactoriesOnMeta():
+    with counting_conditions(double) as assumed, torch.enable_grad(), module_scope(ledger), net, _Whole(net):
         try:
             double(*args, **kwargs)
         except IftplanError:
@@ -101,7 +102,7 @@ def measure_step(
         backward=sum(back for _, back in modules.values()),
         modules=modules,
         unknown=dict(ledger.unknown),
-        assumptions=tuple(ledger.assumptions),
+        assumptions=(*ledger.assumptions, *dict.fromkeys(assumed)),
     )
 
 
@@ -119,27 +120,51 @@ class _Gradients(DispatchNet):  # type: ignore[no-untyped-call]
         if operator is None:
             return
         first = result[0] if isinstance(result, tuple | list) and result else result
-        macs = operator.macs([plain(a) for a in args], plain(first))
+        macs = operator.cost([plain(a) for a in args], plain(first))
+        if macs is None:
+            return
         if not torch.is_grad_enabled():
             self.ledger.assume(WITHOUT_GRADIENTS)
+        self.add(
+            macs, _attention(macs, args) if operator.name == "attention" else _product(operator, macs, args)
+        )
+
+    def add(self, macs: int, gradients: int) -> None:
+        """Write down a product of the running module, and what its gradients take."""
         module = self.ledger.stack[-1]
         forward, back = self.costs.get(module, (0, 0))
-        gradients = _attention(args) if operator.name == "attention" else _product(operator, macs, args)
         self.costs[module] = (forward + macs, back + gradients)
+
+
+class _Whole(FactoriesOnMeta):
+    """Adds the products that reach the net as elementwise work."""
+
+    def __init__(self, net: _Gradients) -> None:
+        super().__init__()
+        self.net = net
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        result = super().__torch_function__(func, types, args, kwargs)
+        if func in WHOLE:
+            _, macs, operands = summed_products(func, args, kwargs or {}, result)
+            self.net.add(macs, macs * sum(map(_trained, operands)))
+        return result
 
 
 def _product(operator: Operator, macs: int, args: Sequence[Any]) -> int:
     return macs * sum(map(_trained, (args[k] for k in operator.operands if k < len(args))))
 
 
-def _attention(args: Sequence[Any]) -> int:
+def _attention(macs: int, args: Sequence[Any]) -> int:
     """Scores `q·kᵀ` and weighted values `p·v`, where p needs a gradient if q or k does."""
     query, key, value = args[:3]
-    rows = prod(query.shape[:-1]) * key.shape[-2]
+    rows = macs // (query.shape[-1] + value.shape[-1])
     scores, values = rows * query.shape[-1], rows * value.shape[-1]
     q, k, v = map(_trained, (query, key, value))
-    macs: int = scores * (q + k) + values * ((q or k) + v)
-    return macs
+    gradients: int = scores * (q + k) + values * ((q or k) + v)
+    return gradients
 
 
 def _trained(value: object) -> bool:

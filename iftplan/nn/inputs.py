@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
+from inspect import signature
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final, cast
 
 import torch
 from torch import Tensor, nn
 
 from iftplan.errors import InputError
+from iftplan.notation import parse_input
 from iftplan.spec import InputSpec
 
 _NAMED: Final = (
@@ -21,37 +24,135 @@ _NAMED: Final = (
 )
 DTYPES: Final[Mapping[str, torch.dtype]] = MappingProxyType({name: getattr(torch, name) for name in _NAMED})
 
+Inputs = Sequence[object] | Mapping[str, object] | Tensor
+"""Specs, notations, tensors and plain values by position; keyword inputs; or one tensor. See `given_inputs`."""
+
 
 def matching(specs: Sequence[InputSpec], model: nn.Module) -> tuple[InputSpec, ...]:
     """The same inputs, floats in the precision of the model's first floating parameter."""
     found = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     name = str(found).removeprefix("torch.")
     return tuple(
-        replace(spec, dtype=name) if _dtype(spec).is_floating_point and found in DTYPES.values() else spec
+        replace(spec, dtype=name)
+        if not spec.is_value and _dtype(spec).is_floating_point and found in DTYPES.values()
+        else spec
         for spec in specs
     )
 
 
-def make_inputs(
-    specs: Sequence[InputSpec], device: str = "meta"
-) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+def make_inputs(specs: Sequence[InputSpec], device: str = "meta") -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Make the positional and the keyword inputs that `specs` describe.
 
     On a real device floats are 0, integers 0 (valid for every embedding) and masks 1 (nothing masked).
 
     Args:
-        specs: inputs in their order; those with a name become keyword inputs.
+        specs: inputs in their order; those with a name become keyword inputs, those with a path parts of one.
         device: torch device; "meta" tensors have a shape and no memory.
 
     Raises:
-        InputError: a dtype that torch does not have, or a name given twice.
+        InputError: a dtype that torch does not have, a name given twice, or a path that contradicts another one.
     """
     names = [spec.name for spec in specs if spec.name]
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"input {name} is given {names.count(name)} times; give each input once.")
-    positional = tuple(_tensor(spec, device) for spec in specs if not spec.name)
-    return positional, {spec.name: _tensor(spec, device) for spec in specs if spec.name}
+    places: list[tuple[tuple[str, ...], Any]] = []
+    unnamed = 0
+    for spec in specs:
+        path = tuple(spec.name.split(".")) if spec.name else (str(unnamed),)
+        unnamed += not spec.name
+        places.append((path, spec.value if spec.is_value else _tensor(spec, device)))
+    given = _assembled(places, "")
+    given = dict(enumerate(given)) if isinstance(given, list) else given
+    positional = sorted(int(key) for key in given if str(key).isdecimal())
+    if positional != [*range(len(positional))]:
+        raise InputError(
+            f"inputs are given at the positions {', '.join(map(str, positional))}; positions start at 0 and leave none out."
+        )
+    by_position = {int(key): value for key, value in given.items() if str(key).isdecimal()}
+    return (
+        tuple(by_position[k] for k in positional),
+        {key: value for key, value in given.items() if not str(key).isdecimal()},
+    )
+
+
+def _assembled(places: Sequence[tuple[tuple[str, ...], Any]], at: str) -> Any:
+    """Nested dictionaries and lists out of paths; keys 0, 1, … make a list."""
+    groups: dict[str, list[tuple[tuple[str, ...], Any]]] = {}
+    for path, value in places:
+        groups.setdefault(path[0], []).append((path[1:], value))
+    result = {}
+    for key, parts in groups.items():
+        where = f"{at}.{key}" if at else key
+        if any(not path for path, _ in parts) and len(parts) > 1:
+            raise InputError(f"input {where} is given as a whole and in parts; give one of them.")
+        result[key] = parts[0][1] if not parts[0][0] else _assembled(parts, where)
+    if all(key.isdecimal() for key in result) and sorted(map(int, result)) == [*range(len(result))]:
+        return [result[str(k)] for k in range(len(result))]
+    return result
+
+
+def given_inputs(given: object, model: nn.Module | str | None = None) -> tuple[InputSpec, ...]:
+    """The specs of inputs as someone has them at hand: notations, specs, tensors, plain values, or a whole batch.
+
+    Args:
+        given: a dictionary holds keyword inputs, a list or tuple positional ones, anything else is one positional input.
+            Dictionaries and lists inside of these are inputs that have parts. Of tensors only shape and dtype are read.
+        model: whose `forward` it is for: a batch whose keys are none of its parameters is passed as a whole.
+
+    Raises:
+        InputError: a value of another kind.
+    """
+    if isinstance(given, Mapping):
+        whole = isinstance(model, nn.Module) and not _takes(model, given)
+        return tuple(_specs(given, "0") if whole else _specs(given, ""))
+    items = given if isinstance(given, list | tuple) else [given]
+    specs: list[InputSpec] = []
+    position = 0
+    for item in items:
+        read = parse_input(item) if isinstance(item, str) else item
+        if isinstance(read, InputSpec):
+            specs.append(read)
+            position += read.name is None
+        else:
+            specs += _specs(read, "" if _is_leaf(read) else str(position))
+            position += 1
+    return tuple(specs)
+
+
+def _takes(model: nn.Module, keywords: Mapping[str, object]) -> bool:
+    try:
+        signature(model.forward).bind(**keywords)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _is_leaf(value: object) -> bool:
+    return not isinstance(value, Mapping | list | tuple) or isinstance(value, torch.Size)
+
+
+def _specs(value: object, path: str) -> Iterator[InputSpec]:
+    if isinstance(value, InputSpec):
+        yield replace(value, name=path or value.name)
+    elif not _is_leaf(value):
+        items = value.items() if isinstance(value, Mapping) else enumerate(cast("Sequence[object]", value))
+        for key, item in items:
+            if not re.fullmatch(r"\w+", str(key)):
+                raise InputError(f"the input {path or 'batch'} has the key {key!r}, which is no name.")
+            yield from _specs(item, f"{path}.{key}" if path else str(key))
+    elif value is None or isinstance(value, bool):
+        yield InputSpec((), str(value), path or None)
+    elif isinstance(value, int | float | str):
+        kind = next(kind for kind in (int, float, str) if isinstance(value, kind))
+        yield InputSpec((), f"{kind.__name__}:{value}", path or None)
+    elif hasattr(value, "shape") and hasattr(value, "dtype"):
+        yield InputSpec(tuple(map(int, value.shape)), str(value.dtype).removeprefix("torch."), path or None)
+    else:
+        raise InputError(
+            f"the input {path or 'given'} is of type {type(value).__name__}; give tensors, plain values, and dictionaries or lists "
+            "of them, or write shapes, as in '1x3x224x224'."
+        )
 
 
 def _dtype(spec: InputSpec) -> torch.dtype:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from iftplan.counting import Contraction, CountTable
+from iftplan.nn.torch_internals import storage_address
 
 
 class Names:
@@ -70,8 +71,7 @@ class Names:
 def _storage(tensor: Tensor) -> int:
     if tensor.layout is not torch.strided:
         return id(tensor)  # several storages, and a view of it has others
-    address: int = tensor.untyped_storage()._cdata
-    return address
+    return storage_address(tensor)
 
 
 @dataclass(slots=True)

@@ -9,13 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
 
 from iftplan.errors import InfeasibleError, MeasureError
+from iftplan.nn.conditions import counting_conditions
 from iftplan.nn.inputs import make_inputs
-from iftplan.nn.measure import counting_conditions
 from iftplan.nn.replicas import Size
+from iftplan.nn.torch_internals import TorchDispatchMode, tree_leaves, tree_map
 from iftplan.spec import InputSpec
 
 

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Protocol
 
-import torch
 from torch import nn
 
 from iftplan.counting import CountTable
 from iftplan.errors import IftplanError, InputError, MeasureError
-from iftplan.nn.inputs import make_inputs
+from iftplan.nn.conditions import counting_conditions
+from iftplan.nn.inputs import Inputs, given_inputs, make_inputs
+from iftplan.nn.lazy import materialised
 from iftplan.nn.operators import OPERATORS, Operator, Operators
 from iftplan.nn.twin import check_ties
-from iftplan.spec import InputSpec
 
 ENGINES = ("meta", "fvcore", "flop_counter")
 
 
 def measure(
     model: nn.Module,
-    inputs: Sequence[InputSpec],
+    inputs: Inputs,
     *,
     engine: str = "meta",
     operators: Mapping[str, Operator] = MappingProxyType({}),
@@ -35,7 +34,7 @@ def measure(
 
     Args:
         model: on the meta device or on the CPU.
-        inputs: the inputs' shapes and dtypes, see `make_inputs`.
+        inputs: the inputs' shapes and dtypes, or example inputs, see `given_inputs`.
         engine: "meta" (exact, no memory, the default), "fvcore" or "flop_counter".
         operators: qualified name ("mylib::scan") → formula, for operators that would be unknown.
 
@@ -45,9 +44,11 @@ def measure(
     """
     model = getattr(model, "_orig_mod", model)  # what torch.compile wraps is counted as it was written
     check_ties(model)
+    inputs = given_inputs(inputs, model)
+    model = materialised(model, inputs)
     counter = _engine(engine, {**OPERATORS, **operators})
     args, kwargs = make_inputs(inputs, counter.device(model))
-    with counting_conditions(model):
+    with counting_conditions(model) as assumed:
         try:
             table = counter.count(model, args, kwargs)
         except IftplanError:
@@ -59,7 +60,7 @@ def measure(
                 f"{type(error).__name__}: {' '.join(str(error).split())}"
             ) from error
     supplied = tuple(f"the formula given for {name} was used where it ran" for name in operators)
-    return replace(table, assumptions=table.assumptions + supplied)
+    return replace(table, assumptions=(*table.assumptions, *dict.fromkeys(assumed), *supplied))
 
 
 class _Counter(Protocol):
@@ -88,20 +89,3 @@ def _engine(name: str, operators: Operators) -> _Counter:
             return FlopCounterEngine(operators)
     nearest = get_close_matches(name, ENGINES, n=1, cutoff=0.3) or ["meta"]
     raise InputError(f"unknown engine {name!r}; there are {', '.join(ENGINES)} (nearest: {nearest[0]}).")
-
-
-@contextmanager
-def counting_conditions(model: nn.Module) -> Iterator[None]:
-    """Eval mode, no gradients, and no fused fast path that would hide a layer's products."""
-    training = [module for module in model.modules() if module.training]
-    fastpath = torch.backends.mha.get_fastpath_enabled()
-    for module in training:
-        module.training = False
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fastpath)
-        for module in training:
-            module.training = True

@@ -8,8 +8,9 @@ from types import MappingProxyType
 from torch import nn
 
 from iftplan.counting import CountTable
-from iftplan.nn.measure import measure
+from iftplan.nn.lazy import materialised
 from iftplan.nn.operators import Operator
+from iftplan.nn.opinions import measure_by
 from iftplan.nn.skeleton import skeleton_
 from iftplan.nn.sources import build
 from iftplan.plans import Plan
@@ -20,6 +21,7 @@ def measure_plan(
     model: nn.Module | None = None,
     *,
     engines: Sequence[str] = ("meta",),
+    second: str = "",
     operators: Mapping[str, Operator] = MappingProxyType({}),
 ) -> tuple[CountTable, ...]:
     """Count the planned structure with every weight present, one table per engine.
@@ -28,11 +30,12 @@ def measure_plan(
         plan: the plan.
         model: the dense model on the meta device, which is changed; built from the plan's source if None.
         engines: "meta", "fvcore", "flop_counter".
+        second: an engine that counts it too if it can, see `measure_by`.
         operators: formulas for operators that would be unknown.
 
     Raises:
         StaleError: the model has other widths or layers than the plan.
         MeasureError: an engine could not run it.
     """
-    structure = skeleton_(plan, model if model is not None else build(plan.model))
-    return tuple(measure(structure, plan.inputs, engine=engine, operators=operators) for engine in engines)
+    structure = skeleton_(plan, model if model is not None else materialised(build(plan.model), plan.inputs))
+    return measure_by(structure, plan.inputs, engines, second=second, operators=operators)

@@ -21,7 +21,9 @@ from iftplan.nn.ledger import Ledger, Names
 from iftplan.nn.operators import OPERATORS, Operators
 from iftplan.nn.scope import module_scope
 from iftplan.nn.shape_rules import CALLERS, RULES, SHAPE_ONLY
+from iftplan.nn.torch_internals import inside_transform, require, without_dispatch
 from iftplan.nn.twin import on_meta
+from iftplan.nn.whole_functions import WHOLE, summed_products
 
 _PLAIN = frozenset((Tensor, nn.Parameter))
 _NO_KWARGS: Mapping[str, Any] = {}
@@ -45,19 +47,24 @@ class ShapeRules(TorchFunctionMode):
         kwargs = kwargs or _NO_KWARGS
         if func in FACTORIES:
             kwargs = with_device(kwargs)
+        if func in WHOLE:
+            result = self._through_net(func, args, kwargs)
+            name, macs, operands = summed_products(func, args, kwargs, result)
+            self.ledger.contraction(name, macs, *operands)
+            return result
         # Under vmap a tensor's shape lacks the mapped dimension, and a subclass may mean anything: only the
         # operators that arrive at the net are what really runs.
-        if not _PLAIN.issuperset(types) or torch._C._functorch.maybe_current_level() is not None:
+        if not _PLAIN.issuperset(types) or inside_transform():
             return self._through_net(func, args, kwargs)
         rule = RULES.get(func)
         if rule is not None:
-            guard = torch._C._DisableTorchDispatch()  # a rule's own empty tensors are not the model's work
+            guard = without_dispatch()  # a rule's own empty tensors are not the model's work
             result = rule(self.ledger, *args, **kwargs)
             del guard
             if result is not NotImplemented:
                 return result
         elif func in SHAPE_ONLY:
-            guard = torch._C._DisableTorchDispatch()
+            guard = without_dispatch()
             try:
                 result = func(*args, **kwargs)
             finally:
@@ -88,6 +95,7 @@ class MetaEngine:
 
     def count(self, model: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object]) -> CountTable:
         """Run one forward pass of `model`, set to eval mode by the caller, and count it."""
+        require("counting")
         model = on_meta(model)
         ledger = Ledger(Names(model))
         net = DispatchNet(ledger, self.operators)

@@ -6,7 +6,6 @@ and looks the operator up here; so all engines that use formulas of ours use the
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +15,7 @@ from typing import Any, Final
 
 from iftplan.nn import formulas as f
 from iftplan.nn.einsum import einsum_macs
+from iftplan.nn.free_operators import is_free
 
 Arguments = Sequence[Any]
 
@@ -33,6 +33,13 @@ class Operator:
     name: str
     macs: Callable[[Arguments, f.Shape], int]
     operands: tuple[int, ...] = (1, 0)
+
+    def cost(self, arguments: Arguments, output: f.Shape) -> int | None:
+        """MACs of one call; None where this call does what no formula describes."""
+        try:
+            return self.macs(arguments, output)
+        except f.UnknownCost:
+            return None
 
 
 def _product(first: int, i: Arguments, o: f.Shape) -> int:
@@ -70,10 +77,37 @@ def _is_shapes(values: Sequence[Any]) -> bool:
     return all(isinstance(v, list | tuple) for v in values) and any(len(v) == 2 for v in values)
 
 
+def _rows(i: Arguments, o: f.Shape) -> int:
+    """Every output element sums over the last dimension of the first operand, however the other one is packed."""
+    features: int = i[0][-1]
+    return prod(o) * features
+
+
+def _matrix_norm(i: Arguments, o: f.Shape) -> int:
+    order, dims = i[1] if len(i) > 1 else None, i[2] if len(i) > 2 else None
+    of_matrix = len(dims) == 2 if isinstance(dims, list | tuple) else dims is None and len(i[0]) == 2
+    if order == "nuc" or (of_matrix and order in (2, -2)):
+        raise f.UnknownCost  # singular values
+    return 0
+
+
+def _attention_of_kernels(i: Arguments, o: f.Shape) -> int:
+    if any(isinstance(v, list | tuple) and len(v) == 1 for v in i[3:7]):
+        raise f.UnknownCost  # cumulative lengths: which queries meet which keys is data
+    return f.packed_attention(*i[:3])
+
+
+def _named(name: str, macs: Callable[[Arguments, f.Shape], int], *operands: int) -> Operator:
+    return Operator(name, macs, operands)
+
+
 _PRODUCTS = MappingProxyType(
     {
         f"aten::{name}": 0
-        for name in ("mm", "bmm", "mv", "dot", "vdot", "matmul", "_int_mm", "_scaled_mm", "_sparse_mm")
+        for name in (
+            *("mm", "bmm", "mv", "dot", "vdot", "matmul", "linalg_matmul"),
+            *("_int_mm", "_scaled_mm", "_scaled_mm_v2", "_sparse_mm"),
+        )
     }
     | {
         f"aten::{name}": 1
@@ -84,11 +118,65 @@ _PRODUCTS = MappingProxyType(
 _ATTENTIONS = (
     "scaled_dot_product_attention",
     "_scaled_dot_product_attention_math",
+    "_scaled_dot_product_attention_math_for_mps",
     "_scaled_dot_product_flash_attention",
     "_scaled_dot_product_flash_attention_for_cpu",
     "_scaled_dot_product_efficient_attention",
     "_scaled_dot_product_cudnn_attention",
     "_scaled_dot_product_fused_attention_overrideable",
+)
+
+# Kernels by the name of the library that they come from.
+_CONVOLUTIONS = (
+    *("_convolution_mode", "conv1d", "conv2d", "conv3d", "mkldnn_convolution", "cudnn_convolution"),
+    *(
+        "cudnn_convolution_relu",
+        "cudnn_convolution_add_relu",
+        "miopen_convolution",
+        "miopen_convolution_relu",
+    ),
+    *("miopen_convolution_add_relu", "miopen_depthwise_convolution", "_mps_convolution", "thnn_conv2d"),
+    *(
+        "_slow_conv2d_forward",
+        "slow_conv3d",
+        "slow_conv3d_forward",
+        "slow_conv_dilated2d",
+        "slow_conv_dilated3d",
+    ),
+    *("_conv_depthwise2d", "conv_depthwise3d", "_nnpack_spatial_convolution"),
+)
+_TRANSPOSED_CONVOLUTIONS = (
+    *("conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "cudnn_convolution_transpose"),
+    *("miopen_convolution_transpose", "_mps_convolution_transpose", "slow_conv_transpose2d"),
+    "slow_conv_transpose3d",
+)
+_QUANTIZED_LINEARS = (
+    *("_weight_int8pack_mm", "_weight_int4pack_mm", "_weight_int4pack_mm_for_cpu", "_mixed_dtypes_linear"),
+    *("_weight_int4pack_mm_with_scales_and_zeros", "_dyn_quant_matmul_4bit", "mkldnn_linear"),
+    *("fbgemm_linear_fp16_weight", "fbgemm_linear_fp16_weight_fp32_activation"),
+    *("fbgemm_linear_int8_weight", "fbgemm_linear_int8_weight_fp32_activation"),
+)
+
+# Whole operators that come apart into products when they run, but that a tracer records by their names.
+_COMPOSED: Final[Mapping[str, Operator]] = MappingProxyType(
+    {
+        "inner": _named("inner", lambda i, o: f.inner(i[0], i[1]), 1, 0),
+        "linalg_vecdot": _named("vecdot", lambda i, o: f.vecdot(i[0], i[1]), 1, 0),
+        "cosine_similarity": _named("cosine_similarity", lambda i, o: f.vecdot(i[0], i[1]), 1, 0),
+        "linalg_multi_dot": _named("multi_dot", lambda i, o: f.multi_dot(i[0])),
+        "chain_matmul": _named("multi_dot", lambda i, o: f.multi_dot(i[0])),
+        "linalg_matrix_power": _named("matrix_power", lambda i, o: f.matrix_power(i[0], i[1])),
+        "matrix_power": _named("matrix_power", lambda i, o: f.matrix_power(i[0], i[1])),
+        "cov": _named("cov", lambda i, o: f.covariance(i[0])),
+        "corrcoef": _named("cov", lambda i, o: f.covariance(i[0])),
+        "bilinear": _named("bilinear", lambda i, o: f.bilinear(*i[:3]), 2),
+        "linalg_norm": _named("norm", _matrix_norm),
+        "linalg_matrix_norm": _named("norm", _matrix_norm),
+    }
+    | {
+        name: _named(name, lambda i, o: f.cell(i[0], i[2], i[3]), 2, 3)
+        for name in ("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell")
+    }
 )
 
 Operators = Mapping[str, Operator]
@@ -102,8 +190,18 @@ OPERATORS: Final[Operators] = MappingProxyType(
         "aten::linear": Operator("linear", lambda i, o: f.linear(i[0], i[1])),
         "aten::einsum": Operator("einsum", _einsum, (1,)),
         "aten::tensordot": Operator("tensordot", lambda i, o: f.tensordot(*i[:4])),
-        "aten::_grouped_mm": Operator("grouped_mm", lambda i, o: f.grouped_mm(i[0], i[1])),
-        "transformers::grouped_mm_fallback": Operator("grouped_mm", lambda i, o: f.grouped_mm(i[0], i[1])),
+        **{
+            name: Operator("grouped_mm", lambda i, o: f.grouped_mm(i[0], i[1]))
+            for name in (
+                *("aten::_grouped_mm", "aten::_scaled_grouped_mm", "aten::_scaled_grouped_mm_v2"),
+                "transformers::grouped_mm_fallback",
+            )
+        },
+        "iftplan::block_attention": _named("attention", lambda i, o: f.block_attention(*i[:5]), 1, 2, 0),
+        "aten::_pdist_forward": _named("pdist", lambda i, o: f.own_distances(i[0]), 0),
+        "aten::pdist": _named("pdist", lambda i, o: f.own_distances(i[0]), 0),
+        "aten::_trilinear": _named("bilinear", lambda i, o: f.trilinear(i[:3], i[3:6], i[6]), 1),
+        "aten::conv_tbc": Operator("conv_tbc", lambda i, o: prod(o[:2]) * prod(i[1])),
         "aten::_native_multi_head_attention": Operator(
             "multi_head_attention", lambda i, o: f.multi_head_attention(i[0], i[1], i[3]), (5, 7)
         ),
@@ -115,31 +213,27 @@ OPERATORS: Final[Operators] = MappingProxyType(
         name: Operator("convolution", _convolution)
         for name in ("aten::convolution", "aten::_convolution", "aten::convolution_overrideable")
     }
+    | {f"aten::{name}": Operator("convolution", _forward_convolution) for name in _CONVOLUTIONS}
+    | {f"aten::{name}": Operator("convolution", _transposed_convolution) for name in _TRANSPOSED_CONVOLUTIONS}
+    | {f"aten::{name}": Operator("linear", _rows) for name in _QUANTIZED_LINEARS}
     | {
-        f"aten::{name}": Operator("convolution", _forward_convolution)
-        for name in ("_convolution_mode", "conv1d", "conv2d", "conv3d", "mkldnn_convolution")
+        f"aten::{name}": Operator("cdist", lambda i, o: f.distances(i[0], i[1]))
+        for name in ("cdist", "_cdist_forward", "_euclidean_dist")
     }
+    | {  # the base grid, a homogeneous vector for each pixel, times the matrices
+        f"aten::{name}": _named("affine_grid", lambda i, o: prod(o) * i[0][-1], 0)
+        for name in ("affine_grid_generator", "cudnn_affine_grid_generator")
+    }
+    | {f"aten::{name}": operator for name, operator in _COMPOSED.items()}
     | {
-        f"aten::{name}": Operator("convolution", _transposed_convolution)
-        for name in ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+        f"aten::{name}": Operator("attention", _attention_of_kernels, (1, 2, 0))
+        for name in ("_flash_attention_forward", "_efficient_attention_forward")
     }
     | {f"aten::{name}": Operator("attention", _attention, (1, 2, 0)) for name in _ATTENTIONS}
     | {f"aten::{name}": Operator(name, _recurrent, ()) for name in ("lstm", "gru", "rnn_tanh", "rnn_relu")}
 )
 
-_CONTRACTION_LIKE: Final = re.compile(
-    r"conv|matmul|linear|attention|einsum|lstm|gru|rnn|cdist|transformer|fft|linalg|cholesky|inverse|solve"
-    r"|(?:^|_)(?:[a-z]*mm|[a-z]*mv|v?dot|addr|ger|kron|svd|eigh?|qr|lu|scan)(?:_|$)"
-)
-_NOT_CONTRACTIONS: Final = re.compile(r"^_?upsample|interpolate|_pointwise|^_thnn_fused|linear_index")
-_PLAIN_NAMESPACES: Final = frozenset(
-    {"aten", "prim", "prims", "c10d", "_c10d_functional", "profiler", "onnx"}
-)
-
 
 def may_contract(schema_name: str) -> bool:
-    """Whether an operator without a formula may hide a contraction: by its name, or as a custom operator."""
-    namespace, _, name = schema_name.partition("::")
-    if schema_name in OPERATORS or _NOT_CONTRACTIONS.search(name):
-        return False
-    return namespace not in _PLAIN_NAMESPACES or bool(_CONTRACTION_LIKE.search(name))
+    """Whether an operator without a formula may hide a contraction: it is not known to be free of them."""
+    return schema_name not in OPERATORS and not is_free(schema_name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any
@@ -11,13 +11,14 @@ from torch import nn
 
 from iftplan.audits import layer_macs, measured_layers
 from iftplan.checks import Measured
-from iftplan.counting import CountTable
+from iftplan.counting import CountTable, cross_check
 from iftplan.documents import loads, read_text, schema_of
-from iftplan.errors import InputError, StaleError
+from iftplan.errors import InputError, MeasureError, StaleError
 from iftplan.nn.fingerprint import fingerprint
-from iftplan.nn.measure import measure
+from iftplan.nn.lazy import materialised
 from iftplan.nn.measure_plan import measure_plan
 from iftplan.nn.nonzeros import check_even, nonzeros
+from iftplan.nn.opinions import measure_by
 from iftplan.nn.sources import build, construct
 from iftplan.nn.vouched_operators import vouched_operators
 from iftplan.notation import parse_input
@@ -32,15 +33,16 @@ def measured(request: Mapping[str, Any]) -> Measured:
 
     Raises:
         InputError: the source cannot be built, or does not say what its inputs are.
-        MeasureError: the model does not run.
+        MeasureError: the model does not run, or its engines count differently.
         StaleError: the model is not the one that its plan was made for.
     """
     source = request["source"]
     operators = vouched_operators(parse_vouched(request["allow"]))
+    second = "fvcore" if request["cross_check"] else ""
     if source.endswith(".json") and not source.startswith("hf:"):
         plan = _plan(source)
         network = _planned_network(plan, source, request["builds"])
-        (table,) = measure_plan(plan, network, operators=operators)
+        table = _agreed(measure_plan(plan, network, second=second, operators=operators))
         return _of_plan(plan, table, network)
     built = construct(source, device="cpu" if request["nonzeros"] else "meta")
     inputs = tuple(map(parse_input, request["inputs"])) or built.inputs
@@ -48,8 +50,16 @@ def measured(request: Mapping[str, Any]) -> Measured:
         raise InputError(
             f'{source} does not say what its inputs are; give their shapes, for instance inputs = ["1x3x224x224"].'
         )
-    table = measure(built.model, inputs, operators=operators)
+    built = replace(built, model=materialised(built.model, inputs))
+    table = _agreed(measure_by(built.model, inputs, ("meta",), second=second, operators=operators))
     return _of_network(built.model, table, built.assumptions, thinned=request["nonzeros"])
+
+
+def _agreed(tables: Sequence[CountTable]) -> CountTable:
+    """The first engine's counts, if no other engine counts differently."""
+    if differences := cross_check(tables):
+        raise MeasureError(" ".join(differences))
+    return tables[0]
 
 
 def _of_network(
@@ -110,7 +120,7 @@ def _planned_network(plan: Plan, path: str, builds: str) -> nn.Module:
         raise InputError(
             f'{path} names Python of its own, {source}; a plan file is data, so write model = "{source}" beside it in the configuration.'
         )
-    network = build(source)
+    network = materialised(build(source), plan.inputs)
     if (found := fingerprint(network)) != plan.fingerprint:
         raise StaleError(
             f"{source} is no longer the model that {path} was planned for (fingerprint {found[:12]}…, planned {plan.fingerprint[:12]}…): its modules or shapes changed. Make the plan again with iftplan plan {source}."

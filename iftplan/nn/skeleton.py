@@ -132,6 +132,7 @@ def _replace_(
             continue
         if module not in made:
             made[module] = _MEMBERS[transform](module, size, nonlinearity(module)).sharing_(member)
+        made[module].path = made[module].path or path
         parent, _, name = path.rpartition(".")
         setattr(modules[parent], name, made[module])
 

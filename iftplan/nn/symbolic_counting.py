@@ -17,15 +17,16 @@ import sympy
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from iftplan.errors import MeasureError
-from iftplan.nn.operators import OPERATORS, may_contract
+from iftplan.nn.operators import OPERATORS, Operator, Operators, may_contract
 from iftplan.nn.recurrent_widths import RECURRENT, RecurrentCall
 from iftplan.nn.shape_rules import CALLERS
 from iftplan.nn.symbolic_model import NamedScale
 from iftplan.nn.symbolic_shapes import expression
+from iftplan.nn.torch_internals import TorchDispatchMode, storage_address
 from iftplan.nn.unchecked_shapes import ask_for_agreement
+from iftplan.nn.whole_functions import WHOLE, summed_products
 
 Shape = tuple[sympy.Expr, ...]
 
@@ -68,6 +69,7 @@ def _transposed(operands: list[Shape], output: Shape) -> sympy.Expr:
 GROUPED: Final = frozenset({"aten::_grouped_mm", "transformers::grouped_mm_fallback"})
 _COSTS: Final[Mapping[str, Callable[[list[Shape], Shape], sympy.Expr]]] = MappingProxyType(
     {f"aten::{name}": _rows for name in ("mm", "bmm", "mv", "dot", "vdot", "addmm", "addmv", "baddbmm")}
+    | {f"aten::{name}": _rows for name in ("_cdist_forward", "_euclidean_dist")}
     | {"aten::convolution": _convolution}
     | dict.fromkeys(GROUPED, _rows)
 )
@@ -118,12 +120,16 @@ class SymbolicCounter:
 
 def storage(tensor: torch.Tensor) -> int:
     """What a tensor and its views share."""
-    return int(tensor.untyped_storage()._cdata)
+    return storage_address(tensor)
 
 
 @contextmanager
 def counting(
-    model: nn.Module, tensors: Mapping[str, torch.Tensor], inputs: Iterable[torch.Tensor], scope: list[str]
+    model: nn.Module,
+    tensors: Mapping[str, torch.Tensor],
+    inputs: Iterable[torch.Tensor],
+    scope: list[str],
+    operators: Operators = MappingProxyType({}),
 ) -> Iterator[SymbolicCounter]:
     """Count contractions while the context is open.
 
@@ -132,6 +138,7 @@ def counting(
         tensors: its symbolic parameters by name.
         inputs: its inputs.
         scope: receives the paths of the running modules.
+        operators: formulas for operators that would be unknown.
     """
     names: dict[int, str] = {}
     for name, tensor in tensors.items():
@@ -144,7 +151,7 @@ def counting(
         for path, module in model.named_modules():
             stack.callback(module.register_forward_pre_hook(_entering(counter, path)).remove)
             stack.callback(module.register_forward_hook(_leaving(counter)).remove)
-        stack.enter_context(_Contractions(counter))
+        stack.enter_context(_Contractions(counter, operators))
         stack.enter_context(_Functions(counter))
         yield counter
 
@@ -183,9 +190,15 @@ class _Functions(TorchFunctionMode):
             return _recurrent(self.counter, RECURRENT[func], args)
         outer, self.counter.function = self.counter.function, CALLERS.get(func, "")
         try:
-            return func(*args, **(kwargs or {}))
+            result = func(*args, **(kwargs or {}))
         finally:
             self.counter.function = outer
+        if func in WHOLE:
+            name, macs, _ = summed_products(func, args, kwargs or {}, result)
+            self.counter.calls.append(
+                SymbolicContraction(self.counter.scope[-1], name, expression(macs), None)
+            )
+        return result
 
 
 def _recurrent(counter: SymbolicCounter, name: str, args: tuple[Any, ...]) -> Any:
@@ -279,16 +292,18 @@ def _grouped_mm(
 class _Contractions(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts what is carried out."""
 
-    def __init__(self, counter: SymbolicCounter) -> None:
+    def __init__(self, counter: SymbolicCounter, operators: Operators) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.counter = counter
+        self.operators = operators
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         name = func._schema.name
         attention = name in OPERATORS and OPERATORS[name].name == "attention"
-        if name not in _COSTS and not attention and (name in OPERATORS or may_contract(name)):
+        vouched = self.operators.get(name)
+        if name not in _COSTS and not attention and not vouched and (name in OPERATORS or may_contract(name)):
             # before it runs: what an operator says of symbolic sizes is seldom why it cannot take them
             raise MeasureError(
                 f"module {self.counter.scope[-1] or '(model)'}: the widths of operator {name} are not known; "
@@ -306,13 +321,26 @@ class _Contractions(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.counter.note_input(output)
         if name in _CHOICES:
             self.counter.choices += _chosen_from(args, kwargs or {}, _CHOICES[name])
-        if (cost := _COSTS.get(name)) is not None:
+        if vouched is not None:
+            self._vouched(vouched, args, output)
+        elif (cost := _COSTS.get(name)) is not None:
             self._count(name, cost, args, tensors, output)
+        elif name == "iftplan::block_attention":
+            q, k, v = map(_shape, tensors[:3])
+            per_map = sympy.Integer(args[3]) / args[4]
+            self.counter.product("attention", per_map * sympy.prod(q[:-2]) * (q[-1] + v[-1]), q, v)
         elif attention:
             q, k, v = map(_shape, tensors[:3])
             # Here, below a function of torch's own, the counting engines see its two products.
             self.counter.product("bmm", _attention_macs(q, k, v), q, v)
         return output
+
+    def _vouched(self, operator: Operator, args: tuple[Any, ...], output: Any) -> None:
+        first = output[0] if isinstance(output, list | tuple) else output
+        shapes = [_shape(a) if isinstance(a, torch.Tensor) else a for a in args]
+        macs = sympy.sympify(operator.macs(shapes, _shape(first)))
+        if macs:
+            self.counter.calls.append(SymbolicContraction(self.counter.scope[-1], operator.name, macs, None))
 
     def _count(
         self, name: str, cost: Any, args: tuple[Any, ...], tensors: list[torch.Tensor], output: torch.Tensor

@@ -10,11 +10,11 @@ from typing import Any, Literal
 import sympy
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from iftplan.nn.recurrent_widths import recurrent_attributes, recurrent_dims
 from iftplan.nn.repeats import NO_SIZES
 from iftplan.nn.symbolic_shapes import SymbolicSizes, expression
+from iftplan.nn.torch_internals import FakeTensorMode
 
 Heads = Literal["number", "size"]
 ConvNd = nn.modules.conv._ConvNd

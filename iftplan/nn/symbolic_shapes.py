@@ -1,4 +1,4 @@
-"""Sizes that remember where they came from: the one module that touches torch's semi-private ShapeEnv.
+"""Sizes that remember where they came from: torch's semi-private ShapeEnv, answered from the dense sizes.
 
 PyTorch's shape functions run on symbolic integers and ask, wherever two sizes meet, whether they are
 equal. `SymbolicSizes` answers from the sizes of the dense model and writes every equality down with
@@ -18,11 +18,18 @@ from typing import Any, Final
 
 import sympy
 import torch
-from torch._dispatch.python import enable_python_dispatcher
-from torch._dynamo.source import ConstantSource
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
-from torch.utils._sympy.functions import FloorDiv, Max, Mod, PythonMod
+
+from iftplan.nn.torch_internals import (
+    ConstantSource,
+    DimDynamic,
+    FakeTensorMode,
+    FloorDiv,
+    Max,
+    Mod,
+    PythonMod,
+    ShapeEnv,
+    enable_python_dispatcher,
+)
 
 _TORCH: Final = Path(torch.__file__).parent
 _MODULES: Final = _TORCH / "nn" / "modules"

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from iftplan.counting import CountTable
 from iftplan.errors import IftplanError, InputError, MeasureError
 from iftplan.nn.dataflow import weight_uses
 from iftplan.nn.fingerprint import fingerprint
-from iftplan.nn.inputs import make_inputs
+from iftplan.nn.inputs import Inputs, given_inputs, make_inputs
+from iftplan.nn.lazy import materialised
 from iftplan.nn.measure import measure
 from iftplan.nn.operators import Operator
 from iftplan.nn.sources import BuiltModel, construct
@@ -30,7 +32,7 @@ _HOW_TO_GIVE_INPUTS = (
 
 def read_model(
     source: str | nn.Module,
-    inputs: Sequence[InputSpec] | None = None,
+    inputs: Inputs | None = None,
     *,
     widths: bool = False,
     heads: Literal["number", "size"] = "number",
@@ -40,7 +42,7 @@ def read_model(
 
     Args:
         source: a MODEL argument (`zoo:resnet18`, `path/file.py:factory` …) or a network, which is left as it is.
-        inputs: shapes and dtypes; by default those of the zoo or of the model's own configuration.
+        inputs: shapes and dtypes, or example inputs (see `given_inputs`); by default those of the zoo or of the model's own configuration.
         widths: also find which channels move together; where that cannot be, the spec says why.
         heads: what attention keeps when it widens, the "number" of heads or the "size" of a head.
         operators: formulas for operators that would be unknown.
@@ -52,15 +54,16 @@ def read_model(
     """
     built = construct(source) if isinstance(source, str) else BuiltModel(source, default_inputs(source))
     check_ties(built.model)
-    guessed = not inputs
-    inputs = tuple(inputs or built.inputs)
+    guessed = inputs is None or (not isinstance(inputs, Tensor) and not inputs)
+    inputs = built.inputs if guessed else given_inputs(inputs, built.model)
     if not inputs:
         raise InputError(f"{_called(source)} does not say what its inputs are; {_HOW_TO_GIVE_INPUTS}")
-    table = _measured(built.model, inputs, guessed)
+    built = replace(built, model=materialised(built.model, inputs))
+    table = _measured(built.model, inputs, guessed, operators)
     _refuse_unknown(table, _called(source))
     args, kwargs = make_inputs(inputs)
     uses = weight_uses(built.model, args, kwargs)
-    couplings, refusal = _couplings(built.model, inputs, heads) if widths else (None, "")
+    couplings, refusal = _couplings(built.model, inputs, heads, operators) if widths else (None, "")
     return ModelSpec(
         source=source if isinstance(source, str) else "",
         inputs=inputs,
@@ -77,9 +80,11 @@ def _called(source: str | nn.Module) -> str:
     return source if isinstance(source, str) else f"the {type(source).__name__}"
 
 
-def _measured(model: nn.Module, inputs: tuple[InputSpec, ...], guessed: bool) -> CountTable:
+def _measured(
+    model: nn.Module, inputs: tuple[InputSpec, ...], guessed: bool, operators: Mapping[str, Operator]
+) -> CountTable:
     try:
-        return measure(model, inputs)
+        return measure(model, inputs, operators=operators)
     except MeasureError as error:
         if not guessed:
             raise
@@ -91,7 +96,8 @@ def _refuse_unknown(table: CountTable, model: str) -> None:
     if table.unknown:
         calls = ", ".join(f"{operator} ({count} calls)" for operator, count in sorted(table.unknown.items()))
         raise MeasureError(
-            f"{model} uses operators whose cost is not known, so its MACs are not either: {calls}."
+            f"{model} uses operators that iftplan has no cost formula for: {calls}. If you know a cost, give it, as in "
+            f'--allow {min(table.unknown)}=0 (in Python: allow=["{min(table.unknown)}=0"]).'
         )
 
 
@@ -100,14 +106,17 @@ def _uncalled(table: CountTable) -> tuple[str, ...]:
 
 
 def _couplings(
-    model: nn.Module, inputs: tuple[InputSpec, ...], heads: Literal["number", "size"]
+    model: nn.Module,
+    inputs: tuple[InputSpec, ...],
+    heads: Literal["number", "size"],
+    operators: Mapping[str, Operator],
 ) -> tuple[Couplings | None, str]:
     from iftplan.nn.widths import trace_widths
 
     if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
         return None, "it is or contains a scripted module, whose shapes are compiled in"
     try:
-        return trace_widths(model, inputs, heads=heads), ""
+        return trace_widths(model, inputs, heads=heads, operators=operators), ""
     except IftplanError as error:
         return None, str(error)
 
@@ -116,7 +125,7 @@ def _products(table: CountTable) -> tuple[Product, ...]:
     """Contractions of activations, added up per module and operator, in the order of first use."""
     macs: dict[tuple[str, str], int] = {}
     for c in table.contractions:
-        if c.weight is None:
+        if c.weight is None and c.macs:
             macs[c.module, c.operator] = macs.get((c.module, c.operator), 0) + c.macs
     return tuple(
         Product(f"{module}:{operator}", operator, count) for (module, operator), count in macs.items()

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter, is_lazy
 from torch.overrides import TorchFunctionMode
 
 from iftplan.errors import InputError, MeasureError
@@ -38,8 +39,15 @@ def on_meta(model: nn.Module) -> nn.Module:
     Raises:
         MeasureError: the model holds something that cannot be copied.
     """
-    if not _holds_data(model):
-        return model
+    return copied_to_meta(model) if _holds_data(model) else model
+
+
+def copied_to_meta(model: nn.Module) -> nn.Module:
+    """A copy of the model on the meta device.
+
+    Raises:
+        MeasureError: the model holds something that cannot be copied.
+    """
     if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
         raise MeasureError(
             f"{type(model).__name__} is or contains a scripted module, which cannot be copied without its "
@@ -48,7 +56,11 @@ def on_meta(model: nn.Module) -> nn.Module:
         )
     memo: dict[int, Any] = {}
     for parameter in model.parameters():
-        memo[id(parameter)] = nn.Parameter(_empty(parameter), parameter.requires_grad)
+        memo[id(parameter)] = (
+            UninitializedParameter(parameter.requires_grad, "meta", parameter.dtype)
+            if is_lazy(parameter)
+            else nn.Parameter(_empty(parameter), parameter.requires_grad)
+        )
     try:
         with torch.no_grad(), _WithoutData():
             return copy.deepcopy(model, memo)
@@ -92,6 +104,9 @@ def _holds_data(model: nn.Module) -> bool:
 
 
 def _empty(tensor: Tensor) -> Tensor:
+    if is_lazy(tensor):
+        made: Tensor = UninitializedBuffer(False, "meta", tensor.dtype)  # type: ignore[arg-type]  # torch's stub is wrong
+        return made
     if tensor.layout is not torch.strided:
         return sparse_on_meta(tensor)
     return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")

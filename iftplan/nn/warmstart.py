@@ -17,7 +17,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from iftplan.errors import InputError, StaleError
 from iftplan.nn.inputs import make_inputs, matching
@@ -25,6 +24,7 @@ from iftplan.nn.masks import stream
 from iftplan.nn.members import Member
 from iftplan.nn.net2wider import Widened, widened
 from iftplan.nn.parametrize import planned_scales
+from iftplan.nn.torch_internals import tree_leaves
 from iftplan.nn.warm_layers import MaskChoice, relative_error, start_member_, start_plain_
 from iftplan.nn.widths import trace_widths
 from iftplan.plans import Plan
@@ -143,8 +143,8 @@ def _copy_(applied: nn.Module, state: Mapping[str, Tensor]) -> None:
         if name in own:
             own[name].copy_(tensor)
     for name, module in applied.named_modules():
-        if isinstance(module, Member) and module.bias is not None:
-            module.bias.copy_(state[f"{name}.bias"])
+        if isinstance(module, Member) and (bias := module.own_bias()) is not None:
+            bias.copy_(state[f"{name}.bias"])
 
 
 # --- errors ---------------------------------------------------------------------------------------------
@@ -170,7 +170,8 @@ def _random_inputs(dense: nn.Module, plan: Plan, seed: int) -> tuple[tuple[Tenso
     args, kwargs = make_inputs(matching(plan.inputs, dense), str(device))
     most = min((m.num_embeddings for m in dense.modules() if isinstance(m, nn.Embedding)), default=2)
     generator = stream(seed, "warm start inputs")
-    for tensor in (*args, *(t for name, t in kwargs.items() if "mask" not in name)):
+    given = tree_leaves((args, {name: t for name, t in kwargs.items() if "mask" not in name}))
+    for tensor in (leaf for leaf in given if isinstance(leaf, Tensor)):
         if tensor.is_floating_point():
             tensor.copy_(torch.randn(tensor.shape, generator=generator))
         elif tensor.dtype is not torch.bool:

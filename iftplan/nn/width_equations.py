@@ -13,10 +13,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import sympy
-from torch.utils._sympy.functions import CleanDiv, FloorDiv, IntTrueDiv, Mod, PythonMod
 
 from iftplan.errors import InfeasibleError
 from iftplan.nn.symbolic_shapes import Equation
+from iftplan.nn.torch_internals import CleanDiv, FloorDiv, IntTrueDiv, Mod, PythonMod
 
 _QUOTIENTS = (FloorDiv, CleanDiv, IntTrueDiv)
 _REMAINDERS = (Mod, PythonMod, sympy.Mod)

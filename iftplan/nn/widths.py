@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final
 
 import sympy
@@ -13,12 +14,14 @@ import torch
 from torch import nn
 
 from iftplan.errors import IftplanError, InfeasibleError, MeasureError
+from iftplan.nn.conditions import counting_conditions
 from iftplan.nn.inputs import make_inputs
-from iftplan.nn.measure import counting_conditions
+from iftplan.nn.operators import Operator
 from iftplan.nn.repeats import alike
 from iftplan.nn.symbolic_counting import GROUPED, SymbolicCounter, counting
 from iftplan.nn.symbolic_model import Heads, SymbolicModel, symbolic
 from iftplan.nn.symbolic_shapes import Equation, SymbolicSizes, expression
+from iftplan.nn.torch_internals import require, tree_leaves
 from iftplan.nn.width_equations import WidthEquations
 from iftplan.nn.width_polynomials import couplings
 from iftplan.spec import Couplings, InputSpec
@@ -27,7 +30,13 @@ from iftplan.spec import Couplings, InputSpec
 _MANY: Final = 8
 
 
-def trace_widths(model: nn.Module, inputs: Sequence[InputSpec], *, heads: Heads = "number") -> Couplings:
+def trace_widths(
+    model: nn.Module,
+    inputs: Sequence[InputSpec],
+    *,
+    heads: Heads = "number",
+    operators: Mapping[str, Operator] = MappingProxyType({}),
+) -> Couplings:
     """Find which channels of `model` move together, and its costs as polynomials in its widths.
 
     Every dimension of a parameter becomes a symbolic size; PyTorch's shape functions then say in one
@@ -41,15 +50,17 @@ def trace_widths(model: nn.Module, inputs: Sequence[InputSpec], *, heads: Heads 
         heads: what attention keeps: the "number" of heads (their size scales) or the "size" of a head
             (their number scales). Where one of the two cannot scale, as the size of a head under rotary
             embeddings of a fixed size, the other one does.
+        operators: formulas for operators that would be unknown.
 
     Raises:
         InfeasibleError: the model has weights whose sizes nothing ties to the rest.
         MeasureError: the forward pass fails, or uses an operator without a width rule.
     """
+    require("widths")
     twins = alike(model, at_least=_MANY)
-    traced = _trace(model, inputs, heads, twins)
+    traced = _trace(model, inputs, heads, twins, operators)
     if twins and _blocked(traced, twins):
-        traced = _trace(model, inputs, heads, {})
+        traced = _trace(model, inputs, heads, {}, operators)
     system, made, counter = traced.system, traced.made, traced.counter
     _keep_heads(system, counter, heads)
     _keep_stacks(system, counter, heads)
@@ -70,9 +81,15 @@ class _Traced:
     met: set[sympy.Symbol]
 
 
-def _trace(model: nn.Module, inputs: Sequence[InputSpec], heads: Heads, twins: Mapping[str, str]) -> _Traced:
+def _trace(
+    model: nn.Module,
+    inputs: Sequence[InputSpec],
+    heads: Heads,
+    twins: Mapping[str, str],
+    operators: Mapping[str, Operator],
+) -> _Traced:
     sizes = SymbolicSizes()
-    made, counter, output = _run(model, inputs, sizes, heads, twins)
+    made, counter, output = _run(model, inputs, sizes, heads, twins, operators)
     system = WidthEquations(dict(sizes.dense))
     system.add(sizes.equations)
     system.add(Equation(sympy.Mod(e, n), sympy.Integer(0), why) for e, n, why in made.multiples)
@@ -112,14 +129,15 @@ def _run(
     sizes: SymbolicSizes,
     heads: Heads,
     twins: Mapping[str, str],
+    operators: Mapping[str, Operator],
 ) -> tuple[SymbolicModel, SymbolicCounter, object]:
     mode = sizes.fake_mode()
     mode.cache_enabled = False  # every call has sizes of its own; looking them up costs more than it saves
     with _quiet(), counting_conditions(model), symbolic(model, sizes, mode, heads, twins) as made:
         with mode:
             args, kwargs = make_inputs(inputs, "cpu")
-        given = [*args, *kwargs.values()]
-        with sizes.tracing(mode), counting(model, made.tensors, given, sizes.scope) as counter:
+        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+        with sizes.tracing(mode), counting(model, made.tensors, given, sizes.scope, operators) as counter:
             try:
                 once = _named_once(model, made.tensors)
                 output = torch.func.functional_call(model, once, args, kwargs, tie_weights=False)

@@ -46,7 +46,18 @@ def _answer(request: Mapping[str, Any], reads: Reads) -> dict[str, Any]:
         told = " ".join(str(error).split()) or "no message"
         return {"error": f"{type(error).__name__}: {told}", "exit_code": MeasureError.exit_code}
     states = reads.states(Footprint(Path.cwd()))
-    return {"measured": document, "reads": states, "outward": list(reads.outward)}
+    outward = list(reads.outward)
+    if not reads.complete and _runs_user_code(request):
+        outward.append("files that native libraries open cannot be seen on this system")
+    return {"measured": document, "reads": states, "outward": outward}
+
+
+def _runs_user_code(request: Mapping[str, Any]) -> bool:
+    """Whether Python was run that neither iftplan nor an installed library brought."""
+    from iftplan.sources import parse_source
+
+    named = (request["source"], request["builds"])
+    return any(parse_source(source).runs_user_code for source in named if source)
 
 
 if __name__ == "__main__":

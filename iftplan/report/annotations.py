@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from iftplan.report.page import Finding, Page, Section
+from iftplan.report.page import Finding, Outcome, Page, Section
 from iftplan.report.table import printable
 
 _MOST = 10  # errors that GitHub shows of one step
 
 
 def page_annotations(page: Page) -> str:
-    """One line for each finding; a page without findings becomes a notice."""
+    """One line for each finding, and one for what was asked about without judging; none for what passed."""
     lines = [line for section in page.sections for line in _section(section)]
     shown, left = lines[:_MOST], len(lines) - _MOST
     if left > 0:
@@ -27,7 +27,7 @@ def page_annotations(page: Page) -> str:
 def _section(section: Section) -> Iterator[str]:
     if section.outcome.refuses:
         yield from (_command("error", section, finding) for finding in section.findings)
-    else:
+    elif section.outcome is not Outcome.PASSED:
         yield _line("notice", section, "cost", f"{section.subject}: {section.headline}")
 
 
@@ -43,7 +43,7 @@ def _line(level: str, section: Section, rule: str, message: str) -> str:
 
 def _data(text: str) -> str:
     """No line break ends the command early, so that no name can begin one of its own."""
-    return printable(text).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return printable(text).replace("%", "%25")
 
 
 def _property(text: str) -> str:

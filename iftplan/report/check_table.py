@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from iftplan.checks import CheckReport, Drift, ModelCheck, Quantity
+from iftplan.checks import CheckReport, Drift, Limit, ModelCheck, Quantity
 from iftplan.report.table import Table
 from iftplan.units import Convention, count, decimal, percent, signed
 
@@ -13,9 +13,13 @@ def check_table(report: CheckReport, convention: Convention = Convention.MAC) ->
     """Every model: what it costs, what changed, how much of its budget is used, and how its check ended."""
     compared = bool(report.baseline)
     rows = tuple(_row(model, convention, compared) for model in report.models)
-    since = (f">since {report.baseline}",) if compared else ()
-    columns = ("model", f">{convention.unit}", *since, ">parameters", ">of the budget", "outcome")
-    notes = [f"{model.name}: {note}" for model in report.models for note in model.notes]
+    changed = (f">since {report.baseline}",) if compared else ()
+    columns = ("model", f">{convention.unit}", *changed, ">parameters", ">of the budget", "outcome")
+    noted: dict[str, list[str]] = {}
+    for model in report.models:
+        for note in model.notes:
+            noted.setdefault(note, []).append(model.name)
+    notes = [f"{', '.join(names)}: {note}" for note, names in noted.items()]
     return Table(columns, rows, report.config, (*notes, *report.notes))
 
 
@@ -23,11 +27,12 @@ def _row(model: ModelCheck, convention: Convention, compared: bool) -> tuple[str
     measured = model.measured
     macs = count(measured.total_macs * convention.per_mac) if measured else ""
     parameters = count(measured.total_parameters) if measured else ""
-    since = (_since(model.drift, convention) if model.drift else "",) if compared else ()
-    return (model.name, macs, *since, parameters, _used(model), model.status.value)
+    changed = (since(model.drift, convention) if model.drift else "",) if compared else ()
+    return (model.name, macs, *changed, parameters, _used(model), model.status.value)
 
 
-def _since(drift: Drift, convention: Convention) -> str:
+def since(drift: Drift, convention: Convention) -> str:
+    """What changed, in one cell."""
     macs, parameters = drift.macs, drift.parameters
     if macs.difference:
         share = f" ({percent(Fraction(macs.difference, macs.base.macs))})" if macs.base.macs else ""
@@ -42,10 +47,15 @@ def _used(model: ModelCheck) -> str:
     if not model.limits:
         return ""
     tightest = max(model.limits, key=lambda limit: (not limit.kept, limit.deviation))
-    if tightest.quantity is Quantity.RATIO:
-        return f"{decimal(tightest.measured, 4)} of {decimal(tightest.allowed, 4)} {tightest.reference}"
-    share = float(tightest.measured / tightest.allowed)
-    return f"{share:.1%} of {count(int(tightest.allowed))} {tightest.quantity}"
+    return used(tightest)
+
+
+def used(limit: Limit) -> str:
+    """How much of one line of a budget is used."""
+    if limit.quantity is Quantity.RATIO:
+        return f"{decimal(limit.measured, 4)} of {decimal(limit.allowed, 4)} {limit.reference}"
+    share = float(limit.measured / limit.allowed)
+    return f"{share:.1%} of {count(int(limit.allowed))} {limit.quantity}"
 
 
 def drift_tables(report: CheckReport, convention: Convention = Convention.MAC) -> list[Table]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from iftplan.checks import CheckReport, Drift, Limit, Measured, ModelCheck, Quantity, Status
+from iftplan.report.check_table import since, used
 from iftplan.report.diffs import change
 from iftplan.report.page import NO_LAYERS, Finding, Outcome, Page, Place, Rule, Section, Share
 from iftplan.report.table import Table
@@ -23,6 +24,10 @@ _RULES = {
     Status.UNMEASURED: Rule.UNMEASURABLE,
     Status.STALE: Rule.STALE_PLAN,
 }
+
+
+_LONGEST = 120
+"""Characters of a headline."""
 
 
 def check_page(
@@ -47,6 +52,7 @@ def _section(model: ModelCheck, convention: Convention, place: Place) -> Section
         subject=model.name,
         outcome=_OUTCOMES[model.status],
         headline=_headline(model, convention),
+        figures=_figures(model, convention),
         summary=_summary(model, convention),
         layers=_layers(measured, model.drift, convention) if measured else NO_LAYERS,
         shares=_shares(measured, model.drift, convention.per_mac) if measured else (),
@@ -58,7 +64,7 @@ def _section(model: ModelCheck, convention: Convention, place: Place) -> Section
 
 def _headline(model: ModelCheck, convention: Convention) -> str:
     if model.problems:
-        return model.problems[0]
+        return _short(model.problems[0])
     if model.measured is None:
         return model.status.value
     total = f"{count(model.measured.total_macs * convention.per_mac)} {convention.unit}"
@@ -66,6 +72,24 @@ def _headline(model: ModelCheck, convention: Convention) -> str:
         return total
     macs = model.drift.macs
     return f"{total}, {change(macs.base.macs, macs.head.macs, convention)}" if macs.changes else total
+
+
+def _short(sentence: str) -> str:
+    """What a sentence begins with; the finding has the rest."""
+    first = sentence.partition("; ")[0].rstrip(".")
+    return first if len(first) <= _LONGEST else f"{first[: _LONGEST - 1].rstrip()}…"
+
+
+def _figures(model: ModelCheck, convention: Convention) -> tuple[tuple[str, str], ...]:
+    """The columns of an overview: cost, change, and how much is used of every line of the budget."""
+    if model.measured is None:
+        return ()
+    figures = [(convention.unit, count(model.measured.total_macs * convention.per_mac))]
+    if model.drift:
+        figures.append(("change", since(model.drift, convention)))
+    if model.limits:
+        figures.append(("of the budget", ", ".join(map(used, model.limits))))
+    return tuple(figures)
 
 
 def _findings(model: ModelCheck) -> tuple[Finding, ...]:

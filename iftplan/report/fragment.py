@@ -51,4 +51,4 @@ def _row(tag: str, cells: Iterable[str], styles: Sequence[str]) -> str:
 
 
 def _text(text: str) -> str:
-    return escape(printable(text)).replace("\n", "<br>")
+    return escape(printable(text))

@@ -12,9 +12,13 @@ from importlib.resources import files
 
 from iftplan.report.libraries import missing
 from iftplan.report.page import Page
-from iftplan.report.table import printable
+from iftplan.report.table import printable, unbroken
 from iftplan.report.treemap import HEIGHT, LINE, WIDTH, tiles
 from iftplan.units import count, percent, signed
+
+
+def _shown(text: str) -> str:
+    return unbroken(printable(text))
 
 
 def page_html(page: Page) -> str:
@@ -32,7 +36,13 @@ def page_html(page: Page) -> str:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"count": count, "signed": signed, "percent": percent, "shown": printable}
+    environment.filters |= {
+        "count": count,
+        "signed": signed,
+        "percent": percent,
+        "shown": _shown,
+        "plain": printable,
+    }
     template = environment.from_string((here / "page.html").read_text(encoding="utf-8"))
     return template.render(
         page=page,

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from iftplan.report.page import Outcome, Page, Section
-from iftplan.report.table import Table, printable
+from iftplan.report.table import Table, printable, unbroken
 
 MARKER = "<!-- iftplan report -->"
 """The first line, by which a later run finds its comment again."""
@@ -55,11 +55,13 @@ def code(text: str) -> str:
 
 def escaped(text: str) -> str:
     """Text in one line that cannot become markup, a mention or a reference."""
-    return _inert(text).replace("@", "@<!-- -->").replace("#", "#<!-- -->").replace("&#<!-- -->", "&#")
+    return (
+        unbroken(_inert(text)).replace("@", "@<!-- -->").replace("#", "#<!-- -->").replace("&#<!-- -->", "&#")
+    )
 
 
 def _inert(text: str) -> str:
-    line = " ".join(printable(text).split()).translate(_ENTITIES)
+    line = " ".join(printable(text.replace("\n", " ")).split()).translate(_ENTITIES)
     return _LINKED.sub(lambda match: f"&#{ord(match[0])};", line)
 
 
@@ -76,9 +78,12 @@ def _written(page: Page, rows: int) -> str:
 
 
 def _overview(page: Page) -> str:
-    lines = ("| | model | |", "|---|---|---|")
-    rows = (f"| {_SIGNS[s.outcome]} | {code(s.subject)} | {escaped(s.headline)} |" for s in page.sections)
-    return "\n".join((*lines, *rows))
+    headings, figures = page.overview
+    lines = [f"| | model | {' | '.join(map(escaped, headings))} |", f"|---|---|{'---|' * len(headings)}"]
+    for s, cells in zip(page.sections, figures, strict=True):
+        told = " | ".join(map(escaped, cells))
+        lines.append(f"| {_SIGNS[s.outcome]} | {code(s.subject)} | {told} |")
+    return "\n".join(lines)
 
 
 def _section(section: Section, rows: int, *, titled: bool) -> Iterator[str]:

@@ -1,6 +1,6 @@
 "use strict";
 const value = (text) => {
-  const number = Number(text.replace(/[ %]/g, "").replace("−", "-"));
+  const number = Number(text.replace(/[\s%]/g, "").replace("−", "-"));
   return text.trim() === "" ? -Infinity : Number.isNaN(number) ? text : number;
 };
 const compare = (a, b) =>

@@ -90,7 +90,8 @@ class Section:
     Attributes:
         subject: what was measured or compared.
         outcome: how it ended.
-        headline: the change or the cost in one line, without the subject.
+        headline: the change or the cost in a short line, without the subject.
+        figures: what an overview of several sections shows in columns, as heading and value.
         summary: totals, as name and value.
         layers: the layer table, biggest contribution first.
         shares: the layers for drawing, all of them.
@@ -102,12 +103,17 @@ class Section:
     subject: str
     outcome: Outcome
     headline: str
+    figures: tuple[tuple[str, str], ...] = ()
     summary: tuple[tuple[str, str], ...] = ()
     layers: Table = NO_LAYERS
     shares: tuple[Share, ...] = ()
     findings: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()
     place: Place | None = None
+
+
+_NAMED = 3
+"""Sections that a headline names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,5 +138,20 @@ class Page:
         refused = [s for s in self.sections if s.outcome.refuses]
         if not refused:
             return f"{len(self.sections)} models passed"
-        more = f", and {len(refused) - 1} more" if len(refused) > 1 else ""
-        return f"{len(refused)} of {len(self.sections)} models refused: {refused[0].subject}: {refused[0].headline}{more}"
+        names = ", ".join(section.subject for section in refused[:_NAMED])
+        more = f" and {len(refused) - _NAMED} more" if len(refused) > _NAMED else ""
+        return f"{len(refused)} of {len(self.sections)} models refused: {names}{more}"
+
+    @property
+    def overview(self) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+        """Headings and a row a section, for pages of several: its figures, and its headline where it has none."""
+        headings = tuple(dict.fromkeys(heading for s in self.sections for heading, _ in s.figures))
+        rows = tuple(
+            (*(dict(s.figures).get(heading, "") for heading in headings), _told(s)) for s in self.sections
+        )
+        return (*headings, ""), rows
+
+
+def _told(section: Section) -> str:
+    """What the figures do not say already."""
+    return section.headline if section.outcome.refuses or not section.figures else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from iftplan.notation import layer_notation
+from iftplan.report.records import Record
 from iftplan.report.table import Table
 from iftplan.spec import ModelSpec
 from iftplan.units import Convention, count
@@ -24,6 +25,22 @@ def spec_table(spec: ModelSpec, convention: Convention = Convention.MAC) -> Tabl
     title = f"{spec.source or 'the model'}, input {', '.join(map(str, spec.inputs))}: {count(spec.macs * per)} {unit}, scope model"
     notes = (*_widths(spec), *(f"assumed: {a}" for a in spec.assumptions))
     return Table(("layer", "shape", f">{unit}", "remarks"), tuple(rows), title, notes)
+
+
+def spec_records(spec: ModelSpec) -> list[Record]:
+    """A row for each layer and each product of activations."""
+    layers = [
+        {
+            "layer": w.layer.name,
+            "shape": layer_notation(w.layer),
+            "macs": w.layer.dense_macs,
+            "first": w.first,
+            "last": w.last,
+            "unmaskable": w.unmaskable,
+        }
+        for w in spec.layers
+    ]
+    return [*layers, *({"layer": p.name, "shape": p.operator, "macs": p.macs} for p in spec.products)]
 
 
 def _widths(spec: ModelSpec) -> tuple[str, ...]:

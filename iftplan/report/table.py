@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -58,8 +59,9 @@ def to_latex(table: Table) -> str:
     from tabulate import tabulate
 
     aligned = ["right" if column.startswith(">") else "left" for column in table.columns]
-    body = tabulate(table.rows, table.headings, tablefmt="latex", colalign=aligned, disable_numparse=True)
-    comments = [f"% {line}" for line in (table.title, *table.notes) if line]
+    rows = [list(map(printable, row)) for row in table.rows]
+    body = tabulate(rows, table.headings, tablefmt="latex", colalign=aligned, disable_numparse=True)
+    comments = [f"% {printable(line)}" for line in (table.title, *table.notes) if line]
     return "\n".join([*comments, body]) + "\n"
 
 
@@ -74,12 +76,26 @@ def _escaped(cell: str) -> str:
         ("`", "\\`"),
     ):
         cell = cell.replace(character, safe)
-    return " ".join(printable(cell).split())
+    return " ".join(printable(cell.replace("\n", " ")).split())
 
 
 def printable(text: str) -> str:
-    """Text from strangers that cannot steer a terminal: control characters but line breaks are shown."""
-    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+    """Text from strangers in one line that can steer neither a terminal nor a CI system.
+
+    Control characters and line breaks are shown as escapes, and so is what GitHub would take for a workflow command:
+    two colons that begin a line, and `##[` anywhere.
+    """
+    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text).replace("##[", "#\\x23[")
+    start = len(line) - len(line.lstrip())
+    return f"{line[:start]}\\x3a{line[start + 1 :]}" if line.startswith("::", start) else line
+
+
+_NUMBER_GAP = re.compile(r"(?<=\d) (?=\d{3}(?!\d)|%|MACs|FLOPs)")
+
+
+def unbroken(text: str) -> str:
+    """Numbers that no line break divides, from themselves or from their unit."""
+    return _NUMBER_GAP.sub("\u00a0", text)
 
 
 def print_table(table: Table) -> None:

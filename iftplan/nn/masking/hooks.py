@@ -9,6 +9,7 @@ from weakref import WeakMethod, finalize
 from torch.optim import Optimizer
 
 from iftplan.errors import InputError
+from iftplan.nn.torch_internals import step_hooks
 
 
 class Hook:
@@ -32,7 +33,7 @@ def attach(
     Raises:
         InputError: another object has its methods there: two would change the same masks.
     """
-    if any(isinstance(hook, Hook) for hook in optimizer._optimizer_step_pre_hooks.values()):
+    if any(isinstance(hook, Hook) for hook in step_hooks(optimizer).values()):
         raise InputError(
             f"this {type(optimizer).__name__} has a Masking already; release() the first one, or go on with it."
         )

@@ -6,12 +6,14 @@ import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from typing import assert_never
 
 import torch
 from torch import nn
 
-from iftplan.errors import InputError
+from iftplan.errors import InputError, MeasureError
+from iftplan.nn.exits import no_exit
 from iftplan.nn.sources.default_inputs import default_inputs
 from iftplan.nn.sources.factories import file_factory, module_factory
 from iftplan.nn.sources.libraries import timm_factory, torchvision_factory
@@ -51,7 +53,10 @@ def build(source: str | Source, *, device: str = "meta") -> nn.Module:
 def construct(source: str | Source, *, device: str = "meta") -> BuiltModel:
     """As `build`, with the default inputs and the assumptions."""
     source = parse_source(source) if isinstance(source, str) else source
-    with redirect_stdout(sys.stderr):  # what a user's module prints must not end up in our data
+    with (
+        redirect_stdout(sys.stderr),
+        no_exit(partial(_ended, source)),
+    ):  # what a user's module prints must not end up in our data
         factory = _factory(source)
         model, assumptions = _call(factory, source, device)
     if not isinstance(model, nn.Module):
@@ -61,6 +66,10 @@ def construct(source: str | Source, *, device: str = "meta") -> BuiltModel:
         )
     _without_cache_(model)
     return BuiltModel(model.eval(), source.inputs or default_inputs(model), assumptions)
+
+
+def _ended(source: Source, call: str) -> MeasureError:
+    return MeasureError(f"building {source.text} ended the process with {call}; take the call out.")
 
 
 def _factory(source: Source) -> Callable[[], object]:

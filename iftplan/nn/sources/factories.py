@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from hashlib import sha256
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
+from inspect import Parameter, signature
 from pathlib import Path
 from types import ModuleType
 
@@ -29,7 +30,9 @@ def module_factory(name: str, attribute: str) -> Callable[[], object]:
         try:
             module = import_module(name)
         except (Exception, SystemExit) as error:
-            raise InputError(f"module {name} cannot be imported: {_told(error)}") from error
+            raise InputError(
+                f"module {name} cannot be imported: {_told(error)}{_near_module(error)}"
+            ) from error
     return _callable(module, attribute, name)
 
 
@@ -55,7 +58,8 @@ def file_factory(path: str, attribute: str) -> Callable[[], object]:
         try:
             spec.loader.exec_module(module)
         except (Exception, SystemExit) as error:
-            raise InputError(f"running {path} failed with {_told(error)}") from error
+            hint = _in_its_package(file, attribute) if _is_relative(error) else ""
+            raise InputError(f"running {path} failed with {_told(error)}{hint}") from error
     setattr(module, _VERSION, version)
     return _callable(module, attribute, path)
 
@@ -73,6 +77,10 @@ def _callable(module: ModuleType, attribute: str, where: str) -> Callable[[], ob
             else (f"{where} has no {attribute}")
         )
         raise InputError(f"{what}; {_hint(near, names)}")
+    if needed := _required(factory):
+        raise InputError(
+            f"{where}:{attribute} cannot be called without {', '.join(needed)}; write a function without arguments that calls it, such as def build(): return {attribute}(…), and name that."
+        )
     return lambda: factory()
 
 
@@ -82,10 +90,51 @@ def _hint(near: list[str], names: list[str]) -> str:
     return f"it has {', '.join(names[:8])}." if names else "it defines no function or class."
 
 
+def _near_module(error: BaseException) -> str:
+    """What the folder of a module that is not there has instead."""
+    if not isinstance(error, ModuleNotFoundError) or not error.name:
+        return ""
+    parent, _, last = error.name.rpartition(".")
+    folder = Path(*parent.split(".")) if parent else Path()
+    names = [p.stem for p in folder.glob("*.py")] if folder.is_dir() else []
+    near = get_close_matches(last, names, n=1)
+    return f"; did you mean {'.'.join(filter(None, (parent, near[0])))}?" if near else ""
+
+
+def _required(factory: Callable[..., object]) -> list[str]:
+    """Arguments that a factory cannot be called without."""
+    try:
+        parameters = signature(factory).parameters.values()
+    except (TypeError, ValueError):  # some are written in C
+        return []
+    optional = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+    return [p.name for p in parameters if p.default is Parameter.empty and p.kind not in optional]
+
+
 def _near_file(file: Path) -> str:
     siblings = [p.name for p in file.parent.glob("*.py")] if file.parent.is_dir() else []
     near = get_close_matches(file.name, siblings, n=1)
     return f"; did you mean {file.parent / near[0]}?" if near else "."
+
+
+def _is_relative(error: BaseException) -> bool:
+    return isinstance(error, ImportError) and "relative import" in str(error)
+
+
+def _in_its_package(file: Path, attribute: str) -> str:
+    """The form that a file with relative imports is named by."""
+    file, here = file.resolve(), Path.cwd()
+    folder, parts = file.parent, [file.stem]
+    while folder.name.isidentifier() and (
+        (folder / "__init__.py").exists() or (folder.is_relative_to(here) and folder != here)
+    ):
+        parts.insert(0, folder.name)
+        folder = folder.parent
+    if len(parts) == 1:
+        return f"; relative imports need a package, and {file.name} is in none: write its imports without the leading dot."
+    name = ".".join(parts[:-1] if file.stem == "__init__" else parts)
+    where = "" if folder == Path.cwd() or str(folder) in sys.path else f" in the folder {folder}"
+    return f"; a file with relative imports belongs to a package: name it as {name}:{attribute}{where}."
 
 
 def _told(error: BaseException) -> str:

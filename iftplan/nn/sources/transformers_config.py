@@ -14,6 +14,13 @@ from iftplan.errors import InputError
 _HOW_TO_COMPUTE = ("attn_implementation", "experts_implementation", "quantization_config")
 
 
+_HEADS = (
+    *("SEQ_TO_SEQ_CAUSAL_LM", "SPEECH_SEQ_2_SEQ", "MASKED_LM", "CAUSAL_LM", "IMAGE_CLASSIFICATION"),
+    *("OBJECT_DETECTION", "CTC", "AUDIO_CLASSIFICATION", "SEMANTIC_SEGMENTATION", "VIDEO_CLASSIFICATION"),
+)
+"""Tasks in transformers' tables; a model is most often counted with the first that it has."""
+
+
 def transformers_factory(path: str, class_name: str = "") -> Callable[[], object]:
     """The model class that a config.json (or the folder that holds it) describes.
 
@@ -42,7 +49,7 @@ def _read(path: str) -> dict[str, Any]:
         data = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"the configuration {file} cannot be read: {error.strerror}.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"the configuration {file} is not JSON: {error}.") from error
     if not isinstance(data, dict):
         raise InputError(f"the configuration {file} must be a JSON object, not a {type(data).__name__}.")
@@ -101,12 +108,26 @@ def _architecture(data: Mapping[str, Any], config: Any, path: str) -> str:
         case [str(name), *_]:
             return name
         case None | []:
-            stem = type(config).__name__.removesuffix("Config")
+            first, *others = _classes(config)
+            without = f", or without its head: {' or '.join(others)}" if others else ""
             raise InputError(
-                f"the configuration {path} names no architectures; add the class: hf:{path}#{stem}Model"
+                f"the configuration {path} names no architectures; add the class: hf:{path}#{first}{without}"
             )
         case other:
             raise InputError(f"architectures in {path} must be a list of class names, not {other!r}.")
+
+
+def _classes(config: Any) -> list[str]:
+    """The classes of a configuration, the one with the head that it is known for first."""
+    from transformers.models.auto import modeling_auto as known
+
+    tables = (getattr(known, f"MODEL_FOR_{head}_MAPPING_NAMES", {}) for head in _HEADS)
+    heads = [table[config.model_type] for table in tables if config.model_type in table]
+    bare = known.MODEL_MAPPING_NAMES.get(
+        config.model_type, f"{type(config).__name__.removesuffix('Config')}Model"
+    )
+    found = [name for name in (*heads[:1], bare) if isinstance(name, str)]
+    return list(dict.fromkeys(found)) or [f"{type(config).__name__.removesuffix('Config')}Model"]
 
 
 def _model_class(transformers: Any, config: Any, name: str, path: str) -> Any:

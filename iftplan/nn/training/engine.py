@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import TYPE_CHECKING, Any, cast
 
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 from iftplan.errors import InputError
+from iftplan.nn.torch_internals import processor_has_bf16
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -36,6 +38,7 @@ def engine_for(precision: str, loggers: list[Any] | None = None, strategy: str =
         raise InputError(
             "training runs on lightning-fabric, which is not installed; install it with: pip install 'iftplan[train]'."
         ) from error
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # the record of a run says its precision
     local, world = (int(os.environ.get(name, "1")) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
     fabric = Fabric(
         accelerator="auto",
@@ -82,4 +85,4 @@ def has_fast_bf16() -> bool:
     """Whether the accelerator, or the processor where there is none, computes in bfloat16 itself."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_capability() >= (8, 0)
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return processor_has_bf16()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 from iftplan.documents import Document, dumps, write_text
+from iftplan.nn.training.claims import claimed
 from iftplan.nn.training.loop import Loop, Watcher
 from iftplan.nn.training.start import begin, result, start
 from iftplan.plans import Plan
@@ -42,16 +43,21 @@ def execute(
 
     Returns:
         The result; None in all processes of a run but the first.
+
+    Raises:
+        InputError: another process trains in the directory, or it holds a run that is not to be continued.
     """
     began = monotonic()
     loop = start(run, plan, document, directory, source=source, say=say, loggers=list(loggers))
-    begin(loop, document, say, resume=resume)
-    with watching(loop) as watch:
-        loop.run(watch)
-    outcome = result(loop, plan)  # in all processes: each may hold a part of the weights
-    if not loop.fabric.is_global_zero:
-        return None
-    timing = {"schema": "iftplan.timing/1", "wall_seconds": monotonic() - began}
-    write_text(dumps(timing), str(directory / "timing.json"))
-    write_text(dumps(outcome), str(directory / "result.json"))
-    return outcome
+    first = loop.fabric.is_global_zero
+    with claimed(directory, fresh=not resume) if first else nullcontext():
+        begin(loop, document, say, resume=resume)
+        with watching(loop) as watch:
+            loop.run(watch)
+        outcome = result(loop, plan)  # in all processes: each may hold a part of the weights
+        if not first:
+            return None
+        timing = {"schema": "iftplan.timing/1", "wall_seconds": monotonic() - began}
+        write_text(dumps(timing), str(directory / "timing.json"))
+        write_text(dumps(outcome), str(directory / "result.json"))
+        return outcome

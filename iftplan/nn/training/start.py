@@ -186,18 +186,12 @@ def doubts(loop: Loop) -> list[str]:
 
 
 def begin(loop: Loop, plan_document: Document, say: Callable[[str], None], *, resume: bool) -> None:
-    """Make the run directory and say what is doubtful, or continue from the newest checkpoint there."""
+    """Write what was asked for and say what is doubtful, or continue from the newest checkpoint there."""
     first = loop.fabric.is_global_zero
     if resume:
         loop.resume(say if first else _silent)
         return
     if first:
-        try:
-            loop.directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(
-                f"{loop.directory} cannot be made ({error.strerror}); name a directory that you may write to with --out."
-            ) from error
         record_start(loop, plan_document)
         loop.metrics.write()
         for sentence in doubts(loop):

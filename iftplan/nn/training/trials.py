@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -152,7 +152,8 @@ def serve() -> None:
 
     asked = loads(sys.stdin.read(), "stdin")
     campaign = parse_campaign(asked["campaign"])
-    work(campaign.queue(), campaign.run_of, _say, parent=asked["parent"])
+    with suppress(KeyboardInterrupt):  # the sweep says so, once
+        work(campaign.queue(), campaign.run_of, _say, parent=asked["parent"])
 
 
 def _say(text: str) -> None:

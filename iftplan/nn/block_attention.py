@@ -1,0 +1,67 @@
+"""Attention under a block mask: an operator of this project's, so that every engine can count what the mask keeps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from iftplan.nn.torch_internals import untraced, without_modes, without_torch_function
+
+
+@torch.library.custom_op("iftplan::block_attention", mutates_args=())
+def block_attention(query: Tensor, key: Tensor, value: Tensor, scores: int, maps: int) -> Tensor:
+    """A tensor of the shape of the attention's output; nothing is computed.
+
+    Args:
+        query: `(B, H, L, E)`.
+        key: `(B, H_kv, S, E)`.
+        value: `(B, H_kv, S, E_v)`.
+        scores: how many pairs of a query and a key the mask keeps, over all its batches and heads.
+        maps: how many batches times heads that are.
+    """
+    return query.new_zeros((*query.shape[:-1], value.shape[-1]))
+
+
+@block_attention.register_fake
+def _(query: Tensor, key: Tensor, value: Tensor, scores: int, maps: int) -> Tensor:
+    return query.new_empty((*query.shape[:-1], value.shape[-1]))
+
+
+def kept_scores(block_mask: tuple[Any, ...], query: Tensor, key: Tensor) -> tuple[int, int] | None:
+    """How many scores lie in the blocks that a mask keeps, and for how many batches times heads.
+
+    The mask is made again on the CPU, where it has values; None if it masks nothing or reads tensors without data.
+
+    Args:
+        block_mask: the tuple of a `BlockMask`: lengths, blocks in four pairs of tensors, block sizes, the mask's function.
+        query: `(B, H, L, E)`.
+        key: `(B, H_kv, S, E)`.
+    """
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    counts = next((part for part in block_mask if isinstance(part, Tensor)), None)
+    rows, columns = map(int, block_mask[-3:-1])
+    queries, keys = int(query.shape[-2]), int(key.shape[-2])
+    if counts is None or (rows >= 1 << 30 and columns >= 1 << 30):
+        return None
+    batches, heads = int(counts.shape[0]), int(counts.shape[1])
+    with untraced(), without_modes(), without_torch_function(), torch.device("cpu"):
+        try:
+            mask = create_block_mask(
+                block_mask[-1], batches, heads, queries, keys, device="cpu", BLOCK_SIZE=(rows, columns)
+            )
+            kept = mask.to_dense()
+            if kept.is_meta:
+                return None
+        except Exception:
+            return None
+        heights = _sizes(queries, rows, kept.shape[-2])
+        widths = _sizes(keys, columns, kept.shape[-1])
+        scores = int((kept.to(torch.int64) * heights[:, None] * widths).sum())
+    return scores, batches * heads
+
+
+def _sizes(length: int, block: int, blocks: int) -> Tensor:
+    return torch.tensor([max(0, min(block, length - k * block)) for k in range(blocks)])

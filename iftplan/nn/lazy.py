@@ -1,0 +1,48 @@
+"""Lazy modules: what they are after a first pass has told them their sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from iftplan.errors import IftplanError, MeasureError
+from iftplan.nn.conditions import counting_conditions
+from iftplan.nn.factories import FactoriesOnMeta
+from iftplan.nn.inputs import make_inputs
+from iftplan.nn.twin import copied_to_meta
+from iftplan.spec import InputSpec
+
+
+def materialised(model: nn.Module, inputs: Sequence[InputSpec]) -> nn.Module:
+    """The model itself; or, where it has lazy modules, a copy on the meta device after one pass on `inputs`.
+
+    Raises:
+        MeasureError: that pass raised.
+    """
+    if not has_lazy(model):
+        return model
+    double = copied_to_meta(model)
+    args, kwargs = make_inputs(inputs)
+    with counting_conditions(double), FactoriesOnMeta():
+        try:
+            double(*args, **kwargs)
+        except IftplanError:
+            raise
+        except Exception as error:
+            given = ", ".join(map(str, inputs))
+            raise MeasureError(
+                f"the lazy modules of {type(model).__name__} could not be given their sizes by a pass on {given}: "
+                f"{type(error).__name__}: {' '.join(str(error).split())}"
+            ) from error
+    return double
+
+
+def has_lazy(model: nn.Module) -> bool:
+    """Whether a parameter or buffer has no size yet."""
+    return any(
+        tensor is not None and is_lazy(tensor)
+        for module in model.modules()
+        for tensor in (*module._parameters.values(), *module._buffers.values())
+    )

@@ -1,0 +1,382 @@
+"""Everything of PyTorch that this project uses and PyTorch does not promise, each with a check that it does what is needed.
+
+No other module imports a private name of torch. `require` runs the checks of one use, once a process and in milliseconds,
+so that a release of PyTorch in which an interface has changed is named in a message, with what still works.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from functools import cache
+from types import MappingProxyType
+from typing import Any, Final, Literal
+
+import sympy
+import torch
+from torch import Tensor, nn, optim
+from torch._ops import HigherOrderOperator
+from torch.nn.modules.batchnorm import _NormBase as NormBase
+from torch.nn.modules.conv import _ConvNd as ConvNd
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import _disable_current_modes as without_modes
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
+
+from iftplan.errors import MeasureError
+
+try:
+    from torch._dispatch.python import enable_python_dispatcher
+    from torch._dynamo.source import ConstantSource
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
+    from torch.utils._sympy.functions import CleanDiv, FloorDiv, IntTrueDiv, Max, Mod, PythonMod
+
+    _MISSING = ""
+except (
+    ImportError
+) as error:  # everything but widths works without them; `require` says so where widths are asked for
+    _MISSING = str(error)
+
+    class _Absent(sympy.Function):
+        """Stands where a class of torch would; no expression is made of it."""
+
+    ShapeEnv = FakeTensorMode = object  # type: ignore[assignment, misc]
+    CleanDiv = FloorDiv = IntTrueDiv = Max = Mod = PythonMod = _Absent
+
+__all__ = [
+    "CleanDiv",
+    "ConstantSource",
+    "ConvNd",
+    "DimDynamic",
+    "FakeTensorMode",
+    "FloorDiv",
+    "HigherOrderOperator",
+    "IntTrueDiv",
+    "Max",
+    "Mod",
+    "NormBase",
+    "PythonMod",
+    "ShapeEnv",
+    "TorchDispatchMode",
+    "compiled_in_trace",
+    "compiles",
+    "enable_python_dispatcher",
+    "failure",
+    "forward_hooks",
+    "indexed_by_tensors",
+    "inside_transform",
+    "of_sizes",
+    "operator_name",
+    "processor_has_bf16",
+    "quiet_tracer",
+    "recorded",
+    "require",
+    "script_schemas",
+    "step_hooks",
+    "storage_address",
+    "tracing",
+    "tree_flatten",
+    "tree_leaves",
+    "tree_map",
+    "tree_unflatten",
+    "untraced",
+    "without_dispatch",
+    "without_modes",
+    "without_torch_function",
+]
+
+NEWEST_TESTED: Final = "2.14.1"
+"""The newest release that the whole suite and the sweep run with, see constraints-newest.txt."""
+
+without_torch_function: Final = torch._C.DisableTorchFunction
+"""A context in which functions of torch do not ask the function modes."""
+
+without_dispatch: Final = torch._C._DisableTorchDispatch
+"""A guard: as long as the object lives, operators do not ask the dispatch modes."""
+
+
+def inside_transform() -> bool:
+    """Whether a functorch transform (vmap, grad) is running, under which shapes lack a dimension."""
+    return torch._C._functorch.maybe_current_level() is not None
+
+
+def storage_address(tensor: Tensor) -> int:
+    """What a tensor and its views share, on the meta device too: the address of their storage."""
+    address: int = tensor.untyped_storage()._cdata
+    return address
+
+
+@contextmanager
+def quiet_tracer() -> Iterator[None]:
+    """Without the warnings that torch's jit is deprecated, from 2.14 on: fvcore needs it, and the user did not ask for it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"`torch\.jit\.", FutureWarning)
+        warnings.filterwarnings("ignore", r"`torch\.jit\.", DeprecationWarning)
+        yield
+
+
+def tracing() -> bool:
+    """Whether torch's jit tracer is recording."""
+    return torch._C._get_tracing_state() is not None
+
+
+@contextmanager
+def untraced() -> Iterator[None]:
+    """Let the jit tracer record nothing, and sizes be numbers, while the context is open."""
+    internals: Any = torch._C  # whose stub leaves these out
+    state = internals._get_tracing_state()
+    internals._set_tracing_state(None)
+    try:
+        yield
+    finally:
+        internals._set_tracing_state(state)
+
+
+def of_sizes(value: Tensor) -> bool:
+    """Whether a value that the jit tracer follows comes of sizes alone, which are no data."""
+    internals: Any = torch._C
+    waiting = [internals._get_value_trace(value)]
+    while waiting:
+        node = waiting.pop().node()
+        if node.kind() == "prim::Param":
+            return False
+        if node.kind() != "aten::size":
+            waiting += node.inputs()
+    return True
+
+
+@contextmanager
+def compiled_in_trace() -> Iterator[None]:
+    """Let functions that were compiled before run as they were written under the jit tracer, which they refuse."""
+    if "torch._dynamo" not in sys.modules:
+        yield
+        return
+    symbolic: Any = sys.modules["torch.fx._symbolic_trace"]
+    flag = symbolic._is_fx_tracing_flag
+    dynamo: Any = sys.modules["torch._dynamo"]
+    with dynamo.config.patch(error_on_nested_fx_trace=False):
+        symbolic._is_fx_tracing_flag = True  # of torch.fx they run inside, and are recorded
+        try:
+            yield
+        finally:
+            symbolic._is_fx_tracing_flag = flag
+
+
+def compiles() -> bool:
+    """Whether something may have been compiled in this process: its compiler is loaded."""
+    return "torch._dynamo" in sys.modules
+
+
+def indexed_by_tensors() -> AbstractContextManager[Any]:
+    """A context in which `table[i]` with a tensor `i` of no dimension is an index, and nobody asks for its value."""
+    from torch._dynamo._trace_wrapped_higher_order_op import TransformGetItemToIndex
+
+    return TransformGetItemToIndex()
+
+
+def script_schemas(name: str) -> list[Any]:
+    """The signatures of an operator that TorchScript knows; none where there is no such operator."""
+    internals: Any = torch._C
+    return list(internals._jit_get_schemas_for_operator(name))
+
+
+def operator_name(operator: HigherOrderOperator) -> str:
+    """The name of a higher-order operator."""
+    return str(operator._name)
+
+
+def recorded(operator: Callable[..., Any], *args: Any) -> Any:
+    """Call an operator below the dispatch modes so that the jit tracer writes it down."""
+    tracer = torch._C._dispatch_key_parse("Tracer")
+    included = torch._C._dispatch_tls_local_include_set().add(tracer)
+    excluded = torch._C._dispatch_tls_local_exclude_set().remove(tracer)
+    with torch._C._ForceDispatchKeyGuard(included, excluded):
+        return operator(*args)
+
+
+def processor_has_bf16() -> bool:
+    """Whether the processor multiplies in bfloat16 itself; no where this release of PyTorch cannot tell."""
+    asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name, bool)() for name in asked)
+
+
+def step_hooks(optimizer: optim.Optimizer) -> Mapping[int, Callable[..., Any]]:
+    """What runs before each step of the optimizer."""
+    hooks: Mapping[int, Callable[..., Any]] = optimizer._optimizer_step_pre_hooks
+    return hooks
+
+
+def forward_hooks(module: nn.Module) -> tuple[dict[int, Any], dict[int, Any]]:
+    """What runs after and before the module's forward pass; the dictionaries themselves."""
+    return module._forward_hooks, module._forward_pre_hooks
+
+
+Use = Literal["counting", "tracing", "widths"]
+
+_NEEDS: Final[Mapping[Use, tuple[str, str]]] = MappingProxyType(
+    {
+        "counting": (
+            "Counting on the meta device",
+            "`--engine fvcore` and `--engine flop_counter` may still count, and `solve` works.",
+        ),
+        "tracing": (
+            "Counting with fvcore on the meta device",
+            "The engines `meta` and `flop_counter` work, and so does everything else.",
+        ),
+        "widths": (
+            "Following widths, which Sparse Wide needs,",
+            "Counting, audits and every plan that keeps the widths (parallel, factorized, doped) work.",
+        ),
+    }
+)
+
+
+def require(use: Use) -> None:
+    """Refuse where this release of PyTorch does not do what `use` needs.
+
+    Args:
+        use: "counting" of operators on the meta device, "tracing" of them for fvcore, or "widths" of symbolic size.
+
+    Raises:
+        MeasureError: names the release, the interface, and what still works.
+    """
+    why = failure(use)
+    if why:
+        what, rest = _NEEDS[use]
+        raise MeasureError(
+            f"{what} does not work with PyTorch {torch.__version__}: {why}. {rest} The newest release that was tested is {NEWEST_TESTED}: pip install 'torch<={NEWEST_TESTED}'."
+        )
+
+
+@cache
+def failure(use: Use) -> str:
+    """Which interface behind `use` does not do what is needed, and how; empty if all of them do."""
+    if use == "widths" and _MISSING:
+        return _MISSING
+    for canary in CANARIES[use]:
+        name = (canary.__doc__ or "").split(":")[0]
+        try:
+            held = canary()
+        except Exception as error:
+            return f"{name} raises {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        if not held:
+            return f"{name} has another effect than before"
+    return ""
+
+
+class _Seen(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes which operators reach the dispatcher."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.names: list[str] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        self.names.append(func._schema.name)
+        with without_torch_function():
+            return func(*args, **(kwargs or {}))
+
+
+def _dispatches() -> bool:
+    """TorchDispatchMode: sees the operators below a function, on the meta device."""
+    with _Seen() as seen:
+        nn.functional.linear(torch.empty(2, 3, device="meta"), torch.empty(4, 3, device="meta"))
+    return "aten::mm" in seen.names
+
+
+def _does_not_dispatch() -> bool:
+    """torch._C._DisableTorchDispatch: hides operators from the modes while its object lives."""
+    with _Seen() as seen:
+        guard = without_dispatch()
+        torch.empty(2, device="meta") + 1
+        del guard
+        hidden = not seen.names
+        torch.empty(2, device="meta") + 1
+    return hidden and bool(seen.names)
+
+
+def _knows_views() -> bool:
+    """Storage addresses: are the same for a view, and not for another tensor."""
+    one, other = torch.empty(2, 3, device="meta"), torch.empty(2, 3, device="meta")
+    return storage_address(one.t()) == storage_address(one) != storage_address(other)
+
+
+def _knows_transforms() -> bool:
+    """torch._C._functorch.maybe_current_level: tells whether vmap is running."""
+    inside: list[bool] = []
+
+    def noted(x: Tensor) -> Tensor:
+        inside.append(inside_transform())
+        return x + 1
+
+    torch.func.vmap(noted)(torch.empty(2, 3, device="meta"))
+    return inside == [True] and not inside_transform()
+
+
+def _records() -> bool:
+    """torch._C._ForceDispatchKeyGuard: lets the jit tracer record an operator that a mode calls."""
+
+    class Recording(_Seen):
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+        ) -> Any:
+            if func is not torch.ops.aten.convolution.default or not tracing():
+                return super().__torch_dispatch__(func, types, args, kwargs)
+            return recorded(torch.ops.aten._convolution.default, *args, False, False, False, False)
+
+    image, weight = torch.empty(1, 2, 4, 4, device="meta"), torch.empty(3, 2, 3, 3, device="meta")
+    with Recording(), torch.no_grad(), quiet_tracer():
+        graph = torch.jit.trace(
+            lambda x, w: nn.functional.conv2d(x, w), (image, weight), check_trace=False
+        ).graph
+    return any(node.kind() == "aten::_convolution" for node in graph.nodes())
+
+
+def _follows_sizes() -> bool:
+    """torch's ShapeEnv: asks `evaluate_expr` wherever two symbolic sizes meet, and takes its answer."""
+    asked: list[sympy.Basic] = []
+
+    class Answering(ShapeEnv):
+        def evaluate_expr(self, orig_expr: sympy.Basic, *args: Any, **kwargs: Any) -> sympy.Basic:
+            asked.append(orig_expr)
+            return orig_expr.xreplace(dense)
+
+        def _maybe_evaluate_static(self, expr: sympy.Basic, **_: Any) -> sympy.Basic | None:
+            return None if expr.free_symbols else expr
+
+    sizes = Answering(duck_shape=False, specialize_zero_one=True)
+    dense: dict[sympy.Basic, sympy.Integer] = {}
+
+    def new(size: int) -> Any:
+        symbol = sizes.create_symbol(
+            size, ConstantSource(f"size_{len(dense)}"), dynamic_dim=DimDynamic.DYNAMIC
+        )
+        dense[symbol] = sympy.Integer(size)
+        return sizes.create_symintnode(symbol, hint=size, source=None)
+
+    with _symbolic(FakeTensorMode(shape_env=sizes, allow_non_fake_inputs=True)):
+        rows, columns, other = new(5), new(7), new(7)
+        product = nn.functional.linear(torch.empty(2, columns), torch.empty(rows, other))
+    met = {columns.node.expr, other.node.expr}
+    equal = any(isinstance(e, sympy.Eq | sympy.Ne) and met == e.free_symbols for e in asked)
+    return equal and product.shape[1].node.expr == rows.node.expr and rows.node.hint == 5
+
+
+@contextmanager
+def _symbolic(mode: FakeTensorMode) -> Iterator[None]:
+    with mode, torch.no_grad(), enable_python_dispatcher():
+        yield
+
+
+CANARIES: Final[Mapping[Use, tuple[Callable[[], bool], ...]]] = MappingProxyType(
+    {
+        "counting": (_dispatches, _does_not_dispatch, _knows_views, _knows_transforms),
+        "tracing": (_records,),
+        "widths": (_follows_sizes,),
+    }
+)
+"""What is tried for each use."""

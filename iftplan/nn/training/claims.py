@@ -1,0 +1,58 @@
+"""A run directory belongs to one process at a time, and to one run for good."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from iftplan.errors import InputError
+
+RECORDS = ("run.json", "metrics.csv", "result.json")
+_LOCK = ".lock"
+
+
+def refuse_taken(directory: Path) -> None:
+    """Refuse a directory for a new run that holds one.
+
+    Raises:
+        InputError: it holds a run.
+    """
+    if any((directory / name).exists() for name in RECORDS):
+        raise InputError(
+            f"{directory} holds a run already; continue it with: iftplan train --resume --out {shlex.quote(str(directory))}, or name another directory with --out."
+        )
+
+
+@contextmanager
+def claimed(directory: Path, *, fresh: bool) -> Iterator[None]:
+    """Hold a run directory while a run writes into it; the system gives it back when the process dies.
+
+    Args:
+        directory: of the run; made where it is missing.
+        fresh: whether it must not hold a run yet.
+
+    Raises:
+        InputError: another process trains there, it holds a run, or it cannot be made.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(directory / _LOCK)
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise InputError(
+            f"another process is training in {directory} now; wait for it, or name another directory with --out."
+        ) from error
+    except OSError as error:
+        raise InputError(
+            f"{directory} cannot be written ({error.strerror}); name a directory that you may write to with --out."
+        ) from error
+    try:
+        if fresh:
+            refuse_taken(directory)  # again: whoever held it may have trained in the meantime
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,195 @@
+"""Whether the parts of a plan agree: each row with its own notation and structure, and the settings with the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
+from math import isclose, isfinite
+
+from iftplan.cardinality import log2_choose
+from iftplan.documents import repeated
+from iftplan.errors import InputError
+from iftplan.families import FAMILIES
+from iftplan.masks import NM, MaskStructure, Unstructured, parse_mask
+from iftplan.notation import parse_layer
+from iftplan.plans import Plan, PlannedLayer, Role, Scope
+from iftplan.realise import at_structure
+from iftplan.spec import LayerSpec
+from iftplan.units import plain
+
+_LONGEST = 60
+"""Digits of a number in a row: a stack of matrices is written with all its MACs as positions."""
+
+
+def contradictions(plan: Plan) -> Iterator[str]:
+    """What is said in one place of a plan and denied in another: sentences that begin with the place."""
+    try:
+        mask = parse_mask(plan.mask)
+    except InputError as error:
+        yield f"mask: {error}"
+        return
+    yield from _settings(plan, mask)
+    yield from repeated("layers", (layer.name for layer in plan.layers))
+    for i, layer in enumerate(plan.layers):
+        for problem in _row(plan, layer, mask):
+            yield f"layers.{i}{problem}"
+            return
+    yield from _closing(plan, mask)
+
+
+def _settings(plan: Plan, mask: MaskStructure) -> Iterator[str]:
+    if not 0 <= plan.sparsity < 1:
+        yield f"sparsity_exact is {plain(plan.sparsity)}, and a sparsity is from 0 up to, not including, 1"
+    if isinstance(mask, NM) and mask.density != 1 - plan.sparsity:
+        yield f"sparsity_exact is {plain(plan.sparsity)}, and {mask} masks have {plain(1 - mask.density)}"
+    if plan.round_to < 1:
+        yield f"round_to is {plan.round_to}, and the smallest multiple is 1"
+    if not isfinite(plan.multiplier) or plan.multiplier <= 0:
+        yield f"multiplier is {plan.multiplier}, and a width multiplier is above 0"
+    for name, size in plan.widths.items():
+        if size < 1:
+            yield f"widths.{name} is {size}, and the smallest width is 1"
+    if (plan.transform == "none") != (plan.scope is None):
+        yield f"scope is {plan.scope and plan.scope.value!r}, and transform is {plan.transform!r}: a family closes a scope, and plain sparsity none"
+    names = {layer.name for layer in plan.layers} | {"first", "last"}
+    for name in plan.keep_dense:
+        if name not in names:
+            yield f"keep_dense: {name!r} is no layer of the plan"
+
+
+def _row(plan: Plan, layer: PlannedLayer, mask: MaskStructure) -> Iterator[str]:
+    counts: Mapping[str, float] = {
+        "nnz": layer.nnz,
+        "capacity": layer.capacity,
+        "positions": layer.positions,
+        "dense_weights": layer.dense_weights,
+        "dense_macs": layer.dense_macs,
+        "macs": layer.macs,
+        "log2_masks": layer.log2_masks,
+    }
+    for key, value in counts.items():
+        if value < 0:
+            yield f".{key} holds the count {value}, and no count is negative"
+    if layer.nnz > layer.capacity:
+        yield f".nnz is {layer.nnz}, more than the capacity {layer.capacity}"
+    if layer.role is Role.ACTIVATION:
+        if layer.positions or layer.capacity or layer.dense_weights or layer.weight or layer.maskable:
+            yield " is a product of activations, and those have no weights"
+        return
+    stacked = (layer.nnz, layer.capacity, layer.dense_weights)
+    if layer.experts < 1 or any(weights % layer.experts for weights in stacked):
+        yield f".experts is {layer.experts}, and its weights are not spread evenly over so many"
+        return
+    kept = layer.macs_of(layer.nnz + layer.dense_weights)
+    if layer.macs != kept:
+        yield f".macs is {layer.macs}, but nnz and positions make {kept}"
+    if not layer.weight:
+        yield ".weight is empty, and only products of activations have none"
+    yield from _masked(layer, mask if layer.role is Role.TRANSFORMED else Unstructured())
+    yield from _notations(plan, layer)
+
+
+def _masked(layer: PlannedLayer, mask: MaskStructure) -> Iterator[str]:
+    """The mask's own numbers."""
+    if layer.maskable and layer.role not in (Role.TRANSFORMED, Role.DEPTHWISE):
+        yield f".maskable is true, and a layer that is {layer.role.value} has no mask"
+    if layer.maskable and not layer.capacity:
+        yield ".maskable is true, and its capacity is 0"
+    if not layer.maskable and layer.nnz < layer.capacity:
+        yield f".maskable is false, and nnz is {layer.nnz} of {layer.capacity}: without a mask every weight stays"
+    if not 0 <= layer.nnz <= layer.capacity:
+        return
+    of_one = log2_choose(layer.capacity // layer.experts, layer.nnz // layer.experts)
+    most = of_one * layer.experts if layer.maskable else 0.0
+    exact = not layer.maskable or isinstance(mask, Unstructured)
+    if exact and not isclose(layer.log2_masks, most, rel_tol=1e-9, abs_tol=1e-9):
+        yield f".log2_masks is {layer.log2_masks:g}, and {layer.nnz} of {layer.capacity} weights make {most:g} bits"
+    if layer.log2_masks > most * (1 + 1e-9):
+        yield f".log2_masks is {layer.log2_masks:g}, more than the {most:g} bits of any mask with {layer.nnz} of {layer.capacity} weights"
+
+
+def _notations(plan: Plan, layer: PlannedLayer) -> Iterator[str]:
+    """What `before` and `after` say against the numbers beside them."""
+    try:
+        before = parse_layer(layer.before, digits=_LONGEST)
+        after = parse_layer(_own(layer.after), digits=_LONGEST)
+    except InputError as error:
+        yield f": {error}"
+        return
+    if before.symbolic or after.symbolic:
+        yield f": {layer.before if before.symbolic else layer.after} has no channels"
+        return
+    if before.kind.value != layer.kind or after.kind is not before.kind:
+        yield f".kind is {layer.kind!r}, and the layer is {layer.before} and then {layer.after}"
+        return
+    dense = before.dense_macs if layer.positions else 0
+    if layer.dense_macs != dense:
+        yield f".dense_macs is {layer.dense_macs}, and {layer.before} costs {dense}"
+    if not layer.experts == before.experts == after.experts:
+        yield f".experts is {layer.experts}, and the layer is {layer.before} and then {layer.after}"
+    if layer.positions not in (after.positions, 0):
+        yield f".positions is {layer.positions}, and {layer.after} has {after.positions}"
+    yield from _structure(plan, layer, after)
+
+
+def _own(after: str) -> str:
+    """The layer's own notation in what it becomes."""
+    _, branches, own = after.rpartition(" × ")
+    return (own if branches else after).partition(" via ")[0].partition(" + ")[0].partition(", ")[0]
+
+
+def _structure(plan: Plan, layer: PlannedLayer, after: LayerSpec) -> Iterator[str]:
+    """The integers of the structure against the weights that they make."""
+    widths = {"in_channels": after.in_channels, "out_channels": after.out_channels}
+    for key, value in widths.items():
+        if layer.structure.get(key, value) != value:
+            yield f".structure.{key} is {layer.structure[key]}, and {layer.after} has {value}"
+    others = [key for key in layer.structure if key not in widths]
+    family = FAMILIES.get(plan.transform)
+    capacity, beside = after.weights, 0
+    if others:
+        if family is None and plan.transform != "none":
+            return  # a family of somebody's own: what its structure holds is not known here
+        key = family.definition.structure if family else ""
+        unknown = layer.structure.get(key)
+        if family is None or others != [key] or not isinstance(unknown, int) or unknown < 0:
+            yield f".structure holds {', '.join(others)}, which no {plan.transform} layer has"
+            return
+        real = at_structure(after, family, unknown, {})
+        capacity, beside = real.capacity, real.dense_weights
+    if (layer.capacity, layer.dense_weights) != (capacity, beside):
+        yield f".capacity and dense_weights are {layer.capacity} and {layer.dense_weights}, and {layer.after} has {capacity} and {beside}"
+
+
+def _closing(plan: Plan, mask: MaskStructure) -> Iterator[str]:
+    """The sparsity that closes each scope, and whether the closed one is overspent."""
+    whole = isinstance(mask, NM) and plan.close_by == "pattern"
+    rows = [
+        layer
+        for layer in plan.layers
+        if layer.role is Role.TRANSFORMED and layer.capacity and not whole and plan.scope
+    ]
+    for scope in Scope:
+        inside = [layer for layer in rows if layer.role.within(scope)]
+        full = sum(layer.macs_of(layer.capacity) for layer in inside)
+        left = plan.dense_macs(scope) - plan.macs(scope) + sum(x.macs_of(x.nnz) for x in inside)
+        density = Fraction(left, full) if full else None
+        expected = 1 - density if density is not None and 0 < density <= 1 else None
+        if plan.closing_sparsity.get(scope) != expected:
+            yield f"closing_sparsity_exact.{scope.value} does not follow from the layers: they make {expected and plain(expected)}"
+    if rows and plan.residual_macs is not None and plan.residual_macs < 0:
+        yield f"residual_macs is {plan.residual_macs}: the plan spends more than the dense model in the scope that it closes"
+
+
+def unpriceable(plan: Plan) -> Iterator[str]:
+    """What a plan's estimates say of layers that it does not have: sentences that begin with the place."""
+    if plan.wallclock is None:
+        return
+    if plan.wallclock.threads < 1:
+        yield f"wallclock.threads is {plan.wallclock.threads}, and the smallest is 1"
+    names = {layer.name for layer in plan.layers}
+    priced = [layer.name for layer in plan.wallclock.layers]
+    yield from repeated("wallclock.layers", priced)
+    for name in (*priced, *dict(plan.wallclock.unpriced)):
+        if name not in names:
+            yield f"wallclock: {name!r} is no layer of the plan"

@@ -1,0 +1,135 @@
+"""Documents as rows of plain values, for spreadsheets and data frames: one row a thing, units in the headings.
+
+Numbers are written as Python writes them: no separators, no units in cells, nothing where there is no number.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from iftplan.documents import Document
+from iftplan.report.table import printable
+
+Record = Mapping[str, Any]
+
+_LEFT_OUT = ("_exact", "_latex")  # the same as beside it, in a form that is no number
+
+
+def document_records(document: Document) -> list[Record] | None:
+    """A row for each thing that a document is about; None where it is no list of things."""
+    kind = str(document.get("schema", "")).removeprefix("iftplan.").partition("/")[0]
+    match kind:
+        case "solve":
+            return [
+                {"layer": layer["layer"], **solution}
+                for layer in document["layers"]
+                for solution in layer["solutions"]
+            ]
+        case "plan" | "audit" | "diff":
+            return [_renamed(layer) for layer in document["layers"]]
+        case "check":
+            return [_checked(model) for model in document["models"]]
+        case "pareto":
+            return [_point(point, document) for point in document["points"]]
+        case "advise":
+            return list(document["sparsities"])
+        case "bench":
+            return list(_timed(document))
+        case "profile":
+            return list(document["entries"])
+        case "models":
+            return [{"model": model["name"], **_without(model, "name")} for model in document["models"]]
+    return None
+
+
+def records_csv(records: Sequence[Record], convention: str = "mac") -> str:
+    """Comma-separated values with a heading.
+
+    Args:
+        records: the rows; a mapping in one becomes columns of its own, a list of words one cell.
+        convention: what counts of MACs are given in; in FLOPs, headings say so.
+    """
+    rows = [dict(_flat(record)) for record in records]
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    headings = [_heading(name, convention) for name in columns]
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(headings)
+    writer.writerows([_cell(row.get(name)) for name in columns] for row in rows)
+    return out.getvalue()
+
+
+def _flat(record: Record, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in record.items():
+        name = f"{prefix}{key}"
+        if name.endswith(_LEFT_OUT):
+            continue
+        if isinstance(value, Mapping):
+            yield from _flat(value, "" if key in ("cardinality", "structure") else f"{name}_")
+        elif not isinstance(value, list):
+            yield name, value
+        elif all(isinstance(part, str) for part in value):
+            yield name, " ".join(value)
+
+
+def _heading(name: str, convention: str) -> str:
+    if name == "log2_masks":
+        return "log2_masks_bits"
+    words = name.split("_")
+    return "_".join("flops" if word == "macs" and convention == "flop" else word for word in words)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    return repr(value) if isinstance(value, float) else printable(str(value))
+
+
+def _without(record: Record, *keys: str) -> Record:
+    return {key: value for key, value in record.items() if key not in keys}
+
+
+def _renamed(layer: Record) -> Record:
+    """The layer first; a difference of MACs says so."""
+    rest = {"difference_macs" if k == "difference" else k: v for k, v in layer.items() if k != "name"}
+    return {"layer": layer["name"], **rest}
+
+
+def _checked(model: Record) -> Record:
+    """What a model costs, each line of its budget, and what changed."""
+    row = {
+        "model": model["name"],
+        "status": model["status"],
+        **{key: model[key] for key in ("source", "inputs", "measured_macs", "parameters")},
+    }
+    for limit in model["limits"]:
+        name = "_".join((*limit["quantity"].lower().split(), *filter(None, [limit["reference"]])))
+        row |= {f"budget_{name}": _number(limit["allowed"]), f"budget_{name}_deviation": limit["deviation"]}
+    for quantity, drift in (model["drift"] or {}).items():
+        row |= {f"base_{quantity}": drift["base"], f"difference_{quantity}": drift["difference"]}
+    return row | {"problems": " ".join(model["problems"])}
+
+
+def _point(point: Record, document: Document) -> Record:
+    """Both axes under what they show, with its unit."""
+    named: dict[str, str] = {}
+    for axis in ("x", "y"):
+        shown = " ".join(filter(None, (document[axis]["name"], document[axis]["unit"])))
+        title = re.sub(r"\W+", "_", shown.lower()).strip("_")
+        named |= {axis: title, f"{axis}_error": f"{title}_error"}
+    return {named.get(key, key): value for key, value in point.items()}
+
+
+def _number(value: float) -> int | float:
+    return int(value) if value.is_integer() else value
+
+
+def _timed(document: Document) -> Iterator[Record]:
+    for layer in document["layers"]:
+        shared = _without(layer, "timings", "left_out")
+        for timing in layer.get("timings", [{}]):
+            yield {**shared, **timing}

@@ -1,0 +1,76 @@
+"""Help at the terminal's width and in words; completion of names."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from iftplan.cli.help import WIDEST
+from iftplan.cli.main import app
+
+NAMES = list(get_command(app).commands)  # type: ignore[attr-defined]
+
+
+def shown(*words: str, **env: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "iftplan", *words],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, **env},
+    )
+    return done.stdout
+
+
+def test_every_summary_is_whole() -> None:
+    text = " ".join(shown("--help", COLUMNS="80").split())
+    summaries = text.partition("Commands:")[2]
+    assert "..." not in summaries and "…" not in summaries
+
+
+@pytest.mark.parametrize("width", [60, 100, 140])
+def test_lines_are_as_wide_as_the_terminal(width: int) -> None:
+    text = shown("plan", "--help", COLUMNS=str(width)).partition("Example")[0]
+    longest = max(map(len, text.splitlines()))
+    assert longest <= width and longest > min(width, WIDEST) - 12
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_placeholders_and_defaults_are_words(name: str) -> None:
+    text = shown(name, "--help", COLUMNS="100").partition("Example")[0]
+    assert not re.search(r"<(str|int|float|int range|float range)>", text)
+    assert "[default: (" not in text
+    reports = name in ("audit", "check", "diff")
+    if "--format" in text:
+        assert ("sarif" in text) == reports, "a format is offered where it applies"
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (
+            "plan zoo:res",
+            "zoo:resnet18-cifar zoo:resnet34-cifar zoo:resnet8-cifar zoo:resnet18 zoo:resnet34 zoo:resnet50",
+        ),
+        ("plan zoo : mob", "mobilenetv2 mobilevit-s"),
+        ("audit zoo:bot", "zoo:botnet50"),
+        ("sweep zoo:bot", "zoo:botnet50"),
+        ("diff zoo:resnet18 zoo:bot", "zoo:botnet50"),
+        ("plan x --transform w", "wide"),
+        ("solve --transform wide,pa", "wide,parallel"),
+        ("sweep x --transforms no", "none"),
+        ("train --recipe c", "cifar10-resnet8 cifar100-resnet18 cifar100-resnet34"),
+        ("sweep x --recipe dig", "digits"),
+    ],
+)
+def test_names_are_completed(tmp_path: Path, words: str, found: str) -> None:
+    text = shown(
+        COMP_WORDS=f"iftplan {words}", COMP_CWORD=str(len(words.split())), _IFTPLAN_COMPLETE="complete_bash"
+    )
+    assert text.split() == found.split()
