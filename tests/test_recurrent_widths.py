@@ -119,3 +119,26 @@ def test_masks_of_an_lstm_hold_through_training() -> None:
     assert inn.measure_applied(plan, sparse).passed
     rows = {layer.weight: layer.nnz for layer in plan.layers if layer.maskable}
     assert {n: rows[n] for n in masks.nnz} == dict(masks.nnz)
+
+
+class Bilinear(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.middle, self.last = nn.Linear(8, 16), nn.Bilinear(16, 16, 12), nn.Linear(12, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.first(x)
+        return self.last(self.middle(hidden, hidden))
+
+
+def test_a_bilinear_layer_is_widened_and_its_cost_grows_with_the_cube() -> None:
+    model = Bilinear()
+    plan = ift.plan(ift.read_model(model, "6x8"), "wide", 0.75, scope="matrices")
+    wide = inn.apply(plan, model)
+    assert tuple(wide.middle.weight.shape) == (24, 32, 32)
+    assert (wide.middle.in1_features, wide.middle.in2_features, wide.middle.out_features) == (32, 32, 24)
+    report = inn.measure_applied(plan, wide, engines=("meta", "fvcore", "flop_counter"))
+    assert report.passed, report.problems
+    row = next(layer for layer in plan.layers if layer.name == "middle")
+    assert (row.dense_macs, row.macs) == (6 * 12 * (16 * 16 + 16), 6 * 24 * (32 * 32 + 32))
+    assert wide(torch.randn(6, 8)).shape == (6, 5)

@@ -249,7 +249,7 @@ def from_matrix(matrix: Tensor, weight: MaskedWeight) -> Tensor:
     """A matrix (outputs, inputs) in the weight's own layout; input channels run fastest, as patterns do."""
     module, parameter = weight.module, weight.parameter
     if weight.stack:
-        stacked = matrix.unflatten(0, (weight.experts, -1))
+        stacked = matrix.view(weight.experts, -1, matrix.shape[1])
         return stacked.mT if weight.stack.inputs_first else stacked
     if is_conv1d(module):
         return matrix.T

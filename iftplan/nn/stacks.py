@@ -73,7 +73,8 @@ def grouped_product(rows: Tensor, matrices: Tensor, ends: Tensor) -> Tensor:
         product: Tensor = F.grouped_mm(rows, matrices, offs=ends)
         return product
     counts = ends.diff(prepend=ends.new_zeros(1)).tolist()
-    return torch.cat([part @ matrix for part, matrix in zip(rows.split(counts), matrices, strict=True)])
+    parts = torch.split(rows, counts)
+    return torch.cat([part @ matrix for part, matrix in zip(parts, matrices, strict=True)])
 
 
 def stack_of(module: nn.Module, parameter_name: str) -> Stack | None:

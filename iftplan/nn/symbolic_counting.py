@@ -186,6 +186,8 @@ class _Functions(TorchFunctionMode):
                 self.counter.scales[used.name] = (self.counter.scope[-1], float(used))
         if func is nn.functional.scaled_dot_product_attention:
             return _attention(self.counter, *args, **(kwargs or {}))
+        if func is nn.functional.bilinear and not kwargs:
+            return _bilinear(self.counter, *args)
         if func in RECURRENT and not kwargs:
             return _recurrent(self.counter, RECURRENT[func], args)
         outer, self.counter.function = self.counter.function, CALLERS.get(func, "")
@@ -199,6 +201,27 @@ class _Functions(TorchFunctionMode):
                 SymbolicContraction(self.counter.scope[-1], name, expression(macs), None)
             )
         return result
+
+
+def _bilinear(
+    counter: SymbolicCounter,
+    first: torch.Tensor,
+    second: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """`(…, D_1), (…, D_2), (O, D_1, D_2) → (…, O)`: the weight with the first operand, then with the second."""
+    outputs, one, other = weight.shape
+    _require(first.shape[-1] == one, second.shape[-1] == other)
+    _require(bias is None or bias.shape[0] == outputs)
+    rows = sympy.prod(_shape(first)[:-1])
+    o, d1, d2 = _shape(weight)
+    name = counter.weight_of(weight)
+    counter.seen.update(n for t in (weight, bias) if t is not None and (n := counter.weight_of(t)))
+    if any(storage(t) in counter.inputs for t in (first, second)):
+        counter.readers.add(counter.scope[-1])
+    counter.calls.append(SymbolicContraction(counter.scope[-1], "bilinear", rows * o * (d1 * d2 + d2), name))
+    return first.new_empty((*first.shape[:-1], outputs))
 
 
 def _recurrent(counter: SymbolicCounter, name: str, args: tuple[Any, ...]) -> Any:
