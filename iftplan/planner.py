@@ -108,7 +108,7 @@ def _sparsified(rows: Sequence[Row], policy: Policy) -> tuple[PlannedLayer, ...]
     budget = policy.density * sum(row.capacity for row in masked)
     spread = densities(shares, budget, policy.distribution, policy.power)
     chosen = {
-        row.name: policy.mask.close(row.matrices, round(d * row.capacity))
+        row.name: row.close(policy.mask, round(d * row.capacity))
         for row, d in zip(masked, spread, strict=True)
     }
     return tuple(row.planned(chosen.get(row.name, 0), policy.mask) for row in rows)

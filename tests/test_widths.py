@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from width_models import HEADED, IMAGE, MODELS, Attention, Tokens, classifier, conv
 
-from iftplan.errors import IftplanError, MeasureError
+from iftplan.errors import MeasureError
 from iftplan.nn.measure import measure
 from iftplan.nn.widths import trace_widths
 from iftplan.spec import Couplings, InputSpec
@@ -172,21 +172,11 @@ class Broken(nn.Module):
         raise ValueError("no such thing")
 
 
-class Recurrent(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.lstm = nn.LSTM(4, 8)
-
-    def forward(self, x):
-        return self.lstm(x)[0]
-
-
 @pytest.mark.parametrize(
     ("model", "inputs", "error", "words"),
     [
         (Broken(), (InputSpec((2, 4)),), MeasureError, ["ValueError", "no such thing"]),
         (nn.Sequential(nn.Linear(5, 4)), (InputSpec((2, 4)),), MeasureError, ["module 0"]),
-        (Recurrent(), (InputSpec((2, 3, 4)),), IftplanError, ["lstm"]),
     ],
 )
 def test_what_cannot_be_followed_is_refused_by_name(model, inputs, error, words):

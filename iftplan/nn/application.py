@@ -23,6 +23,7 @@ from iftplan.nn.multipliers import ForwardScales, forward_scales, scale_forward_
 from iftplan.nn.parametrize import check_scaled, dense_fans, planned_scales
 from iftplan.nn.rehearsal import check_called
 from iftplan.nn.skeleton import check_buildable, none, planned_couplings, replaced_by, skeleton_
+from iftplan.nn.stacks import stack_of
 from iftplan.nn.twin import check_ties, on_meta
 from iftplan.nn.width_check import check_outputs
 from iftplan.plans import Plan, PlannedLayer, Role
@@ -248,7 +249,7 @@ def _deviation(
     mask = module._buffers[name + SUFFIX] if has_mask(module, name) else None
     real = mask is not None and not mask.is_meta
     density = int(mask.count_nonzero()) / mask.numel() if real and isinstance(mask, Tensor) else 1.0
-    return deviation(fans_of(module, module.get_parameter(name)), density)
+    return deviation(fans_of(module, module.get_parameter(name), stack_of(module, name)), density)
 
 
 def _zero_bias_(module: nn.Module, weight: str, new: set[str], path: str) -> None:

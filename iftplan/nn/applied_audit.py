@@ -14,7 +14,7 @@ from iftplan.audits import AuditReport, audit_plan
 from iftplan.errors import InputError
 from iftplan.nn.inputs import matching
 from iftplan.nn.masks import masked_weights
-from iftplan.nn.nonzeros import nonzeros
+from iftplan.nn.nonzeros import check_even, nonzeros
 from iftplan.nn.operators import Operator
 from iftplan.nn.opinions import measure_by
 from iftplan.plans import Plan
@@ -59,6 +59,8 @@ def measure_applied(
     tables = measure_by(model, inputs, engines, second=second, operators=operators)
     planned = any(weight.mask.is_meta for weight in masked)
     active = None if planned else _active(model)
+    if not planned:
+        check_even(model, tables[0])
     report = audit_plan(plan, tables, tolerance=tolerance, may_stay_uncalled=may_stay_uncalled, active=active)
     found = (*report.problems, *_search_space(plan, model), *_leaks(model), *_unmeasured(report))
     return replace(report, problems=found)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from iftplan.errors import InfeasibleError
+from iftplan.nn.stacks import StackedLinear
 from iftplan.nn.withheld import withheld
 
 Nonlinearity = Callable[[int], nn.Module]
@@ -170,6 +171,9 @@ def _sized(layer: nn.Module, out_channels: int | None, *, bias: bool) -> nn.Modu
             return _convolution(
                 layer, layer.in_channels, out_channels or layer.out_channels, layer.groups, bias
             )
+        case StackedLinear():
+            outputs = out_channels or layer.out_features
+            return StackedLinear(layer.experts, layer.in_features, outputs, bias, **_options(layer))
         case _ if is_conv1d(layer):
             weight = layer.weight
             assert isinstance(weight, Tensor)
@@ -216,6 +220,9 @@ def _factors(layer: nn.Module, rank: int, *, bias: bool) -> tuple[nn.Module, nn.
     Convolutions: U carries kernel, stride and groups, V is 1×1. Transposed ones: U is 1×1, V carries the kernel.
     """
     options = _options(layer)
+    if isinstance(layer, StackedLinear):
+        second = StackedLinear(layer.experts, rank, layer.out_features, bias, **options)
+        return _sized(layer, rank, bias=False), second
     if not isinstance(layer, nn.modules.conv._ConvNd):
         return _sized(layer, rank, bias=False), nn.Linear(rank, outputs(layer), bias, **options)
     point: Any = getattr(nn, f"Conv{len(layer.kernel_size)}d")

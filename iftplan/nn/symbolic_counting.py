@@ -22,10 +22,12 @@ from torch.overrides import TorchFunctionMode
 
 from iftplan.nn.held_modules import NotRunError
 from iftplan.nn.operators import OPERATORS, Operator, Operators, may_contract
+from iftplan.nn.recurrent_widths import RECURRENT, RecurrentCall
 from iftplan.nn.shape_rules import CALLERS
 from iftplan.nn.symbolic_model import NamedScale
 from iftplan.nn.symbolic_shapes import expression
 from iftplan.nn.torch_internals import TorchDispatchMode, storage_address, tree_leaves, tree_map
+from iftplan.nn.unchecked_shapes import ask_for_agreement
 from iftplan.nn.whole_functions import WHOLE, summed_products
 
 Shape = tuple[sympy.Expr, ...]
@@ -65,10 +67,13 @@ def _transposed(operands: list[Shape], output: Shape) -> sympy.Expr:
     return sympy.prod(operands[1]) * operands[0][0] * sympy.prod(operands[0][2:])
 
 
+# Products of rows with a stack of matrices, of which each row meets one.
+GROUPED: Final = frozenset({"aten::_grouped_mm", "transformers::grouped_mm_fallback"})
 _COSTS: Final[Mapping[str, Callable[[list[Shape], Shape], sympy.Expr]]] = MappingProxyType(
     {f"aten::{name}": _rows for name in ("mm", "bmm", "mv", "dot", "vdot", "addmm", "addmv", "baddbmm")}
     | {f"aten::{name}": _rows for name in ("_cdist_forward", "_euclidean_dist")}
     | {"aten::convolution": _convolution}
+    | dict.fromkeys(GROUPED, _rows)
 )
 # Operators whose first tensor is added to the product and is no factor of it.
 _ADDEND: Final = frozenset({"aten::addmm", "aten::addmv", "aten::baddbmm"})
@@ -85,6 +90,8 @@ class SymbolicCounter:
         seen: parameters that some operator took.
         inputs: storage → itself, for the model's inputs and what is made of them without any weight.
         readers: modules with a weight that meets such a tensor.
+        stacks: the number of matrices in a weight that stacks them, and of which operator.
+        choices: sizes of what is chosen from by its number: experts by a router, classes by an argmax.
         scales: float attributes that some tensor was multiplied by → the module that did it, the value.
         derived: storage of a weight that was computed from a parameter → the parameter's name.
     """
@@ -97,6 +104,8 @@ class SymbolicCounter:
     readers: set[str] = field(default_factory=set)
     scales: dict[str, tuple[str, float]] = field(default_factory=dict)
     derived: dict[int, tuple[str, torch.UntypedStorage]] = field(default_factory=dict)
+    stacks: list[tuple[sympy.Expr, str]] = field(default_factory=list)
+    choices: list[sympy.Expr] = field(default_factory=list)
     function: str = ""
 
     def weight_of(self, tensor: torch.Tensor) -> str | None:
@@ -241,6 +250,10 @@ class _Functions(TorchFunctionMode):
             return _attention(self.counter, *args, **(kwargs or {}))
         if func is nn.functional.group_norm and isinstance(args[1], torch.SymInt):
             return _norm_by_channel(*args, **(kwargs or {}))
+        if func is nn.functional.bilinear and not kwargs:
+            return _bilinear(self.counter, *args)
+        if func in RECURRENT and not kwargs:
+            return _recurrent(self.counter, RECURRENT[func], args)
         outer, self.counter.function = self.counter.function, CALLERS.get(func, "")
         try:
             result = func(*args, **(kwargs or {}))
@@ -268,6 +281,45 @@ def _norm_by_channel(
         if own is not None:
             input = input + own.view(-1, *(1,) * (input.dim() - 2))
     return input
+
+
+def _bilinear(
+    counter: SymbolicCounter,
+    first: torch.Tensor,
+    second: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """`(…, D_1), (…, D_2), (O, D_1, D_2) → (…, O)`: the weight with the first operand, then with the second."""
+    outputs, one, other = weight.shape
+    _require(first.shape[-1] == one, second.shape[-1] == other)
+    _require(bias is None or bias.shape[0] == outputs)
+    rows = sympy.prod(_shape(first)[:-1])
+    o, d1, d2 = _shape(weight)
+    name = counter.weight_of(weight)
+    counter.seen.update(n for t in (weight, bias) if t is not None and (n := counter.weight_of(t)))
+    if any(storage(t) in counter.inputs for t in (first, second)):
+        counter.readers.add(counter.scope[-1])
+    counter.calls.append(SymbolicContraction(counter.scope[-1], "bilinear", rows * o * (d1 * d2 + d2), name))
+    return first.new_empty((*first.shape[:-1], outputs))
+
+
+def _recurrent(counter: SymbolicCounter, name: str, args: tuple[Any, ...]) -> Any:
+    """One layer or several of LSTM, GRU or RNN over all steps, or a cell over one: every matrix meets every position once."""
+    call = RecurrentCall.of(args)
+    _require(*call.agreements())
+    positions = sympy.prod(_shape(call.input)[:-1])
+    if storage(call.input) in counter.inputs:
+        counter.readers.add(counter.scope[-1])
+    for weight in call.weights:
+        parameter = counter.weight_of(weight)
+        if parameter is not None:
+            counter.seen.add(parameter)
+        if weight.dim() == 2:
+            macs = positions * sympy.prod(_shape(weight))
+            counter.calls.append(SymbolicContraction(counter.scope[-1], name, macs, parameter))
+    made = call.empty()
+    return made if len(made) > 1 else made[0]
 
 
 def _attention(
@@ -324,6 +376,40 @@ def _require(*conditions: bool | torch.SymBool) -> None:
 _UNPRICED: Final = Operator("unpriced", lambda arguments, output: 0, ())
 
 
+# Operators whose result says which of several it was → the place of the argument that says along which dimension.
+_CHOICES: Final = MappingProxyType(
+    {
+        "aten::topk": 2,
+        "aten::argmax": 1,
+        "aten::argmin": 1,
+        "aten::sort": 1,
+        "aten::argsort": 1,
+        "aten::multinomial": 9,
+    }
+)
+
+
+def _chosen_from(args: tuple[Any, ...], kwargs: Mapping[str, Any], place: int) -> Shape:
+    """The size along which something is chosen."""
+    dimension = kwargs.get("dim", args[place] if place < len(args) else -1)
+    if not args[0].dim():
+        return ()
+    return _shape(args[0]) if type(dimension) is not int else (expression(args[0].shape[dimension]),)
+
+
+def _grouped_mm(
+    rows: torch.Tensor, stack: torch.Tensor, offs: torch.Tensor | None = None, *_: Any, **__: Any
+) -> torch.Tensor:
+    """The shape rule of a mixture's product: `(S, K) · (E, K, N) → (S, N)`, one group of rows for every matrix."""
+    if rows.dim() != 2 or stack.dim() != 3 or offs is None:
+        raise ValueError(
+            "a grouped product that is widened takes rows, a stack of matrices and the ends of its groups"
+        )
+    if not (rows.shape[-1] == stack.shape[-2] and offs.shape[0] == stack.shape[0]):
+        raise ValueError("the rows of a grouped product do not fit its matrices, or its groups their number")
+    return rows.new_empty((rows.shape[0], stack.shape[-1]))
+
+
 class _Contractions(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts what is carried out."""
 
@@ -344,7 +430,8 @@ class _Contractions(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if opaque and vouched is None and not _all_plain(args):
             # before it runs: what an operator says of symbolic sizes is seldom why it cannot take them
             raise NotRunError(self.counter.scope[-1], f"the widths of operator {name} are not known")
-        output = func(*args, **(kwargs or {}))
+        ask_for_agreement(name, args)
+        output = _grouped_mm(*args, **(kwargs or {})) if name in GROUPED else func(*args, **(kwargs or {}))
         tensors = [a for a in args if isinstance(a, torch.Tensor)]
         self.counter.seen.update(w for t in tensors if (w := self.counter.weight_of(t)))
         if (
@@ -353,6 +440,8 @@ class _Contractions(TorchDispatchMode):  # type: ignore[no-untyped-call]
             and all(storage(t) in self.counter.inputs for t in tensors)
         ):
             self.counter.note_input(output)
+        if name in _CHOICES:
+            self.counter.choices += _chosen_from(args, kwargs or {}, _CHOICES[name])
         if vouched is not None:
             self._vouched(vouched, args, output)
         elif (cost := _COSTS.get(name)) is not None:
@@ -390,6 +479,8 @@ class _Contractions(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if any(storage(t) in counter.inputs for t in factors):
                 counter.readers.add(counter.scope[-1])
             counter.calls.append(SymbolicContraction(counter.scope[-1], name, macs, weight))
+            if len(shapes[1]) == 3 and counter.weight_of(factors[1]):
+                counter.stacks.append((shapes[1][0], name))
             return
         operator = counter.function or OPERATORS[name].name
         if name == "aten::convolution":  # with a computed weight; it has no heads

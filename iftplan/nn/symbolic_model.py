@@ -11,6 +11,7 @@ import sympy
 import torch
 from torch import nn
 
+from iftplan.nn.recurrent_widths import recurrent_attributes, recurrent_dims
 from iftplan.nn.repeats import NO_SIZES
 from iftplan.nn.symbolic_shapes import SymbolicSizes, expression
 from iftplan.nn.torch_internals import ConvNd, FakeTensorMode, NormBase
@@ -131,6 +132,8 @@ def _fake_tensors(
         dims = {name: list(made.tensors[_join(twin, name)].shape) for name, _, _ in own}
     elif isinstance(module, nn.MultiheadAttention):
         dims = _multihead_dims(module, sizes, heads)
+    elif isinstance(module, nn.RNNBase | nn.RNNCellBase):
+        dims = recurrent_dims(module, sizes)
     else:
         dims = {
             n: _dims(made, sizes, _join(path, n), module, n, t, is_parameter) for n, t, is_parameter in own
@@ -242,6 +245,8 @@ def _attributes(
         return {"groups": shape_of["weight"][0] // multiplier}
     if isinstance(module, nn.MultiheadAttention):
         return _multihead_attributes(module, shape_of, heads)
+    if isinstance(module, nn.RNNBase | nn.RNNCellBase):
+        return recurrent_attributes(module, {name: made.tensors[_join(path, name)] for name in shape_of})
     if type(module).__module__.startswith("torch.nn."):
         return {}
     return {

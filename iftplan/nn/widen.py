@@ -44,6 +44,8 @@ def widen_(model: nn.Module, couplings: Couplings, sizes: Mapping[str, int]) -> 
             _bookkeep_multihead(module)
         if changed:
             _normalise(module)
+        if isinstance(module, nn.RNNBase) and changed:  # computes with a list of its weights
+            module._flat_weights = [getattr(module, name, None) for name in module._flat_weights_names]
     for name, value in couplings.attributes.items():
         path, _, attribute = name.rpartition(".")
         _set_attribute(model.get_submodule(path), attribute, value.at(new))
@@ -131,7 +133,7 @@ def _fresh(name: str, old: nn.Parameter, shape: Shape) -> torch.Tensor:
     tensor = torch.empty(shape, dtype=old.dtype, device=old.device)
     if old.device.type == "meta":
         return tensor
-    if len(shape) > 1:
+    if len(shape) > 1 and not name.endswith("bias"):
         return nn.init.trunc_normal_(tensor, std=0.02)
     return tensor.fill_(1.0 if name == "weight" else 0.0)
 

@@ -21,7 +21,7 @@ from iftplan.nn.operators import Operator
 from iftplan.nn.outputs import answers
 from iftplan.nn.repeats import alike
 from iftplan.nn.size_caches import FunctionCaches
-from iftplan.nn.symbolic_counting import SymbolicCounter, counting
+from iftplan.nn.symbolic_counting import GROUPED, SymbolicCounter, counting
 from iftplan.nn.symbolic_model import Heads, SymbolicModel, symbolic
 from iftplan.nn.symbolic_shapes import Equation, SymbolicSizes, expression, raised_at
 from iftplan.nn.torch_internals import require, tree_leaves
@@ -129,6 +129,7 @@ def _solved(asked: _Asked, held: Mapping[str, str], strict: bool, caches: Functi
         traced = _trace(asked, {}, held, strict, caches)
     system, made, counter = traced.system, traced.made, traced.counter
     _keep_heads(system, counter, heads)
+    _keep_stacks(system, counter, heads)
     _keep_tables(system, made)
     _keep_unmet(system, made, traced.met)
     _keep_attributes(system, made)
@@ -251,6 +252,17 @@ def _keep_heads(system: WidthEquations, counter: SymbolicCounter, heads: Heads) 
         system.add(
             Equation(e, sympy.Integer(system.at_dense(e)), f"the {what} of {call.module}") for e in kept
         )
+
+
+def _keep_stacks(system: WidthEquations, counter: SymbolicCounter, heads: Heads) -> None:
+    """A stack of matrices keeps their number, as a mixture its experts, and a router what it chooses from."""
+    for number, operator in counter.stacks:
+        if operator in GROUPED or heads == "number":
+            for symbol in sorted(system.simplify(number).free_symbols, key=str):
+                system.pin(symbol, "the number of experts, or of other matrices in one stack")
+    for size in counter.choices:
+        for symbol in sorted(system.simplify(size).free_symbols, key=str):
+            system.pin(symbol, "one of so many is chosen by its number, as an expert by a router")
 
 
 def _keep_tables(system: WidthEquations, made: SymbolicModel) -> None:

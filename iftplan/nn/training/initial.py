@@ -17,6 +17,7 @@ from iftplan.nn.application import apply
 from iftplan.nn.initialise import fans_of, initialise_, scheme_named
 from iftplan.nn.masks import enforce_, stream
 from iftplan.nn.parametrize import planned_scales
+from iftplan.nn.stacks import planned_stack
 from iftplan.plans import Plan, PlannedLayer, Role
 
 Scheme = Literal["kaiming", "density", "model"]
@@ -29,7 +30,9 @@ def dense_network(plan: Plan, dense: nn.Module, scheme: Scheme, seed: int) -> nn
             module, name = _place(dense, layer.weight)
             parameter = module._parameters[name]
             assert parameter is not None
-            spread = scheme_named(scheme)(fans_of(module, parameter), 1.0)
+            spread = scheme_named(scheme)(
+                fans_of(module, parameter, planned_stack(layer, module, parameter)), 1.0
+            )
             initialise_(parameter, None, spread, stream(seed, f"{layer.weight} values"))
             _zero_bias_(module, name)
     return dense
