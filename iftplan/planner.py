@@ -77,6 +77,9 @@ def close_prepared(spec: ModelSpec, policy: Policy, prepared: Prepared, *, heads
     else:
         layers, notes = closed(rows, policy)
     scope = policy.scope if policy.family else None
+    if sizes and spec.couplings is not None:
+        heads = spec.couplings.heads or heads
+        notes += spec.couplings.notes
     return Plan(
         spec.source,
         spec.inputs,

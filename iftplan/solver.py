@@ -46,6 +46,8 @@ def solve(
         >>> s.structure["out_channels"], s.nnz, s.residual_macs
         (91, 4096, 0)
     """
+    if round_to < 1:
+        raise InputError(f"widths cannot be rounded to a multiple of {round_to}; the smallest is 1.")
     try:
         return _solve(layer, family, sparsity, mask, round_to)
     except InfeasibleError as error:

@@ -240,6 +240,9 @@ class Couplings:
         weight_macs: parameter name → MACs of its contractions.
         product_macs: product name (see `Product.name`) → MACs.
         scales: "module.path.attribute" → the size of a head whose inverse square root that float is.
+        heads: what attention keeps when it widens, the "number" or the "size" of its heads; empty where it has none
+            that widen, or where some of them keep the one and some the other.
+        notes: what keeps its widths and why, and what else a plan of these widths has to say.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
@@ -250,6 +253,8 @@ class Couplings:
     weight_macs: Mapping[str, Polynomial] = field(default_factory=dict)
     product_macs: Mapping[str, Polynomial] = field(default_factory=dict)
     scales: Mapping[str, Polynomial] = field(default_factory=dict)
+    heads: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,12 +100,16 @@ def test_rotary_embeddings_keep_the_size_of_a_head():
         assert str(q) == f"2·{k}"
 
 
-@pytest.mark.parametrize(
-    ("name", "multiple"), [("grouped", 4), ("shuffle", 2), ("pixel shuffle, transposed, group norm", 4)]
-)
+@pytest.mark.parametrize(("name", "multiple"), [("grouped", 4), ("pixel shuffle, transposed, group norm", 4)])
 def test_what_divides_goes_on_dividing(name, multiple):
     _, couplings, _ = traced(name)
     assert multiple in {w.multiple_of for w in couplings.widths.values()}
+
+
+def test_halves_go_on_being_halves():
+    _, couplings, _ = traced("shuffle")
+    whole, half = couplings.shapes["0.0.weight"][0], couplings.shapes["1.branch.0.0.weight"][1]
+    assert str(whole) == f"2·{half}"
 
 
 @pytest.mark.parametrize(

@@ -129,9 +129,9 @@ def _run(given: list[str]) -> int:
         if isinstance(error.code, int) and (error.code > _SIGNALLED or completion.asked(os.environ)):
             return error.code
         _show(error, given)
-        told = "" if error.code is None else repr(error.code)
+        status_given = "" if error.code is None else repr(error.code)
         say(
-            f"iftplan: Python that was run here ended the process with sys.exit({told}) before there was a result; take the call out."
+            f"iftplan: Python that was run here ended the process with sys.exit({status_given}) before there was a result; take the call out."
         )
         return 3
     except OSError as error:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from iftplan.arguments import checked
 from iftplan.errors import IftplanError, MeasureError
 from iftplan.nn.conditions import counting_conditions
 from iftplan.nn.dispatch import DispatchNet, plain
@@ -58,6 +59,7 @@ class StepMacs:
         return self.forward + self.backward
 
 
+@checked
 def measure_step(
     model: nn.Module,
     inputs: Inputs,

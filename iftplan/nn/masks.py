@@ -14,6 +14,7 @@ from hashlib import sha256
 import torch
 from torch import Generator, Tensor, nn
 
+from iftplan.arguments import checked
 from iftplan.errors import InfeasibleError, InputError, StaleError
 from iftplan.masks import MaskStructure, Unstructured, parse_mask
 from iftplan.nn.members import Member, is_conv1d
@@ -53,6 +54,7 @@ class MaskedWeight:
         return mask
 
 
+@checked
 def masked_weights(model: nn.Module) -> Iterator[MaskedWeight]:
     """Every weight under a mask, in the order of the modules."""
     for path, module in model.named_modules():
@@ -72,6 +74,7 @@ def has_mask(module: nn.Module, parameter_name: str) -> bool:
     ) and mask.shape == parameter.shape
 
 
+@checked
 @torch.no_grad()
 def enforce_(model: nn.Module) -> nn.Module:
     """Set every masked weight to zero off its mask, in place; what is not finite there becomes zero too."""

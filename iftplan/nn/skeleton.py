@@ -42,7 +42,7 @@ def planned_couplings(plan: Plan, model: nn.Module) -> Couplings | None:
     if not plan.widths:
         return None
     heads: Literal["number", "size"] = "size" if plan.heads == "size" else "number"
-    couplings = trace_widths(model, matching(plan.inputs, model), heads=heads)
+    couplings = trace_widths(model, matching(plan.inputs, model), heads=heads, operators=None)
     if set(couplings.widths) != set(plan.widths):
         raise StaleError(
             f"the plan sets widths {_some(set(plan.widths) - set(couplings.widths))} that the model does not have; make the plan again."
@@ -120,6 +120,7 @@ def _replace_(
             continue
         if module not in made:
             made[module] = _MEMBERS[transform](module, size, nonlinearity(module)).sharing_(member)
+        made[module].path = made[module].path or path
         parent, _, name = path.rpartition(".")
         setattr(modules[parent], name, made[module])
 

@@ -12,6 +12,7 @@ from iftplan.nn.dataflow import WeightUse
 from iftplan.spec import Kind, LayerSpec, WeightLayer
 
 _LOOKED_UP = "an embedding: its rows are looked up, nothing is contracted"
+_COMPUTED = "its weight is computed from this parameter, and a mask on that would not make it sparse"
 _AMONG_PRODUCTS = "its MACs could not be told from the products of activations, where they are counted"
 
 
@@ -77,6 +78,8 @@ def _layer(name: str, use: WeightUse, weight: Tensor, macs: int) -> tuple[LayerS
     reason = (
         "" if layer.weights == weight.numel() else f"its weight of shape {shape} is no plain matrix or kernel"
     )
+    if "parametrizations" in use.weight.split("."):
+        reason = _COMPUTED
     return replace(layer, positions=macs // layer.weights), reason
 
 
