@@ -160,7 +160,7 @@ def _inputs_of_transposed(text: str, sizes: list[int], dims: int, stride: int) -
         )
     units = [stride**dims] if len(sizes) == 1 else [1] * (len(sizes) - dims) + [stride] * dims
     if all(size % unit == 0 for size, unit in zip(sizes, units, strict=True)):
-        return total // stride**dims
+        return int(total // stride**dims)
     near = "x".join(
         str(max(1, round(Fraction(size, unit))) * unit) for size, unit in zip(sizes, units, strict=True)
     )

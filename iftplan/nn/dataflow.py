@@ -1,6 +1,6 @@
 """Which weights a forward pass contracts or looks up, in what layout, and where they stand in the graph.
 
-One pass on the meta device under a dispatch mode. Every tensor is marked with the weight layers that it
+One pass under a dispatch mode. Every tensor is marked with the weight layers that it
 comes from directly, that is with no other weight layer in between:
 
 - a weight layer is *first* if the model's input is all that its operand comes from;
@@ -18,10 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from iftplan.nn.conditions import counting_conditions
+from iftplan.nn.data import Data, look, look_as_needed
+from iftplan.nn.factories import FactoriesOnMeta
 from iftplan.nn.operators import OPERATORS
 from iftplan.nn.torch_internals import TorchDispatchMode, storage_address
-from iftplan.nn.twin import on_meta
+from iftplan.spec import InputSpec
 
 Node = tuple[str, bool]  # a weight, and whether it is looked up: a tied embedding is two layers
 _INPUT: Node = ("", True)
@@ -59,16 +60,27 @@ class WeightUse:
 
 
 def weight_uses(
-    model: nn.Module, args: Sequence[object], kwargs: Mapping[str, object]
+    model: nn.Module, inputs: Sequence[InputSpec], data: Data = Data.ASSUMED
 ) -> tuple[WeightUse, ...]:
-    """Every weight layer of one forward pass on meta inputs, in the order of first use.
+    """Every weight layer of one forward pass, in the order of first use.
 
-    The model itself keeps its tensors, on whatever device they are.
+    Args:
+        model: any module, left as it was.
+        inputs: what the pass takes.
+        data: whether the pass needs values, as `look_as_needed` says.
     """
-    double = on_meta(model)
-    dataflow = _Dataflow(dict(double.named_parameters()), list(_tensors((args, kwargs))))
-    with counting_conditions(double), dataflow:
-        output = double(*args, **kwargs)
+    if data is Data.GIVEN:
+        return look(model, inputs, data, _see).result
+    called = f"the layers of {type(model).__name__} could not be followed"
+    return look_as_needed(model, inputs, _see, lambda _: None, called).result
+
+
+def _see(
+    model: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object], data: Data
+) -> tuple[WeightUse, ...]:
+    dataflow = _Dataflow(dict(model.named_parameters()), list(_tensors((args, kwargs))))
+    with dataflow, FactoriesOnMeta(data is not Data.GIVEN):
+        output = model(*args, **kwargs)
     return dataflow.uses(output)
 
 
@@ -93,8 +105,11 @@ class _Dataflow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         if func is torch.ops.aten._local_scalar_dense.default and args[0].is_meta:
-            return args[0].dtype is torch.bool or 1  # the counter logs this assumption
-        result = _grouped_mm(*args[:2]) if func is _GROUPED_MM else func(*args, **(kwargs or {}))
+            return Data.ASSUMED.item(args[0].dtype)  # the counter logs this assumption
+        if func is _GROUPED_MM and args[0].is_meta:
+            result = _grouped_mm(*args[:2])
+        else:
+            result = func(*args, **(kwargs or {}))
         operands = list(_tensors((args, kwargs)))
         origin = self._origin(operands)
         use = self._use(func._schema.name, args)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from iftplan.nn.data import ASSUMED_ITEM
 from iftplan.nn.ledger import Ledger
 from iftplan.nn.operators import OPERATORS, Operators, may_contract
 from iftplan.nn.sparse import PRODUCTS, followed, sparse_product, sparse_shape
@@ -15,10 +16,6 @@ from iftplan.nn.tensors import empty
 from iftplan.nn.torch_internals import TorchDispatchMode, without_torch_function
 
 _ITEM = torch.ops.aten._local_scalar_dense.default
-ASSUMED_ITEM = (
-    "the model branches on the values of tensors; shapes were traced without data, with True for a condition and "
-    "1 for a number"
-)
 _GROUPED_MM = torch.ops.aten._grouped_mm.default
 ASSUMED_GROUPED_MM = (
     "torch's meta kernel of _grouped_mm takes bfloat16 only; for other dtypes the output's shape was derived "
@@ -73,7 +70,7 @@ def _grouped_mm(
 def assumed_item(ledger: Ledger, tensor: Tensor) -> bool | int:
     """What a tensor without data answers when it is asked for its value, logged as an assumption."""
     ledger.assume(ASSUMED_ITEM)
-    return True if tensor.dtype is torch.bool else 1
+    return ledger.data.item(tensor.dtype)
 
 
 class DispatchNet(DatalessAnswers):  # type: ignore[no-untyped-call]
@@ -119,7 +116,11 @@ def refuse_mixed_dtypes(operator: str, operands: Sequence[Any]) -> None:
 
     Several floating-point dtypes may be met under autocast, which knows nothing of the meta device.
     """
-    dtypes = {operand.dtype for operand in operands if isinstance(operand, Tensor)}
+    refuse_dtypes(operator, {operand.dtype for operand in operands if isinstance(operand, Tensor)})
+
+
+def refuse_dtypes(operator: str, dtypes: Set[torch.dtype]) -> None:
+    """As `refuse_mixed_dtypes`, for the dtypes themselves."""
     if len({dtype.is_floating_point for dtype in dtypes}) > 1:
         names = " and ".join(sorted(str(dtype) for dtype in dtypes))
         raise TypeError(f"the operands of {operator} must have one dtype, not {names}")

@@ -26,6 +26,10 @@ def with_device(kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
 class FactoriesOnMeta(TorchFunctionMode):
     """Lets `torch.zeros(3)` in a model that is written for one device work on the meta device."""
 
+    def __init__(self, active: bool = True) -> None:
+        super().__init__()
+        self.active = active
+
     def __torch_function__(
         self,
         func: Callable[..., Any],
@@ -34,4 +38,4 @@ class FactoriesOnMeta(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         named = kwargs or {}
-        return func(*args, **(with_device(named) if func in FACTORIES else named))
+        return func(*args, **(with_device(named) if self.active and func in FACTORIES else named))

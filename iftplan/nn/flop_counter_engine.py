@@ -15,38 +15,36 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from iftplan.counting import CountTable
 from iftplan.errors import MeasureError
+from iftplan.nn.data import Data
 from iftplan.nn.dispatch import DatalessAnswers, plain, refuse_mixed_dtypes
 from iftplan.nn.factories import FactoriesOnMeta
 from iftplan.nn.ledger import Ledger, Names
 from iftplan.nn.operators import OPERATORS, Operator, Operators, may_contract
 from iftplan.nn.scope import module_scope
-from iftplan.nn.twin import on_meta
 from iftplan.nn.whole_functions import WHOLE, summed_products
 
 
 class FlopCounterEngine:
-    """Counts with torch.utils.flop_counter on the meta device."""
+    """Counts with torch.utils.flop_counter."""
 
     name = "flop_counter"
 
     def __init__(self, operators: Operators = OPERATORS) -> None:
         self.operators = operators
 
-    def device(self, model: nn.Module) -> str:
-        """Where the inputs have to be."""
-        return "meta"
-
-    def count(self, model: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object]) -> CountTable:
+    def count(
+        self, model: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object], data: Data
+    ) -> CountTable:
         """Run one forward pass of `model`, set to eval mode by the caller, and count it.
 
         Raises:
             MeasureError: FlopCounterMode's own total is not twice what its formulas reported call by call.
         """
-        model = on_meta(model)
-        ledger = Ledger(Names(model))
+        ledger = Ledger(Names(model), data=data)
         mapping = _mapping(ledger, self.operators)
         counter = FlopCounterMode(display=False, custom_mapping=mapping)
-        with module_scope(ledger), _NoteUnknown(ledger, frozenset(mapping)), counter, _Whole(ledger, counter):
+        unknown, whole = _NoteUnknown(ledger, frozenset(mapping)), _Whole(ledger, counter)
+        with module_scope(ledger), unknown, counter, whole:
             model(*args, **kwargs)
         table = ledger.table(self.name, ())
         if counter.get_total_flops() != 2 * table.macs:
@@ -61,7 +59,7 @@ class _Whole(FactoriesOnMeta):
     """Adds what FlopCounterMode takes apart into elementwise work."""
 
     def __init__(self, ledger: Ledger, counter: FlopCounterMode) -> None:
-        super().__init__()
+        super().__init__(ledger.data is not Data.GIVEN)
         self.ledger = ledger
         self.counter = counter
 

@@ -1,13 +1,13 @@
 """fvcore as an independent opinion: the operators that torch's jit tracer records, counted with our formulas.
 
-Its own formulas are not used (they add norms and pooling and miss fused attention). A model with data runs on
-that data. A model without runs on the meta device; there is one thing to put right there, see `TracedOnMeta`.
+Its own formulas are not used (they add norms and pooling and miss fused attention). On the meta
+device there is one thing to put right, see `TracedOnMeta`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from iftplan.counting import CountTable
 from iftplan.errors import MeasureError
-from iftplan.nn.dispatch import DatalessAnswers
+from iftplan.nn.data import Data
+from iftplan.nn.dispatch import DatalessAnswers, refuse_dtypes
 from iftplan.nn.factories import FactoriesOnMeta
 from iftplan.nn.ledger import Ledger, Names
 from iftplan.nn.operators import OPERATORS, Operator, Operators, may_contract
@@ -29,6 +30,7 @@ from iftplan.nn.torch_internals import (
     tree_flatten,
     tree_leaves,
     tree_unflatten,
+    without_modes,
 )
 
 with quiet_tracer():
@@ -73,19 +75,16 @@ class TracedOnMeta(DatalessAnswers):  # type: ignore[no-untyped-call]
 
 
 class FvcoreEngine:
-    """Counts with fvcore, on real tensors if the model has them."""
+    """Counts with fvcore."""
 
     name = "fvcore"
 
     def __init__(self, operators: Operators = OPERATORS) -> None:
         self.operators = operators
 
-    def device(self, model: nn.Module) -> str:
-        """Where the inputs have to be."""
-        tensors = [*model.parameters(), *model.buffers()]
-        return "meta" if any(t.is_meta for t in tensors) else "cpu"
-
-    def count(self, model: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object]) -> CountTable:
+    def count(
+        self, model: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object], data: Data
+    ) -> CountTable:
         """Trace one forward pass of `model`, set to eval mode by the caller, and count it.
 
         Raises:
@@ -94,17 +93,17 @@ class FvcoreEngine:
         for name, tensor in model.state_dict().items():
             if tensor.layout is not torch.strided:
                 raise _sparse(name)
-        on_meta = self.device(model) == "meta"
-        if on_meta:
-            require("tracing")
+        require("tracing")
         runner = _Runner(model, args, kwargs)
-        ledger = Ledger(Names(model))
+        ledger = Ledger(Names(model), data=data)
         analysis = JitModelAnalysis(runner, runner.tensors)
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
         graph = _Graph(ledger, runner, len(runner.tensors))
         analysis.set_op_handle(**{name: graph.handle(operator) for name, operator in self.operators.items()})
         analysis.set_op_handle(**dict.fromkeys(_WITHIN, graph.unseen))
-        where = _without_data(ledger) if on_meta else nullcontext()
+        where = (
+            without_modes() if data is Data.GIVEN else _without_data(ledger)
+        )  # with data, modes hide convolutions
         with quiet_tracer(), _hooks_restored(model), compiled_in_trace(), where:
             runner.return_every_result()
             total = analysis.total()
@@ -196,7 +195,10 @@ class _Graph:
                 return 0
             scope = outputs[0].node().scopeName().split("/")[-1]
             self._ledger.stack[-1] = self._modules[scope] if scope != "" else None
-            names = (self._parameter(inputs[k]) for k in operator.operands if k < len(inputs))
+            operands = [inputs[k] for k in operator.operands if k < len(inputs)]
+            tensors = (value.type() for value in operands if value.type().kind() == "TensorType")
+            refuse_dtypes(operator.name, {tensor.dtype() for tensor in tensors} - {None})
+            names = (self._parameter(value) for value in operands)
             self._ledger.add(operator.name, macs, next((name for name in names if name), None))
             return macs
 

@@ -9,7 +9,8 @@ computed again to save memory (fused attention, checkpoints) is work of a kernel
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -17,16 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from iftplan.arguments import checked
-from iftplan.errors import IftplanError, MeasureError
-from iftplan.nn.conditions import counting_conditions
+from iftplan.nn.data import ASSUMED_ITEM, Data, look_as_needed
 from iftplan.nn.dispatch import DispatchNet, plain
 from iftplan.nn.factories import FactoriesOnMeta
-from iftplan.nn.inputs import Inputs, given_inputs, make_inputs
+from iftplan.nn.inputs import Inputs, given_inputs
 from iftplan.nn.lazy import materialised
 from iftplan.nn.ledger import Ledger, Names
 from iftplan.nn.operators import OPERATORS, Operator
 from iftplan.nn.scope import module_scope
-from iftplan.nn.twin import on_meta
 from iftplan.nn.whole_functions import WHOLE, summed_products
 
 WITHOUT_GRADIENTS = (
@@ -74,7 +73,7 @@ def measure_step(
         operators: qualified name → formula, for operators that would be unknown.
 
     Raises:
-        MeasureError: the model's forward pass raised, or cannot be run without data.
+        MeasureError: the model's forward pass raised, or it has to run with data and is too large for that.
 
     Example:
         >>> cost = measure_step(nn.Sequential(nn.Linear(8, 16), nn.Linear(16, 4)), [InputSpec((5, 8))])
@@ -82,21 +81,29 @@ def measure_step(
         (960, 1280)
     """
     inputs = given_inputs(inputs, model)
-    double = on_meta(materialised(getattr(model, "_orig_mod", model), inputs))
-    args, kwargs = make_inputs(inputs, "meta")
-    ledger = Ledger(Names(double))
-    net = _Gradients(ledger, {**OPERATORS, **operators})
-    with counting_conditions(double) as assumed, torch.enable_grad(), module_scope(ledger), net, _Whole(net):
-        try:
-            double(*args, **kwargs)
-        except IftplanError:
-            raise
-        except Exception as error:
-            given = ", ".join(map(str, inputs)) or "no inputs"
-            raise MeasureError(
-                f"a step of {type(model).__name__} could not be run on {given}: "
-                f"{type(error).__name__}: {' '.join(str(error).split())}"
-            ) from error
+    model = materialised(getattr(model, "_orig_mod", model), inputs)
+    given = ", ".join(map(str, inputs)) or "no inputs"
+    called = f"a step of {type(model).__name__} could not be run on {given}"
+    seen = look_as_needed(model, inputs, partial(_step, {**OPERATORS, **operators}), _assumed, called)
+    return replace(seen.result, assumptions=(*seen.result.assumptions, *seen.assumed))
+
+
+def _assumed(step: StepMacs) -> object:
+    """What was counted, if the model asked for values on the way."""
+    return (step.modules, step.unknown) if ASSUMED_ITEM in step.assumptions else None
+
+
+def _step(
+    operators: Mapping[str, Operator],
+    model: nn.Module,
+    args: tuple[object, ...],
+    kwargs: Mapping[str, object],
+    data: Data,
+) -> StepMacs:
+    ledger = Ledger(Names(model), data=data)
+    net = _Gradients(ledger, operators)
+    with torch.enable_grad(), module_scope(ledger), net, _Whole(net):
+        model(*args, **kwargs)
     paths = ledger.names.modules
     modules = {paths[m] if m else "": (forward, back) for m, (forward, back) in net.costs.items()}
     return StepMacs(
@@ -104,7 +111,7 @@ def measure_step(
         backward=sum(back for _, back in modules.values()),
         modules=modules,
         unknown=dict(ledger.unknown),
-        assumptions=(*ledger.assumptions, *dict.fromkeys(assumed)),
+        assumptions=tuple(ledger.assumptions),
     )
 
 
@@ -142,7 +149,7 @@ class _Whole(FactoriesOnMeta):
     """Adds the products that reach the net as elementwise work."""
 
     def __init__(self, net: _Gradients) -> None:
-        super().__init__()
+        super().__init__(net.ledger.data is not Data.GIVEN)
         self.net = net
 
     def __torch_function__(

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from iftplan.errors import InputError
+from iftplan.nn.torch_internals import tree_leaves
 from iftplan.notation import parse_input
 from iftplan.spec import InputSpec
 
@@ -34,7 +35,7 @@ def matching(specs: Sequence[InputSpec], model: nn.Module) -> tuple[InputSpec, .
     name = str(found).removeprefix("torch.")
     return tuple(
         replace(spec, dtype=name)
-        if not spec.is_value and _dtype(spec).is_floating_point and found in DTYPES.values()
+        if not spec.is_value and dtype_of(spec).is_floating_point and found in DTYPES.values()
         else spec
         for spec in specs
     )
@@ -155,7 +156,37 @@ def _specs(value: object, path: str) -> Iterator[InputSpec]:
         )
 
 
-def _dtype(spec: InputSpec) -> torch.dtype:
+def random_inputs(
+    specs: Sequence[InputSpec],
+    model: nn.Module,
+    device: str = "cpu",
+    generator: torch.Generator | None = None,
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """As `make_inputs`, with normally distributed floats, and integers that are valid for every embedding.
+
+    Args:
+        specs: inputs in their order.
+        model: whose embeddings say how many integers there are.
+        device: a torch device with data.
+        generator: of the values; torch's own by default.
+    """
+    args, kwargs = make_inputs(specs, device)
+    most = min((m.num_embeddings for m in model.modules() if isinstance(m, nn.Embedding)), default=2)
+    given = tree_leaves((args, {name: t for name, t in kwargs.items() if "mask" not in name}))
+    for tensor in (leaf for leaf in given if isinstance(leaf, Tensor)):
+        if tensor.is_floating_point() or tensor.is_complex():
+            tensor.copy_(torch.randn(tensor.shape, generator=generator))
+        elif tensor.dtype is not torch.bool:
+            tensor.copy_(torch.randint(most, tensor.shape, generator=generator))
+    return args, kwargs
+
+
+def dtype_of(spec: InputSpec) -> torch.dtype:
+    """The dtype that an input's name of one means.
+
+    Raises:
+        InputError: torch has no such dtype.
+    """
     dtype = DTYPES.get(spec.dtype.removeprefix("torch."))
     if dtype is None:
         nearest = get_close_matches(spec.dtype, DTYPES, n=3, cutoff=0.3) or ["float32"]
@@ -164,7 +195,7 @@ def _dtype(spec: InputSpec) -> torch.dtype:
 
 
 def _tensor(spec: InputSpec, device: str) -> Tensor:
-    dtype = _dtype(spec)
+    dtype = dtype_of(spec)
     masked = dtype is torch.bool or "mask" in (spec.name or "")
     try:
         return torch.full(spec.shape, 1 if masked else 0, dtype=dtype, device=device)

@@ -11,7 +11,7 @@ from iftplan.errors import IftplanError, MeasureError
 from iftplan.nn.conditions import counting_conditions
 from iftplan.nn.factories import FactoriesOnMeta
 from iftplan.nn.inputs import make_inputs
-from iftplan.nn.twin import copied_to_meta
+from iftplan.nn.twin import without_data
 from iftplan.spec import InputSpec
 
 
@@ -23,7 +23,7 @@ def materialised(model: nn.Module, inputs: Sequence[InputSpec]) -> nn.Module:
     """
     if not has_lazy(model):
         return model
-    double = copied_to_meta(model)
+    double = without_data(model)
     args, kwargs = make_inputs(inputs)
     with counting_conditions(double), FactoriesOnMeta():
         try:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from iftplan.counting import Contraction, CountTable
+from iftplan.nn.data import FOR_THIS_INPUT, Data
 from iftplan.nn.torch_internals import storage_address
 
 
@@ -76,7 +77,10 @@ def _storage(tensor: Tensor) -> int:
 
 @dataclass(slots=True)
 class Ledger:
-    """The running totals of one pass; `stack` holds the modules that are running, innermost last."""
+    """The running totals of one pass.
+
+    `stack` holds the modules that are running, innermost last; `data` is what answers for values of tensors.
+    """
 
     names: Names
     stack: list[nn.Module | None] = field(default_factory=lambda: [None])
@@ -85,6 +89,11 @@ class Ledger:
     elementwise: Counter[str] = field(default_factory=Counter)
     unknown: Counter[str] = field(default_factory=Counter)
     assumptions: dict[str, None] = field(default_factory=dict)
+    data: Data = Data.ASSUMED
+
+    def __post_init__(self) -> None:
+        if self.data is Data.GIVEN:
+            self.assume(FOR_THIS_INPUT)
 
     def contraction(self, operator: str, macs: int, *operands: object) -> None:
         """Write down one call; the first operand that is a parameter is its weight."""

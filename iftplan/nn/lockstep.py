@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from iftplan.errors import InfeasibleError, MeasureError
 from iftplan.nn.conditions import counting_conditions
+from iftplan.nn.data import Data
 from iftplan.nn.inputs import make_inputs
 from iftplan.nn.replicas import Size
 from iftplan.nn.torch_internals import TorchDispatchMode, tree_leaves, tree_map
@@ -123,7 +124,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         if func is torch.ops.aten._local_scalar_dense.default and args[0].is_meta:
-            return args[0].dtype is torch.bool or 1
+            return Data.ASSUMED.item(args[0].dtype)
         names = [argument.name for argument in func._schema.arguments]
         given = tree_map(
             lambda x: self.value(x) if isinstance(x, Tensor) else x,

@@ -11,9 +11,9 @@ from typing import Protocol
 from torch import nn
 
 from iftplan.counting import CountTable
-from iftplan.errors import IftplanError, InputError, MeasureError
-from iftplan.nn.conditions import counting_conditions
-from iftplan.nn.inputs import Inputs, given_inputs, make_inputs
+from iftplan.errors import InputError
+from iftplan.nn.data import ASSUMED_ITEM, FOR_THIS_INPUT, Data, look_as_needed
+from iftplan.nn.inputs import Inputs, given_inputs
 from iftplan.nn.lazy import materialised
 from iftplan.nn.operators import OPERATORS, Operator, Operators
 from iftplan.nn.twin import check_ties
@@ -30,46 +30,49 @@ def measure(
 ) -> CountTable:
     """Count the contraction MACs of one forward pass in eval mode, without gradients.
 
-    The model is left as it was: its training flags are restored and nothing stays registered on it.
+    The pass runs on a copy without data, and the model is left as it was. Where shapes do not decide what the model
+    computes, the copy runs on the CPU with random values of a fixed seed, and the table's assumptions say so.
 
     Args:
-        model: on the meta device or on the CPU.
+        model: on any device.
         inputs: the inputs' shapes and dtypes, or example inputs, see `given_inputs`.
         engine: "meta" (exact, no memory, the default), "fvcore" or "flop_counter".
         operators: qualified name ("mylib::scan") → formula, for operators that would be unknown.
 
     Raises:
         InputError: an unknown engine or dtype, or a model that lost its ties on the way to the meta device.
-        MeasureError: the model's forward pass raised; its own message is in the text.
+        MeasureError: the model's forward pass raised (its own message is in the text), or it has to run with data
+            and is too large for that.
     """
     model = getattr(model, "_orig_mod", model)  # what torch.compile wraps is counted as it was written
     check_ties(model)
     inputs = given_inputs(inputs, model)
     model = materialised(model, inputs)
     counter = _engine(engine, {**OPERATORS, **operators})
-    args, kwargs = make_inputs(inputs, counter.device(model))
-    with counting_conditions(model) as assumed:
-        try:
-            table = counter.count(model, args, kwargs)
-        except IftplanError:
-            raise
-        except Exception as error:
-            given = ", ".join(map(str, inputs)) or "no inputs"
-            raise MeasureError(
-                f"{type(model).__name__} could not be run on {given} by the {engine} engine: "
-                f"{type(error).__name__}: {' '.join(str(error).split())}"
-            ) from error
+    given = ", ".join(map(str, inputs)) or "no inputs"
+    called = f"{type(model).__name__} could not be run on {given} by the {engine} engine"
+    seen = look_as_needed(model, inputs, counter.count, _assumed, called)
     supplied = tuple(f"the formula given for {name} was used where it ran" for name in operators)
-    return replace(table, assumptions=(*table.assumptions, *dict.fromkeys(assumed), *supplied))
+    return replace(seen.result, assumptions=(*seen.result.assumptions, *seen.assumed, *supplied))
+
+
+def data_of(table: CountTable) -> Data:
+    """What the pass that was counted ran on."""
+    return Data.GIVEN if FOR_THIS_INPUT in table.assumptions else Data.ASSUMED
+
+
+def _assumed(table: CountTable) -> object:
+    """What was counted, if the model asked for values on the way."""
+    if ASSUMED_ITEM not in table.assumptions:
+        return None
+    return {(c.module, c.weight): c.macs for c in table.contractions}, table.unknown
 
 
 class _Counter(Protocol):
-    """An engine that says where its inputs have to be."""
-
-    def device(self, model: nn.Module) -> str: ...
+    """An engine: it counts one pass of a model that it may change."""
 
     def count(
-        self, model: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object]
+        self, model: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object], data: Data
     ) -> CountTable: ...
 
 

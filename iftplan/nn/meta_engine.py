@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from iftplan.counting import CountTable
+from iftplan.nn.data import Data
 from iftplan.nn.dispatch import DatalessAnswers, DispatchNet
 from iftplan.nn.factories import FACTORIES, FactoriesOnMeta, with_device
 from iftplan.nn.ledger import Ledger, Names
@@ -22,7 +23,6 @@ from iftplan.nn.operators import OPERATORS, Operators
 from iftplan.nn.scope import module_scope
 from iftplan.nn.shape_rules import CALLERS, RULES, SHAPE_ONLY
 from iftplan.nn.torch_internals import inside_transform, require, without_dispatch
-from iftplan.nn.twin import on_meta
 from iftplan.nn.whole_functions import WHOLE, summed_products
 
 _PLAIN = frozenset((Tensor, nn.Parameter))
@@ -30,10 +30,11 @@ _NO_KWARGS: Mapping[str, Any] = {}
 
 
 class ShapeRules(TorchFunctionMode):
-    """Answers frequent functions from their arguments' shapes alone; the rest goes down to the net."""
+    """Answers frequent functions from their arguments' shapes alone; the rest, or all with data, goes down to the net."""
 
     def __init__(self, ledger: Ledger, net: DispatchNet) -> None:
         super().__init__()
+        self.with_data = ledger.data is Data.GIVEN
         self.ledger = ledger
         self.net = net
 
@@ -45,7 +46,7 @@ class ShapeRules(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or _NO_KWARGS
-        if func in FACTORIES:
+        if func in FACTORIES and not self.with_data:
             kwargs = with_device(kwargs)
         if func in WHOLE:
             result = self._through_net(func, args, kwargs)
@@ -54,7 +55,7 @@ class ShapeRules(TorchFunctionMode):
             return result
         # Under vmap a tensor's shape lacks the mapped dimension, and a subclass may mean anything: only the
         # operators that arrive at the net are what really runs.
-        if not _PLAIN.issuperset(types) or inside_transform():
+        if self.with_data or not _PLAIN.issuperset(types) or inside_transform():
             return self._through_net(func, args, kwargs)
         rule = RULES.get(func)
         if rule is not None:
@@ -82,22 +83,19 @@ class ShapeRules(TorchFunctionMode):
 
 
 class MetaEngine:
-    """Counts on the meta device; a model with data is counted by its double there."""
+    """Counts on the meta device, by rules and the net; a pass with data by the net alone."""
 
     name = "meta"
 
     def __init__(self, operators: Operators = OPERATORS) -> None:
         self.operators = operators
 
-    def device(self, model: nn.Module) -> str:
-        """Where the inputs have to be."""
-        return "meta"
-
-    def count(self, model: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object]) -> CountTable:
+    def count(
+        self, model: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object], data: Data
+    ) -> CountTable:
         """Run one forward pass of `model`, set to eval mode by the caller, and count it."""
         require("counting")
-        model = on_meta(model)
-        ledger = Ledger(Names(model))
+        ledger = Ledger(Names(model), data=data)
         net = DispatchNet(ledger, self.operators)
         with module_scope(ledger), net, ShapeRules(ledger, net):
             model(*args, **kwargs)
@@ -133,8 +131,8 @@ def _uncalled(
     }
     idle = {path: own for path, own in idle.items() if not own & used}
     if idle:  # rare: look again, at every operator's every argument
-        watch = _Watch(Ledger(names))
-        with watch, FactoriesOnMeta():
+        watch = _Watch(Ledger(names, data=ledger.data))
+        with watch, FactoriesOnMeta(ledger.data is not Data.GIVEN):
             model(*args, **kwargs)
         idle = {path: own for path, own in idle.items() if not own & watch.seen}
     return tuple(idle)

@@ -21,7 +21,7 @@ from iftplan.nn.compensation import Compensation
 from iftplan.nn.lockstep import lockstep
 from iftplan.nn.masks import stream
 from iftplan.nn.replicas import Channels, copies, replicated
-from iftplan.nn.twin import on_meta
+from iftplan.nn.twin import without_data
 from iftplan.nn.widen import widen_
 from iftplan.spec import Couplings, InputSpec
 
@@ -61,7 +61,7 @@ def widened(
     """
     if all(sizes.get(name, width.size) == width.size for name, width in couplings.widths.items()):
         return Widened(dense.state_dict(), ())
-    double = on_meta(dense)
+    double = without_data(dense)
     wide = widen_(copy.deepcopy(double), couplings, sizes)
     found = followed(lockstep(double, wide, inputs))
     draw = _Draw(seed)

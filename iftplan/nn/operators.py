@@ -214,6 +214,7 @@ OPERATORS: Final[Operators] = MappingProxyType(
         for name in ("aten::convolution", "aten::_convolution", "aten::convolution_overrideable")
     }
     | {f"aten::{name}": Operator("convolution", _forward_convolution) for name in _CONVOLUTIONS}
+    | {"torchvision::deform_conv2d": Operator("deform_conv2d", _forward_convolution)}
     | {f"aten::{name}": Operator("convolution", _transposed_convolution) for name in _TRANSPOSED_CONVOLUTIONS}
     | {f"aten::{name}": Operator("linear", _rows) for name in _QUANTIZED_LINEARS}
     | {
@@ -233,7 +234,12 @@ OPERATORS: Final[Operators] = MappingProxyType(
     | {f"aten::{name}": Operator(name, _recurrent, ()) for name in ("lstm", "gru", "rnn_tanh", "rnn_relu")}
 )
 
+# Operators of torchvision that choose, pool or interpolate.
+_FREE: Final = frozenset(
+    f"torchvision::{name}" for name in ("nms", "roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool")
+)
+
 
 def may_contract(schema_name: str) -> bool:
     """Whether an operator without a formula may hide a contraction: it is not known to be free of them."""
-    return schema_name not in OPERATORS and not is_free(schema_name)
+    return schema_name not in OPERATORS and schema_name not in _FREE and not is_free(schema_name)

@@ -12,7 +12,6 @@ from iftplan.counting import CountTable
 from iftplan.errors import MeasureError
 from iftplan.nn.measure import measure
 from iftplan.nn.operators import Operator
-from iftplan.nn.twin import on_meta
 from iftplan.spec import InputSpec
 
 
@@ -42,7 +41,7 @@ def measure_by(
         return tables
     first, *rest = tables
     try:
-        table = measure(on_meta(model), inputs, engine=second, operators=operators)
+        table = measure(model, inputs, engine=second, operators=operators)
     except MeasureError as error:
         return (_alone(first, second, f"could not run the model: {error}"), *rest)
     unknown = sorted(set(table.unknown) - set(first.unknown))

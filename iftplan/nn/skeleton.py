@@ -12,6 +12,7 @@ from iftplan.errors import MeasureError, StaleError
 from iftplan.nn.experts import RoutedExperts, StackedDoped, StackedFactorized, StackedParallel, routable
 from iftplan.nn.inputs import matching
 from iftplan.nn.members import Doped, Factorized, Member, Nonlinearity, Parallel, identity
+from iftplan.nn.origins import also_changed
 from iftplan.nn.widen import widen_
 from iftplan.nn.widths import trace_widths
 from iftplan.plans import Plan, PlannedLayer, Role
@@ -87,6 +88,7 @@ def skeleton_(
         size = replaced_by(layer)
         if size is not None:
             _replace_(model, plan.transform, layer, size, nonlinearity)
+    also_changed(model, lambda dense: skeleton_(plan, dense, nonlinearity))
     return model
 
 

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from iftplan.arguments import checked
 from iftplan.counting import CountTable
 from iftplan.errors import IftplanError, InputError, MeasureError
+from iftplan.nn.data import Data
 from iftplan.nn.dataflow import weight_uses
 from iftplan.nn.fingerprint import fingerprint
-from iftplan.nn.inputs import Inputs, given_inputs, make_inputs
+from iftplan.nn.inputs import Inputs, given_inputs
 from iftplan.nn.lazy import materialised
-from iftplan.nn.measure import measure
+from iftplan.nn.measure import data_of, measure
 from iftplan.nn.operators import Operator
 from iftplan.nn.sources import BuiltModel, construct
 from iftplan.nn.sources.default_inputs import default_inputs
@@ -40,7 +41,7 @@ def read_model(
     heads: Literal["number", "size"] = "number",
     operators: Mapping[str, Operator] = MappingProxyType({}),
 ) -> ModelSpec:
-    """Read a model's layers, exact MACs and roles from one forward pass on the meta device.
+    """Read a model's layers, exact MACs and roles from one forward pass: on the meta device, if shapes suffice.
 
     Args:
         source: a MODEL argument (`zoo:resnet18`, `path/file.py:factory` …) or a network, which is left as it is.
@@ -63,9 +64,13 @@ def read_model(
     built = replace(built, model=materialised(built.model, inputs))
     table = _measured(built.model, inputs, guessed, operators)
     _refuse_unknown(table, _called(source))
-    args, kwargs = make_inputs(inputs)
-    uses = weight_uses(built.model, args, kwargs)
+    uses = weight_uses(built.model, inputs, data_of(table))
     couplings, refusal = _couplings(built.model, inputs, heads, operators) if widths else (None, "")
+    if refusal and data_of(table) is Data.GIVEN:
+        refusal = (
+            "the values of tensors decide how much it computes, and widths are found from shapes without data "
+            f"({refusal}); use parallel, factorized or doped, which keep the outer sizes of every layer"
+        )
     return ModelSpec(
         source=source if isinstance(source, str) else "",
         inputs=inputs,

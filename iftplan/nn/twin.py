@@ -1,9 +1,11 @@
-"""A model's double on the meta device: same modules, same names, no data."""
+"""Copies of a model that can be run in its place: without data, or with data of their own."""
 
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Mapping, Sequence
+from types import CellType, FunctionType, MethodType
 from typing import Any
 
 import torch
@@ -14,9 +16,15 @@ from torch.overrides import TorchFunctionMode
 from iftplan.errors import InputError, MeasureError
 from iftplan.nn.sparse import sparse_on_meta
 
+Make = Callable[[Tensor], Tensor]
 
-class _WithoutData(TorchFunctionMode):
-    """Lets copy.deepcopy replace every plain tensor it meets by an empty one on the meta device."""
+
+class _Replacing(TorchFunctionMode):
+    """Lets copy.deepcopy replace every tensor that it meets by what `make` makes of it."""
+
+    def __init__(self, make: Make) -> None:
+        super().__init__()
+        self.make = make
 
     def __torch_function__(
         self,
@@ -27,7 +35,9 @@ class _WithoutData(TorchFunctionMode):
     ) -> Any:
         if func is Tensor.__deepcopy__:
             tensor, memo = args
-            return memo.setdefault(id(tensor), _empty(tensor))
+            return memo.setdefault(id(tensor), self.make(tensor))
+        if func is Tensor.clone:  # how a parameter in a plain list copies its data
+            return self.make(args[0])
         return func(*args, **(kwargs or {}))
 
 
@@ -39,36 +49,140 @@ def on_meta(model: nn.Module) -> nn.Module:
     Raises:
         MeasureError: the model holds something that cannot be copied.
     """
-    return copied_to_meta(model) if _holds_data(model) else model
+    return without_data(model) if _holds_data(model) else model
 
 
-def copied_to_meta(model: nn.Module) -> nn.Module:
-    """A copy of the model on the meta device.
+def without_data(model: nn.Module) -> nn.Module:
+    """A copy of the model on the meta device; ties stay ties.
 
     Raises:
-        MeasureError: the model holds something that cannot be copied.
+        MeasureError: it is or contains a scripted module, which holds data that cannot be left out.
     """
-    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+    if is_scripted(model):
+        if not _holds_data(model):
+            return model
         raise MeasureError(
             f"{type(model).__name__} is or contains a scripted module, which cannot be copied without its "
             f"data; measure the module that it was scripted from, or move it first, model.to('meta'), if none "
             f"of its weights are tied."
         )
+    return copied(model, _empty)
+
+
+def to_look_at(model: nn.Module) -> nn.Module:
+    """A copy whose parameters and buffers have no data and whose other tensors are on the CPU; ties stay ties."""
+    return copied(model, _empty, on_cpu)
+
+
+def copied(model: nn.Module, make: Make, others: Make | None = None) -> nn.Module:
+    """A copy of the model whose tensors `make` makes of the original's; ties stay ties.
+
+    What cannot be copied (a lock, an open file, a generator of random numbers) is shared with the original.
+
+    Args:
+        model: the original, of which nothing is changed.
+        make: parameter or buffer → its copy.
+        others: the same for tensors that are neither; `make` if None.
+    """
     memo: dict[int, Any] = {}
     for parameter in model.parameters():
-        memo[id(parameter)] = (
-            UninitializedParameter(parameter.requires_grad, "meta", parameter.dtype)
-            if is_lazy(parameter)
-            else nn.Parameter(_empty(parameter), parameter.requires_grad)
-        )
+        memo[id(parameter)] = _parameter(parameter, make)
+    for buffer in model.buffers():
+        memo[id(buffer)] = make(buffer)
+    with torch.no_grad(), _Replacing(others or make):
+        try:
+            trial = dict(memo)
+            double = copy.deepcopy(model, trial)
+            memo = trial
+        except Exception:  # whatever a user's object raises when it is copied
+            double = _part_by_part(model, memo)
+    _rebind_(double, memo)
+    return double
+
+
+def cloned(tensor: Tensor) -> Tensor:
+    """A copy with the same data, apart from any graph of gradients."""
+    return tensor.detach().clone()
+
+
+def on_cpu(tensor: Tensor) -> Tensor:
+    """A copy on the CPU; zeros for a tensor without data."""
+    if tensor.is_meta:
+        return torch.zeros(tensor.shape, dtype=tensor.dtype, device="cpu")
+    return cloned(tensor).cpu()
+
+
+def is_scripted(model: nn.Module) -> bool:
+    """Whether any of its modules is compiled by torch.jit."""
+    return any(isinstance(module, torch.jit.ScriptModule) for module in model.modules())
+
+
+def _parameter(parameter: nn.Parameter, make: Make) -> nn.Parameter:
+    if is_lazy(parameter):
+        return UninitializedParameter(parameter.requires_grad, "meta", parameter.dtype)
+    double = nn.Parameter(make(parameter), parameter.requires_grad)
+    double.__dict__.update(parameter.__dict__)  # what libraries note on it
+    return double
+
+
+def _part_by_part(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
+    """Every module anew, every attribute copied if it can be."""
+    if id(module) in memo:
+        known: nn.Module = memo[id(module)]
+        return known
+    double = type(module).__new__(type(module))
+    memo[id(module)] = double
+    children = {name: child and _part_by_part(child, memo) for name, child in module._modules.items()}
+    for name, value in vars(module).items():
+        if name == "_modules":
+            double.__dict__[name] = children
+            continue
+        try:
+            trial = dict(memo)
+            double.__dict__[name] = copy.deepcopy(value, trial)
+            memo.update(trial)
+        except Exception:
+            double.__dict__[name] = value
+    return double
+
+
+def _rebind_(double: nn.Module, memo: Mapping[int, Any]) -> None:
+    """Let functions that the copy took over unchanged mean the copy, where they meant the original."""
+    for module in double.modules():
+        for values in (vars(module), *(v for v in vars(module).values() if isinstance(v, dict))):
+            for name, value in list(values.items()):
+                again = _rebound(value, memo)
+                if again is not value:
+                    values[name] = again
+
+
+def _rebound(value: Any, memo: Mapping[int, Any]) -> Any:
+    """The function with the copies of what it is bound to; the value itself if that is nothing of the model."""
+    if isinstance(value, functools._lru_cache_wrapper):
+        inner = _rebound(value.__wrapped__, memo)
+        return value if inner is value.__wrapped__ else functools.lru_cache(**value.cache_parameters())(inner)
+    if isinstance(value, MethodType) and id(value.__self__) in memo:
+        return MethodType(value.__func__, memo[id(value.__self__)])
+    if isinstance(value, FunctionType) and value.__closure__:
+        cells = tuple(_cell(cell, memo) for cell in value.__closure__)
+        if all(new is old for new, old in zip(cells, value.__closure__, strict=True)):
+            return value
+        again = FunctionType(value.__code__, value.__globals__, value.__name__, value.__defaults__, cells)
+        again.__kwdefaults__ = value.__kwdefaults__
+        again.__dict__.update(value.__dict__)
+        return again
+    return value
+
+
+def _cell(cell: CellType, memo: Mapping[int, Any]) -> CellType:
     try:
-        with torch.no_grad(), _WithoutData():
-            return copy.deepcopy(model, memo)
-    except Exception as error:
-        raise MeasureError(
-            f"{type(model).__name__} cannot be copied to the meta device ({error}); build it there "
-            f"(with torch.device('meta')) or use engine='fvcore', which runs it as it is."
-        ) from error
+        held = cell.cell_contents
+    except ValueError:  # empty as yet
+        return cell
+    if isinstance(held, nn.Module | Tensor):
+        return CellType(memo[id(held)]) if id(held) in memo else cell
+    again = _rebound(held, memo)
+    return cell if again is held else CellType(again)
 
 
 def check_ties(model: nn.Module) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from iftplan.arguments import checked
 from iftplan.errors import InputError, StaleError
-from iftplan.nn.inputs import make_inputs, matching
+from iftplan.nn.inputs import matching, random_inputs
 from iftplan.nn.masks import stream
 from iftplan.nn.members import Member
 from iftplan.nn.net2wider import Widened, widened
@@ -162,23 +162,9 @@ def _output_error(
     args: Sequence[Any] = () if isinstance(inputs, Mapping) else inputs or ()
     kwargs: Mapping[str, Any] = inputs if isinstance(inputs, Mapping) else {}
     if inputs is None:
-        args, kwargs = _random_inputs(dense, plan, seed)
+        device, generator = next(dense.parameters()).device, stream(seed, "warm start inputs")
+        args, kwargs = random_inputs(matching(plan.inputs, dense), dense, str(device), generator)
     return relative_error(_answer(applied, args, kwargs), _answer(dense, args, kwargs))
-
-
-def _random_inputs(dense: nn.Module, plan: Plan, seed: int) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
-    """Normal floats, and integers that are valid for every embedding."""
-    device = next(dense.parameters()).device
-    args, kwargs = make_inputs(matching(plan.inputs, dense), str(device))
-    most = min((m.num_embeddings for m in dense.modules() if isinstance(m, nn.Embedding)), default=2)
-    generator = stream(seed, "warm start inputs")
-    given = tree_leaves((args, {name: t for name, t in kwargs.items() if "mask" not in name}))
-    for tensor in (leaf for leaf in given if isinstance(leaf, Tensor)):
-        if tensor.is_floating_point():
-            tensor.copy_(torch.randn(tensor.shape, generator=generator))
-        elif tensor.dtype is not torch.bool:
-            tensor.copy_(torch.randint(most, tensor.shape, generator=generator))
-    return args, kwargs
 
 
 def _answer(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor:

@@ -25,6 +25,8 @@ from iftplan.nn.symbolic_counting import GROUPED, SymbolicCounter, counting
 from iftplan.nn.symbolic_model import Heads, SymbolicModel, symbolic
 from iftplan.nn.symbolic_shapes import Equation, SymbolicSizes, expression, raised_at
 from iftplan.nn.torch_internals import require, tree_leaves
+from iftplan.nn.twin import to_look_at
+from iftplan.nn.untouched import untouched
 from iftplan.nn.width_check import check_widened
 from iftplan.nn.width_equations import WidthEquations, shrinks
 from iftplan.nn.width_notes import head_notes, kept, layer_notes
@@ -68,7 +70,8 @@ def trace_widths(
     require("widths")
     caches = FunctionCaches()
     try:
-        return _followed(_Asked(model, inputs, heads, operators), caches)
+        with untouched(model):
+            return _followed(_Asked(model, inputs, heads, operators), caches)
     finally:
         caches.forget()
 
@@ -151,6 +154,7 @@ def _trace(
     strict: bool,
     caches: FunctionCaches,
 ) -> _Traced:
+    asked = replace(asked, model=to_look_at(asked.model))
     inside = paths_within(asked.model, held)
     sizes = SymbolicSizes(strict=strict)
     try:

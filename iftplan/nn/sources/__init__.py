@@ -15,6 +15,7 @@ from torch import nn
 from iftplan.arguments import checked
 from iftplan.errors import InputError, MeasureError
 from iftplan.nn.exits import no_exit
+from iftplan.nn.origins import remember
 from iftplan.nn.sources.default_inputs import default_inputs
 from iftplan.nn.sources.factories import file_factory, module_factory
 from iftplan.nn.sources.libraries import timm_factory, torchvision_factory
@@ -67,6 +68,8 @@ def construct(source: str | Source, *, device: str = "meta") -> BuiltModel:
             "arguments that returns one, or the class of one."
         )
     _without_cache_(model)
+    if device == "meta":
+        remember(model, lambda: construct(source, device="cpu").model)
     return BuiltModel(model.eval(), source.inputs or default_inputs(model), assumptions)
 
 

@@ -1,0 +1,140 @@
+"""Where the values come from that a model asks its tensors for, and a pass that finds out which it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, Generic, TypeVar
+
+import torch
+from torch import nn
+
+from iftplan.errors import IftplanError, MeasureError
+from iftplan.nn.conditions import counting_conditions
+from iftplan.nn.inputs import make_inputs, random_inputs
+from iftplan.nn.twin import without_data
+from iftplan.nn.untouched import untouched
+from iftplan.nn.valued import SEED, Bounded, PlainRecurrence, valued, weights_bytes
+from iftplan.spec import InputSpec
+
+ASSUMED_ITEM: Final = (
+    "the model branches on the values of tensors; shapes were traced without data, with True for a condition and "
+    "1 for a number"
+)
+FOR_THIS_INPUT: Final = (
+    "counted for this input: the values of tensors decide how much the model computes, so it ran on the CPU with "
+    f"random values of seed {SEED}"
+)
+
+Result = TypeVar("Result")
+
+
+class Data(Enum):
+    """What answers when a model asks for the value of a tensor."""
+
+    ASSUMED = (True, 1)
+    OPPOSITE = (False, 2)
+    GIVEN = ()
+
+    def item(self, dtype: torch.dtype) -> bool | int:
+        """What a tensor without data answers."""
+        truth: bool
+        number: int
+        truth, number = self.value
+        return truth if dtype is torch.bool else number
+
+
+Look = Callable[[nn.Module, tuple[object, ...], Mapping[str, object], Data], Result]
+"""One pass over a model in eval mode, and what was seen; it may do with the model what it likes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen(Generic[Result]):
+    """What one pass saw, on which data, and what the conditions of counting had to assume."""
+
+    result: Result
+    data: Data
+    assumed: tuple[str, ...]
+
+
+def look(model: nn.Module, inputs: Sequence[InputSpec], data: Data, see: Look[Result]) -> Seen[Result]:
+    """What `see` sees in one pass of a copy of `model` with that data; the model is left as it was."""
+    with untouched(model):
+        if data is not Data.GIVEN:
+            double = without_data(model)
+            args, kwargs = make_inputs(inputs)
+            with counting_conditions(double) as assumed:
+                result = see(double, args, kwargs, data)
+            return Seen(result, data, tuple(dict.fromkeys(assumed)))
+        double = valued(model, inputs)
+        args, kwargs = random_inputs(inputs, double, generator=torch.Generator().manual_seed(SEED))
+        with counting_conditions(double) as assumed, Bounded(weights_bytes(double)), PlainRecurrence():
+            result = see(double, args, kwargs, data)
+        return Seen(result, data, tuple(dict.fromkeys(assumed)))
+
+
+def look_as_needed(
+    model: nn.Module,
+    inputs: Sequence[InputSpec],
+    see: Look[Result],
+    assumed: Callable[[Result], object],
+    called: str,
+) -> Seen[Result]:
+    """What one pass sees on shapes alone if they decide it, else on values.
+
+    Args:
+        model: any module, left as it was.
+        inputs: what one forward pass takes.
+        see: makes the pass.
+        assumed: what a result says, if some value was assumed on the way, else None. Where it is another if the
+            opposite is assumed, shapes do not decide.
+        called: the pass, for messages: "MyNet could not be run on 1x3 by the meta engine".
+
+    Raises:
+        MeasureError: it fails on shapes and on values, or needs values and is too large for them.
+    """
+    first: Seen[Result] | None = None
+    try:
+        first = look(model, inputs, Data.ASSUMED, see)
+        said = assumed(first.result)
+        if said is None or said == _otherwise(model, inputs, see, assumed):
+            return first
+    except IftplanError:
+        raise
+    except Exception as error:
+        if (
+            "sparse" in str(error).lower()
+        ):  # its operators lose how many values are stored, with data or without
+            raise MeasureError(f"{called}: {_said(error)}") from error
+        failure: Exception | None = error
+    else:
+        failure = None
+    try:
+        return look(model, inputs, Data.GIVEN, see)
+    except Exception as error:
+        if failure is None:  # shapes gave an answer, on an assumption that it names
+            assert first is not None
+            return first
+        if isinstance(error, IftplanError):
+            raise MeasureError(f"{called}: {_said(failure)}. {error}") from failure
+        told = error if _is_for_want_of_data(failure) else failure
+        raise MeasureError(f"{called}: {_said(told)}") from told
+
+
+def _otherwise(
+    model: nn.Module, inputs: Sequence[InputSpec], see: Look[Result], assumed: Callable[[Result], object]
+) -> object:
+    """What is said on the opposite assumption; None where the pass then fails."""
+    try:
+        return assumed(look(model, inputs, Data.OPPOSITE, see).result)
+    except Exception:  # a model may assert what it asks
+        return None
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def _is_for_want_of_data(error: Exception) -> bool:
+    return isinstance(error, NotImplementedError) or "meta" in str(error)
