@@ -7,9 +7,11 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Literal
 
 from iftplan import planner, solver
+from iftplan.arguments import checked, names_in, one_of
 from iftplan.audits import AuditReport, audit_plan
 from iftplan.counting import CountTable
 from iftplan.distributions import Distribution
+from iftplan.errors import InputError
 from iftplan.families import family_named
 from iftplan.form import Family
 from iftplan.masks import parse_mask
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 Sparsity = str | float | Fraction
 
 
+@checked
 def solve(
     layer: str | LayerSpec,
     family: str | Family,
@@ -57,6 +60,7 @@ def solve(
     )
 
 
+@checked
 def read_model(
     source: str | nn.Module,
     *inputs: object,
@@ -93,6 +97,7 @@ def read_model(
     )
 
 
+@checked
 def plan(
     model: ModelSpec,
     family: str | Family | None,
@@ -100,7 +105,7 @@ def plan(
     *,
     scope: str = "layers",
     distribution: str = "uniform",
-    keep_dense: Iterable[str] = ("first", "last"),
+    keep_dense: str | Iterable[str] = ("first", "last"),
     close: CloseBy = "density",
     round_to: int = 1,
     mask: str | None = None,
@@ -117,11 +122,11 @@ def plan(
 
     Args:
         model: from `read_model` or a spec document.
-        family: "wide", "parallel", "factorized", "doped", "lowrank", one of your own, or None for plain sparsity.
+        family: "wide", "parallel", "factorized", "doped", "lowrank", one of your own, or "none" (or None) for plain sparsity.
         sparsity: the fraction of zeros, in [0, 1): 0.75, "3/4" or "75%".
         scope: "matrices", "layers" or "model": whose MACs are held equal.
         distribution: "uniform", "er" or "erk".
-        keep_dense: "first", "last" or names of layers.
+        keep_dense: "first", "last" or names of layers, one or several; "none" keeps no layer dense.
         close: what closes the budget: "density", "width", or "pattern": width, with every N:M pattern whole.
         round_to: widths become multiples of this.
         mask: what masks may look like: "unstructured", "2:8", "2:8T", "block4x4", "fan-in" or "channel"; "2:8+pad" for
@@ -140,14 +145,15 @@ def plan(
         InfeasibleError: says which layer is in the way and the nearest feasible sparsity.
         InputError: an argument or a profile that cannot be read.
     """
-    chosen = family_named(family) if isinstance(family, str) else family
+    plain = family is None or family == "none"
+    chosen = None if plain else family_named(family) if isinstance(family, str) else family
     zeros = parse_sparsity(sparsity)
     policy = Policy(
         family=chosen,
         sparsity=zeros,
-        scope=Scope(scope),
-        distribution=Distribution(distribution),
-        keep_dense=frozenset(keep_dense),
+        scope=Scope(one_of("scope", scope, [s.value for s in Scope])),
+        distribution=Distribution(one_of("distribution", distribution, [d.value for d in Distribution])),
+        keep_dense=frozenset(names_in("keep_dense", keep_dense)) - {"none"},
         close_by=close,
         round_to=round_to,
         mask=solver.mask_for(chosen, zeros, parse_mask(mask) if mask else None),
@@ -162,11 +168,18 @@ def plan(
     return parametrized(made, parametrization, optimizer, mask_updates)
 
 
+@checked
 def audit(plan: Plan, measured: CountTable | Sequence[CountTable]) -> AuditReport:
     """Hold a plan's measured structure (`iftplan.nn.measure_plan.measure_plan`) against its ledger."""
-    return audit_plan(plan, [measured] if isinstance(measured, CountTable) else measured)
+    tables = [measured] if isinstance(measured, CountTable) else list(measured)
+    if not tables or not all(isinstance(table, CountTable) for table in tables):
+        raise InputError(
+            "audit: measured takes count tables, as iftplan.nn.measure_plan.measure_plan makes them."
+        )
+    return audit_plan(plan, tables)
 
 
+@checked
 def save(value: Plan | ModelSpec, path: str) -> None:
     """Write a plan or a spec in one step.
 
@@ -181,6 +194,7 @@ def save(value: Plan | ModelSpec, path: str) -> None:
     write_text(dumps(document), path)
 
 
+@checked
 def load(path: str) -> Plan | ModelSpec:
     """Read a plan or a spec, its digest checked.
 

@@ -139,19 +139,19 @@ def _against_plan(
         plan.macs(Scope.MODEL),
         dense_macs=plan.dense_macs(Scope.MODEL),
     )
-    kept = _kept(network)
-    return audit_model(
-        _called(model), [_table(network, specs)], reference, tolerance=tolerance, nonzeros=kept
-    )
+    table = _table(network, specs)
+    kept = _kept(network, table)
+    return audit_model(_called(model), [table], reference, tolerance=tolerance, nonzeros=kept)
 
 
-def _kept(network: nn.Module) -> dict[str, Fraction] | None:
+def _kept(network: nn.Module, table: CountTable) -> dict[str, Fraction] | None:
     """The share of each weight that is not zero, where there are values: masks may be baked in."""
-    from iftplan.nn.nonzeros import nonzeros
+    from iftplan.nn.nonzeros import check_even, nonzeros
 
     sizes = {name: parameter.numel() for name, parameter in network.named_parameters()}
     if any(parameter.is_meta for parameter in network.parameters()):
         return None
+    check_even(network, table)
     return {name: Fraction(kept, sizes[name]) for name, kept in nonzeros(network, from_values=True).items()}
 
 

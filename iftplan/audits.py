@@ -167,8 +167,8 @@ def measured_layers(
 ) -> tuple[int | None, ...]:
     """Each planned row's measured MACs with the masks, or the plan's nnz, applied; None where it was never used."""
     weights = table.by_weight()
-    products = _products(table)
-    return tuple(_measured(layer, weights, products, active) for layer in plan.layers)
+    activations = products(table)
+    return tuple(_measured(layer, weights, activations, active) for layer in plan.layers)
 
 
 def _measured(
@@ -193,7 +193,8 @@ def _measured(
     return int(thinned) if thinned.denominator == 1 else round(thinned)
 
 
-def _products(table: CountTable) -> dict[str, int]:
+def products(table: CountTable) -> dict[str, int]:
+    """MACs of the contractions without a weight of the model, by `module:operator`."""
     totals: dict[str, int] = {}
     for c in table.contractions:
         if c.weight is None:

@@ -51,10 +51,10 @@ def closed(rows: Sequence[Row], policy: Policy) -> tuple[tuple[PlannedLayer, ...
     left = ledger.budget - ledger.fixed
     if left <= 0:
         raise _overspent(rows, policy, ledger)
-    choices = [policy.mask.counts(row.matrices) for row in open_rows]
+    choices = [row.counts(policy.mask) for row in open_rows]
     targets = _targets(open_rows, policy, left)
     for row, allowed in zip(open_rows, choices, strict=True):
-        left -= row.positions * allowed.start
+        left -= row.macs_of(allowed.start)
     if left < 0:
         raise _too_thin(policy, left)
     accounts = [
@@ -78,7 +78,7 @@ def _weight_account(row: Row, allowed: range, target: Fraction) -> Account:
     steps = max((target - allowed.start) / allowed.step, Fraction(0))
     least = 1 if not allowed.start and steps >= 1 else 0
     most = (allowed[-1] - allowed.start) // allowed.step  # a range's own length must fit a machine's word
-    return Account(most, row.positions * allowed.step, steps, least)
+    return Account(most, row.macs_of(allowed.step), steps, least)
 
 
 def _short_note(
@@ -90,7 +90,7 @@ def _short_note(
         return ()
     short = sum(mask.short(row.matrices, chosen[row.name]) for row in rows)
     groups = sum(mask.groups(row.matrices) for row in rows)
-    whole = sum(row.positions * mask.counts(row.matrices)[-1] for row in rows) + ledger.fixed
+    whole = sum(row.macs_of(row.counts(mask)[-1]) for row in rows) + ledger.fixed
     cells, fewer = ("tiles", "in each row and column") if mask.transposable else ("groups", "")
     if not short:
         return ()
@@ -105,8 +105,8 @@ def _targets(rows: Sequence[Row], policy: Policy, budget: int) -> list[Fraction]
     """How many weights each layer should keep, before rounding."""
     uniform = policy.distribution is Distribution.UNIFORM
     if uniform and policy.family and not policy.family.definition.widens:
-        own = [Fraction(row.dense_macs - row.fixed_macs, row.positions) for row in rows]
-        if sum(t * row.positions for t, row in zip(own, rows, strict=True)) == budget:
+        own = [Fraction((row.dense_macs - row.fixed_macs) * row.experts, row.positions) for row in rows]
+        if sum(t * row.positions / row.experts for t, row in zip(own, rows, strict=True)) == budget:
             return own  # each layer closes by itself: its structure is its own
     shares = [Share(row.name, row.shape, row.maskable_macs) for row in rows]
     try:

@@ -15,6 +15,7 @@ import sympy
 from sympy.printing.pycode import PythonCodePrinter
 
 from iftplan import symbols as t
+from iftplan.arguments import checked
 from iftplan.errors import InfeasibleError, InputError
 from iftplan.expressions import text
 from iftplan.form import Family, Form, Root
@@ -110,6 +111,7 @@ _SAMPLES = tuple({**_REST, t.m: m, t.n: n} for m, n in ((37, 53), (53, 37), (5, 
 """Where a root has to be positive at least once: with fewer inputs than outputs, or more."""
 
 
+@checked
 def family(
     name: str,
     cost: Expr,

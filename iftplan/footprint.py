@@ -7,6 +7,7 @@ library, site-packages and the system's own libraries are left out: `environment
 
 from __future__ import annotations
 
+import ctypes.util
 import importlib
 import os
 import sys
@@ -198,7 +199,7 @@ class Reads:
                 self._listed.add(place)
                 if importing or _asked_by_the_project(sys._getframe(1)):
                     self._seen["modules" if importing else "names", place] = None
-        elif event in _OUTWARD:
+        elif event in _OUTWARD and not _finds_a_library(sys._getframe(1)):
             self.outward[event] = None
 
     def _asked(self, question: Callable[..., Any]) -> Any:
@@ -220,6 +221,15 @@ class Reads:
                 return super().__getitem__(name)
 
         return Listening
+
+
+def _finds_a_library(frame: FrameType | None) -> bool:
+    """Whether a process is started to ask the system's linker for a shared library, as builds of torch with CUDA do."""
+    while frame is not None and frame.f_code.co_filename.startswith(_LIBRARY):
+        if frame.f_code.co_filename == ctypes.util.__file__:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _asked_by_the_project(frame: FrameType | None) -> bool:

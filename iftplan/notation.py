@@ -16,11 +16,12 @@ _SHAPE = re.compile(
 )
 _KERNEL = re.compile(r"(?:(?P<dims>[123])d)?(?P<sizes>\d+(?:x\d+)*)")
 _KINDS = ("linear", "conv", "dwconv", "convt", "dwconvt", "embedding", "attention", "norm", "activation")
-_KEYS = {"stride": 1, "groups": 1, "heads": 1}
+_KEYS = {"stride": 1, "groups": 1, "heads": 1, "experts": 1}
 _TAKES = {
     "stride": ("conv", "dwconv", "convt", "dwconvt"),
     "groups": ("linear", "conv", "convt"),
     "heads": ("attention",),
+    "experts": ("linear",),
 }
 _DIGITS = 12  # of a size: a million times the widest layer in use
 _EXAMPLES = "linear:768-3072, conv3x3:64-128@16x16,stride=2, conv1d5:32-64@100, dwconv3x3:192@14x14"
@@ -29,7 +30,8 @@ _EXAMPLES = "linear:768-3072, conv3x3:64-128@16x16,stride=2, conv1d5:32-64@100, 
 def parse_layer(text: str, *, digits: int = _DIGITS) -> LayerSpec:
     """Read one layer, for instance `conv3x3:64-128@16x16` or, with symbolic channels, `conv3x3`.
 
-    Positions are *output* positions; missing means 1. A transposed convolution applies its kernel once
+    Positions are *output* positions; missing means 1. `experts=4` is a stack of four linear layers, of which every
+    position meets one. A transposed convolution applies its kernel once
     per *input* position. Its output is taken to be `stride` times its input in every dimension, as padding and output
     padding make it, so there each size must be divisible by the stride; other paddings name the input's positions and no stride.
 
@@ -69,6 +71,7 @@ def parse_layer(text: str, *, digits: int = _DIGITS) -> LayerSpec:
         positions,
         depthwise,
         0 if kind is not Kind.ATTENTION else keys["heads"],
+        keys["experts"],
     )
     _check_divisible(layer)
     return layer
@@ -157,7 +160,7 @@ def _inputs_of_transposed(text: str, sizes: list[int], dims: int, stride: int) -
         )
     units = [stride**dims] if len(sizes) == 1 else [1] * (len(sizes) - dims) + [stride] * dims
     if all(size % unit == 0 for size, unit in zip(sizes, units, strict=True)):
-        return total // stride**dims
+        return int(total // stride**dims)
     near = "x".join(
         str(max(1, round(Fraction(size, unit))) * unit) for size, unit in zip(sizes, units, strict=True)
     )
@@ -224,7 +227,8 @@ def layer_notation(layer: LayerSpec) -> str:
     positions = f"@{layer.positions}" if layer.positions > 1 else ""
     groups = f",groups={layer.groups}" if layer.groups > 1 and not depthwise else ""
     heads = f",heads={layer.heads}" if layer.heads > 1 else ""
-    return f"{kind}{channels}{positions}{groups}{heads}"
+    experts = f",experts={layer.experts}" if layer.experts > 1 else ""
+    return f"{kind}{channels}{positions}{groups}{heads}{experts}"
 
 
 _INPUT = re.compile(

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from iftplan.documents import Document, check, loads, read_text, schema_of
+from iftplan.documents import Document, csv_rows, loads, read_text, schema_of
 from iftplan.errors import InputError
 from iftplan.observations import Observation
 from iftplan.planfile import parse_plan
 from iftplan.plans import Plan, Scope
+from iftplan.runrecords import check_together, parse_record, parse_result
 from iftplan.settings import shaping_settings
 
 _KINDS = get_type_hints(Observation)
@@ -40,7 +39,7 @@ def read_observations(subject: str) -> tuple[Observation, ...]:
         case "plan":
             return (of_plan(parse_plan(document, subject), subject),)
         case "result":
-            return (_with_settings(_result(document, subject), path.parent),)
+            return (_with_settings(_result(document, subject), path.parent, document),)
         case kind:
             raise InputError(
                 f"{subject} is a {kind} document; pareto takes run directories, tables of a sweep (.csv, .parquet) and plans."
@@ -83,53 +82,55 @@ def _run(directory: Path) -> Observation:
         raise InputError(
             f"{directory} is a run that has not ended, for it has no result.json; finish it with iftplan train --resume --out {directory}, or leave it out."
         )
-    found = _with_settings(_result(loads(read_text(str(file)), str(file)), str(directory)), directory)
+    document = loads(read_text(str(file)), str(file))
+    found = _with_settings(_result(document, str(directory)), directory, document)
     plan_file = directory / "plan.json"
     if found.method == "dense" or not plan_file.exists():
         return found
-    plan = of_plan(parse_plan(loads(read_text(str(plan_file)), str(plan_file)), str(plan_file)), "")
+    planned = loads(read_text(str(plan_file)), str(plan_file))
+    plan = of_plan(parse_plan(planned, str(plan_file)), "")
+    if document.get("plan_digest", planned["digest"]) != planned["digest"]:
+        raise InputError(f"{directory}: result.json is of another plan than plan.json (plan_digest, digest).")
     return replace(found, structure=plan.structure, scope=plan.scope, log2_masks=plan.log2_masks)
 
 
-def _with_settings(found: Observation, directory: Path) -> Observation:
+def _with_settings(found: Observation, directory: Path, beside: Document | None = None) -> Observation:
     """A run with what shaped it, so that only seeds of one configuration are taken together."""
     file = directory / "run.json"
     if not file.exists():
         return found
-    run = loads(read_text(str(file)), str(file))
-    planned = run.get("config", {}).get("plan", {}) if isinstance(run.get("config"), Mapping) else {}
+    run = parse_record(loads(read_text(str(file)), str(file)), str(file))
+    if beside is not None:
+        check_together(beside, run, str(directory))
+    planned = run.get("config", {}).get("plan", {})
     nonlinear = bool(planned.get("nonlinear", True)) if found.transform in _HOLLOW else None
     return replace(found, nonlinear=nonlinear, settings=shaping_settings(run, found.method))
 
 
 def _result(document: Document, where: str) -> Observation:
-    check(document, "iftplan.result/1", where)
-    try:
-        given = {
-            "transform": document["transform"],
-            "macs": document["forward_macs"],
-            "dense_macs": document["dense_forward_macs"],
-            "metric": document["metric_name"],
-            "value": document["metric"],
-            "task": document["data"],
-            **{
-                key: document[key]
-                for key in (
-                    "model", "sparsity", "distribution", "method", "seed", "train_macs", "nnz", "maskable_weights",
-                )
-            },
-        }  # fmt: skip
-        convention = document["convention"]
-    except KeyError as error:
-        raise InputError(f"{where} lacks the key {error}; it is no result of iftplan train.") from error
+    parse_result(document, where)
+    given = {
+        "transform": document["transform"],
+        "macs": document["forward_macs"],
+        "dense_macs": document["dense_forward_macs"],
+        "metric": document["metric_name"],
+        "value": document["metric"],
+        "task": document["data"],
+        **{
+            key: document[key]
+            for key in (
+                "model", "sparsity", "distribution", "method", "seed", "train_macs", "nnz", "maskable_weights",
+            )
+        },
+    }  # fmt: skip
+    convention = document["convention"]
     log2_masks = 0.0 if given["method"] == "dense" else None
     return _checked({**given, "convention": convention, "log2_masks": log2_masks}, where, where)
 
 
 def _rows(path: Path) -> Iterable[Mapping[str, Any]]:
     if path.suffix == ".csv":
-        reader = csv.DictReader(io.StringIO(read_text(str(path))))
-        return list(reader)
+        return csv_rows(read_text(str(path)), str(path))
     try:
         import pandas as pd
 
@@ -154,7 +155,24 @@ def _row(row: Mapping[str, Any], where: str, table: str) -> Observation:
 def _checked(given: Mapping[str, Any], where: str, source: str) -> Observation:
     """An observation whose fields have their types; what is empty stays unsaid."""
     found = {key: value for key, text in given.items() if (value := _value(key, text, where)) is not None}
+    for problem in _problems(found):
+        raise InputError(f"{where}: {problem}.")
     return Observation(source=source, **found)
+
+
+def _problems(found: Mapping[str, Any]) -> Iterator[str]:
+    """Numbers that no plan and no run has."""
+    for key in ("macs", "dense_macs", "train_macs", "nnz", "maskable_weights", "log2_masks", "error", "seed"):
+        if found.get(key, 0) < 0:
+            yield f"{key} is {found[key]}, and it is never negative"
+    if not 0 <= found.get("sparsity", 0) < 1:
+        yield f"sparsity is {found['sparsity']}, and a sparsity is from 0 up to, not including, 1"
+    weights = found.get("maskable_weights")
+    for key in ("nnz", "log2_masks"):
+        if weights is not None and found.get(key, 0) > weights * (1 + 1e-9):
+            yield f"{key} is {found[key]}, more than the {weights} maskable_weights"
+    if found.get("convention", "mac") not in ("mac", "flop"):
+        yield f"convention is {found['convention']!r}, and counts are in 'mac' or 'flop'"
 
 
 def _value(key: str, given: Any, where: str) -> Any:

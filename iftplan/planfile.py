@@ -105,6 +105,7 @@ def _layer_object(layer: PlannedLayer) -> dict[str, Any]:
         "dense_macs": layer.dense_macs,
         "macs": layer.macs,
         "log2_masks": layer.log2_masks,
+        **({"experts": layer.experts} if layer.experts > 1 else {}),
     }
 
 
@@ -170,6 +171,7 @@ def _layer(parsed: _LayerObject) -> PlannedLayer:
         nnz=parsed["nnz"],
         dense_weights=parsed["dense_weights"],
         log2_masks=parsed["log2_masks"],
+        experts=parsed.get("experts", 1),
     )
 
 
@@ -227,8 +229,9 @@ class _LayerObject(TypedDict):
         dense_weights: weights beside it that no mask touches.
         density: `nnz/capacity`.
         dense_macs: MACs of the dense layer.
-        macs: MACs after the plan: `positions · (nnz + dense_weights)`, or those of the product.
+        macs: MACs after the plan: `positions · (nnz + dense_weights) / experts`, or those of the product.
         log2_masks: bits that name one mask of this layer.
+        experts: matrices in a stack, of which every position meets one; absent where there is one.
     """
 
     name: str
@@ -249,6 +252,7 @@ class _LayerObject(TypedDict):
     dense_macs: int
     macs: int
     log2_masks: float
+    experts: NotRequired[int]
 
 
 @with_config(ConfigDict(extra="forbid"))

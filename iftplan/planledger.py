@@ -76,7 +76,11 @@ def _row(plan: Plan, layer: PlannedLayer, mask: MaskStructure) -> Iterator[str]:
         if layer.positions or layer.capacity or layer.dense_weights or layer.weight or layer.maskable:
             yield " is a product of activations, and those have no weights"
         return
-    kept = layer.positions * (layer.nnz + layer.dense_weights)
+    stacked = (layer.nnz, layer.capacity, layer.dense_weights)
+    if layer.experts < 1 or any(weights % layer.experts for weights in stacked):
+        yield f".experts is {layer.experts}, and its weights are not spread evenly over so many"
+        return
+    kept = layer.macs_of(layer.nnz + layer.dense_weights)
     if layer.macs != kept:
         yield f".macs is {layer.macs}, but nnz and positions make {kept}"
     if not layer.weight:
@@ -95,7 +99,8 @@ def _masked(layer: PlannedLayer, mask: MaskStructure) -> Iterator[str]:
         yield f".maskable is false, and nnz is {layer.nnz} of {layer.capacity}: without a mask every weight stays"
     if not 0 <= layer.nnz <= layer.capacity:
         return
-    most = log2_choose(layer.capacity, layer.nnz) if layer.maskable else 0.0
+    of_one = log2_choose(layer.capacity // layer.experts, layer.nnz // layer.experts)
+    most = of_one * layer.experts if layer.maskable else 0.0
     exact = not layer.maskable or isinstance(mask, Unstructured)
     if exact and not isclose(layer.log2_masks, most, rel_tol=1e-9, abs_tol=1e-9):
         yield f".log2_masks is {layer.log2_masks:g}, and {layer.nnz} of {layer.capacity} weights make {most:g} bits"
@@ -120,6 +125,8 @@ def _notations(plan: Plan, layer: PlannedLayer) -> Iterator[str]:
     dense = before.dense_macs if layer.positions else 0
     if layer.dense_macs != dense:
         yield f".dense_macs is {layer.dense_macs}, and {layer.before} costs {dense}"
+    if not layer.experts == before.experts == after.experts:
+        yield f".experts is {layer.experts}, and the layer is {layer.before} and then {layer.after}"
     if layer.positions not in (after.positions, 0):
         yield f".positions is {layer.positions}, and {layer.after} has {after.positions}"
     yield from _structure(plan, layer, after)
@@ -164,8 +171,8 @@ def _closing(plan: Plan, mask: MaskStructure) -> Iterator[str]:
     ]
     for scope in Scope:
         inside = [layer for layer in rows if layer.role.within(scope)]
-        full = sum(layer.positions * layer.capacity for layer in inside)
-        left = plan.dense_macs(scope) - plan.macs(scope) + sum(x.positions * x.nnz for x in inside)
+        full = sum(layer.macs_of(layer.capacity) for layer in inside)
+        left = plan.dense_macs(scope) - plan.macs(scope) + sum(x.macs_of(x.nnz) for x in inside)
         density = Fraction(left, full) if full else None
         expected = 1 - density if density is not None and 0 < density <= 1 else None
         if plan.closing_sparsity.get(scope) != expected:

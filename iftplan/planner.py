@@ -77,6 +77,9 @@ def close_prepared(spec: ModelSpec, policy: Policy, prepared: Prepared, *, heads
     else:
         layers, notes = closed(rows, policy)
     scope = policy.scope if policy.family else None
+    if sizes and spec.couplings is not None:
+        heads = spec.couplings.heads or heads
+        notes += spec.couplings.notes
     return Plan(
         spec.source,
         spec.inputs,
@@ -105,7 +108,7 @@ def _sparsified(rows: Sequence[Row], policy: Policy) -> tuple[PlannedLayer, ...]
     budget = policy.density * sum(row.capacity for row in masked)
     spread = densities(shares, budget, policy.distribution, policy.power)
     chosen = {
-        row.name: policy.mask.close(row.matrices, round(d * row.capacity))
+        row.name: row.close(policy.mask, round(d * row.capacity))
         for row, d in zip(masked, spread, strict=True)
     }
     return tuple(row.planned(chosen.get(row.name, 0), policy.mask) for row in rows)

@@ -60,10 +60,11 @@ class PlannedLayer:
         nnz: weights of that part that are kept; all of them where there is no mask.
         dense_weights: weights beside it that no mask touches: U and V of the doped member.
         dense_macs: MACs before.
-        macs: MACs after: `positions · (nnz + dense_weights)`, or what a product of activations costs.
+        macs: MACs after: `positions · (nnz + dense_weights) / experts`, or what a product of activations costs.
         log2_masks: bits needed to name its mask.
         role: what part it plays.
         reason: why it has that role.
+        experts: matrices in a stack, of which every position meets one and each keeps equally many weights; 1 elsewhere.
     """
 
     name: str
@@ -82,6 +83,11 @@ class PlannedLayer:
     nnz: int = 0
     dense_weights: int = 0
     log2_masks: float = 0.0
+    experts: int = 1
+
+    def macs_of(self, weights: int) -> int:
+        """What so many of its weights cost, spread evenly over the experts."""
+        return self.positions * weights // self.experts
 
     @property
     def density(self) -> Fraction:

@@ -136,7 +136,7 @@ def _kind(layer: LayerSpec) -> str:
 def _known(by_kind: Mapping[str, Points], layer: LayerSpec) -> Points:
     if not layer.positions:
         raise NotMeasuredError("it is looked up, not multiplied")
-    if layer.groups != 1 or layer.weights == 1:
+    if layer.groups != 1 or layer.experts > 1 or layer.weights == 1:
         raise NotMeasuredError("grouped and stacked weights were not measured")
     kind = _kind(layer)
     if not by_kind.get(kind):

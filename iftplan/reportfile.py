@@ -79,9 +79,9 @@ def parse_measured(document: Document, where: str = "report") -> tuple[str, dict
 
 def _contradictions(parsed: _ReportObject) -> Iterator[str]:
     """What one part of a report says and another denies: sentences that begin with the place."""
-    totals = {key: parsed[key] for key in ("dense_macs", "expected_macs", "measured_macs")}  # type: ignore[literal-required]
+    totals = {key: parsed[key] for key in ("dense_macs", "expected_macs", "measured_macs")}
     rows = {
-        f"layers.{i}.{key}": row[key]  # type: ignore[literal-required]
+        f"layers.{i}.{key}": row[key]
         for i, row in enumerate(parsed["layers"])
         for key in ("expected_macs", "measured_macs")
     }
@@ -111,9 +111,8 @@ def _totals(parsed: _ReportObject) -> Iterator[str]:
     ratio = Fraction(measured, dense) if dense else None
     deviation = Fraction(measured, expected) - 1 if expected else None
     for key, value in (("ratio", ratio), ("deviation", deviation)):
-        for place, right in ((f"{key}_exact", value and exact(value)), (key, value and float(value))):
-            right = right if value is not None else None
-            right = {"deviation_exact": "0/1", "deviation": 0.0}.get(place, right) if value == 0 else right
+        told = (exact(value), float(value)) if value is not None else (None, None)
+        for place, right in zip((f"{key}_exact", key), told, strict=True):
             if parsed[place] != right:  # type: ignore[literal-required]
                 yield f"{place} is {parsed[place]}, and the totals make {right}"  # type: ignore[literal-required]
     unmeasured = bool(parsed["unknown_ops"] or parsed["uncalled_modules"])

@@ -8,7 +8,7 @@ from math import prod
 
 from iftplan.errors import InfeasibleError, TooSmallError
 from iftplan.form import Family
-from iftplan.masks import MaskStructure, Matrices, Unstructured
+from iftplan.masks import MaskStructure, Matrices, Unstructured, stack_close, stack_counts, stack_log2_masks
 from iftplan.notation import layer_notation
 from iftplan.plans import PlannedLayer, Role
 from iftplan.policy import Policy
@@ -52,6 +52,11 @@ class Row:
         return self.layer.positions if self.layer else 0
 
     @property
+    def experts(self) -> int:
+        """Matrices of which every position meets one."""
+        return self.layer.experts if self.layer else 1
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """(n_in, n_out, *kernel) of the weight, as ER and ERK see it."""
         assert self.layer is not None
@@ -61,12 +66,32 @@ class Row:
     def fixed_macs(self) -> int:
         """MACs that no choice of density changes."""
         kept = self.nnz if self.nnz is not None else 0
-        return self.positions * (self.dense_weights + kept) + self.product_macs
+        return self.macs_of(self.dense_weights + kept) + self.product_macs
 
     @property
     def maskable_macs(self) -> int:
         """MACs of the masked weights at density 1."""
-        return self.positions * self.capacity if self.nnz is None else 0
+        return self.macs_of(self.capacity) if self.nnz is None else 0
+
+    def macs_of(self, weights: int) -> int:
+        """What so many weights cost, spread evenly over the experts."""
+        return self.positions * weights // self.experts
+
+    def counts(self, mask: MaskStructure) -> range:
+        """Every number of weights that the layer can keep.
+
+        Raises:
+            InfeasibleError: the structure does not fit its shape.
+        """
+        return stack_counts(mask, self.matrices, self.experts)
+
+    def close(self, mask: MaskStructure, budget: int) -> int:
+        """The most weights, at most `budget`, that the layer can keep.
+
+        Raises:
+            InfeasibleError: it keeps more than that whatever is chosen.
+        """
+        return stack_close(mask, self.matrices, self.experts, budget)
 
     def planned(self, nnz: int, mask: MaskStructure) -> PlannedLayer:
         """The finished row."""
@@ -81,7 +106,7 @@ class Row:
             before=self.before,
             after=self.after,
             dense_macs=self.dense_macs,
-            macs=self.positions * (self.dense_weights + kept) + self.product_macs,
+            macs=self.macs_of(self.dense_weights + kept) + self.product_macs,
             weight=self.weight,
             structure=self.structure,
             maskable=masked,
@@ -89,7 +114,8 @@ class Row:
             capacity=self.capacity,
             nnz=kept,
             dense_weights=self.dense_weights,
-            log2_masks=shape.log2_masks(self.matrices, kept) if masked else 0.0,
+            log2_masks=stack_log2_masks(shape, self.matrices, self.experts, kept) if masked else 0.0,
+            experts=self.experts,
         )
 
 
@@ -137,7 +163,7 @@ def role_of(layer: WeightLayer, policy: Policy) -> tuple[Role, str]:
     if layer.unmaskable:
         return Role.UNMASKABLE, layer.unmaskable
     restructures = policy.family is not None and not policy.family.solves_width
-    if restructures and layer.class_name not in _REPLACEABLE:
+    if restructures and layer.class_name not in _REPLACEABLE and not layer.replaceable:
         return Role.UNMASKABLE, f"{layer.class_name} computes with this weight itself and cannot be replaced"
     if restructures and (why := _unreplaceable(layer, policy)):
         return Role.UNMASKABLE, why
@@ -183,7 +209,7 @@ def _layer_row(spec: ModelSpec, weight: WeightLayer, policy: Policy, sizes: Mapp
         _width_structure(wide) if sizes else {},
         capacity=wide.weights,
         nnz=wide.weights,
-        matrices=((wide.fan_in, wide.fan_out),),
+        matrices=((wide.fan_in, wide.fan_out),) * wide.experts,
     )
     match role:
         case Role.TRANSFORMED if policy.family is None or policy.family.solves_width:
@@ -203,7 +229,7 @@ _TOO_SMALL = "too small: no rank of 1 fits its budget, so its own weights take a
 def _patterned(row: Row, policy: Policy) -> int | None:
     """The count of whole N:M patterns, where no density is there to close the budget; None where the budget may choose."""
     try:
-        most = policy.mask.counts(row.matrices)[-1]
+        most = row.counts(policy.mask)[-1]
     except InfeasibleError as error:
         raise InfeasibleError(f"{row.name}: {error} Or keep it dense with --keep-dense.") from error
     return most if policy.whole_patterns else None
@@ -277,11 +303,12 @@ def _widened(spec: ModelSpec, weight: WeightLayer, sizes: Mapping[str, int]) -> 
             f"{layer.name} cannot be widened: its weight is computed from other parameters, and how its MACs follow the widths is not known. Parallel, factorized and doped keep every outer shape and need none."
         )
     macs = couplings.weight_macs[weight.weight].at(sizes) if layer.positions else 0
-    if prod(before) != layer.weights:  # a stack of matrices: one number is all that is known of it
+    if prod(before) != layer.weights:  # no plain matrix: one number is all that is known of it
         return LayerSpec(layer.name, Kind.LINEAR, 1, 1, positions=macs)
-    in_channels, out_channels = _channels(weight, before, after)
+    stacked = 1 if layer.experts > 1 else 0
+    in_channels, out_channels = _channels(weight, before[stacked:], after[stacked:])
     groups = out_channels if layer.depthwise else layer.groups
-    positions = macs // prod(after)
+    positions = macs // prod(after[stacked:])
     return replace(
         layer, in_channels=in_channels, out_channels=out_channels, groups=groups, positions=positions
     )

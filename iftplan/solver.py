@@ -7,7 +7,7 @@ from fractions import Fraction
 from iftplan.cardinality import Cardinality
 from iftplan.errors import InfeasibleError, InputError
 from iftplan.form import Family
-from iftplan.masks import NM, MaskStructure, Unstructured
+from iftplan.masks import NM, MaskStructure, Unstructured, stack_close, stack_log2_masks
 from iftplan.realise import realise
 from iftplan.solution import Outcome, Solution, Structure
 from iftplan.spec import WEIGHTLESS, LayerSpec
@@ -46,6 +46,8 @@ def solve(
         >>> s.structure["out_channels"], s.nnz, s.residual_macs
         (91, 4096, 0)
     """
+    if round_to < 1:
+        raise InputError(f"widths cannot be rounded to a multiple of {round_to}; the smallest is 1.")
     try:
         return _solve(layer, family, sparsity, mask, round_to)
     except InfeasibleError as error:
@@ -81,8 +83,8 @@ def _solve(
         raise InfeasibleError(
             f"{family.name}: at sparsity {plain(sparsity)} the attention products of {layer.name} alone cost as much as the dense layer, or more."
         )
-    nnz = mask.close(real.matrices, budget)
-    macs = layer.positions * (real.dense_weights + nnz + real.layer.products_per_position)
+    nnz = stack_close(mask, real.matrices, layer.experts, budget)
+    macs = layer.positions * (real.dense_weights + nnz + real.layer.products_per_position) // layer.experts
     return Solution(
         layer,
         family.name,
@@ -95,7 +97,7 @@ def _solve(
         real.dense_weights,
         macs,
         layer.dense_macs,
-        cardinality=Cardinality(real.capacity, mask.log2_masks(real.matrices, nnz)),
+        cardinality=Cardinality(real.capacity, stack_log2_masks(mask, real.matrices, layer.experts, nnz)),
     )
 
 

@@ -61,10 +61,13 @@ class LayerSpec:
         groups: convolution groups; equal to in_channels for a depthwise layer.
         positions: how often the weight is applied in one forward pass: output positions for linear layers
             and convolutions, *input* positions for transposed convolutions, so that dense MACs are always
-            `positions · weights`. All calls and the whole batch are included. 0 where nothing is contracted
-            (an embedding looks up, norms and activations work elementwise).
+            `positions · weights / experts`. All calls and the whole batch are included; of a stack of experts, all
+            rows that any of them is given. 0 where nothing is contracted (an embedding looks up, norms and
+            activations work elementwise).
         depthwise: whether every group holds one input channel and grows in number with the width.
         heads: attention heads; 0 elsewhere.
+        experts: matrices of this shape in one stack, of which every position meets exactly one: the experts of a
+            mixture; 1 elsewhere.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
@@ -78,6 +81,7 @@ class LayerSpec:
     positions: int = 1
     depthwise: bool = False
     heads: int = 0
+    experts: int = 1
 
     @property
     def symbolic(self) -> bool:
@@ -108,8 +112,8 @@ class LayerSpec:
 
     @property
     def copies(self) -> int:
-        """How many such matrices there are: the query, key, value and output projections of attention."""
-        return 4 if self.kind is Kind.ATTENTION else 1
+        """How many such matrices there are: the four projections of attention, or the experts of a mixture."""
+        return 4 if self.kind is Kind.ATTENTION else self.experts
 
     @property
     def weights(self) -> int:
@@ -126,7 +130,7 @@ class LayerSpec:
     @property
     def dense_macs(self) -> int:
         """MACs of one forward pass with every weight present."""
-        return self.positions * (self.weights + self.products_per_position)
+        return self.positions * (self.weights + self.products_per_position) // self.experts
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,12 +181,14 @@ class WeightLayer:
     """A layer of a model: its shape, the parameter that is its weight, and its place in the graph.
 
     Attributes:
-        layer: the shape; `layer.positions · layer.weights` are its dense MACs.
+        layer: the shape; `layer.positions · layer.weights / layer.experts` are its dense MACs.
         weight: qualified parameter name (the first of a tied one's names).
         class_name: class of the module that computes with the weight.
         first: reads the model's input.
         last: its output is the model's, and no weight follows.
         unmaskable: why its weight cannot be transformed; empty if it can.
+        replaceable: whether branches and factors can stand in its place though its module computes with other weights
+            too: the experts of a mixture, in a form that is known.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
@@ -193,6 +199,7 @@ class WeightLayer:
     first: bool = False
     last: bool = False
     unmaskable: str = ""
+    replaceable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +247,9 @@ class Couplings:
         weight_macs: parameter name → MACs of its contractions.
         product_macs: product name (see `Product.name`) → MACs.
         scales: "module.path.attribute" → the size of a head whose inverse square root that float is.
+        heads: what attention keeps when it widens, the "number" or the "size" of its heads; empty where it has none
+            that widen, or where some of them keep the one and some the other.
+        notes: what keeps its widths and why, and what else a plan of these widths has to say.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
@@ -250,6 +260,8 @@ class Couplings:
     weight_macs: Mapping[str, Polynomial] = field(default_factory=dict)
     product_macs: Mapping[str, Polynomial] = field(default_factory=dict)
     scales: Mapping[str, Polynomial] = field(default_factory=dict)
+    heads: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

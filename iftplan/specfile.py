@@ -92,7 +92,7 @@ def _impossible(layer: LayerSpec) -> str:
     """Why there can be no such layer; empty if there can."""
     if layer.in_channels is None or layer.out_channels is None:
         return "its channels are missing"
-    sizes = (layer.in_channels, layer.out_channels, layer.groups, *layer.kernel)
+    sizes = (layer.in_channels, layer.out_channels, layer.groups, layer.experts, *layer.kernel)
     if min(sizes) < 1 or max(sizes) > _LARGEST:
         return "channels, groups and kernel sizes are from 1 to 10**15"
     if not 0 <= layer.positions <= _LARGEST**2:
@@ -107,6 +107,10 @@ def _impossible(layer: LayerSpec) -> str:
         layer.heads and layer.kind is not Kind.ATTENTION
     ):
         return f"a {layer.kind} layer of {layer.in_channels} channels has no {layer.heads} heads"
+    if layer.experts > 1 and layer.kind is not Kind.LINEAR:
+        return (
+            f"experts are a stack of linear layers, and a {layer.kind} layer has no {layer.experts} of them"
+        )
     return ""
 
 

@@ -122,8 +122,10 @@ def _integer_steps(s: Solution, family: Family) -> tuple[Step, ...]:
     covers = family.form.covers and not s.residual_macs
     how = "the smallest integers whose capacity covers" if covers else "the largest integers that stay within"
     kept = f"({s.dense_weights}+{s.nnz})" if s.dense_weights else str(s.nnz)
-    products = s.macs - s.layer.positions * (s.nnz + s.dense_weights)
+    experts = s.layer.experts
+    products = s.macs - s.layer.positions * (s.nnz + s.dense_weights) // experts
     words = "positions·" + ("(dense weights+nnz)" if s.dense_weights else "nnz")
+    kept, words = (f"{kept}/{experts}", f"{words}/experts") if experts > 1 else (kept, words)
     terms = [
         (f"{s.layer.positions}·{kept}", words),
         (str(products), "products"),

@@ -209,7 +209,7 @@ def together(measured: Sequence[Measured], backend: str) -> float | None:
 
 
 def _timed(text: str, layer: LayerSpec) -> LayerSpec:
-    if layer.kind not in TIMED or layer.groups != 1 or layer.symbolic:
+    if layer.kind not in TIMED or layer.groups != 1 or layer.experts != 1 or layer.symbolic:
         raise InputError(
             f"{text!r} is not a layer that is timed; give a linear layer or a convolution of two dimensions with its channels, such as linear:768-3072@512 or conv3x3:128-128@16x16."
         )

@@ -30,7 +30,8 @@ class TrainingCost(Shown):
 
     Attributes:
         fixed: MACs of a forward pass that no mask touches.
-        positions: masked weight matrices' layer name → how often each of its weights is applied.
+        positions: masked weight matrices' layer name → how often each of its weights is applied; of a stack of
+            experts on average, positions over experts, as each of them keeps equally many weights.
         nnz: layer name → weights that the plan keeps.
         capacity: layer name → weights under its mask.
         dense: MACs of a forward pass of the dense model that was planned for.
@@ -38,7 +39,7 @@ class TrainingCost(Shown):
     """
 
     fixed: int
-    positions: Mapping[str, int]
+    positions: Mapping[str, int | Fraction]
     nnz: Mapping[str, int]
     capacity: Mapping[str, int]
     dense: int
@@ -54,10 +55,10 @@ class TrainingCost(Shown):
                 where they do not skip anything; "structure" where they do what the plan's structure is made for.
         """
         masked = [layer for layer in plan.layers if layer.maskable]
-        kept = sum(layer.positions * layer.nnz for layer in masked)
+        kept = sum(layer.macs_of(layer.nnz) for layer in masked)
         return cls(
             fixed=plan.macs(Scope.MODEL) - kept,
-            positions={layer.name: layer.positions for layer in masked},
+            positions={layer.name: _positions(layer) for layer in masked},
             nnz={layer.name: layer.nnz for layer in masked},
             capacity={layer.name: layer.capacity for layer in masked},
             dense=plan.dense_macs(Scope.MODEL),
@@ -67,7 +68,7 @@ class TrainingCost(Shown):
     def forward(self, nnz: Mapping[str, int] | None = None) -> int:
         """f_S: a forward pass with so many weights kept by layer; with the plan's where not given."""
         kept = self.nnz if nnz is None else nnz
-        return self.fixed + sum(positions * kept[name] for name, positions in self.positions.items())
+        return self.fixed + sum(int(positions * kept[name]) for name, positions in self.positions.items())
 
     @property
     def opened(self) -> int:
@@ -90,6 +91,10 @@ class TrainingCost(Shown):
     def dense_step(self) -> int:
         """One sample's forward and backward pass of the dense model."""
         return 3 * self.dense
+
+
+def _positions(layer: PlannedLayer) -> int | Fraction:
+    return Fraction(layer.positions, layer.experts) if layer.experts > 1 else layer.positions
 
 
 def _is_dense(layer: PlannedLayer, plan: Plan, input_gradient: InputGradient) -> bool:

@@ -127,7 +127,7 @@ def _seconds_saved(layer: PlannedLayer, time: Time) -> float:
 
 def _macs_more(layer: PlannedLayer) -> int:
     """What a layer costs more when it is dense: without widths of its own it is then what it was."""
-    return layer.positions * layer.capacity - layer.macs if _widened(layer) else 0
+    return layer.macs_of(layer.capacity) - layer.macs if _widened(layer) else 0
 
 
 def _widened(layer: PlannedLayer) -> bool:

@@ -19,6 +19,7 @@ import yaml
 from repositories import AFTER, git, repository
 
 from iftplan.report.markdown import MARKER
+from iftplan.report.table import unbroken
 from iftplan.units import count
 
 ROOT = Path(__file__).parents[1]
@@ -118,7 +119,7 @@ def test_a_pull_request_that_widens_a_layer_is_refused(
     assert told in error
     assert "layer stem 512 → 768 (+256)" in error, "which layer and by how much"
     summary = found.file("summary")
-    assert summary.startswith(f"{MARKER}\n\n### ❌ small: {told}")
+    assert summary.startswith(f"{MARKER}\n\n### ❌ small: {unbroken(told)}")
     assert "| <code>stem</code> | 768 | 80.00% | 816 | +256 |" in summary
 
 
@@ -175,7 +176,7 @@ def test_a_change_that_costs_nothing_passes_without_a_comment(tmp_path: Path) ->
     assert done.stdout == "", "nothing is to be done, so nothing is annotated"
     assert len(found.calls) == 1, "it looks for a comment to correct, and writes none"
     assert "status=0" in found.file("output")
-    assert "### ✅ small: 640 MACs" in found.file("summary")
+    assert "### ✅ small: 640\u00a0MACs" in found.file("summary")
 
 
 @pytest.mark.slow

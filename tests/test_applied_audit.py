@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 from cli_runs import Run, many
+from torch import nn as tnn
+
+import iftplan as ift
+from iftplan import nn
 
 NETWORK = """
 import torch
@@ -74,3 +78,28 @@ def test_a_mask_that_keeps_too_much_fails(runs: dict[str, Run]) -> None:
 
 def test_the_dense_model_is_held_against_the_total(runs: dict[str, Run]) -> None:
     assert runs["dense"].code == 0, runs["dense"].err  # equal MACs are the point of the plan
+
+
+class TwoHeads(tnn.Module):
+    """The auxiliary head is used in training only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c, self.aux = (tnn.Linear(8, n) for n in (8, 8, 4, 3))
+
+    def forward(self, x):
+        x = self.b(self.a(x).relu()).relu()
+        return (self.c(x), self.aux(x)) if self.training else self.c(x)
+
+
+@pytest.mark.parametrize("family", ["wide", "parallel", "factorized", "doped", None])
+def test_weights_that_the_forward_pass_never_uses_are_a_problem_by_name(family):
+    model = TwoHeads()
+    plan = ift.plan(ift.read_model(model, "2x8", widths=family == "wide"), family, "1/2")
+    applied = nn.apply(plan, model)
+    report = nn.measure_applied(plan, applied)
+    assert not report.passed
+    assert report.problems == (
+        "aux holds weights that the forward pass never used; if that is meant, give may_stay_uncalled=('aux',).",
+    )
+    assert nn.measure_applied(plan, applied, may_stay_uncalled=("aux",)).passed

@@ -205,8 +205,8 @@ def test_new_weights_have_the_variance_of_their_scheme(init, gain):
     kept = branch.weight[branch.weight_mask]
     # variance 2/(64·9), for the weights that are kept; `density` divides by what the masks keep, a quarter
     assert kept.var().item() == pytest.approx(gain * 2 / 576, rel=0.05)
-    assert member.bias is not None
-    assert (member.bias == 0).all()
+    assert member.own_bias() is not None
+    assert (member.own_bias() == 0).all()
 
 
 class Bare(nn.Module):
@@ -259,7 +259,7 @@ def test_the_bias_of_a_layer_is_added_once(family):
         for name, parameter in member.named_parameters():
             parameter.fill_(1.0 if name.endswith("bias") else 0.0)
     assert (member(torch.randn(1, 32, 4, 4)) == 1).all()
-    assert member.bias is not None
+    assert member.own_bias() is not None
 
 
 # --- ties and shared modules -----------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from test_any_loop import (
     train,
 )
 from torch import optim
+from torch.nn.utils import parametrizations, prune
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_multi_avg_fn
 
 from iftplan import nn
@@ -180,6 +181,34 @@ def test_padding_of_an_embedding_is_not_sparsity():
         nn.mask_zeros_(model)
 
 
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "model._orig_mod.module.", "net."])
+def test_a_wrappers_prefix_is_seen_through(trained, prefix):
+    model = sparse(seed=2)
+    nn.load_masked_(model, {prefix + name: value for name, value in trained.state_dict().items()})
+    assert same(model.state_dict(), trained.state_dict())
+
+
+def test_wrapped_models_and_averages_give_and_take_states(trained):
+    for source in (torch.compile(trained), torch.nn.DataParallel(trained), AveragedModel(trained)):
+        for wrap in (lambda model: model, torch.compile, torch.nn.DataParallel):
+            model = sparse(seed=2)
+            nn.load_masked_(wrap(model), source.state_dict())
+            assert same(model.state_dict(), trained.state_dict())
+
+
+def test_a_state_among_others_is_named(trained):
+    state = trained.state_dict()
+    with pytest.raises(
+        InputError, match=r"give the part that holds the weights, such as state\['state_dict'\]"
+    ):
+        nn.load_masked_(sparse(), {"state_dict": state, "epoch": 3})
+    among = {**{f"model.{name}": value for name, value in state.items()}, "loss.weight": torch.ones(2)}
+    with pytest.raises(
+        StaleError, match=r"under the prefix 'model\.', and others beside it \(loss\.weight\)"
+    ):
+        nn.load_masked_(sparse(), among)
+
+
 def test_a_state_of_another_network_is_refused_and_changes_nothing(trained):
     model = sparse()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -196,3 +225,35 @@ def test_a_state_of_another_network_is_refused_and_changes_nothing(trained):
 def test_an_unknown_name_is_refused(trained):
     with pytest.raises(InputError, match="no parameter 'nowhere'"):
         nn.mask_zeros_(nn.finalize(trained), ["nowhere"])
+
+
+def normed(make) -> torch.nn.Module:
+    model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 8))
+    with torch.no_grad():
+        model[0].weight[:, 0] = 0
+    make(model[0])
+    return model
+
+
+COMPUTED = {
+    "prune": (lambda m: prune.l1_unstructured(m, "weight", 0.5), "torch.nn.utils.prune.remove("),
+    "weight norm": (parametrizations.weight_norm, "parametrize.remove_parametrizations("),
+    "spectral norm": (parametrizations.spectral_norm, "parametrize.remove_parametrizations("),
+    "weight norm by a hook": (torch.nn.utils.weight_norm, "torch.nn.utils.remove_weight_norm("),
+    "spectral norm by a hook": (torch.nn.utils.spectral_norm, "torch.nn.utils.remove_spectral_norm("),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+@pytest.mark.parametrize("kind", COMPUTED)
+@pytest.mark.parametrize("names", [None, ("0.weight",)])
+def test_zeros_of_a_computed_weight_are_named_with_what_makes_it_a_parameter(kind, names):
+    make, remedy = COMPUTED[kind]
+    model = normed(make)
+    with pytest.raises(InputError, match=r"0\.weight is computed from 0\.") as caught:
+        nn.mask_zeros_(model, names)
+    call = str(caught.value).partition("; call ")[2].removesuffix(" first.")
+    assert call.startswith((remedy, f"torch.nn.utils.{remedy}"))
+    eval(call, {"torch": torch, "model": model})  # noqa: S307  (what it says, works)
+    mask = nn.mask_zeros_(model)[0].weight_mask
+    assert not mask[:, 0].any()

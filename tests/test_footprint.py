@@ -102,6 +102,16 @@ def test_a_change_of_what_was_read_is_noticed(project: Path, change: str) -> Non
     assert not Footprint(project).unchanged(states)
 
 
+def test_to_look_for_a_shared_library_is_not_to_ask_the_world(project: Path) -> None:
+    """Builds of torch with CUDA do so when they are imported; `find_library` starts a process of the system's."""
+    look = "import ctypes.util; ctypes.util.find_library('c')"
+    (project / "main.py").write_text(look)
+    states, outward = recorded(project)
+    assert not outward and Footprint(project).unchanged(states)
+    (project / "main.py").write_text(f"{look}; import subprocess; subprocess.run(['true'])")
+    assert recorded(project)[1] == ["subprocess.Popen"]
+
+
 NATIVE: Mapping[str, str] = {
     "fopen": "c.fopen.restype = ctypes.c_void_p; c.fopen(b'w.bin', b'r')",
     "open": "c.open(b'w.bin', 0)",

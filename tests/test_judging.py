@@ -206,7 +206,11 @@ def test_the_document_counts_in_its_convention() -> None:
     assert mac["limits"][0]["deviation_exact"] == "1/4"
 
 
-@given(st.dictionaries(st.text(min_size=1), LAYERS, max_size=3))
+@given(
+    st.dictionaries(
+        st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1), LAYERS, max_size=3
+    )
+)
 def test_a_baseline_comes_back_as_it_was_saved(models: dict[str, dict[str, int]]) -> None:
     saved = Baseline(
         "b.json", {n: Measured(m, m) for n, m in models.items()}, dict.fromkeys(models, ("4x16",))

@@ -16,12 +16,12 @@ ROOT = Path(iftplan.__file__).parent
 
 ROOMS = (
     "errors shown polynomial widening budget cardinality runs symbols expressions scales estimates opens machine",
-    "footprint units settings spec counting masks distributions vouched validation transforms documents schedules revisions workers pareto",
+    "arguments footprint units settings spec counting masks distributions vouched validation transforms documents schedules revisions workers pareto",
     "notation costs form solution cautions zoo_index scalefile estimatefile observations scaling histories",
     "closed_forms derive realise sources plans specfile solvefile diffs axes",
     "families symbolic policy audits supar training_cost entries",
     "solver rows reportfile planledger runfile checks tradeoffs",
-    "planfile",
+    "planfile runrecords",
     "closing configuration measurements observationfile timings tradeofffile",
     "planwidths configfile judging profiles",
     "planner checkcache profilefile pricing",

@@ -164,3 +164,45 @@ def test_a_doubtful_run_is_told_so(tmp_path):
     with pytest.warns(UserWarning, match="Masks never change"):
         warnings.simplefilter("always")
         fit(Module(), nn.LightningMasking(nn.RigL(Updates(end=500))), tmp_path)
+
+
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("normed", [True, False])
+def test_a_stochastic_average_ends_on_the_masks(normed, before, tmp_path):
+    """Lightning copies the average into the module: at the end, or before one more epoch for batch norms."""
+    module = Module()
+    module.norm = torch.nn.BatchNorm1d(4) if normed else torch.nn.Identity()
+    kept, callback = counts(module), nn.LightningMasking(rigl())
+    average = pl.callbacks.StochasticWeightAveraging(swa_lrs=0.01, swa_epoch_start=1)
+    trainer = pl.Trainer(
+        max_epochs=3, accelerator="cpu", devices=1, logger=False, enable_progress_bar=False, enable_model_summary=False,
+        enable_checkpointing=False, default_root_dir=tmp_path, callbacks=[average, callback] if before else [callback, average],
+    )  # fmt: skip
+    trainer.fit(module, torch.utils.data.DataLoader(list(batches(4)), batch_size=None))
+    assert callback.masks.exploration.updates >= 3  # masks have moved while weights were averaged
+    hold_weights(module, kept)
+
+
+def hold_weights(module: torch.nn.Module, kept: dict[str, int]) -> None:
+    assert counts(module) == kept
+    for weight in nn.masked_weights(module):
+        assert not weight.parameter[~weight.mask].any(), weight.name
+
+
+@pytest.mark.parametrize("kind", ["WeightAveraging", "EMAWeightAveraging"])
+def test_averages_with_masks_of_their_own_are_refused(kind, tmp_path):
+    average = getattr(pl.callbacks, kind)()
+    with pytest.raises(InputError, match=f"{kind} keeps a second model"):
+        fit(Module(), nn.LightningMasking(rigl()), tmp_path, keeper=average)
+
+
+def test_a_fit_that_was_interrupted_can_be_begun_anew(tmp_path):
+    module, callback = Module(), nn.LightningMasking(rigl())
+    kept = counts(module)
+    fails = pl.callbacks.LambdaCallback(on_train_batch_end=lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        fit(module, callback, tmp_path, keeper=fails)
+    for _ in range(2):
+        fit(module, callback, tmp_path)
+        assert callback.masks.steps == 12
+        hold_weights(module, kept)

@@ -632,3 +632,30 @@ def test_depthwise_layers_of_a_structured_plan_change_without_structure():
         masks.optimizer.step()
     assert masks.nnz == before
     assert len(set(model.point.weight_mask.flatten(1).sum(1).tolist())) == 1
+
+
+@pytest.mark.parametrize("how", ["dense weights", "an average", "in place"])
+def test_weights_that_others_write_are_back_on_the_masks_after_the_next_step(how):
+    model = network()
+    masks = Masking(model, optim.SGD(model.parameters(), lr=0.1), RigL(Updates(end=20, interval=5)))
+    train(masks, 3)
+    average = copy.deepcopy(model)
+    train(masks, 4)  # masks have moved since
+    match how:
+        case "dense weights":
+            loaded = {name: torch.ones_like(p) for name, p in model.named_parameters()}
+            model.load_state_dict(loaded, strict=False)
+        case "an average":
+            with torch.no_grad():
+                for parameter, other in zip(model.parameters(), average.parameters(), strict=True):
+                    parameter.lerp_(other, 0.5)
+        case "in place":
+            with torch.no_grad():
+                for weight in masked_weights(model):
+                    weight.parameter.add_(1)
+    assert any(weight.parameter[~weight.mask].any() for weight in masked_weights(model))
+    kept = {weight.name: int(weight.mask.sum()) for weight in masked_weights(model)}
+    train(masks, 1)
+    for weight in masked_weights(model):
+        assert int(weight.mask.sum()) == kept[weight.name]
+        assert not weight.parameter[~weight.mask].any()

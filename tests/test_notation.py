@@ -109,9 +109,13 @@ def test_the_notation_of_the_manual(text, layer):
         ("convt3d3x3x3:8-6@8x64,stride=2", "3 dimensions has 3 output sizes; 2 were given"),
         (
             "linear:8-6@4,stride=2",
-            "linear has no stride; its keys are groups. stride belongs to conv, dwconv",
+            "linear has no stride; its keys are groups, experts. stride belongs to conv, dwconv",
         ),
         ("linear:8-6,heads=2", "linear has no heads"),
+        (
+            "conv3x3:8-6@4x4,experts=2",
+            "conv has no experts; its keys are stride, groups. experts belongs to linear",
+        ),
         ("dwconv3x3:8,groups=4", "dwconv has no groups; its keys are stride"),
         ("attention:8,groups=2", "attention has no groups; its keys are heads"),
         ("norm:8,groups=2", "norm has no groups; it takes no keys"),

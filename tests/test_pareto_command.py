@@ -110,7 +110,7 @@ def test_flops_are_twice_the_macs(runs):
         ("gif", ".png, .svg, .pdf"),
         ("two", "draws one subject, and 2 are given"),
         ("noplan", "is no plan"),
-        ("norun", "row 1: step is None"),
+        ("norun", "row 1 has"),
     ],
 )
 def test_what_cannot_be_drawn_ends_with_2_and_a_reason(runs, name, says):
@@ -154,6 +154,22 @@ def test_published_costs_are_counted_here():
     masked = (1_814_073_344 - 118_013_952 - 512_000) / 1_814_073_344
     ratio = points["parallel 0.5"].x.mean / points["dense"].x.mean
     assert ratio == pytest.approx(0.25 + 0.75 * (300 + 2 + 1 + masked) / 303, rel=1e-9)
+
+
+def test_vision_closes_all_layers_as_the_paper_does():
+    """Appendix B.2: dense first and last layers are paid for, so the whole forward pass costs what it did."""
+    rows = [
+        r
+        for r in published_results("CIFAR-100")
+        if r.model == "ResNet-18" and r.transform in ("wide", "parallel") and not r.mask
+    ]
+    found = published_observations(rows, ift.read_model)
+    assert {o.sparsity for o in found} >= {0.5, 0.75, 0.9}
+    for one in found:
+        assert one.scope == "layers"
+        assert one.dense_macs == 555_468_800  # published.csv has its source
+        # a weight of the last stage is applied at 4·4 positions, so 15 MACs are the most that can stay
+        assert 0 <= one.dense_macs - one.macs < 16
 
 
 def test_networks_that_are_not_in_the_zoo_have_no_costs():

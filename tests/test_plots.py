@@ -60,7 +60,7 @@ def pictures(theme: str = "light") -> dict[str, Picture]:
 
 
 LABELS = {
-    "pareto": ("training MACs, whole run", "accuracy (%)"),
+    "pareto": ("training MACs, whole run; log scale", "accuracy (%)"),
     "macs": ("MACs of one sample", ""),
     "density": ("density (nnz over weights)", ""),
     "cardinality": ("sparsity", "search space, log2 of the number of masks (bits)"),

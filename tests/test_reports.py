@@ -350,6 +350,9 @@ def test_an_overview_has_cost_change_and_every_budget_of_every_model() -> None:
         ("72", "+8 (+12.5 %)", "200.0% of 36 MACs", "72 MACs, 36 allowed (+100 %)"),
         ("", "", "", "there is no file"),
     )
+    assert "| 72 | +8 (+12.5\u00a0%) | 90.0% of 80\u00a0MACs, 90.0% of 160\u00a0FLOPs |" in page_markdown(
+        page
+    )
     assert max(len(line) for line in page_markdown(page).splitlines() if line.startswith("#")) < 130
 
 

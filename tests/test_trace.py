@@ -228,26 +228,6 @@ def test_a_shared_layer_adds_up_its_calls() -> None:
     assert (layer.first, layer.last) == (True, True)
 
 
-def test_experts_are_kept_with_their_macs_but_not_masked(tmp_path: Path) -> None:
-    config = {
-        "model_type": "mixtral",
-        "architectures": ["MixtralForCausalLM"],
-        "hidden_size": 64,
-        "intermediate_size": 96,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "num_local_experts": 4,
-        "num_experts_per_tok": 2,
-        "vocab_size": 100,
-    }
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    spec = read_model(f"hf:{tmp_path}", [InputSpec((1, 16), "int64")])
-    experts = [w for w in spec.layers if "no plain matrix" in w.unmaskable]
-    assert sum(w.layer.dense_macs for w in experts) == 16 * 2 * 3 * 64 * 96
-    assert {(w.layer.in_channels, w.layer.out_channels) for w in experts} == {(64, 192), (96, 64)}
-
-
 def test_unequal_use_is_kept_exact_and_unmaskable() -> None:
     decoder = nn.TransformerDecoderLayer(8, 2, 16, batch_first=True)
     spec = read_model(decoder, [InputSpec((1, 5, 8)), InputSpec((1, 7, 8))])

@@ -35,7 +35,8 @@ def run_directory(home: Path, name: str, **changes: object) -> Path:
     directory = home / name
     directory.mkdir(parents=True)
     config = changes.pop("config", None)
-    (directory / "run.json").write_text(dumps({"config": config} if config else {}))
+    record = {"schema": "iftplan.run/1", **({"config": config} if config else {})}
+    (directory / "run.json").write_text(dumps(sealed(record)))
     (directory / "result.json").write_text(dumps(sealed({**RESULT, **changes})))
     return directory
 

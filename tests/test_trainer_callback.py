@@ -282,3 +282,31 @@ def test_a_doubtful_run_is_told_so(tmp_path):
     nn.TrainerMasking(made, nn.RigL(Updates(end=100)))
     with pytest.warns(UserWarning, match="Masks never change: the first update would be at step 100"):
         made.train()
+
+
+class Stops(TrainerCallback):
+    """Raises at step 5, once."""
+
+    def __init__(self) -> None:
+        self.left = 1
+
+    def on_step_end(self, args, state, control, **given):
+        if state.global_step == 5 and self.left:
+            self.left = 0
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("own_optimizer", [False, True])
+def test_training_can_begin_anew_after_an_end_and_after_an_interruption(own_optimizer, tmp_path):
+    model = sparse("gpt")
+    kept = counts(model)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2) if own_optimizer else None
+    made = trainer(model, tmp_path, Stops())
+    made.optimizer = optimizer
+    masking = nn.TrainerMasking(made, RIGL)
+    with pytest.raises(KeyboardInterrupt):
+        made.train()
+    for _ in range(2):
+        made.train()
+        assert masking.masks.steps == 12
+        hold(model, masking.masks, kept)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from width_models import HEADED, IMAGE, MODELS, Attention, Tokens, classifier, conv
 
-from iftplan.errors import IftplanError, MeasureError
+from iftplan.errors import MeasureError
 from iftplan.nn.measure import measure
 from iftplan.nn.widths import trace_widths
 from iftplan.spec import Couplings, InputSpec
@@ -100,12 +100,16 @@ def test_rotary_embeddings_keep_the_size_of_a_head():
         assert str(q) == f"2·{k}"
 
 
-@pytest.mark.parametrize(
-    ("name", "multiple"), [("grouped", 4), ("shuffle", 2), ("pixel shuffle, transposed, group norm", 4)]
-)
+@pytest.mark.parametrize(("name", "multiple"), [("grouped", 4), ("pixel shuffle, transposed, group norm", 4)])
 def test_what_divides_goes_on_dividing(name, multiple):
     _, couplings, _ = traced(name)
     assert multiple in {w.multiple_of for w in couplings.widths.values()}
+
+
+def test_halves_go_on_being_halves():
+    _, couplings, _ = traced("shuffle")
+    whole, half = couplings.shapes["0.0.weight"][0], couplings.shapes["1.branch.0.0.weight"][1]
+    assert str(whole) == f"2·{half}"
 
 
 @pytest.mark.parametrize(
@@ -168,21 +172,11 @@ class Broken(nn.Module):
         raise ValueError("no such thing")
 
 
-class Recurrent(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.lstm = nn.LSTM(4, 8)
-
-    def forward(self, x):
-        return self.lstm(x)[0]
-
-
 @pytest.mark.parametrize(
     ("model", "inputs", "error", "words"),
     [
         (Broken(), (InputSpec((2, 4)),), MeasureError, ["ValueError", "no such thing"]),
         (nn.Sequential(nn.Linear(5, 4)), (InputSpec((2, 4)),), MeasureError, ["module 0"]),
-        (Recurrent(), (InputSpec((2, 3, 4)),), IftplanError, ["lstm"]),
     ],
 )
 def test_what_cannot_be_followed_is_refused_by_name(model, inputs, error, words):

@@ -9,6 +9,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 from unittest.mock import patch
@@ -151,7 +152,10 @@ def sweep(entry: Entry, say: Say, limit: int) -> None:
     applied = {}
     for family, plan in plans.items():
         if plan is not None:
-            applied[family] = run.stage(f"{family} apply", lambda p=plan: ift_nn.apply(p, model))
+            apply = (
+                ift_nn.apply if real else partial(_applied, spec=wider or spec)
+            )  # the large ones take long enough
+            applied[family] = run.stage(f"{family} apply", lambda p=plan, a=apply: a(p, model))
             if applied[family] is not None:
                 run.stage(
                     f"{family} measure",
@@ -288,6 +292,12 @@ def _equal(found: Mapping[str, Tensor], dense: Mapping[str, Tensor]) -> None:
             raise WrongError(f"output {name or 'of the model'} is {apart:.1e} apart, of at most {scale:.1e}")
 
 
+def _applied(plan: Plan, model: nn.Module, spec: ModelSpec) -> nn.Module:
+    """The plan applied with the widths that are known: to look for them again takes longer than all the rest."""
+    with patch.object(skeleton, "trace_widths", lambda *_, **__: spec.couplings):
+        return ift_nn.apply(plan, model)
+
+
 def _as_it_was(model: nn.Module, entry: Entry, dense: Mapping[str, Tensor]) -> None:
     _equal(_outputs(model, entry), dense)
     copy.deepcopy(model)
@@ -297,7 +307,4 @@ def _at_zero(
     spec: ModelSpec, family: str, model: nn.Module, entry: Entry, dense: Mapping[str, Tensor]
 ) -> None:
     plan = ift.plan(spec, family, "0")
-    # The widths are known, and looking for them again takes longer than all the rest.
-    with patch.object(skeleton, "trace_widths", lambda *_, **__: spec.couplings):
-        applied = ift_nn.apply(plan, model)
-    _equal(_outputs(applied, entry), dense)
+    _equal(_outputs(_applied(plan, model, spec), entry), dense)

@@ -250,7 +250,7 @@ def _model_report(
         tables,
         reference,
         tolerance=terms.tolerance_or(Fraction(0) if budget else Fraction(1, 1000)),
-        nonzeros=_kept(network) if terms.nonzeros else None,
+        nonzeros=_kept(network, tables[0]) if terms.nonzeros else None,
         may_stay_uncalled=terms.may_stay_uncalled,
     )
 
@@ -305,8 +305,10 @@ def _tables(
     return measure_by(network, inputs, engines, second=second, operators=operators)
 
 
-def _kept(network: nn.Module) -> dict[str, Fraction]:
-    from iftplan.nn.nonzeros import nonzeros
+def _kept(network: nn.Module, table: CountTable) -> dict[str, Fraction]:
+    from iftplan.nn.nonzeros import check_even, nonzeros
+
+    check_even(network, table)
 
     numel = {name: p.numel() for name, p in network.named_parameters()}
     found = nonzeros(network, from_values=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager, redirect_stdout
 
 
@@ -13,6 +13,11 @@ def models(incomplete: str) -> Iterator[str]:
     from iftplan.zoo_index import ZOO
 
     yield from (f"zoo:{name}" for name in ZOO if f"zoo:{name}".startswith(incomplete))
+
+
+def asked(environ: Mapping[str, str]) -> bool:
+    """Whether a shell asks what a word could become."""
+    return "_IFTPLAN_COMPLETE" in environ
 
 
 @contextmanager
@@ -30,7 +35,7 @@ def whole_words(environ: MutableMapping[str, str]) -> Iterator[None]:
             current -= i <= int(at)
         else:
             joined.append(word)
-    environ |= {"COMP_WORDS": " ".join(joined), "COMP_CWORD": str(current)}
+    environ.update(COMP_WORDS=" ".join(joined), COMP_CWORD=str(current))
     try:
         with redirect_stdout(io.StringIO()) as found:
             yield

@@ -126,19 +126,19 @@ def _run(given: list[str]) -> int:
     except (typer.Abort, KeyboardInterrupt):
         return _interrupted()
     except SystemExit as error:  # of code that is not ours: its status says nothing about what was asked
-        if isinstance(error.code, int) and error.code > _SIGNALLED:
+        if isinstance(error.code, int) and (error.code > _SIGNALLED or completion.asked(os.environ)):
             return error.code
         _show(error, given)
-        told = "" if error.code is None else repr(error.code)
+        status_given = "" if error.code is None else repr(error.code)
         say(
-            f"iftplan: Python that was run here ended the process with sys.exit({told}) before there was a result; take the call out."
+            f"iftplan: Python that was run here ended the process with sys.exit({status_given}) before there was a result; take the call out."
         )
         return 3
     except OSError as error:
-        if (told := _surroundings(error)) is None:
+        if (wrong := _surroundings(error)) is None:
             return _fault(error, given)
         _show(error, given)
-        say(f"iftplan: {told}")
+        say(f"iftplan: {wrong}")
         return 2
     except IftplanError as error:
         _show(error, given)

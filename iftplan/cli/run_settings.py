@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from iftplan.documents import Document, check, loads, parse_toml, read_text
+from iftplan.documents import Document, loads, parse_toml, read_text
 from iftplan.errors import InputError, StaleError
 from iftplan.runfile import merged, parse_run, read_recipe, read_toml, run_digest, run_object
+from iftplan.runrecords import parse_record
 from iftplan.runs import RunConfig
 
 DEFAULT = "digits"
@@ -78,8 +79,10 @@ def resumed_run(given: Given, directory: Path) -> RunConfig:
         raise InputError(
             f"--resume continues the run in --out DIR, and {directory} holds none; start it without --resume."
         )
-    record = loads(read_text(str(path)), str(path))
-    check(record, "iftplan.run/1", str(path))
+    record = parse_record(loads(read_text(str(path)), str(path)), str(path))
+    for key in ("config", "plan_digest"):
+        if key not in record:
+            raise InputError(f"{path} lacks the key {key!r}; it is no record of iftplan train.")
     recorded = parse_run(record["config"], str(path))
     settings = merged(read_recipe(given.recipe), {}) if given.recipe else {}
     if given.config:

@@ -18,6 +18,7 @@ from iftplan.documents import loads, read_text
 from iftplan.errors import InputError
 from iftplan.report.sweeps import search_table
 from iftplan.runfile import parse_run
+from iftplan.runrecords import parse_result
 from iftplan.searching import SamplerName, shares, space_of, trained_objectives
 from iftplan.sweeps import PLANNED, UNFINISHED, Grid, Row, grid_runs, planned_rows, row_of_run, trained_row
 
@@ -142,7 +143,7 @@ def _rows(
     for name, run in runs.items():
         record = directory / name / "result.json"
         if record.exists():
-            document = loads(read_text(str(record)), str(record))
+            document = parse_result(loads(read_text(str(record)), str(record)), str(record))
             found[name] = trained_row(rows[name], run, document, str(directory / name))
         else:
             planned = rows[name].outcome == PLANNED

@@ -6,6 +6,7 @@ Shapes are (inputs m, outputs n).
 from iftplan.masks.neurons import Channel, ConstantFanIn
 from iftplan.masks.notation import parse_mask
 from iftplan.masks.patterns import NM, Block
+from iftplan.masks.stacks import stack_close, stack_counts, stack_log2_masks
 from iftplan.masks.structure import MaskStructure, Matrices, Unstructured
 
 __all__ = [
@@ -17,4 +18,7 @@ __all__ = [
     "Matrices",
     "Unstructured",
     "parse_mask",
+    "stack_close",
+    "stack_counts",
+    "stack_log2_masks",
 ]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import sqrt
 from typing import TypeVar
 
 import torch
@@ -14,13 +16,17 @@ from iftplan.errors import InputError, StaleError
 from iftplan.nn.fingerprint import fingerprint
 from iftplan.nn.host import host_of
 from iftplan.nn.initialise import Deviation, Fans, fans_of, initialise_, scheme_named
+from iftplan.nn.inputs import matching
 from iftplan.nn.masks import SUFFIX, draw_masks_, enforce_, has_mask, masked_weights, stream
 from iftplan.nn.members import Member
 from iftplan.nn.multipliers import ForwardScales, forward_scales, scale_forward_
 from iftplan.nn.parametrize import check_scaled, dense_fans, planned_scales
+from iftplan.nn.rehearsal import check_called
 from iftplan.nn.skeleton import check_buildable, none, planned_couplings, replaced_by, skeleton_
+from iftplan.nn.stacks import stack_of
 from iftplan.nn.twin import check_ties, on_meta
-from iftplan.plans import Plan, PlannedLayer
+from iftplan.nn.width_check import check_outputs
+from iftplan.plans import Plan, PlannedLayer, Role
 from iftplan.spec import Couplings
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -37,7 +43,8 @@ def apply(
 ) -> Model:
     """A new model with the plan's widths, branches, factors and masks; `model` is not changed.
 
-    Weights whose shape the plan keeps are kept. Everything works on the meta device, where nothing has
+    Weights whose shape the plan keeps are kept; what it keeps dense and resizes is drawn at the scale that the model has
+    given it. Everything works on the meta device, where nothing has
     values. Global random number generators are left as they are.
 
     Where the plan carries a parametrization, deviations are those of the *dense* layers times each tensor's scale,
@@ -49,7 +56,7 @@ def apply(
         model: the dense model that the plan was made for.
         seed: of the masks and of the new weights.
         nonlinear: whether members have a norm and an activation inside, as in arXiv 2303.11525, section 3.1.
-        init: of new and resized weights: "kaiming" (fan-out), "density" (its correction for the mask), a function
+        init: of new and resized weights, but for those that are kept dense: "kaiming" (fan-out), "density" (its correction for the mask), a function
             of fans and density, or None to leave them as their modules' constructors, or `widen_`, make them.
         dense_start: leave weights off the masks as they are, for training that starts dense and arrives at the
             plan's counts (`Gradual`, `Saliency`); until then `enforce_` is what makes the model sparse.
@@ -59,7 +66,7 @@ def apply(
         InputError: the model is masked already, a mask's structure does not fit, or there is no such `init`, or
             none beside the plan's parametrization.
         MeasureError: the plan is in a family of the user's own.
-        InfeasibleError: a layer cannot be replaced or widened.
+        InfeasibleError: a layer cannot be replaced or widened, or the model does not call it where it is replaced.
     """
     check_applicable(plan, model, init)
     return apply_(
@@ -84,15 +91,19 @@ def apply_(
         forward = forward_scales(plan, shapes, couplings)
         # a rehearsal without data: what is refused, is refused here
         _build_(plan, shapes, couplings, forward, nonlinear, seed)
+        if plan.widths:
+            check_outputs(model, shapes, matching(plan.inputs, model))
+        check_called(plan, shapes, model)
         check_scaled(planned_scales(plan), shapes)
         before = {name: id(parameter) for name, parameter in model.named_parameters()}
+        own = _own_spreads(plan, model)
         torch.default_generator.manual_seed(seed)
         _build_(plan, model, couplings, forward, nonlinear, seed)
     for sentence in forward.by_hand:
         warnings.warn(sentence, stacklevel=2)
     if init is not None:
         new = {name for name, p in model.named_parameters() if before.get(name) != id(p)}
-        _initialise_(plan, model, new, scheme_named(init), seed)
+        _initialise_(plan, model, new, scheme_named(init), own, seed)
     if not dense_start:
         enforce_(model)
     return model
@@ -161,8 +172,40 @@ def _check_layer(model: nn.Module, layer: PlannedLayer, parameters: dict[str, nn
         raise InputError(f"{path or 'the model'} has {name + SUFFIX!r} already, where its mask belongs.")
 
 
+@dataclass(frozen=True, slots=True)
+class _Spread:
+    """The deviation that a dense model gave a weight, at its fans."""
+
+    deviation: float
+    fan_in: int
+
+    def at(self, fan_in: int) -> float:
+        """The deviation under which as many more inputs make outputs of the same size."""
+        return self.deviation * sqrt(self.fan_in / fan_in)
+
+
+def _own_spreads(plan: Plan, model: nn.Module) -> dict[str, _Spread]:
+    """Weights that the plan keeps dense, which keep the scale that their model has chosen for them."""
+    modules, found = dict(model.named_modules(remove_duplicate=False)), {}
+    for layer in plan.layers:
+        path, _, name = layer.weight.rpartition(".")
+        if layer.role is Role.KEPT_DENSE and layer.weight and path in modules:
+            weight = modules[path]._parameters[name]
+            if weight is not None and not weight.is_meta:
+                spread = float(weight.detach().float().std(correction=0))
+                found[layer.weight] = _Spread(spread, fans_of(modules[path], weight).fan_in)
+    return found
+
+
 @torch.no_grad()
-def _initialise_(plan: Plan, model: nn.Module, new: set[str], deviation: Deviation, seed: int) -> None:
+def _initialise_(
+    plan: Plan,
+    model: nn.Module,
+    new: set[str],
+    deviation: Deviation,
+    own: Mapping[str, _Spread],
+    seed: int,
+) -> None:
     """Weights and biases of planned layers: drawn where they are new, scaled as the plan says where they are kept.
 
     Other resized tensors stay as `widen_` left them.
@@ -176,7 +219,7 @@ def _initialise_(plan: Plan, model: nn.Module, new: set[str], deviation: Deviati
             if scale != 1:
                 parameter.mul_(scale)
         elif not isinstance(module, nn.Embedding):  # also where a head is tied to it
-            spread = _deviation(module, name, deviation, fans.get(weight)) * scale
+            spread = _deviation(module, name, deviation, fans.get(weight), own.get(weight)) * scale
             initialise_(parameter, None, spread, stream(seed, f"{weight} values"))
         _zero_bias_(module, name, new, path)
 
@@ -191,14 +234,22 @@ def _contracting(plan: Plan, modules: Mapping[str, nn.Module]) -> Iterator[str]:
             yield layer.weight
 
 
-def _deviation(module: nn.Module, name: str, deviation: Deviation, dense: Fans | None) -> float:
-    """Of a new weight: by the dense layer's fans where a scale stands beside it, else by its own and its mask."""
+def _deviation(
+    module: nn.Module, name: str, deviation: Deviation, dense: Fans | None, own: _Spread | None
+) -> float:
+    """Of a new weight: its dense model's where it is kept dense, else by its own fans and mask.
+
+    Where a scale stands beside it, that begins from the dense layer.
+    """
+    if own is not None:
+        fan_in = fans_of(module, module.get_parameter(name)).fan_in
+        return own.deviation if dense is not None else own.at(fan_in)
     if dense is not None:
         return deviation(dense, 1.0)
     mask = module._buffers[name + SUFFIX] if has_mask(module, name) else None
     real = mask is not None and not mask.is_meta
     density = int(mask.count_nonzero()) / mask.numel() if real and isinstance(mask, Tensor) else 1.0
-    return deviation(fans_of(module, module.get_parameter(name)), density)
+    return deviation(fans_of(module, module.get_parameter(name), stack_of(module, name)), density)
 
 
 def _zero_bias_(module: nn.Module, weight: str, new: set[str], path: str) -> None:

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from types import MappingProxyType
 
 from torch import nn
 
+from iftplan.arguments import checked
 from iftplan.audits import AuditReport, audit_plan
 from iftplan.errors import InputError
 from iftplan.nn.inputs import matching
 from iftplan.nn.masks import masked_weights
-from iftplan.nn.nonzeros import nonzeros
+from iftplan.nn.nonzeros import check_even, nonzeros
 from iftplan.nn.operators import Operator
 from iftplan.nn.opinions import measure_by
 from iftplan.plans import Plan
 from iftplan.units import count
 
 
+@checked
 def measure_applied(
     plan: Plan,
     model: nn.Module,
@@ -57,13 +59,24 @@ def measure_applied(
     tables = measure_by(model, inputs, engines, second=second, operators=operators)
     planned = any(weight.mask.is_meta for weight in masked)
     active = None if planned else _active(model)
+    if not planned:
+        check_even(model, tables[0])
     report = audit_plan(plan, tables, tolerance=tolerance, may_stay_uncalled=may_stay_uncalled, active=active)
-    return replace(report, problems=(*report.problems, *_search_space(plan, model), *_leaks(model)))
+    found = (*report.problems, *_search_space(plan, model), *_leaks(model), *_unmeasured(report))
+    return replace(report, problems=found)
 
 
 def _active(model: nn.Module) -> dict[str, Fraction]:
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     return {name: Fraction(kept, sizes[name]) for name, kept in nonzeros(model).items()}
+
+
+def _unmeasured(report: AuditReport) -> Iterator[str]:
+    """What kept the report from an answer, with the argument that would allow it."""
+    for name in report.uncalled_modules:
+        yield f"{name} holds weights that the forward pass never used; if that is meant, give may_stay_uncalled=({name!r},)."
+    for name, calls in report.unknown_ops.items():
+        yield f"operator {name} ({calls} calls) has no formula; if you know its cost, give operators={{{name!r}: …}}."
 
 
 def _search_space(plan: Plan, model: nn.Module) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from iftplan.arguments import checked
 from iftplan.errors import InputError
 from iftplan.nn.masks import SUFFIX
 
@@ -124,6 +125,7 @@ class CondensedConv(nn.Module):
         return y.squeeze(-2) if self.flat else y
 
 
+@checked
 def condense(model: Model) -> Model:
     """A copy whose sparse linear layers and convolutions are in condensed form; outputs are the same up to rounding.
 

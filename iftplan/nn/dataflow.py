@@ -43,6 +43,7 @@ class WeightUse:
         rows_are_outputs: the layout of a matrix: `(out, in)` as in `nn.Linear`, or `(in, out)`.
         transposed: it is the kernel of a transposed convolution.
         groups: the groups of a convolution.
+        experts: how many matrices the weight stacks, each of which meets rows of its own.
         first: its operand comes from the model's input and no other weight layer.
         last: the output comes from it, and no other weight layer reads it.
     """
@@ -53,6 +54,7 @@ class WeightUse:
     rows_are_outputs: bool = True
     transposed: bool = False
     groups: int = 1
+    experts: int = 1
     first: bool = False
     last: bool = False
 
@@ -151,7 +153,9 @@ class _Dataflow(TorchDispatchMode):  # type: ignore[no-untyped-call]
                     return replace(use, transposed=args[_TRANSPOSED], groups=args[_GROUPS])
                 on_the_right = position == known.operands[0]
                 return replace(
-                    use, rows_are_outputs=_rows_are_outputs(args[position], found[1], on_the_right)
+                    use,
+                    rows_are_outputs=_rows_are_outputs(args[position], found[1], on_the_right),
+                    experts=_stacked(args[position], found[1]),
                 )
         return None
 
@@ -163,6 +167,13 @@ def _rows_are_outputs(operand: Tensor, weight: Tensor, on_the_right: bool) -> bo
     contracted = operand.dim() - (2 if on_the_right else 1)
     along_columns = operand.stride(contracted) == weight.stride(-1)
     return along_columns and operand.shape[contracted] <= weight.shape[-1]
+
+
+def _stacked(operand: Tensor, weight: Tensor) -> int:
+    """How many matrices are multiplied one by one: those of a weight that is taken whole, stacked along its first dimension."""
+    whole = operand.dim() == weight.dim() == 3 and operand.numel() == weight.numel()
+    by_expert = whole and (operand.shape[0], operand.stride(0)) == (weight.shape[0], weight.stride(0))
+    return int(weight.shape[0]) if by_expert else 1
 
 
 def _grouped_mm(rows: Tensor, experts: Tensor) -> Tensor:

@@ -7,11 +7,13 @@ from typing import TypeVar
 
 from torch import nn
 
+from iftplan.arguments import checked
 from iftplan.nn.masks import SUFFIX, enforce_, masked_weights
 
 Model = TypeVar("Model", bound=nn.Module)
 
 
+@checked
 def finalize(model: Model) -> Model:
     """A copy whose masks are baked into its weights: plain parameters with zeros, no masks."""
     return finalize_(copy.deepcopy(model))
@@ -23,6 +25,7 @@ def finalize_(model: Model) -> Model:
     return densify_(model)
 
 
+@checked
 def densify(model: Model) -> Model:
     """A copy without masks: what was zero trains again, as in dense fine-tuning (SPDF, arXiv 2303.10464)."""
     return densify_(copy.deepcopy(model))

@@ -14,37 +14,51 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from iftplan.arguments import checked
 from iftplan.errors import InputError, StaleError
+from iftplan.nn.computed import computed_weights
+from iftplan.nn.masking.wrappers import bare
 from iftplan.nn.masks import SUFFIX, enforce_, masked_weights
 
 Model = TypeVar("Model", bound=nn.Module)
 
 
+@checked
 def load_masked_(model: Model, state: Mapping[str, Tensor]) -> Model:
     """Load an applied model's state dict, and have its masks and no others; in place.
 
     Args:
         model: of the structure that the state was saved from, with masks or without.
-        state: what `state_dict` of the applied model gave.
+        state: what `state_dict` of the applied model gave, also from inside a wrapper (`module.`, `_orig_mod.`,
+            `model.` …).
 
     Raises:
+        InputError: it is a checkpoint with a state in it.
         StaleError: the state is of another network; nothing was changed.
     """
+    nested = next((name for name, value in state.items() if isinstance(value, Mapping)), None)
+    if nested is not None:
+        raise InputError(
+            f"the state is a checkpoint of several parts ({', '.join(map(str, list(state)[:4]))}); give the part that holds the weights, such as state[{nested!r}]."
+        )
+    inner = bare(model)
+    state = _without_prefix(state, inner)
     wanted = {name: mask for name, mask in state.items() if _is_mask(name, mask, state)}
-    own = model.state_dict()
+    own = inner.state_dict()
     plain = {name: tensor.shape for name, tensor in own.items() if not _is_mask(name, tensor, own)}
     given = {name: tensor.shape for name, tensor in state.items() if name not in wanted}
     odd = sorted(name for name in plain.keys() | given.keys() if plain.get(name) != given.get(name))
     if odd:
         raise StaleError(
-            f"the state is not of this {type(model).__name__}: {', '.join(odd[:3])}{' …' if odd[3:] else ''} {'differs' if len(odd) == 1 else 'differ'}. Apply the plan that it was trained with to the model first."
+            f"the state is not of this {type(inner).__name__}: {', '.join(odd[:3])}{' …' if odd[3:] else ''} {'differs' if len(odd) == 1 else 'differ'}. Apply the plan that it was trained with to the model first."
         )
-    _replace_masks_(model, wanted)
-    model.load_state_dict(state)
-    enforce_(model)
+    _replace_masks_(inner, wanted)
+    inner.load_state_dict(state)
+    enforce_(inner)
     return model
 
 
+@checked
 def mask_zeros_(model: Model, names: Iterable[str] | None = None) -> Model:
     """Mask what is zero, in place: the way back from a finalized model, or from any pruned one.
 
@@ -53,11 +67,13 @@ def mask_zeros_(model: Model, names: Iterable[str] | None = None) -> Model:
         names: parameters to mask; if not given, those of two dimensions and more that have a zero, embeddings left out.
 
     Raises:
-        InputError: the model is masked already, or has no such parameter, or no zeros.
+        InputError: the model is masked already, or has no such parameter, or no zeros, or its zeros are in a weight that is
+            computed from others (pruning, parametrizations).
     """
     masked = next(masked_weights(model), None)
     if masked is not None:
         raise InputError(f"{masked.name} is masked already; finalize or densify the model first.")
+    _refuse_computed(model, names)
     parameters = dict(model.named_parameters())
     chosen = list(_with_zeros(model, parameters) if names is None else names)
     unknown = [name for name in chosen if name not in parameters]
@@ -67,6 +83,25 @@ def mask_zeros_(model: Model, names: Iterable[str] | None = None) -> Model:
         raise InputError(f"no weight of {type(model).__name__} has a zero: there is nothing to keep.")
     _replace_masks_(model, {name + SUFFIX: parameters[name].detach() != 0 for name in chosen})
     return model
+
+
+def _without_prefix(state: Mapping[str, Tensor], model: nn.Module) -> Mapping[str, Tensor]:
+    """The state under the model's own names, where a wrapper has put others before all of them.
+
+    torch.compile's `_orig_mod` may stand anywhere; an `AveragedModel` counts its averages beside the weights.
+    """
+    own = model.state_dict().keys()
+    if own <= state.keys():
+        return state
+    plain = {name.replace("_orig_mod.", ""): value for name, value in state.items() if name != "n_averaged"}
+    sample = next(name for name in own if not name.endswith(SUFFIX))
+    prefix = next((name.removesuffix(sample) for name in plain if name.endswith(f".{sample}")), "")
+    others = [name for name in plain if not name.startswith(prefix)]
+    if prefix and others and sample not in plain:
+        raise StaleError(
+            f"the state has this {type(model).__name__} under the prefix {prefix!r}, and others beside it ({', '.join(others[:3])}); give {{k.removeprefix({prefix!r}): v for k, v in state.items() if k.startswith({prefix!r})}}."
+        )
+    return plain if others else {name.removeprefix(prefix): value for name, value in plain.items()}
 
 
 def _with_zeros(model: nn.Module, parameters: Mapping[str, nn.Parameter]) -> Iterator[str]:
@@ -83,6 +118,15 @@ def _is_mask(name: str, tensor: Tensor, state: Mapping[str, Tensor]) -> bool:
     return (
         name.endswith(SUFFIX) and tensor.dtype is torch.bool and weight is not None
     ) and weight.shape == tensor.shape
+
+
+def _refuse_computed(model: nn.Module, names: Iterable[str] | None) -> None:
+    for computed in computed_weights(model):
+        asked = names is not None and computed.name in names
+        if asked or (names is None and bool((computed.value() == 0).any())):
+            raise InputError(
+                f"{computed.name} is computed from {computed.source} in every forward pass, so a mask on it would not last; call {computed.remedy} first."
+            )
 
 
 def _replace_masks_(model: nn.Module, masks: Mapping[str, Tensor]) -> None:

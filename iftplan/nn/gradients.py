@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from iftplan.arguments import checked
 from iftplan.nn.data import ASSUMED_ITEM, Data, look_as_needed
 from iftplan.nn.dispatch import DispatchNet, plain
 from iftplan.nn.factories import FactoriesOnMeta
@@ -57,6 +58,7 @@ class StepMacs:
         return self.forward + self.backward
 
 
+@checked
 def measure_step(
     model: nn.Module,
     inputs: Inputs,

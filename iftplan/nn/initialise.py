@@ -17,6 +17,7 @@ from torch import Generator, Tensor, nn
 
 from iftplan.errors import InputError
 from iftplan.nn.members import is_conv1d
+from iftplan.nn.stacks import Stack
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +60,17 @@ def scheme_named(name: str | Deviation) -> Deviation:
     return SCHEMES[name]
 
 
-def fans_of(module: nn.Module, weight: Tensor) -> Fans:
-    """The fans of a module's weight in torch's layouts; groups do not see one another's channels."""
+def fans_of(module: nn.Module, weight: Tensor, stack: Stack | None = None) -> Fans:
+    """The fans of a module's weight in torch's layouts; groups do not see one another's channels, nor do experts.
+
+    Args:
+        module: that holds it.
+        weight: of any shape.
+        stack: how it holds the experts of a mixture, if it does.
+    """
+    if stack is not None:
+        outputs, inputs = (weight.mT if stack.inputs_first else weight).shape[1:]
+        return Fans(inputs, outputs)
     window = weight[0, 0].numel() if weight.dim() > 1 else 1
     first, second = weight.shape[0], weight.shape[1] if weight.dim() > 1 else 1
     if isinstance(module, nn.modules.conv._ConvNd):

@@ -14,11 +14,13 @@ from hashlib import sha256
 import torch
 from torch import Generator, Tensor, nn
 
+from iftplan.arguments import checked
 from iftplan.errors import InfeasibleError, InputError, StaleError
-from iftplan.masks import MaskStructure, Unstructured, parse_mask
+from iftplan.masks import MaskStructure, Unstructured, parse_mask, stack_close
 from iftplan.nn.members import Member, is_conv1d
 from iftplan.nn.random_masks import Shape, random_mask, shares
 from iftplan.nn.shards import local, part_of
+from iftplan.nn.stacks import Stack, note_stack_, planned_stack, stack_of
 from iftplan.plans import Plan, PlannedLayer, Role
 
 SUFFIX = "_mask"
@@ -52,7 +54,18 @@ class MaskedWeight:
         assert mask is not None
         return mask
 
+    @property
+    def stack(self) -> Stack | None:
+        """How it holds several matrices; None for a single one."""
+        return stack_of(self.module, self.parameter_name)
 
+    @property
+    def experts(self) -> int:
+        """How many matrices it holds."""
+        return self.stack.experts if self.stack else 1
+
+
+@checked
 def masked_weights(model: nn.Module) -> Iterator[MaskedWeight]:
     """Every weight under a mask, in the order of the modules."""
     for path, module in model.named_modules():
@@ -72,6 +85,7 @@ def has_mask(module: nn.Module, parameter_name: str) -> bool:
     ) and mask.shape == parameter.shape
 
 
+@checked
 @torch.no_grad()
 def enforce_(model: nn.Module) -> nn.Module:
     """Set every masked weight to zero off its mask, in place; what is not finite there becomes zero too."""
@@ -123,12 +137,15 @@ def _mask_layer_(
 ) -> None:
     names = masked_names(modules.get(layer.name), layer)
     found = [_weight(modules, name, layer) for name in names]
+    for weight in found:
+        _note_stack_(weight, layer, structure)
     capacity = sum(weight.parameter.numel() for weight in found)
     if capacity != layer.capacity:
         raise StaleError(
             f"{layer.name} has {capacity} weights to mask where {layer.capacity} were planned; make the plan again."
         )
-    counts = shares(structure, layer.nnz, [_shape(weight) for weight in found])
+    each = shares(structure, layer.nnz // layer.experts, [_shape(weight) for weight in found])
+    counts = [n * layer.experts for n in each]
     for weight, nnz in zip(found, counts, strict=True):
         _check_fit(weight, structure, nnz)  # of shapes alone, so that it can be asked on the meta device
     for weight, nnz in zip(found, counts, strict=True):
@@ -137,11 +154,23 @@ def _mask_layer_(
         )
 
 
+def _note_stack_(weight: MaskedWeight, layer: PlannedLayer, structure: MaskStructure) -> None:
+    """Remember which way the experts of a layer lie in its weight."""
+    stack = planned_stack(layer, weight.module, weight.parameter)
+    if stack is None:
+        return
+    if not stack.known and not isinstance(structure, Unstructured):
+        raise InputError(
+            f"{weight.name}: its experts are square, and nothing says along which side {structure} patterns should run; plan unstructured masks, or let an attribute is_transposed of {type(weight.module).__name__} say whether they are (inputs, outputs)."
+        )
+    note_stack_(weight.module, weight.parameter_name, stack)
+
+
 def _check_fit(weight: MaskedWeight, structure: MaskStructure, nnz: int) -> None:
     """Whether a mask of this structure can keep exactly so many of the weight's entries."""
     outputs, inputs = _shape(weight)
     try:
-        nearest = structure.close(((inputs, outputs),), nnz)
+        nearest = stack_close(structure, ((inputs, outputs),) * weight.experts, weight.experts, nnz)
     except InfeasibleError as error:
         raise InputError(f"{weight.name}: {error}") from error
     if nearest != nnz:
@@ -174,18 +203,24 @@ def _drawn(weight: MaskedWeight, structure: MaskStructure, nnz: int, generator: 
     parameter = weight.parameter
     if parameter.is_meta:
         return torch.empty_like(parameter, dtype=torch.bool)
-    matrix = random_mask(structure, _shape(weight), nnz, generator)
+    each = nnz // weight.experts
+    matrix = torch.cat(
+        [random_mask(structure, _shape(weight), each, generator) for _ in range(weight.experts)]
+    )
     # copied into plain strides: what permuting leaves behind, collectives take for overlapping memory
     mask = torch.empty(parameter.shape, dtype=torch.bool, device=parameter.device)
     return mask.copy_(from_matrix(matrix, weight))
 
 
 def _shape(weight: MaskedWeight) -> Shape:
-    """(outputs, inputs) of a weight in torch's layouts.
+    """(outputs, inputs) of a weight in torch's layouts; of one expert, where it stacks several.
 
     Inputs of a convolution are its whole window; of a transposed one the window belongs to the outputs.
     """
     module, parameter = weight.module, weight.parameter
+    if weight.stack:
+        first, second = parameter.shape[1:]
+        return (second, first) if weight.stack.inputs_first else (first, second)
     outputs: int = parameter.shape[0]
     if isinstance(module, nn.modules.conv._ConvNd):
         window = parameter.shape[2:].numel() if module.transposed else 1
@@ -196,8 +231,13 @@ def _shape(weight: MaskedWeight) -> Shape:
 
 
 def to_matrix(tensor: Tensor, weight: MaskedWeight) -> Tensor:
-    """A tensor of the weight's shape as a matrix (outputs, inputs): the inverse of `from_matrix`."""
+    """A tensor of the weight's shape as a matrix (outputs, inputs): the inverse of `from_matrix`.
+
+    The outputs of a stack are those of one expert after the other.
+    """
     module, outputs = weight.module, _shape(weight)[0]
+    if weight.stack:
+        return (tensor.mT if weight.stack.inputs_first else tensor).flatten(0, 1)
     if is_conv1d(module):
         return tensor.T
     if not isinstance(module, nn.modules.conv._ConvNd):
@@ -211,6 +251,9 @@ def to_matrix(tensor: Tensor, weight: MaskedWeight) -> Tensor:
 def from_matrix(matrix: Tensor, weight: MaskedWeight) -> Tensor:
     """A matrix (outputs, inputs) in the weight's own layout; input channels run fastest, as patterns do."""
     module, parameter = weight.module, weight.parameter
+    if weight.stack:
+        stacked = matrix.view(weight.experts, -1, matrix.shape[1])
+        return stacked.mT if weight.stack.inputs_first else stacked
     if is_conv1d(module):
         return matrix.T
     if not isinstance(module, nn.modules.conv._ConvNd):

@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
+import torch
 from torch import Tensor, nn
 
 from iftplan.errors import InfeasibleError
+from iftplan.nn.stacks import StackedLinear
+from iftplan.nn.withheld import withheld
 
 Nonlinearity = Callable[[int], nn.Module]
 """Channels → what stands behind so many of them inside a member."""
@@ -23,19 +26,23 @@ def identity(channels: int) -> nn.Module:
 
 
 class Member(nn.Module):
-    """Stands in the place of one layer and answers for it: its sizes (`stride`, `in_features` …), its weight.
+    """Stands in the place of one layer and answers for it: its sizes (`stride`, `in_features` …).
 
-    A host that asks for the weight, mostly for its dtype, is given the masked one (the first branch's, U's). One
-    that computes with it by itself bypasses the member, which an audit shows as MACs that are missing.
+    A host that asks for its weight, mostly for the dtype, is given one without values (`Withheld`): whoever computes
+    with it past the member's `forward` is refused.
     """
 
-    front: ClassVar[str]  # the path of the part that answers for the weight
+    front: ClassVar[str]  # the path of the part that tells the weight's dtype and device
+    __jit_unused_properties__: ClassVar[list[str]] = ["weight", "bias"]
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
         for name, value in vars(layer).items():
             if not name.startswith("_") and name != "training" and isinstance(value, int | str | tuple):
                 setattr(self, name, value)
+        self.path = ""  # where it stands in the model, for messages
+        self.replaced = type(layer).__name__
+        self.shapes = {name: tuple(p.shape) for name, p in layer.named_parameters(recurse=False)}
 
     def masked_parts(self) -> tuple[str, ...]:
         """Paths of the parts whose weights a mask covers."""
@@ -51,18 +58,31 @@ class Member(nn.Module):
             self.get_submodule(part)._parameters["weight"] = other.get_submodule(part)._parameters["weight"]
         return self
 
+    def own_bias(self) -> nn.Parameter | None:
+        """The bias that is added once, wherever it lives."""
+        places = (self.get_submodule(self.front), self._modules.get("V"))
+        found = (place._parameters.get("bias") for place in places if place is not None)
+        return next((bias for bias in found if bias is not None), None)
+
     @property
     def weight(self) -> Tensor:
-        """The front part's weight."""
-        weight = self.get_submodule(self.front).weight
-        assert isinstance(weight, Tensor)
-        return weight
+        """The replaced layer's weight without values."""
+        answer: Tensor = self._withheld("weight")
+        return answer
 
     @property
     def bias(self) -> Tensor | None:
-        """The bias that is added once, wherever it lives."""
-        parts = (self.get_submodule(part) for part in (self.front, "V") if part in dict(self.named_modules()))
-        return next((part.bias for part in parts if isinstance(part.bias, Tensor)), None)
+        """The replaced layer's bias without values, if it had one."""
+        return self._withheld("bias") if "bias" in self.shapes else None
+
+    def _withheld(self, name: str) -> Any:
+        like = getattr(self.get_submodule(self.front), "weight", None)
+        layer = self.path or f"a {self.replaced}"
+        return withheld(
+            self.shapes[name],
+            like if isinstance(like, Tensor) else torch.empty(0),  # a quantized part's is a method
+            f"the model computes with the {name} of {layer}, which has become a {type(self).__name__}, and there is no such tensor any more: it has to call the layer instead. Keep this layer as it is (--keep-dense {self.path or 'with its name'}), or plan with the transform wide, which keeps one weight.",
+        )
 
 
 class Parallel(Member):
@@ -81,9 +101,12 @@ class Parallel(Member):
 
     def forward(self, x: Tensor) -> Tensor:
         """The sum of the branches' outputs."""
-        total: Tensor = self.nonlinearities[0](self.branches[0](x))
-        for branch, nonlinearity in zip(self.branches[1:], self.nonlinearities[1:], strict=True):
-            total = total + nonlinearity(branch(x))
+        outputs: list[Tensor] = []  # TorchScript unrolls a loop over modules, and zip() without `strict`
+        for branch, nonlinearity in zip(self.branches, self.nonlinearities):  # noqa: B905
+            outputs.append(nonlinearity(branch(x)))
+        total = outputs[0]
+        for output in outputs[1:]:
+            total = total + output
         return total
 
 
@@ -148,6 +171,9 @@ def _sized(layer: nn.Module, out_channels: int | None, *, bias: bool) -> nn.Modu
             return _convolution(
                 layer, layer.in_channels, out_channels or layer.out_channels, layer.groups, bias
             )
+        case StackedLinear():
+            outputs = out_channels or layer.out_features
+            return StackedLinear(layer.experts, layer.in_features, outputs, bias, **_options(layer))
         case _ if is_conv1d(layer):
             weight = layer.weight
             assert isinstance(weight, Tensor)
@@ -194,6 +220,9 @@ def _factors(layer: nn.Module, rank: int, *, bias: bool) -> tuple[nn.Module, nn.
     Convolutions: U carries kernel, stride and groups, V is 1×1. Transposed ones: U is 1×1, V carries the kernel.
     """
     options = _options(layer)
+    if isinstance(layer, StackedLinear):
+        second = StackedLinear(layer.experts, rank, layer.out_features, bias, **options)
+        return _sized(layer, rank, bias=False), second
     if not isinstance(layer, nn.modules.conv._ConvNd):
         return _sized(layer, rank, bias=False), nn.Linear(rank, outputs(layer), bias, **options)
     point: Any = getattr(nn, f"Conv{len(layer.kernel_size)}d")

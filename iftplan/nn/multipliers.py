@@ -13,6 +13,7 @@ from fractions import Fraction
 import torch
 from torch import Tensor, nn
 
+from iftplan.arguments import checked
 from iftplan.nn.inputs import matching
 from iftplan.nn.measure import measure
 from iftplan.nn.skeleton import planned_couplings
@@ -57,6 +58,7 @@ class ForwardScales:
     by_hand: tuple[str, ...] = ()
 
 
+@checked
 def forward_scales(plan: Plan, model: nn.Module, couplings: Couplings | None = None) -> ForwardScales:
     """What the plan's parametrization changes in the forward pass of `model`, and what it cannot.
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from iftplan.arguments import checked
 from iftplan.nn.channel_rules import followed
 from iftplan.nn.channels import Followed, Slot
 from iftplan.nn.compensation import Compensation
@@ -38,6 +39,7 @@ class Widened:
     uneven: tuple[str, ...]
 
 
+@checked
 def widened(
     dense: nn.Module,
     couplings: Couplings,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from iftplan.counting import CountTable
 from iftplan.errors import MeasureError
 from iftplan.nn.masks import SUFFIX, has_mask
 
@@ -33,6 +34,31 @@ def nonzeros(model: nn.Module, *, from_values: bool = False) -> dict[str, int]:
         elif from_values and parameter.dim() >= 2:
             found[name] = _count(name, parameter)
     return found
+
+
+def check_even(model: nn.Module, table: CountTable) -> None:
+    """Refuse zeros whose cost the router decides: experts of one stack that keep differently many weights.
+
+    Args:
+        model: with values.
+        table: what was counted of it.
+
+    Raises:
+        MeasureError: names the weight, and what its experts keep.
+    """
+    parameters = dict(model.named_parameters())
+    for contraction in table.contractions:
+        weight = parameters.get(contraction.weight or "")
+        if contraction.operator != "grouped_mm" or weight is None or weight.is_meta or weight.dim() != 3:
+            continue
+        path, _, local = (contraction.weight or "").rpartition(".")
+        module = model.get_submodule(path)
+        mask = module._buffers[local + SUFFIX] if has_mask(module, local) else None
+        kept = [int(expert.count_nonzero()) for expert in (weight if mask is None else mask).detach()]
+        if len(set(kept)) > 1:
+            raise MeasureError(
+                f"the experts of {contraction.weight} keep between {min(kept)} and {max(kept)} weights, so that the cost of a pass depends on which rows the router sends to which; prune all of them to one count, or measure the network dense."
+            )
 
 
 def _count(name: str, values: Tensor) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from iftplan.arguments import checked
 from iftplan.errors import InputError, StaleError
 from iftplan.nn.initialise import Fans
 from iftplan.notation import parse_layer
@@ -17,6 +18,7 @@ from iftplan.scales import TensorScale
 _NOTHING: Mapping[str, TensorScale] = MappingProxyType({})
 
 
+@checked
 def parameter_groups(plan: Plan, model: nn.Module, lr: float, **options: Any) -> list[dict[str, Any]]:
     """Groups for a torch optimizer, one for each learning rate; every trained parameter is in exactly one.
 

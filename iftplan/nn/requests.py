@@ -17,7 +17,7 @@ from iftplan.errors import InputError, MeasureError, StaleError
 from iftplan.nn.fingerprint import fingerprint
 from iftplan.nn.lazy import materialised
 from iftplan.nn.measure_plan import measure_plan
-from iftplan.nn.nonzeros import nonzeros
+from iftplan.nn.nonzeros import check_even, nonzeros
 from iftplan.nn.opinions import measure_by
 from iftplan.nn.sources import build, construct
 from iftplan.nn.vouched_operators import vouched_operators
@@ -67,6 +67,8 @@ def _of_network(
 ) -> Measured:
     sizes = {name: p.numel() for name, p in network.named_parameters()}
     kept = nonzeros(network, from_values=True) if thinned else {}
+    if thinned:
+        check_even(network, table)
     shares = {name: Fraction(count, sizes[name]) for name, count in kept.items()}
     return _result(table, layer_macs(table, shares), sizes | kept, (*assumptions, *table.assumptions))
 

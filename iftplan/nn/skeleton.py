@@ -9,6 +9,7 @@ from typing import Literal
 from torch import nn
 
 from iftplan.errors import MeasureError, StaleError
+from iftplan.nn.experts import RoutedExperts, StackedDoped, StackedFactorized, StackedParallel, routable
 from iftplan.nn.inputs import matching
 from iftplan.nn.members import Doped, Factorized, Member, Nonlinearity, Parallel, identity
 from iftplan.nn.origins import also_changed
@@ -19,6 +20,14 @@ from iftplan.spec import Couplings
 
 _MEMBERS: Mapping[str, Callable[[nn.Module, int, Nonlinearity], Member]] = MappingProxyType(
     {"parallel": Parallel, "factorized": Factorized, "lowrank": Factorized, "doped": Doped}
+)
+_STACKED_MEMBERS: Mapping[str, Callable[[nn.Module, int, Nonlinearity], Member]] = MappingProxyType(
+    {
+        "parallel": StackedParallel,
+        "factorized": StackedFactorized,
+        "lowrank": StackedFactorized,
+        "doped": StackedDoped,
+    }
 )
 _STRUCTURES: Mapping[str, int] = MappingProxyType({"branches": 1, "rank": 0})
 """What families solve for → where it gives back the layer itself."""
@@ -43,7 +52,7 @@ def planned_couplings(plan: Plan, model: nn.Module) -> Couplings | None:
     if not plan.widths:
         return None
     heads: Literal["number", "size"] = "size" if plan.heads == "size" else "number"
-    couplings = trace_widths(model, matching(plan.inputs, model), heads=heads)
+    couplings = trace_widths(model, matching(plan.inputs, model), heads=heads, operators=None)
     if set(couplings.widths) != set(plan.widths):
         raise StaleError(
             f"the plan sets widths {_some(set(plan.widths) - set(couplings.widths))} that the model does not have; make the plan again."
@@ -110,6 +119,9 @@ def _replace_(
 ) -> None:
     """Put the layer's member in its place, wherever the module is used; where its weight alone is, a twin."""
     modules = dict(model.named_modules(remove_duplicate=False))
+    if layer.experts > 1:
+        _replace_in_experts_(modules, transform, layer, size, nonlinearity)
+        return
     if layer.name not in modules:
         raise StaleError(
             f"the plan transforms {layer.name!r}, which the model does not have; make the plan again."
@@ -122,8 +134,32 @@ def _replace_(
             continue
         if module not in made:
             made[module] = _MEMBERS[transform](module, size, nonlinearity(module)).sharing_(member)
+        made[module].path = made[module].path or path
         parent, _, name = path.rpartition(".")
         setattr(modules[parent], name, made[module])
+
+
+def _replace_in_experts_(
+    modules: Mapping[str, nn.Module],
+    transform: str,
+    layer: PlannedLayer,
+    size: int,
+    nonlinearity: NonlinearityFor,
+) -> None:
+    """Put a member in the place of one product of a mixture's experts, wherever their module is used."""
+    path, _, name = layer.weight.rpartition(".")
+    host = modules.get(path)
+    if host is None or not (isinstance(host, RoutedExperts) or routable(host)):
+        raise StaleError(
+            f"the plan transforms the experts {layer.name!r}, which the model does not have, or not as transformers' experts; make the plan again."
+        )
+    routed = host if isinstance(host, RoutedExperts) else RoutedExperts(host)
+    for place, module in modules.items():
+        if module is host and routed is not host:
+            parent, _, own = place.rpartition(".")
+            setattr(modules[parent], own, routed)
+    old = routed.layer(name)
+    routed.replace_(name, _STACKED_MEMBERS[transform](old, size, nonlinearity(old)))
 
 
 def _some(names: set[str]) -> str:

@@ -7,23 +7,27 @@ because its decompositions differ by device while its shape rule does not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Final
 
 import sympy
 import torch
 from torch import nn
+from torch.nn.utils.parametrize import ParametrizationList
 from torch.overrides import TorchFunctionMode
 
-from iftplan.errors import MeasureError
+from iftplan.nn.held_modules import NotRunError
 from iftplan.nn.operators import OPERATORS, Operator, Operators, may_contract
+from iftplan.nn.recurrent_widths import RECURRENT, RecurrentCall
 from iftplan.nn.shape_rules import CALLERS
 from iftplan.nn.symbolic_model import NamedScale
 from iftplan.nn.symbolic_shapes import expression
-from iftplan.nn.torch_internals import TorchDispatchMode, storage_address
+from iftplan.nn.torch_internals import TorchDispatchMode, storage_address, tree_leaves, tree_map
+from iftplan.nn.unchecked_shapes import ask_for_agreement
 from iftplan.nn.whole_functions import WHOLE, summed_products
 
 Shape = tuple[sympy.Expr, ...]
@@ -63,10 +67,13 @@ def _transposed(operands: list[Shape], output: Shape) -> sympy.Expr:
     return sympy.prod(operands[1]) * operands[0][0] * sympy.prod(operands[0][2:])
 
 
+# Products of rows with a stack of matrices, of which each row meets one.
+GROUPED: Final = frozenset({"aten::_grouped_mm", "transformers::grouped_mm_fallback"})
 _COSTS: Final[Mapping[str, Callable[[list[Shape], Shape], sympy.Expr]]] = MappingProxyType(
     {f"aten::{name}": _rows for name in ("mm", "bmm", "mv", "dot", "vdot", "addmm", "addmv", "baddbmm")}
     | {f"aten::{name}": _rows for name in ("_cdist_forward", "_euclidean_dist")}
     | {"aten::convolution": _convolution}
+    | dict.fromkeys(GROUPED, _rows)
 )
 # Operators whose first tensor is added to the product and is no factor of it.
 _ADDEND: Final = frozenset({"aten::addmm", "aten::addmv", "aten::baddbmm"})
@@ -83,7 +90,10 @@ class SymbolicCounter:
         seen: parameters that some operator took.
         inputs: storage → itself, for the model's inputs and what is made of them without any weight.
         readers: modules with a weight that meets such a tensor.
+        stacks: the number of matrices in a weight that stacks them, and of which operator.
+        choices: sizes of what is chosen from by its number: experts by a router, classes by an argmax.
         scales: float attributes that some tensor was multiplied by → the module that did it, the value.
+        derived: storage of a weight that was computed from a parameter → the parameter's name.
     """
 
     names: Mapping[int, str]
@@ -93,11 +103,19 @@ class SymbolicCounter:
     inputs: dict[int, torch.UntypedStorage] = field(default_factory=dict)
     readers: set[str] = field(default_factory=set)
     scales: dict[str, tuple[str, float]] = field(default_factory=dict)
+    derived: dict[int, tuple[str, torch.UntypedStorage]] = field(default_factory=dict)
+    stacks: list[tuple[sympy.Expr, str]] = field(default_factory=list)
+    choices: list[sympy.Expr] = field(default_factory=list)
     function: str = ""
 
     def weight_of(self, tensor: torch.Tensor) -> str | None:
-        """The parameter whose storage this tensor is or views."""
-        return self.names.get(storage(tensor))
+        """The parameter whose storage this tensor is or views, or from which it was computed."""
+        known = self.names.get(storage(tensor))
+        return known or self.derived.get(storage(tensor), (None, None))[0]
+
+    def derive(self, tensor: torch.Tensor, name: str) -> None:
+        """Let a weight that a parametrization computed stand for its parameter, as in count tables."""
+        self.derived[storage(tensor)] = (name, tensor.untyped_storage())
 
     def note_input(self, tensor: torch.Tensor) -> None:
         """Mark a tensor as made of the model's inputs; its storage is kept, so that no other gets its address."""
@@ -120,7 +138,8 @@ def counting(
     tensors: Mapping[str, torch.Tensor],
     inputs: Iterable[torch.Tensor],
     scope: list[str],
-    operators: Operators = MappingProxyType({}),
+    held: Set[str] = frozenset(),
+    operators: Operators | None = MappingProxyType({}),
 ) -> Iterator[SymbolicCounter]:
     """Count contractions while the context is open.
 
@@ -129,33 +148,85 @@ def counting(
         tensors: its symbolic parameters by name.
         inputs: its inputs.
         scope: receives the paths of the running modules.
-        operators: formulas for operators that would be unknown.
+        held: paths of modules that are given sizes as plain numbers.
+        operators: formulas for operators that would be unknown; None where only shapes are asked for, and no cost.
     """
     names: dict[int, str] = {}
-    for name, tensor in tensors.items():
-        names.setdefault(storage(tensor), name)
+    for name, _ in model.named_parameters(remove_duplicate=False):
+        if name in tensors:
+            names.setdefault(storage(tensors[name]), name)
     scope.append("")
     counter = SymbolicCounter(names, scope)
     for tensor in inputs:
         counter.note_input(tensor)
     with ExitStack() as stack:
         for path, module in model.named_modules():
-            stack.callback(module.register_forward_pre_hook(_entering(counter, path)).remove)
-            stack.callback(module.register_forward_hook(_leaving(counter)).remove)
+            entering = _entering(counter, path, path in held)  # before hooks of the module's own
+            hooked = module.register_forward_pre_hook(entering, with_kwargs=True, prepend=True)
+            stack.callback(hooked.remove)
+            if any(name.endswith("_orig") for name in module._parameters):
+                stack.callback(module.register_forward_pre_hook(_derived_by_hooks(counter, path)).remove)
+            stack.callback(module.register_forward_hook(_leaving(counter, path)).remove)
         stack.enter_context(_Contractions(counter, operators))
         stack.enter_context(_Functions(counter))
         yield counter
 
 
-def _entering(counter: SymbolicCounter, path: str) -> Callable[..., None]:
-    return lambda *_: counter.scope.append(path)
+def _entering(counter: SymbolicCounter, path: str, held: bool) -> Callable[..., Any]:
+    def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        counter.scope.append(path)
+        return tree_map(partial(_plain, counter), (args, kwargs)) if held else None
+
+    return enter
 
 
-def _leaving(counter: SymbolicCounter) -> Callable[..., None]:
-    def leave(*_: object) -> None:
+def _derived_by_hooks(counter: SymbolicCounter, path: str) -> Callable[..., None]:
+    """Functions of torch.nn.utils compute a weight from its original before each forward pass."""
+
+    def note(module: nn.Module, _: object) -> None:
+        for name in module._parameters:
+            weight = getattr(module, name.removesuffix("_orig"), None)
+            if name.endswith("_orig") and isinstance(weight, torch.Tensor):
+                counter.derive(weight, _join(path, name))
+
+    return note
+
+
+def _leaving(counter: SymbolicCounter, path: str) -> Callable[..., None]:
+    def leave(module: nn.Module, args: object, output: object) -> None:
         counter.scope.pop()
+        if not isinstance(module, ParametrizationList) or not isinstance(output, torch.Tensor):
+            return
+        for name, original in module._parameters.items():
+            if original is not None and _dense(original) == _dense(output):
+                counter.derive(output, _join(path, name))
+                return
 
     return leave
+
+
+def _dense(tensor: torch.Tensor) -> list[int]:
+    """The sizes in the dense model, without asking for them."""
+    return [n.node.hint if isinstance(n, torch.SymInt) else n for n in tensor.shape]
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _plain(counter: SymbolicCounter, value: Any) -> Any:
+    """A tensor or a size with plain numbers; asking for them is what fixes the sizes."""
+    if isinstance(value, torch.SymInt):
+        return int(value)
+    if not isinstance(value, torch.Tensor) or not any(isinstance(n, torch.SymInt) for n in value.shape):
+        return value
+    sizes = [int(n) for n in value.shape]
+    if counter.weight_of(value) is not None:
+        return value
+    plain = value.new_empty(sizes)
+    if storage(value) in counter.inputs:
+        counter.note_input(plain)
+    return plain
 
 
 def _shape(tensor: torch.Tensor) -> Shape:
@@ -177,6 +248,12 @@ class _Functions(TorchFunctionMode):
                 self.counter.scales[used.name] = (self.counter.scope[-1], float(used))
         if func is nn.functional.scaled_dot_product_attention:
             return _attention(self.counter, *args, **(kwargs or {}))
+        if func is nn.functional.group_norm and isinstance(args[1], torch.SymInt):
+            return _norm_by_channel(*args, **(kwargs or {}))
+        if func is nn.functional.bilinear and not kwargs:
+            return _bilinear(self.counter, *args)
+        if func in RECURRENT and not kwargs:
+            return _recurrent(self.counter, RECURRENT[func], args)
         outer, self.counter.function = self.counter.function, CALLERS.get(func, "")
         try:
             result = func(*args, **(kwargs or {}))
@@ -188,6 +265,61 @@ class _Functions(TorchFunctionMode):
                 SymbolicContraction(self.counter.scope[-1], name, expression(macs), None)
             )
         return result
+
+
+def _norm_by_channel(
+    input: torch.Tensor,
+    num_groups: Any,
+    weight: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
+    eps: float = 1e-5,
+) -> torch.Tensor:
+    """The shape rule of a group norm with as many groups as channels, which torch itself takes as a plain number only."""
+    if input.shape[1] != num_groups:
+        raise ValueError("the groups of a norm do not fit its channels")
+    for own in (weight, bias):
+        if own is not None:
+            input = input + own.view(-1, *(1,) * (input.dim() - 2))
+    return input
+
+
+def _bilinear(
+    counter: SymbolicCounter,
+    first: torch.Tensor,
+    second: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """`(…, D_1), (…, D_2), (O, D_1, D_2) → (…, O)`: the weight with the first operand, then with the second."""
+    outputs, one, other = weight.shape
+    _require(first.shape[-1] == one, second.shape[-1] == other)
+    _require(bias is None or bias.shape[0] == outputs)
+    rows = sympy.prod(_shape(first)[:-1])
+    o, d1, d2 = _shape(weight)
+    name = counter.weight_of(weight)
+    counter.seen.update(n for t in (weight, bias) if t is not None and (n := counter.weight_of(t)))
+    if any(storage(t) in counter.inputs for t in (first, second)):
+        counter.readers.add(counter.scope[-1])
+    counter.calls.append(SymbolicContraction(counter.scope[-1], "bilinear", rows * o * (d1 * d2 + d2), name))
+    return first.new_empty((*first.shape[:-1], outputs))
+
+
+def _recurrent(counter: SymbolicCounter, name: str, args: tuple[Any, ...]) -> Any:
+    """One layer or several of LSTM, GRU or RNN over all steps, or a cell over one: every matrix meets every position once."""
+    call = RecurrentCall.of(args)
+    _require(*call.agreements())
+    positions = sympy.prod(_shape(call.input)[:-1])
+    if storage(call.input) in counter.inputs:
+        counter.readers.add(counter.scope[-1])
+    for weight in call.weights:
+        parameter = counter.weight_of(weight)
+        if parameter is not None:
+            counter.seen.add(parameter)
+        if weight.dim() == 2:
+            macs = positions * sympy.prod(_shape(weight))
+            counter.calls.append(SymbolicContraction(counter.scope[-1], name, macs, parameter))
+    made = call.empty()
+    return made if len(made) > 1 else made[0]
 
 
 def _attention(
@@ -202,18 +334,33 @@ def _attention(
     enable_gqa: bool = False,
 ) -> torch.Tensor:
     """The shape rule of `scaled_dot_product_attention`: `(…, H, L, E) → (…, H, L, E_v)`."""
+    leading: tuple[Any, ...] = tuple(query.shape[:-2])
     if enable_gqa:
         _require(query.shape[-3] % key.shape[-3] == 0)
         _require(key.shape[-3] == value.shape[-3])
     else:
-        _require(*(a == b for a, b in zip(query.shape[:-2], key.shape[:-2], strict=True)))
-    _require(*(a == b for a, b in zip(key.shape[:-1], value.shape[:-1], strict=True)))
-    _require(query.shape[-1] == key.shape[-1])
+        for other in (key, value):
+            leading = _broadcast(leading, tuple(other.shape[:-2]))
+    _require(key.shape[-2] == value.shape[-2], query.shape[-1] == key.shape[-1])
     if attn_mask is not None:
-        torch.broadcast_to(attn_mask, (*query.shape[:-1], key.shape[-2]))
+        torch.broadcast_to(attn_mask, (*leading, query.shape[-2], key.shape[-2]))
     q, k, v = map(_shape, (query, key, value))
+    q = (*map(expression, leading), *q[-2:])
     counter.product("attention", _attention_macs(q, k, v), q, v)
-    return query.new_empty((*query.shape[:-1], value.shape[-1]))
+    return query.new_empty((*leading, query.shape[-2], value.shape[-1]))
+
+
+def _broadcast(a: tuple[Any, ...], b: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Leading dimensions together: one head of keys serves all heads of queries, as one of a mask would."""
+    longest = max(len(a), len(b))
+    a, b = ((1,) * (longest - len(shape)) + shape for shape in (a, b))
+    for m, n in zip(a, b, strict=True):
+        _require(_is_one(m) or _is_one(n) or m == n)
+    return tuple(n if _is_one(m) else m for m, n in zip(a, b, strict=True))
+
+
+def _is_one(size: Any) -> bool:
+    return type(size) is int and size == 1
 
 
 def _attention_macs(query: Shape, key: Shape, value: Shape) -> sympy.Expr:
@@ -226,10 +373,47 @@ def _require(*conditions: bool | torch.SymBool) -> None:
         raise ValueError("the shapes of query, key and value do not fit together")
 
 
+_UNPRICED: Final = Operator("unpriced", lambda arguments, output: 0, ())
+
+
+# Operators whose result says which of several it was → the place of the argument that says along which dimension.
+_CHOICES: Final = MappingProxyType(
+    {
+        "aten::topk": 2,
+        "aten::argmax": 1,
+        "aten::argmin": 1,
+        "aten::sort": 1,
+        "aten::argsort": 1,
+        "aten::multinomial": 9,
+    }
+)
+
+
+def _chosen_from(args: tuple[Any, ...], kwargs: Mapping[str, Any], place: int) -> Shape:
+    """The size along which something is chosen."""
+    dimension = kwargs.get("dim", args[place] if place < len(args) else -1)
+    if not args[0].dim():
+        return ()
+    return _shape(args[0]) if type(dimension) is not int else (expression(args[0].shape[dimension]),)
+
+
+def _grouped_mm(
+    rows: torch.Tensor, stack: torch.Tensor, offs: torch.Tensor | None = None, *_: Any, **__: Any
+) -> torch.Tensor:
+    """The shape rule of a mixture's product: `(S, K) · (E, K, N) → (S, N)`, one group of rows for every matrix."""
+    if rows.dim() != 2 or stack.dim() != 3 or offs is None:
+        raise ValueError(
+            "a grouped product that is widened takes rows, a stack of matrices and the ends of its groups"
+        )
+    if not (rows.shape[-1] == stack.shape[-2] and offs.shape[0] == stack.shape[0]):
+        raise ValueError("the rows of a grouped product do not fit its matrices, or its groups their number")
+    return rows.new_empty((rows.shape[0], stack.shape[-1]))
+
+
 class _Contractions(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts what is carried out."""
 
-    def __init__(self, counter: SymbolicCounter, operators: Operators) -> None:
+    def __init__(self, counter: SymbolicCounter, operators: Operators | None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.counter = counter
         self.operators = operators
@@ -238,15 +422,16 @@ class _Contractions(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         name = func._schema.name
+        if name == "aten::_local_scalar_dense" and getattr(args[0], "constant", None) is None:
+            return args[0].dtype is torch.bool or 1  # as the engine that counts answers
         attention = name in OPERATORS and OPERATORS[name].name == "attention"
-        vouched = self.operators.get(name)
-        if name not in _COSTS and not attention and not vouched and (name in OPERATORS or may_contract(name)):
+        opaque = name not in _COSTS and not attention and (name in OPERATORS or may_contract(name))
+        vouched = self.operators.get(name) if self.operators is not None else _UNPRICED if opaque else None
+        if opaque and vouched is None and not _all_plain(args):
             # before it runs: what an operator says of symbolic sizes is seldom why it cannot take them
-            raise MeasureError(
-                f"module {self.counter.scope[-1] or '(model)'}: the widths of operator {name} are not known; "
-                "a module that uses linear, convolution, matmul or attention operators instead can be widened"
-            )
-        output = func(*args, **(kwargs or {}))
+            raise NotRunError(self.counter.scope[-1], f"the widths of operator {name} are not known")
+        ask_for_agreement(name, args)
+        output = _grouped_mm(*args, **(kwargs or {})) if name in GROUPED else func(*args, **(kwargs or {}))
         tensors = [a for a in args if isinstance(a, torch.Tensor)]
         self.counter.seen.update(w for t in tensors if (w := self.counter.weight_of(t)))
         if (
@@ -255,6 +440,8 @@ class _Contractions(TorchDispatchMode):  # type: ignore[no-untyped-call]
             and all(storage(t) in self.counter.inputs for t in tensors)
         ):
             self.counter.note_input(output)
+        if name in _CHOICES:
+            self.counter.choices += _chosen_from(args, kwargs or {}, _CHOICES[name])
         if vouched is not None:
             self._vouched(vouched, args, output)
         elif (cost := _COSTS.get(name)) is not None:
@@ -282,13 +469,27 @@ class _Contractions(TorchDispatchMode):  # type: ignore[no-untyped-call]
         counter = self.counter
         factors = tensors[1:] if name in _ADDEND else tensors[:2]
         shapes = [_shape(t) for t in factors]
-        if name == "aten::convolution" and args[6]:
-            cost = _transposed
+        if name == "aten::convolution":
+            for size in factors[1].shape[2:]:
+                int(size)  # a kernel is no width
+            cost = _transposed if args[6] else cost
         macs = cost(shapes, _shape(output))
         weight = next((w for t in reversed(factors) if (w := counter.weight_of(t))), None)
         if weight is not None:
             if any(storage(t) in counter.inputs for t in factors):
                 counter.readers.add(counter.scope[-1])
             counter.calls.append(SymbolicContraction(counter.scope[-1], name, macs, weight))
+            if len(shapes[1]) == 3 and counter.weight_of(factors[1]):
+                counter.stacks.append((shapes[1][0], name))
             return
-        counter.product(counter.function or OPERATORS[name].name, macs, shapes[0], shapes[1])
+        operator = counter.function or OPERATORS[name].name
+        if name == "aten::convolution":  # with a computed weight; it has no heads
+            counter.calls.append(SymbolicContraction(counter.scope[-1], operator, macs, None))
+        else:
+            counter.product(operator, macs, shapes[0], shapes[1])
+
+
+def _all_plain(arguments: Any) -> bool:
+    """Whether no tensor among the arguments has a symbolic size."""
+    tensors = (t for t in tree_leaves(arguments) if isinstance(t, torch.Tensor))
+    return not any(isinstance(n, torch.SymInt) for t in tensors for n in t.shape)

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import sympy
 import torch
 from torch import nn
 
+from iftplan.nn.recurrent_widths import recurrent_attributes, recurrent_dims
 from iftplan.nn.repeats import NO_SIZES
 from iftplan.nn.symbolic_shapes import SymbolicSizes, expression
-from iftplan.nn.torch_internals import FakeTensorMode
+from iftplan.nn.torch_internals import ConvNd, FakeTensorMode, NormBase
 
 Heads = Literal["number", "size"]
-ConvNd = nn.modules.conv._ConvNd
-Norm = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
+_OF_NORM: Final = frozenset({"weight", "bias", "running_mean", "running_var"})
+Norm = (NormBase, nn.GroupNorm, nn.LayerNorm)
 
 
 class NamedScale(float):
@@ -60,7 +61,12 @@ class SymbolicModel:
 
 @contextmanager
 def symbolic(
-    model: nn.Module, sizes: SymbolicSizes, mode: FakeTensorMode, heads: Heads, twins: Mapping[str, str]
+    model: nn.Module,
+    sizes: SymbolicSizes,
+    mode: FakeTensorMode,
+    heads: Heads,
+    twins: Mapping[str, str],
+    held: Set[str] = frozenset(),
 ) -> Iterator[SymbolicModel]:
     """Give the model's attributes symbolic values; the attributes are restored at the end.
 
@@ -70,6 +76,7 @@ def symbolic(
         mode: the stand-ins' mode.
         heads: what `nn.MultiheadAttention` keeps.
         twins: module path → path of an earlier module whose symbols it shares.
+        held: paths of modules whose own tensors and attributes keep their sizes.
     """
     made = SymbolicModel()
     values: dict[str, dict[str, object]] = {}
@@ -81,15 +88,20 @@ def symbolic(
 
     try:
         for path, module in model.named_modules():
-            _fake_tensors(made, sizes, mode, path, module, heads, twins.get(path))
+            _fake_tensors(made, sizes, mode, path, module, heads, twins.get(path), path in held)
         _tie(model, made)
         for path, module in model.named_modules():
+            if path in held:
+                values[path] = {}
+                continue
             twin = twins.get(path)
             values[path] = _attributes(made, sizes, path, module, heads) if twin is None else values[twin]
             for name, value in (values[path] | _scales(path, module)).items():
                 put(module, name, value)
-                if isinstance(value, torch.SymInt):
-                    made.attributes[_join(path, name)] = expression(value)
+                for position, size in enumerate(value if type(value) is tuple else (value,)):
+                    if isinstance(size, torch.SymInt):
+                        index = f"[{position}]" if type(value) is tuple else ""
+                        made.attributes[f"{_join(path, name)}{index}"] = expression(size)
         yield made
     finally:
         for module, name, value in reversed(saved):
@@ -108,15 +120,20 @@ def _fake_tensors(
     module: nn.Module,
     heads: Heads,
     twin: str | None,
+    held: bool,
 ) -> None:
     parameters, buffers = module._parameters, module._buffers
     own: list[tuple[str, torch.Tensor, bool]] = []
     own += [(n, p, True) for n, p in parameters.items() if p is not None]
     own += [(n, b, False) for n, b in buffers.items() if b is not None]
-    if twin is not None:
+    if held:
+        dims = {name: list(tensor.shape) for name, tensor, _ in own}
+    elif twin is not None:
         dims = {name: list(made.tensors[_join(twin, name)].shape) for name, _, _ in own}
     elif isinstance(module, nn.MultiheadAttention):
         dims = _multihead_dims(module, sizes, heads)
+    elif isinstance(module, nn.RNNBase | nn.RNNCellBase):
+        dims = recurrent_dims(module, sizes)
     else:
         dims = {
             n: _dims(made, sizes, _join(path, n), module, n, t, is_parameter) for n, t, is_parameter in own
@@ -139,7 +156,7 @@ def _dims(
     is_parameter: bool,
 ) -> list[Any]:
     shape = list(tensor.shape)
-    if not is_parameter and not isinstance(module, Norm):
+    if not is_parameter and not isinstance(module, Norm) and not _frozen_norm(module, name):
         return shape  # what a user's buffer holds cannot be known, so its size stays
     if isinstance(module, ConvNd) and name == "weight":
         return _conv_dims(made, sizes, module, shape, full)
@@ -149,6 +166,13 @@ def _dims(
     if isinstance(module, nn.Embedding) and isinstance(dims[0], torch.SymInt):
         made.embeddings[_symbol(dims[0])] = full
     return dims
+
+
+def _frozen_norm(module: nn.Module, name: str) -> bool:
+    """Whether a buffer is one of a batch norm whose scales and shifts are buffers too, as detectors freeze them."""
+    buffers = {n: b for n, b in module._buffers.items() if b is not None and b.dim() == 1}
+    own = _OF_NORM.intersection(buffers)
+    return name in own and {"running_mean", "running_var"} <= own and len({len(buffers[n]) for n in own}) == 1
 
 
 def _conv_dims(
@@ -214,13 +238,15 @@ def _attributes(
         for n in (*module._parameters, *module._buffers)
         if _join(path, n) in made.tensors
     }
-    if isinstance(module, nn.LayerNorm | nn.RMSNorm) and "weight" in shape_of:
-        return {"normalized_shape": shape_of["weight"]}
+    if isinstance(module, (*Norm, nn.RMSNorm)):
+        return _norm_attributes(module, sizes, shape_of)
     if isinstance(module, ConvNd) and module.groups > 1 and module.groups == module.in_channels:
         multiplier = 1 if module.transposed else module.out_channels // module.groups
         return {"groups": shape_of["weight"][0] // multiplier}
     if isinstance(module, nn.MultiheadAttention):
         return _multihead_attributes(module, shape_of, heads)
+    if isinstance(module, nn.RNNBase | nn.RNNCellBase):
+        return recurrent_attributes(module, {name: made.tensors[_join(path, name)] for name in shape_of})
     if type(module).__module__.startswith("torch.nn."):
         return {}
     return {
@@ -228,6 +254,23 @@ def _attributes(
         for name, value in vars(module).items()
         if type(value) is int and value > 1 and name not in NO_SIZES
     }
+
+
+def _norm_attributes(
+    module: nn.Module, sizes: SymbolicSizes, shape_of: dict[str, tuple[Any, ...]]
+) -> dict[str, object]:
+    """What a norm checks its input against; one without weights has a size of its own."""
+    own = next((shape_of[name] for name in ("weight", "running_mean") if name in shape_of), None)
+    if isinstance(module, nn.LayerNorm | nn.RMSNorm):
+        return {
+            "normalized_shape": own or tuple(sizes.new(n, attribute=True) for n in module.normalized_shape)
+        }
+    if isinstance(module, nn.GroupNorm):
+        by_channel = own is not None and module.num_groups == module.num_channels > 1
+        return {"num_groups": own[0]} if own and by_channel else {}
+    if isinstance(module, nn.InstanceNorm1d | nn.InstanceNorm2d | nn.InstanceNorm3d):
+        return {"num_features": own[0] if own else sizes.new(module.num_features, attribute=True)}
+    return {}
 
 
 def _scales(path: str, module: nn.Module) -> dict[str, object]:

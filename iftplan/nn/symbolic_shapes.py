@@ -8,12 +8,14 @@ used; PyTorch's own guard solver is left out, which is both faster and less to d
 
 from __future__ import annotations
 
+import dis
+import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any, Final
 
 import sympy
@@ -34,7 +36,13 @@ from iftplan.nn.torch_internals import (
 _TORCH: Final = Path(torch.__file__).parent
 _MODULES: Final = _TORCH / "nn" / "modules"
 _HERE: Final = Path(__file__).parent
-_LIBRARIES: Final = frozenset({"sympy", "functools.py", "contextlib.py"})
+# Functions of numpy that look for a method of their own name on what is no number of theirs.
+_OF_NUMPY: Final = (
+    *("sqrt", "cbrt", "exp", "exp2", "expm1", "log", "log2", "log10", "log1p"),
+    *("sin", "cos", "tan", "sinh", "cosh", "tanh", "degrees", "radians"),
+)
+_RAISE: Final = dis.opmap["RAISE_VARARGS"]
+_LIBRARIES: Final = frozenset({"sympy", "numpy", "functools.py", "contextlib.py"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +61,19 @@ class SymbolicSizes(ShapeEnv):
         equations: every equality that held and was asked for, in order.
         dense: symbol → its size in the dense model.
         scope: paths of the modules that are running, innermost last; they name where equations come from.
+        strict: whether a size that becomes a float or a text keeps its dense value from there on.
+        hashed: whether a size was looked up in a dictionary, a set or a function's cache.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, strict: bool = False) -> None:
+        """Make no sizes yet.
+
+        Args:
+            strict: whether a size that becomes a float or a text keeps its dense value from there on.
+        """
         super().__init__(duck_shape=False, specialize_zero_one=True)
+        self.strict = strict
+        self.hashed = False
         self.equations: list[Equation] = []
         self.dense: dict[sympy.Symbol, int] = {}
         self.scope: list[str] = []
@@ -88,13 +105,42 @@ class SymbolicSizes(ShapeEnv):
 
         Without the Python dispatcher some C++ shape functions (padding) would pin every size. A size
         that becomes a float (`math.sqrt(head_dim)`) gives its dense value: a scale constrains nothing.
+        One that is looked up has the hash of its dense value, and is compared with what it finds.
         """
-        torch.SymInt.__float__ = _as_float  # type: ignore[attr-defined]  # torch has none
+        methods = self._conversions()
+        before = {name: vars(torch.SymInt).get(name) for name in methods}
+        for name, method in methods.items():
+            setattr(torch.SymInt, name, method)
         try:
             with mode, torch.no_grad(), enable_python_dispatcher():
                 yield
         finally:
-            del torch.SymInt.__float__  # type: ignore[attr-defined]
+            for name, own in before.items():
+                if own is None:
+                    delattr(torch.SymInt, name)
+                else:
+                    setattr(torch.SymInt, name, own)
+
+    def _conversions(self) -> dict[str, Callable[..., Any]]:
+        """What Python and numpy ask of a number, for sizes."""
+
+        def dense(size: torch.SymInt) -> int:
+            return int(size) if self.strict else int(size.node.hint)
+
+        def looked_up(size: torch.SymInt) -> int:
+            self.hashed = True
+            return hash(int(size.node.hint))
+
+        def numerically(function: Callable[[float], float]) -> Callable[[torch.SymInt], float]:
+            return lambda size: function(float(dense(size)))
+
+        return {
+            "__float__": lambda size: float(dense(size)),
+            "__hash__": looked_up,
+            "__str__": lambda size: str(dense(size)),
+            "__format__": lambda size, form: format(dense(size), form),
+            **{name: numerically(getattr(math, name)) for name in _OF_NUMPY},
+        }
 
     def value(self, expression: sympy.Basic) -> sympy.Basic:
         """What the expression is in the dense model."""
@@ -129,10 +175,10 @@ class SymbolicSizes(ShapeEnv):
         return answer
 
     def _maybe_evaluate_static(  # type: ignore[override]  # torch wraps its own in a cache
-        self, expr: sympy.Basic, **_: Any
+        self, expr: sympy.Basic, *, unbacked_only: bool = False, **_: Any
     ) -> sympy.Basic | None:
-        """Only what needs no knowledge of the sizes is known statically."""
-        return None if expr.free_symbols else expr
+        """Only what needs no knowledge of the sizes is known statically; a size from data stays as it is."""
+        return expr if unbacked_only or not expr.free_symbols else None
 
     def _suppose(self, asked: sympy.Basic, answer: sympy.Basic) -> None:
         if isinstance(answer, sympy.logic.boolalg.BooleanAtom):
@@ -180,25 +226,50 @@ def expression(size: Any) -> sympy.Expr:
     return size.node.expr if isinstance(size, torch.SymInt) else sympy.Integer(int(size))
 
 
-def _as_float(size: torch.SymInt) -> float:
-    return float(size.node.hint)
-
-
 def _asking_line() -> str:
     """The innermost line of the model's own code, or of a torch module if there is none."""
-    frame: FrameType | None = sys._getframe(2)
-    module_line = ""
+    return _line_of(_outwards(sys._getframe(2)))[0] or "torch"
+
+
+def raised_at(trace: TracebackType | None) -> tuple[str, bool]:
+    """The innermost line of the model's own code under an error, and whether that line raised it itself."""
+    steps = list(_steps(trace))
+    line, own = _line_of((step.tb_frame, step.tb_lineno) for step in reversed(steps))
+    last = steps[-1]
+    raised = last.tb_frame.f_code.co_code[last.tb_lasti] == _RAISE
+    return line or "torch", own and raised and not _foreign(Path(last.tb_frame.f_code.co_filename))
+
+
+def _steps(trace: TracebackType | None) -> Iterator[TracebackType]:
+    while trace is not None:
+        yield trace
+        trace = trace.tb_next
+
+
+def _outwards(frame: FrameType | None) -> Iterator[tuple[FrameType, int]]:
     while frame is not None:
+        yield frame, frame.f_lineno
+        frame = frame.f_back
+
+
+def _line_of(frames: Iterable[tuple[FrameType, int]]) -> tuple[str, bool]:
+    """The first line of the model's own code, or of a torch module if there is none, and whether it is the model's."""
+    module_line = ""
+    for frame, number in frames:
         file = Path(frame.f_code.co_filename)
         if file.parent == _HERE and file.stem == "widths":
             break
         if _TORCH in file.parents:
             if file.parent == _MODULES and file.stem != "module":
-                module_line = module_line or _line(file, frame.f_lineno)
-        elif file.parent != _HERE and not _LIBRARIES & set(file.parts):
-            return module_line or _line(file, frame.f_lineno)
-        frame = frame.f_back
-    return module_line or "torch"
+                module_line = module_line or _line(file, number)
+        elif not _foreign(file):
+            return _line(file, number), True
+    return module_line, False
+
+
+def _foreign(file: Path) -> bool:
+    """Whether a file is no part of the model: torch's, ours, or a library's that it calls."""
+    return _TORCH in file.parents or file.parent == _HERE or bool(_LIBRARIES & set(file.parts))
 
 
 def _line(file: Path, number: int) -> str:

@@ -8,6 +8,7 @@ from typing import Final, TypeVar
 import torch
 from torch import Tensor, nn
 
+from iftplan.arguments import checked
 from iftplan.errors import InputError
 from iftplan.nn.masks import SUFFIX
 
@@ -17,6 +18,7 @@ _MULTIPLES: Final = {torch.float16: (32, 64), torch.bfloat16: (32, 64), torch.in
 """What outputs and inputs must be multiples of. float32 is not here: torch packs 1:2 there, which would lose weights."""
 
 
+@checked
 def semi_structured(model: Model) -> Model:
     """A copy in which the weight of every 2:4 linear layer is a semi-structured tensor, for inference.
 

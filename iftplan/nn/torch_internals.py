@@ -31,7 +31,20 @@ try:
     from torch._dynamo.source import ConstantSource
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
-    from torch.utils._sympy.functions import CleanDiv, FloorDiv, IntTrueDiv, Max, Mod, PythonMod
+    from torch.utils._sympy.functions import (
+        CeilToInt,
+        CleanDiv,
+        FloatTrueDiv,
+        FloorDiv,
+        FloorToInt,
+        IntTrueDiv,
+        Max,
+        Mod,
+        PowByNatural,
+        PythonMod,
+        ToFloat,
+        TruncToInt,
+    )
 
     _MISSING = ""
 except (
@@ -39,27 +52,35 @@ except (
 ) as error:  # everything but widths works without them; `require` says so where widths are asked for
     _MISSING = str(error)
 
-    class _Absent(sympy.Function):
+    class _Absent(sympy.Function):  # type: ignore[misc]  # sympy is untyped
         """Stands where a class of torch would; no expression is made of it."""
 
     ShapeEnv = FakeTensorMode = object  # type: ignore[assignment, misc]
-    CleanDiv = FloorDiv = IntTrueDiv = Max = Mod = PythonMod = _Absent
+    CleanDiv = FloorDiv = IntTrueDiv = Max = Mod = PythonMod = _Absent  # type: ignore[misc]
+    CeilToInt = FloatTrueDiv = FloorToInt = PowByNatural = ToFloat = TruncToInt = _Absent  # type: ignore[misc]
 
 __all__ = [
+    "CeilToInt",
     "CleanDiv",
     "ConstantSource",
     "ConvNd",
     "DimDynamic",
     "FakeTensorMode",
+    "FloatTrueDiv",
     "FloorDiv",
+    "FloorToInt",
     "HigherOrderOperator",
     "IntTrueDiv",
     "Max",
     "Mod",
     "NormBase",
+    "PowByNatural",
     "PythonMod",
     "ShapeEnv",
+    "ToFloat",
     "TorchDispatchMode",
+    "TruncToInt",
+    "as_plain_tensors",
     "compiled_in_trace",
     "compiles",
     "enable_python_dispatcher",
@@ -92,6 +113,9 @@ NEWEST_TESTED: Final = "2.14.1"
 
 without_torch_function: Final = torch._C.DisableTorchFunction
 """A context in which functions of torch do not ask the function modes."""
+
+as_plain_tensors: Final = torch._C.DisableTorchFunctionSubclass
+"""A context in which subclasses of Tensor are taken as plain tensors; the function modes stay."""
 
 without_dispatch: Final = torch._C._DisableTorchDispatch
 """A guard: as long as the object lives, operators do not ask the dispatch modes."""
@@ -173,7 +197,7 @@ def indexed_by_tensors() -> AbstractContextManager[Any]:
     """A context in which `table[i]` with a tensor `i` of no dimension is an index, and nobody asks for its value."""
     from torch._dynamo._trace_wrapped_higher_order_op import TransformGetItemToIndex
 
-    return TransformGetItemToIndex()  # type: ignore[no-untyped-call]
+    return TransformGetItemToIndex()
 
 
 def script_schemas(name: str) -> list[Any]:
@@ -320,7 +344,7 @@ def _knows_transforms() -> bool:
 def _records() -> bool:
     """torch._C._ForceDispatchKeyGuard: lets the jit tracer record an operator that a mode calls."""
 
-    class Recording(_Seen):
+    class Recording(_Seen):  # type: ignore[no-untyped-call]
         def __torch_dispatch__(
             self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
         ) -> Any:
@@ -330,7 +354,7 @@ def _records() -> bool:
 
     image, weight = torch.empty(1, 2, 4, 4, device="meta"), torch.empty(3, 2, 3, 3, device="meta")
     with Recording(), torch.no_grad(), quiet_tracer():
-        graph = torch.jit.trace(
+        graph = torch.jit.trace(  # type: ignore[no-untyped-call]
             lambda x, w: nn.functional.conv2d(x, w), (image, weight), check_trace=False
         ).graph
     return any(node.kind() == "aten::_convolution" for node in graph.nodes())
@@ -345,7 +369,9 @@ def _follows_sizes() -> bool:
             asked.append(orig_expr)
             return orig_expr.xreplace(dense)
 
-        def _maybe_evaluate_static(self, expr: sympy.Basic, **_: Any) -> sympy.Basic | None:
+        def _maybe_evaluate_static(  # type: ignore[override]
+            self, expr: sympy.Basic, **_: Any
+        ) -> sympy.Basic | None:
             return None if expr.free_symbols else expr
 
     sizes = Answering(duck_shape=False, specialize_zero_one=True)
@@ -360,7 +386,7 @@ def _follows_sizes() -> bool:
 
     with _symbolic(FakeTensorMode(shape_env=sizes, allow_non_fake_inputs=True)):
         rows, columns, other = new(5), new(7), new(7)
-        product = nn.functional.linear(torch.empty(2, columns), torch.empty(rows, other))
+        product: Any = nn.functional.linear(torch.empty(2, columns), torch.empty(rows, other))
     met = {columns.node.expr, other.node.expr}
     equal = any(isinstance(e, sympy.Eq | sympy.Ne) and met == e.free_symbols for e in asked)
     return equal and product.shape[1].node.expr == rows.node.expr and rows.node.hint == 5

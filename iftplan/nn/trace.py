@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from iftplan.arguments import checked
 from iftplan.counting import CountTable
 from iftplan.errors import IftplanError, InputError, MeasureError
 from iftplan.nn.data import Data
@@ -31,6 +32,7 @@ _HOW_TO_GIVE_INPUTS = (
 )
 
 
+@checked
 def read_model(
     source: str | nn.Module,
     inputs: Inputs | None = None,

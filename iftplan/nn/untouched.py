@@ -147,7 +147,7 @@ class _Reached:
             case tuple() | frozenset():
                 self._queue += value
             case torch.Generator():
-                self._undo.append(functools.partial(value.set_state, value.get_state()))
+                self._undo.append(functools.partial(_state, value, value.get_state()))
             case random.Random():
                 self._undo.append(functools.partial(value.setstate, value.getstate()))
             case _:
@@ -253,8 +253,12 @@ def _held(cell: CellType) -> Any:
         return _MISSING
 
 
-def _set(namespace: dict[str, Any], name: str, value: Any) -> None:
+def _set(namespace: Any, name: str, value: Any) -> None:
     namespace[name] = value
+
+
+def _state(generator: torch.Generator, state: Tensor) -> None:
+    generator.set_state(state)
 
 
 def _kind(container: Any) -> Any:

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from iftplan.arguments import checked
 from iftplan.errors import InputError, StaleError
 from iftplan.nn.inputs import matching, random_inputs
 from iftplan.nn.masks import stream
@@ -48,6 +49,7 @@ class WarmStart:
     uneven: tuple[str, ...] = ()
 
 
+@checked
 @torch.no_grad()
 def warm_start_(
     applied: nn.Module,
@@ -129,7 +131,7 @@ def _dense_state(dense: nn.Module, plan: Plan, seed: int) -> Widened:
         return Widened(dense.state_dict(), ())
     heads: Literal["number", "size"] = "size" if plan.heads == "size" else "number"
     inputs = matching(plan.inputs, dense)
-    return widened(dense, trace_widths(dense, inputs, heads=heads), plan.widths, inputs, seed)
+    return widened(dense, trace_widths(dense, inputs, heads=heads, operators=None), plan.widths, inputs, seed)
 
 
 def _copy_(applied: nn.Module, state: Mapping[str, Tensor]) -> None:
@@ -143,8 +145,8 @@ def _copy_(applied: nn.Module, state: Mapping[str, Tensor]) -> None:
         if name in own:
             own[name].copy_(tensor)
     for name, module in applied.named_modules():
-        if isinstance(module, Member) and module.bias is not None:
-            module.bias.copy_(state[f"{name}.bias"])
+        if isinstance(module, Member) and (bias := module.own_bias()) is not None:
+            bias.copy_(state[f"{name}.bias"])
 
 
 # --- errors ---------------------------------------------------------------------------------------------

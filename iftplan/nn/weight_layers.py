@@ -9,16 +9,18 @@ from torch import Tensor, nn
 
 from iftplan.counting import CountTable
 from iftplan.nn.dataflow import WeightUse
+from iftplan.nn.experts import routable
 from iftplan.spec import Kind, LayerSpec, WeightLayer
 
 _LOOKED_UP = "an embedding: its rows are looked up, nothing is contracted"
+_COMPUTED = "its weight is computed from this parameter, and a mask on that would not make it sparse"
 _AMONG_PRODUCTS = "its MACs could not be told from the products of activations, where they are counted"
 
 
 def weight_layers(model: nn.Module, table: CountTable, uses: Sequence[WeightUse]) -> tuple[WeightLayer, ...]:
     """One layer for every weight that is contracted and one for every embedding, in the order of first use.
 
-    Their `positions · weights` add up to the MACs of the table's contractions with weights.
+    Their `positions · weights / experts` add up to the MACs of the table's contractions with weights.
     """
     parameters, modules = dict(model.named_parameters()), dict(model.named_modules())
     macs = table.by_weight()
@@ -32,8 +34,10 @@ def weight_layers(model: nn.Module, table: CountTable, uses: Sequence[WeightUse]
             reason = f"shares its weight with the embedding {_owner(use.weight)}"
         holder = name if name in modules else use.weight.rpartition(".")[0]
         computer = _computer(table, use.weight, holder)
+        module = modules[computer]
+        replaceable = layer.experts > 1 and routable(module)
         layers.append(
-            WeightLayer(layer, use.weight, type(modules[computer]).__name__, use.first, use.last, reason)
+            WeightLayer(layer, use.weight, type(module).__name__, use.first, use.last, reason, replaceable)
         )
     return tuple(layers)
 
@@ -64,20 +68,23 @@ def _owner(weight: str) -> str:
 
 
 def _layer(name: str, use: WeightUse, weight: Tensor, macs: int) -> tuple[LayerSpec, str]:
-    """The layer whose `positions · weights` are these MACs, and why it cannot be masked (or nothing)."""
+    """The layer whose `positions · weights` are these MACs (over its experts), and why it cannot be masked (or nothing)."""
     if use.lookup:
         return LayerSpec(name, Kind.EMBEDDING, weight.shape[0], weight.shape[1], positions=0), _LOOKED_UP
     shape = tuple(weight.shape)
     if not macs:
         return LayerSpec(name, Kind.LINEAR, weight.numel(), 1, positions=0), _AMONG_PRODUCTS
     layer = _convolution(name, use, shape) if use.operator.startswith("conv") else _matrix(name, use, shape)
-    if macs % layer.weights:
+    each = layer.weights // layer.experts
+    if macs % each:
         used = f"its {macs} MACs are no multiple of its {weight.numel()} weights: not all work equally often"
         return LayerSpec(name, Kind.LINEAR, 1, 1, positions=macs), used
     reason = (
         "" if layer.weights == weight.numel() else f"its weight of shape {shape} is no plain matrix or kernel"
     )
-    return replace(layer, positions=macs // layer.weights), reason
+    if "parametrizations" in use.weight.split("."):
+        reason = _COMPUTED
+    return replace(layer, positions=macs // each), reason
 
 
 def _convolution(name: str, use: WeightUse, shape: tuple[int, ...]) -> LayerSpec:
@@ -101,4 +108,4 @@ def _matrix(name: str, use: WeightUse, shape: tuple[int, ...]) -> LayerSpec:
     """A matrix, or one of a stack of them such as the experts of a mixture."""
     rows, columns = shape[-2:] if len(shape) > 1 else (1, *shape)
     in_features, out_features = (columns, rows) if use.rows_are_outputs else (rows, columns)
-    return LayerSpec(name, Kind.LINEAR, in_features, out_features)
+    return LayerSpec(name, Kind.LINEAR, in_features, out_features, experts=use.experts)

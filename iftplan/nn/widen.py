@@ -9,7 +9,8 @@ from typing import Any, Final
 import torch
 from torch import nn
 
-from iftplan.errors import InputError
+from iftplan.errors import InfeasibleError, InputError
+from iftplan.nn.torch_internals import ConvNd, NormBase
 from iftplan.spec import Couplings
 
 Shape = tuple[int, ...]
@@ -29,9 +30,10 @@ def widen_(model: nn.Module, couplings: Couplings, sizes: Mapping[str, int]) -> 
 
     Raises:
         InputError: an unknown symbol, a fixed width that would change, or a size that does not divide.
+        InfeasibleError: some tensor would have a size below 1.
     """
     new = _checked(couplings, sizes)
-    shapes = {name: tuple(d.at(new) for d in shape) for name, shape in couplings.shapes.items()}
+    shapes = shapes_at(couplings, new)
     replaced: dict[nn.Parameter, nn.Parameter] = {}
     for path, module in model.named_modules():
         changed = _resize(path, module, shapes, replaced)
@@ -40,13 +42,48 @@ def widen_(model: nn.Module, couplings: Couplings, sizes: Mapping[str, int]) -> 
                 _bookkeep(module, shapes[_join(path, name)])
         if isinstance(module, nn.MultiheadAttention) and changed:
             _bookkeep_multihead(module)
+        if changed:
+            _normalise(module)
+        if isinstance(module, nn.RNNBase) and changed:  # computes with a list of its weights
+            module._flat_weights = [getattr(module, name, None) for name in module._flat_weights_names]
     for name, value in couplings.attributes.items():
         path, _, attribute = name.rpartition(".")
-        model.get_submodule(path).__dict__[attribute] = value.at(new)
+        _set_attribute(model.get_submodule(path), attribute, value.at(new))
     for name, size in couplings.scales.items():
         path, _, attribute = name.rpartition(".")
         model.get_submodule(path).__dict__[attribute] = size.at(new) ** -0.5
     return model
+
+
+def _set_attribute(module: nn.Module, attribute: str, value: int) -> None:
+    """Set an integer, or with "name[i]" one of a tuple of integers."""
+    name, indexed, rest = attribute.partition("[")
+    if not indexed:
+        module.__dict__[name] = value
+        return
+    values = list(module.__dict__[name])
+    values[int(rest.rstrip("]"))] = value
+    module.__dict__[name] = type(module.__dict__[name])(values)
+
+
+def shapes_at(couplings: Couplings, sizes: Mapping[str, int]) -> dict[str, Shape]:
+    """The shape of every parameter and buffer at these widths.
+
+    Raises:
+        InfeasibleError: some tensor would have a size below 1, or one that is no whole number.
+    """
+    shapes: dict[str, Shape] = {}
+    for name, dimensions in couplings.shapes.items():
+        try:
+            shapes[name] = tuple(d.at(sizes) for d in dimensions)
+        except ValueError as error:
+            raise InfeasibleError(f"{name} cannot have these widths: {error}.") from error
+        if any(n < 1 and d.symbols for n, d in zip(shapes[name], dimensions, strict=True)):
+            shape = "x".join(map(str, shapes[name]))
+            raise InfeasibleError(
+                f"{name} would have the shape {shape} at these widths, and no size is below 1."
+            )
+    return shapes
 
 
 def _checked(couplings: Couplings, sizes: Mapping[str, int]) -> dict[str, int]:
@@ -85,7 +122,7 @@ def _resize(
         changed = True
     for name, buffer in module._buffers.items():
         if buffer is not None and shapes.get(_join(path, name), buffer.shape) != buffer.shape:
-            filler = torch.ones if name == "running_var" else torch.zeros
+            filler = torch.ones if name in ("running_var", "weight") else torch.zeros
             module._buffers[name] = filler(
                 shapes[_join(path, name)], dtype=buffer.dtype, device=buffer.device
             )
@@ -96,9 +133,20 @@ def _fresh(name: str, old: nn.Parameter, shape: Shape) -> torch.Tensor:
     tensor = torch.empty(shape, dtype=old.dtype, device=old.device)
     if old.device.type == "meta":
         return tensor
-    if len(shape) > 1:
+    if len(shape) > 1 and not name.endswith("bias"):
         return nn.init.trunc_normal_(tensor, std=0.02)
     return tensor.fill_(1.0 if name == "weight" else 0.0)
+
+
+def _normalise(module: nn.Module) -> None:
+    """A weight norm's lengths are those of its new directions, so that the weight is what was drawn for them."""
+    for length, direction in (("original0", "original1"), ("weight_g", "weight_v")):
+        g, v = module._parameters.get(length), module._parameters.get(direction)
+        if g is None or v is None or g.dim() != v.dim() or g.is_meta:
+            continue
+        over = [i for i, n in enumerate(g.shape) if n == 1 and v.shape[i] != 1]
+        with torch.no_grad():
+            g.copy_(v.norm(dim=over, keepdim=True) if over else v.abs())
 
 
 def _linear(module: Any, shape: Shape) -> None:
@@ -140,8 +188,8 @@ _BOOKKEEPING: Final[Mapping[type[nn.Module], Callable[[Any, Shape], None]]] = Ma
     {
         nn.Linear: _linear,
         nn.Bilinear: _bilinear,
-        nn.modules.conv._ConvNd: _convolution,
-        nn.modules.batchnorm._NormBase: _batch_norm,
+        ConvNd: _convolution,
+        NormBase: _batch_norm,
         nn.GroupNorm: _group_norm,
         nn.LayerNorm: _layer_norm,
         nn.RMSNorm: _layer_norm,

@@ -11,15 +11,17 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from math import gcd
 
 import sympy
 
-from iftplan.errors import InfeasibleError
+from iftplan.nn.exact_sizes import QUOTIENTS, REMAINDERS, exact, opaque
+from iftplan.nn.held_modules import StuckError
 from iftplan.nn.symbolic_shapes import Equation
-from iftplan.nn.torch_internals import CleanDiv, FloorDiv, IntTrueDiv, Mod, PythonMod
+from iftplan.nn.torch_internals import FloorDiv
 
-_QUOTIENTS = (FloorDiv, CleanDiv, IntTrueDiv)
-_REMAINDERS = (Mod, PythonMod, sympy.Mod)
+# Sizes grow in proportion where the largest is no larger a multiple of their common unit.
+_COARSEST = 16
 
 
 @dataclass
@@ -59,6 +61,32 @@ class WidthEquations:
         """Let a free symbol keep its dense size."""
         self.add([Equation(symbol, sympy.Integer(self.dense[symbol]), reason)])
 
+    def split_off(self, difference: sympy.Expr) -> bool:
+        """Keep what is left of a size from vanishing; whether that can be without pinning anything.
+
+        In `c - a`, what is left becomes a size of its own, `c = a + r`; in `3·c - a - b`, all grow in proportion.
+        """
+        terms = [_split(term) for term in sympy.Add.make_args(difference)]
+        whole = [(c, m) for c, m in terms if c > 0 and m]
+        taken = [m for c, m in terms if c < 0 and m]
+        if len(whole) == 1 and whole[0][0] == 1 and list(whole[0][1].values()) == [1]:
+            (size,) = whole[0][1]
+            if not any(size in m for m in taken):
+                left = self._new(self.at_dense(difference))
+                self._assign(size, left + size - difference, "what is left of a size")
+                self.add([])
+                return True
+        symbols = sorted(difference.free_symbols, key=str)
+        unit = gcd(*(self.dense[s] for s in symbols))
+        linear = all(m and list(m.values()) == [1] for _, m in terms)
+        if not linear or max(self.dense[s] for s in symbols) > _COARSEST * unit:
+            return False
+        common = self._new(unit)
+        for symbol in symbols:
+            self._assign(symbol, self.dense[symbol] // unit * common, "what is left of a size")
+        self.add([])
+        return True
+
     def finish(self) -> None:
         """Pin a size in every equation that nothing solves."""
         while self._postponed:
@@ -84,12 +112,22 @@ class WidthEquations:
     def simplify(self, expression: sympy.Expr) -> sympy.Expr:
         """The expression in free symbols, without quotients and remainders."""
         found = self._resolve(expression)
-        while (atom := _innermost(found)) is not None:
-            self._replace_atom(atom)
+        while self._reduced(found, "a whole quotient"):
             found = self._resolve(found)
         return sympy.expand(found)
 
+    def _reduced(self, expression: sympy.Expr, where: str) -> bool:
+        """Give a value to the innermost of what is no polynomial in the expression, if there is any."""
+        if (unknown := opaque(expression)) is not None:
+            self._freeze(unknown, where)
+        elif (atom := _innermost(expression)) is not None:
+            self._replace_atom(atom, where)
+        else:
+            return False
+        return True
+
     def _resolve(self, expression: sympy.Expr) -> sympy.Expr:
+        expression = exact(expression)
         while known := {s: self.values[s] for s in expression.free_symbols if s in self.values}:
             expression = expression.xreplace(known)
         if self._memo:
@@ -100,12 +138,12 @@ class WidthEquations:
         """The expression's value in the dense model."""
         return int(expression.xreplace({s: sympy.Integer(self.dense[s]) for s in expression.free_symbols}))
 
-    def _replace_atom(self, atom: sympy.Expr, where: str = "a whole quotient") -> None:
+    def _replace_atom(self, atom: sympy.Expr, where: str) -> None:
         """Give a quotient or remainder a value: a new size, and the equation that makes it whole."""
         p, q = atom.args
         dense_p, dense_q = self.at_dense(p), self.at_dense(q)
         quotient = _whole(p, q)
-        if isinstance(atom, _REMAINDERS):
+        if isinstance(atom, REMAINDERS):
             if dense_p % dense_q:
                 self._freeze(atom, where)
                 return
@@ -131,16 +169,24 @@ class WidthEquations:
         key = FloorDiv(p, q, evaluate=False)
         if key in self._memo:
             return self._memo[key]
-        new = sympy.Symbol(f"q{len(self.quotients)}", integer=True, positive=True)
-        self.quotients.add(new)
-        self.dense[new] = dense
+        new = self._new(dense)
         self._memo[key] = new
         self._waiting.append(Equation(p, q * new, where))
         return new
 
+    def _new(self, dense: int) -> sympy.Symbol:
+        new = sympy.Symbol(f"q{len(self.quotients)}", integer=True, positive=True)
+        self.quotients.add(new)
+        self.dense[new] = dense
+        return new
+
     def _freeze(self, atom: sympy.Expr, where: str) -> None:
+        """Let the sizes keep their values in what only their values can answer."""
+        what = (
+            "an uneven division" if isinstance(atom, QUOTIENTS + REMAINDERS) else "a number computed from it"
+        )
         for symbol in sorted(atom.free_symbols, key=str):
-            self._assign(symbol, sympy.Integer(self.dense[symbol]), f"an uneven division at {where}")
+            self._assign(symbol, sympy.Integer(self.dense[symbol]), f"{where}: {what}")
 
     def _assign(self, symbol: sympy.Symbol, value: sympy.Expr, reason: str) -> None:
         self.values[symbol] = value
@@ -155,18 +201,26 @@ class WidthEquations:
         """Use an equation; False if it has to wait for others."""
         left, right = self._resolve(equation.left), self._resolve(equation.right)
         for side in (left, right):
-            if (atom := _innermost(side)) is not None:
-                self._replace_atom(atom, equation.where)
+            if self._reduced(side, equation.where):
                 self._waiting.append(equation)
                 return True
         difference = sympy.expand(left - right)
         if difference.is_Number:
             if difference != 0:
-                raise InfeasibleError(
-                    f"sizes that contradict each other at {equation.where}: {equation.left} = {equation.right}"
-                )
+                raise StuckError.at(equation.where, "its sizes contradict each other at other widths")
             return True
-        return self._solve_polynomial(difference, equation.where)
+        return self._solve_polynomial(difference, self._cause(equation))
+
+    def _cause(self, equation: Equation) -> str:
+        """Where an equation comes from; where it meets a size that something fixed, what fixed that."""
+        for symbol in sorted(equation.left.free_symbols | equation.right.free_symbols, key=str):
+            if symbol in self.values and (reason := self.reason(symbol)) and self.is_fixed(symbol):
+                return reason
+        return equation.where
+
+    def is_fixed(self, symbol: sympy.Symbol) -> bool:
+        """Whether a symbol has been found to be a number."""
+        return not self._resolve(symbol).free_symbols
 
     def _solve_polynomial(self, difference: sympy.Expr, where: str) -> bool:
         """`Σ terms = 0`, all symbols positive."""
@@ -189,9 +243,7 @@ class WidthEquations:
         (first, a), (second, b) = terms
         (a_symbol,), (b_symbol,) = a, b
         ratio = sympy.Rational(-second, first)
-        new = sympy.Symbol(f"q{len(self.quotients)}", integer=True, positive=True)
-        self.quotients.add(new)
-        self.dense[new] = self.dense[a_symbol] // int(ratio.p)
+        new = self._new(self.dense[a_symbol] // int(ratio.p))
         self._assign(a_symbol, ratio.p * new, where)
         self._assign(b_symbol, ratio.q * new, where)
 
@@ -205,14 +257,20 @@ class WidthEquations:
             self._waiting.append(equation)
 
 
+def shrinks(e: sympy.Expr) -> bool:
+    """Whether a size gets smaller where another grows: it could become nothing."""
+    terms = [term.as_coeff_Mul() for term in sympy.Add.make_args(e)]
+    return any(coefficient < 0 and rest.free_symbols for coefficient, rest in terms)
+
+
 def _innermost(expression: sympy.Expr) -> sympy.Expr | None:
     """A quotient or remainder that has none inside it."""
-    atoms = expression.atoms(*_QUOTIENTS, *_REMAINDERS)
+    atoms = expression.atoms(*QUOTIENTS, *REMAINDERS)
     return min(atoms, key=lambda a: (sympy.count_ops(a), str(a))) if atoms else None
 
 
 def _replace_atoms(expression: sympy.Expr, known: Mapping[sympy.Expr, sympy.Expr]) -> sympy.Expr:
-    while hits := {a: known[a] for a in expression.atoms(*_QUOTIENTS, *_REMAINDERS) if a in known}:
+    while hits := {a: known[a] for a in expression.atoms(*QUOTIENTS, *REMAINDERS) if a in known}:
         expression = expression.xreplace(hits)
     return expression
 

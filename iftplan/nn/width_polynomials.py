@@ -8,7 +8,7 @@ from math import gcd
 
 import sympy
 
-from iftplan.errors import InfeasibleError
+from iftplan.nn.held_modules import StuckError
 from iftplan.nn.symbolic_counting import SymbolicCounter
 from iftplan.nn.symbolic_model import SymbolicModel
 from iftplan.nn.width_equations import WidthEquations
@@ -85,7 +85,7 @@ def couplings(system: WidthEquations, made: SymbolicModel, counter: SymbolicCoun
     """Shapes, attributes and MACs as polynomials, checked at the dense sizes.
 
     Raises:
-        InfeasibleError: a shape or a cost that the polynomials do not reproduce.
+        StuckError: a shape or a cost that the polynomials do not reproduce.
     """
     names = _Names(system, made, counter.readers)
     shapes = {n: tuple(map(names.dimension, shape)) for n, shape in made.shapes.items()}
@@ -132,8 +132,9 @@ def _check_dense(
     for name, shape in made.shapes.items():
         expected = tuple(map(system.at_dense, shape))
         if tuple(p.at(dense) for p in result.shapes[name]) != expected:
-            raise InfeasibleError(f"the shape of {name} could not be followed: {expected} is not reproduced")
+            raise StuckError(name.rpartition(".")[0], f"the shape of {name} is no polynomial in the widths")
     for name, e in macs.items():
         p = result.weight_macs.get(name) or result.product_macs[name]
         if p.at(dense) != system.at_dense(e):
-            raise InfeasibleError(f"the MACs of {name} could not be followed as a polynomial in the widths")
+            module = name.rpartition("." if name in result.weight_macs else ":")[0]
+            raise StuckError(module, f"the MACs of {name} are no polynomial in the widths")

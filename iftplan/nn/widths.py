@@ -3,33 +3,40 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
 import sympy
 import torch
 from torch import nn
 
-from iftplan.errors import IftplanError, InfeasibleError, MeasureError
+from iftplan.errors import IftplanError
 from iftplan.nn.conditions import counting_conditions
+from iftplan.nn.held_modules import NotRunError, StuckError, also_held, paths_within
 from iftplan.nn.inputs import make_inputs
 from iftplan.nn.operators import Operator
+from iftplan.nn.outputs import answers
 from iftplan.nn.repeats import alike
-from iftplan.nn.symbolic_counting import SymbolicCounter, counting
+from iftplan.nn.size_caches import FunctionCaches
+from iftplan.nn.symbolic_counting import GROUPED, SymbolicCounter, counting
 from iftplan.nn.symbolic_model import Heads, SymbolicModel, symbolic
-from iftplan.nn.symbolic_shapes import Equation, SymbolicSizes, expression
+from iftplan.nn.symbolic_shapes import Equation, SymbolicSizes, expression, raised_at
 from iftplan.nn.torch_internals import require, tree_leaves
 from iftplan.nn.twin import to_look_at
 from iftplan.nn.untouched import untouched
-from iftplan.nn.width_equations import WidthEquations
+from iftplan.nn.width_check import check_widened
+from iftplan.nn.width_equations import WidthEquations, shrinks
+from iftplan.nn.width_notes import head_notes, kept, layer_notes
 from iftplan.nn.width_polynomials import couplings
 from iftplan.spec import Couplings, InputSpec
 
 # From so many on, alike blocks share their widths: a deep model is traced in the time of few sizes.
 _MANY: Final = 8
+# How many kinds of modules are held at their widths before a model is refused.
+_ATTEMPTS: Final = 8
 
 
 def trace_widths(
@@ -37,14 +44,16 @@ def trace_widths(
     inputs: Sequence[InputSpec],
     *,
     heads: Heads = "number",
-    operators: Mapping[str, Operator] = MappingProxyType({}),
+    operators: Mapping[str, Operator] | None = MappingProxyType({}),
 ) -> Couplings:
     """Find which channels of `model` move together, and its costs as polynomials in its widths.
 
     Every dimension of a parameter becomes a symbolic size; PyTorch's shape functions then say in one
     forward pass which of them have to be equal. No weights are needed (the meta device is enough) and
     the model is as before afterwards. Where eight or more blocks are built alike, their widths move
-    together, unless one of them is stuck.
+    together, unless one of them is stuck. What was found is tried: at other widths, a double without data has
+    to run, give outputs of the same shapes and cost what the polynomials say. A module that cannot be
+    followed keeps its widths, and a note says so.
 
     Args:
         model: any module; its weights may live on the meta device.
@@ -52,25 +61,57 @@ def trace_widths(
         heads: what attention keeps: the "number" of heads (their size scales) or the "size" of a head
             (their number scales). Where one of the two cannot scale, as the size of a head under rotary
             embeddings of a fixed size, the other one does.
-        operators: formulas for operators that would be unknown.
+        operators: formulas for operators that would be unknown; None where only shapes are asked for, and no cost.
 
     Raises:
-        InfeasibleError: the model has weights whose sizes nothing ties to the rest.
+        InfeasibleError: no width can move, or what stops it is the model itself and no module of it.
         MeasureError: the forward pass fails, or uses an operator without a width rule.
     """
     require("widths")
-    twins = alike(model, at_least=_MANY)
-    with untouched(model):
-        traced = _trace(model, inputs, heads, twins, operators)
-        if twins and _blocked(traced, twins):
-            traced = _trace(model, inputs, heads, {}, operators)
-    system, made, counter = traced.system, traced.made, traced.counter
-    _keep_heads(system, counter, heads)
-    _keep_tables(system, made)
-    _keep_unmet(system, made, traced.met)
-    _keep_attributes(system, made)
-    _check_constraints(made, counter, traced.met)
-    return couplings(system, made, counter)
+    caches = FunctionCaches()
+    try:
+        with untouched(model):
+            return _followed(_Asked(model, inputs, heads, operators), caches)
+    finally:
+        caches.forget()
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What is to be followed, as `trace_widths` takes it."""
+
+    model: nn.Module
+    inputs: Sequence[InputSpec]
+    heads: Heads
+    operators: Mapping[str, Operator] | None
+
+
+def _followed(asked: _Asked, caches: FunctionCaches) -> Couplings:
+    """What holds when tried: what does not is told why, and what is stuck is held, module by module."""
+    held: dict[str, str] = {}
+    strict = False
+    first: Exception | None = None
+    for _ in range(_ATTEMPTS):
+        try:
+            found = _solved(asked, held, strict, caches)
+            if first is not None and all(width.fixed for width in found.widths.values()):
+                break
+            caches.forget()
+            failure = check_widened(asked.model, asked.inputs, found, asked.operators or {})
+            if failure is None:
+                return found
+            if not strict:  # a size that became a float or a text may have been more than a scale
+                first, strict = first or failure, True
+                continue
+            raise failure
+        except StuckError as stuck:
+            first = first or stuck
+            more = also_held(asked.model, held, stuck)
+            if more is None:
+                break
+            held = more
+    assert first is not None
+    raise first
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,19 +124,53 @@ class _Traced:
     met: set[sympy.Symbol]
 
 
+def _solved(asked: _Asked, held: Mapping[str, str], strict: bool, caches: FunctionCaches) -> Couplings:
+    heads = asked.heads
+    twins = alike(asked.model, at_least=_MANY)
+    traced = _trace(asked, twins, held, strict, caches)
+    if twins and _blocked(traced, twins):
+        traced = _trace(asked, {}, held, strict, caches)
+    system, made, counter = traced.system, traced.made, traced.counter
+    _keep_heads(system, counter, heads)
+    _keep_stacks(system, counter, heads)
+    _keep_tables(system, made)
+    _keep_unmet(system, made, traced.met)
+    _keep_attributes(system, made)
+    for call in counter.calls:
+        system.simplify(
+            call.macs
+        )  # what only a value can answer fixes sizes, and is to do so before names are given
+    found = couplings(system, made, counter)
+    number = kept(system, counter)
+    notes = [f"{path} keeps its widths: {why}" for path, why in held.items()]
+    notes += [*head_notes(system, counter, heads), *layer_notes(found, held)]
+    return replace(found, heads=number, notes=tuple(notes))
+
+
 def _trace(
-    model: nn.Module,
-    inputs: Sequence[InputSpec],
-    heads: Heads,
+    asked: _Asked,
     twins: Mapping[str, str],
-    operators: Mapping[str, Operator],
+    held: Mapping[str, str],
+    strict: bool,
+    caches: FunctionCaches,
 ) -> _Traced:
-    sizes = SymbolicSizes()
-    made, counter, output = _run(to_look_at(model), inputs, sizes, heads, twins, operators)
+    asked = replace(asked, model=to_look_at(asked.model))
+    inside = paths_within(asked.model, held)
+    sizes = SymbolicSizes(strict=strict)
+    try:
+        made, counter, output = _run(asked, sizes, twins, inside)
+    except IftplanError:
+        if not sizes.hashed:
+            raise
+    if sizes.hashed:  # a function's cache may have answered with sizes from before
+        caches.met = True
+        caches.forget()
+        sizes = SymbolicSizes(strict=strict)
+        made, counter, output = _run(asked, sizes, twins, inside)
     system = WidthEquations(dict(sizes.dense))
     system.add(sizes.equations)
     system.add(Equation(sympy.Mod(e, n), sympy.Integer(0), why) for e, n, why in made.multiples)
-    for tensor in _logits(output):
+    for tensor in answers(output):
         for size in map(expression, tensor.shape):
             for symbol in sorted(system.simplify(size).free_symbols, key=str):
                 system.pin(symbol, "an output of the model")
@@ -126,31 +201,32 @@ def _quiet() -> Iterator[None]:
 
 
 def _run(
-    model: nn.Module,
-    inputs: Sequence[InputSpec],
-    sizes: SymbolicSizes,
-    heads: Heads,
-    twins: Mapping[str, str],
-    operators: Mapping[str, Operator],
+    asked: _Asked, sizes: SymbolicSizes, twins: Mapping[str, str], held: Set[str]
 ) -> tuple[SymbolicModel, SymbolicCounter, object]:
+    model, heads = asked.model, asked.heads
     mode = sizes.fake_mode()
     mode.cache_enabled = False  # every call has sizes of its own; looking them up costs more than it saves
-    with _quiet(), counting_conditions(model), symbolic(model, sizes, mode, heads, twins) as made:
+    with _quiet(), counting_conditions(model), symbolic(model, sizes, mode, heads, twins, held) as made:
         with mode:
-            args, kwargs = make_inputs(inputs, "cpu")
+            args, kwargs = make_inputs(asked.inputs, "cpu")
         given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
-        with sizes.tracing(mode), counting(model, made.tensors, given, sizes.scope, operators) as counter:
+        counted = counting(model, made.tensors, given, sizes.scope, held, asked.operators)
+        with sizes.tracing(mode), counted as counter:
             try:
                 once = _named_once(model, made.tensors)
                 output = torch.func.functional_call(model, once, args, kwargs, tie_weights=False)
             except IftplanError:
                 raise
             except Exception as error:
-                raise MeasureError(
-                    f"module {counter.scope[-1] or '(model)'} ({type(model).__name__}) does not run on "
-                    f"symbolic sizes: {type(error).__name__}: {(str(error).splitlines() or [''])[0].rstrip('.')}"
-                ) from error
+                raise NotRunError(counter.scope[-1], _said(error)) from error
     return made, counter, output
+
+
+def _said(error: Exception) -> str:
+    """What stopped a forward pass: the model's own words, or where it called what takes no symbolic sizes."""
+    line, own = raised_at(error.__traceback__)
+    message = (str(error).splitlines() or [""])[0].rstrip(".")
+    return f"it does not run at symbolic widths ({type(error).__name__}{f': {message}' if own and message else ''} at {line})"
 
 
 def _named_once(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -182,6 +258,17 @@ def _keep_heads(system: WidthEquations, counter: SymbolicCounter, heads: Heads) 
         )
 
 
+def _keep_stacks(system: WidthEquations, counter: SymbolicCounter, heads: Heads) -> None:
+    """A stack of matrices keeps their number, as a mixture its experts, and a router what it chooses from."""
+    for number, operator in counter.stacks:
+        if operator in GROUPED or heads == "number":
+            for symbol in sorted(system.simplify(number).free_symbols, key=str):
+                system.pin(symbol, "the number of experts, or of other matrices in one stack")
+    for size in counter.choices:
+        for symbol in sorted(system.simplify(size).free_symbols, key=str):
+            system.pin(symbol, "one of so many is chosen by its number, as an expert by a router")
+
+
 def _keep_tables(system: WidthEquations, made: SymbolicModel) -> None:
     for rows, name in made.embeddings.items():
         for symbol in sorted(system.simplify(rows).free_symbols, key=str):
@@ -201,20 +288,6 @@ def _symbols(expressions: Iterable[sympy.Basic]) -> set[sympy.Symbol]:
     return set().union(*(e.free_symbols for e in expressions))
 
 
-def _logits(output: Any) -> list[torch.Tensor]:
-    """The tensors that a model answers with: its logits where it names them, otherwise all."""
-    if isinstance(output, torch.Tensor):
-        return [output]
-    if isinstance(output, Mapping):
-        if isinstance(output.get("logits"), torch.Tensor):
-            return [output["logits"]]
-        first = next(iter(output.values()), None) if hasattr(output, "to_tuple") else None
-        return _logits(first if first is not None else list(output.values()))
-    if isinstance(output, list | tuple):
-        return [t for part in output for t in _logits(part)]
-    return []
-
-
 def _keep_attributes(system: WidthEquations, made: SymbolicModel) -> None:
     """Attributes and quotients that are no parameter's dimension keep their values."""
     dimensions = [d for shape in made.shapes.values() for d in shape if d.free_symbols]
@@ -226,6 +299,12 @@ def _keep_attributes(system: WidthEquations, made: SymbolicModel) -> None:
         if loose:
             for symbol in sorted(loose[0].free_symbols - free, key=str):
                 system.pin(symbol, "an attribute that no parameter depends on")
+            continue
+        shrinking = next((e for e in exprs if shrinks(e)), None)
+        if shrinking is not None:
+            if not system.split_off(shrinking):
+                for symbol in sorted(shrinking.free_symbols, key=str):
+                    system.pin(symbol, "a size that is what others leave of it")
             continue
         crossed = next((e for e in exprs if _degree(e) > 1), None)
         if crossed is not None:
@@ -242,16 +321,3 @@ def _keep_attributes(system: WidthEquations, made: SymbolicModel) -> None:
 
 def _degree(e: sympy.Expr) -> int:
     return int(sympy.Poly(e, *sorted(e.free_symbols, key=str)).total_degree()) if e.free_symbols else 0
-
-
-def _check_constraints(made: SymbolicModel, counter: SymbolicCounter, met: set[sympy.Symbol]) -> None:
-    """Refuse a weight that took part in a contraction and met no equation: its operator is opaque."""
-    for call in counter.calls:
-        if call.weight is None:
-            continue
-        symbols = _symbols(made.shapes[call.weight])
-        if symbols and not symbols & met:
-            raise InfeasibleError(
-                f"parameter {call.weight} takes part in module {call.module} without any constraint on its "
-                "shape, so its width cannot be followed; its module needs a plain forward pass"
-            )

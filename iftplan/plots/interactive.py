@@ -184,8 +184,8 @@ def _line(found: TradeOff) -> dict[str, Any]:
 def _layout(found: TradeOff) -> dict[str, Any]:
     xs, ys = [e.x.mean for e in found.entries], [e.y.mean for e in found.entries]
     return {
-        "xaxis": {"title": {"text": plain_text(found.x.title)}, **_scale(xs, WIDE_X)},
-        "yaxis": {"title": {"text": plain_text(found.y.title)}, **_scale(ys, WIDE_Y)},
+        "xaxis": {"title": {"text": _named(found.x.title, xs, WIDE_X)}, **_scale(xs, WIDE_X)},
+        "yaxis": {"title": {"text": _named(found.y.title, ys, WIDE_Y)}, **_scale(ys, WIDE_Y)},
         "hovermode": "closest",
         "margin": {"t": 20},
         "shapes": [
@@ -193,6 +193,11 @@ def _layout(found: TradeOff) -> dict[str, Any]:
             for x in guides(found)
         ],
     }  # fmt: skip
+
+
+def _named(title: str, values: Sequence[float], factor: float) -> str:
+    """An axis' name, which says where the axis is logarithmic."""
+    return plain_text(title) + ("; log scale" if spans(values, factor) else "")
 
 
 def _scale(values: Sequence[float], factor: float) -> dict[str, Any]:

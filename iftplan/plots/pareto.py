@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
-from math import log
+from math import exp, log
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
@@ -15,9 +15,12 @@ from iftplan.plots.labels import Label, place_labels
 from iftplan.plots.style import MARKERS, THEMES, Picture, Theme, drawing, new_axes, shown, si, si_ticks
 from iftplan.tradeoffs import TradeOff
 
-_MOST_SERIES, _MOST_LABELS, _MOST_LINES, _MOST_READINGS = 12, 14, 6, 3
+_MOST_LABELS, _MOST_LINES, _MOST_READINGS = 14, 6, 3
+_LEGEND_ROWS = 24
+CROWD = 12  # points of equal cost from which on each series has a column of its own
+_COLUMN = 0.022  # of the axis
 _DENSE = ("dense", "paper: dense")
-WIDE_X, WIDE_Y = 4, 50  # ratios from which on an axis is logarithmic
+WIDE_X, WIDE_Y = 3, 50  # ratios from which on an axis is logarithmic
 ALIKE = 0.03  # of a cost: the least that an axis spans, or its ticks would all read the same
 MANY = 60  # points from which on each is drawn small
 
@@ -33,16 +36,17 @@ def pareto_picture(found: TradeOff, *, title: str = "", theme: str = "light") ->
     colors = THEMES[theme]
     with drawing(colors):
         figure, axes = new_axes(colors)
-        _axes(axes, found)
+        places = columns(found)
+        _axes(axes, found, places)
         styles = _styles(found.entries, colors)
-        _points(axes, found, styles, colors)
+        _points(axes, found, places, styles, colors)
         _frontier(axes, found, colors)
         _legend(axes, found, styles, colors)
         if title:
             axes.set_title(shown(title, 90), loc="left", fontsize=10)
         _iso_flop(axes, found, colors)
-        marks = [(entry.x.mean, entry.y.mean) for entry in found.entries]
-        written = [*_readings(axes, found, colors), *_labels(found)]
+        marks = [(x, entry.y.mean) for x, entry in zip(places, found.entries, strict=True)]
+        written = [*_readings(axes, found, colors), *_labels(found, places)]
         arrows = [[(x, e.y.mean), (e.x.mean, e.y.mean)] for e, x, _ in _arrows(found)]
         place_labels(figure, axes, written, marks, [_staircase(found), *arrows], colors.ink)
     return Picture(figure, title or f"{found.y.name} against {found.x.name}", described(found))
@@ -58,15 +62,37 @@ def described(found: TradeOff) -> str:
     )
 
 
-def _axes(axes: Axes, found: TradeOff) -> None:
-    axes.set_xlabel(found.x.title)
-    axes.set_ylabel(found.y.title)
+def columns(found: TradeOff) -> list[float]:
+    """Where each point is drawn along the axis of cost: at its cost, and in a crowd of equal cost beside the other series."""
+    places = [entry.x.mean for entry in found.entries]
+    log_scale = spans(places, WIDE_X)
+    width = log(max(places) / min(places)) if log_scale else max(places) - min(places)
+    for group in found.groups:
+        series = list(dict.fromkeys(found.entries[i].series for i in group))
+        if len(group) < CROWD or len(series) < 3:
+            continue
+        middle = sum(places[i] for i in group) / len(group)
+        step = max(width, ALIKE if log_scale else ALIKE * middle) * _COLUMN
+        for i in group:
+            shift = (series.index(found.entries[i].series) - (len(series) - 1) / 2) * step
+            places[i] = middle * exp(shift) if log_scale else middle + shift
+    return places
+
+
+def _axes(axes: Axes, found: TradeOff, places: Sequence[float]) -> None:
     xs, ys = _extent(e.x for e in found.entries), _extent(e.y for e in found.entries)
+    said: dict[str, list[str]] = {"x": [], "y": []}
     if spans(xs, WIDE_X):
         axes.set_xscale("log")
+        said["x"].append("log scale")
     if spans(ys, WIDE_Y):
         axes.set_yscale("log")
-    _limits(axes, xs, ys)
+        said["y"].append("log scale")
+    if any(x != entry.x.mean for x, entry in zip(places, found.entries, strict=True)):
+        said["x"].append("equal cost side by side")
+    for axis, give, told in ((found.x, axes.set_xlabel, said["x"]), (found.y, axes.set_ylabel, said["y"])):
+        give("; ".join((axis.title, *told)))
+    _limits(axes, [*xs, *places], ys)
     for which in "xy":
         if (axes.get_xscale() if which == "x" else axes.get_yscale()) == "log":
             _log_ticks(axes, which)
@@ -78,7 +104,9 @@ def _log_ticks(axes: Axes, which: str) -> None:
 
     axis = axes.xaxis if which == "x" else axes.yaxis
     low, high = axis.get_view_interval()
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high / low < 200 else (1.0,)))
+    ratio = high / low
+    subs = (1.0, 2.0, 3.0, 4.0, 5.0, 7.0) if ratio < 10 else (1.0, 2.0, 5.0) if ratio < 200 else (1.0,)
+    axis.set_major_locator(LogLocator(subs=subs))
     axis.set_minor_locator(NullLocator())
     axis.set_minor_formatter(NullFormatter())
 
@@ -122,17 +150,18 @@ def _styles(entries: Sequence[Entry], colors: Theme) -> Styles:
     return found
 
 
-def _points(axes: Axes, found: TradeOff, styles: Styles, colors: Theme) -> None:
+def _points(axes: Axes, found: TradeOff, places: Sequence[float], styles: Styles, colors: Theme) -> None:
     many = len(found.entries) > MANY
     front = set(found.frontier)
     for name, (color, marker) in styles.items():
         for on_frontier in (False, True):
-            chosen = [
-                e for i, e in enumerate(found.entries) if e.series == name and (i in front) is on_frontier
+            indices = [
+                i for i, e in enumerate(found.entries) if e.series == name and (i in front) is on_frontier
             ]
-            if not chosen:
+            if not indices:
                 continue
-            xs, ys = [e.x.mean for e in chosen], [e.y.mean for e in chosen]
+            chosen = [found.entries[i] for i in indices]
+            xs, ys = [places[i] for i in indices], [e.y.mean for e in chosen]
             hollow = chosen[0].what.published and name.startswith("paper:")
             axes.scatter(
                 xs, ys, s=(14 if many else 30) * (2.4 if marker == "*" else 1) * (1.3 if on_frontier else 1),
@@ -140,15 +169,15 @@ def _points(axes: Axes, found: TradeOff, styles: Styles, colors: Theme) -> None:
                 linewidths=1.1 if hollow else 0.5, alpha=0.55 if many and not on_frontier else 1.0,
                 zorder=4 if on_frontier else 3, label=shown(name),
             )  # fmt: skip
-            _errors(axes, chosen, color, many)
+            _errors(axes, chosen, xs, color, many)
 
 
-def _errors(axes: Axes, chosen: Sequence[Entry], color: str, many: bool) -> None:
-    measured = [e for e in chosen if e.y.error is not None or e.x.error]
+def _errors(axes: Axes, chosen: Sequence[Entry], xs: Sequence[float], color: str, many: bool) -> None:
+    measured = [(x, e) for x, e in zip(xs, chosen, strict=True) if e.y.error is not None or e.x.error]
     if measured:
         axes.errorbar(
-            [e.x.mean for e in measured], [e.y.mean for e in measured],
-            yerr=[e.y.error or 0.0 for e in measured], xerr=[e.x.error or 0.0 for e in measured],
+            [x for x, _ in measured], [e.y.mean for _, e in measured],
+            yerr=[e.y.error or 0.0 for _, e in measured], xerr=[e.x.error or 0.0 for _, e in measured],
             fmt="none", ecolor=color, elinewidth=0.5 if many else 0.9, capsize=0 if many else 2, zorder=2,
         )  # fmt: skip
 
@@ -218,7 +247,7 @@ def _arrows(found: TradeOff) -> list[tuple[Entry, float, float]]:
     read = [
         (found.entries[i], r.x, r.ratio) for i, r in found.readings if r.x is not None and r.ratio is not None
     ]
-    return [arrow for arrow in read if arrow[2] > 1.02][:_MOST_READINGS]
+    return [arrow for arrow in read if arrow[2] > 1.05][:_MOST_READINGS]
 
 
 def _readings(axes: Axes, found: TradeOff, colors: Theme) -> list[Label]:
@@ -236,13 +265,12 @@ def _readings(axes: Axes, found: TradeOff, colors: Theme) -> list[Label]:
     return labels
 
 
-def _labels(found: TradeOff) -> list[Label]:
+def _labels(found: TradeOff, places: Sequence[float]) -> list[Label]:
     """Names for the frontier, the dense models first; of a long frontier, as many as fit."""
-    front = [found.entries[i] for i in found.frontier]
-    dense = [e for e in found.entries if e.what.dense][:_MOST_READINGS]
-    order = [*dense, *(front[i] for i in _spread(len(front)))]
+    dense = [i for i, e in enumerate(found.entries) if e.what.dense][:_MOST_READINGS]
+    order = [*dense, *(found.frontier[i] for i in _spread(len(found.frontier)))]
     named = list(dict.fromkeys(order))[:_MOST_LABELS]
-    return [Label(shown(e.name), e.x.mean, e.y.mean) for e in named]
+    return [Label(shown(found.entries[i].name), places[i], found.entries[i].y.mean) for i in named]
 
 
 def _spread(count: int) -> list[int]:
@@ -259,11 +287,8 @@ def _legend(axes: Axes, found: TradeOff, styles: Styles, colors: Theme) -> None:
     handles = [
         Line2D([], [], linestyle="none", marker=marker, color=color, markersize=6 if marker != "*" else 8,
                fillstyle="none" if name.startswith("paper:") else "full", markeredgewidth=1.0, label=shown(name))
-        for name, (color, marker) in list(styles.items())[:_MOST_SERIES]
+        for name, (color, marker) in styles.items()
     ]  # fmt: skip
-    more = len(styles) - _MOST_SERIES
-    if more > 0:
-        handles.append(Line2D([], [], linestyle="none", label=f"and {more} more"))
     if len(found.frontier) > 1:
         handles.append(Line2D([], [], color=colors.muted, linewidth=1.1, label="frontier"))
     if any(e.y.error is not None for e in found.entries):
@@ -271,8 +296,9 @@ def _legend(axes: Axes, found: TradeOff, styles: Styles, colors: Theme) -> None:
             Line2D([], [], linestyle="none", marker="|", color=colors.ink, label=_error_name(found))
         )
     axes.figure.legend(
-        handles=handles, loc="outside right upper", frameon=False, fontsize=7.5, handletextpad=0.4
-    )
+        handles=handles, loc="outside right upper", frameon=False, fontsize=7.5, handletextpad=0.4,
+        ncols=-(-len(handles) // _LEGEND_ROWS),
+    )  # fmt: skip
 
 
 def _error_name(found: TradeOff) -> str:

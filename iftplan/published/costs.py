@@ -1,7 +1,8 @@
 """What published configurations cost, counted here: plans of our own models, recipes' epochs, methods' rules.
 
-The papers' transformed matrices are held equal (scope `matrices`), as the papers do, and the MACs are of the whole
-model, so that what its first and last layers grow by is in them.
+Each is planned in the scope that its paper closes. In vision that is all layers: the first and last stay dense, and the
+rest pays for what they grow by (arXiv 2303.11525, appendix B.2). In language it is the transformed matrices. The MACs are of
+the whole model, so that what is outside of the scope and grows, the head of a language model, is in them.
 """
 
 from __future__ import annotations
@@ -33,11 +34,13 @@ class Setting:
         model: a model of the zoo that is the same network.
         recipe: the bundled recipe with the paper's epochs and switches; empty where their length is not known.
         samples: of one epoch.
+        scope: whose MACs the paper holds equal.
     """
 
     model: str
     recipe: str = ""
     samples: int = 0
+    scope: Scope = Scope.LAYERS
 
 
 _CIFAR, _IMAGENET = 50_000, 1_281_167
@@ -49,8 +52,8 @@ SETTINGS: Mapping[tuple[str, str], Setting] = MappingProxyType(
         # the recipe of ResNet-18: the paper trains all of ImageNet's models with one
         ("ImageNet", "ResNet-34"): Setting("zoo:resnet34", "imagenet-resnet18", _IMAGENET),
         ("ImageNet", "BotNet-50"): Setting("zoo:botnet50", "imagenet-botnet50", _IMAGENET),
-        ("WikiText-103", "GPT-3 Small"): Setting("zoo:gpt3-small"),
-        ("WikiText-103", "GPT-3 Medium"): Setting("zoo:gpt3-medium"),
+        ("WikiText-103", "GPT-3 Small"): Setting("zoo:gpt3-small", scope=Scope.MATRICES),
+        ("WikiText-103", "GPT-3 Medium"): Setting("zoo:gpt3-medium", scope=Scope.MATRICES),
     }
 )
 """Published models whose network is in the zoo; of the others nothing is counted."""
@@ -90,10 +93,11 @@ def _observation(result: PublishedResult, specs: Mapping[str, ModelSpec]) -> Obs
         return bare
     from dataclasses import replace
 
-    planned = _planned(result, specs[setting.model])
+    planned = _planned(result, specs[setting.model], setting.scope)
     cardinality = planned.cardinality
     return replace(
         bare,
+        scope=setting.scope.value,
         macs=planned.macs(Scope.MODEL),
         dense_macs=planned.dense_macs(Scope.MODEL),
         train_macs=_train_macs(planned, result.method, setting),
@@ -103,10 +107,10 @@ def _observation(result: PublishedResult, specs: Mapping[str, ModelSpec]) -> Obs
     )
 
 
-def _planned(result: PublishedResult, spec: ModelSpec) -> Plan:
+def _planned(result: PublishedResult, spec: ModelSpec, scope: Scope) -> Plan:
     family = family_named("wide" if result.transform == "dense" else result.transform)
     mask = mask_for(family, result.sparsity, parse_mask(result.mask) if result.mask else None)
-    return plan(spec, Policy(family=family, sparsity=result.sparsity, scope=Scope.MATRICES, mask=mask))
+    return plan(spec, Policy(family=family, sparsity=result.sparsity, scope=scope, mask=mask))
 
 
 def _train_macs(planned: Plan, method: str, setting: Setting) -> int | None:

@@ -56,7 +56,7 @@ def code(text: str) -> str:
 def escaped(text: str) -> str:
     """Text in one line that cannot become markup, a mention or a reference."""
     return (
-        _inert(unbroken(text)).replace("@", "@<!-- -->").replace("#", "#<!-- -->").replace("&#<!-- -->", "&#")
+        unbroken(_inert(text)).replace("@", "@<!-- -->").replace("#", "#<!-- -->").replace("&#<!-- -->", "&#")
     )
 
 

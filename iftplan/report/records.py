@@ -116,7 +116,7 @@ def _checked(model: Record) -> Record:
 
 def _point(point: Record, document: Document) -> Record:
     """Both axes under what they show, with its unit."""
-    named = {}
+    named: dict[str, str] = {}
     for axis in ("x", "y"):
         shown = " ".join(filter(None, (document[axis]["name"], document[axis]["unit"])))
         title = re.sub(r"\W+", "_", shown.lower()).strip("_")

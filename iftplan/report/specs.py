@@ -5,7 +5,7 @@ from __future__ import annotations
 from iftplan.notation import layer_notation
 from iftplan.report.records import Record
 from iftplan.report.table import Table
-from iftplan.spec import ModelSpec
+from iftplan.spec import Couplings, ModelSpec
 from iftplan.units import Convention, count
 
 
@@ -27,6 +27,10 @@ def spec_table(spec: ModelSpec, convention: Convention = Convention.MAC) -> Tabl
     return Table(("layer", "shape", f">{unit}", "remarks"), tuple(rows), title, notes)
 
 
+_SHOWN = 12
+"""So many fixed widths are listed; the document holds all."""
+
+
 def spec_records(spec: ModelSpec) -> list[Record]:
     """A row for each layer and each product of activations."""
     layers = [
@@ -44,10 +48,29 @@ def spec_records(spec: ModelSpec) -> list[Record]:
 
 
 def _widths(spec: ModelSpec) -> tuple[str, ...]:
+    """How many widths can move, then each fixed one with the weight that has it and what fixes it."""
     if spec.couplings is None:
         return (f"cannot be widened: {spec.refusal}",) if spec.refusal else ()
-    free = sum(not width.fixed for width in spec.couplings.widths.values())
-    return (f"{free} widths can move, {len(spec.couplings.widths) - free} are fixed",)
+    fixed = {name: width for name, width in spec.couplings.widths.items() if width.fixed}
+    free, are = len(spec.couplings.widths) - len(fixed), "is" if len(fixed) == 1 else "are"
+    owners = _owners(spec.couplings)
+    listed = [
+        f"{owners.get(name, name)} keeps {width.size}: {width.fixed}"
+        for name, width in list(fixed.items())[:_SHOWN]
+    ]
+    more = [f"and {len(fixed) - _SHOWN} more, which the document lists"] if len(fixed) > _SHOWN else []
+    total = f"{free} width{'s' if free != 1 else ''} can move, {len(fixed)} {are} fixed"
+    return (total, *listed, *more, *spec.couplings.notes)
+
+
+def _owners(couplings: Couplings) -> dict[str, str]:
+    """Width → the first tensor that has it as a dimension of its own."""
+    owners: dict[str, str] = {}
+    for name, shape in couplings.shapes.items():
+        for dimension in shape:
+            if len(dimension.symbols) == 1:
+                owners.setdefault(next(iter(dimension.symbols)), name)
+    return owners
 
 
 def _place(first: bool, last: bool) -> str:

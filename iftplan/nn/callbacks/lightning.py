@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import WeightAveraging
 from torch.optim import Optimizer
 
 from iftplan.errors import InputError, StaleError
@@ -23,7 +24,7 @@ from iftplan.nn.masking.algorithm import Algorithm
 from iftplan.nn.masking.cautions import cautions, weights_left
 from iftplan.nn.masking.masking import Masking
 from iftplan.nn.masking.static import Static
-from iftplan.nn.masks import masked_weights
+from iftplan.nn.masks import enforce_, masked_weights
 
 
 class LightningMasking(Callback):
@@ -49,11 +50,16 @@ class LightningMasking(Callback):
         seed: int = 0,
     ) -> None:
         self.masks: Masking | None = None
+        self._algorithm = algorithm
         self._make = partial(Masking, algorithm=algorithm, structure=structure, seed=seed)
         self._loaded: dict[str, Any] | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the masks over, and go on from where a checkpoint or an earlier fit has ended."""
+        if not isinstance(self._algorithm, Static):
+            _refuse_averages(trainer)
+        if self.masks is not None:
+            self.masks.release()  # a training that was interrupted has not
         went = self.masks.state_dict() if self.masks is not None and trainer.global_step else None
         state, self._loaded = self._loaded or went, None
         if trainer.global_step and state is None:
@@ -67,6 +73,13 @@ class LightningMasking(Callback):
         if steps != float("inf"):  # where training goes on until someone stops it
             for sentence in cautions(self.masks, int(steps), _scheduler_of(trainer)):
                 warnings.warn(sentence, stacklevel=2)
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Begin an epoch on the masks, whatever other callbacks have put into the weights (averages)."""
+        if batch_idx == 0:
+            enforce_(pl_module)
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
@@ -91,6 +104,10 @@ class LightningMasking(Callback):
         for sentence in weights_left(self.masks):
             warnings.warn(sentence, stacklevel=2)
 
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """End on the masks, whatever other callbacks have put into the weights when training ended."""
+        enforce_(pl_module)
+
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint holds of the masks."""
         return {} if self.masks is None else self.masks.state_dict()
@@ -98,6 +115,15 @@ class LightningMasking(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep a checkpoint's state until the optimizer is there."""
         self._loaded = state_dict or None
+
+
+def _refuse_averages(trainer: Trainer) -> None:
+    """Refuse callbacks that average masks as they average weights, or keep those of the day they began."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # its callback connector sets it
+        if isinstance(callback, WeightAveraging):
+            raise InputError(
+                f"{type(callback).__name__} keeps a second model whose masks do not move with those of LightningMasking, and ends with that one; take StochasticWeightAveraging, masks that stay (Static), or average in a loop of your own (iftplan.nn.masking.averages.follow_)."
+            )
 
 
 def _optimizer_of(trainer: Trainer, module: LightningModule) -> Optimizer:

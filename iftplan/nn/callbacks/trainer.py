@@ -78,6 +78,8 @@ class TrainerMasking(TrainerCallback, ExportableState):  # type: ignore[misc]
     ) -> None:
         """Take the masks over, and go on from the checkpoint's where training does."""
         stored = state.stateful_callbacks.get(type(self).__name__)
+        if self.masks is not None:
+            self.masks.release()  # a training that was interrupted has not
         self.masks = self._make(given["model"], given["optimizer"])
         if state.global_step:
             self.masks.load_state_dict(_masks_in(stored, state.global_step))

@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
+from iftplan.arguments import checked
 from iftplan.errors import InputError
 from iftplan.nn.execution.functions import sparse_conv2d, sparse_linear
 from iftplan.nn.execution.modules import (
@@ -27,6 +28,7 @@ from iftplan.nn.execution.patterns import Pattern, as_array
 from iftplan.nn.execution.vectors import require_numba
 from iftplan.nn.masks import SUFFIX
 from iftplan.nn.members import is_conv1d
+from iftplan.nn.withheld import withheld
 from iftplan.pricing import DENSE_ABOVE
 
 _MASK: Final = "weight" + SUFFIX
@@ -38,6 +40,17 @@ class CompactLayer(nn.Module):
     values: nn.Parameter
     pattern: Pattern
 
+    @property
+    def weight(self) -> Tensor:
+        """The dense weight without values, for modules that ask for its dtype."""
+        mask = _shaped(torch.from_numpy(self.pattern.mask), self.pattern, self)
+        answer: Tensor = withheld(
+            mask.shape,
+            self.values,
+            f"a module computes with the weight of a {type(self).__name__} instead of calling it, and compact layers have no dense weight; bring the weights back first (expand_).",
+        )
+        return answer
+
     def _checked(self, x: Tensor) -> Tensor:
         if not is_plain(x) or x.dtype is not self.values.dtype:
             raise InputError(
@@ -46,7 +59,7 @@ class CompactLayer(nn.Module):
         return x
 
 
-class CompactLinear(CompactLayer, nn.Linear):
+class CompactLinear(CompactLayer, nn.Linear):  # type: ignore[override]  # has no weight to write to
     """`torch.nn.Linear` that has nothing but the kept weights."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -54,7 +67,7 @@ class CompactLinear(CompactLayer, nn.Linear):
         return sparse_linear(self._checked(x), None, self.bias, self.pattern, self.values)
 
 
-class CompactConv2d(CompactLayer, nn.Conv2d):
+class CompactConv2d(CompactLayer, nn.Conv2d):  # type: ignore[override]  # as above
     """`torch.nn.Conv2d`, one group, that has nothing but the kept weights."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -76,6 +89,7 @@ def compact_classes() -> Mapping[type[nn.Module], type[CompactLayer]]:
 Model = TypeVar("Model", bound=nn.Module)
 
 
+@checked
 def compact_(model: Model) -> Model:
     """Make what masks keep the parameters of a model's masked linear layers and convolutions, in place.
 
@@ -105,6 +119,7 @@ def compact_(model: Model) -> Model:
     return model
 
 
+@checked
 def expand_(model: Model) -> Model:
     """Bring back the weights and masks that `compact_` took, in place; make the optimizer again.
 

@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
+from iftplan.arguments import checked
 from iftplan.errors import InputError
 from iftplan.nn.execution.functions import kept_values, sparse_conv2d, sparse_linear
 from iftplan.nn.execution.patterns import Pattern, pattern_of
@@ -123,6 +124,7 @@ def has_conv1d() -> bool:
 Model = TypeVar("Model", bound=nn.Module)
 
 
+@checked
 def execute_sparse_(model: Model, *, frozen: bool = False) -> Model:
     """Let masked linear layers and convolutions compute with what their masks keep, in place.
 
@@ -159,6 +161,7 @@ def execute_sparse_(model: Model, *, frozen: bool = False) -> Model:
     return model
 
 
+@checked
 def execute_dense_(model: Model) -> Model:
     """As it was before `execute_sparse_`, in place."""
     back = {sparse: dense for dense, sparse in sparse_classes().items()}
@@ -170,6 +173,7 @@ def execute_dense_(model: Model) -> Model:
     return model
 
 
+@checked
 def dense_gradients_(model: nn.Module, wanted: bool) -> None:
     """Whether the next step's gradients are wanted off the masks too, as growing by gradients does (RigL)."""
     for module in model.modules():

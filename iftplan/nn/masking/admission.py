@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
@@ -16,7 +16,7 @@ from iftplan.nn.masking.static import Static
 from iftplan.nn.masking.structure_decay import StructureDecay
 from iftplan.nn.masking.transposable import Transposable
 from iftplan.nn.masking.view import View, matrix_view, view_of
-from iftplan.nn.masks import SUFFIX, has_mask, masked_weights
+from iftplan.nn.masks import SUFFIX, MaskedWeight, has_mask, masked_weights
 from iftplan.schedules import Constant, Updates
 
 
@@ -44,6 +44,7 @@ def admitted(
         )
     _check_computed(model)
     weights = tuple(masked_weights(model))
+    _check_experts(algorithm, weights)
     if not weights:
         raise InputError(
             f"{type(model).__name__} has no masked weights; make them with iftplan.nn.apply first, of a plan that masks some (lowrank masks none)."
@@ -61,7 +62,7 @@ def admitted(
         if weight.mask.is_meta:
             raise InputError(f"{weight.name} is on the meta device; apply the plan to a model with values.")
     if isinstance(algorithm, Static):
-        return tuple(View(weight, Flat()) for weight in weights)
+        return tuple(View(weight, Flat(weight.experts)) for weight in weights)
     view = matrix_view if isinstance(algorithm, LatentAlgorithm) else view_of
     return tuple(view(weight, structure) for weight in weights)
 
@@ -83,6 +84,21 @@ def _check_algorithm(algorithm: Algorithm) -> None:
     if algorithm.order not in tuple(Order):
         raise InputError(
             f"{type(algorithm).__name__} knows no order {algorithm.order!r}; orders are {', '.join(Order)}."
+        )
+
+
+def _check_experts(algorithm: Algorithm, weights: Sequence[MaskedWeight]) -> None:
+    """Refuse methods that would leave more weights to one expert than to another: then no step has a known cost."""
+    stacked = next((weight.name for weight in weights if weight.experts > 1), None)
+    if stacked is None:
+        return
+    if algorithm.crosses_layers:
+        raise InputError(
+            f"{type(algorithm).__name__} over all layers would leave the experts of {stacked} with counts of their own; choose by layer, which keeps every expert's."
+        )
+    if isinstance(algorithm, SRigL) and algorithm.ablation:
+        raise InputError(
+            f"SRigL gives up neurons, which would leave the experts of {stacked} with counts of their own; take SRigL with ablation=0, or RigL."
         )
 
 

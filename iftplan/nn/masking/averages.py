@@ -11,11 +11,13 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from iftplan.arguments import checked
 from iftplan.errors import InputError
 from iftplan.nn.masking.wrappers import bare
 from iftplan.nn.masks import MaskedWeight, masked_weights
 
 
+@checked
 @torch.no_grad()
 def follow_(average: nn.Module, model: nn.Module) -> nn.Module:
     """Give an average of a model's weights the model's masks, in place; call it after each update of the average.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,6 +37,13 @@ class Behind:
     def took_dense_gradient(self, *, updated: bool) -> bool:
         """Every step, where gradients go straight through the mask."""
         return self._algorithm.straight
+
+    def written_(self) -> None:
+        """θ keeps its values, which is what the optimizer moves; what was written is lost, and that is said."""
+        warnings.warn(
+            "the weights were changed since the optimizer's last step (a loaded state, an average), and training goes on from the dense weights behind them, which were not. Make a new Masking from the changed model.",
+            stacklevel=4,
+        )
 
     def correct_(self, step: int, *, due: bool) -> None:
         """Those of θ."""

@@ -25,6 +25,7 @@ class MaskFactors:
         self._seen: list[tuple[Tensor, int] | None] = [None] * len(self._weights)
         self._factors: list[Tensor | None] = [None] * len(self._weights)
         self._nnz: Mapping[str, int] = MappingProxyType({})
+        self._left: list[int] = []
 
     @torch.no_grad()
     def apply_(self) -> None:
@@ -53,6 +54,15 @@ class MaskFactors:
         """Whether every weight is zero off its mask, as far as this process has it."""
         pairs = ((local(weight.parameter), weight) for weight in self._weights)
         return not any(bool((x[~part_of(weight.mask, x)] != 0).any()) for x, weight in pairs)
+
+    def leave(self) -> None:
+        """Remember the weights as they are left to the next step."""
+        self._left = [local(weight.parameter)._version for weight in self._weights]
+
+    @property
+    def untouched(self) -> bool:
+        """Whether nothing has written to the weights since they were left."""
+        return self._left == [local(weight.parameter)._version for weight in self._weights]
 
     @property
     def nnz(self) -> Mapping[str, int]:

@@ -43,6 +43,10 @@ class Held:
         """Once an update by gradients is done: one that is postponed costs nothing."""
         return updated and self._algorithm.scores is Scores.GRADIENT
 
+    def written_(self) -> None:
+        """What a loaded state or an average has left off the masks is set to zero."""
+        self._subject.enforce_()
+
     def correct_(self, step: int, *, due: bool) -> None:
         """Zero off the masks; if masks are due, remember scores of the dense gradients before."""
         if step == 0 and self._algorithm.starts_dense:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 from torch import Generator, Tensor
 
@@ -25,6 +26,7 @@ class Layer:
         structure: what the mask may look like, for algorithms that choose within the whole matrix: their rows are
             its outputs, and their target is the count of the matrix.
         short: how many rows keep one unit fewer than the target in the end: groups of N:M masks that close a budget.
+        experts: matrices of a stack, one's rows after the other's; in all of them equally many weights are kept.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Layer:
     generator: Generator
     structure: MaskStructure = Unstructured()  # noqa: RUF009  (a frozen value)
     short: int = 0
+    experts: int = 1
 
     @property
     def units(self) -> int:
@@ -47,15 +50,26 @@ class Layer:
         """Units that each row keeps now; those that are short keep one fewer."""
         return int(self.mask.sum(1).max()) if len(self.mask) else 0
 
+    def each(self) -> tuple[Self, ...]:
+        """Its experts one by one, of which each keeps its part of the target; itself, where it is a single matrix.
+
+        For algorithms that choose within the whole matrix: they keep `target` weights of all, not units of every row.
+        """
+        if self.experts == 1:
+            return (self,)
+        parts = zip(self.magnitude.chunk(self.experts), self.mask.chunk(self.experts), strict=True)
+        target = self.target // self.experts
+        return tuple(replace(self, magnitude=m, mask=k, target=target, experts=1) for m, k in parts)
+
     def largest(self, scores: Tensor, units: int) -> Tensor:
         """The `units` largest scores of each row; at the target, without the last in those rows that lose least by it."""
         chosen = largest(scores, units)
         if not self.short or units != self.target:
             return chosen
         last = (
-            scores.masked_fill(~chosen, scores.max()).amin(1, keepdim=True).T
+            scores.masked_fill(~chosen, scores.max()).amin(1).view(self.experts, -1)
         )  # excluded ones are lost first
-        whole = largest(last - EXCLUDED, len(scores) - self.short).T
+        whole = largest(last - EXCLUDED, (len(scores) - self.short) // self.experts).view(-1, 1)
         return largest(scores, units - 1) | (chosen & whole)
 
 

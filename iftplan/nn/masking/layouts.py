@@ -32,11 +32,17 @@ class Layout(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Flat:
-    """One row of all weights."""
+    """One row of all weights; of a stack of experts, a row for each.
+
+    Attributes:
+        experts: how many there are.
+    """
+
+    experts: int = 1
 
     def rows(self, matrix: Tensor) -> Tensor:
-        """(1, weights)."""
-        return matrix.reshape(1, -1)
+        """(experts, weights)."""
+        return matrix.reshape(self.experts, -1)
 
     def mask(self, rows: Tensor, like: Tensor) -> Tensor:
         """As it is."""
@@ -44,7 +50,7 @@ class Flat:
 
     def units(self, nnz: int, matrix: Tensor) -> int:
         """Every weight is a unit."""
-        return nnz
+        return nnz // self.experts
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,61 +80,64 @@ class Groups:
 
 @dataclass(frozen=True, slots=True)
 class Tiles:
-    """One row of all blocks of `height` inputs by `width` outputs."""
+    """One row of all blocks of `height` inputs by `width` outputs; of a stack of experts, a row for each."""
 
     height: int
     width: int
+    experts: int = 1
 
     def rows(self, matrix: Tensor) -> Tensor:
-        """(1, blocks), what is in a block added up."""
+        """(experts, blocks), what is in a block added up."""
         outputs, inputs = matrix.shape
         tiles = matrix.reshape(outputs // self.width, self.width, inputs // self.height, self.height)
-        return tiles.sum((1, 3)).view(1, -1)
+        return tiles.sum((1, 3)).view(self.experts, -1)
 
     def mask(self, rows: Tensor, like: Tensor) -> Tensor:
         """Every block whole."""
         outputs, inputs = like.shape
-        blocks = rows.view(outputs // self.width, 1, inputs // self.height, 1)
+        blocks = rows.reshape(outputs // self.width, 1, inputs // self.height, 1)
         whole = blocks.expand(-1, self.width, -1, self.height)
         return whole.reshape(outputs, inputs)
 
     def units(self, nnz: int, matrix: Tensor) -> int:
         """Whole blocks."""
-        return nnz // (self.height * self.width)
+        return nnz // (self.height * self.width) // self.experts
 
 
 @dataclass(frozen=True, slots=True)
 class Neurons:
-    """One row of all outputs."""
+    """One row of all outputs; of a stack of experts, a row for each."""
+
+    experts: int = 1
 
     def rows(self, matrix: Tensor) -> Tensor:
-        """(1, outputs), their inputs added up."""
-        return matrix.sum(1).view(1, -1)
+        """(experts, outputs), their inputs added up."""
+        return matrix.sum(1).view(self.experts, -1)
 
     def mask(self, rows: Tensor, like: Tensor) -> Tensor:
         """Every output whole."""
-        return rows.view(-1, 1).repeat(1, like.shape[1])
+        return rows.reshape(-1, 1).repeat(1, like.shape[1])
 
     def units(self, nnz: int, matrix: Tensor) -> int:
         """Whole outputs."""
-        return nnz // matrix.shape[1]
+        return nnz // matrix.shape[1] // self.experts
 
 
-def layout_of(structure: MaskStructure) -> Layout:
-    """The layout in which masks of a structure are chosen.
+def layout_of(structure: MaskStructure, experts: int = 1) -> Layout:
+    """The layout in which masks of a structure are chosen, in every one of so many experts alike.
 
     Raises:
         InputError: masks of that structure are not chosen row by row.
     """
     match structure:
         case Unstructured():
-            return Flat()
+            return Flat(experts)
         case ConstantFanIn():
             return Groups()
         case Channel():
-            return Neurons()
+            return Neurons(experts)
         case Block():
-            return Tiles(structure.height, structure.width)
+            return Tiles(structure.height, structure.width, experts)
         case NM() if not structure.transposable:
             return Groups(structure.of, structure.kept)
         case _:

@@ -102,6 +102,8 @@ class Masking:
         of the optimizer, also where gradients of several batches are accumulated.
         """
         self._asked = True
+        if not (self._within or self._subject.factors.untouched):
+            self._regime.written_()
         self.taken = self._taken()
         self._due = self._now_due
         self._regime.correct_(self.steps, due=self._due)
@@ -210,6 +212,7 @@ class Masking:
     @torch.no_grad()
     def _hold_(self) -> None:
         self._regime.hold_()
+        self._subject.factors.leave()
         self._subject.ranks.check(self.masks(), self.steps)
 
     def _before_optimizer(self) -> None:
@@ -224,6 +227,7 @@ class Masking:
         else:
             self._keep_()
         self._asked = False
+        self._subject.factors.leave()
 
     @torch.no_grad()
     def _turn_(self, part: Callable[..., bool]) -> None:

@@ -24,6 +24,9 @@ class Regime(Protocol):
     def took_dense_gradient(self, *, updated: bool) -> bool:
         """Whether a step has done so, in which masks were updated or not."""
 
+    def written_(self) -> None:
+        """Weights were written to between two steps, by none of ours."""
+
     def correct_(self, step: int, *, due: bool) -> None:
         """Make the gradients of the forward weights those that the optimizer is to take."""
 

@@ -42,7 +42,7 @@ class StraightThrough:
 
     def update(self, layers: Sequence[Layer], step: int) -> list[Change]:
         """The largest |θ| that the structure of the step lets stay."""
-        masks = [choose(*self.goal(x, step)) for x in layers]
+        masks = [torch.cat([choose(*self.goal(x, step)) for x in layer.each()]) for layer in layers]
         return [Change(mask, torch.zeros_like(mask)) for mask in masks]
 
     def goal(self, layer: Layer, step: int) -> tuple[MaskStructure, Tensor, int]:

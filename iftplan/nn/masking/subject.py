@@ -99,4 +99,15 @@ class Subject:
         saliency = scores if algorithm.scores is Scores.SALIENCY else None
         generator = stream(self.seed, f"{name} at {step}")
         mask, target = view.mask_rows(), self.targets[name]
-        return Layer(name, magnitude, gradient, saliency, mask, target, generator, view.structure, view.short)
+        return Layer(
+            name,
+            magnitude,
+            gradient,
+            saliency,
+            mask,
+            target,
+            generator,
+            view.structure,
+            view.short,
+            view.weight.experts,
+        )

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from iftplan.arguments import checked
 from iftplan.nn.masks import masked_names
 from iftplan.plans import Plan
 
@@ -31,6 +32,7 @@ class Taken:
     dense_gradient: bool = False
 
 
+@checked
 def weights_by_layer(plan: Plan, model: nn.Module) -> dict[str, tuple[str, ...]]:
     """Names of the masked parameters of every maskable planned layer: its branches' or factors', or its own.
 
@@ -42,6 +44,7 @@ def weights_by_layer(plan: Plan, model: nn.Module) -> dict[str, tuple[str, ...]]
     return {x.name: masked_names(modules.get(x.name), x) for x in plan.layers if x.maskable}
 
 
+@checked
 def layer_counts(groups: Mapping[str, tuple[str, ...]], nnz: Mapping[str, int]) -> dict[str, int]:
     """Weights kept by planned layer, as `TrainingCost` takes them, from those kept by parameter."""
     return {layer: sum(nnz[name] for name in names) for layer, names in groups.items()}

@@ -49,7 +49,11 @@ class View:
 
     def holds(self) -> bool:
         """Whether the present mask is one of the structure's."""
-        return isinstance(self.layout, Flat) or holds(self.structure, self._matrix(self.weight.mask))
+        if not _evenly_kept(self.weight):
+            return False
+        return isinstance(self.layout, Flat) or all(
+            holds(self.structure, matrix) for matrix in _experts(self.weight)
+        )
 
     def _matrix(self, tensor: Tensor) -> Tensor:
         # the order of weights is nothing to an unstructured mask
@@ -65,7 +69,7 @@ def view_of(weight: MaskedWeight, structure: MaskStructure) -> View:
     Raises:
         InputError: the weight's mask is not of that structure, or the structure cannot be chosen row by row.
     """
-    view = View(weight, layout_of(structure), structure)
+    view = View(weight, layout_of(structure, weight.experts), structure)
     if view.holds() or _ablated(view):
         _check_edges(weight, structure)
         return replace(view, short=_short(weight, structure))
@@ -85,13 +89,26 @@ def _ablated(view: View) -> bool:
 def _short(weight: MaskedWeight, structure: MaskStructure) -> int:
     """How many rows of an N:M mask keep one unit fewer than the others."""
     return (
-        structure.short(_shape(weight), int(weight.mask.count_nonzero())) if isinstance(structure, NM) else 0
+        structure.short(_shape(weight) * weight.experts, int(weight.mask.count_nonzero()))
+        if isinstance(structure, NM)
+        else 0
     )
 
 
 def _shape(weight: MaskedWeight) -> Matrices:
-    outputs, inputs = to_matrix(weight.mask, weight).shape
+    """Of one expert, where the weight stacks several."""
+    outputs, inputs = _experts(weight)[0].shape
     return ((inputs, outputs),)
+
+
+def _experts(weight: MaskedWeight) -> tuple[Tensor, ...]:
+    """The mask's matrix, or those of a stack."""
+    return to_matrix(weight.mask, weight).chunk(weight.experts)
+
+
+def _evenly_kept(weight: MaskedWeight) -> bool:
+    """Whether all experts keep equally many weights; a single matrix always does."""
+    return len({int(matrix.count_nonzero()) for matrix in _experts(weight)}) == 1
 
 
 def _check_edges(weight: MaskedWeight, structure: MaskStructure) -> None:
@@ -112,10 +129,9 @@ def matrix_view(weight: MaskedWeight, structure: MaskStructure) -> View:
     Raises:
         InputError: the structure has no mask with the weight's count.
     """
-    matrix = to_matrix(weight.mask, weight)
-    nnz = int(matrix.count_nonzero())
+    nnz = int(weight.mask.count_nonzero()) // weight.experts
     try:
-        fits = structure.close(((matrix.shape[1], matrix.shape[0]),), nnz) == nnz
+        fits = structure.close(_shape(weight), nnz) == nnz and _evenly_kept(weight)
     except InfeasibleError:
         fits = False
     if fits:
@@ -126,6 +142,10 @@ def matrix_view(weight: MaskedWeight, structure: MaskStructure) -> View:
 
 
 def _other(weight: MaskedWeight, structure: MaskStructure) -> InputError:
+    if not _evenly_kept(weight):
+        return InputError(
+            f"the experts of {weight.name} do not keep equally many weights, so that what a step costs depends on which rows meet which of them; apply a plan, which masks all experts alike."
+        )
     return InputError(
         f"the mask of {weight.name} is not a {structure} mask; give the structure of the plan that was applied, `structure=plan.mask`."
     )

@@ -12,6 +12,7 @@ from typing import assert_never
 import torch
 from torch import nn
 
+from iftplan.arguments import checked
 from iftplan.errors import InputError, MeasureError
 from iftplan.nn.exits import no_exit
 from iftplan.nn.origins import remember
@@ -40,6 +41,7 @@ class BuiltModel:
     assumptions: tuple[str, ...] = ()
 
 
+@checked
 def build(source: str | Source, *, device: str = "meta") -> nn.Module:
     """The network that a MODEL argument names, in evaluation mode.
 

@@ -79,7 +79,7 @@ def _callable(module: ModuleType, attribute: str, where: str) -> Callable[[], ob
         raise InputError(f"{what}; {_hint(near, names)}")
     if needed := _required(factory):
         raise InputError(
-            f"{attribute} in {where} cannot be called without {', '.join(needed)}; write a function without arguments that calls it, such as def build(): return {attribute}(…), and name that."
+            f"{where}:{attribute} cannot be called without {', '.join(needed)}; write a function without arguments that calls it, such as def build(): return {attribute}(…), and name that."
         )
     return lambda: factory()
 

@@ -12,6 +12,7 @@ from iftplan.errors import InputError, StaleError
 from iftplan.nn.finalization import densify_
 from iftplan.nn.finetuning import load_masked_
 from iftplan.nn.training import checkpoints
+from iftplan.nn.training.state_form import check_state, loading
 from iftplan.runs import OPENING, RunConfig
 
 
@@ -41,12 +42,14 @@ def begin_from_(network: nn.Module, config: RunConfig, plan_digest: str, say: Ca
             f"the method {config.method.name} begins dense and would drop the masks that come with {name}; go on with static, set, rigl or srste, or train every weight with densified."
         )
     step, state = _read(Path(name), say)
+    check_state(state, step, name)
     identity = state["identity"]
     if identity["plan"] != plan_digest:
         raise StaleError(
             f"{name} was trained for another plan (digest {identity['plan'][:12]}…) than this run has ({plan_digest[:12]}…); name the plan.json that lies beside it."
         )
-    load_masked_(network, state["model"])
+    with loading(name):
+        load_masked_(network, state["model"])
     if config.method.name == "densified":
         densify_(network)
     return f"{identity['run']}:{step}"
@@ -54,8 +57,7 @@ def begin_from_(network: nn.Module, config: RunConfig, plan_digest: str, say: Ca
 
 def _read(path: Path, say: Callable[[str], None]) -> tuple[int, dict[str, Any]]:
     if path.is_file():
-        state = checkpoints.read(path)
-        return int(state["step"]), state
+        return checkpoints.step_of(path), checkpoints.read(path)
     found = checkpoints.newest(path, say) if path.is_dir() else None
     if found is None:
         raise InputError(

@@ -10,7 +10,6 @@ shows in the checksum, and the checkpoint before it is used.
 from __future__ import annotations
 
 import os
-import pickle
 import re
 import struct
 from collections import OrderedDict
@@ -110,7 +109,9 @@ def read(path: Path) -> dict[str, Any]:
                 raise InputError(f"{path} is refused: it is torn or was changed, its checksum does not hold.")
             file.seek(0)
             content = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # whatever bytes make of an unpickler
         raise InputError(f"{path} is refused: it cannot be loaded ({_reason(error)}).") from error
     match content, _NAME.fullmatch(path.name):
         case {"schema": str(schema), "step": int(step), "state": dict(state)}, re.Match() as name:
@@ -120,6 +121,18 @@ def read(path: Path) -> dict[str, Any]:
                 f"{path} is refused: it holds {schema!r} of step {step} where its name says {SCHEMA!r} of step {int(name[1])}."
             )
     raise InputError(f"{path} is refused: it is no checkpoint of iftplan.")
+
+
+def step_of(path: Path) -> int:
+    """The step that a checkpoint's name says.
+
+    Raises:
+        InputError: it is no checkpoint's name.
+    """
+    name = _NAME.fullmatch(path.name)
+    if name is None:
+        raise InputError(f"{path} is no checkpoint of iftplan; those are named checkpoint-000000100.pt.")
+    return int(name[1])
 
 
 def _found(directory: Path) -> list[tuple[int, Path]]:

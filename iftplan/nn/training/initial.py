@@ -1,7 +1,8 @@
 """Initial weights of a run, drawn alike in the dense control and in every plan, so that they differ in nothing else.
 
 `iftplan.nn.apply` draws new and resized weights; what keeps its shape, and the control, would start as the model's
-own constructors make it, and heads of different scale then decide short runs.
+own constructors make it. Layers that are kept dense begin at the scale of their model in both: the reference code of
+arXiv 2303.11525 leaves its classifier to PyTorch, U(±1/√fan_in), and the first loss is that of guessing.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from iftplan.nn.application import apply
 from iftplan.nn.initialise import fans_of, initialise_, scheme_named
 from iftplan.nn.masks import enforce_, stream
 from iftplan.nn.parametrize import planned_scales
-from iftplan.plans import Plan, PlannedLayer
+from iftplan.nn.stacks import planned_stack
+from iftplan.plans import Plan, PlannedLayer, Role
 
 Scheme = Literal["kaiming", "density", "model"]
 
@@ -28,7 +30,9 @@ def dense_network(plan: Plan, dense: nn.Module, scheme: Scheme, seed: int) -> nn
             module, name = _place(dense, layer.weight)
             parameter = module._parameters[name]
             assert parameter is not None
-            spread = scheme_named(scheme)(fans_of(module, parameter), 1.0)
+            spread = scheme_named(scheme)(
+                fans_of(module, parameter, planned_stack(layer, module, parameter)), 1.0
+            )
             initialise_(parameter, None, spread, stream(seed, f"{layer.weight} values"))
             _zero_bias_(module, name)
     return dense
@@ -56,8 +60,8 @@ def sparse_network(
 
 
 def _drawn(plan: Plan, model: nn.Module) -> list[PlannedLayer]:
-    """Layers whose weights contract; a table that is looked up, also where a head is tied to it, stays."""
-    found = [layer for layer in plan.layers if layer.weight and layer.positions]
+    """Layers whose weights contract and are not kept dense; a table that is looked up, also where a head is tied to it, stays."""
+    found = [x for x in plan.layers if x.weight and x.positions and x.role is not Role.KEPT_DENSE]
     return [x for x in found if not isinstance(_place(model, x.weight)[0], nn.Embedding)]
 
 

@@ -22,6 +22,7 @@ from iftplan.nn.training.optimizers import set_rate_
 from iftplan.nn.training.records import Metrics
 from iftplan.nn.training.samples import Task, generator_of, order_of, train_batch
 from iftplan.nn.training.spending import Spending
+from iftplan.nn.training.state_form import check_state, loading
 from iftplan.nn.training.states import (
     gathered,
     load_model_state_,
@@ -274,10 +275,14 @@ class Loop:
 
         Raises:
             StaleError: it is of another plan.
+            InputError: it holds what no run wrote.
         """
         found = checkpoints.newest(self.directory, warn)
         if found is not None:
-            self.load_state_dict(found[1])
+            where = f"the checkpoint of step {found[0]} in {self.directory}"
+            check_state(found[1], found[0], where)
+            with loading(where):
+                self.load_state_dict(found[1])
             wrote, here = found[1]["processes"], self.fabric.world_size
             if wrote != here:
                 warn(

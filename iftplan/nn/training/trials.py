@@ -19,6 +19,7 @@ from iftplan.nn.training.running import execute
 from iftplan.planfile import plan_document
 from iftplan.planner import plan
 from iftplan.policy import Policy
+from iftplan.runrecords import parse_result
 from iftplan.runs import RunConfig
 from iftplan.spec import ModelSpec
 from iftplan.sweeps import policy_of
@@ -104,7 +105,7 @@ def train_trial(
     """The result of a run: read where it is finished, continued where it was begun, else made."""
     record = directory / "result.json"
     if record.exists():  # its worker was killed before it could tell
-        return loads(read_text(str(record)), str(record))
+        return parse_result(loads(read_text(str(record)), str(record)), str(record))
     policy = policy_of(run.plan)
     planned = plan(models.spec(run.plan.model, policy), policy)
     found = execute(

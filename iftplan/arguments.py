@@ -1,0 +1,187 @@
+"""Arguments of public functions held against their annotations: a wrong one is named, with what can stand there."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import types
+from collections.abc import Callable, Collection, Iterable, Mapping
+from difflib import get_close_matches
+from fractions import Fraction
+from functools import wraps
+from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
+
+from iftplan.errors import InputError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def checked(function: Callable[P, R]) -> Callable[P, R]:
+    """The same function, which refuses arguments of another type or choice before anything is computed.
+
+    Only what can be seen at once is checked: classes, `Literal` choices, and unions of them.
+
+    Raises:
+        InputError: names the function, the argument, what was given and what can be.
+    """
+    signature = inspect.signature(function)
+    hints: dict[str, Any] = {}
+
+    @wraps(function)
+    def refusing(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise InputError(f"{function.__name__}: {error}; it takes {_parameters(signature)}.") from error
+        if not hints:
+            hints.update(_hints(function))
+        for name, value in bound.arguments.items():
+            kind = hints.get(name)
+            values = (
+                value if signature.parameters[name].kind is inspect.Parameter.VAR_POSITIONAL else (value,)
+            )
+            if kind is None or all(_fits(one, kind) for one in values):
+                continue
+            wrong = next(one for one in values if not _fits(one, kind))
+            raise InputError(_refusal(function.__name__, name, wrong, kind, bound.arguments, hints))
+        return function(*args, **kwargs)
+
+    return refusing
+
+
+def one_of(argument: str, value: object, choices: Collection[str]) -> str:
+    """The value, where it is one of the choices.
+
+    Raises:
+        InputError: names the argument, its choices and the nearest.
+    """
+    if isinstance(value, str) and value in choices:
+        return value
+    near = get_close_matches(str(value).lower(), list(choices), 1, 0.4)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise InputError(f"{argument} = {value!r} is none of its choices: {', '.join(map(repr, choices))}.{hint}")
+
+
+def names_in(argument: str, value: object) -> tuple[str, ...]:
+    """Names that were given as one, or as several.
+
+    Raises:
+        InputError: something among them is no name.
+
+    Example:
+        >>> names_in("keep_dense", "first"), names_in("keep_dense", ["first", "last"])
+        (('first',), ('first', 'last'))
+    """
+    if isinstance(value, str):
+        return (value,)
+    found = tuple(value) if isinstance(value, Iterable) else (value,)
+    for name in found:
+        if not isinstance(name, str):
+            raise InputError(f"{argument} takes names, and {name!r} is {_kind_of(name)}; give strings.")
+    return found
+
+
+def _parameters(signature: inspect.Signature) -> str:
+    return ", ".join(name for name in signature.parameters if name != "self")
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    """Annotations that can be resolved; those of absent libraries are left out."""
+    scope = vars(sys.modules[function.__module__])
+    found = {}
+    for name, text in function.__annotations__.items():
+        try:
+            found[name] = eval(text, dict(scope)) if isinstance(text, str) else text  # noqa: S307  (our own source)
+        except (NameError, AttributeError, TypeError):
+            continue
+    return found
+
+
+def _kinds(kind: Any) -> tuple[Any, ...]:
+    """The alternatives of an annotation."""
+    if isinstance(kind, TypeVar):
+        return _kinds(kind.__bound__) if kind.__bound__ else (Any,)
+    if get_origin(kind) in (Union, types.UnionType):
+        return tuple(one for arm in get_args(kind) for one in _kinds(arm))
+    return (kind,)
+
+
+def _fits(value: object, kind: Any) -> bool:
+    return any(_fits_one(value, one) for one in _kinds(kind))
+
+
+def _fits_one(value: object, kind: Any) -> bool:
+    if kind is None or kind is type(None):
+        return value is None
+    origin = get_origin(kind)
+    if origin is Literal:
+        return value in get_args(kind)
+    if isinstance(origin, type):
+        return isinstance(value, origin)
+    if kind is Any or not isinstance(kind, type) or getattr(kind, "_is_protocol", False):
+        return True  # nothing that can be seen at once
+    if kind is float:
+        return isinstance(value, int | float)
+    return isinstance(value, kind)
+
+
+def _refusal(
+    function: str, name: str, value: object, kind: Any, given: Mapping[str, Any], hints: Mapping[str, Any]
+) -> str:
+    choices = [choice for one in _kinds(kind) if get_origin(one) is Literal for choice in get_args(one)]
+    if choices and isinstance(value, str):
+        try:
+            one_of(f"{function}: {name}", value, [str(choice) for choice in choices])
+        except InputError as error:
+            return str(error)
+    others = [
+        other
+        for other, item in given.items()
+        if other != name
+        and other in hints
+        and not _fits(item, hints[other])
+        and _fits(item, kind)
+        and _fits(value, hints[other])
+    ]
+    swapped = f" {name} and {others[0]} stand in each other's place." if others else ""
+    return f"{function}: {name} is {_kind_of(value)}, and it takes {_said(kind)}.{swapped}"
+
+
+def _kind_of(value: object) -> str:
+    shown = repr(value)
+    plain = isinstance(value, str | int | float | bool | None) and len(shown) <= 60
+    return shown if plain else f"a {type(value).__name__}"
+
+
+def _said(kind: Any) -> str:
+    names = []
+    for one in _kinds(kind):
+        if one is None or one is type(None):
+            names.append("None")
+        elif get_origin(one) is Literal:
+            names += [repr(choice) for choice in get_args(one)]
+        else:
+            origin = get_origin(one) or one
+            name = getattr(origin, "__name__", str(origin))
+            names.append(_FIELD.get(origin) or _MADE_BY.get(name, name))
+    *most, last = dict.fromkeys(names)
+    return f"{', '.join(most)} or {last}" if most else last
+
+
+_FIELD: Mapping[Any, str] = {
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "True or False",
+    Fraction: "a fraction",
+    Iterable: "several of them",
+}
+_MADE_BY: Mapping[str, str] = {
+    "ModelSpec": "a ModelSpec (iftplan.read_model makes one)",
+    "Plan": "a Plan (iftplan.plan makes one, iftplan.load reads one)",
+    "Family": "a Family (iftplan.family makes one)",
+    "CountTable": "a CountTable (iftplan.nn.measure makes one)",
+    "Module": "a network (torch.nn.Module)",
+    "Optimizer": "an optimizer (torch.optim.Optimizer)",
+}

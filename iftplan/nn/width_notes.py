@@ -1,0 +1,69 @@
+"""What a plan of widths has to say: what attention kept, and which layers do not widen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import sympy
+
+from iftplan.nn.symbolic_counting import SymbolicContraction, SymbolicCounter
+from iftplan.nn.symbolic_model import Heads
+from iftplan.nn.width_equations import WidthEquations
+from iftplan.spec import Couplings
+
+_ENDS = ("an input of the model", "an output of the model")
+
+
+def kept(system: WidthEquations, counter: SymbolicCounter) -> str:
+    """What attention keeps in all of its products, the "number" or the "size" of heads; else nothing."""
+    found = {what for call in counter.calls if (what := _kept(system, call))}
+    return found.pop() if len(found) == 1 else ""
+
+
+def _kept(system: WidthEquations, call: SymbolicContraction) -> str:
+    if call.weight is not None or call.heads is None:
+        return ""
+    number = bool(system.simplify(call.heads).free_symbols)
+    size = any(system.simplify(s).free_symbols for s in call.head_sizes)
+    return "" if number is size else "size" if number else "number"
+
+
+def head_notes(system: WidthEquations, counter: SymbolicCounter, asked: Heads) -> Iterator[str]:
+    """Where attention keeps the other of the two than what was asked for, and why."""
+    found: dict[str, dict[str, None]] = {}
+    for call in counter.calls:
+        if (what := _kept(system, call)) and what != asked:
+            stays = call.head_sizes if what == "size" else (call.heads,)
+            found.setdefault(_reason(system, stays), {})[call.module] = None
+    grows, fixed = ("number of heads", "size of a head")
+    if asked == "size":
+        grows, fixed = fixed, grows
+    for line, modules in found.items():
+        where = named(list(modules))
+        why = f" ({line})" if line else ""
+        yield f"the {grows} grows in {where}, because the {fixed} is fixed{why}"
+
+
+def named(modules: Sequence[str]) -> str:
+    """The first of them, and how many there are besides."""
+    others = f" and {len(modules) - 1} more" if len(modules) > 1 else ""
+    return f"{modules[0] or 'the model'}{others}"
+
+
+def _reason(system: WidthEquations, sizes: tuple[sympy.Expr | None, ...]) -> str:
+    symbols = (s for size in sizes if size is not None for s in sorted(size.free_symbols, key=str))
+    reasons = (system.reason(s) for s in symbols if system.is_fixed(s))
+    return next((reason.rpartition(" at ")[2] for reason in reasons if reason), "")
+
+
+def layer_notes(found: Couplings, held: Mapping[str, str]) -> Iterator[str]:
+    """Layers whose weights keep all of their sizes although neither end of the model asks for that."""
+    stuck: dict[str, list[str]] = {}
+    for name in found.weight_macs:  # blocks that are built alike say it once
+        widths = [found.widths[s] for dimension in found.shapes[name] for s in sorted(dimension.symbols)]
+        inner = [w.fixed for w in widths if not w.fixed.startswith(_ENDS)]
+        if inner and all(w.fixed for w in widths) and not any(name.startswith(f"{h}.") for h in held):
+            stuck.setdefault(inner[0], []).append(name.rpartition(".")[0] or name)
+    for reason, layers in stuck.items():
+        keep = "keep their widths" if len(layers) > 1 else "keeps its widths"
+        yield f"{named(layers)} {keep}: {reason}"

@@ -1,0 +1,114 @@
+"""The records of a run read back: `run.json`, and `result.json` as it agrees with itself and with what lies beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
+from typing import Any
+
+from iftplan.documents import Document, check
+from iftplan.errors import InputError
+from iftplan.runfile import parse_run, run_digest
+from iftplan.units import exact
+
+_TEXTS = ("model", "transform", "distribution", "method", "data", "metric_name", "convention")
+_COUNTS = ("seed", "train_macs", "forward_macs", "dense_forward_macs", "nnz", "maskable_weights")
+_MORE_COUNTS = ("steps", "samples", "dense_train_macs", "mask_updates")
+_NUMBERS = ("sparsity", "metric")
+_PARTS = ("density", "itop", "degree_of_constraint")
+
+
+def parse_record(document: Document, where: str) -> Document:
+    """A `run.json` that agrees with itself; settings that this version does not know are left as they are.
+
+    Raises:
+        InputError: says where it holds what no run writes.
+    """
+    check(document, "iftplan.run/1", where)
+    config = document.get("config", {})
+    if not isinstance(config, Mapping):
+        raise InputError(
+            f"{where}: config is a {type(config).__name__}, and the settings of a run are a table."
+        )
+    for key, kind in (("plan_digest", str), ("steps", int), ("seed", int), ("precision", str)):
+        if key in document and type(document[key]) is not kind:
+            raise InputError(f"{where}: {key} is {document[key]!r:.60}, which no run writes.")
+    seeds = [part["seed"] for part in (document, config) if "seed" in part]
+    if len(set(map(repr, seeds))) > 1:
+        raise InputError(f"{where}: seed is {seeds[0]}, and config.seed is {seeds[1]!r:.60}.")
+    return document
+
+
+def parse_result(document: Document, where: str) -> Document:
+    """A `result.json` whose numbers can be, and follow from each other where they do.
+
+    Raises:
+        InputError: names the key, and what it contradicts.
+    """
+    check(document, "iftplan.result/1", where)
+    for key in (*_TEXTS, *_COUNTS, *_NUMBERS):
+        if key not in document:
+            raise InputError(f"{where} lacks the key {key!r}; it is no result of iftplan train.")
+    for problem in _problems(document):
+        raise InputError(f"{where}: {problem}; train again rather than editing it.")
+    return document
+
+
+def check_together(result: Document, record: Document, where: str) -> None:
+    """Refuse a result that is of another run than the record beside it.
+
+    Raises:
+        InputError: names what they differ in.
+    """
+    for key in ("seed", "plan_digest"):
+        if key in result and key in record and result[key] != record[key]:
+            raise InputError(
+                f"{where}: {key} is {result[key]!r:.60} in result.json and {record[key]!r:.60} in run.json; they are of different runs."
+            )
+    if "run_digest" in result and "config" in record:
+        try:
+            found = run_digest(parse_run(record["config"], where))
+        except (
+            InputError
+        ):  # a setting that this version does not know is read over, and its digest cannot be made
+            return
+        if result["run_digest"] != found:
+            raise InputError(
+                f"{where}: result.json is of a run with other settings than run.json has (run_digest {result['run_digest']!s:.12}…, settings {found[:12]}…)."
+            )
+
+
+def _problems(result: Mapping[str, Any]) -> Iterator[str]:
+    for key in _TEXTS:
+        if not isinstance(result[key], str):
+            yield f"{key} is {result[key]!r:.60}, and text is wanted"
+    for key in (*_COUNTS, *(key for key in _MORE_COUNTS if key in result)):
+        value = result[key]
+        if type(value) is not int:
+            yield f"{key} is {value!r:.60}, and a whole number is wanted"
+        elif value < 0:
+            yield f"{key} is {value}, and no count is negative"
+    for key in (*_NUMBERS, *(key for key in _PARTS if key in result)):
+        value = result[key]
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            yield f"{key} is {value!r:.60}, and a finite number is wanted"
+    for key in _PARTS:
+        if not 0 <= result.get(key, 0) <= 1:
+            yield f"{key} is {result[key]}, and a part of the weights is from 0 to 1"
+    if not 0 <= result["sparsity"] < 1:
+        yield f"sparsity is {result['sparsity']}, and a sparsity is from 0 up to, not including, 1"
+    if result["nnz"] > result["maskable_weights"]:
+        yield f"nnz is {result['nnz']}, more than the {result['maskable_weights']} maskable_weights"
+    if result["metric_name"] == "accuracy" and not 0 <= result["metric"] <= 1:
+        yield f"metric is {result['metric']}, and an accuracy is from 0 to 1"
+    yield from _ratios(result)
+
+
+def _ratios(result: Mapping[str, Any]) -> Iterator[str]:
+    spent, dense = result["train_macs"], result.get("dense_train_macs")
+    if not dense:
+        return
+    ratio = Fraction(spent, dense)
+    for key, right in (("train_ratio", spent / dense), ("train_ratio_exact", exact(ratio))):
+        if key in result and result[key] != right:
+            yield f"{key} is {result[key]!r:.60}, and train_macs and dense_train_macs make {right}"
