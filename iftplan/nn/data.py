@@ -33,15 +33,13 @@ Result = TypeVar("Result")
 class Data(Enum):
     """What answers when a model asks for the value of a tensor."""
 
-    ASSUMED = (True, 1)
-    OPPOSITE = (False, 2)
-    GIVEN = ()
+    ASSUMED = "True, or 1"
+    OPPOSITE = "False, or 2"
+    GIVEN = "the tensor"
 
     def item(self, dtype: torch.dtype) -> bool | int:
         """What a tensor without data answers."""
-        truth: bool
-        number: int
-        truth, number = self.value
+        truth, number = (False, 2) if self is Data.OPPOSITE else (True, 1)
         return truth if dtype is torch.bool else number
 
 

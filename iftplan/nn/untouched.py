@@ -15,7 +15,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import CellType, CodeType, FunctionType, MethodType, ModuleType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import torch
 from torch import Tensor, nn
@@ -82,7 +82,7 @@ class _Reached:
         self._owners: set[int] = set()
         self._having: dict[str, list[tuple[Mapping[str, Any], type | None]]] = {}
         self._slots: list[tuple[Callable[[], Any], _Put, Any]] = []
-        self._undo: list[Callable[[], None]] = []
+        self._undo: list[Callable[[], object]] = []
         self._caches: dict[int, Any] = {}
 
     def look(self, model: nn.Module) -> None:
@@ -184,7 +184,7 @@ class _Reached:
             self._undo.append(functools.partial(self._drop_new, namespace, frozenset(namespace)))
 
     def _member(self, namespace: Mapping[str, Any], cls: type | None, name: str) -> None:
-        put: _Put = functools.partial(setattr, cls, name) if cls else functools.partial(_set, namespace, name)
+        put: _Put = functools.partial(setattr, cls, name) if cls else functools.partial(_set, cast("dict[str, Any]", namespace), name)
         self._slot(functools.partial(namespace.get, name, _MISSING), put)
 
     def _slot(self, get: Callable[[], Any], put: _Put) -> None:
