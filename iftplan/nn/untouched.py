@@ -184,7 +184,11 @@ class _Reached:
             self._undo.append(functools.partial(self._drop_new, namespace, frozenset(namespace)))
 
     def _member(self, namespace: Mapping[str, Any], cls: type | None, name: str) -> None:
-        put: _Put = functools.partial(setattr, cls, name) if cls else functools.partial(_set, cast("dict[str, Any]", namespace), name)
+        put: _Put = (
+            functools.partial(setattr, cls, name)
+            if cls
+            else functools.partial(_set, cast("dict[str, Any]", namespace), name)
+        )
         self._slot(functools.partial(namespace.get, name, _MISSING), put)
 
     def _slot(self, get: Callable[[], Any], put: _Put) -> None:
