@@ -125,7 +125,7 @@ _MARKS = {
 
 def _stdin() -> bytes:
     buffer = getattr(sys.stdin, "buffer", None)
-    return buffer.read() if buffer else sys.stdin.read().encode()  # type: ignore[no-any-return]
+    return buffer.read() if buffer else sys.stdin.read().encode()
 
 
 def loads(text: str, where: str) -> Document:
@@ -279,7 +279,7 @@ def check(document: Mapping[str, Any], schema: str, where: str) -> None:
         raise InputError(
             f"{where} is {problem}: {document['schema']!r} where {schema!r} (version {version}) is read."
         )
-    sound(document, where)
+    sound(dict(document), where)
     expected = digest(document)
     if document.get("digest") != expected:
         raise InputError(

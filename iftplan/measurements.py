@@ -43,7 +43,7 @@ def parse_measured(document: Document, where: str = "measurement") -> Measured:
     check(document, SCHEMA, where)
     parsed = validated(_MeasuredObject, document, where)
     for key in ("elementwise", "unknown_ops"):
-        for name, value in parsed[key].items():  # type: ignore[literal-required]
+        for name, value in parsed[key].items():
             if value < 0:
                 raise InputError(f"{where}: {key}.{name} is {value}, and no count is negative.")
     _check_rows(parsed["layers"], where, "")
@@ -116,10 +116,10 @@ def parse_baseline(document: Document, where: str) -> Baseline:
     for name, model in parsed.items():
         _check_rows(model["layers"], where, f"models.{name}.")
         for key in ("macs", "parameters"):
-            total = sum(row[key] or 0 for row in model["layers"])  # type: ignore[literal-required]
-            if model[key] != total:  # type: ignore[literal-required]
+            total = sum(row[key] or 0 for row in model["layers"])
+            if model[key] != total:
                 raise InputError(
-                    f"{where}: models.{name}.{key} is {model[key]}, and its layers make {total}; save the baseline again rather than editing it."  # type: ignore[literal-required]
+                    f"{where}: models.{name}.{key} is {model[key]}, and its layers make {total}; save the baseline again rather than editing it."
                 )
     models = {
         name: Measured(
@@ -137,10 +137,8 @@ def _check_rows(rows: Sequence[_RowObject], where: str, path: str) -> None:
         raise InputError(f"{where}: {problem}.")
     for i, row in enumerate(rows):
         for key in ("macs", "parameters"):
-            if (row[key] or 0) < 0:  # type: ignore[literal-required]
-                raise InputError(
-                    f"{where}: {path}layers.{i}.{key} is {row[key]}, and no count is negative."  # type: ignore[literal-required]
-                )
+            if (row[key] or 0) < 0:
+                raise InputError(f"{where}: {path}layers.{i}.{key} is {row[key]}, and no count is negative.")
 
 
 def _rows(measured: Measured) -> list[Document]:

@@ -150,14 +150,14 @@ def _positions(text: str, given: str | None, kind: Kind, stride: int) -> int:
 
 def _inputs_of_transposed(text: str, sizes: list[int], dims: int, stride: int) -> int:
     """Input positions of a transposed convolution, from those of its output: samples, if any, then one size a dimension."""
-    total = prod(sizes)
     if 1 < len(sizes) < dims:
         raise InputError(
             f"layer {text!r}: a transposed convolution of {dims} dimensions has {dims} output sizes; {len(sizes)} were given. Write all, or their product."
         )
     units = [stride**dims] if len(sizes) == 1 else [1] * (len(sizes) - dims) + [stride] * dims
     if all(size % unit == 0 for size, unit in zip(sizes, units, strict=True)):
-        return total // stride**dims
+        per_input: int = stride**dims
+        return prod(sizes) // per_input
     near = "x".join(
         str(max(1, round(Fraction(size, unit))) * unit) for size, unit in zip(sizes, units, strict=True)
     )
