@@ -184,7 +184,11 @@ class _Reached:
             self._undo.append(functools.partial(self._drop_new, namespace, frozenset(namespace)))
 
     def _member(self, namespace: Mapping[str, Any], cls: type | None, name: str) -> None:
-        put: _Put = functools.partial(setattr, cls, name) if cls else functools.partial(_set, cast("dict[str, Any]", namespace), name)
+        put: _Put = (
+            functools.partial(setattr, cls, name)
+            if cls
+            else functools.partial(_set, cast("dict[str, Any]", namespace), name)
+        )
         self._slot(functools.partial(namespace.get, name, _MISSING), put)
 
     def _slot(self, get: Callable[[], Any], put: _Put) -> None:
@@ -226,8 +230,7 @@ class _Reached:
         if not isinstance(value, functools._lru_cache_wrapper) or _is_library(value.__module__):
             return value
         if id(value) not in self._caches:
-            again = functools.lru_cache(**value.cache_parameters())(value.__wrapped__)
-            self._caches[id(value)] = functools.update_wrapper(again, value)
+            self._caches[id(value)] = functools.lru_cache(**value.cache_parameters())(value.__wrapped__)
         return self._caches[id(value)]
 
 
