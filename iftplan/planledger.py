@@ -51,6 +51,9 @@ def _settings(plan: Plan, mask: MaskStructure) -> Iterator[str]:
             yield f"widths.{name} is {size}, and the smallest width is 1"
     if (plan.transform == "none") != (plan.scope is None):
         yield f"scope is {plan.scope and plan.scope.value!r}, and transform is {plan.transform!r}: a family closes a scope, and plain sparsity none"
+    family = FAMILIES.get(plan.transform)
+    if plan.widths and (plan.transform == "none" or (family and not family.definition.widens)):
+        yield f"widths are given, and {plan.transform} changes none"
     names = {layer.name for layer in plan.layers} | {"first", "last"}
     for name in plan.keep_dense:
         if name not in names:
@@ -146,6 +149,8 @@ def _structure(plan: Plan, layer: PlannedLayer, after: LayerSpec) -> Iterator[st
             yield f".structure.{key} is {layer.structure[key]}, and {layer.after} has {value}"
     others = [key for key in layer.structure if key not in widths]
     family = FAMILIES.get(plan.transform)
+    if family and layer.role is Role.TRANSFORMED and not family.solves_width and not others:
+        yield f".structure has no {family.definition.structure}, and a {plan.transform} layer has one"
     capacity, beside = after.weights, 0
     if others:
         if family is None and plan.transform != "none":

@@ -14,7 +14,7 @@ from iftplan.plans import PlannedLayer, Role
 from iftplan.policy import Policy
 from iftplan.realise import at_structure, realise
 from iftplan.solution import Structure
-from iftplan.spec import Kind, LayerSpec, ModelSpec, Product, WeightLayer
+from iftplan.spec import PLAIN, Kind, LayerSpec, ModelSpec, Product, WeightLayer
 from iftplan.units import plain
 
 
@@ -152,18 +152,12 @@ def _product_row(spec: ModelSpec, product: Product, sizes: Mapping[str, int]) ->
     )
 
 
-_REPLACEABLE = frozenset(
-    {"Linear", "Conv1D", *(f"Conv{t}{d}d" for t in ("", "Transpose") for d in (1, 2, 3))}
-)
-"""Classes whose whole computation is their weight: branches and factors can stand in their place."""
-
-
 def role_of(layer: WeightLayer, policy: Policy) -> tuple[Role, str]:
     """The part a layer plays under a policy, and why."""
     if layer.unmaskable:
         return Role.UNMASKABLE, layer.unmaskable
     restructures = policy.family is not None and not policy.family.solves_width
-    if restructures and layer.class_name not in _REPLACEABLE and not layer.replaceable:
+    if restructures and layer.class_name not in PLAIN and not layer.replaceable:
         return Role.UNMASKABLE, f"{layer.class_name} computes with this weight itself and cannot be replaced"
     if restructures and (why := _unreplaceable(layer, policy)):
         return Role.UNMASKABLE, why

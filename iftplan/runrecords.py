@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -15,6 +15,13 @@ _TEXTS = ("model", "transform", "distribution", "method", "data", "metric_name",
 _COUNTS = ("seed", "train_macs", "forward_macs", "dense_forward_macs", "nnz", "maskable_weights")
 _MORE_COUNTS = ("steps", "samples", "dense_train_macs", "mask_updates")
 _NUMBERS = ("sparsity", "metric")
+_OTHERS = (
+    "schema", "digest", "scope", "plan_digest", "run_digest", "loss", "test_loss", "train_ratio", "train_ratio_exact",
+    "weights_digest",
+)  # fmt: skip
+_RECORD = (
+    "schema", "digest", "config", "seed", "plan_digest", "steps", "precision", "device", "processes", "versions",
+)  # fmt: skip
 _PARTS = ("density", "itop", "degree_of_constraint")
 
 
@@ -25,6 +32,7 @@ def parse_record(document: Document, where: str) -> Document:
         InputError: says where it holds what no run writes.
     """
     check(document, "iftplan.run/1", where)
+    _refuse_unknown(document, _RECORD, where)
     config = document.get("config", {})
     if not isinstance(config, Mapping):
         raise InputError(
@@ -46,12 +54,19 @@ def parse_result(document: Document, where: str) -> Document:
         InputError: names the key, and what it contradicts.
     """
     check(document, "iftplan.result/1", where)
+    _refuse_unknown(document, (*_TEXTS, *_COUNTS, *_MORE_COUNTS, *_NUMBERS, *_PARTS, *_OTHERS), where)
     for key in (*_TEXTS, *_COUNTS, *_NUMBERS):
         if key not in document:
             raise InputError(f"{where} lacks the key {key!r}; it is no result of iftplan train.")
     for problem in _problems(document):
         raise InputError(f"{where}: {problem}; train again rather than editing it.")
     return document
+
+
+def _refuse_unknown(document: Document, known: Collection[str], where: str) -> None:
+    for key in document:
+        if key not in known:
+            raise InputError(f"{where}: there is no key {key!r:.60}; train again rather than editing it.")
 
 
 def check_together(result: Document, record: Document, where: str) -> None:

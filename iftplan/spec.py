@@ -44,6 +44,10 @@ WEIGHTLESS = frozenset({Kind.NORM, Kind.ACTIVATION})
 """Kinds without weights that contract: zero MACs by definition."""
 
 
+PLAIN = frozenset({"Linear", "Conv1D", *(f"Conv{t}{d}d" for t in ("", "Transpose") for d in (1, 2, 3))})
+"""Classes whose whole computation is their weight: branches and factors can stand in their place."""
+
+
 @dataclass(frozen=True, slots=True)
 class LayerSpec:
     """One layer, its weight seen as `m = (C_in/groups)·Πkernel` inputs by `n = C_out` outputs.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from math import prod
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -11,7 +12,7 @@ from pydantic import TypeAdapter
 from iftplan.documents import Document, check, repeated, sealed
 from iftplan.errors import InputError
 from iftplan.polynomial import Polynomial
-from iftplan.spec import Couplings, Kind, LayerSpec, ModelSpec
+from iftplan.spec import PLAIN, Couplings, Kind, LayerSpec, ModelSpec
 from iftplan.validation import validated
 
 SCHEMA = "iftplan.spec/1"
@@ -150,6 +151,10 @@ def _unlike(spec: ModelSpec, couplings: Couplings, sizes: Mapping[str, int]) -> 
         polynomial = couplings.weight_macs.get(name)
         if polynomial is not None and macs and polynomial.at(sizes) != macs:
             yield f"couplings.weight_macs.{name} makes {polynomial.at(sizes)} MACs at the dense model's widths, and its layers have {macs}"
+    for weight in spec.layers:
+        shape = [dimension.at(sizes) for dimension in couplings.shapes.get(weight.weight, ())]
+        if shape and weight.class_name in PLAIN and prod(shape) != weight.layer.weights:
+            yield f"couplings.shapes.{weight.weight} is {shape} at the dense model's widths, and its layer has {weight.layer.weights} weights"
     for product in spec.products:
         macs = couplings.product_macs[product.name].at(sizes)
         if macs != product.macs:

@@ -10,8 +10,8 @@ between writing it and telling the record, the next one tells it.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
+from iftplan.documents import loads
 from iftplan.errors import InputError
 
 Ask = Callable[[optuna.Study], optuna.Trial]
@@ -75,11 +76,47 @@ def storage_at(place: str) -> optuna.storages.BaseStorage:
         if "://" in place:
             return optuna.storages.RDBStorage(place)
         Path(place).parent.mkdir(parents=True, exist_ok=True)
-        return optuna.storages.JournalStorage(JournalFileBackend(place, _lock(place)))
+        _check_lines(Path(place))
+        with _readable(place):
+            return optuna.storages.JournalStorage(JournalFileBackend(place, _lock(place)))
+    except InputError:
+        raise
     except Exception as error:  # of whichever driver a URL names
         told = " ".join(str(error).split())
         raise InputError(
             f"--storage {place} cannot be opened ({type(error).__name__}: {told}); name a file on a disk that all workers see, or the URL of a database."
+        ) from error
+
+
+def _check_lines(journal: Path) -> None:
+    """Refuse a journal with a line that no worker wrote; the last may be half a line, which is cut off later."""
+    try:
+        *whole, _ = journal.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return
+    for i, line in enumerate(whole, start=1):
+        try:
+            entry = loads(line.decode(), f"{journal}, line {i}")
+            sound = type(entry.get("op_code")) is int and isinstance(entry.get("worker_id"), str)
+        except (InputError, UnicodeDecodeError):
+            sound = False
+        if not sound:
+            raise InputError(
+                f"{journal}, line {i} is no entry of a journal, so what came of the trials cannot be told; take the file away and run the same command: results that are there are read again."
+            )
+
+
+@contextmanager
+def _readable(place: str) -> Iterator[None]:
+    """Turn what a record with impossible entries makes of Optuna into a refusal."""
+    try:
+        yield
+    except (InputError, OSError):
+        raise
+    except Exception as error:  # assertions, keys and types, wherever the entry is looked at
+        told = " ".join(str(error).split())[:200] or "no message"
+        raise InputError(
+            f"the record of the trials, {place}, cannot be read ({type(error).__name__}: {told}); take it away and run the same command: results that are there are read again."
         ) from error
 
 
@@ -127,7 +164,7 @@ class TrialQueue:
         self._locks.mkdir(parents=True, exist_ok=True)
         self._guard = FileLock(str(self._locks / f"{study}.guard"))
         self._limit, self._ask, self._named = limit, ask, named or _given_name
-        with self._guard:
+        with self._guard, _readable(str(directory)):
             self._study = optuna.create_study(
                 storage=storage, study_name=study, directions=["minimize", "minimize"], load_if_exists=True
             )

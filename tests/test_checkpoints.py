@@ -301,3 +301,70 @@ def test_errno_is_spoken(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"No space left on device.*are untouched"):
         checkpoints.write(tmp_path, 20, state())
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint-000000010.pt"]
+
+
+# --- what a right checksum does not say ------------------------------------------------------------------------
+
+
+def written_by_a_run():
+    from iftplan.nn.training.records import COLUMNS
+
+    return {
+        "identity": {"plan": "a", "run": "b"},
+        "processes": 1,
+        "model": {"w": torch.zeros(2)},
+        "optimizer": {},
+        "scaler": {},
+        "masks": None,
+        "spending": {},
+        "metrics": [dict.fromkeys(COLUMNS, "0")],
+        "step": 100,
+        "average": None,
+        "loss_sums": [0.5, None],
+        "loss_count": 3,
+    }
+
+
+def test_the_state_that_a_run_writes_is_taken():
+    from iftplan.nn.training.state_form import check_state
+
+    check_state(written_by_a_run(), 100, "it")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("identity", None, "identity in its state is a NoneType"),
+        ("identity", {}, "identity in its state is none that a run writes"),
+        ("identity", {"plan": 1, "run": "b"}, "identity in its state is none that a run writes"),
+        ("model", {"w": 1}, "model in its state is none that a run writes"),
+        ("metrics", [{"step": "1"}], "metrics in its state is none that a run writes"),
+        ("metrics", [7], "metrics in its state is none that a run writes"),
+        ("step", 7, "its state is of step 7, and its name says 100"),
+        ("step", True, "step in its state is a bool"),
+        ("processes", 0, "processes in its state"),
+        ("loss_count", -1, "loss_count in its state"),
+        ("loss_sums", ["x"], "loss_sums in its state"),
+        ("spending", "gone", "spending in its state is a str"),
+    ],
+)
+def test_a_wrong_state_is_refused_by_the_part_that_is_wrong(key, value, says):
+    from iftplan.nn.training.state_form import check_state
+
+    with pytest.raises(InputError, match=says):
+        check_state({**written_by_a_run(), key: value}, 100, "the checkpoint")
+    missing = written_by_a_run()
+    del missing[key]
+    with pytest.raises(InputError, match=f"its state has no {key}"):
+        check_state(missing, 100, "the checkpoint")
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), TypeError("y"), IndexError("z"), RuntimeError("shape")])
+def test_what_goes_wrong_inside_of_a_part_refuses_the_checkpoint(error):
+    from iftplan.nn.training.state_form import loading
+
+    with (
+        pytest.raises(InputError, match="the checkpoint is refused: its state does not fit the run"),
+        loading("the checkpoint"),
+    ):
+        raise error

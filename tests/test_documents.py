@@ -478,3 +478,132 @@ def test_the_solve_document_has_every_key_that_scripts_read(convention):
         assert solution["macs"] == s.macs * convention.per_mac
         assert solution["residual_macs"] == solution["dense_macs"] - solution["macs"]
         assert Fraction(solution["sparsity_exact"]) == Fraction(3, 4)
+
+
+# --- audits, baselines, profiles, records ----------------------------------------------------------------------
+
+
+def audited():
+    from iftplan.audits import AuditedLayer, AuditReport
+    from iftplan.plans import Scope
+
+    rows = (AuditedLayer("a", 31, 31), AuditedLayer("b", 12, 12))
+    return AuditReport("net", "plan", Scope.MODEL, Fraction(1, 1000), 86, 43, 43, {"meta": 43}, rows)
+
+
+@pytest.mark.parametrize("convention", list(Convention))
+def test_an_audit_reads_back_in_either_convention(convention):
+    from iftplan.reportfile import audit_document, parse_measured
+
+    assert parse_measured(audit_document(audited(), convention)) == ("net", {"a": 31, "b": 12})
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "says"),
+    [
+        (("measured_macs",), -(10**9), "measured_macs is -1000000000, and no count is negative"),
+        (("layers", 0, "measured_macs"), -30, "layers.0.measured_macs is -30"),
+        (("layers", 0, "measured_macs"), 32, "measured_macs is 43, and the layers make 44"),
+        (("layers", 1, "name"), "a", "layers.1: the name 'a' is there twice"),
+        (("counters", "meta"), -1, "counters.meta is -1"),
+        (("layers", 0, "agrees"), False, "layers does not follow"),
+        (("ratio",), 0.25, "ratio does not follow"),
+        (("ratio_exact",), "1/4", "ratio_exact does not follow"),
+        (("deviation_exact",), "1/4", "deviation_exact does not follow"),
+        (("passed",), False, "passed does not follow"),
+        (("verdict",), "failed", "verdict does not follow"),
+        (("problems",), ["it costs too much"], "verdict does not follow"),
+        (("tolerance",), 0.5, "tolerance does not follow"),
+        (("tolerance_exact",), "-1/2", "is negative"),
+        (("convention",), "flop", "does not follow|a MAC is two FLOPs"),
+    ],
+)
+def test_an_audit_that_contradicts_itself_is_refused(path, value, says):
+    from iftplan.reportfile import audit_document, parse_measured
+
+    document = resealed(audit_document(audited()), *path, value=value)
+    with pytest.raises(InputError, match=says):
+        parse_measured(document, "forged.json")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "says"),
+    [
+        (("models", "a", "macs"), 9, "models.a.macs is 9, and its layers make 10"),
+        (("models", "a", "parameters"), 9, "models.a.parameters is 9"),
+        (("models", "a", "layers", 0, "macs"), -10, "models.a.layers.0.macs is -10"),
+        (("convention",), "flop", "convention"),
+    ],
+)
+def test_a_baseline_that_contradicts_itself_is_refused(path, value, says):
+    from iftplan.checks import Measured
+    from iftplan.measurements import Baseline, baseline_document, parse_baseline
+
+    document = baseline_document(Baseline("b", {"a": Measured({"fc": 10}, {"fc": 10})}, {"a": ("1x10",)}))
+    assert parse_baseline(document, "b").models["a"].total_macs == 10
+    with pytest.raises(InputError, match=says):
+        parse_baseline(resealed(document, *path, value=value), "forged.json")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "says"),
+    [
+        (("sparsity_exact",), "-3/1", "sparsity_exact is -3, and a sparsity is from 0"),
+        (("mask",), "2:4", "2:4 masks have 1/2|2:4 masks have 0.5"),
+        (("mask",), "3", "mask: "),
+        (("round_to",), 0, "round_to is 0"),
+        (("multiplier",), -1.0, "multiplier is -1.0"),
+        (("keep_dense",), ["nobody"], "keep_dense: 'nobody' is no layer"),
+        (("scope",), None, "a family closes a scope"),
+        (("transform",), "none", "a family closes a scope"),
+        (("transform",), "parallel", "parallel changes none"),
+        (("transform",), "lowrank", "a lowrank layer has one"),
+        (("layers", 1, "name"), "stem", "is there twice"),
+        (("layers", 1, "kind"), "linear", "kind is 'linear'"),
+        (("layers", 1, "before"), "conv3x3:8-8", "layers.1"),
+        (("layers", 1, "after"), "conv3x3:800-8", "layers.1"),
+        (("layers", 1, "maskable"), False, "maskable is false"),
+        (("layers", 1, "structure", "in_channels"), 3, "structure.in_channels is 3"),
+        (("layers", 0, "maskable"), True, "has no mask"),
+    ],
+)
+def test_a_plan_whose_settings_contradict_its_rows_is_refused(path, value, says):
+    document = plan_document(made())
+    assert document["layers"][0]["name"] == "stem"
+    changed = resealed(document, *path, value=value)
+    if path == ("sparsity_exact",):
+        changed = resealed(changed, "sparsity", value=-3.0)
+    with pytest.raises(InputError, match=says):
+        parse_plan(changed, "forged.json")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "says"),
+    [
+        (("layers", 1, "layer", "name"), "stem", "is there twice"),
+        (("layers", 1, "layer", "in_channels"), 10**20, "from 1 to 10"),
+        (("layers", 1, "layer", "positions"), 7, "MACs at the dense model's widths"),
+        (("layers", 1, "layer", "heads"), 2, "has no 2 heads"),
+        (("refusal",), "because", "and there are couplings"),
+        (("products", 0, "macs"), 1, "and the product has 1"),
+    ],
+)
+def test_a_spec_whose_parts_contradict_each_other_is_refused(path, value, says):
+    with pytest.raises(InputError, match=says):
+        parse_spec(resealed(spec_document(chain()), *path, value=value), "forged.json")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("coefficient", "1e999999999", "is neither a whole number nor a fraction"),
+        ("powers", [["w1", 10**9]], "a power is from 1 to 32"),
+        ("powers", [["w1", -1]], "a power is from 1 to 32"),
+    ],
+)
+def test_a_polynomial_that_would_never_end_is_refused(key, value, says):
+    document = spec_document(mlp())
+    name = next(name for name, macs in document["couplings"]["weight_macs"].items() if macs["terms"])
+    path = ("couplings", "weight_macs", name, "terms", 0, key)
+    with pytest.raises(InputError, match=says):
+        parse_spec(resealed(document, *path, value=value), "forged.json")

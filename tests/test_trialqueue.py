@@ -174,3 +174,31 @@ def test_a_place_that_is_none_is_an_error_of_one_sentence(tmp_path: Path) -> Non
     for place in (str(tmp_path / "file/journal.log"), "nothing://at-all"):
         with pytest.raises(InputError, match="cannot be opened"):
             storage_at(place)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        (b"\0\0\0\0", "line 2 is no entry of a journal"),
+        (b"[1]", "line 2 is no entry of a journal"),
+        (b'{"op_code": 1e999, "worker_id": "a"}', "line 2 is no entry of a journal"),
+        (b'{"worker_id": "a"}', "line 2 is no entry of a journal"),
+        (b"\xff\xfe{}", "line 2 is no entry of a journal"),
+        (b'{"op_code": 99, "worker_id": "a"}', "the record of the trials, .*journal.log, cannot be read"),
+        (
+            b'{"op_code": 4, "worker_id": "a", "study_id": 57}',
+            "the record of the trials, .*journal.log, cannot be read",
+        ),
+        (
+            b'{"op_code": 6, "worker_id": "a", "trial_id": 9}',
+            "the record of the trials, .*journal.log, cannot be read",
+        ),
+    ],
+)
+def test_a_whole_line_that_nobody_wrote_is_named(tmp_path, line, says):
+    grid(tmp_path).add(NAMES[:2])
+    journal = tmp_path / "journal.log"
+    first, *rest = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join((first, line + b"\n", *rest)))
+    with pytest.raises(InputError, match=says):
+        grid(tmp_path)
