@@ -24,7 +24,7 @@ from iftplan.nn.parametrize import check_scaled, dense_fans, planned_scales
 from iftplan.nn.rehearsal import check_called
 from iftplan.nn.skeleton import check_buildable, none, planned_couplings, replaced_by, skeleton_
 from iftplan.nn.stacks import stack_of
-from iftplan.nn.twin import check_ties, on_meta
+from iftplan.nn.twin import check_ties, without_data
 from iftplan.nn.width_check import check_outputs
 from iftplan.plans import Plan, PlannedLayer, Role
 from iftplan.spec import Couplings
@@ -86,7 +86,7 @@ def apply_(
     """As `apply`, in place; the model itself is returned, and what is refused leaves it as it was."""
     check_applicable(plan, model, init)
     with torch.random.fork_rng(devices=[]):
-        shapes = _shapes(model)
+        shapes = without_data(model)
         couplings = planned_couplings(plan, shapes)
         forward = forward_scales(plan, shapes, couplings)
         # a rehearsal without data: what is refused, is refused here
@@ -107,12 +107,6 @@ def apply_(
     if not dense_start:
         enforce_(model)
     return model
-
-
-def _shapes(model: nn.Module) -> nn.Module:
-    """A double without data that can be changed."""
-    double = on_meta(model)
-    return copy.deepcopy(model) if double is model else double
 
 
 def _build_(

@@ -93,7 +93,11 @@ def copied(model: nn.Module, make: Make, others: Make | None = None) -> nn.Modul
         try:
             trial = dict(memo)
             double = copy.deepcopy(model, trial)
-            memo = trial
+            ours = set(map(id, memo.values()))
+            if any(id(parameter) not in ours for parameter in double.parameters()):
+                double = _part_by_part(model, memo)  # it has a way of its own to be copied
+            else:
+                memo = trial
         except Exception:  # whatever a user's object raises when it is copied
             double = _part_by_part(model, memo)
     _rebind_(double, memo)

@@ -230,8 +230,7 @@ class _Reached:
         if not isinstance(value, functools._lru_cache_wrapper) or _is_library(value.__module__):
             return value
         if id(value) not in self._caches:
-            again = functools.lru_cache(**value.cache_parameters())(value.__wrapped__)
-            self._caches[id(value)] = functools.update_wrapper(again, value)
+            self._caches[id(value)] = functools.lru_cache(**value.cache_parameters())(value.__wrapped__)
         return self._caches[id(value)]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from types import MappingProxyType, TracebackType
@@ -17,7 +16,7 @@ from iftplan.nn.measure import measure
 from iftplan.nn.operators import Operator
 from iftplan.nn.outputs import answers
 from iftplan.nn.symbolic_shapes import raised_at
-from iftplan.nn.twin import on_meta
+from iftplan.nn.twin import without_data
 from iftplan.nn.widen import widen_
 from iftplan.spec import Couplings, InputSpec
 from iftplan.widening import Multiplier
@@ -73,12 +72,6 @@ def check_outputs(model: nn.Module, changed: nn.Module, inputs: Sequence[InputSp
 
 def _root(error: BaseException) -> TracebackType | None:
     return _root(error.__cause__) if error.__cause__ is not None else error.__traceback__
-
-
-def without_data(model: nn.Module) -> nn.Module:
-    """A double on the meta device that can be changed."""
-    double = on_meta(model)
-    return copy.deepcopy(double) if double is model else double
 
 
 Shapes = tuple[tuple[int, ...], ...]

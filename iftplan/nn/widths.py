@@ -203,7 +203,7 @@ def _quiet() -> Iterator[None]:
 def _run(
     asked: _Asked, sizes: SymbolicSizes, twins: Mapping[str, str], held: Set[str]
 ) -> tuple[SymbolicModel, SymbolicCounter, object]:
-    model, heads = asked.model, asked.heads
+    model, heads = to_look_at(asked.model), asked.heads
     mode = sizes.fake_mode()
     mode.cache_enabled = False  # every call has sizes of its own; looking them up costs more than it saves
     with _quiet(), counting_conditions(model), symbolic(model, sizes, mode, heads, twins, held) as made:
