@@ -479,7 +479,8 @@ class _Contractions(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if any(storage(t) in counter.inputs for t in factors):
                 counter.readers.add(counter.scope[-1])
             counter.calls.append(SymbolicContraction(counter.scope[-1], name, macs, weight))
-            if len(shapes[1]) == 3 and counter.weight_of(factors[1]):
+            is_stack = name != "aten::convolution" and len(shapes[1]) == 3
+            if is_stack and counter.weight_of(factors[1]):
                 counter.stacks.append((shapes[1][0], name))
             return
         operator = counter.function or OPERATORS[name].name
