@@ -236,11 +236,10 @@ MORE_REQUESTS = (
 )
 
 REFUSALS = {
-    "Recurrent": "module memory",
-    "Undecided": "Undecided",
+    "Undecided": "first (reads the model's input)",
     "normed": "original1",
 }
-"""Models that cannot be widened, and what their refusal must name."""
+"""Models that are too small for what grows without a mask, and what their refusal must name."""
 
 
 Results = dict[tuple[str, str], tuple[Run, Run, Path]]
@@ -305,10 +304,10 @@ def refused_or_exact(planned: Run, audited: Run, path: Path) -> None:
 
 
 @pytest.mark.parametrize("net", REFUSALS)
-def test_what_cannot_be_widened_is_named(results: Results, net: str) -> None:
+def test_what_no_mask_can_thin_is_named(results: Results, net: str) -> None:
     planned, _, _ = results[net, REQUESTS[0]]
     assert planned.code == 2
-    assert "cannot be widened" in planned.message
+    assert "what no mask can thin costs" in planned.message
     assert REFUSALS[net] in planned.message
 
 
