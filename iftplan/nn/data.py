@@ -115,7 +115,8 @@ def look_as_needed(
             assert first is not None
             return first
         if isinstance(error, IftplanError):
-            raise MeasureError(f"{called}: {_said(failure)}. {error}") from failure
+            why = "" if _is_for_want_of_data(failure) else f"{_said(failure)}. "
+            raise MeasureError(f"{called}: {why}{error}") from failure
         told = error if _is_for_want_of_data(failure) else failure
         raise MeasureError(f"{called}: {_said(told)}") from told
 

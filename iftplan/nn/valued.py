@@ -120,7 +120,7 @@ def _shapes_of(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Ite
 
 def _drawn(model: nn.Module) -> nn.Module:
     if is_scripted(model):
-        raise MeasureError("It is or contains a scripted module on the meta device, which has no values.")
+        raise MeasureError("it is or contains a scripted module on the meta device, which has no values.")
     double = copied(model, on_cpu)
     for name, parameter in double.named_parameters():
         with torch.no_grad():
@@ -145,6 +145,6 @@ def _gib(size: int) -> str:
 
 def _too_large(why: str) -> MeasureError:
     return MeasureError(
-        f"The values of tensors decide how much this model computes, so it has to run on the CPU with data, and {why}; "
+        f"the values of tensors decide how much this model computes, so it has to run on the CPU with data, and {why}; "
         f"the limit is {_gib(LIMIT)}. Count a smaller input (--input) or a smaller configuration of the model."
     )
