@@ -163,8 +163,13 @@ def parse_toml(text: str, where: str, parse_float: Callable[[str], Any] = float)
     return sound(found, where)
 
 
-def csv_rows(text: str, where: str) -> list[dict[str, str]]:
+def csv_rows(text: str, where: str, wanted: Iterable[str] = ()) -> list[dict[str, str]]:
     """The rows of a CSV table, each a value for every column.
+
+    Args:
+        text: the table, its first line the names of columns.
+        where: the table, for people.
+        wanted: columns that it has at least.
 
     Raises:
         InputError: no CSV, a column that is there twice, or a row of another length.
@@ -179,6 +184,10 @@ def csv_rows(text: str, where: str) -> list[dict[str, str]]:
     header, *rows = lines or [[]]
     for problem in repeated("column", header):
         raise InputError(f"{where}: {problem}.")
+    if lacking := [name for name in wanted if name not in header]:
+        raise InputError(
+            f"{where} has no column {', '.join(lacking)}; it is not the table that is wanted here."
+        )
     found = []
     for i, row in enumerate((row for row in rows if row), start=1):
         if len(row) != len(header):

@@ -29,6 +29,9 @@ class History:
     density: tuple[float, ...]
 
 
+_COLUMNS = ("step", "itop", "churn", "density")
+
+
 def read_history(directory: str) -> History:
     """The history in a run directory.
 
@@ -39,10 +42,10 @@ def read_history(directory: str) -> History:
     file = path / "metrics.csv" if path.is_dir() else path
     if not file.exists():
         raise InputError(f"{file} is not there; give a directory that iftplan train wrote.")
-    rows = csv_rows(read_text(str(file)), str(file))
+    rows = csv_rows(read_text(str(file)), str(file), _COLUMNS)
     if not rows:
         raise InputError(f"{file} has no row yet; a run writes one at each evaluation.")
-    columns = {name: _column(rows, name, str(file)) for name in ("step", "itop", "churn", "density")}
+    columns = {name: _column(rows, name, str(file)) for name in _COLUMNS}
     for i, step in enumerate(columns["step"], start=1):
         before = columns["step"][i - 2] if i > 1 else -1.0
         if step != int(step) or step <= before:

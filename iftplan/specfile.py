@@ -152,9 +152,15 @@ def _unlike(spec: ModelSpec, couplings: Couplings, sizes: Mapping[str, int]) -> 
         if polynomial is not None and macs and polynomial.at(sizes) != macs:
             yield f"couplings.weight_macs.{name} makes {polynomial.at(sizes)} MACs at the dense model's widths, and its layers have {macs}"
     for weight in spec.layers:
-        shape = [dimension.at(sizes) for dimension in couplings.shapes.get(weight.weight, ())]
-        if shape and weight.class_name in PLAIN and prod(shape) != weight.layer.weights:
-            yield f"couplings.shapes.{weight.weight} is {shape} at the dense model's widths, and its layer has {weight.layer.weights} weights"
+        if weight.class_name not in PLAIN:
+            continue
+        for name, count in (
+            (weight.weight, weight.layer.weights),
+            (f"{weight.weight.removesuffix('weight')}bias", weight.layer.out_channels),
+        ):
+            shape = [dimension.at(sizes) for dimension in couplings.shapes.get(name, ())]
+            if shape and prod(shape) != count:
+                yield f"couplings.shapes.{name} is {shape} at the dense model's widths, and its layer has {count}"
     for product in spec.products:
         macs = couplings.product_macs[product.name].at(sizes)
         if macs != product.macs:

@@ -110,7 +110,7 @@ def test_flops_are_twice_the_macs(runs):
         ("gif", ".png, .svg, .pdf"),
         ("two", "draws one subject, and 2 are given"),
         ("noplan", "is no plan"),
-        ("norun", "row 1 has"),
+        ("norun", "has no column step, itop, churn, density"),
     ],
 )
 def test_what_cannot_be_drawn_ends_with_2_and_a_reason(runs, name, says):

@@ -185,14 +185,6 @@ def test_a_place_that_is_none_is_an_error_of_one_sentence(tmp_path: Path) -> Non
         (b'{"worker_id": "a"}', "line 2 is no entry of a journal"),
         (b"\xff\xfe{}", "line 2 is no entry of a journal"),
         (b'{"op_code": 99, "worker_id": "a"}', "the record of the trials, .*journal.log, cannot be read"),
-        (
-            b'{"op_code": 4, "worker_id": "a", "study_id": 57}',
-            "the record of the trials, .*journal.log, cannot be read",
-        ),
-        (
-            b'{"op_code": 6, "worker_id": "a", "trial_id": 9}',
-            "the record of the trials, .*journal.log, cannot be read",
-        ),
     ],
 )
 def test_a_whole_line_that_nobody_wrote_is_named(tmp_path, line, says):

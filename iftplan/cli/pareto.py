@@ -26,17 +26,15 @@ Example:
 
   $ iftplan pareto --paper --task CIFAR-100
 
-  on the frontier   training MACs, whole run   accuracy (%)     ±   seeds
-  ───────────────────────────────────────────────────────────────────────
-  dense                              16.66 P             77   0.2       1
-  doped 0.5 rigl                     16.68 P           78.2   0.1       1
-  wide 0.5 set                       16.69 P           78.8             1
-  wide 0.75 set                      16.72 P           79.2             1
-  wide 0.9 set                       16.78 P           79.8             1
-  wide 0.9 rigl                      17.15 P           80.1             1
-  6 of 39 configurations are on the frontier: lower training MACs, whole run and higher accuracy are better
-  dense, accuracy 77 at 16.66 P: the same for as much, at 16.67 P
-  equal cost within 5 %: 36 at 16.77 P
+  on the frontier   training MACs, whole run   accuracy (%)   ±   seeds
+  ─────────────────────────────────────────────────────────────────────
+  lowrank 0.75                       16.66 P             76           1
+  wide 0.5 set                       16.66 P           78.8           1
+  wide 0.9 set                       16.66 P           79.8           1
+  wide 0.9 rigl                      17.04 P           80.1           1
+  4 of 39 configurations are on the frontier: lower training MACs, whole run and higher accuracy are better
+  dense, accuracy 77 at 16.66 P: the same for as much, at 16.66 P
+  equal cost within 5 %: 36 at 16.74 P
   note: 15 of 54 have no training MACs or no metric and are left out: arXiv 2303.11525, table 10
 """
 
