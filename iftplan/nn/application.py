@@ -12,6 +12,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from iftplan.arguments import checked
 from iftplan.errors import InputError, StaleError
 from iftplan.nn.fingerprint import fingerprint
 from iftplan.nn.host import host_of
@@ -32,6 +33,7 @@ from iftplan.spec import Couplings
 Model = TypeVar("Model", bound=nn.Module)
 
 
+@checked
 def apply(
     plan: Plan,
     model: Model,
@@ -74,6 +76,7 @@ def apply(
     )
 
 
+@checked
 def apply_(
     plan: Plan,
     model: Model,

@@ -132,9 +132,7 @@ def _while_loop(assumed: list[str], condition: Any, body: Any, carried: Any, add
     while True:
         more = condition(*carried, *additional)
         if isinstance(more, Tensor) and (more.is_meta or type(more) is not Tensor):
-            raise MeasureError(
-                "how often torch.while_loop runs is data, and shapes alone do not tell; use a Python loop over a number that is known."
-            )
+            raise NotImplementedError("how often torch.while_loop runs is data")  # a pass on values tells
         if not bool(more):
             return carried
         carried = body(*carried, *additional)
