@@ -277,7 +277,7 @@ def test_other_formats_and_folders(home: Path, first: Run, tmp_path: Path) -> No
     ("arguments", "says"),
     [
         (("check", "nett"), "iftplan.toml has no model 'nett'; did you mean net?"),
-        (("check", "--config", "none.toml"), "none.toml cannot be read"),
+        (("check", "--config", "none.toml"), "none.toml' cannot be read"),
         (("check", "--save-baseline", "--base", "main"), "give one of them"),
         (("check", "--base", "main"), "is in no git repository"),
         (

@@ -13,7 +13,6 @@ from torch._higher_order_ops import associative_scan, scan, while_loop
 from torch._higher_order_ops.map import map as mapped
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
-from iftplan.errors import MeasureError
 from iftplan.nn.gradients import measure_step
 from iftplan.nn.measure import measure
 from iftplan.nn.trace import read_model
