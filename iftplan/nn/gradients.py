@@ -76,6 +76,7 @@ def measure_step(
         MeasureError: the model's forward pass raised, or it has to run with data and is too large for that.
 
     Example:
+        >>> from iftplan.spec import InputSpec
         >>> cost = measure_step(nn.Sequential(nn.Linear(8, 16), nn.Linear(16, 4)), [InputSpec((5, 8))])
         >>> cost.forward, cost.backward  # the first layer needs no input gradient
         (960, 1280)
