@@ -243,7 +243,7 @@ def test_whoever_interrupts_a_run_is_told_how_to_continue_it(
 REFUSED = {
     f"wide.json --method rigl {SETTINGS} --out rigl": "iftplan train --resume --out rigl",
     "--resume --out rigl --seed 5": "started with seed = 0, and 5 is asked for",
-    "--resume --out rigl --set optimizer.lr=0.2": "optimizer.lr = 0.1",
+    "--resume --out rigl --set optimizer.lr=0.2": "optimizer.lr = 0.3",
     "--resume --out nowhere": "nowhere holds none",
     "--resume": "say which directory",
     "--set optimizer.weight_decai=0": "optimizer.weight_decai; [optimizer] takes",
