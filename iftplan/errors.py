@@ -31,6 +31,10 @@ class MeasureError(IftplanError):
     exit_code = 3
 
 
+class EndedError(MeasureError):
+    """A forward pass ended the process instead of returning."""
+
+
 class DivergedError(IftplanError):
     """Processes of one run disagree on what they must have alike."""
 

@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from iftplan.errors import MeasureError
+from iftplan.errors import EndedError
 from iftplan.nn.exits import no_exit
 from iftplan.nn.higher_order import plainly
 from iftplan.nn.threads import one_thread
@@ -43,8 +43,8 @@ def counting_conditions(model: nn.Module) -> Iterator[list[str]]:
             module.training = True
 
 
-def _ended(model: str, call: str) -> MeasureError:
-    return MeasureError(
+def _ended(model: str, call: str) -> EndedError:
+    return EndedError(
         f"{model} calls {call} in its forward pass, and only a pass that returns can be measured; take the call out, or raise an "
         "error in its place."
     )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from iftplan.arguments import checked
 from iftplan.counting import CountTable
-from iftplan.errors import IftplanError, InputError, MeasureError
+from iftplan.errors import EndedError, IftplanError, InputError, MeasureError
 from iftplan.nn.data import Data
 from iftplan.nn.dataflow import weight_uses
 from iftplan.nn.fingerprint import fingerprint
@@ -124,6 +124,8 @@ def _couplings(
         return None, "it is or contains a scripted module, whose shapes are compiled in"
     try:
         return trace_widths(model, inputs, heads=heads, operators=operators), ""
+    except EndedError:
+        raise  # it says nothing of widths
     except IftplanError as error:
         return None, str(error)
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 from torch import nn
 
 from iftplan.counting import CountTable
-from iftplan.errors import InfeasibleError, MeasureError
+from iftplan.errors import EndedError, InfeasibleError, MeasureError
 from iftplan.nn.held_modules import StuckError
 from iftplan.nn.measure import measure
 from iftplan.nn.operators import Operator
@@ -46,6 +46,8 @@ def check_widened(
                 )
             if (failure := _miscounted(table, couplings, sizes)) is not None:
                 return failure
+    except EndedError:
+        raise
     except Exception as error:
         return StuckError(
             "", f"it does not run at other widths ({type(error).__name__} at {raised_at(_root(error))[0]})"
