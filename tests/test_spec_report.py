@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 from torch import nn
 
 from iftplan.nn.trace import read_model
+from iftplan.nn.widths import trace_widths
 from iftplan.report.specs import spec_table
 from iftplan.spec import InputSpec
 
@@ -53,3 +57,15 @@ def test_a_long_list_is_cut_and_counted():
     assert notes[0] == "1 width can move, 19 are fixed"  # eighteen heads and the input
     assert len([note for note in notes if " keeps " in note]) == 12
     assert "and 7 more, which the document lists" in notes
+
+
+@pytest.mark.parametrize("file", ["/tmp/ipykernel_1/2.py", "/tmp/ipykernel_3/4.py", "<ipython-input-5>"])
+def test_a_line_in_a_notebook_is_called_the_same_in_every_process(file: str) -> None:
+    scope: dict[str, Any] = {"nn": nn}
+    code = "\nclass Cell(nn.Module):\n    def __init__(self):\n        super().__init__()\n        self.a = nn.Linear(8, 4)\n    def forward(self, x):\n        return self.a(x)\n"
+    exec(compile(code, file, "exec"), scope)
+    couplings = trace_widths(scope["Cell"](), (InputSpec((2, 8)),))
+    assert {w.fixed for w in couplings.widths.values()} == {
+        "an input of the model (a at line 7 of a notebook cell)",
+        "an output of the model",
+    }

@@ -273,4 +273,6 @@ def _foreign(file: Path) -> bool:
 
 
 def _line(file: Path, number: int) -> str:
+    if file.name.startswith("<") or file.parent.name.startswith("ipykernel_"):
+        return f"line {number} of a notebook cell"  # whose file has another name in every process
     return f"{'/'.join(file.parts[-3:])}:{number}"
