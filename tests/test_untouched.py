@@ -8,6 +8,7 @@ import gc
 import pickle
 import random
 import threading
+import weakref
 from collections.abc import Callable
 from types import MethodType
 from typing import Any
@@ -438,3 +439,30 @@ def test_functions_bound_to_a_model_are_bound_to_its_copy() -> None:
     model.forward = lambda x: model.layer(x)
     table = measure(model, SPECS)
     assert [(c.module, c.weight, c.macs) for c in table.contractions] == [("layer", "layer.weight", 64)]
+
+
+class _NoAnswer:
+    """An object that answers no question, as the mocks of some libraries."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise RuntimeError(f"no {name}")
+
+
+class _Gone:
+    pass
+
+
+MOCK, DEAD = _NoAnswer(), weakref.proxy(_Gone())
+
+
+class Mocked(Host):
+    def remembered(self, x: Tensor) -> Tensor:
+        SEEN["x"] = MOCK, DEAD
+        return x
+
+
+def test_objects_that_answer_no_question_are_passed_over() -> None:
+    SEEN.clear()
+    with untouched(model := Mocked()):
+        model(torch.zeros(2, 8))
+    assert not SEEN

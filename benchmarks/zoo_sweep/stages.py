@@ -28,8 +28,8 @@ from iftplan import nn as ift_nn
 from iftplan.audits import AuditReport
 from iftplan.errors import IftplanError
 from iftplan.nn import skeleton
+from iftplan.nn.conditions import counting_conditions
 from iftplan.nn.inputs import make_inputs
-from iftplan.nn.measure import counting_conditions
 from iftplan.plans import Plan
 from iftplan.spec import ModelSpec
 

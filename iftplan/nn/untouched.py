@@ -13,7 +13,7 @@ import random
 import sys
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, Final, cast
 
@@ -95,7 +95,10 @@ class _Reached:
                 value = self._queue.pop()
                 if not isinstance(value, _PLAIN) and id(value) not in self._seen:
                     self._seen[id(value)] = value
-                    self._visit(value)
+                    with suppress(
+                        Exception
+                    ):  # some objects answer no question: dead proxies, mocks that only raise
+                        self._visit(value)
         finally:
             if collecting:
                 gc.enable()
@@ -153,7 +156,7 @@ class _Reached:
             case _:
                 self._queue.append(type(value))
                 if isinstance(value, nn.Module) or not _is_library(type(value).__module__):
-                    self._queue.append(getattr(value, "__dict__", None))
+                    self._queue.append(_attributes(value))
 
     def _function(self, function: FunctionType) -> None:
         if _is_library(function.__module__):
@@ -236,6 +239,14 @@ class _Reached:
 
 def _is_library(module: str | None) -> bool:
     return (module or "").partition(".")[0] in _LIBRARIES
+
+
+def _attributes(value: object) -> Any:
+    """The attributes that an object holds itself, without a question to code of its own."""
+    try:
+        return object.__getattribute__(value, "__dict__")
+    except AttributeError:
+        return None
 
 
 def _names(code: CodeType) -> Iterator[str]:
