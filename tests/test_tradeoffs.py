@@ -326,7 +326,7 @@ def test_a_history_is_read_and_refused_with_its_place(tmp_path):
     with pytest.raises(InputError, match=r"row 1: churn is nan"):
         read_history(str(tmp_path))
     file.write_text("step,itop\n10,0.2\n")
-    with pytest.raises(InputError, match="churn is None"):
+    with pytest.raises(InputError, match="has no column churn, density"):
         read_history(str(tmp_path))
     with pytest.raises(InputError, match="is not there"):
         read_history(str(tmp_path / "none"))

@@ -441,28 +441,27 @@ def test_functions_bound_to_a_model_are_bound_to_its_copy() -> None:
     assert [(c.module, c.weight, c.macs) for c in table.contractions] == [("layer", "layer.weight", 64)]
 
 
-class _NoAnswer:
+class NoAnswer:
     """An object that answers no question, as the mocks of some libraries."""
 
     def __getattribute__(self, name: str) -> Any:
         raise RuntimeError(f"no {name}")
 
 
-class _Gone:
-    pass
-
-
-MOCK, DEAD = _NoAnswer(), weakref.proxy(_Gone())
-
-
 class Mocked(Host):
     def remembered(self, x: Tensor) -> Tensor:
-        SEEN["x"] = MOCK, DEAD
+        SEEN["x"] = NOTHING
         return x
 
 
-def test_objects_that_answer_no_question_are_passed_over() -> None:
+NOTHING: list[Any] = []
+
+
+@pytest.mark.parametrize("silent", [NoAnswer, lambda: weakref.proxy(Registry())])
+def test_objects_that_answer_no_question_are_passed_over(silent: Callable[[], Any]) -> None:
     SEEN.clear()
+    NOTHING[:] = [silent()]
     with untouched(model := Mocked()):
         model(torch.zeros(2, 8))
     assert not SEEN
+    NOTHING.clear()

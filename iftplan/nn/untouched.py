@@ -20,7 +20,8 @@ from typing import Any, Final, cast
 import torch
 from torch import Tensor, nn
 
-_LIBRARIES: Final = frozenset({"torch", "numpy", "sympy", "iftplan", *sys.stdlib_module_names}) - {"__main__"}
+# `_pytest` stands in what a test module asserts.
+_LIBRARIES: Final = frozenset({"torch", "numpy", "sympy", "iftplan", "_pytest", *sys.stdlib_module_names}) - {"__main__"}
 _PLAIN: Final = (str, int, float, complex, bytes, type(None), torch.dtype, torch.device, torch.Size)
 _MANY: Final = 10_000  # elements of one container that are looked into
 _SMALL: Final = 1 << 20  # elements of a tensor outside of the model that is worth a copy
@@ -93,7 +94,7 @@ class _Reached:
             self._queue.append(model)
             while self._queue:
                 value = self._queue.pop()
-                if not isinstance(value, _PLAIN) and id(value) not in self._seen:
+                if not issubclass(type(value), _PLAIN) and id(value) not in self._seen:
                     self._seen[id(value)] = value
                     with suppress(
                         Exception
@@ -227,10 +228,10 @@ class _Reached:
 
     def _without_cache(self, value: Any) -> Any:
         """A cached function with an empty cache, the same one wherever it is met; other values as they are."""
-        if isinstance(value, staticmethod | classmethod):
+        if issubclass(type(value), staticmethod | classmethod):
             inner = self._without_cache(value.__func__)
             return value if inner is value.__func__ else type(value)(inner)
-        if not isinstance(value, functools._lru_cache_wrapper) or _is_library(value.__module__):
+        if type(value) is not functools._lru_cache_wrapper or _is_library(value.__module__):
             return value
         if id(value) not in self._caches:
             self._caches[id(value)] = functools.lru_cache(**value.cache_parameters())(value.__wrapped__)
@@ -302,7 +303,7 @@ def _refill(container: Any, saved: Any) -> None:
 
 
 def _identities(elements: list[Any]) -> list[Any]:
-    return [tuple(map(id, e)) if isinstance(e, tuple) else id(e) for e in elements]
+    return [tuple(map(id, e)) if type(e) is tuple else id(e) for e in elements]
 
 
 def _rewrite(tensor: Tensor, saved: Tensor, version: int) -> None:
