@@ -58,7 +58,10 @@ python_use_unqualified_type_names = True
 _OTHERS = "collections|fractions|pathlib|types|typing|torch|pytorch_lightning|transformers|pydantic|enum"
 nitpick_ignore_regex = [
     ("py:.*", rf"({_OTHERS})\..*"),  # libraries, whose pages are not here
-    ("py:.*", r"nn\.Module|(iftplan\..*\.)?(Model|Number|Fans|Operator)"),  # names of types within a module
+    (
+        "py:.*",
+        r"nn\.Module|(iftplan\..*\.)?(Model|Number|Fans|Operator|Stack)",
+    ),  # names of types within a module
 ]
 
 # --- the look: light and dark, nothing fetched -----------------------------------------------------------

@@ -21,7 +21,9 @@ import torch
 from torch import Tensor, nn
 
 # `_pytest` stands in what a test module asserts.
-_LIBRARIES: Final = frozenset({"torch", "numpy", "sympy", "iftplan", "_pytest", *sys.stdlib_module_names}) - {"__main__"}
+_LIBRARIES: Final = frozenset({"torch", "numpy", "sympy", "iftplan", "_pytest", *sys.stdlib_module_names}) - {
+    "__main__"
+}
 _PLAIN: Final = (str, int, float, complex, bytes, type(None), torch.dtype, torch.device, torch.Size)
 _MANY: Final = 10_000  # elements of one container that are looked into
 _SMALL: Final = 1 << 20  # elements of a tensor outside of the model that is worth a copy
