@@ -51,6 +51,17 @@ def test_placeholders_and_defaults_are_words(name: str) -> None:
         assert ("sarif" in text) == reports, "a format is offered where it applies"
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_every_choice_is_explained(name: str) -> None:
+    for option in get_command(app).commands[name].params:  # type: ignore[attr-defined]
+        offered = getattr(option.type, "choices", ())
+        if "--format" in option.opts:
+            offered = option.metavar.strip("<>").split("|") if option.metavar else offered
+        for choice in offered:
+            value = getattr(choice, "value", choice)
+            assert re.search(rf"\b{re.escape(value)}\b", option.help), f"{option.opts}: {value}"
+
+
 @pytest.mark.parametrize(
     ("words", "found"),
     [

@@ -112,7 +112,10 @@ def command(
     ] = None,
     engine: Annotated[
         Engine | None,
-        typer.Option("--engine", help="Count with this engine alone (default: meta, and fvcore as a check)."),
+        typer.Option(
+            "--engine",
+            help="Count with this engine alone: meta (this tool's own), fvcore, or flop_counter (PyTorch's). By default meta counts and fvcore checks.",
+        ),
     ] = None,
     cross_check: Annotated[
         bool, typer.Option("--cross-check", help="Count with all three engines; each must run the model.")

@@ -100,7 +100,7 @@ def command(
         ),
     ] = "",
     device: Annotated[
-        Device, typer.Option("--device", help="cuda: the first NVIDIA GPU, in float16.")
+        Device, typer.Option("--device", help="cpu, or cuda: the first NVIDIA GPU, in float16.")
     ] = Device.CPU,
     python: Annotated[
         list[str] | None,

@@ -21,9 +21,11 @@ FormatOption = Annotated[
     Format | None,
     typer.Option(
         "--format",
-        help="table (default on stdout), json (default in a file), csv, markdown or latex; of audit, diff and check also html, junit, github or sarif.",
+        help="table (default on stdout), json (default in a file), csv, markdown, latex, html, junit, github (annotations) or sarif.",
     ),
 ]
+SCOPE_HELP = "Whose MACs are held equal: matrices (transformed layers), layers (every layer with weights), or model (the whole forward pass)."
+DISTRIBUTION_HELP = "How density is spread: uniform (the same everywhere), er (denser where inputs and outputs are few), or erk (er that counts kernel sizes)."
 StructureOption = Annotated[
     str,
     typer.Option(

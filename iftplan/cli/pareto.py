@@ -66,10 +66,18 @@ def command(
         ),
     ] = None,
     y: Annotated[
-        Gain, typer.Option("--y", help="What is got: the metric, or the size of the search space.")
+        Gain,
+        typer.Option(
+            "--y",
+            help="What is got: the metric, or the size of the search space as log2_masks (bits to name a mask) or maskable_weights.",
+        ),
     ] = Gain.METRIC,
     better: Annotated[
-        Better | None, typer.Option("--better", help="Which way a metric is better that is not known here.")
+        Better | None,
+        typer.Option(
+            "--better",
+            help="Whether a higher or a lower value is better, for a metric that is not known here.",
+        ),
     ] = None,
     title: TitleOption = "",
     theme: ThemeOption = ThemeName.LIGHT,

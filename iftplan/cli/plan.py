@@ -9,6 +9,8 @@ import typer
 
 from iftplan.cli import completion
 from iftplan.cli.options import (
+    DISTRIBUTION_HELP,
+    SCOPE_HELP,
     AllowOption,
     ConventionOption,
     FormatOption,
@@ -123,15 +125,16 @@ def command(
     keep_dense: Annotated[
         str, typer.Option("--keep-dense", help="first, last, names of layers, or none.")
     ] = "first,last",
-    scope: Annotated[Scope, typer.Option("--scope", help="Whose MACs are held equal.")] = Scope.LAYERS,
+    scope: Annotated[Scope, typer.Option("--scope", help=SCOPE_HELP)] = Scope.LAYERS,
     distribution: Annotated[
-        Distribution, typer.Option("--distribution", help="How density is spread.")
+        Distribution, typer.Option("--distribution", help=DISTRIBUTION_HELP)
     ] = Distribution.UNIFORM,
     power: Annotated[int, typer.Option("--power", min=1, help="Exponent of the ER and ERK densities.")] = 1,
     close: Annotated[
         Close,
         typer.Option(
-            "--close", help="What closes the budget: density, width, or width with whole N:M patterns."
+            "--close",
+            help="What closes the budget: density (weights more or fewer in masks), width (channels more or fewer), or pattern (width with whole N:M patterns).",
         ),
     ] = Close.DENSITY,
     round_to: Annotated[int, typer.Option("--round-to", min=1, help="Make widths multiples of this.")] = 1,
@@ -143,15 +146,21 @@ def command(
         Parametrize,
         typer.Option(
             "--parametrization",
-            help="Per-tensor initial scales and learning rates: μP, SμPar, or auto for SμPar where there is evidence.",
+            help="Initial scales and learning rates of each tensor: standard (as they are), mup (μP), supar (SμPar), or auto (supar where there is evidence).",
         ),
     ] = Parametrize.STANDARD,
     optimizer: Annotated[
-        Optimizers, typer.Option("--optimizer", help="Whose learning rates a parametrization holds.")
+        Optimizers,
+        typer.Option(
+            "--optimizer", help="Whose learning rates a parametrization holds: those of adam or of sgd."
+        ),
     ] = Optimizers.ADAM,
     mask_updates: Annotated[
         Updates,
-        typer.Option("--mask-updates", help="What becomes of masks in training, for --parametrization."),
+        typer.Option(
+            "--mask-updates",
+            help="What becomes of masks in training, for --parametrization: static (they stay), dynamic (weights move, as in RigL), or gradual (weights go on the way).",
+        ),
     ] = Updates.STATIC,
     objective: Annotated[
         Objective,

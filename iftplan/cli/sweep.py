@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from iftplan.cli import completion
-from iftplan.cli.options import AllowOption, FormatOption, InputOption, OutputOption, split
+from iftplan.cli.options import (
+    DISTRIBUTION_HELP,
+    SCOPE_HELP,
+    AllowOption,
+    FormatOption,
+    InputOption,
+    OutputOption,
+    split,
+)
 from iftplan.cli.sweep_choices import distributions_in, families_named, seeds_in, sparsities_in, specs_of
 from iftplan.cli.sweep_output import judge, write
 from iftplan.cli.sweep_planning import planned, require_optuna, searched
@@ -71,16 +79,14 @@ def command(
     sparsities: Annotated[
         str, typer.Option("--sparsities", help="0.5,0.75,0.9; FIRST:LAST:STEP for many.")
     ] = "0.5,0.75,0.9",
-    distributions: Annotated[
-        str, typer.Option("--distributions", help="How density is spread: uniform, er, erk.")
-    ] = "uniform",
+    distributions: Annotated[str, typer.Option("--distributions", help=DISTRIBUTION_HELP)] = "uniform",
     masks: Annotated[
         str,
         typer.Option(
             "--structures", help="What masks may look like: unstructured, 2:8, 2:8T, block4x4, fan-in."
         ),
     ] = "",
-    scope: Annotated[Scope | None, typer.Option("--scope", help="Whose MACs are held equal.")] = None,
+    scope: Annotated[Scope | None, typer.Option("--scope", help=SCOPE_HELP)] = None,
     keep_dense: Annotated[
         str | None, typer.Option("--keep-dense", help="first, last, names of layers, or none.")
     ] = None,
@@ -131,7 +137,10 @@ def command(
     ] = False,
     search: Annotated[
         Sampler | None,
-        typer.Option("--search", help="Search between the sparsities, beside as many random trials."),
+        typer.Option(
+            "--search",
+            help="Search between the sparsities, beside as many random trials: tpe or nsga2 (samplers of Optuna), or random.",
+        ),
     ] = None,
     trials: Annotated[int, typer.Option("--trials", min=2, help="Of a search.")] = 32,
     input: InputOption = None,

@@ -84,7 +84,10 @@ def command(
     ] = "",
     method: Annotated[
         Method | None,
-        typer.Option("--method", help="How masks change; dense is the control, densified drops masks."),
+        typer.Option(
+            "--method",
+            help="How masks change: static keeps them; set, rigl and srigl move weights; gradual, iterative, mask-decay and structure-decay remove weights on the way, snip before the first step; ste, srste and transposable mask dense weights; dense is the control, and densified drops masks.",
+        ),
     ] = None,
     config: Annotated[str, typer.Option("--config", help="Settings of the run, a TOML file.")] = "",
     recipe: Annotated[
