@@ -20,7 +20,7 @@ def plan_widths(spec: ModelSpec, policy: Policy) -> tuple[Multiplier, dict[str, 
         return Multiplier(Fraction(1)), {}
     if spec.couplings is None:
         raise InfeasibleError(
-            f"{spec.source or 'the model'} cannot be widened: {spec.refusal or 'its spec holds no width couplings'}. Parallel, factorized and doped keep every outer shape and need none."
+            f"{spec.source or 'the model'} cannot be widened: {(spec.refusal or 'its spec holds no width couplings').rstrip('.')}. Parallel, factorized and doped keep every outer shape and need none."
         )
     multiplier = Multiplier.closing(policy.density)
     if policy.close_by != "density" or isinstance(policy.mask, NM):

@@ -14,11 +14,12 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 from iftplan.nn.conditions import counting_conditions
 from iftplan.nn.dispatch import DatalessAnswers
 from iftplan.nn.factories import FactoriesOnMeta
-from iftplan.nn.inputs import make_inputs
+from iftplan.nn.inputs import make_inputs, random_inputs
 from iftplan.nn.ledger import Ledger, Names
 from iftplan.nn.measure import measure
 from iftplan.nn.operators import OPERATORS
-from iftplan.nn.twin import on_meta
+from iftplan.nn.twin import without_data
+from iftplan.nn.valued import SEED, valued
 from iftplan.spec import InputSpec
 
 
@@ -47,15 +48,13 @@ class Comparison:
 def compared(model: nn.Module, inputs: tuple[InputSpec, ...]) -> Comparison:
     """Count a model on the meta device with iftplan and with FlopCounterMode as it comes.
 
-    Where the other counter needs values, it is given the model with its values, if it has any.
+    Where the other counter needs values, it is given those that iftplan's would take.
     """
     table = measure(model, inputs)
     try:
-        independent, passed_over = independently(on_meta(model), inputs)
+        independent, passed_over = independently(without_data(model), inputs)
     except Exception:
-        if any(p.is_meta for p in model.parameters()):
-            raise
-        independent, passed_over = independently(model, inputs, "cpu")
+        independent, passed_over = independently(valued(model, inputs), inputs, "cpu")
     missing = {name: macs for name, macs in table.by_operator().items() if name in passed_over}
     return Comparison(table.macs, independent, missing, table.unknown)
 
@@ -67,7 +66,10 @@ def independently(
 
     Of ours there is only what answers `.item()` where there is no data, and what notes those names.
     """
-    args, kwargs = make_inputs(inputs, device)
+    if device == "meta":
+        args, kwargs = make_inputs(inputs)
+    else:
+        args, kwargs = random_inputs(inputs, model, generator=torch.Generator().manual_seed(SEED))
     counter, passed = FlopCounterMode(display=False), _PassedOver(Ledger(Names(model)))
     factories = FactoriesOnMeta() if device == "meta" else nullcontext()
     with counting_conditions(model), passed, counter, factories, torch.no_grad():

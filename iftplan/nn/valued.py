@@ -27,7 +27,7 @@ def valued(model: nn.Module, inputs: Sequence[InputSpec]) -> nn.Module:
     """A copy of the model on the CPU with values: its own, or those that its factory gives it from a fixed seed.
 
     A model on the meta device that no factory is known for gets values as its modules' `reset_parameters` draw
-    them; parameters of other modules are normally distributed, and buffers are zero.
+    them; parameters of other modules are normally distributed, scales and variances are one, other buffers zero.
 
     Raises:
         MeasureError: its tensors and the inputs need more memory than `LIMIT`.
@@ -128,6 +128,9 @@ def _drawn(model: nn.Module) -> nn.Module:
                 parameter.normal_(std=prod(parameter.shape[1:]) ** -0.5)
             elif name.endswith("weight"):
                 parameter.fill_(1)
+    for name, buffer in double.named_buffers():
+        if name.endswith(("weight", "running_var")):  # of norms that are frozen: they divide by the variance
+            buffer.fill_(1)
     for module in double.modules():
         reset = getattr(module, "reset_parameters", None)
         if callable(reset) and type(module).__module__.startswith("torch.nn."):
