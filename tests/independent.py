@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +18,7 @@ from iftplan.nn.ledger import Ledger, Names
 from iftplan.nn.measure import measure
 from iftplan.nn.operators import OPERATORS
 from iftplan.nn.twin import without_data
-from iftplan.nn.valued import SEED, valued
+from iftplan.nn.valued import SEED, PlainRecurrence, valued
 from iftplan.spec import InputSpec
 
 
@@ -62,7 +61,7 @@ def compared(model: nn.Module, inputs: tuple[InputSpec, ...]) -> Comparison:
 def independently(
     model: nn.Module, inputs: tuple[InputSpec, ...], device: str = "meta"
 ) -> tuple[int, set[str]]:
-    """FlopCounterMode's MACs, and the contractions that it passed over for want of a formula.
+    """FlopCounterMode's MACs of a copy, and the contractions that it passed over for want of a formula.
 
     Of ours there is only what answers `.item()` where there is no data, and what notes those names.
     """
@@ -71,8 +70,9 @@ def independently(
     else:
         args, kwargs = random_inputs(inputs, model, generator=torch.Generator().manual_seed(SEED))
     counter, passed = FlopCounterMode(display=False), _PassedOver(Ledger(Names(model)))
-    factories = FactoriesOnMeta() if device == "meta" else nullcontext()
-    with counting_conditions(model), passed, counter, factories, torch.no_grad():
+    special = FactoriesOnMeta() if device == "meta" else PlainRecurrence()
+    model.requires_grad_(False)  # its tracker of modules wants a graph of whatever could have gradients
+    with counting_conditions(model), passed, counter, special, torch.no_grad():
         model(*args, **kwargs)
     flops: int = counter.get_total_flops()
     assert flops % 2 == 0

@@ -31,6 +31,13 @@ class Plain:
 
 
 @dataclass
+class Forecast(ModelOutput):
+    prediction_outputs: torch.Tensor | None = None
+    vision_model_output: object = None
+    scale: torch.Tensor | None = None
+
+
+@dataclass
 class Heads(ModelOutput):
     logits: torch.Tensor | None = None
     pred_boxes: torch.Tensor | None = None
@@ -94,6 +101,17 @@ def test_caches_and_states_of_parts_are_no_answer_beside_logits():
         cross_attentions=(state,),
     )
     assert [t is logits for t in answers(out)] == [True]
+
+
+def test_a_prediction_is_an_answer_and_what_a_part_answered_is_none():
+    forecast, vision, scale = torch.zeros(1, 8, 2), torch.zeros(1, 5, 64), torch.zeros(1, 1, 2)
+    out = Forecast(
+        prediction_outputs=forecast,
+        vision_model_output=hf.modeling_outputs.BaseModelOutput(last_hidden_state=vision),
+        scale=scale,
+    )
+    found = answers(out)
+    assert len(found) == 2 and found[0] is forecast and found[1] is scale
 
 
 def test_what_holds_itself_ends():

@@ -11,7 +11,7 @@ from torch import Tensor
 
 # Fields of transformers' outputs that hand on what is inside the model …
 _STATE: Final = re.compile(
-    r"past_key_values|(^|_)attentions$|(^|_)hidden_states$|cache_params|^mems$|^state$|(?<!pooler)(?<!pooled)_outputs?$|router_logits"
+    r"past_key_values|(^|_)attentions$|(^|_)hidden_states$|cache_params|^mems$|^state$|router_logits"
 )
 # … and those that are an answer only where nothing else is: of a base model without a head.
 _FEATURES: Final = re.compile(r"last_hidden_state|hidden_state|pooler_output|pooled_output|extract_features")
@@ -54,9 +54,14 @@ def _parts(value: Any) -> Sequence[Any]:
 
 def _heads(fields: Mapping[str, Any]) -> Sequence[Any]:
     """Of the fields of an output of transformers, those that are its answer."""
-    own = {name: value for name, value in fields.items() if not _STATE.search(name)}
+    own = {name: value for name, value in fields.items() if not (_STATE.search(name) or _is_part(name, value))}
     heads = [value for name, value in own.items() if not _FEATURES.search(name)]
     for group in (heads, list(own.values()), list(fields.values())):
         if any(True for value in group for _ in _tensors(value, set())):
             return group
     return []
+
+
+def _is_part(name: str, value: Any) -> bool:
+    """Whether it is all that a part answered, such as `vision_model_output`; a tensor is a prediction."""
+    return name.endswith(("_output", "_outputs")) and not isinstance(value, Tensor)
