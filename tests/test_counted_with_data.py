@@ -163,12 +163,6 @@ class Deep(ByMask):
         self.some = nn.Sequential(nn.Linear(8, 24), nn.ReLU(), nn.Linear(24, 4))
 
 
-def test_wide_says_why_it_cannot() -> None:
-    read = read_model(ByMask(), ROWS, widths=True)
-    assert read.couplings is None
-    assert "the values of tensors decide" in read.refusal
-
-
 class Detector(nn.Module):
     """Boxes of every cell, the best of them after a threshold and a suppression, each with a head."""
 

@@ -392,7 +392,7 @@ def test_no_word_of_a_library_comes_out():
     with pytest.raises(InfeasibleError) as caught:
         trace_widths(Numeric(), FEATURES)
     message = str(caught.value)
-    assert "ValueError at" in message
+    assert "test_held_widths.py:" in message and "matmul" not in message and "Error" not in message
     assert "test_held_widths.py:" in message
     assert "matmul" not in message
 

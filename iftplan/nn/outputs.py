@@ -54,7 +54,9 @@ def _parts(value: Any) -> Sequence[Any]:
 
 def _heads(fields: Mapping[str, Any]) -> Sequence[Any]:
     """Of the fields of an output of transformers, those that are its answer."""
-    own = {name: value for name, value in fields.items() if not (_STATE.search(name) or _is_part(name, value))}
+    own = {
+        name: value for name, value in fields.items() if not (_STATE.search(name) or _is_part(name, value))
+    }
     heads = [value for name, value in own.items() if not _FEATURES.search(name)]
     for group in (heads, list(own.values()), list(fields.values())):
         if any(True for value in group for _ in _tensors(value, set())):

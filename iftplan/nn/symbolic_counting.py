@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Final
@@ -120,6 +120,20 @@ class SymbolicCounter:
     def note_input(self, tensor: torch.Tensor) -> None:
         """Mark a tensor as made of the model's inputs; its storage is kept, so that no other gets its address."""
         self.inputs[storage(tensor)] = tensor.untyped_storage()
+
+    def settle(self, settled: Callable[[sympy.Expr], sympy.Expr]) -> None:
+        """Put what was assumed of data into all that was seen."""
+        self.calls = [
+            replace(
+                call,
+                macs=settled(call.macs),
+                heads=None if call.heads is None else settled(call.heads),
+                head_sizes=tuple(map(settled, call.head_sizes)),
+            )
+            for call in self.calls
+        ]
+        self.stacks = [(settled(number), operator) for number, operator in self.stacks]
+        self.choices = [*map(settled, self.choices)]
 
     def product(self, operator: str, macs: sympy.Expr, a: Shape, b: Shape) -> None:
         """Write down a product of two activations `a (…, M, K) · b (…, K, N)`."""

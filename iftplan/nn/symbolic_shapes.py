@@ -41,6 +41,8 @@ _OF_NUMPY: Final = (
     *("sqrt", "cbrt", "exp", "exp2", "expm1", "log", "log2", "log10", "log1p"),
     *("sin", "cos", "tan", "sinh", "cosh", "tanh", "degrees", "radians"),
 )
+FROM_DATA: Final = 7
+"""What a size is taken for that only data decides: neither 0 nor 1, which broadcasting gives a meaning."""
 _RAISE: Final = dis.opmap["RAISE_VARARGS"]
 _LIBRARIES: Final = frozenset({"sympy", "numpy", "functools.py", "contextlib.py"})
 
@@ -62,6 +64,7 @@ class SymbolicSizes(ShapeEnv):
         dense: symbol → its size in the dense model.
         scope: paths of the modules that are running, innermost last; they name where equations come from.
         strict: whether a size that becomes a float or a text keeps its dense value from there on.
+        from_data: whether a size was met that only data decides; each is taken for `FROM_DATA`.
         hashed: whether a size was looked up in a dictionary, a set or a function's cache.
     """
 
@@ -74,6 +77,7 @@ class SymbolicSizes(ShapeEnv):
         super().__init__(duck_shape=False, specialize_zero_one=True)
         self.strict = strict
         self.hashed = False
+        self.from_data = False
         self.equations: list[Equation] = []
         self.dense: dict[sympy.Symbol, int] = {}
         self.scope: list[str] = []
@@ -144,10 +148,14 @@ class SymbolicSizes(ShapeEnv):
 
     def value(self, expression: sympy.Basic) -> sympy.Basic:
         """What the expression is in the dense model."""
-        return expression.xreplace({s: sympy.Integer(n) for s, n in self._dense_of(expression)})
+        known = self.settled(expression)
+        return known.xreplace({s: sympy.Integer(self.dense[s]) for s in known.free_symbols})
 
-    def _dense_of(self, expression: sympy.Basic) -> list[tuple[sympy.Symbol, int]]:
-        return [(s, self.dense[s]) for s in expression.free_symbols]
+    def settled(self, expression: sympy.Expr) -> sympy.Expr:
+        """The expression with what data decides as it was assumed."""
+        unknown = expression.free_symbols - self.dense.keys()
+        self.from_data = self.from_data or bool(unknown)
+        return expression.xreplace(dict.fromkeys(unknown, sympy.Integer(FROM_DATA)))
 
     def evaluate_expr(  # the signature is torch's
         self,
@@ -163,16 +171,15 @@ class SymbolicSizes(ShapeEnv):
         known = self._answers.get(orig_expr)
         if known is not None:
             return known
-        if not orig_expr.free_symbols <= self.dense.keys():
-            # An unbacked size (from data): torch's own rules apply.
-            return super().evaluate_expr(
-                orig_expr, hint, fx_node, size_oblivious, fallback_value, forcing_spec=forcing_spec
-            )
         answer = self.value(orig_expr)
         self._answers[orig_expr] = answer
         if orig_expr.free_symbols:
             self._suppose(orig_expr, answer)
         return answer
+
+    def guard_or_defer_runtime_assert(self, orig_expr: sympy.Basic, msg: str, fx_node: Any = None) -> bool:  # type: ignore[override]  # torch wraps its own in a cache
+        """What an operator checks is answered as what it asks."""
+        return bool(self.evaluate_expr(orig_expr))
 
     def _maybe_evaluate_static(  # type: ignore[override]  # torch wraps its own in a cache
         self, expr: sympy.Basic, *, unbacked_only: bool = False, **_: Any
@@ -189,7 +196,7 @@ class SymbolicSizes(ShapeEnv):
         pairs += divisors.items()
         for left, right in pairs:
             left, right = self._without_max(left), self._without_max(right)
-            if left != right:
+            if left != right and (left.free_symbols | right.free_symbols) <= self.dense.keys():
                 self.equations.append(Equation(left, right, f"{self._module()}{_asking_line()}"))
         if divisors:  # they are constants from here on, so that what follows stays simple
             self.replacements.update(divisors)

@@ -68,8 +68,7 @@ def read_model(
     couplings, refusal = _couplings(built.model, inputs, heads, operators) if widths else (None, "")
     if refusal and data_of(table) is Data.GIVEN:
         refusal = (
-            "the values of tensors decide how much it computes, and widths are found from shapes without data "
-            f"({refusal}); use parallel, factorized or doped, which keep the outer sizes of every layer"
+            f"data decide how much it computes, and that could not be followed to other widths: {refusal}"
         )
     return ModelSpec(
         source=source if isinstance(source, str) else "",

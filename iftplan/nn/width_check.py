@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from types import MappingProxyType, TracebackType
 from typing import Any, Final
 
 from torch import nn
 
-from iftplan.counting import CountTable
 from iftplan.errors import EndedError, InfeasibleError, MeasureError
+from iftplan.nn.data import Data
 from iftplan.nn.held_modules import StuckError
-from iftplan.nn.measure import measure
+from iftplan.nn.measure import data_of, measure
 from iftplan.nn.operators import Operator
 from iftplan.nn.outputs import answers
 from iftplan.nn.symbolic_shapes import raised_at
@@ -25,26 +26,54 @@ from iftplan.widening import Multiplier
 _MULTIPLIERS: Final = (Multiplier(Fraction(2)), Multiplier(Fraction(10)))
 
 
+Shapes = tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What one forward pass costs and answers with.
+
+    Attributes:
+        weights: parameter → the MACs of its products.
+        products: "module:operator" → the MACs of products of activations.
+        shapes: of the tensors that the model answers with.
+        from_data: whether data decided how much was computed.
+    """
+
+    weights: Mapping[str, int]
+    products: Mapping[str, int]
+    shapes: Shapes
+    from_data: bool = False
+
+
 def check_widened(
     model: nn.Module,
-    inputs: Sequence[InputSpec],
     couplings: Couplings,
-    operators: Mapping[str, Operator] = MappingProxyType({}),
+    tried: Callable[[nn.Module], Counts],
+    before: Counts | None = None,
 ) -> StuckError | None:
-    """What goes wrong when a double without data is run at other widths; None if nothing does."""
+    """What goes wrong when a double without data is run at other widths; None if nothing does.
+
+    Args:
+        model: the model at its dense widths.
+        couplings: what is tried.
+        tried: makes one pass of a double, and counts it as the couplings do.
+        before: what it finds of the model itself, if that is known.
+    """
     try:
-        _, before = run(without_data(model), inputs, operators)
+        shapes = (before or tried(without_data(model))).shapes
         for multiplier in _MULTIPLIERS:
             sizes = {
                 name: width.size if width.fixed else multiplier.scale(width.size, width.multiple_of)
                 for name, width in couplings.widths.items()
             }
-            table, after = run(widen_(without_data(model), couplings, sizes), inputs, operators)
-            if before != after:
+            counted = tried(widen_(without_data(model), couplings, sizes))
+            if shapes != counted.shapes:
                 return StuckError(
-                    "", f"its outputs change from {_shown(before)} to {_shown(after)} at other widths"
+                    "",
+                    f"its outputs change from {_shown(shapes)} to {_shown(counted.shapes)} at other widths",
                 )
-            if (failure := _miscounted(table, couplings, sizes)) is not None:
+            if (failure := _miscounted(counted, couplings, sizes)) is not None:
                 return failure
     except EndedError:
         raise
@@ -61,14 +90,15 @@ def check_outputs(model: nn.Module, changed: nn.Module, inputs: Sequence[InputSp
     Raises:
         InfeasibleError: says what changes.
     """
-    _, before = run(without_data(model), inputs)
+    before = counts(without_data(model), inputs)
     try:
-        _, after = run(changed, inputs)
+        after = counts(changed, inputs)
     except MeasureError as error:
         raise InfeasibleError(f"at the plan's widths the model does not run any more: {error}") from error
-    if before != after:
+    known = 1 if before.from_data else 0  # how many objects are found, data decide
+    if [shape[known:] for shape in before.shapes] != [shape[known:] for shape in after.shapes]:
         raise InfeasibleError(
-            f"at the plan's widths the model's outputs change from {_shown(before)} to {_shown(after)}; its widths depend on numbers that were not followed. Parallel, factorized and doped keep every outer shape."
+            f"at the plan's widths the model's outputs change from {_shown(before.shapes)} to {_shown(after.shapes)}; its widths depend on numbers that were not followed. Parallel, factorized and doped keep every outer shape."
         )
 
 
@@ -76,14 +106,11 @@ def _root(error: BaseException) -> TracebackType | None:
     return _root(error.__cause__) if error.__cause__ is not None else error.__traceback__
 
 
-Shapes = tuple[tuple[int, ...], ...]
-
-
-def run(
+def counts(
     model: nn.Module,
     inputs: Sequence[InputSpec],
     operators: Mapping[str, Operator] = MappingProxyType({}),
-) -> tuple[CountTable, Shapes]:
+) -> Counts:
     """The counts of a forward pass, and the shapes of what it answers with."""
     shapes: list[Shapes] = []
 
@@ -95,18 +122,18 @@ def run(
         table = measure(model, inputs, operators=operators)
     finally:
         handle.remove()
-    return table, shapes[0]
-
-
-def _miscounted(table: CountTable, couplings: Couplings, sizes: Mapping[str, int]) -> StuckError | None:
     products: dict[str, int] = {}
     for c in table.contractions:
         if c.weight is None:
             key = f"{c.module}:{c.operator}"
             products[key] = products.get(key, 0) + c.macs
+    return Counts(table.by_weight(), products, shapes[-1], data_of(table) is Data.GIVEN)
+
+
+def _miscounted(counted: Counts, couplings: Couplings, sizes: Mapping[str, int]) -> StuckError | None:
     for measured, said, separator in (
-        (table.by_weight(), couplings.weight_macs, "."),
-        (products, couplings.product_macs, ":"),
+        (counted.weights, couplings.weight_macs, "."),
+        (counted.products, couplings.product_macs, ":"),
     ):
         for name in measured.keys() | said.keys():
             predicted = said[name].at(sizes) if name in said else 0

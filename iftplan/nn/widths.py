@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from types import MappingProxyType
 from typing import Final
 
@@ -25,9 +26,10 @@ from iftplan.nn.symbolic_counting import GROUPED, SymbolicCounter, counting
 from iftplan.nn.symbolic_model import Heads, SymbolicModel, symbolic
 from iftplan.nn.symbolic_shapes import Equation, SymbolicSizes, expression, raised_at
 from iftplan.nn.torch_internals import require, tree_leaves
-from iftplan.nn.twin import to_look_at
+from iftplan.nn.twin import to_look_at, without_data
 from iftplan.nn.untouched import untouched
-from iftplan.nn.width_check import check_widened
+from iftplan.nn.width_check import Counts, check_widened, counts
+from iftplan.nn.width_data import counted_on_data
 from iftplan.nn.width_equations import WidthEquations, shrinks
 from iftplan.nn.width_notes import head_notes, kept, layer_notes
 from iftplan.nn.width_polynomials import couplings
@@ -91,15 +93,20 @@ def _followed(asked: _Asked, caches: FunctionCaches) -> Couplings:
     held: dict[str, str] = {}
     strict = False
     first: Exception | None = None
+    counted: Counts | None = None
     for _ in range(_ATTEMPTS):
         try:
-            found = _solved(asked, held, strict, caches)
+            found, from_data = _solved(asked, held, strict, caches)
+            counted = counted or counts(without_data(asked.model), asked.inputs, asked.operators or {})
+            from_data = from_data or counted.from_data
             if first is not None and all(width.fixed for width in found.widths.values()):
                 break
             caches.forget()
-            failure = check_widened(asked.model, asked.inputs, found, asked.operators or {})
+            failure = check_widened(
+                asked.model, found, partial(_tried, asked, from_data), None if from_data else counted
+            )
             if failure is None:
-                return found
+                return counted_on_data(found, counted) if from_data else found
             if not strict:  # a size that became a float or a text may have been more than a scale
                 first, strict = first or failure, True
                 continue
@@ -116,15 +123,37 @@ def _followed(asked: _Asked, caches: FunctionCaches) -> Couplings:
 
 @dataclass(frozen=True, slots=True)
 class _Traced:
-    """One symbolic forward pass and what its equations say; `met` are the symbols in them."""
+    """One symbolic forward pass and what its equations say; `met` are the symbols in them.
+
+    `from_data` says whether it met a size that only data decides.
+    """
 
     system: WidthEquations
     made: SymbolicModel
     counter: SymbolicCounter
     met: set[sympy.Symbol]
+    from_data: bool
 
 
-def _solved(asked: _Asked, held: Mapping[str, str], strict: bool, caches: FunctionCaches) -> Couplings:
+def _tried(asked: _Asked, from_data: bool, model: nn.Module) -> Counts:
+    """What a model at other widths costs: counted as always, or as the symbolic pass counts where data decide."""
+    if not from_data:
+        return counts(model, asked.inputs, asked.operators or {})
+    sizes, everything = SymbolicSizes(), frozenset(path for path, _ in model.named_modules())
+    _, counter, output = _run(replace(asked, model=model), sizes, {}, everything)
+    counter.settle(sizes.value)
+    weights: dict[str, int] = {}
+    products: dict[str, int] = {}
+    for call in counter.calls:
+        table, key = (weights, call.weight) if call.weight else (products, f"{call.module}:{call.operator}")
+        table[key] = table.get(key, 0) + int(call.macs)
+    shapes = tuple(tuple(int(sizes.value(expression(n))) for n in t.shape) for t in answers(output))
+    return Counts(weights, products, shapes)
+
+
+def _solved(
+    asked: _Asked, held: Mapping[str, str], strict: bool, caches: FunctionCaches
+) -> tuple[Couplings, bool]:
     heads = asked.heads
     twins = alike(asked.model, at_least=_MANY)
     traced = _trace(asked, twins, held, strict, caches)
@@ -144,7 +173,7 @@ def _solved(asked: _Asked, held: Mapping[str, str], strict: bool, caches: Functi
     number = kept(system, counter)
     notes = [f"{path} keeps its widths: {why}" for path, why in held.items()]
     notes += [*head_notes(system, counter, heads), *layer_notes(found, held)]
-    return replace(found, heads=number, notes=tuple(notes))
+    return replace(found, heads=number, notes=tuple(notes)), traced.from_data
 
 
 def _trace(
@@ -167,15 +196,16 @@ def _trace(
         caches.forget()
         sizes = SymbolicSizes(strict=strict)
         made, counter, output = _run(asked, sizes, twins, inside)
+    counter.settle(sizes.settled)
     system = WidthEquations(dict(sizes.dense))
     system.add(sizes.equations)
     system.add(Equation(sympy.Mod(e, n), sympy.Integer(0), why) for e, n, why in made.multiples)
     for tensor in answers(output):
-        for size in map(expression, tensor.shape):
+        for size in map(sizes.settled, map(expression, tensor.shape)):
             for symbol in sorted(system.simplify(size).free_symbols, key=str):
                 system.pin(symbol, "an output of the model")
     met = _symbols(side for e in sizes.equations for side in (e.left, e.right))
-    return _Traced(system, made, counter, met)
+    return _Traced(system, made, counter, met, sizes.from_data)
 
 
 def _blocked(traced: _Traced, twins: Mapping[str, str]) -> bool:
@@ -226,7 +256,8 @@ def _said(error: Exception) -> str:
     """What stopped a forward pass: the model's own words, or where it called what takes no symbolic sizes."""
     line, own = raised_at(error.__traceback__)
     message = (str(error).splitlines() or [""])[0].rstrip(".")
-    return f"it does not run at symbolic widths ({type(error).__name__}{f': {message}' if own and message else ''} at {line})"
+    said = f"{type(error).__name__}: {message} " if own and message else ""
+    return f"it does not run at symbolic widths ({said}at {line})"
 
 
 def _named_once(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
