@@ -367,6 +367,20 @@ def test_one_sentence_is_not_said_twice() -> None:
     assert "a note" in page_html(Page("p", page.sections, ("a note",)))
 
 
+def test_what_several_models_assume_is_said_once() -> None:
+    models = tuple(
+        ModelCheck(name, "s", (), Status.PASSED, Measured({}, {}), notes=("values were assumed", *own))
+        for name, own in (("one", ()), ("two", ("two is lazy",)), ("three", ()))
+    )
+    page = check_page(CheckReport("iftplan.toml", "", models))
+    assert page.notes == ("one, two, three: values were assumed",)
+    assert [section.notes for section in page.sections] == [(), ("two is lazy",), ()]
+    assert (
+        page_markdown(page).count("values were assumed") == page_html(page).count("values were assumed") == 1
+    )
+    assert page_markdown(page).count("two is lazy") == 1
+
+
 def test_a_gate_is_never_outvoted_by_passes() -> None:
     passed, failed = Section("a", Outcome.PASSED, ""), Section("b", Outcome.FAILED, "")
     unsure = Section("c", Outcome.UNMEASURED, "")

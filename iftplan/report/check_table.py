@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
 from iftplan.checks import CheckReport, Drift, Limit, ModelCheck, Quantity
@@ -15,12 +16,17 @@ def check_table(report: CheckReport, convention: Convention = Convention.MAC) ->
     rows = tuple(_row(model, convention, compared) for model in report.models)
     changed = (f">since {report.baseline}",) if compared else ()
     columns = ("model", f">{convention.unit}", *changed, ">parameters", ">of the budget", "outcome")
-    noted: dict[str, list[str]] = {}
-    for model in report.models:
-        for note in model.notes:
-            noted.setdefault(note, []).append(model.name)
-    notes = [f"{', '.join(names)}: {note}" for note, names in noted.items()]
+    notes = (f"{', '.join(names)}: {note}" for note, names in models_by_note(report.models).items())
     return Table(columns, rows, report.config, (*notes, *report.notes))
+
+
+def models_by_note(models: Sequence[ModelCheck]) -> Mapping[str, Sequence[str]]:
+    """Each note once, with the names of the models that have it."""
+    found: dict[str, list[str]] = {}
+    for model in models:
+        for note in model.notes:
+            found.setdefault(note, []).append(model.name)
+    return found
 
 
 def _row(model: ModelCheck, convention: Convention, compared: bool) -> tuple[str, ...]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from iftplan.checks import CheckReport, Drift, Limit, Measured, ModelCheck, Quantity, Status
-from iftplan.report.check_table import since, used
+from iftplan.report.check_table import models_by_note, since, used
 from iftplan.report.diffs import change
 from iftplan.report.page import NO_LAYERS, Finding, Outcome, Page, Place, Rule, Section, Share
 from iftplan.report.table import Table
@@ -42,11 +42,17 @@ def check_page(
         convention: what a count of MACs is shown as.
         place: where in the repository a source is written; the configuration is named for the others.
     """
-    sections = (_section(m, convention, place(m.source) or Place(report.config)) for m in report.models)
-    return Page("iftplan check", tuple(sections), report.notes)
+    shared = {note: names for note, names in models_by_note(report.models).items() if len(names) > 1}
+    sections = tuple(
+        _section(m, convention, place(m.source) or Place(report.config), shared) for m in report.models
+    )
+    notes = (f"{', '.join(names)}: {note}" for note, names in shared.items())
+    return Page("iftplan check", sections, (*notes, *report.notes))
 
 
-def _section(model: ModelCheck, convention: Convention, place: Place) -> Section:
+def _section(
+    model: ModelCheck, convention: Convention, place: Place, shared: Collection[str] = ()
+) -> Section:
     measured = model.measured
     return Section(
         subject=model.name,
@@ -57,7 +63,7 @@ def _section(model: ModelCheck, convention: Convention, place: Place) -> Section
         layers=_layers(measured, model.drift, convention) if measured else NO_LAYERS,
         shares=_shares(measured, model.drift, convention.per_mac) if measured else (),
         findings=_findings(model),
-        notes=model.notes,
+        notes=tuple(note for note in model.notes if note not in shared),
         place=place,
     )
 
