@@ -378,7 +378,6 @@ def test_what_several_models_assume_is_said_once() -> None:
     assert (
         page_markdown(page).count("values were assumed") == page_html(page).count("values were assumed") == 1
     )
-    assert page_markdown(page).count("two is lazy") == 1
 
 
 def test_a_gate_is_never_outvoted_by_passes() -> None:
