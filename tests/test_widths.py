@@ -12,6 +12,7 @@ from width_models import HEADED, IMAGE, MODELS, Attention, Tokens, classifier, c
 
 from iftplan.errors import MeasureError
 from iftplan.nn.measure import measure
+from iftplan.nn.trace import read_model
 from iftplan.nn.widths import trace_widths
 from iftplan.spec import Couplings, InputSpec
 
@@ -214,3 +215,28 @@ def test_an_embedding_in_front_of_a_head_without_tie_keeps_its_rows():
     model = nn.Sequential(nn.Embedding(50, 6), nn.Linear(6, 9), nn.Linear(9, 3))
     couplings = trace_widths(model, (InputSpec((2, 5), "int64"),))
     assert [w.size for w in couplings.widths.values() if not w.fixed] == [6, 9]
+
+
+class Pooling(nn.Module):
+    """A learnt query attends to the rows, as the pooling heads of vision transformers do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(5, 8), nn.Linear(8, 3)
+        self.query = nn.Parameter(torch.randn(1, 1, 8))
+
+    def forward(self, x):
+        x = self.first(x)
+        query = self.query.expand(x.shape[0], -1, -1)
+        return self.last(nn.functional.scaled_dot_product_attention(query, x, x)[:, 0])
+
+
+def test_a_learnt_query_is_an_operand_of_attention_and_no_linear_layer():
+    model = Pooling()
+    found = trace_widths(model, (InputSpec((2, 6, 5)),))
+    sizes = {name: width.size for name, width in found.widths.items()}
+    assert "query" not in found.weight_macs
+    assert found.product_macs[":attention"].at(sizes) == 2 * 6 * (8 + 8)
+    wide = {name: width.size if width.fixed else 16 for name, width in found.widths.items()}
+    assert found.product_macs[":attention"].at(wide) == 2 * 6 * (16 + 16)
+    assert [layer.weight for layer in read_model(model, "2x6x5").layers] == ["first.weight", "last.weight"]

@@ -29,6 +29,7 @@ from iftplan.audits import AuditReport
 from iftplan.errors import IftplanError
 from iftplan.nn import skeleton
 from iftplan.nn.conditions import counting_conditions
+from iftplan.nn.data import FOR_THIS_INPUT
 from iftplan.nn.inputs import make_inputs
 from iftplan.plans import Plan
 from iftplan.spec import ModelSpec
@@ -143,6 +144,7 @@ def sweep(entry: Entry, say: Say, limit: int) -> None:
     if spec is None:
         return
     say({"macs": spec.macs})
+    from_data = FOR_THIS_INPUT in spec.assumptions
     wider = run.stage("widths", lambda: _widths(model, entry))
     plans = {}
     for family in FAMILIES:
@@ -166,7 +168,9 @@ def sweep(entry: Entry, say: Say, limit: int) -> None:
     run.stage("as it was", lambda: _as_it_was(model, entry, dense))
     for family, changed in applied.items():
         if changed is not None:
-            run.stage(f"{family} forward", lambda c=changed, f=family: _same_shapes(c, entry, dense, f))
+            run.stage(
+                f"{family} forward", lambda c=changed, f=family: _same_shapes(c, entry, dense, f, from_data)
+            )
     applied.clear()
     for family in FAMILIES:
         source = wider if family == "wide" else spec
@@ -257,13 +261,16 @@ def _named(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
             yield from _named(getattr(value, field.name), f"{name}.{field.name}".lstrip("."))
 
 
-def _same_shapes(model: nn.Module, entry: Entry, dense: Mapping[str, Tensor], family: str) -> None:
+def _same_shapes(
+    model: nn.Module, entry: Entry, dense: Mapping[str, Tensor], family: str, from_data: bool
+) -> None:
+    """Every output in the shape it had; how many objects are found, data decide, and so other weights."""
     found = _outputs(model, entry)
     first = "logits" if "logits" in dense else next(iter(dense), "")
     for name, tensor in dense.items():
         if name not in found:
             raise WrongError(f"output {name or 'of the model'} is missing")
-        same = found[name].shape == tensor.shape
+        same = found[name].shape == tensor.shape or (from_data and found[name].dim() == tensor.dim())
         if not same and (family != "wide" or name == first or not INNER.search(name)):
             raise WrongError(f"output {name or 'of the model'} is {_size(found[name])}, was {_size(tensor)}")
 

@@ -102,9 +102,8 @@ LATENT = {
 MEL = "input_features=1x80x3000"
 
 SMALLER: Mapping[str, Mapping[str, Any]] = {
-    **dict.fromkeys(
-        ("BitForImageClassification", "RegNetForImageClassification", "ResNetForImageClassification"), STAGES
-    ),
+    **dict.fromkeys(("RegNetForImageClassification", "ResNetForImageClassification"), STAGES),
+    "BitForImageClassification": {**STAGES, "embedding_size": 32, "hidden_sizes": [128, 128, 256, 256]},
     **dict.fromkeys(
         ("SwinForImageClassification", "DonutSwinForImageClassification", "Swinv2ForImageClassification"),
         WINDOWS,

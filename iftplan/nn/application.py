@@ -26,7 +26,7 @@ from iftplan.nn.rehearsal import check_called
 from iftplan.nn.skeleton import check_buildable, none, planned_couplings, replaced_by, skeleton_
 from iftplan.nn.stacks import stack_of
 from iftplan.nn.twin import check_ties, without_data
-from iftplan.nn.width_check import check_outputs
+from iftplan.nn.width_outputs import check_outputs
 from iftplan.plans import Plan, PlannedLayer, Role
 from iftplan.spec import Couplings
 

@@ -197,7 +197,7 @@ OPERATORS: Final[Operators] = MappingProxyType(
                 "transformers::grouped_mm_fallback",
             )
         },
-        "iftplan::block_attention": _named("attention", lambda i, o: f.block_attention(*i[:5]), 1, 2, 0),
+        "iftplan::block_attention": _named("attention", lambda i, o: f.block_attention(*i[:5])),
         "aten::_pdist_forward": _named("pdist", lambda i, o: f.own_distances(i[0]), 0),
         "aten::pdist": _named("pdist", lambda i, o: f.own_distances(i[0]), 0),
         "aten::_trilinear": _named("bilinear", lambda i, o: f.trilinear(i[:3], i[3:6], i[6]), 1),
@@ -227,10 +227,10 @@ OPERATORS: Final[Operators] = MappingProxyType(
     }
     | {f"aten::{name}": operator for name, operator in _COMPOSED.items()}
     | {
-        f"aten::{name}": Operator("attention", _attention_of_kernels, (1, 2, 0))
+        f"aten::{name}": Operator("attention", _attention_of_kernels, ())
         for name in ("_flash_attention_forward", "_efficient_attention_forward")
     }
-    | {f"aten::{name}": Operator("attention", _attention, (1, 2, 0)) for name in _ATTENTIONS}
+    | {f"aten::{name}": Operator("attention", _attention, ()) for name in _ATTENTIONS}
     | {f"aten::{name}": Operator(name, _recurrent, ()) for name in ("lstm", "gru", "rnn_tanh", "rnn_relu")}
 )
 

@@ -120,7 +120,7 @@ def _attention(
         return NotImplemented
     if k[1] != q[1] and (not enable_gqa or q[1] % k[1]):
         return NotImplemented
-    ledger.contraction("attention", formulas.attention(q, k, v), key, value, query)
+    ledger.contraction("attention", formulas.attention(q, k, v))  # of activations, learnt ones too
     if dropout_p or v[-1] != q[-1]:
         return empty((*q[:-1], v[-1]), query.dtype)
     # Fused kernels hand out (B, L, H, E) seen as (B, H, L, E); models view it as (B, L, H·E) next.

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from torch import nn
 
-from iftplan.errors import EndedError, InfeasibleError, MeasureError
+from iftplan.errors import EndedError
 from iftplan.nn.data import Data
 from iftplan.nn.held_modules import StuckError
 from iftplan.nn.measure import data_of, measure
@@ -71,7 +71,7 @@ def check_widened(
             if shapes != counted.shapes:
                 return StuckError(
                     "",
-                    f"its outputs change from {_shown(shapes)} to {_shown(counted.shapes)} at other widths",
+                    f"its outputs change from {shown(shapes)} to {shown(counted.shapes)} at other widths",
                 )
             if (failure := _miscounted(counted, couplings, sizes)) is not None:
                 return failure
@@ -82,24 +82,6 @@ def check_widened(
             "", f"it does not run at other widths ({type(error).__name__} at {raised_at(_root(error))[0]})"
         )
     return None
-
-
-def check_outputs(model: nn.Module, changed: nn.Module, inputs: Sequence[InputSpec]) -> None:
-    """Refuse a changed double, without data, that does not run as the model does or answers in other shapes.
-
-    Raises:
-        InfeasibleError: says what changes.
-    """
-    before = counts(without_data(model), inputs)
-    try:
-        after = counts(changed, inputs)
-    except MeasureError as error:
-        raise InfeasibleError(f"at the plan's widths the model does not run any more: {error}") from error
-    known = 1 if before.from_data else 0  # how many objects are found, data decide
-    if [shape[known:] for shape in before.shapes] != [shape[known:] for shape in after.shapes]:
-        raise InfeasibleError(
-            f"at the plan's widths the model's outputs change from {_shown(before.shapes)} to {_shown(after.shapes)}; its widths depend on numbers that were not followed. Parallel, factorized and doped keep every outer shape."
-        )
 
 
 def _root(error: BaseException) -> TracebackType | None:
@@ -144,5 +126,6 @@ def _miscounted(counted: Counts, couplings: Couplings, sizes: Mapping[str, int])
     return None
 
 
-def _shown(shapes: Shapes) -> str:
+def shown(shapes: Shapes) -> str:
+    """Shapes for people, such as 1x1000."""
     return ", ".join("x".join(map(str, shape)) or "a number" for shape in shapes)

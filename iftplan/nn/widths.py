@@ -102,9 +102,12 @@ def _followed(asked: _Asked, caches: FunctionCaches) -> Couplings:
             if first is not None and all(width.fixed for width in found.widths.values()):
                 break
             caches.forget()
-            failure = check_widened(
-                asked.model, found, partial(_tried, asked, from_data), None if from_data else counted
+            tried = partial(
+                counted_as_assumed if from_data else counts,
+                inputs=asked.inputs,
+                operators=asked.operators or {},
             )
+            failure = check_widened(asked.model, found, tried, None if from_data else counted)
             if failure is None:
                 return counted_on_data(found, counted) if from_data else found
             if not strict:  # a size that became a float or a text may have been more than a scale
@@ -135,12 +138,16 @@ class _Traced:
     from_data: bool
 
 
-def _tried(asked: _Asked, from_data: bool, model: nn.Module) -> Counts:
-    """What a model at other widths costs: counted as always, or as the symbolic pass counts where data decide."""
-    if not from_data:
-        return counts(model, asked.inputs, asked.operators or {})
+def counted_as_assumed(
+    model: nn.Module, inputs: Sequence[InputSpec], operators: Mapping[str, Operator] = MappingProxyType({})
+) -> Counts:
+    """The counts of a pass without data at the model's own widths; sizes that data decide are taken for a number.
+
+    Raises:
+        MeasureError: the model does not run that way.
+    """
     sizes, everything = SymbolicSizes(), frozenset(path for path, _ in model.named_modules())
-    _, counter, output = _run(replace(asked, model=model), sizes, {}, everything)
+    _, counter, output = _run(_Asked(model, inputs, "number", operators), sizes, {}, everything)
     counter.settle(sizes.value)
     weights: dict[str, int] = {}
     products: dict[str, int] = {}
@@ -148,7 +155,7 @@ def _tried(asked: _Asked, from_data: bool, model: nn.Module) -> Counts:
         table, key = (weights, call.weight) if call.weight else (products, f"{call.module}:{call.operator}")
         table[key] = table.get(key, 0) + int(call.macs)
     shapes = tuple(tuple(int(sizes.value(expression(n))) for n in t.shape) for t in answers(output))
-    return Counts(weights, products, shapes)
+    return Counts(weights, products, shapes, from_data=True)
 
 
 def _solved(

@@ -1,0 +1,34 @@
+"""Whether a changed model answers in the shapes of the model that it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from iftplan.errors import InfeasibleError, MeasureError
+from iftplan.nn.twin import without_data
+from iftplan.nn.width_check import counts, shown
+from iftplan.nn.widths import counted_as_assumed
+from iftplan.spec import InputSpec
+
+
+def check_outputs(model: nn.Module, changed: nn.Module, inputs: Sequence[InputSpec]) -> None:
+    """Refuse a changed double, without data, that does not run as the model does or answers in other shapes.
+
+    Where data decide a shape, as the number of boxes that a detector finds, it is taken for the same number in both.
+
+    Raises:
+        InfeasibleError: says what changes.
+    """
+    before = counts(without_data(model), inputs)
+    run = counted_as_assumed if before.from_data else counts
+    try:
+        shapes = run(without_data(model), inputs).shapes if before.from_data else before.shapes
+        after = run(changed, inputs).shapes
+    except MeasureError as error:
+        raise InfeasibleError(f"at the plan's widths the model does not run any more: {error}") from error
+    if shapes != after:
+        raise InfeasibleError(
+            f"at the plan's widths the model's outputs change from {shown(shapes)} to {shown(after)}; its widths depend on numbers that were not followed. Parallel, factorized and doped keep every outer shape."
+        )
