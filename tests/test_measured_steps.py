@@ -128,7 +128,10 @@ def test_gradients_by_hand(case: Case, device: str) -> None:
     cost = measure_step(model, [InputSpec(case.shape)])
     assert (cost.forward, cost.backward) == (case.forward, case.backward)
     assert cost.macs == case.forward + case.backward
-    assert (cost.unknown, cost.assumptions) == ({}, ())
+    assert cost.unknown == {}
+    assert [("checkpoint" in note) for note in cost.assumptions] == [True] * case.name.startswith(
+        "checkpointed"
+    )
     assert [(module, module.training) for module in model.modules()] == flags
     assert all(parameter.grad is None for parameter in model.parameters())
 
@@ -166,7 +169,7 @@ def test_an_unknown_operator_is_named() -> None:
     ],
 )
 def test_what_ran_without_gradients_is_said(forward: Callable[..., Any]) -> None:
-    (sentence,) = measure_step(run(forward, nn.Linear(4, 4))(), [InputSpec((3, 4))]).assumptions
+    sentence, *_ = measure_step(run(forward, nn.Linear(4, 4))(), [InputSpec((3, 4))]).assumptions
     assert "no_grad" in sentence
 
 
@@ -174,3 +177,32 @@ def test_what_ran_without_gradients_is_said(forward: Callable[..., Any]) -> None
 def test_a_step_that_does_not_run_is_an_error_of_ours(inputs: list[InputSpec], says: str) -> None:
     with pytest.raises(MeasureError, match=f"a step of Sequential could not be run on {says}: "):
         measure_step(two(), inputs)
+
+
+class Regions(nn.Module):
+    def __init__(self, nested: bool = False) -> None:
+        super().__init__()
+        self.a, self.b, self.nested = nn.Linear(8, 16), nn.Linear(16, 8), nested
+
+    def forward(self, x: Tensor) -> Tensor:
+        return checkpoint(self.block, x, use_reentrant=False).relu()
+
+    def block(self, x: Tensor) -> Tensor:
+        x = self.a(x).relu()
+        return checkpoint(self.b, x, use_reentrant=False) if self.nested else self.b(x)
+
+
+@pytest.mark.parametrize(
+    ("model", "again"),
+    [
+        (Regions(), "1 024"),
+        (Regions(nested=True), "1 536"),
+        (nn.Sequential(nn.Linear(8, 16), nn.Linear(16, 8)), ""),
+    ],
+)
+def test_what_checkpoints_compute_again_is_named(model: nn.Module, again: str) -> None:
+    cost = measure_step(model, "4x8")
+    assert cost.forward == 2 * 4 * 8 * 16
+    assert [note.partition(" MACs")[0] for note in cost.assumptions if "checkpoint" in note] == (
+        [again] if again else []
+    )

@@ -3,19 +3,23 @@
 A product `a · b` has two gradients, each a product of the same size: the one of `a` is needed if anything before
 `a` is trained, the one of `b` likewise. So the layer that reads the model's input has no input gradient, a frozen
 weight no weight gradient, and groups need no term, for they are in the forward product already. What is
-computed again to save memory (fused attention, checkpoints) is work of a kernel, not of the rule, and left out.
+computed again to save memory is left out: what fused attention computes again is work of a kernel, what checkpoints
+do is named.
 """
 
 from __future__ import annotations
 
+import inspect
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from types import MappingProxyType
-from typing import Any
+from types import FrameType, MappingProxyType
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from iftplan.arguments import checked
 from iftplan.nn.data import ASSUMED_ITEM, Data, look_as_needed
@@ -27,7 +31,9 @@ from iftplan.nn.ledger import Ledger, Names
 from iftplan.nn.operators import OPERATORS, Operator
 from iftplan.nn.scope import module_scope
 from iftplan.nn.whole_functions import WHOLE, summed_products
+from iftplan.units import count
 
+_CHECKPOINT: Final = inspect.unwrap(checkpoint).__code__
 WITHOUT_GRADIENTS = (
     "products that ran under torch.no_grad, or inside a function with a backward of its own (a reentrant checkpoint "
     "is one), were taken to have no gradients"
@@ -107,6 +113,11 @@ def _step(
         model(*args, **kwargs)
     paths = ledger.names.modules
     modules = {paths[m] if m else "": (forward, back) for m, (forward, back) in net.costs.items()}
+    if net.again:
+        ledger.assume(
+            f"{count(net.again)} MACs stand in regions of torch.utils.checkpoint: the backward pass computes them again, "
+            "but for products at the end of a region, and they are counted once"
+        )
     return StepMacs(
         forward=sum(forward for forward, _ in modules.values()),
         backward=sum(back for _, back in modules.values()),
@@ -122,6 +133,7 @@ class _Gradients(DispatchNet):  # type: ignore[no-untyped-call]
     def __init__(self, ledger: Ledger, operators: Mapping[str, Operator]) -> None:
         super().__init__(ledger, operators)
         self.costs: dict[nn.Module | None, tuple[int, int]] = {}
+        self.again = 0  # MACs under checkpoints, once for each that is around them
 
     def _count(self, func: Any, args: Sequence[Any], result: Any) -> None:
         super()._count(func, args, result)
@@ -141,6 +153,7 @@ class _Gradients(DispatchNet):  # type: ignore[no-untyped-call]
 
     def add(self, macs: int, gradients: int) -> None:
         """Write down a product of the running module, and what its gradients take."""
+        self.again += macs * _checkpoints_around(sys._getframe())
         module = self.ledger.stack[-1]
         forward, back = self.costs.get(module, (0, 0))
         self.costs[module] = (forward + macs, back + gradients)
@@ -175,6 +188,15 @@ def _attention(macs: int, args: Sequence[Any]) -> int:
     q, k, v = map(_trained, (query, key, value))
     gradients: int = scores * (q + k) + values * ((q or k) + v)
     return gradients
+
+
+def _checkpoints_around(frame: FrameType | None) -> int:
+    """How many regions of torch.utils.checkpoint are running."""
+    found = 0
+    while frame is not None:
+        found += frame.f_code is _CHECKPOINT
+        frame = frame.f_back
+    return found
 
 
 def _trained(value: object) -> bool:
