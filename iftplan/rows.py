@@ -304,7 +304,12 @@ def _widened(spec: ModelSpec, weight: WeightLayer, sizes: Mapping[str, int]) -> 
     groups = out_channels if layer.depthwise else layer.groups
     positions = macs // prod(after[stacked:])
     return replace(
-        layer, in_channels=in_channels, out_channels=out_channels, groups=groups, positions=positions
+        layer,
+        in_channels=in_channels,
+        out_channels=out_channels,
+        groups=groups,
+        positions=positions,
+        experts=after[0] if stacked else 1,  # of a bilinear layer, its outputs
     )
 
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - torch's own customary name
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrizations, spectral_norm, weight_norm
 
 import iftplan as ift
 from iftplan.errors import IftplanError, InfeasibleError
-from iftplan.nn import apply_, measure_applied
+from iftplan.nn import apply, apply_, measure_applied
 from iftplan.nn.inputs import make_inputs
 from iftplan.nn.outputs import answers
 from iftplan.nn.trace import read_model
@@ -520,3 +520,47 @@ def test_a_bias_that_three_parameters_make_grows_with_all_of_them():
     widened(model, FEATURES)
     assert {model.q_bias.shape, model.k_bias.shape, model.v_bias.shape} == {(16,)}
     assert model.qkv.weight.shape == (48, 16)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*is deprecated:FutureWarning")
+@pytest.mark.parametrize("ran", [False, True], ids=["new", "ran before"])
+@pytest.mark.parametrize(
+    "norm", [parametrizations.weight_norm, weight_norm, parametrizations.spectral_norm, spectral_norm]
+)
+def test_a_normed_convolution_is_widened_copied_and_run(norm, ran):
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        *(nn.Conv2d(3, 8, 3), nn.ReLU(), norm(nn.Conv2d(8, 8, 3)), nn.ReLU()),
+        *(nn.Conv2d(8, 64, 3), nn.ReLU(), nn.Conv2d(64, 64, 1), nn.ReLU(), nn.Flatten(), nn.Linear(256, 4)),
+    )
+    model.eval()
+    before = (
+        model(torch.ones(1, 3, 8, 8)) if ran else None
+    )  # leaves a computed weight with a graph, in the older norms
+    plan = ift.plan(read_model(model, "1x3x8x8", widths=True), "wide", "1/2")
+    wide = apply(plan, model)
+    report = measure_applied(plan, wide)
+    assert report.passed, report.problems
+    assert wide[4].out_channels > 64 and wide(torch.ones(1, 3, 8, 8)).shape == (1, 4)
+    if before is not None:
+        assert torch.equal(model(torch.ones(1, 3, 8, 8)), before)
+
+
+class Bilinear(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(8, 16), nn.Linear(8, 16)
+        self.both, self.head = nn.Bilinear(16, 16, 16), nn.Linear(16, 3)
+
+    def forward(self, x):
+        return self.head(self.both(self.a(x), self.b(x)))
+
+
+def test_a_bilinear_layer_is_widened_in_all_three_sizes():
+    model = Bilinear()
+    plan = ift.plan(read_model(model, "2x8", widths=True), "wide", "1/2")
+    wide = apply(plan, model)
+    report = measure_applied(plan, wide)
+    assert report.passed, report.problems
+    assert wide.both.weight.shape == (23, 23, 23)  # ⌈16·√2⌉
+    assert wide(torch.ones(2, 8)).shape == (2, 3)

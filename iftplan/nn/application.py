@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from iftplan.nn.parametrize import check_scaled, dense_fans, planned_scales
 from iftplan.nn.rehearsal import check_called
 from iftplan.nn.skeleton import check_buildable, none, planned_couplings, replaced_by, skeleton_
 from iftplan.nn.stacks import stack_of
-from iftplan.nn.twin import check_ties, without_data
+from iftplan.nn.twin import check_ties, deep_copy, without_data
 from iftplan.nn.width_outputs import check_outputs
 from iftplan.plans import Plan, PlannedLayer, Role
 from iftplan.spec import Couplings
@@ -71,9 +70,7 @@ def apply(
         InfeasibleError: a layer cannot be replaced or widened, or the model does not call it where it is replaced.
     """
     check_applicable(plan, model, init)
-    return apply_(
-        plan, copy.deepcopy(model), seed=seed, nonlinear=nonlinear, init=init, dense_start=dense_start
-    )
+    return apply_(plan, deep_copy(model), seed=seed, nonlinear=nonlinear, init=init, dense_start=dense_start)
 
 
 @checked

@@ -10,7 +10,6 @@ nothing, such as the neurons that SRigL ablates, are left out.
 
 from __future__ import annotations
 
-import copy
 from typing import TypeVar
 
 import torch
@@ -20,6 +19,7 @@ from torch.nn import functional
 from iftplan.arguments import checked
 from iftplan.errors import InputError
 from iftplan.nn.masks import SUFFIX
+from iftplan.nn.twin import deep_copy
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -134,7 +134,7 @@ def condense(model: Model) -> Model:
     Raises:
         InputError: nothing in the model is sparse, or what is sparse has no condensed form.
     """
-    return condense_(copy.deepcopy(model))
+    return condense_(deep_copy(model))
 
 
 def condense_(model: Model) -> Model:

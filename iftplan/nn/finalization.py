@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from typing import TypeVar
 
 from torch import nn
 
 from iftplan.arguments import checked
 from iftplan.nn.masks import SUFFIX, enforce_, masked_weights
+from iftplan.nn.twin import deep_copy
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -16,7 +16,7 @@ Model = TypeVar("Model", bound=nn.Module)
 @checked
 def finalize(model: Model) -> Model:
     """A copy whose masks are baked into its weights: plain parameters with zeros, no masks."""
-    return finalize_(copy.deepcopy(model))
+    return finalize_(deep_copy(model))
 
 
 def finalize_(model: Model) -> Model:
@@ -28,7 +28,7 @@ def finalize_(model: Model) -> Model:
 @checked
 def densify(model: Model) -> Model:
     """A copy without masks: what was zero trains again, as in dense fine-tuning (SPDF, arXiv 2303.10464)."""
-    return densify_(copy.deepcopy(model))
+    return densify_(deep_copy(model))
 
 
 def densify_(model: Model) -> Model:

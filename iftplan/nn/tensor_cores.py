@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Final, TypeVar
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from iftplan.arguments import checked
 from iftplan.errors import InputError
 from iftplan.nn.masks import SUFFIX
+from iftplan.nn.twin import deep_copy
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -30,7 +30,7 @@ def semi_structured(model: Model) -> Model:
     Raises:
         InputError: no such device, or no layer that can be packed; says why of the first one.
     """
-    return semi_structured_(copy.deepcopy(model))
+    return semi_structured_(deep_copy(model))
 
 
 def semi_structured_(model: Model) -> Model:

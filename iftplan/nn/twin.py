@@ -6,7 +6,7 @@ import copy
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from types import CellType, FunctionType, MethodType
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from iftplan.errors import InputError, MeasureError
 from iftplan.nn.sparse import sparse_on_meta
 
 Make = Callable[[Tensor], Tensor]
+Model = TypeVar("Model", bound=nn.Module)
 
 
 class _Replacing(TorchFunctionMode):
@@ -102,6 +103,18 @@ def copied(model: nn.Module, make: Make, others: Make | None = None) -> nn.Modul
             double = _part_by_part(model, memo)
     _rebind_(double, memo)
     return double
+
+
+def deep_copy(model: Model) -> Model:
+    """The model again, with its data; also one whose weights are computed and so refuse `copy.deepcopy`.
+
+    Before each pass, a hook of `torch.nn.utils.weight_norm` or `spectral_norm` puts a tensor with a graph of gradients in
+    the place of a parameter.
+    """
+    try:
+        return copy.deepcopy(model)
+    except RuntimeError:
+        return cast("Model", copied(model, cloned))
 
 
 def cloned(tensor: Tensor) -> Tensor:

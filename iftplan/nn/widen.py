@@ -146,7 +146,7 @@ def _normalise(module: nn.Module) -> None:
             continue
         over = [i for i, n in enumerate(g.shape) if n == 1 and v.shape[i] != 1]
         with torch.no_grad():
-            g.copy_(v.norm(dim=over, keepdim=True) if over else v.abs())
+            g.copy_(torch.linalg.vector_norm(v, dim=over, keepdim=True) if over else v.abs())
 
 
 def _linear(module: Any, shape: Shape) -> None:
