@@ -47,7 +47,8 @@ def _torchvision_inputs(name: str, module: str) -> tuple[str, ...]:
     if "optical_flow" in module:
         return ("1x3x128x128", "1x3x128x128")
     if ".video" in module:
-        return ("1x3x8x64x64",) if "mvit" not in name and "swin3d" not in name else ("1x3x16x224x224",)
+        big = "mvit" in name or "swin3d" in name or name == "s3d"
+        return ("1x3x16x224x224",) if big else ("1x3x8x64x64",)
     if "detection" in module or "segmentation" in module:
         return ("1x3x128x128",)
     plain = name.removeprefix("quantized_")
