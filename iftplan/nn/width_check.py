@@ -78,9 +78,7 @@ def check_widened(
     except EndedError:
         raise
     except Exception as error:
-        return StuckError(
-            "", f"it does not run at other widths ({type(error).__name__} at {raised_at(_root(error))[0]})"
-        )
+        return StuckError("", f"it does not run at other widths (at {raised_at(_root(error))[0]})")
     return None
 
 
