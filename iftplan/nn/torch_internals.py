@@ -171,6 +171,14 @@ def of_sizes(value: Tensor) -> bool:
     return True
 
 
+def _set_tracing(symbolic: Any, tracing: bool) -> None:
+    """Say whether torch.fx traces; newer releases keep that behind a function."""
+    if hasattr(symbolic, "_set_is_fx_tracing"):
+        symbolic._set_is_fx_tracing(tracing)
+    else:
+        symbolic._is_fx_tracing_flag = tracing
+
+
 @contextmanager
 def compiled_in_trace() -> Iterator[None]:
     """Let functions that were compiled before run as they were written under the jit tracer, which they refuse."""
@@ -178,14 +186,15 @@ def compiled_in_trace() -> Iterator[None]:
         yield
         return
     symbolic: Any = sys.modules["torch.fx._symbolic_trace"]
-    flag = symbolic._is_fx_tracing_flag
+    named = "_is_fx_tracing_flag"
+    flag = getattr(symbolic, named) if hasattr(symbolic, named) else symbolic._get_is_fx_tracing()
     dynamo: Any = sys.modules["torch._dynamo"]
     with dynamo.config.patch(error_on_nested_fx_trace=False):
-        symbolic._is_fx_tracing_flag = True  # of torch.fx they run inside, and are recorded
+        _set_tracing(symbolic, True)  # of torch.fx they run inside, and are recorded
         try:
             yield
         finally:
-            symbolic._is_fx_tracing_flag = flag
+            _set_tracing(symbolic, flag)
 
 
 def compiles() -> bool:
