@@ -171,8 +171,14 @@ def of_sizes(value: Tensor) -> bool:
     return True
 
 
+def _is_tracing(symbolic: Any) -> bool:
+    """Whether torch.fx traces; from 2.14 on a function tells."""
+    newer = getattr(symbolic, "_get_is_fx_tracing", None)
+    tracing: bool = newer() if newer else symbolic._is_fx_tracing_flag
+    return tracing
+
+
 def _set_tracing(symbolic: Any, tracing: bool) -> None:
-    """Say whether torch.fx traces; newer releases keep that behind a function."""
     if hasattr(symbolic, "_set_is_fx_tracing"):
         symbolic._set_is_fx_tracing(tracing)
     else:
@@ -186,8 +192,7 @@ def compiled_in_trace() -> Iterator[None]:
         yield
         return
     symbolic: Any = sys.modules["torch.fx._symbolic_trace"]
-    named = "_is_fx_tracing_flag"
-    flag = getattr(symbolic, named) if hasattr(symbolic, named) else symbolic._get_is_fx_tracing()
+    flag = _is_tracing(symbolic)
     dynamo: Any = sys.modules["torch._dynamo"]
     with dynamo.config.patch(error_on_nested_fx_trace=False):
         _set_tracing(symbolic, True)  # of torch.fx they run inside, and are recorded
