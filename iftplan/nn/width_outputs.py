@@ -21,14 +21,16 @@ def check_outputs(model: nn.Module, changed: nn.Module, inputs: Sequence[InputSp
     Raises:
         InfeasibleError: says what changes.
     """
-    before = counts(without_data(model), inputs)
-    run = counted_as_assumed if before.from_data else counts
+    run = counts
+    before = run(without_data(model), inputs)
     try:
-        shapes = run(without_data(model), inputs).shapes if before.from_data else before.shapes
-        after = run(changed, inputs).shapes
+        if before.from_data:
+            run = counted_as_assumed
+            before = run(without_data(model), inputs)
+        after = run(changed, inputs)
     except MeasureError as error:
         raise InfeasibleError(f"at the plan's widths the model does not run any more: {error}") from error
-    if shapes != after:
+    if before.shapes != after.shapes:
         raise InfeasibleError(
-            f"at the plan's widths the model's outputs change from {shown(shapes)} to {shown(after)}; its widths depend on numbers that were not followed. Parallel, factorized and doped keep every outer shape."
+            f"at the plan's widths the model's outputs change from {shown(before.shapes)} to {shown(after.shapes)}; its widths depend on numbers that were not followed. Parallel, factorized and doped keep every outer shape."
         )
