@@ -67,7 +67,7 @@ _NAMES: Final = frozenset(
     "get_lengths get_max_seqlen get_min_seqlen get_offsets get_ragged_idx compute_contiguous_strides_offsets has_compatible_shallow_copy_type "
     "has_same_storage_numel keys len linalg_check_errors list_to_tensor local_scalar_dense make_dep_token nnz numel output_nr "
     "pop popitem propagate_xla_data qscheme record_stream remove remove_batch_dim requires_grad resize resize_as resize_as_sparse "
-    "resize_output result_type retain_grad retains_grad set_data set_item setdefault size sparse_dim storage_offset stride "
+    "resize_output result_type retain_grad retains_grad set_data shallow_copy_data set_item setdefault size sparse_dim storage_offset stride "
     "tensor_size tensor_storage_offsets tensor_strides tensor_to_list update use_cudnn_ctc_loss use_miopen_ctc_loss version "
     "cufft_clear_plan_cache cufft_get_plan_cache_max_size cufft_get_plan_cache_size cufft_set_plan_cache_max_size "
     # weights packed or thinned
