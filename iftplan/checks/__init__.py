@@ -1,0 +1,1 @@
+"""What `iftplan check` does: configuration, measurements, budgets and baselines, and what it found."""

@@ -1,0 +1,1 @@
+"""`iftplan bench`: layers side by side, and a machine's profile."""

@@ -1,0 +1,1 @@
+"""`iftplan sweep`: what is swept, planned, trained and written."""

@@ -1,0 +1,1 @@
+"""Engines that count one forward pass, each by means of its own."""

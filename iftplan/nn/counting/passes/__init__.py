@@ -1,0 +1,1 @@
+"""One pass of a model: under which conditions it runs, on what data, and who listens."""

@@ -1,0 +1,1 @@
+"""How shapes follow from shapes, and what gradients cost, operator by operator."""

@@ -1,0 +1,1 @@
+"""Ways out of masks: plain weights, condensed layers and tensor cores."""

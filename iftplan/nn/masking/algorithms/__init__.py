@@ -1,0 +1,1 @@
+"""Algorithms that choose masks, one file each."""

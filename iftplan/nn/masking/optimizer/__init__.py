@@ -1,0 +1,1 @@
+"""What masking has to do with an optimizer: its hooks, its state, and who wraps it."""

@@ -1,0 +1,1 @@
+"""Masks on tensors: drawn, chosen, checked and counted in every structure."""

@@ -1,0 +1,1 @@
+"""Models without data: their copies, inputs, tensors and what identifies them."""

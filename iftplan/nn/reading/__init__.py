@@ -1,0 +1,1 @@
+"""Networks read into specs: which layers they have, and which widths move together."""

@@ -1,0 +1,1 @@
+"""Data sets and how batches are drawn from them."""

@@ -1,0 +1,1 @@
+"""Trained dense weights carried into a planned network."""

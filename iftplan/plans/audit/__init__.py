@@ -1,0 +1,1 @@
+"""Plans held against what was measured, and costs against earlier costs."""

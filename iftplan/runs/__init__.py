@@ -1,0 +1,1 @@
+"""Training runs: their settings, schedules, costs and records."""

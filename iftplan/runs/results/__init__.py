@@ -1,0 +1,1 @@
+"""What runs came to: observations, trade-offs, and what papers report."""
