@@ -23,15 +23,15 @@ import torch
 from torch import nn
 
 import iftplan as ift
-from iftplan.audits import AuditReport
-from iftplan.errors import InfeasibleError
+from iftplan.base.errors import InfeasibleError
+from iftplan.base.units import decimal
+from iftplan.models.spec import InputSpec, ModelSpec
+from iftplan.models.zoo import ZOO
 from iftplan.nn import apply_, build, enforce_, measure_applied
-from iftplan.nn.inputs import make_inputs
-from iftplan.plans import Plan
+from iftplan.nn.meta.inputs import make_inputs
+from iftplan.plans.audit.audit import AuditReport
+from iftplan.plans.plan import Plan
 from iftplan.report.table import Table, print_table
-from iftplan.spec import InputSpec, ModelSpec
-from iftplan.units import decimal
-from iftplan.zoo_index import ZOO
 
 ENGINES = ("meta", "flop_counter", "fvcore")
 IN_ALL = ("resnet18-cifar", "resnet18", "bert-small", "gpt3-small")

@@ -26,9 +26,9 @@ from torch import Tensor, nn
 
 import iftplan as ift
 from iftplan.nn import apply, enforce_, masked_weights, parameter_groups
-from iftplan.nn.initialise import Fans, fans_of, initialise_
-from iftplan.nn.masks import stream
-from iftplan.plans import Plan
+from iftplan.nn.layers.initial_weights import Fans, fans_of, initialise_
+from iftplan.nn.masks.masked_weights import stream
+from iftplan.plans.plan import Plan
 from iftplan.report.table import Table, print_table
 
 HIDDEN, WIDTH, INPUTS, OUTPUTS, SAMPLES = 4, 128, 32, 16, 64
@@ -63,7 +63,7 @@ def drawn_as(model: nn.Sequential, reference: nn.Sequential, seed: int) -> nn.Se
 @cache
 def planned(density: str, parametrization: str = "standard") -> Plan:
     spec = ift.read_model(perceptron(), f"{SAMPLES}x{INPUTS}")
-    sparsity = 1 - ift.units.parse_fraction(density, "density")
+    sparsity = 1 - ift.base.units.parse_fraction(density, "density")
     return ift.plan(spec, "wide", sparsity, scope="matrices", parametrization=parametrization)
 
 
@@ -146,7 +146,7 @@ def plot(ratios: Mapping[tuple[str, str], Scales], path: str) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(1, 3, figsize=(10, 3.4), sharey=True, layout="constrained")
-    widths = [float(ift.units.parse_fraction(d, "density")) ** -0.5 for d in DENSITIES]
+    widths = [float(ift.base.units.parse_fraction(d, "density")) ** -0.5 for d in DENSITIES]
     titles = {"initial": "at initialisation", "trained": "after training steps", "change": "their change"}
     for axis, (part, title) in zip(axes, titles.items(), strict=True):
         for name, marker in zip(PARAMETRIZATIONS, "os^D", strict=True):

@@ -60,9 +60,9 @@ def ways(model_class: type, config: object, shape: str) -> dict[str, Callable[[]
     from torch import nn
     from torch.utils.flop_counter import FlopCounterMode
 
-    from iftplan.nn.inputs import make_inputs
-    from iftplan.nn.measure import measure
-    from iftplan.spec import InputSpec
+    from iftplan.models.spec import InputSpec
+    from iftplan.nn.counting.measure import measure
+    from iftplan.nn.meta.inputs import make_inputs
 
     sizes = tuple(map(int, shape.split("x")))
     specs = (InputSpec(sizes, "float32" if len(sizes) == 4 else "int64"),)
@@ -109,8 +109,8 @@ def answering(model: Callable[..., object], on_meta: object) -> AbstractContextM
     """Nothing, if the model runs on the meta device as it is; otherwise what answers its `.item()` calls."""
     import torch
 
-    from iftplan.nn.dispatch import DatalessAnswers
-    from iftplan.nn.ledger import Ledger, Names
+    from iftplan.nn.counting.passes.dispatch import DatalessAnswers
+    from iftplan.nn.counting.passes.ledger import Ledger, Names
 
     try:
         with torch.no_grad():
@@ -168,8 +168,8 @@ def large() -> None:
     import torch
     import transformers as hf
 
-    from iftplan.nn.measure import measure
-    from iftplan.spec import InputSpec
+    from iftplan.models.spec import InputSpec
+    from iftplan.nn.counting.measure import measure
 
     config = hf.LlamaConfig(
         hidden_size=8192,

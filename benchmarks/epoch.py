@@ -21,9 +21,9 @@ from torch import nn  # noqa: E402
 import iftplan as ift  # noqa: E402
 import iftplan.nn as ift_nn  # noqa: E402
 from iftplan.nn.timing.race import race  # noqa: E402
-from iftplan.plans import Plan  # noqa: E402
+from iftplan.plans.plan import Plan  # noqa: E402
 from iftplan.report.table import Table, print_table  # noqa: E402
-from iftplan.schedules import Updates  # noqa: E402
+from iftplan.runs.schedules import Updates  # noqa: E402
 
 IMAGES, INTERVAL = 50_000, 100
 NEVER, ALWAYS = Updates(end=10**9, interval=10**8), Updates(end=10**9, interval=1, at_begin=True)

@@ -27,9 +27,9 @@ from pathlib import Path
 from typing import Any
 
 import iftplan as ift
+from iftplan.base.documents import Document, dumps, loads, sealed
+from iftplan.checks.baseline import Baseline, baseline_document
 from iftplan.cli.main import main as command
-from iftplan.documents import Document, dumps, loads, sealed
-from iftplan.measurements import Baseline, baseline_document
 from iftplan.report.table import Table, print_table
 
 LIMIT = 10
@@ -121,12 +121,12 @@ def originals(folder: Path) -> None:
     sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
     from hand_profiles import profile  # type: ignore[import-not-found]
 
-    from iftplan.checks import Measured
-    from iftplan.planfile import plan_document
-    from iftplan.profilefile import profile_document
-    from iftplan.runfile import run_digest, run_object
-    from iftplan.runs import RunConfig
-    from iftplan.specfile import spec_document
+    from iftplan.checks.findings import Measured
+    from iftplan.models.document import spec_document
+    from iftplan.plans.document.plan import plan_document
+    from iftplan.plans.speed.document import profile_document
+    from iftplan.runs.document import run_digest, run_object
+    from iftplan.runs.settings import RunConfig
 
     (folder / "net.py").write_text(_NETWORK)
     spec = ift.read_model("net.py:net", "1x10")

@@ -18,9 +18,9 @@ import transformers as hf
 from torch import Tensor, nn
 
 import iftplan as ift
+from iftplan.models.notation import parse_input
 from iftplan.nn import apply, measure_applied
-from iftplan.nn.inputs import make_inputs
-from iftplan.notation import parse_input
+from iftplan.nn.meta.inputs import make_inputs
 from iftplan.report.table import Table, print_table
 
 ENGINES = ("meta", "flop_counter", "fvcore")

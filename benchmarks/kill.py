@@ -31,11 +31,11 @@ import torch
 from torch import Tensor
 
 import iftplan
-import iftplan.cli.train
-import iftplan.nn.trace
+import iftplan.cli.commands.train
+import iftplan.nn.reading.read
 import iftplan.nn.training.start
 from iftplan.cli.main import main as main_of_iftplan
-from iftplan.nn.training import checkpoints
+from iftplan.nn.training.records import checkpoints
 
 ROOT = Path(iftplan.__file__).parents[1]
 SETTINGS = (

@@ -22,12 +22,12 @@ from torch import Tensor, nn, optim
 
 import iftplan as ift
 from iftplan.nn import SET, Gradual, Masking, Order, RigL, Saliency, Static, apply, build, masked_weights
-from iftplan.nn.inputs import make_inputs
-from iftplan.nn.masking.algorithm import Algorithm
-from iftplan.nn.masking.gradients import MaskFactors
-from iftplan.nn.masking.selection import largest
+from iftplan.nn.masking.algorithms.base import Algorithm
+from iftplan.nn.masking.factors import MaskFactors
+from iftplan.nn.masks.top_k import largest
+from iftplan.nn.meta.inputs import make_inputs
 from iftplan.report.table import Table, print_table
-from iftplan.schedules import Updates
+from iftplan.runs.schedules import Updates
 
 BATCH = {"resnet8-cifar": 32, "gpt-char": 2}
 OFTEN = Updates(end=10**6, interval=10, at_begin=True)

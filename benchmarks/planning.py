@@ -17,11 +17,11 @@ from fractions import Fraction
 import sympy
 
 import iftplan as ift
-from iftplan import symbols as t
-from iftplan.families import FAMILIES
-from iftplan.notation import parse_layer
+from iftplan.families import symbols as t
+from iftplan.families.builtin import FAMILIES
+from iftplan.families.solver import solve
+from iftplan.models.notation import parse_layer
 from iftplan.report.table import Table, print_table
-from iftplan.solver import solve
 
 
 def seconds(work: Callable[[], object]) -> float:

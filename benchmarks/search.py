@@ -17,8 +17,8 @@ import torch
 
 import iftplan as ift
 from iftplan.report.table import Table, print_table
-from iftplan.searching import SamplerName, planned_objectives, planned_search, shares, space_of
-from iftplan.sweeps import Grid
+from iftplan.runs.sweeps.grid import Grid
+from iftplan.runs.sweeps.search import SamplerName, planned_objectives, planned_search, shares, space_of
 
 SAMPLERS: tuple[SamplerName, ...] = ("random", "nsga2", "tpe")
 FAMILIES = ("wide", "parallel", "factorized", "doped", "none")

@@ -16,11 +16,11 @@ from fractions import Fraction
 from itertools import islice
 
 import iftplan as ift
-from iftplan.cardinality import log2_choose
+from iftplan.masks.cardinality import log2_choose
+from iftplan.models.spec import ModelSpec
 from iftplan.report.table import Table, print_table
-from iftplan.spec import ModelSpec
-from iftplan.sweeps import PLANNED, Grid, planned_rows
-from iftplan.sweeptable import frame
+from iftplan.runs.sweeps.frame import frame
+from iftplan.runs.sweeps.grid import PLANNED, Grid, planned_rows
 
 FAMILIES = ("wide", "parallel", "factorized", "doped", "none")
 DISTRIBUTIONS = ("uniform", "er", "erk")

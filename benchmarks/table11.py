@@ -21,7 +21,7 @@ from typing import Any
 import pandas as pd
 from results import DENSE, EXPERIMENTS, Arm, Experiment, results, table
 
-from iftplan.published.results import PublishedResult, published_results
+from iftplan.runs.results.published.results import PublishedResult, published_results
 
 OURS = EXPERIMENTS["structures"]
 

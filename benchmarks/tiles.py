@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from iftplan.masks import NM
-from iftplan.nn.masking.choice import choose
-from iftplan.nn.masking.tiles import _greedy, best_tiles
+from iftplan.nn.masks.best import choose
+from iftplan.nn.masks.tiles import _greedy, best_tiles
 from iftplan.report.table import Table, print_table
 
 PATTERNS = ((2, 4), (4, 8), (8, 16), (2, 8), (1, 8))

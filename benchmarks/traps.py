@@ -24,9 +24,9 @@ import torch
 from torch import Tensor, nn
 from traps import TRAPS, Trap
 
-from iftplan.errors import IftplanError
-from iftplan.nn.inputs import make_inputs
-from iftplan.nn.measure import measure
+from iftplan.base.errors import IftplanError
+from iftplan.nn.counting.measure import measure
+from iftplan.nn.meta.inputs import make_inputs
 
 Counter = Callable[[Trap], "int | str"]
 

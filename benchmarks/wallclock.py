@@ -17,13 +17,13 @@ from statistics import median
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 
-from iftplan.documents import dumps, write_text  # noqa: E402
+from iftplan.base.documents import dumps, write_text  # noqa: E402
+from iftplan.base.units import parse_sparsity  # noqa: E402
 from iftplan.masks import parse_mask  # noqa: E402
 from iftplan.nn.timing.bench import bench  # noqa: E402
 from iftplan.nn.timing.libraries import installed_libraries  # noqa: E402
-from iftplan.report.timings import bench_document  # noqa: E402
-from iftplan.timings import BACKENDS, Measured, pair_of_layer  # noqa: E402
-from iftplan.units import parse_sparsity  # noqa: E402
+from iftplan.plans.speed.tables import bench_document  # noqa: E402
+from iftplan.plans.speed.timings import BACKENDS, Measured, pair_of_layer  # noqa: E402
 
 # layer, samples: a batch that gives each layer some ten milliseconds
 RESNET18_CIFAR = (

@@ -15,14 +15,14 @@ import time
 import torch
 
 import iftplan as ift
-from iftplan.errors import InfeasibleError, MeasureError
-from iftplan.nn.measure import measure
-from iftplan.nn.skeleton import skeleton_
+from iftplan.base.errors import InfeasibleError, MeasureError
+from iftplan.base.units import count, decimal
+from iftplan.models.spec import ModelSpec
+from iftplan.models.zoo import ZOO
+from iftplan.nn.application.structure import skeleton_
+from iftplan.nn.counting.measure import measure
 from iftplan.nn.sources import build
 from iftplan.report.table import Table, print_table
-from iftplan.spec import ModelSpec
-from iftplan.units import count, decimal
-from iftplan.zoo_index import ZOO
 
 ENGINES = ("meta", "flop_counter", "fvcore")
 

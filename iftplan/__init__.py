@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from iftplan.api import audit, load, plan, read_model, save, solve
-    from iftplan.derive import family
-    from iftplan.errors import IftplanError, InfeasibleError, InputError, MeasureError, StaleError
+    from iftplan.base.errors import IftplanError, InfeasibleError, InputError, MeasureError, StaleError
+    from iftplan.families.derivation import family
 
 _HOMES = {
     **dict.fromkeys(("audit", "load", "plan", "read_model", "save", "solve"), "iftplan.api"),
-    "family": "iftplan.derive",
+    "family": "iftplan.families.derivation",
     **dict.fromkeys(
-        ("IftplanError", "InfeasibleError", "InputError", "MeasureError", "StaleError"), "iftplan.errors"
+        ("IftplanError", "InfeasibleError", "InputError", "MeasureError", "StaleError"), "iftplan.base.errors"
     ),
 }
 

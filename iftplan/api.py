@@ -6,25 +6,26 @@ from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING, Literal
 
-from iftplan import planner, solver
-from iftplan.arguments import checked, names_in, one_of
-from iftplan.audits import AuditReport, audit_plan
-from iftplan.counting import CountTable
-from iftplan.distributions import Distribution
-from iftplan.errors import InputError
-from iftplan.families import family_named
-from iftplan.form import Family
+from iftplan.base.arguments import checked, names_in, one_of
+from iftplan.base.errors import InputError
+from iftplan.base.units import parse_sparsity
+from iftplan.families import solver
+from iftplan.families.builtin import family_named
+from iftplan.families.family import Family
+from iftplan.families.solution import Solution
 from iftplan.masks import parse_mask
-from iftplan.notation import parse_layer
-from iftplan.plans import Plan, Scope
-from iftplan.policy import CloseBy, Policy
-from iftplan.profiles import Pass
-from iftplan.scales import Asked, MaskUpdates, Optimizer
-from iftplan.solution import Solution
-from iftplan.spec import LayerSpec, ModelSpec
-from iftplan.supar import parametrized
-from iftplan.units import parse_sparsity
-from iftplan.vouched import parse_vouched
+from iftplan.masks.distributions import Distribution
+from iftplan.models.allowances import parse_vouched
+from iftplan.models.counting import CountTable
+from iftplan.models.notation import parse_layer
+from iftplan.models.spec import LayerSpec, ModelSpec
+from iftplan.plans import planner
+from iftplan.plans.audit.audit import AuditReport, audit_plan
+from iftplan.plans.plan import Plan, Scope
+from iftplan.plans.policy import CloseBy, Policy
+from iftplan.plans.scales import Asked, MaskUpdates, Optimizer
+from iftplan.plans.scaling import parametrized
+from iftplan.plans.speed.profiles import Pass
 
 if TYPE_CHECKING:
     from torch import nn
@@ -83,12 +84,12 @@ def read_model(
         InputError: an input or a cost cannot be read, the source cannot be built, or needs inputs that nobody gave.
         MeasureError: the model does not run, or has an operator of unknown cost.
     """
-    from iftplan.nn import trace
-    from iftplan.nn.inputs import given_inputs
-    from iftplan.nn.vouched_operators import vouched_operators
+    from iftplan.nn.counting.operators.allowed import vouched_operators
+    from iftplan.nn.meta.inputs import given_inputs
+    from iftplan.nn.reading import read
 
     costs = [f"{name}={cost}" for name, cost in allow.items()] if isinstance(allow, Mapping) else allow
-    return trace.read_model(
+    return read.read_model(
         source,
         given_inputs(inputs[0] if len(inputs) == 1 else inputs, source) or None,
         widths=widths,
@@ -159,8 +160,8 @@ def plan(
         mask=solver.mask_for(chosen, zeros, parse_mask(mask) if mask else None),
     )
     if objective == "wallclock":
-        from iftplan.profilefile import read_profile
-        from iftplan.wallclock import plan_for_time
+        from iftplan.plans.speed.document import read_profile
+        from iftplan.plans.speed.planner import plan_for_time
 
         made = plan_for_time(model, policy, read_profile(profile), passes=passes, batch=batch, heads=heads)
     else:
@@ -170,11 +171,11 @@ def plan(
 
 @checked
 def audit(plan: Plan, measured: CountTable | Sequence[CountTable]) -> AuditReport:
-    """Hold a plan's measured structure (`iftplan.nn.measure_plan.measure_plan`) against its ledger."""
+    """Hold a plan's measured structure (`iftplan.nn.application.measuring.measure_plan`) against its ledger."""
     tables = [measured] if isinstance(measured, CountTable) else list(measured)
     if not tables or not all(isinstance(table, CountTable) for table in tables):
         raise InputError(
-            "audit: measured takes count tables, as iftplan.nn.measure_plan.measure_plan makes them."
+            "audit: measured takes count tables, as iftplan.nn.application.measuring.measure_plan makes them."
         )
     return audit_plan(plan, tables)
 
@@ -186,9 +187,9 @@ def save(value: Plan | ModelSpec, path: str) -> None:
     Raises:
         InputError: the place cannot be written; nothing was changed.
     """
-    from iftplan.documents import dumps, write_text
-    from iftplan.planfile import plan_document
-    from iftplan.specfile import spec_document
+    from iftplan.base.documents import dumps, write_text
+    from iftplan.models.document import spec_document
+    from iftplan.plans.document.plan import plan_document
 
     document = plan_document(value) if isinstance(value, Plan) else spec_document(value)
     write_text(dumps(document), path)
@@ -201,9 +202,9 @@ def load(path: str) -> Plan | ModelSpec:
     Raises:
         InputError: neither of them; says where in the document.
     """
-    from iftplan.documents import loads, read_text, schema_of
-    from iftplan.planfile import parse_plan
-    from iftplan.specfile import parse_spec
+    from iftplan.base.documents import loads, read_text, schema_of
+    from iftplan.models.document import parse_spec
+    from iftplan.plans.document.plan import parse_plan
 
     document = loads(read_text(path), path)
     return parse_spec(document, path) if schema_of(document, path) == "spec" else parse_plan(document, path)

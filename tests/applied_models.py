@@ -9,8 +9,8 @@ from torch import nn
 from width_models import MODELS
 
 import iftplan as ift
-from iftplan.plans import Plan
-from iftplan.spec import InputSpec
+from iftplan.models.spec import InputSpec
+from iftplan.plans.plan import Plan
 
 FAMILIES = ("wide", "parallel", "factorized", "doped", "lowrank")
 

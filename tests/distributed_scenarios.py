@@ -26,18 +26,18 @@ from torch.nn.parallel import DistributedDataParallel
 
 import iftplan as ift
 from iftplan import nn
-from iftplan.errors import DivergedError
-from iftplan.nn.masking.ranks import Ranks, spare_broadcasts_
-from iftplan.nn.masks import SUFFIX
-from iftplan.nn.shards import local, whole
-from iftplan.nn.training import checkpoints
-from iftplan.nn.training.states import (
+from iftplan.base.errors import DivergedError
+from iftplan.nn.masking.processes import Ranks, spare_broadcasts_
+from iftplan.nn.masks.masked_weights import SUFFIX
+from iftplan.nn.masks.shards import local, whole
+from iftplan.nn.training.records import checkpoints
+from iftplan.nn.training.records.states import (
     load_model_state_,
     load_optimizer_state_,
     model_state,
     optimizer_state,
 )
-from iftplan.schedules import Constant, Updates
+from iftplan.runs.schedules import Constant, Updates
 
 WIDTHS = (6, 9, 7, 3)  # odd, so that two processes hold unequal parts
 

@@ -9,7 +9,7 @@ import torch
 import transformers as hf
 from torch import nn
 
-from iftplan.spec import InputSpec
+from iftplan.models.spec import InputSpec
 
 IMAGE = (InputSpec((1, 3, 224, 224)),)
 TEXT = (InputSpec((1, 128), "int64"),)

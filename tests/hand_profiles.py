@@ -3,11 +3,11 @@
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 
-from iftplan.documents import digest
+from iftplan.base.documents import digest
 from iftplan.masks import parse_mask
-from iftplan.profilefile import profile_document
-from iftplan.profiles import PASSES, Entry, Profile, grid
-from iftplan.timings import LayerPair
+from iftplan.plans.speed.document import profile_document
+from iftplan.plans.speed.profiles import PASSES, Entry, Profile, grid
+from iftplan.plans.speed.timings import LayerPair
 
 Times = Callable[[LayerPair], float]
 

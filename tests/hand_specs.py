@@ -2,8 +2,8 @@
 
 from math import prod
 
-from iftplan.polynomial import Polynomial
-from iftplan.spec import Couplings, InputSpec, Kind, LayerSpec, ModelSpec, Product, WeightLayer, Width
+from iftplan.models.polynomial import Polynomial
+from iftplan.models.spec import Couplings, InputSpec, Kind, LayerSpec, ModelSpec, Product, WeightLayer, Width
 
 
 def monomial(coefficient: int, *names: str) -> Polynomial:

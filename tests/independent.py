@@ -10,16 +10,16 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
-from iftplan.nn.conditions import counting_conditions
-from iftplan.nn.dispatch import DatalessAnswers
-from iftplan.nn.factories import FactoriesOnMeta
-from iftplan.nn.inputs import make_inputs, random_inputs
-from iftplan.nn.ledger import Ledger, Names
-from iftplan.nn.measure import measure
-from iftplan.nn.operators import OPERATORS
-from iftplan.nn.twin import without_data
-from iftplan.nn.valued import SEED, PlainRecurrence, valued
-from iftplan.spec import InputSpec
+from iftplan.models.spec import InputSpec
+from iftplan.nn.counting.measure import measure
+from iftplan.nn.counting.operators.table import OPERATORS
+from iftplan.nn.counting.passes.conditions import counting_conditions
+from iftplan.nn.counting.passes.dispatch import DatalessAnswers
+from iftplan.nn.counting.passes.ledger import Ledger, Names
+from iftplan.nn.meta.copies import without_data
+from iftplan.nn.meta.factories import FactoriesOnMeta
+from iftplan.nn.meta.inputs import make_inputs, random_inputs
+from iftplan.nn.meta.valued import SEED, PlainRecurrence, valued
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from math import lcm
 
 from hypothesis import strategies as st
 
-from iftplan.spec import Kind, LayerSpec
+from iftplan.models.spec import Kind, LayerSpec
 
 CONVOLUTIONS = tuple(kind for kind in Kind if kind.spatial_dims)
 

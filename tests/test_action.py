@@ -18,9 +18,9 @@ import pytest
 import yaml
 from repositories import AFTER, git, repository
 
+from iftplan.base.units import count
 from iftplan.report.markdown import MARKER
 from iftplan.report.table import unbroken
-from iftplan.units import count
 
 ROOT = Path(__file__).parents[1]
 ACTION: dict[str, Any] = yaml.safe_load((ROOT / "action.yml").read_text(encoding="utf-8"))

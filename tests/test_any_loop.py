@@ -18,10 +18,10 @@ from torch.nn.utils import clip_grad_norm_
 
 import iftplan as ift
 from iftplan import nn
-from iftplan.errors import InputError
-from iftplan.nn.masking.algorithm import Order
-from iftplan.plans import Plan
-from iftplan.schedules import Updates
+from iftplan.base.errors import InputError
+from iftplan.nn.masking.algorithms.base import Order
+from iftplan.plans.plan import Plan
+from iftplan.runs.schedules import Updates
 
 FLOORS = {"exp_inf": torch.tensor([1e-8]).tolist(), "step_size": torch.tensor([1e-6]).tolist()}
 """Constants that Adamax (its eps) and Rprop (its least step) write where there is nothing: no memory of a weight."""

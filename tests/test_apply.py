@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 import iftplan as ift
-from iftplan.audits import Verdict
-from iftplan.errors import InputError, MeasureError, StaleError
+from iftplan.base.errors import InputError, MeasureError, StaleError
 from iftplan.nn import apply, apply_, enforce_, masked_weights, measure_applied
-from iftplan.nn.inputs import make_inputs
-from iftplan.nn.members import Doped, Factorized, Parallel
-from iftplan.nn.twin import on_meta
+from iftplan.nn.layers.members import Doped, Factorized, Parallel
+from iftplan.nn.meta.copies import on_meta
+from iftplan.nn.meta.inputs import make_inputs
+from iftplan.plans.audit.audit import Verdict
 
 ENGINES = ("meta", "fvcore", "flop_counter")
 QUICK = ("convolutions", "GPT-2")  # the other hosts go with the minutes-long tests

@@ -7,8 +7,8 @@ import pytest
 from hand_specs import chain
 
 import iftplan as ift
-from iftplan.arguments import checked, names_in, one_of
-from iftplan.errors import IftplanError, InputError
+from iftplan.base.arguments import checked, names_in, one_of
+from iftplan.base.errors import IftplanError, InputError
 
 MODEL = chain()
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from cli_runs import Run, many
 
-from iftplan.training_cost import TrainingCost
+from iftplan.runs.training_cost import TrainingCost
 
 pytestmark = pytest.mark.slow
 
@@ -76,8 +76,8 @@ def test_masks_move_on_from_where_they_were(runs: dict[str, Run], folder: Path) 
 
 
 def test_densified_weights_all_train_and_are_all_charged(runs: dict[str, Run], folder: Path) -> None:
-    from iftplan.documents import loads, read_text
-    from iftplan.planfile import parse_plan
+    from iftplan.base.documents import loads, read_text
+    from iftplan.plans.document.plan import parse_plan
 
     assert runs["densified"].code == 0, runs["densified"].err
     path = str(folder / "first" / "plan.json")

@@ -8,16 +8,16 @@ import pytest
 import torch
 from cli_runs import many
 
-from iftplan.documents import loads
-from iftplan.errors import InfeasibleError, InputError
+from iftplan.base.documents import loads
+from iftplan.base.errors import InfeasibleError, InputError
 from iftplan.masks import Block, ConstantFanIn, Unstructured
+from iftplan.models.notation import parse_layer
 from iftplan.nn.timing import race as timing
 from iftplan.nn.timing.candidates import candidates
 from iftplan.nn.timing.dense import has_onednn, onednn_step
-from iftplan.notation import parse_layer
+from iftplan.plans.speed.tables import bench_document, bench_table
+from iftplan.plans.speed.timings import Bench, LayerPair, Measured, Timing, pair_of_layer, together
 from iftplan.plots.timings import bench_picture
-from iftplan.report.timings import bench_document, bench_table
-from iftplan.timings import Bench, LayerPair, Measured, Timing, pair_of_layer, together
 
 pytest.importorskip("numba", reason="numba, of the extra bench, is not installed")
 

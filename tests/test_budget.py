@@ -5,7 +5,7 @@ from math import gcd
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iftplan.budget import Account, close
+from iftplan.plans.budget import Account, close
 
 
 @st.composite

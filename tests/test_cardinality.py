@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iftplan.cardinality import log2_choose, log2_global, tile_masks
+from iftplan.masks.cardinality import log2_choose, log2_global, tile_masks
 
 quick = settings(deadline=None, max_examples=150)
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iftplan.cautions import schedule_cautions, weight_cautions
-from iftplan.schedules import Updates
+from iftplan.runs.cautions import schedule_cautions, weight_cautions
+from iftplan.runs.schedules import Updates
 
 STEPS = 10_000
 

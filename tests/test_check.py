@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from cli_runs import Run, iftplan
 
-from iftplan.documents import digest
+from iftplan.base.documents import digest
 
 NET = """
 import torch

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from iftplan.checkcache import CheckCache
-from iftplan.checks import Measured
-from iftplan.documents import dumps, sealed
-from iftplan.footprint import Footprint
-from iftplan.measurements import measured_document
+from iftplan.base.documents import dumps, sealed
+from iftplan.checks.baseline import measured_document
+from iftplan.checks.findings import Measured
+from iftplan.checks.processes.cache import CheckCache
+from iftplan.checks.processes.dependencies import Footprint
 
 MEASURED = Measured({"b": 3, "a": 4}, {"b": 1, "norm": 2}, {"relu": 5}, {"my::op": 1}, ("spare",), ("one",))
 REQUEST = {

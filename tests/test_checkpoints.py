@@ -18,9 +18,9 @@ import pytest
 import torch
 from torch import nn
 
-from iftplan.errors import InputError
-from iftplan.nn.training import checkpoints
-from iftplan.schedules import Updates
+from iftplan.base.errors import InputError
+from iftplan.nn.training.records import checkpoints
+from iftplan.runs.schedules import Updates
 
 
 def state(value=1.0):
@@ -218,8 +218,8 @@ def test_a_full_disk_leaves_the_previous_ones_and_says_so(tmp_path):
     code = f"""
         import resource, torch
         from pathlib import Path
-        from iftplan.errors import InputError
-        from iftplan.nn.training import checkpoints
+        from iftplan.base.errors import InputError
+        from iftplan.nn.training.records import checkpoints
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
         try:
             checkpoints.write(Path({str(tmp_path)!r}), 20, {{"x": torch.ones(100_000)}})
@@ -307,7 +307,7 @@ def test_errno_is_spoken(tmp_path, monkeypatch):
 
 
 def written_by_a_run():
-    from iftplan.nn.training.records import COLUMNS
+    from iftplan.nn.training.records.metrics import COLUMNS
 
     return {
         "identity": {"plan": "a", "run": "b"},
@@ -326,7 +326,7 @@ def written_by_a_run():
 
 
 def test_the_state_that_a_run_writes_is_taken():
-    from iftplan.nn.training.state_form import check_state
+    from iftplan.nn.training.records.state_form import check_state
 
     check_state(written_by_a_run(), 100, "it")
 
@@ -349,7 +349,7 @@ def test_the_state_that_a_run_writes_is_taken():
     ],
 )
 def test_a_wrong_state_is_refused_by_the_part_that_is_wrong(key, value, says):
-    from iftplan.nn.training.state_form import check_state
+    from iftplan.nn.training.records.state_form import check_state
 
     with pytest.raises(InputError, match=says):
         check_state({**written_by_a_run(), key: value}, 100, "the checkpoint")
@@ -361,7 +361,7 @@ def test_a_wrong_state_is_refused_by_the_part_that_is_wrong(key, value, says):
 
 @pytest.mark.parametrize("error", [KeyError("x"), TypeError("y"), IndexError("z"), RuntimeError("shape")])
 def test_what_goes_wrong_inside_of_a_part_refuses_the_checkpoint(error):
-    from iftplan.nn.training.state_form import loading
+    from iftplan.nn.training.records.state_form import loading
 
     with (
         pytest.raises(InputError, match="the checkpoint is refused: its state does not fit the run"),

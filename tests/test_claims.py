@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 from cli_runs import iftplan
 
-from iftplan.errors import InputError
-from iftplan.nn.training.claims import claimed
+from iftplan.base.errors import InputError
+from iftplan.nn.training.records.claims import claimed
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from iftplan.nn.training.claims import claimed
+from iftplan.nn.training.records.claims import claimed
 with claimed(Path(sys.argv[1]), fresh=True):
     print("held", flush=True)
     time.sleep(60)

@@ -17,13 +17,13 @@ import pytest
 from cli_runs import Run, iftplan, many
 from hand_specs import chain
 
-from iftplan.documents import Document, dumps, sealed
-from iftplan.families import family_named
-from iftplan.planfile import plan_document
-from iftplan.planner import plan
-from iftplan.policy import Policy
-from iftplan.specfile import spec_document
-from iftplan.units import parse_sparsity
+from iftplan.base.documents import Document, dumps, sealed
+from iftplan.base.units import parse_sparsity
+from iftplan.families.builtin import family_named
+from iftplan.models.document import spec_document
+from iftplan.plans.document.plan import plan_document
+from iftplan.plans.planner import plan
+from iftplan.plans.policy import Policy
 
 NETS = """
 import torch

@@ -23,8 +23,8 @@ import pytest
 from cli_runs import Run, iftplan, many
 from hand_specs import chain
 
-from iftplan.documents import digest, dumps
-from iftplan.specfile import spec_document
+from iftplan.base.documents import digest, dumps
+from iftplan.models.document import spec_document
 
 NETS = """
 from torch import nn
@@ -374,10 +374,13 @@ NAMES = (
 )  # fmt: skip
 
 
+_HOMES = {name: f"iftplan.cli.commands.{name}.command" for name in ("bench", "sweep")}
+
+
 def examples(name: str) -> list[tuple[str, list[str]]]:
     """The `$ iftplan …` lines of a command's help, each with the output shown below it."""
     found: list[tuple[str, list[str]]] = []
-    for line in import_module(f"iftplan.cli.{name}").EXAMPLE.splitlines():
+    for line in import_module(_HOMES.get(name, f"iftplan.cli.commands.{name}")).EXAMPLE.splitlines():
         if line.startswith("  $ iftplan "):
             found.append((line.removeprefix("  $ iftplan "), []))
         elif found and line.startswith("  ") and line.strip() != "…":
@@ -389,7 +392,7 @@ def examples(name: str) -> list[tuple[str, list[str]]]:
 def example_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
     texts = [text for name in NAMES for text, _ in examples(name)]
     home = tmp_path_factory.mktemp("examples")
-    shown = import_module("iftplan.cli.check").EXAMPLE.partition("$")[0]
+    shown = import_module("iftplan.cli.commands.check").EXAMPLE.partition("$")[0]
     (home / "iftplan.toml").write_text(textwrap.dedent(shown.partition(":\n")[2]))
     return dict(zip(texts, many([shlex.split(t) for t in texts], home), strict=True))
 

@@ -11,7 +11,7 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial
 
 from iftplan.cli.progress import counting
-from iftplan.trialqueue import TrialQueue, storage_at
+from iftplan.runs.sweeps.queue import TrialQueue, storage_at
 
 
 class Terminal(io.StringIO):

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from iftplan.checks import Quantity
-from iftplan.configfile import find_config, read_config
-from iftplan.configuration import Allowance, Bound, Configuration, DriftPolicy
-from iftplan.errors import InputError
-from iftplan.spec import InputSpec
+from iftplan.base.errors import InputError
+from iftplan.checks.configfile import find_config, read_config
+from iftplan.checks.configuration import Allowance, Bound, Configuration, DriftPolicy
+from iftplan.checks.findings import Quantity
+from iftplan.models.spec import InputSpec
 
 WHOLE = """
 tolerance = 0.1

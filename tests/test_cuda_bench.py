@@ -7,13 +7,13 @@ import pytest
 import torch
 from cli_runs import many
 
-from iftplan.errors import InputError
+from iftplan.base.errors import InputError
 from iftplan.masks import parse_mask
 from iftplan.nn.timing.bench import bench
 from iftplan.nn.timing.cuda import cuda_bench, device_candidates
 from iftplan.nn.timing.work import apart
-from iftplan.report.timings import bench_document, bench_table
-from iftplan.timings import BACKENDS, Bench, Measured, Timing, pair_of_layer
+from iftplan.plans.speed.tables import bench_document, bench_table
+from iftplan.plans.speed.timings import BACKENDS, Bench, Measured, Timing, pair_of_layer
 
 HERE = torch.device("cpu")
 without = pytest.mark.skipif(

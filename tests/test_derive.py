@@ -14,18 +14,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from layer_strategies import layers
 
-import iftplan.closed_forms
-from iftplan import symbols as t
-from iftplan.costs import layer_cost
-from iftplan.derive import derive, family, generate
-from iftplan.errors import InfeasibleError, InputError
-from iftplan.families import FAMILIES
-from iftplan.notation import parse_layer
-from iftplan.solution import Outcome
-from iftplan.solver import solve
-from iftplan.spec import Kind
-from iftplan.symbolic import explained, specialise, steps
-from iftplan.transforms import DEFINITIONS
+import iftplan.families.closed_forms
+from iftplan.base.errors import InfeasibleError, InputError
+from iftplan.families import symbols as t
+from iftplan.families.builtin import FAMILIES
+from iftplan.families.derivation import derive, family, generate
+from iftplan.families.layer_costs import layer_cost
+from iftplan.families.solution import Outcome
+from iftplan.families.solver import solve
+from iftplan.families.steps import explained, specialise, steps
+from iftplan.families.transforms import DEFINITIONS
+from iftplan.models.notation import parse_layer
+from iftplan.models.spec import Kind
 
 some = settings(max_examples=60, deadline=None)
 few = settings(max_examples=12, deadline=None)  # SymPy takes its time
@@ -41,12 +41,12 @@ def rational(value):
 
 
 def test_the_committed_closed_forms_are_what_sympy_gives_byte_for_byte():
-    assert Path(iftplan.closed_forms.__file__).read_bytes() == generate().encode()
+    assert Path(iftplan.families.closed_forms.__file__).read_bytes() == generate().encode()
 
 
 def test_the_generator_runs_as_a_command():
     made = subprocess.run(
-        [sys.executable, "-m", "iftplan.derive"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "iftplan.families.derivation"], capture_output=True, text=True, check=True
     )
     assert made.stdout == generate()
 

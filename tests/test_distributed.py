@@ -15,8 +15,8 @@ import torch
 from launches import environment
 
 from iftplan import nn
-from iftplan.nn.masking.ranks import Ranks, fingerprint
-from iftplan.nn.training import checkpoints
+from iftplan.nn.masking.processes import Ranks, fingerprint
+from iftplan.nn.training.records import checkpoints
 
 Reports = list[dict]
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iftplan.distributions import Distribution, Share, densities, parameter_budget
-from iftplan.errors import InfeasibleError
+from iftplan.base.errors import InfeasibleError
+from iftplan.masks.distributions import Distribution, Share, densities, parameter_budget
 
 SHAPES = ((2, 4), (3, 6), (4, 6, 2))  # (n_in, n_out, kernel): the published vector's (2, 4, 6)
 

@@ -15,18 +15,19 @@ from hand_specs import chain, mlp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iftplan import api, documents
-from iftplan.documents import check, digest, dumps, loads, read_text, schema_of, sealed, write_text
-from iftplan.errors import InputError
-from iftplan.families import FAMILIES
-from iftplan.notation import parse_layer
-from iftplan.planfile import parse_plan, plan_document
-from iftplan.plans import Role
-from iftplan.solvefile import solve_document
-from iftplan.solver import solve
-from iftplan.spec import Kind
-from iftplan.specfile import parse_spec, spec_document
-from iftplan.units import Convention
+from iftplan import api
+from iftplan.base import documents
+from iftplan.base.documents import check, digest, dumps, loads, read_text, schema_of, sealed, write_text
+from iftplan.base.errors import InputError
+from iftplan.base.units import Convention
+from iftplan.families.builtin import FAMILIES
+from iftplan.families.document import solve_document
+from iftplan.families.solver import solve
+from iftplan.models.document import parse_spec, spec_document
+from iftplan.models.notation import parse_layer
+from iftplan.models.spec import Kind
+from iftplan.plans.document.plan import parse_plan, plan_document
+from iftplan.plans.plan import Role
 
 names = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8)
 json_values = st.recursive(
@@ -484,8 +485,8 @@ def test_the_solve_document_has_every_key_that_scripts_read(convention):
 
 
 def audited():
-    from iftplan.audits import AuditedLayer, AuditReport
-    from iftplan.plans import Scope
+    from iftplan.plans.audit.audit import AuditedLayer, AuditReport
+    from iftplan.plans.plan import Scope
 
     rows = (AuditedLayer("a", 31, 31), AuditedLayer("b", 12, 12))
     return AuditReport("net", "plan", Scope.MODEL, Fraction(1, 1000), 86, 43, 43, {"meta": 43}, rows)
@@ -493,7 +494,7 @@ def audited():
 
 @pytest.mark.parametrize("convention", list(Convention))
 def test_an_audit_reads_back_in_either_convention(convention):
-    from iftplan.reportfile import audit_document, parse_measured
+    from iftplan.plans.audit.document import audit_document, parse_measured
 
     assert parse_measured(audit_document(audited(), convention)) == ("net", {"a": 31, "b": 12})
 
@@ -519,7 +520,7 @@ def test_an_audit_reads_back_in_either_convention(convention):
     ],
 )
 def test_an_audit_that_contradicts_itself_is_refused(path, value, says):
-    from iftplan.reportfile import audit_document, parse_measured
+    from iftplan.plans.audit.document import audit_document, parse_measured
 
     document = resealed(audit_document(audited()), *path, value=value)
     with pytest.raises(InputError, match=says):
@@ -536,8 +537,8 @@ def test_an_audit_that_contradicts_itself_is_refused(path, value, says):
     ],
 )
 def test_a_baseline_that_contradicts_itself_is_refused(path, value, says):
-    from iftplan.checks import Measured
-    from iftplan.measurements import Baseline, baseline_document, parse_baseline
+    from iftplan.checks.baseline import Baseline, baseline_document, parse_baseline
+    from iftplan.checks.findings import Measured
 
     document = baseline_document(Baseline("b", {"a": Measured({"fc": 10}, {"fc": 10})}, {"a": ("1x10",)}))
     assert parse_baseline(document, "b").models["a"].total_macs == 10

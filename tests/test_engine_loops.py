@@ -7,7 +7,7 @@ import torch
 from test_any_loop import batches, copies, counts, hold, loss_of, rigl, same, sparse, train
 
 from iftplan import nn
-from iftplan.nn.masking.algorithm import Order
+from iftplan.nn.masking.algorithms.base import Order
 
 STEPS = 10
 

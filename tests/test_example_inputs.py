@@ -12,13 +12,13 @@ from cli_runs import iftplan
 from torch import Tensor, nn
 
 import iftplan as ift
-from iftplan.errors import InputError, MeasureError
-from iftplan.nn.gradients import measure_step
-from iftplan.nn.inputs import given_inputs, make_inputs
-from iftplan.nn.measure import measure
-from iftplan.nn.trace import read_model
-from iftplan.notation import parse_input
-from iftplan.spec import InputSpec
+from iftplan.base.errors import InputError, MeasureError
+from iftplan.models.notation import parse_input
+from iftplan.models.spec import InputSpec
+from iftplan.nn.counting.measure import measure
+from iftplan.nn.counting.training_step import measure_step
+from iftplan.nn.meta.inputs import given_inputs, make_inputs
+from iftplan.nn.reading.read import read_model
 
 ENGINES = ("meta", "flop_counter", "fvcore")
 

@@ -22,19 +22,19 @@ from torch import Tensor, nn
 
 import iftplan as ift
 from iftplan import nn as inn
-from iftplan.errors import InputError, MeasureError
+from iftplan.base.errors import InputError, MeasureError
 from iftplan.masks import NM, Block, Channel, ConstantFanIn, Unstructured, stack_counts, stack_log2_masks
-from iftplan.nn.masking.taken import layer_counts, weights_by_layer
-from iftplan.nn.masks import MaskedWeight, masked_weights
-from iftplan.nn.stacks import StackedLinear
-from iftplan.nn.widths import trace_widths
-from iftplan.notation import parse_layer
-from iftplan.planfile import parse_plan, plan_document
-from iftplan.plans import Scope
-from iftplan.schedules import Updates
-from iftplan.spec import InputSpec
-from iftplan.specfile import parse_spec, spec_document
-from iftplan.training_cost import TrainingCost
+from iftplan.models.document import parse_spec, spec_document
+from iftplan.models.notation import parse_layer
+from iftplan.models.spec import InputSpec
+from iftplan.nn.layers.stacks import StackedLinear
+from iftplan.nn.masking.step_masks import layer_counts, weights_by_layer
+from iftplan.nn.masks.masked_weights import MaskedWeight, masked_weights
+from iftplan.nn.reading.widths.trace import trace_widths
+from iftplan.plans.document.plan import parse_plan, plan_document
+from iftplan.plans.plan import Scope
+from iftplan.runs.schedules import Updates
+from iftplan.runs.training_cost import TrainingCost
 
 EXPERTS, CHOSEN, TOKENS = 4, 2, 16
 ROWS = TOKENS * CHOSEN
@@ -155,7 +155,7 @@ def test_a_plan_whose_experts_are_uneven_is_refused() -> None:
     document = plan_document(plan)
     row = next(row for row in document["layers"] if "experts" in row)
     row["experts"] = 7
-    from iftplan.documents import sealed
+    from iftplan.base.documents import sealed
 
     with pytest.raises(InputError, match="experts is 7"):
         parse_plan(sealed({key: value for key, value in document.items() if key != "digest"}))
@@ -225,7 +225,7 @@ def test_branches_stand_in_the_place_of_every_experts_matrix() -> None:
 def test_one_branch_computes_what_the_host_does() -> None:
     model = mixtral().eval()
     routed = copy.deepcopy(model)
-    from iftplan.nn.experts import RoutedExperts, StackedParallel
+    from iftplan.nn.layers.experts import RoutedExperts, StackedParallel
 
     host = routed.model.layers[0].mlp.experts  # type: ignore[union-attr]
     routed.model.layers[0].mlp.experts = RoutedExperts(host)  # type: ignore[union-attr]

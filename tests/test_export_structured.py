@@ -13,12 +13,12 @@ from torch.sparse._semi_structured_conversions import (
 )
 
 import iftplan as ift
-from iftplan.errors import InputError
+from iftplan.base.errors import InputError
 from iftplan.masks import parse_mask
 from iftplan.nn import apply, condense, finalize, semi_structured
-from iftplan.nn.condensed import CondensedConv, CondensedLinear
-from iftplan.nn.masking.choice import choose
-from iftplan.nn.tensor_cores import unpackable
+from iftplan.nn.export.condensed import CondensedConv, CondensedLinear
+from iftplan.nn.export.tensor_cores import unpackable
+from iftplan.nn.masks.best import choose
 
 
 class Network(nn.Module):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from iftplan.errors import InputError
+from iftplan.base.errors import InputError
 from iftplan.nn.sources import build
 
 RELATIVE = "from .cfg import W\nfrom torch import nn\n\n\ndef net():\n    return nn.Linear(W, W)\n\n\ndef wide(w, *, bias):\n    return nn.Linear(w, w, bias)\n"

@@ -22,7 +22,7 @@ from torch.nn.utils import parametrizations, prune
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_multi_avg_fn
 
 from iftplan import nn
-from iftplan.errors import InputError, StaleError
+from iftplan.base.errors import InputError, StaleError
 
 # --- averages --------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from iftplan.nn.fingerprint import fingerprint
+from iftplan.nn.meta.fingerprint import fingerprint
 from iftplan.nn.sources import build
 
 

@@ -20,12 +20,12 @@ from typer.testing import CliRunner
 from typing_extensions import TypedDict
 
 import iftplan as ift
+from iftplan.base.documents import Document
 from iftplan.cli.main import app
-from iftplan.diffs import Ledger, diff, diff_document
-from iftplan.documents import Document
-from iftplan.families import family_named
-from iftplan.solvefile import solve_document
-from iftplan.symbolic import explained
+from iftplan.families.builtin import family_named
+from iftplan.families.document import solve_document
+from iftplan.families.steps import explained
+from iftplan.plans.audit.diff import Ledger, diff, diff_document
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "docs" / "_ext"))  # the extensions of the site

@@ -15,11 +15,11 @@ import torch
 from cli_runs import iftplan
 from torch import Tensor, nn
 
-from iftplan.errors import MeasureError
-from iftplan.nn.gradients import measure_step
-from iftplan.nn.measure import measure
-from iftplan.nn.trace import read_model
-from iftplan.spec import InputSpec
+from iftplan.base.errors import MeasureError
+from iftplan.models.spec import InputSpec
+from iftplan.nn.counting.measure import measure
+from iftplan.nn.counting.training_step import measure_step
+from iftplan.nn.reading.read import read_model
 
 ENGINES = ("meta", "flop_counter", "fvcore")
 ROWS = (InputSpec((2, 8)),)

@@ -8,9 +8,9 @@ import torch
 import transformers as hf
 from fourteen_models import MODELS, Published
 
-from iftplan.counting import cross_check
-from iftplan.nn.measure import measure
-from iftplan.spec import InputSpec
+from iftplan.models.counting import cross_check
+from iftplan.models.spec import InputSpec
+from iftplan.nn.counting.measure import measure
 
 CLOSED_FORMS = {
     "resnet18": lambda c: paper.resnet(c, 224),

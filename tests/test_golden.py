@@ -12,7 +12,7 @@ from hand_specs import chain
 
 from iftplan import api
 from iftplan.cli.main import main
-from iftplan.notation import parse_layer
+from iftplan.models.notation import parse_layer
 
 GOLDEN = Path(__file__).parent / "golden"
 WIDE_LAYERS = (

@@ -14,13 +14,13 @@ from torch.nn import functional as F  # noqa: N812 - torch's own customary name
 from torch.nn.utils import parametrizations, spectral_norm, weight_norm
 
 import iftplan as ift
-from iftplan.errors import IftplanError, InfeasibleError
+from iftplan.base.errors import IftplanError, InfeasibleError
+from iftplan.models.spec import Couplings, InputSpec
 from iftplan.nn import apply, apply_, measure_applied
-from iftplan.nn.inputs import make_inputs
-from iftplan.nn.outputs import answers
-from iftplan.nn.trace import read_model
-from iftplan.nn.widths import trace_widths
-from iftplan.spec import Couplings, InputSpec
+from iftplan.nn.meta.inputs import make_inputs
+from iftplan.nn.reading.outputs import answers
+from iftplan.nn.reading.read import read_model
+from iftplan.nn.reading.widths.trace import trace_widths
 
 FEATURES = (InputSpec((2, 3, 5)),)
 IMAGE = (InputSpec((2, 3, 8, 8)),)
@@ -457,7 +457,7 @@ def test_a_model_that_answers_in_other_shapes_is_refused_when_it_is_applied(monk
 
     model = Sly()
     assert free(trace_widths(model, FEATURES)) == [8, 8]  # tried, and found to be fixed by its text
-    monkeypatch.setattr("iftplan.nn.widths.check_widened", lambda *_: None)
+    monkeypatch.setattr("iftplan.nn.reading.widths.trace.check_widened", lambda *_: None)
     plan = ift.plan(read_model(model, FEATURES, widths=True), "wide", "3/4")
     shapes = [p.shape for p in model.parameters()]
     with pytest.raises(InfeasibleError, match="outputs change from 2x3x4 to 2x3x8"):

@@ -13,10 +13,10 @@ from torch._higher_order_ops import associative_scan, scan, while_loop
 from torch._higher_order_ops.map import map as mapped
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
-from iftplan.nn.gradients import measure_step
-from iftplan.nn.measure import measure
-from iftplan.nn.trace import read_model
-from iftplan.spec import InputSpec
+from iftplan.models.spec import InputSpec
+from iftplan.nn.counting.measure import measure
+from iftplan.nn.counting.training_step import measure_step
+from iftplan.nn.reading.read import read_model
 
 ENGINES = ("meta", "flop_counter", "fvcore")
 pytestmark = pytest.mark.filterwarnings("ignore")

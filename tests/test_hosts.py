@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 import iftplan as ift
-from iftplan.errors import InfeasibleError, InputError
+from iftplan.base.errors import InfeasibleError, InputError
 from iftplan.nn import (
     apply,
     compact_,
@@ -27,8 +27,8 @@ from iftplan.nn import (
     masked_weights,
     measure_applied,
 )
-from iftplan.nn.members import Member
-from iftplan.nn.withheld import Withheld
+from iftplan.nn.layers.members import Member
+from iftplan.nn.layers.withheld import Withheld
 
 FAMILIES = ("parallel", "factorized", "doped", "lowrank", "wide", "none")
 

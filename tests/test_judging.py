@@ -12,14 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from repositories import repository
 
-from iftplan import revision_costs
-from iftplan.checking import Costs
-from iftplan.checks import CheckReport, Measured, ModelCheck, Quantity, Status, check_document
-from iftplan.configfile import read_config
-from iftplan.configuration import Allowance, Bound, ConfiguredModel, DriftPolicy
-from iftplan.judging import judge
-from iftplan.measurements import Baseline, baseline_document, parse_baseline
-from iftplan.units import Convention
+from iftplan.base.units import Convention
+from iftplan.checks import revision_costs
+from iftplan.checks.baseline import Baseline, baseline_document, parse_baseline
+from iftplan.checks.check import Costs
+from iftplan.checks.configfile import read_config
+from iftplan.checks.configuration import Allowance, Bound, ConfiguredModel, DriftPolicy
+from iftplan.checks.findings import CheckReport, Measured, ModelCheck, Quantity, Status, check_document
+from iftplan.checks.verdicts import judge
 
 MODEL = ConfiguredModel("net", "net.py:build")
 COST = Measured({"conv": 600, "fc": 400}, {"conv": 60, "fc": 44, "norm": 6})

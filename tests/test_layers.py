@@ -1,4 +1,4 @@
-"""The rooms of the project and who may look into which: one table, a check that can fail, and proofs by running."""
+"""The rooms of the project and who may look into which: one line of order, a check that can fail, and proofs by running."""
 
 import ast
 import subprocess
@@ -14,36 +14,11 @@ import iftplan
 
 ROOT = Path(iftplan.__file__).parent
 
-ROOMS = (
-    "errors shown polynomial widening budget cardinality runs symbols expressions scales estimates opens machine",
-    "arguments footprint units settings spec counting masks distributions vouched validation transforms documents schedules revisions workers pareto",
-    "notation costs form solution cautions zoo_index scalefile estimatefile observations scaling histories",
-    "closed_forms derive realise sources plans specfile solvefile diffs axes",
-    "families symbolic policy audits supar training_cost entries",
-    "solver rows reportfile planledger runfile checks tradeoffs",
-    "planfile runrecords",
-    "closing configuration measurements observationfile timings tradeofffile",
-    "planwidths configfile judging profiles",
-    "planner checkcache profilefile pricing",
-    "checking sweeps published spaces plantimes",
-    "revision_costs searching sweeptable trialqueue wallclock",
-    "campaigns",
-    "report",
-    "plots",
-    "nn",
-    "api assertions",
-    "cli pytest_plugin",
-    "__main__",
-)
-"""Lowest first. A module imports only from rows below its own: never upwards, never its siblings in a row.
+ORDER = "base masks report models families plans runs nn plots checks api cli __main__".split()  # noqa: SIM905  (one line)
+"""Lowest first. A module imports from its own room and from those before it, never from those after it."""
 
-`transforms`, `masks`, `report`, `nn` and `cli` are packages; inside one of them anything may import anything.
-"""
-
-RANK = {room: rank for rank, row in enumerate(ROOMS) for room in row.split()}
-
-LOOKS_UP = {("shown", "report"): "values show themselves: they ask the report, when they are printed"}
-"""Imports upwards, allowed inside functions only."""
+MOST = 15
+"""Entries of a folder, files and folders of Python, that someone can take in at once."""
 
 LAZY_ONLY = {"nn": "torch enters there: whoever calls it imports it when it is called"}
 """Rooms that others import inside functions only."""
@@ -55,35 +30,33 @@ LIBRARIES: Mapping[str, tuple[str, ...]] = {
     "numpy": ("nn",),
     "pandas": (),
     "pyarrow": (),
-    "optuna": ("searching", "trialqueue", "campaigns"),
-    "filelock": ("trialqueue", "nn"),
+    "optuna": ("runs.sweeps",),
+    "filelock": ("runs.sweeps", "nn"),
     "matplotlib": ("plots",),
-    "sympy": ("symbols", "expressions", "derive", "symbolic", "nn"),
+    "sympy": ("families.symbols", "families.expressions", "families.derivation", "families.steps", "nn"),
     "pydantic": (
-        "validation",
-        "planfile",
-        "scalefile",
-        "estimatefile",
-        "profilefile",
-        "specfile",
-        "reportfile",
-        "runfile",
-        "runs",  # the ranges of settings, beside them
-        "configfile",
-        "measurements",
+        "base.validation",
+        "models.document",
+        "plans.document",
+        "plans.audit.document",
+        "plans.speed.document",
+        "runs.document",
+        "runs.settings",  # the ranges of settings, beside them
+        "checks.configfile",
+        "checks.baseline",
     ),
     "typer": ("cli",),
     "click": ("cli",),
     "rich": (),
     "tabulate": (),
-    "pytest": ("pytest_plugin",),
+    "pytest": ("checks.pytest_plugin",),
     "jinja2": (),
     "squarify": (),
     "plotly": (),
     "junitparser": (),
     "sarif_pydantic": (),
 }
-"""Library → the rooms that may import it at module level; inside functions everyone may, but for torch."""
+"""Library → the rooms or modules that may import it at module level; inside functions everyone may, but for torch."""
 
 TORCH = frozenset({"torch", "transformers", "fvcore", "timm", "torchvision"})
 PROBES = {("cli", "torch"): "asks whether it can be imported, to say which extra to install"}
@@ -99,7 +72,7 @@ class Import:
 
 
 def imports_of(source: str) -> Iterator[Import]:
-    """Every import of a module, those for type checkers left out."""
+    """Every import of a module, name by name, those for type checkers left out."""
 
     def walk(node: ast.AST, lazy: bool) -> Iterator[Import]:
         for child in ast.iter_child_nodes(node):
@@ -111,8 +84,8 @@ def imports_of(source: str) -> Iterator[Import]:
                 yield from (Import(alias.name, lazy, child.lineno) for alias in child.names)
             elif isinstance(child, ast.ImportFrom):
                 base = "." * child.level + (child.module or "")
-                if base == "iftplan":
-                    yield from (Import(f"iftplan.{alias.name}", lazy, child.lineno) for alias in child.names)
+                if base.split(".")[0] == "iftplan":
+                    yield from (Import(f"{base}.{alias.name}", lazy, child.lineno) for alias in child.names)
                 else:
                     yield Import(base, lazy, child.lineno)
             yield from walk(
@@ -132,23 +105,28 @@ def violations(sources: Mapping[str, str]) -> list[str]:
         f"{module}:{found.line} {problem}"
         for module, source in sources.items()
         for found in imports_of(source)
-        if (problem := _problem(room_of(module), found))
+        if (problem := _problem(module, found))
     ]
 
 
-def _problem(room: str, found: Import) -> str:
+def _problem(module: str, found: Import) -> str:
+    room = room_of(module)
     if found.target.startswith("."):
         return "imports relatively; write the whole name"
-    if room != "__init__" and room not in RANK:
-        return f"has no room: add {room} to the table"
+    if room != "__init__" and room not in ORDER:
+        return f"has no room: {room} is not in the order"
     top = found.target.split(".")[0]
     if top == "iftplan":
         return _inside(room, room_of(found.target), found)
     if top in TORCH and room != "nn" and (room, top) not in PROBES:
         return f"imports {top}, which lives in iftplan.nn"
-    if top in LIBRARIES and not found.lazy and room not in LIBRARIES[top]:
+    if top in LIBRARIES and not found.lazy and not any(_within(module, place) for place in LIBRARIES[top]):
         return f"imports {top} at module level; import it where it is used"
     return ""
+
+
+def _within(module: str, place: str) -> bool:
+    return f"{module}.".startswith(f"iftplan.{place}.")
 
 
 def _inside(room: str, target: str, found: Import) -> str:
@@ -156,15 +134,72 @@ def _inside(room: str, target: str, found: Import) -> str:
         return ""
     if room == "__init__" or target == "__init__":
         return f"imports {found.target}: the package itself imports nothing and is imported by nobody"
-    if target not in RANK:
+    if target not in ORDER:
         return f"imports {found.target}, which has no room"
-    if found.lazy and (room, target) in LOOKS_UP:
-        return ""
-    if RANK[target] >= RANK[room]:
+    if ORDER.index(target) > ORDER.index(room):
         return f"imports {found.target}, which is not below it"
     if target in LAZY_ONLY and not found.lazy:
         return f"imports {found.target} at module level; import it where it is called"
     return ""
+
+
+# --- folders --------------------------------------------------------------------------------------------
+
+
+def folders_of(modules: Iterator[str] | Mapping[str, str]) -> dict[str, set[str]]:
+    """Every folder with its entries, files and folders alike, by dotted name."""
+    found: dict[str, set[str]] = {}
+    for module in modules:
+        parent, _, name = module.rpartition(".")
+        while parent:
+            found.setdefault(parent, set()).add(name)
+            parent, _, name = parent.rpartition(".")
+    return found
+
+
+def circles(sources: Mapping[str, str]) -> list[str]:
+    """Entries of one folder that import each other, over others too, as `folder: this, that`.
+
+    A folder counts with every import of whatever lies in it, a file with those at module level, which Python itself has
+    to bring into an order.
+    """
+    folders = folders_of(sources)
+    arrows: dict[str, dict[str, set[str]]] = {folder: {} for folder in folders}
+    for module, source in sources.items():
+        for found in imports_of(source):
+            pair = _parting(module, found.target, folders)
+            if pair is None:
+                continue
+            folder, start, end = pair
+            if not found.lazy or f"{folder}.{start}" in folders or f"{folder}.{end}" in folders:
+                arrows[folder].setdefault(start, set()).add(end)
+    said = []
+    for folder, graph in sorted(arrows.items()):
+        reached = {name: _reached(graph, name) for name in graph}
+        circle = sorted(name for name in graph if name in reached[name])
+        if circle:
+            said.append(f"{folder}: {', '.join(circle)}")
+    return said
+
+
+def _parting(module: str, target: str, folders: Mapping[str, set[str]]) -> tuple[str, str, str] | None:
+    """The folder in which the ways to two modules part, and the entry of each there."""
+    folder, ways, ends = "", module.split("."), target.split(".")
+    for start, end in zip(ways, ends, strict=False):
+        if start != end:
+            return (folder, start, end) if {start, end} <= folders.get(folder, set()) else None
+        folder = f"{folder}.{start}" if folder else start
+    return None
+
+
+def _reached(graph: Mapping[str, set[str]], start: str) -> set[str]:
+    found, queue = set(), list(graph[start])
+    while queue:
+        name = queue.pop()
+        if name not in found:
+            found.add(name)
+            queue += graph.get(name, ())
+    return found
 
 
 def project() -> dict[str, str]:
@@ -181,60 +216,93 @@ def test_lower_rooms_never_import_upper_ones():
 
 
 def test_every_room_exists_and_every_module_has_one():
-    assert {room_of(module) for module in project()} - {"__init__"} == set(RANK)
+    assert {room_of(module) for module in project()} - {"__init__"} == set(ORDER)
+
+
+def test_no_folder_is_in_a_circle_and_no_files_inside_one():
+    assert circles(project()) == []
+
+
+def test_no_folder_holds_more_than_one_can_take_in():
+    found = folders_of(project())
+    assert {folder: len(entries) for folder, entries in found.items() if len(entries) > MOST} == {}
+
+
+def test_every_folder_says_what_it_holds():
+    folders = {path.parent for path in ROOT.rglob("*.py")}
+    assert {str(f) for f in folders if not ast.get_docstring(ast.parse(_init(f)))} == set()
+
+
+def _init(folder: Path) -> str:
+    file = folder / "__init__.py"
+    return file.read_text(encoding="utf-8") if file.exists() else ""
 
 
 def test_every_exception_is_used():
     """An exception that nobody needs any more would hide the next mistake."""
-    found = {(room_of(m), room_of(i.target)) for m, s in project().items() for i in imports_of(s) if i.lazy}
-    assert set(LOOKS_UP) <= found
     probes = {(room_of(m), i.target) for m, s in project().items() for i in imports_of(s)}
     assert set(PROBES) <= probes
+    places = {place for allowed in LIBRARIES.values() for place in allowed}
+    assert {p for p in places if not any(_within(m, p) for m in project())} == set()
 
 
 @pytest.mark.parametrize(
     ("module", "source", "says"),
     [
-        ("errors", "from iftplan.units import count", "imports iftplan.units, which is not below it"),
-        ("solver", "from iftplan import planner", "imports iftplan.planner, which is not below it"),
-        ("planner", "import iftplan.cli.main", "imports iftplan.cli.main, which is not below it"),
-        ("realise", "from iftplan.derive import family", "which is not below it"),  # siblings
-        ("report.plans", "def f():\n    from iftplan.cli import output", "not below it"),
-        ("nn.trace", "from iftplan.api import plan", "not below it"),
-        ("plans", "from iftplan.report.plans import plan_table", "not below it"),
-        ("shown", "class S:\n    def f(self):\n        from iftplan.report.values import text", ""),
-        (
-            "plans",
-            "class P:\n    def f(self):\n        from iftplan.report.values import text",
-            "not below it",
-        ),
-        ("planner", "def f():\n    from iftplan.nn import trace", "not below it"),
-        ("api", "from iftplan.nn import trace", "at module level; import it where it is called"),
-        ("api", "def f():\n    from iftplan.nn import trace", ""),
-        ("planner", "def f():\n    import torch", "imports torch, which lives in iftplan.nn"),
-        ("spec", "if True:\n    import torch.nn", "imports torch"),
-        ("spec", "try:\n    import torch\nexcept ImportError:\n    pass", "imports torch"),
+        ("base.errors", "from iftplan.report.table import Table", "imports iftplan.report.table.Table, which is not below it"),
+        ("families.solver", "from iftplan.plans import planner", "imports iftplan.plans.planner, which is not below it"),
+        ("plans.planner", "import iftplan.cli.main", "imports iftplan.cli.main, which is not below it"),
+        ("report.table", "def f():\n    from iftplan.cli import output", "not below it"),
+        ("report.shown", "class S:\n    def f(self):\n        from iftplan.plans.tables import plan_table", "not below it"),
+        ("nn.reading.read", "from iftplan.api import plan", "not below it"),
+        ("plans.plan", "class P:\n    def f(self):\n        from iftplan.plans.tables import plan_table", ""),
+        ("plans.planner", "def f():\n    from iftplan.nn.reading import read", "not below it"),
+        ("api", "from iftplan.nn.reading import read", "at module level; import it where it is called"),
+        ("api", "def f():\n    from iftplan.nn.reading import read", ""),
+        ("plans.planner", "def f():\n    import torch", "imports torch, which lives in iftplan.nn"),
+        ("models.spec", "if True:\n    import torch.nn", "imports torch"),
+        ("models.spec", "try:\n    import torch\nexcept ImportError:\n    pass", "imports torch"),
         ("api", "if TYPE_CHECKING:\n    from torch import nn", ""),
         ("api", "if TYPE_CHECKING:\n    pass\nelse:\n    from torch import nn", "imports torch"),
-        ("nn.trace", "import torch", ""),
-        ("solver", "import sympy", "imports sympy at module level"),
-        ("solver", "def f():\n    import sympy", ""),
+        ("nn.reading.read", "import torch", ""),
+        ("families.solver", "import sympy", "imports sympy at module level"),
+        ("families.solver", "def f():\n    import sympy", ""),
+        ("families.symbols", "import sympy", ""),
         ("report.table", "from rich.table import Table", "imports rich at module level"),
-        ("plans", "import pandas as pd", "imports pandas at module level"),
-        ("cli.plan", "import matplotlib.pyplot", "imports matplotlib at module level"),
-        ("planfile", "from pydantic import ConfigDict", ""),
-        ("plans", "from pydantic import ConfigDict", "imports pydantic at module level"),
-        ("solver", "from .form import Family", "imports relatively"),
-        ("helpers", "from iftplan.errors import InputError", "has no room: add helpers"),
-        ("solver", "from iftplan.helpers import x", "imports iftplan.helpers, which has no room"),
-        ("solver", "from iftplan import InputError\nimport iftplan", "which has no room"),
-        ("solver", "import iftplan", "is imported by nobody"),
+        ("plans.plan", "import pandas as pd", "imports pandas at module level"),
+        ("cli.commands.plan", "import matplotlib.pyplot", "imports matplotlib at module level"),
+        ("plans.document.plan", "from pydantic import ConfigDict", ""),
+        ("plans.plan", "from pydantic import ConfigDict", "imports pydantic at module level"),
+        ("families.solver", "from .family import Family", "imports relatively"),
+        ("helpers", "from iftplan.base.errors import InputError", "has no room: helpers"),
+        ("families.solver", "from iftplan.helpers import x", "imports iftplan.helpers.x, which has no room"),
+        ("families.solver", "from iftplan import InputError\nimport iftplan", "which has no room"),
+        ("families.solver", "import iftplan", "is imported by nobody"),
     ],
-)
+)  # fmt: skip
 def test_the_check_sees_every_kind_of_breach(module, source, says):
     found = violations({f"iftplan.{module}": source})
     assert bool(found) == bool(says)
     assert not says or says in found[0]
+
+
+LAZY = "def f():\n    from iftplan.{} import x"
+
+
+@pytest.mark.parametrize(
+    ("sources", "found"),
+    [
+        ({"a.b": "from iftplan.a.c import x", "a.c": "from iftplan.a.b import x"}, ["iftplan.a: b, c"]),
+        ({"a.b": "from iftplan.a import c", "a.c": "from iftplan.a import b"}, ["iftplan.a: b, c"]),
+        ({"a.b": "from iftplan.a.c import x", "a.c": LAZY.format("a.b")}, []),  # files of one folder
+        ({"a.b": "from iftplan.a.c.d import x", "a.c.d": LAZY.format("a.b")}, ["iftplan.a: b, c"]),
+        ({"a.b": "from iftplan.c.d import x", "c.e": LAZY.format("a.f"), "a.f": "", "c.d": ""}, ["iftplan: a, c"]),
+        ({"a.b": LAZY.format("a.c"), "a.c": "from iftplan.a.d import x", "a.d": "from iftplan.a.c import x"}, ["iftplan.a: c, d"]),
+        ({"a": "from iftplan.a.b import x", "a.b": "from iftplan.a.c import x", "a.c": ""}, []),  # the folder's own names
+    ],
+)  # fmt: skip
+def test_the_search_for_circles_finds_them(sources, found):
+    assert circles({f"iftplan.{module}": source for module, source in sources.items()}) == found
 
 
 # --- proofs by running ---------------------------------------------------------------------------------
@@ -274,7 +342,7 @@ def test_the_whole_core_imports_without_torch():
 
 
 def test_that_proof_can_fail():
-    done = without(set(TORCH), "import iftplan.nn.trace")
+    done = without(set(TORCH), "import iftplan.nn.reading.read")
     assert done.returncode == 1
     assert "torch is blocked" in done.stderr
 
@@ -339,6 +407,8 @@ def test_the_package_itself_imports_none_of_its_modules():
     done = run("import sys, iftplan; print(sorted(m for m in sys.modules if m.startswith('iftplan')))")
     assert done.stdout == "['iftplan']\n"
     assert (
-        run("import iftplan; iftplan.solve; import sys; assert 'iftplan.solver' in sys.modules").returncode
+        run(
+            "import iftplan; iftplan.solve; import sys; assert 'iftplan.families.solver' in sys.modules"
+        ).returncode
         == 0
     )

@@ -13,7 +13,7 @@ import pytest
 import torch
 from cli_runs import many
 
-from iftplan.errors import InputError
+from iftplan.base.errors import InputError
 from iftplan.masks import Unstructured
 from iftplan.nn.timing import libraries as timed
 from iftplan.nn.timing import library_server
@@ -21,7 +21,7 @@ from iftplan.nn.timing.candidates import candidates
 from iftplan.nn.timing.libraries import Library, LibraryRun, installed_libraries
 from iftplan.nn.timing.race import race
 from iftplan.nn.timing.work import Lost
-from iftplan.timings import pair_of_layer
+from iftplan.plans.speed.timings import pair_of_layer
 
 pytest.importorskip("numba", reason="numba, of the extra bench, is not installed")
 

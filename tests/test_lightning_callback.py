@@ -11,9 +11,9 @@ import torch
 from test_any_loop import batches, counts, hold, loss_of, planned, rigl, same, sparse, train
 
 from iftplan import nn
-from iftplan.errors import InputError, StaleError
-from iftplan.nn.masking.algorithm import Order
-from iftplan.schedules import Updates
+from iftplan.base.errors import InputError, StaleError
+from iftplan.nn.masking.algorithms.base import Order
+from iftplan.runs.schedules import Updates
 
 pl = pytest.importorskip("pytorch_lightning", reason="needs pytorch-lightning: pip install 'iftplan[dev]'")
 

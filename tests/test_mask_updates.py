@@ -10,15 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Generator, Tensor
 
-from iftplan.errors import InputError
-from iftplan.nn.masking.drop_grow import drop_grow
-from iftplan.nn.masking.gradual import Gradual
+from iftplan.base.errors import InputError
+from iftplan.nn.masking.algorithms.drop_grow import drop_grow
+from iftplan.nn.masking.algorithms.gradual import Gradual
+from iftplan.nn.masking.algorithms.rigl import RigL
+from iftplan.nn.masking.algorithms.saliency import Saliency
+from iftplan.nn.masking.algorithms.set import SET
+from iftplan.nn.masking.algorithms.static import Static
 from iftplan.nn.masking.layer import Layer
-from iftplan.nn.masking.rigl import RigL
-from iftplan.nn.masking.saliency import Saliency
-from iftplan.nn.masking.set import SET
-from iftplan.nn.masking.static import Static
-from iftplan.schedules import Constant, Cosine, Linear, Updates
+from iftplan.runs.schedules import Constant, Cosine, Linear, Updates
 
 
 def layer(

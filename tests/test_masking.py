@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn, optim
 
 import iftplan as ift
-from iftplan.errors import InputError, StaleError
+from iftplan.base.errors import InputError, StaleError
 from iftplan.nn import SET, Gradual, Masking, Order, RigL, Saliency, Static, apply, masked_weights
-from iftplan.nn.masking.algorithm import Algorithm
-from iftplan.plans import Plan
-from iftplan.schedules import Constant, Updates
+from iftplan.nn.masking.algorithms.base import Algorithm
+from iftplan.plans.plan import Plan
+from iftplan.runs.schedules import Constant, Updates
 
 ALWAYS = Updates(end=10**6, interval=1, at_begin=True)
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn, optim
 
 import iftplan as ift
 from iftplan.nn import SET, Gradual, Masking, Order, RigL, Saliency, Static, apply, masked_weights
-from iftplan.nn.masking.algorithm import Algorithm
-from iftplan.plans import Plan
-from iftplan.schedules import Constant, Updates
+from iftplan.nn.masking.algorithms.base import Algorithm
+from iftplan.plans.plan import Plan
+from iftplan.runs.schedules import Constant, Updates
 
 STEPS = 200
 UPDATES = Updates(end=150, interval=20)

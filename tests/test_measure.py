@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
-from iftplan.counting import Contraction, CountTable, cross_check, sparse_macs
-from iftplan.errors import InputError, MeasureError
-from iftplan.nn.einsum import einsum_macs
-from iftplan.nn.inputs import make_inputs
-from iftplan.nn.measure import measure
-from iftplan.nn.nonzeros import nonzeros
-from iftplan.nn.operators import Operator
-from iftplan.spec import InputSpec
+from iftplan.base.errors import InputError, MeasureError
+from iftplan.models.counting import Contraction, CountTable, cross_check, sparse_macs
+from iftplan.models.spec import InputSpec
+from iftplan.nn.counting.measure import measure
+from iftplan.nn.counting.operators.einsum import einsum_macs
+from iftplan.nn.counting.operators.table import Operator
+from iftplan.nn.masks.nonzeros import nonzeros
+from iftplan.nn.meta.inputs import make_inputs
 
 ENGINES = ("meta", "flop_counter", "fvcore")
 ROW = (InputSpec((2, 4)),)

@@ -14,9 +14,9 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 from traps import Checkpointed, opaque, run
 
-from iftplan.errors import MeasureError
+from iftplan.base.errors import MeasureError
+from iftplan.models.spec import InputSpec
 from iftplan.nn import measure_step
-from iftplan.spec import InputSpec
 
 
 def frozen(model: nn.Module, *names: str) -> nn.Module:

@@ -11,9 +11,9 @@ import transformers as hf
 from torch import nn
 from transformers.utils import ModelOutput
 
-from iftplan.nn.outputs import answers
-from iftplan.nn.widths import trace_widths
-from iftplan.spec import InputSpec
+from iftplan.models.spec import InputSpec
+from iftplan.nn.reading.outputs import answers
+from iftplan.nn.reading.widths.trace import trace_widths
 
 FEATURES = (InputSpec((2, 3, 5)),)
 Pair = namedtuple("Pair", "a b")

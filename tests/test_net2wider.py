@@ -11,17 +11,17 @@ from torch import Tensor, nn
 from width_models import HAND_WRITTEN, MODELS
 
 import iftplan as ift
-from iftplan.errors import InfeasibleError
+from iftplan.base.errors import InfeasibleError
+from iftplan.models.notation import parse_input
+from iftplan.models.spec import InputSpec
 from iftplan.nn import apply, densify
-from iftplan.nn.inputs import make_inputs, matching
-from iftplan.nn.net2wider import widened
+from iftplan.nn.layers.widen import widen_
+from iftplan.nn.meta.inputs import make_inputs, matching
+from iftplan.nn.reading.widths.trace import trace_widths
 from iftplan.nn.sources import build
-from iftplan.nn.warm_layers import relative_error
-from iftplan.nn.warmstart import warm_start_
-from iftplan.nn.widen import widen_
-from iftplan.nn.widths import trace_widths
-from iftplan.notation import parse_input
-from iftplan.spec import InputSpec
+from iftplan.nn.warmstart.layers import relative_error
+from iftplan.nn.warmstart.net2wider import widened
+from iftplan.nn.warmstart.start import warm_start_
 
 EXACT = 2e-6  # single precision, relative to the norm of the output
 

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from torch import Generator, nn
 
 import iftplan as ift
-from iftplan.errors import InputError, StaleError
+from iftplan.base.errors import InputError, StaleError
 from iftplan.masks import NM, Block, Channel, ConstantFanIn, Unstructured
-from iftplan.nn.masks import draw_masks_, enforce_, masked_weights, stream
-from iftplan.nn.random_masks import random_mask, shares
-from iftplan.nn.skeleton import skeleton_
+from iftplan.nn.application.structure import skeleton_
+from iftplan.nn.masks.drawing import random_mask, shares
+from iftplan.nn.masks.masked_weights import draw_masks_, enforce_, masked_weights, stream
 
 sizes = st.integers(1, 9)
 

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from layer_strategies import layers
 
-from iftplan.errors import InputError
-from iftplan.notation import layer_notation, parse_input, parse_layer
-from iftplan.spec import InputSpec, Kind, LayerSpec
+from iftplan.base.errors import InputError
+from iftplan.models.notation import layer_notation, parse_input, parse_layer
+from iftplan.models.spec import InputSpec, Kind, LayerSpec
 
 
 @settings(max_examples=300, deadline=None)

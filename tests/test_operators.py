@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own customary name
 from torch import Tensor, nn
 
-from iftplan.nn.free_operators import is_free
-from iftplan.nn.measure import measure
-from iftplan.nn.operators import OPERATORS, may_contract
-from iftplan.nn.trace import read_model
-from iftplan.spec import InputSpec
+from iftplan.models.spec import InputSpec
+from iftplan.nn.counting.measure import measure
+from iftplan.nn.counting.operators.free import is_free
+from iftplan.nn.counting.operators.table import OPERATORS, may_contract
+from iftplan.nn.reading.read import read_model
 
 ENGINES = ("meta", "flop_counter", "fvcore")
 # What a person who reads the list of operators takes for a product, or for something that is made of products.

@@ -10,9 +10,9 @@ import torch
 from cli_runs import iftplan
 from torch import Tensor, nn
 
-from iftplan.counting import cross_check
-from iftplan.nn.opinions import measure_by
-from iftplan.notation import parse_input
+from iftplan.models.counting import cross_check
+from iftplan.models.notation import parse_input
+from iftplan.nn.counting.opinions import measure_by
 
 INPUTS = (parse_input("2x8"),)
 

@@ -13,7 +13,7 @@ from torch import nn
 from torch.optim import Adam, AdamW
 
 from iftplan.nn.training.optimizers import optimizer_of
-from iftplan.runs import OptimizerConfig
+from iftplan.runs.settings import OptimizerConfig
 
 CONFIG = OptimizerConfig(name="adamw", lr=0.01, weight_decay=0.1)
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iftplan.errors import InputError
-from iftplan.pareto import (
+from iftplan.base.errors import InputError
+from iftplan.runs.results.pareto import (
     Outcome,
     Point,
     Sense,

@@ -11,11 +11,11 @@ from hand_specs import chain
 from test_tradeoffs import run_directory
 
 import iftplan as ift
-from iftplan.documents import digest
-from iftplan.published.costs import published_observations
-from iftplan.published.results import published_results
-from iftplan.spec import ModelSpec
-from iftplan.tradeoffs import tradeoff
+from iftplan.base.documents import digest
+from iftplan.models.spec import ModelSpec
+from iftplan.runs.results.published.costs import published_observations
+from iftplan.runs.results.published.results import published_results
+from iftplan.runs.results.tradeoff import tradeoff
 
 MAGIC = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF", ".html": b"<!doctype html>"}
 

@@ -11,12 +11,13 @@ from hand_specs import chain, conv, dense_macs, linear, mlp, monomial, resnet
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iftplan import api, derive
-from iftplan import symbols as t
-from iftplan.distributions import Distribution, Share, densities, parameter_budget
-from iftplan.errors import InfeasibleError, InputError
-from iftplan.plans import Role, Scope
-from iftplan.spec import Couplings, InputSpec, Kind, LayerSpec, ModelSpec, WeightLayer, Width
+from iftplan import api
+from iftplan.base.errors import InfeasibleError, InputError
+from iftplan.families import derivation
+from iftplan.families import symbols as t
+from iftplan.masks.distributions import Distribution, Share, densities, parameter_budget
+from iftplan.models.spec import Couplings, InputSpec, Kind, LayerSpec, ModelSpec, WeightLayer, Width
+from iftplan.plans.plan import Role, Scope
 
 quarter = Fraction(1, 4)
 sparsities = st.integers(5, 95).map(lambda percent: Fraction(percent, 100))
@@ -411,18 +412,18 @@ def test_closing_by_width_needs_a_family_that_widens():
 
 
 def test_families_of_ones_own_are_planned_like_ours():
-    slim = derive.family("slim", cost=t.k**2 * t.m * t.n * t.d, unknown=t.k)
+    slim = derivation.family("slim", cost=t.k**2 * t.m * t.n * t.d, unknown=t.k)
     ours, theirs = api.plan(chain(), "wide", "3/4"), api.plan(chain(), slim, "3/4")
     assert theirs.widths == ours.widths
     assert [x.nnz for x in theirs.layers] == [x.nnz for x in ours.layers]
-    shared = derive.family("shared", cost=t.b * t.m * t.n * t.d + t.m, unknown=t.b, structure="branches")
+    shared = derivation.family("shared", cost=t.b * t.m * t.n * t.d + t.m, unknown=t.b, structure="branches")
     body = rows(api.plan(chain(), shared, "3/4"))["body"]
     assert (body.structure, body.capacity, body.dense_weights) == ({"branches": 4}, 4 * 9 * 16 * 16, 9 * 16)
     assert body.nnz == 9 * 16 * 16 - 9 * 16
 
 
 def test_a_family_that_widens_outputs_alone_is_refused_for_a_whole_model():
-    outputs = derive.family("outputs", cost=t.k * t.m * t.n * t.d, unknown=t.k)
+    outputs = derivation.family("outputs", cost=t.k * t.m * t.n * t.d, unknown=t.k)
     with pytest.raises(InputError, match="outputs widens a layer's outputs but not its inputs"):
         api.plan(chain(), outputs, "3/4")
 

@@ -13,22 +13,22 @@ import pytest
 from hand_specs import chain
 
 import iftplan as ift
-from iftplan.histories import History
-from iftplan.notation import parse_layer
-from iftplan.observations import Observation
-from iftplan.plots.cardinality import cardinality_picture
+from iftplan.base.units import Convention
+from iftplan.models.notation import parse_layer
+from iftplan.plans.search_spaces import layer_spaces, model_spaces
 from iftplan.plots.files import FORMS, encoded
 from iftplan.plots.interactive import pareto_page, plain_text
 from iftplan.plots.layers import density_picture, macs_picture
 from iftplan.plots.pareto import pareto_picture
 from iftplan.plots.scaling import advice_picture
+from iftplan.plots.search_spaces import cardinality_picture
 from iftplan.plots.style import THEMES, Picture, shown
 from iftplan.plots.updates import updates_picture
-from iftplan.report.scaling import Advice
-from iftplan.scaling import LAWS
-from iftplan.spaces import layer_spaces, model_spaces
-from iftplan.tradeoffs import TradeOff, tradeoff
-from iftplan.units import Convention
+from iftplan.runs.history import History
+from iftplan.runs.results.observations import Observation
+from iftplan.runs.results.tradeoff import TradeOff, tradeoff
+from iftplan.runs.scaling_law import LAWS
+from iftplan.runs.scaling_tables import Advice
 
 HOSTILE = "_$\\frac$ <script>alert(1)</script><b>&lt;i&gt;\x1b[31m\n{x} " + "long" * 40
 FAMILIES = ("none", "wide", "parallel", "factorized", "doped")

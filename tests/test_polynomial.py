@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iftplan.polynomial import Polynomial, Term
+from iftplan.models.polynomial import Polynomial, Term
 
 names = st.sampled_from("abc")
 terms = st.builds(

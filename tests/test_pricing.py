@@ -8,12 +8,12 @@ from hand_profiles import profile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iftplan.documents import digest, loads
-from iftplan.errors import InputError
-from iftplan.notation import parse_layer
-from iftplan.pricing import NotMeasuredError, Prices
-from iftplan.profilefile import default_place, parse_profile, profile_document, read_profile
-from iftplan.profiles import PASSES, Entry, Profile
+from iftplan.base.documents import digest, loads
+from iftplan.base.errors import InputError
+from iftplan.models.notation import parse_layer
+from iftplan.plans.speed.document import default_place, parse_profile, profile_document, read_profile
+from iftplan.plans.speed.pricing import NotMeasuredError, Prices
+from iftplan.plans.speed.profiles import PASSES, Entry, Profile
 
 
 def rough(seed: int) -> Profile:

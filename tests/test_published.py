@@ -10,7 +10,7 @@ from hand_specs import resnet
 
 from iftplan import api
 from iftplan.masks import parse_mask
-from iftplan.plans import Scope
+from iftplan.plans.plan import Scope
 
 ROWS = list(csv.DictReader((Path(__file__).parent / "published.csv").open(encoding="utf-8")))
 

@@ -11,14 +11,14 @@ import torch
 from torch import nn
 
 from iftplan import api
-from iftplan.assertions import flop_budget, iso_flop
-from iftplan.errors import InputError, MeasureError
+from iftplan.base.errors import InputError, MeasureError
+from iftplan.checks.assertions import flop_budget, iso_flop
 from iftplan.nn import apply, finalize
 
 pytest_plugins = ["pytester"]
 
 INSTALLED = any(point.name == "iftplan" for point in entry_points(group="pytest11"))
-PLUGIN = () if INSTALLED else ("-p", "iftplan.pytest_plugin")
+PLUGIN = () if INSTALLED else ("-p", "iftplan.checks.pytest_plugin")
 ROW = "1x8"
 
 
@@ -149,7 +149,7 @@ def test_a_suite_that_does_not_ask_pays_nothing(pytester: pytest.Pytester) -> No
 
         def test_nothing_was_loaded():
             ours = {name for name in sys.modules if name.startswith("iftplan")}
-            assert ours <= {"iftplan", "iftplan.pytest_plugin"} and ours
+            assert ours <= {"iftplan", "iftplan.checks", "iftplan.checks.pytest_plugin"} and ours
             assert not {"torch", "pydantic", "sympy"} & set(sys.modules)
         """
     )
@@ -162,5 +162,5 @@ def test_the_entry_point_is_declared() -> None:
     import tomllib
 
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8"))["project"]
-    assert project["entry-points"]["pytest11"] == {"iftplan": "iftplan.pytest_plugin"}
-    assert "iftplan.pytest_plugin" in sys.modules or not INSTALLED
+    assert project["entry-points"]["pytest11"] == {"iftplan": "iftplan.checks.pytest_plugin"}
+    assert "iftplan.checks.pytest_plugin" in sys.modules or not INSTALLED

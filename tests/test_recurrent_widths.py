@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 import iftplan as ift
 from iftplan import nn as inn
-from iftplan.nn.widths import trace_widths
-from iftplan.plans import Scope
-from iftplan.schedules import Updates
-from iftplan.spec import InputSpec
+from iftplan.models.spec import InputSpec
+from iftplan.nn.reading.widths.trace import trace_widths
+from iftplan.plans.plan import Scope
+from iftplan.runs.schedules import Updates
 
 STEPS, BATCH = 3, 2
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}

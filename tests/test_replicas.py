@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from iftplan.nn.replicas import (
+from iftplan.nn.warmstart.replicas import (
     Channels,
     UnmatchedError,
     concatenation,

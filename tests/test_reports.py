@@ -20,15 +20,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from iftplan.audits import AuditedLayer, AuditReport, Verdict
-from iftplan.checks import CheckReport, Drift, Limit, Measured, ModelCheck, Quantity, Status
-from iftplan.cli.places import source_place
-from iftplan.diffs import Ledger, diff
-from iftplan.plans import Scope
-from iftplan.report.annotations import page_annotations
-from iftplan.report.audits import audit_page
-from iftplan.report.checks import check_page
-from iftplan.report.diffs import diff_page
+from iftplan.checks.findings import CheckReport, Drift, Limit, Measured, ModelCheck, Quantity, Status
+from iftplan.checks.page import check_page
+from iftplan.cli.source_lines import source_place
+from iftplan.plans.audit.audit import AuditedLayer, AuditReport, Verdict
+from iftplan.plans.audit.diff import Ledger, diff
+from iftplan.plans.audit.diff_tables import diff_page
+from iftplan.plans.audit.tables import audit_page
+from iftplan.plans.plan import Scope
+from iftplan.report.github import page_annotations
 from iftplan.report.html import page_html
 from iftplan.report.junit import page_junit
 from iftplan.report.markdown import COMMENT_LIMIT, MARKER, page_markdown
@@ -516,8 +516,8 @@ def test_a_report_that_cannot_be_written_leaves_none_of_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A summary alone would say that all is well, of a command that ended with bad input."""
+    from iftplan.base.errors import InputError
     from iftplan.cli.output import Format, emit
-    from iftplan.errors import InputError
 
     monkeypatch.setitem(sys.modules, "jinja2", None)
     with pytest.raises(InputError, match="HTML needs jinja2"):

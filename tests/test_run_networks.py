@@ -8,9 +8,9 @@ import pytest
 from torch import nn
 
 import iftplan as ift
-from iftplan.nn.members import Factorized
+from iftplan.nn.layers.members import Factorized
 from iftplan.nn.training.network import network_of
-from iftplan.runs import MethodConfig, PlanConfig, RunConfig
+from iftplan.runs.settings import MethodConfig, PlanConfig, RunConfig
 
 DIGITS = "zoo:digits-cnn"
 

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from iftplan.errors import InputError
-from iftplan.runfile import (
+from iftplan.base.errors import InputError
+from iftplan.models.zoo import ZOO
+from iftplan.runs.document import (
     merged,
     parse_run,
     parse_toml,
@@ -17,8 +18,7 @@ from iftplan.runfile import (
     run_digest,
     run_object,
 )
-from iftplan.runs import RunConfig, ScheduleConfig
-from iftplan.zoo_index import ZOO
+from iftplan.runs.settings import RunConfig, ScheduleConfig
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from cli_runs import iftplan
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iftplan.errors import InputError
-from iftplan.scaling import LAWS, law_named
-from iftplan.units import parse_size
+from iftplan.base.errors import InputError
+from iftplan.base.units import parse_size
+from iftplan.runs.scaling_law import LAWS, law_named
 
 laws = st.sampled_from(sorted(LAWS)).map(lambda name: LAWS[name])
 sizes = st.floats(6, 11).map(lambda e: 10**e)

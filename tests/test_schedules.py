@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iftplan.errors import InputError
-from iftplan.schedules import Constant, Cosine, Cubic, Exponential, Linear, Power, Updates
+from iftplan.base.errors import InputError
+from iftplan.runs.schedules import Constant, Cosine, Cubic, Exponential, Linear, Power, Updates
 
 T_END = 75_000
 

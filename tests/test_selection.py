@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from iftplan.nn.masking.selection import excluding, largest
+from iftplan.nn.masks.top_k import excluding, largest
 
 few = st.integers(0, 3).map(float)  # many ties
 finite = st.floats(0, 2.0**100, width=32)

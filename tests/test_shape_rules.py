@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from iftplan.nn.ledger import Ledger, Names
-from iftplan.nn.shape_rules import CALLERS, RULES
+from iftplan.nn.counting.passes.ledger import Ledger, Names
+from iftplan.nn.counting.rules.table import CALLERS, RULES
 
 DTYPES = (torch.float32, torch.float16, torch.int64, torch.bool)
 BINARY = (

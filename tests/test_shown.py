@@ -17,24 +17,24 @@ from hand_specs import chain
 from test_reports import HOSTILE
 
 import iftplan as ift
-from iftplan.audits import audit_model
-from iftplan.checks import CheckReport, Measured, ModelCheck, Status
-from iftplan.counting import Contraction, CountTable
-from iftplan.diffs import Ledger, diff
-from iftplan.families import family_named
-from iftplan.observations import Observation
-from iftplan.plans import Plan
-from iftplan.report.fragment import table_fragment
-from iftplan.report.plans import plan_table
-from iftplan.report.scaling import Advice
+from iftplan.checks.findings import CheckReport, Measured, ModelCheck, Status
+from iftplan.families.builtin import family_named
+from iftplan.families.solution import Solution, Step
+from iftplan.models.counting import Contraction, CountTable
+from iftplan.models.spec import Kind, LayerSpec, ModelSpec, WeightLayer
+from iftplan.plans.audit.audit import audit_model
+from iftplan.plans.audit.diff import Ledger, diff
+from iftplan.plans.plan import Plan
+from iftplan.plans.tables import plan_table
+from iftplan.report.html_table import table_fragment
+from iftplan.report.shown import Shown
 from iftplan.report.table import Table, printable, to_csv
 from iftplan.report.values import tables
-from iftplan.scaling import law_named
-from iftplan.shown import Shown
-from iftplan.solution import Solution, Step
-from iftplan.spec import Kind, LayerSpec, ModelSpec, WeightLayer
-from iftplan.tradeoffs import tradeoff
-from iftplan.training_cost import TrainingCost
+from iftplan.runs.results.observations import Observation
+from iftplan.runs.results.tradeoff import tradeoff
+from iftplan.runs.scaling_law import law_named
+from iftplan.runs.scaling_tables import Advice
+from iftplan.runs.training_cost import TrainingCost
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -14,7 +14,7 @@ from typer.main import get_command
 
 import iftplan.nn
 from iftplan.cli.main import app
-from iftplan.families import FAMILIES
+from iftplan.families.builtin import FAMILIES
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "docs" / "_ext"))

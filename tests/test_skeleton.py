@@ -6,9 +6,9 @@ import pytest
 from torch import nn
 
 import iftplan as ift
-from iftplan.derive import family
-from iftplan.nn.measure_plan import measure_plan
-from iftplan.symbols import b, d, m, n
+from iftplan.families.derivation import family
+from iftplan.families.symbols import b, d, m, n
+from iftplan.nn.application.measuring import measure_plan
 
 
 @pytest.mark.parametrize("structure", ["branches", "structure"])

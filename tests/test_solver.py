@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from layer_strategies import attentions, convolutions, depthwise, layers, linears, sparsities
 
-from iftplan.errors import InfeasibleError, InputError
-from iftplan.families import FAMILIES
+from iftplan.base.errors import InfeasibleError, InputError
+from iftplan.families.builtin import FAMILIES
+from iftplan.families.solution import Outcome
+from iftplan.families.solver import solve
 from iftplan.masks import parse_mask
-from iftplan.notation import parse_layer
-from iftplan.solution import Outcome
-from iftplan.solver import solve
-from iftplan.spec import Kind, LayerSpec
+from iftplan.models.notation import parse_layer
+from iftplan.models.spec import Kind, LayerSpec
 
 MASKED = ("wide", "parallel", "factorized", "doped")
 many = settings(max_examples=275, deadline=None)

@@ -12,11 +12,11 @@ import pytest
 import torch
 from torch import nn
 
-from iftplan.errors import InputError
+from iftplan.base.errors import InputError
+from iftplan.models.sources import SourceKind, parse_source
+from iftplan.models.spec import InputSpec
+from iftplan.models.zoo import ZOO
 from iftplan.nn.sources import build, construct
-from iftplan.sources import SourceKind, parse_source
-from iftplan.spec import InputSpec
-from iftplan.zoo_index import ZOO
 
 FACTORIES = """
 from dataclasses import dataclass
@@ -131,7 +131,7 @@ def test_forms(text: str, kind: SourceKind, target: str, attribute: str, runs_us
 
 
 def test_parsing_needs_no_framework() -> None:
-    code = "import sys, iftplan.sources as s; s.parse_source('zoo:resnet18'); print('torch' in sys.modules)"
+    code = "import sys, iftplan.models.sources as s; s.parse_source('zoo:resnet18'); print('torch' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "False"
 
 

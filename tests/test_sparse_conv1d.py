@@ -17,13 +17,13 @@ import iftplan.nn as ift_nn
 from iftplan.nn.execution.compact import compact_, expand_
 from iftplan.nn.execution.conv1d import CompactConv1D, SparseConv1D
 from iftplan.nn.execution.modules import dense_gradients_, execute_dense_, execute_sparse_
-from iftplan.nn.finalization import finalize
+from iftplan.nn.export.finalize import finalize
+from iftplan.nn.masking.algorithms.rigl import RigL
 from iftplan.nn.masking.masking import Masking
-from iftplan.nn.masking.rigl import RigL
-from iftplan.nn.masks import enforce_
+from iftplan.nn.masks.masked_weights import enforce_
 from iftplan.nn.training.execution import run_sparse_
-from iftplan.runs import MethodConfig, RunConfig, TrainingConfig
-from iftplan.schedules import Updates
+from iftplan.runs.schedules import Updates
+from iftplan.runs.settings import MethodConfig, RunConfig, TrainingConfig
 
 pytest.importorskip("numba", reason="numba, of the extra bench, is not installed")
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from iftplan.errors import InputError
+from iftplan.base.errors import InputError
 from iftplan.nn.execution.compact import CompactConv2d, CompactLinear, compact_, expand_
 from iftplan.nn.execution.modules import (
     SparseConv2d,
@@ -18,13 +18,13 @@ from iftplan.nn.execution.modules import (
     execute_dense_,
     execute_sparse_,
 )
-from iftplan.nn.finalization import finalize
+from iftplan.nn.export.finalize import finalize
+from iftplan.nn.masking.algorithms.rigl import RigL
 from iftplan.nn.masking.masking import Masking
-from iftplan.nn.masking.rigl import RigL
-from iftplan.nn.masks import enforce_, masked_weights
+from iftplan.nn.masks.masked_weights import enforce_, masked_weights
 from iftplan.nn.training.execution import run_sparse_
-from iftplan.runs import MethodConfig, RunConfig, TrainingConfig
-from iftplan.schedules import Updates
+from iftplan.runs.schedules import Updates
+from iftplan.runs.settings import MethodConfig, RunConfig, TrainingConfig
 
 pytest.importorskip("numba", reason="numba, of the extra bench, is not installed")
 

@@ -8,16 +8,16 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from iftplan.errors import InputError
-from iftplan.nn.execution import teams
-from iftplan.nn.execution.chains import chains_of
-from iftplan.nn.execution.formats import packed, turned
+from iftplan.base.errors import InputError
 from iftplan.nn.execution.functions import sparse_conv2d, sparse_linear
-from iftplan.nn.execution.patterns import pattern_of
-from iftplan.nn.execution.products import correlation, product, run_into
-from iftplan.nn.execution.tiles import tiles_of
-from iftplan.nn.execution.vectors import instructions_here, vectors_of
-from iftplan.nn.execution.windows import convolution, samples
+from iftplan.nn.execution.kernels import threads as teams
+from iftplan.nn.execution.kernels.chains import chains_of
+from iftplan.nn.execution.kernels.formats import packed, turned
+from iftplan.nn.execution.kernels.products import correlation, product, run_into
+from iftplan.nn.execution.kernels.registers import instructions_here, vectors_of
+from iftplan.nn.execution.kernels.tiles import tiles_of
+from iftplan.nn.execution.kernels.windows import convolution, samples
+from iftplan.nn.execution.sparsity import pattern_of
 
 pytest.importorskip("numba", reason="numba, of the extra bench, is not installed")
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from torch import nn
 
-from iftplan.nn.trace import read_model
-from iftplan.nn.widths import trace_widths
-from iftplan.report.specs import spec_table
-from iftplan.spec import InputSpec
+from iftplan.models.spec import InputSpec
+from iftplan.models.tables import spec_table
+from iftplan.nn.reading.read import read_model
+from iftplan.nn.reading.widths.trace import trace_widths
 
 
 class Strict(nn.Module):

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from torch import Generator, Tensor, nn, optim
 
 import iftplan as ift
-from iftplan.errors import InputError
+from iftplan.base.errors import InputError
 from iftplan.nn import Masking, RigL, SRigL, Static, apply, masked_weights
+from iftplan.nn.masking.algorithms.srigl import structured_drop_grow
 from iftplan.nn.masking.layer import Change, Layer
-from iftplan.nn.masking.srigl import structured_drop_grow
-from iftplan.schedules import Constant, Updates
+from iftplan.runs.schedules import Constant, Updates
 
 ALWAYS = Updates(end=10**6, interval=1)
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn, optim
 
 import iftplan as ift
-from iftplan.errors import InputError
+from iftplan.base.errors import InputError
 from iftplan.nn import (
     SRSTE,
     STE,
@@ -25,11 +25,11 @@ from iftplan.nn import (
     masked_weights,
     weights_by_layer,
 )
-from iftplan.nn.masking.algorithm import LatentAlgorithm
-from iftplan.nn.masking.latent import refined, softened, through
-from iftplan.nn.masking.structure_decay import frames
-from iftplan.plans import Plan
-from iftplan.training_cost import TrainingCost
+from iftplan.nn.masking.algorithms.base import LatentAlgorithm
+from iftplan.nn.masking.algorithms.structure_decay import frames
+from iftplan.nn.masking.regimes.latents import refined, softened, through
+from iftplan.plans.plan import Plan
+from iftplan.runs.training_cost import TrainingCost
 
 # One group of four, two of which stay: m = 1 0 1 0, so that forward passes see .9 0 .5 0.
 DENSE = [0.9, -0.1, 0.5, 0.3]

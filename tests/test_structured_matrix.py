@@ -20,10 +20,10 @@ from iftplan.nn import (
     Transposable,
     masked_weights,
 )
-from iftplan.nn.masking.algorithm import Algorithm
-from iftplan.nn.masking.constraint import holds
-from iftplan.nn.masks import to_matrix
-from iftplan.schedules import Constant, Updates
+from iftplan.nn.masking.algorithms.base import Algorithm
+from iftplan.nn.masks.checking import holds
+from iftplan.nn.masks.masked_weights import to_matrix
+from iftplan.runs.schedules import Constant, Updates
 
 ROWS = ("unstructured", "2:4", "block2x4", "fan-in", "channel")
 ALL = (*ROWS, "2:4T")

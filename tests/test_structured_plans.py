@@ -14,14 +14,14 @@ from cli_runs import many
 from torch import nn
 
 import iftplan as ift
-from iftplan.errors import InfeasibleError, InputError
+from iftplan.base.errors import InfeasibleError, InputError
 from iftplan.masks import NM, parse_mask
+from iftplan.models.spec import ModelSpec
 from iftplan.nn import apply, masked_weights, measure_applied
-from iftplan.nn.masking.constraint import holds
-from iftplan.nn.masks import to_matrix
-from iftplan.nn.measure_plan import measure_plan
-from iftplan.plans import Plan, Role, Scope
-from iftplan.spec import ModelSpec
+from iftplan.nn.application.measuring import measure_plan
+from iftplan.nn.masks.checking import holds
+from iftplan.nn.masks.masked_weights import to_matrix
+from iftplan.plans.plan import Plan, Role, Scope
 
 
 @cache

@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Generator, Tensor, nn
 
-from iftplan.errors import InfeasibleError, InputError
+from iftplan.base.errors import InfeasibleError, InputError
 from iftplan.masks import NM, Block, MaskStructure, parse_mask
-from iftplan.nn.masking.choice import choose
-from iftplan.nn.masking.constraint import holds
-from iftplan.nn.masks import MaskedWeight, from_matrix, to_matrix
-from iftplan.nn.random_masks import random_mask
+from iftplan.nn.masks.best import choose
+from iftplan.nn.masks.checking import holds
+from iftplan.nn.masks.drawing import random_mask
+from iftplan.nn.masks.masked_weights import MaskedWeight, from_matrix, to_matrix
 
 Mask = tuple[tuple[int, ...], ...]
 """Rows are outputs, columns inputs."""

@@ -17,8 +17,8 @@ from applied_models import HOSTS, host, planned
 from torch import Tensor, nn
 
 import iftplan as ift
-from iftplan.documents import sealed
-from iftplan.errors import InputError, StaleError
+from iftplan.base.documents import sealed
+from iftplan.base.errors import InputError, StaleError
 from iftplan.nn import (
     apply,
     densify,
@@ -29,11 +29,11 @@ from iftplan.nn import (
     parameter_groups,
     warm_start_,
 )
-from iftplan.nn.inputs import make_inputs
-from iftplan.planfile import parse_plan, plan_document
-from iftplan.plans import Plan
-from iftplan.scales import TensorRole
-from iftplan.supar import parametrization, parametrized
+from iftplan.nn.meta.inputs import make_inputs
+from iftplan.plans.document.plan import parse_plan, plan_document
+from iftplan.plans.plan import Plan
+from iftplan.plans.scales import TensorRole
+from iftplan.plans.scaling import parametrization, parametrized
 
 CHECK = Path(__file__).parents[1] / "benchmarks" / "coordinate_check.py"
 

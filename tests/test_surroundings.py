@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from cli_runs import iftplan
 
-from iftplan.documents import write_text
-from iftplan.errors import InputError
-from iftplan.profilefile import default_place
+from iftplan.base.documents import write_text
+from iftplan.base.errors import InputError
+from iftplan.plans.speed.document import default_place
 from iftplan.report.table import Table, printable, to_latex, to_text
 
 SOLVE = "solve --layer linear:8-8 --sparsity 0.5"

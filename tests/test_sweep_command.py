@@ -21,9 +21,9 @@ from hand_specs import chain
 from optuna.trial import TrialState
 
 import iftplan as ift
-from iftplan.documents import check
-from iftplan.sweeps import COLUMNS
-from iftplan.trialqueue import storage_at
+from iftplan.base.documents import check
+from iftplan.runs.sweeps.grid import COLUMNS
+from iftplan.runs.sweeps.queue import storage_at
 
 PLANS = "sweep chain.json --transforms wide,none,parallel --sparsities 0.5:0.9:0.2,3/4 --distributions uniform,erk"
 COMMANDS = {
@@ -63,8 +63,8 @@ REFUSED = {
     "sweep zoo:digits-cnn --train --steps 1 --storage chain.json/journal.log": "--storage chain.json/journal.log",
 }
 OWN = """
-from iftplan.derive import family
-from iftplan.symbols import b, d, m, n
+from iftplan.families.derivation import family
+from iftplan.families.symbols import b, d, m, n
 mine = family("mine", cost=b * m * n * d, unknown="b", structure="branches")
 """
 

@@ -18,13 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import iftplan as ift
-from iftplan.plans import Scope
-from iftplan.report.sweeps import search_table, sweep_table, whole_table
+from iftplan.models.spec import InputSpec, ModelSpec
+from iftplan.plans.plan import Scope
 from iftplan.report.table import to_csv
-from iftplan.runs import DataConfig, PlanConfig, RunConfig, TrainingConfig
-from iftplan.searching import Space, asking, hypervolume, planned_objectives, planned_search, shares, space_of
-from iftplan.spec import InputSpec, ModelSpec
-from iftplan.sweeps import (
+from iftplan.runs.settings import DataConfig, PlanConfig, RunConfig, TrainingConfig
+from iftplan.runs.sweeps.frame import frame, write_parquet
+from iftplan.runs.sweeps.grid import (
     COLUMNS,
     PLANNED,
     TRAINED,
@@ -36,7 +35,16 @@ from iftplan.sweeps import (
     run_name,
     trained_row,
 )
-from iftplan.sweeptable import frame, write_parquet
+from iftplan.runs.sweeps.search import (
+    Space,
+    asking,
+    hypervolume,
+    planned_objectives,
+    planned_search,
+    shares,
+    space_of,
+)
+from iftplan.runs.sweeps.tables import search_table, sweep_table, whole_table
 
 SPEC = chain()
 SPECS = {"chain": SPEC}

@@ -1,6 +1,6 @@
-"""Canaries: what `iftplan.nn.symbolic_shapes` needs of torch's semi-private ShapeEnv, one by one.
+"""Canaries: what `iftplan.nn.reading.symbolic.shapes` needs of torch's semi-private ShapeEnv, one by one.
 
-If a new torch release fails here, the message says which assumption it broke; `symbolic_shapes.py` is
+If a new torch release fails here, the message says which assumption it broke; `symbolic/shapes.py` is
 the only file to mend.
 """
 
@@ -14,9 +14,9 @@ import torch
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils._sympy.functions import FloorDiv
 
-from iftplan.nn.symbolic_shapes import SymbolicSizes, expression
+from iftplan.nn.reading.symbolic.shapes import SymbolicSizes, expression
 
-BROKE = f"torch {torch.__version__} broke an assumption of iftplan/nn/symbolic_shapes.py: "
+BROKE = f"torch {torch.__version__} broke an assumption of iftplan/nn/reading/symbolic/shapes.py: "
 
 
 def equations(sizes: SymbolicSizes) -> set[tuple[str, str]]:

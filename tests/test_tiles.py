@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from test_structures import KINDS, scores_of
 from torch import Generator, Tensor
 
-from iftplan.nn.masking.tiles import _greedy, best_tiles
+from iftplan.nn.masks.tiles import _greedy, best_tiles
 
 
 def normal(tiles: int, rows: int, columns: int, seed: int = 0) -> Tensor:

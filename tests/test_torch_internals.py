@@ -13,11 +13,11 @@ from hand_specs import chain
 from torch import nn
 
 import iftplan as ift
-from iftplan.errors import InfeasibleError, MeasureError
+from iftplan.base.errors import InfeasibleError, MeasureError
+from iftplan.models.spec import InputSpec
 from iftplan.nn import torch_internals
-from iftplan.nn.measure import measure
+from iftplan.nn.counting.measure import measure
 from iftplan.nn.torch_internals import CANARIES, failure
-from iftplan.spec import InputSpec
 
 NN = Path(torch_internals.__file__).parent
 PRIVATE = re.compile(r"^torch(?!\.ops\b)(\.\w+)*\._(?!_|foreach_)|^torch\.fx\.experimental")
@@ -152,8 +152,8 @@ def test_an_engine_that_cannot_count_says_so_and_others_do(use, engine, rest, mo
 
 def test_counting_with_fvcore_does_not_warn_of_what_the_user_did_not_ask_for():
     code = (
-        "import warnings; warnings.simplefilter('error')\nfrom torch import nn\nfrom iftplan.nn.measure import measure\n"
-        "from iftplan.spec import InputSpec\nnet = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(16, 2))\n"
+        "import warnings; warnings.simplefilter('error')\nfrom torch import nn\nfrom iftplan.nn.counting.measure import measure\n"
+        "from iftplan.models.spec import InputSpec\nnet = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(16, 2))\n"
         "print(measure(net, (InputSpec((1, 3, 4, 4)),), engine='fvcore').macs)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -16,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from iftplan.errors import InputError, MeasureError
+from iftplan.base.errors import InputError, MeasureError
+from iftplan.models.spec import InputSpec, Kind, LayerSpec, ModelSpec
+from iftplan.models.zoo import ZOO
+from iftplan.nn.reading.read import read_model
 from iftplan.nn.sources import build
-from iftplan.nn.trace import read_model
-from iftplan.spec import InputSpec, Kind, LayerSpec, ModelSpec
-from iftplan.zoo_index import ZOO
 
 X = InputSpec((2, 6))
 
@@ -300,8 +300,8 @@ LLAMA_70B = {
 }
 READ_70B = """
 import json, resource, sys, time
-from iftplan.nn.trace import read_model
-from iftplan.spec import InputSpec
+from iftplan.nn.reading.read import read_model
+from iftplan.models.spec import InputSpec
 start = time.perf_counter()
 spec = read_model(sys.argv[1], [InputSpec((1, 2048), "int64")])
 seconds = time.perf_counter() - start

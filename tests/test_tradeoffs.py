@@ -10,17 +10,17 @@ import pytest
 from hand_specs import chain
 
 import iftplan as ift
-from iftplan.axes import Cost, Gain
-from iftplan.documents import dumps, sealed
-from iftplan.errors import InputError
-from iftplan.histories import read_history
-from iftplan.observationfile import of_plan, read_observations
-from iftplan.observations import Observation
-from iftplan.pareto import Outcome, Sense
-from iftplan.planfile import plan_document
-from iftplan.published.results import published_results
-from iftplan.tradeoffs import tradeoff
-from iftplan.units import Convention
+from iftplan.base.documents import dumps, sealed
+from iftplan.base.errors import InputError
+from iftplan.base.units import Convention
+from iftplan.plans.document.plan import plan_document
+from iftplan.runs.history import read_history
+from iftplan.runs.results.axes import Cost, Gain
+from iftplan.runs.results.observations import Observation
+from iftplan.runs.results.pareto import Outcome, Sense
+from iftplan.runs.results.published.results import published_results
+from iftplan.runs.results.reading import of_plan, read_observations
+from iftplan.runs.results.tradeoff import tradeoff
 
 RESULT = {
     "schema": "iftplan.result/1", "convention": "mac", "scope": "model", "model": "zoo:digits-cnn", "transform": "wide",

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from cli_runs import Run, many
 
+from iftplan.base.documents import digest
 from iftplan.cli.main import main
-from iftplan.documents import digest
 
 pytestmark = pytest.mark.slow
 

@@ -13,9 +13,9 @@ from test_any_loop import counts, hold, same
 
 import iftplan as ift
 from iftplan import nn
-from iftplan.errors import InputError, StaleError
-from iftplan.plans import Plan
-from iftplan.schedules import Updates
+from iftplan.base.errors import InputError, StaleError
+from iftplan.plans.plan import Plan
+from iftplan.runs.schedules import Updates
 
 pytest.importorskip("accelerate", reason="transformers' Trainer needs accelerate: pip install 'iftplan[dev]'")
 from transformers import (

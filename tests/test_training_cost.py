@@ -24,10 +24,10 @@ from iftplan.nn import (
     masked_weights,
     weights_by_layer,
 )
-from iftplan.nn.masking.algorithm import Algorithm
-from iftplan.plans import Plan
-from iftplan.schedules import Cubic, Updates
-from iftplan.training_cost import TrainingCost, rigl_average
+from iftplan.nn.masking.algorithms.base import Algorithm
+from iftplan.plans.plan import Plan
+from iftplan.runs.schedules import Cubic, Updates
+from iftplan.runs.training_cost import TrainingCost, rigl_average
 
 
 @cache

@@ -14,14 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from iftplan.errors import InputError
-from iftplan.nn.training.cifar import read_cifar
-from iftplan.nn.training.data import kind_of, open_data
-from iftplan.nn.training.images import Images
-from iftplan.nn.training.masked_tokens import MaskedWindows
-from iftplan.nn.training.samples import generator_of, order_of, train_batch
-from iftplan.nn.training.tokens import IGNORED, Windows
-from iftplan.runs import DataConfig
+from iftplan.base.errors import InputError
+from iftplan.nn.training.data.cifar import read_cifar
+from iftplan.nn.training.data.images import Images
+from iftplan.nn.training.data.masked_tokens import MaskedWindows
+from iftplan.nn.training.data.opening import kind_of, open_data
+from iftplan.nn.training.data.samples import generator_of, order_of, train_batch
+from iftplan.nn.training.data.tokens import IGNORED, Windows
+from iftplan.runs.settings import DataConfig
 
 
 def silent(text: str) -> None:

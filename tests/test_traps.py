@@ -11,9 +11,9 @@ import torch
 from torch import nn
 from traps import ENGINES, TRAPS, Sparse, Trap
 
-from iftplan.errors import MeasureError
-from iftplan.nn.measure import measure
-from iftplan.spec import InputSpec
+from iftplan.base.errors import MeasureError
+from iftplan.models.spec import InputSpec
+from iftplan.nn.counting.measure import measure
 
 CASES = [
     pytest.param(trap, engine, device, id=f"{trap.name}-{device}-{engine}")

@@ -15,8 +15,8 @@ import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from iftplan.errors import InputError
-from iftplan.trialqueue import TrialQueue, storage_at
+from iftplan.base.errors import InputError
+from iftplan.runs.sweeps.queue import TrialQueue, storage_at
 
 NAMES = [f"trial-{i}" for i in range(12)]
 

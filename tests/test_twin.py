@@ -8,11 +8,11 @@ import transformers as hf
 from torch import nn
 
 import iftplan as ift
-from iftplan.errors import InputError
+from iftplan.base.errors import InputError
+from iftplan.models.spec import InputSpec
 from iftplan.nn import apply, read_model
-from iftplan.nn.measure import measure
-from iftplan.nn.twin import check_ties, on_meta
-from iftplan.spec import InputSpec
+from iftplan.nn.counting.measure import measure
+from iftplan.nn.meta.copies import check_ties, on_meta
 
 TOKENS = (InputSpec((2, 4), "int64"),)
 

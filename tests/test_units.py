@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iftplan import units
-from iftplan.errors import InputError
+from iftplan.base import units
+from iftplan.base.errors import InputError
 
 fractions = st.fractions(0, 1, max_denominator=10**6).filter(lambda value: value < 1)
 counts = st.integers(0, 10**17)

@@ -20,12 +20,12 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 import iftplan as ift
-from iftplan.errors import IftplanError
+from iftplan.base.errors import IftplanError
+from iftplan.models.spec import InputSpec
 from iftplan.nn import apply, measure_step, read_model
-from iftplan.nn.measure import ENGINES, measure
-from iftplan.nn.untouched import untouched
-from iftplan.nn.widths import trace_widths
-from iftplan.spec import InputSpec
+from iftplan.nn.counting.measure import ENGINES, measure
+from iftplan.nn.meta.untouched import untouched
+from iftplan.nn.reading.widths.trace import trace_widths
 
 SPECS = (InputSpec((2, 8)),)
 SEEN: dict[str, Any] = {}

@@ -17,18 +17,18 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import iftplan as ift
-from iftplan.documents import digest, dumps, loads
-from iftplan.errors import InfeasibleError, InputError
-from iftplan.families import family_named
-from iftplan.machine import processor
+from iftplan.base.documents import digest, dumps, loads
+from iftplan.base.errors import InfeasibleError, InputError
+from iftplan.families.builtin import family_named
 from iftplan.masks import parse_mask
-from iftplan.planfile import parse_plan, plan_document
-from iftplan.planner import plan
-from iftplan.plans import Plan, Role, Scope
-from iftplan.policy import Policy
-from iftplan.profilefile import profile_document
-from iftplan.specfile import spec_document
-from iftplan.wallclock import plan_for_time
+from iftplan.models.document import spec_document
+from iftplan.plans.document.plan import parse_plan, plan_document
+from iftplan.plans.plan import Plan, Role, Scope
+from iftplan.plans.planner import plan
+from iftplan.plans.policy import Policy
+from iftplan.plans.speed.document import profile_document
+from iftplan.plans.speed.machine import processor
+from iftplan.plans.speed.planner import plan_for_time
 
 HALF = Fraction(1, 2)
 

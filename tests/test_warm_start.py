@@ -11,9 +11,9 @@ from applied_models import host, planned
 from torch import Tensor, nn
 
 import iftplan as ift
-from iftplan.errors import InputError, StaleError
+from iftplan.base.errors import InputError, StaleError
 from iftplan.nn import apply, densify, masked_weights
-from iftplan.nn.warmstart import warm_start_
+from iftplan.nn.warmstart.start import warm_start_
 
 EXACT = 1e-5  # single precision through a few layers
 

@@ -8,13 +8,13 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from width_models import IMAGE, MODELS, TRANSFORMERS, classifier, conv
 
-from iftplan.errors import InputError
-from iftplan.nn.inputs import make_inputs
-from iftplan.nn.measure import measure
-from iftplan.nn.twin import on_meta
-from iftplan.nn.widen import widen_
-from iftplan.nn.widths import trace_widths
-from iftplan.spec import Couplings
+from iftplan.base.errors import InputError
+from iftplan.models.spec import Couplings
+from iftplan.nn.counting.measure import measure
+from iftplan.nn.layers.widen import widen_
+from iftplan.nn.meta.copies import on_meta
+from iftplan.nn.meta.inputs import make_inputs
+from iftplan.nn.reading.widths.trace import trace_widths
 
 SLOW = {"MobileNetV2", "MobileViT", "Swin"}
 CASES = [

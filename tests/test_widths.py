@@ -10,11 +10,11 @@ import torch
 from torch import nn
 from width_models import HEADED, IMAGE, MODELS, Attention, Tokens, classifier, conv
 
-from iftplan.errors import MeasureError
-from iftplan.nn.measure import measure
-from iftplan.nn.trace import read_model
-from iftplan.nn.widths import trace_widths
-from iftplan.spec import Couplings, InputSpec
+from iftplan.base.errors import MeasureError
+from iftplan.models.spec import Couplings, InputSpec
+from iftplan.nn.counting.measure import measure
+from iftplan.nn.reading.read import read_model
+from iftplan.nn.reading.widths.trace import trace_widths
 
 SLOW = {"MobileNetV2", "MobileViT", "Swin"}
 CASES = [

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import iftplan as ift
-from iftplan.errors import IftplanError
+from iftplan.base.errors import IftplanError
 from iftplan.nn import apply, measure_applied, read_model
 
 ROWS = 6

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from iftplan.nn.zoo import ARCHITECTURES
-from iftplan.zoo_index import ZOO
+from iftplan.models.zoo import ZOO
+from iftplan.nn.sources.zoo import ARCHITECTURES
 
 
 def build(name: str) -> torch.nn.Module:
@@ -38,7 +38,7 @@ def test_index_and_builders_agree() -> None:
 
 
 def test_index_needs_no_framework() -> None:
-    code = "import sys, iftplan.zoo_index; print({'torch', 'transformers', 'sympy'} & set(sys.modules))"
+    code = "import sys, iftplan.models.zoo; print({'torch', 'transformers', 'sympy'} & set(sys.modules))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"
 
 
@@ -142,7 +142,7 @@ def test_botnet_replaces_three_convolutions_by_attention() -> None:
 
 
 def test_botnet_attention_is_its_definition() -> None:
-    from iftplan.nn.zoo.botnet import RelativeSelfAttention
+    from iftplan.nn.sources.zoo.botnet import RelativeSelfAttention
 
     torch.manual_seed(0)
     height, width, heads, channels = 3, 4, 2, 8

@@ -5,9 +5,9 @@ from fractions import Fraction
 import pytest
 
 import iftplan as ift
-from iftplan.nn.measure_plan import measure_plan
-from iftplan.plans import Scope
-from iftplan.zoo_index import ZOO
+from iftplan.models.zoo import ZOO
+from iftplan.nn.application.measuring import measure_plan
+from iftplan.plans.plan import Scope
 
 ENGINES = ("meta", "flop_counter", "fvcore")
 

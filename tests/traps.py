@@ -15,7 +15,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own customary name
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from iftplan.spec import InputSpec
+from iftplan.models.spec import InputSpec
 
 OPEN = ("meta", "flop_counter")  # the jit tracer cannot follow autograd functions and vmap
 ENGINES = ("meta", "flop_counter", "fvcore")

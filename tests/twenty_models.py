@@ -12,7 +12,7 @@ import transformers as hf
 from fourteen_models import IMAGE, MODELS, TEXT, Published
 from independent import Comparison, compared
 
-from iftplan.spec import InputSpec
+from iftplan.models.spec import InputSpec
 
 SECOND = (InputSpec((1, 16000)),)
 

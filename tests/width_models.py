@@ -9,7 +9,7 @@ import transformers
 from torch import nn
 from torch.nn import functional
 
-from iftplan.spec import InputSpec
+from iftplan.models.spec import InputSpec
 
 IMAGE = (InputSpec((2, 3, 16, 16)),)
 LARGER_IMAGE = (InputSpec((2, 3, 64, 64)),)

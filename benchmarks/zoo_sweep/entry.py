@@ -9,8 +9,8 @@ from types import MappingProxyType
 import torch
 from torch import nn
 
-from iftplan.notation import parse_input
-from iftplan.spec import InputSpec
+from iftplan.models.notation import parse_input
+from iftplan.models.spec import InputSpec
 
 
 @dataclass(frozen=True)

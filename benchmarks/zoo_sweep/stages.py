@@ -19,20 +19,20 @@ from torch import Tensor, nn
 
 import iftplan as ift
 import iftplan.api  # what is imported here, no process needs to import again
-import iftplan.nn.application
-import iftplan.nn.applied_audit
-import iftplan.nn.meta_engine
-import iftplan.nn.trace
-import iftplan.nn.widths
+import iftplan.nn.application.apply
+import iftplan.nn.application.audit
+import iftplan.nn.counting.engines.meta
+import iftplan.nn.reading.read
+import iftplan.nn.reading.widths.trace
 from iftplan import nn as ift_nn
-from iftplan.audits import AuditReport
-from iftplan.errors import IftplanError
-from iftplan.nn import skeleton
-from iftplan.nn.conditions import counting_conditions
-from iftplan.nn.data import FOR_THIS_INPUT
-from iftplan.nn.inputs import make_inputs
-from iftplan.plans import Plan
-from iftplan.spec import ModelSpec
+from iftplan.base.errors import IftplanError
+from iftplan.models.spec import ModelSpec
+from iftplan.nn.application import structure
+from iftplan.nn.counting.passes.conditions import counting_conditions
+from iftplan.nn.counting.passes.data import FOR_THIS_INPUT
+from iftplan.nn.meta.inputs import make_inputs
+from iftplan.plans.audit.audit import AuditReport
+from iftplan.plans.plan import Plan
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 from independent import compared
@@ -301,7 +301,7 @@ def _equal(found: Mapping[str, Tensor], dense: Mapping[str, Tensor]) -> None:
 
 def _applied(plan: Plan, model: nn.Module, spec: ModelSpec) -> nn.Module:
     """The plan applied with the widths that are known: to look for them again takes longer than all the rest."""
-    with patch.object(skeleton, "trace_widths", lambda *_, **__: spec.couplings):
+    with patch.object(structure, "trace_widths", lambda *_, **__: spec.couplings):
         return ift_nn.apply(plan, model)
 
 

@@ -11,13 +11,13 @@ from docutils.parsers.rst import directives
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from iftplan.derive import derive
-from iftplan.families import FAMILIES, family_named
-from iftplan.form import Family
-from iftplan.notation import parse_layer
-from iftplan.solution import Step
-from iftplan.solver import solve
-from iftplan.symbolic import explained
+from iftplan.families.builtin import FAMILIES, family_named
+from iftplan.families.derivation import derive
+from iftplan.families.family import Family
+from iftplan.families.solution import Step
+from iftplan.families.solver import solve
+from iftplan.families.steps import explained
+from iftplan.models.notation import parse_layer
 
 Rows = Iterable[Sequence[nodes.Node]]
 

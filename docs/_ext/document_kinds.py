@@ -6,7 +6,12 @@ from dataclasses import dataclass
 
 import written_kinds as written
 
-from iftplan import configfile, measurements, planfile, profilefile, reportfile, runs, spec
+from iftplan.checks import baseline, configfile
+from iftplan.models import spec
+from iftplan.plans.audit import document as reportfile
+from iftplan.plans.document import plan
+from iftplan.plans.speed import document as profilefile
+from iftplan.runs import settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +34,7 @@ class Format:
 FORMATS: tuple[Format, ...] = (
     Format(
         "iftplan.plan/1",
-        planfile._PlanObject,
+        plan._PlanObject,
         "A plan. `iftplan plan` writes it; `audit`, `diff`, `train`, `check` and `iftplan.load` read it, and add every total up again.",
     ),
     Format(
@@ -54,12 +59,12 @@ FORMATS: tuple[Format, ...] = (
     Format("iftplan.check/1", written.CheckObject, "What `iftplan check` found."),
     Format(
         "iftplan.baseline/1",
-        measurements._BaselineObject,
+        baseline._BaselineObject,
         "What models cost when somebody said that this is what they should cost. `iftplan check --save-baseline` writes it, `check` reads it.",
     ),
     Format(
         "run settings",
-        runs.RunConfig,
+        settings.RunConfig,
         "The settings of `iftplan train`: TOML given with `--config`, the bundled recipes, and `--set section.key=value`.",
     ),
     Format("iftplan.run/1", written.RunObject, "`run.json` in a run directory."),
@@ -83,5 +88,5 @@ FORMATS: tuple[Format, ...] = (
         written.CachedObject,
         "A file in `.iftplan_cache`, for `iftplan check` alone.",
     ),
-    Format("iftplan.measured/1", measurements._MeasuredObject, "The measurement inside of it."),
+    Format("iftplan.measured/1", baseline._MeasuredObject, "The measurement inside of it."),
 )

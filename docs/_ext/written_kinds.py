@@ -7,7 +7,7 @@ from typing import Any, Literal, NotRequired
 from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict
 
-from iftplan.sweeps import Row
+from iftplan.runs.sweeps.grid import Row
 
 _STRICT = ConfigDict(extra="forbid")
 Convention = Literal["mac", "flop"]

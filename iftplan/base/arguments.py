@@ -11,7 +11,7 @@ from fractions import Fraction
 from functools import wraps
 from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
 
-from iftplan.errors import InputError
+from iftplan.base.errors import InputError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -181,7 +181,7 @@ _MADE_BY: Mapping[str, str] = {
     "ModelSpec": "a ModelSpec (iftplan.read_model makes one)",
     "Plan": "a Plan (iftplan.plan makes one, iftplan.load reads one)",
     "Family": "a Family (iftplan.family makes one)",
-    "CountTable": "a CountTable (iftplan.nn.measure makes one)",
+    "CountTable": "a CountTable (iftplan.nn.counting.measure makes one)",
     "Module": "a network (torch.nn.Module)",
     "Optimizer": "an optimizer (torch.optim.Optimizer)",
 }

@@ -19,7 +19,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from iftplan.errors import InputError
+from iftplan.base.errors import InputError
 
 Document = dict[str, Any]
 

@@ -6,7 +6,7 @@ import re
 from enum import StrEnum
 from fractions import Fraction
 
-from iftplan.errors import InputError
+from iftplan.base.errors import InputError
 
 
 class Convention(StrEnum):

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from iftplan.errors import InputError
+from iftplan.base.errors import InputError
 
 T = TypeVar("T")
 

@@ -9,17 +9,17 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING, Protocol
 
-from iftplan.audits import AuditReport, Reference, audit_model, layer_macs
-from iftplan.errors import InputError, MeasureError
-from iftplan.notation import parse_input
-from iftplan.plans import Plan, Scope
-from iftplan.spec import InputSpec
-from iftplan.units import Convention, parse_count, parse_tolerance
+from iftplan.base.errors import InputError, MeasureError
+from iftplan.base.units import Convention, parse_count, parse_tolerance
+from iftplan.models.notation import parse_input
+from iftplan.models.spec import InputSpec
+from iftplan.plans.audit.audit import AuditReport, Reference, audit_model, layer_macs
+from iftplan.plans.plan import Plan, Scope
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from iftplan.counting import CountTable
+    from iftplan.models.counting import CountTable
 
 _MOST_LAYERS = 40
 
@@ -105,7 +105,7 @@ def _held(report: AuditReport) -> AuditReport:
     __tracebackhide__ = True
     if report.passed:
         return report
-    from iftplan.audits import Verdict, unmeasured
+    from iftplan.plans.audit.audit import Verdict, unmeasured
 
     if report.verdict is Verdict.UNMEASURED:
         raise MeasureError(" ".join((f"{report.subject} could not be measured:", *unmeasured(report))))
@@ -113,7 +113,7 @@ def _held(report: AuditReport) -> AuditReport:
 
 
 def _message(report: AuditReport) -> str:
-    from iftplan.report.audits import audit_headline, layers_by_cost
+    from iftplan.plans.audit.tables import audit_headline, layers_by_cost
     from iftplan.report.table import Table, to_text
 
     layers = layers_by_cost(report, Convention.MAC)
@@ -128,8 +128,8 @@ def _against_plan(
     model: nn.Module | str, plan: Plan, inputs: Sequence[str], tolerance: Fraction
 ) -> AuditReport:
     """Layer by layer where the network has masks of its own, as a whole where it has none."""
-    from iftplan.nn.applied_audit import measure_applied
-    from iftplan.nn.masks import masked_weights
+    from iftplan.nn.application.audit import measure_applied
+    from iftplan.nn.masks.masked_weights import masked_weights
 
     network, specs = _network(model, inputs, plan.inputs)
     if specs == plan.inputs and any(True for _ in masked_weights(network)):
@@ -146,7 +146,7 @@ def _against_plan(
 
 def _kept(network: nn.Module, table: CountTable) -> dict[str, Fraction] | None:
     """The share of each weight that is not zero, where there are values: masks may be baked in."""
-    from iftplan.nn.nonzeros import check_even, nonzeros
+    from iftplan.nn.masks.nonzeros import check_even, nonzeros
 
     sizes = {name: parameter.numel() for name, parameter in network.named_parameters()}
     if any(parameter.is_meta for parameter in network.parameters()):
@@ -161,8 +161,8 @@ def _plan(reference: object) -> Plan | None:
         return reference
     if not isinstance(reference, str) or not reference.endswith(".json") or reference.startswith("hf:"):
         return None
-    from iftplan.documents import loads, read_text
-    from iftplan.planfile import parse_plan
+    from iftplan.base.documents import loads, read_text
+    from iftplan.plans.document.plan import parse_plan
 
     return parse_plan(loads(read_text(reference), reference), reference)
 
@@ -190,7 +190,7 @@ def _network(
 
 
 def _table(network: nn.Module, inputs: tuple[InputSpec, ...]) -> CountTable:
-    from iftplan.nn.measure import measure
+    from iftplan.nn.counting.measure import measure
 
     return measure(network, inputs)
 

@@ -9,11 +9,11 @@ from typing import Literal
 from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict
 
-from iftplan.checks import Measured
-from iftplan.diffs import Ledger
-from iftplan.documents import Document, check, repeated, sealed
-from iftplan.errors import InputError
-from iftplan.validation import validated
+from iftplan.base.documents import Document, check, repeated, sealed
+from iftplan.base.errors import InputError
+from iftplan.base.validation import validated
+from iftplan.checks.findings import Measured
+from iftplan.plans.audit.diff import Ledger
 
 SCHEMA = "iftplan.measured/1"
 BASELINE_SCHEMA = "iftplan.baseline/1"

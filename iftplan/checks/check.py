@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from iftplan.checkcache import CheckCache
-from iftplan.checks import CheckReport, Measured, ModelCheck, Status
-from iftplan.configuration import BASELINE, Configuration, ConfiguredModel
-from iftplan.documents import dumps, loads, read_text, write_text
-from iftplan.errors import IftplanError, InputError
-from iftplan.footprint import Footprint, environment
-from iftplan.judging import judge
-from iftplan.measurements import Baseline, baseline_document, parse_baseline, parse_measured
-from iftplan.planfile import parse_plan
-from iftplan.plans import Scope
-from iftplan.workers import Answer, measure_all
+from iftplan.base.documents import dumps, loads, read_text, write_text
+from iftplan.base.errors import IftplanError, InputError
+from iftplan.checks.baseline import Baseline, baseline_document, parse_baseline, parse_measured
+from iftplan.checks.configuration import BASELINE, Configuration, ConfiguredModel
+from iftplan.checks.findings import CheckReport, Measured, ModelCheck, Status
+from iftplan.checks.processes.cache import CheckCache
+from iftplan.checks.processes.dependencies import Footprint, environment
+from iftplan.checks.processes.pool import Answer, measure_all
+from iftplan.checks.verdicts import judge
+from iftplan.plans.document.plan import parse_plan
+from iftplan.plans.plan import Scope
 
 
 @dataclass(frozen=True, slots=True)

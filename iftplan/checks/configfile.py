@@ -12,15 +12,22 @@ from typing import Any, Literal, NotRequired, TypeVar
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
 
-from iftplan.checks import Quantity
-from iftplan.configuration import BASELINE, Allowance, Bound, Configuration, ConfiguredModel, DriftPolicy
-from iftplan.documents import parse_toml, read_text
-from iftplan.errors import InputError
-from iftplan.notation import parse_input
-from iftplan.sources import SourceKind, parse_source
-from iftplan.spec import InputSpec
-from iftplan.units import parse_count, parse_fraction, parse_tolerance
-from iftplan.vouched import parse_vouched
+from iftplan.base.documents import parse_toml, read_text
+from iftplan.base.errors import InputError
+from iftplan.base.units import parse_count, parse_fraction, parse_tolerance
+from iftplan.checks.configuration import (
+    BASELINE,
+    Allowance,
+    Bound,
+    Configuration,
+    ConfiguredModel,
+    DriftPolicy,
+)
+from iftplan.checks.findings import Quantity
+from iftplan.models.allowances import parse_vouched
+from iftplan.models.notation import parse_input
+from iftplan.models.sources import SourceKind, parse_source
+from iftplan.models.spec import InputSpec
 
 V = TypeVar("V")
 R = TypeVar("R")

@@ -9,9 +9,9 @@ from enum import StrEnum
 from fractions import Fraction
 from pathlib import Path
 
-from iftplan.checks import Quantity
-from iftplan.errors import InputError
-from iftplan.spec import InputSpec
+from iftplan.base.errors import InputError
+from iftplan.checks.findings import Quantity
+from iftplan.models.spec import InputSpec
 
 BASELINE = "baseline"
 """How a ratio names the saved baseline."""

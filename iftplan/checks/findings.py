@@ -1,6 +1,6 @@
 """What `iftplan check` found: every configured model, what it costs, and what that was held against.
 
-Values only. `judging` makes them, `report/` shows them, and every format is written from a `CheckReport`.
+Values only. `verdicts` makes them, `report/` shows them, and every format is written from a `CheckReport`.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from fractions import Fraction
 
-from iftplan.diffs import Diff
-from iftplan.documents import Document, sealed
-from iftplan.shown import Shown
-from iftplan.units import Convention, exact
+from iftplan.base.documents import Document, sealed
+from iftplan.base.units import Convention, exact
+from iftplan.plans.audit.diff import Diff
+from iftplan.report.shown import Shown
 
 SCHEMA = "iftplan.check/1"
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 
-from iftplan.checks import CheckReport, Drift, Limit, Measured, ModelCheck, Quantity, Status
-from iftplan.report.check_table import models_by_note, since, used
-from iftplan.report.diffs import change
+from iftplan.base.units import Convention, count, decimal, percent, signed
+from iftplan.checks.findings import CheckReport, Drift, Limit, Measured, ModelCheck, Quantity, Status
+from iftplan.checks.tables import models_by_note, since, used
+from iftplan.plans.audit.diff_tables import change
 from iftplan.report.page import NO_LAYERS, Finding, Outcome, Page, Place, Rule, Section, Share
 from iftplan.report.table import Table
-from iftplan.units import Convention, count, decimal, percent, signed
 
 _OUTCOMES = {
     Status.PASSED: Outcome.PASSED,

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from iftplan.assertions import FlopBudget, IsoFlop
+    from iftplan.checks.assertions import FlopBudget, IsoFlop
 
 
 @pytest.fixture
 def iso_flop() -> IsoFlop:
     """`iso_flop(model, reference, *inputs, tolerance=…)`: the model costs what the reference costs."""
-    from iftplan import assertions
+    from iftplan.checks import assertions
 
     return assertions.iso_flop
 
@@ -25,6 +25,6 @@ def iso_flop() -> IsoFlop:
 @pytest.fixture
 def flop_budget() -> FlopBudget:
     """`flop_budget(model, budget, *inputs, tolerance=…)`: the model costs no more than the budget."""
-    from iftplan import assertions
+    from iftplan.checks import assertions
 
     return assertions.flop_budget

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from iftplan.checking import Costs, Failure, measure_models
-from iftplan.checks import Measured
-from iftplan.configfile import read_config
-from iftplan.configuration import Configuration, ConfiguredModel
-from iftplan.errors import InputError
-from iftplan.measurements import Baseline
-from iftplan.revisions import Checkout, checked_out
+from iftplan.base.errors import InputError
+from iftplan.checks.baseline import Baseline
+from iftplan.checks.check import Costs, Failure, measure_models
+from iftplan.checks.configfile import read_config
+from iftplan.checks.configuration import Configuration, ConfiguredModel
+from iftplan.checks.findings import Measured
+from iftplan.checks.revisions import Checkout, checked_out
 
 
 def revision_baseline(

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from iftplan.errors import InputError
+from iftplan.base.errors import InputError
 
 _OF_A_HOOK = (
     "GIT_DIR",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
-from iftplan.checks import CheckReport, Drift, Limit, ModelCheck, Quantity
+from iftplan.base.units import Convention, count, decimal, percent, signed
+from iftplan.checks.findings import CheckReport, Drift, Limit, ModelCheck, Quantity
 from iftplan.report.table import Table
-from iftplan.units import Convention, count, decimal, percent, signed
 
 
 def check_table(report: CheckReport, convention: Convention = Convention.MAC) -> Table:

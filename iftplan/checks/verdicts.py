@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
-from iftplan.checks import Drift, Limit, Measured, ModelCheck, Quantity, Status
-from iftplan.configuration import BASELINE, Bound, ConfiguredModel, DriftPolicy
-from iftplan.diffs import Change, Diff, LayerChange, Ledger, diff
-from iftplan.errors import InputError
-from iftplan.measurements import Baseline
-from iftplan.units import count, percent, signed
+from iftplan.base.errors import InputError
+from iftplan.base.units import count, percent, signed
+from iftplan.checks.baseline import Baseline
+from iftplan.checks.configuration import BASELINE, Bound, ConfiguredModel, DriftPolicy
+from iftplan.checks.findings import Drift, Limit, Measured, ModelCheck, Quantity, Status
+from iftplan.plans.audit.diff import Change, Diff, LayerChange, Ledger, diff
 
 _NAMED = 3
 """Layers that a sentence names before it says how many more there are."""

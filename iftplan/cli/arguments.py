@@ -6,18 +6,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from iftplan.base.documents import Document, loads, read_text, schema_of
+from iftplan.base.errors import InputError, StaleError
 from iftplan.cli.output import working
-from iftplan.documents import Document, loads, read_text, schema_of
-from iftplan.errors import InputError, StaleError
-from iftplan.plans import Plan
-from iftplan.sources import parse_source
-from iftplan.spec import InputSpec, ModelSpec
-from iftplan.vouched import parse_vouched
+from iftplan.models.allowances import parse_vouched
+from iftplan.models.sources import parse_source
+from iftplan.models.spec import InputSpec, ModelSpec
+from iftplan.plans.plan import Plan
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from iftplan.nn.operators import Operator
+    from iftplan.nn.counting.operators.table import Operator
 
 Heads = Literal["number", "size"]
 
@@ -34,7 +34,7 @@ def plan_in(document: Document, where: str) -> Plan:
     Raises:
         InputError: another kind of document.
     """
-    from iftplan.planfile import parse_plan
+    from iftplan.plans.document.plan import parse_plan
 
     if (kind := schema_of(document, where)) != "plan":
         raise InputError(
@@ -56,7 +56,7 @@ def spec_of(
     if document is not None:
         return spec_in(document, model, inputs)
     require_torch(f"reading {model}")
-    from iftplan.nn.trace import read_model
+    from iftplan.nn.reading.read import read_model
 
     with working(f"reading {model}" + (" and its widths" if widths else "")):
         operators = operators_of(allow)
@@ -72,7 +72,7 @@ def operators_of(allow: Sequence[str] | None) -> Mapping[str, Operator]:
     costs = parse_vouched(allow or ())
     if not costs:
         return {}
-    from iftplan.nn.vouched_operators import vouched_operators
+    from iftplan.nn.counting.operators.allowed import vouched_operators
 
     return vouched_operators(costs)
 
@@ -83,7 +83,7 @@ def spec_in(document: Document, where: str, inputs: Sequence[InputSpec]) -> Mode
     Raises:
         InputError: another kind of document, or a spec that was read with other inputs.
     """
-    from iftplan.specfile import parse_spec
+    from iftplan.models.document import parse_spec
 
     if (kind := schema_of(document, where)) != "spec":
         raise InputError(
@@ -116,8 +116,8 @@ def build_for(plan: Plan, model: str | None, *, trust: bool) -> nn.Module:
             f"the plan names Python of its own, {source}; a plan file is data, so give --model {source} to run it, or --trust."
         )
     require_torch(f"building {source}")
-    from iftplan.nn.fingerprint import fingerprint
-    from iftplan.nn.lazy import materialised
+    from iftplan.nn.counting.passes.lazy import materialised
+    from iftplan.nn.meta.fingerprint import fingerprint
     from iftplan.nn.sources import build
 
     built = materialised(build(source), plan.inputs)

@@ -10,7 +10,7 @@ from contextlib import contextmanager, redirect_stdout
 
 def models(incomplete: str) -> Iterator[str]:
     """`zoo:NAME` of every bundled model."""
-    from iftplan.zoo_index import ZOO
+    from iftplan.models.zoo import ZOO
 
     yield from (f"zoo:{name}" for name in ZOO if f"zoo:{name}".startswith(incomplete))
 
@@ -45,7 +45,7 @@ def whole_words(environ: MutableMapping[str, str]) -> Iterator[None]:
 
 def transforms(incomplete: str) -> Iterator[str]:
     """Names of families and `none`, after the commas that are there."""
-    from iftplan.families import FAMILIES
+    from iftplan.families.builtin import FAMILIES
 
     before, comma, last = incomplete.rpartition(",")
     yield from (f"{before}{comma}{name}" for name in (*FAMILIES, "none") if name.startswith(last))
@@ -55,6 +55,6 @@ def recipes(incomplete: str) -> Iterator[str]:
     """Names of bundled recipes."""
     from importlib.resources import files
 
-    found = (file.name for file in (files("iftplan") / "recipes").iterdir())
+    found = (file.name for file in (files("iftplan.runs") / "recipes").iterdir())
     names = sorted(name.removesuffix(".toml") for name in found if name.endswith(".toml"))
     yield from (name for name in names if name.startswith(incomplete))

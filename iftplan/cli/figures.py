@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from iftplan.errors import InputError
+from iftplan.base.errors import InputError
 
 if TYPE_CHECKING:
     from iftplan.plots.style import Picture
@@ -51,7 +51,7 @@ def write_picture(picture: Callable[[], Picture], file: str) -> None:
     Raises:
         InputError: the name is no picture's, or the place cannot be written.
     """
-    from iftplan.documents import write_bytes
+    from iftplan.base.documents import write_bytes
     from iftplan.plots.files import encoded
 
     suffix = figure_form(file)

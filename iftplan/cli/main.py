@@ -12,25 +12,13 @@ from typing import Annotated, cast
 
 import typer
 
-from iftplan.cli import (
-    advise,
-    audit,
-    bench,
-    check,
-    completion,
-    diff,
-    models,
-    pareto,
-    plan,
-    plot,
-    solve,
-    spec,
-    sweep,
-    train,
-)
+from iftplan.base.errors import IftplanError
+from iftplan.cli import completion
+from iftplan.cli.commands import advise, audit, check, diff, models, pareto, plan, plot, solve, spec, train
+from iftplan.cli.commands.bench import command as bench
+from iftplan.cli.commands.sweep import command as sweep
 from iftplan.cli.help import WIDEST, Command, first_sentence
 from iftplan.cli.output import UNREAD, Interrupted, say, silence, unwritten
-from iftplan.errors import IftplanError
 
 # typer carries a click of its own and names no base of its errors but through them.
 _UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__bases__[0])

@@ -10,12 +10,12 @@ from typing import Annotated
 
 import typer
 
+from iftplan.base.errors import InputError
+from iftplan.base.units import Convention, parse_tolerance
 from iftplan.cli.output import Format
-from iftplan.errors import InputError
-from iftplan.form import Family
-from iftplan.notation import parse_input
-from iftplan.spec import InputSpec
-from iftplan.units import Convention, parse_tolerance
+from iftplan.families.family import Family
+from iftplan.models.notation import parse_input
+from iftplan.models.spec import InputSpec
 
 FormatOption = Annotated[
     Format | None,
@@ -79,7 +79,7 @@ def families_of(text: str) -> list[Family]:
     Raises:
         InputError: an unknown name, or a file that holds no family.
     """
-    from iftplan.families import FAMILIES, family_named
+    from iftplan.families.builtin import FAMILIES, family_named
 
     found: list[Family] = []
     for name in split(text):
@@ -109,6 +109,6 @@ def _own_family(text: str) -> Family:
         raise InputError(f"{path} could not be run: {type(error).__name__}: {told}") from error
     if not isinstance(value, Family):
         raise InputError(
-            f"{text} is no family; make one with iftplan.derive.family(name, cost=…, unknown=…)."
+            f"{text} is no family; make one with iftplan.families.derivation.family(name, cost=…, unknown=…)."
         )
     return value

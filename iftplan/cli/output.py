@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, TextIO
 
 import typer
 
-from iftplan.documents import Document, dumps, write_text
-from iftplan.errors import InputError
+from iftplan.base.documents import Document, dumps, write_text
+from iftplan.base.errors import InputError
 from iftplan.report.table import Table, print_table, printable, to_csv, to_latex, to_markdown, to_text
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ def page_text(page: Page, form: Format) -> str:
 
             return page_junit(page)
         case Format.GITHUB:
-            from iftplan.report.annotations import page_annotations
+            from iftplan.report.github import page_annotations
 
             return page_annotations(page)
         case Format.SARIF:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from iftplan.base.units import short
 from iftplan.cli.output import say
-from iftplan.units import short
 
 if TYPE_CHECKING:
     from iftplan.nn.training.loop import Moment

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from iftplan.documents import Document, loads, parse_toml, read_text
-from iftplan.errors import InputError, StaleError
-from iftplan.runfile import merged, parse_run, read_recipe, read_toml, run_digest, run_object
-from iftplan.runrecords import parse_record
-from iftplan.runs import RunConfig
+from iftplan.base.documents import Document, loads, parse_toml, read_text
+from iftplan.base.errors import InputError, StaleError
+from iftplan.runs.document import merged, parse_run, read_recipe, read_toml, run_digest, run_object
+from iftplan.runs.records import parse_record
+from iftplan.runs.settings import RunConfig
 
 DEFAULT = "digits"
 _PLACES = (

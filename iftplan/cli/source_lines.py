@@ -5,9 +5,9 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-from iftplan.errors import IftplanError
+from iftplan.base.errors import IftplanError
+from iftplan.models.sources import SourceKind, parse_source
 from iftplan.report.page import Place
-from iftplan.sources import SourceKind, parse_source
 
 
 def source_place(source: str) -> Place | None:

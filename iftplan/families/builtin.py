@@ -6,10 +6,10 @@ import difflib
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from iftplan.closed_forms import FORMS
-from iftplan.errors import InputError
-from iftplan.form import Family
-from iftplan.transforms import DEFINITIONS
+from iftplan.base.errors import InputError
+from iftplan.families.closed_forms import FORMS
+from iftplan.families.family import Family
+from iftplan.families.transforms import DEFINITIONS
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
     {definition.name: Family(definition, FORMS[definition.name]) for definition in DEFINITIONS}

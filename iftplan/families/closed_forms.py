@@ -1,4 +1,4 @@
-"""The built-in families' closed forms, as SymPy solved them. Generated: `python -m iftplan.derive`.
+"""The built-in families' closed forms, as SymPy solved them. Generated: `python -m iftplan.families.derivation`.
 
 A test generates this file again and compares, so that formula and code cannot disagree.
 """
@@ -10,7 +10,7 @@ from fractions import Fraction
 from math import sqrt
 from types import MappingProxyType
 
-from iftplan.form import Form, Root
+from iftplan.families.family import Form, Root
 
 FORMS: Mapping[str, Form] = MappingProxyType(
     {

@@ -1,6 +1,6 @@
 """Everything that follows from a family's cost expression, by SymPy: closed form, numeric code, steps.
 
-`python -m iftplan.derive` prints `iftplan/closed_forms.py`, so that a numeric answer needs no SymPy and
+`python -m iftplan.families.derivation` prints `iftplan/families/closed_forms.py`, so that a numeric answer needs no SymPy and
 the code that computes it still is the solution that SymPy found.
 """
 
@@ -14,12 +14,12 @@ from typing import Any
 import sympy
 from sympy.printing.pycode import PythonCodePrinter
 
-from iftplan import symbols as t
-from iftplan.arguments import checked
-from iftplan.errors import InfeasibleError, InputError
-from iftplan.expressions import text
-from iftplan.form import Family, Form, Root
-from iftplan.transforms import DEFINITIONS, Definition
+from iftplan.base.arguments import checked
+from iftplan.base.errors import InfeasibleError, InputError
+from iftplan.families import symbols as t
+from iftplan.families.expressions import text
+from iftplan.families.family import Family, Form, Root
+from iftplan.families.transforms import DEFINITIONS, Definition
 
 Expr = Any  # SymPy publishes no types
 
@@ -57,7 +57,7 @@ def derive(definition: Definition) -> Derivation:
         InfeasibleError: the equation has no positive root.
 
     Example:
-        >>> from iftplan.transforms import PARALLEL
+        >>> from iftplan.families.transforms import PARALLEL
         >>> derive(PARALLEL).solution
         1/d
     """
@@ -79,13 +79,13 @@ def _check_symbols(definition: Definition, cost: Expr, unknown: Expr) -> None:
     if unknown not in cost.free_symbols:
         raise InputError(
             f"family {definition.name!r}: its cost {text(cost)} does not contain the unknown {unknown}; "
-            f"take symbols from iftplan.symbols, or make your own with sympy.Symbol({definition.unknown!r}, positive=True)."
+            f"take symbols from iftplan.families.symbols, or make your own with sympy.Symbol({definition.unknown!r}, positive=True)."
         )
     if foreign := cost.free_symbols - {unknown, t.m, t.n, t.d, t.e, t.k}:
         names = ", ".join(sorted(map(str, foreign)))
         raise InputError(
             f"family {definition.name!r}: its cost {text(cost)} holds {names}, which no layer gives a value to; "
-            f"write it in m, n, d, e, k of iftplan.symbols and the unknown {unknown}."
+            f"write it in m, n, d, e, k of iftplan.families.symbols and the unknown {unknown}."
         )
 
 
@@ -121,7 +121,7 @@ def family(
     structure: str = "structure",
     matrices: Callable[[int, int, int], tuple[tuple[int, int], ...]] | None = None,
 ) -> Family:
-    """A family of your own from nothing but its cost expression in `iftplan.symbols`.
+    """A family of your own from nothing but its cost expression in `iftplan.families.symbols`.
 
     Args:
         name: what to call it.
@@ -136,7 +136,7 @@ def family(
         InfeasibleError: the equation has no positive root.
 
     Example:
-        >>> from iftplan.symbols import b, d, m, n
+        >>> from iftplan.families.symbols import b, d, m, n
         >>> shared = family("shared", cost=b * m * n * d + m, unknown=b)
         >>> shared.form.full.text
         'b = (n-1)/(d·n)'
@@ -209,7 +209,7 @@ def _structure(derivation: Derivation) -> tuple[Expr, ...]:
     return t.m, t.n, derivation.unknown, t.e, k
 
 
-_HEADER = '''"""The built-in families' closed forms, as SymPy solved them. Generated: `python -m iftplan.derive`.
+_HEADER = '''"""The built-in families' closed forms, as SymPy solved them. Generated: `python -m iftplan.families.derivation`.
 
 A test generates this file again and compares, so that formula and code cannot disagree.
 """
@@ -221,7 +221,7 @@ from fractions import Fraction
 from math import sqrt
 from types import MappingProxyType
 
-from iftplan.form import Form, Root
+from iftplan.families.family import Form, Root
 
 FORMS: Mapping[str, Form] = MappingProxyType(
     {
@@ -241,7 +241,7 @@ _ENTRY = """        "{name}": Form(
 
 
 def generate() -> str:
-    """The source text of `iftplan/closed_forms.py`."""
+    """The source text of `iftplan/families/closed_forms.py`."""
     return _HEADER + "".join(_entry(derive(definition)) for definition in DEFINITIONS) + "    }\n)\n"
 
 

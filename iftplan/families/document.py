@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from iftplan.documents import Document, sealed
-from iftplan.solution import Solution
-from iftplan.units import Convention, exact
+from iftplan.base.documents import Document, sealed
+from iftplan.base.units import Convention, exact
+from iftplan.families.solution import Solution
 
 SCHEMA = "iftplan.solve/1"
 

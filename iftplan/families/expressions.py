@@ -11,7 +11,7 @@ def text(expression: Any) -> str:
     """One line, products with a dot, powers with a caret.
 
     Example:
-        >>> from iftplan.symbols import d, m, n
+        >>> from iftplan.families.symbols import d, m, n
         >>> text(m * n / (d * (m + n)))
         'm·n/(d·(m+n))'
     """

@@ -1,4 +1,4 @@
-"""A family's closed form as numbers use it: what `iftplan.derive` gets out of one cost expression."""
+"""A family's closed form as numbers use it: what `iftplan.families.derivation` gets out of one cost expression."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 
-from iftplan.shown import Shown
-from iftplan.spec import Kind, LayerSpec
-from iftplan.transforms.definition import Definition
+from iftplan.families.transforms.definition import Definition
+from iftplan.models.spec import Kind, LayerSpec
+from iftplan.report.shown import Shown
 
 Exact = int | Fraction
 

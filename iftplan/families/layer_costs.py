@@ -12,8 +12,8 @@ from math import prod
 from types import MappingProxyType
 from typing import Any
 
-from iftplan import symbols as t
-from iftplan.spec import Kind, LayerSpec
+from iftplan.families import symbols as t
+from iftplan.models.spec import Kind, LayerSpec
 
 Expr = Any  # SymPy publishes no types
 
@@ -70,7 +70,7 @@ def layer_cost(layer: LayerSpec) -> LayerCost:
     """The layer's cost in symbols, its kernel and groups filled in.
 
     Example:
-        >>> from iftplan.notation import parse_layer
+        >>> from iftplan.models.notation import parse_layer
         >>> layer_cost(parse_layer("conv3x3")).dense
         9*C_in*C_out
     """

@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import gcd, lcm, prod
 
-from iftplan.errors import InfeasibleError, TooSmallError
-from iftplan.form import Family
+from iftplan.base.errors import InfeasibleError, TooSmallError
+from iftplan.base.units import plain
+from iftplan.families.family import Family
+from iftplan.families.integers import Multiplier, largest, round_up, smallest
+from iftplan.families.solution import Structure
 from iftplan.masks import NM, MaskStructure, Matrices
-from iftplan.solution import Structure
-from iftplan.spec import Kind, LayerSpec
-from iftplan.units import plain
-from iftplan.widening import Multiplier, largest, round_up, smallest
+from iftplan.models.spec import Kind, LayerSpec
 
 _MOST_BRANCHES = 10**6  # each is a matrix of its own, in memory
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from fractions import Fraction
 
-from iftplan.cardinality import Cardinality
-from iftplan.shown import Shown
-from iftplan.spec import LayerSpec
+from iftplan.masks.cardinality import Cardinality
+from iftplan.models.spec import LayerSpec
+from iftplan.report.shown import Shown
 
 Structure = Mapping[str, int | float | None]
 """`{in_channels, out_channels, multiplier}`, `{branches}`, `{rank}` …; a value is None where it is not known."""

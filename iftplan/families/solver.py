@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from iftplan.cardinality import Cardinality
-from iftplan.errors import InfeasibleError, InputError
-from iftplan.form import Family
+from iftplan.base.errors import InfeasibleError, InputError
+from iftplan.base.units import plain
+from iftplan.families.family import Family
+from iftplan.families.sizes import realise
+from iftplan.families.solution import Outcome, Solution, Structure
 from iftplan.masks import NM, MaskStructure, Unstructured, stack_close, stack_log2_masks
-from iftplan.realise import realise
-from iftplan.solution import Outcome, Solution, Structure
-from iftplan.spec import WEIGHTLESS, LayerSpec
-from iftplan.units import plain
+from iftplan.masks.cardinality import Cardinality
+from iftplan.models.spec import WEIGHTLESS, LayerSpec
 
 
 def solve(
@@ -30,7 +30,7 @@ def solve(
 
     Args:
         layer: the dense layer; with symbolic channels only the closed form comes back.
-        family: from `iftplan.families` or of your own (`iftplan.derive.family`).
+        family: from `iftplan.families.builtin` or of your own (`iftplan.families.derivation.family`).
         sparsity: the fraction of zeros, in [0, 1).
         mask: what masks may look like; any by default, N:8 for N:M Wide.
         round_to: widths become multiples of this.
@@ -40,8 +40,8 @@ def solve(
         InfeasibleError: no structure satisfies the equation; names the nearest sparsity that does.
 
     Example:
-        >>> from iftplan.families import FAMILIES
-        >>> from iftplan.notation import parse_layer
+        >>> from iftplan.families.builtin import FAMILIES
+        >>> from iftplan.models.notation import parse_layer
         >>> s = solve(parse_layer("linear:64-64"), FAMILIES["wide"], Fraction(1, 2))
         >>> s.structure["out_channels"], s.nnz, s.residual_macs
         (91, 4096, 0)
@@ -153,7 +153,7 @@ def _unchanged(layer: LayerSpec, family: Family, sparsity: Fraction, outcome: Ou
 
 
 def _symbolic(layer: LayerSpec, family: Family, sparsity: Fraction) -> Solution:
-    from iftplan.symbolic import specialise
+    from iftplan.families.steps import specialise
 
     special = specialise(layer, family, 1 - sparsity)
     structure: Structure = {family.definition.structure: special.value}

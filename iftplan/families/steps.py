@@ -8,13 +8,13 @@ from typing import Any
 
 import sympy
 
-from iftplan import symbols as t
-from iftplan.costs import layer_cost
-from iftplan.derive import derive, positive_root
-from iftplan.expressions import text
-from iftplan.form import Family
-from iftplan.solution import Outcome, Solution, Step
-from iftplan.spec import LayerSpec
+from iftplan.families import symbols as t
+from iftplan.families.derivation import derive, positive_root
+from iftplan.families.expressions import text
+from iftplan.families.family import Family
+from iftplan.families.layer_costs import layer_cost
+from iftplan.families.solution import Outcome, Solution, Step
+from iftplan.models.spec import LayerSpec
 
 Expr = Any
 
@@ -67,8 +67,8 @@ def steps(layer: LayerSpec, family: Family, density: Fraction) -> tuple[Step, ..
     """The derivation of the family's structure for this layer kind, one equation a line.
 
     Example:
-        >>> from iftplan.families import FAMILIES
-        >>> from iftplan.notation import parse_layer
+        >>> from iftplan.families.builtin import FAMILIES
+        >>> from iftplan.models.notation import parse_layer
         >>> for step in steps(parse_layer("linear"), FAMILIES["parallel"], Fraction(1, 4)):
         ...     print(step.equation)
         dense = D_in·D_out

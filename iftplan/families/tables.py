@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from iftplan.form import Family
-from iftplan.notation import layer_notation
+from iftplan.base.units import Convention, bits, count, plain
+from iftplan.families.family import Family
+from iftplan.families.solution import Outcome, Solution
+from iftplan.models.notation import layer_notation
 from iftplan.report.table import Table
-from iftplan.solution import Outcome, Solution
-from iftplan.units import Convention, bits, count, plain
 
 
 def solutions_table(name: str, solutions: Sequence[Solution], convention: Convention) -> Table:

@@ -13,7 +13,7 @@ from enum import StrEnum
 from fractions import Fraction
 from math import prod
 
-from iftplan.errors import InfeasibleError
+from iftplan.base.errors import InfeasibleError
 
 
 class Distribution(StrEnum):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from iftplan.cardinality import log2_choose
-from iftplan.errors import InfeasibleError
+from iftplan.base.errors import InfeasibleError
+from iftplan.masks.cardinality import log2_choose
 from iftplan.masks.structure import MaskStructure, Matrices, numel
 
 

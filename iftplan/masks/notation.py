@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from iftplan.errors import InputError
+from iftplan.base.errors import InputError
 from iftplan.masks.neurons import Channel, ConstantFanIn
 from iftplan.masks.patterns import NM, PAD, Block
 from iftplan.masks.structure import MaskStructure, Unstructured

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import comb, log2
 
-from iftplan.cardinality import log2_choose, tile_masks
-from iftplan.errors import InfeasibleError
+from iftplan.base.errors import InfeasibleError
+from iftplan.masks.cardinality import log2_choose, tile_masks
 from iftplan.masks.structure import MaskStructure, Matrices, numel
 
 PAD = "+pad"

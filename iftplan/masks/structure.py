@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from iftplan.cardinality import log2_choose
-from iftplan.errors import InfeasibleError
+from iftplan.base.errors import InfeasibleError
+from iftplan.masks.cardinality import log2_choose
 
 Matrices = tuple[tuple[int, int], ...]
 """Shapes (inputs m, outputs n) of the masked matrices of one layer."""

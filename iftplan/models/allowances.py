@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from iftplan.errors import InputError
+from iftplan.base.errors import InputError
 
 _FORM = re.compile(r"(?P<name>[\w.:]+)=(?:(?P<per_output>\d+)\*out)?(?:(?P<plus>\+)?(?P<per_call>\d+))?")
 

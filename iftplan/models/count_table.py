@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from iftplan.audits import uncalled_sentence, unknown_sentence
-from iftplan.counting import CountTable
+from iftplan.base.units import Convention, count, short
+from iftplan.models.counting import CountTable
+from iftplan.plans.audit.audit import uncalled_sentence, unknown_sentence
 from iftplan.report.table import Table
-from iftplan.units import Convention, count, short
 
 
 def count_table(table: CountTable, convention: Convention = Convention.MAC) -> Table:

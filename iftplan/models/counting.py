@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Protocol
 
-from iftplan.errors import MeasureError
-from iftplan.shown import Shown
+from iftplan.base.errors import MeasureError
+from iftplan.report.shown import Shown
 
 
 @dataclass(frozen=True, slots=True)

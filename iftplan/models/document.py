@@ -9,11 +9,11 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from iftplan.documents import Document, check, repeated, sealed
-from iftplan.errors import InputError
-from iftplan.polynomial import Polynomial
-from iftplan.spec import PLAIN, Couplings, Kind, LayerSpec, ModelSpec
-from iftplan.validation import validated
+from iftplan.base.documents import Document, check, repeated, sealed
+from iftplan.base.errors import InputError
+from iftplan.base.validation import validated
+from iftplan.models.polynomial import Polynomial
+from iftplan.models.spec import PLAIN, Couplings, Kind, LayerSpec, ModelSpec
 
 SCHEMA = "iftplan.spec/1"
 

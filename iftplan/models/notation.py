@@ -7,9 +7,9 @@ import re
 from fractions import Fraction
 from math import prod
 
-from iftplan.errors import InputError
-from iftplan.spec import InputSpec, Kind, LayerSpec
-from iftplan.units import refuse_long
+from iftplan.base.errors import InputError
+from iftplan.base.units import refuse_long
+from iftplan.models.spec import InputSpec, Kind, LayerSpec
 
 _SHAPE = re.compile(
     r"(?P<kind>[a-z]+)(?P<rest>[0-9dx]*)(?::(?P<channels>[^@,]*))?(?:@(?P<positions>[^,]*))?(?P<keys>(?:,.*)?)"

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import StrEnum
 
-from iftplan.errors import InputError
-from iftplan.spec import InputSpec
-from iftplan.zoo_index import ZOO
+from iftplan.base.errors import InputError
+from iftplan.models.spec import InputSpec
+from iftplan.models.zoo import ZOO
 
 _FORMS = (
     "zoo:NAME, hf:CONFIG.json[#ClassName], timm:NAME, torchvision:NAME, package.module:factory, "

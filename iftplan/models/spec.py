@@ -8,12 +8,12 @@ from enum import StrEnum
 from math import prod
 from typing import Any, ClassVar
 
-from iftplan.polynomial import STRICT, Polynomial
-from iftplan.shown import Shown
+from iftplan.models.polynomial import STRICT, Polynomial
+from iftplan.report.shown import Shown
 
 
 class Kind(StrEnum):
-    """What a layer is; its cost expression is in `iftplan.costs`."""
+    """What a layer is; its cost expression is in `iftplan.families.layer_costs`."""
 
     LINEAR = "linear"
     CONV1D = "conv1d"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from iftplan.notation import layer_notation
+from iftplan.base.units import Convention, count
+from iftplan.models.notation import layer_notation
+from iftplan.models.spec import Couplings, ModelSpec
 from iftplan.report.records import Record
 from iftplan.report.table import Table
-from iftplan.spec import Couplings, ModelSpec
-from iftplan.units import Convention, count
 
 
 def spec_table(spec: ModelSpec, convention: Convention = Convention.MAC) -> Table:

@@ -1,6 +1,6 @@
 """What the bundled zoo holds, without a framework: names, sources and default inputs.
 
-`iftplan.nn.zoo` builds what is listed here; listing must not cost an import of torch.
+`iftplan.nn.sources.zoo` builds what is listed here; listing must not cost an import of torch.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from iftplan.spec import InputSpec
+from iftplan.models.spec import InputSpec
 
 
 @dataclass(frozen=True, slots=True)

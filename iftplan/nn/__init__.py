@@ -7,87 +7,87 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from iftplan.nn.application import apply, apply_
-    from iftplan.nn.applied_audit import measure_applied
+    from iftplan.nn.application.apply import apply, apply_
+    from iftplan.nn.application.audit import measure_applied
+    from iftplan.nn.application.forward_scales import forward_scales
+    from iftplan.nn.application.scales import parameter_groups
     from iftplan.nn.callbacks.lightning import LightningMasking
     from iftplan.nn.callbacks.trainer import TrainerMasking
-    from iftplan.nn.condensed import condense
+    from iftplan.nn.counting.training_step import StepMacs, measure_step
     from iftplan.nn.execution.compact import compact_, expand_
     from iftplan.nn.execution.modules import dense_gradients_, execute_dense_, execute_sparse_
-    from iftplan.nn.finalization import densify, finalize
-    from iftplan.nn.finetuning import load_masked_, mask_zeros_
-    from iftplan.nn.gradients import StepMacs, measure_step
-    from iftplan.nn.masking.algorithm import Order
+    from iftplan.nn.export.condensed import condense
+    from iftplan.nn.export.finalize import densify, finalize
+    from iftplan.nn.export.tensor_cores import semi_structured
+    from iftplan.nn.masking.algorithms.base import Order
+    from iftplan.nn.masking.algorithms.gradual import Gradual
+    from iftplan.nn.masking.algorithms.iterative import Iterative
+    from iftplan.nn.masking.algorithms.mask_decay import MaskDecay
+    from iftplan.nn.masking.algorithms.rigl import RigL
+    from iftplan.nn.masking.algorithms.saliency import Saliency
+    from iftplan.nn.masking.algorithms.set import SET
+    from iftplan.nn.masking.algorithms.srigl import SRigL
+    from iftplan.nn.masking.algorithms.srste import SRSTE
+    from iftplan.nn.masking.algorithms.static import Static
+    from iftplan.nn.masking.algorithms.ste import STE
+    from iftplan.nn.masking.algorithms.structure_decay import StructureDecay
+    from iftplan.nn.masking.algorithms.transposable import Transposable
     from iftplan.nn.masking.averages import follow_
-    from iftplan.nn.masking.gradual import Gradual
-    from iftplan.nn.masking.iterative import Iterative
-    from iftplan.nn.masking.mask_decay import MaskDecay
+    from iftplan.nn.masking.loading import load_masked_, mask_zeros_
     from iftplan.nn.masking.masking import Masking
-    from iftplan.nn.masking.rigl import RigL
-    from iftplan.nn.masking.saliency import Saliency
-    from iftplan.nn.masking.set import SET
-    from iftplan.nn.masking.srigl import SRigL
-    from iftplan.nn.masking.srste import SRSTE
-    from iftplan.nn.masking.static import Static
-    from iftplan.nn.masking.ste import STE
-    from iftplan.nn.masking.structure_decay import StructureDecay
-    from iftplan.nn.masking.taken import layer_counts, weights_by_layer
-    from iftplan.nn.masking.transposable import Transposable
-    from iftplan.nn.masks import enforce_, masked_weights
-    from iftplan.nn.multipliers import forward_scales
-    from iftplan.nn.net2wider import Widened, widened
-    from iftplan.nn.parametrize import parameter_groups
+    from iftplan.nn.masking.step_masks import layer_counts, weights_by_layer
+    from iftplan.nn.masks.masked_weights import enforce_, masked_weights
+    from iftplan.nn.reading.read import read_model
     from iftplan.nn.sources import build
-    from iftplan.nn.tensor_cores import semi_structured
-    from iftplan.nn.trace import read_model
-    from iftplan.nn.warmstart import WarmStart, warm_start_
+    from iftplan.nn.warmstart.net2wider import Widened, widened
+    from iftplan.nn.warmstart.start import WarmStart, warm_start_
 
 _HOMES = {
-    "Gradual": "masking.gradual",
-    "Iterative": "masking.iterative",
+    "Gradual": "masking.algorithms.gradual",
+    "Iterative": "masking.algorithms.iterative",
     "LightningMasking": "callbacks.lightning",
-    "MaskDecay": "masking.mask_decay",
+    "MaskDecay": "masking.algorithms.mask_decay",
     "Masking": "masking.masking",
-    "Order": "masking.algorithm",
-    "RigL": "masking.rigl",
-    "SET": "masking.set",
-    "SRSTE": "masking.srste",
-    "SRigL": "masking.srigl",
-    "STE": "masking.ste",
-    "Saliency": "masking.saliency",
-    "Static": "masking.static",
-    "StepMacs": "gradients",
-    "StructureDecay": "masking.structure_decay",
+    "Order": "masking.algorithms.base",
+    "RigL": "masking.algorithms.rigl",
+    "SET": "masking.algorithms.set",
+    "SRSTE": "masking.algorithms.srste",
+    "SRigL": "masking.algorithms.srigl",
+    "STE": "masking.algorithms.ste",
+    "Saliency": "masking.algorithms.saliency",
+    "Static": "masking.algorithms.static",
+    "StepMacs": "counting.training_step",
+    "StructureDecay": "masking.algorithms.structure_decay",
     "TrainerMasking": "callbacks.trainer",
-    "Transposable": "masking.transposable",
-    "WarmStart": "warmstart",
-    "Widened": "net2wider",
-    "apply": "application",
-    "apply_": "application",
+    "Transposable": "masking.algorithms.transposable",
+    "WarmStart": "warmstart.start",
+    "Widened": "warmstart.net2wider",
+    "apply": "application.apply",
+    "apply_": "application.apply",
     "build": "sources",
-    "condense": "condensed",
+    "condense": "export.condensed",
     "dense_gradients_": "execution.modules",
-    "densify": "finalization",
-    "enforce_": "masks",
+    "densify": "export.finalize",
+    "enforce_": "masks.masked_weights",
     "compact_": "execution.compact",
     "execute_dense_": "execution.modules",
     "execute_sparse_": "execution.modules",
     "expand_": "execution.compact",
-    "finalize": "finalization",
+    "finalize": "export.finalize",
     "follow_": "masking.averages",
-    "forward_scales": "multipliers",
-    "layer_counts": "masking.taken",
-    "load_masked_": "finetuning",
-    "mask_zeros_": "finetuning",
-    "masked_weights": "masks",
-    "measure_applied": "applied_audit",
-    "measure_step": "gradients",
-    "parameter_groups": "parametrize",
-    "read_model": "trace",
-    "semi_structured": "tensor_cores",
-    "warm_start_": "warmstart",
-    "weights_by_layer": "masking.taken",
-    "widened": "net2wider",
+    "forward_scales": "application.forward_scales",
+    "layer_counts": "masking.step_masks",
+    "load_masked_": "masking.loading",
+    "mask_zeros_": "masking.loading",
+    "masked_weights": "masks.masked_weights",
+    "measure_applied": "application.audit",
+    "measure_step": "counting.training_step",
+    "parameter_groups": "application.scales",
+    "read_model": "reading.read",
+    "semi_structured": "export.tensor_cores",
+    "warm_start_": "warmstart.start",
+    "weights_by_layer": "masking.step_masks",
+    "widened": "warmstart.net2wider",
 }
 
 __all__ = [

@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._python_dispatch import _disable_current_modes as without_modes
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
-from iftplan.errors import MeasureError
+from iftplan.base.errors import MeasureError
 
 try:
     from torch._dispatch.python import enable_python_dispatcher

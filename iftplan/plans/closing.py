@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import gcd
 
-from iftplan.budget import Account, close
-from iftplan.distributions import Distribution, Share, densities
-from iftplan.errors import InfeasibleError
+from iftplan.base.errors import InfeasibleError
+from iftplan.base.units import count, decimal, plain
+from iftplan.families.sizes import rank_unit
 from iftplan.masks import NM
-from iftplan.plans import PlannedLayer, Role, Scope
-from iftplan.policy import Policy
-from iftplan.realise import rank_unit
-from iftplan.rows import Row, with_unknown
-from iftplan.units import count, decimal, plain
+from iftplan.masks.distributions import Distribution, Share, densities
+from iftplan.plans.budget import Account, close
+from iftplan.plans.plan import PlannedLayer, Role, Scope
+from iftplan.plans.policy import Policy
+from iftplan.plans.rows import Row, with_unknown
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from fractions import Fraction
 
-from iftplan.cardinality import Cardinality
-from iftplan.estimates import WallClock
-from iftplan.scales import Parametrization
-from iftplan.shown import Shown
-from iftplan.solution import Structure
-from iftplan.spec import InputSpec
+from iftplan.families.solution import Structure
+from iftplan.masks.cardinality import Cardinality
+from iftplan.models.spec import InputSpec
+from iftplan.plans.estimates import WallClock
+from iftplan.plans.scales import Parametrization
+from iftplan.report.shown import Shown
 
 
 class Scope(StrEnum):

@@ -7,17 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from iftplan.closing import closed, closing_sparsities
-from iftplan.distributions import Share, densities
-from iftplan.errors import InfeasibleError, InputError
+from iftplan.base.errors import InfeasibleError, InputError
+from iftplan.base.units import plain
+from iftplan.families.integers import Multiplier
 from iftplan.masks import NM
-from iftplan.plans import Plan, PlannedLayer, Scope
-from iftplan.planwidths import plan_widths
-from iftplan.policy import Policy
-from iftplan.rows import Row, rows_of
-from iftplan.spec import ModelSpec
-from iftplan.units import plain
-from iftplan.widening import Multiplier
+from iftplan.masks.distributions import Share, densities
+from iftplan.models.spec import ModelSpec
+from iftplan.plans.closing import closed, closing_sparsities
+from iftplan.plans.plan import Plan, PlannedLayer, Scope
+from iftplan.plans.policy import Policy
+from iftplan.plans.rows import Row, rows_of
+from iftplan.plans.widths import plan_widths
 
 
 def plan(spec: ModelSpec, policy: Policy, *, heads: str = "number") -> Plan:

@@ -7,11 +7,11 @@ from fractions import Fraction
 from math import lcm
 from typing import Literal
 
-from iftplan.distributions import Distribution
-from iftplan.errors import InputError
-from iftplan.form import Family
+from iftplan.base.errors import InputError
+from iftplan.families.family import Family
 from iftplan.masks import NM, MaskStructure, Unstructured
-from iftplan.plans import Scope
+from iftplan.masks.distributions import Distribution
+from iftplan.plans.plan import Scope
 
 CloseBy = Literal["density", "width", "pattern"]
 

@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
 
-from iftplan.errors import InfeasibleError, TooSmallError
-from iftplan.form import Family
+from iftplan.base.errors import InfeasibleError, TooSmallError
+from iftplan.base.units import plain
+from iftplan.families.family import Family
+from iftplan.families.sizes import at_structure, realise
+from iftplan.families.solution import Structure
 from iftplan.masks import MaskStructure, Matrices, Unstructured, stack_close, stack_counts, stack_log2_masks
-from iftplan.notation import layer_notation
-from iftplan.plans import PlannedLayer, Role
-from iftplan.policy import Policy
-from iftplan.realise import at_structure, realise
-from iftplan.solution import Structure
-from iftplan.spec import PLAIN, Kind, LayerSpec, ModelSpec, Product, WeightLayer
-from iftplan.units import plain
+from iftplan.models.notation import layer_notation
+from iftplan.models.spec import PLAIN, Kind, LayerSpec, ModelSpec, Product, WeightLayer
+from iftplan.plans.plan import PlannedLayer, Role
+from iftplan.plans.policy import Policy
 
 
 @dataclass(frozen=True, slots=True)

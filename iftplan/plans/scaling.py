@@ -21,12 +21,20 @@ from math import sqrt
 from types import MappingProxyType
 from typing import Final
 
-from iftplan.errors import InputError
-from iftplan.notation import parse_layer
-from iftplan.plans import Plan, PlannedLayer, Role
-from iftplan.scales import Asked, MaskUpdates, Optimizer, Parametrization, Scheme, TensorRole, TensorScale
-from iftplan.spec import Kind, LayerSpec
-from iftplan.units import exact
+from iftplan.base.errors import InputError
+from iftplan.base.units import exact
+from iftplan.models.notation import parse_layer
+from iftplan.models.spec import Kind, LayerSpec
+from iftplan.plans.plan import Plan, PlannedLayer, Role
+from iftplan.plans.scales import (
+    Asked,
+    MaskUpdates,
+    Optimizer,
+    Parametrization,
+    Scheme,
+    TensorRole,
+    TensorScale,
+)
 
 _CHOICES: Final = (
     ("optimizer", ("adam", "sgd")),

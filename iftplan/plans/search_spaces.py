@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 
-from iftplan.cardinality import Cardinality
-from iftplan.errors import InfeasibleError, InputError
-from iftplan.families import FAMILIES
-from iftplan.form import Family
-from iftplan.planner import plan
-from iftplan.policy import Policy
-from iftplan.solver import solve
-from iftplan.spec import LayerSpec, ModelSpec
+from iftplan.base.errors import InfeasibleError, InputError
+from iftplan.families.builtin import FAMILIES
+from iftplan.families.family import Family
+from iftplan.families.solver import solve
+from iftplan.masks.cardinality import Cardinality
+from iftplan.models.spec import LayerSpec, ModelSpec
+from iftplan.plans.planner import plan
+from iftplan.plans.policy import Policy
 
 GRID = tuple(Fraction(i, 20) for i in range(1, 20))
 """Sparsities of 0.05 to 0.95."""

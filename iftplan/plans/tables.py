@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 
-from iftplan.estimates import KEPT_FOR_TIME
-from iftplan.plans import Plan, Role, Scope
+from iftplan.base.units import Convention, bits, count, decimal, plain, short
+from iftplan.plans.estimates import KEPT_FOR_TIME
+from iftplan.plans.plan import Plan, Role, Scope
+from iftplan.plans.scales import TensorScale
+from iftplan.plans.scaling import NAMES
 from iftplan.report.table import Table
-from iftplan.scales import TensorScale
-from iftplan.supar import NAMES
-from iftplan.units import Convention, bits, count, decimal, plain, short
 
 
 def plan_table(plan: Plan, convention: Convention = Convention.MAC) -> Table:

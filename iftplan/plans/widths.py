@@ -5,13 +5,13 @@ from __future__ import annotations
 from fractions import Fraction
 from math import lcm
 
-from iftplan.closing import Books
-from iftplan.errors import InfeasibleError
+from iftplan.base.errors import InfeasibleError
+from iftplan.families.integers import Multiplier
 from iftplan.masks import NM
-from iftplan.policy import Policy
-from iftplan.rows import rows_of
-from iftplan.spec import Couplings, ModelSpec
-from iftplan.widening import Multiplier
+from iftplan.models.spec import Couplings, ModelSpec
+from iftplan.plans.closing import Books
+from iftplan.plans.policy import Policy
+from iftplan.plans.rows import rows_of
 
 
 def plan_widths(spec: ModelSpec, policy: Policy) -> tuple[Multiplier, dict[str, int]]:

@@ -14,12 +14,12 @@ from hashlib import sha256
 from html import escape
 from typing import Any
 
-from iftplan.entries import Entry
 from iftplan.plots.pareto import MANY, WIDE_X, WIDE_Y, described, guides, spans
 from iftplan.plots.style import MARKERS, THEMES, shown, si
 from iftplan.report.libraries import missing
-from iftplan.report.tradeoffs import iso_flop, readings
-from iftplan.tradeoffs import TradeOff
+from iftplan.runs.results.configurations import Entry
+from iftplan.runs.results.tables import iso_flop, readings
+from iftplan.runs.results.tradeoff import TradeOff
 
 _SYMBOLS = dict(
     zip(

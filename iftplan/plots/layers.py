@@ -8,9 +8,9 @@ from math import ceil
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from iftplan.plans import Plan, PlannedLayer, Scope
+from iftplan.base.units import Convention, plain
+from iftplan.plans.plan import Plan, PlannedLayer, Scope
 from iftplan.plots.style import THEMES, Picture, Theme, drawing, new_axes, shown, si, si_ticks
-from iftplan.units import Convention, plain
 
 _NAMED = 60  # layers up to which each has its name
 _STEPS = 150  # of a skyline

@@ -9,11 +9,11 @@ from math import exp, log
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from iftplan.entries import Entry
-from iftplan.pareto import Estimate, Sense
 from iftplan.plots.labels import Label, place_labels
 from iftplan.plots.style import MARKERS, THEMES, Picture, Theme, drawing, new_axes, shown, si, si_ticks
-from iftplan.tradeoffs import TradeOff
+from iftplan.runs.results.configurations import Entry
+from iftplan.runs.results.pareto import Estimate, Sense
+from iftplan.runs.results.tradeoff import TradeOff
 
 _MOST_LABELS, _MOST_LINES, _MOST_READINGS = 14, 6, 3
 _LEGEND_ROWS = 24

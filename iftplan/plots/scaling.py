@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from iftplan.base.units import short
 from iftplan.plots.style import DASHES, THEMES, Picture, drawing, new_axes, shown
-from iftplan.report.scaling import Advice
-from iftplan.units import short
+from iftplan.runs.scaling_tables import Advice
 
 _STEPS = 120
 _SIZES = (0.1, 1.0, 10.0)  # times what was asked for

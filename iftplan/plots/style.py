@@ -15,8 +15,8 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from iftplan.base.units import short
 from iftplan.report.table import printable
-from iftplan.units import short
 
 
 @dataclass(frozen=True, slots=True)

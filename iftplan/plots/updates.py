@@ -8,8 +8,8 @@ from typing import Any
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from iftplan.histories import History
 from iftplan.plots.style import MARKERS, THEMES, Picture, drawing, new_axes, shown, si_ticks
+from iftplan.runs.history import History
 
 _MOST_NAMED = 10
 

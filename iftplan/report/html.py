@@ -10,11 +10,11 @@ from base64 import b64encode
 from hashlib import sha256
 from importlib.resources import files
 
+from iftplan.base.units import count, percent, signed
 from iftplan.report.libraries import missing
 from iftplan.report.page import Page
 from iftplan.report.table import printable, unbroken
 from iftplan.report.treemap import HEIGHT, LINE, WIDTH, tiles
-from iftplan.units import count, percent, signed
 
 
 def _shown(text: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from iftplan.errors import InputError
+from iftplan.base.errors import InputError
 
 
 def missing(what: str, package: str) -> InputError:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from iftplan.documents import Document
+from iftplan.base.documents import Document
 from iftplan.report.table import printable
 
 Record = Mapping[str, Any]

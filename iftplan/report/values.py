@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from iftplan.audits import AuditReport
-from iftplan.checks import CheckReport
-from iftplan.counting import CountTable
-from iftplan.diffs import Diff
-from iftplan.form import Family
-from iftplan.plans import Plan
-from iftplan.report.audits import audit_table, summary_table
-from iftplan.report.check_table import check_table
-from iftplan.report.counts import count_table
-from iftplan.report.diffs import diff_table
-from iftplan.report.fragment import table_fragment
-from iftplan.report.plans import plan_table, scale_tables, scope_table, time_tables
-from iftplan.report.scaling import Advice, advice_table
-from iftplan.report.solutions import family_table, solution_tables
-from iftplan.report.specs import spec_table
+from iftplan.checks.findings import CheckReport
+from iftplan.checks.tables import check_table
+from iftplan.families.family import Family
+from iftplan.families.solution import Solution
+from iftplan.families.tables import family_table, solution_tables
+from iftplan.models.count_table import count_table
+from iftplan.models.counting import CountTable
+from iftplan.models.spec import ModelSpec
+from iftplan.models.tables import spec_table
+from iftplan.plans.audit.audit import AuditReport
+from iftplan.plans.audit.diff import Diff
+from iftplan.plans.audit.diff_tables import diff_table
+from iftplan.plans.audit.tables import audit_table, summary_table
+from iftplan.plans.plan import Plan
+from iftplan.plans.tables import plan_table, scale_tables, scope_table, time_tables
+from iftplan.report.html_table import table_fragment
+from iftplan.report.shown import Shown
 from iftplan.report.table import Table, to_text
-from iftplan.report.tradeoffs import tradeoff_table
-from iftplan.report.training import cost_table
-from iftplan.shown import Shown
-from iftplan.solution import Solution
-from iftplan.spec import ModelSpec
-from iftplan.tradeoffs import TradeOff
-from iftplan.training_cost import TrainingCost
+from iftplan.runs.results.tables import tradeoff_table
+from iftplan.runs.results.tradeoff import TradeOff
+from iftplan.runs.scaling_tables import Advice, advice_table
+from iftplan.runs.tables import cost_table
+from iftplan.runs.training_cost import TrainingCost
 
 
 def tables(value: Shown) -> tuple[Table, ...]:

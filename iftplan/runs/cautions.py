@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from iftplan.schedules import Updates
-from iftplan.units import count
+from iftplan.base.units import count
+from iftplan.runs.schedules import Updates
 
 FEW = 20
 """Updates below which a method that moves its masks sees little of what they could be (arXiv 2102.02887)."""

@@ -10,9 +10,9 @@ from typing import Any, TypeVar, cast, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from iftplan.documents import Document, digest, parse_toml, read_text
-from iftplan.errors import InputError
-from iftplan.runs import RunConfig
+from iftplan.base.documents import Document, digest, parse_toml, read_text
+from iftplan.base.errors import InputError
+from iftplan.runs.settings import RunConfig
 
 T = TypeVar("T")
 _FINITE = ConfigDict(allow_inf_nan=False)
@@ -20,7 +20,7 @@ _FINITE = ConfigDict(allow_inf_nan=False)
 
 def recipe_names() -> tuple[str, ...]:
     """The bundled recipes."""
-    found = (f.name for f in files("iftplan").joinpath("recipes").iterdir())
+    found = (f.name for f in files("iftplan.runs").joinpath("recipes").iterdir())
     return tuple(sorted(name.removesuffix(".toml") for name in found if name.endswith(".toml")))
 
 
@@ -34,7 +34,7 @@ def read_recipe(name: str) -> Document:
         raise InputError(
             f"there is no recipe {name!r}; recipes are {', '.join(recipe_names())}.{_nearest(name, recipe_names())}"
         )
-    return parse_toml(files("iftplan").joinpath("recipes", f"{name}.toml").read_text(), f"recipe {name}")
+    return parse_toml(files("iftplan.runs").joinpath("recipes", f"{name}.toml").read_text(), f"recipe {name}")
 
 
 def read_toml(path: str) -> Document:

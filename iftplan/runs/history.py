@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 
-from iftplan.documents import csv_rows, read_text
-from iftplan.errors import InputError
+from iftplan.base.documents import csv_rows, read_text
+from iftplan.base.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)

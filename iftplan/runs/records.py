@@ -6,10 +6,10 @@ from collections.abc import Collection, Iterator, Mapping
 from fractions import Fraction
 from typing import Any
 
-from iftplan.documents import Document, check
-from iftplan.errors import InputError
-from iftplan.runfile import parse_run, run_digest
-from iftplan.units import exact
+from iftplan.base.documents import Document, check
+from iftplan.base.errors import InputError
+from iftplan.base.units import exact
+from iftplan.runs.document import parse_run, run_digest
 
 _TEXTS = ("model", "transform", "distribution", "method", "data", "metric_name", "convention")
 _COUNTS = ("seed", "train_macs", "forward_macs", "dense_forward_macs", "nnz", "maskable_weights")

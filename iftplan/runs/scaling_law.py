@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from math import exp, isfinite, log
 from types import MappingProxyType
 
-from iftplan.errors import InputError
+from iftplan.base.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from iftplan.documents import Document, sealed
+from iftplan.base.documents import Document, sealed
+from iftplan.base.units import short
+from iftplan.report.shown import Shown
 from iftplan.report.table import Table
-from iftplan.scaling import ScalingLaw
-from iftplan.shown import Shown
-from iftplan.units import short
+from iftplan.runs.scaling_law import ScalingLaw
 
 COMPARED = (0.0, 0.5, 0.75, 0.875)
 """The sparsities of the law's own runs."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import cos, exp, pi
 from typing import Protocol
 
-from iftplan.errors import InputError
+from iftplan.base.errors import InputError
 
 
 class Schedule(Protocol):

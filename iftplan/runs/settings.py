@@ -1,6 +1,6 @@
 """A training run as a value: what is trained, on what, how; every switch explicit, nothing of it torch.
 
-TOML files, recipes and command-line options all end here (`iftplan.runfile`).
+TOML files, recipes and command-line options all end here (`iftplan.runs.document`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BeforeValidator, Field
 
-# checked where settings are read (`iftplan.runfile`)
+# checked where settings are read (`iftplan.runs.document`)
 Natural = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 Size = Annotated[float, Field(ge=0)]

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
-from iftplan.plans import Plan, Scope
+from iftplan.base.units import count, decimal, short
+from iftplan.plans.plan import Plan, Scope
 from iftplan.report.table import Table
-from iftplan.runs import OPENING, STRAIGHT, RunConfig
-from iftplan.training_cost import TrainingCost
-from iftplan.units import count, decimal, short
+from iftplan.runs.settings import OPENING, STRAIGHT, RunConfig
+from iftplan.runs.training_cost import TrainingCost
 
 
 def run_table(run: RunConfig, plan: Plan, directory: str) -> Table:

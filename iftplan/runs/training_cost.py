@@ -19,9 +19,9 @@ from fractions import Fraction
 from typing import Self
 
 from iftplan.masks import parse_mask
-from iftplan.plans import Plan, PlannedLayer, Role, Scope
-from iftplan.runs import InputGradient
-from iftplan.shown import Shown
+from iftplan.plans.plan import Plan, PlannedLayer, Role, Scope
+from iftplan.report.shown import Shown
+from iftplan.runs.settings import InputGradient
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from iftplan.checks import Measured
-from iftplan.documents import digest, dumps, loads, read_text, sealed, write_text
-from iftplan.errors import IftplanError
-from iftplan.footprint import Footprint
-from iftplan.measurements import parse_measured
+from iftplan.base.documents import digest, dumps, loads, read_text, sealed, write_text
+from iftplan.base.errors import IftplanError
+from iftplan.checks.baseline import parse_measured
+from iftplan.checks.findings import Measured
+from iftplan.checks.processes.dependencies import Footprint
 
 SCHEMA = "iftplan.cached/1"
 FOLDER = ".iftplan_cache"
@@ -27,7 +27,7 @@ class CheckCache:
 
     Args:
         folder: where they are; None keeps nothing.
-        environment: what runs the models, see `footprint.environment`.
+        environment: what runs the models, see `dependencies.environment`.
     """
 
     def __init__(self, folder: Path | None, environment: str) -> None:

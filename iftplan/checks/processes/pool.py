@@ -23,7 +23,7 @@ root, old, new = sys.argv.pop(1), sys.argv.pop(1), sys.argv.pop(1)
 if old:  # what is installed from another checkout is imported from this one
     sys.path[:] = [new + p[len(old):] if (os.path.realpath(p) + os.sep).startswith(old + os.sep) else p for p in sys.path]
 sys.path.append(root)
-from iftplan.nn.worker import main
+from iftplan.checks.processes.worker import main
 main()
 """
 
@@ -83,7 +83,7 @@ class _Worker:
             self._process.kill()
 
     def _run(self) -> tuple[int, list[Answer]]:
-        root = Path(__file__).resolve().parents[1]
+        root = Path(__file__).resolve().parents[3]
         self._process = subprocess.Popen(
             [sys.executable, "-c", _BOOT, str(root), *map(str, self._paths)],
             stdin=subprocess.PIPE,

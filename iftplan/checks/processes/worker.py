@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from iftplan.footprint import Footprint, Reads
+from iftplan.checks.processes.dependencies import Footprint, Reads
 
 
 def main() -> None:
@@ -28,11 +28,11 @@ def main() -> None:
 
 
 def _answer(request: Mapping[str, Any], reads: Reads) -> dict[str, Any]:
-    from iftplan.errors import IftplanError, MeasureError
+    from iftplan.base.errors import IftplanError, MeasureError
 
     try:
-        from iftplan.measurements import measured_document
-        from iftplan.nn.requests import measured
+        from iftplan.checks.baseline import measured_document
+        from iftplan.nn.application.model_cost import measured
 
         document = measured_document(measured(request))
     except IftplanError as error:
@@ -54,7 +54,7 @@ def _answer(request: Mapping[str, Any], reads: Reads) -> dict[str, Any]:
 
 def _runs_user_code(request: Mapping[str, Any]) -> bool:
     """Whether Python was run that neither iftplan nor an installed library brought."""
-    from iftplan.sources import parse_source
+    from iftplan.models.sources import parse_source
 
     named = (request["source"], request["builds"])
     return any(parse_source(source).runs_user_code for source in named if source)

@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
+from iftplan.base.units import parse_size
 from iftplan.cli.figures import ThemeName, ThemeOption, TitleOption, figure_form, write_picture
 from iftplan.cli.options import FormatOption, OutputOption
 from iftplan.cli.output import emit, say
-from iftplan.units import parse_size
 
 EXAMPLE = """
 Example:
@@ -51,8 +51,8 @@ def command(
     output: OutputOption = None,
 ) -> None:
     """Say which sparsity the sparse scaling law (arXiv 2309.08520) finds best for a size and a compute."""
-    from iftplan.report.scaling import Advice, advice_document, advice_table
-    from iftplan.scaling import law_named
+    from iftplan.runs.scaling_law import law_named
+    from iftplan.runs.scaling_tables import Advice, advice_document, advice_table
 
     asked = Advice(
         law_named(data),

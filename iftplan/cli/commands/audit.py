@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from iftplan.base.documents import Document
+from iftplan.base.errors import InputError
+from iftplan.base.units import Convention, parse_count
 from iftplan.cli import completion
+from iftplan.cli.arguments import (
+    build_for,
+    called,
+    document_in,
+    operators_of,
+    plan_in,
+    require_torch,
+    spec_in,
+)
 from iftplan.cli.options import (
     AllowOption,
     ConventionOption,
@@ -21,28 +33,16 @@ from iftplan.cli.options import (
     tolerance_of,
 )
 from iftplan.cli.output import emit, say, working
-from iftplan.cli.places import source_place
-from iftplan.cli.subjects import (
-    build_for,
-    called,
-    document_in,
-    operators_of,
-    plan_in,
-    require_torch,
-    spec_in,
-)
-from iftplan.documents import Document
-from iftplan.errors import InputError
-from iftplan.spec import InputSpec
-from iftplan.units import Convention, parse_count
+from iftplan.cli.source_lines import source_place
+from iftplan.models.spec import InputSpec
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from iftplan.audits import AuditReport
-    from iftplan.counting import CountTable
-    from iftplan.nn.operators import Operator
-    from iftplan.plans import Plan
+    from iftplan.models.counting import CountTable
+    from iftplan.nn.counting.operators.table import Operator
+    from iftplan.plans.audit.audit import AuditReport
+    from iftplan.plans.plan import Plan
 
 EXAMPLE = """
 Examples:
@@ -161,8 +161,8 @@ def command(
         if model is not None:
             raise InputError(f"--model goes with a plan, and {subject} is a model itself; leave it out.")
         report = _model_report(subject, inputs_of(input), against, budget, terms)
-    from iftplan.report.audits import audit_page, audit_table, summary_table
-    from iftplan.reportfile import audit_document
+    from iftplan.plans.audit.document import audit_document
+    from iftplan.plans.audit.tables import audit_page, audit_table, summary_table
 
     summary = summary_table(report, convention)
     emit(
@@ -177,7 +177,7 @@ def command(
 
 
 def _exit(report: AuditReport) -> None:
-    from iftplan.audits import Verdict, unmeasured
+    from iftplan.plans.audit.audit import Verdict, unmeasured
 
     if report.verdict is Verdict.FAILED:
         say(*(f"failed: {problem}" for problem in report.problems))
@@ -214,8 +214,8 @@ def _plan_not_spec(document: Document, where: str) -> Plan:
 
 def _plan_report(plan: Plan, model: str | None, trust: bool, terms: _Terms) -> AuditReport:
     built = build_for(plan, model, trust=trust)
-    from iftplan.audits import audit_plan
-    from iftplan.nn.measure_plan import measure_plan
+    from iftplan.nn.application.measuring import measure_plan
+    from iftplan.plans.audit.audit import audit_plan
 
     with working(f"building and measuring the plan for {plan.model}"):
         tables = measure_plan(
@@ -228,8 +228,8 @@ def _plan_report(plan: Plan, model: str | None, trust: bool, terms: _Terms) -> A
 def _model_report(
     subject: str, inputs: tuple[InputSpec, ...], against: str | None, budget: str | None, terms: _Terms
 ) -> AuditReport:
-    from iftplan.audits import Reference, audit_model, layer_macs
-    from iftplan.plans import Scope
+    from iftplan.plans.audit.audit import Reference, audit_model, layer_macs
+    from iftplan.plans.plan import Scope
 
     reference = Reference(f"budget {budget}", parse_count(budget), at_most=True) if budget else None
     document = document_in(against) if against else None
@@ -259,14 +259,14 @@ def _model_report(
 
 
 def _is_masked(network: nn.Module) -> bool:
-    from iftplan.nn.masks import masked_weights
+    from iftplan.nn.masks.masked_weights import masked_weights
 
     return any(True for _ in masked_weights(network))
 
 
 def _applied_report(plan: Plan, subject: str, network: nn.Module, terms: _Terms) -> AuditReport:
     """A network with masks of its own, layer by layer against the plan that it was made from."""
-    from iftplan.nn.applied_audit import measure_applied
+    from iftplan.nn.application.audit import measure_applied
 
     with working(f"measuring {subject}"):
         report = measure_applied(
@@ -303,13 +303,13 @@ def _tables(
     second: str,
     operators: Mapping[str, Operator],
 ) -> tuple[CountTable, ...]:
-    from iftplan.nn.opinions import measure_by
+    from iftplan.nn.counting.opinions import measure_by
 
     return measure_by(network, inputs, engines, second=second, operators=operators)
 
 
 def _kept(network: nn.Module, table: CountTable) -> dict[str, Fraction]:
-    from iftplan.nn.nonzeros import check_even, nonzeros
+    from iftplan.nn.masks.nonzeros import check_even, nonzeros
 
     check_even(network, table)
 

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from iftplan.base.errors import InputError
+from iftplan.base.units import Convention
 from iftplan.cli.options import ConventionOption, FormatOption, OutputOption
 from iftplan.cli.output import Format, emit, report_form, say, working
-from iftplan.errors import InputError
-from iftplan.units import Convention
 
 if TYPE_CHECKING:
-    from iftplan.checking import Costs
-    from iftplan.checks import CheckReport
-    from iftplan.configuration import Configuration, ConfiguredModel
-    from iftplan.measurements import Baseline
+    from iftplan.checks.baseline import Baseline
+    from iftplan.checks.check import Costs
+    from iftplan.checks.configuration import Configuration, ConfiguredModel
+    from iftplan.checks.findings import CheckReport
     from iftplan.report.table import Table
 
 EXAMPLE = """
@@ -91,7 +91,7 @@ def command(
         raise InputError(
             "--save-baseline writes what the models cost now, and --base asks what they cost before; give one of them."
         )
-    from iftplan import checking
+    from iftplan.checks import check
 
     for file in report or ():  # before minutes are spent on what cannot be kept
         report_form(file)
@@ -103,18 +103,18 @@ def command(
     if base is not None:  # first, for there may be no such revision
         baseline, notes = at_revision(base, found, models, cache, jobs)
     else:
-        baseline = None if save_baseline and not names else checking.saved_baseline(found)
+        baseline = None if save_baseline and not names else check.saved_baseline(found)
     costs = measured(found, models, cache, jobs)
     if save_baseline:
-        baseline = checking.renewed_baseline(found, models, costs, baseline)
+        baseline = check.renewed_baseline(found, models, costs, baseline)
         without = [model.name for model in models if model.name not in baseline.models]
         if baseline.models:
-            say(f"written: {checking.save_baseline(found, baseline)}")
+            say(f"written: {check.save_baseline(found, baseline)}")
         if without:
             say(
                 f"{'not in it' if baseline.models else 'no baseline written'}, for want of a cost: {', '.join(without)}"
             )
-    checked = checking.check_models(found, models, costs, baseline, notes)
+    checked = check.check_models(found, models, costs, baseline, notes)
     show_report(checked, form, output, convention, also=report or ())
 
 
@@ -136,10 +136,10 @@ def show_report(
         tables: what people read on a terminal; by default one line a model.
         also: more files, each in the form that its name says.
     """
-    from iftplan.checks import Status, check_document
-    from iftplan.cli.places import source_place
-    from iftplan.report.check_table import check_table
-    from iftplan.report.checks import check_page
+    from iftplan.checks.findings import Status, check_document
+    from iftplan.checks.page import check_page
+    from iftplan.checks.tables import check_table
+    from iftplan.cli.source_lines import source_place
 
     summary = check_table(report, convention)
     emit(
@@ -164,14 +164,14 @@ def configuration(given: str | None) -> Configuration:
     Raises:
         InputError: there is none, or it is not what it has to be.
     """
-    from iftplan.configfile import find_config, read_config
+    from iftplan.checks.configfile import find_config, read_config
 
     return read_config(Path(given).resolve() if given is not None else find_config(Path.cwd()))
 
 
 def cache_folder(config: Configuration, given: str | None, no_cache: bool) -> Path | None:
     """Where measurements are kept; None where they are not."""
-    from iftplan.checkcache import FOLDER
+    from iftplan.checks.processes.cache import FOLDER
 
     if no_cache:
         return None
@@ -182,8 +182,8 @@ def measured(
     config: Configuration, models: tuple[ConfiguredModel, ...], cache: Path | None, jobs: int | None
 ) -> Costs:
     """What the models cost, and those that their ratios name."""
-    from iftplan.checking import measure_models, with_references
-    from iftplan.revisions import terminating
+    from iftplan.checks.check import measure_models, with_references
+    from iftplan.checks.revisions import terminating
 
     wanted = with_references(config, models)
     with terminating():  # no process that measures outlives us
@@ -198,7 +198,7 @@ def at_revision(
     jobs: int | None,
 ) -> tuple[Baseline, tuple[str, ...]]:
     """What the models cost at a git revision, and what is to be said about it."""
-    from iftplan.revision_costs import revision_baseline
+    from iftplan.checks.revision_costs import revision_baseline
 
     return revision_baseline(
         revision, config, models, cache=cache, jobs=jobs, around=_measuring(f" at {revision}")

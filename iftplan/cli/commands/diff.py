@@ -9,8 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from iftplan.base.documents import schema_of
+from iftplan.base.errors import InputError
+from iftplan.base.units import Convention
+from iftplan.checks.tables import drift_tables
 from iftplan.cli import completion
-from iftplan.cli.check import (
+from iftplan.cli.arguments import called, document_in, plan_in, spec_in, spec_of
+from iftplan.cli.commands.check import (
     ConfigOption,
     JobsOption,
     at_revision,
@@ -21,19 +26,14 @@ from iftplan.cli.check import (
 )
 from iftplan.cli.options import ConventionOption, FormatOption, InputOption, OutputOption, inputs_of
 from iftplan.cli.output import emit, say
-from iftplan.cli.subjects import called, document_in, plan_in, spec_in, spec_of
-from iftplan.diffs import Ledger, diff, diff_document
-from iftplan.documents import schema_of
-from iftplan.errors import InputError
-from iftplan.report.check_table import drift_tables
-from iftplan.report.diffs import diff_page, diff_table
-from iftplan.sources import parse_source
-from iftplan.spec import InputSpec, ModelSpec
-from iftplan.units import Convention
+from iftplan.models.sources import parse_source
+from iftplan.models.spec import InputSpec, ModelSpec
+from iftplan.plans.audit.diff import Ledger, diff, diff_document
+from iftplan.plans.audit.diff_tables import diff_page, diff_table
 
 if TYPE_CHECKING:
-    from iftplan.checks import CheckReport
-    from iftplan.configuration import Configuration, ConfiguredModel
+    from iftplan.checks.configuration import Configuration, ConfiguredModel
+    from iftplan.checks.findings import CheckReport
 
 EXAMPLE = """
 Example:
@@ -122,7 +122,7 @@ def _revisions(
     jobs: int | None,
 ) -> CheckReport:
     """The models at a revision and in the working tree, with no budget to keep."""
-    from iftplan.checking import check_models
+    from iftplan.checks.check import check_models
 
     found, models = _wanted(names, config, inputs)
     cache = cache_folder(found, None, no_cache=False)
@@ -135,7 +135,7 @@ def _wanted(
     names: Sequence[str], config: str | None, inputs: tuple[InputSpec, ...]
 ) -> tuple[Configuration, tuple[ConfiguredModel, ...]]:
     """Configured models by their names, others by their sources; each without its budget."""
-    from iftplan.configuration import Configuration, ConfiguredModel, DriftPolicy
+    from iftplan.checks.configuration import Configuration, ConfiguredModel, DriftPolicy
 
     try:
         found = configuration(config)
@@ -163,7 +163,7 @@ def _ledger(text: str, inputs: tuple[InputSpec, ...]) -> Ledger:
                 f"{called(text)} ({plan.transform} {plan.model})", {x.name: x.macs for x in plan.layers}
             )
         case "audit":
-            from iftplan.reportfile import parse_measured
+            from iftplan.plans.audit.document import parse_measured
 
             subject, layers = parse_measured(document, text)
             return Ledger(f"{called(text)} ({subject})", layers)

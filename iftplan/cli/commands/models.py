@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from iftplan.base.documents import Document, sealed
 from iftplan.cli.options import FormatOption, OutputOption
 from iftplan.cli.output import emit
-from iftplan.documents import Document, sealed
+from iftplan.models.zoo import ZOO
 from iftplan.report.table import Table
-from iftplan.zoo_index import ZOO
 
 EXAMPLE = """
 Example:

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from iftplan.axes import Cost, Gain
+from iftplan.base.errors import InputError
+from iftplan.base.units import Convention
 from iftplan.cli.figures import FORMS, ThemeName, ThemeOption, TitleOption
 from iftplan.cli.options import ConventionOption, FormatOption, OutputOption
 from iftplan.cli.output import emit, say, text_lines
-from iftplan.errors import InputError
-from iftplan.units import Convention
+from iftplan.runs.results.axes import Cost, Gain
 
 if TYPE_CHECKING:
-    from iftplan.observations import Observation
-    from iftplan.tradeoffs import TradeOff
+    from iftplan.runs.results.observations import Observation
+    from iftplan.runs.results.tradeoff import TradeOff
 
 EXAMPLE = """
 Example:
@@ -86,10 +86,10 @@ def command(
     convention: ConventionOption = Convention.MAC,
 ) -> None:
     """Hold plans, runs and published results against each other: what dominates, and what equal quality costs."""
-    from iftplan.pareto import Sense
-    from iftplan.report.tradeoffs import tradeoff_table
-    from iftplan.tradeofffile import tradeoff_document
-    from iftplan.tradeoffs import tradeoff
+    from iftplan.runs.results.document import tradeoff_document
+    from iftplan.runs.results.pareto import Sense
+    from iftplan.runs.results.tables import tradeoff_table
+    from iftplan.runs.results.tradeoff import tradeoff
 
     observations = _observations(runs or (), paper=paper, task=task)
     found = tradeoff(
@@ -97,7 +97,7 @@ def command(
     )
     table = tradeoff_table(found)
     if form is None and output and Path(output).suffix.lower() in PICTURES:
-        from iftplan.documents import write_bytes
+        from iftplan.base.documents import write_bytes
 
         write_bytes(_picture(found, Path(output).suffix.lower(), title, theme.value), output)
         say(*text_lines(table), f"written: {output}")
@@ -120,7 +120,7 @@ def _picture(found: TradeOff, suffix: str, title: str, theme: str) -> bytes:
 
 
 def _observations(runs: Sequence[str], *, paper: bool, task: str | None) -> list[Observation]:
-    from iftplan.observationfile import read_observations
+    from iftplan.runs.results.reading import read_observations
 
     if not runs and not paper:
         raise InputError(
@@ -148,8 +148,8 @@ def _of_task(o: Observation, task: str) -> Observation:
 
 
 def _published(task: str) -> tuple[Observation, ...]:
-    from iftplan.cli.subjects import spec_of
-    from iftplan.published.costs import published_observations
-    from iftplan.published.results import published_results
+    from iftplan.cli.arguments import spec_of
+    from iftplan.runs.results.published.costs import published_observations
+    from iftplan.runs.results.published.results import published_results
 
     return published_observations(published_results(task), lambda source: spec_of(source, (), widths=True))

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from iftplan.base.errors import InputError
+from iftplan.base.units import Convention, parse_sparsity
 from iftplan.cli import completion
 from iftplan.cli.options import (
     DISTRIBUTION_HELP,
@@ -21,13 +23,11 @@ from iftplan.cli.options import (
     split,
 )
 from iftplan.cli.output import emit
-from iftplan.distributions import Distribution
-from iftplan.errors import InputError
-from iftplan.plans import Scope
-from iftplan.units import Convention, parse_sparsity
+from iftplan.masks.distributions import Distribution
+from iftplan.plans.plan import Scope
 
 if TYPE_CHECKING:
-    from iftplan.profiles import Profile
+    from iftplan.plans.speed.profiles import Profile
 
 EXAMPLE = """
 Example:
@@ -201,15 +201,15 @@ def command(
     convention: ConventionOption = Convention.MAC,
 ) -> None:
     """Plan a whole model at exactly equal MACs in one scope; all three scopes are always shown."""
+    from iftplan.cli.arguments import spec_of
     from iftplan.cli.options import families_of
-    from iftplan.cli.subjects import spec_of
+    from iftplan.families.solver import mask_for
     from iftplan.masks import NM, parse_mask
-    from iftplan.planfile import plan_document
-    from iftplan.planner import plan
-    from iftplan.policy import Policy
-    from iftplan.report.plans import plan_table, scale_tables, scope_table, time_tables, total_time_tables
-    from iftplan.solver import mask_for
-    from iftplan.supar import parametrized
+    from iftplan.plans.document.plan import plan_document
+    from iftplan.plans.planner import plan
+    from iftplan.plans.policy import Policy
+    from iftplan.plans.scaling import parametrized
+    from iftplan.plans.tables import plan_table, scale_tables, scope_table, time_tables, total_time_tables
 
     families = [] if transform == "none" else families_of(transform)
     if len(families) > 1:
@@ -239,7 +239,7 @@ def command(
     if machine is None:
         planned = plan(spec, policy, heads=keep)
     else:
-        from iftplan.wallclock import plan_for_time
+        from iftplan.plans.speed.planner import plan_for_time
 
         kind = passes or Timed.FORWARD
         planned = plan_for_time(spec, policy, machine, passes=kind.value, batch=batch or 1, heads=keep)
@@ -257,7 +257,7 @@ def command(
 def _machine(objective: Objective, profile: str | None, *, timed: bool) -> Profile | None:
     """What a plan for time is priced with; read before the model, which takes longer."""
     if objective is Objective.WALLCLOCK:
-        from iftplan.profilefile import read_profile
+        from iftplan.plans.speed.document import read_profile
 
         return read_profile(profile)
     if profile is not None or timed:

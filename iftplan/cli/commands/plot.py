@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from iftplan.base.errors import InputError
+from iftplan.base.units import Convention
 from iftplan.cli.figures import ThemeName, ThemeOption, TitleOption, figure_form, write_picture
 from iftplan.cli.options import ConventionOption
 from iftplan.cli.output import say
-from iftplan.errors import InputError
-from iftplan.units import Convention
 
 if TYPE_CHECKING:
     from iftplan.plots.style import Picture
@@ -84,7 +84,7 @@ def _single(kind: Kind, subjects: Sequence[str]) -> str:
 
 
 def _of_plan(kind: Kind, subject: str, convention: Convention) -> Draw:
-    from iftplan.cli.subjects import document_in, plan_in
+    from iftplan.cli.arguments import document_in, plan_in
     from iftplan.plots.layers import density_picture, macs_picture
 
     document = document_in(subject)
@@ -97,14 +97,14 @@ def _of_plan(kind: Kind, subject: str, convention: Convention) -> Draw:
 
 
 def _cardinality(subject: str) -> Draw:
-    from iftplan.notation import parse_layer
-    from iftplan.plots.cardinality import cardinality_picture
-    from iftplan.spaces import layer_spaces, model_spaces
+    from iftplan.models.notation import parse_layer
+    from iftplan.plans.search_spaces import layer_spaces, model_spaces
+    from iftplan.plots.search_spaces import cardinality_picture
 
     if _names_a_layer(subject):
         curves = layer_spaces(parse_layer(subject))
     else:
-        from iftplan.cli.subjects import spec_of
+        from iftplan.cli.arguments import spec_of
 
         curves = model_spaces(spec_of(subject, (), widths=True))
     return lambda title, theme: cardinality_picture(curves, subject, title=title, theme=theme)
@@ -112,7 +112,7 @@ def _cardinality(subject: str) -> Draw:
 
 def _names_a_layer(subject: str) -> bool:
     """Layers begin with what they are, models with where they come from."""
-    from iftplan.notation import parse_layer
+    from iftplan.models.notation import parse_layer
 
     if subject == "-" or subject.endswith(".json") or ".py:" in subject:
         return False
@@ -124,10 +124,10 @@ def _names_a_layer(subject: str) -> bool:
 
 
 def _space(subjects: Sequence[str], convention: Convention) -> Draw:
-    from iftplan.axes import Cost, Gain
-    from iftplan.observationfile import read_observations
     from iftplan.plots.pareto import pareto_picture
-    from iftplan.tradeoffs import tradeoff
+    from iftplan.runs.results.axes import Cost, Gain
+    from iftplan.runs.results.reading import read_observations
+    from iftplan.runs.results.tradeoff import tradeoff
 
     observations = [o for subject in subjects for o in read_observations(subject)]
     found = tradeoff(observations, Cost.INFERENCE, Gain.LOG2_MASKS, convention=convention)
@@ -135,8 +135,8 @@ def _space(subjects: Sequence[str], convention: Convention) -> Draw:
 
 
 def _updates(subjects: Sequence[str]) -> Draw:
-    from iftplan.histories import read_history
     from iftplan.plots.updates import updates_picture
+    from iftplan.runs.history import read_history
 
     histories = [read_history(subject) for subject in subjects]
     return lambda title, theme: updates_picture(histories, title=title, theme=theme)

@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from iftplan.base.documents import read_text
+from iftplan.base.errors import InfeasibleError, InputError
+from iftplan.base.units import Convention, parse_sparsity
 from iftplan.cli import completion
 from iftplan.cli.options import (
     ConventionOption,
@@ -17,17 +20,14 @@ from iftplan.cli.options import (
     split,
 )
 from iftplan.cli.output import emit
-from iftplan.documents import read_text
-from iftplan.errors import InfeasibleError, InputError
-from iftplan.form import Family
+from iftplan.families.document import solve_document
+from iftplan.families.family import Family
+from iftplan.families.solution import Outcome, Solution
+from iftplan.families.solver import solve
+from iftplan.families.tables import solutions_table, steps_table
 from iftplan.masks import parse_mask
-from iftplan.notation import parse_layer
-from iftplan.report.solutions import solutions_table, steps_table
+from iftplan.models.notation import parse_layer
 from iftplan.report.table import Table
-from iftplan.solution import Outcome, Solution
-from iftplan.solvefile import solve_document
-from iftplan.solver import solve
-from iftplan.units import Convention, parse_sparsity
 
 EXAMPLE = """
 Example:
@@ -117,7 +117,7 @@ def _refuse_infeasible(solutions: Mapping[str, Sequence[Solution]]) -> None:
 def _explained(
     solutions: Mapping[str, Sequence[Solution]], families: Sequence[Family]
 ) -> dict[str, list[Solution]]:
-    from iftplan.symbolic import explained
+    from iftplan.families.steps import explained
 
     named = {family.name: family for family in families}
     return {name: [explained(s, named[s.transform]) for s in found] for name, found in solutions.items()}

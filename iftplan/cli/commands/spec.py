@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
+from iftplan.base.units import Convention
 from iftplan.cli import completion
+from iftplan.cli.arguments import spec_of
 from iftplan.cli.options import (
     AllowOption,
     ConventionOption,
@@ -16,9 +18,7 @@ from iftplan.cli.options import (
     inputs_of,
 )
 from iftplan.cli.output import emit
-from iftplan.cli.subjects import spec_of
 from iftplan.report.table import Table
-from iftplan.units import Convention
 
 EXAMPLE = """
 Example:
@@ -65,8 +65,8 @@ def command(
     convention: ConventionOption = Convention.MAC,
 ) -> None:
     """Read a model's layers, MACs and couplings into a document."""
-    from iftplan.report.specs import spec_records, spec_table
-    from iftplan.specfile import spec_document
+    from iftplan.models.document import spec_document
+    from iftplan.models.tables import spec_records, spec_table
 
     spec = spec_of(model, inputs_of(input), widths=widths, allow=allow)
     table = spec_table(spec, convention)

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from iftplan.base.errors import InputError
 from iftplan.cli import completion
 from iftplan.cli.output import Interrupted, say
-from iftplan.errors import InputError
 
 if TYPE_CHECKING:
+    from iftplan.base.documents import Document
     from iftplan.cli.progress import Watcher
-    from iftplan.documents import Document
     from iftplan.nn.training.loop import Loop
-    from iftplan.plans import Plan
-    from iftplan.runs import RunConfig
+    from iftplan.plans.plan import Plan
+    from iftplan.runs.settings import RunConfig
 
 EXAMPLE = """
 Example:
@@ -123,8 +123,8 @@ def command(
     trust: Annotated[bool, typer.Option("--trust", help="Run the Python that the plan names.")] = False,
 ) -> None:
     """Train a plan; alone, sparse digits in under a minute. `--resume` continues to the same last bit."""
+    from iftplan.cli.arguments import require_torch
     from iftplan.cli.run_settings import Given, resumed_run, run_of
-    from iftplan.cli.subjects import require_torch
 
     require_torch("training")
     name = method.value if method else ""
@@ -135,7 +135,7 @@ def command(
     run = resumed_run(given, Path(out)) if resume else run_of(given)
     directory = Path(out or f"runs/{_title(run)}")
     if not (resume or dry_run):
-        from iftplan.nn.training.claims import refuse_taken
+        from iftplan.nn.training.records.claims import refuse_taken
 
         refuse_taken(directory)  # before a plan is made
     made, document = _resumed_plan(directory) if resume else _plan_of(run)
@@ -153,8 +153,8 @@ def _title(run: RunConfig) -> str:
 
 def _plan_of(run: RunConfig) -> tuple[Plan, Document]:
     """The plan, read or made."""
-    from iftplan.cli.subjects import document_in, plan_in
-    from iftplan.planfile import plan_document
+    from iftplan.cli.arguments import document_in, plan_in
+    from iftplan.plans.document.plan import plan_document
 
     if run.plan.file:
         document = document_in(run.plan.file)
@@ -168,9 +168,9 @@ def _plan_of(run: RunConfig) -> tuple[Plan, Document]:
 
 
 def _resumed_plan(directory: Path) -> tuple[Plan, Document]:
-    from iftplan.cli.subjects import plan_in
-    from iftplan.documents import loads, read_text
-    from iftplan.errors import StaleError
+    from iftplan.base.documents import loads, read_text
+    from iftplan.base.errors import StaleError
+    from iftplan.cli.arguments import plan_in
 
     path = directory / "plan.json"
     document = loads(read_text(str(path)), str(path))
@@ -185,9 +185,9 @@ def _resumed_plan(directory: Path) -> tuple[Plan, Document]:
 
 def _made(run: RunConfig) -> Plan:
     from iftplan.cli.output import working
-    from iftplan.nn.trace import read_model
-    from iftplan.planner import plan
-    from iftplan.sweeps import policy_of
+    from iftplan.nn.reading.read import read_model
+    from iftplan.plans.planner import plan
+    from iftplan.runs.sweeps.grid import policy_of
 
     policy = policy_of(run.plan)
     widens = policy.family is not None and policy.family.definition.widens
@@ -197,7 +197,7 @@ def _made(run: RunConfig) -> Plan:
 
 def _source(plan: Plan, model: str, *, trust: bool) -> str:
     """What builds the dense model; it must be the one that was planned for."""
-    from iftplan.cli.subjects import build_for
+    from iftplan.cli.arguments import build_for
 
     build_for(plan, model or None, trust=trust)
     return model or plan.model
@@ -205,7 +205,7 @@ def _source(plan: Plan, model: str, *, trust: bool) -> str:
 
 def _describe(run: RunConfig, plan: Plan, directory: Path) -> None:
     from iftplan.cli.output import Format, emit
-    from iftplan.report.training import run_table
+    from iftplan.runs.tables import run_table
 
     emit([run_table(run, plan, str(directory))], dict, Format.TABLE, None)
 
@@ -220,8 +220,8 @@ def _train(
     *,
     resume: bool,
 ) -> None:
-    from iftplan.nn.training.loggers import logger_named
-    from iftplan.nn.training.running import execute
+    from iftplan.nn.training.records.loggers import logger_named
+    from iftplan.nn.training.run import execute
 
     found = [logger_named(name, directory) for name in loggers]
     watch = partial(_watched, directory=directory)
@@ -258,7 +258,7 @@ def _watched(loop: Loop, directory: Path) -> Iterator[Watcher]:
 
 def _report(found: Document, directory: Path) -> None:
     from iftplan.cli.output import Format, emit
-    from iftplan.report.training import result_table
+    from iftplan.runs.tables import result_table
 
     emit([result_table(found)], dict, Format.TABLE, None)
     say(f"written: {directory}/result.json, metrics.csv, run.json, plan.json and checkpoints")

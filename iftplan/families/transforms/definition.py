@@ -16,7 +16,7 @@ class Definition:
         title: how people call it.
         unknown: the symbol that the iso-FLOP equation is solved for: "k", "b", "r" or one of your own.
         structure: what the unknown is: multiplier, branches, rank.
-        cost: returns MACs per position in the shared symbols (`iftplan.symbols`), linear in the density d;
+        cost: returns MACs per position in the shared symbols (`iftplan.families.symbols`), linear in the density d;
             a function, so that SymPy is imported only by those who derive.
         widens: the layer runs at the width of Sparse Wide; k is then the unknown, or set by Sparse Wide.
         matrices: shapes of the masked matrices at (m, n, unknown), for masks with structure; None treats

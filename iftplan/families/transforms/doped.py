@@ -7,12 +7,12 @@ Only the m×n weight is masked; U and V stay dense.
 
 from typing import Any
 
-from iftplan.transforms.definition import Definition
+from iftplan.families.transforms.definition import Definition
 
 
 def cost() -> Any:
     """MACs per position."""
-    from iftplan.symbols import d, m, n, r
+    from iftplan.families.symbols import d, m, n, r
 
     return r * (m + n) + m * n * d
 

@@ -7,12 +7,12 @@ For a convolution U carries the kernel, stride and padding, and V is 1×1; for a
 
 from typing import Any
 
-from iftplan.transforms.definition import Definition
+from iftplan.families.transforms.definition import Definition
 
 
 def cost() -> Any:
     """MACs per position."""
-    from iftplan.symbols import d, m, n, r
+    from iftplan.families.symbols import d, m, n, r
 
     return r * (m + n) * d
 

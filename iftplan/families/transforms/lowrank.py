@@ -7,12 +7,12 @@ Nothing is masked, so the rank cannot close the budget to the MAC and a residual
 
 from typing import Any
 
-from iftplan.transforms.definition import Definition
+from iftplan.families.transforms.definition import Definition
 
 
 def cost() -> Any:
     """MACs per position."""
-    from iftplan.symbols import k, m, n, r
+    from iftplan.families.symbols import k, m, n, r
 
     return r * k * (m + n)
 

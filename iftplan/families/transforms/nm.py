@@ -7,6 +7,6 @@ The density is fixed by the pattern, so only the widths are left to choose and a
 
 from dataclasses import replace
 
-from iftplan.transforms.wide import WIDE
+from iftplan.families.transforms.wide import WIDE
 
 NM = replace(WIDE, name="nm", title="N:M Wide", source="arXiv 2303.11525, Table 11")

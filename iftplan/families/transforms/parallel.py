@@ -5,12 +5,12 @@ b·m·n·d = m·n        b = 1/d
 
 from typing import Any
 
-from iftplan.transforms.definition import Definition
+from iftplan.families.transforms.definition import Definition
 
 
 def cost() -> Any:
     """MACs per position."""
-    from iftplan.symbols import b, d, m, n
+    from iftplan.families.symbols import b, d, m, n
 
     return b * m * n * d
 

@@ -7,12 +7,12 @@ with e = 2, or e = 1 where only the outputs grow (depthwise convolutions). The w
 
 from typing import Any
 
-from iftplan.transforms.definition import Definition
+from iftplan.families.transforms.definition import Definition
 
 
 def cost() -> Any:
     """MACs per position."""
-    from iftplan.symbols import d, e, k, m, n
+    from iftplan.families.symbols import d, e, k, m, n
 
     return k**e * m * n * d
 

@@ -11,23 +11,23 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from iftplan.arguments import checked
-from iftplan.errors import InputError, StaleError
-from iftplan.nn.fingerprint import fingerprint
-from iftplan.nn.host import host_of
-from iftplan.nn.initialise import Deviation, Fans, fans_of, initialise_, scheme_named
-from iftplan.nn.inputs import matching
-from iftplan.nn.masks import SUFFIX, draw_masks_, enforce_, has_mask, masked_weights, stream
-from iftplan.nn.members import Member
-from iftplan.nn.multipliers import ForwardScales, forward_scales, scale_forward_
-from iftplan.nn.parametrize import check_scaled, dense_fans, planned_scales
-from iftplan.nn.rehearsal import check_called
-from iftplan.nn.skeleton import check_buildable, none, planned_couplings, replaced_by, skeleton_
-from iftplan.nn.stacks import stack_of
-from iftplan.nn.twin import check_ties, deep_copy, without_data
-from iftplan.nn.width_outputs import check_outputs
-from iftplan.plans import Plan, PlannedLayer, Role
-from iftplan.spec import Couplings
+from iftplan.base.arguments import checked
+from iftplan.base.errors import InputError, StaleError
+from iftplan.models.spec import Couplings
+from iftplan.nn.application.forward_scales import ForwardScales, forward_scales, scale_forward_
+from iftplan.nn.application.rehearsal import check_called
+from iftplan.nn.application.scales import check_scaled, dense_fans, planned_scales
+from iftplan.nn.application.structure import check_buildable, none, planned_couplings, replaced_by, skeleton_
+from iftplan.nn.layers.initial_weights import Deviation, Fans, fans_of, initialise_, scheme_named
+from iftplan.nn.layers.members import Member
+from iftplan.nn.layers.nonlinearity import host_of
+from iftplan.nn.layers.stacks import stack_of
+from iftplan.nn.masks.masked_weights import SUFFIX, draw_masks_, enforce_, has_mask, masked_weights, stream
+from iftplan.nn.meta.copies import check_ties, deep_copy, without_data
+from iftplan.nn.meta.fingerprint import fingerprint
+from iftplan.nn.meta.inputs import matching
+from iftplan.nn.reading.widths.outputs import check_outputs
+from iftplan.plans.plan import Plan, PlannedLayer, Role
 
 Model = TypeVar("Model", bound=nn.Module)
 

@@ -9,16 +9,16 @@ from types import MappingProxyType
 
 from torch import nn
 
-from iftplan.arguments import checked
-from iftplan.audits import AuditReport, audit_plan
-from iftplan.errors import InputError
-from iftplan.nn.inputs import matching
-from iftplan.nn.masks import masked_weights
-from iftplan.nn.nonzeros import check_even, nonzeros
-from iftplan.nn.operators import Operator
-from iftplan.nn.opinions import measure_by
-from iftplan.plans import Plan
-from iftplan.units import count
+from iftplan.base.arguments import checked
+from iftplan.base.errors import InputError
+from iftplan.base.units import count
+from iftplan.nn.counting.operators.table import Operator
+from iftplan.nn.counting.opinions import measure_by
+from iftplan.nn.masks.masked_weights import masked_weights
+from iftplan.nn.masks.nonzeros import check_even, nonzeros
+from iftplan.nn.meta.inputs import matching
+from iftplan.plans.audit.audit import AuditReport, audit_plan
+from iftplan.plans.plan import Plan
 
 
 @checked

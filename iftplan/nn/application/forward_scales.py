@@ -13,13 +13,13 @@ from fractions import Fraction
 import torch
 from torch import Tensor, nn
 
-from iftplan.arguments import checked
-from iftplan.nn.inputs import matching
-from iftplan.nn.measure import measure
-from iftplan.nn.skeleton import planned_couplings
-from iftplan.plans import Plan, Role
-from iftplan.spec import Couplings
-from iftplan.units import exact
+from iftplan.base.arguments import checked
+from iftplan.base.units import exact
+from iftplan.models.spec import Couplings
+from iftplan.nn.application.structure import planned_couplings
+from iftplan.nn.counting.measure import measure
+from iftplan.nn.meta.inputs import matching
+from iftplan.plans.plan import Plan, Role
 
 
 class ScaledLinear(nn.Linear):

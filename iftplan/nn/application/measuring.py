@@ -7,13 +7,13 @@ from types import MappingProxyType
 
 from torch import nn
 
-from iftplan.counting import CountTable
-from iftplan.nn.lazy import materialised
-from iftplan.nn.operators import Operator
-from iftplan.nn.opinions import measure_by
-from iftplan.nn.skeleton import skeleton_
+from iftplan.models.counting import CountTable
+from iftplan.nn.application.structure import skeleton_
+from iftplan.nn.counting.operators.table import Operator
+from iftplan.nn.counting.opinions import measure_by
+from iftplan.nn.counting.passes.lazy import materialised
 from iftplan.nn.sources import build
-from iftplan.plans import Plan
+from iftplan.plans.plan import Plan
 
 
 def measure_plan(

@@ -9,27 +9,27 @@ from typing import Any
 
 from torch import nn
 
-from iftplan.audits import layer_macs, measured_layers
-from iftplan.checks import Measured
-from iftplan.counting import CountTable, cross_check
-from iftplan.documents import loads, read_text, schema_of
-from iftplan.errors import InputError, MeasureError, StaleError
-from iftplan.nn.fingerprint import fingerprint
-from iftplan.nn.lazy import materialised
-from iftplan.nn.measure_plan import measure_plan
-from iftplan.nn.nonzeros import check_even, nonzeros
-from iftplan.nn.opinions import measure_by
+from iftplan.base.documents import loads, read_text, schema_of
+from iftplan.base.errors import InputError, MeasureError, StaleError
+from iftplan.checks.findings import Measured
+from iftplan.models.allowances import parse_vouched
+from iftplan.models.counting import CountTable, cross_check
+from iftplan.models.notation import parse_input
+from iftplan.models.sources import parse_source
+from iftplan.nn.application.measuring import measure_plan
+from iftplan.nn.counting.operators.allowed import vouched_operators
+from iftplan.nn.counting.opinions import measure_by
+from iftplan.nn.counting.passes.lazy import materialised
+from iftplan.nn.masks.nonzeros import check_even, nonzeros
+from iftplan.nn.meta.fingerprint import fingerprint
 from iftplan.nn.sources import build, construct
-from iftplan.nn.vouched_operators import vouched_operators
-from iftplan.notation import parse_input
-from iftplan.planfile import parse_plan
-from iftplan.plans import Plan
-from iftplan.sources import parse_source
-from iftplan.vouched import parse_vouched
+from iftplan.plans.audit.audit import layer_macs, measured_layers
+from iftplan.plans.document.plan import parse_plan
+from iftplan.plans.plan import Plan
 
 
 def measured(request: Mapping[str, Any]) -> Measured:
-    """Build and measure what a request of `iftplan.checking` names.
+    """Build and measure what a request of `iftplan.checks.check` names.
 
     Raises:
         InputError: the source cannot be built, or does not say what its inputs are.

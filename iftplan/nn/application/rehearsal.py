@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from torch import nn
 
-from iftplan.audits import measured_layers, products
-from iftplan.errors import InfeasibleError, MeasureError
-from iftplan.nn.inputs import matching
-from iftplan.nn.measure import measure
-from iftplan.nn.skeleton import replaced_by
-from iftplan.plans import Plan, Role
+from iftplan.base.errors import InfeasibleError, MeasureError
+from iftplan.nn.application.structure import replaced_by
+from iftplan.nn.counting.measure import measure
+from iftplan.nn.meta.inputs import matching
+from iftplan.plans.audit.audit import measured_layers, products
+from iftplan.plans.plan import Plan, Role
 
 
 def check_called(plan: Plan, built: nn.Module, dense: nn.Module) -> None:

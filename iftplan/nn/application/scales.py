@@ -8,12 +8,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from iftplan.arguments import checked
-from iftplan.errors import InputError, StaleError
-from iftplan.nn.initialise import Fans
-from iftplan.notation import parse_layer
-from iftplan.plans import Plan
-from iftplan.scales import TensorScale
+from iftplan.base.arguments import checked
+from iftplan.base.errors import InputError, StaleError
+from iftplan.models.notation import parse_layer
+from iftplan.nn.layers.initial_weights import Fans
+from iftplan.plans.plan import Plan
+from iftplan.plans.scales import TensorScale
 
 _NOTHING: Mapping[str, TensorScale] = MappingProxyType({})
 

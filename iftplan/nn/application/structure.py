@@ -8,15 +8,21 @@ from typing import Literal
 
 from torch import nn
 
-from iftplan.errors import MeasureError, StaleError
-from iftplan.nn.experts import RoutedExperts, StackedDoped, StackedFactorized, StackedParallel, routable
-from iftplan.nn.inputs import matching
-from iftplan.nn.members import Doped, Factorized, Member, Nonlinearity, Parallel, identity
-from iftplan.nn.origins import also_changed
-from iftplan.nn.widen import widen_
-from iftplan.nn.widths import trace_widths
-from iftplan.plans import Plan, PlannedLayer, Role
-from iftplan.spec import Couplings
+from iftplan.base.errors import MeasureError, StaleError
+from iftplan.models.spec import Couplings
+from iftplan.nn.layers.experts import (
+    RoutedExperts,
+    StackedDoped,
+    StackedFactorized,
+    StackedParallel,
+    routable,
+)
+from iftplan.nn.layers.members import Doped, Factorized, Member, Nonlinearity, Parallel, identity
+from iftplan.nn.layers.widen import widen_
+from iftplan.nn.meta.inputs import matching
+from iftplan.nn.meta.origins import also_changed
+from iftplan.nn.reading.widths.trace import trace_widths
+from iftplan.plans.plan import Plan, PlannedLayer, Role
 
 _MEMBERS: Mapping[str, Callable[[nn.Module, int, Nonlinearity], Member]] = MappingProxyType(
     {"parallel": Parallel, "factorized": Factorized, "lowrank": Factorized, "doped": Doped}

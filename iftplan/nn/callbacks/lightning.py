@@ -18,13 +18,13 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import WeightAveraging
 from torch.optim import Optimizer
 
-from iftplan.errors import InputError, StaleError
+from iftplan.base.errors import InputError, StaleError
 from iftplan.masks import MaskStructure, Unstructured
-from iftplan.nn.masking.algorithm import Algorithm
+from iftplan.nn.masking.algorithms.base import Algorithm
+from iftplan.nn.masking.algorithms.static import Static
 from iftplan.nn.masking.cautions import cautions, weights_left
 from iftplan.nn.masking.masking import Masking
-from iftplan.nn.masking.static import Static
-from iftplan.nn.masks import enforce_, masked_weights
+from iftplan.nn.masks.masked_weights import enforce_, masked_weights
 
 
 class LightningMasking(Callback):

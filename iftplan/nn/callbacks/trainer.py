@@ -19,13 +19,13 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import ExportableState, TrainerControl, TrainerState
 from transformers.training_args import TrainingArguments
 
-from iftplan.errors import InputError, StaleError
+from iftplan.base.errors import InputError, StaleError
 from iftplan.masks import MaskStructure, Unstructured
 from iftplan.nn.callbacks.packed import packed, unpacked
-from iftplan.nn.masking.algorithm import Algorithm, LatentAlgorithm
+from iftplan.nn.masking.algorithms.base import Algorithm, LatentAlgorithm
+from iftplan.nn.masking.algorithms.static import Static
 from iftplan.nn.masking.cautions import cautions, weights_left
 from iftplan.nn.masking.masking import Masking
-from iftplan.nn.masking.static import Static
 
 
 class TrainerMasking(TrainerCallback, ExportableState):  # type: ignore[misc]

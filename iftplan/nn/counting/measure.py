@@ -10,13 +10,13 @@ from typing import Protocol
 
 from torch import nn
 
-from iftplan.counting import CountTable
-from iftplan.errors import InputError
-from iftplan.nn.data import ASSUMED_ITEM, FOR_THIS_INPUT, Data, look_as_needed
-from iftplan.nn.inputs import Inputs, given_inputs
-from iftplan.nn.lazy import materialised
-from iftplan.nn.operators import OPERATORS, Operator, Operators
-from iftplan.nn.twin import check_ties
+from iftplan.base.errors import InputError
+from iftplan.models.counting import CountTable
+from iftplan.nn.counting.operators.table import OPERATORS, Operator, Operators
+from iftplan.nn.counting.passes.data import ASSUMED_ITEM, FOR_THIS_INPUT, Data, look_as_needed
+from iftplan.nn.counting.passes.lazy import materialised
+from iftplan.nn.meta.copies import check_ties
+from iftplan.nn.meta.inputs import Inputs, given_inputs
 
 ENGINES = ("meta", "fvcore", "flop_counter")
 
@@ -79,15 +79,15 @@ class _Counter(Protocol):
 def _engine(name: str, operators: Operators) -> _Counter:
     match name:  # imported when asked for: the other opinions are rarely needed and slow to import
         case "meta":
-            from iftplan.nn.meta_engine import MetaEngine
+            from iftplan.nn.counting.engines.meta import MetaEngine
 
             return MetaEngine(operators)
         case "fvcore":
-            from iftplan.nn.fvcore_engine import FvcoreEngine
+            from iftplan.nn.counting.engines.fvcore import FvcoreEngine
 
             return FvcoreEngine(operators)
         case "flop_counter":
-            from iftplan.nn.flop_counter_engine import FlopCounterEngine
+            from iftplan.nn.counting.engines.flop_counter import FlopCounterEngine
 
             return FlopCounterEngine(operators)
     nearest = get_close_matches(name, ENGINES, n=1, cutoff=0.3) or ["meta"]

@@ -8,11 +8,11 @@ from types import MappingProxyType
 
 from torch import nn
 
-from iftplan.counting import CountTable
-from iftplan.errors import MeasureError
-from iftplan.nn.measure import measure
-from iftplan.nn.operators import Operator
-from iftplan.spec import InputSpec
+from iftplan.base.errors import MeasureError
+from iftplan.models.counting import CountTable
+from iftplan.models.spec import InputSpec
+from iftplan.nn.counting.measure import measure
+from iftplan.nn.counting.operators.table import Operator
 
 
 def measure_by(

@@ -21,17 +21,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from iftplan.arguments import checked
-from iftplan.nn.data import ASSUMED_ITEM, Data, look_as_needed
-from iftplan.nn.dispatch import DispatchNet, plain
-from iftplan.nn.factories import FactoriesOnMeta
-from iftplan.nn.inputs import Inputs, given_inputs
-from iftplan.nn.lazy import materialised
-from iftplan.nn.ledger import Ledger, Names
-from iftplan.nn.operators import OPERATORS, Operator
-from iftplan.nn.scope import module_scope
-from iftplan.nn.whole_functions import WHOLE, summed_products
-from iftplan.units import count
+from iftplan.base.arguments import checked
+from iftplan.base.units import count
+from iftplan.nn.counting.operators.table import OPERATORS, Operator
+from iftplan.nn.counting.operators.whole_functions import WHOLE, summed_products
+from iftplan.nn.counting.passes.data import ASSUMED_ITEM, Data, look_as_needed
+from iftplan.nn.counting.passes.dispatch import DispatchNet, plain
+from iftplan.nn.counting.passes.lazy import materialised
+from iftplan.nn.counting.passes.ledger import Ledger, Names
+from iftplan.nn.counting.passes.module_stack import module_scope
+from iftplan.nn.meta.factories import FactoriesOnMeta
+from iftplan.nn.meta.inputs import Inputs, given_inputs
 
 _CHECKPOINT: Final = inspect.unwrap(checkpoint).__code__
 WITHOUT_GRADIENTS = (
@@ -82,7 +82,7 @@ def measure_step(
         MeasureError: the model's forward pass raised, or it has to run with data and is too large for that.
 
     Example:
-        >>> from iftplan.spec import InputSpec
+        >>> from iftplan.models.spec import InputSpec
         >>> cost = measure_step(nn.Sequential(nn.Linear(8, 16), nn.Linear(16, 4)), [InputSpec((5, 8))])
         >>> cost.forward, cost.backward  # the first layer needs no input gradient
         (960, 1280)

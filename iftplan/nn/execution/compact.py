@@ -13,9 +13,10 @@ from typing import Any, Final, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from iftplan.arguments import checked
-from iftplan.errors import InputError
+from iftplan.base.arguments import checked
+from iftplan.base.errors import InputError
 from iftplan.nn.execution.functions import sparse_conv2d, sparse_linear
+from iftplan.nn.execution.kernels.registers import require_numba
 from iftplan.nn.execution.modules import (
     can_run,
     collected,
@@ -24,12 +25,11 @@ from iftplan.nn.execution.modules import (
     is_plain,
     packed_mask,
 )
-from iftplan.nn.execution.patterns import Pattern, as_array
-from iftplan.nn.execution.vectors import require_numba
-from iftplan.nn.masks import SUFFIX
-from iftplan.nn.members import is_conv1d
-from iftplan.nn.withheld import withheld
-from iftplan.pricing import DENSE_ABOVE
+from iftplan.nn.execution.sparsity import Pattern, as_array
+from iftplan.nn.layers.members import is_conv1d
+from iftplan.nn.layers.withheld import withheld
+from iftplan.nn.masks.masked_weights import SUFFIX
+from iftplan.plans.speed.pricing import DENSE_ABOVE
 
 _MASK: Final = "weight" + SUFFIX
 

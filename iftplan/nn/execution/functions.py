@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 
-from iftplan.errors import InputError
-from iftplan.nn.execution.patterns import Pattern, as_array
-from iftplan.nn.execution.products import correlation, product
-from iftplan.nn.execution.windows import Pair, Windows, convolution, samples
+from iftplan.base.errors import InputError
+from iftplan.nn.execution.kernels.products import correlation, product
+from iftplan.nn.execution.kernels.windows import Pair, Windows, convolution, samples
+from iftplan.nn.execution.sparsity import Pattern, as_array
 
 
 def sparse_linear(
@@ -156,7 +156,7 @@ def _is_dense(weight: Tensor) -> bool:
 
 
 class _Product(Function):
-    """Matrix × windows + bias; see `iftplan.nn.execution.products`."""
+    """Matrix × windows + bias; see `iftplan.nn.execution.kernels.products`."""
 
     @staticmethod
     def forward(

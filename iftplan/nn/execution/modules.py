@@ -13,14 +13,14 @@ from typing import Any, Final, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from iftplan.arguments import checked
-from iftplan.errors import InputError
+from iftplan.base.arguments import checked
+from iftplan.base.errors import InputError
 from iftplan.nn.execution.functions import kept_values, sparse_conv2d, sparse_linear
-from iftplan.nn.execution.patterns import Pattern, pattern_of
-from iftplan.nn.execution.vectors import require_numba
-from iftplan.nn.masks import SUFFIX, has_mask
-from iftplan.nn.members import is_conv1d
-from iftplan.pricing import DENSE_ABOVE
+from iftplan.nn.execution.kernels.registers import require_numba
+from iftplan.nn.execution.sparsity import Pattern, pattern_of
+from iftplan.nn.layers.members import is_conv1d
+from iftplan.nn.masks.masked_weights import SUFFIX, has_mask
+from iftplan.plans.speed.pricing import DENSE_ABOVE
 
 _MASK: Final = "weight" + SUFFIX
 

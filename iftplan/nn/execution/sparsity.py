@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from iftplan.nn.execution.chains import Pair, chains_of
-from iftplan.nn.execution.formats import Format, packed, turned
-from iftplan.nn.execution.memory import Memory, Strides, memory_of
-from iftplan.nn.execution.vectors import instructions_here, vectors_of
+from iftplan.nn.execution.kernels.chains import Pair, chains_of
+from iftplan.nn.execution.kernels.formats import Format, packed, turned
+from iftplan.nn.execution.kernels.memory import Memory, Strides, memory_of
+from iftplan.nn.execution.kernels.registers import instructions_here, vectors_of
 
 
 @dataclass(slots=True, eq=False)
@@ -69,7 +69,7 @@ def pattern_of(
     Args:
         mask: boolean.
         dtype: of the weights, float32 or float64.
-        instructions: see `iftplan.nn.execution.vectors.vectors_of`; the machine's widest if not given.
+        instructions: see `iftplan.nn.execution.kernels.registers.vectors_of`; the machine's widest if not given.
         stride: of the convolution.
         dilation: of the convolution.
 

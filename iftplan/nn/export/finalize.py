@@ -6,9 +6,9 @@ from typing import TypeVar
 
 from torch import nn
 
-from iftplan.arguments import checked
-from iftplan.nn.masks import SUFFIX, enforce_, masked_weights
-from iftplan.nn.twin import deep_copy
+from iftplan.base.arguments import checked
+from iftplan.nn.masks.masked_weights import SUFFIX, enforce_, masked_weights
+from iftplan.nn.meta.copies import deep_copy
 
 Model = TypeVar("Model", bound=nn.Module)
 

@@ -7,10 +7,10 @@ from typing import Final, TypeVar
 import torch
 from torch import Tensor, nn
 
-from iftplan.arguments import checked
-from iftplan.errors import InputError
-from iftplan.nn.masks import SUFFIX
-from iftplan.nn.twin import deep_copy
+from iftplan.base.arguments import checked
+from iftplan.base.errors import InputError
+from iftplan.nn.masks.masked_weights import SUFFIX
+from iftplan.nn.meta.copies import deep_copy
 
 Model = TypeVar("Model", bound=nn.Module)
 

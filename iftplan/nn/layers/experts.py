@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from iftplan.errors import InfeasibleError
-from iftplan.nn.members import Doped, Factorized, Parallel
-from iftplan.nn.stacks import StackedLinear, grouped_product
+from iftplan.base.errors import InfeasibleError
+from iftplan.nn.layers.members import Doped, Factorized, Parallel
+from iftplan.nn.layers.stacks import StackedLinear, grouped_product
 
 _DECLARED = ("has_gate", "has_bias", "is_transposed", "is_concatenated")  # by use_experts_implementation
 

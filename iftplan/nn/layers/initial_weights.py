@@ -15,9 +15,9 @@ from typing import Final
 import torch
 from torch import Generator, Tensor, nn
 
-from iftplan.errors import InputError
-from iftplan.nn.members import is_conv1d
-from iftplan.nn.stacks import Stack
+from iftplan.base.errors import InputError
+from iftplan.nn.layers.members import is_conv1d
+from iftplan.nn.layers.stacks import Stack
 
 
 @dataclass(frozen=True, slots=True)

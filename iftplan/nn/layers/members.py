@@ -12,9 +12,9 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from iftplan.errors import InfeasibleError
-from iftplan.nn.stacks import StackedLinear
-from iftplan.nn.withheld import withheld
+from iftplan.base.errors import InfeasibleError
+from iftplan.nn.layers.stacks import StackedLinear
+from iftplan.nn.layers.withheld import withheld
 
 Nonlinearity = Callable[[int], nn.Module]
 """Channels → what stands behind so many of them inside a member."""

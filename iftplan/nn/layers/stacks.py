@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own customary name
 from torch import Tensor, nn
 
-from iftplan.errors import StaleError
-from iftplan.notation import parse_layer
-from iftplan.plans import PlannedLayer
+from iftplan.base.errors import StaleError
+from iftplan.models.notation import parse_layer
+from iftplan.plans.plan import PlannedLayer
 
 _NOTED = "_stacked_weights"  # a module's parameters that stack matrices → their Stack
 

@@ -9,9 +9,9 @@ from typing import Any, Final
 import torch
 from torch import nn
 
-from iftplan.errors import InfeasibleError, InputError
+from iftplan.base.errors import InfeasibleError, InputError
+from iftplan.models.spec import Couplings
 from iftplan.nn.torch_internals import ConvNd, NormBase
-from iftplan.spec import Couplings
 
 Shape = tuple[int, ...]
 

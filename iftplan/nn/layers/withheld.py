@@ -13,7 +13,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from iftplan.errors import InfeasibleError
+from iftplan.base.errors import InfeasibleError
 from iftplan.nn.torch_internals import as_plain_tensors, tree_leaves
 
 _ATTRIBUTES: Final = (

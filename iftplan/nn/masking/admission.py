@@ -7,17 +7,17 @@ from collections.abc import Iterator, Sequence
 from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
-from iftplan.errors import InputError
+from iftplan.base.errors import InputError
 from iftplan.masks import NM, ConstantFanIn, MaskStructure, Unstructured
-from iftplan.nn.masking.algorithm import Algorithm, LatentAlgorithm, Order
-from iftplan.nn.masking.layouts import Flat
-from iftplan.nn.masking.srigl import SRigL
-from iftplan.nn.masking.static import Static
-from iftplan.nn.masking.structure_decay import StructureDecay
-from iftplan.nn.masking.transposable import Transposable
-from iftplan.nn.masking.view import View, matrix_view, view_of
-from iftplan.nn.masks import SUFFIX, MaskedWeight, has_mask, masked_weights
-from iftplan.schedules import Constant, Updates
+from iftplan.nn.masking.algorithms.base import Algorithm, LatentAlgorithm, Order
+from iftplan.nn.masking.algorithms.srigl import SRigL
+from iftplan.nn.masking.algorithms.static import Static
+from iftplan.nn.masking.algorithms.structure_decay import StructureDecay
+from iftplan.nn.masking.algorithms.transposable import Transposable
+from iftplan.nn.masks.masked_weights import SUFFIX, MaskedWeight, has_mask, masked_weights
+from iftplan.nn.masks.rows import Flat
+from iftplan.nn.masks.view import View, matrix_view, view_of
+from iftplan.runs.schedules import Constant, Updates
 
 
 def admitted(

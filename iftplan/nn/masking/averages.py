@@ -11,10 +11,10 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from iftplan.arguments import checked
-from iftplan.errors import InputError
-from iftplan.nn.masking.wrappers import bare
-from iftplan.nn.masks import MaskedWeight, masked_weights
+from iftplan.base.arguments import checked
+from iftplan.base.errors import InputError
+from iftplan.nn.masking.optimizer.wrappers import bare
+from iftplan.nn.masks.masked_weights import MaskedWeight, masked_weights
 
 
 @checked

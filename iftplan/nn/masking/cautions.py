@@ -1,4 +1,4 @@
-"""What is doubtful about a Masking in a run of a known length: `iftplan.cautions` asked with what it holds."""
+"""What is doubtful about a Masking in a run of a known length: `iftplan.runs.cautions` asked with what it holds."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Any
 
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
-from iftplan.cautions import arrival_cautions, schedule_cautions, weight_cautions
-from iftplan.nn.masking.algorithm import Algorithm
-from iftplan.nn.masking.gradual import Gradual
-from iftplan.nn.masking.iterative import Iterative
-from iftplan.nn.masking.mask_decay import MaskDecay
+from iftplan.nn.masking.algorithms.base import Algorithm
+from iftplan.nn.masking.algorithms.gradual import Gradual
+from iftplan.nn.masking.algorithms.iterative import Iterative
+from iftplan.nn.masking.algorithms.mask_decay import MaskDecay
+from iftplan.nn.masking.algorithms.rigl import RigL
+from iftplan.nn.masking.algorithms.set import SET
+from iftplan.nn.masking.algorithms.srigl import SRigL
+from iftplan.nn.masking.algorithms.structure_decay import StructureDecay
 from iftplan.nn.masking.masking import Masking
-from iftplan.nn.masking.rigl import RigL
-from iftplan.nn.masking.set import SET
-from iftplan.nn.masking.srigl import SRigL
-from iftplan.nn.masking.structure_decay import StructureDecay
-from iftplan.nn.masks import masked_weights, to_matrix
+from iftplan.nn.masks.masked_weights import masked_weights, to_matrix
+from iftplan.runs.cautions import arrival_cautions, schedule_cautions, weight_cautions
 
 
 def cautions(masks: Masking, steps: int, scheduler: Any = None) -> list[str]:

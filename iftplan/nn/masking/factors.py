@@ -12,9 +12,9 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from iftplan.errors import InputError
-from iftplan.nn.masks import MaskedWeight
-from iftplan.nn.shards import local, part_of
+from iftplan.base.errors import InputError
+from iftplan.nn.masks.masked_weights import MaskedWeight
+from iftplan.nn.masks.shards import local, part_of
 
 
 class MaskFactors:

@@ -8,7 +8,7 @@ from typing import Self
 from torch import Generator, Tensor
 
 from iftplan.masks import MaskStructure, Unstructured
-from iftplan.nn.masking.selection import EXCLUDED, largest
+from iftplan.nn.masks.top_k import EXCLUDED, largest
 
 
 @dataclass(frozen=True, slots=True, eq=False)

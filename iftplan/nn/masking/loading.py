@@ -14,11 +14,11 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from iftplan.arguments import checked
-from iftplan.errors import InputError, StaleError
-from iftplan.nn.computed import computed_weights
-from iftplan.nn.masking.wrappers import bare
-from iftplan.nn.masks import SUFFIX, enforce_, masked_weights
+from iftplan.base.arguments import checked
+from iftplan.base.errors import InputError, StaleError
+from iftplan.nn.layers.computed import computed_weights
+from iftplan.nn.masking.optimizer.wrappers import bare
+from iftplan.nn.masks.masked_weights import SUFFIX, enforce_, masked_weights
 
 Model = TypeVar("Model", bound=nn.Module)
 

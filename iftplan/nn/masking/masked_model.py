@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from iftplan.nn.masking.algorithm import Algorithm, Scores
-from iftplan.nn.masking.gradients import MaskFactors
+from iftplan.nn.masking.algorithms.base import Algorithm, Scores
+from iftplan.nn.masking.factors import MaskFactors
 from iftplan.nn.masking.layer import Change, Layer
-from iftplan.nn.masking.ranks import Ranks
-from iftplan.nn.masking.slots import clear_slots_, keeps_zeros
-from iftplan.nn.masking.view import View
-from iftplan.nn.masks import enforce_, stream
-from iftplan.nn.shards import whole
+from iftplan.nn.masking.optimizer.slots import clear_slots_, keeps_zeros
+from iftplan.nn.masking.processes import Ranks
+from iftplan.nn.masks.masked_weights import enforce_, stream
+from iftplan.nn.masks.shards import whole
+from iftplan.nn.masks.view import View
 
 
 class Subject:

@@ -22,21 +22,21 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from iftplan.errors import StaleError
+from iftplan.base.errors import StaleError
 from iftplan.masks import MaskStructure, Unstructured, parse_mask
 from iftplan.nn.masking.admission import admitted
-from iftplan.nn.masking.algorithm import Algorithm, LatentAlgorithm
-from iftplan.nn.masking.behind import Behind
+from iftplan.nn.masking.algorithms.base import Algorithm, LatentAlgorithm
+from iftplan.nn.masking.algorithms.static import Static
 from iftplan.nn.masking.exploration import Exploration
-from iftplan.nn.masking.held import Held
-from iftplan.nn.masking.hooks import attach
-from iftplan.nn.masking.ranks import Ranks
-from iftplan.nn.masking.regime import Regime
-from iftplan.nn.masking.static import Static
-from iftplan.nn.masking.subject import Subject
-from iftplan.nn.masking.taken import Taken
-from iftplan.nn.masking.wrappers import bare, innermost
-from iftplan.nn.shards import reshard_
+from iftplan.nn.masking.masked_model import Subject
+from iftplan.nn.masking.optimizer.hooks import attach
+from iftplan.nn.masking.optimizer.wrappers import bare, innermost
+from iftplan.nn.masking.processes import Ranks
+from iftplan.nn.masking.regimes.base import Regime
+from iftplan.nn.masking.regimes.latent_weights import Behind
+from iftplan.nn.masking.regimes.sparse_weights import Held
+from iftplan.nn.masking.step_masks import Taken
+from iftplan.nn.masks.shards import reshard_
 
 
 class Masking:
@@ -58,7 +58,7 @@ class Masking:
 
     Attributes:
         steps: calls of `step` so far.
-        taken: the masks that the last step computed with, for a ledger (`iftplan.nn.masking.taken`).
+        taken: the masks that the last step computed with, for a ledger (`iftplan.nn.masking.step_masks`).
         exploration: what the masks have seen so far.
         release: stops all that is done around the optimizer's steps; the optimizer is free for another `Masking`.
     """

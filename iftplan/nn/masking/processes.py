@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
-from iftplan.errors import DivergedError
-from iftplan.nn.masks import SUFFIX
-from iftplan.nn.shards import is_sharded
+from iftplan.base.errors import DivergedError
+from iftplan.nn.masks.masked_weights import SUFFIX
+from iftplan.nn.masks.shards import is_sharded
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from iftplan.arguments import checked
-from iftplan.nn.masks import masked_names
-from iftplan.plans import Plan
+from iftplan.base.arguments import checked
+from iftplan.nn.masks.masked_weights import masked_names
+from iftplan.plans.plan import Plan
 
 
 @dataclass(frozen=True, slots=True, eq=False)

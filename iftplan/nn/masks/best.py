@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from iftplan.errors import InputError
+from iftplan.base.errors import InputError
 from iftplan.masks import NM, Block, Channel, ConstantFanIn, MaskStructure, Unstructured
-from iftplan.nn.masking.patterns import best_pattern, cut, glue
-from iftplan.nn.masking.selection import largest
-from iftplan.nn.masking.tiles import Solver
+from iftplan.nn.masks.cells import best_pattern, cut, glue
+from iftplan.nn.masks.tiles import Solver
+from iftplan.nn.masks.top_k import largest
 
 
 def choose(structure: MaskStructure, scores: Tensor, nnz: int, solver: Solver = "fast") -> Tensor:
@@ -26,7 +26,7 @@ def choose(structure: MaskStructure, scores: Tensor, nnz: int, solver: Solver = 
 
     Args:
         structure: what the mask may look like.
-        scores: not negative and not NaN; inputs of a convolution as `iftplan.nn.masks.to_matrix` has them, channels
+        scores: not negative and not NaN; inputs of a convolution as `iftplan.nn.masks.masked_weights.to_matrix` has them, channels
             fastest, because patterns run along channels.
         nnz: a count that the structure allows (`MaskStructure.counts`).
         solver: of transposable tiles; "exact" needs SciPy.

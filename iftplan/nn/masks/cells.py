@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from iftplan.masks import NM
-from iftplan.nn.masking.selection import largest
-from iftplan.nn.masking.tiles import Solver, best_tiles
+from iftplan.nn.masks.tiles import Solver, best_tiles
+from iftplan.nn.masks.top_k import largest
 
 Choice = Callable[[Tensor, int], Tensor]
 """(tiles, rows, columns) of scores and N to boolean tiles."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from iftplan.errors import InfeasibleError
+from iftplan.base.errors import InfeasibleError
 from iftplan.masks import NM, Block, Channel, ConstantFanIn, MaskStructure, Unstructured
-from iftplan.nn.masking.patterns import cut, regions
+from iftplan.nn.masks.cells import cut, regions
 
 
 def holds(structure: MaskStructure, mask: Tensor) -> bool:

@@ -13,10 +13,10 @@ from typing import Final
 import torch
 from torch import Generator, Tensor
 
-from iftplan.errors import InfeasibleError, InputError
+from iftplan.base.errors import InfeasibleError, InputError
 from iftplan.masks import NM, Block, Channel, ConstantFanIn, MaskStructure, Unstructured
-from iftplan.nn.masking.patterns import glue, regions
-from iftplan.nn.masking.tiles import best_tiles, few_patterns
+from iftplan.nn.masks.cells import glue, regions
+from iftplan.nn.masks.tiles import best_tiles, few_patterns
 
 Shape = tuple[int, int]
 """(outputs, inputs) of one weight matrix."""

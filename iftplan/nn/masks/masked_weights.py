@@ -14,14 +14,14 @@ from hashlib import sha256
 import torch
 from torch import Generator, Tensor, nn
 
-from iftplan.arguments import checked
-from iftplan.errors import InfeasibleError, InputError, StaleError
+from iftplan.base.arguments import checked
+from iftplan.base.errors import InfeasibleError, InputError, StaleError
 from iftplan.masks import MaskStructure, Unstructured, parse_mask, stack_close
-from iftplan.nn.members import Member, is_conv1d
-from iftplan.nn.random_masks import Shape, random_mask, shares
-from iftplan.nn.shards import local, part_of
-from iftplan.nn.stacks import Stack, note_stack_, planned_stack, stack_of
-from iftplan.plans import Plan, PlannedLayer, Role
+from iftplan.nn.layers.members import Member, is_conv1d
+from iftplan.nn.layers.stacks import Stack, note_stack_, planned_stack, stack_of
+from iftplan.nn.masks.drawing import Shape, random_mask, shares
+from iftplan.nn.masks.shards import local, part_of
+from iftplan.plans.plan import Plan, PlannedLayer, Role
 
 SUFFIX = "_mask"
 
@@ -102,7 +102,7 @@ def draw_masks_(model: nn.Module, plan: Plan, seed: int = 0) -> nn.Module:
     layers. Masks of weights on the meta device are on the meta device. Weights are not changed: see `enforce_`.
 
     Args:
-        model: has the structure of the plan (`iftplan.nn.skeleton.skeleton_`).
+        model: has the structure of the plan (`iftplan.nn.application.structure.skeleton_`).
         plan: says which weights are masked, and how many of each layer's are kept.
         seed: any integer.
 

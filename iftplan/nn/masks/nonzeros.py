@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from iftplan.counting import CountTable
-from iftplan.errors import MeasureError
-from iftplan.nn.masks import SUFFIX, has_mask
+from iftplan.base.errors import MeasureError
+from iftplan.models.counting import CountTable
+from iftplan.nn.masks.masked_weights import SUFFIX, has_mask
 
 
 def nonzeros(model: nn.Module, *, from_values: bool = False) -> dict[str, int]:

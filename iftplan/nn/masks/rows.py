@@ -3,7 +3,7 @@
 Algorithms choose so many units of each row and know nothing else of structure: unstructured masks are one row
 of weights, N:M masks a row per group of M, constant fan-in a row per neuron, blocks one row of whole blocks, channels one
 row of outputs. What no row can be chosen of alone, transposable tiles and what hangs over an edge, is chosen for a whole
-matrix by `iftplan.nn.masking.choice.choose`.
+matrix by `iftplan.nn.masks.best.choose`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from iftplan.errors import InputError
+from iftplan.base.errors import InputError
 from iftplan.masks import NM, Block, Channel, ConstantFanIn, MaskStructure, Unstructured
 
 

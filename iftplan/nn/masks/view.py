@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from iftplan.errors import InfeasibleError, InputError
+from iftplan.base.errors import InfeasibleError, InputError
 from iftplan.masks import NM, Block, ConstantFanIn, MaskStructure, Matrices, Unstructured
-from iftplan.nn.masking.choice import Whole
-from iftplan.nn.masking.constraint import holds
-from iftplan.nn.masking.layouts import Flat, Layout, layout_of
-from iftplan.nn.masks import MaskedWeight, from_matrix, to_matrix
+from iftplan.nn.masks.best import Whole
+from iftplan.nn.masks.checking import holds
+from iftplan.nn.masks.masked_weights import MaskedWeight, from_matrix, to_matrix
+from iftplan.nn.masks.rows import Flat, Layout, layout_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,7 +64,7 @@ def view_of(weight: MaskedWeight, structure: MaskStructure) -> View:
     """A weight in the layout of its structure.
 
     Depthwise layers of a widened model are masked without structure, because their counts follow from their
-    neighbours (`iftplan.nn.masks.draw_masks_`).
+    neighbours (`iftplan.nn.masks.masked_weights.draw_masks_`).
 
     Raises:
         InputError: the weight's mask is not of that structure, or the structure cannot be chosen row by row.

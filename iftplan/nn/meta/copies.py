@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter, is_lazy
 from torch.overrides import TorchFunctionMode
 
-from iftplan.errors import InputError, MeasureError
-from iftplan.nn.sparse import sparse_on_meta
+from iftplan.base.errors import InputError, MeasureError
+from iftplan.nn.meta.sparse_tensors import sparse_on_meta
 
 Make = Callable[[Tensor], Tensor]
 Model = TypeVar("Model", bound=nn.Module)

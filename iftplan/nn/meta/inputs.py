@@ -13,10 +13,10 @@ from typing import Any, Final, cast
 import torch
 from torch import Tensor, nn
 
-from iftplan.errors import InputError
+from iftplan.base.errors import InputError
+from iftplan.models.notation import parse_input
+from iftplan.models.spec import InputSpec
 from iftplan.nn.torch_internals import tree_leaves
-from iftplan.notation import parse_input
-from iftplan.spec import InputSpec
 
 _NAMED: Final = (
     *("float32", "float64", "float16", "bfloat16", "complex64", "complex128"),

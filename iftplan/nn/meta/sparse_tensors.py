@@ -13,9 +13,9 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from iftplan.errors import MeasureError
-from iftplan.nn.formulas import SparseShape
-from iftplan.nn.tensors import empty
+from iftplan.base.errors import MeasureError
+from iftplan.nn.counting.operators.formulas import SparseShape
+from iftplan.nn.meta.tensors import empty
 
 PRODUCTS: Final = MappingProxyType(
     {

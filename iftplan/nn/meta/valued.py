@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from iftplan.errors import MeasureError
-from iftplan.nn.inputs import dtype_of
-from iftplan.nn.origins import origin
+from iftplan.base.errors import MeasureError
+from iftplan.models.spec import InputSpec
+from iftplan.nn.meta.copies import copied, is_scripted, on_cpu
+from iftplan.nn.meta.inputs import dtype_of
+from iftplan.nn.meta.origins import origin
 from iftplan.nn.torch_internals import TorchDispatchMode, storage_address, tree_leaves, tree_map
-from iftplan.nn.twin import copied, is_scripted, on_cpu
-from iftplan.spec import InputSpec
 
 LIMIT: Final = 4 << 30
 """Bytes that a pass with values may hold at once: the weights, the inputs, and all tensors that are alive."""

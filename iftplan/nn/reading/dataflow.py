@@ -18,11 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from iftplan.nn.data import Data, look, look_as_needed
-from iftplan.nn.factories import FactoriesOnMeta
-from iftplan.nn.operators import OPERATORS
+from iftplan.models.spec import InputSpec
+from iftplan.nn.counting.operators.table import OPERATORS
+from iftplan.nn.counting.passes.data import Data, look, look_as_needed
+from iftplan.nn.meta.factories import FactoriesOnMeta
 from iftplan.nn.torch_internals import TorchDispatchMode, storage_address
-from iftplan.spec import InputSpec
 
 Node = tuple[str, bool]  # a weight, and whether it is looked up: a tied embedding is two layers
 _INPUT: Node = ("", True)

@@ -10,21 +10,21 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from iftplan.arguments import checked
-from iftplan.counting import CountTable
-from iftplan.errors import EndedError, IftplanError, InputError, MeasureError
-from iftplan.nn.data import Data
-from iftplan.nn.dataflow import weight_uses
-from iftplan.nn.fingerprint import fingerprint
-from iftplan.nn.inputs import Inputs, given_inputs
-from iftplan.nn.lazy import materialised
-from iftplan.nn.measure import data_of, measure
-from iftplan.nn.operators import Operator
+from iftplan.base.arguments import checked
+from iftplan.base.errors import EndedError, IftplanError, InputError, MeasureError
+from iftplan.models.counting import CountTable
+from iftplan.models.spec import Couplings, InputSpec, ModelSpec, Product
+from iftplan.nn.counting.measure import data_of, measure
+from iftplan.nn.counting.operators.table import Operator
+from iftplan.nn.counting.passes.data import Data
+from iftplan.nn.counting.passes.lazy import materialised
+from iftplan.nn.meta.copies import check_ties
+from iftplan.nn.meta.fingerprint import fingerprint
+from iftplan.nn.meta.inputs import Inputs, given_inputs
+from iftplan.nn.reading.dataflow import weight_uses
+from iftplan.nn.reading.weight_layers import weight_layers
 from iftplan.nn.sources import BuiltModel, construct
 from iftplan.nn.sources.default_inputs import default_inputs
-from iftplan.nn.twin import check_ties
-from iftplan.nn.weight_layers import weight_layers
-from iftplan.spec import Couplings, InputSpec, ModelSpec, Product
 
 _HOW_TO_GIVE_INPUTS = (
     "give their shapes, for images such as --input 1x3x224x224, for tokens such as --input 1x128:int64, by "
@@ -117,7 +117,7 @@ def _couplings(
     heads: Literal["number", "size"],
     operators: Mapping[str, Operator],
 ) -> tuple[Couplings | None, str]:
-    from iftplan.nn.widths import trace_widths
+    from iftplan.nn.reading.widths.trace import trace_widths
 
     if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
         return None, "it is or contains a scripted module, whose shapes are compiled in"

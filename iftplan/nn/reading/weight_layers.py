@@ -7,10 +7,10 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
-from iftplan.counting import CountTable
-from iftplan.nn.dataflow import WeightUse
-from iftplan.nn.experts import routable
-from iftplan.spec import Kind, LayerSpec, WeightLayer
+from iftplan.models.counting import CountTable
+from iftplan.models.spec import Kind, LayerSpec, WeightLayer
+from iftplan.nn.layers.experts import routable
+from iftplan.nn.reading.dataflow import WeightUse
 
 _LOOKED_UP = "an embedding: its rows are looked up, nothing is contracted"
 _COMPUTED = "its weight is computed from this parameter, and a mask on that would not make it sparse"

@@ -12,18 +12,18 @@ from typing import assert_never
 import torch
 from torch import nn
 
-from iftplan.arguments import checked
-from iftplan.errors import InputError, MeasureError
-from iftplan.nn.exits import no_exit
-from iftplan.nn.origins import remember
+from iftplan.base.arguments import checked
+from iftplan.base.errors import InputError, MeasureError
+from iftplan.models.sources import Source, SourceKind, parse_source
+from iftplan.models.spec import InputSpec
+from iftplan.nn.counting.passes.exits import no_exit
+from iftplan.nn.meta.copies import on_meta
+from iftplan.nn.meta.origins import remember
 from iftplan.nn.sources.default_inputs import default_inputs
 from iftplan.nn.sources.factories import file_factory, module_factory
 from iftplan.nn.sources.libraries import timm_factory, torchvision_factory
 from iftplan.nn.sources.transformers_config import transformers_factory
-from iftplan.nn.twin import on_meta
-from iftplan.nn.zoo import ARCHITECTURES
-from iftplan.sources import Source, SourceKind, parse_source
-from iftplan.spec import InputSpec
+from iftplan.nn.sources.zoo import ARCHITECTURES
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from inspect import signature
 
 from torch import nn
 
-from iftplan.spec import InputSpec
+from iftplan.models.spec import InputSpec
 
 DEFAULT_TOKENS = 128
 DEFAULT_SIDE = 224

@@ -15,7 +15,7 @@ from types import ModuleType
 
 from torch import nn
 
-from iftplan.errors import InputError
+from iftplan.base.errors import InputError
 
 _VERSION = "__iftplan_version__"
 

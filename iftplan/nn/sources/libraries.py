@@ -8,7 +8,7 @@ from importlib import import_module
 from inspect import signature
 from types import ModuleType
 
-from iftplan.errors import InputError
+from iftplan.base.errors import InputError
 
 
 def timm_factory(name: str) -> Callable[[], object]:

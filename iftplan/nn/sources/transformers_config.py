@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from iftplan.errors import InputError
+from iftplan.base.errors import InputError
 
 # How to compute is ours to choose, and naming a kernel would fetch it.
 _HOW_TO_COMPUTE = ("attn_implementation", "experts_implementation", "quantization_config")

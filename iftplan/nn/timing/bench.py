@@ -9,14 +9,14 @@ from time import perf_counter, thread_time
 
 import torch
 
-from iftplan.machine import processor
-from iftplan.nn.execution.vectors import instructions_here
+from iftplan.nn.execution.kernels.registers import instructions_here
 from iftplan.nn.timing.candidates import candidates
 from iftplan.nn.timing.cuda import cuda_bench
 from iftplan.nn.timing.dense import dense_products
 from iftplan.nn.timing.libraries import Library
 from iftplan.nn.timing.race import race
-from iftplan.timings import BACKENDS, Bench, LayerPair, Measured
+from iftplan.plans.speed.machine import processor
+from iftplan.plans.speed.timings import BACKENDS, Bench, LayerPair, Measured
 
 _PEAK = 1024  # a product of matrices of this size comes near the machine's best
 

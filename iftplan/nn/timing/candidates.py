@@ -10,13 +10,13 @@ import torch
 from torch import Generator, Tensor
 
 from iftplan.masks import Block, parse_mask
+from iftplan.models.spec import Kind
 from iftplan.nn.execution.functions import kept_values, sparse_conv2d, sparse_linear
-from iftplan.nn.execution.patterns import pattern_of
+from iftplan.nn.execution.sparsity import pattern_of
 from iftplan.nn.timing.dense import add_dense
 from iftplan.nn.timing.libraries import LIBRARIES, Library, add_libraries
 from iftplan.nn.timing.work import Candidates, Work, drawn_input, drawn_mask, padding_of, passing, plain
-from iftplan.spec import Kind
-from iftplan.timings import BACKENDS, LayerPair
+from iftplan.plans.speed.timings import BACKENDS, LayerPair
 
 
 def candidates(

@@ -16,9 +16,10 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F  # noqa: N812  (its usual name)
 
-from iftplan.errors import InputError
+from iftplan.base.errors import InputError
 from iftplan.masks import NM, Block, parse_mask
-from iftplan.nn.tensor_cores import unpackable
+from iftplan.models.spec import Kind
+from iftplan.nn.export.tensor_cores import unpackable
 from iftplan.nn.timing.race import race
 from iftplan.nn.timing.work import (
     Candidates,
@@ -31,8 +32,7 @@ from iftplan.nn.timing.work import (
     passing,
     plain,
 )
-from iftplan.spec import Kind
-from iftplan.timings import BACKENDS, Bench, LayerPair, Measured
+from iftplan.plans.speed.timings import BACKENDS, Bench, LayerPair, Measured
 
 DTYPES: Final = "float16; dense: float32 by TF32"
 

@@ -10,9 +10,9 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F  # noqa: N812  (its usual name)
 
+from iftplan.models.spec import Kind
 from iftplan.nn.timing.work import Candidates, drawn_input, drawn_weight, images_last, passing, plain
-from iftplan.spec import Kind
-from iftplan.timings import LayerPair
+from iftplan.plans.speed.timings import LayerPair
 
 
 def add_dense(

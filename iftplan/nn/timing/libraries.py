@@ -24,11 +24,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from iftplan.errors import InputError
+from iftplan.base.errors import InputError
+from iftplan.models.spec import Kind
 from iftplan.nn.timing import library_server
 from iftplan.nn.timing.work import Candidates, Lost, apart, padding_of, plain
-from iftplan.spec import Kind
-from iftplan.timings import LayerPair
+from iftplan.plans.speed.timings import LayerPair
 
 _START_SECONDS: Final = 180.0  # importing and compiling
 _RUN_SECONDS: Final = 120.0

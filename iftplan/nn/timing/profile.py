@@ -1,14 +1,14 @@
-"""A machine's profile, measured: the grid of `iftplan.profiles` in dense operators and in sparse kernels."""
+"""A machine's profile, measured: the grid of `iftplan.plans.speed.profiles` in dense operators and in sparse kernels."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from iftplan.machine import processor
-from iftplan.nn.execution.vectors import instructions_here
+from iftplan.nn.execution.kernels.registers import instructions_here
 from iftplan.nn.timing.bench import bench
-from iftplan.profiles import ROUNDS, Entry, Pass, Profile
-from iftplan.timings import LayerPair, Measured
+from iftplan.plans.speed.machine import processor
+from iftplan.plans.speed.profiles import ROUNDS, Entry, Pass, Profile
+from iftplan.plans.speed.timings import LayerPair, Measured
 
 _MOST_MULTIPLIED = 10**9
 """MACs of a wide layer that dense operators are timed with: what is larger takes as long for each MAC."""

@@ -7,7 +7,7 @@ from statistics import median, quantiles
 from time import perf_counter, thread_time
 
 from iftplan.nn.timing.work import Elsewhere, Lost, Work
-from iftplan.timings import Timing
+from iftplan.plans.speed.timings import Timing
 
 _SHORTEST = 0.01
 """Seconds that a measurement lasts at least; what is shorter is repeated within it."""

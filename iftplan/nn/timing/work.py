@@ -11,9 +11,9 @@ from torch import Generator, Tensor
 from torch.nn import functional as F  # noqa: N812  (its usual name)
 
 from iftplan.masks import parse_mask
-from iftplan.nn.random_masks import random_mask
-from iftplan.spec import Kind, LayerSpec
-from iftplan.timings import BACKENDS, LayerPair
+from iftplan.models.spec import Kind, LayerSpec
+from iftplan.nn.masks.drawing import random_mask
+from iftplan.plans.speed.timings import BACKENDS, LayerPair
 
 Work = Callable[[], object]
 

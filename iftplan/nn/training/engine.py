@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import nn
 
-from iftplan.errors import InputError
+from iftplan.base.errors import InputError
 from iftplan.nn.torch_internals import processor_has_bf16
 
 if TYPE_CHECKING:

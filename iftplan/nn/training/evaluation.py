@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from iftplan.nn.training.samples import Samples
+from iftplan.nn.training.data.samples import Samples
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

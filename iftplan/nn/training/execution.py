@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Final
 
 from torch import nn
 
-from iftplan.errors import InputError
+from iftplan.base.errors import InputError
 from iftplan.nn.execution.modules import execute_sparse_
-from iftplan.runs import RunConfig
+from iftplan.runs.settings import RunConfig
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

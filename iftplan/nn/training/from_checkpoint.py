@@ -8,12 +8,12 @@ from typing import Any
 
 from torch import nn
 
-from iftplan.errors import InputError, StaleError
-from iftplan.nn.finalization import densify_
-from iftplan.nn.finetuning import load_masked_
-from iftplan.nn.training import checkpoints
-from iftplan.nn.training.state_form import check_state, loading
-from iftplan.runs import OPENING, RunConfig
+from iftplan.base.errors import InputError, StaleError
+from iftplan.nn.export.finalize import densify_
+from iftplan.nn.masking.loading import load_masked_
+from iftplan.nn.training.records import checkpoints
+from iftplan.nn.training.records.state_form import check_state, loading
+from iftplan.runs.settings import OPENING, RunConfig
 
 
 def begin_from_(network: nn.Module, config: RunConfig, plan_digest: str, say: Callable[[str], None]) -> str:

@@ -12,13 +12,13 @@ from typing import Literal
 import torch
 from torch import nn
 
-from iftplan.errors import InputError
-from iftplan.nn.application import apply
-from iftplan.nn.initialise import fans_of, initialise_, scheme_named
-from iftplan.nn.masks import enforce_, stream
-from iftplan.nn.parametrize import planned_scales
-from iftplan.nn.stacks import planned_stack
-from iftplan.plans import Plan, PlannedLayer, Role
+from iftplan.base.errors import InputError
+from iftplan.nn.application.apply import apply
+from iftplan.nn.application.scales import planned_scales
+from iftplan.nn.layers.initial_weights import fans_of, initialise_, scheme_named
+from iftplan.nn.layers.stacks import planned_stack
+from iftplan.nn.masks.masked_weights import enforce_, stream
+from iftplan.plans.plan import Plan, PlannedLayer, Role
 
 Scheme = Literal["kaiming", "density", "model"]
 

@@ -12,18 +12,18 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from iftplan.errors import InputError, StaleError
+from iftplan.base.errors import InputError, StaleError
 from iftplan.nn.execution.modules import dense_gradients_
 from iftplan.nn.masking.masking import Masking
-from iftplan.nn.training import checkpoints
 from iftplan.nn.training.averaging import Averaging
+from iftplan.nn.training.data.samples import Task, generator_of, order_of, train_batch
 from iftplan.nn.training.evaluation import Score, evaluate, logits_of, loss_of
 from iftplan.nn.training.optimizers import set_rate_
-from iftplan.nn.training.records import Metrics
-from iftplan.nn.training.samples import Task, generator_of, order_of, train_batch
-from iftplan.nn.training.spending import Spending
-from iftplan.nn.training.state_form import check_state, loading
-from iftplan.nn.training.states import (
+from iftplan.nn.training.records import checkpoints
+from iftplan.nn.training.records.ledger import Spending
+from iftplan.nn.training.records.metrics import Metrics
+from iftplan.nn.training.records.state_form import check_state, loading
+from iftplan.nn.training.records.states import (
     gathered,
     load_model_state_,
     load_optimizer_state_,
@@ -32,7 +32,7 @@ from iftplan.nn.training.states import (
     own,
     share_buffers_,
 )
-from iftplan.runs import RunConfig
+from iftplan.runs.settings import RunConfig
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

@@ -7,21 +7,21 @@ from math import log
 from typing import Final, assert_never
 
 from iftplan.masks import NM, MaskStructure, Unstructured
-from iftplan.nn.masking.algorithm import Algorithm, Order
-from iftplan.nn.masking.gradual import Gradual
-from iftplan.nn.masking.iterative import Iterative
-from iftplan.nn.masking.mask_decay import MaskDecay
-from iftplan.nn.masking.rigl import RigL
-from iftplan.nn.masking.saliency import Saliency
-from iftplan.nn.masking.set import SET
-from iftplan.nn.masking.srigl import SRigL
-from iftplan.nn.masking.srste import SRSTE
-from iftplan.nn.masking.static import Static
-from iftplan.nn.masking.ste import STE
-from iftplan.nn.masking.structure_decay import StructureDecay
-from iftplan.nn.masking.transposable import Transposable
-from iftplan.runs import MethodConfig
-from iftplan.schedules import Constant, Cosine, Exponential, Linear, Power, Schedule, Updates
+from iftplan.nn.masking.algorithms.base import Algorithm, Order
+from iftplan.nn.masking.algorithms.gradual import Gradual
+from iftplan.nn.masking.algorithms.iterative import Iterative
+from iftplan.nn.masking.algorithms.mask_decay import MaskDecay
+from iftplan.nn.masking.algorithms.rigl import RigL
+from iftplan.nn.masking.algorithms.saliency import Saliency
+from iftplan.nn.masking.algorithms.set import SET
+from iftplan.nn.masking.algorithms.srigl import SRigL
+from iftplan.nn.masking.algorithms.srste import SRSTE
+from iftplan.nn.masking.algorithms.static import Static
+from iftplan.nn.masking.algorithms.ste import STE
+from iftplan.nn.masking.algorithms.structure_decay import StructureDecay
+from iftplan.nn.masking.algorithms.transposable import Transposable
+from iftplan.runs.schedules import Constant, Cosine, Exponential, Linear, Power, Schedule, Updates
+from iftplan.runs.settings import MethodConfig
 
 ROUNDS: Final = 10
 """Of iterative pruning, where the structure does not say how many."""

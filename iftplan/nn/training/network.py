@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from iftplan.nn.finalization import densify_
+from iftplan.nn.export.finalize import densify_
 from iftplan.nn.sources import build
 from iftplan.nn.training.initial import dense_network, sparse_network
-from iftplan.plans import Plan
-from iftplan.runs import OPENING, RunConfig
+from iftplan.plans.plan import Plan
+from iftplan.runs.settings import OPENING, RunConfig
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm)
 

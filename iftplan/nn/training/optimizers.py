@@ -7,9 +7,9 @@ from typing import Any, Final
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from iftplan.nn.parametrize import parameter_groups
-from iftplan.plans import Plan
-from iftplan.runs import OptimizerConfig
+from iftplan.nn.application.scales import parameter_groups
+from iftplan.plans.plan import Plan
+from iftplan.runs.settings import OptimizerConfig
 
 FUSED: Final = frozenset({"cpu", "cuda"})
 """Devices whose fused Adam is taken; on others, what PyTorch takes by itself.

@@ -8,12 +8,12 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from iftplan.documents import Document, dumps, write_text
-from iftplan.nn.training.claims import claimed
+from iftplan.base.documents import Document, dumps, write_text
 from iftplan.nn.training.loop import Loop, Watcher
+from iftplan.nn.training.records.claims import claimed
 from iftplan.nn.training.start import begin, result, start
-from iftplan.plans import Plan
-from iftplan.runs import RunConfig
+from iftplan.plans.plan import Plan
+from iftplan.runs.settings import RunConfig
 
 
 def execute(

@@ -11,30 +11,30 @@ from typing import Any
 
 import torch
 
-from iftplan.documents import Document, dumps, sealed, write_text
-from iftplan.errors import InputError
+from iftplan.base.documents import Document, dumps, sealed, write_text
+from iftplan.base.errors import InputError
+from iftplan.base.units import exact
 from iftplan.masks import parse_mask
 from iftplan.nn.masking.cautions import algorithm_cautions, weights_left
 from iftplan.nn.masking.masking import Masking
-from iftplan.nn.masking.ranks import spare_broadcasts_
-from iftplan.nn.masks import masked_names
+from iftplan.nn.masking.processes import spare_broadcasts_
+from iftplan.nn.masks.masked_weights import masked_names
 from iftplan.nn.training.averaging import Averaging
-from iftplan.nn.training.beginnings import begin_from_
-from iftplan.nn.training.data import open_data
+from iftplan.nn.training.data.opening import open_data
+from iftplan.nn.training.data.samples import Task
 from iftplan.nn.training.engine import engine_for
 from iftplan.nn.training.execution import run_sparse_
+from iftplan.nn.training.from_checkpoint import begin_from_
 from iftplan.nn.training.loop import Length, Loop
 from iftplan.nn.training.methods import algorithm_of
 from iftplan.nn.training.network import network_of
 from iftplan.nn.training.optimizers import optimizer_of
-from iftplan.nn.training.records import Metrics, last_row
-from iftplan.nn.training.samples import Task
-from iftplan.nn.training.spending import Spending
-from iftplan.nn.training.states import model_state
-from iftplan.plans import Plan, Scope
-from iftplan.runfile import run_digest, run_object
-from iftplan.runs import RunConfig
-from iftplan.units import exact
+from iftplan.nn.training.records.ledger import Spending
+from iftplan.nn.training.records.metrics import Metrics, last_row
+from iftplan.nn.training.records.states import model_state
+from iftplan.plans.plan import Plan, Scope
+from iftplan.runs.document import run_digest, run_object
+from iftplan.runs.settings import RunConfig
 
 
 def start(

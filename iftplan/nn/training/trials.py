@@ -11,19 +11,19 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from iftplan.documents import Document, loads, read_text
-from iftplan.errors import IftplanError
-from iftplan.nn.trace import read_model
+from iftplan.base.documents import Document, loads, read_text
+from iftplan.base.errors import IftplanError
+from iftplan.models.spec import ModelSpec
+from iftplan.nn.reading.read import read_model
 from iftplan.nn.training.loop import Loop, Moment, Watcher
-from iftplan.nn.training.running import execute
-from iftplan.planfile import plan_document
-from iftplan.planner import plan
-from iftplan.policy import Policy
-from iftplan.runrecords import parse_result
-from iftplan.runs import RunConfig
-from iftplan.spec import ModelSpec
-from iftplan.sweeps import policy_of
-from iftplan.trialqueue import Claim, TrialQueue
+from iftplan.nn.training.run import execute
+from iftplan.plans.document.plan import plan_document
+from iftplan.plans.planner import plan
+from iftplan.plans.policy import Policy
+from iftplan.runs.records import parse_result
+from iftplan.runs.settings import RunConfig
+from iftplan.runs.sweeps.grid import policy_of
+from iftplan.runs.sweeps.queue import Claim, TrialQueue
 
 Say = Callable[[str], None]
 _EVERY = 30.0
@@ -149,7 +149,7 @@ def _watch_parent(parent: int | None) -> None:
 
 def serve() -> None:
     """A worker process: its campaign comes on stdin."""
-    from iftplan.campaigns import parse_campaign
+    from iftplan.runs.sweeps.campaign import parse_campaign
 
     asked = loads(sys.stdin.read(), "stdin")
     campaign = parse_campaign(asked["campaign"])

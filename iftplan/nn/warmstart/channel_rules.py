@@ -9,11 +9,11 @@ from typing import Final
 
 import torch
 
-from iftplan.errors import InfeasibleError
-from iftplan.nn.channels import Dim, Dims, Followed, Rule, Sum, constants, still
-from iftplan.nn.layout_channels import REARRANGED, axes, broadcast, pointwise
-from iftplan.nn.lockstep import Call, Lockstep
-from iftplan.nn.replicas import Channels, UnmatchedError, factors, product, unify
+from iftplan.base.errors import InfeasibleError
+from iftplan.nn.warmstart.channels import Dim, Dims, Followed, Rule, Sum, constants, still
+from iftplan.nn.warmstart.layout_rules import REARRANGED, axes, broadcast, pointwise
+from iftplan.nn.warmstart.lockstep import Call, Lockstep
+from iftplan.nn.warmstart.replicas import Channels, UnmatchedError, factors, product, unify
 
 
 def followed(run: Lockstep) -> Followed:

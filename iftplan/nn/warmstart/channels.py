@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from iftplan.nn.lockstep import Call, Lockstep, Value
-from iftplan.nn.replicas import Channels, Size, UnmatchedError
+from iftplan.nn.warmstart.lockstep import Call, Lockstep, Value
+from iftplan.nn.warmstart.replicas import Channels, Size, UnmatchedError
 
 Slot = tuple[str, int]
 """A parameter and one of its dimensions."""

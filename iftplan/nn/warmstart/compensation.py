@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from iftplan.errors import InfeasibleError
-from iftplan.nn.channels import Followed, Slot
-from iftplan.nn.layout_channels import LAYOUT
-from iftplan.nn.lockstep import Call, Value
+from iftplan.base.errors import InfeasibleError
 from iftplan.nn.torch_internals import tree_leaves, tree_map
+from iftplan.nn.warmstart.channels import Followed, Slot
+from iftplan.nn.warmstart.layout_rules import LAYOUT
+from iftplan.nn.warmstart.lockstep import Call, Value
 
 _SCALED = frozenset({"mul", "div"})
 

@@ -11,8 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from iftplan.nn.masks import SUFFIX, has_mask
-from iftplan.nn.members import Doped, Factorized, Member, Parallel, is_conv1d
+from iftplan.nn.layers.members import Doped, Factorized, Member, Parallel, is_conv1d
+from iftplan.nn.masks.masked_weights import SUFFIX, has_mask
 
 MaskChoice = Literal["keep", "draw"]
 """Masks as they are, or others of the same counts for the weights that are to be kept."""

@@ -7,9 +7,18 @@ from functools import reduce
 from types import MappingProxyType
 from typing import Any, Final
 
-from iftplan.nn.channels import Dim, Dims, Followed, Rule, constants, still
-from iftplan.nn.lockstep import Call
-from iftplan.nn.replicas import Channels, Size, UnmatchedError, concatenation, cut, factors, product, unify
+from iftplan.nn.warmstart.channels import Dim, Dims, Followed, Rule, constants, still
+from iftplan.nn.warmstart.lockstep import Call
+from iftplan.nn.warmstart.replicas import (
+    Channels,
+    Size,
+    UnmatchedError,
+    concatenation,
+    cut,
+    factors,
+    product,
+    unify,
+)
 
 # --- elementwise ----------------------------------------------------------------------------------------
 

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from iftplan.errors import InfeasibleError, MeasureError
-from iftplan.nn.conditions import counting_conditions
-from iftplan.nn.data import Data
-from iftplan.nn.inputs import make_inputs
-from iftplan.nn.replicas import Size
+from iftplan.base.errors import InfeasibleError, MeasureError
+from iftplan.models.spec import InputSpec
+from iftplan.nn.counting.passes.conditions import counting_conditions
+from iftplan.nn.counting.passes.data import Data
+from iftplan.nn.meta.inputs import make_inputs
 from iftplan.nn.torch_internals import TorchDispatchMode, tree_leaves, tree_map
-from iftplan.spec import InputSpec
+from iftplan.nn.warmstart.replicas import Size
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,16 +14,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from iftplan.arguments import checked
-from iftplan.nn.channel_rules import followed
-from iftplan.nn.channels import Followed, Slot
-from iftplan.nn.compensation import Compensation
-from iftplan.nn.lockstep import lockstep
-from iftplan.nn.masks import stream
-from iftplan.nn.replicas import Channels, copies, replicated
-from iftplan.nn.twin import without_data
-from iftplan.nn.widen import widen_
-from iftplan.spec import Couplings, InputSpec
+from iftplan.base.arguments import checked
+from iftplan.models.spec import Couplings, InputSpec
+from iftplan.nn.layers.widen import widen_
+from iftplan.nn.masks.masked_weights import stream
+from iftplan.nn.meta.copies import without_data
+from iftplan.nn.warmstart.channel_rules import followed
+from iftplan.nn.warmstart.channels import Followed, Slot
+from iftplan.nn.warmstart.compensation import Compensation
+from iftplan.nn.warmstart.lockstep import lockstep
+from iftplan.nn.warmstart.replicas import Channels, copies, replicated
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ def widened(
 
     Args:
         dense: the trained model.
-        couplings: what `iftplan.nn.widths.trace_widths` found of it.
+        couplings: what `iftplan.nn.reading.widths.trace.trace_widths` found of it.
         sizes: symbol → new size.
         inputs: what one forward pass takes.
         seed: of the choice which channels are replicated beyond whole multiples.

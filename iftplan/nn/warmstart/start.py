@@ -1,6 +1,6 @@
 """An applied model started from trained dense weights, and how far from the dense model it starts.
 
-plain, wide   W at the plan's widths (`iftplan.nn.net2wider`), kept weights times 1/density
+plain, wide   W at the plan's widths (`iftplan.nn.warmstart.net2wider`), kept weights times 1/density
 parallel      kept weights of every branch times 1/(density·branches): the expected sum is W
 factorized    W ≈ U·V by truncated singular values
 doped         the same, and what remains of W under the mask
@@ -18,17 +18,17 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from iftplan.arguments import checked
-from iftplan.errors import InputError, StaleError
-from iftplan.nn.inputs import matching, random_inputs
-from iftplan.nn.masks import stream
-from iftplan.nn.members import Member
-from iftplan.nn.net2wider import Widened, widened
-from iftplan.nn.parametrize import planned_scales
+from iftplan.base.arguments import checked
+from iftplan.base.errors import InputError, StaleError
+from iftplan.nn.application.scales import planned_scales
+from iftplan.nn.layers.members import Member
+from iftplan.nn.masks.masked_weights import stream
+from iftplan.nn.meta.inputs import matching, random_inputs
+from iftplan.nn.reading.widths.trace import trace_widths
 from iftplan.nn.torch_internals import tree_leaves
-from iftplan.nn.warm_layers import MaskChoice, relative_error, start_member_, start_plain_
-from iftplan.nn.widths import trace_widths
-from iftplan.plans import Plan
+from iftplan.nn.warmstart.layers import MaskChoice, relative_error, start_member_, start_plain_
+from iftplan.nn.warmstart.net2wider import Widened, widened
+from iftplan.plans.plan import Plan
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from fractions import Fraction
 
-from iftplan.counting import CountTable, cross_check
-from iftplan.errors import MeasureError
-from iftplan.plans import Plan, PlannedLayer, Role, Scope
-from iftplan.shown import Shown
-from iftplan.units import count, decimal
+from iftplan.base.errors import MeasureError
+from iftplan.base.units import count, decimal
+from iftplan.models.counting import CountTable, cross_check
+from iftplan.plans.plan import Plan, PlannedLayer, Role, Scope
+from iftplan.report.shown import Shown
 
 
 class Verdict(StrEnum):

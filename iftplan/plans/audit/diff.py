@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from iftplan.documents import Document, sealed
-from iftplan.shown import Shown
-from iftplan.units import Convention
+from iftplan.base.documents import Document, sealed
+from iftplan.base.units import Convention
+from iftplan.report.shown import Shown
 
 SCHEMA = "iftplan.diff/1"
 

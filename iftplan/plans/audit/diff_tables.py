@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from fractions import Fraction
 
-from iftplan.diffs import Diff
+from iftplan.base.units import Convention, count, percent, signed
+from iftplan.plans.audit.diff import Diff
 from iftplan.report.page import Outcome, Page, Section, Share
 from iftplan.report.table import Table
-from iftplan.units import Convention, count, percent, signed
 
 
 def diff_table(d: Diff, convention: Convention = Convention.MAC) -> Table:

@@ -8,12 +8,12 @@ from typing import Literal
 from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict
 
-from iftplan.audits import AuditedLayer, AuditReport
-from iftplan.documents import Document, check, repeated, sealed
-from iftplan.errors import InputError
-from iftplan.plans import Scope
-from iftplan.units import Convention, exact, parse_tolerance
-from iftplan.validation import validated
+from iftplan.base.documents import Document, check, repeated, sealed
+from iftplan.base.errors import InputError
+from iftplan.base.units import Convention, exact, parse_tolerance
+from iftplan.base.validation import validated
+from iftplan.plans.audit.audit import AuditedLayer, AuditReport
+from iftplan.plans.plan import Scope
 
 SCHEMA = "iftplan.audit/1"
 

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from iftplan.audits import AuditedLayer, AuditReport, Verdict, uncalled_sentence, unknown_sentence, unmeasured
+from iftplan.base.units import Convention, count, decimal, percent, short, signed
+from iftplan.plans.audit.audit import (
+    AuditedLayer,
+    AuditReport,
+    Verdict,
+    uncalled_sentence,
+    unknown_sentence,
+    unmeasured,
+)
 from iftplan.report.page import Finding, Outcome, Page, Place, Rule, Section, Share
 from iftplan.report.table import Table
-from iftplan.units import Convention, count, decimal, percent, short, signed
 
 _OUTCOMES = {
     Verdict.PASSED: Outcome.PASSED,

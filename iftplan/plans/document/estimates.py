@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
-from iftplan.documents import Document
-from iftplan.estimates import LayerTime, WallClock
+from iftplan.base.documents import Document
+from iftplan.plans.estimates import LayerTime, WallClock
 
 _STRICT = ConfigDict(extra="forbid")
 _Seconds = Annotated[float, Field(ge=0)]

@@ -6,16 +6,16 @@ from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from math import isclose, isfinite
 
-from iftplan.cardinality import log2_choose
-from iftplan.documents import repeated
-from iftplan.errors import InputError
-from iftplan.families import FAMILIES
+from iftplan.base.documents import repeated
+from iftplan.base.errors import InputError
+from iftplan.base.units import plain
+from iftplan.families.builtin import FAMILIES
+from iftplan.families.sizes import at_structure
 from iftplan.masks import NM, MaskStructure, Unstructured, parse_mask
-from iftplan.notation import parse_layer
-from iftplan.plans import Plan, PlannedLayer, Role, Scope
-from iftplan.realise import at_structure
-from iftplan.spec import LayerSpec
-from iftplan.units import plain
+from iftplan.masks.cardinality import log2_choose
+from iftplan.models.notation import parse_layer
+from iftplan.models.spec import LayerSpec
+from iftplan.plans.plan import Plan, PlannedLayer, Role, Scope
 
 _LONGEST = 60
 """Digits of a number in a row: a stack of matrices is written with all its MACs as positions."""

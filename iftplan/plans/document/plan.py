@@ -10,16 +10,16 @@ from typing import Any, Literal, NotRequired
 from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict
 
-from iftplan.documents import Document, check, sealed
-from iftplan.errors import InputError
-from iftplan.estimatefile import WallClockObject, parse_wallclock, wallclock_object
-from iftplan.notation import parse_input
-from iftplan.planledger import contradictions, unpriceable
-from iftplan.plans import Plan, PlannedLayer, Role, Scope
-from iftplan.scalefile import ParametrizationObject, parametrization_object
-from iftplan.supar import parametrized
-from iftplan.units import exact
-from iftplan.validation import validated
+from iftplan.base.documents import Document, check, sealed
+from iftplan.base.errors import InputError
+from iftplan.base.units import exact
+from iftplan.base.validation import validated
+from iftplan.models.notation import parse_input
+from iftplan.plans.document.estimates import WallClockObject, parse_wallclock, wallclock_object
+from iftplan.plans.document.ledger import contradictions, unpriceable
+from iftplan.plans.document.scales import ParametrizationObject, parametrization_object
+from iftplan.plans.plan import Plan, PlannedLayer, Role, Scope
+from iftplan.plans.scaling import parametrized
 
 SCHEMA = "iftplan.plan/1"
 

@@ -7,9 +7,9 @@ from typing import Any, Literal
 from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict
 
-from iftplan.documents import Document
-from iftplan.scales import Parametrization, TensorScale
-from iftplan.units import exact
+from iftplan.base.documents import Document
+from iftplan.base.units import exact
+from iftplan.plans.scales import Parametrization, TensorScale
 
 
 def parametrization_object(value: Parametrization) -> Document:

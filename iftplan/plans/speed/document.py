@@ -9,14 +9,14 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
-from iftplan.documents import Document, check, loads, read_text, repeated, sealed
-from iftplan.errors import InputError
+from iftplan.base.documents import Document, check, loads, read_text, repeated, sealed
+from iftplan.base.errors import InputError
+from iftplan.base.units import exact, parse_sparsity
+from iftplan.base.validation import validated
 from iftplan.masks import parse_mask
-from iftplan.notation import layer_notation, parse_layer
-from iftplan.profiles import Entry, Profile
-from iftplan.timings import TIMED, LayerPair
-from iftplan.units import exact, parse_sparsity
-from iftplan.validation import validated
+from iftplan.models.notation import layer_notation, parse_layer
+from iftplan.plans.speed.profiles import Entry, Profile
+from iftplan.plans.speed.timings import TIMED, LayerPair
 
 SCHEMA = "iftplan.profile/1"
 

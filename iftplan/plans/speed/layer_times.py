@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from iftplan.estimates import Execution
-from iftplan.notation import parse_layer
-from iftplan.plans import Plan, PlannedLayer, Role
-from iftplan.pricing import DENSE_ABOVE, NotMeasuredError, Price, Prices
-from iftplan.spec import LayerSpec
+from iftplan.models.notation import parse_layer
+from iftplan.models.spec import LayerSpec
+from iftplan.plans.estimates import Execution
+from iftplan.plans.plan import Plan, PlannedLayer, Role
+from iftplan.plans.speed.pricing import DENSE_ABOVE, NotMeasuredError, Price, Prices
 
 
 @dataclass(frozen=True, slots=True)

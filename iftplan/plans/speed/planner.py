@@ -12,16 +12,16 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Final
 
-from iftplan.errors import InfeasibleError, InputError
-from iftplan.estimates import KEPT_FOR_TIME, LayerTime, WallClock
-from iftplan.machine import processor
-from iftplan.planner import close_prepared, plan, prepare
-from iftplan.plans import Plan, PlannedLayer, Role, Scope
-from iftplan.plantimes import Time, Times
-from iftplan.policy import Policy
-from iftplan.pricing import NotMeasuredError, Prices
-from iftplan.profiles import Pass, Profile
-from iftplan.spec import ModelSpec
+from iftplan.base.errors import InfeasibleError, InputError
+from iftplan.models.spec import ModelSpec
+from iftplan.plans.estimates import KEPT_FOR_TIME, LayerTime, WallClock
+from iftplan.plans.plan import Plan, PlannedLayer, Role, Scope
+from iftplan.plans.planner import close_prepared, plan, prepare
+from iftplan.plans.policy import Policy
+from iftplan.plans.speed.layer_times import Time, Times
+from iftplan.plans.speed.machine import processor
+from iftplan.plans.speed.pricing import NotMeasuredError, Prices
+from iftplan.plans.speed.profiles import Pass, Profile
 
 THINNEST: Final = Fraction(1, 2)
 """What masked layers keep at least of their density, however much time others would save at their expense."""

@@ -13,9 +13,9 @@ from math import exp, isclose, log, prod, sqrt
 from statistics import median
 from typing import Final
 
-from iftplan.notation import layer_notation
-from iftplan.profiles import Entry, Pass, Profile
-from iftplan.spec import LayerSpec
+from iftplan.models.notation import layer_notation
+from iftplan.models.spec import LayerSpec
+from iftplan.plans.speed.profiles import Entry, Pass, Profile
 
 DENSE_ABOVE: Final = 0.7
 """Densities above which sparse execution (`iftplan.nn.execute_sparse_`) computes with dense operators, as they are faster."""

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from iftplan.masks import MaskStructure
-from iftplan.timings import LayerPair, pair_of_layer
+from iftplan.plans.speed.timings import LayerPair, pair_of_layer
 
 Pass = Literal["forward", "step"]
 PASSES: tuple[Pass, ...] = ("forward", "step")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from iftplan.documents import Document, sealed
-from iftplan.notation import layer_notation
-from iftplan.profiles import Entry, Profile
+from iftplan.base.documents import Document, sealed
+from iftplan.base.units import count, plain
+from iftplan.models.notation import layer_notation
+from iftplan.plans.speed.profiles import Entry, Profile
+from iftplan.plans.speed.timings import BACKENDS, Bench, LayerPair, Measured, together
 from iftplan.report.table import Table
-from iftplan.timings import BACKENDS, Bench, LayerPair, Measured, together
-from iftplan.units import count, plain
 
 _NOTES = (
     "ratio: time over that of the fastest dense backend of the original layer in the same round (ideal 1), median and quartiles",

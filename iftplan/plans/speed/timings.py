@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import isqrt, lcm
 
-from iftplan.errors import InfeasibleError, InputError
-from iftplan.families import family_named
+from iftplan.base.errors import InfeasibleError, InputError
+from iftplan.families.builtin import family_named
+from iftplan.families.solver import solve
 from iftplan.masks import MaskStructure
-from iftplan.notation import layer_notation, parse_layer
-from iftplan.plans import Plan, Role
-from iftplan.solver import solve
-from iftplan.spec import Kind, LayerSpec
+from iftplan.models.notation import layer_notation, parse_layer
+from iftplan.models.spec import Kind, LayerSpec
+from iftplan.plans.plan import Plan, Role
 
 BACKENDS = (
     "dense",

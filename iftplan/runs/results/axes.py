@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from iftplan.observations import Metric, Observation
-from iftplan.pareto import Sense
-from iftplan.units import Convention
+from iftplan.base.units import Convention
+from iftplan.runs.results.observations import Metric, Observation
+from iftplan.runs.results.pareto import Sense
 
 
 class Cost(StrEnum):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from iftplan.axes import Cost, Gain, got, paid
-from iftplan.observations import Metric, Observation, metric_named
-from iftplan.pareto import Estimate, Point, estimate
-from iftplan.units import Convention
+from iftplan.base.units import Convention
+from iftplan.runs.results.axes import Cost, Gain, got, paid
+from iftplan.runs.results.observations import Metric, Observation, metric_named
+from iftplan.runs.results.pareto import Estimate, Point, estimate
 
 _FIELDS = (
     "model",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from iftplan.axes import Axis
-from iftplan.documents import Document, sealed
-from iftplan.entries import Entry
-from iftplan.tradeoffs import TradeOff
+from iftplan.base.documents import Document, sealed
+from iftplan.runs.results.axes import Axis
+from iftplan.runs.results.configurations import Entry
+from iftplan.runs.results.tradeoff import TradeOff
 
 
 def tradeoff_document(found: TradeOff) -> Document:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from iftplan.errors import InputError
-from iftplan.pareto import Sense
+from iftplan.base.errors import InputError
+from iftplan.runs.results.pareto import Sense
 
 
 @dataclass(frozen=True, slots=True)

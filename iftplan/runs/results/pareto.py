@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from math import exp, fsum, isfinite, log, sqrt
 
-from iftplan.errors import InputError
+from iftplan.base.errors import InputError
 
 
 class Sense(StrEnum):

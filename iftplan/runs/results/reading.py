@@ -8,13 +8,13 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from iftplan.documents import Document, csv_rows, loads, read_text, schema_of
-from iftplan.errors import InputError
-from iftplan.observations import Observation
-from iftplan.planfile import parse_plan
-from iftplan.plans import Plan, Scope
-from iftplan.runrecords import check_together, parse_record, parse_result
-from iftplan.settings import shaping_settings
+from iftplan.base.documents import Document, csv_rows, loads, read_text, schema_of
+from iftplan.base.errors import InputError
+from iftplan.plans.document.plan import parse_plan
+from iftplan.plans.plan import Plan, Scope
+from iftplan.runs.records import check_together, parse_record, parse_result
+from iftplan.runs.results.observations import Observation
+from iftplan.runs.results.shaping import shaping_settings
 
 _KINDS = get_type_hints(Observation)
 _COLUMNS = frozenset(f.name for f in fields(Observation)) - {"source", "published", "settings"}

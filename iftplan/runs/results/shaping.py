@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import PurePath
 from typing import Any
 
-from iftplan.runs import RunConfig
+from iftplan.runs.settings import RunConfig
 
 Settings = tuple[tuple[str, str], ...]
 """Dotted names and values, sorted by name."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from iftplan.entries import Entry
+from iftplan.base.units import short
 from iftplan.report.table import Table
-from iftplan.tradeoffs import TradeOff
-from iftplan.units import short
+from iftplan.runs.results.configurations import Entry
+from iftplan.runs.results.tradeoff import TradeOff
 
 _TOLD = 8  # groups that one line names
 

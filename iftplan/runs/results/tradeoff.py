@@ -5,13 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from iftplan.axes import COST_NAMES, GAIN_NAMES, Axis, Cost, Gain, cost_axis, gain_axis, got, paid
-from iftplan.entries import Entry, entries_of, unequal_settings
-from iftplan.errors import InputError
-from iftplan.observations import Metric, Observation, metric_named
-from iftplan.pareto import Reading, Sense, Senses, equal_reading, frontier, iso_groups
-from iftplan.shown import Shown
-from iftplan.units import Convention
+from iftplan.base.errors import InputError
+from iftplan.base.units import Convention
+from iftplan.report.shown import Shown
+from iftplan.runs.results.axes import (
+    COST_NAMES,
+    GAIN_NAMES,
+    Axis,
+    Cost,
+    Gain,
+    cost_axis,
+    gain_axis,
+    got,
+    paid,
+)
+from iftplan.runs.results.configurations import Entry, entries_of, unequal_settings
+from iftplan.runs.results.observations import Metric, Observation, metric_named
+from iftplan.runs.results.pareto import Reading, Sense, Senses, equal_reading, frontier, iso_groups
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,13 +10,13 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
-from iftplan.documents import Document, digest
-from iftplan.runfile import parse_run, run_object
-from iftplan.runs import RunConfig
-from iftplan.searching import SamplerName, Space, asking
-from iftplan.sweeps import run_name, run_of
-from iftplan.trialqueue import Claim, TrialQueue, storage_at
-from iftplan.units import exact
+from iftplan.base.documents import Document, digest
+from iftplan.base.units import exact
+from iftplan.runs.document import parse_run, run_object
+from iftplan.runs.settings import RunConfig
+from iftplan.runs.sweeps.grid import run_name, run_of
+from iftplan.runs.sweeps.queue import Claim, TrialQueue, storage_at
+from iftplan.runs.sweeps.search import SamplerName, Space, asking
 
 
 @dataclass(frozen=True, slots=True)

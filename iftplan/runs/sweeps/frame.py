@@ -8,9 +8,9 @@ from dataclasses import astuple
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from iftplan.documents import write_bytes
-from iftplan.errors import InputError
-from iftplan.sweeps import COLUMNS, Row
+from iftplan.base.documents import write_bytes
+from iftplan.base.errors import InputError
+from iftplan.runs.sweeps.grid import COLUMNS, Row
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,20 +8,20 @@ from fractions import Fraction
 from itertools import product
 from pathlib import PurePath
 
-from iftplan.distributions import Distribution
-from iftplan.documents import Document, digest
-from iftplan.errors import IftplanError, InfeasibleError
-from iftplan.families import FAMILIES, family_named
-from iftplan.form import Family
+from iftplan.base.documents import Document, digest
+from iftplan.base.errors import IftplanError, InfeasibleError
+from iftplan.base.units import parse_sparsity, plain
+from iftplan.families.builtin import FAMILIES, family_named
+from iftplan.families.family import Family
+from iftplan.families.solver import mask_for
 from iftplan.masks import parse_mask
-from iftplan.planner import Prepared, close_prepared, prepare
-from iftplan.plans import Plan, Scope
-from iftplan.policy import Policy
-from iftplan.runfile import run_digest, run_object
-from iftplan.runs import PlanConfig, RunConfig
-from iftplan.solver import mask_for
-from iftplan.spec import ModelSpec
-from iftplan.units import parse_sparsity, plain
+from iftplan.masks.distributions import Distribution
+from iftplan.models.spec import ModelSpec
+from iftplan.plans.plan import Plan, Scope
+from iftplan.plans.planner import Prepared, close_prepared, prepare
+from iftplan.plans.policy import Policy
+from iftplan.runs.document import run_digest, run_object
+from iftplan.runs.settings import PlanConfig, RunConfig
 
 PLANNED = "planned"
 TRAINED = "trained"

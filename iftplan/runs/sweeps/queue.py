@@ -21,8 +21,8 @@ from filelock import FileLock, Timeout
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from iftplan.documents import loads
-from iftplan.errors import InputError
+from iftplan.base.documents import loads
+from iftplan.base.errors import InputError
 
 Ask = Callable[[optuna.Study], optuna.Trial]
 _NAME = "name"

@@ -10,13 +10,13 @@ from typing import Any, Literal
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
-from iftplan.families import FAMILIES
-from iftplan.form import Family
-from iftplan.pareto import Point, Sense, Senses, frontier
-from iftplan.runs import PlanConfig
-from iftplan.spec import ModelSpec
-from iftplan.sweeps import Grid, Row, planned_rows
-from iftplan.units import plain
+from iftplan.base.units import plain
+from iftplan.families.builtin import FAMILIES
+from iftplan.families.family import Family
+from iftplan.models.spec import ModelSpec
+from iftplan.runs.results.pareto import Point, Sense, Senses, frontier
+from iftplan.runs.settings import PlanConfig
+from iftplan.runs.sweeps.grid import Grid, Row, planned_rows
 
 SamplerName = Literal["tpe", "nsga2", "random"]
 _PLACES = 4

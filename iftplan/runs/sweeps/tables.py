@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple
 from typing import Any
 
+from iftplan.base.units import count, decimal
 from iftplan.report.table import Table
-from iftplan.sweeps import COLUMNS, Row
-from iftplan.units import count, decimal
+from iftplan.runs.sweeps.grid import COLUMNS, Row
 
 _SHOWN = 40
 _CHOICES = ("model", "transform", "sparsity", "distribution", "structure", "scope", "method", "seed")

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from iftplan.base.documents import loads, read_text
+from iftplan.base.errors import InputError
 from iftplan.cli.figures import ThemeName, ThemeOption, TitleOption, figure_form, write_picture
 from iftplan.cli.options import FormatOption, OutputOption, split
 from iftplan.cli.output import emit, say
-from iftplan.documents import loads, read_text
-from iftplan.errors import InputError
 
 if TYPE_CHECKING:
-    from iftplan.profiles import Pass
-    from iftplan.timings import LayerPair
+    from iftplan.plans.speed.profiles import Pass
+    from iftplan.plans.speed.timings import LayerPair
 
 EXAMPLE = """
 Example:
@@ -137,8 +137,8 @@ def command(
     output: OutputOption = None,
 ) -> None:
     """Time planned layers against the original dense ones, in every backend that this machine has."""
-    from iftplan.profiles import PASSES
-    from iftplan.report.timings import bench_document, bench_table, pairs_document, pairs_table
+    from iftplan.plans.speed.profiles import PASSES
+    from iftplan.plans.speed.tables import bench_document, bench_table, pairs_document, pairs_table
 
     if device is Device.CUDA and (python or threads != "1"):
         raise InputError("--threads and --python are of processors; leave them out with --device cuda.")
@@ -150,7 +150,7 @@ def command(
             raise InputError(
                 "--profile measures a grid of its own on the CPU, with one number of threads, and draws nothing; leave PLAN, --layer, --batch, --backends, --device, --python and --plot out."
             )
-        from iftplan.cli.bench_profile import grid_of, write_profile
+        from iftplan.cli.commands.bench.profile import grid_of, write_profile
 
         pairs = grid_of(sparsity, structures, widths, columns)
         if not dry_run:
@@ -168,7 +168,7 @@ def command(
     if dry_run:
         emit([pairs_table(pairs)], lambda: pairs_document(pairs), form, output)
         return
-    from iftplan.cli.subjects import require_torch
+    from iftplan.cli.arguments import require_torch
 
     require_torch("timing layers")
     from iftplan.nn.timing.bench import bench
@@ -197,10 +197,10 @@ def command(
 def _pairs(
     plan: str, layers: list[str], sparsity: str, structures: str, device: Device
 ) -> tuple[LayerPair, ...]:
-    from iftplan.cli.subjects import plan_in
+    from iftplan.base.units import parse_sparsity
+    from iftplan.cli.arguments import plan_in
     from iftplan.masks import parse_mask
-    from iftplan.timings import pair_of_layer, pairs_of_plan
-    from iftplan.units import parse_sparsity
+    from iftplan.plans.speed.timings import pair_of_layer, pairs_of_plan
 
     if bool(plan) == bool(layers):
         raise InputError(
@@ -219,7 +219,7 @@ def _pairs(
 
 def _backends(text: str) -> tuple[str, ...]:
     """Those that are named, in the order of tables; all if none is."""
-    from iftplan.timings import BACKENDS
+    from iftplan.plans.speed.timings import BACKENDS
 
     named = split(text) or BACKENDS
     for name in named:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from iftplan.base.errors import InputError
+from iftplan.base.units import parse_sparsity
+from iftplan.cli.arguments import require_torch
 from iftplan.cli.options import split
 from iftplan.cli.output import Format, emit, say
-from iftplan.cli.subjects import require_torch
-from iftplan.errors import InputError
 from iftplan.masks import parse_mask
-from iftplan.profilefile import default_place, profile_document
-from iftplan.profiles import COLUMNS, ROUNDS, SPARSITIES, Pass, grid
-from iftplan.report.timings import profile_table
-from iftplan.timings import LayerPair
-from iftplan.units import parse_sparsity
+from iftplan.plans.speed.document import default_place, profile_document
+from iftplan.plans.speed.profiles import COLUMNS, ROUNDS, SPARSITIES, Pass, grid
+from iftplan.plans.speed.tables import profile_table
+from iftplan.plans.speed.timings import LayerPair
 
 
 def grid_of(sparsity: str, structures: str, widths: str, columns: str) -> tuple[LayerPair, ...]:

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+from iftplan.base.errors import InputError
+from iftplan.base.units import parse_sparsity
 from iftplan.cli.options import families_of, inputs_of, split
-from iftplan.errors import InputError
-from iftplan.units import parse_sparsity
 
 if TYPE_CHECKING:
-    from iftplan.form import Family
-    from iftplan.spec import ModelSpec
+    from iftplan.families.family import Family
+    from iftplan.models.spec import ModelSpec
 
 
 def families_named(text: str) -> tuple[Mapping[str, Family], tuple[str, ...]]:
@@ -53,7 +53,7 @@ def sparsities_in(text: str) -> tuple[Fraction, ...]:
 
 def distributions_in(text: str) -> list[str]:
     """Names of distributions, all known."""
-    from iftplan.distributions import Distribution
+    from iftplan.masks.distributions import Distribution
 
     known = [d.value for d in Distribution]
     if not (found := split(text)) or (unknown := [name for name in found if name not in known]):
@@ -80,7 +80,7 @@ def specs_of(
     train: bool,
 ) -> Mapping[str, ModelSpec]:
     """Each model, read once, under the name that it has in the table."""
-    from iftplan.cli.subjects import document_in, spec_of
+    from iftplan.cli.arguments import document_in, spec_of
 
     if train and (documents := [m for m in models if document_in(m) is not None]):
         raise InputError(

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from iftplan.base.errors import InputError
 from iftplan.cli import completion
+from iftplan.cli.commands.sweep.choices import (
+    distributions_in,
+    families_named,
+    seeds_in,
+    sparsities_in,
+    specs_of,
+)
+from iftplan.cli.commands.sweep.output import judge, write
+from iftplan.cli.commands.sweep.planning import planned, require_optuna, searched
 from iftplan.cli.options import (
     DISTRIBUTION_HELP,
     SCOPE_HELP,
@@ -19,15 +29,11 @@ from iftplan.cli.options import (
     OutputOption,
     split,
 )
-from iftplan.cli.sweep_choices import distributions_in, families_named, seeds_in, sparsities_in, specs_of
-from iftplan.cli.sweep_output import judge, write
-from iftplan.cli.sweep_planning import planned, require_optuna, searched
-from iftplan.errors import InputError
-from iftplan.plans import Scope
+from iftplan.plans.plan import Scope
 
 if TYPE_CHECKING:
     from iftplan.report.table import Table
-    from iftplan.runs import RunConfig
+    from iftplan.runs.settings import RunConfig
 
 EXAMPLE = """
 Example:
@@ -151,8 +157,8 @@ def command(
     """Plan every combination into one table; with --train, train them all. The same command continues what stopped."""
     from dataclasses import replace
 
-    from iftplan.runs import PlanConfig, RunConfig
-    from iftplan.sweeps import Grid
+    from iftplan.runs.settings import PlanConfig, RunConfig
+    from iftplan.runs.sweeps.grid import Grid
 
     given = {
         "--methods": methods, "--seeds": seeds, "--data": data, "--recipe": recipe, "--config": config,
@@ -183,7 +189,7 @@ def command(
     notes: Sequence[Table] = ()
     if train:
         require_optuna()
-        from iftplan.cli.sweep_training import Training, trained
+        from iftplan.cli.commands.sweep.training import Training, trained
 
         kept = Training(
             replace(base, plan=asked), tuple(split(methods)), seeds_in(seeds, base.seed),

@@ -6,23 +6,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from iftplan.base.errors import InfeasibleError, MeasureError
 from iftplan.cli.output import Format, emit, say, text_lines
-from iftplan.errors import InfeasibleError, MeasureError
 
 if TYPE_CHECKING:
-    from iftplan.documents import Document
+    from iftplan.base.documents import Document
     from iftplan.report.table import Table
-    from iftplan.sweeps import Row
+    from iftplan.runs.sweeps.grid import Row
 
 
 def write(rows: Sequence[Row], notes: Sequence[Table], form: Format | None, output: str | None) -> None:
     """All rows to a file or as data, or the first of them to people; what was noted they see in any case."""
-    from iftplan.report.sweeps import sweep_table, whole_table
+    from iftplan.runs.sweeps.tables import sweep_table, whole_table
 
     told = text_lines(*notes)
     suffix = Path(output).suffix if output else ""
     if suffix == ".parquet" and output:
-        from iftplan.sweeptable import frame, write_parquet
+        from iftplan.runs.sweeps.frame import frame, write_parquet
 
         write_parquet(frame(rows), output)
         say(*told, f"written: {output}")
@@ -37,14 +37,14 @@ def write(rows: Sequence[Row], notes: Sequence[Table], form: Format | None, outp
 def _document(rows: Sequence[Row]) -> Document:
     from dataclasses import asdict
 
-    from iftplan.documents import sealed
+    from iftplan.base.documents import sealed
 
     return sealed({"schema": "iftplan.sweep/1", "convention": "mac", "rows": [asdict(row) for row in rows]})
 
 
 def judge(rows: Sequence[Row]) -> None:
     """Not one point that could be is an error; a run without an end is neither a pass nor a failure."""
-    from iftplan.sweeps import PLANNED, TRAINED, UNFINISHED
+    from iftplan.runs.sweeps.grid import PLANNED, TRAINED, UNFINISHED
 
     outcomes = [row.outcome for row in rows]
     if left := outcomes.count(UNFINISHED):

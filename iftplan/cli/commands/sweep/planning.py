@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from iftplan.base.errors import InputError
 from iftplan.cli.output import Interrupted, working
-from iftplan.errors import InputError
 
 if TYPE_CHECKING:
-    from iftplan.form import Family
+    from iftplan.families.family import Family
+    from iftplan.models.spec import ModelSpec
     from iftplan.report.table import Table
-    from iftplan.searching import SamplerName
-    from iftplan.spec import ModelSpec
-    from iftplan.sweeps import Grid, Row
+    from iftplan.runs.sweeps.grid import Grid, Row
+    from iftplan.runs.sweeps.search import SamplerName
 
 
 def planned(
     grid: Grid, specs: Mapping[str, ModelSpec], families: Mapping[str, Family], heads: str
 ) -> list[Row]:
     """A row for each point of a grid."""
-    from iftplan.sweeps import planned_rows
+    from iftplan.runs.sweeps.grid import planned_rows
 
     rows: list[Row] = []
     try:
@@ -42,8 +42,8 @@ def searched(
 ) -> tuple[list[Row], Sequence[Table]]:
     """What a search over plans found, beside as many random trials."""
     require_optuna()
-    from iftplan.report.sweeps import search_table
-    from iftplan.searching import planned_objectives, planned_search, shares, space_of
+    from iftplan.runs.sweeps.search import planned_objectives, planned_search, shares, space_of
+    from iftplan.runs.sweeps.tables import search_table
 
     space = space_of(grid)
     found: dict[str, list[Row]] = {}

@@ -11,23 +11,32 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from iftplan.campaigns import Campaign, Search, campaign_object
+from iftplan.base.documents import loads, read_text
+from iftplan.base.errors import InputError
 from iftplan.cli.output import Interrupted
 from iftplan.cli.progress import counting
-from iftplan.documents import loads, read_text
-from iftplan.errors import InputError
-from iftplan.report.sweeps import search_table
-from iftplan.runfile import parse_run
-from iftplan.runrecords import parse_result
-from iftplan.searching import SamplerName, shares, space_of, trained_objectives
-from iftplan.sweeps import PLANNED, UNFINISHED, Grid, Row, grid_runs, planned_rows, row_of_run, trained_row
+from iftplan.runs.document import parse_run
+from iftplan.runs.records import parse_result
+from iftplan.runs.sweeps.campaign import Campaign, Search, campaign_object
+from iftplan.runs.sweeps.grid import (
+    PLANNED,
+    UNFINISHED,
+    Grid,
+    Row,
+    grid_runs,
+    planned_rows,
+    row_of_run,
+    trained_row,
+)
+from iftplan.runs.sweeps.search import SamplerName, shares, space_of, trained_objectives
+from iftplan.runs.sweeps.tables import search_table
 
 if TYPE_CHECKING:
-    from iftplan.form import Family
+    from iftplan.families.family import Family
+    from iftplan.models.spec import ModelSpec
     from iftplan.report.table import Table
-    from iftplan.runs import RunConfig
-    from iftplan.spec import ModelSpec
-    from iftplan.trialqueue import TrialQueue
+    from iftplan.runs.settings import RunConfig
+    from iftplan.runs.sweeps.queue import TrialQueue
 
 _BOOT = """
 import sys
@@ -72,7 +81,7 @@ def trained(
     Raises:
         InputError: an unknown method, a family that a run cannot name, or a record that cannot be opened.
     """
-    from iftplan.families import FAMILIES
+    from iftplan.families.builtin import FAMILIES
 
     if own := [name for name, family in families.items() if FAMILIES.get(name) is not family]:
         raise InputError(
@@ -190,7 +199,7 @@ def _train_together(campaign: Campaign, workers: int, tell: Callable[[str], None
 
 
 def _worker(request: str, workers: int, saying: int) -> subprocess.Popen[str]:
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[4]
     threads = str(max(1, (os.cpu_count() or 1) // workers))
     process = subprocess.Popen(
         [sys.executable, "-c", _BOOT, str(root)],

@@ -13,15 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
-from iftplan.counting import CountTable
-from iftplan.errors import MeasureError
-from iftplan.nn.data import Data
-from iftplan.nn.dispatch import DatalessAnswers, plain, refuse_mixed_dtypes
-from iftplan.nn.factories import FactoriesOnMeta
-from iftplan.nn.ledger import Ledger, Names
-from iftplan.nn.operators import OPERATORS, Operator, Operators, may_contract
-from iftplan.nn.scope import module_scope
-from iftplan.nn.whole_functions import WHOLE, summed_products
+from iftplan.base.errors import MeasureError
+from iftplan.models.counting import CountTable
+from iftplan.nn.counting.operators.table import OPERATORS, Operator, Operators, may_contract
+from iftplan.nn.counting.operators.whole_functions import WHOLE, summed_products
+from iftplan.nn.counting.passes.data import Data
+from iftplan.nn.counting.passes.dispatch import DatalessAnswers, plain, refuse_mixed_dtypes
+from iftplan.nn.counting.passes.ledger import Ledger, Names
+from iftplan.nn.counting.passes.module_stack import module_scope
+from iftplan.nn.meta.factories import FactoriesOnMeta
 
 
 class FlopCounterEngine:

@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from iftplan.counting import CountTable
-from iftplan.errors import MeasureError
-from iftplan.nn.data import Data
-from iftplan.nn.dispatch import DatalessAnswers, refuse_dtypes
-from iftplan.nn.factories import FactoriesOnMeta
-from iftplan.nn.ledger import Ledger, Names
-from iftplan.nn.operators import OPERATORS, Operator, Operators, may_contract
+from iftplan.base.errors import MeasureError
+from iftplan.models.counting import CountTable
+from iftplan.nn.counting.operators.table import OPERATORS, Operator, Operators, may_contract
+from iftplan.nn.counting.passes.data import Data
+from iftplan.nn.counting.passes.dispatch import DatalessAnswers, refuse_dtypes
+from iftplan.nn.counting.passes.ledger import Ledger, Names
+from iftplan.nn.meta.factories import FactoriesOnMeta
 from iftplan.nn.torch_internals import (
     compiled_in_trace,
     forward_hooks,

@@ -14,16 +14,16 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from iftplan.counting import CountTable
-from iftplan.nn.data import Data
-from iftplan.nn.dispatch import DatalessAnswers, DispatchNet
-from iftplan.nn.factories import FACTORIES, FactoriesOnMeta, with_device
-from iftplan.nn.ledger import Ledger, Names
-from iftplan.nn.operators import OPERATORS, Operators
-from iftplan.nn.scope import module_scope
-from iftplan.nn.shape_rules import CALLERS, RULES, SHAPE_ONLY
+from iftplan.models.counting import CountTable
+from iftplan.nn.counting.operators.table import OPERATORS, Operators
+from iftplan.nn.counting.operators.whole_functions import WHOLE, summed_products
+from iftplan.nn.counting.passes.data import Data
+from iftplan.nn.counting.passes.dispatch import DatalessAnswers, DispatchNet
+from iftplan.nn.counting.passes.ledger import Ledger, Names
+from iftplan.nn.counting.passes.module_stack import module_scope
+from iftplan.nn.counting.rules.table import CALLERS, RULES, SHAPE_ONLY
+from iftplan.nn.meta.factories import FACTORIES, FactoriesOnMeta, with_device
 from iftplan.nn.torch_internals import inside_transform, require, without_dispatch
-from iftplan.nn.whole_functions import WHOLE, summed_products
 
 _PLAIN = frozenset((Tensor, nn.Parameter))
 _NO_KWARGS: Mapping[str, Any] = {}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import prod
 
-from iftplan.nn.operators import Operator
-from iftplan.vouched import VouchedCost
+from iftplan.models.allowances import VouchedCost
+from iftplan.nn.counting.operators.table import Operator
 
 
 def vouched_operators(costs: Mapping[str, VouchedCost]) -> dict[str, Operator]:

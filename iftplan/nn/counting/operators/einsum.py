@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
-from iftplan.nn.formulas import Shape
+from iftplan.nn.counting.operators.formulas import Shape
 
 
 def einsum_macs(equation: str, shapes: Sequence[Shape], path: Sequence[int] = ()) -> int:

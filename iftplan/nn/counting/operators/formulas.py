@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from math import prod
 
-from iftplan.errors import MeasureError
+from iftplan.base.errors import MeasureError
 
 Shape = Sequence[int]
 

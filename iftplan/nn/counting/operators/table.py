@@ -13,9 +13,9 @@ from math import prod
 from types import MappingProxyType
 from typing import Any, Final
 
-from iftplan.nn import formulas as f
-from iftplan.nn.einsum import einsum_macs
-from iftplan.nn.free_operators import is_free
+from iftplan.nn.counting.operators import formulas as f
+from iftplan.nn.counting.operators.einsum import einsum_macs
+from iftplan.nn.counting.operators.free import is_free
 
 Arguments = Sequence[Any]
 

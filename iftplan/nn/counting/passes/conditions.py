@@ -9,10 +9,10 @@ from functools import partial
 import torch
 from torch import nn
 
-from iftplan.errors import EndedError
-from iftplan.nn.exits import no_exit
-from iftplan.nn.higher_order import plainly
-from iftplan.nn.threads import one_thread
+from iftplan.base.errors import EndedError
+from iftplan.nn.counting.passes.exits import no_exit
+from iftplan.nn.counting.passes.higher_order import plainly
+from iftplan.nn.counting.passes.threads import one_thread
 
 
 @contextmanager

@@ -10,13 +10,13 @@ from typing import Final, Generic, TypeVar
 import torch
 from torch import nn
 
-from iftplan.errors import IftplanError, MeasureError
-from iftplan.nn.conditions import counting_conditions
-from iftplan.nn.inputs import make_inputs, random_inputs
-from iftplan.nn.twin import without_data
-from iftplan.nn.untouched import untouched
-from iftplan.nn.valued import SEED, Bounded, PlainRecurrence, valued, weights_bytes
-from iftplan.spec import InputSpec
+from iftplan.base.errors import IftplanError, MeasureError
+from iftplan.models.spec import InputSpec
+from iftplan.nn.counting.passes.conditions import counting_conditions
+from iftplan.nn.meta.copies import without_data
+from iftplan.nn.meta.inputs import make_inputs, random_inputs
+from iftplan.nn.meta.untouched import untouched
+from iftplan.nn.meta.valued import SEED, Bounded, PlainRecurrence, valued, weights_bytes
 
 ASSUMED_ITEM: Final = (
     "the model branches on the values of tensors; shapes were traced without data, with True for a condition and "

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from iftplan.nn.data import ASSUMED_ITEM
-from iftplan.nn.ledger import Ledger
-from iftplan.nn.operators import OPERATORS, Operators, may_contract
-from iftplan.nn.sparse import PRODUCTS, followed, sparse_product, sparse_shape
-from iftplan.nn.tensors import empty
+from iftplan.nn.counting.operators.table import OPERATORS, Operators, may_contract
+from iftplan.nn.counting.passes.data import ASSUMED_ITEM
+from iftplan.nn.counting.passes.ledger import Ledger
+from iftplan.nn.meta.sparse_tensors import PRODUCTS, followed, sparse_product, sparse_shape
+from iftplan.nn.meta.tensors import empty
 from iftplan.nn.torch_internals import TorchDispatchMode, without_torch_function
 
 _ITEM = torch.ops.aten._local_scalar_dense.default

@@ -15,8 +15,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from iftplan.errors import MeasureError
-from iftplan.nn.block_attention import block_attention, kept_scores
+from iftplan.base.errors import MeasureError
+from iftplan.nn.counting.operators.block_attention import block_attention, kept_scores
 from iftplan.nn.torch_internals import (
     HigherOrderOperator,
     compiles,
@@ -114,8 +114,8 @@ def _beside() -> Iterator[None]:
 
 def _macs(branch: Callable[..., Any], operands: Sequence[Any]) -> int:
     """What a branch costs, run on the meta device beside the pass."""
-    from iftplan.nn.dispatch import DispatchNet
-    from iftplan.nn.ledger import Ledger, Names
+    from iftplan.nn.counting.passes.dispatch import DispatchNet
+    from iftplan.nn.counting.passes.ledger import Ledger, Names
 
     ledger = Ledger(Names(nn.Module()))
     with _beside(), DispatchNet(ledger):

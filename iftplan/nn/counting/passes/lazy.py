@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from iftplan.errors import IftplanError, MeasureError
-from iftplan.nn.conditions import counting_conditions
-from iftplan.nn.factories import FactoriesOnMeta
-from iftplan.nn.inputs import make_inputs
-from iftplan.nn.twin import without_data
-from iftplan.spec import InputSpec
+from iftplan.base.errors import IftplanError, MeasureError
+from iftplan.models.spec import InputSpec
+from iftplan.nn.counting.passes.conditions import counting_conditions
+from iftplan.nn.meta.copies import without_data
+from iftplan.nn.meta.factories import FactoriesOnMeta
+from iftplan.nn.meta.inputs import make_inputs
 
 
 def materialised(model: nn.Module, inputs: Sequence[InputSpec]) -> nn.Module:

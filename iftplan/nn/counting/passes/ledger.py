@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from iftplan.counting import Contraction, CountTable
-from iftplan.nn.data import FOR_THIS_INPUT, Data
+from iftplan.models.counting import Contraction, CountTable
+from iftplan.nn.counting.passes.data import FOR_THIS_INPUT, Data
 from iftplan.nn.torch_internals import storage_address
 
 

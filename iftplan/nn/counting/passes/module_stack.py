@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
-from iftplan.nn.ledger import Ledger
+from iftplan.nn.counting.passes.ledger import Ledger
 
 
 @contextmanager

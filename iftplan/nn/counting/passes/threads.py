@@ -17,7 +17,7 @@ from typing import Any
 
 from torch import nn
 
-from iftplan.errors import MeasureError
+from iftplan.base.errors import MeasureError
 from iftplan.nn.torch_internals import TorchDispatchMode
 
 

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own customary name
 from torch import Tensor
 
-from iftplan.nn import formulas
-from iftplan.nn.ledger import Ledger
-from iftplan.nn.tensors import elementwise, empty
+from iftplan.nn.counting.operators import formulas
+from iftplan.nn.counting.passes.ledger import Ledger
+from iftplan.nn.meta.tensors import elementwise, empty
 
 Rule = Callable[..., Any]
 

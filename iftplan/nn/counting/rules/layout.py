@@ -9,8 +9,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from iftplan.nn.ledger import Ledger
-from iftplan.nn.tensors import empty
+from iftplan.nn.counting.passes.ledger import Ledger
+from iftplan.nn.meta.tensors import empty
 
 Rule = Callable[..., Any]
 

@@ -10,9 +10,9 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from iftplan.nn import formulas
-from iftplan.nn.ledger import Ledger
-from iftplan.nn.tensors import empty
+from iftplan.nn.counting.operators import formulas
+from iftplan.nn.counting.passes.ledger import Ledger
+from iftplan.nn.meta.tensors import empty
 
 Rule = Callable[..., Any]
 

@@ -16,12 +16,12 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own customary name
 from torch import Tensor
 
-from iftplan.nn import formulas
-from iftplan.nn.elementwise_rules import ELEMENTWISE
-from iftplan.nn.layout_rules import LAYOUT
-from iftplan.nn.ledger import Ledger
-from iftplan.nn.recurrent_rules import RECURRENT
-from iftplan.nn.tensors import empty, pairs
+from iftplan.nn.counting.operators import formulas
+from iftplan.nn.counting.passes.ledger import Ledger
+from iftplan.nn.counting.rules.elementwise import ELEMENTWISE
+from iftplan.nn.counting.rules.layout import LAYOUT
+from iftplan.nn.counting.rules.recurrent import RECURRENT
+from iftplan.nn.meta.tensors import empty, pairs
 
 Rule = Callable[..., Any]
 

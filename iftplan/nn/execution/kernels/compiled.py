@@ -1,6 +1,6 @@
 """A format against activations, tile by tile; compiled by numba, once for each shape of registers.
 
-A kernel is a function of one address, that of a job (`iftplan.nn.execution.jobs`).
+A kernel is a function of one address, that of a job (`iftplan.nn.execution.kernels.jobs`).
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import numba
 import numpy as np
 from numba import carray, types
 
-from iftplan.nn.execution import jobs, transposes
-from iftplan.nn.execution import panels as inner
-from iftplan.nn.execution.jobs import at, job_type, made_of, mine
-from iftplan.nn.execution.panels import correlation, product
-from iftplan.nn.execution.teams import Compiled
-from iftplan.nn.execution.transposes import gather, scatter
-from iftplan.nn.execution.vectors import Vectors
+from iftplan.nn.execution.kernels import jobs, transposes
+from iftplan.nn.execution.kernels import panels as inner
+from iftplan.nn.execution.kernels.jobs import at, job_type, made_of, mine
+from iftplan.nn.execution.kernels.panels import correlation, product
+from iftplan.nn.execution.kernels.registers import Vectors
+from iftplan.nn.execution.kernels.threads import Compiled
+from iftplan.nn.execution.kernels.transposes import gather, scatter
 
 JOB: Final = job_type(
     "offsets", "rows", "counts", "panels", "row_starts", "row_blocks", "blocks", "block_count",  # the format

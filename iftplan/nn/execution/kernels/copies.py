@@ -10,9 +10,9 @@ import numpy as np
 from numba import carray, types
 from numpy.typing import NDArray
 
-from iftplan.nn.execution import jobs
-from iftplan.nn.execution.jobs import at, job_type, made_job, made_of, mine
-from iftplan.nn.execution.teams import Compiled, run_job
+from iftplan.nn.execution.kernels import jobs
+from iftplan.nn.execution.kernels.jobs import at, job_type, made_job, made_of, mine
+from iftplan.nn.execution.kernels.threads import Compiled, run_job
 
 Array = NDArray[Any]
 

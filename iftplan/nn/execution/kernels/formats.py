@@ -9,9 +9,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from iftplan.errors import InputError
-from iftplan.nn.execution.chains import Chains
-from iftplan.nn.execution.vectors import ROWS, Vectors
+from iftplan.base.errors import InputError
+from iftplan.nn.execution.kernels.chains import Chains
+from iftplan.nn.execution.kernels.registers import ROWS, Vectors
 
 _ROW_BLOCK: Final = 2560  # outputs whose tile stays in the second-level cache
 
@@ -60,7 +60,7 @@ class Format:
 
     def values(self, weights: NDArray[Any], threads: int = 1) -> NDArray[Any]:
         """The kept weights of a flat matrix, in the kernels' order."""
-        from iftplan.nn.execution.copies import take
+        from iftplan.nn.execution.kernels.copies import take
 
         return take(weights, self.places, threads)
 
@@ -83,7 +83,7 @@ def packed(mask: NDArray[np.bool_], chains: Chains, vectors: Vectors) -> Format:
     Raises:
         InputError: it has more entries than 31 bits can number.
     """
-    from iftplan.nn.execution.packing import count_steps, fill
+    from iftplan.nn.execution.kernels.packing import count_steps, fill
 
     outputs, inputs = mask.shape
     if mask.size >= 2**31:

@@ -1,6 +1,6 @@
 """What a compiled function is told: addresses and numbers in one record, whose address is all that it is called with.
 
-It needs no interpreter then, so that any thread can run it; `iftplan.nn.execution.teams` has the threads.
+It needs no interpreter then, so that any thread can run it; `iftplan.nn.execution.kernels.threads` has the threads.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from iftplan.nn.execution.teams import SHARE
+from iftplan.nn.execution.kernels.threads import SHARE
 
 
 def job_type(*names: str) -> np.dtype[Any]:
-    """A record of 64-bit numbers: those that are named, and a thread's share (`iftplan.nn.execution.teams.SHARE`)."""
+    """A record of 64-bit numbers: those that are named, and a thread's share (`iftplan.nn.execution.kernels.threads.SHARE`)."""
     return np.dtype([(name, np.int64) for name in (*names, *SHARE)])
 
 

@@ -10,7 +10,7 @@ from weakref import ref
 import numpy as np
 from numpy.typing import NDArray
 
-from iftplan.nn.execution.formats import Format
+from iftplan.nn.execution.kernels.formats import Format
 
 Strides = tuple[int, ...]
 
@@ -41,7 +41,7 @@ class Memory:
 
     def values(self, weights: NDArray[Any], threads: int = 1) -> NDArray[Any]:
         """What is kept of a weight's memory, in the format's order."""
-        from iftplan.nn.execution.copies import take
+        from iftplan.nn.execution.kernels.copies import take
 
         return take(weights, self.places, threads)
 
@@ -51,7 +51,7 @@ class Memory:
         It is used again as soon as nothing holds it any longer: pages of a fresh one would cost more than the values.
         Every entry is written, as others may have changed what they were lent.
         """
-        from iftplan.nn.execution.copies import put_lines
+        from iftplan.nn.execution.kernels.copies import put_lines
 
         held = self._lent() if self._lent is not None else None
         if held is not None or self._room is None or self._room.dtype != values.dtype:

@@ -15,7 +15,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from iftplan.nn.execution.vectors import ROWS
+from iftplan.nn.execution.kernels.registers import ROWS
 
 _I64 = ir.IntType(64)
 _I16 = ir.IntType(16)

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iftplan.nn.execution.formats import Format
-from iftplan.nn.execution.teams import run_job
-from iftplan.nn.execution.tiles import tiles_of
-from iftplan.nn.execution.windows import Windows
+from iftplan.nn.execution.kernels.formats import Format
+from iftplan.nn.execution.kernels.threads import run_job
+from iftplan.nn.execution.kernels.tiles import tiles_of
+from iftplan.nn.execution.kernels.windows import Windows
 
 Array = NDArray[Any]
 
@@ -75,8 +75,8 @@ def run_into(
         bias: one for each output; None or empty for none.
         threads: how many, where values are read.
     """
-    from iftplan.nn.execution.jobs import made_job
-    from iftplan.nn.execution.kernels import JOB, kernel
+    from iftplan.nn.execution.kernels.compiled import JOB, kernel
+    from iftplan.nn.execution.kernels.jobs import made_job
 
     shape = packed.vectors
     tiles = tiles_of(windows, packed.chains, shape.lanes, shape.count)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from iftplan.errors import InputError
+from iftplan.base.errors import InputError
 
 ROWS: Final = 4
 """Output rows that a kernel works on at a time; four of them use the registers of every instruction set."""

@@ -74,7 +74,7 @@ def run_job(run: Compiled, job: NDArray[np.int64]) -> None:
 
     Args:
         run: the function.
-        job: as `iftplan.nn.execution.jobs.made_job` makes it.
+        job: as `iftplan.nn.execution.kernels.jobs.made_job` makes it.
     """
     parts = int(job[_PARTS])
     runtime = openmp() if parts > 1 else None

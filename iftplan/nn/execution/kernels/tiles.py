@@ -11,8 +11,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from iftplan.nn.execution.chains import Chains
-from iftplan.nn.execution.windows import Windows
+from iftplan.nn.execution.kernels.chains import Chains
+from iftplan.nn.execution.kernels.windows import Windows
 
 Numbers = NDArray[np.int64]
 

@@ -14,7 +14,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from iftplan.nn.execution.panels import Emitter
+from iftplan.nn.execution.kernels.panels import Emitter
 
 _I64, _I32 = ir.IntType(64), ir.IntType(32)
 _BIT = ir.IntType(1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from iftplan.errors import InputError
+from iftplan.base.errors import InputError
 
 Pair = tuple[int, int]
 

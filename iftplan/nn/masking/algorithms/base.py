@@ -60,7 +60,7 @@ class Algorithm(Protocol):
 
 @runtime_checkable
 class LatentAlgorithm(Algorithm, Protocol):
-    """An algorithm that trains a dense weight θ behind each masked one (`iftplan.nn.masking.latent`).
+    """An algorithm that trains a dense weight θ behind each masked one (`iftplan.nn.masking.regimes.latents`).
 
     Its `due(t)` says whether step t computes with masks that are chosen anew, and `update` gets |θ| of all weights.
 

@@ -3,7 +3,7 @@
 n_drop = ⌊active·f_t⌋;  keep the active - n_drop largest |θ|;  grow the n_drop best scores among all that is
 not kept, where what was just dropped may come back and what is kept cannot.
 
-Under a structure with rows (`iftplan.nn.masking.layouts`) the weight as a whole chooses what is dropped, and each row
+Under a structure with rows (`iftplan.nn.masks.rows`) the weight as a whole chooses what is dropped, and each row
 grows as many units as it lost: so rows keep their counts, and small ones move too. Of two active units, ⌊2·f_t⌋ is
 none for every f_t below a half.
 """
@@ -15,7 +15,7 @@ from math import floor
 from torch import Tensor
 
 from iftplan.nn.masking.layer import Change, Layer
-from iftplan.nn.masking.selection import excluding, first, largest
+from iftplan.nn.masks.top_k import excluding, first, largest
 
 
 def drop_grow(layer: Layer, growth: Tensor, fraction: float, *, regrow: bool = True) -> Change:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from iftplan.nn.masking.algorithm import Order
-from iftplan.nn.masking.drop_grow import drop_grow
+from iftplan.nn.masking.algorithms.base import Order
+from iftplan.nn.masking.algorithms.drop_grow import drop_grow
 from iftplan.nn.masking.layer import Change, Layer
-from iftplan.schedules import Cosine, Schedule, Updates
+from iftplan.runs.schedules import Cosine, Schedule, Updates
 
 
 @dataclass(frozen=True, slots=True)

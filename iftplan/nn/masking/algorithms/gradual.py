@@ -8,10 +8,10 @@ from math import ceil
 
 import torch
 
-from iftplan.nn.masking.algorithm import Order, Scores
+from iftplan.nn.masking.algorithms.base import Order, Scores
 from iftplan.nn.masking.layer import Change, Layer
-from iftplan.nn.masking.selection import excluding
-from iftplan.schedules import Cubic, Updates
+from iftplan.nn.masks.top_k import excluding
+from iftplan.runs.schedules import Cubic, Updates
 
 
 @dataclass(frozen=True, slots=True)

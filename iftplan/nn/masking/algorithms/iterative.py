@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import torch
 
-from iftplan.errors import InputError
-from iftplan.nn.masking.algorithm import Order, Scores
+from iftplan.base.errors import InputError
+from iftplan.nn.masking.algorithms.base import Order, Scores
 from iftplan.nn.masking.layer import Change, Layer
-from iftplan.nn.masking.selection import excluding
+from iftplan.nn.masks.top_k import excluding
 
 
 @dataclass(frozen=True, slots=True)

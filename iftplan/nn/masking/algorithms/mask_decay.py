@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from math import ceil, exp
 from typing import Final, Literal
 
-from iftplan.errors import InputError
-from iftplan.nn.masking.ste import StraightThrough
+from iftplan.base.errors import InputError
+from iftplan.nn.masking.algorithms.ste import StraightThrough
 
 NEVER: Final = 2**62
 

@@ -9,10 +9,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from iftplan.errors import InputError
-from iftplan.nn.masking.algorithm import Order, Scores
+from iftplan.base.errors import InputError
+from iftplan.nn.masking.algorithms.base import Order, Scores
 from iftplan.nn.masking.layer import Change, Layer
-from iftplan.nn.masking.selection import largest
+from iftplan.nn.masks.top_k import largest
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,10 +20,10 @@ from math import floor
 import torch
 from torch import Tensor
 
-from iftplan.nn.masking.algorithm import Scores
-from iftplan.nn.masking.exchange import Exchange
+from iftplan.nn.masking.algorithms.base import Scores
+from iftplan.nn.masking.algorithms.exchange import Exchange
 from iftplan.nn.masking.layer import Change, Layer
-from iftplan.nn.masking.selection import excluding, first, largest
+from iftplan.nn.masks.top_k import excluding, first, largest
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from iftplan.nn.masking.ste import StraightThrough
+from iftplan.nn.masking.algorithms.ste import StraightThrough
 
 
 @dataclass(frozen=True, slots=True)

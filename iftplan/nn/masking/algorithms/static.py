@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from iftplan.nn.masking.algorithm import Order, Scores
+from iftplan.nn.masking.algorithms.base import Order, Scores
 from iftplan.nn.masking.layer import Change, Layer
 
 

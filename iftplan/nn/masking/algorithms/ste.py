@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from iftplan.masks import MaskStructure
-from iftplan.nn.masking.algorithm import Order, Scores
-from iftplan.nn.masking.choice import choose
+from iftplan.nn.masking.algorithms.base import Order, Scores
 from iftplan.nn.masking.layer import Change, Layer
+from iftplan.nn.masks.best import choose
 
 
 class StraightThrough:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from iftplan.masks import NM, MaskStructure
+from iftplan.nn.masking.algorithms.ste import StraightThrough
 from iftplan.nn.masking.layer import Layer
-from iftplan.nn.masking.ste import StraightThrough
 
 
 def frames(kept: int, of: int) -> tuple[int, ...]:

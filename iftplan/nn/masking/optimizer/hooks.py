@@ -8,7 +8,7 @@ from weakref import WeakMethod, finalize
 
 from torch.optim import Optimizer
 
-from iftplan.errors import InputError
+from iftplan.base.errors import InputError
 from iftplan.nn.torch_internals import step_hooks
 
 

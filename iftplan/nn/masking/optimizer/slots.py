@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn, optim
 from torch.optim import Optimizer
 
-from iftplan.nn.shards import local, part_of
+from iftplan.nn.masks.shards import local, part_of
 
 
 def keeps_zeros(optimizer: Optimizer) -> bool:

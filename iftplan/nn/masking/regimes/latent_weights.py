@@ -6,10 +6,10 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from iftplan.nn.masking.algorithm import LatentAlgorithm
-from iftplan.nn.masking.held import Held
-from iftplan.nn.masking.latent import Latents
-from iftplan.nn.masking.subject import Subject
+from iftplan.nn.masking.algorithms.base import LatentAlgorithm
+from iftplan.nn.masking.masked_model import Subject
+from iftplan.nn.masking.regimes.latents import Latents
+from iftplan.nn.masking.regimes.sparse_weights import Held
 
 
 class Behind:

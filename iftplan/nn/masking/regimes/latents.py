@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from iftplan.nn.masks import MaskedWeight
-from iftplan.nn.shards import local, part_of, sharded, whole
+from iftplan.nn.masks.masked_weights import MaskedWeight
+from iftplan.nn.masks.shards import local, part_of, sharded, whole
 
 
 def softened(dense: Tensor, chosen: Tensor, leak: float) -> Tensor:

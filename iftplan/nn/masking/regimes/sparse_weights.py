@@ -8,13 +8,13 @@ from typing import Any
 
 from torch import Tensor
 
-from iftplan.errors import InputError
-from iftplan.nn.masking.algorithm import Algorithm, Order, Scores
+from iftplan.base.errors import InputError
+from iftplan.nn.masking.algorithms.base import Algorithm, Order, Scores
 from iftplan.nn.masking.layer import Change
-from iftplan.nn.masking.slots import clear_slots_
-from iftplan.nn.masking.subject import Subject
-from iftplan.nn.masking.view import View
-from iftplan.nn.shards import local, part_of, whole
+from iftplan.nn.masking.masked_model import Subject
+from iftplan.nn.masking.optimizer.slots import clear_slots_
+from iftplan.nn.masks.shards import local, part_of, whole
+from iftplan.nn.masks.view import View
 
 
 class Held:

@@ -20,15 +20,15 @@ from torch import nn
 from torch.nn.utils.parametrize import ParametrizationList
 from torch.overrides import TorchFunctionMode
 
-from iftplan.nn.held_modules import NotRunError
-from iftplan.nn.operators import OPERATORS, Operator, Operators, may_contract
-from iftplan.nn.recurrent_widths import RECURRENT, RecurrentCall
-from iftplan.nn.shape_rules import CALLERS
-from iftplan.nn.symbolic_model import NamedScale
-from iftplan.nn.symbolic_shapes import expression
+from iftplan.nn.counting.operators.table import OPERATORS, Operator, Operators, may_contract
+from iftplan.nn.counting.operators.whole_functions import WHOLE, summed_products
+from iftplan.nn.counting.rules.table import CALLERS
+from iftplan.nn.reading.symbolic.held_modules import NotRunError
+from iftplan.nn.reading.symbolic.model import NamedScale
+from iftplan.nn.reading.symbolic.recurrent import RECURRENT, RecurrentCall
+from iftplan.nn.reading.symbolic.shapes import expression
+from iftplan.nn.reading.symbolic.unchecked_shapes import ask_for_agreement
 from iftplan.nn.torch_internals import TorchDispatchMode, storage_address, tree_leaves, tree_map
-from iftplan.nn.unchecked_shapes import ask_for_agreement
-from iftplan.nn.whole_functions import WHOLE, summed_products
 
 Shape = tuple[sympy.Expr, ...]
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from iftplan.errors import InfeasibleError, MeasureError
+from iftplan.base.errors import InfeasibleError, MeasureError
 
 
 class StuckError(InfeasibleError):

@@ -11,9 +11,9 @@ import sympy
 import torch
 from torch import nn
 
-from iftplan.nn.recurrent_widths import recurrent_attributes, recurrent_dims
-from iftplan.nn.repeats import NO_SIZES
-from iftplan.nn.symbolic_shapes import SymbolicSizes, expression
+from iftplan.nn.reading.repeats import NO_SIZES
+from iftplan.nn.reading.symbolic.recurrent import recurrent_attributes, recurrent_dims
+from iftplan.nn.reading.symbolic.shapes import SymbolicSizes, expression
 from iftplan.nn.torch_internals import ConvNd, FakeTensorMode, NormBase
 
 Heads = Literal["number", "size"]

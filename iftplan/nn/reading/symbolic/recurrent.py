@@ -10,7 +10,7 @@ from typing import Any, Final, Self
 import torch
 from torch import Tensor, nn
 
-from iftplan.nn.symbolic_shapes import SymbolicSizes
+from iftplan.nn.reading.symbolic.shapes import SymbolicSizes
 
 RECURRENT: Final[Mapping[Any, str]] = MappingProxyType(
     {

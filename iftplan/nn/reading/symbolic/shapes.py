@@ -35,7 +35,8 @@ from iftplan.nn.torch_internals import (
 
 _TORCH: Final = Path(torch.__file__).parent
 _MODULES: Final = _TORCH / "nn" / "modules"
-_HERE: Final = Path(__file__).parent
+_NN: Final = Path(__file__).parents[2]
+_TRACE: Final = _NN / "reading" / "widths" / "trace.py"
 # Functions of numpy that look for a method of their own name on what is no number of theirs.
 _OF_NUMPY: Final = (
     *("sqrt", "cbrt", "exp", "exp2", "expm1", "log", "log2", "log10", "log1p"),
@@ -264,7 +265,7 @@ def _line_of(frames: Iterable[tuple[FrameType, int]]) -> tuple[str, bool]:
     module_line = ""
     for frame, number in frames:
         file = Path(frame.f_code.co_filename)
-        if file.parent == _HERE and file.stem == "widths":
+        if file == _TRACE:
             break
         if _TORCH in file.parents:
             if file.parent == _MODULES and file.stem != "module":
@@ -276,7 +277,12 @@ def _line_of(frames: Iterable[tuple[FrameType, int]]) -> tuple[str, bool]:
 
 def _foreign(file: Path) -> bool:
     """Whether a file is no part of the model: torch's, ours, or a library's that it calls."""
-    return _TORCH in file.parents or file.parent == _HERE or bool(_LIBRARIES & set(file.parts))
+    return _TORCH in file.parents or _looks(file) or bool(_LIBRARIES & set(file.parts))
+
+
+def _looks(file: Path) -> bool:
+    """Whether a file of ours looks at models; bundled networks and sparse layers are part of them."""
+    return _NN in file.parents and file.relative_to(_NN).parts[0] not in ("sources", "execution")
 
 
 def _line(file: Path, number: int) -> str:

@@ -10,17 +10,17 @@ from typing import Any, Final
 
 from torch import nn
 
-from iftplan.errors import EndedError
-from iftplan.nn.data import Data
-from iftplan.nn.held_modules import StuckError
-from iftplan.nn.measure import data_of, measure
-from iftplan.nn.operators import Operator
-from iftplan.nn.outputs import answers
-from iftplan.nn.symbolic_shapes import raised_at
-from iftplan.nn.twin import without_data
-from iftplan.nn.widen import widen_
-from iftplan.spec import Couplings, InputSpec
-from iftplan.widening import Multiplier
+from iftplan.base.errors import EndedError
+from iftplan.families.integers import Multiplier
+from iftplan.models.spec import Couplings, InputSpec
+from iftplan.nn.counting.measure import data_of, measure
+from iftplan.nn.counting.operators.table import Operator
+from iftplan.nn.counting.passes.data import Data
+from iftplan.nn.layers.widen import widen_
+from iftplan.nn.meta.copies import without_data
+from iftplan.nn.reading.outputs import answers
+from iftplan.nn.reading.symbolic.held_modules import StuckError
+from iftplan.nn.reading.symbolic.shapes import raised_at
 
 # √2 and √10: hardly two widths grow by the same whole factor, and what needs a square gets none.
 _MULTIPLIERS: Final = (Multiplier(Fraction(2)), Multiplier(Fraction(10)))

@@ -8,10 +8,10 @@ from fractions import Fraction
 from math import prod
 from typing import Final
 
-from iftplan.errors import InfeasibleError
-from iftplan.nn.width_check import Counts
-from iftplan.polynomial import Polynomial
-from iftplan.spec import Couplings
+from iftplan.base.errors import InfeasibleError
+from iftplan.models.polynomial import Polynomial
+from iftplan.models.spec import Couplings
+from iftplan.nn.reading.widths.check import Counts
 
 _ONE: Final = Polynomial.constant(1)
 

@@ -1,6 +1,6 @@
 """Solves the equations between a model's sizes, so that every size is a polynomial in few free ones.
 
-The equations come from one forward pass (`symbolic_shapes`). All hold at the dense sizes; what is looked
+The equations come from one forward pass (`symbolic`). All hold at the dense sizes; what is looked
 for is a family of sizes that keeps them all true. Restricting the family is sound: a quotient that is
 whole in the dense model stays whole (`C // 2` becomes `c` with `C = 2·c`), and a size that cannot be
 followed keeps its value, with the source line as its reason.
@@ -15,9 +15,9 @@ from math import gcd
 
 import sympy
 
-from iftplan.nn.exact_sizes import QUOTIENTS, REMAINDERS, exact, opaque
-from iftplan.nn.held_modules import StuckError
-from iftplan.nn.symbolic_shapes import Equation
+from iftplan.nn.reading.symbolic.held_modules import StuckError
+from iftplan.nn.reading.symbolic.shapes import Equation
+from iftplan.nn.reading.widths.exact_sizes import QUOTIENTS, REMAINDERS, exact, opaque
 from iftplan.nn.torch_internals import FloorDiv
 
 # Sizes grow in proportion where the largest is no larger a multiple of their common unit.

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import sympy
 
-from iftplan.nn.symbolic_counting import SymbolicContraction, SymbolicCounter
-from iftplan.nn.symbolic_model import Heads
-from iftplan.nn.width_equations import WidthEquations
-from iftplan.spec import Couplings
+from iftplan.models.spec import Couplings
+from iftplan.nn.reading.symbolic.counting import SymbolicContraction, SymbolicCounter
+from iftplan.nn.reading.symbolic.model import Heads
+from iftplan.nn.reading.widths.equations import WidthEquations
 
 _ENDS = ("an input of the model", "an output of the model")
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from iftplan.errors import InfeasibleError, MeasureError
-from iftplan.nn.twin import without_data
-from iftplan.nn.width_check import counts, shown
-from iftplan.nn.widths import counted_as_assumed
-from iftplan.spec import InputSpec
+from iftplan.base.errors import InfeasibleError, MeasureError
+from iftplan.models.spec import InputSpec
+from iftplan.nn.meta.copies import without_data
+from iftplan.nn.reading.widths.check import counts, shown
+from iftplan.nn.reading.widths.trace import counted_as_assumed
 
 
 def check_outputs(model: nn.Module, changed: nn.Module, inputs: Sequence[InputSpec]) -> None:

@@ -8,12 +8,12 @@ from math import gcd
 
 import sympy
 
-from iftplan.nn.held_modules import StuckError
-from iftplan.nn.symbolic_counting import SymbolicCounter
-from iftplan.nn.symbolic_model import SymbolicModel
-from iftplan.nn.width_equations import WidthEquations
-from iftplan.polynomial import Polynomial, Term
-from iftplan.spec import Couplings, Width
+from iftplan.models.polynomial import Polynomial, Term
+from iftplan.models.spec import Couplings, Width
+from iftplan.nn.reading.symbolic.counting import SymbolicCounter
+from iftplan.nn.reading.symbolic.held_modules import StuckError
+from iftplan.nn.reading.symbolic.model import SymbolicModel
+from iftplan.nn.reading.widths.equations import WidthEquations
 
 
 class _Names:

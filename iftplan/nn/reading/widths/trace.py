@@ -14,26 +14,26 @@ import sympy
 import torch
 from torch import nn
 
-from iftplan.errors import IftplanError
-from iftplan.nn.conditions import counting_conditions
-from iftplan.nn.held_modules import NotRunError, StuckError, also_held, paths_within
-from iftplan.nn.inputs import make_inputs
-from iftplan.nn.operators import Operator
-from iftplan.nn.outputs import answers
-from iftplan.nn.repeats import alike
-from iftplan.nn.size_caches import FunctionCaches
-from iftplan.nn.symbolic_counting import GROUPED, SymbolicCounter, counting
-from iftplan.nn.symbolic_model import Heads, SymbolicModel, symbolic
-from iftplan.nn.symbolic_shapes import Equation, SymbolicSizes, expression, raised_at
+from iftplan.base.errors import IftplanError
+from iftplan.models.spec import Couplings, InputSpec
+from iftplan.nn.counting.operators.table import Operator
+from iftplan.nn.counting.passes.conditions import counting_conditions
+from iftplan.nn.meta.copies import to_look_at, without_data
+from iftplan.nn.meta.inputs import make_inputs
+from iftplan.nn.meta.untouched import untouched
+from iftplan.nn.reading.outputs import answers
+from iftplan.nn.reading.repeats import alike
+from iftplan.nn.reading.symbolic.counting import GROUPED, SymbolicCounter, counting
+from iftplan.nn.reading.symbolic.held_modules import NotRunError, StuckError, also_held, paths_within
+from iftplan.nn.reading.symbolic.model import Heads, SymbolicModel, symbolic
+from iftplan.nn.reading.symbolic.shapes import Equation, SymbolicSizes, expression, raised_at
+from iftplan.nn.reading.widths.check import Counts, check_widened, counts
+from iftplan.nn.reading.widths.data import counted_on_data
+from iftplan.nn.reading.widths.equations import WidthEquations, shrinks
+from iftplan.nn.reading.widths.notes import head_notes, kept, layer_notes
+from iftplan.nn.reading.widths.polynomials import couplings
+from iftplan.nn.reading.widths.size_caches import FunctionCaches
 from iftplan.nn.torch_internals import require, tree_leaves
-from iftplan.nn.twin import to_look_at, without_data
-from iftplan.nn.untouched import untouched
-from iftplan.nn.width_check import Counts, check_widened, counts
-from iftplan.nn.width_data import counted_on_data
-from iftplan.nn.width_equations import WidthEquations, shrinks
-from iftplan.nn.width_notes import head_notes, kept, layer_notes
-from iftplan.nn.width_polynomials import couplings
-from iftplan.spec import Couplings, InputSpec
 
 # From so many on, alike blocks share their widths: a deep model is traced in the time of few sizes.
 _MANY: Final = 8

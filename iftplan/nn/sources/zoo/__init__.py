@@ -1,4 +1,4 @@
-"""The bundled reference architectures: the builders of what `iftplan.zoo_index` lists."""
+"""The bundled reference architectures: the builders of what `iftplan.models.zoo` lists."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from types import MappingProxyType
 
 from torch import nn
 
-from iftplan.nn.zoo.botnet import botnet50
-from iftplan.nn.zoo.digits import digits_cnn
-from iftplan.nn.zoo.language import bert_small, gpt3_1_3b, gpt3_medium, gpt3_small, gpt_char
-from iftplan.nn.zoo.mobile import mobilenetv2, mobilevit_s
-from iftplan.nn.zoo.residual import (
+from iftplan.models.zoo import ZOO, ZooEntry
+from iftplan.nn.sources.zoo.botnet import botnet50
+from iftplan.nn.sources.zoo.digits import digits_cnn
+from iftplan.nn.sources.zoo.language import bert_small, gpt3_1_3b, gpt3_medium, gpt3_small, gpt_char
+from iftplan.nn.sources.zoo.mobile import mobilenetv2, mobilevit_s
+from iftplan.nn.sources.zoo.residual import (
     resnet8_cifar,
     resnet18,
     resnet18_cifar,
@@ -20,8 +21,7 @@ from iftplan.nn.zoo.residual import (
     resnet34_cifar,
     resnet50,
 )
-from iftplan.nn.zoo.vision_transformer import vit_b16
-from iftplan.zoo_index import ZOO, ZooEntry
+from iftplan.nn.sources.zoo.vision_transformer import vit_b16
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from iftplan.nn.zoo.residual import resnet50
+from iftplan.nn.sources.zoo.residual import resnet50
 
 HEADS = 4
 LAST_STAGE = "resnet.encoder.stages.3.layers"

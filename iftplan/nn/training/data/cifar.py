@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from iftplan.errors import InputError
-from iftplan.nn.training.digits import Labelled
+from iftplan.base.errors import InputError
+from iftplan.nn.training.data.digits import Labelled
 
 _ARRAYS = frozenset(
     {

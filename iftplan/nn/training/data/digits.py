@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from iftplan.errors import InputError
-from iftplan.nn.training.samples import generator_of
+from iftplan.base.errors import InputError
+from iftplan.nn.training.data.samples import generator_of
 
 Labelled = tuple[Tensor, Tensor]
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from iftplan.errors import InputError
-from iftplan.nn.training.digits import Labelled
-from iftplan.nn.training.image_folder import TESTS, stacked
-from iftplan.nn.training.tokens import Numbers
+from iftplan.base.errors import InputError
+from iftplan.nn.training.data.digits import Labelled
+from iftplan.nn.training.data.image_folder import TESTS, stacked
+from iftplan.nn.training.data.tokens import Numbers
 
 IMAGES = ("image", "img")
 LABELS = ("label", "fine_label", "labels")

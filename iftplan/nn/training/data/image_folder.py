@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from iftplan.errors import InputError
-from iftplan.nn.training.digits import Labelled
+from iftplan.base.errors import InputError
+from iftplan.nn.training.data.digits import Labelled
 
 Pixels = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})

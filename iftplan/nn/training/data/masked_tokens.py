@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from iftplan.nn.training.samples import generator_of
-from iftplan.nn.training.tokens import IGNORED, Windows
+from iftplan.nn.training.data.samples import generator_of
+from iftplan.nn.training.data.tokens import IGNORED, Windows
 
 HIDDEN, MASKED, RANDOM = 0.15, 0.8, 0.1
 

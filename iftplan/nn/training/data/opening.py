@@ -6,16 +6,16 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from iftplan.errors import InputError
-from iftplan.nn.training.cifar import cifar_files, read_cifar
-from iftplan.nn.training.digits import Labelled, read_digits
-from iftplan.nn.training.disk_datasets import image_parts, is_saved, text_of
-from iftplan.nn.training.image_folder import is_image_folder, read_image_folder
-from iftplan.nn.training.images import image_pair
-from iftplan.nn.training.masked_tokens import MaskedWindows
-from iftplan.nn.training.samples import Task
-from iftplan.nn.training.tokens import Numbers, read_text_tokens, read_token_file, token_pair
-from iftplan.runs import DataConfig
+from iftplan.base.errors import InputError
+from iftplan.nn.training.data.cifar import cifar_files, read_cifar
+from iftplan.nn.training.data.digits import Labelled, read_digits
+from iftplan.nn.training.data.disk_datasets import image_parts, is_saved, text_of
+from iftplan.nn.training.data.image_folder import is_image_folder, read_image_folder
+from iftplan.nn.training.data.images import image_pair
+from iftplan.nn.training.data.masked_tokens import MaskedWindows
+from iftplan.nn.training.data.samples import Task
+from iftplan.nn.training.data.tokens import Numbers, read_text_tokens, read_token_file, token_pair
+from iftplan.runs.settings import DataConfig
 
 _KNOWN = "digits, a directory of CIFAR python batches, a directory with train/CLASS/*.jpg and test/CLASS/*.jpg, what datasets saved to disk, a .txt file, or a .bin or .npy file of tokens"
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from iftplan.errors import InputError
+from iftplan.base.errors import InputError
 
 Numbers = np.ndarray[tuple[int, ...], np.dtype[np.integer]]
 IGNORED = -100

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from iftplan.errors import InputError
+from iftplan.base.errors import InputError
 
 SCHEMA = "iftplan.checkpoint/1"
 _NAME = re.compile(r"checkpoint-(\d{9,})\.pt")

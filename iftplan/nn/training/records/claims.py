@@ -9,7 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from iftplan.errors import InputError
+from iftplan.base.errors import InputError
 
 RECORDS = ("run.json", "metrics.csv", "result.json")
 _LOCK = ".lock"

@@ -8,10 +8,10 @@ from typing import Any
 from torch import nn
 
 from iftplan.nn.masking.masking import Masking
-from iftplan.nn.masking.taken import layer_counts, weights_by_layer
-from iftplan.plans import Plan
-from iftplan.runs import InputGradient
-from iftplan.training_cost import TrainingCost
+from iftplan.nn.masking.step_masks import layer_counts, weights_by_layer
+from iftplan.plans.plan import Plan
+from iftplan.runs.settings import InputGradient
+from iftplan.runs.training_cost import TrainingCost
 
 
 class Spending:
@@ -22,7 +22,7 @@ class Spending:
         network: the plan made real, or the dense model.
         masks: None for the dense control, which costs what the plan's dense model costs.
         opened: whether there are no masks because the network trains every weight that they would cover.
-        input_gradient: what the gradients of inputs cost (`iftplan.training_cost`).
+        input_gradient: what the gradients of inputs cost (`iftplan.runs.training_cost`).
 
     Attributes:
         macs: spent so far.

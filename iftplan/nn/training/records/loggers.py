@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from iftplan.errors import InputError
+from iftplan.base.errors import InputError
 
 LOGGERS = ("tensorboard", "mlflow")
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from iftplan.documents import write_text
+from iftplan.base.documents import write_text
 
 COLUMNS = (
     "step",

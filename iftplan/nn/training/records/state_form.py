@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from iftplan.errors import InputError
-from iftplan.nn.training.records import COLUMNS
+from iftplan.base.errors import InputError
+from iftplan.nn.training.records.metrics import COLUMNS
 
 _PARTS: Mapping[str, type | tuple[type, ...]] = {
     "identity": dict,

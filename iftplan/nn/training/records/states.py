@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.optim import Optimizer
 
-from iftplan.errors import StaleError
-from iftplan.nn.masks import SUFFIX
-from iftplan.nn.shards import reshard_, sharded, whole
+from iftplan.base.errors import StaleError
+from iftplan.nn.masks.masked_weights import SUFFIX
+from iftplan.nn.masks.shards import reshard_, sharded, whole
 
 State = dict[str, Any]
 

@@ -12,18 +12,18 @@ from dataclasses import dataclass
 from fractions import Fraction
 from types import MappingProxyType
 
-from iftplan.families import family_named
+from iftplan.families.builtin import family_named
+from iftplan.families.solver import mask_for
 from iftplan.masks import parse_mask
-from iftplan.observations import Observation
-from iftplan.planner import plan
-from iftplan.plans import Plan, Scope
-from iftplan.policy import Policy
-from iftplan.published.results import PublishedResult
-from iftplan.runfile import parse_run, read_recipe
-from iftplan.runs import RunConfig
-from iftplan.solver import mask_for
-from iftplan.spec import ModelSpec
-from iftplan.training_cost import TrainingCost, rigl_average
+from iftplan.models.spec import ModelSpec
+from iftplan.plans.plan import Plan, Scope
+from iftplan.plans.planner import plan
+from iftplan.plans.policy import Policy
+from iftplan.runs.document import parse_run, read_recipe
+from iftplan.runs.results.observations import Observation
+from iftplan.runs.results.published.results import PublishedResult
+from iftplan.runs.settings import RunConfig
+from iftplan.runs.training_cost import TrainingCost, rigl_average
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ def published_observations(
 
     Args:
         results: from `published_results`.
-        read: a source to its spec, with widths (`iftplan.nn.trace.read_model`); called once for each model.
+        read: a source to its spec, with widths (`iftplan.nn.reading.read.read_model`); called once for each model.
     """
     named = dict.fromkeys(s.model for r in results if (s := SETTINGS.get((r.task, r.model))))
     specs = {model: read(model) for model in named}

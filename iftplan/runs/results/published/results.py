@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from importlib.resources import files
 
-from iftplan.errors import InputError
+from iftplan.base.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ def published_results(task: str | None = None) -> tuple[PublishedResult, ...]:
         >>> published_results("ImageNet")[0].value
         70.9
     """
-    text = files("iftplan.published").joinpath("results.csv").read_text(encoding="utf-8")
+    text = files("iftplan.runs.results.published").joinpath("results.csv").read_text(encoding="utf-8")
     found = tuple(map(_result, csv.DictReader(io.StringIO(text))))
     tasks = tuple(dict.fromkeys(result.task for result in found))
     if task is not None and task not in tasks:
