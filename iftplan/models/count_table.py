@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from iftplan.base.units import Convention, count, short
-from iftplan.models.counting import CountTable
-from iftplan.plans.audit.audit import uncalled_sentence, unknown_sentence
+from iftplan.models.counting import CountTable, uncalled_sentence, unknown_sentence
 from iftplan.report.table import Table
 
 

@@ -155,3 +155,13 @@ def _macs(places: Mapping[str, list[Contraction]], place: str) -> int:
 
 def _operators(places: Mapping[str, list[Contraction]], place: str) -> str:
     return ", ".join(dict.fromkeys(c.operator for c in places.get(place, ()))) or "no operator"
+
+
+def unknown_sentence(name: str, calls: int) -> str:
+    """What is said of an operator without a formula."""
+    return f"operator {name} ({calls} calls) has no formula; if you know its cost, allow it with --allow {name}=MACS_PER_CALL (or N*out, per output element)."
+
+
+def uncalled_sentence(name: str) -> str:
+    """What is said of a module that the pass never used."""
+    return f"module {name} holds weights that this pass never used; if that is meant, allow it with --allow-uncalled {name}."

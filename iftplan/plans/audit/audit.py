@@ -13,7 +13,7 @@ from fractions import Fraction
 
 from iftplan.base.errors import MeasureError
 from iftplan.base.units import count, decimal
-from iftplan.models.counting import CountTable, cross_check
+from iftplan.models.counting import CountTable, cross_check, uncalled_sentence, unknown_sentence
 from iftplan.plans.plan import Plan, PlannedLayer, Role, Scope
 from iftplan.report.shown import Shown
 
@@ -323,13 +323,3 @@ def unmeasured(report: AuditReport) -> tuple[str, ...]:
         *(unknown_sentence(name, calls) for name, calls in report.unknown_ops.items()),
         *(uncalled_sentence(name) for name in report.uncalled_modules),
     )
-
-
-def unknown_sentence(name: str, calls: int) -> str:
-    """What is said of an operator without a formula."""
-    return f"operator {name} ({calls} calls) has no formula; if you know its cost, allow it with --allow {name}=MACS_PER_CALL (or N*out, per output element)."
-
-
-def uncalled_sentence(name: str) -> str:
-    """What is said of a module that the pass never used."""
-    return f"module {name} holds weights that this pass never used; if that is meant, allow it with --allow-uncalled {name}."

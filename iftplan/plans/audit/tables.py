@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 from iftplan.base.units import Convention, count, decimal, percent, short, signed
-from iftplan.plans.audit.audit import (
-    AuditedLayer,
-    AuditReport,
-    Verdict,
-    uncalled_sentence,
-    unknown_sentence,
-    unmeasured,
-)
+from iftplan.models.counting import uncalled_sentence, unknown_sentence
+from iftplan.plans.audit.audit import AuditedLayer, AuditReport, Verdict, unmeasured
 from iftplan.report.page import Finding, Outcome, Page, Place, Rule, Section, Share
 from iftplan.report.table import Table
 
