@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from iftplan.base.errors import MeasureError
-from iftplan.nn.counting.operators.formulas import SparseShape
-from iftplan.nn.meta.tensors import empty
+from iftplan.nn.meta.tensors import SparseShape, empty
 
 PRODUCTS: Final = MappingProxyType(
     {

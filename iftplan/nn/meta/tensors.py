@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 _META = torch.device("meta")
+
+
+class SparseShape(tuple[int, ...]):
+    """The shape of a sparse tensor, which also knows how many values are stored.
+
+    Attributes:
+        nnz: stored values.
+    """
+
+    nnz: int
+
+    def __new__(cls, sizes: Iterable[int], nnz: int) -> SparseShape:
+        """Sizes and the number of stored values."""
+        shape = super().__new__(cls, sizes)
+        shape.nnz = nnz
+        return shape
 
 
 def empty(shape: Sequence[int], dtype: torch.dtype) -> Tensor:

@@ -7,32 +7,17 @@ product costs, as in fvcore and in torch's FlopCounterMode.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from math import prod
 
 from iftplan.base.errors import MeasureError
+from iftplan.nn.meta.tensors import SparseShape
 
 Shape = Sequence[int]
 
 
 class UnknownCost(Exception):  # noqa: N818 - an answer, not an error
     """This call of an operator does work that no formula here describes."""
-
-
-class SparseShape(tuple[int, ...]):
-    """The shape of a sparse tensor, which also knows how many values are stored.
-
-    Attributes:
-        nnz: stored values.
-    """
-
-    nnz: int
-
-    def __new__(cls, sizes: Iterable[int], nnz: int) -> SparseShape:
-        """Sizes and the number of stored values."""
-        shape = super().__new__(cls, sizes)
-        shape.nnz = nnz
-        return shape
 
 
 def broadcast(*shapes: Shape) -> tuple[int, ...]:
