@@ -121,7 +121,7 @@ def originals(folder: Path) -> None:
     sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
     from hand_profiles import profile  # type: ignore[import-not-found]
 
-    from iftplan.checks.findings import Measured
+    from iftplan.models.cost import ModelCost
     from iftplan.models.document import spec_document
     from iftplan.plans.document.plan import plan_document
     from iftplan.plans.speed.document import profile_document
@@ -158,7 +158,7 @@ def originals(folder: Path) -> None:
     documents = {
         "plan.json": planned, "plan0.json": dense, "spec.json": spec_document(spec), "audit.json": sealed(audit),
         "run/run.json": sealed(record), "run/result.json": sealed(result), "profile.json": profile_document(profile()),
-        "iftplan-baseline.json": baseline_document(Baseline("b", {"a": Measured({"0": 100}, {"0": 100})}, {"a": ("1x10",)})),
+        "iftplan-baseline.json": baseline_document(Baseline("b", {"a": ModelCost({"0": 100}, {"0": 100})}, {"a": ("1x10",)})),
     }  # fmt: skip
     (folder / "run").mkdir()
     for name, document in documents.items():

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from iftplan.base.documents import dumps, sealed
-from iftplan.checks.baseline import measured_document
-from iftplan.checks.findings import Measured
 from iftplan.checks.processes.cache import CheckCache
 from iftplan.checks.processes.dependencies import Footprint
+from iftplan.models.cost import ModelCost
+from iftplan.models.cost_document import measured_document
 
-MEASURED = Measured({"b": 3, "a": 4}, {"b": 1, "norm": 2}, {"relu": 5}, {"my::op": 1}, ("spare",), ("one",))
+MEASURED = ModelCost({"b": 3, "a": 4}, {"b": 1, "norm": 2}, {"relu": 5}, {"my::op": 1}, ("spare",), ("one",))
 REQUEST = {
     "source": "net.py:build",
     "builds": "",

@@ -16,19 +16,11 @@ from typer.main import get_command
 
 import iftplan as ift
 from iftplan.base.documents import Document
-from iftplan.checks.findings import (
-    CheckReport,
-    Drift,
-    Limit,
-    Measured,
-    ModelCheck,
-    Quantity,
-    Status,
-    check_document,
-)
+from iftplan.checks.findings import CheckReport, Drift, Limit, ModelCheck, Quantity, Status, check_document
 from iftplan.cli.main import app
 from iftplan.families.builtin import family_named
 from iftplan.families.document import solve_document
+from iftplan.models.cost import ModelCost
 from iftplan.models.counting import Contraction, CountTable
 from iftplan.models.document import spec_document
 from iftplan.models.spec import Kind, LayerSpec, ModelSpec, WeightLayer
@@ -98,7 +90,7 @@ def _documents() -> Iterator[tuple[str, Document]]:
     ledger = Ledger("before.json", {"l": 32})
     drift = Drift(diff(ledger, Ledger("net", {"l": 64})), diff(ledger, Ledger("net", {"l": 64})))
     limit = Limit(Quantity.RATIO, Fraction(1), Fraction(2), reference="baseline")
-    measured = Measured({"l": 64}, {"l": 64})
+    measured = ModelCost({"l": 64}, {"l": 64})
     model = ModelCheck("net", "net.py:own", (), Status.FAILED, measured, (limit,), drift, ("why",))
     yield "cli.md", check_document(CheckReport("iftplan.toml", "before.json", (model,)))
     yield "cli.md", spec_document(spec)

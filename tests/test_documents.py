@@ -538,9 +538,9 @@ def test_an_audit_that_contradicts_itself_is_refused(path, value, says):
 )
 def test_a_baseline_that_contradicts_itself_is_refused(path, value, says):
     from iftplan.checks.baseline import Baseline, baseline_document, parse_baseline
-    from iftplan.checks.findings import Measured
+    from iftplan.models.cost import ModelCost
 
-    document = baseline_document(Baseline("b", {"a": Measured({"fc": 10}, {"fc": 10})}, {"a": ("1x10",)}))
+    document = baseline_document(Baseline("b", {"a": ModelCost({"fc": 10}, {"fc": 10})}, {"a": ("1x10",)}))
     assert parse_baseline(document, "b").models["a"].total_macs == 10
     with pytest.raises(InputError, match=says):
         parse_baseline(resealed(document, *path, value=value), "forged.json")

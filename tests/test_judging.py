@@ -18,11 +18,12 @@ from iftplan.checks.baseline import Baseline, baseline_document, parse_baseline
 from iftplan.checks.check import Costs
 from iftplan.checks.configfile import read_config
 from iftplan.checks.configuration import Allowance, Bound, ConfiguredModel, DriftPolicy
-from iftplan.checks.findings import CheckReport, Measured, ModelCheck, Quantity, Status, check_document
+from iftplan.checks.findings import CheckReport, ModelCheck, Quantity, Status, check_document
 from iftplan.checks.verdicts import judge
+from iftplan.models.cost import ModelCost
 
 MODEL = ConfiguredModel("net", "net.py:build")
-COST = Measured({"conv": 600, "fc": 400}, {"conv": 60, "fc": 44, "norm": 6})
+COST = ModelCost({"conv": 600, "fc": 400}, {"conv": 60, "fc": 44, "norm": 6})
 
 
 def bounded(*bounds: Bound, tolerance: Fraction = Fraction(0)) -> ConfiguredModel:
@@ -32,7 +33,7 @@ def bounded(*bounds: Bound, tolerance: Fraction = Fraction(0)) -> ConfiguredMode
 def baseline(
     macs: dict[str, int], parameters: dict[str, int] | None = None, *, saved: bool = True
 ) -> Baseline:
-    return Baseline("before.json", {"net": Measured(macs, parameters or {})}, {"net": ()}, saved)
+    return Baseline("before.json", {"net": ModelCost(macs, parameters or {})}, {"net": ()}, saved)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +113,7 @@ LAYERS = st.dictionaries(st.sampled_from("abcdef"), st.integers(0, 10**6), min_s
 def test_drift_is_a_change_of_the_total_and_the_first_layer_moved_most(
     before: dict[str, int], after: dict[str, int]
 ) -> None:
-    check = judge(MODEL, Measured(after, {}), baseline=baseline(before))
+    check = judge(MODEL, ModelCost(after, {}), baseline=baseline(before))
     assert (check.status is Status.FAILED) == (sum(before.values()) != sum(after.values()))
     assert check.drift is not None
     moved = {n: abs(after.get(n, 0) - before.get(n, 0)) for n in {*before, *after}}
@@ -125,7 +126,9 @@ def test_drift_is_a_change_of_the_total_and_the_first_layer_moved_most(
 def test_a_limit_is_kept_exactly_where_arithmetic_says(
     layers: dict[str, int], allowed: int, tolerance: Fraction
 ) -> None:
-    check = judge(bounded(Bound(Quantity.MACS, Fraction(allowed)), tolerance=tolerance), Measured(layers, {}))
+    check = judge(
+        bounded(Bound(Quantity.MACS, Fraction(allowed)), tolerance=tolerance), ModelCost(layers, {})
+    )
     assert (check.status is Status.PASSED) == (sum(layers.values()) <= allowed * (1 + tolerance))
 
 
@@ -213,7 +216,7 @@ def test_the_document_counts_in_its_convention() -> None:
 )
 def test_a_baseline_comes_back_as_it_was_saved(models: dict[str, dict[str, int]]) -> None:
     saved = Baseline(
-        "b.json", {n: Measured(m, m) for n, m in models.items()}, dict.fromkeys(models, ("4x16",))
+        "b.json", {n: ModelCost(m, m) for n, m in models.items()}, dict.fromkeys(models, ("4x16",))
     )
     assert parse_baseline(baseline_document(saved), "b.json") == saved
 

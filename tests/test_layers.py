@@ -36,6 +36,7 @@ LIBRARIES: Mapping[str, tuple[str, ...]] = {
     "sympy": ("families.symbols", "families.expressions", "families.derivation", "families.steps", "nn"),
     "pydantic": (
         "base.validation",
+        "models.cost_document",
         "models.document",
         "plans.document",
         "plans.audit.document",

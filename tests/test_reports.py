@@ -20,9 +20,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from iftplan.checks.findings import CheckReport, Drift, Limit, Measured, ModelCheck, Quantity, Status
+from iftplan.checks.findings import CheckReport, Drift, Limit, ModelCheck, Quantity, Status
 from iftplan.checks.page import check_page
 from iftplan.cli.source_lines import source_place
+from iftplan.models.cost import ModelCost
 from iftplan.plans.audit.audit import AuditedLayer, AuditReport, Verdict
 from iftplan.plans.audit.diff import Ledger, diff
 from iftplan.plans.audit.diff_tables import diff_page
@@ -283,7 +284,7 @@ def test_a_diff_leads_with_the_change() -> None:
 
 
 def checked() -> CheckReport:
-    head = Measured({"body": 150, "head": 10}, {"body": 30, "head": 2})
+    head = ModelCost({"body": 150, "head": 10}, {"body": 30, "head": 2})
     macs = diff(Ledger("main", {"body": 100, "head": 10}), Ledger("now", dict(head.macs)))
     parameters = diff(Ledger("main", {"body": 20, "head": 2}), Ledger("now", dict(head.parameters)))
     limit = Limit(Quantity.MACS, Fraction(120), Fraction(160))
@@ -334,7 +335,7 @@ def test_an_overview_has_cost_change_and_every_budget_of_every_model() -> None:
     kept = Limit(Quantity.MACS, Fraction(80), Fraction(72))
     double = Limit(Quantity.FLOPS, Fraction(160), Fraction(144))
     over = Limit(Quantity.MACS, Fraction(36), Fraction(72))
-    measured = Measured({"fc": 72}, {"fc": 72})
+    measured = ModelCost({"fc": 72}, {"fc": 72})
     long = f"72 MACs, 36 allowed (+100 %); {'layer fc, ' * 40}"
     models = (
         ModelCheck("net", "s", (), Status.PASSED, measured, (kept, double), drift),
@@ -369,7 +370,7 @@ def test_one_sentence_is_not_said_twice() -> None:
 
 def test_what_several_models_assume_is_said_once() -> None:
     models = tuple(
-        ModelCheck(name, "s", (), Status.PASSED, Measured({}, {}), notes=("values were assumed", *own))
+        ModelCheck(name, "s", (), Status.PASSED, ModelCost({}, {}), notes=("values were assumed", *own))
         for name, own in (("one", ()), ("two", ("two is lazy",)), ("three", ()))
     )
     page = check_page(CheckReport("iftplan.toml", "", models))

@@ -17,9 +17,10 @@ from hand_specs import chain
 from test_reports import HOSTILE
 
 import iftplan as ift
-from iftplan.checks.findings import CheckReport, Measured, ModelCheck, Status
+from iftplan.checks.findings import CheckReport, ModelCheck, Status
 from iftplan.families.builtin import family_named
 from iftplan.families.solution import Solution, Step
+from iftplan.models.cost import ModelCost
 from iftplan.models.counting import Contraction, CountTable
 from iftplan.models.spec import Kind, LayerSpec, ModelSpec, WeightLayer
 from iftplan.plans.audit.audit import audit_model
@@ -61,7 +62,7 @@ def examples() -> dict[str, Shown]:
     spec = hostile_spec()
     plan = ift.plan(spec, "parallel", "1/2", keep_dense=())
     table = CountTable("meta", (Contraction(HOSTILE, HOSTILE, 64, HOSTILE),), {}, {HOSTILE: 1}, (HOSTILE,))
-    measured = Measured({HOSTILE: 64}, {HOSTILE: 64})
+    measured = ModelCost({HOSTILE: 64}, {HOSTILE: 64})
     model = ModelCheck(HOSTILE, HOSTILE, (), Status.FAILED, measured, problems=(HOSTILE,), notes=(HOSTILE,))
     solution = replace(ift.solve(LayerSpec(HOSTILE, Kind.LINEAR, 64, 64), "doped", "1/2"), reason=HOSTILE)
     found = (

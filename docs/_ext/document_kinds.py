@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import written_kinds as written
 
 from iftplan.checks import baseline, configfile
-from iftplan.models import spec
+from iftplan.models import cost_document, spec
 from iftplan.plans.audit import document as reportfile
 from iftplan.plans.document import plan
 from iftplan.plans.speed import document as profilefile
@@ -88,5 +88,5 @@ FORMATS: tuple[Format, ...] = (
         written.CachedObject,
         "A file in `.iftplan_cache`, for `iftplan check` alone.",
     ),
-    Format("iftplan.measured/1", baseline._MeasuredObject, "The measurement inside of it."),
+    Format("iftplan.measured/1", cost_document._MeasuredObject, "The measurement inside of it."),
 )

@@ -10,13 +10,15 @@ from typing import Any
 
 from iftplan.base.documents import dumps, loads, read_text, write_text
 from iftplan.base.errors import IftplanError, InputError
-from iftplan.checks.baseline import Baseline, baseline_document, parse_baseline, parse_measured
+from iftplan.checks.baseline import Baseline, baseline_document, parse_baseline
 from iftplan.checks.configuration import BASELINE, Configuration, ConfiguredModel
-from iftplan.checks.findings import CheckReport, Measured, ModelCheck, Status
+from iftplan.checks.findings import CheckReport, ModelCheck, Status
 from iftplan.checks.processes.cache import CheckCache
 from iftplan.checks.processes.dependencies import Footprint, environment
 from iftplan.checks.processes.pool import Answer, measure_all
 from iftplan.checks.verdicts import judge
+from iftplan.models.cost import ModelCost
+from iftplan.models.cost_document import parse_measured
 from iftplan.plans.document.plan import parse_plan
 from iftplan.plans.plan import Scope
 
@@ -44,7 +46,7 @@ class Costs:
         read: files and folders that were read, as footprint keys.
     """
 
-    found: Mapping[str, Measured | Failure]
+    found: Mapping[str, ModelCost | Failure]
     cached: frozenset[str] = frozenset()
     read: frozenset[str] = frozenset()
 
@@ -126,7 +128,7 @@ def _request(model: ConfiguredModel) -> dict[str, Any]:
     }
 
 
-def _found(answer: Mapping[str, Any]) -> Measured | Failure:
+def _found(answer: Mapping[str, Any]) -> ModelCost | Failure:
     if "error" in answer:
         return Failure(answer["error"], list(Status)[answer["exit_code"]])
     return parse_measured(answer["measured"])
@@ -153,7 +155,7 @@ def _references(model: ConfiguredModel, config: Configuration, costs: Costs) -> 
         if name.endswith(".json"):
             path = str(config.folder / name)
             macs[name] = parse_plan(loads(read_text(path), name), name).macs(Scope.MODEL)
-        elif isinstance(found := costs.found[name], Measured) and not found.unknown_ops:
+        elif isinstance(found := costs.found[name], ModelCost) and not found.unknown_ops:
             macs[name] = found.total_macs
     return macs
 
@@ -186,7 +188,7 @@ def renewed_baseline(
     inputs = {} if old is None else dict(old.inputs)
     for model in models:
         found = costs.found[model.name]
-        if isinstance(found, Measured) and not found.unknown_ops:
+        if isinstance(found, ModelCost) and not found.unknown_ops:
             before[model.name] = found
             inputs[model.name] = tuple(map(str, model.inputs))
     kept = [model.name for model in config.models if model.name in before]

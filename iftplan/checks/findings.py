@@ -5,13 +5,13 @@ Values only. `verdicts` makes them, `report/` shows them, and every format is wr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
 
 from iftplan.base.documents import Document, sealed
 from iftplan.base.units import Convention, exact
+from iftplan.models.cost import ModelCost
 from iftplan.plans.audit.diff import Diff
 from iftplan.report.shown import Shown
 
@@ -35,37 +35,6 @@ class Status(StrEnum):
 
 _WEIGHTIEST = (Status.FAILED, Status.INVALID, Status.STALE, Status.UNMEASURED, Status.PASSED)
 """What a report of several models ends with: a certain no outranks what could not be told."""
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """What one model costs.
-
-    Attributes:
-        macs: layer → contraction MACs of one forward pass, `module:operator` for products of activations.
-        parameters: module → its own parameters.
-        elementwise: operator → output elements, for work that contracts nothing.
-        unknown_ops: operator → calls, for operators without a formula that nobody allowed.
-        uncalled_modules: modules with weights that the pass never used and nobody allowed.
-        assumptions: what had to be assumed.
-    """
-
-    macs: Mapping[str, int]
-    parameters: Mapping[str, int]
-    elementwise: Mapping[str, int] = field(default_factory=dict)
-    unknown_ops: Mapping[str, int] = field(default_factory=dict)
-    uncalled_modules: tuple[str, ...] = ()
-    assumptions: tuple[str, ...] = ()
-
-    @property
-    def total_macs(self) -> int:
-        """All contraction MACs."""
-        return sum(self.macs.values())
-
-    @property
-    def total_parameters(self) -> int:
-        """All parameters; a tied one once."""
-        return sum(self.parameters.values())
 
 
 class Quantity(StrEnum):
@@ -147,7 +116,7 @@ class ModelCheck:
     source: str
     inputs: tuple[str, ...]
     status: Status
-    measured: Measured | None = None
+    measured: ModelCost | None = None
     limits: tuple[Limit, ...] = ()
     drift: Drift | None = None
     problems: tuple[str, ...] = ()
@@ -214,7 +183,7 @@ def _model_object(model: ModelCheck, per: int) -> Document:
     }
 
 
-def _measured_object(measured: Measured | None, per: int) -> Document:
+def _measured_object(measured: ModelCost | None, per: int) -> Document:
     if measured is None:
         return {
             "measured_macs": None,

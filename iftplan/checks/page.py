@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 
 from iftplan.base.units import Convention, count, decimal, percent, signed
-from iftplan.checks.findings import CheckReport, Drift, Limit, Measured, ModelCheck, Quantity, Status
+from iftplan.checks.findings import CheckReport, Drift, Limit, ModelCheck, Quantity, Status
 from iftplan.checks.tables import models_by_note, since, used
+from iftplan.models.cost import ModelCost
 from iftplan.plans.audit.diff_tables import change
 from iftplan.report.page import NO_LAYERS, Finding, Outcome, Page, Place, Rule, Section, Share
 from iftplan.report.table import Table
@@ -124,7 +125,7 @@ def _limit(limit: Limit) -> tuple[str, str]:
     return f"budget: {limit.title}", told
 
 
-def _layers(measured: Measured, drift: Drift | None, convention: Convention) -> Table:
+def _layers(measured: ModelCost, drift: Drift | None, convention: Convention) -> Table:
     """What changed first, then what costs most; a removed layer has its row too."""
     per, unit = convention.per_mac, convention.unit
     base: Mapping[str, int] = drift.macs.base.layers if drift else measured.macs
@@ -144,7 +145,7 @@ def _layers(measured: Measured, drift: Drift | None, convention: Convention) -> 
     )
 
 
-def _shares(measured: Measured, drift: Drift | None, per: int) -> tuple[Share, ...]:
+def _shares(measured: ModelCost, drift: Drift | None, per: int) -> tuple[Share, ...]:
     base = drift.macs.base.layers if drift else None
     return tuple(
         Share(name, macs * per, None if base is None else base.get(name, 0) * per)

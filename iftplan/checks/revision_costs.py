@@ -11,8 +11,8 @@ from iftplan.checks.baseline import Baseline
 from iftplan.checks.check import Costs, Failure, measure_models
 from iftplan.checks.configfile import read_config
 from iftplan.checks.configuration import Configuration, ConfiguredModel
-from iftplan.checks.findings import Measured
 from iftplan.checks.revisions import Checkout, checked_out
+from iftplan.models.cost import ModelCost
 
 
 def revision_baseline(
@@ -47,7 +47,7 @@ def revision_baseline(
         )
         _refuse_ours(revision, costs.read, checkout)
     measured = {
-        n: found for n, found in costs.found.items() if isinstance(found, Measured) and not found.unknown_ops
+        n: found for n, found in costs.found.items() if isinstance(found, ModelCost) and not found.unknown_ops
     }
     inputs = {m.name: tuple(map(str, m.inputs)) for m in wanted}
     notes = tuple(_missing(revision, [m.name for m in models], costs))

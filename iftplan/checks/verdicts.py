@@ -10,7 +10,8 @@ from iftplan.base.errors import InputError
 from iftplan.base.units import count, percent, signed
 from iftplan.checks.baseline import Baseline
 from iftplan.checks.configuration import BASELINE, Bound, ConfiguredModel, DriftPolicy
-from iftplan.checks.findings import Drift, Limit, Measured, ModelCheck, Quantity, Status
+from iftplan.checks.findings import Drift, Limit, ModelCheck, Quantity, Status
+from iftplan.models.cost import ModelCost
 from iftplan.plans.audit.diff import Change, Diff, LayerChange, Ledger, diff
 
 _NAMED = 3
@@ -19,7 +20,7 @@ _NAMED = 3
 
 def judge(
     model: ConfiguredModel,
-    measured: Measured,
+    measured: ModelCost,
     *,
     baseline: Baseline | None = None,
     references: Mapping[str, int] | None = None,
@@ -72,7 +73,7 @@ def _vouched(model: ConfiguredModel, uncalled: Sequence[str]) -> Iterator[str]:
         yield f"allowed: {what}, because {a.reason}"
 
 
-def _unknown(measured: Measured) -> Iterator[str]:
+def _unknown(measured: ModelCost) -> Iterator[str]:
     for name, calls in measured.unknown_ops.items():
         yield f'operator {name} ({calls} calls) has no formula; if you know its cost, write allow = [{{operator = "{name}", macs = "…", reason = "…"}}].'
     for name in measured.uncalled_modules:
@@ -83,7 +84,7 @@ def _unknown(measured: Measured) -> Iterator[str]:
 
 
 def _limits(
-    model: ConfiguredModel, measured: Measured, baseline: Baseline | None, references: Mapping[str, int]
+    model: ConfiguredModel, measured: ModelCost, baseline: Baseline | None, references: Mapping[str, int]
 ) -> Iterator[Limit]:
     macs = Fraction(measured.total_macs)
     for bound in model.bounds:
@@ -143,7 +144,7 @@ def _because(check: ModelCheck, limit: Limit) -> str:
 # --- drift -----------------------------------------------------------------------------------------------
 
 
-def _drift(name: str, measured: Measured, baseline: Baseline | None) -> Drift | None:
+def _drift(name: str, measured: ModelCost, baseline: Baseline | None) -> Drift | None:
     if baseline is None or name not in baseline.models:
         return None
     return Drift(

@@ -14,9 +14,9 @@ from typing import Any
 
 from iftplan.base.documents import digest, dumps, loads, read_text, sealed, write_text
 from iftplan.base.errors import IftplanError
-from iftplan.checks.baseline import parse_measured
-from iftplan.checks.findings import Measured
 from iftplan.checks.processes.dependencies import Footprint
+from iftplan.models.cost import ModelCost
+from iftplan.models.cost_document import parse_measured
 
 SCHEMA = "iftplan.cached/1"
 FOLDER = ".iftplan_cache"
@@ -34,7 +34,7 @@ class CheckCache:
         self._folder = folder
         self._environment = environment
 
-    def find(self, slot: str, request: Mapping[str, Any], footprint: Footprint) -> Measured | None:
+    def find(self, slot: str, request: Mapping[str, Any], footprint: Footprint) -> ModelCost | None:
         """The measurement in a slot, if nothing that it depends on has changed."""
         if self._folder is None:
             return None

@@ -31,7 +31,7 @@ def _answer(request: Mapping[str, Any], reads: Reads) -> dict[str, Any]:
     from iftplan.base.errors import IftplanError, MeasureError
 
     try:
-        from iftplan.checks.baseline import measured_document
+        from iftplan.models.cost_document import measured_document
         from iftplan.nn.application.model_cost import measured
 
         document = measured_document(measured(request))

@@ -11,8 +11,8 @@ from torch import nn
 
 from iftplan.base.documents import loads, read_text, schema_of
 from iftplan.base.errors import InputError, MeasureError, StaleError
-from iftplan.checks.findings import Measured
 from iftplan.models.allowances import parse_vouched
+from iftplan.models.cost import ModelCost
 from iftplan.models.counting import CountTable, cross_check
 from iftplan.models.notation import parse_input
 from iftplan.models.sources import parse_source
@@ -28,7 +28,7 @@ from iftplan.plans.document.plan import parse_plan
 from iftplan.plans.plan import Plan
 
 
-def measured(request: Mapping[str, Any]) -> Measured:
+def measured(request: Mapping[str, Any]) -> ModelCost:
     """Build and measure what a request of `iftplan.checks.check` names.
 
     Raises:
@@ -64,7 +64,7 @@ def _agreed(tables: Sequence[CountTable]) -> CountTable:
 
 def _of_network(
     network: nn.Module, table: CountTable, assumptions: tuple[str, ...], *, thinned: bool
-) -> Measured:
+) -> ModelCost:
     sizes = {name: p.numel() for name, p in network.named_parameters()}
     kept = nonzeros(network, from_values=True) if thinned else {}
     if thinned:
@@ -73,7 +73,7 @@ def _of_network(
     return _result(table, layer_macs(table, shares), sizes | kept, (*assumptions, *table.assumptions))
 
 
-def _of_plan(plan: Plan, table: CountTable, network: nn.Module) -> Measured:
+def _of_plan(plan: Plan, table: CountTable, network: nn.Module) -> ModelCost:
     rows = list(zip(plan.layers, measured_layers(plan, table), strict=True))
     macs = {layer.name: found for layer, found in rows if found is not None}
     unseen = (layer.name for layer, found in rows if found is None and layer.macs)
@@ -97,12 +97,12 @@ def _planned_sizes(plan: Plan, network: nn.Module) -> dict[str, int]:
 
 def _result(
     table: CountTable, macs: Mapping[str, int], sizes: Mapping[str, int], assumptions: tuple[str, ...]
-) -> Measured:
+) -> ModelCost:
     parameters: dict[str, int] = {}
     for name, size in sizes.items():
         module = name.rpartition(".")[0] or name
         parameters[module] = parameters.get(module, 0) + size
-    return Measured(dict(macs), parameters, table.elementwise, table.unknown, table.uncalled, assumptions)
+    return ModelCost(dict(macs), parameters, table.elementwise, table.unknown, table.uncalled, assumptions)
 
 
 def _plan(path: str) -> Plan:

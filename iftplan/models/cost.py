@@ -1,0 +1,37 @@
+"""What one model costs, as a value: MACs and parameters by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCost:
+    """What one model costs.
+
+    Attributes:
+        macs: layer → contraction MACs of one forward pass, `module:operator` for products of activations.
+        parameters: module → its own parameters.
+        elementwise: operator → output elements, for work that contracts nothing.
+        unknown_ops: operator → calls, for operators without a formula that nobody allowed.
+        uncalled_modules: modules with weights that the pass never used and nobody allowed.
+        assumptions: what had to be assumed.
+    """
+
+    macs: Mapping[str, int]
+    parameters: Mapping[str, int]
+    elementwise: Mapping[str, int] = field(default_factory=dict)
+    unknown_ops: Mapping[str, int] = field(default_factory=dict)
+    uncalled_modules: tuple[str, ...] = ()
+    assumptions: tuple[str, ...] = ()
+
+    @property
+    def total_macs(self) -> int:
+        """All contraction MACs."""
+        return sum(self.macs.values())
+
+    @property
+    def total_parameters(self) -> int:
+        """All parameters; a tied one once."""
+        return sum(self.parameters.values())
