@@ -31,7 +31,8 @@ from iftplan.nn import apply_, build, enforce_, measure_applied
 from iftplan.nn.meta.inputs import make_inputs
 from iftplan.plans.audit.audit import AuditReport
 from iftplan.plans.plan import Plan
-from iftplan.report.table import Table, print_table
+from iftplan.report.table import Table
+from iftplan.report.terminal import print_table
 
 ENGINES = ("meta", "flop_counter", "fvcore")
 IN_ALL = ("resnet18-cifar", "resnet18", "bert-small", "gpt3-small")

@@ -29,7 +29,8 @@ from iftplan.nn import apply, enforce_, masked_weights, parameter_groups
 from iftplan.nn.layers.initial_weights import Fans, fans_of, initialise_
 from iftplan.nn.masks.masked_weights import stream
 from iftplan.plans.plan import Plan
-from iftplan.report.table import Table, print_table
+from iftplan.report.table import Table
+from iftplan.report.terminal import print_table
 
 HIDDEN, WIDTH, INPUTS, OUTPUTS, SAMPLES = 4, 128, 32, 16, 64
 DENSITIES = ("1", "1/2", "1/4", "1/10")

@@ -30,7 +30,8 @@ import iftplan as ift
 from iftplan.base.documents import Document, dumps, loads, sealed
 from iftplan.checks.baseline import Baseline, baseline_document
 from iftplan.cli.main import main as command
-from iftplan.report.table import Table, print_table
+from iftplan.report.table import Table
+from iftplan.report.terminal import print_table
 
 LIMIT = 10
 HOSTILE: tuple[Any, ...] = (

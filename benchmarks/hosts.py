@@ -21,7 +21,8 @@ import iftplan as ift
 from iftplan.models.notation import parse_input
 from iftplan.nn import apply, measure_applied
 from iftplan.nn.meta.inputs import make_inputs
-from iftplan.report.table import Table, print_table
+from iftplan.report.table import Table
+from iftplan.report.terminal import print_table
 
 ENGINES = ("meta", "flop_counter", "fvcore")
 FAMILIES = "wide,parallel,factorized,doped,lowrank"

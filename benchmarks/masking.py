@@ -26,7 +26,8 @@ from iftplan.nn.masking.algorithms.base import Algorithm
 from iftplan.nn.masking.factors import MaskFactors
 from iftplan.nn.masks.top_k import largest
 from iftplan.nn.meta.inputs import make_inputs
-from iftplan.report.table import Table, print_table
+from iftplan.report.table import Table
+from iftplan.report.terminal import print_table
 from iftplan.runs.schedules import Updates
 
 BATCH = {"resnet8-cifar": 32, "gpt-char": 2}

@@ -21,7 +21,8 @@ from iftplan.families import symbols as t
 from iftplan.families.builtin import FAMILIES
 from iftplan.families.solver import solve
 from iftplan.models.notation import parse_layer
-from iftplan.report.table import Table, print_table
+from iftplan.report.table import Table
+from iftplan.report.terminal import print_table
 
 
 def seconds(work: Callable[[], object]) -> float:

@@ -16,7 +16,8 @@ from fractions import Fraction
 import torch
 
 import iftplan as ift
-from iftplan.report.table import Table, print_table
+from iftplan.report.table import Table
+from iftplan.report.terminal import print_table
 from iftplan.runs.sweeps.grid import Grid
 from iftplan.runs.sweeps.search import SamplerName, planned_objectives, planned_search, shares, space_of
 

@@ -11,7 +11,8 @@ import statistics
 import subprocess
 import sys
 
-from iftplan.report.table import Table, print_table
+from iftplan.report.table import Table
+from iftplan.report.terminal import print_table
 
 COMMANDS = {
     "python (floor)": ["-c", "pass"],

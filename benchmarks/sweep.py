@@ -18,7 +18,8 @@ from itertools import islice
 import iftplan as ift
 from iftplan.masks.cardinality import log2_choose
 from iftplan.models.spec import ModelSpec
-from iftplan.report.table import Table, print_table
+from iftplan.report.table import Table
+from iftplan.report.terminal import print_table
 from iftplan.runs.sweeps.frame import frame
 from iftplan.runs.sweeps.grid import PLANNED, Grid, planned_rows
 

@@ -17,7 +17,8 @@ from torch import Tensor
 from iftplan.masks import NM
 from iftplan.nn.masks.best import choose
 from iftplan.nn.masks.tiles import _greedy, best_tiles
-from iftplan.report.table import Table, print_table
+from iftplan.report.table import Table
+from iftplan.report.terminal import print_table
 
 PATTERNS = ((2, 4), (4, 8), (8, 16), (2, 8), (1, 8))
 

@@ -22,7 +22,8 @@ from iftplan.models.zoo import ZOO
 from iftplan.nn.application.structure import skeleton_
 from iftplan.nn.counting.measure import measure
 from iftplan.nn.sources import build
-from iftplan.report.table import Table, print_table
+from iftplan.report.table import Table
+from iftplan.report.terminal import print_table
 
 ENGINES = ("meta", "flop_counter", "fvcore")
 

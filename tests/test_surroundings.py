@@ -13,7 +13,8 @@ from cli_runs import iftplan
 from iftplan.base.documents import write_text
 from iftplan.base.errors import InputError
 from iftplan.plans.speed.document import default_place
-from iftplan.report.table import Table, printable, to_latex, to_text
+from iftplan.report.table import Table, printable, to_latex
+from iftplan.report.terminal import to_text
 
 SOLVE = "solve --layer linear:8-8 --sparsity 0.5"
 BAD = "solve --layer bad"

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 import iftplan as ift
-from iftplan.report.table import Table, to_text
-from iftplan.report.terminal import draw, spelled
+from iftplan.report.table import Table
+from iftplan.report.terminal import draw, spelled, to_text
 from iftplan.report.values import tables
 
 SOLVE = ("solve", "--layer", "conv3x3:64-128@16x16", "--sparsity", "0.75")

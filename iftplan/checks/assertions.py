@@ -114,7 +114,8 @@ def _held(report: AuditReport) -> AuditReport:
 
 def _message(report: AuditReport) -> str:
     from iftplan.plans.audit.tables import audit_headline, layers_by_cost
-    from iftplan.report.table import Table, to_text
+    from iftplan.report.table import Table
+    from iftplan.report.terminal import to_text
 
     layers = layers_by_cost(report, Convention.MAC)
     shown, left = layers.rows[:_MOST_LAYERS], len(layers.rows) - _MOST_LAYERS

@@ -14,7 +14,8 @@ import typer
 
 from iftplan.base.documents import Document, dumps, write_text
 from iftplan.base.errors import InputError
-from iftplan.report.table import Table, print_table, printable, to_csv, to_latex, to_markdown, to_text
+from iftplan.report.table import Table, printable, to_csv, to_latex, to_markdown
+from iftplan.report.terminal import print_table, to_text
 
 if TYPE_CHECKING:
     from iftplan.report.page import Page

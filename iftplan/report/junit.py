@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from iftplan.report.libraries import missing
 from iftplan.report.page import Outcome, Page, Section
-from iftplan.report.table import Table, printable, to_text
+from iftplan.report.table import Table, printable
+from iftplan.report.terminal import to_text
 
 if TYPE_CHECKING:
     from junitparser import TestCase

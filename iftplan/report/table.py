@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import re
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,42 +92,3 @@ _NUMBER_GAP = re.compile(r"(?<=\d) (?=\d{3}(?!\d)|%|MACs|FLOPs)")
 def unbroken(text: str) -> str:
     """Numbers that no line break divides, from themselves or from their unit."""
     return _NUMBER_GAP.sub("\u00a0", text)
-
-
-def print_table(table: Table) -> None:
-    """Print to stdout, in characters that it has; coloured only on a terminal that allows it."""
-    from rich.console import Console
-
-    from iftplan.report.terminal import draw, spelled, spelled_table
-
-    encoding = sys.stdout.encoding
-    table = spelled_table(table, encoding)
-    colors: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
-    console = Console(highlight=False, force_jupyter=False, color_system=colors)
-    if sys.stdout.isatty():
-        with console.capture() as captured:
-            draw(table, console)
-        sys.stdout.write(spelled(captured.get(), encoding))
-    else:
-        sys.stdout.write(spelled(to_text(table), encoding))
-
-
-def to_text(table: Table) -> str:
-    """Plain text as wide as its content: a pipe has no edge to wrap at."""
-    from rich.console import Console
-
-    from iftplan.report.terminal import draw
-
-    lines: Sequence[tuple[str, ...]] = (table.headings, *table.rows)
-    width = sum(max(len(printable(line[i])) for line in lines) + 3 for i in range(len(table.columns))) + 10
-    console = Console(
-        file=io.StringIO(),
-        force_terminal=False,
-        force_jupyter=False,  # rich would write into the notebook, with styles
-        color_system=None,
-        highlight=False,
-        width=width,
-    )
-    with console.capture() as captured:
-        draw(table, console)
-    return "".join(line.rstrip() + "\n" for line in captured.get().splitlines())

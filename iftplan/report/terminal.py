@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from textwrap import wrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from iftplan.report.table import Table, printable
 
@@ -17,6 +20,41 @@ _SPELLED = {
     **{"─": "-", "–": "-", "×": "x", "·": "*", "→": "->", "…": "...", "√": "sqrt", "²": "^2"},
     **{"μ": "mu", "ρ": "rho", "ε": "eps", "σ": "sigma", "Δ": "Delta", "“": '"', "”": '"', "’": "'"},
 }
+
+
+def print_table(table: Table) -> None:
+    """Print to stdout, in characters that it has; coloured only on a terminal that allows it."""
+    from rich.console import Console
+
+    encoding = sys.stdout.encoding
+    table = spelled_table(table, encoding)
+    colors: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
+    console = Console(highlight=False, force_jupyter=False, color_system=colors)
+    if sys.stdout.isatty():
+        with console.capture() as captured:
+            draw(table, console)
+        sys.stdout.write(spelled(captured.get(), encoding))
+    else:
+        sys.stdout.write(spelled(to_text(table), encoding))
+
+
+def to_text(table: Table) -> str:
+    """Plain text as wide as its content: a pipe has no edge to wrap at."""
+    from rich.console import Console
+
+    lines: Sequence[tuple[str, ...]] = (table.headings, *table.rows)
+    width = sum(max(len(printable(line[i])) for line in lines) + 3 for i in range(len(table.columns))) + 10
+    console = Console(
+        file=io.StringIO(),
+        force_terminal=False,
+        force_jupyter=False,  # rich would write into the notebook, with styles
+        color_system=None,
+        highlight=False,
+        width=width,
+    )
+    with console.capture() as captured:
+        draw(table, console)
+    return "".join(line.rstrip() + "\n" for line in captured.get().splitlines())
 
 
 def draw(table: Table, console: Console) -> None:

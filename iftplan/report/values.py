@@ -19,7 +19,8 @@ from iftplan.plans.plan import Plan
 from iftplan.plans.tables import plan_table, scale_tables, scope_table, time_tables
 from iftplan.report.html_table import table_fragment
 from iftplan.report.shown import Shown
-from iftplan.report.table import Table, to_text
+from iftplan.report.table import Table
+from iftplan.report.terminal import to_text
 from iftplan.runs.results.tables import tradeoff_table
 from iftplan.runs.results.tradeoff import TradeOff
 from iftplan.runs.scaling_tables import Advice, advice_table
