@@ -60,7 +60,7 @@ nitpick_ignore_regex = [
     ("py:.*", rf"({_OTHERS})\..*"),  # libraries, whose pages are not here
     (
         "py:.*",
-        r"nn\.Module|(iftplan\..*\.)?(Model|Number|Fans|Operator|Stack)",
+        r"nn\.Module|(iftplan\..*\.)?(Model|Number|Fans|Operator|Stack|Table)",
     ),  # names of types within a module
 ]
 

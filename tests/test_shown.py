@@ -30,7 +30,6 @@ from iftplan.plans.tables import plan_table
 from iftplan.report.html_table import table_fragment
 from iftplan.report.shown import Shown
 from iftplan.report.table import Table, printable, to_csv
-from iftplan.report.values import tables
 from iftplan.runs.results.observations import Observation
 from iftplan.runs.results.tradeoff import tradeoff
 from iftplan.runs.scaling_law import law_named
@@ -144,10 +143,13 @@ def test_text_and_html_say_the_same(name: str) -> None:
     value = examples()[name]
     read = Reader(value._repr_html_().replace("<br>", "\n"))
     rows = [
-        row for t in tables(value) if t.rows for row in ((t.headings, *t.rows) if any(t.headings) else t.rows)
+        row
+        for t in value.tables()
+        if t.rows
+        for row in ((t.headings, *t.rows) if any(t.headings) else t.rows)
     ]
     assert read.rows == [[printable(cell) for cell in row] for row in rows]
-    lines = [line for t in tables(value) for line in (t.title, *t.notes)]
+    lines = [line for t in value.tables() for line in (t.title, *t.notes)]
     assert all(printable(line) in read.text for line in lines)
     texts = (*lines, *(cell for row in rows for cell in row))
     words = (word for text in texts for word in printable(text).split())

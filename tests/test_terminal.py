@@ -20,7 +20,6 @@ from rich.console import Console
 import iftplan as ift
 from iftplan.report.table import Table
 from iftplan.report.terminal import draw, spelled, to_text
-from iftplan.report.values import tables
 
 SOLVE = ("solve", "--layer", "conv3x3:64-128@16x16", "--sparsity", "0.75")
 
@@ -64,7 +63,7 @@ def test_no_line_is_wider_than_the_terminal_and_nothing_is_lost(table: Table, wi
 
 @pytest.mark.parametrize("width", [60, 70, 80, 100, 140])
 def test_a_plan_fits_a_terminal_of_this_width(width: int) -> None:
-    for table in tables(ift.plan(chain(), "wide", "3/4")):
+    for table in ift.plan(chain(), "wide", "3/4").tables():
         lines = [line for line in drawn(table, width) if line not in (table.title, *table.notes)]
         assert max(map(len, lines)) <= width
         numbers = {cell for row in table.rows for cell in row if cell[:1].isdigit()}
@@ -72,7 +71,7 @@ def test_a_plan_fits_a_terminal_of_this_width(width: int) -> None:
 
 
 def test_where_there_is_room_a_terminal_shows_what_a_pipe_gets() -> None:
-    for table in tables(ift.plan(chain(), "doped", "1/2")):
+    for table in ift.plan(chain(), "doped", "1/2").tables():
         assert "".join(f"{line.rstrip()}\n" for line in drawn(table, 200)) == to_text(table)
 
 

@@ -8,12 +8,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 from iftplan.base.documents import Document, sealed
 from iftplan.base.units import Convention, exact
 from iftplan.models.cost import ModelCost
 from iftplan.plans.audit.diff import Diff
 from iftplan.report.shown import Shown
+
+if TYPE_CHECKING:
+    from iftplan.report.table import Table
 
 SCHEMA = "iftplan.check/1"
 
@@ -139,6 +143,12 @@ class CheckReport(Shown):
     baseline: str
     models: tuple[ModelCheck, ...]
     notes: tuple[str, ...] = ()
+
+    def tables(self) -> tuple[Table, ...]:
+        """The tables that show the value, the details first."""
+        from iftplan.checks.tables import check_table
+
+        return (check_table(self),)
 
     @property
     def status(self) -> Status:

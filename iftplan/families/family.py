@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 from iftplan.families.transforms.definition import Definition
 from iftplan.models.spec import Kind, LayerSpec
 from iftplan.report.shown import Shown
+
+if TYPE_CHECKING:
+    from iftplan.report.table import Table
 
 Exact = int | Fraction
 
@@ -66,6 +70,12 @@ class Family(Shown):
 
     definition: Definition
     form: Form
+
+    def tables(self) -> tuple[Table, ...]:
+        """The tables that show the value, the details first."""
+        from iftplan.families.tables import family_table
+
+        return (family_table(self),)
 
     @property
     def name(self) -> str:

@@ -6,10 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 from iftplan.masks.cardinality import Cardinality
 from iftplan.models.spec import LayerSpec
 from iftplan.report.shown import Shown
+
+if TYPE_CHECKING:
+    from iftplan.report.table import Table
 
 Structure = Mapping[str, int | float | None]
 """`{in_channels, out_channels, multiplier}`, `{branches}`, `{rank}` …; a value is None where it is not known."""
@@ -74,6 +78,12 @@ class Solution(Shown):
     reason: str = ""
     cardinality: Cardinality = field(default_factory=Cardinality)
     steps: tuple[Step, ...] = ()
+
+    def tables(self) -> tuple[Table, ...]:
+        """The tables that show the value, the details first."""
+        from iftplan.families.tables import solution_tables
+
+        return solution_tables(self)
 
     @property
     def density(self) -> Fraction | None:

@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from iftplan.base.errors import MeasureError
 from iftplan.report.shown import Shown
+
+if TYPE_CHECKING:
+    from iftplan.report.table import Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,12 @@ class CountTable(Shown):
     unknown: Mapping[str, int] = field(default_factory=dict)
     uncalled: tuple[str, ...] = ()
     assumptions: tuple[str, ...] = ()
+
+    def tables(self) -> tuple[Table, ...]:
+        """The tables that show the value, the details first."""
+        from iftplan.models.count_table import count_table
+
+        return (count_table(self),)
 
     @property
     def macs(self) -> int:

@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from math import prod
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from iftplan.models.polynomial import STRICT, Polynomial
 from iftplan.report.shown import Shown
+
+if TYPE_CHECKING:
+    from iftplan.report.table import Table
 
 
 class Kind(StrEnum):
@@ -293,6 +296,12 @@ class ModelSpec(Shown):
     couplings: Couplings | None = None
     refusal: str = ""
     assumptions: tuple[str, ...] = ()
+
+    def tables(self) -> tuple[Table, ...]:
+        """The tables that show the value, the details first."""
+        from iftplan.models.tables import spec_table
+
+        return (spec_table(self),)
 
     @property
     def macs(self) -> int:

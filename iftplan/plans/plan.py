@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 from iftplan.families.solution import Structure
 from iftplan.masks.cardinality import Cardinality
@@ -13,6 +14,9 @@ from iftplan.models.spec import InputSpec
 from iftplan.plans.estimates import WallClock
 from iftplan.plans.scales import Parametrization
 from iftplan.report.shown import Shown
+
+if TYPE_CHECKING:
+    from iftplan.report.table import Table
 
 
 class Scope(StrEnum):
@@ -142,6 +146,12 @@ class Plan(Shown):
     notes: tuple[str, ...] = ()
     parametrization: Parametrization | None = None
     wallclock: WallClock | None = None
+
+    def tables(self) -> tuple[Table, ...]:
+        """The tables that show the value, the details first."""
+        from iftplan.plans.tables import plan_table, scale_tables, scope_table, time_tables
+
+        return (plan_table(self), *scale_tables(self), *time_tables(self), scope_table(self))
 
     def dense_macs(self, scope: Scope) -> int:
         """MACs of the dense model in a scope."""

@@ -30,6 +30,10 @@ class Advice(Shown):
     compute: float
     kappa: float = 1.0
 
+    def tables(self) -> tuple[Table, ...]:
+        """The tables that show the value, the details first."""
+        return (advice_table(self),)
+
     @property
     def sparsity(self) -> float:
         """The best."""

@@ -16,12 +16,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from iftplan.masks import parse_mask
 from iftplan.plans.plan import Plan, PlannedLayer, Role, Scope
 from iftplan.report.shown import Shown
 from iftplan.runs.settings import InputGradient
+
+if TYPE_CHECKING:
+    from iftplan.report.table import Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,12 @@ class TrainingCost(Shown):
     capacity: Mapping[str, int]
     dense: int
     dense_inputs: frozenset[str] = frozenset()
+
+    def tables(self) -> tuple[Table, ...]:
+        """The tables that show the value, the details first."""
+        from iftplan.runs.tables import cost_table
+
+        return (cost_table(self),)
 
     @classmethod
     def of(cls, plan: Plan, input_gradient: InputGradient = "structure") -> Self:

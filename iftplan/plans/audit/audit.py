@@ -10,12 +10,16 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 from iftplan.base.errors import MeasureError
 from iftplan.base.units import count, decimal
 from iftplan.models.counting import CountTable, cross_check, uncalled_sentence, unknown_sentence
 from iftplan.plans.plan import Plan, PlannedLayer, Role, Scope
 from iftplan.report.shown import Shown
+
+if TYPE_CHECKING:
+    from iftplan.report.table import Table
 
 
 class Verdict(StrEnum):
@@ -78,6 +82,12 @@ class AuditReport(Shown):
     assumptions: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
     at_most: bool = False
+
+    def tables(self) -> tuple[Table, ...]:
+        """The tables that show the value, the details first."""
+        from iftplan.plans.audit.tables import audit_table, summary_table
+
+        return (audit_table(self), summary_table(self))
 
     @property
     def ratio(self) -> Fraction | None:

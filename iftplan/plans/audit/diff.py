@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from iftplan.base.documents import Document, sealed
 from iftplan.base.units import Convention
 from iftplan.report.shown import Shown
+
+if TYPE_CHECKING:
+    from iftplan.report.table import Table
 
 SCHEMA = "iftplan.diff/1"
 
@@ -56,6 +60,12 @@ class Diff(Shown):
     base: Ledger
     head: Ledger
     changes: tuple[LayerChange, ...]
+
+    def tables(self) -> tuple[Table, ...]:
+        """The tables that show the value, the details first."""
+        from iftplan.plans.audit.diff_tables import diff_table
+
+        return (diff_table(self),)
 
     @property
     def difference(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from iftplan.base.errors import InputError
 from iftplan.base.units import Convention
@@ -22,6 +23,9 @@ from iftplan.runs.results.axes import (
 from iftplan.runs.results.configurations import Entry, entries_of, unequal_settings
 from iftplan.runs.results.observations import Metric, Observation, metric_named
 from iftplan.runs.results.pareto import Reading, Sense, Senses, equal_reading, frontier, iso_groups
+
+if TYPE_CHECKING:
+    from iftplan.report.table import Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,12 @@ class TradeOff(Shown):
     readings: tuple[tuple[int, Reading], ...]
     groups: tuple[tuple[int, ...], ...]
     notes: tuple[str, ...] = ()
+
+    def tables(self) -> tuple[Table, ...]:
+        """The tables that show the value, the details first."""
+        from iftplan.runs.results.tables import tradeoff_table
+
+        return (tradeoff_table(self),)
 
 
 def tradeoff(
