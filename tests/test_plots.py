@@ -16,13 +16,13 @@ import iftplan as ift
 from iftplan.base.units import Convention
 from iftplan.models.notation import parse_layer
 from iftplan.plans.search_spaces import layer_spaces, model_spaces
-from iftplan.plots.files import FORMS, encoded
+from iftplan.plots.files import FORMS, Picture, encoded
 from iftplan.plots.interactive import pareto_page, plain_text
 from iftplan.plots.layers import density_picture, macs_picture
 from iftplan.plots.pareto import pareto_picture
 from iftplan.plots.scaling import advice_picture
 from iftplan.plots.search_spaces import cardinality_picture
-from iftplan.plots.style import THEMES, Picture, shown
+from iftplan.plots.style import THEMES, shown
 from iftplan.plots.updates import updates_picture
 from iftplan.runs.history import History
 from iftplan.runs.results.observations import Observation

@@ -12,7 +12,7 @@ import typer
 from iftplan.base.errors import InputError
 
 if TYPE_CHECKING:
-    from iftplan.plots.style import Picture
+    from iftplan.plots.files import Picture
 
 FORMS = (".png", ".svg", ".pdf")
 

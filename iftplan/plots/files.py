@@ -4,13 +4,33 @@ from __future__ import annotations
 
 import io
 import warnings
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 from xml.sax.saxutils import escape
 
-from iftplan.plots.style import THEMES, Picture, drawing, shown
+from matplotlib.figure import Figure
+
+from iftplan.plots.style import THEMES, drawing, shown
 
 FORMS = ("png", "svg", "pdf")
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A finished figure.
+
+    Attributes:
+        figure: matplotlib's.
+        title: one line.
+        description: what it shows, in words, for those who cannot see it.
+    """
+
+    figure: Figure
+    title: str
+    description: str
+
+    def _repr_png_(self) -> bytes:
+        return reduced(encoded(self, "png"))
 
 
 def encoded(picture: Picture, form: str) -> bytes:

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 
 from iftplan.base.units import Convention, plain
 from iftplan.plans.plan import Plan, PlannedLayer, Scope
-from iftplan.plots.style import THEMES, Picture, Theme, drawing, new_axes, shown, si, si_ticks
+from iftplan.plots.files import Picture
+from iftplan.plots.style import THEMES, Theme, drawing, new_axes, shown, si, si_ticks
 
 _NAMED = 60  # layers up to which each has its name
 _STEPS = 150  # of a skyline

@@ -9,8 +9,9 @@ from math import exp, log
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from iftplan.plots.files import Picture
 from iftplan.plots.labels import Label, place_labels
-from iftplan.plots.style import MARKERS, THEMES, Picture, Theme, drawing, new_axes, shown, si, si_ticks
+from iftplan.plots.style import MARKERS, THEMES, Theme, drawing, new_axes, shown, si, si_ticks
 from iftplan.runs.results.configurations import Entry
 from iftplan.runs.results.pareto import Estimate, Sense
 from iftplan.runs.results.tradeoff import TradeOff

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from iftplan.base.units import short
-from iftplan.plots.style import DASHES, THEMES, Picture, drawing, new_axes, shown
+from iftplan.plots.files import Picture
+from iftplan.plots.style import DASHES, THEMES, drawing, new_axes, shown
 from iftplan.runs.scaling_tables import Advice
 
 _STEPS = 120

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from iftplan.plots.style import DASHES, MARKERS, THEMES, Picture, drawing, new_axes, shown, si_ticks
+from iftplan.plots.files import Picture
+from iftplan.plots.style import DASHES, MARKERS, THEMES, drawing, new_axes, shown, si_ticks
 
 Curve = Sequence[tuple[float, float]]
 """Sparsity and bits, one after the other."""

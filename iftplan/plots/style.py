@@ -59,26 +59,6 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "<", ">", "h", "*")
 DASHES = ("-", "--", "-.", ":")
 
 
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """A finished figure.
-
-    Attributes:
-        figure: matplotlib's.
-        title: one line.
-        description: what it shows, in words, for those who cannot see it.
-    """
-
-    figure: Figure
-    title: str
-    description: str
-
-    def _repr_png_(self) -> bytes:
-        from iftplan.plots.files import encoded, reduced
-
-        return reduced(encoded(self, "png"))
-
-
 @contextmanager
 def drawing(theme: Theme) -> Iterator[None]:
     """matplotlib's settings while a figure is made, and while it is written."""

@@ -13,7 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from iftplan.plans.speed.timings import Bench, Measured
-from iftplan.plots.style import DASHES, MARKERS, THEMES, Picture, Theme, drawing, new_row, shown
+from iftplan.plots.files import Picture
+from iftplan.plots.style import DASHES, MARKERS, THEMES, Theme, drawing, new_row, shown
 
 _UNDRAWN: Final = ("dense", "dense-best", "dense-half")  # what ratios are to
 _ANY_MASK: Final = ("masked-dense", "torch-csr")  # take what they take whatever the mask's structure

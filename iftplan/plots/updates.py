@@ -8,7 +8,8 @@ from typing import Any
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from iftplan.plots.style import MARKERS, THEMES, Picture, drawing, new_axes, shown, si_ticks
+from iftplan.plots.files import Picture
+from iftplan.plots.style import MARKERS, THEMES, drawing, new_axes, shown, si_ticks
 from iftplan.runs.history import History
 
 _MOST_NAMED = 10

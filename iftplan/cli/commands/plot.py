@@ -15,7 +15,7 @@ from iftplan.cli.options import ConventionOption
 from iftplan.cli.output import say
 
 if TYPE_CHECKING:
-    from iftplan.plots.style import Picture
+    from iftplan.plots.files import Picture
 
 EXAMPLE = """
 Example:
