@@ -14,9 +14,9 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 import iftplan.nn as ift_nn
-from iftplan.nn.execution.compact import compact_, expand_
+from iftplan.nn.execution.compaction import compact_, expand_
 from iftplan.nn.execution.conv1d import CompactConv1D, SparseConv1D
-from iftplan.nn.execution.modules import dense_gradients_, execute_dense_, execute_sparse_
+from iftplan.nn.execution.execute import dense_gradients_, execute_dense_, execute_sparse_
 from iftplan.nn.export.finalize import finalize
 from iftplan.nn.masking.algorithms.rigl import RigL
 from iftplan.nn.masking.masking import Masking

@@ -10,14 +10,9 @@ import torch
 from torch import nn
 
 from iftplan.base.errors import InputError
-from iftplan.nn.execution.compact import CompactConv2d, CompactLinear, compact_, expand_
-from iftplan.nn.execution.modules import (
-    SparseConv2d,
-    SparseLinear,
-    dense_gradients_,
-    execute_dense_,
-    execute_sparse_,
-)
+from iftplan.nn.execution.compaction import compact_, expand_
+from iftplan.nn.execution.execute import dense_gradients_, execute_dense_, execute_sparse_
+from iftplan.nn.execution.layers import CompactConv2d, CompactLinear, SparseConv2d, SparseLinear
 from iftplan.nn.export.finalize import finalize
 from iftplan.nn.masking.algorithms.rigl import RigL
 from iftplan.nn.masking.masking import Masking

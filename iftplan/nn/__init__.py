@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from iftplan.nn.callbacks.lightning import LightningMasking
     from iftplan.nn.callbacks.trainer import TrainerMasking
     from iftplan.nn.counting.training_step import StepMacs, measure_step
-    from iftplan.nn.execution.compact import compact_, expand_
-    from iftplan.nn.execution.modules import dense_gradients_, execute_dense_, execute_sparse_
+    from iftplan.nn.execution.compaction import compact_, expand_
+    from iftplan.nn.execution.execute import dense_gradients_, execute_dense_, execute_sparse_
     from iftplan.nn.export.condensed import condense
     from iftplan.nn.export.finalize import densify, finalize
     from iftplan.nn.export.tensor_cores import semi_structured
@@ -66,13 +66,13 @@ _HOMES = {
     "apply_": "application.apply",
     "build": "sources",
     "condense": "export.condensed",
-    "dense_gradients_": "execution.modules",
+    "dense_gradients_": "execution.execute",
     "densify": "export.finalize",
     "enforce_": "masks.masked_weights",
-    "compact_": "execution.compact",
-    "execute_dense_": "execution.modules",
-    "execute_sparse_": "execution.modules",
-    "expand_": "execution.compact",
+    "compact_": "execution.compaction",
+    "execute_dense_": "execution.execute",
+    "execute_sparse_": "execution.execute",
+    "expand_": "execution.compaction",
     "finalize": "export.finalize",
     "follow_": "masking.averages",
     "forward_scales": "application.forward_scales",

@@ -5,9 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from iftplan.nn.execution.compact import CompactLayer
 from iftplan.nn.execution.functions import sparse_linear
-from iftplan.nn.execution.modules import SparseLayer
+from iftplan.nn.execution.layers import CompactLayer, SparseLayer
 
 __all__ = ["CompactConv1D", "Conv1D", "SparseConv1D"]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from torch import nn
 
 from iftplan.base.errors import InputError
-from iftplan.nn.execution.modules import execute_sparse_
+from iftplan.nn.execution.execute import execute_sparse_
 from iftplan.runs.settings import RunConfig
 
 if TYPE_CHECKING:

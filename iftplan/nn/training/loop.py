@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from iftplan.base.errors import InputError, StaleError
-from iftplan.nn.execution.modules import dense_gradients_
+from iftplan.nn.execution.execute import dense_gradients_
 from iftplan.nn.masking.masking import Masking
 from iftplan.nn.training.averaging import Averaging
 from iftplan.nn.training.data.samples import Task, generator_of, order_of, train_batch

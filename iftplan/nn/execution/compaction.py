@@ -1,4 +1,4 @@
-"""Sparse layers whose parameters are the kept values: training under masks that stay, without dense weights.
+"""Models whose parameters are the kept values: training under masks that stay, without dense weights.
 
 A dense weight, its gradient and its optimizer state have the size of the wide layer. Kept values have that of the
 layer it replaces, and so has all that is done with them.
@@ -8,72 +8,26 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any, Final, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from iftplan.base.arguments import checked
 from iftplan.base.errors import InputError
-from iftplan.nn.execution.functions import sparse_conv2d, sparse_linear
+from iftplan.nn.execution.execute import can_run, execute_dense_, has_conv1d
 from iftplan.nn.execution.kernels.registers import require_numba
-from iftplan.nn.execution.modules import (
-    can_run,
+from iftplan.nn.execution.layers import (
+    MASK,
+    CompactConv2d,
+    CompactLayer,
+    CompactLinear,
     collected,
-    execute_dense_,
-    has_conv1d,
-    is_plain,
     packed_mask,
+    shaped,
 )
-from iftplan.nn.execution.sparsity import Pattern, as_array
-from iftplan.nn.layers.members import is_conv1d
-from iftplan.nn.layers.withheld import withheld
-from iftplan.nn.masks.masked_weights import SUFFIX
+from iftplan.nn.execution.sparsity import as_array
 from iftplan.plans.speed.pricing import DENSE_ABOVE
-
-_MASK: Final = "weight" + SUFFIX
-
-
-class CompactLayer(nn.Module):
-    """What all kinds of layer share: `values` in place of a weight."""
-
-    values: nn.Parameter
-    pattern: Pattern
-
-    @property
-    def weight(self) -> Tensor:
-        """The dense weight without values, for modules that ask for its dtype."""
-        mask = _shaped(torch.from_numpy(self.pattern.mask), self.pattern, self)
-        answer: Tensor = withheld(
-            mask.shape,
-            self.values,
-            f"a module computes with the weight of a {type(self).__name__} instead of calling it, and compact layers have no dense weight; bring the weights back first (expand_).",
-        )
-        return answer
-
-    def _checked(self, x: Tensor) -> Tensor:
-        if not is_plain(x) or x.dtype is not self.values.dtype:
-            raise InputError(
-                f"a compact layer has kernels for {self.values.dtype} on the CPU alone, and was given {x.dtype} of size {tuple(x.shape)} on {x.device} (or is traced, or under autocast); bring the dense weights back first (expand_)."
-            )
-        return x
-
-
-class CompactLinear(CompactLayer, nn.Linear):  # type: ignore[override]  # has no weight to write to
-    """`torch.nn.Linear` that has nothing but the kept weights."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """As the masked dense layer's, within rounding."""
-        return sparse_linear(self._checked(x), None, self.bias, self.pattern, self.values)
-
-
-class CompactConv2d(CompactLayer, nn.Conv2d):  # type: ignore[override]  # as above
-    """`torch.nn.Conv2d`, one group, that has nothing but the kept weights."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """As the masked dense layer's, within rounding; of a batch of images."""
-        padding = cast(tuple[int, int], self.padding)
-        return sparse_conv2d(self._checked(x), None, self.bias, self.pattern, padding, self.values)
 
 
 def compact_classes() -> Mapping[type[nn.Module], type[CompactLayer]]:
@@ -136,11 +90,11 @@ def expand_(model: Model) -> Model:
 
 
 def _pays(module: nn.Module) -> bool:
-    return float(cast(Tensor, module._buffers[_MASK]).float().mean()) <= DENSE_ABOVE
+    return float(cast(Tensor, module._buffers[MASK]).float().mean()) <= DENSE_ABOVE
 
 
 def _compact_(module: Any) -> None:
-    pattern = packed_mask(module, module._buffers.pop(_MASK))
+    pattern = packed_mask(module, module._buffers.pop(MASK))
     with torch.no_grad():
         values = collected(module, pattern)
     weight = module._parameters.pop("weight")
@@ -153,14 +107,6 @@ def _expand_(module: Any) -> None:
     module.__class__ = next(dense for dense, compact in compact_classes().items() if compact is type(module))
     del module.pattern
     matrix = torch.from_numpy(pattern.forward.matrix(as_array(values)))
-    weight = nn.Parameter(_shaped(matrix, pattern, module), values.requires_grad)
+    weight = nn.Parameter(shaped(matrix, pattern, module), values.requires_grad)
     module._parameters = {"weight": weight, **module._parameters}
-    module.register_buffer(_MASK, _shaped(torch.from_numpy(pattern.mask.copy()), pattern, module))
-
-
-def _shaped(matrix: Tensor, pattern: Pattern, module: nn.Module) -> Tensor:
-    """A flat matrix as the weight that it was: channels-last, where it is a convolution's."""
-    rows = matrix.view(pattern.mask.shape)
-    if isinstance(module, nn.Conv2d):
-        return rows.view(len(rows), *pattern.kernel, -1).permute(0, 3, 1, 2)
-    return rows.T.contiguous() if is_conv1d(module) else rows
+    module.register_buffer(MASK, shaped(torch.from_numpy(pattern.mask.copy()), pattern, module))

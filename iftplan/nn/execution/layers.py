@@ -1,0 +1,153 @@
+"""Layers that compute with what masks keep: sparse ones beside a dense weight, compact ones without.
+
+A sparse layer keeps its parameters, its buffers and its hooks; what its mask keeps is collected in every forward pass,
+and the mask is packed again when it has changed. A compact layer's parameters are the kept values.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, cast
+
+import torch
+from torch import Tensor, nn
+
+from iftplan.base.errors import InputError
+from iftplan.nn.execution.functions import kept_values, sparse_conv2d, sparse_linear
+from iftplan.nn.execution.sparsity import Pattern, pattern_of
+from iftplan.nn.layers.members import is_conv1d
+from iftplan.nn.layers.withheld import withheld
+from iftplan.nn.masks.masked_weights import SUFFIX, has_mask
+from iftplan.plans.speed.pricing import DENSE_ABOVE
+
+MASK: Final = "weight" + SUFFIX
+
+
+class SparseLayer(nn.Module):
+    """What all kinds of layer share."""
+
+    weight: Tensor
+    dense_gradient: bool
+    frozen: tuple[Pattern, Any] | None
+    _packed: tuple[Tensor, int, Pattern | None] | None
+
+    def _pattern(self, x: Tensor) -> Pattern | None:
+        """The layer's packed mask, or None where a dense product has to do (or does better)."""
+        if not is_plain(x) or x.dtype is not self.weight.dtype:
+            return None
+        if self.frozen is not None:
+            return self.frozen[0]
+        if self.dense_gradient or not has_mask(self, "weight"):
+            return None
+        mask = cast(Tensor, self._buffers[MASK])
+        if self._packed is None or self._packed[0] is not mask or self._packed[1] != mask._version:
+            pays = float(mask.float().mean()) <= DENSE_ABOVE
+            packed = packed_mask(self, mask) if pays else None
+            self._packed = mask, mask._version, packed
+        return self._packed[2]
+
+    def _values(self) -> Any:
+        return None if self.frozen is None else self.frozen[1]
+
+
+def is_plain(x: Tensor) -> bool:
+    """Whether kernels can read it: values of ours in this process's memory, and nobody tracing."""
+    return (
+        x.device.type == "cpu"
+        and x.dtype in (torch.float32, torch.float64)
+        and type(x) in (Tensor, nn.Parameter)
+        and x.numel() > 0
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    )
+
+
+class SparseLinear(SparseLayer, nn.Linear):
+    """`torch.nn.Linear` with a sparse weight."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As the dense layer's, within rounding."""
+        pattern = self._pattern(x)
+        if pattern is None:
+            return nn.Linear.forward(self, x)
+        return sparse_linear(x, self.weight, self.bias, pattern, self._values())
+
+
+class SparseConv2d(SparseLayer, nn.Conv2d):
+    """`torch.nn.Conv2d` with a sparse weight, one group."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As the dense layer's, within rounding; the output is channels-last."""
+        pattern = self._pattern(x) if x.dim() == 4 else None
+        if pattern is None:
+            return nn.Conv2d.forward(self, x)
+        padding = cast(tuple[int, int], self.padding)
+        return sparse_conv2d(x, self.weight, self.bias, pattern, padding, self._values())
+
+
+class CompactLayer(nn.Module):
+    """What all kinds of layer share: `values` in place of a weight."""
+
+    values: nn.Parameter
+    pattern: Pattern
+
+    @property
+    def weight(self) -> Tensor:
+        """The dense weight without values, for modules that ask for its dtype."""
+        mask = shaped(torch.from_numpy(self.pattern.mask), self.pattern, self)
+        answer: Tensor = withheld(
+            mask.shape,
+            self.values,
+            f"a module computes with the weight of a {type(self).__name__} instead of calling it, and compact layers have no dense weight; bring the weights back first (expand_).",
+        )
+        return answer
+
+    def _checked(self, x: Tensor) -> Tensor:
+        if not is_plain(x) or x.dtype is not self.values.dtype:
+            raise InputError(
+                f"a compact layer has kernels for {self.values.dtype} on the CPU alone, and was given {x.dtype} of size {tuple(x.shape)} on {x.device} (or is traced, or under autocast); bring the dense weights back first (expand_)."
+            )
+        return x
+
+
+class CompactLinear(CompactLayer, nn.Linear):  # type: ignore[override]  # has no weight to write to
+    """`torch.nn.Linear` that has nothing but the kept weights."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As the masked dense layer's, within rounding."""
+        return sparse_linear(self._checked(x), None, self.bias, self.pattern, self.values)
+
+
+class CompactConv2d(CompactLayer, nn.Conv2d):  # type: ignore[override]  # as above
+    """`torch.nn.Conv2d`, one group, that has nothing but the kept weights."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As the masked dense layer's, within rounding; of a batch of images."""
+        padding = cast(tuple[int, int], self.padding)
+        return sparse_conv2d(self._checked(x), None, self.bias, self.pattern, padding, self.values)
+
+
+def packed_mask(layer: nn.Module, mask: Tensor) -> Pattern:
+    """The pattern of a layer's mask, for the way in which it sweeps over its input.
+
+    The mask of transformers' Conv1D is (inputs, outputs), as its weight.
+    """
+    dtype = cast(Tensor, layer.weight).dtype
+    if isinstance(layer, nn.Conv2d):
+        stride, dilation = cast(tuple[int, int], layer.stride), cast(tuple[int, int], layer.dilation)
+        return pattern_of(mask, dtype, stride=stride, dilation=dilation)
+    return pattern_of(mask.T if is_conv1d(layer) else mask, dtype)
+
+
+def collected(layer: nn.Module, pattern: Pattern) -> Tensor:
+    """What a pattern keeps of a layer's weight; differentiable."""
+    weight = cast(Tensor, layer.weight)
+    return kept_values(weight.T if is_conv1d(layer) else weight, pattern)
+
+
+def shaped(matrix: Tensor, pattern: Pattern, module: nn.Module) -> Tensor:
+    """A flat matrix as the weight that it was: channels-last, where it is a convolution's."""
+    rows = matrix.view(pattern.mask.shape)
+    if isinstance(module, nn.Conv2d):
+        return rows.view(len(rows), *pattern.kernel, -1).permute(0, 3, 1, 2)
+    return rows.T.contiguous() if is_conv1d(module) else rows
