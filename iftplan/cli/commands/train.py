@@ -187,7 +187,7 @@ def _made(run: RunConfig) -> Plan:
     from iftplan.cli.output import working
     from iftplan.nn.reading.read import read_model
     from iftplan.plans.planner import plan
-    from iftplan.runs.sweeps.grid import policy_of
+    from iftplan.runs.planning import policy_of
 
     policy = policy_of(run.plan)
     widens = policy.family is not None and policy.family.definition.widens

@@ -20,9 +20,9 @@ from iftplan.nn.training.run import execute
 from iftplan.plans.document.plan import plan_document
 from iftplan.plans.planner import plan
 from iftplan.plans.policy import Policy
+from iftplan.runs.planning import policy_of
 from iftplan.runs.records import parse_result
 from iftplan.runs.settings import RunConfig
-from iftplan.runs.sweeps.grid import policy_of
 from iftplan.runs.sweeps.queue import Claim, TrialQueue
 
 Say = Callable[[str], None]

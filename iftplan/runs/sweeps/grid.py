@@ -10,17 +10,15 @@ from pathlib import PurePath
 
 from iftplan.base.documents import Document, digest
 from iftplan.base.errors import IftplanError, InfeasibleError
-from iftplan.base.units import parse_sparsity, plain
-from iftplan.families.builtin import FAMILIES, family_named
+from iftplan.base.units import plain
+from iftplan.families.builtin import FAMILIES
 from iftplan.families.family import Family
-from iftplan.families.solver import mask_for
-from iftplan.masks import parse_mask
-from iftplan.masks.distributions import Distribution
 from iftplan.models.spec import ModelSpec
 from iftplan.plans.plan import Plan, Scope
 from iftplan.plans.planner import Prepared, close_prepared, prepare
 from iftplan.plans.policy import Policy
 from iftplan.runs.document import run_digest, run_object
+from iftplan.runs.planning import policy_of
 from iftplan.runs.settings import PlanConfig, RunConfig
 
 PLANNED = "planned"
@@ -131,31 +129,6 @@ class Row:
 
 
 COLUMNS = tuple(f.name for f in fields(Row))
-
-
-def policy_of(asked: PlanConfig, families: Mapping[str, Family] = FAMILIES) -> Policy:
-    """What the planner is asked for.
-
-    Args:
-        asked: the settings.
-        families: by name; those of your own beside the built-in ones.
-
-    Raises:
-        InputError: something that cannot be read, or does not go together.
-        InfeasibleError: masks of that structure have another sparsity.
-    """
-    own = families.get(asked.transform)
-    family = None if asked.transform == "none" else own or family_named(asked.transform)
-    sparsity = parse_sparsity(asked.sparsity)
-    return Policy(
-        family=family,
-        sparsity=sparsity,
-        scope=Scope(asked.scope),
-        distribution=Distribution(asked.distribution),
-        keep_dense=frozenset(asked.keep_dense) - {"none"},
-        round_to=asked.round_to,
-        mask=mask_for(family, sparsity, parse_mask(asked.mask) if asked.mask else None),
-    )
 
 
 def planned_rows(
