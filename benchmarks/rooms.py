@@ -3,8 +3,9 @@
     python benchmarks/rooms.py [iftplan] [--circles]
 
 An entry is a file or folder of Python. An arrow goes from one entry of the top folder to another that it imports, in functions too. A
-circle is a set of entries of one folder that import each other, directly or over others: of every import, and of
-those at module level alone, which Python itself has to bring into an order.
+circle is a set of entries of one folder that import each other, directly or over others. A folder counts with every
+import of whatever lies in it, a file with those at module level, which Python itself has to bring into an order;
+values that ask their tables for themselves when they are shown are so among the circles of every import alone.
 """
 
 from __future__ import annotations
@@ -26,15 +27,16 @@ def main() -> None:
     given = parser.parse_args()
     folders = {folder: entries(folder) for folder in sorted(packages(given.package))}
     largest = max(folders, key=lambda folder: len(folders[folder]))
-    whole = {folder: graph(given.package, folder, lazy=True) for folder in folders}
+    whole = {folder: graph(given.package, folder) for folder in folders}
+    held = {folder: graph(given.package, folder, lazy_files=False) for folder in folders}
     loading = {folder: graph(given.package, folder, lazy=False) for folder in folders}
     print(f"entries at the top        {len(folders[given.package])}")
     print(f"largest folder            {len(folders[largest])}  {largest}")
     print(f"folders above 15 entries  {sum(len(found) > 15 for found in folders.values())}")
     print(f"arrows at the top         {whole[given.package].number_of_edges()}")
-    for what, graphs in (("every import", whole), ("module level", loading)):
+    for what, graphs in (("folders, files", held), ("every import", whole), ("module level", loading)):
         circles = [(folder, circle) for folder, g in graphs.items() for circle in circles_of(g)]
-        print(f"circles, {what}     {len(circles)}")
+        print(f"circles, {what:<17}{len(circles)}")
         for folder, circle in circles if given.circles else ():
             print(f"  {folder}: {', '.join(circle)}")
 
@@ -50,24 +52,29 @@ def entries(folder: Path) -> list[str]:
     return sorted([*files, *(f.name for f in folder.iterdir() if f.is_dir() and any(f.rglob("*.py")))])
 
 
-def graph(package: Path, folder: Path, lazy: bool) -> nx.DiGraph:
+def graph(package: Path, folder: Path, lazy: bool = True, lazy_files: bool = True) -> nx.DiGraph:
     """Which entry of the folder imports which other entry of it.
 
     Args:
         package: the folder of the whole package.
         folder: one in it.
         lazy: whether imports inside functions count.
+        lazy_files: whether they count from one file to another.
     """
     names, found = set(entries(folder)), nx.DiGraph()
     prefix = (package.name, *folder.relative_to(package).parts)
     found.add_nodes_from(names)
     for name in names:
         for file in (folder / name).rglob("*.py") if (folder / name).is_dir() else [folder / f"{name}.py"]:
+            at_once = set(imports(file, False))
             for target in imports(file, lazy):
                 parts = target.split(".")
                 if tuple(parts[: len(prefix)]) == prefix and len(parts) > len(prefix):
                     other = parts[len(prefix)]
-                    if other in names and other != name:
+                    counts = (
+                        lazy_files or target in at_once or any((folder / n).is_dir() for n in (name, other))
+                    )
+                    if counts and other in names and other != name:
                         found.add_edge(name, other)
     return found
 
