@@ -6,16 +6,18 @@ import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from fractions import Fraction
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from iftplan.base.errors import InputError
 from iftplan.base.units import Convention, parse_tolerance
 from iftplan.cli.output import Format
-from iftplan.families.family import Family
 from iftplan.models.notation import parse_input
 from iftplan.models.spec import InputSpec
+
+if TYPE_CHECKING:
+    from iftplan.families.family import Family
 
 FormatOption = Annotated[
     Format | None,
@@ -99,6 +101,8 @@ def families_of(text: str) -> list[Family]:
 def _own_family(text: str) -> Family:
     """A family from Python that the user names on the command line."""
     import runpy
+
+    from iftplan.families.family import Family
 
     path, _, name = text.rpartition(":")
     try:

@@ -12,7 +12,6 @@ import typer
 from iftplan.base.documents import schema_of
 from iftplan.base.errors import InputError
 from iftplan.base.units import Convention
-from iftplan.checks.tables import drift_tables
 from iftplan.cli import completion
 from iftplan.cli.arguments import called, document_in, plan_in, spec_in, spec_of
 from iftplan.cli.commands.check import (
@@ -26,14 +25,12 @@ from iftplan.cli.commands.check import (
 )
 from iftplan.cli.options import ConventionOption, FormatOption, InputOption, OutputOption, inputs_of
 from iftplan.cli.output import emit, say
-from iftplan.models.sources import parse_source
-from iftplan.models.spec import InputSpec, ModelSpec
-from iftplan.plans.audit.diff import Ledger, diff, diff_document
-from iftplan.plans.audit.diff_tables import diff_page, diff_table
 
 if TYPE_CHECKING:
     from iftplan.checks.configuration import Configuration, ConfiguredModel
     from iftplan.checks.findings import CheckReport
+    from iftplan.models.spec import InputSpec, ModelSpec
+    from iftplan.plans.audit.diff import Ledger
 
 EXAMPLE = """
 Example:
@@ -76,6 +73,8 @@ def command(
     """Compare two ledgers, or two revisions, layer by layer, biggest contribution first."""
     inputs = inputs_of(input)
     if revision is not None:
+        from iftplan.checks.tables import drift_tables
+
         report = _revisions(revision, subjects or (), config, inputs, jobs)
         show_report(report, form, output, convention, tables=drift_tables(report, convention))
         if exit_code and any(model.drift and model.drift.any for model in report.models):
@@ -89,6 +88,9 @@ def command(
     base, head = subjects
     if base == head == "-":
         raise InputError("both BASE and HEAD are -, and stdin can be read once; name a file for one of them.")
+    from iftplan.plans.audit.diff import diff, diff_document
+    from iftplan.plans.audit.diff_tables import diff_page, diff_table
+
     found = diff(_ledger(base, inputs), _ledger(head, inputs))
     table = diff_table(found, convention)
     emit(
@@ -136,6 +138,7 @@ def _wanted(
 ) -> tuple[Configuration, tuple[ConfiguredModel, ...]]:
     """Configured models by their names, others by their sources; each without its budget."""
     from iftplan.checks.configuration import Configuration, ConfiguredModel, DriftPolicy
+    from iftplan.models.sources import parse_source
 
     try:
         found = configuration(config)
@@ -151,6 +154,8 @@ def _wanted(
 
 
 def _ledger(text: str, inputs: tuple[InputSpec, ...]) -> Ledger:
+    from iftplan.plans.audit.diff import Ledger
+
     document = document_in(text)
     if document is None:
         return _spec_ledger(text, spec_of(text, inputs))
@@ -174,5 +179,7 @@ def _ledger(text: str, inputs: tuple[InputSpec, ...]) -> Ledger:
 
 
 def _spec_ledger(text: str, spec: ModelSpec) -> Ledger:
+    from iftplan.plans.audit.diff import Ledger
+
     layers = {w.layer.name: w.layer.dense_macs for w in spec.layers}
     return Ledger(called(text), layers | {p.name: p.macs for p in spec.products})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,14 +20,11 @@ from iftplan.cli.options import (
     split,
 )
 from iftplan.cli.output import emit
-from iftplan.families.document import solve_document
-from iftplan.families.family import Family
-from iftplan.families.solution import Outcome, Solution
-from iftplan.families.solver import solve
-from iftplan.families.tables import solutions_table, steps_table
-from iftplan.masks import parse_mask
-from iftplan.models.notation import parse_layer
-from iftplan.report.table import Table
+
+if TYPE_CHECKING:
+    from iftplan.families.family import Family
+    from iftplan.families.solution import Solution
+    from iftplan.report.table import Table
 
 EXAMPLE = """
 Example:
@@ -72,6 +69,11 @@ def command(
     convention: ConventionOption = Convention.MAC,
 ) -> None:
     """Solve the iso-FLOP equation of each family for one or more layers."""
+    from iftplan.families.document import solve_document
+    from iftplan.families.solver import solve
+    from iftplan.masks import parse_mask
+    from iftplan.models.notation import parse_layer
+
     names = [*(layer or ()), *(_from_file(layers) if layers else ())]
     if not names:
         raise InputError("no layer was given; name one, for instance --layer conv3x3:64-128@16x16.")
@@ -109,6 +111,8 @@ def _from_file(path: str) -> list[str]:
 
 def _refuse_infeasible(solutions: Mapping[str, Sequence[Solution]]) -> None:
     """Where nothing at all can be answered, that is an error; else the answer says which family cannot."""
+    from iftplan.families.solution import Outcome
+
     everything = [s for found in solutions.values() for s in found]
     if all(s.outcome is Outcome.INFEASIBLE for s in everything):
         raise InfeasibleError(" ".join(dict.fromkeys(s.reason for s in everything)))
@@ -124,6 +128,8 @@ def _explained(
 
 
 def _tables(name: str, found: Sequence[Solution], convention: Convention) -> list[Table]:
+    from iftplan.families.tables import solutions_table, steps_table
+
     tables = [
         solutions_table(name, [s for s in found if s.sparsity == sparsity], convention)
         for sparsity in dict.fromkeys(s.sparsity for s in found)
