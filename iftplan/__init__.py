@@ -10,43 +10,6 @@
 Names are loaded when they are first used, so that importing the package costs nothing.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+import lazy_loader
 
-if TYPE_CHECKING:
-    from iftplan.api import audit, load, plan, read_model, save, solve
-    from iftplan.base.errors import IftplanError, InfeasibleError, InputError, MeasureError, StaleError
-    from iftplan.families.derivation import family
-
-_HOMES = {
-    **dict.fromkeys(("audit", "load", "plan", "read_model", "save", "solve"), "iftplan.api"),
-    "family": "iftplan.families.derivation",
-    **dict.fromkeys(
-        ("IftplanError", "InfeasibleError", "InputError", "MeasureError", "StaleError"), "iftplan.base.errors"
-    ),
-}
-
-__all__ = [
-    "IftplanError",
-    "InfeasibleError",
-    "InputError",
-    "MeasureError",
-    "StaleError",
-    "audit",
-    "family",
-    "load",
-    "plan",
-    "read_model",
-    "save",
-    "solve",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'iftplan' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

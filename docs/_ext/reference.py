@@ -25,9 +25,11 @@ def public(module: ModuleType) -> list[str]:
 
 
 def instruction(name: str) -> str:
-    """What autodoc is told: how to show a class, an exception, a function or a value."""
+    """What autodoc is told: how to show a module, a class, an exception, a function or a value."""
     module, _, short = name.rpartition(".")
     found = getattr(import_module(module), short)
+    if inspect.ismodule(found):
+        return f".. automodule:: {found.__name__}\n   :members:\n"
     if not inspect.isclass(found):
         return f".. {'autofunction' if callable(found) else 'autodata'}:: {name}\n"
     kind = "autoexception" if issubclass(found, BaseException) else "autoclass"

@@ -1,0 +1,1 @@
+from .units import short as short

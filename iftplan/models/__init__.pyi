@@ -1,0 +1,17 @@
+from .cost import ModelCost as ModelCost
+from .counting import Contraction as Contraction
+from .counting import CountTable as CountTable
+from .notation import parse_input as parse_input
+from .notation import parse_layer as parse_layer
+from .polynomial import Polynomial as Polynomial
+from .polynomial import Term as Term
+from .sources import Source as Source
+from .sources import SourceKind as SourceKind
+from .spec import Couplings as Couplings
+from .spec import InputSpec as InputSpec
+from .spec import Kind as Kind
+from .spec import LayerSpec as LayerSpec
+from .spec import ModelSpec as ModelSpec
+from .spec import Product as Product
+from .spec import WeightLayer as WeightLayer
+from .spec import Width as Width

@@ -1,0 +1,2 @@
+from . import checkpoints as checkpoints
+from . import states as states

@@ -1,0 +1,12 @@
+from .audit.audit import AuditedLayer as AuditedLayer
+from .audit.audit import AuditReport as AuditReport
+from .audit.audit import Verdict as Verdict
+from .estimates import LayerTime as LayerTime
+from .estimates import WallClock as WallClock
+from .plan import Plan as Plan
+from .plan import PlannedLayer as PlannedLayer
+from .plan import Role as Role
+from .plan import Scope as Scope
+from .scales import Parametrization as Parametrization
+from .scales import TensorRole as TensorRole
+from .scales import TensorScale as TensorScale

@@ -1,0 +1,10 @@
+from .files import Picture as Picture
+from .files import encoded as encoded
+from .interactive import pareto_page as pareto_page
+from .layers import density_picture as density_picture
+from .layers import macs_picture as macs_picture
+from .pareto import pareto_picture as pareto_picture
+from .scaling import advice_picture as advice_picture
+from .search_spaces import cardinality_picture as cardinality_picture
+from .timings import bench_picture as bench_picture
+from .updates import updates_picture as updates_picture

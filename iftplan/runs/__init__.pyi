@@ -1,0 +1,16 @@
+from .cautions import schedule_cautions as schedule_cautions
+from .results.axes import Cost as Cost
+from .results.axes import Gain as Gain
+from .results.published.costs import published_observations as published_observations
+from .results.published.results import published_results as published_results
+from .results.reading import read_observations as read_observations
+from .results.tradeoff import tradeoff as tradeoff
+from .schedules import Constant as Constant
+from .schedules import Cosine as Cosine
+from .schedules import Cubic as Cubic
+from .schedules import Exponential as Exponential
+from .schedules import Linear as Linear
+from .schedules import Power as Power
+from .schedules import Schedule as Schedule
+from .schedules import Updates as Updates
+from .training_cost import TrainingCost as TrainingCost

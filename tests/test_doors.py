@@ -1,0 +1,86 @@
+"""What users import: `iftplan`, and one module a topic. Pages and notebooks show no other address, and the package needs none of them itself."""
+
+import ast
+import json
+import re
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import iftplan
+
+ROOT = Path(iftplan.__file__).parent
+PROJECT = ROOT.parent
+STUBS = sorted(ROOT.rglob("__init__.pyi"))
+LAZY = {".".join(("iftplan", *stub.parent.relative_to(ROOT).parts)) for stub in STUBS}
+DOORS = {module for module in LAZY if module.count(".") < 2} | {"iftplan.masks"}
+
+
+def modules_of(source: str) -> Iterator[tuple[str, str]]:
+    """(module, name) of every import of the package in Python source."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "iftplan":
+            yield from ((node.module or "", alias.name) for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from ((alias.name, "") for alias in node.names if alias.name.split(".")[0] == "iftplan")
+
+
+def shown(path: Path) -> Iterator[str]:
+    """The Python source that a page or a notebook shows."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".ipynb":
+        for cell in json.loads(text)["cells"]:
+            source = "".join(cell["source"])
+            if cell["cell_type"] == "code" and not source.startswith("%%"):  # of a shell
+                yield re.sub(r"^[%!].*$", "", source, flags=re.MULTILINE)
+    else:
+        yield from re.findall(r"^```python[^\n]*\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+
+
+PAGES = [
+    *sorted(PROJECT.glob("*.md")),
+    *sorted(PROJECT.glob("docs/*.md")),
+    *sorted(PROJECT.glob("notebooks/*.ipynb")),
+]
+
+
+def beyond_doors(source: str) -> list[str]:
+    """Imports of the package that come through no door."""
+    return [f"{module} {name}".strip() for module, name in modules_of(source) if module not in DOORS]
+
+
+def test_pages_and_notebooks_import_through_doors():
+    found = {path.name: [x for source in shown(path) for x in beyond_doors(source)] for path in PAGES}
+    assert {name: imports for name, imports in found.items() if imports} == {}
+    assert sum(bool(list(modules_of(s))) for path in PAGES for s in shown(path)) > 30
+
+
+def test_that_check_sees_a_deep_path():
+    assert beyond_doors("from iftplan.nn.counting.measure import measure") == [
+        "iftplan.nn.counting.measure measure"
+    ]
+    assert beyond_doors("import iftplan.plans.plan") == ["iftplan.plans.plan"]
+    assert beyond_doors("from iftplan.nn import measure\nimport iftplan as ift") == []
+
+
+@pytest.mark.parametrize("door", sorted(DOORS))
+def test_every_name_of_a_door_opens(door):
+    module = import_module(door)
+    assert module.__all__
+    for name in module.__all__:
+        assert name in dir(module)
+        assert getattr(module, name) is not None
+
+
+def test_the_package_itself_goes_through_no_lazy_door():
+    """A name may move from file to file only if the files themselves say where it is."""
+    found = []
+    for path in sorted(ROOT.rglob("*.py")):
+        for module, name in modules_of(path.read_text(encoding="utf-8")):
+            public = import_module(module).__all__ if module in LAZY else ()
+            folder = ROOT.joinpath(*module.split(".")[1:])
+            if name in public and not (folder / f"{name}.py").exists() and not (folder / name).is_dir():
+                found.append(f"{path.relative_to(ROOT)}: from {module} import {name}")
+    assert found == []
