@@ -4,11 +4,11 @@ import inspect
 from contextlib import suppress
 
 import pytest
-from hand_specs import chain
 
 import iftplan as ift
 from iftplan.base.arguments import checked, names_in, one_of
 from iftplan.base.errors import IftplanError, InputError
+from tests.support.hand_specs import chain
 
 MODEL = chain()
 

@@ -11,7 +11,6 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from hand_specs import chain, mlp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -28,6 +27,7 @@ from iftplan.models.notation import parse_layer
 from iftplan.models.spec import Kind
 from iftplan.plans.document.plan import parse_plan, plan_document
 from iftplan.plans.plan import Role
+from tests.support.hand_specs import chain, mlp
 
 names = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8)
 json_values = st.recursive(

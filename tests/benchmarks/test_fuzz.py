@@ -2,12 +2,13 @@
 
 import importlib.util
 import sys
-from pathlib import Path
 
 import pytest
 
+from tests.support.places import BENCHMARKS
+
 pytest.importorskip("torch")
-_FILE = Path(__file__).parent.parent / "benchmarks" / "fuzz.py"
+_FILE = BENCHMARKS / "fuzz.py"
 _SPEC = importlib.util.spec_from_file_location("fuzz", _FILE)
 fuzz = importlib.util.module_from_spec(_SPEC)
 sys.modules["fuzz"] = fuzz  # its dataclasses look their module up

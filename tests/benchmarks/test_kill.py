@@ -10,9 +10,7 @@ from types import ModuleType
 import pytest
 import torch
 
-import iftplan
-
-BENCHMARKS = Path(iftplan.__file__).parents[1] / "benchmarks"
+from tests.support.places import BENCHMARKS
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from cli_runs import many
 
-ROOT = Path(__file__).parents[1]
+from tests.support.cli_runs import many
+from tests.support.places import ROOT
 
 
 def load() -> ModuleType:

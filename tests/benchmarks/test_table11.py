@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+from tests.support.places import BENCHMARKS
 
 
 def load(name: str) -> ModuleType:

@@ -3,20 +3,20 @@
 import json
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+from tests.support.places import BENCHMARKS
+
 sys.path.insert(0, str(BENCHMARKS))
 
-import zoos  # noqa: E402
-from zoo_sweep import stages, table  # noqa: E402
-from zoo_sweep.entry import Entry  # noqa: E402
-from zoo_sweep.forks import Fork  # noqa: E402
-from zoo_sweep.journal import Journal  # noqa: E402
+import zoos
+from zoo_sweep import stages, table
+from zoo_sweep.entry import Entry
+from zoo_sweep.forks import Fork
+from zoo_sweep.journal import Journal
 
 
 def ended(fork):

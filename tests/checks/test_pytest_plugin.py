@@ -14,6 +14,7 @@ from iftplan import api
 from iftplan.base.errors import InputError, MeasureError
 from iftplan.checks.assertions import flop_budget, iso_flop
 from iftplan.nn import apply, finalize
+from tests.support.places import ROOT
 
 pytest_plugins = ["pytester"]
 
@@ -161,6 +162,6 @@ def test_a_suite_that_does_not_ask_pays_nothing(pytester: pytest.Pytester) -> No
 def test_the_entry_point_is_declared() -> None:
     import tomllib
 
-    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8"))["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     assert project["entry-points"]["pytest11"] == {"iftplan": "iftplan.checks.pytest_plugin"}
     assert "iftplan.checks.pytest_plugin" in sys.modules or not INSTALLED

@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
-from cli_runs import Run, many
 from torch import nn as tnn
 
 import iftplan as ift
 from iftplan import nn
+from tests.support.cli_runs import Run, many
 
 NETWORK = """
 import torch

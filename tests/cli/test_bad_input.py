@@ -14,8 +14,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from cli_runs import Run, iftplan, many
-from hand_specs import chain
 
 from iftplan.base.documents import Document, dumps, sealed
 from iftplan.base.units import parse_sparsity
@@ -24,6 +22,8 @@ from iftplan.models.document import spec_document
 from iftplan.plans.document.plan import plan_document
 from iftplan.plans.planner import plan
 from iftplan.plans.policy import Policy
+from tests.support.cli_runs import Run, iftplan, many
+from tests.support.hand_specs import chain
 
 NETS = """
 import torch

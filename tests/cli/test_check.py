@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_runs import Run, iftplan
 
 from iftplan.base.documents import digest
+from tests.support.cli_runs import Run, iftplan
 
 NET = """
 import torch

@@ -20,11 +20,11 @@ from types import NoneType
 from typing import Any
 
 import pytest
-from cli_runs import Run, iftplan, many
-from hand_specs import chain
 
 from iftplan.base.documents import digest, dumps
 from iftplan.models.document import spec_document
+from tests.support.cli_runs import Run, iftplan, many
+from tests.support.hand_specs import chain
 
 NETS = """
 from torch import nn

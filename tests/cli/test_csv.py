@@ -6,7 +6,8 @@ import io
 
 import pandas as pd
 import pytest
-from cli_runs import Run, many
+
+from tests.support.cli_runs import Run, many
 
 NET = """
 from torch import nn

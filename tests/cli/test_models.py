@@ -8,7 +8,8 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from cli_runs import Run, many
+
+from tests.support.cli_runs import Run, many
 
 NETS = '''
 import torch

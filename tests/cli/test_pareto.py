@@ -6,9 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-from cli_runs import Run, many
-from hand_specs import chain
-from test_tradeoffs import run_directory
 
 import iftplan as ift
 from iftplan.base.documents import digest
@@ -16,6 +13,9 @@ from iftplan.models.spec import ModelSpec
 from iftplan.runs.results.published.costs import published_observations
 from iftplan.runs.results.published.results import published_results
 from iftplan.runs.results.tradeoff import tradeoff
+from tests.runs.results.test_tradeoff import run_directory
+from tests.support.cli_runs import Run, many
+from tests.support.hand_specs import chain
 
 MAGIC = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF", ".html": b"<!doctype html>"}
 

@@ -8,13 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from cli_runs import iftplan
 
 from iftplan.base.documents import write_text
 from iftplan.base.errors import InputError
 from iftplan.plans.speed.document import default_place
 from iftplan.report.table import Table, printable, to_latex
 from iftplan.report.terminal import to_text
+from tests.support.cli_runs import iftplan
+from tests.support.places import ROOT
 
 SOLVE = "solve --layer linear:8-8 --sparsity 0.5"
 BAD = "solve --layer bad"
@@ -148,7 +149,7 @@ def test_the_action_lets_no_model_begin_a_command(tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(
         "from torch import nn\n\n\ndef net():\n    print('::add-mask::E')\n    print(' ::add-mask::F ##[add-mask]G')\n    return nn.Linear(4, 4)\n"
     )
-    script = Path(__file__).parents[1] / "action/check.py"
+    script = ROOT / "action/check.py"
     done = subprocess.run(
         [sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=120,
         env={**os.environ, "RUNNER_TEMP": str(tmp_path), "IFTPLAN_BASE": "none", "GITHUB_STEP_SUMMARY": str(tmp_path / "s")},

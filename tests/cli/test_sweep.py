@@ -16,14 +16,15 @@ from types import ModuleType
 import optuna
 import pandas as pd
 import pytest
-from cli_runs import Run, many
-from hand_specs import chain
 from optuna.trial import TrialState
 
 import iftplan as ift
 from iftplan.base.documents import check
 from iftplan.runs.sweeps.grid import COLUMNS
 from iftplan.runs.sweeps.queue import storage_at
+from tests.support.cli_runs import Run, many
+from tests.support.hand_specs import chain
+from tests.support.places import BENCHMARKS
 
 PLANS = "sweep chain.json --transforms wide,none,parallel --sparsities 0.5:0.9:0.2,3/4 --distributions uniform,erk"
 COMMANDS = {
@@ -162,7 +163,7 @@ PATIENCE = 600.0
 @pytest.fixture(scope="module")
 def killing() -> Iterator[ModuleType]:
     """The processes of `benchmarks/kill.py`: forked, so that PyTorch is imported once."""
-    path = str(Path(ift.__file__).parents[1] / "benchmarks")
+    path = str(BENCHMARKS)
     sys.path.insert(0, path)
     try:
         import kill

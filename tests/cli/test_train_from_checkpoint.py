@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from cli_runs import Run, many
 
 from iftplan.runs.training_cost import TrainingCost
+from tests.support.cli_runs import Run, many
 
 pytestmark = pytest.mark.slow
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import recorded_train
-from launches import environment
+
+from tests.support import recorded_train
+from tests.support.launches import environment
 
 STEPS = 20
 SETTINGS = (

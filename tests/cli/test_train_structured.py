@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from launches import environment
 
 from iftplan.cli.main import main
+from tests.support.launches import environment
 
 pytestmark = pytest.mark.slow
 

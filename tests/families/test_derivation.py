@@ -12,7 +12,6 @@ import pytest
 import sympy
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layer_strategies import layers
 
 import iftplan.families.closed_forms
 from iftplan.base.errors import InfeasibleError, InputError
@@ -26,6 +25,7 @@ from iftplan.families.steps import explained, specialise, steps
 from iftplan.families.transforms import DEFINITIONS
 from iftplan.models.notation import parse_layer
 from iftplan.models.spec import Kind
+from tests.support.layer_strategies import layers
 
 some = settings(max_examples=60, deadline=None)
 few = settings(max_examples=12, deadline=None)  # SymPy takes its time

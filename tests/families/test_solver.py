@@ -9,7 +9,6 @@ from math import isqrt, lcm, prod, sqrt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layer_strategies import attentions, convolutions, depthwise, layers, linears, sparsities
 
 from iftplan.base.errors import InfeasibleError, InputError
 from iftplan.families.builtin import FAMILIES
@@ -18,6 +17,7 @@ from iftplan.families.solver import solve
 from iftplan.masks import parse_mask
 from iftplan.models.notation import parse_layer
 from iftplan.models.spec import Kind, LayerSpec
+from tests.support.layer_strategies import attentions, convolutions, depthwise, layers, linears, sparsities
 
 MASKED = ("wide", "parallel", "factorized", "doped")
 many = settings(max_examples=275, deadline=None)

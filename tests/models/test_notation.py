@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layer_strategies import layers
 
 from iftplan.base.errors import InputError
 from iftplan.models.notation import layer_notation, parse_input, parse_layer
 from iftplan.models.spec import InputSpec, Kind, LayerSpec
+from tests.support.layer_strategies import layers
 
 
 @settings(max_examples=300, deadline=None)

@@ -29,7 +29,7 @@ def test_every_fixed_width_is_listed_with_the_line_that_fixes_it():
     notes = spec_table(read_model(Strict(), (InputSpec((2, 3, 5)),), widths=True)).notes
     assert notes[0] == "1 width can move, 3 are fixed"
     (fixed,) = (note for note in notes if note.startswith("a.weight keeps 8: "))
-    assert fixed.endswith("tests/test_spec_report.py:23")
+    assert fixed.endswith("tests/models/test_tables.py:23")
     assert "head.weight keeps 4: an output of the model" in notes
     assert any(note.startswith("a.weight keeps 5: an input of the model") for note in notes)
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from hand_specs import chain
 from torch import nn
 
 import iftplan as ift
@@ -18,6 +17,7 @@ from iftplan.models.spec import InputSpec
 from iftplan.nn import torch_internals
 from iftplan.nn.counting.measure import measure
 from iftplan.nn.torch_internals import CANARIES, failure
+from tests.support.hand_specs import chain
 
 NN = Path(torch_internals.__file__).parent
 PRIVATE = re.compile(r"^torch(?!\.ops\b)(\.\w+)*\._(?!_|foreach_)|^torch\.fx\.experimental")

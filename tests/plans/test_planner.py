@@ -7,7 +7,6 @@ from itertools import count
 from math import lcm, prod
 
 import pytest
-from hand_specs import chain, conv, dense_macs, linear, mlp, monomial, resnet
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +17,7 @@ from iftplan.families import symbols as t
 from iftplan.masks.distributions import Distribution, Share, densities, parameter_budget
 from iftplan.models.spec import Couplings, InputSpec, Kind, LayerSpec, ModelSpec, WeightLayer, Width
 from iftplan.plans.plan import Role, Scope
+from tests.support.hand_specs import chain, conv, dense_macs, linear, mlp, monomial, resnet
 
 quarter = Fraction(1, 4)
 sparsities = st.integers(5, 95).map(lambda percent: Fraction(percent, 100))

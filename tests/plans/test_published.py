@@ -6,11 +6,11 @@ from math import floor, sqrt
 from pathlib import Path
 
 import pytest
-from hand_specs import resnet
 
 from iftplan import api
 from iftplan.masks import parse_mask
 from iftplan.plans.plan import Scope
+from tests.support.hand_specs import resnet
 
 ROWS = list(csv.DictReader((Path(__file__).parent / "published.csv").open(encoding="utf-8")))
 

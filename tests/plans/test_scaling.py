@@ -8,12 +8,10 @@ import sys
 import warnings
 from fractions import Fraction
 from math import isclose, sqrt
-from pathlib import Path
 from statistics import mean
 
 import pytest
 import torch
-from applied_models import HOSTS, host, planned
 from torch import Tensor, nn
 
 import iftplan as ift
@@ -34,8 +32,10 @@ from iftplan.plans.document.plan import parse_plan, plan_document
 from iftplan.plans.plan import Plan
 from iftplan.plans.scales import TensorRole
 from iftplan.plans.scaling import parametrization, parametrized
+from tests.support.models.applied import HOSTS, host, planned
+from tests.support.places import BENCHMARKS
 
-CHECK = Path(__file__).parents[1] / "benchmarks" / "coordinate_check.py"
+CHECK = BENCHMARKS / "coordinate_check.py"
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ from itertools import combinations
 from xml.etree import ElementTree
 
 import pytest
-from hand_specs import chain
 
 import iftplan as ift
 from iftplan.base.units import Convention
@@ -29,6 +28,8 @@ from iftplan.runs.results.observations import Observation
 from iftplan.runs.results.tradeoff import TradeOff, tradeoff
 from iftplan.runs.scaling_law import LAWS
 from iftplan.runs.scaling_tables import Advice
+from tests.support.hand_specs import chain
+from tests.support.places import ROOT
 
 HOSTILE = "_$\\frac$ <script>alert(1)</script><b>&lt;i&gt;\x1b[31m\n{x} " + "long" * 40
 FAMILIES = ("none", "wide", "parallel", "factorized", "doped")
@@ -151,8 +152,8 @@ def test_svg_says_what_it_shows():
 
 MAKE = """
 import sys, hashlib
-sys.path.insert(0, {tests!r})
-from test_plots import FORMS, encoded, found, pareto_page, pareto_picture
+sys.path.insert(0, {root!r})
+from tests.plots.test_plots import FORMS, encoded, found, pareto_page, pareto_picture
 for form in FORMS:
     print(hashlib.sha256(encoded(pareto_picture(found(9)), form)).hexdigest())
 print(hashlib.sha256(pareto_page(found(9)).encode()).hexdigest())
@@ -160,10 +161,9 @@ print(hashlib.sha256(pareto_page(found(9)).encode()).hexdigest())
 
 
 def test_bytes_are_the_same_in_another_process():
-    tests = __file__.rpartition("/")[0]
     runs = {
         subprocess.run(
-            [sys.executable, "-c", MAKE.format(tests=tests)], capture_output=True, text=True, check=True,
+            [sys.executable, "-c", MAKE.format(root=str(ROOT))], capture_output=True, text=True, check=True,
             env={**os.environ, "PYTHONHASHSEED": seed},
         ).stdout
         for seed in ("1", "2")

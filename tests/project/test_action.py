@@ -16,13 +16,13 @@ from typing import Any
 
 import pytest
 import yaml
-from repositories import AFTER, git, repository
 
 from iftplan.base.units import count
 from iftplan.report.markdown import MARKER
 from iftplan.report.table import unbroken
+from tests.support.places import ROOT
+from tests.support.repositories import AFTER, git, repository
 
-ROOT = Path(__file__).parents[1]
 ACTION: dict[str, Any] = yaml.safe_load((ROOT / "action.yml").read_text(encoding="utf-8"))
 STEPS: list[dict[str, Any]] = ACTION["runs"]["steps"]
 (HOOK,) = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text(encoding="utf-8"))

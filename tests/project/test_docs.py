@@ -9,9 +9,6 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from hand_profiles import profile
-from markdown_blocks import Block, BlockError, blocks, matches, run
-from test_layers import ORDER
 from typer.main import get_command
 
 import iftplan as ift
@@ -32,8 +29,11 @@ from iftplan.plans.policy import Policy
 from iftplan.plans.scaling import parametrized
 from iftplan.plans.speed.document import profile_document
 from iftplan.plans.speed.planner import plan_for_time
+from tests.project.test_layers import ORDER
+from tests.support.hand_profiles import profile
+from tests.support.pages.markdown_blocks import Block, BlockError, blocks, matches, run
+from tests.support.places import ROOT
 
-ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
 RUN = ("bash", "console", "python")
 NOT_RUN = ("text", "json", "sh")  # drawings, excerpts of files, and commands that make the environment itself

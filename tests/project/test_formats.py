@@ -15,7 +15,6 @@ from typing import Any, Literal, NotRequired
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
-from test_docs import _documents
 from typer.testing import CliRunner
 from typing_extensions import TypedDict
 
@@ -26,12 +25,13 @@ from iftplan.families.builtin import family_named
 from iftplan.families.document import solve_document
 from iftplan.families.steps import explained
 from iftplan.plans.audit.diff import Ledger, diff, diff_document
+from tests.project.test_docs import _documents
+from tests.support.places import ROOT
 
-ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "docs" / "_ext"))  # the extensions of the site
 
-from document_kinds import FORMATS  # noqa: E402
-from formats import attributes, tables, tables_of, words  # noqa: E402
+from document_kinds import FORMATS
+from formats import attributes, tables, tables_of, words
 
 KINDS = {form.schema: form for form in FORMATS}
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 import iftplan
+from tests.support.places import ROOT
 
-ROOT = Path(iftplan.__file__).parent
+PACKAGE = Path(iftplan.__file__).parent
 
 ORDER = "base masks report models families plans runs nn plots checks api cli __main__".split()  # noqa: SIM905  (one line)
 """Lowest first. A module imports from its own room and from those before it, never from those after it."""
@@ -205,10 +206,10 @@ def _reached(graph: Mapping[str, set[str]], start: str) -> set[str]:
 
 def project() -> dict[str, str]:
     return {
-        ".".join(("iftplan", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(
+        ".".join(("iftplan", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(
             ".__init__"
         ): path.read_text(encoding="utf-8")
-        for path in sorted(ROOT.rglob("*.py"))
+        for path in sorted(PACKAGE.rglob("*.py"))
     }
 
 
@@ -230,7 +231,7 @@ def test_no_folder_holds_more_than_one_can_take_in():
 
 
 def test_every_folder_says_what_it_holds():
-    folders = {path.parent for path in ROOT.rglob("*.py")}
+    folders = {path.parent for path in PACKAGE.rglob("*.py")}
     assert {str(f) for f in folders if not ast.get_docstring(ast.parse(_init(f)))} == set()
 
 
@@ -351,8 +352,8 @@ def test_that_proof_can_fail():
 def test_a_spec_is_planned_and_saved_without_torch(tmp_path):
     code = f"""
     import sys
-    sys.path.insert(0, {str(Path(__file__).parent)!r})
-    from hand_specs import chain
+    sys.path.insert(0, {str(ROOT)!r})
+    from tests.support.hand_specs import chain
     import iftplan as ift
     plan = ift.plan(chain(), "wide", "3/4")
     ift.save(plan, {str(tmp_path / "plan.json")!r})

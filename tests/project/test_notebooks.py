@@ -12,7 +12,8 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from notebook_runs import NOTEBOOKS, ROOT, VARIES, executed, read, text_of, tidied, told
+
+from tests.support.pages.notebook_runs import NOTEBOOKS, ROOT, VARIES, executed, read, text_of, tidied, told
 
 SECONDS = 60
 PICTURE = 60_000  # bytes

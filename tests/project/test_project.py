@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 import iftplan
+from tests.support.places import ROOT
 
-ROOT = Path(__file__).parents[1]
 SOURCES = ("iftplan", "action", "tests", "docs", "benchmarks", "notebooks", ".ci")
 
 # Pieces are joined here so that this file does not contain what it looks for.

@@ -9,18 +9,18 @@ import sys
 from pathlib import Path
 
 import pytest
-from site_links import Page, broken, external, pages, read_page
 from typer.main import get_command
 
 import iftplan.nn
 from iftplan.cli.main import app
 from iftplan.families.builtin import FAMILIES
+from tests.support.pages.site_links import Page, broken, external, pages, read_page
+from tests.support.places import ROOT
 
-ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "docs" / "_ext"))
 
-from contents import toctrees  # noqa: E402  (an extension of the site)
-from docstrings import escaped  # noqa: E402
+from contents import toctrees
+from docstrings import escaped
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,6 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from cli_runs import iftplan
 from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
@@ -37,6 +36,7 @@ from iftplan.report.page import Finding, Outcome, Page, Place, Rule, Section, Sh
 from iftplan.report.sarif import page_sarif
 from iftplan.report.table import Table
 from iftplan.report.treemap import HEIGHT, WIDTH, tiles
+from tests.support.cli_runs import iftplan
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'`|*_[a](https://b)\x1b[31m\u202e @octocat #1 {{ 7*7 }}]]> -->\n::error::x"
 
@@ -470,9 +470,8 @@ def large():
 
 
 def spec_ledgers(home: Path) -> None:
-    from hand_specs import chain
-
     from iftplan import api
+    from tests.support.hand_specs import chain
 
     api.save(chain(), str(home / "a.json"))
 

@@ -1,20 +1,19 @@
 """What people read, character by character, in tables that also add up, so that a wrong golden cannot agree with itself.
 
-`IFTPLAN_GOLDEN=write pytest tests/test_golden.py` writes the files in tests/golden again; read the difference before committing it.
+`IFTPLAN_GOLDEN=write pytest tests/report/test_golden.py` writes the files in tests/golden again; read the difference before committing it.
 """
 
 import os
 from fractions import Fraction
-from pathlib import Path
 
 import pytest
-from hand_specs import chain
 
 from iftplan import api
 from iftplan.cli.main import main
 from iftplan.models.notation import parse_layer
+from tests.support.hand_specs import chain
+from tests.support.places import GOLDEN
 
-GOLDEN = Path(__file__).parent / "golden"
 WIDE_LAYERS = (
     "--layer",
     "conv3x3:64-128@16x16",

@@ -1,6 +1,6 @@
 """Values show themselves: printed, in IPython, and as HTML that is safe, small and quick.
 
-`IFTPLAN_GOLDEN=write pytest tests/test_shown.py` writes the golden fragment again; read the difference before committing it.
+`IFTPLAN_GOLDEN=write pytest tests/report/test_shown.py` writes the golden fragment again; read the difference before committing it.
 """
 
 from __future__ import annotations
@@ -10,11 +10,8 @@ import time
 from dataclasses import replace
 from fractions import Fraction
 from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
-from hand_specs import chain
-from test_reports import HOSTILE
 
 import iftplan as ift
 from iftplan.checks.findings import CheckReport, ModelCheck, Status
@@ -35,8 +32,9 @@ from iftplan.runs.results.tradeoff import tradeoff
 from iftplan.runs.scaling_law import law_named
 from iftplan.runs.scaling_tables import Advice
 from iftplan.runs.training_cost import TrainingCost
-
-GOLDEN = Path(__file__).parent / "golden"
+from tests.report.test_formats import HOSTILE
+from tests.support.hand_specs import chain
+from tests.support.places import GOLDEN
 
 
 def planned() -> Plan:

@@ -11,8 +11,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from cli_runs import iftplan
-from hand_specs import chain
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
@@ -20,6 +18,8 @@ from rich.console import Console
 import iftplan as ift
 from iftplan.report.table import Table
 from iftplan.report.terminal import draw, spelled, to_text
+from tests.support.cli_runs import iftplan
+from tests.support.hand_specs import chain
 
 SOLVE = ("solve", "--layer", "conv3x3:64-128@16x16", "--sparsity", "0.75")
 

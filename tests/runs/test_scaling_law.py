@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
-from cli_runs import iftplan
 from hypothesis import given
 from hypothesis import strategies as st
 
 from iftplan.base.errors import InputError
 from iftplan.base.units import parse_size
 from iftplan.runs.scaling_law import LAWS, law_named
+from tests.support.cli_runs import iftplan
 
 laws = st.sampled_from(sorted(LAWS)).map(lambda name: LAWS[name])
 sizes = st.floats(6, 11).map(lambda e: 10**e)

@@ -8,7 +8,6 @@ from functools import cache
 import pytest
 import torch
 from torch import Tensor, nn, optim
-from width_models import MODELS
 
 import iftplan as ift
 from iftplan.nn import (
@@ -28,6 +27,7 @@ from iftplan.nn.masking.algorithms.base import Algorithm
 from iftplan.plans.plan import Plan
 from iftplan.runs.schedules import Cubic, Updates
 from iftplan.runs.training_cost import TrainingCost, rigl_average
+from tests.support.models.widths import MODELS
 
 
 @cache

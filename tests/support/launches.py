@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
-import iftplan
-
-ROOT = Path(iftplan.__file__).parents[1]
+from tests.support.places import ROOT
 
 
 def environment() -> dict[str, str]:

@@ -11,7 +11,6 @@ from itertools import pairwise
 
 import pytest
 import torch
-from applied_models import FAMILIES, HOSTS, host, planned
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -24,6 +23,7 @@ from iftplan.nn.layers.members import Doped, Factorized, Parallel
 from iftplan.nn.meta.copies import on_meta
 from iftplan.nn.meta.inputs import make_inputs
 from iftplan.plans.audit.audit import Verdict
+from tests.support.models.applied import FAMILIES, HOSTS, host, planned
 
 ENGINES = ("meta", "fvcore", "flop_counter")
 QUICK = ("convolutions", "GPT-2")  # the other hosts go with the minutes-long tests

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from applied_models import host, planned
-from cli_runs import many
 from torch import nn
 
 import iftplan as ift
@@ -22,6 +20,8 @@ from iftplan.nn.application.measuring import measure_plan
 from iftplan.nn.masks.checking import holds
 from iftplan.nn.masks.masked_weights import to_matrix
 from iftplan.plans.plan import Plan, Role, Scope
+from tests.support.cli_runs import many
+from tests.support.models.applied import host, planned
 
 
 @cache

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_any_loop import batches, counts, hold, loss_of, planned, rigl, same, sparse, train
 
 from iftplan import nn
 from iftplan.base.errors import InputError, StaleError
 from iftplan.nn.masking.algorithms.base import Order
 from iftplan.runs.schedules import Updates
+from tests.nn.masking.test_any_loop import batches, counts, hold, loss_of, planned, rigl, same, sparse, train
 
 pl = pytest.importorskip("pytorch_lightning", reason="needs pytorch-lightning: pip install 'iftplan[dev]'")
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_any_loop import counts, hold, same
 
 import iftplan as ift
 from iftplan import nn
 from iftplan.base.errors import InputError, StaleError
 from iftplan.plans.plan import Plan
 from iftplan.runs.schedules import Updates
+from tests.nn.masking.test_any_loop import counts, hold, same
 
 pytest.importorskip("accelerate", reason="transformers' Trainer needs accelerate: pip install 'iftplan[dev]'")
 from transformers import (

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from cli_runs import iftplan
 from torch import Tensor, nn
 
 from iftplan.base.errors import MeasureError
@@ -20,6 +19,7 @@ from iftplan.models.spec import InputSpec
 from iftplan.nn.counting.measure import measure
 from iftplan.nn.counting.training_step import measure_step
 from iftplan.nn.reading.read import read_model
+from tests.support.cli_runs import iftplan
 
 ENGINES = ("meta", "flop_counter", "fvcore")
 ROWS = (InputSpec((2, 8)),)

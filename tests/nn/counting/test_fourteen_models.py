@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import closed_forms as paper
 import pytest
 import torch
 import transformers as hf
-from fourteen_models import MODELS, Published
 
 from iftplan.models.counting import cross_check
 from iftplan.models.spec import InputSpec
 from iftplan.nn.counting.measure import measure
+from tests.support.models import closed_forms as paper
+from tests.support.models.fourteen import MODELS, Published
 
 CLOSED_FORMS = {
     "resnet18": lambda c: paper.resnet(c, 224),

@@ -12,11 +12,11 @@ import torch.nn.functional as F  # noqa: N812 - torch's own customary name
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
-from traps import Checkpointed, opaque, run
 
 from iftplan.base.errors import MeasureError
 from iftplan.models.spec import InputSpec
 from iftplan.nn import measure_step
+from tests.support.models.traps import Checkpointed, opaque, run
 
 
 def frozen(model: nn.Module, *names: str) -> nn.Module:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from twenty_models import FIELDS, MORE, TWENTY, compare
+
+from tests.support.models.twenty import FIELDS, MORE, TWENTY, compare
 
 EXPERTS = {"mixtral": 2 * 128 * 4, "qwen3-moe": 4 * 128 * 2, "deepseek-v3": 8 * 128 * 1}
 """Experts for each token · tokens · layers that have experts (of DeepSeek's four, the first three are dense)."""

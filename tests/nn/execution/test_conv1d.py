@@ -8,8 +8,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from applied_models import host, planned
-from cli_runs import many
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -24,6 +22,8 @@ from iftplan.nn.masks.masked_weights import enforce_
 from iftplan.nn.training.execution import run_sparse_
 from iftplan.runs.schedules import Updates
 from iftplan.runs.settings import MethodConfig, RunConfig, TrainingConfig
+from tests.support.cli_runs import many
+from tests.support.models.applied import host, planned
 
 pytest.importorskip("numba", reason="numba, of the extra bench, is not installed")
 

@@ -7,13 +7,13 @@ import warnings
 
 import pytest
 import torch
-from applied_models import FAMILIES, HOSTS, host, planned
 from torch import Tensor, nn
 
 from iftplan.nn import apply, densify, enforce_, finalize, masked_weights
 from iftplan.nn.masks.nonzeros import nonzeros
 from iftplan.nn.meta.inputs import make_inputs
 from iftplan.plans.scaling import parametrized
+from tests.support.models.applied import FAMILIES, HOSTS, host, planned
 
 SCALED = ("GPT-2", "wide, with scales")
 PLACES = [("convolutions", family) for family in FAMILIES] + [("GPT-2", "wide"), ("BERT", "parallel")]

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-from width_models import IMAGE, MODELS, TRANSFORMERS, classifier, conv
 
 from iftplan.base.errors import InputError
 from iftplan.models.spec import Couplings
@@ -15,6 +14,7 @@ from iftplan.nn.layers.widen import widen_
 from iftplan.nn.meta.copies import on_meta
 from iftplan.nn.meta.inputs import make_inputs
 from iftplan.nn.reading.widths.trace import trace_widths
+from tests.support.models.widths import IMAGE, MODELS, TRANSFORMERS, classifier, conv
 
 SLOW = {"MobileNetV2", "MobileViT", "Swin"}
 CASES = [

@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
 
-import distributed_scenarios as scenarios
 import pytest
 import torch
-from launches import environment
 
 from iftplan import nn
 from iftplan.nn.masking.processes import Ranks, fingerprint
 from iftplan.nn.training.records import checkpoints
+from tests.support import distributed_scenarios as scenarios
+from tests.support.launches import environment
 
 Reports = list[dict]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_any_loop import batches, copies, counts, hold, loss_of, rigl, same, sparse, train
 
 from iftplan import nn
 from iftplan.nn.masking.algorithms.base import Order
+from tests.nn.masking.test_any_loop import batches, copies, counts, hold, loss_of, rigl, same, sparse, train
 
 STEPS = 10
 

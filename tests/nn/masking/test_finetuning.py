@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_any_loop import (
+from torch import optim
+from torch.nn.utils import parametrizations, prune
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_multi_avg_fn
+
+from iftplan import nn
+from iftplan.base.errors import InputError, StaleError
+from tests.nn.masking.test_any_loop import (
     batches,
     copies,
     counts,
@@ -17,12 +23,6 @@ from test_any_loop import (
     sparse,
     train,
 )
-from torch import optim
-from torch.nn.utils import parametrizations, prune
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_multi_avg_fn
-
-from iftplan import nn
-from iftplan.base.errors import InputError, StaleError
 
 # --- averages --------------------------------------------------------------------------------------------
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from applied_models import host, planned
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Generator, nn
@@ -15,6 +14,7 @@ from iftplan.masks import NM, Block, Channel, ConstantFanIn, Unstructured
 from iftplan.nn.application.structure import skeleton_
 from iftplan.nn.masks.drawing import random_mask, shares
 from iftplan.nn.masks.masked_weights import draw_masks_, enforce_, masked_weights, stream
+from tests.support.models.applied import host, planned
 
 sizes = st.integers(1, 9)
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_structures import KINDS, scores_of
 from torch import Generator, Tensor
 
 from iftplan.nn.masks.tiles import _greedy, best_tiles
+from tests.nn.masks.test_structures import KINDS, scores_of
 
 
 def normal(tiles: int, rows: int, columns: int, seed: int = 0) -> Tensor:

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from cli_runs import iftplan
 from torch import Tensor, nn
 
 import iftplan as ift
@@ -19,6 +18,7 @@ from iftplan.nn.counting.measure import measure
 from iftplan.nn.counting.training_step import measure_step
 from iftplan.nn.meta.inputs import given_inputs, make_inputs
 from iftplan.nn.reading.read import read_model
+from tests.support.cli_runs import iftplan
 
 ENGINES = ("meta", "flop_counter", "fvcore")
 

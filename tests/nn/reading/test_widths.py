@@ -8,13 +8,13 @@ from math import prod
 import pytest
 import torch
 from torch import nn
-from width_models import HEADED, IMAGE, MODELS, Attention, Tokens, classifier, conv
 
 from iftplan.base.errors import MeasureError
 from iftplan.models.spec import Couplings, InputSpec
 from iftplan.nn.counting.measure import measure
 from iftplan.nn.reading.read import read_model
 from iftplan.nn.reading.widths.trace import trace_widths
+from tests.support.models.widths import HEADED, IMAGE, MODELS, Attention, Tokens, classifier, conv
 
 SLOW = {"MobileNetV2", "MobileViT", "Swin"}
 CASES = [

@@ -6,7 +6,6 @@ from fractions import Fraction
 
 import pytest
 import torch
-from cli_runs import many
 
 from iftplan.base.documents import loads
 from iftplan.base.errors import InfeasibleError, InputError
@@ -18,6 +17,7 @@ from iftplan.nn.timing.dense import has_onednn, onednn_step
 from iftplan.plans.speed.tables import bench_document, bench_table
 from iftplan.plans.speed.timings import Bench, LayerPair, Measured, Timing, pair_of_layer, together
 from iftplan.plots.timings import bench_picture
+from tests.support.cli_runs import many
 
 pytest.importorskip("numba", reason="numba, of the extra bench, is not installed")
 

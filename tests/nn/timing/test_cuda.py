@@ -5,7 +5,6 @@ from fractions import Fraction
 
 import pytest
 import torch
-from cli_runs import many
 
 from iftplan.base.errors import InputError
 from iftplan.masks import parse_mask
@@ -14,6 +13,7 @@ from iftplan.nn.timing.cuda import cuda_bench, device_candidates
 from iftplan.nn.timing.work import apart
 from iftplan.plans.speed.tables import bench_document, bench_table
 from iftplan.plans.speed.timings import BACKENDS, Bench, Measured, Timing, pair_of_layer
+from tests.support.cli_runs import many
 
 HERE = torch.device("cpu")
 without = pytest.mark.skipif(

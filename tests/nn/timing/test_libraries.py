@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from cli_runs import many
 
 from iftplan.base.errors import InputError
 from iftplan.masks import Unstructured
@@ -22,6 +21,7 @@ from iftplan.nn.timing.libraries import Library, LibraryRun, installed_libraries
 from iftplan.nn.timing.race import race
 from iftplan.nn.timing.work import Lost
 from iftplan.plans.speed.timings import pair_of_layer
+from tests.support.cli_runs import many
 
 pytest.importorskip("numba", reason="numba, of the extra bench, is not installed")
 

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from cli_runs import iftplan
 
 from iftplan.base.errors import InputError
 from iftplan.nn.training.records.claims import claimed
+from tests.support.cli_runs import iftplan
 
 HOLD = """
 import sys, time

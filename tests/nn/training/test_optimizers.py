@@ -6,7 +6,6 @@ import copy
 
 import pytest
 import torch
-from applied_models import planned
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 from torch import nn
@@ -14,6 +13,7 @@ from torch.optim import Adam, AdamW
 
 from iftplan.nn.training.optimizers import optimizer_of
 from iftplan.runs.settings import OptimizerConfig
+from tests.support.models.applied import planned
 
 CONFIG = OptimizerConfig(name="adamw", lr=0.01, weight_decay=0.1)
 

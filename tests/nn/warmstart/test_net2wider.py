@@ -8,7 +8,6 @@ import pytest
 import torch
 import transformers as hf
 from torch import Tensor, nn
-from width_models import HAND_WRITTEN, MODELS
 
 import iftplan as ift
 from iftplan.base.errors import InfeasibleError
@@ -22,6 +21,7 @@ from iftplan.nn.sources import build
 from iftplan.nn.warmstart.layers import relative_error
 from iftplan.nn.warmstart.net2wider import widened
 from iftplan.nn.warmstart.start import warm_start_
+from tests.support.models.widths import HAND_WRITTEN, MODELS
 
 EXACT = 2e-6  # single precision, relative to the norm of the output
 

@@ -7,13 +7,13 @@ from statistics import mean
 
 import pytest
 import torch
-from applied_models import host, planned
 from torch import Tensor, nn
 
 import iftplan as ift
 from iftplan.base.errors import InputError, StaleError
 from iftplan.nn import apply, densify, masked_weights
 from iftplan.nn.warmstart.start import warm_start_
+from tests.support.models.applied import host, planned
 
 EXACT = 1e-5  # single precision through a few layers
 

@@ -10,9 +10,6 @@ from math import gcd
 from random import Random
 
 import pytest
-from cli_runs import iftplan, many
-from hand_profiles import ideal, profile
-from hand_specs import chain, mlp
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -29,6 +26,9 @@ from iftplan.plans.policy import Policy
 from iftplan.plans.speed.document import profile_document
 from iftplan.plans.speed.machine import processor
 from iftplan.plans.speed.planner import plan_for_time
+from tests.support.cli_runs import iftplan, many
+from tests.support.hand_profiles import ideal, profile
+from tests.support.hand_specs import chain, mlp
 
 HALF = Fraction(1, 2)
 

@@ -4,7 +4,6 @@ import json
 from random import Random
 
 import pytest
-from hand_profiles import profile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,6 +13,7 @@ from iftplan.models.notation import parse_layer
 from iftplan.plans.speed.document import default_place, parse_profile, profile_document, read_profile
 from iftplan.plans.speed.pricing import NotMeasuredError, Prices
 from iftplan.plans.speed.profiles import PASSES, Entry, Profile
+from tests.support.hand_profiles import profile
 
 
 def rough(seed: int) -> Profile:

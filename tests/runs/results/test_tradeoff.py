@@ -7,7 +7,6 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from hand_specs import chain
 
 import iftplan as ift
 from iftplan.base.documents import dumps, sealed
@@ -21,6 +20,7 @@ from iftplan.runs.results.pareto import Outcome, Sense
 from iftplan.runs.results.published.results import published_results
 from iftplan.runs.results.reading import of_plan, read_observations
 from iftplan.runs.results.tradeoff import tradeoff
+from tests.support.hand_specs import chain
 
 RESULT = {
     "schema": "iftplan.result/1", "convention": "mac", "scope": "model", "model": "zoo:digits-cnn", "transform": "wide",

@@ -13,7 +13,6 @@ from statistics import median
 
 import pandas as pd
 import pytest
-from hand_specs import chain, linear
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -45,6 +44,7 @@ from iftplan.runs.sweeps.search import (
     space_of,
 )
 from iftplan.runs.sweeps.tables import search_table, sweep_table, whole_table
+from tests.support.hand_specs import chain, linear
 
 SPEC = chain()
 SPECS = {"chain": SPEC}

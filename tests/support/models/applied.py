@@ -6,11 +6,11 @@ from functools import cache
 
 import torch
 from torch import nn
-from width_models import MODELS
 
 import iftplan as ift
 from iftplan.models.spec import InputSpec
 from iftplan.plans.plan import Plan
+from tests.support.models.widths import MODELS
 
 FAMILIES = ("wide", "parallel", "factorized", "doped", "lowrank")
 

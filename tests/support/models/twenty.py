@@ -1,6 +1,6 @@
 """More than twenty published architectures against a counter that shares nothing with ours.
 
-The fourteen of `fourteen_models`, and others from speech, mixtures of experts, state spaces and further kinds of
+The fourteen of `fourteen`, and others from speech, mixtures of experts, state spaces and further kinds of
 vision and text. The independent opinion is torch's FlopCounterMode as it comes, with its own formulas only.
 """
 
@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import transformers as hf
-from fourteen_models import IMAGE, MODELS, TEXT, Published
-from independent import Comparison, compared
 
 from iftplan.models.spec import InputSpec
+from tests.support.independent import Comparison, compared
+from tests.support.models.fourteen import IMAGE, MODELS, TEXT, Published
 
 SECOND = (InputSpec((1, 16000)),)
 

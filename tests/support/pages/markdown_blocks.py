@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.places import ROOT
+
 _FENCE = re.compile(r"^```(?P<info>[^\n`]*)\n(?P<body>.*?)^```[ \t]*$", re.M | re.S)
 _ELISION = "…"
 
@@ -98,7 +100,7 @@ def _output(block: Block, command: Sequence[str], directory: Path) -> str:
         "PYTHONUTF8": "1",
         "PYTHONWARNINGS": "ignore",
         "OMP_NUM_THREADS": "1",
-        "IFTPLAN": str(Path(__file__).parents[1]),  # a clone of this repository, where a page needs one
+        "IFTPLAN": str(ROOT),  # a clone of this repository, where a page needs one
         "GIT_CONFIG_GLOBAL": os.devnull,
         **{
             f"GIT_{who}_{what}": "a@b.example"

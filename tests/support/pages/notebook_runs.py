@@ -11,7 +11,8 @@ from typing import Any
 
 import nbformat
 
-ROOT = Path(__file__).parents[1]
+from tests.support.places import ROOT
+
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 VARIES = "varies"  # the tag of a cell whose outputs differ from machine to machine
