@@ -63,7 +63,7 @@ docs: $(VENV)/.dev
 	@printf 'Open $(SITE)/index.html.\n'
 
 notebooks: venv  # runs them and writes what they say
-	IFTPLAN_GOLDEN=write OMP_NUM_THREADS=1 $(BIN)/pytest -m 'slow or not slow' tests/test_notebooks.py
+	IFTPLAN_GOLDEN=write OMP_NUM_THREADS=1 $(BIN)/pytest -m 'slow or not slow' tests/project/test_notebooks.py
 
 venv: $(VENV)/.dev
 

@@ -119,15 +119,14 @@ def originals(folder: Path) -> None:
     """Write one good input of every kind."""
     import sys
 
-    sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-    from hand_profiles import profile  # type: ignore[import-not-found]
-
+    sys.path.insert(0, str(Path(__file__).parent.parent))
     from iftplan.models.cost import ModelCost
     from iftplan.models.document import spec_document
     from iftplan.plans.document.plan import plan_document
     from iftplan.plans.speed.document import profile_document
     from iftplan.runs.document import run_digest, run_object
     from iftplan.runs.settings import RunConfig
+    from tests.support.hand_profiles import profile  # type: ignore[import-not-found]
 
     (folder / "net.py").write_text(_NETWORK)
     spec = ift.read_model("net.py:net", "1x10")

@@ -11,10 +11,11 @@ import sys
 import warnings
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
-from twenty_models import FIELDS, Comparison, compare
+
+from tests.support.models.twenty import FIELDS, Comparison, compare
 
 
 def told(found: Comparison) -> str:

@@ -18,15 +18,15 @@ import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 from torch import Tensor, nn
-from traps import TRAPS, Trap
 
 from iftplan.base.errors import IftplanError
 from iftplan.nn.counting.measure import measure
 from iftplan.nn.meta.inputs import make_inputs
+from tests.support.models.traps import TRAPS, Trap
 
 Counter = Callable[[Trap], "int | str"]
 

@@ -34,9 +34,8 @@ from iftplan.nn.meta.inputs import make_inputs
 from iftplan.plans.audit.audit import AuditReport
 from iftplan.plans.plan import Plan
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
-from independent import compared
-
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from tests.support.independent import compared
 from zoo_sweep.entry import Entry
 
 Say = Callable[[dict[str, Any]], None]

@@ -1,0 +1,1 @@
+"""Tests of errors, units, documents and arguments."""

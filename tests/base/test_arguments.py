@@ -1,0 +1,124 @@
+"""Public functions given something else than what they take: an `InputError` that names the argument and what can stand there."""
+
+import inspect
+from contextlib import suppress
+
+import pytest
+
+import iftplan as ift
+from iftplan.base.arguments import checked, names_in, one_of
+from iftplan.base.errors import IftplanError, InputError
+from tests.support.hand_specs import chain
+
+MODEL = chain()
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: ift.plan(MODEL, "wide", 0.75, scope="all"), "scope = 'all' is none of its choices: 'matrices', 'layers', 'model'"),
+        (lambda: ift.plan(MODEL, "wide", 0.75, distribution="ERK"), "Did you mean 'erk'?"),
+        (lambda: ift.plan(MODEL, "wide", 0.75, close="dens"), "Did you mean 'density'?"),
+        (lambda: ift.plan(MODEL, "wide", 0.75, heads="sizes"), "Did you mean 'size'?"),
+        (lambda: ift.plan(MODEL, "wide", 0.75, objective="time"), "'flops', 'wallclock'"),
+        (lambda: ift.plan(MODEL, "wide", 0.75, passes="back"), "'forward', 'step'"),
+        (lambda: ift.plan(MODEL, "wide", 0.75, parametrization="super"), "Did you mean 'supar'?"),
+        (lambda: ift.plan(MODEL, "wide", 0.75, optimizer="sgdm"), "Did you mean 'sgd'?"),
+        (lambda: ift.plan(MODEL, "wide", 0.75, round_to="8"), "round_to is '8', and it takes a whole number"),
+        (lambda: ift.plan(MODEL, "wide", 0.75, mask=28), "mask is 28, and it takes text or None"),
+        (lambda: ift.plan(MODEL, "wide", 0.75, keep_dense=3), "keep_dense is 3, and it takes text or several of them"),
+        (lambda: ift.plan(MODEL, "wide", 0.75, keep_dense=[3]), "keep_dense takes names, and 3 is 3"),
+        (lambda: ift.plan(MODEL, "wide", 0.75, structure="2:8"), "unexpected keyword argument 'structure'; it takes model, family"),
+        (lambda: ift.plan(MODEL, "wide"), "missing a required argument: 'sparsity'"),
+        (lambda: ift.plan(MODEL, "wide", None), "sparsity is None, and it takes text, a number or a fraction"),
+        (lambda: ift.plan(MODEL, 3, 0.75), "family is 3, and it takes text, a Family"),
+        (lambda: ift.plan("zoo:digits-cnn", "wide", 0.75), "model is 'zoo:digits-cnn', and it takes a ModelSpec (iftplan.read_model makes one)"),
+        (lambda: ift.plan("wide", MODEL, 0.75), "model and family stand in each other's place"),
+        (lambda: ift.solve(3, "wide", 0.5), "layer is 3, and it takes text or LayerSpec"),
+        (lambda: ift.solve("linear:3-4", "wide", 0.5, round_to=0), "cannot be rounded to a multiple of 0"),
+        (lambda: ift.audit(MODEL, []), "plan is a ModelSpec, and it takes a Plan"),
+        (lambda: ift.audit(ift.plan(MODEL, "wide", 0.5), [3]), "measured takes count tables"),
+        (lambda: ift.save("plan.json", ift.plan(MODEL, "wide", 0.5)), "value and path stand in each other's place"),
+        (lambda: ift.load(3), "path is 3, and it takes text"),
+        (lambda: ift.family("own"), "missing a required argument"),
+    ],
+)  # fmt: skip
+def test_a_wrong_argument_is_named_with_what_can_stand_there(call, says):
+    with pytest.raises(InputError) as caught:
+        call()
+    assert says in str(caught.value)
+
+
+def test_one_name_is_one_name_and_none_is_plain_sparsity_as_on_the_command_line():
+    assert ift.plan(MODEL, "wide", 0.75, keep_dense="first") == ift.plan(
+        MODEL, "wide", 0.75, keep_dense=["first"]
+    )
+    assert ift.plan(MODEL, "wide", 0.75, keep_dense="none") == ift.plan(MODEL, "wide", 0.75, keep_dense=())
+    assert ift.plan(MODEL, "none", 0.75) == ift.plan(MODEL, None, 0.75)
+
+
+def test_a_swapped_pair_is_called_one():
+    torch = pytest.importorskip("torch")
+    from iftplan import nn
+
+    plan = ift.plan(MODEL, "wide", 0.75)
+    with pytest.raises(InputError, match="plan and model stand in each other's place"):
+        nn.apply(torch.nn.Linear(3, 3), plan)
+
+
+class Thing:
+    """Nothing that any function takes."""
+
+
+def _functions(module):
+    found = ((name, getattr(module, name)) for name in module.__all__)
+    return [pytest.param(f, id=f"{module.__name__}.{name}") for name, f in found if inspect.isfunction(f)]
+
+
+@pytest.mark.parametrize("function", _functions(ift))
+def test_no_function_fails_from_inside_whatever_it_is_given(function):
+    _given_things(function)
+
+
+def test_no_function_of_the_torch_side_fails_from_inside_whatever_it_is_given():
+    pytest.importorskip("torch")
+    from iftplan import nn
+
+    tried = [param.values[0] for param in _functions(nn)]
+    assert len(tried) > 20
+    for function in tried:
+        _given_things(function)
+
+
+def _given_things(function):
+    """One argument after the other is a thing of no use; those before it too."""
+    parameters = inspect.signature(function).parameters.values()
+    required = [p.name for p in parameters if p.default is p.empty and p.kind is not p.VAR_POSITIONAL]
+    for value in (Thing(), 3, None, "nonsense", [], {}):
+        with suppress(IftplanError):  # some take a number, or a mapping of nothing
+            function(*[value] * len(required))
+    with pytest.raises(IftplanError):
+        function(*[Thing()] * len(required))
+    with pytest.raises(InputError):
+        function()
+
+
+def test_choices_and_names():
+    assert one_of("scope", "layers", ("layers", "model")) == "layers"
+    assert names_in("keep_dense", {"a"}) == ("a",)
+    with pytest.raises(
+        InputError, match=r"'layer' is none of its choices: 'layers', 'model'\. Did you mean 'layers'\?"
+    ):
+        one_of("scope", "layer", ("layers", "model"))
+
+
+def test_what_cannot_be_seen_at_once_is_left_to_the_function():
+    @checked
+    def f(a: "Absent | int", b: list[int], *c: str) -> None:  # noqa: F821
+        return None
+
+    f("anything", ["no number"], "x")
+    with pytest.raises(InputError, match="f: b is 3, and it takes list"):
+        f(1, 3)
+    with pytest.raises(InputError, match="f: c is 2, and it takes text"):
+        f(1, [], "x", 2)

@@ -1,0 +1,42 @@
+"""A run killed again and again ends as if it had not been: five kills here, more with `benchmarks/kill.py --kills`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from tests.support.places import BENCHMARKS
+
+
+@pytest.fixture(scope="module")
+def killing() -> Iterator[ModuleType]:
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        import kill
+
+        yield kill
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_as_an_uninterrupted_one_to_the_bit(killing: ModuleType, tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    killing.finish(killing.Run(whole, 120, resume=False, fresh=True))
+    found = killing.killed_run(killed, 120, kills=5, seed=0, fresh=True)
+    assert any(one.half_written for one in found)
+    assert killing.differences(whole, killed) == []
+
+
+def test_differences_are_found(killing: ModuleType) -> None:
+    state = {"a": {"w": torch.tensor([0.0, 1.0])}, "b": [1, 2.0]}
+    assert killing.unequal(state, state, "state") == []
+    assert killing.unequal(state, state | {"b": [1, 2]}, "state") == ["state.b"]
+    negative = {"a": {"w": torch.tensor([-0.0, 1.0])}, "b": [1, 2.0]}
+    assert killing.unequal(state, negative, "state") == ["state.a.w"]
+    assert killing.unequal(state, {"a": {}, "b": [1, 2.0]}, "state") == ["state.a"]

@@ -1,0 +1,98 @@
+"""The command behind docs/results.md: its arms exist, its means and errors are those of the definition."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+import sys
+from math import sqrt
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from tests.support.cli_runs import many
+from tests.support.places import ROOT
+
+
+def load() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("results", ROOT / "benchmarks/results.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["results"] = module  # frozen dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+results = load()
+
+
+def row(arm: str, method: str, seed: int, metric: float) -> dict[str, object]:
+    return {
+        "arm": arm,
+        "method": method,
+        "seed": seed,
+        "metric": metric,
+        "metric_name": "accuracy",
+        "nnz": 0 if method == "dense" else 10,
+        "maskable_weights": 0 if method == "dense" else 40,
+        "forward_macs": 1234567,
+        "train_ratio": 1.0,
+        "itop": 1.0,
+    }
+
+
+def test_means_errors_and_paired_differences_by_hand() -> None:
+    dense, sparse = (0.60, 0.64, 0.62), (0.61, 0.68, 0.63)
+    rows = [row("dense", "dense", s, m) for s, m in enumerate(dense)]
+    rows += [row("wide, set", "set", s, m) for s, m in enumerate(sparse)]
+    found = results.table(rows).set_index("arm")
+    error = sqrt(((0.60 - 0.62) ** 2 + (0.64 - 0.62) ** 2 + 0) / 2) / sqrt(3)
+    assert found.loc["dense", "accuracy"] == f"62.00 ± {100 * error:.2f}"
+    # differences 1, 4 and 1: mean 2, deviation √3, error 1
+    assert found.loc["wide, set", "against dense"] == "+2.00 ± 1.00"
+    assert found.loc["wide, set", "forward MACs"] == "1 234 567"
+
+
+@pytest.mark.parametrize("name", ["cifar10", "shakespeare"])
+def test_families_run_with_the_first_seed_only(name: str) -> None:
+    experiment = results.EXPERIMENTS[name]
+    assert len(list(experiment.arms(0))) == len(results.METHODS) + len(results.FAMILIES)
+    assert tuple(experiment.arms(1)) == results.METHODS
+
+
+def test_structures_share_runs_with_the_unstructured() -> None:
+    unstructured, structured = results.EXPERIMENTS["cifar10"], results.EXPERIMENTS["structures"]
+    assert (structured.task, structured.settings) == (unstructured.task, unstructured.settings)
+    assert {"dense", "wide-rigl"} <= {arm.folder for arm in structured.arms(1)}
+
+
+def test_every_arm_of_a_task_has_a_folder_of_its_own() -> None:
+    arms = {arm for experiment in results.EXPERIMENTS.values() for arm in experiment.arms(0)}
+    assert len({arm.folder for arm in arms}) == len(arms)
+
+
+def test_without_data_the_runs_that_there_are_are_read(tmp_path: Path) -> None:
+    experiment = results.EXPERIMENTS["structures"]
+    assert results.results(experiment, 2, tmp_path, None) == []
+    folder = tmp_path / "cifar10-wide-2of8T-transposable-1"
+    folder.mkdir()
+    (folder / "result.json").write_text('{"metric": 0.5}')
+    assert results.results(experiment, 2, tmp_path, None) == [
+        {"arm": "wide 2:8T, transposable", "seed": 1, "metric": 0.5}
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", results.EXPERIMENTS)
+def test_every_arm_is_one_that_the_command_takes(name: str, tmp_path: Path) -> None:
+    experiment = results.EXPERIMENTS[name]
+    options = shlex.split(experiment.settings)
+    commands = [
+        ["train", *options, "--data", "nowhere.txt", "--dry-run", "--out", "none", *arm.options]
+        for arm in experiment.arms(0)
+    ]
+    for run in many(commands, tmp_path):
+        assert run.code == 0, run.err
+        assert re.search(r"forward MACs a sample +[\d ]+", run.out)

@@ -1,0 +1,167 @@
+"""The fixtures in somebody's own test suite, run by pytest in a process of its own."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from iftplan import api
+from iftplan.base.errors import InputError, MeasureError
+from iftplan.checks.assertions import flop_budget, iso_flop
+from iftplan.nn import apply, finalize
+from tests.support.places import ROOT
+
+pytest_plugins = ["pytester"]
+
+INSTALLED = any(point.name == "iftplan" for point in entry_points(group="pytest11"))
+PLUGIN = () if INSTALLED else ("-p", "iftplan.checks.pytest_plugin")
+ROW = "1x8"
+
+
+def net(hidden: int = 16) -> nn.Module:
+    return nn.Sequential(nn.Linear(8, hidden), nn.ReLU(), nn.Linear(hidden, 4))
+
+
+def message(caught: pytest.ExceptionInfo[AssertionError]) -> list[str]:
+    return str(caught.value).splitlines()
+
+
+def test_a_budget_that_holds_gives_its_report() -> None:
+    assert flop_budget(net(), 192, ROW).measured_macs == 192
+    assert flop_budget(net(), "384 FLOPs", ROW).passed
+    assert flop_budget(net(), 190, ROW, tolerance="2%").passed
+    assert flop_budget("zoo:resnet18-cifar", "560M").measured_macs == 555_468_800
+
+
+def test_a_budget_that_breaks_shows_the_layers_by_cost() -> None:
+    with pytest.raises(AssertionError) as caught:
+        flop_budget(net(), 191, ROW)
+    lines = message(caught)
+    assert lines[0] == "Sequential: 192 MACs, +1 (+0.524 %) against budget 191"
+    assert [line.split() for line in lines[-2:]] == [["0", "128", "66.67%"], ["2", "64", "33.33%"]]
+
+
+def test_another_model_is_held_layer_by_layer() -> None:
+    assert iso_flop(net(), net(), ROW).passed
+    with pytest.raises(AssertionError) as caught:
+        iso_flop(net(24), net(), ROW)
+    lines = message(caught)
+    assert lines[0] == "Sequential: 288 MACs, +96 (+50 %) against Sequential"
+    assert lines[-2].split() == ["0", "128", "192", "66.67%", "+64"]
+    assert lines[-1].split() == ["2", "64", "96", "33.33%", "+32"]
+    assert iso_flop(net(17), net(), ROW, tolerance=0.07).passed
+    with pytest.raises(AssertionError):
+        iso_flop(net(15), net(), ROW, tolerance="1%")
+
+
+@pytest.fixture(scope="module")
+def plan_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("plans") / "parallel.json"
+    api.save(api.plan(api.read_model(net(), ROW), "parallel", "3/4", keep_dense=()), str(path))
+    return path
+
+
+def test_a_plan_is_held_on_masks_and_on_baked_in_zeros(plan_file: Path) -> None:
+    plan = api.load(str(plan_file))
+    sparse = apply(plan, net())
+    report = iso_flop(sparse, plan)
+    assert report.measured_macs == 192
+    assert report.layers[0].expected_macs is not None
+    assert iso_flop(sparse, str(plan_file)).measured_macs == 192
+    baked = finalize(sparse)
+    assert iso_flop(baked, plan).measured_macs == 192
+    with torch.no_grad():
+        for parameter in baked.parameters():
+            parameter.fill_(1)
+    with pytest.raises(AssertionError, match=r"768 MACs, \+576 \(\+300 %\) against plan"):
+        iso_flop(baked, plan)
+
+
+def test_what_cannot_be_told_is_no_pass() -> None:
+    class Idle(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.used, self.idle = nn.Linear(8, 4), nn.Linear(8, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.used(x)
+
+    with pytest.raises(MeasureError, match="module idle holds weights"):
+        flop_budget(Idle(), "1G", ROW)
+    with pytest.raises(InputError, match="does not say what its inputs are"):
+        flop_budget(net(), "1G")
+    with pytest.raises(InputError, match="negative"):
+        flop_budget(net(), "1G", ROW, tolerance=-1)
+    with pytest.raises(InputError, match="is not a count"):
+        flop_budget(net(), "lots", ROW)
+
+
+def test_a_long_table_is_cut_with_its_rest_counted() -> None:
+    deep = nn.Sequential(*(nn.Linear(8, 8) for _ in range(50)))
+    with pytest.raises(AssertionError) as caught:
+        flop_budget(deep, 1, ROW)
+    assert message(caught)[-1] == "… and 10 more layers"
+
+
+SUITE = """
+from torch import nn
+
+
+def net(hidden=16):
+    return nn.Sequential(nn.Linear(8, hidden), nn.ReLU(), nn.Linear(hidden, 4))
+
+
+def test_within(flop_budget, iso_flop):
+    assert flop_budget(net(), 192, "1x8").passed
+    iso_flop(net(), net(), "1x8")
+
+
+def test_wider(iso_flop):
+    iso_flop(net(24), net(), "1x8", tolerance="1%")
+"""
+
+
+@pytest.mark.slow
+def test_fixtures_in_a_suite_fail_with_the_layer_table(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(SUITE)
+    done = pytester.runpytest_subprocess(*PLUGIN, "-q")
+    done.assert_outcomes(passed=1, failed=1)
+    done.stdout.fnmatch_lines(
+        [
+            "E *AssertionError: Sequential: 288 MACs, +96 (+50 %) against Sequential",
+            "E *layer   expected MACs   measured MACs    share   difference",
+            "E *0                 128             192   66.67%          +64",
+            "E *2                  64              96   33.33%          +32",
+        ]
+    )
+    done.stdout.no_fnmatch_line("*assertions.py*")
+
+
+@pytest.mark.slow
+def test_a_suite_that_does_not_ask_pays_nothing(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import sys
+
+        def test_nothing_was_loaded():
+            ours = {name for name in sys.modules if name.startswith("iftplan")}
+            assert ours <= {"iftplan", "iftplan.checks", "iftplan.checks.pytest_plugin"} and ours
+            assert not {"torch", "pydantic", "sympy"} & set(sys.modules)
+        """
+    )
+    pytester.runpytest_subprocess(*PLUGIN, "-q").assert_outcomes(passed=1)
+    shown = pytester.runpytest_subprocess(*PLUGIN, "--fixtures", "-q").stdout.str()
+    assert "the model costs what the reference costs" in shown
+
+
+def test_the_entry_point_is_declared() -> None:
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert project["entry-points"]["pytest11"] == {"iftplan": "iftplan.checks.pytest_plugin"}
+    assert "iftplan.checks.pytest_plugin" in sys.modules or not INSTALLED

@@ -1,0 +1,236 @@
+"""Costs against budgets and baselines, in numbers and in sentences."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from iftplan.base.units import Convention
+from iftplan.checks import revision_costs
+from iftplan.checks.baseline import Baseline, baseline_document, parse_baseline
+from iftplan.checks.check import Costs
+from iftplan.checks.configfile import read_config
+from iftplan.checks.configuration import Allowance, Bound, ConfiguredModel, DriftPolicy
+from iftplan.checks.findings import CheckReport, ModelCheck, Quantity, Status, check_document
+from iftplan.checks.verdicts import judge
+from iftplan.models.cost import ModelCost
+from tests.support.repositories import repository
+
+MODEL = ConfiguredModel("net", "net.py:build")
+COST = ModelCost({"conv": 600, "fc": 400}, {"conv": 60, "fc": 44, "norm": 6})
+
+
+def bounded(*bounds: Bound, tolerance: Fraction = Fraction(0)) -> ConfiguredModel:
+    return replace(MODEL, bounds=bounds, tolerance=tolerance)
+
+
+def baseline(
+    macs: dict[str, int], parameters: dict[str, int] | None = None, *, saved: bool = True
+) -> Baseline:
+    return Baseline("before.json", {"net": ModelCost(macs, parameters or {})}, {"net": ()}, saved)
+
+
+@pytest.mark.parametrize(
+    ("bound", "tolerance", "passes"),
+    [
+        (Bound(Quantity.MACS, Fraction(1000)), 0, True),
+        (Bound(Quantity.MACS, Fraction(999)), 0, False),
+        (Bound(Quantity.MACS, Fraction(999)), Fraction(1, 999), True),
+        (Bound(Quantity.MACS, Fraction(998)), Fraction(1, 999), False),
+        (Bound(Quantity.FLOPS, Fraction(2000)), 0, True),
+        (Bound(Quantity.FLOPS, Fraction(1998)), 0, False),
+        (Bound(Quantity.PARAMETERS, Fraction(110)), 0, True),
+        (Bound(Quantity.PARAMETERS, Fraction(109)), 0, False),
+        (Bound(Quantity.RATIO, Fraction(1, 2), "teacher"), 0, True),
+        (Bound(Quantity.RATIO, Fraction(1, 3), "teacher"), 0, False),
+        (Bound(Quantity.RATIO, Fraction(1), "teacher", equal=True), 0, False),
+        (Bound(Quantity.RATIO, Fraction(1), "teacher", equal=True), Fraction(1, 2), True),
+        (Bound(Quantity.RATIO, Fraction(1), "teacher", equal=True), Fraction(499, 1000), False),
+    ],
+)  # fmt: skip
+def test_a_limit_is_kept_up_to_its_tolerance(bound: Bound, tolerance: int | Fraction, passes: bool) -> None:
+    check = judge(bounded(bound, tolerance=Fraction(tolerance)), COST, references={"teacher": 2000})
+    assert check.status is (Status.PASSED if passes else Status.FAILED)
+    assert bool(check.problems) is not passes
+
+
+def test_an_excess_names_the_layers_behind_it() -> None:
+    tight = bounded(Bound(Quantity.MACS, Fraction(800)))
+    alone = judge(tight, COST)
+    assert alone.problems == ("1 000 MACs, 800 allowed (+25 %); the largest layers: conv: 600, fc: 400.",)
+    compared = judge(
+        replace(tight, drift=DriftPolicy.REPORT), COST, baseline=baseline({"conv": 300, "fc": 400})
+    )
+    assert compared.problems == (
+        "1 000 MACs, 800 allowed (+25 %); since before.json: layer conv 300 → 600 (+300).",
+    )
+
+
+def test_drift_names_what_was_added_removed_and_changed() -> None:
+    check = judge(MODEL, COST, baseline=baseline({"stem": 100, "fc": 500}, {"conv": 60, "fc": 44, "norm": 6}))
+    assert check.status is Status.FAILED
+    assert check.problems == (
+        "+400 MACs since before.json (600 → 1 000, +66.7 %); layer conv added (+600), layer fc 500 → 400 (−100), layer stem removed (−100).",
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "policy", "saved", "passes"),
+    [
+        (1000, None, True, True),
+        (900, None, True, False),
+        (1100, None, True, False),
+        (900, None, False, True),  # a revision is nobody's promise
+        (900, DriftPolicy.ANY, False, False),
+        (900, DriftPolicy.INCREASE, True, False),
+        (1100, DriftPolicy.INCREASE, True, True),
+        (900, DriftPolicy.REPORT, True, True),
+    ],
+)
+def test_drift_policies(before: int, policy: DriftPolicy | None, saved: bool, passes: bool) -> None:
+    same = dict(COST.parameters)
+    check = judge(replace(MODEL, drift=policy), COST, baseline=baseline({"conv": before}, same, saved=saved))
+    assert check.status is (Status.PASSED if passes else Status.FAILED)
+    assert check.drift is not None
+    assert check.drift.macs.difference == 1000 - before
+
+
+def test_parameters_that_cost_no_macs_drift_too() -> None:
+    check = judge(MODEL, COST, baseline=baseline(dict(COST.macs), {"conv": 60, "fc": 44}))
+    assert check.problems == ("+6 parameters since before.json (104 → 110, +5.77 %); layer norm added (+6).",)
+
+
+LAYERS = st.dictionaries(st.sampled_from("abcdef"), st.integers(0, 10**6), min_size=1)
+
+
+@given(LAYERS, LAYERS)
+def test_drift_is_a_change_of_the_total_and_the_first_layer_moved_most(
+    before: dict[str, int], after: dict[str, int]
+) -> None:
+    check = judge(MODEL, ModelCost(after, {}), baseline=baseline(before))
+    assert (check.status is Status.FAILED) == (sum(before.values()) != sum(after.values()))
+    assert check.drift is not None
+    moved = {n: abs(after.get(n, 0) - before.get(n, 0)) for n in {*before, *after}}
+    if check.problems:
+        assert f"layer {check.drift.macs.changes[0].name} " in check.problems[0]
+        assert moved[check.drift.macs.changes[0].name] == max(moved.values())
+
+
+@given(LAYERS, st.integers(1, 10**7), st.fractions(0, 2))
+def test_a_limit_is_kept_exactly_where_arithmetic_says(
+    layers: dict[str, int], allowed: int, tolerance: Fraction
+) -> None:
+    check = judge(
+        bounded(Bound(Quantity.MACS, Fraction(allowed)), tolerance=tolerance), ModelCost(layers, {})
+    )
+    assert (check.status is Status.PASSED) == (sum(layers.values()) <= allowed * (1 + tolerance))
+
+
+def test_what_is_unknown_is_no_pass_unless_somebody_vouches() -> None:
+    dim = replace(COST, unknown_ops={"my::scan": 2}, uncalled_modules=("probe",))
+    check = judge(bounded(Bound(Quantity.MACS, Fraction(10**9))), dim)
+    assert check.status is Status.UNMEASURED
+    assert "my::scan (2 calls) has no formula" in check.problems[0]
+    assert "probe holds weights" in check.problems[1]
+    model = replace(
+        MODEL, allowed=(Allowance("probe", "", "training only"), Allowance("my::scan", "3", "by hand"))
+    )
+    check = judge(
+        replace(model, allowed=(Allowance("prob", "", "training only"),)), replace(dim, unknown_ops={})
+    )
+    assert check.status is Status.UNMEASURED
+    assert check.notes == ("allowed, and not needed: no module prob was left uncalled",)
+    check = judge(model, replace(dim, unknown_ops={}))
+    assert check.status is Status.PASSED
+    assert check.notes == (
+        "allowed: probe is not called, because training only",
+        "allowed: my::scan costs 3 MACs a call, because by hand",
+    )
+
+
+@pytest.mark.parametrize(
+    ("reference", "known", "says"),
+    [
+        ("baseline", {}, "needs one that has net; save it with iftplan check --save-baseline"),
+        ("teacher", {}, "teacher could not be measured"),
+        ("teacher", {"teacher": 0}, "teacher costs no MACs"),
+    ],
+)
+def test_a_ratio_to_nothing_is_no_pass(reference: str, known: dict[str, int], says: str) -> None:
+    check = judge(bounded(Bound(Quantity.RATIO, Fraction(1), reference)), COST, references=known)
+    assert check.status is Status.INVALID
+    assert says in check.problems[0]
+
+
+def test_other_inputs_and_a_model_without_a_baseline_are_told() -> None:
+    other = Baseline("before.json", {"net": COST}, {"net": ("8x16",)})
+    assert judge(MODEL, COST, baseline=other).notes == ("before.json was measured with 8x16",)
+    (note,) = judge(replace(MODEL, name="new"), COST, baseline=other).notes
+    assert "nothing to compare with in before.json; iftplan check --save-baseline" in note
+
+
+@pytest.mark.parametrize(
+    ("statuses", "ends"),
+    [
+        ((), Status.PASSED),
+        ((Status.PASSED, Status.PASSED), Status.PASSED),
+        ((Status.UNMEASURED, Status.FAILED, Status.INVALID, Status.STALE), Status.FAILED),
+        ((Status.UNMEASURED, Status.STALE, Status.INVALID), Status.INVALID),
+        ((Status.UNMEASURED, Status.STALE), Status.STALE),
+        ((Status.PASSED, Status.UNMEASURED), Status.UNMEASURED),
+    ],
+)  # fmt: skip
+def test_the_weightiest_outcome_decides(statuses: tuple[Status, ...], ends: Status) -> None:
+    models = tuple(ModelCheck(str(i), "x", (), status) for i, status in enumerate(statuses))
+    assert CheckReport("c", "", models).status is ends
+
+
+def test_exit_codes_are_those_of_the_command_line() -> None:
+    assert [
+        s.exit_code for s in (Status.PASSED, Status.FAILED, Status.INVALID, Status.UNMEASURED, Status.STALE)
+    ] == [0, 1, 2, 3, 4]
+
+
+def test_the_document_counts_in_its_convention() -> None:
+    check = judge(bounded(Bound(Quantity.MACS, Fraction(800))), COST, baseline=baseline({"conv": 300}))
+    report = CheckReport("iftplan.toml", "before.json", (check,))
+    (mac,), (flop,) = (check_document(report, c)["models"] for c in Convention)
+    assert (mac["measured_macs"], flop["measured_macs"]) == (1000, 2000)
+    assert mac["parameters"] == flop["parameters"] == 110
+    assert flop["drift"]["macs"]["difference"] == 2 * mac["drift"]["macs"]["difference"] == 1400
+    assert flop["drift"]["parameters"] == mac["drift"]["parameters"]
+    assert sum(layer["measured_macs"] for layer in mac["layers"]) == 1000
+    assert mac["limits"][0]["deviation_exact"] == "1/4"
+
+
+@given(
+    st.dictionaries(
+        st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1), LAYERS, max_size=3
+    )
+)
+def test_a_baseline_comes_back_as_it_was_saved(models: dict[str, dict[str, int]]) -> None:
+    saved = Baseline(
+        "b.json", {n: ModelCost(m, m) for n, m in models.items()}, dict.fromkeys(models, ("4x16",))
+    )
+    assert parse_baseline(baseline_document(saved), "b.json") == saved
+
+
+def test_a_revision_that_could_not_be_counted_whole_is_no_baseline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is unknown there would be held to have cost nothing, and a ratio to it would mean little."""
+    home = repository(tmp_path)
+    dim = Costs({"small": replace(COST, unknown_ops={"my::scan": 2})})
+    monkeypatch.setattr(revision_costs, "measure_models", lambda *given, **named: dim)
+    config = read_config(home / "iftplan.toml")
+    base, notes = revision_costs.revision_baseline(
+        "main", config, config.models, cache=None, jobs=1, around=lambda count: nullcontext()
+    )
+    assert base.models == {}
+    assert notes == ("small has no cost at main: my::scan has no formula there",)

@@ -1,0 +1,108 @@
+"""CSV of every command: one row a thing, plain numbers that pandas reads as numbers, units in the headings."""
+
+from __future__ import annotations
+
+import io
+
+import pandas as pd
+import pytest
+
+from tests.support.cli_runs import Run, many
+
+NET = """
+from torch import nn
+
+
+def build():
+    return nn.Sequential(nn.Linear(1600, 3200), nn.ReLU(), nn.Linear(3200, 1000))
+"""
+CONFIG = """
+[models.net]
+source = "net.py:build"
+inputs = ["2x1600"]
+budget.macs = "20M"
+budget.flops = "40M"
+budget.parameters = "10M"
+[models.broken]
+source = "net.py:nothing"
+inputs = ["2x1600"]
+"""
+WORDS = {
+    "solve": "solve --layer linear:1600-3200@2 --layer conv3x3:64-128@16x16 --sparsity 0.75 --transform wide,parallel,lowrank",
+    "solve flop": "solve --layer linear:1600-3200@2 --sparsity 0.75 --transform wide --convention flop",
+    "plan": "plan net.py:build --input 2x1600 --sparsity 0.75 --keep-dense none --transform parallel",
+    "audit": "audit net.py:build --input 2x1600",
+    "check": "check",
+    "diff": "diff zoo:digits-cnn p.json",
+    "spec": "spec net.py:build --input 2x1600",
+    "sweep": "sweep zoo:digits-cnn --transforms wide --sparsities 0.5,0.75",
+    "pareto": "pareto p.json q.json --y log2_masks",
+    "advise": "advise --params 1e8 --compute 1e21",
+    "bench": "bench --layer linear:1600-3200@2 --dry-run",
+    "models": "models",
+}
+NUMBERS = {
+    "solve": "sparsity nnz capacity density dense_macs macs residual_macs log2_masks_bits maskable_weights multiplier branches rank",
+    "solve flop": "dense_flops flops residual_flops",
+    "plan": "nnz capacity density dense_macs macs log2_masks_bits",
+    "audit": "measured_macs",
+    "check": "measured_macs parameters budget_macs budget_macs_deviation budget_flops budget_parameters",
+    "diff": "base_macs head_macs difference_macs",
+    "spec": "macs",
+    "sweep": "sparsity macs ratio nnz log2_masks",
+    "pareto": "inference_macs_forward_pass_of_one_sample search_space_log2_of_the_number_of_masks_bits",
+    "advise": "sparsity data_seen loss optimal_compute",
+    "bench": "sparsity nnz density count",
+    "models": "",
+}
+ROWS = {
+    "solve": 6,
+    "solve flop": 1,
+    "plan": 2,
+    "audit": 2,
+    "check": 2,
+    "spec": 2,
+    "sweep": 2,
+    "advise": 5,
+    "bench": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+    folder = tmp_path_factory.mktemp("csv")
+    (folder / "net.py").write_text(NET)
+    (folder / "iftplan.toml").write_text(CONFIG)
+    plans = [
+        f"plan zoo:digits-cnn --sparsity {s} -o {name}.json".split()
+        for name, s in (("p", "0.5"), ("q", "0.75"))
+    ]
+    done = many([*plans, *(f"{words} --format csv".split() for words in WORDS.values())], folder)
+    return dict(zip(WORDS, done[2:], strict=True))
+
+
+@pytest.mark.parametrize("command", WORDS)
+def test_pandas_reads_numbers_as_numbers(runs: dict[str, Run], command: str) -> None:
+    assert runs[command].code == (2 if command == "check" else 0), runs[command].err
+    frame = pd.read_csv(io.StringIO(runs[command].out))
+    for column in NUMBERS[command].split():
+        assert pd.api.types.is_numeric_dtype(frame[column]), (column, list(frame[column]))
+    assert len(frame) == ROWS.get(command, len(frame)) > 0
+    assert frame.columns.is_unique
+
+
+def test_the_numbers_are_the_ones_worked_out_by_hand(runs: dict[str, Run]) -> None:
+    frames = {name: pd.read_csv(io.StringIO(run.out)) for name, run in runs.items()}
+    first, second = 2 * 1600 * 3200, 2 * 3200 * 1000
+    for name, column in (("audit", "measured_macs"), ("spec", "macs"), ("plan", "dense_macs")):
+        assert list(frames[name][column]) == [first, second]
+    check = frames["check"].iloc[0]
+    assert (check["measured_macs"], check["budget_macs"], check["budget_flops"]) == (
+        first + second,
+        20e6,
+        40e6,
+    )
+    assert check["budget_macs_deviation"] == pytest.approx((first + second) / 20e6 - 1)
+    wide = frames["solve"].query("transform == 'wide'").iloc[0]
+    assert (wide["macs"], wide["multiplier"], wide["out_channels"]) == (first, 2, 6400)
+    assert frames["solve flop"]["flops"][0] == 2 * first

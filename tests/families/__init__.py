@@ -1,0 +1,1 @@
+"""Tests of the families: what is derived, and how it is solved in whole numbers."""

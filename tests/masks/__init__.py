@@ -1,0 +1,1 @@
+"""Tests of mask structures, of how many there are and of how densities are spread."""

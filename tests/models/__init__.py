@@ -1,0 +1,1 @@
+"""Tests of networks as values: polynomials, notation, tables."""

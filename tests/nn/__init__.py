@@ -1,0 +1,1 @@
+"""Tests of everything that works on PyTorch's modules."""

@@ -1,0 +1,1 @@
+"""Tests of masking under other libraries' trainers."""

@@ -1,0 +1,208 @@
+"""Sparse training under Lightning's Trainer: clipping, accumulation, scalers, checkpoints, logs."""
+
+from __future__ import annotations
+
+import warnings
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+
+from iftplan import nn
+from iftplan.base.errors import InputError, StaleError
+from iftplan.nn.masking.algorithms.base import Order
+from iftplan.runs.schedules import Updates
+from tests.nn.masking.test_any_loop import batches, counts, hold, loss_of, planned, rigl, same, sparse, train
+
+pl = pytest.importorskip("pytorch_lightning", reason="needs pytorch-lightning: pip install 'iftplan[dev]'")
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    """These runs are short and have few loader workers, and are told so."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+class Module(pl.LightningModule):
+    def __init__(
+        self, model: torch.nn.Module | None = None, optimizer: str = "AdamW", **options: object
+    ) -> None:
+        super().__init__()
+        self.model = sparse() if model is None else model
+        self.kind, self.options = optimizer, {"lr": 0.01, **options}
+        self.seen: list[tuple[float, float]] = []
+
+    def training_step(self, batch, _):
+        return loss_of(self.model, batch)
+
+    def configure_optimizers(self):
+        return getattr(torch.optim, self.kind)(self.parameters(), **self.options)
+
+    def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None):
+        found = [(w.mask, g) for w in nn.masked_weights(self) if (g := w.parameter.grad) is not None]
+        off = max((float((g * ~mask).abs().max()) for mask, g in found), default=0.0)
+        self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        gradients = [p.grad.norm() for p in self.parameters() if p.grad is not None]
+        self.seen.append((off, float(torch.stack(gradients).norm()) if gradients else 0.0))
+
+
+def fit(module: Module, callback: pl.Callback, where: Path, steps: int = 12, **options: object) -> pl.Trainer:
+    ckpt, keeper = options.pop("ckpt_path", None), options.pop("keeper", None)
+    given = {
+        "max_steps": steps, "accelerator": "cpu", "devices": 1, "logger": False, "enable_progress_bar": False,
+        "enable_model_summary": False, "enable_checkpointing": keeper is not None, "default_root_dir": where, "log_every_n_steps": 3,
+    }  # fmt: skip
+    trainer = pl.Trainer(**{**given, **options}, callbacks=[callback] + [keeper] * (keeper is not None))
+    trainer.fit(module, torch.utils.data.DataLoader(list(batches(4)), batch_size=None), ckpt_path=ckpt)
+    return trainer
+
+
+@pytest.mark.parametrize("order", list(Order))
+def test_a_module_trains_as_a_plain_loop_trains_it(order, tmp_path):
+    module = Module(optimizer="SGD", momentum=0.9)
+    kept = counts(module)
+    callback = nn.LightningMasking(rigl(order=order))
+    trainer = fit(module, callback, tmp_path)
+    hold(module, callback.masks, kept)
+    assert (callback.masks.steps, callback.masks.exploration.updates) == (12, 3)
+    assert nn.measure_applied(planned("wide"), module.model).passed
+    assert trainer.logged_metrics["mask_updates"] == 3
+
+    plain = sparse()
+    optimizer = torch.optim.SGD(plain.parameters(), lr=0.01, momentum=0.9)
+    masks = nn.Masking(plain, optimizer, rigl(order=order))
+    for _ in range(3):
+        train(plain, masks, optimizer, 4)
+    ends = [m.state_dict() for m in (module.model, plain)]
+    assert same(*ends)
+
+
+@pytest.mark.parametrize("accumulated", [1, 2])
+def test_clipping_sees_masked_gradients(accumulated, tmp_path):
+    module = Module()
+    fit(
+        module,
+        nn.LightningMasking(rigl()),
+        tmp_path,
+        gradient_clip_val=0.01,
+        accumulate_grad_batches=accumulated,
+    )
+    assert [off for off, _ in module.seen] == [0] * 12
+    assert [norm for _, norm in module.seen] == pytest.approx([0.01] * 12, rel=1e-3)
+
+
+@pytest.mark.parametrize("order", list(Order))
+@pytest.mark.parametrize("at", [3, 5], ids=["on an update", "between updates"])
+def test_a_scaler_s_overflow_postpones_the_update(order, at, tmp_path):
+    class Overflowing(Module):
+        def on_after_backward(self):
+            if self.calls == at:
+                self.model[6].bias.grad[0] = torch.inf
+            self.calls += 1
+
+    module = Overflowing()
+    module.calls = 0
+    kept, masks_at = counts(module), []
+    callback = nn.LightningMasking(rigl(order=order))
+
+    class Watch(pl.Callback):
+        def on_train_batch_start(self, *_):
+            masks_at.append({n: m.clone() for n, m in callback.masks.masks().items()})
+
+    plugin = pl.plugins.MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=2.0**8))
+    trainer = pl.Trainer(
+        max_epochs=2, accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
+        enable_checkpointing=False, default_root_dir=tmp_path, callbacks=[callback, Watch()], plugins=[plugin],
+    )  # fmt: skip
+    trainer.fit(module, torch.utils.data.DataLoader(list(batches(4)), batch_size=None))
+    moved = [i for i, (a, b) in enumerate(pairwise(masks_at)) if not same(a, b)]
+    assert moved == [{3: 4, 5: 3}[at], 6]
+    hold(module, callback.masks, kept)
+
+
+@pytest.mark.parametrize(
+    "algorithm", [rigl(2), rigl(2, Order.REPLACE), nn.SET(Updates(end=20, interval=2)), nn.Gradual(Updates(end=10, interval=2)), nn.SRSTE(refresh=3), nn.MaskDecay(0.1)], ids=["rigl", "rigl replaces", "set", "gradual", "srste", "mask decay"]
+)  # fmt: skip
+def test_a_resumed_run_ends_as_one_that_was_not_interrupted(algorithm, tmp_path):
+    dense = {"dense_start": algorithm.starts_dense}
+    whole, callback = Module(sparse(**dense)), nn.LightningMasking(algorithm)
+    keeper = pl.callbacks.ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=8, save_top_k=-1)
+    fit(whole, callback, tmp_path, 16, keeper=keeper)
+
+    other, resumed = Module(sparse(seed=99, **dense)), nn.LightningMasking(algorithm)
+    fit(other, resumed, tmp_path / "resumed", 16, ckpt_path=tmp_path / "step=8.ckpt")
+    assert callback.masks.steps == resumed.masks.steps == 16
+    assert same(whole.state_dict(), other.state_dict())
+    assert resumed.masks.metrics() == callback.masks.metrics()
+    slots = [m.masks.optimizer.state_dict()["state"] for m in (callback, resumed)]
+    assert all(torch.equal(slots[0][i][k], slots[1][i][k]) for i in slots[0] for k in slots[0][i])
+
+
+def test_a_checkpoint_without_the_masks_state_is_refused(tmp_path):
+    trainer = fit(Module(), pl.Callback(), tmp_path, 4)
+    trainer.save_checkpoint(tmp_path / "bare.ckpt")
+    with pytest.raises(StaleError, match="checkpoint of step 4 has no state of masks"):
+        fit(Module(), nn.LightningMasking(rigl()), tmp_path, 8, ckpt_path=tmp_path / "bare.ckpt")
+
+
+def test_masked_weights_in_two_optimizers_are_refused(tmp_path):
+    class Two(Module):
+        automatic_optimization = False
+
+        def configure_optimizers(self):
+            parameters = list(self.parameters())
+            return [torch.optim.SGD(parameters[:3], lr=0.1), torch.optim.SGD(parameters[3:], lr=0.1)]
+
+    with pytest.raises(InputError, match="2 of Two's 2 optimizers hold its masked weights"):
+        fit(Two(), nn.LightningMasking(rigl()), tmp_path)
+
+
+def test_a_doubtful_run_is_told_so(tmp_path):
+    with pytest.warns(UserWarning, match="Masks never change"):
+        warnings.simplefilter("always")
+        fit(Module(), nn.LightningMasking(nn.RigL(Updates(end=500))), tmp_path)
+
+
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("normed", [True, False])
+def test_a_stochastic_average_ends_on_the_masks(normed, before, tmp_path):
+    """Lightning copies the average into the module: at the end, or before one more epoch for batch norms."""
+    module = Module()
+    module.norm = torch.nn.BatchNorm1d(4) if normed else torch.nn.Identity()
+    kept, callback = counts(module), nn.LightningMasking(rigl())
+    average = pl.callbacks.StochasticWeightAveraging(swa_lrs=0.01, swa_epoch_start=1)
+    trainer = pl.Trainer(
+        max_epochs=3, accelerator="cpu", devices=1, logger=False, enable_progress_bar=False, enable_model_summary=False,
+        enable_checkpointing=False, default_root_dir=tmp_path, callbacks=[average, callback] if before else [callback, average],
+    )  # fmt: skip
+    trainer.fit(module, torch.utils.data.DataLoader(list(batches(4)), batch_size=None))
+    assert callback.masks.exploration.updates >= 3  # masks have moved while weights were averaged
+    hold_weights(module, kept)
+
+
+def hold_weights(module: torch.nn.Module, kept: dict[str, int]) -> None:
+    assert counts(module) == kept
+    for weight in nn.masked_weights(module):
+        assert not weight.parameter[~weight.mask].any(), weight.name
+
+
+@pytest.mark.parametrize("kind", ["WeightAveraging", "EMAWeightAveraging"])
+def test_averages_with_masks_of_their_own_are_refused(kind, tmp_path):
+    average = getattr(pl.callbacks, kind)()
+    with pytest.raises(InputError, match=f"{kind} keeps a second model"):
+        fit(Module(), nn.LightningMasking(rigl()), tmp_path, keeper=average)
+
+
+def test_a_fit_that_was_interrupted_can_be_begun_anew(tmp_path):
+    module, callback = Module(), nn.LightningMasking(rigl())
+    kept = counts(module)
+    fails = pl.callbacks.LambdaCallback(on_train_batch_end=lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        fit(module, callback, tmp_path, keeper=fails)
+    for _ in range(2):
+        fit(module, callback, tmp_path)
+        assert callback.masks.steps == 12
+        hold_weights(module, kept)

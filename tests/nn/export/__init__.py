@@ -1,0 +1,1 @@
+"""Tests of masked models on their way out."""

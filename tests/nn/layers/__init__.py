@@ -1,0 +1,1 @@
+"""Tests of the layers that planned networks are made of."""

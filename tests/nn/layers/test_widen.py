@@ -1,0 +1,163 @@
+"""Rebuilding at new widths: the model runs, its outputs keep their shape, its MACs are the predicted ones."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from iftplan.base.errors import InputError
+from iftplan.models.spec import Couplings
+from iftplan.nn.counting.measure import measure
+from iftplan.nn.layers.widen import widen_
+from iftplan.nn.meta.copies import on_meta
+from iftplan.nn.meta.inputs import make_inputs
+from iftplan.nn.reading.widths.trace import trace_widths
+from tests.support.models.widths import IMAGE, MODELS, TRANSFORMERS, classifier, conv
+
+SLOW = {"MobileNetV2", "MobileViT", "Swin"}
+CASES = [
+    pytest.param(name, factor, heads, marks=[pytest.mark.slow] if slow else [])
+    for name in MODELS
+    for factor, heads in ((2, "number"), (1.37, "size"))
+    for slow in [name in SLOW or (factor != 2 and name in TRANSFORMERS)]
+]
+
+
+def resized(couplings: Couplings, factor: float) -> dict[str, int]:
+    return {
+        name: w.size if w.fixed else max(1, round(w.size * factor / w.multiple_of)) * w.multiple_of
+        for name, w in couplings.widths.items()
+    }
+
+
+def answer(model: nn.Module, inputs) -> torch.Size:
+    args, kwargs = make_inputs(inputs, "cpu")
+    with torch.no_grad():
+        output = model(*args, **kwargs)
+    return getattr(output, "logits", output).shape
+
+
+def flop_counter_macs(model: nn.Module, inputs) -> int:
+    args, kwargs = make_inputs(inputs, "meta")
+    torch.backends.mha.set_fastpath_enabled(False)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(*args, **kwargs)
+    torch.backends.mha.set_fastpath_enabled(True)
+    return counter.get_total_flops() // 2
+
+
+@pytest.mark.parametrize(("name", "factor", "heads"), CASES)
+def test_a_widened_model_runs_at_exactly_the_predicted_cost(name, factor, heads):
+    build, inputs = MODELS[name]
+    model = build().eval()
+    before = answer(model, inputs)
+    couplings = trace_widths(model, inputs, heads=heads)
+    sizes = resized(couplings, factor)
+    assert widen_(model, couplings, sizes) is model
+    assert {n: tuple(p.shape) for n, p in model.named_parameters()} == {
+        n: tuple(d.at(sizes) for d in couplings.shapes[n]) for n, _ in model.named_parameters()
+    }
+    assert answer(model, inputs) == before
+    model = on_meta(model)
+    assert measure(model, inputs).by_weight() == {n: p.at(sizes) for n, p in couplings.weight_macs.items()}
+    predicted = [*couplings.weight_macs.values(), *couplings.product_macs.values()]
+    assert flop_counter_macs(model, inputs) == sum(p.at(sizes) for p in predicted)
+
+
+@pytest.mark.parametrize(
+    "name", ["residual", "depthwise", "GPT-2", "Llama, grouped queries", "multi-head attention"]
+)
+def test_a_widened_model_is_as_if_it_had_been_built_so(name):
+    # Traced again, it has the couplings of the dense model at the new sizes: its attributes agree with its weights.
+    build, inputs = MODELS[name]
+    with torch.device("meta"):
+        model = build()
+    couplings = trace_widths(model, inputs)
+    sizes = resized(couplings, 2)
+    again = trace_widths(widen_(model, couplings, sizes), inputs)
+    assert again.shapes == couplings.shapes
+    assert again.attributes == couplings.attributes
+    assert again.weight_macs == couplings.weight_macs
+    assert {n: w.size for n, w in again.widths.items()} == sizes
+
+
+def test_bookkeeping_attributes_of_torch_modules_follow():
+    model = classifier(conv(3, 8), nn.Conv2d(8, 24, 3, groups=8), nn.GroupNorm(4, 24), channels=24)
+    couplings = trace_widths(model, IMAGE)
+    widen_(model, couplings, resized(couplings, 2))
+    stem, norm, depthwise, group_norm, head = model[0][0], model[0][1], model[1], model[2], model[5]
+    assert (stem.in_channels, stem.out_channels, norm.num_features) == (3, 16, 16)
+    assert (depthwise.in_channels, depthwise.out_channels, depthwise.groups) == (16, 48, 16)
+    assert (group_norm.num_channels, head.in_features, head.out_features) == (48, 48, 7)
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("ViT", "vit.layers.0.attention"),
+        ("GPT-2, many layers", "transformer.h.8.attn"),
+        ("BERT", "bert.encoder.layer.1.attention.self"),
+    ],
+)
+def test_attention_scores_are_scaled_by_the_new_size_of_a_head(name, path):
+    build, inputs = MODELS[name]
+    model = build()
+    attention = model.get_submodule(path)
+    scale = attention.scaling
+    for heads, factor in (("size", 1.0), ("number", 0.5)):
+        couplings = trace_widths(model, inputs, heads=heads)
+        widen_(model, couplings, resized(couplings, 4))
+        assert attention.scaling == scale * factor
+        assert type(attention.scaling) is float
+        model = build()
+        attention = model.get_submodule(path)
+
+
+def test_ties_dtype_and_requires_grad_are_kept():
+    build, inputs = MODELS["GPT-2"]
+    with torch.device("meta"):
+        model = build().to(torch.bfloat16)
+    model.transformer.h[0].mlp.c_fc.weight.requires_grad_(False)
+    couplings = trace_widths(model, inputs)
+    widen_(model, couplings, resized(couplings, 2))
+    assert model.lm_head.weight is model.transformer.wte.weight
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    assert {p.device.type for p in model.parameters()} == {"meta"}
+    assert [n for n, p in model.named_parameters() if not p.requires_grad] == [
+        "transformer.h.0.mlp.c_fc.weight"
+    ]
+
+
+def test_a_widened_model_learns():
+    model = MODELS["residual"][0]()
+    couplings = trace_widths(model, IMAGE)
+    widen_(model, couplings, resized(couplings, 1.37))
+    (x,), _ = make_inputs(IMAGE, "cpu")
+    model(x + torch.randn_like(x)).square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    assert not any((p == 0).all() for n, p in model.named_parameters() if n.endswith("weight"))
+
+
+@pytest.mark.parametrize(
+    ("choose", "words"),
+    [
+        (lambda c: {"nothing": 3}, ["no width 'nothing'", "c1"]),
+        (lambda c: {next(n for n, w in c.widths.items() if w.fixed): 5}, ["must stay"]),
+        (
+            lambda c: {next(n for n, w in c.widths.items() if w.multiple_of == 4): 18},
+            ["multiple of 4", "nearest is 16"],
+        ),
+        (lambda c: {"c1": 0}, ["positive"]),
+    ],
+)
+def test_sizes_that_cannot_be_are_refused_and_change_nothing(choose, words):
+    build, inputs = MODELS["attention"]
+    model = build()
+    couplings = trace_widths(model, inputs)
+    shapes = [p.shape for p in model.parameters()]
+    with pytest.raises(InputError) as caught:
+        widen_(model, couplings, choose(couplings))
+    assert all(word in str(caught.value) for word in words)
+    assert [p.shape for p in model.parameters()] == shapes

@@ -1,0 +1,1 @@
+"""Tests of reading a model: layers, layouts, couplings of widths."""

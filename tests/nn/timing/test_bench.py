@@ -1,0 +1,230 @@
+"""`iftplan bench`: what is timed, how ratios come about, and what is written; never how fast anything is."""
+
+import re
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+import torch
+
+from iftplan.base.documents import loads
+from iftplan.base.errors import InfeasibleError, InputError
+from iftplan.masks import Block, ConstantFanIn, Unstructured
+from iftplan.models.notation import parse_layer
+from iftplan.nn.timing import race as timing
+from iftplan.nn.timing.candidates import candidates
+from iftplan.nn.timing.dense import has_onednn, onednn_step
+from iftplan.plans.speed.tables import bench_document, bench_table
+from iftplan.plans.speed.timings import Bench, LayerPair, Measured, Timing, pair_of_layer, together
+from iftplan.plots.timings import bench_picture
+from tests.support.cli_runs import many
+
+pytest.importorskip("numba", reason="numba, of the extra bench, is not installed")
+
+NINETY = Fraction(9, 10)
+
+
+def test_the_planned_layer_has_the_work_of_the_dense_one():
+    pair = pair_of_layer("linear:768-3072@512", NINETY, Unstructured())
+    assert (pair.wide.in_channels, pair.wide.out_channels) == (2429, 9715)  # ceil(√10·768), ceil(√10·3072)
+    assert pair.nnz == 768 * 3072 and pair.work == 1
+    assert pair.density == pytest.approx(0.1, rel=1e-3)
+    conv = pair_of_layer("conv3x3:64-64@16x16", Fraction(3, 4), Unstructured())
+    assert (conv.wide.in_channels, conv.nnz, conv.image) == (128, 9 * 64 * 64, (16, 16))
+
+
+def test_structures_get_sizes_that_they_divide_and_leave_little():
+    blocks = pair_of_layer("linear:768-3072@512", NINETY, Block(4, 4))
+    assert blocks.wide.in_channels % 4 == blocks.wide.out_channels % 4 == 0
+    fan = pair_of_layer("linear:100-30", NINETY, ConstantFanIn())
+    assert fan.nnz % fan.wide.out_channels == 0 and 0.9 < fan.work <= 1
+
+
+@pytest.mark.parametrize("text", ["conv1d3:8-8@9", "conv3x3:8-8@4x4,groups=2", "embedding:10-8", "linear"])
+def test_layers_that_are_not_timed(text):
+    with pytest.raises(InputError, match="not a layer that is timed"):
+        pair_of_layer(text, NINETY, Unstructured())
+
+
+def test_a_structure_that_keeps_nothing():
+    with pytest.raises(InfeasibleError):
+        pair_of_layer("linear:2-2", Fraction(1, 2), Block(64, 64))
+
+
+@pytest.mark.parametrize("positions", [1, 7, 12, 256])
+def test_images_are_as_square_as_positions_divide(positions):
+    layer = parse_layer(f"conv3x3:4-4@{positions}")
+    height, width = LayerPair("", layer, layer, 1, NINETY, "unstructured").image
+    assert height * width == positions and height <= width
+    assert not any(positions % h == 0 for h in range(height + 1, int(positions**0.5) + 1))
+
+
+def test_ratios_are_to_the_fastest_dense_of_the_same_round(monkeypatch):
+    """A clock of our own: in each round the machine is slower than before, and no ratio changes."""
+    now = [0.0]
+    slowness = {"round": 1.0}
+
+    def takes(seconds):
+        def run():
+            now[0] += seconds * slowness["round"]
+
+        return run
+
+    def first():
+        slowness["round"] *= 1.5
+        now[0] += 0.02 * slowness["round"]
+
+    monkeypatch.setattr(timing, "thread_time", lambda: now[0])
+    work = {"dense": first, "dense-best": takes(0.01), "sparse": takes(0.025)}
+    found = {t.backend: t for t in timing.race(work, dict.fromkeys(work, 10**9), {"sparse": 3.0}, 5, 1)}
+    assert found["sparse"].ratio == pytest.approx(2.5) and found["dense-best"].ratio == 1
+    assert found["dense"].ratio == pytest.approx(2)
+    assert (found["sparse"].low, found["sparse"].high) == pytest.approx((2.5, 2.5))
+    assert found["sparse"].gflops == pytest.approx(2 / found["sparse"].seconds)
+    assert found["sparse"].prepared == 3
+
+
+@pytest.mark.skipif(not has_onednn(), reason="this torch has no oneDNN")
+def test_a_convolution_of_one_pixel_is_a_product_of_rows_at_best():
+    found = candidates(pair_of_layer("conv1x1:8-12@9", Fraction(3, 4), Unstructured()), 2, step=False)
+    rows, images = found.work["dense-best"](), found.work["dense"]()
+    torch.testing.assert_close(rows, images.permute(0, 2, 3, 1).reshape(-1, 12))
+    step = candidates(pair_of_layer("conv1x1:8-12@9", Fraction(3, 4), Unstructured()), 2, step=True)
+    assert [tuple(x.shape) for x in step.work["dense-best"]()] == [(18, 12), (18, 8), (12, 8)]
+
+
+def test_backends_compute_and_count_what_they_do():
+    for text, step in (("linear:24-40@9", False), ("linear:24-40@9", True), ("conv3x3:8-8@5x5", True)):
+        pair = pair_of_layer(text, Fraction(3, 4), Block(4, 4))
+        found = candidates(pair, 2, step=step)
+        times = (3 if step else 1) * 2 * pair.dense.positions
+        assert found.macs["dense"] == times * pair.dense.weights
+        assert found.macs["masked-dense"] == times * pair.wide.weights
+        assert found.macs["sparse"] == times * pair.nnz
+        assert {"dense", "masked-dense", "sparse"} <= set(found.work)
+        assert ("compact" in found.work) == step and found.macs.get(
+            "compact", times * pair.nnz
+        ) == times * pair.nnz
+        results = {name: run() for name, run in found.work.items()}
+        if not step:
+            close = abs(results["sparse"] - results["masked-dense"]).max()
+            assert float(close) < 1e-4
+
+
+@pytest.mark.skipif(not has_onednn(), reason="this torch has no oneDNN")
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 40, 24), (18, 24, 40), (33, 17, 5)])
+def test_the_best_dense_step_is_what_autograd_computes(shape):
+    rows, inputs, outputs = shape
+    x, weight = (
+        torch.randn(rows, inputs, requires_grad=True),
+        torch.randn(outputs, inputs, requires_grad=True),
+    )
+    gradient = torch.randn(rows, outputs)
+    y = torch.nn.functional.linear(x, weight)
+    expected = y, *torch.autograd.grad(y, (x, weight), gradient)
+    for found, wanted in zip(onednn_step(x.detach(), weight.detach(), gradient), expected, strict=True):
+        torch.testing.assert_close(found, wanted.detach(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.skipif(not has_onednn(), reason="this torch has no oneDNN")
+@pytest.mark.parametrize("step", [False, True])
+def test_linear_layers_have_both_dense_backends(step):
+    found = candidates(pair_of_layer("linear:24-40@9", NINETY, Unstructured()), 2, step=step)
+    assert found.macs["dense"] == found.macs["dense-best"] == (3 if step else 1) * 18 * 24 * 40
+
+
+def sample(names=("dense", "sparse"), ratio=2.0) -> Bench:
+    pair = pair_of_layer("linear:8-8@4", Fraction(1, 2), Unstructured())
+    other = LayerPair("linear:4-4", pair.dense, pair.wide, pair.nnz, pair.sparsity, pair.structure, 3)
+    timings = tuple(
+        Timing(n, 1e-3 * (ratio if n == "sparse" else 1), ratio, ratio, ratio, 4.0) for n in names
+    )
+    measured = tuple(Measured(p, "forward", 1, timings, (("torch-csr", "why"),)) for p in (pair, other))
+    return Bench("a machine", 1, 5, ((1, 8.0),), measured)
+
+
+def test_tables_and_documents_say_the_same():
+    bench = sample()
+    table, document = bench_table(bench), bench_document(bench)
+    assert [row[5] for row in table.rows] == ["dense", "sparse"] * 2
+    assert table.rows[1][7] == "2.00" and table.rows[1][10] == "50%"
+    assert "all layers, forward, 1 thread: dense 1.00, sparse 2.00" in table.notes
+    assert "not measured: torch-csr: why" in table.notes
+    assert document["layers"][1]["count"] == 3
+    assert document["layers"][0]["timings"][1]["ratio"] == 2.0
+    assert together(bench.measured, "torch-bsr") is None
+
+
+def test_the_figure_has_a_panel_for_each_pass_and_ticks_that_can_be_read():
+    bench = sample(("dense", "dense-best", "masked-dense", "sparse"), ratio=3.0)
+    steps = tuple(replace(one, passes="step", threads=2) for one in bench.measured)
+    both = replace(bench, measured=bench.measured + steps)
+    picture = bench_picture(both)
+    assert len(picture.figure.axes) == 2
+    picture.figure.canvas.draw()
+    ticks = [t.get_text() for t in picture.figure.axes[0].get_yticklabels() if t.get_text()]
+    assert ticks and all(re.fullmatch(r"[\d.]+×", tick) for tick in ticks)
+    (legend,) = picture.figure.legends
+    names = [text.get_text() for text in legend.get_texts()]
+    assert names[:2] == ["ideal: as fast as dense", "masked-dense, by MACs"]
+    assert sorted(names[2:]) == ["masked-dense", "sparse, unstructured"], "dense is what ratios are to"
+    assert "forward, sparse, unstructured: 3.00 at 0.5" in picture.description
+    threads = bench_picture(replace(bench, measured=(*bench.measured, replace(bench.measured[0], threads=2))))
+    assert "sparse, unstructured, 2 threads" in threads.description
+
+
+def test_the_command(tmp_path):
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\ndef net(): return nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4))\n"
+    )
+    once = ["--rounds", "1", "--pass", "forward", "--threads", "1,2"]
+    made, parallel, ran, layers, none, both, bad, wrong, threads = many(
+        [
+            [
+                "plan",
+                "net.py:net",
+                "--transform",
+                "wide",
+                "--sparsity",
+                "0.75",
+                "--input",
+                "3x8",
+                "-o",
+                "plan.json",
+            ],
+            [
+                "plan",
+                "net.py:net",
+                "--transform",
+                "parallel",
+                "--sparsity",
+                "0.75",
+                "--input",
+                "3x8",
+                "-o",
+                "parallel.json",
+            ],
+            ["bench", "plan.json", *once, "--format", "json", "--plot", "p.svg"],
+            ["bench", "--layer", "linear:8-8", "--sparsity", "0.5,0.75", "--dry-run", "--format", "csv"],
+            ["bench"],
+            ["bench", "plan.json", "--layer", "linear:8-8"],
+            ["bench", "parallel.json", "--dry-run"],
+            ["bench", "--layer", "attention:8", "--dry-run"],
+            ["bench", "--layer", "linear:8-8", "--threads", "none", "--dry-run"],
+        ],
+        tmp_path,
+    )
+    assert made.code == parallel.code == 0
+    assert ran.code == 0, ran.err
+    document = loads(ran.out, "bench")
+    assert document["schema"] == "iftplan.bench/1"
+    assert [(x["threads"], x["pass"]) for x in document["layers"][:1]] == [(1, "forward")]
+    assert sum(x["count"] for x in document["layers"] if x["threads"] == 2) == 2
+    assert all(t["seconds"] > 0 for x in document["layers"] for t in x["timings"])
+    assert "</svg>" in (tmp_path / "p.svg").read_text()
+    assert len(layers.out.splitlines()) == 3
+    for run, says in (
+        (none, "bench times a PLAN or layers"), (both, "bench times a PLAN or layers"),
+        (bad, "plan with --transform wide"), (wrong, "not a layer that is timed"), (threads, "no number of threads"),
+    ):  # fmt: skip
+        assert run.code == 2 and says in run.message

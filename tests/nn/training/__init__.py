@@ -1,0 +1,1 @@
+"""Tests of what `iftplan train` is made of."""

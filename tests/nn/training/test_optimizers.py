@@ -1,0 +1,63 @@
+"""The optimizer of a run: fused where that can be, decay where it belongs, the steps that plain Adam takes."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
+from torch import nn
+from torch.optim import Adam, AdamW
+
+from iftplan.nn.training.optimizers import optimizer_of
+from iftplan.runs.settings import OptimizerConfig
+from tests.support.models.applied import planned
+
+CONFIG = OptimizerConfig(name="adamw", lr=0.01, weight_decay=0.1)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("adam", Adam), ("adamw", AdamW)])
+def test_adam_is_fused_unless_gradients_are_scaled(name, kind):
+    network = nn.Linear(3, 2)
+    config = OptimizerConfig(name=name)
+    optimizer = optimizer_of(config, planned("perceptron", "wide"), network, dense=True)
+    scaled = optimizer_of(config, planned("perceptron", "wide"), network, dense=True, scaled=True)
+    assert type(optimizer) is kind
+    assert {group["fused"] for group in optimizer.param_groups} == {True}
+    assert {group["fused"] for group in scaled.param_groups} == {None}
+
+
+def test_fused_steps_are_those_of_plain_adamw():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(6, 5), nn.LayerNorm(5), nn.Linear(5, 1))
+    other = copy.deepcopy(network)
+    ours = optimizer_of(CONFIG, planned("perceptron", "wide"), network, dense=True)
+    decays = [p for p in other.parameters() if p.ndim >= 2]
+    rest = [p for p in other.parameters() if p.ndim < 2]
+    plain = AdamW(
+        [{"params": decays, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}],
+        lr=0.01,
+        foreach=False,
+    )
+    for _ in range(20):
+        x = torch.randn(7, 6)
+        for model, optimizer in ((network, ours), (other, plain)):
+            optimizer.zero_grad()
+            model(x).square().mean().backward()
+            optimizer.step()
+    for mine, theirs in zip(network.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_scaled_gradients_can_be_clipped():
+    fabric = Fabric(accelerator="cpu", plugins=MixedPrecision("16-mixed", "cpu"))
+    model = fabric.setup_module(nn.Linear(3, 2))
+    config = OptimizerConfig(name="adamw", clip=0.5)
+    plan = planned("perceptron", "wide")
+    optimizer = fabric.setup_optimizers(optimizer_of(config, plan, model, dense=True, scaled=True))
+    fabric.backward(model(torch.ones(4, 3)).mean())
+    fabric.clip_gradients(model, optimizer, max_norm=config.clip)
+    gradients = torch.cat([p.grad.flatten() for p in model.parameters()])
+    torch.testing.assert_close(gradients.norm(), torch.tensor(0.5), rtol=1e-3, atol=0)

@@ -1,0 +1,1 @@
+"""Tests of what surrounds the code: pages, notebooks, layers, the action, the wheel."""

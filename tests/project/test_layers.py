@@ -1,0 +1,416 @@
+"""The rooms of the project and who may look into which: one line of order, a check that can fail, and proofs by running."""
+
+import ast
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import iftplan
+from tests.support.places import ROOT
+
+PACKAGE = Path(iftplan.__file__).parent
+
+ORDER = "base masks report models families plans runs nn plots checks api cli __main__".split()  # noqa: SIM905  (one line)
+"""Lowest first. A module imports from its own room and from those before it, never from those after it."""
+
+MOST = 15
+"""Entries of a folder, files and folders of Python, that someone can take in at once."""
+
+LAZY_ONLY = {"nn": "torch enters there: whoever calls it imports it when it is called"}
+"""Rooms that others import inside functions only."""
+
+LIBRARIES: Mapping[str, tuple[str, ...]] = {
+    "torch": ("nn",),
+    "transformers": ("nn",),
+    "fvcore": ("nn",),
+    "numpy": ("nn",),
+    "pandas": (),
+    "pyarrow": (),
+    "optuna": ("runs.sweeps",),
+    "filelock": ("runs.sweeps", "nn"),
+    "matplotlib": ("plots",),
+    "sympy": ("families.symbols", "families.expressions", "families.derivation", "families.steps", "nn"),
+    "pydantic": (
+        "base.validation",
+        "models.cost_document",
+        "models.document",
+        "plans.document",
+        "plans.audit.document",
+        "plans.speed.document",
+        "runs.document",
+        "runs.settings",  # the ranges of settings, beside them
+        "checks.configfile",
+        "checks.baseline",
+    ),
+    "typer": ("cli",),
+    "click": ("cli",),
+    "rich": (),
+    "tabulate": (),
+    "pytest": ("checks.pytest_plugin",),
+    "jinja2": (),
+    "squarify": (),
+    "plotly": (),
+    "junitparser": (),
+    "sarif_pydantic": (),
+}
+"""Library → the rooms or modules that may import it at module level; inside functions everyone may, but for torch."""
+
+TORCH = frozenset({"torch", "transformers", "fvcore", "timm", "torchvision"})
+PROBES = {("cli", "torch"): "asks whether it can be imported, to say which extra to install"}
+
+
+@dataclass(frozen=True)
+class Import:
+    """One import statement's target: when it happens, and where it is written."""
+
+    target: str
+    lazy: bool
+    line: int
+
+
+def imports_of(source: str) -> Iterator[Import]:
+    """Every import of a module, name by name, those for type checkers left out."""
+
+    def walk(node: ast.AST, lazy: bool) -> Iterator[Import]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+                for other in child.orelse:
+                    yield from walk(ast.Module([other], []), lazy)
+                continue
+            if isinstance(child, ast.Import):
+                yield from (Import(alias.name, lazy, child.lineno) for alias in child.names)
+            elif isinstance(child, ast.ImportFrom):
+                base = "." * child.level + (child.module or "")
+                if base.split(".")[0] == "iftplan":
+                    yield from (Import(f"{base}.{alias.name}", lazy, child.lineno) for alias in child.names)
+                else:
+                    yield Import(base, lazy, child.lineno)
+            yield from walk(
+                child, lazy or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+            )
+
+    yield from walk(ast.parse(source), False)
+
+
+def room_of(module: str) -> str:
+    return module.split(".")[1] if "." in module else "__init__"
+
+
+def violations(sources: Mapping[str, str]) -> list[str]:
+    """What breaks the contract, one sentence each: sources by dotted module name."""
+    return [
+        f"{module}:{found.line} {problem}"
+        for module, source in sources.items()
+        for found in imports_of(source)
+        if (problem := _problem(module, found))
+    ]
+
+
+def _problem(module: str, found: Import) -> str:
+    room = room_of(module)
+    if found.target.startswith("."):
+        return "imports relatively; write the whole name"
+    if room != "__init__" and room not in ORDER:
+        return f"has no room: {room} is not in the order"
+    top = found.target.split(".")[0]
+    if top == "iftplan":
+        return _inside(room, room_of(found.target), found)
+    if top in TORCH and room != "nn" and (room, top) not in PROBES:
+        return f"imports {top}, which lives in iftplan.nn"
+    if top in LIBRARIES and not found.lazy and not any(_within(module, place) for place in LIBRARIES[top]):
+        return f"imports {top} at module level; import it where it is used"
+    return ""
+
+
+def _within(module: str, place: str) -> bool:
+    return f"{module}.".startswith(f"iftplan.{place}.")
+
+
+def _inside(room: str, target: str, found: Import) -> str:
+    if room == target:
+        return ""
+    if room == "__init__" or target == "__init__":
+        return f"imports {found.target}: the package itself imports nothing and is imported by nobody"
+    if target not in ORDER:
+        return f"imports {found.target}, which has no room"
+    if ORDER.index(target) > ORDER.index(room):
+        return f"imports {found.target}, which is not below it"
+    if target in LAZY_ONLY and not found.lazy:
+        return f"imports {found.target} at module level; import it where it is called"
+    return ""
+
+
+# --- folders --------------------------------------------------------------------------------------------
+
+
+def folders_of(modules: Iterator[str] | Mapping[str, str]) -> dict[str, set[str]]:
+    """Every folder with its entries, files and folders alike, by dotted name."""
+    found: dict[str, set[str]] = {}
+    for module in modules:
+        parent, _, name = module.rpartition(".")
+        while parent:
+            found.setdefault(parent, set()).add(name)
+            parent, _, name = parent.rpartition(".")
+    return found
+
+
+def circles(sources: Mapping[str, str]) -> list[str]:
+    """Entries of one folder that import each other, over others too, as `folder: this, that`.
+
+    A folder counts with every import of whatever lies in it, a file with those at module level, which Python itself has
+    to bring into an order.
+    """
+    folders = folders_of(sources)
+    arrows: dict[str, dict[str, set[str]]] = {folder: {} for folder in folders}
+    for module, source in sources.items():
+        for found in imports_of(source):
+            pair = _parting(module, found.target, folders)
+            if pair is None:
+                continue
+            folder, start, end = pair
+            if not found.lazy or f"{folder}.{start}" in folders or f"{folder}.{end}" in folders:
+                arrows[folder].setdefault(start, set()).add(end)
+    said = []
+    for folder, graph in sorted(arrows.items()):
+        reached = {name: _reached(graph, name) for name in graph}
+        circle = sorted(name for name in graph if name in reached[name])
+        if circle:
+            said.append(f"{folder}: {', '.join(circle)}")
+    return said
+
+
+def _parting(module: str, target: str, folders: Mapping[str, set[str]]) -> tuple[str, str, str] | None:
+    """The folder in which the ways to two modules part, and the entry of each there."""
+    folder, ways, ends = "", module.split("."), target.split(".")
+    for start, end in zip(ways, ends, strict=False):
+        if start != end:
+            return (folder, start, end) if {start, end} <= folders.get(folder, set()) else None
+        folder = f"{folder}.{start}" if folder else start
+    return None
+
+
+def _reached(graph: Mapping[str, set[str]], start: str) -> set[str]:
+    found, queue = set(), list(graph[start])
+    while queue:
+        name = queue.pop()
+        if name not in found:
+            found.add(name)
+            queue += graph.get(name, ())
+    return found
+
+
+def project() -> dict[str, str]:
+    return {
+        ".".join(("iftplan", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(
+            ".__init__"
+        ): path.read_text(encoding="utf-8")
+        for path in sorted(PACKAGE.rglob("*.py"))
+    }
+
+
+def test_lower_rooms_never_import_upper_ones():
+    assert violations(project()) == []
+
+
+def test_every_room_exists_and_every_module_has_one():
+    assert {room_of(module) for module in project()} - {"__init__"} == set(ORDER)
+
+
+def test_no_folder_is_in_a_circle_and_no_files_inside_one():
+    assert circles(project()) == []
+
+
+def test_no_folder_holds_more_than_one_can_take_in():
+    found = folders_of(project())
+    assert {folder: len(entries) for folder, entries in found.items() if len(entries) > MOST} == {}
+
+
+def test_every_folder_says_what_it_holds():
+    folders = {path.parent for path in PACKAGE.rglob("*.py")}
+    assert {str(f) for f in folders if not ast.get_docstring(ast.parse(_init(f)))} == set()
+
+
+def _init(folder: Path) -> str:
+    file = folder / "__init__.py"
+    return file.read_text(encoding="utf-8") if file.exists() else ""
+
+
+def test_every_exception_is_used():
+    """An exception that nobody needs any more would hide the next mistake."""
+    probes = {(room_of(m), i.target) for m, s in project().items() for i in imports_of(s)}
+    assert set(PROBES) <= probes
+    places = {place for allowed in LIBRARIES.values() for place in allowed}
+    assert {p for p in places if not any(_within(m, p) for m in project())} == set()
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "says"),
+    [
+        ("base.errors", "from iftplan.report.table import Table", "imports iftplan.report.table.Table, which is not below it"),
+        ("families.solver", "from iftplan.plans import planner", "imports iftplan.plans.planner, which is not below it"),
+        ("plans.planner", "import iftplan.cli.main", "imports iftplan.cli.main, which is not below it"),
+        ("report.table", "def f():\n    from iftplan.cli import output", "not below it"),
+        ("report.shown", "class S:\n    def f(self):\n        from iftplan.plans.tables import plan_table", "not below it"),
+        ("nn.reading.read", "from iftplan.api import plan", "not below it"),
+        ("plans.plan", "class P:\n    def f(self):\n        from iftplan.plans.tables import plan_table", ""),
+        ("plans.planner", "def f():\n    from iftplan.nn.reading import read", "not below it"),
+        ("api", "from iftplan.nn.reading import read", "at module level; import it where it is called"),
+        ("api", "def f():\n    from iftplan.nn.reading import read", ""),
+        ("plans.planner", "def f():\n    import torch", "imports torch, which lives in iftplan.nn"),
+        ("models.spec", "if True:\n    import torch.nn", "imports torch"),
+        ("models.spec", "try:\n    import torch\nexcept ImportError:\n    pass", "imports torch"),
+        ("api", "if TYPE_CHECKING:\n    from torch import nn", ""),
+        ("api", "if TYPE_CHECKING:\n    pass\nelse:\n    from torch import nn", "imports torch"),
+        ("nn.reading.read", "import torch", ""),
+        ("families.solver", "import sympy", "imports sympy at module level"),
+        ("families.solver", "def f():\n    import sympy", ""),
+        ("families.symbols", "import sympy", ""),
+        ("report.table", "from rich.table import Table", "imports rich at module level"),
+        ("plans.plan", "import pandas as pd", "imports pandas at module level"),
+        ("cli.commands.plan", "import matplotlib.pyplot", "imports matplotlib at module level"),
+        ("plans.document.plan", "from pydantic import ConfigDict", ""),
+        ("plans.plan", "from pydantic import ConfigDict", "imports pydantic at module level"),
+        ("families.solver", "from .family import Family", "imports relatively"),
+        ("helpers", "from iftplan.base.errors import InputError", "has no room: helpers"),
+        ("families.solver", "from iftplan.helpers import x", "imports iftplan.helpers.x, which has no room"),
+        ("families.solver", "from iftplan import InputError\nimport iftplan", "which has no room"),
+        ("families.solver", "import iftplan", "is imported by nobody"),
+    ],
+)  # fmt: skip
+def test_the_check_sees_every_kind_of_breach(module, source, says):
+    found = violations({f"iftplan.{module}": source})
+    assert bool(found) == bool(says)
+    assert not says or says in found[0]
+
+
+LAZY = "def f():\n    from iftplan.{} import x"
+
+
+@pytest.mark.parametrize(
+    ("sources", "found"),
+    [
+        ({"a.b": "from iftplan.a.c import x", "a.c": "from iftplan.a.b import x"}, ["iftplan.a: b, c"]),
+        ({"a.b": "from iftplan.a import c", "a.c": "from iftplan.a import b"}, ["iftplan.a: b, c"]),
+        ({"a.b": "from iftplan.a.c import x", "a.c": LAZY.format("a.b")}, []),  # files of one folder
+        ({"a.b": "from iftplan.a.c.d import x", "a.c.d": LAZY.format("a.b")}, ["iftplan.a: b, c"]),
+        ({"a.b": "from iftplan.c.d import x", "c.e": LAZY.format("a.f"), "a.f": "", "c.d": ""}, ["iftplan: a, c"]),
+        ({"a.b": LAZY.format("a.c"), "a.c": "from iftplan.a.d import x", "a.d": "from iftplan.a.c import x"}, ["iftplan.a: c, d"]),
+        ({"a": "from iftplan.a.b import x", "a.b": "from iftplan.a.c import x", "a.c": ""}, []),  # the folder's own names
+    ],
+)  # fmt: skip
+def test_the_search_for_circles_finds_them(sources, found):
+    assert circles({f"iftplan.{module}": source for module, source in sources.items()}) == found
+
+
+# --- proofs by running ---------------------------------------------------------------------------------
+
+BLOCKER = """
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {blocked!r}:
+            raise ImportError(f"{{name}} is blocked")
+
+sys.meta_path.insert(0, Blocker())
+"""
+
+
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=120
+    )
+
+
+def without(blocked: set[str], code: str) -> subprocess.CompletedProcess[str]:
+    return run(BLOCKER.format(blocked=blocked) + textwrap.dedent(code))
+
+
+CORE = sorted(
+    module for module in project() if room_of(module) not in ("nn", "__main__") and module != "iftplan.cli"
+)
+
+
+def test_the_whole_core_imports_without_torch():
+    done = without(
+        set(TORCH), f"import importlib\nfor name in {CORE}:\n    importlib.import_module(name)\nprint('fine')"
+    )
+    assert (done.stdout, done.stderr) == ("fine\n", "")
+
+
+def test_that_proof_can_fail():
+    done = without(set(TORCH), "import iftplan.nn.reading.read")
+    assert done.returncode == 1
+    assert "torch is blocked" in done.stderr
+
+
+def test_a_spec_is_planned_and_saved_without_torch(tmp_path):
+    code = f"""
+    import sys
+    sys.path.insert(0, {str(ROOT)!r})
+    from tests.support.hand_specs import chain
+    import iftplan as ift
+    plan = ift.plan(chain(), "wide", "3/4")
+    ift.save(plan, {str(tmp_path / "plan.json")!r})
+    assert ift.load({str(tmp_path / "plan.json")!r}) == plan
+    print(plan.residual_macs)
+    """
+    done = without(set(TORCH), code)
+    assert (done.stdout, done.stderr) == ("0\n", "")
+
+
+HEAVY = {"torch", "pandas", "matplotlib", "sympy", "numpy", "transformers", "fvcore", "pydantic"}
+LISTING = """
+import sys
+from iftplan.cli.main import main
+try:
+    main({arguments!r})
+except SystemExit as ended:
+    code = ended.code
+print("loaded:", *sorted({heavy!r} & set(sys.modules)), "exit", code)
+"""
+
+
+def loaded_by(*arguments: str) -> str:
+    done = run(LISTING.format(arguments=list(arguments), heavy=HEAVY))
+    assert done.stderr == ""
+    return done.stdout.splitlines()[-1]
+
+
+SOLVE = ("solve", "--sparsity", "0.75", "--layer")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--help",), ("--version",), ("solve", "--help"), ("plan", "--help"), ("audit", "--help"), ("check", "--help"), ("diff", "--help"), ("sweep", "--help"), ("models", "--help"), ("pareto", "--help"), ("advise", "--help"), ("plot", "--help")],
+    ids=" ".join,
+)  # fmt: skip
+def test_help_and_version_import_nothing_heavy(arguments):
+    assert loaded_by(*arguments) == "loaded: exit 0"
+
+
+@pytest.mark.parametrize("form", ["table", "json"])
+def test_a_numeric_solve_imports_nothing_heavy(form):
+    assert loaded_by(*SOLVE, "conv3x3:64-128@16x16", "--format", form) == "loaded: exit 0"
+
+
+def test_those_proofs_can_fail():
+    """A symbolic answer needs SymPy, and is seen to load it."""
+    assert "sympy" in loaded_by(*SOLVE, "conv3x3")
+    assert "sympy" in run("import sys, sympy; print(*sys.modules)").stdout.split()
+
+
+def test_the_package_itself_imports_none_of_its_modules():
+    done = run("import sys, iftplan; print(sorted(m for m in sys.modules if m.startswith('iftplan')))")
+    assert done.stdout == "['iftplan']\n"
+    assert (
+        run(
+            "import iftplan; iftplan.solve; import sys; assert 'iftplan.families.solver' in sys.modules"
+        ).returncode
+        == 0
+    )

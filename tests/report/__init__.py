@@ -1,0 +1,1 @@
+"""Tests of tables, pages and the formats that they are written in."""

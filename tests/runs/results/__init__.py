@@ -1,0 +1,1 @@
+"""Tests of what runs have shown, and of trade-offs."""

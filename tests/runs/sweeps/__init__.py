@@ -1,0 +1,1 @@
+"""Tests of grids and of the queue of their trials."""

@@ -1,0 +1,1 @@
+"""Networks that tests are made with."""
