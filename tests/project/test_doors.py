@@ -9,12 +9,11 @@ from pathlib import Path
 
 import pytest
 
-import iftplan
+from tests.support.places import ROOT
 
-ROOT = Path(iftplan.__file__).parent
-PROJECT = ROOT.parent
-STUBS = sorted(ROOT.rglob("__init__.pyi"))
-LAZY = {".".join(("iftplan", *stub.parent.relative_to(ROOT).parts)) for stub in STUBS}
+PACKAGE = ROOT / "iftplan"
+STUBS = sorted(PACKAGE.rglob("__init__.pyi"))
+LAZY = {".".join(("iftplan", *stub.parent.relative_to(PACKAGE).parts)) for stub in STUBS}
 DOORS = {module for module in LAZY if module.count(".") < 2} | {"iftplan.masks"}
 
 
@@ -40,9 +39,9 @@ def shown(path: Path) -> Iterator[str]:
 
 
 PAGES = [
-    *sorted(PROJECT.glob("*.md")),
-    *sorted(PROJECT.glob("docs/*.md")),
-    *sorted(PROJECT.glob("notebooks/*.ipynb")),
+    *sorted(ROOT.glob("*.md")),
+    *sorted(ROOT.glob("docs/*.md")),
+    *sorted(ROOT.glob("notebooks/*.ipynb")),
 ]
 
 
@@ -77,10 +76,10 @@ def test_every_name_of_a_door_opens(door):
 def test_the_package_itself_goes_through_no_lazy_door():
     """A name may move from file to file only if the files themselves say where it is."""
     found = []
-    for path in sorted(ROOT.rglob("*.py")):
+    for path in sorted(PACKAGE.rglob("*.py")):
         for module, name in modules_of(path.read_text(encoding="utf-8")):
             public = import_module(module).__all__ if module in LAZY else ()
-            folder = ROOT.joinpath(*module.split(".")[1:])
+            folder = PACKAGE.joinpath(*module.split(".")[1:])
             if name in public and not (folder / f"{name}.py").exists() and not (folder / name).is_dir():
-                found.append(f"{path.relative_to(ROOT)}: from {module} import {name}")
+                found.append(f"{path.relative_to(PACKAGE)}: from {module} import {name}")
     assert found == []
