@@ -213,24 +213,24 @@ def project() -> dict[str, str]:
     }
 
 
-def test_lower_rooms_never_import_upper_ones():
+def test_lower_rooms_never_import_upper_ones() -> None:
     assert violations(project()) == []
 
 
-def test_every_room_exists_and_every_module_has_one():
+def test_every_room_exists_and_every_module_has_one() -> None:
     assert {room_of(module) for module in project()} - {"__init__"} == set(ORDER)
 
 
-def test_no_folder_is_in_a_circle_and_no_files_inside_one():
+def test_no_folder_is_in_a_circle_and_no_files_inside_one() -> None:
     assert circles(project()) == []
 
 
-def test_no_folder_holds_more_than_one_can_take_in():
+def test_no_folder_holds_more_than_one_can_take_in() -> None:
     found = folders_of(project())
     assert {folder: len(entries) for folder, entries in found.items() if len(entries) > MOST} == {}
 
 
-def test_every_folder_says_what_it_holds():
+def test_every_folder_says_what_it_holds() -> None:
     folders = {path.parent for path in PACKAGE.rglob("*.py")}
     assert {str(f) for f in folders if not ast.get_docstring(ast.parse(_init(f)))} == set()
 
@@ -240,7 +240,7 @@ def _init(folder: Path) -> str:
     return file.read_text(encoding="utf-8") if file.exists() else ""
 
 
-def test_every_exception_is_used():
+def test_every_exception_is_used() -> None:
     """An exception that nobody needs any more would hide the next mistake."""
     probes = {(room_of(m), i.target) for m, s in project().items() for i in imports_of(s)}
     assert set(PROBES) <= probes
@@ -282,7 +282,7 @@ def test_every_exception_is_used():
         ("families.solver", "import iftplan", "is imported by nobody"),
     ],
 )  # fmt: skip
-def test_the_check_sees_every_kind_of_breach(module, source, says):
+def test_the_check_sees_every_kind_of_breach(module: str, source: str, says: str) -> None:
     found = violations({f"iftplan.{module}": source})
     assert bool(found) == bool(says)
     assert not says or says in found[0]
@@ -303,7 +303,7 @@ LAZY = "def f():\n    from iftplan.{} import x"
         ({"a": "from iftplan.a.b import x", "a.b": "from iftplan.a.c import x", "a.c": ""}, []),  # the folder's own names
     ],
 )  # fmt: skip
-def test_the_search_for_circles_finds_them(sources, found):
+def test_the_search_for_circles_finds_them(sources: dict[str, str], found: list[str]) -> None:
     assert circles({f"iftplan.{module}": source for module, source in sources.items()}) == found
 
 
@@ -336,20 +336,20 @@ CORE = sorted(
 )
 
 
-def test_the_whole_core_imports_without_torch():
+def test_the_whole_core_imports_without_torch() -> None:
     done = without(
         set(TORCH), f"import importlib\nfor name in {CORE}:\n    importlib.import_module(name)\nprint('fine')"
     )
     assert (done.stdout, done.stderr) == ("fine\n", "")
 
 
-def test_that_proof_can_fail():
+def test_that_proof_can_fail() -> None:
     done = without(set(TORCH), "import iftplan.nn.reading.read")
     assert done.returncode == 1
     assert "torch is blocked" in done.stderr
 
 
-def test_a_spec_is_planned_and_saved_without_torch(tmp_path):
+def test_a_spec_is_planned_and_saved_without_torch(tmp_path: Path) -> None:
     code = f"""
     import sys
     sys.path.insert(0, {str(ROOT)!r})
@@ -390,22 +390,22 @@ SOLVE = ("solve", "--sparsity", "0.75", "--layer")
     [("--help",), ("--version",), ("solve", "--help"), ("plan", "--help"), ("audit", "--help"), ("check", "--help"), ("diff", "--help"), ("sweep", "--help"), ("models", "--help"), ("pareto", "--help"), ("advise", "--help"), ("plot", "--help")],
     ids=" ".join,
 )  # fmt: skip
-def test_help_and_version_import_nothing_heavy(arguments):
+def test_help_and_version_import_nothing_heavy(arguments: tuple[str, ...]) -> None:
     assert loaded_by(*arguments) == "loaded: exit 0"
 
 
 @pytest.mark.parametrize("form", ["table", "json"])
-def test_a_numeric_solve_imports_nothing_heavy(form):
+def test_a_numeric_solve_imports_nothing_heavy(form: str) -> None:
     assert loaded_by(*SOLVE, "conv3x3:64-128@16x16", "--format", form) == "loaded: exit 0"
 
 
-def test_those_proofs_can_fail():
+def test_those_proofs_can_fail() -> None:
     """A symbolic answer needs SymPy, and is seen to load it."""
     assert "sympy" in loaded_by(*SOLVE, "conv3x3")
     assert "sympy" in run("import sys, sympy; print(*sys.modules)").stdout.split()
 
 
-def test_the_package_itself_imports_none_of_its_modules():
+def test_the_package_itself_imports_none_of_its_modules() -> None:
     done = run("import sys, iftplan; print(sorted(m for m in sys.modules if m.startswith('iftplan')))")
     assert done.stdout == "['iftplan']\n"
     assert (

@@ -158,7 +158,7 @@ def answers(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("host", HOSTS)
-def test_a_host_computes_the_same_however_it_is_called(host, family):
+def test_a_host_computes_the_same_however_it_is_called(host: str, family: str) -> None:
     if (host, family) == ("MultiheadAttention", "lowrank"):
         with pytest.raises(InfeasibleError, match="MultiheadAttention computes with this weight itself"):
             built(host, family)
@@ -182,7 +182,7 @@ def test_a_host_computes_the_same_however_it_is_called(host, family):
             )
 
 
-def test_the_hosts_are_all_that_torch_has():
+def test_the_hosts_are_all_that_torch_has() -> None:
     """Whatever a later PyTorch adds with parts of its own belongs into the table above."""
     known = {name.partition(",")[0] for name in HOSTS}
     made = ("Linear(", "Sequential(", "ModuleList(", "_get_clones(")
@@ -196,7 +196,7 @@ def test_the_hosts_are_all_that_torch_has():
     assert found <= known, found - known
 
 
-def test_a_later_layer_may_be_the_only_one_that_was_replaced():
+def test_a_later_layer_may_be_the_only_one_that_was_replaced() -> None:
     """PyTorch's encoder looks at its first layer alone before it makes nested tensors for all of them."""
     torch.manual_seed(0)
     dense = Calls(*HOSTS["TransformerEncoder, nested"]())
@@ -272,7 +272,7 @@ def planned(how: str, family: str) -> tuple[ift.Plan, nn.Module]:
         ("product", "computes with the weight of l1"),
     ],
 )
-def test_a_model_that_goes_round_a_replaced_layer_is_refused(how, said, family):
+def test_a_model_that_goes_round_a_replaced_layer_is_refused(how: str, said: str, family: str) -> None:
     plan, dense = planned(how, family)
     with pytest.raises(InfeasibleError, match=said):
         apply(plan, dense)
@@ -280,7 +280,7 @@ def test_a_model_that_goes_round_a_replaced_layer_is_refused(how, said, family):
 
 @pytest.mark.parametrize("family", ["wide", "none"])
 @pytest.mark.parametrize("how", ["list", "tuple", "dict", "object", "weight", "product", "list and call"])
-def test_masks_alone_hold_wherever_a_layer_is_kept(how, family):
+def test_masks_alone_hold_wherever_a_layer_is_kept(how: str, family: str) -> None:
     plan, dense = planned(how, family)
     applied = apply(plan, dense)
     assert measure_applied(plan, applied).passed
@@ -290,12 +290,12 @@ def test_masks_alone_hold_wherever_a_layer_is_kept(how, family):
     assert not applied(torch.randn(2, 8)).any()  # no layer of the dense model is left in it
 
 
-def test_a_layer_that_is_only_read_is_not_replaced():
+def test_a_layer_that_is_only_read_is_not_replaced() -> None:
     plan, dense = planned("weight", "parallel")
     assert not any(isinstance(module, Member) for module in apply(plan, dense).modules())
 
 
-def test_a_replaced_weight_says_what_it_is_like_and_no_more():
+def test_a_replaced_weight_says_what_it_is_like_and_no_more() -> None:
     plan, dense = planned("its own", "factorized")
     member = apply(plan, dense).double().l1
     assert isinstance(member.weight, Withheld)
@@ -332,7 +332,7 @@ def test_a_replaced_weight_says_what_it_is_like_and_no_more():
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("kind", ["linear", "convolutions"])
-def test_a_finalized_model_scripts_exports_and_copies_as_the_dense_one_does(kind, family):
+def test_a_finalized_model_scripts_exports_and_copies_as_the_dense_one_does(kind: str, family: str) -> None:
     torch.manual_seed(0)
     if kind == "linear":
         dense, shape = nn.Sequential(*layers(), nn.ReLU(), *layers()), "2x16"
@@ -360,7 +360,7 @@ def test_a_finalized_model_scripts_exports_and_copies_as_the_dense_one_does(kind
 
 
 @pytest.mark.parametrize("family", ["parallel", "doped"])
-def test_encoder_layers_compile_and_export_without_gradients(family):
+def test_encoder_layers_compile_and_export_without_gradients(family: str) -> None:
     final = finalize(built("TransformerEncoderLayer", family)).eval()
     torch.compiler.reset()
     x = torch.randn(2, 6, 16)

@@ -4,7 +4,9 @@ import copy
 import csv
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -28,7 +30,7 @@ from tests.support.models.applied import host, planned
 pytest.importorskip("numba", reason="numba, of the extra bench, is not installed")
 
 
-def network(dtype=torch.float64) -> nn.Sequential:
+def network(dtype: Any = torch.float64) -> nn.Sequential:
     """Sizes that no vector divides, and blocks of four outputs."""
     torch.manual_seed(0)
     net = nn.Sequential(Conv1D(37, 13), nn.GELU(), Conv1D(24, 37), nn.GELU(), Conv1D(5, 24))
@@ -41,11 +43,11 @@ def network(dtype=torch.float64) -> nn.Sequential:
     return enforce_(net.to(dtype))
 
 
-def tokens(dtype=torch.float64) -> torch.Tensor:
+def tokens(dtype: Any = torch.float64) -> torch.Tensor:
     return torch.randn(2, 3, 13, dtype=dtype, generator=torch.Generator().manual_seed(1))
 
 
-def test_a_model_computes_what_it_did_and_goes_back():
+def test_a_model_computes_what_it_did_and_goes_back() -> None:
     model = network()
     sparse = execute_sparse_(copy.deepcopy(model))
     assert [type(sparse[i]) for i in (0, 2, 4)] == [SparseConv1D, SparseConv1D, Conv1D]
@@ -65,7 +67,7 @@ def test_a_model_computes_what_it_did_and_goes_back():
     assert [type(module) for module in execute_dense_(sparse)] == [type(module) for module in model]
 
 
-def test_training_under_masks_that_move_is_the_same_training():
+def test_training_under_masks_that_move_is_the_same_training() -> None:
     models, losses = (network(), execute_sparse_(network())), ([], [])
     before = network()[0].weight_mask
     for model, told in zip(models, losses, strict=True):
@@ -86,7 +88,7 @@ def test_training_under_masks_that_move_is_the_same_training():
         torch.testing.assert_close(models[1].state_dict()[name], value, rtol=1e-8, atol=1e-10)
 
 
-def test_compact_training_is_the_same_training_and_comes_back():
+def test_compact_training_is_the_same_training_and_comes_back() -> None:
     models = network(), compact_(network())
     assert [type(models[1][i]) for i in (0, 2, 4)] == [CompactConv1D, CompactConv1D, Conv1D]
     losses = []
@@ -111,7 +113,7 @@ def test_compact_training_is_the_same_training_and_comes_back():
         torch.testing.assert_close(found, value, rtol=1e-8, atol=1e-10)
 
 
-def test_finalized_models_run_frozen_and_do_not_look_at_weights_again():
+def test_finalized_models_run_frozen_and_do_not_look_at_weights_again() -> None:
     model = finalize(network(torch.float32)).eval()
     x = tokens(torch.float32)
     expected = model(x)
@@ -122,7 +124,7 @@ def test_finalized_models_run_frozen_and_do_not_look_at_weights_again():
     torch.testing.assert_close(frozen(x), expected)
 
 
-def test_a_planned_gpt2_runs_and_trains_sparse():
+def test_a_planned_gpt2_runs_and_trains_sparse() -> None:
     plan = planned("GPT-2", "wide", "3/4")
     masked = ift_nn.apply(plan, host("GPT-2")).eval()
     sparse, frozen = (
@@ -145,7 +147,7 @@ def test_a_planned_gpt2_runs_and_trains_sparse():
         torch.testing.assert_close(parameter.grad * kept, wanted[name].grad * kept, rtol=1e-3, atol=1e-5)
 
 
-def test_a_training_run_takes_it():
+def test_a_training_run_takes_it() -> None:
     engine = SimpleNamespace(
         _precision=SimpleNamespace(precision="32-true"), device=SimpleNamespace(type="cpu")
     )
@@ -154,7 +156,7 @@ def test_a_training_run_takes_it():
     assert any(isinstance(module, SparseConv1D) for module in run_sparse_(model, config, engine).modules())
 
 
-def test_nobody_waits_for_transformers_who_has_no_such_layer():
+def test_nobody_waits_for_transformers_who_has_no_such_layer() -> None:
     code = """
 import sys, torch, iftplan.nn as ift_nn
 net = torch.nn.Sequential(torch.nn.Linear(8, 8))
@@ -167,7 +169,7 @@ print("transformers" in sys.modules)
 
 
 @pytest.mark.slow
-def test_the_recipe_of_a_gpt_trains_the_same_in_both_executions(tmp_path):
+def test_the_recipe_of_a_gpt_trains_the_same_in_both_executions(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("the quick brown fox " * 900)
     settings = "training.precision=32-true training.batch_size=2 training.eval_interval=4 method.interval=2"
     common = ["train", "--recipe", "shakespeare-gpt", "--data", "text.txt", "--steps", "4"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -101,7 +102,7 @@ def train(
 
 
 @pytest.mark.parametrize("family", ["wide", "parallel", "doped"])
-def test_several_groups_with_options_of_their_own(family):
+def test_several_groups_with_options_of_their_own(family: str) -> None:
     model = sparse(family)
     kept = counts(model)
     decayed = [p for p in model.parameters() if p.ndim > 1]
@@ -153,7 +154,7 @@ class Smearing(optim.Optimizer):
     ("name", "make"), list(_optimizers()), ids=lambda value: value if isinstance(value, str) else ""
 )
 @pytest.mark.parametrize("order", list(Order))
-def test_zeros_stay_zeros_under_any_optimizer(name, make, order):
+def test_zeros_stay_zeros_under_any_optimizer(name: str, make: Callable[..., Any], order: Order) -> None:
     model = sparse()
     kept = counts(model)
     for parameter in model.parameters():
@@ -168,7 +169,7 @@ def test_zeros_stay_zeros_under_any_optimizer(name, make, order):
 
 
 @pytest.mark.parametrize("kind", ADAMW)
-def test_the_three_forms_of_adamw_choose_the_same_masks(kind):
+def test_the_three_forms_of_adamw_choose_the_same_masks(kind: str) -> None:
     seen = {}
     for options in (ADAMW[kind], ADAMW["plain"]):
         model = sparse()
@@ -182,7 +183,7 @@ def test_the_three_forms_of_adamw_choose_the_same_masks(kind):
     assert all(same(first, other) for other in rest)
 
 
-def test_an_optimizer_of_another_model_is_refused():
+def test_an_optimizer_of_another_model_is_refused() -> None:
     model = sparse()
     optimizer = optim.SGD(perceptron().parameters(), lr=0.1)
     with pytest.raises(InputError, match=r"does not hold .*weight.*after masks were applied"):
@@ -191,7 +192,7 @@ def test_an_optimizer_of_another_model_is_refused():
     nn.Masking(model, optimizer)  # what is frozen need not be held
 
 
-def test_masks_of_frozen_weights_stay():
+def test_masks_of_frozen_weights_stay() -> None:
     model = sparse()
     model[0].weight.requires_grad_(False)
     kept = counts(model)
@@ -205,7 +206,7 @@ def test_masks_of_frozen_weights_stay():
     assert moved == set(first) - {"0.weight"}
 
 
-def test_a_weight_without_a_gradient_keeps_its_mask():
+def test_a_weight_without_a_gradient_keeps_its_mask() -> None:
     model = sparse()
     optimizer = optim.SGD(model.parameters(), lr=0.1)
     masks = nn.Masking(model, optimizer, rigl(interval=1))
@@ -223,7 +224,7 @@ def test_a_weight_without_a_gradient_keeps_its_mask():
 # --- accumulation, clipping, scalers ---------------------------------------------------------------------
 
 
-def test_accumulated_gradients_choose_what_one_large_batch_chooses():
+def test_accumulated_gradients_choose_what_one_large_batch_chooses() -> None:
     chosen = []
     for parts in (1, 4):
         model = sparse()
@@ -241,7 +242,7 @@ def test_accumulated_gradients_choose_what_one_large_batch_chooses():
     torch.testing.assert_close(chosen[0][1], chosen[1][1])
 
 
-def test_clipping_sees_masked_gradients():
+def test_clipping_sees_masked_gradients() -> None:
     model = sparse()
     optimizer = optim.SGD(model.parameters(), lr=0.1)
     masks = nn.Masking(model, optimizer, rigl())
@@ -266,7 +267,7 @@ def test_clipping_sees_masked_gradients():
 @pytest.mark.parametrize("unscale", [True, False], ids=["unscaled and clipped", "left to the scaler"])
 @pytest.mark.parametrize("poisoned", ["0.weight", "6.bias"], ids=["masked weight", "bias"])
 @pytest.mark.parametrize("kind", [*ADAMW, "sgd"])
-def test_an_overflow_postpones_the_update(kind, poisoned, unscale, order):
+def test_an_overflow_postpones_the_update(kind: str, poisoned: str, unscale: bool, order: Order) -> None:
     model = sparse()
     kept = counts(model)
     parameters = list(model.parameters())
@@ -299,7 +300,7 @@ def test_an_overflow_postpones_the_update(kind, poisoned, unscale, order):
 
 
 @pytest.mark.parametrize("taken", [True, False], ids=["step taken", "step left out"])
-def test_non_finite_gradients_postpone_the_update_without_a_scaler_too(taken):
+def test_non_finite_gradients_postpone_the_update_without_a_scaler_too(taken: bool) -> None:
     model = sparse()
     optimizer = optim.SGD(model.parameters(), lr=0.1)
     masks = nn.Masking(model, optimizer, rigl(interval=2))
@@ -318,7 +319,7 @@ def test_non_finite_gradients_postpone_the_update_without_a_scaler_too(taken):
 
 
 @pytest.mark.parametrize("order", list(Order))
-def test_a_closure_is_no_detour(order):
+def test_a_closure_is_no_detour(order: Order) -> None:
     """Engines run backward passes inside the optimizer's step."""
     seen = []
     for inside in (False, True):
@@ -327,7 +328,7 @@ def test_a_closure_is_no_detour(order):
         optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
         masks = nn.Masking(model, optimizer, rigl(order=order))
 
-        def backward(batch, model=model, optimizer=optimizer, masks=masks):
+        def backward(batch: Any, model: Any = model, optimizer: Any = optimizer, masks: Any = masks) -> Any:
             optimizer.zero_grad()
             loss = loss_of(model, batch)
             loss.backward()
@@ -346,7 +347,7 @@ def test_a_closure_is_no_detour(order):
     assert same(*seen)
 
 
-def test_a_replaced_step_moves_nothing_that_keeps_its_mask():
+def test_a_replaced_step_moves_nothing_that_keeps_its_mask() -> None:
     model = sparse()
     optimizer = optim.AdamW(model.parameters(), lr=0.1)
     masks = nn.Masking(model, optimizer, rigl(interval=2, order=Order.REPLACE))
@@ -363,7 +364,7 @@ def test_a_replaced_step_moves_nothing_that_keeps_its_mask():
                 assert torch.equal(parameter[stays], weights[name][stays]), name
 
 
-def test_autocast_to_bfloat16():
+def test_autocast_to_bfloat16() -> None:
     model = sparse()
     kept = counts(model)
     optimizer = optim.AdamW(model.parameters(), lr=0.01)
@@ -381,7 +382,7 @@ def test_autocast_to_bfloat16():
     assert sum(losses[-5:]) < sum(losses[:5])
 
 
-def test_weights_in_bfloat16():
+def test_weights_in_bfloat16() -> None:
     model = sparse().bfloat16()
     kept = counts(model)
     optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
@@ -400,7 +401,7 @@ def test_weights_in_bfloat16():
 
 
 @pytest.mark.parametrize("kind", ["OneCycleLR", "CosineAnnealingLR", "LambdaLR"])
-def test_schedulers_that_wrap_the_optimizer_s_step(kind):
+def test_schedulers_that_wrap_the_optimizer_s_step(kind: str) -> None:
     options = {"OneCycleLR": {"max_lr": 0.1, "total_steps": 20}, "CosineAnnealingLR": {"T_max": 20}, "LambdaLR": {"lr_lambda": lambda t: 1 / (1 + t)}}  # fmt: skip
     model = sparse()
     kept = counts(model)
@@ -417,7 +418,7 @@ def test_schedulers_that_wrap_the_optimizer_s_step(kind):
     assert masks.exploration.updates == 6
 
 
-def test_a_compiled_model_trains_to_the_same_masks():
+def test_a_compiled_model_trains_to_the_same_masks() -> None:
     seen = []
     for compiled in (False, True):
         model = sparse()
@@ -435,7 +436,7 @@ def test_a_compiled_model_trains_to_the_same_masks():
     assert same(*seen)
 
 
-def test_a_masking_that_was_released_changes_nothing_more():
+def test_a_masking_that_was_released_changes_nothing_more() -> None:
     model = sparse()
     optimizer = optim.SGD(model.parameters(), lr=0.1)
     first = nn.Masking(model, optimizer, rigl())

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 
@@ -22,7 +26,7 @@ def plain(order: Order) -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture
-def accelerator(tmp_path):
+def accelerator(tmp_path: Path) -> Iterator[Any]:
     accelerate = pytest.importorskip("accelerate", reason="needs accelerate: pip install 'iftplan[dev]'")
     made = accelerate.Accelerator(cpu=True, gradient_accumulation_steps=2, project_dir=tmp_path)
     yield made
@@ -31,7 +35,7 @@ def accelerator(tmp_path):
 
 
 @pytest.mark.parametrize("order", list(Order))
-def test_accelerate_with_accumulation(order, accelerator):
+def test_accelerate_with_accumulation(order: Order, accelerator: Any) -> None:
     model = sparse()
     kept = counts(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
@@ -50,8 +54,8 @@ def test_accelerate_with_accumulation(order, accelerator):
     assert same({**copies(masks), **model.state_dict()}, plain(order))
 
 
-def test_accelerate_keeps_the_masks_state_in_its_checkpoints(accelerator, tmp_path):
-    def prepared(seed):
+def test_accelerate_keeps_the_masks_state_in_its_checkpoints(accelerator: Any, tmp_path: Path) -> None:
+    def prepared(seed: Any) -> Any:
         model = sparse(seed=seed)
         optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
         wrapped = accelerator.prepare(model, optimizer)
@@ -74,18 +78,18 @@ def test_accelerate_keeps_the_masks_state_in_its_checkpoints(accelerator, tmp_pa
 
 @pytest.mark.parametrize("order", list(Order))
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_fabric(order, precision, tmp_path):
+def test_fabric(order: Order, precision: str, tmp_path: Path) -> None:
     fabric_of = pytest.importorskip(
         "lightning_fabric", reason="needs lightning-fabric: pip install 'iftplan[dev]'"
     )
     fabric = fabric_of.Fabric(accelerator="cpu", devices=1, precision=precision)
 
-    def prepared(seed):
+    def prepared(seed: Any) -> Any:
         model = sparse(seed=seed)
         wrapped, optimizer = fabric.setup(model, torch.optim.AdamW(model.parameters(), lr=0.01))
         return model, wrapped, optimizer, nn.Masking(wrapped, optimizer, rigl(order=order))
 
-    def go_on(wrapped, optimizer, masks, steps):
+    def go_on(wrapped: Any, optimizer: Any, masks: Any, steps: Any) -> None:
         for batch in steps:
             optimizer.zero_grad()
             fabric.backward(loss_of(wrapped, batch))

@@ -121,7 +121,9 @@ def hold_to(plan: Plan, masks: Masking, *, by_layer: bool = True) -> None:
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("distribution", ["uniform", "er", "erk"])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_counts_are_exact_and_nothing_is_off_the_masks(algorithm, distribution, optimizer):
+def test_counts_are_exact_and_nothing_is_off_the_masks(
+    algorithm: str, distribution: str, optimizer: str
+) -> None:
     plan = planned(distribution)
     masks = trained(plan, ALGORITHMS[algorithm], optimizer)
     hold_to(plan, masks, by_layer="global" not in algorithm)
@@ -131,12 +133,12 @@ def test_counts_are_exact_and_nothing_is_off_the_masks(algorithm, distribution, 
 
 @pytest.mark.parametrize("optimizer", ["SGD", "AdamW fused"])
 @pytest.mark.parametrize("algorithm", SWITCHED)
-def test_no_switch_changes_that(algorithm, optimizer):
+def test_no_switch_changes_that(algorithm: str, optimizer: str) -> None:
     plan = planned("erk")
     hold_to(plan, trained(plan, SWITCHED[algorithm], optimizer))
 
 
-def test_the_distributions_are_three():
+def test_the_distributions_are_three() -> None:
     counts = {tuple(x.nnz for x in planned(d).layers if x.maskable) for d in ("uniform", "er", "erk")}
     assert len(counts) == 3
 
@@ -146,7 +148,7 @@ STRUCTURED = ("2:4", "block2x4", "fan-in")
 
 @pytest.mark.parametrize("mask", STRUCTURED)
 @pytest.mark.parametrize("algorithm", [name for name in ALGORITHMS if "global" not in name])
-def test_structures_hold_under_every_algorithm(algorithm, mask):
+def test_structures_hold_under_every_algorithm(algorithm: str, mask: str) -> None:
     plan = planned("uniform", mask)
     masks = trained(plan, ALGORITHMS[algorithm], "AdamW amsgrad")
     hold_to(plan, masks)
