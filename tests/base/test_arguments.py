@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-import iftplan as ift
+import iftplan
 from iftplan.base.arguments import checked, names_in, one_of
 from iftplan.base.errors import IftplanError, InputError
 from tests.support.hand_specs import chain
 
+ift: Any = iftplan  # what is given here is what its annotations forbid
 MODEL = chain()
 
 
@@ -64,16 +65,17 @@ def test_a_swapped_pair_is_called_one() -> None:
     torch = pytest.importorskip("torch")
     from iftplan import nn
 
+    apply: Any = nn.apply
     plan = ift.plan(MODEL, "wide", 0.75)
     with pytest.raises(InputError, match="plan and model stand in each other's place"):
-        nn.apply(torch.nn.Linear(3, 3), plan)
+        apply(torch.nn.Linear(3, 3), plan)
 
 
 class Thing:
     """Nothing that any function takes."""
 
 
-def _functions(module: ModuleType) -> list[pytest.ParameterSet]:
+def _functions(module: ModuleType) -> list[Any]:
     found = ((name, getattr(module, name)) for name in module.__all__)
     return [pytest.param(f, id=f"{module.__name__}.{name}") for name, f in found if inspect.isfunction(f)]
 
@@ -97,7 +99,8 @@ def _given_things(function: Callable[..., Any]) -> None:
     """One argument after the other is a thing of no use; those before it too."""
     parameters = inspect.signature(function).parameters.values()
     required = [p.name for p in parameters if p.default is p.empty and p.kind is not p.VAR_POSITIONAL]
-    for value in (Thing(), 3, None, "nonsense", [], {}):
+    values: tuple[object, ...] = (Thing(), 3, None, "nonsense", [], {})
+    for value in values:
         with suppress(IftplanError):  # some take a number, or a mapping of nothing
             function(*[value] * len(required))
     with pytest.raises(IftplanError):
@@ -117,11 +120,12 @@ def test_choices_and_names() -> None:
 
 def test_what_cannot_be_seen_at_once_is_left_to_the_function() -> None:
     @checked
-    def f(a: "Absent | int", b: list[int], *c: str) -> None:  # noqa: F821
+    def f(a: "Absent | int", b: list[int], *c: str) -> None:  # type: ignore[name-defined] # noqa: F821
         return None
 
-    f("anything", ["no number"], "x")
+    given: Any = f
+    given("anything", ["no number"], "x")
     with pytest.raises(InputError, match="f: b is 3, and it takes list"):
-        f(1, 3)
+        given(1, 3)
     with pytest.raises(InputError, match="f: c is 2, and it takes text"):
-        f(1, [], "x", 2)
+        given(1, [], "x", 2)

@@ -6,6 +6,7 @@ import json
 import os
 import stat
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
@@ -17,7 +18,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iftplan import api
-from iftplan.base import documents
 from iftplan.base.documents import check, digest, dumps, loads, read_text, schema_of, sealed, write_text
 from iftplan.base.errors import InputError
 from iftplan.base.units import Convention
@@ -27,8 +27,9 @@ from iftplan.families.solver import solve
 from iftplan.models.document import parse_spec, spec_document
 from iftplan.models.notation import parse_layer
 from iftplan.models.spec import Kind
+from iftplan.plans.audit.audit import AuditReport
 from iftplan.plans.document.plan import parse_plan, plan_document
-from iftplan.plans.plan import Role
+from iftplan.plans.plan import Plan, Role
 from tests.support.hand_specs import chain, mlp
 
 names = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8)
@@ -40,7 +41,7 @@ json_values = st.recursive(
 objects = st.dictionaries(names, json_values, max_size=5)
 
 
-def made(transform: Any = "wide", sparsity: Any = "3/4", **policy: Any) -> Any:
+def made(transform: str = "wide", sparsity: str = "3/4", **policy: Any) -> Plan:
     return api.plan(chain(), None if transform == "none" else transform, sparsity, **policy)
 
 
@@ -190,25 +191,25 @@ def test_a_failure_while_writing_keeps_the_old_content_and_leaves_nothing_beside
     target.write_text("old")
 
     class Full(io.StringIO):
-        def write(self, text: Any) -> None:
+        def write(self, text: str) -> int:
             raise OSError(28, "No space left on device")
 
-    def full(descriptor: Any, *args: Any, **kwargs: Any) -> Any:
+    def full(descriptor: int, *args: object, **kwargs: object) -> Full:
         os.close(descriptor)
         return Full()
 
-    def refuse(self: Any, target: Any) -> None:
+    def refuse(self: Path, target: str) -> None:
         raise OSError(1, "Operation not permitted")
 
-    def forbidden(*args: Any, **kwargs: Any) -> None:
+    def forbidden(*args: object, **kwargs: object) -> None:
         raise PermissionError(13, "Permission denied")
 
     if broken == "mkstemp":
-        monkeypatch.setattr(documents.tempfile, "mkstemp", forbidden)
+        monkeypatch.setattr(tempfile, "mkstemp", forbidden)
     elif broken == "fdopen":
-        monkeypatch.setattr(documents.os, "fdopen", full)
+        monkeypatch.setattr(os, "fdopen", full)
     else:
-        monkeypatch.setattr(documents.Path, "replace", refuse)
+        monkeypatch.setattr(Path, "replace", refuse)
     with pytest.raises(InputError, match="nothing was changed"):
         write_text("new", str(target))
     assert target.read_text() == "old"
@@ -252,6 +253,7 @@ def test_every_plan_reads_back_as_it_was_written_byte_for_byte(
     api.save(plan, path)
     again = api.load(path)
     assert again == plan
+    assert isinstance(again, Plan)
     assert dumps(plan_document(again)) == Path(path).read_text(encoding="utf-8")
 
 
@@ -267,7 +269,7 @@ def test_specs_read_back(tmp_path: Path) -> None:
         assert api.load(path) == spec
 
 
-def resealed(document: Any, *path: Any, value: Any) -> Any:
+def resealed(document: Any, *path: str | int, value: Any) -> dict[str, Any]:
     """The document with one value changed and a digest that agrees, as a forger would write it."""
     changed = copy.deepcopy(document)
     *parents, last = path
@@ -280,7 +282,7 @@ def resealed(document: Any, *path: Any, value: Any) -> Any:
     return sealed(changed)
 
 
-def one_more(value: Any) -> Any:
+def one_more(value: int) -> int:
     return value + 1
 
 
@@ -496,7 +498,7 @@ def test_the_solve_document_has_every_key_that_scripts_read(convention: Conventi
 # --- audits, baselines, profiles, records ----------------------------------------------------------------------
 
 
-def audited() -> Any:
+def audited() -> "AuditReport":
     from iftplan.plans.audit.audit import AuditedLayer, AuditReport
     from iftplan.plans.plan import Scope
 

@@ -16,7 +16,7 @@ _SPEC.loader.exec_module(fuzz)
 
 
 def test_hostile_inputs_are_refused_with_a_sentence_or_answered() -> None:
-    worst = []
+    worst: list[object] = []
     kinds = [kind for kind in fuzz.KINDS if not kind.starts]  # the whole is for the benchmark
     found = fuzz.fuzz(5 * len(kinds), 7, worst.append, kinds)
     assert worst == []

@@ -80,7 +80,7 @@ class Residual(nn.Module):
         self.first, self.inner, self.last = nn.Linear(8, 16), nn.Linear(16, 16), nn.Linear(16, 4)
         self.wrong, self.calls = wrong, 0
 
-    def forward(self, start: torch.Tensor) -> torch.Tensor:
+    def forward(self, start: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
         x = torch.relu(self.first(start))
         x = torch.relu(self.inner(x)) + x
         if self.wrong == "drifts":

@@ -88,7 +88,7 @@ class TwoHeads(tnn.Module):
         super().__init__()
         self.a, self.b, self.c, self.aux = (tnn.Linear(8, n) for n in (8, 8, 4, 3))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         x = self.b(self.a(x).relu()).relu()
         return (self.c(x), self.aux(x)) if self.training else self.c(x)
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,7 +32,7 @@ class Training:
     directory: Path
     logs: Path
 
-    def result(self) -> dict:
+    def result(self) -> dict[str, Any]:
         return json.loads((self.directory / "result.json").read_text())
 
     def metrics(self) -> str:

@@ -7,7 +7,6 @@ from functools import cache
 from itertools import count, takewhile
 from math import comb, isclose, log2
 from pathlib import Path
-from typing import Any
 
 import pytest
 import sympy
@@ -19,8 +18,9 @@ from iftplan.base.errors import InfeasibleError, InputError
 from iftplan.families import symbols as t
 from iftplan.families.builtin import FAMILIES
 from iftplan.families.derivation import derive, family, generate
+from iftplan.families.family import Family
 from iftplan.families.layer_costs import layer_cost
-from iftplan.families.solution import Outcome
+from iftplan.families.solution import Outcome, Step
 from iftplan.families.solver import solve
 from iftplan.families.steps import explained, specialise, steps
 from iftplan.families.transforms import DEFINITIONS
@@ -35,7 +35,7 @@ sizes = st.integers(1, 400)
 densities = st.fractions(Fraction(1, 50), 1, max_denominator=50)
 
 
-def rational(value: Any) -> Any:
+def rational(value: Fraction) -> sympy.Rational:
     return sympy.Rational(Fraction(value).numerator, Fraction(value).denominator)
 
 
@@ -153,7 +153,7 @@ OWN = {
 
 
 @cache
-def own(name: Any) -> Any:
+def own(name: str) -> Family:
     cost, unknown, _ = OWN[name]
     return family(name, cost=cost, unknown=unknown, structure="rank" if unknown in (t.r, q) else "branches")
 
@@ -273,12 +273,12 @@ def test_a_cost_that_cannot_be_solved_says_why(
 NAMES = {str(symbol): symbol for symbol in vars(t).values() if isinstance(symbol, sympy.Symbol)}
 
 
-def read_back(text: Any) -> Any:
+def read_back(text: str) -> sympy.Expr:
     """An expression from what people are shown."""
     return sympy.sympify(text.replace("·", "*").replace("^", "**"), locals=NAMES)
 
 
-def sides(step: Any) -> Any:
+def sides(step: Step) -> tuple[str, sympy.Expr]:
     left, _, right = step.equation.rpartition(" = ")
     return left, read_back(right)
 
@@ -290,7 +290,9 @@ SAMPLE = {t.C_in: 24, t.C_out: 40, t.D_in: 56, t.D_out: 72, t.T: 10}
 @pytest.mark.parametrize(
     "layer", ["conv3x3", "linear", "conv1d5,groups=4", "convt2x2", "dwconv3x3", "attention"]
 )
-def test_every_step_follows_from_the_one_before(name: str, layer: str, density: Any = Fraction(1, 3)) -> None:
+def test_every_step_follows_from_the_one_before(
+    name: str, layer: str, density: Fraction = Fraction(1, 3)
+) -> None:
     spec = parse_layer(layer)
     dense, cost, equation, solved, *between, last = steps(spec, FAMILIES[name], density)
     assert sides(dense)[0] == "dense"

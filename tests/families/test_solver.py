@@ -1,6 +1,7 @@
 """Solving layers in whole numbers, held against a brute-force search written from the papers' equations alone."""
 
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import count, takewhile
@@ -36,11 +37,11 @@ class Expected:
     dense_weights: int = 0
 
 
-def first(fits: Any, step: Any = 1) -> Any:
+def first(fits: Callable[[int], bool], step: int = 1) -> int:
     return next(x for x in count(step, step) if fits(x))
 
 
-def last(fits: Any, step: Any = 1) -> Any:
+def last(fits: Callable[[int], bool], step: int = 1) -> int:
     return max(takewhile(fits, count(step, step)), default=0)
 
 
@@ -71,9 +72,10 @@ def brute_force(layer: LayerSpec, family: str, s: Fraction, round_to: int = 1) -
             if not r and s:
                 return None
             return Expected({"rank": r}, weights, weights - copies * r * (m + n), copies * r * (m + n))
+    raise AssertionError(family)
 
 
-def _wide(layer: Any, d: Any, round_to: Any, weights: Any, products: Any) -> Any:
+def _wide(layer: LayerSpec, d: Fraction, round_to: int, weights: int, products: int) -> Expected | None:
     c_in, c_out = layer.in_channels, layer.out_channels
     if d == 1:
         return Expected({"in_channels": c_in, "out_channels": c_out}, weights, weights)
@@ -95,7 +97,7 @@ def _wide(layer: Any, d: Any, round_to: Any, weights: Any, products: Any) -> Any
     return Expected({"in_channels": w_in, "out_channels": w_out}, capacity, weights)
 
 
-def products_of(layer: Any, structure: Any) -> Any:
+def products_of(layer: LayerSpec, structure: Mapping[str, Any]) -> int:
     if layer.kind is not Kind.ATTENTION:
         return 0
     return 2 * layer.positions * structure.get("out_channels", layer.out_channels)
@@ -199,7 +201,7 @@ def test_low_rank_spends_what_whole_ranks_can_and_never_more(layer: LayerSpec, s
     if s.outcome is Outcome.INFEASIBLE:
         return
     assert s.residual_macs >= 0
-    wide_in, wide_out = s.structure["in_channels"], s.structure["out_channels"]
+    wide_in, wide_out = int(s.structure["in_channels"]), int(s.structure["out_channels"])
     copies = 4 if layer.kind is Kind.ATTENTION else 1
     one_rank = copies * sum(matrix(layer, wide_in, wide_out)) * layer.positions
     assert s.nnz == s.capacity == 0
@@ -223,7 +225,7 @@ def test_n_of_m_keeps_its_pattern_exactly_and_never_overspends(layer: LayerSpec,
         return
     assert s.nnz * of == s.capacity * kept
     assert s.residual_macs >= 0
-    m, n = matrix(layer, s.structure["in_channels"], s.structure["out_channels"])
+    m, n = matrix(layer, int(s.structure["in_channels"]), int(s.structure["out_channels"]))
     assert m % of == 0
     assert not pattern.endswith("T") or n % of == 0
 
@@ -238,7 +240,7 @@ def test_structured_masks_leave_less_than_one_step(layer: LayerSpec, sparsity: F
     s = solve(layer, FAMILIES["wide"], sparsity, mask=parse_mask(text), throw=False)
     if s.outcome is Outcome.INFEASIBLE:
         return
-    _, neurons = matrix(layer, s.structure["in_channels"], s.structure["out_channels"])
+    _, neurons = matrix(layer, int(s.structure["in_channels"]), int(s.structure["out_channels"]))
     step = neurons if text == "fan-in" else 4 if text == "block2x2" else 2
     assert s.nnz % step == 0
     assert 0 <= s.residual_macs < step * layer.positions

@@ -1,6 +1,5 @@
 from fractions import Fraction
 from math import prod
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,7 +11,9 @@ from iftplan.masks.distributions import Distribution, Share, densities, paramete
 SHAPES = ((2, 4), (3, 6), (4, 6, 2))  # (n_in, n_out, kernel): the published vector's (2, 4, 6)
 
 
-def sparsities(sparsity: Any, distribution: Any, power: Any = 1, floor_zeros: Any = False) -> Any:
+def sparsities(
+    sparsity: str, distribution: Distribution, power: int = 1, floor_zeros: bool = False
+) -> list[float]:
     shares = [Share(str(s), s, prod(s)) for s in SHAPES]
     budget = parameter_budget(shares, Fraction(sparsity), floor_zeros=floor_zeros)
     return [float(1 - d) for d in densities(shares, budget, distribution, power)]
@@ -30,7 +31,7 @@ def sparsities(sparsity: Any, distribution: Any, power: Any = 1, floor_zeros: An
     ],
 )
 def test_published_vectors(
-    sparsity: str, distribution: Distribution, power: int, floor_zeros: bool, expected: tuple[Any, ...]
+    sparsity: str, distribution: Distribution, power: int, floor_zeros: bool, expected: tuple[float, ...]
 ) -> None:
     assert sparsities(sparsity, distribution, power, floor_zeros) == pytest.approx(expected, abs=5e-5)
 

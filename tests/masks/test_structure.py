@@ -4,7 +4,6 @@ import re
 from collections.abc import Callable
 from itertools import combinations, product
 from math import comb, factorial, isclose, log2
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -54,13 +53,17 @@ def test_a_mask_that_cannot_be_read_says_what_was_given_and_what_can_be(text: st
     assert says in str(caught.value)
 
 
-def written_out(rows: Any, columns: Any, nnz: Any, allowed: Any) -> Any:
+Cells = set[tuple[int, int]]
+Allowed = Callable[[Cells], bool]
+
+
+def written_out(rows: int, columns: int, nnz: int, allowed: Allowed) -> int:
     """How many masks of a rows×columns weight (inputs × outputs) with nnz weights are allowed, by listing them."""
     cells = list(product(range(rows), range(columns)))
     return sum(allowed(set(kept)) for kept in combinations(cells, nnz))
 
 
-def column_groups(of: Any) -> Any:
+def column_groups(of: int) -> Callable[[Cells, int, int], list[list[bool]]]:
     """Groups of `of` inputs of one output."""
     return lambda kept, rows, columns: [
         [(r, c) in kept for r in range(start, start + of)]
@@ -69,15 +72,15 @@ def column_groups(of: Any) -> Any:
     ]
 
 
-def n_of_m(mask: Any, rows: Any, columns: Any) -> Any:
-    def allowed(kept: Any) -> Any:
+def n_of_m(mask: NM, rows: int, columns: int) -> Allowed:
+    def allowed(kept: Cells) -> bool:
         return all(sum(group) == mask.kept for group in column_groups(mask.of)(kept, rows, columns))
 
     return allowed
 
 
-def transposable(mask: Any, rows: Any, columns: Any) -> Any:
-    def allowed(kept: Any) -> Any:
+def transposable(mask: NM, rows: int, columns: int) -> Allowed:
+    def allowed(kept: Cells) -> bool:
         along = [
             sum((r, c) in kept for c in range(start, start + mask.of))
             for r in range(rows)
@@ -88,8 +91,8 @@ def transposable(mask: Any, rows: Any, columns: Any) -> Any:
     return allowed
 
 
-def blocks(mask: Any, rows: Any, columns: Any) -> Any:
-    def allowed(kept: Any) -> Any:
+def blocks(mask: Block, rows: int, columns: int) -> Allowed:
+    def allowed(kept: Cells) -> bool:
         return all(
             len({(r // mask.height * mask.height + i, c // mask.width * mask.width + j) in kept
                  for i in range(mask.height) for j in range(mask.width)}) == 1
@@ -99,7 +102,7 @@ def blocks(mask: Any, rows: Any, columns: Any) -> Any:
     return allowed
 
 
-def constant_fan_in(mask: Any, rows: Any, columns: Any) -> Any:
+def constant_fan_in(mask: MaskStructure, rows: int, columns: int) -> Allowed:
     return lambda kept: len({sum((r, c) in kept for r in range(rows)) for c in range(columns)}) == 1
 
 
@@ -121,7 +124,7 @@ def constant_fan_in(mask: Any, rows: Any, columns: Any) -> Any:
     ],
 )
 def test_masks_counted_are_masks_written_out(
-    text: str, rows: int, columns: int, nnz: int, rule: Callable[..., Any]
+    text: str, rows: int, columns: int, nnz: int, rule: Callable[..., Allowed]
 ) -> None:
     mask = parse_mask(text)
     assert mask.close(((rows, columns),), nnz) == nnz
@@ -157,7 +160,7 @@ matrices = st.lists(st.tuples(st.integers(1, 12), st.integers(1, 12)), min_size=
 
 @given(matrices, st.integers(0, 500), st.sampled_from(("unstructured", "fan-in", "block1x1")))
 def test_what_is_kept_is_the_most_within_the_budget(
-    shapes: tuple[tuple[int, ...], ...], budget: int, text: str
+    shapes: tuple[tuple[int, int], ...], budget: int, text: str
 ) -> None:
     mask = parse_mask(text)
     nnz = mask.close(shapes, budget)
@@ -171,7 +174,7 @@ def test_what_is_kept_is_the_most_within_the_budget(
 
 
 @given(matrices)
-def test_a_structure_without_weights_has_one_mask(shapes: tuple[tuple[int, ...], ...]) -> None:
+def test_a_structure_without_weights_has_one_mask(shapes: tuple[tuple[int, int], ...]) -> None:
     for mask in (Unstructured(), ConstantFanIn(), Block(1, 1)):
         assert mask.log2_masks(shapes, 0) == 0
         assert mask.close((), 0) == 0
@@ -189,7 +192,7 @@ def test_a_structure_without_weights_has_one_mask(shapes: tuple[tuple[int, ...],
     ],
 )
 def test_a_weight_that_a_pattern_does_not_tile_is_refused_with_the_nearest_that_it_does(
-    text: str, shape: tuple[int, ...], says: str
+    text: str, shape: tuple[int, int], says: str
 ) -> None:
     with pytest.raises(InfeasibleError, match=re.escape(says)):
         parse_mask(text).close((shape,), 100)

@@ -49,7 +49,7 @@ def test_a_long_list_is_cut_and_counted() -> None:
             super().__init__()
             self.stem, self.heads = nn.Linear(5, 8), heads
 
-        def forward(self, x: Tensor) -> Tensor:
+        def forward(self, x: Tensor) -> list[Tensor]:
             x = self.stem(x)
             return [head(x) for head in self.heads]
 

@@ -1,7 +1,6 @@
 from fractions import Fraction
 from itertools import product
 from math import gcd
-from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,7 +9,7 @@ from iftplan.plans.budget import Account, close
 
 
 @st.composite
-def roomy(draw: st.DrawFn) -> Any:
+def roomy(draw: st.DrawFn) -> tuple[list[Account], int]:
     positions = draw(st.lists(st.integers(1, 60), min_size=1, max_size=5))
     accounts = [Account(100_000, p, Fraction(draw(st.integers(500, 20_000)))) for p in positions]
     near = sum(a.positions * int(a.target) for a in accounts)
@@ -30,7 +29,7 @@ def test_what_stays_unspent_is_what_no_whole_weight_can_spend(case: tuple[list[A
 
 
 @given(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 9)), min_size=1, max_size=3), st.integers(0, 60))
-def test_small_accounts_never_overspend_or_overfill(layers: list[tuple[int, ...]], budget: int) -> None:
+def test_small_accounts_never_overspend_or_overfill(layers: list[tuple[int, int]], budget: int) -> None:
     accounts = [Account(capacity, positions, Fraction(capacity, 2)) for capacity, positions in layers]
     nnz, left = close(accounts, budget)
     assert left >= 0
@@ -45,7 +44,7 @@ def test_small_accounts_never_overspend_or_overfill(layers: list[tuple[int, ...]
 
 
 @st.composite
-def tight(draw: st.DrawFn) -> Any:
+def tight(draw: st.DrawFn) -> tuple[list[Account], int]:
     """Small accounts, nearly full or nearly empty, some of which must hold a weight."""
     accounts = [
         Account(c, p, Fraction(draw(st.integers(0, 2 * c)), 2), draw(st.integers(0, 1)))

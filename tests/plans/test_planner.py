@@ -1,6 +1,7 @@
 """Whole models, planned from hand-written specs: every book is kept a second time here."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
 from itertools import count
@@ -17,7 +18,7 @@ from iftplan.families import derivation
 from iftplan.families import symbols as t
 from iftplan.masks.distributions import Distribution, Share, densities, parameter_budget
 from iftplan.models.spec import Couplings, InputSpec, Kind, LayerSpec, ModelSpec, WeightLayer, Width
-from iftplan.plans.plan import Role, Scope
+from iftplan.plans.plan import Plan, PlannedLayer, Role, Scope
 from tests.support.hand_specs import chain, conv, dense_macs, linear, mlp, monomial, resnet
 
 quarter = Fraction(1, 4)
@@ -26,18 +27,18 @@ scopes = st.sampled_from(("matrices", "layers", "model"))
 families = st.sampled_from(("wide", "parallel", "factorized", "doped"))
 
 
-def widened(size: Any, sparsity: Any, unit: Any = 1) -> Any:
+def widened(size: int, sparsity: Fraction, unit: int = 1) -> int:
     """The smallest multiple of `unit` that is at least size/√d."""
     if not sparsity:
         return size
     return next(w for w in count(unit, unit) if w * w * (1 - sparsity) >= size * size)
 
 
-def rows(plan: Any) -> Any:
+def rows(plan: Plan) -> dict[str, PlannedLayer]:
     return {layer.name: layer for layer in plan.layers}
 
 
-def chain_capacities(plan: Any, classes: Any = 16) -> Any:
+def chain_capacities(plan: Plan, classes: int = 16) -> dict[str, tuple[int, int]]:
     """Name → (positions, weights) at the plan's widths, from the architecture's arithmetic."""
     c, e = (plan.widths.get(name, size) for name, size in (("c", 16), ("e", 24)))
     return {
@@ -58,7 +59,7 @@ def test_every_scope_closes_to_the_mac_or_the_refusal_names_what_would(
     family: str, sparsity: Fraction, scope: str, distribution: str, round_to: int
 ) -> None:
     spec = chain()
-    asked = {"scope": scope, "distribution": distribution, "round_to": round_to}
+    asked: dict[str, Any] = {"scope": scope, "distribution": distribution, "round_to": round_to}
     try:
         plan = api.plan(spec, family, sparsity, **asked)
     except InfeasibleError as error:
@@ -166,13 +167,15 @@ def test_branches_and_ranks_of_a_plan_are_those_of_their_layers() -> None:
 # --- distributions -------------------------------------------------------------------------------------
 
 
-def erk_by_hand(layers: Any, budget: Any, kernel: Any = True) -> Any:
+def erk_by_hand(
+    layers: Mapping[str, tuple[Any, Any, tuple[int, ...], int]], budget: Fraction, kernel: bool = True
+) -> dict[str, Fraction]:
     """arXiv 1911.11134: ε·p_l, all layers tied at the maximum held at 1 while one exceeds it; costs in MACs."""
     p = {
         name: Fraction(n_in + n_out + (sum(k) if kernel else 0), n_in * n_out * (prod(k) if kernel else 1))
         for name, (n_in, n_out, k, _) in layers.items()
     }
-    dense = set()
+    dense: set[str] = set()
     while True:
         free = [name for name in layers if name not in dense]
         left = budget - sum(layers[name][3] for name in dense)
@@ -396,7 +399,7 @@ def test_closing_by_width_takes_the_smallest_widths_that_cover_the_budget_at_tha
     spec, density = chain(), 1 - Fraction(sparsity)
     plan = api.plan(spec, "wide", sparsity, close="width", scope=scope)
 
-    def cost(c: Any, e: Any) -> Any:
+    def cost(c: int, e: int) -> Fraction:
         fixed = 64 * 27 * c + 64 * 9 * 16 + 16 * e + (2 * 16 * 16 * e if scope == "model" else 0)
         return fixed + density * (64 * 9 * c * c + 16 * 9 * c * e)
 

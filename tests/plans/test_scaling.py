@@ -11,6 +11,7 @@ from fractions import Fraction
 from math import isclose, sqrt
 from pathlib import Path
 from statistics import mean
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -42,7 +43,7 @@ CHECK = BENCHMARKS / "coordinate_check.py"
 
 
 @pytest.fixture(scope="module")
-def check() -> Iterator[Any]:
+def check() -> Iterator[ModuleType]:
     spec = importlib.util.spec_from_file_location("coordinate_check", CHECK)
     assert spec is not None
     assert spec.loader is not None
@@ -59,7 +60,7 @@ def perceptron() -> nn.Module:
     return nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 4))
 
 
-def plan_of(family: str | None, sparsity: str = "3/4", **options: Any) -> Any:
+def plan_of(family: str | None, sparsity: str = "3/4", **options: Any) -> Plan:
     return ift.plan(ift.read_model(perceptron(), "2x8"), family, sparsity, scope="matrices", **options)
 
 
@@ -110,7 +111,7 @@ def test_branches_are_one_sum() -> None:
         ({"optimizer": "sgd"}, "Adam-family"),
     ],
 )
-def test_without_evidence_it_is_the_standard_and_says_so(arguments: dict[str, str], said: str) -> None:
+def test_without_evidence_it_is_the_standard_and_says_so(arguments: dict[str, Any], said: str) -> None:
     found = parametrization(plan_of("wide"), **arguments)
     assert found.scheme == "standard"
     assert said in found.notes[0]
@@ -153,7 +154,7 @@ def test_mup_follows_the_width_alone() -> None:
 
 
 @pytest.mark.parametrize("given", [{"optimizer": "lion"}, {"mask_updates": "random"}, {"asked": "fan-in"}])
-def test_unknown_choices_are_refused(given: dict[str, str]) -> None:
+def test_unknown_choices_are_refused(given: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="is none of"):
         parametrization(plan_of("wide"), **given)
 
@@ -206,7 +207,7 @@ def test_scales_that_do_not_follow_from_the_plan_are_refused(change: Callable[..
 # --- on real tensors ------------------------------------------------------------------------------------
 
 
-def applied(name: str, family: str | None, asked: str = "supar", **options: Any) -> tuple[Plan, nn.Module]:
+def applied(name: str, family: str | None, asked: Any = "supar", **options: Any) -> tuple[Plan, nn.Module]:
     plan = parametrized(planned(name, family), asked)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -317,9 +318,9 @@ def by_hand(plan: Plan, name: str) -> nn.Module:
     head = model.get_submodule(HEADS[name])
     bias = 0 if head.bias is None else head.bias
     head.register_forward_hook(lambda module, given, out: (out - bias) * float(multiplier) + bias)
-    for module in model.modules():
-        if hasattr(module, "scaling"):
-            module.scaling = sqrt(8) / round(module.scaling**-2)  # heads had the size 8
+    heads: list[Any] = [module for module in model.modules() if hasattr(module, "scaling")]
+    for module in heads:
+        module.scaling = sqrt(8) / round(module.scaling**-2)  # heads had the size 8
     return model
 
 
@@ -334,7 +335,8 @@ def test_logits_and_attention_are_scaled_and_stay_so(name: str, change: Callable
     multiplier = changed.get_submodule(HEADS[name]).output_multiplier
     assert 0 < float(multiplier) < 1
     if name != "perceptron":
-        sizes = [round(m.scaling**-2) for m in plain.modules() if hasattr(m, "scaling")]
+        heads: list[Any] = [m for m in plain.modules() if hasattr(m, "scaling")]
+        sizes = [round(m.scaling**-2) for m in heads]
         scales = [m.scaling for m in changed.modules() if hasattr(m, "scaling")]
         assert sizes
         assert scales == pytest.approx([sqrt(8) / size for size in sizes])
@@ -370,7 +372,7 @@ def test_exported_compiled_and_in_half_precision_it_answers_the_same(name: str) 
     model = finalize(applied(name, "wide", "auto")[1]).eval()
     args, kwargs = make_inputs(HOSTS[name][1], "cpu")
     torch.compiler.reset()
-    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    compiled: Any = torch.compile(model, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(answer(compiled, name), answer(model, name))
     if name == "perceptron":
         exported = torch.export.export(model, args, kwargs).module()
@@ -444,18 +446,18 @@ FLAT = 3 * 0.5 * sqrt(4 * 5 / 128) / sqrt(SEEDS) * sqrt(2)
 
 
 @pytest.fixture(scope="module")
-def dense(check: Any) -> Any:
+def dense(check: ModuleType) -> dict[str, list[Any]]:
     return {name: scales(check, "1", name) for name in check.PARAMETRIZATIONS}
 
 
-def scales(check: Any, density: Any, name: Any) -> Any:
+def scales(check: ModuleType, density: str, name: str) -> list[Any]:
     setup = check.PARAMETRIZATIONS[name]
     return [check.check(density, setup, seed, steps=3) for seed in range(SEEDS)]
 
 
 @pytest.mark.parametrize("density", ["1/2", "1/4", "1/10"])
 def test_activations_stay_flat_under_supar_and_shrink_as_predicted_without(
-    check: Any, dense: Any, density: str
+    check: ModuleType, dense: dict[str, list[Any]], density: str
 ) -> None:
     rho = float(Fraction(density))
     ratios = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import e
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -93,6 +94,6 @@ def test_progress_counts_from_the_first_step_of_training() -> None:
         ({"end": -1}, "from step 0 to step -1"),
     ],
 )
-def test_updates_that_cannot_be_are_refused(given: dict[str, int], says: str) -> None:
+def test_updates_that_cannot_be_are_refused(given: dict[str, Any], says: str) -> None:
     with pytest.raises(InputError, match=says):
         Updates(**given)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
@@ -24,7 +25,7 @@ from iftplan.nn import (
     weights_by_layer,
 )
 from iftplan.nn.masking.algorithms.base import Algorithm
-from iftplan.plans.plan import Plan
+from iftplan.plans.plan import Plan, Scope
 from iftplan.runs.schedules import Cubic, Updates
 from iftplan.runs.training_cost import TrainingCost, rigl_average
 from tests.support.models.widths import MODELS
@@ -140,7 +141,7 @@ def test_counts_of_parameters_add_up_to_those_of_the_plan(host: str, family: str
     counts = layer_counts(groups, masks.nnz)
     assert counts == {x.name: x.nnz for x in plan.layers if x.maskable}
     assert sorted(n for names in groups.values() for n in names) == sorted(masks.nnz)
-    assert TrainingCost.of(plan).forward(counts) == plan.macs("model")
+    assert TrainingCost.of(plan).forward(counts) == plan.macs(Scope.MODEL)
     assert len(counts) >= (1 if host == "tied" else 2)
 
 
@@ -185,7 +186,7 @@ def test_gradual_pruning_costs_the_mean_of_what_is_left(host: str) -> None:
 
 
 @pytest.mark.parametrize("scope", ["layer", "global"])
-def test_the_batch_that_chooses_by_saliency_is_a_dense_one(scope: str) -> None:
+def test_the_batch_that_chooses_by_saliency_is_a_dense_one(scope: Any) -> None:
     cost, steps = costs("plain", None, Saliency(scope), 5)
     assert steps[0] == 3 * cost.opened
     assert len(set(steps[1:])) == 1

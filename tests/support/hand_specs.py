@@ -14,14 +14,16 @@ def monomial(coefficient: int, *names: str) -> Polynomial:
     return value
 
 
-def conv(name: Any, c_in: Any, c_out: Any, kernel: Any, side: Any, groups: Any = 1, **role: Any) -> Any:
+def conv(
+    name: str, c_in: int, c_out: int, kernel: int, side: int, groups: int = 1, **role: Any
+) -> WeightLayer:
     layer = LayerSpec(
         name, Kind.CONV2D, c_in, c_out, (kernel, kernel), groups, side * side, depthwise=groups == c_in > 1
     )
     return WeightLayer(layer, f"{name}.weight", "Conv2d", **role)
 
 
-def linear(name: Any, d_in: Any, d_out: Any, tokens: Any = 1, **role: Any) -> Any:
+def linear(name: str, d_in: int, d_out: int, tokens: int = 1, **role: Any) -> WeightLayer:
     return WeightLayer(
         LayerSpec(name, Kind.LINEAR, d_in, d_out, positions=tokens), f"{name}.weight", "Linear", **role
     )

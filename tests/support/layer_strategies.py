@@ -2,7 +2,6 @@
 
 from fractions import Fraction
 from math import lcm
-from typing import Any
 
 from hypothesis import strategies as st
 
@@ -19,7 +18,7 @@ sparsities = st.one_of(
 
 
 @st.composite
-def convolutions(draw: st.DrawFn) -> Any:
+def convolutions(draw: st.DrawFn) -> LayerSpec:
     kind = draw(st.sampled_from(CONVOLUTIONS))
     dims = kind.spatial_dims
     kernel = tuple(draw(st.lists(st.integers(1, 4), min_size=dims, max_size=dims)))
@@ -29,7 +28,7 @@ def convolutions(draw: st.DrawFn) -> Any:
 
 
 @st.composite
-def depthwise(draw: st.DrawFn) -> Any:
+def depthwise(draw: st.DrawFn) -> LayerSpec:
     kind = draw(st.sampled_from(CONVOLUTIONS))
     dims = kind.spatial_dims
     kernel = tuple(draw(st.lists(st.integers(1, 5), min_size=dims, max_size=dims)))
@@ -38,21 +37,21 @@ def depthwise(draw: st.DrawFn) -> Any:
 
 
 @st.composite
-def linears(draw: st.DrawFn) -> Any:
+def linears(draw: st.DrawFn) -> LayerSpec:
     groups = draw(st.sampled_from((1, 1, 1, 2, 5)))
     d_in, d_out = (groups * draw(st.integers(1, 40)) for _ in range(2))
     return LayerSpec("linear", Kind.LINEAR, d_in, d_out, groups=groups, positions=draw(positions))
 
 
 @st.composite
-def attentions(draw: st.DrawFn) -> Any:
+def attentions(draw: st.DrawFn) -> LayerSpec:
     heads = draw(st.sampled_from((1, 2, 4)))
     width = lcm(heads, 4) * draw(st.integers(1, 8))
     return LayerSpec("attention", Kind.ATTENTION, width, width, positions=draw(positions), heads=heads)
 
 
 @st.composite
-def weightless(draw: st.DrawFn) -> Any:
+def weightless(draw: st.DrawFn) -> LayerSpec:
     kind = draw(st.sampled_from((Kind.EMBEDDING, Kind.NORM, Kind.ACTIVATION)))
     channels = draw(st.integers(1, 40))
     c_in = draw(st.integers(1, 90)) if kind is Kind.EMBEDDING else channels

@@ -157,7 +157,9 @@ def test_published_code_masks_u_and_v_of_the_doped_member_and_spends_too_little(
     assert all((m.U.weight != 0).all() and (m.V.weight != 0).all() for m in members.values())
     for name, member in members.items():
         for part in (member.U, member.V):
-            part.register_buffer("weight_mask", torch.zeros_like(part.weight, dtype=torch.bool))
+            part.register_buffer(
+                "weight_mask", torch.zeros_like(part.get_parameter("weight"), dtype=torch.bool)
+            )
         assert not measure_applied(plan, model).passed, name
 
 
@@ -470,7 +472,7 @@ def test_distributed_data_parallel(family: str, tmp_path: Path) -> None:
 def test_compiled_it_answers_the_same(name: str, family: str) -> None:
     model = apply(planned(name, family), host(name)).eval()
     torch.compiler.reset()  # models of other cases share this one's code
-    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    compiled: Any = torch.compile(model, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(answer(compiled, name), answer(model, name))
     model.train()
     answer(compiled, name).square().mean().backward()
@@ -482,7 +484,7 @@ def test_compiled_it_answers_the_same(name: str, family: str) -> None:
 def test_compiled_by_inductor_it_answers_the_same(family: str) -> None:
     model = apply(planned("convolutions", family), host("convolutions")).eval()
     torch.compiler.reset()
-    compiled = torch.compile(model, fullgraph=True)
+    compiled: Any = torch.compile(model, fullgraph=True)
     try:
         output = answer(compiled, "convolutions")
     except Exception as error:

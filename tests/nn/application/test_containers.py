@@ -12,7 +12,8 @@ import inspect
 import pickle
 import warnings
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
+from typing import Any
 
 import pytest
 import torch
@@ -29,6 +30,7 @@ from iftplan.nn import (
 )
 from iftplan.nn.layers.members import Member
 from iftplan.nn.layers.withheld import Withheld
+from iftplan.plans.plan import Plan
 
 FAMILIES = ("parallel", "factorized", "doped", "lowrank", "wide", "none")
 
@@ -82,7 +84,7 @@ def layers() -> list[nn.Module]:
     return [nn.Linear(16, 32), nn.Linear(32, 32), nn.Linear(32, 16)]
 
 
-SETTINGS = {"dim_feedforward": 32, "dropout": 0.0, "batch_first": True}
+SETTINGS: dict[str, Any] = {"dim_feedforward": 32, "dropout": 0.0, "batch_first": True}
 HOSTS: dict[str, Callable[[], tuple[nn.Module, Callable[[nn.Module, Tensor], Tensor]]]] = {
     "TransformerEncoderLayer": lambda: (nn.TransformerEncoderLayer(16, 2, **SETTINGS), itself),
     "TransformerEncoderLayer, norm first": lambda: (
@@ -118,7 +120,7 @@ HOSTS: dict[str, Callable[[], tuple[nn.Module, Callable[[nn.Module, Tensor], Ten
     "ModuleDict": lambda: (nn.ModuleDict(dict(zip("abc", layers(), strict=True))), in_order),
     "DataParallel": lambda: (nn.DataParallel(nn.Sequential(*layers())), itself),
 }
-ROUNDING = {"rtol": 1e-4, "atol": 1e-5}
+ROUNDING: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5}
 
 
 @cache
@@ -178,7 +180,7 @@ def test_a_host_computes_the_same_however_it_is_called(host: str, family: str) -
     for state, model in states.items():
         for call, found in answers(model, x).items():
             torch.testing.assert_close(
-                found, expected, msg=lambda text, at=(state, call): f"{at}: {text}", **ROUNDING
+                found, expected, msg=partial("{}: {}".format, (state, call)), **ROUNDING
             )
 
 
@@ -222,14 +224,16 @@ class Net(nn.Module):
         layers = [nn.Linear(8, 16), nn.Linear(16, 16), nn.Linear(16, 16), nn.Linear(16, 4)]
         for i, layer in enumerate(layers):
             self.add_module(f"l{i}", layer)
-        self.kept = {"list": layers, "tuple": tuple(layers), "dict": dict(enumerate(layers))}.get(how, layers)
+        self.kept: Any = {"list": layers, "tuple": tuple(layers), "dict": dict(enumerate(layers))}.get(
+            how, layers
+        )
         if how == "object":
             self.kept = type("Box", (), {})()
             self.kept.layers = layers
 
     def forward(self, x: Tensor) -> Tensor:
         for i in range(4):
-            own = self.get_submodule(f"l{i}")
+            own: Any = self.get_submodule(f"l{i}")
             match self.how:
                 case "its own":
                     x = own(x)
@@ -251,7 +255,7 @@ class Net(nn.Module):
         return x
 
 
-def planned(how: str, family: str) -> tuple[ift.Plan, nn.Module]:
+def planned(how: str, family: str) -> tuple[Plan, nn.Module]:
     torch.manual_seed(0)
     dense = Net(how)
     spec = ift.read_model(dense, "2x8", widths=family in ("wide", "lowrank"))
@@ -356,7 +360,7 @@ def test_a_finalized_model_scripts_exports_and_copies_as_the_dense_one_does(kind
         "pickle": lambda: pickled(final),
     }
     for name, way in ways.items():
-        torch.testing.assert_close(way()(x), expected, msg=lambda text, at=name: f"{at}: {text}", **ROUNDING)
+        torch.testing.assert_close(way()(x), expected, msg=partial("{}: {}".format, name), **ROUNDING)
 
 
 @pytest.mark.parametrize("family", ["parallel", "doped"])

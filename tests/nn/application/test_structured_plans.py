@@ -6,7 +6,6 @@ import json
 from functools import cache
 from math import gcd
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -20,7 +19,7 @@ from iftplan.nn import apply, masked_weights, measure_applied
 from iftplan.nn.application.measuring import measure_plan
 from iftplan.nn.masks.checking import holds
 from iftplan.nn.masks.masked_weights import to_matrix
-from iftplan.plans.plan import Plan, Role, Scope
+from iftplan.plans.plan import Plan, PlannedLayer, Role, Scope
 from tests.support.cli_runs import many
 from tests.support.models.applied import host, planned
 
@@ -63,13 +62,19 @@ def test_a_wide_plan_closes_to_the_last_step_of_its_structure(structure: str, sc
     assert ift.audit(plan, measure_plan(plan)).passed
 
 
-def _outputs(layer: Any) -> int:
-    return layer.structure["out_channels"]
+def pattern(structure: str) -> NM:
+    mask = parse_mask(structure)
+    assert isinstance(mask, NM)
+    return mask
+
+
+def _outputs(layer: PlannedLayer) -> int:
+    return int(layer.structure["out_channels"])
 
 
 @pytest.mark.parametrize("structure", ["2:8T", "2:8", "1:8T"])
 def test_few_groups_are_short_and_the_note_says_what_hardware_spends(structure: str) -> None:
-    plan, mask = wide(structure), parse_mask(structure)
+    plan, mask = wide(structure), pattern(structure)
     masked = [layer for layer in plan.layers if layer.role is Role.TRANSFORMED]
     shapes = {layer.name: ((layer.capacity // _outputs(layer), _outputs(layer)),) for layer in masked}
     short = sum(mask.short(shapes[layer.name], layer.nnz) for layer in masked)
@@ -85,7 +90,7 @@ def test_few_groups_are_short_and_the_note_says_what_hardware_spends(structure: 
 
 @pytest.mark.parametrize("structure", ["2:8T", "1:4"])
 def test_closing_by_pattern_keeps_every_pattern_whole_and_names_the_residual(structure: str) -> None:
-    plan, mask = wide(structure, close="pattern"), parse_mask(structure)
+    plan, mask = wide(structure, close="pattern"), pattern(structure)
     for layer in plan.layers:
         if layer.role is Role.TRANSFORMED:
             assert layer.nnz * mask.of == layer.capacity * mask.kept
@@ -130,7 +135,7 @@ def test_every_family_keeps_the_bias_of_a_linear_layer_once(family: str) -> None
         linear = [part for part in module.modules() if isinstance(part, nn.Linear)]
         after = layer.structure.get("out_channels") or linear[-1].out_features
         assert [len(part.bias) for part in linear if part.bias is not None] == [after], layer.name
-        inputs = torch.randn(2, layer.structure.get("in_channels") or _inputs(layer.name))
+        inputs = torch.randn(2, int(layer.structure.get("in_channels") or _inputs(layer.name)))
         given = module(inputs)
         (given * torch.randn_like(given)).sum().backward()
         (bias,) = (part.bias for part in linear if part.bias is not None)

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -17,7 +17,12 @@ from iftplan.nn.masking.algorithms.base import Algorithm, Order
 from iftplan.runs.schedules import Updates
 from tests.nn.masking.test_any_loop import batches, counts, hold, loss_of, planned, rigl, same, sparse, train
 
-pl = pytest.importorskip("pytorch_lightning", reason="needs pytorch-lightning: pip install 'iftplan[dev]'")
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+else:
+    pl = pytest.importorskip(
+        "pytorch_lightning", reason="needs pytorch-lightning: pip install 'iftplan[dev]'"
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +41,7 @@ class Module(pl.LightningModule):
         self.model = sparse() if model is None else model
         self.kind, self.options = optimizer, {"lr": 0.01, **options}
         self.seen: list[tuple[float, float]] = []
+        self.calls: int
 
     def training_step(self, batch: Any, _: Any) -> Any:
         return loss_of(self.model, batch)
@@ -53,14 +59,19 @@ class Module(pl.LightningModule):
         self.seen.append((off, float(torch.stack(gradients).norm()) if gradients else 0.0))
 
 
-def fit(module: Module, callback: pl.Callback, where: Path, steps: int = 12, **options: object) -> pl.Trainer:
+def loader() -> torch.utils.data.DataLoader[Any]:
+    pairs: Any = list(batches(4))
+    return torch.utils.data.DataLoader(pairs, batch_size=None)
+
+
+def fit(module: Module, callback: pl.Callback, where: Path, steps: int = 12, **options: Any) -> pl.Trainer:
     ckpt, keeper = options.pop("ckpt_path", None), options.pop("keeper", None)
-    given = {
+    given: dict[str, Any] = {
         "max_steps": steps, "accelerator": "cpu", "devices": 1, "logger": False, "enable_progress_bar": False,
         "enable_model_summary": False, "enable_checkpointing": keeper is not None, "default_root_dir": where, "log_every_n_steps": 3,
     }  # fmt: skip
     trainer = pl.Trainer(**{**given, **options}, callbacks=[callback] + [keeper] * (keeper is not None))
-    trainer.fit(module, torch.utils.data.DataLoader(list(batches(4)), batch_size=None), ckpt_path=ckpt)
+    trainer.fit(module, loader(), ckpt_path=ckpt)
     return trainer
 
 
@@ -121,7 +132,7 @@ def test_a_scaler_s_overflow_postpones_the_update(order: Order, at: int, tmp_pat
         max_epochs=2, accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
         enable_checkpointing=False, default_root_dir=tmp_path, callbacks=[callback, Watch()], plugins=[plugin],
     )  # fmt: skip
-    trainer.fit(module, torch.utils.data.DataLoader(list(batches(4)), batch_size=None))
+    trainer.fit(module, loader())
     moved = [i for i, (a, b) in enumerate(pairwise(masks_at)) if not same(a, b)]
     assert moved == [{3: 4, 5: 3}[at], 6]
     hold(module, callback.masks, kept)
@@ -131,7 +142,7 @@ def test_a_scaler_s_overflow_postpones_the_update(order: Order, at: int, tmp_pat
     "algorithm", [rigl(2), rigl(2, Order.REPLACE), nn.SET(Updates(end=20, interval=2)), nn.Gradual(Updates(end=10, interval=2)), nn.SRSTE(refresh=3), nn.MaskDecay(0.1)], ids=["rigl", "rigl replaces", "set", "gradual", "srste", "mask decay"]
 )  # fmt: skip
 def test_a_resumed_run_ends_as_one_that_was_not_interrupted(algorithm: Algorithm, tmp_path: Path) -> None:
-    dense = {"dense_start": algorithm.starts_dense}
+    dense: dict[str, Any] = {"dense_start": algorithm.starts_dense}
     whole, callback = Module(sparse(**dense)), nn.LightningMasking(algorithm)
     keeper = pl.callbacks.ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=8, save_top_k=-1)
     fit(whole, callback, tmp_path, 16, keeper=keeper)
@@ -182,7 +193,7 @@ def test_a_stochastic_average_ends_on_the_masks(normed: bool, before: bool, tmp_
         max_epochs=3, accelerator="cpu", devices=1, logger=False, enable_progress_bar=False, enable_model_summary=False,
         enable_checkpointing=False, default_root_dir=tmp_path, callbacks=[average, callback] if before else [callback, average],
     )  # fmt: skip
-    trainer.fit(module, torch.utils.data.DataLoader(list(batches(4)), batch_size=None))
+    trainer.fit(module, loader())
     assert callback.masks.exploration.updates >= 3  # masks have moved while weights were averaged
     hold_weights(module, kept)
 

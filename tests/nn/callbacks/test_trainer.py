@@ -61,7 +61,7 @@ def sparse(name: str, seed: int = 0, *, dense_start: bool = False) -> torch.nn.M
     return nn.apply(planned(name), MODELS[name][0](), seed=seed, dense_start=dense_start)
 
 
-class Tokens(torch.utils.data.Dataset):
+class Tokens(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
     def __init__(self, count: int = 40) -> None:
         self.rows = torch.randint(0, 32, (count, 16), generator=torch.Generator().manual_seed(1))
 

@@ -40,7 +40,8 @@ def network(dtype: Any = torch.float64) -> nn.Sequential:
         for index in (0, 2, 4):
             net[index].weight.mul_(20)
             net[index].bias.normal_()
-    return enforce_(net.to(dtype))
+    enforce_(net.to(dtype))
+    return net
 
 
 def tokens(dtype: Any = torch.float64) -> torch.Tensor:
@@ -68,8 +69,9 @@ def test_a_model_computes_what_it_did_and_goes_back() -> None:
 
 
 def test_training_under_masks_that_move_is_the_same_training() -> None:
-    models, losses = (network(), execute_sparse_(network())), ([], [])
-    before = network()[0].weight_mask
+    models = (network(), execute_sparse_(network()))
+    losses: tuple[list[float], list[float]] = ([], [])
+    before = network()[0].get_buffer("weight_mask")
     for model, told in zip(models, losses, strict=True):
         optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, weight_decay=1e-3)
         masks = Masking(model, optimizer, RigL(Updates(end=9, interval=2)))
@@ -83,7 +85,7 @@ def test_training_under_masks_that_move_is_the_same_training() -> None:
             told.append(float(loss.detach()))
         assert masks.exploration.updates >= 3
     assert losses[0] == pytest.approx(losses[1], rel=1e-9)
-    assert not torch.equal(models[1][0].weight_mask, before)
+    assert not torch.equal(models[1].get_buffer("0.weight_mask"), before)
     for name, value in models[0].state_dict().items():
         torch.testing.assert_close(models[1].state_dict()[name], value, rtol=1e-8, atol=1e-10)
 
@@ -148,7 +150,7 @@ def test_a_planned_gpt2_runs_and_trains_sparse() -> None:
 
 
 def test_a_training_run_takes_it() -> None:
-    engine = SimpleNamespace(
+    engine: Any = SimpleNamespace(
         _precision=SimpleNamespace(precision="32-true"), device=SimpleNamespace(type="cpu")
     )
     config = RunConfig(method=MethodConfig(name="rigl"), training=TrainingConfig(execution="sparse"))

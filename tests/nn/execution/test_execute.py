@@ -35,9 +35,10 @@ def network(dtype: Any = torch.float64) -> nn.Sequential:
         nn.Linear(12 * 16, 16), nn.ReLU(), nn.Linear(16, 5),
     )  # fmt: skip
     for index in (0, 3, 6):
-        weight = net[index].weight
+        weight = net[index].get_parameter("weight")
         net[index].register_buffer("weight_mask", torch.rand(weight.shape) < 0.3)
-    return enforce_(net.to(dtype))
+    enforce_(net.to(dtype))
+    return net
 
 
 def images(count: Any = 6, dtype: Any = torch.float64) -> torch.Tensor:
@@ -102,7 +103,9 @@ def test_a_changed_mask_is_packed_again() -> None:
 
 def test_compact_training_is_the_same_training_and_comes_back() -> None:
     """Momentum, decay and Adam's moments act on each kept weight as they do in the dense one."""
-    for kind, settings in ((torch.optim.SGD, {"momentum": 0.9}), (torch.optim.AdamW, {})):
+    kinds: tuple[tuple[Any, dict[str, Any]], ...]
+    kinds = ((torch.optim.SGD, {"momentum": 0.9}), (torch.optim.AdamW, {}))
+    for kind, settings in kinds:
         models = network(), compact_(network())
         assert [type(models[1][i]) for i in (0, 3, 6, 8)] == [
             CompactConv2d, CompactConv2d, CompactLinear, nn.Linear,
@@ -184,8 +187,8 @@ def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
         ("rigl", "32-true", "cpu", "fsdp", "take training.strategy=ddp"),
     ],
 )
-def test_runs_that_cannot(method: str, precision: str, device: str, strategy: str, says: str) -> None:
-    engine = SimpleNamespace(
+def test_runs_that_cannot(method: Any, precision: str, device: str, strategy: Any, says: str) -> None:
+    engine: Any = SimpleNamespace(
         _precision=SimpleNamespace(precision=precision), device=SimpleNamespace(type=device)
     )
     config = RunConfig(

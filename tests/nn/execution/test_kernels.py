@@ -293,9 +293,9 @@ def read_by(windows: Any, pixel: Any, position: Any) -> Any:
 )  # fmt: skip
 def test_tiles_hold_every_pixel_once_and_chains_read_what_convolutions_do(
     images: int,
-    size: tuple[int, ...],
-    kernel: tuple[int, ...],
-    stride: tuple[int, ...],
+    size: tuple[int, int],
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
     dilation: int,
     backwards: bool,
     lanes: int,

@@ -92,7 +92,8 @@ def test_a_kept_weight_that_is_zero_stays_kept_and_outputs_without_weights_are_l
 def test_grouped_convolutions_read_their_own_channels(groups: int) -> None:
     model = nn.Sequential(nn.Conv2d(8, 12, 3, groups=groups, bias=True))
     with torch.no_grad():
-        model[0].weight.mul_(torch.rand_like(model[0].weight) < 0.4)
+        weight = model.get_parameter("0.weight")
+        weight.mul_(torch.rand_like(weight) < 0.4)
     x = torch.randn(2, 8, 6, 5)
     assert torch.allclose(condense(model)(x), model(x), atol=1e-5)
 

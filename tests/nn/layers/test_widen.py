@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -52,7 +52,9 @@ def flop_counter_macs(model: nn.Module, inputs: Any) -> int:
 
 
 @pytest.mark.parametrize(("name", "factor", "heads"), CASES)
-def test_a_widened_model_runs_at_exactly_the_predicted_cost(name: str, factor: float, heads: str) -> None:
+def test_a_widened_model_runs_at_exactly_the_predicted_cost(
+    name: str, factor: float, heads: Literal["number", "size"]
+) -> None:
     build, inputs = MODELS[name]
     model = build().eval()
     before = answer(model, inputs)
@@ -109,7 +111,8 @@ def test_attention_scores_are_scaled_by_the_new_size_of_a_head(name: str, path: 
     model = build()
     attention = model.get_submodule(path)
     scale = attention.scaling
-    for heads, factor in (("size", 1.0), ("number", 0.5)):
+    cases: tuple[tuple[Literal["number", "size"], float], ...] = (("size", 1.0), ("number", 0.5))
+    for heads, factor in cases:
         couplings = trace_widths(model, inputs, heads=heads)
         widen_(model, couplings, resized(couplings, 4))
         assert attention.scaling == scale * factor

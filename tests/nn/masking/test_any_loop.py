@@ -7,7 +7,7 @@ and zeros off the masks in weights and in whatever the optimizer keeps beside th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from itertools import pairwise
 from typing import Any
 
@@ -27,7 +27,11 @@ from iftplan.runs.schedules import Updates
 FLOORS = {"exp_inf": torch.tensor([1e-8]).tolist(), "step_size": torch.tensor([1e-6]).tolist()}
 """Constants that Adamax (its eps) and Rprop (its least step) write where there is nothing: no memory of a weight."""
 
-ADAMW = {"plain": {"foreach": False}, "foreach": {"foreach": True}, "fused": {"fused": True}}
+ADAMW: dict[str, dict[str, Any]] = {
+    "plain": {"foreach": False},
+    "foreach": {"foreach": True},
+    "fused": {"fused": True},
+}
 
 
 def perceptron() -> torch.nn.Module:
@@ -108,16 +112,12 @@ def test_several_groups_with_options_of_their_own(family: str) -> None:
     decayed = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
     half = len(decayed) // 2
-    optimizer = optim.SGD(
-        [
-            {"params": decayed[:half], "weight_decay": 0.01},
-            {"params": decayed[half:], "lr": 0.2, "momentum": 0.0},
-            {"params": others},
-        ],
-        lr=0.3,
-        momentum=0.9,
-        nesterov=False,
-    )
+    groups: list[dict[str, Any]] = [
+        {"params": decayed[:half], "weight_decay": 0.01},
+        {"params": decayed[half:], "lr": 0.2, "momentum": 0.0},
+        {"params": others},
+    ]
+    optimizer = optim.SGD(groups, lr=0.3, momentum=0.9, nesterov=False)
     masks = nn.Masking(model, optimizer, rigl())
     losses = train(
         model, masks, optimizer, 100
@@ -129,7 +129,7 @@ def test_several_groups_with_options_of_their_own(family: str) -> None:
 
 def _optimizers() -> Iterator[tuple[str, Callable[[list[torch.nn.Parameter]], optim.Optimizer]]]:
     for name in ("ASGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "Rprop"):  # fmt: skip
-        yield name, lambda p, name=name: getattr(optim, name)(p, lr=0.01)
+        yield name, partial(getattr(optim, name), lr=0.01)
     yield "AdamW amsgrad", lambda p: optim.AdamW(p, lr=0.01, weight_decay=0.1, amsgrad=True)
     yield (
         "RMSprop centred",
@@ -402,7 +402,7 @@ def test_weights_in_bfloat16() -> None:
 
 @pytest.mark.parametrize("kind", ["OneCycleLR", "CosineAnnealingLR", "LambdaLR"])
 def test_schedulers_that_wrap_the_optimizer_s_step(kind: str) -> None:
-    options = {"OneCycleLR": {"max_lr": 0.1, "total_steps": 20}, "CosineAnnealingLR": {"T_max": 20}, "LambdaLR": {"lr_lambda": lambda t: 1 / (1 + t)}}  # fmt: skip
+    options: dict[str, dict[str, Any]] = {"OneCycleLR": {"max_lr": 0.1, "total_steps": 20}, "CosineAnnealingLR": {"T_max": 20}, "LambdaLR": {"lr_lambda": lambda t: 1 / (1 + t)}}  # fmt: skip
     model = sparse()
     kept = counts(model)
     optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
@@ -422,7 +422,7 @@ def test_a_compiled_model_trains_to_the_same_masks() -> None:
     seen = []
     for compiled in (False, True):
         model = sparse()
-        called = torch.compile(model, backend="eager") if compiled else model
+        called: Any = torch.compile(model, backend="eager") if compiled else model
         optimizer = optim.SGD(called.parameters(), lr=0.1)
         masks = nn.Masking(called, optimizer, rigl())
         for batch in batches(10):

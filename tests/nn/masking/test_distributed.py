@@ -19,7 +19,7 @@ from iftplan.nn.training.records import checkpoints
 from tests.support import distributed_scenarios as scenarios
 from tests.support.launches import environment
 
-Reports = list[dict]
+Reports = list[dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def ranks(folder: Any) -> Reports:
+def ranks(folder: Path) -> Reports:
     launch = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     done = subprocess.run(
         [sys.executable, *launch, scenarios.__file__, str(folder)],
@@ -47,14 +47,14 @@ def ranks(folder: Any) -> Reports:
     return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in (0, 1)]
 
 
-def both(ranks: Reports, scenario: str) -> Iterator[dict]:
+def both(ranks: Reports, scenario: str) -> Iterator[dict[str, Any]]:
     for report in ranks:
         assert isinstance(report[scenario], dict), report[scenario]
         yield report[scenario]
 
 
 @pytest.fixture(scope="module")
-def alone() -> dict:
+def alone() -> dict[str, Any]:
     """The same run in one process: whole batches."""
     torch.set_num_threads(1)
     model = scenarios.sparse()
@@ -83,7 +83,7 @@ def test_masks_are_the_same_on_both_ranks_after_every_step(ranks: Reports, scena
 @pytest.mark.slow
 @pytest.mark.parametrize("scenario", ["data_parallel", "fully_sharded"])
 def test_two_ranks_train_as_one_process_with_the_whole_batch(
-    ranks: Reports, alone: dict, scenario: str
+    ranks: Reports, alone: dict[str, Any], scenario: str
 ) -> None:
     """Not to the bit: sums are taken in another order."""
     for report in both(ranks, scenario):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +55,11 @@ def test_accelerate_with_accumulation(order: Order, accelerator: Any) -> None:
 
 
 def test_accelerate_keeps_the_masks_state_in_its_checkpoints(accelerator: Any, tmp_path: Path) -> None:
-    def prepared(seed: Any) -> Any:
+    def prepared(seed: int) -> Any:
         model = sparse(seed=seed)
         optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
         wrapped = accelerator.prepare(model, optimizer)
-        masks = nn.Masking(*wrapped, rigl())
+        masks = nn.Masking(wrapped[0], wrapped[1], rigl())
         accelerator.register_for_checkpointing(masks)
         return model, wrapped[1], masks
 
@@ -84,12 +84,13 @@ def test_fabric(order: Order, precision: str, tmp_path: Path) -> None:
     )
     fabric = fabric_of.Fabric(accelerator="cpu", devices=1, precision=precision)
 
-    def prepared(seed: Any) -> Any:
+    def prepared(seed: int) -> Any:
         model = sparse(seed=seed)
         wrapped, optimizer = fabric.setup(model, torch.optim.AdamW(model.parameters(), lr=0.01))
         return model, wrapped, optimizer, nn.Masking(wrapped, optimizer, rigl(order=order))
 
-    def go_on(wrapped: Any, optimizer: Any, masks: Any, steps: Any) -> None:
+    def go_on(parts: Sequence[Any], steps: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> None:
+        wrapped, optimizer, masks = parts
         for batch in steps:
             optimizer.zero_grad()
             fabric.backward(loss_of(wrapped, batch))
@@ -99,15 +100,15 @@ def test_fabric(order: Order, precision: str, tmp_path: Path) -> None:
 
     model, *rest = prepared(0)
     kept, steps = counts(model), list(batches(STEPS))
-    go_on(*rest, steps[:5])
+    go_on(rest, steps[:5])
     fabric.save(tmp_path / "half.ckpt", {"model": rest[0], "optimizer": rest[1], "masks": rest[2]})
-    go_on(*rest, steps[5:])
+    go_on(rest, steps[5:])
     hold(model, rest[2], kept)
     if precision == "32-true":
         assert same({**copies(rest[2]), **model.state_dict()}, plain(order))
 
     other, *again = prepared(99)
     fabric.load(tmp_path / "half.ckpt", {"model": again[0], "optimizer": again[1], "masks": again[2]})
-    go_on(*again, steps[5:])
+    go_on(again, steps[5:])
     assert same(other.state_dict(), model.state_dict())
     assert again[2].metrics() == rest[2].metrics()

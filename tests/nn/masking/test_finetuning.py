@@ -192,8 +192,10 @@ def test_a_wrappers_prefix_is_seen_through(trained: torch.nn.Module, prefix: str
 
 
 def test_wrapped_models_and_averages_give_and_take_states(trained: torch.nn.Module) -> None:
-    for source in (torch.compile(trained), torch.nn.DataParallel(trained), AveragedModel(trained)):
-        for wrap in (lambda model: model, torch.compile, torch.nn.DataParallel):
+    sources: list[Any] = [torch.compile(trained), torch.nn.DataParallel(trained), AveragedModel(trained)]
+    wraps: list[Any] = [lambda model: model, torch.compile, torch.nn.DataParallel]
+    for source in sources:
+        for wrap in wraps:
             model = sparse(seed=2)
             nn.load_masked_(wrap(model), source.state_dict())
             assert same(model.state_dict(), trained.state_dict())
@@ -201,10 +203,11 @@ def test_wrapped_models_and_averages_give_and_take_states(trained: torch.nn.Modu
 
 def test_a_state_among_others_is_named(trained: torch.nn.Module) -> None:
     state = trained.state_dict()
+    whole: dict[str, Any] = {"state_dict": state, "epoch": 3}
     with pytest.raises(
         InputError, match=r"give the part that holds the weights, such as state\['state_dict'\]"
     ):
-        nn.load_masked_(sparse(), {"state_dict": state, "epoch": 3})
+        nn.load_masked_(sparse(), whole)
     among = {**{f"model.{name}": value for name, value in state.items()}, "loss.weight": torch.ones(2)}
     with pytest.raises(
         StaleError, match=r"under the prefix 'model\.', and others beside it \(loss\.weight\)"

@@ -307,7 +307,7 @@ def test_ties_of_saliency_go_to_the_first_layer() -> None:
 def test_saliency_comes_once_and_knows_two_scopes() -> None:
     assert [step for step in range(300) if Saliency().due(step)] == [0]
     with pytest.raises(InputError, match="scopes are layer and global"):
-        Saliency("network")
+        Saliency("network")  # type: ignore[arg-type]
 
 
 def test_static_masks_stay() -> None:

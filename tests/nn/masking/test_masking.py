@@ -186,7 +186,7 @@ def off(masks: Masking) -> Iterator[Tensor]:
                 yield value[~weight.mask]
 
 
-ALGORITHMS = {
+ALGORITHMS: dict[str, Algorithm] = {
     "static": Static(),
     "SET": SET(Updates(end=30, interval=3)),
     "RigL": RigL(Updates(end=30, interval=3)),
@@ -461,9 +461,9 @@ def test_what_is_not_an_optimizer_of_torch_is_refused() -> None:
     [
         ("rigl", "'rigl' is not an algorithm"),
         (Static, r"Static'> is not an algorithm"),
-        (RigL(100), "RigL with updates 100"),
-        (SET(Updates(30, 3), 0.3), r"Constant\(0.3\)"),
-        (Gradual(Updates(30, 3), "before"), "no order 'before'; orders are replace, after"),
+        (RigL(100), "RigL with updates 100"),  # type: ignore[arg-type]
+        (SET(Updates(30, 3), 0.3), r"Constant\(0.3\)"),  # type: ignore[arg-type]
+        (Gradual(Updates(30, 3), "before"), "no order 'before'; orders are replace, after"),  # type: ignore[arg-type]
     ],
 )
 def test_an_algorithm_that_would_fail_at_its_first_update_is_refused(algorithm: Any, says: str) -> None:

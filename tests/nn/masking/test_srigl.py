@@ -40,7 +40,7 @@ GRADIENT = [[5.0, 5.0, 0.1, 0.2], [0.05, 0.4, 0.3, 0.0], [5.0, 5.0, 0.9, 0.8]]
 
 
 def changed(fraction: float = 1 / 3, ablation: float = 0.3, **given_: Any) -> Change:
-    values = {"magnitude": WEIGHTS, "mask": MASK, "gradient": GRADIENT, "fan_in": 2} | given_
+    values: dict[str, Any] = {"magnitude": WEIGHTS, "mask": MASK, "gradient": GRADIENT, "fan_in": 2} | given_
     return structured_drop_grow(layer(**values), fraction, ablation)
 
 

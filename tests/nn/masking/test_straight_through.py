@@ -25,7 +25,7 @@ from iftplan.nn import (
     masked_weights,
     weights_by_layer,
 )
-from iftplan.nn.masking.algorithms.base import Algorithm, LatentAlgorithm
+from iftplan.nn.masking.algorithms.base import LatentAlgorithm
 from iftplan.nn.masking.algorithms.structure_decay import frames
 from iftplan.nn.masking.regimes.latents import refined, softened, through
 from iftplan.plans.plan import Plan
@@ -119,7 +119,7 @@ def test_decay_of_weights_and_momentum_are_those_of_the_dense_weights() -> None:
 
 @pytest.mark.parametrize("structure", ["2:4", "unstructured"])
 @pytest.mark.parametrize("algorithm", [STE(refresh=2), SRSTE(pull=0.0, refresh=2)])
-def test_a_choice_lasts_as_long_as_it_is_told(algorithm: Algorithm, structure: str) -> None:
+def test_a_choice_lasts_as_long_as_it_is_told(algorithm: LatentAlgorithm, structure: str) -> None:
     row, masks, optimizer = begun(algorithm, structure)
     assert step(row, masks, optimizer, FIRST) == [0.7, 0, 0.6, 0]  # the first choice still
     assert step(row, masks, optimizer, SECOND) == [0.7, -1.4, 0, 0]
@@ -170,7 +170,7 @@ def test_an_exponential_decay_is_cut_off() -> None:
     with pytest.raises(InputError, match="never 0 by itself"):
         MaskDecay(0.5, shape="exponential")
     with pytest.raises(InputError, match="linear and exponential"):
-        MaskDecay(0.5, shape="cosine")
+        MaskDecay(0.5, shape="cosine")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -348,7 +348,7 @@ def test_closures_make_no_difference(method: str) -> None:
     model, optimizer, masks = called
     for x in map(batch, range(6)):
 
-        def closure(x: Tensor = x) -> Tensor:
+        def closure(x: Tensor = x) -> Any:
             optimizer.zero_grad()
             loss = model(x).square().mean()
             loss.backward()

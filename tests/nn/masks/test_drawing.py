@@ -106,14 +106,14 @@ def test_a_constant_fan_in_is_constant(outputs: int, inputs: int, data: st.DataO
     ],
 )
 def test_a_count_that_a_structure_cannot_keep_is_refused(
-    structure: MaskStructure, shape: tuple[int, ...], nnz: int
+    structure: MaskStructure, shape: tuple[int, int], nnz: int
 ) -> None:
     with pytest.raises(InputError, match=str(nnz)):
         random_mask(structure, shape, nnz, generator())
 
 
 @given(st.lists(st.tuples(st.integers(1, 30), st.integers(1, 30)), min_size=1, max_size=6), st.data())
-def test_shares_add_up_and_fit(shapes: list[tuple[int, ...]], data: st.DataObject) -> None:
+def test_shares_add_up_and_fit(shapes: list[tuple[int, int]], data: st.DataObject) -> None:
     numel = [a * b for a, b in shapes]
     nnz = data.draw(st.integers(0, sum(numel)))
     counts = shares(Unstructured(), nnz, shapes)

@@ -302,8 +302,8 @@ def test_groups_run_along_channels_and_not_along_the_kernel(
         [[9.0, 8.0, 7.0, 6.0], [9.5, 8.5, 7.5, 6.5], [1.0, 2.0, 3.0, 4.0], [1.5, 2.5, 3.5, 4.5]]
     )
     with torch.no_grad():
-        convolution.weight.copy_(values.view_as(convolution.weight))
-    convolution.register_buffer("weight_mask", torch.ones_like(convolution.weight, dtype=torch.bool))
+        convolution.weight.copy_(values.view_as(convolution.weight))  # type: ignore[arg-type]
+    convolution.register_buffer("weight_mask", torch.ones_like(convolution.weight, dtype=torch.bool))  # type: ignore[arg-type]
     weight = MaskedWeight("weight", convolution, "weight")
     last = from_matrix(choose(NM(2, 4), to_matrix(convolution.weight.detach().abs(), weight), 8), weight)
     first = choose(NM(2, 4), convolution.weight.detach().abs().reshape(1, -1), 8).view_as(last)

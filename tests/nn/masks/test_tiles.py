@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import combinations, product
+from typing import Literal
 
 import pytest
 import torch
@@ -37,7 +38,7 @@ def test_tiles_are_full_whatever_the_scores(kind: str, rows: int, columns: int, 
 
 @pytest.mark.parametrize("solver", ["fast", "exact"])
 @pytest.mark.parametrize(("kept", "of"), [(1, 3), (2, 3), (2, 4), (1, 4), (3, 4), (2, 5)])
-def test_small_tiles_against_all_masks(solver: str, kept: int, of: int) -> None:
+def test_small_tiles_against_all_masks(solver: Literal["fast", "exact"], kept: int, of: int) -> None:
     rows = [[int(c in chosen) for c in range(of)] for chosen in combinations(range(of), kept)]
     every = torch.tensor(
         [t for t in product(rows, repeat=of) if all(sum(c) == kept for c in zip(*t, strict=True))]

@@ -23,6 +23,7 @@ from iftplan.nn.meta.inputs import make_inputs
 from iftplan.nn.reading.outputs import answers
 from iftplan.nn.reading.read import read_model
 from iftplan.nn.reading.widths.trace import trace_widths
+from iftplan.plans.plan import Plan
 
 FEATURES = (InputSpec((2, 3, 5)),)
 IMAGE = (InputSpec((2, 3, 8, 8)),)
@@ -33,7 +34,7 @@ def free(couplings: Couplings) -> list[int]:
     return sorted(w.size for w in couplings.widths.values() if not w.fixed)
 
 
-def widened(model: nn.Module, inputs: Any, sparsity: Fraction = Fraction(3, 4)) -> ift.Plan:
+def widened(model: nn.Module, inputs: Any, sparsity: Fraction = Fraction(3, 4)) -> Plan:
     """Plans, applies, measures and runs the model as Sparse Wide; outputs have to keep their shapes."""
     plan = ift.plan(read_model(model, inputs, widths=True), "wide", sparsity)
     args, kwargs = make_inputs(inputs, "cpu")
@@ -110,6 +111,7 @@ class FusedBias(nn.Module):
         super().__init__()
         self.stem, self.qkv = nn.Linear(5, 8), nn.Linear(8, 24, bias=False)
         self.q_bias, self.v_bias = nn.Parameter(torch.zeros(8)), nn.Parameter(torch.zeros(8))
+        self.k_bias: torch.Tensor
         self.register_buffer("k_bias", torch.zeros(8), persistent=False)
         self.up, self.down, self.head, self.join = nn.Linear(8, 16), nn.Linear(16, 8), nn.Linear(8, 4), join
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from math import prod
+from typing import Literal
 
 import pytest
 import torch
@@ -26,7 +27,9 @@ ON_META = torch.device("meta")
 
 
 @cache
-def traced(name: str, heads: str = "number") -> tuple[nn.Module, Couplings, tuple[InputSpec, ...]]:
+def traced(
+    name: str, heads: Literal["number", "size"] = "number"
+) -> tuple[nn.Module, Couplings, tuple[InputSpec, ...]]:
     build, inputs = MODELS[name]
     with ON_META:
         model = build()
@@ -38,10 +41,12 @@ def scaled(couplings: Couplings, factor: int) -> dict[str, int]:
 
 
 @pytest.mark.parametrize(("name", "heads"), CASES)
-def test_dense_sizes_give_the_shapes_and_the_macs_of_the_meta_engine(name: str, heads: str) -> None:
+def test_dense_sizes_give_the_shapes_and_the_macs_of_the_meta_engine(
+    name: str, heads: Literal["number", "size"]
+) -> None:
     model, couplings, inputs = traced(name, heads)
     dense = scaled(couplings, 1)
-    tensors = dict(model.named_parameters(remove_duplicate=False))
+    tensors: dict[str, torch.Tensor] = dict(model.named_parameters(remove_duplicate=False))
     tensors |= dict(model.named_buffers(remove_duplicate=False))
     assert {n: tuple(d.at(dense) for d in s) for n, s in couplings.shapes.items()} == {
         n: tuple(t.shape) for n, t in tensors.items()
@@ -57,7 +62,7 @@ def test_dense_sizes_give_the_shapes_and_the_macs_of_the_meta_engine(name: str, 
 
 
 @pytest.mark.parametrize(("name", "heads"), CASES)
-def test_nothing_is_pinned_that_could_move(name: str, heads: str) -> None:
+def test_nothing_is_pinned_that_could_move(name: str, heads: Literal["number", "size"]) -> None:
     # Doubled widths quadruple a weight, double a depthwise one, and double those at the two ends.
     model, couplings, _ = traced(name, heads)
     dense, double = scaled(couplings, 1), scaled(couplings, 2)

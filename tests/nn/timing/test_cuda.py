@@ -48,7 +48,7 @@ def test_dense_and_masked_backends_count_what_they_do(text: str, step: bool) -> 
         "masked-dense": times * layer.wide.weights,
     }
     assert found.left_out == {} and set(found.work) <= set(BACKENDS)
-    outputs = {name: run() for name, run in found.work.items()}
+    outputs: dict[str, Any] = {name: run() for name, run in found.work.items()}
     if not step:
         assert outputs["dense"].dtype is torch.float32 and outputs["masked-dense"].dtype is torch.float16
         assert outputs["dense"].shape == outputs["dense-half"].shape

@@ -180,8 +180,12 @@ def test_a_library_that_is_lost_on_the_way_leaves_the_others(install: Any, third
     ) + "\nspmm.runs = 0\n")  # fmt: skip
     run = LibraryRun("sparselab", sys.executable, arrays(), LINEAR, limit=1)
     try:
-        left_out = {}
-        work = {"dense": lambda: sum(range(1000)), "sparselab": run, "sparse": lambda: sum(range(2000))}
+        left_out: dict[str, str] = {}
+        work: dict[str, Any] = {
+            "dense": lambda: sum(range(1000)),
+            "sparselab": run,
+            "sparse": lambda: sum(range(2000)),
+        }
         timings = race(work, dict.fromkeys(work, 1), {}, 3, 1, left_out)
     finally:
         run.close()

@@ -101,7 +101,7 @@ def pair(tmp_path: Path) -> Any:
 
 def refusals(directory: Any) -> Any:
     """The messages with which step 20 is refused, having seen that step 10 is used."""
-    messages = []
+    messages: list[str] = []
     step, found = checkpoints.newest(directory, messages.append)
     assert step == 10
     assert torch.equal(found["weights"]["a"], torch.full((5, 3), 10.0))
@@ -248,7 +248,7 @@ def test_a_kill_before_any_change_to_the_disk_leaves_a_whole_checkpoint(
     """The process ends before its n-th call that changes the folder or a file; whatever it did before stands."""
     for step in (10, 20):
         checkpoints.write(tmp_path, step, state(step))
-    done = []
+    done: list[str] = []
 
     def dying(call: Any) -> Any:
         def run(*args: Any, **kwargs: Any) -> Any:

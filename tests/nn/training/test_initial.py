@@ -55,11 +55,11 @@ def test_a_resized_layer_that_is_kept_dense_gives_outputs_of_the_same_size() -> 
     assert applied[4].weight.shape == (64, 512)
     # twice as many inputs: 0.3/√2; n normal values give it to 1/√(2n)
     assert applied[4].weight.std().item() == pytest.approx(0.3 / sqrt(2), rel=4 / sqrt(2 * 64 * 512))
-    assert torch.equal(apply(plan, dense)[4].weight, applied[4].weight)
+    assert torch.equal(apply(plan, dense).get_parameter("4.weight"), applied.get_parameter("4.weight"))
 
 
 def test_a_layer_that_begins_at_zero_stays_there() -> None:
     dense = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 8))
-    nn.init.zeros_(dense[4].weight)
+    nn.init.zeros_(dense.get_parameter("4.weight"))
     plan = ift.plan(ift.read_model(dense, "2x16", widths=True), "wide", "3/4")
     assert not apply(plan, dense)[4].weight.any()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -46,7 +46,7 @@ def trained(make: Any) -> nn.Module:
 def answer(model: nn.Module, inputs: Any) -> Tensor:
     args, kwargs = make_inputs(matching(inputs, model), "cpu")
     generator = torch.Generator().manual_seed(1)
-    args = [torch.randn(x.shape, generator=generator) for x in args]
+    args = tuple(torch.randn(x.shape, generator=generator) for x in args)
     kwargs = {n: torch.randint(40, x.shape, generator=generator) for n, x in kwargs.items()}
     with torch.no_grad():
         found = model.eval()(*args, **kwargs)
@@ -54,7 +54,9 @@ def answer(model: nn.Module, inputs: Any) -> Tensor:
     return found if isinstance(found, Tensor) else found[0]
 
 
-def grown(model: nn.Module, inputs: Any, times: float, heads: str = "number", seed: int = 0) -> Any:
+def grown(
+    model: nn.Module, inputs: Any, times: float, heads: Literal["number", "size"] = "number", seed: int = 0
+) -> Any:
     """Relative output error at `times` the widths, and what replicas do not cover evenly."""
     found = trace_widths(model, inputs, heads=heads)
     sizes = {
@@ -81,7 +83,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("name", "heads"), CASES)
-def test_at_twice_the_widths_it_is_the_dense_model(name: str, heads: str) -> None:
+def test_at_twice_the_widths_it_is_the_dense_model(name: str, heads: Literal["number", "size"]) -> None:
     make, inputs = MODELS[name]
     error, uneven = grown(trained(make), inputs, 2, heads)
     assert error < EXACT

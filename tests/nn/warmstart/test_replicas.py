@@ -44,7 +44,7 @@ class Draw:
 
 
 @given(st.lists(SIZES, min_size=1, max_size=4))
-def test_replicas_commute_with_a_view(sizes: list[tuple[int, ...]]) -> None:
+def test_replicas_commute_with_a_view(sizes: list[tuple[int, int]]) -> None:
     whole = Channels((prod(s[0] for s in sizes), prod(s[1] for s in sizes)))
     parts, draw = factors(whole, sizes), Draw()
     dense = torch.arange(whole.size[0])
@@ -56,7 +56,7 @@ def test_replicas_commute_with_a_view(sizes: list[tuple[int, ...]]) -> None:
 
 
 @given(st.lists(SIZES, min_size=2, max_size=4))
-def test_replicas_commute_with_a_split(sizes: list[tuple[int, ...]]) -> None:
+def test_replicas_commute_with_a_split(sizes: list[tuple[int, int]]) -> None:
     whole = Channels((sum(s[0] for s in sizes), sum(s[1] for s in sizes)))
     pieces, draw = cut(whole, sizes), Draw()
     dense = torch.arange(whole.size[0])
@@ -67,7 +67,7 @@ def test_replicas_commute_with_a_split(sizes: list[tuple[int, ...]]) -> None:
 
 @given(st.lists(SIZES, min_size=2, max_size=3), st.lists(SIZES, min_size=2, max_size=3), st.booleans())
 def test_dimensions_that_meet_take_the_same_replicas(
-    left: list[tuple[int, ...]], right: list[tuple[int, ...]], summed: bool
+    left: list[tuple[int, int]], right: list[tuple[int, int]], summed: bool
 ) -> None:
     build = concatenation if summed else product
     one = build([Channels(size) for size in left])

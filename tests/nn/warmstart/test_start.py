@@ -147,7 +147,7 @@ def test_branches_that_share_the_weights_out_sum_to_the_dense_model(
 @pytest.mark.parametrize("family", ["wide", "parallel", "factorized", "doped", None])
 @pytest.mark.parametrize(("make", "shape"), NETWORKS)
 def test_counts_of_masks_and_zeros_off_them_stay(
-    make: Callable[..., Any], shape: tuple[int, ...], family: str | None, masks: str
+    make: Callable[..., Any], shape: tuple[int, ...], family: str | None, masks: Any
 ) -> None:
     model = trained(make, shape)
     plan = plan_of(model, family, "1/2", "x".join(map(str, shape)))
@@ -242,7 +242,8 @@ def test_independent_branches_are_the_dense_weight_on_average() -> None:
     for seed in range(seeds):
         applied = apply(plan, model, nonlinear=False, seed=seed)
         errors.append(warm_start_(applied, model, plan).layers["2"])
-        sums.append(sum(branch.weight for branch in applied[2].branches).detach())
+        branches: Any = applied.get_submodule("2.branches")
+        sums.append(sum(branch.weight for branch in branches).detach())
     weight, average = model[2].weight, torch.stack(sums).mean(0)
     # four masks of density 1/4: each weight is W times a mean of Bernoulli/density, variance (1/ρ - 1)/4
     deviation = sqrt((4 - 1) / 4)
@@ -321,8 +322,8 @@ def test_misuse_is_refused() -> None:
     with pytest.raises(InputError, match="cannot be drawn"):
         warm_start_(applied, model, plan, masks="draw")
     with pytest.raises(InputError, match="none of its choices"):
-        warm_start_(applied, model, plan, masks="other")
+        warm_start_(applied, model, plan, masks="other")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="meta"):
         warm_start_(apply(plan, host("perceptron").to("meta"), nonlinear=False), model, plan)
     with pytest.raises(StaleError, match="shape"):
-        warm_start_(applied, nn.Sequential(nn.Linear(3, 40), *list(model)[1:]), plan)
+        warm_start_(applied, nn.Sequential(nn.Linear(3, 40), *list(model.children())[1:]), plan)

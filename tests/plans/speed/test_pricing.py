@@ -19,7 +19,8 @@ from tests.support.hand_profiles import profile
 
 def rough(seed: int) -> Profile:
     """Times without any order; those of a dense layer are the same at every sparsity."""
-    random, dense = Random(seed), {}
+    random = Random(seed)
+    dense: dict[str, float] = {}
     return profile(
         lambda pair: random.uniform(1e-6, 1e-2),
         lambda pair: dense.setdefault(pair.name, random.uniform(1e-6, 1e-2)),

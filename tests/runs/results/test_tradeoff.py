@@ -31,7 +31,7 @@ RESULT = {
 }  # fmt: skip
 
 
-def run_directory(home: Path, name: str, **changes: object) -> Path:
+def run_directory(home: Path, name: str, **changes: Any) -> Path:
     """A run that has ended; `config` stands in its run.json."""
     directory = home / name
     directory.mkdir(parents=True)
@@ -42,7 +42,7 @@ def run_directory(home: Path, name: str, **changes: object) -> Path:
     return directory
 
 
-def seen(value: float, macs: int = 1000, **changes: object) -> Observation:
+def seen(value: float, macs: int = 1000, **changes: Any) -> Observation:
     given = Observation(
         f"r{value}",
         "net",
@@ -183,7 +183,7 @@ def test_flops_are_two_for_each_mac() -> None:
         ({"task": "ImageNet", "source": "b"}, "r0.8 is of 'CIFAR-100' and b of 'ImageNet'"),
     ],
 )
-def test_what_does_not_compare_is_refused_by_both_names(other: dict[str, str], says: str) -> None:
+def test_what_does_not_compare_is_refused_by_both_names(other: dict[str, Any], says: str) -> None:
     with pytest.raises(InputError, match=says):
         tradeoff([seen(0.8, task="CIFAR-100"), replace(seen(0.9, task="CIFAR-100"), **other)])
 
@@ -229,7 +229,7 @@ def test_plans_are_held_against_each_other_by_their_search_space() -> None:
 LOWRANK = {"transform": "lowrank", "sparsity": 0.0, "method": "densified", "nnz": 0, "maskable_weights": 0}
 
 
-def told_apart(home: Path, *configs: dict[str, object], **changes: object) -> list[tuple[str, int]]:
+def told_apart(home: Path, *configs: dict[str, Any], **changes: Any) -> list[tuple[str, int]]:
     """Names and counts of seeds, of two runs of each of the configurations."""
     for i, config in enumerate(configs):
         for seed in (0, 1):
@@ -269,7 +269,7 @@ def test_runs_of_other_settings_are_no_seeds_of_each_other(
     ids=["defaults", "machine", "place"],
 )
 def test_settings_that_shape_no_training_keep_seeds_together(
-    tmp_path: Path, one: dict[str, dict[str, str]], other: dict[str, Any]
+    tmp_path: Path, one: dict[str, Any], other: dict[str, Any]
 ) -> None:
     assert told_apart(tmp_path, one, other) == [("wide 0.75", 4)]
 

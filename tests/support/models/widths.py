@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import transformers
@@ -137,7 +138,7 @@ class Tokens(nn.Module):
 
 
 class SelfMultihead(nn.MultiheadAttention):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
         return super().forward(x, x, x)[0]
 
 
@@ -192,7 +193,9 @@ HAND_WRITTEN: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-def _vision(config: type, model: type, **options: object) -> Callable[[], nn.Module]:
+def _vision(
+    config: Callable[..., Any], model: Callable[..., nn.Module], **options: Any
+) -> Callable[[], nn.Module]:
     return lambda: model(config(num_labels=7, **options))
 
 
@@ -202,34 +205,43 @@ SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "i
 TRANSFORMERS: dict[str, tuple[Callable[[], nn.Module], tuple[InputSpec, ...]]] = {
     "ResNet basic": (
         _vision(
-            *(T.ResNetConfig, T.ResNetForImageClassification),
-            **{"depths": [1, 2], "embedding_size": 8, "hidden_sizes": [8, 12], "layer_type": "basic"},
+            T.ResNetConfig,
+            T.ResNetForImageClassification,
+            depths=[1, 2],
+            embedding_size=8,
+            hidden_sizes=[8, 12],
+            layer_type="basic",
         ),
         IMAGE,
     ),
     "ResNet bottleneck": (
         _vision(
-            *(T.ResNetConfig, T.ResNetForImageClassification),
-            **{"depths": [1, 2], "embedding_size": 8, "hidden_sizes": [16, 32]},
+            T.ResNetConfig,
+            T.ResNetForImageClassification,
+            depths=[1, 2],
+            embedding_size=8,
+            hidden_sizes=[16, 32],
         ),
         IMAGE,
     ),
     "MobileNetV2": (_vision(T.MobileNetV2Config, T.MobileNetV2ForImageClassification), LARGER_IMAGE),
     "MobileViT": (
         _vision(
-            *(T.MobileViTConfig, T.MobileViTForImageClassification),
-            **{
-                "hidden_sizes": [16, 24, 32],
-                "image_size": 64,
-                "neck_hidden_sizes": [8, 8, 16, 16, 24, 24, 32],
-            },
+            T.MobileViTConfig,
+            T.MobileViTForImageClassification,
+            hidden_sizes=[16, 24, 32],
+            image_size=64,
+            neck_hidden_sizes=[8, 8, 16, 16, 24, 24, 32],
         ),
         LARGER_IMAGE,
     ),
     "ConvNeXt": (
         _vision(
-            *(T.ConvNextConfig, T.ConvNextForImageClassification),
-            **{"depths": [1, 2], "hidden_sizes": [8, 12], "num_stages": 2},
+            T.ConvNextConfig,
+            T.ConvNextForImageClassification,
+            depths=[1, 2],
+            hidden_sizes=[8, 12],
+            num_stages=2,
         ),
         IMAGE,
     ),
@@ -239,8 +251,12 @@ TRANSFORMERS: dict[str, tuple[Callable[[], nn.Module], tuple[InputSpec, ...]]] =
     ),
     "Swin": (
         _vision(
-            *(T.SwinConfig, T.SwinForImageClassification),
-            **{"image_size": 56, "embed_dim": 12, "depths": [2, 2], "num_heads": [3, 6]},
+            T.SwinConfig,
+            T.SwinForImageClassification,
+            image_size=56,
+            embed_dim=12,
+            depths=[2, 2],
+            num_heads=[3, 6],
         ),
         (InputSpec((1, 3, 56, 56)),),
     ),
