@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.support import recorded_train
-from tests.support.launches import environment
+from tests.support.processes import recorded_train
+from tests.support.processes.launches import environment
 
 STEPS = 20
 SETTINGS = (

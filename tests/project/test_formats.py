@@ -25,7 +25,7 @@ from iftplan.families.builtin import family_named
 from iftplan.families.document import solve_document
 from iftplan.families.steps import explained
 from iftplan.plans.audit.diff import Ledger, diff, diff_document
-from tests.project.test_docs import _documents
+from tests.support.pages.documents import documents
 from tests.support.places import ROOT
 
 sys.path.insert(0, str(ROOT / "docs" / "_ext"))  # the extensions of the site
@@ -63,7 +63,7 @@ def _more() -> Iterator[Document]:
 
 
 @pytest.mark.parametrize(
-    "document", [*(d for _, d in _documents()), *_more()], ids=lambda document: document["schema"]
+    "document", [*(d for _, d in documents()), *_more()], ids=lambda document: document["schema"]
 )
 def test_what_is_written_is_what_the_reference_says(document: Document) -> None:
     form = KINDS[document["schema"]]

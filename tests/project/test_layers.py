@@ -1,6 +1,7 @@
 """The rooms of the project and who may look into which: one line of order, a check that can fail, and proofs by running."""
 
 import ast
+import re
 import subprocess
 import sys
 import textwrap
@@ -10,16 +11,10 @@ from pathlib import Path
 
 import pytest
 
-import iftplan
-from tests.support.places import ROOT
-
-PACKAGE = Path(iftplan.__file__).parent
+from tests.support.places import MOST, PACKAGE, ROOT
 
 ORDER = "base masks report models families plans runs nn plots checks api cli __main__".split()  # noqa: SIM905  (one line)
 """Lowest first. A module imports from its own room and from those before it, never from those after it."""
-
-MOST = 15
-"""Entries of a folder, files and folders of Python, that someone can take in at once."""
 
 LAZY_ONLY = {"nn": "torch enters there: whoever calls it imports it when it is called"}
 """Rooms that others import inside functions only."""
@@ -219,6 +214,13 @@ def test_lower_rooms_never_import_upper_ones() -> None:
 
 def test_every_room_exists_and_every_module_has_one() -> None:
     assert {room_of(module) for module in project()} - {"__init__"} == set(ORDER)
+
+
+def test_the_architecture_page_names_the_rooms_in_their_order() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
+    named = [name for row in rows for name in re.findall(r"`(\w+)/?`", row)]
+    assert [*named, "__main__"] == ORDER
 
 
 def test_no_folder_is_in_a_circle_and_no_files_inside_one() -> None:

@@ -15,7 +15,7 @@ from iftplan import nn
 from iftplan.base.errors import InputError, StaleError
 from iftplan.nn.masking.algorithms.base import Algorithm, Order
 from iftplan.runs.schedules import Updates
-from tests.nn.masking.test_any_loop import batches, counts, hold, loss_of, planned, rigl, same, sparse, train
+from tests.support.training import batches, counts, hold, loss_of, planned, rigl, same, sparse, train
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl

@@ -18,7 +18,7 @@ from iftplan.base.errors import InputError, StaleError
 from iftplan.nn.masking.algorithms.base import Algorithm
 from iftplan.plans.plan import Plan
 from iftplan.runs.schedules import Updates
-from tests.nn.masking.test_any_loop import counts, hold, same
+from tests.support.training import counts, hold, same
 
 pytest.importorskip("accelerate", reason="transformers' Trainer needs accelerate: pip install 'iftplan[dev]'")
 from transformers import (

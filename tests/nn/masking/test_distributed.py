@@ -16,8 +16,8 @@ import torch
 from iftplan import nn
 from iftplan.nn.masking.processes import Ranks, fingerprint
 from iftplan.nn.training.records import checkpoints
-from tests.support import distributed_scenarios as scenarios
-from tests.support.launches import environment
+from tests.support.processes import distributed_scenarios as scenarios
+from tests.support.processes.launches import environment
 
 Reports = list[dict[str, Any]]
 

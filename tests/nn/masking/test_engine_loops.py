@@ -11,7 +11,7 @@ import torch
 
 from iftplan import nn
 from iftplan.nn.masking.algorithms.base import Order
-from tests.nn.masking.test_any_loop import batches, copies, counts, hold, loss_of, rigl, same, sparse, train
+from tests.support.training import batches, copies, counts, hold, loss_of, rigl, same, sparse, train
 
 STEPS = 10
 

@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_m
 
 from iftplan import nn
 from iftplan.base.errors import InputError, StaleError
-from tests.nn.masking.test_any_loop import (
+from tests.support.training import (
     batches,
     copies,
     counts,

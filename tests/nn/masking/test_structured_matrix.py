@@ -23,7 +23,7 @@ from iftplan.nn.masking.algorithms.base import Algorithm
 from iftplan.nn.masks.checking import holds
 from iftplan.nn.masks.masked_weights import to_matrix
 from iftplan.runs.schedules import Constant, Updates
-from tests.nn.masking.test_masking_matrix import OPTIMIZERS, STEPS, UPDATES, hold_to, planned, trained
+from tests.support.mask_matrix import OPTIMIZERS, STEPS, UPDATES, hold_to, planned, trained
 
 ROWS = ("unstructured", "2:4", "block2x4", "fan-in", "channel")
 ALL = (*ROWS, "2:4T")

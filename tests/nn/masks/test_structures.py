@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Generator, Tensor, nn
+from torch import Generator, nn
 
 from iftplan.base.errors import InfeasibleError, InputError
 from iftplan.masks import NM, Block, MaskStructure, parse_mask
@@ -18,6 +18,7 @@ from iftplan.nn.masks.best import choose
 from iftplan.nn.masks.checking import holds
 from iftplan.nn.masks.drawing import random_mask
 from iftplan.nn.masks.masked_weights import MaskedWeight, from_matrix, to_matrix
+from tests.support.scores import KINDS, scores_of
 
 Mask = tuple[tuple[int, ...], ...]
 """Rows are outputs, columns inputs."""
@@ -155,29 +156,6 @@ def test_a_transposable_tile_of_four_has_ninety_masks_and_the_best_is_the_best_o
 # --- random shapes and scores -------------------------------------------------------------------------
 
 
-def scores_of(kind: str, shape: tuple[int, int], seed: int) -> Tensor:
-    generator = Generator().manual_seed(seed)
-    normal = torch.randn(shape, generator=generator).abs()
-    match kind:
-        case "ties":
-            return torch.randint(0, 3, shape, generator=generator).float()
-        case "zeros":
-            return torch.zeros(shape)
-        case "equal":
-            return torch.full(shape, 0.7)
-        case "ascending":
-            return normal.flatten().sort().values.view(shape)
-        case "descending":
-            return normal.flatten().sort(descending=True).values.view(shape)
-        case "huge":
-            return normal * 1e38
-        case "half":
-            return normal.to(torch.bfloat16)
-        case _:
-            return normal
-
-
-KINDS = ("normal", "ties", "zeros", "equal", "ascending", "descending", "huge", "half")
 STRUCTURES = (
     "unstructured", "2:4", "1:8", "2:4T", "2:8T", "4:8T", "3:6T", "2:4+pad", "2:8T+pad", "4:8T+pad", "8:16T+pad",
     "block4x4+pad", "block1x8+pad", "block2x3", "fan-in", "channel",

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Generator, Tensor
 
 from iftplan.nn.masks.tiles import _greedy, best_tiles
-from tests.nn.masks.test_structures import KINDS, scores_of
+from tests.support.scores import KINDS, scores_of
 
 
 def normal(tiles: int, rows: int, columns: int, seed: int = 0) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import iftplan as ift
-from iftplan.base.documents import dumps, sealed
+from iftplan.base.documents import dumps
 from iftplan.base.errors import InputError
 from iftplan.base.units import Convention
 from iftplan.plans.document.plan import plan_document
@@ -22,24 +22,7 @@ from iftplan.runs.results.published.results import published_results
 from iftplan.runs.results.reading import of_plan, read_observations
 from iftplan.runs.results.tradeoff import tradeoff
 from tests.support.hand_specs import chain
-
-RESULT = {
-    "schema": "iftplan.result/1", "convention": "mac", "scope": "model", "model": "zoo:digits-cnn", "transform": "wide",
-    "sparsity": 0.75, "distribution": "uniform", "method": "rigl", "data": "digits", "seed": 0, "metric_name": "accuracy",
-    "metric": 0.9, "train_macs": 3 * 10**20 + 1, "forward_macs": 1000, "dense_forward_macs": 1000, "nnz": 25,
-    "maskable_weights": 100,
-}  # fmt: skip
-
-
-def run_directory(home: Path, name: str, **changes: Any) -> Path:
-    """A run that has ended; `config` stands in its run.json."""
-    directory = home / name
-    directory.mkdir(parents=True)
-    config = changes.pop("config", None)
-    record = {"schema": "iftplan.run/1", **({"config": config} if config else {})}
-    (directory / "run.json").write_text(dumps(sealed(record)))
-    (directory / "result.json").write_text(dumps(sealed({**RESULT, **changes})))
-    return directory
+from tests.support.run_directories import run_directory
 
 
 def seen(value: float, macs: int = 1000, **changes: Any) -> Observation:
