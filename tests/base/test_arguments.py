@@ -1,15 +1,19 @@
 """Public functions given something else than what they take: an `InputError` that names the argument and what can stand there."""
 
 import inspect
+from collections.abc import Callable
 from contextlib import suppress
+from types import ModuleType
+from typing import Any
 
 import pytest
 
-import iftplan as ift
+import iftplan
 from iftplan.base.arguments import checked, names_in, one_of
 from iftplan.base.errors import IftplanError, InputError
 from tests.support.hand_specs import chain
 
+ift: Any = iftplan  # what is given here is what its annotations forbid
 MODEL = chain()
 
 
@@ -43,13 +47,13 @@ MODEL = chain()
         (lambda: ift.family("own"), "missing a required argument"),
     ],
 )  # fmt: skip
-def test_a_wrong_argument_is_named_with_what_can_stand_there(call, says):
+def test_a_wrong_argument_is_named_with_what_can_stand_there(call: Callable[..., Any], says: str) -> None:
     with pytest.raises(InputError) as caught:
         call()
     assert says in str(caught.value)
 
 
-def test_one_name_is_one_name_and_none_is_plain_sparsity_as_on_the_command_line():
+def test_one_name_is_one_name_and_none_is_plain_sparsity_as_on_the_command_line() -> None:
     assert ift.plan(MODEL, "wide", 0.75, keep_dense="first") == ift.plan(
         MODEL, "wide", 0.75, keep_dense=["first"]
     )
@@ -57,30 +61,31 @@ def test_one_name_is_one_name_and_none_is_plain_sparsity_as_on_the_command_line(
     assert ift.plan(MODEL, "none", 0.75) == ift.plan(MODEL, None, 0.75)
 
 
-def test_a_swapped_pair_is_called_one():
+def test_a_swapped_pair_is_called_one() -> None:
     torch = pytest.importorskip("torch")
     from iftplan import nn
 
+    apply: Any = nn.apply
     plan = ift.plan(MODEL, "wide", 0.75)
     with pytest.raises(InputError, match="plan and model stand in each other's place"):
-        nn.apply(torch.nn.Linear(3, 3), plan)
+        apply(torch.nn.Linear(3, 3), plan)
 
 
 class Thing:
     """Nothing that any function takes."""
 
 
-def _functions(module):
+def _functions(module: ModuleType) -> list[Any]:
     found = ((name, getattr(module, name)) for name in module.__all__)
     return [pytest.param(f, id=f"{module.__name__}.{name}") for name, f in found if inspect.isfunction(f)]
 
 
 @pytest.mark.parametrize("function", _functions(ift))
-def test_no_function_fails_from_inside_whatever_it_is_given(function):
+def test_no_function_fails_from_inside_whatever_it_is_given(function: Callable[..., Any]) -> None:
     _given_things(function)
 
 
-def test_no_function_of_the_torch_side_fails_from_inside_whatever_it_is_given():
+def test_no_function_of_the_torch_side_fails_from_inside_whatever_it_is_given() -> None:
     pytest.importorskip("torch")
     from iftplan import nn
 
@@ -90,11 +95,12 @@ def test_no_function_of_the_torch_side_fails_from_inside_whatever_it_is_given():
         _given_things(function)
 
 
-def _given_things(function):
+def _given_things(function: Callable[..., Any]) -> None:
     """One argument after the other is a thing of no use; those before it too."""
     parameters = inspect.signature(function).parameters.values()
     required = [p.name for p in parameters if p.default is p.empty and p.kind is not p.VAR_POSITIONAL]
-    for value in (Thing(), 3, None, "nonsense", [], {}):
+    values: tuple[object, ...] = (Thing(), 3, None, "nonsense", [], {})
+    for value in values:
         with suppress(IftplanError):  # some take a number, or a mapping of nothing
             function(*[value] * len(required))
     with pytest.raises(IftplanError):
@@ -103,7 +109,7 @@ def _given_things(function):
         function()
 
 
-def test_choices_and_names():
+def test_choices_and_names() -> None:
     assert one_of("scope", "layers", ("layers", "model")) == "layers"
     assert names_in("keep_dense", {"a"}) == ("a",)
     with pytest.raises(
@@ -112,13 +118,14 @@ def test_choices_and_names():
         one_of("scope", "layer", ("layers", "model"))
 
 
-def test_what_cannot_be_seen_at_once_is_left_to_the_function():
+def test_what_cannot_be_seen_at_once_is_left_to_the_function() -> None:
     @checked
-    def f(a: "Absent | int", b: list[int], *c: str) -> None:  # noqa: F821
+    def f(a: "Absent | int", b: list[int], *c: str) -> None:  # type: ignore[name-defined] # noqa: F821
         return None
 
-    f("anything", ["no number"], "x")
+    given: Any = f
+    given("anything", ["no number"], "x")
     with pytest.raises(InputError, match="f: b is 3, and it takes list"):
-        f(1, 3)
+        given(1, 3)
     with pytest.raises(InputError, match="f: c is 2, and it takes text"):
-        f(1, [], "x", 2)
+        given(1, [], "x", 2)

@@ -6,16 +6,18 @@ import json
 import os
 import stat
 import sys
+import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iftplan import api
-from iftplan.base import documents
 from iftplan.base.documents import check, digest, dumps, loads, read_text, schema_of, sealed, write_text
 from iftplan.base.errors import InputError
 from iftplan.base.units import Convention
@@ -25,8 +27,9 @@ from iftplan.families.solver import solve
 from iftplan.models.document import parse_spec, spec_document
 from iftplan.models.notation import parse_layer
 from iftplan.models.spec import Kind
+from iftplan.plans.audit.audit import AuditReport
 from iftplan.plans.document.plan import parse_plan, plan_document
-from iftplan.plans.plan import Role
+from iftplan.plans.plan import Plan, Role
 from tests.support.hand_specs import chain, mlp
 
 names = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8)
@@ -38,7 +41,7 @@ json_values = st.recursive(
 objects = st.dictionaries(names, json_values, max_size=5)
 
 
-def made(transform="wide", sparsity="3/4", **policy):
+def made(transform: str = "wide", sparsity: str = "3/4", **policy: Any) -> Plan:
     return api.plan(chain(), None if transform == "none" else transform, sparsity, **policy)
 
 
@@ -46,7 +49,7 @@ def made(transform="wide", sparsity="3/4", **policy):
 
 
 @given(objects)
-def test_a_sealed_document_reads_back_with_the_same_digest(body):
+def test_a_sealed_document_reads_back_with_the_same_digest(body: dict[str, Any]) -> None:
     document = sealed(body)
     again = loads(dumps(document), "test")
     assert again == document
@@ -55,20 +58,20 @@ def test_a_sealed_document_reads_back_with_the_same_digest(body):
 
 
 @given(objects, names.filter(lambda key: key not in ("", "digest")), json_values)
-def test_the_digest_changes_with_any_key(body, key, value):
+def test_the_digest_changes_with_any_key(body: dict[str, Any], key: str, value: Any) -> None:
     changed = {**body, key: value}
     same = key in body and json.dumps(body[key], sort_keys=True) == json.dumps(value, sort_keys=True)
     assert (digest(changed) == digest(body)) == same
 
 
-def test_the_digest_is_the_hash_of_the_canonical_text():
+def test_the_digest_is_the_hash_of_the_canonical_text() -> None:
     from hashlib import sha256
 
     assert digest({"b": [1, "×"], "a": None}) == sha256('{"a":null,"b":[1,"×"]}'.encode()).hexdigest()
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
-def test_what_is_no_number_is_never_written(number):
+def test_what_is_no_number_is_never_written(number: float) -> None:
     for write in (digest, dumps):
         with pytest.raises(ValueError, match="JSON compliant"):
             write({"x": number})
@@ -99,7 +102,7 @@ def test_what_is_no_number_is_never_written(number):
         ('{"b": "\\udc80"}', r"b: text holds half a character ('\udc80')"),
     ],
 )
-def test_text_that_is_no_document_says_where(text, says):
+def test_text_that_is_no_document_says_where(text: str, says: str) -> None:
     with pytest.raises(InputError) as caught:
         loads(text, "given.json")
     assert "given.json" in str(caught.value)
@@ -109,7 +112,7 @@ def test_text_that_is_no_document_says_where(text, says):
 @pytest.mark.parametrize(
     "document", [{}, {"schema": 1}, {"schema": "other.plan/1"}, {"schema": "iftplan.plan"}]
 )
-def test_a_document_of_nobody_we_know_is_refused(document):
+def test_a_document_of_nobody_we_know_is_refused(document: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=r"x.json has no iftplan schema \(found .*iftplan.plan/1"):
         schema_of(document, "x.json")
 
@@ -124,7 +127,9 @@ def test_a_document_of_nobody_we_know_is_refused(document):
         ({**sealed({"schema": "iftplan.plan/1", "x": 1}), "x": 2}, "it was changed after it was written"),
     ],
 )
-def test_schema_version_and_digest_are_checked_before_anything_is_read(document, says):
+def test_schema_version_and_digest_are_checked_before_anything_is_read(
+    document: dict[str, Any], says: str
+) -> None:
     with pytest.raises(InputError) as caught:
         check(document, "iftplan.plan/1", "x.json")
     assert "x.json" in str(caught.value)
@@ -132,7 +137,7 @@ def test_schema_version_and_digest_are_checked_before_anything_is_read(document,
 
 
 @pytest.mark.parametrize("name", ["missing.json", ".", "latin.json"])
-def test_files_that_cannot_be_read_are_named(tmp_path, name):
+def test_files_that_cannot_be_read_are_named(tmp_path: Path, name: str) -> None:
     (tmp_path / "latin.json").write_bytes(b'{"a": "\xe9"}')
     with pytest.raises(InputError, match="cannot be read") as caught:
         read_text(str(tmp_path / name))
@@ -141,25 +146,25 @@ def test_files_that_cannot_be_read_are_named(tmp_path, name):
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-32"])
-def test_other_encodings_are_named(tmp_path, encoding):
+def test_other_encodings_are_named(tmp_path: Path, encoding: str) -> None:
     mark = "\ufeff" if encoding.endswith("be") else ""
     (tmp_path / "plan.json").write_text(mark + '{"a": 1}', encoding=encoding)
     with pytest.raises(InputError, match=rf"is {encoding[:6].upper()} text.*save it as UTF-8"):
         read_text(str(tmp_path / "plan.json"))
 
 
-def test_a_byte_order_mark_and_windows_line_ends_are_read_over(tmp_path):
+def test_a_byte_order_mark_and_windows_line_ends_are_read_over(tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_bytes(b'\xef\xbb\xbf{\r\n"a":\r1}\r\n')
     assert read_text(str(tmp_path / "plan.json")) == '{\n"a":\n1}\n'
     assert loads(read_text(str(tmp_path / "plan.json")), "") == {"a": 1}
 
 
-def test_a_name_with_a_nul_is_no_file():
+def test_a_name_with_a_nul_is_no_file() -> None:
     with pytest.raises(InputError, match="embedded null byte"):
         read_text("a\0b")
 
 
-def test_a_dash_reads_stdin(monkeypatch):
+def test_a_dash_reads_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("{}"))
     assert read_text("-") == "{}"
 
@@ -167,7 +172,7 @@ def test_a_dash_reads_stdin(monkeypatch):
 # --- writing -------------------------------------------------------------------------------------------
 
 
-def test_a_file_is_written_whole_and_alone(tmp_path):
+def test_a_file_is_written_whole_and_alone(tmp_path: Path) -> None:
     target = tmp_path / "plan.json"
     write_text("one\n", str(target))
     write_text("two ×\n", str(target))
@@ -180,31 +185,31 @@ def test_a_file_is_written_whole_and_alone(tmp_path):
 
 @pytest.mark.parametrize("broken", ["mkstemp", "fdopen", "replace"])
 def test_a_failure_while_writing_keeps_the_old_content_and_leaves_nothing_beside_it(
-    tmp_path, monkeypatch, broken
-):
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
     target = tmp_path / "plan.json"
     target.write_text("old")
 
     class Full(io.StringIO):
-        def write(self, text):
+        def write(self, text: str) -> int:
             raise OSError(28, "No space left on device")
 
-    def full(descriptor, *args, **kwargs):
+    def full(descriptor: int, *args: object, **kwargs: object) -> Full:
         os.close(descriptor)
         return Full()
 
-    def refuse(self, target):
+    def refuse(self: Path, target: str) -> None:
         raise OSError(1, "Operation not permitted")
 
-    def forbidden(*args, **kwargs):
+    def forbidden(*args: object, **kwargs: object) -> None:
         raise PermissionError(13, "Permission denied")
 
     if broken == "mkstemp":
-        monkeypatch.setattr(documents.tempfile, "mkstemp", forbidden)
+        monkeypatch.setattr(tempfile, "mkstemp", forbidden)
     elif broken == "fdopen":
-        monkeypatch.setattr(documents.os, "fdopen", full)
+        monkeypatch.setattr(os, "fdopen", full)
     else:
-        monkeypatch.setattr(documents.Path, "replace", refuse)
+        monkeypatch.setattr(Path, "replace", refuse)
     with pytest.raises(InputError, match="nothing was changed"):
         write_text("new", str(target))
     assert target.read_text() == "old"
@@ -212,7 +217,7 @@ def test_a_failure_while_writing_keeps_the_old_content_and_leaves_nothing_beside
 
 
 @pytest.mark.parametrize("path", ["no/such/directory/plan.json", "a-file/plan.json", "."])
-def test_a_place_that_cannot_be_written_is_named(tmp_path, path):
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, path: str) -> None:
     (tmp_path / "a-file").write_text("x")
     with pytest.raises(InputError, match="cannot be written") as caught:
         write_text("new", str(tmp_path / path))
@@ -220,7 +225,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path, path):
     assert list(tmp_path.iterdir()) == [tmp_path / "a-file"]
 
 
-def test_a_device_is_written_to_and_not_replaced():
+def test_a_device_is_written_to_and_not_replaced() -> None:
     write_text("gone", os.devnull)
     assert not Path(os.devnull).is_file()
 
@@ -240,20 +245,23 @@ ASKED = [
 
 
 @pytest.mark.parametrize(("transform", "policy"), ASKED)
-def test_every_plan_reads_back_as_it_was_written_byte_for_byte(tmp_path, transform, policy):
+def test_every_plan_reads_back_as_it_was_written_byte_for_byte(
+    tmp_path: Path, transform: str, policy: dict[str, Any]
+) -> None:
     plan = made(transform, **policy)
     path = str(tmp_path / "plan.json")
     api.save(plan, path)
     again = api.load(path)
     assert again == plan
+    assert isinstance(again, Plan)
     assert dumps(plan_document(again)) == Path(path).read_text(encoding="utf-8")
 
 
-def test_a_plan_says_the_same_twice():
+def test_a_plan_says_the_same_twice() -> None:
     assert dumps(plan_document(made())) == dumps(plan_document(made()))
 
 
-def test_specs_read_back(tmp_path):
+def test_specs_read_back(tmp_path: Path) -> None:
     for spec in (chain(), mlp()):
         assert parse_spec(loads(dumps(spec_document(spec)), "spec")) == spec
         path = str(tmp_path / "spec.json")
@@ -261,7 +269,7 @@ def test_specs_read_back(tmp_path):
         assert api.load(path) == spec
 
 
-def resealed(document, *path, value):
+def resealed(document: Any, *path: str | int, value: Any) -> dict[str, Any]:
     """The document with one value changed and a digest that agrees, as a forger would write it."""
     changed = copy.deepcopy(document)
     *parents, last = path
@@ -274,7 +282,7 @@ def resealed(document, *path, value):
     return sealed(changed)
 
 
-def one_more(value):
+def one_more(value: int) -> int:
     return value + 1
 
 
@@ -299,7 +307,9 @@ def one_more(value):
         (("input",), ["1xx3"], "1xx3"),
     ],
 )
-def test_a_plan_of_another_form_is_refused_with_the_path_inside_it(path, value, says):
+def test_a_plan_of_another_form_is_refused_with_the_path_inside_it(
+    path: tuple[Any, ...], value: Any, says: str
+) -> None:
     document = resealed(plan_document(made()), *path, value=value)
     with pytest.raises(InputError) as caught:
         parse_plan(document, "forged.json")
@@ -307,7 +317,7 @@ def test_a_plan_of_another_form_is_refused_with_the_path_inside_it(path, value, 
 
 
 @pytest.mark.parametrize("key", sorted(plan_document(made())))
-def test_a_plan_without_one_of_its_keys_is_refused(key):
+def test_a_plan_without_one_of_its_keys_is_refused(key: str) -> None:
     document = plan_document(made())
     del document[key]
     with pytest.raises(InputError) as caught:
@@ -342,7 +352,9 @@ def test_a_plan_without_one_of_its_keys_is_refused(key):
         (("closing_sparsity", "layers"), 0.5),
     ],
 )
-def test_a_plan_whose_books_do_not_add_up_is_refused_even_when_resealed(path, value):
+def test_a_plan_whose_books_do_not_add_up_is_refused_even_when_resealed(
+    path: tuple[Any, ...], value: Callable[..., Any] | float | str
+) -> None:
     document = resealed(plan_document(made()), *path, value=value)
     check(document, "iftplan.plan/1", "forged.json")  # the seal itself is in order
     with pytest.raises(InputError, match=r"forged\.json"):
@@ -361,7 +373,7 @@ def test_a_plan_whose_books_do_not_add_up_is_refused_even_when_resealed(path, va
         ),
     ],
 )
-def test_rows_and_totals_forged_together_are_refused(changes, says):
+def test_rows_and_totals_forged_together_are_refused(changes: dict[str, Any], says: str) -> None:
     """Every total is put right again, so that only the row itself can give it away."""
     plan = made()
     rows = (plan.layers[0], replace(plan.layers[1], **changes), *plan.layers[2:])
@@ -371,7 +383,7 @@ def test_rows_and_totals_forged_together_are_refused(changes, says):
 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
-def test_any_single_change_without_a_new_seal_is_noticed(data):
+def test_any_single_change_without_a_new_seal_is_noticed(data: st.DataObject) -> None:
     text = dumps(plan_document(made()))
     at = data.draw(st.integers(0, len(text) - 2))
     changed = text[:at] + data.draw(st.characters(codec="ascii")) + text[at + 1 :]
@@ -385,7 +397,7 @@ def test_any_single_change_without_a_new_seal_is_noticed(data):
 
 @settings(max_examples=40, deadline=None)
 @given(st.data())
-def test_a_truncated_plan_is_refused(data):
+def test_a_truncated_plan_is_refused(data: st.DataObject) -> None:
     text = dumps(plan_document(made()))
     with pytest.raises(InputError, match="is not JSON"):
         loads(text[: data.draw(st.integers(0, len(text) - 3))], "plan.json")
@@ -434,14 +446,16 @@ def test_a_truncated_plan_is_refused(data):
         (("convention",), "flop", "convention"),
     ],
 )
-def test_a_spec_of_another_form_is_refused_with_the_path_inside_it(path, value, says):
+def test_a_spec_of_another_form_is_refused_with_the_path_inside_it(
+    path: tuple[Any, ...], value: Any, says: str
+) -> None:
     document = resealed(spec_document(chain()), *path, value=value)
     with pytest.raises(InputError) as caught:
         parse_spec(document, "forged.json")
     assert says in str(caught.value)
 
 
-def test_a_weight_that_contracts_nothing_needs_no_macs():
+def test_a_weight_that_contracts_nothing_needs_no_macs() -> None:
     spec = mlp()
     looked_up = replace(spec.layers[0], layer=replace(spec.layers[0].layer, kind=Kind.EMBEDDING, positions=0))
     macs = {name: macs for name, macs in spec.couplings.weight_macs.items() if name != looked_up.weight}
@@ -451,7 +465,7 @@ def test_a_weight_that_contracts_nothing_needs_no_macs():
     assert parse_spec(spec_document(spec)) == spec
 
 
-def test_a_spec_that_was_changed_after_it_was_written_is_refused():
+def test_a_spec_that_was_changed_after_it_was_written_is_refused() -> None:
     with pytest.raises(InputError, match="it was changed after it was written"):
         parse_spec({**spec_document(chain()), "source": "another.py:model"}, "forged.json")
 
@@ -460,7 +474,7 @@ def test_a_spec_that_was_changed_after_it_was_written_is_refused():
 
 
 @pytest.mark.parametrize("convention", Convention)
-def test_the_solve_document_has_every_key_that_scripts_read(convention):
+def test_the_solve_document_has_every_key_that_scripts_read(convention: Convention) -> None:
     layer = parse_layer("conv3x3:64-128@16x16")
     found = [solve(layer, family, Fraction(3, 4), throw=False) for family in FAMILIES.values()]
     document = loads(dumps(solve_document({"conv": found}, convention)), "solve")
@@ -484,7 +498,7 @@ def test_the_solve_document_has_every_key_that_scripts_read(convention):
 # --- audits, baselines, profiles, records ----------------------------------------------------------------------
 
 
-def audited():
+def audited() -> "AuditReport":
     from iftplan.plans.audit.audit import AuditedLayer, AuditReport
     from iftplan.plans.plan import Scope
 
@@ -493,7 +507,7 @@ def audited():
 
 
 @pytest.mark.parametrize("convention", list(Convention))
-def test_an_audit_reads_back_in_either_convention(convention):
+def test_an_audit_reads_back_in_either_convention(convention: Convention) -> None:
     from iftplan.plans.audit.document import audit_document, parse_measured
 
     assert parse_measured(audit_document(audited(), convention)) == ("net", {"a": 31, "b": 12})
@@ -519,7 +533,7 @@ def test_an_audit_reads_back_in_either_convention(convention):
         (("convention",), "flop", "does not follow|a MAC is two FLOPs"),
     ],
 )
-def test_an_audit_that_contradicts_itself_is_refused(path, value, says):
+def test_an_audit_that_contradicts_itself_is_refused(path: tuple[Any, ...], value: Any, says: str) -> None:
     from iftplan.plans.audit.document import audit_document, parse_measured
 
     document = resealed(audit_document(audited()), *path, value=value)
@@ -536,7 +550,9 @@ def test_an_audit_that_contradicts_itself_is_refused(path, value, says):
         (("convention",), "flop", "convention"),
     ],
 )
-def test_a_baseline_that_contradicts_itself_is_refused(path, value, says):
+def test_a_baseline_that_contradicts_itself_is_refused(
+    path: tuple[Any, ...], value: int | str, says: str
+) -> None:
     from iftplan.checks.baseline import Baseline, baseline_document, parse_baseline
     from iftplan.models.cost import ModelCost
 
@@ -568,7 +584,9 @@ def test_a_baseline_that_contradicts_itself_is_refused(path, value, says):
         (("layers", 0, "maskable"), True, "has no mask"),
     ],
 )
-def test_a_plan_whose_settings_contradict_its_rows_is_refused(path, value, says):
+def test_a_plan_whose_settings_contradict_its_rows_is_refused(
+    path: tuple[Any, ...], value: Any, says: str
+) -> None:
     document = plan_document(made())
     assert document["layers"][0]["name"] == "stem"
     changed = resealed(document, *path, value=value)
@@ -589,7 +607,9 @@ def test_a_plan_whose_settings_contradict_its_rows_is_refused(path, value, says)
         (("products", 0, "macs"), 1, "and the product has 1"),
     ],
 )
-def test_a_spec_whose_parts_contradict_each_other_is_refused(path, value, says):
+def test_a_spec_whose_parts_contradict_each_other_is_refused(
+    path: tuple[Any, ...], value: str | int, says: str
+) -> None:
     with pytest.raises(InputError, match=says):
         parse_spec(resealed(spec_document(chain()), *path, value=value), "forged.json")
 
@@ -602,7 +622,9 @@ def test_a_spec_whose_parts_contradict_each_other_is_refused(path, value, says):
         ("powers", [["w1", -1]], "a power is from 1 to 32"),
     ],
 )
-def test_a_polynomial_that_would_never_end_is_refused(key, value, says):
+def test_a_polynomial_that_would_never_end_is_refused(
+    key: str, value: str | list[list[str | int]], says: str
+) -> None:
     document = spec_document(mlp())
     name = next(name for name, macs in document["couplings"]["weight_macs"].items() if macs["terms"])
     path = ("couplings", "weight_macs", name, "terms", 0, key)

@@ -14,14 +14,14 @@ counts = st.integers(0, 10**17)
 
 
 @given(fractions)
-def test_every_sparsity_reads_back_from_every_way_of_writing_it(value):
+def test_every_sparsity_reads_back_from_every_way_of_writing_it(value: Fraction) -> None:
     assert units.parse_sparsity(units.plain(value)) == value
     assert units.parse_sparsity(units.exact(value)) == value
     assert units.parse_sparsity(value) == value
 
 
 @given(st.integers(0, 99_999))
-def test_decimals_percentages_and_floats_are_read_exactly(n):
+def test_decimals_percentages_and_floats_are_read_exactly(n: int) -> None:
     expected = Fraction(n, 100_000)
     assert units.parse_sparsity(f"0.{n:05}") == expected
     assert units.parse_sparsity(f"{n / 1000:.3f}%") == expected
@@ -30,7 +30,7 @@ def test_decimals_percentages_and_floats_are_read_exactly(n):
         assert units.parse_sparsity(n / 100_000) == expected
 
 
-def test_a_float_means_its_decimal():
+def test_a_float_means_its_decimal() -> None:
     assert units.parse_sparsity(0.9) == Fraction(9, 10) != Fraction(0.9)
 
 
@@ -56,7 +56,7 @@ def test_a_float_means_its_decimal():
         (float("nan"), "write it as 0.75, 3/4 or 75%"),
     ],
 )
-def test_a_sparsity_that_cannot_be_says_what_was_given_and_what_can_be(text, says):
+def test_a_sparsity_that_cannot_be_says_what_was_given_and_what_can_be(text: str | float, says: str) -> None:
     with pytest.raises(InputError) as caught:
         units.parse_sparsity(text)
     assert str(text) in str(caught.value)
@@ -64,7 +64,7 @@ def test_a_sparsity_that_cannot_be_says_what_was_given_and_what_can_be(text, say
 
 
 @given(counts.filter(bool))
-def test_every_budget_reads_back(macs):
+def test_every_budget_reads_back(macs: int) -> None:
     assert units.parse_count(str(macs)) == macs
     assert units.parse_count(units.count(macs)) == macs
     assert units.parse_count(f"{macs} MACs") == macs
@@ -90,7 +90,7 @@ def test_every_budget_reads_back(macs):
         ("", None),
     ],
 )
-def test_budgets(text, macs):
+def test_budgets(text: str, macs: int | None) -> None:
     if macs is not None:
         assert units.parse_count(text) == macs
         return
@@ -101,19 +101,19 @@ def test_budgets(text, macs):
 
 
 @given(counts)
-def test_a_short_count_is_right_to_four_figures(macs):
+def test_a_short_count_is_right_to_four_figures(macs: int) -> None:
     number, _, prefix = units.short(macs).partition(" ")
     scale = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15}[prefix]
     assert abs(float(number) * scale - macs) <= 0.5e-3 * macs
 
 
 @given(st.fractions(max_denominator=10**9))
-def test_exact_forms_lose_nothing(value):
+def test_exact_forms_lose_nothing(value: Fraction) -> None:
     assert Fraction(units.exact(value)) == value
     assert "/" in units.exact(value)
 
 
-def test_conventions_name_themselves():
+def test_conventions_name_themselves() -> None:
     assert [(c.value, c.per_mac, c.unit) for c in units.Convention] == [
         ("mac", 1, "MACs"),
         ("flop", 2, "FLOPs"),
@@ -124,5 +124,5 @@ def test_conventions_name_themselves():
     ("value", "text"),
     [(Fraction(3, 4), "0.75"), (Fraction(1, 3), "1/3"), (Fraction(0), "0"), (Fraction(1, 10**6), "0.000001")],
 )
-def test_plain_numbers(value, text):
+def test_plain_numbers(value: Fraction, text: str) -> None:
     assert units.plain(value) == text

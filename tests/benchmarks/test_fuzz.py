@@ -15,8 +15,8 @@ sys.modules["fuzz"] = fuzz  # its dataclasses look their module up
 _SPEC.loader.exec_module(fuzz)
 
 
-def test_hostile_inputs_are_refused_with_a_sentence_or_answered():
-    worst = []
+def test_hostile_inputs_are_refused_with_a_sentence_or_answered() -> None:
+    worst: list[object] = []
     kinds = [kind for kind in fuzz.KINDS if not kind.starts]  # the whole is for the benchmark
     found = fuzz.fuzz(5 * len(kinds), 7, worst.append, kinds)
     assert worst == []
@@ -35,6 +35,6 @@ def test_hostile_inputs_are_refused_with_a_sentence_or_answered():
         (0, "a table", False, "answered"),
     ],
 )
-def test_what_must_not_be_is_called_so(status, text, forged, word):
+def test_what_must_not_be_is_called_so(status: int, text: str, forged: bool, word: str) -> None:
     assert fuzz.verdict(status, text, forged) == word
     assert (word in fuzz.BAD) == (word not in ("refused", "answered"))

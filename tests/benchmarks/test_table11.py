@@ -64,7 +64,9 @@ def test_each_side_is_held_against_its_own_dense_model() -> None:
 
 
 @pytest.mark.parametrize("code", [2, 1])
-def test_only_what_cannot_be_planned_is_left_out(code: int, tmp_path: Path, monkeypatch) -> None:
+def test_only_what_cannot_be_planned_is_left_out(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refused(*_: object) -> None:
         raise CalledProcessError(code, "iftplan")
 

@@ -182,7 +182,7 @@ def test_models_are_chosen_by_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["iftplan.toml", "pyproject.toml"])
-def test_a_file_of_a_windows_editor_is_read(tmp_path, name):
+def test_a_file_of_a_windows_editor_is_read(tmp_path: Path, name: str) -> None:
     text = "[models.a]\nsource = 'zoo:digits-cnn'\n"
     text = text if name == "iftplan.toml" else text.replace("[models", "[tool.iftplan.models")
     (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
@@ -200,7 +200,7 @@ def test_a_file_of_a_windows_editor_is_read(tmp_path, name):
         ('x = "a\\u0000b"', "x: text holds a NUL"),
     ],
 )
-def test_a_projects_file_with_what_nobody_means_is_refused(tmp_path, text, says):
+def test_a_projects_file_with_what_nobody_means_is_refused(tmp_path: Path, text: str, says: str) -> None:
     (tmp_path / "pyproject.toml").write_text(text)
     with pytest.raises(InputError, match=says):
         read_config(tmp_path / "pyproject.toml")

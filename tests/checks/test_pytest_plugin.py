@@ -14,6 +14,7 @@ from iftplan import api
 from iftplan.base.errors import InputError, MeasureError
 from iftplan.checks.assertions import flop_budget, iso_flop
 from iftplan.nn import apply, finalize
+from iftplan.plans.plan import Plan
 from tests.support.places import ROOT
 
 pytest_plugins = ["pytester"]
@@ -68,6 +69,7 @@ def plan_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_plan_is_held_on_masks_and_on_baked_in_zeros(plan_file: Path) -> None:
     plan = api.load(str(plan_file))
+    assert isinstance(plan, Plan)
     sparse = apply(plan, net())
     report = iso_flop(sparse, plan)
     assert report.measured_macs == 192

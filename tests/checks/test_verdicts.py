@@ -20,7 +20,7 @@ from iftplan.checks.configuration import Allowance, Bound, ConfiguredModel, Drif
 from iftplan.checks.findings import CheckReport, ModelCheck, Quantity, Status, check_document
 from iftplan.checks.verdicts import judge
 from iftplan.models.cost import ModelCost
-from tests.support.repositories import repository
+from tests.support.processes.repositories import repository
 
 MODEL = ConfiguredModel("net", "net.py:build")
 COST = ModelCost({"conv": 600, "fc": 400}, {"conv": 60, "fc": 44, "norm": 6})

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 from torch import nn as tnn
 
 import iftplan as ift
@@ -87,13 +88,13 @@ class TwoHeads(tnn.Module):
         super().__init__()
         self.a, self.b, self.c, self.aux = (tnn.Linear(8, n) for n in (8, 8, 4, 3))
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         x = self.b(self.a(x).relu()).relu()
         return (self.c(x), self.aux(x)) if self.training else self.c(x)
 
 
 @pytest.mark.parametrize("family", ["wide", "parallel", "factorized", "doped", None])
-def test_weights_that_the_forward_pass_never_uses_are_a_problem_by_name(family):
+def test_weights_that_the_forward_pass_never_uses_are_a_problem_by_name(family: str | None) -> None:
     model = TwoHeads()
     plan = ift.plan(ift.read_model(model, "2x8", widths=family == "wide"), family, "1/2")
     applied = nn.apply(plan, model)

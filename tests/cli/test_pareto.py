@@ -13,9 +13,9 @@ from iftplan.models.spec import ModelSpec
 from iftplan.runs.results.published.costs import published_observations
 from iftplan.runs.results.published.results import published_results
 from iftplan.runs.results.tradeoff import tradeoff
-from tests.runs.results.test_tradeoff import run_directory
 from tests.support.cli_runs import Run, many
 from tests.support.hand_specs import chain
+from tests.support.run_directories import run_directory
 
 MAGIC = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF", ".html": b"<!doctype html>"}
 
@@ -67,7 +67,7 @@ def runs(folder: Path) -> dict[str, Run]:
     return dict(zip(COMMANDS, many([text.split() for text in COMMANDS.values()], folder), strict=True))
 
 
-def test_the_frontier_is_a_table_with_its_reading(runs):
+def test_the_frontier_is_a_table_with_its_reading(runs: dict[str, Run]) -> None:
     lines = runs["table"].out.splitlines()
     assert lines[0].split()[:3] == ["on", "the", "frontier"]
     assert [line.split()[:2] for line in lines[2:4]] == [["wide", "0.5"], ["wide", "0.75"]]
@@ -76,7 +76,7 @@ def test_the_frontier_is_a_table_with_its_reading(runs):
     assert any(line.startswith("dense, accuracy 91 at 600 E: the same for 2× less") for line in lines)
 
 
-def test_the_document_has_every_point_and_is_sealed(runs):
+def test_the_document_has_every_point_and_is_sealed(runs: dict[str, Run]) -> None:
     found = json.loads(runs["json"].out)
     assert found["schema"] == "iftplan.pareto/1"
     assert found["digest"] == digest(found)
@@ -91,7 +91,7 @@ def test_the_document_has_every_point_and_is_sealed(runs):
     assert (reading["reference"], reading["ratio"]) == ("dense", pytest.approx(2.0))
 
 
-def test_flops_are_twice_the_macs(runs):
+def test_flops_are_twice_the_macs(runs: dict[str, Run]) -> None:
     macs, flops = (json.loads(runs[name].out) for name in ("json", "flop"))
     assert [p["x"] for p in flops["points"]] == [2 * p["x"] for p in macs["points"]]
     assert flops["convention"] == "flop"
@@ -113,20 +113,22 @@ def test_flops_are_twice_the_macs(runs):
         ("norun", "has no column step, itop, churn, density"),
     ],
 )
-def test_what_cannot_be_drawn_ends_with_2_and_a_reason(runs, name, says):
+def test_what_cannot_be_drawn_ends_with_2_and_a_reason(runs: dict[str, Run], name: str, says: str) -> None:
     assert runs[name].code == 2, runs[name].err
     assert any(part in runs[name].message for part in says.split("|"))
     assert runs[name].out == ""
 
 
 @pytest.mark.parametrize("suffix", MAGIC)
-def test_figures_are_written_in_the_form_of_their_name(runs, folder, suffix):
+def test_figures_are_written_in_the_form_of_their_name(
+    runs: dict[str, Run], folder: Path, suffix: str
+) -> None:
     assert runs[f"figure{suffix}"].code == 0
     assert (folder / f"figure{suffix}").read_bytes().startswith(MAGIC[suffix])
     assert "on the frontier" in runs[f"figure{suffix}"].err
 
 
-def test_every_kind_of_picture_is_written(runs, folder):
+def test_every_kind_of_picture_is_written(runs: dict[str, Run], folder: Path) -> None:
     for name in ("macs", "density", "space", "updates", "cardinality"):
         file = COMMANDS[name].partition("-o ")[2].split()[0]
         assert runs[name].code == 0, runs[name].err
@@ -134,14 +136,14 @@ def test_every_kind_of_picture_is_written(runs, folder):
     assert not list(folder.glob("*.gif"))
 
 
-def test_plans_are_compared_by_their_search_space(runs):
+def test_plans_are_compared_by_their_search_space(runs: dict[str, Run]) -> None:
     header, *rows = runs["plans"].out.splitlines()
     assert "log2_of_the_number_of_masks_bits" in header
     assert [row.split(",")[0] for row in rows] == ["wide 0.5", "wide 0.75"]
 
 
 @pytest.mark.slow
-def test_published_costs_are_counted_here():
+def test_published_costs_are_counted_here() -> None:
     """ResNet-18 on ImageNet: 90 epochs of 1 281 167 images; the whole figure is made by docs/pareto.md."""
     rows = [r for r in published_results("ImageNet") if r.model == "ResNet-18"]
     found = tradeoff(published_observations(rows, ift.read_model))
@@ -156,7 +158,7 @@ def test_published_costs_are_counted_here():
     assert ratio == pytest.approx(0.25 + 0.75 * (300 + 2 + 1 + masked) / 303, rel=1e-9)
 
 
-def test_vision_closes_all_layers_as_the_paper_does():
+def test_vision_closes_all_layers_as_the_paper_does() -> None:
     """Appendix B.2: dense first and last layers are paid for, so the whole forward pass costs what it did."""
     rows = [
         r
@@ -172,7 +174,7 @@ def test_vision_closes_all_layers_as_the_paper_does():
         assert 0 <= one.dense_macs - one.macs < 16
 
 
-def test_networks_that_are_not_in_the_zoo_have_no_costs():
+def test_networks_that_are_not_in_the_zoo_have_no_costs() -> None:
     rows = [r for r in published_results("CIFAR-100") if r.model == "MobileNetV2"]
     assert rows
     assert all(o.macs is o.train_macs is None for o in published_observations(rows, _unread))

@@ -21,22 +21,24 @@ class Terminal(io.StringIO):
 
 def test_lines_stand_above_a_bar_that_counts_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr(sys, "stderr", Terminal())
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
     ended = iter([(3, 12), (4, 12)])
     with counting(lambda: next(ended)) as tell:
         before = sys.stderr
         tell("one: accuracy 0.5")
         assert sys.stderr is before
-    shown = sys.stderr.getvalue()  # type: ignore[attr-defined]
+    shown = terminal.getvalue()
     assert "one: accuracy 0.5" in shown
     assert shown.index("3/12") < shown.rindex("4/12")
 
 
 def test_only_lines_are_said_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    stderr = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stderr)
     with counting(lambda: pytest.fail("nobody looks")) as tell:
         tell("one: accuracy 0.5")
-    assert sys.stderr.getvalue() == "one: accuracy 0.5\n"  # type: ignore[attr-defined]
+    assert stderr.getvalue() == "one: accuracy 0.5\n"
 
 
 def test_ended_trials_are_counted_against_all_that_are_to_be(tmp_path: Path) -> None:

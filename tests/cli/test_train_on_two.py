@@ -8,11 +8,12 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.support import recorded_train
-from tests.support.launches import environment
+from tests.support.processes import recorded_train
+from tests.support.processes.launches import environment
 
 STEPS = 20
 SETTINGS = (
@@ -31,7 +32,7 @@ class Training:
     directory: Path
     logs: Path
 
-    def result(self) -> dict:
+    def result(self) -> dict[str, Any]:
         return json.loads((self.directory / "result.json").read_text())
 
     def metrics(self) -> str:

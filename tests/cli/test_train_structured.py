@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from iftplan.cli.main import main
-from tests.support.launches import environment
+from tests.support.processes.launches import environment
 
 pytestmark = pytest.mark.slow
 

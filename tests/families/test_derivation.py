@@ -18,13 +18,15 @@ from iftplan.base.errors import InfeasibleError, InputError
 from iftplan.families import symbols as t
 from iftplan.families.builtin import FAMILIES
 from iftplan.families.derivation import derive, family, generate
+from iftplan.families.family import Family
 from iftplan.families.layer_costs import layer_cost
-from iftplan.families.solution import Outcome
+from iftplan.families.solution import Outcome, Step
 from iftplan.families.solver import solve
 from iftplan.families.steps import explained, specialise, steps
 from iftplan.families.transforms import DEFINITIONS
+from iftplan.families.transforms.definition import Definition
 from iftplan.models.notation import parse_layer
-from iftplan.models.spec import Kind
+from iftplan.models.spec import Kind, LayerSpec
 from tests.support.layer_strategies import layers
 
 some = settings(max_examples=60, deadline=None)
@@ -33,18 +35,18 @@ sizes = st.integers(1, 400)
 densities = st.fractions(Fraction(1, 50), 1, max_denominator=50)
 
 
-def rational(value):
+def rational(value: Fraction) -> sympy.Rational:
     return sympy.Rational(Fraction(value).numerator, Fraction(value).denominator)
 
 
 # --- formula and code cannot disagree ----------------------------------------------------------------
 
 
-def test_the_committed_closed_forms_are_what_sympy_gives_byte_for_byte():
+def test_the_committed_closed_forms_are_what_sympy_gives_byte_for_byte() -> None:
     assert Path(iftplan.families.closed_forms.__file__).read_bytes() == generate().encode()
 
 
-def test_the_generator_runs_as_a_command():
+def test_the_generator_runs_as_a_command() -> None:
     made = subprocess.run(
         [sys.executable, "-m", "iftplan.families.derivation"], capture_output=True, text=True, check=True
     )
@@ -55,7 +57,9 @@ def test_the_generator_runs_as_a_command():
 @pytest.mark.parametrize("degree", [1, 2])
 @few
 @given(m=sizes, n=sizes, d=densities, k=st.integers(1, 9))
-def test_the_solution_satisfies_its_equation(definition, degree, m, n, d, k):
+def test_the_solution_satisfies_its_equation(
+    definition: Definition, degree: int, m: int, n: int, d: Fraction, k: int
+) -> None:
     derivation = derive(definition)
     known = {t.m: m, t.n: n, t.d: rational(d), t.e: degree}
     if derivation.unknown != t.k:
@@ -69,7 +73,9 @@ def test_the_solution_satisfies_its_equation(definition, degree, m, n, d, k):
 @pytest.mark.parametrize("definition", DEFINITIONS, ids=lambda definition: definition.name)
 @some
 @given(m=sizes, n=sizes, d=densities, tokens=st.integers(0, 1000), k=st.integers(1, 9))
-def test_the_generated_code_satisfies_the_equation_it_was_generated_from(definition, m, n, d, tokens, k):
+def test_the_generated_code_satisfies_the_equation_it_was_generated_from(
+    definition: Definition, m: int, n: int, d: Fraction, tokens: int, k: int
+) -> None:
     """Both sides of `cost + k·A = m·n + A`, with the 2·T·n MACs of attention for A where the width is solved for."""
     form = FAMILIES[definition.name].form
     solves_width = definition.unknown == "k"
@@ -88,7 +94,9 @@ def test_the_generated_code_satisfies_the_equation_it_was_generated_from(definit
 @pytest.mark.parametrize("definition", DEFINITIONS, ids=lambda definition: definition.name)
 @some
 @given(m=sizes, n=sizes, x=st.integers(1, 60), degree=st.sampled_from((1, 2)), d=densities)
-def test_masked_and_fixed_weights_add_up_to_the_cost(definition, m, n, x, degree, d):
+def test_masked_and_fixed_weights_add_up_to_the_cost(
+    definition: Definition, m: int, n: int, x: int, degree: int, d: Fraction
+) -> None:
     form = FAMILIES[definition.name].form
     unknown = sympy.Symbol(definition.unknown, positive=True)
     at = {t.m: m, t.n: n, t.d: rational(d), t.e: degree, unknown: x}
@@ -102,7 +110,7 @@ def test_masked_and_fixed_weights_add_up_to_the_cost(definition, m, n, x, degree
 
 @settings(max_examples=200, deadline=None)
 @given(layers)
-def test_symbolic_costs_are_what_layer_specs_count(layer):
+def test_symbolic_costs_are_what_layer_specs_count(layer: LayerSpec) -> None:
     cost = layer_cost(layer)
     at = {
         **dict.fromkeys((t.C_in, t.D_in), layer.in_channels),
@@ -119,7 +127,7 @@ def test_symbolic_costs_are_what_layer_specs_count(layer):
     assert cost.degree == (1 if layer.depthwise else 2)
 
 
-def test_every_kind_has_a_cost():
+def test_every_kind_has_a_cost() -> None:
     words = {
         "linear", "conv1d3", "conv3x3", "conv3d3x3x3", "convt1d2", "convt2x2", "convt3d2x2x2",
         "embedding", "attention", "norm", "activation",
@@ -145,13 +153,13 @@ OWN = {
 
 
 @cache
-def own(name):
+def own(name: str) -> Family:
     cost, unknown, _ = OWN[name]
     return family(name, cost=cost, unknown=unknown, structure="rank" if unknown in (t.r, q) else "branches")
 
 
 @pytest.mark.parametrize("name", OWN)
-def test_a_family_of_ones_own_has_a_closed_form(name):
+def test_a_family_of_ones_own_has_a_closed_form(name: str) -> None:
     cost, unknown, expected = OWN[name]
     form = own(name).form
     assert expected in (None, form.full.text)
@@ -165,7 +173,9 @@ def test_a_family_of_ones_own_has_a_closed_form(name):
 @pytest.mark.parametrize("name", OWN)
 @settings(max_examples=40, deadline=None)
 @given(d_in=st.integers(1, 40), d_out=st.integers(2, 40), percent=st.integers(1, 95))
-def test_a_family_of_ones_own_has_integers_nnz_and_cardinality(name, d_in, d_out, percent):
+def test_a_family_of_ones_own_has_integers_nnz_and_cardinality(
+    name: str, d_in: int, d_out: int, percent: int
+) -> None:
     cost, unknown, _ = OWN[name]
     s = Fraction(percent, 100)
     made = own(name)
@@ -192,7 +202,7 @@ def test_a_family_of_ones_own_has_integers_nnz_and_cardinality(name, d_in, d_out
     assert isclose(solved.cardinality.log2_masks, log2(comb(capacity, solved.nnz)), rel_tol=1e-9)
 
 
-def test_a_width_that_only_the_outputs_have_leaves_the_inputs_alone():
+def test_a_width_that_only_the_outputs_have_leaves_the_inputs_alone() -> None:
     outputs = family("outputs", cost=t.k * t.m * t.n * t.d, unknown=t.k)
     s = solve(parse_layer("conv3x3:10-20@8x8"), outputs, Fraction(2, 3))
     assert outputs.form.full.text == "k = 1/d"
@@ -203,7 +213,9 @@ def test_a_width_that_only_the_outputs_have_leaves_the_inputs_alone():
 
 @pytest.mark.parametrize("layer", ["linear:64-96@10", "attention:64@10,heads=4"])
 @pytest.mark.parametrize("extra", [t.m, t.n])
-def test_a_wide_family_of_ones_own_meets_its_equation_beside_dense_terms(layer, extra):
+def test_a_wide_family_of_ones_own_meets_its_equation_beside_dense_terms(
+    layer: str, extra: sympy.Symbol
+) -> None:
     spec = parse_layer(layer)
     cost = t.k**2 * t.m * t.n * t.d + t.k * extra
     made = family("with scales", cost=cost, unknown=t.k)
@@ -218,7 +230,9 @@ def test_a_wide_family_of_ones_own_meets_its_equation_beside_dense_terms(layer, 
 @pytest.mark.parametrize(
     "layer", ["conv3x3:24-40@5x5,groups=4", "linear:30-7", "attention:64@10,heads=4", "dwconv5x5:12"]
 )
-def test_our_own_families_follow_from_their_costs_as_a_users_would(definition, layer):
+def test_our_own_families_follow_from_their_costs_as_a_users_would(
+    definition: Definition, layer: str
+) -> None:
     made = family(
         definition.name,
         cost=definition.cost(),
@@ -245,7 +259,9 @@ def test_our_own_families_follow_from_their_costs_as_a_users_would(definition, l
         (t.b * t.C_in * t.n * t.d, t.b, InputError, "C_in"),
     ],
 )
-def test_a_cost_that_cannot_be_solved_says_why(cost, unknown, error, says):
+def test_a_cost_that_cannot_be_solved_says_why(
+    cost: sympy.Expr, unknown: sympy.Symbol, error: type[Exception], says: str
+) -> None:
     with pytest.raises(error) as caught:
         family("mine", cost=cost, unknown=unknown)
     assert says in str(caught.value)
@@ -257,12 +273,12 @@ def test_a_cost_that_cannot_be_solved_says_why(cost, unknown, error, says):
 NAMES = {str(symbol): symbol for symbol in vars(t).values() if isinstance(symbol, sympy.Symbol)}
 
 
-def read_back(text):
+def read_back(text: str) -> sympy.Expr:
     """An expression from what people are shown."""
     return sympy.sympify(text.replace("·", "*").replace("^", "**"), locals=NAMES)
 
 
-def sides(step):
+def sides(step: Step) -> tuple[str, sympy.Expr]:
     left, _, right = step.equation.rpartition(" = ")
     return left, read_back(right)
 
@@ -274,7 +290,9 @@ SAMPLE = {t.C_in: 24, t.C_out: 40, t.D_in: 56, t.D_out: 72, t.T: 10}
 @pytest.mark.parametrize(
     "layer", ["conv3x3", "linear", "conv1d5,groups=4", "convt2x2", "dwconv3x3", "attention"]
 )
-def test_every_step_follows_from_the_one_before(name, layer, density=Fraction(1, 3)):
+def test_every_step_follows_from_the_one_before(
+    name: str, layer: str, density: Fraction = Fraction(1, 3)
+) -> None:
     spec = parse_layer(layer)
     dense, cost, equation, solved, *between, last = steps(spec, FAMILIES[name], density)
     assert sides(dense)[0] == "dense"
@@ -298,12 +316,12 @@ def test_every_step_follows_from_the_one_before(name, layer, density=Fraction(1,
     assert specialise(spec, FAMILIES[name], density).text == last.equation
 
 
-def test_a_kind_that_contracts_nothing_has_one_step():
+def test_a_kind_that_contracts_nothing_has_one_step() -> None:
     (step,) = steps(parse_layer("norm"), FAMILIES["wide"], Fraction(1, 2))
     assert step.equation == "dense = 0"
 
 
-def test_a_derivation_ends_in_the_numbers_that_it_explains():
+def test_a_derivation_ends_in_the_numbers_that_it_explains() -> None:
     solution = solve(parse_layer("conv3x3:64-128@16x16"), FAMILIES["doped"], Fraction(1, 2))
     last = explained(solution, FAMILIES["doped"]).steps[-1].equation
     left, right = last.split(" = ")
@@ -312,6 +330,6 @@ def test_a_derivation_ends_in_the_numbers_that_it_explains():
     assert int(positions) * sum(map(int, kept.strip("()").split("+"))) == solution.dense_macs
 
 
-def test_attention_keeps_one_width_under_every_pattern():
+def test_attention_keeps_one_width_under_every_pattern() -> None:
     solution = solve(parse_layer("attention:768@1024,heads=12"), FAMILIES["nm"], Fraction(1, 2))
     assert solution.structure["in_channels"] == solution.structure["out_channels"]

@@ -1,10 +1,12 @@
 """Solving layers in whole numbers, held against a brute-force search written from the papers' equations alone."""
 
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import count, takewhile
 from math import isqrt, lcm, prod, sqrt
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -35,11 +37,11 @@ class Expected:
     dense_weights: int = 0
 
 
-def first(fits, step=1):
+def first(fits: Callable[[int], bool], step: int = 1) -> int:
     return next(x for x in count(step, step) if fits(x))
 
 
-def last(fits, step=1):
+def last(fits: Callable[[int], bool], step: int = 1) -> int:
     return max(takewhile(fits, count(step, step)), default=0)
 
 
@@ -70,9 +72,10 @@ def brute_force(layer: LayerSpec, family: str, s: Fraction, round_to: int = 1) -
             if not r and s:
                 return None
             return Expected({"rank": r}, weights, weights - copies * r * (m + n), copies * r * (m + n))
+    raise AssertionError(family)
 
 
-def _wide(layer, d, round_to, weights, products):
+def _wide(layer: LayerSpec, d: Fraction, round_to: int, weights: int, products: int) -> Expected | None:
     c_in, c_out = layer.in_channels, layer.out_channels
     if d == 1:
         return Expected({"in_channels": c_in, "out_channels": c_out}, weights, weights)
@@ -94,7 +97,7 @@ def _wide(layer, d, round_to, weights, products):
     return Expected({"in_channels": w_in, "out_channels": w_out}, capacity, weights)
 
 
-def products_of(layer, structure):
+def products_of(layer: LayerSpec, structure: Mapping[str, Any]) -> int:
     if layer.kind is not Kind.ATTENTION:
         return 0
     return 2 * layer.positions * structure.get("out_channels", layer.out_channels)
@@ -107,8 +110,8 @@ def products_of(layer, structure):
 @many
 @given(layer=layers, sparsity=sparsities, round_to=st.sampled_from((1, 1, 1, 2, 8)))
 def test_every_layer_closes_to_the_mac_at_the_integers_of_a_brute_force_search(
-    family, layer, sparsity, round_to
-):
+    family: str, layer: LayerSpec, sparsity: Fraction, round_to: int
+) -> None:
     s = solve(layer, FAMILIES[family], sparsity, round_to=round_to, throw=False)
     if layer.positions == 0:
         assert s.outcome is Outcome.FREE
@@ -141,7 +144,7 @@ def test_every_layer_closes_to_the_mac_at_the_integers_of_a_brute_force_search(
 
 @some
 @given(layer=layers.filter(lambda layer: layer.positions), sparsity=sparsities)
-def test_capacity_at_the_density_asked_for_covers_the_budget(layer, sparsity):
+def test_capacity_at_the_density_asked_for_covers_the_budget(layer: LayerSpec, sparsity: Fraction) -> None:
     for family in ("wide", "parallel", "factorized"):
         s = solve(layer, FAMILIES[family], sparsity, throw=False)
         if s.outcome is Outcome.EXACT:
@@ -154,7 +157,7 @@ def test_capacity_at_the_density_asked_for_covers_the_budget(layer, sparsity):
 @pytest.mark.parametrize("family", ["wide", "parallel", "doped"])
 @some
 @given(layer=layers, round_to=st.sampled_from((1, 8)))
-def test_no_sparsity_is_the_identity(family, layer, round_to):
+def test_no_sparsity_is_the_identity(family: str, layer: LayerSpec, round_to: int) -> None:
     s = solve(layer, FAMILIES[family], Fraction(0), round_to=round_to)
     assert s.nnz == s.capacity == layer.weights
     assert s.macs == s.dense_macs == layer.dense_macs
@@ -171,7 +174,9 @@ def test_no_sparsity_is_the_identity(family, layer, round_to):
 
 @some
 @given(layer=st.one_of(convolutions(), linears(), attentions()), sparsity=sparsities)
-def test_an_infeasible_rank_names_the_nearest_sparsity_that_is_feasible(layer, sparsity):
+def test_an_infeasible_rank_names_the_nearest_sparsity_that_is_feasible(
+    layer: LayerSpec, sparsity: Fraction
+) -> None:
     s = solve(layer, FAMILIES["doped"], sparsity, throw=False)
     if s.outcome is not Outcome.INFEASIBLE:
         return
@@ -188,7 +193,7 @@ def test_an_infeasible_rank_names_the_nearest_sparsity_that_is_feasible(layer, s
 
 @some
 @given(layer=st.one_of(convolutions(), linears(), attentions(), depthwise()), sparsity=sparsities)
-def test_low_rank_spends_what_whole_ranks_can_and_never_more(layer, sparsity):
+def test_low_rank_spends_what_whole_ranks_can_and_never_more(layer: LayerSpec, sparsity: Fraction) -> None:
     s = solve(layer, FAMILIES["lowrank"], sparsity, throw=False)
     if layer.depthwise:
         assert s.outcome is Outcome.LEFT_ALONE
@@ -196,7 +201,7 @@ def test_low_rank_spends_what_whole_ranks_can_and_never_more(layer, sparsity):
     if s.outcome is Outcome.INFEASIBLE:
         return
     assert s.residual_macs >= 0
-    wide_in, wide_out = s.structure["in_channels"], s.structure["out_channels"]
+    wide_in, wide_out = int(s.structure["in_channels"]), int(s.structure["out_channels"])
     copies = 4 if layer.kind is Kind.ATTENTION else 1
     one_rank = copies * sum(matrix(layer, wide_in, wide_out)) * layer.positions
     assert s.nnz == s.capacity == 0
@@ -211,7 +216,7 @@ def test_low_rank_spends_what_whole_ranks_can_and_never_more(layer, sparsity):
     layer=st.one_of(convolutions(), linears(), attentions()),
     pattern=st.sampled_from(("1:2", "2:4", "2:8T", "4:8", "1:8")),
 )
-def test_n_of_m_keeps_its_pattern_exactly_and_never_overspends(layer, pattern):
+def test_n_of_m_keeps_its_pattern_exactly_and_never_overspends(layer: LayerSpec, pattern: str) -> None:
     kept, of = map(int, pattern.rstrip("T").split(":"))
     mask = parse_mask(pattern)
     s = solve(layer, FAMILIES["nm"], 1 - Fraction(kept, of), mask=mask, throw=False)
@@ -220,7 +225,7 @@ def test_n_of_m_keeps_its_pattern_exactly_and_never_overspends(layer, pattern):
         return
     assert s.nnz * of == s.capacity * kept
     assert s.residual_macs >= 0
-    m, n = matrix(layer, s.structure["in_channels"], s.structure["out_channels"])
+    m, n = matrix(layer, int(s.structure["in_channels"]), int(s.structure["out_channels"]))
     assert m % of == 0
     assert not pattern.endswith("T") or n % of == 0
 
@@ -231,11 +236,11 @@ def test_n_of_m_keeps_its_pattern_exactly_and_never_overspends(layer, pattern):
     sparsity=sparsities,
     text=st.sampled_from(("block1x2", "block2x2", "fan-in")),
 )
-def test_structured_masks_leave_less_than_one_step(layer, sparsity, text):
+def test_structured_masks_leave_less_than_one_step(layer: LayerSpec, sparsity: Fraction, text: str) -> None:
     s = solve(layer, FAMILIES["wide"], sparsity, mask=parse_mask(text), throw=False)
     if s.outcome is Outcome.INFEASIBLE:
         return
-    _, neurons = matrix(layer, s.structure["in_channels"], s.structure["out_channels"])
+    _, neurons = matrix(layer, int(s.structure["in_channels"]), int(s.structure["out_channels"]))
     step = neurons if text == "fan-in" else 4 if text == "block2x2" else 2
     assert s.nnz % step == 0
     assert 0 <= s.residual_macs < step * layer.positions
@@ -245,7 +250,7 @@ def test_structured_masks_leave_less_than_one_step(layer, sparsity, text):
 # --- known answers -----------------------------------------------------------------------------------
 
 
-def test_64_channels_at_one_half_become_91():
+def test_64_channels_at_one_half_become_91() -> None:
     s = solve(parse_layer("linear:64-64"), FAMILIES["wide"], Fraction(1, 2))
     assert (s.structure["in_channels"], s.structure["out_channels"]) == (91, 91)
     assert round(float(s.density), 4) == 0.4946
@@ -255,7 +260,9 @@ def test_64_channels_at_one_half_become_91():
 @pytest.mark.parametrize(
     ("sparsity", "rounded", "covering"), [("1/2", 90, 91), ("3/4", 128, 128), ("9/10", 202, 203)]
 )
-def test_widths_of_resnet18_beside_the_reference_implementation(sparsity, rounded, covering):
+def test_widths_of_resnet18_beside_the_reference_implementation(
+    sparsity: str, rounded: int, covering: int
+) -> None:
     """The reference rounds the width down, so its capacity does not cover the budget; ours is the next one up."""
     s = Fraction(sparsity)
     assert int(64 * sqrt(round(1 / float(1 - s)))) == rounded
@@ -265,7 +272,7 @@ def test_widths_of_resnet18_beside_the_reference_implementation(sparsity, rounde
 
 
 @pytest.mark.parametrize("sparsity", ["1/2", "3/4", "9/10"])
-def test_depthwise_alone_widens_by_one_over_density(sparsity):
+def test_depthwise_alone_widens_by_one_over_density(sparsity: str) -> None:
     s = solve(parse_layer("dwconv3x3:40@7x7"), FAMILIES["wide"], Fraction(sparsity))
     k = 1 / (1 - Fraction(sparsity))
     assert s.closed_form == "k = 1/d"
@@ -275,12 +282,12 @@ def test_depthwise_alone_widens_by_one_over_density(sparsity):
 
 
 @pytest.mark.parametrize(("round_to", "width"), [(1, 91), (8, 96), (16, 96), (64, 128)])
-def test_widths_are_rounded_up_to_the_multiple_asked_for(round_to, width):
+def test_widths_are_rounded_up_to_the_multiple_asked_for(round_to: int, width: int) -> None:
     s = solve(parse_layer("conv3x3:64-64@8x8"), FAMILIES["wide"], Fraction(1, 2), round_to=round_to)
     assert (s.structure["in_channels"], s.structure["out_channels"], s.residual_macs) == (width, width, 0)
 
 
-def test_attention_pays_for_the_products_that_widening_adds():
+def test_attention_pays_for_the_products_that_widening_adds() -> None:
     """64 wide, 10 tokens: 4·64² + 2·10·64 MACs per token; at width w the products cost 20·w of them."""
     s = solve(parse_layer("attention:64@10,heads=4"), FAMILIES["wide"], Fraction(1, 2))
     assert s.dense_macs == 10 * (4 * 64 * 64 + 2 * 10 * 64)
@@ -289,14 +296,14 @@ def test_attention_pays_for_the_products_that_widening_adds():
     assert s.residual_macs == 0
 
 
-def test_attention_of_more_tokens_than_width_is_refused_where_products_alone_overspend():
+def test_attention_of_more_tokens_than_width_is_refused_where_products_alone_overspend() -> None:
     s = solve(parse_layer("attention:8@500"), FAMILIES["wide"], Fraction(1, 2), round_to=64, throw=False)
     assert s.outcome is Outcome.INFEASIBLE
     assert "products" in s.reason
     assert "nearest feasible sparsity is 0." in s.reason
 
 
-def test_products_that_leave_no_weight_at_all_are_refused():
+def test_products_that_leave_no_weight_at_all_are_refused() -> None:
     """4·6² + 2·1·6 = 156 = 2·1·78: at width 78 nothing would be left to mask."""
     s = solve(parse_layer("attention:6@1"), FAMILIES["wide"], Fraction(1, 2), round_to=78, throw=False)
     assert s.outcome is Outcome.INFEASIBLE
@@ -315,7 +322,9 @@ def test_products_that_leave_no_weight_at_all_are_refused():
         ("nm", "k = 2", {"in_channels": None, "out_channels": None, "multiplier": 2}, "36·C_in·C_out"),
     ],
 )
-def test_a_3x3_convolution_at_three_quarters(family, closed_form, structure, space):
+def test_a_3x3_convolution_at_three_quarters(
+    family: str, closed_form: str, structure: dict[str, Any], space: str
+) -> None:
     s = solve(parse_layer("conv3x3"), FAMILIES[family], Fraction(3, 4))
     assert s.outcome is Outcome.SYMBOLIC
     assert (s.closed_form, s.search_space) == (closed_form, space)
@@ -324,7 +333,7 @@ def test_a_3x3_convolution_at_three_quarters(family, closed_form, structure, spa
     assert s.residual_macs is None
 
 
-def test_the_low_rank_control_has_a_rank_and_no_masks():
+def test_the_low_rank_control_has_a_rank_and_no_masks() -> None:
     s = solve(parse_layer("conv3x3"), FAMILIES["lowrank"], Fraction(3, 4))
     assert s.closed_form == "r = 9·C_in·C_out/(2·(9·C_in+C_out))"
     assert s.search_space == "0"
@@ -346,13 +355,15 @@ def test_the_low_rank_control_has_a_rank_and_no_masks():
         ("doped", "1/100", None, InfeasibleError, "would need a rank of 0.15"),
     ],
 )
-def test_requests_that_cannot_be_say_what_can(family, sparsity, mask, error, says):
+def test_requests_that_cannot_be_say_what_can(
+    family: str, sparsity: str, mask: str | None, error: type[Exception], says: str
+) -> None:
     structure = parse_mask(mask) if mask else None
     with pytest.raises(error, match=re.escape(says)):
         solve(parse_layer("linear:30-30"), FAMILIES[family], Fraction(sparsity), mask=structure)
 
 
-def test_nearest_sparsity_is_nearest_to_the_one_given_and_not_to_its_rounding():
+def test_nearest_sparsity_is_nearest_to_the_one_given_and_not_to_its_rounding() -> None:
     """A rank needs s·mn/(m+n) ≥ 1, here s ≥ 1/3; 0.3333 rounds to 0.333, and 0.334 is the nearest thousandth above."""
     layer = parse_layer("linear:6-6")
     with pytest.raises(InfeasibleError, match=r"nearest feasible sparsity is 0\.334\."):
@@ -374,7 +385,7 @@ def test_nearest_sparsity_is_nearest_to_the_one_given_and_not_to_its_rounding():
         "linear:1-999999999999",
     ],
 )
-def test_the_largest_layers_close_as_small_ones_do(layer, family):
+def test_the_largest_layers_close_as_small_ones_do(layer: str, family: str) -> None:
     """What a layer is worth is a whole number of any size: nothing of it passes through a machine's word."""
     parsed = parse_layer(layer)
     try:
@@ -389,7 +400,7 @@ def test_the_largest_layers_close_as_small_ones_do(layer, family):
         assert found.macs == parsed.dense_macs
 
 
-def test_a_layer_beyond_a_machine_word_has_its_budget_and_its_bits():
+def test_a_layer_beyond_a_machine_word_has_its_budget_and_its_bits() -> None:
     # nnz closes the budget: m·n = 2**31·(2**31 + 1); and C(N, nnz) at one half is close to N bits
     found = solve(parse_layer("linear:2147483648-2147483649"), FAMILIES["wide"], Fraction(1, 2))
     assert found.nnz == 2**31 * (2**31 + 1) == found.macs

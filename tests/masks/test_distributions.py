@@ -11,7 +11,9 @@ from iftplan.masks.distributions import Distribution, Share, densities, paramete
 SHAPES = ((2, 4), (3, 6), (4, 6, 2))  # (n_in, n_out, kernel): the published vector's (2, 4, 6)
 
 
-def sparsities(sparsity, distribution, power=1, floor_zeros=False):
+def sparsities(
+    sparsity: str, distribution: Distribution, power: int = 1, floor_zeros: bool = False
+) -> list[float]:
     shares = [Share(str(s), s, prod(s)) for s in SHAPES]
     budget = parameter_budget(shares, Fraction(sparsity), floor_zeros=floor_zeros)
     return [float(1 - d) for d in densities(shares, budget, distribution, power)]
@@ -28,7 +30,9 @@ def sparsities(sparsity, distribution, power=1, floor_zeros=False):
         ("0.5", Distribution.UNIFORM, 1, False, (0.5, 0.5, 0.5)),
     ],
 )
-def test_published_vectors(sparsity, distribution, power, floor_zeros, expected):
+def test_published_vectors(
+    sparsity: str, distribution: Distribution, power: int, floor_zeros: bool, expected: tuple[float, ...]
+) -> None:
     assert sparsities(sparsity, distribution, power, floor_zeros) == pytest.approx(expected, abs=5e-5)
 
 
@@ -42,7 +46,9 @@ shares = st.lists(
 
 
 @given(shares, st.fractions(0, 1), st.sampled_from(Distribution))
-def test_densities_spend_the_budget_exactly_and_never_exceed_one(layers, part, distribution):
+def test_densities_spend_the_budget_exactly_and_never_exceed_one(
+    layers: list[Share], part: Fraction, distribution: Distribution
+) -> None:
     budget = part * sum(share.cost for share in layers)
     if not budget:
         with pytest.raises(InfeasibleError):
@@ -53,6 +59,6 @@ def test_densities_spend_the_budget_exactly_and_never_exceed_one(layers, part, d
     assert all(0 <= d <= 1 for d in result)
 
 
-def test_a_budget_beyond_density_one_is_refused_by_name():
+def test_a_budget_beyond_density_one_is_refused_by_name() -> None:
     with pytest.raises(InfeasibleError, match="conv"):
         densities([Share("conv", (2, 2), 4)], Fraction(5), Distribution.ERK)

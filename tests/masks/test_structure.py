@@ -1,6 +1,7 @@
 """Mask structures: what they keep, how many there are (written out one by one), and what does not fit."""
 
 import re
+from collections.abc import Callable
 from itertools import combinations, product
 from math import comb, factorial, isclose, log2
 
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iftplan.base.errors import InfeasibleError, InputError
-from iftplan.masks import NM, Block, ConstantFanIn, Unstructured, parse_mask
+from iftplan.masks import NM, Block, ConstantFanIn, MaskStructure, Unstructured, parse_mask
 
 
 @pytest.mark.parametrize(
@@ -25,7 +26,7 @@ from iftplan.masks import NM, Block, ConstantFanIn, Unstructured, parse_mask
         ("block1x16", Block(1, 16)),
     ],
 )
-def test_notation_of_masks_and_back(text, structure):
+def test_notation_of_masks_and_back(text: str, structure: MaskStructure) -> None:
     assert parse_mask(text) == structure
     assert str(structure) == text
 
@@ -45,20 +46,24 @@ def test_notation_of_masks_and_back(text, structure):
         ("", "structures are"),
     ],
 )
-def test_a_mask_that_cannot_be_read_says_what_was_given_and_what_can_be(text, says):
+def test_a_mask_that_cannot_be_read_says_what_was_given_and_what_can_be(text: str, says: str) -> None:
     with pytest.raises(InputError) as caught:
         parse_mask(text)
     assert repr(text) in str(caught.value)
     assert says in str(caught.value)
 
 
-def written_out(rows, columns, nnz, allowed):
+Cells = set[tuple[int, int]]
+Allowed = Callable[[Cells], bool]
+
+
+def written_out(rows: int, columns: int, nnz: int, allowed: Allowed) -> int:
     """How many masks of a rows×columns weight (inputs × outputs) with nnz weights are allowed, by listing them."""
     cells = list(product(range(rows), range(columns)))
     return sum(allowed(set(kept)) for kept in combinations(cells, nnz))
 
 
-def column_groups(of):
+def column_groups(of: int) -> Callable[[Cells, int, int], list[list[bool]]]:
     """Groups of `of` inputs of one output."""
     return lambda kept, rows, columns: [
         [(r, c) in kept for r in range(start, start + of)]
@@ -67,15 +72,15 @@ def column_groups(of):
     ]
 
 
-def n_of_m(mask, rows, columns):
-    def allowed(kept):
+def n_of_m(mask: NM, rows: int, columns: int) -> Allowed:
+    def allowed(kept: Cells) -> bool:
         return all(sum(group) == mask.kept for group in column_groups(mask.of)(kept, rows, columns))
 
     return allowed
 
 
-def transposable(mask, rows, columns):
-    def allowed(kept):
+def transposable(mask: NM, rows: int, columns: int) -> Allowed:
+    def allowed(kept: Cells) -> bool:
         along = [
             sum((r, c) in kept for c in range(start, start + mask.of))
             for r in range(rows)
@@ -86,8 +91,8 @@ def transposable(mask, rows, columns):
     return allowed
 
 
-def blocks(mask, rows, columns):
-    def allowed(kept):
+def blocks(mask: Block, rows: int, columns: int) -> Allowed:
+    def allowed(kept: Cells) -> bool:
         return all(
             len({(r // mask.height * mask.height + i, c // mask.width * mask.width + j) in kept
                  for i in range(mask.height) for j in range(mask.width)}) == 1
@@ -97,7 +102,7 @@ def blocks(mask, rows, columns):
     return allowed
 
 
-def constant_fan_in(mask, rows, columns):
+def constant_fan_in(mask: MaskStructure, rows: int, columns: int) -> Allowed:
     return lambda kept: len({sum((r, c) in kept for r in range(rows)) for c in range(columns)}) == 1
 
 
@@ -118,7 +123,9 @@ def constant_fan_in(mask, rows, columns):
         ("fan-in", 3, 4, 8, constant_fan_in),
     ],
 )
-def test_masks_counted_are_masks_written_out(text, rows, columns, nnz, rule):
+def test_masks_counted_are_masks_written_out(
+    text: str, rows: int, columns: int, nnz: int, rule: Callable[..., Allowed]
+) -> None:
     mask = parse_mask(text)
     assert mask.close(((rows, columns),), nnz) == nnz
     masks = written_out(rows, columns, nnz, rule(mask, rows, columns))
@@ -126,7 +133,7 @@ def test_masks_counted_are_masks_written_out(text, rows, columns, nnz, rule):
     assert isclose(mask.log2_masks(((rows, columns),), nnz), log2(masks), rel_tol=1e-12, abs_tol=1e-12)
 
 
-def test_published_counts_of_one_tile():
+def test_published_counts_of_one_tile() -> None:
     """A 4×4 tile has 1296 masks at 2:4 and 90 at transposable 2:4 (arXiv 2102.08124)."""
     tile = ((4, 4),)
     assert 2 ** NM(2, 4).log2_masks(tile, 8) == pytest.approx(1296, rel=1e-12)
@@ -136,7 +143,7 @@ def test_published_counts_of_one_tile():
 
 
 @given(st.integers(1, 8), st.integers(1, 8), st.integers(1, 4), st.integers(1, 6))
-def test_matrices_of_a_layer_count_together(rows, columns, kept, more):
+def test_matrices_of_a_layer_count_together(rows: int, columns: int, kept: int, more: int) -> None:
     of = kept + more
     matrices = ((rows * of, columns), (of, rows))
     weights = rows * of * columns + of * rows
@@ -152,7 +159,9 @@ matrices = st.lists(st.tuples(st.integers(1, 12), st.integers(1, 12)), min_size=
 
 
 @given(matrices, st.integers(0, 500), st.sampled_from(("unstructured", "fan-in", "block1x1")))
-def test_what_is_kept_is_the_most_within_the_budget(shapes, budget, text):
+def test_what_is_kept_is_the_most_within_the_budget(
+    shapes: tuple[tuple[int, int], ...], budget: int, text: str
+) -> None:
     mask = parse_mask(text)
     nnz = mask.close(shapes, budget)
     whole = sum(m * n for m, n in shapes)
@@ -165,7 +174,7 @@ def test_what_is_kept_is_the_most_within_the_budget(shapes, budget, text):
 
 
 @given(matrices)
-def test_a_structure_without_weights_has_one_mask(shapes):
+def test_a_structure_without_weights_has_one_mask(shapes: tuple[tuple[int, int], ...]) -> None:
     for mask in (Unstructured(), ConstantFanIn(), Block(1, 1)):
         assert mask.log2_masks(shapes, 0) == 0
         assert mask.close((), 0) == 0
@@ -182,10 +191,12 @@ def test_a_structure_without_weights_has_one_mask(shapes):
         ("block1x3", (5, 8), "the nearest that they do is 5×9"),
     ],
 )
-def test_a_weight_that_a_pattern_does_not_tile_is_refused_with_the_nearest_that_it_does(text, shape, says):
+def test_a_weight_that_a_pattern_does_not_tile_is_refused_with_the_nearest_that_it_does(
+    text: str, shape: tuple[int, int], says: str
+) -> None:
     with pytest.raises(InfeasibleError, match=re.escape(says)):
         parse_mask(text).close((shape,), 100)
 
 
-def test_rows_of_a_pattern_may_have_any_number_of_outputs():
+def test_rows_of_a_pattern_may_have_any_number_of_outputs() -> None:
     assert NM(2, 4).counts(((32, 30),)) == range(240, 481)

@@ -1,6 +1,8 @@
 """The notations of layers and inputs: round trips, and what a mistake is answered with."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -14,14 +16,14 @@ from tests.support.layer_strategies import layers
 
 @settings(max_examples=300, deadline=None)
 @given(layers)
-def test_every_layer_reads_back_from_its_notation(layer):
+def test_every_layer_reads_back_from_its_notation(layer: LayerSpec) -> None:
     text = layer_notation(layer)
     assert parse_layer(text) == replace(layer, name=text)
     assert layer_notation(parse_layer(f"  {text} ")) == text
 
 
 @given(layers)
-def test_symbolic_layers_read_back(layer):
+def test_symbolic_layers_read_back(layer: LayerSpec) -> None:
     symbolic = replace(
         layer, in_channels=None, out_channels=None, groups=1, positions=min(layer.positions, 1)
     )
@@ -30,7 +32,7 @@ def test_symbolic_layers_read_back(layer):
     assert parse_layer(text) == replace(symbolic, name=text)
 
 
-def test_a_depthwise_layer_with_several_outputs_a_channel_shows_both_counts():
+def test_a_depthwise_layer_with_several_outputs_a_channel_shows_both_counts() -> None:
     layer = LayerSpec("", Kind.CONV2D, 8, 16, (3, 3), 8, 49, depthwise=True)
     assert layer_notation(layer) == "conv3x3:8-16@49,groups=8"
     assert parse_layer(layer_notation(layer)).dense_macs == layer.dense_macs
@@ -58,7 +60,7 @@ def test_a_depthwise_layer_with_several_outputs_a_channel_shows_both_counts():
         ("norm:64", LayerSpec("", Kind.NORM, 64, 64, positions=0)),
     ],
 )
-def test_the_notation_of_the_manual(text, layer):
+def test_the_notation_of_the_manual(text: str, layer: LayerSpec) -> None:
     assert parse_layer(text) == replace(layer, name=text)
 
 
@@ -128,7 +130,7 @@ def test_the_notation_of_the_manual(text, layer):
         ("attention:64,heads=5", "64 channels do not divide into 5 heads; the nearest count is 65"),
     ],
 )
-def test_a_layer_that_cannot_be_read_says_what_was_given_and_what_can_be(text, says):
+def test_a_layer_that_cannot_be_read_says_what_was_given_and_what_can_be(text: str, says: str) -> None:
     with pytest.raises(InputError) as caught:
         parse_layer(text)
     assert repr(text) in str(caught.value)
@@ -137,7 +139,7 @@ def test_a_layer_that_cannot_be_read_says_what_was_given_and_what_can_be(text, s
 
 @settings(max_examples=300, deadline=None)
 @given(st.text(alphabet="convlineardwt0123xd:-@,=groupstride. ", max_size=30))
-def test_any_text_is_a_layer_or_an_input_error(text):
+def test_any_text_is_a_layer_or_an_input_error(text: str) -> None:
     try:
         layer = parse_layer(text)
     except InputError:
@@ -154,7 +156,7 @@ inputs = st.builds(
 
 
 @given(inputs)
-def test_every_input_reads_back_from_its_notation(value):
+def test_every_input_reads_back_from_its_notation(value: InputSpec) -> None:
     assert parse_input(str(value)) == value
 
 
@@ -171,7 +173,7 @@ def test_every_input_reads_back_from_its_notation(value):
         ("1x0x3", "a size of 0, so nothing would be computed; the smallest is 1"),
     ],
 )
-def test_an_input_that_cannot_be_read_says_what_was_given_and_what_can_be(text, says):
+def test_an_input_that_cannot_be_read_says_what_was_given_and_what_can_be(text: str, says: str) -> None:
     with pytest.raises(InputError) as caught:
         parse_input(text)
     assert repr(text) in str(caught.value)
@@ -188,7 +190,9 @@ _MODULES = {1: "ConvTranspose1d", 2: "ConvTranspose2d", 3: "ConvTranspose3d"}
     st.lists(st.integers(1, 4), min_size=3, max_size=3),
     st.integers(1, 2),
 )
-def test_a_transposed_convolution_costs_what_the_real_layer_of_that_output_costs(layer, stride, image, batch):
+def test_a_transposed_convolution_costs_what_the_real_layer_of_that_output_costs(
+    layer: LayerSpec, stride: int, image: list[int], batch: int
+) -> None:
     """PyTorch finds the paddings of an output that is `stride` times the input, and its own counter the MACs."""
     torch = pytest.importorskip("torch")
     from torch.utils.flop_counter import FlopCounterMode
@@ -249,7 +253,9 @@ def test_a_transposed_convolution_costs_what_the_real_layer_of_that_output_costs
         ("convt3x3:8-6@16x16", lambda nn: nn.ConvTranspose2d(8, 6, 3, 2, bias=False), (1, 8, 16, 16)),
     ],
 )
-def test_every_kind_costs_what_a_real_layer_costs(text, module, shape):
+def test_every_kind_costs_what_a_real_layer_costs(
+    text: str, module: Callable[..., Any], shape: tuple[int, ...]
+) -> None:
     torch = pytest.importorskip("torch")
     from torch.utils.flop_counter import FlopCounterMode
 

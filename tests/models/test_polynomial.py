@@ -17,14 +17,14 @@ sizes = st.fixed_dictionaries({n: st.integers(0, 99) for n in "abc"})
 
 
 @given(polynomials, polynomials, sizes)
-def test_arithmetic_commutes_with_evaluation(p, q, at):
+def test_arithmetic_commutes_with_evaluation(p: Polynomial, q: Polynomial, at: dict[str, int]) -> None:
     whole = Polynomial.constant(12)  # clears every denominator up to 4
     p, q = p * whole, q * whole
     assert (p + q).at(at) == p.at(at) + q.at(at)
     assert (p * q).at(at) == p.at(at) * q.at(at)
 
 
-def test_a_fraction_is_not_silently_rounded():
+def test_a_fraction_is_not_silently_rounded() -> None:
     half = Polynomial.symbol("c") * Polynomial.constant(Fraction(1, 2))
     assert half.at({"c": 6}) == 3
     with pytest.raises(ValueError, match="5/2"):

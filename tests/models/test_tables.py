@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from torch import nn
+from torch import Tensor, nn
 
 from iftplan.models.spec import InputSpec
 from iftplan.models.tables import spec_table
@@ -18,14 +18,14 @@ class Strict(nn.Module):
         super().__init__()
         self.a, self.b, self.head = nn.Linear(5, 8), nn.Linear(8, 12), nn.Linear(12, 4)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         x = self.a(x)
         for channel in range(x.shape[-1]):  # line 19
             x = x + channel
         return self.head(self.b(x))
 
 
-def test_every_fixed_width_is_listed_with_the_line_that_fixes_it():
+def test_every_fixed_width_is_listed_with_the_line_that_fixes_it() -> None:
     notes = spec_table(read_model(Strict(), (InputSpec((2, 3, 5)),), widths=True)).notes
     assert notes[0] == "1 width can move, 3 are fixed"
     (fixed,) = (note for note in notes if note.startswith("a.weight keeps 8: "))
@@ -34,14 +34,14 @@ def test_every_fixed_width_is_listed_with_the_line_that_fixes_it():
     assert any(note.startswith("a.weight keeps 5: an input of the model") for note in notes)
 
 
-def test_a_single_fixed_width_is_in_the_singular():
+def test_a_single_fixed_width_is_in_the_singular() -> None:
     model = nn.Sequential(nn.Embedding(5, 8), nn.Linear(8, 6), nn.Linear(6, 8), nn.Linear(8, 5, bias=False))
     model[3].weight = model[0].weight
     notes = spec_table(read_model(model, (InputSpec((2, 3), "int64"),), widths=True)).notes
     assert notes[0] == "2 widths can move, 1 is fixed"
 
 
-def test_a_long_list_is_cut_and_counted():
+def test_a_long_list_is_cut_and_counted() -> None:
     heads = nn.ModuleList(nn.Linear(8, n) for n in range(2, 20))
 
     class Many(nn.Module):
@@ -49,7 +49,7 @@ def test_a_long_list_is_cut_and_counted():
             super().__init__()
             self.stem, self.heads = nn.Linear(5, 8), heads
 
-        def forward(self, x):
+        def forward(self, x: Tensor) -> list[Tensor]:
             x = self.stem(x)
             return [head(x) for head in self.heads]
 

@@ -5,7 +5,9 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -37,7 +39,7 @@ def private_names(source: str) -> list[str]:
     return [name for name in found if PRIVATE.search(name)]
 
 
-def test_one_module_touches_what_torch_does_not_promise():
+def test_one_module_touches_what_torch_does_not_promise() -> None:
     paths = [path for path in NN.rglob("*.py") if path.name != "torch_internals.py"]
     assert {str(path): names for path in paths if (names := private_names(path.read_text("utf-8")))} == {}
     assert len(private_names((NN / "torch_internals.py").read_text("utf-8"))) > 15
@@ -53,18 +55,18 @@ def test_one_module_touches_what_torch_does_not_promise():
         "def f():\n    import torch\n    return torch._C._get_tracing_state()",
     ],
 )
-def test_the_search_would_find(line):
+def test_the_search_would_find(line: str) -> None:
     assert private_names(line)
 
 
 @pytest.mark.parametrize("use", CANARIES)
-def test_every_interface_does_what_is_needed(use):
+def test_every_interface_does_what_is_needed(use: Any) -> None:
     failure.cache_clear()
     assert failure(use) == ""
 
 
 @pytest.mark.parametrize("use", CANARIES)
-def test_asking_again_costs_nothing(use):
+def test_asking_again_costs_nothing(use: Any) -> None:
     failure(use)
     begin = time.perf_counter()
     for _ in range(1000):
@@ -73,7 +75,7 @@ def test_asking_again_costs_nothing(use):
 
 
 BROKEN = {
-    "_dispatches": ("counting", torch_internals.nn.functional, "linear", lambda x, w: x),
+    "_dispatches": ("counting", torch.nn.functional, "linear", lambda x, w: x),
     "_knows_views": ("counting", torch_internals, "storage_address", id),
     "_knows_transforms": ("counting", torch_internals, "inside_transform", lambda: False),
     "_records": ("tracing", torch_internals, "recorded", lambda operator, *args: operator(*args)),
@@ -87,14 +89,14 @@ BROKEN = {
 
 
 @pytest.fixture
-def forgotten():
+def forgotten() -> Iterator[Any]:
     failure.cache_clear()
     yield
     failure.cache_clear()
 
 
 @pytest.mark.parametrize("canary", ["_dispatches", "_knows_views", "_knows_transforms", "_records"])
-def test_a_canary_notices(canary, monkeypatch, forgotten):
+def test_a_canary_notices(canary: str, monkeypatch: pytest.MonkeyPatch, forgotten: Any) -> None:
     use, place, name, other = BROKEN[canary]
     monkeypatch.setattr(place, name, other)
     assert failure(use)
@@ -103,19 +105,21 @@ def test_a_canary_notices(canary, monkeypatch, forgotten):
 class Renamed(torch_internals.ShapeEnv):
     """A later release whose entry point has another name: what is overridden is never asked."""
 
-    def create_symintnode(self, *args, **kwargs):
+    def create_symintnode(self, *args: Any, **kwargs: Any) -> None:
         raise AttributeError("'SymNode' object has no attribute 'expr'")
 
 
 class Unasked(torch_internals.ShapeEnv):
     """A later release that no longer asks for equalities: every size is taken to be what it is in the dense model."""
 
-    def create_symintnode(self, sym, *, hint=None, source=None):
+    def create_symintnode(self, sym: Any, *, hint: Any = None, source: Any = None) -> Any:
         return hint
 
 
 @pytest.mark.parametrize(("environment", "says"), [(Renamed, "raises AttributeError"), (Unasked, "raises")])
-def test_a_release_in_which_sizes_are_not_followed_is_named(environment, says, monkeypatch, forgotten):
+def test_a_release_in_which_sizes_are_not_followed_is_named(
+    environment: type, says: str, monkeypatch: pytest.MonkeyPatch, forgotten: Any
+) -> None:
     monkeypatch.setattr(torch_internals, "ShapeEnv", environment)
     monkeypatch.setattr(torch, "__version__", "9.9.9")
     net = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4))
@@ -128,7 +132,9 @@ def test_a_release_in_which_sizes_are_not_followed_is_named(environment, says, m
         ift.plan(spec, "wide", "0.5")
 
 
-def test_a_module_of_torch_that_is_gone_costs_widths_alone(monkeypatch, forgotten):
+def test_a_module_of_torch_that_is_gone_costs_widths_alone(
+    monkeypatch: pytest.MonkeyPatch, forgotten: Any
+) -> None:
     monkeypatch.setattr(torch_internals, "_MISSING", "cannot import name 'ShapeEnv'")
     spec = ift.read_model(nn.Linear(8, 4), "1x8")
     assert spec.macs == 32 and "cannot import name 'ShapeEnv'" in spec.refusal
@@ -137,8 +143,10 @@ def test_a_module_of_torch_that_is_gone_costs_widths_alone(monkeypatch, forgotte
 @pytest.mark.parametrize(
     ("use", "engine", "rest"), [("counting", "meta", "flop_counter"), ("tracing", "fvcore", "meta")]
 )
-def test_an_engine_that_cannot_count_says_so_and_others_do(use, engine, rest, monkeypatch, forgotten):
-    def gone():
+def test_an_engine_that_cannot_count_says_so_and_others_do(
+    use: Any, engine: str, rest: str, monkeypatch: pytest.MonkeyPatch, forgotten: Any
+) -> None:
+    def gone() -> None:
         """torch._C: has it all."""
         raise AttributeError("gone\nsecond line")
 
@@ -150,7 +158,7 @@ def test_an_engine_that_cannot_count_says_so_and_others_do(use, engine, rest, mo
     assert measure(net, (InputSpec((1, 8)),), engine=rest).macs == 32
 
 
-def test_counting_with_fvcore_does_not_warn_of_what_the_user_did_not_ask_for():
+def test_counting_with_fvcore_does_not_warn_of_what_the_user_did_not_ask_for() -> None:
     code = (
         "import warnings; warnings.simplefilter('error')\nfrom torch import nn\nfrom iftplan.nn.counting.measure import measure\n"
         "from iftplan.models.spec import InputSpec\nnet = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(16, 2))\n"
@@ -160,6 +168,6 @@ def test_counting_with_fvcore_does_not_warn_of_what_the_user_did_not_ask_for():
     assert (done.stdout, done.stderr) == (f"{4 * 27 * 4 + 32}\n", "")
 
 
-def test_plans_of_documents_need_none_of_it(monkeypatch, forgotten):
+def test_plans_of_documents_need_none_of_it(monkeypatch: pytest.MonkeyPatch, forgotten: Any) -> None:
     monkeypatch.setattr(torch_internals, "CANARIES", {})
     assert ift.plan(chain(), "wide", "0.75").residual_macs == 0

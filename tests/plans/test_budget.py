@@ -9,7 +9,7 @@ from iftplan.plans.budget import Account, close
 
 
 @st.composite
-def roomy(draw):
+def roomy(draw: st.DrawFn) -> tuple[list[Account], int]:
     positions = draw(st.lists(st.integers(1, 60), min_size=1, max_size=5))
     accounts = [Account(100_000, p, Fraction(draw(st.integers(500, 20_000)))) for p in positions]
     near = sum(a.positions * int(a.target) for a in accounts)
@@ -17,7 +17,7 @@ def roomy(draw):
 
 
 @given(roomy())
-def test_what_stays_unspent_is_what_no_whole_weight_can_spend(case):
+def test_what_stays_unspent_is_what_no_whole_weight_can_spend(case: tuple[list[Account], int]) -> None:
     accounts, budget = case
     nnz, left = close(accounts, budget)
     divisor = 0
@@ -29,7 +29,7 @@ def test_what_stays_unspent_is_what_no_whole_weight_can_spend(case):
 
 
 @given(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 9)), min_size=1, max_size=3), st.integers(0, 60))
-def test_small_accounts_never_overspend_or_overfill(layers, budget):
+def test_small_accounts_never_overspend_or_overfill(layers: list[tuple[int, int]], budget: int) -> None:
     accounts = [Account(capacity, positions, Fraction(capacity, 2)) for capacity, positions in layers]
     nnz, left = close(accounts, budget)
     assert left >= 0
@@ -44,7 +44,7 @@ def test_small_accounts_never_overspend_or_overfill(layers, budget):
 
 
 @st.composite
-def tight(draw):
+def tight(draw: st.DrawFn) -> tuple[list[Account], int]:
     """Small accounts, nearly full or nearly empty, some of which must hold a weight."""
     accounts = [
         Account(c, p, Fraction(draw(st.integers(0, 2 * c)), 2), draw(st.integers(0, 1)))
@@ -56,7 +56,7 @@ def tight(draw):
 
 @settings(max_examples=400, deadline=None)
 @given(tight())
-def test_what_whole_weights_can_spend_is_spent(case):
+def test_what_whole_weights_can_spend_is_spent(case: tuple[list[Account], int]) -> None:
     accounts, budget = case
     nnz, left = close(accounts, budget)
     sums = {0}
@@ -69,7 +69,7 @@ def test_what_whole_weights_can_spend_is_spent(case):
     assert budget - left == (max(possible) if possible else min(sums))
 
 
-def test_a_full_layer_gives_a_weight_for_one_with_room():
+def test_a_full_layer_gives_a_weight_for_one_with_room() -> None:
     # 51·4 + 9·1: adding to the small layer alone cannot spend the last three
     accounts = [Account(100, 4, Fraction(50)), Account(10, 1, Fraction(10))]
     assert close(accounts, 213) == ((51, 9), 0)
@@ -77,7 +77,7 @@ def test_a_full_layer_gives_a_weight_for_one_with_room():
     assert close([Account(9, 6, Fraction(9)), Account(5, 4, Fraction(2))], 60) == ((8, 3), 0)
 
 
-def test_remainders_go_where_they_are_largest_and_evenly_where_they_tie():
+def test_remainders_go_where_they_are_largest_and_evenly_where_they_tie() -> None:
     equal = [Account(400, 1, Fraction(199, 2))] * 8
     assert close(equal, 796) == ((100, 99) * 4, 0)
     # thirds of a weight of four layers, with MACs for one of them: 1 of 4
@@ -87,7 +87,7 @@ def test_remainders_go_where_they_are_largest_and_evenly_where_they_tie():
     assert close(unlike, 6) == ((2, 3, 1), 0)
 
 
-def test_what_targets_leave_over_is_spread_as_they_are():
+def test_what_targets_leave_over_is_spread_as_they_are() -> None:
     # twice what targets spend: twice of each, and not all of it on the first
     assert close([Account(100, 1, Fraction(10)), Account(100, 2, Fraction(20))], 100) == ((20, 40), 0)
     # a layer that is full leaves its share to the others: 80 = 20·1 + 30·2
@@ -96,7 +96,7 @@ def test_what_targets_leave_over_is_spread_as_they_are():
     assert close([Account(100, 1, Fraction(10)), Account(100, 2, Fraction(20))], 25) == ((5, 10), 0)
 
 
-def test_an_exchange_is_shared_as_targets_are():
+def test_an_exchange_is_shared_as_targets_are() -> None:
     # 91a + 6b = 4 more units of 32 MACs: two steps fewer of 2912 and 31 more of 192, of which a layer of 12 takes few
     large, small = Fraction(248, 3), Fraction(11, 2)
     accounts = [
@@ -110,7 +110,7 @@ def test_an_exchange_is_shared_as_targets_are():
     assert nnz[2] < 10
 
 
-def test_large_layers_with_few_positions_in_common_close_quickly():
+def test_large_layers_with_few_positions_in_common_close_quickly() -> None:
     # 223·223, 112·112, 55·55 and 1 share no divisor; the layer of one position is full
     accounts = [
         Account(10**6, 49729, Fraction(400_001, 2)),

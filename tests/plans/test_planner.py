@@ -1,10 +1,12 @@
 """Whole models, planned from hand-written specs: every book is kept a second time here."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
 from itertools import count
 from math import lcm, prod
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -16,7 +18,7 @@ from iftplan.families import derivation
 from iftplan.families import symbols as t
 from iftplan.masks.distributions import Distribution, Share, densities, parameter_budget
 from iftplan.models.spec import Couplings, InputSpec, Kind, LayerSpec, ModelSpec, WeightLayer, Width
-from iftplan.plans.plan import Role, Scope
+from iftplan.plans.plan import Plan, PlannedLayer, Role, Scope
 from tests.support.hand_specs import chain, conv, dense_macs, linear, mlp, monomial, resnet
 
 quarter = Fraction(1, 4)
@@ -25,18 +27,18 @@ scopes = st.sampled_from(("matrices", "layers", "model"))
 families = st.sampled_from(("wide", "parallel", "factorized", "doped"))
 
 
-def widened(size, sparsity, unit=1):
+def widened(size: int, sparsity: Fraction, unit: int = 1) -> int:
     """The smallest multiple of `unit` that is at least size/√d."""
     if not sparsity:
         return size
     return next(w for w in count(unit, unit) if w * w * (1 - sparsity) >= size * size)
 
 
-def rows(plan):
+def rows(plan: Plan) -> dict[str, PlannedLayer]:
     return {layer.name: layer for layer in plan.layers}
 
 
-def chain_capacities(plan, classes=16):
+def chain_capacities(plan: Plan, classes: int = 16) -> dict[str, tuple[int, int]]:
     """Name → (positions, weights) at the plan's widths, from the architecture's arithmetic."""
     c, e = (plan.widths.get(name, size) for name, size in (("c", 16), ("e", 24)))
     return {
@@ -54,10 +56,10 @@ def chain_capacities(plan, classes=16):
 @settings(max_examples=150, deadline=None)
 @given(families, sparsities, scopes, st.sampled_from(("uniform", "er", "erk")), st.sampled_from((1, 8)))
 def test_every_scope_closes_to_the_mac_or_the_refusal_names_what_would(
-    family, sparsity, scope, distribution, round_to
-):
+    family: str, sparsity: Fraction, scope: str, distribution: str, round_to: int
+) -> None:
     spec = chain()
-    asked = {"scope": scope, "distribution": distribution, "round_to": round_to}
+    asked: dict[str, Any] = {"scope": scope, "distribution": distribution, "round_to": round_to}
     try:
         plan = api.plan(spec, family, sparsity, **asked)
     except InfeasibleError as error:
@@ -79,7 +81,7 @@ def test_every_scope_closes_to_the_mac_or_the_refusal_names_what_would(
 
 @settings(max_examples=80, deadline=None)
 @given(sparsities, st.integers(1, 40))
-def test_what_no_whole_weight_can_spend_is_shown_and_named(sparsity, classes):
+def test_what_no_whole_weight_can_spend_is_shown_and_named(sparsity: Fraction, classes: int) -> None:
     """The head costs `classes` MACs a channel, and masked weights come in steps of 16 MACs."""
     try:
         plan = api.plan(chain(classes=classes), "wide", sparsity)
@@ -94,8 +96,8 @@ def test_what_no_whole_weight_can_spend_is_shown_and_named(sparsity, classes):
 @settings(max_examples=60, deadline=None)
 @given(sparsities, scopes, st.sampled_from((1, 4, 8)))
 def test_wide_layers_hold_what_their_widths_say_and_the_closing_density_is_what_is_left(
-    sparsity, scope, round_to
-):
+    sparsity: Fraction, scope: str, round_to: int
+) -> None:
     """d* = (B - F0)/F1 in every scope, whichever is closed."""
     try:
         plan = api.plan(chain(), "wide", sparsity, scope=scope, round_to=round_to)
@@ -129,14 +131,14 @@ def test_wide_layers_hold_what_their_widths_say_and_the_closing_density_is_what_
         )  # whole weights: four positions of `down` make one of `body`
 
 
-def test_a_scope_that_no_density_closes_has_no_closing_sparsity():
+def test_a_scope_that_no_density_closes_has_no_closing_sparsity() -> None:
     """At k = 10 the stem and the products of activations alone cost more than the dense model."""
     plan = api.plan(chain(), "wide", "0.99", scope="matrices")
     assert dense_macs(chain(), "model") < 10 * (64 * 27 * 16 + 2 * 16 * 16 * 24)
     assert plan.closing_sparsity == {Scope.MATRICES: Fraction(99, 100), Scope.LAYERS: None, Scope.MODEL: None}
 
 
-def test_no_sparsity_is_the_dense_model():
+def test_no_sparsity_is_the_dense_model() -> None:
     for family in ("wide", "parallel", "doped"):
         plan = api.plan(chain(), family, 0)
         assert all(x.nnz == x.capacity and x.macs == x.dense_macs for x in plan.layers)
@@ -145,13 +147,13 @@ def test_no_sparsity_is_the_dense_model():
 
 
 @pytest.mark.parametrize("family", ["parallel", "factorized", "doped"])
-def test_families_that_keep_the_width_close_every_layer_by_itself(family):
+def test_families_that_keep_the_width_close_every_layer_by_itself(family: str) -> None:
     plan = api.plan(mlp(), family, "3/4", keep_dense=())
     assert all(x.macs == x.dense_macs for x in plan.layers)
     assert plan.widths == {}
 
 
-def test_branches_and_ranks_of_a_plan_are_those_of_their_layers():
+def test_branches_and_ranks_of_a_plan_are_those_of_their_layers() -> None:
     found = rows(api.plan(mlp(), "parallel", "3/4"))["fc2"]
     assert (found.structure, found.capacity) == ({"branches": 4}, 4 * 64 * 48)
     found = rows(api.plan(mlp(), "factorized", "3/4"))["fc2"]
@@ -165,13 +167,15 @@ def test_branches_and_ranks_of_a_plan_are_those_of_their_layers():
 # --- distributions -------------------------------------------------------------------------------------
 
 
-def erk_by_hand(layers, budget, kernel=True):
+def erk_by_hand(
+    layers: Mapping[str, tuple[Any, Any, tuple[int, ...], int]], budget: Fraction, kernel: bool = True
+) -> dict[str, Fraction]:
     """arXiv 1911.11134: ε·p_l, all layers tied at the maximum held at 1 while one exceeds it; costs in MACs."""
     p = {
         name: Fraction(n_in + n_out + (sum(k) if kernel else 0), n_in * n_out * (prod(k) if kernel else 1))
         for name, (n_in, n_out, k, _) in layers.items()
     }
-    dense = set()
+    dense: set[str] = set()
     while True:
         free = [name for name in layers if name not in dense]
         left = budget - sum(layers[name][3] for name in dense)
@@ -184,7 +188,7 @@ def erk_by_hand(layers, budget, kernel=True):
 
 @pytest.mark.parametrize("distribution", ["er", "erk"])
 @pytest.mark.parametrize("sparsity", ["1/2", "3/4", "9/10"])
-def test_er_and_erk_close_the_budget_in_macs(distribution, sparsity):
+def test_er_and_erk_close_the_budget_in_macs(distribution: str, sparsity: str) -> None:
     plan = api.plan(chain(), "wide", sparsity, distribution=distribution)
     c, e = plan.widths["c"], plan.widths["e"]
     layers = {"body": (c, c, (3, 3), 64 * 9 * c * c), "down": (c, e, (3, 3), 16 * 9 * c * e)}
@@ -197,7 +201,7 @@ def test_er_and_erk_close_the_budget_in_macs(distribution, sparsity):
     assert plan.distribution == distribution
 
 
-def test_erk_holds_small_layers_dense():
+def test_erk_holds_small_layers_dense() -> None:
     sizes = (30, 400, 8, 400, 10)
     plan = api.plan(mlp(sizes), "wide", "1/4", distribution="erk", keep_dense=())
     layers = {
@@ -214,14 +218,14 @@ def test_erk_holds_small_layers_dense():
 # --- ResNet-50, the published vectors ------------------------------------------------------------------
 
 
-def test_resnet50_has_its_published_size():
+def test_resnet50_has_its_published_size() -> None:
     spec = resnet(50)
     assert len(spec.layers) == 54
     assert sum(x.layer.weights for x in spec.layers) == 25_502_912
     assert spec.macs == dense_macs(spec) == 4_089_184_256
 
 
-def test_erk_on_resnet50():
+def test_erk_on_resnet50() -> None:
     """s = .80 over all 54 tensors: 8 layers dense, MAC ratio .4138 (the RigL README prints .42)."""
     plan = api.plan(resnet(50), None, "0.8", distribution="erk", keep_dense=())
     assert sum(x.density == 1 for x in plan.layers) == 8
@@ -236,7 +240,7 @@ def test_erk_on_resnet50():
     assert plan.residual_macs is None
 
 
-def test_epsilon_of_erk_on_resnet50():
+def test_epsilon_of_erk_on_resnet50() -> None:
     """ε = 99.5617, conv1 .857195, fc .148176: each layer's zeros rounded down first, as the RigL code does.
 
     Exact arithmetic, our default, keeps 24.6 weights fewer and differs in the sixth digit.
@@ -258,7 +262,7 @@ def test_epsilon_of_erk_on_resnet50():
     assert densities(shares, exact, Distribution.ERK) == tuple(erk_by_hand(layers, exact).values())
 
 
-def test_uniform_on_resnet50_with_a_dense_stem():
+def test_uniform_on_resnet50_with_a_dense_stem() -> None:
     plan = api.plan(resnet(50), None, "0.8", keep_dense=("first",))
     assert round(float(plan.ratio(Scope.MODEL)), 4) == 0.2231
     assert [x.name for x in plan.layers if not x.maskable] == ["conv1"]
@@ -277,7 +281,7 @@ def test_uniform_on_resnet50_with_a_dense_stem():
         ((), set()),
     ],
 )
-def test_layers_named_stay_dense_and_the_rest_pays(keep, dense):
+def test_layers_named_stay_dense_and_the_rest_pays(keep: tuple[str, ...], dense: set[str]) -> None:
     plan = api.plan(chain(), "wide", "1/2", keep_dense=keep)
     assert {x.name for x in plan.layers if x.role is Role.KEPT_DENSE} == dense
     assert all(rows(plan)[name].density == 1 and not rows(plan)[name].maskable for name in dense)
@@ -285,12 +289,12 @@ def test_layers_named_stay_dense_and_the_rest_pays(keep, dense):
     assert all(x.reason for x in plan.layers)
 
 
-def test_a_layer_that_does_not_exist_is_refused_with_the_nearest_name():
+def test_a_layer_that_does_not_exist_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(InputError, match=r"'bodi' is no layer of hand:chain; did you mean 'body'\?"):
         api.plan(chain(), "wide", "1/2", keep_dense=("first", "bodi"))
 
 
-def test_depthwise_layers_keep_their_weights_when_the_width_grows():
+def test_depthwise_layers_keep_their_weights_when_the_width_grows() -> None:
     """Their cost grows with k, not k²: at density 1/k they cost what they did (MobileNet-like blocks stay iso-FLOP)."""
     found = rows(api.plan(chain(), "wide", "3/4"))["dw"]
     assert found.role is Role.DEPTHWISE
@@ -302,7 +306,7 @@ def test_depthwise_layers_keep_their_weights_when_the_width_grows():
         assert (found.capacity, found.nnz, found.before) == (144, 144, found.after)
 
 
-def test_weights_that_cannot_be_masked_are_left_alone_with_their_reason():
+def test_weights_that_cannot_be_masked_are_left_alone_with_their_reason() -> None:
     spec = mlp((30, 64, 8, 64))
     tied = replace(spec.layers[1], unmaskable="tied to the embedding")
     plan = api.plan(
@@ -332,8 +336,8 @@ def test_weights_that_cannot_be_masked_are_left_alone_with_their_reason():
     ],
 )
 def test_an_infeasible_plan_names_the_layer_and_a_sparsity_that_is_feasible(
-    spec, family, sparsity, asked, names
-):
+    spec: ModelSpec, family: str, sparsity: str, asked: dict[str, Any], names: str
+) -> None:
     with pytest.raises(InfeasibleError) as caught:
         api.plan(spec, family, sparsity, **asked)
     assert re.search(names, str(caught.value))
@@ -345,7 +349,7 @@ def test_an_infeasible_plan_names_the_layer_and_a_sparsity_that_is_feasible(
                 api.plan(spec, family, Fraction(percent, 100), **asked)
 
 
-def test_the_advice_to_keep_a_layer_dense_can_be_followed():
+def test_the_advice_to_keep_a_layer_dense_can_be_followed() -> None:
     spec = mlp((30, 3, 3, 64, 64, 10))
     with pytest.raises(InfeasibleError, match="fc2") as caught:
         api.plan(spec, "lowrank", "3/4")
@@ -355,7 +359,7 @@ def test_the_advice_to_keep_a_layer_dense_can_be_followed():
     assert 0.9 < plan.ratio(Scope.LAYERS) <= 1  # whole ranks of the two layers that are left
 
 
-def test_a_model_that_cannot_be_widened_says_why_and_what_can():
+def test_a_model_that_cannot_be_widened_says_why_and_what_can() -> None:
     spec = replace(chain(), couplings=None, refusal="body.forward line 7 pins the width to 16")
     with pytest.raises(InfeasibleError, match=r"body\.forward line 7") as caught:
         api.plan(spec, "wide", "1/2")
@@ -368,7 +372,9 @@ def test_a_model_that_cannot_be_widened_says_why_and_what_can():
 
 @pytest.mark.parametrize("round_to", [1, 4, 8, 16])
 @pytest.mark.parametrize("heads", [1, 3, 12])
-def test_widths_are_multiples_of_what_was_asked_and_of_what_the_model_needs(round_to, heads):
+def test_widths_are_multiples_of_what_was_asked_and_of_what_the_model_needs(
+    round_to: int, heads: int
+) -> None:
     spec = mlp((30, 60, 48, 10), heads=heads)
     plan = api.plan(spec, "wide", "1/2", round_to=round_to, keep_dense=())
     unit = lcm(round_to, heads)
@@ -377,7 +383,7 @@ def test_widths_are_multiples_of_what_was_asked_and_of_what_the_model_needs(roun
     assert plan.multiplier == pytest.approx(2**0.5, rel=1e-15)
 
 
-def test_a_width_that_is_fixed_stays():
+def test_a_width_that_is_fixed_stays() -> None:
     spec = chain()
     fixed = replace(spec.couplings, widths={"c": Width(16, fixed="read by a buffer"), "e": Width(24)})
     plan = api.plan(replace(spec, couplings=fixed), "wide", "1/2")
@@ -387,11 +393,13 @@ def test_a_width_that_is_fixed_stays():
 
 @pytest.mark.parametrize("sparsity", ["1/2", "3/4", "9/10"])
 @pytest.mark.parametrize("scope", ["layers", "model"])
-def test_closing_by_width_takes_the_smallest_widths_that_cover_the_budget_at_that_density(sparsity, scope):
+def test_closing_by_width_takes_the_smallest_widths_that_cover_the_budget_at_that_density(
+    sparsity: str, scope: str
+) -> None:
     spec, density = chain(), 1 - Fraction(sparsity)
     plan = api.plan(spec, "wide", sparsity, close="width", scope=scope)
 
-    def cost(c, e):
+    def cost(c: int, e: int) -> Fraction:
         fixed = 64 * 27 * c + 64 * 9 * 16 + 16 * e + (2 * 16 * 16 * e if scope == "model" else 0)
         return fixed + density * (64 * 9 * c * c + 16 * 9 * c * e)
 
@@ -405,13 +413,13 @@ def test_closing_by_width_takes_the_smallest_widths_that_cover_the_budget_at_tha
     assert sum(x.macs for x in masked) <= density * sum(x.positions * x.capacity for x in masked)
 
 
-def test_closing_by_width_needs_a_family_that_widens():
+def test_closing_by_width_needs_a_family_that_widens() -> None:
     for family in ("parallel", None):
         with pytest.raises(InputError, match="wide, nm or lowrank"):
             api.plan(chain(), family, "1/2", close="width")
 
 
-def test_families_of_ones_own_are_planned_like_ours():
+def test_families_of_ones_own_are_planned_like_ours() -> None:
     slim = derivation.family("slim", cost=t.k**2 * t.m * t.n * t.d, unknown=t.k)
     ours, theirs = api.plan(chain(), "wide", "3/4"), api.plan(chain(), slim, "3/4")
     assert theirs.widths == ours.widths
@@ -422,13 +430,13 @@ def test_families_of_ones_own_are_planned_like_ours():
     assert body.nnz == 9 * 16 * 16 - 9 * 16
 
 
-def test_a_family_that_widens_outputs_alone_is_refused_for_a_whole_model():
+def test_a_family_that_widens_outputs_alone_is_refused_for_a_whole_model() -> None:
     outputs = derivation.family("outputs", cost=t.k * t.m * t.n * t.d, unknown=t.k)
     with pytest.raises(InputError, match="outputs widens a layer's outputs but not its inputs"):
         api.plan(chain(), outputs, "3/4")
 
 
-def test_weights_of_every_layout_grow_on_their_own_sides():
+def test_weights_of_every_layout_grow_on_their_own_sides() -> None:
     """torch holds (out, in) for Linear, (in, out) for embeddings and transformers' Conv1D, (in, out/groups, …) transposed."""
     layers = (
         WeightLayer(LayerSpec("embed", Kind.EMBEDDING, 100, 12, positions=0), "embed.weight", "Embedding"),
@@ -486,7 +494,7 @@ def test_weights_of_every_layout_grow_on_their_own_sides():
 
 @pytest.mark.parametrize("scope", ["matrices", "layers"])
 @pytest.mark.parametrize("sparsity", ["1/2", "3/4"])
-def test_low_rank_plans_close_as_far_as_whole_ranks_go(scope, sparsity):
+def test_low_rank_plans_close_as_far_as_whole_ranks_go(scope: str, sparsity: str) -> None:
     spec = mlp((30, 64, 48, 64, 10))
     plan = api.plan(spec, "lowrank", sparsity, scope=scope)
     masked = [x for x in plan.layers if x.role is Role.TRANSFORMED]
@@ -506,7 +514,9 @@ def test_low_rank_plans_close_as_far_as_whole_ranks_go(scope, sparsity):
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.integers(2, 80), min_size=4, max_size=6).map(tuple), sparsities)
-def test_low_rank_plans_have_a_rank_in_every_layer_or_are_refused(sizes, sparsity):
+def test_low_rank_plans_have_a_rank_in_every_layer_or_are_refused(
+    sizes: tuple[int, ...], sparsity: Fraction
+) -> None:
     try:
         plan = api.plan(mlp(sizes), "lowrank", sparsity)
     except InfeasibleError:
@@ -516,7 +526,7 @@ def test_low_rank_plans_have_a_rank_in_every_layer_or_are_refused(sizes, sparsit
 
 
 @given(sparsities)
-def test_plain_sparsity_keeps_the_width_and_closes_nothing(sparsity):
+def test_plain_sparsity_keeps_the_width_and_closes_nothing(sparsity: Fraction) -> None:
     plan = api.plan(chain(), None, sparsity)
     assert plan.transform == "none"
     assert plan.widths == {}
@@ -528,13 +538,13 @@ def test_plain_sparsity_keeps_the_width_and_closes_nothing(sparsity):
     assert any("nothing is closed" in note for note in plan.notes)
 
 
-def test_the_search_space_of_a_plan_is_that_of_its_layers():
+def test_the_search_space_of_a_plan_is_that_of_its_layers() -> None:
     plan = api.plan(mlp(), "wide", "3/4")
     assert plan.cardinality.maskable_weights == 128 * 96
     assert plan.cardinality.log2_masks == pytest.approx(rows(plan)["fc2"].log2_masks)
 
 
-def test_a_layer_too_small_for_a_rank_stays_as_it_is():
+def test_a_layer_too_small_for_a_rank_stays_as_it_is() -> None:
     """A squeeze of 8 to 2 channels at one half would need a rank of ½·16/10."""
     layers = (
         WeightLayer(LayerSpec("big", Kind.LINEAR, 64, 64), "big.weight", "Linear"),

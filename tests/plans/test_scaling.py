@@ -6,9 +6,13 @@ import copy
 import importlib.util
 import sys
 import warnings
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from math import isclose, sqrt
+from pathlib import Path
 from statistics import mean
+from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -39,7 +43,7 @@ CHECK = BENCHMARKS / "coordinate_check.py"
 
 
 @pytest.fixture(scope="module")
-def check():
+def check() -> Iterator[ModuleType]:
     spec = importlib.util.spec_from_file_location("coordinate_check", CHECK)
     assert spec is not None
     assert spec.loader is not None
@@ -56,14 +60,14 @@ def perceptron() -> nn.Module:
     return nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 4))
 
 
-def plan_of(family: str | None, sparsity: str = "3/4", **options):
+def plan_of(family: str | None, sparsity: str = "3/4", **options: Any) -> Plan:
     return ift.plan(ift.read_model(perceptron(), "2x8"), family, sparsity, scope="matrices", **options)
 
 
 # --- the table ------------------------------------------------------------------------------------------
 
 
-def test_wide_at_a_quarter_follows_the_published_table():
+def test_wide_at_a_quarter_follows_the_published_table() -> None:
     found = parametrization(plan_of("wide"))
     first, hidden, last = (found.scales[f"{i}.weight"] for i in (0, 2, 4))
     assert found.scheme == "supar"
@@ -76,24 +80,24 @@ def test_wide_at_a_quarter_follows_the_published_table():
     assert last.output_multiplier == Fraction(1, 2)  # 1/m_d
 
 
-def test_sgd_follows_the_density_alone():
+def test_sgd_follows_the_density_alone() -> None:
     found = parametrization(plan_of("wide"), "supar", "sgd").scales["2.weight"]
     assert found.learning_rate_multiplier == 4
     assert found.init_std_scale**2 == pytest.approx(2)
 
 
-def test_plain_sparsity_has_a_density_and_no_width():
+def test_plain_sparsity_has_a_density_and_no_width() -> None:
     found = parametrization(plan_of(None)).scales["2.weight"]
     assert (found.width_multiplier, found.fan_in_ratio) == (1, Fraction(1, 4))
     assert (found.init_std_scale, found.learning_rate_multiplier) == (2.0, 4)
 
 
-def test_at_density_one_nothing_changes():
+def test_at_density_one_nothing_changes() -> None:
     for scale in parametrization(plan_of("wide", "0")).scales.values():
         assert scale.init_std_scale == scale.learning_rate_multiplier == scale.output_multiplier == 1
 
 
-def test_branches_are_one_sum():
+def test_branches_are_one_sum() -> None:
     found = parametrization(plan_of("parallel"), "supar").scales
     assert {name for name in found if name.startswith("2.")} == {f"2.branches.{i}.weight" for i in range(4)}
     assert all(found[f"2.branches.{i}.weight"].fan_in_ratio == 1 for i in range(4))
@@ -107,7 +111,7 @@ def test_branches_are_one_sum():
         ({"optimizer": "sgd"}, "Adam-family"),
     ],
 )
-def test_without_evidence_it_is_the_standard_and_says_so(arguments, said):
+def test_without_evidence_it_is_the_standard_and_says_so(arguments: dict[str, Any], said: str) -> None:
     found = parametrization(plan_of("wide"), **arguments)
     assert found.scheme == "standard"
     assert said in found.notes[0]
@@ -122,13 +126,13 @@ def test_without_evidence_it_is_the_standard_and_says_so(arguments, said):
 @pytest.mark.parametrize(
     ("name", "family", "said"), [("convolutions", "wide", "BatchNorm"), ("perceptron", "doped", "doped")]
 )
-def test_hosts_and_families_without_evidence(name, family, said):
+def test_hosts_and_families_without_evidence(name: str, family: str, said: str) -> None:
     found = parametrization(planned(name, family))
     assert found.scheme == "standard"
     assert said in " ".join(found.notes)
 
 
-def test_what_is_in_no_tensor_is_in_the_notes():
+def test_what_is_in_no_tensor_is_in_the_notes() -> None:
     found = parametrization(planned("GPT-2", "wide"))
     logits = [note for note in found.notes if "the logits of" in note]
     embedding = next(s for s in found.scales.values() if s.output_multiplier != 1)
@@ -138,7 +142,7 @@ def test_what_is_in_no_tensor_is_in_the_notes():
     assert any("attention scores" in note for note in found.notes)
 
 
-def test_mup_follows_the_width_alone():
+def test_mup_follows_the_width_alone() -> None:
     """The published table's middle column: σ²/m_d, η/m_d, η under SGD, logits over m_d."""
     adam, sgd = (parametrization(plan_of("wide"), "mup", optimizer) for optimizer in ("adam", "sgd"))
     hidden, last = adam.scales["2.weight"], adam.scales["4.weight"]
@@ -150,7 +154,7 @@ def test_mup_follows_the_width_alone():
 
 
 @pytest.mark.parametrize("given", [{"optimizer": "lion"}, {"mask_updates": "random"}, {"asked": "fan-in"}])
-def test_unknown_choices_are_refused(given):
+def test_unknown_choices_are_refused(given: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="is none of"):
         parametrization(plan_of("wide"), **given)
 
@@ -160,7 +164,7 @@ def test_unknown_choices_are_refused(given):
 
 @pytest.mark.parametrize("family", ["wide", "doped", None])
 @pytest.mark.parametrize("asked", ["auto", "supar", "mup"])
-def test_a_plan_carries_its_scales_and_reads_them_back(family, asked):
+def test_a_plan_carries_its_scales_and_reads_them_back(family: str | None, asked: str) -> None:
     plan = plan_of(family, parametrization=asked, optimizer="sgd", mask_updates="dynamic")
     assert plan.parametrization is not None
     assert plan.parametrization.scheme == ("standard" if asked == "auto" else asked)
@@ -170,7 +174,7 @@ def test_a_plan_carries_its_scales_and_reads_them_back(family, asked):
     assert document == plan_document(parse_plan(document))
 
 
-def test_a_plan_without_a_parametrization_has_no_section():
+def test_a_plan_without_a_parametrization_has_no_section() -> None:
     plan = plan_of("wide")
     assert parametrized(plan, "standard") == plan
     assert plan_document(plan).keys() == plan_document(parametrized(plan)).keys() - {"parametrization"}
@@ -192,7 +196,7 @@ def test_a_plan_without_a_parametrization_has_no_section():
         (lambda section: section.update(more=1), r"parametrization\.more"),
     ],
 )
-def test_scales_that_do_not_follow_from_the_plan_are_refused(change, said):
+def test_scales_that_do_not_follow_from_the_plan_are_refused(change: Callable[..., Any], said: str) -> None:
     document = plan_document(plan_of("wide", parametrization="supar"))
     change(document["parametrization"])
     del document["digest"]
@@ -203,7 +207,7 @@ def test_scales_that_do_not_follow_from_the_plan_are_refused(change, said):
 # --- on real tensors ------------------------------------------------------------------------------------
 
 
-def applied(name: str, family: str | None, asked: str = "supar", **options) -> tuple[Plan, nn.Module]:
+def applied(name: str, family: str | None, asked: Any = "supar", **options: Any) -> tuple[Plan, nn.Module]:
     plan = parametrized(planned(name, family), asked)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -212,7 +216,9 @@ def applied(name: str, family: str | None, asked: str = "supar", **options) -> t
 
 @pytest.mark.parametrize("family", ["wide", "parallel", "factorized", "doped", "lowrank", None])
 @pytest.mark.parametrize("name", ["perceptron", "convolutions", "GPT-2"])
-def test_every_parameter_is_in_one_group_and_every_scale_has_a_parameter(name, family):
+def test_every_parameter_is_in_one_group_and_every_scale_has_a_parameter(
+    name: str, family: str | None
+) -> None:
     plan, model = applied(name, family)
     groups = parameter_groups(plan, model, 0.1, weight_decay=0.5)
     grouped = [id(p) for group in groups for p in group["params"]]
@@ -231,13 +237,13 @@ def test_every_parameter_is_in_one_group_and_every_scale_has_a_parameter(name, f
     torch.optim.AdamW(groups)
 
 
-def test_a_plan_without_scales_makes_one_group():
+def test_a_plan_without_scales_makes_one_group() -> None:
     for plan in (plan_of("wide"), plan_of("wide", parametrization="auto", mask_updates="dynamic")):
         (group,) = parameter_groups(plan, apply(plan, perceptron()), 0.1)
         assert group["lr"] == 0.1
 
 
-def test_rates_and_deviations_reach_the_tensors():
+def test_rates_and_deviations_reach_the_tensors() -> None:
     plan = plan_of("wide", parametrization="auto")
     model = apply(plan, perceptron(), init=lambda fans, density: 0.1)
     rates = {id(p): group["lr"] for group in parameter_groups(plan, model, 0.01) for p in group["params"]}
@@ -251,7 +257,7 @@ def test_rates_and_deviations_reach_the_tensors():
     assert (rates[id(hidden)], rates[id(last)], rates[id(model[2].bias)]) == (0.02, 0.01, 0.01)
 
 
-def test_deviations_are_those_of_the_dense_layer():
+def test_deviations_are_those_of_the_dense_layer() -> None:
     plan = plan_of("wide", parametrization="supar")
     model = apply(plan, perceptron())
     kept = model[2].weight[model[2].weight_mask]
@@ -259,7 +265,7 @@ def test_deviations_are_those_of_the_dense_layer():
     assert kept.std().item() == pytest.approx(sqrt(2 / 64) * sqrt(2), rel=4 / sqrt(2 * kept.numel()))
 
 
-def test_kept_weights_are_scaled_by_their_fan_in():
+def test_kept_weights_are_scaled_by_their_fan_in() -> None:
     dense, plan = perceptron(), plan_of(None, parametrization="auto")
     model = apply(plan, dense)
     assert torch.equal(model[2].weight, dense[2].weight * model[2].weight_mask * 2)  # 1/√(1/4)
@@ -268,13 +274,13 @@ def test_kept_weights_are_scaled_by_their_fan_in():
 
 
 @pytest.mark.parametrize("name", ["perceptron", "GPT-2", "BERT"])
-def test_at_density_one_the_model_is_the_dense_one_bit_for_bit(name):
+def test_at_density_one_the_model_is_the_dense_one_bit_for_bit(name: str) -> None:
     plan = parametrized(planned(name, "wide", "0"))
     dense, model = host(name), finalize(apply(plan, host(name)))
     assert torch.equal(answer(model, name), answer(dense, name))
 
 
-def test_what_does_not_fit_is_refused():
+def test_what_does_not_fit_is_refused() -> None:
     plan = plan_of("wide", parametrization="supar")
     with pytest.raises(StaleError, match=r"0\.weight"):
         parameter_groups(plan, nn.Linear(2, 2), 0.1)
@@ -284,7 +290,7 @@ def test_what_does_not_fit_is_refused():
         apply(plan, perceptron(), init="density")
 
 
-def test_a_seed_fixes_the_values():
+def test_a_seed_fixes_the_values() -> None:
     first, again, other = (applied("perceptron", "wide", seed=seed)[1].state_dict() for seed in (1, 1, 2))
     assert torch.equal(first["2.weight"], again["2.weight"])
     assert not torch.equal(first["2.weight"], other["2.weight"])
@@ -312,15 +318,15 @@ def by_hand(plan: Plan, name: str) -> nn.Module:
     head = model.get_submodule(HEADS[name])
     bias = 0 if head.bias is None else head.bias
     head.register_forward_hook(lambda module, given, out: (out - bias) * float(multiplier) + bias)
-    for module in model.modules():
-        if hasattr(module, "scaling"):
-            module.scaling = sqrt(8) / round(module.scaling**-2)  # heads had the size 8
+    heads: list[Any] = [module for module in model.modules() if hasattr(module, "scaling")]
+    for module in heads:
+        module.scaling = sqrt(8) / round(module.scaling**-2)  # heads had the size 8
     return model
 
 
 @pytest.mark.parametrize("change", [finalize, densify, copy.deepcopy], ids=["finalize", "densify", "copy"])
 @pytest.mark.parametrize("name", list(HEADS))
-def test_logits_and_attention_are_scaled_and_stay_so(name, change):
+def test_logits_and_attention_are_scaled_and_stay_so(name: str, change: Callable[..., Any]) -> None:
     plan, model = applied(name, "wide", "auto")
     plain = apply(parametrized(plan, "standard"), host(name))
     wanted, changed = answer(by_hand(plan, name), name), change(model)
@@ -329,14 +335,15 @@ def test_logits_and_attention_are_scaled_and_stay_so(name, change):
     multiplier = changed.get_submodule(HEADS[name]).output_multiplier
     assert 0 < float(multiplier) < 1
     if name != "perceptron":
-        sizes = [round(m.scaling**-2) for m in plain.modules() if hasattr(m, "scaling")]
+        heads: list[Any] = [m for m in plain.modules() if hasattr(m, "scaling")]
+        sizes = [round(m.scaling**-2) for m in heads]
         scales = [m.scaling for m in changed.modules() if hasattr(m, "scaling")]
         assert sizes
         assert scales == pytest.approx([sqrt(8) / size for size in sizes])
 
 
 @pytest.mark.parametrize("name", list(HEADS))
-def test_a_state_dict_carries_the_multiplier_and_a_model_without_it_says_so(name):
+def test_a_state_dict_carries_the_multiplier_and_a_model_without_it_says_so(name: str) -> None:
     plan, model = applied(name, "wide", "auto")
     other = applied(name, "wide", "auto", seed=5)[1]
     other.load_state_dict(model.state_dict())
@@ -345,14 +352,14 @@ def test_a_state_dict_carries_the_multiplier_and_a_model_without_it_says_so(name
         apply(parametrized(plan, "standard"), host(name)).load_state_dict(model.state_dict())
 
 
-def test_a_tied_head_stays_tied_and_only_its_logits_are_scaled():
+def test_a_tied_head_stays_tied_and_only_its_logits_are_scaled() -> None:
     _, model = applied("GPT-2", "wide", "auto")
     assert model.lm_head.weight is model.transformer.wte.weight
     assert isinstance(model.lm_head, nn.Linear)
     assert model.transformer.wte.weight.std().item() == pytest.approx(0.02, rel=0.2)
 
 
-def test_a_bias_of_the_logits_is_not_scaled():
+def test_a_bias_of_the_logits_is_not_scaled() -> None:
     _, model = applied("perceptron", "wide", "auto")
     with torch.no_grad():
         model[4].weight.zero_()
@@ -361,11 +368,11 @@ def test_a_bias_of_the_logits_is_not_scaled():
 
 
 @pytest.mark.parametrize("name", ["perceptron", "GPT-2"])
-def test_exported_compiled_and_in_half_precision_it_answers_the_same(name):
+def test_exported_compiled_and_in_half_precision_it_answers_the_same(name: str) -> None:
     model = finalize(applied(name, "wide", "auto")[1]).eval()
     args, kwargs = make_inputs(HOSTS[name][1], "cpu")
     torch.compiler.reset()
-    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    compiled: Any = torch.compile(model, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(answer(compiled, name), answer(model, name))
     if name == "perceptron":
         exported = torch.export.export(model, args, kwargs).module()
@@ -387,7 +394,7 @@ class Past(nn.Module):
         return nn.functional.linear(x, self.head.weight, self.head.bias)
 
 
-def test_what_cannot_be_scaled_is_said_by_name():
+def test_what_cannot_be_scaled_is_said_by_name() -> None:
     plan = ift.plan(ift.read_model(Past(), "2x5x6"), "wide", "3/4", scope="matrices", parametrization="auto")
     found = forward_scales(plan, Past())
     assert not found.logits
@@ -402,7 +409,7 @@ def test_what_cannot_be_scaled_is_said_by_name():
 
 
 @pytest.mark.parametrize("name", ["GPT-2", "Llama, grouped queries"])
-def test_nothing_is_said_where_everything_is_scaled(name):
+def test_nothing_is_said_where_everything_is_scaled(name: str) -> None:
     plan = parametrized(planned(name, "wide"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -413,7 +420,7 @@ def test_nothing_is_said_where_everything_is_scaled(name):
     assert bool(found.attention) is (name == "GPT-2")  # rotary embeddings keep the size of a head
 
 
-def test_trained_weights_are_not_started_under_other_scales():
+def test_trained_weights_are_not_started_under_other_scales() -> None:
     plan, model = applied("perceptron", "wide", "auto")
     with pytest.raises(InputError, match="another function"):
         warm_start_(model, host("perceptron"), plan)
@@ -421,7 +428,7 @@ def test_trained_weights_are_not_started_under_other_scales():
     warm_start_(apply(standard, host("convolutions"), nonlinear=False), host("convolutions"), standard)
 
 
-def test_audits_see_no_difference():
+def test_audits_see_no_difference() -> None:
     for name in HEADS:
         plan, model = applied(name, "wide", "auto")
         report = measure_applied(plan, model, engines=("meta", "fvcore", "flop_counter"))
@@ -439,17 +446,19 @@ FLAT = 3 * 0.5 * sqrt(4 * 5 / 128) / sqrt(SEEDS) * sqrt(2)
 
 
 @pytest.fixture(scope="module")
-def dense(check):
+def dense(check: ModuleType) -> dict[str, list[Any]]:
     return {name: scales(check, "1", name) for name in check.PARAMETRIZATIONS}
 
 
-def scales(check, density, name):
+def scales(check: ModuleType, density: str, name: str) -> list[Any]:
     setup = check.PARAMETRIZATIONS[name]
     return [check.check(density, setup, seed, steps=3) for seed in range(SEEDS)]
 
 
 @pytest.mark.parametrize("density", ["1/2", "1/4", "1/10"])
-def test_activations_stay_flat_under_supar_and_shrink_as_predicted_without(check, dense, density):
+def test_activations_stay_flat_under_supar_and_shrink_as_predicted_without(
+    check: ModuleType, dense: dict[str, list[Any]], density: str
+) -> None:
     rho = float(Fraction(density))
     ratios = {}
     for name in check.PARAMETRIZATIONS:
@@ -467,7 +476,7 @@ def test_activations_stay_flat_under_supar_and_shrink_as_predicted_without(check
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])
-def test_the_plot_is_drawn(check, tmp_path, suffix):
+def test_the_plot_is_drawn(check: Any, tmp_path: Path, suffix: str) -> None:
     pytest.importorskip("matplotlib", reason="plots are drawn with matplotlib")
     every = {(n, d): check.Scales(1, 1, 1) for n in check.PARAMETRIZATIONS for d in check.DENSITIES}
     place = tmp_path / f"plot.{suffix}"

@@ -7,9 +7,12 @@ import subprocess
 import sys
 from dataclasses import replace
 from itertools import combinations
+from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
+from matplotlib.patches import Rectangle
 
 import iftplan as ift
 from iftplan.base.units import Convention
@@ -35,7 +38,7 @@ HOSTILE = "_$\\frac$ <script>alert(1)</script><b>&lt;i&gt;\x1b[31m\n{x} " + "lon
 FAMILIES = ("none", "wide", "parallel", "factorized", "doped")
 
 
-def seen(i: int, **changes: object) -> Observation:
+def seen(i: int, **changes: Any) -> Observation:
     family = FAMILIES[i % 5]
     given = Observation(
         f"r{i}", f"net{i}", family, 0.0 if family == "none" else 0.75, method="dense" if family == "none" else "rigl",
@@ -71,25 +74,28 @@ LABELS = {
 
 
 @pytest.mark.parametrize("kind", LABELS)
-def test_axes_name_quantity_convention_and_unit(kind):
+def test_axes_name_quantity_convention_and_unit(kind: str) -> None:
     axes = pictures()[kind].figure.axes[0]
     assert (axes.get_xlabel(), axes.get_ylabel()) == LABELS[kind]
 
 
-def test_flops_are_named_where_they_are_drawn():
+def test_flops_are_named_where_they_are_drawn() -> None:
     plan = ift.plan(chain(), "wide", "3/4")
     assert macs_picture(plan, convention=Convention.FLOP).figure.axes[0].get_xlabel() == "FLOPs of one sample"
 
 
 @pytest.mark.parametrize("count", [1, 10, 300])
-def test_every_configuration_is_a_point_and_the_frontier_a_line(count):
+def test_every_configuration_is_a_point_and_the_frontier_a_line(count: int) -> None:
     trade = found(count)
     axes = pareto_picture(trade).figure.axes[0]
-    assert sum(len(c.get_offsets()) for c in axes.collections if c.get_label() in _series(trade)) == count
+    assert (
+        sum(len(np.asarray(c.get_offsets())) for c in axes.collections if c.get_label() in _series(trade))
+        == count
+    )
     lines = [line for line in axes.lines if line.get_label() == "frontier"]
     assert len(lines) == (len(trade.frontier) > 1)
     if lines:
-        corners = set(zip(*lines[0].get_data(), strict=True))
+        corners = set(zip(*map(np.asarray, lines[0].get_data()), strict=True))
         assert {(e.x.mean, e.y.mean) for e in (trade.entries[i] for i in trade.frontier)} <= corners
 
 
@@ -98,7 +104,7 @@ def _series(trade: TradeOff) -> set[str]:
 
 
 @pytest.mark.parametrize("count", [1, 10, 300])
-def test_no_label_covers_another(count):
+def test_no_label_covers_another(count: int) -> None:
     figure = pareto_picture(found(count)).figure
     figure.draw_without_rendering()
     texts = [t for t in figure.axes[0].texts if t.get_rotation() == 0 and t.get_text()]
@@ -107,17 +113,17 @@ def test_no_label_covers_another(count):
     assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
 
 
-def test_errors_over_seeds_are_drawn():
+def test_errors_over_seeds_are_drawn() -> None:
     axes = pareto_picture(found(4)).figure.axes[0]
     assert any(type(c).__name__ == "ErrorbarContainer" for c in axes.containers)
     assert not pareto_picture(tradeoff([seen(1)])).figure.axes[0].containers
 
 
-def test_every_layer_is_a_row_and_a_thousand_are_a_skyline():
+def test_every_layer_is_a_row_and_a_thousand_are_a_skyline() -> None:
     plan = ift.plan(chain(), "wide", "3/4")
     axes = macs_picture(plan).figure.axes[0]
     assert len(axes.patches) == 2 * len(plan.layers)
-    assert sorted(p.get_width() for p in axes.patches) == sorted(
+    assert sorted(p.get_width() for p in axes.patches if isinstance(p, Rectangle)) == sorted(
         float(m) for x in plan.layers for m in (x.macs, x.dense_macs)
     )
     many = replace(
@@ -129,7 +135,7 @@ def test_every_layer_is_a_row_and_a_thousand_are_a_skyline():
     assert "mean of 7 layers at a time" in skyline.get_ylabel()
 
 
-def test_a_model_has_a_line_for_each_family_and_plain_sparsity():
+def test_a_model_has_a_line_for_each_family_and_plain_sparsity() -> None:
     curves = model_spaces(chain())
     assert {"wide", "parallel", "sparse, same width"} <= set(curves)
     wide = dict(curves["wide"])
@@ -140,7 +146,7 @@ def test_a_model_has_a_line_for_each_family_and_plain_sparsity():
 # --- files --------------------------------------------------------------------------------------------------
 
 
-def test_svg_says_what_it_shows():
+def test_svg_says_what_it_shows() -> None:
     picture = pareto_picture(found(6), title="Ours & <theirs>")
     root = ElementTree.fromstring(encoded(picture, "svg"))
     name = {"s": "http://www.w3.org/2000/svg"}
@@ -160,7 +166,7 @@ print(hashlib.sha256(pareto_page(found(9)).encode()).hexdigest())
 """
 
 
-def test_bytes_are_the_same_in_another_process():
+def test_bytes_are_the_same_in_another_process() -> None:
     runs = {
         subprocess.run(
             [sys.executable, "-c", MAKE.format(root=str(ROOT))], capture_output=True, text=True, check=True,
@@ -173,7 +179,7 @@ def test_bytes_are_the_same_in_another_process():
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_hostile_names_become_text(form, recwarn):
+def test_hostile_names_become_text(form: str, recwarn: pytest.WarningsRecorder) -> None:
     trade = tradeoff([seen(i, model=HOSTILE + str(i), transform=HOSTILE, method=HOSTILE) for i in range(5)])
     data = encoded(pareto_picture(trade, title=HOSTILE), form)
     assert len(data) > 1000
@@ -182,7 +188,7 @@ def test_hostile_names_become_text(form, recwarn):
     assert not [w for w in recwarn if "Glyph" in str(w.message) or "legend" in str(w.message)]
 
 
-def test_hostile_names_stay_text_in_the_interactive_page():
+def test_hostile_names_stay_text_in_the_interactive_page() -> None:
     trade = tradeoff([seen(i, model=HOSTILE + str(i), transform=HOSTILE, method=HOSTILE) for i in range(5)])
     page = pareto_page(trade, title=HOSTILE)
     assert page.count("<script>") == 2
@@ -195,11 +201,11 @@ def test_hostile_names_stay_text_in_the_interactive_page():
     assert "src=" not in page.partition('id="data">')[0]
 
 
-def test_text_for_plotly_has_neither_tags_nor_entities():
+def test_text_for_plotly_has_neither_tags_nor_entities() -> None:
     assert plain_text("<b>x</b>&lt;") == "‹b›x‹/b›&\u200blt;"
 
 
-def test_labels_are_one_short_line_and_never_hidden():
+def test_labels_are_one_short_line_and_never_hidden() -> None:
     assert shown("a\nb\x07" + "c" * 100, 10) == "a b\\x07cc…"
     assert not shown("_private").startswith("_"), "matplotlib leaves such labels out of legends"
 
@@ -219,7 +225,7 @@ def _contrast(a: str, b: str) -> float:
 
 
 @pytest.mark.parametrize("name", THEMES)
-def test_everything_stands_out_from_its_background(name):
+def test_everything_stands_out_from_its_background(name: str) -> None:
     theme = THEMES[name]
     assert _contrast(theme.ink, theme.background) >= 7
     assert _contrast(theme.muted, theme.background) >= 4.5
@@ -248,14 +254,14 @@ def _as_seen(color: str, kind: str) -> tuple[float, ...]:
 
 @pytest.mark.parametrize("kind", ["protan", "deutan"])
 @pytest.mark.parametrize("name", ["light", "dark"])
-def test_the_first_colours_are_told_apart_by_everyone(name, kind):
+def test_the_first_colours_are_told_apart_by_everyone(name: str, kind: str) -> None:
     colors = [_as_seen(c, kind) for c in THEMES[name].palette[:3]]
     for a, b in combinations(colors, 2):
         assert sum((x - y) ** 2 for x, y in zip(a, b, strict=True)) ** 0.5 > 0.15
 
 
 @pytest.mark.parametrize("theme", THEMES)
-def test_a_theme_reaches_the_whole_picture(theme):
+def test_a_theme_reaches_the_whole_picture(theme: str) -> None:
     for picture in pictures(theme).values():
         from matplotlib.colors import to_hex
 

@@ -21,7 +21,7 @@ from iftplan.base.units import count
 from iftplan.report.markdown import MARKER
 from iftplan.report.table import unbroken
 from tests.support.places import ROOT
-from tests.support.repositories import AFTER, git, repository
+from tests.support.processes.repositories import AFTER, git, repository
 
 ACTION: dict[str, Any] = yaml.safe_load((ROOT / "action.yml").read_text(encoding="utf-8"))
 STEPS: list[dict[str, Any]] = ACTION["runs"]["steps"]

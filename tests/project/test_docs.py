@@ -5,32 +5,14 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterator
-from fractions import Fraction
 from pathlib import Path
 
 import pytest
 from typer.main import get_command
 
-import iftplan as ift
 from iftplan.base.documents import Document
-from iftplan.checks.findings import CheckReport, Drift, Limit, ModelCheck, Quantity, Status, check_document
 from iftplan.cli.main import app
-from iftplan.families.builtin import family_named
-from iftplan.families.document import solve_document
-from iftplan.models.cost import ModelCost
-from iftplan.models.counting import Contraction, CountTable
-from iftplan.models.document import spec_document
-from iftplan.models.spec import Kind, LayerSpec, ModelSpec, WeightLayer
-from iftplan.plans.audit.audit import audit_model
-from iftplan.plans.audit.diff import Ledger, diff
-from iftplan.plans.audit.document import audit_document
-from iftplan.plans.document.plan import plan_document
-from iftplan.plans.policy import Policy
-from iftplan.plans.scaling import parametrized
-from iftplan.plans.speed.document import profile_document
-from iftplan.plans.speed.planner import plan_for_time
-from tests.project.test_layers import ORDER
-from tests.support.hand_profiles import profile
+from tests.support.pages.documents import documents
 from tests.support.pages.markdown_blocks import Block, BlockError, blocks, matches, run
 from tests.support.places import ROOT
 
@@ -79,25 +61,6 @@ def test_commands_that_make_the_environment_exist() -> None:
 # --- what the pages list is complete ---------------------------------------------------------------------
 
 
-def _documents() -> Iterator[tuple[str, Document]]:
-    layer = WeightLayer(LayerSpec("l", Kind.LINEAR, 8, 8), "l.weight", "Linear")
-    spec = ModelSpec("net.py:own", (), (layer,))
-    halves = Policy(family_named("parallel"), Fraction(1, 2), keep_dense=frozenset())
-    plan = parametrized(plan_for_time(spec, halves, profile()), "auto")
-    table = CountTable("meta", (Contraction("l", "linear", 64, "l.weight"),))
-    yield "plans.md", plan_document(plan)
-    yield "cli.md", audit_document(audit_model("net.py:own", [table]))
-    ledger = Ledger("before.json", {"l": 32})
-    drift = Drift(diff(ledger, Ledger("net", {"l": 64})), diff(ledger, Ledger("net", {"l": 64})))
-    limit = Limit(Quantity.RATIO, Fraction(1), Fraction(2), reference="baseline")
-    measured = ModelCost({"l": 64}, {"l": 64})
-    model = ModelCheck("net", "net.py:own", (), Status.FAILED, measured, (limit,), drift, ("why",))
-    yield "cli.md", check_document(CheckReport("iftplan.toml", "before.json", (model,)))
-    yield "cli.md", spec_document(spec)
-    yield "cli.md", solve_document({"linear:8-8": [ift.solve("linear:8-8", "parallel", "1/2")]})
-    yield "wallclock.md", profile_document(profile(widths=(8,), columns=(1,)))
-
-
 def _keys(value: object) -> Iterator[str]:
     if isinstance(value, dict):
         for key, inner in value.items():
@@ -119,7 +82,7 @@ def _undocumented(page: str, document: Document) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("page", "document"), list(_documents()), ids=["plan", "audit", "check", "spec", "solve", "profile"]
+    ("page", "document"), list(documents()), ids=["plan", "audit", "check", "spec", "solve", "profile"]
 )
 def test_every_key_of_a_document_is_explained(page: str, document: Document) -> None:
     assert _undocumented(page, document) == set()
@@ -134,13 +97,6 @@ def test_every_command_and_option_is_in_the_pages() -> None:
         options = {o for p in command.params for o in p.opts if o.startswith("--")} - {"--help", "--output"}
         missing = {option for option in options if option not in text}
         assert missing == set(), f"iftplan {name}"
-
-
-def test_the_architecture_page_names_the_rooms_in_their_order() -> None:
-    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
-    named = [name for row in rows for name in re.findall(r"`(\w+)/?`", row)]
-    assert [*named, "__main__"] == ORDER
 
 
 # --- the check itself can fail ---------------------------------------------------------------------------

@@ -50,13 +50,13 @@ def beyond_doors(source: str) -> list[str]:
     return [f"{module} {name}".strip() for module, name in modules_of(source) if module not in DOORS]
 
 
-def test_pages_and_notebooks_import_through_doors():
+def test_pages_and_notebooks_import_through_doors() -> None:
     found = {path.name: [x for source in shown(path) for x in beyond_doors(source)] for path in PAGES}
     assert {name: imports for name, imports in found.items() if imports} == {}
     assert sum(bool(list(modules_of(s))) for path in PAGES for s in shown(path)) > 30
 
 
-def test_that_check_sees_a_deep_path():
+def test_that_check_sees_a_deep_path() -> None:
     assert beyond_doors("from iftplan.nn.counting.measure import measure") == [
         "iftplan.nn.counting.measure measure"
     ]
@@ -65,7 +65,7 @@ def test_that_check_sees_a_deep_path():
 
 
 @pytest.mark.parametrize("door", sorted(DOORS))
-def test_every_name_of_a_door_opens(door):
+def test_every_name_of_a_door_opens(door: str) -> None:
     module = import_module(door)
     assert module.__all__
     for name in module.__all__:
@@ -73,7 +73,7 @@ def test_every_name_of_a_door_opens(door):
         assert getattr(module, name) is not None
 
 
-def test_the_package_itself_goes_through_no_lazy_door():
+def test_the_package_itself_goes_through_no_lazy_door() -> None:
     """A name may move from file to file only if the files themselves say where it is."""
     found = []
     for path in sorted(PACKAGE.rglob("*.py")):

@@ -25,7 +25,7 @@ from iftplan.families.builtin import family_named
 from iftplan.families.document import solve_document
 from iftplan.families.steps import explained
 from iftplan.plans.audit.diff import Ledger, diff, diff_document
-from tests.project.test_docs import _documents
+from tests.support.pages.documents import documents
 from tests.support.places import ROOT
 
 sys.path.insert(0, str(ROOT / "docs" / "_ext"))  # the extensions of the site
@@ -63,7 +63,7 @@ def _more() -> Iterator[Document]:
 
 
 @pytest.mark.parametrize(
-    "document", [*(d for _, d in _documents()), *_more()], ids=lambda document: document["schema"]
+    "document", [*(d for _, d in documents()), *_more()], ids=lambda document: document["schema"]
 )
 def test_what_is_written_is_what_the_reference_says(document: Document) -> None:
     form = KINDS[document["schema"]]
@@ -88,7 +88,8 @@ def test_what_is_written_is_what_the_reference_says(document: Document) -> None:
 def test_what_is_printed_is_what_the_reference_says(command: str) -> None:
     printed = CliRunner().invoke(app, [*command.split(), "--format", "json"]).stdout
     document = json.loads(printed)
-    TypeAdapter(KINDS[document["schema"]].kind).validate_json(printed)
+    kind: Any = KINDS[document["schema"]].kind
+    TypeAdapter(kind).validate_json(printed)
 
 
 @pytest.mark.slow
@@ -97,7 +98,8 @@ def test_a_run_writes_what_the_reference_says(tmp_path: Path) -> None:
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=300)
     for name, schema in (("run", "run"), ("result", "result"), ("timing", "timing"), ("plan", "plan")):
         text = (tmp_path / "run" / f"{name}.json").read_text(encoding="utf-8")
-        TypeAdapter(KINDS[f"iftplan.{schema}/1"].kind).validate_json(text)
+        kind: Any = KINDS[f"iftplan.{schema}/1"].kind
+        TypeAdapter(kind).validate_json(text)
 
 
 def test_recipes_hold_settings_that_the_reference_lists() -> None:

@@ -1,6 +1,7 @@
 """The rooms of the project and who may look into which: one line of order, a check that can fail, and proofs by running."""
 
 import ast
+import re
 import subprocess
 import sys
 import textwrap
@@ -10,16 +11,10 @@ from pathlib import Path
 
 import pytest
 
-import iftplan
-from tests.support.places import ROOT
-
-PACKAGE = Path(iftplan.__file__).parent
+from tests.support.places import MOST, PACKAGE, ROOT
 
 ORDER = "base masks report models families plans runs nn plots checks api cli __main__".split()  # noqa: SIM905  (one line)
 """Lowest first. A module imports from its own room and from those before it, never from those after it."""
-
-MOST = 15
-"""Entries of a folder, files and folders of Python, that someone can take in at once."""
 
 LAZY_ONLY = {"nn": "torch enters there: whoever calls it imports it when it is called"}
 """Rooms that others import inside functions only."""
@@ -213,24 +208,31 @@ def project() -> dict[str, str]:
     }
 
 
-def test_lower_rooms_never_import_upper_ones():
+def test_lower_rooms_never_import_upper_ones() -> None:
     assert violations(project()) == []
 
 
-def test_every_room_exists_and_every_module_has_one():
+def test_every_room_exists_and_every_module_has_one() -> None:
     assert {room_of(module) for module in project()} - {"__init__"} == set(ORDER)
 
 
-def test_no_folder_is_in_a_circle_and_no_files_inside_one():
+def test_the_architecture_page_names_the_rooms_in_their_order() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
+    named = [name for row in rows for name in re.findall(r"`(\w+)/?`", row)]
+    assert [*named, "__main__"] == ORDER
+
+
+def test_no_folder_is_in_a_circle_and_no_files_inside_one() -> None:
     assert circles(project()) == []
 
 
-def test_no_folder_holds_more_than_one_can_take_in():
+def test_no_folder_holds_more_than_one_can_take_in() -> None:
     found = folders_of(project())
     assert {folder: len(entries) for folder, entries in found.items() if len(entries) > MOST} == {}
 
 
-def test_every_folder_says_what_it_holds():
+def test_every_folder_says_what_it_holds() -> None:
     folders = {path.parent for path in PACKAGE.rglob("*.py")}
     assert {str(f) for f in folders if not ast.get_docstring(ast.parse(_init(f)))} == set()
 
@@ -240,7 +242,7 @@ def _init(folder: Path) -> str:
     return file.read_text(encoding="utf-8") if file.exists() else ""
 
 
-def test_every_exception_is_used():
+def test_every_exception_is_used() -> None:
     """An exception that nobody needs any more would hide the next mistake."""
     probes = {(room_of(m), i.target) for m, s in project().items() for i in imports_of(s)}
     assert set(PROBES) <= probes
@@ -282,7 +284,7 @@ def test_every_exception_is_used():
         ("families.solver", "import iftplan", "is imported by nobody"),
     ],
 )  # fmt: skip
-def test_the_check_sees_every_kind_of_breach(module, source, says):
+def test_the_check_sees_every_kind_of_breach(module: str, source: str, says: str) -> None:
     found = violations({f"iftplan.{module}": source})
     assert bool(found) == bool(says)
     assert not says or says in found[0]
@@ -303,7 +305,7 @@ LAZY = "def f():\n    from iftplan.{} import x"
         ({"a": "from iftplan.a.b import x", "a.b": "from iftplan.a.c import x", "a.c": ""}, []),  # the folder's own names
     ],
 )  # fmt: skip
-def test_the_search_for_circles_finds_them(sources, found):
+def test_the_search_for_circles_finds_them(sources: dict[str, str], found: list[str]) -> None:
     assert circles({f"iftplan.{module}": source for module, source in sources.items()}) == found
 
 
@@ -336,20 +338,20 @@ CORE = sorted(
 )
 
 
-def test_the_whole_core_imports_without_torch():
+def test_the_whole_core_imports_without_torch() -> None:
     done = without(
         set(TORCH), f"import importlib\nfor name in {CORE}:\n    importlib.import_module(name)\nprint('fine')"
     )
     assert (done.stdout, done.stderr) == ("fine\n", "")
 
 
-def test_that_proof_can_fail():
+def test_that_proof_can_fail() -> None:
     done = without(set(TORCH), "import iftplan.nn.reading.read")
     assert done.returncode == 1
     assert "torch is blocked" in done.stderr
 
 
-def test_a_spec_is_planned_and_saved_without_torch(tmp_path):
+def test_a_spec_is_planned_and_saved_without_torch(tmp_path: Path) -> None:
     code = f"""
     import sys
     sys.path.insert(0, {str(ROOT)!r})
@@ -390,22 +392,22 @@ SOLVE = ("solve", "--sparsity", "0.75", "--layer")
     [("--help",), ("--version",), ("solve", "--help"), ("plan", "--help"), ("audit", "--help"), ("check", "--help"), ("diff", "--help"), ("sweep", "--help"), ("models", "--help"), ("pareto", "--help"), ("advise", "--help"), ("plot", "--help")],
     ids=" ".join,
 )  # fmt: skip
-def test_help_and_version_import_nothing_heavy(arguments):
+def test_help_and_version_import_nothing_heavy(arguments: tuple[str, ...]) -> None:
     assert loaded_by(*arguments) == "loaded: exit 0"
 
 
 @pytest.mark.parametrize("form", ["table", "json"])
-def test_a_numeric_solve_imports_nothing_heavy(form):
+def test_a_numeric_solve_imports_nothing_heavy(form: str) -> None:
     assert loaded_by(*SOLVE, "conv3x3:64-128@16x16", "--format", form) == "loaded: exit 0"
 
 
-def test_those_proofs_can_fail():
+def test_those_proofs_can_fail() -> None:
     """A symbolic answer needs SymPy, and is seen to load it."""
     assert "sympy" in loaded_by(*SOLVE, "conv3x3")
     assert "sympy" in run("import sys, sympy; print(*sys.modules)").stdout.split()
 
 
-def test_the_package_itself_imports_none_of_its_modules():
+def test_the_package_itself_imports_none_of_its_modules() -> None:
     done = run("import sys, iftplan; print(sorted(m for m in sys.modules if m.startswith('iftplan')))")
     assert done.stdout == "['iftplan']\n"
     assert (

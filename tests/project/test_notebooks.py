@@ -13,7 +13,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from tests.support.pages.notebook_runs import NOTEBOOKS, ROOT, VARIES, executed, read, text_of, tidied, told
+from tests.support.pages.notebook_runs import NOTEBOOKS, VARIES, executed, read, text_of, tidied, told
+from tests.support.places import ROOT
 
 SECONDS = 60
 PICTURE = 60_000  # bytes

@@ -5,6 +5,8 @@
 
 import os
 from fractions import Fraction
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,7 +37,9 @@ COMMANDS = {
 }  # fmt: skip
 
 
-def printed(arguments, capsys, tmp_path, monkeypatch):
+def printed(
+    arguments: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Any:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NO_COLOR", "1")
     api.save(chain(), "spec.json")
@@ -46,7 +50,9 @@ def printed(arguments, capsys, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_output_is_what_it_was(name, capsys, tmp_path, monkeypatch):
+def test_output_is_what_it_was(
+    name: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found = printed(COMMANDS[name], capsys, tmp_path, monkeypatch)
     path = GOLDEN / f"{name}.txt"
     if os.environ.get("IFTPLAN_GOLDEN") == "write":
@@ -54,20 +60,20 @@ def test_output_is_what_it_was(name, capsys, tmp_path, monkeypatch):
     assert found == path.read_text(encoding="utf-8")
 
 
-def test_every_golden_file_has_its_command():
+def test_every_golden_file_has_its_command() -> None:
     assert {path.stem for path in GOLDEN.glob("*.txt")} == set(COMMANDS)
 
 
 # --- reading the tables again --------------------------------------------------------------------------
 
 
-def tables(name):
+def tables(name: Any) -> Any:
     """The tables of a golden file: (title, rows as dictionaries, notes)."""
     text = (GOLDEN / f"{name}.txt").read_text(encoding="utf-8")
     return [table(part.splitlines()) for part in text.strip("\n").split("\n\n")]
 
 
-def table(lines):
+def table(lines: Any) -> Any:
     rule = next(i for i, line in enumerate(lines) if line and set(line) <= {"─", " "})
     title, heading = lines[: rule - 1], lines[rule - 1]
     rows, edges = [], None
@@ -84,7 +90,7 @@ def table(lines):
     )
 
 
-def columns(lines):
+def columns(lines: Any) -> Any:
     """Where columns begin and end: between runs of two blanks or more that all lines share."""
     width = max(map(len, lines))
     blank = [all(line[i : i + 1] in ("", " ") for line in lines) for i in range(width)] + [True, True]
@@ -98,16 +104,16 @@ def columns(lines):
     return edges
 
 
-def cells(line, edges):
+def cells(line: Any, edges: Any) -> Any:
     return [line[start:end].strip() for start, end in edges]
 
 
-def number(text):
+def number(text: Any) -> Any:
     return int(text.replace(" ", ""))
 
 
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name.startswith("plan")])
-def test_plans_add_up_as_printed(name):
+def test_plans_add_up_as_printed(name: str) -> None:
     (title, layers, _), (_, scopes, notes) = tables(name)
     assert title.startswith("hand:chain: ")
     assert len(layers) == 6
@@ -137,7 +143,7 @@ def test_plans_add_up_as_printed(name):
 
 
 @pytest.mark.parametrize("name", ["solve-numbers", "solve-pattern"])
-def test_solutions_add_up_as_printed(name):
+def test_solutions_add_up_as_printed(name: str) -> None:
     found = tables(name)
     assert len(found) == {"solve-numbers": 6, "solve-pattern": 1}[name]
     for title, rows, _ in found:

@@ -32,8 +32,8 @@ from iftplan.runs.results.tradeoff import tradeoff
 from iftplan.runs.scaling_law import law_named
 from iftplan.runs.scaling_tables import Advice
 from iftplan.runs.training_cost import TrainingCost
-from tests.report.test_formats import HOSTILE
 from tests.support.hand_specs import chain
+from tests.support.hostile import HOSTILE
 from tests.support.places import GOLDEN
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import cos, pi
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -22,7 +23,7 @@ def warmed(step: int) -> float:
     return min(1.0, step / 2000) * cosine(step)
 
 
-def test_the_recipe_of_rigl_is_not_doubted():
+def test_the_recipe_of_rigl_is_not_doubted() -> None:
     assert schedule_cautions(Updates(end=7500), STEPS, rate=cosine) == []
     assert schedule_cautions(Updates(end=7500), STEPS, rate=warmed) == []
 
@@ -41,17 +42,17 @@ def test_the_recipe_of_rigl_is_not_doubted():
         (Updates(end=10_000), {"rate": cosine}, "when the learning rate is below 1% of its peak"),
     ],
 )
-def test_each_doubt_is_said(updates, options, says):
+def test_each_doubt_is_said(updates: Updates, options: dict[str, Any], says: str) -> None:
     assert says in " ".join(schedule_cautions(updates, STEPS, **options))
 
 
-def test_gradual_pruning_may_end_early_and_its_end_is_an_update():
+def test_gradual_pruning_may_end_early_and_its_end_is_an_update() -> None:
     assert schedule_cautions(Updates(end=3000), STEPS, arrives=True) == []
     [said] = schedule_cautions(Updates(end=3000, interval=5000), STEPS, arrives=True)
     assert "change once" in said
 
 
-def test_a_warm_up_is_no_vanished_rate():
+def test_a_warm_up_is_no_vanished_rate() -> None:
     """The rate is faint at the start too, and that is as it should be."""
     assert schedule_cautions(Updates(end=7500, interval=10), STEPS, rate=lambda t: max(t, 1) / STEPS) == []
     falling = schedule_cautions(Updates(end=7500, interval=10), STEPS, rate=lambda t: 0.5 ** (t / 100))
@@ -66,7 +67,9 @@ def test_a_warm_up_is_no_vanished_rate():
     st.integers(1, 500),
     st.booleans(),
 )
-def test_the_number_of_updates_is_the_one_that_a_loop_sees(interval, end, begin, at_end, steps, arrives):
+def test_the_number_of_updates_is_the_one_that_a_loop_sees(
+    interval: int, end: int, begin: int, at_end: bool, steps: int, arrives: bool
+) -> None:
     updates = Updates(end=end, interval=interval, begin=min(begin, end), at_end=at_end)
     seen = sum(updates.due(t) or (arrives and t == end) for t in range(steps))
     said = " ".join(schedule_cautions(updates, steps, arrives=arrives))
@@ -77,7 +80,7 @@ def test_the_number_of_updates_is_the_one_that_a_loop_sees(interval, end, begin,
 
 
 @given(st.integers(100, 5000), st.integers(1, 5000), st.booleans())
-def test_the_interval_that_is_advised_gives_twenty(steps, interval, arrives):
+def test_the_interval_that_is_advised_gives_twenty(steps: int, interval: int, arrives: bool) -> None:
     """Advice that one follows and is warned again is no advice."""
     updates = Updates(end=3 * steps // 4, interval=interval)
     said = " ".join(schedule_cautions(updates, steps, arrives=arrives))
@@ -87,10 +90,11 @@ def test_the_interval_that_is_advised_gives_twenty(steps, interval, arrives):
         assert not [s for s in better if "change" in s and "stop" not in s]
 
 
-def test_layers_without_weights_and_outputs_without_weights():
+def test_layers_without_weights_and_outputs_without_weights() -> None:
     assert weight_cautions({"a": 3, "b": 0}) == ["Every weight of b is pruned: nothing passes through it."]
     assert weight_cautions({"a": 3}, {"a": (3, 8)}) == []
     [said] = weight_cautions({"a": 3, "b": 0}, {"a": (3, 8), "b": (8, 8)})
     assert said.startswith("Every weight of b")
-    said = weight_cautions({"a": 3}, {"a": (5, 8)})
-    assert said == ["5 of 8 outputs of a have no weight left; constant fan-in masks keep every output alive."]
+    assert weight_cautions({"a": 3}, {"a": (5, 8)}) == [
+        "5 of 8 outputs of a have no weight left; constant fan-in masks keep every output alive."
+    ]

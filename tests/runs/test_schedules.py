@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from math import e
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from iftplan.base.errors import InputError
-from iftplan.runs.schedules import Constant, Cosine, Cubic, Exponential, Linear, Power, Updates
+from iftplan.runs.schedules import Constant, Cosine, Cubic, Exponential, Linear, Power, Schedule, Updates
 
 T_END = 75_000
 
@@ -17,7 +18,7 @@ T_END = 75_000
 @pytest.mark.parametrize(
     ("step", "expected"), [(0, 0.3), (18_750, 0.256066), (37_500, 0.15), (56_250, 0.043934), (75_000, 0.0)]
 )
-def test_cosine_vectors_of_rigl(step, expected):
+def test_cosine_vectors_of_rigl(step: int, expected: float) -> None:
     updates = Updates(end=T_END)
     assert Cosine(0.3).at(updates.progress(step)) == pytest.approx(expected, abs=5e-7)
 
@@ -25,7 +26,7 @@ def test_cosine_vectors_of_rigl(step, expected):
 @pytest.mark.parametrize(
     ("progress", "sparsity"), [(0.0, 0.0), (0.25, 0.5203125), (0.5, 0.7875), (0.75, 0.8859375), (1.0, 0.9)]
 )
-def test_cubic_vectors_of_gradual_pruning(progress, sparsity):
+def test_cubic_vectors_of_gradual_pruning(progress: float, sparsity: float) -> None:
     assert Cubic(0.0, 0.9).at(progress) == pytest.approx(sparsity, abs=1e-15)
 
 
@@ -42,13 +43,13 @@ def test_cubic_vectors_of_gradual_pruning(progress, sparsity):
     ],
     ids=lambda value: type(value).__name__ if not isinstance(value, tuple) else "",
 )
-def test_schedules_at_their_ends_and_in_the_middle(schedule, values):
+def test_schedules_at_their_ends_and_in_the_middle(schedule: Schedule, values: tuple[float, ...]) -> None:
     assert [schedule.at(p) for p in (0, 0.5, 1)] == pytest.approx(values)
     assert schedule.at(-1) == schedule.at(0)
     assert schedule.at(2) == schedule.at(1)
 
 
-def test_the_two_meanings_of_exponential_are_two():
+def test_the_two_meanings_of_exponential_are_two() -> None:
     assert Power(0.3, 3).at(0.5) == pytest.approx(0.3 / 8)
     assert Exponential(0.3, 3).at(0.5) == pytest.approx(0.3 * e**-1.5)
 
@@ -62,22 +63,24 @@ def test_the_two_meanings_of_exponential_are_two():
         (True, True, [10, 13, 16, 19]),
     ],
 )
-def test_ends_are_in_or_out(at_begin, at_end, steps):
+def test_ends_are_in_or_out(at_begin: bool, at_end: bool, steps: list[int]) -> None:
     updates = Updates(end=19, interval=3, begin=10, at_begin=at_begin, at_end=at_end)
     assert [step for step in range(40) if updates.due(step)] == steps
 
 
-def test_an_end_that_no_interval_meets_is_no_update():
+def test_an_end_that_no_interval_meets_is_no_update() -> None:
     assert not Updates(end=20, interval=3, begin=10, at_end=True).due(20)
 
 
 @given(st.integers(0, 30), st.integers(0, 60), st.integers(1, 12), st.booleans(), st.booleans())
-def test_as_many_updates_as_counted(begin, span, interval, at_begin, at_end):
+def test_as_many_updates_as_counted(
+    begin: int, span: int, interval: int, at_begin: bool, at_end: bool
+) -> None:
     updates = Updates(begin + span, interval, begin, at_begin, at_end)
     assert updates.count() == sum(updates.due(step) for step in range(begin + span + 20))
 
 
-def test_progress_counts_from_the_first_step_of_training():
+def test_progress_counts_from_the_first_step_of_training() -> None:
     # f_t = α/2·(1 + cos(π·t/T_end)) with t the training step, also where updates begin later
     assert Updates(end=100, begin=50).progress(50) == 0.5
     assert Updates(end=0).progress(0) == 1.0
@@ -91,6 +94,6 @@ def test_progress_counts_from_the_first_step_of_training():
         ({"end": -1}, "from step 0 to step -1"),
     ],
 )
-def test_updates_that_cannot_be_are_refused(given, says):
+def test_updates_that_cannot_be_are_refused(given: dict[str, Any], says: str) -> None:
     with pytest.raises(InputError, match=says):
         Updates(**given)

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 
+from iftplan.base.documents import parse_toml
 from iftplan.base.errors import InputError
 from iftplan.models.zoo import ZOO
 from iftplan.runs.document import (
     merged,
     parse_run,
-    parse_toml,
     read_recipe,
     recipe_names,
     run_digest,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
@@ -24,7 +25,7 @@ from iftplan.nn import (
     weights_by_layer,
 )
 from iftplan.nn.masking.algorithms.base import Algorithm
-from iftplan.plans.plan import Plan
+from iftplan.plans.plan import Plan, Scope
 from iftplan.runs.schedules import Cubic, Updates
 from iftplan.runs.training_cost import TrainingCost, rigl_average
 from tests.support.models.widths import MODELS
@@ -40,7 +41,9 @@ def resnet50(distribution: str, keep_dense: tuple[str, ...]) -> TrainingCost:
     ("distribution", "keep_dense", "multiplier"),
     [("erk", (), "0.4157"), ("uniform", ("first",), "0.2257")],
 )
-def test_rigl_on_resnet50_costs_what_was_published(distribution, keep_dense, multiplier):
+def test_rigl_on_resnet50_costs_what_was_published(
+    distribution: str, keep_dense: tuple[str, ...], multiplier: str
+) -> None:
     """s = .8, ΔT = 100, relative to dense training (arXiv 1911.11134, table 2 and appendix G)."""
     cost = resnet50(distribution, keep_dense)
     average = rigl_average(Fraction(cost.forward()), Fraction(cost.opened), 100)
@@ -50,7 +53,7 @@ def test_rigl_on_resnet50_costs_what_was_published(distribution, keep_dense, mul
     assert Fraction(run, 101) == average
 
 
-def test_with_every_weight_a_plain_plan_costs_what_dense_training_does():
+def test_with_every_weight_a_plain_plan_costs_what_dense_training_does() -> None:
     cost = resnet50("erk", ())
     assert cost.opened == cost.dense == 4_089_184_256
     assert cost.step(cost.capacity) == cost.step(cost.capacity, dense_gradient=True) == cost.dense_step
@@ -132,19 +135,19 @@ FAMILIES = (None, "wide", "parallel", "factorized", "doped")
         ("attending", "wide"),
     ],
 )
-def test_counts_of_parameters_add_up_to_those_of_the_plan(host, family):
+def test_counts_of_parameters_add_up_to_those_of_the_plan(host: str, family: str | None) -> None:
     plan, network, masks, _ = built(host, family, Static())
     groups = weights_by_layer(plan, network)
     counts = layer_counts(groups, masks.nnz)
     assert counts == {x.name: x.nnz for x in plan.layers if x.maskable}
     assert sorted(n for names in groups.values() for n in names) == sorted(masks.nnz)
-    assert TrainingCost.of(plan).forward(counts) == plan.macs("model")
+    assert TrainingCost.of(plan).forward(counts) == plan.macs(Scope.MODEL)
     assert len(counts) >= (1 if host == "tied" else 2)
 
 
 @pytest.mark.parametrize("order", Order)
 @pytest.mark.parametrize("family", [None, "parallel", "doped"])
-def test_rigl_pays_for_the_dense_gradient_when_it_looks_at_it(family, order):
+def test_rigl_pays_for_the_dense_gradient_when_it_looks_at_it(family: str | None, order: Order) -> None:
     algorithm = RigL(Updates(end=40, interval=10), order=order)
     cost, steps = costs("plain", family, algorithm, 60)
     sparse, dense = 3 * cost.forward(), 2 * cost.forward() + cost.opened
@@ -156,20 +159,20 @@ def test_rigl_pays_for_the_dense_gradient_when_it_looks_at_it(family, order):
     assert sum(steps[1:31]) == 30 * average
 
 
-def test_an_update_that_is_postponed_is_paid_for_when_it_happens():
+def test_an_update_that_is_postponed_is_paid_for_when_it_happens() -> None:
     cost, steps = costs("plain", None, RigL(Updates(end=40, interval=10)), 30, poisoned=(10, 11, 20))
     dense = 2 * cost.forward() + cost.opened
     assert [t for t, macs in enumerate(steps) if macs == dense] == [12, 21]
 
 
 @pytest.mark.parametrize("algorithm", [Static(), SET(Updates(end=40, interval=10))], ids=["static", "SET"])
-def test_static_and_set_never_look_at_it(algorithm):
+def test_static_and_set_never_look_at_it(algorithm: Algorithm) -> None:
     cost, steps = costs("plain", None, algorithm, 30)
     assert set(steps) == {3 * cost.forward()}
 
 
 @pytest.mark.parametrize("host", HOSTS)
-def test_gradual_pruning_costs_the_mean_of_what_is_left(host):
+def test_gradual_pruning_costs_the_mean_of_what_is_left(host: str) -> None:
     """mean over t of 3·f_D·(1 - s_t), where every layer is masked and s_t falls at the updates."""
     updates = Updates(end=40, interval=10)
     cost, steps = costs(host, None, Gradual(updates), 60)
@@ -183,7 +186,7 @@ def test_gradual_pruning_costs_the_mean_of_what_is_left(host):
 
 
 @pytest.mark.parametrize("scope", ["layer", "global"])
-def test_the_batch_that_chooses_by_saliency_is_a_dense_one(scope):
+def test_the_batch_that_chooses_by_saliency_is_a_dense_one(scope: Any) -> None:
     cost, steps = costs("plain", None, Saliency(scope), 5)
     assert steps[0] == 3 * cost.opened
     assert len(set(steps[1:])) == 1
@@ -191,7 +194,7 @@ def test_the_batch_that_chooses_by_saliency_is_a_dense_one(scope):
         assert steps[1] == 3 * cost.forward()
 
 
-def test_what_global_saliency_keeps_is_counted_where_it_is():
+def test_what_global_saliency_keeps_is_counted_where_it_is() -> None:
     _, network, masks, optimizer = built("plain", None, Saliency("global"))
     network(torch.randn(8, 16)).square().mean().backward()
     masks.step()
@@ -202,7 +205,7 @@ def test_what_global_saliency_keeps_is_counted_where_it_is():
     assert masks.taken.nnz == before  # what the step computed with
 
 
-def test_tied_matrices_of_a_language_model_are_counted_once():
+def test_tied_matrices_of_a_language_model_are_counted_once() -> None:
     make, inputs = MODELS["GPT-2"]
     model = make().eval()
     plan = ift.plan(ift.read_model(model, *map(str, inputs), widths=False), None, "1/2")

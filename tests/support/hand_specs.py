@@ -1,6 +1,7 @@
 """Models written down by hand, with the couplings of their widths: no framework is asked."""
 
 from math import prod
+from typing import Any
 
 from iftplan.models.polynomial import Polynomial
 from iftplan.models.spec import Couplings, InputSpec, Kind, LayerSpec, ModelSpec, Product, WeightLayer, Width
@@ -13,14 +14,16 @@ def monomial(coefficient: int, *names: str) -> Polynomial:
     return value
 
 
-def conv(name, c_in, c_out, kernel, side, groups=1, **role):
+def conv(
+    name: str, c_in: int, c_out: int, kernel: int, side: int, groups: int = 1, **role: Any
+) -> WeightLayer:
     layer = LayerSpec(
         name, Kind.CONV2D, c_in, c_out, (kernel, kernel), groups, side * side, depthwise=groups == c_in > 1
     )
     return WeightLayer(layer, f"{name}.weight", "Conv2d", **role)
 
 
-def linear(name, d_in, d_out, tokens=1, **role):
+def linear(name: str, d_in: int, d_out: int, tokens: int = 1, **role: Any) -> WeightLayer:
     return WeightLayer(
         LayerSpec(name, Kind.LINEAR, d_in, d_out, positions=tokens), f"{name}.weight", "Linear", **role
     )

@@ -18,7 +18,7 @@ sparsities = st.one_of(
 
 
 @st.composite
-def convolutions(draw):
+def convolutions(draw: st.DrawFn) -> LayerSpec:
     kind = draw(st.sampled_from(CONVOLUTIONS))
     dims = kind.spatial_dims
     kernel = tuple(draw(st.lists(st.integers(1, 4), min_size=dims, max_size=dims)))
@@ -28,7 +28,7 @@ def convolutions(draw):
 
 
 @st.composite
-def depthwise(draw):
+def depthwise(draw: st.DrawFn) -> LayerSpec:
     kind = draw(st.sampled_from(CONVOLUTIONS))
     dims = kind.spatial_dims
     kernel = tuple(draw(st.lists(st.integers(1, 5), min_size=dims, max_size=dims)))
@@ -37,21 +37,21 @@ def depthwise(draw):
 
 
 @st.composite
-def linears(draw):
+def linears(draw: st.DrawFn) -> LayerSpec:
     groups = draw(st.sampled_from((1, 1, 1, 2, 5)))
     d_in, d_out = (groups * draw(st.integers(1, 40)) for _ in range(2))
     return LayerSpec("linear", Kind.LINEAR, d_in, d_out, groups=groups, positions=draw(positions))
 
 
 @st.composite
-def attentions(draw):
+def attentions(draw: st.DrawFn) -> LayerSpec:
     heads = draw(st.sampled_from((1, 2, 4)))
     width = lcm(heads, 4) * draw(st.integers(1, 8))
     return LayerSpec("attention", Kind.ATTENTION, width, width, positions=draw(positions), heads=heads)
 
 
 @st.composite
-def weightless(draw):
+def weightless(draw: st.DrawFn) -> LayerSpec:
     kind = draw(st.sampled_from((Kind.EMBEDDING, Kind.NORM, Kind.ACTIVATION)))
     channels = draw(st.integers(1, 40))
     c_in = draw(st.integers(1, 90)) if kind is Kind.EMBEDDING else channels

@@ -5,9 +5,12 @@ from __future__ import annotations
 import copy
 import io
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -47,7 +50,7 @@ def masks_of(model: nn.Module) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize(("name", "family"), CASES)
-def test_an_applied_model_is_what_was_planned(name, family):
+def test_an_applied_model_is_what_was_planned(name: str, family: str) -> None:
     plan, dense = planned(name, family), host(name)
     before = {key: value.clone() for key, value in dense.state_dict().items()}
     model = apply(plan, dense)
@@ -61,7 +64,7 @@ def test_an_applied_model_is_what_was_planned(name, family):
 
 
 @pytest.mark.parametrize(("name", "family"), CASES)
-def test_an_applied_model_learns(name, family):
+def test_an_applied_model_learns(name: str, family: str) -> None:
     model = apply(planned(name, family), host(name)).train()
     masked = list(masked_weights(model))
     expected = answer(host(name), name).shape
@@ -84,7 +87,7 @@ def test_an_applied_model_learns(name, family):
 
 
 @pytest.mark.parametrize(("name", "family"), CASES)
-def test_what_stays_on_the_meta_device_costs_the_same(name, family):
+def test_what_stays_on_the_meta_device_costs_the_same(name: str, family: str) -> None:
     plan = planned(name, family)
     model = apply(plan, on_meta(host(name)))
     assert {t.device.type for t in [*model.parameters(), *masks_of(model).values()]} == {"meta"}
@@ -101,7 +104,7 @@ def test_what_stays_on_the_meta_device_costs_the_same(name, family):
     st.fractions(Fraction(1, 4), Fraction(3, 4), max_denominator=16),
     st.integers(0, 99),
 )
-def test_counts_are_exact_for_any_plan(widths, family, sparsity, seed):
+def test_counts_are_exact_for_any_plan(widths: list[int], family: str, sparsity: Fraction, seed: int) -> None:
     layers = [part for a, b in pairwise(widths) for part in (nn.Conv2d(a, b, 3, padding=1), nn.ReLU())]
     model = nn.Sequential(*layers)
     try:
@@ -121,7 +124,7 @@ def test_counts_are_exact_for_any_plan(widths, family, sparsity, seed):
 
 @pytest.mark.parametrize("family", ["parallel", "factorized", "doped"])
 @pytest.mark.parametrize("name", ["convolutions", "GPT-2", "Llama, grouped queries"])
-def test_non_linearities_inside_the_members_suit_the_host_and_cost_no_macs(name, family):
+def test_non_linearities_inside_the_members_suit_the_host_and_cost_no_macs(name: str, family: str) -> None:
     plan = planned(name, family)
     bent, straight = apply(plan, host(name)), apply(plan, host(name), nonlinear=False)
     kinds = {type(m) for m in bent.modules()} - {type(m) for m in straight.modules()}
@@ -136,7 +139,7 @@ def test_non_linearities_inside_the_members_suit_the_host_and_cost_no_macs(name,
     assert counts[0] == counts[1]
 
 
-def test_members_stand_where_the_plan_transforms_and_nowhere_else():
+def test_members_stand_where_the_plan_transforms_and_nowhere_else() -> None:
     for family, kind in (("parallel", Parallel), ("factorized", Factorized), ("doped", Doped)):
         plan = planned("convolutions", family)
         model = apply(plan, host("convolutions"))
@@ -145,7 +148,7 @@ def test_members_stand_where_the_plan_transforms_and_nowhere_else():
         assert placed == {"body.2", "body.5", "body.9"}
 
 
-def test_published_code_masks_u_and_v_of_the_doped_member_and_spends_too_little():
+def test_published_code_masks_u_and_v_of_the_doped_member_and_spends_too_little() -> None:
     # The low-rank pair is dense: masked too, the model would spend a part of its budget only.
     plan = planned("convolutions", "doped", "3/4")
     model = apply(plan, host("convolutions"))
@@ -154,11 +157,13 @@ def test_published_code_masks_u_and_v_of_the_doped_member_and_spends_too_little(
     assert all((m.U.weight != 0).all() and (m.V.weight != 0).all() for m in members.values())
     for name, member in members.items():
         for part in (member.U, member.V):
-            part.register_buffer("weight_mask", torch.zeros_like(part.weight, dtype=torch.bool))
+            part.register_buffer(
+                "weight_mask", torch.zeros_like(part.get_parameter("weight"), dtype=torch.bool)
+            )
         assert not measure_applied(plan, model).passed, name
 
 
-def test_published_code_chooses_layers_by_their_names_and_sizes_and_this_does_not():
+def test_published_code_chooses_layers_by_their_names_and_sizes_and_this_does_not() -> None:
     # Named like what is usually kept dense, and as wide as the number of classes: what counts is the place.
     class Misnamed(nn.Module):
         def __init__(self) -> None:
@@ -182,7 +187,7 @@ def test_published_code_chooses_layers_by_their_names_and_sizes_and_this_does_no
 
 @pytest.mark.parametrize("init", ["kaiming", "density", None])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_seed_gives_one_model_and_leaves_the_global_stream_alone(family, init):
+def test_a_seed_gives_one_model_and_leaves_the_global_stream_alone(family: str, init: str | None) -> None:
     plan, dense = planned("convolutions", family), host("convolutions")
     torch.manual_seed(5)
     untouched = torch.rand(1)
@@ -195,7 +200,7 @@ def test_a_seed_gives_one_model_and_leaves_the_global_stream_alone(family, init)
 
 
 @pytest.mark.parametrize(("init", "gain"), [("kaiming", 1.0), ("density", 4.0)])
-def test_new_weights_have_the_variance_of_their_scheme(init, gain):
+def test_new_weights_have_the_variance_of_their_scheme(init: str, gain: float) -> None:
     model = nn.Sequential(
         nn.Conv2d(3, 64, 3), nn.Conv2d(64, 64, 3), nn.ReLU(), nn.Conv2d(64, 64, 3), nn.Conv2d(64, 5, 1)
     )
@@ -222,7 +227,7 @@ class Bare(nn.Module):
 
 
 @pytest.mark.parametrize("make", [Bare, lambda: nn.Sequential(Bare())], ids=["model", "part"])
-def test_a_matrix_without_a_module_is_drawn_like_any(make):
+def test_a_matrix_without_a_module_is_drawn_like_any(make: Callable[..., Any]) -> None:
     model = make()
     plan = ift.plan(ift.read_model(model, "2x6"), "wide", "3/4", scope="matrices")
     applied = apply(plan, model)
@@ -234,7 +239,7 @@ def test_a_matrix_without_a_module_is_drawn_like_any(make):
     assert (first == 0).all()
 
 
-def test_weights_whose_shape_stays_are_kept():
+def test_weights_whose_shape_stays_are_kept() -> None:
     dense, plan = host("convolutions"), planned("convolutions", "parallel")
     model = apply(plan, dense)
     kept = {"stem.weight", "stem.bias", "head.weight", "body.7.weight"}
@@ -245,14 +250,14 @@ def test_weights_whose_shape_stays_are_kept():
         assert torch.equal(weight.parameter, before[weight.name] * weight.mask)
 
 
-def test_a_resized_embedding_is_no_layer_to_initialise_even_where_the_head_is_tied_to_it():
+def test_a_resized_embedding_is_no_layer_to_initialise_even_where_the_head_is_tied_to_it() -> None:
     table = apply(planned("GPT-2", "wide"), host("GPT-2")).transformer.wte.weight
     assert table.shape[1] > host("GPT-2").transformer.wte.weight.shape[1]
     assert table.std().item() == pytest.approx(0.02, rel=0.2)
 
 
 @pytest.mark.parametrize("family", ["parallel", "factorized", "doped"])
-def test_the_bias_of_a_layer_is_added_once(family):
+def test_the_bias_of_a_layer_is_added_once(family: str) -> None:
     model = apply(planned("convolutions", family), host("convolutions"), nonlinear=False)
     member = model.get_submodule("body.5")
     with torch.no_grad():
@@ -282,7 +287,7 @@ class Tied(nn.Module):
 
 
 @pytest.mark.parametrize("family", [*FAMILIES, None])
-def test_tied_weights_and_shared_modules_are_handled_once(family):
+def test_tied_weights_and_shared_modules_are_handled_once(family: str | None) -> None:
     torch.manual_seed(0)
     model = Tied()
     spec = ift.read_model(model, "4x8")
@@ -302,7 +307,7 @@ def test_tied_weights_and_shared_modules_are_handled_once(family):
 # --- what is refused -------------------------------------------------------------------------------------
 
 
-def test_another_model_is_stale_and_nothing_was_changed():
+def test_another_model_is_stale_and_nothing_was_changed() -> None:
     model = nn.Sequential(nn.Linear(12, 40), nn.GELU(), nn.Linear(40, 5))
     before = copy.deepcopy(model.state_dict())
     with pytest.raises(StaleError, match="not the model that was planned for"):
@@ -321,7 +326,9 @@ def test_another_model_is_stale_and_nothing_was_changed():
         (None, "2:4T", "divisible"),
     ],
 )
-def test_a_mask_that_does_not_fit_leaves_the_model_as_it_was(family, mask, said):
+def test_a_mask_that_does_not_fit_leaves_the_model_as_it_was(
+    family: str | None, mask: str, said: str
+) -> None:
     plan, model = replace(planned("convolutions", family), mask=mask), host("convolutions")
     modules, before = list(model.named_modules()), copy.deepcopy(model.state_dict())
     parameters = [id(p) for p in model.parameters()]
@@ -336,14 +343,14 @@ def test_a_mask_that_does_not_fit_leaves_the_model_as_it_was(family, mask, said)
     assert not list(masked_weights(model))
 
 
-def test_a_masked_model_is_masked_once():
+def test_a_masked_model_is_masked_once() -> None:
     plan = planned("perceptron", None)
     model = apply(plan, host("perceptron"))
     with pytest.raises(InputError, match="masked already"):
         apply(plan, model)
 
 
-def test_an_unknown_initialisation_and_a_taken_name_are_refused():
+def test_an_unknown_initialisation_and_a_taken_name_are_refused() -> None:
     plan, model = planned("perceptron", None), host("perceptron")
     with pytest.raises(InputError, match="kaiming"):
         apply(plan, model, init="xavier")
@@ -352,7 +359,7 @@ def test_an_unknown_initialisation_and_a_taken_name_are_refused():
         apply(plan, model)
 
 
-def test_a_family_of_ones_own_is_refused_by_name():
+def test_a_family_of_ones_own_is_refused_by_name() -> None:
     import dataclasses
 
     plan = dataclasses.replace(planned("perceptron", None), transform="shared")
@@ -360,7 +367,7 @@ def test_a_family_of_ones_own_is_refused_by_name():
         apply(plan, host("perceptron"))
 
 
-def test_a_pruned_model_is_refused_by_name():
+def test_a_pruned_model_is_refused_by_name() -> None:
     model = host("perceptron")
     prune.l1_unstructured(model[2], "weight", 0.5)
     plan = ift.plan(ift.read_model(model, "4x12", widths=False), None, "1/2")
@@ -389,7 +396,7 @@ def same(first: nn.Module, second: nn.Module, name: str) -> bool:
 
 
 @pytest.mark.parametrize(("name", "family"), PLACES)
-def test_a_state_dict_carries_weights_and_masks(name, family):
+def test_a_state_dict_carries_weights_and_masks(name: str, family: str) -> None:
     # A resumed run has the masks that were saved, not those of the constructor's seed.
     plan = planned(name, family)
     saved, resumed = apply(plan, host(name), seed=1), apply(plan, host(name), seed=2)
@@ -405,7 +412,7 @@ def test_a_state_dict_carries_weights_and_masks(name, family):
 
 
 @pytest.mark.parametrize(("name", "family"), PLACES)
-def test_copies_and_pickles_are_the_same_model(name, family):
+def test_copies_and_pickles_are_the_same_model(name: str, family: str) -> None:
     model = apply(planned(name, family), host(name))
     for other in (copy.deepcopy(model), unpickled(model)):
         assert same(model, other, name)
@@ -418,7 +425,7 @@ def test_copies_and_pickles_are_the_same_model(name, family):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_other_precisions(family, dtype):
+def test_other_precisions(family: str, dtype: torch.dtype) -> None:
     plan = planned("convolutions", family)
     model = apply(plan, host("convolutions")).to(dtype)
     x = torch.randn(2, 3, 8, 8, dtype=dtype)
@@ -432,13 +439,13 @@ def test_other_precisions(family, dtype):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_masks_move_with_their_weights(family):
+def test_masks_move_with_their_weights(family: str) -> None:
     model = apply(planned("convolutions", family), host("convolutions")).to("meta")
     assert {t.device.type for t in [*model.parameters(), *model.buffers()]} == {"meta"}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_data_parallel(family):
+def test_data_parallel(family: str) -> None:
     model = apply(planned("convolutions", family), host("convolutions"))
     x = torch.randn(4, 3, 8, 8)
     assert torch.equal(nn.DataParallel(model)(x), model(x))
@@ -446,7 +453,7 @@ def test_data_parallel(family):
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this build of torch has no distributed")
 @pytest.mark.parametrize("family", FAMILIES)
-def test_distributed_data_parallel(family, tmp_path):
+def test_distributed_data_parallel(family: str, tmp_path: Path) -> None:
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1
@@ -462,10 +469,10 @@ def test_distributed_data_parallel(family, tmp_path):
 
 
 @pytest.mark.parametrize(("name", "family"), PLACES)
-def test_compiled_it_answers_the_same(name, family):
+def test_compiled_it_answers_the_same(name: str, family: str) -> None:
     model = apply(planned(name, family), host(name)).eval()
     torch.compiler.reset()  # models of other cases share this one's code
-    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    compiled: Any = torch.compile(model, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(answer(compiled, name), answer(model, name))
     model.train()
     answer(compiled, name).square().mean().backward()
@@ -474,10 +481,10 @@ def test_compiled_it_answers_the_same(name, family):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
-def test_compiled_by_inductor_it_answers_the_same(family):
+def test_compiled_by_inductor_it_answers_the_same(family: str) -> None:
     model = apply(planned("convolutions", family), host("convolutions")).eval()
     torch.compiler.reset()
-    compiled = torch.compile(model, fullgraph=True)
+    compiled: Any = torch.compile(model, fullgraph=True)
     try:
         output = answer(compiled, "convolutions")
     except Exception as error:
@@ -490,7 +497,7 @@ def test_compiled_by_inductor_it_answers_the_same(family):
 # --- audits that must fail -------------------------------------------------------------------------------
 
 
-def test_a_mask_that_keeps_one_weight_more_fails_the_audit():
+def test_a_mask_that_keeps_one_weight_more_fails_the_audit() -> None:
     plan = planned("convolutions", "wide")
     model = apply(plan, host("convolutions"))
     weight = next(iter(masked_weights(model)))
@@ -500,7 +507,7 @@ def test_a_mask_that_keeps_one_weight_more_fails_the_audit():
     assert weight.name.removesuffix(".weight") in report.problems[0]
 
 
-def test_weights_off_their_mask_fail_the_audit():
+def test_weights_off_their_mask_fail_the_audit() -> None:
     plan = planned("convolutions", "parallel")
     model = apply(plan, host("convolutions"))
     weight = next(iter(masked_weights(model)))
@@ -510,6 +517,6 @@ def test_weights_off_their_mask_fail_the_audit():
     assert any("not zero off its mask" in problem for problem in report.problems)
 
 
-def test_a_model_without_masks_is_no_applied_one():
+def test_a_model_without_masks_is_no_applied_one() -> None:
     with pytest.raises(InputError, match="no masks"):
         measure_applied(planned("perceptron", "wide"), host("perceptron"))

@@ -12,7 +12,8 @@ import inspect
 import pickle
 import warnings
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
+from typing import Any
 
 import pytest
 import torch
@@ -29,6 +30,7 @@ from iftplan.nn import (
 )
 from iftplan.nn.layers.members import Member
 from iftplan.nn.layers.withheld import Withheld
+from iftplan.plans.plan import Plan
 
 FAMILIES = ("parallel", "factorized", "doped", "lowrank", "wide", "none")
 
@@ -82,7 +84,7 @@ def layers() -> list[nn.Module]:
     return [nn.Linear(16, 32), nn.Linear(32, 32), nn.Linear(32, 16)]
 
 
-SETTINGS = {"dim_feedforward": 32, "dropout": 0.0, "batch_first": True}
+SETTINGS: dict[str, Any] = {"dim_feedforward": 32, "dropout": 0.0, "batch_first": True}
 HOSTS: dict[str, Callable[[], tuple[nn.Module, Callable[[nn.Module, Tensor], Tensor]]]] = {
     "TransformerEncoderLayer": lambda: (nn.TransformerEncoderLayer(16, 2, **SETTINGS), itself),
     "TransformerEncoderLayer, norm first": lambda: (
@@ -118,7 +120,7 @@ HOSTS: dict[str, Callable[[], tuple[nn.Module, Callable[[nn.Module, Tensor], Ten
     "ModuleDict": lambda: (nn.ModuleDict(dict(zip("abc", layers(), strict=True))), in_order),
     "DataParallel": lambda: (nn.DataParallel(nn.Sequential(*layers())), itself),
 }
-ROUNDING = {"rtol": 1e-4, "atol": 1e-5}
+ROUNDING: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5}
 
 
 @cache
@@ -158,7 +160,7 @@ def answers(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("host", HOSTS)
-def test_a_host_computes_the_same_however_it_is_called(host, family):
+def test_a_host_computes_the_same_however_it_is_called(host: str, family: str) -> None:
     if (host, family) == ("MultiheadAttention", "lowrank"):
         with pytest.raises(InfeasibleError, match="MultiheadAttention computes with this weight itself"):
             built(host, family)
@@ -178,11 +180,11 @@ def test_a_host_computes_the_same_however_it_is_called(host, family):
     for state, model in states.items():
         for call, found in answers(model, x).items():
             torch.testing.assert_close(
-                found, expected, msg=lambda text, at=(state, call): f"{at}: {text}", **ROUNDING
+                found, expected, msg=partial("{}: {}".format, (state, call)), **ROUNDING
             )
 
 
-def test_the_hosts_are_all_that_torch_has():
+def test_the_hosts_are_all_that_torch_has() -> None:
     """Whatever a later PyTorch adds with parts of its own belongs into the table above."""
     known = {name.partition(",")[0] for name in HOSTS}
     made = ("Linear(", "Sequential(", "ModuleList(", "_get_clones(")
@@ -196,7 +198,7 @@ def test_the_hosts_are_all_that_torch_has():
     assert found <= known, found - known
 
 
-def test_a_later_layer_may_be_the_only_one_that_was_replaced():
+def test_a_later_layer_may_be_the_only_one_that_was_replaced() -> None:
     """PyTorch's encoder looks at its first layer alone before it makes nested tensors for all of them."""
     torch.manual_seed(0)
     dense = Calls(*HOSTS["TransformerEncoder, nested"]())
@@ -222,14 +224,16 @@ class Net(nn.Module):
         layers = [nn.Linear(8, 16), nn.Linear(16, 16), nn.Linear(16, 16), nn.Linear(16, 4)]
         for i, layer in enumerate(layers):
             self.add_module(f"l{i}", layer)
-        self.kept = {"list": layers, "tuple": tuple(layers), "dict": dict(enumerate(layers))}.get(how, layers)
+        self.kept: Any = {"list": layers, "tuple": tuple(layers), "dict": dict(enumerate(layers))}.get(
+            how, layers
+        )
         if how == "object":
             self.kept = type("Box", (), {})()
             self.kept.layers = layers
 
     def forward(self, x: Tensor) -> Tensor:
         for i in range(4):
-            own = self.get_submodule(f"l{i}")
+            own: Any = self.get_submodule(f"l{i}")
             match self.how:
                 case "its own":
                     x = own(x)
@@ -251,7 +255,7 @@ class Net(nn.Module):
         return x
 
 
-def planned(how: str, family: str) -> tuple[ift.Plan, nn.Module]:
+def planned(how: str, family: str) -> tuple[Plan, nn.Module]:
     torch.manual_seed(0)
     dense = Net(how)
     spec = ift.read_model(dense, "2x8", widths=family in ("wide", "lowrank"))
@@ -272,7 +276,7 @@ def planned(how: str, family: str) -> tuple[ift.Plan, nn.Module]:
         ("product", "computes with the weight of l1"),
     ],
 )
-def test_a_model_that_goes_round_a_replaced_layer_is_refused(how, said, family):
+def test_a_model_that_goes_round_a_replaced_layer_is_refused(how: str, said: str, family: str) -> None:
     plan, dense = planned(how, family)
     with pytest.raises(InfeasibleError, match=said):
         apply(plan, dense)
@@ -280,7 +284,7 @@ def test_a_model_that_goes_round_a_replaced_layer_is_refused(how, said, family):
 
 @pytest.mark.parametrize("family", ["wide", "none"])
 @pytest.mark.parametrize("how", ["list", "tuple", "dict", "object", "weight", "product", "list and call"])
-def test_masks_alone_hold_wherever_a_layer_is_kept(how, family):
+def test_masks_alone_hold_wherever_a_layer_is_kept(how: str, family: str) -> None:
     plan, dense = planned(how, family)
     applied = apply(plan, dense)
     assert measure_applied(plan, applied).passed
@@ -290,12 +294,12 @@ def test_masks_alone_hold_wherever_a_layer_is_kept(how, family):
     assert not applied(torch.randn(2, 8)).any()  # no layer of the dense model is left in it
 
 
-def test_a_layer_that_is_only_read_is_not_replaced():
+def test_a_layer_that_is_only_read_is_not_replaced() -> None:
     plan, dense = planned("weight", "parallel")
     assert not any(isinstance(module, Member) for module in apply(plan, dense).modules())
 
 
-def test_a_replaced_weight_says_what_it_is_like_and_no_more():
+def test_a_replaced_weight_says_what_it_is_like_and_no_more() -> None:
     plan, dense = planned("its own", "factorized")
     member = apply(plan, dense).double().l1
     assert isinstance(member.weight, Withheld)
@@ -332,7 +336,7 @@ def test_a_replaced_weight_says_what_it_is_like_and_no_more():
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("kind", ["linear", "convolutions"])
-def test_a_finalized_model_scripts_exports_and_copies_as_the_dense_one_does(kind, family):
+def test_a_finalized_model_scripts_exports_and_copies_as_the_dense_one_does(kind: str, family: str) -> None:
     torch.manual_seed(0)
     if kind == "linear":
         dense, shape = nn.Sequential(*layers(), nn.ReLU(), *layers()), "2x16"
@@ -356,11 +360,11 @@ def test_a_finalized_model_scripts_exports_and_copies_as_the_dense_one_does(kind
         "pickle": lambda: pickled(final),
     }
     for name, way in ways.items():
-        torch.testing.assert_close(way()(x), expected, msg=lambda text, at=name: f"{at}: {text}", **ROUNDING)
+        torch.testing.assert_close(way()(x), expected, msg=partial("{}: {}".format, name), **ROUNDING)
 
 
 @pytest.mark.parametrize("family", ["parallel", "doped"])
-def test_encoder_layers_compile_and_export_without_gradients(family):
+def test_encoder_layers_compile_and_export_without_gradients(family: str) -> None:
     final = finalize(built("TransformerEncoderLayer", family)).eval()
     torch.compiler.reset()
     x = torch.randn(2, 6, 16)

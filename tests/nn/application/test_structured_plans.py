@@ -19,7 +19,7 @@ from iftplan.nn import apply, masked_weights, measure_applied
 from iftplan.nn.application.measuring import measure_plan
 from iftplan.nn.masks.checking import holds
 from iftplan.nn.masks.masked_weights import to_matrix
-from iftplan.plans.plan import Plan, Role, Scope
+from iftplan.plans.plan import Plan, PlannedLayer, Role, Scope
 from tests.support.cli_runs import many
 from tests.support.models.applied import host, planned
 
@@ -41,7 +41,7 @@ STRUCTURES = (
 
 
 @pytest.mark.parametrize(("structure", "scope"), [*((s, "layers") for s in STRUCTURES), ("2:8T", "model")])
-def test_a_wide_plan_closes_to_the_last_step_of_its_structure(structure, scope):
+def test_a_wide_plan_closes_to_the_last_step_of_its_structure(structure: str, scope: str) -> None:
     plan, mask = wide(structure, scope=scope), parse_mask(structure)
     masked = [layer for layer in plan.layers if layer.maskable]
     assert masked
@@ -62,13 +62,19 @@ def test_a_wide_plan_closes_to_the_last_step_of_its_structure(structure, scope):
     assert ift.audit(plan, measure_plan(plan)).passed
 
 
-def _outputs(layer) -> int:
-    return layer.structure["out_channels"]
+def pattern(structure: str) -> NM:
+    mask = parse_mask(structure)
+    assert isinstance(mask, NM)
+    return mask
+
+
+def _outputs(layer: PlannedLayer) -> int:
+    return int(layer.structure["out_channels"])
 
 
 @pytest.mark.parametrize("structure", ["2:8T", "2:8", "1:8T"])
-def test_few_groups_are_short_and_the_note_says_what_hardware_spends(structure):
-    plan, mask = wide(structure), parse_mask(structure)
+def test_few_groups_are_short_and_the_note_says_what_hardware_spends(structure: str) -> None:
+    plan, mask = wide(structure), pattern(structure)
     masked = [layer for layer in plan.layers if layer.role is Role.TRANSFORMED]
     shapes = {layer.name: ((layer.capacity // _outputs(layer), _outputs(layer)),) for layer in masked}
     short = sum(mask.short(shapes[layer.name], layer.nnz) for layer in masked)
@@ -83,8 +89,8 @@ def test_few_groups_are_short_and_the_note_says_what_hardware_spends(structure):
 
 
 @pytest.mark.parametrize("structure", ["2:8T", "1:4"])
-def test_closing_by_pattern_keeps_every_pattern_whole_and_names_the_residual(structure):
-    plan, mask = wide(structure, close="pattern"), parse_mask(structure)
+def test_closing_by_pattern_keeps_every_pattern_whole_and_names_the_residual(structure: str) -> None:
+    plan, mask = wide(structure, close="pattern"), pattern(structure)
     for layer in plan.layers:
         if layer.role is Role.TRANSFORMED:
             assert layer.nnz * mask.of == layer.capacity * mask.kept
@@ -97,7 +103,7 @@ def test_closing_by_pattern_keeps_every_pattern_whole_and_names_the_residual(str
 
 
 @pytest.mark.parametrize("structure", ["2:8T+pad", "2:4+pad", "block4x4+pad", "channel"])
-def test_an_applied_plan_has_the_structure_and_measures_as_planned(structure):
+def test_an_applied_plan_has_the_structure_and_measures_as_planned(structure: str) -> None:
     plan = ift.plan(
         ift.read_model(host("convolutions"), "2x3x8x8"), "wide", "1/2" if "4" in structure else "3/4", mask=structure
     )  # fmt: skip
@@ -111,7 +117,7 @@ def test_an_applied_plan_has_the_structure_and_measures_as_planned(structure):
     assert measure_applied(plan, model).passed
 
 
-def test_patterns_too_coarse_for_narrow_layers_say_what_is_not():
+def test_patterns_too_coarse_for_narrow_layers_say_what_is_not() -> None:
     with pytest.raises(InfeasibleError, match=r"4:8T\+pad, or keep patterns whole .* --close pattern"):
         wide("4:8T")
 
@@ -120,7 +126,7 @@ def test_patterns_too_coarse_for_narrow_layers_say_what_is_not():
 
 
 @pytest.mark.parametrize("family", ["wide", "parallel", "factorized", "doped", "lowrank"])
-def test_every_family_keeps_the_bias_of_a_linear_layer_once(family):
+def test_every_family_keeps_the_bias_of_a_linear_layer_once(family: str) -> None:
     """Published low-rank layers drop it: a layer of zeros must still give the bias, and each output has one."""
     plan = planned("perceptron", family)
     model = apply(plan, host("perceptron"))
@@ -129,7 +135,7 @@ def test_every_family_keeps_the_bias_of_a_linear_layer_once(family):
         linear = [part for part in module.modules() if isinstance(part, nn.Linear)]
         after = layer.structure.get("out_channels") or linear[-1].out_features
         assert [len(part.bias) for part in linear if part.bias is not None] == [after], layer.name
-        inputs = torch.randn(2, layer.structure.get("in_channels") or _inputs(layer.name))
+        inputs = torch.randn(2, int(layer.structure.get("in_channels") or _inputs(layer.name)))
         given = module(inputs)
         (given * torch.randn_like(given)).sum().backward()
         (bias,) = (part.bias for part in linear if part.bias is not None)
@@ -146,7 +152,7 @@ def _inputs(name: str) -> int:
 
 
 @pytest.mark.slow
-def test_structures_on_the_command_line(tmp_path: Path):
+def test_structures_on_the_command_line(tmp_path: Path) -> None:
     """`--structure` brings its own sparsity, `--mask` is its other name, and what does not fit is told."""
     base = ("plan", "zoo:resnet8-cifar", "--transform", "wide", "--format", "json")
     plain, other, refused = many(

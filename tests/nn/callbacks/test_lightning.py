@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
 from iftplan import nn
 from iftplan.base.errors import InputError, StaleError
-from iftplan.nn.masking.algorithms.base import Order
+from iftplan.nn.masking.algorithms.base import Algorithm, Order
 from iftplan.runs.schedules import Updates
-from tests.nn.masking.test_any_loop import batches, counts, hold, loss_of, planned, rigl, same, sparse, train
+from tests.support.training import batches, counts, hold, loss_of, planned, rigl, same, sparse, train
 
-pl = pytest.importorskip("pytorch_lightning", reason="needs pytorch-lightning: pip install 'iftplan[dev]'")
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+else:
+    pl = pytest.importorskip(
+        "pytorch_lightning", reason="needs pytorch-lightning: pip install 'iftplan[dev]'"
+    )
 
 
 @pytest.fixture(autouse=True)
-def quiet():
+def quiet() -> Iterator[Any]:
     """These runs are short and have few loader workers, and are told so."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -34,14 +41,17 @@ class Module(pl.LightningModule):
         self.model = sparse() if model is None else model
         self.kind, self.options = optimizer, {"lr": 0.01, **options}
         self.seen: list[tuple[float, float]] = []
+        self.calls: int
 
-    def training_step(self, batch, _):
+    def training_step(self, batch: Any, _: Any) -> Any:
         return loss_of(self.model, batch)
 
-    def configure_optimizers(self):
+    def configure_optimizers(self) -> Any:
         return getattr(torch.optim, self.kind)(self.parameters(), **self.options)
 
-    def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None):
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
+    ) -> None:
         found = [(w.mask, g) for w in nn.masked_weights(self) if (g := w.parameter.grad) is not None]
         off = max((float((g * ~mask).abs().max()) for mask, g in found), default=0.0)
         self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
@@ -49,19 +59,24 @@ class Module(pl.LightningModule):
         self.seen.append((off, float(torch.stack(gradients).norm()) if gradients else 0.0))
 
 
-def fit(module: Module, callback: pl.Callback, where: Path, steps: int = 12, **options: object) -> pl.Trainer:
+def loader() -> torch.utils.data.DataLoader[Any]:
+    pairs: Any = list(batches(4))
+    return torch.utils.data.DataLoader(pairs, batch_size=None)
+
+
+def fit(module: Module, callback: pl.Callback, where: Path, steps: int = 12, **options: Any) -> pl.Trainer:
     ckpt, keeper = options.pop("ckpt_path", None), options.pop("keeper", None)
-    given = {
+    given: dict[str, Any] = {
         "max_steps": steps, "accelerator": "cpu", "devices": 1, "logger": False, "enable_progress_bar": False,
         "enable_model_summary": False, "enable_checkpointing": keeper is not None, "default_root_dir": where, "log_every_n_steps": 3,
     }  # fmt: skip
     trainer = pl.Trainer(**{**given, **options}, callbacks=[callback] + [keeper] * (keeper is not None))
-    trainer.fit(module, torch.utils.data.DataLoader(list(batches(4)), batch_size=None), ckpt_path=ckpt)
+    trainer.fit(module, loader(), ckpt_path=ckpt)
     return trainer
 
 
 @pytest.mark.parametrize("order", list(Order))
-def test_a_module_trains_as_a_plain_loop_trains_it(order, tmp_path):
+def test_a_module_trains_as_a_plain_loop_trains_it(order: Order, tmp_path: Path) -> None:
     module = Module(optimizer="SGD", momentum=0.9)
     kept = counts(module)
     callback = nn.LightningMasking(rigl(order=order))
@@ -81,7 +96,7 @@ def test_a_module_trains_as_a_plain_loop_trains_it(order, tmp_path):
 
 
 @pytest.mark.parametrize("accumulated", [1, 2])
-def test_clipping_sees_masked_gradients(accumulated, tmp_path):
+def test_clipping_sees_masked_gradients(accumulated: int, tmp_path: Path) -> None:
     module = Module()
     fit(
         module,
@@ -96,9 +111,9 @@ def test_clipping_sees_masked_gradients(accumulated, tmp_path):
 
 @pytest.mark.parametrize("order", list(Order))
 @pytest.mark.parametrize("at", [3, 5], ids=["on an update", "between updates"])
-def test_a_scaler_s_overflow_postpones_the_update(order, at, tmp_path):
+def test_a_scaler_s_overflow_postpones_the_update(order: Order, at: int, tmp_path: Path) -> None:
     class Overflowing(Module):
-        def on_after_backward(self):
+        def on_after_backward(self) -> None:
             if self.calls == at:
                 self.model[6].bias.grad[0] = torch.inf
             self.calls += 1
@@ -109,7 +124,7 @@ def test_a_scaler_s_overflow_postpones_the_update(order, at, tmp_path):
     callback = nn.LightningMasking(rigl(order=order))
 
     class Watch(pl.Callback):
-        def on_train_batch_start(self, *_):
+        def on_train_batch_start(self, *_: Any) -> None:
             masks_at.append({n: m.clone() for n, m in callback.masks.masks().items()})
 
     plugin = pl.plugins.MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=2.0**8))
@@ -117,7 +132,7 @@ def test_a_scaler_s_overflow_postpones_the_update(order, at, tmp_path):
         max_epochs=2, accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
         enable_checkpointing=False, default_root_dir=tmp_path, callbacks=[callback, Watch()], plugins=[plugin],
     )  # fmt: skip
-    trainer.fit(module, torch.utils.data.DataLoader(list(batches(4)), batch_size=None))
+    trainer.fit(module, loader())
     moved = [i for i, (a, b) in enumerate(pairwise(masks_at)) if not same(a, b)]
     assert moved == [{3: 4, 5: 3}[at], 6]
     hold(module, callback.masks, kept)
@@ -126,8 +141,8 @@ def test_a_scaler_s_overflow_postpones_the_update(order, at, tmp_path):
 @pytest.mark.parametrize(
     "algorithm", [rigl(2), rigl(2, Order.REPLACE), nn.SET(Updates(end=20, interval=2)), nn.Gradual(Updates(end=10, interval=2)), nn.SRSTE(refresh=3), nn.MaskDecay(0.1)], ids=["rigl", "rigl replaces", "set", "gradual", "srste", "mask decay"]
 )  # fmt: skip
-def test_a_resumed_run_ends_as_one_that_was_not_interrupted(algorithm, tmp_path):
-    dense = {"dense_start": algorithm.starts_dense}
+def test_a_resumed_run_ends_as_one_that_was_not_interrupted(algorithm: Algorithm, tmp_path: Path) -> None:
+    dense: dict[str, Any] = {"dense_start": algorithm.starts_dense}
     whole, callback = Module(sparse(**dense)), nn.LightningMasking(algorithm)
     keeper = pl.callbacks.ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=8, save_top_k=-1)
     fit(whole, callback, tmp_path, 16, keeper=keeper)
@@ -141,18 +156,18 @@ def test_a_resumed_run_ends_as_one_that_was_not_interrupted(algorithm, tmp_path)
     assert all(torch.equal(slots[0][i][k], slots[1][i][k]) for i in slots[0] for k in slots[0][i])
 
 
-def test_a_checkpoint_without_the_masks_state_is_refused(tmp_path):
+def test_a_checkpoint_without_the_masks_state_is_refused(tmp_path: Path) -> None:
     trainer = fit(Module(), pl.Callback(), tmp_path, 4)
     trainer.save_checkpoint(tmp_path / "bare.ckpt")
     with pytest.raises(StaleError, match="checkpoint of step 4 has no state of masks"):
         fit(Module(), nn.LightningMasking(rigl()), tmp_path, 8, ckpt_path=tmp_path / "bare.ckpt")
 
 
-def test_masked_weights_in_two_optimizers_are_refused(tmp_path):
+def test_masked_weights_in_two_optimizers_are_refused(tmp_path: Path) -> None:
     class Two(Module):
         automatic_optimization = False
 
-        def configure_optimizers(self):
+        def configure_optimizers(self) -> Any:
             parameters = list(self.parameters())
             return [torch.optim.SGD(parameters[:3], lr=0.1), torch.optim.SGD(parameters[3:], lr=0.1)]
 
@@ -160,7 +175,7 @@ def test_masked_weights_in_two_optimizers_are_refused(tmp_path):
         fit(Two(), nn.LightningMasking(rigl()), tmp_path)
 
 
-def test_a_doubtful_run_is_told_so(tmp_path):
+def test_a_doubtful_run_is_told_so(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="Masks never change"):
         warnings.simplefilter("always")
         fit(Module(), nn.LightningMasking(nn.RigL(Updates(end=500))), tmp_path)
@@ -168,7 +183,7 @@ def test_a_doubtful_run_is_told_so(tmp_path):
 
 @pytest.mark.parametrize("before", [True, False])
 @pytest.mark.parametrize("normed", [True, False])
-def test_a_stochastic_average_ends_on_the_masks(normed, before, tmp_path):
+def test_a_stochastic_average_ends_on_the_masks(normed: bool, before: bool, tmp_path: Path) -> None:
     """Lightning copies the average into the module: at the end, or before one more epoch for batch norms."""
     module = Module()
     module.norm = torch.nn.BatchNorm1d(4) if normed else torch.nn.Identity()
@@ -178,7 +193,7 @@ def test_a_stochastic_average_ends_on_the_masks(normed, before, tmp_path):
         max_epochs=3, accelerator="cpu", devices=1, logger=False, enable_progress_bar=False, enable_model_summary=False,
         enable_checkpointing=False, default_root_dir=tmp_path, callbacks=[average, callback] if before else [callback, average],
     )  # fmt: skip
-    trainer.fit(module, torch.utils.data.DataLoader(list(batches(4)), batch_size=None))
+    trainer.fit(module, loader())
     assert callback.masks.exploration.updates >= 3  # masks have moved while weights were averaged
     hold_weights(module, kept)
 
@@ -190,13 +205,13 @@ def hold_weights(module: torch.nn.Module, kept: dict[str, int]) -> None:
 
 
 @pytest.mark.parametrize("kind", ["WeightAveraging", "EMAWeightAveraging"])
-def test_averages_with_masks_of_their_own_are_refused(kind, tmp_path):
+def test_averages_with_masks_of_their_own_are_refused(kind: str, tmp_path: Path) -> None:
     average = getattr(pl.callbacks, kind)()
     with pytest.raises(InputError, match=f"{kind} keeps a second model"):
         fit(Module(), nn.LightningMasking(rigl()), tmp_path, keeper=average)
 
 
-def test_a_fit_that_was_interrupted_can_be_begun_anew(tmp_path):
+def test_a_fit_that_was_interrupted_can_be_begun_anew(tmp_path: Path) -> None:
     module, callback = Module(), nn.LightningMasking(rigl())
     kept = counts(module)
     fails = pl.callbacks.LambdaCallback(on_train_batch_end=lambda *_: 1 / 0)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,9 +15,10 @@ import torch
 import iftplan as ift
 from iftplan import nn
 from iftplan.base.errors import InputError, StaleError
+from iftplan.nn.masking.algorithms.base import Algorithm
 from iftplan.plans.plan import Plan
 from iftplan.runs.schedules import Updates
-from tests.nn.masking.test_any_loop import counts, hold, same
+from tests.support.training import counts, hold, same
 
 pytest.importorskip("accelerate", reason="transformers' Trainer needs accelerate: pip install 'iftplan[dev]'")
 from transformers import (
@@ -58,7 +61,7 @@ def sparse(name: str, seed: int = 0, *, dense_start: bool = False) -> torch.nn.M
     return nn.apply(planned(name), MODELS[name][0](), seed=seed, dense_start=dense_start)
 
 
-class Tokens(torch.utils.data.Dataset):
+class Tokens(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
     def __init__(self, count: int = 40) -> None:
         self.rows = torch.randint(0, 32, (count, 16), generator=torch.Generator().manual_seed(1))
 
@@ -83,7 +86,7 @@ RIGL = nn.RigL(Updates(end=12, interval=2, at_end=True))
 
 
 @pytest.fixture(autouse=True)
-def quiet():
+def quiet() -> Iterator[Any]:
     """These runs are short, and told so."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "(Masks |The mask schedule|Pruning|[0-9]+ of )")
@@ -104,7 +107,7 @@ def state(model: torch.nn.Module, masking: nn.TrainerMasking) -> dict[str, torch
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_model_trains_under_masks_that_move(name, tmp_path):
+def test_a_model_trains_under_masks_that_move(name: str, tmp_path: Path) -> None:
     model = sparse(name)
     kept = counts(model)
     made = trainer(model, tmp_path)
@@ -130,14 +133,14 @@ class Norms(TrainerCallback):
         self.norms: list[float] = []
         self.off: list[float] = []
 
-    def on_pre_optimizer_step(self, args, state, control, model, **_):
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any, **_: Any) -> None:
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
         self.norms.append(float(torch.stack([g.norm() for g in gradients]).norm()))
         self.off.append(max(float(w.parameter.grad[~w.mask].abs().max()) for w in nn.masked_weights(model)))
 
 
 @pytest.mark.parametrize("accumulated", [1, 3])
-def test_clipping_sees_masked_gradients(accumulated, tmp_path):
+def test_clipping_sees_masked_gradients(accumulated: int, tmp_path: Path) -> None:
     seen = Norms()
     made = trainer(sparse("gpt"), tmp_path, seen, max_grad_norm=0.05, gradient_accumulation_steps=accumulated)
     nn.TrainerMasking(made, RIGL)
@@ -148,7 +151,7 @@ def test_clipping_sees_masked_gradients(accumulated, tmp_path):
     assert seen.off == [0] * 12
 
 
-def test_without_clipping_gradients_are_masked_too(tmp_path):
+def test_without_clipping_gradients_are_masked_too(tmp_path: Path) -> None:
     seen = Norms()
     made = trainer(sparse("gpt"), tmp_path, seen, max_grad_norm=0.0)
     nn.TrainerMasking(made, RIGL)
@@ -156,7 +159,7 @@ def test_without_clipping_gradients_are_masked_too(tmp_path):
     assert seen.off == [0] * 12
 
 
-def test_accumulated_steps_equal_one_large_batch(tmp_path):
+def test_accumulated_steps_equal_one_large_batch(tmp_path: Path) -> None:
     ends = []
     for batch, accumulated in ((4, 1), (2, 2)):
         model = sparse("gpt").eval()
@@ -189,7 +192,9 @@ def test_accumulated_steps_equal_one_large_batch(tmp_path):
     ],
     ids=["rigl", "rigl replaces", "set", "gradual", "static"],
 )  # fmt: skip
-def test_a_resumed_run_ends_as_one_that_was_not_interrupted(name, algorithm, options, tmp_path):
+def test_a_resumed_run_ends_as_one_that_was_not_interrupted(
+    name: str, algorithm: Algorithm, options: dict[str, Any], tmp_path: Path
+) -> None:
     options = {"logging_steps": 2, **options}  # Trainer forgets a loss that it has not logged yet
     begins = {"dense_start": algorithm.starts_dense}
     whole = sparse(name, **begins)
@@ -217,7 +222,7 @@ def test_a_resumed_run_ends_as_one_that_was_not_interrupted(name, algorithm, opt
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Any:
     where = tmp_path_factory.mktemp("run")
     made = trainer(sparse("gpt"), where, max_steps=2, save_steps=2)
     nn.TrainerMasking(made)
@@ -234,7 +239,9 @@ def checkpoint(tmp_path_factory):
     ],
     ids=["absent", "empty", "torn"],
 )  # fmt: skip
-def test_a_checkpoint_without_the_masks_state_is_refused(checkpoint, change, tmp_path):
+def test_a_checkpoint_without_the_masks_state_is_refused(
+    checkpoint: Any, change: Callable[..., Any], tmp_path: Path
+) -> None:
     file = checkpoint / "trainer_state.json"
     before = file.read_text()
     found = json.loads(before)
@@ -249,7 +256,7 @@ def test_a_checkpoint_without_the_masks_state_is_refused(checkpoint, change, tmp
         file.write_text(before)
 
 
-def test_training_twice_begins_anew(tmp_path):
+def test_training_twice_begins_anew(tmp_path: Path) -> None:
     model = sparse("gpt")
     kept = counts(model)
     made = trainer(model, tmp_path, max_steps=4, save_strategy="no")
@@ -262,7 +269,7 @@ def test_training_twice_begins_anew(tmp_path):
     hold(model, masking.masks, kept)
 
 
-def test_a_trainer_takes_one_and_must_not_rebuild_it(tmp_path):
+def test_a_trainer_takes_one_and_must_not_rebuild_it(tmp_path: Path) -> None:
     made = trainer(sparse("gpt"), tmp_path)
     nn.TrainerMasking(made)
     with pytest.raises(InputError, match="has a TrainerMasking already"):
@@ -272,12 +279,12 @@ def test_a_trainer_takes_one_and_must_not_rebuild_it(tmp_path):
         nn.TrainerMasking(rebuilding)
 
 
-def test_dense_weights_behind_masks_do_not_fit_in_a_trainer_s_state(tmp_path):
+def test_dense_weights_behind_masks_do_not_fit_in_a_trainer_s_state(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"trainer_state\.json .* nn\.LightningMasking"):
         nn.TrainerMasking(trainer(sparse("gpt", dense_start=True), tmp_path), nn.SRSTE())
 
 
-def test_a_doubtful_run_is_told_so(tmp_path):
+def test_a_doubtful_run_is_told_so(tmp_path: Path) -> None:
     made = trainer(sparse("gpt"), tmp_path, max_steps=2, save_strategy="no")
     nn.TrainerMasking(made, nn.RigL(Updates(end=100)))
     with pytest.warns(UserWarning, match="Masks never change: the first update would be at step 100"):
@@ -290,14 +297,16 @@ class Stops(TrainerCallback):
     def __init__(self) -> None:
         self.left = 1
 
-    def on_step_end(self, args, state, control, **given):
+    def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         if state.global_step == 5 and self.left:
             self.left = 0
             raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("own_optimizer", [False, True])
-def test_training_can_begin_anew_after_an_end_and_after_an_interruption(own_optimizer, tmp_path):
+def test_training_can_begin_anew_after_an_end_and_after_an_interruption(
+    own_optimizer: bool, tmp_path: Path
+) -> None:
     model = sparse("gpt")
     kept = counts(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2) if own_optimizer else None

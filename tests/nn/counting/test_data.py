@@ -86,7 +86,7 @@ class ByRepeats(Chosen):
 
 class ByLoop(Chosen):
     def choose(self, h: Tensor, x: Tensor) -> Tensor:
-        kept = []
+        kept: list[Tensor] = []
         while len(kept) < int((x.sum(1) > 0).sum()):
             kept.append(h[len(kept)])
         return torch.stack(kept)
@@ -160,8 +160,8 @@ def test_families_that_keep_outer_sizes_are_planned_and_audited(family: str) -> 
 class Deep(ByMask):
     def __init__(self) -> None:
         super().__init__()
-        self.all = nn.Sequential(nn.Linear(8, 24), nn.ReLU(), nn.Linear(24, 8))
-        self.some = nn.Sequential(nn.Linear(8, 24), nn.ReLU(), nn.Linear(24, 4))
+        self.add_module("all", nn.Sequential(nn.Linear(8, 24), nn.ReLU(), nn.Linear(24, 8)))
+        self.add_module("some", nn.Sequential(nn.Linear(8, 24), nn.ReLU(), nn.Linear(24, 4)))
 
 
 class Detector(nn.Module):
@@ -239,7 +239,7 @@ def test_two_processes_count_the_same(tmp_path: Path) -> None:
 def test_too_large_for_values_is_refused_with_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     with torch.device("meta"):
         model = ByMask()
-        model.all = nn.Sequential(nn.Linear(8, 1 << 28), nn.Linear(1 << 28, 8))
+        model.add_module("all", nn.Sequential(nn.Linear(8, 1 << 28), nn.Linear(1 << 28, 8)))
     with pytest.raises(MeasureError, match=r"weights and inputs alone take 17\.0 GiB.*the limit is 4\.0 GiB"):
         measure(model, ROWS)
 

@@ -35,7 +35,7 @@ class Four(nn.Module):
         self.run = run
 
     def forward(self, x: Tensor) -> Tensor:
-        return sum(self.run([*self.layers], x))  # type: ignore[no-any-return]
+        return sum(self.run([*self.layers], x))
 
 
 def _threads(layers: list[nn.Module], x: Tensor, *, products: bool = False) -> list[Tensor]:
@@ -59,14 +59,17 @@ def _pool(layers: list[nn.Module], x: Tensor) -> list[Tensor]:
 
 def _one_of_four(layers: list[nn.Module], x: Tensor) -> list[Tensor]:
     with ThreadPoolExecutor(1) as pool:
-        return [*(layer(x) for layer in layers[:3]), pool.submit(torch.matmul, x, layers[3].weight).result()]
+        return [
+            *(layer(x) for layer in layers[:3]),
+            pool.submit(torch.matmul, x, layers[3].get_parameter("weight")).result(),
+        ]
 
 
 _STANDING = ThreadPoolExecutor(1)
 
 
 def _standing_pool(layers: list[nn.Module], x: Tensor) -> list[Tensor]:
-    return [_STANDING.submit(torch.matmul, x, layer.weight).result() for layer in layers]
+    return [_STANDING.submit(torch.matmul, x, layer.get_parameter("weight")).result() for layer in layers]
 
 
 def _multiprocessing_pool(layers: list[nn.Module], x: Tensor) -> list[Tensor]:
@@ -80,7 +83,7 @@ class _Subclass(threading.Thread):
         self.layer, self.x = layer, x
 
     def run(self) -> None:
-        self.result = torch.nn.functional.linear(self.x, self.layer.weight)
+        self.result = torch.nn.functional.linear(self.x, self.layer.get_parameter("weight"))
 
 
 def _subclassed(layers: list[nn.Module], x: Tensor) -> list[Tensor]:

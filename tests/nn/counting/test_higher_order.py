@@ -126,7 +126,7 @@ FUNCTIONS: dict[str, tuple[Callable[[Any, Tensor], Any], int]] = {
         ONE,
     ),
     "scan": (lambda s, x: scan(lambda c, y: (c + s.a(y), s.b(y)), x[0], x)[1], 2 * ONE),
-    "map": (lambda s, x: mapped(lambda y: s.a(y), x), ONE),
+    "map": (lambda s, x: mapped(s.a, x), ONE),
     "associative_scan": (
         lambda s, x: associative_scan(lambda a, b: a * b, s.a(x), 0, combine_mode="generic"),
         ONE,

@@ -126,7 +126,7 @@ KNOWN: dict[str, tuple[Callable[..., Any], tuple[InputSpec, ...], int]] = {
         9 * 2 * 3 * 3 * 4,
     ),
     "affine_grid": (
-        lambda t: F.affine_grid(t, (2, 3, 5, 6), align_corners=False),
+        lambda t: F.affine_grid(t, [2, 3, 5, 6], align_corners=False),
         (_batch(2, 2, 3),),
         2 * 30 * 6,
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -54,7 +55,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def audit(folder: Path, factory: str, *more: str) -> tuple[int, dict[str, object], str]:
+def audit(folder: Path, factory: str, *more: str) -> tuple[int, dict[str, Any], str]:
     run = iftplan("audit", f"nets.py:{factory}", "--input", "2x8", "--format", "json", *more, cwd=folder)
     return run.code, json.loads(run.out or "{}"), run.err
 
@@ -81,7 +82,7 @@ def test_a_missing_second_opinion_is_told_and_fails_nothing(folder: Path) -> Non
     code, report, _ = audit(folder, "untraceable", "--budget", "128")
     assert code == 0
     assert report["counters"] == {"meta": 128}
-    (sentence,) = report["assumptions"]  # type: ignore[misc]
+    (sentence,) = report["assumptions"]
     assert sentence.startswith(
         "only meta counted this model; the second opinion is missing, because fvcore could"
     )
@@ -97,7 +98,8 @@ def test_an_engine_that_was_asked_for_has_to_answer(folder: Path) -> None:
 def test_a_second_opinion_without_a_formula_contradicts_nobody() -> None:
     class Mixed(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
-            return torch.fft.fft(x @ x.mT).real if torch.jit.is_tracing() else x @ x.mT
+            tracing = torch.jit.is_tracing()  # type: ignore[attr-defined]
+            return torch.fft.fft(x @ x.mT).real if tracing else x @ x.mT
 
     (table,) = measure_by(Mixed(), INPUTS, ("meta",), second="fvcore")
     assert table.macs == 2 * 2 * 8

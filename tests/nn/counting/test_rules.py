@@ -142,7 +142,7 @@ def test_convolution_rule(data: st.DataObject) -> None:
         "dilation": data.draw(st.integers(1, 2)),
         "groups": groups,
     }
-    conv = (torch.conv1d, torch.conv2d, torch.conv3d)[dims - 1]
+    conv: Any = (torch.conv1d, torch.conv2d, torch.conv3d)[dims - 1]
     assert ruled(lambda: conv(x, w, **options)) == outcome(lambda: conv(x, w, **options))
 
 

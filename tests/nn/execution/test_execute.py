@@ -4,6 +4,7 @@ import copy
 import sys
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -24,7 +25,7 @@ from iftplan.runs.settings import MethodConfig, RunConfig, TrainingConfig
 pytest.importorskip("numba", reason="numba, of the extra bench, is not installed")
 
 
-def network(dtype=torch.float64) -> nn.Sequential:
+def network(dtype: Any = torch.float64) -> nn.Sequential:
     """Two masked convolutions, one of them strided, a masked linear layer and a dense one."""
     torch.manual_seed(0)
     net = nn.Sequential(
@@ -34,12 +35,13 @@ def network(dtype=torch.float64) -> nn.Sequential:
         nn.Linear(12 * 16, 16), nn.ReLU(), nn.Linear(16, 5),
     )  # fmt: skip
     for index in (0, 3, 6):
-        weight = net[index].weight
+        weight = net[index].get_parameter("weight")
         net[index].register_buffer("weight_mask", torch.rand(weight.shape) < 0.3)
-    return enforce_(net.to(dtype))
+    enforce_(net.to(dtype))
+    return net
 
 
-def images(count=6, dtype=torch.float64) -> torch.Tensor:
+def images(count: Any = 6, dtype: Any = torch.float64) -> torch.Tensor:
     return torch.randn(count, 2, 8, 8, dtype=dtype, generator=torch.Generator().manual_seed(1))
 
 
@@ -59,7 +61,7 @@ def trained(model: nn.Module, steps: int) -> tuple[list[float], dict[str, torch.
     return losses, model.state_dict()
 
 
-def test_a_model_computes_what_it_did():
+def test_a_model_computes_what_it_did() -> None:
     model = network()
     sparse = execute_sparse_(copy.deepcopy(model))
     assert [type(sparse[i]) for i in (0, 3, 6, 8)] == [SparseConv2d, SparseConv2d, SparseLinear, nn.Linear]
@@ -69,7 +71,7 @@ def test_a_model_computes_what_it_did():
     assert [type(module) for module in back] == [type(module) for module in model]
 
 
-def test_training_under_masks_that_move_is_the_same_training():
+def test_training_under_masks_that_move_is_the_same_training() -> None:
     dense, sparse = network(), execute_sparse_(network())
     (losses, state), (found, there) = trained(dense, 9), trained(sparse, 9)
     assert losses == pytest.approx(found, rel=1e-9)
@@ -77,7 +79,7 @@ def test_training_under_masks_that_move_is_the_same_training():
         torch.testing.assert_close(there[name], value, rtol=1e-8, atol=1e-10)
 
 
-def test_growth_needs_the_dense_gradient_and_gets_it():
+def test_growth_needs_the_dense_gradient_and_gets_it() -> None:
     """Without it every candidate scores zero, and another mask comes out."""
     model = execute_sparse_(network())
     weight = model[3].weight
@@ -89,7 +91,7 @@ def test_growth_needs_the_dense_gradient_and_gets_it():
     assert weight.grad[~model[3].weight_mask].any()
 
 
-def test_a_changed_mask_is_packed_again():
+def test_a_changed_mask_is_packed_again() -> None:
     model = execute_sparse_(network())
     model(images())
     with torch.no_grad():  # weights appear where there were none
@@ -99,9 +101,11 @@ def test_a_changed_mask_is_packed_again():
     torch.testing.assert_close(model(images()), execute_dense_(copy.deepcopy(model))(images()))
 
 
-def test_compact_training_is_the_same_training_and_comes_back():
+def test_compact_training_is_the_same_training_and_comes_back() -> None:
     """Momentum, decay and Adam's moments act on each kept weight as they do in the dense one."""
-    for kind, settings in ((torch.optim.SGD, {"momentum": 0.9}), (torch.optim.AdamW, {})):
+    kinds: tuple[tuple[Any, dict[str, Any]], ...]
+    kinds = ((torch.optim.SGD, {"momentum": 0.9}), (torch.optim.AdamW, {}))
+    for kind, settings in kinds:
         models = network(), compact_(network())
         assert [type(models[1][i]) for i in (0, 3, 6, 8)] == [
             CompactConv2d, CompactConv2d, CompactLinear, nn.Linear,
@@ -127,7 +131,7 @@ def test_compact_training_is_the_same_training_and_comes_back():
             torch.testing.assert_close(back.state_dict()[name], value, rtol=1e-8, atol=1e-10)
 
 
-def test_compact_layers_say_what_they_cannot_and_leave_shared_weights():
+def test_compact_layers_say_what_they_cannot_and_leave_shared_weights() -> None:
     model = network(torch.float32)
     model.append(nn.Linear(192, 16))
     model[-1].weight = model[6].weight
@@ -139,7 +143,7 @@ def test_compact_layers_say_what_they_cannot_and_leave_shared_weights():
         compact_(nn.Sequential(nn.Linear(3, 3)))
 
 
-def test_finalized_models_run_frozen_and_do_not_look_at_weights_again():
+def test_finalized_models_run_frozen_and_do_not_look_at_weights_again() -> None:
     model = finalize(network(torch.float32)).eval()
     expected = model(images(dtype=torch.float32))
     frozen = execute_sparse_(copy.deepcopy(model), frozen=True)
@@ -150,7 +154,7 @@ def test_finalized_models_run_frozen_and_do_not_look_at_weights_again():
     torch.testing.assert_close(frozen(images(dtype=torch.float32)), expected)
 
 
-def test_what_kernels_cannot_run_goes_on_as_it_was():
+def test_what_kernels_cannot_run_goes_on_as_it_was() -> None:
     model = network(torch.float32)
     grouped = nn.Conv2d(4, 4, 3, groups=2)
     grouped.register_buffer("weight_mask", torch.rand(grouped.weight.shape) < 0.5)
@@ -165,7 +169,7 @@ def test_what_kernels_cannot_run_goes_on_as_it_was():
     assert model[6]._packed[2] is None
 
 
-def test_refusals(monkeypatch):
+def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=r"no masked linear layer or convolution.*apply a plan"):
         execute_sparse_(nn.Sequential(nn.Linear(3, 3)))
     monkeypatch.setitem(sys.modules, "numba", None)
@@ -183,8 +187,8 @@ def test_refusals(monkeypatch):
         ("rigl", "32-true", "cpu", "fsdp", "take training.strategy=ddp"),
     ],
 )
-def test_runs_that_cannot(method, precision, device, strategy, says):
-    engine = SimpleNamespace(
+def test_runs_that_cannot(method: Any, precision: str, device: str, strategy: Any, says: str) -> None:
+    engine: Any = SimpleNamespace(
         _precision=SimpleNamespace(precision=precision), device=SimpleNamespace(type=device)
     )
     config = RunConfig(

@@ -1,6 +1,7 @@
 """Sparse kernels against float64 convolutions of torch: values, gradients, and nothing touched outside."""
 
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,16 +27,16 @@ SETS = EMULATED[instructions_here()]
 """What this machine can run: every set below its own."""
 
 
-def blocks(rng, outputs, inputs, density, height, width):
+def blocks(rng: Any, outputs: Any, inputs: Any, density: Any, height: Any, width: Any) -> Any:
     """A mask of whole blocks, `height` outputs by `width` inputs."""
     drawn = rng.random((-(-outputs // height), -(-inputs // width))) < density
     return np.repeat(np.repeat(drawn, height, 0), width, 1)[:outputs, :inputs]
 
 
 def compare(
-    instructions, mask, dtype, images=2, size=(1, 1), kernel=(1, 1), stride=(1, 1), padding=(0, 0),
-    dilation=(1, 1), threads=1, seed=0,
-):  # fmt: skip
+    instructions: Any, mask: Any, dtype: Any, images: Any=2, size: Any=(1, 1), kernel: Any=(1, 1), stride: Any=(1, 1), padding: Any=(0, 0),
+    dilation: Any=(1, 1), threads: Any=1, seed: Any=0,
+) -> Any:  # fmt: skip
     """Largest differences from torch in float64: of the output, of both gradients."""
     rng = np.random.default_rng(seed)
     outputs, channels = len(mask), mask.shape[1] // (kernel[0] * kernel[1])
@@ -81,8 +82,19 @@ TOLERANCE = {np.float32: 2e-4, np.float64: 1e-11}
     dilation=st.integers(1, 2), block=st.sampled_from(((1, 1), (4, 1), (1, 4), (4, 4))), seed=st.integers(0, 99),
 )  # fmt: skip
 def test_any_convolution_is_torchs(
-    instructions, outputs, channels, images, size, kernel, stride, padding, density, dilation, block, seed
-):
+    instructions: str,
+    outputs: int,
+    channels: int,
+    images: int,
+    size: tuple[int, ...],
+    kernel: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    density: float,
+    dilation: int,
+    block: tuple[int, ...],
+    seed: int,
+) -> None:
     rng = np.random.default_rng(seed)
     assume(all(dilation * (k - 1) < n + 2 * p for k, n, p in zip(kernel, size, padding, strict=True)))
     mask = blocks(rng, outputs, channels * kernel[0] * kernel[1], density, *block)
@@ -93,7 +105,7 @@ def test_any_convolution_is_torchs(
     assert max(found) < TOLERANCE[np.float32]
 
 
-def test_doubles_are_exact_to_their_own_rounding():
+def test_doubles_are_exact_to_their_own_rounding() -> None:
     rng = np.random.default_rng(1)
     for block in ((1, 1), (4, 4)):
         mask = blocks(rng, 24, 9 * 20, 0.3, *block)
@@ -103,18 +115,18 @@ def test_doubles_are_exact_to_their_own_rounding():
 
 @pytest.mark.parametrize("instructions", SETS)
 @pytest.mark.parametrize("batch", [1, 2, 63, 64, 65, 200])
-def test_batches_that_fill_no_tile_and_more_columns_than_a_block(instructions, batch):
+def test_batches_that_fill_no_tile_and_more_columns_than_a_block(instructions: str, batch: int) -> None:
     mask = np.random.default_rng(batch).random((37, 700)) < 0.1
     assert max(compare(instructions, mask, np.float32, batch)) < TOLERANCE[np.float32]
 
 
-def test_more_outputs_than_a_row_block():
+def test_more_outputs_than_a_row_block() -> None:
     for block in (1, 4):
         mask = blocks(np.random.default_rng(2), 4100, 33, 0.2, block, 1)
         assert max(compare(SETS[0], mask, np.float32, 70)) < TOLERANCE[np.float32]
 
 
-def test_threads_of_torch_and_of_our_own_come_to_the_same_bits(monkeypatch):
+def test_threads_of_torch_and_of_our_own_come_to_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whichever is first; sums of several parts are added up in the order of tiles."""
     mask = np.random.default_rng(3).random((20, 24)) < 0.3
     held = packed(mask, chains_of((1, 1)), vectors_of("portable"))
@@ -131,7 +143,7 @@ def test_threads_of_torch_and_of_our_own_come_to_the_same_bits(monkeypatch):
     assert (ours != correlation(held, x, dy, samples(900))).any(), "other sums, or nothing is shown"
 
 
-def test_threads_share_the_tiles():
+def test_threads_share_the_tiles() -> None:
     mask = np.random.default_rng(3).random((20, 9 * 8)) < 0.3
     for threads in (2, 3, 50):
         found = compare(SETS[0], mask, np.float32, 3, (9, 9), (3, 3), padding=(1, 1), threads=threads)
@@ -149,21 +161,21 @@ def test_threads_share_the_tiles():
     ],
     ids=["4x4", "4x1", "1x4", "unstructured", "cut"],
 )
-def test_rows_that_share_their_columns_are_seen(mask, forward, backward):
+def test_rows_that_share_their_columns_are_seen(mask: Any, forward: bool, backward: bool) -> None:
     vectors = vectors_of("portable")
     there = packed(mask, chains_of((1, 1)), vectors)
     assert (there.shared, turned(mask, chains_of((1, 1)), there).shared) == (forward, backward)
     assert int((there.places >= 0).sum()) == mask.sum()
 
 
-def test_equal_fan_in_is_not_padded():
+def test_equal_fan_in_is_not_padded() -> None:
     mask = np.zeros((40, 100), bool)
     for row in mask:
         row[np.random.default_rng(row.ctypes.data % 97).permutation(100)[:7]] = True
     assert packed(mask, chains_of((1, 1)), vectors_of("portable")).slots == 40 * 7
 
 
-def test_nothing_outside_is_read_or_written():
+def test_nothing_outside_is_read_or_written() -> None:
     """Source and target lie between guards: NaN would spread, and what is written over would differ."""
     rng = np.random.default_rng(5)
     for instructions in SETS:
@@ -181,14 +193,14 @@ def test_nothing_outside_is_read_or_written():
             assert np.isnan(target[:512]).all() and np.isnan(target[-512:]).all()
 
 
-def test_gradients_of_gradients_checker():
+def test_gradients_of_gradients_checker() -> None:
     torch.manual_seed(0)
     mask = torch.rand(6, 5, 3, 2) < 0.4
     pattern = pattern_of(mask, torch.float64, stride=(2, 1))
     weight = torch.randn(6, 5, 3, 2).double() * mask
     x, bias = torch.randn(2, 5, 5, 4).double().requires_grad_(), torch.randn(6).double().requires_grad_()
 
-    def run(x, kept, bias):
+    def run(x: Any, kept: Any, bias: Any) -> Any:
         whole = torch.zeros_like(weight).masked_scatter(mask, kept)
         return sparse_conv2d(x, whole, bias, pattern, (1, 1))
 
@@ -196,7 +208,7 @@ def test_gradients_of_gradients_checker():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_gradients_share_room_only_when_nobody_holds_the_last_one(dtype):
+def test_gradients_share_room_only_when_nobody_holds_the_last_one(dtype: torch.dtype) -> None:
     """What others did to a gradient, and gradients that are kept or accumulated, must not be seen in the next."""
     torch.manual_seed(2)
     mask = torch.rand(24, 40) < 0.2
@@ -204,7 +216,7 @@ def test_gradients_share_room_only_when_nobody_holds_the_last_one(dtype):
     pattern = pattern_of(mask, dtype)
     weight = torch.randn(24, 40, dtype=dtype).mul_(mask).requires_grad_()
 
-    def gradient(x):
+    def gradient(x: Any) -> Any:
         sparse_linear(x, weight, None, pattern).sum().backward()
         found, weight.grad = weight.grad, None
         return found
@@ -230,7 +242,7 @@ def test_gradients_share_room_only_when_nobody_holds_the_last_one(dtype):
     assert pickle.dumps(pattern), "models are saved whole, and copied"
 
 
-def test_inputs_of_any_strides_and_leading_sizes():
+def test_inputs_of_any_strides_and_leading_sizes() -> None:
     torch.manual_seed(1)
     mask = torch.rand(10, 12) < 0.3
     weight = torch.randn(10, 12) * mask
@@ -259,7 +271,7 @@ def test_inputs_of_any_strides_and_leading_sizes():
             )
 
 
-def read_by(windows, pixel, position):
+def read_by(windows: Any, pixel: Any, position: Any) -> Any:
     """The source pixel that a target reads at a position of the kernel, by the definition of a convolution."""
     image, rest = divmod(pixel, windows.target[0] * windows.target[1])
     at = divmod(rest, windows.target[1]), divmod(position, windows.kernel[1])
@@ -280,8 +292,15 @@ def read_by(windows, pixel, position):
     dilation=st.integers(1, 3), backwards=st.booleans(), lanes=st.sampled_from((2, 4, 16)), count=st.integers(1, 4),
 )  # fmt: skip
 def test_tiles_hold_every_pixel_once_and_chains_read_what_convolutions_do(
-    images, size, kernel, stride, dilation, backwards, lanes, count
-):
+    images: int,
+    size: tuple[int, int],
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    dilation: int,
+    backwards: bool,
+    lanes: int,
+    count: int,
+) -> None:
     padding = (dilation * (kernel[0] - 1), dilation * (kernel[1] - 1))
     windows = convolution(images, size, kernel, stride, padding, (dilation, dilation))
     chains = chains_of(kernel, -dilation if backwards else dilation, stride[0])
@@ -301,7 +320,7 @@ def test_tiles_hold_every_pixel_once_and_chains_read_what_convolutions_do(
             assert tiles.there[t, c] or not anything
 
 
-def test_strided_gradients_pass_over_what_no_pixel_reads():
+def test_strided_gradients_pass_over_what_no_pixel_reads() -> None:
     backwards = convolution(2, (8, 8), (3, 3), stride=(2, 2), padding=(1, 1)).backwards
     tiles = tiles_of(backwards, chains_of((3, 3), -1, 2), 16, 4)
     pixels = tiles.targets[tiles.targets >= 0]
@@ -315,7 +334,7 @@ def test_strided_gradients_pass_over_what_no_pixel_reads():
 @pytest.mark.parametrize(
     "wrong", ["fewer", "more", "double", "bias", "values", "images", "weight", "weight type"]
 )
-def test_what_does_not_fit_never_reaches_the_kernels(wrong):
+def test_what_does_not_fit_never_reaches_the_kernels(wrong: str) -> None:
     """They read at addresses: a size too many would be somebody else's memory."""
     mask = torch.rand(9, 8, 3, 3) < 0.3
     pattern = pattern_of(mask, torch.float32)
@@ -342,7 +361,7 @@ def test_what_does_not_fit_never_reaches_the_kernels(wrong):
         sparse_linear(torch.randn(3, 7), torch.randn(9, 8), None, linear)
 
 
-def test_refusals():
+def test_refusals() -> None:
     with pytest.raises(InputError, match="does not fit an input of 2×2"):
         convolution(1, (2, 2), (3, 3))
     with pytest.raises(InputError, match="avx512, avx2, portable"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -39,7 +40,7 @@ def answer(model: nn.Module, name: str) -> Tensor:
 
 @pytest.mark.parametrize("name", list(HOSTS))
 @pytest.mark.parametrize("family", ["wide", "parallel", "doped"])
-def test_sparsity_zero_gives_back_the_dense_model_bit_for_bit(name, family):
+def test_sparsity_zero_gives_back_the_dense_model_bit_for_bit(name: str, family: str) -> None:
     dense, plan = host(name), planned(name, family, "0")
     back = finalize(apply(plan, dense))
     assert torch.equal(answer(back, name), answer(dense, name))
@@ -50,7 +51,7 @@ def test_sparsity_zero_gives_back_the_dense_model_bit_for_bit(name, family):
 
 
 @pytest.mark.parametrize(("name", "family"), PLACES)
-def test_finalized_it_answers_the_same_without_masks(name, family):
+def test_finalized_it_answers_the_same_without_masks(name: str, family: str) -> None:
     model = apply(planned(name, family), host(name))
     with torch.no_grad():  # what an optimizer step leaves off the masks is cleared
         expected = answer(model, name)
@@ -65,7 +66,7 @@ def test_finalized_it_answers_the_same_without_masks(name, family):
 
 
 @pytest.mark.parametrize(("name", "family"), PLACES)
-def test_densified_every_weight_trains(name, family):
+def test_densified_every_weight_trains(name: str, family: str) -> None:
     model = apply(planned(name, family), host(name))
     dense = densify(model)
     assert torch.equal(answer(dense, name), answer(model, name))
@@ -91,7 +92,7 @@ class Logits(nn.Module):
 
 
 @pytest.mark.parametrize(("name", "family"), [*PLACES, SCALED])
-def test_a_finalized_model_is_exported(name, family):
+def test_a_finalized_model_is_exported(name: str, family: str) -> None:
     model = finalize(made(name, family)).eval()
     model = model if name == "convolutions" else Logits(model)
     args, kwargs = inputs(name)
@@ -105,7 +106,7 @@ def test_a_finalized_model_is_exported(name, family):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_onnxruntime_answers_the_same(family, tmp_path):
+def test_onnxruntime_answers_the_same(family: str, tmp_path: Path) -> None:
     pytest.importorskip("onnxscript", reason="ONNX export needs onnxscript, of the extra dev")
     runtime = pytest.importorskip("onnxruntime", reason="needs onnxruntime, of the extra dev")
     model = finalize(apply(planned("convolutions", family), host("convolutions"))).eval()
@@ -123,7 +124,7 @@ def test_onnxruntime_answers_the_same(family, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", [*FAMILIES, SCALED[1]])
-def test_onnxruntime_answers_the_same_for_a_transformer(family, tmp_path):
+def test_onnxruntime_answers_the_same_for_a_transformer(family: str, tmp_path: Path) -> None:
     pytest.importorskip("onnxscript", reason="ONNX export needs onnxscript, of the extra dev")
     runtime = pytest.importorskip("onnxruntime", reason="needs onnxruntime, of the extra dev")
 

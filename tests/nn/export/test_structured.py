@@ -50,7 +50,7 @@ def applied(structure: str, sparsity: str = "1/2") -> nn.Module:
 
 @pytest.mark.parametrize("structure", ["fan-in", "2:4", "channel", "unstructured", "block2x2", "2:4T+pad"])
 @pytest.mark.parametrize("out_of_masks", [False, True])
-def test_a_condensed_model_gives_the_same_outputs(structure, out_of_masks):
+def test_a_condensed_model_gives_the_same_outputs(structure: str, out_of_masks: bool) -> None:
     model = applied(structure)
     sparse = condense(finalize(model) if out_of_masks else model)
     kinds = [type(module) for module in sparse.modules()]
@@ -62,7 +62,7 @@ def test_a_condensed_model_gives_the_same_outputs(structure, out_of_masks):
     assert isinstance(model.mix, nn.Linear), "the model itself was changed"
 
 
-def test_a_constant_fan_in_holds_no_zero_and_as_many_values_as_weights_are_kept():
+def test_a_constant_fan_in_holds_no_zero_and_as_many_values_as_weights_are_kept() -> None:
     model = applied("fan-in", "3/4")
     sparse = condense(model)
     for name in ("body", "point", "line"):
@@ -73,7 +73,7 @@ def test_a_constant_fan_in_holds_no_zero_and_as_many_values_as_weights_are_kept(
     assert sparse.mix.rows.values.numel() == int(model.mix.weight_mask.sum())
 
 
-def test_a_kept_weight_that_is_zero_stays_kept_and_outputs_without_weights_are_left_out():
+def test_a_kept_weight_that_is_zero_stays_kept_and_outputs_without_weights_are_left_out() -> None:
     layer = nn.Sequential(nn.Linear(8, 4))
     mask = choose(parse_mask("fan-in"), layer[0].weight.detach().abs(), 8)
     mask[2] = False  # ablated
@@ -89,10 +89,11 @@ def test_a_kept_weight_that_is_zero_stays_kept_and_outputs_without_weights_are_l
 
 
 @pytest.mark.parametrize("groups", [2, 4])
-def test_grouped_convolutions_read_their_own_channels(groups):
+def test_grouped_convolutions_read_their_own_channels(groups: int) -> None:
     model = nn.Sequential(nn.Conv2d(8, 12, 3, groups=groups, bias=True))
     with torch.no_grad():
-        model[0].weight.mul_(torch.rand_like(model[0].weight) < 0.4)
+        weight = model.get_parameter("0.weight")
+        weight.mul_(torch.rand_like(weight) < 0.4)
     x = torch.randn(2, 8, 6, 5)
     assert torch.allclose(condense(model)(x), model(x), atol=1e-5)
 
@@ -105,7 +106,7 @@ def test_grouped_convolutions_read_their_own_channels(groups):
         (nn.Sequential(nn.Conv3d(2, 2, 1)), "0 is a Conv3d"),
     ],
 )
-def test_what_has_no_condensed_form_is_refused(model, says):
+def test_what_has_no_condensed_form_is_refused(model: nn.Module, says: str) -> None:
     if "sparse" not in says:
         with torch.no_grad():
             next(model.parameters()).flatten()[0] = 0
@@ -123,7 +124,7 @@ def two_of_four(dtype: torch.dtype, structure: str = "2:4") -> Tensor:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("structure", ["2:4", "2:4T"])
-def test_what_can_be_packed_comes_back_whole(dtype, structure):
+def test_what_can_be_packed_comes_back_whole(dtype: torch.dtype, structure: str) -> None:
     """torch's own conversion, which runs on the CPU: nothing is lost of a weight that we call packable."""
     weight = two_of_four(dtype, structure)
     assert unpackable(weight) == ""
@@ -132,7 +133,7 @@ def test_what_can_be_packed_comes_back_whole(dtype, structure):
         assert torch.equal(unpacked(*packed(weight.T.contiguous())), weight.T)
 
 
-def test_float32_is_refused_because_torch_keeps_one_of_two_there():
+def test_float32_is_refused_because_torch_keeps_one_of_two_there() -> None:
     weight = two_of_four(torch.float32)
     assert "1 of 2" in unpackable(weight)
     assert not torch.equal(unpacked(*packed(weight)), weight), "torch has changed: allow float32"
@@ -146,11 +147,11 @@ def test_float32_is_refused_because_torch_keeps_one_of_two_there():
         (torch.zeros(64, 96, dtype=torch.bfloat16), "multiples of 32 and 64"),
     ],
 )
-def test_what_cannot_be_packed_says_why(weight, says):
+def test_what_cannot_be_packed_says_why(weight: Tensor, says: str) -> None:
     assert says in unpackable(weight)
 
 
-def test_without_a_cuda_device_packing_is_refused_by_name():
+def test_without_a_cuda_device_packing_is_refused_by_name() -> None:
     model = nn.Sequential(nn.Linear(128, 64)).half()
     model[0].weight = nn.Parameter(two_of_four(torch.float16))
     with pytest.raises(InputError, match=r"need a CUDA device .* iftplan\.nn\.condense"):
@@ -164,7 +165,7 @@ def test_without_a_cuda_device_packing_is_refused_by_name():
 @pytest.mark.skipif(
     not torch.cuda.is_available(), reason="semi-structured tensors multiply on CUDA devices only"
 )
-def test_a_packed_model_gives_the_same_outputs():
+def test_a_packed_model_gives_the_same_outputs() -> None:
     model = nn.Sequential(nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 8)).half().cuda()
     model[0].weight = nn.Parameter(two_of_four(torch.float16).cuda())
     x = torch.randn(32, 128, device="cuda", dtype=torch.float16)

@@ -26,13 +26,13 @@ from iftplan.base.errors import InputError, MeasureError
 from iftplan.masks import NM, Block, Channel, ConstantFanIn, Unstructured, stack_counts, stack_log2_masks
 from iftplan.models.document import parse_spec, spec_document
 from iftplan.models.notation import parse_layer
-from iftplan.models.spec import InputSpec
+from iftplan.models.spec import InputSpec, ModelSpec
 from iftplan.nn.layers.stacks import StackedLinear
 from iftplan.nn.masking.step_masks import layer_counts, weights_by_layer
 from iftplan.nn.masks.masked_weights import MaskedWeight, masked_weights
 from iftplan.nn.reading.widths.trace import trace_widths
 from iftplan.plans.document.plan import parse_plan, plan_document
-from iftplan.plans.plan import Scope
+from iftplan.plans.plan import Plan, Scope
 from iftplan.runs.schedules import Updates
 from iftplan.runs.training_cost import TrainingCost
 
@@ -94,13 +94,13 @@ def mixtral(layers: int = 1) -> nn.Module:
 
 
 @cache
-def read() -> tuple[nn.Module, ift.ModelSpec]:
+def read() -> tuple[nn.Module, ModelSpec]:
     model = mixtral()
     return model, ift.read_model(model, f"1x{TOKENS}:int64")
 
 
 @cache
-def applied(transform: str) -> tuple[ift.Plan, nn.Module]:
+def applied(transform: str) -> tuple[Plan, nn.Module]:
     model, spec = read()
     plan = ift.plan(spec, transform, 0.75)
     return plan, inn.apply(plan, model)
@@ -130,7 +130,7 @@ def test_a_stack_is_a_layer_of_rows_that_meet_one_expert_each() -> None:
 
 def test_a_configuration_is_read_alike(tmp_path: Path) -> None:
     model, _ = read()
-    config = {**model.config.to_diff_dict(), "architectures": ["MixtralForCausalLM"]}  # type: ignore[union-attr,operator]
+    config = {**model.config.to_diff_dict(), "architectures": ["MixtralForCausalLM"]}
     (tmp_path / "config.json").write_text(json.dumps(config))
     layers = ift.read_model(f"hf:{tmp_path}", f"1x{TOKENS}:int64").layers
     assert [w.layer for w in layers] == [w.layer for w in read()[1].layers]
@@ -217,7 +217,7 @@ def test_every_family_closes_is_applied_and_measured_alike_by_three_engines(tran
 def test_branches_stand_in_the_place_of_every_experts_matrix() -> None:
     _, model = applied("parallel")
     up = model.get_submodule("model.layers.0.mlp.experts.gate_up_proj")
-    weights = [branch.weight for branch in up.branches]  # type: ignore[union-attr]
+    weights = [branch.weight for branch in up.branches]
     assert [tuple(w.shape) for w in weights] == [(EXPERTS, 96, 32)] * 4
     assert {n for weight in stacks(model) for n in kept(weight)} == {32 * 96 // 4, 48 * 32 // 4}
 
@@ -227,11 +227,11 @@ def test_one_branch_computes_what_the_host_does() -> None:
     routed = copy.deepcopy(model)
     from iftplan.nn.layers.experts import RoutedExperts, StackedParallel
 
-    host = routed.model.layers[0].mlp.experts  # type: ignore[union-attr]
-    routed.model.layers[0].mlp.experts = RoutedExperts(host)  # type: ignore[union-attr]
+    host = routed.model.layers[0].mlp.experts
+    routed.model.layers[0].mlp.experts = RoutedExperts(host)
     tokens = torch.arange(TOKENS).view(1, -1) * 3 % 64
     torch.testing.assert_close(routed(tokens).logits, model(tokens).logits)
-    experts = routed.model.layers[0].mlp.experts  # type: ignore[union-attr]
+    experts = routed.model.layers[0].mlp.experts
     for name in ("gate_up_proj", "down_proj"):
         values = experts._parameters[name].detach().clone()
         member = StackedParallel(experts.layer(name), 1)
@@ -246,9 +246,9 @@ def test_grouped_rows_meet_their_own_matrix(sizes: tuple[int, int]) -> None:
     torch.manual_seed(0)
     rows, owners = torch.randn(9, inputs), torch.tensor([0, 0, 0, 2, 2, 2, 2, 3, 3])
     layer = StackedLinear(4, inputs, outputs)
-    layer.bias.data.normal_()  # type: ignore[union-attr]
+    layer.bias.data.normal_()
     ends = torch.tensor([3, 3, 7, 9], dtype=torch.int32)
-    each = [layer.weight[e] @ row + layer.bias[e] for e, row in zip(owners, rows, strict=True)]  # type: ignore[index]
+    each = [layer.weight[e] @ row + layer.bias[e] for e, row in zip(owners, rows, strict=True)]
     torch.testing.assert_close(layer(rows, owners, ends), torch.stack(each))
 
 
@@ -292,7 +292,7 @@ def test_experts_with_zeros_of_their_own_counts_have_no_known_cost() -> None:
 def test_new_experts_start_at_the_deviation_of_one_of_them() -> None:
     _, model = applied("wide")
     experts = model.get_submodule("model.layers.0.mlp.experts")
-    up = experts.gate_up_proj.detach()[experts.gate_up_proj_mask]  # type: ignore[union-attr,index]
+    up = experts.gate_up_proj.detach()[experts.gate_up_proj_mask]
     assert float(up.std()) == pytest.approx(
         (2 / 192) ** 0.5, rel=0.03
     )  # Kaiming by fan-out, as a linear layer's

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, Literal
+
 import pytest
 import torch
 from torch import nn
@@ -32,14 +35,14 @@ def resized(couplings: Couplings, factor: float) -> dict[str, int]:
     }
 
 
-def answer(model: nn.Module, inputs) -> torch.Size:
+def answer(model: nn.Module, inputs: Any) -> torch.Size:
     args, kwargs = make_inputs(inputs, "cpu")
     with torch.no_grad():
         output = model(*args, **kwargs)
     return getattr(output, "logits", output).shape
 
 
-def flop_counter_macs(model: nn.Module, inputs) -> int:
+def flop_counter_macs(model: nn.Module, inputs: Any) -> int:
     args, kwargs = make_inputs(inputs, "meta")
     torch.backends.mha.set_fastpath_enabled(False)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -49,7 +52,9 @@ def flop_counter_macs(model: nn.Module, inputs) -> int:
 
 
 @pytest.mark.parametrize(("name", "factor", "heads"), CASES)
-def test_a_widened_model_runs_at_exactly_the_predicted_cost(name, factor, heads):
+def test_a_widened_model_runs_at_exactly_the_predicted_cost(
+    name: str, factor: float, heads: Literal["number", "size"]
+) -> None:
     build, inputs = MODELS[name]
     model = build().eval()
     before = answer(model, inputs)
@@ -69,7 +74,7 @@ def test_a_widened_model_runs_at_exactly_the_predicted_cost(name, factor, heads)
 @pytest.mark.parametrize(
     "name", ["residual", "depthwise", "GPT-2", "Llama, grouped queries", "multi-head attention"]
 )
-def test_a_widened_model_is_as_if_it_had_been_built_so(name):
+def test_a_widened_model_is_as_if_it_had_been_built_so(name: str) -> None:
     # Traced again, it has the couplings of the dense model at the new sizes: its attributes agree with its weights.
     build, inputs = MODELS[name]
     with torch.device("meta"):
@@ -83,7 +88,7 @@ def test_a_widened_model_is_as_if_it_had_been_built_so(name):
     assert {n: w.size for n, w in again.widths.items()} == sizes
 
 
-def test_bookkeeping_attributes_of_torch_modules_follow():
+def test_bookkeeping_attributes_of_torch_modules_follow() -> None:
     model = classifier(conv(3, 8), nn.Conv2d(8, 24, 3, groups=8), nn.GroupNorm(4, 24), channels=24)
     couplings = trace_widths(model, IMAGE)
     widen_(model, couplings, resized(couplings, 2))
@@ -101,12 +106,13 @@ def test_bookkeeping_attributes_of_torch_modules_follow():
         ("BERT", "bert.encoder.layer.1.attention.self"),
     ],
 )
-def test_attention_scores_are_scaled_by_the_new_size_of_a_head(name, path):
+def test_attention_scores_are_scaled_by_the_new_size_of_a_head(name: str, path: str) -> None:
     build, inputs = MODELS[name]
     model = build()
     attention = model.get_submodule(path)
     scale = attention.scaling
-    for heads, factor in (("size", 1.0), ("number", 0.5)):
+    cases: tuple[tuple[Literal["number", "size"], float], ...] = (("size", 1.0), ("number", 0.5))
+    for heads, factor in cases:
         couplings = trace_widths(model, inputs, heads=heads)
         widen_(model, couplings, resized(couplings, 4))
         assert attention.scaling == scale * factor
@@ -115,7 +121,7 @@ def test_attention_scores_are_scaled_by_the_new_size_of_a_head(name, path):
         attention = model.get_submodule(path)
 
 
-def test_ties_dtype_and_requires_grad_are_kept():
+def test_ties_dtype_and_requires_grad_are_kept() -> None:
     build, inputs = MODELS["GPT-2"]
     with torch.device("meta"):
         model = build().to(torch.bfloat16)
@@ -130,7 +136,7 @@ def test_ties_dtype_and_requires_grad_are_kept():
     ]
 
 
-def test_a_widened_model_learns():
+def test_a_widened_model_learns() -> None:
     model = MODELS["residual"][0]()
     couplings = trace_widths(model, IMAGE)
     widen_(model, couplings, resized(couplings, 1.37))
@@ -152,7 +158,9 @@ def test_a_widened_model_learns():
         (lambda c: {"c1": 0}, ["positive"]),
     ],
 )
-def test_sizes_that_cannot_be_are_refused_and_change_nothing(choose, words):
+def test_sizes_that_cannot_be_are_refused_and_change_nothing(
+    choose: Callable[..., Any], words: list[str]
+) -> None:
     build, inputs = MODELS["attention"]
     model = build()
     couplings = trace_widths(model, inputs)

@@ -7,116 +7,53 @@ and zeros off the masks in weights and in whatever the optimizer keeps beside th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import cache
-from itertools import pairwise
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, optim
-from torch.nn import functional
+from torch import optim
 from torch.nn.utils import clip_grad_norm_
 
-import iftplan as ift
 from iftplan import nn
 from iftplan.base.errors import InputError
 from iftplan.nn.masking.algorithms.base import Order
-from iftplan.plans.plan import Plan
-from iftplan.runs.schedules import Updates
+from tests.support.training import (
+    batches,
+    copies,
+    counts,
+    hold,
+    loss_of,
+    perceptron,
+    rigl,
+    same,
+    sparse,
+    train,
+)
 
-FLOORS = {"exp_inf": torch.tensor([1e-8]).tolist(), "step_size": torch.tensor([1e-6]).tolist()}
-"""Constants that Adamax (its eps) and Rprop (its least step) write where there is nothing: no memory of a weight."""
-
-ADAMW = {"plain": {"foreach": False}, "foreach": {"foreach": True}, "fused": {"fused": True}}
-
-
-def perceptron() -> torch.nn.Module:
-    torch.manual_seed(0)
-    sizes = (12, 40, 40, 40, 5)
-    layers = [torch.nn.Linear(a, b) for a, b in pairwise(sizes)]
-    return torch.nn.Sequential(*(x for layer in layers for x in (layer, torch.nn.GELU())))[:-1]
-
-
-@cache
-def planned(family: str) -> Plan:
-    return ift.plan(ift.read_model(perceptron(), "4x12"), family, "3/4", keep_dense=("last",))
-
-
-def sparse(family: str = "wide", seed: int = 0, *, dense_start: bool = False) -> torch.nn.Module:
-    return nn.apply(planned(family), perceptron(), seed=seed, dense_start=dense_start)
-
-
-def rigl(interval: int = 3, order: Order = Order.AFTER) -> nn.RigL:
-    return nn.RigL(Updates(end=1000, interval=interval), order=order)
-
-
-def batches(count: int, seed: int = 0, size: int = 16) -> Iterator[tuple[Tensor, Tensor]]:
-    draw = torch.Generator().manual_seed(seed)
-    for _ in range(count):
-        x = torch.randn(size, 12, generator=draw)
-        yield x, x[:, :5].argmax(1)
-
-
-def loss_of(model: torch.nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-    return functional.cross_entropy(model(batch[0]).float(), batch[1])
-
-
-def copies(masks: nn.Masking) -> dict[str, Tensor]:
-    return {name: mask.clone() for name, mask in masks.masks().items()}
-
-
-def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
-
-
-def counts(model: torch.nn.Module) -> dict[str, int]:
-    return {w.name: int(w.mask.sum()) for w in nn.masked_weights(model)}
-
-
-def hold(model: torch.nn.Module, masks: nn.Masking, before: dict[str, int]) -> None:
-    """What must be true after any training."""
-    assert counts(model) == before
-    for weight in nn.masked_weights(model):
-        off = ~weight.mask
-        assert weight.parameter[off].abs().max() == 0, weight.name
-        for key, slot in masks.optimizer.state.get(weight.parameter, {}).items():
-            if isinstance(slot, Tensor) and slot.shape == weight.mask.shape:
-                assert set(slot[off].tolist()) <= {0.0, *FLOORS.get(key, ())}, (weight.name, key)
-
-
-def train(
-    model: torch.nn.Module, masks: nn.Masking, optimizer: optim.Optimizer, steps: int = 10
-) -> list[float]:
-    losses = []
-    for batch in batches(steps):
-        optimizer.zero_grad()
-        loss = loss_of(model, batch)
-        loss.backward()
-        masks.step()
-        optimizer.step()
-        losses.append(loss.item())
-    return losses
+ADAMW: dict[str, dict[str, Any]] = {
+    "plain": {"foreach": False},
+    "foreach": {"foreach": True},
+    "fused": {"fused": True},
+}
 
 
 # --- optimizers and their groups -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("family", ["wide", "parallel", "doped"])
-def test_several_groups_with_options_of_their_own(family):
+def test_several_groups_with_options_of_their_own(family: str) -> None:
     model = sparse(family)
     kept = counts(model)
     decayed = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
     half = len(decayed) // 2
-    optimizer = optim.SGD(
-        [
-            {"params": decayed[:half], "weight_decay": 0.01},
-            {"params": decayed[half:], "lr": 0.2, "momentum": 0.0},
-            {"params": others},
-        ],
-        lr=0.3,
-        momentum=0.9,
-        nesterov=False,
-    )
+    groups: list[dict[str, Any]] = [
+        {"params": decayed[:half], "weight_decay": 0.01},
+        {"params": decayed[half:], "lr": 0.2, "momentum": 0.0},
+        {"params": others},
+    ]
+    optimizer = optim.SGD(groups, lr=0.3, momentum=0.9, nesterov=False)
     masks = nn.Masking(model, optimizer, rigl())
     losses = train(
         model, masks, optimizer, 100
@@ -128,7 +65,7 @@ def test_several_groups_with_options_of_their_own(family):
 
 def _optimizers() -> Iterator[tuple[str, Callable[[list[torch.nn.Parameter]], optim.Optimizer]]]:
     for name in ("ASGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "Rprop"):  # fmt: skip
-        yield name, lambda p, name=name: getattr(optim, name)(p, lr=0.01)
+        yield name, partial(getattr(optim, name), lr=0.01)
     yield "AdamW amsgrad", lambda p: optim.AdamW(p, lr=0.01, weight_decay=0.1, amsgrad=True)
     yield (
         "RMSprop centred",
@@ -153,7 +90,7 @@ class Smearing(optim.Optimizer):
     ("name", "make"), list(_optimizers()), ids=lambda value: value if isinstance(value, str) else ""
 )
 @pytest.mark.parametrize("order", list(Order))
-def test_zeros_stay_zeros_under_any_optimizer(name, make, order):
+def test_zeros_stay_zeros_under_any_optimizer(name: str, make: Callable[..., Any], order: Order) -> None:
     model = sparse()
     kept = counts(model)
     for parameter in model.parameters():
@@ -168,7 +105,7 @@ def test_zeros_stay_zeros_under_any_optimizer(name, make, order):
 
 
 @pytest.mark.parametrize("kind", ADAMW)
-def test_the_three_forms_of_adamw_choose_the_same_masks(kind):
+def test_the_three_forms_of_adamw_choose_the_same_masks(kind: str) -> None:
     seen = {}
     for options in (ADAMW[kind], ADAMW["plain"]):
         model = sparse()
@@ -182,7 +119,7 @@ def test_the_three_forms_of_adamw_choose_the_same_masks(kind):
     assert all(same(first, other) for other in rest)
 
 
-def test_an_optimizer_of_another_model_is_refused():
+def test_an_optimizer_of_another_model_is_refused() -> None:
     model = sparse()
     optimizer = optim.SGD(perceptron().parameters(), lr=0.1)
     with pytest.raises(InputError, match=r"does not hold .*weight.*after masks were applied"):
@@ -191,7 +128,7 @@ def test_an_optimizer_of_another_model_is_refused():
     nn.Masking(model, optimizer)  # what is frozen need not be held
 
 
-def test_masks_of_frozen_weights_stay():
+def test_masks_of_frozen_weights_stay() -> None:
     model = sparse()
     model[0].weight.requires_grad_(False)
     kept = counts(model)
@@ -205,7 +142,7 @@ def test_masks_of_frozen_weights_stay():
     assert moved == set(first) - {"0.weight"}
 
 
-def test_a_weight_without_a_gradient_keeps_its_mask():
+def test_a_weight_without_a_gradient_keeps_its_mask() -> None:
     model = sparse()
     optimizer = optim.SGD(model.parameters(), lr=0.1)
     masks = nn.Masking(model, optimizer, rigl(interval=1))
@@ -223,7 +160,7 @@ def test_a_weight_without_a_gradient_keeps_its_mask():
 # --- accumulation, clipping, scalers ---------------------------------------------------------------------
 
 
-def test_accumulated_gradients_choose_what_one_large_batch_chooses():
+def test_accumulated_gradients_choose_what_one_large_batch_chooses() -> None:
     chosen = []
     for parts in (1, 4):
         model = sparse()
@@ -241,7 +178,7 @@ def test_accumulated_gradients_choose_what_one_large_batch_chooses():
     torch.testing.assert_close(chosen[0][1], chosen[1][1])
 
 
-def test_clipping_sees_masked_gradients():
+def test_clipping_sees_masked_gradients() -> None:
     model = sparse()
     optimizer = optim.SGD(model.parameters(), lr=0.1)
     masks = nn.Masking(model, optimizer, rigl())
@@ -266,7 +203,7 @@ def test_clipping_sees_masked_gradients():
 @pytest.mark.parametrize("unscale", [True, False], ids=["unscaled and clipped", "left to the scaler"])
 @pytest.mark.parametrize("poisoned", ["0.weight", "6.bias"], ids=["masked weight", "bias"])
 @pytest.mark.parametrize("kind", [*ADAMW, "sgd"])
-def test_an_overflow_postpones_the_update(kind, poisoned, unscale, order):
+def test_an_overflow_postpones_the_update(kind: str, poisoned: str, unscale: bool, order: Order) -> None:
     model = sparse()
     kept = counts(model)
     parameters = list(model.parameters())
@@ -299,7 +236,7 @@ def test_an_overflow_postpones_the_update(kind, poisoned, unscale, order):
 
 
 @pytest.mark.parametrize("taken", [True, False], ids=["step taken", "step left out"])
-def test_non_finite_gradients_postpone_the_update_without_a_scaler_too(taken):
+def test_non_finite_gradients_postpone_the_update_without_a_scaler_too(taken: bool) -> None:
     model = sparse()
     optimizer = optim.SGD(model.parameters(), lr=0.1)
     masks = nn.Masking(model, optimizer, rigl(interval=2))
@@ -318,7 +255,7 @@ def test_non_finite_gradients_postpone_the_update_without_a_scaler_too(taken):
 
 
 @pytest.mark.parametrize("order", list(Order))
-def test_a_closure_is_no_detour(order):
+def test_a_closure_is_no_detour(order: Order) -> None:
     """Engines run backward passes inside the optimizer's step."""
     seen = []
     for inside in (False, True):
@@ -327,7 +264,7 @@ def test_a_closure_is_no_detour(order):
         optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
         masks = nn.Masking(model, optimizer, rigl(order=order))
 
-        def backward(batch, model=model, optimizer=optimizer, masks=masks):
+        def backward(batch: Any, model: Any = model, optimizer: Any = optimizer, masks: Any = masks) -> Any:
             optimizer.zero_grad()
             loss = loss_of(model, batch)
             loss.backward()
@@ -346,7 +283,7 @@ def test_a_closure_is_no_detour(order):
     assert same(*seen)
 
 
-def test_a_replaced_step_moves_nothing_that_keeps_its_mask():
+def test_a_replaced_step_moves_nothing_that_keeps_its_mask() -> None:
     model = sparse()
     optimizer = optim.AdamW(model.parameters(), lr=0.1)
     masks = nn.Masking(model, optimizer, rigl(interval=2, order=Order.REPLACE))
@@ -363,7 +300,7 @@ def test_a_replaced_step_moves_nothing_that_keeps_its_mask():
                 assert torch.equal(parameter[stays], weights[name][stays]), name
 
 
-def test_autocast_to_bfloat16():
+def test_autocast_to_bfloat16() -> None:
     model = sparse()
     kept = counts(model)
     optimizer = optim.AdamW(model.parameters(), lr=0.01)
@@ -381,7 +318,7 @@ def test_autocast_to_bfloat16():
     assert sum(losses[-5:]) < sum(losses[:5])
 
 
-def test_weights_in_bfloat16():
+def test_weights_in_bfloat16() -> None:
     model = sparse().bfloat16()
     kept = counts(model)
     optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
@@ -400,8 +337,8 @@ def test_weights_in_bfloat16():
 
 
 @pytest.mark.parametrize("kind", ["OneCycleLR", "CosineAnnealingLR", "LambdaLR"])
-def test_schedulers_that_wrap_the_optimizer_s_step(kind):
-    options = {"OneCycleLR": {"max_lr": 0.1, "total_steps": 20}, "CosineAnnealingLR": {"T_max": 20}, "LambdaLR": {"lr_lambda": lambda t: 1 / (1 + t)}}  # fmt: skip
+def test_schedulers_that_wrap_the_optimizer_s_step(kind: str) -> None:
+    options: dict[str, dict[str, Any]] = {"OneCycleLR": {"max_lr": 0.1, "total_steps": 20}, "CosineAnnealingLR": {"T_max": 20}, "LambdaLR": {"lr_lambda": lambda t: 1 / (1 + t)}}  # fmt: skip
     model = sparse()
     kept = counts(model)
     optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
@@ -417,11 +354,11 @@ def test_schedulers_that_wrap_the_optimizer_s_step(kind):
     assert masks.exploration.updates == 6
 
 
-def test_a_compiled_model_trains_to_the_same_masks():
+def test_a_compiled_model_trains_to_the_same_masks() -> None:
     seen = []
     for compiled in (False, True):
         model = sparse()
-        called = torch.compile(model, backend="eager") if compiled else model
+        called: Any = torch.compile(model, backend="eager") if compiled else model
         optimizer = optim.SGD(called.parameters(), lr=0.1)
         masks = nn.Masking(called, optimizer, rigl())
         for batch in batches(10):
@@ -435,7 +372,7 @@ def test_a_compiled_model_trains_to_the_same_masks():
     assert same(*seen)
 
 
-def test_a_masking_that_was_released_changes_nothing_more():
+def test_a_masking_that_was_released_changes_nothing_more() -> None:
     model = sparse()
     optimizer = optim.SGD(model.parameters(), lr=0.1)
     first = nn.Masking(model, optimizer, rigl())

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,14 +16,14 @@ import torch
 from iftplan import nn
 from iftplan.nn.masking.processes import Ranks, fingerprint
 from iftplan.nn.training.records import checkpoints
-from tests.support import distributed_scenarios as scenarios
-from tests.support.launches import environment
+from tests.support.processes import distributed_scenarios as scenarios
+from tests.support.processes.launches import environment
 
-Reports = list[dict]
+Reports = list[dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where one process has written a checkpoint after seven steps, and two processes theirs."""
     folder = tmp_path_factory.mktemp("ranks")
     model = scenarios.sparse()
@@ -33,7 +34,7 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def ranks(folder) -> Reports:
+def ranks(folder: Path) -> Reports:
     launch = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     done = subprocess.run(
         [sys.executable, *launch, scenarios.__file__, str(folder)],
@@ -46,14 +47,14 @@ def ranks(folder) -> Reports:
     return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in (0, 1)]
 
 
-def both(ranks: Reports, scenario: str) -> Iterator[dict]:
+def both(ranks: Reports, scenario: str) -> Iterator[dict[str, Any]]:
     for report in ranks:
         assert isinstance(report[scenario], dict), report[scenario]
         yield report[scenario]
 
 
 @pytest.fixture(scope="module")
-def alone() -> dict:
+def alone() -> dict[str, Any]:
     """The same run in one process: whole batches."""
     torch.set_num_threads(1)
     model = scenarios.sparse()
@@ -62,7 +63,7 @@ def alone() -> dict:
 
 
 @pytest.mark.slow
-def test_growth_follows_the_mean_gradient_and_not_the_mean_of_its_size(ranks):
+def test_growth_follows_the_mean_gradient_and_not_the_mean_of_its_size(ranks: Reports) -> None:
     """Gradients +1 and -1 of weight 2 score 0, so that weight 3 with .4 on both ranks grows."""
     for report in both(ranks, "mean_gradient"):
         assert report["scores"] == pytest.approx([0, 0, 0, 0.4])
@@ -73,7 +74,7 @@ def test_growth_follows_the_mean_gradient_and_not_the_mean_of_its_size(ranks):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scenario", ["data_parallel", "accumulated", "fully_sharded", "not_finite"])
-def test_masks_are_the_same_on_both_ranks_after_every_step(ranks, scenario):
+def test_masks_are_the_same_on_both_ranks_after_every_step(ranks: Reports, scenario: str) -> None:
     first, second = both(ranks, scenario)
     assert first["digests"] == second["digests"]
     assert len(set(first["digests"])) > 1
@@ -81,7 +82,9 @@ def test_masks_are_the_same_on_both_ranks_after_every_step(ranks, scenario):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scenario", ["data_parallel", "fully_sharded"])
-def test_two_ranks_train_as_one_process_with_the_whole_batch(ranks, alone, scenario):
+def test_two_ranks_train_as_one_process_with_the_whole_batch(
+    ranks: Reports, alone: dict[str, Any], scenario: str
+) -> None:
     """Not to the bit: sums are taken in another order."""
     for report in both(ranks, scenario):
         assert report["digests"][:4] == alone["digests"][:4]
@@ -89,14 +92,14 @@ def test_two_ranks_train_as_one_process_with_the_whole_batch(ranks, alone, scena
 
 
 @pytest.mark.slow
-def test_sharded_and_replicated_training_agree(ranks):
+def test_sharded_and_replicated_training_agree(ranks: Reports) -> None:
     replicated, sharded = next(both(ranks, "data_parallel")), next(both(ranks, "fully_sharded"))
     assert replicated["digests"] == sharded["digests"]
     assert torch.allclose(torch.tensor(replicated["final"]), torch.tensor(sharded["final"]), atol=1e-6)
 
 
 @pytest.mark.slow
-def test_parts_are_parts(ranks):
+def test_parts_are_parts(ranks: Reports) -> None:
     """Nine rows of weights are five and four."""
     first, second = both(ranks, "fully_sharded")
     assert first["parts"][0] == [5, 6]
@@ -104,21 +107,21 @@ def test_parts_are_parts(ranks):
 
 
 @pytest.mark.slow
-def test_accumulated_batches_make_one_update_for_two_steps(ranks):
+def test_accumulated_batches_make_one_update_for_two_steps(ranks: Reports) -> None:
     for report in both(ranks, "accumulated"):
         assert report["updates"] == 2
         assert report["off"] == []
 
 
 @pytest.mark.slow
-def test_masks_can_be_left_out_of_broadcasts(ranks):
+def test_masks_can_be_left_out_of_broadcasts(ranks: Reports) -> None:
     """DDP writes every buffer at each forward pass but those: the mask is written by its updates alone."""
     for report in both(ranks, "accumulated"):
         assert report["written"] == report["updates"]
 
 
 @pytest.mark.slow
-def test_an_overflow_in_one_rank_s_part_postpones_the_update_on_both(ranks):
+def test_an_overflow_in_one_rank_s_part_postpones_the_update_on_both(ranks: Reports) -> None:
     """Updates are due at steps 2 and 4 of the schedule; step 2 overflows on rank 1 alone, step 3 makes it up."""
     for report in both(ranks, "not_finite"):
         assert len(set(report["digests"][:4])) == 1
@@ -127,14 +130,14 @@ def test_an_overflow_in_one_rank_s_part_postpones_the_update_on_both(ranks):
 
 
 @pytest.mark.slow
-def test_masks_that_differ_are_refused_by_name_on_both_ranks(ranks):
+def test_masks_that_differ_are_refused_by_name_on_both_ranks(ranks: Reports) -> None:
     for report in both(ranks, "masks_differ"):
         assert "the masks of 2.weight on rank 1 are not those of rank 0" in report["message"]
         assert report["alike"] == "no error"
 
 
 @pytest.mark.slow
-def test_gradients_that_nobody_averaged_are_found_at_the_first_update(ranks):
+def test_gradients_that_nobody_averaged_are_found_at_the_first_update(ranks: Reports) -> None:
     for report in both(ranks, "gradients_differ"):
         assert "on rank 1 are not those of rank 0" in report["message"]
         assert report["steps"] == 3
@@ -143,7 +146,7 @@ def test_gradients_that_nobody_averaged_are_found_at_the_first_update(ranks):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
 @pytest.mark.parametrize("source", ["single", "ddp", "fsdp"])
-def test_two_ranks_continue_any_checkpoint(ranks, source, kind):
+def test_two_ranks_continue_any_checkpoint(ranks: Reports, source: str, kind: str) -> None:
     first, second = (report[f"{source} to {kind}"] for report in both(ranks, "resumed"))
     assert first["digests"] == second["digests"]
     for report in (first, second):
@@ -158,7 +161,7 @@ def test_two_ranks_continue_any_checkpoint(ranks, source, kind):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("source", ["ddp", "fsdp"])
-def test_one_process_continues_what_two_wrote(ranks, folder, source):
+def test_one_process_continues_what_two_wrote(ranks: Reports, folder: Path, source: str) -> None:
     model = scenarios.sparse()
     masks = nn.Masking(model, scenarios.adam(model), scenarios.rigl())
     scenarios.load(folder / source, model, masks)
@@ -173,7 +176,7 @@ def test_one_process_continues_what_two_wrote(ranks, folder, source):
     assert scenarios.hold(masks) == []
 
 
-def test_one_process_asks_nobody():
+def test_one_process_asks_nobody() -> None:
     ranks = Ranks.of(scenarios.perceptron())
     assert ranks.group is None
     assert ranks.all(True, torch.device("cpu"))
@@ -181,7 +184,7 @@ def test_one_process_asks_nobody():
     ranks.check({"a": torch.ones(3, dtype=torch.bool)}, 1)
 
 
-def test_masks_that_differ_have_other_fingerprints():
+def test_masks_that_differ_have_other_fingerprints() -> None:
     """All masks of up to two weights out of 90, which words of eight and a padded rest hold: no two alike."""
     seen = set()
     for chosen in (*combinations(range(90), 2), *combinations(range(90), 1), ()):
@@ -191,7 +194,7 @@ def test_masks_that_differ_have_other_fingerprints():
     assert len(seen) == 90 * 89 // 2 + 90 + 1
 
 
-def test_a_fingerprint_depends_on_entries_and_not_on_strides():
+def test_a_fingerprint_depends_on_entries_and_not_on_strides() -> None:
     mask = torch.rand(7, 5, 3, 3, generator=torch.Generator().manual_seed(0)) < 0.5
     strided = mask.to(memory_format=torch.channels_last)
     assert strided.stride() != mask.stride()
@@ -199,7 +202,7 @@ def test_a_fingerprint_depends_on_entries_and_not_on_strides():
 
 
 @pytest.mark.slow
-def test_dense_weights_behind_masks_are_the_same_on_both_ranks(ranks):
+def test_dense_weights_behind_masks_are_the_same_on_both_ranks(ranks: Reports) -> None:
     """Chosen in each second step, under DDP and in FSDP2's parts, and continued from a state of either."""
     model = scenarios.sparse(dense_start=True)
     masks = nn.Masking(model, scenarios.adam(model), nn.SRSTE(pull=0.01, refresh=2))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 
 from iftplan import nn
 from iftplan.nn.masking.algorithms.base import Order
-from tests.nn.masking.test_any_loop import batches, copies, counts, hold, loss_of, rigl, same, sparse, train
+from tests.support.training import batches, copies, counts, hold, loss_of, rigl, same, sparse, train
 
 STEPS = 10
 
@@ -22,7 +26,7 @@ def plain(order: Order) -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture
-def accelerator(tmp_path):
+def accelerator(tmp_path: Path) -> Iterator[Any]:
     accelerate = pytest.importorskip("accelerate", reason="needs accelerate: pip install 'iftplan[dev]'")
     made = accelerate.Accelerator(cpu=True, gradient_accumulation_steps=2, project_dir=tmp_path)
     yield made
@@ -31,7 +35,7 @@ def accelerator(tmp_path):
 
 
 @pytest.mark.parametrize("order", list(Order))
-def test_accelerate_with_accumulation(order, accelerator):
+def test_accelerate_with_accumulation(order: Order, accelerator: Any) -> None:
     model = sparse()
     kept = counts(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
@@ -50,12 +54,12 @@ def test_accelerate_with_accumulation(order, accelerator):
     assert same({**copies(masks), **model.state_dict()}, plain(order))
 
 
-def test_accelerate_keeps_the_masks_state_in_its_checkpoints(accelerator, tmp_path):
-    def prepared(seed):
+def test_accelerate_keeps_the_masks_state_in_its_checkpoints(accelerator: Any, tmp_path: Path) -> None:
+    def prepared(seed: int) -> Any:
         model = sparse(seed=seed)
         optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
         wrapped = accelerator.prepare(model, optimizer)
-        masks = nn.Masking(*wrapped, rigl())
+        masks = nn.Masking(wrapped[0], wrapped[1], rigl())
         accelerator.register_for_checkpointing(masks)
         return model, wrapped[1], masks
 
@@ -74,18 +78,19 @@ def test_accelerate_keeps_the_masks_state_in_its_checkpoints(accelerator, tmp_pa
 
 @pytest.mark.parametrize("order", list(Order))
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_fabric(order, precision, tmp_path):
+def test_fabric(order: Order, precision: str, tmp_path: Path) -> None:
     fabric_of = pytest.importorskip(
         "lightning_fabric", reason="needs lightning-fabric: pip install 'iftplan[dev]'"
     )
     fabric = fabric_of.Fabric(accelerator="cpu", devices=1, precision=precision)
 
-    def prepared(seed):
+    def prepared(seed: int) -> Any:
         model = sparse(seed=seed)
         wrapped, optimizer = fabric.setup(model, torch.optim.AdamW(model.parameters(), lr=0.01))
         return model, wrapped, optimizer, nn.Masking(wrapped, optimizer, rigl(order=order))
 
-    def go_on(wrapped, optimizer, masks, steps):
+    def go_on(parts: Sequence[Any], steps: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> None:
+        wrapped, optimizer, masks = parts
         for batch in steps:
             optimizer.zero_grad()
             fabric.backward(loss_of(wrapped, batch))
@@ -95,15 +100,15 @@ def test_fabric(order, precision, tmp_path):
 
     model, *rest = prepared(0)
     kept, steps = counts(model), list(batches(STEPS))
-    go_on(*rest, steps[:5])
+    go_on(rest, steps[:5])
     fabric.save(tmp_path / "half.ckpt", {"model": rest[0], "optimizer": rest[1], "masks": rest[2]})
-    go_on(*rest, steps[5:])
+    go_on(rest, steps[5:])
     hold(model, rest[2], kept)
     if precision == "32-true":
         assert same({**copies(rest[2]), **model.state_dict()}, plain(order))
 
     other, *again = prepared(99)
     fabric.load(tmp_path / "half.ckpt", {"model": again[0], "optimizer": again[1], "masks": again[2]})
-    go_on(*again, steps[5:])
+    go_on(again, steps[5:])
     assert same(other.state_dict(), model.state_dict())
     assert again[2].metrics() == rest[2].metrics()

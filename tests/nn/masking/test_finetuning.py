@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from torch import optim
@@ -10,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_m
 
 from iftplan import nn
 from iftplan.base.errors import InputError, StaleError
-from tests.nn.masking.test_any_loop import (
+from tests.support.training import (
     batches,
     copies,
     counts,
@@ -50,7 +53,7 @@ AVERAGES = {
 
 
 @pytest.mark.parametrize("kind", AVERAGES)
-def test_an_average_that_follows_is_as_sparse_as_the_plan(kind):
+def test_an_average_that_follows_is_as_sparse_as_the_plan(kind: str) -> None:
     model = sparse()
     kept = counts(model)
     average = AveragedModel(model, **AVERAGES[kind])
@@ -64,7 +67,7 @@ def test_an_average_that_follows_is_as_sparse_as_the_plan(kind):
 
 
 @pytest.mark.parametrize("kind", AVERAGES)
-def test_left_alone_an_average_is_too_dense(kind):
+def test_left_alone_an_average_is_too_dense(kind: str) -> None:
     """What `follow_` is for; should this ever fail, it is needed no more."""
     model = sparse()
     average = AveragedModel(model, **AVERAGES[kind])
@@ -73,7 +76,7 @@ def test_left_alone_an_average_is_too_dense(kind):
     assert active > 1.05 * sum(counts(model).values())
 
 
-def test_an_average_of_weights_that_stay_is_the_average():
+def test_an_average_of_weights_that_stay_is_the_average() -> None:
     """Where masks do not move, following changes nothing."""
     for algorithm in (nn.Static(), rigl()):
         model, seen = sparse(), []
@@ -96,7 +99,7 @@ def test_an_average_of_weights_that_stay_is_the_average():
         assert (seen[-1] < seen[0]) == (algorithm != nn.Static())
 
 
-def test_the_average_of_another_network_is_refused():
+def test_the_average_of_another_network_is_refused() -> None:
     with pytest.raises(InputError, match="the average masks 3 weights and the model 6"):
         nn.follow_(AveragedModel(sparse()), torch.nn.ModuleList([sparse(), sparse()]))
 
@@ -112,7 +115,7 @@ def trained() -> torch.nn.Module:
     return model
 
 
-def test_frozen_masks_come_with_the_weights(trained, tmp_path):
+def test_frozen_masks_come_with_the_weights(trained: torch.nn.Module, tmp_path: Path) -> None:
     torch.save(trained.state_dict(), tmp_path / "sparse.pt")
     model = nn.apply(planned("wide"), perceptron(), seed=7)
     assert not torch.equal(model[2].weight_mask, trained[2].weight_mask)
@@ -129,7 +132,7 @@ def test_frozen_masks_come_with_the_weights(trained, tmp_path):
     assert nn.measure_applied(planned("wide"), model).passed
 
 
-def test_masks_come_to_a_model_that_has_none(trained):
+def test_masks_come_to_a_model_that_has_none(trained: torch.nn.Module) -> None:
     bare = nn.densify(nn.apply(planned("wide"), perceptron(), seed=7))
     nn.load_masked_(bare, trained.state_dict())
     assert counts(bare) == counts(trained)
@@ -137,13 +140,13 @@ def test_masks_come_to_a_model_that_has_none(trained):
     assert torch.equal(bare(x), trained(x))
 
 
-def test_what_was_loaded_is_a_copy(trained):
+def test_what_was_loaded_is_a_copy(trained: torch.nn.Module) -> None:
     model = nn.load_masked_(sparse(), trained.state_dict())
     model[2].weight_mask.fill_(True)
     assert not trained[2].weight_mask.all()
 
 
-def test_a_densified_model_trains_every_weight(trained):
+def test_a_densified_model_trains_every_weight(trained: torch.nn.Module) -> None:
     model = nn.densify(trained)
     with pytest.raises(InputError, match="no masked weights"):
         nn.Masking(model, optim.SGD(model.parameters(), lr=0.1))
@@ -157,7 +160,7 @@ def test_a_densified_model_trains_every_weight(trained):
     assert (trained[2].weight[off] == 0).all()
 
 
-def test_masks_are_found_again_in_a_finalized_model(trained):
+def test_masks_are_found_again_in_a_finalized_model(trained: torch.nn.Module) -> None:
     final = nn.finalize(trained)
     found = nn.mask_zeros_(final)
     masks = {w.name: w.mask for w in nn.masked_weights(found)}
@@ -171,7 +174,7 @@ def test_masks_are_found_again_in_a_finalized_model(trained):
     hold(found, masking, kept)
 
 
-def test_padding_of_an_embedding_is_not_sparsity():
+def test_padding_of_an_embedding_is_not_sparsity() -> None:
     model = torch.nn.Sequential(torch.nn.Embedding(5, 4, padding_idx=0), torch.nn.Linear(4, 4))
     with pytest.raises(InputError, match="nothing to keep"):
         nn.mask_zeros_(model)
@@ -182,26 +185,29 @@ def test_padding_of_an_embedding_is_not_sparsity():
 
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "model._orig_mod.module.", "net."])
-def test_a_wrappers_prefix_is_seen_through(trained, prefix):
+def test_a_wrappers_prefix_is_seen_through(trained: torch.nn.Module, prefix: str) -> None:
     model = sparse(seed=2)
     nn.load_masked_(model, {prefix + name: value for name, value in trained.state_dict().items()})
     assert same(model.state_dict(), trained.state_dict())
 
 
-def test_wrapped_models_and_averages_give_and_take_states(trained):
-    for source in (torch.compile(trained), torch.nn.DataParallel(trained), AveragedModel(trained)):
-        for wrap in (lambda model: model, torch.compile, torch.nn.DataParallel):
+def test_wrapped_models_and_averages_give_and_take_states(trained: torch.nn.Module) -> None:
+    sources: list[Any] = [torch.compile(trained), torch.nn.DataParallel(trained), AveragedModel(trained)]
+    wraps: list[Any] = [lambda model: model, torch.compile, torch.nn.DataParallel]
+    for source in sources:
+        for wrap in wraps:
             model = sparse(seed=2)
             nn.load_masked_(wrap(model), source.state_dict())
             assert same(model.state_dict(), trained.state_dict())
 
 
-def test_a_state_among_others_is_named(trained):
+def test_a_state_among_others_is_named(trained: torch.nn.Module) -> None:
     state = trained.state_dict()
+    whole: dict[str, Any] = {"state_dict": state, "epoch": 3}
     with pytest.raises(
         InputError, match=r"give the part that holds the weights, such as state\['state_dict'\]"
     ):
-        nn.load_masked_(sparse(), {"state_dict": state, "epoch": 3})
+        nn.load_masked_(sparse(), whole)
     among = {**{f"model.{name}": value for name, value in state.items()}, "loss.weight": torch.ones(2)}
     with pytest.raises(
         StaleError, match=r"under the prefix 'model\.', and others beside it \(loss\.weight\)"
@@ -209,7 +215,7 @@ def test_a_state_among_others_is_named(trained):
         nn.load_masked_(sparse(), among)
 
 
-def test_a_state_of_another_network_is_refused_and_changes_nothing(trained):
+def test_a_state_of_another_network_is_refused_and_changes_nothing(trained: torch.nn.Module) -> None:
     model = sparse()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     for state in (
@@ -222,12 +228,12 @@ def test_a_state_of_another_network_is_refused_and_changes_nothing(trained):
         assert same(before, model.state_dict())
 
 
-def test_an_unknown_name_is_refused(trained):
+def test_an_unknown_name_is_refused(trained: torch.nn.Module) -> None:
     with pytest.raises(InputError, match="no parameter 'nowhere'"):
         nn.mask_zeros_(nn.finalize(trained), ["nowhere"])
 
 
-def normed(make) -> torch.nn.Module:
+def normed(make: Any) -> torch.nn.Module:
     model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 8))
     with torch.no_grad():
         model[0].weight[:, 0] = 0
@@ -247,7 +253,9 @@ COMPUTED = {
 @pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
 @pytest.mark.parametrize("kind", COMPUTED)
 @pytest.mark.parametrize("names", [None, ("0.weight",)])
-def test_zeros_of_a_computed_weight_are_named_with_what_makes_it_a_parameter(kind, names):
+def test_zeros_of_a_computed_weight_are_named_with_what_makes_it_a_parameter(
+    kind: str, names: tuple[str, ...] | None
+) -> None:
     make, remedy = COMPUTED[kind]
     model = normed(make)
     with pytest.raises(InputError, match=r"0\.weight is computed from 0\.") as caught:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from iftplan.nn.masking.algorithms.saliency import Saliency
 from iftplan.nn.masking.algorithms.set import SET
 from iftplan.nn.masking.algorithms.static import Static
 from iftplan.nn.masking.layer import Layer
-from iftplan.runs.schedules import Constant, Cosine, Linear, Updates
+from iftplan.runs.schedules import Constant, Cosine, Linear, Schedule, Updates
 
 
 def layer(
@@ -65,12 +66,12 @@ TABLE = [
 
 
 @pytest.mark.parametrize(("fraction", "regrow", "mask", "grown"), TABLE)
-def test_drop_and_grow_by_hand(fraction, regrow, mask, grown):
+def test_drop_and_grow_by_hand(fraction: float, regrow: bool, mask: list[int], grown: list[int]) -> None:
     change = drop_grow(layer(WEIGHTS, MASK), torch.tensor([GRADIENT]), fraction, regrow=regrow)
     assert (ones(change.mask), ones(change.grown)) == (mask, grown)
 
 
-def test_a_whole_product_is_dropped_whole():
+def test_a_whole_product_is_dropped_whole() -> None:
     # 100·.29 is 28.999999999999996 in floating point
     weights = [float(i + 1) for i in range(100)] + [0.0] * 100
     change = drop_grow(
@@ -80,13 +81,13 @@ def test_a_whole_product_is_dropped_whole():
 
 
 @pytest.mark.parametrize("fraction", [-0.5, 1.5])
-def test_a_fraction_outside_is_taken_to_its_end(fraction):
+def test_a_fraction_outside_is_taken_to_its_end(fraction: float) -> None:
     change = drop_grow(layer(WEIGHTS, MASK), torch.tensor([GRADIENT]), fraction)
     assert len(ones(change.grown)) == (5 if fraction > 1 else 0)
     assert len(ones(change.mask)) == 5
 
 
-def test_gradients_of_zero_grow_no_active_weight():
+def test_gradients_of_zero_grow_no_active_weight() -> None:
     """Facts of published code: zero-gradient ties re-grew active weights, and density leaked away."""
     change = drop_grow(layer([0, 0, 3, 2, 1], [0, 0, 1, 1, 1]), torch.zeros(1, 5), 0.4, regrow=False)
     assert ones(change.mask) == [0, 2, 3]  # ties to the first, and three as before
@@ -103,7 +104,7 @@ def _published_growth(x: Layer, dropped: int) -> Tensor:
     return kept | grown
 
 
-def test_equal_weights_and_equal_gradients_are_told_apart_by_place():
+def test_equal_weights_and_equal_gradients_are_told_apart_by_place() -> None:
     change = drop_grow(layer([1] * 6, [1, 1, 1, 1, 0, 0]), torch.ones(1, 6), 0.5, regrow=False)
     assert ones(change.mask) == [0, 1, 4, 5]
     back = drop_grow(layer([1] * 6, [1, 1, 1, 1, 0, 0]), torch.ones(1, 6), 0.5, regrow=True)
@@ -120,19 +121,19 @@ def test_equal_weights_and_equal_gradients_are_told_apart_by_place():
         ([1, 1, 1, 0], False, [2, 1, 3]),  # two to grow and room for one: the larger of the two dropped stays
     ],
 )
-def test_full_empty_and_narrow(mask, regrow, expected):
+def test_full_empty_and_narrow(mask: list[int], regrow: bool, expected: list[int]) -> None:
     change = drop_grow(layer([1, 2, 3, 0], mask), torch.tensor([[4.0, 3, 2, 1]]), 0.7, regrow=regrow)
     assert ones(change.mask) == sorted(expected)
 
 
-def test_every_row_drops_and_grows_by_itself():
+def test_every_row_drops_and_grows_by_itself() -> None:
     two = layer(WEIGHTS + WEIGHTS[::-1], MASK + MASK[::-1], rows=2)
     change = drop_grow(two, torch.tensor([GRADIENT, GRADIENT[::-1]]), 0.4)
     assert change.mask[0].nonzero().view(-1).tolist() == [0, 1, 2, 4, 7]
     assert change.mask[1].flip(0).nonzero().view(-1).tolist() == [0, 1, 2, 4, 7]
 
 
-def test_the_weight_chooses_what_is_dropped_and_a_row_grows_what_it_lost():
+def test_the_weight_chooses_what_is_dropped_and_a_row_grows_what_it_lost() -> None:
     """Groups of four with two, three and one: a quarter of six, ⌊1.5⌋ = 1, is the smallest of all, .1."""
     x = layer(
         [0.9, 0.8, 0.0, 0.0, 0.1, 0.2, 0.5, 0.0, 0.6, 0.0, 0.0, 0.0],
@@ -150,7 +151,7 @@ def test_the_weight_chooses_what_is_dropped_and_a_row_grows_what_it_lost():
     assert drop_grow(x, growth, 0.5).mask.int().tolist() == [[1, 1, 0, 0], [1, 1, 1, 0], [1, 0, 0, 0]]
 
 
-def test_groups_of_two_move_too():
+def test_groups_of_two_move_too() -> None:
     """Of two, ⌊2·.3⌋ is none: a group that chose for itself would never move."""
     generator = torch.Generator().manual_seed(0)
     mask = torch.tensor([[1, 1, 0, 0, 0, 0, 0, 0]] * 50).bool()
@@ -165,7 +166,7 @@ numbers = st.sampled_from([0.0, 0.0, 0.5, 1.0, 2.0])
 
 
 @st.composite
-def layers(draw):
+def layers(draw: st.DrawFn) -> Any:
     units = draw(st.integers(1, 12))
     size = draw(st.integers(0, units))
     mask = draw(st.permutations([1] * size + [0] * (units - size)))
@@ -175,7 +176,7 @@ def layers(draw):
 
 
 @given(layers(), st.floats(0, 1), st.booleans())
-def test_what_always_holds_of_drop_and_grow(x, fraction, regrow):
+def test_what_always_holds_of_drop_and_grow(x: Layer, fraction: float, regrow: bool) -> None:
     assert x.gradient is not None
     change = drop_grow(x, x.gradient, fraction, regrow=regrow)
     kept = change.mask & ~change.grown
@@ -206,7 +207,7 @@ def test_what_always_holds_of_drop_and_grow(x, fraction, regrow):
         (Linear(0.3), 50_000, 10),
     ],
 )
-def test_the_schedule_says_how_much_rigl_drops(fraction, step, dropped):
+def test_the_schedule_says_how_much_rigl_drops(fraction: Schedule, step: int, dropped: int) -> None:
     x = layer(
         [float(i) for i in range(1, 101)] + [0.0] * 100,
         [1] * 100 + [0] * 100,
@@ -217,7 +218,7 @@ def test_the_schedule_says_how_much_rigl_drops(fraction, step, dropped):
     assert ones(change.grown) == list(range(200 - dropped, 200))
 
 
-def test_rigl_may_be_told_not_to_grow_back():
+def test_rigl_may_be_told_not_to_grow_back() -> None:
     x = layer(WEIGHTS, MASK, GRADIENT)
     masks = [
         ones(RigL(Updates(end=10), Constant(0.4), regrow=regrow).update([x], 0)[0].mask)
@@ -226,7 +227,7 @@ def test_rigl_may_be_told_not_to_grow_back():
     assert masks == [[0, 1, 2, 4, 7], [0, 2, 4, 7, 8]]
 
 
-def test_set_grows_any_inactive_weight_equally_often():
+def test_set_grows_any_inactive_weight_equally_often() -> None:
     updates, counts = SET(Updates(end=10), Constant(0.4)), torch.zeros(10)
     x = layer(WEIGHTS, MASK)
     for seed in range(500):
@@ -239,13 +240,13 @@ def test_set_grows_any_inactive_weight_equally_often():
     assert ((counts[[3, 4, 6, 8, 9]] - 200).abs() < 44).all()
 
 
-def test_set_may_grow_back_what_it_dropped():
+def test_set_may_grow_back_what_it_dropped() -> None:
     updates, x = SET(Updates(end=10), Constant(0.4), regrow=True), layer(WEIGHTS, MASK)
     changes = [updates.update([replace(x, generator=Generator().manual_seed(s))], 0)[0] for s in range(50)]
     assert any(change.grown[0, [1, 5]].any() for change in changes)
 
 
-def test_set_draws_the_same_from_the_same_numbers():
+def test_set_draws_the_same_from_the_same_numbers() -> None:
     x = [layer(WEIGHTS, MASK) for _ in range(2)]
     first, second = (SET(Updates(end=10), Constant(0.4)).update([one], 0)[0] for one in x)
     assert torch.equal(first.mask, second.mask)
@@ -254,7 +255,7 @@ def test_set_draws_the_same_from_the_same_numbers():
 @pytest.mark.parametrize(
     ("step", "pruned"), [(0, 0), (250, 52_031), (500, 78_750), (750, 88_593), (1000, 90_000), (1100, 90_000)]
 )
-def test_gradual_pruning_follows_the_published_cubic(step, pruned):
+def test_gradual_pruning_follows_the_published_cubic(step: int, pruned: int) -> None:
     # s_f = .9: .5203125, .7875 and .8859375 after a quarter, a half and three quarters, in whole weights
     units = 100_000
     magnitude = torch.arange(units, dtype=torch.float32).view(1, -1)
@@ -267,28 +268,28 @@ def test_gradual_pruning_follows_the_published_cubic(step, pruned):
     assert not change.grown.any()
 
 
-def test_gradual_pruning_counts_exactly_where_floating_point_does_not():
+def test_gradual_pruning_counts_exactly_where_floating_point_does_not() -> None:
     # (9/10)³·1000 is 729, and 729.0000000000001 in floating point
     algorithm = Gradual(Updates(end=10, interval=1))
     x = layer([1.0] * 1000, [1] * 1000, target=0)
     assert algorithm.units(x, 1) == 729
 
 
-def test_gradual_pruning_begins_where_it_is_told_and_arrives_at_its_end():
+def test_gradual_pruning_begins_where_it_is_told_and_arrives_at_its_end() -> None:
     algorithm = Gradual(Updates(end=20, interval=7, begin=10))
     assert [step for step in range(30) if algorithm.due(step)] == [17, 20]
     x = layer([1.0] * 8, [1] * 8, target=0)
     assert [algorithm.units(x, step) for step in (0, 10, 15, 20)] == [8, 8, 1, 0]
 
 
-def test_what_gradual_pruning_took_stays_away():
+def test_what_gradual_pruning_took_stays_away() -> None:
     x = layer([5.0, 0, 3, 1], [1, 0, 1, 1], target=1)
     (change,) = Gradual(Updates(end=10)).update([x], 5)
     assert not change.mask[0, 1]
     assert int(change.mask.sum()) == 2  # 1 + ⌈(4 - 1)/8⌉
 
 
-def test_saliency_by_layer_and_over_all_layers():
+def test_saliency_by_layer_and_over_all_layers() -> None:
     # |θ·g|, two layers of four; four weights stay
     first = layer([0] * 4, [1] * 4, target=2, saliency=[9, 8, 7, 1], name="a")
     second = layer([0] * 4, [1] * 4, target=2, saliency=[2, 6, 0, 3], name="b")
@@ -298,18 +299,18 @@ def test_saliency_by_layer_and_over_all_layers():
     assert [ones(change.mask) for change in together] == [[0, 1, 2], [1]]
 
 
-def test_ties_of_saliency_go_to_the_first_layer():
+def test_ties_of_saliency_go_to_the_first_layer() -> None:
     a, b = (layer([0] * 3, [1] * 3, target=1, saliency=[1, 1, 1]) for _ in range(2))
     assert [ones(c.mask) for c in Saliency("global").update([a, b], 0)] == [[0, 1], []]
 
 
-def test_saliency_comes_once_and_knows_two_scopes():
+def test_saliency_comes_once_and_knows_two_scopes() -> None:
     assert [step for step in range(300) if Saliency().due(step)] == [0]
     with pytest.raises(InputError, match="scopes are layer and global"):
-        Saliency("network")
+        Saliency("network")  # type: ignore[arg-type]
 
 
-def test_static_masks_stay():
+def test_static_masks_stay() -> None:
     assert not any(Static().due(step) for step in range(300))
     (change,) = Static().update([layer(WEIGHTS, MASK)], 0)
     assert ones(change.mask) == [0, 1, 2, 5, 7]

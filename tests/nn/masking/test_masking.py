@@ -62,14 +62,14 @@ def ones(row: Row) -> list[int]:
 # --- switches, by hand -----------------------------------------------------------------------------------
 
 
-def test_an_update_that_replaces_the_step_leaves_what_it_keeps_as_it_was():
+def test_an_update_that_replaces_the_step_leaves_what_it_keeps_as_it_was() -> None:
     row, masks, _ = one_step(RigL(ALWAYS, Constant(0.5), Order.REPLACE, keep_values=False))
     assert ones(row) == [0, 1, 2, 4]
     assert values(row) == [0.9, 0.0, 0.5, 0.0, 0.0, 0.0]
     assert masks.taken.dense_gradient
 
 
-def test_an_update_that_follows_the_step_chooses_by_the_weights_after_it():
+def test_an_update_that_follows_the_step_chooses_by_the_weights_after_it() -> None:
     # after the step: .7, -.8, .4, 0, 0, .6; the smallest are 2 and 5; of the rest 1 and 0 are kept, and by the
     # gradient of before 4 (.8) and 3 (.4) grow
     row, _, _ = one_step(RigL(ALWAYS, Constant(0.5), Order.AFTER))
@@ -78,19 +78,19 @@ def test_an_update_that_follows_the_step_chooses_by_the_weights_after_it():
 
 
 @pytest.mark.parametrize(("keep", "value"), [(True, 0.1), (False, 0.0)])
-def test_a_weight_that_comes_back_at_once_keeps_its_value_or_restarts(keep, value):
+def test_a_weight_that_comes_back_at_once_keeps_its_value_or_restarts(keep: bool, value: float) -> None:
     row, _, _ = one_step(RigL(ALWAYS, Constant(0.5), Order.REPLACE, keep_values=keep))
     assert values(row) == [0.9, value, 0.5, 0.0, 0.0, 0.0]
 
 
 @pytest.mark.parametrize(("regrow", "mask"), [(True, [0, 1, 2, 4]), (False, [0, 2, 3, 4])])
-def test_what_was_just_dropped_may_come_back_or_not(regrow, mask):
+def test_what_was_just_dropped_may_come_back_or_not(regrow: bool, mask: list[int]) -> None:
     row, _, _ = one_step(RigL(ALWAYS, Constant(0.5), Order.REPLACE, regrow=regrow))
     assert ones(row) == mask
 
 
 @pytest.mark.parametrize("keep", [True, False])
-def test_momentum_of_what_restarts_is_zero(keep):
+def test_momentum_of_what_restarts_is_zero(keep: bool) -> None:
     row, masks, optimizer = one_step(RigL(ALWAYS, Constant(0.0)), momentum=0.9)
     slot = optimizer.state[row.weight]["momentum_buffer"]
     assert slot[0].tolist() == pytest.approx([0.2, 0.9, 0.1, 0, 0, -0.3])
@@ -108,7 +108,7 @@ def test_momentum_of_what_restarts_is_zero(keep):
     ("at_begin", "at_end", "steps"),
     [(False, False, [4]), (True, False, [2, 4]), (False, True, [4, 6]), (True, True, [2, 4, 6])],
 )
-def test_updates_happen_when_they_are_due(at_begin, at_end, steps):
+def test_updates_happen_when_they_are_due(at_begin: bool, at_end: bool, steps: list[int]) -> None:
     row = Row(VALUES, MASK)
     optimizer = optim.SGD(row.parameters(), lr=0.01)
     masks = Masking(row, optimizer, SET(Updates(6, 2, 2, at_begin, at_end), Constant(0.5)))
@@ -123,7 +123,7 @@ def test_updates_happen_when_they_are_due(at_begin, at_end, steps):
     assert seen == steps
 
 
-def test_saliency_by_hand():
+def test_saliency_by_hand() -> None:
     # |θ·g| with every weight there: .18, .09, .05, .2, .16, .03; four stay
     dense = [0.9, 0.1, 0.5, 0.5, 0.2, 0.1]
     row = Row(dense, MASK)
@@ -186,7 +186,7 @@ def off(masks: Masking) -> Iterator[Tensor]:
                 yield value[~weight.mask]
 
 
-ALGORITHMS = {
+ALGORITHMS: dict[str, Algorithm] = {
     "static": Static(),
     "SET": SET(Updates(end=30, interval=3)),
     "RigL": RigL(Updates(end=30, interval=3)),
@@ -197,7 +197,7 @@ ALGORITHMS = {
 
 @pytest.mark.parametrize("first", ["model", "masks"])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_1_a_resumed_run_goes_on_with_the_masks_that_it_saved(algorithm, first):
+def test_1_a_resumed_run_goes_on_with_the_masks_that_it_saved(algorithm: str, first: str) -> None:
     """Seen: masks come back into the state, and the constructor's random masks go on being applied."""
     chosen = ALGORITHMS[algorithm]
 
@@ -227,7 +227,7 @@ def test_1_a_resumed_run_goes_on_with_the_masks_that_it_saved(algorithm, first):
     assert all(not values.any() for values in off(resumed))
 
 
-def test_2_several_parameter_groups_are_nothing_special():
+def test_2_several_parameter_groups_are_nothing_special() -> None:
     """Seen: hooks that know one group only."""
     model = network()
     weights, rest = ([p for p in model.parameters() if (p.ndim > 1) is wanted] for wanted in (True, False))
@@ -241,7 +241,7 @@ def test_2_several_parameter_groups_are_nothing_special():
     assert all(not values.any() for values in off(masks))
 
 
-def test_3_zero_gradients_cost_no_density():
+def test_3_zero_gradients_cost_no_density() -> None:
     """Seen: active weights' scores are set to 0, tie with gradients of 0, and grow once more."""
     model = network()
     masks = Masking(model, optim.SGD(model.parameters(), 0.1), RigL(ALWAYS, Constant(0.5)))
@@ -258,7 +258,7 @@ def test_3_zero_gradients_cost_no_density():
 @pytest.mark.parametrize("order", Order)
 @pytest.mark.parametrize("bad", [float("inf"), float("nan")])
 @pytest.mark.parametrize("where", ["2.weight", "6.bias"])
-def test_4_no_update_from_gradients_that_are_not_finite(order, bad, where):
+def test_4_no_update_from_gradients_that_are_not_finite(order: Order, bad: float, where: str) -> None:
     """Seen: an overflowing step updates the masks by infinities."""
     model = network()
     masks = Masking(model, optim.SGD(model.parameters(), 0.1), RigL(Updates(30, 3), order=order))
@@ -278,7 +278,7 @@ def test_4_no_update_from_gradients_that_are_not_finite(order, bad, where):
 
 
 @pytest.mark.parametrize("order", Order)
-def test_4_nor_where_the_step_is_taken_all_the_same(order):
+def test_4_nor_where_the_step_is_taken_all_the_same(order: Order) -> None:
     model = network()
     masks = Masking(model, optim.SGD(model.parameters(), 0.1), RigL(Updates(30, 3), order=order))
     train(masks, 3)
@@ -291,14 +291,14 @@ def test_4_nor_where_the_step_is_taken_all_the_same(order):
     assert masks.exploration.updates == 0
 
 
-def test_weights_that_are_not_finite_postpone_too():
+def test_weights_that_are_not_finite_postpone_too() -> None:
     row, masks, _ = one_step(RigL(ALWAYS, Constant(0.5)), [float(x) for x in (3e38, 1, 1, 1, 1, 1)], lr=10.0)
     assert row.weight[0, 0] == -float("inf")
     assert ones(row) == [0, 1, 2, 5]
     assert masks.exploration.updates == 0
 
 
-def test_5_counts_are_those_of_the_plan_from_the_first_step_to_the_last():
+def test_5_counts_are_those_of_the_plan_from_the_first_step_to_the_last() -> None:
     """Seen: masks by coin flips, off by half a percent in small layers."""
     plan = planned("wide")
     expected = {layer.weight: layer.nnz for layer in plan.layers if layer.maskable}
@@ -312,7 +312,7 @@ def test_5_counts_are_those_of_the_plan_from_the_first_step_to_the_last():
 
 @pytest.mark.parametrize("make", [optim.Adam, optim.AdamW, optim.RAdam, optim.NAdam])
 @pytest.mark.parametrize("options", [{}, {"weight_decay": 0.1}])
-def test_10_second_moments_are_masked_too(make, options):
+def test_10_second_moments_are_masked_too(make: type, options: dict[str, float]) -> None:
     """Seen: only momentum is masked, and grown weights inherit the second moment of what was dropped."""
     model = network()
     optimizer = make(model.parameters(), 0.01, **options)
@@ -327,7 +327,7 @@ def test_10_second_moments_are_masked_too(make, options):
     assert checked == {"exp_avg", "exp_avg_sq"}
 
 
-def test_a_grown_weight_starts_with_no_past():
+def test_a_grown_weight_starts_with_no_past() -> None:
     model = network()
     optimizer = optim.Adam(model.parameters(), 0.01)
     masks = Masking(model, optimizer, RigL(Updates(30, 3), Constant(0.3)))
@@ -344,7 +344,7 @@ def test_a_grown_weight_starts_with_no_past():
 # --- what masks have seen --------------------------------------------------------------------------------
 
 
-def test_exploration_by_hand():
+def test_exploration_by_hand() -> None:
     row = Row([4, 3, 2, 0, 0, 0], [1, 1, 1, 0, 0, 0])
     optimizer = optim.SGD(row.parameters(), lr=0.0)
     masks = Masking(row, optimizer, RigL(ALWAYS, Constant(0.4), regrow=False))
@@ -362,7 +362,7 @@ def test_exploration_by_hand():
     }  # fmt: skip
 
 
-def test_pruning_explores_all_and_constrains_to_what_stays():
+def test_pruning_explores_all_and_constrains_to_what_stays() -> None:
     model = network(ALGORITHMS["GMP"])
     masks = Masking(model, optim.SGD(model.parameters(), 0.1), ALGORITHMS["GMP"])
     train(masks, 20)
@@ -372,14 +372,14 @@ def test_pruning_explores_all_and_constrains_to_what_stays():
     assert found["churn"] == 0
 
 
-def test_an_ordinary_step_makes_nothing_but_a_product():
+def test_an_ordinary_step_makes_nothing_but_a_product() -> None:
     model = network()
     masks = Masking(model, optim.SGD(model.parameters(), 0.1), RigL(Updates(10**6)))
     train(masks, 1)
     ever, called = masks.exploration.ever, []
 
     class Watch(torch.utils._python_dispatch.TorchDispatchMode):
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             called.append(str(func))
             return func(*args, **(kwargs or {}))
 
@@ -392,7 +392,7 @@ def test_an_ordinary_step_makes_nothing_but_a_product():
 # --- awkward models --------------------------------------------------------------------------------------
 
 
-def test_an_algorithm_that_starts_dense_says_if_the_start_is_sparse():
+def test_an_algorithm_that_starts_dense_says_if_the_start_is_sparse() -> None:
     model = network()  # without dense_start
     masks = Masking(model, optim.SGD(model.parameters(), 0.1), ALGORITHMS["GMP"])
     with pytest.warns(UserWarning, match="dense_start=True"):
@@ -403,21 +403,21 @@ def test_an_algorithm_that_starts_dense_says_if_the_start_is_sparse():
         train(Masking(model, optim.SGD(model.parameters(), 0.1), ALGORITHMS["GMP"]), 1)
 
 
-def test_a_weight_that_is_computed_is_refused():
+def test_a_weight_that_is_computed_is_refused() -> None:
     model = network()
     nn.utils.parametrizations.weight_norm(model[2])
     with pytest.raises(InputError, match=r"2\.weight is computed"):
         Masking(model, optim.SGD(model.parameters(), 0.1))
 
 
-def test_one_tensor_under_two_masks_is_refused():
+def test_one_tensor_under_two_masks_is_refused() -> None:
     model = network()
     model[4].weight = model[2].weight
     with pytest.raises(InputError, match=r"2\.weight and 4\.weight are one tensor"):
         Masking(model, optim.SGD(model.parameters(), 0.1))
 
 
-def test_a_module_that_is_used_twice_is_masked_once():
+def test_a_module_that_is_used_twice_is_masked_once() -> None:
     model = network()
     model[4] = model[2]
     masks = Masking(model, optim.SGD(model.parameters(), 0.1), RigL(Updates(30, 3)))
@@ -426,7 +426,7 @@ def test_a_module_that_is_used_twice_is_masked_once():
     assert all(not values.any() for values in off(masks))
 
 
-def test_two_maskings_of_one_optimizer_are_refused():
+def test_two_maskings_of_one_optimizer_are_refused() -> None:
     model = network()
     optimizer = optim.SGD(model.parameters(), 0.1)
     first = Masking(model, optimizer, RigL(Updates(30, 3)))
@@ -436,7 +436,7 @@ def test_two_maskings_of_one_optimizer_are_refused():
     Masking(model, optimizer)
 
 
-def test_a_masking_that_is_gone_leaves_nothing_behind():
+def test_a_masking_that_is_gone_leaves_nothing_behind() -> None:
     model = network()
     optimizer = optim.SGD(model.parameters(), 0.1)
     masks = Masking(model, optimizer, RigL(Updates(30, 3)))
@@ -448,7 +448,7 @@ def test_a_masking_that_is_gone_leaves_nothing_behind():
     assert not optimizer._optimizer_step_post_hooks
 
 
-def test_what_is_not_an_optimizer_of_torch_is_refused():
+def test_what_is_not_an_optimizer_of_torch_is_refused() -> None:
     with pytest.raises(InputError, match="list is not a torch optimizer"):
         Masking(network(), [])
     model = network()
@@ -461,9 +461,9 @@ def test_what_is_not_an_optimizer_of_torch_is_refused():
     [
         ("rigl", "'rigl' is not an algorithm"),
         (Static, r"Static'> is not an algorithm"),
-        (RigL(100), "RigL with updates 100"),
-        (SET(Updates(30, 3), 0.3), r"Constant\(0.3\)"),
-        (Gradual(Updates(30, 3), "before"), "no order 'before'; orders are replace, after"),
+        (RigL(100), "RigL with updates 100"),  # type: ignore[arg-type]
+        (SET(Updates(30, 3), 0.3), r"Constant\(0.3\)"),  # type: ignore[arg-type]
+        (Gradual(Updates(30, 3), "before"), "no order 'before'; orders are replace, after"),  # type: ignore[arg-type]
     ],
 )
 def test_an_algorithm_that_would_fail_at_its_first_update_is_refused(algorithm: Any, says: str) -> None:
@@ -472,14 +472,14 @@ def test_an_algorithm_that_would_fail_at_its_first_update_is_refused(algorithm: 
         Masking(model, optim.SGD(model.parameters(), 0.1), algorithm)
 
 
-def test_a_state_of_something_else_is_refused():
+def test_a_state_of_something_else_is_refused() -> None:
     model = network()
     masks = Masking(model, optim.SGD(model.parameters(), 0.1))
     with pytest.raises(StaleError, match="of another model"):
         masks.load_state_dict(model.state_dict())
 
 
-def test_a_step_without_masks_is_noticed_where_it_makes_weights_dense():
+def test_a_step_without_masks_is_noticed_where_it_makes_weights_dense() -> None:
     model = network()
     optimizer = optim.SGD(model.parameters(), 0.1)
     masks = Masking(model, optimizer)
@@ -490,7 +490,7 @@ def test_a_step_without_masks_is_noticed_where_it_makes_weights_dense():
     assert any(values.any() for values in off(masks))
 
 
-def test_a_model_without_masks_or_values_is_refused():
+def test_a_model_without_masks_or_values_is_refused() -> None:
     model = perceptron()
     with pytest.raises(InputError, match="no masked weights"):
         Masking(model, optim.SGD(model.parameters(), 0.1))
@@ -500,7 +500,7 @@ def test_a_model_without_masks_or_values_is_refused():
         Masking(shapes, optim.SGD(shapes.parameters(), 0.1))
 
 
-def test_a_sparse_gradient_is_refused_by_name():
+def test_a_sparse_gradient_is_refused_by_name() -> None:
     model = nn.Sequential(nn.Embedding(8, 4, sparse=True))
     model[0].register_buffer("weight_mask", torch.rand(8, 4) < 0.5)
     masks = Masking(model, optim.SGD(model.parameters(), 0.1))
@@ -509,7 +509,7 @@ def test_a_sparse_gradient_is_refused_by_name():
         masks.step()
 
 
-def test_a_weight_may_be_frozen_and_join_later():
+def test_a_weight_may_be_frozen_and_join_later() -> None:
     model = network()
     late = model[2].weight.requires_grad_(False)
     optimizer = optim.Adam([p for p in model.parameters() if p.requires_grad], 0.01)
@@ -524,7 +524,7 @@ def test_a_weight_may_be_frozen_and_join_later():
     assert all(not values.any() for values in off(masks))
 
 
-def test_pruning_prunes_frozen_weights_too():
+def test_pruning_prunes_frozen_weights_too() -> None:
     algorithm = ALGORITHMS["GMP"]
     model = network(algorithm)
     model[2].weight.requires_grad_(False)
@@ -534,7 +534,7 @@ def test_pruning_prunes_frozen_weights_too():
     assert dict(masks.nnz) == {x.weight: x.nnz for x in planned().layers if x.maskable}
 
 
-def test_saliency_needs_every_gradient():
+def test_saliency_needs_every_gradient() -> None:
     model = network(Saliency())
     model[2].weight.requires_grad_(False)
     masks = Masking(model, optim.SGD([p for p in model.parameters() if p.requires_grad], 0.1), Saliency())
@@ -542,7 +542,7 @@ def test_saliency_needs_every_gradient():
         train(masks, 1)
 
 
-def test_another_type_of_numbers_may_come_later():
+def test_another_type_of_numbers_may_come_later() -> None:
     model = network()
     masks = Masking(model, optim.SGD(model.parameters(), 0.1), RigL(Updates(100, 3)))
     train(masks, 4)
@@ -558,7 +558,7 @@ def test_another_type_of_numbers_may_come_later():
 
 
 @pytest.mark.parametrize("assign", [True, False])
-def test_masks_that_are_loaded_are_the_masks_that_hold(assign):
+def test_masks_that_are_loaded_are_the_masks_that_hold(assign: bool) -> None:
     model, other = network(), network(seed=1)
     optimizer = optim.SGD(model.parameters(), 0.1)
     masks = Masking(model, optimizer)
@@ -573,7 +573,7 @@ def test_masks_that_are_loaded_are_the_masks_that_hold(assign):
     assert masks.nnz == {w.name: int(w.mask.sum()) for w in masked_weights(other)}
 
 
-def test_a_deep_copy_has_masks_of_its_own():
+def test_a_deep_copy_has_masks_of_its_own() -> None:
     model = network()
     masks = Masking(model, optim.SGD(model.parameters(), 0.1), RigL(Updates(30, 1)))
     other = copy.deepcopy(model)
@@ -582,14 +582,14 @@ def test_a_deep_copy_has_masks_of_its_own():
     assert all(torch.equal(a, w.mask) for a, w in zip(first, masked_weights(other), strict=True))
 
 
-def test_a_state_of_another_model_is_stale():
+def test_a_state_of_another_model_is_stale() -> None:
     model, other = network(), network(family="wide")
     state = Masking(model, optim.SGD(model.parameters(), 0.1)).state_dict()
     with pytest.raises(StaleError, match="another model"):
         Masking(other, optim.SGD(other.parameters(), 0.1)).load_state_dict(state)
 
 
-def test_a_structure_that_the_masks_have_not_is_refused():
+def test_a_structure_that_the_masks_have_not_is_refused() -> None:
     model = network()
     with pytest.raises(InputError, match=r"structure=plan\.mask"):
         Masking(model, optim.SGD(model.parameters(), 0.1), RigL(ALWAYS), structure="fan-in")
@@ -602,13 +602,13 @@ def test_a_structure_that_the_masks_have_not_is_refused():
         (RigL(ALWAYS), "2:4T", "not chosen row by row"),
     ],
 )
-def test_what_a_structure_cannot_do_is_refused(algorithm, structure, says):
+def test_what_a_structure_cannot_do_is_refused(algorithm: Algorithm, structure: str, says: str) -> None:
     model = network(mask="fan-in") if structure == "fan-in" else network()
     with pytest.raises(InputError, match=says):
         Masking(model, optim.SGD(model.parameters(), 0.1), algorithm, structure=structure)
 
 
-def test_depthwise_layers_of_a_structured_plan_change_without_structure():
+def test_depthwise_layers_of_a_structured_plan_change_without_structure() -> None:
     class Separable(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -635,7 +635,7 @@ def test_depthwise_layers_of_a_structured_plan_change_without_structure():
 
 
 @pytest.mark.parametrize("how", ["dense weights", "an average", "in place"])
-def test_weights_that_others_write_are_back_on_the_masks_after_the_next_step(how):
+def test_weights_that_others_write_are_back_on_the_masks_after_the_next_step(how: str) -> None:
     model = network()
     masks = Masking(model, optim.SGD(model.parameters(), lr=0.1), RigL(Updates(end=20, interval=5)))
     train(masks, 3)

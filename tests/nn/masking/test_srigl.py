@@ -40,17 +40,17 @@ GRADIENT = [[5.0, 5.0, 0.1, 0.2], [0.05, 0.4, 0.3, 0.0], [5.0, 5.0, 0.9, 0.8]]
 
 
 def changed(fraction: float = 1 / 3, ablation: float = 0.3, **given_: Any) -> Change:
-    values = {"magnitude": WEIGHTS, "mask": MASK, "gradient": GRADIENT, "fan_in": 2} | given_
+    values: dict[str, Any] = {"magnitude": WEIGHTS, "mask": MASK, "gradient": GRADIENT, "fan_in": 2} | given_
     return structured_drop_grow(layer(**values), fraction, ablation)
 
 
-def test_a_neuron_without_salient_weights_is_ablated_and_the_others_share_its_weights():
+def test_a_neuron_without_salient_weights_is_ablated_and_the_others_share_its_weights() -> None:
     # salient: two, none, four, and max(1, ⌊.3·2⌋) = 1 is needed; k' = ⌊6/2⌋ = 3, and each of the two grows one
     assert ones(changed()) == [[1, 1, 0, 1], [0, 0, 0, 0], [1, 1, 1, 0]]
     assert changed().grown.int().tolist() == [[0, 0, 0, 1], [0, 0, 0, 0], [0, 0, 1, 0]]
 
 
-def test_without_ablation_a_neuron_regrows_what_it_lost():
+def test_without_ablation_a_neuron_regrows_what_it_lost() -> None:
     # .4 was dropped a moment ago and comes back, .3 grows
     assert ones(changed(ablation=0.0)) == [[1, 1, 0, 0], [0, 1, 1, 0], [1, 1, 0, 0]]
 
@@ -59,11 +59,11 @@ def test_without_ablation_a_neuron_regrows_what_it_lost():
     ("ablation", "alive"),
     [(0.3, [1, 0, 1]), (1.0, [1, 0, 1]), (0.99, [1, 0, 1])],  # one, two and ⌊1.98⌋ = 1 of two
 )
-def test_how_many_salient_weights_a_neuron_needs(ablation, alive):
+def test_how_many_salient_weights_a_neuron_needs(ablation: float, alive: list[int]) -> None:
     assert [int(any(row)) for row in ones(changed(ablation=ablation))] == alive
 
 
-def test_a_gradient_makes_a_neuron_salient_too():
+def test_a_gradient_makes_a_neuron_salient_too() -> None:
     # the second neuron's .95 is now among the two largest of what is inactive: one salient weight is enough
     gradient = [GRADIENT[0], [0.05, 0.4, 0.95, 0.0], GRADIENT[2]]
     assert ones(changed(gradient=gradient)) == [[1, 1, 0, 0], [0, 1, 1, 0], [1, 1, 0, 0]]
@@ -71,12 +71,12 @@ def test_a_gradient_makes_a_neuron_salient_too():
     assert ones(changed(gradient=gradient, ablation=1.0))[1] == [0, 0, 0, 0]
 
 
-def test_gradients_of_active_weights_make_nobody_salient():
+def test_gradients_of_active_weights_make_nobody_salient() -> None:
     gradient = [GRADIENT[0], [9.0, 9.0, 0.3, 0.0], GRADIENT[2]]
     assert ones(changed(gradient=gradient))[1] == [0, 0, 0, 0]
 
 
-def test_an_ablated_neuron_may_come_back():
+def test_an_ablated_neuron_may_come_back() -> None:
     # two neurons have three weights each; |g| of the third's are the largest, and ⌊6/3⌋ = 2 for all again
     weights = [[0.9, 0.8, 0.1, 0.0], [0.7, 0.6, 0.2, 0.0], [0.0] * 4]
     gradient = [[0.0, 0, 0, 0.1], [0.0, 0, 0, 0.1], [0.0, 9.0, 8.0, 0.0]]
@@ -85,7 +85,7 @@ def test_an_ablated_neuron_may_come_back():
     assert ones(found) == [[1, 1, 0, 0], [1, 1, 0, 0], [0, 1, 1, 0]]
 
 
-def test_a_neuron_that_has_to_lose_weights_keeps_its_largest():
+def test_a_neuron_that_has_to_lose_weights_keeps_its_largest() -> None:
     """Seen: a boolean mask is sorted in the place of magnitudes, and the first weights stay."""
     weights = [[0.7, 0.8, 0.9, 0.0], [0.6, 0.65, 0.68, 0.0], [0.0] * 4]
     gradient = [[0.0] * 4, [0.0] * 4, [9.0, 8.0, 0.0, 0.0]]
@@ -97,7 +97,7 @@ def test_a_neuron_that_has_to_lose_weights_keeps_its_largest():
     assert kept.sort(descending=True, stable=True).indices[:2].tolist() == [0, 1]  # what was seen
 
 
-def test_no_neuron_has_more_inputs_than_there_are():
+def test_no_neuron_has_more_inputs_than_there_are() -> None:
     # half of six are dropped, .1, .2 and .3; salient beside .9, .8 and .4 are 9, 8 and .5: four, one and one of two
     gradient = [[0.0, 0.0, 9.0, 8.0], [0.0, 0.0, 0.5, 0.0], [0.0] * 4]
     weights = [[0.9, 0.8, 0.0, 0.0], [0.1, 0.2, 0.0, 0.0], [0.3, 0.4, 0.0, 0.0]]
@@ -105,7 +105,7 @@ def test_no_neuron_has_more_inputs_than_there_are():
     assert ones(found) == [[1, 1, 1, 1], [0] * 4, [0] * 4]  # of six weights it can take four
 
 
-def test_where_nobody_is_salient_enough_nobody_is_ablated():
+def test_where_nobody_is_salient_enough_nobody_is_ablated() -> None:
     found = changed(fraction=0.0, ablation=1.0, mask=[[0] * 4] * 3)
     assert ones(found) == [[1, 1, 0, 0], [0, 1, 1, 0], [1, 1, 0, 0]]  # by |g| alone
 
@@ -114,7 +114,9 @@ cells = st.lists(st.sampled_from([0.0, 0.0, 0.5, 1.0, 2.0]), min_size=24, max_si
 
 
 @given(cells, cells, st.integers(0, 6), st.floats(0, 1), st.floats(0, 1))
-def test_what_always_holds(magnitude, gradient, fan_in, fraction, ablation):
+def test_what_always_holds(
+    magnitude: list[float], gradient: list[float], fan_in: int, fraction: float, ablation: float
+) -> None:
     mask = torch.zeros(4, 6, dtype=torch.bool)
     for row in range(4):
         mask[row, torch.randperm(6, generator=Generator().manual_seed(row))[:fan_in]] = True
@@ -156,7 +158,7 @@ def neurons(mask: Tensor) -> list[int]:
     return mask.sum(1).tolist()
 
 
-def test_counts_follow_from_the_neurons_that_are_left():
+def test_counts_follow_from_the_neurons_that_are_left() -> None:
     model, masks = trained(SRigL(ALWAYS, Constant(0.5), ablation=1.0))
     for weight, planned in zip(masked_weights(model), (24 * 4, 24 * 6, 6 * 6), strict=True):
         counts = [n for n in neurons(weight.mask) if n]
@@ -167,13 +169,13 @@ def test_counts_follow_from_the_neurons_that_are_left():
     assert 0 not in neurons(model[4].weight_mask)  # the last layer, a classifier
 
 
-def test_who_is_exempt_can_be_said():
+def test_who_is_exempt_can_be_said() -> None:
     model, _ = trained(SRigL(ALWAYS, Constant(0.5), ablation=1.0, exempt=("0.weight", "4.weight")))
     assert 0 not in neurons(model[0].weight_mask)
     assert 0 in neurons(model[2].weight_mask)
 
 
-def test_masks_with_ablated_neurons_can_be_trained_on():
+def test_masks_with_ablated_neurons_can_be_trained_on() -> None:
     model, masks = trained(SRigL(ALWAYS, Constant(0.5), ablation=1.0))
     masks.release()
     before = {name: neurons(mask) for name, mask in masks.masks().items()}
@@ -188,7 +190,7 @@ def test_masks_with_ablated_neurons_can_be_trained_on():
 
 
 @pytest.mark.parametrize("structure", ["unstructured", "2:4", "block2x2"])
-def test_other_structures_are_refused(structure):
+def test_other_structures_are_refused(structure: str) -> None:
     plan = ift.plan(ift.read_model(perceptron(), "1x16"), None, "1/2", scope="matrices", mask=structure)
     model = apply(plan, perceptron())
     with pytest.raises(InputError, match=r"take RigL for these, or plan with the structure fan-in"):

@@ -69,7 +69,7 @@ def behind(masks: Masking) -> list[float]:
     return [round(x, 6) for x in masks.state_dict()["latent"]["dense"]["weight"][0].tolist()]
 
 
-def test_the_three_formulas():
+def test_the_three_formulas() -> None:
     dense, kept = torch.tensor([2.0, -4.0]), torch.tensor([True, False])
     gradient = torch.tensor([1.0, 3.0])
     assert softened(dense, kept, 0.0).tolist() == [2, 0]
@@ -78,7 +78,7 @@ def test_the_three_formulas():
     assert through(gradient, kept, 0.25).tolist() == [1, 0.75]
 
 
-def test_ste_by_hand():
+def test_ste_by_hand() -> None:
     row, masks, optimizer = begun(STE())
     assert seen(row) == [0.9, 0, 0.5, 0]
     # θ - g = .7 -.9 .6 -.1, of which .9 and .7 are the largest
@@ -88,7 +88,7 @@ def test_ste_by_hand():
     assert step(row, masks, optimizer, SECOND) == [0.7, -1.4, 0, 0]
 
 
-def test_srste_by_hand():
+def test_srste_by_hand() -> None:
     row, masks, optimizer = begun(SRSTE(pull=0.5))
     # what is masked is pulled to zero: g + .5·θ there, .2 .75 -.1 .55
     assert step(row, masks, optimizer, FIRST) == [0.7, -0.85, 0, 0]
@@ -99,7 +99,7 @@ def test_srste_by_hand():
     assert SRSTE().pull == 2e-4
 
 
-def test_a_pull_of_nothing_is_ste():
+def test_a_pull_of_nothing_is_ste() -> None:
     ends = []
     for algorithm in (STE(), SRSTE(pull=0.0)):
         row, masks, optimizer = begun(algorithm)
@@ -107,7 +107,7 @@ def test_a_pull_of_nothing_is_ste():
     assert ends[0] == ends[1]
 
 
-def test_decay_of_weights_and_momentum_are_those_of_the_dense_weights():
+def test_decay_of_weights_and_momentum_are_those_of_the_dense_weights() -> None:
     row, masks, optimizer = begun(STE(), momentum=0.5, weight_decay=0.1)
     step(row, masks, optimizer, [0.0] * 4)
     assert behind(masks) == [0.81, -0.09, 0.45, 0.27]
@@ -119,13 +119,13 @@ def test_decay_of_weights_and_momentum_are_those_of_the_dense_weights():
 
 @pytest.mark.parametrize("structure", ["2:4", "unstructured"])
 @pytest.mark.parametrize("algorithm", [STE(refresh=2), SRSTE(pull=0.0, refresh=2)])
-def test_a_choice_lasts_as_long_as_it_is_told(algorithm, structure):
+def test_a_choice_lasts_as_long_as_it_is_told(algorithm: LatentAlgorithm, structure: str) -> None:
     row, masks, optimizer = begun(algorithm, structure)
     assert step(row, masks, optimizer, FIRST) == [0.7, 0, 0.6, 0]  # the first choice still
     assert step(row, masks, optimizer, SECOND) == [0.7, -1.4, 0, 0]
 
 
-def test_transposable_tiles_are_solved_again_after_so_many_steps():
+def test_transposable_tiles_are_solved_again_after_so_many_steps() -> None:
     # rows of two, one of each: .9 + .1 beats .8 + .1 until weight 0 has lost .5
     model = nn.Linear(2, 2, bias=False)
     with torch.no_grad():
@@ -144,7 +144,7 @@ def test_transposable_tiles_are_solved_again_after_so_many_steps():
     assert Transposable().refresh == 40
 
 
-def test_mask_decay_by_hand():
+def test_mask_decay_by_hand() -> None:
     # a dense phase of one step, then D = 1, .75, .5, .25, 0: no gradient moves anything
     row, masks, optimizer = begun(MaskDecay(0.25, begin=1))
     found = [seen(row), *(step(row, masks, optimizer, [0.0] * 4) for _ in range(6))]
@@ -153,7 +153,7 @@ def test_mask_decay_by_hand():
     assert masks.density == 0.5
 
 
-def test_the_mask_says_what_is_there_while_masks_decay():
+def test_the_mask_says_what_is_there_while_masks_decay() -> None:
     row, masks, optimizer = begun(MaskDecay(0.5))
     counts = [masks.nnz["weight"]]
     for _ in range(3):
@@ -163,20 +163,20 @@ def test_the_mask_says_what_is_there_while_masks_decay():
     assert counts == [4, 4, 2, 2]
 
 
-def test_an_exponential_decay_is_cut_off():
+def test_an_exponential_decay_is_cut_off() -> None:
     decay = MaskDecay(0.5, begin=2, shape="exponential", end=6)
     assert [decay.leak(t) for t in (0, 2, 3, 5, 6)] == [1, 1, exp(-0.5), exp(-1.5), 0]
     assert (decay.arrival, MaskDecay(0.3, begin=2).arrival) == (6, 6)
     with pytest.raises(InputError, match="never 0 by itself"):
         MaskDecay(0.5, shape="exponential")
     with pytest.raises(InputError, match="linear and exponential"):
-        MaskDecay(0.5, shape="cosine")
+        MaskDecay(0.5, shape="cosine")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("straight", "expected"), [(True, [0.7, -0.9, 0.6, -0.1]), (False, [0.7, -0.5, 0.6, 0.1])]
 )
-def test_gradients_pass_straight_through_or_by_the_chain_rule(straight, expected):
+def test_gradients_pass_straight_through_or_by_the_chain_rule(straight: bool, expected: list[float]) -> None:
     row, masks, optimizer = begun(MaskDecay(0.5, straight=straight))
     step(row, masks, optimizer, [0.0] * 4)
     assert seen(row) == [0.9, -0.05, 0.5, 0.15]  # D is .5 now, and so are the factors of the chain rule
@@ -195,12 +195,12 @@ def test_gradients_pass_straight_through_or_by_the_chain_rule(straight, expected
         (1, 2, (1,)),
     ],
 )
-def test_structures_halve(kept, of, expected):
+def test_structures_halve(kept: int, of: int, expected: tuple[int, ...]) -> None:
     """15:16, 8:16, 4:16, 2:16 and 1:16 in equal frames (arXiv 2402.04744, section 4)."""
     assert frames(kept, of) == expected
 
 
-def test_structure_decay_by_hand():
+def test_structure_decay_by_hand() -> None:
     # a dense phase of one step, then three frames of two: 3:4, 2:4, 1:4
     row = Row([0.9, -0.1, 0.5, 0.3], kept=1)
     optimizer = optim.SGD(row.parameters(), lr=1.0)
@@ -267,7 +267,7 @@ def same(left: Any, right: Any) -> bool:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_weights_are_zero_off_their_masks_whenever_someone_looks(method):
+def test_weights_are_zero_off_their_masks_whenever_someone_looks(method: str) -> None:
     model, optimizer, masks = fresh(method)
     for number in range(30):
         for weight in masked_weights(model):
@@ -284,7 +284,7 @@ def test_weights_are_zero_off_their_masks_whenever_someone_looks(method):
 
 @pytest.mark.parametrize("adam", [False, True])
 @pytest.mark.parametrize("method", METHODS)
-def test_after_the_end_nothing_is_off_the_masks(method, adam):
+def test_after_the_end_nothing_is_off_the_masks(method: str, adam: bool) -> None:
     model, optimizer, masks = fresh(method, adam=adam)
     train(model, optimizer, masks, range(12 if method == "mask decay" else 30))  # at 12, D is .55
     masks.finish()
@@ -300,7 +300,7 @@ def test_after_the_end_nothing_is_off_the_masks(method, adam):
 
 @pytest.mark.parametrize("stop", [1, 7, 13])
 @pytest.mark.parametrize("method", METHODS)
-def test_a_resumed_run_ends_at_the_same_bits(method, stop):
+def test_a_resumed_run_ends_at_the_same_bits(method: str, stop: int) -> None:
     model, optimizer, masks = fresh(method)
     train(model, optimizer, masks, range(stop))
     saved = copy.deepcopy((model.state_dict(), optimizer.state_dict(), masks.state_dict()))
@@ -316,7 +316,7 @@ def test_a_resumed_run_ends_at_the_same_bits(method, stop):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_step_that_is_skipped_changes_nothing(method):
+def test_a_step_that_is_skipped_changes_nothing(method: str) -> None:
     """As gradient scalers do where something has overflowed: the optimizer is not even called."""
     model, optimizer, masks = fresh(method)
     train(model, optimizer, masks, range(5))
@@ -331,7 +331,7 @@ def test_a_step_that_is_skipped_changes_nothing(method):
     assert not any(bool(w.parameter[~w.mask].any()) for w in masked_weights(model))
 
 
-def test_a_choice_that_was_due_in_a_skipped_step_is_made_in_the_next():
+def test_a_choice_that_was_due_in_a_skipped_step_is_made_in_the_next() -> None:
     row, masks, optimizer = begun(STE(refresh=2))
     step(row, masks, optimizer, FIRST)
     row.weight.grad = torch.tensor([SECOND])
@@ -341,14 +341,14 @@ def test_a_choice_that_was_due_in_a_skipped_step_is_made_in_the_next():
 
 
 @pytest.mark.parametrize("method", ["SR-STE", "mask decay"])
-def test_closures_make_no_difference(method):
+def test_closures_make_no_difference(method: str) -> None:
     """As under Lightning: the optimizer's step calls the backward pass, and the masks' step after it."""
     plain, called = fresh(method), fresh(method)
     train(*plain, range(6))
     model, optimizer, masks = called
     for x in map(batch, range(6)):
 
-        def closure(x: Tensor = x) -> Tensor:
+        def closure(x: Tensor = x) -> Any:
             optimizer.zero_grad()
             loss = model(x).square().mean()
             loss.backward()
@@ -360,7 +360,7 @@ def test_closures_make_no_difference(method):
     assert same(plain[2].state_dict()["latent"], masks.state_dict()["latent"])
 
 
-def test_accumulation_is_one_step():
+def test_accumulation_is_one_step() -> None:
     model, optimizer, masks = fresh("SR-STE")
     whole, other, together = fresh("SR-STE")
     for number in range(4):
@@ -375,7 +375,7 @@ def test_accumulation_is_one_step():
         torch.testing.assert_close(a, b)
 
 
-def test_values_that_are_not_finite_choose_no_masks():
+def test_values_that_are_not_finite_choose_no_masks() -> None:
     model, optimizer, masks = fresh("SR-STE")
     train(model, optimizer, masks, range(3))
     before = {name: mask.clone() for name, mask in masks.masks().items()}
@@ -386,7 +386,7 @@ def test_values_that_are_not_finite_choose_no_masks():
     assert same(before, masks.masks())
 
 
-def test_weights_behind_are_not_those_of_another_model():
+def test_weights_behind_are_not_those_of_another_model() -> None:
     row = Row(DENSE, kept=3)
     with pytest.raises(InputError, match=r"structure=plan\.mask"):
         Masking(row, optim.SGD(row.parameters(), 0.1), STE(), structure="2:4")
@@ -424,18 +424,20 @@ def costs(method: str, steps: int, **options: Any) -> list[int]:
         ("SR-STE, fan-in", "sparse", 2 * SPARSE + OPEN),
     ],
 )
-def test_weight_gradients_are_dense_and_input_gradients_as_the_structure_allows(method, input_gradient, each):
+def test_weight_gradients_are_dense_and_input_gradients_as_the_structure_allows(
+    method: str, input_gradient: str, each: int
+) -> None:
     assert costs(method, 5, input_gradient=input_gradient) == [each] * 5
 
 
-def test_mask_decay_is_dense_until_it_is_over():
+def test_mask_decay_is_dense_until_it_is_over() -> None:
     """D = 1 - .05·k from step 3 on is 0 at step 23."""
     assert costs("mask decay", 26) == [3 * OPEN] * 23 + [SPARSE + 2 * OPEN] * 3
     # by the chain rule nothing masked has a gradient, once D is 0
     assert costs("mask decay, chain", 26) == [3 * OPEN] * 23 + [3 * SPARSE] * 3
 
 
-def test_structure_decay_costs_what_each_frame_keeps():
+def test_structure_decay_costs_what_each_frame_keeps() -> None:
     """2:4 in two frames: a dense phase up to step 3, 3:4 for ⌈17/2⌉ steps, then 2:4; the weight gradient is dense."""
     three = (384 + 576) * 3 // 4 + 288
     expected = [3 * OPEN] * 3 + [2 * three + OPEN] * 9 + [2 * SPARSE + OPEN] * 12

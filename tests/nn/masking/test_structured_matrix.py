@@ -23,7 +23,7 @@ from iftplan.nn.masking.algorithms.base import Algorithm
 from iftplan.nn.masks.checking import holds
 from iftplan.nn.masks.masked_weights import to_matrix
 from iftplan.runs.schedules import Constant, Updates
-from tests.nn.masking.test_masking_matrix import OPTIMIZERS, STEPS, UPDATES, hold_to, planned, trained
+from tests.support.mask_matrix import OPTIMIZERS, STEPS, UPDATES, hold_to, planned, trained
 
 ROWS = ("unstructured", "2:4", "block2x4", "fan-in", "channel")
 ALL = (*ROWS, "2:4T")
@@ -54,7 +54,7 @@ def hold_structure(masks: Masking, structure: str) -> None:
 
 @pytest.mark.parametrize("optimizer", ["SGD", "AdamW amsgrad"])
 @pytest.mark.parametrize(("method", "structure"), PAIRS)
-def test_counts_structures_and_slots(method, structure, optimizer):
+def test_counts_structures_and_slots(method: str, structure: str, optimizer: str) -> None:
     plan, algorithm = planned("uniform", structure), METHODS[method][0]
     masks = trained(plan, algorithm, optimizer)
     if "unfinished" not in method:  # a mask that is still there is full
@@ -72,7 +72,7 @@ def test_counts_structures_and_slots(method, structure, optimizer):
 
 @pytest.mark.parametrize("optimizer", [name for name in OPTIMIZERS if name not in ("SGD", "AdamW amsgrad")])
 @pytest.mark.parametrize("method", ["RigL", "SR-STE"])
-def test_every_optimizer(method, optimizer):
+def test_every_optimizer(method: str, optimizer: str) -> None:
     plan = planned("uniform", "2:4")
     masks = trained(plan, METHODS[method][0], optimizer)
     masks.finish()
@@ -81,7 +81,7 @@ def test_every_optimizer(method, optimizer):
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_srigl_has_one_fan_in_for_all_neurons_that_are_left(optimizer):
+def test_srigl_has_one_fan_in_for_all_neurons_that_are_left(optimizer: str) -> None:
     plan = planned("uniform", "fan-in")
     masks = trained(plan, SRigL(UPDATES, Constant(0.4)), optimizer)
     planned_nnz = {x.weight: x.nnz for x in plan.layers if x.maskable}

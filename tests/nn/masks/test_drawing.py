@@ -10,7 +10,7 @@ from torch import Generator, nn
 
 import iftplan as ift
 from iftplan.base.errors import InputError, StaleError
-from iftplan.masks import NM, Block, Channel, ConstantFanIn, Unstructured
+from iftplan.masks import NM, Block, Channel, ConstantFanIn, MaskStructure, Unstructured
 from iftplan.nn.application.structure import skeleton_
 from iftplan.nn.masks.drawing import random_mask, shares
 from iftplan.nn.masks.masked_weights import draw_masks_, enforce_, masked_weights, stream
@@ -24,7 +24,7 @@ def generator(seed: int = 0) -> Generator:
 
 
 @given(st.integers(1, 120), st.integers(1, 120), st.data())
-def test_an_unstructured_mask_has_exactly_its_count(outputs, inputs, data):
+def test_an_unstructured_mask_has_exactly_its_count(outputs: int, inputs: int, data: st.DataObject) -> None:
     nnz = data.draw(st.integers(0, outputs * inputs))
     mask = random_mask(Unstructured(), (outputs, inputs), nnz, generator())
     assert mask.shape == (outputs, inputs)
@@ -33,12 +33,12 @@ def test_an_unstructured_mask_has_exactly_its_count(outputs, inputs, data):
 
 
 @pytest.mark.parametrize("nnz", [0, 1, 250, 500_000, 999_999, 1_000_000])
-def test_counts_of_large_masks_are_exact_too(nnz):
+def test_counts_of_large_masks_are_exact_too(nnz: int) -> None:
     # Coin flips of this size miss by hundreds (facts of published code: up to half a percent in small layers).
     assert int(random_mask(Unstructured(), (1000, 1000), nnz, generator()).sum()) == nnz
 
 
-def test_published_code_flips_coins_and_misses_the_count():
+def test_published_code_flips_coins_and_misses_the_count() -> None:
     shape, nnz = (16, 27), 108
     coins = [int((torch.rand(shape, generator=generator(seed)) < nnz / 432).sum()) for seed in range(20)]
     exact = [int(random_mask(Unstructured(), shape, nnz, generator(seed)).sum()) for seed in range(20)]
@@ -46,7 +46,7 @@ def test_published_code_flips_coins_and_misses_the_count():
     assert max(abs(count - nnz) for count in coins) / 432 > 0.005
 
 
-def test_large_masks_are_uniform():
+def test_large_masks_are_uniform() -> None:
     # 64 masks: each weight is kept in a quarter of them, give or take five standard deviations.
     kept = sum(random_mask(Unstructured(), (100, 100), 2500, generator(seed)).long() for seed in range(64))
     assert isinstance(kept, torch.Tensor)
@@ -56,14 +56,16 @@ def test_large_masks_are_uniform():
 
 
 @given(sizes, sizes, st.sampled_from([(1, 4), (2, 4), (2, 8), (8, 8)]))
-def test_n_m_keeps_n_of_every_m_along_the_inputs(outputs, groups, pattern):
+def test_n_m_keeps_n_of_every_m_along_the_inputs(outputs: int, groups: int, pattern: tuple[int, ...]) -> None:
     kept, of = pattern
     mask = random_mask(NM(kept, of), (outputs, groups * of), outputs * groups * kept, generator())
     assert (mask.view(outputs, groups, of).sum(-1) == kept).all()
 
 
 @given(sizes, sizes, st.sampled_from([(1, 4), (2, 4), (3, 8)]))
-def test_transposable_tiles_keep_n_in_every_row_and_column(rows, columns, pattern):
+def test_transposable_tiles_keep_n_in_every_row_and_column(
+    rows: int, columns: int, pattern: tuple[int, ...]
+) -> None:
     kept, of = pattern
     mask = random_mask(
         NM(kept, of, transposable=True), (rows * of, columns * of), rows * columns * kept * of, generator()
@@ -74,7 +76,7 @@ def test_transposable_tiles_keep_n_in_every_row_and_column(rows, columns, patter
 
 
 @given(sizes, sizes, st.integers(1, 4), st.integers(1, 4), st.data())
-def test_blocks_are_whole(rows, columns, height, width, data):
+def test_blocks_are_whole(rows: int, columns: int, height: int, width: int, data: st.DataObject) -> None:
     blocks = data.draw(st.integers(0, rows * columns))
     mask = random_mask(
         Block(height, width), (rows * width, columns * height), blocks * height * width, generator()
@@ -85,7 +87,7 @@ def test_blocks_are_whole(rows, columns, height, width, data):
 
 
 @given(sizes, st.integers(1, 40), st.data())
-def test_a_constant_fan_in_is_constant(outputs, inputs, data):
+def test_a_constant_fan_in_is_constant(outputs: int, inputs: int, data: st.DataObject) -> None:
     fan_in = data.draw(st.integers(1, inputs))
     mask = random_mask(ConstantFanIn(), (outputs, inputs), fan_in * outputs, generator())
     assert (mask.sum(1) == fan_in).all()
@@ -103,13 +105,15 @@ def test_a_constant_fan_in_is_constant(outputs, inputs, data):
         (NM(2, 4), (3, 6), 6),
     ],
 )
-def test_a_count_that_a_structure_cannot_keep_is_refused(structure, shape, nnz):
+def test_a_count_that_a_structure_cannot_keep_is_refused(
+    structure: MaskStructure, shape: tuple[int, int], nnz: int
+) -> None:
     with pytest.raises(InputError, match=str(nnz)):
         random_mask(structure, shape, nnz, generator())
 
 
 @given(st.lists(st.tuples(st.integers(1, 30), st.integers(1, 30)), min_size=1, max_size=6), st.data())
-def test_shares_add_up_and_fit(shapes, data):
+def test_shares_add_up_and_fit(shapes: list[tuple[int, int]], data: st.DataObject) -> None:
     numel = [a * b for a, b in shapes]
     nnz = data.draw(st.integers(0, sum(numel)))
     counts = shares(Unstructured(), nnz, shapes)
@@ -123,7 +127,7 @@ def masks_of(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("family", ["wide", "parallel", "factorized", "doped", None])
-def test_drawn_masks_have_the_counts_of_the_plan(family):
+def test_drawn_masks_have_the_counts_of_the_plan(family: str | None) -> None:
     plan = planned("convolutions", family)
     model = draw_masks_(skeleton_(plan, host("convolutions")), plan)
     found = masks_of(model)
@@ -134,7 +138,7 @@ def test_drawn_masks_have_the_counts_of_the_plan(family):
     assert sum(m.numel() for m in found.values()) == plan.cardinality.maskable_weights > 0
 
 
-def test_masks_depend_on_the_seed_and_the_name_alone():
+def test_masks_depend_on_the_seed_and_the_name_alone() -> None:
     plan = planned("convolutions", "parallel")
     first, again, other = (
         masks_of(draw_masks_(skeleton_(plan, host("convolutions")), plan, seed)) for seed in (3, 3, 4)
@@ -148,12 +152,12 @@ def test_masks_depend_on_the_seed_and_the_name_alone():
 
 @settings(max_examples=20)
 @given(st.integers(-(2**63), 2**63), st.text(max_size=9))
-def test_every_integer_is_a_seed(seed, name):
+def test_every_integer_is_a_seed(seed: int, name: str) -> None:
     assert torch.rand(1, generator=stream(seed, name)) == torch.rand(1, generator=stream(seed, name))
 
 
 @pytest.mark.parametrize("mask", ["2:4", "2:4T", "block4x4", "fan-in"])
-def test_structured_masks_of_a_plan_hold_in_the_layout_of_the_weight(mask):
+def test_structured_masks_of_a_plan_hold_in_the_layout_of_the_weight(mask: str) -> None:
     name = "GPT-2" if mask != "fan-in" else "convolutions"
     plan = planned(name, "wide", "1/2", mask)
     model = draw_masks_(skeleton_(plan, host(name)), plan)
@@ -178,7 +182,7 @@ def test_structured_masks_of_a_plan_hold_in_the_layout_of_the_weight(mask):
     assert checked > 1
 
 
-def test_patterns_of_a_convolution_run_along_its_input_channels():
+def test_patterns_of_a_convolution_run_along_its_input_channels() -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 12, 3), nn.Conv2d(12, 4, 1))
     plan = ift.plan(ift.read_model(model, "1x3x9x9", widths=False), None, "1/2", mask="2:4")
     draw_masks_(model, plan)
@@ -186,7 +190,7 @@ def test_patterns_of_a_convolution_run_along_its_input_channels():
 
 
 @pytest.mark.parametrize("groups", [1, 2, 4])
-def test_a_transposed_convolution_keeps_as_much_for_every_output(groups):
+def test_a_transposed_convolution_keeps_as_much_for_every_output(groups: int) -> None:
     model = nn.Sequential(
         nn.Conv2d(3, 8, 3), nn.ConvTranspose2d(8, 12, 3, groups=groups), nn.Conv2d(12, 4, 1)
     )
@@ -196,7 +200,7 @@ def test_a_transposed_convolution_keeps_as_much_for_every_output(groups):
     assert len(set(mask.sum((1, 3)).flatten().tolist())) == 1
 
 
-def test_enforcing_clears_whatever_is_off_the_mask():
+def test_enforcing_clears_whatever_is_off_the_mask() -> None:
     plan = planned("perceptron", None)
     model = draw_masks_(host("perceptron"), plan)
     weight = next(iter(masked_weights(model)))
@@ -208,7 +212,7 @@ def test_enforcing_clears_whatever_is_off_the_mask():
     assert torch.equal(weight.parameter[weight.mask], kept)
 
 
-def test_a_mask_on_the_meta_device_is_there():
+def test_a_mask_on_the_meta_device_is_there() -> None:
     plan = planned("convolutions", "parallel")
     model = draw_masks_(skeleton_(plan, host("convolutions").to("meta")), plan)
     masks = masks_of(model)
@@ -216,7 +220,7 @@ def test_a_mask_on_the_meta_device_is_there():
     assert sum(mask.numel() for mask in masks.values()) == plan.cardinality.maskable_weights
 
 
-def test_a_model_without_the_plans_structure_is_stale():
+def test_a_model_without_the_plans_structure_is_stale() -> None:
     with pytest.raises(StaleError, match="were planned"):
         draw_masks_(host("perceptron"), planned("perceptron", "wide"))
     other = nn.Sequential(nn.Linear(12, 40))

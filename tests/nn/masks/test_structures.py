@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Generator, Tensor, nn
+from torch import Generator, nn
 
 from iftplan.base.errors import InfeasibleError, InputError
 from iftplan.masks import NM, Block, MaskStructure, parse_mask
@@ -18,6 +18,7 @@ from iftplan.nn.masks.best import choose
 from iftplan.nn.masks.checking import holds
 from iftplan.nn.masks.drawing import random_mask
 from iftplan.nn.masks.masked_weights import MaskedWeight, from_matrix, to_matrix
+from tests.support.scores import KINDS, scores_of
 
 Mask = tuple[tuple[int, ...], ...]
 """Rows are outputs, columns inputs."""
@@ -112,7 +113,9 @@ CASES = [
 
 
 @pytest.mark.parametrize(("text", "inputs", "outputs"), CASES)
-def test_counts_cardinality_and_the_best_mask_against_all_masks_written_out(text, inputs, outputs):
+def test_counts_cardinality_and_the_best_mask_against_all_masks_written_out(
+    text: str, inputs: int, outputs: int
+) -> None:
     structure, shape = parse_mask(text), ((inputs, outputs),)
     masks = written_out(text, inputs, outputs)
     assert set(structure.counts(shape)) == set(masks)
@@ -132,14 +135,14 @@ def test_counts_cardinality_and_the_best_mask_against_all_masks_written_out(text
 
 
 @pytest.mark.parametrize(("text", "inputs", "outputs"), [case for case in CASES if case[1] * case[2] <= 9])
-def test_the_constraint_lets_those_masks_pass_and_no_other(text, inputs, outputs):
+def test_the_constraint_lets_those_masks_pass_and_no_other(text: str, inputs: int, outputs: int) -> None:
     structure = parse_mask(text)
     for bits in product((False, True), repeat=inputs * outputs):
         mask = torch.tensor(bits).view(outputs, inputs)
         assert holds(structure, mask) == allowed(text, tuple(map(tuple, mask.int().tolist())))
 
 
-def test_a_transposable_tile_of_four_has_ninety_masks_and_the_best_is_the_best_of_them():
+def test_a_transposable_tile_of_four_has_ninety_masks_and_the_best_is_the_best_of_them() -> None:
     """90 at 2:4 (arXiv 2102.08124); what is short has one in every row and column, 24 masks."""
     masks = written_out("2:4T", 4, 4)
     assert {nnz: len(those) for nnz, those in masks.items()} == {8: 90, 4: 24}
@@ -153,29 +156,6 @@ def test_a_transposable_tile_of_four_has_ninety_masks_and_the_best_is_the_best_o
 # --- random shapes and scores -------------------------------------------------------------------------
 
 
-def scores_of(kind: str, shape: tuple[int, int], seed: int) -> Tensor:
-    generator = Generator().manual_seed(seed)
-    normal = torch.randn(shape, generator=generator).abs()
-    match kind:
-        case "ties":
-            return torch.randint(0, 3, shape, generator=generator).float()
-        case "zeros":
-            return torch.zeros(shape)
-        case "equal":
-            return torch.full(shape, 0.7)
-        case "ascending":
-            return normal.flatten().sort().values.view(shape)
-        case "descending":
-            return normal.flatten().sort(descending=True).values.view(shape)
-        case "huge":
-            return normal * 1e38
-        case "half":
-            return normal.to(torch.bfloat16)
-        case _:
-            return normal
-
-
-KINDS = ("normal", "ties", "zeros", "equal", "ascending", "descending", "huge", "half")
 STRUCTURES = (
     "unstructured", "2:4", "1:8", "2:4T", "2:8T", "4:8T", "3:6T", "2:4+pad", "2:8T+pad", "4:8T+pad", "8:16T+pad",
     "block4x4+pad", "block1x8+pad", "block2x3", "fan-in", "channel",
@@ -183,7 +163,7 @@ STRUCTURES = (
 
 
 @pytest.mark.parametrize("text", ["3:4", "2:4T", "2:8T"])
-def test_sums_that_overflow_leave_the_count_exact(text):
+def test_sums_that_overflow_leave_the_count_exact(text: str) -> None:
     structure = parse_mask(text)
     nnz = structure.counts(((16, 16),))[-2]  # one short group or tile
     mask = choose(structure, torch.full((16, 16), 3e38), nnz)
@@ -195,7 +175,9 @@ def test_sums_that_overflow_leave_the_count_exact(text):
 @given(
     st.sampled_from(STRUCTURES), st.integers(1, 40), st.integers(1, 40), st.sampled_from(KINDS), st.integers(0, 99), st.data()
 )  # fmt: skip
-def test_every_chosen_mask_satisfies_its_structure_exactly(text, inputs, outputs, kind, seed, data):
+def test_every_chosen_mask_satisfies_its_structure_exactly(
+    text: str, inputs: int, outputs: int, kind: str, seed: int, data: st.DataObject
+) -> None:
     structure = parse_mask(text)
     to_inputs, to_outputs = structure.multiples
     inputs, outputs = -(-inputs // to_inputs) * to_inputs, -(-outputs // to_outputs) * to_outputs
@@ -213,7 +195,7 @@ def test_every_chosen_mask_satisfies_its_structure_exactly(text, inputs, outputs
 
 
 @pytest.mark.parametrize("text", ["unstructured", "2:4T", "1:2T", "channel", "block4x4"])
-def test_what_keeps_transposed_keeps_transposed(text):
+def test_what_keeps_transposed_keeps_transposed(text: str) -> None:
     structure = parse_mask(text)
     assert structure.keeps_transposed
     counts = structure.counts(((16, 16),))
@@ -226,7 +208,7 @@ def test_what_keeps_transposed_keeps_transposed(text):
 
 
 @pytest.mark.parametrize("text", ["2:4", "1:8", "fan-in", "2:4+pad"])
-def test_what_does_not_keep_transposed_does_not(text):
+def test_what_does_not_keep_transposed_does_not(text: str) -> None:
     structure = parse_mask(text)
     assert not structure.keeps_transposed
     nnz = structure.counts(((16, 16),))[-1] if text != "fan-in" else 64
@@ -243,25 +225,25 @@ def test_what_does_not_keep_transposed_does_not(text):
     ("text", "shape", "nnz", "says"),
     [("2:4", (4, 8), 17, "the nearest is 16"), ("fan-in", (4, 8), 15, "the nearest is 12"), ("channel", (4, 8), 3, "the nearest is 0")],
 )  # fmt: skip
-def test_a_count_that_no_mask_has_is_refused(text, shape, nnz, says):
+def test_a_count_that_no_mask_has_is_refused(text: str, shape: tuple[int, ...], nnz: int, says: str) -> None:
     with pytest.raises(InputError, match=says):
         choose(parse_mask(text), torch.rand(shape), nnz)
 
 
-def test_channels_of_factors_are_refused_because_theirs_differ():
+def test_channels_of_factors_are_refused_because_theirs_differ() -> None:
     with pytest.raises(InfeasibleError, match="equally many inputs, and these have 4 and 8"):
         parse_mask("channel").counts(((4, 8), (8, 4)))
 
 
 @pytest.mark.parametrize("text", ["2:4", "2:4T", "block4x4"])
-def test_what_does_not_divide_is_refused_and_padding_named(text):
+def test_what_does_not_divide_is_refused_and_padding_named(text: str) -> None:
     with pytest.raises(InfeasibleError, match=rf"{text}\+pad"):
         parse_mask(text).counts(((30, 30),))
     assert parse_mask(f"{text}+pad").counts(((30, 30),))
 
 
 @pytest.mark.parametrize("structure", [NM(2, 4, padded=True), NM(2, 8, True, True), Block(4, 4, padded=True)])
-def test_padding_changes_nothing_where_shapes_divide(structure: MaskStructure):
+def test_padding_changes_nothing_where_shapes_divide(structure: MaskStructure) -> None:
     bare = parse_mask(str(structure).removesuffix("+pad"))
     assert parse_mask(str(structure)) == structure
     assert structure.counts(((32, 64),)) == bare.counts(((32, 64),))
@@ -274,7 +256,7 @@ def test_padding_changes_nothing_where_shapes_divide(structure: MaskStructure):
 # --- mistakes of published code -----------------------------------------------------------------------
 
 
-def test_masks_are_chosen_by_magnitudes_and_never_by_sorting_a_mask():
+def test_masks_are_chosen_by_magnitudes_and_never_by_sorting_a_mask() -> None:
     """Sorting a boolean mask in place of magnitudes keeps whatever comes first."""
     weight = torch.tensor([[0.1, 4.0, 0.2, 3.0]])
     present = torch.tensor([[True, True, True, True]])
@@ -289,15 +271,17 @@ def test_masks_are_chosen_by_magnitudes_and_never_by_sorting_a_mask():
 @pytest.mark.parametrize(
     ("kernel", "module"), [((2, 2), nn.Conv2d), ((4,), nn.Conv1d), ((1, 2, 2), nn.Conv3d)]
 )
-def test_groups_run_along_channels_and_not_along_the_kernel(kernel, module):
+def test_groups_run_along_channels_and_not_along_the_kernel(
+    kernel: tuple[int, ...], module: type[nn.Module]
+) -> None:
     """Channels first, a group of four is the kernel of one channel; channels last, four channels at one position."""
     convolution = module(4, 1, kernel, bias=False)
     values = torch.tensor(  # (channels, positions): large in the first two channels, whatever the position
         [[9.0, 8.0, 7.0, 6.0], [9.5, 8.5, 7.5, 6.5], [1.0, 2.0, 3.0, 4.0], [1.5, 2.5, 3.5, 4.5]]
     )
     with torch.no_grad():
-        convolution.weight.copy_(values.view_as(convolution.weight))
-    convolution.register_buffer("weight_mask", torch.ones_like(convolution.weight, dtype=torch.bool))
+        convolution.weight.copy_(values.view_as(convolution.weight))  # type: ignore[arg-type]
+    convolution.register_buffer("weight_mask", torch.ones_like(convolution.weight, dtype=torch.bool))  # type: ignore[arg-type]
     weight = MaskedWeight("weight", convolution, "weight")
     last = from_matrix(choose(NM(2, 4), to_matrix(convolution.weight.detach().abs(), weight), 8), weight)
     first = choose(NM(2, 4), convolution.weight.detach().abs().reshape(1, -1), 8).view_as(last)

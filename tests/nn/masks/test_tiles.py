@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import combinations, product
+from typing import Literal
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Generator, Tensor
 
 from iftplan.nn.masks.tiles import _greedy, best_tiles
-from tests.nn.masks.test_structures import KINDS, scores_of
+from tests.support.scores import KINDS, scores_of
 
 
 def normal(tiles: int, rows: int, columns: int, seed: int = 0) -> Tensor:
@@ -24,7 +25,7 @@ def kept_by(mask: Tensor, scores: Tensor) -> Tensor:
 
 @settings(max_examples=80, deadline=None)
 @given(st.sampled_from(KINDS), st.integers(1, 12), st.integers(1, 12), st.integers(1, 12), st.integers(0, 99))
-def test_tiles_are_full_whatever_the_scores(kind, rows, columns, kept, seed):
+def test_tiles_are_full_whatever_the_scores(kind: str, rows: int, columns: int, kept: int, seed: int) -> None:
     scores = scores_of(kind, (5 * rows, columns), seed).view(5, rows, columns)
     mask = best_tiles(scores, kept)
     by_row, by_column = mask.sum(2), mask.sum(1)
@@ -37,7 +38,7 @@ def test_tiles_are_full_whatever_the_scores(kind, rows, columns, kept, seed):
 
 @pytest.mark.parametrize("solver", ["fast", "exact"])
 @pytest.mark.parametrize(("kept", "of"), [(1, 3), (2, 3), (2, 4), (1, 4), (3, 4), (2, 5)])
-def test_small_tiles_against_all_masks(solver, kept, of):
+def test_small_tiles_against_all_masks(solver: Literal["fast", "exact"], kept: int, of: int) -> None:
     rows = [[int(c in chosen) for c in range(of)] for chosen in combinations(range(of), kept)]
     every = torch.tensor(
         [t for t in product(rows, repeat=of) if all(sum(c) == kept for c in zip(*t, strict=True))]
@@ -52,7 +53,7 @@ def test_small_tiles_against_all_masks(solver, kept, of):
 
 
 @pytest.mark.parametrize(("rows", "columns", "kept"), [(3, 5, 2), (5, 3, 2), (2, 6, 4), (7, 8, 3)])
-def test_what_hangs_over_the_edge_is_as_full_and_as_good(rows, columns, kept):
+def test_what_hangs_over_the_edge_is_as_full_and_as_good(rows: int, columns: int, kept: int) -> None:
     scores = normal(100, rows, columns)
     fast, exact = best_tiles(scores, kept), best_tiles(scores, kept, "exact")
     assert set(fast.sum((1, 2)).tolist()) == set(exact.sum((1, 2)).tolist())
@@ -62,7 +63,7 @@ def test_what_hangs_over_the_edge_is_as_full_and_as_good(rows, columns, kept):
 
 @pytest.mark.slow  # linear programmes
 @pytest.mark.parametrize(("kept", "of"), [(2, 4), (4, 8), (8, 16), (2, 8)])
-def test_fast_is_near_exact_over_a_thousand_tiles_and_never_infeasible(kept, of):
+def test_fast_is_near_exact_over_a_thousand_tiles_and_never_infeasible(kept: int, of: int) -> None:
     scores = normal(1000, of, of, seed=2)
     fast, exact = best_tiles(scores, kept), best_tiles(scores, kept, "exact")
     for mask in (fast, exact):
@@ -84,7 +85,7 @@ def plain_greedy(tile: list[list[float]], kept: int) -> int:
 
 
 @pytest.mark.parametrize(("kept", "of"), [(2, 4), (4, 8)])
-def test_greedy_alone_leaves_tiles_under_filled(kept, of):
+def test_greedy_alone_leaves_tiles_under_filled(kept: int, of: int) -> None:
     """Published code stops there: about a sixth of 2:4 tiles and half of 4:8 tiles lack entries on Gaussian weights."""
     scores = normal(400, of, of)
     counts = [plain_greedy(tile, kept) for tile in scores.tolist()]
@@ -93,13 +94,13 @@ def test_greedy_alone_leaves_tiles_under_filled(kept, of):
     assert set(best_tiles(scores, kept).sum((1, 2)).tolist()) == {kept * of}
 
 
-def test_the_same_tiles_alone_and_among_others_give_the_same_masks():
+def test_the_same_tiles_alone_and_among_others_give_the_same_masks() -> None:
     scores = scores_of("ties", (64, 8), 0).view(8, 8, 8)
     together = best_tiles(scores, 3)
     assert torch.equal(together, torch.cat([best_tiles(tile[None], 3) for tile in scores]))
 
 
-def test_infinities_are_kept_first():
+def test_infinities_are_kept_first() -> None:
     scores = torch.ones(1, 8, 8)
     scores[0, 3, 5] = torch.inf
     assert best_tiles(scores, 2)[0, 3, 5]

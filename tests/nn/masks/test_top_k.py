@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
@@ -14,16 +16,16 @@ few = st.integers(0, 3).map(float)  # many ties
 finite = st.floats(0, 2.0**100, width=32)
 
 
-def tensors(elements):
+def tensors(elements: Any) -> Any:
     return st.tuples(st.integers(1, 5), st.integers(1, 12)).flatmap(
         lambda shape: arrays("float32", shape, elements=elements).map(torch.from_numpy)
     )
 
 
 @pytest.mark.parametrize("elements", [few, finite], ids=["ties", "floats"])
-def test_what_is_chosen_is_what_a_stable_sort_puts_first(elements):
+def test_what_is_chosen_is_what_a_stable_sort_puts_first(elements: Any) -> None:
     @given(tensors(elements), st.data())
-    def check(scores, data):
+    def check(scores: Any, data: Any) -> None:
         count = data.draw(st.integers(0, scores.shape[1]))
         first = scores.argsort(dim=1, descending=True, stable=True)[:, :count]
         expected = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, first, True)
@@ -34,13 +36,13 @@ def test_what_is_chosen_is_what_a_stable_sort_puts_first(elements):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize("value", [0.0, 1.0, float("inf")])
-def test_equal_scores_are_taken_from_the_front(dtype, value):
+def test_equal_scores_are_taken_from_the_front(dtype: torch.dtype, value: float) -> None:
     chosen = largest(torch.full((2, 6), value, dtype=dtype), 2)
     assert chosen.tolist() == [[True, True, False, False, False, False]] * 2
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_short_floats_have_ties_and_counts_are_exact_all_the_same(dtype):
+def test_short_floats_have_ties_and_counts_are_exact_all_the_same(dtype: torch.dtype) -> None:
     scores = torch.rand(1, 10_000, generator=torch.Generator().manual_seed(0)).to(dtype)
     assert len(scores.unique()) < 5000
     for count in (1, 777, 5000, 9999):
@@ -49,7 +51,7 @@ def test_short_floats_have_ties_and_counts_are_exact_all_the_same(dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("spread", ["normal", "mostly zero", "few values", "equal"])
-def test_long_rows_are_counted_and_come_out_as_sorted(dtype, spread):
+def test_long_rows_are_counted_and_come_out_as_sorted(dtype: torch.dtype, spread: str) -> None:
     draw = torch.Generator().manual_seed(1)
     scores = torch.randn(1, 40_000, generator=draw).abs()
     match spread:
@@ -68,13 +70,15 @@ def test_long_rows_are_counted_and_come_out_as_sorted(dtype, spread):
         assert torch.equal(largest(scores, count), expected), count
 
 
-def test_rows_are_chosen_by_themselves():
+def test_rows_are_chosen_by_themselves() -> None:
     scores = torch.tensor([[1.0, 2.0, 3.0], [9.0, 8.0, 8.0]])
     assert largest(scores, 2).tolist() == [[False, True, True], [True, True, False]]
 
 
 @given(tensors(few), st.data())
-def test_what_is_excluded_is_never_chosen_before_anything_else(scores, data):
+def test_what_is_excluded_is_never_chosen_before_anything_else(
+    scores: torch.Tensor, data: st.DataObject
+) -> None:
     excluded = data.draw(arrays("bool", tuple(scores.shape)).map(torch.from_numpy))
     room = int((~excluded).sum(1).min())
     count = data.draw(st.integers(0, room))
@@ -82,6 +86,6 @@ def test_what_is_excluded_is_never_chosen_before_anything_else(scores, data):
 
 
 @pytest.mark.parametrize("count", [-1, 4])
-def test_more_than_there_is_cannot_be_chosen(count):
+def test_more_than_there_is_cannot_be_chosen(count: int) -> None:
     with pytest.raises(ValueError, match=f"{count} of 3"):
         largest(torch.ones(1, 3), count)

@@ -21,13 +21,13 @@ def tied() -> nn.Module:
     return hf.GPT2LMHeadModel(hf.GPT2Config(vocab_size=50, n_embd=16, n_layer=1, n_head=2)).eval()
 
 
-def test_a_double_keeps_its_ties():
+def test_a_double_keeps_its_ties() -> None:
     double = on_meta(tied())
     assert double.lm_head.weight is double.transformer.wte.weight
     assert read_model(double, TOKENS) == read_model(tied(), TOKENS)
 
 
-def test_ties_that_a_move_lost_are_named_wherever_a_model_comes_in():
+def test_ties_that_a_move_lost_are_named_wherever_a_model_comes_in() -> None:
     plan = ift.plan(read_model(tied(), TOKENS), "parallel", "1/2", scope="matrices")
     said = r"lm_head\.weight is no longer tied to transformer\.wte\.weight.*model\.to\('meta'\).*tie_weights"
     for entry in (
@@ -40,7 +40,7 @@ def test_ties_that_a_move_lost_are_named_wherever_a_model_comes_in():
             entry(tied().to("meta"))
 
 
-def test_ties_that_are_there_or_were_never_claimed_pass():
+def test_ties_that_are_there_or_were_never_claimed_pass() -> None:
     again = tied().to("meta")
     again.tie_weights()
     with torch.device("meta"):

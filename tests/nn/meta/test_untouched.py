@@ -126,6 +126,9 @@ class InGlobalVariable(Host):
         return x + TABLE
 
 
+MADE_LATER: Tensor  # by the first call
+
+
 class InNewGlobal(Host):
     def remembered(self, x: Tensor) -> Tensor:
         global MADE_LATER
@@ -196,6 +199,7 @@ class InBuffer(Host):
     def __init__(self) -> None:
         super().__init__()
         self.norm = nn.BatchNorm1d(8)
+        self.steps: Tensor
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def remembered(self, x: Tensor) -> Tensor:
@@ -326,7 +330,7 @@ def forget() -> None:
     InClass.cache.clear()
     InClass.latest = None
     globals().pop("MADE_LATER", None)
-    InDefault.remembered.__defaults__[0].clear()  # type: ignore[index]
+    InDefault.remembered.__defaults__[0].clear()
     InCachedMethod.doubled.cache_clear()
     ramp.cache_clear()
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +23,7 @@ from iftplan.nn.meta.inputs import make_inputs
 from iftplan.nn.reading.outputs import answers
 from iftplan.nn.reading.read import read_model
 from iftplan.nn.reading.widths.trace import trace_widths
+from iftplan.plans.plan import Plan
 
 FEATURES = (InputSpec((2, 3, 5)),)
 IMAGE = (InputSpec((2, 3, 8, 8)),)
@@ -31,7 +34,7 @@ def free(couplings: Couplings) -> list[int]:
     return sorted(w.size for w in couplings.widths.values() if not w.fixed)
 
 
-def widened(model: nn.Module, inputs, sparsity: Fraction = Fraction(3, 4)) -> ift.Plan:
+def widened(model: nn.Module, inputs: Any, sparsity: Fraction = Fraction(3, 4)) -> Plan:
     """Plans, applies, measures and runs the model as Sparse Wide; outputs have to keep their shapes."""
     plan = ift.plan(read_model(model, inputs, widths=True), "wide", sparsity)
     args, kwargs = make_inputs(inputs, "cpu")
@@ -48,17 +51,17 @@ def widened(model: nn.Module, inputs, sparsity: Fraction = Fraction(3, 4)) -> if
 class Filtered(nn.Module):
     """A fixed blur between two convolutions, as anti-aliased networks have it."""
 
-    def __init__(self, blur) -> None:
+    def __init__(self, blur: Any) -> None:
         super().__init__()
         self.a, self.b = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 12, 3, padding=1)
         self.head, self.blur = nn.Linear(12, 4), blur
         self.register_buffer("f", torch.ones(8, 1, 3, 3) / 9)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.head(self.b(self.blur(self.f, self.a(x))).mean((2, 3)))
 
 
-def test_a_filter_in_a_buffer_keeps_its_channels_and_the_rest_widens():
+def test_a_filter_in_a_buffer_keeps_its_channels_and_the_rest_widens() -> None:
     plan = widened(Filtered(lambda f, x: F.conv2d(x, f, groups=8, padding=1)), IMAGE)
     assert set(plan.widths.values()) == {3, 4, 8, 24}
     assert any(
@@ -66,7 +69,7 @@ def test_a_filter_in_a_buffer_keeps_its_channels_and_the_rest_widens():
     )
 
 
-def test_a_filter_that_is_expanded_to_the_channels_follows_them():
+def test_a_filter_that_is_expanded_to_the_channels_follows_them() -> None:
     model = Filtered(
         lambda f, x: F.conv2d(x, f[:1].expand(x.shape[1], -1, -1, -1), groups=x.shape[1], padding=1)
     )
@@ -76,13 +79,13 @@ def test_a_filter_that_is_expanded_to_the_channels_follows_them():
 class Computed(nn.Module):
     """`how` makes the weight of the middle layer."""
 
-    def __init__(self, how) -> None:
+    def __init__(self, how: Any) -> None:
         super().__init__()
         self.a, self.b, self.head, self.how = nn.Linear(5, 8), nn.Linear(8, 12), nn.Linear(12, 4), how
         self.code, self.hyper = nn.Parameter(torch.zeros(6)), nn.Linear(6, 64)
         self.register_buffer("matrix", torch.zeros(8, 8))
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.head(self.b(self.how(self, self.a(x))))
 
 
@@ -96,7 +99,7 @@ class Computed(nn.Module):
     ],
     ids=["linear with a buffer", "matmul with a buffer", "hypernetwork", "einsum with a buffer"],
 )
-def test_weights_that_are_no_parameters_keep_their_sizes(how):
+def test_weights_that_are_no_parameters_keep_their_sizes(how: Callable[..., Any]) -> None:
     plan = widened(Computed(how), FEATURES)
     assert 24 in plan.widths.values()  # the inner width of b, 12 at k = 2
 
@@ -104,14 +107,15 @@ def test_weights_that_are_no_parameters_keep_their_sizes(how):
 class FusedBias(nn.Module):
     """Query, key and value in one product; their biases are two parameters and a buffer of zeros."""
 
-    def __init__(self, join) -> None:
+    def __init__(self, join: Any) -> None:
         super().__init__()
         self.stem, self.qkv = nn.Linear(5, 8), nn.Linear(8, 24, bias=False)
         self.q_bias, self.v_bias = nn.Parameter(torch.zeros(8)), nn.Parameter(torch.zeros(8))
+        self.k_bias: torch.Tensor
         self.register_buffer("k_bias", torch.zeros(8), persistent=False)
         self.up, self.down, self.head, self.join = nn.Linear(8, 16), nn.Linear(16, 8), nn.Linear(8, 4), join
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.stem(x)
         b, t, _ = x.shape
         bias = self.join(self.q_bias, self.k_bias, self.v_bias)
@@ -123,20 +127,20 @@ class FusedBias(nn.Module):
 @pytest.mark.parametrize(
     "join", [lambda q, k, v: torch.cat((q, k, v)), lambda q, k, v: torch.stack((q, k, v)).flatten()]
 )
-def test_the_parts_of_a_fused_bias_stay_as_long_as_each_other(join):
+def test_the_parts_of_a_fused_bias_stay_as_long_as_each_other(join: Callable[..., Any]) -> None:
     model = FusedBias(join)
     plan = widened(model, FEATURES)
     assert {model.q_bias.shape, model.k_bias.shape, model.v_bias.shape} == {(8,)}
     assert 32 in plan.widths.values()  # what only up and down meet
 
 
-def test_no_size_becomes_nothing():
+def test_no_size_becomes_nothing() -> None:
     class Rest(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.a, self.b, self.head = nn.Linear(5, 6), nn.Linear(5, 10), nn.Linear(16, 4)
 
-        def forward(self, x):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.head(torch.cat((self.a(x), self.b(x)), -1).view(*x.shape[:2], 4, 4).flatten(2))
 
     couplings = trace_widths(Rest(), FEATURES)
@@ -154,17 +158,17 @@ def positions(steps: int, channels: int) -> torch.Tensor:
 
 
 class Tabled(nn.Module):
-    def __init__(self, table) -> None:
+    def __init__(self, table: Any) -> None:
         super().__init__()
         self.a, self.b, self.head, self.table = nn.Linear(5, 8), nn.Linear(8, 12), nn.Linear(12, 4), table
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.a(x)
         return self.head(self.b(x + self.table(x.shape[1], x.shape[2])))
 
 
 @pytest.mark.parametrize("before", [False, True], ids=["fresh", "used before"])
-def test_a_table_from_a_cached_function_follows_the_width(before):
+def test_a_table_from_a_cached_function_follows_the_width(before: bool) -> None:
     positions.cache_clear()
     if before:
         Tabled(positions)(torch.zeros(2, 3, 5))
@@ -173,7 +177,7 @@ def test_a_table_from_a_cached_function_follows_the_width(before):
     positions.cache_clear()
 
 
-def test_nothing_symbolic_stays_in_the_cache_of_a_function():
+def test_nothing_symbolic_stays_in_the_cache_of_a_function() -> None:
     positions.cache_clear()
     trace_widths(Tabled(positions), FEATURES)
     assert positions.cache_info().currsize == 0
@@ -181,7 +185,7 @@ def test_nothing_symbolic_stays_in_the_cache_of_a_function():
     assert positions(3, 8).device.type == "cpu"
 
 
-def test_a_size_that_is_looked_up_stays():
+def test_a_size_that_is_looked_up_stays() -> None:
     couplings = trace_widths(Tabled(lambda t, c: {8: 2.0}[c]), FEATURES)
     assert free(couplings) == [12]
     assert any("test_held_widths.py:" in w.fixed for w in couplings.widths.values() if w.size == 8)
@@ -211,7 +215,7 @@ FIXED = {
 
 
 class Asking(nn.Module):
-    def __init__(self, ask) -> None:
+    def __init__(self, ask: Any) -> None:
         super().__init__()
         self.dim, self.ask = 16, ask
         self.a, self.b, self.c, self.head = (
@@ -221,18 +225,18 @@ class Asking(nn.Module):
             nn.Linear(20, 4),
         )
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.head(self.c(self.ask(self, self.b(self.a(x)))))
 
 
 @pytest.mark.parametrize("name", ASKED)
-def test_numbers_made_of_sizes_leave_them_free(name):
+def test_numbers_made_of_sizes_leave_them_free(name: str) -> None:
     plan = widened(Asking(ASKED[name]), FEATURES)
     assert sorted(plan.widths.values()) == [4, 5, 24, 32, 40]
 
 
 @pytest.mark.parametrize("name", FIXED)
-def test_a_width_whose_value_shapes_what_follows_stays_and_says_where(name):
+def test_a_width_whose_value_shapes_what_follows_stays_and_says_where(name: str) -> None:
     model = Asking(FIXED[name])
     couplings = trace_widths(model, FEATURES)
     assert free(couplings) == [12, 20]
@@ -241,7 +245,7 @@ def test_a_width_whose_value_shapes_what_follows_stays_and_says_where(name):
     widened(model, FEATURES)
 
 
-def test_a_halved_size_that_is_resized_to_stays_even():
+def test_a_halved_size_that_is_resized_to_stays_even() -> None:
     model = Asking(lambda s, x: F.interpolate(x, scale_factor=0.5).repeat(1, 1, 2))
     couplings = trace_widths(model, FEATURES)
     assert {w.multiple_of for w in couplings.widths.values() if w.size == 16} == {2}
@@ -261,7 +265,9 @@ def test_a_halved_size_that_is_resized_to_stays_even():
     ],
     ids=["weight_g", "parametrized", "of all", "of the kernel", "weight_orig", "spectral"],
 )
-def test_a_normed_convolution_widens_or_stays_while_the_rest_goes_on(norm, width):
+def test_a_normed_convolution_widens_or_stays_while_the_rest_goes_on(
+    norm: Callable[..., Any], width: int
+) -> None:
     class Normed(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -269,7 +275,7 @@ def test_a_normed_convolution_widens_or_stays_while_the_rest_goes_on(norm, width
             self.c, self.d = nn.Conv1d(8, 24, 3, padding=1), nn.Conv1d(24, 48, 3, padding=1)
             self.head = nn.Linear(48, 4)
 
-        def forward(self, x):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.head(self.d(self.c(self.b(self.a(x)).relu())).mean(-1))
 
     model = Normed()
@@ -284,12 +290,12 @@ def test_a_normed_convolution_widens_or_stays_while_the_rest_goes_on(norm, width
 class Queries(nn.Module):
     """Four heads of queries, one of keys and values."""
 
-    def __init__(self, spread) -> None:
+    def __init__(self, spread: Any) -> None:
         super().__init__()
         self.stem, self.q, self.kv = nn.Linear(5, 16), nn.Linear(16, 16), nn.Linear(16, 8)
         self.out, self.head, self.spread = nn.Linear(16, 16), nn.Linear(16, 4), spread
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.stem(x)
         b, t, _ = x.shape
         q = self.q(x).view(b, t, 4, -1).transpose(1, 2)
@@ -309,13 +315,13 @@ class Queries(nn.Module):
     ],
     ids=["broadcast", "grouped", "expanded", "repeated", "products"],
 )
-def test_one_head_of_keys_serves_all_heads_of_queries(spread):
+def test_one_head_of_keys_serves_all_heads_of_queries(spread: Callable[..., Any]) -> None:
     plan = widened(Queries(spread), FEATURES)
     assert 16 in plan.widths.values()  # keys and values, 8 at k = 2
     assert plan.heads == "number"
 
 
-def test_a_module_that_cannot_widen_is_held():
+def test_a_module_that_cannot_widen_is_held() -> None:
     class Fussy(nn.Module):
         """Insists on its width in Python."""
 
@@ -323,7 +329,7 @@ def test_a_module_that_cannot_widen_is_held():
             super().__init__()
             self.inner = nn.Linear(8, 8)
 
-        def forward(self, x):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
             if str(x.shape[-1]) != "8" or f"{x.shape[-1]:d}" != "8":
                 raise ValueError("eight, please")
             return self.inner(x)
@@ -340,13 +346,13 @@ class Raises(nn.Module):
         super().__init__()
         self.inner = nn.Linear(8, 8)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         if isinstance(x.shape[-1], torch.SymInt):
             raise TypeError("an integer, please")
         return self.inner(x)
 
 
-def test_a_module_that_raises_at_symbolic_sizes_is_held_with_a_note():
+def test_a_module_that_raises_at_symbolic_sizes_is_held_with_a_note() -> None:
     model = nn.Sequential(
         nn.Linear(5, 8), Raises(), nn.Linear(8, 12), Raises12(), nn.Linear(12, 16), nn.Linear(16, 4)
     )
@@ -363,13 +369,13 @@ class Raises12(Raises):
         self.inner = nn.Linear(12, 12)
 
 
-def test_repeated_blocks_are_held_together():
+def test_repeated_blocks_are_held_together() -> None:
     blocks = [Raises() for _ in range(9)]
     model = nn.Sequential(nn.Linear(5, 8), *blocks, nn.Linear(8, 12), nn.Linear(12, 4))
     assert free(trace_widths(model, FEATURES)) == [12]
 
 
-def test_where_nothing_is_left_to_widen_the_model_is_refused_with_the_line():
+def test_where_nothing_is_left_to_widen_the_model_is_refused_with_the_line() -> None:
     model = nn.Sequential(nn.Linear(5, 8), Raises(), nn.Linear(8, 4))
     with pytest.raises(IftplanError) as caught:
         trace_widths(model, FEATURES)
@@ -377,13 +383,13 @@ def test_where_nothing_is_left_to_widen_the_model_is_refused_with_the_line():
     assert "test_held_widths.py:" in str(caught.value)
 
 
-def test_no_word_of_a_library_comes_out():
+def test_no_word_of_a_library_comes_out() -> None:
     class Numeric(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.a, self.head = nn.Linear(5, 8), nn.Linear(8, 4)
 
-        def forward(self, x):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
             x = self.a(x)
             if isinstance(x.shape[-1], torch.SymInt):
                 np.zeros(3) @ np.zeros(4)
@@ -397,13 +403,13 @@ def test_no_word_of_a_library_comes_out():
     assert "matmul" not in message
 
 
-def test_a_value_of_a_tensor_decides_as_when_it_is_counted():
+def test_a_value_of_a_tensor_decides_as_when_it_is_counted() -> None:
     class Branching(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.a, self.b, self.head = nn.Linear(5, 8), nn.Linear(8, 8), nn.Linear(8, 4)
 
-        def forward(self, x):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
             x = self.a(x)
             if x.sum() > 0:
                 x = self.b(x)
@@ -417,7 +423,7 @@ def test_a_value_of_a_tensor_decides_as_when_it_is_counted():
     )
 
 
-def test_a_decoder_with_rotary_tables_says_that_its_heads_grow_in_number():
+def test_a_decoder_with_rotary_tables_says_that_its_heads_grow_in_number() -> None:
     import transformers as hf
 
     config = hf.LlamaConfig(
@@ -436,13 +442,15 @@ def test_a_decoder_with_rotary_tables_says_that_its_heads_grow_in_number():
     assert (attention.q_proj.out_features, attention.head_dim) == (64, 8)
 
 
-def test_attention_that_keeps_what_was_asked_for_says_nothing():
+def test_attention_that_keeps_what_was_asked_for_says_nothing() -> None:
     model = Queries(F.scaled_dot_product_attention)
     assert trace_widths(model, FEATURES).heads == "number"
     assert not trace_widths(model, FEATURES).notes
 
 
-def test_a_model_that_answers_in_other_shapes_is_refused_when_it_is_applied(monkeypatch):
+def test_a_model_that_answers_in_other_shapes_is_refused_when_it_is_applied(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     class Sly(nn.Module):
         """Its output follows a width, past everything that a trace can see."""
 
@@ -451,7 +459,7 @@ def test_a_model_that_answers_in_other_shapes_is_refused_when_it_is_applied(monk
             self.a, self.b, self.c = nn.Linear(5, 8), nn.Linear(8, 8), nn.Linear(8, 8)
             self.head = nn.Linear(8, 4)
 
-        def forward(self, x):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
             y = self.head(self.c(self.b(self.a(x))))
             return y.repeat(1, 1, int(f"{self.a.weight.shape[0]}") // 8)
 
@@ -475,7 +483,7 @@ class Frozen(nn.Module):
         for name in ("bias", "running_mean"):
             self.register_buffer(name, torch.zeros(channels))
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         scale = self.weight * (self.running_var + 1e-5).rsqrt()
         return x * scale.view(1, -1, 1, 1) + (self.bias - self.running_mean * scale).view(1, -1, 1, 1)
 
@@ -485,7 +493,7 @@ class Frozen(nn.Module):
     [Frozen, nn.InstanceNorm2d, lambda c: nn.InstanceNorm2d(c, affine=True), lambda c: nn.GroupNorm(c, c)],
     ids=["frozen batch norm", "instance norm", "instance norm with weights", "a group a channel"],
 )
-def test_norms_of_every_kind_follow_their_channels(norm):
+def test_norms_of_every_kind_follow_their_channels(norm: Callable[..., Any]) -> None:
     model = nn.Sequential(
         nn.Conv2d(3, 8, 3),
         norm(8),
@@ -501,7 +509,7 @@ def test_norms_of_every_kind_follow_their_channels(norm):
     assert model(torch.randn(2, 3, 8, 8)).abs().sum() > 0
 
 
-def test_a_layer_norm_without_weights_follows_its_width():
+def test_a_layer_norm_without_weights_follows_its_width() -> None:
     norm = nn.LayerNorm(8, elementwise_affine=False)
     model = nn.Sequential(nn.Linear(5, 8), norm, nn.Linear(8, 12), nn.Linear(12, 4))
     assert free(trace_widths(model, FEATURES)) == [8, 12]
@@ -509,7 +517,7 @@ def test_a_layer_norm_without_weights_follows_its_width():
     assert model[1].normalized_shape == (16,)
 
 
-def test_a_bias_that_three_parameters_make_grows_with_all_of_them():
+def test_a_bias_that_three_parameters_make_grows_with_all_of_them() -> None:
     class Joined(FusedBias):
         def __init__(self) -> None:
             super().__init__(lambda q, k, v: torch.cat((q, k, v)))
@@ -527,7 +535,7 @@ def test_a_bias_that_three_parameters_make_grows_with_all_of_them():
 @pytest.mark.parametrize(
     "norm", [parametrizations.weight_norm, weight_norm, parametrizations.spectral_norm, spectral_norm]
 )
-def test_a_normed_convolution_is_widened_copied_and_run(norm, ran):
+def test_a_normed_convolution_is_widened_copied_and_run(norm: Callable[..., Any], ran: bool) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(
         *(nn.Conv2d(3, 8, 3), nn.ReLU(), norm(nn.Conv2d(8, 8, 3)), nn.ReLU()),
@@ -547,16 +555,16 @@ def test_a_normed_convolution_is_widened_copied_and_run(norm, ran):
 
 
 class Bilinear(nn.Module):
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.a, self.b = nn.Linear(8, 16), nn.Linear(8, 16)
         self.both, self.head = nn.Bilinear(16, 16, 16), nn.Linear(16, 3)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.head(self.both(self.a(x), self.b(x)))
 
 
-def test_a_bilinear_layer_is_widened_in_all_three_sizes():
+def test_a_bilinear_layer_is_widened_in_all_three_sizes() -> None:
     model = Bilinear()
     plan = ift.plan(read_model(model, "2x8", widths=True), "wide", "1/2")
     wide = apply(plan, model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, namedtuple
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -26,7 +27,7 @@ class Boxes:
 
 
 class Plain:
-    def __init__(self, a, b) -> None:
+    def __init__(self, a: Any, b: Any) -> None:
         self.a, self.b, self.name = a, b, "plain"
 
 
@@ -59,18 +60,18 @@ CONTAINERS = {
 
 
 class TwoHeads(nn.Module):
-    def __init__(self, wrap) -> None:
+    def __init__(self, wrap: Any) -> None:
         super().__init__()
         self.stem, self.body = nn.Linear(5, 8), nn.Linear(8, 8)
         self.a, self.b, self.wrap = nn.Linear(8, 3), nn.Linear(8, 4), wrap
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         h = self.body(self.stem(x))
         return self.wrap(self.a(h), self.b(h), h)
 
 
 @pytest.mark.parametrize("name", CONTAINERS)
-def test_every_head_keeps_its_size(name):
+def test_every_head_keeps_its_size(name: str) -> None:
     model = TwoHeads(CONTAINERS[name])
     couplings = trace_widths(model, FEATURES)
     double = {n: w.size if w.fixed else 2 * w.size for n, w in couplings.widths.items()}
@@ -84,7 +85,7 @@ def test_every_head_keeps_its_size(name):
     assert [t.shape[-1] for t in answers(model(torch.zeros(2, 3, 5)))] == [3, 4]
 
 
-def test_features_are_the_answer_of_a_model_without_a_head():
+def test_features_are_the_answer_of_a_model_without_a_head() -> None:
     a, b = torch.zeros(1), torch.zeros(2)
     base = hf.modeling_outputs.BaseModelOutputWithPooling(
         last_hidden_state=a, pooler_output=b, hidden_states=(b, b)
@@ -92,7 +93,7 @@ def test_features_are_the_answer_of_a_model_without_a_head():
     assert [t is x for t, x in zip(answers(base), (a, b), strict=True)] == [True, True]
 
 
-def test_caches_and_states_of_parts_are_no_answer_beside_logits():
+def test_caches_and_states_of_parts_are_no_answer_beside_logits() -> None:
     logits, state = torch.zeros(1), torch.zeros(2)
     out = hf.modeling_outputs.Seq2SeqLMOutput(
         logits=logits,
@@ -103,7 +104,7 @@ def test_caches_and_states_of_parts_are_no_answer_beside_logits():
     assert [t is logits for t in answers(out)] == [True]
 
 
-def test_a_prediction_is_an_answer_and_what_a_part_answered_is_none():
+def test_a_prediction_is_an_answer_and_what_a_part_answered_is_none() -> None:
     forecast, vision, scale = torch.zeros(1, 8, 2), torch.zeros(1, 5, 64), torch.zeros(1, 1, 2)
     out = Forecast(
         prediction_outputs=forecast,
@@ -114,7 +115,7 @@ def test_a_prediction_is_an_answer_and_what_a_part_answered_is_none():
     assert len(found) == 2 and found[0] is forecast and found[1] is scale
 
 
-def test_what_holds_itself_ends():
+def test_what_holds_itself_ends() -> None:
     loop: dict[str, object] = {"a": torch.zeros(1)}
     loop["self"] = loop
     assert len(answers(loop)) == 1

@@ -324,15 +324,15 @@ def test_a_70_billion_parameter_model_is_read_without_its_weights(tmp_path: Path
     print(f"70B at 2048 tokens: {read['seconds']:.2f} s, {read['bytes'] / 2**20:.0f} MiB peak")
 
 
-def test_a_module_under_two_names_is_as_before():
+def test_a_module_under_two_names_is_as_before() -> None:
     # Its weights are swapped for symbolic ones while it is read, under one of its names only.
     class Twice(nn.Module):
-        def __init__(self):
+        def __init__(self) -> None:
             super().__init__()
             self.first, self.last = nn.Linear(8, 16), nn.Linear(16, 3)
             self.middle = self.alias = nn.Linear(16, 16)
 
-        def forward(self, x):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.last(self.alias(self.middle(self.first(x))))
 
     model = Twice()

@@ -35,27 +35,27 @@ def sizes() -> SymbolicSizes:
         *("_maybe_evaluate_static", "_update_version_counter"),
     ],
 )
-def test_the_methods_that_are_used_or_replaced_exist(name):
+def test_the_methods_that_are_used_or_replaced_exist(name: str) -> None:
     assert callable(getattr(ShapeEnv, name, None)), BROKE + f"ShapeEnv has no method {name} any more"
 
 
 @pytest.mark.parametrize("name", ["replacements", "_replacements_version_counter"])
-def test_the_attributes_that_are_written_exist(sizes, name):
+def test_the_attributes_that_are_written_exist(sizes: SymbolicSizes, name: str) -> None:
     assert hasattr(ShapeEnv(), name), BROKE + f"ShapeEnv has no attribute {name} any more"
 
 
-def test_equal_sizes_get_different_symbols(sizes):
+def test_equal_sizes_get_different_symbols(sizes: SymbolicSizes) -> None:
     a, b = expression(sizes.new(8)), expression(sizes.new(8))
     assert a != b, BROKE + "duck_shape=False no longer keeps equal sizes apart"
     assert sizes.dense == {a: 8, b: 8}
 
 
-def test_sizes_of_one_stay_numbers(sizes):
+def test_sizes_of_one_stay_numbers(sizes: SymbolicSizes) -> None:
     assert sizes.new(1) == 1, BROKE + "create_symbol no longer specialises 1"
     assert sizes.dense == {}
 
 
-def test_a_comparison_asks_evaluate_expr(sizes):
+def test_a_comparison_asks_evaluate_expr(sizes: SymbolicSizes) -> None:
     a, b = sizes.new(8), sizes.new(8)
     assert a == b
     left, right = str(expression(a)), str(expression(b))
@@ -64,13 +64,13 @@ def test_a_comparison_asks_evaluate_expr(sizes):
     )
 
 
-def test_what_does_not_hold_is_no_equation(sizes):
+def test_what_does_not_hold_is_no_equation(sizes: SymbolicSizes) -> None:
     assert sizes.new(8) != sizes.new(9)
     assert sizes.new(8) > sizes.new(7)
     assert equations(sizes) == set()
 
 
-def test_shape_functions_write_equations_down(sizes):
+def test_shape_functions_write_equations_down(sizes: SymbolicSizes) -> None:
     mode = sizes.fake_mode()
     n, k, m = sizes.new(8), sizes.new(6), sizes.new(6)
     with mode:
@@ -82,7 +82,7 @@ def test_shape_functions_write_equations_down(sizes):
     assert any({a, b} == pair for a, b in equations(sizes)), BROKE + "linear no longer compares its sizes"
 
 
-def test_padding_does_not_pin(sizes):
+def test_padding_does_not_pin(sizes: SymbolicSizes) -> None:
     mode = sizes.fake_mode()
     with mode:
         x = torch.empty(2, sizes.new(8), 5, 5)
@@ -91,7 +91,7 @@ def test_padding_does_not_pin(sizes):
     assert expression(y.shape[1]).is_Symbol, BROKE + "without or despite the Python dispatcher, F.pad pins"
 
 
-def test_views_divide_with_floor_div(sizes):
+def test_views_divide_with_floor_div(sizes: SymbolicSizes) -> None:
     mode = sizes.fake_mode()
     c = sizes.new(8)
     with mode:
@@ -101,7 +101,7 @@ def test_views_divide_with_floor_div(sizes):
     assert expression(y.shape[2]) == FloorDiv(expression(c), 4), BROKE + "views no longer use FloorDiv"
 
 
-def test_a_size_as_a_float_supposes_nothing(sizes):
+def test_a_size_as_a_float_supposes_nothing(sizes: SymbolicSizes) -> None:
     assert "__float__" not in vars(torch.SymInt), BROKE + "SymInt has a __float__ of its own now"
     with sizes.tracing(sizes.fake_mode()):
         assert math.sqrt(sizes.new(16)) == 4.0
@@ -109,7 +109,7 @@ def test_a_size_as_a_float_supposes_nothing(sizes):
     assert "__float__" not in vars(torch.SymInt)
 
 
-def test_a_size_as_an_integer_pins_it_and_says_where(sizes):
+def test_a_size_as_an_integer_pins_it_and_says_where(sizes: SymbolicSizes) -> None:
     c = sizes.new(16)
     assert list(range(c))[-1] == 15
     (equation,) = sizes.equations
@@ -117,7 +117,7 @@ def test_a_size_as_an_integer_pins_it_and_says_where(sizes):
     assert "test_symbolic_shapes.py:" in equation.where
 
 
-def test_an_attribute_that_divides_a_number_becomes_that_number(sizes):
+def test_an_attribute_that_divides_a_number_becomes_that_number(sizes: SymbolicSizes) -> None:
     patch = sizes.new(4, attribute=True)
     assert 32 // patch == 8
     assert expression(patch * 3) == 12, BROKE + "ShapeEnv.replacements no longer reach existing sizes"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from math import prod
+from typing import Literal
 
 import pytest
 import torch
@@ -26,7 +27,9 @@ ON_META = torch.device("meta")
 
 
 @cache
-def traced(name: str, heads: str = "number") -> tuple[nn.Module, Couplings, tuple[InputSpec, ...]]:
+def traced(
+    name: str, heads: Literal["number", "size"] = "number"
+) -> tuple[nn.Module, Couplings, tuple[InputSpec, ...]]:
     build, inputs = MODELS[name]
     with ON_META:
         model = build()
@@ -38,10 +41,12 @@ def scaled(couplings: Couplings, factor: int) -> dict[str, int]:
 
 
 @pytest.mark.parametrize(("name", "heads"), CASES)
-def test_dense_sizes_give_the_shapes_and_the_macs_of_the_meta_engine(name, heads):
+def test_dense_sizes_give_the_shapes_and_the_macs_of_the_meta_engine(
+    name: str, heads: Literal["number", "size"]
+) -> None:
     model, couplings, inputs = traced(name, heads)
     dense = scaled(couplings, 1)
-    tensors = dict(model.named_parameters(remove_duplicate=False))
+    tensors: dict[str, torch.Tensor] = dict(model.named_parameters(remove_duplicate=False))
     tensors |= dict(model.named_buffers(remove_duplicate=False))
     assert {n: tuple(d.at(dense) for d in s) for n, s in couplings.shapes.items()} == {
         n: tuple(t.shape) for n, t in tensors.items()
@@ -57,7 +62,7 @@ def test_dense_sizes_give_the_shapes_and_the_macs_of_the_meta_engine(name, heads
 
 
 @pytest.mark.parametrize(("name", "heads"), CASES)
-def test_nothing_is_pinned_that_could_move(name, heads):
+def test_nothing_is_pinned_that_could_move(name: str, heads: Literal["number", "size"]) -> None:
     # Doubled widths quadruple a weight, double a depthwise one, and double those at the two ends.
     model, couplings, _ = traced(name, heads)
     dense, double = scaled(couplings, 1), scaled(couplings, 2)
@@ -76,21 +81,21 @@ def test_nothing_is_pinned_that_could_move(name, heads):
 @pytest.mark.parametrize(
     ("name", "number", "size"), [("attention", 4, 4), ("ViT", 4, 8), ("BERT", 4, 8), ("GPT-2", 4, 8)]
 )
-def test_heads_say_what_attention_keeps(name, number, size):
+def test_heads_say_what_attention_keeps(name: str, number: int, size: int) -> None:
     for heads, multiple in (("number", number), ("size", size)):
         _, couplings, _ = traced(name, heads)
         assert multiple in {w.multiple_of for w in couplings.widths.values()}
 
 
 @pytest.mark.slow
-def test_a_table_with_one_column_per_head_follows_the_number_of_heads():
+def test_a_table_with_one_column_per_head_follows_the_number_of_heads() -> None:
     table = "swin.encoder.layers.0.blocks.0.attention.relative_position_bias.relative_position_bias_table"
     for heads, columns in (("number", 3), ("size", 6)):
         _, couplings, _ = traced("Swin", heads)
         assert [d.at(scaled(couplings, 2)) for d in couplings.shapes[table]] == [13 * 13, columns]
 
 
-def test_rotary_embeddings_keep_the_size_of_a_head():
+def test_rotary_embeddings_keep_the_size_of_a_head() -> None:
     for heads in ("number", "size"):
         _, couplings, _ = traced("Llama, grouped queries", heads)
         # Two key heads of size 8: only their number can grow, and the four query heads follow.
@@ -102,12 +107,12 @@ def test_rotary_embeddings_keep_the_size_of_a_head():
 
 
 @pytest.mark.parametrize(("name", "multiple"), [("grouped", 4), ("pixel shuffle, transposed, group norm", 4)])
-def test_what_divides_goes_on_dividing(name, multiple):
+def test_what_divides_goes_on_dividing(name: str, multiple: int) -> None:
     _, couplings, _ = traced(name)
     assert multiple in {w.multiple_of for w in couplings.widths.values()}
 
 
-def test_halves_go_on_being_halves():
+def test_halves_go_on_being_halves() -> None:
     _, couplings, _ = traced("shuffle")
     whole, half = couplings.shapes["0.0.weight"][0], couplings.shapes["1.branch.0.0.weight"][1]
     assert str(whole) == f"2·{half}"
@@ -135,20 +140,20 @@ def test_halves_go_on_being_halves():
         ("Llama, grouped queries", "model.embed_tokens.weight", 0, "embedding"),
     ],
 )
-def test_fixed_widths_have_a_reason(name, parameter, axis, reason):
+def test_fixed_widths_have_a_reason(name: str, parameter: str, axis: int, reason: str) -> None:
     _, couplings, _ = traced(name)
     (symbol,) = couplings.shapes[parameter][axis].symbols
     assert reason in couplings.widths[symbol].fixed
     assert bool(reason) == bool(couplings.widths[symbol].fixed)
 
 
-def test_tied_parameters_have_the_same_symbols():
+def test_tied_parameters_have_the_same_symbols() -> None:
     _, couplings, _ = traced("GPT-2")
     assert couplings.shapes["lm_head.weight"] == couplings.shapes["transformer.wte.weight"]
     assert "lm_head.weight" not in couplings.weight_macs
 
 
-def test_the_model_is_left_as_it_was():
+def test_the_model_is_left_as_it_was() -> None:
     build, inputs = MODELS["GPT-2"]
     model = build().train()
     model.transformer.h[0].eval()
@@ -169,7 +174,7 @@ class Broken(nn.Module):
         super().__init__()
         self.heads, self.up = 3, nn.Linear(4, 4)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         raise ValueError("no such thing")
 
 
@@ -180,27 +185,29 @@ class Broken(nn.Module):
         (nn.Sequential(nn.Linear(5, 4)), (InputSpec((2, 4)),), MeasureError, ["module 0"]),
     ],
 )
-def test_what_cannot_be_followed_is_refused_by_name(model, inputs, error, words):
+def test_what_cannot_be_followed_is_refused_by_name(
+    model: nn.Module, inputs: tuple[InputSpec, ...], error: type[Exception], words: list[str]
+) -> None:
     with pytest.raises(error) as caught:
         trace_widths(model, inputs)
     assert all(word in str(caught.value) for word in words)
     assert not any(isinstance(v, torch.SymInt) for m in model.modules() for v in vars(m).values())
 
 
-def test_alike_blocks_are_told_apart_where_one_of_them_is_stuck():
+def test_alike_blocks_are_told_apart_where_one_of_them_is_stuck() -> None:
     # Nine equal blocks in a row whose ends meet the input and the output: the inner widths stay free.
     blocks = [nn.Sequential(nn.Linear(7, 7), nn.ReLU()) for _ in range(9)]
     couplings = trace_widths(nn.Sequential(*blocks), (InputSpec((2, 7)),))
     assert sum(not w.fixed for w in couplings.widths.values()) == 8
 
 
-def test_alike_blocks_share_their_widths():
+def test_alike_blocks_share_their_widths() -> None:
     _, couplings, _ = traced("GPT-2, many layers")
     shapes = couplings.shapes
     assert shapes["transformer.h.0.mlp.c_fc.weight"] == shapes["transformer.h.8.mlp.c_fc.weight"]
 
 
-def test_coincidences_of_sizes_couple_nothing():
+def test_coincidences_of_sizes_couple_nothing() -> None:
     # As many tokens as channels per head, classes as channels: roles differ, so widths do.
     model = classifier(conv(3, 7), conv(7, 7), channels=7)
     couplings = trace_widths(model, IMAGE)
@@ -211,7 +218,7 @@ def test_coincidences_of_sizes_couple_nothing():
     assert prod(d.at(scaled(attention, 2)) for d in attention.shapes["mixer.qkv.weight"]) == 384 * 128
 
 
-def test_an_embedding_in_front_of_a_head_without_tie_keeps_its_rows():
+def test_an_embedding_in_front_of_a_head_without_tie_keeps_its_rows() -> None:
     model = nn.Sequential(nn.Embedding(50, 6), nn.Linear(6, 9), nn.Linear(9, 3))
     couplings = trace_widths(model, (InputSpec((2, 5), "int64"),))
     assert [w.size for w in couplings.widths.values() if not w.fixed] == [6, 9]
@@ -225,13 +232,13 @@ class Pooling(nn.Module):
         self.first, self.last = nn.Linear(5, 8), nn.Linear(8, 3)
         self.query = nn.Parameter(torch.randn(1, 1, 8))
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.first(x)
         query = self.query.expand(x.shape[0], -1, -1)
         return self.last(nn.functional.scaled_dot_product_attention(query, x, x)[:, 0])
 
 
-def test_a_learnt_query_is_an_operand_of_attention_and_no_linear_layer():
+def test_a_learnt_query_is_an_operand_of_attention_and_no_linear_layer() -> None:
     model = Pooling()
     found = trace_widths(model, (InputSpec((2, 6, 5)),))
     sizes = {name: width.size for name, width in found.widths.items()}

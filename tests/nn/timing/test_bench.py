@@ -3,6 +3,8 @@
 import re
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,7 +26,7 @@ pytest.importorskip("numba", reason="numba, of the extra bench, is not installed
 NINETY = Fraction(9, 10)
 
 
-def test_the_planned_layer_has_the_work_of_the_dense_one():
+def test_the_planned_layer_has_the_work_of_the_dense_one() -> None:
     pair = pair_of_layer("linear:768-3072@512", NINETY, Unstructured())
     assert (pair.wide.in_channels, pair.wide.out_channels) == (2429, 9715)  # ceil(√10·768), ceil(√10·3072)
     assert pair.nnz == 768 * 3072 and pair.work == 1
@@ -33,7 +35,7 @@ def test_the_planned_layer_has_the_work_of_the_dense_one():
     assert (conv.wide.in_channels, conv.nnz, conv.image) == (128, 9 * 64 * 64, (16, 16))
 
 
-def test_structures_get_sizes_that_they_divide_and_leave_little():
+def test_structures_get_sizes_that_they_divide_and_leave_little() -> None:
     blocks = pair_of_layer("linear:768-3072@512", NINETY, Block(4, 4))
     assert blocks.wide.in_channels % 4 == blocks.wide.out_channels % 4 == 0
     fan = pair_of_layer("linear:100-30", NINETY, ConstantFanIn())
@@ -41,36 +43,36 @@ def test_structures_get_sizes_that_they_divide_and_leave_little():
 
 
 @pytest.mark.parametrize("text", ["conv1d3:8-8@9", "conv3x3:8-8@4x4,groups=2", "embedding:10-8", "linear"])
-def test_layers_that_are_not_timed(text):
+def test_layers_that_are_not_timed(text: str) -> None:
     with pytest.raises(InputError, match="not a layer that is timed"):
         pair_of_layer(text, NINETY, Unstructured())
 
 
-def test_a_structure_that_keeps_nothing():
+def test_a_structure_that_keeps_nothing() -> None:
     with pytest.raises(InfeasibleError):
         pair_of_layer("linear:2-2", Fraction(1, 2), Block(64, 64))
 
 
 @pytest.mark.parametrize("positions", [1, 7, 12, 256])
-def test_images_are_as_square_as_positions_divide(positions):
+def test_images_are_as_square_as_positions_divide(positions: int) -> None:
     layer = parse_layer(f"conv3x3:4-4@{positions}")
     height, width = LayerPair("", layer, layer, 1, NINETY, "unstructured").image
     assert height * width == positions and height <= width
     assert not any(positions % h == 0 for h in range(height + 1, int(positions**0.5) + 1))
 
 
-def test_ratios_are_to_the_fastest_dense_of_the_same_round(monkeypatch):
+def test_ratios_are_to_the_fastest_dense_of_the_same_round(monkeypatch: pytest.MonkeyPatch) -> None:
     """A clock of our own: in each round the machine is slower than before, and no ratio changes."""
     now = [0.0]
     slowness = {"round": 1.0}
 
-    def takes(seconds):
-        def run():
+    def takes(seconds: Any) -> Any:
+        def run() -> None:
             now[0] += seconds * slowness["round"]
 
         return run
 
-    def first():
+    def first() -> None:
         slowness["round"] *= 1.5
         now[0] += 0.02 * slowness["round"]
 
@@ -85,7 +87,7 @@ def test_ratios_are_to_the_fastest_dense_of_the_same_round(monkeypatch):
 
 
 @pytest.mark.skipif(not has_onednn(), reason="this torch has no oneDNN")
-def test_a_convolution_of_one_pixel_is_a_product_of_rows_at_best():
+def test_a_convolution_of_one_pixel_is_a_product_of_rows_at_best() -> None:
     found = candidates(pair_of_layer("conv1x1:8-12@9", Fraction(3, 4), Unstructured()), 2, step=False)
     rows, images = found.work["dense-best"](), found.work["dense"]()
     torch.testing.assert_close(rows, images.permute(0, 2, 3, 1).reshape(-1, 12))
@@ -93,7 +95,7 @@ def test_a_convolution_of_one_pixel_is_a_product_of_rows_at_best():
     assert [tuple(x.shape) for x in step.work["dense-best"]()] == [(18, 12), (18, 8), (12, 8)]
 
 
-def test_backends_compute_and_count_what_they_do():
+def test_backends_compute_and_count_what_they_do() -> None:
     for text, step in (("linear:24-40@9", False), ("linear:24-40@9", True), ("conv3x3:8-8@5x5", True)):
         pair = pair_of_layer(text, Fraction(3, 4), Block(4, 4))
         found = candidates(pair, 2, step=step)
@@ -113,7 +115,7 @@ def test_backends_compute_and_count_what_they_do():
 
 @pytest.mark.skipif(not has_onednn(), reason="this torch has no oneDNN")
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 40, 24), (18, 24, 40), (33, 17, 5)])
-def test_the_best_dense_step_is_what_autograd_computes(shape):
+def test_the_best_dense_step_is_what_autograd_computes(shape: tuple[int, ...]) -> None:
     rows, inputs, outputs = shape
     x, weight = (
         torch.randn(rows, inputs, requires_grad=True),
@@ -128,12 +130,12 @@ def test_the_best_dense_step_is_what_autograd_computes(shape):
 
 @pytest.mark.skipif(not has_onednn(), reason="this torch has no oneDNN")
 @pytest.mark.parametrize("step", [False, True])
-def test_linear_layers_have_both_dense_backends(step):
+def test_linear_layers_have_both_dense_backends(step: bool) -> None:
     found = candidates(pair_of_layer("linear:24-40@9", NINETY, Unstructured()), 2, step=step)
     assert found.macs["dense"] == found.macs["dense-best"] == (3 if step else 1) * 18 * 24 * 40
 
 
-def sample(names=("dense", "sparse"), ratio=2.0) -> Bench:
+def sample(names: Any = ("dense", "sparse"), ratio: Any = 2.0) -> Bench:
     pair = pair_of_layer("linear:8-8@4", Fraction(1, 2), Unstructured())
     other = LayerPair("linear:4-4", pair.dense, pair.wide, pair.nnz, pair.sparsity, pair.structure, 3)
     timings = tuple(
@@ -143,7 +145,7 @@ def sample(names=("dense", "sparse"), ratio=2.0) -> Bench:
     return Bench("a machine", 1, 5, ((1, 8.0),), measured)
 
 
-def test_tables_and_documents_say_the_same():
+def test_tables_and_documents_say_the_same() -> None:
     bench = sample()
     table, document = bench_table(bench), bench_document(bench)
     assert [row[5] for row in table.rows] == ["dense", "sparse"] * 2
@@ -155,7 +157,7 @@ def test_tables_and_documents_say_the_same():
     assert together(bench.measured, "torch-bsr") is None
 
 
-def test_the_figure_has_a_panel_for_each_pass_and_ticks_that_can_be_read():
+def test_the_figure_has_a_panel_for_each_pass_and_ticks_that_can_be_read() -> None:
     bench = sample(("dense", "dense-best", "masked-dense", "sparse"), ratio=3.0)
     steps = tuple(replace(one, passes="step", threads=2) for one in bench.measured)
     both = replace(bench, measured=bench.measured + steps)
@@ -173,7 +175,7 @@ def test_the_figure_has_a_panel_for_each_pass_and_ticks_that_can_be_read():
     assert "sparse, unstructured, 2 threads" in threads.description
 
 
-def test_the_command(tmp_path):
+def test_the_command(tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(
         "from torch import nn\ndef net(): return nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4))\n"
     )

@@ -8,6 +8,7 @@ import textwrap
 import time
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -57,10 +58,10 @@ DEEPSPARSE = """
 
 
 @pytest.fixture
-def install(tmp_path, monkeypatch):
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Put a module where interpreters that are started from here look for it."""
 
-    def put(name, source):
+    def put(name: Any, source: Any) -> None:
         folder = tmp_path / "libraries" / name
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "__init__.py").write_text(textwrap.dedent(source))
@@ -70,18 +71,18 @@ def install(tmp_path, monkeypatch):
     return put
 
 
-def pair(text="linear:24-40@9"):
+def pair(text: Any = "linear:24-40@9") -> Any:
     return pair_of_layer(text, Fraction(3, 4), Unstructured())
 
 
-def arrays(outputs=6, inputs=5, rows=3):
+def arrays(outputs: Any = 6, inputs: Any = 5, rows: Any = 3) -> Any:
     return {"weight": torch.randn(outputs, inputs), "input": torch.randn(rows, inputs)}
 
 
 LINEAR = {"threads": 1, "step": False, "padding": None}
 
 
-def test_what_is_installed_is_found_where_it_is(install, tmp_path):
+def test_what_is_installed_is_found_where_it_is(install: Any, tmp_path: Path) -> None:
     assert installed_libraries() == {}, "this test needs an environment without sparselab and DeepSparse"
     install("deepsparse", "raise RuntimeError('found, not imported')")
     assert installed_libraries() == {"deepsparse": Library(sys.executable, "")}
@@ -95,7 +96,9 @@ def test_what_is_installed_is_found_where_it_is(install, tmp_path):
 
 
 @pytest.mark.parametrize("environment", ["/no/such/python", "folder", "/bin/false"])
-def test_environments_that_are_none(environment, tmp_path, monkeypatch):
+def test_environments_that_are_none(
+    environment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("folder").mkdir()
     with pytest.raises(InputError, match="no Python that can be asked"):
@@ -103,7 +106,7 @@ def test_environments_that_are_none(environment, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("step", [False, True])
-def test_a_linear_layer_in_sparselab(install, step):
+def test_a_linear_layer_in_sparselab(install: Any, step: bool) -> None:
     install("sparselab", SPARSELAB)
     given = arrays()
     run = LibraryRun("sparselab", sys.executable, given, LINEAR | {"step": step})
@@ -116,7 +119,7 @@ def test_a_linear_layer_in_sparselab(install, step):
 
 
 @pytest.mark.parametrize("text", ["linear:24-40@9", "conv3x3:8-8@5x5", "conv1x1:8-8@4x4", "conv3x1:4-4@6x6"])
-def test_layers_in_deepsparse_are_what_they_are_as_onnx(install, text):
+def test_layers_in_deepsparse_are_what_they_are_as_onnx(install: Any, text: str) -> None:
     pytest.importorskip("onnx", reason="the stand-in reads the layer with onnx")
     install("deepsparse", DEEPSPARSE)
     found = candidates(pair(text), 2, step=False, libraries=installed_libraries())
@@ -130,7 +133,7 @@ def test_layers_in_deepsparse_are_what_they_are_as_onnx(install, text):
         found.close()
 
 
-def test_a_network_in_deepsparse(install, tmp_path):
+def test_a_network_in_deepsparse(install: Any, tmp_path: Path) -> None:
     pytest.importorskip("onnx", reason="the stand-in reads the network with onnx")
     install("deepsparse", DEEPSPARSE)
     net, x = (
@@ -157,7 +160,7 @@ FAILS = {
 
 
 @pytest.mark.parametrize("how", FAILS)
-def test_libraries_that_do_not_start(install, how, monkeypatch):
+def test_libraries_that_do_not_start(install: Any, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     source, reason = FAILS[how]
     install("sparselab", source)
     begin = time.monotonic()
@@ -171,14 +174,18 @@ def test_libraries_that_do_not_start(install, how, monkeypatch):
     ("third", "reason"),
     [("os._exit(9)", "ended with status 9: and on every run"), ("time.sleep(600)", "gave no answer in 1 s"), ("1 / 0", "ZeroDivisionError: division by zero")],
 )  # fmt: skip
-def test_a_library_that_is_lost_on_the_way_leaves_the_others(install, third, reason):
+def test_a_library_that_is_lost_on_the_way_leaves_the_others(install: Any, third: str, reason: str) -> None:
     install("sparselab", f"import os, time\n{textwrap.dedent(SPARSELAB)}".replace(
         '    print("and on every run")', f"    print('and on every run', flush=True)\n    spmm.runs += 1\n    if spmm.runs == 3: {third}"
     ) + "\nspmm.runs = 0\n")  # fmt: skip
     run = LibraryRun("sparselab", sys.executable, arrays(), LINEAR, limit=1)
     try:
-        left_out = {}
-        work = {"dense": lambda: sum(range(1000)), "sparselab": run, "sparse": lambda: sum(range(2000))}
+        left_out: dict[str, str] = {}
+        work: dict[str, Any] = {
+            "dense": lambda: sum(range(1000)),
+            "sparselab": run,
+            "sparse": lambda: sum(range(2000)),
+        }
         timings = race(work, dict.fromkeys(work, 1), {}, 3, 1, left_out)
     finally:
         run.close()
@@ -186,8 +193,8 @@ def test_a_library_that_is_lost_on_the_way_leaves_the_others(install, third, rea
     assert left_out == {"sparselab": reason}
 
 
-def test_reasons_of_those_that_are_not_measured(install):
-    def reasons(text, step, libraries):
+def test_reasons_of_those_that_are_not_measured(install: Any) -> None:
+    def reasons(text: Any, step: Any, libraries: Any) -> Any:
         found = candidates(pair(text), 2, step=step, libraries=libraries)
         found.close()
         assert not {"sparselab", "deepsparse"} & set(found.work)
@@ -205,7 +212,7 @@ def test_reasons_of_those_that_are_not_measured(install):
     }
 
 
-def test_the_server_needs_nothing_of_this_project(install, tmp_path):
+def test_the_server_needs_nothing_of_this_project(install: Any, tmp_path: Path) -> None:
     install("sparselab", SPARSELAB)
     code = f"""
 import runpy, sys
@@ -218,7 +225,7 @@ runpy.run_path({library_server.__file__!r}, run_name="__main__")
     assert json.loads(done.stdout)["error"].startswith("FileNotFoundError"), done.stderr
 
 
-def test_the_command_times_them_in_the_same_rounds(install, tmp_path):
+def test_the_command_times_them_in_the_same_rounds(install: Any, tmp_path: Path) -> None:
     install("sparselab", SPARSELAB)
     once = ["bench", "--layer", "linear:24-40@9", "--rounds", "2", "--format", "json", "--threads", "1,2"]
     ran, refused = many([once, [*once, "--python", "/no/such/python"]], tmp_path)
@@ -234,5 +241,5 @@ def test_the_command_times_them_in_the_same_rounds(install, tmp_path):
     assert refused.code == 2 and "no Python that can be asked" in refused.message
 
 
-def test_every_library_can_be_served():
+def test_every_library_can_be_served() -> None:
     assert set(library_server.LAYERS) == set(timed.LIBRARIES)

@@ -13,6 +13,7 @@ from contextlib import nullcontext
 from multiprocessing import get_context
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ from iftplan.nn.training.records import checkpoints
 from iftplan.runs.schedules import Updates
 
 
-def state(value=1.0):
+def state(value: Any = 1.0) -> Any:
     return {
         "weights": {"a": torch.full((5, 3), value), "mask": torch.tensor([True, False])},
         "steps": 7,
@@ -35,7 +36,7 @@ def state(value=1.0):
     }
 
 
-def same(left, right):
+def same(left: Any, right: Any) -> Any:
     if isinstance(left, torch.Tensor):
         return torch.equal(left, right)
     if isinstance(left, dict):
@@ -43,11 +44,11 @@ def same(left, right):
     return type(left) is type(right) and left == right
 
 
-def silent(message):
+def silent(message: Any) -> None:
     raise AssertionError(message)
 
 
-def test_what_was_written_comes_back(tmp_path):
+def test_what_was_written_comes_back(tmp_path: Path) -> None:
     given = state()
     path = checkpoints.write(tmp_path, 100, given)
     assert path == tmp_path / "checkpoint-000000100.pt"
@@ -58,7 +59,7 @@ def test_what_was_written_comes_back(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
-def test_an_optimizer_and_a_model_come_back(tmp_path):
+def test_an_optimizer_and_a_model_come_back(tmp_path: Path) -> None:
     model = nn.Linear(3, 2)
     optimizer = torch.optim.AdamW(model.parameters())
     model(torch.ones(1, 3)).sum().backward()
@@ -71,12 +72,12 @@ def test_an_optimizer_and_a_model_come_back(tmp_path):
     assert same(given["optimizer"], found[1]["optimizer"])
 
 
-def test_no_checkpoint_is_none(tmp_path):
+def test_no_checkpoint_is_none(tmp_path: Path) -> None:
     (tmp_path / "checkpoint-best.pt").write_bytes(b"another's")
     assert checkpoints.newest(tmp_path, silent) is None
 
 
-def test_the_newest_are_kept_and_nothing_else_of_ours(tmp_path):
+def test_the_newest_are_kept_and_nothing_else_of_ours(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text("step\n")
     (tmp_path / ".checkpoint-000000010.pt.tmp").write_bytes(b"a killed run's")
     for step in (10, 20, 30):
@@ -85,7 +86,7 @@ def test_the_newest_are_kept_and_nothing_else_of_ours(tmp_path):
     assert names == ["checkpoint-000000020.pt", "checkpoint-000000030.pt", "metrics.csv"]
 
 
-def test_later_ones_go_when_an_earlier_step_is_written_again(tmp_path):
+def test_later_ones_go_when_an_earlier_step_is_written_again(tmp_path: Path) -> None:
     for step in (10, 20, 30):
         checkpoints.write(tmp_path, step, state(step), keep=3)
     checkpoints.write(tmp_path, 15, state(15), keep=3)
@@ -93,14 +94,14 @@ def test_later_ones_go_when_an_earlier_step_is_written_again(tmp_path):
 
 
 @pytest.fixture
-def pair(tmp_path):
+def pair(tmp_path: Path) -> Any:
     checkpoints.write(tmp_path, 10, state(10.0))
     return tmp_path, checkpoints.write(tmp_path, 20, state(20.0))
 
 
-def refusals(directory):
+def refusals(directory: Any) -> Any:
     """The messages with which step 20 is refused, having seen that step 10 is used."""
-    messages = []
+    messages: list[str] = []
     step, found = checkpoints.newest(directory, messages.append)
     assert step == 10
     assert torch.equal(found["weights"]["a"], torch.full((5, 3), 10.0))
@@ -110,7 +111,7 @@ def refusals(directory):
     return message
 
 
-def test_every_truncation_is_refused(pair):
+def test_every_truncation_is_refused(pair: Any) -> None:
     directory, path = pair
     whole = path.read_bytes()
     for length in (*range(0, len(whole), 37), *range(len(whole) - 100, len(whole))):
@@ -120,7 +121,7 @@ def test_every_truncation_is_refused(pair):
     assert checkpoints.newest(directory, silent)[0] == 20
 
 
-def test_every_flipped_bit_is_refused(pair):
+def test_every_flipped_bit_is_refused(pair: Any) -> None:
     directory, path = pair
     whole = path.read_bytes()
     for place in (*range(0, len(whole), 41), *range(len(whole) - 100, len(whole))):
@@ -130,7 +131,7 @@ def test_every_flipped_bit_is_refused(pair):
         assert "checksum" in refusals(directory)
 
 
-def test_bytes_added_or_zeroed_are_refused(pair):
+def test_bytes_added_or_zeroed_are_refused(pair: Any) -> None:
     directory, path = pair
     whole = path.read_bytes()
     for content in (whole + b"\0", bytes(len(whole)), whole[:-71] + whole[:71], whole + whole):
@@ -138,13 +139,13 @@ def test_bytes_added_or_zeroed_are_refused(pair):
         assert "checksum" in refusals(directory)
 
 
-def test_a_checkpoint_under_another_step_s_name_is_refused(pair):
+def test_a_checkpoint_under_another_step_s_name_is_refused(pair: Any) -> None:
     directory, path = pair
     shutil.copy(directory / "checkpoint-000000010.pt", path)
     assert "of step 10 where its name says" in refusals(directory)
 
 
-def test_an_archive_of_something_else_is_refused(pair):
+def test_an_archive_of_something_else_is_refused(pair: Any) -> None:
     directory, path = pair
     with path.open("w+b") as file:
         torch.save({"weights": torch.ones(1)}, file)
@@ -153,14 +154,14 @@ def test_an_archive_of_something_else_is_refused(pair):
 
 
 class Bomb:
-    def __init__(self, path):
+    def __init__(self, path: Any) -> None:
         self.path = path
 
-    def __reduce__(self):
+    def __reduce__(self) -> Any:
         return os.mkdir, (self.path,)
 
 
-def test_a_pickle_bomb_with_a_right_checksum_is_refused_unexploded(pair):
+def test_a_pickle_bomb_with_a_right_checksum_is_refused_unexploded(pair: Any) -> None:
     directory, path = pair
     crater = directory / "crater"
     with path.open("w+b") as file:
@@ -176,13 +177,13 @@ def test_a_pickle_bomb_with_a_right_checksum_is_refused_unexploded(pair):
     assert crater.exists()
 
 
-def test_a_bare_pickle_is_refused(pair):
+def test_a_bare_pickle_is_refused(pair: Any) -> None:
     directory, path = pair
     path.write_bytes(pickle.dumps({"schema": checkpoints.SCHEMA, "step": 20, "state": {}}))
     refusals(directory)
 
 
-def test_no_whole_checkpoint_is_an_error_that_names_all(pair):
+def test_no_whole_checkpoint_is_an_error_that_names_all(pair: Any) -> None:
     directory, path = pair
     for name in (path, directory / "checkpoint-000000010.pt"):
         name.write_bytes(b"")
@@ -201,18 +202,20 @@ def test_no_whole_checkpoint_is_an_error_that_names_all(pair):
         ({"s": {1, 2}}, r"state\['s'\] is a set"),
     ],
 )
-def test_what_could_not_be_loaded_again_is_not_written(tmp_path, bad, where):
+def test_what_could_not_be_loaded_again_is_not_written(
+    tmp_path: Path, bad: dict[Any, Any], where: str
+) -> None:
     with pytest.raises(TypeError, match=where):
         checkpoints.write(tmp_path, 1, bad)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_that_is_not_there(tmp_path):
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"cannot be written .No such file or directory."):
         checkpoints.write(tmp_path / "no", 1, state())
 
 
-def test_a_full_disk_leaves_the_previous_ones_and_says_so(tmp_path):
+def test_a_full_disk_leaves_the_previous_ones_and_says_so(tmp_path: Path) -> None:
     """A limit on the size of files stands for the disk: the same failure of the same call."""
     checkpoints.write(tmp_path, 10, state(10.0))
     code = f"""
@@ -239,14 +242,16 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("fatal", range(6))
-def test_a_kill_before_any_change_to_the_disk_leaves_a_whole_checkpoint(tmp_path, monkeypatch, fatal):
+def test_a_kill_before_any_change_to_the_disk_leaves_a_whole_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fatal: int
+) -> None:
     """The process ends before its n-th call that changes the folder or a file; whatever it did before stands."""
     for step in (10, 20):
         checkpoints.write(tmp_path, step, state(step))
-    done = []
+    done: list[str] = []
 
-    def dying(call):
-        def run(*args, **kwargs):
+    def dying(call: Any) -> Any:
+        def run(*args: Any, **kwargs: Any) -> Any:
             if len(done) == fatal:
                 raise Killed
             done.append(call.__name__)
@@ -269,12 +274,12 @@ def test_a_kill_before_any_change_to_the_disk_leaves_a_whole_checkpoint(tmp_path
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def write_for_ever(directory, first):
+def write_for_ever(directory: Any, first: Any) -> None:
     for step in range(first, sys.maxsize):
         checkpoints.write(directory, step, state(step) | {"large": torch.full((50_000,), float(step))})
 
 
-def test_processes_killed_at_random_moments_leave_whole_checkpoints(tmp_path):
+def test_processes_killed_at_random_moments_leave_whole_checkpoints(tmp_path: Path) -> None:
     random, before, halves = Random(0), 0, 0
     for _ in range(25):
         process = get_context("fork").Process(target=write_for_ever, args=(tmp_path, before + 1))
@@ -292,8 +297,8 @@ def test_processes_killed_at_random_moments_leave_whole_checkpoints(tmp_path):
     assert halves > 5  # some were killed in the middle of a file
 
 
-def test_errno_is_spoken(tmp_path, monkeypatch):
-    def full(_):
+def test_errno_is_spoken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     checkpoints.write(tmp_path, 10, state())
@@ -306,7 +311,7 @@ def test_errno_is_spoken(tmp_path, monkeypatch):
 # --- what a right checksum does not say ------------------------------------------------------------------------
 
 
-def written_by_a_run():
+def written_by_a_run() -> Any:
     from iftplan.nn.training.records.metrics import COLUMNS
 
     return {
@@ -325,7 +330,7 @@ def written_by_a_run():
     }
 
 
-def test_the_state_that_a_run_writes_is_taken():
+def test_the_state_that_a_run_writes_is_taken() -> None:
     from iftplan.nn.training.records.state_form import check_state
 
     check_state(written_by_a_run(), 100, "it")
@@ -348,7 +353,7 @@ def test_the_state_that_a_run_writes_is_taken():
         ("spending", "gone", "spending in its state is a str"),
     ],
 )
-def test_a_wrong_state_is_refused_by_the_part_that_is_wrong(key, value, says):
+def test_a_wrong_state_is_refused_by_the_part_that_is_wrong(key: str, value: Any, says: str) -> None:
     from iftplan.nn.training.records.state_form import check_state
 
     with pytest.raises(InputError, match=says):
@@ -360,7 +365,7 @@ def test_a_wrong_state_is_refused_by_the_part_that_is_wrong(key, value, says):
 
 
 @pytest.mark.parametrize("error", [KeyError("x"), TypeError("y"), IndexError("z"), RuntimeError("shape")])
-def test_what_goes_wrong_inside_of_a_part_refuses_the_checkpoint(error):
+def test_what_goes_wrong_inside_of_a_part_refuses_the_checkpoint(error: Any) -> None:
     from iftplan.nn.training.records.state_form import loading
 
     with (

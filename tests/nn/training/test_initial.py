@@ -22,7 +22,7 @@ def planned(source: str, inputs: str, family: str) -> Plan:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_classifier_begins_where_pytorch_begins_it(family):
+def test_a_classifier_begins_where_pytorch_begins_it(family: str) -> None:
     """U(±1/√fan_in) of PyTorch has the deviation 1/√(3·fan_in): .1021 at 32 inputs, and not Kaiming's √(2/10) = .447."""
     plan = planned("zoo:digits-cnn", "8x1x8x8", family)
     for network in (
@@ -37,7 +37,7 @@ def test_a_classifier_begins_where_pytorch_begins_it(family):
         assert loss.item() == pytest.approx(log(10), rel=0.12)  # that of guessing among ten
 
 
-def test_resnet18_begins_at_the_loss_of_guessing_among_100_classes():
+def test_resnet18_begins_at_the_loss_of_guessing_among_100_classes() -> None:
     """The reference code of arXiv 2303.11525 leaves the classifier's deviation at 1/√(3·512) = .0255."""
     plan = planned("zoo:resnet18-cifar", "1x3x32x32", "parallel")
     classifier = dense_network(plan, build("zoo:resnet18-cifar", device="cpu"), "kaiming", 0).classifier[1]
@@ -45,7 +45,7 @@ def test_resnet18_begins_at_the_loss_of_guessing_among_100_classes():
     assert log(100) < 4.69  # 100 classes: 4.605 for equal logits; .141 gave 5.69
 
 
-def test_a_resized_layer_that_is_kept_dense_gives_outputs_of_the_same_size():
+def test_a_resized_layer_that_is_kept_dense_gives_outputs_of_the_same_size() -> None:
     torch.manual_seed(0)
     dense = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 64))
     with torch.no_grad():
@@ -55,11 +55,11 @@ def test_a_resized_layer_that_is_kept_dense_gives_outputs_of_the_same_size():
     assert applied[4].weight.shape == (64, 512)
     # twice as many inputs: 0.3/√2; n normal values give it to 1/√(2n)
     assert applied[4].weight.std().item() == pytest.approx(0.3 / sqrt(2), rel=4 / sqrt(2 * 64 * 512))
-    assert torch.equal(apply(plan, dense)[4].weight, applied[4].weight)
+    assert torch.equal(apply(plan, dense).get_parameter("4.weight"), applied.get_parameter("4.weight"))
 
 
-def test_a_layer_that_begins_at_zero_stays_there():
+def test_a_layer_that_begins_at_zero_stays_there() -> None:
     dense = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 8))
-    nn.init.zeros_(dense[4].weight)
+    nn.init.zeros_(dense.get_parameter("4.weight"))
     plan = ift.plan(ift.read_model(dense, "2x16", widths=True), "wide", "3/4")
     assert not apply(plan, dense)[4].weight.any()

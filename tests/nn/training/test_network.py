@@ -16,7 +16,9 @@ DIGITS = "zoo:digits-cnn"
 
 
 @pytest.mark.parametrize(("nonlinear", "inside"), [(True, {nn.BatchNorm2d, nn.ReLU}), (False, set())])
-def test_members_have_an_activation_inside_unless_asked_not_to(nonlinear, inside):
+def test_members_have_an_activation_inside_unless_asked_not_to(
+    nonlinear: bool, inside: set[type[nn.Module]]
+) -> None:
     config = RunConfig(plan=PlanConfig(nonlinear=nonlinear), method=MethodConfig("densified"))
     plan = ift.plan(ift.read_model(DIGITS), "lowrank", "3/4")
     network = network_of(config, plan, DIGITS)

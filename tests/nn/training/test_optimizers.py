@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ CONFIG = OptimizerConfig(name="adamw", lr=0.01, weight_decay=0.1)
 
 
 @pytest.mark.parametrize(("name", "kind"), [("adam", Adam), ("adamw", AdamW)])
-def test_adam_is_fused_unless_gradients_are_scaled(name, kind):
+def test_adam_is_fused_unless_gradients_are_scaled(name: Literal["adam", "adamw"], kind: type) -> None:
     network = nn.Linear(3, 2)
     config = OptimizerConfig(name=name)
     optimizer = optimizer_of(config, planned("perceptron", "wide"), network, dense=True)
@@ -29,7 +30,7 @@ def test_adam_is_fused_unless_gradients_are_scaled(name, kind):
     assert {group["fused"] for group in scaled.param_groups} == {None}
 
 
-def test_fused_steps_are_those_of_plain_adamw():
+def test_fused_steps_are_those_of_plain_adamw() -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(6, 5), nn.LayerNorm(5), nn.Linear(5, 1))
     other = copy.deepcopy(network)
@@ -51,12 +52,12 @@ def test_fused_steps_are_those_of_plain_adamw():
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
 
 
-def test_scaled_gradients_can_be_clipped():
+def test_scaled_gradients_can_be_clipped() -> None:
     fabric = Fabric(accelerator="cpu", plugins=MixedPrecision("16-mixed", "cpu"))
     model = fabric.setup_module(nn.Linear(3, 2))
     config = OptimizerConfig(name="adamw", clip=0.5)
     plan = planned("perceptron", "wide")
-    optimizer = fabric.setup_optimizers(optimizer_of(config, plan, model, dense=True, scaled=True))
+    optimizer: Any = fabric.setup_optimizers(optimizer_of(config, plan, model, dense=True, scaled=True))
     fabric.backward(model(torch.ones(4, 3)).mean())
     fabric.clip_gradients(model, optimizer, max_norm=config.clip)
     gradients = torch.cat([p.grad.flatten() for p in model.parameters()])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -26,7 +28,7 @@ from tests.support.models.widths import HAND_WRITTEN, MODELS
 EXACT = 2e-6  # single precision, relative to the norm of the output
 
 
-def trained(make) -> nn.Module:
+def trained(make: Any) -> nn.Module:
     """Weights, affine norms and statistics that are nowhere 0, 1 or small."""
     torch.manual_seed(0)
     model = make().eval()
@@ -41,10 +43,10 @@ def trained(make) -> nn.Module:
     return model
 
 
-def answer(model: nn.Module, inputs) -> Tensor:
+def answer(model: nn.Module, inputs: Any) -> Tensor:
     args, kwargs = make_inputs(matching(inputs, model), "cpu")
     generator = torch.Generator().manual_seed(1)
-    args = [torch.randn(x.shape, generator=generator) for x in args]
+    args = tuple(torch.randn(x.shape, generator=generator) for x in args)
     kwargs = {n: torch.randint(40, x.shape, generator=generator) for n, x in kwargs.items()}
     with torch.no_grad():
         found = model.eval()(*args, **kwargs)
@@ -52,7 +54,9 @@ def answer(model: nn.Module, inputs) -> Tensor:
     return found if isinstance(found, Tensor) else found[0]
 
 
-def grown(model: nn.Module, inputs, times: float, heads: str = "number", seed: int = 0):
+def grown(
+    model: nn.Module, inputs: Any, times: float, heads: Literal["number", "size"] = "number", seed: int = 0
+) -> Any:
     """Relative output error at `times` the widths, and what replicas do not cover evenly."""
     found = trace_widths(model, inputs, heads=heads)
     sizes = {
@@ -79,7 +83,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("name", "heads"), CASES)
-def test_at_twice_the_widths_it_is_the_dense_model(name, heads):
+def test_at_twice_the_widths_it_is_the_dense_model(name: str, heads: Literal["number", "size"]) -> None:
     make, inputs = MODELS[name]
     error, uneven = grown(trained(make), inputs, 2, heads)
     assert error < EXACT
@@ -90,7 +94,7 @@ EVEN = ["residual", "grouped", "depthwise", "depthwise multiplier", "squeeze and
 
 
 @pytest.mark.parametrize("name", [*EVEN, "vgg, flatten into a classifier", "ResNet basic"])
-def test_without_means_over_channels_any_width_is_exact(name):
+def test_without_means_over_channels_any_width_is_exact(name: str) -> None:
     make, inputs = MODELS[name]
     error, uneven = grown(trained(make), inputs, 1.5)
     assert error < EXACT
@@ -98,7 +102,7 @@ def test_without_means_over_channels_any_width_is_exact(name):
 
 
 @pytest.mark.parametrize("name", ["attention", "GPT-2", "Llama, grouped queries", "ConvNeXt"])
-def test_norms_over_uneven_replicas_are_named(name):
+def test_norms_over_uneven_replicas_are_named(name: str) -> None:
     make, inputs = MODELS[name]
     error, uneven = grown(trained(make), inputs, 1.5)
     norms = [n for n, m in make().named_modules() if "Norm" in type(m).__name__]
@@ -128,7 +132,7 @@ class Tiny(nn.Module):
 
 
 @pytest.mark.parametrize("scaled", [False, True])
-def test_scores_stay_whether_their_scale_follows_the_width_or_not(scaled):
+def test_scores_stay_whether_their_scale_follows_the_width_or_not(scaled: bool) -> None:
     """Every channel of a query counts its own replicas, so that uneven ones are exact too."""
     error, uneven = grown(trained(lambda: Tiny(False, scaled)), (InputSpec((2, 3, 6)),), 1.5)
     assert error < EXACT
@@ -148,7 +152,7 @@ class Tied(nn.Module):
         return self.head(self.norm(self.body(self.table(input_ids)).relu()))
 
 
-def test_a_tied_table_stays_tied():
+def test_a_tied_table_stays_tied() -> None:
     model, inputs = trained(Tied), (InputSpec((2, 5), "int64", "input_ids"),)
     found = trace_widths(model, inputs)
     sizes = {n: w.size if w.fixed else 2 * w.size for n, w in found.widths.items()}
@@ -196,12 +200,14 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("make", "spec", "times", "said"), REFUSED)
-def test_what_replicas_cannot_follow_is_refused_by_name(make, spec, times, said):
+def test_what_replicas_cannot_follow_is_refused_by_name(
+    make: Callable[..., Any], spec: InputSpec, times: float, said: str
+) -> None:
     with pytest.raises(InfeasibleError, match=said):
         grown(trained(make), (spec,), times)
 
 
-def test_the_seed_chooses_what_is_replicated_beyond_whole_multiples():
+def test_the_seed_chooses_what_is_replicated_beyond_whole_multiples() -> None:
     make, inputs = MODELS["residual"]
     model, found = trained(make), trace_widths(make(), inputs)
     sizes = {n: w.size if w.fixed else w.size + w.multiple_of for n, w in found.widths.items()}
@@ -218,7 +224,7 @@ DOUBLE = 2e-9
 constants that some models hold in single precision."""
 
 
-def unmasked(make, *inputs: str):
+def unmasked(make: Any, *inputs: str) -> Any:
     model = trained(make).double()
     inputs = tuple(text if ":" in text else f"{text}:float64" for text in inputs)
     plan = ift.plan(ift.read_model(model, *inputs), "wide", "3/4", scope="matrices")
@@ -248,7 +254,9 @@ PLANNED = [
 
 
 @pytest.mark.parametrize(("make", "inputs"), PLANNED)
-def test_a_plan_that_doubles_the_widths_starts_from_the_dense_model(make, inputs):
+def test_a_plan_that_doubles_the_widths_starts_from_the_dense_model(
+    make: Callable[..., Any], inputs: tuple[str, ...]
+) -> None:
     report = unmasked(make, *inputs)
     assert report.output < DOUBLE
     assert report.uneven == ()
@@ -256,7 +264,7 @@ def test_a_plan_that_doubles_the_widths_starts_from_the_dense_model(make, inputs
 
 
 @pytest.mark.slow
-def test_a_zoo_model_starts_from_the_dense_one():
+def test_a_zoo_model_starts_from_the_dense_one() -> None:
     report = unmasked(lambda: build("zoo:resnet18-cifar", device="cpu"), str(parse_input("1x3x32x32")))
     assert report.output < DOUBLE
     assert report.uneven == ()

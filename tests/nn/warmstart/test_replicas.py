@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import product as pairs
 from math import prod
+from typing import Any
 
 import pytest
 import torch
@@ -42,7 +44,7 @@ class Draw:
 
 
 @given(st.lists(SIZES, min_size=1, max_size=4))
-def test_replicas_commute_with_a_view(sizes):
+def test_replicas_commute_with_a_view(sizes: list[tuple[int, int]]) -> None:
     whole = Channels((prod(s[0] for s in sizes), prod(s[1] for s in sizes)))
     parts, draw = factors(whole, sizes), Draw()
     dense = torch.arange(whole.size[0])
@@ -54,7 +56,7 @@ def test_replicas_commute_with_a_view(sizes):
 
 
 @given(st.lists(SIZES, min_size=2, max_size=4))
-def test_replicas_commute_with_a_split(sizes):
+def test_replicas_commute_with_a_split(sizes: list[tuple[int, int]]) -> None:
     whole = Channels((sum(s[0] for s in sizes), sum(s[1] for s in sizes)))
     pieces, draw = cut(whole, sizes), Draw()
     dense = torch.arange(whole.size[0])
@@ -64,7 +66,9 @@ def test_replicas_commute_with_a_split(sizes):
 
 
 @given(st.lists(SIZES, min_size=2, max_size=3), st.lists(SIZES, min_size=2, max_size=3), st.booleans())
-def test_dimensions_that_meet_take_the_same_replicas(left, right, summed):
+def test_dimensions_that_meet_take_the_same_replicas(
+    left: list[tuple[int, int]], right: list[tuple[int, int]], summed: bool
+) -> None:
     build = concatenation if summed else product
     one = build([Channels(size) for size in left])
     other = Channels(one.size)
@@ -75,7 +79,7 @@ def test_dimensions_that_meet_take_the_same_replicas(left, right, summed):
     assert torch.equal(replicated(inner, draw), replicated(one, draw))
 
 
-def test_halves_viewed_as_two_are_the_same_channels():
+def test_halves_viewed_as_two_are_the_same_channels() -> None:
     """ShuffleNet: two branches joined, then interleaved by a view."""
     kept, changed = Channels((6, 9)), Channels((6, 9))
     two, half = factors(concatenation([kept, changed]), [(2, 2), (6, 9)])
@@ -86,7 +90,7 @@ def test_halves_viewed_as_two_are_the_same_channels():
     assert torch.equal(mixed % 2, torch.tensor([0, 1]).expand(9, 2))
 
 
-def test_one_refines_the_other():
+def test_one_refines_the_other() -> None:
     """Heads times head size on one side, two halves of them on the other."""
     fused = product([Channels((3, 3)), Channels((4, 6)), Channels((5, 5))])
     q, k, v = (Channels((20, 30)) for _ in range(3))
@@ -107,16 +111,16 @@ def test_one_refines_the_other():
         (lambda: factors(Channels((6, 6)), [(2, 3), (3, 2)]), "stays"),
     ],
 )
-def test_what_does_not_fit_is_refused(make, said):
+def test_what_does_not_fit_is_refused(make: Callable[..., Any], said: str) -> None:
     with pytest.raises(UnmatchedError, match=said):
         make()
 
 
-def test_copies_are_counted():
+def test_copies_are_counted() -> None:
     assert copies(torch.tensor([0, 1, 2, 0, 2])).tolist() == [2, 1, 2, 2, 2]
 
 
-def test_products_and_sums_are_flat():
+def test_products_and_sums_are_flat() -> None:
     sizes = list(pairs((2, 3), (4, 5)))
     leaves = [Channels(size) for size in sizes]
     assert product([product(leaves[:2]), product(leaves[2:])]).parts == tuple(leaves)

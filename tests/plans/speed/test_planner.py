@@ -7,7 +7,9 @@ import sys
 from dataclasses import replace
 from fractions import Fraction
 from math import gcd
+from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import assume, given, settings
@@ -19,6 +21,7 @@ from iftplan.base.errors import InfeasibleError, InputError
 from iftplan.families.builtin import family_named
 from iftplan.masks import parse_mask
 from iftplan.models.document import spec_document
+from iftplan.models.spec import ModelSpec
 from iftplan.plans.document.plan import parse_plan, plan_document
 from iftplan.plans.plan import Plan, Role, Scope
 from iftplan.plans.planner import plan
@@ -33,11 +36,11 @@ from tests.support.hand_specs import chain, mlp
 HALF = Fraction(1, 2)
 
 
-def policy(family: str | None = "wide", sparsity: Fraction = HALF, **options) -> Policy:
+def policy(family: str | None = "wide", sparsity: Fraction = HALF, **options: Any) -> Policy:
     return Policy(family_named(family) if family else None, sparsity, **options)
 
 
-def slow_where(condition, factor=100.0):
+def slow_where(condition: Any, factor: Any = 100.0) -> Any:
     """Sparse kernels that take so many times their work where a condition holds of the dense layer."""
     return lambda pair: ideal(pair) * (factor if condition(pair.dense) else 1.5)
 
@@ -50,7 +53,7 @@ NET = mlp((16, 128, 128, 8, 8, 128, 10), tokens=16)
 """Narrow in the middle: fc4 has 8 inputs and 8 outputs."""
 
 
-def test_where_sparse_always_pays_the_plan_is_that_of_flops():
+def test_where_sparse_always_pays_the_plan_is_that_of_flops() -> None:
     ordinary = plan(NET, policy())
     made = plan_for_time(NET, policy(), profile())
     assert replace(made, wallclock=None) == ordinary
@@ -59,7 +62,7 @@ def test_where_sparse_always_pays_the_plan_is_that_of_flops():
     assert {key for key in with_it if with_it[key] != without.get(key)} == {"wallclock", "digest"}
 
 
-def test_narrow_layers_that_cannot_pay_stay_dense_and_say_so():
+def test_narrow_layers_that_cannot_pay_stay_dense_and_say_so() -> None:
     narrow = slow_where(lambda layer: layer.in_channels < 16)
     made = plan_for_time(NET, policy(), profile(narrow))
     assert kept_for_time(made) == {"fc4"}
@@ -84,7 +87,7 @@ def test_narrow_layers_that_cannot_pay_stay_dense_and_say_so():
 
 
 @pytest.mark.parametrize("tokens, kept", [(1, True), (256, False)])
-def test_a_tiny_batch_cannot_pay_and_a_larger_one_can(tokens, kept):
+def test_a_tiny_batch_cannot_pay_and_a_larger_one_can(tokens: int, kept: bool) -> None:
     spec = mlp((16, 64, 64, 64, 10), tokens=tokens)
     tiny = slow_where(lambda layer: layer.positions < 16, 3.0)
     made = plan_for_time(spec, policy(keep_dense=frozenset()), profile(tiny))
@@ -92,7 +95,7 @@ def test_a_tiny_batch_cannot_pay_and_a_larger_one_can(tokens, kept):
 
 
 @pytest.mark.parametrize("family", ["wide", "parallel"])
-def test_what_beats_dense_operators_pays_though_the_dense_layer_is_faster_still(family):
+def test_what_beats_dense_operators_pays_though_the_dense_layer_is_faster_still(family: str) -> None:
     """At a quarter of the weights dense operators take four times the dense layer's time; kernels here take three."""
     made = plan_for_time(NET, policy(family, Fraction(3, 4)), profile(lambda pair: 3 * ideal(pair)))
     assert not kept_for_time(made)
@@ -100,7 +103,7 @@ def test_what_beats_dense_operators_pays_though_the_dense_layer_is_faster_still(
 
 
 @pytest.mark.parametrize("family", ["parallel", "factorized", "doped"])
-def test_families_that_keep_the_width_leave_such_layers_as_they_were(family):
+def test_families_that_keep_the_width_leave_such_layers_as_they_were(family: str) -> None:
     narrow = slow_where(lambda layer: layer.in_channels < 16)
     made = plan_for_time(NET, policy(family), profile(narrow))
     assert "fc4" in kept_for_time(made) and "fc2" not in kept_for_time(made)
@@ -111,7 +114,7 @@ def test_families_that_keep_the_width_leave_such_layers_as_they_were(family):
     assert made.wallclock.seconds < made.wallclock.flops
 
 
-def test_branches_factors_and_pairs_are_priced_by_what_they_are_made_of():
+def test_branches_factors_and_pairs_are_priced_by_what_they_are_made_of() -> None:
     """On a machine where every MAC takes a nanosecond, time is MACs."""
     for family in ("wide", "parallel", "factorized", "doped", "lowrank"):
         made = plan_for_time(NET, policy(family), profile())
@@ -121,13 +124,13 @@ def test_branches_factors_and_pairs_are_priced_by_what_they_are_made_of():
             assert time.seconds == pytest.approx(1e-9 * macs[time.name], rel=1e-6), (family, time.name)
 
 
-def test_a_step_is_priced_by_steps():
+def test_a_step_is_priced_by_steps() -> None:
     forward, step = (plan_for_time(NET, policy(), profile(), passes=p).wallclock for p in ("forward", "step"))
     assert step.seconds == pytest.approx(3 * forward.seconds)
     assert (forward.passes, step.passes) == ("forward", "step")
 
 
-def test_a_batch_is_so_many_columns_and_changes_no_mac():
+def test_a_batch_is_so_many_columns_and_changes_no_mac() -> None:
     slow = profile(slow_where(lambda layer: layer.positions < 16, 3.0))
     sizes, asked = (16, 64, 64, 64, 10), policy(keep_dense=frozenset())
     alone, together = (plan_for_time(mlp(sizes, tokens=1), asked, slow, batch=n) for n in (1, 16))
@@ -138,12 +141,12 @@ def test_a_batch_is_so_many_columns_and_changes_no_mac():
     assert (together.wallclock.batch, larger.wallclock.batch) == (16, 1)
 
 
-def test_plain_sparsity_keeps_layers_dense_too():
+def test_plain_sparsity_keeps_layers_dense_too() -> None:
     made = plan_for_time(NET, policy(None), profile(slow_where(lambda layer: layer.in_channels < 16)))
     assert "fc4" in kept_for_time(made) and "fc2" not in kept_for_time(made) and made.scope is None
 
 
-def test_what_was_not_measured_stays_as_it_was_and_says_why():
+def test_what_was_not_measured_stays_as_it_was_and_says_why() -> None:
     made = plan_for_time(NET, policy(mask=parse_mask("fan-in")), profile())
     assert replace(made, wallclock=None).layers != plan(NET, policy(mask=parse_mask("fan-in"))).layers
     transformed = [layer for layer in made.layers if layer.role is Role.TRANSFORMED]
@@ -165,7 +168,9 @@ def test_what_was_not_measured_stays_as_it_was_and_says_why():
         (Fraction(3, 4), "less than half of their weights", "no budget"),  # two and four of three
     ],
 )
-def test_what_the_others_could_not_pay_for_is_left_masked_and_says_so(sparsity, ends, middle):
+def test_what_the_others_could_not_pay_for_is_left_masked_and_says_so(
+    sparsity: Fraction, ends: str, middle: str
+) -> None:
     spec = mlp((128, 128, 128, 128), tokens=1)
     asked = policy(sparsity=sparsity, keep_dense=frozenset())
     made = plan_for_time(spec, asked, profile(slow_where(lambda layer: True, 1000.0)))
@@ -176,7 +181,7 @@ def test_what_the_others_could_not_pay_for_is_left_masked_and_says_so(sparsity, 
         assert layer.reason.endswith(f", but dense it would leave the others {why}")
 
 
-def test_layers_of_one_shape_stay_dense_as_far_as_the_budget_goes():
+def test_layers_of_one_shape_stay_dense_as_far_as_the_budget_goes() -> None:
     spec = mlp((16, *[64] * 9, 10), tokens=1)
     asked = policy(sparsity=HALF)
     made = plan_for_time(spec, asked, profile(slow_where(lambda layer: True, 50.0)))
@@ -196,7 +201,9 @@ def test_layers_of_one_shape_stay_dense_as_far_as_the_budget_goes():
     spec=st.sampled_from([chain(32, 48), mlp(tokens=1), mlp((24, 96, 20, 70, 33, 12), tokens=20), NET]),
     close=st.sampled_from(["density", "density", "width"]),
 )
-def test_every_plan_for_time_closes_and_is_never_slower(seed, family, sparsity, scope, spec, close):
+def test_every_plan_for_time_closes_and_is_never_slower(
+    seed: int, family: str, sparsity: Fraction, scope: Scope, spec: ModelSpec, close: str
+) -> None:
     random = Random(seed)
     made_up = profile(
         lambda pair: ideal(pair) * 10 ** random.uniform(-1, 2),
@@ -228,7 +235,7 @@ def planned() -> Plan:
     return plan_for_time(NET, policy(), profile(slow_where(lambda layer: layer.in_channels < 16)))
 
 
-def test_the_section_goes_round_and_totals_are_added_up_again():
+def test_the_section_goes_round_and_totals_are_added_up_again() -> None:
     document = plan_document(planned())
     section = document["wallclock"]
     assert section["profile"] and (section["machine"], section["instructions"]) == ("a machine", "avx2")
@@ -243,24 +250,24 @@ def test_the_section_goes_round_and_totals_are_added_up_again():
         parse_plan({**strange, "digest": digest(strange)})
 
 
-def test_a_profile_of_another_machine_is_a_note():
+def test_a_profile_of_another_machine_is_a_note() -> None:
     assert any("another machine (a machine; this one is" in note for note in planned().wallclock.notes)
     here = plan_for_time(NET, policy(), profile(machine=processor()))
     assert not any("another machine" in note for note in here.wallclock.notes)
 
 
-def test_layers_outside_of_the_grid_are_counted():
+def test_layers_outside_of_the_grid_are_counted() -> None:
     (note, *_) = plan_for_time(mlp((16, 512, 512, 10), tokens=16), policy(), profile()).wallclock.notes
     assert note.startswith("1 of 3 layers lie outside")
 
 
-def test_a_scope_that_would_not_pay_for_dense_layers_is_refused():
+def test_a_scope_that_would_not_pay_for_dense_layers_is_refused() -> None:
     with pytest.raises(InputError, match="plan for time with --scope layers or model"):
         plan_for_time(NET, policy(scope=Scope.MATRICES), profile())
     assert plan_for_time(NET, policy("parallel", scope=Scope.MATRICES), profile()).ratio(Scope.MATRICES) == 1
 
 
-def test_from_python(tmp_path):
+def test_from_python(tmp_path: Path) -> None:
     made = profile(slow_where(lambda layer: layer.in_channels < 16))
     (tmp_path / "p.json").write_text(dumps(profile_document(made)))
     found = ift.plan(
@@ -284,7 +291,7 @@ def net():
 """
 
 
-def test_planning_for_time_on_the_command_line(tmp_path):
+def test_planning_for_time_on_the_command_line(tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(CNN)
     (tmp_path / "spec.json").write_text(dumps(spec_document(NET)))
     narrow = slow_where(lambda layer: layer.in_channels < 16)
@@ -325,7 +332,7 @@ def test_planning_for_time_on_the_command_line(tmp_path):
         assert run.code == 2 and says in run.message
 
 
-def test_a_plan_from_a_spec_needs_no_torch(tmp_path):
+def test_a_plan_from_a_spec_needs_no_torch(tmp_path: Path) -> None:
     (tmp_path / "spec.json").write_text(dumps(spec_document(NET)))
     (tmp_path / "cache" / "iftplan").mkdir(parents=True)
     (tmp_path / "cache" / "iftplan" / "profile.json").write_text(dumps(profile_document(profile())))
@@ -338,7 +345,7 @@ def test_a_plan_from_a_spec_needs_no_torch(tmp_path):
     assert "estimated forward, a machine, avx2, 1 thread, batch 1" in found.out
 
 
-def test_a_machine_is_measured_and_read(tmp_path):
+def test_a_machine_is_measured_and_read(tmp_path: Path) -> None:
     pytest.importorskip("numba", reason="numba, of the extra bench, is not installed")
     (tmp_path / "spec.json").write_text(dumps(spec_document(NET)))
     tiny = ["--sparsity", "0.5,0.75", "--widths", "8,16", "--columns", "1,16", "--rounds", "1"]

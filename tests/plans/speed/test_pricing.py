@@ -1,6 +1,7 @@
 """Machine profiles: what is read back from them, between their points and outside; their documents."""
 
 import json
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -18,7 +19,8 @@ from tests.support.hand_profiles import profile
 
 def rough(seed: int) -> Profile:
     """Times without any order; those of a dense layer are the same at every sparsity."""
-    random, dense = Random(seed), {}
+    random = Random(seed)
+    dense: dict[str, float] = {}
     return profile(
         lambda pair: random.uniform(1e-6, 1e-2),
         lambda pair: dense.setdefault(pair.name, random.uniform(1e-6, 1e-2)),
@@ -27,7 +29,7 @@ def rough(seed: int) -> Profile:
     )
 
 
-def test_points_of_the_grid_come_back_as_they_were_measured():
+def test_points_of_the_grid_come_back_as_they_were_measured() -> None:
     made = rough(1)
     for passes in PASSES:
         prices = Prices.of(made, passes)
@@ -40,7 +42,7 @@ def test_points_of_the_grid_come_back_as_they_were_measured():
                 assert found.seconds == pytest.approx(entry.sparse, rel=1e-9) and not found.extrapolated
 
 
-def test_wide_layers_in_dense_operators_come_back():
+def test_wide_layers_in_dense_operators_come_back() -> None:
     made = profile(operators=lambda pair: 1e-9 * pair.wide.dense_macs**1.1)
     prices = Prices.of(made, "forward")
     for entry in made.entries[::2]:
@@ -55,7 +57,9 @@ def test_wide_layers_in_dense_operators_come_back():
     density=st.floats(0.06, 0.5),
     seed=st.integers(0, 9),
 )
-def test_between_points_seconds_per_mac_stay_between_them(width, columns, density, seed):
+def test_between_points_seconds_per_mac_stay_between_them(
+    width: int, columns: int, density: float, seed: int
+) -> None:
     random = Random(seed)
     rates = {n: random.uniform(1e-10, 1e-8) for n in (1, 16, 256)}
     made = profile(
@@ -73,7 +77,7 @@ def test_between_points_seconds_per_mac_stay_between_them(width, columns, densit
         assert found.seconds == pytest.approx(rates[columns] * columns * nnz, rel=1e-9)
 
 
-def test_halfway_in_logarithms_is_the_geometric_mean():
+def test_halfway_in_logarithms_is_the_geometric_mean() -> None:
     made = profile(
         dense=lambda pair: {8: 1e-9, 32: 4e-9}.get(pair.dense.in_channels, 1e-9) * pair.dense.dense_macs
     )
@@ -82,7 +86,7 @@ def test_halfway_in_logarithms_is_the_geometric_mean():
 
 
 @pytest.mark.parametrize("inside, outside", [("linear:128-128@256", "linear:128-128@4096"), ("linear:128-128@256", "linear:512-512@256"), ("conv3x3:8-8@1", "conv3x3:2-2")])  # fmt: skip
-def test_outside_of_the_grid_time_goes_with_macs_and_that_is_said(inside, outside):
+def test_outside_of_the_grid_time_goes_with_macs_and_that_is_said(inside: str, outside: str) -> None:
     prices = Prices.of(rough(2), "step")
     near, far = (parse_layer(text) for text in (inside, outside))
     expected = prices.of_dense(near).seconds * far.dense_macs / near.dense_macs
@@ -90,7 +94,7 @@ def test_outside_of_the_grid_time_goes_with_macs_and_that_is_said(inside, outsid
     assert found.seconds == pytest.approx(expected, rel=1e-9) and found.extrapolated
 
 
-def test_shapes_that_are_not_square_are_read_at_the_root_of_their_sizes():
+def test_shapes_that_are_not_square_are_read_at_the_root_of_their_sizes() -> None:
     prices = Prices.of(rough(3), "forward")
     wide, square = parse_layer("conv3x3:16-64@16"), parse_layer("conv3x3:32-32@16")
     assert prices.of_dense(wide).seconds == pytest.approx(prices.of_dense(square).seconds, rel=1e-9)
@@ -107,14 +111,14 @@ def test_shapes_that_are_not_square_are_read_at_the_root_of_their_sizes():
         ("embedding:100-8", "looked up"),
     ],
 )
-def test_what_was_not_measured_has_no_price(text, why):
+def test_what_was_not_measured_has_no_price(text: str, why: str) -> None:
     prices, layer = Prices.of(profile(), "forward"), parse_layer(text)
     for read in (prices.of_dense, prices.of_operators, lambda x: prices.of_sparse(x, 8, "unstructured")):
         with pytest.raises(NotMeasuredError, match=why):
             read(layer)
 
 
-def test_masks_and_passes_that_were_not_measured_have_no_price():
+def test_masks_and_passes_that_were_not_measured_have_no_price() -> None:
     made = profile()
     with pytest.raises(NotMeasuredError, match="block4x4 masks"):
         Prices.of(made, "forward").of_sparse(parse_layer("linear:8-8"), 16, "block4x4")
@@ -137,7 +141,7 @@ def small() -> Profile:
     return Profile(made.machine, made.instructions, 1, 3, entries, profile_document(sealed)["digest"])
 
 
-def test_documents_go_round():
+def test_documents_go_round() -> None:
     made = small()
     document = profile_document(made)
     assert document["entries"][0]["masked_dense_seconds"] is None
@@ -162,7 +166,7 @@ def test_documents_go_round():
         ("structure", "woven", r"entries\.0: .*woven"),
     ],
 )
-def test_what_is_wrong_with_an_entry_is_said(key, value, says):
+def test_what_is_wrong_with_an_entry_is_said(key: str, value: float | str, says: str) -> None:
     document = profile_document(small())
     document["entries"][0][key] = value
     with pytest.raises(InputError, match=says):
@@ -171,7 +175,7 @@ def test_what_is_wrong_with_an_entry_is_said(key, value, says):
         parse_profile(document, "p")
 
 
-def test_where_profiles_are_looked_for(tmp_path, monkeypatch):
+def test_where_profiles_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert default_place() == tmp_path / "iftplan" / "profile.json"
     with pytest.raises(InputError, match="iftplan bench --profile measures this machine"):

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import iftplan as ift
-from iftplan.base.documents import dumps, sealed
+from iftplan.base.documents import dumps
 from iftplan.base.errors import InputError
 from iftplan.base.units import Convention
 from iftplan.plans.document.plan import plan_document
@@ -21,27 +22,10 @@ from iftplan.runs.results.published.results import published_results
 from iftplan.runs.results.reading import of_plan, read_observations
 from iftplan.runs.results.tradeoff import tradeoff
 from tests.support.hand_specs import chain
-
-RESULT = {
-    "schema": "iftplan.result/1", "convention": "mac", "scope": "model", "model": "zoo:digits-cnn", "transform": "wide",
-    "sparsity": 0.75, "distribution": "uniform", "method": "rigl", "data": "digits", "seed": 0, "metric_name": "accuracy",
-    "metric": 0.9, "train_macs": 3 * 10**20 + 1, "forward_macs": 1000, "dense_forward_macs": 1000, "nnz": 25,
-    "maskable_weights": 100,
-}  # fmt: skip
+from tests.support.run_directories import run_directory
 
 
-def run_directory(home: Path, name: str, **changes: object) -> Path:
-    """A run that has ended; `config` stands in its run.json."""
-    directory = home / name
-    directory.mkdir(parents=True)
-    config = changes.pop("config", None)
-    record = {"schema": "iftplan.run/1", **({"config": config} if config else {})}
-    (directory / "run.json").write_text(dumps(sealed(record)))
-    (directory / "result.json").write_text(dumps(sealed({**RESULT, **changes})))
-    return directory
-
-
-def seen(value: float, macs: int = 1000, **changes: object) -> Observation:
+def seen(value: float, macs: int = 1000, **changes: Any) -> Observation:
     given = Observation(
         f"r{value}",
         "net",
@@ -57,7 +41,7 @@ def seen(value: float, macs: int = 1000, **changes: object) -> Observation:
     return replace(given, **changes)
 
 
-def test_a_run_is_read_with_its_exact_counts(tmp_path):
+def test_a_run_is_read_with_its_exact_counts(tmp_path: Path) -> None:
     run_directory(tmp_path, "a")
     run_directory(tmp_path, "b", seed=1, metric=0.8)
     found = read_observations(str(tmp_path))
@@ -66,14 +50,14 @@ def test_a_run_is_read_with_its_exact_counts(tmp_path):
     assert read_observations(str(tmp_path / "b")) == found[1:]
 
 
-def test_a_plan_beside_a_run_says_how_many_masks_it_has(tmp_path):
+def test_a_plan_beside_a_run_says_how_many_masks_it_has(tmp_path: Path) -> None:
     directory = run_directory(tmp_path, "a")
     plan = ift.plan(chain(), "wide", "3/4")
     (directory / "plan.json").write_text(dumps(plan_document(plan)))
     assert read_observations(str(directory))[0].log2_masks == plan.cardinality.log2_masks
 
 
-def test_a_plan_is_read_as_it_is(tmp_path):
+def test_a_plan_is_read_as_it_is(tmp_path: Path) -> None:
     plan = ift.plan(chain(), "wide", "3/4")
     ift.save(plan, str(tmp_path / "plan.json"))
     found = read_observations(str(tmp_path / "plan.json"))[0]
@@ -90,14 +74,14 @@ net,wide,0.75,1,ok,1000.0,,accuracy,,x
 """
 
 
-def test_a_table_is_read_and_what_is_empty_stays_unsaid(tmp_path):
+def test_a_table_is_read_and_what_is_empty_stays_unsaid(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text(TABLE)
     first, second = read_observations(str(tmp_path / "t.csv"))
     assert first.train_macs == 300000000000000000001
     assert (second.macs, second.train_macs, second.value) == (1000, None, None)
 
 
-def test_parquet_holds_the_same(tmp_path):
+def test_parquet_holds_the_same(tmp_path: Path) -> None:
     pd = pytest.importorskip("pandas")
     pytest.importorskip("pyarrow")
     frame = pd.DataFrame(
@@ -117,13 +101,13 @@ def test_parquet_holds_the_same(tmp_path):
         ("a,b\n1,2\n", "has the columns a, b"),
     ],
 )
-def test_a_wrong_table_says_where(tmp_path, content, says):
+def test_a_wrong_table_says_where(tmp_path: Path, content: str, says: str) -> None:
     (tmp_path / "t.csv").write_text(content)
     with pytest.raises(InputError, match=says):
         read_observations(str(tmp_path / "t.csv"))
 
 
-def test_what_is_no_finished_run_says_what_to_do(tmp_path):
+def test_what_is_no_finished_run_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no run"):
         read_observations(str(tmp_path))
     (tmp_path / "run.json").write_text("{}")
@@ -134,7 +118,7 @@ def test_what_is_no_finished_run_says_what_to_do(tmp_path):
         read_observations(str(tmp_path / "s.json"))
 
 
-def test_a_result_that_was_changed_is_refused(tmp_path):
+def test_a_result_that_was_changed_is_refused(tmp_path: Path) -> None:
     directory = run_directory(tmp_path, "a")
     file = directory / "result.json"
     file.write_text(file.read_text().replace('"metric": 0.9', '"metric": 0.99'))
@@ -145,7 +129,7 @@ def test_a_result_that_was_changed_is_refused(tmp_path):
 # --- trade-offs ---------------------------------------------------------------------------------------------
 
 
-def test_seeds_become_one_configuration_with_its_error():
+def test_seeds_become_one_configuration_with_its_error() -> None:
     found = tradeoff(
         [seen(0.8, seed=0), seen(0.9, seed=1), seen(0.7, 500, transform="none", sparsity=0.0, method="dense")]
     )
@@ -156,7 +140,7 @@ def test_seeds_become_one_configuration_with_its_error():
     assert found.y.title == "accuracy (%)"
 
 
-def test_equal_accuracy_is_read_off_the_sparse_frontier():
+def test_equal_accuracy_is_read_off_the_sparse_frontier() -> None:
     dense = seen(0.7, 4000, transform="none", sparsity=0.0, method="dense")
     found = tradeoff([dense, seen(0.6, 1000), seen(0.8, 4000, sparsity=0.9)])
     [(i, reading)] = found.readings
@@ -164,7 +148,7 @@ def test_equal_accuracy_is_read_off_the_sparse_frontier():
     assert (reading.outcome, reading.ratio) == (Outcome.READ, pytest.approx(2.0))
 
 
-def test_flops_are_two_for_each_mac():
+def test_flops_are_two_for_each_mac() -> None:
     one, two = (tradeoff([seen(0.5)], convention=c) for c in Convention)
     assert two.entries[0].x.mean == 2 * one.entries[0].x.mean
     assert "MACs" in one.x.title
@@ -182,17 +166,17 @@ def test_flops_are_two_for_each_mac():
         ({"task": "ImageNet", "source": "b"}, "r0.8 is of 'CIFAR-100' and b of 'ImageNet'"),
     ],
 )
-def test_what_does_not_compare_is_refused_by_both_names(other, says):
+def test_what_does_not_compare_is_refused_by_both_names(other: dict[str, Any], says: str) -> None:
     with pytest.raises(InputError, match=says):
         tradeoff([seen(0.8, task="CIFAR-100"), replace(seen(0.9, task="CIFAR-100"), **other)])
 
 
-def test_a_fraction_and_a_percentage_are_one_metric():
+def test_a_fraction_and_a_percentage_are_one_metric() -> None:
     found = tradeoff([seen(0.8), seen(80.0, metric="top1", transform="parallel")])
     assert {entry.y.mean for entry in found.entries} == {80.0}
 
 
-def test_perplexity_is_better_when_lower():
+def test_perplexity_is_better_when_lower() -> None:
     found = tradeoff(
         [
             seen(20.0, 1000, metric="ppl"),
@@ -203,13 +187,13 @@ def test_perplexity_is_better_when_lower():
     assert [found.entries[i].y.mean for i in found.frontier] == [20.0, 15.0]
 
 
-def test_an_unknown_metric_needs_its_direction():
+def test_an_unknown_metric_needs_its_direction() -> None:
     with pytest.raises(InputError, match="--better"):
         tradeoff([seen(1.0, metric="dice")])
     assert tradeoff([seen(1.0, metric="dice")], better=Sense.HIGHER).y.title == "dice"
 
 
-def test_what_lacks_a_number_is_left_out_by_name():
+def test_what_lacks_a_number_is_left_out_by_name() -> None:
     found = tradeoff([seen(0.8), seen(0.9, train_macs=None, source="lost")], Cost.TRAINING)
     assert len(found.entries) == 1
     assert found.notes == ("1 of 2 have no training MACs or no metric and are left out: lost",)
@@ -217,7 +201,7 @@ def test_what_lacks_a_number_is_left_out_by_name():
         tradeoff([Observation("p", "net", macs=5, log2_masks=2.0)])
 
 
-def test_plans_are_held_against_each_other_by_their_search_space():
+def test_plans_are_held_against_each_other_by_their_search_space() -> None:
     plans = [of_plan(ift.plan(chain(), "wide", s), str(s)) for s in ("1/2", "3/4")]
     found = tradeoff(plans, gain=Gain.LOG2_MASKS)
     assert [e.name for e in found.entries] == ["wide 0.5", "wide 0.75"]
@@ -228,7 +212,7 @@ def test_plans_are_held_against_each_other_by_their_search_space():
 LOWRANK = {"transform": "lowrank", "sparsity": 0.0, "method": "densified", "nnz": 0, "maskable_weights": 0}
 
 
-def told_apart(home: Path, *configs: dict[str, object], **changes: object) -> list[tuple[str, int]]:
+def told_apart(home: Path, *configs: dict[str, Any], **changes: Any) -> list[tuple[str, int]]:
     """Names and counts of seeds, of two runs of each of the configurations."""
     for i, config in enumerate(configs):
         for seed in (0, 1):
@@ -247,7 +231,9 @@ def told_apart(home: Path, *configs: dict[str, object], **changes: object) -> li
     ],
     ids=["steps", "lr", "plan", "method", "data"],
 )
-def test_runs_of_other_settings_are_no_seeds_of_each_other(tmp_path, one, other, names):
+def test_runs_of_other_settings_are_no_seeds_of_each_other(
+    tmp_path: Path, one: dict[str, Any], other: dict[str, Any], names: list[str]
+) -> None:
     found = told_apart(tmp_path, {**one, "a_new_section": {}}, other)
     assert [count for _, count in found] == [2, 2]
     first, second = (name for name, _ in found)
@@ -265,11 +251,13 @@ def test_runs_of_other_settings_are_no_seeds_of_each_other(tmp_path, one, other,
     ],
     ids=["defaults", "machine", "place"],
 )
-def test_settings_that_shape_no_training_keep_seeds_together(tmp_path, one, other):
+def test_settings_that_shape_no_training_keep_seeds_together(
+    tmp_path: Path, one: dict[str, Any], other: dict[str, Any]
+) -> None:
     assert told_apart(tmp_path, one, other) == [("wide 0.75", 4)]
 
 
-def test_a_control_does_not_care_for_masks(tmp_path):
+def test_a_control_does_not_care_for_masks(tmp_path: Path) -> None:
     found = told_apart(
         tmp_path,
         {"method": {"name": "dense", "fraction": 0.5}, "plan": {"scope": "model"}},
@@ -279,12 +267,12 @@ def test_a_control_does_not_care_for_masks(tmp_path):
     assert found == [("dense", 4)]
 
 
-def test_a_linear_member_is_another_model(tmp_path):
+def test_a_linear_member_is_another_model(tmp_path: Path) -> None:
     found = told_apart(tmp_path, {}, {"plan": {"nonlinear": False}}, **LOWRANK)
     assert found == [("lowrank", 2), ("lowrank linear", 2)]
 
 
-def test_what_no_entry_differs_in_is_in_no_name():
+def test_what_no_entry_differs_in_is_in_no_name() -> None:
     lowrank = seen(
         0.5, transform="lowrank", sparsity=0.0, structure="unstructured", scope="layers", nonlinear=False,
         method="densified", maskable_weights=0,
@@ -297,7 +285,7 @@ def test_what_no_entry_differs_in_is_in_no_name():
 # --- published results ----------------------------------------------------------------------------------------
 
 
-def test_published_rows_are_read_with_family_mask_and_sparsity():
+def test_published_rows_are_read_with_family_mask_and_sparsity() -> None:
     rows = {
         (r.table, r.model, r.transform, r.method, r.nonlinear, r.sparsity): r for r in published_results()
     }
@@ -310,7 +298,7 @@ def test_published_rows_are_read_with_family_mask_and_sparsity():
     assert widths == [0, Fraction(1, 2), Fraction(3, 4), Fraction(9, 10)], "k = (1-s)^(-1/2)"
 
 
-def test_an_unknown_task_is_answered_with_those_there_are():
+def test_an_unknown_task_is_answered_with_those_there_are() -> None:
     with pytest.raises(InputError, match="CIFAR-100, ImageNet"):
         published_results("MNIST")
 
@@ -318,7 +306,7 @@ def test_an_unknown_task_is_answered_with_those_there_are():
 # --- histories ------------------------------------------------------------------------------------------------
 
 
-def test_a_history_is_read_and_refused_with_its_place(tmp_path):
+def test_a_history_is_read_and_refused_with_its_place(tmp_path: Path) -> None:
     file = tmp_path / "metrics.csv"
     file.write_text("step,itop,churn,density\n10,0.25,0.1,0.25\n20,0.3,0.05,0.25\n")
     assert read_history(str(tmp_path)).itop == (0.25, 0.3)

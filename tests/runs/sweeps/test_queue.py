@@ -187,7 +187,7 @@ def test_a_place_that_is_none_is_an_error_of_one_sentence(tmp_path: Path) -> Non
         (b'{"op_code": 99, "worker_id": "a"}', "the record of the trials, .*journal.log, cannot be read"),
     ],
 )
-def test_a_whole_line_that_nobody_wrote_is_named(tmp_path, line, says):
+def test_a_whole_line_that_nobody_wrote_is_named(tmp_path: Path, line: bytes, says: str) -> None:
     grid(tmp_path).add(NAMES[:2])
     journal = tmp_path / "journal.log"
     first, *rest = journal.read_bytes().splitlines(keepends=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own customary name
@@ -159,7 +159,7 @@ class Sparse(nn.Module):
         self.function = function
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.function(self.matrix, x)
+        return self.function(self.get_buffer("matrix"), x)
 
 
 def sparse(layout: torch.layout, function: Callable[[Tensor, Tensor], Tensor]) -> Callable[[], nn.Module]:
@@ -410,7 +410,7 @@ TRAPS = (
         ((5, 3, 4),),
         15 * 180,
     ),
-    Trap("compiled", lambda: torch.compile(nn.Linear(4, 6)), ((3, 4),), 72),
+    Trap("compiled", lambda: cast("nn.Module", torch.compile(nn.Linear(4, 6))), ((3, 4),), 72),
     Trap("no batch", lambda: nn.Linear(4, 6), ((4,),), 24),
     Trap("an empty batch", lambda: nn.Linear(4, 6), ((0, 4),), 0),
     Trap("a custom autograd function", run(Square.apply), ((2, 3, 4),), 2 * 3 * 3 * 4, OPEN),

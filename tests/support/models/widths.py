@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import transformers
@@ -33,7 +34,7 @@ class Residual(nn.Module):
         )
         self.shortcut = nn.Identity() if c_in == c_out and stride == 1 else nn.Conv2d(c_in, c_out, 1, stride)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return functional.relu(self.body(x) + self.shortcut(x))
 
 
@@ -42,7 +43,7 @@ class SqueezeExcite(nn.Module):
         super().__init__()
         self.down, self.up = nn.Conv2d(channels, squeezed, 1), nn.Conv2d(squeezed, channels, 1)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x * self.up(self.down(x.mean((2, 3), keepdim=True)).relu()).sigmoid()
 
 
@@ -54,7 +55,7 @@ class Dense(nn.Module):
         self.layers = nn.ModuleList(conv(c_in + i * growth, growth) for i in range(layers))
         self.norm = nn.BatchNorm2d(c_in + layers * growth)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         features = [x]
         for layer in self.layers:
             features.append(layer(torch.cat(features, 1)))
@@ -69,7 +70,7 @@ class Shuffle(nn.Module):
         half = channels // 2
         self.branch = nn.Sequential(conv(half, half, 1), conv(half, half, 3, 1, half), conv(half, half, 1))
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         kept, changed = x.chunk(2, 1)
         x = torch.cat((kept, self.branch(changed)), 1)
         n, c, h, w = x.shape
@@ -83,7 +84,7 @@ class Gated(nn.Module):
         super().__init__()
         self.up, self.down = nn.Linear(width, 2 * inner), nn.Linear(inner, width)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         gate, value = self.up(x).chunk(2, -1)
         return self.down(functional.silu(gate) * value)
 
@@ -96,7 +97,7 @@ class Attention(nn.Module):
         self.heads = heads
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         n, t, c = x.shape
         q, k, v = self.qkv(x).reshape(n, t, 3, self.heads, c // self.heads).permute(2, 0, 3, 1, 4)
         scores = (q * (c // self.heads) ** -0.5) @ k.transpose(-2, -1)
@@ -104,7 +105,7 @@ class Attention(nn.Module):
 
 
 class ByEinsum(Attention):
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(-3)
         scores = torch.einsum("nqhd,nkhd->nhqk", q, k).softmax(-1)
         return self.out(torch.einsum("nhqk,nkhd->nqhd", scores, v).flatten(2))
@@ -113,7 +114,7 @@ class ByEinsum(Attention):
 class ByBmm(Attention):
     """Heads folded into the batch, as older code has it."""
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         n, t, c = x.shape
         folded = self.qkv(x).view(n, t, 3, self.heads, -1).permute(2, 0, 3, 1, 4).flatten(1, 2)
         q, k, v = folded.unbind()
@@ -131,13 +132,13 @@ class Tokens(nn.Module):
         self.position = nn.Parameter(torch.zeros(1, 16, width))
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, 7)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.patch(x).flatten(2).transpose(1, 2) + self.position
         return self.head((x + self.mixer(self.norm(x))).mean(1))
 
 
 class SelfMultihead(nn.MultiheadAttention):
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
         return super().forward(x, x, x)[0]
 
 
@@ -192,7 +193,9 @@ HAND_WRITTEN: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-def _vision(config: type, model: type, **options: object) -> Callable[[], nn.Module]:
+def _vision(
+    config: Callable[..., Any], model: Callable[..., nn.Module], **options: Any
+) -> Callable[[], nn.Module]:
     return lambda: model(config(num_labels=7, **options))
 
 
@@ -202,34 +205,43 @@ SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "i
 TRANSFORMERS: dict[str, tuple[Callable[[], nn.Module], tuple[InputSpec, ...]]] = {
     "ResNet basic": (
         _vision(
-            *(T.ResNetConfig, T.ResNetForImageClassification),
-            **{"depths": [1, 2], "embedding_size": 8, "hidden_sizes": [8, 12], "layer_type": "basic"},
+            T.ResNetConfig,
+            T.ResNetForImageClassification,
+            depths=[1, 2],
+            embedding_size=8,
+            hidden_sizes=[8, 12],
+            layer_type="basic",
         ),
         IMAGE,
     ),
     "ResNet bottleneck": (
         _vision(
-            *(T.ResNetConfig, T.ResNetForImageClassification),
-            **{"depths": [1, 2], "embedding_size": 8, "hidden_sizes": [16, 32]},
+            T.ResNetConfig,
+            T.ResNetForImageClassification,
+            depths=[1, 2],
+            embedding_size=8,
+            hidden_sizes=[16, 32],
         ),
         IMAGE,
     ),
     "MobileNetV2": (_vision(T.MobileNetV2Config, T.MobileNetV2ForImageClassification), LARGER_IMAGE),
     "MobileViT": (
         _vision(
-            *(T.MobileViTConfig, T.MobileViTForImageClassification),
-            **{
-                "hidden_sizes": [16, 24, 32],
-                "image_size": 64,
-                "neck_hidden_sizes": [8, 8, 16, 16, 24, 24, 32],
-            },
+            T.MobileViTConfig,
+            T.MobileViTForImageClassification,
+            hidden_sizes=[16, 24, 32],
+            image_size=64,
+            neck_hidden_sizes=[8, 8, 16, 16, 24, 24, 32],
         ),
         LARGER_IMAGE,
     ),
     "ConvNeXt": (
         _vision(
-            *(T.ConvNextConfig, T.ConvNextForImageClassification),
-            **{"depths": [1, 2], "hidden_sizes": [8, 12], "num_stages": 2},
+            T.ConvNextConfig,
+            T.ConvNextForImageClassification,
+            depths=[1, 2],
+            hidden_sizes=[8, 12],
+            num_stages=2,
         ),
         IMAGE,
     ),
@@ -239,8 +251,12 @@ TRANSFORMERS: dict[str, tuple[Callable[[], nn.Module], tuple[InputSpec, ...]]] =
     ),
     "Swin": (
         _vision(
-            *(T.SwinConfig, T.SwinForImageClassification),
-            **{"image_size": 56, "embed_dim": 12, "depths": [2, 2], "num_heads": [3, 6]},
+            T.SwinConfig,
+            T.SwinForImageClassification,
+            image_size=56,
+            embed_dim=12,
+            depths=[2, 2],
+            num_heads=[3, 6],
         ),
         (InputSpec((1, 3, 56, 56)),),
     ),

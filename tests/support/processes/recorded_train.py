@@ -31,7 +31,7 @@ def record(folder: Path, stop: int) -> None:
             os._exit(9)  # as abrupt as a signal
         return loss
 
-    Loop._step = recorded
+    Loop._step = recorded  # type: ignore[method-assign,assignment]
 
 
 if __name__ == "__main__":

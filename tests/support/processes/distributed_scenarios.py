@@ -97,10 +97,11 @@ def train(model: torch.nn.Module, forward: torch.nn.Module, masks: nn.Masking, s
 
 def sharded(*, dense_start: bool = False) -> torch.nn.Module:
     model = sparse(dense_start=dense_start)
-    for layer in model:
+    for layer in model.children():
         if isinstance(layer, torch.nn.Linear):
             fully_shard(layer)
-    return fully_shard(model)
+    fully_shard(model)  # in place
+    return model
 
 
 def hold(masks: nn.Masking) -> list[str]:
@@ -136,7 +137,8 @@ def mean_gradient(_: Path) -> Any:
     model(inputs).sum().backward()
     gradient = model.module.weight.grad.clone()
     masks.step()
-    scores = masks._regime.scores["weight"].flatten().tolist()
+    regime: Any = masks._regime
+    scores = regime.scores["weight"].flatten().tolist()
     optimizer.step()
     alone = torch.tensor([0.0, 0.0, 1.0, 0.4])  # mean |g|, and rank 0's own |g|
     return {

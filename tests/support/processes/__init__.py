@@ -1,0 +1,1 @@
+"""Processes and repositories that tests start and make."""
