@@ -162,7 +162,7 @@ def random_inputs(
     device: str = "cpu",
     generator: torch.Generator | None = None,
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """As `make_inputs`, with normally distributed floats, and integers that are valid for every embedding.
+    """Inputs that `specs` describe, with normally distributed floats and integers valid for every embedding.
 
     Args:
         specs: inputs in their order.
