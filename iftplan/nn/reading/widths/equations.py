@@ -99,7 +99,7 @@ class WidthEquations:
         return bool(self._postponed)
 
     def reason(self, symbol: sympy.Symbol) -> str:
-        """Why a symbol with a constant value has it."""
+        """Reason for the constant value of a symbol; empty if none is known."""
         reason = self.reasons.get(symbol, "")
         value = self.values.get(symbol)
         inner = sorted(value.free_symbols, key=str) if value is not None else []

@@ -141,7 +141,12 @@ class _Traced:
 def counted_as_assumed(
     model: nn.Module, inputs: Sequence[InputSpec], operators: Mapping[str, Operator] = MappingProxyType({})
 ) -> Counts:
-    """The counts of a pass without data at the model's own widths; sizes that data decide are taken for a number.
+    """MACs of a pass without data at the model's own widths; sizes that data decide are assumed.
+
+    Args:
+        model: the network, left as it was.
+        inputs: what one forward pass takes.
+        operators: costs of operators that a user vouches for, by qualified name.
 
     Raises:
         MeasureError: the model does not run that way.
