@@ -46,7 +46,7 @@ class RoutedExperts(nn.Module):
         self.host = host
 
     def layer(self, name: str) -> StackedLinear:
-        """What a product is, as a layer to put members in the place of; its values are no matter."""
+        """A product as a layer that members can replace; its shape counts, its values do not."""
         weight = self._parameters[name]
         assert weight is not None
         first, second = weight.shape[1:]
@@ -63,7 +63,16 @@ class RoutedExperts(nn.Module):
         self.add_module(name, part)
 
     def forward(self, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
-        """Every token through the experts that the router chose for it, weighted and added up."""
+        """Outputs of the experts that the router chose for each token, weighted and summed: (tokens, hidden).
+
+        Args:
+            hidden_states: (tokens, hidden).
+            top_k_index: (tokens, k), the experts that the router chose.
+            top_k_weights: (tokens, k), the router's weights of them.
+
+        Raises:
+            InfeasibleError: the experts are spread over devices.
+        """
         host: Any = self.host
         if getattr(host, "_is_expert_parallel", False):
             raise InfeasibleError(
@@ -101,7 +110,13 @@ class StackedParallel(Parallel):
     """`Σ σ(branch(x))` in every expert."""
 
     def forward(self, rows: Tensor, owners: Tensor, ends: Tensor) -> Tensor:  # type: ignore[override]
-        """The sum of the branches' outputs."""
+        """Sum of the branches' outputs, (rows, outputs).
+
+        Args:
+            rows: (rows, inputs), those of the first expert first.
+            owners: the expert of each row.
+            ends: where the rows of each expert end.
+        """
         total: Tensor = self.nonlinearities[0](self.branches[0](rows, owners, ends))
         for branch, nonlinearity in zip(self.branches[1:], self.nonlinearities[1:], strict=True):
             total = total + nonlinearity(branch(rows, owners, ends))
@@ -112,7 +127,13 @@ class StackedFactorized(Factorized):
     """`V(σ(U(x)))` in every expert."""
 
     def forward(self, rows: Tensor, owners: Tensor, ends: Tensor) -> Tensor:  # type: ignore[override]
-        """Through the rank's channels."""
+        """Outputs of both factors with the non-linearity between them, (rows, outputs).
+
+        Args:
+            rows: (rows, inputs), those of the first expert first.
+            owners: the expert of each row.
+            ends: where the rows of each expert end.
+        """
         out: Tensor = self.V(self.nonlinearity(self.U(rows, owners, ends)), owners, ends)
         return out
 
@@ -121,7 +142,13 @@ class StackedDoped(Doped):
     """`sparse(x) + V(σ(U(x)))` in every expert."""
 
     def forward(self, rows: Tensor, owners: Tensor, ends: Tensor) -> Tensor:  # type: ignore[override]
-        """The masked layers plus the low-rank path."""
+        """Outputs of the masked layers plus those of the low-rank path, (rows, outputs).
+
+        Args:
+            rows: (rows, inputs), those of the first expert first.
+            owners: the expert of each row.
+            ends: where the rows of each expert end.
+        """
         beside = self.V(self.nonlinearity(self.U(rows, owners, ends)), owners, ends)
         out: Tensor = self.sparse(rows, owners, ends) + beside
         return out

@@ -86,7 +86,13 @@ class Member(nn.Module):
 
 
 class Parallel(Member):
-    """`Σ σ(branch(x))` over layers of one shape."""
+    """`Σ σ(branch(x))` over layers of one shape.
+
+    Args:
+        layer: the dense layer that is replaced.
+        branches: how many, each of the layer's shape; the first has the bias.
+        nonlinearity: channels → the module after each branch.
+    """
 
     front = "branches.0"
 
@@ -100,7 +106,7 @@ class Parallel(Member):
         return tuple(f"branches.{i}" for i in range(len(self.branches)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """The sum of the branches' outputs."""
+        """Sum of the branches' outputs, in the shape of the replaced layer's."""
         outputs: list[Tensor] = []  # TorchScript unrolls a loop over modules, and zip() without `strict`
         for branch, nonlinearity in zip(self.branches, self.nonlinearities):  # noqa: B905
             outputs.append(nonlinearity(branch(x)))
@@ -111,7 +117,13 @@ class Parallel(Member):
 
 
 class Factorized(Member):
-    """`V(σ(U(x)))` through `rank` channels."""
+    """`V(σ(U(x)))` through `rank` channels.
+
+    Args:
+        layer: the dense layer that is replaced.
+        rank: channels between the factors.
+        nonlinearity: channels → the module between the factors.
+    """
 
     front = "U"
 
@@ -125,13 +137,19 @@ class Factorized(Member):
         return "U", "V"
 
     def forward(self, x: Tensor) -> Tensor:
-        """Through the rank's channels."""
+        """Output of both factors with the non-linearity between, in the shape of the replaced layer's."""
         out: Tensor = self.V(self.nonlinearity(self.U(x)))
         return out
 
 
 class Doped(Member):
-    """`sparse(x) + V(σ(U(x)))`: one masked layer beside a dense pair."""
+    """`sparse(x) + V(σ(U(x)))`: one masked layer beside a dense pair.
+
+    Args:
+        layer: the dense layer that is replaced.
+        rank: channels of the low-rank path.
+        nonlinearity: channels → the module between its factors.
+    """
 
     front = "sparse"
 
@@ -146,7 +164,7 @@ class Doped(Member):
         return "sparse", "U", "V"
 
     def forward(self, x: Tensor) -> Tensor:
-        """The masked layer plus the low-rank path."""
+        """Output of the masked layer plus that of the low-rank path."""
         out: Tensor = self.sparse(x) + self.V(self.nonlinearity(self.U(x)))
         return out
 
