@@ -64,7 +64,11 @@ class Followed:
     kept: set[Slot] = field(default_factory=set)
 
     def of(self, value: Value | None) -> Dims:
-        """The dimensions of a tensor; none of none."""
+        """The dimensions of a tensor; none of none.
+
+        Raises:
+            UnmatchedError: a tensor that is no parameter has another size in the wide model.
+        """
         if value is None:
             return []
         if value not in self.dims:
@@ -78,7 +82,7 @@ class Followed:
         return any(d != w for d, w in self.run.sizes[value])
 
     def keep(self, *dims: Dim) -> None:
-        """These are not summed over here."""
+        """Note that these dimensions are not summed over in this place."""
         self.kept.update(dim.slot for dim in dims if dim.slot)
 
 
@@ -94,7 +98,11 @@ def constants(call: Call) -> list[tuple[str, float, float]]:
 
 
 def still(sizes: Sequence[Size]) -> Dims:
-    """Dimensions that do not grow."""
+    """Dimensions that do not grow.
+
+    Raises:
+        UnmatchedError: the wide model has another size.
+    """
     if any(d != w for d, w in sizes):
         raise UnmatchedError("a dimension without channels grows")
     return [Dim(Channels(size)) for size in sizes]

@@ -41,7 +41,7 @@ class Channels:
 
     @property
     def root(self) -> Channels:
-        """What it is after all unifications."""
+        """The dimension that stands for this one after all unifications."""
         return self if self.same is None else self.same.root
 
     @property
