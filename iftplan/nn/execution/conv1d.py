@@ -17,7 +17,7 @@ class SparseConv1D(SparseLayer, Conv1D):  # type: ignore[misc]  # transformers h
     bias: nn.Parameter
 
     def forward(self, x: Tensor) -> Tensor:
-        """As the dense layer's, within rounding."""
+        """Output of the dense layer within rounding, (…, outputs)."""
         pattern = self._pattern(x)
         if pattern is None:
             dense: Tensor = Conv1D.forward(self, x)
@@ -31,5 +31,5 @@ class CompactConv1D(CompactLayer, Conv1D):  # type: ignore[misc]  # as above
     bias: nn.Parameter
 
     def forward(self, x: Tensor) -> Tensor:
-        """As the masked dense layer's, within rounding."""
+        """Output of the masked dense layer within rounding, (…, outputs)."""
         return sparse_linear(self._checked(x), None, self.bias, self.pattern, self.values)

@@ -77,7 +77,7 @@ def execute_sparse_(model: Model, *, frozen: bool = False) -> Model:
 
 @checked
 def execute_dense_(model: Model) -> Model:
-    """As it was before `execute_sparse_`, in place."""
+    """The model with dense layers again, as before `execute_sparse_`; changed in place."""
     back = {sparse: dense for dense, sparse in sparse_classes().items()}
     for module in model.modules():
         if isinstance(module, SparseLayer):

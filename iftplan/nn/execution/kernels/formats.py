@@ -50,7 +50,7 @@ class Format:
 
     @property
     def positions(self) -> int:
-        """Of the window."""
+        """Number of positions of the window, its height times its width."""
         return self.chains.kernel[0] * self.chains.kernel[1]
 
     @property

@@ -64,7 +64,7 @@ def at(context: Any, address: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def asked(context: Any, address: Any) -> Any:
-    """What a C function without arguments answers."""
+    """Answer of a C function without arguments, as a number."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         function = ir.FunctionType(ir.IntType(32), []).as_pointer()
