@@ -36,7 +36,7 @@ _RUN_SECONDS: Final = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Abilities:
-    """What a library computes.
+    """Layers and passes that a library can compute.
 
     Attributes:
         convolutions: besides linear layers.
@@ -47,7 +47,7 @@ class Abilities:
     steps: bool
 
     def lacks(self, kind: Kind, step: bool) -> str:
-        """Why a layer cannot be timed in it; empty where it can."""
+        """Reason why a layer cannot be timed in the library; empty if it can."""
         if step and not self.steps:
             return "computes inference alone"
         return "has linear layers alone" if kind is not Kind.LINEAR and not self.convolutions else ""
@@ -87,7 +87,7 @@ class Library:
 
 
 def installed_libraries(environments: Sequence[str] = ()) -> dict[str, Library]:
-    """Which libraries can be timed; those of environments that are named come first.
+    """Libraries that can be timed, by name; those of environments that are named come first.
 
     Args:
         environments: interpreters, or folders of virtual environments, besides the one that this runs in.
@@ -176,11 +176,11 @@ class LibraryRun:
             raise
 
     def output(self) -> Tensor:
-        """What it computed from the input."""
+        """Output that the library computed from the input."""
         return torch.from_numpy(np.load(Path(self.folder.name, "output.npy")))
 
     def seconds(self, repeats: int) -> float:
-        """Of one run, the mean of some: processor time of the other process with one thread, else elapsed.
+        """Seconds of one run, the mean of some: processor time of the other process with one thread, else elapsed.
 
         Raises:
             Lost: it ended, failed, or did not answer in time.
