@@ -75,7 +75,7 @@ def _sharding(world: int) -> ModelParallelStrategy:
 
 
 def precision_for(asked: str) -> str:
-    """What "auto" is on this machine: bfloat16 where it is computed by the hardware."""
+    """Precision in Fabric's words; "auto" is bfloat16 where the hardware computes it, else float32."""
     if asked != "auto":
         return asked
     return "bf16-mixed" if has_fast_bf16() else "32-true"

@@ -49,7 +49,13 @@ def generator_of(*numbers: int | str) -> Generator:
 
 
 def order_of(samples: Samples, seed: int, epoch: int) -> Tensor:
-    """The order of an epoch."""
+    """Order of an epoch: the samples' numbers, shuffled.
+
+    Args:
+        samples: the part of a data set.
+        seed: of the run.
+        epoch: counted from 0.
+    """
     return torch.randperm(len(samples), generator=generator_of("order", seed, epoch))
 
 

@@ -69,7 +69,7 @@ class Spending:
         return self._cost.step(layer_counts(self._groups, taken.nnz), dense_gradient=taken.dense_gradient)
 
     def state_dict(self) -> dict[str, Any]:
-        """For checkpoints."""
+        """Totals for a checkpoint."""
         return {"macs": self.macs, "dense_macs": self.dense_macs}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
