@@ -138,7 +138,13 @@ def condense(model: Model) -> Model:
 
 
 def condense_(model: Model) -> Model:
-    """As `condense`, in place; the model itself may not be the layer."""
+    """The model with its sparse linear layers and convolutions in condensed form, changed in place.
+
+    Outputs are the same up to rounding.
+
+    Raises:
+        InputError: nothing is sparse, a sparse layer has no condensed form, or the model itself is the layer.
+    """
     found = [(path, module) for path, module in model.named_modules() if _is_sparse(module)]
     if not found:
         raise InputError("nothing in the model is sparse: no masks, and no zeros in its weights.")
