@@ -180,7 +180,7 @@ class LibraryRun:
         return torch.from_numpy(np.load(Path(self.folder.name, "output.npy")))
 
     def seconds(self, repeats: int) -> float:
-        """Seconds of one run, the mean of some: processor time of the other process with one thread, else elapsed.
+        """Mean seconds of one run: processor time of the other process with one thread, else elapsed.
 
         Raises:
             Lost: it ended, failed, or did not answer in time.

@@ -117,7 +117,10 @@ def images_last(tensor: Tensor) -> Tensor:
 
 
 def padding_of(layer: LayerSpec) -> tuple[int, int]:
-    """Padding in pixels (height, width) that gives as many positions as pixels, for odd kernels; 0 for linear layers."""
+    """Padding in pixels (height, width) that gives as many positions as pixels, for odd kernels.
+
+    Linear layers have none.
+    """
     return (layer.kernel[0] // 2, layer.kernel[1] // 2) if layer.kernel else (0, 0)
 
 
