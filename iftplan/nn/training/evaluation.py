@@ -52,7 +52,7 @@ def loss_of(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
 
     Args:
         logits: (…, classes).
-        targets: (…), class numbers; negative ones are ignored if they are -100.
+        targets: (…), class numbers; -100 is ignored.
         smoothing: of labels, in [0, 1).
     """
     flat = logits.reshape(-1, logits.shape[-1]).float()

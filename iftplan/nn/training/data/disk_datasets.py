@@ -44,7 +44,7 @@ def image_parts(root: Path, size: int, say: Callable[[str], None]) -> tuple[Labe
 
     Args:
         root: folder of the data set.
-        size: pixels of an image's side, after decoding.
+        size: pixels of an image's side, after resizing; 0 leaves images as they are.
         say: takes a sentence on progress.
 
     Raises:
