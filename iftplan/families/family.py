@@ -79,7 +79,7 @@ class Family(Shown):
 
     @property
     def name(self) -> str:
-        """How it is named on the command line and in documents."""
+        """Name of the family on the command line and in documents."""
         return self.definition.name
 
     @property

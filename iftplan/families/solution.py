@@ -20,7 +20,7 @@ Structure = Mapping[str, int | float | None]
 
 
 class Outcome(StrEnum):
-    """How a solution came out; the values are what users read."""
+    """Outcome of a solution; the values are what users read."""
 
     EXACT = "closed to the MAC"
     RESIDUAL = "the structure leaves a residual"

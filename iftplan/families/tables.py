@@ -12,7 +12,13 @@ from iftplan.report.table import Table
 
 
 def solutions_table(name: str, solutions: Sequence[Solution], convention: Convention) -> Table:
-    """One row per family; symbolic layers show formulas where numbers would be."""
+    """One row per family; symbolic layers show formulas where numbers would be.
+
+    Args:
+        name: of the layer, for the title.
+        solutions: of one layer at one sparsity, at least one.
+        convention: the unit of counts.
+    """
     unit = convention.unit
     symbolic = all(s.nnz is None for s in solutions)
     title = f"{name} at sparsity {plain(solutions[0].sparsity)} (density {plain(1 - solutions[0].sparsity)})"
@@ -62,7 +68,7 @@ def solution_tables(s: Solution) -> tuple[Table, ...]:
 
 
 def family_table(family: Family) -> Table:
-    """What a family costs and what follows from that, as formulas."""
+    """Cost of a family and the formulas that follow from it."""
     form, definition = family.form, family.definition
     rows = (
         ("cost per position", form.cost),
