@@ -57,7 +57,16 @@ def parse_measured(document: Document, where: str = "measurement") -> ModelCost:
 
 
 def check_rows(rows: Sequence[CostRowObject], where: str, path: str) -> None:
-    """A layer is there once, and no count is negative."""
+    """Refuse rows of which two have one name, or one a negative count.
+
+    Args:
+        rows: of layers and modules.
+        where: the document, for messages.
+        path: of the rows' owner inside the document, "" or ending in a dot.
+
+    Raises:
+        InputError: names the first such row.
+    """
     for problem in repeated(f"{path}layers", (row["name"] for row in rows)):
         raise InputError(f"{where}: {problem}.")
     for i, row in enumerate(rows):
