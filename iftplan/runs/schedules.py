@@ -16,7 +16,7 @@ class Schedule(Protocol):
     """A number over training."""
 
     def at(self, progress: float) -> float:
-        """Its value after that fraction of the schedule."""
+        """Value of the schedule after that fraction of it, from 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Constant:
     initial: float = 0.3
 
     def at(self, progress: float) -> float:
-        """α."""
+        """Value α, at any time."""
         return self.initial
 
 
@@ -42,7 +42,7 @@ class Cosine:
     initial: float = 0.3
 
     def at(self, progress: float) -> float:
-        """From α to 0, along half a cosine."""
+        """Value after that fraction of the schedule: from α to 0, along half a cosine."""
         return self.initial / 2 * (1 + cos(pi * _within(progress)))
 
 
@@ -53,7 +53,7 @@ class Linear:
     initial: float = 0.3
 
     def at(self, progress: float) -> float:
-        """From α to 0, along a line."""
+        """Value after that fraction of the schedule: from α to 0, along a line."""
         return self.initial * (1 - _within(progress))
 
 
@@ -65,7 +65,7 @@ class Power:
     exponent: float = 3.0
 
     def at(self, progress: float) -> float:
-        """From α to 0, along a power."""
+        """Value after that fraction of the schedule: from α to 0, along a power."""
         return self.initial * float((1 - _within(progress)) ** self.exponent)
 
 
@@ -77,7 +77,7 @@ class Exponential:
     rate: float = 3.0
 
     def at(self, progress: float) -> float:
-        """From α to α·e^-k."""
+        """Value after that fraction of the schedule: from α to α·e^-k."""
         return self.initial * exp(-self.rate * _within(progress))
 
 
@@ -94,13 +94,13 @@ class Cubic:
     final: float
 
     def at(self, progress: float) -> float:
-        """From `initial` to `final`, quickly first."""
+        """Value after that fraction of the schedule: from `initial` to `final`, quickly first."""
         return self.final + (self.initial - self.final) * (1 - _within(progress)) ** 3
 
 
 @dataclass(frozen=True, slots=True)
 class Updates:
-    """When masks change: every `interval` steps between `begin` and `end`.
+    """Steps at which masks change: every `interval` steps between `begin` and `end`.
 
     Steps count from 0: step t is the (t+1)-th call of the trainer.
 
@@ -140,7 +140,7 @@ class Updates:
         return step / self.end if self.end else 1.0
 
     def count(self) -> int:
-        """How many updates there are."""
+        """Number of updates of the whole schedule."""
         span = self.end - self.begin
         if span < 0:
             return 0

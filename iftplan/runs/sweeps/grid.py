@@ -235,7 +235,14 @@ def grid_runs(
 
 
 def run_of(asked: PlanConfig, base: RunConfig, method: str, seed: int) -> RunConfig:
-    """The run of one point."""
+    """Run of one point of a grid.
+
+    Args:
+        asked: its plan; "dense" takes of it the model alone.
+        base: all other settings.
+        method: a method's name.
+        seed: of the run.
+    """
     if method == "dense":
         asked = replace(asked, transform="none", sparsity="0", distribution="uniform", mask="")
     named = replace(base.method, name=method)  # type: ignore[arg-type]
@@ -266,7 +273,14 @@ def run_name(run: RunConfig) -> str:
 
 
 def trained_row(row: Row, run: RunConfig, result: Document, directory: str) -> Row:
-    """The row of a plan with what its run found; what a run knows better, it says."""
+    """Row of a plan with the result of its run, which goes before the plan where both know a number.
+
+    Args:
+        row: of the plan.
+        run: its settings.
+        result: from `result.json`.
+        directory: of the run.
+    """
     dense = run.method.name == "dense"
     opened = dense or run.method.name == "densified"
     return replace(
@@ -291,5 +305,11 @@ def trained_row(row: Row, run: RunConfig, result: Document, directory: str) -> R
 
 
 def row_of_run(row: Row, run: RunConfig, outcome: str | None = None) -> Row:
-    """The row of a plan whose run has no result: it could not be planned, failed, or has not ended."""
+    """The row of a plan whose run has no result: it could not be planned, failed, or has not ended.
+
+    Args:
+        row: of the plan.
+        run: its settings.
+        outcome: why there is no result; None keeps the plan's own.
+    """
     return replace(row, method=run.method.name, seed=run.seed, outcome=outcome or row.outcome)

@@ -47,7 +47,13 @@ def whole_table(rows: Sequence[Row]) -> Table:
 
 
 def search_table(shares: Mapping[str, float], trials: int, axes: str) -> Table:
-    """What searches found at equal numbers of trials, and which of them did not beat chance."""
+    """Hypervolume of each search at equal numbers of trials, with a note on those that did not beat chance.
+
+    Args:
+        shares: search → its hypervolume, a fraction of 1.
+        trials: of each search.
+        axes: what the hypervolume is measured in, for a note.
+    """
     rows = tuple((name, str(trials), decimal(share, 4)) for name, share in shares.items())
     beaten = [name for name, share in shares.items() if name != "random" and share <= shares["random"]]
     notes = (f"{name} did not beat random search here: take both, or more trials" for name in beaten)

@@ -45,7 +45,7 @@ class PublishedResult:
 
     @property
     def cited(self) -> str:
-        """Where it stands."""
+        """Paper and table that the number stands in."""
         return f"arXiv {self.source}, table {self.table}"
 
 
