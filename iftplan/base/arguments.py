@@ -53,6 +53,11 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
 def one_of(argument: str, value: object, choices: Collection[str]) -> str:
     """The value, where it is one of the choices.
 
+    Args:
+        argument: name of the argument, for the message.
+        value: what was given.
+        choices: the strings that it may be.
+
     Raises:
         InputError: names the argument, its choices and the nearest.
     """

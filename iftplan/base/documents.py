@@ -148,6 +148,11 @@ def loads(text: str, where: str) -> Document:
 def parse_toml(text: str, where: str, parse_float: Callable[[str], Any] = float) -> Document:
     """Parse TOML, naming line and column of a mistake.
 
+    Args:
+        text: of the file.
+        where: the file, for messages.
+        parse_float: makes numbers of their text, such as `Fraction`.
+
     Raises:
         InputError: not TOML, or TOML with what no document holds (see `sound`).
     """
@@ -277,6 +282,11 @@ def schema_of(document: Mapping[str, Any], where: str) -> str:
 
 def check(document: Mapping[str, Any], schema: str, where: str) -> None:
     """Refuse another schema, an unknown version, a wrong digest.
+
+    Args:
+        document: as it was read.
+        schema: the kind and version that are read, such as "iftplan.plan/1".
+        where: the file, for messages.
 
     Raises:
         InputError: which of them, and what was expected.
