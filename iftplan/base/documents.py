@@ -34,7 +34,7 @@ def digest(document: Mapping[str, Any]) -> str:
 
 
 def sealed(document: Mapping[str, Any]) -> Document:
-    """The document with its digest."""
+    """The document with its digest under "digest"."""
     return {**document, "digest": digest(document)}
 
 
@@ -307,7 +307,7 @@ def check(document: Mapping[str, Any], schema: str, where: str) -> None:
 
 
 def repeated(where: str, names: Iterable[str]) -> Iterator[str]:
-    """The first name that is there twice, as a sentence."""
+    """Sentence on the first name that is there twice; none where all differ."""
     seen: set[str] = set()
     for i, name in enumerate(names):
         if name in seen:

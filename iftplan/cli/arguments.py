@@ -29,7 +29,7 @@ def document_in(text: str) -> Document | None:
 
 
 def plan_in(document: Document, where: str) -> Plan:
-    """The plan in a document.
+    """Plan in a document.
 
     Raises:
         InputError: another kind of document.
@@ -72,7 +72,7 @@ def spec_of(
 
 
 def operators_of(allow: Sequence[str] | None) -> Mapping[str, Operator]:
-    """The `--allow` options as formulas.
+    """Cost formulas of the `--allow` options, by operator; empty without any.
 
     Raises:
         InputError: one cannot be read.

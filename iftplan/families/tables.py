@@ -12,7 +12,7 @@ from iftplan.report.table import Table
 
 
 def solutions_table(name: str, solutions: Sequence[Solution], convention: Convention) -> Table:
-    """One row per family; symbolic layers show formulas where numbers would be.
+    """Solutions of one layer, a row for each family; formulas where channels are symbolic.
 
     Args:
         name: of the layer, for the title.
@@ -62,7 +62,7 @@ def solutions_table(name: str, solutions: Sequence[Solution], convention: Conven
 
 
 def solution_tables(s: Solution) -> tuple[Table, ...]:
-    """One solution, with its derivation where that was asked for."""
+    """Tables of one solution, with its derivation where that was asked for."""
     solved = solutions_table(layer_notation(s.layer), [s], Convention.MAC)
     return (solved, steps_table(layer_notation(s.layer), s)) if s.steps else (solved,)
 

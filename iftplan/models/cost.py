@@ -33,5 +33,5 @@ class ModelCost:
 
     @property
     def total_parameters(self) -> int:
-        """All parameters; a tied one once."""
+        """Number of all parameters; a tied one counts once."""
         return sum(self.parameters.values())

@@ -32,7 +32,7 @@ def measured_document(measured: ModelCost) -> Document:
 
 
 def parse_measured(document: Document, where: str = "measurement") -> ModelCost:
-    """A measurement from its document.
+    """Measured cost from its document.
 
     Raises:
         InputError: names the path inside the document.

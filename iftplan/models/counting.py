@@ -87,7 +87,7 @@ class CountTable(Shown):
 
 
 class Engine(Protocol):
-    """One way to see a model's operators; every engine answers with the same table."""
+    """Engine that counts a model's operators; every one answers with the same table."""
 
     name: str
 

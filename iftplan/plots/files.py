@@ -17,7 +17,7 @@ FORMS = ("png", "svg", "pdf")
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A finished figure.
+    """Finished figure with a title and a description in words.
 
     Attributes:
         figure: matplotlib's.

@@ -27,7 +27,7 @@ MANY = 60  # points from which on each is drawn small
 
 
 def pareto_picture(found: TradeOff, *, title: str = "", theme: str = "light") -> Picture:
-    """Draw a trade-off.
+    """Scatter plot of a trade-off, with its frontier and readings of equal quality.
 
     Args:
         found: what to draw.
@@ -54,7 +54,7 @@ def pareto_picture(found: TradeOff, *, title: str = "", theme: str = "light") ->
 
 
 def described(found: TradeOff) -> str:
-    """The figure in words."""
+    """Description of the figure in words."""
     first, last = found.entries[found.frontier[0]], found.entries[found.frontier[-1]]
     ends = " to ".join(f"{e.name} ({si(e.x.mean)}, {e.y.mean:.4g})" for e in dict.fromkeys((first, last)))
     return (

@@ -21,7 +21,7 @@ from iftplan.base.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class ScalingLaw:
-    """One fit of the law.
+    """Sparse scaling law (arXiv 2309.08520, equation 1) with the constants of one fit.
 
     Attributes:
         name: the models and the data it was fitted on.
@@ -153,7 +153,7 @@ LAWS: Mapping[str, ScalingLaw] = MappingProxyType(
 
 
 def law_named(name: str) -> ScalingLaw:
-    """A fit by its name.
+    """Fit of the law by its name.
 
     Raises:
         InputError: there is none of that name.

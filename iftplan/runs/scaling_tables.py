@@ -41,7 +41,7 @@ class Advice(Shown):
 
 
 def advice_table(asked: Advice) -> Table:
-    """The best sparsity, the law's own around it, and from which compute on each would be best."""
+    """Best sparsity and its neighbours: data, loss, and the compute from which on each would be best."""
     law, best = asked.law, asked.sparsity
     rows = tuple(
         (

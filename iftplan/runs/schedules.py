@@ -13,7 +13,7 @@ from iftplan.base.errors import InputError
 
 
 class Schedule(Protocol):
-    """A number over training."""
+    """Schedule of a number over training."""
 
     def at(self, progress: float) -> float:
         """Value of the schedule after that fraction of it, from 0 to 1."""
@@ -21,7 +21,7 @@ class Schedule(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """α throughout."""
+    """Schedule that stays at α throughout."""
 
     initial: float = 0.3
 
@@ -32,7 +32,7 @@ class Constant:
 
 @dataclass(frozen=True, slots=True)
 class Cosine:
-    """(α/2)·(1 + cos(π·progress)), RigL's own (arXiv 1911.11134, section 3).
+    """Schedule (α/2)·(1 + cos(π·progress)), RigL's own (arXiv 1911.11134, section 3).
 
     Example:
         >>> round(Cosine(0.3).at(0.25), 6)
@@ -48,7 +48,7 @@ class Cosine:
 
 @dataclass(frozen=True, slots=True)
 class Linear:
-    """α·(1 - progress)."""
+    """Schedule α·(1 - progress)."""
 
     initial: float = 0.3
 
@@ -59,7 +59,7 @@ class Linear:
 
 @dataclass(frozen=True, slots=True)
 class Power:
-    """α·(1 - progress)^k: what google/rigl and jaxpruner call exponential."""
+    """Schedule α·(1 - progress)^k, which google/rigl and jaxpruner call exponential."""
 
     initial: float = 0.3
     exponent: float = 3.0
@@ -71,7 +71,7 @@ class Power:
 
 @dataclass(frozen=True, slots=True)
 class Exponential:
-    """α·e^(-k·progress): the other meaning of exponential; it does not reach 0."""
+    """Schedule α·e^(-k·progress), the other meaning of exponential; it does not reach 0."""
 
     initial: float = 0.3
     rate: float = 3.0
@@ -83,7 +83,7 @@ class Exponential:
 
 @dataclass(frozen=True, slots=True)
 class Cubic:
-    """final + (initial - final)·(1 - progress)³: gradual pruning's sparsity (Zhu and Gupta, arXiv 1710.01878, eq. 1).
+    """Schedule final + (initial - final)·(1 - progress)³ of gradual pruning (arXiv 1710.01878, equation 1).
 
     Example:
         >>> Cubic(0.0, 0.9).at(0.5)

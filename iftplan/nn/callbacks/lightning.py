@@ -122,7 +122,7 @@ class LightningMasking(Callback):
             pl_module.log_dict(self.masks.metrics(), on_step=True, on_epoch=False)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Let the optimizer go."""
+        """Stop following the optimizer, whose steps no longer move masks."""
         if self.masks is None:
             return
         self.masks.release()

@@ -96,7 +96,7 @@ class TrainerMasking(TrainerCallback, ExportableState):  # type: ignore[misc]
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any
     ) -> None:
-        """Let the optimizer go.
+        """Stop following the optimizer, and warn of weights off their masks.
 
         Args:
             args: the trainer's settings.

@@ -12,7 +12,7 @@ __all__ = ["CompactConv1D", "Conv1D", "SparseConv1D"]
 
 
 class SparseConv1D(SparseLayer, Conv1D):  # type: ignore[misc]  # transformers has no types here
-    """`transformers.pytorch_utils.Conv1D` with a sparse weight."""
+    """Sparse `transformers.pytorch_utils.Conv1D`: a dense weight, computed with what its mask keeps."""
 
     bias: nn.Parameter
 
@@ -26,7 +26,7 @@ class SparseConv1D(SparseLayer, Conv1D):  # type: ignore[misc]  # transformers h
 
 
 class CompactConv1D(CompactLayer, Conv1D):  # type: ignore[misc]  # as above
-    """`transformers.pytorch_utils.Conv1D` that has nothing but the kept weights."""
+    """Compact `transformers.pytorch_utils.Conv1D`, which has nothing but the kept weights."""
 
     bias: nn.Parameter
 

@@ -63,7 +63,7 @@ def is_plain(x: Tensor) -> bool:
 
 
 class SparseLinear(SparseLayer, nn.Linear):
-    """`torch.nn.Linear` with a sparse weight."""
+    """Sparse `torch.nn.Linear`: a dense weight, computed with what its mask keeps."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Output of the dense layer within rounding, (…, outputs)."""
@@ -74,7 +74,7 @@ class SparseLinear(SparseLayer, nn.Linear):
 
 
 class SparseConv2d(SparseLayer, nn.Conv2d):
-    """`torch.nn.Conv2d` with a sparse weight, one group."""
+    """Sparse `torch.nn.Conv2d` of one group: a dense weight, computed with what its mask keeps."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Output of the dense layer within rounding, channels-last."""
@@ -111,7 +111,7 @@ class CompactLayer(nn.Module):
 
 
 class CompactLinear(CompactLayer, nn.Linear):  # type: ignore[override]  # has no weight to write to
-    """`torch.nn.Linear` that has nothing but the kept weights."""
+    """Compact `torch.nn.Linear`, which has nothing but the kept weights."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Output of the masked dense layer within rounding, (…, outputs)."""
@@ -119,7 +119,7 @@ class CompactLinear(CompactLayer, nn.Linear):  # type: ignore[override]  # has n
 
 
 class CompactConv2d(CompactLayer, nn.Conv2d):  # type: ignore[override]  # as above
-    """`torch.nn.Conv2d`, one group, that has nothing but the kept weights."""
+    """Compact `torch.nn.Conv2d` of one group, which has nothing but the kept weights."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Output of the masked dense layer within rounding, for a batch of images."""

@@ -84,7 +84,7 @@ def pattern_of(
 
 
 def as_array(tensor: Tensor) -> NDArray[Any]:
-    """A tensor's values, flat."""
+    """Values of a tensor as a flat array."""
     array: NDArray[Any] = tensor.detach().contiguous().reshape(-1).numpy()
     return array
 

@@ -29,7 +29,9 @@ def _products(module: nn.Module) -> tuple[str, str]:
 
 
 class RoutedExperts(nn.Module):
-    """In the place of a module of transformers' experts interface; its parameters keep their names until they are replaced.
+    """Replacement of a module of transformers' experts interface.
+
+    Parameters keep their names until members take their places.
 
     Args:
         host: the module; its parameters are taken out of it, its gate and its activation stay in use.
@@ -107,7 +109,7 @@ class RoutedExperts(nn.Module):
 
 
 class StackedParallel(Parallel):
-    """`Σ σ(branch(x))` in every expert."""
+    """Parallel member `Σ σ(branch(x))` in every expert."""
 
     def forward(self, rows: Tensor, owners: Tensor, ends: Tensor) -> Tensor:  # type: ignore[override]
         """Sum of the branches' outputs, (rows, outputs).
@@ -124,7 +126,7 @@ class StackedParallel(Parallel):
 
 
 class StackedFactorized(Factorized):
-    """`V(σ(U(x)))` in every expert."""
+    """Factorized member `V(σ(U(x)))` in every expert."""
 
     def forward(self, rows: Tensor, owners: Tensor, ends: Tensor) -> Tensor:  # type: ignore[override]
         """Outputs of both factors with the non-linearity between them, (rows, outputs).
@@ -139,7 +141,7 @@ class StackedFactorized(Factorized):
 
 
 class StackedDoped(Doped):
-    """`sparse(x) + V(σ(U(x)))` in every expert."""
+    """Doped member `sparse(x) + V(σ(U(x)))` in every expert."""
 
     def forward(self, rows: Tensor, owners: Tensor, ends: Tensor) -> Tensor:  # type: ignore[override]
         """Outputs of the masked layers plus those of the low-rank path, (rows, outputs).

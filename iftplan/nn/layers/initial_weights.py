@@ -33,12 +33,12 @@ Deviation = Callable[[Fans, float], float]
 
 
 def kaiming(fans: Fans, density: float) -> float:
-    """sqrt(2/fan_out), whatever the density."""
+    """Standard deviation sqrt(2/fan_out), whatever the density (Kaiming's)."""
     return sqrt(2 / fans.fan_out)
 
 
 def density_corrected(fans: Fans, density: float) -> float:
-    """sqrt(2/(fan_out·density)): Kaiming's for the weights that are there."""
+    """Standard deviation sqrt(2/(fan_out·density)): Kaiming's for the weights that are there."""
     return sqrt(2 / (fans.fan_out * density))
 
 

@@ -21,7 +21,7 @@ Nonlinearity = Callable[[int], nn.Module]
 
 
 def identity(channels: int) -> nn.Module:
-    """No non-linearity."""
+    """Module without effect, in the place of a non-linearity."""
     return nn.Identity()
 
 
@@ -86,7 +86,7 @@ class Member(nn.Module):
 
 
 class Parallel(Member):
-    """`Σ σ(branch(x))` over layers of one shape.
+    """Member of Sparse Parallel, `Σ σ(branch(x))` over layers of one shape (arXiv 2303.11525, section 3).
 
     Args:
         layer: the dense layer that is replaced.
@@ -102,7 +102,7 @@ class Parallel(Member):
         self.nonlinearities = nn.ModuleList(nonlinearity(outputs(layer)) for _ in range(branches))
 
     def masked_parts(self) -> tuple[str, ...]:
-        """Every branch."""
+        """Paths of all branches."""
         return tuple(f"branches.{i}" for i in range(len(self.branches)))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -117,7 +117,7 @@ class Parallel(Member):
 
 
 class Factorized(Member):
-    """`V(σ(U(x)))` through `rank` channels.
+    """Member of Sparse Factorized, `V(σ(U(x)))` through `rank` channels (arXiv 2303.11525, section 3).
 
     Args:
         layer: the dense layer that is replaced.
@@ -133,7 +133,7 @@ class Factorized(Member):
         self.nonlinearity = nonlinearity(rank)
 
     def masked_parts(self) -> tuple[str, ...]:
-        """Both factors."""
+        """Paths of both factors."""
         return "U", "V"
 
     def forward(self, x: Tensor) -> Tensor:
@@ -143,7 +143,7 @@ class Factorized(Member):
 
 
 class Doped(Member):
-    """`sparse(x) + V(σ(U(x)))`: one masked layer beside a dense pair.
+    """Member of Sparse Doped, `sparse(x) + V(σ(U(x)))`: a masked layer plus a dense pair (arXiv 2303.11525).
 
     Args:
         layer: the dense layer that is replaced.
@@ -160,7 +160,7 @@ class Doped(Member):
         self.nonlinearity = nonlinearity(rank)
 
     def parts(self) -> tuple[str, ...]:
-        """The masked layer and both factors."""
+        """Paths of the masked layer and of both factors."""
         return "sparse", "U", "V"
 
     def forward(self, x: Tensor) -> Tensor:

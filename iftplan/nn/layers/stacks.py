@@ -59,7 +59,7 @@ class StackedLinear(nn.Module):
             nn.init.uniform_(self.weight, -1 / sqrt(in_features), 1 / sqrt(in_features))
 
     def forward(self, rows: Tensor, owners: Tensor, ends: Tensor) -> Tensor:
-        """Each row times the matrix of its expert.
+        """Products of the rows with the matrices of their experts, (rows, outputs).
 
         Args:
             rows: (rows, inputs), those of the first expert first.

@@ -30,7 +30,7 @@ Inputs = Sequence[object] | Mapping[str, object] | Tensor
 
 
 def matching(specs: Sequence[InputSpec], model: nn.Module) -> tuple[InputSpec, ...]:
-    """The same inputs, floats in the precision of the model's first floating parameter."""
+    """The inputs with floats in the precision of the model's first floating parameter."""
     found = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     name = str(found).removeprefix("torch.")
     return tuple(

@@ -75,7 +75,7 @@ print(json.dumps(found))
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """One that was found.
+    """Library that was found: the interpreter that has it, and its version.
 
     Attributes:
         python: the interpreter that has it.
@@ -236,7 +236,7 @@ def add_libraries(
     macs: int,
     libraries: Mapping[str, Library],
 ) -> None:
-    """Every library that can compute the layer, and why the others are not there.
+    """Add a run for every library that can compute the layer, and the reason for each that cannot.
 
     Args:
         found: where they are added.

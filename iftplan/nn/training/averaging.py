@@ -40,5 +40,5 @@ class Averaging:
         return self._average.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a checkpoint."""
+        """Continue from the averages of a checkpoint."""
         self._average.load_state_dict(state)

@@ -22,7 +22,7 @@ LARGE = 2**16
 
 
 def engine_for(precision: str, loggers: list[Any] | None = None, strategy: str = "auto") -> Fabric:
-    """The engine, launched.
+    """Lightning Fabric of a run, launched.
 
     Args:
         precision: "auto", or one of lightning-fabric's.

@@ -92,7 +92,7 @@ class Length:
 
 @dataclass(eq=False, slots=True)
 class Loop:
-    """A run in progress.
+    """Training run in progress: network, optimizer, masks and data, step by step.
 
     Attributes:
         fabric: the engine.
@@ -245,7 +245,7 @@ class Loop:
             share_buffers_(self.average.model)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that a resumed run needs, whole in the first process; all processes call it."""
+        """State that a resumed run needs, whole in the first process; all processes have to call it."""
         keep = self.fabric.is_global_zero
         return {
             "identity": dict(self.identity),

@@ -274,7 +274,7 @@ def result(loop: Loop, plan: Plan) -> Document:
 
 
 def exact_ratio(top: int, bottom: int) -> str:
-    """In lowest terms, p/q."""
+    """Ratio of two counts in lowest terms, p/q."""
     from fractions import Fraction
 
     return exact(Fraction(top, bottom))

@@ -91,14 +91,14 @@ Rule = Callable[[Followed, Call, int], list[Dims]]
 
 
 def constants(call: Call) -> list[tuple[str, float, float]]:
-    """Numbers that are not the same in both models; whole ones are sizes, but for elementwise operators."""
+    """Numbers in a call that differ between the models; whole ones are sizes, unless it is elementwise."""
     kinds = int | float if torch.Tag.pointwise in call.function.tags else float
     pairs = ((name, x, call.wide.get(name)) for name, x in call.dense.items())
     return [(n, x, y) for n, x, y in pairs if isinstance(x, kinds) and isinstance(y, kinds) and x != y]
 
 
 def still(sizes: Sequence[Size]) -> Dims:
-    """Dimensions that do not grow.
+    """Dimensions that have one size in both models.
 
     Raises:
         UnmatchedError: the wide model has another size.

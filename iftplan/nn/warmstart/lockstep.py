@@ -28,7 +28,7 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One operator.
+    """Operator call of both models, with the arguments of each.
 
     Attributes:
         function: torch's operator.
@@ -50,7 +50,7 @@ class Call:
         return name.removesuffix("_") if not name.startswith("_") else name
 
     def inputs(self) -> list[Value]:
-        """The tensors that it took."""
+        """Tensors that the operator took."""
         return [leaf for leaf in tree_leaves(self.dense) if isinstance(leaf, Value)]
 
 

@@ -28,7 +28,7 @@ from iftplan.nn.warmstart.replicas import Channels, copies, replicated
 
 @dataclass(frozen=True, slots=True)
 class Widened:
-    """Trained tensors at other widths.
+    """Trained tensors of a dense model at other widths.
 
     Attributes:
         state: every parameter and buffer by its name; without masks the function is the same …

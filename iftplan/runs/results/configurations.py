@@ -30,7 +30,7 @@ _PLAIN = ("", "none", "unstructured")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One configuration, its seeds taken together.
+    """Configuration with the mean of its seeds on both axes.
 
     Attributes:
         name: what tells it from the others.

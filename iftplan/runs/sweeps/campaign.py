@@ -36,7 +36,7 @@ class Search:
     base: RunConfig
 
     def run_of(self, params: Mapping[str, Any]) -> RunConfig:
-        """The run of a choice."""
+        """Run that a choice of the search stands for."""
         return run_of(self.space.plan(params), self.base, params["method"], self.base.seed)
 
     def name_of(self, trial: FrozenTrial) -> str:
@@ -85,7 +85,7 @@ class Campaign:
         )
 
     def run_of(self, claim: Claim) -> RunConfig:
-        """The settings of a trial."""
+        """Settings of a trial's run."""
         return self.runs[claim.name] if self.search is None else self.search.run_of(claim.params)
 
 

@@ -59,7 +59,7 @@ class Grid:
         return count
 
     def plans(self) -> Iterator[PlanConfig]:
-        """Every point; distributions change fastest, for what they have in common is computed once."""
+        """Settings of every point's plan; distributions change fastest, since they share most work."""
         choices = product(self.models, self.transforms, self.sparsities, self.masks, self.distributions)
         for model, transform, sparsity, mask, distribution in choices:
             yield replace(
@@ -138,7 +138,7 @@ def planned_rows(
     *,
     heads: str = "number",
 ) -> Iterator[Row]:
-    """One row for each plan, in order.
+    """Rows of plans, one for each, in order.
 
     What plans in a row have in common, that is all but how density is spread, is computed once.
 
@@ -184,7 +184,7 @@ def _closed(asked: PlanConfig, spec: ModelSpec, policy: Policy, ready: Prepared,
 
 
 def plan_row(asked: PlanConfig, plan: Plan) -> Row:
-    """The row of a plan."""
+    """Row of a plan."""
     masked = [layer for layer in plan.layers if layer.maskable]
     capacity = sum(layer.capacity for layer in masked)
     return replace(
@@ -219,7 +219,7 @@ def _bare(asked: PlanConfig) -> Row:
 def grid_runs(
     grid: Grid, base: RunConfig, methods: Iterable[str], seeds: Iterable[int]
 ) -> Mapping[str, RunConfig]:
-    """Every run of a grid, by name.
+    """Runs of a grid by name.
 
     The dense control is the same run whatever is planned, so there is one for each model and seed.
 

@@ -46,7 +46,7 @@ class JournalLock:
         return True
 
     def release(self) -> None:
-        """Give it back."""
+        """Give the lock back."""
         self._lock.release()
 
 
@@ -202,7 +202,7 @@ class TrialQueue:
         claim.lock.release()
 
     def reasons(self) -> Mapping[str, str]:
-        """Trials that failed, and why."""
+        """Reason of each trial that failed, by name."""
         failed = {name for name, trial in self._latest().items() if trial.state is TrialState.FAIL}
         return {name: str(why) for name, why in self._study.user_attrs.items() if name in failed}
 

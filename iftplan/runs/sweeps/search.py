@@ -57,7 +57,7 @@ class Space:
 
 
 def space_of(grid: Grid, methods: Sequence[str] = ("static",)) -> Space:
-    """Everything that a grid's choices lie in, all sparsities between its least and its most among them."""
+    """Space of a grid's choices, with all sparsities between its least and its most."""
     choices = {
         "model": grid.models,
         "transform": grid.transforms,

@@ -23,7 +23,7 @@ _FOUND: Mapping[str, Callable[[Row], str]] = {
 
 
 def sweep_table(rows: Sequence[Row]) -> Table:
-    """The first rows, and of their columns those that say something; what all have alike stands above."""
+    """The first rows with the columns that tell them apart; what all have alike stands above."""
     differ = [name for name in _CHOICES if len({getattr(row, name) for row in rows}) > 1]
     alike = [
         f"{name} {_cell(getattr(rows[0], name))}"
@@ -42,7 +42,7 @@ def sweep_table(rows: Sequence[Row]) -> Table:
 
 
 def whole_table(rows: Sequence[Row]) -> Table:
-    """Every row and column, numbers as they are; what is missing is empty."""
+    """All rows and columns, numbers as they are; what is missing is empty."""
     return Table(COLUMNS, tuple(tuple(map(_cell, astuple(row))) for row in rows))
 
 

@@ -25,7 +25,7 @@ from iftplan.nn.meta.factories import FactoriesOnMeta
 
 
 class FlopCounterEngine:
-    """Counts with torch.utils.flop_counter."""
+    """Engine that counts with `torch.utils.flop_counter` and formulas of ours."""
 
     name = "flop_counter"
 

@@ -75,7 +75,7 @@ class TracedOnMeta(DatalessAnswers):  # type: ignore[no-untyped-call]
 
 
 class FvcoreEngine:
-    """Counts with fvcore."""
+    """Engine that counts with fvcore and handles of ours."""
 
     name = "fvcore"
 

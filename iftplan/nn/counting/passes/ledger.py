@@ -128,7 +128,7 @@ class Ledger:
         self.assumptions[sentence] = None
 
     def table(self, engine: str, uncalled: tuple[str, ...]) -> CountTable:
-        """The finished count table."""
+        """Count table of what was written down."""
         path = self.names.modules
         return CountTable(
             engine=engine,

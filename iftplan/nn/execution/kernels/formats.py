@@ -55,7 +55,7 @@ class Format:
 
     @property
     def slots(self) -> int:
-        """Values, those of padding too."""
+        """Number of values in the kernels' order, those of padding among them."""
         return len(self.places)
 
     def values(self, weights: NDArray[Any], threads: int = 1) -> NDArray[Any]:

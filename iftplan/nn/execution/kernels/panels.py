@@ -56,12 +56,12 @@ class Emitter:
         return self.builder.mul(value, self.number(factor))
 
     def load(self, address: Any, kind: Any) -> Any:
-        """One value of a type; nothing is taken for aligned beyond its elements."""
+        """One value of a type, read from an address that is aligned to its elements alone."""
         align = self.bytes if kind in (self.vector, self.scalar) else kind.width // 8
         return self.builder.load(self.builder.inttoptr(address, kind.as_pointer()), align=min(align, 8))
 
     def store(self, value: Any, address: Any) -> None:
-        """One vector."""
+        """Write one vector to an address."""
         pointer = self.builder.inttoptr(address, value.type.as_pointer())
         self.builder.store(value, pointer, align=self.bytes)
 
@@ -70,7 +70,7 @@ class Emitter:
         return [self.plus(address, self.bytes * self.lanes * z) for z in range(self.count)]
 
     def vectors(self, address: Any) -> list[Any]:
-        """One row of a tile."""
+        """Vectors of one row of a tile, read from its address."""
         return [self.load(place, self.vector) for place in self.row(address)]
 
     def spread(self, value: Any) -> Any:

@@ -35,7 +35,7 @@ Shape = tuple[sympy.Expr, ...]
 
 @dataclass(frozen=True, slots=True)
 class SymbolicContraction:
-    """One contraction.
+    """Contraction of a forward pass with symbolic sizes, and its MACs.
 
     Attributes:
         module: path of the innermost running module.

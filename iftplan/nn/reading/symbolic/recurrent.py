@@ -63,7 +63,7 @@ def recurrent_attributes(module: nn.Module, stand_ins: Mapping[str, Tensor]) -> 
 
 @dataclass(frozen=True, slots=True)
 class RecurrentCall:
-    """One call of a function of `RECURRENT`; a cell is a layer with one step.
+    """Call of a function of `RECURRENT`; a cell is a layer with one step.
 
     Attributes:
         input: (…, inputs), packed or not.

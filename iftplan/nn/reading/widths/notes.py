@@ -51,7 +51,7 @@ def head_notes(system: WidthEquations, counter: SymbolicCounter, asked: Heads) -
 
 
 def named(modules: Sequence[str]) -> str:
-    """The first of them, and how many there are besides."""
+    """Names for a sentence: the first of them, and how many there are besides."""
     others = f" and {len(modules) - 1} more" if len(modules) > 1 else ""
     return f"{modules[0] or 'the model'}{others}"
 

@@ -19,7 +19,7 @@ LABELS = ("label", "fine_label", "labels")
 
 
 def is_saved(root: Path) -> bool:
-    """Whether `datasets` saved it."""
+    """Whether a folder is a data set that `datasets` saved."""
     return any((root / name).is_file() for name in ("dataset_dict.json", "dataset_info.json", "state.json"))
 
 

@@ -11,7 +11,7 @@ from torch.nn.functional import pad
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Images:
-    """Labelled images.
+    """Labelled images as `Samples`: normalised, and in training cropped and mirrored.
 
     Attributes:
         pixels: (N, C, H, W), bytes.

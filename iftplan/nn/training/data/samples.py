@@ -62,7 +62,7 @@ def order_of(samples: Samples, seed: int, epoch: int) -> Tensor:
 def train_batch(
     samples: Samples, order: Tensor, size: int, place: tuple[int, int, int], rank: int, world: int
 ) -> tuple[Tensor, Tensor]:
-    """One process's share of a training batch; all shares together are the same for every number of processes.
+    """Share of one process in a training batch; together they are the same for every number of processes.
 
     Args:
         samples: to take from.

@@ -133,7 +133,7 @@ def share_buffers_(model: nn.Module) -> None:
 
 
 def gathered(value: Tensor | None) -> list[float | None]:
-    """One number of each process, on all of them."""
+    """Numbers of all processes, one each, on every process."""
     own_value = None if value is None else float(value)
     if _alone():
         return [own_value]
