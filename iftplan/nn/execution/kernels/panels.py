@@ -243,9 +243,9 @@ def product(
     def quad_of(
         emit: Emitter, shared: bool, values: Any, offsets: Any, rows: Any, tile: Any, out: Any
     ) -> Any:
-        # Sums stay in registers over all steps of a quad: four rows of `count` registers are 16 of AVX-512's 32 and
-        # 8 of AVX2's 16, and what is left holds the weights and the inputs. A step then loads inputs and stores
-        # nothing, and its products do not wait for one another.
+        # Sums stay in registers over all steps of a quad: four rows of `count` registers are 16 of AVX-512's
+        # 32 and 8 of AVX2's 16, and what is left holds the weights and the inputs. A step then loads inputs
+        # and stores nothing, and its products do not wait for one another.
         def quad(number: Any, position: Any, steps: Any) -> None:
             places = [emit.row(place) for place in _outputs(emit, rows, number, out)]
             sums = [emit.load(place, emit.vector) for row in places for place in row]
@@ -299,8 +299,9 @@ def correlation(
     def quad_of(emit: Emitter, shared: bool, sums: Any, offsets: Any, rows: Any, tile: Any, out: Any) -> Any:
         b = emit.builder
 
-        # The mirror image of `product`: here gradients stay in registers, and sums go through memory, since every
-        # kept weight has a sum of its own. Four of them are summed over their lanes together, with one store.
+        # The mirror image of `product`: here gradients stay in registers, and sums go through memory, since
+        # every kept weight has a sum of its own. Four of them are summed over their lanes together, with one
+        # store.
         def quad(number: Any, position: Any, steps: Any) -> None:
             gradients = [emit.vectors(place) for place in _outputs(emit, rows, number, out)]
 
