@@ -49,19 +49,19 @@ class MaskedWeight:
 
     @property
     def mask(self) -> Tensor:
-        """Boolean, of the parameter's shape."""
+        """Boolean mask of the parameter's shape."""
         mask = self.module._buffers[self.parameter_name + SUFFIX]
         assert mask is not None
         return mask
 
     @property
     def stack(self) -> Stack | None:
-        """How it holds several matrices; None for a single one."""
+        """Layout of the matrices that the weight holds; None for a single one."""
         return stack_of(self.module, self.parameter_name)
 
     @property
     def experts(self) -> int:
-        """How many matrices it holds."""
+        """Number of matrices that the weight holds."""
         return self.stack.experts if self.stack else 1
 
 
