@@ -32,11 +32,11 @@ class Gradual:
     crosses_layers = False
 
     def due(self, step: int) -> bool:
-        """Every ΔT steps of the schedule, and at its end."""
+        """Whether masks change at that step: every ΔT steps of the schedule, and at its end."""
         return self.updates.due(step) or step == self.updates.end
 
     def update(self, layers: Sequence[Layer], step: int) -> list[Change]:
-        """The largest |θ|, as many as the cubic allows."""
+        """New masks of the largest |θ|, as many as the cubic schedule allows."""
         masks = [x.largest(excluding(x.magnitude, ~x.mask), self.units(x, step)) for x in layers]
         return [Change(mask, torch.zeros_like(mask)) for mask in masks]
 

@@ -47,20 +47,20 @@ class Iterative:
 
     @property
     def arrival(self) -> int:
-        """The step at which masks have the plan's counts."""
+        """Step at which masks have the plan's counts."""
         return self.end
 
     def due(self, step: int) -> bool:
-        """At the end of each frame."""
+        """Whether masks change at that step: at the end of each frame."""
         return self.done(step) > self.done(step - 1)
 
     def done(self, step: int) -> int:
-        """Rounds up to that step, and with it."""
+        """Number of rounds up to that step, and with it."""
         passed = min(max(0, step - self.begin), self.end - self.begin)
         return passed * self.rounds // (self.end - self.begin)
 
     def update(self, layers: Sequence[Layer], step: int) -> list[Change]:
-        """The largest |θ|, as many as the round leaves."""
+        """New masks of the largest |θ|, as many as the round leaves."""
         masks = [x.largest(excluding(x.magnitude, ~x.mask), self.units(x, step)) for x in layers]
         return [Change(mask, torch.zeros_like(mask)) for mask in masks]
 

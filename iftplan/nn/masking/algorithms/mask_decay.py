@@ -52,7 +52,7 @@ class MaskDecay(StraightThrough):
         return faded if self.end is None else min(faded, max(self.end, 0))
 
     def leak(self, step: int) -> float:
-        """D; 1 in the dense phase."""
+        """Factor D of pruned weights in the forward pass at that step; 1 in the dense phase."""
         if self.end is not None and step >= self.end:
             return 0.0
         k = max(0, step - self.begin)

@@ -18,6 +18,6 @@ class RigL(DropGrow):
     scores = Scores.GRADIENT
 
     def growth(self, layer: Layer) -> Tensor:
-        """|g| of the dense gradient."""
+        """Scores |g| of the dense gradient, (rows, units)."""
         assert layer.gradient is not None
         return layer.gradient

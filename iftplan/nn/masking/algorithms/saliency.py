@@ -37,15 +37,15 @@ class Saliency:
 
     @property
     def crosses_layers(self) -> bool:
-        """Where all weights are ranked together."""
+        """Whether counts move between layers: where all weights are ranked together."""
         return self.scope == "global"
 
     def due(self, step: int) -> bool:
-        """Once."""
+        """Whether masks change at that step: at step 0 alone."""
         return step == 0
 
     def update(self, layers: Sequence[Layer], step: int) -> list[Change]:
-        """The most salient weights."""
+        """New masks of the most salient weights."""
         scores = [_saliency(x) for x in layers]
         if self.scope == "layer":
             return [_kept(x.largest(s, x.target)) for s, x in zip(scores, layers, strict=True)]

@@ -24,6 +24,6 @@ class SET(DropGrow):
     scores = Scores.NONE
 
     def growth(self, layer: Layer) -> Tensor:
-        """Uniform random numbers."""
+        """Scores to grow by: uniform random numbers, (rows, units)."""
         # drawn on the CPU: the same numbers on every device
         return torch.rand(layer.mask.shape, generator=layer.generator).to(layer.mask.device)

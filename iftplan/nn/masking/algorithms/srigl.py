@@ -43,7 +43,7 @@ class SRigL(Exchange):
     scores = Scores.GRADIENT
 
     def update(self, layers: Sequence[Layer], step: int) -> list[Change]:
-        """Ablate, drop by |θ|, grow by |g|."""
+        """New masks: ablate neurons, drop by |θ|, grow by |g| (arXiv 2305.02299)."""
         share = self.share(step)
         return [self._changed(x, share, last=x is layers[-1]) for x in layers]
 
