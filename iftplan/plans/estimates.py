@@ -34,7 +34,7 @@ class LayerTime:
 
 @dataclass(frozen=True, slots=True)
 class WallClock:
-    """What a plan was decided by beside its MACs.
+    """Estimated times by which a plan was decided beside its MACs, in seconds.
 
     Attributes:
         profile: digest of the machine's profile.

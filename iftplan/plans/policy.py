@@ -66,7 +66,7 @@ class Policy:
 
     @property
     def density(self) -> Fraction:
-        """1 - sparsity."""
+        """Density 1 - sparsity, a fraction of 1."""
         return 1 - self.sparsity
 
     @property
@@ -76,5 +76,5 @@ class Policy:
 
     @property
     def width_unit(self) -> int:
-        """What new widths must be multiples of."""
+        """Number that new widths must be multiples of."""
         return lcm(self.round_to, *self.mask.multiples)

@@ -26,12 +26,12 @@ class Ledger:
 
     @property
     def macs(self) -> int:
-        """The total."""
+        """All MACs of the ledger."""
         return sum(self.layers.values())
 
 
 class Change(StrEnum):
-    """What became of a layer."""
+    """Kind of a layer's change."""
 
     ADDED = "added"
     REMOVED = "removed"
@@ -49,7 +49,7 @@ class LayerChange:
 
     @property
     def difference(self) -> int:
-        """MACs gained."""
+        """MACs gained by the layer."""
         return self.head_macs - self.base_macs
 
 

@@ -13,7 +13,7 @@ from iftplan.plans.scales import Parametrization, TensorScale
 
 
 def parametrization_object(value: Parametrization) -> Document:
-    """As a JSON object: what was asked for, what was chosen, and every tensor's scales."""
+    """Parametrization as a JSON object: what was asked for, what was chosen, and every tensor's scales."""
     return {
         "asked": value.asked,
         "scheme": value.scheme,

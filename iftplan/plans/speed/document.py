@@ -26,7 +26,7 @@ _Count = Annotated[int, Field(ge=1)]
 
 
 def default_place() -> Path:
-    """Where a profile is written and looked for: `iftplan/profile.json` in the user's cache folder.
+    """Path at which a profile is written and looked for: `iftplan/profile.json` in the user's cache folder.
 
     Raises:
         InputError: this user has no home folder, and no cache folder was named.

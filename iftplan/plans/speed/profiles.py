@@ -45,7 +45,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What one machine takes.
+    """Measured times of one machine for a grid of layers.
 
     Attributes:
         machine: its processor.
