@@ -18,7 +18,7 @@ BASELINE = "baseline"
 
 
 class DriftPolicy(StrEnum):
-    """Which changes since the baseline fail a check."""
+    """Changes since the baseline that fail a check."""
 
     ANY = "any"
     INCREASE = "increase"
@@ -103,11 +103,11 @@ class Configuration:
 
     @property
     def folder(self) -> Path:
-        """Where relative paths begin."""
+        """Folder that relative paths begin in."""
         return self.path.parent
 
     def chosen(self, names: Sequence[str]) -> tuple[ConfiguredModel, ...]:
-        """The models of these names, or all.
+        """Models of these names, or all.
 
         Raises:
             InputError: there is no such model; names the nearest.

@@ -23,7 +23,7 @@ SCHEMA = "iftplan.check/1"
 
 
 class Status(StrEnum):
-    """How the check of a model ended."""
+    """Outcome of a model's check."""
 
     PASSED = "passed"
     FAILED = "failed"
@@ -33,7 +33,7 @@ class Status(StrEnum):
 
     @property
     def exit_code(self) -> int:
-        """The exit status of the command line."""
+        """Exit status of the command line."""
         return list(Status).index(self)
 
 
@@ -42,7 +42,7 @@ _WEIGHTIEST = (Status.FAILED, Status.INVALID, Status.STALE, Status.UNMEASURED, S
 
 
 class Quantity(StrEnum):
-    """What a limit is about."""
+    """Quantity that a limit is about."""
 
     MACS = "MACs"
     FLOPS = "FLOPs"
@@ -72,7 +72,7 @@ class Limit:
 
     @property
     def deviation(self) -> Fraction:
-        """`measured/allowed - 1`."""
+        """Relative difference `measured/allowed - 1`."""
         return self.measured / self.allowed - 1
 
     @property
@@ -82,20 +82,20 @@ class Limit:
 
     @property
     def title(self) -> str:
-        """`MACs`, `parameters`, `MACs ratio to baseline`."""
+        """Name of the limit: `MACs`, `parameters`, `MACs ratio to baseline`."""
         return f"{self.quantity} to {self.reference}" if self.reference else self.quantity.value
 
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """What changed since the baseline, layer by layer, biggest first."""
+    """Changes since the baseline, layer by layer, biggest first."""
 
     macs: Diff
     parameters: Diff
 
     @property
     def any(self) -> bool:
-        """Whether anything did."""
+        """Whether anything has changed."""
         return bool(self.macs.changes or self.parameters.changes)
 
 

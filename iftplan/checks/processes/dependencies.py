@@ -83,18 +83,18 @@ class Footprint:
         self._states: dict[str, str] = {}
 
     def key(self, kind: str, path: str) -> str:
-        """The key of a place."""
+        """Name of a place in cache entries."""
         real = Path(os.path.realpath(path))
         return f"{kind}:{real.relative_to(self._folder) if real.is_relative_to(self._folder) else real}"
 
     def state(self, key: str) -> str:
-        """Digest of what is there now; empty where nothing is."""
+        """Digest of what is in a place now; empty where nothing is."""
         if key not in self._states:
             self._states[key] = self._look(key)
         return self._states[key]
 
     def unchanged(self, states: Mapping[str, str]) -> bool:
-        """Whether everything is as it was."""
+        """Whether every place is as it was."""
         return all(self.state(key) == state for key, state in states.items())
 
     def changed_since(self, moment: float, key: str) -> bool:
@@ -148,7 +148,7 @@ class Reads:
             setattr(os, name, self._asked(getattr(os, name)))
 
     def states(self, footprint: Footprint) -> dict[str, str]:
-        """What was read up to now, with every module that is loaded, as it is now."""
+        """Present state of everything that was read up to now, with every module that is loaded."""
         self._listens = False  # to look at what was read is not to read it
         try:
             if self._opens is not None:
