@@ -32,6 +32,9 @@ class Policy:
         power: exponent of the ER and ERK probabilities.
         mask: what masks may look like. N:M fixes the density, so there the width closes, as the smallest that covers
             the budget; what is too much is taken from some groups, which keep N-1.
+
+    Raises:
+        InputError: a sparsity outside [0, 1), or settings that do not go together.
     """
 
     family: Family | None

@@ -88,6 +88,10 @@ class Compensation:
             reader: number of the call.
             value: the tensor that it takes.
             factor: for all of it.
+
+        Raises:
+            InfeasibleError: the value is a single number, or no weights can make that factor for that reader
+                alone.
         """
         product = self._product(value)
         if product is not None:

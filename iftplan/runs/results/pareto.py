@@ -56,7 +56,11 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One place in the plane; see `Senses`."""
+    """Point in the plane of cost and gain; see `Senses`.
+
+    Raises:
+        InputError: a coordinate is infinite or no number.
+    """
 
     x: float
     y: float

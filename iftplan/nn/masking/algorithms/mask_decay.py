@@ -27,6 +27,9 @@ class MaskDecay(StraightThrough):
             the mask by the chain rule.
         pull: λ of SR-STE's pull; none in the papers.
         refresh: steps that one choice of masks lasts.
+
+    Raises:
+        InputError: an unknown shape, or an exponential decay without an end.
     """
 
     beta: float

@@ -22,6 +22,9 @@ class Saliency:
     Attributes:
         scope: "layer" keeps every weight's count, and so the plan's MACs; "global" ranks all weights together,
             as the paper does, and keeps their total only: what it costs is for the ledger to say.
+
+    Raises:
+        InputError: an unknown scope.
     """
 
     scope: Literal["layer", "global"] = "layer"
