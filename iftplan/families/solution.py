@@ -41,7 +41,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Solution(Shown):
-    """A layer realised in a family at equal MACs. Counts are None while channels are symbolic or it is infeasible.
+    """Layer realised in a family at equal MACs; counts are None where it is symbolic or infeasible.
 
     Attributes:
         layer: the dense layer.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Contraction:
-    """The MACs of one operator in one module (all its calls added up).
+    """MACs of one operator in one module, all its calls added up.
 
     Attributes:
         module: dotted path of the innermost module that was running; "" is the model itself.

@@ -18,7 +18,7 @@ STRICT: dict[str, Any] = {"extra": "forbid"}
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """`coefficient · Π symbol**power`.
+    """Term `coefficient · Π symbol**power` of a polynomial.
 
     Attributes:
         coefficient: exact.
@@ -33,7 +33,7 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class Polynomial:
-    """A sum of terms with distinct monomials, sorted.
+    """Polynomial in widths: a sum of terms with distinct monomials, sorted.
 
     Attributes:
         terms: none for zero.

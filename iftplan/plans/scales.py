@@ -49,7 +49,7 @@ class TensorScale:
 
 @dataclass(frozen=True, slots=True)
 class Parametrization:
-    """The scales of every planned weight.
+    """Scales of every planned weight, relative to the dense model.
 
     Attributes:
         asked: the scheme asked for; "auto" leaves the choice to the evidence.

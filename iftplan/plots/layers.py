@@ -26,7 +26,7 @@ def macs_picture(
         plan: whose layers are drawn.
         convention: MACs, or FLOPs at two each.
         title: of the figure; by default the model, the family and the sparsity.
-        theme: "light" or "dark".
+        theme: "light", "dark" or "print".
     """
     colors, layers = THEMES[theme], plan.layers
     per, unit = convention.per_mac, convention.unit
@@ -48,7 +48,7 @@ def density_picture(plan: Plan, *, title: str = "", theme: str = "light") -> Pic
     Args:
         plan: whose layers are drawn.
         title: of the figure; by default the model, the family and the sparsity.
-        theme: "light" or "dark".
+        theme: "light", "dark" or "print".
     """
     colors = THEMES[theme]
     layers = tuple(layer for layer in plan.layers if layer.positions)

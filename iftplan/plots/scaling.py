@@ -17,7 +17,7 @@ def advice_picture(asked: Advice, *, title: str = "", theme: str = "light") -> P
     Args:
         asked: size and compute, and the law to ask.
         title: of the figure; by default the law's name.
-        theme: "light" or "dark".
+        theme: "light", "dark" or "print".
     """
     colors, law = THEMES[theme], asked.law
     computes = [asked.compute * 10 ** (4 * i / _STEPS - 2) for i in range(_STEPS + 1)]

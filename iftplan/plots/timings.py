@@ -31,7 +31,7 @@ def bench_picture(bench: Bench, *, title: str = "", theme: str = "light") -> Pic
     Args:
         bench: measurements of one machine.
         title: of the figure; by default the machine.
-        theme: "light" or "dark".
+        theme: "light", "dark" or "print".
     """
     colors = THEMES[theme]
     passes = {

@@ -21,7 +21,7 @@ def updates_picture(histories: Sequence[History], *, title: str = "", theme: str
     Args:
         histories: of runs whose masks change.
         title: of the figure; by default "Masks over training".
-        theme: "light" or "dark".
+        theme: "light", "dark" or "print".
     """
     colors = THEMES[theme]
     many = len(histories) > _MOST_NAMED

@@ -89,7 +89,7 @@ def execute_dense_(model: Model) -> Model:
 
 @checked
 def dense_gradients_(model: nn.Module, wanted: bool) -> None:
-    """Whether the next step's gradients are wanted off the masks too, as growing by gradients does (RigL)."""
+    """Say whether the next step's gradients are wanted off the masks too, as RigL grows by them."""
     for module in model.modules():
         if isinstance(module, SparseLayer):
             module.dense_gradient = wanted

@@ -67,7 +67,7 @@ class MaskedWeight:
 
 @checked
 def masked_weights(model: nn.Module) -> Iterator[MaskedWeight]:
-    """Every weight under a mask, in the order of the modules."""
+    """Weights under masks, in the order of the modules."""
     for path, module in model.named_modules():
         for name, parameter in module._parameters.items():
             if parameter is not None and has_mask(module, name):

@@ -43,7 +43,7 @@ class BuiltModel:
 
 @checked
 def build(source: str | Source, *, device: str = "meta") -> nn.Module:
-    """The network that a MODEL argument names, in evaluation mode.
+    """Network that a MODEL argument names, in evaluation mode.
 
     On the meta device its parameters have shapes but no memory.
 

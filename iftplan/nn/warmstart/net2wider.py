@@ -47,7 +47,7 @@ def widened(
     inputs: Sequence[InputSpec],
     seed: int = 0,
 ) -> Widened:
-    """The trained values of `dense` at the widths `sizes`.
+    """Trained values of `dense` at the widths `sizes`, after Net2WiderNet (arXiv 1511.05641).
 
     Args:
         dense: the trained model.

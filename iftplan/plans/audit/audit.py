@@ -33,7 +33,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AuditedLayer:
-    """One layer's MACs, expected (None without a reference for it) and measured (None if it was not seen)."""
+    """MACs of one layer: expected (None without a reference) and measured (None if it was not seen)."""
 
     name: str
     expected_macs: int | None

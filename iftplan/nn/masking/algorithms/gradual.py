@@ -16,7 +16,9 @@ from iftplan.runs.schedules import Cubic, Updates
 
 @dataclass(frozen=True, slots=True)
 class Gradual:
-    """Every update keeps the largest |θ|; what is pruned stays so.
+    """Gradual magnitude pruning (arXiv 1710.01878): every update keeps the largest |θ|, along a cubic.
+
+    What is pruned stays so.
 
     Attributes:
         updates: when masks change; the last update must arrive at the plan's counts, so `end` is one.

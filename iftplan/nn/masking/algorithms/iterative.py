@@ -15,9 +15,11 @@ from iftplan.nn.masks.top_k import excluding
 
 @dataclass(frozen=True, slots=True)
 class Iterative:
-    """Masks lose the smallest |θ| in equal rounds, one at the end of each of as many frames; what is pruned stays so.
+    """Iterative magnitude pruning (arXiv 1506.02626) in equal rounds, one at the end of each frame.
 
     With M - N rounds an N:M mask goes from M-1:M over M-2:M to N:M, every group losing one weight at a time.
+
+    What is pruned stays so.
 
     Attributes:
         end: the step of the last round, which arrives at the plan's counts.

@@ -14,9 +14,11 @@ NEVER: Final = 2**62
 
 @dataclass(frozen=True, slots=True)
 class MaskDecay(StraightThrough):
-    """Forward θ⊙(m + D·(1-m)): D = max(0, 1 - βk) or e^(-βk), k steps after the dense phase.
+    """Mask decay (arXiv 2209.07617, 2402.04744): forward θ⊙(m + D·(1-m)), where D falls from 1 to 0.
 
     Forward passes are dense until D is 0.
+
+    k steps after the dense phase, D = max(0, 1 - βk) or e^(-βk).
 
     Attributes:
         beta: β, for each step.

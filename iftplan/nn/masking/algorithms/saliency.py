@@ -17,7 +17,9 @@ from iftplan.nn.masks.top_k import largest
 
 @dataclass(frozen=True, slots=True)
 class Saliency:
-    """The first step's batch decides, in the place of the optimizer's step; then masks stay.
+    """One-shot pruning by saliency |θ·g| of the first step's batch (SNIP, arXiv 1810.02340).
+
+    It takes the place of the optimizer's step; then masks stay.
 
     Attributes:
         scope: "layer" keeps every weight's count, and so the plan's MACs; "global" ranks all weights together,

@@ -28,7 +28,7 @@ from iftplan.nn.masks.top_k import excluding, first, largest
 
 @dataclass(frozen=True, slots=True)
 class SRigL(Exchange):
-    """Structured RigL, of constant fan-in masks.
+    """Structured RigL (arXiv 2305.02299), of constant fan-in masks.
 
     Attributes:
         ablation: γ, the part of its fan-in that a neuron needs salient to stay; 0 ablates none.

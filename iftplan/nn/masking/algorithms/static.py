@@ -13,7 +13,7 @@ from iftplan.nn.masking.layer import Change, Layer
 
 @dataclass(frozen=True, slots=True)
 class Static:
-    """One mask throughout; also how a sparse checkpoint is fine-tuned with its mask frozen."""
+    """Algorithm without updates: one mask throughout, also for fine-tuning a sparse checkpoint."""
 
     order = Order.AFTER
     scores = Scores.NONE

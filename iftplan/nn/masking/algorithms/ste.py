@@ -52,7 +52,9 @@ class StraightThrough:
 
 @dataclass(frozen=True, slots=True)
 class STE(StraightThrough):
-    """Forward θ⊙m(θ), gradient g as if there were no mask; the optimizer's state is dense.
+    """Straight-through estimation (arXiv 1308.3432): forward θ⊙m(θ), gradient g as if there were no mask.
+
+    The optimizer's state is dense.
 
     Attributes:
         refresh: steps that one choice of masks lasts.

@@ -30,7 +30,9 @@ def frames(kept: int, of: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True, slots=True)
 class StructureDecay(StraightThrough):
-    """Straight-through estimation under N:M masks that halve from frame to frame; depthwise layers have theirs at once.
+    """Structure decay (arXiv 2209.07617, 2402.04744): straight-through under N:M masks that halve by the frame.
+
+    Depthwise layers have their N:M at once.
 
     Attributes:
         end: the step at which the last frame, N:M, has had its time; N:M stays after it.
