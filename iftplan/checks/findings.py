@@ -52,7 +52,7 @@ class Quantity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """One line of a budget, held against what was measured.
+    """Limit of a budget beside the measured number.
 
     Attributes:
         quantity: what is limited.
@@ -101,7 +101,7 @@ class Drift:
 
 @dataclass(frozen=True, slots=True)
 class ModelCheck:
-    """One configured model.
+    """Check of one configured model: its cost, limits, drift and outcome.
 
     Attributes:
         name: its name in the configuration.
@@ -130,7 +130,7 @@ class ModelCheck:
 
 @dataclass(frozen=True, slots=True)
 class CheckReport(Shown):
-    """All models of a configuration, or those that were asked for.
+    """Report on the models of a configuration, all or those that were asked for.
 
     Attributes:
         config: the configuration's path as it was found.

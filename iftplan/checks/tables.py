@@ -11,7 +11,7 @@ from iftplan.report.table import Table
 
 
 def check_table(report: CheckReport, convention: Convention = Convention.MAC) -> Table:
-    """Every model: what it costs, what changed, how much of its budget is used, and how its check ended."""
+    """Table of all models: cost, change, used part of the budget, and outcome."""
     compared = bool(report.baseline)
     rows = tuple(_row(model, convention, compared) for model in report.models)
     changed = (f">since {report.baseline}",) if compared else ()
@@ -21,7 +21,7 @@ def check_table(report: CheckReport, convention: Convention = Convention.MAC) ->
 
 
 def models_by_note(models: Sequence[ModelCheck]) -> Mapping[str, Sequence[str]]:
-    """Each note once, with the names of the models that have it."""
+    """Names of the models that have a note, by note."""
     found: dict[str, list[str]] = {}
     for model in models:
         for note in model.notes:

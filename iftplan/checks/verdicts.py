@@ -26,7 +26,7 @@ def judge(
     references: Mapping[str, int] | None = None,
     cached: bool = False,
 ) -> ModelCheck:
-    """Check one model.
+    """Check of one model by its measured cost: limits, drift and outcome.
 
     Args:
         model: what was configured.

@@ -57,7 +57,7 @@ def _stirling(x: int) -> float:
 
 
 def log2_global(capacities_and_nnz: Iterable[tuple[int, int]]) -> float:
-    """One budget over all layers: `log2 C(ΣN, Σnnz)`, never less than the sum over layers."""
+    """Bits to name a mask with one budget over all layers, `log2 C(ΣN, Σnnz)`: no less than their sum."""
     pairs = list(capacities_and_nnz)
     return log2_choose(sum(c for c, _ in pairs), sum(n for _, n in pairs))
 

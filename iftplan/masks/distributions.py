@@ -26,7 +26,7 @@ class Distribution(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """One maskable layer as a distribution sees it.
+    """Maskable layer as a distribution sees it: shape and cost.
 
     Attributes:
         name: for messages.

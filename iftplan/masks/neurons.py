@@ -11,7 +11,7 @@ from iftplan.masks.structure import MaskStructure, Matrices, numel
 
 @dataclass(frozen=True, slots=True)
 class ConstantFanIn(MaskStructure):
-    """The same number of inputs for every output neuron."""
+    """Structure in which every output neuron keeps the same number of inputs."""
 
     @property
     def keeps_transposed(self) -> bool:

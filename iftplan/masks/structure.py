@@ -33,7 +33,7 @@ class MaskStructure(Protocol):
 
     @property
     def multiples(self) -> tuple[int, int]:
-        """Any size, unless a structure says otherwise."""
+        """Multiples that inputs and outputs must be: any size, unless a structure says otherwise."""
         return 1, 1
 
     @property

@@ -92,7 +92,7 @@ class LayerSpec:
 
     @property
     def symbolic(self) -> bool:
-        """Whether its channels are still free."""
+        """Whether the layer's channels are still free."""
         return self.in_channels is None or self.out_channels is None
 
     @property
@@ -171,7 +171,7 @@ class InputSpec:
 
     @property
     def is_value(self) -> bool:
-        """Whether it is a plain Python value and no tensor."""
+        """Whether the input is a plain Python value and no tensor."""
         return self.dtype in ("True", "False", "None") or ":" in self.dtype
 
     @property

@@ -134,7 +134,10 @@ def storage_address(tensor: Tensor) -> int:
 
 @contextmanager
 def quiet_tracer() -> Iterator[None]:
-    """Without the warnings that torch's jit is deprecated, from 2.14 on: fvcore needs it, and the user did not ask for it."""
+    """Silence the warnings that torch's jit is deprecated, which it gives from 2.14 on.
+
+    fvcore needs the tracer, and the user did not ask for it.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"`torch\.jit\.", FutureWarning)
         warnings.filterwarnings("ignore", r"`torch\.jit\.", DeprecationWarning)

@@ -15,7 +15,7 @@ _MOST_SUMS = 2**26
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """One maskable layer.
+    """Maskable layer as something to spend MACs on.
 
     Attributes:
         capacity: how many weights it can hold.

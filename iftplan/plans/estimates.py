@@ -13,7 +13,7 @@ KEPT_FOR_TIME: Final = "kept dense: "
 
 @dataclass(frozen=True, slots=True)
 class LayerTime:
-    """One layer's estimate, in seconds of the whole batch.
+    """Estimated time of one layer, in seconds of the whole batch.
 
     Attributes:
         name: of the layer.

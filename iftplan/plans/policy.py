@@ -18,7 +18,7 @@ CloseBy = Literal["density", "width", "pattern"]
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The request behind a plan.
+    """Request for a plan: family, sparsity, scope, and how the budget is spread and closed.
 
     Attributes:
         family: what layers are transformed into; None for plain sparsity at the same width.

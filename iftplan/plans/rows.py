@@ -20,7 +20,7 @@ from iftplan.plans.policy import Policy
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One layer on its way into a plan.
+    """Layer on its way into a plan.
 
     Attributes:
         layer: the layer at the plan's widths; None for products.
@@ -260,7 +260,7 @@ def _unfit(row: Row, error: InfeasibleError) -> InfeasibleError:
 
 
 def with_unknown(row: Row, family: Family, unknown: int) -> Row:
-    """The same layer with another number of branches or another rank.
+    """Row of the same layer with another number of branches or another rank.
 
     Args:
         row: of a transformed layer.

@@ -14,7 +14,7 @@ from iftplan.report.table import Table
 
 
 def plan_table(plan: Plan, convention: Convention = Convention.MAC) -> Table:
-    """Every layer: what it was, what it becomes, what is kept and what it costs."""
+    """Table of all layers before and after, with the weights that are kept and their cost."""
     per, unit = convention.per_mac, convention.unit
     rows = tuple(
         (
@@ -35,7 +35,7 @@ def plan_table(plan: Plan, convention: Convention = Convention.MAC) -> Table:
 
 
 def scope_table(plan: Plan, convention: Convention = Convention.MAC) -> Table:
-    """The three scopes: dense, planned, their ratio, and the sparsity that would close each."""
+    """Table of the three scopes: dense and planned cost, their ratio, and the sparsity that closes each."""
     per, unit = convention.per_mac, convention.unit
     rows = tuple(
         (

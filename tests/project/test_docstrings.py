@@ -21,9 +21,12 @@ ROOMS = sorted(p.stem for p in PACKAGE.iterdir() if p.suffix == ".py" or (p / "_
 MANY = 3
 """Parameters from which on each one is described."""
 
-NAMELESS = """It Its They Them Their This That These Those Such Of As
+PRONOUNS = ("it", "its", "they", "them", "their")
+"""Words for a noun that came before: nothing comes before a first line, so neither of its first two words may be one."""
+
+NAMELESS = """This That These Those Such Of As From In At By For To With Under Through Before After
 What Which Whose Where When Why How Whatever Once Never""".split()  # noqa: SIM905  (two lines)
-"""First words that name nothing: pronouns, prepositions before a noun that is somewhere else, and questions."""
+"""First words that name nothing: pointers and prepositions whose noun is somewhere else, and questions."""
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 Definition = Function | ast.ClassDef
@@ -129,7 +132,8 @@ def first_line_faults(found: Documented) -> Iterator[str]:
         if found.owner is None or found.node.name not in Documented("", found.owner).section("Attributes"):
             yield "no docstring"
         return
-    if line.split()[0].rstrip(",:;.") in NAMELESS:
+    opening = [word.strip(",:;.") for word in line.split()[:2]]
+    if opening[0] in NAMELESS or any(word.lower() in PRONOUNS for word in opening):
         yield f"its first line names nothing: {line}"
     if not line.endswith((".", ":", "?")):
         yield f"its first line is no sentence: {line}"
@@ -280,6 +284,7 @@ def test_sound_docstrings_pass() -> None:
         ("Densities of layers.", "Of all layers.", "names nothing"),
         ("Densities of layers.", "It, as a number.", "names nothing"),
         ("Densities of layers.", "What a layer keeps.", "names nothing"),
+        ("Densities of layers.", "Whether it is a layer.", "names nothing"),
         ("Densities of layers.", "Densities.", "is a word"),
         ("Densities of layers.", "Densities of layers", "no sentence"),
         ("        power: 1", "        exponent: 1", "no argument exponent"),

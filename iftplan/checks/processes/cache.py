@@ -23,7 +23,7 @@ FOLDER = ".iftplan_cache"
 
 
 class CheckCache:
-    """One folder of measurements.
+    """Cache of measurements in one folder.
 
     Args:
         folder: where they are; None keeps nothing.

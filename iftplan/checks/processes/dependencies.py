@@ -70,7 +70,7 @@ def environment() -> str:
 
 
 class Footprint:
-    """Looks at what was read, from one folder, each thing once.
+    """Digests of files and folders that were read, seen from one folder; each is looked at once.
 
     A key is a kind and a place: `file:PATH` for content, `modules:FOLDER` for what can be imported from it,
     `names:FOLDER` for everything in it, `variables:A,B` for environment variables. Paths inside the folder are
@@ -123,7 +123,7 @@ class Footprint:
 
 
 class Reads:
-    """Records what this process reads from now on; that cannot be ended, so it is for workers.
+    """Record of what this process reads from now on; it cannot be ended, so it is for workers.
 
     Attributes:
         outward: what reached for something that cannot be looked at again.

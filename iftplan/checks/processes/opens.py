@@ -56,7 +56,7 @@ class Opened:
 
 
 class Opens:
-    """Watches this process from now on; nothing ends it but the end of the process."""
+    """Watcher of what this process opens; nothing ends it but the end of the process."""
 
     def __init__(self, control: socket.socket) -> None:
         self._control = control

@@ -76,7 +76,7 @@ def forward_scales(plan: Plan, model: nn.Module, couplings: Couplings | None = N
 
 
 def scale_forward_(model: nn.Module, scales: ForwardScales) -> nn.Module:
-    """Apply them in place, to a model that has the structure of the plan; every name of a head is replaced."""
+    """Apply forward scales in place to a model of the plan's structure; every name of a head is replaced."""
     modules = dict(model.named_modules(remove_duplicate=False))
     made: dict[nn.Module, nn.Module] = {}
     for name, multiplier in scales.logits.items():

@@ -218,7 +218,7 @@ def _convolution(
 
 
 def is_conv1d(layer: nn.Module) -> bool:
-    """Whether it is transformers' Conv1D, or made of it: a linear layer whose weight is (inputs, outputs)."""
+    """Whether a layer is transformers' Conv1D, or made of it: linear, with a weight (inputs, outputs)."""
     return any(kind.__name__ == "Conv1D" for kind in type(layer).__mro__)
 
 

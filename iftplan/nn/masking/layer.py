@@ -42,12 +42,12 @@ class Layer:
 
     @property
     def units(self) -> int:
-        """Units in a row."""
+        """Number of units in a row."""
         return self.mask.shape[1]
 
     @property
     def active(self) -> int:
-        """Units that each row keeps now; those that are short keep one fewer."""
+        """Number of units that each row keeps now; those that are short keep one fewer."""
         return int(self.mask.sum(1).max()) if len(self.mask) else 0
 
     def each(self) -> tuple[Self, ...]:

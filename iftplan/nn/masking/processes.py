@@ -47,7 +47,7 @@ class Ranks:
         return 1 if self.group is None else distributed.get_world_size(self.group)
 
     def all(self, value: bool, device: torch.device) -> bool:
-        """Whether it is so on every process; each has to ask."""
+        """Whether a statement is true on every process; each has to ask."""
         if self.count == 1:
             return value
         votes = torch.tensor(int(value), device=device)

@@ -28,7 +28,7 @@ SUFFIX = "_mask"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MaskedWeight:
-    """One weight under a mask.
+    """Weight under a mask, and the module that holds both.
 
     Attributes:
         name: qualified parameter name.

@@ -32,7 +32,7 @@ class Layout(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Flat:
-    """One row of all weights; of a stack of experts, a row for each.
+    """Layout of all weights in one row; of a stack of experts, a row for each.
 
     Attributes:
         experts: how many there are.
@@ -55,7 +55,7 @@ class Flat:
 
 @dataclass(frozen=True, slots=True)
 class Groups:
-    """A row for every `size` inputs in a row; all inputs of a neuron where size is 0.
+    """Layout with a row for every `size` inputs side by side; all inputs of a neuron where size is 0.
 
     Attributes:
         size: inputs of a group.
@@ -80,7 +80,7 @@ class Groups:
 
 @dataclass(frozen=True, slots=True)
 class Tiles:
-    """One row of all blocks of `height` inputs by `width` outputs; of a stack of experts, a row for each."""
+    """Layout of all blocks of `height` inputs by `width` outputs in one row, or in one for each expert."""
 
     height: int
     width: int
@@ -106,7 +106,7 @@ class Tiles:
 
 @dataclass(frozen=True, slots=True)
 class Neurons:
-    """One row of all outputs; of a stack of experts, a row for each."""
+    """Layout of all outputs in one row; of a stack of experts, a row for each."""
 
     experts: int = 1
 

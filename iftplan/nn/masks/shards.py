@@ -11,7 +11,10 @@ from torch import Tensor, nn
 
 
 def is_sharded(tensor: Tensor) -> bool:
-    """Whether it is a DTensor; that class itself takes a second to import, which plain training need not."""
+    """Whether a tensor is a DTensor.
+
+    That class itself takes a second to import, which plain training need not.
+    """
     return hasattr(tensor, "device_mesh")
 
 

@@ -40,7 +40,7 @@ class Change(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LayerChange:
-    """One layer that is not what it was."""
+    """Change of one layer: its MACs before and now."""
 
     name: str
     change: Change
@@ -55,7 +55,7 @@ class LayerChange:
 
 @dataclass(frozen=True, slots=True)
 class Diff(Shown):
-    """Two ledgers and what lies between them."""
+    """Difference of two ledgers, layer by layer."""
 
     base: Ledger
     head: Ledger
@@ -74,7 +74,7 @@ class Diff(Shown):
 
 
 def diff(base: Ledger, head: Ledger) -> Diff:
-    """Compare two ledgers.
+    """Difference of two ledgers, the biggest change first.
 
     Example:
         >>> d = diff(Ledger("a", {"conv": 10, "fc": 5}), Ledger("b", {"conv": 12, "head": 5}))

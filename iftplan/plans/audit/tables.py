@@ -36,7 +36,7 @@ def audit_table(report: AuditReport, convention: Convention = Convention.MAC) ->
 
 
 def summary_table(report: AuditReport, convention: Convention = Convention.MAC) -> Table:
-    """The totals, the engines' opinions, the verdict and why."""
+    """Table of totals, the engines' counts, the verdict and its reasons."""
     per, unit = convention.per_mac, convention.unit
     rows = []
     if report.dense_macs is not None:

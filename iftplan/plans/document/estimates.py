@@ -33,7 +33,7 @@ def wallclock_object(value: WallClock) -> Document:
 
 
 def parse_wallclock(parsed: WallClockObject) -> WallClock:
-    """From its object; totals are added up again from the layers."""
+    """Estimates from their JSON object; totals are added up again from the layers."""
     return WallClock(
         parsed["profile"],
         parsed["machine"],

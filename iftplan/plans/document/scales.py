@@ -44,7 +44,7 @@ def _scale_object(tensor: str, scale: TensorScale) -> dict[str, Any]:
 
 @with_config(ConfigDict(extra="forbid"))
 class ScaleObject(TypedDict):
-    """One tensor's scales, as they are written.
+    """Scales of one tensor, as they are written.
 
     Attributes:
         tensor: the parameter's name in the applied model.

@@ -43,7 +43,7 @@ class Times:
 
     @staticmethod
     def of(plan: Plan, prices: Prices) -> Times:
-        """Every layer that can be priced, and why others cannot."""
+        """Prices of every layer that can be priced, and the reason for each that cannot."""
         layers, unpriced = dict[str, Time](), dict[str, str]()
         for layer in plan.layers:
             try:

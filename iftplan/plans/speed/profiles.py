@@ -26,7 +26,7 @@ ROUNDS = 3
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One layer of the grid and what it took.
+    """Layer of the grid and its measured times.
 
     Attributes:
         pair: the dense layer and the masked wide one in its place.

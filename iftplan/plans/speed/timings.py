@@ -77,7 +77,7 @@ class LayerPair:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """One backend's time for one layer.
+    """Time of one backend for one layer.
 
     Attributes:
         backend: which.

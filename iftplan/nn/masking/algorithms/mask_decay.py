@@ -52,7 +52,7 @@ class MaskDecay(StraightThrough):
 
     @property
     def arrival(self) -> int:
-        """The first step at which D is 0; so far away as to be never, where it is not."""
+        """Step from which D is 0; a step beyond every training where it never is."""
         faded = self.begin + ceil(1 / self.beta) if self.shape == "linear" and self.beta else NEVER
         return faded if self.end is None else min(faded, max(self.end, 0))
 

@@ -50,7 +50,7 @@ class StructureDecay(StraightThrough):
 
     @property
     def arrival(self) -> int:
-        """The step at which masks have the plan's counts at the latest."""
+        """Step at which masks have the plan's counts at the latest."""
         return self.end
 
     def leak(self, step: int) -> float:
