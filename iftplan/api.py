@@ -42,7 +42,15 @@ def solve(
     mask: str | None = None,
     round_to: int = 1,
 ) -> Solution:
-    """Realise one layer in one family at equal MACs.
+    """One layer in one family at equal MACs, solved in whole numbers.
+
+    Args:
+        layer: a spec, or a notation such as "conv3x3:64-128@16x16"; with symbolic channels ("conv3x3") only
+            the closed form comes back.
+        family: "wide", "parallel", "factorized", "doped", "lowrank", "nm", or one of your own.
+        sparsity: the fraction of zeros, in [0, 1): 0.75, "3/4" or "75%".
+        mask: structure of the masks, such as "2:8" or "block4x4"; None for any mask, or N:8 with "nm".
+        round_to: widths become multiples of this.
 
     Raises:
         InputError: a layer, family, sparsity or mask that cannot be read.
@@ -171,7 +179,13 @@ def plan(
 
 @checked
 def audit(plan: Plan, measured: CountTable | Sequence[CountTable]) -> AuditReport:
-    """Hold a plan's measured structure (`iftplan.nn.application.measuring.measure_plan`) against its ledger."""
+    """Report of a plan's measured structure against its ledger, layer by layer.
+
+    `iftplan.nn.application.measuring.measure_plan` makes the count tables, one for each engine.
+
+    Raises:
+        InputError: `measured` is no count table.
+    """
     tables = [measured] if isinstance(measured, CountTable) else list(measured)
     if not tables or not all(isinstance(table, CountTable) for table in tables):
         raise InputError(

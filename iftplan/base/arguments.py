@@ -18,7 +18,7 @@ R = TypeVar("R")
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:
-    """The same function, which refuses arguments of another type or choice before anything is computed.
+    """The same function, refusing arguments of another type or choice before anything is computed.
 
     Only what can be seen at once is checked: classes, `Literal` choices, and unions of them.
 
@@ -53,6 +53,11 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
 def one_of(argument: str, value: object, choices: Collection[str]) -> str:
     """The value, where it is one of the choices.
 
+    Args:
+        argument: name of the argument, for the message.
+        value: what was given.
+        choices: the strings that it may be.
+
     Raises:
         InputError: names the argument, its choices and the nearest.
     """
@@ -64,7 +69,7 @@ def one_of(argument: str, value: object, choices: Collection[str]) -> str:
 
 
 def names_in(argument: str, value: object) -> tuple[str, ...]:
-    """Names that were given as one, or as several.
+    """Names as a list, whether one or several were given.
 
     Raises:
         InputError: something among them is no name.

@@ -34,7 +34,7 @@ def digest(document: Mapping[str, Any]) -> str:
 
 
 def sealed(document: Mapping[str, Any]) -> Document:
-    """The document with its digest."""
+    """The document with its digest under "digest"."""
     return {**document, "digest": digest(document)}
 
 
@@ -147,6 +147,11 @@ def loads(text: str, where: str) -> Document:
 
 def parse_toml(text: str, where: str, parse_float: Callable[[str], Any] = float) -> Document:
     """Parse TOML, naming line and column of a mistake.
+
+    Args:
+        text: of the file.
+        where: the file, for messages.
+        parse_float: makes numbers of their text, such as `Fraction`.
 
     Raises:
         InputError: not TOML, or TOML with what no document holds (see `sound`).
@@ -278,6 +283,11 @@ def schema_of(document: Mapping[str, Any], where: str) -> str:
 def check(document: Mapping[str, Any], schema: str, where: str) -> None:
     """Refuse another schema, an unknown version, a wrong digest.
 
+    Args:
+        document: as it was read.
+        schema: the kind and version that are read, such as "iftplan.plan/1".
+        where: the file, for messages.
+
     Raises:
         InputError: which of them, and what was expected.
     """
@@ -297,7 +307,7 @@ def check(document: Mapping[str, Any], schema: str, where: str) -> None:
 
 
 def repeated(where: str, names: Iterable[str]) -> Iterator[str]:
-    """The first name that is there twice, as a sentence."""
+    """Sentence on the first name that is there twice; none where all differ."""
     seen: set[str] = set()
     for i, name in enumerate(names):
         if name in seen:

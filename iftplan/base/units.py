@@ -10,7 +10,7 @@ from iftplan.base.errors import InputError
 
 
 class Convention(StrEnum):
-    """What a count counts: one per multiply-accumulate, or two floating-point operations per MAC."""
+    """Convention of a count: one for each multiply-accumulate, or two floating-point operations per MAC."""
 
     MAC = "mac"
     FLOP = "flop"
@@ -39,6 +39,11 @@ _COUNT = re.compile(
 
 def refuse_long(text: str, named: str, digits: int = 18) -> None:
     """Refuse a number that no network and no machine has, before anything is computed with it.
+
+    Args:
+        text: as it was written.
+        named: what the message calls it.
+        digits: most digits in a row.
 
     Raises:
         InputError: more than `digits` digits in a row, or more than 500 characters.

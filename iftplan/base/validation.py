@@ -15,6 +15,11 @@ T = TypeVar("T")
 def validated(kind: type[T], document: Mapping[str, Any], where: str) -> T:
     """The document as a `kind`: a TypedDict or dataclass that forbids extra keys.
 
+    Args:
+        kind: the type, which describes keys and ranges.
+        document: as it was read.
+        where: the file, for messages.
+
     Raises:
         InputError: names the path inside the document and what is wrong there.
     """

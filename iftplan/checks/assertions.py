@@ -27,7 +27,7 @@ Number = str | int | float | Fraction
 
 
 class IsoFlop(Protocol):
-    """What `iso_flop` is called with."""
+    """Type of `iso_flop`."""
 
     def __call__(
         self,
@@ -41,7 +41,7 @@ class IsoFlop(Protocol):
 
 
 class FlopBudget(Protocol):
-    """What `flop_budget` is called with."""
+    """Type of `flop_budget`."""
 
     def __call__(
         self, model: nn.Module | str, budget: str | int, /, *inputs: str, tolerance: Number = ...

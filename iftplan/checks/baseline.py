@@ -21,7 +21,7 @@ BASELINE_SCHEMA = "iftplan.baseline/1"
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """What models cost when somebody said that this is what they should cost.
+    """Costs of models when somebody said that they should cost this.
 
     Attributes:
         name: a file's name or a git revision.
@@ -36,12 +36,12 @@ class Baseline:
     saved: bool = True
 
     def macs(self, model: str) -> Ledger:
-        """The MACs of a model by layer; nothing for a model that it does not have."""
+        """Ledger of a model's MACs by layer; empty for a model that the baseline does not have."""
         found = self.models.get(model)
         return Ledger(self.name, found.macs if found else {})
 
     def parameters(self, model: str) -> Ledger:
-        """The parameters of a model by module; nothing for a model that it does not have."""
+        """Ledger of a model's parameters by module; empty for a model that the baseline does not have."""
         found = self.models.get(model)
         return Ledger(self.name, found.parameters if found else {})
 
@@ -66,7 +66,7 @@ def baseline_document(baseline: Baseline) -> Document:
 
 
 def parse_baseline(document: Document, where: str) -> Baseline:
-    """A baseline from its document; totals are added up again from the layers.
+    """Baseline from its document; totals are added up again from the layers.
 
     Raises:
         InputError: names the path inside the document.

@@ -25,7 +25,7 @@ from iftplan.plans.plan import Scope
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why there is no measurement.
+    """Reason why there is no measurement.
 
     Attributes:
         message: for people.
@@ -38,7 +38,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """What the models of a configuration cost.
+    """Costs of a configuration's models.
 
     Attributes:
         found: model → its cost, or why there is none.
@@ -101,7 +101,15 @@ def check_models(
     baseline: Baseline | None,
     notes: tuple[str, ...] = (),
 ) -> CheckReport:
-    """Judge models by what they were measured to cost."""
+    """Report on models, judged by what they were measured to cost.
+
+    Args:
+        config: the configuration.
+        models: those of its models that are judged.
+        costs: of these models and of those that their ratios name.
+        baseline: earlier costs; None for none.
+        notes: sentences on the whole report.
+    """
     return CheckReport(
         config=config.path.name,
         baseline=baseline.name if baseline else "",
@@ -111,7 +119,7 @@ def check_models(
 
 
 def with_references(config: Configuration, models: Sequence[ConfiguredModel]) -> tuple[ConfiguredModel, ...]:
-    """The models and those that their ratios name."""
+    """The models, followed by those that their ratios name."""
     chosen = {model.name for model in models}
     named = {bound.reference for model in models for bound in model.bounds} - chosen
     return (*models, *(model for model in config.models if model.name in named))
@@ -183,7 +191,14 @@ def saved_baseline(config: Configuration) -> Baseline | None:
 def renewed_baseline(
     config: Configuration, models: Sequence[ConfiguredModel], costs: Costs, old: Baseline | None
 ) -> Baseline:
-    """The baseline with what these models cost now; those that the configuration has no more are left out."""
+    """Baseline with the present costs of these models, without those that the configuration has no more.
+
+    Args:
+        config: the configuration.
+        models: those that were measured.
+        costs: of these models.
+        old: the baseline before; None for none.
+    """
     before = {} if old is None else dict(old.models)
     inputs = {} if old is None else dict(old.inputs)
     for model in models:

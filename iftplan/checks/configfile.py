@@ -55,7 +55,7 @@ def find_config(start: Path) -> Path:
 
 
 def read_config(path: Path) -> Configuration:
-    """Read and check a configuration.
+    """Configuration in a file, read and checked.
 
     Raises:
         InputError: names the path inside the file, what is wrong there, and the nearest key.

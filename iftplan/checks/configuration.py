@@ -18,7 +18,7 @@ BASELINE = "baseline"
 
 
 class DriftPolicy(StrEnum):
-    """Which changes since the baseline fail a check."""
+    """Changes since the baseline that fail a check."""
 
     ANY = "any"
     INCREASE = "increase"
@@ -27,7 +27,7 @@ class DriftPolicy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """One line of a budget.
+    """Bound of a budget: a quantity and the most that a model may have of it.
 
     Attributes:
         quantity: what is limited.
@@ -44,7 +44,7 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """Something unknown that somebody vouches for.
+    """Cost or unused module that iftplan cannot check, and that the user vouches for.
 
     Attributes:
         name: an operator, or a module that the pass need not use.
@@ -59,7 +59,7 @@ class Allowance:
 
 @dataclass(frozen=True, slots=True)
 class ConfiguredModel:
-    """One model and what it may cost.
+    """Model of a configuration: how to build it, and its budget.
 
     Attributes:
         name: what it is called.
@@ -89,7 +89,7 @@ class ConfiguredModel:
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """A configuration file.
+    """Configuration of `iftplan check`, as a file has it.
 
     Attributes:
         path: the file; what it names is relative to its folder.
@@ -103,11 +103,11 @@ class Configuration:
 
     @property
     def folder(self) -> Path:
-        """Where relative paths begin."""
+        """Folder that relative paths begin in."""
         return self.path.parent
 
     def chosen(self, names: Sequence[str]) -> tuple[ConfiguredModel, ...]:
-        """The models of these names, or all.
+        """Models of these names, or all.
 
         Raises:
             InputError: there is no such model; names the nearest.

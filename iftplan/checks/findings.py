@@ -23,7 +23,7 @@ SCHEMA = "iftplan.check/1"
 
 
 class Status(StrEnum):
-    """How the check of a model ended."""
+    """Outcome of a model's check."""
 
     PASSED = "passed"
     FAILED = "failed"
@@ -33,7 +33,7 @@ class Status(StrEnum):
 
     @property
     def exit_code(self) -> int:
-        """The exit status of the command line."""
+        """Exit status of the command line."""
         return list(Status).index(self)
 
 
@@ -42,7 +42,7 @@ _WEIGHTIEST = (Status.FAILED, Status.INVALID, Status.STALE, Status.UNMEASURED, S
 
 
 class Quantity(StrEnum):
-    """What a limit is about."""
+    """Quantity that a limit is about."""
 
     MACS = "MACs"
     FLOPS = "FLOPs"
@@ -52,7 +52,7 @@ class Quantity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """One line of a budget, held against what was measured.
+    """Limit of a budget beside the measured number.
 
     Attributes:
         quantity: what is limited.
@@ -72,7 +72,7 @@ class Limit:
 
     @property
     def deviation(self) -> Fraction:
-        """`measured/allowed - 1`."""
+        """Relative difference `measured/allowed - 1`."""
         return self.measured / self.allowed - 1
 
     @property
@@ -82,26 +82,26 @@ class Limit:
 
     @property
     def title(self) -> str:
-        """`MACs`, `parameters`, `MACs ratio to baseline`."""
+        """Name of the limit: `MACs`, `parameters`, `MACs ratio to baseline`."""
         return f"{self.quantity} to {self.reference}" if self.reference else self.quantity.value
 
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """What changed since the baseline, layer by layer, biggest first."""
+    """Changes since the baseline, layer by layer, biggest first."""
 
     macs: Diff
     parameters: Diff
 
     @property
     def any(self) -> bool:
-        """Whether anything did."""
+        """Whether anything has changed."""
         return bool(self.macs.changes or self.parameters.changes)
 
 
 @dataclass(frozen=True, slots=True)
 class ModelCheck:
-    """One configured model.
+    """Check of one configured model: its cost, limits, drift and outcome.
 
     Attributes:
         name: its name in the configuration.
@@ -130,7 +130,7 @@ class ModelCheck:
 
 @dataclass(frozen=True, slots=True)
 class CheckReport(Shown):
-    """All models of a configuration, or those that were asked for.
+    """Report on the models of a configuration, all or those that were asked for.
 
     Attributes:
         config: the configuration's path as it was found.

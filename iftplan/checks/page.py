@@ -36,7 +36,7 @@ def check_page(
     convention: Convention = Convention.MAC,
     place: Callable[[str], Place | None] = lambda source: None,
 ) -> Page:
-    """The report as a page.
+    """Report of a check as a page, a section for each model.
 
     Args:
         report: what the check found.

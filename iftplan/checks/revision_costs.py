@@ -24,7 +24,15 @@ def revision_baseline(
     jobs: int | None,
     around: Callable[[int], AbstractContextManager[None]],
 ) -> tuple[Baseline, tuple[str, ...]]:
-    """What the models cost at a revision, each as it is configured there, or as here where it is not.
+    """Costs of the models at a revision, each as it is configured there, or as here where it is not.
+
+    Args:
+        revision: anything that git understands.
+        config: the configuration here.
+        models: those that are measured.
+        cache: folder of measurements; None for none.
+        jobs: parallel processes; None for automatic.
+        around: given how many models are to be measured, opens while they are.
 
     Returns:
         The baseline, without the models that the revision does not have, and a sentence for each of those.

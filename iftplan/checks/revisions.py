@@ -28,7 +28,7 @@ _OF_A_HOOK = (
 
 @dataclass(frozen=True, slots=True)
 class Checkout:
-    """A revision on disk.
+    """Revision of the repository on disk.
 
     Attributes:
         original: the repository's own working tree.

@@ -11,7 +11,7 @@ from iftplan.report.table import Table
 
 
 def check_table(report: CheckReport, convention: Convention = Convention.MAC) -> Table:
-    """Every model: what it costs, what changed, how much of its budget is used, and how its check ended."""
+    """Table of all models: cost, change, used part of the budget, and outcome."""
     compared = bool(report.baseline)
     rows = tuple(_row(model, convention, compared) for model in report.models)
     changed = (f">since {report.baseline}",) if compared else ()
@@ -21,7 +21,7 @@ def check_table(report: CheckReport, convention: Convention = Convention.MAC) ->
 
 
 def models_by_note(models: Sequence[ModelCheck]) -> Mapping[str, Sequence[str]]:
-    """Each note once, with the names of the models that have it."""
+    """Names of the models that have a note, by note."""
     found: dict[str, list[str]] = {}
     for model in models:
         for note in model.notes:
@@ -38,7 +38,7 @@ def _row(model: ModelCheck, convention: Convention, compared: bool) -> tuple[str
 
 
 def since(drift: Drift, convention: Convention) -> str:
-    """What changed, in one cell."""
+    """Change of a model's cost in one cell."""
     macs, parameters = drift.macs, drift.parameters
     if macs.difference:
         share = f" ({percent(Fraction(macs.difference, macs.base.macs))})" if macs.base.macs else ""
@@ -57,7 +57,7 @@ def _used(model: ModelCheck) -> str:
 
 
 def used(limit: Limit) -> str:
-    """How much of one line of a budget is used."""
+    """Used part of one line of a budget, in one cell."""
     if limit.quantity is Quantity.RATIO:
         return f"{decimal(limit.measured, 4)} of {decimal(limit.allowed, 4)} {limit.reference}"
     share = float(limit.measured / limit.allowed)
@@ -65,7 +65,7 @@ def used(limit: Limit) -> str:
 
 
 def drift_tables(report: CheckReport, convention: Convention = Convention.MAC) -> list[Table]:
-    """What changed in each model, layer by layer; the line of totals alone for those in which nothing did."""
+    """Tables of the layers that changed in each model, and of all models' totals."""
     changed = [
         drift_table(model.name, drift, convention)
         for model in report.models
@@ -75,7 +75,13 @@ def drift_tables(report: CheckReport, convention: Convention = Convention.MAC) -
 
 
 def drift_table(name: str, drift: Drift, convention: Convention = Convention.MAC) -> Table:
-    """The layers of one model that changed, in MACs or in parameters, the most MACs first."""
+    """The layers of one model that changed, in MACs or in parameters, the most MACs first.
+
+    Args:
+        name: of the model.
+        drift: its changes.
+        convention: the unit of counts.
+    """
     macs = {change.name: change for change in drift.macs.changes}
     parameters = {change.name: change for change in drift.parameters.changes}
     rows = []

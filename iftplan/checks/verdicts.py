@@ -26,7 +26,7 @@ def judge(
     references: Mapping[str, int] | None = None,
     cached: bool = False,
 ) -> ModelCheck:
-    """Check one model.
+    """Check of one model by its measured cost: limits, drift and outcome.
 
     Args:
         model: what was configured.
@@ -163,7 +163,7 @@ def _drifted(check: ModelCheck, model: ConfiguredModel, policy: DriftPolicy) -> 
 
 
 def moved(changes: Diff, unit: str) -> str:
-    """What a total moved by since the base, and in which layers."""
+    """Change of a total since the base, and the layers in which it lies."""
     before, after = changes.base.macs, changes.head.macs
     share = f", {percent(Fraction(after, before) - 1)}" if before else ""
     return f"{signed(changes.difference)} {unit} since {changes.base.name} ({count(before)} → {count(after)}{share}); {_layers(changes)}"

@@ -29,7 +29,7 @@ def document_in(text: str) -> Document | None:
 
 
 def plan_in(document: Document, where: str) -> Plan:
-    """The plan in a document.
+    """Plan in a document.
 
     Raises:
         InputError: another kind of document.
@@ -51,7 +51,15 @@ def spec_of(
     heads: Heads = "number",
     allow: Sequence[str] | None = None,
 ) -> ModelSpec:
-    """Read a model, or the spec document that stands for it."""
+    """Spec of a model, read from the model or from the document that stands for it.
+
+    Args:
+        model: a MODEL argument.
+        inputs: of the forward pass; none for the model's own.
+        widths: whether to find which channels move together.
+        heads: "number" or "size", whichever attention keeps when it widens.
+        allow: costs of unknown operators, NAME=MACS.
+    """
     document = document_in(model)
     if document is not None:
         return spec_in(document, model, inputs)
@@ -64,7 +72,7 @@ def spec_of(
 
 
 def operators_of(allow: Sequence[str] | None) -> Mapping[str, Operator]:
-    """The `--allow` options as formulas.
+    """Cost formulas of the `--allow` options, by operator; empty without any.
 
     Raises:
         InputError: one cannot be read.
@@ -78,7 +86,12 @@ def operators_of(allow: Sequence[str] | None) -> Mapping[str, Operator]:
 
 
 def spec_in(document: Document, where: str, inputs: Sequence[InputSpec]) -> ModelSpec:
-    """The spec in a document.
+    """Spec in a document.
+
+    Args:
+        document: as it was read.
+        where: the file, for messages.
+        inputs: that were asked for; none for the spec's own.
 
     Raises:
         InputError: another kind of document, or a spec that was read with other inputs.
@@ -101,6 +114,11 @@ def build_for(plan: Plan, model: str | None, *, trust: bool) -> nn.Module:
     """The dense model that a plan was made for, on the meta device.
 
     Python that a plan names is run only if the user names it too, or trusts the plan.
+
+    Args:
+        plan: that names its model and inputs.
+        model: a MODEL argument that the user gave in its place.
+        trust: whether Python that the plan names may run.
 
     Raises:
         InputError: the plan names Python that the user did not.

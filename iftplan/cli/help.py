@@ -16,7 +16,13 @@ _TABLES = ("table", "json", "csv", "markdown", "latex")
 
 
 class Command(TyperCommand):
-    """A command whose options are described as people write them."""
+    """A command whose options are described as people write them.
+
+    Args:
+        name: of the command.
+        params: its options and arguments, whose help is changed.
+        **more: as click has it.
+    """
 
     def __init__(self, name: str | None, *, params: list[Any], **more: Any) -> None:
         for option in params:
@@ -25,7 +31,7 @@ class Command(TyperCommand):
 
 
 def first_sentence(command: Callable[..., None]) -> str:
-    """What the list of commands says: whole, so short."""
+    """First sentence of a command's docstring, short enough for the list of commands."""
     line = (command.__doc__ or "").strip().splitlines()[0]
     return line.partition(". ")[0].partition("; ")[0].rstrip(".")
 

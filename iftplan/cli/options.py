@@ -57,12 +57,12 @@ AllowOption = Annotated[
 
 
 def inputs_of(given: Sequence[str] | None) -> tuple[InputSpec, ...]:
-    """The `--input` options."""
+    """Inputs of a forward pass that the `--input` options give."""
     return tuple(map(parse_input, given or ()))
 
 
 def tolerance_of(text: str | None) -> Fraction | None:
-    """The `--tolerance` option.
+    """Relative tolerance that the `--tolerance` option gives.
 
     Raises:
         InputError: not a number, or negative.
@@ -71,12 +71,12 @@ def tolerance_of(text: str | None) -> Fraction | None:
 
 
 def split(text: str) -> list[str]:
-    """A comma-separated option."""
+    """Parts of a comma-separated option, without blanks."""
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def families_of(text: str) -> list[Family]:
-    """The `--transform` option of `solve`: names, `all`, or `path/file.py:name` of a family of your own.
+    """Families of a `--transform` option: names, `all`, or `path/file.py:name` of a family of your own.
 
     Raises:
         InputError: an unknown name, or a file that holds no family.

@@ -30,7 +30,7 @@ class Interrupted(Exception):  # noqa: N818  (as Python's own)
 
 
 class Format(StrEnum):
-    """How data is written."""
+    """Format in which data is written."""
 
     TABLE = "table"
     JSON = "json"
@@ -153,7 +153,7 @@ def _to_stdout() -> Iterator[None]:
 
 
 def unwritten(error: OSError) -> str:
-    """What is said when stdout did not take everything."""
+    """Sentence that stdout did not take everything."""
     return f"stdout could not be written to the end ({error.strerror}); write to a file with -o FILE instead."
 
 

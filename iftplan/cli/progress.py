@@ -18,7 +18,7 @@ Watcher = Callable[["Moment"], None]
 
 @contextmanager
 def watching(steps: int, metric: str, *, done: int = 0, quiet: bool = False) -> Iterator[Watcher]:
-    """What shows every moment of a run.
+    """Watcher that shows every moment of a run on stderr.
 
     Args:
         steps: of the run.
@@ -70,7 +70,7 @@ def _bar(steps: int, metric: str, done: int) -> Iterator[Watcher]:
 
 @contextmanager
 def counting(ended: Callable[[], tuple[int, int]]) -> Iterator[Callable[[str], None]]:
-    """What says lines about many runs, on a terminal above a bar.
+    """Function that says lines about many runs, on a terminal above a bar.
 
     Args:
         ended: how many runs have, and how many there are; asked after every line.

@@ -27,7 +27,7 @@ _PLACES = (
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What stood on the command line.
+    """Options of a run that stood on the command line.
 
     Attributes:
         plan: a plan file, or nothing.

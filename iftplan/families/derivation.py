@@ -92,6 +92,11 @@ def _check_symbols(definition: Definition, cost: Expr, unknown: Expr) -> None:
 def positive_root(equation: Expr, unknown: Expr, who: str) -> Expr:
     """The root of `equation = 0` that is positive for positive symbols.
 
+    Args:
+        equation: an expression that is zero at the root, in the symbols of `iftplan.families.symbols`.
+        unknown: the symbol to solve for.
+        who: the family's name, for messages.
+
     Raises:
         InfeasibleError: there is none.
     """
@@ -147,7 +152,11 @@ def family(
 
 
 def from_definition(definition: Definition) -> Family:
-    """Derive a family and turn its solution into numeric functions."""
+    """Family whose equation is derived from a definition and turned into numeric functions.
+
+    Raises:
+        InputError: a width multiplier enters the layer's cost neither once nor squared.
+    """
     derivation = derive(definition)
     if derivation.unknown == t.k and _degree(derivation.cost) not in (1, 2):
         raise InputError(

@@ -8,7 +8,7 @@ import sympy
 
 
 def text(expression: Any) -> str:
-    """One line, products with a dot, powers with a caret.
+    """An expression in one line, products with a dot, powers with a caret.
 
     Example:
         >>> from iftplan.families.symbols import d, m, n

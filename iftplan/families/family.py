@@ -66,7 +66,7 @@ class Form:
 
 @dataclass(frozen=True, slots=True)
 class Family(Shown):
-    """A Sparse-IFT family, ready to solve: what it says of itself and what follows from it."""
+    """Sparse-IFT family, ready to solve: its definition and the solution that follows from it."""
 
     definition: Definition
     form: Form
@@ -79,7 +79,7 @@ class Family(Shown):
 
     @property
     def name(self) -> str:
-        """How it is named on the command line and in documents."""
+        """Name of the family on the command line and in documents."""
         return self.definition.name
 
     @property

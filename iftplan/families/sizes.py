@@ -39,7 +39,14 @@ class Realisation:
 def realise(
     layer: LayerSpec, family: Family, density: Fraction, mask: MaskStructure, round_to: int = 1
 ) -> Realisation:
-    """The integers of a structure, before the mask closes the budget.
+    """The layer at integer sizes, before the mask closes the budget.
+
+    Args:
+        layer: the dense layer, with channels.
+        family: whose structure is taken.
+        density: the fraction of weights to keep, in (0, 1].
+        mask: structure of the masks, which may ask sizes to be multiples.
+        round_to: widths become multiples of this.
 
     Raises:
         InfeasibleError: the structure would be smaller than one.
@@ -61,7 +68,14 @@ def realise(
 
 
 def at_structure(wide: LayerSpec, family: Family, unknown: int, structure: Structure) -> Realisation:
-    """What a layer, already at its new width, holds at an integer structure."""
+    """A layer, already at its new width, with an integer structure: its masked and its dense weights.
+
+    Args:
+        wide: the layer at its new width.
+        family: whose structure is taken.
+        unknown: number of branches, rank, or 1 for families that only widen.
+        structure: what documents say of it, by name.
+    """
     degree = 1 if wide.depthwise else 2
     m, n = wide.fan_in, wide.fan_out
     capacity = wide.copies * int(family.form.masked(m, n, unknown, degree, 1))
@@ -72,7 +86,13 @@ def at_structure(wide: LayerSpec, family: Family, unknown: int, structure: Struc
 
 
 def multiplier_of(layer: LayerSpec, family: Family, density: Fraction) -> float:
-    """The real-valued width multiplier k at which the layer's equation is met."""
+    """Width multiplier k, a real number, at which the layer's equation is met.
+
+    Args:
+        layer: the dense layer, with channels.
+        family: one that widens.
+        density: the fraction of weights to keep, in (0, 1].
+    """
     if not family.solves_width:
         return float(Multiplier.closing(density))
     products = Fraction(layer.products_per_position, layer.copies)
@@ -166,5 +186,5 @@ def _integer(layer: LayerSpec, wide: LayerSpec, family: Family, density: Fractio
 
 
 def rank_unit(layer: LayerSpec, family: Family) -> int:
-    """What a rank must be a multiple of: U keeps the groups of the convolution that it replaces."""
+    """Number that a rank must be a multiple of: U keeps the groups of the convolution that it replaces."""
     return layer.groups if family.definition.structure == "rank" else 1

@@ -20,7 +20,7 @@ Structure = Mapping[str, int | float | None]
 
 
 class Outcome(StrEnum):
-    """How a solution came out; the values are what users read."""
+    """Outcome of a solution; the values are what users read."""
 
     EXACT = "closed to the MAC"
     RESIDUAL = "the structure leaves a residual"
@@ -41,7 +41,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Solution(Shown):
-    """A layer realised in a family at equal MACs. Counts are None while channels are symbolic or it is infeasible.
+    """Layer realised in a family at equal MACs; counts are None where it is symbolic or infeasible.
 
     Attributes:
         layer: the dense layer.

@@ -38,6 +38,7 @@ def solve(
 
     Raises:
         InfeasibleError: no structure satisfies the equation; names the nearest sparsity that does.
+        InputError: `round_to` is less than 1, or the mask is not one of the family's.
 
     Example:
         >>> from iftplan.families.builtin import FAMILIES
@@ -103,6 +104,11 @@ def _solve(
 
 def mask_for(family: Family | None, sparsity: Fraction, mask: MaskStructure | None) -> MaskStructure:
     """The mask structure to use: the given one if the density allows it, N:8 for N:M Wide, else any.
+
+    Args:
+        family: None for plain sparsity.
+        sparsity: the fraction of zeros, in [0, 1).
+        mask: what was asked for, if anything.
 
     Raises:
         InfeasibleError: the density is not N/M.

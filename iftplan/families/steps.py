@@ -37,7 +37,13 @@ class Special:
 
 
 def specialise(layer: LayerSpec, family: Family, density: Fraction) -> Special:
-    """The family's solution for this layer kind at this density."""
+    """The family's solution for this layer kind at this density.
+
+    Args:
+        layer: of the kind to solve for; its kernel and groups count, its channels may be symbolic.
+        family: whose solution is taken.
+        density: the fraction of weights to keep, in (0, 1].
+    """
     unknown, solution, masked = _solution(layer, family)
     at = {t.d: sympy.Rational(density.numerator, density.denominator), t.k: 1 / sympy.sqrt(t.d)}
     if unknown == t.k:
@@ -65,6 +71,11 @@ def _tidy(expression: Expr) -> Expr:
 
 def steps(layer: LayerSpec, family: Family, density: Fraction) -> tuple[Step, ...]:
     """The derivation of the family's structure for this layer kind, one equation a line.
+
+    Args:
+        layer: of the kind to solve for; its kernel and groups count, its channels may be symbolic.
+        family: whose equation is derived.
+        density: the fraction of weights to keep, in (0, 1].
 
     Example:
         >>> from iftplan.families.builtin import FAMILIES

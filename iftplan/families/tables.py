@@ -12,7 +12,13 @@ from iftplan.report.table import Table
 
 
 def solutions_table(name: str, solutions: Sequence[Solution], convention: Convention) -> Table:
-    """One row per family; symbolic layers show formulas where numbers would be."""
+    """Solutions of one layer, a row for each family; formulas where channels are symbolic.
+
+    Args:
+        name: of the layer, for the title.
+        solutions: of one layer at one sparsity, at least one.
+        convention: the unit of counts.
+    """
     unit = convention.unit
     symbolic = all(s.nnz is None for s in solutions)
     title = f"{name} at sparsity {plain(solutions[0].sparsity)} (density {plain(1 - solutions[0].sparsity)})"
@@ -56,13 +62,13 @@ def solutions_table(name: str, solutions: Sequence[Solution], convention: Conven
 
 
 def solution_tables(s: Solution) -> tuple[Table, ...]:
-    """One solution, with its derivation where that was asked for."""
+    """Tables of one solution, with its derivation where that was asked for."""
     solved = solutions_table(layer_notation(s.layer), [s], Convention.MAC)
     return (solved, steps_table(layer_notation(s.layer), s)) if s.steps else (solved,)
 
 
 def family_table(family: Family) -> Table:
-    """What a family costs and what follows from that, as formulas."""
+    """Cost of a family and the formulas that follow from it."""
     form, definition = family.form, family.definition
     rows = (
         ("cost per position", form.cost),

@@ -57,17 +57,22 @@ def _stirling(x: int) -> float:
 
 
 def log2_global(capacities_and_nnz: Iterable[tuple[int, int]]) -> float:
-    """One budget over all layers: `log2 C(ΣN, Σnnz)`, never less than the sum over layers."""
+    """Bits to name a mask with one budget over all layers, `log2 C(ΣN, Σnnz)`: no less than their sum."""
     pairs = list(capacities_and_nnz)
     return log2_choose(sum(c for c, _ in pairs), sum(n for _, n in pairs))
 
 
 @lru_cache(maxsize=64)
 def tile_masks(rows: int, columns: int, kept: int) -> int:
-    """How many rows×columns masks keep as many as they can with at most `kept` in every row and column.
+    """Number of rows×columns masks that keep as many as they can with at most `kept` in every row and column.
 
     A square that is longer than `kept` has exactly `kept` ones in each. In a rectangle the shorter side's rows are full and
     the other side's may not be. Counted row by row over the multiset of what columns can still take.
+
+    Args:
+        rows: of the tile.
+        columns: of the tile.
+        kept: N of N:M.
 
     Example:
         >>> tile_masks(4, 4, 2), tile_masks(8, 8, 1), tile_masks(1, 4, 2)

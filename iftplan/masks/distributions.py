@@ -17,7 +17,7 @@ from iftplan.base.errors import InfeasibleError
 
 
 class Distribution(StrEnum):
-    """How density is spread over layers."""
+    """Rule by which density is spread over layers."""
 
     UNIFORM = "uniform"
     ER = "er"
@@ -26,7 +26,7 @@ class Distribution(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """One maskable layer as a distribution sees it.
+    """Maskable layer as a distribution sees it: shape and cost.
 
     Attributes:
         name: for messages.
@@ -40,7 +40,16 @@ class Share:
 
 
 def probability(shape: tuple[int, ...], distribution: Distribution, power: int = 1) -> Fraction:
-    """p_l: 1, `(n_in+n_out)/(n_in·n_out)`, or with the kernel in sum and product."""
+    """Density p_l of a layer up to the common factor ε (arXiv 1707.04780, 1911.11134).
+
+    It is 1 for uniform, `(n_in+n_out)/(n_in·n_out)` for ER, and has the kernel in sum and product for
+    ERK.
+
+    Args:
+        shape: (n_in, n_out, *kernel) of the weight.
+        distribution: the rule.
+        power: exponent of p_l; 1 as published.
+    """
     match distribution:
         case Distribution.UNIFORM:
             return Fraction(1)
@@ -54,6 +63,12 @@ def densities(
     shares: Sequence[Share], budget: Fraction, distribution: Distribution, power: int = 1
 ) -> tuple[Fraction, ...]:
     """Densities with `Σ density·cost = budget` exactly, none above 1.
+
+    Args:
+        shares: the maskable layers.
+        budget: what all of them together may cost, in the unit of their costs.
+        distribution: the rule by which densities differ.
+        power: exponent of p_l; 1 as published.
 
     Raises:
         InfeasibleError: the budget is not positive, or exceeds what all layers cost at density 1.
@@ -71,6 +86,10 @@ def densities(
         raise InfeasibleError(
             f"a budget of {float(budget):.6g} cannot be spread over maskable layers that cost {total} at density 1 (the largest is {largest.name})."
         )
+    # All densities follow from one number: they are ε·p_l, and ε is what the layers below density 1 have left
+    # of the budget. A layer that ε·p_l would take above 1 keeps all of its weights and no more, which leaves
+    # the others more: ε grows, and may take another layer above 1. So only the layers of the largest p_l
+    # become dense in a round, all that tie together, lest the answer depend on their order.
     weights = [probability(share.shape, distribution, power) for share in shares]
     dense: set[int] = set()
     while True:
@@ -90,7 +109,13 @@ def densities(
 
 
 def parameter_budget(shares: Sequence[Share], sparsity: Fraction, *, floor_zeros: bool = False) -> Fraction:
-    """The weights that stay at a sparsity; `floor_zeros` rounds each layer's zeros down first, as jaxpruner does."""
+    """Number of weights that stay at a sparsity, a fraction of a weight included.
+
+    Args:
+        shares: the maskable layers, whose costs are numbers of weights.
+        sparsity: the fraction of zeros, in [0, 1).
+        floor_zeros: whether each layer's zeros are rounded down first, as in jaxpruner.
+    """
     if floor_zeros:
         return Fraction(sum(share.cost - int(sparsity * share.cost) for share in shares))
     return (1 - sparsity) * sum(share.cost for share in shares)

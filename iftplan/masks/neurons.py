@@ -11,20 +11,20 @@ from iftplan.masks.structure import MaskStructure, Matrices, numel
 
 @dataclass(frozen=True, slots=True)
 class ConstantFanIn(MaskStructure):
-    """The same number of inputs for every output neuron."""
+    """Structure in which every output neuron keeps the same number of inputs."""
 
     @property
     def keeps_transposed(self) -> bool:
-        """Inputs feed differently many neurons."""
+        """Whether the transposed mask has the structure too: no, inputs feed differently many neurons."""
         return False
 
     def counts(self, matrices: Matrices) -> range:
-        """One input of every neuron at a time, up to the matrix with the fewest."""
+        """Numbers of weights in steps of one input of every neuron, up to the matrix with the fewest."""
         neurons = sum(n for _, n in matrices)
         return range(0, neurons * min((m for m, _ in matrices), default=0) + 1, neurons or 1)
 
     def log2_masks(self, matrices: Matrices, nnz: int) -> float:
-        """n·log2 C(m, f), summed over the matrices."""
+        """Bits to name one mask: n·log2 C(m, f), summed over the matrices."""
         neurons = sum(n for _, n in matrices)
         return sum(n * log2_choose(m, nnz // neurons) for m, n in matrices) if neurons else 0.0
 
@@ -38,11 +38,15 @@ class Channel(MaskStructure):
 
     @property
     def keeps_transposed(self) -> bool:
-        """What is left is a smaller dense matrix, whichever way it lies."""
+        """Whether the transposed mask has the structure too: yes, what is left is a smaller dense matrix."""
         return True
 
     def counts(self, matrices: Matrices) -> range:
-        """One channel at a time."""
+        """Numbers of weights in steps of one channel.
+
+        Raises:
+            InfeasibleError: the matrices have different numbers of inputs.
+        """
         inputs = {m for m, _ in matrices}
         if len(inputs) > 1:
             raise InfeasibleError(
@@ -51,7 +55,7 @@ class Channel(MaskStructure):
         return range(0, numel(matrices) + 1, max(inputs, default=1))
 
     def log2_masks(self, matrices: Matrices, nnz: int) -> float:
-        """log2 C(n, c)."""
+        """Bits to name one mask: log2 C(n, c)."""
         return log2_choose(sum(n for _, n in matrices), nnz // self.counts(matrices).step)
 
     def __str__(self) -> str:

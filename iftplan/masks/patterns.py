@@ -40,21 +40,21 @@ class NM(MaskStructure):
 
     @property
     def density(self) -> Fraction:
-        """N/M."""
+        """Density N/M, a fraction of 1."""
         return Fraction(self.kept, self.of)
 
     @property
     def multiples(self) -> tuple[int, int]:
-        """Whole groups of M, along both sides where transposable; any size where padded."""
+        """Multiples that inputs and outputs must be: M, of both where transposable; 1 where padded."""
         return (1, 1) if self.padded else (self.of, self.of if self.transposable else 1)
 
     @property
     def keeps_transposed(self) -> bool:
-        """By definition of transposable, and by no other N:M mask."""
+        """Whether the transposed mask has the structure too: by definition of transposable."""
         return self.transposable
 
     def counts(self, matrices: Matrices) -> range:
-        """From every group short to every group whole."""
+        """Numbers of weights from every group short to every group whole."""
         self._check(matrices)
         most = sum(self._most(m, n) for m, n in matrices)
         return range(most - self.step * self.groups(matrices), most + 1, self.step)
@@ -70,22 +70,22 @@ class NM(MaskStructure):
         return (self.of if self.transposable else 1), self.of
 
     def groups(self, matrices: Matrices) -> int:
-        """Groups, or tiles, of full size."""
+        """Number of groups, or tiles, of full size."""
         along, of = self.size
         return sum((m // of) * (n // along) for m, n in matrices)
 
     def short(self, matrices: Matrices, nnz: int) -> int:
-        """How many groups, or tiles, are short in a mask with `nnz` weights."""
+        """Number of groups, or tiles, that are short in a mask with `nnz` weights."""
         return (self.counts(matrices)[-1] - nnz) // self.step
 
     def log2_masks(self, matrices: Matrices, nnz: int) -> float:
-        """(N_w/M)·log2 C(M, N), or per M×M tile where transposable; and which groups are short."""
+        """Bits to name one mask: (N_w/M)·log2 C(M, N), or per M×M tile; short groups are named too."""
         groups, short = self.groups(matrices), self.short(matrices, nnz)
         whole = (groups - short) * self._log2_group(self.kept) + short * self._log2_group(self.kept - 1)
         return whole + log2_choose(groups, short) + sum(self._log2_edges(m, n) for m, n in matrices)
 
     def edges(self, inputs: int, outputs: int) -> tuple[tuple[int, int, int], ...]:
-        """(how many, inputs, outputs) of each kind of group or tile that hangs over the edge."""
+        """Kinds of groups or tiles that hang over the edge: (how many, inputs, outputs)."""
         m, r = divmod(inputs, self.of)
         if not self.transposable:
             return ((outputs, r, 1),) if r else ()
@@ -137,25 +137,29 @@ class Block(MaskStructure):
 
     @property
     def multiples(self) -> tuple[int, int]:
-        """Whole blocks; any size where padded."""
+        """Multiples that inputs and outputs must be: the block's sides; 1 where padded."""
         return (1, 1) if self.padded else (self.height, self.width)
 
     @property
     def keeps_transposed(self) -> bool:
-        """A block transposed is a block."""
+        """Whether the transposed mask has the structure too: a block transposed is a block."""
         return True
 
     @property
     def area(self) -> int:
-        """Weights of a block."""
+        """Number of weights of a block."""
         return self.height * self.width
 
     def blocks(self, matrices: Matrices) -> int:
-        """Blocks of full size."""
+        """Number of blocks of full size."""
         return sum((m // self.height) * (n // self.width) for m, n in matrices)
 
     def counts(self, matrices: Matrices) -> range:
-        """What hangs over the edge, and any number of blocks."""
+        """Numbers of weights in steps of one block, on top of those that hang over the edge.
+
+        Raises:
+            InfeasibleError: blocks do not tile a matrix; names the nearest size that they do.
+        """
         for rows, columns in () if self.padded else matrices:
             if rows % self.height or columns % self.width:
                 raise InfeasibleError(
@@ -167,7 +171,7 @@ class Block(MaskStructure):
         return range(edge, edge + whole + 1, self.area)
 
     def log2_masks(self, matrices: Matrices, nnz: int) -> float:
-        """log2 C(N/b, nnz/b)."""
+        """Bits to name one mask: log2 C(N/b, nnz/b)."""
         chosen = (nnz - self.counts(matrices).start) // self.area
         return log2_choose(self.blocks(matrices), chosen)
 

@@ -10,7 +10,7 @@ from iftplan.masks.structure import MaskStructure, Matrices
 
 
 def stack_counts(structure: MaskStructure, matrices: Matrices, experts: int) -> range:
-    """Every number of weights that all experts together can keep.
+    """Numbers of weights that all experts together can keep.
 
     Args:
         structure: what the mask of one expert may look like.
@@ -30,7 +30,13 @@ def stack_counts(structure: MaskStructure, matrices: Matrices, experts: int) -> 
 
 
 def stack_close(structure: MaskStructure, matrices: Matrices, experts: int, budget: int) -> int:
-    """The most weights, at most `budget`, that all experts together can keep.
+    """Largest number of weights, at most `budget`, that all experts together can keep.
+
+    Args:
+        structure: of every expert's mask.
+        matrices: shapes (inputs, outputs) of all experts together.
+        experts: how many.
+        budget: weights.
 
     Raises:
         InfeasibleError: they keep more than that whatever is chosen.
@@ -39,7 +45,14 @@ def stack_close(structure: MaskStructure, matrices: Matrices, experts: int, budg
 
 
 def stack_log2_masks(structure: MaskStructure, matrices: Matrices, experts: int, nnz: int) -> float:
-    """Bits needed to name one mask with `nnz` weights: each expert's is chosen by itself."""
+    """Bits needed to name one mask with `nnz` weights, each expert's being chosen by itself.
+
+    Args:
+        structure: of every expert's mask.
+        matrices: shapes (inputs, outputs) of all experts together.
+        experts: how many.
+        nnz: weights that all of them keep.
+    """
     return structure.log2_masks(_one(matrices, experts), nnz // experts) * experts
 
 

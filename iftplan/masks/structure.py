@@ -13,7 +13,7 @@ Matrices = tuple[tuple[int, int], ...]
 
 
 def numel(matrices: Matrices) -> int:
-    """Weights of all.
+    """Number of weights of all matrices.
 
     Example:
         >>> numel(((2, 3), (4, 5)))
@@ -23,7 +23,7 @@ def numel(matrices: Matrices) -> int:
 
 
 class MaskStructure(Protocol):
-    """What a mask may look like.
+    """Structure of a mask: which sets of weights can be kept together.
 
     Attributes:
         multiples: what the inputs and the outputs of a masked matrix must be divisible by.
@@ -33,14 +33,14 @@ class MaskStructure(Protocol):
 
     @property
     def multiples(self) -> tuple[int, int]:
-        """Any size, unless a structure says otherwise."""
+        """Multiples that inputs and outputs must be: any size, unless a structure says otherwise."""
         return 1, 1
 
     @property
     def keeps_transposed(self) -> bool: ...  # noqa: D102  (above)
 
     def counts(self, matrices: Matrices) -> range:
-        """Every number of weights that a mask of this structure can keep.
+        """Numbers of weights that a mask of this structure can keep.
 
         Raises:
             InfeasibleError: the structure does not fit the shapes; names the nearest that it does.
@@ -50,7 +50,7 @@ class MaskStructure(Protocol):
         """Bits needed to name one mask with `nnz` weights."""
 
     def close(self, matrices: Matrices, budget: int) -> int:
-        """The most weights, at most `budget`, that a mask of this structure can keep.
+        """Largest number of weights, at most `budget`, that a mask of this structure can keep.
 
         Raises:
             InfeasibleError: it keeps more than that whatever is chosen.
@@ -65,19 +65,19 @@ class MaskStructure(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Unstructured(MaskStructure):
-    """Any set of weights."""
+    """Structure of any set of weights."""
 
     @property
     def keeps_transposed(self) -> bool:
-        """Any set is any set."""
+        """Whether the transposed mask has the structure too: any set is any set."""
         return True
 
     def counts(self, matrices: Matrices) -> range:
-        """Every count is possible."""
+        """Numbers of weights from none to all."""
         return range(numel(matrices) + 1)
 
     def log2_masks(self, matrices: Matrices, nnz: int) -> float:
-        """log2 C(N, nnz)."""
+        """Bits to name one mask: log2 C(N, nnz)."""
         return log2_choose(numel(matrices), nnz)
 
     def __str__(self) -> str:

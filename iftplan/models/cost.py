@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class ModelCost:
-    """What one model costs.
+    """Cost of one model: MACs of a forward pass and parameters, layer by layer.
 
     Attributes:
         macs: layer → contraction MACs of one forward pass, `module:operator` for products of activations.
@@ -28,10 +28,10 @@ class ModelCost:
 
     @property
     def total_macs(self) -> int:
-        """All contraction MACs."""
+        """All contraction MACs of one forward pass."""
         return sum(self.macs.values())
 
     @property
     def total_parameters(self) -> int:
-        """All parameters; a tied one once."""
+        """Number of all parameters; a tied one counts once."""
         return sum(self.parameters.values())

@@ -32,7 +32,7 @@ def measured_document(measured: ModelCost) -> Document:
 
 
 def parse_measured(document: Document, where: str = "measurement") -> ModelCost:
-    """A measurement from its document.
+    """Measured cost from its document.
 
     Raises:
         InputError: names the path inside the document.
@@ -57,7 +57,16 @@ def parse_measured(document: Document, where: str = "measurement") -> ModelCost:
 
 
 def check_rows(rows: Sequence[CostRowObject], where: str, path: str) -> None:
-    """A layer is there once, and no count is negative."""
+    """Refuse rows of which two have one name, or one a negative count.
+
+    Args:
+        rows: of layers and modules.
+        where: the document, for messages.
+        path: of the rows' owner inside the document, "" or ending in a dot.
+
+    Raises:
+        InputError: names the first such row.
+    """
     for problem in repeated(f"{path}layers", (row["name"] for row in rows)):
         raise InputError(f"{where}: {problem}.")
     for i, row in enumerate(rows):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Contraction:
-    """The MACs of one operator in one module (all its calls added up).
+    """MACs of one operator in one module, all its calls added up.
 
     Attributes:
         module: dotted path of the innermost module that was running; "" is the model itself.
@@ -40,7 +40,7 @@ class Contraction:
 
 @dataclass(frozen=True, slots=True)
 class CountTable(Shown):
-    """What one engine counted.
+    """Counts of one engine for one forward pass, in MACs.
 
     Attributes:
         engine: "meta", "fvcore" or "flop_counter".
@@ -87,12 +87,18 @@ class CountTable(Shown):
 
 
 class Engine(Protocol):
-    """One way to see a model's operators; every engine answers with the same table."""
+    """Engine that counts a model's operators; every one answers with the same table."""
 
     name: str
 
     def count(self, model: object, args: tuple[object, ...], kwargs: Mapping[str, object]) -> CountTable:
-        """Run one forward pass and count it."""
+        """Count of one forward pass, in MACs.
+
+        Args:
+            model: a network in evaluation mode.
+            args: its positional inputs.
+            kwargs: its keyword inputs.
+        """
 
 
 def sparse_macs(table: CountTable, nonzeros: Mapping[str, int], sizes: Mapping[str, int]) -> dict[str, int]:
@@ -167,10 +173,10 @@ def _operators(places: Mapping[str, list[Contraction]], place: str) -> str:
 
 
 def unknown_sentence(name: str, calls: int) -> str:
-    """What is said of an operator without a formula."""
+    """Sentence about an operator without a formula."""
     return f"operator {name} ({calls} calls) has no formula; if you know its cost, allow it with --allow {name}=MACS_PER_CALL (or N*out, per output element)."
 
 
 def uncalled_sentence(name: str) -> str:
-    """What is said of a module that the pass never used."""
+    """Sentence about a module with weights that the pass never used."""
     return f"module {name} holds weights that this pass never used; if that is meant, allow it with --allow-uncalled {name}."

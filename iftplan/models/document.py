@@ -25,7 +25,7 @@ def spec_document(spec: ModelSpec) -> Document:
 
 
 def parse_spec(document: Document, where: str = "spec") -> ModelSpec:
-    """A spec from its document.
+    """Spec of a model from its document.
 
     Raises:
         InputError: names the path inside the document.

@@ -18,7 +18,7 @@ STRICT: dict[str, Any] = {"extra": "forbid"}
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """`coefficient · Π symbol**power`.
+    """Term `coefficient · Π symbol**power` of a polynomial.
 
     Attributes:
         coefficient: exact.
@@ -33,7 +33,7 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class Polynomial:
-    """A sum of terms with distinct monomials, sorted.
+    """Polynomial in widths: a sum of terms with distinct monomials, sorted.
 
     Attributes:
         terms: none for zero.
@@ -52,7 +52,7 @@ class Polynomial:
 
     @staticmethod
     def constant(value: int | Fraction) -> Polynomial:
-        """The polynomial without symbols."""
+        """Polynomial without symbols, of one number."""
         return Polynomial.of([Term(Fraction(value))])
 
     @staticmethod
@@ -75,7 +75,7 @@ class Polynomial:
         return Polynomial.of(_times(a, b) for a in self.terms for b in other.terms)
 
     def at(self, sizes: Mapping[str, int]) -> int:
-        """The exact integer value.
+        """Exact integer value at these sizes.
 
         Raises:
             ValueError: the value is no whole number.
@@ -92,7 +92,7 @@ class Polynomial:
 
     @property
     def symbols(self) -> frozenset[str]:
-        """The names it depends on."""
+        """Names of the symbols that the polynomial depends on."""
         return frozenset(name for term in self.terms for name, _ in term.powers)
 
     def __str__(self) -> str:

@@ -20,7 +20,7 @@ _FORMS = (
 
 
 class SourceKind(StrEnum):
-    """Where a model comes from."""
+    """Kind of place that a model comes from."""
 
     ZOO = "zoo"
     TRANSFORMERS = "hf"

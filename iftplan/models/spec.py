@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Kind(StrEnum):
-    """What a layer is; its cost expression is in `iftplan.families.layer_costs`."""
+    """Kind of a layer; its cost expression is in `iftplan.families.layer_costs`."""
 
     LINEAR = "linear"
     CONV1D = "conv1d"
@@ -92,12 +92,16 @@ class LayerSpec:
 
     @property
     def symbolic(self) -> bool:
-        """Whether its channels are still free."""
+        """Whether the layer's channels are still free."""
         return self.in_channels is None or self.out_channels is None
 
     @property
     def fan_in(self) -> int:
-        """m, the weights of one output."""
+        """Inputs m of the weight seen as a matrix: the weights of one output.
+
+        Raises:
+            ValueError: the channels are symbolic.
+        """
         if self.in_channels is None:
             raise ValueError(f"{self.name} has symbolic channels")
         kernel = 1 if self.kind.transposed else prod(self.kernel)
@@ -105,21 +109,29 @@ class LayerSpec:
 
     @property
     def fan_out(self) -> int:
-        """n, the number of outputs."""
+        """Outputs n of the weight seen as a matrix.
+
+        Raises:
+            ValueError: the channels are symbolic.
+        """
         if self.out_channels is None:
             raise ValueError(f"{self.name} has symbolic channels")
         return self.out_channels * (prod(self.kernel) if self.kind.transposed else 1)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(n_in, n_out, *kernel), as the ER and ERK distributions see a weight."""
+        """Shape (n_in, n_out, *kernel), as the ER and ERK distributions see a weight.
+
+        Raises:
+            ValueError: the channels are symbolic.
+        """
         if self.in_channels is None or self.out_channels is None:
             raise ValueError(f"{self.name} has symbolic channels")
         return (self.in_channels // self.groups, self.out_channels, *self.kernel)
 
     @property
     def copies(self) -> int:
-        """How many such matrices there are: the four projections of attention, or the experts of a mixture."""
+        """Number of matrices m × n: the four projections of attention, or the experts of a mixture."""
         return 4 if self.kind is Kind.ATTENTION else self.experts
 
     @property
@@ -159,7 +171,7 @@ class InputSpec:
 
     @property
     def is_value(self) -> bool:
-        """Whether it is a plain Python value and no tensor."""
+        """Whether the input is a plain Python value and no tensor."""
         return self.dtype in ("True", "False", "None") or ":" in self.dtype
 
     @property
@@ -245,7 +257,7 @@ class Width:
 
 @dataclass(frozen=True, slots=True)
 class Couplings:
-    """How a model's dimensions and costs depend on its free widths.
+    """Dimensions and costs of a model as polynomials in its free widths.
 
     Attributes:
         widths: symbol → width.

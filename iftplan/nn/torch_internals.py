@@ -127,14 +127,17 @@ def inside_transform() -> bool:
 
 
 def storage_address(tensor: Tensor) -> int:
-    """What a tensor and its views share, on the meta device too: the address of their storage."""
+    """Address of the storage that a tensor and its views share, on the meta device too."""
     address: int = tensor.untyped_storage()._cdata
     return address
 
 
 @contextmanager
 def quiet_tracer() -> Iterator[None]:
-    """Without the warnings that torch's jit is deprecated, from 2.14 on: fvcore needs it, and the user did not ask for it."""
+    """Silence the warnings that torch's jit is deprecated, which it gives from 2.14 on.
+
+    fvcore needs the tracer, and the user did not ask for it.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"`torch\.jit\.", FutureWarning)
         warnings.filterwarnings("ignore", r"`torch\.jit\.", DeprecationWarning)
@@ -241,13 +244,13 @@ def processor_has_bf16() -> bool:
 
 
 def step_hooks(optimizer: optim.Optimizer) -> Mapping[int, Callable[..., Any]]:
-    """What runs before each step of the optimizer."""
+    """Hooks that run before each step of the optimizer; the dictionary itself."""
     hooks: Mapping[int, Callable[..., Any]] = optimizer._optimizer_step_pre_hooks
     return hooks
 
 
 def forward_hooks(module: nn.Module) -> tuple[dict[int, Any], dict[int, Any]]:
-    """What runs after and before the module's forward pass; the dictionaries themselves."""
+    """Hooks that run after and before the module's forward pass; the dictionaries themselves."""
     return module._forward_hooks, module._forward_pre_hooks
 
 
@@ -290,7 +293,7 @@ def require(use: Use) -> None:
 
 @cache
 def failure(use: Use) -> str:
-    """Which interface behind `use` does not do what is needed, and how; empty if all of them do."""
+    """Name of an interface behind `use` that does not do what is needed, and how; empty if all do."""
     if use == "widths" and _MISSING:
         return _MISSING
     for canary in CANARIES[use]:

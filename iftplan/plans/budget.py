@@ -15,7 +15,7 @@ _MOST_SUMS = 2**26
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """One maskable layer.
+    """Maskable layer as something to spend MACs on.
 
     Attributes:
         capacity: how many weights it can hold.
@@ -31,7 +31,7 @@ class Account:
 
 
 def close(accounts: Sequence[Account], budget: int) -> tuple[tuple[int, ...], int]:
-    """Whole weights near the targets that spend as much of the budget as whole weights can.
+    """Numbers of weights near the targets that spend as much of the budget as whole weights can.
 
     Targets are rounded down, then up where the largest remainders are. What single weights do not spend is spent by an
     exchange: some more in one layer, some fewer in another.

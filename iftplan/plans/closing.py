@@ -20,7 +20,7 @@ from iftplan.plans.rows import Row, with_unknown
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """One scope's books: what may be spent, what is spent whatever the density, what full density would cost."""
+    """MACs of one scope: the budget, what is spent whatever the density, what full density would cost."""
 
     budget: int
     fixed: int
@@ -38,12 +38,16 @@ class Books:
 
     @property
     def closing_density(self) -> Fraction | None:
-        """d* = (B - F0)/F1, if there is anything to mask."""
+        """Density d* = (B - F0)/F1 that closes the budget; None where nothing can be masked."""
         return Fraction(self.budget - self.fixed, self.maskable) if self.maskable else None
 
 
 def closed(rows: Sequence[Row], policy: Policy) -> tuple[tuple[PlannedLayer, ...], tuple[str, ...]]:
-    """Every row with the nnz that closes the budget of the scope."""
+    """Planned layers whose numbers of weights close the budget of the scope, and notes on what is left of it.
+
+    Raises:
+        InfeasibleError: no densities close it; says why, or which layer would be left without a weight.
+    """
     open_rows = [row for row in rows if row.maskable_macs]
     ledger = Books.of(rows, policy.scope)
     if not open_rows:
@@ -126,6 +130,11 @@ def _closed_by_rank(
         if ledger.fixed > ledger.budget and not any(row.role is Role.TRANSFORMED for row in rows):
             raise _overspent(rows, policy, ledger)
         return tuple(row.planned(0, policy.mask) for row in rows), _pattern_note(ledger, policy)
+    # A family without masks has no single weights to take away. Its cost is linear in the rank, so one factor
+    # on all ranks meets the budget in real numbers, and `close` makes whole ranks of them as it makes whole
+    # weights elsewhere: a rank is an account's unit, at the price of a column of U and a row of V.
+    # Convolutions with groups take ranks in steps of their groups, and every layer keeps one, for at rank 0
+    # it would pass nothing on.
     key = family.definition.structure
     spent = sum(row.fixed_macs for row in ranked)
     left = ledger.budget - (ledger.fixed - spent)
@@ -199,7 +208,7 @@ def _pattern_note(ledger: Books, policy: Policy) -> tuple[str, ...]:
 
 
 def closing_sparsities(rows: Sequence[Row]) -> dict[Scope, Fraction | None]:
-    """Scope → the sparsity of the masked weights that closes it with these structures; None if none does."""
+    """Sparsity of the masked weights that closes each scope with these structures; None if none does."""
     found: dict[Scope, Fraction | None] = {}
     for scope in Scope:
         density = Books.of(rows, scope).closing_density

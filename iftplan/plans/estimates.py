@@ -13,7 +13,7 @@ KEPT_FOR_TIME: Final = "kept dense: "
 
 @dataclass(frozen=True, slots=True)
 class LayerTime:
-    """One layer's estimate, in seconds of the whole batch.
+    """Estimated time of one layer, in seconds of the whole batch.
 
     Attributes:
         name: of the layer.
@@ -34,7 +34,7 @@ class LayerTime:
 
 @dataclass(frozen=True, slots=True)
 class WallClock:
-    """What a plan was decided by beside its MACs.
+    """Estimated times by which a plan was decided beside its MACs, in seconds.
 
     Attributes:
         profile: digest of the machine's profile.

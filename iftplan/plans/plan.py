@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Scope(StrEnum):
-    """Which MACs are held equal: transformed matrices, all weight-bearing layers, or the whole forward pass."""
+    """Scope of the MACs that are held equal: transformed matrices, all weight layers, or the whole pass."""
 
     MATRICES = "matrices"
     LAYERS = "layers"
@@ -28,7 +28,7 @@ class Scope(StrEnum):
 
 
 class Role(StrEnum):
-    """What part a layer plays in a plan."""
+    """Role of a layer in a plan."""
 
     TRANSFORMED = "transformed"
     KEPT_DENSE = "kept_dense"
@@ -49,7 +49,7 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PlannedLayer:
-    """One row of a plan.
+    """Row of a plan: one layer, before and after.
 
     Attributes:
         name: module path, or `module:operator` for a product of activations.
@@ -90,18 +90,18 @@ class PlannedLayer:
     experts: int = 1
 
     def macs_of(self, weights: int) -> int:
-        """What so many of its weights cost, spread evenly over the experts."""
+        """MACs of so many of the layer's weights, spread evenly over the experts."""
         return self.positions * weights // self.experts
 
     @property
     def density(self) -> Fraction:
-        """nnz/capacity; 1 where nothing is masked."""
+        """Kept weights over maskable ones, nnz/capacity; 1 where nothing is masked."""
         return Fraction(self.nnz, self.capacity) if self.capacity else Fraction(1)
 
 
 @dataclass(frozen=True, slots=True)
 class Plan(Shown):
-    """A whole model in one family at equal MACs.
+    """Plan of a whole model in one family at equal MACs.
 
     Attributes:
         model: how to build the dense model again.

@@ -21,7 +21,12 @@ from iftplan.plans.widths import plan_widths
 
 
 def plan(spec: ModelSpec, policy: Policy, *, heads: str = "number") -> Plan:
-    """Plan a whole model so that its budget closes in the policy's scope.
+    """Plan of a whole model whose budget closes in the policy's scope.
+
+    Args:
+        spec: the dense model's layers, and its couplings for families that widen.
+        policy: what is asked for.
+        heads: what attention was asked to keep when the model was read, "number" or "size".
 
     Raises:
         InfeasibleError: says which layer is in the way and the nearest feasible sparsity.
@@ -35,7 +40,9 @@ def plan(spec: ModelSpec, policy: Policy, *, heads: str = "number") -> Plan:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What a plan is made of before densities are spread: plans that differ in their distribution alone share it.
+    """Widths and structures of a plan before densities are spread.
+
+    Plans that differ in their distribution alone share them.
 
     Attributes:
         multiplier: the width multiplier.
@@ -66,6 +73,12 @@ def _plan(spec: ModelSpec, policy: Policy, heads: str) -> Plan:
 
 def close_prepared(spec: ModelSpec, policy: Policy, prepared: Prepared, *, heads: str = "number") -> Plan:
     """The plan of what was prepared for this policy, or for one that differs in its distribution alone.
+
+    Args:
+        spec: the dense model.
+        policy: what is asked for.
+        prepared: of a policy that is the same but for its distribution.
+        heads: what attention was asked to keep when the model was read, "number" or "size".
 
     Raises:
         InfeasibleError: the budget does not close; looks for no sparsity that would.

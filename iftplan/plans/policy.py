@@ -18,7 +18,7 @@ CloseBy = Literal["density", "width", "pattern"]
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The request behind a plan.
+    """Request for a plan: family, sparsity, scope, and how the budget is spread and closed.
 
     Attributes:
         family: what layers are transformed into; None for plain sparsity at the same width.
@@ -32,6 +32,9 @@ class Policy:
         power: exponent of the ER and ERK probabilities.
         mask: what masks may look like. N:M fixes the density, so there the width closes, as the smallest that covers
             the budget; what is too much is taken from some groups, which keep N-1.
+
+    Raises:
+        InputError: a sparsity outside [0, 1), or settings that do not go together.
     """
 
     family: Family | None
@@ -66,7 +69,7 @@ class Policy:
 
     @property
     def density(self) -> Fraction:
-        """1 - sparsity."""
+        """Density 1 - sparsity, a fraction of 1."""
         return 1 - self.sparsity
 
     @property
@@ -76,5 +79,5 @@ class Policy:
 
     @property
     def width_unit(self) -> int:
-        """What new widths must be multiples of."""
+        """Number that new widths must be multiples of."""
         return lcm(self.round_to, *self.mask.multiples)

@@ -20,7 +20,7 @@ from iftplan.plans.policy import Policy
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One layer on its way into a plan.
+    """Layer on its way into a plan.
 
     Attributes:
         layer: the layer at the plan's widths; None for products.
@@ -48,7 +48,7 @@ class Row:
 
     @property
     def positions(self) -> int:
-        """How often each weight is applied."""
+        """Number of positions at which each weight is applied."""
         return self.layer.positions if self.layer else 0
 
     @property
@@ -74,11 +74,11 @@ class Row:
         return self.macs_of(self.capacity) if self.nnz is None else 0
 
     def macs_of(self, weights: int) -> int:
-        """What so many weights cost, spread evenly over the experts."""
+        """MACs of so many of the layer's weights, spread evenly over the experts."""
         return self.positions * weights // self.experts
 
     def counts(self, mask: MaskStructure) -> range:
-        """Every number of weights that the layer can keep.
+        """Numbers of weights that the layer can keep.
 
         Raises:
             InfeasibleError: the structure does not fit its shape.
@@ -86,7 +86,7 @@ class Row:
         return stack_counts(mask, self.matrices, self.experts)
 
     def close(self, mask: MaskStructure, budget: int) -> int:
-        """The most weights, at most `budget`, that the layer can keep.
+        """Largest number of weights, at most `budget`, that the layer can keep.
 
         Raises:
             InfeasibleError: it keeps more than that whatever is chosen.
@@ -94,7 +94,7 @@ class Row:
         return stack_close(mask, self.matrices, self.experts, budget)
 
     def planned(self, nnz: int, mask: MaskStructure) -> PlannedLayer:
-        """The finished row."""
+        """Planned layer that the row has become."""
         shape = mask if self.role is Role.TRANSFORMED else Unstructured()
         kept = nnz if self.nnz is None else self.nnz
         masked = self.capacity > 0 and (self.nnz is None or self.nnz < self.capacity)
@@ -120,7 +120,12 @@ class Row:
 
 
 def rows_of(spec: ModelSpec, policy: Policy, sizes: Mapping[str, int]) -> tuple[Row, ...]:
-    """Every weight layer and every product of activations at the given widths.
+    """Rows of every weight layer and every product of activations at the given widths.
+
+    Args:
+        spec: the dense model.
+        policy: what is asked for.
+        sizes: width symbol → new size; empty for the dense widths.
 
     Raises:
         InfeasibleError: names the layer that no structure fits.
@@ -255,7 +260,13 @@ def _unfit(row: Row, error: InfeasibleError) -> InfeasibleError:
 
 
 def with_unknown(row: Row, family: Family, unknown: int) -> Row:
-    """The same layer with another number of branches or another rank."""
+    """Row of the same layer with another number of branches or another rank.
+
+    Args:
+        row: of a transformed layer.
+        family: whose unknown it is.
+        unknown: the number of branches, or the rank.
+    """
     assert row.layer is not None
     key = family.definition.structure
     real = at_structure(row.layer, family, unknown, {key: unknown})

@@ -15,7 +15,7 @@ Asked = Literal["auto", "standard", "mup", "supar"]
 
 
 class TensorRole(StrEnum):
-    """How a tensor's scales follow the width."""
+    """Role of a tensor, by which its scales follow the width."""
 
     EMBEDDING = "embedding"
     HIDDEN = "hidden"
@@ -24,7 +24,7 @@ class TensorRole(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TensorScale:
-    """What a tensor's initial scale and learning rate are multiplied with, relative to the dense model.
+    """Factors of a tensor's initial scale and learning rate, relative to the dense model.
 
     Attributes:
         role: what it does in the model.
@@ -49,7 +49,7 @@ class TensorScale:
 
 @dataclass(frozen=True, slots=True)
 class Parametrization:
-    """The scales of every planned weight.
+    """Scales of every planned weight, relative to the dense model.
 
     Attributes:
         asked: the scheme asked for; "auto" leaves the choice to the evidence.

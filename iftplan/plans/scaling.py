@@ -53,6 +53,12 @@ def parametrized(
 ) -> Plan:
     """The plan with the scales of its weights; "standard" leaves them out, which says the same.
 
+    Args:
+        plan: says every weight's fan-in and density.
+        asked: "auto", "supar", "mup" or "standard"; see `parametrization`.
+        optimizer: "adam" or "sgd".
+        mask_updates: "static", "dynamic" or "gradual".
+
     Raises:
         InputError: there is no such parametrization, optimizer or kind of mask updates.
     """
@@ -114,6 +120,10 @@ def _forward(plan: Plan, scales: Mapping[str, TensorScale]) -> Iterator[str]:
 
 def _scales(plan: Plan, scheme: Scheme, optimizer: Optimizer) -> Iterator[tuple[str, TensorScale]]:
     """Every parameter once: a tied head is an embedding whose output is scaled."""
+    # A look-up sums up nothing, so an embedding keeps the dense model's scale and rate at every width. The
+    # output layer keeps them too, and its logits are divided by its fan-in instead. A tied tensor is both:
+    # what the layer with the product finds has to replace what the look-up found, which is why look-ups come
+    # first below.
     weights = [layer for layer in plan.layers if layer.weight]
     embeddings = {layer.weight for layer in weights if layer.kind == Kind.EMBEDDING}
     contracting = [layer for layer in weights if layer.positions]

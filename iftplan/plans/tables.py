@@ -14,7 +14,7 @@ from iftplan.report.table import Table
 
 
 def plan_table(plan: Plan, convention: Convention = Convention.MAC) -> Table:
-    """Every layer: what it was, what it becomes, what is kept and what it costs."""
+    """Table of all layers before and after, with the weights that are kept and their cost."""
     per, unit = convention.per_mac, convention.unit
     rows = tuple(
         (
@@ -35,7 +35,7 @@ def plan_table(plan: Plan, convention: Convention = Convention.MAC) -> Table:
 
 
 def scope_table(plan: Plan, convention: Convention = Convention.MAC) -> Table:
-    """The three scopes: dense, planned, their ratio, and the sparsity that would close each."""
+    """Table of the three scopes: dense and planned cost, their ratio, and the sparsity that closes each."""
     per, unit = convention.per_mac, convention.unit
     rows = tuple(
         (
@@ -63,7 +63,10 @@ def scope_table(plan: Plan, convention: Convention = Convention.MAC) -> Table:
 
 
 def scale_tables(plan: Plan) -> tuple[Table, ...]:
-    """What every weight starts and trains at, relative to the dense model; nothing where that is as it was."""
+    """Table of the scales that every weight starts and trains at, relative to the dense model.
+
+    Empty for plans without a parametrization.
+    """
     if plan.parametrization is None:
         return ()
     scales = plan.parametrization
@@ -81,7 +84,10 @@ def scale_tables(plan: Plan) -> tuple[Table, ...]:
 
 
 def time_tables(plan: Plan) -> tuple[Table, ...]:
-    """What every layer is estimated to take, and why it is computed as it is; nothing of other plans."""
+    """Tables of every layer's estimated time in milliseconds, and of why it is computed as it is.
+
+    Empty for plans that were not made for time.
+    """
     if plan.wallclock is None:
         return ()
     reasons = {layer.name: layer.reason for layer in plan.layers}
@@ -100,7 +106,10 @@ def time_tables(plan: Plan) -> tuple[Table, ...]:
 
 
 def total_time_tables(plan: Plan) -> tuple[Table, ...]:
-    """What all priced layers are estimated to take together; nothing of other plans."""
+    """Table of the estimated time of all priced layers together, in milliseconds.
+
+    Empty for plans that were not made for time.
+    """
     clock = plan.wallclock
     if clock is None:
         return ()

@@ -15,7 +15,11 @@ from iftplan.plans.rows import rows_of
 
 
 def plan_widths(spec: ModelSpec, policy: Policy) -> tuple[Multiplier, dict[str, int]]:
-    """The width multiplier and the new size of every free width; nothing for families that keep the width."""
+    """Width multiplier and the new size of every free width; no sizes for families that keep the width.
+
+    Raises:
+        InfeasibleError: the family widens, and the model's couplings are not known.
+    """
     if not (policy.family and policy.family.definition.widens):
         return Multiplier(Fraction(1)), {}
     if spec.couplings is None:

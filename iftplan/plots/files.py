@@ -17,7 +17,7 @@ FORMS = ("png", "svg", "pdf")
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A finished figure.
+    """Finished figure with a title and a description in words.
 
     Attributes:
         figure: matplotlib's.
@@ -34,7 +34,7 @@ class Picture:
 
 
 def encoded(picture: Picture, form: str) -> bytes:
-    """The file: with its title and description inside, and without a date.
+    """Bytes of a figure's file, with its title and description inside and without a date.
 
     Args:
         picture: what to write.

@@ -20,7 +20,14 @@ _STEPS = 150  # of a skyline
 def macs_picture(
     plan: Plan, *, convention: Convention = Convention.MAC, title: str = "", theme: str = "light"
 ) -> Picture:
-    """MACs of every layer, dense and planned, in the order of the forward pass."""
+    """Bar chart of the MACs of every layer, dense and planned, in the order of the forward pass.
+
+    Args:
+        plan: whose layers are drawn.
+        convention: MACs, or FLOPs at two each.
+        title: of the figure; by default the model, the family and the sparsity.
+        theme: "light", "dark" or "print".
+    """
     colors, layers = THEMES[theme], plan.layers
     per, unit = convention.per_mac, convention.unit
     dense, planned = [x.dense_macs * per for x in layers], [x.macs * per for x in layers]
@@ -36,7 +43,13 @@ def macs_picture(
 
 
 def density_picture(plan: Plan, *, title: str = "", theme: str = "light") -> Picture:
-    """Density of every weight, those under masks told from those that stay dense."""
+    """Bar chart of the density of every weight, those under masks told from those that stay dense.
+
+    Args:
+        plan: whose layers are drawn.
+        title: of the figure; by default the model, the family and the sparsity.
+        theme: "light", "dark" or "print".
+    """
     colors = THEMES[theme]
     layers = tuple(layer for layer in plan.layers if layer.positions)
     densities = [float(layer.density) if layer.maskable else 1.0 for layer in layers]

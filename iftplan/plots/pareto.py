@@ -27,7 +27,7 @@ MANY = 60  # points from which on each is drawn small
 
 
 def pareto_picture(found: TradeOff, *, title: str = "", theme: str = "light") -> Picture:
-    """Draw a trade-off.
+    """Scatter plot of a trade-off, with its frontier and readings of equal quality.
 
     Args:
         found: what to draw.
@@ -54,7 +54,7 @@ def pareto_picture(found: TradeOff, *, title: str = "", theme: str = "light") ->
 
 
 def described(found: TradeOff) -> str:
-    """The figure in words."""
+    """Description of the figure in words."""
     first, last = found.entries[found.frontier[0]], found.entries[found.frontier[-1]]
     ends = " to ".join(f"{e.name} ({si(e.x.mean)}, {e.y.mean:.4g})" for e in dict.fromkeys((first, last)))
     return (
@@ -64,7 +64,10 @@ def described(found: TradeOff) -> str:
 
 
 def columns(found: TradeOff) -> list[float]:
-    """Where each point is drawn along the axis of cost: at its cost, and in a crowd of equal cost beside the other series."""
+    """Place of each point on the axis of cost: its cost, or beside it where many points cost the same.
+
+    In such a crowd each series has a place of its own.
+    """
     places = [entry.x.mean for entry in found.entries]
     log_scale = spans(places, WIDE_X)
     width = log(max(places) / min(places)) if log_scale else max(places) - min(places)
@@ -210,9 +213,11 @@ def _iso_flop(axes: Axes, found: TradeOff, colors: Theme) -> None:
 
 
 def guides(found: TradeOff) -> list[float]:
-    """Where groups of equal cost are: those of dense models first, and none so near another that they run together.
+    """Costs at which lines mark groups of equal cost, those of dense models first.
 
     Among many points some are always alike, so that only those around dense models say anything.
+
+    No line is so near another that they run together.
     """
 
     def of_dense(group: tuple[int, ...]) -> bool:

@@ -12,7 +12,13 @@ _SIZES = (0.1, 1.0, 10.0)  # times what was asked for
 
 
 def advice_picture(asked: Advice, *, title: str = "", theme: str = "light") -> Picture:
-    """Draw the best sparsity over four decades of compute, at the size asked for, a tenth and ten times of it."""
+    """Curves of the best sparsity over four decades of compute, at a tenth, once and ten times the size.
+
+    Args:
+        asked: size and compute, and the law to ask.
+        title: of the figure; by default the law's name.
+        theme: "light", "dark" or "print".
+    """
     colors, law = THEMES[theme], asked.law
     computes = [asked.compute * 10 ** (4 * i / _STEPS - 2) for i in range(_STEPS + 1)]
     with drawing(colors):

@@ -14,7 +14,7 @@ Curve = Sequence[tuple[float, float]]
 def cardinality_picture(
     curves: Mapping[str, Curve], subject: str, *, title: str = "", theme: str = "light"
 ) -> Picture:
-    """Draw log2 of the number of masks, by family.
+    """Chart of the number of masks in bits (log2), by family.
 
     Args:
         curves: family → its search space at the sparsities where it has one.

@@ -88,13 +88,26 @@ def drawing(theme: Theme) -> Iterator[None]:
 
 
 def new_axes(theme: Theme, width: float = 7.2, height: float = 4.5) -> tuple[Figure, Axes]:
-    """An empty figure, inches wide and high, with one pair of axes."""
+    """An empty figure with one pair of axes.
+
+    Args:
+        theme: colours.
+        width: inches.
+        height: inches.
+    """
     figure, (axes,) = new_row(theme, 1, width, height)
     return figure, axes
 
 
 def new_row(theme: Theme, count: int, width: float = 7.2, height: float = 4.5) -> tuple[Figure, list[Axes]]:
-    """An empty figure, inches wide and high, with some axes side by side that share what is upwards."""
+    """An empty figure with some axes side by side that share the vertical one.
+
+    Args:
+        theme: colours.
+        count: how many axes.
+        width: inches.
+        height: inches.
+    """
     figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
     row = list(figure.subplots(1, count, sharey=True, squeeze=False)[0])
     for axes in row:

@@ -24,7 +24,15 @@ Series = Mapping[str, Mapping[float, list[float]]]
 
 
 def bench_picture(bench: Bench, *, title: str = "", theme: str = "light") -> Picture:
-    """Draw ratios to the best dense time of the original layers, passes side by side; bars reach over several layers."""
+    """Chart of times over the best dense time of the original layers, passes side by side.
+
+    Bars reach from the fastest to the slowest of several layers.
+
+    Args:
+        bench: measurements of one machine.
+        title: of the figure; by default the machine.
+        theme: "light", "dark" or "print".
+    """
     colors = THEMES[theme]
     passes = {
         one.passes: _series([m for m in bench.measured if m.passes == one.passes]) for one in bench.measured

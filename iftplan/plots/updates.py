@@ -16,7 +16,13 @@ _MOST_NAMED = 10
 
 
 def updates_picture(histories: Sequence[History], *, title: str = "", theme: str = "light") -> Picture:
-    """Draw ITOP (lines) and churn (dashes) against steps, one colour a run."""
+    """Chart of ITOP (lines) and churn (dashes) against steps, one colour a run.
+
+    Args:
+        histories: of runs whose masks change.
+        title: of the figure; by default "Masks over training".
+        theme: "light", "dark" or "print".
+    """
     colors = THEMES[theme]
     many = len(histories) > _MOST_NAMED
     with drawing(colors):

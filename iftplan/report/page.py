@@ -13,7 +13,7 @@ from iftplan.report.table import Table
 
 
 class Outcome(StrEnum):
-    """How a section ended; whatever was not measured is no pass."""
+    """Outcome of a section; whatever was not measured is no pass."""
 
     REPORTED = "reported"
     PASSED = "passed"
@@ -29,7 +29,7 @@ class Outcome(StrEnum):
 
 
 class Rule(StrEnum):
-    """What a finding is about; the names that SARIF and annotations show."""
+    """Rule that a finding breaks; the names that SARIF and annotations show."""
 
     COST = "cost"
     UNKNOWN_OPERATOR = "unknown-operator"
@@ -74,7 +74,7 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where in the repository a message belongs."""
+    """File and line in the repository that a message belongs to."""
 
     file: str
     line: int = 1

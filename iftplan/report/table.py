@@ -90,5 +90,5 @@ _NUMBER_GAP = re.compile(r"(?<=\d) (?=\d{3}(?!\d)|%|MACs|FLOPs)")
 
 
 def unbroken(text: str) -> str:
-    """Numbers that no line break divides, from themselves or from their unit."""
+    """Text whose numbers no line break divides, from themselves or from their unit."""
     return _NUMBER_GAP.sub("\u00a0", text)

@@ -63,7 +63,7 @@ class _Module:
 
 
 def tiles(shares: Sequence[Share]) -> tuple[Tile, ...]:
-    """Lay out a model's layers.
+    """Rectangles of a model's layers, their areas in proportion to MACs.
 
     Args:
         shares: layers with dotted names; layers without cost have no area and are left out.

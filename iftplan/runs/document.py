@@ -19,13 +19,13 @@ _FINITE = ConfigDict(allow_inf_nan=False)
 
 
 def recipe_names() -> tuple[str, ...]:
-    """The bundled recipes."""
+    """Names of the bundled recipes."""
     found = (f.name for f in files("iftplan.runs").joinpath("recipes").iterdir())
     return tuple(sorted(name.removesuffix(".toml") for name in found if name.endswith(".toml")))
 
 
 def read_recipe(name: str) -> Document:
-    """A bundled recipe's settings.
+    """Settings of a bundled recipe.
 
     Raises:
         InputError: there is none of that name; says the nearest.
@@ -38,7 +38,7 @@ def read_recipe(name: str) -> Document:
 
 
 def read_toml(path: str) -> Document:
-    """The settings in a TOML file.
+    """Settings in a TOML file.
 
     Raises:
         InputError: it cannot be read, or is not TOML; says where.

@@ -16,7 +16,7 @@ from iftplan.runs.settings import PlanConfig
 
 
 def policy_of(asked: PlanConfig, families: Mapping[str, Family] = FAMILIES) -> Policy:
-    """What the planner is asked for.
+    """Policy that a run's settings ask the planner for.
 
     Args:
         asked: the settings.

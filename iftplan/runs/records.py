@@ -72,6 +72,11 @@ def _refuse_unknown(document: Document, known: Collection[str], where: str) -> N
 def check_together(result: Document, record: Document, where: str) -> None:
     """Refuse a result that is of another run than the record beside it.
 
+    Args:
+        result: from `result.json`.
+        record: from `run.json`.
+        where: the run directory, for messages.
+
     Raises:
         InputError: names what they differ in.
     """

@@ -21,7 +21,7 @@ from iftplan.base.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class ScalingLaw:
-    """One fit of the law.
+    """Sparse scaling law (arXiv 2309.08520, equation 1) with the constants of one fit.
 
     Attributes:
         name: the models and the data it was fitted on.
@@ -48,7 +48,12 @@ class ScalingLaw:
     sparsest: float
 
     def loss(self, sparsity: float, params: float, data: float) -> float:
-        """L(S, N, D), in nats for T5.
+        """Loss L(S, N, D) of arXiv 2309.08520, in nats for T5.
+
+        Args:
+            sparsity: S, in [0, 1).
+            params: N, non-zero parameters without embeddings.
+            data: D, tokens or images.
 
         Raises:
             InputError: a sparsity outside [0, 1), or a size that is not positive.
@@ -58,16 +63,36 @@ class ScalingLaw:
         return float(capacity + (self.a_d / data) ** self.b_d + self.c)
 
     def data(self, sparsity: float, params: float, compute: float, kappa: float = 1.0) -> float:
-        """D that a compute of so many FLOPs sees: κ·C·(1-S)/(6·N)."""
+        """Tokens or images D that a compute of so many FLOPs sees: κ·C·(1-S)/(6·N).
+
+        Args:
+            sparsity: S, in [0, 1).
+            params: N, non-zero parameters without embeddings.
+            compute: C, FLOPs of training, two for each MAC.
+            kappa: κ, cost of a step of the network with all its weights over that of a sparse step; 1 where
+                sparsity saves nothing.
+        """
         _check(sparsity, params=params, compute=compute, kappa=kappa)
         return kappa * compute * (1 - sparsity) / (6 * params)
 
     def loss_at(self, sparsity: float, params: float, compute: float, kappa: float = 1.0) -> float:
-        """The loss that a compute of so many FLOPs reaches."""
+        """Loss that a compute of so many FLOPs reaches, in nats for T5.
+
+        Args:
+            sparsity: S, in [0, 1).
+            params: N, non-zero parameters without embeddings.
+            compute: C, FLOPs of training, two for each MAC.
+            kappa: κ, see `data`.
+        """
         return self.loss(sparsity, params, self.data(sparsity, params, compute, kappa))
 
     def optimal_sparsity(self, params: float, compute: float, kappa: float = 1.0) -> float:
         """The sparsity with the least loss for fixed non-zero parameters and compute; 0 where dense is best.
+
+        Args:
+            params: N, non-zero parameters without embeddings.
+            compute: C, FLOPs of training, two for each MAC.
+            kappa: κ, see `data`.
 
         Raises:
             InputError: a size that is not positive.
@@ -85,6 +110,11 @@ class ScalingLaw:
     def compute_for(self, sparsity: float, params: float, kappa: float = 1.0) -> float:
         """The FLOPs at which a sparsity is optimal: the inverse of `optimal_sparsity`, a contour of it.
 
+        Args:
+            sparsity: S, in [0, 1).
+            params: N, non-zero parameters without embeddings.
+            kappa: κ, see `data`.
+
         Raises:
             InputError: a sparsity outside [0, 1), or a size that is not positive.
         """
@@ -94,7 +124,7 @@ class ScalingLaw:
         return exp((exponent - kept) / self.b_d) * 6 * self.a_d * params / kappa
 
     def notes(self, sparsity: float) -> tuple[str, ...]:
-        """What a reader of an answer must know."""
+        """Sentences on the limits of an answer with that sparsity."""
         extrapolated = (
             (
                 f"{sparsity:.3g} is beyond the sparsities that the law was fitted on, up to {self.sparsest:g}: extrapolated",
@@ -123,7 +153,7 @@ LAWS: Mapping[str, ScalingLaw] = MappingProxyType(
 
 
 def law_named(name: str) -> ScalingLaw:
-    """A fit by its name.
+    """Fit of the law by its name.
 
     Raises:
         InputError: there is none of that name.

@@ -22,7 +22,7 @@ class Advice(Shown):
         law: which fit.
         params: non-zero parameters without embeddings.
         compute: of the training, in FLOPs, two for each MAC.
-        kappa: how often cheaper a step is than a dense one of the network with all its weights.
+        kappa: cost of a step of the network with all its weights over that of a sparse step; 1 where sparsity saves nothing.
     """
 
     law: ScalingLaw
@@ -36,12 +36,12 @@ class Advice(Shown):
 
     @property
     def sparsity(self) -> float:
-        """The best."""
+        """Best sparsity for the size and the compute, a fraction of 1."""
         return self.law.optimal_sparsity(self.params, self.compute, self.kappa)
 
 
 def advice_table(asked: Advice) -> Table:
-    """The best sparsity, the law's own around it, and from which compute on each would be best."""
+    """Best sparsity and its neighbours: data, loss, and the compute from which on each would be best."""
     law, best = asked.law, asked.sparsity
     rows = tuple(
         (
@@ -59,7 +59,7 @@ def advice_table(asked: Advice) -> Table:
 
 
 def advice_document(name: str, asked: Advice) -> Document:
-    """The same, sealed with its digest."""
+    """The answer as a JSON object, sealed with its digest."""
     law = asked.law
     return sealed(
         {

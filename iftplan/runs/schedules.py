@@ -13,26 +13,26 @@ from iftplan.base.errors import InputError
 
 
 class Schedule(Protocol):
-    """A number over training."""
+    """Schedule of a number over training."""
 
     def at(self, progress: float) -> float:
-        """Its value after that fraction of the schedule."""
+        """Value of the schedule after that fraction of it, from 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """α throughout."""
+    """Schedule that stays at α throughout."""
 
     initial: float = 0.3
 
     def at(self, progress: float) -> float:
-        """α."""
+        """Value α, at any time."""
         return self.initial
 
 
 @dataclass(frozen=True, slots=True)
 class Cosine:
-    """(α/2)·(1 + cos(π·progress)), RigL's own (arXiv 1911.11134, section 3).
+    """Schedule (α/2)·(1 + cos(π·progress)), RigL's own (arXiv 1911.11134, section 3).
 
     Example:
         >>> round(Cosine(0.3).at(0.25), 6)
@@ -42,48 +42,48 @@ class Cosine:
     initial: float = 0.3
 
     def at(self, progress: float) -> float:
-        """From α to 0, along half a cosine."""
+        """Value after that fraction of the schedule: from α to 0, along half a cosine."""
         return self.initial / 2 * (1 + cos(pi * _within(progress)))
 
 
 @dataclass(frozen=True, slots=True)
 class Linear:
-    """α·(1 - progress)."""
+    """Schedule α·(1 - progress)."""
 
     initial: float = 0.3
 
     def at(self, progress: float) -> float:
-        """From α to 0, along a line."""
+        """Value after that fraction of the schedule: from α to 0, along a line."""
         return self.initial * (1 - _within(progress))
 
 
 @dataclass(frozen=True, slots=True)
 class Power:
-    """α·(1 - progress)^k: what google/rigl and jaxpruner call exponential."""
+    """Schedule α·(1 - progress)^k, which google/rigl and jaxpruner call exponential."""
 
     initial: float = 0.3
     exponent: float = 3.0
 
     def at(self, progress: float) -> float:
-        """From α to 0, along a power."""
+        """Value after that fraction of the schedule: from α to 0, along a power."""
         return self.initial * float((1 - _within(progress)) ** self.exponent)
 
 
 @dataclass(frozen=True, slots=True)
 class Exponential:
-    """α·e^(-k·progress): the other meaning of exponential; it does not reach 0."""
+    """Schedule α·e^(-k·progress), the other meaning of exponential; it does not reach 0."""
 
     initial: float = 0.3
     rate: float = 3.0
 
     def at(self, progress: float) -> float:
-        """From α to α·e^-k."""
+        """Value after that fraction of the schedule: from α to α·e^-k."""
         return self.initial * exp(-self.rate * _within(progress))
 
 
 @dataclass(frozen=True, slots=True)
 class Cubic:
-    """final + (initial - final)·(1 - progress)³: gradual pruning's sparsity (Zhu and Gupta, arXiv 1710.01878, eq. 1).
+    """Schedule final + (initial - final)·(1 - progress)³ of gradual pruning (arXiv 1710.01878, equation 1).
 
     Example:
         >>> Cubic(0.0, 0.9).at(0.5)
@@ -94,13 +94,13 @@ class Cubic:
     final: float
 
     def at(self, progress: float) -> float:
-        """From `initial` to `final`, quickly first."""
+        """Value after that fraction of the schedule: from `initial` to `final`, quickly first."""
         return self.final + (self.initial - self.final) * (1 - _within(progress)) ** 3
 
 
 @dataclass(frozen=True, slots=True)
 class Updates:
-    """When masks change: every `interval` steps between `begin` and `end`.
+    """Steps at which masks change: every `interval` steps between `begin` and `end`.
 
     Steps count from 0: step t is the (t+1)-th call of the trainer.
 
@@ -140,7 +140,7 @@ class Updates:
         return step / self.end if self.end else 1.0
 
     def count(self) -> int:
-        """How many updates there are."""
+        """Number of updates of the whole schedule."""
         span = self.end - self.begin
         if span < 0:
             return 0

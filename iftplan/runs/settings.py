@@ -75,7 +75,7 @@ class PlanConfig:
 
 @dataclass(frozen=True, slots=True)
 class DataConfig:
-    """What is learnt from.
+    """Data that a run learns from.
 
     Attributes:
         kind: "auto" tells it from the path; by default the digits that scikit-learn brings.
@@ -106,7 +106,7 @@ class DataConfig:
 
 @dataclass(frozen=True, slots=True)
 class MethodConfig:
-    """How masks change; see `iftplan.nn.masking` for what each switch means.
+    """Method by which masks change; see `iftplan.nn.masking` for what each switch means.
 
     Attributes:
         name: the algorithm; "dense" trains the plan's dense model, the control; "densified" trains every weight of
@@ -160,7 +160,7 @@ class MethodConfig:
 
 @dataclass(frozen=True, slots=True)
 class OptimizerConfig:
-    """How weights are updated; biases and norms never decay.
+    """Optimizer of the weights; biases and norms never decay.
 
     Attributes:
         name: "sgd", "adam" or "adamw".
@@ -221,7 +221,7 @@ class ScheduleConfig:
 
 @dataclass(frozen=True, slots=True)
 class TrainingConfig:
-    """The loop.
+    """Length, batches and execution of the training loop.
 
     Attributes:
         epochs: passes over the data; not looked at where `steps` is given.
@@ -259,7 +259,7 @@ class TrainingConfig:
 
 @dataclass(frozen=True, slots=True)
 class StartConfig:
-    """What a run begins with, where that is not drawn from the seed.
+    """Weights that a run begins with, where they are not drawn from the seed.
 
     Attributes:
         checkpoint: of a run with the same plan, or that run's directory: its weights, and its masks.

@@ -14,7 +14,13 @@ from iftplan.runs.training_cost import TrainingCost
 
 
 def run_table(run: RunConfig, plan: Plan, directory: str) -> Table:
-    """What would run, and what a sample costs."""
+    """Settings of a run, and its cost in MACs of one sample.
+
+    Args:
+        run: its settings.
+        plan: whose layers are masked.
+        directory: of the run.
+    """
     cost = TrainingCost.of(plan, run.method.input_gradient)
     length = f"{run.training.steps} steps" if run.training.steps else f"{run.training.epochs} epochs"
     dense = run.method.name == "dense"
@@ -50,7 +56,7 @@ def _notes(run: RunConfig, cost: TrainingCost) -> tuple[str, ...]:
 
 
 def cost_table(cost: TrainingCost) -> Table:
-    """What one sample costs in training, beside the dense model."""
+    """Cost of one sample in training, in MACs, beside the dense model's."""
     rows = (
         ("forward pass", cost.forward(), cost.dense),
         ("training step", cost.step(), cost.dense_step),
@@ -67,7 +73,7 @@ def _ratio(planned: int, dense: int) -> str:
 
 
 def result_table(found: Mapping[str, Any]) -> Table:
-    """What came out."""
+    """Metric, losses and cost of a finished run, in MACs."""
     rows = (
         (found["metric_name"], f"{found['metric']:.4f}"),
         ("loss in training, in test", f"{found['loss']:.4f}, {found['test_loss']:.4f}"),

@@ -56,7 +56,7 @@ class TrainingCost(Shown):
 
     @classmethod
     def of(cls, plan: Plan, input_gradient: InputGradient = "structure") -> Self:
-        """Of a plan, the whole forward pass.
+        """Cost of training a plan, by the whole forward pass.
 
         Args:
             plan: whose layers are masked.
@@ -75,17 +75,17 @@ class TrainingCost(Shown):
         )
 
     def forward(self, nnz: Mapping[str, int] | None = None) -> int:
-        """f_S: a forward pass with so many weights kept by layer; with the plan's where not given."""
+        """MACs f_S of a forward pass with so many weights kept by layer; with the plan's where not given."""
         kept = self.nnz if nnz is None else nnz
         return self.fixed + sum(int(positions * kept[name]) for name, positions in self.positions.items())
 
     @property
     def opened(self) -> int:
-        """f_D: a forward pass with every masked weight present."""
+        """MACs f_D of a forward pass with every masked weight present."""
         return self.forward(self.capacity)
 
     def step(self, nnz: Mapping[str, int] | None = None, *, dense_gradient: bool = False) -> int:
-        """One sample's forward and backward pass."""
+        """MACs of one sample's forward and backward pass."""
         sparse = self.forward(nnz)
         return sparse + self.input_gradient(nnz) + (self.opened if dense_gradient else sparse)
 
@@ -98,7 +98,7 @@ class TrainingCost(Shown):
 
     @property
     def dense_step(self) -> int:
-        """One sample's forward and backward pass of the dense model."""
+        """MACs of one sample's forward and backward pass of the dense model."""
         return 3 * self.dense
 
 
@@ -114,5 +114,11 @@ def _is_dense(layer: PlannedLayer, plan: Plan, input_gradient: InputGradient) ->
 
 
 def rigl_average(sparse: Fraction, dense: Fraction, interval: int) -> Fraction:
-    """(3·f_S·ΔT + 2·f_S + f_D)/(ΔT + 1): the published average of RigL's steps (arXiv 1911.11134, appendix G)."""
+    """Average cost of RigL's steps, (3·f_S·ΔT + 2·f_S + f_D)/(ΔT + 1) (arXiv 1911.11134, appendix G).
+
+    Args:
+        sparse: f_S, MACs of a sparse forward pass, or its part of f_D.
+        dense: f_D, MACs of a dense forward pass, or 1.
+        interval: ΔT, steps from one update of the masks to the next.
+    """
     return (3 * sparse * interval + 2 * sparse + dense) / (interval + 1)

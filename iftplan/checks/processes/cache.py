@@ -23,7 +23,7 @@ FOLDER = ".iftplan_cache"
 
 
 class CheckCache:
-    """One folder of measurements.
+    """Cache of measurements in one folder.
 
     Args:
         folder: where they are; None keeps nothing.
@@ -35,7 +35,13 @@ class CheckCache:
         self._environment = environment
 
     def find(self, slot: str, request: Mapping[str, Any], footprint: Footprint) -> ModelCost | None:
-        """The measurement in a slot, if nothing that it depends on has changed."""
+        """Measurement in a slot, if nothing that it depends on has changed; else None.
+
+        Args:
+            slot: name of the measurement's file.
+            request: what is measured and how.
+            footprint: looks at what was read.
+        """
         if self._folder is None:
             return None
         path = self._path(slot)
@@ -49,7 +55,13 @@ class CheckCache:
             return None
 
     def keep(self, slot: str, request: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
-        """Put a worker's answer into a slot, unless it depends on what cannot be looked at again."""
+        """Put a worker's answer into a slot, unless it depends on what cannot be looked at again.
+
+        Args:
+            slot: name of the measurement's file.
+            request: what was measured and how.
+            answer: the worker's: `measured`, `reads` and `outward`.
+        """
         if self._folder is None or answer["outward"] or request["nonzeros"]:
             return
         entry = {

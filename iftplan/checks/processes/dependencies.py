@@ -70,7 +70,7 @@ def environment() -> str:
 
 
 class Footprint:
-    """Looks at what was read, from one folder, each thing once.
+    """Digests of files and folders that were read, seen from one folder; each is looked at once.
 
     A key is a kind and a place: `file:PATH` for content, `modules:FOLDER` for what can be imported from it,
     `names:FOLDER` for everything in it, `variables:A,B` for environment variables. Paths inside the folder are
@@ -83,18 +83,18 @@ class Footprint:
         self._states: dict[str, str] = {}
 
     def key(self, kind: str, path: str) -> str:
-        """The key of a place."""
+        """Name of a place in cache entries."""
         real = Path(os.path.realpath(path))
         return f"{kind}:{real.relative_to(self._folder) if real.is_relative_to(self._folder) else real}"
 
     def state(self, key: str) -> str:
-        """Digest of what is there now; empty where nothing is."""
+        """Digest of what is in a place now; empty where nothing is."""
         if key not in self._states:
             self._states[key] = self._look(key)
         return self._states[key]
 
     def unchanged(self, states: Mapping[str, str]) -> bool:
-        """Whether everything is as it was."""
+        """Whether every place is as it was."""
         return all(self.state(key) == state for key, state in states.items())
 
     def changed_since(self, moment: float, key: str) -> bool:
@@ -123,7 +123,7 @@ class Footprint:
 
 
 class Reads:
-    """Records what this process reads from now on; that cannot be ended, so it is for workers.
+    """Record of what this process reads from now on; it cannot be ended, so it is for workers.
 
     Attributes:
         outward: what reached for something that cannot be looked at again.
@@ -148,7 +148,7 @@ class Reads:
             setattr(os, name, self._asked(getattr(os, name)))
 
     def states(self, footprint: Footprint) -> dict[str, str]:
-        """What was read up to now, with every module that is loaded, as it is now."""
+        """Present state of everything that was read up to now, with every module that is loaded."""
         self._listens = False  # to look at what was read is not to read it
         try:
             if self._opens is not None:

@@ -42,7 +42,7 @@ _NAME_SERVICE = b"/var/run/nscd/socket"  # asked by the C library for names of u
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What was opened for reading up to a moment.
+    """Files, folders and connections that were opened up to a moment.
 
     Attributes:
         files: paths, also of what was not there.
@@ -56,19 +56,19 @@ class Opened:
 
 
 class Opens:
-    """Watches this process from now on; nothing ends it but the end of the process."""
+    """Watcher of what this process opens; nothing ends it but the end of the process."""
 
     def __init__(self, control: socket.socket) -> None:
         self._control = control
 
     def pause(self) -> Opened:
-        """All that was opened before; what is opened from now on is not noted."""
+        """Everything that was opened before; what is opened from now on is not noted."""
         self._control.sendall(b"?")
         size = int.from_bytes(_exactly(self._control, 8), "little")
         return Opened(*(tuple(part) for part in json.loads(_exactly(self._control, size))))
 
     def resume(self) -> None:
-        """Note again what is opened."""
+        """Go on noting what is opened."""
         self._control.sendall(b"!")
         _exactly(self._control, 1)
 

@@ -31,7 +31,7 @@ main()
 def measure_all(
     requests: Sequence[Request], folder: Path, jobs: int | None = None, paths: tuple[Path, Path] | None = None
 ) -> list[Answer]:
-    """Each request's answer: `measured`, `reads` and `outward`, or `error` and `exit_code`.
+    """Answer to each request: `measured`, `reads` and `outward`, or `error` and `exit_code`.
 
     Args:
         requests: what to measure.

@@ -170,7 +170,13 @@ def configuration(given: str | None) -> Configuration:
 
 
 def cache_folder(config: Configuration, given: str | None, no_cache: bool) -> Path | None:
-    """Where measurements are kept; None where they are not."""
+    """Folder in which measurements are kept; None where they are not.
+
+    Args:
+        config: whose folder has the usual place.
+        given: another place.
+        no_cache: whether to keep none.
+    """
     from iftplan.checks.processes.cache import FOLDER
 
     if no_cache:
@@ -181,7 +187,14 @@ def cache_folder(config: Configuration, given: str | None, no_cache: bool) -> Pa
 def measured(
     config: Configuration, models: tuple[ConfiguredModel, ...], cache: Path | None, jobs: int | None
 ) -> Costs:
-    """What the models cost, and those that their ratios name."""
+    """Costs of the models, and of those that their ratios name.
+
+    Args:
+        config: whose folder paths are relative to.
+        models: to be measured.
+        cache: folder of measurements; None for none.
+        jobs: parallel processes; None for automatic.
+    """
     from iftplan.checks.check import measure_models, with_references
     from iftplan.checks.revisions import terminating
 
@@ -197,7 +210,15 @@ def at_revision(
     cache: Path | None,
     jobs: int | None,
 ) -> tuple[Baseline, tuple[str, ...]]:
-    """What the models cost at a git revision, and what is to be said about it."""
+    """Costs of the models at a git revision, and notes on them.
+
+    Args:
+        revision: anything that git understands.
+        config: as it is here.
+        models: to be measured.
+        cache: folder of measurements; None for none.
+        jobs: parallel processes; None for automatic.
+    """
     from iftplan.checks.revision_costs import revision_baseline
 
     return revision_baseline(

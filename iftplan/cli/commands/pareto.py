@@ -40,7 +40,7 @@ Example:
 
 
 class Better(StrEnum):
-    """Which way a metric is better."""
+    """Direction in which a metric is better."""
 
     HIGHER = "higher"
     LOWER = "lower"

@@ -46,7 +46,7 @@ Example:
 
 
 class Close(StrEnum):
-    """What gives way when layers that stay dense grow."""
+    """Quantity that closes the budget when layers that stay dense grow."""
 
     DENSITY = "density"
     WIDTH = "width"
@@ -54,7 +54,7 @@ class Close(StrEnum):
 
 
 class Parametrize(StrEnum):
-    """What weights start and train at."""
+    """Parametrization of initial weights and learning rates."""
 
     STANDARD = "standard"
     AUTO = "auto"
@@ -63,14 +63,14 @@ class Parametrize(StrEnum):
 
 
 class Optimizers(StrEnum):
-    """Whose learning rates."""
+    """Optimizer whose learning rates a parametrization scales."""
 
     ADAM = "adam"
     SGD = "sgd"
 
 
 class Updates(StrEnum):
-    """What becomes of masks in training."""
+    """Way in which masks change in training."""
 
     STATIC = "static"
     DYNAMIC = "dynamic"
@@ -78,21 +78,21 @@ class Updates(StrEnum):
 
 
 class Objective(StrEnum):
-    """What decides which layers are masked."""
+    """Objective that decides which layers are masked."""
 
     FLOPS = "flops"
     WALLCLOCK = "wallclock"
 
 
 class Timed(StrEnum):
-    """What is timed."""
+    """Pass whose seconds are priced."""
 
     FORWARD = "forward"
     STEP = "step"
 
 
 class Heads(StrEnum):
-    """What attention keeps when it widens."""
+    """Property of its heads that attention keeps when it widens."""
 
     NUMBER = "number"
     SIZE = "size"

@@ -27,7 +27,7 @@ Example:
 
 
 class Kind(StrEnum):
-    """What to draw."""
+    """Kind of picture."""
 
     MACS = "macs"
     DENSITY = "density"

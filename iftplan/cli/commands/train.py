@@ -46,7 +46,7 @@ Example:
 
 
 class Method(StrEnum):
-    """How masks change."""
+    """Method by which masks change."""
 
     DENSE = "dense"
     STATIC = "static"
@@ -65,7 +65,7 @@ class Method(StrEnum):
 
 
 class Execution(StrEnum):
-    """How masked layers are computed."""
+    """Execution of masked layers."""
 
     DENSE = "dense"
     SPARSE = "sparse"

@@ -83,7 +83,14 @@ def apply_(
     init: str | Deviation | None = "kaiming",
     dense_start: bool = False,
 ) -> Model:
-    """As `apply`, in place; the model itself is returned, and what is refused leaves it as it was."""
+    """The model itself with the plan's widths, branches, factors and masks, changed in place.
+
+    A plan that is refused leaves it as it was. See `apply`.
+
+    Args:
+        plan, seed, nonlinear, init, dense_start: see `apply`.
+        model: the network that was planned for; changed.
+    """
     check_applicable(plan, model, init)
     with torch.random.fork_rng(devices=[]):
         shapes = without_data(model)
@@ -124,6 +131,11 @@ def _build_(
 
 def check_applicable(plan: Plan, model: nn.Module, init: str | Deviation | None = None) -> None:
     """Refuse by name, before anything is built, what cannot be applied.
+
+    Args:
+        plan: to be applied.
+        model: the network that was planned for.
+        init: the scheme of new and resized weights, if any.
 
     Raises:
         StaleError: the model is not the one planned for.

@@ -45,7 +45,7 @@ class ScaledLinear(nn.Linear):
 
 @dataclass(frozen=True, slots=True)
 class ForwardScales:
-    """What of a plan's parametrization belongs into the forward pass of a model.
+    """Factors of a plan's parametrization that belong into the forward pass of a model.
 
     Attributes:
         logits: name of a linear layer → what its input is multiplied with.
@@ -60,7 +60,7 @@ class ForwardScales:
 
 @checked
 def forward_scales(plan: Plan, model: nn.Module, couplings: Couplings | None = None) -> ForwardScales:
-    """What the plan's parametrization changes in the forward pass of `model`, and what it cannot.
+    """Factors that the plan's parametrization puts into the forward pass of `model`, and those it cannot.
 
     Args:
         plan: carries the parametrization, or none.
@@ -76,7 +76,7 @@ def forward_scales(plan: Plan, model: nn.Module, couplings: Couplings | None = N
 
 
 def scale_forward_(model: nn.Module, scales: ForwardScales) -> nn.Module:
-    """Apply them in place, to a model that has the structure of the plan; every name of a head is replaced."""
+    """Apply forward scales in place to a model of the plan's structure; every name of a head is replaced."""
     modules = dict(model.named_modules(remove_duplicate=False))
     made: dict[nn.Module, nn.Module] = {}
     for name, multiplier in scales.logits.items():

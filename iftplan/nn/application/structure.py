@@ -45,7 +45,7 @@ _BUILT = ("none", "wide", "nm", *_MEMBERS)
 
 
 def none(layer: nn.Module) -> Nonlinearity:
-    """Members without non-linearities."""
+    """Factory of members without non-linearities."""
     return identity
 
 

@@ -55,7 +55,11 @@ class LightningMasking(Callback):
         self._loaded: dict[str, Any] | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the masks over, and go on from where a checkpoint or an earlier fit has ended."""
+        """Take the masks over, and go on from where a checkpoint or an earlier fit has ended.
+
+        Raises:
+            StaleError: the checkpoint has no state of masks.
+        """
         if not isinstance(self._algorithm, Static):
             _refuse_averages(trainer)
         if self.masks is not None:
@@ -77,27 +81,48 @@ class LightningMasking(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Begin an epoch on the masks, whatever other callbacks have put into the weights (averages)."""
+        """Begin an epoch on the masks, whatever other callbacks have put into the weights (averages).
+
+        Args:
+            trainer: Lightning's.
+            pl_module: the module that is trained.
+            batch: of the data, unused.
+            batch_idx: number of the batch in its epoch.
+        """
         if batch_idx == 0:
             enforce_(pl_module)
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
-        """Once for each step of the optimizer that holds the masked weights."""
+        """Step the masks, once for each step of the optimizer that holds the masked weights.
+
+        Args:
+            trainer: Lightning's.
+            pl_module: the module that is trained.
+            optimizer: the one that is about to step.
+        """
         if self.masks is not None and optimizer is self.masks.optimizer:
             self.masks.step()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Log what the masks have seen, as often as the trainer logs."""
+        """Log what the masks have seen, as often as the trainer logs.
+
+        Args:
+            trainer: Lightning's, whose `log_every_n_steps` counts.
+            pl_module: the module that is trained, which logs.
+            outputs: of the training step, unused.
+            batch: of the data, unused.
+            batch_idx: number of the batch in its epoch, unused.
+        """
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # its logger connector sets it
         if self.masks is not None and every and trainer.global_step % every == 0:
             pl_module.log_dict(self.masks.metrics(), on_step=True, on_epoch=False)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Let the optimizer go."""
+        """Stop following the optimizer, whose steps no longer move masks."""
         if self.masks is None:
             return
         self.masks.release()
@@ -109,7 +134,7 @@ class LightningMasking(Callback):
         enforce_(pl_module)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint holds of the masks."""
+        """State of the masks for a checkpoint; empty before training."""
         return {} if self.masks is None else self.masks.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -76,7 +76,14 @@ class TrainerMasking(TrainerCallback, ExportableState):  # type: ignore[misc]
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any
     ) -> None:
-        """Take the masks over, and go on from the checkpoint's where training does."""
+        """Take the masks over, and go on from the checkpoint's where training does.
+
+        Args:
+            args: the trainer's settings.
+            state: its progress, with what callbacks stored in a checkpoint.
+            control: its flags, left alone.
+            **given: `model`, `optimizer` and `lr_scheduler` among others.
+        """
         stored = state.stateful_callbacks.get(type(self).__name__)
         if self.masks is not None:
             self.masks.release()  # a training that was interrupted has not
@@ -89,14 +96,21 @@ class TrainerMasking(TrainerCallback, ExportableState):  # type: ignore[misc]
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any
     ) -> None:
-        """Let the optimizer go."""
+        """Stop following the optimizer, and warn of weights off their masks.
+
+        Args:
+            args: the trainer's settings.
+            state: its progress.
+            control: its flags, left alone.
+            **given: unused.
+        """
         assert self.masks is not None
         self.masks.release()
         for sentence in weights_left(self.masks):
             warnings.warn(sentence, stacklevel=2)
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint holds of the masks."""
+        """State of the masks for a checkpoint, as a JSON object."""
         found = {} if self.masks is None else {"masks": packed(self.masks.state_dict())}
         return {"args": {}, "attributes": found}
 

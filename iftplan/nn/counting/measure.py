@@ -57,7 +57,7 @@ def measure(
 
 
 def data_of(table: CountTable) -> Data:
-    """What the pass that was counted ran on."""
+    """The data that a count's forward pass ran on: the given input, or assumptions in the place of values."""
     return Data.GIVEN if FOR_THIS_INPUT in table.assumptions else Data.ASSUMED
 
 

@@ -60,7 +60,7 @@ class StepMacs:
 
     @property
     def macs(self) -> int:
-        """Both passes."""
+        """MACs of both passes."""
         return self.forward + self.backward
 
 

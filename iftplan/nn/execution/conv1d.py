@@ -12,12 +12,12 @@ __all__ = ["CompactConv1D", "Conv1D", "SparseConv1D"]
 
 
 class SparseConv1D(SparseLayer, Conv1D):  # type: ignore[misc]  # transformers has no types here
-    """`transformers.pytorch_utils.Conv1D` with a sparse weight."""
+    """Sparse `transformers.pytorch_utils.Conv1D`: a dense weight, computed with what its mask keeps."""
 
     bias: nn.Parameter
 
     def forward(self, x: Tensor) -> Tensor:
-        """As the dense layer's, within rounding."""
+        """Output of the dense layer within rounding, (…, outputs)."""
         pattern = self._pattern(x)
         if pattern is None:
             dense: Tensor = Conv1D.forward(self, x)
@@ -26,10 +26,10 @@ class SparseConv1D(SparseLayer, Conv1D):  # type: ignore[misc]  # transformers h
 
 
 class CompactConv1D(CompactLayer, Conv1D):  # type: ignore[misc]  # as above
-    """`transformers.pytorch_utils.Conv1D` that has nothing but the kept weights."""
+    """Compact `transformers.pytorch_utils.Conv1D`, which has nothing but the kept weights."""
 
     bias: nn.Parameter
 
     def forward(self, x: Tensor) -> Tensor:
-        """As the masked dense layer's, within rounding."""
+        """Output of the masked dense layer within rounding, (…, outputs)."""
         return sparse_linear(self._checked(x), None, self.bias, self.pattern, self.values)

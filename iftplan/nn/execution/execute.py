@@ -77,7 +77,7 @@ def execute_sparse_(model: Model, *, frozen: bool = False) -> Model:
 
 @checked
 def execute_dense_(model: Model) -> Model:
-    """As it was before `execute_sparse_`, in place."""
+    """The model with dense layers again, as before `execute_sparse_`; changed in place."""
     back = {sparse: dense for dense, sparse in sparse_classes().items()}
     for module in model.modules():
         if isinstance(module, SparseLayer):
@@ -89,7 +89,7 @@ def execute_dense_(model: Model) -> Model:
 
 @checked
 def dense_gradients_(model: nn.Module, wanted: bool) -> None:
-    """Whether the next step's gradients are wanted off the masks too, as growing by gradients does (RigL)."""
+    """Say whether the next step's gradients are wanted off the masks too, as RigL grows by them."""
     for module in model.modules():
         if isinstance(module, SparseLayer):
             module.dense_gradient = wanted

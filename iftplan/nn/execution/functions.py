@@ -77,7 +77,7 @@ def sparse_conv2d(
 
 
 def kept_values(weight: Tensor, pattern: Pattern) -> Tensor:
-    """What a pattern keeps of a dense weight, in the pattern's order; differentiable.
+    """Weights that a pattern keeps of a dense weight, in the pattern's order; differentiable.
 
     Args:
         weight: (outputs, inputs), or (outputs, inputs, height, width).

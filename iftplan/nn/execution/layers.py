@@ -23,7 +23,7 @@ MASK: Final = "weight" + SUFFIX
 
 
 class SparseLayer(nn.Module):
-    """What all kinds of layer share."""
+    """Base of layers that keep a dense weight and compute with what its mask keeps."""
 
     weight: Tensor
     dense_gradient: bool
@@ -63,10 +63,10 @@ def is_plain(x: Tensor) -> bool:
 
 
 class SparseLinear(SparseLayer, nn.Linear):
-    """`torch.nn.Linear` with a sparse weight."""
+    """Sparse `torch.nn.Linear`: a dense weight, computed with what its mask keeps."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """As the dense layer's, within rounding."""
+        """Output of the dense layer within rounding, (…, outputs)."""
         pattern = self._pattern(x)
         if pattern is None:
             return nn.Linear.forward(self, x)
@@ -74,10 +74,10 @@ class SparseLinear(SparseLayer, nn.Linear):
 
 
 class SparseConv2d(SparseLayer, nn.Conv2d):
-    """`torch.nn.Conv2d` with a sparse weight, one group."""
+    """Sparse `torch.nn.Conv2d` of one group: a dense weight, computed with what its mask keeps."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """As the dense layer's, within rounding; the output is channels-last."""
+        """Output of the dense layer within rounding, channels-last."""
         pattern = self._pattern(x) if x.dim() == 4 else None
         if pattern is None:
             return nn.Conv2d.forward(self, x)
@@ -86,7 +86,7 @@ class SparseConv2d(SparseLayer, nn.Conv2d):
 
 
 class CompactLayer(nn.Module):
-    """What all kinds of layer share: `values` in place of a weight."""
+    """Base of layers that have the kept `values` in the place of a weight."""
 
     values: nn.Parameter
     pattern: Pattern
@@ -111,18 +111,18 @@ class CompactLayer(nn.Module):
 
 
 class CompactLinear(CompactLayer, nn.Linear):  # type: ignore[override]  # has no weight to write to
-    """`torch.nn.Linear` that has nothing but the kept weights."""
+    """Compact `torch.nn.Linear`, which has nothing but the kept weights."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """As the masked dense layer's, within rounding."""
+        """Output of the masked dense layer within rounding, (…, outputs)."""
         return sparse_linear(self._checked(x), None, self.bias, self.pattern, self.values)
 
 
 class CompactConv2d(CompactLayer, nn.Conv2d):  # type: ignore[override]  # as above
-    """`torch.nn.Conv2d`, one group, that has nothing but the kept weights."""
+    """Compact `torch.nn.Conv2d` of one group, which has nothing but the kept weights."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """As the masked dense layer's, within rounding; of a batch of images."""
+        """Output of the masked dense layer within rounding, for a batch of images."""
         padding = cast(tuple[int, int], self.padding)
         return sparse_conv2d(self._checked(x), None, self.bias, self.pattern, padding, self.values)
 
@@ -140,13 +140,19 @@ def packed_mask(layer: nn.Module, mask: Tensor) -> Pattern:
 
 
 def collected(layer: nn.Module, pattern: Pattern) -> Tensor:
-    """What a pattern keeps of a layer's weight; differentiable."""
+    """Weights that a pattern keeps of a layer's weight, in the pattern's order; differentiable."""
     weight = cast(Tensor, layer.weight)
     return kept_values(weight.T if is_conv1d(layer) else weight, pattern)
 
 
 def shaped(matrix: Tensor, pattern: Pattern, module: nn.Module) -> Tensor:
-    """A flat matrix as the weight that it was: channels-last, where it is a convolution's."""
+    """A flat matrix in the shape of the layer's weight, channels-last for a convolution.
+
+    Args:
+        matrix: outputs × (positions · inputs), flat.
+        pattern: of the weight's mask.
+        module: the layer, whose class says how its weight lies.
+    """
     rows = matrix.view(pattern.mask.shape)
     if isinstance(module, nn.Conv2d):
         return rows.view(len(rows), *pattern.kernel, -1).permute(0, 3, 1, 2)

@@ -18,7 +18,7 @@ from iftplan.nn.execution.kernels.registers import instructions_here, vectors_of
 
 @dataclass(slots=True, eq=False)
 class Pattern:
-    """Where a weight is kept, as kernels take it.
+    """Places of the kept weights of one mask, as kernels take them.
 
     Attributes:
         mask: outputs × (positions · inputs), channels running fastest.
@@ -50,7 +50,7 @@ class Pattern:
         return self._backward
 
     def memory(self, strides: Strides) -> Memory:
-        """Where values lie in a dense weight of these strides."""
+        """Places of the values in a dense weight of these strides (in entries)."""
         if strides not in self._memories:
             self._memories[strides] = memory_of(self.forward, strides)
         return self._memories[strides]
@@ -84,7 +84,7 @@ def pattern_of(
 
 
 def as_array(tensor: Tensor) -> NDArray[Any]:
-    """A tensor's values, flat."""
+    """Values of a tensor as a flat array."""
     array: NDArray[Any] = tensor.detach().contiguous().reshape(-1).numpy()
     return array
 

@@ -54,7 +54,7 @@ class Rows(nn.Module):
         return self.values.shape[1]
 
     def forward(self, columns: Tensor) -> Tensor:
-        """(inputs, samples) → (outputs, samples)."""
+        """Product with the sparse matrix: (inputs, samples) → (outputs, samples)."""
         found: Tensor = functional.embedding_bag(
             self.indices, columns, per_sample_weights=self.values, mode="sum"
         )
@@ -78,7 +78,7 @@ class CondensedLinear(nn.Module):
         self.bias = layer.bias
 
     def forward(self, x: Tensor) -> Tensor:
-        """(…, inputs) → (…, outputs)."""
+        """Output of the linear layer, (…, inputs) → (…, outputs)."""
         columns = x.reshape(-1, x.shape[-1]).T.contiguous()
         y: Tensor = self.rows(columns).T.reshape(*x.shape[:-1], self.rows.outputs)
         return y if self.bias is None else y + self.bias
@@ -106,7 +106,7 @@ class CondensedConv(nn.Module):
         self.mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C_in, …) → (N, C_out, …)."""
+        """Output of the convolution, (N, C_in, …) → (N, C_out, …)."""
         x = functional.pad(x, self.padding, mode=self.mode)
         x = x.unsqueeze(-2) if self.flat else x
         size = [
@@ -138,7 +138,13 @@ def condense(model: Model) -> Model:
 
 
 def condense_(model: Model) -> Model:
-    """As `condense`, in place; the model itself may not be the layer."""
+    """The model with its sparse linear layers and convolutions in condensed form, changed in place.
+
+    Outputs are the same up to rounding.
+
+    Raises:
+        InputError: nothing is sparse, a sparse layer has no condensed form, or the model itself is the layer.
+    """
     found = [(path, module) for path, module in model.named_modules() if _is_sparse(module)]
     if not found:
         raise InputError("nothing in the model is sparse: no masks, and no zeros in its weights.")

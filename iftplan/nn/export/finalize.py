@@ -20,7 +20,7 @@ def finalize(model: Model) -> Model:
 
 
 def finalize_(model: Model) -> Model:
-    """As `finalize`, in place."""
+    """The model with its masks baked into its weights, changed in place; see `finalize`."""
     enforce_(model)
     return densify_(model)
 
@@ -32,7 +32,7 @@ def densify(model: Model) -> Model:
 
 
 def densify_(model: Model) -> Model:
-    """As `densify`, in place; no weight is changed."""
+    """The model without masks, changed in place; no weight is changed. See `densify`."""
     for weight in list(masked_weights(model)):
         del weight.module._buffers[weight.parameter_name + SUFFIX]
     return model

@@ -34,7 +34,13 @@ def semi_structured(model: Model) -> Model:
 
 
 def semi_structured_(model: Model) -> Model:
-    """As `semi_structured`, in place."""
+    """The model whose 2:4 linear layers have semi-structured tensors for weights, changed in place.
+
+    For inference; see `semi_structured`.
+
+    Raises:
+        InputError: no weight can be packed, or one that could is not on a CUDA device.
+    """
     linear = {name: m for name, m in model.named_modules() if type(m) is nn.Linear and _is_sparse(m)}
     reasons = {name: unpackable(_masked(m)) for name, m in linear.items()}
     able = [name for name, reason in reasons.items() if not reason]
@@ -55,7 +61,7 @@ def semi_structured_(model: Model) -> Model:
 
 
 def unpackable(weight: Tensor) -> str:
-    """Why a weight (outputs, inputs) cannot be packed as 2:4; empty where it can."""
+    """Reason why a weight (outputs, inputs) cannot be packed as 2:4; empty if it can."""
     if weight.dtype not in _MULTIPLES:
         return f"weights are {str(weight.dtype).removeprefix('torch.')}, and 2:4 is packed in float16, bfloat16 or int8 (in float32 torch keeps 1 of 2)"
     outputs, inputs = weight.shape

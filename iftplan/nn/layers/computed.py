@@ -34,7 +34,7 @@ class ComputedWeight:
     module: nn.Module
 
     def value(self) -> Tensor:
-        """What it is now."""
+        """Present value of the weight, without gradient."""
         value = getattr(self.module, self.name.rpartition(".")[2])
         assert isinstance(value, Tensor)
         return value.detach()

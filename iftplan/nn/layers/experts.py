@@ -29,7 +29,9 @@ def _products(module: nn.Module) -> tuple[str, str]:
 
 
 class RoutedExperts(nn.Module):
-    """In the place of a module of transformers' experts interface; its parameters keep their names until they are replaced.
+    """Replacement of a module of transformers' experts interface.
+
+    Parameters keep their names until members take their places.
 
     Args:
         host: the module; its parameters are taken out of it, its gate and its activation stay in use.
@@ -46,7 +48,7 @@ class RoutedExperts(nn.Module):
         self.host = host
 
     def layer(self, name: str) -> StackedLinear:
-        """What a product is, as a layer to put members in the place of; its values are no matter."""
+        """A product as a layer that members can replace; its shape counts, its values do not."""
         weight = self._parameters[name]
         assert weight is not None
         first, second = weight.shape[1:]
@@ -63,7 +65,16 @@ class RoutedExperts(nn.Module):
         self.add_module(name, part)
 
     def forward(self, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
-        """Every token through the experts that the router chose for it, weighted and added up."""
+        """Outputs of the experts that the router chose for each token, weighted and summed: (tokens, hidden).
+
+        Args:
+            hidden_states: (tokens, hidden).
+            top_k_index: (tokens, k), the experts that the router chose.
+            top_k_weights: (tokens, k), the router's weights of them.
+
+        Raises:
+            InfeasibleError: the experts are spread over devices.
+        """
         host: Any = self.host
         if getattr(host, "_is_expert_parallel", False):
             raise InfeasibleError(
@@ -98,10 +109,16 @@ class RoutedExperts(nn.Module):
 
 
 class StackedParallel(Parallel):
-    """`Σ σ(branch(x))` in every expert."""
+    """Parallel member `Σ σ(branch(x))` in every expert."""
 
     def forward(self, rows: Tensor, owners: Tensor, ends: Tensor) -> Tensor:  # type: ignore[override]
-        """The sum of the branches' outputs."""
+        """Sum of the branches' outputs, (rows, outputs).
+
+        Args:
+            rows: (rows, inputs), those of the first expert first.
+            owners: the expert of each row.
+            ends: where the rows of each expert end.
+        """
         total: Tensor = self.nonlinearities[0](self.branches[0](rows, owners, ends))
         for branch, nonlinearity in zip(self.branches[1:], self.nonlinearities[1:], strict=True):
             total = total + nonlinearity(branch(rows, owners, ends))
@@ -109,19 +126,31 @@ class StackedParallel(Parallel):
 
 
 class StackedFactorized(Factorized):
-    """`V(σ(U(x)))` in every expert."""
+    """Factorized member `V(σ(U(x)))` in every expert."""
 
     def forward(self, rows: Tensor, owners: Tensor, ends: Tensor) -> Tensor:  # type: ignore[override]
-        """Through the rank's channels."""
+        """Outputs of both factors with the non-linearity between them, (rows, outputs).
+
+        Args:
+            rows: (rows, inputs), those of the first expert first.
+            owners: the expert of each row.
+            ends: where the rows of each expert end.
+        """
         out: Tensor = self.V(self.nonlinearity(self.U(rows, owners, ends)), owners, ends)
         return out
 
 
 class StackedDoped(Doped):
-    """`sparse(x) + V(σ(U(x)))` in every expert."""
+    """Doped member `sparse(x) + V(σ(U(x)))` in every expert."""
 
     def forward(self, rows: Tensor, owners: Tensor, ends: Tensor) -> Tensor:  # type: ignore[override]
-        """The masked layers plus the low-rank path."""
+        """Outputs of the masked layers plus those of the low-rank path, (rows, outputs).
+
+        Args:
+            rows: (rows, inputs), those of the first expert first.
+            owners: the expert of each row.
+            ends: where the rows of each expert end.
+        """
         beside = self.V(self.nonlinearity(self.U(rows, owners, ends)), owners, ends)
         out: Tensor = self.sparse(rows, owners, ends) + beside
         return out

@@ -33,12 +33,12 @@ Deviation = Callable[[Fans, float], float]
 
 
 def kaiming(fans: Fans, density: float) -> float:
-    """sqrt(2/fan_out), whatever the density."""
+    """Standard deviation sqrt(2/fan_out), whatever the density (Kaiming's)."""
     return sqrt(2 / fans.fan_out)
 
 
 def density_corrected(fans: Fans, density: float) -> float:
-    """sqrt(2/(fan_out·density)): Kaiming's for the weights that are there."""
+    """Standard deviation sqrt(2/(fan_out·density)): Kaiming's for the weights that are there."""
     return sqrt(2 / (fans.fan_out * density))
 
 
@@ -83,7 +83,14 @@ def fans_of(module: nn.Module, weight: Tensor, stack: Stack | None = None) -> Fa
 
 @torch.no_grad()
 def initialise_(weight: Tensor, mask: Tensor | None, deviation: float, generator: Generator) -> Tensor:
-    """Draw a weight from N(0, deviation²) in place, zero off its mask; a weight on the meta device stays."""
+    """Draw a weight from N(0, deviation²) in place, zero off its mask; a weight on the meta device stays.
+
+    Args:
+        weight: any shape; returned.
+        mask: True where the weight is kept; None for a dense weight.
+        deviation: standard deviation of the values.
+        generator: of the random numbers, on the CPU.
+    """
     if weight.is_meta:
         return weight
     drawn = torch.randn(weight.shape, generator=generator) * deviation

@@ -21,7 +21,7 @@ Nonlinearity = Callable[[int], nn.Module]
 
 
 def identity(channels: int) -> nn.Module:
-    """No non-linearity."""
+    """Module without effect, in the place of a non-linearity."""
     return nn.Identity()
 
 
@@ -86,7 +86,13 @@ class Member(nn.Module):
 
 
 class Parallel(Member):
-    """`Σ σ(branch(x))` over layers of one shape."""
+    """Member of Sparse Parallel, `Σ σ(branch(x))` over layers of one shape (arXiv 2303.11525, section 3).
+
+    Args:
+        layer: the dense layer that is replaced.
+        branches: how many, each of the layer's shape; the first has the bias.
+        nonlinearity: channels → the module after each branch.
+    """
 
     front = "branches.0"
 
@@ -96,11 +102,11 @@ class Parallel(Member):
         self.nonlinearities = nn.ModuleList(nonlinearity(outputs(layer)) for _ in range(branches))
 
     def masked_parts(self) -> tuple[str, ...]:
-        """Every branch."""
+        """Paths of all branches."""
         return tuple(f"branches.{i}" for i in range(len(self.branches)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """The sum of the branches' outputs."""
+        """Sum of the branches' outputs, in the shape of the replaced layer's."""
         outputs: list[Tensor] = []  # TorchScript unrolls a loop over modules, and zip() without `strict`
         for branch, nonlinearity in zip(self.branches, self.nonlinearities):  # noqa: B905
             outputs.append(nonlinearity(branch(x)))
@@ -111,7 +117,13 @@ class Parallel(Member):
 
 
 class Factorized(Member):
-    """`V(σ(U(x)))` through `rank` channels."""
+    """Member of Sparse Factorized, `V(σ(U(x)))` through `rank` channels (arXiv 2303.11525, section 3).
+
+    Args:
+        layer: the dense layer that is replaced.
+        rank: channels between the factors.
+        nonlinearity: channels → the module between the factors.
+    """
 
     front = "U"
 
@@ -121,17 +133,23 @@ class Factorized(Member):
         self.nonlinearity = nonlinearity(rank)
 
     def masked_parts(self) -> tuple[str, ...]:
-        """Both factors."""
+        """Paths of both factors."""
         return "U", "V"
 
     def forward(self, x: Tensor) -> Tensor:
-        """Through the rank's channels."""
+        """Output of both factors with the non-linearity between, in the shape of the replaced layer's."""
         out: Tensor = self.V(self.nonlinearity(self.U(x)))
         return out
 
 
 class Doped(Member):
-    """`sparse(x) + V(σ(U(x)))`: one masked layer beside a dense pair."""
+    """Member of Sparse Doped, `sparse(x) + V(σ(U(x)))`: a masked layer plus a dense pair (arXiv 2303.11525).
+
+    Args:
+        layer: the dense layer that is replaced.
+        rank: channels of the low-rank path.
+        nonlinearity: channels → the module between its factors.
+    """
 
     front = "sparse"
 
@@ -142,11 +160,11 @@ class Doped(Member):
         self.nonlinearity = nonlinearity(rank)
 
     def parts(self) -> tuple[str, ...]:
-        """The masked layer and both factors."""
+        """Paths of the masked layer and of both factors."""
         return "sparse", "U", "V"
 
     def forward(self, x: Tensor) -> Tensor:
-        """The masked layer plus the low-rank path."""
+        """Output of the masked layer plus that of the low-rank path."""
         out: Tensor = self.sparse(x) + self.V(self.nonlinearity(self.U(x)))
         return out
 
@@ -200,7 +218,7 @@ def _convolution(
 
 
 def is_conv1d(layer: nn.Module) -> bool:
-    """Whether it is transformers' Conv1D, or made of it: a linear layer whose weight is (inputs, outputs)."""
+    """Whether a layer is transformers' Conv1D, or made of it: linear, with a weight (inputs, outputs)."""
     return any(kind.__name__ == "Conv1D" for kind in type(layer).__mro__)
 
 

@@ -19,7 +19,7 @@ from iftplan.nn.layers.members import Nonlinearity
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Host:
-    """What a model uses between its linear layers.
+    """Norm and activation that a model uses between its linear layers.
 
     Attributes:
         norm: features and options → its norm.
@@ -41,7 +41,7 @@ class Host:
 
 
 def host_of(model: nn.Module) -> Host:
-    """What `model` uses most: LayerNorm or RMSNorm (LayerNorm if neither), and its activation (or ReLU)."""
+    """Norm and activation that `model` uses most: LayerNorm or RMSNorm, and LayerNorm or ReLU if it has none."""
     return Host(_norm(model), _activation(model))
 
 

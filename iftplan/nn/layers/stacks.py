@@ -20,7 +20,7 @@ _NOTED = "_stacked_weights"  # a module's parameters that stack matrices → the
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """How a weight of three dimensions holds the experts of a mixture, stacked along the first.
+    """Layout of a weight of three dimensions that stacks the experts of a mixture along the first.
 
     Attributes:
         experts: how many there are; the masks of all keep equally many weights.
@@ -35,6 +35,13 @@ class Stack:
 
 class StackedLinear(nn.Module):
     """A stack of linear layers of one shape, of which every row meets one.
+
+    Args:
+        experts: matrices in the stack.
+        in_features: inputs of each.
+        out_features: outputs of each.
+        bias: whether each has one, zero at first.
+        **options: `device` and `dtype` of the parameters.
 
     Attributes:
         weight: (experts, outputs, inputs).
@@ -52,7 +59,7 @@ class StackedLinear(nn.Module):
             nn.init.uniform_(self.weight, -1 / sqrt(in_features), 1 / sqrt(in_features))
 
     def forward(self, rows: Tensor, owners: Tensor, ends: Tensor) -> Tensor:
-        """Each row times the matrix of its expert.
+        """Products of the rows with the matrices of their experts, (rows, outputs).
 
         Args:
             rows: (rows, inputs), those of the first expert first.
@@ -67,6 +74,11 @@ def grouped_product(rows: Tensor, matrices: Tensor, ends: Tensor) -> Tensor:
     """`(S, K) · (E, K, N) → (S, N)`: each group of rows times its own matrix.
 
     torch's kernel asks for rows and matrices whose strides are multiples of 16 bytes; others are multiplied one by one.
+
+    Args:
+        rows: (S, K), those of the first matrix first; computed in the matrices' dtype.
+        matrices: (E, K, N).
+        ends: (E,), where the rows of each matrix end.
     """
     rows = rows.to(matrices.dtype)
     if rows.is_meta or all(size * rows.element_size() % 16 == 0 for size in matrices.shape[1:]):
@@ -78,7 +90,7 @@ def grouped_product(rows: Tensor, matrices: Tensor, ends: Tensor) -> Tensor:
 
 
 def stack_of(module: nn.Module, parameter_name: str) -> Stack | None:
-    """How a module's parameter holds several matrices, where that is known; None for a single one."""
+    """Layout of a module's parameter that holds several matrices, if it is known; None for a single one."""
     noted: Mapping[str, Stack] = module.__dict__.get(_NOTED, {})
     if isinstance(module, StackedLinear) and parameter_name == "weight":
         return Stack(module.experts)
@@ -86,12 +98,23 @@ def stack_of(module: nn.Module, parameter_name: str) -> Stack | None:
 
 
 def note_stack_(module: nn.Module, parameter_name: str, stack: Stack) -> None:
-    """Have `stack_of` find it from now on, also in copies of the module."""
+    """Have `stack_of` find it from now on, also in copies of the module.
+
+    Args:
+        module: the owner of the parameter.
+        parameter_name: such as "gate_up_proj".
+        stack: the layout of its matrices.
+    """
     module.__dict__.setdefault(_NOTED, {})[parameter_name] = stack
 
 
 def planned_stack(layer: PlannedLayer, module: nn.Module, weight: Tensor) -> Stack | None:
-    """Which way the experts of a planned layer lie in its weight; None for a layer without experts.
+    """Layout of a planned layer's experts in its weight; None for a layer without experts.
+
+    Args:
+        layer: of a plan.
+        module: the owner of the weight.
+        weight: at the plan's widths.
 
     Raises:
         StaleError: the weight is no stack of so many matrices.

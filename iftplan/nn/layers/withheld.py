@@ -30,7 +30,13 @@ _ANSWERED: Final = frozenset(
 
 
 class Described:
-    """As `Withheld`, where Dynamo follows Python and knows no tensors that are made in this way."""
+    """Stand-in for `Withheld` where Dynamo follows Python, which knows no tensors that are made in this way.
+
+    Args:
+        shape: of the tensor that is missing.
+        like: a tensor of its dtype and device.
+        refusal: message of the error when somebody computes with it.
+    """
 
     def __init__(self, shape: Sequence[int], like: Tensor, refusal: str) -> None:
         self.shape, self.refusal = torch.Size(shape), refusal
@@ -49,7 +55,13 @@ class Described:
 
 
 class Withheld(Tensor):
-    """A weight or bias that is not there by itself."""
+    """A weight or bias that is not there by itself.
+
+    Args:
+        shape: of the tensor that is missing.
+        like: a tensor of its dtype and device.
+        refusal: message of the error when somebody computes with it.
+    """
 
     refusal: str
 

@@ -25,6 +25,12 @@ def admitted(
 ) -> tuple[View, ...]:
     """The model's masked weights in the layouts of their structure.
 
+    Args:
+        model: with masked weights.
+        optimizer: torch's own, which holds the weights that are trained.
+        algorithm: changes the masks.
+        structure: of the masks.
+
     Raises:
         InputError: names what is in the way.
     """

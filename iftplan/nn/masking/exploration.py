@@ -27,11 +27,11 @@ class Exploration:
 
     @classmethod
     def of(cls, masks: Mapping[str, Tensor]) -> Self:
-        """Of the first masks."""
+        """Exploration that has seen the first masks alone."""
         return cls({k: m.clone() for k, m in masks.items()}, {k: m.clone() for k, m in masks.items()})
 
     def after(self, before: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Self:
-        """With one update more."""
+        """Exploration that has seen one update more."""
         active = sum(int(m.count_nonzero()) for m in masks.values())
         came = sum(int((m & ~before[k]).count_nonzero()) for k, m in masks.items())
         return type(self)(
@@ -43,12 +43,12 @@ class Exploration:
 
     @property
     def itop_rate(self) -> float:
-        """|∪ masks|/N over all masked weights (arXiv 2102.02887)."""
+        """ITOP rate |∪ masks|/N over all masked weights, a fraction of 1 (arXiv 2102.02887)."""
         return _share(self.ever)
 
     @property
     def degree_of_constraint(self) -> float:
-        """|∩ masks|/N over all masked weights."""
+        """Degree of constraint |∩ masks|/N over all masked weights, a fraction of 1."""
         return _share(self.always)
 
 

@@ -42,18 +42,20 @@ class Layer:
 
     @property
     def units(self) -> int:
-        """Units in a row."""
+        """Number of units in a row."""
         return self.mask.shape[1]
 
     @property
     def active(self) -> int:
-        """Units that each row keeps now; those that are short keep one fewer."""
+        """Number of units that each row keeps now; those that are short keep one fewer."""
         return int(self.mask.sum(1).max()) if len(self.mask) else 0
 
     def each(self) -> tuple[Self, ...]:
-        """Its experts one by one, of which each keeps its part of the target; itself, where it is a single matrix.
+        """Layers of single matrices: the experts one by one, or the layer itself where it is a single matrix.
 
         For algorithms that choose within the whole matrix: they keep `target` weights of all, not units of every row.
+
+        Each keeps its part of the target.
         """
         if self.experts == 1:
             return (self,)
@@ -75,7 +77,7 @@ class Layer:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Change:
-    """What an update makes of one weight; both tensors are (rows, units).
+    """New mask of one weight, and what grew in it; both tensors are (rows, units).
 
     Attributes:
         mask: which units are kept from now on.

@@ -19,7 +19,14 @@ from iftplan.nn.masks.view import View
 
 
 class Subject:
-    """Masked weights, and what is known of them.
+    """Masked weights of a model in training, with the optimizer and the processes that move them.
+
+    Args:
+        model: without wrappers.
+        optimizer: torch's own.
+        views: the masked weights in the layouts of their structure.
+        ranks: the processes that train them together.
+        seed: of random growth.
 
     Attributes:
         model: bare.
@@ -44,12 +51,12 @@ class Subject:
 
     @property
     def device(self) -> torch.device:
-        """Where the masks are."""
+        """Device that the masks are on."""
         return self.views[0].weight.mask.device
 
     @property
     def density(self) -> float:
-        """Kept over all masked weights."""
+        """Kept weights over all masked weights, a fraction of 1."""
         return sum(self.factors.nnz.values()) / sum(view.weight.mask.numel() for view in self.views)
 
     def masks(self) -> dict[str, Tensor]:
@@ -57,26 +64,26 @@ class Subject:
         return {view.weight.name: view.weight.mask for view in self.views}
 
     def open_(self) -> None:
-        """Every weight is there."""
+        """Set every mask to keep all weights, in place."""
         for view in self.views:
             view.weight.mask.fill_(True)
 
     def enforce_(self) -> None:
-        """Weights are zero off the masks."""
+        """Set weights to zero off their masks, in place."""
         enforce_(self.model)
 
     def clear_slots_(self) -> None:
-        """The optimizer's state is zero off the masks."""
+        """Set the optimizer's state to zero off the masks, in place."""
         for view in self.views:
             clear_slots_(self.optimizer, view.weight.parameter, ~view.weight.mask)
 
     def keep_zeros_(self) -> None:
-        """Weights are zero off the masks after a step of an optimizer that mixes entries, too."""
+        """Set weights to zero off the masks after a step of an optimizer that mixes entries."""
         if not keeps_zeros(self.optimizer):
             self.factors.hold_()
 
     def finite(self, values: Iterable[Tensor]) -> bool:
-        """Whether all are, on every process."""
+        """Whether all numbers are finite, on every process."""
         return self.ranks.all(all(bool(x.isfinite().all()) for x in values), self.device)
 
     def changes(
@@ -86,7 +93,14 @@ class Subject:
         views: Sequence[View],
         scores: Mapping[str, Tensor | None] | None = None,
     ) -> list[tuple[View, Change]] | None:
-        """What the algorithm makes of the masks at a step; None where weights are not finite."""
+        """New masks that the algorithm makes at a step; None where weights are not finite.
+
+        Args:
+            algorithm: at whose update the step is.
+            step: counted from 0.
+            views: the weights whose masks change.
+            scores: parameter name → dense gradients or saliencies, for algorithms that look at them.
+        """
         found = scores or {}
         layers = [self._layer(algorithm, view, found.get(view.weight.name), step) for view in views]
         if not self.finite(layer.magnitude for layer in layers):

@@ -124,12 +124,12 @@ class Masking:
 
     @property
     def algorithm(self) -> Algorithm:
-        """How masks change; for another one, release this `Masking` and make the next."""
+        """Algorithm that changes the masks; for another one, release this `Masking` and make the next."""
         return self._algorithm
 
     @property
     def seed(self) -> int:
-        """Of random growth."""
+        """Seed of random growth."""
         return self._subject.seed
 
     @property
@@ -139,12 +139,12 @@ class Masking:
 
     @property
     def density(self) -> float:
-        """Kept over all masked weights."""
+        """Kept weights over all masked weights, a fraction of 1."""
         return self._subject.density
 
     @property
     def wants_dense_gradient(self) -> bool:
-        """Whether the step that begins now will look at gradients off the masks, or masks are no limit to them."""
+        """Whether the step that begins now looks at gradients off the masks, or masks do not limit them."""
         return self._regime.wants_dense_gradient(due=self._now_due)
 
     def metrics(self) -> dict[str, float]:
@@ -159,7 +159,7 @@ class Masking:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that a resumed run needs beside the model's and the optimizer's own state.
+        """State that a resumed run needs beside the model's and the optimizer's own.
 
         The masks are in it too: they are the model's, but a new `Masking` may have opened them since.
         """

@@ -30,7 +30,7 @@ class Ranks:
 
     @classmethod
     def of(cls, model: nn.Module) -> Ranks:
-        """Those of a wrapped (DDP) or sharded (FSDP2) model, else all that there are."""
+        """Processes of a wrapped (DDP) or sharded (FSDP2) model, else all that there are."""
         if not (distributed.is_available() and distributed.is_initialized()):
             return cls()
         for module in model.modules():
@@ -43,11 +43,11 @@ class Ranks:
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """Number of processes."""
         return 1 if self.group is None else distributed.get_world_size(self.group)
 
     def all(self, value: bool, device: torch.device) -> bool:
-        """Whether it is so on every process; each has to ask."""
+        """Whether a statement is true on every process; each has to ask."""
         if self.count == 1:
             return value
         votes = torch.tensor(int(value), device=device)

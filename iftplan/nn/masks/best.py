@@ -87,13 +87,13 @@ class Whole:
     """The matrix as it is, for algorithms that choose in all of it at once."""
 
     def rows(self, matrix: Tensor) -> Tensor:
-        """(outputs, inputs)."""
+        """Scores of the matrix itself, (outputs, inputs)."""
         return matrix
 
     def mask(self, rows: Tensor, like: Tensor) -> Tensor:
-        """As it is."""
+        """The chosen matrix itself."""
         return rows
 
     def units(self, nnz: int, matrix: Tensor) -> int:
-        """All that stay."""
+        """Number of weights that stay."""
         return nnz

@@ -37,7 +37,13 @@ def best_pattern(structure: NM, scores: Tensor, nnz: int, solver: Solver = "fast
 
 
 def regions(structure: NM, outputs: int, inputs: int) -> Iterator[tuple[slice, slice, tuple[int, int]]]:
-    """Rows, columns and tile size of what patterns divide in an (outputs, inputs) matrix, and of what hangs over its edges."""
+    """Rows, columns and tile size of the part of a matrix that patterns divide, and of its edges.
+
+    Args:
+        structure: whose groups or tiles they are.
+        outputs: rows of the matrix.
+        inputs: columns of the matrix.
+    """
     along, of = structure.size
     bottom, right = outputs // along * along, inputs // of * of
     for rows, height in ((slice(0, bottom), along), (slice(bottom, outputs), outputs - bottom)):
@@ -47,7 +53,13 @@ def regions(structure: NM, outputs: int, inputs: int) -> Iterator[tuple[slice, s
 
 
 def cut(matrix: Tensor, height: int, width: int) -> Tensor:
-    """(tiles, height, width) of a matrix that they divide."""
+    """Tiles of a matrix that they divide: (tiles, height, width).
+
+    Args:
+        matrix: (rows, columns).
+        height: of a tile, which divides the rows.
+        width: of a tile, which divides the columns.
+    """
     rows, columns = matrix.shape
     return (
         matrix.reshape(rows // height, height, columns // width, width)

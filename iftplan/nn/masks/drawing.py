@@ -25,7 +25,13 @@ _SMALL: Final = 4096  # below, a permutation is cheap
 
 
 def random_mask(structure: MaskStructure, shape: Shape, nnz: int, generator: Generator) -> Tensor:
-    """A boolean matrix of `shape` (outputs, inputs) with exactly `nnz` true entries.
+    """Random boolean matrix of `shape` (outputs, inputs) with exactly `nnz` true entries.
+
+    Args:
+        structure: of the mask.
+        shape: (outputs, inputs).
+        nnz: how many weights are kept.
+        generator: of the random numbers.
 
     Raises:
         InputError: the structure has no mask of this shape and count.
@@ -51,9 +57,14 @@ def random_mask(structure: MaskStructure, shape: Shape, nnz: int, generator: Gen
 
 
 def shares(structure: MaskStructure, nnz: int, shapes: Sequence[Shape]) -> tuple[int, ...]:
-    """How many of one layer's `nnz` weights each of its matrices keeps; they add up exactly.
+    """Number of weights that each of one layer's matrices keeps; they add up to `nnz`.
 
     In proportion to what the matrices hold, in whole steps of the structure, the largest remainders first.
+
+    Args:
+        structure: of the masks.
+        nnz: of the layer.
+        shapes: (outputs, inputs) of its matrices.
     """
     if isinstance(structure, ConstantFanIn):
         fan_in = nnz // sum(outputs for outputs, _ in shapes)

@@ -28,7 +28,7 @@ SUFFIX = "_mask"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MaskedWeight:
-    """One weight under a mask.
+    """Weight under a mask, and the module that holds both.
 
     Attributes:
         name: qualified parameter name.
@@ -49,25 +49,25 @@ class MaskedWeight:
 
     @property
     def mask(self) -> Tensor:
-        """Boolean, of the parameter's shape."""
+        """Boolean mask of the parameter's shape."""
         mask = self.module._buffers[self.parameter_name + SUFFIX]
         assert mask is not None
         return mask
 
     @property
     def stack(self) -> Stack | None:
-        """How it holds several matrices; None for a single one."""
+        """Layout of the matrices that the weight holds; None for a single one."""
         return stack_of(self.module, self.parameter_name)
 
     @property
     def experts(self) -> int:
-        """How many matrices it holds."""
+        """Number of matrices that the weight holds."""
         return self.stack.experts if self.stack else 1
 
 
 @checked
 def masked_weights(model: nn.Module) -> Iterator[MaskedWeight]:
-    """Every weight under a mask, in the order of the modules."""
+    """Weights under masks, in the order of the modules."""
     for path, module in model.named_modules():
         for name, parameter in module._parameters.items():
             if parameter is not None and has_mask(module, name):

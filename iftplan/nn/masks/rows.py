@@ -27,12 +27,12 @@ class Layout(Protocol):
         """The boolean matrix, of `like`'s shape, that keeps the chosen units."""
 
     def units(self, nnz: int, matrix: Tensor) -> int:
-        """How many units each row keeps where `nnz` weights stay."""
+        """Number of units that each row keeps where `nnz` weights stay."""
 
 
 @dataclass(frozen=True, slots=True)
 class Flat:
-    """One row of all weights; of a stack of experts, a row for each.
+    """Layout of all weights in one row; of a stack of experts, a row for each.
 
     Attributes:
         experts: how many there are.
@@ -41,21 +41,21 @@ class Flat:
     experts: int = 1
 
     def rows(self, matrix: Tensor) -> Tensor:
-        """(experts, weights)."""
+        """Scores as (experts, weights)."""
         return matrix.reshape(self.experts, -1)
 
     def mask(self, rows: Tensor, like: Tensor) -> Tensor:
-        """As it is."""
+        """The chosen weights in the matrix's shape."""
         return rows.view(like.shape)
 
     def units(self, nnz: int, matrix: Tensor) -> int:
-        """Every weight is a unit."""
+        """Number of weights that each row keeps: every weight is a unit."""
         return nnz // self.experts
 
 
 @dataclass(frozen=True, slots=True)
 class Groups:
-    """A row for every `size` inputs in a row; all inputs of a neuron where size is 0.
+    """Layout with a row for every `size` inputs side by side; all inputs of a neuron where size is 0.
 
     Attributes:
         size: inputs of a group.
@@ -66,60 +66,60 @@ class Groups:
     kept: int = 0
 
     def rows(self, matrix: Tensor) -> Tensor:
-        """(groups, size)."""
+        """Scores as (groups, size)."""
         return matrix.reshape(-1, self.size or matrix.shape[1])
 
     def mask(self, rows: Tensor, like: Tensor) -> Tensor:
-        """As it is."""
+        """The chosen weights in the matrix's shape."""
         return rows.view(like.shape)
 
     def units(self, nnz: int, matrix: Tensor) -> int:
-        """An equal part of each group."""
+        """Number of weights that each group keeps: an equal part."""
         return self.kept or nnz // (matrix.numel() // (self.size or matrix.shape[1]))
 
 
 @dataclass(frozen=True, slots=True)
 class Tiles:
-    """One row of all blocks of `height` inputs by `width` outputs; of a stack of experts, a row for each."""
+    """Layout of all blocks of `height` inputs by `width` outputs in one row, or in one for each expert."""
 
     height: int
     width: int
     experts: int = 1
 
     def rows(self, matrix: Tensor) -> Tensor:
-        """(experts, blocks), what is in a block added up."""
+        """Scores of blocks, (experts, blocks): the sums of what is in them."""
         outputs, inputs = matrix.shape
         tiles = matrix.reshape(outputs // self.width, self.width, inputs // self.height, self.height)
         return tiles.sum((1, 3)).view(self.experts, -1)
 
     def mask(self, rows: Tensor, like: Tensor) -> Tensor:
-        """Every block whole."""
+        """Boolean matrix that keeps the chosen blocks whole."""
         outputs, inputs = like.shape
         blocks = rows.reshape(outputs // self.width, 1, inputs // self.height, 1)
         whole = blocks.expand(-1, self.width, -1, self.height)
         return whole.reshape(outputs, inputs)
 
     def units(self, nnz: int, matrix: Tensor) -> int:
-        """Whole blocks."""
+        """Number of blocks that each row keeps."""
         return nnz // (self.height * self.width) // self.experts
 
 
 @dataclass(frozen=True, slots=True)
 class Neurons:
-    """One row of all outputs; of a stack of experts, a row for each."""
+    """Layout of all outputs in one row; of a stack of experts, a row for each."""
 
     experts: int = 1
 
     def rows(self, matrix: Tensor) -> Tensor:
-        """(experts, outputs), their inputs added up."""
+        """Scores of outputs, (experts, outputs): the sums over their inputs."""
         return matrix.sum(1).view(self.experts, -1)
 
     def mask(self, rows: Tensor, like: Tensor) -> Tensor:
-        """Every output whole."""
+        """Boolean matrix that keeps the chosen outputs whole."""
         return rows.reshape(-1, 1).repeat(1, like.shape[1])
 
     def units(self, nnz: int, matrix: Tensor) -> int:
-        """Whole outputs."""
+        """Number of outputs that each row keeps."""
         return nnz // matrix.shape[1] // self.experts
 
 

@@ -11,12 +11,15 @@ from torch import Tensor, nn
 
 
 def is_sharded(tensor: Tensor) -> bool:
-    """Whether it is a DTensor; that class itself takes a second to import, which plain training need not."""
+    """Whether a tensor is a DTensor.
+
+    That class itself takes a second to import, which plain training need not.
+    """
     return hasattr(tensor, "device_mesh")
 
 
 def local(tensor: Tensor) -> Tensor:
-    """This process's part, sharing memory; a plain tensor is its own."""
+    """Part of a tensor that this process has, sharing memory; a plain tensor is its own part."""
     if not is_sharded(tensor):
         return tensor
     part: Tensor = tensor.detach().to_local()  # type: ignore[attr-defined]
@@ -24,7 +27,7 @@ def local(tensor: Tensor) -> Tensor:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """All of it, on every process. A collective: every process of the mesh has to call it."""
+    """The whole tensor on every process. A collective: every process of the mesh has to call it."""
     if not is_sharded(tensor):
         return tensor
     gathered: Tensor = tensor.detach().full_tensor()  # type: ignore[attr-defined]

@@ -47,6 +47,10 @@ def best_tiles(scores: Tensor, kept: int, solver: Solver = "fast") -> Tensor:
         return best_tiles(scores.transpose(1, 2), kept, solver).transpose(1, 2).contiguous()
     if kept >= columns or not tiles:
         return torch.ones_like(scores, dtype=torch.bool)
+    # Trying every pattern is exact, and one matrix product for all tiles (90 patterns of 2:4); from 8×8 on
+    # there are too many to try. A linear programme stays exact, but takes far longer for each tile, too long
+    # for masks that change in training. So larger tiles are filled greedily and repaired, unless somebody
+    # asks for the optimum.
     scores = torch.nan_to_num(scores.detach().to(torch.float64))
     if rows == columns and few_patterns(columns, kept) is not None:
         solve = _by_trying

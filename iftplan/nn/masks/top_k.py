@@ -22,6 +22,9 @@ def largest(scores: Tensor, count: int) -> Tensor:
     Only the threshold is searched, which is several times cheaper than sorting or top-k; among equal scores the
     first are taken, so that the result is the same on every device and rank.
 
+    Raises:
+        ValueError: `count` is negative, or more than the units of a row.
+
     Example:
         >>> largest(torch.tensor([[1.0, 3.0, 3.0, 3.0]]), 2).tolist()
         [[False, True, True, False]]
@@ -42,7 +45,7 @@ def largest(scores: Tensor, count: int) -> Tensor:
 
 
 def first(scores: Tensor, counts: Tensor) -> Tensor:
-    """As many of the largest scores of each row as `counts` says for it, ties to the lowest index.
+    """Boolean tensor that keeps the `counts` largest scores of each row, ties to the lowest index.
 
     Example:
         >>> first(torch.tensor([[1.0, 3.0, 3.0], [5.0, 4.0, 6.0]]), torch.tensor([1, 2])).int().tolist()

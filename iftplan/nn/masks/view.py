@@ -34,15 +34,15 @@ class View:
         return matrix if isinstance(self.layout, Flat) else from_matrix(matrix, self.weight)
 
     def mask_rows(self) -> Tensor:
-        """Which units are kept now."""
+        """Units that are kept now, a boolean tensor (rows, units)."""
         return self.rows(self.weight.mask.to(torch.float32)) > 0
 
     def target(self) -> int:
-        """How many units each row of the present mask keeps."""
+        """Number of units that each row of the present mask keeps."""
         return self.layout.units(int(self.weight.mask.count_nonzero()), self._matrix(self.weight.mask))
 
     def weights(self, units: int) -> int:
-        """How many weights a mask keeps with so many units in each row."""
+        """Number of weights that a mask keeps with so many units in each row."""
         rows = self.mask_rows()
         short = self.short if units == self.target() else 0
         return (units * rows.shape[0] - short) * self.weight.mask.numel() // rows.numel()

@@ -30,7 +30,7 @@ Inputs = Sequence[object] | Mapping[str, object] | Tensor
 
 
 def matching(specs: Sequence[InputSpec], model: nn.Module) -> tuple[InputSpec, ...]:
-    """The same inputs, floats in the precision of the model's first floating parameter."""
+    """The inputs with floats in the precision of the model's first floating parameter."""
     found = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     name = str(found).removeprefix("torch.")
     return tuple(
@@ -162,7 +162,7 @@ def random_inputs(
     device: str = "cpu",
     generator: torch.Generator | None = None,
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """As `make_inputs`, with normally distributed floats, and integers that are valid for every embedding.
+    """Inputs that `specs` describe, with normally distributed floats and integers valid for every embedding.
 
     Args:
         specs: inputs in their order.

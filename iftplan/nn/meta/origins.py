@@ -16,7 +16,7 @@ def remember(model: nn.Module, build: Callable[[], nn.Module]) -> None:
 
 
 def origin(model: nn.Module) -> Callable[[], nn.Module] | None:
-    """What makes the same model on the CPU, if that is known."""
+    """The function that makes the same model on the CPU; None if that is unknown."""
     return _ORIGINS.get(model)
 
 

@@ -76,6 +76,11 @@ def sparse_product(name: str, args: Sequence[Any]) -> Tensor | None:
 def followed(name: str, args: Sequence[Any], result: Tensor) -> Tensor:
     """A sparse result of a meta kernel, with its values put right.
 
+    Args:
+        name: qualified name of the operator, such as "aten::t".
+        args: the operator's positional arguments, the sparse tensor first.
+        result: what the meta kernel returned.
+
     Raises:
         MeasureError: how many values it stores cannot be known.
     """

@@ -48,7 +48,7 @@ def elementwise(dtype: torch.dtype, shape: tuple[int, ...], *operands: Tensor) -
     Args:
         dtype: the result's.
         shape: what the operands broadcast to.
-        operands: the one or two tensors among the operands.
+        *operands: the one or two tensors among the operands.
     """
     if all(operand.is_contiguous() for operand in operands):
         return empty(shape, dtype)

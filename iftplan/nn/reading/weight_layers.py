@@ -21,6 +21,11 @@ def weight_layers(model: nn.Module, table: CountTable, uses: Sequence[WeightUse]
     """One layer for every weight that is contracted and one for every embedding, in the order of first use.
 
     Their `positions · weights / experts` add up to the MACs of the table's contractions with weights.
+
+    Args:
+        model: the network that was counted.
+        table: contractions of one forward pass, in MACs.
+        uses: every weight at its first use, in the order of the pass.
     """
     parameters, modules = dict(model.named_parameters()), dict(model.named_modules())
     macs = table.by_weight()

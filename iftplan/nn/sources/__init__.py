@@ -43,7 +43,7 @@ class BuiltModel:
 
 @checked
 def build(source: str | Source, *, device: str = "meta") -> nn.Module:
-    """The network that a MODEL argument names, in evaluation mode.
+    """Network that a MODEL argument names, in evaluation mode.
 
     On the meta device its parameters have shapes but no memory.
 
@@ -54,7 +54,11 @@ def build(source: str | Source, *, device: str = "meta") -> nn.Module:
 
 
 def construct(source: str | Source, *, device: str = "meta") -> BuiltModel:
-    """As `build`, with the default inputs and the assumptions."""
+    """Network that a MODEL argument names, with its default inputs and the assumptions of building it.
+
+    Raises:
+        InputError: the factory returns no `torch.nn.Module`.
+    """
     source = parse_source(source) if isinstance(source, str) else source
     with (
         redirect_stdout(sys.stderr),

@@ -28,7 +28,7 @@ def candidates(
     backends: Sequence[str] = BACKENDS,
     libraries: Mapping[str, Library] | None = None,
 ) -> Candidates:
-    """Every backend's run of a layer.
+    """Runs of a layer in every backend.
 
     Args:
         pair: the layer.

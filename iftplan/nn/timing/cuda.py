@@ -90,7 +90,7 @@ def device_candidates(
     seed: int = 0,
     backends: Sequence[str] = BACKENDS,
 ) -> Candidates:
-    """Every backend's run of a layer on a device; each ends when the device is done.
+    """Runs of a layer in every backend of a device; each ends when the device is done.
 
     Args:
         pair: the layer.

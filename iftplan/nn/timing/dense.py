@@ -18,7 +18,16 @@ from iftplan.plans.speed.timings import LayerPair
 def add_dense(
     found: Candidates, pair: LayerPair, batch: int, *, step: bool, macs: int, generator: Generator
 ) -> None:
-    """Both dense backends: "dense" and "dense-best"; ratios are to the faster of them."""
+    """Add both dense backends, "dense" and "dense-best"; ratios are to the faster of them.
+
+    Args:
+        found: the backends up to here.
+        pair: the dense layer and the wide one in its place.
+        batch: samples of the input.
+        step: whether forward and backward are timed, else the forward pass alone.
+        macs: multiply-accumulates of the dense layer in what is timed.
+        generator: of inputs and weights.
+    """
     layer = pair.dense
     x, weight = drawn_input(layer, pair, batch, generator), drawn_weight(layer, generator)
     run = plain(layer)

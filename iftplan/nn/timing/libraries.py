@@ -36,7 +36,7 @@ _RUN_SECONDS: Final = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Abilities:
-    """What a library computes.
+    """Layers and passes that a library can compute.
 
     Attributes:
         convolutions: besides linear layers.
@@ -47,7 +47,7 @@ class Abilities:
     steps: bool
 
     def lacks(self, kind: Kind, step: bool) -> str:
-        """Why a layer cannot be timed in it; empty where it can."""
+        """Reason why a layer cannot be timed in the library; empty if it can."""
         if step and not self.steps:
             return "computes inference alone"
         return "has linear layers alone" if kind is not Kind.LINEAR and not self.convolutions else ""
@@ -75,7 +75,7 @@ print(json.dumps(found))
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """One that was found.
+    """Library that was found: the interpreter that has it, and its version.
 
     Attributes:
         python: the interpreter that has it.
@@ -87,7 +87,7 @@ class Library:
 
 
 def installed_libraries(environments: Sequence[str] = ()) -> dict[str, Library]:
-    """Which libraries can be timed; those of environments that are named come first.
+    """Libraries that can be timed, by name; those of environments that are named come first.
 
     Args:
         environments: interpreters, or folders of virtual environments, besides the one that this runs in.
@@ -176,11 +176,11 @@ class LibraryRun:
             raise
 
     def output(self) -> Tensor:
-        """What it computed from the input."""
+        """Output that the library computed from the input."""
         return torch.from_numpy(np.load(Path(self.folder.name, "output.npy")))
 
     def seconds(self, repeats: int) -> float:
-        """Of one run, the mean of some: processor time of the other process with one thread, else elapsed.
+        """Mean seconds of one run: processor time of the other process with one thread, else elapsed.
 
         Raises:
             Lost: it ended, failed, or did not answer in time.
@@ -236,7 +236,7 @@ def add_libraries(
     macs: int,
     libraries: Mapping[str, Library],
 ) -> None:
-    """Every library that can compute the layer, and why the others are not there.
+    """Add a run for every library that can compute the layer, and the reason for each that cannot.
 
     Args:
         found: where they are added.

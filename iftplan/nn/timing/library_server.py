@@ -27,7 +27,13 @@ Run = Callable[[], Any]
 
 
 def sparselab_layer(folder: Path, layer: dict[str, Any], x: Any) -> Run:
-    """A linear layer; its input lies in columns, as the library wants it."""
+    """Run of a linear layer in sparselab, whose input lies in columns, as the library wants it.
+
+    Args:
+        folder: with the masked weight, `weight.npy`.
+        layer: `threads`, and under `step` whether gradients are computed too.
+        x: (samples, inputs).
+    """
     sparselab = import_module("sparselab")
     import torch
 
@@ -50,7 +56,13 @@ def sparselab_layer(folder: Path, layer: dict[str, Any], x: Any) -> Run:
 
 
 def deepsparse_layer(folder: Path, layer: dict[str, Any], x: Any) -> Run:
-    """A linear layer, a convolution or a network, forward, compiled from ONNX."""
+    """Run of a linear layer, a convolution or a network, forward, compiled from ONNX by deepsparse.
+
+    Args:
+        folder: with `network.onnx`, or the masked weight `weight.npy`.
+        layer: `threads`, and the `padding` of a convolution.
+        x: (samples, inputs), or images.
+    """
     path = folder / "network.onnx"
     if not path.exists():
         write_onnx(path, np.load(str(folder / "weight.npy")), layer["padding"], x.shape)
@@ -61,7 +73,16 @@ def deepsparse_layer(folder: Path, layer: dict[str, Any], x: Any) -> Run:
 
 
 def write_onnx(path: Path, weight: Any, padding: list[int] | None, shape: tuple[int, ...]) -> None:
-    """One layer; with the package that deepsparse brings and can read, as what PyTorch exports is too new for it."""
+    """Write one layer as ONNX, with the package that deepsparse brings.
+
+    What PyTorch exports is too new for it to read.
+
+    Args:
+        path: of the file.
+        weight: (outputs, inputs), or (outputs, inputs, height, width).
+        padding: of a convolution, height and width; None for a linear layer.
+        shape: of the input.
+    """
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 

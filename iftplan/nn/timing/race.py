@@ -21,7 +21,7 @@ def race(
     threads: int,
     left_out: dict[str, str] | None = None,
 ) -> tuple[Timing, ...]:
-    """Times of every candidate.
+    """Seconds of every candidate, round by round.
 
     One thread is measured in its own processor time, which other programs do not disturb; several in elapsed time.
 

@@ -24,13 +24,13 @@ class Lost(Exception):  # noqa: N818  (nobody's error: the others go on)
 
 @runtime_checkable
 class Elsewhere(Protocol):
-    """What is timed in another process."""
+    """Run of a layer that is timed in another process."""
 
     def seconds(self, repeats: int) -> float:
-        """Of one run, the mean of some; raises `Lost`."""
+        """Seconds of one run, the mean of some; raises `Lost`."""
 
     def close(self) -> None:
-        """End it."""
+        """End the other process."""
 
 
 @dataclass(slots=True)
@@ -52,7 +52,14 @@ class Candidates:
     left_out: dict[str, str] = field(default_factory=dict)
 
     def add(self, name: str, work: Work | Elsewhere, macs: int, prepared: float = 0.0) -> None:
-        """One backend more, if it is wanted."""
+        """Add one backend, if it is wanted.
+
+        Args:
+            name: of the backend, such as "dense".
+            work: one run of it.
+            macs: multiply-accumulates that the run performs.
+            prepared: seconds that were spent once, before the first run.
+        """
         if name in self.wanted:
             self.work[name], self.macs[name], self.prepared[name] = work, macs, prepared
 
@@ -62,7 +69,7 @@ class Candidates:
 
     @property
     def missing(self) -> tuple[tuple[str, str], ...]:
-        """Those that were asked for and are not there, and why."""
+        """Names of backends that were asked for and are missing, each with the reason."""
         return tuple((name, why) for name, why in self.left_out.items() if name in self.wanted)
 
     def close(self) -> None:
@@ -89,7 +96,14 @@ def drawn_weight(layer: LayerSpec, generator: Generator) -> Tensor:
 
 
 def drawn_input(layer: LayerSpec, pair: LayerPair, batch: int, generator: Generator) -> Tensor:
-    """What a layer reads: rows of samples and positions, or images, channels-last."""
+    """Random input of a layer: rows of samples and positions, or images, channels-last.
+
+    Args:
+        layer: the dense or the wide layer of the pair.
+        pair: whose images have a size.
+        batch: samples.
+        generator: of the values.
+    """
     channels = layer.in_channels
     assert channels is not None
     if layer.kind is Kind.LINEAR:
@@ -98,12 +112,15 @@ def drawn_input(layer: LayerSpec, pair: LayerPair, batch: int, generator: Genera
 
 
 def images_last(tensor: Tensor) -> Tensor:
-    """Channels-last."""
+    """The same tensor in channels-last order."""
     return tensor.contiguous(memory_format=torch.channels_last)
 
 
 def padding_of(layer: LayerSpec) -> tuple[int, int]:
-    """As many positions as pixels, for odd kernels; nothing for linear layers."""
+    """Padding in pixels (height, width) that gives as many positions as pixels, for odd kernels.
+
+    Linear layers have none.
+    """
     return (layer.kernel[0] // 2, layer.kernel[1] // 2) if layer.kernel else (0, 0)
 
 
@@ -116,7 +133,14 @@ def plain(layer: LayerSpec) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def passing(run: Callable[[Tensor, Tensor], Tensor], x: Tensor, weight: Tensor, step: bool) -> Work:
-    """A forward pass without autograd, or forward and backward with both gradients."""
+    """One pass as a function: forward without autograd, or forward and backward with both gradients.
+
+    Args:
+        run: the layer, a function of its input and its weight.
+        x: input.
+        weight: in the layer's shape.
+        step: whether the backward pass is part of it.
+    """
     if not step:
 
         def forward() -> object:

@@ -26,7 +26,7 @@ class Averaging:
 
     @property
     def model(self) -> nn.Module:
-        """What is evaluated."""
+        """Averaged network, which is evaluated."""
         averaged: nn.Module = self._average.module
         return averaged
 
@@ -36,9 +36,9 @@ class Averaging:
         follow_(self._average, self._network)
 
     def state_dict(self) -> dict[str, Any]:
-        """For checkpoints."""
+        """Averages for a checkpoint."""
         return self._average.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a checkpoint."""
+        """Continue from the averages of a checkpoint."""
         self._average.load_state_dict(state)

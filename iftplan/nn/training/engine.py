@@ -22,7 +22,7 @@ LARGE = 2**16
 
 
 def engine_for(precision: str, loggers: list[Any] | None = None, strategy: str = "auto") -> Fabric:
-    """The engine, launched.
+    """Lightning Fabric of a run, launched.
 
     Args:
         precision: "auto", or one of lightning-fabric's.
@@ -75,7 +75,7 @@ def _sharding(world: int) -> ModelParallelStrategy:
 
 
 def precision_for(asked: str) -> str:
-    """What "auto" is on this machine: bfloat16 where it is computed by the hardware."""
+    """Precision in Fabric's words; "auto" is bfloat16 where the hardware computes it, else float32."""
     if asked != "auto":
         return asked
     return "bf16-mixed" if has_fast_bf16() else "32-true"

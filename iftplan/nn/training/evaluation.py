@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What an evaluation found.
+    """Loss and accuracy of an evaluation.
 
     Attributes:
         loss: mean cross entropy in nats, of a sample or a token.
@@ -35,7 +35,7 @@ class Score:
         return exp(self.loss) if self.loss < 700 else float("inf")
 
     def metric(self, name: str) -> float:
-        """ "accuracy" or "perplexity"."""
+        """The accuracy or the perplexity, whichever `name` says."""
         return self.accuracy if name == "accuracy" else self.perplexity
 
 
@@ -48,14 +48,27 @@ def logits_of(output: Any) -> Tensor:
 
 
 def loss_of(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Mean cross entropy; targets may have more dimensions than one, as tokens do."""
+    """Mean cross entropy in nats.
+
+    Args:
+        logits: (…, classes).
+        targets: (…), class numbers; -100 is ignored.
+        smoothing: of labels, in [0, 1).
+    """
     flat = logits.reshape(-1, logits.shape[-1]).float()
     return cross_entropy(flat, targets.reshape(-1), label_smoothing=smoothing)
 
 
 @torch.no_grad()
 def evaluate(fabric: Fabric, model: nn.Module, samples: Samples, size: int) -> Score:
-    """The score over all samples, each process taking its share."""
+    """The score over all samples, each process taking its share.
+
+    Args:
+        fabric: the engine; every process calls it.
+        model: put into evaluation mode, and back at the end.
+        samples: all of a part of a data set.
+        size: samples of a batch.
+    """
     was_training = model.training
     model.eval()
     totals = torch.zeros(3, dtype=torch.float64, device=fabric.device)

@@ -20,6 +20,11 @@ _METHODS: Final = ("static", "set", "rigl", "srigl", "gradual", "iterative", "sn
 def run_sparse_(network: nn.Module, config: RunConfig, fabric: Fabric) -> nn.Module:
     """Let a run's network compute with what its masks keep, in place.
 
+    Args:
+        network: with its masks.
+        config: of the run.
+        fabric: the engine, whose precision and device count.
+
     Raises:
         InputError: kernels cannot run it, or would save nothing.
     """

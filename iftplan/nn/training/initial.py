@@ -24,7 +24,14 @@ Scheme = Literal["kaiming", "density", "model"]
 
 
 def dense_network(plan: Plan, dense: nn.Module, scheme: Scheme, seed: int) -> nn.Module:
-    """The plan's dense model, in place: planned weights drawn by the scheme, or left to the model's own."""
+    """The plan's dense model, in place: planned weights drawn by the scheme, or left to the model's own.
+
+    Args:
+        plan: whose layers are drawn.
+        dense: the network, changed.
+        scheme: "kaiming", "density", or "model" for the values that it has.
+        seed: of the values.
+    """
     if scheme != "model":
         for layer in _drawn(plan, dense):
             module, name = _place(dense, layer.weight)
@@ -41,7 +48,19 @@ def dense_network(plan: Plan, dense: nn.Module, scheme: Scheme, seed: int) -> nn
 def sparse_network(
     plan: Plan, dense: nn.Module, scheme: Scheme, seed: int, *, dense_start: bool, nonlinear: bool = True
 ) -> nn.Module:
-    """The plan made real, its weights drawn by the scheme; the model's own means with its deviation, tensor by tensor."""
+    """The plan's network with weights drawn by the scheme; "model" takes its own deviation of each tensor.
+
+    Args:
+        plan: to apply.
+        dense: the network at its dense widths.
+        scheme: "kaiming", "density" or "model".
+        seed: of masks and values.
+        dense_start: whether training begins with every weight.
+        nonlinear: whether members have a norm and an activation inside.
+
+    Raises:
+        InputError: the scheme is "model", and the plan has initial scales of its own.
+    """
     if scheme != "model":
         base = dense_network(plan, dense, scheme, seed)
         return apply(plan, base, seed=seed, init=scheme, dense_start=dense_start, nonlinear=nonlinear)

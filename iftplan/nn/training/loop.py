@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """What whoever watches is told after a step.
+    """State of a run after a step, for whoever watches.
 
     Attributes:
         step: steps taken.
@@ -64,7 +64,7 @@ Watcher = Callable[[Moment], None]
 
 @dataclass(frozen=True, slots=True)
 class Length:
-    """How long a run is.
+    """Length of a run in steps.
 
     Attributes:
         per_epoch: steps of an epoch; what does not fill a batch is left out, another part in every epoch.
@@ -76,7 +76,7 @@ class Length:
 
     @classmethod
     def of(cls, config: RunConfig, task: Task) -> Length:
-        """Of a run.
+        """Length of a run on a task's data.
 
         Raises:
             InputError: there is less than one batch.
@@ -92,7 +92,7 @@ class Length:
 
 @dataclass(eq=False, slots=True)
 class Loop:
-    """A run in progress.
+    """Training run in progress: network, optimizer, masks and data, step by step.
 
     Attributes:
         fabric: the engine.
@@ -245,7 +245,7 @@ class Loop:
             share_buffers_(self.average.model)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that a resumed run needs, whole in the first process; all processes call it."""
+        """State that a resumed run needs, whole in the first process; all processes have to call it."""
         keep = self.fabric.is_global_zero
         return {
             "identity": dict(self.identity),
@@ -293,7 +293,11 @@ class Loop:
         return found is not None
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a state."""
+        """Continue from a state that `state_dict` gave.
+
+        Raises:
+            StaleError: the state belongs to another plan or to other settings.
+        """
         for key, value in self.identity.items():
             if state["identity"].get(key) != value:
                 raise StaleError(

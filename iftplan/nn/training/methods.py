@@ -99,7 +99,7 @@ def _beta(config: MethodConfig, updates: Updates) -> float:
 
 
 def updates_of(config: MethodConfig, steps: int) -> Updates:
-    """When masks change in a run of so many steps."""
+    """Steps of a run at which masks change, out of so many steps."""
     return Updates(
         end=round(config.end * steps),
         interval=config.interval,

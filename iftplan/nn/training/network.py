@@ -51,7 +51,7 @@ def _channels_last(config: RunConfig, network: nn.Module) -> bool:
 
 
 def is_convolutional(network: nn.Module) -> bool:
-    """Whether it has convolutions over images."""
+    """Whether a network has convolutions over images."""
     return any(isinstance(module, nn.Conv2d) for module in network.modules())
 
 

@@ -186,7 +186,14 @@ def doubts(loop: Loop) -> list[str]:
 
 
 def begin(loop: Loop, plan_document: Document, say: Callable[[str], None], *, resume: bool) -> None:
-    """Write what was asked for and say what is doubtful, or continue from the newest checkpoint there."""
+    """Write what was asked for and say what is doubtful, or continue from the newest checkpoint there.
+
+    Args:
+        loop: at its first step.
+        plan_document: of its plan, sealed.
+        say: takes a sentence for the user.
+        resume: whether to continue instead.
+    """
     first = loop.fabric.is_global_zero
     if resume:
         loop.resume(say if first else _silent)
@@ -221,13 +228,13 @@ def record_start(loop: Loop, plan_document: Document) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Of what a run's numbers depend on."""
+    """Versions of Python and of the libraries that a run's numbers depend on."""
     names = ("iftplan", "torch", "lightning-fabric", "numpy")
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
 
 
 def result(loop: Loop, plan: Plan) -> Document:
-    """What came out: the same, to the byte, for every repetition on the same machine."""
+    """Result of a finished run, sealed; the same to the byte for every repetition on one machine."""
     last: Mapping[str, Any] = last_row(loop.metrics.rows)
     spending = loop.spending
     document = {
@@ -267,7 +274,7 @@ def result(loop: Loop, plan: Plan) -> Document:
 
 
 def exact_ratio(top: int, bottom: int) -> str:
-    """In lowest terms, p/q."""
+    """Ratio of two counts in lowest terms, p/q."""
     from fractions import Fraction
 
     return exact(Fraction(top, bottom))

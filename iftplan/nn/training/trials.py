@@ -102,7 +102,15 @@ def _objectives(found: Document) -> tuple[float, float]:
 def train_trial(
     run: RunConfig, directory: Path, models: Models, say: Say, parent: int | None = None
 ) -> Document:
-    """The result of a run: read where it is finished, continued where it was begun, else made."""
+    """Result of a run: read where it is finished, continued where it was begun, else made.
+
+    Args:
+        run: its settings.
+        directory: of the run.
+        models: as they were read in this process.
+        say: takes a sentence on progress.
+        parent: process id of the sweep, with which the training ends; None without one.
+    """
     record = directory / "result.json"
     if record.exists():  # its worker was killed before it could tell
         return parse_result(loads(read_text(str(record)), str(record)), str(record))

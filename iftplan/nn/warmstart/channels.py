@@ -64,7 +64,11 @@ class Followed:
     kept: set[Slot] = field(default_factory=set)
 
     def of(self, value: Value | None) -> Dims:
-        """The dimensions of a tensor; none of none."""
+        """The dimensions of a tensor; none of none.
+
+        Raises:
+            UnmatchedError: a tensor that is no parameter has another size in the wide model.
+        """
         if value is None:
             return []
         if value not in self.dims:
@@ -78,7 +82,7 @@ class Followed:
         return any(d != w for d, w in self.run.sizes[value])
 
     def keep(self, *dims: Dim) -> None:
-        """These are not summed over here."""
+        """Note that these dimensions are not summed over in this place."""
         self.kept.update(dim.slot for dim in dims if dim.slot)
 
 
@@ -87,14 +91,18 @@ Rule = Callable[[Followed, Call, int], list[Dims]]
 
 
 def constants(call: Call) -> list[tuple[str, float, float]]:
-    """Numbers that are not the same in both models; whole ones are sizes, but for elementwise operators."""
+    """Numbers in a call that differ between the models; whole ones are sizes, unless it is elementwise."""
     kinds = int | float if torch.Tag.pointwise in call.function.tags else float
     pairs = ((name, x, call.wide.get(name)) for name, x in call.dense.items())
     return [(n, x, y) for n, x, y in pairs if isinstance(x, kinds) and isinstance(y, kinds) and x != y]
 
 
 def still(sizes: Sequence[Size]) -> Dims:
-    """Dimensions that do not grow."""
+    """Dimensions that have one size in both models.
+
+    Raises:
+        UnmatchedError: the wide model has another size.
+    """
     if any(d != w for d, w in sizes):
         raise UnmatchedError("a dimension without channels grows")
     return [Dim(Channels(size)) for size in sizes]

@@ -51,6 +51,12 @@ class Compensation:
     def scale(self, reader: int, value: Value, axis: int, factor: Tensor) -> None:
         """Multiply `value`, as call `reader` takes it, by a factor of its wide size along `axis`.
 
+        Args:
+            reader: number of the call.
+            value: the tensor that it takes.
+            axis: dimension of the tensor.
+            factor: (wide size of the axis,).
+
         Raises:
             InfeasibleError: no weights can make that factor, and for that reader alone.
         """
@@ -76,7 +82,17 @@ class Compensation:
             self.scales[slot] = self.scales.get(slot, torch.ones(rows, dtype=torch.double)) * wanted
 
     def multiply(self, reader: int, value: Value, factor: float) -> None:
-        """Multiply `value`, as call `reader` takes it, by a number; through a product, by its first factor."""
+        """Multiply `value`, as call `reader` takes it, by a number; through a product, by its first factor.
+
+        Args:
+            reader: number of the call.
+            value: the tensor that it takes.
+            factor: for all of it.
+
+        Raises:
+            InfeasibleError: the value is a single number, or no weights can make that factor for that reader
+                alone.
+        """
         product = self._product(value)
         if product is not None:
             reader = product

@@ -47,9 +47,15 @@ def start_member_(
 
 
 def start_plain_(module: nn.Module, name: str, weight: Tensor, masks: MaskChoice) -> Tensor:
-    """Set a weight under its mask; what it is then.
+    """Set a weight under its mask and return the values that it has then.
 
     Kept at random they are scaled by 1/density, so that sums are what they were on average.
+
+    Args:
+        module: the owner of the weight.
+        name: of the parameter.
+        weight: trained values, in the parameter's shape.
+        masks: "draw" keeps the largest of them, else the mask stays as it is.
     """
     own = module._parameters[name]
     assert own is not None

@@ -26,7 +26,16 @@ CARRIERS: Final = frozenset({"clone", "_to_copy", "detach", "alias", "lift_fresh
 
 
 def pointwise(found: Followed, call: Call, index: int) -> list[Dims]:
-    """Everything that meets is the same channels."""
+    """Dimensions of an elementwise result: all that meets there is the same channels.
+
+    Args:
+        found: what was followed up to here.
+        call: an elementwise operator.
+        index: number of the call.
+
+    Raises:
+        UnmatchedError: a constant differs between the models, and no weight can make up for it.
+    """
     tensors = call.inputs()
     for name, before, after in constants(call):
         if call.name not in ("mul", "div") or name != "other":

@@ -28,7 +28,7 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One operator.
+    """Operator call of both models, with the arguments of each.
 
     Attributes:
         function: torch's operator.
@@ -50,13 +50,13 @@ class Call:
         return name.removesuffix("_") if not name.startswith("_") else name
 
     def inputs(self) -> list[Value]:
-        """The tensors that it took."""
+        """Tensors that the operator took."""
         return [leaf for leaf in tree_leaves(self.dense) if isinstance(leaf, Value)]
 
 
 @dataclass(frozen=True, slots=True)
 class Lockstep:
-    """What both models did.
+    """Operators and tensor sizes of one pass of the dense and the wide model.
 
     Attributes:
         calls: in their order.
@@ -70,7 +70,12 @@ class Lockstep:
 
 
 def lockstep(dense: nn.Module, wide: nn.Module, inputs: Sequence[InputSpec]) -> Lockstep:
-    """Run both on the meta device.
+    """One pass of both models on the meta device, operator by operator.
+
+    Args:
+        dense: the model at its own widths.
+        wide: the same model at other widths.
+        inputs: what one forward pass takes.
 
     Raises:
         InfeasibleError: they do not run the same operators.

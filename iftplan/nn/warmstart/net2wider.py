@@ -28,7 +28,7 @@ from iftplan.nn.warmstart.replicas import Channels, copies, replicated
 
 @dataclass(frozen=True, slots=True)
 class Widened:
-    """Trained tensors at other widths.
+    """Trained tensors of a dense model at other widths.
 
     Attributes:
         state: every parameter and buffer by its name; without masks the function is the same …
@@ -47,7 +47,7 @@ def widened(
     inputs: Sequence[InputSpec],
     seed: int = 0,
 ) -> Widened:
-    """The trained values of `dense` at the widths `sizes`.
+    """Trained values of `dense` at the widths `sizes`, after Net2WiderNet (arXiv 1511.05641).
 
     Args:
         dense: the trained model.

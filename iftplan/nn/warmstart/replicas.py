@@ -26,7 +26,7 @@ class UnmatchedError(Exception):
 
 @dataclass(eq=False, slots=True)
 class Channels:
-    """One dimension in both models.
+    """Dimension of a tensor with its size in both models.
 
     Attributes:
         size: dense and wide size; equal ones are the same channels in the same order.
@@ -41,7 +41,7 @@ class Channels:
 
     @property
     def root(self) -> Channels:
-        """What it is after all unifications."""
+        """The dimension that stands for this one after all unifications."""
         return self if self.same is None else self.same.root
 
     @property
@@ -196,7 +196,7 @@ def _divides(coarse: Channels, fine: Channels) -> bool:
 
 
 def replicated(channels: Channels, draw: Callable[[Channels], Tensor]) -> Tensor:
-    """For every wide channel the dense one that it replicates; `draw` answers for leaves."""
+    """Index of the dense channel that each wide channel replicates; `draw` answers for leaves."""
     node = channels.root
     if not node.grows:
         return torch.arange(node.size[0])
@@ -214,7 +214,7 @@ def replicated(channels: Channels, draw: Callable[[Channels], Tensor]) -> Tensor
 
 
 def copies(chosen: Tensor) -> Tensor:
-    """For every wide channel how many replicate the same dense one."""
+    """Number of wide channels that replicate the same dense one, for every wide channel."""
     return torch.bincount(chosen)[chosen]
 
 

@@ -33,7 +33,7 @@ from iftplan.plans.plan import Plan
 
 @dataclass(frozen=True, slots=True)
 class WarmStart:
-    """How far from the dense model an applied one starts, in Frobenius norms over the dense ones.
+    """Distance of an applied model from the dense one, in Frobenius norms over the dense ones.
 
     Attributes:
         layers: planned layer → error of what its matrices make together, against the dense weight (at the plan's

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Verdict(StrEnum):
-    """How an audit ended."""
+    """Verdict of an audit."""
 
     PASSED = "passed"
     FAILED = "failed"
@@ -33,7 +33,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AuditedLayer:
-    """One layer's MACs, expected (None without a reference for it) and measured (None if it was not seen)."""
+    """MACs of one layer: expected (None without a reference) and measured (None if it was not seen)."""
 
     name: str
     expected_macs: int | None
@@ -47,7 +47,7 @@ class AuditedLayer:
 
 @dataclass(frozen=True, slots=True)
 class AuditReport(Shown):
-    """What was measured and what it was held against.
+    """Measured MACs and the reference that they are compared with.
 
     Attributes:
         subject: what was measured.
@@ -91,12 +91,12 @@ class AuditReport(Shown):
 
     @property
     def ratio(self) -> Fraction | None:
-        """Measured over dense MACs."""
+        """Ratio of measured to dense MACs."""
         return Fraction(self.measured_macs, self.dense_macs) if self.dense_macs else None
 
     @property
     def deviation(self) -> Fraction | None:
-        """`measured/expected - 1`."""
+        """Relative difference `measured/expected - 1`."""
         return Fraction(self.measured_macs, self.expected_macs) - 1 if self.expected_macs else None
 
     @property
@@ -110,11 +110,16 @@ class AuditReport(Shown):
 
     @property
     def passed(self) -> bool:
-        """Nothing failed and everything was measured."""
+        """Whether nothing failed and everything was measured."""
         return self.verdict in (Verdict.PASSED, Verdict.REPORTED)
 
     def raise_if_failed(self) -> None:
-        """Raise `AssertionError` with the problems, or `MeasureError` where the model could not be measured."""
+        """Raise an error with what is wrong; nothing happens if the audit passed.
+
+        Raises:
+            MeasureError: the model could not be measured.
+            AssertionError: names the problems.
+        """
         if self.verdict is Verdict.UNMEASURED:
             raise MeasureError(" ".join(unmeasured(self)))
         if not self.passed:
@@ -175,7 +180,13 @@ def audit_plan(
 def measured_layers(
     plan: Plan, table: CountTable, active: Mapping[str, Fraction] | None = None
 ) -> tuple[int | None, ...]:
-    """Each planned row's measured MACs with the masks, or the plan's nnz, applied; None where it was never used."""
+    """Measured MACs of each planned row with the masks, or the plan's nnz, applied; None for an unused one.
+
+    Args:
+        plan: whose rows they are.
+        table: MACs counted with every weight present.
+        active: weight → the fraction of it that is kept; None for the plan's own nnz.
+    """
     weights = table.by_weight()
     activations = products(table)
     return tuple(_measured(layer, weights, activations, active) for layer in plan.layers)
@@ -215,7 +226,7 @@ def products(table: CountTable) -> dict[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What a model is held against.
+    """Reference that a model's MACs are compared with.
 
     Attributes:
         name: how the report names it.

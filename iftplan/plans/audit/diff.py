@@ -26,12 +26,12 @@ class Ledger:
 
     @property
     def macs(self) -> int:
-        """The total."""
+        """All MACs of the ledger."""
         return sum(self.layers.values())
 
 
 class Change(StrEnum):
-    """What became of a layer."""
+    """Kind of a layer's change."""
 
     ADDED = "added"
     REMOVED = "removed"
@@ -40,7 +40,7 @@ class Change(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LayerChange:
-    """One layer that is not what it was."""
+    """Change of one layer: its MACs before and now."""
 
     name: str
     change: Change
@@ -49,13 +49,13 @@ class LayerChange:
 
     @property
     def difference(self) -> int:
-        """MACs gained."""
+        """MACs gained by the layer."""
         return self.head_macs - self.base_macs
 
 
 @dataclass(frozen=True, slots=True)
 class Diff(Shown):
-    """Two ledgers and what lies between them."""
+    """Difference of two ledgers, layer by layer."""
 
     base: Ledger
     head: Ledger
@@ -74,7 +74,7 @@ class Diff(Shown):
 
 
 def diff(base: Ledger, head: Ledger) -> Diff:
-    """Compare two ledgers.
+    """Difference of two ledgers, the biggest change first.
 
     Example:
         >>> d = diff(Ledger("a", {"conv": 10, "fc": 5}), Ledger("b", {"conv": 12, "head": 5}))

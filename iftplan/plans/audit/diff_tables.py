@@ -51,7 +51,7 @@ def diff_page(d: Diff, convention: Convention = Convention.MAC) -> Page:
 
 
 def diff_headline(d: Diff, convention: Convention = Convention.MAC) -> str:
-    """What changed in one line, with the layer that contributes most."""
+    """Change of the total in one line, with the layer that contributes most."""
     if not d.changes:
         return f"no change, {count(d.head.macs * convention.per_mac)} {convention.unit}"
     first = d.changes[0]
@@ -60,11 +60,23 @@ def diff_headline(d: Diff, convention: Convention = Convention.MAC) -> str:
 
 
 def change(base: int, head: int, convention: Convention = Convention.MAC) -> str:
-    """From one total to another: `+37 748 736 MACs (+6.8 %)`."""
+    """Change from one total to another: `+37 748 736 MACs (+6.8 %)`.
+
+    Args:
+        base: MACs before.
+        head: MACs now.
+        convention: the unit that is printed.
+    """
     ratio = f" ({percent(Fraction(head - base, base))})" if base else ""
     return f"{signed((head - base) * convention.per_mac)} {convention.unit}{ratio}"
 
 
 def shares(base: Mapping[str, int], head: Mapping[str, int], per: int) -> tuple[Share, ...]:
-    """Every layer of head, with what it was; one that is new was nothing."""
+    """Share of every layer of head in the whole, with what it was before; a new one was nothing.
+
+    Args:
+        base: layer → MACs before.
+        head: layer → MACs now.
+        per: counts for each MAC.
+    """
     return tuple(Share(name, macs * per, base.get(name, 0) * per) for name, macs in head.items())

@@ -36,7 +36,7 @@ def audit_table(report: AuditReport, convention: Convention = Convention.MAC) ->
 
 
 def summary_table(report: AuditReport, convention: Convention = Convention.MAC) -> Table:
-    """The totals, the engines' opinions, the verdict and why."""
+    """Table of totals, the engines' counts, the verdict and its reasons."""
     per, unit = convention.per_mac, convention.unit
     rows = []
     if report.dense_macs is not None:
@@ -73,14 +73,26 @@ def summary_table(report: AuditReport, convention: Convention = Convention.MAC) 
 def audit_page(
     report: AuditReport, convention: Convention = Convention.MAC, place: Place | None = None
 ) -> Page:
-    """The report as a page with one section."""
+    """The report as a page with one section.
+
+    Args:
+        report: of the audit.
+        convention: the unit of counts.
+        place: file and line that the findings belong to; None for none.
+    """
     return Page("iftplan audit", (audit_section(report, convention, place),))
 
 
 def audit_section(
     report: AuditReport, convention: Convention = Convention.MAC, place: Place | None = None
 ) -> Section:
-    """The report as a section of a page: headline, findings, totals, and layers by their cost."""
+    """The report as a section of a page: headline, findings, totals, and layers by their cost.
+
+    Args:
+        report: of the audit.
+        convention: the unit of counts.
+        place: file and line that the findings belong to; None for none.
+    """
     per = convention.per_mac
     against = f" against {report.reference}" if report.reference else ""
     return Section(
@@ -104,7 +116,7 @@ def audit_section(
 
 
 def audit_headline(report: AuditReport, convention: Convention = Convention.MAC) -> str:
-    """What was measured, and how far that is from what was expected."""
+    """Measured count, and its difference from the expected one."""
     if report.verdict is Verdict.UNMEASURED:
         return "could not be measured"
     measured = f"{count(report.measured_macs * convention.per_mac)} {convention.unit}"
@@ -115,7 +127,7 @@ def audit_headline(report: AuditReport, convention: Convention = Convention.MAC)
 
 
 def audit_findings(report: AuditReport) -> tuple[Finding, ...]:
-    """What is wrong, each with its rule; an operator or a module that was not measured is a finding of its own."""
+    """Findings of an audit, each with its rule; every unmeasured operator or module is one of its own."""
     return (
         *(Finding(Rule.COST, problem) for problem in report.problems),
         *(Finding(Rule.UNKNOWN_OPERATOR, unknown_sentence(n, c), n) for n, c in report.unknown_ops.items()),

@@ -15,7 +15,7 @@ _Seconds = Annotated[float, Field(ge=0)]
 
 
 def wallclock_object(value: WallClock) -> Document:
-    """As a JSON object: what it was priced with, totals, and every layer's seconds."""
+    """Estimates as a JSON object: the machine they were priced for, totals, and every layer's seconds."""
     return {
         "profile": value.profile,
         "machine": value.machine,
@@ -33,7 +33,7 @@ def wallclock_object(value: WallClock) -> Document:
 
 
 def parse_wallclock(parsed: WallClockObject) -> WallClock:
-    """From its object; totals are added up again from the layers."""
+    """Estimates from their JSON object; totals are added up again from the layers."""
     return WallClock(
         parsed["profile"],
         parsed["machine"],
@@ -70,7 +70,7 @@ def _layer_object(layer: LayerTime) -> dict[str, Any]:
 
 @with_config(_STRICT)
 class LayerTimeObject(TypedDict):
-    """What a layer is estimated to take, the whole batch together.
+    """Estimated time of a layer in seconds, the whole batch together.
 
     Attributes:
         name: as in the plan's `layers`.

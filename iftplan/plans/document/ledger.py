@@ -22,7 +22,7 @@ _LONGEST = 60
 
 
 def contradictions(plan: Plan) -> Iterator[str]:
-    """What is said in one place of a plan and denied in another: sentences that begin with the place."""
+    """Sentences on what one place of a plan says and another denies; each begins with the place."""
     try:
         mask = parse_mask(plan.mask)
     except InputError as error:
@@ -187,7 +187,7 @@ def _closing(plan: Plan, mask: MaskStructure) -> Iterator[str]:
 
 
 def unpriceable(plan: Plan) -> Iterator[str]:
-    """What a plan's estimates say of layers that it does not have: sentences that begin with the place."""
+    """Sentences on estimates of layers that the plan does not have; each begins with the place."""
     if plan.wallclock is None:
         return
     if plan.wallclock.threads < 1:

@@ -13,7 +13,7 @@ from iftplan.plans.scales import Parametrization, TensorScale
 
 
 def parametrization_object(value: Parametrization) -> Document:
-    """As a JSON object: what was asked for, what was chosen, and every tensor's scales."""
+    """Parametrization as a JSON object: what was asked for, what was chosen, and every tensor's scales."""
     return {
         "asked": value.asked,
         "scheme": value.scheme,
@@ -44,7 +44,7 @@ def _scale_object(tensor: str, scale: TensorScale) -> dict[str, Any]:
 
 @with_config(ConfigDict(extra="forbid"))
 class ScaleObject(TypedDict):
-    """One tensor's scales, as they are written.
+    """Scales of one tensor, as they are written.
 
     Attributes:
         tensor: the parameter's name in the applied model.

@@ -26,7 +26,7 @@ _Count = Annotated[int, Field(ge=1)]
 
 
 def default_place() -> Path:
-    """Where a profile is written and looked for: `iftplan/profile.json` in the user's cache folder.
+    """Path at which a profile is written and looked for: `iftplan/profile.json` in the user's cache folder.
 
     Raises:
         InputError: this user has no home folder, and no cache folder was named.
@@ -41,7 +41,7 @@ def default_place() -> Path:
 
 
 def read_profile(path: str | None = None) -> Profile:
-    """A profile from a file, or from where `iftplan bench --profile` writes it.
+    """Profile of a machine from a file, or from where `iftplan bench --profile` writes it.
 
     Raises:
         InputError: it is not there, or cannot be read; says where in the document.
@@ -85,7 +85,7 @@ def _entry_object(entry: Entry) -> Document:
 
 
 def parse_profile(document: Document, where: str = "profile") -> Profile:
-    """A profile from its document.
+    """Profile of a machine from its document.
 
     Raises:
         InputError: names the path inside the document.

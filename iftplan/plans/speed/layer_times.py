@@ -14,7 +14,7 @@ from iftplan.plans.speed.pricing import DENSE_ABOVE, NotMeasuredError, Price, Pr
 
 @dataclass(frozen=True, slots=True)
 class Time:
-    """One layer's prices.
+    """Prices of one layer, in seconds.
 
     Attributes:
         execution: what it is computed with as planned.
@@ -31,7 +31,7 @@ class Time:
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """A plan's prices.
+    """Prices of a plan's layers, in seconds.
 
     Attributes:
         layers: name → prices.
@@ -43,7 +43,7 @@ class Times:
 
     @staticmethod
     def of(plan: Plan, prices: Prices) -> Times:
-        """Every layer that can be priced, and why others cannot."""
+        """Prices of every layer that can be priced, and the reason for each that cannot."""
         layers, unpriced = dict[str, Time](), dict[str, str]()
         for layer in plan.layers:
             try:
@@ -54,7 +54,7 @@ class Times:
 
     @property
     def seconds(self) -> float:
-        """Of all priced layers as they are planned."""
+        """Estimated seconds of all priced layers as they are planned."""
         return sum(time.planned.seconds for time in self.layers.values())
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def processor() -> str:
-    """What the processor calls itself."""
+    """Name of this machine's processor."""
     info = Path("/proc/cpuinfo")
     if info.is_file():
         for line in info.read_text(encoding="utf-8", errors="replace").splitlines():

@@ -31,7 +31,7 @@ class NotMeasuredError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """What a layer takes.
+    """Estimated seconds of a layer.
 
     Attributes:
         seconds: of all its positions.
@@ -69,6 +69,11 @@ class Prices:
     def of(profile: Profile, passes: Pass, batch: int = 1) -> Prices:
         """The prices of "forward" passes, or of a "step".
 
+        Args:
+            profile: measurements of one machine.
+            passes: "forward" or "step".
+            batch: how many of the model's input are computed together.
+
         Raises:
             NotMeasuredError: the profile has nothing of that pass.
         """
@@ -90,7 +95,7 @@ class Prices:
         )
 
     def of_dense(self, layer: LayerSpec) -> Price:
-        """An original layer, in the fastest of its dense backends.
+        """Price of an original layer, in the fastest of its dense backends.
 
         Raises:
             NotMeasuredError: no layer of its kind was measured.
@@ -98,7 +103,7 @@ class Prices:
         return self._whole(_known(self.dense, layer), layer)
 
     def of_operators(self, layer: LayerSpec) -> Price:
-        """A layer of another shape than the original one, every weight multiplied, in PyTorch's operators.
+        """Price of a layer of another shape, every weight multiplied, in PyTorch's operators.
 
         Raises:
             NotMeasuredError: no layer of its kind was measured.
@@ -106,7 +111,7 @@ class Prices:
         return self._whole(_known(self.operators, layer), layer)
 
     def of_sparse(self, layer: LayerSpec, nnz: float, structure: str) -> Price:
-        """A masked layer in sparse kernels.
+        """Price of a masked layer in sparse kernels.
 
         Args:
             layer: its shape.

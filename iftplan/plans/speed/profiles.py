@@ -26,7 +26,7 @@ ROUNDS = 3
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One layer of the grid and what it took.
+    """Layer of the grid and its measured times.
 
     Attributes:
         pair: the dense layer and the masked wide one in its place.
@@ -45,7 +45,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What one machine takes.
+    """Measured times of one machine for a grid of layers.
 
     Attributes:
         machine: its processor.

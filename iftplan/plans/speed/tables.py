@@ -19,7 +19,7 @@ _NOTES = (
 
 
 def pairs_table(pairs: Sequence[LayerPair]) -> Table:
-    """What would be timed."""
+    """Layers that would be timed, a row for each."""
     rows = tuple(
         (
             pair.name, plain(pair.sparsity), layer_notation(pair.wide), pair.structure,
@@ -32,7 +32,7 @@ def pairs_table(pairs: Sequence[LayerPair]) -> Table:
 
 
 def pairs_document(pairs: Sequence[LayerPair]) -> Document:
-    """The same, sealed with its digest."""
+    """Layers that would be timed as a JSON object, sealed with its digest."""
     return sealed({"schema": "iftplan.bench/1", "convention": "flop", "layers": [_pair(x) for x in pairs]})
 
 
@@ -92,7 +92,7 @@ def _left_out(bench: Bench) -> list[str]:
 
 
 def bench_document(bench: Bench) -> Document:
-    """The same, sealed with its digest."""
+    """Measured times as a JSON object, sealed with its digest."""
     return sealed(
         {
             "schema": "iftplan.bench/1",

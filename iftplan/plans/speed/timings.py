@@ -58,7 +58,7 @@ class LayerPair:
 
     @property
     def density(self) -> float:
-        """Of the wide layer."""
+        """Density of the wide layer, a fraction of 1."""
         return self.nnz / self.wide.weights
 
     @property
@@ -68,7 +68,7 @@ class LayerPair:
 
     @property
     def image(self) -> tuple[int, int]:
-        """Height and width of one sample's positions: as square as they divide."""
+        """Height and width of one sample's positions, as square as they divide."""
         height = isqrt(self.dense.positions)
         while self.dense.positions % height:
             height -= 1
@@ -77,7 +77,7 @@ class LayerPair:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """One backend's time for one layer.
+    """Time of one backend for one layer.
 
     Attributes:
         backend: which.
@@ -100,7 +100,7 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A layer's times.
+    """Measured times of a layer.
 
     Attributes:
         pair: the layer.
@@ -119,7 +119,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """Everything that was measured together.
+    """Measured times of several layers on one machine.
 
     Attributes:
         machine: the processor and what its kernels are made of.
@@ -197,7 +197,7 @@ def pairs_of_plan(plan: Plan) -> tuple[LayerPair, ...]:
 
 
 def together(measured: Sequence[Measured], backend: str) -> float | None:
-    """All layers' time in a backend over that of the best dense one, each as often as the network has it."""
+    """Time of all layers in a backend over that of the best dense one, each as often as it occurs."""
     sums = [0.0, 0.0]
     for one in measured:
         times = {timing.backend: timing.seconds for timing in one.timings}

@@ -11,7 +11,7 @@ from iftplan.runs.results.pareto import Sense
 
 
 class Cost(StrEnum):
-    """What is paid."""
+    """Cost of an observation: MACs of training or of a forward pass, or weights."""
 
     TRAINING = "training"
     INFERENCE = "inference"
@@ -19,7 +19,7 @@ class Cost(StrEnum):
 
 
 class Gain(StrEnum):
-    """What is got for it."""
+    """Quality or size of the search space that an observation has for its cost."""
 
     METRIC = "metric"
     LOG2_MASKS = "log2_masks"
@@ -28,7 +28,7 @@ class Gain(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """What one axis shows.
+    """Quantity, unit and better direction of one axis.
 
     Attributes:
         name: of the quantity, with what it is counted over.
@@ -47,7 +47,7 @@ class Axis:
 
 
 def paid(o: Observation, cost: Cost) -> int | None:
-    """What an observation says that it cost, in MACs or weights."""
+    """Cost of an observation, in MACs or weights; None where it does not say."""
     match cost:
         case Cost.TRAINING:
             return o.train_macs
@@ -58,7 +58,7 @@ def paid(o: Observation, cost: Cost) -> int | None:
 
 
 def got(o: Observation, gain: Gain) -> float | None:
-    """What an observation says was got, as its source has it."""
+    """Gain of an observation in its source's own unit; None where it does not say."""
     match gain:
         case Gain.METRIC:
             return o.value

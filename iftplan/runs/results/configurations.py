@@ -30,7 +30,7 @@ _PLAIN = ("", "none", "unstructured")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One configuration, its seeds taken together.
+    """Configuration with the mean of its seeds on both axes.
 
     Attributes:
         name: what tells it from the others.
@@ -48,14 +48,22 @@ class Entry:
 
     @property
     def point(self) -> Point:
-        """Its place in the plane."""
+        """Place of the configuration in the plane of both axes."""
         return Point(self.x.mean, self.y.mean)
 
 
 def entries_of(
     drawn: Sequence[Observation], cost: Cost, gain: Gain, convention: Convention, metric: Metric | None
 ) -> tuple[Entry, ...]:
-    """The configurations among observations that all have both numbers, in the order in which they are found."""
+    """Configurations among observations that all have both numbers, in the order in which they are found.
+
+    Args:
+        drawn: observations; those that agree in all but the seed are one configuration.
+        cost: the first number.
+        gain: the second.
+        convention: whether MACs are counted once or as two FLOPs.
+        metric: measure of quality, whose scale values are multiplied by; None for gains that are no quality.
+    """
     per = 1 if cost is Cost.PARAMS else convention.per_mac
     alike: dict[tuple[object, ...], list[Observation]] = {}
     for o in drawn:

@@ -97,7 +97,7 @@ class Observation:
 
     @property
     def dense(self) -> bool:
-        """Whether it is a dense model, against which others are held."""
+        """Whether the observation is a dense model, with which others are compared."""
         return self.transform in ("none", "dense", "") and not self.sparsity
 
     @property

@@ -15,7 +15,7 @@ from iftplan.base.errors import InputError
 
 
 class Sense(StrEnum):
-    """Which way a number is better."""
+    """Direction in which a number is better."""
 
     LOWER = "lower"
     HIGHER = "higher"
@@ -28,7 +28,7 @@ class Sense(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Senses:
-    """Which way each axis is better.
+    """Direction in which each axis is better.
 
     Attributes:
         x: of what is paid.
@@ -56,7 +56,11 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One place in the plane; see `Senses`."""
+    """Point in the plane of cost and gain; see `Senses`.
+
+    Raises:
+        InputError: a coordinate is infinite or no number.
+    """
 
     x: float
     y: float
@@ -70,7 +74,7 @@ class Point:
 
 
 class Outcome(StrEnum):
-    """What came of a reading; the values are the sentences that users read."""
+    """Outcome of a reading; the values are the sentences that users read."""
 
     READ = "read on the frontier"
     BELOW = "refused: the cheapest point of the frontier is better already, and a reading would extrapolate below it"
@@ -79,7 +83,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a frontier costs at the height of a reference.
+    """Cost of a frontier at the height of a reference.
 
     Attributes:
         outcome: whether it could be read.
@@ -112,7 +116,12 @@ def estimate(values: Sequence[float]) -> Estimate:
 
 
 def dominates(a: Point, b: Point, senses: Senses = Senses()) -> bool:
-    """Whether `a` is at least as good as `b` in both, and better in one; equal points do not dominate each other.
+    """Whether `a` is at least as good as `b` in both, and better in one; equals do not dominate each other.
+
+    Args:
+        a: a point.
+        b: another point.
+        senses: which way each axis is better; by default low costs and high gains.
 
     Example:
         >>> dominates(Point(1, 5), Point(2, 5)), dominates(Point(1, 5), Point(1, 5))
@@ -142,9 +151,14 @@ def frontier(points: Sequence[Point], senses: Senses = Senses()) -> tuple[int, .
 
 
 def equal_reading(reference: Point, points: Sequence[Point], senses: Senses = Senses()) -> Reading:
-    """What the frontier of `points` costs where it is as good as a reference: linear in y, logarithmic in x.
+    """Cost of the frontier of `points` where it is as good as a reference: linear in y, logarithmic in x.
 
     Between its points only: what lies beyond them is not known.
+
+    Args:
+        reference: whose height is read at.
+        points: among them those of the frontier.
+        senses: which way each axis is better; by default low costs and high gains.
 
     Raises:
         InputError: an x that is not positive, and so has no logarithm.

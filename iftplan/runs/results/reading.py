@@ -24,7 +24,7 @@ _HOLLOW = frozenset({"parallel", "factorized", "lowrank", "doped"})
 
 
 def read_observations(subject: str) -> tuple[Observation, ...]:
-    """All that a run directory, a directory of them, a table, a plan or a `result.json` holds.
+    """Observations in a run directory, a directory of them, a table, a plan or a `result.json`.
 
     Raises:
         InputError: it is none of these, or something in it cannot be read; says where.
@@ -47,7 +47,7 @@ def read_observations(subject: str) -> tuple[Observation, ...]:
 
 
 def of_plan(plan: Plan, source: str) -> Observation:
-    """A plan as an observation: what it costs, and how much there is to search; nothing was measured."""
+    """Observation of a plan: its cost and its search space; nothing was measured."""
     masked = [layer for layer in plan.layers if layer.maskable]
     return Observation(
         source=source,

@@ -34,7 +34,7 @@ def tradeoff_table(found: TradeOff) -> Table:
 
 
 def readings(found: TradeOff) -> tuple[str, ...]:
-    """One sentence for each dense model."""
+    """Sentences on the cost of equal quality, one for each dense model."""
     said = []
     for i, reading in found.readings:
         entry = found.entries[i]

@@ -68,7 +68,7 @@ def tradeoff(
     better: Sense | None = None,
     tolerance: float = 0.05,
 ) -> TradeOff:
-    """Hold observations against each other.
+    """Trade-off between cost and quality of observations: frontier, readings, and groups of equal cost.
 
     Args:
         observations: what was planned, trained or published.

@@ -36,7 +36,7 @@ class Search:
     base: RunConfig
 
     def run_of(self, params: Mapping[str, Any]) -> RunConfig:
-        """The run of a choice."""
+        """Run that a choice of the search stands for."""
         return run_of(self.space.plan(params), self.base, params["method"], self.base.seed)
 
     def name_of(self, trial: FrozenTrial) -> str:
@@ -49,7 +49,7 @@ class Search:
 
 @dataclass(frozen=True, slots=True)
 class Campaign:
-    """What all workers of a sweep have alike.
+    """Settings that all workers of a sweep have alike.
 
     Attributes:
         directory: of the run directories.
@@ -65,7 +65,7 @@ class Campaign:
 
     @property
     def study(self) -> str:
-        """What the record calls it: the same settings are the same study, whoever asks."""
+        """Name of the study in Optuna's record: the same settings are the same study, whoever asks."""
         if self.search is None:
             return f"grid-{digest({'runs': sorted(self.runs)})[:12]}"
         found = _search_object(self.search)
@@ -74,7 +74,7 @@ class Campaign:
         return f"{self.search.sampler}-{digest(found)[:12]}"
 
     def queue(self) -> TrialQueue:
-        """Its trials; those of a grid have still to be added."""
+        """Queue of the campaign's trials; those of a grid have still to be added."""
         storage = storage_at(self.storage)
         search = self.search
         if search is None:
@@ -85,12 +85,12 @@ class Campaign:
         )
 
     def run_of(self, claim: Claim) -> RunConfig:
-        """The settings of a trial."""
+        """Settings of a trial's run."""
         return self.runs[claim.name] if self.search is None else self.search.run_of(claim.params)
 
 
 def campaign_object(campaign: Campaign) -> Document:
-    """For a worker in another process."""
+    """The campaign as a JSON object, for a worker in another process."""
     return {
         "directory": str(campaign.directory),
         "storage": campaign.storage,
@@ -100,7 +100,7 @@ def campaign_object(campaign: Campaign) -> Document:
 
 
 def parse_campaign(asked: Document) -> Campaign:
-    """What `campaign_object` wrote."""
+    """The campaign from the object that `campaign_object` wrote."""
     runs = {name: parse_run(settings, name) for name, settings in asked["runs"].items()}
     search = _parse_search(asked["search"]) if asked["search"] else None
     return Campaign(Path(asked["directory"]), asked["storage"], runs, search)

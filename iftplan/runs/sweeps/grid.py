@@ -59,7 +59,7 @@ class Grid:
         return count
 
     def plans(self) -> Iterator[PlanConfig]:
-        """Every point; distributions change fastest, for what they have in common is computed once."""
+        """Settings of every point's plan; distributions change fastest, since they share most work."""
         choices = product(self.models, self.transforms, self.sparsities, self.masks, self.distributions)
         for model, transform, sparsity, mask, distribution in choices:
             yield replace(
@@ -138,7 +138,7 @@ def planned_rows(
     *,
     heads: str = "number",
 ) -> Iterator[Row]:
-    """One row for each plan, in order.
+    """Rows of plans, one for each, in order.
 
     What plans in a row have in common, that is all but how density is spread, is computed once.
 
@@ -184,7 +184,7 @@ def _closed(asked: PlanConfig, spec: ModelSpec, policy: Policy, ready: Prepared,
 
 
 def plan_row(asked: PlanConfig, plan: Plan) -> Row:
-    """The row of a plan."""
+    """Row of a plan."""
     masked = [layer for layer in plan.layers if layer.maskable]
     capacity = sum(layer.capacity for layer in masked)
     return replace(
@@ -219,7 +219,7 @@ def _bare(asked: PlanConfig) -> Row:
 def grid_runs(
     grid: Grid, base: RunConfig, methods: Iterable[str], seeds: Iterable[int]
 ) -> Mapping[str, RunConfig]:
-    """Every run of a grid, by name.
+    """Runs of a grid by name.
 
     The dense control is the same run whatever is planned, so there is one for each model and seed.
 
@@ -235,7 +235,14 @@ def grid_runs(
 
 
 def run_of(asked: PlanConfig, base: RunConfig, method: str, seed: int) -> RunConfig:
-    """The run of one point."""
+    """Run of one point of a grid.
+
+    Args:
+        asked: its plan; "dense" takes of it the model alone.
+        base: all other settings.
+        method: a method's name.
+        seed: of the run.
+    """
     if method == "dense":
         asked = replace(asked, transform="none", sparsity="0", distribution="uniform", mask="")
     named = replace(base.method, name=method)  # type: ignore[arg-type]
@@ -266,7 +273,14 @@ def run_name(run: RunConfig) -> str:
 
 
 def trained_row(row: Row, run: RunConfig, result: Document, directory: str) -> Row:
-    """The row of a plan with what its run found; what a run knows better, it says."""
+    """Row of a plan with the result of its run, which goes before the plan where both know a number.
+
+    Args:
+        row: of the plan.
+        run: its settings.
+        result: from `result.json`.
+        directory: of the run.
+    """
     dense = run.method.name == "dense"
     opened = dense or run.method.name == "densified"
     return replace(
@@ -291,5 +305,11 @@ def trained_row(row: Row, run: RunConfig, result: Document, directory: str) -> R
 
 
 def row_of_run(row: Row, run: RunConfig, outcome: str | None = None) -> Row:
-    """The row of a plan whose run has no result: it could not be planned, failed, or has not ended."""
+    """The row of a plan whose run has no result: it could not be planned, failed, or has not ended.
+
+    Args:
+        row: of the plan.
+        run: its settings.
+        outcome: why there is no result; None keeps the plan's own.
+    """
     return replace(row, method=run.method.name, seed=run.seed, outcome=outcome or row.outcome)

@@ -46,7 +46,7 @@ class JournalLock:
         return True
 
     def release(self) -> None:
-        """Give it back."""
+        """Give the lock back."""
         self._lock.release()
 
 
@@ -202,16 +202,16 @@ class TrialQueue:
         claim.lock.release()
 
     def reasons(self) -> Mapping[str, str]:
-        """Trials that failed, and why."""
+        """Reason of each trial that failed, by name."""
         failed = {name for name, trial in self._latest().items() if trial.state is TrialState.FAIL}
         return {name: str(why) for name, why in self._study.user_attrs.items() if name in failed}
 
     def names(self) -> tuple[str, ...]:
-        """Of all trials with settings, in the order in which they were asked for."""
+        """Names of all trials with settings, in the order in which they were asked for."""
         return tuple(map(self._named, self.trials()))
 
     def trials(self) -> tuple[FrozenTrial, ...]:
-        """All with settings."""
+        """All trials that have settings, in the order in which they were asked for."""
         return tuple(t for t in self._study.get_trials(deepcopy=False) if self._named(t))
 
     def left(self) -> list[str]:
@@ -219,7 +219,7 @@ class TrialQueue:
         return [self._named(trial) for trial in self._in(TrialState.WAITING, TrialState.RUNNING)]
 
     def ended(self) -> tuple[int, int]:
-        """How many trials are finished or failed, and how many there are to be."""
+        """Number of trials that are finished or failed, and number that there are to be."""
         asked = len(self.trials())
         return asked - len(self.left()), max(asked, self._limit)
 

@@ -25,7 +25,7 @@ _PLACES = 4
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """What a search chooses from.
+    """Choices of a search: names for each setting, and a range of sparsities.
 
     Attributes:
         choices: "model", "transform", "distribution", "mask" and "method" → what there is.
@@ -40,12 +40,12 @@ class Space:
     base: PlanConfig = field(default_factory=PlanConfig)
 
     def distributions(self) -> dict[str, BaseDistribution]:
-        """As Optuna has them."""
+        """Choices in Optuna's form, by name."""
         sparsity = FloatDistribution(float(self.least), float(self.most))
         return {"sparsity": sparsity, **{k: CategoricalDistribution(v) for k, v in self.choices.items()}}
 
     def plan(self, params: Mapping[str, Any]) -> PlanConfig:
-        """What a choice asks for.
+        """Plan settings that a choice asks for.
 
         Raises:
             KeyError: something was not chosen.
@@ -57,7 +57,7 @@ class Space:
 
 
 def space_of(grid: Grid, methods: Sequence[str] = ("static",)) -> Space:
-    """Everything that a grid's choices lie in, all sparsities between its least and its most among them."""
+    """Space of a grid's choices, with all sparsities between its least and its most."""
     choices = {
         "model": grid.models,
         "transform": grid.transforms,
@@ -69,10 +69,15 @@ def space_of(grid: Grid, methods: Sequence[str] = ("static",)) -> Space:
 
 
 def asking(space: Space, sampler: SamplerName, seed: int) -> Callable[[optuna.Study], optuna.Trial]:
-    """What makes a study's next trial.
+    """Function that makes a study's next trial.
 
     Its random numbers follow from the seed and the number of choices made before, so that neither a restart nor
     another worker draws the same again; what was killed while it was chosen does not count.
+
+    Args:
+        space: of the choices.
+        sampler: "tpe", "nsga2" or "random".
+        seed: of the sampler.
     """
     distributions = space.distributions()
 
@@ -155,12 +160,15 @@ def planned_search(
 
 
 def planned_objectives(row: Row) -> tuple[float, float] | None:
-    """What a search over plans makes small: the number of masks in bits with its sign turned, and forward MACs."""
+    """Objectives of a search over plans, to be minimised: minus the bits that name a mask, forward MACs."""
     return None if row.macs is None or row.log2_masks is None else (-row.log2_masks, float(row.macs))
 
 
 def trained_objectives(row: Row) -> tuple[float, float] | None:
-    """What a search over runs makes small: the metric, accuracy with its sign turned, and MACs of the training run."""
+    """Objectives of a search over runs, both to be minimised: the metric, and MACs of the training run.
+
+    Accuracy counts with its sign turned.
+    """
     if row.value is None or row.train_macs is None:
         return None
     return (-row.value if row.metric == "accuracy" else row.value), float(row.train_macs)

@@ -23,7 +23,7 @@ _FOUND: Mapping[str, Callable[[Row], str]] = {
 
 
 def sweep_table(rows: Sequence[Row]) -> Table:
-    """The first rows, and of their columns those that say something; what all have alike stands above."""
+    """The first rows with the columns that tell them apart; what all have alike stands above."""
     differ = [name for name in _CHOICES if len({getattr(row, name) for row in rows}) > 1]
     alike = [
         f"{name} {_cell(getattr(rows[0], name))}"
@@ -42,12 +42,18 @@ def sweep_table(rows: Sequence[Row]) -> Table:
 
 
 def whole_table(rows: Sequence[Row]) -> Table:
-    """Every row and column, numbers as they are; what is missing is empty."""
+    """All rows and columns, numbers as they are; what is missing is empty."""
     return Table(COLUMNS, tuple(tuple(map(_cell, astuple(row))) for row in rows))
 
 
 def search_table(shares: Mapping[str, float], trials: int, axes: str) -> Table:
-    """What searches found at equal numbers of trials, and which of them did not beat chance."""
+    """Hypervolume of each search at equal numbers of trials, with a note on those that did not beat chance.
+
+    Args:
+        shares: search → its hypervolume, a fraction of 1.
+        trials: of each search.
+        axes: what the hypervolume is measured in, for a note.
+    """
     rows = tuple((name, str(trials), decimal(share, 4)) for name, share in shares.items())
     beaten = [name for name, share in shares.items() if name != "random" and share <= shares["random"]]
     notes = (f"{name} did not beat random search here: take both, or more trials" for name in beaten)

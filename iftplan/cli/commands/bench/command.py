@@ -46,14 +46,14 @@ What a profile for plan --objective wallclock measures; usually 36 layers:
 
 
 class Device(StrEnum):
-    """Where it is timed."""
+    """Device that layers are timed on."""
 
     CPU = "cpu"
     CUDA = "cuda"
 
 
 class Passes(StrEnum):
-    """What is timed."""
+    """Passes that are timed."""
 
     FORWARD = "forward"
     STEP = "step"

@@ -17,7 +17,13 @@ from iftplan.plans.speed.timings import LayerPair
 
 
 def grid_of(sparsity: str, structures: str, widths: str, columns: str) -> tuple[LayerPair, ...]:
-    """The layers that the options of a profile name; the usual ones where they say nothing.
+    """Layers that the options of a profile name; the usual ones where they say nothing.
+
+    Args:
+        sparsity: comma-separated fractions.
+        structures: comma-separated mask structures.
+        widths: comma-separated channels.
+        columns: comma-separated numbers of positions.
 
     Raises:
         InputError: one cannot be read.
@@ -38,7 +44,15 @@ def write_profile(
     form: Format | None,
     output: str | None,
 ) -> None:
-    """Measure, and write where `plan` looks for it or where `-o` says.
+    """Measure a profile, and write it where `plan` looks for it or where `-o` says.
+
+    Args:
+        pairs: layers that are timed.
+        passes: "forward", "step" or both.
+        threads: of the processor.
+        rounds: times that every layer runs; None for the usual.
+        form: None or JSON.
+        output: a file; None for the place where `plan` looks.
 
     Raises:
         InputError: torch or numba is missing, or the place cannot be written.

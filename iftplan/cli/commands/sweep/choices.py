@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 
 
 def families_named(text: str) -> tuple[Mapping[str, Family], tuple[str, ...]]:
-    """The families by name, and all names in the order they were given in, "none" among them."""
+    """Families by name, and all names in the order they were given in, "none" among them.
+
+    Raises:
+        InputError: no name, or one of no family.
+    """
     families: dict[str, Family] = {}
     names: list[str] = []
     for part in split(text):
@@ -29,7 +33,11 @@ def families_named(text: str) -> tuple[Mapping[str, Family], tuple[str, ...]]:
 
 
 def sparsities_in(text: str) -> tuple[Fraction, ...]:
-    """`0.5,0.75`, and `0.5:0.95:0.05`, whose last is among them where the steps meet it."""
+    """Sparsities of `0.5,0.75`, and of `0.5:0.95:0.05`, whose last is among them where the steps meet it.
+
+    Raises:
+        InputError: no sparsity, one outside [0, 1), or a range that is none.
+    """
     found: list[Fraction] = []
     for part in split(text):
         ends = part.split(":")
@@ -52,7 +60,11 @@ def sparsities_in(text: str) -> tuple[Fraction, ...]:
 
 
 def distributions_in(text: str) -> list[str]:
-    """Names of distributions, all known."""
+    """Names of distributions, all known.
+
+    Raises:
+        InputError: no name, or one of no distribution.
+    """
     from iftplan.masks.distributions import Distribution
 
     known = [d.value for d in Distribution]
@@ -63,7 +75,11 @@ def distributions_in(text: str) -> list[str]:
 
 
 def seeds_in(text: str, default: int) -> tuple[int, ...]:
-    """`0,1,2`, each once."""
+    """Seeds of `0,1,2`, each once.
+
+    Raises:
+        InputError: a seed is no whole number.
+    """
     parts = split(text) or [str(default)]
     if not all(part.isdecimal() for part in parts):
         raise InputError(f"--seeds {text!r} are no whole numbers; write --seeds 0,1,2.")
@@ -79,7 +95,19 @@ def specs_of(
     heads: str,
     train: bool,
 ) -> Mapping[str, ModelSpec]:
-    """Each model, read once, under the name that it has in the table."""
+    """Spec of each model under the name that it has in the table, each read once.
+
+    Args:
+        models: MODEL arguments.
+        input: inputs of the forward pass; None for each model's own.
+        allow: costs of unknown operators, NAME=MACS.
+        widens: whether some family changes widths.
+        heads: "number" or "size", whichever attention keeps when it widens.
+        train: whether the models are to be trained, which documents cannot be.
+
+    Raises:
+        InputError: a document is to be trained, or a model cannot be read.
+    """
     from iftplan.cli.arguments import document_in, spec_of
 
     if train and (documents := [m for m in models if document_in(m) is not None]):

@@ -51,7 +51,7 @@ Example:
 
 
 class Sampler(StrEnum):
-    """What chooses the trials of a search."""
+    """Sampler of a search, which chooses the trials."""
 
     TPE = "tpe"
     NSGA2 = "nsga2"
@@ -59,7 +59,7 @@ class Sampler(StrEnum):
 
 
 class Heads(StrEnum):
-    """What attention keeps when it widens."""
+    """Property of its heads that attention keeps when it widens."""
 
     NUMBER = "number"
     SIZE = "size"

@@ -16,7 +16,14 @@ if TYPE_CHECKING:
 
 
 def write(rows: Sequence[Row], notes: Sequence[Table], form: Format | None, output: str | None) -> None:
-    """All rows to a file or as data, or the first of them to people; what was noted they see in any case."""
+    """Write all rows to a file or as data, or show the first of them; notes are shown in any case.
+
+    Args:
+        rows: of plans and runs.
+        notes: tables below the rows.
+        form: None for what the file's name says.
+        output: a file; None or "-" for stdout.
+    """
     from iftplan.runs.sweeps.tables import sweep_table, whole_table
 
     told = text_lines(*notes)
@@ -43,7 +50,12 @@ def _document(rows: Sequence[Row]) -> Document:
 
 
 def judge(rows: Sequence[Row]) -> None:
-    """Not one point that could be is an error; a run without an end is neither a pass nor a failure."""
+    """Refuse a sweep none of whose points can be planned, and one with unfinished runs.
+
+    Raises:
+        MeasureError: runs are not finished.
+        InfeasibleError: not one point could be planned.
+    """
     from iftplan.runs.sweeps.grid import PLANNED, TRAINED, UNFINISHED
 
     outcomes = [row.outcome for row in rows]

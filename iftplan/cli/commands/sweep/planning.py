@@ -19,7 +19,17 @@ if TYPE_CHECKING:
 def planned(
     grid: Grid, specs: Mapping[str, ModelSpec], families: Mapping[str, Family], heads: str
 ) -> list[Row]:
-    """A row for each point of a grid."""
+    """A row for each point of a grid.
+
+    Args:
+        grid: of plans.
+        specs: model → its spec.
+        families: by name, your own among them.
+        heads: "number" or "size", whichever attention keeps when it widens.
+
+    Raises:
+        Interrupted: Ctrl-C; nothing is written.
+    """
     from iftplan.runs.sweeps.grid import planned_rows
 
     rows: list[Row] = []
@@ -40,7 +50,15 @@ def searched(
     sampler: SamplerName,
     trials: int,
 ) -> tuple[list[Row], Sequence[Table]]:
-    """What a search over plans found, beside as many random trials."""
+    """Rows that a search over plans found, beside as many random trials, and a table of both hypervolumes.
+
+    Args:
+        grid: whose choices the search lies in.
+        specs: model → its spec.
+        families: by name, your own among them.
+        sampler: "tpe", "nsga2" or "random".
+        trials: of the search, and again of random ones.
+    """
     require_optuna()
     from iftplan.runs.sweeps.search import planned_objectives, planned_search, shares, space_of
     from iftplan.runs.sweeps.tables import search_table

@@ -48,7 +48,7 @@ serve()
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """How a grid is trained.
+    """Settings by which a grid is trained.
 
     Attributes:
         base: all settings that the runs have alike.
@@ -76,7 +76,13 @@ class Training:
 def trained(
     grid: Grid, specs: Mapping[str, ModelSpec], families: Mapping[str, Family], training: Training
 ) -> tuple[list[Row], Sequence[Table]]:
-    """Train all that can be planned, by as many processes as were asked for; the rows, and what a search found.
+    """Train all points that can be planned; their rows, and tables of what a search found.
+
+    Args:
+        grid: of plans.
+        specs: model → its spec.
+        families: by name; only built-in ones can be trained.
+        training: methods, seeds and processes.
 
     Raises:
         InputError: an unknown method, a family that a run cannot name, or a record that cannot be opened.

@@ -25,7 +25,7 @@ from iftplan.nn.meta.factories import FactoriesOnMeta
 
 
 class FlopCounterEngine:
-    """Counts with torch.utils.flop_counter."""
+    """Engine that counts with `torch.utils.flop_counter` and formulas of ours."""
 
     name = "flop_counter"
 
@@ -35,7 +35,13 @@ class FlopCounterEngine:
     def count(
         self, model: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object], data: Data
     ) -> CountTable:
-        """Run one forward pass of `model`, set to eval mode by the caller, and count it.
+        """Count of one forward pass by torch's `FlopCounterMode`, in MACs (its FLOPs halved).
+
+        Args:
+            model: set to eval mode by the caller.
+            args: positional inputs of the pass.
+            kwargs: keyword inputs of the pass.
+            data: whether tensors have values, or what is assumed in their place.
 
         Raises:
             MeasureError: FlopCounterMode's own total is not twice what its formulas reported call by call.

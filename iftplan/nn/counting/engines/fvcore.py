@@ -75,7 +75,7 @@ class TracedOnMeta(DatalessAnswers):  # type: ignore[no-untyped-call]
 
 
 class FvcoreEngine:
-    """Counts with fvcore."""
+    """Engine that counts with fvcore and handles of ours."""
 
     name = "fvcore"
 
@@ -85,7 +85,13 @@ class FvcoreEngine:
     def count(
         self, model: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object], data: Data
     ) -> CountTable:
-        """Trace one forward pass of `model`, set to eval mode by the caller, and count it.
+        """Count of one forward pass in MACs, traced by fvcore with a handle for each contraction.
+
+        Args:
+            model: set to eval mode by the caller; its tensors have a dense layout.
+            args: positional inputs of the pass.
+            kwargs: keyword inputs of the pass.
+            data: whether tensors have values, or what is assumed in their place.
 
         Raises:
             MeasureError: fvcore's total is not the sum of what the handles gave, or a tensor is sparse.

@@ -93,7 +93,14 @@ class MetaEngine:
     def count(
         self, model: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object], data: Data
     ) -> CountTable:
-        """Run one forward pass of `model`, set to eval mode by the caller, and count it."""
+        """Count of one forward pass in MACs, call by call.
+
+        Args:
+            model: set to eval mode by the caller.
+            args: positional inputs of the pass.
+            kwargs: keyword inputs of the pass.
+            data: whether tensors have values, or what is assumed in their place.
+        """
         require("counting")
         ledger = Ledger(Names(model), data=data)
         net = DispatchNet(ledger, self.operators)

@@ -30,7 +30,7 @@ def _(query: Tensor, key: Tensor, value: Tensor, scores: int, maps: int) -> Tens
 
 
 def kept_scores(block_mask: tuple[Any, ...], query: Tensor, key: Tensor) -> tuple[int, int] | None:
-    """How many scores lie in the blocks that a mask keeps, and for how many batches times heads.
+    """Number of scores in the blocks that a mask keeps, and of the maps (batches times heads) it has.
 
     The mask is made again on the CPU, where it has values; None if it masks nothing or reads tensors without data.
 

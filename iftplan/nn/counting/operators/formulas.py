@@ -17,7 +17,7 @@ Shape = Sequence[int]
 
 
 class UnknownCost(Exception):  # noqa: N818 - an answer, not an error
-    """This call of an operator does work that no formula here describes."""
+    """A call of an operator does work that no formula here describes."""
 
 
 def broadcast(*shapes: Shape) -> tuple[int, ...]:
@@ -35,12 +35,12 @@ def broadcast(*shapes: Shape) -> tuple[int, ...]:
 
 
 def linear(x: Shape, weight: Shape) -> int:
-    """`x (…, D_in) · weightᵀ (D_out, D_in)`; a weight of one dimension gives one output."""
+    """MACs of `x (…, D_in) · weightᵀ (D_out, D_in)`; a weight of one dimension gives one output."""
     return prod(x) * (weight[0] if len(weight) > 1 else 1)
 
 
 def matmul(a: Shape, b: Shape) -> int:
-    """`a (…, M, K) · b (…, K, N)` with leading dimensions broadcast; vectors as torch.matmul has them.
+    """MACs of `a (…, M, K) · b (…, K, N)`, leading dimensions broadcast; vectors as torch.matmul has them.
 
     Each stored value of a sparse operand meets every column (or row) of the other once.
 
@@ -63,10 +63,16 @@ def _sparse_product(a: Shape, b: Shape) -> int:
 
 
 def convolution(x: Shape, weight: Shape, output: Shape, *, transposed: bool = False) -> int:
-    """Every weight meets every position once: `batch · positions · numel(weight)`.
+    """MACs of a convolution: every weight meets every position once, `batch · positions · numel(weight)`.
 
     Positions are those of the output, for a transposed convolution those of the input. Groups need no
     term: the weight `(C_out, C_in/groups, …)` has them already.
+
+    Args:
+        x: input, `(B, C_in, …)` or without the batch.
+        weight: `(C_out, C_in/groups, …)`; of a transposed convolution `(C_in, C_out/groups, …)`.
+        output: `(B, C_out, …)` or without the batch.
+        transposed: whether positions are counted in the input.
     """
     swept = x if transposed else output
     dims = len(weight) - 2
@@ -74,10 +80,15 @@ def convolution(x: Shape, weight: Shape, output: Shape, *, transposed: bool = Fa
 
 
 def attention(query: Shape, key: Shape, value: Shape) -> int:
-    """Scores and weighted values: `q (…, H, L, E)`, `k (…, H_kv, S, E)`, `v (…, H_kv, S, E_v)`.
+    """MACs of attention scores and of the values that they weight.
 
     With grouped queries (H a multiple of H_kv) each key head serves several query heads, and the cost
     is that of the query heads.
+
+    Args:
+        query: `(…, H, L, E)`.
+        key: `(…, H_kv, S, E)`.
+        value: `(…, H_kv, S, E_v)`.
     """
     leading: list[tuple[int, ...]] = [
         (1,) * (len(query) - len(s)) + tuple(s[:-2]) for s in (query, key, value)
@@ -87,12 +98,21 @@ def attention(query: Shape, key: Shape, value: Shape) -> int:
 
 
 def recurrent(positions: int, weights: Sequence[Shape]) -> int:
-    """LSTM, GRU, RNN: every weight matrix meets every position (time · batch) once; biases are free."""
+    """MACs of an LSTM, GRU or RNN: every weight matrix meets every position (time · batch) once.
+
+    Biases are free.
+    """
     return positions * sum(prod(weight) for weight in weights if len(weight) == 2)
 
 
 def multi_head_attention(query: Shape, key: Shape, embed: int) -> int:
-    """Four `embed × embed` projections and the attention: `query (B, L, E)`, `key (B, S, E)`."""
+    """MACs of four `embed × embed` projections and of the attention between them.
+
+    Args:
+        query: `(B, L, E)`.
+        key: `(B, S, E)`; values have the same shape.
+        embed: E, the width of the queries and of every projection.
+    """
     batch, targets, _ = query
     sources = key[1]
     projections = 2 * batch * (targets + sources) * embed * embed
@@ -100,19 +120,32 @@ def multi_head_attention(query: Shape, key: Shape, embed: int) -> int:
 
 
 def encoder_layer(source: Shape, embed: int, feedforward: int) -> int:
-    """A transformer encoder layer: self-attention and two feed-forward matrices; `source (B, L, E)`."""
+    """MACs of a transformer encoder layer: self-attention and two feed-forward matrices.
+
+    Args:
+        source: `(B, L, E)`.
+        embed: E, the width of the layer.
+        feedforward: width between the two feed-forward matrices.
+    """
     return multi_head_attention(source, source, embed) + 2 * prod(source[:-1]) * embed * feedforward
 
 
 def tensordot(a: Shape, b: Shape, dims_a: Sequence[int], dims_b: Sequence[int]) -> int:
-    """`a` and `b` summed over the paired dimensions; a paired size of 1 is summed away first."""
+    """MACs of `a` and `b` summed over the paired dimensions; a paired size of 1 is summed away first.
+
+    Args:
+        a: shape of the first operand.
+        b: shape of the second operand.
+        dims_a: dimensions of `a` that are summed over.
+        dims_b: dimensions of `b`, each the partner of the one at the same place in `dims_a`.
+    """
     summed = prod(min(a[i], b[j]) for i, j in zip(dims_a, dims_b, strict=True))
     left = prod(a) // prod(a[i] for i in dims_a)
     return left * summed * (prod(b) // prod(b[j] for j in dims_b))
 
 
 def grouped_mm(a: Shape, b: Shape) -> int:
-    """Mixture-of-experts product: each row (or column, or slice of K) meets one expert's matrix.
+    """MACs of a mixture-of-experts product: each row (or column, or slice of K) meets one expert's matrix.
 
     `(S, K)·(E, K, N)`, `(E, M, K)·(K, N)`, `(M, K)·(K, N)` with K cut into groups, `(E, M, K)·(E, K, N)`.
     """
@@ -121,7 +154,7 @@ def grouped_mm(a: Shape, b: Shape) -> int:
 
 
 def distances(a: Shape, b: Shape) -> int:
-    """All distances between the rows of `a (…, M, K)` and of `b (…, N, K)`: one multiply-add for each of K differences.
+    """MACs of all distances between the rows of `a (…, M, K)` and `b (…, N, K)`, one for each of K numbers.
 
     The same for every norm and in both of torch's ways to compute it.
     """
@@ -129,22 +162,22 @@ def distances(a: Shape, b: Shape) -> int:
 
 
 def own_distances(a: Shape) -> int:
-    """The distances between every two rows of `a (N, K)`, each once."""
+    """MACs of the distances between every two rows of `a (N, K)`, each pair once."""
     return a[0] * (a[0] - 1) // 2 * a[1]
 
 
 def inner(a: Shape, b: Shape) -> int:
-    """`a (…, K) · b (…, K)`, every row with every row; with a scalar it is no contraction."""
+    """MACs of `a (…, K) · b (…, K)`, every row with every row; with a scalar it is no contraction."""
     return prod(a) * prod(b[:-1]) if len(a) and len(b) else 0
 
 
 def vecdot(a: Shape, b: Shape) -> int:
-    """One scalar product for each pair of vectors along the last dimension."""
+    """MACs of one scalar product for each pair of vectors along the last dimension."""
     return prod(broadcast(a, b))
 
 
 def multi_dot(shapes: Sequence[Shape]) -> int:
-    """A chain of matrices in the cheapest order, which is the one that torch takes; its ends may be vectors."""
+    """MACs of a chain of matrices in the cheapest order, which torch takes; its ends may be vectors."""
     if len(shapes) < 2:
         return 0
     sizes = [shapes[0][0] if len(shapes[0]) > 1 else 1, *(s[0] for s in shapes[1:])]
@@ -161,7 +194,7 @@ def multi_dot(shapes: Sequence[Shape]) -> int:
 
 
 def matrix_power(a: Shape, exponent: int) -> int:
-    """Repeated squaring, as torch does it.
+    """MACs of a power of a square matrix by repeated squaring, as torch computes it.
 
     Raises:
         UnknownCost: a negative exponent, which inverts the matrix.
@@ -173,17 +206,17 @@ def matrix_power(a: Shape, exponent: int) -> int:
 
 
 def covariance(a: Shape) -> int:
-    """`a (V, N)` times its transpose; a vector is one variable."""
+    """MACs of `a (V, N)` times its transpose; a vector is one variable."""
     return prod(a) * (a[0] if len(a) > 1 else 1)
 
 
 def cell(x: Shape, *weights: Shape) -> int:
-    """One step of a recurrent layer: every weight meets every row of the batch once."""
+    """MACs of one step of a recurrent layer: every weight meets every row of the batch once."""
     return prod(x[:-1]) * sum(map(prod, weights))
 
 
 def trilinear(shapes: Sequence[Shape], expanded: Sequence[Sequence[int]], summed: Sequence[int]) -> int:
-    """`aten::_trilinear`: the first two operands are contracted, then what comes of them with the third.
+    """MACs of `aten::_trilinear`: the first two operands are contracted, then their result with the third.
 
     Args:
         shapes: of the three operands.
@@ -206,18 +239,37 @@ def _expand(shape: Shape, at: Sequence[int]) -> tuple[int, ...]:
 
 
 def bilinear(a: Shape, b: Shape, weight: Shape) -> int:
-    """`x₁ᵀ W x₂` for each output: `W (O, D₁, D₂)` meets every row once, and then x₂ does."""
+    """MACs of `x₁ᵀ W x₂` for each output: W meets every row once, and then x₂ does.
+
+    Args:
+        a: x₁, `(…, D₁)`.
+        b: x₂, `(…, D₂)`.
+        weight: W, `(O, D₁, D₂)`.
+    """
     outputs, _, second = weight
     return prod(a[:-1]) * (prod(weight) + outputs * second)
 
 
 def block_attention(query: Shape, key: Shape, value: Shape, scores: int, maps: int) -> int:
-    """Attention under a block mask that keeps `scores` pairs of a query and a key over `maps` batches times heads."""
+    """MACs of attention under a block mask, whose pairs of a query and a key are counted beforehand.
+
+    Args:
+        query: `(…, L, E)`, batches and heads before.
+        key: `(…, S, E)`; of no influence on the cost, which is that of the scores.
+        value: `(…, S, E_v)`.
+        scores: pairs of a query and a key that the mask keeps, summed over its maps.
+        maps: batches times heads that the mask has a map of its own for.
+    """
     return scores * (prod(query[:-2]) // maps) * (query[-1] + value[-1])
 
 
 def packed_attention(query: Shape, key: Shape, value: Shape) -> int:
-    """Attention of kernels that take `(B, L, H, E)`.
+    """MACs of attention in kernels that take the heads behind the sequence.
+
+    Args:
+        query: `(B, L, H, E)`.
+        key: `(B, S, H_kv, E)`.
+        value: `(B, S, H_kv, E_v)`.
 
     Raises:
         UnknownCost: sequences of several lengths in one tensor, `(tokens, H, E)`.

@@ -21,7 +21,16 @@ WHOLE: Final[Mapping[Any, tuple[str, int]]] = MappingProxyType(
 def summed_products(
     func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], result: torch.Tensor
 ) -> tuple[str, Any, tuple[Any, Any]]:
-    """Name, MACs (one for each element of the result and of the summed dimension) and operands of a call of `WHOLE`."""
+    """Name, MACs and operands of one call of a function in `WHOLE`.
+
+    MACs are the elements of the result times the size of the summed dimension.
+
+    Args:
+        func: a key of `WHOLE`.
+        args: the call's positional arguments.
+        kwargs: the call's keyword arguments.
+        result: the tensor that the call returned.
+    """
     name, default = WHOLE[func]
     x = args[0] if args else kwargs.get("x", kwargs.get("x1"))
     y = args[1] if len(args) > 1 else kwargs.get("y", kwargs.get("x2"))

@@ -31,14 +31,14 @@ Result = TypeVar("Result")
 
 
 class Data(Enum):
-    """What answers when a model asks for the value of a tensor."""
+    """Answer that a model gets when it asks for the value of a tensor."""
 
     ASSUMED = "True, or 1"
     OPPOSITE = "False, or 2"
     GIVEN = "the tensor"
 
     def item(self, dtype: torch.dtype) -> bool | int:
-        """What a tensor without data answers."""
+        """Value of a tensor that has no data, by its dtype: a truth value for bool, else a number."""
         truth, number = (False, 2) if self is Data.OPPOSITE else (True, 1)
         return truth if dtype is torch.bool else number
 
@@ -49,7 +49,7 @@ Look = Callable[[nn.Module, tuple[object, ...], Mapping[str, object], Data], Res
 
 @dataclass(frozen=True, slots=True)
 class Seen(Generic[Result]):
-    """What one pass saw, on which data, and what the conditions of counting had to assume."""
+    """The result of one pass, the data that it ran on, and what the conditions of counting had to assume."""
 
     result: Result
     data: Data
@@ -57,7 +57,15 @@ class Seen(Generic[Result]):
 
 
 def look(model: nn.Module, inputs: Sequence[InputSpec], data: Data, see: Look[Result]) -> Seen[Result]:
-    """What `see` sees in one pass of a copy of `model` with that data; the model is left as it was."""
+    """Result of one pass over a copy of `model`, which itself is left as it was.
+
+    Args:
+        model: any module.
+        inputs: what one forward pass takes.
+        data: `GIVEN` computes with random values, any other runs on shapes alone and assumes the values asked
+            for.
+        see: makes the pass, given the copy, its arguments and the data.
+    """
     with untouched(model):
         if data is not Data.GIVEN:
             double = without_data(model)
@@ -79,7 +87,7 @@ def look_as_needed(
     assumed: Callable[[Result], object],
     called: str,
 ) -> Seen[Result]:
-    """What one pass sees on shapes alone if they decide it, else on values.
+    """Result of one pass on shapes alone if they decide it, else on values.
 
     Args:
         model: any module, left as it was.

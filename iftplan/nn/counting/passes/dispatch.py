@@ -68,7 +68,7 @@ def _grouped_mm(
 
 
 def assumed_item(ledger: Ledger, tensor: Tensor) -> bool | int:
-    """What a tensor without data answers when it is asked for its value, logged as an assumption."""
+    """Value assumed for a tensor without data, logged in the ledger as an assumption."""
     ledger.assume(ASSUMED_ITEM)
     return ledger.data.item(tensor.dtype)
 
@@ -120,7 +120,11 @@ def refuse_mixed_dtypes(operator: str, operands: Sequence[Any]) -> None:
 
 
 def refuse_dtypes(operator: str, dtypes: Set[torch.dtype]) -> None:
-    """As `refuse_mixed_dtypes`, for the dtypes themselves."""
+    """Refuse dtypes that a real device would not compute together; see `refuse_mixed_dtypes`.
+
+    Raises:
+        TypeError: floating-point dtypes stand among others.
+    """
     if len({dtype.is_floating_point for dtype in dtypes}) > 1:
         names = " and ".join(sorted(str(dtype) for dtype in dtypes))
         raise TypeError(f"the operands of {operator} must have one dtype, not {names}")

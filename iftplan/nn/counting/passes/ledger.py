@@ -96,7 +96,13 @@ class Ledger:
             self.assume(FOR_THIS_INPUT)
 
     def contraction(self, operator: str, macs: int, *operands: object) -> None:
-        """Write down one call; the first operand that is a parameter is its weight."""
+        """Add one call of an operator; the first operand that is a parameter counts as its weight.
+
+        Args:
+            operator: qualified name, such as "aten::mm".
+            macs: multiply-accumulates of the call.
+            *operands: tensors among which the weight is looked for, in this order.
+        """
         module = self.stack[-1]
         weight = None
         for operand in operands:
@@ -106,7 +112,13 @@ class Ledger:
         self.add(operator, macs, weight)
 
     def add(self, operator: str, macs: int, weight: str | None) -> None:
-        """Write down one call whose weight is known."""
+        """Add one call of an operator whose weight is known.
+
+        Args:
+            operator: qualified name, such as "aten::mm".
+            macs: multiply-accumulates of the call.
+            weight: name of the parameter; None for a product of two activations.
+        """
         entry = self.entries.setdefault((self.stack[-1], operator, weight), [0, 0])
         entry[0] += macs
         entry[1] += 1
@@ -116,7 +128,7 @@ class Ledger:
         self.assumptions[sentence] = None
 
     def table(self, engine: str, uncalled: tuple[str, ...]) -> CountTable:
-        """The finished count table."""
+        """Count table of what was written down."""
         path = self.names.modules
         return CountTable(
             engine=engine,

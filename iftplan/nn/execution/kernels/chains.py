@@ -58,7 +58,7 @@ class Chains:
         return all(not chain.span for chain in self.chains)
 
     def vectors(self, count: int) -> NDArray[np.int64]:
-        """Where the vectors of each chain begin among those of all of them, and the end, for targets of `count` rows."""
+        """First vector of each chain among the vectors of all, and the end, for targets of `count` rows."""
         return np.array([0, *accumulate(count + chain.span for chain in self.chains)], np.int64)
 
 

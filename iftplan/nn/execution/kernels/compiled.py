@@ -38,7 +38,15 @@ def aligned(count, like):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True)
 def begin(out, bias, start, rows, width):  # type: ignore[no-untyped-def]
-    """Sums before anything is added: zero, or the bias."""
+    """Set sums to their values before anything is added: zero, or the bias.
+
+    Args:
+        out: flat, one row of `width` sums for each output.
+        bias: of all outputs; empty for none.
+        start: the first row's output.
+        rows: how many rows there are; those beyond the last output are left alone.
+        width: entries of a row.
+    """
     if not len(bias):
         out[: rows * width] = 0
     for m in range(min(rows, len(bias))):

@@ -50,12 +50,12 @@ class Format:
 
     @property
     def positions(self) -> int:
-        """Of the window."""
+        """Number of positions of the window, its height times its width."""
         return self.chains.kernel[0] * self.chains.kernel[1]
 
     @property
     def slots(self) -> int:
-        """Values, those of padding too."""
+        """Number of values in the kernels' order, those of padding among them."""
         return len(self.places)
 
     def values(self, weights: NDArray[Any], threads: int = 1) -> NDArray[Any]:

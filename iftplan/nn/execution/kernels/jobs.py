@@ -28,7 +28,7 @@ def job_type(*names: str) -> np.dtype[Any]:
 
 
 def made_job(kind: np.dtype[Any], parts: int, told: Mapping[str, Any]) -> NDArray[np.int64]:
-    """One record; arrays are told by their addresses, and have to live for as long as the job does.
+    """Record of a job; arrays are named by their addresses, and have to live for as long as the job does.
 
     Args:
         kind: as `job_type` makes it.
@@ -54,7 +54,7 @@ def made_of(*modules: ModuleType) -> int:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def at(context: Any, address: Any) -> Any:
-    """An address as a pointer."""
+    """Pointer to an address."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.inttoptr(args[0], context.get_value_type(types.voidptr))
@@ -64,7 +64,7 @@ def at(context: Any, address: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def asked(context: Any, address: Any) -> Any:
-    """What a C function without arguments answers."""
+    """Answer of a C function without arguments, as a number."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         function = ir.FunctionType(ir.IntType(32), []).as_pointer()

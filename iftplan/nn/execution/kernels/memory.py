@@ -17,7 +17,7 @@ Strides = tuple[int, ...]
 
 @dataclass(slots=True, eq=False)
 class Memory:
-    """Where the values of a format lie in memory.
+    """Places of a format's values in the memory of a dense weight.
 
     Attributes:
         places: of each value, -1 where a quad is padded.
@@ -40,7 +40,7 @@ class Memory:
         return Memory, (self.places, self.starts, self.columns, self.slots, self.line)
 
     def values(self, weights: NDArray[Any], threads: int = 1) -> NDArray[Any]:
-        """What is kept of a weight's memory, in the format's order."""
+        """Kept values of a weight's memory, in the format's order."""
         from iftplan.nn.execution.kernels.copies import take
 
         return take(weights, self.places, threads)
@@ -63,7 +63,7 @@ class Memory:
 
 
 def memory_of(packed: Format, strides: Strides) -> Memory:
-    """Where a format's values lie in a weight of certain strides, dense in memory.
+    """Places of a format's values in a weight of certain strides, dense in memory.
 
     Args:
         packed: the mask.

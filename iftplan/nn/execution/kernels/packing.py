@@ -10,7 +10,16 @@ import numpy as np
 
 @numba.njit(cache=True, nogil=True)
 def count_steps(mask, row_starts, blocks, members, channels, shared):  # type: ignore[no-untyped-def]
-    """Quads and steps of a mask: what `fill` needs room for."""
+    """Number of quads and of steps of a mask: the room that `fill` needs.
+
+    Args:
+        mask: outputs × (positions · inputs), channels running fastest.
+        row_starts: first output of each row block, and the end.
+        blocks: chain, first and last channel, and vectors of the chain, for each block of inputs.
+        members: chain, position, and how many vectors further on it reads, in the order of chains.
+        channels: inputs of the layer.
+        shared: whether the four rows of a quad share their columns.
+    """
     quads = steps = 0
     longest = np.empty(mask.shape[0] + 1, np.int64)
     for n in range(len(row_starts) - 1):
@@ -32,6 +41,17 @@ def fill(  # type: ignore[no-untyped-def]
 
     Blocks are chain, first and last channel, and vectors of the chain; members are chain, position and how many
     vectors further on it reads, in the order of chains.
+
+    Args:
+        mask: outputs × (positions · inputs), channels running fastest.
+        row_starts: first output of each row block, and the end.
+        blocks, members, channels, shared: see `count_steps`.
+        row_bytes, vector_bytes: of a row of a tile and of one of its vectors.
+        panels: (row blocks · blocks, 5), written.
+        counts: (quads,), steps of each, written.
+        rows: (quads · 4,), bytes from a row block's outputs to each of the quad's rows, written.
+        offsets: distances of inputs in the tile, in units of eight bytes, written; one a step, or four.
+        places: (steps · 4,), of each value in the mask, written; -1 stands where a row has fewer values.
     """
     quad = step = 0
     buffer = np.empty(mask.shape[0] + 1, np.int64)

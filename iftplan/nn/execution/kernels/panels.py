@@ -27,7 +27,14 @@ the processor fetches ahead by itself stops at the end of a page."""
 
 
 class Emitter:
-    """IR instructions for values of one width, at integer addresses."""
+    """IR instructions for values of one width, at integer addresses.
+
+    Args:
+        builder: of a function, llvmlite's.
+        lanes: values of a register.
+        count: registers of one row of a tile.
+        bits: of a value, 32 or 64.
+    """
 
     def __init__(self, builder: Any, lanes: int, count: int, bits: int) -> None:
         self.builder, self.lanes, self.count = builder, lanes, count
@@ -49,12 +56,12 @@ class Emitter:
         return self.builder.mul(value, self.number(factor))
 
     def load(self, address: Any, kind: Any) -> Any:
-        """One value of a type; nothing is taken for aligned beyond its elements."""
+        """One value of a type, read from an address that is aligned to its elements alone."""
         align = self.bytes if kind in (self.vector, self.scalar) else kind.width // 8
         return self.builder.load(self.builder.inttoptr(address, kind.as_pointer()), align=min(align, 8))
 
     def store(self, value: Any, address: Any) -> None:
-        """One vector."""
+        """Write one vector to an address."""
         pointer = self.builder.inttoptr(address, value.type.as_pointer())
         self.builder.store(value, pointer, align=self.bytes)
 
@@ -63,7 +70,7 @@ class Emitter:
         return [self.plus(address, self.bytes * self.lanes * z) for z in range(self.count)]
 
     def vectors(self, address: Any) -> list[Any]:
-        """One row of a tile."""
+        """Vectors of one row of a tile, read from its address."""
         return [self.load(place, self.vector) for place in self.row(address)]
 
     def spread(self, value: Any) -> Any:
@@ -95,13 +102,22 @@ class Emitter:
         self.builder.call(function, [self.builder.inttoptr(address, byte), i32(0), i32(3), i32(1)])
 
     def shuffle(self, a: Any, b: Any, order: Sequence[int]) -> Any:
-        """Lanes of two vectors in a given order."""
+        """Lanes of two vectors in a given order.
+
+        Args:
+            a, b: vectors.
+            order: lanes of the result, numbered through both.
+        """
         return self.builder.shuffle_vector(
             a, b, ir.Constant(ir.VectorType(ir.IntType(32), len(order)), order)
         )
 
     def fused(self, a: Any, b: Any, c: Any) -> Any:
-        """a·b + c, in one instruction where there is one."""
+        """a·b + c, in one instruction where there is one.
+
+        Args:
+            a, b, c: vectors.
+        """
         name = f"llvm.fmuladd.v{self.lanes}f{8 * self.bytes}"
         kind = ir.FunctionType(self.vector, [self.vector] * 3)
         return self.builder.call(cgutils.get_or_insert_function(self.builder.module, kind, name), [a, b, c])
@@ -208,11 +224,28 @@ def product(
     context: Any, lanes: Any, count: Any, bits: Any, shared: Any,
     depth: Any, values: Any, offsets: Any, rows: Any, counts: Any, first: Any, last: Any, tile: Any, out: Any,
 ) -> Any:  # fmt: skip
-    """Out rows += values × tile rows, for quads first..last."""
+    """Add values × tile rows to the output rows of quads first..last.
+
+    Args:
+        context: numba's.
+        lanes, count, bits: shape of a row of the tile, constants.
+        shared: whether the four rows of a quad share their columns, a constant.
+        depth: registers of a row in use, `count` at most.
+        values: address of the kept weights, four a step.
+        offsets: address of the inputs' distances in the tile.
+        rows: address of the distances of each quad's output rows.
+        counts: address of the steps of each quad.
+        first, last: quads of the panel; the last is not among them.
+        tile: address of the inputs.
+        out: address of the outputs.
+    """
 
     def quad_of(
         emit: Emitter, shared: bool, values: Any, offsets: Any, rows: Any, tile: Any, out: Any
     ) -> Any:
+        # Sums stay in registers over all steps of a quad: four rows of `count` registers are 16 of AVX-512's
+        # 32 and 8 of AVX2's 16, and what is left holds the weights and the inputs. A step then loads inputs
+        # and stores nothing, and its products do not wait for one another.
         def quad(number: Any, position: Any, steps: Any) -> None:
             places = [emit.row(place) for place in _outputs(emit, rows, number, out)]
             sums = [emit.load(place, emit.vector) for row in places for place in row]
@@ -247,11 +280,28 @@ def correlation(
     context: Any, lanes: Any, count: Any, bits: Any, shared: Any,
     depth: Any, sums: Any, offsets: Any, rows: Any, counts: Any, first: Any, last: Any, tile: Any, out: Any,
 ) -> Any:  # fmt: skip
-    """Sums += ⟨out row, tile row⟩ at every kept weight, for quads first..last."""
+    """Add ⟨out row, tile row⟩ to the sum of every kept weight, for quads first..last.
+
+    Args:
+        context: numba's.
+        lanes, count, bits: shape of a row of the tile, constants.
+        shared: whether the four rows of a quad share their columns, a constant.
+        depth: registers of a row in use, `count` at most.
+        sums: address of the weights' gradients, four a step.
+        offsets: address of the inputs' distances in the tile.
+        rows: address of the distances of each quad's output rows.
+        counts: address of the steps of each quad.
+        first, last: quads of the panel; the last is not among them.
+        tile: address of the inputs.
+        out: address of the output's gradients.
+    """
 
     def quad_of(emit: Emitter, shared: bool, sums: Any, offsets: Any, rows: Any, tile: Any, out: Any) -> Any:
         b = emit.builder
 
+        # The mirror image of `product`: here gradients stay in registers, and sums go through memory, since
+        # every kept weight has a sum of its own. Four of them are summed over their lanes together, with one
+        # store.
         def quad(number: Any, position: Any, steps: Any) -> None:
             gradients = [emit.vectors(place) for place in _outputs(emit, rows, number, out)]
 

@@ -64,7 +64,7 @@ def run_into(
     bias: Array | None = None,
     threads: int = 1,
 ) -> None:
-    """A kernel over all tiles.
+    """Run a kernel over all tiles.
 
     Args:
         target: what is written; or, where each part of the tiles has values of its own, the gradient that is read.

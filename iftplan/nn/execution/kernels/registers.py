@@ -27,12 +27,12 @@ class Vectors:
 
     @property
     def bytes(self) -> int:
-        """Of one register."""
+        """Bytes of one register."""
         return self.lanes * self.bits // 8
 
     @property
     def row_bytes(self) -> int:
-        """Of one row of a tile."""
+        """Bytes of one row of a tile."""
         return self.count * self.bytes
 
     def block(self, wide: int) -> int:

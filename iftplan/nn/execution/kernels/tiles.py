@@ -49,7 +49,7 @@ class _Columns:
 
 @lru_cache(maxsize=64)
 def tiles_of(windows: Windows, chains: Chains, lanes: int, count: int) -> Tiles:
-    """The tables of a sweep.
+    """Tables of the pixels that a sweep computes and reads, tile by tile.
 
     Where the sweep divides (gradients of strided convolutions), pixels that share their remainders come together:
     whole tiles then have nothing to read at the other positions, and these are passed over.

@@ -109,11 +109,24 @@ def gather(
     context: Any, lanes: Any, bits: Any,
     base: Any, width: Any, pixels: Any, vectors: Any, start: Any, channels: Any, tile: Any, pitch: Any, absent: Any,
 ) -> Any:  # fmt: skip
-    """Channels start..start+channels of some vectors of pixels into a tile; zeros where a pixel is not there.
+    """Copy channels start..start+channels of some vectors of pixels into a tile, zeros for absent pixels.
 
     `pixels` holds their numbers, in 32 bits, negative where there is none, and each has `width` channels. Rows of the
     tile, one for each channel, begin `pitch` bytes apart, and it has room for channels rounded up to whole registers;
     at `absent` there is a register of zeros.
+
+    Args:
+        context: numba's.
+        lanes, bits: values of a register and bits of a value, constants.
+        base: address of the pixels' values.
+        width: channels of a pixel.
+        pixels: address of their numbers.
+        vectors: how many registers of pixels are read.
+        start: the first channel.
+        channels: how many.
+        tile: address of its first row.
+        pitch: bytes from row to row.
+        absent: address of a register of zeros.
     """
     shape = lanes.literal_value, 1, bits.literal_value
     signature = types.void(lanes, bits, *[types.int64] * 9)
@@ -160,9 +173,24 @@ def scatter(
     context: Any, lanes: Any, bits: Any,
     base: Any, width: Any, pixels: Any, vectors: Any, start: Any, channels: Any, tile: Any, pitch: Any, absent: Any,
 ) -> Any:  # fmt: skip
-    """A tile's rows back to channels start..start+channels of every pixel that is there; see `gather`.
+    """Copy a tile's rows back to channels start..start+channels of every pixel that is there.
 
     What belongs to absent pixels is written to the register at `absent`.
+
+    The inverse of `gather`.
+
+    Args:
+        context: numba's.
+        lanes, bits: values of a register and bits of a value, constants.
+        base: address of the pixels' values.
+        width: channels of a pixel.
+        pixels: address of their numbers.
+        vectors: how many registers of pixels are written.
+        start: the first channel.
+        channels: how many.
+        tile: address of its first row.
+        pitch: bytes from row to row.
+        absent: address of a register for what belongs nowhere.
     """
     shape = lanes.literal_value, 1, bits.literal_value
     signature = types.void(lanes, bits, *[types.int64] * 9)

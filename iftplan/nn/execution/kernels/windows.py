@@ -47,12 +47,12 @@ class Windows:
 
     @property
     def columns(self) -> int:
-        """Target pixels of all images."""
+        """Number of target pixels of all images."""
         return self.images * self.target[0] * self.target[1]
 
 
 def samples(count: int) -> Windows:
-    """A linear layer's: every sample is read at one position."""
+    """Sweep of a linear layer, which reads every sample at one position."""
     one = (1, 1)
     return Windows(count, one, one, one, one, one, (0, 0), one)
 
@@ -65,7 +65,7 @@ def convolution(
     padding: Pair = (0, 0),
     dilation: Pair = (1, 1),
 ) -> Windows:
-    """A convolution's.
+    """Sweep of a convolution over images.
 
     Args:
         images: how many.

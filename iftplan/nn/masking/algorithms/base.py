@@ -10,7 +10,7 @@ from iftplan.nn.masking.layer import Change, Layer
 
 
 class Order(StrEnum):
-    """What a mask update does to the optimizer's step of the same iteration.
+    """Order of a mask update and the optimizer's step of the same iteration.
 
     REPLACE: the update takes its place (RigL, arXiv 1911.11134, algorithm 1).
     AFTER: the step is taken first, on the old mask (Sparse-IFT, Cerebras).
@@ -21,7 +21,7 @@ class Order(StrEnum):
 
 
 class Scores(StrEnum):
-    """What an update looks at beside the weights."""
+    """Scores that an update looks at beside the weights."""
 
     NONE = "none"
     GRADIENT = "gradient"
@@ -29,7 +29,7 @@ class Scores(StrEnum):
 
 
 class Algorithm(Protocol):
-    """How masks change over training.
+    """Algorithm that changes masks over training.
 
     Attributes:
         order: see `Order`.

@@ -15,7 +15,7 @@ from iftplan.runs.schedules import Cosine, Schedule, Updates
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """When masks change, and how much of them.
+    """Steps at which weights are exchanged, and the part of them.
 
     Attributes:
         updates: when; the papers end at 75 % of training and take ΔT = 100.
@@ -31,17 +31,17 @@ class Exchange:
     crosses_layers = False
 
     def due(self, step: int) -> bool:
-        """Every ΔT steps of the schedule."""
+        """Whether masks change at that step: every ΔT steps of the schedule."""
         return self.updates.due(step)
 
     def share(self, step: int) -> float:
-        """f_t, the part of the active weights that an update at that step drops."""
+        """Part f_t of the active weights that an update at that step drops."""
         return self.fraction.at(self.updates.progress(step))
 
 
 @dataclass(frozen=True, slots=True)
 class DropGrow(Exchange):
-    """Drops by magnitude; what it grows by, a method says with `growth`.
+    """Algorithm that drops by magnitude; what it grows by, a method says with `growth`.
 
     Attributes:
         regrow: whether what was just dropped may grow back at once.
@@ -57,6 +57,6 @@ class DropGrow(Exchange):
         raise NotImplementedError
 
     def update(self, layers: Sequence[Layer], step: int) -> list[Change]:
-        """Drop by |θ|, grow by the method's scores."""
+        """New masks: drop by |θ|, grow by the method's scores."""
         share = self.share(step)
         return [drop_grow(x, self.growth(x), share, regrow=self.regrow) for x in layers]

@@ -16,7 +16,9 @@ from iftplan.runs.schedules import Cubic, Updates
 
 @dataclass(frozen=True, slots=True)
 class Gradual:
-    """Every update keeps the largest |θ|; what is pruned stays so.
+    """Gradual magnitude pruning (arXiv 1710.01878): every update keeps the largest |θ|, along a cubic.
+
+    What is pruned stays so.
 
     Attributes:
         updates: when masks change; the last update must arrive at the plan's counts, so `end` is one.
@@ -32,11 +34,11 @@ class Gradual:
     crosses_layers = False
 
     def due(self, step: int) -> bool:
-        """Every ΔT steps of the schedule, and at its end."""
+        """Whether masks change at that step: every ΔT steps of the schedule, and at its end."""
         return self.updates.due(step) or step == self.updates.end
 
     def update(self, layers: Sequence[Layer], step: int) -> list[Change]:
-        """The largest |θ|, as many as the cubic allows."""
+        """New masks of the largest |θ|, as many as the cubic schedule allows."""
         masks = [x.largest(excluding(x.magnitude, ~x.mask), self.units(x, step)) for x in layers]
         return [Change(mask, torch.zeros_like(mask)) for mask in masks]
 

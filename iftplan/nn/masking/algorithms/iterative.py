@@ -15,9 +15,11 @@ from iftplan.nn.masks.top_k import excluding
 
 @dataclass(frozen=True, slots=True)
 class Iterative:
-    """Masks lose the smallest |θ| in equal rounds, one at the end of each of as many frames; what is pruned stays so.
+    """Iterative magnitude pruning (arXiv 1506.02626) in equal rounds, one at the end of each frame.
 
     With M - N rounds an N:M mask goes from M-1:M over M-2:M to N:M, every group losing one weight at a time.
+
+    What is pruned stays so.
 
     Attributes:
         end: the step of the last round, which arrives at the plan's counts.
@@ -47,20 +49,20 @@ class Iterative:
 
     @property
     def arrival(self) -> int:
-        """The step at which masks have the plan's counts."""
+        """Step at which masks have the plan's counts."""
         return self.end
 
     def due(self, step: int) -> bool:
-        """At the end of each frame."""
+        """Whether masks change at that step: at the end of each frame."""
         return self.done(step) > self.done(step - 1)
 
     def done(self, step: int) -> int:
-        """Rounds up to that step, and with it."""
+        """Number of rounds up to that step, and with it."""
         passed = min(max(0, step - self.begin), self.end - self.begin)
         return passed * self.rounds // (self.end - self.begin)
 
     def update(self, layers: Sequence[Layer], step: int) -> list[Change]:
-        """The largest |θ|, as many as the round leaves."""
+        """New masks of the largest |θ|, as many as the round leaves."""
         masks = [x.largest(excluding(x.magnitude, ~x.mask), self.units(x, step)) for x in layers]
         return [Change(mask, torch.zeros_like(mask)) for mask in masks]
 

@@ -14,9 +14,11 @@ NEVER: Final = 2**62
 
 @dataclass(frozen=True, slots=True)
 class MaskDecay(StraightThrough):
-    """Forward θ⊙(m + D·(1-m)): D = max(0, 1 - βk) or e^(-βk), k steps after the dense phase.
+    """Mask decay (arXiv 2209.07617, 2402.04744): forward θ⊙(m + D·(1-m)), where D falls from 1 to 0.
 
     Forward passes are dense until D is 0.
+
+    k steps after the dense phase, D = max(0, 1 - βk) or e^(-βk).
 
     Attributes:
         beta: β, for each step.
@@ -27,6 +29,9 @@ class MaskDecay(StraightThrough):
             the mask by the chain rule.
         pull: λ of SR-STE's pull; none in the papers.
         refresh: steps that one choice of masks lasts.
+
+    Raises:
+        InputError: an unknown shape, or an exponential decay without an end.
     """
 
     beta: float
@@ -47,12 +52,12 @@ class MaskDecay(StraightThrough):
 
     @property
     def arrival(self) -> int:
-        """The first step at which D is 0; so far away as to be never, where it is not."""
+        """Step from which D is 0; a step beyond every training where it never is."""
         faded = self.begin + ceil(1 / self.beta) if self.shape == "linear" and self.beta else NEVER
         return faded if self.end is None else min(faded, max(self.end, 0))
 
     def leak(self, step: int) -> float:
-        """D; 1 in the dense phase."""
+        """Factor D of pruned weights in the forward pass at that step; 1 in the dense phase."""
         if self.end is not None and step >= self.end:
             return 0.0
         k = max(0, step - self.begin)

@@ -13,11 +13,11 @@ from iftplan.nn.masking.layer import Layer
 
 @dataclass(frozen=True, slots=True)
 class RigL(DropGrow):
-    """Rigged lottery: grows by |g|; what was just dropped may grow back at once."""
+    """Rigged lottery (arXiv 1911.11134): grows by |g|; what was just dropped may grow back at once."""
 
     scores = Scores.GRADIENT
 
     def growth(self, layer: Layer) -> Tensor:
-        """|g| of the dense gradient."""
+        """Scores |g| of the dense gradient, (rows, units)."""
         assert layer.gradient is not None
         return layer.gradient

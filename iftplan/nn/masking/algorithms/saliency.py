@@ -17,11 +17,16 @@ from iftplan.nn.masks.top_k import largest
 
 @dataclass(frozen=True, slots=True)
 class Saliency:
-    """The first step's batch decides, in the place of the optimizer's step; then masks stay.
+    """One-shot pruning by saliency |θ·g| of the first step's batch (SNIP, arXiv 1810.02340).
+
+    It takes the place of the optimizer's step; then masks stay.
 
     Attributes:
         scope: "layer" keeps every weight's count, and so the plan's MACs; "global" ranks all weights together,
             as the paper does, and keeps their total only: what it costs is for the ledger to say.
+
+    Raises:
+        InputError: an unknown scope.
     """
 
     scope: Literal["layer", "global"] = "layer"
@@ -37,15 +42,15 @@ class Saliency:
 
     @property
     def crosses_layers(self) -> bool:
-        """Where all weights are ranked together."""
+        """Whether counts move between layers: where all weights are ranked together."""
         return self.scope == "global"
 
     def due(self, step: int) -> bool:
-        """Once."""
+        """Whether masks change at that step: at step 0 alone."""
         return step == 0
 
     def update(self, layers: Sequence[Layer], step: int) -> list[Change]:
-        """The most salient weights."""
+        """New masks of the most salient weights."""
         scores = [_saliency(x) for x in layers]
         if self.scope == "layer":
             return [_kept(x.largest(s, x.target)) for s, x in zip(scores, layers, strict=True)]

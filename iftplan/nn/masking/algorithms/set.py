@@ -14,9 +14,11 @@ from iftplan.nn.masking.layer import Layer
 
 @dataclass(frozen=True, slots=True)
 class SET(DropGrow):
-    """Sparse evolutionary training; no gradient is looked at, so that no step costs more than another.
+    """Sparse evolutionary training (arXiv 1707.04780), which grows at random.
 
     As in the paper, only what was inactive can grow.
+
+    No gradient is looked at, so that no step costs more than another.
     """
 
     regrow: bool = False
@@ -24,6 +26,6 @@ class SET(DropGrow):
     scores = Scores.NONE
 
     def growth(self, layer: Layer) -> Tensor:
-        """Uniform random numbers."""
+        """Scores to grow by: uniform random numbers, (rows, units)."""
         # drawn on the CPU: the same numbers on every device
         return torch.rand(layer.mask.shape, generator=layer.generator).to(layer.mask.device)

@@ -28,7 +28,7 @@ from iftplan.nn.masks.top_k import excluding, first, largest
 
 @dataclass(frozen=True, slots=True)
 class SRigL(Exchange):
-    """Structured RigL, of constant fan-in masks.
+    """Structured RigL (arXiv 2305.02299), of constant fan-in masks.
 
     Attributes:
         ablation: γ, the part of its fan-in that a neuron needs salient to stay; 0 ablates none.
@@ -43,7 +43,7 @@ class SRigL(Exchange):
     scores = Scores.GRADIENT
 
     def update(self, layers: Sequence[Layer], step: int) -> list[Change]:
-        """Ablate, drop by |θ|, grow by |g|."""
+        """New masks: ablate neurons, drop by |θ|, grow by |g| (arXiv 2305.02299)."""
         share = self.share(step)
         return [self._changed(x, share, last=x is layers[-1]) for x in layers]
 

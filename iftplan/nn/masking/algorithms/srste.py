@@ -9,7 +9,9 @@ from iftplan.nn.masking.algorithms.ste import StraightThrough
 
 @dataclass(frozen=True, slots=True)
 class SRSTE(StraightThrough):
-    """Forward θ⊙m(θ), gradient g + λ·(1-m)⊙θ; `STE` is λ = 0.
+    """Straight-through estimation with a pull (arXiv 2102.04010): forward θ⊙m(θ), gradient g + λ·(1-m)⊙θ.
+
+    `STE` is λ = 0.
 
     Attributes:
         pull: λ; the paper's is 2e-4.

@@ -13,7 +13,7 @@ from iftplan.nn.masking.layer import Change, Layer
 
 @dataclass(frozen=True, slots=True)
 class Static:
-    """One mask throughout; also how a sparse checkpoint is fine-tuned with its mask frozen."""
+    """Algorithm without updates: one mask throughout, also for fine-tuning a sparse checkpoint."""
 
     order = Order.AFTER
     scores = Scores.NONE
@@ -22,9 +22,9 @@ class Static:
     crosses_layers = False
 
     def due(self, step: int) -> bool:
-        """Never."""
+        """Whether masks change at that step: they never do."""
         return False
 
     def update(self, layers: Sequence[Layer], step: int) -> list[Change]:
-        """The masks there are."""
+        """The present masks."""
         return [Change(x.mask, torch.zeros_like(x.mask)) for x in layers]

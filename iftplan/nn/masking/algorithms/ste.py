@@ -15,7 +15,7 @@ from iftplan.nn.masks.best import choose
 
 
 class StraightThrough:
-    """What methods with a dense weight behind each masked one share: the largest |θ| are kept, chosen again and again.
+    """Base of methods with a dense weight θ behind each masked one: the largest |θ| are kept.
 
     Attributes:
         refresh: steps that one choice of masks lasts.
@@ -33,15 +33,15 @@ class StraightThrough:
     pull: float = 0.0
 
     def due(self, step: int) -> bool:
-        """Every `refresh` steps, from the first on."""
+        """Whether masks are chosen anew at that step: every `refresh` steps, from the first on."""
         return step % self.refresh == 0
 
     def leak(self, step: int) -> float:
-        """Nothing passes a mask."""
+        """Factor D of pruned weights in the forward pass: 0, nothing passes a mask."""
         return 0.0
 
     def update(self, layers: Sequence[Layer], step: int) -> list[Change]:
-        """The largest |θ| that the structure of the step lets stay."""
+        """New masks of the largest |θ| that the structure of the step lets stay."""
         masks = [torch.cat([choose(*self.goal(x, step)) for x in layer.each()]) for layer in layers]
         return [Change(mask, torch.zeros_like(mask)) for mask in masks]
 
@@ -52,7 +52,9 @@ class StraightThrough:
 
 @dataclass(frozen=True, slots=True)
 class STE(StraightThrough):
-    """Forward θ⊙m(θ), gradient g as if there were no mask; the optimizer's state is dense.
+    """Straight-through estimation (arXiv 1308.3432): forward θ⊙m(θ), gradient g as if there were no mask.
+
+    The optimizer's state is dense.
 
     Attributes:
         refresh: steps that one choice of masks lasts.

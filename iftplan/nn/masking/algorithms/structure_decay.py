@@ -12,7 +12,7 @@ from iftplan.nn.masking.layer import Layer
 
 
 def frames(kept: int, of: int) -> tuple[int, ...]:
-    """N of every frame.
+    """N of N:M in every frame.
 
     Example:
         >>> frames(1, 16), frames(3, 8), frames(3, 4)
@@ -30,7 +30,9 @@ def frames(kept: int, of: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True, slots=True)
 class StructureDecay(StraightThrough):
-    """Straight-through estimation under N:M masks that halve from frame to frame; depthwise layers have theirs at once.
+    """Structure decay (arXiv 2209.07617, 2402.04744): straight-through under N:M masks that halve by the frame.
+
+    Depthwise layers have their N:M at once.
 
     Attributes:
         end: the step at which the last frame, N:M, has had its time; N:M stays after it.
@@ -48,15 +50,15 @@ class StructureDecay(StraightThrough):
 
     @property
     def arrival(self) -> int:
-        """The step at which masks have the plan's counts at the latest."""
+        """Step at which masks have the plan's counts at the latest."""
         return self.end
 
     def leak(self, step: int) -> float:
-        """All passes in the dense phase, and nothing after it."""
+        """Factor D of pruned weights in the forward pass: 1 in the dense phase, 0 after it."""
         return float(step < self.begin)
 
     def goal(self, layer: Layer, step: int) -> tuple[MaskStructure, Tensor, int]:
-        """Of the step's frame."""
+        """Structure, scores and count of a mask in the step's frame."""
         structure, scores = layer.structure, layer.magnitude
         if not isinstance(structure, NM) or self.kept(structure, step) == structure.kept:
             return structure, scores, layer.target
@@ -65,7 +67,7 @@ class StructureDecay(StraightThrough):
         return looser, scores, looser.close(((inputs, outputs),), scores.numel())
 
     def kept(self, structure: NM, step: int) -> int:
-        """N at that step."""
+        """N of N:M at that step."""
         counts = frames(structure.kept, structure.of)
         span = self.end - self.begin
         if step >= self.end or span <= 0:

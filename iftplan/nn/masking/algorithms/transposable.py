@@ -9,7 +9,7 @@ from iftplan.nn.masking.algorithms.ste import StraightThrough
 
 @dataclass(frozen=True, slots=True)
 class Transposable(StraightThrough):
-    """Straight-through estimation under transposable masks, each solution of which lasts for a while.
+    """Straight-through estimation under transposable masks that are solved now and then (arXiv 2102.08124).
 
     Input gradients are sparse too, because a tile's columns keep N of M as its rows do.
 

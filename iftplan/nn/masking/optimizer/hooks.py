@@ -30,6 +30,12 @@ def attach(
 ) -> finalize[Any, Any]:
     """Have `owner`'s methods called before and after every step; calling what is returned ends that.
 
+    Args:
+        owner: whose end detaches the hooks too.
+        optimizer: torch's own.
+        before: runs before every step.
+        after: runs after every step.
+
     Raises:
         InputError: another object has its methods there: two would change the same masks.
     """

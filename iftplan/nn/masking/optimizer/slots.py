@@ -24,7 +24,7 @@ def keeps_zeros(optimizer: Optimizer) -> bool:
 
 
 def slots(optimizer: Optimizer, parameter: nn.Parameter) -> Iterator[Tensor]:
-    """Momentum, first and second moments and whatever else has the parameter's shape."""
+    """Tensors of the optimizer's state with the parameter's shape: momentum, moments and whatever else."""
     for value in optimizer.state.get(parameter, {}).values():
         if isinstance(value, Tensor) and value.shape == parameter.shape:
             yield value
@@ -32,6 +32,12 @@ def slots(optimizer: Optimizer, parameter: nn.Parameter) -> Iterator[Tensor]:
 
 @torch.no_grad()
 def clear_slots_(optimizer: Optimizer, parameter: nn.Parameter, off: Tensor) -> None:
-    """Set a parameter's state to zero where `off`, in place."""
+    """Set a parameter's state to zero where `off`, in place.
+
+    Args:
+        optimizer: whose state it is.
+        parameter: one that the optimizer holds.
+        off: boolean, of the parameter's whole shape: True where it is masked.
+    """
     for slot in slots(optimizer, parameter):
         local(slot).masked_fill_(part_of(off, slot), 0)

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 
 class Regime(Protocol):
-    """How masked weights are trained.
+    """Regime under which masked weights are trained.
 
     Steps count from 0; an optimizer's step that closes training step t may change the masks of step t + `ahead`.
 
@@ -25,25 +25,25 @@ class Regime(Protocol):
         """Whether a step has done so, in which masks were updated or not."""
 
     def written_(self) -> None:
-        """Weights were written to between two steps, by none of ours."""
+        """Take note that weights were written to between two steps, by none of ours."""
 
     def correct_(self, step: int, *, due: bool) -> None:
         """Make the gradients of the forward weights those that the optimizer is to take."""
 
     def before_(self, step: int, *, due: bool) -> bool:
-        """Before the optimizer's step, or in it, once gradients are correct; whether masks have changed."""
+        """Act before the optimizer's step, or in it, on correct gradients; whether masks have changed."""
 
     def after_(self, step: int, *, due: bool) -> bool:
-        """After the optimizer's step; whether masks have changed."""
+        """Act after the optimizer's step; whether masks have changed."""
 
     def hold_(self) -> None:
-        """What has to be zero off the masks is."""
+        """Set to zero what has to be zero off the masks."""
 
     def ended(self) -> Regime:
-        """What keeps the weights that training under this one leaves."""
+        """Regime that keeps the weights which training under this one leaves."""
 
     def state_dict(self) -> dict[str, Any] | None:
-        """What the model, the optimizer and the masks do not say."""
+        """State that neither the model nor the optimizer nor the masks hold; None without any."""
 
     def load_state_dict(self, state: Mapping[str, Any] | None) -> None:
         """Go on from a state; None is that of a run without one, such as a run that has ended."""

@@ -13,7 +13,7 @@ from iftplan.nn.masking.regimes.sparse_weights import Held
 
 
 class Behind:
-    """Training of all weights, of which forward passes see those that masks keep.
+    """Regime that trains all weights, of which forward passes see those that masks keep.
 
     Args:
         subject: the weights, which are θ now; they are left as step 0 computes with them.
@@ -31,22 +31,22 @@ class Behind:
         self._latents.leave_(algorithm.leak(0))
 
     def wants_dense_gradient(self, *, due: bool) -> bool:
-        """Masks are no limit to θ's gradients."""
+        """Whether the step looks at gradients off the masks: always, they are no limit to θ's gradients."""
         return True
 
     def took_dense_gradient(self, *, updated: bool) -> bool:
-        """Every step, where gradients go straight through the mask."""
+        """Whether the step looked at gradients off the masks: where they go straight through the mask."""
         return self._algorithm.straight
 
     def written_(self) -> None:
-        """θ keeps its values, which is what the optimizer moves; what was written is lost, and that is said."""
+        """Keep θ, which the optimizer moves, and warn that what was written to the weights is lost."""
         warnings.warn(
             "the weights were changed since the optimizer's last step (a loaded state, an average), and training goes on from the dense weights behind them, which were not. Make a new Masking from the changed model.",
             stacklevel=4,
         )
 
     def correct_(self, step: int, *, due: bool) -> None:
-        """Those of θ."""
+        """Make the gradients of the forward weights those of θ, in place."""
         self._latents.correct_(straight=self._algorithm.straight, pull=self._algorithm.pull)
 
     def before_(self, step: int, *, due: bool) -> bool:
@@ -65,20 +65,20 @@ class Behind:
         return chosen
 
     def hold_(self) -> None:
-        """Weights only: the optimizer's state is θ's."""
+        """Set weights to zero off the masks; the optimizer's state is θ's."""
         self._subject.enforce_()
 
     def ended(self) -> Held:
-        """θ is forgotten, and what masks keep of it is held."""
+        """Regime that holds what masks keep of θ, which is forgotten."""
         self._latents.leave_(0.0)
         return Held(self._subject, self._algorithm)
 
     def state_dict(self) -> dict[str, Any]:
-        """θ and the masks chosen of it."""
+        """State with θ and the masks chosen of it."""
         return self._latents.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any] | None) -> None:
-        """Of a state without θ, such as that of a run that has ended, it is what the parameters are."""
+        """Continue from a state; without one, as after a run that has ended, θ is what the parameters are."""
         if state is None:
             self._latents.keep_()
         else:

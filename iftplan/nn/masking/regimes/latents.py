@@ -19,7 +19,12 @@ from iftplan.nn.masks.shards import local, part_of, sharded, whole
 
 
 def softened(dense: Tensor, chosen: Tensor, leak: float) -> Tensor:
-    """θ⊙(m + D·(1-m)): what the forward pass computes with.
+    """Weight θ⊙(m + D·(1-m)) that the forward pass computes with.
+
+    Args:
+        dense: θ.
+        chosen: m, boolean.
+        leak: D, in [0, 1].
 
     Example:
         >>> softened(torch.tensor([2.0, 4.0]), torch.tensor([True, False]), 0.25).tolist()
@@ -29,7 +34,13 @@ def softened(dense: Tensor, chosen: Tensor, leak: float) -> Tensor:
 
 
 def refined(gradient: Tensor, dense: Tensor, chosen: Tensor, pull: float) -> Tensor:
-    """g + λ·(1-m)⊙θ (SR-STE, arXiv 2102.04010, eq. 9).
+    """Gradient g + λ·(1-m)⊙θ (SR-STE, arXiv 2102.04010, equation 9).
+
+    Args:
+        gradient: g.
+        dense: θ.
+        chosen: m, boolean.
+        pull: λ.
 
     Example:
         >>> refined(torch.tensor([1.0, 1.0]), torch.tensor([2.0, 4.0]), torch.tensor([True, False]), 0.5).tolist()
@@ -39,7 +50,13 @@ def refined(gradient: Tensor, dense: Tensor, chosen: Tensor, pull: float) -> Ten
 
 
 def through(gradient: Tensor, chosen: Tensor, leak: float) -> Tensor:
-    """g⊙(m + D·(1-m)): the gradient of θ by the chain rule, the mask being a constant."""
+    """Gradient g⊙(m + D·(1-m)) of θ by the chain rule, the mask being a constant.
+
+    Args:
+        gradient: g, of the forward weight.
+        chosen: m, boolean.
+        leak: D, in [0, 1].
+    """
     return softened(gradient, chosen, leak)
 
 
@@ -58,13 +75,13 @@ class Latents:
 
     @torch.no_grad()
     def enter_(self) -> None:
-        """θ takes the parameters' place, for the optimizer."""
+        """Put θ in the parameters' place, for the optimizer."""
         for weight, dense in zip(self._weights, self._dense, strict=True):
             local(weight.parameter.detach()).copy_(local(dense))
 
     @torch.no_grad()
     def keep_(self) -> None:
-        """θ is what the parameters are now."""
+        """Take the parameters' present values for θ."""
         for weight, dense in zip(self._weights, self._dense, strict=True):
             local(dense).copy_(local(weight.parameter.detach()))
 
@@ -75,7 +92,7 @@ class Latents:
 
     @torch.no_grad()
     def leave_(self, leak: float) -> None:
-        """Parameters and masks become what the next forward pass computes with."""
+        """Put what the next forward pass computes with into parameters and masks."""
         self._leak = leak
         for weight, dense, chosen in zip(self._weights, self._dense, self._chosen, strict=True):
             part = part_of(chosen, weight.parameter)
@@ -95,7 +112,7 @@ class Latents:
                 gradient.copy_(refined(gradient, local(dense), part, pull))
 
     def state_dict(self) -> dict[str, Any]:
-        """Whole tensors by name; a collective where they are sharded."""
+        """State of θ and masks, whole tensors by name; a collective where they are sharded."""
         names = [weight.name for weight in self._weights]
         return {
             "dense": dict(zip(names, (whole(x).clone() for x in self._dense), strict=True)),

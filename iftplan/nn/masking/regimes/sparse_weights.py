@@ -18,7 +18,7 @@ from iftplan.nn.masks.view import View
 
 
 class Held:
-    """Training of the weights that masks keep.
+    """Regime that trains the weights which masks keep.
 
     Args:
         subject: the weights.
@@ -36,19 +36,19 @@ class Held:
         self.scores: dict[str, Tensor | None] | None = None
 
     def wants_dense_gradient(self, *, due: bool) -> bool:
-        """On updates by gradients."""
+        """Whether the step looks at gradients off the masks: at updates by gradients."""
         return due and self._algorithm.scores is not Scores.NONE
 
     def took_dense_gradient(self, *, updated: bool) -> bool:
-        """Once an update by gradients is done: one that is postponed costs nothing."""
+        """Whether an update by gradients was done in the step; one that is postponed costs nothing."""
         return updated and self._algorithm.scores is Scores.GRADIENT
 
     def written_(self) -> None:
-        """What a loaded state or an average has left off the masks is set to zero."""
+        """Set to zero what a loaded state or an average has left off the masks."""
         self._subject.enforce_()
 
     def correct_(self, step: int, *, due: bool) -> None:
-        """Zero off the masks; if masks are due, remember scores of the dense gradients before."""
+        """Set gradients to zero off the masks; if masks are due, remember dense scores before."""
         if step == 0 and self._algorithm.starts_dense:
             self._warn_of_sparse_start()
         self.scores = self._scored() if due and self._finite() else None
@@ -69,19 +69,19 @@ class Held:
         return self._algorithm.order == Order.AFTER and self._updated(step)
 
     def hold_(self) -> None:
-        """Weights and optimizer state."""
+        """Set weights and optimizer state to zero off the masks."""
         self._subject.enforce_()
         self._subject.clear_slots_()
 
     def ended(self) -> Held:
-        """The same."""
+        """The same regime: nothing is left to put away."""
         return self
 
     def state_dict(self) -> None:
-        """Nothing."""
+        """None: the model, the optimizer and the masks say everything."""
 
     def load_state_dict(self, state: Mapping[str, Any] | None) -> None:
-        """No update is prepared."""
+        """Forget what an update has prepared."""
         self.scores = None
 
     def _warn_of_sparse_start(self) -> None:

@@ -35,7 +35,7 @@ Shape = tuple[sympy.Expr, ...]
 
 @dataclass(frozen=True, slots=True)
 class SymbolicContraction:
-    """One contraction.
+    """Contraction of a forward pass with symbolic sizes, and its MACs.
 
     Attributes:
         module: path of the innermost running module.
@@ -81,7 +81,7 @@ _ADDEND: Final = frozenset({"aten::addmm", "aten::addmv", "aten::baddbmm"})
 
 @dataclass
 class SymbolicCounter:
-    """What was seen in one forward pass.
+    """Contractions and weights that one forward pass with symbolic sizes used.
 
     Attributes:
         names: storage → parameter name.
@@ -136,13 +136,20 @@ class SymbolicCounter:
         self.choices = [*map(settled, self.choices)]
 
     def product(self, operator: str, macs: sympy.Expr, a: Shape, b: Shape) -> None:
-        """Write down a product of two activations `a (…, M, K) · b (…, K, N)`."""
+        """Add a product of two activations.
+
+        Args:
+            operator: qualified name, such as "aten::bmm".
+            macs: multiply-accumulates, an expression in the symbolic sizes.
+            a: shape of the first, `(…, M, K)`; the dimension before its last two counts heads.
+            b: shape of the second, `(…, K, N)`.
+        """
         heads = a[-3] if len(a) > 2 else None
         self.calls.append(SymbolicContraction(self.scope[-1], operator, macs, None, heads, (a[-1], b[-1])))
 
 
 def storage(tensor: torch.Tensor) -> int:
-    """What a tensor and its views share."""
+    """Address of the storage that a tensor and its views share."""
     return storage_address(tensor)
 
 

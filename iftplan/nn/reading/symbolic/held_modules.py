@@ -11,7 +11,7 @@ from iftplan.base.errors import InfeasibleError, MeasureError
 
 
 class StuckError(InfeasibleError):
-    """What a module does cannot be followed at other widths.
+    """A module computes something that cannot be followed at other widths.
 
     Attributes:
         module: its path; empty for the model itself.
@@ -25,7 +25,7 @@ class StuckError(InfeasibleError):
 
     @staticmethod
     def at(where: str, why: str) -> StuckError:
-        """Of an equation's place, "module at line"."""
+        """The error for the place of an equation, written "module at line"."""
         module, at, line = where.partition(" at ")
         module = module if at and module != "(model)" else ""
         return StuckError(module, f"{why} ({line or where})")
@@ -39,6 +39,11 @@ def also_held(model: nn.Module, held: Mapping[str, str], stuck: StuckError) -> d
     """The modules to hold after this one got stuck, and its like in other blocks: path → why.
 
     If it is held already, the smallest module around it that is not. None where that is the whole model.
+
+    Args:
+        model: the model that is read.
+        held: path of each module that keeps its widths already → why.
+        stuck: the module that cannot be followed, and why.
     """
     path = stuck.module
     while path and _within(path, held):

@@ -40,7 +40,7 @@ class NamedScale(float):
 
 @dataclass(frozen=True, slots=True)
 class SymbolicModel:
-    """What was made symbolic.
+    """Parameters, buffers and size-like attributes of a model whose sizes are symbols.
 
     Attributes:
         tensors: parameter or buffer name (all names of a tied one) → the tensor that stands in for it.

@@ -48,7 +48,7 @@ def recurrent_dims(module: nn.Module, sizes: SymbolicSizes) -> dict[str, list[An
 
 
 def recurrent_attributes(module: nn.Module, stand_ins: Mapping[str, Tensor]) -> dict[str, object]:
-    """What such a module says of its sizes, and the list of weights that it computes with."""
+    """Size attributes of a recurrent module at symbolic sizes, and the list of its weights."""
     layer = "_l0" if isinstance(module, nn.RNNBase) else ""
     weight, back = stand_ins[f"weight_ih{layer}"], stand_ins[f"weight_hh{layer}"]
     projection = stand_ins.get("weight_hr_l0")
@@ -63,7 +63,7 @@ def recurrent_attributes(module: nn.Module, stand_ins: Mapping[str, Tensor]) -> 
 
 @dataclass(frozen=True, slots=True)
 class RecurrentCall:
-    """One call of a function of `RECURRENT`; a cell is a layer with one step.
+    """Call of a function of `RECURRENT`; a cell is a layer with one step.
 
     Attributes:
         input: (…, inputs), packed or not.
@@ -81,9 +81,11 @@ class RecurrentCall:
 
     @classmethod
     def of(cls, args: Sequence[Any]) -> Self:
-        """`(input, hx, weights, biases, layers, dropout, train, bidirectional, batch_first)` or, packed,
-        `(data, batch_sizes, hx, weights, biases, layers, dropout, train, bidirectional)`, or of a cell
-        `(input, hx, w_ih, w_hh, b_ih, b_hh)`.
+        """The call that an operator's positional arguments describe.
+
+        They are `(input, hx, weights, biases, layers, dropout, train, bidirectional, batch_first)` or,
+        packed, `(data, batch_sizes, hx, weights, biases, layers, dropout, train, bidirectional)`, or of a
+        cell `(input, hx, w_ih, w_hh, b_ih, b_hh)`.
         """
         if isinstance(args[2], Tensor) and not isinstance(args[3], list | tuple):
             own = tuple(args[1]) if isinstance(args[1], list | tuple) else (args[1],)
@@ -109,7 +111,7 @@ class RecurrentCall:
         return tuple(yes)
 
     def empty(self) -> tuple[Tensor, ...]:
-        """Its output and last states, without values."""
+        """Output and last states of the call, as tensors without values."""
         states = tuple(state.new_empty(state.shape) for state in self.states)
         if self.cell:
             return states

@@ -148,7 +148,7 @@ class SymbolicSizes(ShapeEnv):
         }
 
     def value(self, expression: sympy.Basic) -> sympy.Basic:
-        """What the expression is in the dense model."""
+        """Value of the expression in the dense model."""
         known = self.settled(expression)
         return known.xreplace({s: sympy.Integer(self.dense[s]) for s in known.free_symbols})
 
@@ -168,7 +168,16 @@ class SymbolicSizes(ShapeEnv):
         *,
         forcing_spec: bool = False,
     ) -> sympy.Basic:
-        """Answer from the dense sizes; write down what the answer supposes."""
+        """Value of an expression at the dense sizes; what the answer supposes of other sizes is written down.
+
+        Args:
+            orig_expr: expression in the symbolic sizes.
+            hint: torch's guess, of no use here, where every size is known.
+            fx_node: the graph's node that asks, unused.
+            size_oblivious: whether torch would answer without the sizes 0 and 1, unused.
+            fallback_value: torch's answer where a size is unknown, unused.
+            forcing_spec: whether torch would fix the size, unused.
+        """
         known = self._answers.get(orig_expr)
         if known is not None:
             return known
@@ -179,7 +188,13 @@ class SymbolicSizes(ShapeEnv):
         return answer
 
     def guard_or_defer_runtime_assert(self, orig_expr: sympy.Basic, msg: str, fx_node: Any = None) -> bool:  # type: ignore[override]  # torch wraps its own in a cache
-        """What an operator checks is answered as what it asks."""
+        """Answer to an operator's check of sizes, found like the answer to a question about them.
+
+        Args:
+            orig_expr: condition in the symbolic sizes.
+            msg: torch's message, unused.
+            fx_node: the graph's node that asks, unused.
+        """
         return bool(self.evaluate_expr(orig_expr))
 
     def _maybe_evaluate_static(  # type: ignore[override]  # torch wraps its own in a cache

@@ -31,7 +31,7 @@ Shapes = tuple[tuple[int, ...], ...]
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What one forward pass costs and answers with.
+    """MACs and output shapes of one forward pass.
 
     Attributes:
         weights: parameter → the MACs of its products.
@@ -52,7 +52,7 @@ def check_widened(
     tried: Callable[[nn.Module], Counts],
     before: Counts | None = None,
 ) -> StuckError | None:
-    """What goes wrong when a double without data is run at other widths; None if nothing does.
+    """Error of a double without data that is run at other widths; None if it runs and counts as expected.
 
     Args:
         model: the model at its dense widths.
@@ -91,7 +91,13 @@ def counts(
     inputs: Sequence[InputSpec],
     operators: Mapping[str, Operator] = MappingProxyType({}),
 ) -> Counts:
-    """The counts of a forward pass, and the shapes of what it answers with."""
+    """MACs of a forward pass by parameter and by product, and the shapes of the model's outputs.
+
+    Args:
+        model: the network, left as it was.
+        inputs: what one forward pass takes.
+        operators: costs of operators that a user vouches for, by qualified name.
+    """
     shapes: list[Shapes] = []
 
     def note(_: nn.Module, __: Any, output: Any) -> None:

@@ -99,7 +99,7 @@ class WidthEquations:
         return bool(self._postponed)
 
     def reason(self, symbol: sympy.Symbol) -> str:
-        """Why a symbol with a constant value has it."""
+        """Reason for the constant value of a symbol; empty if none is known."""
         reason = self.reasons.get(symbol, "")
         value = self.values.get(symbol)
         inner = sorted(value.free_symbols, key=str) if value is not None else []
@@ -140,6 +140,10 @@ class WidthEquations:
 
     def _replace_atom(self, atom: sympy.Expr, where: str) -> None:
         """Give a quotient or remainder a value: a new size, and the equation that makes it whole."""
+        # A division that is whole in the dense model is kept whole at all widths: `C // 2` becomes c, with
+        # `C = 2·c` as one more equation. That rules out widths which the model might accept (an odd C), and it
+        # leaves polynomials, in which costs can be compared exactly. A division with a remainder has no such
+        # form, unless it is a ceiling, which divides another number without one.
         p, q = atom.args
         dense_p, dense_q = self.at_dense(p), self.at_dense(q)
         quotient = _whole(p, q)
@@ -191,7 +195,8 @@ class WidthEquations:
     def _assign(self, symbol: sympy.Symbol, value: sympy.Expr, reason: str) -> None:
         self.values[symbol] = value
         self.reasons[symbol] = reason
-        # Quotients of what changed may now be whole, or need a look again.
+        # Quotients of what changed may now be whole, or need a look again: what was found of them becomes an
+        # equation, so that it goes on holding.
         stale = [atom for atom in self._memo if symbol in atom.free_symbols]
         for atom in stale:
             known = self._memo.pop(atom)
@@ -250,6 +255,7 @@ class WidthEquations:
     def _force(self, equation: Equation) -> None:
         """An equation that nothing solves keeps one of its sizes."""
         difference = sympy.expand(self._resolve(equation.left) - self._resolve(equation.right))
+        # a quotient before a dimension: no weight has its size, so that least is given up with it
         free = sorted(difference.free_symbols, key=lambda s: (s not in self.quotients, str(s)))
         if free:
             symbol = free[0]
@@ -323,6 +329,9 @@ def _solvable(terms: Terms) -> tuple[sympy.Symbol, sympy.Expr] | None:
             candidates.append((negative, degree, str(symbol), symbol, ratios, others))
     if not candidates:
         return None
+    # Which symbol is replaced decides which sizes stay free. A sum before a difference; the whole of a product
+    # before a factor, so that `C = n·h` leaves the number and the size of heads free; among equals the name
+    # decides, so that nothing depends on the order of the equations.
     *_, symbol, ratios, others = max(candidates, key=lambda c: (not c[0], c[1], len(c[2]), c[2]))
     value = sympy.Add(
         *(r * sympy.Mul(*(s**p for s, p in m.items())) for r, (_, m) in zip(ratios, others, strict=True))

@@ -15,7 +15,7 @@ _ENDS = ("an input of the model", "an output of the model")
 
 
 def kept(system: WidthEquations, counter: SymbolicCounter) -> str:
-    """What attention keeps in all of its products, the "number" or the "size" of heads; else nothing."""
+    """ "number" or "size", whichever of its heads attention keeps in all of its products; else empty."""
     found = {what for call in counter.calls if (what := _kept(system, call))}
     return found.pop() if len(found) == 1 else ""
 
@@ -29,7 +29,13 @@ def _kept(system: WidthEquations, call: SymbolicContraction) -> str:
 
 
 def head_notes(system: WidthEquations, counter: SymbolicCounter, asked: Heads) -> Iterator[str]:
-    """Where attention keeps the other of the two than what was asked for, and why."""
+    """Notes on attention that keeps the number or the size of heads although the other was asked for.
+
+    Args:
+        system: the solved equations between widths.
+        counter: the products of the pass.
+        asked: "number" or "size", whichever was to be kept.
+    """
     found: dict[str, dict[str, None]] = {}
     for call in counter.calls:
         if (what := _kept(system, call)) and what != asked:
@@ -45,7 +51,7 @@ def head_notes(system: WidthEquations, counter: SymbolicCounter, asked: Heads) -
 
 
 def named(modules: Sequence[str]) -> str:
-    """The first of them, and how many there are besides."""
+    """Names for a sentence: the first of them, and how many there are besides."""
     others = f" and {len(modules) - 1} more" if len(modules) > 1 else ""
     return f"{modules[0] or 'the model'}{others}"
 

@@ -18,6 +18,11 @@ def check_outputs(model: nn.Module, changed: nn.Module, inputs: Sequence[InputSp
 
     Where data decide a shape, as the number of boxes that a detector finds, it is taken for the same number in both.
 
+    Args:
+        model: the network at its dense widths.
+        changed: the same network at the plan's widths, on the meta device.
+        inputs: what one forward pass takes.
+
     Raises:
         InfeasibleError: says what changes.
     """

@@ -84,6 +84,11 @@ def _coefficients(system: WidthEquations, made: SymbolicModel) -> dict[sympy.Sym
 def couplings(system: WidthEquations, made: SymbolicModel, counter: SymbolicCounter) -> Couplings:
     """Shapes, attributes and MACs as polynomials, checked at the dense sizes.
 
+    Args:
+        system: the solved equations between widths.
+        made: the model's sizes as symbols.
+        counter: contractions of the pass with those sizes.
+
     Raises:
         StuckError: a shape or a cost that the polynomials do not reproduce.
     """

@@ -141,7 +141,12 @@ class _Traced:
 def counted_as_assumed(
     model: nn.Module, inputs: Sequence[InputSpec], operators: Mapping[str, Operator] = MappingProxyType({})
 ) -> Counts:
-    """The counts of a pass without data at the model's own widths; sizes that data decide are taken for a number.
+    """MACs of a pass without data at the model's own widths; sizes that data decide are assumed.
+
+    Args:
+        model: the network, left as it was.
+        inputs: what one forward pass takes.
+        operators: costs of operators that a user vouches for, by qualified name.
 
     Raises:
         MeasureError: the model does not run that way.
@@ -328,6 +333,11 @@ def _symbols(expressions: Iterable[sympy.Basic]) -> set[sympy.Symbol]:
 
 def _keep_attributes(system: WidthEquations, made: SymbolicModel) -> None:
     """Attributes and quotients that are no parameter's dimension keep their values."""
+    # A plan scales every width by one factor, so a dimension has to be a sum of widths: a difference could vanish,
+    # and a product of two widths would grow by the square. And widths are told by the sizes of weights: an
+    # attribute that depends on none of them could be set to anything.
+    # One size is settled at a time and all are looked at anew, since every pin solves other equations as well.
+    # What restricts no weight comes first, and equations that nothing solves last, for each costs a free size.
     dimensions = [d for shape in made.shapes.values() for d in shape if d.free_symbols]
     while True:
         exprs = [system.simplify(d) for d in dimensions]

@@ -22,6 +22,11 @@ class RelativeSelfAttention(nn.Module):
 
     Logits are `q·k + q·r`, where `r` is the sum of a learnt vector for the difference in height and
     one for the difference in width (arXiv 2101.11605, figure 4).
+
+    Args:
+        channels: C, all heads together.
+        size: H and W, whose differences have vectors.
+        heads: how many, each of C / heads channels.
     """
 
     def __init__(self, channels: int, size: tuple[int, int], heads: int) -> None:

@@ -19,12 +19,12 @@ LABELS = ("label", "fine_label", "labels")
 
 
 def is_saved(root: Path) -> bool:
-    """Whether `datasets` saved it."""
+    """Whether a folder is a data set that `datasets` saved."""
     return any((root / name).is_file() for name in ("dataset_dict.json", "dataset_info.json", "state.json"))
 
 
 def load(root: Path) -> dict[str, Any]:
-    """Its parts by name.
+    """Parts of a data set that `datasets` saved, by name.
 
     Raises:
         InputError: `datasets` is missing, or it cannot be loaded.
@@ -40,7 +40,16 @@ def load(root: Path) -> dict[str, Any]:
 
 
 def image_parts(root: Path, size: int, say: Callable[[str], None]) -> tuple[Labelled, Labelled, int] | None:
-    """Training and test images and the number of classes; None where there are no images."""
+    """Training and test images and the number of classes; None where there are no images.
+
+    Args:
+        root: folder of the data set.
+        size: pixels of an image's side, after resizing; 0 leaves images as they are.
+        say: takes a sentence on progress.
+
+    Raises:
+        InputError: no part is for testing.
+    """
     parts = load(root)
     test = next((parts[name] for name in TESTS if name in parts), None)
     columns = parts["train"].column_names if "train" in parts else ()
@@ -56,7 +65,11 @@ def image_parts(root: Path, size: int, say: Callable[[str], None]) -> tuple[Labe
 
 
 def text_of(root: Path) -> Numbers:
-    """The text of its training part, row after row, as bytes."""
+    """Text of a data set's training part, row after row, as bytes.
+
+    Raises:
+        InputError: the training part has no column of text.
+    """
     rows = load(root).get("train")
     if rows is None or "text" not in rows.column_names:
         raise InputError(f"{root} has neither images with labels nor a column of text in a part named train.")

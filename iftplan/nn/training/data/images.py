@@ -11,7 +11,7 @@ from torch.nn.functional import pad
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Images:
-    """Labelled images.
+    """Labelled images as `Samples`: normalised, and in training cropped and mirrored.
 
     Attributes:
         pixels: (N, C, H, W), bytes.
@@ -63,7 +63,14 @@ class Images:
 def image_pair(
     train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], *, crop: int, flip: bool
 ) -> tuple[Images, Images]:
-    """Training and test images, both normalised by the mean and deviation of the training images."""
+    """Training and test images, both normalised by the mean and deviation of the training images.
+
+    Args:
+        train: pixels (N, C, H, W) of 8 bits, and labels (N,).
+        test: likewise.
+        crop: pixels by which training images move at most.
+        flip: whether training images are mirrored at random.
+    """
     pixels = train[0].float().div_(255)
     mean, std = pixels.mean((0, 2, 3)), pixels.std((0, 2, 3)).clamp_min_(1e-3)
     return Images(*train, mean, std, crop, flip), Images(*test, mean, std)

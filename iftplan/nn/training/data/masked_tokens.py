@@ -15,7 +15,7 @@ HIDDEN, MASKED, RANDOM = 0.15, 0.8, 0.1
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MaskedWindows:
-    """As windows, with 15 % of the tokens to predict: 80 % of those masked, 10 % replaced at random, 10 % kept.
+    """Windows with 15 % of the tokens to predict: 80 % of those masked, 10 % replaced at random, 10 % kept.
 
     Attributes:
         windows: of the tokens themselves.
@@ -31,7 +31,7 @@ class MaskedWindows:
         return len(self.windows)
 
     def draws(self, count: int, generator: Generator) -> Tensor:
-        """By how far windows move, and three numbers for every token."""
+        """Random numbers in [0, 1): one for the place of each window, and three for every token."""
         return torch.rand(count, 1 + 3 * self.windows.context, generator=generator)
 
     def batch(self, indices: Tensor, draws: Tensor | None) -> tuple[Tensor, Tensor]:

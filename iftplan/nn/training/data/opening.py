@@ -21,7 +21,7 @@ _KNOWN = "digits, a directory of CIFAR python batches, a directory with train/CL
 
 
 def open_data(config: DataConfig, say: Callable[[str], None]) -> Task:
-    """Read the data.
+    """Data set of a run, as a task with training and test samples.
 
     Raises:
         InputError: there are none, or they cannot be read.

@@ -49,14 +49,20 @@ def generator_of(*numbers: int | str) -> Generator:
 
 
 def order_of(samples: Samples, seed: int, epoch: int) -> Tensor:
-    """The order of an epoch."""
+    """Order of an epoch: the samples' numbers, shuffled.
+
+    Args:
+        samples: the part of a data set.
+        seed: of the run.
+        epoch: counted from 0.
+    """
     return torch.randperm(len(samples), generator=generator_of("order", seed, epoch))
 
 
 def train_batch(
     samples: Samples, order: Tensor, size: int, place: tuple[int, int, int], rank: int, world: int
 ) -> tuple[Tensor, Tensor]:
-    """One process's share of a training batch; all shares together are the same for every number of processes.
+    """Share of one process in a training batch; together they are the same for every number of processes.
 
     Args:
         samples: to take from.

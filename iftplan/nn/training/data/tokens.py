@@ -32,7 +32,7 @@ class Windows:
         return max(0, (len(self.tokens) - 1) // self.context)
 
     def draws(self, count: int, generator: Generator) -> Tensor:
-        """By how far each window is moved, in [0, 1)."""
+        """Random numbers in [0, 1), by which each window is moved."""
         return torch.rand(count, 1, generator=generator)
 
     def batch(self, indices: Tensor, draws: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -52,6 +52,9 @@ def read_text_tokens(path: Path, unit: str = "bytes") -> Numbers:
     Args:
         path: of the file or directory.
         unit: "bytes" as they are, or "characters", numbered in the order of their code points.
+
+    Raises:
+        InputError: characters were asked for, and the text is not UTF-8.
     """
     files = sorted(path.rglob("*.txt")) if path.is_dir() else [path]
     content = b"".join(file.read_bytes() for file in files)
@@ -88,7 +91,13 @@ def read_token_file(path: Path) -> Numbers:
 
 
 def token_pair(tokens: Numbers, context: int, test_fraction: float, where: str) -> tuple[Windows, Windows]:
-    """The beginning for training, the end for testing.
+    """Windows for training, from the beginning of the tokens, and for testing, from their end.
+
+    Args:
+        tokens: (tokens,), one long row.
+        context: tokens of a window.
+        test_fraction: part of the tokens for testing, in (0, 1).
+        where: the source's name, for messages.
 
     Raises:
         InputError: there is too little of it.

@@ -15,7 +15,7 @@ from iftplan.runs.training_cost import TrainingCost
 
 
 class Spending:
-    """A ledger that is told of every step.
+    """Ledger of a run's MACs, which is told of every step.
 
     Args:
         plan: whose costs count.
@@ -52,7 +52,7 @@ class Spending:
 
     @property
     def forward_macs(self) -> int:
-        """One sample's forward pass as things are."""
+        """MACs of one sample's forward pass with the present masks."""
         if self._masks is None:
             return self._cost.opened if self._opened else self._cost.dense
         return self._cost.forward(self.nnz)
@@ -69,9 +69,9 @@ class Spending:
         return self._cost.step(layer_counts(self._groups, taken.nnz), dense_gradient=taken.dense_gradient)
 
     def state_dict(self) -> dict[str, Any]:
-        """For checkpoints."""
+        """Totals for a checkpoint."""
         return {"macs": self.macs, "dense_macs": self.dense_macs}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a checkpoint."""
+        """Continue from the totals of a checkpoint."""
         self.macs, self.dense_macs = int(state["macs"]), int(state["dense_macs"])

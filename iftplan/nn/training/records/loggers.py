@@ -12,7 +12,7 @@ LOGGERS = ("tensorboard", "mlflow")
 
 
 def logger_named(name: str, directory: Path) -> Any:
-    """One of the engine's loggers.
+    """Logger of Lightning Fabric for a name of `iftplan train`.
 
     Raises:
         InputError: there is none of that name, or its library is missing.

@@ -40,11 +40,11 @@ class Metrics:
     rows: list[Mapping[str, str]] = field(default_factory=list)
 
     def add(self, row: Row) -> None:
-        """One row more, not written yet."""
+        """Add one row, which is not written yet."""
         self.rows.append({name: _text(row[name]) for name in COLUMNS})
 
     def write(self) -> None:
-        """The whole file."""
+        """Write the whole file."""
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()
@@ -58,7 +58,7 @@ def _text(value: float) -> str:
 
 
 def last_row(rows: Sequence[Mapping[str, str]]) -> dict[str, Any]:
-    """The numbers of the last row; empty where there is none."""
+    """Numbers of the last row by column; empty where there is none."""
     if not rows:
         return {}
     return {k: float(v) if "." in v or "e" in v or "n" in v else int(v) for k, v in rows[-1].items()}

@@ -32,7 +32,13 @@ def model_state(model: nn.Module, *, keep: bool = True) -> State:
 
 
 def optimizer_state(model: nn.Module, optimizer: Optimizer, *, keep: bool = True) -> State:
-    """State and settings of the optimizer, parameters under their names; a collective as `model_state`."""
+    """State and settings of the optimizer, parameters under their names; every process has to call it.
+
+    Args:
+        model: whose parameters the optimizer holds.
+        optimizer: any of torch's.
+        keep: whether this process wants the state; the others get nothing.
+    """
     reshard_(model)
     names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     slots = {
@@ -65,6 +71,11 @@ def load_model_state_(model: nn.Module, state: Mapping[str, Any]) -> None:
 
 def load_optimizer_state_(model: nn.Module, optimizer: Optimizer, state: Mapping[str, Any]) -> None:
     """Load what `optimizer_state` gave, each process its own part.
+
+    Args:
+        model: whose parameters the optimizer holds.
+        optimizer: changed in place.
+        state: whole, with parameters under their names.
 
     Raises:
         StaleError: it is of other parameters, or they are grouped otherwise.
@@ -122,7 +133,7 @@ def share_buffers_(model: nn.Module) -> None:
 
 
 def gathered(value: Tensor | None) -> list[float | None]:
-    """One number of each process, on all of them."""
+    """Numbers of all processes, one each, on every process."""
     own_value = None if value is None else float(value)
     if _alone():
         return [own_value]
@@ -132,7 +143,7 @@ def gathered(value: Tensor | None) -> list[float | None]:
 
 
 def own(values: Sequence[float | None], device: torch.device) -> Tensor | None:
-    """This process's number of those gathered; among another number of processes their mean."""
+    """Number of this process among those gathered; their mean among another number of processes."""
     rank, world = (0, 1) if _alone() else (distributed.get_rank(), distributed.get_world_size())
     known = [value for value in values if value is not None]
     if not known:

@@ -28,7 +28,7 @@ from iftplan.runs.training_cost import TrainingCost, rigl_average
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What a published model is here.
+    """Model and recipe of ours that a published model corresponds to.
 
     Attributes:
         model: a model of the zoo that is the same network.

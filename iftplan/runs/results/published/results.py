@@ -13,7 +13,7 @@ from iftplan.base.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class PublishedResult:
-    """One number of a paper.
+    """Number of a paper's table, with the model and the settings that it belongs to.
 
     Attributes:
         source: the paper on arXiv.
@@ -45,12 +45,12 @@ class PublishedResult:
 
     @property
     def cited(self) -> str:
-        """Where it stands."""
+        """Paper and table that the number stands in."""
         return f"arXiv {self.source}, table {self.table}"
 
 
 def published_results(task: str | None = None) -> tuple[PublishedResult, ...]:
-    """Every published result, or those of one task.
+    """Published results, all or those of one task.
 
     Raises:
         InputError: there is no such task; says which there are.
