@@ -222,8 +222,8 @@ def test_two_processes_count_the_same(tmp_path: Path) -> None:
         "    def forward(self, x):\n        h = self.a(x) + self.table[0] + torch.rand(8)\n        return self.b(h[h.sum(1) > 0])\n"
     )
     code = (
-        "import json\nfrom iftplan.nn import read_model\n"
-        "m = read_model('net.py:Net', widths=False, inputs=[__import__('iftplan').spec.InputSpec((64, 8))])\n"
+        "import json\nfrom iftplan.models import InputSpec\nfrom iftplan.nn import read_model\n"
+        "m = read_model('net.py:Net', widths=False, inputs=[InputSpec((64, 8))])\n"
         "print(json.dumps([l.layer.dense_macs for l in m.layers]))"
     )
     runs = [

@@ -148,7 +148,7 @@ def _scan(assumed: list[str], combine: Any, init: Any, xs: Any, additional: Any 
     return (*carry, *(torch.stack(column) for column in zip(*outputs, strict=True)))
 
 
-def _map(assumed: list[str], function: Any, xs: Any, additional: Any = ()) -> Any:
+def _map(assumed: list[str], function: Any, xs: Any, additional: Any = (), **_: Any) -> Any:
     rows = [function(*(x[k] for x in xs), *additional) for k in range(xs[0].shape[0])]
     if isinstance(rows[0], Tensor):
         return torch.stack(rows)
