@@ -90,6 +90,12 @@ class LayerSpec:
     heads: int = 0
     experts: int = 1
 
+    def __str__(self) -> str:
+        """The layer in layer notation."""
+        from iftplan.models.notation import layer_notation
+
+        return layer_notation(self)
+
     @property
     def symbolic(self) -> bool:
         """Whether the layer's channels are still free."""

@@ -6,17 +6,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from iftplan.families.solution import Structure
 from iftplan.masks.cardinality import Cardinality
-from iftplan.models.spec import InputSpec
+from iftplan.models.spec import InputSpec, LayerSpec
 from iftplan.plans.estimates import WallClock
 from iftplan.plans.scales import Parametrization
 from iftplan.report.shown import Shown
 
 if TYPE_CHECKING:
     from iftplan.report.table import Table
+
+
+WIDTHS: Final = ("in_channels", "out_channels")
+"""Keys of a row's structure that are the layer's widths; any other is what its family solves for."""
 
 
 class Scope(StrEnum):
@@ -55,8 +59,8 @@ class PlannedLayer:
         name: module path, or `module:operator` for a product of activations.
         kind: layer kind, or the operator of a product.
         weight: qualified parameter name; empty for products.
-        before: the dense layer in layer notation.
-        after: what it becomes.
+        before: the dense layer, without a name; None for a product.
+        after: the layer at the plan's widths, of which `structure` says what stands in its place; None for a product.
         structure: the integers of its structure.
         maskable: whether a mask covers it.
         positions: how often each weight is applied in one forward pass, after the transformation.
@@ -75,8 +79,8 @@ class PlannedLayer:
     kind: str
     role: Role
     reason: str
-    before: str
-    after: str
+    before: LayerSpec | None
+    after: LayerSpec | None
     dense_macs: int
     macs: int
     weight: str = ""

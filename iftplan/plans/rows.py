@@ -12,9 +12,9 @@ from iftplan.families.family import Family
 from iftplan.families.sizes import at_structure, realise
 from iftplan.families.solution import Structure
 from iftplan.masks import MaskStructure, Matrices, Unstructured, stack_close, stack_counts, stack_log2_masks
-from iftplan.models.notation import layer_notation
+from iftplan.models.notation import canonical
 from iftplan.models.spec import PLAIN, Kind, LayerSpec, ModelSpec, Product, WeightLayer
-from iftplan.plans.plan import PlannedLayer, Role
+from iftplan.plans.plan import WIDTHS, PlannedLayer, Role
 from iftplan.plans.policy import Policy
 
 
@@ -23,6 +23,7 @@ class Row:
     """Layer on its way into a plan.
 
     Attributes:
+        dense: the layer in the dense model; None for products.
         layer: the layer at the plan's widths; None for products.
         capacity: weights of the part that is, or could be, masked.
         dense_weights: weights beside it that no mask touches.
@@ -35,10 +36,9 @@ class Row:
     weight: str
     role: Role
     reason: str
-    before: str
-    after: str
+    dense: LayerSpec | None
+    layer: LayerSpec | None
     dense_macs: int
-    layer: LayerSpec | None = None
     structure: Structure = field(default_factory=dict)
     capacity: int = 0
     dense_weights: int = 0
@@ -103,8 +103,8 @@ class Row:
             kind=self.kind,
             role=self.role,
             reason=self.reason,
-            before=self.before,
-            after=self.after,
+            before=canonical(self.dense) if self.dense else None,
+            after=canonical(self.layer) if self.layer else None,
             dense_macs=self.dense_macs,
             macs=self.macs_of(self.dense_weights + kept) + self.product_macs,
             weight=self.weight,
@@ -150,8 +150,8 @@ def _product_row(spec: ModelSpec, product: Product, sizes: Mapping[str, int]) ->
         "",
         Role.ACTIVATION,
         reason,
-        product.operator,
-        product.operator,
+        None,
+        None,
         product.macs,
         product_macs=macs,
     )
@@ -201,10 +201,9 @@ def _layer_row(spec: ModelSpec, weight: WeightLayer, policy: Policy, sizes: Mapp
         weight.weight,
         role,
         reason,
-        layer_notation(dense),
-        layer_notation(wide),
-        dense.dense_macs,
+        dense,
         wide,
+        dense.dense_macs,
         _width_structure(wide) if sizes else {},
         capacity=wide.weights,
         nnz=wide.weights,
@@ -235,7 +234,7 @@ def _patterned(row: Row, policy: Policy) -> int | None:
 
 
 def _width_structure(wide: LayerSpec) -> Structure:
-    return {"in_channels": wide.in_channels, "out_channels": wide.out_channels}
+    return dict(zip(WIDTHS, (wide.in_channels, wide.out_channels), strict=True))
 
 
 def _restructured(row: Row, dense: LayerSpec, policy: Policy) -> Row:
@@ -277,22 +276,7 @@ def with_unknown(row: Row, family: Family, unknown: int) -> Row:
         capacity=real.capacity,
         dense_weights=real.dense_weights,
         structure={**row.structure, key: unknown},
-        after=_after(row.layer, family, unknown),
     )
-
-
-def _after(layer: LayerSpec, family: Family, unknown: int) -> str:
-    """What a layer becomes, for people."""
-    own = layer_notation(layer)
-    match family.name:
-        case "parallel":
-            return f"{unknown} × {own}"
-        case "factorized" | "lowrank":
-            return f"{own} via rank {unknown}"
-        case "doped":
-            return f"{own} + rank {unknown}"
-        case _:
-            return f"{own}, {family.definition.structure} {unknown}"
 
 
 def _widened(spec: ModelSpec, weight: WeightLayer, sizes: Mapping[str, int]) -> LayerSpec:

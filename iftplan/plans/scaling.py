@@ -23,7 +23,6 @@ from typing import Final
 
 from iftplan.base.errors import InputError
 from iftplan.base.units import exact
-from iftplan.models.notation import parse_layer
 from iftplan.models.spec import Kind, LayerSpec
 from iftplan.plans.plan import Plan, PlannedLayer, Role
 from iftplan.plans.scales import (
@@ -171,7 +170,8 @@ class _Fan:
 
 def _fans(layer: PlannedLayer) -> Iterator[_Fan]:
     """Of the tensors that a planned layer becomes."""
-    dense, one, density = parse_layer(layer.before), Fraction(1), layer.density
+    dense, one, density = layer.before, Fraction(1), layer.density
+    assert dense is not None
     wide = one if _unknown(layer, dense) else _widening(layer, dense)
     branches, rank = layer.structure.get("branches"), layer.structure.get("rank")
     if isinstance(branches, int) and branches > 1:
@@ -212,4 +212,4 @@ def _unknown(layer: PlannedLayer, dense: LayerSpec) -> bool:
 
 def _pinned(layer: PlannedLayer) -> bool:
     after = layer.structure.get("out_channels")
-    return after is None or after == parse_layer(layer.before).out_channels
+    return after is None or (layer.before is not None and after == layer.before.out_channels)

@@ -16,6 +16,13 @@ from iftplan.base.units import exact
 from iftplan.base.validation import validated
 from iftplan.models.notation import parse_input
 from iftplan.plans.document.estimates import WallClockObject, parse_wallclock, wallclock_object
+from iftplan.plans.document.layers import (
+    after_notation,
+    before_notation,
+    other_notations,
+    parse_after,
+    parse_before,
+)
 from iftplan.plans.document.ledger import contradictions, unpriceable
 from iftplan.plans.document.scales import ParametrizationObject, parametrization_object
 from iftplan.plans.plan import Plan, PlannedLayer, Role, Scope
@@ -49,7 +56,7 @@ def plan_document(plan: Plan) -> Document:
             **_totals(plan),
             "closing_sparsity": {s: None if v is None else float(v) for s, v in closing.items()},
             "closing_sparsity_exact": {s: None if v is None else exact(v) for s, v in closing.items()},
-            "layers": [_layer_object(layer) for layer in plan.layers],
+            "layers": [_layer_object(layer, plan.transform) for layer in plan.layers],
             "notes": list(plan.notes),
             **_scales(plan),
             **_times(plan),
@@ -85,14 +92,14 @@ def _totals(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _layer_object(layer: PlannedLayer) -> dict[str, Any]:
+def _layer_object(layer: PlannedLayer, transform: str) -> dict[str, Any]:
     return {
         "name": layer.name,
         "kind": layer.kind,
         "role": layer.role.value,
         "reason": layer.reason,
-        "before": layer.before,
-        "after": layer.after,
+        "before": before_notation(layer),
+        "after": after_notation(layer, transform),
         "weight": layer.weight,
         "structure": dict(layer.structure),
         "maskable": layer.maskable,
@@ -131,7 +138,7 @@ def parse_plan(document: Document, where: str = "plan") -> Plan:
         round_to=parsed["round_to"],
         mask=parsed["mask"],
         heads=parsed["heads"],
-        layers=tuple(_layer(layer) for layer in parsed["layers"]),
+        layers=tuple(_layer(layer, f"{where}: layers.{i}") for i, layer in enumerate(parsed["layers"])),
         widths=parsed["widths"],
         multiplier=parsed["multiplier"],
         closing_sparsity={
@@ -140,7 +147,8 @@ def parse_plan(document: Document, where: str = "plan") -> Plan:
         },
         notes=tuple(parsed["notes"]),
     )
-    for problem in contradictions(plan):
+    written = [(layer["before"], layer["after"]) for layer in parsed["layers"]]
+    for problem in (*contradictions(plan), *other_notations(plan, written)):
         raise InputError(f"{where}: {problem}; make the plan again rather than editing it.")
     section = parsed.get("parametrization")
     if section is not None:
@@ -153,14 +161,21 @@ def parse_plan(document: Document, where: str = "plan") -> Plan:
     return plan
 
 
-def _layer(parsed: _LayerObject) -> PlannedLayer:
+def _layer(parsed: _LayerObject, where: str) -> PlannedLayer:
+    role = Role(parsed["role"])
+    before = after = None
+    if role is not Role.ACTIVATION:
+        try:
+            before, after = parse_before(parsed["before"]), parse_after(parsed["after"])
+        except InputError as error:
+            raise InputError(f"{where}: {error}; make the plan again rather than editing it.") from error
     return PlannedLayer(
         name=parsed["name"],
         kind=parsed["kind"],
-        role=Role(parsed["role"]),
+        role=role,
         reason=parsed["reason"],
-        before=parsed["before"],
-        after=parsed["after"],
+        before=before,
+        after=after,
         dense_macs=parsed["dense_macs"],
         macs=parsed["macs"],
         weight=parsed["weight"],

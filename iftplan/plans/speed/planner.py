@@ -106,11 +106,12 @@ def _halves(size: int) -> Iterator[int]:
 
 def _candidates(plan: Plan, times: Times) -> list[tuple[str, ...]]:
     """Layers that dense operators compute faster, those of one shape together; the greatest saving for a MAC first."""
-    groups: dict[tuple[str, str], list[PlannedLayer]] = {}
+    groups: dict[tuple[object, ...], list[PlannedLayer]] = {}
     for layer in plan.layers:
         time = times.layers.get(layer.name)
         if time and time.execution == "sparse" and time.planned.seconds > time.operators.seconds:
-            groups.setdefault((layer.before, layer.after), []).append(layer)
+            alike = (layer.before, layer.after, *layer.structure.items())
+            groups.setdefault(alike, []).append(layer)
 
     def saving(group: Sequence[PlannedLayer]) -> float:
         gain = sum(_seconds_saved(layer, times.layers[layer.name]) for layer in group)
