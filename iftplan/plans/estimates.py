@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Literal
 
 Execution = Literal["dense", "sparse"]
-
-KEPT_FOR_TIME: Final = "kept dense: "
-"""How the reason of a layer begins that a mask would only slow down."""
 
 
 @dataclass(frozen=True, slots=True)

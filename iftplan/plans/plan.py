@@ -51,6 +51,16 @@ class Role(StrEnum):
                 return True
 
 
+class KeptFor(StrEnum):
+    """Why a layer that could be transformed stays dense; each value is what its reason says, or how that begins."""
+
+    INPUT = "reads the model's input"
+    OUTPUT = "gives the model's output"
+    NAME = "named in keep-dense"
+    SIZE = "too small: no rank of 1 fits its budget, so its own weights take all of it"
+    TIME = "kept dense: "
+
+
 @dataclass(frozen=True, slots=True)
 class PlannedLayer:
     """Row of a plan: one layer, before and after.
@@ -71,7 +81,8 @@ class PlannedLayer:
         macs: MACs after: `positions · (nnz + dense_weights) / experts`, or what a product of activations costs.
         log2_masks: bits needed to name its mask.
         role: what part it plays.
-        reason: why it has that role.
+        reason: why it has that role, in words.
+        kept_for: why it stays dense, where that was chosen; None for every other role.
         experts: matrices in a stack, of which every position meets one and each keeps equally many weights; 1 elsewhere.
     """
 
@@ -92,6 +103,7 @@ class PlannedLayer:
     dense_weights: int = 0
     log2_masks: float = 0.0
     experts: int = 1
+    kept_for: KeptFor | None = None
 
     def macs_of(self, weights: int) -> int:
         """MACs of so many of the layer's weights, spread evenly over the experts."""

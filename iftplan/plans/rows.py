@@ -14,7 +14,7 @@ from iftplan.families.solution import Structure
 from iftplan.masks import MaskStructure, Matrices, Unstructured, stack_close, stack_counts, stack_log2_masks
 from iftplan.models.notation import canonical
 from iftplan.models.spec import PLAIN, Kind, LayerSpec, ModelSpec, Product, WeightLayer
-from iftplan.plans.plan import WIDTHS, PlannedLayer, Role
+from iftplan.plans.plan import WIDTHS, KeptFor, PlannedLayer, Role
 from iftplan.plans.policy import Policy
 
 
@@ -45,6 +45,7 @@ class Row:
     product_macs: int = 0
     nnz: int | None = None
     matrices: Matrices = ()
+    kept_for: KeptFor | None = None
 
     @property
     def positions(self) -> int:
@@ -116,6 +117,7 @@ class Row:
             dense_weights=self.dense_weights,
             log2_masks=stack_log2_masks(shape, self.matrices, self.experts, kept) if masked else 0.0,
             experts=self.experts,
+            kept_for=self.kept_for,
         )
 
 
@@ -131,7 +133,7 @@ def rows_of(spec: ModelSpec, policy: Policy, sizes: Mapping[str, int]) -> tuple[
         InfeasibleError: names the layer that no structure fits.
     """
     layers = [_layer_row(spec, w, policy, sizes) for w in spec.layers]
-    small = [row for row in layers if row.reason == _TOO_SMALL]
+    small = [row for row in layers if row.kept_for is KeptFor.SIZE]
     if small and not any(row.role is Role.TRANSFORMED for row in layers):
         raise InfeasibleError(
             f"sparsity {plain(policy.sparsity)} transforms nothing: {small[0].name} and every other layer is too small for a rank of 1 there."
@@ -166,12 +168,8 @@ def role_of(layer: WeightLayer, policy: Policy) -> tuple[Role, str]:
         return Role.UNMASKABLE, f"{layer.class_name} computes with this weight itself and cannot be replaced"
     if restructures and (why := _unreplaceable(layer, policy)):
         return Role.UNMASKABLE, why
-    if layer.first and "first" in policy.keep_dense:
-        return Role.KEPT_DENSE, "reads the model's input"
-    if layer.last and "last" in policy.keep_dense:
-        return Role.KEPT_DENSE, "gives the model's output"
-    if layer.layer.name in policy.keep_dense:
-        return Role.KEPT_DENSE, "named in keep-dense"
+    if (kept_for := _kept_for(layer, policy)) is not None:
+        return Role.KEPT_DENSE, kept_for.value
     if layer.layer.depthwise and policy.family is not None:
         return (
             Role.DEPTHWISE,
@@ -182,6 +180,15 @@ def role_of(layer: WeightLayer, policy: Policy) -> tuple[Role, str]:
     if policy.family is None:
         return Role.TRANSFORMED, "masked at the same width"
     return Role.TRANSFORMED, f"{policy.family.definition.title} at the sparsity asked for"
+
+
+def _kept_for(layer: WeightLayer, policy: Policy) -> KeptFor | None:
+    """What the policy keeps a layer dense for, if it does."""
+    if layer.first and "first" in policy.keep_dense:
+        return KeptFor.INPUT
+    if layer.last and "last" in policy.keep_dense:
+        return KeptFor.OUTPUT
+    return KeptFor.NAME if layer.layer.name in policy.keep_dense else None
 
 
 def _unreplaceable(layer: WeightLayer, policy: Policy) -> str:
@@ -208,6 +215,7 @@ def _layer_row(spec: ModelSpec, weight: WeightLayer, policy: Policy, sizes: Mapp
         capacity=wide.weights,
         nnz=wide.weights,
         matrices=((wide.fan_in, wide.fan_out),) * wide.experts,
+        kept_for=_kept_for(weight, policy) if role is Role.KEPT_DENSE else None,
     )
     match role:
         case Role.TRANSFORMED if policy.family is None or policy.family.solves_width:
@@ -219,9 +227,6 @@ def _layer_row(spec: ModelSpec, weight: WeightLayer, policy: Policy, sizes: Mapp
             return replace(row, nnz=kept)
         case _:
             return row
-
-
-_TOO_SMALL = "too small: no rank of 1 fits its budget, so its own weights take all of it"
 
 
 def _patterned(row: Row, policy: Policy) -> int | None:
@@ -245,7 +250,9 @@ def _restructured(row: Row, dense: LayerSpec, policy: Policy) -> Row:
         real = realise(dense, family, policy.density, Unstructured())
     except TooSmallError as error:
         if family.form.masked(dense.fan_in, dense.fan_out, 0, 2, 1) == dense.fan_in * dense.fan_out:
-            return replace(row, role=Role.KEPT_DENSE, reason=_TOO_SMALL)  # without structure it is itself
+            return replace(
+                row, role=Role.KEPT_DENSE, reason=KeptFor.SIZE.value, kept_for=KeptFor.SIZE
+            )  # without structure it is itself
         raise _unfit(row, error) from error
     except InfeasibleError as error:
         raise _unfit(row, error) from error

@@ -24,7 +24,7 @@ from typing import Final
 from iftplan.base.errors import InputError
 from iftplan.base.units import exact
 from iftplan.models.spec import Kind, LayerSpec
-from iftplan.plans.plan import Plan, PlannedLayer, Role
+from iftplan.plans.plan import KeptFor, Plan, PlannedLayer, Role
 from iftplan.plans.scales import (
     Asked,
     MaskUpdates,
@@ -42,7 +42,6 @@ _CHOICES: Final = (
 )
 NAMES: Final[Mapping[Scheme, str]] = MappingProxyType({"standard": "standard", "mup": "μP", "supar": "SμPar"})
 _PLAIN = ("none", "wide", "nm")
-_GIVES_OUTPUT = "gives the model's output"
 _ATTENTION = "forward pass: attention scores are divided by the size of a head, where the standard is its root; relative to the dense model that is √(dense size)/(new size). iftplan.nn.apply sets it where a module has a scale of its own, and names the modules that have none."
 _WIDTH_ALONE = "μP corrects for the width alone; the fan-in that masks take away is not made up for."
 
@@ -129,7 +128,7 @@ def _scales(plan: Plan, scheme: Scheme, optimizer: Optimizer) -> Iterator[tuple[
     last = contracting[-1].weight if contracting else ""
     found: dict[str, TensorScale] = {}
     for layer in sorted(weights, key=lambda layer: layer.positions > 0):  # a look-up says nothing of a head
-        gives_output = layer.reason == _GIVES_OUTPUT or (layer.weight == last and _pinned(layer))
+        gives_output = layer.kept_for is KeptFor.OUTPUT or (layer.weight == last and _pinned(layer))
         role = TensorRole.OUTPUT if gives_output else TensorRole.HIDDEN
         role = TensorRole.EMBEDDING if layer.weight in embeddings else role
         found.update((fan.name, _scale(role, fan, scheme, optimizer)) for fan in _fans(layer))

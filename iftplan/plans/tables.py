@@ -7,8 +7,7 @@ from fractions import Fraction
 
 from iftplan.base.units import Convention, bits, count, decimal, plain, short
 from iftplan.plans.document.layers import after_notation, before_notation
-from iftplan.plans.estimates import KEPT_FOR_TIME
-from iftplan.plans.plan import WIDTHS, Plan, PlannedLayer, Role, Scope
+from iftplan.plans.plan import WIDTHS, KeptFor, Plan, PlannedLayer, Role, Scope
 from iftplan.plans.scales import TensorScale
 from iftplan.plans.scaling import NAMES
 from iftplan.report.table import Table
@@ -123,7 +122,7 @@ def total_time_tables(plan: Plan) -> tuple[Table, ...]:
     rows = tuple((name, f"{t * 1e3:.3f}", _over(t, clock.dense)) for name, t in totals)
     threads = f"{clock.threads} thread{'s' * (clock.threads > 1)}"
     title = f"estimated {clock.passes}, {clock.machine}, {clock.instructions}, {threads}, batch {clock.batch}"
-    kept = [layer.name for layer in plan.layers if layer.reason.startswith(KEPT_FOR_TIME)]
+    kept = [layer.name for layer in plan.layers if layer.kept_for is KeptFor.TIME]
     told = [f"kept dense to save time: {_some(kept)}"]
     for why in dict.fromkeys(why for _, why in clock.unpriced):
         told.append(f"not priced: {_some([name for name, w in clock.unpriced if w == why])}: {why}")

@@ -25,7 +25,7 @@ from iftplan.plans.document.layers import (
 )
 from iftplan.plans.document.ledger import contradictions, unpriceable
 from iftplan.plans.document.scales import ParametrizationObject, parametrization_object
-from iftplan.plans.plan import Plan, PlannedLayer, Role, Scope
+from iftplan.plans.plan import KeptFor, Plan, PlannedLayer, Role, Scope
 from iftplan.plans.scaling import parametrized
 
 SCHEMA = "iftplan.plan/1"
@@ -162,7 +162,7 @@ def parse_plan(document: Document, where: str = "plan") -> Plan:
 
 
 def _layer(parsed: _LayerObject, where: str) -> PlannedLayer:
-    role = Role(parsed["role"])
+    role, reason = Role(parsed["role"]), parsed["reason"]
     before = after = None
     if role is not Role.ACTIVATION:
         try:
@@ -173,7 +173,7 @@ def _layer(parsed: _LayerObject, where: str) -> PlannedLayer:
         name=parsed["name"],
         kind=parsed["kind"],
         role=role,
-        reason=parsed["reason"],
+        reason=reason,
         before=before,
         after=after,
         dense_macs=parsed["dense_macs"],
@@ -187,6 +187,7 @@ def _layer(parsed: _LayerObject, where: str) -> PlannedLayer:
         dense_weights=parsed["dense_weights"],
         log2_masks=parsed["log2_masks"],
         experts=parsed.get("experts", 1),
+        kept_for=next((k for k in KeptFor if role is Role.KEPT_DENSE and reason.startswith(k.value)), None),
     )
 
 

@@ -14,8 +14,8 @@ from typing import Final
 
 from iftplan.base.errors import InfeasibleError, InputError
 from iftplan.models.spec import ModelSpec
-from iftplan.plans.estimates import KEPT_FOR_TIME, LayerTime, WallClock
-from iftplan.plans.plan import Plan, PlannedLayer, Role, Scope
+from iftplan.plans.estimates import LayerTime, WallClock
+from iftplan.plans.plan import KeptFor, Plan, PlannedLayer, Role, Scope
 from iftplan.plans.planner import close_prepared, plan, prepare
 from iftplan.plans.policy import Policy
 from iftplan.plans.speed.layer_times import Time, Times
@@ -190,9 +190,9 @@ def _told(layer: PlannedLayer, found: Times, now: Times, given_up: str, kept: bo
     figures = "sparse kernels take {:.1f} of the dense layer's time here, dense operators {:.1f}".format(
         *ratios
     )
-    return replace(
-        layer, reason=KEPT_FOR_TIME + figures if kept else f"{layer.reason}; {figures}, but {given_up}"
-    )
+    if kept:
+        return replace(layer, reason=KeptFor.TIME.value + figures, kept_for=KeptFor.TIME)
+    return replace(layer, reason=f"{layer.reason}; {figures}, but {given_up}")
 
 
 def _notes(estimates: Sequence[LayerTime], profile: Profile) -> Iterator[str]:

@@ -23,7 +23,7 @@ from iftplan.masks import parse_mask
 from iftplan.models.document import spec_document
 from iftplan.models.spec import ModelSpec
 from iftplan.plans.document.plan import parse_plan, plan_document
-from iftplan.plans.plan import Plan, Role, Scope
+from iftplan.plans.plan import KeptFor, Plan, Role, Scope
 from iftplan.plans.planner import plan
 from iftplan.plans.policy import Policy
 from iftplan.plans.speed.document import profile_document
@@ -46,7 +46,7 @@ def slow_where(condition: Any, factor: Any = 100.0) -> Any:
 
 
 def kept_for_time(made: Plan) -> set[str]:
-    return {layer.name for layer in made.layers if layer.reason.startswith("kept dense: ")}
+    return {layer.name for layer in made.layers if layer.kept_for is KeptFor.TIME}
 
 
 NET = mlp((16, 128, 128, 8, 8, 128, 10), tokens=16)
