@@ -21,9 +21,8 @@ from iftplan.models.notation import parse_layer
 from iftplan.models.spec import LayerSpec, ModelSpec
 from iftplan.plans import planner
 from iftplan.plans.audit.audit import AuditReport, audit_plan
-from iftplan.plans.plan import Plan, Scope
+from iftplan.plans.plan import Asked, MaskUpdates, Optimizer, Plan, Scope
 from iftplan.plans.policy import CloseBy, Policy
-from iftplan.plans.scales import Asked, MaskUpdates, Optimizer
 from iftplan.plans.scaling import parametrized
 from iftplan.plans.speed.profiles import Pass
 

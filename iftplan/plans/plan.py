@@ -6,18 +6,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from fractions import Fraction
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from iftplan.families.solution import Structure
 from iftplan.masks.cardinality import Cardinality
 from iftplan.models.spec import InputSpec, LayerSpec
-from iftplan.plans.estimates import WallClock
-from iftplan.plans.scales import Parametrization
 from iftplan.report.shown import Shown
 
 if TYPE_CHECKING:
     from iftplan.report.table import Table
 
+
+Optimizer = Literal["adam", "sgd"]
+MaskUpdates = Literal["static", "dynamic", "gradual"]
+Scheme = Literal["standard", "mup", "supar"]
+Asked = Literal["auto", "standard", "mup", "supar"]
+Execution = Literal["dense", "sparse"]
 
 WIDTHS: Final = ("in_channels", "out_channels")
 """Keys of a row's structure that are the layer's widths; any other is what its family solves for."""
@@ -113,6 +117,123 @@ class PlannedLayer:
     def density(self) -> Fraction:
         """Kept weights over maskable ones, nnz/capacity; 1 where nothing is masked."""
         return Fraction(self.nnz, self.capacity) if self.capacity else Fraction(1)
+
+
+class TensorRole(StrEnum):
+    """Role of a tensor, by which its scales follow the width."""
+
+    EMBEDDING = "embedding"
+    HIDDEN = "hidden"
+    OUTPUT = "output"
+
+
+@dataclass(frozen=True, slots=True)
+class TensorScale:
+    """Factors of a tensor's initial scale and learning rate, relative to the dense model.
+
+    Attributes:
+        role: what it does in the model.
+        width_multiplier: m_d, its fan-in at the plan's structure over the dense one.
+        density_multiplier: m_ρ, the share of its weights that is kept.
+        fan_in_ratio: active over dense fan-in; all that is summed up at one output counts together.
+        init_std_scale: of the standard deviation.
+        learning_rate_multiplier: of the learning rate.
+        output_multiplier: of what the tensor gives out (logits), in the forward pass.
+        reason: where the numbers come from, in words.
+    """
+
+    role: TensorRole
+    width_multiplier: Fraction = Fraction(1)
+    density_multiplier: Fraction = Fraction(1)
+    fan_in_ratio: Fraction = Fraction(1)
+    init_std_scale: float = 1.0
+    learning_rate_multiplier: Fraction = Fraction(1)
+    output_multiplier: Fraction = Fraction(1)
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Parametrization:
+    """Scales of every planned weight, relative to the dense model.
+
+    Attributes:
+        asked: the scheme asked for; "auto" leaves the choice to the evidence.
+        scheme: what the scales are.
+        optimizer: the family of optimizers that the learning rates are for.
+        mask_updates: whether masks stay ("static"), move ("dynamic") or grow ("gradual") in training.
+        scales: parameter name in the applied model → its scales.
+        notes: why this scheme, and what belongs to it that is in no tensor.
+    """
+
+    asked: Asked
+    scheme: Scheme
+    optimizer: Optimizer
+    mask_updates: MaskUpdates
+    scales: Mapping[str, TensorScale] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LayerTime:
+    """Estimated time of one layer, in seconds of the whole batch.
+
+    Attributes:
+        name: of the layer.
+        execution: what it is computed with: dense operators, or sparse kernels.
+        dense: of the layer in the dense model.
+        flops: of the layer in the plan that only MACs decide.
+        seconds: of the layer in this plan.
+        extrapolated: whether any of these lies outside of what was measured.
+    """
+
+    name: str
+    execution: Execution
+    dense: float
+    flops: float
+    seconds: float
+    extrapolated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WallClock:
+    """Estimated times by which a plan was decided beside its MACs, in seconds.
+
+    Attributes:
+        profile: digest of the machine's profile.
+        machine: the processor that was profiled.
+        instructions: what its sparse kernels were made of.
+        threads: of the processor.
+        passes: "forward", or "step" for forward and backward together.
+        batch: how many of the plan's input are computed together.
+        layers: what was priced.
+        unpriced: layer → why it was not.
+        notes: sentences that a reader has to know.
+    """
+
+    profile: str
+    machine: str
+    instructions: str
+    threads: int
+    passes: Literal["forward", "step"]
+    batch: int
+    layers: tuple[LayerTime, ...]
+    unpriced: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def dense(self) -> float:
+        """Seconds of the priced layers in the dense model."""
+        return sum(layer.dense for layer in self.layers)
+
+    @property
+    def flops(self) -> float:
+        """Seconds of the priced layers in the plan that only MACs decide."""
+        return sum(layer.flops for layer in self.layers)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of the priced layers in this plan."""
+        return sum(layer.seconds for layer in self.layers)
 
 
 @dataclass(frozen=True, slots=True)

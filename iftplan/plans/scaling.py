@@ -24,12 +24,15 @@ from typing import Final
 from iftplan.base.errors import InputError
 from iftplan.base.units import exact
 from iftplan.models.spec import Kind, LayerSpec
-from iftplan.plans.plan import KeptFor, Plan, PlannedLayer, Role
-from iftplan.plans.scales import (
+from iftplan.plans.plan import (
     Asked,
+    KeptFor,
     MaskUpdates,
     Optimizer,
     Parametrization,
+    Plan,
+    PlannedLayer,
+    Role,
     Scheme,
     TensorRole,
     TensorScale,

@@ -7,8 +7,7 @@ from fractions import Fraction
 
 from iftplan.base.units import Convention, bits, count, decimal, plain, short
 from iftplan.plans.document.layers import after_notation, before_notation
-from iftplan.plans.plan import WIDTHS, KeptFor, Plan, PlannedLayer, Role, Scope
-from iftplan.plans.scales import TensorScale
+from iftplan.plans.plan import WIDTHS, KeptFor, Plan, PlannedLayer, Role, Scope, TensorScale
 from iftplan.plans.scaling import NAMES
 from iftplan.report.table import Table
 

@@ -34,8 +34,7 @@ from iftplan.nn import (
 )
 from iftplan.nn.meta.inputs import make_inputs
 from iftplan.plans.document.plan import parse_plan, plan_document
-from iftplan.plans.plan import KeptFor, Plan
-from iftplan.plans.scales import TensorRole
+from iftplan.plans.plan import KeptFor, Plan, TensorRole
 from iftplan.plans.scaling import parametrization, parametrized
 from tests.support.models.applied import HOSTS, host, planned
 from tests.support.places import BENCHMARKS

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from iftplan.base.arguments import checked
 from iftplan.base.errors import InputError, StaleError
 from iftplan.nn.layers.initial_weights import Fans
-from iftplan.plans.plan import Plan
-from iftplan.plans.scales import TensorScale
+from iftplan.plans.plan import Plan, TensorScale
 
 _NOTHING: Mapping[str, TensorScale] = MappingProxyType({})
 

@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
 from iftplan.base.documents import Document
-from iftplan.plans.estimates import LayerTime, WallClock
+from iftplan.plans.plan import LayerTime, WallClock
 
 _STRICT = ConfigDict(extra="forbid")
 _Seconds = Annotated[float, Field(ge=0)]

@@ -9,7 +9,7 @@ from typing_extensions import TypedDict
 
 from iftplan.base.documents import Document
 from iftplan.base.units import exact
-from iftplan.plans.scales import Parametrization, TensorScale
+from iftplan.plans.plan import Parametrization, TensorScale
 
 
 def parametrization_object(value: Parametrization) -> Document:

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from iftplan.models.spec import LayerSpec
-from iftplan.plans.estimates import Execution
-from iftplan.plans.plan import WIDTHS, Plan, PlannedLayer
+from iftplan.plans.plan import WIDTHS, Execution, Plan, PlannedLayer
 from iftplan.plans.speed.pricing import DENSE_ABOVE, NotMeasuredError, Price, Prices
 
 

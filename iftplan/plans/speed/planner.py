@@ -14,8 +14,7 @@ from typing import Final
 
 from iftplan.base.errors import InfeasibleError, InputError
 from iftplan.models.spec import ModelSpec
-from iftplan.plans.estimates import LayerTime, WallClock
-from iftplan.plans.plan import KeptFor, Plan, PlannedLayer, Role, Scope
+from iftplan.plans.plan import KeptFor, LayerTime, Plan, PlannedLayer, Role, Scope, WallClock
 from iftplan.plans.planner import close_prepared, plan, prepare
 from iftplan.plans.policy import Policy
 from iftplan.plans.speed.layer_times import Time, Times
