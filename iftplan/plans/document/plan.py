@@ -15,7 +15,6 @@ from iftplan.base.errors import InputError
 from iftplan.base.units import exact
 from iftplan.base.validation import validated
 from iftplan.models.notation import parse_input
-from iftplan.plans.document.estimates import WallClockObject, parse_wallclock, wallclock_object
 from iftplan.plans.document.layers import (
     after_notation,
     before_notation,
@@ -24,7 +23,13 @@ from iftplan.plans.document.layers import (
     parse_before,
 )
 from iftplan.plans.document.ledger import contradictions, unpriceable
-from iftplan.plans.document.scales import ParametrizationObject, parametrization_object
+from iftplan.plans.document.sections import (
+    ParametrizationObject,
+    WallClockObject,
+    parametrization_object,
+    parse_wallclock,
+    wallclock_object,
+)
 from iftplan.plans.plan import KeptFor, Plan, PlannedLayer, Role, Scope
 from iftplan.plans.scaling import parametrized
 
