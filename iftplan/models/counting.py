@@ -61,7 +61,7 @@ class CountTable(Shown):
 
     def tables(self) -> tuple[Table, ...]:
         """The tables that show the value, the details first."""
-        from iftplan.models.count_table import count_table
+        from iftplan.models.tables import count_table
 
         return (count_table(self),)
 
