@@ -18,12 +18,10 @@ from iftplan.masks.distributions import Distribution
 from iftplan.models.allowances import parse_vouched
 from iftplan.models.counting import CountTable
 from iftplan.models.notation import parse_layer
-from iftplan.models.spec import LayerSpec, ModelSpec
-from iftplan.plans import planner
+from iftplan.models.spec import Heads, LayerSpec, ModelSpec
 from iftplan.plans.audit.audit import AuditReport, audit_plan
-from iftplan.plans.plan import Asked, MaskUpdates, Optimizer, Plan, Scope
-from iftplan.plans.policy import CloseBy, Policy
-from iftplan.plans.scaling import parametrized
+from iftplan.plans.plan import Asked, CloseBy, MaskUpdates, Optimizer, Plan, Scope
+from iftplan.plans.request import PlanRequest, Pricing, make_plan
 from iftplan.plans.speed.profiles import Pass
 
 if TYPE_CHECKING:
@@ -73,7 +71,7 @@ def read_model(
     source: str | nn.Module,
     *inputs: object,
     widths: bool = True,
-    heads: Literal["number", "size"] = "number",
+    heads: Heads = "number",
     allow: Sequence[str] | Mapping[str, int | str] = (),
 ) -> ModelSpec:
     """Read a model's layers, MACs and couplings from one forward pass without data; needs torch.
@@ -117,7 +115,7 @@ def plan(
     close: CloseBy = "density",
     round_to: int = 1,
     mask: str | None = None,
-    heads: Literal["number", "size"] = "number",
+    heads: Heads = "number",
     parametrization: Asked = "standard",
     optimizer: Optimizer = "adam",
     mask_updates: MaskUpdates = "static",
@@ -153,27 +151,29 @@ def plan(
         InfeasibleError: says which layer is in the way and the nearest feasible sparsity.
         InputError: an argument or a profile that cannot be read.
     """
-    plain = family is None or family == "none"
-    chosen = None if plain else family_named(family) if isinstance(family, str) else family
-    zeros = parse_sparsity(sparsity)
-    policy = Policy(
-        family=chosen,
-        sparsity=zeros,
-        scope=Scope(one_of("scope", scope, [s.value for s in Scope])),
-        distribution=Distribution(one_of("distribution", distribution, [d.value for d in Distribution])),
-        keep_dense=frozenset(names_in("keep_dense", keep_dense)) - {"none"},
-        close_by=close,
-        round_to=round_to,
-        mask=solver.mask_for(chosen, zeros, parse_mask(mask) if mask else None),
-    )
+    pricing = None
     if objective == "wallclock":
         from iftplan.plans.speed.document import read_profile
-        from iftplan.plans.speed.planner import plan_for_time
 
-        made = plan_for_time(model, policy, read_profile(profile), passes=passes, batch=batch, heads=heads)
-    else:
-        made = planner.plan(model, policy, heads=heads)
-    return parametrized(made, parametrization, optimizer, mask_updates)
+        pricing = Pricing(read_profile(profile), passes, batch)
+    return make_plan(
+        model,
+        PlanRequest(
+            family=family,
+            sparsity=sparsity,
+            scope=Scope(one_of("scope", scope, [s.value for s in Scope])),
+            distribution=Distribution(one_of("distribution", distribution, [d.value for d in Distribution])),
+            keep_dense=names_in("keep_dense", keep_dense),
+            close_by=close,
+            round_to=round_to,
+            mask=mask or "",
+            heads=heads,
+            parametrization=parametrization,
+            optimizer=optimizer,
+            mask_updates=mask_updates,
+            pricing=pricing,
+        ),
+    )
 
 
 @checked

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from iftplan.base.documents import Document, loads, read_text, schema_of
 from iftplan.base.errors import InputError, StaleError
 from iftplan.cli.output import working
 from iftplan.models.allowances import parse_vouched
 from iftplan.models.sources import parse_source
-from iftplan.models.spec import InputSpec, ModelSpec
+from iftplan.models.spec import Heads, InputSpec, ModelSpec
 from iftplan.plans.plan import Plan
 
 if TYPE_CHECKING:
     from torch import nn
 
     from iftplan.nn.counting.operators.table import Operator
-
-Heads = Literal["number", "size"]
 
 
 def document_in(text: str) -> Document | None:

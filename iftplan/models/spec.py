@@ -6,13 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from math import prod
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from iftplan.models.polynomial import STRICT, Polynomial
 from iftplan.report.shown import Shown
 
 if TYPE_CHECKING:
     from iftplan.report.table import Table
+
+
+Heads = Literal["number", "size"]
+"""What attention keeps where it grows wider: the number of its heads, or the size of each."""
 
 
 class Kind(StrEnum):
@@ -285,7 +289,7 @@ class Couplings:
     weight_macs: Mapping[str, Polynomial] = field(default_factory=dict)
     product_macs: Mapping[str, Polynomial] = field(default_factory=dict)
     scales: Mapping[str, Polynomial] = field(default_factory=dict)
-    heads: str = ""
+    heads: Heads | Literal[""] = ""
     notes: tuple[str, ...] = ()
 
 

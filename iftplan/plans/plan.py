@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from iftplan.families.solution import Structure
 from iftplan.masks.cardinality import Cardinality
-from iftplan.models.spec import InputSpec, LayerSpec
+from iftplan.models.spec import Heads, InputSpec, LayerSpec
 from iftplan.report.shown import Shown
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ Optimizer = Literal["adam", "sgd"]
 MaskUpdates = Literal["static", "dynamic", "gradual"]
 Scheme = Literal["standard", "mup", "supar"]
 Asked = Literal["auto", "standard", "mup", "supar"]
+CloseBy = Literal["density", "width", "pattern"]
 Execution = Literal["dense", "sparse"]
 
 WIDTHS: Final = ("in_channels", "out_channels")
@@ -271,11 +272,11 @@ class Plan(Shown):
     sparsity: Fraction
     scope: Scope | None
     distribution: str
-    close_by: str
+    close_by: CloseBy
     keep_dense: tuple[str, ...]
     round_to: int
     mask: str
-    heads: str
+    heads: Heads
     layers: tuple[PlannedLayer, ...]
     widths: Mapping[str, int] = field(default_factory=dict)
     multiplier: float = 1.0

@@ -11,6 +11,10 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BeforeValidator, Field
 
+from iftplan.masks.distributions import Distribution
+from iftplan.plans.plan import Scope
+from iftplan.plans.request import PlanRequest
+
 # checked where settings are read (`iftplan.runs.document`)
 Natural = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
@@ -71,6 +75,19 @@ class PlanConfig:
     mask: str = ""
     init: Literal["kaiming", "density", "model"] = "kaiming"
     nonlinear: bool = True
+
+    @property
+    def request(self) -> PlanRequest:
+        """What is asked of a plan."""
+        return PlanRequest(
+            family=self.transform,
+            sparsity=self.sparsity,
+            scope=Scope(self.scope),
+            distribution=Distribution(self.distribution),
+            keep_dense=self.keep_dense,
+            round_to=self.round_to,
+            mask=self.mask,
+        )
 
 
 @dataclass(frozen=True, slots=True)

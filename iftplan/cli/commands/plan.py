@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from iftplan.base.errors import InputError
-from iftplan.base.units import Convention, parse_sparsity
+from iftplan.base.units import Convention
 from iftplan.cli import completion
 from iftplan.cli.options import (
     DISTRIBUTION_HELP,
@@ -27,7 +28,7 @@ from iftplan.masks.distributions import Distribution
 from iftplan.plans.plan import Scope
 
 if TYPE_CHECKING:
-    from iftplan.plans.speed.profiles import Profile
+    from iftplan.plans.request import Pricing
 
 EXAMPLE = """
 Example:
@@ -203,12 +204,8 @@ def command(
     """Plan a whole model at exactly equal MACs in one scope; all three scopes are always shown."""
     from iftplan.cli.arguments import spec_of
     from iftplan.cli.options import families_of
-    from iftplan.families.solver import mask_for
-    from iftplan.masks import NM, parse_mask
     from iftplan.plans.document.plan import plan_document
-    from iftplan.plans.planner import plan
-    from iftplan.plans.policy import Policy
-    from iftplan.plans.scaling import parametrized
+    from iftplan.plans.request import PlanRequest, make_plan
     from iftplan.plans.tables import plan_table, scale_tables, scope_table, time_tables, total_time_tables
 
     families = [] if transform == "none" else families_of(transform)
@@ -216,34 +213,25 @@ def command(
         raise InputError(
             f"--transform {transform!r} names {len(families)} transforms, and a plan has one; make a plan for each."
         )
-    family, masks = families[0] if families else None, parse_mask(structure) if structure else None
-    default = str(1 - masks.density) if isinstance(masks, NM) else "0.75"
-    zeros = parse_sparsity(sparsity or default)
-    policy = Policy(
-        family=family,
-        sparsity=zeros,
+    asked = PlanRequest(
+        family=families[0] if families else None,
+        sparsity=sparsity or None,
         scope=scope,
         distribution=distribution,
-        keep_dense=frozenset(split(keep_dense)) - {"none"},
+        keep_dense=tuple(split(keep_dense)),
         close_by=close.value,
         round_to=round_to,
         power=power,
-        mask=mask_for(family, zeros, masks),
+        mask=structure,
+        heads=heads.value,
+        parametrization=parametrization.value,
+        optimizer=optimizer.value,
+        mask_updates=mask_updates.value,
     )
-    machine = _machine(objective, profile, timed=passes is not None or batch is not None)
-    widens = policy.family is not None and policy.family.definition.widens
-    keep: str = heads.value
-    spec = spec_of(
-        model, inputs_of(input), widths=widens, heads="size" if keep == "size" else "number", allow=allow
-    )
-    if machine is None:
-        planned = plan(spec, policy, heads=keep)
-    else:
-        from iftplan.plans.speed.planner import plan_for_time
-
-        kind = passes or Timed.FORWARD
-        planned = plan_for_time(spec, policy, machine, passes=kind.value, batch=batch or 1, heads=keep)
-    made = parametrized(planned, parametrization.value, optimizer.value, mask_updates.value)
+    widens = asked.policy().widens
+    request = replace(asked, pricing=_pricing(objective, profile, passes, batch))
+    spec = spec_of(model, inputs_of(input), widths=widens, heads=asked.heads, allow=allow)
+    made = make_plan(spec, request)
     scopes = scope_table(made, convention)
     emit(
         [plan_table(made, convention), *scale_tables(made), *time_tables(made), scopes],
@@ -254,12 +242,15 @@ def command(
     )
 
 
-def _machine(objective: Objective, profile: str | None, *, timed: bool) -> Profile | None:
+def _pricing(
+    objective: Objective, profile: str | None, passes: Timed | None, batch: int | None
+) -> Pricing | None:
     """What a plan for time is priced with; read before the model, which takes longer."""
     if objective is Objective.WALLCLOCK:
+        from iftplan.plans.request import Pricing
         from iftplan.plans.speed.document import read_profile
 
-        return read_profile(profile)
-    if profile is not None or timed:
+        return Pricing(read_profile(profile), (passes or Timed.FORWARD).value, batch or 1)
+    if profile is not None or passes is not None or batch is not None:
         raise InputError("--profile, --pass and --batch price layers in time; add --objective wallclock.")
     return None

@@ -186,13 +186,12 @@ def _resumed_plan(directory: Path) -> tuple[Plan, Document]:
 def _made(run: RunConfig) -> Plan:
     from iftplan.cli.output import working
     from iftplan.nn.reading.read import read_model
-    from iftplan.plans.planner import plan
-    from iftplan.runs.planning import policy_of
+    from iftplan.plans.request import make_plan
 
-    policy = policy_of(run.plan)
-    widens = policy.family is not None and policy.family.definition.widens
+    request = run.plan.request
+    widens = request.policy().widens
     with working(f"planning {run.plan.model}"):
-        return plan(read_model(run.plan.model, None, widths=widens), policy)
+        return make_plan(read_model(run.plan.model, None, widths=widens), request)
 
 
 def _source(plan: Plan, model: str, *, trust: bool) -> str:

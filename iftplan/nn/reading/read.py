@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from iftplan.base.arguments import checked
 from iftplan.base.errors import EndedError, IftplanError, InputError, MeasureError
 from iftplan.models.counting import CountTable
-from iftplan.models.spec import Couplings, InputSpec, ModelSpec, Product
+from iftplan.models.spec import Couplings, Heads, InputSpec, ModelSpec, Product
 from iftplan.nn.counting.measure import data_of, measure
 from iftplan.nn.counting.operators.table import Operator
 from iftplan.nn.counting.passes.data import Data
@@ -38,7 +37,7 @@ def read_model(
     inputs: Inputs | None = None,
     *,
     widths: bool = False,
-    heads: Literal["number", "size"] = "number",
+    heads: Heads = "number",
     operators: Mapping[str, Operator] = MappingProxyType({}),
 ) -> ModelSpec:
     """Read a model's layers, exact MACs and roles from one forward pass: on the meta device, if shapes suffice.
@@ -114,7 +113,7 @@ def _uncalled(table: CountTable) -> tuple[str, ...]:
 def _couplings(
     model: nn.Module,
     inputs: tuple[InputSpec, ...],
-    heads: Literal["number", "size"],
+    heads: Heads,
     operators: Mapping[str, Operator],
 ) -> tuple[Couplings | None, str]:
     from iftplan.nn.reading.widths.trace import trace_widths

@@ -15,6 +15,7 @@ from iftplan.base.errors import InputError
 from iftplan.base.units import exact
 from iftplan.base.validation import validated
 from iftplan.models.notation import parse_input
+from iftplan.models.spec import Heads
 from iftplan.plans.document.layers import (
     after_notation,
     before_notation,
@@ -30,7 +31,7 @@ from iftplan.plans.document.sections import (
     parse_wallclock,
     wallclock_object,
 )
-from iftplan.plans.plan import KeptFor, Plan, PlannedLayer, Role, Scope
+from iftplan.plans.plan import CloseBy, KeptFor, Plan, PlannedLayer, Role, Scope
 from iftplan.plans.scaling import parametrized
 
 SCHEMA = "iftplan.plan/1"
@@ -320,11 +321,11 @@ class _PlanObject(TypedDict):
     sparsity_exact: str
     scope: _Scopes | None
     distribution: Literal["uniform", "er", "erk"]
-    close: Literal["density", "width", "pattern"]
+    close: CloseBy
     keep_dense: list[str]
     round_to: int
     mask: str
-    heads: Literal["number", "size"]
+    heads: Heads
     multiplier: float
     widths: dict[str, int]
     dense: dict[_Scopes, int]

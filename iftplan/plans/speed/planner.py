@@ -13,7 +13,7 @@ from fractions import Fraction
 from typing import Final
 
 from iftplan.base.errors import InfeasibleError, InputError
-from iftplan.models.spec import ModelSpec
+from iftplan.models.spec import Heads, ModelSpec
 from iftplan.plans.plan import KeptFor, LayerTime, Plan, PlannedLayer, Role, Scope, WallClock
 from iftplan.plans.planner import close_prepared, plan, prepare
 from iftplan.plans.policy import Policy
@@ -33,7 +33,7 @@ def plan_for_time(
     *,
     passes: Pass = "forward",
     batch: int = 1,
-    heads: str = "number",
+    heads: Heads = "number",
 ) -> Plan:
     """Plan a model for the time that it takes on a profiled machine, its budget closed as ever.
 
@@ -49,7 +49,7 @@ def plan_for_time(
         InfeasibleError: no plan closes, whatever the time.
         InputError: the profile has nothing of that pass, or what stays dense would be outside of the scope.
     """
-    if policy.scope is Scope.MATRICES and policy.family and policy.family.definition.widens:
+    if policy.scope is Scope.MATRICES and policy.family and policy.widens:
         raise InputError(
             f"scope matrices leaves out what is kept dense, so nobody would pay for dense layers that {policy.family.name} widened; plan for time with --scope layers or model."
         )
@@ -74,7 +74,7 @@ def _kept(
     names: Sequence[str],
     least: Mapping[str, Fraction],
     prices: Prices,
-    heads: str,
+    heads: Heads,
 ) -> tuple[Plan, Policy, dict[str, str]]:
     """The plan with more layers kept dense, as many of those named as may be; and why not the others."""
     before, why = Times.of(best, prices).seconds, ""

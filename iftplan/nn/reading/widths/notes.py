@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
 
 import sympy
 
-from iftplan.models.spec import Couplings
+from iftplan.models.spec import Couplings, Heads
 from iftplan.nn.reading.symbolic.counting import SymbolicContraction, SymbolicCounter
-from iftplan.nn.reading.symbolic.model import Heads
 from iftplan.nn.reading.widths.equations import WidthEquations
 
+KeptHeads = Heads | Literal[""]
 _ENDS = ("an input of the model", "an output of the model")
 
 
-def kept(system: WidthEquations, counter: SymbolicCounter) -> str:
+def kept(system: WidthEquations, counter: SymbolicCounter) -> KeptHeads:
     """ "number" or "size", whichever of its heads attention keeps in all of its products; else empty."""
     found = {what for call in counter.calls if (what := _kept(system, call))}
     return found.pop() if len(found) == 1 else ""
 
 
-def _kept(system: WidthEquations, call: SymbolicContraction) -> str:
+def _kept(system: WidthEquations, call: SymbolicContraction) -> KeptHeads:
     if call.weight is not None or call.heads is None:
         return ""
     number = bool(system.simplify(call.heads).free_symbols)

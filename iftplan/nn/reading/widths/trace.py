@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from iftplan.base.errors import IftplanError
-from iftplan.models.spec import Couplings, InputSpec
+from iftplan.models.spec import Couplings, Heads, InputSpec
 from iftplan.nn.counting.operators.table import Operator
 from iftplan.nn.counting.passes.conditions import counting_conditions
 from iftplan.nn.meta.copies import to_look_at, without_data
@@ -25,7 +25,7 @@ from iftplan.nn.reading.outputs import answers
 from iftplan.nn.reading.repeats import alike
 from iftplan.nn.reading.symbolic.counting import GROUPED, SymbolicCounter, counting
 from iftplan.nn.reading.symbolic.held_modules import NotRunError, StuckError, also_held, paths_within
-from iftplan.nn.reading.symbolic.model import Heads, SymbolicModel, symbolic
+from iftplan.nn.reading.symbolic.model import SymbolicModel, symbolic
 from iftplan.nn.reading.symbolic.shapes import Equation, SymbolicSizes, expression, raised_at
 from iftplan.nn.reading.widths.check import Counts, check_widened, counts
 from iftplan.nn.reading.widths.data import counted_on_data
