@@ -177,19 +177,39 @@ def plan(
 
 
 @checked
-def audit(plan: Plan, measured: CountTable | Sequence[CountTable]) -> AuditReport:
-    """Report of a plan's measured structure against its ledger, layer by layer.
+def audit(
+    plan: Plan,
+    measured: CountTable | Sequence[CountTable] | None = None,
+    *,
+    model: str | nn.Module | None = None,
+    trust: bool = False,
+) -> AuditReport:
+    """Report of a plan's structure, built without data and measured, against its ledger, layer by layer; needs torch.
 
-    `iftplan.nn.application.measuring.measure_plan` makes the count tables, one for each engine.
+    Args:
+        plan: the plan.
+        measured: counts of the structure (`iftplan.nn.measure_plan` makes them); None to build and measure it here,
+            by our own engine and by fvcore where that can.
+        model: the dense network or its source, where the plan does not name it, or names Python of its own.
+        trust: run the Python that the plan names.
 
     Raises:
-        InputError: `measured` is no count table.
+        InputError: something else than count tables; or the plan names Python that you did not, or no model.
+        StaleError: the model is not the one that the plan was made for.
+        MeasureError: the model does not run.
+
+    Example:
+        >>> wide = plan(read_model("zoo:digits-cnn"), "wide", "3/4")
+        >>> audit(wide).passed
+        True
     """
+    if measured is None:
+        from iftplan.nn.application.audit import audit as audit_built
+
+        return audit_built(plan, model, trust=trust, second="fvcore")
     tables = [measured] if isinstance(measured, CountTable) else list(measured)
     if not tables or not all(isinstance(table, CountTable) for table in tables):
-        raise InputError(
-            "audit: measured takes count tables, as iftplan.nn.application.measuring.measure_plan makes them."
-        )
+        raise InputError("audit: measured takes count tables, as iftplan.nn.measure_plan makes them.")
     return audit_plan(plan, tables)
 
 

@@ -195,10 +195,13 @@ def _made(run: RunConfig) -> Plan:
 
 
 def _source(plan: Plan, model: str, *, trust: bool) -> str:
-    """What builds the dense model; it must be the one that was planned for."""
-    from iftplan.cli.arguments import build_for
+    """What builds the dense model; it must be the one that the plan was made for."""
+    from iftplan.cli.arguments import require_torch
 
-    build_for(plan, model or None, trust=trust)
+    require_torch(f"building {model or plan.model}")
+    from iftplan.nn.application.dense_model import dense_model
+
+    dense_model(plan, model or None, trust=trust)
     return model or plan.model
 
 

@@ -1,0 +1,63 @@
+"""`ift.audit`: what the command, the check and Python ask, with one answer."""
+
+import json
+from pathlib import Path
+
+import pytest
+from torch import nn
+
+import iftplan as ift
+from iftplan.nn.application.model_cost import measured
+from iftplan.plans.audit.document import audit_document
+from tests.support.cli_runs import iftplan
+
+FACTORY = """
+from torch import nn
+
+
+def net(wide=24):
+    return nn.Sequential(nn.Linear(8, wide), nn.ReLU(), nn.Linear(wide, wide), nn.ReLU(), nn.Linear(wide, 4))
+
+
+def wider():
+    return net(32)
+"""
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> str:
+    (tmp_path / "net.py").write_text(FACTORY)
+    return f"{tmp_path}/net.py:net"
+
+
+def test_python_the_command_and_the_check_say_the_same(source: str, tmp_path: Path) -> None:
+    plan = ift.plan(ift.read_model(source, "2x8"), "wide", "3/4")
+    report = ift.audit(plan, model=source)
+    assert report.passed
+    assert report.measured_macs == plan.macs(ift.plans.Scope.LAYERS)
+    path = str(tmp_path / "plan.json")
+    ift.save(plan, path)
+    done = iftplan("audit", path, "--trust", "--format", "json", cwd=tmp_path)
+    assert json.loads(done.out) == audit_document(report)
+    asked = {"source": path, "builds": source, "allow": [], "cross_check": True, "nonzeros": False}
+    assert sum(measured({**asked, "inputs": []}).macs.values()) == report.measured_macs
+
+
+def test_python_that_a_plan_names_runs_only_where_somebody_names_it_too(source: str) -> None:
+    plan = ift.plan(ift.read_model(source, "2x8"), "parallel", "3/4")
+    with pytest.raises(ift.InputError, match=r"names Python of its own, .*net\.py:net; a plan file is data"):
+        ift.audit(plan)
+    assert ift.audit(plan, trust=True).passed
+    with pytest.raises(ift.StaleError, match=r"wider is not the model that the plan was made for"):
+        ift.audit(plan, model=source.replace(":net", ":wider"))
+
+
+def test_a_network_of_ones_own_is_left_as_it_is() -> None:
+    network = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
+    plan = ift.plan(ift.read_model(network, "2x8"), "wide", "1/2", keep_dense="none")
+    before = str(network)
+    assert ift.audit(plan, model=network).passed
+    assert ift.audit(plan, model=network.to("meta")).passed
+    assert str(network) == before
+    with pytest.raises(ift.InputError, match="does not say what its model is built from"):
+        ift.audit(plan)
