@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from iftplan.base.arguments import checked, names_in, one_of
 from iftplan.base.errors import InputError
@@ -20,9 +20,8 @@ from iftplan.models.counting import CountTable
 from iftplan.models.notation import parse_layer
 from iftplan.models.spec import Heads, LayerSpec, ModelSpec
 from iftplan.plans.audit.audit import AuditReport, audit_plan
-from iftplan.plans.plan import Asked, CloseBy, MaskUpdates, Optimizer, Plan, Scope
+from iftplan.plans.plan import Asked, CloseBy, MaskUpdates, Objective, Optimizer, Pass, Plan, Scope
 from iftplan.plans.request import PlanRequest, Pricing, make_plan
-from iftplan.plans.speed.profiles import Pass
 
 if TYPE_CHECKING:
     from torch import nn
@@ -119,7 +118,7 @@ def plan(
     parametrization: Asked = "standard",
     optimizer: Optimizer = "adam",
     mask_updates: MaskUpdates = "static",
-    objective: Literal["flops", "wallclock"] = "flops",
+    objective: Objective = "flops",
     profile: str | None = None,
     passes: Pass = "forward",
     batch: int = 1,

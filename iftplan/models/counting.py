@@ -9,13 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from iftplan.base.errors import MeasureError
 from iftplan.report.shown import Shown
 
 if TYPE_CHECKING:
     from iftplan.report.table import Table
+
+
+EngineName = Literal["meta", "fvcore", "flop_counter"]
+"""Who counts: this tool's own engine, fvcore, PyTorch's FlopCounterMode."""
+ENGINES: Final[tuple[EngineName, ...]] = get_args(EngineName)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,21 +89,6 @@ class CountTable(Shown):
             if c.weight is not None:
                 totals[c.weight] = totals.get(c.weight, 0) + c.macs
         return totals
-
-
-class Engine(Protocol):
-    """Engine that counts a model's operators; every one answers with the same table."""
-
-    name: str
-
-    def count(self, model: object, args: tuple[object, ...], kwargs: Mapping[str, object]) -> CountTable:
-        """Count of one forward pass, in MACs.
-
-        Args:
-            model: a network in evaluation mode.
-            args: its positional inputs.
-            kwargs: its keyword inputs.
-        """
 
 
 def sparse_macs(table: CountTable, nonzeros: Mapping[str, int], sizes: Mapping[str, int]) -> dict[str, int]:

@@ -23,6 +23,8 @@ Scheme = Literal["standard", "mup", "supar"]
 Asked = Literal["auto", "standard", "mup", "supar"]
 CloseBy = Literal["density", "width", "pattern"]
 Execution = Literal["dense", "sparse"]
+Pass = Literal["forward", "step"]
+Objective = Literal["flops", "wallclock"]
 
 WIDTHS: Final = ("in_channels", "out_channels")
 """Keys of a row's structure that are the layer's widths; any other is what its family solves for."""
@@ -215,7 +217,7 @@ class WallClock:
     machine: str
     instructions: str
     threads: int
-    passes: Literal["forward", "step"]
+    passes: Pass
     batch: int
     layers: tuple[LayerTime, ...]
     unpriced: tuple[tuple[str, str], ...] = ()

@@ -15,12 +15,12 @@ from iftplan.families.solver import mask_for
 from iftplan.masks import NM, parse_mask
 from iftplan.masks.distributions import Distribution
 from iftplan.models.spec import Heads, ModelSpec
-from iftplan.plans.plan import Asked, CloseBy, MaskUpdates, Optimizer, Plan, Scope
+from iftplan.plans.plan import Asked, CloseBy, MaskUpdates, Optimizer, Pass, Plan, Scope
 from iftplan.plans.planner import plan
 from iftplan.plans.policy import Policy
 from iftplan.plans.scaling import parametrized
 from iftplan.plans.speed.planner import plan_for_time
-from iftplan.plans.speed.profiles import Pass, Profile
+from iftplan.plans.speed.profiles import Profile
 
 
 @dataclass(frozen=True, slots=True)

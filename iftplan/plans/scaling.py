@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import sqrt
 from types import MappingProxyType
-from typing import Final
+from typing import Final, get_args
 
 from iftplan.base.errors import InputError
 from iftplan.base.units import exact
@@ -38,11 +38,7 @@ from iftplan.plans.plan import (
     TensorScale,
 )
 
-_CHOICES: Final = (
-    ("optimizer", ("adam", "sgd")),
-    ("mask updates", ("static", "dynamic", "gradual")),
-    ("parametrization", ("auto", "standard", "mup", "supar")),
-)
+_CHOICES: Final = (("optimizer", Optimizer), ("mask updates", MaskUpdates), ("parametrization", Asked))
 NAMES: Final[Mapping[Scheme, str]] = MappingProxyType({"standard": "standard", "mup": "μP", "supar": "SμPar"})
 _PLAIN = ("none", "wide", "nm")
 _ATTENTION = "forward pass: attention scores are divided by the size of a head, where the standard is its root; relative to the dense model that is √(dense size)/(new size). iftplan.nn.apply sets it where a module has a scale of its own, and names the modules that have none."
@@ -82,8 +78,8 @@ def parametrization(
     Raises:
         InputError: there is no such parametrization, optimizer or kind of mask updates.
     """
-    for (what, known), value in zip(_CHOICES, (optimizer, mask_updates, asked), strict=True):
-        if value not in known:
+    for (what, kind), value in zip(_CHOICES, (optimizer, mask_updates, asked), strict=True):
+        if value not in (known := get_args(kind)):
             raise InputError(f"{what} {value!r} is none of {', '.join(known)}.")
     doubts = tuple(_doubts(plan, optimizer, mask_updates))
     scheme: Scheme = ("standard" if doubts else "supar") if asked == "auto" else asked

@@ -12,7 +12,7 @@ from typing import Annotated, Final, Literal
 from pydantic import BeforeValidator, Field
 
 from iftplan.masks.distributions import Distribution
-from iftplan.plans.plan import Scope
+from iftplan.plans.plan import Execution, Scope
 from iftplan.plans.request import PlanRequest
 
 # checked where settings are read (`iftplan.runs.document`)
@@ -68,8 +68,8 @@ class PlanConfig:
     model: str = "zoo:digits-cnn"
     transform: str = "wide"
     sparsity: Sparsity = "3/4"
-    scope: Literal["matrices", "layers", "model"] = "layers"
-    distribution: Literal["uniform", "er", "erk"] = "uniform"
+    scope: Scope = Scope.LAYERS
+    distribution: Distribution = Distribution.UNIFORM
     keep_dense: tuple[str, ...] = ("first", "last")
     round_to: int = 1
     mask: str = ""
@@ -271,7 +271,7 @@ class TrainingConfig:
     ema: Below1 = 0.0
     threads: Natural = 0
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
-    execution: Literal["dense", "sparse"] = "dense"
+    execution: Execution = "dense"
 
 
 @dataclass(frozen=True, slots=True)

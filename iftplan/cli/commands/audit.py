@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from enum import StrEnum
 from fractions import Fraction
 from typing import TYPE_CHECKING, Annotated, TypedDict
 
@@ -33,6 +32,7 @@ from iftplan.cli.options import (
 )
 from iftplan.cli.output import emit, say, working
 from iftplan.cli.source_lines import source_place
+from iftplan.models.counting import ENGINES, EngineName
 from iftplan.models.spec import InputSpec
 
 if TYPE_CHECKING:
@@ -75,14 +75,6 @@ Exit status: 0 passed, 1 failed, 2 bad input, 3 could not measure, 4 the plan is
 """
 
 
-class Engine(StrEnum):
-    """Ways to see a model's operators."""
-
-    META = "meta"
-    FVCORE = "fvcore"
-    FLOP_COUNTER = "flop_counter"
-
-
 def command(
     subject: Annotated[
         str,
@@ -109,7 +101,7 @@ def command(
         ),
     ] = None,
     engine: Annotated[
-        Engine | None,
+        EngineName | None,
         typer.Option(
             "--engine",
             help="Count with this engine alone: meta (this tool's own), fvcore, or flop_counter (PyTorch's). By default meta counts and fvcore checks.",
@@ -141,8 +133,8 @@ def command(
     if against and budget:
         raise InputError("--against and --budget are two references; give one of them.")
     terms = _Terms(
-        engines=tuple(dict.fromkeys((engine or Engine.META, *(Engine if cross_check else ())))),
-        second="" if engine else Engine.FVCORE,
+        engines=tuple(dict.fromkeys((engine or "meta", *(ENGINES if cross_check else ())))),
+        second="" if engine else "fvcore",
         operators=operators_of(allow),
         may_stay_uncalled=tuple(allow_uncalled or ()),
     )

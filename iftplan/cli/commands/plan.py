@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -25,7 +24,8 @@ from iftplan.cli.options import (
 )
 from iftplan.cli.output import emit
 from iftplan.masks.distributions import Distribution
-from iftplan.plans.plan import Scope
+from iftplan.models.spec import Heads
+from iftplan.plans.plan import Asked, CloseBy, MaskUpdates, Objective, Optimizer, Pass, Scope
 
 if TYPE_CHECKING:
     from iftplan.plans.request import Pricing
@@ -44,59 +44,6 @@ Example:
   width multiplier k = 2
   written: wide75.json
 """
-
-
-class Close(StrEnum):
-    """Quantity that closes the budget when layers that stay dense grow."""
-
-    DENSITY = "density"
-    WIDTH = "width"
-    PATTERN = "pattern"
-
-
-class Parametrize(StrEnum):
-    """Parametrization of initial weights and learning rates."""
-
-    STANDARD = "standard"
-    AUTO = "auto"
-    SUPAR = "supar"
-    MUP = "mup"
-
-
-class Optimizers(StrEnum):
-    """Optimizer whose learning rates a parametrization scales."""
-
-    ADAM = "adam"
-    SGD = "sgd"
-
-
-class Updates(StrEnum):
-    """Way in which masks change in training."""
-
-    STATIC = "static"
-    DYNAMIC = "dynamic"
-    GRADUAL = "gradual"
-
-
-class Objective(StrEnum):
-    """Objective that decides which layers are masked."""
-
-    FLOPS = "flops"
-    WALLCLOCK = "wallclock"
-
-
-class Timed(StrEnum):
-    """Pass whose seconds are priced."""
-
-    FORWARD = "forward"
-    STEP = "step"
-
-
-class Heads(StrEnum):
-    """Property of its heads that attention keeps when it widens."""
-
-    NUMBER = "number"
-    SIZE = "size"
 
 
 def command(
@@ -132,44 +79,44 @@ def command(
     ] = Distribution.UNIFORM,
     power: Annotated[int, typer.Option("--power", min=1, help="Exponent of the ER and ERK densities.")] = 1,
     close: Annotated[
-        Close,
+        CloseBy,
         typer.Option(
             "--close",
             help="What closes the budget: density (weights more or fewer in masks), width (channels more or fewer), or pattern (width with whole N:M patterns).",
         ),
-    ] = Close.DENSITY,
+    ] = "density",
     round_to: Annotated[int, typer.Option("--round-to", min=1, help="Make widths multiples of this.")] = 1,
     structure: StructureOption = "",
     heads: Annotated[
         Heads, typer.Option("--heads", help="Keep the number or the size of attention heads.")
-    ] = Heads.NUMBER,
+    ] = "number",
     parametrization: Annotated[
-        Parametrize,
+        Asked,
         typer.Option(
             "--parametrization",
             help="Initial scales and learning rates of each tensor: standard (as they are), mup (μP), supar (SμPar), or auto (supar where there is evidence).",
         ),
-    ] = Parametrize.STANDARD,
+    ] = "standard",
     optimizer: Annotated[
-        Optimizers,
+        Optimizer,
         typer.Option(
             "--optimizer", help="Whose learning rates a parametrization holds: those of adam or of sgd."
         ),
-    ] = Optimizers.ADAM,
+    ] = "adam",
     mask_updates: Annotated[
-        Updates,
+        MaskUpdates,
         typer.Option(
             "--mask-updates",
             help="What becomes of masks in training, for --parametrization: static (they stay), dynamic (weights move, as in RigL), or gradual (weights go on the way).",
         ),
-    ] = Updates.STATIC,
+    ] = "static",
     objective: Annotated[
         Objective,
         typer.Option(
             "--objective",
             help="flops, or wallclock: keep layers dense where sparse kernels cannot pay on this machine.",
         ),
-    ] = Objective.FLOPS,
+    ] = "flops",
     profile: Annotated[
         str | None,
         typer.Option(
@@ -180,7 +127,7 @@ def command(
         ),
     ] = None,
     passes: Annotated[
-        Timed | None,
+        Pass | None,
         typer.Option(
             "--pass",
             help="Of --objective wallclock: forward, or step with backward.",
@@ -219,14 +166,14 @@ def command(
         scope=scope,
         distribution=distribution,
         keep_dense=tuple(split(keep_dense)),
-        close_by=close.value,
+        close_by=close,
         round_to=round_to,
         power=power,
         mask=structure,
-        heads=heads.value,
-        parametrization=parametrization.value,
-        optimizer=optimizer.value,
-        mask_updates=mask_updates.value,
+        heads=heads,
+        parametrization=parametrization,
+        optimizer=optimizer,
+        mask_updates=mask_updates,
     )
     widens = asked.policy().widens
     request = replace(asked, pricing=_pricing(objective, profile, passes, batch))
@@ -243,14 +190,14 @@ def command(
 
 
 def _pricing(
-    objective: Objective, profile: str | None, passes: Timed | None, batch: int | None
+    objective: Objective, profile: str | None, passes: Pass | None, batch: int | None
 ) -> Pricing | None:
     """What a plan for time is priced with; read before the model, which takes longer."""
-    if objective is Objective.WALLCLOCK:
+    if objective == "wallclock":
         from iftplan.plans.request import Pricing
         from iftplan.plans.speed.document import read_profile
 
-        return Pricing(read_profile(profile), (passes or Timed.FORWARD).value, batch or 1)
+        return Pricing(read_profile(profile), passes or "forward", batch or 1)
     if profile is not None or passes is not None or batch is not None:
         raise InputError("--profile, --pass and --batch price layers in time; add --objective wallclock.")
     return None

@@ -15,6 +15,7 @@ import typer
 from iftplan.base.errors import InputError
 from iftplan.cli import completion
 from iftplan.cli.output import Interrupted, say
+from iftplan.plans.plan import Execution
 
 if TYPE_CHECKING:
     from iftplan.base.documents import Document
@@ -62,13 +63,6 @@ class Method(StrEnum):
     MASK_DECAY = "mask-decay"
     STRUCTURE_DECAY = "structure-decay"
     DENSIFIED = "densified"
-
-
-class Execution(StrEnum):
-    """Execution of masked layers."""
-
-    DENSE = "dense"
-    SPARSE = "sparse"
 
 
 def command(
@@ -128,7 +122,7 @@ def command(
 
     require_torch("training")
     name = method.value if method else ""
-    kernels = [f"training.execution={execution.value}"] if execution else []
+    kernels = [f"training.execution={execution}"] if execution else []
     given = Given(plan, data, name, config, recipe, [*(settings or ()), *kernels], seed, epochs, steps, start)
     if resume and not out:
         raise InputError("--resume continues the run in --out DIR; say which directory.")

@@ -11,14 +11,12 @@ from typing import Protocol
 from torch import nn
 
 from iftplan.base.errors import InputError
-from iftplan.models.counting import CountTable
+from iftplan.models.counting import ENGINES, CountTable
 from iftplan.nn.counting.operators.table import OPERATORS, Operator, Operators
 from iftplan.nn.counting.passes.data import ASSUMED_ITEM, FOR_THIS_INPUT, Data, look_as_needed
 from iftplan.nn.counting.passes.lazy import materialised
 from iftplan.nn.meta.copies import check_ties
 from iftplan.nn.meta.inputs import Inputs, given_inputs
-
-ENGINES = ("meta", "fvcore", "flop_counter")
 
 
 def measure(

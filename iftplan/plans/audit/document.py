@@ -184,7 +184,7 @@ class _ReportObject(TypedDict):
     convention: Literal["mac", "flop"]
     subject: str
     reference: str | None
-    scope: Literal["matrices", "layers", "model"]
+    scope: Scope
     tolerance: float
     tolerance_exact: str
     verdict: str

@@ -14,6 +14,7 @@ from iftplan.base.documents import Document, check, sealed
 from iftplan.base.errors import InputError
 from iftplan.base.units import exact
 from iftplan.base.validation import validated
+from iftplan.masks.distributions import Distribution
 from iftplan.models.notation import parse_input
 from iftplan.models.spec import Heads
 from iftplan.plans.document.layers import (
@@ -137,7 +138,7 @@ def parse_plan(document: Document, where: str = "plan") -> Plan:
         fingerprint=parsed["fingerprint"],
         transform=parsed["transform"],
         sparsity=_fraction(parsed["sparsity_exact"], "sparsity_exact", where),
-        scope=Scope(parsed["scope"]) if parsed["scope"] else None,
+        scope=parsed["scope"],
         distribution=parsed["distribution"],
         close_by=parsed["close"],
         keep_dense=tuple(parsed["keep_dense"]),
@@ -148,7 +149,7 @@ def parse_plan(document: Document, where: str = "plan") -> Plan:
         widths=parsed["widths"],
         multiplier=parsed["multiplier"],
         closing_sparsity={
-            Scope(s): None if v is None else _fraction(v, f"closing_sparsity_exact.{s}", where)
+            s: None if v is None else _fraction(v, f"closing_sparsity_exact.{s}", where)
             for s, v in closing.items()
         },
         notes=tuple(parsed["notes"]),
@@ -168,7 +169,7 @@ def parse_plan(document: Document, where: str = "plan") -> Plan:
 
 
 def _layer(parsed: _LayerObject, where: str) -> PlannedLayer:
-    role, reason = Role(parsed["role"]), parsed["reason"]
+    role, reason = parsed["role"], parsed["reason"]
     before = after = None
     if role is not Role.ACTIVATION:
         try:
@@ -215,9 +216,6 @@ def _fraction(text: str, path: str, where: str) -> Fraction:
     return Fraction(int(top), int(bottom))
 
 
-_Scopes = Literal["matrices", "layers", "model"]
-
-
 @with_config(ConfigDict(extra="forbid"))
 class _CardinalityObject(TypedDict):
     """The size of the search space.
@@ -258,7 +256,7 @@ class _LayerObject(TypedDict):
 
     name: str
     kind: str
-    role: Literal["transformed", "kept_dense", "depthwise", "unmaskable", "activation"]
+    role: Role
     reason: str
     before: str
     after: str
@@ -319,8 +317,8 @@ class _PlanObject(TypedDict):
     transform: str
     sparsity: float
     sparsity_exact: str
-    scope: _Scopes | None
-    distribution: Literal["uniform", "er", "erk"]
+    scope: Scope | None
+    distribution: Distribution
     close: CloseBy
     keep_dense: list[str]
     round_to: int
@@ -328,14 +326,14 @@ class _PlanObject(TypedDict):
     heads: Heads
     multiplier: float
     widths: dict[str, int]
-    dense: dict[_Scopes, int]
-    planned: dict[_Scopes, int]
-    ratio: dict[_Scopes, float]
-    ratio_exact: dict[_Scopes, str]
+    dense: dict[Scope, int]
+    planned: dict[Scope, int]
+    ratio: dict[Scope, float]
+    ratio_exact: dict[Scope, str]
     residual_macs: int | None
     cardinality: _CardinalityObject
-    closing_sparsity: dict[_Scopes, float | None]
-    closing_sparsity_exact: dict[_Scopes, str | None]
+    closing_sparsity: dict[Scope, float | None]
+    closing_sparsity_exact: dict[Scope, str | None]
     layers: list[_LayerObject]
     notes: list[str]
     parametrization: NotRequired[ParametrizationObject]

@@ -9,7 +9,18 @@ from typing_extensions import TypedDict
 
 from iftplan.base.documents import Document
 from iftplan.base.units import exact
-from iftplan.plans.plan import LayerTime, Parametrization, TensorScale, WallClock
+from iftplan.plans.plan import (
+    Execution,
+    LayerTime,
+    MaskUpdates,
+    Optimizer,
+    Parametrization,
+    Pass,
+    Scheme,
+    TensorRole,
+    TensorScale,
+    WallClock,
+)
 
 _STRICT = ConfigDict(extra="forbid")
 _Seconds = Annotated[float, Field(ge=0)]
@@ -62,7 +73,7 @@ class ScaleObject(TypedDict):
     """
 
     tensor: str
-    role: Literal["embedding", "hidden", "output"]
+    role: TensorRole
     init_std_scale: float
     reason: str
     width_multiplier: float
@@ -91,9 +102,9 @@ class ParametrizationObject(TypedDict):
     """
 
     asked: Literal["auto", "mup", "supar"]
-    scheme: Literal["standard", "mup", "supar"]
-    optimizer: Literal["adam", "sgd"]
-    mask_updates: Literal["static", "dynamic", "gradual"]
+    scheme: Scheme
+    optimizer: Optimizer
+    mask_updates: MaskUpdates
     scales: list[ScaleObject]
     notes: list[str]
 
@@ -166,14 +177,14 @@ class LayerTimeObject(TypedDict):
     """
 
     name: str
-    execution: Literal["dense", "sparse"]
+    execution: Execution
     dense_seconds: _Seconds
     flops_seconds: _Seconds
     seconds: _Seconds
     extrapolated: bool
 
 
-_Passed = TypedDict("_Passed", {"pass": Literal["forward", "step"]})  # no name that a class could have
+_Passed = TypedDict("_Passed", {"pass": Pass})  # no name that a class could have
 
 
 @with_config(_STRICT)

@@ -14,13 +14,13 @@ from typing import Final
 
 from iftplan.base.errors import InfeasibleError, InputError
 from iftplan.models.spec import Heads, ModelSpec
-from iftplan.plans.plan import KeptFor, LayerTime, Plan, PlannedLayer, Role, Scope, WallClock
+from iftplan.plans.plan import KeptFor, LayerTime, Pass, Plan, PlannedLayer, Role, Scope, WallClock
 from iftplan.plans.planner import close_prepared, plan, prepare
 from iftplan.plans.policy import Policy
 from iftplan.plans.speed.layer_times import Time, Times
 from iftplan.plans.speed.machine import processor
 from iftplan.plans.speed.pricing import NotMeasuredError, Prices
-from iftplan.plans.speed.profiles import Pass, Profile
+from iftplan.plans.speed.profiles import Profile
 
 THINNEST: Final = Fraction(1, 2)
 """What masked layers keep at least of their density, however much time others would save at their expense."""

@@ -13,6 +13,7 @@ from iftplan.base.errors import IftplanError, InfeasibleError
 from iftplan.base.units import plain
 from iftplan.families.builtin import FAMILIES
 from iftplan.families.family import Family
+from iftplan.masks.distributions import Distribution
 from iftplan.models.spec import Heads, ModelSpec
 from iftplan.plans.plan import Plan, Scope
 from iftplan.plans.planner import Prepared, close_prepared, prepare
@@ -68,7 +69,7 @@ class Grid:
                 transform=transform,
                 sparsity=plain(sparsity),
                 mask=mask,
-                distribution=distribution,  # type: ignore[arg-type]
+                distribution=Distribution(distribution),
             )
 
 
@@ -159,7 +160,7 @@ def planned_rows(
         except IftplanError as error:
             yield _refused(asked, spec, error)
             continue
-        if (common := replace(asked, distribution="uniform")) != last:
+        if (common := replace(asked, distribution=Distribution.UNIFORM)) != last:
             last, ready = common, _prepared(spec, policy)
         if isinstance(ready, Prepared):
             yield _closed(asked, spec, policy, ready, heads)
@@ -243,7 +244,7 @@ def run_of(asked: PlanConfig, base: RunConfig, method: str, seed: int) -> RunCon
         seed: of the run.
     """
     if method == "dense":
-        asked = replace(asked, transform="none", sparsity="0", distribution="uniform", mask="")
+        asked = replace(asked, transform="none", sparsity="0", distribution=Distribution.UNIFORM, mask="")
     named = replace(base.method, name=method)  # type: ignore[arg-type]
     return replace(base, plan=asked, method=named, seed=seed)
 
