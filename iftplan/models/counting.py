@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from itertools import combinations
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
@@ -21,6 +22,14 @@ if TYPE_CHECKING:
 EngineName = Literal["meta", "fvcore", "flop_counter"]
 """Who counts: this tool's own engine, fvcore, PyTorch's FlopCounterMode."""
 ENGINES: Final[tuple[EngineName, ...]] = get_args(EngineName)
+
+
+class Values(StrEnum):
+    """Where the values came from that a model asked its tensors for, where it asked."""
+
+    UNASKED = "unasked"
+    ASSUMED = "assumed"
+    GIVEN = "given"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +64,7 @@ class CountTable(Shown):
         unknown: operator → calls, for operators that may contract but have no formula.
         uncalled: modules that hold parameters of which no operator saw any.
         assumptions: sentences, one for each thing that had to be assumed to run the model.
+        values: what answered where the model asked for values of tensors.
     """
 
     engine: str
@@ -63,6 +73,7 @@ class CountTable(Shown):
     unknown: Mapping[str, int] = field(default_factory=dict)
     uncalled: tuple[str, ...] = ()
     assumptions: tuple[str, ...] = ()
+    values: Values = Values.UNASKED
 
     def tables(self) -> tuple[Table, ...]:
         """The tables that show the value, the details first."""
