@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Optimizer = Literal["adam", "sgd"]
 MaskUpdates = Literal["static", "dynamic", "gradual"]
 Scheme = Literal["standard", "mup", "supar"]
-Asked = Literal["auto", "standard", "mup", "supar"]
+Asked = Literal["standard", "auto", "supar", "mup"]
 CloseBy = Literal["density", "width", "pattern"]
 Execution = Literal["dense", "sparse"]
 Pass = Literal["forward", "step"]
