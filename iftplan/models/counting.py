@@ -25,7 +25,7 @@ ENGINES: Final[tuple[EngineName, ...]] = get_args(EngineName)
 
 
 class Values(StrEnum):
-    """Where the values came from that a model asked its tensors for, where it asked."""
+    """Origin of the values that a model asked its tensors for, if it asked."""
 
     UNASKED = "unasked"
     ASSUMED = "assumed"

@@ -59,7 +59,7 @@ class Role(StrEnum):
 
 
 class KeptFor(StrEnum):
-    """Why a layer that could be transformed stays dense; each value is what its reason says, or how that begins."""
+    """Purpose that a layer is kept dense for; each value is what its reason says, or how that begins."""
 
     INPUT = "reads the model's input"
     OUTPUT = "gives the model's output"

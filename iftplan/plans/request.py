@@ -25,7 +25,7 @@ from iftplan.plans.speed.profiles import Profile
 
 @dataclass(frozen=True, slots=True)
 class Pricing:
-    """How layers are priced in time.
+    """Prices of layers in time.
 
     Attributes:
         profile: of the machine.
@@ -40,7 +40,7 @@ class Pricing:
 
 @dataclass(frozen=True, slots=True)
 class PlanRequest:
-    """What a plan is asked for.
+    """Request for a plan, in the words that people ask in.
 
     Attributes:
         family: a name, a family of your own; "none" or None for plain sparsity at the same width.
@@ -75,7 +75,7 @@ class PlanRequest:
     pricing: Pricing | None = None
 
     def policy(self) -> Policy:
-        """What the planner is asked for.
+        """The request as the planner takes it, every choice a value.
 
         Raises:
             InputError: something that cannot be read, or does not go together.

@@ -78,7 +78,7 @@ class PlanConfig:
 
     @property
     def request(self) -> PlanRequest:
-        """What is asked of a plan."""
+        """The request for a plan that the settings make."""
         return PlanRequest(
             family=self.transform,
             sparsity=self.sparsity,

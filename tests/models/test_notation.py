@@ -24,7 +24,9 @@ def test_every_layer_reads_back_from_its_notation(layer: LayerSpec) -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(layers, st.booleans(), st.integers(0, 3), st.integers(0, 3))
-def test_a_canonical_layer_is_what_its_notation_reads_back_as(layer, depthwise, positions, heads):
+def test_a_canonical_layer_is_what_its_notation_reads_back_as(
+    layer: LayerSpec, depthwise: bool, positions: int, heads: int
+) -> None:
     """Whatever else a layer says of itself that the notation does not tell."""
     each_alone = layer.kind.spatial_dims > 0 and layer.groups == layer.in_channels
     layer = replace(layer, depthwise=depthwise and each_alone, positions=positions)

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,7 +41,9 @@ from tests.support.hand_specs import chain
         ),
     ],
 )  # fmt: skip
-def test_all_who_ask_for_a_plan_get_the_same(in_python, as_options, as_settings, tmp_path: Path) -> None:
+def test_all_who_ask_for_a_plan_get_the_same(
+    in_python: dict[str, Any], as_options: str, as_settings: dict[str, Any], tmp_path: Path
+) -> None:
     expected = plan_document(ift.plan(chain(), **in_python))
     (tmp_path / "chain.json").write_text(json.dumps(spec_document(chain())))
     done = iftplan("plan", "chain.json", *as_options.split(), "--format", "json", cwd=tmp_path)

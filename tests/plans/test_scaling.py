@@ -64,7 +64,7 @@ def plan_of(family: str | None, sparsity: str = "3/4", **options: Any) -> Plan:
     return ift.plan(ift.read_model(perceptron(), "2x8"), family, sparsity, scope="matrices", **options)
 
 
-def test_what_a_layer_is_kept_for_is_a_value_and_its_sentence_is_for_people():
+def test_what_a_layer_is_kept_for_is_a_value_and_its_sentence_is_for_people() -> None:
     plan = ift.plan(ift.read_model(perceptron(), "2x8"), "wide", "3/4", parametrization="supar")
     assert [layer.kept_for for layer in plan.layers] == [KeptFor.INPUT, None, KeptFor.OUTPUT]
     assert parse_plan(plan_document(plan)) == plan  # where the sentence is all that is written

@@ -43,7 +43,7 @@ def audit(
     tolerance: Fraction = PLAN_TOLERANCE,
     may_stay_uncalled: Collection[str] = (),
 ) -> AuditReport:
-    """The structure of a plan, built without data and measured, held against the plan's own ledger.
+    """Report of a plan's structure, built without data and measured, against the plan's own ledger.
 
     Args:
         plan: the plan.
@@ -81,7 +81,20 @@ def audit_structure(
     tolerance: Fraction = PLAN_TOLERANCE,
     may_stay_uncalled: Collection[str] = (),
 ) -> AuditReport:
-    """As `audit`, of a dense model that `dense_model` built and that becomes the plan's structure here."""
+    """Report of a plan's structure against its ledger, for a dense model that is built already and becomes the structure.
+
+    Args:
+        plan: the plan.
+        dense: from `dense_model`; it is changed.
+        engines: "meta", "fvcore", "flop_counter"; the first is compared layer by layer.
+        second: an engine that counts it too if it can, see `measure_by`.
+        operators: formulas for operators that would be unknown.
+        tolerance: the largest relative difference that passes.
+        may_stay_uncalled: modules that the pass need not use.
+
+    Raises:
+        MeasureError: an engine could not run the structure.
+    """
     tables = measure_plan(plan, dense, engines=engines, second=second, operators=operators)
     return audit_plan(plan, tables, tolerance=tolerance, may_stay_uncalled=may_stay_uncalled)
 
@@ -99,7 +112,7 @@ def audit_network(
     tolerance: Fraction = Fraction(1, 1000),
     may_stay_uncalled: Collection[str] = (),
 ) -> AuditReport:
-    """A network as it stands, measured and held against another one, a plan's total or a budget.
+    """Report of a network as it stands, measured, against another one, a plan's total or a budget.
 
     Args:
         subject: what the report calls it.
@@ -128,7 +141,13 @@ def audit_network(
 
 
 def applied_here(plan: Plan, network: nn.Module, inputs: Sequence[InputSpec]) -> bool:
-    """Whether a network with masks of its own can be held against a plan layer by layer, as `measure_applied` does."""
+    """Whether a network has masks of its own, so that `measure_applied` can hold it against a plan layer by layer.
+
+    Args:
+        plan: the plan.
+        network: on any device.
+        inputs: what it is counted with; a plan's layers are comparable at its own inputs only.
+    """
     return tuple(inputs) == plan.inputs and any(True for _ in masked_weights(network))
 
 

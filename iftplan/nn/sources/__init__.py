@@ -82,6 +82,11 @@ def construct_with_inputs(
 ) -> tuple[nn.Module, tuple[InputSpec, ...]]:
     """The network that a MODEL argument names, and the inputs that it is counted with: those given, or its own.
 
+    Args:
+        source: a MODEL argument.
+        given: inputs that the user gave; empty for none.
+        device: "meta", or "cpu" with values.
+
     Raises:
         InputError: it cannot be built, or nobody says what its inputs are.
     """

@@ -18,7 +18,7 @@ def before_notation(layer: PlannedLayer) -> str:
 
 
 def after_notation(layer: PlannedLayer, transform: str) -> str:
-    """What stands in a layer's place in a plan of that family, such as `4 × linear:8-8`; the operator of a product."""
+    """Notation of what stands in a layer's place in a plan of that family, such as `4 × linear:8-8`; the operator of a product."""
     if layer.after is None:
         return layer.kind
     own = layer_notation(layer.after)
@@ -65,7 +65,7 @@ def parse_after(text: str) -> LayerSpec:
 
 
 def other_notations(plan: Plan, written: Sequence[tuple[str, str]]) -> Iterator[str]:
-    """What rows were written with as `before` and `after` where their values make something else.
+    """Sentences about rows whose `before` or `after` was written otherwise than their values make it.
 
     Args:
         plan: as it was read.

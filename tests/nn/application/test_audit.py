@@ -9,6 +9,7 @@ from torch import nn
 import iftplan as ift
 from iftplan.nn.application.model_cost import measured
 from iftplan.plans.audit.document import audit_document
+from iftplan.plans.plan import Scope
 from tests.support.cli_runs import iftplan
 
 FACTORY = """
@@ -34,7 +35,7 @@ def test_python_the_command_and_the_check_say_the_same(source: str, tmp_path: Pa
     plan = ift.plan(ift.read_model(source, "2x8"), "wide", "3/4")
     report = ift.audit(plan, model=source)
     assert report.passed
-    assert report.measured_macs == plan.macs(ift.plans.Scope.LAYERS)
+    assert report.measured_macs == plan.macs(Scope.LAYERS)
     path = str(tmp_path / "plan.json")
     ift.save(plan, path)
     done = iftplan("audit", path, "--trust", "--format", "json", cwd=tmp_path)

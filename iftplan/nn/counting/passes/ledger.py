@@ -130,14 +130,14 @@ class Ledger:
         self.assumptions[sentence] = None
 
     def item(self, dtype: torch.dtype) -> bool | int:
-        """What a tensor without data answers when it is asked for its value, logged as an assumption."""
+        """Value that a tensor without data answers with, logged as an assumption."""
         self.asked = True
         self.assume(ASSUMED_ITEM)
         return self.data.item(dtype)
 
     @property
     def values(self) -> Values:
-        """Where the values came from that were asked for."""
+        """Origin of the values that the model asked its tensors for."""
         if self.data is Data.GIVEN:
             return Values.GIVEN
         return Values.ASSUMED if self.asked else Values.UNASKED
