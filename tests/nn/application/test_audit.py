@@ -2,12 +2,18 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from torch import nn
 
 import iftplan as ift
+from iftplan.models.counting import Contraction, CountTable
+from iftplan.models.spec import InputSpec
+from iftplan.nn.application import audit
 from iftplan.nn.application.model_cost import measured
+from iftplan.nn.counting.opinions import measure_by
+from iftplan.nn.sources import build
 from iftplan.plans.audit.document import audit_document
 from iftplan.plans.plan import Scope
 from tests.support.cli_runs import iftplan
@@ -62,3 +68,21 @@ def test_a_network_of_ones_own_is_left_as_it_is() -> None:
     assert str(network) == before
     with pytest.raises(ift.InputError, match="does not say what its model is built from"):
         ift.audit(plan)
+
+
+def test_engines_that_count_differently_are_a_problem_of_the_report_and_the_end_of_a_check(
+    source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def two_opinions(*arguments: Any, **named: Any) -> tuple[CountTable, ...]:
+        found = measure_by(*arguments, **named)
+        more = Contraction("0", "linear", found[0].macs + 1, "0.weight")
+        return (*found[:1], CountTable("another", (more,)))
+
+    monkeypatch.setattr(audit, "measure_by", two_opinions)
+    network = build(source)
+    report = audit.audit_network("net", network, [InputSpec((2, 8))])
+    assert report.disagreements == report.problems
+    assert "another" in report.problems[0]
+    asked = {"source": source, "inputs": ["2x8"], "allow": [], "cross_check": True, "nonzeros": False}
+    with pytest.raises(ift.MeasureError, match="another"):
+        measured(asked)
