@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Literal
 
 import sympy
@@ -12,7 +12,6 @@ from iftplan.nn.reading.symbolic.counting import SymbolicContraction, SymbolicCo
 from iftplan.nn.reading.widths.equations import WidthEquations
 
 KeptHeads = Heads | Literal[""]
-_ENDS = ("an input of the model", "an output of the model")
 
 
 def kept(system: WidthEquations, counter: SymbolicCounter) -> KeptHeads:
@@ -63,13 +62,21 @@ def _reason(system: WidthEquations, sizes: tuple[sympy.Expr | None, ...]) -> str
     return next((reason.rpartition(" at ")[2] for reason in reasons if reason), "")
 
 
-def layer_notes(found: Couplings, held: Mapping[str, str]) -> Iterator[str]:
-    """Layers whose weights keep all of their sizes although neither end of the model asks for that."""
+def layer_notes(found: Couplings, held: Mapping[str, str], ends: Collection[str]) -> Iterator[str]:
+    """Sentences about layers whose weights keep all of their sizes although neither end of the model asks for that.
+
+    Args:
+        found: the model's couplings.
+        held: module path → why it keeps its widths, for which there is a sentence already.
+        ends: names of widths that an input or an output of the model fixes.
+    """
     stuck: dict[str, list[str]] = {}
     for name in found.weight_macs:  # blocks that are built alike say it once
-        widths = [found.widths[s] for dimension in found.shapes[name] for s in sorted(dimension.symbols)]
-        inner = [w.fixed for w in widths if not w.fixed.startswith(_ENDS)]
-        if inner and all(w.fixed for w in widths) and not any(name.startswith(f"{h}.") for h in held):
+        fixed = {
+            s: found.widths[s].fixed for dimension in found.shapes[name] for s in sorted(dimension.symbols)
+        }
+        inner = [reason for s, reason in fixed.items() if s not in ends]
+        if inner and all(fixed.values()) and not any(name.startswith(f"{h}.") for h in held):
             stuck.setdefault(inner[0], []).append(name.rpartition(".")[0] or name)
     for reason, layers in stuck.items():
         keep = "keep their widths" if len(layers) > 1 else "keeps its widths"
