@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from iftplan.base.arguments import checked, names_in, one_of
 from iftplan.base.errors import InputError
@@ -18,14 +18,10 @@ from iftplan.masks.distributions import Distribution
 from iftplan.models.allowances import parse_vouched
 from iftplan.models.counting import CountTable
 from iftplan.models.notation import parse_layer
-from iftplan.models.spec import LayerSpec, ModelSpec
-from iftplan.plans import planner
+from iftplan.models.spec import Heads, LayerSpec, ModelSpec
 from iftplan.plans.audit.audit import AuditReport, audit_plan
-from iftplan.plans.plan import Plan, Scope
-from iftplan.plans.policy import CloseBy, Policy
-from iftplan.plans.scales import Asked, MaskUpdates, Optimizer
-from iftplan.plans.scaling import parametrized
-from iftplan.plans.speed.profiles import Pass
+from iftplan.plans.plan import Asked, CloseBy, MaskUpdates, Objective, Optimizer, Pass, Plan, Scope
+from iftplan.plans.request import PlanRequest, Pricing, make_plan
 
 if TYPE_CHECKING:
     from torch import nn
@@ -74,7 +70,7 @@ def read_model(
     source: str | nn.Module,
     *inputs: object,
     widths: bool = True,
-    heads: Literal["number", "size"] = "number",
+    heads: Heads = "number",
     allow: Sequence[str] | Mapping[str, int | str] = (),
 ) -> ModelSpec:
     """Read a model's layers, MACs and couplings from one forward pass without data; needs torch.
@@ -118,11 +114,11 @@ def plan(
     close: CloseBy = "density",
     round_to: int = 1,
     mask: str | None = None,
-    heads: Literal["number", "size"] = "number",
+    heads: Heads = "number",
     parametrization: Asked = "standard",
     optimizer: Optimizer = "adam",
     mask_updates: MaskUpdates = "static",
-    objective: Literal["flops", "wallclock"] = "flops",
+    objective: Objective = "flops",
     profile: str | None = None,
     passes: Pass = "forward",
     batch: int = 1,
@@ -154,43 +150,65 @@ def plan(
         InfeasibleError: says which layer is in the way and the nearest feasible sparsity.
         InputError: an argument or a profile that cannot be read.
     """
-    plain = family is None or family == "none"
-    chosen = None if plain else family_named(family) if isinstance(family, str) else family
-    zeros = parse_sparsity(sparsity)
-    policy = Policy(
-        family=chosen,
-        sparsity=zeros,
-        scope=Scope(one_of("scope", scope, [s.value for s in Scope])),
-        distribution=Distribution(one_of("distribution", distribution, [d.value for d in Distribution])),
-        keep_dense=frozenset(names_in("keep_dense", keep_dense)) - {"none"},
-        close_by=close,
-        round_to=round_to,
-        mask=solver.mask_for(chosen, zeros, parse_mask(mask) if mask else None),
-    )
+    pricing = None
     if objective == "wallclock":
         from iftplan.plans.speed.document import read_profile
-        from iftplan.plans.speed.planner import plan_for_time
 
-        made = plan_for_time(model, policy, read_profile(profile), passes=passes, batch=batch, heads=heads)
-    else:
-        made = planner.plan(model, policy, heads=heads)
-    return parametrized(made, parametrization, optimizer, mask_updates)
+        pricing = Pricing(read_profile(profile), passes, batch)
+    return make_plan(
+        model,
+        PlanRequest(
+            family=family,
+            sparsity=sparsity,
+            scope=Scope(one_of("scope", scope, [s.value for s in Scope])),
+            distribution=Distribution(one_of("distribution", distribution, [d.value for d in Distribution])),
+            keep_dense=names_in("keep_dense", keep_dense),
+            close_by=close,
+            round_to=round_to,
+            mask=mask or "",
+            heads=heads,
+            parametrization=parametrization,
+            optimizer=optimizer,
+            mask_updates=mask_updates,
+            pricing=pricing,
+        ),
+    )
 
 
 @checked
-def audit(plan: Plan, measured: CountTable | Sequence[CountTable]) -> AuditReport:
-    """Report of a plan's measured structure against its ledger, layer by layer.
+def audit(
+    plan: Plan,
+    measured: CountTable | Sequence[CountTable] | None = None,
+    *,
+    model: str | nn.Module | None = None,
+    trust: bool = False,
+) -> AuditReport:
+    """Report of a plan's structure, built without data and measured, against its ledger, layer by layer; needs torch.
 
-    `iftplan.nn.application.measuring.measure_plan` makes the count tables, one for each engine.
+    Args:
+        plan: the plan.
+        measured: counts of the structure (`iftplan.nn.measure_plan` makes them); None to build and measure it here,
+            by our own engine and by fvcore where that can.
+        model: the dense network or its source, where the plan does not name it, or names Python of its own.
+        trust: run the Python that the plan names.
 
     Raises:
-        InputError: `measured` is no count table.
+        InputError: something else than count tables; or the plan names Python that you did not, or no model.
+        StaleError: the model is not the one that the plan was made for.
+        MeasureError: the model does not run.
+
+    Example:
+        >>> wide = plan(read_model("zoo:digits-cnn"), "wide", "3/4")
+        >>> audit(wide).passed
+        True
     """
+    if measured is None:
+        from iftplan.nn.application.audit import audit as audit_built
+
+        return audit_built(plan, model, trust=trust, second="fvcore")
     tables = [measured] if isinstance(measured, CountTable) else list(measured)
     if not tables or not all(isinstance(table, CountTable) for table in tables):
-        raise InputError(
-            "audit: measured takes count tables, as iftplan.nn.application.measuring.measure_plan makes them."
-        )
+        raise InputError("audit: measured takes count tables, as iftplan.nn.measure_plan makes them.")
     return audit_plan(plan, tables)
 
 

@@ -9,17 +9,16 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING, Protocol
 
-from iftplan.base.errors import InputError, MeasureError
-from iftplan.base.units import Convention, parse_count, parse_tolerance
+from iftplan.base.errors import MeasureError
+from iftplan.base.units import Convention, parse_tolerance
 from iftplan.models.notation import parse_input
 from iftplan.models.spec import InputSpec
-from iftplan.plans.audit.audit import AuditReport, Reference, audit_model, layer_macs
-from iftplan.plans.plan import Plan, Scope
+from iftplan.plans.audit.audit import AuditReport, Reference
+from iftplan.plans.plan import Plan
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from iftplan.models.counting import CountTable
 
 _MOST_LAYERS = 40
 
@@ -65,6 +64,9 @@ def iso_flop(
         MeasureError: it could not be measured.
     """
     __tracebackhide__ = True
+    from iftplan.nn.application.audit import audit_network
+    from iftplan.nn.counting.measure import measure
+
     allowed = _fraction(tolerance)
     plan = _plan(reference)
     if plan is not None:
@@ -72,9 +74,8 @@ def iso_flop(
     assert not isinstance(reference, Plan)
     network, specs = _network(model, inputs)
     base, base_specs = _network(reference, inputs)
-    table, other = _table(network, specs), _table(base, base_specs)
-    expected = Reference(_called(reference), other.macs, layer_macs(other, {}))
-    return _held(audit_model(_called(model), [table], expected, tolerance=allowed))
+    expected = Reference.of_table(measure(base, base_specs), _called(reference))
+    return _held(audit_network(_called(model), network, specs, expected, tolerance=allowed))
 
 
 def flop_budget(
@@ -93,11 +94,11 @@ def flop_budget(
         MeasureError: it could not be measured.
     """
     __tracebackhide__ = True
+    from iftplan.nn.application.audit import audit_network
+
     network, specs = _network(model, inputs)
-    reference = Reference(f"budget {budget}", parse_count(str(budget)), at_most=True)
-    return _held(
-        audit_model(_called(model), [_table(network, specs)], reference, tolerance=_fraction(tolerance))
-    )
+    reference = Reference.of_budget(str(budget))
+    return _held(audit_network(_called(model), network, specs, reference, tolerance=_fraction(tolerance)))
 
 
 def _held(report: AuditReport) -> AuditReport:
@@ -129,31 +130,14 @@ def _against_plan(
     model: nn.Module | str, plan: Plan, inputs: Sequence[str], tolerance: Fraction
 ) -> AuditReport:
     """Layer by layer where the network has masks of its own, as a whole where it has none."""
-    from iftplan.nn.application.audit import measure_applied
-    from iftplan.nn.masks.masked_weights import masked_weights
+    from iftplan.nn.application.audit import applied_here, audit_network, measure_applied
 
     network, specs = _network(model, inputs, plan.inputs)
-    if specs == plan.inputs and any(True for _ in masked_weights(network)):
+    if applied_here(plan, network, specs):
         return measure_applied(plan, network, tolerance=tolerance)
-    reference = Reference(
-        f"plan for {plan.model or 'the model'}",
-        plan.macs(Scope.MODEL),
-        dense_macs=plan.dense_macs(Scope.MODEL),
-    )
-    table = _table(network, specs)
-    kept = _kept(network, table)
-    return audit_model(_called(model), [table], reference, tolerance=tolerance, nonzeros=kept)
-
-
-def _kept(network: nn.Module, table: CountTable) -> dict[str, Fraction] | None:
-    """The share of each weight that is not zero, where there are values: masks may be baked in."""
-    from iftplan.nn.masks.nonzeros import check_even, nonzeros
-
-    sizes = {name: parameter.numel() for name, parameter in network.named_parameters()}
-    if any(parameter.is_meta for parameter in network.parameters()):
-        return None
-    check_even(network, table)
-    return {name: Fraction(kept, sizes[name]) for name, kept in nonzeros(network, from_values=True).items()}
+    reference = Reference.of_plan(plan, f"plan for {plan.model or 'the model'}")
+    has_values = not any(parameter.is_meta for parameter in network.parameters())
+    return audit_network(_called(model), network, specs, reference, nonzeros=has_values, tolerance=tolerance)
 
 
 def _plan(reference: object) -> Plan | None:
@@ -177,23 +161,12 @@ def _network(
         InputError: nobody says what the inputs are.
     """
     specs = tuple(map(parse_input, inputs)) or known
-    network = model
-    if isinstance(network, str):
-        from iftplan.nn.sources import construct
+    from iftplan.nn.sources import construct_with_inputs
+    from iftplan.nn.sources.default_inputs import known_inputs
 
-        built = construct(network)
-        network, specs = built.model, specs or built.inputs
-    if not specs:
-        raise InputError(
-            f"{_called(model)} does not say what its inputs are; give them, such as '1x3x32x32'."
-        )
-    return network, specs
-
-
-def _table(network: nn.Module, inputs: tuple[InputSpec, ...]) -> CountTable:
-    from iftplan.nn.counting.measure import measure
-
-    return measure(network, inputs)
+    if isinstance(model, str):
+        return construct_with_inputs(model, specs)
+    return model, known_inputs(_called(model), specs)
 
 
 def _called(model: nn.Module | str) -> str:

@@ -8,7 +8,7 @@ from iftplan.base.units import Convention, count, decimal, percent, signed
 from iftplan.checks.findings import CheckReport, Drift, Limit, ModelCheck, Quantity, Status
 from iftplan.checks.tables import models_by_note, since, used
 from iftplan.models.cost import ModelCost
-from iftplan.plans.audit.diff_tables import change
+from iftplan.plans.audit.tables import change
 from iftplan.report.page import NO_LAYERS, Finding, Outcome, Page, Place, Rule, Section, Share
 from iftplan.report.table import Table
 

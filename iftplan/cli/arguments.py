@@ -4,22 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from iftplan.base.documents import Document, loads, read_text, schema_of
-from iftplan.base.errors import InputError, StaleError
+from iftplan.base.errors import InputError
 from iftplan.cli.output import working
 from iftplan.models.allowances import parse_vouched
-from iftplan.models.sources import parse_source
-from iftplan.models.spec import InputSpec, ModelSpec
+from iftplan.models.spec import Heads, InputSpec, ModelSpec
 from iftplan.plans.plan import Plan
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from iftplan.nn.counting.operators.table import Operator
-
-Heads = Literal["number", "size"]
 
 
 def document_in(text: str) -> Document | None:
@@ -108,43 +103,6 @@ def spec_in(document: Document, where: str, inputs: Sequence[InputSpec]) -> Mode
             f"{where} was read with input {', '.join(map(str, spec.inputs))}; a spec holds one input, so make another with iftplan spec {spec.source} --input …"
         )
     return spec
-
-
-def build_for(plan: Plan, model: str | None, *, trust: bool) -> nn.Module:
-    """The dense model that a plan was made for, on the meta device.
-
-    Python that a plan names is run only if the user names it too, or trusts the plan.
-
-    Args:
-        plan: that names its model and inputs.
-        model: a MODEL argument that the user gave in its place.
-        trust: whether Python that the plan names may run.
-
-    Raises:
-        InputError: the plan names Python that the user did not.
-        StaleError: the model is not the one planned for.
-    """
-    source = model or plan.model
-    if not source:
-        raise InputError(
-            "the plan does not say what its model is built from; name it with --model path/file.py:factory."
-        )
-    if model is None and parse_source(source).runs_user_code and not trust:
-        raise InputError(
-            f"the plan names Python of its own, {source}; a plan file is data, so give --model {source} to run it, or --trust."
-        )
-    require_torch(f"building {source}")
-    from iftplan.nn.counting.passes.lazy import materialised
-    from iftplan.nn.meta.fingerprint import fingerprint
-    from iftplan.nn.sources import build
-
-    built = materialised(build(source), plan.inputs)
-    found = fingerprint(built)
-    if found != plan.fingerprint:
-        raise StaleError(
-            f"{source} is no longer the model that was planned for (fingerprint {found[:12]}…, planned {plan.fingerprint[:12]}…): its modules or shapes changed. Make the plan again with iftplan plan {source}."
-        )
-    return built
 
 
 def require_torch(what: str) -> None:

@@ -7,12 +7,14 @@ from typing import Any
 
 from typer.core import TyperCommand
 
+from iftplan.cli.output import PAGES, Format
+
 WIDEST = 160
 """Columns beyond which lines are hard to read."""
 
 _PLACEHOLDERS = {"str": "TEXT", "int": "N", "int range": "N", "float": "NUMBER", "float range": "NUMBER"}
 _REPORTING = ("audit", "check", "diff")
-_TABLES = ("table", "json", "csv", "markdown", "latex")
+_TABLES = tuple(form.value for form in Format if form not in PAGES)
 
 
 class Command(TyperCommand):

@@ -53,7 +53,8 @@ _SUFFIXES = {
     ".sarif": Format.SARIF,
 }
 _OF_REPORTS = _SUFFIXES | {".json": Format.JSON}
-_OF_PAGES = frozenset({Format.HTML, Format.JUNIT, Format.GITHUB, Format.SARIF})
+PAGES = frozenset({Format.HTML, Format.JUNIT, Format.GITHUB, Format.SARIF})
+"""Formats that a page can have, and tables have not."""
 
 
 def emit(
@@ -91,11 +92,11 @@ def emit(
         form = _SUFFIXES.get(Path(output).suffix, Format.JSON) if to_file and output else Format.TABLE
 
     def rendered(form: Format) -> str:
-        if form in _OF_PAGES and page is None:
+        if form in PAGES and page is None:
             raise InputError(
                 f"{form} shows what was audited, compared or checked, and this is neither; --format markdown or csv is for people, json for scripts."
             )
-        if page is not None and (form in _OF_PAGES or form is Format.MARKDOWN):
+        if page is not None and (form in PAGES or form is Format.MARKDOWN):
             return page_text(page(), form)
         if form is Format.CSV:
             return _csv(tables, document(), records)

@@ -17,8 +17,8 @@ from sympy.printing.pycode import PythonCodePrinter
 from iftplan.base.arguments import checked
 from iftplan.base.errors import InfeasibleError, InputError
 from iftplan.families import symbols as t
-from iftplan.families.expressions import text
 from iftplan.families.family import Family, Form, Root
+from iftplan.families.symbols import text
 from iftplan.families.transforms import DEFINITIONS, Definition
 
 Expr = Any  # SymPy publishes no types

@@ -10,10 +10,10 @@ import sympy
 
 from iftplan.families import symbols as t
 from iftplan.families.derivation import derive, positive_root
-from iftplan.families.expressions import text
 from iftplan.families.family import Family
 from iftplan.families.layer_costs import layer_cost
 from iftplan.families.solution import Outcome, Solution, Step
+from iftplan.families.symbols import text
 from iftplan.models.spec import LayerSpec
 
 Expr = Any

@@ -1,4 +1,4 @@
-"""The shared SymPy symbols of every cost expression, all positive, with the meaning they have everywhere.
+"""The shared SymPy symbols of every cost expression, all positive, with the meaning they have everywhere; and their text.
 
 | symbol | meaning |
 |---|---|
@@ -10,7 +10,22 @@
 | `C_in`, `C_out`, `D_in`, `D_out`, `V`, `T`, `g` | channels, features, vocabulary, tokens, groups |
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 import sympy
 
 m, n, d, s, k, b, r, e, A = sympy.symbols("m n d s k b r e A", positive=True)
 C_in, C_out, D_in, D_out, V, T, g = sympy.symbols("C_in C_out D_in D_out V T g", positive=True)
+
+
+def text(expression: Any) -> str:
+    """An expression in one line, products with a dot, powers with a caret.
+
+    Example:
+        >>> text(m * n / (d * (m + n)))
+        'm·n/(d·(m+n))'
+    """
+    plain: str = sympy.sstr(expression, order="lex")
+    return plain.replace("**", "^").replace("*", "·").replace(" + ", "+").replace(" - ", "-")

@@ -8,14 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from itertools import combinations
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from iftplan.base.errors import MeasureError
 from iftplan.report.shown import Shown
 
 if TYPE_CHECKING:
     from iftplan.report.table import Table
+
+
+EngineName = Literal["meta", "fvcore", "flop_counter"]
+"""Who counts: this tool's own engine, fvcore, PyTorch's FlopCounterMode."""
+ENGINES: Final[tuple[EngineName, ...]] = get_args(EngineName)
+
+
+class Values(StrEnum):
+    """Origin of the values that a model asked its tensors for, if it asked."""
+
+    UNASKED = "unasked"
+    ASSUMED = "assumed"
+    GIVEN = "given"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +64,7 @@ class CountTable(Shown):
         unknown: operator → calls, for operators that may contract but have no formula.
         uncalled: modules that hold parameters of which no operator saw any.
         assumptions: sentences, one for each thing that had to be assumed to run the model.
+        values: what answered where the model asked for values of tensors.
     """
 
     engine: str
@@ -58,10 +73,11 @@ class CountTable(Shown):
     unknown: Mapping[str, int] = field(default_factory=dict)
     uncalled: tuple[str, ...] = ()
     assumptions: tuple[str, ...] = ()
+    values: Values = Values.UNASKED
 
     def tables(self) -> tuple[Table, ...]:
         """The tables that show the value, the details first."""
-        from iftplan.models.count_table import count_table
+        from iftplan.models.tables import count_table
 
         return (count_table(self),)
 
@@ -84,21 +100,6 @@ class CountTable(Shown):
             if c.weight is not None:
                 totals[c.weight] = totals.get(c.weight, 0) + c.macs
         return totals
-
-
-class Engine(Protocol):
-    """Engine that counts a model's operators; every one answers with the same table."""
-
-    name: str
-
-    def count(self, model: object, args: tuple[object, ...], kwargs: Mapping[str, object]) -> CountTable:
-        """Count of one forward pass, in MACs.
-
-        Args:
-            model: a network in evaluation mode.
-            args: its positional inputs.
-            kwargs: its keyword inputs.
-        """
 
 
 def sparse_macs(table: CountTable, nonzeros: Mapping[str, int], sizes: Mapping[str, int]) -> dict[str, int]:

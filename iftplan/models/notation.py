@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from dataclasses import replace
 from fractions import Fraction
 from math import prod
 
@@ -229,6 +230,23 @@ def layer_notation(layer: LayerSpec) -> str:
     heads = f",heads={layer.heads}" if layer.heads > 1 else ""
     experts = f",experts={layer.experts}" if layer.experts > 1 else ""
     return f"{kind}{channels}{positions}{groups}{heads}{experts}"
+
+
+def canonical(layer: LayerSpec) -> LayerSpec:
+    """The layer as its notation reads back: without a name, and with what the notation does not tell at its default.
+
+    Example:
+        >>> canonical(LayerSpec("fc", Kind.LINEAR, 64, 10)) == canonical(parse_layer("linear:64-10@1"))
+        True
+    """
+    looked_up = layer.kind in (Kind.EMBEDDING, Kind.NORM, Kind.ACTIVATION)
+    return replace(
+        layer,
+        name="",
+        positions=0 if looked_up else max(1, layer.positions),
+        depthwise=layer.depthwise and layer.in_channels == layer.out_channels,
+        heads=max(1, layer.heads) if layer.kind is Kind.ATTENTION else 0,
+    )
 
 
 _INPUT = re.compile(

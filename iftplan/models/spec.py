@@ -6,13 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from math import prod
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from iftplan.models.polynomial import STRICT, Polynomial
 from iftplan.report.shown import Shown
 
 if TYPE_CHECKING:
     from iftplan.report.table import Table
+
+
+Heads = Literal["number", "size"]
+"""What attention keeps where it grows wider: the number of its heads, or the size of each."""
 
 
 class Kind(StrEnum):
@@ -89,6 +93,12 @@ class LayerSpec:
     depthwise: bool = False
     heads: int = 0
     experts: int = 1
+
+    def __str__(self) -> str:
+        """The layer in layer notation."""
+        from iftplan.models.notation import layer_notation
+
+        return layer_notation(self)
 
     @property
     def symbolic(self) -> bool:
@@ -279,7 +289,7 @@ class Couplings:
     weight_macs: Mapping[str, Polynomial] = field(default_factory=dict)
     product_macs: Mapping[str, Polynomial] = field(default_factory=dict)
     scales: Mapping[str, Polynomial] = field(default_factory=dict)
-    heads: str = ""
+    heads: Heads | Literal[""] = ""
     notes: tuple[str, ...] = ()
 
 

@@ -6,17 +6,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Literal
 
 from iftplan.families.solution import Structure
 from iftplan.masks.cardinality import Cardinality
-from iftplan.models.spec import InputSpec
-from iftplan.plans.estimates import WallClock
-from iftplan.plans.scales import Parametrization
+from iftplan.models.spec import Heads, InputSpec, LayerSpec
 from iftplan.report.shown import Shown
 
 if TYPE_CHECKING:
     from iftplan.report.table import Table
+
+
+Optimizer = Literal["adam", "sgd"]
+MaskUpdates = Literal["static", "dynamic", "gradual"]
+Scheme = Literal["standard", "mup", "supar"]
+Asked = Literal["standard", "auto", "supar", "mup"]
+CloseBy = Literal["density", "width", "pattern"]
+Execution = Literal["dense", "sparse"]
+Pass = Literal["forward", "step"]
+Objective = Literal["flops", "wallclock"]
+
+WIDTHS: Final = ("in_channels", "out_channels")
+"""Keys of a row's structure that are the layer's widths; any other is what its family solves for."""
 
 
 class Scope(StrEnum):
@@ -47,6 +58,16 @@ class Role(StrEnum):
                 return True
 
 
+class KeptFor(StrEnum):
+    """Purpose that a layer is kept dense for; each value is what its reason says, or how that begins."""
+
+    INPUT = "reads the model's input"
+    OUTPUT = "gives the model's output"
+    NAME = "named in keep-dense"
+    SIZE = "too small: no rank of 1 fits its budget, so its own weights take all of it"
+    TIME = "kept dense: "
+
+
 @dataclass(frozen=True, slots=True)
 class PlannedLayer:
     """Row of a plan: one layer, before and after.
@@ -55,8 +76,8 @@ class PlannedLayer:
         name: module path, or `module:operator` for a product of activations.
         kind: layer kind, or the operator of a product.
         weight: qualified parameter name; empty for products.
-        before: the dense layer in layer notation.
-        after: what it becomes.
+        before: the dense layer, without a name; None for a product.
+        after: the layer at the plan's widths, of which `structure` says what stands in its place; None for a product.
         structure: the integers of its structure.
         maskable: whether a mask covers it.
         positions: how often each weight is applied in one forward pass, after the transformation.
@@ -67,7 +88,8 @@ class PlannedLayer:
         macs: MACs after: `positions · (nnz + dense_weights) / experts`, or what a product of activations costs.
         log2_masks: bits needed to name its mask.
         role: what part it plays.
-        reason: why it has that role.
+        reason: why it has that role, in words.
+        kept_for: why it stays dense, where that was chosen; None for every other role.
         experts: matrices in a stack, of which every position meets one and each keeps equally many weights; 1 elsewhere.
     """
 
@@ -75,8 +97,8 @@ class PlannedLayer:
     kind: str
     role: Role
     reason: str
-    before: str
-    after: str
+    before: LayerSpec | None
+    after: LayerSpec | None
     dense_macs: int
     macs: int
     weight: str = ""
@@ -88,6 +110,7 @@ class PlannedLayer:
     dense_weights: int = 0
     log2_masks: float = 0.0
     experts: int = 1
+    kept_for: KeptFor | None = None
 
     def macs_of(self, weights: int) -> int:
         """MACs of so many of the layer's weights, spread evenly over the experts."""
@@ -97,6 +120,123 @@ class PlannedLayer:
     def density(self) -> Fraction:
         """Kept weights over maskable ones, nnz/capacity; 1 where nothing is masked."""
         return Fraction(self.nnz, self.capacity) if self.capacity else Fraction(1)
+
+
+class TensorRole(StrEnum):
+    """Role of a tensor, by which its scales follow the width."""
+
+    EMBEDDING = "embedding"
+    HIDDEN = "hidden"
+    OUTPUT = "output"
+
+
+@dataclass(frozen=True, slots=True)
+class TensorScale:
+    """Factors of a tensor's initial scale and learning rate, relative to the dense model.
+
+    Attributes:
+        role: what it does in the model.
+        width_multiplier: m_d, its fan-in at the plan's structure over the dense one.
+        density_multiplier: m_ρ, the share of its weights that is kept.
+        fan_in_ratio: active over dense fan-in; all that is summed up at one output counts together.
+        init_std_scale: of the standard deviation.
+        learning_rate_multiplier: of the learning rate.
+        output_multiplier: of what the tensor gives out (logits), in the forward pass.
+        reason: where the numbers come from, in words.
+    """
+
+    role: TensorRole
+    width_multiplier: Fraction = Fraction(1)
+    density_multiplier: Fraction = Fraction(1)
+    fan_in_ratio: Fraction = Fraction(1)
+    init_std_scale: float = 1.0
+    learning_rate_multiplier: Fraction = Fraction(1)
+    output_multiplier: Fraction = Fraction(1)
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Parametrization:
+    """Scales of every planned weight, relative to the dense model.
+
+    Attributes:
+        asked: the scheme asked for; "auto" leaves the choice to the evidence.
+        scheme: what the scales are.
+        optimizer: the family of optimizers that the learning rates are for.
+        mask_updates: whether masks stay ("static"), move ("dynamic") or grow ("gradual") in training.
+        scales: parameter name in the applied model → its scales.
+        notes: why this scheme, and what belongs to it that is in no tensor.
+    """
+
+    asked: Asked
+    scheme: Scheme
+    optimizer: Optimizer
+    mask_updates: MaskUpdates
+    scales: Mapping[str, TensorScale] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LayerTime:
+    """Estimated time of one layer, in seconds of the whole batch.
+
+    Attributes:
+        name: of the layer.
+        execution: what it is computed with: dense operators, or sparse kernels.
+        dense: of the layer in the dense model.
+        flops: of the layer in the plan that only MACs decide.
+        seconds: of the layer in this plan.
+        extrapolated: whether any of these lies outside of what was measured.
+    """
+
+    name: str
+    execution: Execution
+    dense: float
+    flops: float
+    seconds: float
+    extrapolated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WallClock:
+    """Estimated times by which a plan was decided beside its MACs, in seconds.
+
+    Attributes:
+        profile: digest of the machine's profile.
+        machine: the processor that was profiled.
+        instructions: what its sparse kernels were made of.
+        threads: of the processor.
+        passes: "forward", or "step" for forward and backward together.
+        batch: how many of the plan's input are computed together.
+        layers: what was priced.
+        unpriced: layer → why it was not.
+        notes: sentences that a reader has to know.
+    """
+
+    profile: str
+    machine: str
+    instructions: str
+    threads: int
+    passes: Pass
+    batch: int
+    layers: tuple[LayerTime, ...]
+    unpriced: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def dense(self) -> float:
+        """Seconds of the priced layers in the dense model."""
+        return sum(layer.dense for layer in self.layers)
+
+    @property
+    def flops(self) -> float:
+        """Seconds of the priced layers in the plan that only MACs decide."""
+        return sum(layer.flops for layer in self.layers)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of the priced layers in this plan."""
+        return sum(layer.seconds for layer in self.layers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,11 +274,11 @@ class Plan(Shown):
     sparsity: Fraction
     scope: Scope | None
     distribution: str
-    close_by: str
+    close_by: CloseBy
     keep_dense: tuple[str, ...]
     round_to: int
     mask: str
-    heads: str
+    heads: Heads
     layers: tuple[PlannedLayer, ...]
     widths: Mapping[str, int] = field(default_factory=dict)
     multiplier: float = 1.0

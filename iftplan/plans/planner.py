@@ -12,7 +12,7 @@ from iftplan.base.units import plain
 from iftplan.families.integers import Multiplier
 from iftplan.masks import NM
 from iftplan.masks.distributions import Share, densities
-from iftplan.models.spec import ModelSpec
+from iftplan.models.spec import Heads, ModelSpec
 from iftplan.plans.closing import closed, closing_sparsities
 from iftplan.plans.plan import Plan, PlannedLayer, Scope
 from iftplan.plans.policy import Policy
@@ -20,7 +20,7 @@ from iftplan.plans.rows import Row, rows_of
 from iftplan.plans.widths import plan_widths
 
 
-def plan(spec: ModelSpec, policy: Policy, *, heads: str = "number") -> Plan:
+def plan(spec: ModelSpec, policy: Policy, *, heads: Heads = "number") -> Plan:
     """Plan of a whole model whose budget closes in the policy's scope.
 
     Args:
@@ -67,11 +67,11 @@ def prepare(spec: ModelSpec, policy: Policy) -> Prepared:
     return Prepared(multiplier, sizes, rows_of(spec, policy, sizes))
 
 
-def _plan(spec: ModelSpec, policy: Policy, heads: str) -> Plan:
+def _plan(spec: ModelSpec, policy: Policy, heads: Heads) -> Plan:
     return close_prepared(spec, policy, prepare(spec, policy), heads=heads)
 
 
-def close_prepared(spec: ModelSpec, policy: Policy, prepared: Prepared, *, heads: str = "number") -> Plan:
+def close_prepared(spec: ModelSpec, policy: Policy, prepared: Prepared, *, heads: Heads = "number") -> Plan:
     """The plan of what was prepared for this policy, or for one that differs in its distribution alone.
 
     Args:
@@ -137,9 +137,9 @@ def _check_names(spec: ModelSpec, policy: Policy) -> None:
         )
 
 
-def _nearest(spec: ModelSpec, policy: Policy, heads: str) -> str:
+def _nearest(spec: ModelSpec, policy: Policy, heads: Heads) -> str:
     """A sentence with the nearest sparsity, in hundredths, that is feasible."""
-    unreadable = policy.family is None or (policy.family.definition.widens and spec.couplings is None)
+    unreadable = policy.family is None or (policy.widens and spec.couplings is None)
     if unreadable or isinstance(policy.mask, NM):
         return ""
     start = round(policy.sparsity * 100)

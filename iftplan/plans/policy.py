@@ -1,24 +1,21 @@
-"""What a plan is asked for: family, sparsity, scope and the choices beside them, as one value."""
+"""What the planner is asked for: family, sparsity, scope and the choices beside them, each as a value."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from fractions import Fraction
 from math import lcm
-from typing import Literal
 
 from iftplan.base.errors import InputError
 from iftplan.families.family import Family
 from iftplan.masks import NM, MaskStructure, Unstructured
 from iftplan.masks.distributions import Distribution
-from iftplan.plans.plan import Scope
-
-CloseBy = Literal["density", "width", "pattern"]
+from iftplan.plans.plan import CloseBy, Scope
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Request for a plan: family, sparsity, scope, and how the budget is spread and closed.
+    """Request for a plan, every choice a value: family, sparsity, scope, and how the budget is spread and closed.
 
     Attributes:
         family: what layers are transformed into; None for plain sparsity at the same width.
@@ -64,8 +61,13 @@ class Policy:
             raise InputError(
                 f"closing by pattern keeps every N:M pattern whole, and {self.mask} masks have none; close by density or width, or take a structure such as 2:8."
             )
-        if self.close_by != "density" and not (self.family and self.family.definition.widens):
+        if self.close_by != "density" and not self.widens:
             raise InputError(f"closing by {self.close_by} needs a family that widens: wide, nm or lowrank.")
+
+    @property
+    def widens(self) -> bool:
+        """Whether layers grow wider, so that a model has to be read with its widths."""
+        return self.family is not None and self.family.definition.widens
 
     @property
     def density(self) -> Fraction:

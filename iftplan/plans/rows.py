@@ -12,9 +12,9 @@ from iftplan.families.family import Family
 from iftplan.families.sizes import at_structure, realise
 from iftplan.families.solution import Structure
 from iftplan.masks import MaskStructure, Matrices, Unstructured, stack_close, stack_counts, stack_log2_masks
-from iftplan.models.notation import layer_notation
+from iftplan.models.notation import canonical
 from iftplan.models.spec import PLAIN, Kind, LayerSpec, ModelSpec, Product, WeightLayer
-from iftplan.plans.plan import PlannedLayer, Role
+from iftplan.plans.plan import WIDTHS, KeptFor, PlannedLayer, Role
 from iftplan.plans.policy import Policy
 
 
@@ -23,6 +23,7 @@ class Row:
     """Layer on its way into a plan.
 
     Attributes:
+        dense: the layer in the dense model; None for products.
         layer: the layer at the plan's widths; None for products.
         capacity: weights of the part that is, or could be, masked.
         dense_weights: weights beside it that no mask touches.
@@ -35,16 +36,16 @@ class Row:
     weight: str
     role: Role
     reason: str
-    before: str
-    after: str
+    dense: LayerSpec | None
+    layer: LayerSpec | None
     dense_macs: int
-    layer: LayerSpec | None = None
     structure: Structure = field(default_factory=dict)
     capacity: int = 0
     dense_weights: int = 0
     product_macs: int = 0
     nnz: int | None = None
     matrices: Matrices = ()
+    kept_for: KeptFor | None = None
 
     @property
     def positions(self) -> int:
@@ -103,8 +104,8 @@ class Row:
             kind=self.kind,
             role=self.role,
             reason=self.reason,
-            before=self.before,
-            after=self.after,
+            before=canonical(self.dense) if self.dense else None,
+            after=canonical(self.layer) if self.layer else None,
             dense_macs=self.dense_macs,
             macs=self.macs_of(self.dense_weights + kept) + self.product_macs,
             weight=self.weight,
@@ -116,6 +117,7 @@ class Row:
             dense_weights=self.dense_weights,
             log2_masks=stack_log2_masks(shape, self.matrices, self.experts, kept) if masked else 0.0,
             experts=self.experts,
+            kept_for=self.kept_for,
         )
 
 
@@ -131,7 +133,7 @@ def rows_of(spec: ModelSpec, policy: Policy, sizes: Mapping[str, int]) -> tuple[
         InfeasibleError: names the layer that no structure fits.
     """
     layers = [_layer_row(spec, w, policy, sizes) for w in spec.layers]
-    small = [row for row in layers if row.reason == _TOO_SMALL]
+    small = [row for row in layers if row.kept_for is KeptFor.SIZE]
     if small and not any(row.role is Role.TRANSFORMED for row in layers):
         raise InfeasibleError(
             f"sparsity {plain(policy.sparsity)} transforms nothing: {small[0].name} and every other layer is too small for a rank of 1 there."
@@ -150,8 +152,8 @@ def _product_row(spec: ModelSpec, product: Product, sizes: Mapping[str, int]) ->
         "",
         Role.ACTIVATION,
         reason,
-        product.operator,
-        product.operator,
+        None,
+        None,
         product.macs,
         product_macs=macs,
     )
@@ -166,12 +168,8 @@ def role_of(layer: WeightLayer, policy: Policy) -> tuple[Role, str]:
         return Role.UNMASKABLE, f"{layer.class_name} computes with this weight itself and cannot be replaced"
     if restructures and (why := _unreplaceable(layer, policy)):
         return Role.UNMASKABLE, why
-    if layer.first and "first" in policy.keep_dense:
-        return Role.KEPT_DENSE, "reads the model's input"
-    if layer.last and "last" in policy.keep_dense:
-        return Role.KEPT_DENSE, "gives the model's output"
-    if layer.layer.name in policy.keep_dense:
-        return Role.KEPT_DENSE, "named in keep-dense"
+    if (kept_for := _kept_for(layer, policy)) is not None:
+        return Role.KEPT_DENSE, kept_for.value
     if layer.layer.depthwise and policy.family is not None:
         return (
             Role.DEPTHWISE,
@@ -182,6 +180,15 @@ def role_of(layer: WeightLayer, policy: Policy) -> tuple[Role, str]:
     if policy.family is None:
         return Role.TRANSFORMED, "masked at the same width"
     return Role.TRANSFORMED, f"{policy.family.definition.title} at the sparsity asked for"
+
+
+def _kept_for(layer: WeightLayer, policy: Policy) -> KeptFor | None:
+    """What the policy keeps a layer dense for, if it does."""
+    if layer.first and "first" in policy.keep_dense:
+        return KeptFor.INPUT
+    if layer.last and "last" in policy.keep_dense:
+        return KeptFor.OUTPUT
+    return KeptFor.NAME if layer.layer.name in policy.keep_dense else None
 
 
 def _unreplaceable(layer: WeightLayer, policy: Policy) -> str:
@@ -201,14 +208,14 @@ def _layer_row(spec: ModelSpec, weight: WeightLayer, policy: Policy, sizes: Mapp
         weight.weight,
         role,
         reason,
-        layer_notation(dense),
-        layer_notation(wide),
-        dense.dense_macs,
+        dense,
         wide,
+        dense.dense_macs,
         _width_structure(wide) if sizes else {},
         capacity=wide.weights,
         nnz=wide.weights,
         matrices=((wide.fan_in, wide.fan_out),) * wide.experts,
+        kept_for=_kept_for(weight, policy) if role is Role.KEPT_DENSE else None,
     )
     match role:
         case Role.TRANSFORMED if policy.family is None or policy.family.solves_width:
@@ -222,9 +229,6 @@ def _layer_row(spec: ModelSpec, weight: WeightLayer, policy: Policy, sizes: Mapp
             return row
 
 
-_TOO_SMALL = "too small: no rank of 1 fits its budget, so its own weights take all of it"
-
-
 def _patterned(row: Row, policy: Policy) -> int | None:
     """The count of whole N:M patterns, where no density is there to close the budget; None where the budget may choose."""
     try:
@@ -235,7 +239,7 @@ def _patterned(row: Row, policy: Policy) -> int | None:
 
 
 def _width_structure(wide: LayerSpec) -> Structure:
-    return {"in_channels": wide.in_channels, "out_channels": wide.out_channels}
+    return dict(zip(WIDTHS, (wide.in_channels, wide.out_channels), strict=True))
 
 
 def _restructured(row: Row, dense: LayerSpec, policy: Policy) -> Row:
@@ -246,7 +250,9 @@ def _restructured(row: Row, dense: LayerSpec, policy: Policy) -> Row:
         real = realise(dense, family, policy.density, Unstructured())
     except TooSmallError as error:
         if family.form.masked(dense.fan_in, dense.fan_out, 0, 2, 1) == dense.fan_in * dense.fan_out:
-            return replace(row, role=Role.KEPT_DENSE, reason=_TOO_SMALL)  # without structure it is itself
+            return replace(
+                row, role=Role.KEPT_DENSE, reason=KeptFor.SIZE.value, kept_for=KeptFor.SIZE
+            )  # without structure it is itself
         raise _unfit(row, error) from error
     except InfeasibleError as error:
         raise _unfit(row, error) from error
@@ -277,22 +283,7 @@ def with_unknown(row: Row, family: Family, unknown: int) -> Row:
         capacity=real.capacity,
         dense_weights=real.dense_weights,
         structure={**row.structure, key: unknown},
-        after=_after(row.layer, family, unknown),
     )
-
-
-def _after(layer: LayerSpec, family: Family, unknown: int) -> str:
-    """What a layer becomes, for people."""
-    own = layer_notation(layer)
-    match family.name:
-        case "parallel":
-            return f"{unknown} × {own}"
-        case "factorized" | "lowrank":
-            return f"{own} via rank {unknown}"
-        case "doped":
-            return f"{own} + rank {unknown}"
-        case _:
-            return f"{own}, {family.definition.structure} {unknown}"
 
 
 def _widened(spec: ModelSpec, weight: WeightLayer, sizes: Mapping[str, int]) -> LayerSpec:

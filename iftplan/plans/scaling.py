@@ -19,31 +19,28 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import sqrt
 from types import MappingProxyType
-from typing import Final
+from typing import Final, get_args
 
 from iftplan.base.errors import InputError
 from iftplan.base.units import exact
-from iftplan.models.notation import parse_layer
 from iftplan.models.spec import Kind, LayerSpec
-from iftplan.plans.plan import Plan, PlannedLayer, Role
-from iftplan.plans.scales import (
+from iftplan.plans.plan import (
     Asked,
+    KeptFor,
     MaskUpdates,
     Optimizer,
     Parametrization,
+    Plan,
+    PlannedLayer,
+    Role,
     Scheme,
     TensorRole,
     TensorScale,
 )
 
-_CHOICES: Final = (
-    ("optimizer", ("adam", "sgd")),
-    ("mask updates", ("static", "dynamic", "gradual")),
-    ("parametrization", ("auto", "standard", "mup", "supar")),
-)
+_CHOICES: Final = (("optimizer", Optimizer), ("mask updates", MaskUpdates), ("parametrization", Asked))
 NAMES: Final[Mapping[Scheme, str]] = MappingProxyType({"standard": "standard", "mup": "μP", "supar": "SμPar"})
 _PLAIN = ("none", "wide", "nm")
-_GIVES_OUTPUT = "gives the model's output"
 _ATTENTION = "forward pass: attention scores are divided by the size of a head, where the standard is its root; relative to the dense model that is √(dense size)/(new size). iftplan.nn.apply sets it where a module has a scale of its own, and names the modules that have none."
 _WIDTH_ALONE = "μP corrects for the width alone; the fan-in that masks take away is not made up for."
 
@@ -81,8 +78,8 @@ def parametrization(
     Raises:
         InputError: there is no such parametrization, optimizer or kind of mask updates.
     """
-    for (what, known), value in zip(_CHOICES, (optimizer, mask_updates, asked), strict=True):
-        if value not in known:
+    for (what, kind), value in zip(_CHOICES, (optimizer, mask_updates, asked), strict=True):
+        if value not in (known := get_args(kind)):
             raise InputError(f"{what} {value!r} is none of {', '.join(known)}.")
     doubts = tuple(_doubts(plan, optimizer, mask_updates))
     scheme: Scheme = ("standard" if doubts else "supar") if asked == "auto" else asked
@@ -130,7 +127,7 @@ def _scales(plan: Plan, scheme: Scheme, optimizer: Optimizer) -> Iterator[tuple[
     last = contracting[-1].weight if contracting else ""
     found: dict[str, TensorScale] = {}
     for layer in sorted(weights, key=lambda layer: layer.positions > 0):  # a look-up says nothing of a head
-        gives_output = layer.reason == _GIVES_OUTPUT or (layer.weight == last and _pinned(layer))
+        gives_output = layer.kept_for is KeptFor.OUTPUT or (layer.weight == last and _pinned(layer))
         role = TensorRole.OUTPUT if gives_output else TensorRole.HIDDEN
         role = TensorRole.EMBEDDING if layer.weight in embeddings else role
         found.update((fan.name, _scale(role, fan, scheme, optimizer)) for fan in _fans(layer))
@@ -171,7 +168,8 @@ class _Fan:
 
 def _fans(layer: PlannedLayer) -> Iterator[_Fan]:
     """Of the tensors that a planned layer becomes."""
-    dense, one, density = parse_layer(layer.before), Fraction(1), layer.density
+    dense, one, density = layer.before, Fraction(1), layer.density
+    assert dense is not None
     wide = one if _unknown(layer, dense) else _widening(layer, dense)
     branches, rank = layer.structure.get("branches"), layer.structure.get("rank")
     if isinstance(branches, int) and branches > 1:
@@ -212,4 +210,4 @@ def _unknown(layer: PlannedLayer, dense: LayerSpec) -> bool:
 
 def _pinned(layer: PlannedLayer) -> bool:
     after = layer.structure.get("out_channels")
-    return after is None or after == parse_layer(layer.before).out_channels
+    return after is None or (layer.before is not None and after == layer.before.out_channels)

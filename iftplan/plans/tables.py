@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from iftplan.base.units import Convention, bits, count, decimal, plain, short
-from iftplan.plans.estimates import KEPT_FOR_TIME
-from iftplan.plans.plan import Plan, Role, Scope
-from iftplan.plans.scales import TensorScale
+from iftplan.plans.document.layers import after_notation, before_notation
+from iftplan.plans.plan import WIDTHS, KeptFor, Plan, PlannedLayer, Role, Scope, TensorScale
 from iftplan.plans.scaling import NAMES
 from iftplan.report.table import Table
 
@@ -19,8 +18,8 @@ def plan_table(plan: Plan, convention: Convention = Convention.MAC) -> Table:
     rows = tuple(
         (
             layer.name,
-            layer.before,
-            layer.after,
+            before_notation(layer),
+            after_notation(layer, plan.transform),
             count(layer.nnz) if layer.positions else "",
             f"{float(layer.density):.4f}" if layer.positions else "",
             count(layer.dense_macs * per),
@@ -54,12 +53,17 @@ def scope_table(plan: Plan, convention: Convention = Convention.MAC) -> Table:
     ]
     if not any(layer.role is Role.TRANSFORMED for layer in plan.layers):
         notes.append("note: no layer is transformed; the role of each says why")
-    elif plan.widths and all(layer.before == layer.after for layer in plan.layers) and plan.sparsity:
+    elif plan.widths and plan.sparsity and not any(map(_restructured, plan.layers)):
         notes.append("note: no width of this model can move, so every layer is what it was")
     if plan.widths:
         notes.append(f"width multiplier k = {plan.multiplier:.6g}")
     scaled = plan.parametrization.notes if plan.parametrization else ()
     return Table(columns, rows, notes=(*notes, *(f"note: {n}" for n in (*plan.notes, *scaled))))
+
+
+def _restructured(layer: PlannedLayer) -> bool:
+    """Whether anything but a mask is new."""
+    return layer.after != layer.before or not layer.structure.keys() <= set(WIDTHS)
 
 
 def scale_tables(plan: Plan) -> tuple[Table, ...]:
@@ -117,7 +121,7 @@ def total_time_tables(plan: Plan) -> tuple[Table, ...]:
     rows = tuple((name, f"{t * 1e3:.3f}", _over(t, clock.dense)) for name, t in totals)
     threads = f"{clock.threads} thread{'s' * (clock.threads > 1)}"
     title = f"estimated {clock.passes}, {clock.machine}, {clock.instructions}, {threads}, batch {clock.batch}"
-    kept = [layer.name for layer in plan.layers if layer.reason.startswith(KEPT_FOR_TIME)]
+    kept = [layer.name for layer in plan.layers if layer.kept_for is KeptFor.TIME]
     told = [f"kept dense to save time: {_some(kept)}"]
     for why in dict.fromkeys(why for _, why in clock.unpriced):
         told.append(f"not priced: {_some([name for name, w in clock.unpriced if w == why])}: {why}")

@@ -20,7 +20,7 @@ def plan_widths(spec: ModelSpec, policy: Policy) -> tuple[Multiplier, dict[str, 
     Raises:
         InfeasibleError: the family widens, and the model's couplings are not known.
     """
-    if not (policy.family and policy.family.definition.widens):
+    if not policy.widens:
         return Multiplier(Fraction(1)), {}
     if spec.couplings is None:
         raise InfeasibleError(

@@ -11,6 +11,10 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BeforeValidator, Field
 
+from iftplan.masks.distributions import Distribution
+from iftplan.plans.plan import Execution, Scope
+from iftplan.plans.request import PlanRequest
+
 # checked where settings are read (`iftplan.runs.document`)
 Natural = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
@@ -64,13 +68,26 @@ class PlanConfig:
     model: str = "zoo:digits-cnn"
     transform: str = "wide"
     sparsity: Sparsity = "3/4"
-    scope: Literal["matrices", "layers", "model"] = "layers"
-    distribution: Literal["uniform", "er", "erk"] = "uniform"
+    scope: Scope = Scope.LAYERS
+    distribution: Distribution = Distribution.UNIFORM
     keep_dense: tuple[str, ...] = ("first", "last")
     round_to: int = 1
     mask: str = ""
     init: Literal["kaiming", "density", "model"] = "kaiming"
     nonlinear: bool = True
+
+    @property
+    def request(self) -> PlanRequest:
+        """The request for a plan that the settings make."""
+        return PlanRequest(
+            family=self.transform,
+            sparsity=self.sparsity,
+            scope=Scope(self.scope),
+            distribution=Distribution(self.distribution),
+            keep_dense=self.keep_dense,
+            round_to=self.round_to,
+            mask=self.mask,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +271,7 @@ class TrainingConfig:
     ema: Below1 = 0.0
     threads: Natural = 0
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
-    execution: Literal["dense", "sparse"] = "dense"
+    execution: Execution = "dense"
 
 
 @dataclass(frozen=True, slots=True)

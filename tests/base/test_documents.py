@@ -579,6 +579,8 @@ def test_a_baseline_that_contradicts_itself_is_refused(
         (("layers", 1, "kind"), "linear", "kind is 'linear'"),
         (("layers", 1, "before"), "conv3x3:8-8", "layers.1"),
         (("layers", 1, "after"), "conv3x3:800-8", "layers.1"),
+        (("layers", 1, "before"), "conv3x3:", "layers.1: layer 'conv3x3:': channels"),
+        (("layers", 1, "after"), "2 × conv3x3:32-32@64", "layers.1.after is '2 × "),
         (("layers", 1, "maskable"), False, "maskable is false"),
         (("layers", 1, "structure", "in_channels"), 3, "structure.in_channels is 3"),
         (("layers", 0, "maskable"), True, "has no mask"),

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iftplan.base.units import Convention
-from iftplan.checks import revision_costs
+from iftplan.checks import revisions
 from iftplan.checks.baseline import Baseline, baseline_document, parse_baseline
 from iftplan.checks.check import Costs
 from iftplan.checks.configfile import read_config
@@ -227,9 +227,9 @@ def test_a_revision_that_could_not_be_counted_whole_is_no_baseline(
     """What is unknown there would be held to have cost nothing, and a ratio to it would mean little."""
     home = repository(tmp_path)
     dim = Costs({"small": replace(COST, unknown_ops={"my::scan": 2})})
-    monkeypatch.setattr(revision_costs, "measure_models", lambda *given, **named: dim)
+    monkeypatch.setattr(revisions, "measure_models", lambda *given, **named: dim)
     config = read_config(home / "iftplan.toml")
-    base, notes = revision_costs.revision_baseline(
+    base, notes = revisions.revision_baseline(
         "main", config, config.models, cache=None, jobs=1, around=lambda count: nullcontext()
     )
     assert base.models == {}

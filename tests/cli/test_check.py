@@ -241,7 +241,7 @@ def test_a_model_that_changed_makes_its_plan_stale(home: Path, first: Run, tmp_p
     (copy / "sizes.py").write_text("WIDTH = 40\n")
     run = iftplan("check", "thin", cwd=copy)
     assert run.code == 4
-    assert "stale plan: thin: net.py:build is no longer the model that thin.json was planned for" in run.err
+    assert "stale plan: thin: net.py:build is not the model that thin.json was made for" in run.err
 
 
 LOADED = """

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iftplan.base.errors import InputError
-from iftplan.models.notation import layer_notation, parse_input, parse_layer
+from iftplan.models.notation import canonical, layer_notation, parse_input, parse_layer
 from iftplan.models.spec import InputSpec, Kind, LayerSpec
 from tests.support.layer_strategies import layers
 
@@ -19,7 +19,21 @@ from tests.support.layer_strategies import layers
 def test_every_layer_reads_back_from_its_notation(layer: LayerSpec) -> None:
     text = layer_notation(layer)
     assert parse_layer(text) == replace(layer, name=text)
-    assert layer_notation(parse_layer(f"  {text} ")) == text
+    assert layer_notation(parse_layer(f"  {text} ")) == text == str(layer)
+
+
+@settings(max_examples=300, deadline=None)
+@given(layers, st.booleans(), st.integers(0, 3), st.integers(0, 3))
+def test_a_canonical_layer_is_what_its_notation_reads_back_as(
+    layer: LayerSpec, depthwise: bool, positions: int, heads: int
+) -> None:
+    """Whatever else a layer says of itself that the notation does not tell."""
+    each_alone = layer.kind.spatial_dims > 0 and layer.groups == layer.in_channels
+    layer = replace(layer, depthwise=depthwise and each_alone, positions=positions)
+    text = layer_notation(layer)
+    if layer.kind is not Kind.ATTENTION:
+        layer = replace(layer, heads=heads)
+    assert canonical(layer) == replace(parse_layer(text), name="")
 
 
 @given(layers)

@@ -299,7 +299,7 @@ def test_depthwise_layers_keep_their_weights_when_the_width_grows() -> None:
     found = rows(api.plan(chain(), "wide", "3/4"))["dw"]
     assert found.role is Role.DEPTHWISE
     assert (found.capacity, found.nnz, found.macs) == (9 * 32, 9 * 16, found.dense_macs)
-    assert found.after == "dwconv3x3:32@64"
+    assert str(found.after) == "dwconv3x3:32@64"
     for family in ("parallel", "factorized", "doped"):
         found = rows(api.plan(chain(), family, "3/4"))["dw"]
         assert found.role is Role.DEPTHWISE

@@ -7,6 +7,7 @@ import importlib.util
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from fractions import Fraction
 from math import isclose, sqrt
 from pathlib import Path
@@ -33,8 +34,7 @@ from iftplan.nn import (
 )
 from iftplan.nn.meta.inputs import make_inputs
 from iftplan.plans.document.plan import parse_plan, plan_document
-from iftplan.plans.plan import Plan
-from iftplan.plans.scales import TensorRole
+from iftplan.plans.plan import KeptFor, Plan, TensorRole
 from iftplan.plans.scaling import parametrization, parametrized
 from tests.support.models.applied import HOSTS, host, planned
 from tests.support.places import BENCHMARKS
@@ -62,6 +62,14 @@ def perceptron() -> nn.Module:
 
 def plan_of(family: str | None, sparsity: str = "3/4", **options: Any) -> Plan:
     return ift.plan(ift.read_model(perceptron(), "2x8"), family, sparsity, scope="matrices", **options)
+
+
+def test_what_a_layer_is_kept_for_is_a_value_and_its_sentence_is_for_people() -> None:
+    plan = ift.plan(ift.read_model(perceptron(), "2x8"), "wide", "3/4", parametrization="supar")
+    assert [layer.kept_for for layer in plan.layers] == [KeptFor.INPUT, None, KeptFor.OUTPUT]
+    assert parse_plan(plan_document(plan)) == plan  # where the sentence is all that is written
+    told = tuple(replace(layer, reason="in other words") for layer in plan.layers)
+    assert parametrization(replace(plan, layers=told), "supar") == plan.parametrization
 
 
 # --- the table ------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ LIBRARIES: Mapping[str, tuple[str, ...]] = {
     "optuna": ("runs.sweeps",),
     "filelock": ("runs.sweeps", "nn"),
     "matplotlib": ("plots",),
-    "sympy": ("families.symbols", "families.expressions", "families.derivation", "families.steps", "nn"),
+    "sympy": ("families.symbols", "families.derivation", "families.steps", "nn"),
     "pydantic": (
         "base.validation",
         "models.cost_document",

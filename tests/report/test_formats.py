@@ -25,8 +25,7 @@ from iftplan.cli.source_lines import source_place
 from iftplan.models.cost import ModelCost
 from iftplan.plans.audit.audit import AuditedLayer, AuditReport, Verdict
 from iftplan.plans.audit.diff import Ledger, diff
-from iftplan.plans.audit.diff_tables import diff_page
-from iftplan.plans.audit.tables import audit_page
+from iftplan.plans.audit.tables import audit_page, diff_page
 from iftplan.plans.plan import Scope
 from iftplan.report.github import page_annotations
 from iftplan.report.html import page_html

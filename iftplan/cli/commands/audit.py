@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from collections.abc import Mapping
+from dataclasses import replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import typer
 
 from iftplan.base.documents import Document
 from iftplan.base.errors import InputError
-from iftplan.base.units import Convention, parse_count
+from iftplan.base.units import Convention
 from iftplan.cli import completion
 from iftplan.cli.arguments import (
-    build_for,
     called,
     document_in,
     operators_of,
@@ -34,14 +32,14 @@ from iftplan.cli.options import (
 )
 from iftplan.cli.output import emit, say, working
 from iftplan.cli.source_lines import source_place
+from iftplan.models.counting import ENGINES, EngineName
 from iftplan.models.spec import InputSpec
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from iftplan.models.counting import CountTable
     from iftplan.nn.counting.operators.table import Operator
-    from iftplan.plans.audit.audit import AuditReport
+    from iftplan.plans.audit.audit import AuditReport, Reference
     from iftplan.plans.plan import Plan
 
 EXAMPLE = """
@@ -77,14 +75,6 @@ Exit status: 0 passed, 1 failed, 2 bad input, 3 could not measure, 4 the plan is
 """
 
 
-class Engine(StrEnum):
-    """Ways to see a model's operators."""
-
-    META = "meta"
-    FVCORE = "fvcore"
-    FLOP_COUNTER = "flop_counter"
-
-
 def command(
     subject: Annotated[
         str,
@@ -111,7 +101,7 @@ def command(
         ),
     ] = None,
     engine: Annotated[
-        Engine | None,
+        EngineName | None,
         typer.Option(
             "--engine",
             help="Count with this engine alone: meta (this tool's own), fvcore, or flop_counter (PyTorch's). By default meta counts and fvcore checks.",
@@ -143,24 +133,23 @@ def command(
     if against and budget:
         raise InputError("--against and --budget are two references; give one of them.")
     terms = _Terms(
-        engines=tuple(dict.fromkeys((engine or Engine.META, *(Engine if cross_check else ())))),
-        second="" if engine else Engine.FVCORE,
+        engines=tuple(dict.fromkeys((engine or "meta", *(ENGINES if cross_check else ())))),
+        second="" if engine else "fvcore",
         operators=operators_of(allow),
         may_stay_uncalled=tuple(allow_uncalled or ()),
-        tolerance=tolerance_of(tolerance),
-        nonzeros=nonzeros,
     )
+    allowed = tolerance_of(tolerance)
     document = document_in(subject)
     if document is not None:
         if against or budget or nonzeros:
             raise InputError(
                 "a plan is audited against its own ledger; --against, --budget and --nonzeros go with a model: iftplan audit MODEL --against PLAN."
             )
-        report = _plan_report(_plan_not_spec(document, subject), model, trust, terms)
+        report = _plan_report(_plan_not_spec(document, subject), model, trust, allowed, terms)
     else:
         if model is not None:
             raise InputError(f"--model goes with a plan, and {subject} is a model itself; leave it out.")
-        report = _model_report(subject, inputs_of(input), against, budget, terms)
+        report = _model_report(subject, inputs_of(input), against, budget, nonzeros, allowed, terms)
     from iftplan.plans.audit.document import audit_document
     from iftplan.plans.audit.tables import audit_page, audit_table, summary_table
 
@@ -187,22 +176,6 @@ def _exit(report: AuditReport) -> None:
         raise typer.Exit(3)
 
 
-@dataclass(frozen=True, slots=True)
-class _Terms:
-    """How to measure, and what passes."""
-
-    engines: tuple[str, ...]
-    second: str
-    operators: Mapping[str, Operator]
-    may_stay_uncalled: tuple[str, ...]
-    tolerance: Fraction | None
-    nonzeros: bool
-
-    def tolerance_or(self, default: Fraction) -> Fraction:
-        """The tolerance that was asked for, or what this kind of reference takes."""
-        return default if self.tolerance is None else self.tolerance
-
-
 def _plan_not_spec(document: Document, where: str) -> Plan:
     if document.get("schema") == "iftplan.spec/1":
         source = spec_in(document, where, ()).source
@@ -212,107 +185,79 @@ def _plan_not_spec(document: Document, where: str) -> Plan:
     return plan_in(document, where)
 
 
-def _plan_report(plan: Plan, model: str | None, trust: bool, terms: _Terms) -> AuditReport:
-    built = build_for(plan, model, trust=trust)
-    from iftplan.nn.application.measuring import measure_plan
-    from iftplan.plans.audit.audit import audit_plan
+class _Terms(TypedDict):
+    """How to measure, and what passes."""
+
+    engines: tuple[str, ...]
+    second: str
+    operators: Mapping[str, Operator]
+    may_stay_uncalled: tuple[str, ...]
+
+
+def _plan_report(
+    plan: Plan, model: str | None, trust: bool, tolerance: Fraction | None, terms: _Terms
+) -> AuditReport:
+    require_torch(f"building {model or plan.model}")
+    from iftplan.nn.application.audit import PLAN_TOLERANCE, audit
 
     with working(f"building and measuring the plan for {plan.model}"):
-        tables = measure_plan(
-            plan, built, engines=terms.engines, second=terms.second, operators=terms.operators
-        )
-    tolerance = terms.tolerance_or(Fraction(1, 10**6))
-    return audit_plan(plan, tables, tolerance=tolerance, may_stay_uncalled=terms.may_stay_uncalled)
+        return audit(plan, model, trust=trust, tolerance=_or(tolerance, PLAN_TOLERANCE), **terms)
 
 
 def _model_report(
-    subject: str, inputs: tuple[InputSpec, ...], against: str | None, budget: str | None, terms: _Terms
+    subject: str,
+    inputs: tuple[InputSpec, ...],
+    against: str | None,
+    budget: str | None,
+    nonzeros: bool,
+    tolerance: Fraction | None,
+    terms: _Terms,
 ) -> AuditReport:
-    from iftplan.plans.audit.audit import Reference, audit_model, layer_macs
-    from iftplan.plans.plan import Scope
+    from iftplan.plans.audit.audit import Reference
 
-    reference = Reference(f"budget {budget}", parse_count(budget), at_most=True) if budget else None
+    reference = Reference.of_budget(budget) if budget else None
     document = document_in(against) if against else None
     plan = plan_in(document, against) if document is not None and against is not None else None
     if plan is not None:
         inputs = inputs or plan.inputs
-        reference = Reference(
-            f"plan {called(against or '')}", plan.macs(Scope.MODEL), dense_macs=plan.dense_macs(Scope.MODEL)
-        )
-    network, inputs = _network(subject, inputs, "cpu" if terms.nonzeros else "meta")
-    if plan is not None and inputs == plan.inputs and _is_masked(network):
-        return _applied_report(plan, subject, network, terms)
-    with working(f"measuring {subject}"):
-        tables = _tables(network, inputs, terms.engines, terms.second, terms.operators)
-    if against is not None and document is None:
-        base, base_inputs = _network(against, inputs, "meta")
-        table = _tables(base, base_inputs, (Engine.META,), "", terms.operators)[0]
-        reference = Reference(against, table.macs, layer_macs(table, {}), table.macs)
-    return audit_model(
-        subject,
-        tables,
-        reference,
-        tolerance=terms.tolerance_or(Fraction(0) if budget else Fraction(1, 1000)),
-        nonzeros=_kept(network, tables[0]) if terms.nonzeros else None,
-        may_stay_uncalled=terms.may_stay_uncalled,
-    )
-
-
-def _is_masked(network: nn.Module) -> bool:
-    from iftplan.nn.masks.masked_weights import masked_weights
-
-    return any(True for _ in masked_weights(network))
-
-
-def _applied_report(plan: Plan, subject: str, network: nn.Module, terms: _Terms) -> AuditReport:
-    """A network with masks of its own, layer by layer against the plan that it was made from."""
-    from iftplan.nn.application.audit import measure_applied
+        reference = Reference.of_plan(plan, f"plan {called(against or '')}")
+    network, inputs = _network(subject, inputs, "cpu" if nonzeros else "meta")
+    from iftplan.nn.application.audit import PLAN_TOLERANCE, applied_here, audit_network, measure_applied
 
     with working(f"measuring {subject}"):
-        report = measure_applied(
-            plan,
+        if plan is not None and applied_here(plan, network, inputs):
+            report = measure_applied(plan, network, tolerance=_or(tolerance, PLAN_TOLERANCE), **terms)
+            return replace(report, subject=subject)
+        if against is not None and plan is None:
+            reference = _reference(against, inputs, terms["operators"])
+        return audit_network(
+            subject,
             network,
-            engines=terms.engines,
-            second=terms.second,
-            operators=terms.operators,
-            tolerance=terms.tolerance_or(Fraction(1, 10**6)),
-            may_stay_uncalled=terms.may_stay_uncalled,
+            inputs,
+            reference,
+            nonzeros=nonzeros,
+            tolerance=_or(tolerance, Fraction(0) if budget else Fraction(1, 1000)),
+            **terms,
         )
-    return replace(report, subject=subject)
+
+
+def _or(tolerance: Fraction | None, usual: Fraction) -> Fraction:
+    return usual if tolerance is None else tolerance
+
+
+def _reference(against: str, inputs: tuple[InputSpec, ...], operators: Mapping[str, Operator]) -> Reference:
+    """Another model, counted with the same inputs."""
+    from iftplan.nn.counting.measure import measure
+    from iftplan.plans.audit.audit import Reference
+
+    base, base_inputs = _network(against, inputs, "meta")
+    return Reference.of_table(measure(base, base_inputs, operators=operators), against)
 
 
 def _network(
     source: str, inputs: tuple[InputSpec, ...], device: str
 ) -> tuple[nn.Module, tuple[InputSpec, ...]]:
     require_torch(f"building {source}")
-    from iftplan.nn.sources import construct
+    from iftplan.nn.sources import construct_with_inputs
 
-    built = construct(source, device=device)
-    inputs = inputs or built.inputs
-    if not inputs:
-        raise InputError(
-            f"{source} does not say what its inputs are; give their shapes, for instance --input 1x3x224x224."
-        )
-    return built.model, inputs
-
-
-def _tables(
-    network: nn.Module,
-    inputs: Sequence[InputSpec],
-    engines: Sequence[str],
-    second: str,
-    operators: Mapping[str, Operator],
-) -> tuple[CountTable, ...]:
-    from iftplan.nn.counting.opinions import measure_by
-
-    return measure_by(network, inputs, engines, second=second, operators=operators)
-
-
-def _kept(network: nn.Module, table: CountTable) -> dict[str, Fraction]:
-    from iftplan.nn.masks.nonzeros import check_even, nonzeros
-
-    check_even(network, table)
-
-    numel = {name: p.numel() for name, p in network.named_parameters()}
-    found = nonzeros(network, from_values=True)
-    return {name: Fraction(kept, numel[name]) for name, kept in found.items()}
+    return construct_with_inputs(source, inputs, device=device)

@@ -219,7 +219,7 @@ def at_revision(
         cache: folder of measurements; None for none.
         jobs: parallel processes; None for automatic.
     """
-    from iftplan.checks.revision_costs import revision_baseline
+    from iftplan.checks.revisions import revision_baseline
 
     return revision_baseline(
         revision, config, models, cache=cache, jobs=jobs, around=_measuring(f" at {revision}")

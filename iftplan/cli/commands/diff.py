@@ -89,7 +89,7 @@ def command(
     if base == head == "-":
         raise InputError("both BASE and HEAD are -, and stdin can be read once; name a file for one of them.")
     from iftplan.plans.audit.diff import diff, diff_document
-    from iftplan.plans.audit.diff_tables import diff_page, diff_table
+    from iftplan.plans.audit.tables import diff_page, diff_table
 
     found = diff(_ledger(base, inputs), _ledger(head, inputs))
     table = diff_table(found, convention)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +15,7 @@ from iftplan.cli.figures import FORMS, ThemeName, ThemeOption, TitleOption
 from iftplan.cli.options import ConventionOption, FormatOption, OutputOption
 from iftplan.cli.output import emit, say, text_lines
 from iftplan.runs.results.axes import Cost, Gain
+from iftplan.runs.results.pareto import Sense
 
 if TYPE_CHECKING:
     from iftplan.runs.results.observations import Observation
@@ -37,13 +37,6 @@ Example:
   equal cost within 5 %: 36 at 16.74 P
   note: 15 of 54 have no training MACs or no metric and are left out: arXiv 2303.11525, table 10
 """
-
-
-class Better(StrEnum):
-    """Direction in which a metric is better."""
-
-    HIGHER = "higher"
-    LOWER = "lower"
 
 
 def command(
@@ -73,7 +66,7 @@ def command(
         ),
     ] = Gain.METRIC,
     better: Annotated[
-        Better | None,
+        Sense | None,
         typer.Option(
             "--better",
             help="Whether a higher or a lower value is better, for a metric that is not known here.",
@@ -87,14 +80,11 @@ def command(
 ) -> None:
     """Hold plans, runs and published results against each other: what dominates, and what equal quality costs."""
     from iftplan.runs.results.document import tradeoff_document
-    from iftplan.runs.results.pareto import Sense
     from iftplan.runs.results.tables import tradeoff_table
     from iftplan.runs.results.tradeoff import tradeoff
 
     observations = _observations(runs or (), paper=paper, task=task)
-    found = tradeoff(
-        observations, x, y, convention=convention, better=Sense(better.value) if better else None
-    )
+    found = tradeoff(observations, x, y, convention=convention, better=better)
     table = tradeoff_table(found)
     if form is None and output and Path(output).suffix.lower() in PICTURES:
         from iftplan.base.documents import write_bytes

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from iftplan.base.errors import InputError
-from iftplan.base.units import Convention, parse_sparsity
+from iftplan.base.units import Convention
 from iftplan.cli import completion
 from iftplan.cli.options import (
     DISTRIBUTION_HELP,
@@ -24,10 +24,11 @@ from iftplan.cli.options import (
 )
 from iftplan.cli.output import emit
 from iftplan.masks.distributions import Distribution
-from iftplan.plans.plan import Scope
+from iftplan.models.spec import Heads
+from iftplan.plans.plan import Asked, CloseBy, MaskUpdates, Objective, Optimizer, Pass, Scope
 
 if TYPE_CHECKING:
-    from iftplan.plans.speed.profiles import Profile
+    from iftplan.plans.request import Pricing
 
 EXAMPLE = """
 Example:
@@ -43,59 +44,6 @@ Example:
   width multiplier k = 2
   written: wide75.json
 """
-
-
-class Close(StrEnum):
-    """Quantity that closes the budget when layers that stay dense grow."""
-
-    DENSITY = "density"
-    WIDTH = "width"
-    PATTERN = "pattern"
-
-
-class Parametrize(StrEnum):
-    """Parametrization of initial weights and learning rates."""
-
-    STANDARD = "standard"
-    AUTO = "auto"
-    SUPAR = "supar"
-    MUP = "mup"
-
-
-class Optimizers(StrEnum):
-    """Optimizer whose learning rates a parametrization scales."""
-
-    ADAM = "adam"
-    SGD = "sgd"
-
-
-class Updates(StrEnum):
-    """Way in which masks change in training."""
-
-    STATIC = "static"
-    DYNAMIC = "dynamic"
-    GRADUAL = "gradual"
-
-
-class Objective(StrEnum):
-    """Objective that decides which layers are masked."""
-
-    FLOPS = "flops"
-    WALLCLOCK = "wallclock"
-
-
-class Timed(StrEnum):
-    """Pass whose seconds are priced."""
-
-    FORWARD = "forward"
-    STEP = "step"
-
-
-class Heads(StrEnum):
-    """Property of its heads that attention keeps when it widens."""
-
-    NUMBER = "number"
-    SIZE = "size"
 
 
 def command(
@@ -131,44 +79,44 @@ def command(
     ] = Distribution.UNIFORM,
     power: Annotated[int, typer.Option("--power", min=1, help="Exponent of the ER and ERK densities.")] = 1,
     close: Annotated[
-        Close,
+        CloseBy,
         typer.Option(
             "--close",
             help="What closes the budget: density (weights more or fewer in masks), width (channels more or fewer), or pattern (width with whole N:M patterns).",
         ),
-    ] = Close.DENSITY,
+    ] = "density",
     round_to: Annotated[int, typer.Option("--round-to", min=1, help="Make widths multiples of this.")] = 1,
     structure: StructureOption = "",
     heads: Annotated[
         Heads, typer.Option("--heads", help="Keep the number or the size of attention heads.")
-    ] = Heads.NUMBER,
+    ] = "number",
     parametrization: Annotated[
-        Parametrize,
+        Asked,
         typer.Option(
             "--parametrization",
             help="Initial scales and learning rates of each tensor: standard (as they are), mup (μP), supar (SμPar), or auto (supar where there is evidence).",
         ),
-    ] = Parametrize.STANDARD,
+    ] = "standard",
     optimizer: Annotated[
-        Optimizers,
+        Optimizer,
         typer.Option(
             "--optimizer", help="Whose learning rates a parametrization holds: those of adam or of sgd."
         ),
-    ] = Optimizers.ADAM,
+    ] = "adam",
     mask_updates: Annotated[
-        Updates,
+        MaskUpdates,
         typer.Option(
             "--mask-updates",
             help="What becomes of masks in training, for --parametrization: static (they stay), dynamic (weights move, as in RigL), or gradual (weights go on the way).",
         ),
-    ] = Updates.STATIC,
+    ] = "static",
     objective: Annotated[
         Objective,
         typer.Option(
             "--objective",
             help="flops, or wallclock: keep layers dense where sparse kernels cannot pay on this machine.",
         ),
-    ] = Objective.FLOPS,
+    ] = "flops",
     profile: Annotated[
         str | None,
         typer.Option(
@@ -179,7 +127,7 @@ def command(
         ),
     ] = None,
     passes: Annotated[
-        Timed | None,
+        Pass | None,
         typer.Option(
             "--pass",
             help="Of --objective wallclock: forward, or step with backward.",
@@ -203,12 +151,8 @@ def command(
     """Plan a whole model at exactly equal MACs in one scope; all three scopes are always shown."""
     from iftplan.cli.arguments import spec_of
     from iftplan.cli.options import families_of
-    from iftplan.families.solver import mask_for
-    from iftplan.masks import NM, parse_mask
     from iftplan.plans.document.plan import plan_document
-    from iftplan.plans.planner import plan
-    from iftplan.plans.policy import Policy
-    from iftplan.plans.scaling import parametrized
+    from iftplan.plans.request import PlanRequest, make_plan
     from iftplan.plans.tables import plan_table, scale_tables, scope_table, time_tables, total_time_tables
 
     families = [] if transform == "none" else families_of(transform)
@@ -216,34 +160,25 @@ def command(
         raise InputError(
             f"--transform {transform!r} names {len(families)} transforms, and a plan has one; make a plan for each."
         )
-    family, masks = families[0] if families else None, parse_mask(structure) if structure else None
-    default = str(1 - masks.density) if isinstance(masks, NM) else "0.75"
-    zeros = parse_sparsity(sparsity or default)
-    policy = Policy(
-        family=family,
-        sparsity=zeros,
+    asked = PlanRequest(
+        family=families[0] if families else None,
+        sparsity=sparsity or None,
         scope=scope,
         distribution=distribution,
-        keep_dense=frozenset(split(keep_dense)) - {"none"},
-        close_by=close.value,
+        keep_dense=tuple(split(keep_dense)),
+        close_by=close,
         round_to=round_to,
         power=power,
-        mask=mask_for(family, zeros, masks),
+        mask=structure,
+        heads=heads,
+        parametrization=parametrization,
+        optimizer=optimizer,
+        mask_updates=mask_updates,
     )
-    machine = _machine(objective, profile, timed=passes is not None or batch is not None)
-    widens = policy.family is not None and policy.family.definition.widens
-    keep: str = heads.value
-    spec = spec_of(
-        model, inputs_of(input), widths=widens, heads="size" if keep == "size" else "number", allow=allow
-    )
-    if machine is None:
-        planned = plan(spec, policy, heads=keep)
-    else:
-        from iftplan.plans.speed.planner import plan_for_time
-
-        kind = passes or Timed.FORWARD
-        planned = plan_for_time(spec, policy, machine, passes=kind.value, batch=batch or 1, heads=keep)
-    made = parametrized(planned, parametrization.value, optimizer.value, mask_updates.value)
+    widens = asked.policy().widens
+    request = replace(asked, pricing=_pricing(objective, profile, passes, batch))
+    spec = spec_of(model, inputs_of(input), widths=widens, heads=asked.heads, allow=allow)
+    made = make_plan(spec, request)
     scopes = scope_table(made, convention)
     emit(
         [plan_table(made, convention), *scale_tables(made), *time_tables(made), scopes],
@@ -254,12 +189,15 @@ def command(
     )
 
 
-def _machine(objective: Objective, profile: str | None, *, timed: bool) -> Profile | None:
+def _pricing(
+    objective: Objective, profile: str | None, passes: Pass | None, batch: int | None
+) -> Pricing | None:
     """What a plan for time is priced with; read before the model, which takes longer."""
-    if objective is Objective.WALLCLOCK:
+    if objective == "wallclock":
+        from iftplan.plans.request import Pricing
         from iftplan.plans.speed.document import read_profile
 
-        return read_profile(profile)
-    if profile is not None or timed:
+        return Pricing(read_profile(profile), passes or "forward", batch or 1)
+    if profile is not None or passes is not None or batch is not None:
         raise InputError("--profile, --pass and --batch price layers in time; add --objective wallclock.")
     return None

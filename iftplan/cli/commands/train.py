@@ -15,6 +15,7 @@ import typer
 from iftplan.base.errors import InputError
 from iftplan.cli import completion
 from iftplan.cli.output import Interrupted, say
+from iftplan.plans.plan import Execution
 
 if TYPE_CHECKING:
     from iftplan.base.documents import Document
@@ -62,13 +63,6 @@ class Method(StrEnum):
     MASK_DECAY = "mask-decay"
     STRUCTURE_DECAY = "structure-decay"
     DENSIFIED = "densified"
-
-
-class Execution(StrEnum):
-    """Execution of masked layers."""
-
-    DENSE = "dense"
-    SPARSE = "sparse"
 
 
 def command(
@@ -128,7 +122,7 @@ def command(
 
     require_torch("training")
     name = method.value if method else ""
-    kernels = [f"training.execution={execution.value}"] if execution else []
+    kernels = [f"training.execution={execution}"] if execution else []
     given = Given(plan, data, name, config, recipe, [*(settings or ()), *kernels], seed, epochs, steps, start)
     if resume and not out:
         raise InputError("--resume continues the run in --out DIR; say which directory.")
@@ -186,20 +180,22 @@ def _resumed_plan(directory: Path) -> tuple[Plan, Document]:
 def _made(run: RunConfig) -> Plan:
     from iftplan.cli.output import working
     from iftplan.nn.reading.read import read_model
-    from iftplan.plans.planner import plan
-    from iftplan.runs.planning import policy_of
+    from iftplan.plans.request import make_plan
 
-    policy = policy_of(run.plan)
-    widens = policy.family is not None and policy.family.definition.widens
+    request = run.plan.request
+    widens = request.policy().widens
     with working(f"planning {run.plan.model}"):
-        return plan(read_model(run.plan.model, None, widths=widens), policy)
+        return make_plan(read_model(run.plan.model, None, widths=widens), request)
 
 
 def _source(plan: Plan, model: str, *, trust: bool) -> str:
-    """What builds the dense model; it must be the one that was planned for."""
-    from iftplan.cli.arguments import build_for
+    """What builds the dense model; it must be the one that the plan was made for."""
+    from iftplan.cli.arguments import require_torch
 
-    build_for(plan, model or None, trust=trust)
+    require_torch(f"building {model or plan.model}")
+    from iftplan.nn.application.dense_model import dense_model
+
+    dense_model(plan, model or None, trust=trust)
     return model or plan.model
 
 

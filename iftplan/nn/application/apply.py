@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from iftplan.base.arguments import checked
 from iftplan.base.errors import InputError, StaleError
 from iftplan.models.spec import Couplings
+from iftplan.nn.application.dense_model import check_same
 from iftplan.nn.application.forward_scales import ForwardScales, forward_scales, scale_forward_
 from iftplan.nn.application.rehearsal import check_called
 from iftplan.nn.application.scales import check_scaled, dense_fans, planned_scales
@@ -24,7 +25,6 @@ from iftplan.nn.layers.nonlinearity import host_of
 from iftplan.nn.layers.stacks import stack_of
 from iftplan.nn.masks.masked_weights import SUFFIX, draw_masks_, enforce_, has_mask, masked_weights, stream
 from iftplan.nn.meta.copies import check_ties, deep_copy, without_data
-from iftplan.nn.meta.fingerprint import fingerprint
 from iftplan.nn.meta.inputs import matching
 from iftplan.nn.reading.widths.outputs import check_outputs
 from iftplan.plans.plan import Plan, PlannedLayer, Role
@@ -153,11 +153,8 @@ def check_applicable(plan: Plan, model: nn.Module, init: str | Deviation | None 
     masked = next(masked_weights(model), None)
     if masked is not None:
         raise InputError(f"{masked.name} is masked already; finalize or densify the model first.")
-    found = fingerprint(model)
-    if plan.fingerprint and found != plan.fingerprint:
-        raise StaleError(
-            f"the {type(model).__name__} is not the model that was planned for (fingerprint {found[:12]}…, planned {plan.fingerprint[:12]}…): its modules or shapes differ. Make the plan again."
-        )
+    if plan.fingerprint:
+        check_same(plan, model)
     parameters = dict(model.named_parameters())
     for layer in plan.layers:
         if layer.maskable or replaced_by(layer) is not None:

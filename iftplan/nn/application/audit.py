@@ -1,4 +1,7 @@
-"""Plan against reality: an applied model, its active weights counted on its own masks."""
+"""Plan against reality: the structure of a plan, an applied model with its own masks, or any network.
+
+What `iftplan audit`, `iftplan check`, the assertions and Python ask.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,140 @@ from torch import nn
 from iftplan.base.arguments import checked
 from iftplan.base.errors import InputError
 from iftplan.base.units import count
+from iftplan.models.counting import CountTable
+from iftplan.models.spec import InputSpec
+from iftplan.nn.application.dense_model import dense_model
+from iftplan.nn.application.measuring import measure_plan
 from iftplan.nn.counting.operators.table import Operator
 from iftplan.nn.counting.opinions import measure_by
 from iftplan.nn.masks.masked_weights import masked_weights
-from iftplan.nn.masks.nonzeros import check_even, nonzeros
+from iftplan.nn.masks.nonzeros import check_even
+from iftplan.nn.masks.nonzeros import nonzeros as count_nonzeros
 from iftplan.nn.meta.inputs import matching
-from iftplan.plans.audit.audit import AuditReport, audit_plan
+from iftplan.plans.audit.audit import AuditReport, Reference, audit_model, audit_plan
 from iftplan.plans.plan import Plan
+
+PLAN_TOLERANCE = Fraction(1, 10**6)
+"""The largest relative difference between a plan's ledger and what its layers measure."""
+
+
+def audit(
+    plan: Plan,
+    model: nn.Module | str | None = None,
+    *,
+    trust: bool = False,
+    engines: Sequence[str] = ("meta",),
+    second: str = "",
+    operators: Mapping[str, Operator] = MappingProxyType({}),
+    tolerance: Fraction = PLAN_TOLERANCE,
+    may_stay_uncalled: Collection[str] = (),
+) -> AuditReport:
+    """Report of a plan's structure, built without data and measured, against the plan's own ledger.
+
+    Args:
+        plan: the plan.
+        model: the dense network, of which a copy is made, or its source; None for the source that the plan names.
+        trust: whether Python that the plan names may run.
+        engines: "meta", "fvcore", "flop_counter"; the first is compared layer by layer.
+        second: an engine that counts it too if it can, see `measure_by`.
+        operators: formulas for operators that would be unknown.
+        tolerance: the largest relative difference that passes.
+        may_stay_uncalled: modules that the pass need not use.
+
+    Raises:
+        InputError: the plan names Python that nobody else named, or no source at all.
+        StaleError: the model is not the one that the plan was made for.
+        MeasureError: an engine could not run the structure.
+    """
+    return audit_structure(
+        plan,
+        dense_model(plan, model, trust=trust),
+        engines=engines,
+        second=second,
+        operators=operators,
+        tolerance=tolerance,
+        may_stay_uncalled=may_stay_uncalled,
+    )
+
+
+def audit_structure(
+    plan: Plan,
+    dense: nn.Module,
+    *,
+    engines: Sequence[str] = ("meta",),
+    second: str = "",
+    operators: Mapping[str, Operator] = MappingProxyType({}),
+    tolerance: Fraction = PLAN_TOLERANCE,
+    may_stay_uncalled: Collection[str] = (),
+) -> AuditReport:
+    """Report of a plan's structure against its ledger, for a dense model that is built already and becomes the structure.
+
+    Args:
+        plan: the plan.
+        dense: from `dense_model`; it is changed.
+        engines: "meta", "fvcore", "flop_counter"; the first is compared layer by layer.
+        second: an engine that counts it too if it can, see `measure_by`.
+        operators: formulas for operators that would be unknown.
+        tolerance: the largest relative difference that passes.
+        may_stay_uncalled: modules that the pass need not use.
+
+    Raises:
+        MeasureError: an engine could not run the structure.
+    """
+    tables = measure_plan(plan, dense, engines=engines, second=second, operators=operators)
+    return audit_plan(plan, tables, tolerance=tolerance, may_stay_uncalled=may_stay_uncalled)
+
+
+def audit_network(
+    subject: str,
+    network: nn.Module,
+    inputs: Sequence[InputSpec],
+    reference: Reference | None = None,
+    *,
+    nonzeros: bool = False,
+    engines: Sequence[str] = ("meta",),
+    second: str = "",
+    operators: Mapping[str, Operator] = MappingProxyType({}),
+    tolerance: Fraction = Fraction(1, 1000),
+    may_stay_uncalled: Collection[str] = (),
+) -> AuditReport:
+    """Report of a network as it stands, measured, against another one, a plan's total or a budget.
+
+    Args:
+        subject: what the report calls it.
+        network: on the meta device, or with values.
+        inputs: what it is counted with.
+        reference: what it is held against; None reports what was measured.
+        nonzeros: whether each weight counts by its masks and its zeros, for which it needs values.
+        engines: "meta", "fvcore", "flop_counter"; the first is compared layer by layer.
+        second: an engine that counts it too if it can, see `measure_by`.
+        operators: formulas for operators that would be unknown.
+        tolerance: the largest relative difference that passes.
+        may_stay_uncalled: modules that the pass need not use.
+
+    Raises:
+        MeasureError: an engine could not run the network, or its zeros make no one cost.
+    """
+    tables = measure_by(network, inputs, engines, second=second, operators=operators)
+    return audit_model(
+        subject,
+        tables,
+        reference,
+        tolerance=tolerance,
+        nonzeros=_shares(network, tables[0], from_values=True) if nonzeros else None,
+        may_stay_uncalled=may_stay_uncalled,
+    )
+
+
+def applied_here(plan: Plan, network: nn.Module, inputs: Sequence[InputSpec]) -> bool:
+    """Whether a network has masks of its own, so that `measure_applied` can hold it against a plan layer by layer.
+
+    Args:
+        plan: the plan.
+        network: on any device.
+        inputs: what it is counted with; a plan's layers are comparable at its own inputs only.
+    """
+    return tuple(inputs) == plan.inputs and any(True for _ in masked_weights(network))
 
 
 @checked
@@ -29,7 +159,7 @@ def measure_applied(
     engines: Sequence[str] = ("meta",),
     second: str = "",
     operators: Mapping[str, Operator] = MappingProxyType({}),
-    tolerance: Fraction = Fraction(1, 10**6),
+    tolerance: Fraction = PLAN_TOLERANCE,
     may_stay_uncalled: Collection[str] = (),
 ) -> AuditReport:
     """Measure an applied model and hold it against its plan, layer by layer.
@@ -58,17 +188,18 @@ def measure_applied(
     inputs = matching(plan.inputs, model)
     tables = measure_by(model, inputs, engines, second=second, operators=operators)
     planned = any(weight.mask.is_meta for weight in masked)
-    active = None if planned else _active(model)
-    if not planned:
-        check_even(model, tables[0])
+    active = None if planned else _shares(model, tables[0])
     report = audit_plan(plan, tables, tolerance=tolerance, may_stay_uncalled=may_stay_uncalled, active=active)
     found = (*report.problems, *_search_space(plan, model), *_leaks(model), *_unmeasured(report))
     return replace(report, problems=found)
 
 
-def _active(model: nn.Module) -> dict[str, Fraction]:
+def _shares(model: nn.Module, table: CountTable, *, from_values: bool = False) -> dict[str, Fraction]:
+    """Weight → the share of it that is not zero, by its mask or, from values, by itself."""
+    check_even(model, table)
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
-    return {name: Fraction(kept, sizes[name]) for name, kept in nonzeros(model).items()}
+    found = count_nonzeros(model, from_values=from_values)
+    return {name: Fraction(kept, sizes[name]) for name, kept in found.items()}
 
 
 def _unmeasured(report: AuditReport) -> Iterator[str]:

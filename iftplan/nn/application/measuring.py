@@ -8,11 +8,10 @@ from types import MappingProxyType
 from torch import nn
 
 from iftplan.models.counting import CountTable
+from iftplan.nn.application.dense_model import dense_model
 from iftplan.nn.application.structure import skeleton_
 from iftplan.nn.counting.operators.table import Operator
 from iftplan.nn.counting.opinions import measure_by
-from iftplan.nn.counting.passes.lazy import materialised
-from iftplan.nn.sources import build
 from iftplan.plans.plan import Plan
 
 
@@ -34,8 +33,9 @@ def measure_plan(
         operators: formulas for operators that would be unknown.
 
     Raises:
+        InputError: the plan names Python of its own, and no model was given.
         StaleError: the model has other widths or layers than the plan.
         MeasureError: an engine could not run it.
     """
-    structure = skeleton_(plan, model if model is not None else materialised(build(plan.model), plan.inputs))
+    structure = skeleton_(plan, dense_model(plan) if model is None else model)
     return measure_by(structure, plan.inputs, engines, second=second, operators=operators)

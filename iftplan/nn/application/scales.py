@@ -10,10 +10,8 @@ from torch import Tensor, nn
 
 from iftplan.base.arguments import checked
 from iftplan.base.errors import InputError, StaleError
-from iftplan.models.notation import parse_layer
 from iftplan.nn.layers.initial_weights import Fans
-from iftplan.plans.plan import Plan
-from iftplan.plans.scales import TensorScale
+from iftplan.plans.plan import Plan, TensorScale
 
 _NOTHING: Mapping[str, TensorScale] = MappingProxyType({})
 
@@ -75,8 +73,7 @@ def dense_fans(plan: Plan) -> dict[str, Fans]:
     scales = planned_scales(plan)
     fans: dict[str, Fans] = {}
     for layer in plan.layers:
-        if layer.weight:
-            dense = parse_layer(layer.before)
+        if dense := layer.before:
             window = dense.fan_in // max(1, (dense.in_channels or 1) // dense.groups)
             found = Fans(dense.fan_in, max(1, dense.fan_out // dense.groups) * window)
             for name in (layer.name, layer.weight):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Literal
 
 from torch import nn
 
@@ -57,8 +56,7 @@ def planned_couplings(plan: Plan, model: nn.Module) -> Couplings | None:
     """
     if not plan.widths:
         return None
-    heads: Literal["number", "size"] = "size" if plan.heads == "size" else "number"
-    couplings = trace_widths(model, matching(plan.inputs, model), heads=heads, operators=None)
+    couplings = trace_widths(model, matching(plan.inputs, model), heads=plan.heads, operators=None)
     if set(couplings.widths) != set(plan.widths):
         raise StaleError(
             f"the plan sets widths {_some(set(plan.widths) - set(couplings.widths))} that the model does not have; make the plan again."

@@ -11,14 +11,12 @@ from typing import Protocol
 from torch import nn
 
 from iftplan.base.errors import InputError
-from iftplan.models.counting import CountTable
+from iftplan.models.counting import ENGINES, CountTable, Values
 from iftplan.nn.counting.operators.table import OPERATORS, Operator, Operators
-from iftplan.nn.counting.passes.data import ASSUMED_ITEM, FOR_THIS_INPUT, Data, look_as_needed
+from iftplan.nn.counting.passes.data import Data, look_as_needed
 from iftplan.nn.counting.passes.lazy import materialised
 from iftplan.nn.meta.copies import check_ties
 from iftplan.nn.meta.inputs import Inputs, given_inputs
-
-ENGINES = ("meta", "fvcore", "flop_counter")
 
 
 def measure(
@@ -58,12 +56,12 @@ def measure(
 
 def data_of(table: CountTable) -> Data:
     """The data that a count's forward pass ran on: the given input, or assumptions in the place of values."""
-    return Data.GIVEN if FOR_THIS_INPUT in table.assumptions else Data.ASSUMED
+    return Data.GIVEN if table.values is Values.GIVEN else Data.ASSUMED
 
 
 def _assumed(table: CountTable) -> object:
     """What was counted, if the model asked for values on the way."""
-    if ASSUMED_ITEM not in table.assumptions:
+    if table.values is not Values.ASSUMED:
         return None
     return {(c.module, c.weight): c.macs for c in table.contractions}, table.unknown
 

@@ -23,9 +23,10 @@ from torch.utils.checkpoint import checkpoint
 
 from iftplan.base.arguments import checked
 from iftplan.base.units import count
+from iftplan.models.counting import Values
 from iftplan.nn.counting.operators.table import OPERATORS, Operator
 from iftplan.nn.counting.operators.whole_functions import WHOLE, summed_products
-from iftplan.nn.counting.passes.data import ASSUMED_ITEM, Data, look_as_needed
+from iftplan.nn.counting.passes.data import Data, look_as_needed
 from iftplan.nn.counting.passes.dispatch import DispatchNet, plain
 from iftplan.nn.counting.passes.lazy import materialised
 from iftplan.nn.counting.passes.ledger import Ledger, Names
@@ -50,6 +51,7 @@ class StepMacs:
         modules: module → (forward, backward).
         unknown: operator → calls, for operators without a formula.
         assumptions: sentences, one for each thing that had to be assumed.
+        values: what answered where the model asked for values of tensors.
     """
 
     forward: int
@@ -57,6 +59,7 @@ class StepMacs:
     modules: Mapping[str, tuple[int, int]]
     unknown: Mapping[str, int]
     assumptions: tuple[str, ...]
+    values: Values = Values.UNASKED
 
     @property
     def macs(self) -> int:
@@ -97,7 +100,7 @@ def measure_step(
 
 def _assumed(step: StepMacs) -> object:
     """What was counted, if the model asked for values on the way."""
-    return (step.modules, step.unknown) if ASSUMED_ITEM in step.assumptions else None
+    return (step.modules, step.unknown) if step.values is Values.ASSUMED else None
 
 
 def _step(
@@ -124,6 +127,7 @@ def _step(
         modules=modules,
         unknown=dict(ledger.unknown),
         assumptions=tuple(ledger.assumptions),
+        values=ledger.values,
     )
 
 

@@ -12,7 +12,6 @@ import torch.nn.functional as F  # noqa: N812 - torch's own customary name
 from torch import Tensor, nn
 
 from iftplan.base.errors import StaleError
-from iftplan.models.notation import parse_layer
 from iftplan.plans.plan import PlannedLayer
 
 _NOTED = "_stacked_weights"  # a module's parameters that stack matrices → their Stack
@@ -127,9 +126,8 @@ def planned_stack(layer: PlannedLayer, module: nn.Module, weight: Tensor) -> Sta
         )
     if isinstance(module, StackedLinear):
         return Stack(layer.experts)
-    dense = parse_layer(layer.before)
-    wide = {"in_channels": dense.in_channels, "out_channels": dense.out_channels, **layer.structure}
-    inputs, outputs = wide["in_channels"], wide["out_channels"]
+    assert layer.after is not None
+    inputs, outputs = layer.after.in_channels, layer.after.out_channels
     if inputs != outputs:
         return Stack(layer.experts, tuple(weight.shape[1:]) != (outputs, inputs))
     transposed = getattr(module, "is_transposed", None)  # what transformers' experts say of themselves

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from iftplan.base.arguments import checked
-from iftplan.base.errors import EndedError, IftplanError, InputError, MeasureError
+from iftplan.base.errors import EndedError, IftplanError, MeasureError
 from iftplan.models.counting import CountTable
-from iftplan.models.spec import Couplings, InputSpec, ModelSpec, Product
+from iftplan.models.spec import Couplings, Heads, InputSpec, ModelSpec, Product
 from iftplan.nn.counting.measure import data_of, measure
 from iftplan.nn.counting.operators.table import Operator
 from iftplan.nn.counting.passes.data import Data
@@ -24,12 +23,7 @@ from iftplan.nn.meta.inputs import Inputs, given_inputs
 from iftplan.nn.reading.dataflow import weight_uses
 from iftplan.nn.reading.weight_layers import weight_layers
 from iftplan.nn.sources import BuiltModel, construct
-from iftplan.nn.sources.default_inputs import default_inputs
-
-_HOW_TO_GIVE_INPUTS = (
-    "give their shapes, for images such as --input 1x3x224x224, for tokens such as --input 1x128:int64, by "
-    "name such as --input pixel_values=1x3x224x224."
-)
+from iftplan.nn.sources.default_inputs import HOW_TO_GIVE_INPUTS, default_inputs, known_inputs
 
 
 @checked
@@ -38,7 +32,7 @@ def read_model(
     inputs: Inputs | None = None,
     *,
     widths: bool = False,
-    heads: Literal["number", "size"] = "number",
+    heads: Heads = "number",
     operators: Mapping[str, Operator] = MappingProxyType({}),
 ) -> ModelSpec:
     """Read a model's layers, exact MACs and roles from one forward pass: on the meta device, if shapes suffice.
@@ -59,8 +53,7 @@ def read_model(
     check_ties(built.model)
     guessed = inputs is None or (not isinstance(inputs, Tensor) and not inputs)
     inputs = built.inputs if guessed else given_inputs(inputs, built.model)
-    if not inputs:
-        raise InputError(f"{_called(source)} does not say what its inputs are; {_HOW_TO_GIVE_INPUTS}")
+    known_inputs(_called(source), inputs)
     built = replace(built, model=materialised(built.model, inputs))
     table = _measured(built.model, inputs, guessed, operators)
     _refuse_unknown(table, _called(source))
@@ -95,7 +88,7 @@ def _measured(
         if not guessed:
             raise
         given = ", ".join(map(str, inputs))
-        raise MeasureError(f"{error}; the input {given} was guessed: {_HOW_TO_GIVE_INPUTS}") from error
+        raise MeasureError(f"{error}; the input {given} was guessed: {HOW_TO_GIVE_INPUTS}") from error
 
 
 def _refuse_unknown(table: CountTable, model: str) -> None:
@@ -114,7 +107,7 @@ def _uncalled(table: CountTable) -> tuple[str, ...]:
 def _couplings(
     model: nn.Module,
     inputs: tuple[InputSpec, ...],
-    heads: Literal["number", "size"],
+    heads: Heads,
     operators: Mapping[str, Operator],
 ) -> tuple[Couplings | None, str]:
     from iftplan.nn.reading.widths.trace import trace_widths

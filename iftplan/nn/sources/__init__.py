@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +19,7 @@ from iftplan.models.spec import InputSpec
 from iftplan.nn.counting.passes.exits import no_exit
 from iftplan.nn.meta.copies import on_meta
 from iftplan.nn.meta.origins import remember
-from iftplan.nn.sources.default_inputs import default_inputs
+from iftplan.nn.sources.default_inputs import default_inputs, known_inputs
 from iftplan.nn.sources.factories import file_factory, module_factory
 from iftplan.nn.sources.libraries import timm_factory, torchvision_factory
 from iftplan.nn.sources.transformers_config import transformers_factory
@@ -75,6 +75,23 @@ def construct(source: str | Source, *, device: str = "meta") -> BuiltModel:
     if device == "meta":
         remember(model, lambda: construct(source, device="cpu").model)
     return BuiltModel(model.eval(), source.inputs or default_inputs(model), assumptions)
+
+
+def construct_with_inputs(
+    source: str, given: Sequence[InputSpec], *, device: str = "meta"
+) -> tuple[nn.Module, tuple[InputSpec, ...]]:
+    """The network that a MODEL argument names, and the inputs that it is counted with: those given, or its own.
+
+    Args:
+        source: a MODEL argument.
+        given: inputs that the user gave; empty for none.
+        device: "meta", or "cpu" with values.
+
+    Raises:
+        InputError: it cannot be built, or nobody says what its inputs are.
+    """
+    built = construct(source, device=device)
+    return built.model, known_inputs(source, given or built.inputs)
 
 
 def _ended(source: Source, call: str) -> MeasureError:

@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from inspect import signature
 
 from torch import nn
 
+from iftplan.base.errors import InputError
 from iftplan.models.spec import InputSpec
 
 DEFAULT_TOKENS = 128
 DEFAULT_SIDE = 224
+
+
+HOW_TO_GIVE_INPUTS = (
+    "give their shapes, for images such as --input 1x3x224x224, for tokens such as --input 1x128:int64, by "
+    "name such as --input pixel_values=1x3x224x224."
+)
+
+
+def known_inputs(model: str, inputs: Sequence[InputSpec]) -> tuple[InputSpec, ...]:
+    """The inputs that a model is counted with, if there are any.
+
+    Raises:
+        InputError: there are none; says how to give them.
+    """
+    if not inputs:
+        raise InputError(f"{model} does not say what its inputs are; {HOW_TO_GIVE_INPUTS}")
+    return tuple(inputs)
 
 
 def default_inputs(model: nn.Module) -> tuple[InputSpec, ...]:

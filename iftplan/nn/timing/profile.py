@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 
 from iftplan.nn.execution.kernels.registers import instructions_here
 from iftplan.nn.timing.bench import bench
+from iftplan.plans.plan import Pass
 from iftplan.plans.speed.machine import processor
-from iftplan.plans.speed.profiles import ROUNDS, Entry, Pass, Profile
+from iftplan.plans.speed.profiles import ROUNDS, Entry, Profile
 from iftplan.plans.speed.timings import LayerPair, Measured
 
 _MOST_MULTIPLIED = 10**9

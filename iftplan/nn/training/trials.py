@@ -18,9 +18,7 @@ from iftplan.nn.reading.read import read_model
 from iftplan.nn.training.loop import Loop, Moment, Watcher
 from iftplan.nn.training.run import execute
 from iftplan.plans.document.plan import plan_document
-from iftplan.plans.planner import plan
-from iftplan.plans.policy import Policy
-from iftplan.runs.planning import policy_of
+from iftplan.plans.request import PlanRequest, make_plan
 from iftplan.runs.records import parse_result
 from iftplan.runs.settings import RunConfig
 from iftplan.runs.sweeps.queue import Claim, TrialQueue
@@ -42,9 +40,9 @@ class Models:
 
     read: dict[tuple[str, bool], ModelSpec] = field(default_factory=dict)
 
-    def spec(self, source: str, policy: Policy) -> ModelSpec:
+    def spec(self, source: str, request: PlanRequest) -> ModelSpec:
         """A model, with its widths where the family changes them."""
-        key = source, policy.family is not None and policy.family.definition.widens
+        key = source, request.policy().widens
         if key not in self.read:
             self.read[key] = read_model(source, None, widths=key[1])
         return self.read[key]
@@ -114,8 +112,8 @@ def train_trial(
     record = directory / "result.json"
     if record.exists():  # its worker was killed before it could tell
         return parse_result(loads(read_text(str(record)), str(record)), str(record))
-    policy = policy_of(run.plan)
-    planned = plan(models.spec(run.plan.model, policy), policy)
+    request = run.plan.request
+    planned = make_plan(models.spec(run.plan.model, request), request)
     found = execute(
         run,
         planned,

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -129,9 +129,10 @@ def _dense_state(dense: nn.Module, plan: Plan, seed: int) -> Widened:
     """The dense model's tensors at the plan's widths."""
     if not plan.widths:
         return Widened(dense.state_dict(), ())
-    heads: Literal["number", "size"] = "size" if plan.heads == "size" else "number"
     inputs = matching(plan.inputs, dense)
-    return widened(dense, trace_widths(dense, inputs, heads=heads, operators=None), plan.widths, inputs, seed)
+    return widened(
+        dense, trace_widths(dense, inputs, heads=plan.heads, operators=None), plan.widths, inputs, seed
+    )
 
 
 def _copy_(applied: nn.Module, state: Mapping[str, Tensor]) -> None:

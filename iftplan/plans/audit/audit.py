@@ -13,7 +13,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from iftplan.base.errors import MeasureError
-from iftplan.base.units import count, decimal
+from iftplan.base.units import count, decimal, parse_count
 from iftplan.models.counting import CountTable, cross_check, uncalled_sentence, unknown_sentence
 from iftplan.plans.plan import Plan, PlannedLayer, Role, Scope
 from iftplan.report.shown import Shown
@@ -65,6 +65,7 @@ class AuditReport(Shown):
         assumptions: what had to be assumed.
         problems: why it did not pass.
         at_most: whether only an excess fails (a budget), not a shortfall.
+        disagreements: those of the problems that name where engines count differently; not in the document.
     """
 
     subject: str
@@ -82,6 +83,7 @@ class AuditReport(Shown):
     assumptions: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
     at_most: bool = False
+    disagreements: tuple[str, ...] = field(default=(), compare=False)
 
     def tables(self) -> tuple[Table, ...]:
         """The tables that show the value, the details first."""
@@ -242,6 +244,25 @@ class Reference:
     dense_macs: int | None = None
     at_most: bool = False
 
+    @staticmethod
+    def of_plan(plan: Plan, name: str) -> Reference:
+        """A plan's totals."""
+        return Reference(name, plan.macs(Scope.MODEL), dense_macs=plan.dense_macs(Scope.MODEL))
+
+    @staticmethod
+    def of_table(table: CountTable, name: str) -> Reference:
+        """Another model, as it was counted with every weight present."""
+        return Reference(name, table.macs, layer_macs(table, {}), table.macs)
+
+    @staticmethod
+    def of_budget(text: str) -> Reference:
+        """A budget such as "560M".
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        return Reference(f"budget {text}", parse_count(text), at_most=True)
+
 
 def audit_model(
     subject: str,
@@ -309,11 +330,12 @@ def _with_unknowns(report: AuditReport, table: CountTable, may_stay_uncalled: Co
 
 
 def _judged(report: AuditReport, tables: Sequence[CountTable]) -> AuditReport:
-    problems = [*report.problems, *cross_check(tables)]
+    disagreements = cross_check(tables)
+    problems = [*report.problems, *disagreements]
     deviation = report.deviation
     if deviation is not None and (deviation if report.at_most else abs(deviation)) > report.tolerance:
         problems.append(_deviation_problem(report, deviation))
-    return replace(report, problems=tuple(problems))
+    return replace(report, problems=tuple(problems), disagreements=disagreements)
 
 
 def _layer_problem(wrong: Sequence[AuditedLayer]) -> str:

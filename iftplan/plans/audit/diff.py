@@ -63,7 +63,7 @@ class Diff(Shown):
 
     def tables(self) -> tuple[Table, ...]:
         """The tables that show the value, the details first."""
-        from iftplan.plans.audit.diff_tables import diff_table
+        from iftplan.plans.audit.tables import diff_table
 
         return (diff_table(self),)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
 
 from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict
@@ -72,13 +71,13 @@ def parse_measured(document: Document, where: str = "report") -> tuple[str, dict
     parsed = validated(_ReportObject, document, where)
     for problem in _contradictions(parsed):
         raise InputError(f"{where}: {problem}; audit again rather than editing it.")
-    again = audit_document(_report(parsed), Convention(parsed["convention"]))
+    again = audit_document(_report(parsed), parsed["convention"])
     for key, value in again.items():
         if key != "digest" and document[key] != value:
             raise InputError(
                 f"{where}: {key} does not follow from the rest of the report; audit again rather than editing it."
             )
-    per = Convention(parsed["convention"]).per_mac
+    per = parsed["convention"].per_mac
     return parsed["subject"], {row["name"]: (row["measured_macs"] or 0) // per for row in parsed["layers"]}
 
 
@@ -93,7 +92,7 @@ def _contradictions(parsed: _ReportObject) -> Iterator[str]:
     counters = {f"counters.{engine}": macs for engine, macs in parsed["counters"].items()}
     others = {f"elementwise.{name}": n for name, n in parsed["elementwise"].items()}
     calls = {f"unknown_ops.{name}": n for name, n in parsed["unknown_ops"].items()}
-    per = Convention(parsed["convention"]).per_mac
+    per = parsed["convention"].per_mac
     for place, value in {**totals, **rows, **counters, **others, **calls}.items():
         if value is not None and value < 0:
             yield f"{place} is {value}, and no count is negative"
@@ -109,7 +108,7 @@ def _contradictions(parsed: _ReportObject) -> Iterator[str]:
 
 def _report(parsed: _ReportObject) -> AuditReport:
     """The report as a value, from all that is not worked out."""
-    per = Convention(parsed["convention"]).per_mac
+    per = parsed["convention"].per_mac
 
     def macs(counted: int | None) -> int | None:
         return None if counted is None else counted // per
@@ -181,10 +180,10 @@ class _ReportObject(TypedDict):
     """
 
     schema: str
-    convention: Literal["mac", "flop"]
+    convention: Convention
     subject: str
     reference: str | None
-    scope: Literal["matrices", "layers", "model"]
+    scope: Scope
     tolerance: float
     tolerance_exact: str
     verdict: str

@@ -13,12 +13,9 @@ from iftplan.families.builtin import FAMILIES
 from iftplan.families.sizes import at_structure
 from iftplan.masks import NM, MaskStructure, Unstructured, parse_mask
 from iftplan.masks.cardinality import log2_choose
-from iftplan.models.notation import parse_layer
 from iftplan.models.spec import LayerSpec
-from iftplan.plans.plan import Plan, PlannedLayer, Role, Scope
-
-_LONGEST = 60
-"""Digits of a number in a row: a stack of matrices is written with all its MACs as positions."""
+from iftplan.plans.document.layers import after_notation, before_notation
+from iftplan.plans.plan import WIDTHS, Plan, PlannedLayer, Role, Scope
 
 
 def contradictions(plan: Plan) -> Iterator[str]:
@@ -89,7 +86,8 @@ def _row(plan: Plan, layer: PlannedLayer, mask: MaskStructure) -> Iterator[str]:
     if not layer.weight:
         yield ".weight is empty, and only products of activations have none"
     yield from _masked(layer, mask if layer.role is Role.TRANSFORMED else Unstructured())
-    yield from _notations(plan, layer)
+    if layer.before and layer.after:
+        yield from _shapes(plan, layer, layer.before, layer.after)
 
 
 def _masked(layer: PlannedLayer, mask: MaskStructure) -> Iterator[str]:
@@ -111,42 +109,31 @@ def _masked(layer: PlannedLayer, mask: MaskStructure) -> Iterator[str]:
         yield f".log2_masks is {layer.log2_masks:g}, more than the {most:g} bits of any mask with {layer.nnz} of {layer.capacity} weights"
 
 
-def _notations(plan: Plan, layer: PlannedLayer) -> Iterator[str]:
-    """What `before` and `after` say against the numbers beside them."""
-    try:
-        before = parse_layer(layer.before, digits=_LONGEST)
-        after = parse_layer(_own(layer.after), digits=_LONGEST)
-    except InputError as error:
-        yield f": {error}"
-        return
+def _shapes(plan: Plan, layer: PlannedLayer, before: LayerSpec, after: LayerSpec) -> Iterator[str]:
+    """What the layer was and is against the numbers beside it."""
+    was, becomes = before_notation(layer), after_notation(layer, plan.transform)
     if before.symbolic or after.symbolic:
-        yield f": {layer.before if before.symbolic else layer.after} has no channels"
+        yield f": {was if before.symbolic else becomes} has no channels"
         return
     if before.kind.value != layer.kind or after.kind is not before.kind:
-        yield f".kind is {layer.kind!r}, and the layer is {layer.before} and then {layer.after}"
+        yield f".kind is {layer.kind!r}, and the layer is {was} and then {becomes}"
         return
     dense = before.dense_macs if layer.positions else 0
     if layer.dense_macs != dense:
-        yield f".dense_macs is {layer.dense_macs}, and {layer.before} costs {dense}"
+        yield f".dense_macs is {layer.dense_macs}, and {was} costs {dense}"
     if not layer.experts == before.experts == after.experts:
-        yield f".experts is {layer.experts}, and the layer is {layer.before} and then {layer.after}"
+        yield f".experts is {layer.experts}, and the layer is {was} and then {becomes}"
     if layer.positions not in (after.positions, 0):
-        yield f".positions is {layer.positions}, and {layer.after} has {after.positions}"
-    yield from _structure(plan, layer, after)
+        yield f".positions is {layer.positions}, and {becomes} has {after.positions}"
+    yield from _structure(plan, layer, after, becomes)
 
 
-def _own(after: str) -> str:
-    """The layer's own notation in what it becomes."""
-    _, branches, own = after.rpartition(" × ")
-    return (own if branches else after).partition(" via ")[0].partition(" + ")[0].partition(", ")[0]
-
-
-def _structure(plan: Plan, layer: PlannedLayer, after: LayerSpec) -> Iterator[str]:
+def _structure(plan: Plan, layer: PlannedLayer, after: LayerSpec, becomes: str) -> Iterator[str]:
     """The integers of the structure against the weights that they make."""
-    widths = {"in_channels": after.in_channels, "out_channels": after.out_channels}
+    widths = dict(zip(WIDTHS, (after.in_channels, after.out_channels), strict=True))
     for key, value in widths.items():
         if layer.structure.get(key, value) != value:
-            yield f".structure.{key} is {layer.structure[key]}, and {layer.after} has {value}"
+            yield f".structure.{key} is {layer.structure[key]}, and {becomes} has {value}"
     others = [key for key in layer.structure if key not in widths]
     family = FAMILIES.get(plan.transform)
     if family and layer.role is Role.TRANSFORMED and not family.solves_width and not others:
@@ -163,7 +150,7 @@ def _structure(plan: Plan, layer: PlannedLayer, after: LayerSpec) -> Iterator[st
         real = at_structure(after, family, unknown, {})
         capacity, beside = real.capacity, real.dense_weights
     if (layer.capacity, layer.dense_weights) != (capacity, beside):
-        yield f".capacity and dense_weights are {layer.capacity} and {layer.dense_weights}, and {layer.after} has {capacity} and {beside}"
+        yield f".capacity and dense_weights are {layer.capacity} and {layer.dense_weights}, and {becomes} has {capacity} and {beside}"
 
 
 def _closing(plan: Plan, mask: MaskStructure) -> Iterator[str]:

@@ -14,11 +14,25 @@ from iftplan.base.documents import Document, check, sealed
 from iftplan.base.errors import InputError
 from iftplan.base.units import exact
 from iftplan.base.validation import validated
+from iftplan.masks.distributions import Distribution
 from iftplan.models.notation import parse_input
-from iftplan.plans.document.estimates import WallClockObject, parse_wallclock, wallclock_object
+from iftplan.models.spec import Heads
+from iftplan.plans.document.layers import (
+    after_notation,
+    before_notation,
+    other_notations,
+    parse_after,
+    parse_before,
+)
 from iftplan.plans.document.ledger import contradictions, unpriceable
-from iftplan.plans.document.scales import ParametrizationObject, parametrization_object
-from iftplan.plans.plan import Plan, PlannedLayer, Role, Scope
+from iftplan.plans.document.sections import (
+    ParametrizationObject,
+    WallClockObject,
+    parametrization_object,
+    parse_wallclock,
+    wallclock_object,
+)
+from iftplan.plans.plan import CloseBy, KeptFor, Plan, PlannedLayer, Role, Scope
 from iftplan.plans.scaling import parametrized
 
 SCHEMA = "iftplan.plan/1"
@@ -49,7 +63,7 @@ def plan_document(plan: Plan) -> Document:
             **_totals(plan),
             "closing_sparsity": {s: None if v is None else float(v) for s, v in closing.items()},
             "closing_sparsity_exact": {s: None if v is None else exact(v) for s, v in closing.items()},
-            "layers": [_layer_object(layer) for layer in plan.layers],
+            "layers": [_layer_object(layer, plan.transform) for layer in plan.layers],
             "notes": list(plan.notes),
             **_scales(plan),
             **_times(plan),
@@ -85,14 +99,14 @@ def _totals(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _layer_object(layer: PlannedLayer) -> dict[str, Any]:
+def _layer_object(layer: PlannedLayer, transform: str) -> dict[str, Any]:
     return {
         "name": layer.name,
         "kind": layer.kind,
         "role": layer.role.value,
         "reason": layer.reason,
-        "before": layer.before,
-        "after": layer.after,
+        "before": before_notation(layer),
+        "after": after_notation(layer, transform),
         "weight": layer.weight,
         "structure": dict(layer.structure),
         "maskable": layer.maskable,
@@ -124,23 +138,24 @@ def parse_plan(document: Document, where: str = "plan") -> Plan:
         fingerprint=parsed["fingerprint"],
         transform=parsed["transform"],
         sparsity=_fraction(parsed["sparsity_exact"], "sparsity_exact", where),
-        scope=Scope(parsed["scope"]) if parsed["scope"] else None,
+        scope=parsed["scope"],
         distribution=parsed["distribution"],
         close_by=parsed["close"],
         keep_dense=tuple(parsed["keep_dense"]),
         round_to=parsed["round_to"],
         mask=parsed["mask"],
         heads=parsed["heads"],
-        layers=tuple(_layer(layer) for layer in parsed["layers"]),
+        layers=tuple(_layer(layer, f"{where}: layers.{i}") for i, layer in enumerate(parsed["layers"])),
         widths=parsed["widths"],
         multiplier=parsed["multiplier"],
         closing_sparsity={
-            Scope(s): None if v is None else _fraction(v, f"closing_sparsity_exact.{s}", where)
+            s: None if v is None else _fraction(v, f"closing_sparsity_exact.{s}", where)
             for s, v in closing.items()
         },
         notes=tuple(parsed["notes"]),
     )
-    for problem in contradictions(plan):
+    written = [(layer["before"], layer["after"]) for layer in parsed["layers"]]
+    for problem in (*contradictions(plan), *other_notations(plan, written)):
         raise InputError(f"{where}: {problem}; make the plan again rather than editing it.")
     section = parsed.get("parametrization")
     if section is not None:
@@ -153,14 +168,21 @@ def parse_plan(document: Document, where: str = "plan") -> Plan:
     return plan
 
 
-def _layer(parsed: _LayerObject) -> PlannedLayer:
+def _layer(parsed: _LayerObject, where: str) -> PlannedLayer:
+    role, reason = parsed["role"], parsed["reason"]
+    before = after = None
+    if role is not Role.ACTIVATION:
+        try:
+            before, after = parse_before(parsed["before"]), parse_after(parsed["after"])
+        except InputError as error:
+            raise InputError(f"{where}: {error}; make the plan again rather than editing it.") from error
     return PlannedLayer(
         name=parsed["name"],
         kind=parsed["kind"],
-        role=Role(parsed["role"]),
-        reason=parsed["reason"],
-        before=parsed["before"],
-        after=parsed["after"],
+        role=role,
+        reason=reason,
+        before=before,
+        after=after,
         dense_macs=parsed["dense_macs"],
         macs=parsed["macs"],
         weight=parsed["weight"],
@@ -172,6 +194,7 @@ def _layer(parsed: _LayerObject) -> PlannedLayer:
         dense_weights=parsed["dense_weights"],
         log2_masks=parsed["log2_masks"],
         experts=parsed.get("experts", 1),
+        kept_for=next((k for k in KeptFor if role is Role.KEPT_DENSE and reason.startswith(k.value)), None),
     )
 
 
@@ -191,9 +214,6 @@ def _fraction(text: str, path: str, where: str) -> Fraction:
     if not _FRACTION.fullmatch(text) or not int(bottom):
         raise InputError(f"{where}: {path}: {text[:60]!r} is no fraction p/q.")
     return Fraction(int(top), int(bottom))
-
-
-_Scopes = Literal["matrices", "layers", "model"]
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -236,7 +256,7 @@ class _LayerObject(TypedDict):
 
     name: str
     kind: str
-    role: Literal["transformed", "kept_dense", "depthwise", "unmaskable", "activation"]
+    role: Role
     reason: str
     before: str
     after: str
@@ -297,23 +317,23 @@ class _PlanObject(TypedDict):
     transform: str
     sparsity: float
     sparsity_exact: str
-    scope: _Scopes | None
-    distribution: Literal["uniform", "er", "erk"]
-    close: Literal["density", "width", "pattern"]
+    scope: Scope | None
+    distribution: Distribution
+    close: CloseBy
     keep_dense: list[str]
     round_to: int
     mask: str
-    heads: Literal["number", "size"]
+    heads: Heads
     multiplier: float
     widths: dict[str, int]
-    dense: dict[_Scopes, int]
-    planned: dict[_Scopes, int]
-    ratio: dict[_Scopes, float]
-    ratio_exact: dict[_Scopes, str]
+    dense: dict[Scope, int]
+    planned: dict[Scope, int]
+    ratio: dict[Scope, float]
+    ratio_exact: dict[Scope, str]
     residual_macs: int | None
     cardinality: _CardinalityObject
-    closing_sparsity: dict[_Scopes, float | None]
-    closing_sparsity_exact: dict[_Scopes, str | None]
+    closing_sparsity: dict[Scope, float | None]
+    closing_sparsity_exact: dict[Scope, str | None]
     layers: list[_LayerObject]
     notes: list[str]
     parametrization: NotRequired[ParametrizationObject]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
@@ -15,6 +15,7 @@ from iftplan.base.units import exact, parse_sparsity
 from iftplan.base.validation import validated
 from iftplan.masks import parse_mask
 from iftplan.models.notation import layer_notation, parse_layer
+from iftplan.plans.plan import Pass
 from iftplan.plans.speed.profiles import Entry, Profile
 from iftplan.plans.speed.timings import TIMED, LayerPair
 
@@ -139,7 +140,7 @@ def _entry(parsed: _EntryObject, where: str) -> Entry:
     )
 
 
-_Passed = TypedDict("_Passed", {"pass": Literal["forward", "step"]})  # no name that a class could have
+_Passed = TypedDict("_Passed", {"pass": Pass})  # no name that a class could have
 
 
 @with_config(_STRICT)

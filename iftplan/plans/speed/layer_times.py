@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from iftplan.models.notation import parse_layer
 from iftplan.models.spec import LayerSpec
-from iftplan.plans.estimates import Execution
-from iftplan.plans.plan import Plan, PlannedLayer, Role
+from iftplan.plans.plan import WIDTHS, Execution, Plan, PlannedLayer
 from iftplan.plans.speed.pricing import DENSE_ABOVE, NotMeasuredError, Price, Prices
 
 
@@ -59,9 +57,9 @@ class Times:
 
 
 def _time(layer: PlannedLayer, mask: str, prices: Prices) -> Time:
-    if layer.role is Role.ACTIVATION:
+    before = layer.before
+    if before is None:
         raise NotMeasuredError("a product of activations has no weight")
-    before = parse_layer(layer.before)
     parts = _parts(layer, before)
     dense = prices.of_dense(before)
     operators = _sum(dense if shape == before else prices.of_operators(shape) for shape, _ in parts)
@@ -102,9 +100,8 @@ def _parts(layer: PlannedLayer, before: LayerSpec) -> tuple[Part, ...]:
             masked, plain = [wide], factors
         else:
             masked, plain = (factors, []) if layer.capacity else ([], factors)
-    elif set(structure) <= {"in_channels", "out_channels"}:
-        after = parse_layer(layer.after)
-        masked = [before if layer.after == layer.before else after]
+    elif structure.keys() <= set(WIDTHS):
+        masked = [layer.after or before]
     weights = sum(part.weights for part in masked), sum(part.weights for part in plain)
     if weights != (layer.capacity, layer.dense_weights) or not masked + plain:
         raise NotMeasuredError("what it is made of was not measured")

@@ -13,15 +13,14 @@ from fractions import Fraction
 from typing import Final
 
 from iftplan.base.errors import InfeasibleError, InputError
-from iftplan.models.spec import ModelSpec
-from iftplan.plans.estimates import KEPT_FOR_TIME, LayerTime, WallClock
-from iftplan.plans.plan import Plan, PlannedLayer, Role, Scope
+from iftplan.models.spec import Heads, ModelSpec
+from iftplan.plans.plan import KeptFor, LayerTime, Pass, Plan, PlannedLayer, Role, Scope, WallClock
 from iftplan.plans.planner import close_prepared, plan, prepare
 from iftplan.plans.policy import Policy
 from iftplan.plans.speed.layer_times import Time, Times
 from iftplan.plans.speed.machine import processor
 from iftplan.plans.speed.pricing import NotMeasuredError, Prices
-from iftplan.plans.speed.profiles import Pass, Profile
+from iftplan.plans.speed.profiles import Profile
 
 THINNEST: Final = Fraction(1, 2)
 """What masked layers keep at least of their density, however much time others would save at their expense."""
@@ -34,7 +33,7 @@ def plan_for_time(
     *,
     passes: Pass = "forward",
     batch: int = 1,
-    heads: str = "number",
+    heads: Heads = "number",
 ) -> Plan:
     """Plan a model for the time that it takes on a profiled machine, its budget closed as ever.
 
@@ -50,7 +49,7 @@ def plan_for_time(
         InfeasibleError: no plan closes, whatever the time.
         InputError: the profile has nothing of that pass, or what stays dense would be outside of the scope.
     """
-    if policy.scope is Scope.MATRICES and policy.family and policy.family.definition.widens:
+    if policy.scope is Scope.MATRICES and policy.family and policy.widens:
         raise InputError(
             f"scope matrices leaves out what is kept dense, so nobody would pay for dense layers that {policy.family.name} widened; plan for time with --scope layers or model."
         )
@@ -75,7 +74,7 @@ def _kept(
     names: Sequence[str],
     least: Mapping[str, Fraction],
     prices: Prices,
-    heads: str,
+    heads: Heads,
 ) -> tuple[Plan, Policy, dict[str, str]]:
     """The plan with more layers kept dense, as many of those named as may be; and why not the others."""
     before, why = Times.of(best, prices).seconds, ""
@@ -106,11 +105,12 @@ def _halves(size: int) -> Iterator[int]:
 
 def _candidates(plan: Plan, times: Times) -> list[tuple[str, ...]]:
     """Layers that dense operators compute faster, those of one shape together; the greatest saving for a MAC first."""
-    groups: dict[tuple[str, str], list[PlannedLayer]] = {}
+    groups: dict[tuple[object, ...], list[PlannedLayer]] = {}
     for layer in plan.layers:
         time = times.layers.get(layer.name)
         if time and time.execution == "sparse" and time.planned.seconds > time.operators.seconds:
-            groups.setdefault((layer.before, layer.after), []).append(layer)
+            alike = (layer.before, layer.after, *layer.structure.items())
+            groups.setdefault(alike, []).append(layer)
 
     def saving(group: Sequence[PlannedLayer]) -> float:
         gain = sum(_seconds_saved(layer, times.layers[layer.name]) for layer in group)
@@ -189,9 +189,9 @@ def _told(layer: PlannedLayer, found: Times, now: Times, given_up: str, kept: bo
     figures = "sparse kernels take {:.1f} of the dense layer's time here, dense operators {:.1f}".format(
         *ratios
     )
-    return replace(
-        layer, reason=KEPT_FOR_TIME + figures if kept else f"{layer.reason}; {figures}, but {given_up}"
-    )
+    if kept:
+        return replace(layer, reason=KeptFor.TIME.value + figures, kept_for=KeptFor.TIME)
+    return replace(layer, reason=f"{layer.reason}; {figures}, but {given_up}")
 
 
 def _notes(estimates: Sequence[LayerTime], profile: Profile) -> Iterator[str]:

@@ -15,7 +15,8 @@ from typing import Final
 
 from iftplan.models.notation import layer_notation
 from iftplan.models.spec import LayerSpec
-from iftplan.plans.speed.profiles import Entry, Pass, Profile
+from iftplan.plans.plan import Pass
+from iftplan.plans.speed.profiles import Entry, Profile
 
 DENSE_ABOVE: Final = 0.7
 """Densities above which sparse execution (`iftplan.nn.execute_sparse_`) computes with dense operators, as they are faster."""

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from types import MappingProxyType
-from typing import Literal
+from typing import Final, get_args
 
 from iftplan.masks import MaskStructure
+from iftplan.plans.plan import Pass
 from iftplan.plans.speed.timings import LayerPair, pair_of_layer
 
-Pass = Literal["forward", "step"]
-PASSES: tuple[Pass, ...] = ("forward", "step")
+PASSES: Final[tuple[Pass, ...]] = get_args(Pass)
 
 WIDTHS: Mapping[str, tuple[int, ...]] = MappingProxyType(
     {"linear": (32, 128, 512), "conv1x1": (32, 128, 512), "conv3x3": (32, 128, 256)}

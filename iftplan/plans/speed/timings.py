@@ -179,16 +179,16 @@ def pairs_of_plan(plan: Plan) -> tuple[LayerPair, ...]:
         raise InputError(
             f"the plan is {plan.transform}, and what is timed is one wide layer against one dense layer; plan with --transform wide."
         )
-    found: dict[tuple[str, str, int], LayerPair] = {}
+    found: dict[tuple[LayerSpec, LayerSpec, int], LayerPair] = {}
     for layer in plan.layers:
         if layer.role is not Role.TRANSFORMED or not layer.maskable:
             continue
-        dense, wide = parse_layer(layer.before), parse_layer(layer.after)
-        if dense.kind not in TIMED or dense.groups != 1:
+        dense, wide = layer.before, layer.after
+        if not dense or not wide or dense.kind not in TIMED or dense.groups != 1:
             continue
-        key = (layer.before, layer.after, layer.nnz)
+        key = (dense, wide, layer.nnz)
         count = found[key].count + 1 if key in found else 1
-        found[key] = LayerPair(layer.before, dense, wide, layer.nnz, plan.sparsity, plan.mask, count)
+        found[key] = LayerPair(layer_notation(dense), dense, wide, layer.nnz, plan.sparsity, plan.mask, count)
     if not found:
         raise InputError(
             f"the plan of {plan.model} masks no linear layer and no convolution; there is nothing to time."

@@ -17,8 +17,8 @@ from iftplan.base.errors import InputError
 class Sense(StrEnum):
     """Direction in which a number is better."""
 
-    LOWER = "lower"
     HIGHER = "higher"
+    LOWER = "lower"
 
     @property
     def sign(self) -> int:

@@ -13,12 +13,12 @@ from iftplan.base.errors import IftplanError, InfeasibleError
 from iftplan.base.units import plain
 from iftplan.families.builtin import FAMILIES
 from iftplan.families.family import Family
-from iftplan.models.spec import ModelSpec
+from iftplan.masks.distributions import Distribution
+from iftplan.models.spec import Heads, ModelSpec
 from iftplan.plans.plan import Plan, Scope
 from iftplan.plans.planner import Prepared, close_prepared, prepare
 from iftplan.plans.policy import Policy
 from iftplan.runs.document import run_digest, run_object
-from iftplan.runs.planning import policy_of
 from iftplan.runs.settings import PlanConfig, RunConfig
 
 PLANNED = "planned"
@@ -69,7 +69,7 @@ class Grid:
                 transform=transform,
                 sparsity=plain(sparsity),
                 mask=mask,
-                distribution=distribution,  # type: ignore[arg-type]
+                distribution=Distribution(distribution),
             )
 
 
@@ -136,7 +136,7 @@ def planned_rows(
     plans: Iterable[PlanConfig],
     families: Mapping[str, Family] = FAMILIES,
     *,
-    heads: str = "number",
+    heads: Heads = "number",
 ) -> Iterator[Row]:
     """Rows of plans, one for each, in order.
 
@@ -156,11 +156,11 @@ def planned_rows(
     for asked in plans:
         spec = specs[asked.model]
         try:
-            policy = policy_of(asked, families)
+            policy = replace(asked.request, family=families.get(asked.transform, asked.transform)).policy()
         except IftplanError as error:
             yield _refused(asked, spec, error)
             continue
-        if (common := replace(asked, distribution="uniform")) != last:
+        if (common := replace(asked, distribution=Distribution.UNIFORM)) != last:
             last, ready = common, _prepared(spec, policy)
         if isinstance(ready, Prepared):
             yield _closed(asked, spec, policy, ready, heads)
@@ -176,7 +176,7 @@ def _prepared(spec: ModelSpec, policy: Policy) -> Prepared | IftplanError:
         return error
 
 
-def _closed(asked: PlanConfig, spec: ModelSpec, policy: Policy, ready: Prepared, heads: str) -> Row:
+def _closed(asked: PlanConfig, spec: ModelSpec, policy: Policy, ready: Prepared, heads: Heads) -> Row:
     try:
         return plan_row(asked, close_prepared(spec, policy, ready, heads=heads))
     except InfeasibleError as error:
@@ -244,7 +244,7 @@ def run_of(asked: PlanConfig, base: RunConfig, method: str, seed: int) -> RunCon
         seed: of the run.
     """
     if method == "dense":
-        asked = replace(asked, transform="none", sparsity="0", distribution="uniform", mask="")
+        asked = replace(asked, transform="none", sparsity="0", distribution=Distribution.UNIFORM, mask="")
     named = replace(base.method, name=method)  # type: ignore[arg-type]
     return replace(base, plan=asked, method=named, seed=seed)
 

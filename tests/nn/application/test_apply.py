@@ -310,7 +310,7 @@ def test_tied_weights_and_shared_modules_are_handled_once(family: str | None) ->
 def test_another_model_is_stale_and_nothing_was_changed() -> None:
     model = nn.Sequential(nn.Linear(12, 40), nn.GELU(), nn.Linear(40, 5))
     before = copy.deepcopy(model.state_dict())
-    with pytest.raises(StaleError, match="not the model that was planned for"):
+    with pytest.raises(StaleError, match="not the model that the plan was made for"):
         apply_(planned("perceptron", "parallel"), model)
     assert model.state_dict().keys() == before.keys()
 

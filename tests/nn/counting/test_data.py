@@ -15,10 +15,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import iftplan as ift
 from iftplan.base.errors import MeasureError
-from iftplan.models.counting import cross_check
+from iftplan.models.counting import ENGINES, cross_check
 from iftplan.models.spec import InputSpec
 from iftplan.nn import apply, measure_applied, measure_step, read_model
-from iftplan.nn.counting.measure import ENGINES, measure
+from iftplan.nn.counting.measure import measure
 from iftplan.nn.counting.passes.data import ASSUMED_ITEM, FOR_THIS_INPUT
 from iftplan.nn.meta import valued
 from iftplan.nn.meta.inputs import random_inputs

@@ -21,9 +21,10 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 import iftplan as ift
 from iftplan.base.errors import IftplanError
+from iftplan.models.counting import ENGINES
 from iftplan.models.spec import InputSpec
 from iftplan.nn import apply, measure_step, read_model
-from iftplan.nn.counting.measure import ENGINES, measure
+from iftplan.nn.counting.measure import measure
 from iftplan.nn.meta.untouched import untouched
 from iftplan.nn.reading.widths.trace import trace_widths
 

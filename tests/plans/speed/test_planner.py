@@ -23,7 +23,7 @@ from iftplan.masks import parse_mask
 from iftplan.models.document import spec_document
 from iftplan.models.spec import ModelSpec
 from iftplan.plans.document.plan import parse_plan, plan_document
-from iftplan.plans.plan import Plan, Role, Scope
+from iftplan.plans.plan import KeptFor, Plan, Role, Scope
 from iftplan.plans.planner import plan
 from iftplan.plans.policy import Policy
 from iftplan.plans.speed.document import profile_document
@@ -46,7 +46,7 @@ def slow_where(condition: Any, factor: Any = 100.0) -> Any:
 
 
 def kept_for_time(made: Plan) -> set[str]:
-    return {layer.name for layer in made.layers if layer.reason.startswith("kept dense: ")}
+    return {layer.name for layer in made.layers if layer.kept_for is KeptFor.TIME}
 
 
 NET = mlp((16, 128, 128, 8, 8, 128, 10), tokens=16)
@@ -185,7 +185,7 @@ def test_layers_of_one_shape_stay_dense_as_far_as_the_budget_goes() -> None:
     spec = mlp((16, *[64] * 9, 10), tokens=1)
     asked = policy(sparsity=HALF)
     made = plan_for_time(spec, asked, profile(slow_where(lambda layer: True, 50.0)))
-    inner = [layer for layer in made.layers if layer.before == "linear:64-64"]
+    inner = [layer for layer in made.layers if str(layer.before) == "linear:64-64"]
     kept = [layer for layer in inner if layer.name in kept_for_time(made)]
     assert 0 < len(kept) < len(inner)
     before = {layer.name: layer for layer in plan(spec, asked).layers}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -12,9 +12,9 @@ from iftplan.base.errors import InputError
 from iftplan.cli.figures import ThemeName, ThemeOption, TitleOption, figure_form, write_picture
 from iftplan.cli.options import FormatOption, OutputOption, split
 from iftplan.cli.output import emit, say
+from iftplan.plans.plan import Pass
 
 if TYPE_CHECKING:
-    from iftplan.plans.speed.profiles import Pass
     from iftplan.plans.speed.timings import LayerPair
 
 EXAMPLE = """
@@ -52,12 +52,7 @@ class Device(StrEnum):
     CUDA = "cuda"
 
 
-class Passes(StrEnum):
-    """Passes that are timed."""
-
-    FORWARD = "forward"
-    STEP = "step"
-    BOTH = "both"
+Passes = Literal[Pass, "both"]
 
 
 def command(
@@ -83,7 +78,7 @@ def command(
     batch: Annotated[int, typer.Option("--batch", min=1, help="Samples.")] = 1,
     passes: Annotated[
         Passes, typer.Option("--pass", help="forward, step (forward and backward), or both.")
-    ] = Passes.BOTH,
+    ] = "both",
     threads: Annotated[
         str, typer.Option("--threads", help="Numbers of threads with commas; all for every core.")
     ] = "1",
@@ -143,7 +138,7 @@ def command(
     if device is Device.CUDA and (python or threads != "1"):
         raise InputError("--threads and --python are of processors; leave them out with --device cuda.")
     counts = [_threads(text) for text in split(threads)]
-    kinds: tuple[Pass, ...] = tuple(kind for kind in PASSES if passes in (kind, Passes.BOTH))
+    kinds: tuple[Pass, ...] = tuple(kind for kind in PASSES if passes in (kind, "both"))
     if profile:
         elsewhere = device is not Device.CPU or python
         if any((plan, layer, backends, plot, elsewhere, batch > 1, len(counts) > 1)):

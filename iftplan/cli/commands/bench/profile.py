@@ -10,8 +10,9 @@ from iftplan.cli.arguments import require_torch
 from iftplan.cli.options import split
 from iftplan.cli.output import Format, emit, say
 from iftplan.masks import parse_mask
+from iftplan.plans.plan import Pass
 from iftplan.plans.speed.document import default_place, profile_document
-from iftplan.plans.speed.profiles import COLUMNS, ROUNDS, SPARSITIES, Pass, grid
+from iftplan.plans.speed.profiles import COLUMNS, ROUNDS, SPARSITIES, grid
 from iftplan.plans.speed.tables import profile_table
 from iftplan.plans.speed.timings import LayerPair
 

@@ -12,7 +12,7 @@ from iftplan.cli.options import families_of, inputs_of, split
 
 if TYPE_CHECKING:
     from iftplan.families.family import Family
-    from iftplan.models.spec import ModelSpec
+    from iftplan.models.spec import Heads, ModelSpec
 
 
 def families_named(text: str) -> tuple[Mapping[str, Family], tuple[str, ...]]:
@@ -92,7 +92,7 @@ def specs_of(
     allow: list[str] | None,
     *,
     widens: bool,
-    heads: str,
+    heads: Heads,
     train: bool,
 ) -> Mapping[str, ModelSpec]:
     """Spec of each model under the name that it has in the table, each read once.
@@ -115,8 +115,6 @@ def specs_of(
             f"{documents[0]} is a document, and there is nothing in it to train; name the model that it was made of."
         )
     return {
-        model: spec_of(
-            model, inputs_of(input), widths=widens, heads="size" if heads == "size" else "number", allow=allow
-        )
+        model: spec_of(model, inputs_of(input), widths=widens, heads=heads, allow=allow)
         for model in dict.fromkeys(models)
     }

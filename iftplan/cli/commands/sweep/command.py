@@ -29,6 +29,7 @@ from iftplan.cli.options import (
     OutputOption,
     split,
 )
+from iftplan.models.spec import Heads
 from iftplan.plans.plan import Scope
 
 if TYPE_CHECKING:
@@ -56,13 +57,6 @@ class Sampler(StrEnum):
     TPE = "tpe"
     NSGA2 = "nsga2"
     RANDOM = "random"
-
-
-class Heads(StrEnum):
-    """Property of its heads that attention keeps when it widens."""
-
-    NUMBER = "number"
-    SIZE = "size"
 
 
 def command(
@@ -101,7 +95,7 @@ def command(
     ] = None,
     heads: Annotated[
         Heads, typer.Option("--heads", help="Keep the number or the size of attention heads.")
-    ] = Heads.NUMBER,
+    ] = "number",
     train: Annotated[
         bool, typer.Option("--train", help="Train every plan, or continue where that stopped.")
     ] = False,
@@ -166,7 +160,7 @@ def command(
     }  # fmt: skip
     if not train and (names := [name for name, value in given.items() if value]):
         raise InputError(f"{names[0]} is of training; add --train, or leave it out to plan alone.")
-    if train and (input or allow or heads is Heads.SIZE):
+    if train and (input or allow or heads == "size"):
         raise InputError(
             "--input, --allow and --heads are of plans alone: iftplan train counts a model with its own inputs and heads. Plan with them, and train the plan."
         )
@@ -181,7 +175,7 @@ def command(
     asked = replace(base.plan, **{k: v for k, v in common.items() if v is not None})  # type: ignore[arg-type]
     families, named = families_named(transforms)
     widens = any(family.definition.widens for family in families.values())
-    specs = specs_of(models, input, allow, widens=widens, heads=heads.value, train=train)
+    specs = specs_of(models, input, allow, widens=widens, heads=heads, train=train)
     grid = Grid(
         tuple(specs), named, sparsities_in(sparsities), tuple(distributions_in(distributions)),
         tuple(split(masks)) or ("",), asked,
@@ -199,7 +193,7 @@ def command(
     elif search:
         rows, notes = searched(grid, specs, families, search.value, trials)
     else:
-        rows = planned(grid, specs, families, heads.value)
+        rows = planned(grid, specs, families, heads)
     write(rows, notes, form, output)
     judge(rows)
 

@@ -10,14 +10,14 @@ from iftplan.cli.output import Interrupted, working
 
 if TYPE_CHECKING:
     from iftplan.families.family import Family
-    from iftplan.models.spec import ModelSpec
+    from iftplan.models.spec import Heads, ModelSpec
     from iftplan.report.table import Table
     from iftplan.runs.sweeps.grid import Grid, Row
     from iftplan.runs.sweeps.search import SamplerName
 
 
 def planned(
-    grid: Grid, specs: Mapping[str, ModelSpec], families: Mapping[str, Family], heads: str
+    grid: Grid, specs: Mapping[str, ModelSpec], families: Mapping[str, Family], heads: Heads
 ) -> list[Row]:
     """A row for each point of a grid.
 

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from iftplan.nn.counting.operators.table import OPERATORS, Operators, may_contract
-from iftplan.nn.counting.passes.data import ASSUMED_ITEM
 from iftplan.nn.counting.passes.ledger import Ledger
 from iftplan.nn.meta.sparse_tensors import PRODUCTS, followed, sparse_product, sparse_shape
 from iftplan.nn.meta.tensors import empty
@@ -43,7 +42,7 @@ class DatalessAnswers(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         if func is _ITEM and args[0].is_meta:
-            return assumed_item(self.ledger, args[0])
+            return self.ledger.item(args[0].dtype)
         if func is _GROUPED_MM and args[0].is_meta and args[0].dtype is not torch.bfloat16:
             self.ledger.assume(ASSUMED_GROUPED_MM)
             return _grouped_mm(*args, **(kwargs or {}))
@@ -65,12 +64,6 @@ def _grouped_mm(
     elif a.dim() > b.dim():
         rows = a.shape[-2:-1]
     return empty((*rows, b.shape[-1]), out_dtype or a.dtype)
-
-
-def assumed_item(ledger: Ledger, tensor: Tensor) -> bool | int:
-    """Value assumed for a tensor without data, logged in the ledger as an assumption."""
-    ledger.assume(ASSUMED_ITEM)
-    return ledger.data.item(tensor.dtype)
 
 
 class DispatchNet(DatalessAnswers):  # type: ignore[no-untyped-call]

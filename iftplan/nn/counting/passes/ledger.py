@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from iftplan.models.counting import Contraction, CountTable
-from iftplan.nn.counting.passes.data import FOR_THIS_INPUT, Data
+from iftplan.models.counting import Contraction, CountTable, Values
+from iftplan.nn.counting.passes.data import ASSUMED_ITEM, FOR_THIS_INPUT, Data
 from iftplan.nn.torch_internals import storage_address
 
 
@@ -79,7 +79,8 @@ def _storage(tensor: Tensor) -> int:
 class Ledger:
     """The running totals of one pass.
 
-    `stack` holds the modules that are running, innermost last; `data` is what answers for values of tensors.
+    `stack` holds the modules that are running, innermost last; `data` is what answers for values of tensors, and
+    `asked` whether any was asked for.
     """
 
     names: Names
@@ -90,6 +91,7 @@ class Ledger:
     unknown: Counter[str] = field(default_factory=Counter)
     assumptions: dict[str, None] = field(default_factory=dict)
     data: Data = Data.ASSUMED
+    asked: bool = False
 
     def __post_init__(self) -> None:
         if self.data is Data.GIVEN:
@@ -127,6 +129,19 @@ class Ledger:
         """Log an assumption once."""
         self.assumptions[sentence] = None
 
+    def item(self, dtype: torch.dtype) -> bool | int:
+        """Value that a tensor without data answers with, logged as an assumption."""
+        self.asked = True
+        self.assume(ASSUMED_ITEM)
+        return self.data.item(dtype)
+
+    @property
+    def values(self) -> Values:
+        """Origin of the values that the model asked its tensors for."""
+        if self.data is Data.GIVEN:
+            return Values.GIVEN
+        return Values.ASSUMED if self.asked else Values.UNASKED
+
     def table(self, engine: str, uncalled: tuple[str, ...]) -> CountTable:
         """Count table of what was written down."""
         path = self.names.modules
@@ -140,4 +155,5 @@ class Ledger:
             unknown=dict(self.unknown),
             uncalled=uncalled,
             assumptions=tuple(self.assumptions),
+            values=self.values,
         )

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import sympy
 import torch
 from torch import nn
 
+from iftplan.models.spec import Heads
 from iftplan.nn.reading.repeats import NO_SIZES
 from iftplan.nn.reading.symbolic.recurrent import recurrent_attributes, recurrent_dims
 from iftplan.nn.reading.symbolic.shapes import SymbolicSizes, expression
 from iftplan.nn.torch_internals import ConvNd, FakeTensorMode, NormBase
 
-Heads = Literal["number", "size"]
 _OF_NORM: Final = frozenset({"weight", "bias", "running_mean", "running_var"})
 Norm = (NormBase, nn.GroupNorm, nn.LayerNorm)
 

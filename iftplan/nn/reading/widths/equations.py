@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import gcd
+from typing import Final
 
 import sympy
 
@@ -22,6 +23,10 @@ from iftplan.nn.torch_internals import FloorDiv
 
 # Sizes grow in proportion where the largest is no larger a multiple of their common unit.
 _COARSEST = 16
+
+
+OUTPUT: Final = "an output of the model"
+"""What pins the sizes of a model's answer."""
 
 
 @dataclass

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Literal
 
 import sympy
 
-from iftplan.models.spec import Couplings
+from iftplan.models.spec import Couplings, Heads
 from iftplan.nn.reading.symbolic.counting import SymbolicContraction, SymbolicCounter
-from iftplan.nn.reading.symbolic.model import Heads
 from iftplan.nn.reading.widths.equations import WidthEquations
 
-_ENDS = ("an input of the model", "an output of the model")
+KeptHeads = Heads | Literal[""]
 
 
-def kept(system: WidthEquations, counter: SymbolicCounter) -> str:
+def kept(system: WidthEquations, counter: SymbolicCounter) -> KeptHeads:
     """ "number" or "size", whichever of its heads attention keeps in all of its products; else empty."""
     found = {what for call in counter.calls if (what := _kept(system, call))}
     return found.pop() if len(found) == 1 else ""
 
 
-def _kept(system: WidthEquations, call: SymbolicContraction) -> str:
+def _kept(system: WidthEquations, call: SymbolicContraction) -> KeptHeads:
     if call.weight is not None or call.heads is None:
         return ""
     number = bool(system.simplify(call.heads).free_symbols)
@@ -62,13 +62,21 @@ def _reason(system: WidthEquations, sizes: tuple[sympy.Expr | None, ...]) -> str
     return next((reason.rpartition(" at ")[2] for reason in reasons if reason), "")
 
 
-def layer_notes(found: Couplings, held: Mapping[str, str]) -> Iterator[str]:
-    """Layers whose weights keep all of their sizes although neither end of the model asks for that."""
+def layer_notes(found: Couplings, held: Mapping[str, str], ends: Collection[str]) -> Iterator[str]:
+    """Sentences about layers whose weights keep all of their sizes although neither end of the model asks for that.
+
+    Args:
+        found: the model's couplings.
+        held: module path → why it keeps its widths, for which there is a sentence already.
+        ends: names of widths that an input or an output of the model fixes.
+    """
     stuck: dict[str, list[str]] = {}
     for name in found.weight_macs:  # blocks that are built alike say it once
-        widths = [found.widths[s] for dimension in found.shapes[name] for s in sorted(dimension.symbols)]
-        inner = [w.fixed for w in widths if not w.fixed.startswith(_ENDS)]
-        if inner and all(w.fixed for w in widths) and not any(name.startswith(f"{h}.") for h in held):
+        fixed = {
+            s: found.widths[s].fixed for dimension in found.shapes[name] for s in sorted(dimension.symbols)
+        }
+        inner = [reason for s, reason in fixed.items() if s not in ends]
+        if inner and all(fixed.values()) and not any(name.startswith(f"{h}.") for h in held):
             stuck.setdefault(inner[0], []).append(name.rpartition(".")[0] or name)
     for reason, layers in stuck.items():
         keep = "keep their widths" if len(layers) > 1 else "keeps its widths"

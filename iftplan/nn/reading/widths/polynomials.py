@@ -13,7 +13,7 @@ from iftplan.models.spec import Couplings, Width
 from iftplan.nn.reading.symbolic.counting import SymbolicCounter
 from iftplan.nn.reading.symbolic.held_modules import StuckError
 from iftplan.nn.reading.symbolic.model import SymbolicModel
-from iftplan.nn.reading.widths.equations import WidthEquations
+from iftplan.nn.reading.widths.equations import OUTPUT, WidthEquations
 
 
 class _Names:
@@ -23,6 +23,7 @@ class _Names:
         self.system = system
         self.readers = readers
         self.widths: dict[str, Width] = {}
+        self.ends: set[str] = set()  # names of widths that an input or an output of the model fixes
         self._free: dict[sympy.Symbol, Polynomial] = {}
         self._fixed: dict[tuple[int, str], str] = {}
         coefficients = _coefficients(system, made)
@@ -52,16 +53,23 @@ class _Names:
         """A parameter's dimension; one that was pinned has a fixed symbol with its reason."""
         if e.is_Symbol and self.system.simplify(e).is_Number:
             size = self.system.dense[e]
-            key = (size, self._plain(size, self.system.reason(e)))
+            reason = self.system.reason(e)
+            key = (size, self._plain(size, reason))
             if key not in self._fixed:
                 self._fixed[key] = self._add(Width(key[0], fixed=key[1]))
+                if reason == OUTPUT or self._reads_input(reason):
+                    self.ends.add(self._fixed[key])
             return Polynomial.symbol(self._fixed[key])
         return self.polynomial(e)
 
+    def _reads_input(self, reason: str) -> bool:
+        """Whether a reason is a place in a module that reads the model's input."""
+        module, at, _ = reason.partition(" at ")
+        return bool(at) and module in self.readers
+
     def _plain(self, size: int, reason: str) -> str:
         """A reason as a sentence: where it is only a place, say what that place asks for."""
-        module, at, _ = reason.partition(" at ")
-        if at and module in self.readers:
+        if self._reads_input(reason):
             return f"an input of the model ({reason})"
         return f"it has to be {size} in {reason}" if ":" in reason else reason
 
@@ -81,13 +89,18 @@ def _coefficients(system: WidthEquations, made: SymbolicModel) -> dict[sympy.Sym
     return {s: c or inner.get(s) or [1] for s, c in found.items()}
 
 
-def couplings(system: WidthEquations, made: SymbolicModel, counter: SymbolicCounter) -> Couplings:
+def couplings(
+    system: WidthEquations, made: SymbolicModel, counter: SymbolicCounter
+) -> tuple[Couplings, frozenset[str]]:
     """Shapes, attributes and MACs as polynomials, checked at the dense sizes.
 
     Args:
         system: the solved equations between widths.
         made: the model's sizes as symbols.
         counter: contractions of the pass with those sizes.
+
+    Returns:
+        The couplings, and the names of the widths that an input or an output of the model fixes.
 
     Raises:
         StuckError: a shape or a cost that the polynomials do not reproduce.
@@ -109,7 +122,7 @@ def couplings(system: WidthEquations, made: SymbolicModel, counter: SymbolicCoun
         {n: names.polynomial(e) for n, e in _scales(system, counter).items()},
     )
     _check_dense(result, system, made, {**weights, **products})
-    return result
+    return result, frozenset(names.ends)
 
 
 def _scales(system: WidthEquations, counter: SymbolicCounter) -> dict[str, sympy.Expr]:

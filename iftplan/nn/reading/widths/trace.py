@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from iftplan.base.errors import IftplanError
-from iftplan.models.spec import Couplings, InputSpec
+from iftplan.models.spec import Couplings, Heads, InputSpec
 from iftplan.nn.counting.operators.table import Operator
 from iftplan.nn.counting.passes.conditions import counting_conditions
 from iftplan.nn.meta.copies import to_look_at, without_data
@@ -25,11 +25,11 @@ from iftplan.nn.reading.outputs import answers
 from iftplan.nn.reading.repeats import alike
 from iftplan.nn.reading.symbolic.counting import GROUPED, SymbolicCounter, counting
 from iftplan.nn.reading.symbolic.held_modules import NotRunError, StuckError, also_held, paths_within
-from iftplan.nn.reading.symbolic.model import Heads, SymbolicModel, symbolic
+from iftplan.nn.reading.symbolic.model import SymbolicModel, symbolic
 from iftplan.nn.reading.symbolic.shapes import Equation, SymbolicSizes, expression, raised_at
 from iftplan.nn.reading.widths.check import Counts, check_widened, counts
 from iftplan.nn.reading.widths.data import counted_on_data
-from iftplan.nn.reading.widths.equations import WidthEquations, shrinks
+from iftplan.nn.reading.widths.equations import OUTPUT, WidthEquations, shrinks
 from iftplan.nn.reading.widths.notes import head_notes, kept, layer_notes
 from iftplan.nn.reading.widths.polynomials import couplings
 from iftplan.nn.reading.widths.size_caches import FunctionCaches
@@ -181,10 +181,10 @@ def _solved(
         system.simplify(
             call.macs
         )  # what only a value can answer fixes sizes, and is to do so before names are given
-    found = couplings(system, made, counter)
+    found, ends = couplings(system, made, counter)
     number = kept(system, counter)
     notes = [f"{path} keeps its widths: {why}" for path, why in held.items()]
-    notes += [*head_notes(system, counter, heads), *layer_notes(found, held)]
+    notes += [*head_notes(system, counter, heads), *layer_notes(found, held, ends)]
     return replace(found, heads=number, notes=tuple(notes)), traced.from_data
 
 
@@ -215,7 +215,7 @@ def _trace(
     for tensor in answers(output):
         for size in map(sizes.settled, map(expression, tensor.shape)):
             for symbol in sorted(system.simplify(size).free_symbols, key=str):
-                system.pin(symbol, "an output of the model")
+                system.pin(symbol, OUTPUT)
     met = _symbols(side for e in sizes.equations for side in (e.left, e.right))
     return _Traced(system, made, counter, met, sizes.from_data)
 

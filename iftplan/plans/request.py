@@ -1,0 +1,122 @@
+"""What a plan is asked for, in the words that people ask in, and the plan that is made of it.
+
+Python, `iftplan plan`, `train` and `sweep` ask with a `PlanRequest`; the planner itself takes the `Policy` that it makes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from iftplan.base.units import parse_sparsity
+from iftplan.families.builtin import family_named
+from iftplan.families.family import Family
+from iftplan.families.solver import mask_for
+from iftplan.masks import NM, parse_mask
+from iftplan.masks.distributions import Distribution
+from iftplan.models.spec import Heads, ModelSpec
+from iftplan.plans.plan import Asked, CloseBy, MaskUpdates, Optimizer, Pass, Plan, Scope
+from iftplan.plans.planner import plan
+from iftplan.plans.policy import Policy
+from iftplan.plans.scaling import parametrized
+from iftplan.plans.speed.planner import plan_for_time
+from iftplan.plans.speed.profiles import Profile
+
+
+@dataclass(frozen=True, slots=True)
+class Pricing:
+    """Prices of layers in time.
+
+    Attributes:
+        profile: of the machine.
+        passes: "forward", or "step" for forward and backward.
+        batch: how many of the model's input are computed together.
+    """
+
+    profile: Profile
+    passes: Pass = "forward"
+    batch: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRequest:
+    """Request for a plan, in the words that people ask in.
+
+    Attributes:
+        family: a name, a family of your own; "none" or None for plain sparsity at the same width.
+        sparsity: the fraction of zeros, such as 0.75, "3/4" or "75%"; None for what an N:M mask has, or 0.75.
+        scope: whose MACs are held equal.
+        distribution: how density is spread.
+        keep_dense: "first", "last" or names of layers; "none" among them says nothing.
+        close_by: what gives way to close the budget.
+        round_to: widths become multiples of this.
+        power: exponent of the ER and ERK densities.
+        mask: what masks may look like, in the notation of `iftplan.masks.parse_mask`; empty for the family's own.
+        heads: what attention was asked to keep when the model was read.
+        parametrization: what weights start and train at.
+        optimizer: whose learning rates a parametrization holds.
+        mask_updates: what becomes of masks in training.
+        pricing: of layers in time; None where MACs alone decide.
+    """
+
+    family: str | Family | None = "wide"
+    sparsity: str | float | Fraction | None = None
+    scope: Scope = Scope.LAYERS
+    distribution: Distribution = Distribution.UNIFORM
+    keep_dense: tuple[str, ...] = ("first", "last")
+    close_by: CloseBy = "density"
+    round_to: int = 1
+    power: int = 1
+    mask: str = ""
+    heads: Heads = "number"
+    parametrization: Asked = "standard"
+    optimizer: Optimizer = "adam"
+    mask_updates: MaskUpdates = "static"
+    pricing: Pricing | None = None
+
+    def policy(self) -> Policy:
+        """The request as the planner takes it, every choice a value.
+
+        Raises:
+            InputError: something that cannot be read, or does not go together.
+            InfeasibleError: masks of that structure have another sparsity.
+        """
+        family = self.family
+        if isinstance(family, str):
+            family = None if family == "none" else family_named(family)
+        mask = parse_mask(self.mask) if self.mask else None
+        usual = 1 - mask.density if isinstance(mask, NM) else Fraction(3, 4)
+        sparsity = usual if self.sparsity is None else parse_sparsity(self.sparsity)
+        return Policy(
+            family=family,
+            sparsity=sparsity,
+            scope=self.scope,
+            distribution=self.distribution,
+            keep_dense=frozenset(self.keep_dense) - {"none"},
+            close_by=self.close_by,
+            round_to=self.round_to,
+            power=self.power,
+            mask=mask_for(family, sparsity, mask),
+        )
+
+
+def make_plan(spec: ModelSpec, request: PlanRequest) -> Plan:
+    """The plan of a model that answers a request.
+
+    Raises:
+        InfeasibleError: says which layer is in the way and the nearest feasible sparsity.
+        InputError: something that cannot be read, does not go together, or is not in the model or the profile.
+    """
+    policy, pricing = request.policy(), request.pricing
+    if pricing is None:
+        made = plan(spec, policy, heads=request.heads)
+    else:
+        made = plan_for_time(
+            spec,
+            policy,
+            pricing.profile,
+            passes=pricing.passes,
+            batch=pricing.batch,
+            heads=request.heads,
+        )
+    return parametrized(made, request.parametrization, request.optimizer, request.mask_updates)
