@@ -73,7 +73,9 @@ def read_model(
     heads: Heads = "number",
     allow: Sequence[str] | Mapping[str, int | str] = (),
 ) -> ModelSpec:
-    """Read a model's layers, MACs and couplings from one forward pass without data; needs torch.
+    """Read a model's layers, MACs and couplings from one forward pass without data.
+
+    That needs torch, but for the bundled zoo with its own inputs, whose specs are kept.
 
     Args:
         source: `zoo:resnet18`, `hf:config.json`, `package.module:factory`, `path/file.py:factory`, or a network.
@@ -88,6 +90,11 @@ def read_model(
         InputError: an input or a cost cannot be read, the source cannot be built, or needs inputs that nobody gave.
         MeasureError: the model does not run, or has an operator of unknown cost.
     """
+    if isinstance(source, str) and source.startswith("zoo:") and not inputs and not allow:
+        from iftplan.models.zoo_specs import zoo_spec
+
+        if (kept := zoo_spec(source, widths=widths, heads=heads)) is not None:
+            return kept
     from iftplan.nn.counting.operators.allowed import vouched_operators
     from iftplan.nn.meta.inputs import given_inputs
     from iftplan.nn.reading import read

@@ -58,6 +58,11 @@ def spec_of(
     document = document_in(model)
     if document is not None:
         return spec_in(document, model, inputs)
+    if model.startswith("zoo:") and not allow:
+        from iftplan.models.zoo_specs import zoo_spec
+
+        if (kept := zoo_spec(model, inputs, widths=widths, heads=heads)) is not None:
+            return kept
     require_torch(f"reading {model}")
     from iftplan.nn.reading.read import read_model
 
