@@ -15,7 +15,7 @@ import iftplan as ift
 from iftplan.base.errors import InputError, StaleError
 from iftplan.nn import apply, densify, masked_weights
 from iftplan.nn.warmstart.start import warm_start_
-from tests.support.models.applied import host, planned
+from tests.support.models.applied import host, perceptron, planned
 
 EXACT = 1e-5  # single precision through a few layers
 
@@ -56,10 +56,6 @@ class Decoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.deep(self.up(self.stem(x).relu()).relu()).relu())
-
-
-def perceptron() -> nn.Module:
-    return nn.Sequential(nn.Linear(12, 40), nn.GELU(), nn.Linear(40, 40), nn.GELU(), nn.Linear(40, 5))
 
 
 def trained(make: Any, shape: tuple[int, ...]) -> nn.Module:
