@@ -136,6 +136,9 @@ def test_layers_in_deepsparse_are_what_they_are_as_onnx(
         found.close()
 
 
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning"
+)  # of the exporter that DeepSparse is given its networks by
 def test_a_network_in_deepsparse(install: Callable[[str, str], None], tmp_path: Path) -> None:
     pytest.importorskip("onnx", reason="the stand-in reads the network with onnx")
     install("deepsparse", DEEPSPARSE)
