@@ -10,7 +10,6 @@ PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 OUT     = demo-out
 SWEPT   = torchvision timm diffusers segmentation-models-pytorch
 JOBS   ?= 2
-SLOWEST = --durations 25 --durations-min 5
 
 SITE    = docs/_build
 
@@ -43,8 +42,8 @@ test: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile $(SLOWEST) --doctest-modules iftplan tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile $(SLOWEST) -m slow
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile --doctest-modules iftplan tests
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile -m slow
 
 # The whole suite where PyTorch is the newest, then the sample of the sweep: a crash or a wrong answer there fails.
 test-newest: $(NEWEST)/.swept
