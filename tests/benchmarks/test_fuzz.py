@@ -1,18 +1,11 @@
 """A sample of `benchmarks/fuzz.py`: hostile inputs of every kind through the command line, in this process."""
 
-import importlib.util
-import sys
-
 import pytest
 
-from tests.support.places import BENCHMARKS
+from tests.support.programs import program
 
 pytest.importorskip("torch")
-_FILE = BENCHMARKS / "fuzz.py"
-_SPEC = importlib.util.spec_from_file_location("fuzz", _FILE)
-fuzz = importlib.util.module_from_spec(_SPEC)
-sys.modules["fuzz"] = fuzz  # its dataclasses look their module up
-_SPEC.loader.exec_module(fuzz)
+fuzz = program("fuzz")
 
 
 def test_hostile_inputs_are_refused_with_a_sentence_or_answered() -> None:

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 
-from tests.support.places import BENCHMARKS
+from tests.support.programs import program
 
 
 @pytest.fixture(scope="module")
-def killing() -> Iterator[ModuleType]:
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        import kill
-
-        yield kill
-    finally:
-        sys.path.remove(str(BENCHMARKS))
+def killing() -> ModuleType:
+    return program("kill")
 
 
 @pytest.mark.slow

@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import shlex
-import sys
 from math import sqrt
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 from tests.support.cli_runs import many
-from tests.support.places import ROOT
+from tests.support.programs import program
 
-
-def load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("results", ROOT / "benchmarks/results.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["results"] = module  # frozen dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-results = load()
+results = program("results")
 
 
 def row(arm: str, method: str, seed: int, metric: float) -> dict[str, object]:

@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 from subprocess import CalledProcessError
-from types import ModuleType
 
 import pytest
 
-from tests.support.places import BENCHMARKS
+from tests.support.programs import program
 
-
-def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # frozen dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-results = load("results")
-table11 = load("table11")
+results = program("results")
+table11 = program("table11")
 
 
 def ours(arm: str, seed: int, metric: float) -> dict[str, object]:

@@ -22,7 +22,7 @@ from zoo_sweep.forks import Fork
 from zoo_sweep.journal import Journal
 
 
-def ended(fork: Any) -> Any:
+def ended(fork: Fork) -> Fork:
     while not fork.ended:
         fork.look(0.05)
     return fork
@@ -34,7 +34,7 @@ def test_what_a_process_says_arrives_in_order() -> None:
 
 
 def test_time_is_limited() -> None:
-    def task(say: Any) -> None:
+    def task(say: Callable[[dict[str, Any]], None]) -> None:
         say({"begins": "read"})
         time.sleep(60)
 
@@ -75,7 +75,7 @@ def test_a_journal_goes_on_after_half_a_line(tmp_path: Path) -> None:
 
 
 class Residual(nn.Module):
-    def __init__(self, wrong: Any = "") -> None:
+    def __init__(self, wrong: str = "") -> None:
         super().__init__()
         self.first, self.inner, self.last = nn.Linear(8, 16), nn.Linear(16, 16), nn.Linear(16, 4)
         self.wrong, self.calls = wrong, 0
@@ -93,18 +93,18 @@ class Residual(nn.Module):
         return {"logits": self.last(x)}
 
 
-def found(wrong: Any = "", limit: Any = 10**6) -> Any:
+def found(wrong: str = "", limit: int = 10**6) -> dict[str, Any]:
     entry = Entry("ours", wrong or "residual", lambda: Residual(wrong), ("2x8",))
     fork = ended(Fork(lambda say: stages.sweep(entry, say, limit), 60, 4))
     return zoos.record_of(entry.key, fork)
 
 
 @pytest.fixture(scope="module")
-def good() -> Any:
+def good() -> dict[str, Any]:
     return found()
 
 
-def test_a_network_passes_every_stage(good: Any) -> None:
+def test_a_network_passes_every_stage(good: dict[str, Any]) -> None:
     verdicts = {stage: one["verdict"] for stage, one in good["stages"].items()}
     assert verdicts == dict.fromkeys(stages.STAGES, "yes")
     assert good["macs"] == 2 * (8 * 16 + 16 * 16 + 16 * 4) and good["weights"] == 128 + 256 + 64 + 36
@@ -132,7 +132,7 @@ def test_what_the_model_raises_is_told_apart() -> None:
 
 
 def test_a_process_that_dies_is_a_crash_of_its_stage() -> None:
-    def task(say: Any) -> None:
+    def task(say: Callable[[dict[str, Any]], None]) -> None:
         say({"begins": "widths"})
         __import__("os").abort()
 
@@ -176,5 +176,5 @@ def test_the_page_of_the_documentation_is_what_the_table_writes() -> None:
         assert f"| {what} |" in page
 
 
-def test_every_journal_line_is_plain_json(good: Any) -> None:
+def test_every_journal_line_is_plain_json(good: dict[str, Any]) -> None:
     assert json.loads(json.dumps(good)) == good

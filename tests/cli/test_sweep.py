@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,7 +23,7 @@ from iftplan.runs.sweeps.grid import COLUMNS
 from iftplan.runs.sweeps.queue import storage_at
 from tests.support.cli_runs import Run, many
 from tests.support.hand_specs import chain
-from tests.support.places import BENCHMARKS
+from tests.support.programs import program
 
 PLANS = "sweep chain.json --transforms wide,none,parallel --sparsities 0.5:0.9:0.2,3/4 --distributions uniform,erk"
 COMMANDS = {
@@ -161,16 +160,9 @@ PATIENCE = 600.0
 
 
 @pytest.fixture(scope="module")
-def killing() -> Iterator[ModuleType]:
+def killing() -> ModuleType:
     """The processes of `benchmarks/kill.py`: forked, so that PyTorch is imported once."""
-    path = str(BENCHMARKS)
-    sys.path.insert(0, path)
-    try:
-        import kill
-
-        yield kill
-    finally:
-        sys.path.remove(path)
+    return program("kill")
 
 
 def results(out: Path) -> dict[str, bytes]:

@@ -11,13 +11,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import ceil
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from iftplan.base.documents import digest
 from iftplan.cli.main import main
-from tests.support.cli_runs import Run, many
+from tests.support.cli_runs import Run, document, many
 from tests.support.places import ROOT
 
 pytestmark = pytest.mark.slow
@@ -56,11 +55,6 @@ def runs(folder: Path) -> dict[str, Run]:
     commands["moved"] = f"train --resume --method rigl {SETTINGS} --data digits --out again"
     done = many([text.split() for text in commands.values()], folder)
     return dict(zip(commands, done, strict=True))
-
-
-def document(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(path.read_text())
-    return found
 
 
 def rows(path: Path) -> list[dict[str, str]]:

@@ -7,11 +7,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from iftplan.cli.main import main
+from tests.support.cli_runs import document
 from tests.support.processes.launches import environment
 
 pytestmark = pytest.mark.slow
@@ -85,11 +85,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
-
-
-def document(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(path.read_text())
-    return found
 
 
 def of_eight(kept: int) -> int:

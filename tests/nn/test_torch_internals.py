@@ -89,14 +89,14 @@ BROKEN = {
 
 
 @pytest.fixture
-def forgotten() -> Iterator[Any]:
+def forgotten() -> Iterator[None]:
     failure.cache_clear()
     yield
     failure.cache_clear()
 
 
 @pytest.mark.parametrize("canary", ["_dispatches", "_knows_views", "_knows_transforms", "_records"])
-def test_a_canary_notices(canary: str, monkeypatch: pytest.MonkeyPatch, forgotten: Any) -> None:
+def test_a_canary_notices(canary: str, monkeypatch: pytest.MonkeyPatch, forgotten: None) -> None:
     use, place, name, other = BROKEN[canary]
     monkeypatch.setattr(place, name, other)
     assert failure(use)
@@ -118,7 +118,7 @@ class Unasked(torch_internals.ShapeEnv):
 
 @pytest.mark.parametrize(("environment", "says"), [(Renamed, "raises AttributeError"), (Unasked, "raises")])
 def test_a_release_in_which_sizes_are_not_followed_is_named(
-    environment: type, says: str, monkeypatch: pytest.MonkeyPatch, forgotten: Any
+    environment: type, says: str, monkeypatch: pytest.MonkeyPatch, forgotten: None
 ) -> None:
     monkeypatch.setattr(torch_internals, "ShapeEnv", environment)
     monkeypatch.setattr(torch, "__version__", "9.9.9")
@@ -133,7 +133,7 @@ def test_a_release_in_which_sizes_are_not_followed_is_named(
 
 
 def test_a_module_of_torch_that_is_gone_costs_widths_alone(
-    monkeypatch: pytest.MonkeyPatch, forgotten: Any
+    monkeypatch: pytest.MonkeyPatch, forgotten: None
 ) -> None:
     monkeypatch.setattr(torch_internals, "_MISSING", "cannot import name 'ShapeEnv'")
     spec = ift.read_model(nn.Linear(8, 4), "1x8")
@@ -144,7 +144,7 @@ def test_a_module_of_torch_that_is_gone_costs_widths_alone(
     ("use", "engine", "rest"), [("counting", "meta", "flop_counter"), ("tracing", "fvcore", "meta")]
 )
 def test_an_engine_that_cannot_count_says_so_and_others_do(
-    use: Any, engine: str, rest: str, monkeypatch: pytest.MonkeyPatch, forgotten: Any
+    use: Any, engine: str, rest: str, monkeypatch: pytest.MonkeyPatch, forgotten: None
 ) -> None:
     def gone() -> None:
         """torch._C: has it all."""
@@ -168,6 +168,6 @@ def test_counting_with_fvcore_does_not_warn_of_what_the_user_did_not_ask_for() -
     assert (done.stdout, done.stderr) == (f"{4 * 27 * 4 + 32}\n", "")
 
 
-def test_plans_of_documents_need_none_of_it(monkeypatch: pytest.MonkeyPatch, forgotten: Any) -> None:
+def test_plans_of_documents_need_none_of_it(monkeypatch: pytest.MonkeyPatch, forgotten: None) -> None:
     monkeypatch.setattr(torch_internals, "CANARIES", {})
     assert ift.plan(chain(), "wide", "0.75").residual_macs == 0

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -36,20 +34,13 @@ from iftplan.nn.meta.inputs import make_inputs
 from iftplan.plans.document.plan import parse_plan, plan_document
 from iftplan.plans.plan import KeptFor, Plan, TensorRole
 from iftplan.plans.scaling import parametrization, parametrized
-from tests.support.models.applied import HOSTS, host, planned
-from tests.support.places import BENCHMARKS
-
-CHECK = BENCHMARKS / "coordinate_check.py"
+from tests.support.models.applied import HOSTS, answer, host, planned
+from tests.support.programs import program
 
 
 @pytest.fixture(scope="module")
 def check() -> Iterator[ModuleType]:
-    spec = importlib.util.spec_from_file_location("coordinate_check", CHECK)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+    module = program("coordinate_check")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # small matrices: more threads wait for one another
     yield module
@@ -285,7 +276,7 @@ def test_kept_weights_are_scaled_by_their_fan_in() -> None:
 def test_at_density_one_the_model_is_the_dense_one_bit_for_bit(name: str) -> None:
     plan = parametrized(planned(name, "wide", "0"))
     dense, model = host(name), finalize(apply(plan, host(name)))
-    assert torch.equal(answer(model, name), answer(dense, name))
+    assert torch.equal(answer(model.eval(), name), answer(dense.eval(), name))
 
 
 def test_what_does_not_fit_is_refused() -> None:
@@ -309,14 +300,6 @@ def test_a_seed_fixes_the_values() -> None:
 HEADS = {"perceptron": "4", "GPT-2": "lm_head", "BERT": "cls.predictions.decoder"}
 
 
-def answer(model: nn.Module, name: str) -> Tensor:
-    torch.manual_seed(1)
-    args, kwargs = make_inputs(HOSTS[name][1], "cpu")
-    args = tuple(torch.randn_like(x) if x.is_floating_point() else x for x in args)
-    output = model.eval()(*args, **kwargs)
-    return getattr(output, "logits", output)
-
-
 def by_hand(plan: Plan, name: str) -> nn.Module:
     """The same weights and masks in a model without scales in its forward pass, where hooks stand for them."""
     model = apply(parametrized(plan, "standard"), host(name))
@@ -337,9 +320,9 @@ def by_hand(plan: Plan, name: str) -> nn.Module:
 def test_logits_and_attention_are_scaled_and_stay_so(name: str, change: Callable[..., Any]) -> None:
     plan, model = applied(name, "wide", "auto")
     plain = apply(parametrized(plan, "standard"), host(name))
-    wanted, changed = answer(by_hand(plan, name), name), change(model)
-    torch.testing.assert_close(answer(changed, name), wanted)
-    assert not torch.allclose(answer(plain, name), wanted, rtol=0.1)
+    wanted, changed = answer(by_hand(plan, name).eval(), name), change(model)
+    torch.testing.assert_close(answer(changed.eval(), name), wanted)
+    assert not torch.allclose(answer(plain.eval(), name), wanted, rtol=0.1)
     multiplier = changed.get_submodule(HEADS[name]).output_multiplier
     assert 0 < float(multiplier) < 1
     if name != "perceptron":
@@ -355,7 +338,7 @@ def test_a_state_dict_carries_the_multiplier_and_a_model_without_it_says_so(name
     plan, model = applied(name, "wide", "auto")
     other = applied(name, "wide", "auto", seed=5)[1]
     other.load_state_dict(model.state_dict())
-    assert torch.equal(answer(other, name), answer(model, name))
+    assert torch.equal(answer(other.eval(), name), answer(model.eval(), name))
     with pytest.raises(RuntimeError, match="output_multiplier"):
         apply(parametrized(plan, "standard"), host(name)).load_state_dict(model.state_dict())
 
@@ -372,7 +355,7 @@ def test_a_bias_of_the_logits_is_not_scaled() -> None:
     with torch.no_grad():
         model[4].weight.zero_()
         model[4].bias.fill_(3.0)
-    assert (answer(model, "perceptron") == 3).all()
+    assert (answer(model.eval(), "perceptron") == 3).all()
 
 
 @pytest.mark.parametrize("name", ["perceptron", "GPT-2"])
@@ -381,7 +364,7 @@ def test_exported_compiled_and_in_half_precision_it_answers_the_same(name: str) 
     args, kwargs = make_inputs(HOSTS[name][1], "cpu")
     torch.compiler.reset()
     compiled: Any = torch.compile(model, backend="aot_eager", fullgraph=True)
-    torch.testing.assert_close(answer(compiled, name), answer(model, name))
+    torch.testing.assert_close(answer(compiled.eval(), name), answer(model.eval(), name))
     if name == "perceptron":
         exported = torch.export.export(model, args, kwargs).module()
         torch.testing.assert_close(exported(*args), model(*args))

@@ -6,7 +6,6 @@
 import os
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -38,8 +37,11 @@ COMMANDS = {
 
 
 def printed(
-    arguments: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Any:
+    arguments: tuple[str, ...],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> str:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NO_COLOR", "1")
     api.save(chain(), "spec.json")
@@ -67,16 +69,21 @@ def test_every_golden_file_has_its_command() -> None:
 # --- reading the tables again --------------------------------------------------------------------------
 
 
-def tables(name: Any) -> Any:
+Printed = tuple[str, list[dict[str, str]], list[str]]
+"""Title, rows, notes."""
+
+
+def tables(name: str) -> list[Printed]:
     """The tables of a golden file: (title, rows as dictionaries, notes)."""
     text = (GOLDEN / f"{name}.txt").read_text(encoding="utf-8")
     return [table(part.splitlines()) for part in text.strip("\n").split("\n\n")]
 
 
-def table(lines: Any) -> Any:
+def table(lines: list[str]) -> Printed:
     rule = next(i for i, line in enumerate(lines) if line and set(line) <= {"─", " "})
     title, heading = lines[: rule - 1], lines[rule - 1]
-    rows, edges = [], None
+    rows: list[str] = []
+    edges: list[tuple[int, int]] = []
     for end in range(len(lines), rule, -1):  # notes follow the rows without a line between
         edges = columns([heading, *lines[rule + 1 : end]])
         if len(edges) >= len(columns([heading])):
@@ -90,7 +97,7 @@ def table(lines: Any) -> Any:
     )
 
 
-def columns(lines: Any) -> Any:
+def columns(lines: list[str]) -> list[tuple[int, int]]:
     """Where columns begin and end: between runs of two blanks or more that all lines share."""
     width = max(map(len, lines))
     blank = [all(line[i : i + 1] in ("", " ") for line in lines) for i in range(width)] + [True, True]
@@ -104,11 +111,11 @@ def columns(lines: Any) -> Any:
     return edges
 
 
-def cells(line: Any, edges: Any) -> Any:
+def cells(line: str, edges: list[tuple[int, int]]) -> list[str]:
     return [line[start:end].strip() for start, end in edges]
 
 
-def number(text: Any) -> Any:
+def number(text: str) -> int:
     return int(text.replace(" ", ""))
 
 

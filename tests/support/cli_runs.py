@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 PROGRESS = " …"
 """How a line that says what is being done ends."""
@@ -74,3 +75,9 @@ def many(commands: Sequence[Sequence[str]], cwd: Path) -> list[Run]:
     lines = done.stdout.splitlines()
     assert len(lines) == len(commands), f"{commands[len(lines)]} ended the process: {done.stderr[-2000:]}"
     return [Run(*json.loads(line)) for line in lines]
+
+
+def document(path: Path) -> dict[str, Any]:
+    """A file that a command wrote, as JSON."""
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found

@@ -24,9 +24,8 @@ from iftplan.base.errors import InputError, MeasureError, StaleError
 from iftplan.nn import apply, apply_, enforce_, masked_weights, measure_applied
 from iftplan.nn.layers.members import Doped, Factorized, Parallel
 from iftplan.nn.meta.copies import on_meta
-from iftplan.nn.meta.inputs import make_inputs
 from iftplan.plans.audit.audit import Verdict
-from tests.support.models.applied import FAMILIES, HOSTS, host, planned
+from tests.support.models.applied import FAMILIES, HOSTS, answer, host, masks_of, planned
 
 ENGINES = ("meta", "fvcore", "flop_counter")
 QUICK = ("convolutions", "GPT-2")  # the other hosts go with the minutes-long tests
@@ -35,18 +34,6 @@ CASES = [
     for name in HOSTS
     for family in FAMILIES
 ]
-
-
-def answer(model: nn.Module, name: str) -> Tensor:
-    torch.manual_seed(1)
-    args, kwargs = make_inputs(HOSTS[name][1], "cpu")
-    args = tuple(torch.randn_like(x) if x.is_floating_point() else x for x in args)
-    output = model(*args, **kwargs)
-    return getattr(output, "logits", output)
-
-
-def masks_of(model: nn.Module) -> dict[str, Tensor]:
-    return {weight.name: weight.mask for weight in masked_weights(model)}
 
 
 @pytest.mark.parametrize(("name", "family"), CASES)

@@ -26,7 +26,7 @@ else:
 
 
 @pytest.fixture(autouse=True)
-def quiet() -> Iterator[Any]:
+def quiet() -> Iterator[None]:
     """These runs are short and have few loader workers, and are told so."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -43,10 +43,10 @@ class Module(pl.LightningModule):
         self.seen: list[tuple[float, float]] = []
         self.calls: int
 
-    def training_step(self, batch: Any, _: Any) -> Any:
+    def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], _: int) -> torch.Tensor:
         return loss_of(self.model, batch)
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> torch.optim.Optimizer:
         return getattr(torch.optim, self.kind)(self.parameters(), **self.options)
 
     def configure_gradient_clipping(

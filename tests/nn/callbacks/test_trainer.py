@@ -86,7 +86,7 @@ RIGL = nn.RigL(Updates(end=12, interval=2, at_end=True))
 
 
 @pytest.fixture(autouse=True)
-def quiet() -> Iterator[Any]:
+def quiet() -> Iterator[None]:
     """These runs are short, and told so."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "(Masks |The mask schedule|Pruning|[0-9]+ of )")
@@ -222,7 +222,7 @@ def test_a_resumed_run_ends_as_one_that_was_not_interrupted(
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     where = tmp_path_factory.mktemp("run")
     made = trainer(sparse("gpt"), where, max_steps=2, save_steps=2)
     nn.TrainerMasking(made)
@@ -240,7 +240,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Any:
     ids=["absent", "empty", "torn"],
 )  # fmt: skip
 def test_a_checkpoint_without_the_masks_state_is_refused(
-    checkpoint: Any, change: Callable[..., Any], tmp_path: Path
+    checkpoint: Path, change: Callable[..., Any], tmp_path: Path
 ) -> None:
     file = checkpoint / "trainer_state.json"
     before = file.read_text()

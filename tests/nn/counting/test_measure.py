@@ -20,6 +20,7 @@ from iftplan.nn.counting.operators.einsum import einsum_macs
 from iftplan.nn.counting.operators.table import Operator
 from iftplan.nn.masks.nonzeros import nonzeros
 from iftplan.nn.meta.inputs import make_inputs
+from tests.support.models.traps import Run
 
 ENGINES = ("meta", "flop_counter", "fvcore")
 ROW = (InputSpec((2, 4)),)
@@ -109,15 +110,6 @@ def test_a_weight_used_unevenly_has_no_exact_sparse_cost() -> None:
         sparse_macs(table, {"experts.up": 2}, {"experts.up": 4})
 
 
-class Calls(nn.Module):
-    def __init__(self, function: Any) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Any:
-        return self.function(x)
-
-
 @torch.library.custom_op("iftplan_test::secret", mutates_args=())
 def secret(x: Tensor) -> Tensor:
     return x.clone()
@@ -139,7 +131,7 @@ def _(x: Tensor) -> Tensor:
     ],
 )
 def test_what_may_contract_without_a_formula_is_unknown(function: Any, operator: str, engine: str) -> None:
-    unknown = measure(Calls(function), ROW, engine=engine).unknown
+    unknown = measure(Run(function), ROW, engine=engine).unknown
     assert sum(unknown.values()) >= 1
     if engine == "meta":
         assert any(operator in name for name in unknown)
@@ -148,7 +140,7 @@ def test_what_may_contract_without_a_formula_is_unknown(function: Any, operator:
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_formula_may_be_given_for_an_unknown_operator(engine: str) -> None:
     given = {"iftplan_test::secret": Operator("secret", lambda arguments, output: 5 * output[0], ())}
-    table = measure(Calls(secret), ROW, engine=engine, operators=given)
+    table = measure(Run(secret), ROW, engine=engine, operators=given)
     assert (table.by_operator(), table.unknown) == ({"secret": 10}, {})
     assert any("iftplan_test::secret" in sentence for sentence in table.assumptions)
 
@@ -163,7 +155,7 @@ def test_a_formula_may_be_given_for_an_unknown_operator(engine: str) -> None:
     ],
 )
 def test_what_only_sounds_like_a_contraction_is_known(function: Any) -> None:
-    table = measure(Calls(function), ROW)
+    table = measure(Run(function), ROW)
     assert (table.unknown, table.macs) == ({}, 0)
 
 
@@ -172,7 +164,7 @@ def test_values_that_do_not_exist_are_assumed_and_logged_once() -> None:
         assert bool((x > 0).all()) is True
         return x * x.sum().item() if x.sum() > 0 else x @ x.t()
 
-    table = measure(Calls(asks), ROW)
+    table = measure(Run(asks), ROW)
     assert len(table.assumptions) == 1
     assert "True for a condition and 1 for a number" in table.assumptions[0]
     assert measure(nn.Linear(4, 4), ROW).assumptions == ()
@@ -186,7 +178,7 @@ def test_subclasses_are_counted_by_the_net() -> None:
     def function(x: Tensor) -> Tensor:
         return F.linear(x.as_subclass(Marked), torch.ones(6, 4, device=x.device)) + 1
 
-    table = measure(Calls(function), ROW)
+    table = measure(Run(function), ROW)
     assert table.by_operator() == {"linear": 48}
 
 

@@ -16,6 +16,7 @@ from iftplan.nn.counting.measure import measure
 from iftplan.nn.counting.operators.free import is_free
 from iftplan.nn.counting.operators.table import OPERATORS, may_contract
 from iftplan.nn.reading.read import read_model
+from tests.support.models.traps import Run
 
 ENGINES = ("meta", "flop_counter", "fvcore")
 # What a person who reads the list of operators takes for a product, or for something that is made of products.
@@ -53,15 +54,6 @@ def test_a_name_that_nobody_knows_is_not_free() -> None:
     assert may_contract("flash_attn::_flash_attn_forward")
     assert may_contract("xformers::efficient_attention_forward_cutlass")
     assert may_contract("prims::svd") and not may_contract("prims::convert_element_type")
-
-
-class Calls(nn.Module):
-    def __init__(self, function: Callable[..., Any]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, *inputs: Tensor) -> Any:
-        return self.function(*inputs)
 
 
 def _batch(*sizes: int) -> InputSpec:
@@ -150,7 +142,7 @@ KNOWN: dict[str, tuple[Callable[..., Any], tuple[InputSpec, ...], int]] = {
 @pytest.mark.parametrize("name", KNOWN)
 def test_products_under_other_names_are_counted_by_every_engine(name: str, engine: str) -> None:
     function, inputs, macs = KNOWN[name]
-    table = measure(Calls(function), inputs, engine=engine)
+    table = measure(Run(function), inputs, engine=engine)
     assert (table.macs, table.unknown) == (macs, {})
 
 
@@ -228,14 +220,14 @@ UNKNOWN: dict[str, Callable[[Tensor], Any]] = {
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_decompositions_and_transforms_are_named(name: str, engine: str) -> None:
-    model = Calls(UNKNOWN[name])
+    model = Run(UNKNOWN[name])
     model.register_buffer("nowhere", torch.empty(1, device="meta"))  # zeros have no inverse; shapes have
     table = measure(model, [InputSpec((6, 6))], engine=engine)
     assert table.unknown
 
 
 def test_the_covariance_is_a_product() -> None:
-    assert measure(Calls(torch.cov), [InputSpec((4, 9))], engine="fvcore").macs == 4 * 4 * 9
+    assert measure(Run(torch.cov), [InputSpec((4, 9))], engine="fvcore").macs == 4 * 4 * 9
 
 
 def test_distances_to_prototypes_widen() -> None:

@@ -30,7 +30,7 @@ from tests.support.models.applied import host, planned
 pytest.importorskip("numba", reason="numba, of the extra bench, is not installed")
 
 
-def network(dtype: Any = torch.float64) -> nn.Sequential:
+def network(dtype: torch.dtype = torch.float64) -> nn.Sequential:
     """Sizes that no vector divides, and blocks of four outputs."""
     torch.manual_seed(0)
     net = nn.Sequential(Conv1D(37, 13), nn.GELU(), Conv1D(24, 37), nn.GELU(), Conv1D(5, 24))
@@ -44,7 +44,7 @@ def network(dtype: Any = torch.float64) -> nn.Sequential:
     return net
 
 
-def tokens(dtype: Any = torch.float64) -> torch.Tensor:
+def tokens(dtype: torch.dtype = torch.float64) -> torch.Tensor:
     return torch.randn(2, 3, 13, dtype=dtype, generator=torch.Generator().manual_seed(1))
 
 

@@ -25,7 +25,7 @@ from iftplan.runs.settings import MethodConfig, RunConfig, TrainingConfig
 pytest.importorskip("numba", reason="numba, of the extra bench, is not installed")
 
 
-def network(dtype: Any = torch.float64) -> nn.Sequential:
+def network(dtype: torch.dtype = torch.float64) -> nn.Sequential:
     """Two masked convolutions, one of them strided, a masked linear layer and a dense one."""
     torch.manual_seed(0)
     net = nn.Sequential(
@@ -41,7 +41,7 @@ def network(dtype: Any = torch.float64) -> nn.Sequential:
     return net
 
 
-def images(count: Any = 6, dtype: Any = torch.float64) -> torch.Tensor:
+def images(count: int = 6, dtype: torch.dtype = torch.float64) -> torch.Tensor:
     return torch.randn(count, 2, 8, 8, dtype=dtype, generator=torch.Generator().manual_seed(1))
 
 

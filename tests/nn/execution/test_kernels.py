@@ -27,15 +27,17 @@ SETS = EMULATED[instructions_here()]
 """What this machine can run: every set below its own."""
 
 
-def blocks(rng: Any, outputs: Any, inputs: Any, density: Any, height: Any, width: Any) -> Any:
+def blocks(
+    rng: np.random.Generator, outputs: int, inputs: int, density: float, height: int, width: int
+) -> np.ndarray:
     """A mask of whole blocks, `height` outputs by `width` inputs."""
     drawn = rng.random((-(-outputs // height), -(-inputs // width))) < density
     return np.repeat(np.repeat(drawn, height, 0), width, 1)[:outputs, :inputs]
 
 
 def compare(
-    instructions: Any, mask: Any, dtype: Any, images: Any=2, size: Any=(1, 1), kernel: Any=(1, 1), stride: Any=(1, 1), padding: Any=(0, 0),
-    dilation: Any=(1, 1), threads: Any=1, seed: Any=0,
+    instructions: Any, mask: Any, dtype: Any, images: int = 2, size: tuple[int, int] = (1, 1), kernel: tuple[int, int] = (1, 1), stride: tuple[int, int] = (1, 1), padding: tuple[int, int] = (0, 0),
+    dilation: tuple[int, int] = (1, 1), threads: int = 1, seed: int = 0,
 ) -> Any:  # fmt: skip
     """Largest differences from torch in float64: of the output, of both gradients."""
     rng = np.random.default_rng(seed)
@@ -86,13 +88,13 @@ def test_any_convolution_is_torchs(
     outputs: int,
     channels: int,
     images: int,
-    size: tuple[int, ...],
-    kernel: tuple[int, ...],
-    stride: tuple[int, ...],
-    padding: tuple[int, ...],
+    size: tuple[int, int],
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
     density: float,
     dilation: int,
-    block: tuple[int, ...],
+    block: tuple[int, int],
     seed: int,
 ) -> None:
     rng = np.random.default_rng(seed)

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from iftplan.base.errors import InputError
-from iftplan.models.spec import Couplings
+from iftplan.models.spec import Couplings, InputSpec
 from iftplan.nn.counting.measure import measure
 from iftplan.nn.layers.widen import widen_
 from iftplan.nn.meta.copies import on_meta
@@ -35,14 +35,14 @@ def resized(couplings: Couplings, factor: float) -> dict[str, int]:
     }
 
 
-def answer(model: nn.Module, inputs: Any) -> torch.Size:
+def answer(model: nn.Module, inputs: tuple[InputSpec, ...]) -> torch.Size:
     args, kwargs = make_inputs(inputs, "cpu")
     with torch.no_grad():
         output = model(*args, **kwargs)
     return getattr(output, "logits", output).shape
 
 
-def flop_counter_macs(model: nn.Module, inputs: Any) -> int:
+def flop_counter_macs(model: nn.Module, inputs: tuple[InputSpec, ...]) -> int:
     args, kwargs = make_inputs(inputs, "meta")
     torch.backends.mha.set_fastpath_enabled(False)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:

@@ -264,7 +264,12 @@ def test_a_closure_is_no_detour(order: Order) -> None:
         optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
         masks = nn.Masking(model, optimizer, rigl(order=order))
 
-        def backward(batch: Any, model: Any = model, optimizer: Any = optimizer, masks: Any = masks) -> Any:
+        def backward(
+            batch: tuple[torch.Tensor, torch.Tensor],
+            model: torch.nn.Module = model,
+            optimizer: optim.Optimizer = optimizer,
+            masks: nn.Masking = masks,
+        ) -> torch.Tensor:
             optimizer.zero_grad()
             loss = loss_of(model, batch)
             loss.backward()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -233,7 +234,7 @@ def test_an_unknown_name_is_refused(trained: torch.nn.Module) -> None:
         nn.mask_zeros_(nn.finalize(trained), ["nowhere"])
 
 
-def normed(make: Any) -> torch.nn.Module:
+def normed(make: Callable[[torch.nn.Module], object]) -> torch.nn.Module:
     model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 8))
     with torch.no_grad():
         model[0].weight[:, 0] = 0

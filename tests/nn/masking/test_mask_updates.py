@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
@@ -166,7 +165,7 @@ numbers = st.sampled_from([0.0, 0.0, 0.5, 1.0, 2.0])
 
 
 @st.composite
-def layers(draw: st.DrawFn) -> Any:
+def layers(draw: st.DrawFn) -> Layer:
     units = draw(st.integers(1, 12))
     size = draw(st.integers(0, units))
     mask = draw(st.permutations([1] * size + [0] * (units - size)))

@@ -19,6 +19,7 @@ from iftplan.nn import SET, Gradual, Masking, Order, RigL, Saliency, Static, app
 from iftplan.nn.masking.algorithms.base import Algorithm
 from iftplan.plans.plan import Plan
 from iftplan.runs.schedules import Constant, Updates
+from tests.support.training import copies
 
 ALWAYS = Updates(end=10**6, interval=1, at_begin=True)
 
@@ -173,10 +174,6 @@ def train(masks: Masking, steps: int, seed: int = 0) -> None:
         masks.optimizer.step()
 
 
-def copied(masks: Masking) -> dict[str, Tensor]:
-    return {name: mask.clone() for name, mask in masks.masks().items()}
-
-
 def off(masks: Masking) -> Iterator[Tensor]:
     """Weights and optimizer state where nothing may be."""
     for weight in masked_weights(masks.model):
@@ -263,7 +260,7 @@ def test_4_no_update_from_gradients_that_are_not_finite(order: Order, bad: float
     model = network()
     masks = Masking(model, optim.SGD(model.parameters(), 0.1), RigL(Updates(30, 3), order=order))
     train(masks, 3)
-    before = copied(masks)
+    before = copies(masks)
     masks.model(torch.randn(8, 12)).square().mean().backward()
     dict(model.named_parameters())[where].grad.view(-1)[0] = bad
     masks.step()  # the update of step 3; the optimizer's step is skipped
@@ -282,7 +279,7 @@ def test_4_nor_where_the_step_is_taken_all_the_same(order: Order) -> None:
     model = network()
     masks = Masking(model, optim.SGD(model.parameters(), 0.1), RigL(Updates(30, 3), order=order))
     train(masks, 3)
-    before = copied(masks)
+    before = copies(masks)
     model(torch.randn(8, 12)).square().mean().backward()
     model[6].bias.grad[0] = float("inf")
     masks.step()
@@ -332,7 +329,7 @@ def test_a_grown_weight_starts_with_no_past() -> None:
     optimizer = optim.Adam(model.parameters(), 0.01)
     masks = Masking(model, optimizer, RigL(Updates(30, 3), Constant(0.3)))
     train(masks, 3)
-    before = copied(masks)
+    before = copies(masks)
     train(masks, 1)
     for weight in masked_weights(model):
         grown = weight.mask & ~before[weight.name]
@@ -514,7 +511,7 @@ def test_a_weight_may_be_frozen_and_join_later() -> None:
     late = model[2].weight.requires_grad_(False)
     optimizer = optim.Adam([p for p in model.parameters() if p.requires_grad], 0.01)
     masks = Masking(model, optimizer, RigL(Updates(100, 3), Constant(0.3)))
-    first = copied(masks)
+    first = copies(masks)
     train(masks, 7)
     assert torch.equal(masks.masks()["2.weight"], first["2.weight"])
     late.requires_grad_(True)

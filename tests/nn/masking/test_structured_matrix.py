@@ -10,11 +10,14 @@ from iftplan.nn import (
     SET,
     SRSTE,
     STE,
+    Gradual,
     Iterative,
     MaskDecay,
     Masking,
     RigL,
+    Saliency,
     SRigL,
+    Static,
     StructureDecay,
     Transposable,
     masked_weights,
@@ -30,6 +33,9 @@ ALL = (*ROWS, "2:4T")
 OFTEN = Updates(end=150, interval=5)
 
 METHODS: dict[str, tuple[Algorithm, tuple[str, ...]]] = {
+    "static": (Static(), ("2:4", "block2x4", "fan-in")),
+    "GMP": (Gradual(UPDATES), ("2:4", "block2x4", "fan-in")),
+    "SNIP": (Saliency(), ("2:4", "block2x4", "fan-in")),
     "SET": (SET(OFTEN, Constant(0.3)), ROWS),
     "RigL": (RigL(OFTEN, Constant(0.3)), ROWS),
     "iterative": (Iterative(150, 2), ROWS),
@@ -62,12 +68,12 @@ def test_counts_structures_and_slots(method: str, structure: str, optimizer: str
         assert dict(masks.nnz) == {x.weight: x.nnz for x in plan.layers if x.maskable}
     for weight in masked_weights(masks.model):
         assert not weight.parameter[~weight.mask].any()
-    if isinstance(algorithm, SET | RigL | Iterative):
+    if isinstance(algorithm, Static | Gradual | Saliency | SET | RigL | Iterative):
         hold_to(plan, masks)
     masks.finish()
     hold_to(plan, masks)
     hold_structure(masks, structure)
-    assert moved(masks)
+    assert moved(masks) == (method != "static")
 
 
 @pytest.mark.parametrize("optimizer", [name for name in OPTIMIZERS if name not in ("SGD", "AdamW amsgrad")])

@@ -14,7 +14,7 @@ from iftplan.masks import NM, Block, Channel, ConstantFanIn, MaskStructure, Unst
 from iftplan.nn.application.structure import skeleton_
 from iftplan.nn.masks.drawing import random_mask, shares
 from iftplan.nn.masks.masked_weights import draw_masks_, enforce_, masked_weights, stream
-from tests.support.models.applied import host, planned
+from tests.support.models.applied import host, masks_of, planned
 
 sizes = st.integers(1, 9)
 
@@ -120,10 +120,6 @@ def test_shares_add_up_and_fit(shapes: list[tuple[int, int]], data: st.DataObjec
     assert sum(counts) == nnz
     assert all(0 <= count <= most for count, most in zip(counts, numel, strict=True))
     assert all(abs(count - nnz * n / sum(numel)) < 1 + 1e-9 for count, n in zip(counts, numel, strict=True))
-
-
-def masks_of(model: nn.Module) -> dict[str, torch.Tensor]:
-    return {weight.name: weight.mask for weight in masked_weights(model)}
 
 
 @pytest.mark.parametrize("family", ["wide", "parallel", "factorized", "doped", None])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from hypothesis import given
@@ -16,16 +14,16 @@ few = st.integers(0, 3).map(float)  # many ties
 finite = st.floats(0, 2.0**100, width=32)
 
 
-def tensors(elements: Any) -> Any:
+def tensors(elements: st.SearchStrategy[float]) -> st.SearchStrategy[torch.Tensor]:
     return st.tuples(st.integers(1, 5), st.integers(1, 12)).flatmap(
         lambda shape: arrays("float32", shape, elements=elements).map(torch.from_numpy)
     )
 
 
 @pytest.mark.parametrize("elements", [few, finite], ids=["ties", "floats"])
-def test_what_is_chosen_is_what_a_stable_sort_puts_first(elements: Any) -> None:
+def test_what_is_chosen_is_what_a_stable_sort_puts_first(elements: st.SearchStrategy[float]) -> None:
     @given(tensors(elements), st.data())
-    def check(scores: Any, data: Any) -> None:
+    def check(scores: torch.Tensor, data: st.DataObject) -> None:
         count = data.draw(st.integers(0, scores.shape[1]))
         first = scores.argsort(dim=1, descending=True, stable=True)[:, :count]
         expected = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, first, True)

@@ -34,7 +34,7 @@ def free(couplings: Couplings) -> list[int]:
     return sorted(w.size for w in couplings.widths.values() if not w.fixed)
 
 
-def widened(model: nn.Module, inputs: Any, sparsity: Fraction = Fraction(3, 4)) -> Plan:
+def widened(model: nn.Module, inputs: tuple[InputSpec, ...], sparsity: Fraction = Fraction(3, 4)) -> Plan:
     """Plans, applies, measures and runs the model as Sparse Wide; outputs have to keep their shapes."""
     plan = ift.plan(read_model(model, inputs, widths=True), "wide", sparsity)
     args, kwargs = make_inputs(inputs, "cpu")
@@ -51,7 +51,7 @@ def widened(model: nn.Module, inputs: Any, sparsity: Fraction = Fraction(3, 4)) 
 class Filtered(nn.Module):
     """A fixed blur between two convolutions, as anti-aliased networks have it."""
 
-    def __init__(self, blur: Any) -> None:
+    def __init__(self, blur: Callable[..., torch.Tensor]) -> None:
         super().__init__()
         self.a, self.b = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 12, 3, padding=1)
         self.head, self.blur = nn.Linear(12, 4), blur
@@ -79,7 +79,7 @@ def test_a_filter_that_is_expanded_to_the_channels_follows_them() -> None:
 class Computed(nn.Module):
     """`how` makes the weight of the middle layer."""
 
-    def __init__(self, how: Any) -> None:
+    def __init__(self, how: Callable[..., torch.Tensor]) -> None:
         super().__init__()
         self.a, self.b, self.head, self.how = nn.Linear(5, 8), nn.Linear(8, 12), nn.Linear(12, 4), how
         self.code, self.hyper = nn.Parameter(torch.zeros(6)), nn.Linear(6, 64)
@@ -107,7 +107,7 @@ def test_weights_that_are_no_parameters_keep_their_sizes(how: Callable[..., Any]
 class FusedBias(nn.Module):
     """Query, key and value in one product; their biases are two parameters and a buffer of zeros."""
 
-    def __init__(self, join: Any) -> None:
+    def __init__(self, join: Callable[..., torch.Tensor]) -> None:
         super().__init__()
         self.stem, self.qkv = nn.Linear(5, 8), nn.Linear(8, 24, bias=False)
         self.q_bias, self.v_bias = nn.Parameter(torch.zeros(8)), nn.Parameter(torch.zeros(8))
@@ -158,7 +158,7 @@ def positions(steps: int, channels: int) -> torch.Tensor:
 
 
 class Tabled(nn.Module):
-    def __init__(self, table: Any) -> None:
+    def __init__(self, table: Callable[..., Any]) -> None:
         super().__init__()
         self.a, self.b, self.head, self.table = nn.Linear(5, 8), nn.Linear(8, 12), nn.Linear(12, 4), table
 
@@ -215,7 +215,7 @@ FIXED = {
 
 
 class Asking(nn.Module):
-    def __init__(self, ask: Any) -> None:
+    def __init__(self, ask: Callable[..., Any]) -> None:
         super().__init__()
         self.dim, self.ask = 16, ask
         self.a, self.b, self.c, self.head = (
@@ -290,7 +290,7 @@ def test_a_normed_convolution_widens_or_stays_while_the_rest_goes_on(
 class Queries(nn.Module):
     """Four heads of queries, one of keys and values."""
 
-    def __init__(self, spread: Any) -> None:
+    def __init__(self, spread: Callable[..., torch.Tensor]) -> None:
         super().__init__()
         self.stem, self.q, self.kv = nn.Linear(5, 16), nn.Linear(16, 16), nn.Linear(16, 8)
         self.out, self.head, self.spread = nn.Linear(16, 16), nn.Linear(16, 4), spread

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, namedtuple
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +28,7 @@ class Boxes:
 
 
 class Plain:
-    def __init__(self, a: Any, b: Any) -> None:
+    def __init__(self, a: torch.Tensor, b: torch.Tensor) -> None:
         self.a, self.b, self.name = a, b, "plain"
 
 
@@ -60,7 +61,7 @@ CONTAINERS = {
 
 
 class TwoHeads(nn.Module):
-    def __init__(self, wrap: Any) -> None:
+    def __init__(self, wrap: Callable[..., Any]) -> None:
         super().__init__()
         self.stem, self.body = nn.Linear(5, 8), nn.Linear(8, 8)
         self.a, self.b, self.wrap = nn.Linear(8, 3), nn.Linear(8, 4), wrap

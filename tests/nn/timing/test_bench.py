@@ -1,10 +1,10 @@
 """`iftplan bench`: what is timed, how ratios come about, and what is written; never how fast anything is."""
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -66,7 +66,7 @@ def test_ratios_are_to_the_fastest_dense_of_the_same_round(monkeypatch: pytest.M
     now = [0.0]
     slowness = {"round": 1.0}
 
-    def takes(seconds: Any) -> Any:
+    def takes(seconds: float) -> Callable[[], None]:
         def run() -> None:
             now[0] += seconds * slowness["round"]
 
@@ -135,7 +135,7 @@ def test_linear_layers_have_both_dense_backends(step: bool) -> None:
     assert found.macs["dense"] == found.macs["dense-best"] == (3 if step else 1) * 18 * 24 * 40
 
 
-def sample(names: Any = ("dense", "sparse"), ratio: Any = 2.0) -> Bench:
+def sample(names: tuple[str, ...] = ("dense", "sparse"), ratio: float = 2.0) -> Bench:
     pair = pair_of_layer("linear:8-8@4", Fraction(1, 2), Unstructured())
     other = LayerPair("linear:4-4", pair.dense, pair.wide, pair.nnz, pair.sparsity, pair.structure, 3)
     timings = tuple(

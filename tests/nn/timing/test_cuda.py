@@ -24,8 +24,8 @@ without = pytest.mark.skipif(
 
 
 def pair(
-    text: Any = "linear:96-64@8", structure: Any = "unstructured", sparsity: Any = "1/2", multiple: Any = 64
-) -> Any:
+    text: str = "linear:96-64@8", structure: str = "unstructured", sparsity: str = "1/2", multiple: int = 64
+) -> LayerPair:
     return pair_of_layer(text, Fraction(sparsity), parse_mask(structure), multiple=multiple)
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from iftplan.nn.timing.candidates import candidates
 from iftplan.nn.timing.libraries import Library, LibraryRun, installed_libraries
 from iftplan.nn.timing.race import race
 from iftplan.nn.timing.work import Lost
-from iftplan.plans.speed.timings import pair_of_layer
+from iftplan.plans.speed.timings import LayerPair, pair_of_layer
 from tests.support.cli_runs import many
 
 pytest.importorskip("numba", reason="numba, of the extra bench, is not installed")
@@ -58,10 +59,10 @@ DEEPSPARSE = """
 
 
 @pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
     """Put a module where interpreters that are started from here look for it."""
 
-    def put(name: Any, source: Any) -> None:
+    def put(name: str, source: str) -> None:
         folder = tmp_path / "libraries" / name
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "__init__.py").write_text(textwrap.dedent(source))
@@ -71,18 +72,18 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return put
 
 
-def pair(text: Any = "linear:24-40@9") -> Any:
+def pair(text: str = "linear:24-40@9") -> LayerPair:
     return pair_of_layer(text, Fraction(3, 4), Unstructured())
 
 
-def arrays(outputs: Any = 6, inputs: Any = 5, rows: Any = 3) -> Any:
+def arrays(outputs: int = 6, inputs: int = 5, rows: int = 3) -> dict[str, torch.Tensor]:
     return {"weight": torch.randn(outputs, inputs), "input": torch.randn(rows, inputs)}
 
 
 LINEAR = {"threads": 1, "step": False, "padding": None}
 
 
-def test_what_is_installed_is_found_where_it_is(install: Any, tmp_path: Path) -> None:
+def test_what_is_installed_is_found_where_it_is(install: Callable[[str, str], None], tmp_path: Path) -> None:
     assert installed_libraries() == {}, "this test needs an environment without sparselab and DeepSparse"
     install("deepsparse", "raise RuntimeError('found, not imported')")
     assert installed_libraries() == {"deepsparse": Library(sys.executable, "")}
@@ -106,7 +107,7 @@ def test_environments_that_are_none(
 
 
 @pytest.mark.parametrize("step", [False, True])
-def test_a_linear_layer_in_sparselab(install: Any, step: bool) -> None:
+def test_a_linear_layer_in_sparselab(install: Callable[[str, str], None], step: bool) -> None:
     install("sparselab", SPARSELAB)
     given = arrays()
     run = LibraryRun("sparselab", sys.executable, given, LINEAR | {"step": step})
@@ -119,7 +120,9 @@ def test_a_linear_layer_in_sparselab(install: Any, step: bool) -> None:
 
 
 @pytest.mark.parametrize("text", ["linear:24-40@9", "conv3x3:8-8@5x5", "conv1x1:8-8@4x4", "conv3x1:4-4@6x6"])
-def test_layers_in_deepsparse_are_what_they_are_as_onnx(install: Any, text: str) -> None:
+def test_layers_in_deepsparse_are_what_they_are_as_onnx(
+    install: Callable[[str, str], None], text: str
+) -> None:
     pytest.importorskip("onnx", reason="the stand-in reads the layer with onnx")
     install("deepsparse", DEEPSPARSE)
     found = candidates(pair(text), 2, step=False, libraries=installed_libraries())
@@ -133,7 +136,10 @@ def test_layers_in_deepsparse_are_what_they_are_as_onnx(install: Any, text: str)
         found.close()
 
 
-def test_a_network_in_deepsparse(install: Any, tmp_path: Path) -> None:
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning"
+)  # of the exporter that DeepSparse is given its networks by
+def test_a_network_in_deepsparse(install: Callable[[str, str], None], tmp_path: Path) -> None:
     pytest.importorskip("onnx", reason="the stand-in reads the network with onnx")
     install("deepsparse", DEEPSPARSE)
     net, x = (
@@ -160,7 +166,9 @@ FAILS = {
 
 
 @pytest.mark.parametrize("how", FAILS)
-def test_libraries_that_do_not_start(install: Any, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_libraries_that_do_not_start(
+    install: Callable[[str, str], None], how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source, reason = FAILS[how]
     install("sparselab", source)
     begin = time.monotonic()
@@ -174,7 +182,9 @@ def test_libraries_that_do_not_start(install: Any, how: str, monkeypatch: pytest
     ("third", "reason"),
     [("os._exit(9)", "ended with status 9: and on every run"), ("time.sleep(600)", "gave no answer in 1 s"), ("1 / 0", "ZeroDivisionError: division by zero")],
 )  # fmt: skip
-def test_a_library_that_is_lost_on_the_way_leaves_the_others(install: Any, third: str, reason: str) -> None:
+def test_a_library_that_is_lost_on_the_way_leaves_the_others(
+    install: Callable[[str, str], None], third: str, reason: str
+) -> None:
     install("sparselab", f"import os, time\n{textwrap.dedent(SPARSELAB)}".replace(
         '    print("and on every run")', f"    print('and on every run', flush=True)\n    spmm.runs += 1\n    if spmm.runs == 3: {third}"
     ) + "\nspmm.runs = 0\n")  # fmt: skip
@@ -193,8 +203,8 @@ def test_a_library_that_is_lost_on_the_way_leaves_the_others(install: Any, third
     assert left_out == {"sparselab": reason}
 
 
-def test_reasons_of_those_that_are_not_measured(install: Any) -> None:
-    def reasons(text: Any, step: Any, libraries: Any) -> Any:
+def test_reasons_of_those_that_are_not_measured(install: Callable[[str, str], None]) -> None:
+    def reasons(text: str, step: bool, libraries: dict[str, Library]) -> dict[str, str]:
         found = candidates(pair(text), 2, step=step, libraries=libraries)
         found.close()
         assert not {"sparselab", "deepsparse"} & set(found.work)
@@ -212,7 +222,9 @@ def test_reasons_of_those_that_are_not_measured(install: Any) -> None:
     }
 
 
-def test_the_server_needs_nothing_of_this_project(install: Any, tmp_path: Path) -> None:
+def test_the_server_needs_nothing_of_this_project(
+    install: Callable[[str, str], None], tmp_path: Path
+) -> None:
     install("sparselab", SPARSELAB)
     code = f"""
 import runpy, sys
@@ -225,7 +237,9 @@ runpy.run_path({library_server.__file__!r}, run_name="__main__")
     assert json.loads(done.stdout)["error"].startswith("FileNotFoundError"), done.stderr
 
 
-def test_the_command_times_them_in_the_same_rounds(install: Any, tmp_path: Path) -> None:
+def test_the_command_times_them_in_the_same_rounds(
+    install: Callable[[str, str], None], tmp_path: Path
+) -> None:
     install("sparselab", SPARSELAB)
     once = ["bench", "--layer", "linear:24-40@9", "--rounds", "2", "--format", "json", "--threads", "1,2"]
     ran, refused = many([once, [*once, "--python", "/no/such/python"]], tmp_path)

@@ -9,6 +9,7 @@ import sys
 import textwrap
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from contextlib import nullcontext
 from multiprocessing import get_context
 from pathlib import Path
@@ -24,7 +25,7 @@ from iftplan.nn.training.records import checkpoints
 from iftplan.runs.schedules import Updates
 
 
-def state(value: Any = 1.0) -> Any:
+def state(value: float = 1.0) -> dict[str, Any]:
     return {
         "weights": {"a": torch.full((5, 3), value), "mask": torch.tensor([True, False])},
         "steps": 7,
@@ -36,7 +37,7 @@ def state(value: Any = 1.0) -> Any:
     }
 
 
-def same(left: Any, right: Any) -> Any:
+def same(left: Any, right: Any) -> bool:
     if isinstance(left, torch.Tensor):
         return torch.equal(left, right)
     if isinstance(left, dict):
@@ -44,7 +45,7 @@ def same(left: Any, right: Any) -> Any:
     return type(left) is type(right) and left == right
 
 
-def silent(message: Any) -> None:
+def silent(message: str) -> None:
     raise AssertionError(message)
 
 
@@ -94,12 +95,12 @@ def test_later_ones_go_when_an_earlier_step_is_written_again(tmp_path: Path) -> 
 
 
 @pytest.fixture
-def pair(tmp_path: Path) -> Any:
+def pair(tmp_path: Path) -> tuple[Path, Path]:
     checkpoints.write(tmp_path, 10, state(10.0))
     return tmp_path, checkpoints.write(tmp_path, 20, state(20.0))
 
 
-def refusals(directory: Any) -> Any:
+def refusals(directory: Path) -> str:
     """The messages with which step 20 is refused, having seen that step 10 is used."""
     messages: list[str] = []
     step, found = checkpoints.newest(directory, messages.append)
@@ -111,7 +112,7 @@ def refusals(directory: Any) -> Any:
     return message
 
 
-def test_every_truncation_is_refused(pair: Any) -> None:
+def test_every_truncation_is_refused(pair: tuple[Path, Path]) -> None:
     directory, path = pair
     whole = path.read_bytes()
     for length in (*range(0, len(whole), 37), *range(len(whole) - 100, len(whole))):
@@ -121,7 +122,7 @@ def test_every_truncation_is_refused(pair: Any) -> None:
     assert checkpoints.newest(directory, silent)[0] == 20
 
 
-def test_every_flipped_bit_is_refused(pair: Any) -> None:
+def test_every_flipped_bit_is_refused(pair: tuple[Path, Path]) -> None:
     directory, path = pair
     whole = path.read_bytes()
     for place in (*range(0, len(whole), 41), *range(len(whole) - 100, len(whole))):
@@ -131,7 +132,7 @@ def test_every_flipped_bit_is_refused(pair: Any) -> None:
         assert "checksum" in refusals(directory)
 
 
-def test_bytes_added_or_zeroed_are_refused(pair: Any) -> None:
+def test_bytes_added_or_zeroed_are_refused(pair: tuple[Path, Path]) -> None:
     directory, path = pair
     whole = path.read_bytes()
     for content in (whole + b"\0", bytes(len(whole)), whole[:-71] + whole[:71], whole + whole):
@@ -139,13 +140,13 @@ def test_bytes_added_or_zeroed_are_refused(pair: Any) -> None:
         assert "checksum" in refusals(directory)
 
 
-def test_a_checkpoint_under_another_step_s_name_is_refused(pair: Any) -> None:
+def test_a_checkpoint_under_another_step_s_name_is_refused(pair: tuple[Path, Path]) -> None:
     directory, path = pair
     shutil.copy(directory / "checkpoint-000000010.pt", path)
     assert "of step 10 where its name says" in refusals(directory)
 
 
-def test_an_archive_of_something_else_is_refused(pair: Any) -> None:
+def test_an_archive_of_something_else_is_refused(pair: tuple[Path, Path]) -> None:
     directory, path = pair
     with path.open("w+b") as file:
         torch.save({"weights": torch.ones(1)}, file)
@@ -154,14 +155,14 @@ def test_an_archive_of_something_else_is_refused(pair: Any) -> None:
 
 
 class Bomb:
-    def __init__(self, path: Any) -> None:
+    def __init__(self, path: str) -> None:
         self.path = path
 
     def __reduce__(self) -> Any:
         return os.mkdir, (self.path,)
 
 
-def test_a_pickle_bomb_with_a_right_checksum_is_refused_unexploded(pair: Any) -> None:
+def test_a_pickle_bomb_with_a_right_checksum_is_refused_unexploded(pair: tuple[Path, Path]) -> None:
     directory, path = pair
     crater = directory / "crater"
     with path.open("w+b") as file:
@@ -177,13 +178,13 @@ def test_a_pickle_bomb_with_a_right_checksum_is_refused_unexploded(pair: Any) ->
     assert crater.exists()
 
 
-def test_a_bare_pickle_is_refused(pair: Any) -> None:
+def test_a_bare_pickle_is_refused(pair: tuple[Path, Path]) -> None:
     directory, path = pair
     path.write_bytes(pickle.dumps({"schema": checkpoints.SCHEMA, "step": 20, "state": {}}))
     refusals(directory)
 
 
-def test_no_whole_checkpoint_is_an_error_that_names_all(pair: Any) -> None:
+def test_no_whole_checkpoint_is_an_error_that_names_all(pair: tuple[Path, Path]) -> None:
     directory, path = pair
     for name in (path, directory / "checkpoint-000000010.pt"):
         name.write_bytes(b"")
@@ -250,7 +251,7 @@ def test_a_kill_before_any_change_to_the_disk_leaves_a_whole_checkpoint(
         checkpoints.write(tmp_path, step, state(step))
     done: list[str] = []
 
-    def dying(call: Any) -> Any:
+    def dying(call: Callable[..., Any]) -> Callable[..., Any]:
         def run(*args: Any, **kwargs: Any) -> Any:
             if len(done) == fatal:
                 raise Killed
@@ -274,7 +275,7 @@ def test_a_kill_before_any_change_to_the_disk_leaves_a_whole_checkpoint(
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def write_for_ever(directory: Any, first: Any) -> None:
+def write_for_ever(directory: Path, first: int) -> None:
     for step in range(first, sys.maxsize):
         checkpoints.write(directory, step, state(step) | {"large": torch.full((30_000,), float(step))})
 
@@ -301,7 +302,7 @@ def test_processes_killed_at_random_moments_leave_whole_checkpoints(tmp_path: Pa
 
 
 def test_errno_is_spoken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(_: Any) -> None:
+    def full(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     checkpoints.write(tmp_path, 10, state())
@@ -314,7 +315,7 @@ def test_errno_is_spoken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 # --- what a right checksum does not say ------------------------------------------------------------------------
 
 
-def written_by_a_run() -> Any:
+def written_by_a_run() -> dict[str, Any]:
     from iftplan.nn.training.records.metrics import COLUMNS
 
     return {

@@ -22,13 +22,13 @@ from iftplan.nn.reading.widths.trace import trace_widths
 from iftplan.nn.sources import build
 from iftplan.nn.warmstart.layers import relative_error
 from iftplan.nn.warmstart.net2wider import widened
-from iftplan.nn.warmstart.start import warm_start_
+from iftplan.nn.warmstart.start import WarmStart, warm_start_
 from tests.support.models.widths import HAND_WRITTEN, MODELS
 
 EXACT = 2e-6  # single precision, relative to the norm of the output
 
 
-def trained(make: Any) -> nn.Module:
+def trained(make: Callable[[], nn.Module]) -> nn.Module:
     """Weights, affine norms and statistics that are nowhere 0, 1 or small."""
     torch.manual_seed(0)
     model = make().eval()
@@ -43,7 +43,7 @@ def trained(make: Any) -> nn.Module:
     return model
 
 
-def answer(model: nn.Module, inputs: Any) -> Tensor:
+def answer(model: nn.Module, inputs: tuple[InputSpec, ...]) -> Tensor:
     args, kwargs = make_inputs(matching(inputs, model), "cpu")
     generator = torch.Generator().manual_seed(1)
     args = tuple(torch.randn(x.shape, generator=generator) for x in args)
@@ -55,7 +55,11 @@ def answer(model: nn.Module, inputs: Any) -> Tensor:
 
 
 def grown(
-    model: nn.Module, inputs: Any, times: float, heads: Literal["number", "size"] = "number", seed: int = 0
+    model: nn.Module,
+    inputs: tuple[InputSpec, ...],
+    times: float,
+    heads: Literal["number", "size"] = "number",
+    seed: int = 0,
 ) -> Any:
     """Relative output error at `times` the widths, and what replicas do not cover evenly."""
     found = trace_widths(model, inputs, heads=heads)
@@ -224,7 +228,7 @@ DOUBLE = 2e-9
 constants that some models hold in single precision."""
 
 
-def unmasked(make: Any, *inputs: str) -> Any:
+def unmasked(make: Callable[[], nn.Module], *inputs: str) -> WarmStart:
     model = trained(make).double()
     inputs = tuple(text if ":" in text else f"{text}:float64" for text in inputs)
     plan = ift.plan(ift.read_model(model, *inputs), "wide", "3/4", scope="matrices")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import sqrt
 from statistics import mean
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -14,8 +14,9 @@ from torch import Tensor, nn
 import iftplan as ift
 from iftplan.base.errors import InputError, StaleError
 from iftplan.nn import apply, densify, masked_weights
-from iftplan.nn.warmstart.start import warm_start_
-from tests.support.models.applied import host, planned
+from iftplan.nn.warmstart.start import WarmStart, warm_start_
+from iftplan.plans.plan import Plan
+from tests.support.models.applied import host, perceptron, planned
 
 EXACT = 1e-5  # single precision through a few layers
 
@@ -58,11 +59,7 @@ class Decoder(nn.Module):
         return self.head(self.deep(self.up(self.stem(x).relu()).relu()).relu())
 
 
-def perceptron() -> nn.Module:
-    return nn.Sequential(nn.Linear(12, 40), nn.GELU(), nn.Linear(40, 40), nn.GELU(), nn.Linear(40, 5))
-
-
-def trained(make: Any, shape: tuple[int, ...]) -> nn.Module:
+def trained(make: Callable[[], nn.Module], shape: tuple[int, ...]) -> nn.Module:
     """Values of a network in use: statistics that are not 0 and 1, norms that are not the identity."""
     torch.manual_seed(0)
     model = make()
@@ -75,7 +72,7 @@ def trained(make: Any, shape: tuple[int, ...]) -> nn.Module:
     return model.eval()
 
 
-def plan_of(model: nn.Module, family: str | None, sparsity: str, shape: str, **options: Any) -> Any:
+def plan_of(model: nn.Module, family: str | None, sparsity: str, shape: str, **options: Any) -> Plan:
     return ift.plan(ift.read_model(model, shape), family, sparsity, scope="matrices", **options)
 
 
@@ -87,15 +84,15 @@ NETWORKS = [
 
 
 def start(
-    make: Any,
-    shape: Any,
-    family: Any,
-    sparsity: Any,
+    make: Callable[[], nn.Module],
+    shape: tuple[int, ...],
+    family: str | None,
+    sparsity: str,
     *,
-    masks: Any = "keep",
-    seed: Any = 0,
-    dense: Any = False,
-) -> Any:
+    masks: Literal["keep", "draw"] = "keep",
+    seed: int = 0,
+    dense: bool = False,
+) -> tuple[nn.Module, nn.Module, WarmStart]:
     model = trained(make, shape)
     plan = plan_of(model, family, sparsity, "x".join(map(str, shape)))
     applied = apply(plan, model, nonlinear=False, seed=seed)
@@ -138,7 +135,8 @@ def test_branches_that_share_the_weights_out_sum_to_the_dense_model(
 ) -> None:
     applied, model, report = start(make, shape, "parallel", sparsity, masks="draw")
     x = torch.randn(shape)
-    assert any(len(m.branches) > 1 for m in applied.modules() if hasattr(m, "branches"))
+    members: list[Any] = [m for m in applied.modules() if hasattr(m, "branches")]
+    assert any(len(m.branches) > 1 for m in members)
     assert torch.allclose(applied(x), model(x), rtol=1e-4, atol=1e-5)
     assert report.output < EXACT
 
@@ -189,7 +187,7 @@ class LowRank(nn.Module):
         return self.head(self.mid(x.mean((2, 3))).relu())
 
 
-def unmasked_start(family: str) -> Any:
+def unmasked_start(family: str) -> tuple[nn.Module, nn.Module, WarmStart]:
     torch.manual_seed(0)
     model = LowRank().eval()
     plan = plan_of(model, family, "1/2", "2x3x8x8")

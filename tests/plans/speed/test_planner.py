@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from math import gcd
@@ -21,7 +22,7 @@ from iftplan.base.errors import InfeasibleError, InputError
 from iftplan.families.builtin import family_named
 from iftplan.masks import parse_mask
 from iftplan.models.document import spec_document
-from iftplan.models.spec import ModelSpec
+from iftplan.models.spec import LayerSpec, ModelSpec
 from iftplan.plans.document.plan import parse_plan, plan_document
 from iftplan.plans.plan import KeptFor, Plan, Role, Scope
 from iftplan.plans.planner import plan
@@ -29,6 +30,7 @@ from iftplan.plans.policy import Policy
 from iftplan.plans.speed.document import profile_document
 from iftplan.plans.speed.machine import processor
 from iftplan.plans.speed.planner import plan_for_time
+from iftplan.plans.speed.timings import LayerPair
 from tests.support.cli_runs import iftplan, many
 from tests.support.hand_profiles import ideal, profile
 from tests.support.hand_specs import chain, mlp
@@ -40,7 +42,7 @@ def policy(family: str | None = "wide", sparsity: Fraction = HALF, **options: An
     return Policy(family_named(family) if family else None, sparsity, **options)
 
 
-def slow_where(condition: Any, factor: Any = 100.0) -> Any:
+def slow_where(condition: Callable[[LayerSpec], bool], factor: float = 100.0) -> Callable[[LayerPair], float]:
     """Sparse kernels that take so many times their work where a condition holds of the dense layer."""
     return lambda pair: ideal(pair) * (factor if condition(pair.dense) else 1.5)
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from functools import cache
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import iftplan as ift
 from iftplan.models.spec import InputSpec
+from iftplan.nn import masked_weights
+from iftplan.nn.meta.inputs import make_inputs
 from iftplan.plans.plan import Plan
 from tests.support.models.widths import MODELS
 
@@ -28,7 +30,7 @@ class Small(nn.Module):
         )  # fmt: skip
         self.head = nn.Linear(32, 7)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         return self.head(self.body(self.stem(x)).mean((2, 3)))
 
 
@@ -54,3 +56,16 @@ def planned(name: str, family: str | None, sparsity: str = "1/2", mask: str | No
     inputs = tuple(str(spec) for spec in HOSTS[name][1])
     spec = ift.read_model(host(name), *inputs, widths=family in ("wide", "lowrank", "nm"))
     return ift.plan(spec, family, sparsity, scope="matrices", mask=mask)
+
+
+def answer(model: nn.Module, name: str) -> Tensor:
+    """What a model says to one seeded input: its logits, where it has them."""
+    torch.manual_seed(1)
+    args, kwargs = make_inputs(HOSTS[name][1], "cpu")
+    args = tuple(torch.randn_like(x) if x.is_floating_point() else x for x in args)
+    output = model(*args, **kwargs)
+    return getattr(output, "logits", output)
+
+
+def masks_of(model: nn.Module) -> dict[str, Tensor]:
+    return {weight.name: weight.mask for weight in masked_weights(model)}

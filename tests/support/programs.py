@@ -1,0 +1,19 @@
+"""Programs of `benchmarks/` as modules, which they are to tests alone."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from types import ModuleType
+
+from tests.support.places import BENCHMARKS
+
+
+def program(name: str) -> ModuleType:
+    """The program of this name, read anew."""
+    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
