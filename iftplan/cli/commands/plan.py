@@ -204,7 +204,7 @@ def command(
     from iftplan.cli.arguments import spec_of
     from iftplan.cli.options import families_of
     from iftplan.families.solver import mask_for
-    from iftplan.masks import NM, parse_mask
+    from iftplan.masks import parse_mask
     from iftplan.plans.document.plan import plan_document
     from iftplan.plans.planner import plan
     from iftplan.plans.policy import Policy
@@ -217,7 +217,7 @@ def command(
             f"--transform {transform!r} names {len(families)} transforms, and a plan has one; make a plan for each."
         )
     family, masks = families[0] if families else None, parse_mask(structure) if structure else None
-    default = str(1 - masks.density) if isinstance(masks, NM) else "0.75"
+    default = str(1 - masks.density) if masks is not None and masks.density is not None else "0.75"
     zeros = parse_sparsity(sparsity or default)
     policy = Policy(
         family=family,
