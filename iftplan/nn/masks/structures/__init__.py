@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from functools import cache
-from importlib import import_module
 from inspect import isabstract
 from typing import Any
 
 from iftplan.base.errors import InputError
+from iftplan.base.folders import classes_in
 from iftplan.masks import MaskStructure
 from iftplan.nn.masks.structured import Masks
 
@@ -28,8 +28,9 @@ def masks_of(structure: MaskStructure) -> Masks[Any]:
 def _kind(name: str) -> type[Masks[Any]] | None:
     module = f"{__name__}.{name}"
     try:
-        found = vars(import_module(module)).values()
-    except ModuleNotFoundError:
+        found = tuple(classes_in(module, Masks))  # type: ignore[type-abstract]
+    except ModuleNotFoundError as error:
+        if error.name != module:
+            raise
         return None
-    kinds = (x for x in found if isinstance(x, type) and issubclass(x, Masks) and x.__module__ == module)
-    return next((kind for kind in kinds if not isabstract(kind)), None)
+    return next((kind for kind in found if not isabstract(kind)), None)
