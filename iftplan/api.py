@@ -141,7 +141,7 @@ def plan(
         keep_dense: "first", "last" or names of layers, one or several; "none" keeps no layer dense.
         close: what closes the budget: "density", "width", or "pattern": width, with every N:M pattern whole.
         round_to: widths become multiples of this.
-        mask: what masks may look like: "unstructured", "2:8", "2:8T", "block4x4", "fan-in" or "channel"; "2:8+pad" for
+        mask: what masks may look like: "unstructured", or such as "2:8", "2:8T", "block4x4", "fan-in"; "2:8+pad" for
             sizes that do not divide.
         heads: what attention was asked to keep when the model was read.
         parametrization: what weights start and train at: "standard" as in the dense model, "mup", "supar", or

@@ -28,12 +28,13 @@ FormatOption = Annotated[
 ]
 SCOPE_HELP = "Whose MACs are held equal: matrices (transformed layers), layers (every layer with weights), or model (the whole forward pass)."
 DISTRIBUTION_HELP = "How density is spread: uniform (the same everywhere), er (denser where inputs and outputs are few), or erk (er that counts kernel sizes)."
+STRUCTURES_HELP = "What masks may look like: unstructured, or such as 2:8, 2:8T, block4x4, fan-in, channel"
 StructureOption = Annotated[
     str,
     typer.Option(
         "--structure",
         "--mask",
-        help="What masks may look like: unstructured, 2:8, 2:8T, block4x4, fan-in or channel; 2:8+pad for sizes that 8 does not divide.",
+        help=f"{STRUCTURES_HELP}; 2:8+pad for sizes that 8 does not divide.",
     ),
 ]
 OutputOption = Annotated[str | None, typer.Option("-o", "--output", help="Write to FILE instead of stdout.")]

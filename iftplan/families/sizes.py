@@ -11,7 +11,7 @@ from iftplan.base.units import plain
 from iftplan.families.family import Family
 from iftplan.families.integers import Multiplier, largest, round_up, smallest
 from iftplan.families.solution import Structure
-from iftplan.masks import NM, MaskStructure, Matrices
+from iftplan.masks import MaskStructure, Matrices
 from iftplan.models.spec import Kind, LayerSpec
 
 _MOST_BRANCHES = 10**6  # each is a matrix of its own, in memory
@@ -137,7 +137,7 @@ def _grow(
 ) -> int:
     """The smallest width that covers the budget; under a fixed pattern, the largest that stays within it."""
     guess = multiplier_of(layer, family, density) * channels
-    if not isinstance(mask, NM):
+    if mask.density is None:
         covers = smallest(guess, lambda w: _excess(layer, family, Fraction(w, channels), density) >= 0)
         return round_up(covers, multiple)
     within = largest(guess, lambda w: _excess(layer, family, Fraction(w, channels), density) <= 0)

@@ -126,7 +126,7 @@ def mask_for(family: Family | None, sparsity: Fraction, mask: MaskStructure | No
         mask = NM(int(density * of), of)
     if patterned and not isinstance(mask, NM):
         raise InputError(f"nm: N:M Wide takes an N:M mask such as 2:8, not {mask}; use wide with {mask}.")
-    if isinstance(mask, NM) and mask.density != density:
+    if mask is not None and mask.density is not None and mask.density != density:
         raise InfeasibleError(
             f"{mask} masks have sparsity {plain(1 - mask.density)}, not {plain(sparsity)}; the nearest is --sparsity {plain(1 - mask.density)}."
         )
@@ -181,7 +181,7 @@ def _nearest(
     layer: LayerSpec, family: Family, sparsity: Fraction, mask: MaskStructure | None, round_to: int
 ) -> str:
     """A sentence with the nearest sparsity, in steps of a thousandth, that is feasible."""
-    if isinstance(mask, NM) or family.name == "nm":
+    if family.name == "nm" or (mask is not None and mask.density is not None):
         return ""
     thousandths = (Fraction(i, 1000) for i in range(1000))
     for candidate in sorted(thousandths, key=lambda other: abs(other - sparsity)):

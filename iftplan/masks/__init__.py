@@ -3,11 +3,14 @@
 Shapes are (inputs m, outputs n).
 """
 
-from iftplan.masks.neurons import Channel, ConstantFanIn
 from iftplan.masks.notation import parse_mask
-from iftplan.masks.patterns import NM, Block
 from iftplan.masks.stacks import stack_close, stack_counts, stack_log2_masks
-from iftplan.masks.structure import MaskStructure, Matrices, Unstructured
+from iftplan.masks.structure import MaskStructure, Matrices
+from iftplan.masks.structures.block import Block
+from iftplan.masks.structures.channel import Channel
+from iftplan.masks.structures.fan_in import ConstantFanIn
+from iftplan.masks.structures.n_m import NM
+from iftplan.masks.structures.unstructured import Unstructured
 
 __all__ = [
     "NM",

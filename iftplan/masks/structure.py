@@ -1,15 +1,19 @@
-"""What every mask structure answers, and the one that lets a mask be anything."""
+"""What every mask structure answers; each is a frozen value in a file of `iftplan.masks.structures`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from typing import ClassVar, Self
 
 from iftplan.base.errors import InfeasibleError
-from iftplan.masks.cardinality import log2_choose
 
 Matrices = tuple[tuple[int, int], ...]
 """Shapes (inputs m, outputs n) of the masked matrices of one layer."""
+
+PAD = "+pad"
+"""The suffix of patterns whose shapes may leave a remainder."""
 
 
 def numel(matrices: Matrices) -> int:
@@ -22,23 +26,76 @@ def numel(matrices: Matrices) -> int:
     return sum(m * n for m, n in matrices)
 
 
-class MaskStructure(Protocol):
+class MaskStructure(ABC):
     """Structure of a mask: which sets of weights can be kept together.
 
+    A structure is its notation (`parse`, `str`), its counts, and how many masks there are of a count. What it does to
+    tensors is in the file of the same name in `iftplan.nn.masks.structures`. Everything that has a default here is
+    what holds of a structure that says nothing of it.
+
     Attributes:
-        multiples: what the inputs and the outputs of a masked matrix must be divisible by.
-        keeps_transposed: whether the transposed mask has the structure too. The gradient of a layer's inputs multiplies
-            by the transposed weight, so that is whether hardware for the structure computes it sparsely as well.
+        notations: examples of how it is written, for messages.
+        pads: whether it can be written with the suffix `+pad` too, for shapes that leave a remainder.
     """
 
+    __slots__ = ()
+
+    notations: ClassVar[tuple[str, ...]]
+    pads: ClassVar[bool] = False
+
+    @classmethod
+    @abstractmethod
+    def parse(cls, text: str) -> Self | None:
+        """Structure that a notation names; None where that is another's.
+
+        Raises:
+            InputError: it is this one's notation, of a mask that cannot be.
+        """
+
+    @abstractmethod
+    def __str__(self) -> str:
+        """Notation in plans and on the command line, which `parse` reads."""
+
     @property
-    def multiples(self) -> tuple[int, int]:
-        """Multiples that inputs and outputs must be: any size, unless a structure says otherwise."""
+    @abstractmethod
+    def keeps_transposed(self) -> bool:
+        """Whether the transposed mask has the structure too.
+
+        The gradient of a layer's inputs multiplies by the transposed weight, so that is whether hardware for the
+        structure computes it sparsely as well.
+        """
+
+    @property
+    def density(self) -> Fraction | None:
+        """Density that all masks of the structure have, a fraction of 1; None where they may have any."""
+        return None
+
+    @property
+    def pattern(self) -> tuple[int, int]:
+        """Inputs and outputs of the pattern that tiles a weight; a single weight, unless a structure says otherwise."""
         return 1, 1
 
     @property
-    def keeps_transposed(self) -> bool: ...  # noqa: D102  (above)
+    def multiples(self) -> tuple[int, int]:
+        """Multiples that inputs and outputs must be: whole patterns."""
+        return self.pattern
 
+    @property
+    def block(self) -> tuple[int, int] | None:
+        """Inputs and outputs of the blocks that a mask keeps whole or not at all; None where there are none."""
+        return None
+
+    @property
+    def directed(self) -> bool:
+        """Whether masks depend on which side of a weight the inputs are."""
+        return True
+
+    @property
+    def filled(self) -> MaskStructure | None:
+        """The same structure for shapes that leave a remainder; None where there is none, or this is one."""
+        return None
+
+    @abstractmethod
     def counts(self, matrices: Matrices) -> range:
         """Numbers of weights that a mask of this structure can keep.
 
@@ -46,6 +103,7 @@ class MaskStructure(Protocol):
             InfeasibleError: the structure does not fit the shapes; names the nearest that it does.
         """
 
+    @abstractmethod
     def log2_masks(self, matrices: Matrices, nnz: int) -> float:
         """Bits needed to name one mask with `nnz` weights."""
 
@@ -62,23 +120,37 @@ class MaskStructure(Protocol):
             )
         return min(counts[-1], counts.start + (budget - counts.start) // counts.step * counts.step)
 
+    def shares(self, matrices: Matrices, nnz: int) -> tuple[int, ...]:
+        """Number of weights that each of one layer's matrices keeps; they add up to `nnz`.
 
-@dataclass(frozen=True, slots=True)
-class Unstructured(MaskStructure):
-    """Structure of any set of weights."""
+        In proportion to what the matrices hold, in whole steps of the structure, the largest remainders first.
 
-    @property
-    def keeps_transposed(self) -> bool:
-        """Whether the transposed mask has the structure too: any set is any set."""
-        return True
+        Raises:
+            InfeasibleError: the structure does not fit the shapes.
+        """
+        choices = [self.counts((matrix,)) for matrix in matrices]
+        steps = (nnz - sum(each.start for each in choices)) // choices[0].step
+        shared = _apportion(steps, [len(each) - 1 for each in choices])
+        return tuple(each.start + n * each.step for each, n in zip(choices, shared, strict=True))
 
-    def counts(self, matrices: Matrices) -> range:
-        """Numbers of weights from none to all."""
-        return range(numel(matrices) + 1)
+    def short(self, matrices: Matrices, nnz: int) -> int:
+        """Number of patterns that keep less than they can in a mask with `nnz` weights; 0 unless a structure has some."""
+        return 0
 
-    def log2_masks(self, matrices: Matrices, nnz: int) -> float:
-        """Bits to name one mask: log2 C(N, nnz)."""
-        return log2_choose(numel(matrices), nnz)
+    def shortage(self, layers: Iterable[tuple[Matrices, int]]) -> str:
+        """Sentence on the part of all patterns that is short; empty where nothing is.
 
-    def __str__(self) -> str:
-        return "unstructured"
+        Args:
+            layers: the matrices of each layer, and how many weights it keeps.
+        """
+        return ""
+
+
+def _apportion(total: int, capacities: Sequence[int]) -> tuple[int, ...]:
+    """Largest remainders; among equals the first."""
+    exact = [Fraction(total * c, sum(capacities) or 1) for c in capacities]
+    counts = [int(e) for e in exact]
+    order = sorted(range(len(counts)), key=lambda i: counts[i] - exact[i])
+    for i in order[: total - sum(counts)]:
+        counts[i] += 1
+    return tuple(counts)

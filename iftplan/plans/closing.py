@@ -10,7 +10,6 @@ from math import gcd
 from iftplan.base.errors import InfeasibleError
 from iftplan.base.units import count, decimal, plain
 from iftplan.families.sizes import rank_unit
-from iftplan.masks import NM
 from iftplan.masks.distributions import Distribution, Share, densities
 from iftplan.plans.budget import Account, close
 from iftplan.plans.plan import PlannedLayer, Role, Scope
@@ -90,18 +89,12 @@ def _short_note(
 ) -> tuple[str, ...]:
     """What hardware for whole patterns would make of groups that are short."""
     mask = policy.mask
-    if not isinstance(mask, NM):
+    shortage = mask.shortage((row.matrices, chosen[row.name]) for row in rows)
+    if not shortage:
         return ()
-    short = sum(mask.short(row.matrices, chosen[row.name]) for row in rows)
-    groups = sum(mask.groups(row.matrices) for row in rows)
     whole = sum(row.macs_of(row.counts(mask)[-1]) for row in rows) + ledger.fixed
-    cells, fewer = ("tiles", "in each row and column") if mask.transposable else ("groups", "")
-    if not short:
-        return ()
     return (
-        f"{short / groups:.2%} of the {cells} keep {mask.kept - 1} of {mask.of} {fewer} to close the budget; hardware that runs all of them as {mask} spends {count(whole)} MACs, {decimal(Fraction(whole, ledger.budget))} of the dense model's".replace(
-            "  ", " "
-        ),
+        f"{shortage} to close the budget; hardware that runs all of them as {mask} spends {count(whole)} MACs, {decimal(Fraction(whole, ledger.budget))} of the dense model's",
     )
 
 
@@ -183,8 +176,8 @@ def _overspent(rows: Sequence[Row], policy: Policy, ledger: Books) -> Infeasible
 
 def _too_thin(policy: Policy, left: int) -> InfeasibleError:
     mask, hint = policy.mask, ""
-    if isinstance(mask, NM):
-        free = "" if mask.padded else f"leave widths free with --structure {mask}+pad, or "
+    if mask.density is not None:
+        free = f"leave widths free with --structure {mask.filled}, or " if mask.filled else ""
         hint = f"; {free}keep patterns whole and leave a residual with --close pattern"
     return InfeasibleError(
         f"{mask} masks cannot be thin enough to close scope {policy.scope}: the fewest weights that they keep cost {count(-left)} MACs too many{hint}."

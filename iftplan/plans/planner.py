@@ -10,7 +10,6 @@ from fractions import Fraction
 from iftplan.base.errors import InfeasibleError, InputError
 from iftplan.base.units import plain
 from iftplan.families.integers import Multiplier
-from iftplan.masks import NM
 from iftplan.masks.distributions import Share, densities
 from iftplan.models.spec import Heads, ModelSpec
 from iftplan.plans.closing import closed, closing_sparsities
@@ -140,7 +139,7 @@ def _check_names(spec: ModelSpec, policy: Policy) -> None:
 def _nearest(spec: ModelSpec, policy: Policy, heads: Heads) -> str:
     """A sentence with the nearest sparsity, in hundredths, that is feasible."""
     unreadable = policy.family is None or (policy.widens and spec.couplings is None)
-    if unreadable or isinstance(policy.mask, NM):
+    if unreadable or policy.mask.density is not None:
         return ""
     start = round(policy.sparsity * 100)
     for step in range(1, 100):

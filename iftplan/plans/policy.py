@@ -8,7 +8,7 @@ from math import lcm
 
 from iftplan.base.errors import InputError
 from iftplan.families.family import Family
-from iftplan.masks import NM, MaskStructure, Unstructured
+from iftplan.masks import MaskStructure, Unstructured
 from iftplan.masks.distributions import Distribution
 from iftplan.plans.plan import CloseBy, Scope
 
@@ -49,7 +49,7 @@ class Policy:
             raise InputError(f"sparsity {self.sparsity} is outside [0, 1).")
         if self.round_to < 1:
             raise InputError(f"widths cannot be rounded to a multiple of {self.round_to}; the smallest is 1.")
-        if isinstance(self.mask, NM) and not (self.family is None or self.family.solves_width):
+        if self.mask.density is not None and not (self.family is None or self.family.solves_width):
             raise InputError(
                 f"{self.mask} masks fix the density, so only a width can close the budget; use wide or nm, not {self.family.name}."
             )
@@ -57,7 +57,7 @@ class Policy:
             raise InputError(
                 f"{self.family.name} widens a layer's outputs but not its inputs, which in a whole model are the next layer's; plan with a family whose cost grows as k**2, and use this one in solve."
             )
-        if self.close_by == "pattern" and not isinstance(self.mask, NM):
+        if self.close_by == "pattern" and self.mask.density is None:
             raise InputError(
                 f"closing by pattern keeps every N:M pattern whole, and {self.mask} masks have none; close by density or width, or take a structure such as 2:8."
             )
@@ -77,7 +77,7 @@ class Policy:
     @property
     def whole_patterns(self) -> bool:
         """Whether every group of an N:M mask keeps its N, so that the pattern fixes the density."""
-        return isinstance(self.mask, NM) and (self.family is None or self.close_by == "pattern")
+        return self.mask.density is not None and (self.family is None or self.close_by == "pattern")
 
     @property
     def width_unit(self) -> int:

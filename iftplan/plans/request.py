@@ -12,7 +12,7 @@ from iftplan.base.units import parse_sparsity
 from iftplan.families.builtin import family_named
 from iftplan.families.family import Family
 from iftplan.families.solver import mask_for
-from iftplan.masks import NM, parse_mask
+from iftplan.masks import parse_mask
 from iftplan.masks.distributions import Distribution
 from iftplan.models.spec import Heads, ModelSpec
 from iftplan.plans.plan import Asked, CloseBy, MaskUpdates, Optimizer, Pass, Plan, Scope
@@ -44,7 +44,7 @@ class PlanRequest:
 
     Attributes:
         family: a name, a family of your own; "none" or None for plain sparsity at the same width.
-        sparsity: the fraction of zeros, such as 0.75, "3/4" or "75%"; None for what an N:M mask has, or 0.75.
+        sparsity: the fraction of zeros, such as 0.75, "3/4" or "75%"; None for the one that a mask of fixed density has, or 0.75.
         scope: whose MACs are held equal.
         distribution: how density is spread.
         keep_dense: "first", "last" or names of layers; "none" among them says nothing.
@@ -85,7 +85,7 @@ class PlanRequest:
         if isinstance(family, str):
             family = None if family == "none" else family_named(family)
         mask = parse_mask(self.mask) if self.mask else None
-        usual = 1 - mask.density if isinstance(mask, NM) else Fraction(3, 4)
+        usual = 1 - mask.density if mask is not None and mask.density is not None else Fraction(3, 4)
         sparsity = usual if self.sparsity is None else parse_sparsity(self.sparsity)
         return Policy(
             family=family,

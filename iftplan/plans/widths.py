@@ -7,7 +7,6 @@ from math import lcm
 
 from iftplan.base.errors import InfeasibleError
 from iftplan.families.integers import Multiplier
-from iftplan.masks import NM
 from iftplan.models.spec import Couplings, ModelSpec
 from iftplan.plans.closing import Books
 from iftplan.plans.policy import Policy
@@ -27,7 +26,7 @@ def plan_widths(spec: ModelSpec, policy: Policy) -> tuple[Multiplier, dict[str, 
             f"{spec.source or 'the model'} cannot be widened: {(spec.refusal or 'its spec holds no width couplings').rstrip('.')}. Parallel, factorized and doped keep every outer shape and need none."
         )
     multiplier = Multiplier.closing(policy.density)
-    if policy.close_by != "density" or isinstance(policy.mask, NM):
+    if policy.close_by != "density" or policy.mask.density is not None:
         multiplier = _closing_multiplier(spec, policy, multiplier)
     return multiplier, _scaled(spec.couplings, multiplier, policy.width_unit)
 

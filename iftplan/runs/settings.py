@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import cos, pi
-from typing import Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
 from iftplan.masks.distributions import Distribution
 from iftplan.plans.plan import Execution, Scope
 from iftplan.plans.request import PlanRequest
+from iftplan.runs.methods import METHODS
 
 # checked where settings are read (`iftplan.runs.document`)
 Natural = Annotated[int, Field(ge=0)]
@@ -23,27 +24,10 @@ Part = Annotated[float, Field(ge=0, le=1)]
 Below1 = Annotated[float, Field(ge=0, lt=1)]
 InputGradient = Literal["structure", "sparse", "dense"]
 Sparsity = Annotated[str, BeforeValidator(lambda x: str(x) if isinstance(x, int | float) else x)]
-MethodName = Literal[
-    "dense",
-    "static",
-    "set",
-    "rigl",
-    "srigl",
-    "gradual",
-    "iterative",
-    "snip",
-    "ste",
-    "srste",
-    "transposable",
-    "mask-decay",
-    "structure-decay",
-    "densified",
-]
-STRAIGHT: Final = frozenset({"ste", "srste", "transposable", "mask-decay", "structure-decay"})
-"""Methods with a dense weight behind each masked one."""
-
-OPENING: Final = frozenset({"gradual", "iterative", "snip"}) | STRAIGHT
-"""Methods that begin with every weight."""
+if TYPE_CHECKING:
+    MethodName = str
+else:
+    MethodName = Literal[tuple(METHODS)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ from typing import Any
 from iftplan.base.units import count, decimal, short
 from iftplan.plans.plan import Plan, Scope
 from iftplan.report.table import Table
-from iftplan.runs.settings import OPENING, STRAIGHT, RunConfig
+from iftplan.runs.methods import METHODS
+from iftplan.runs.settings import RunConfig
 from iftplan.runs.training_cost import TrainingCost
 
 
@@ -26,7 +27,7 @@ def run_table(run: RunConfig, plan: Plan, directory: str) -> Table:
     dense = run.method.name == "dense"
     opened = run.method.name == "densified"
     forward = cost.dense if dense else cost.opened if opened else cost.forward()
-    straight = run.method.name in STRAIGHT and run.method.straight
+    straight = METHODS[run.method.name].straight and run.method.straight
     step = 3 * forward if dense or opened else cost.step(dense_gradient=straight)
     start = (("begins with", run.start.checkpoint),) if run.start.checkpoint else ()
     rows = (
@@ -47,10 +48,10 @@ def run_table(run: RunConfig, plan: Plan, directory: str) -> Table:
 
 
 def _notes(run: RunConfig, cost: TrainingCost) -> tuple[str, ...]:
-    if run.method.name in ("rigl", "srigl"):
+    if METHODS[run.method.name].looks:
         dense = count(cost.step(dense_gradient=True))
         return (f"a step that looks at the dense gradient: {dense} MACs a sample",)
-    if run.method.name in OPENING - {"ste", "srste", "transposable"}:
+    if METHODS[run.method.name].gradual:
         return (f"a step before anything is masked: {count(cost.step(cost.capacity))} MACs a sample",)
     return ()
 

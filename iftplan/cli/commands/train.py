@@ -16,6 +16,7 @@ from iftplan.base.errors import InputError
 from iftplan.cli import completion
 from iftplan.cli.output import Interrupted, say
 from iftplan.plans.plan import Execution
+from iftplan.runs.methods import METHODS
 
 if TYPE_CHECKING:
     from iftplan.base.documents import Document
@@ -46,23 +47,7 @@ Example:
 """
 
 
-class Method(StrEnum):
-    """Method by which masks change."""
-
-    DENSE = "dense"
-    STATIC = "static"
-    SET = "set"
-    RIGL = "rigl"
-    SRIGL = "srigl"
-    GRADUAL = "gradual"
-    ITERATIVE = "iterative"
-    SNIP = "snip"
-    STE = "ste"
-    SRSTE = "srste"
-    TRANSPOSABLE = "transposable"
-    MASK_DECAY = "mask-decay"
-    STRUCTURE_DECAY = "structure-decay"
-    DENSIFIED = "densified"
+Method = StrEnum("Method", [(name, name) for name in METHODS])  # type: ignore[misc]  # known where it runs
 
 
 def command(

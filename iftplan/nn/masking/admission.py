@@ -8,12 +8,9 @@ from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
 from iftplan.base.errors import InputError
-from iftplan.masks import NM, ConstantFanIn, MaskStructure, Unstructured
-from iftplan.nn.masking.algorithms.base import Algorithm, LatentAlgorithm, Order
-from iftplan.nn.masking.algorithms.srigl import SRigL
+from iftplan.masks import MaskStructure, Unstructured
+from iftplan.nn.masking.algorithms.base import Algorithm, LatentAlgorithm, Order, RunMethod
 from iftplan.nn.masking.algorithms.static import Static
-from iftplan.nn.masking.algorithms.structure_decay import StructureDecay
-from iftplan.nn.masking.algorithms.transposable import Transposable
 from iftplan.nn.masks.masked_weights import SUFFIX, MaskedWeight, has_mask, masked_weights
 from iftplan.nn.masks.rows import Flat
 from iftplan.nn.masks.view import View, matrix_view, view_of
@@ -39,7 +36,8 @@ def admitted(
             f"{type(optimizer).__name__} is not a torch optimizer, nor a wrapper with one in .optimizer."
         )
     _check_algorithm(algorithm)
-    _check_structure(algorithm, structure)
+    if isinstance(algorithm, RunMethod) and (reason := algorithm.structure_refusal(structure)):
+        raise InputError(reason)
     if isinstance(optimizer, LBFGS):
         raise InputError(
             "LBFGS computes several gradients in one step and mixes weights; take SGD, Adam or another first-order optimizer."
@@ -102,32 +100,8 @@ def _check_experts(algorithm: Algorithm, weights: Sequence[MaskedWeight]) -> Non
         raise InputError(
             f"{type(algorithm).__name__} over all layers would leave the experts of {stacked} with counts of their own; choose by layer, which keeps every expert's."
         )
-    if isinstance(algorithm, SRigL) and algorithm.ablation:
-        raise InputError(
-            f"SRigL gives up neurons, which would leave the experts of {stacked} with counts of their own; take SRigL with ablation=0, or RigL."
-        )
-
-
-def _check_structure(algorithm: Algorithm, structure: MaskStructure) -> None:
-    """Refuse methods that are made for another structure."""
-    transposable = isinstance(structure, NM) and structure.transposable
-    match algorithm:
-        case Transposable() if not transposable:
-            raise InputError(
-                f"transposable training solves N:M tiles, and the masks are {structure}; take srste or ste for these, or plan with a structure such as {_transposed(structure)}."
-            )
-        case SRigL() if not isinstance(structure, ConstantFanIn):
-            raise InputError(
-                f"SRigL moves weights between neurons of one fan-in, and the masks are {structure}; take RigL for these, or plan with the structure fan-in."
-            )
-        case StructureDecay() if not isinstance(structure, NM):
-            raise InputError(
-                f"structure decay halves N of N:M masks, and the masks are {structure}; take mask decay for these, or plan with a structure such as 2:8."
-            )
-
-
-def _transposed(structure: MaskStructure) -> str:
-    return f"{structure.kept}:{structure.of}T" if isinstance(structure, NM) else "2:8T"
+    if isinstance(algorithm, RunMethod) and (reason := algorithm.experts_refusal(stacked)):
+        raise InputError(reason)
 
 
 def _check_computed(model: nn.Module) -> None:

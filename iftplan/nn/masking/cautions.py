@@ -7,17 +7,10 @@ from typing import Any
 
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
-from iftplan.nn.masking.algorithms.base import Algorithm
-from iftplan.nn.masking.algorithms.gradual import Gradual
-from iftplan.nn.masking.algorithms.iterative import Iterative
-from iftplan.nn.masking.algorithms.mask_decay import MaskDecay
-from iftplan.nn.masking.algorithms.rigl import RigL
-from iftplan.nn.masking.algorithms.set import SET
-from iftplan.nn.masking.algorithms.srigl import SRigL
-from iftplan.nn.masking.algorithms.structure_decay import StructureDecay
+from iftplan.nn.masking.algorithms.base import Algorithm, RunMethod
 from iftplan.nn.masking.masking import Masking
 from iftplan.nn.masks.masked_weights import masked_weights, to_matrix
-from iftplan.runs.cautions import arrival_cautions, schedule_cautions, weight_cautions
+from iftplan.runs.cautions import weight_cautions
 
 
 def cautions(masks: Masking, steps: int, scheduler: Any = None) -> list[str]:
@@ -45,15 +38,7 @@ def algorithm_cautions(
         steps: optimizer steps of the whole run.
         rate: the learning rate by step, where it is known in advance.
     """
-    match algorithm:
-        case RigL() | SET() | SRigL():
-            return schedule_cautions(algorithm.updates, steps, rate=rate)
-        case Gradual():
-            return schedule_cautions(algorithm.updates, steps, rate=rate, arrives=True)
-        case Iterative() | MaskDecay() | StructureDecay():
-            return arrival_cautions(algorithm.arrival, steps)
-        case _:
-            return []
+    return algorithm.cautions(steps, rate) if isinstance(algorithm, RunMethod) else []
 
 
 def weights_left(masks: Masking) -> list[str]:

@@ -19,8 +19,9 @@ from iftplan.base.errors import InfeasibleError, InputError, StaleError
 from iftplan.masks import MaskStructure, Unstructured, parse_mask, stack_close
 from iftplan.nn.layers.members import Member, is_conv1d
 from iftplan.nn.layers.stacks import Stack, note_stack_, planned_stack, stack_of
-from iftplan.nn.masks.drawing import Shape, random_mask, shares
+from iftplan.nn.masks.drawing import random_mask, shares
 from iftplan.nn.masks.shards import local, part_of
+from iftplan.nn.masks.structured import Shape
 from iftplan.plans.plan import Plan, PlannedLayer, Role
 
 SUFFIX = "_mask"
@@ -159,7 +160,7 @@ def _note_stack_(weight: MaskedWeight, layer: PlannedLayer, structure: MaskStruc
     stack = planned_stack(layer, weight.module, weight.parameter)
     if stack is None:
         return
-    if not stack.known and not isinstance(structure, Unstructured):
+    if not stack.known and structure.directed:
         raise InputError(
             f"{weight.name}: its experts are square, and nothing says along which side {structure} patterns should run; plan unstructured masks, or let an attribute is_transposed of {type(weight.module).__name__} say whether they are (inputs, outputs)."
         )

@@ -1,9 +1,9 @@
 """How a mask structure sees a weight: as rows of units, of which every row keeps equally many.
 
 Algorithms choose so many units of each row and know nothing else of structure: unstructured masks are one row
-of weights, N:M masks a row per group of M, constant fan-in a row per neuron, blocks one row of whole blocks, channels one
-row of outputs. What no row can be chosen of alone, transposable tiles and what hangs over an edge, is chosen for a whole
-matrix by `iftplan.nn.masks.best.choose`.
+of weights, N:M masks a row per group of M, constant fan-in a row per neuron, blocks one row of whole blocks. What no row
+can be chosen of alone, transposable tiles and what hangs over an edge, is chosen for a whole matrix by
+`iftplan.nn.masks.best.choose`.
 """
 
 from __future__ import annotations
@@ -12,9 +12,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
-
-from iftplan.base.errors import InputError
-from iftplan.masks import NM, Block, Channel, ConstantFanIn, MaskStructure, Unstructured
 
 
 class Layout(Protocol):
@@ -79,68 +76,17 @@ class Groups:
 
 
 @dataclass(frozen=True, slots=True)
-class Tiles:
-    """Layout of all blocks of `height` inputs by `width` outputs in one row, or in one for each expert."""
-
-    height: int
-    width: int
-    experts: int = 1
+class Whole:
+    """The matrix as it is, for algorithms that choose in all of it at once."""
 
     def rows(self, matrix: Tensor) -> Tensor:
-        """Scores of blocks, (experts, blocks): the sums of what is in them."""
-        outputs, inputs = matrix.shape
-        tiles = matrix.reshape(outputs // self.width, self.width, inputs // self.height, self.height)
-        return tiles.sum((1, 3)).view(self.experts, -1)
+        """Scores of the matrix itself, (outputs, inputs)."""
+        return matrix
 
     def mask(self, rows: Tensor, like: Tensor) -> Tensor:
-        """Boolean matrix that keeps the chosen blocks whole."""
-        outputs, inputs = like.shape
-        blocks = rows.reshape(outputs // self.width, 1, inputs // self.height, 1)
-        whole = blocks.expand(-1, self.width, -1, self.height)
-        return whole.reshape(outputs, inputs)
+        """The chosen matrix itself."""
+        return rows
 
     def units(self, nnz: int, matrix: Tensor) -> int:
-        """Number of blocks that each row keeps."""
-        return nnz // (self.height * self.width) // self.experts
-
-
-@dataclass(frozen=True, slots=True)
-class Neurons:
-    """Layout of all outputs in one row; of a stack of experts, a row for each."""
-
-    experts: int = 1
-
-    def rows(self, matrix: Tensor) -> Tensor:
-        """Scores of outputs, (experts, outputs): the sums over their inputs."""
-        return matrix.sum(1).view(self.experts, -1)
-
-    def mask(self, rows: Tensor, like: Tensor) -> Tensor:
-        """Boolean matrix that keeps the chosen outputs whole."""
-        return rows.reshape(-1, 1).repeat(1, like.shape[1])
-
-    def units(self, nnz: int, matrix: Tensor) -> int:
-        """Number of outputs that each row keeps."""
-        return nnz // matrix.shape[1] // self.experts
-
-
-def layout_of(structure: MaskStructure, experts: int = 1) -> Layout:
-    """The layout in which masks of a structure are chosen, in every one of so many experts alike.
-
-    Raises:
-        InputError: masks of that structure are not chosen row by row.
-    """
-    match structure:
-        case Unstructured():
-            return Flat(experts)
-        case ConstantFanIn():
-            return Groups()
-        case Channel():
-            return Neurons(experts)
-        case Block():
-            return Tiles(structure.height, structure.width, experts)
-        case NM() if not structure.transposable:
-            return Groups(structure.of, structure.kept)
-        case _:
-            raise InputError(
-                f"masks of structure {structure} are not chosen row by row; train them with static, ste, srste or transposable, or take {str(structure).replace('T', '')}."
-            )
+        """Number of weights that stay."""
+        return nnz

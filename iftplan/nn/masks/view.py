@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from iftplan.base.errors import InfeasibleError, InputError
-from iftplan.masks import NM, Block, ConstantFanIn, MaskStructure, Matrices, Unstructured
-from iftplan.nn.masks.best import Whole
+from iftplan.masks import MaskStructure, Matrices, Unstructured
 from iftplan.nn.masks.checking import holds
 from iftplan.nn.masks.masked_weights import MaskedWeight, from_matrix, to_matrix
-from iftplan.nn.masks.rows import Flat, Layout, layout_of
+from iftplan.nn.masks.rows import Flat, Layout, Whole
+from iftplan.nn.masks.structures import masks_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,30 +69,15 @@ def view_of(weight: MaskedWeight, structure: MaskStructure) -> View:
     Raises:
         InputError: the weight's mask is not of that structure, or the structure cannot be chosen row by row.
     """
-    view = View(weight, layout_of(structure, weight.experts), structure)
-    if view.holds() or _ablated(view):
+    masks = masks_of(structure)
+    view = View(weight, masks.layout(weight.experts), structure)
+    if view.holds() or masks.ablated(view.mask_rows()):
         _check_edges(weight, structure)
-        return replace(view, short=_short(weight, structure))
+        kept = int(weight.mask.count_nonzero())
+        return replace(view, short=structure.short(_shape(weight) * weight.experts, kept))
     if _is_depthwise(weight.module):
         return View(weight, Flat())
     raise _other(weight, structure)
-
-
-def _ablated(view: View) -> bool:
-    """Whether some neurons of a constant fan-in mask have no weight left, and all others equally many (SRigL)."""
-    if not isinstance(view.structure, ConstantFanIn):
-        return False
-    counts = view.mask_rows().sum(1)
-    return bool((counts[counts > 0] == counts.max()).all())
-
-
-def _short(weight: MaskedWeight, structure: MaskStructure) -> int:
-    """How many rows of an N:M mask keep one unit fewer than the others."""
-    return (
-        structure.short(_shape(weight) * weight.experts, int(weight.mask.count_nonzero()))
-        if isinstance(structure, NM)
-        else 0
-    )
 
 
 def _shape(weight: MaskedWeight) -> Matrices:
@@ -114,9 +99,7 @@ def _evenly_kept(weight: MaskedWeight) -> bool:
 def _check_edges(weight: MaskedWeight, structure: MaskStructure) -> None:
     """Rows of units are alike, so nothing may hang over the edge."""
     ((inputs, outputs),) = _shape(weight)
-    of_inputs, of_outputs = (
-        replace(structure, padded=False).multiples if isinstance(structure, NM | Block) else (1, 1)
-    )
+    of_inputs, of_outputs = structure.pattern
     if inputs % of_inputs or outputs % of_outputs:
         raise InputError(
             f"{weight.name}: with {inputs} inputs and {outputs} outputs, {structure} leaves a remainder, and this method moves weights between whole patterns only; take static, ste or srste, or widths that divide."

@@ -9,7 +9,7 @@ from warnings import catch_warnings, simplefilter
 import torch
 from torch import Generator, Tensor
 
-from iftplan.masks import Block, parse_mask
+from iftplan.masks import parse_mask
 from iftplan.models.spec import Kind
 from iftplan.nn.execution.functions import kept_values, sparse_conv2d, sparse_linear
 from iftplan.nn.execution.sparsity import pattern_of
@@ -65,10 +65,10 @@ def candidates(
 def _add_torch_sparse(found: Candidates, pair: LayerPair, x: Tensor, weight: Tensor, macs: int) -> None:
     """torch's own layouts: rows, and blocks where the mask has them."""
     columns = x.T.contiguous()
-    structure = parse_mask(pair.structure)
+    block = parse_mask(pair.structure).block
     makers: dict[str, Callable[[], Tensor]] = {"torch-csr": weight.to_sparse_csr}
-    if isinstance(structure, Block):
-        shape = (structure.width, structure.height)
+    if block:
+        shape = block[::-1]  # outputs first
         makers["torch-bsr"] = lambda: weight.to_sparse_bsr(shape)
     for name, make in makers.items():
         try:

@@ -17,7 +17,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F  # noqa: N812  (its usual name)
 
 from iftplan.base.errors import InputError
-from iftplan.masks import NM, Block, parse_mask
+from iftplan.masks import NM, parse_mask
 from iftplan.models.spec import Kind
 from iftplan.nn.export.tensor_cores import unpackable
 from iftplan.nn.timing.race import race
@@ -144,16 +144,13 @@ def _layouts(
     pair: LayerPair,
 ) -> list[tuple[str, Callable[[Tensor], str], Callable[[Tensor], Tensor]]]:
     """torch's layouts that fit a mask: name, why a weight cannot have it, and what gives it to one."""
-    match parse_mask(pair.structure):
-        case NM():
-            return [("torch-2:4", unpackable, torch.sparse.to_sparse_semi_structured)]
-        case Block(height=height, width=width):
-            shape = (width, height)
-            return [
-                ("torch-bsr", lambda weight: _unblockable(shape), lambda weight: weight.to_sparse_bsr(shape))
-            ]
-        case _:
-            return []
+    structure = parse_mask(pair.structure)
+    if isinstance(structure, NM):
+        return [("torch-2:4", unpackable, torch.sparse.to_sparse_semi_structured)]
+    if structure.block:
+        shape = structure.block[::-1]  # outputs first
+        return [("torch-bsr", lambda weight: _unblockable(shape), lambda weight: weight.to_sparse_bsr(shape))]
+    return []
 
 
 def _unblockable(shape: tuple[int, int]) -> str:

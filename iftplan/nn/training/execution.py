@@ -8,12 +8,13 @@ from torch import nn
 
 from iftplan.base.errors import InputError
 from iftplan.nn.execution.execute import execute_sparse_
+from iftplan.runs.methods import METHODS
 from iftplan.runs.settings import RunConfig
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-_METHODS: Final = ("static", "set", "rigl", "srigl", "gradual", "iterative", "snip")
+_METHODS: Final = tuple(name for name, method in METHODS.items() if method.masked and not method.straight)
 """Those that keep weights at zero off their masks; others compute with dense gradients in every step."""
 
 

@@ -13,7 +13,8 @@ from iftplan.nn.export.finalize import densify_
 from iftplan.nn.masking.loading import load_masked_
 from iftplan.nn.training.records import checkpoints
 from iftplan.nn.training.records.state_form import check_state, loading
-from iftplan.runs.settings import OPENING, RunConfig
+from iftplan.runs.methods import METHODS
+from iftplan.runs.settings import RunConfig
 
 
 def begin_from_(network: nn.Module, config: RunConfig, plan_digest: str, say: Callable[[str], None]) -> str:
@@ -33,11 +34,7 @@ def begin_from_(network: nn.Module, config: RunConfig, plan_digest: str, say: Ca
         StaleError: it is of another plan.
     """
     name = config.start.checkpoint
-    if config.method.name in OPENING - {
-        "ste",
-        "srste",
-        "transposable",
-    }:  # which begin with zeros off the masks
+    if METHODS[config.method.name].gradual:  # straight ones begin with zeros off the masks
         raise InputError(
             f"the method {config.method.name} begins dense and would drop the masks that come with {name}; go on with static, set, rigl or srste, or train every weight with densified."
         )

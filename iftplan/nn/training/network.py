@@ -9,7 +9,8 @@ from iftplan.nn.export.finalize import densify_
 from iftplan.nn.sources import build
 from iftplan.nn.training.initial import dense_network, sparse_network
 from iftplan.plans.plan import Plan
-from iftplan.runs.settings import OPENING, RunConfig
+from iftplan.runs.methods import METHODS
+from iftplan.runs.settings import RunConfig
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm)
 
@@ -31,7 +32,7 @@ def network_of(config: RunConfig, plan: Plan, source: str) -> nn.Module:
     if config.method.name == "dense":
         network = dense_network(plan, dense, scheme, seed)
     else:
-        start = config.method.name in OPENING | {"densified"}
+        start = METHODS[config.method.name].starts_dense
         network = sparse_network(
             plan, dense, scheme, seed, dense_start=start, nonlinear=config.plan.nonlinear
         )

@@ -34,6 +34,7 @@ from iftplan.nn.training.records.metrics import Metrics, last_row
 from iftplan.nn.training.records.states import model_state
 from iftplan.plans.plan import Plan, Scope
 from iftplan.runs.document import run_digest, run_object
+from iftplan.runs.methods import METHODS
 from iftplan.runs.settings import RunConfig
 
 
@@ -135,7 +136,7 @@ def _check_shares(config: RunConfig, world: int) -> None:
 
 
 def _check_masked(config: RunConfig, plan: Plan) -> None:
-    if config.method.name not in ("dense", "densified") and not plan.cardinality.maskable_weights:
+    if METHODS[config.method.name].masked and not plan.cardinality.maskable_weights:
         raise InputError(
             f"the plan ({plan.transform}) masks no weights, so there are no masks for the method {config.method.name}; train its weights, all of them, with --method densified."
         )

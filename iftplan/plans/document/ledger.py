@@ -11,7 +11,7 @@ from iftplan.base.errors import InputError
 from iftplan.base.units import plain
 from iftplan.families.builtin import FAMILIES
 from iftplan.families.sizes import at_structure
-from iftplan.masks import NM, MaskStructure, Unstructured, parse_mask
+from iftplan.masks import MaskStructure, Unstructured, parse_mask
 from iftplan.masks.cardinality import log2_choose
 from iftplan.models.spec import LayerSpec
 from iftplan.plans.document.layers import after_notation, before_notation
@@ -37,7 +37,7 @@ def contradictions(plan: Plan) -> Iterator[str]:
 def _settings(plan: Plan, mask: MaskStructure) -> Iterator[str]:
     if not 0 <= plan.sparsity < 1:
         yield f"sparsity_exact is {plain(plan.sparsity)}, and a sparsity is from 0 up to, not including, 1"
-    if isinstance(mask, NM) and mask.density != 1 - plan.sparsity:
+    if mask.density is not None and mask.density != 1 - plan.sparsity:
         yield f"sparsity_exact is {plain(plan.sparsity)}, and {mask} masks have {plain(1 - mask.density)}"
     if plan.round_to < 1:
         yield f"round_to is {plan.round_to}, and the smallest multiple is 1"
@@ -155,7 +155,7 @@ def _structure(plan: Plan, layer: PlannedLayer, after: LayerSpec, becomes: str) 
 
 def _closing(plan: Plan, mask: MaskStructure) -> Iterator[str]:
     """The sparsity that closes each scope, and whether the closed one is overspent."""
-    whole = isinstance(mask, NM) and plan.close_by == "pattern"
+    whole = mask.density is not None and plan.close_by == "pattern"
     rows = [
         layer
         for layer in plan.layers

@@ -245,7 +245,7 @@ def run_of(asked: PlanConfig, base: RunConfig, method: str, seed: int) -> RunCon
     """
     if method == "dense":
         asked = replace(asked, transform="none", sparsity="0", distribution=Distribution.UNIFORM, mask="")
-    named = replace(base.method, name=method)  # type: ignore[arg-type]
+    named = replace(base.method, name=method)
     return replace(base, plan=asked, method=named, seed=seed)
 
 

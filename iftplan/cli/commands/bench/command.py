@@ -72,7 +72,8 @@ def command(
     structures: Annotated[
         str,
         typer.Option(
-            "--structures", help="Masks of --layer and --profile: unstructured, fan-in, block1x4, block4x4."
+            "--structures",
+            help="Masks of --layer and --profile, such as unstructured, fan-in, block1x4, block4x4.",
         ),
     ] = "unstructured",
     batch: Annotated[int, typer.Option("--batch", min=1, help="Samples.")] = 1,

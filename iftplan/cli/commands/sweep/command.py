@@ -23,6 +23,7 @@ from iftplan.cli.commands.sweep.planning import planned, require_optuna, searche
 from iftplan.cli.options import (
     DISTRIBUTION_HELP,
     SCOPE_HELP,
+    STRUCTURES_HELP,
     AllowOption,
     FormatOption,
     InputOption,
@@ -82,9 +83,7 @@ def command(
     distributions: Annotated[str, typer.Option("--distributions", help=DISTRIBUTION_HELP)] = "uniform",
     masks: Annotated[
         str,
-        typer.Option(
-            "--structures", help="What masks may look like: unstructured, 2:8, 2:8T, block4x4, fan-in."
-        ),
+        typer.Option("--structures", help=f"{STRUCTURES_HELP}."),
     ] = "",
     scope: Annotated[Scope | None, typer.Option("--scope", help=SCOPE_HELP)] = None,
     keep_dense: Annotated[

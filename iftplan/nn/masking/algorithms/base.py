@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, Self, runtime_checkable
 
+from iftplan.masks import MaskStructure
 from iftplan.nn.masking.layer import Change, Layer
+from iftplan.runs.schedules import Updates
+from iftplan.runs.settings import MethodConfig
 
 
 class Order(StrEnum):
@@ -77,3 +82,61 @@ class LatentAlgorithm(Algorithm, Protocol):
 
     def leak(self, step: int) -> float:
         """D of the forward weight θ⊙(m + D·(1-m)) at that step, between 0 and 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Run that asks for an algorithm.
+
+    Attributes:
+        config: the method's switches.
+        updates: when masks change.
+        structure: of the masks.
+        exempt: weights whose neurons are never ablated; None for the last masked one.
+    """
+
+    config: MethodConfig
+    updates: Updates
+    structure: MaskStructure
+    exempt: Collection[str] | None = None
+
+    @property
+    def order(self) -> Order:
+        """Order of a mask update and the optimizer's step."""
+        return Order(self.config.order)
+
+
+class RunMethod(ABC):
+    """Algorithm that a run can name: a line in `iftplan.runs.methods`, and a class in a file of this folder.
+
+    What has a default here is what holds of an algorithm that says nothing of it.
+
+    Attributes:
+        name: of the method.
+    """
+
+    __slots__ = ()
+
+    name: ClassVar[str]
+
+    @classmethod
+    @abstractmethod
+    def of(cls, asked: Asked) -> Self:
+        """Algorithm with the switches and the schedule of a run."""
+
+    def structure_refusal(self, structure: MaskStructure) -> str:
+        """Sentence on masks that the algorithm is not made for: a method for them, a structure for it; else empty."""
+        return ""
+
+    def experts_refusal(self, weight: str) -> str:
+        """Sentence on a stack of experts of which the algorithm would leave one more weights than another; else empty."""
+        return ""
+
+    def cautions(self, steps: int, rate: Callable[[int], float] | None = None) -> list[str]:
+        """Sentences about when masks change in a run of so many steps; none is an error.
+
+        Args:
+            steps: optimizer steps of the whole run.
+            rate: the learning rate by step, where it is known in advance.
+        """
+        return []

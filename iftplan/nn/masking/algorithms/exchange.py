@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Self, assert_never
 
 from torch import Tensor
 
-from iftplan.nn.masking.algorithms.base import Order
+from iftplan.nn.masking.algorithms.base import Asked, Order, RunMethod
 from iftplan.nn.masking.algorithms.drop_grow import drop_grow
 from iftplan.nn.masking.layer import Change, Layer
-from iftplan.runs.schedules import Cosine, Schedule, Updates
+from iftplan.runs.cautions import schedule_cautions
+from iftplan.runs.schedules import Constant, Cosine, Exponential, Linear, Power, Schedule, Updates
+from iftplan.runs.settings import MethodConfig
 
 
 @dataclass(frozen=True, slots=True)
-class Exchange:
+class Exchange(RunMethod):
     """Steps at which weights are exchanged, and the part of them.
 
     Attributes:
@@ -29,6 +32,15 @@ class Exchange:
 
     starts_dense = False
     crosses_layers = False
+
+    def cautions(self, steps: int, rate: Callable[[int], float] | None = None) -> list[str]:
+        """Sentences about the schedule of the exchanges.
+
+        Args:
+            steps: of the run.
+            rate: the learning rate by step, where it is known in advance.
+        """
+        return schedule_cautions(self.updates, steps, rate=rate)
 
     def due(self, step: int) -> bool:
         """Whether masks change at that step: every ΔT steps of the schedule."""
@@ -52,6 +64,13 @@ class DropGrow(Exchange):
     regrow: bool = True
     keep_values: bool = True
 
+    @classmethod
+    def of(cls, asked: Asked) -> Self:
+        """Algorithm on the run's schedule; what was dropped may grow back if the run says so, or the paper."""
+        config = asked.config
+        regrow = cls(asked.updates).regrow if config.regrow is None else config.regrow
+        return cls(asked.updates, annealing(config), asked.order, regrow, config.keep_values)
+
     def growth(self, layer: Layer) -> Tensor:
         """Scores by which units grow, (rows, units)."""
         raise NotImplementedError
@@ -60,3 +79,20 @@ class DropGrow(Exchange):
         """New masks: drop by |θ|, grow by the method's scores."""
         share = self.share(step)
         return [drop_grow(x, self.growth(x), share, regrow=self.regrow) for x in layers]
+
+
+def annealing(config: MethodConfig) -> Schedule:
+    """Schedule of the part f_t of the active weights that an update drops."""
+    match config.annealing:
+        case "cosine":
+            return Cosine(config.fraction)
+        case "constant":
+            return Constant(config.fraction)
+        case "linear":
+            return Linear(config.fraction)
+        case "power":
+            return Power(config.fraction, config.exponent)
+        case "exponential":
+            return Exponential(config.fraction, config.exponent)
+        case _:
+            assert_never(config.annealing)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil
+from typing import Self
 
 import torch
 
-from iftplan.nn.masking.algorithms.base import Order, Scores
+from iftplan.nn.masking.algorithms.base import Asked, Order, RunMethod, Scores
 from iftplan.nn.masking.layer import Change, Layer
 from iftplan.nn.masks.top_k import excluding
+from iftplan.runs.cautions import schedule_cautions
 from iftplan.runs.schedules import Cubic, Updates
 
 
 @dataclass(frozen=True, slots=True)
-class Gradual:
+class Gradual(RunMethod):
     """Gradual magnitude pruning (arXiv 1710.01878): every update keeps the largest |θ|, along a cubic.
 
     What is pruned stays so.
@@ -28,10 +30,25 @@ class Gradual:
     updates: Updates
     order: Order = Order.AFTER
 
+    name = "gradual"
     scores = Scores.NONE
     starts_dense = True
     keep_values = True
     crosses_layers = False
+
+    @classmethod
+    def of(cls, asked: Asked) -> Self:
+        """Algorithm on the run's schedule."""
+        return cls(asked.updates, asked.order)
+
+    def cautions(self, steps: int, rate: Callable[[int], float] | None = None) -> list[str]:
+        """Sentences about the schedule, which has to arrive.
+
+        Args:
+            steps: of the run.
+            rate: the learning rate by step, where it is known in advance.
+        """
+        return schedule_cautions(self.updates, steps, rate=rate, arrives=True)
 
     def due(self, step: int) -> bool:
         """Whether masks change at that step: every ΔT steps of the schedule, and at its end."""

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final, Self
 
 import torch
 
 from iftplan.base.errors import InputError
-from iftplan.nn.masking.algorithms.base import Order, Scores
+from iftplan.masks import NM
+from iftplan.nn.masking.algorithms.base import Asked, Order, RunMethod, Scores
 from iftplan.nn.masking.layer import Change, Layer
 from iftplan.nn.masks.top_k import excluding
+from iftplan.runs.cautions import arrival_cautions
+
+ROUNDS: Final = 10
+"""Rounds of pruning, where neither the run nor the structure says how many."""
 
 
 @dataclass(frozen=True, slots=True)
-class Iterative:
+class Iterative(RunMethod):
     """Iterative magnitude pruning (arXiv 1506.02626) in equal rounds, one at the end of each frame.
 
     With M - N rounds an N:M mask goes from M-1:M over M-2:M to N:M, every group losing one weight at a time.
@@ -36,6 +42,7 @@ class Iterative:
     begin: int = 0
     order: Order = Order.AFTER
 
+    name = "iterative"
     scores = Scores.NONE
     starts_dense = True
     keep_values = True
@@ -46,6 +53,22 @@ class Iterative:
             raise InputError(
                 f"{self.rounds} rounds of pruning cannot be had from step {self.begin} to step {self.end}; there may be 1 to {max(1, self.end - self.begin)}."
             )
+
+    @classmethod
+    def of(cls, asked: Asked) -> Self:
+        """Algorithm with the run's rounds, or with one weight of every N:M group at a time."""
+        structure, updates = asked.structure, asked.updates
+        own = max(1, structure.of - structure.kept) if isinstance(structure, NM) else ROUNDS
+        return cls(updates.end, asked.config.rounds or own, updates.begin, asked.order)
+
+    def cautions(self, steps: int, rate: Callable[[int], float] | None = None) -> list[str]:
+        """Sentences about a run that ends before masks have the plan's counts.
+
+        Args:
+            steps: of the run.
+            rate: looked at by no method that arrives.
+        """
+        return arrival_cautions(self.arrival, steps)
 
     @property
     def arrival(self) -> int:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from math import ceil, exp
-from typing import Final, Literal
+from math import ceil, exp, log
+from typing import Final, Literal, Self
 
 from iftplan.base.errors import InputError
+from iftplan.nn.masking.algorithms.base import Asked
 from iftplan.nn.masking.algorithms.ste import StraightThrough
+from iftplan.runs.cautions import arrival_cautions
 
 NEVER: Final = 2**62
+
+FAINT: Final = 1000
+"""An exponential decay's D is 1/FAINT when it is cut off, where β is not said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +48,8 @@ class MaskDecay(StraightThrough):
     pull: float = 0.0
     refresh: int = 1
 
+    name = "mask-decay"
+
     def __post_init__(self) -> None:
         if self.shape not in ("linear", "exponential"):
             raise InputError(f"masks decay along no {self.shape!r}; shapes are linear and exponential.")
@@ -49,6 +57,25 @@ class MaskDecay(StraightThrough):
             raise InputError(
                 "an exponential decay is never 0 by itself; say the step at which it ends, end=…."
             )
+
+    @classmethod
+    def of(cls, asked: Asked) -> Self:
+        """Algorithm with the run's β, or with one that brings D to 0, by an exponential to 1/1000, at the schedule's end."""
+        config, updates = asked.config, asked.updates
+        beta, span = config.beta, max(1, updates.end - updates.begin)
+        if beta is None:
+            beta = (1.0 if config.decay == "linear" else log(FAINT)) / span
+        pull, refresh = config.pull or 0.0, config.refresh or 1
+        return cls(beta, updates.begin, config.decay, updates.end, config.straight, pull, refresh)
+
+    def cautions(self, steps: int, rate: Callable[[int], float] | None = None) -> list[str]:
+        """Sentences about a run that ends before masks have the plan's counts.
+
+        Args:
+            steps: of the run.
+            rate: looked at by no method that arrives.
+        """
+        return arrival_cautions(self.arrival, steps)
 
     @property
     def arrival(self) -> int:

@@ -15,6 +15,7 @@ from iftplan.nn.masking.layer import Layer
 class RigL(DropGrow):
     """Rigged lottery (arXiv 1911.11134): grows by |g|; what was just dropped may grow back at once."""
 
+    name = "rigl"
     scores = Scores.GRADIENT
 
     def growth(self, layer: Layer) -> Tensor:

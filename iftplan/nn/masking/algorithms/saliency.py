@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
 
 from iftplan.base.errors import InputError
-from iftplan.nn.masking.algorithms.base import Order, Scores
+from iftplan.nn.masking.algorithms.base import Asked, Order, RunMethod, Scores
 from iftplan.nn.masking.layer import Change, Layer
 from iftplan.nn.masks.top_k import largest
 
 
 @dataclass(frozen=True, slots=True)
-class Saliency:
+class Saliency(RunMethod):
     """One-shot pruning by saliency |θ·g| of the first step's batch (SNIP, arXiv 1810.02340).
 
     It takes the place of the optimizer's step; then masks stay.
@@ -31,6 +31,7 @@ class Saliency:
 
     scope: Literal["layer", "global"] = "layer"
 
+    name = "snip"
     order = Order.REPLACE
     scores = Scores.SALIENCY
     starts_dense = True
@@ -39,6 +40,11 @@ class Saliency:
     def __post_init__(self) -> None:
         if self.scope not in ("layer", "global"):
             raise InputError(f"saliency over {self.scope!r} is not known; scopes are layer and global.")
+
+    @classmethod
+    def of(cls, asked: Asked) -> Self:
+        """Algorithm that ranks weights in each layer, or all together, as the run says."""
+        return cls(asked.config.ranking)
 
     @property
     def crosses_layers(self) -> bool:

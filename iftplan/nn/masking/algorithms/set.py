@@ -23,6 +23,7 @@ class SET(DropGrow):
 
     regrow: bool = False
 
+    name = "set"
     scores = Scores.NONE
 
     def growth(self, layer: Layer) -> Tensor:

@@ -16,12 +16,14 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from math import floor
+from typing import Self
 
 import torch
 from torch import Tensor
 
-from iftplan.nn.masking.algorithms.base import Scores
-from iftplan.nn.masking.algorithms.exchange import Exchange
+from iftplan.masks import ConstantFanIn, MaskStructure
+from iftplan.nn.masking.algorithms.base import Asked, Scores
+from iftplan.nn.masking.algorithms.exchange import Exchange, annealing
 from iftplan.nn.masking.layer import Change, Layer
 from iftplan.nn.masks.top_k import excluding, first, largest
 
@@ -40,7 +42,28 @@ class SRigL(Exchange):
     keep_values: bool = True
     exempt: Collection[str] | None = None
 
+    name = "srigl"
     scores = Scores.GRADIENT
+
+    @classmethod
+    def of(cls, asked: Asked) -> Self:
+        """Algorithm on the run's schedule, with the run's γ."""
+        config = asked.config
+        return cls(
+            asked.updates, annealing(config), asked.order, config.ablation, config.keep_values, asked.exempt
+        )
+
+    def structure_refusal(self, structure: MaskStructure) -> str:
+        """Sentence on masks that are not constant fan-in."""
+        if isinstance(structure, ConstantFanIn):
+            return ""
+        return f"SRigL moves weights between neurons of one fan-in, and the masks are {structure}; take RigL for these, or plan with the structure fan-in."
+
+    def experts_refusal(self, weight: str) -> str:
+        """Sentence on experts of which neurons would be given up."""
+        if not self.ablation:
+            return ""
+        return f"SRigL gives up neurons, which would leave the experts of {weight} with counts of their own; take SRigL with ablation=0, or RigL."
 
     def update(self, layers: Sequence[Layer], step: int) -> list[Change]:
         """New masks: ablate neurons, drop by |θ|, grow by |g| (arXiv 2305.02299)."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
+from iftplan.nn.masking.algorithms.base import Asked
 from iftplan.nn.masking.algorithms.ste import StraightThrough
 
 
@@ -20,3 +22,11 @@ class SRSTE(StraightThrough):
 
     pull: float = 2e-4
     refresh: int = 1
+
+    name = "srste"
+
+    @classmethod
+    def of(cls, asked: Asked) -> Self:
+        """Algorithm with the run's λ, or the paper's."""
+        pull = cls().pull if asked.config.pull is None else asked.config.pull
+        return cls(pull, asked.config.refresh or 1)

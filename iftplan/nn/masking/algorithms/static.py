@@ -4,22 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 
-from iftplan.nn.masking.algorithms.base import Order, Scores
+from iftplan.nn.masking.algorithms.base import Asked, Order, RunMethod, Scores
 from iftplan.nn.masking.layer import Change, Layer
 
 
 @dataclass(frozen=True, slots=True)
-class Static:
+class Static(RunMethod):
     """Algorithm without updates: one mask throughout, also for fine-tuning a sparse checkpoint."""
 
+    name = "static"
     order = Order.AFTER
     scores = Scores.NONE
     starts_dense = False
     keep_values = True
     crosses_layers = False
+
+    @classmethod
+    def of(cls, asked: Asked) -> Self:
+        """Masks that stay, whatever else a run asks for."""
+        return cls()
 
     def due(self, step: int) -> bool:
         """Whether masks change at that step: they never do."""

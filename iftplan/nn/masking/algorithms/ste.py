@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from iftplan.masks import MaskStructure
-from iftplan.nn.masking.algorithms.base import Order, Scores
+from iftplan.nn.masking.algorithms.base import Asked, Order, RunMethod, Scores
 from iftplan.nn.masking.layer import Change, Layer
 from iftplan.nn.masks.best import choose
 
 
-class StraightThrough:
+class StraightThrough(RunMethod):
     """Base of methods with a dense weight θ behind each masked one: the largest |θ| are kept.
 
     Attributes:
@@ -61,3 +62,10 @@ class STE(StraightThrough):
     """
 
     refresh: int = 1
+
+    name = "ste"
+
+    @classmethod
+    def of(cls, asked: Asked) -> Self:
+        """Algorithm that chooses anew as often as the run says, or in every step."""
+        return cls(asked.config.refresh or 1)

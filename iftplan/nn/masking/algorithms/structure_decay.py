@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Self
 
 from torch import Tensor
 
 from iftplan.masks import NM, MaskStructure
+from iftplan.nn.masking.algorithms.base import Asked
 from iftplan.nn.masking.algorithms.ste import StraightThrough
 from iftplan.nn.masking.layer import Layer
+from iftplan.runs.cautions import arrival_cautions
 
 
 def frames(kept: int, of: int) -> tuple[int, ...]:
@@ -47,6 +51,29 @@ class StructureDecay(StraightThrough):
     straight: bool = True
     pull: float = 0.0
     refresh: int = 1
+
+    name = "structure-decay"
+
+    @classmethod
+    def of(cls, asked: Asked) -> Self:
+        """Algorithm whose last frame ends where the run's schedule does."""
+        config, updates = asked.config, asked.updates
+        return cls(updates.end, updates.begin, config.straight, config.pull or 0.0, config.refresh or 1)
+
+    def structure_refusal(self, structure: MaskStructure) -> str:
+        """Sentence on masks that are not N:M, which have no N to halve."""
+        if isinstance(structure, NM):
+            return ""
+        return f"structure decay halves N of N:M masks, and the masks are {structure}; take mask decay for these, or plan with a structure such as 2:8."
+
+    def cautions(self, steps: int, rate: Callable[[int], float] | None = None) -> list[str]:
+        """Sentences about a run that ends before masks have the plan's counts.
+
+        Args:
+            steps: of the run.
+            rate: looked at by no method that arrives.
+        """
+        return arrival_cautions(self.arrival, steps)
 
     @property
     def arrival(self) -> int:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
+from iftplan.masks import NM, MaskStructure
+from iftplan.nn.masking.algorithms.base import Asked
 from iftplan.nn.masking.algorithms.ste import StraightThrough
 
 
@@ -20,3 +23,17 @@ class Transposable(StraightThrough):
 
     refresh: int = 40
     pull: float = 0.0
+
+    name = "transposable"
+
+    @classmethod
+    def of(cls, asked: Asked) -> Self:
+        """Algorithm that solves tiles as often as the run says, or as the paper's code does."""
+        return cls(asked.config.refresh or cls().refresh, asked.config.pull or 0.0)
+
+    def structure_refusal(self, structure: MaskStructure) -> str:
+        """Sentence on masks that are not transposable N:M."""
+        if isinstance(structure, NM) and structure.transposable:
+            return ""
+        near = f"{structure.kept}:{structure.of}T" if isinstance(structure, NM) else "2:8T"
+        return f"transposable training solves N:M tiles, and the masks are {structure}; take srste or ste for these, or plan with a structure such as {near}."

@@ -1,8 +1,9 @@
-"""Structures that fix what a neuron keeps: equally many inputs as every other, or all or none."""
+"""Masks under which a neuron, or a filter, keeps all of its inputs or none."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar, Self
 
 from iftplan.base.errors import InfeasibleError
 from iftplan.masks.cardinality import log2_choose
@@ -10,31 +11,15 @@ from iftplan.masks.structure import MaskStructure, Matrices, numel
 
 
 @dataclass(frozen=True, slots=True)
-class ConstantFanIn(MaskStructure):
-    """Structure in which every output neuron keeps the same number of inputs."""
-
-    @property
-    def keeps_transposed(self) -> bool:
-        """Whether the transposed mask has the structure too: no, inputs feed differently many neurons."""
-        return False
-
-    def counts(self, matrices: Matrices) -> range:
-        """Numbers of weights in steps of one input of every neuron, up to the matrix with the fewest."""
-        neurons = sum(n for _, n in matrices)
-        return range(0, neurons * min((m for m, _ in matrices), default=0) + 1, neurons or 1)
-
-    def log2_masks(self, matrices: Matrices, nnz: int) -> float:
-        """Bits to name one mask: n·log2 C(m, f), summed over the matrices."""
-        neurons = sum(n for _, n in matrices)
-        return sum(n * log2_choose(m, nnz // neurons) for m, n in matrices) if neurons else 0.0
-
-    def __str__(self) -> str:
-        return "fan-in"
-
-
-@dataclass(frozen=True, slots=True)
 class Channel(MaskStructure):
     """Whole output channels: a neuron, or a filter, keeps all of its inputs or none."""
+
+    notations: ClassVar = ("channel",)
+
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        """Structure that the one word names; None for any other."""
+        return cls() if text == "channel" else None
 
     @property
     def keeps_transposed(self) -> bool:

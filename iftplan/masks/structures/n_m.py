@@ -1,4 +1,4 @@
-"""Patterns that tile a weight: groups and tiles of N:M, and blocks.
+"""N:M masks: N of every M weights along the inputs, or N to every row and column of M×M tiles.
 
 A pattern that does not divide a shape is refused; with the suffix `+pad` the weight is thought of as filled up to whole
 patterns, and what hangs over the edge keeps as much as its pattern allows.
@@ -6,16 +6,16 @@ patterns, and what hangs over the edge keeps as much as its pattern allows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import comb, log2
+from typing import ClassVar, Self
 
-from iftplan.base.errors import InfeasibleError
+from iftplan.base.errors import InfeasibleError, InputError
 from iftplan.masks.cardinality import log2_choose, tile_masks
-from iftplan.masks.structure import MaskStructure, Matrices, numel
-
-PAD = "+pad"
-"""The suffix of patterns whose shapes may leave a remainder."""
+from iftplan.masks.structure import PAD, MaskStructure, Matrices
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +38,45 @@ class NM(MaskStructure):
     transposable: bool = False
     padded: bool = False
 
+    notations: ClassVar = ("2:4", "2:4T (transposable)")
+    pads: ClassVar = True
+
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        """Structure that `2:8`, `2:8T`, or one of them with `+pad`, names; None for any other.
+
+        Raises:
+            InputError: N is 0 or above M, or M above 64.
+        """
+        match = re.fullmatch(r"(\d+):(\d+)(T?)", text.removesuffix(PAD))
+        if not match:
+            return None
+        kept, of = int(match[1]), int(match[2])
+        if not 0 < kept <= of or of > 64:
+            raise InputError(
+                f"mask structure {text!r}: N:M keeps at least 1 and at most M weights of M, and M is at most 64; the nearest is {min(max(kept, 1), max(min(of, 64), 1))}:{max(min(of, 64), 1)}."
+            )
+        return cls(kept, of, bool(match[3]), text.endswith(PAD))
+
     @property
     def density(self) -> Fraction:
         """Density N/M, a fraction of 1."""
         return Fraction(self.kept, self.of)
 
     @property
+    def pattern(self) -> tuple[int, int]:
+        """Inputs and outputs of a group, or a tile: M inputs, and M outputs where transposable."""
+        return self.of, self.of if self.transposable else 1
+
+    @property
     def multiples(self) -> tuple[int, int]:
-        """Multiples that inputs and outputs must be: M, of both where transposable; 1 where padded."""
-        return (1, 1) if self.padded else (self.of, self.of if self.transposable else 1)
+        """Whole groups; any size where padded."""
+        return (1, 1) if self.padded else self.pattern
+
+    @property
+    def filled(self) -> NM | None:
+        """The same pattern for shapes that leave a remainder; None where this is one."""
+        return None if self.padded else replace(self, padded=True)
 
     @property
     def keeps_transposed(self) -> bool:
@@ -77,6 +107,15 @@ class NM(MaskStructure):
     def short(self, matrices: Matrices, nnz: int) -> int:
         """Number of groups, or tiles, that are short in a mask with `nnz` weights."""
         return (self.counts(matrices)[-1] - nnz) // self.step
+
+    def shortage(self, layers: Iterable[tuple[Matrices, int]]) -> str:
+        """Sentence on the part of the groups, or tiles, that keeps N-1; empty where all keep N."""
+        found = [(self.short(matrices, nnz), self.groups(matrices)) for matrices, nnz in layers]
+        short, groups = (sum(counts) for counts in zip(*found, strict=True))
+        if not short:
+            return ""
+        cells, fewer = ("tiles", " in each row and column") if self.transposable else ("groups", "")
+        return f"{short / groups:.2%} of the {cells} keep {self.kept - 1} of {self.of}{fewer}"
 
     def log2_masks(self, matrices: Matrices, nnz: int) -> float:
         """Bits to name one mask: (N_w/M)·log2 C(M, N), or per M×M tile; short groups are named too."""
@@ -119,61 +158,3 @@ class NM(MaskStructure):
 
     def __str__(self) -> str:
         return f"{self.kept}:{self.of}{'T' * self.transposable}{PAD * self.padded}"
-
-
-@dataclass(frozen=True, slots=True)
-class Block(MaskStructure):
-    """Whole blocks of `height` inputs by `width` outputs.
-
-    Attributes:
-        height: inputs of a block.
-        width: outputs of a block.
-        padded: whether shapes may leave a remainder; blocks that hang over the edge are always kept.
-    """
-
-    height: int
-    width: int
-    padded: bool = False
-
-    @property
-    def multiples(self) -> tuple[int, int]:
-        """Multiples that inputs and outputs must be: the block's sides; 1 where padded."""
-        return (1, 1) if self.padded else (self.height, self.width)
-
-    @property
-    def keeps_transposed(self) -> bool:
-        """Whether the transposed mask has the structure too: a block transposed is a block."""
-        return True
-
-    @property
-    def area(self) -> int:
-        """Number of weights of a block."""
-        return self.height * self.width
-
-    def blocks(self, matrices: Matrices) -> int:
-        """Number of blocks of full size."""
-        return sum((m // self.height) * (n // self.width) for m, n in matrices)
-
-    def counts(self, matrices: Matrices) -> range:
-        """Numbers of weights in steps of one block, on top of those that hang over the edge.
-
-        Raises:
-            InfeasibleError: blocks do not tile a matrix; names the nearest size that they do.
-        """
-        for rows, columns in () if self.padded else matrices:
-            if rows % self.height or columns % self.width:
-                raise InfeasibleError(
-                    f"{self} masks do not tile a {rows}×{columns} weight (inputs × outputs); the nearest that they do is "
-                    f"{-(-rows // self.height) * self.height}×{-(-columns // self.width) * self.width}, and {self}{PAD} keeps what hangs over."
-                )
-        whole = self.blocks(matrices) * self.area
-        edge = numel(matrices) - whole
-        return range(edge, edge + whole + 1, self.area)
-
-    def log2_masks(self, matrices: Matrices, nnz: int) -> float:
-        """Bits to name one mask: log2 C(N/b, nnz/b)."""
-        chosen = (nnz - self.counts(matrices).start) // self.area
-        return log2_choose(self.blocks(matrices), chosen)
-
-    def __str__(self) -> str:
-        return f"block{self.height}x{self.width}{PAD * self.padded}"

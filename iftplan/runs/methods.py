@@ -1,0 +1,51 @@
+"""Methods that a training run can name, one a line: what is known of each without torch.
+
+What a method does to masks is in the file of `iftplan.nn.masking.algorithms` whose class has its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """Method of a run, and what it costs and needs.
+
+    Attributes:
+        masked: whether there are masks; without, the network that is trained has no algorithm.
+        gradual: whether its first steps compute with every weight.
+        straight: whether a dense weight is behind each masked one, so that the gradients of all are computed.
+        looks: whether it looks at the gradients of all weights when masks change.
+    """
+
+    masked: bool = True
+    gradual: bool = False
+    straight: bool = False
+    looks: bool = False
+
+    @property
+    def starts_dense(self) -> bool:
+        """Whether weights off the masks have values in the beginning."""
+        return self.gradual or self.straight or not self.masked
+
+
+METHODS: Final[Mapping[str, Method]] = {
+    "dense": Method(masked=False),  # the plan's dense model, the control
+    "static": Method(),
+    "set": Method(),
+    "rigl": Method(looks=True),
+    "srigl": Method(looks=True),
+    "gradual": Method(gradual=True),
+    "iterative": Method(gradual=True),
+    "snip": Method(gradual=True),
+    "ste": Method(straight=True),
+    "srste": Method(straight=True),
+    "transposable": Method(straight=True),
+    "mask-decay": Method(gradual=True, straight=True),
+    "structure-decay": Method(gradual=True, straight=True),
+    "densified": Method(masked=False),  # every weight of the network that the plan makes
+}
+"""Method by name, in the order in which messages and the command line list them."""
