@@ -3,6 +3,7 @@
 Shapes are (inputs m, outputs n).
 """
 
+from iftplan.masks.cardinality import Cardinality
 from iftplan.masks.notation import parse_mask
 from iftplan.masks.stacks import stack_close, stack_counts, stack_log2_masks
 from iftplan.masks.structure import MaskStructure, Matrices
@@ -15,6 +16,7 @@ from iftplan.masks.structures.unstructured import Unstructured
 __all__ = [
     "NM",
     "Block",
+    "Cardinality",
     "Channel",
     "ConstantFanIn",
     "MaskStructure",

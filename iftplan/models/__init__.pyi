@@ -1,6 +1,7 @@
 from .cost import ModelCost as ModelCost
 from .counting import Contraction as Contraction
 from .counting import CountTable as CountTable
+from .counting import Values as Values
 from .notation import parse_input as parse_input
 from .notation import parse_layer as parse_layer
 from .polynomial import Polynomial as Polynomial

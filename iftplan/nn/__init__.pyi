@@ -21,6 +21,7 @@ from .export.finalize import finalize as finalize
 from .export.tensor_cores import semi_structured as semi_structured
 from .export.tensor_cores import unpackable as unpackable
 from .masking.algorithms.base import Algorithm as Algorithm
+from .masking.algorithms.base import Asked as Asked
 from .masking.algorithms.base import Order as Order
 from .masking.algorithms.gradual import Gradual as Gradual
 from .masking.algorithms.iterative import Iterative as Iterative

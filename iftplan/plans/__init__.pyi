@@ -11,3 +11,7 @@ from .plan import Scope as Scope
 from .plan import TensorRole as TensorRole
 from .plan import TensorScale as TensorScale
 from .plan import WallClock as WallClock
+from .speed.timings import Bench as Bench
+from .speed.timings import LayerPair as LayerPair
+from .speed.timings import Measured as Measured
+from .speed.timings import Timing as Timing
