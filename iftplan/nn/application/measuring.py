@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from torch import nn
 
+from iftplan.base.arguments import checked
 from iftplan.models.counting import CountTable
 from iftplan.nn.application.dense_model import dense_model
 from iftplan.nn.application.structure import skeleton_
@@ -15,6 +16,7 @@ from iftplan.nn.counting.opinions import measure_by
 from iftplan.plans.plan import Plan
 
 
+@checked
 def measure_plan(
     plan: Plan,
     model: nn.Module | None = None,

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from torch import nn
 
+from iftplan.base.arguments import checked
 from iftplan.base.errors import InputError
 from iftplan.models.counting import ENGINES, CountTable, Values
 from iftplan.nn.counting.operators.table import OPERATORS, Operator, Operators
@@ -19,6 +20,7 @@ from iftplan.nn.meta.copies import check_ties
 from iftplan.nn.meta.inputs import Inputs, given_inputs
 
 
+@checked
 def measure(
     model: nn.Module,
     inputs: Inputs,

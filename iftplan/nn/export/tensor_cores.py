@@ -60,6 +60,7 @@ def semi_structured_(model: Model) -> Model:
     return model
 
 
+@checked
 def unpackable(weight: Tensor) -> str:
     """Reason why a weight (outputs, inputs) cannot be packed as 2:4; empty if it can."""
     if weight.dtype not in _MULTIPLES:
