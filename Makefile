@@ -1,19 +1,22 @@
 # Three commands for people: `make demo` shows what iftplan does, `make test` runs every check, `make docs` builds the site.
-# `make test-newest` runs the tests, and a sweep over networks of other libraries, with the newest PyTorch that is supported.
-# They make the environment they need, in .venv (.venv-newest) unless VENV (NEWEST) names another place.
+# `make test-newest` runs the tests, and a sweep over networks of other libraries, with the newest PyTorch that is supported,
+# `make test-lowest` with the lowest release of everything, `make test-unpinned` with whatever is newest today.
+# They make the environment they need, in .venv (.venv-newest …) unless VENV (NEWEST …) names another place.
 
 PYTHON ?= python3
 VENV   ?= .venv
 NEWEST ?= .venv-newest
 BIN     = $(VENV)/bin
-PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+CONSTRAINTS = constraints.txt
+INSTALL = -m pip install --quiet --disable-pip-version-check
+PIP     = $(BIN)/python $(INSTALL) $(addprefix -c ,$(CONSTRAINTS))
 OUT     = demo-out
 SWEPT   = torchvision timm diffusers segmentation-models-pytorch
 JOBS   ?= 2
 
 SITE    = docs/_build
 
-.PHONY: demo test test-newest docs notebooks venv check-python clean
+.PHONY: demo test lint suite test-newest test-lowest test-unpinned coverage hooks docs notebooks dist try-dist check-release venv check-python clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.all
@@ -38,10 +41,14 @@ demo: $(VENV)/.all
 	$(BIN)/iftplan audit $(OUT)/gpt3-parallel75.json -o $(OUT)/gpt3-parallel75-audit.json
 	@printf '\nThe plans and audit reports are in $(OUT)/.\n'
 
-test: venv
+test: lint suite
+
+lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+suite: venv
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile --doctest-modules iftplan tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile -m slow
 
@@ -54,8 +61,27 @@ test-newest: $(NEWEST)/.swept
 $(NEWEST)/.swept: pyproject.toml constraints-newest.txt | check-python
 	@printf 'Installing into $(NEWEST); PyTorch with CUDA takes 5.6 GB.\n'
 	test -x $(NEWEST)/bin/python || $(PYTHON) -m venv $(NEWEST)
-	$(NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-newest.txt -e '.[dev]' $(SWEPT)
+	$(NEWEST)/bin/python $(INSTALL) -c constraints-newest.txt -e '.[dev]' $(SWEPT)
 	touch $@
+
+# The suite at both ends of every range of pyproject.toml: constraints-lowest.txt holds the lower ends, the package index has the
+# upper ones of today. Their warnings of each other are no errors: an old release cannot know what a new one deprecates.
+test-lowest:
+	$(MAKE) suite VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt PYTEST_ADDOPTS='-W default'
+
+test-unpinned:
+	$(MAKE) suite VENV=.venv-unpinned CONSTRAINTS= PYTEST_ADDOPTS='-W default'
+
+# Lines and branches that the quick tests reach, in their own process and in those that they start; below `fail_under` it fails.
+coverage: venv
+	rm -rf .coverage
+	mkdir .coverage
+	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest -n $(JOBS) --dist loadfile --doctest-modules iftplan tests
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --skip-covered --sort cover
+
+hooks: venv  # what is checked before a commit, on every file
+	$(BIN)/pre-commit run --all-files --show-diff-on-failure
 
 # The site in docs/_build; a warning is an error. `make test` builds it too.
 docs: $(VENV)/.dev
@@ -65,9 +91,26 @@ docs: $(VENV)/.dev
 notebooks: venv  # runs them and writes what they say
 	IFTPLAN_GOLDEN=write OMP_NUM_THREADS=1 $(BIN)/pytest -m 'slow or not slow' tests/project/test_notebooks.py
 
+# What a release uploads, in dist/, its metadata read as the package index does.
+dist: $(VENV)/.release
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/twine check --strict dist/*
+
+# The wheel in dist/, installed by itself and used.
+try-dist: | check-python
+	$(PYTHON) -m venv --clear $(VENV)-wheel
+	$(VENV)-wheel/bin/python $(INSTALL) dist/*.whl
+	$(VENV)-wheel/bin/iftplan --version
+	$(VENV)-wheel/bin/iftplan solve --layer conv3x3:64-128@16x16 --sparsity 0.75
+
+# Whether dist/ may go out under the tag TAG, from the repository at SOURCE.
+check-release: | check-python
+	$(PYTHON) .ci/check_release.py dist --tag '$(TAG)' --source '$(SOURCE)'
+
 venv: $(VENV)/.dev
 
-$(VENV)/.%: pyproject.toml constraints.txt | check-python
+$(VENV)/.%: pyproject.toml $(CONSTRAINTS) | check-python
 	@printf 'Installing into $(VENV); with PyTorch and transformers this takes a minute or two.\n'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) -e '.[$*]'
@@ -77,4 +120,4 @@ check-python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "iftplan needs Python 3.11 or newer; name one with: make PYTHON=python3.11 …")'
 
 clean:
-	rm -rf .venv .venv-newest $(OUT) $(SITE) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-* .coverage $(OUT) $(SITE) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -31,7 +31,7 @@ extensions = [
 ]
 
 root_doc = "docs/index"
-include_patterns = ["docs/**", "notebooks/**", "README.md", "CHANGELOG.md", "CONTRIBUTING.md"]
+include_patterns = ["docs/**", "notebooks/**", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"]
 exclude_patterns = [".*", "docs/_*", "**/.ipynb_checkpoints"]
 html_additional_pages = {"index": "forward.html"}  # the front page lies in docs/
 templates_path = ["_templates"]

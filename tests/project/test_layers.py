@@ -1,6 +1,7 @@
 """The rooms of the project and who may look into which: one line of order, a check that can fail, and proofs by running."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.pages.rooms_picture import picture
 from tests.support.places import MOST, PACKAGE, ROOT
 
 ORDER = "base masks report models families plans runs nn plots checks api cli __main__".split()  # noqa: SIM905  (one line)
@@ -307,6 +309,36 @@ LAZY = "def f():\n    from iftplan.{} import x"
 )  # fmt: skip
 def test_the_search_for_circles_finds_them(sources: dict[str, str], found: list[str]) -> None:
     assert circles({f"iftplan.{module}": source for module, source in sources.items()}) == found
+
+
+# --- the picture on the architecture page ----------------------------------------------------------------
+
+DRAWN = ROOT / "docs" / "pictures" / "rooms.svg"
+
+
+def purpose(room: str) -> str:
+    """The first sentences of a room's docstring."""
+    folder = PACKAGE / room
+    file = folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py")
+    doc = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+    return " ".join(doc.split("\n\n")[0].split())
+
+
+def test_the_picture_of_the_rooms_is_of_the_tree() -> None:
+    """`IFTPLAN_GOLDEN=write pytest tests/project/test_layers.py -k picture` draws it again."""
+    rooms = [room for room in ORDER if room != "__main__"]  # the same door as `cli`
+    arrows = {
+        (room_of(module), room_of(found.target))
+        for module, source in project().items()
+        for found in imports_of(source)
+        if found.target.startswith("iftplan.")
+    }
+    inside = {(start, end) for start, end in arrows if start != end and {start, end} <= set(rooms)}
+    drawn = picture(rooms, {room: purpose(room) for room in rooms}, inside)
+    if os.environ.get("IFTPLAN_GOLDEN") == "write":
+        DRAWN.write_text(drawn, encoding="utf-8")
+    assert DRAWN.read_text(encoding="utf-8") == drawn
+    assert "](pictures/rooms.svg)" in (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 
 
 # --- proofs by running ---------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Where things lie that tests look for."""
+"""Where things lie that tests look for, and which releases they are tested with."""
 
 from pathlib import Path
 
@@ -12,3 +12,9 @@ GOLDEN = TESTS / "golden"
 
 MOST = 15
 """Entries of a folder, files and folders of Python, that someone can take in at once."""
+
+
+def pins(name: str) -> dict[str, str]:
+    """Package → release, of a file of constraints."""
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+    return dict(line.split("==") for line in lines if not line.startswith("#"))
