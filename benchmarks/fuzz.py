@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import iftplan as ift
-from iftplan.base.documents import Document, dumps, loads, sealed
+from iftplan.base.documents import Document, dumps, loads, with_digest
 from iftplan.checks.baseline import Baseline, baseline_document
 from iftplan.cli.main import main as command
 from iftplan.report.table import Table
@@ -156,8 +156,8 @@ def originals(folder: Path) -> None:
         "degree_of_constraint": 0.1, "mask_updates": 3, "weights_digest": "0",
     }  # fmt: skip
     documents = {
-        "plan.json": planned, "plan0.json": dense, "spec.json": spec_document(spec), "audit.json": sealed(audit),
-        "run/run.json": sealed(record), "run/result.json": sealed(result), "profile.json": profile_document(profile()),
+        "plan.json": planned, "plan0.json": dense, "spec.json": spec_document(spec), "audit.json": with_digest(audit),
+        "run/run.json": with_digest(record), "run/result.json": with_digest(result), "profile.json": profile_document(profile()),
         "iftplan-baseline.json": baseline_document(Baseline("b", {"a": ModelCost({"0": 100}, {"0": 100})}, {"a": ("1x10",)})),
     }  # fmt: skip
     (folder / "run").mkdir()
@@ -210,7 +210,7 @@ def mutated(document: Document, chance: random.Random) -> tuple[str, tuple[Any, 
         case _:
             inside[last] = chance.choice(HOSTILE)
     try:
-        return dumps(sealed(changed)), path if way > 1 else ()  # a key more or less is no forgery of a value
+        return dumps(with_digest(changed)), path if way > 1 else ()  # a key more or less is no forgery of a value
     except (ValueError, UnicodeEncodeError):  # what no writer of ours writes: as other programs would
         import json
 

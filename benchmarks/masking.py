@@ -24,7 +24,7 @@ import iftplan as ift
 from iftplan.nn import SET, Gradual, Masking, Order, RigL, Saliency, Static, apply, build, masked_weights
 from iftplan.nn.masking.algorithms.base import Algorithm
 from iftplan.nn.masking.factors import MaskFactors
-from iftplan.nn.masks.top_k import largest
+from iftplan.nn.masks.top_k import top_k_mask
 from iftplan.nn.meta.inputs import make_inputs
 from iftplan.report.table import Table
 from iftplan.report.terminal import print_table
@@ -177,7 +177,7 @@ def selections(rounds: int) -> None:
         scores = torch.randn(1, units).abs()
         found = ratios(
             {
-                "ours": lambda s=scores, k=units // 4: largest(s, k),
+                "ours": lambda s=scores, k=units // 4: top_k_mask(s, k),
                 "topk": lambda s=scores, k=units // 4: _marked(s, s.view(-1).topk(k, sorted=False).indices),
                 "topk, sorted": lambda s=scores, k=units // 4: _marked(s, s.view(-1).topk(k).indices),
                 "sort": lambda s=scores, k=units // 4: _marked(s, s.view(-1).argsort(descending=True)[:k]),

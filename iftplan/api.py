@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from iftplan.base.arguments import checked, names_in, one_of
+from iftplan.base.arguments import check_arguments, names_in, one_of
 from iftplan.base.errors import InputError
 from iftplan.base.units import parse_sparsity
 from iftplan.families import solver
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Sparsity = str | float | Fraction
 
 
-@checked
+@check_arguments
 def solve(
     layer: str | LayerSpec,
     family: str | Family,
@@ -65,7 +65,7 @@ def solve(
     )
 
 
-@checked
+@check_arguments
 def read_model(
     source: str | nn.Module,
     *inputs: object,
@@ -109,7 +109,7 @@ def read_model(
     )
 
 
-@checked
+@check_arguments
 def plan(
     model: ModelSpec,
     family: str | Family | None,
@@ -182,7 +182,7 @@ def plan(
     )
 
 
-@checked
+@check_arguments
 def audit(
     plan: Plan,
     measured: CountTable | Sequence[CountTable] | None = None,
@@ -219,7 +219,7 @@ def audit(
     return audit_plan(plan, tables)
 
 
-@checked
+@check_arguments
 def save(value: Plan | ModelSpec, path: str) -> None:
     """Write a plan or a spec in one step.
 
@@ -234,7 +234,7 @@ def save(value: Plan | ModelSpec, path: str) -> None:
     write_text(dumps(document), path)
 
 
-@checked
+@check_arguments
 def load(path: str) -> Plan | ModelSpec:
     """Read a plan or a spec, its digest checked.
 

@@ -16,7 +16,7 @@ from iftplan.families.derivation import derive
 from iftplan.families.family import Family
 from iftplan.families.solution import Step
 from iftplan.families.solver import solve
-from iftplan.families.steps import explained
+from iftplan.families.steps import explain
 from iftplan.models.notation import parse_layer
 
 Rows = Iterable[Sequence[nodes.Node]]
@@ -33,7 +33,7 @@ class Derivation(SphinxDirective):
         layer = parse_layer(self.options.get("layer", "conv3x3"))
         sparsity = Fraction(self.options.get("sparsity", "3/4"))
         family = family_named(self.arguments[0])
-        return [steps_table(explained(solve(layer, family, sparsity), family).steps)]
+        return [steps_table(explain(solve(layer, family, sparsity), family).steps)]
 
 
 class ClosedForms(SphinxDirective):

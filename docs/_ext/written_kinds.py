@@ -7,7 +7,7 @@ from typing import Any, Literal, NotRequired
 from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict
 
-from iftplan.runs.sweeps.grid import Row
+from iftplan.runs.sweeps.grid import GridPoint
 
 _STRICT = ConfigDict(extra="forbid")
 Convention = Literal["mac", "flop"]
@@ -345,7 +345,7 @@ class SweepObject(TypedDict):
 
     schema: str
     convention: Literal["mac"]
-    rows: list[Row]
+    rows: list[GridPoint]
     digest: str
 
 

@@ -1,2 +1,2 @@
 from .units import Convention as Convention
-from .units import short as short
+from .units import abbreviate as abbreviate

@@ -17,7 +17,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def checked(function: Callable[P, R]) -> Callable[P, R]:
+def check_arguments(function: Callable[P, R]) -> Callable[P, R]:
     """The same function, refusing arguments of another type or choice before anything is computed.
 
     Only what can be seen at once is checked: classes, `Literal` choices, and unions of them.

@@ -33,7 +33,7 @@ def digest(document: Mapping[str, Any]) -> str:
     return sha256(canonical.encode()).hexdigest()
 
 
-def sealed(document: Mapping[str, Any]) -> Document:
+def with_digest(document: Mapping[str, Any]) -> Document:
     """The document with its digest under "digest"."""
     return {**document, "digest": digest(document)}
 
@@ -142,7 +142,7 @@ def loads(text: str, where: str) -> Document:
         ) from error
     if not isinstance(document, dict):
         raise InputError(f"{where} holds a JSON {type(document).__name__}, and a document is an object.")
-    return sound(document, where)
+    return check_values(document, where)
 
 
 def parse_toml(text: str, where: str, parse_float: Callable[[str], Any] = float) -> Document:
@@ -165,7 +165,7 @@ def parse_toml(text: str, where: str, parse_float: Callable[[str], Any] = float)
         raise InputError(
             f"{where} is not TOML: {told[:1].lower()}{told[1:]}; a line reads lr = 0.1, a section [optimizer]."
         ) from error
-    return sound(found, where)
+    return check_values(found, where)
 
 
 def csv_rows(text: str, where: str, wanted: Iterable[str] = ()) -> list[dict[str, str]]:
@@ -187,7 +187,7 @@ def csv_rows(text: str, where: str, wanted: Iterable[str] = ()) -> list[dict[str
     except csv.Error as error:
         raise InputError(f"{where} is not CSV ({error}).") from error
     header, *rows = lines or [[]]
-    for problem in repeated("column", header):
+    for problem in duplicate_name("column", header):
         raise InputError(f"{where}: {problem}.")
     if lacking := [name for name in wanted if name not in header]:
         raise InputError(
@@ -228,7 +228,7 @@ _DEEPEST = 50
 _DIGITS = 60
 
 
-def sound(document: Document, where: str) -> Document:
+def check_values(document: Document, where: str) -> Document:
     """The document itself, where everything in it can be computed with and shown.
 
     Raises:
@@ -298,7 +298,7 @@ def check(document: Mapping[str, Any], schema: str, where: str) -> None:
         raise InputError(
             f"{where} is {problem}: {document['schema']!r} where {schema!r} (version {version}) is read."
         )
-    sound(dict(document), where)
+    check_values(dict(document), where)
     expected = digest(document)
     if document.get("digest") != expected:
         raise InputError(
@@ -306,7 +306,7 @@ def check(document: Mapping[str, Any], schema: str, where: str) -> None:
         )
 
 
-def repeated(where: str, names: Iterable[str]) -> Iterator[str]:
+def duplicate_name(where: str, names: Iterable[str]) -> Iterator[str]:
     """Sentence on the first name that is there twice; none where all differ."""
     seen: set[str] = set()
     for i, name in enumerate(names):

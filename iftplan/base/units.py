@@ -109,7 +109,7 @@ def parse_sparsity(text: str | float | Fraction) -> Fraction:
     """
     value = text if isinstance(text, Fraction) else parse_fraction(str(text), "sparsity")
     if not 0 <= value < 1:
-        nearest = "0" if value < 0 else "0.99" if value == 1 else f"{plain(value / 100)} ({plain(value)}%)"
+        nearest = "0" if value < 0 else "0.99" if value == 1 else f"{decimal_text(value / 100)} ({decimal_text(value)}%)"
         hint = (
             f"the nearest that can is {nearest}"
             if value <= 1 or value < 100
@@ -166,7 +166,7 @@ def parse_size(text: str, what: str) -> float:
     return value
 
 
-def plain(value: Fraction) -> str:
+def decimal_text(value: Fraction) -> str:
     """A short decimal where it is exact in at most six places, else `p/q`.
 
     Example:
@@ -177,7 +177,7 @@ def plain(value: Fraction) -> str:
     return f"{float(value):.6f}".rstrip("0").rstrip(".") if scaled.denominator == 1 else str(value)
 
 
-def exact(value: Fraction) -> str:
+def fraction(value: Fraction) -> str:
     """The `p/q` form used in documents; whole numbers too (`1/1`), so that the type is visible."""
     return f"{value.numerator}/{value.denominator}"
 
@@ -192,7 +192,7 @@ def count(value: int) -> str:
     return f"{value:,}".replace(",", " ")
 
 
-def short(value: float) -> str:
+def abbreviate(value: float) -> str:
     """A count to four figures with its SI prefix: `555.5 M`."""
     for factor, prefix in (
         (10**21, "Z"),
@@ -213,7 +213,7 @@ def bits(value: float) -> str:
     return f"{value:.4g} bits"
 
 
-def signed(value: int) -> str:
+def with_sign(value: int) -> str:
     """A difference with its sign: `+37 748 736`."""
     return f"{'+' if value >= 0 else '−'}{count(abs(value))}"
 

@@ -12,7 +12,7 @@ from iftplan.base.errors import InputError
 T = TypeVar("T")
 
 
-def validated(kind: type[T], document: Mapping[str, Any], where: str) -> T:
+def validate(kind: type[T], document: Mapping[str, Any], where: str) -> T:
     """The document as a `kind`: a TypedDict or dataclass that forbids extra keys.
 
     Args:

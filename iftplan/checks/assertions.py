@@ -106,10 +106,10 @@ def _held(report: AuditReport) -> AuditReport:
     __tracebackhide__ = True
     if report.passed:
         return report
-    from iftplan.plans.audit.audit import Verdict, unmeasured
+    from iftplan.plans.audit.audit import Verdict, unmeasured_sentences
 
     if report.verdict is Verdict.UNMEASURED:
-        raise MeasureError(" ".join((f"{report.subject} could not be measured:", *unmeasured(report))))
+        raise MeasureError(" ".join((f"{report.subject} could not be measured:", *unmeasured_sentences(report))))
     raise AssertionError(_message(report))
 
 

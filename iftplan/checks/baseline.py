@@ -9,12 +9,12 @@ from typing import Literal
 from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict
 
-from iftplan.base.documents import Document, check, sealed
+from iftplan.base.documents import Document, check, with_digest
 from iftplan.base.errors import InputError
-from iftplan.base.validation import validated
+from iftplan.base.validation import validate
 from iftplan.models.cost import ModelCost
 from iftplan.models.cost_document import CostRowObject, check_rows, cost_rows
-from iftplan.plans.audit.diff import Ledger
+from iftplan.plans.audit.diff import LayerCosts
 
 BASELINE_SCHEMA = "iftplan.baseline/1"
 
@@ -35,20 +35,20 @@ class Baseline:
     inputs: Mapping[str, tuple[str, ...]]
     saved: bool = True
 
-    def macs(self, model: str) -> Ledger:
+    def macs(self, model: str) -> LayerCosts:
         """Ledger of a model's MACs by layer; empty for a model that the baseline does not have."""
         found = self.models.get(model)
-        return Ledger(self.name, found.macs if found else {})
+        return LayerCosts(self.name, found.macs if found else {})
 
-    def parameters(self, model: str) -> Ledger:
+    def parameters(self, model: str) -> LayerCosts:
         """Ledger of a model's parameters by module; empty for a model that the baseline does not have."""
         found = self.models.get(model)
-        return Ledger(self.name, found.parameters if found else {})
+        return LayerCosts(self.name, found.parameters if found else {})
 
 
 def baseline_document(baseline: Baseline) -> Document:
     """The baseline as a JSON object, sealed with its digest."""
-    return sealed(
+    return with_digest(
         {
             "schema": BASELINE_SCHEMA,
             "convention": "mac",
@@ -72,7 +72,7 @@ def parse_baseline(document: Document, where: str) -> Baseline:
         InputError: names the path inside the document.
     """
     check(document, BASELINE_SCHEMA, where)
-    parsed = validated(_BaselineObject, document, where)["models"]
+    parsed = validate(_BaselineObject, document, where)["models"]
     for name, model in parsed.items():
         check_rows(model["layers"], where, f"models.{name}.")
         for key in ("macs", "parameters"):

@@ -16,7 +16,7 @@ from iftplan.checks.findings import CheckReport, ModelCheck, Status
 from iftplan.checks.processes.cache import CheckCache
 from iftplan.checks.processes.dependencies import Footprint, environment
 from iftplan.checks.processes.pool import Answer, measure_all
-from iftplan.checks.verdicts import judge
+from iftplan.checks.verdicts import check_model
 from iftplan.models.cost import ModelCost
 from iftplan.models.cost_document import parse_measured
 from iftplan.plans.document.plan import parse_plan
@@ -153,7 +153,7 @@ def _checked(
         references = _references(model, config, costs)
     except IftplanError as error:
         return ModelCheck(*shown, Status.INVALID, found, problems=(str(error),))
-    return judge(model, found, baseline=baseline, references=references, cached=model.name in costs.cached)
+    return check_model(model, found, baseline=baseline, references=references, cached=model.name in costs.cached)
 
 
 def _references(model: ConfiguredModel, config: Configuration, costs: Costs) -> dict[str, int]:

@@ -10,11 +10,11 @@ from enum import StrEnum
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from iftplan.base.documents import Document, sealed
-from iftplan.base.units import Convention, exact
+from iftplan.base.documents import Document, with_digest
+from iftplan.base.units import Convention, fraction
 from iftplan.models.cost import ModelCost
 from iftplan.plans.audit.diff import Diff
-from iftplan.report.shown import Shown
+from iftplan.report.shown import Displayed
 
 if TYPE_CHECKING:
     from iftplan.report.table import Table
@@ -129,7 +129,7 @@ class ModelCheck:
 
 
 @dataclass(frozen=True, slots=True)
-class CheckReport(Shown):
+class CheckReport(Displayed):
     """Report on the models of a configuration, all or those that were asked for.
 
     Attributes:
@@ -164,7 +164,7 @@ class CheckReport(Shown):
 
 def check_document(report: CheckReport, convention: Convention = Convention.MAC) -> Document:
     """The report as a JSON object, sealed with its digest; counts of MACs in the convention named inside."""
-    return sealed(
+    return with_digest(
         {
             "schema": SCHEMA,
             "convention": convention.value,
@@ -224,13 +224,13 @@ def _limit_object(limit: Limit) -> Document:
         "quantity": limit.quantity.value,
         "reference": limit.reference or None,
         "allowed": float(limit.allowed),
-        "allowed_exact": exact(limit.allowed),
+        "allowed_exact": fraction(limit.allowed),
         "measured": float(limit.measured),
-        "measured_exact": exact(limit.measured),
+        "measured_exact": fraction(limit.measured),
         "tolerance": float(limit.tolerance),
-        "tolerance_exact": exact(limit.tolerance),
+        "tolerance_exact": fraction(limit.tolerance),
         "deviation": float(limit.deviation),
-        "deviation_exact": exact(limit.deviation),
+        "deviation_exact": fraction(limit.deviation),
         "equal": limit.equal,
         "kept": limit.kept,
     }

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 
-from iftplan.base.units import Convention, count, decimal, percent, signed
+from iftplan.base.units import Convention, count, decimal, percent, with_sign
 from iftplan.checks.findings import CheckReport, Drift, Limit, ModelCheck, Quantity, Status
-from iftplan.checks.tables import models_by_note, since, used
+from iftplan.checks.tables import budget_use, models_by_note, since
 from iftplan.models.cost import ModelCost
 from iftplan.plans.audit.tables import change
-from iftplan.report.page import NO_LAYERS, Finding, Outcome, Page, Place, Rule, Section, Share
+from iftplan.report.page import NO_LAYERS, Finding, Page, Place, Rule, Section, SectionStatus, TreemapLayer
 from iftplan.report.table import Table
 
 _OUTCOMES = {
-    Status.PASSED: Outcome.PASSED,
-    Status.FAILED: Outcome.FAILED,
-    Status.INVALID: Outcome.INVALID,
-    Status.UNMEASURED: Outcome.UNMEASURED,
-    Status.STALE: Outcome.STALE,
+    Status.PASSED: SectionStatus.PASSED,
+    Status.FAILED: SectionStatus.FAILED,
+    Status.INVALID: SectionStatus.INVALID,
+    Status.UNMEASURED: SectionStatus.UNMEASURED,
+    Status.STALE: SectionStatus.STALE,
 }
 _RULES = {
     Status.FAILED: Rule.COST,
@@ -95,7 +95,7 @@ def _figures(model: ModelCheck, convention: Convention) -> tuple[tuple[str, str]
     if model.drift:
         figures.append(("change", since(model.drift, convention)))
     if model.limits:
-        figures.append(("of the budget", ", ".join(map(used, model.limits))))
+        figures.append(("of the budget", ", ".join(map(budget_use, model.limits))))
     return tuple(figures)
 
 
@@ -113,7 +113,7 @@ def _summary(model: ModelCheck, convention: Convention) -> tuple[tuple[str, str]
     if model.drift:
         macs, parameters = model.drift.macs, model.drift.parameters
         rows.append(("since the baseline", change(macs.base.macs, macs.head.macs, convention)))
-        rows.append(("parameters since the baseline", signed(parameters.difference)))
+        rows.append(("parameters since the baseline", with_sign(parameters.difference)))
     return tuple(rows)
 
 
@@ -138,16 +138,16 @@ def _layers(measured: ModelCost, drift: Drift | None, convention: Convention) ->
         macs = measured.macs.get(name, 0)
         own = measured.parameters.get(name)
         cells = (name, count(macs * per), f"{macs / whole:.2%}", "" if own is None else count(own))
-        changed = (signed(gained[name] * per) if gained[name] else "",) if drift else ()
+        changed = (with_sign(gained[name] * per) if gained[name] else "",) if drift else ()
         rows.append((*cells, *changed))
     return Table(
         ("layer", f">{unit}", ">share", ">parameters", *((">difference",) if drift else ())), tuple(rows)
     )
 
 
-def _shares(measured: ModelCost, drift: Drift | None, per: int) -> tuple[Share, ...]:
+def _shares(measured: ModelCost, drift: Drift | None, per: int) -> tuple[TreemapLayer, ...]:
     base = drift.macs.base.layers if drift else None
     return tuple(
-        Share(name, macs * per, None if base is None else base.get(name, 0) * per)
+        TreemapLayer(name, macs * per, None if base is None else base.get(name, 0) * per)
         for name, macs in measured.macs.items()
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
-from iftplan.base.units import Convention, count, decimal, percent, signed
+from iftplan.base.units import Convention, count, decimal, percent, with_sign
 from iftplan.checks.findings import CheckReport, Drift, Limit, ModelCheck, Quantity
 from iftplan.report.table import Table
 
@@ -42,9 +42,9 @@ def since(drift: Drift, convention: Convention) -> str:
     macs, parameters = drift.macs, drift.parameters
     if macs.difference:
         share = f" ({percent(Fraction(macs.difference, macs.base.macs))})" if macs.base.macs else ""
-        return f"{signed(macs.difference * convention.per_mac)}{share}"
+        return f"{with_sign(macs.difference * convention.per_mac)}{share}"
     if parameters.difference:
-        return f"{signed(parameters.difference)} parameters"
+        return f"{with_sign(parameters.difference)} parameters"
     return "same total" if drift.any else "unchanged"
 
 
@@ -53,10 +53,10 @@ def _used(model: ModelCheck) -> str:
     if not model.limits:
         return ""
     tightest = max(model.limits, key=lambda limit: (not limit.kept, limit.deviation))
-    return used(tightest)
+    return budget_use(tightest)
 
 
-def used(limit: Limit) -> str:
+def budget_use(limit: Limit) -> str:
     """Used part of one line of a budget, in one cell."""
     if limit.quantity is Quantity.RATIO:
         return f"{decimal(limit.measured, 4)} of {decimal(limit.allowed, 4)} {limit.reference}"
@@ -90,7 +90,7 @@ def drift_table(name: str, drift: Drift, convention: Convention = Convention.MAC
         kind = (m or p or drift.macs.changes[0]).change
         sides = (drift.macs.base.layers, drift.macs.head.layers)
         before, after = (count(side.get(layer, 0) * convention.per_mac) for side in sides)
-        gained = (signed(m.difference * convention.per_mac) if m else "", signed(p.difference) if p else "")
+        gained = (with_sign(m.difference * convention.per_mac) if m else "", with_sign(p.difference) if p else "")
         rows.append((layer, kind.value, before, after, *gained))
     unit = convention.unit
     columns = ("layer", "change", f">base {unit}", f">head {unit}", ">difference", ">parameters")

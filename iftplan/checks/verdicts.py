@@ -7,18 +7,18 @@ from dataclasses import replace
 from fractions import Fraction
 
 from iftplan.base.errors import InputError
-from iftplan.base.units import count, percent, signed
+from iftplan.base.units import count, percent, with_sign
 from iftplan.checks.baseline import Baseline
 from iftplan.checks.configuration import BASELINE, Bound, ConfiguredModel, DriftPolicy
 from iftplan.checks.findings import Drift, Limit, ModelCheck, Quantity, Status
 from iftplan.models.cost import ModelCost
-from iftplan.plans.audit.diff import Change, Diff, LayerChange, Ledger, diff
+from iftplan.plans.audit.diff import ChangeKind, Diff, LayerChange, LayerCosts, diff
 
 _NAMED = 3
 """Layers that a sentence names before it says how many more there are."""
 
 
-def judge(
+def check_model(
     model: ConfiguredModel,
     measured: ModelCost,
     *,
@@ -148,8 +148,8 @@ def _drift(name: str, measured: ModelCost, baseline: Baseline | None) -> Drift |
     if baseline is None or name not in baseline.models:
         return None
     return Drift(
-        diff(baseline.macs(name), Ledger(name, measured.macs)),
-        diff(baseline.parameters(name), Ledger(name, measured.parameters)),
+        diff(baseline.macs(name), LayerCosts(name, measured.macs)),
+        diff(baseline.parameters(name), LayerCosts(name, measured.parameters)),
     )
 
 
@@ -159,14 +159,14 @@ def _drifted(check: ModelCheck, model: ConfiguredModel, policy: DriftPolicy) -> 
     for unit, changes in (("MACs", check.drift.macs), ("parameters", check.drift.parameters)):
         gained = changes.difference if policy is DriftPolicy.INCREASE else abs(changes.difference)
         if gained > model.tolerance * changes.base.macs:
-            yield f"{moved(changes, unit)}."
+            yield f"{total_change(changes, unit)}."
 
 
-def moved(changes: Diff, unit: str) -> str:
+def total_change(changes: Diff, unit: str) -> str:
     """Change of a total since the base, and the layers in which it lies."""
     before, after = changes.base.macs, changes.head.macs
     share = f", {percent(Fraction(after, before) - 1)}" if before else ""
-    return f"{signed(changes.difference)} {unit} since {changes.base.name} ({count(before)} → {count(after)}{share}); {_layers(changes)}"
+    return f"{with_sign(changes.difference)} {unit} since {changes.base.name} ({count(before)} → {count(after)}{share}); {_layers(changes)}"
 
 
 def _layers(changes: Diff) -> str:
@@ -176,8 +176,8 @@ def _layers(changes: Diff) -> str:
 
 
 def _layer(change: LayerChange) -> str:
-    by = signed(change.difference)
-    if change.change is Change.CHANGED:
+    by = with_sign(change.difference)
+    if change.change is ChangeKind.CHANGED:
         return f"layer {change.name} {count(change.base_macs)} → {count(change.head_macs)} ({by})"
     return f"layer {change.name} {change.change} ({by})"
 
@@ -194,4 +194,4 @@ def _moved(check: ModelCheck, baseline: Baseline | None, *, told: bool) -> Itera
     if before != check.inputs:
         yield f"{baseline.name} was measured with {', '.join(before) or 'the default inputs'}"
     if not told and check.drift.macs.changes:
-        yield moved(check.drift.macs, "MACs")
+        yield total_change(check.drift.macs, "MACs")

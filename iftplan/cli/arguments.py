@@ -124,6 +124,6 @@ def require_torch(what: str) -> None:
         ) from error
 
 
-def called(text: str) -> str:
+def short_name(text: str) -> str:
     """A short name for a subject."""
     return "stdin" if text == "-" else Path(text).name if text.endswith(".json") else text

@@ -15,7 +15,7 @@ def models(incomplete: str) -> Iterator[str]:
     yield from (f"zoo:{name}" for name in ZOO if f"zoo:{name}".startswith(incomplete))
 
 
-def asked(environ: Mapping[str, str]) -> bool:
+def is_requested(environ: Mapping[str, str]) -> bool:
     """Whether a shell asks what a word could become."""
     return "_IFTPLAN_COMPLETE" in environ
 

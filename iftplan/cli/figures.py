@@ -52,7 +52,7 @@ def write_picture(picture: Callable[[], Picture], file: str) -> None:
         InputError: the name is no picture's, or the place cannot be written.
     """
     from iftplan.base.documents import write_bytes
-    from iftplan.plots.files import encoded
+    from iftplan.plots.files import encode
 
     suffix = figure_form(file)
-    write_bytes(encoded(picture(), suffix[1:]), file)
+    write_bytes(encode(picture(), suffix[1:]), file)

@@ -18,7 +18,7 @@ from iftplan.cli.commands import advise, audit, check, diff, models, pareto, pla
 from iftplan.cli.commands.bench import command as bench
 from iftplan.cli.commands.sweep import command as sweep
 from iftplan.cli.help import WIDEST, Command, first_sentence
-from iftplan.cli.output import UNREAD, Interrupted, say, silence, unwritten
+from iftplan.cli.output import UNREAD, Interrupted, say, silence, write_error
 
 # typer carries a click of its own and names no base of its errors but through them.
 _UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__bases__[0])
@@ -98,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         silence(sys.stdout)
         gone = isinstance(error, BrokenPipeError)
         if not status and not gone:
-            say(f"iftplan: {unwritten(error)}")
+            say(f"iftplan: {write_error(error)}")
         status = status or (UNREAD if gone else 2)
     sys.exit(status)
 
@@ -114,7 +114,7 @@ def _run(given: list[str]) -> int:
     except (typer.Abort, KeyboardInterrupt):
         return _interrupted()
     except SystemExit as error:  # of code that is not ours: its status says nothing about what was asked
-        if isinstance(error.code, int) and (error.code > _SIGNALLED or completion.asked(os.environ)):
+        if isinstance(error.code, int) and (error.code > _SIGNALLED or completion.is_requested(os.environ)):
             return error.code
         _show(error, given)
         status_given = "" if error.code is None else repr(error.code)
@@ -154,7 +154,7 @@ def _surroundings(error: OSError) -> str | None:
             "the current folder is not there any more; change to one that is (cd), and run the command again."
         )
     if error.errno == errno.ENOSPC and error.filename is None:
-        return unwritten(error)
+        return write_error(error)
     if error.errno == errno.ENOENT and "temporary directory" in str(error):
         return "there is no folder for temporary files that can be written; set TMPDIR to one."
     if error.errno in _MACHINES:

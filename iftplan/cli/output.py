@@ -150,10 +150,10 @@ def _to_stdout() -> Iterator[None]:
     except BrokenPipeError as error:
         raise typer.Exit(UNREAD) from error
     except OSError as error:
-        raise InputError(unwritten(error)) from error
+        raise InputError(write_error(error)) from error
 
 
-def unwritten(error: OSError) -> str:
+def write_error(error: OSError) -> str:
     """Sentence that stdout did not take everything."""
     return f"stdout could not be written to the end ({error.strerror}); write to a file with -o FILE instead."
 
@@ -208,12 +208,12 @@ def page_text(page: Page, form: Format) -> str:
 
 def say(*lines: str) -> None:
     """Messages to people, on stderr; where nobody can be told, nothing is."""
-    from iftplan.report.terminal import spelled
+    from iftplan.report.terminal import spell
 
     if sys.stderr is None:  # started with it closed; print would take stdout instead
         return
     for line in lines:
-        text = spelled(printable(line), getattr(sys.stderr, "encoding", None))
+        text = spell(printable(line), getattr(sys.stderr, "encoding", None))
         try:
             print(text, file=sys.stderr, flush=True)  # noqa: T201  (this is where messages go out)
         except (OSError, ValueError):  # a full device, a closed pipe: the exit status still says how it went

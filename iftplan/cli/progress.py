@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from iftplan.base.units import short
+from iftplan.base.units import abbreviate
 from iftplan.cli.output import say
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def _line(moment: Moment, metric: str) -> None:
 def _told(moment: Moment, metric: str) -> str:
     assert moment.score is not None
     value = moment.score.metric(metric)
-    return f"loss {moment.loss():.4f}  {metric} {value:.4f}  density {moment.density:.4f}  {short(moment.train_macs)} MACs"
+    return f"loss {moment.loss():.4f}  {metric} {value:.4f}  density {moment.density:.4f}  {abbreviate(moment.train_macs)} MACs"
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 
 from iftplan.base.documents import Document, loads, parse_toml, read_text
 from iftplan.base.errors import InputError, StaleError
-from iftplan.runs.document import merged, parse_run, read_recipe, read_toml, run_digest, run_object
+from iftplan.runs.document import merge, parse_run, read_recipe, read_toml, run_digest, run_object
 from iftplan.runs.records import parse_record
 from iftplan.runs.settings import RunConfig
 
@@ -26,7 +26,7 @@ _PLACES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class RunOptions:
     """Options of a run that stood on the command line.
 
     Attributes:
@@ -54,7 +54,7 @@ class Given:
     start: str = ""
 
 
-def run_of(given: Given) -> RunConfig:
+def run_of(given: RunOptions) -> RunConfig:
     """The run that was asked for.
 
     Raises:
@@ -63,11 +63,11 @@ def run_of(given: Given) -> RunConfig:
     recipe = given.recipe or ("" if given.config else DEFAULT)
     settings = read_recipe(recipe) if recipe else {}
     if given.config:
-        settings = merged(settings, read_toml(given.config))
-    return parse_run(merged(settings, _options(given)), given.config or "the settings")
+        settings = merge(settings, read_toml(given.config))
+    return parse_run(merge(settings, _options(given)), given.config or "the settings")
 
 
-def resumed_run(given: Given, directory: Path) -> RunConfig:
+def resumed_run(given: RunOptions, directory: Path) -> RunConfig:
     """The run in a directory; options may say again what it was started with, or where its data are now.
 
     Raises:
@@ -84,11 +84,11 @@ def resumed_run(given: Given, directory: Path) -> RunConfig:
         if key not in record:
             raise InputError(f"{path} lacks the key {key!r}; it is no record of iftplan train.")
     recorded = parse_run(record["config"], str(path))
-    settings = merged(read_recipe(given.recipe), {}) if given.recipe else {}
+    settings = merge(read_recipe(given.recipe), {}) if given.recipe else {}
     if given.config:
-        settings = merged(settings, read_toml(given.config))
-    options = merged(settings, _options(given))
-    asked = parse_run(merged(record["config"], options), given.config or "the settings")
+        settings = merge(settings, read_toml(given.config))
+    options = merge(settings, _options(given))
+    asked = parse_run(merge(record["config"], options), given.config or "the settings")
     plans = (replace(run.plan, file="") for run in (asked, recorded))
     if run_digest(asked) != run_digest(recorded) or len(set(plans)) > 1:
         raise InputError(
@@ -101,7 +101,7 @@ def resumed_run(given: Given, directory: Path) -> RunConfig:
     return asked
 
 
-def _options(given: Given) -> Document:
+def _options(given: RunOptions) -> Document:
     length = {"epochs": given.epochs, "steps": 0 if given.epochs and not given.steps else given.steps}
     options = _said(
         {
@@ -114,7 +114,7 @@ def _options(given: Given) -> Document:
         }
     )
     for text in given.settings:
-        options = merged(options, _setting(text))
+        options = merge(options, _setting(text))
     return options
 
 

@@ -5,7 +5,7 @@ from .family import Root as Root
 from .solution import Outcome as Outcome
 from .solution import Solution as Solution
 from .solution import Step as Step
-from .steps import explained as explained
+from .steps import explain as explain
 from .symbols import A as A
 from .symbols import C_in as C_in
 from .symbols import C_out as C_out

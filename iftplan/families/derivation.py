@@ -14,7 +14,7 @@ from typing import Any
 import sympy
 from sympy.printing.pycode import PythonCodePrinter
 
-from iftplan.base.arguments import checked
+from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import InfeasibleError, InputError
 from iftplan.families import symbols as t
 from iftplan.families.family import Family, Form, Root
@@ -116,7 +116,7 @@ _SAMPLES = tuple({**_REST, t.m: m, t.n: n} for m, n in ((37, 53), (53, 37), (5, 
 """Where a root has to be positive at least once: with fewer inputs than outputs, or more."""
 
 
-@checked
+@check_arguments
 def family(
     name: str,
     cost: Expr,

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from iftplan.base.documents import Document, sealed
-from iftplan.base.units import Convention, exact
+from iftplan.base.documents import Document, with_digest
+from iftplan.base.units import Convention, fraction
 from iftplan.families.solution import Solution
 
 SCHEMA = "iftplan.solve/1"
@@ -21,7 +21,7 @@ def solve_document(
         {"layer": name, "solutions": [_object(s, convention) for s in found]}
         for name, found in solutions.items()
     ]
-    return sealed({"schema": SCHEMA, "convention": convention.value, "layers": layers})
+    return with_digest({"schema": SCHEMA, "convention": convention.value, "layers": layers})
 
 
 def _object(s: Solution, convention: Convention) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def _object(s: Solution, convention: Convention) -> dict[str, Any]:
     document: dict[str, Any] = {
         "transform": s.transform,
         "sparsity": float(s.sparsity),
-        "sparsity_exact": exact(s.sparsity),
+        "sparsity_exact": fraction(s.sparsity),
         "closed_form": s.closed_form,
         "closed_form_latex": s.closed_form_latex,
         "search_space": s.search_space,
@@ -40,7 +40,7 @@ def _object(s: Solution, convention: Convention) -> dict[str, Any]:
         "capacity": s.capacity,
         "dense_weights": s.dense_weights,
         "density": None if s.density is None else float(s.density),
-        "density_exact": None if s.density is None else exact(s.density),
+        "density_exact": None if s.density is None else fraction(s.density),
         "macs": counted(s.macs),
         "dense_macs": counted(s.dense_macs),
         "residual_macs": counted(s.residual_macs),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from iftplan.families.transforms.definition import Definition
 from iftplan.models.spec import Kind, LayerSpec
-from iftplan.report.shown import Shown
+from iftplan.report.shown import Displayed
 
 if TYPE_CHECKING:
     from iftplan.report.table import Table
@@ -65,7 +65,7 @@ class Form:
 
 
 @dataclass(frozen=True, slots=True)
-class Family(Shown):
+class Family(Displayed):
     """Sparse-IFT family, ready to solve: its definition and the solution that follows from it."""
 
     definition: Definition

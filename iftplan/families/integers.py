@@ -8,7 +8,7 @@ from fractions import Fraction
 from math import sqrt
 
 
-def smallest(near: float, fits: Callable[[int], bool]) -> int:
+def smallest_integer(near: float, fits: Callable[[int], bool]) -> int:
     """The smallest integer from 1 that fits, for a condition that stays true once it is; exact from any guess."""
     high, step = max(1, int(near)), 1
     while not fits(high):  # strides double: a guess of huge numbers may be off by more than can be counted
@@ -22,9 +22,9 @@ def smallest(near: float, fits: Callable[[int], bool]) -> int:
     return high
 
 
-def largest(near: float, fits: Callable[[int], bool]) -> int:
+def largest_integer(near: float, fits: Callable[[int], bool]) -> int:
     """The largest integer that fits, for a condition that stays false once it is; 0 if none does."""
-    return smallest(near, lambda x: not fits(x)) - 1
+    return smallest_integer(near, lambda x: not fits(x)) - 1
 
 
 def round_up(size: int, multiple: int) -> int:
@@ -58,4 +58,4 @@ class Multiplier:
         if self.squared == 1:
             return size
         target = self.squared * size * size
-        return round_up(smallest(float(self) * size, lambda width: width * width >= target), multiple)
+        return round_up(smallest_integer(float(self) * size, lambda width: width * width >= target), multiple)

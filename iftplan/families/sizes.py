@@ -7,9 +7,9 @@ from fractions import Fraction
 from math import gcd, lcm, prod
 
 from iftplan.base.errors import InfeasibleError, TooSmallError
-from iftplan.base.units import plain
+from iftplan.base.units import decimal_text
 from iftplan.families.family import Family
-from iftplan.families.integers import Multiplier, largest, round_up, smallest
+from iftplan.families.integers import Multiplier, largest_integer, round_up, smallest_integer
 from iftplan.families.solution import Structure
 from iftplan.masks import MaskStructure, Matrices
 from iftplan.models.spec import Kind, LayerSpec
@@ -138,9 +138,9 @@ def _grow(
     """The smallest width that covers the budget; under a fixed pattern, the largest that stays within it."""
     guess = multiplier_of(layer, family, density) * channels
     if mask.density is None:
-        covers = smallest(guess, lambda w: _excess(layer, family, Fraction(w, channels), density) >= 0)
+        covers = smallest_integer(guess, lambda w: _excess(layer, family, Fraction(w, channels), density) >= 0)
         return round_up(covers, multiple)
-    within = largest(guess, lambda w: _excess(layer, family, Fraction(w, channels), density) <= 0)
+    within = largest_integer(guess, lambda w: _excess(layer, family, Fraction(w, channels), density) <= 0)
     if within < multiple:
         raise InfeasibleError(
             f"{mask}: {layer.name} can grow from {channels} to {within} channels, and the pattern needs a multiple of {multiple}."
@@ -173,14 +173,14 @@ def _integer(layer: LayerSpec, wide: LayerSpec, family: Family, density: Fractio
     unit = rank_unit(layer, family)
     if family.definition.structure == "branches" and real > _MOST_BRANCHES:
         raise InfeasibleError(
-            f"{family.name}: {layer.name} at sparsity {plain(1 - density)} would need {real:.4g} branches, and more than {_MOST_BRANCHES} are not planned."
+            f"{family.name}: {layer.name} at sparsity {decimal_text(1 - density)} would need {real:.4g} branches, and more than {_MOST_BRANCHES} are not planned."
         )
     if form.covers:
-        return round_up(smallest(real, lambda x: cost(x) >= budget), unit)
-    x = largest(real, lambda x: cost(x) <= budget) // unit * unit
+        return round_up(smallest_integer(real, lambda x: cost(x) >= budget), unit)
+    x = largest_integer(real, lambda x: cost(x) <= budget) // unit * unit
     if x < 1 and (density < 1 or not form.masked(m, n, 1, 2, 1)):
         raise TooSmallError(
-            f"{family.name}: {layer.name} at sparsity {plain(1 - density)} would need a {family.definition.structure} of {real:.4g}, and the smallest is {unit}."
+            f"{family.name}: {layer.name} at sparsity {decimal_text(1 - density)} would need a {family.definition.structure} of {real:.4g}, and the smallest is {unit}."
         )
     return x
 

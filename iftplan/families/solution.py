@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from iftplan.masks.cardinality import Cardinality
 from iftplan.models.spec import LayerSpec
-from iftplan.report.shown import Shown
+from iftplan.report.shown import Displayed
 
 if TYPE_CHECKING:
     from iftplan.report.table import Table
@@ -40,7 +40,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Solution(Shown):
+class Solution(Displayed):
     """Layer realised in a family at equal MACs; counts are None where it is symbolic or infeasible.
 
     Attributes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 from iftplan.base.errors import InfeasibleError, InputError
-from iftplan.base.units import plain
+from iftplan.base.units import decimal_text
 from iftplan.families.family import Family
 from iftplan.families.sizes import realise
 from iftplan.families.solution import Outcome, Solution, Structure
@@ -82,7 +82,7 @@ def _solve(
     )
     if budget < 0 or (budget == 0 and real.capacity):
         raise InfeasibleError(
-            f"{family.name}: at sparsity {plain(sparsity)} the attention products of {layer.name} alone cost as much as the dense layer, or more."
+            f"{family.name}: at sparsity {decimal_text(sparsity)} the attention products of {layer.name} alone cost as much as the dense layer, or more."
         )
     nnz = stack_close(mask, real.matrices, layer.experts, budget)
     macs = layer.positions * (real.dense_weights + nnz + real.layer.products_per_position) // layer.experts
@@ -121,14 +121,14 @@ def mask_for(family: Family | None, sparsity: Fraction, mask: MaskStructure | No
         if (density * of).denominator != 1:
             near = Fraction(max(1, round(density * of)), of)
             raise InfeasibleError(
-                f"nm: a density of {plain(density)} is no N:8 pattern; the nearest is {near * of}:8, sparsity {plain(1 - near)}, or name another with --structure N:M."
+                f"nm: a density of {decimal_text(density)} is no N:8 pattern; the nearest is {near * of}:8, sparsity {decimal_text(1 - near)}, or name another with --structure N:M."
             )
         mask = NM(int(density * of), of)
     if patterned and not isinstance(mask, NM):
         raise InputError(f"nm: N:M Wide takes an N:M mask such as 2:8, not {mask}; use wide with {mask}.")
     if mask is not None and mask.density is not None and mask.density != density:
         raise InfeasibleError(
-            f"{mask} masks have sparsity {plain(1 - mask.density)}, not {plain(sparsity)}; the nearest is --sparsity {plain(1 - mask.density)}."
+            f"{mask} masks have sparsity {decimal_text(1 - mask.density)}, not {decimal_text(sparsity)}; the nearest is --sparsity {decimal_text(1 - mask.density)}."
         )
     return mask or Unstructured()
 
@@ -189,5 +189,5 @@ def _nearest(
             _solve(layer, family, candidate, mask, round_to)
         except InfeasibleError:
             continue
-        return f"The nearest feasible sparsity is {plain(candidate)}."
+        return f"The nearest feasible sparsity is {decimal_text(candidate)}."
     return "No sparsity makes it feasible."

@@ -116,7 +116,7 @@ def _step(what: str, left: str, right: Expr) -> Step:
     return Step(what, f"{left} = {text(right)}", f"\\mathrm{{{left}}} = {sympy.latex(right)}")
 
 
-def explained(solution: Solution, family: Family) -> Solution:
+def explain(solution: Solution, family: Family) -> Solution:
     """The solution with the derivation of its structure, down to the whole numbers; left alone, there is none."""
     if solution.outcome is Outcome.LEFT_ALONE:
         return solution

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from iftplan.base.units import Convention, bits, count, plain
+from iftplan.base.units import Convention, bits, count, decimal_text
 from iftplan.families.family import Family
 from iftplan.families.solution import Outcome, Solution
 from iftplan.models.notation import layer_notation
@@ -21,7 +21,7 @@ def solutions_table(name: str, solutions: Sequence[Solution], convention: Conven
     """
     unit = convention.unit
     symbolic = all(s.nnz is None for s in solutions)
-    title = f"{name} at sparsity {plain(solutions[0].sparsity)} (density {plain(1 - solutions[0].sparsity)})"
+    title = f"{name} at sparsity {decimal_text(solutions[0].sparsity)} (density {decimal_text(1 - solutions[0].sparsity)})"
     notes = tuple(
         f"{s.transform}: {(s.reason or s.outcome.value).removeprefix(f'{s.transform}: ')}"
         for s in solutions
@@ -84,7 +84,7 @@ def steps_table(name: str, s: Solution) -> Table:
     """A derivation, one equation a line."""
     rows = tuple((step.what, step.equation) for step in s.steps)
     return Table(
-        ("step", "equation"), rows, f"{name}, {s.transform} at sparsity {plain(s.sparsity)}: derivation"
+        ("step", "equation"), rows, f"{name}, {s.transform} at sparsity {decimal_text(s.sparsity)}: derivation"
     )
 
 

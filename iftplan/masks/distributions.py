@@ -25,7 +25,7 @@ class Distribution(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class DensityLayer:
     """Maskable layer as a distribution sees it: shape and cost.
 
     Attributes:
@@ -60,7 +60,7 @@ def probability(shape: tuple[int, ...], distribution: Distribution, power: int =
 
 
 def densities(
-    shares: Sequence[Share], budget: Fraction, distribution: Distribution, power: int = 1
+    shares: Sequence[DensityLayer], budget: Fraction, distribution: Distribution, power: int = 1
 ) -> tuple[Fraction, ...]:
     """Densities with `Σ density·cost = budget` exactly, none above 1.
 
@@ -108,7 +108,7 @@ def densities(
         dense |= {i for i in free if weights[i] == top}
 
 
-def parameter_budget(shares: Sequence[Share], sparsity: Fraction, *, floor_zeros: bool = False) -> Fraction:
+def parameter_budget(shares: Sequence[DensityLayer], sparsity: Fraction, *, floor_zeros: bool = False) -> Fraction:
     """Number of weights that stay at a sparsity, a fraction of a weight included.
 
     Args:

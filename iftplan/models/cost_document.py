@@ -8,9 +8,9 @@ from typing import Literal
 from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict
 
-from iftplan.base.documents import Document, check, repeated, sealed
+from iftplan.base.documents import Document, check, duplicate_name, with_digest
 from iftplan.base.errors import InputError
-from iftplan.base.validation import validated
+from iftplan.base.validation import validate
 from iftplan.models.cost import ModelCost
 
 SCHEMA = "iftplan.measured/1"
@@ -18,7 +18,7 @@ SCHEMA = "iftplan.measured/1"
 
 def measured_document(measured: ModelCost) -> Document:
     """The measurement as a JSON object, sealed with its digest; layers keep their order."""
-    return sealed(
+    return with_digest(
         {
             "schema": SCHEMA,
             "convention": "mac",
@@ -38,7 +38,7 @@ def parse_measured(document: Document, where: str = "measurement") -> ModelCost:
         InputError: names the path inside the document.
     """
     check(document, SCHEMA, where)
-    parsed = validated(_MeasuredObject, document, where)
+    parsed = validate(_MeasuredObject, document, where)
     for key in ("elementwise", "unknown_ops"):
         for name, value in parsed[key].items():
             if value < 0:
@@ -67,7 +67,7 @@ def check_rows(rows: Sequence[CostRowObject], where: str, path: str) -> None:
     Raises:
         InputError: names the first such row.
     """
-    for problem in repeated(f"{path}layers", (row["name"] for row in rows)):
+    for problem in duplicate_name(f"{path}layers", (row["name"] for row in rows)):
         raise InputError(f"{where}: {problem}.")
     for i, row in enumerate(rows):
         for key in ("macs", "parameters"):

@@ -13,7 +13,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from iftplan.base.errors import MeasureError
-from iftplan.report.shown import Shown
+from iftplan.report.shown import Displayed
 
 if TYPE_CHECKING:
     from iftplan.report.table import Table
@@ -53,7 +53,7 @@ class Contraction:
 
 
 @dataclass(frozen=True, slots=True)
-class CountTable(Shown):
+class CountTable(Displayed):
     """Counts of one engine for one forward pass, in MACs.
 
     Attributes:

@@ -9,9 +9,9 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from iftplan.base.documents import Document, check, repeated, sealed
+from iftplan.base.documents import Document, check, duplicate_name, with_digest
 from iftplan.base.errors import InputError
-from iftplan.base.validation import validated
+from iftplan.base.validation import validate
 from iftplan.models.polynomial import Polynomial
 from iftplan.models.spec import PLAIN, Couplings, Kind, LayerSpec, ModelSpec
 
@@ -21,7 +21,7 @@ SCHEMA = "iftplan.spec/1"
 def spec_document(spec: ModelSpec) -> Document:
     """The spec as a JSON object, sealed with its digest."""
     body = TypeAdapter(ModelSpec).dump_python(spec, mode="json")
-    return sealed({"schema": SCHEMA, "convention": "mac", **body})
+    return with_digest({"schema": SCHEMA, "convention": "mac", **body})
 
 
 def parse_spec(document: Document, where: str = "spec") -> ModelSpec:
@@ -38,7 +38,7 @@ def parse_spec(document: Document, where: str = "spec") -> ModelSpec:
     body = {key: value for key, value in document.items() if key not in ("schema", "convention", "digest")}
     for problem in _endless(body):
         raise InputError(f"{where}: {problem}; make the document again rather than editing it.")
-    spec = validated(ModelSpec, body, where)
+    spec = validate(ModelSpec, body, where)
     for problem in _problems(spec):
         raise InputError(f"{where}: {problem}; make the document again rather than editing it.")
     return spec
@@ -64,8 +64,8 @@ def _endless(value: Any, path: str = "") -> Iterator[str]:
 
 def _problems(spec: ModelSpec) -> Iterator[str]:
     """What a type cannot say: sizes that are no sizes, couplings that do not fit the layers."""
-    yield from repeated("layers", (weight.layer.name for weight in spec.layers))
-    yield from repeated("products", (product.name for product in spec.products))
+    yield from duplicate_name("layers", (weight.layer.name for weight in spec.layers))
+    yield from duplicate_name("products", (product.name for product in spec.products))
     for i, weight in enumerate(spec.layers):
         if why := _impossible(weight.layer):
             yield f"layers.{i}.layer: {why}"

@@ -9,7 +9,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from iftplan.models.polynomial import STRICT, Polynomial
-from iftplan.report.shown import Shown
+from iftplan.report.shown import Displayed
 
 if TYPE_CHECKING:
     from iftplan.report.table import Table
@@ -294,7 +294,7 @@ class Couplings:
 
 
 @dataclass(frozen=True, slots=True)
-class ModelSpec(Shown):
+class ModelSpec(Displayed):
     """A model without its weights.
 
     Attributes:

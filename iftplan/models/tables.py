@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from iftplan.base.units import Convention, count, short
+from iftplan.base.units import Convention, abbreviate, count
 from iftplan.models.counting import CountTable, uncalled_sentence, unknown_sentence
 from iftplan.models.notation import layer_notation
 from iftplan.models.spec import Couplings, ModelSpec
@@ -87,7 +87,7 @@ def count_table(table: CountTable, convention: Convention = Convention.MAC) -> T
     columns = ("module", "operator", "weight", ">calls", f">{unit}")
     title = f"{count(table.macs * per)} {unit}, counted by {table.engine}, every weight taken as dense"
     other = sum(table.elementwise.values())
-    notes = (f"elementwise work, not in the {unit}: {short(other)} output elements",) if other else ()
+    notes = (f"elementwise work, not in the {unit}: {abbreviate(other)} output elements",) if other else ()
     unseen = (unknown_sentence(name, calls) for name, calls in table.unknown.items())
     assumed = (f"assumed: {assumption}" for assumption in table.assumptions)
     return Table(columns, rows, title, (*notes, *unseen, *map(uncalled_sentence, table.uncalled), *assumed))

@@ -81,6 +81,7 @@ __all__ = [
     "TorchDispatchMode",
     "TruncToInt",
     "as_plain_tensors",
+    "call_below_modes",
     "compiled_in_trace",
     "compiles",
     "enable_python_dispatcher",
@@ -90,9 +91,9 @@ __all__ = [
     "inside_transform",
     "of_sizes",
     "operator_name",
+    "pause_tracing",
     "processor_has_bf16",
     "quiet_tracer",
-    "recorded",
     "require",
     "script_schemas",
     "step_hooks",
@@ -102,7 +103,6 @@ __all__ = [
     "tree_leaves",
     "tree_map",
     "tree_unflatten",
-    "untraced",
     "without_dispatch",
     "without_modes",
     "without_torch_function",
@@ -150,7 +150,7 @@ def tracing() -> bool:
 
 
 @contextmanager
-def untraced() -> Iterator[None]:
+def pause_tracing() -> Iterator[None]:
     """Let the jit tracer record nothing, and sizes be numbers, while the context is open."""
     internals: Any = torch._C  # whose stub leaves these out
     state = internals._get_tracing_state()
@@ -228,7 +228,7 @@ def operator_name(operator: HigherOrderOperator) -> str:
     return str(operator._name)
 
 
-def recorded(operator: Callable[..., Any], *args: Any) -> Any:
+def call_below_modes(operator: Callable[..., Any], *args: Any) -> Any:
     """Call an operator below the dispatch modes so that the jit tracer writes it down."""
     tracer = torch._C._dispatch_key_parse("Tracer")
     included = torch._C._dispatch_tls_local_include_set().add(tracer)
@@ -367,7 +367,7 @@ def _records() -> bool:
         ) -> Any:
             if func is not torch.ops.aten.convolution.default or not tracing():
                 return super().__torch_dispatch__(func, types, args, kwargs)
-            return recorded(torch.ops.aten._convolution.default, *args, False, False, False, False)
+            return call_below_modes(torch.ops.aten._convolution.default, *args, False, False, False, False)
 
     image, weight = torch.empty(1, 2, 4, 4, device="meta"), torch.empty(3, 2, 3, 3, device="meta")
     with Recording(), torch.no_grad(), quiet_tracer():

@@ -8,13 +8,13 @@ from fractions import Fraction
 from math import gcd
 
 from iftplan.base.errors import InfeasibleError
-from iftplan.base.units import count, decimal, plain
+from iftplan.base.units import count, decimal, decimal_text
 from iftplan.families.sizes import rank_unit
-from iftplan.masks.distributions import Distribution, Share, densities
+from iftplan.masks.distributions import DensityLayer, Distribution, densities
 from iftplan.plans.budget import Account, close
 from iftplan.plans.plan import PlannedLayer, Role, Scope
 from iftplan.plans.policy import Policy
-from iftplan.plans.rows import Row, with_unknown
+from iftplan.plans.rows import PlanRow, with_unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Books:
     maskable: int
 
     @staticmethod
-    def of(rows: Sequence[Row], scope: Scope) -> Books:
+    def of(rows: Sequence[PlanRow], scope: Scope) -> Books:
         """Add up the rows that count in a scope."""
         inside = [row for row in rows if row.role.within(scope)]
         return Books(
@@ -41,7 +41,7 @@ class Books:
         return Fraction(self.budget - self.fixed, self.maskable) if self.maskable else None
 
 
-def closed(rows: Sequence[Row], policy: Policy) -> tuple[tuple[PlannedLayer, ...], tuple[str, ...]]:
+def close_budget(rows: Sequence[PlanRow], policy: Policy) -> tuple[tuple[PlannedLayer, ...], tuple[str, ...]]:
     """Planned layers whose numbers of weights close the budget of the scope, and notes on what is left of it.
 
     Raises:
@@ -70,13 +70,13 @@ def closed(rows: Sequence[Row], policy: Policy) -> tuple[tuple[PlannedLayer, ...
     empty = [name for name, n in chosen.items() if not n]
     if empty:
         raise InfeasibleError(
-            f"at sparsity {plain(policy.sparsity)} the budget of scope {policy.scope} leaves {empty[0]} no weight at all."
+            f"at sparsity {decimal_text(policy.sparsity)} the budget of scope {policy.scope} leaves {empty[0]} no weight at all."
         )
     notes += _short_note(open_rows, chosen, policy, ledger)
     return tuple(row.planned(chosen.get(row.name, 0), policy.mask) for row in rows), notes
 
 
-def _weight_account(row: Row, allowed: range, target: Fraction) -> Account:
+def _weight_account(row: PlanRow, allowed: range, target: Fraction) -> Account:
     """A layer's weights as something to spend on, in the steps of its masks; one that should have a weight keeps one."""
     steps = max((target - allowed.start) / allowed.step, Fraction(0))
     least = 1 if not allowed.start and steps >= 1 else 0
@@ -85,7 +85,7 @@ def _weight_account(row: Row, allowed: range, target: Fraction) -> Account:
 
 
 def _short_note(
-    rows: Sequence[Row], chosen: Mapping[str, int], policy: Policy, ledger: Books
+    rows: Sequence[PlanRow], chosen: Mapping[str, int], policy: Policy, ledger: Books
 ) -> tuple[str, ...]:
     """What hardware for whole patterns would make of groups that are short."""
     mask = policy.mask
@@ -98,14 +98,14 @@ def _short_note(
     )
 
 
-def _targets(rows: Sequence[Row], policy: Policy, budget: int) -> list[Fraction]:
+def _targets(rows: Sequence[PlanRow], policy: Policy, budget: int) -> list[Fraction]:
     """How many weights each layer should keep, before rounding."""
     uniform = policy.distribution is Distribution.UNIFORM
     if uniform and policy.family and not policy.widens:
         own = [Fraction((row.dense_macs - row.fixed_macs) * row.experts, row.positions) for row in rows]
         if sum(t * row.positions / row.experts for t, row in zip(own, rows, strict=True)) == budget:
             return own  # each layer closes by itself: its structure is its own
-    shares = [Share(row.name, row.shape, row.maskable_macs) for row in rows]
+    shares = [DensityLayer(row.name, row.shape, row.maskable_macs) for row in rows]
     try:
         spread = densities(shares, Fraction(budget), policy.distribution, policy.power)
     except InfeasibleError as error:
@@ -114,7 +114,7 @@ def _targets(rows: Sequence[Row], policy: Policy, budget: int) -> list[Fraction]
 
 
 def _closed_by_rank(
-    rows: Sequence[Row], ledger: Books, policy: Policy
+    rows: Sequence[PlanRow], ledger: Books, policy: Policy
 ) -> tuple[tuple[PlannedLayer, ...], tuple[str, ...]]:
     """Nothing is masked: ranks are what can be spent, one whole rank at a time, and a residual may stay."""
     family = policy.family
@@ -141,7 +141,7 @@ def _closed_by_rank(
     if residual < 0:
         smallest = min(zip(steps, ranked, strict=True), key=lambda pair: pair[0])[1]
         raise InfeasibleError(
-            f"sparsity {plain(policy.sparsity)} cannot close scope {policy.scope} with whole ranks: {smallest.name} would be left without one."
+            f"sparsity {decimal_text(policy.sparsity)} cannot close scope {policy.scope} with whole ranks: {smallest.name} would be left without one."
         )
     chosen = {
         row.name: with_unknown(row, family, step * unit)
@@ -153,7 +153,7 @@ def _closed_by_rank(
     ) if residual else ()
 
 
-def _rank_account(row: Row, key: str, unit: int, scale: Fraction) -> Account:
+def _rank_account(row: PlanRow, key: str, unit: int, scale: Fraction) -> Account:
     """A layer's ranks as something to spend on, in steps of `unit`."""
     rank = row.structure[key]
     assert isinstance(rank, int) and row.layer is not None
@@ -161,7 +161,7 @@ def _rank_account(row: Row, key: str, unit: int, scale: Fraction) -> Account:
     return Account(max(most, 1), row.fixed_macs // rank * unit, max(scale * rank / unit, Fraction(1)), 1)
 
 
-def _overspent(rows: Sequence[Row], policy: Policy, ledger: Books) -> InfeasibleError:
+def _overspent(rows: Sequence[PlanRow], policy: Policy, ledger: Books) -> InfeasibleError:
     inside = [row for row in rows if row.role.within(policy.scope) and row.fixed_macs > row.dense_macs]
     worst = max(inside, key=lambda row: row.fixed_macs - row.dense_macs, default=None)
     who = (
@@ -170,7 +170,7 @@ def _overspent(rows: Sequence[Row], policy: Policy, ledger: Books) -> Infeasible
         else ""
     )
     return InfeasibleError(
-        f"sparsity {plain(policy.sparsity)} cannot close scope {policy.scope}: what no mask can thin costs {count(ledger.fixed)} MACs of a budget of {count(ledger.budget)}{who}."
+        f"sparsity {decimal_text(policy.sparsity)} cannot close scope {policy.scope}: what no mask can thin costs {count(ledger.fixed)} MACs of a budget of {count(ledger.budget)}{who}."
     )
 
 
@@ -200,7 +200,7 @@ def _pattern_note(ledger: Books, policy: Policy) -> tuple[str, ...]:
     )
 
 
-def closing_sparsities(rows: Sequence[Row]) -> dict[Scope, Fraction | None]:
+def closing_sparsities(rows: Sequence[PlanRow]) -> dict[Scope, Fraction | None]:
     """Sparsity of the masked weights that closes each scope with these structures; None if none does."""
     found: dict[Scope, Fraction | None] = {}
     for scope in Scope:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from iftplan.families.solution import Structure
 from iftplan.masks.cardinality import Cardinality
 from iftplan.models.spec import Heads, InputSpec, LayerSpec
-from iftplan.report.shown import Shown
+from iftplan.report.shown import Displayed
 
 if TYPE_CHECKING:
     from iftplan.report.table import Table
@@ -240,7 +240,7 @@ class WallClock:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan(Shown):
+class Plan(Displayed):
     """Plan of a whole model in one family at equal MACs.
 
     Attributes:

@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from iftplan.base.errors import InfeasibleError, InputError
-from iftplan.base.units import plain
+from iftplan.base.units import decimal_text
 from iftplan.families.integers import Multiplier
-from iftplan.masks.distributions import Share, densities
+from iftplan.masks.distributions import DensityLayer, densities
 from iftplan.models.spec import Heads, ModelSpec
-from iftplan.plans.closing import closed, closing_sparsities
+from iftplan.plans.closing import close_budget, closing_sparsities
 from iftplan.plans.plan import Plan, PlannedLayer, Scope
 from iftplan.plans.policy import Policy
-from iftplan.plans.rows import Row, rows_of
+from iftplan.plans.rows import PlanRow, rows_of
 from iftplan.plans.widths import plan_widths
 
 
@@ -51,7 +51,7 @@ class Prepared:
 
     multiplier: Multiplier
     sizes: Mapping[str, int]
-    rows: tuple[Row, ...]
+    rows: tuple[PlanRow, ...]
 
 
 def prepare(spec: ModelSpec, policy: Policy) -> Prepared:
@@ -87,7 +87,7 @@ def close_prepared(spec: ModelSpec, policy: Policy, prepared: Prepared, *, heads
         layers = _sparsified(rows, policy)
         notes: tuple[str, ...] = ("nothing is closed: plain sparsity at the same width",)
     else:
-        layers, notes = closed(rows, policy)
+        layers, notes = close_budget(rows, policy)
     scope = policy.scope if policy.family else None
     if sizes and spec.couplings is not None:
         heads = spec.couplings.heads or heads
@@ -113,10 +113,10 @@ def close_prepared(spec: ModelSpec, policy: Policy, prepared: Prepared, *, heads
     )
 
 
-def _sparsified(rows: Sequence[Row], policy: Policy) -> tuple[PlannedLayer, ...]:
+def _sparsified(rows: Sequence[PlanRow], policy: Policy) -> tuple[PlannedLayer, ...]:
     """The same network with masks at the sparsity asked for, counted in weights as the papers do."""
     masked = [row for row in rows if row.maskable_macs]
-    shares = [Share(row.name, row.shape, row.capacity) for row in masked]
+    shares = [DensityLayer(row.name, row.shape, row.capacity) for row in masked]
     budget = policy.density * sum(row.capacity for row in masked)
     spread = densities(shares, budget, policy.distribution, policy.power)
     chosen = {
@@ -149,5 +149,5 @@ def _nearest(spec: ModelSpec, policy: Policy, heads: Heads) -> str:
                     _plan(spec, replace(policy, sparsity=Fraction(candidate, 100)), heads)
                 except InfeasibleError:
                     continue
-                return f"The nearest feasible sparsity is {plain(Fraction(candidate, 100))}."
+                return f"The nearest feasible sparsity is {decimal_text(Fraction(candidate, 100))}."
     return "No sparsity makes it feasible; keep fewer layers dense or close another scope."

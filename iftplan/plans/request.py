@@ -18,7 +18,7 @@ from iftplan.models.spec import Heads, ModelSpec
 from iftplan.plans.plan import Asked, CloseBy, MaskUpdates, Optimizer, Pass, Plan, Scope
 from iftplan.plans.planner import plan
 from iftplan.plans.policy import Policy
-from iftplan.plans.scaling import parametrized
+from iftplan.plans.scaling import parametrize
 from iftplan.plans.speed.planner import plan_for_time
 from iftplan.plans.speed.profiles import Profile
 
@@ -119,4 +119,4 @@ def make_plan(spec: ModelSpec, request: PlanRequest) -> Plan:
             batch=pricing.batch,
             heads=request.heads,
         )
-    return parametrized(made, request.parametrization, request.optimizer, request.mask_updates)
+    return parametrize(made, request.parametrization, request.optimizer, request.mask_updates)

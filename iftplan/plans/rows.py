@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from math import prod
 
 from iftplan.base.errors import InfeasibleError, TooSmallError
-from iftplan.base.units import plain
+from iftplan.base.units import decimal_text
 from iftplan.families.family import Family
 from iftplan.families.sizes import at_structure, realise
 from iftplan.families.solution import Structure
@@ -19,7 +19,7 @@ from iftplan.plans.policy import Policy
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class PlanRow:
     """Layer on its way into a plan.
 
     Attributes:
@@ -121,7 +121,7 @@ class Row:
         )
 
 
-def rows_of(spec: ModelSpec, policy: Policy, sizes: Mapping[str, int]) -> tuple[Row, ...]:
+def rows_of(spec: ModelSpec, policy: Policy, sizes: Mapping[str, int]) -> tuple[PlanRow, ...]:
     """Rows of every weight layer and every product of activations at the given widths.
 
     Args:
@@ -136,17 +136,17 @@ def rows_of(spec: ModelSpec, policy: Policy, sizes: Mapping[str, int]) -> tuple[
     small = [row for row in layers if row.kept_for is KeptFor.SIZE]
     if small and not any(row.role is Role.TRANSFORMED for row in layers):
         raise InfeasibleError(
-            f"sparsity {plain(policy.sparsity)} transforms nothing: {small[0].name} and every other layer is too small for a rank of 1 there."
+            f"sparsity {decimal_text(policy.sparsity)} transforms nothing: {small[0].name} and every other layer is too small for a rank of 1 there."
         )
     return (*layers, *(_product_row(spec, p, sizes) for p in spec.products))
 
 
-def _product_row(spec: ModelSpec, product: Product, sizes: Mapping[str, int]) -> Row:
+def _product_row(spec: ModelSpec, product: Product, sizes: Mapping[str, int]) -> PlanRow:
     macs = product.macs
     if sizes and spec.couplings is not None:
         macs = spec.couplings.product_macs[product.name].at(sizes)
     reason = "a product of activations: no weight to mask"
-    return Row(
+    return PlanRow(
         product.name,
         product.operator,
         "",
@@ -198,11 +198,11 @@ def _unreplaceable(layer: WeightLayer, policy: Policy) -> str:
     return ""
 
 
-def _layer_row(spec: ModelSpec, weight: WeightLayer, policy: Policy, sizes: Mapping[str, int]) -> Row:
+def _layer_row(spec: ModelSpec, weight: WeightLayer, policy: Policy, sizes: Mapping[str, int]) -> PlanRow:
     role, reason = role_of(weight, policy)
     dense = weight.layer
     wide = _widened(spec, weight, sizes)
-    row = Row(
+    row = PlanRow(
         dense.name,
         dense.kind.value,
         weight.weight,
@@ -229,7 +229,7 @@ def _layer_row(spec: ModelSpec, weight: WeightLayer, policy: Policy, sizes: Mapp
             return row
 
 
-def _patterned(row: Row, policy: Policy) -> int | None:
+def _patterned(row: PlanRow, policy: Policy) -> int | None:
     """The count of whole N:M patterns, where no density is there to close the budget; None where the budget may choose."""
     try:
         most = row.counts(policy.mask)[-1]
@@ -242,7 +242,7 @@ def _width_structure(wide: LayerSpec) -> Structure:
     return dict(zip(WIDTHS, (wide.in_channels, wide.out_channels), strict=True))
 
 
-def _restructured(row: Row, dense: LayerSpec, policy: Policy) -> Row:
+def _restructured(row: PlanRow, dense: LayerSpec, policy: Policy) -> PlanRow:
     """A transformed layer of a family with a structure of its own: branches or ranks."""
     family = policy.family
     assert family is not None
@@ -261,11 +261,11 @@ def _restructured(row: Row, dense: LayerSpec, policy: Policy) -> Row:
     return with_unknown(row, family, unknown)
 
 
-def _unfit(row: Row, error: InfeasibleError) -> InfeasibleError:
+def _unfit(row: PlanRow, error: InfeasibleError) -> InfeasibleError:
     return InfeasibleError(f"{row.name}: {error} Keep it dense with --keep-dense first,last,{row.name}.")
 
 
-def with_unknown(row: Row, family: Family, unknown: int) -> Row:
+def with_unknown(row: PlanRow, family: Family, unknown: int) -> PlanRow:
     """Row of the same layer with another number of branches or another rank.
 
     Args:

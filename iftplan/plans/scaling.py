@@ -22,7 +22,7 @@ from types import MappingProxyType
 from typing import Final, get_args
 
 from iftplan.base.errors import InputError
-from iftplan.base.units import exact
+from iftplan.base.units import fraction
 from iftplan.models.spec import Kind, LayerSpec
 from iftplan.plans.plan import (
     Asked,
@@ -45,7 +45,7 @@ _ATTENTION = "forward pass: attention scores are divided by the size of a head, 
 _WIDTH_ALONE = "μP corrects for the width alone; the fan-in that masks take away is not made up for."
 
 
-def parametrized(
+def parametrize(
     plan: Plan, asked: Asked = "auto", optimizer: Optimizer = "adam", mask_updates: MaskUpdates = "static"
 ) -> Plan:
     """The plan with the scales of its weights; "standard" leaves them out, which says the same.
@@ -109,7 +109,7 @@ def _forward(plan: Plan, scales: Mapping[str, TensorScale]) -> Iterator[str]:
     """What belongs to the parametrization and is in no tensor."""
     for name, scale in scales.items():
         if scale.output_multiplier != 1:
-            yield f"forward pass: the logits of {name} are multiplied by {exact(scale.output_multiplier)}; iftplan.nn.apply does so where a plain linear layer gives them out."
+            yield f"forward pass: the logits of {name} are multiplied by {fraction(scale.output_multiplier)}; iftplan.nn.apply does so where a plain linear layer gives them out."
     products = any(layer.role is Role.ACTIVATION for layer in plan.layers)
     if products and plan.heads == "number" and plan.widths:
         yield _ATTENTION

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 
-from iftplan.base.units import Convention, bits, count, decimal, plain, short
+from iftplan.base.units import Convention, abbreviate, bits, count, decimal, decimal_text
 from iftplan.plans.document.layers import after_notation, before_notation
 from iftplan.plans.plan import WIDTHS, KeptFor, Plan, PlannedLayer, Role, Scope, TensorScale
 from iftplan.plans.scaling import NAMES
@@ -29,7 +29,7 @@ def plan_table(plan: Plan, convention: Convention = Convention.MAC) -> Table:
         for layer in plan.layers
     )
     columns = ("layer", "before", "after", ">nnz", ">density", f">dense {unit}", f">planned {unit}", "role")
-    title = f"{plan.model or 'the model'}: {plan.transform} at sparsity {plain(plan.sparsity)}, input {', '.join(map(str, plan.inputs))}"
+    title = f"{plan.model or 'the model'}: {plan.transform} at sparsity {decimal_text(plan.sparsity)}, input {', '.join(map(str, plan.inputs))}"
     return Table(columns, rows, title)
 
 
@@ -49,7 +49,7 @@ def scope_table(plan: Plan, convention: Convention = Convention.MAC) -> Table:
     columns = ("scope", f">dense {unit}", f">planned {unit}", ">ratio", ">closing sparsity, same structure")
     cardinality = plan.cardinality
     notes = [
-        f"search space: {short(cardinality.maskable_weights or 0)} maskable weights, {bits(cardinality.log2_masks or 0.0)} to name a mask"
+        f"search space: {abbreviate(cardinality.maskable_weights or 0)} maskable weights, {bits(cardinality.log2_masks or 0.0)} to name a mask"
     ]
     if not any(layer.role is Role.TRANSFORMED for layer in plan.layers):
         notes.append("note: no layer is transformed; the role of each says why")

@@ -1,5 +1,5 @@
 from .files import Picture as Picture
-from .files import encoded as encoded
+from .files import encode as encode
 from .interactive import pareto_page as pareto_page
 from .layers import density_picture as density_picture
 from .layers import macs_picture as macs_picture

@@ -10,7 +10,7 @@ from xml.sax.saxutils import escape
 
 from matplotlib.figure import Figure
 
-from iftplan.plots.style import THEMES, drawing, shown
+from iftplan.plots.style import THEMES, drawing, label_text
 
 FORMS = ("png", "svg", "pdf")
 
@@ -30,17 +30,17 @@ class Picture:
     description: str
 
     def _repr_png_(self) -> bytes:
-        return reduced(encoded(self, "png"))
+        return reduce_palette(encode(self, "png"))
 
 
-def encoded(picture: Picture, form: str) -> bytes:
+def encode(picture: Picture, form: str) -> bytes:
     """Bytes of a figure's file, with its title and description inside and without a date.
 
     Args:
         picture: what to write.
         form: one of `FORMS`.
     """
-    picture = replace(picture, title=shown(picture.title, 200), description=shown(picture.description, 2000))
+    picture = replace(picture, title=label_text(picture.title, 200), description=label_text(picture.description, 2000))
     out = io.BytesIO()
     with drawing(THEMES["light"]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a name in a script that no bundled font has
@@ -48,7 +48,7 @@ def encoded(picture: Picture, form: str) -> bytes:
     return _described(out.getvalue(), picture) if form == "svg" else out.getvalue()
 
 
-def reduced(png: bytes) -> bytes:
+def reduce_palette(png: bytes) -> bytes:
     """The picture in a palette of 128 colours, a third of the size: notebooks keep their figures."""
     from PIL import Image
 

@@ -14,10 +14,10 @@ from hashlib import sha256
 from html import escape
 from typing import Any
 
-from iftplan.plots.pareto import MANY, WIDE_X, WIDE_Y, described, guides, spans
-from iftplan.plots.style import MARKERS, THEMES, shown, si
+from iftplan.plots.pareto import MANY, WIDE_X, WIDE_Y, describe, guides, spans
+from iftplan.plots.style import MARKERS, THEMES, label_text, si
 from iftplan.report.libraries import missing
-from iftplan.runs.results.configurations import Entry
+from iftplan.runs.results.configurations import Configuration
 from iftplan.runs.results.tables import iso_flop, readings
 from iftplan.runs.results.tradeoff import TradeOff
 
@@ -92,7 +92,7 @@ def pareto_page(found: TradeOff, *, title: str = "") -> str:
 </head>
 <body>
 <h1 style="font-size:1.1rem">{escape(name)}</h1>
-<div id="figure" role="img" aria-label="{escape(described(found), quote=True)}"></div>
+<div id="figure" role="img" aria-label="{escape(describe(found), quote=True)}"></div>
 {_words(found)}
 <script type="application/json" id="data">{data}</script>
 <script>{library}</script>
@@ -162,7 +162,7 @@ def _trace(found: TradeOff, series: str, names: Sequence[str]) -> dict[str, Any]
     return trace
 
 
-def _hover(entry: Entry, found: TradeOff) -> str:
+def _hover(entry: Configuration, found: TradeOff) -> str:
     error = "" if entry.y.error is None else f" ± {entry.y.error:.2g}"
     lines = (
         entry.name,
@@ -218,7 +218,7 @@ def plain_text(text: str, longest: int = 120) -> str:
         >>> plain_text("<b>")
         '‹b›'
     """
-    return shown(text, longest).translate(_LOOKALIKES)
+    return label_text(text, longest).translate(_LOOKALIKES)
 
 
 _LOOKALIKES = {

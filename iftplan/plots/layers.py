@@ -8,10 +8,10 @@ from math import ceil
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from iftplan.base.units import Convention, plain
+from iftplan.base.units import Convention, decimal_text
 from iftplan.plans.plan import Plan, PlannedLayer, Scope
 from iftplan.plots.files import Picture
-from iftplan.plots.style import THEMES, Theme, drawing, new_axes, shown, si, si_ticks
+from iftplan.plots.style import THEMES, Theme, drawing, label_text, new_axes, si, si_ticks
 
 _NAMED = 60  # layers up to which each has its name
 _STEPS = 150  # of a skyline
@@ -62,7 +62,7 @@ def density_picture(plan: Plan, *, title: str = "", theme: str = "light") -> Pic
         (axes.set_xlim if _rows(layers) else axes.set_ylim)(0, 1.02)
         _finish(figure, title or _title(plan))
     words = f"Density of {len(layers)} layers of {plan.model}: {sum(x.maskable for x in layers)} under masks"
-    return Picture(figure, title or _title(plan), f"{words}, {plain(plan.sparsity)} sparsity asked for.")
+    return Picture(figure, title or _title(plan), f"{words}, {decimal_text(plan.sparsity)} sparsity asked for.")
 
 
 def _rows(layers: Sequence[PlannedLayer]) -> bool:
@@ -117,15 +117,15 @@ def _skyline(values: Sequence[float]) -> tuple[list[int], list[float]]:
 
 
 def _finish(figure: Figure, title: str) -> None:
-    figure.suptitle(shown(title, 90), x=0.01, ha="left", fontsize=10)
+    figure.suptitle(label_text(title, 90), x=0.01, ha="left", fontsize=10)
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
 
 
 def _title(plan: Plan) -> str:
-    return f"{plan.model}: {plan.transform} at sparsity {plain(plan.sparsity)}"
+    return f"{plan.model}: {plan.transform} at sparsity {decimal_text(plan.sparsity)}"
 
 
 def _tail(name: str, longest: int = 40) -> str:
     """The end of a long name, which is what tells layers apart."""
-    text = shown(name, 400)
+    text = label_text(name, 400)
     return text if len(text) <= longest else f"…{text[1 - longest :]}"

@@ -11,8 +11,8 @@ from matplotlib.lines import Line2D
 
 from iftplan.plots.files import Picture
 from iftplan.plots.labels import Label, place_labels
-from iftplan.plots.style import MARKERS, THEMES, Theme, drawing, new_axes, shown, si, si_ticks
-from iftplan.runs.results.configurations import Entry
+from iftplan.plots.style import MARKERS, THEMES, Theme, drawing, label_text, new_axes, si, si_ticks
+from iftplan.runs.results.configurations import Configuration
 from iftplan.runs.results.pareto import Estimate, Sense
 from iftplan.runs.results.tradeoff import TradeOff
 
@@ -44,16 +44,16 @@ def pareto_picture(found: TradeOff, *, title: str = "", theme: str = "light") ->
         _frontier(axes, found, colors)
         _legend(axes, found, styles, colors)
         if title:
-            axes.set_title(shown(title, 90), loc="left", fontsize=10)
+            axes.set_title(label_text(title, 90), loc="left", fontsize=10)
         _iso_flop(axes, found, colors)
         marks = [(x, entry.y.mean) for x, entry in zip(places, found.entries, strict=True)]
         written = [*_readings(axes, found, colors), *_labels(found, places)]
         arrows = [[(x, e.y.mean), (e.x.mean, e.y.mean)] for e, x, _ in _arrows(found)]
         place_labels(figure, axes, written, marks, [_staircase(found), *arrows], colors.ink)
-    return Picture(figure, title or f"{found.y.name} against {found.x.name}", described(found))
+    return Picture(figure, title or f"{found.y.name} against {found.x.name}", describe(found))
 
 
-def described(found: TradeOff) -> str:
+def describe(found: TradeOff) -> str:
     """Description of the figure in words."""
     first, last = found.entries[found.frontier[0]], found.entries[found.frontier[-1]]
     ends = " to ".join(f"{e.name} ({si(e.x.mean)}, {e.y.mean:.4g})" for e in dict.fromkeys((first, last)))
@@ -143,7 +143,7 @@ def _limits(axes: Axes, xs: Sequence[float], ys: Sequence[float]) -> None:
 Styles = Mapping[str, tuple[str, str]]
 
 
-def _styles(entries: Sequence[Entry], colors: Theme) -> Styles:
+def _styles(entries: Sequence[Configuration], colors: Theme) -> Styles:
     """Series → colour and marker; dense is always ink."""
     names = list(dict.fromkeys(entry.series for entry in entries))
     others = [name for name in names if name not in _DENSE]
@@ -171,12 +171,12 @@ def _points(axes: Axes, found: TradeOff, places: Sequence[float], styles: Styles
                 xs, ys, s=(14 if many else 30) * (2.4 if marker == "*" else 1) * (1.3 if on_frontier else 1),
                 marker=marker, facecolors="none" if hollow else color, edgecolors=color if hollow else colors.background,
                 linewidths=1.1 if hollow else 0.5, alpha=0.55 if many and not on_frontier else 1.0,
-                zorder=4 if on_frontier else 3, label=shown(name),
+                zorder=4 if on_frontier else 3, label=label_text(name),
             )  # fmt: skip
             _errors(axes, chosen, xs, color, many)
 
 
-def _errors(axes: Axes, chosen: Sequence[Entry], xs: Sequence[float], color: str, many: bool) -> None:
+def _errors(axes: Axes, chosen: Sequence[Configuration], xs: Sequence[float], color: str, many: bool) -> None:
     measured = [(x, e) for x, e in zip(xs, chosen, strict=True) if e.y.error is not None or e.x.error]
     if measured:
         axes.errorbar(
@@ -248,7 +248,7 @@ def spans(values: Sequence[float], factor: float) -> bool:
     return min(values) > 0 and max(values) > factor * min(values)
 
 
-def _arrows(found: TradeOff) -> list[tuple[Entry, float, float]]:
+def _arrows(found: TradeOff) -> list[tuple[Configuration, float, float]]:
     """Dense models whose quality costs visibly less elsewhere, with that cost and the ratio."""
     read = [
         (found.entries[i], r.x, r.ratio) for i, r in found.readings if r.x is not None and r.ratio is not None
@@ -276,7 +276,7 @@ def _labels(found: TradeOff, places: Sequence[float]) -> list[Label]:
     dense = [i for i, e in enumerate(found.entries) if e.what.dense][:_MOST_READINGS]
     order = [*dense, *(found.frontier[i] for i in _spread(len(found.frontier)))]
     named = list(dict.fromkeys(order))[:_MOST_LABELS]
-    return [Label(shown(found.entries[i].name), places[i], found.entries[i].y.mean) for i in named]
+    return [Label(label_text(found.entries[i].name), places[i], found.entries[i].y.mean) for i in named]
 
 
 def _spread(count: int) -> list[int]:
@@ -292,7 +292,7 @@ def _spread(count: int) -> list[int]:
 def _legend(axes: Axes, found: TradeOff, styles: Styles, colors: Theme) -> None:
     handles = [
         Line2D([], [], linestyle="none", marker=marker, color=color, markersize=6 if marker != "*" else 8,
-               fillstyle="none" if name.startswith("paper:") else "full", markeredgewidth=1.0, label=shown(name))
+               fillstyle="none" if name.startswith("paper:") else "full", markeredgewidth=1.0, label=label_text(name))
         for name, (color, marker) in styles.items()
     ]  # fmt: skip
     if len(found.frontier) > 1:

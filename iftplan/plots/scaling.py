@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from iftplan.base.units import short
+from iftplan.base.units import abbreviate
 from iftplan.plots.files import Picture
-from iftplan.plots.style import DASHES, THEMES, drawing, new_axes, shown
+from iftplan.plots.style import DASHES, THEMES, drawing, label_text, new_axes
 from iftplan.runs.scaling_tables import Advice
 
 _STEPS = 120
@@ -28,7 +28,7 @@ def advice_picture(asked: Advice, *, title: str = "", theme: str = "light") -> P
             axes.plot(
                 computes, [law.optimal_sparsity(params, c, asked.kappa) for c in computes],
                 color=colors.palette[i], linestyle=DASHES[i], linewidth=2.2 if times == 1 else 1.3,
-                label=f"{short(params)} non-zero parameters",
+                label=f"{abbreviate(params)} non-zero parameters",
             )  # fmt: skip
         axes.plot([asked.compute], [asked.sparsity], "o", color=colors.ink, zorder=4)
         beside = (8, -12) if asked.sparsity > 0.1 else (0, 8)  # below the curve, but never on the axis
@@ -47,10 +47,10 @@ def advice_picture(asked: Advice, *, title: str = "", theme: str = "light") -> P
         axes.set_ylim(-0.02, 1)
         axes.set_xlabel("training compute (FLOPs, two for each MAC)")
         axes.set_ylabel("optimal sparsity")
-        axes.set_title(shown(title or f"Sparse scaling law, {law.name}", 90), loc="left", fontsize=10)
+        axes.set_title(label_text(title or f"Sparse scaling law, {law.name}", 90), loc="left", fontsize=10)
         figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=3)
     words = (
         f"Optimal sparsity against training FLOPs after the sparse scaling law of {law.name}: {asked.sparsity:.3f} "
-        f"at {short(asked.params)} non-zero parameters and {asked.compute:.3g} FLOPs, rising with compute."
+        f"at {abbreviate(asked.params)} non-zero parameters and {asked.compute:.3g} FLOPs, rising with compute."
     )
     return Picture(figure, title or f"Sparse scaling law, {law.name}", words)

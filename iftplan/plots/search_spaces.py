@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from iftplan.plots.files import Picture
-from iftplan.plots.style import DASHES, MARKERS, THEMES, drawing, new_axes, shown, si_ticks
+from iftplan.plots.style import DASHES, MARKERS, THEMES, drawing, label_text, new_axes, si_ticks
 
 Curve = Sequence[tuple[float, float]]
 """Sparsity and bits, one after the other."""
@@ -29,7 +29,7 @@ def cardinality_picture(
             xs, ys = zip(*curve, strict=True)
             axes.plot(
                 xs, ys, color=colors.palette[i % len(colors.palette)], linestyle=DASHES[i % len(DASHES)],
-                marker=MARKERS[i % len(MARKERS)], markersize=4, linewidth=1.4, label=shown(name),
+                marker=MARKERS[i % len(MARKERS)], markersize=4, linewidth=1.4, label=label_text(name),
                 markevery=max(1, len(xs) // 20),
             )  # fmt: skip
         axes.set_xlim(0, 1)
@@ -38,7 +38,7 @@ def cardinality_picture(
         axes.set_ylabel("search space, log2 of the number of masks (bits)")
         si_ticks(axes, "y")
         heading = title or f"Search space of {subject} at equal MACs"
-        axes.set_title(shown(heading, 90), loc="left", fontsize=10)
+        axes.set_title(label_text(heading, 90), loc="left", fontsize=10)
         figure.legend(loc="outside right upper", frameon=False, fontsize=8)
     ends = "; ".join(f"{name} up to {max(y for _, y in curve):.3g} bits" for name, curve in curves.items())
     return Picture(figure, heading, f"{heading}, by family and sparsity: {ends}.")

@@ -15,7 +15,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from iftplan.base.units import short
+from iftplan.base.units import abbreviate
 from iftplan.report.table import printable
 
 
@@ -128,10 +128,10 @@ def si_ticks(axes: Axes, which: str) -> None:
 
 def si(value: float) -> str:
     """A number with its prefix, as short as it can be."""
-    return short(round(value)) if abs(value) >= 1000 else f"{value:.4g}"
+    return abbreviate(round(value)) if abs(value) >= 1000 else f"{value:.4g}"
 
 
-def shown(text: str, longest: int = 48) -> str:
+def label_text(text: str, longest: int = 48) -> str:
     """A stranger's text as a label: one line, no control characters, never so long that it pushes all else away.
 
     matplotlib leaves labels that begin with an underscore out of legends; a space before it keeps them.

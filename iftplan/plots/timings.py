@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from iftplan.plans.speed.timings import Bench, Measured
 from iftplan.plots.files import Picture
-from iftplan.plots.style import DASHES, MARKERS, THEMES, Theme, drawing, new_row, shown
+from iftplan.plots.style import DASHES, MARKERS, THEMES, Theme, drawing, label_text, new_row
 
 _UNDRAWN: Final = ("dense", "dense-best", "dense-half")  # what ratios are to
 _ANY_MASK: Final = ("masked-dense", "torch-csr")  # take what they take whatever the mask's structure
@@ -53,7 +53,7 @@ def bench_picture(bench: Bench, *, title: str = "", theme: str = "light") -> Pic
         row[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
         row[0].yaxis.set_minor_formatter(NullFormatter())
         row[0].set_ylabel("time over the best dense time")
-        figure.suptitle(shown(named, 90), x=0.01, ha="left", fontsize=10)
+        figure.suptitle(label_text(named, 90), x=0.01, ha="left", fontsize=10)
         found = {
             label: handle
             for axes in row
@@ -107,5 +107,5 @@ def _line(axes: Axes, name: str, points: Mapping[float, list[float]], i: int, co
     axes.errorbar(
         sparsities, middle, yerr=reach, elinewidth=0.8, linewidth=1.4, marker=MARKERS[i % len(MARKERS)], markersize=4,
         color=colors.palette[i % len(colors.palette)], linestyle=DASHES[i // len(colors.palette) % len(DASHES)],
-        label=shown(name),
+        label=label_text(name),
     )  # fmt: skip

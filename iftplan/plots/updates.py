@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from iftplan.plots.files import Picture
-from iftplan.plots.style import MARKERS, THEMES, drawing, new_axes, shown, si_ticks
+from iftplan.plots.style import MARKERS, THEMES, drawing, label_text, new_axes, si_ticks
 from iftplan.runs.history import History
 
 _MOST_NAMED = 10
@@ -41,7 +41,7 @@ def updates_picture(histories: Sequence[History], *, title: str = "", theme: str
             axes.plot(history.steps, history.churn, linewidth=1.1, linestyle="--", fillstyle="none", **look)
             if not many:
                 handles.append(
-                    Line2D([], [], color=color, marker=marker, markersize=4, label=shown(history.name))
+                    Line2D([], [], color=color, marker=marker, markersize=4, label=label_text(history.name))
                 )
         handles += [
             Line2D([], [], color=colors.ink, linewidth=1.6, label="ITOP: ever active"),
@@ -53,7 +53,7 @@ def updates_picture(histories: Sequence[History], *, title: str = "", theme: str
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         si_ticks(axes, "x")
         heading = title or "Masks over training"
-        axes.set_title(shown(heading, 90), loc="left", fontsize=10)
+        axes.set_title(label_text(heading, 90), loc="left", fontsize=10)
         figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=8)
     last = "; ".join(f"{h.name} ends at {h.itop[-1]:.3f}" for h in histories[:_MOST_NAMED])
     return Picture(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from iftplan.report.page import Finding, Outcome, Page, Section
+from iftplan.report.page import Finding, Page, Section, SectionStatus
 from iftplan.report.table import printable
 
 _MOST = 10  # errors that GitHub shows of one step
@@ -27,7 +27,7 @@ def page_annotations(page: Page) -> str:
 def _section(section: Section) -> Iterator[str]:
     if section.outcome.refuses:
         yield from (_command("error", section, finding) for finding in section.findings)
-    elif section.outcome is not Outcome.PASSED:
+    elif section.outcome is not SectionStatus.PASSED:
         yield _line("notice", section, "cost", f"{section.subject}: {section.headline}")
 
 

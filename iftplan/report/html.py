@@ -10,15 +10,15 @@ from base64 import b64encode
 from hashlib import sha256
 from importlib.resources import files
 
-from iftplan.base.units import count, percent, signed
+from iftplan.base.units import count, percent, with_sign
 from iftplan.report.libraries import missing
 from iftplan.report.page import Page
-from iftplan.report.table import printable, unbroken
+from iftplan.report.table import printable, without_breaks
 from iftplan.report.treemap import HEIGHT, LINE, WIDTH, tiles
 
 
 def _shown(text: str) -> str:
-    return unbroken(printable(text))
+    return without_breaks(printable(text))
 
 
 def page_html(page: Page) -> str:
@@ -38,7 +38,7 @@ def page_html(page: Page) -> str:
     )
     environment.filters |= {
         "count": count,
-        "signed": signed,
+        "signed": with_sign,
         "percent": percent,
         "shown": _shown,
         "plain": printable,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from iftplan.report.libraries import missing
-from iftplan.report.page import Outcome, Page, Section
+from iftplan.report.page import Page, Section, SectionStatus
 from iftplan.report.table import Table, printable
 from iftplan.report.terminal import to_text
 
@@ -42,7 +42,7 @@ def _case(title: str, section: Section) -> TestCase:
     if not section.outcome.refuses:
         case.system_out = printable(section.headline)
         return case
-    kind = Failure if section.outcome is Outcome.FAILED else Error
+    kind = Failure if section.outcome is SectionStatus.FAILED else Error
     result = kind(printable(section.headline), section.findings[0].rule.value if section.findings else None)
     result.text = _told(section)
     case.result = [result]

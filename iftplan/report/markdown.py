@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from iftplan.report.page import Outcome, Page, Section
-from iftplan.report.table import Table, printable, unbroken
+from iftplan.report.page import Page, Section, SectionStatus
+from iftplan.report.table import Table, printable, without_breaks
 
 MARKER = "<!-- iftplan report -->"
 """The first line, by which a later run finds its comment again."""
@@ -19,12 +19,12 @@ COMMENT_LIMIT = 65_536 - 1_536
 """Characters: GitHub refuses a comment of more than 65 536; the rest is left to whoever adds a line."""
 
 _SIGNS = {
-    Outcome.PASSED: "✅",
-    Outcome.FAILED: "❌",
-    Outcome.INVALID: "❌",
-    Outcome.STALE: "❌",
-    Outcome.UNMEASURED: "❔",
-    Outcome.REPORTED: "📐",
+    SectionStatus.PASSED: "✅",
+    SectionStatus.FAILED: "❌",
+    SectionStatus.INVALID: "❌",
+    SectionStatus.STALE: "❌",
+    SectionStatus.UNMEASURED: "❔",
+    SectionStatus.REPORTED: "📐",
 }
 _ENTITIES = {ord(c): f"&#{ord(c)};" for c in "&<>|`\\*_~[]$"}
 _LINKED = re.compile(r":(?=//)|\bw(?=ww\.)", re.I)
@@ -53,10 +53,10 @@ def code(text: str) -> str:
     return f"<code>{_inert(text)}</code>"
 
 
-def escaped(text: str) -> str:
+def escape(text: str) -> str:
     """Text in one line that cannot become markup, a mention or a reference."""
     return (
-        unbroken(_inert(text)).replace("@", "@<!-- -->").replace("#", "#<!-- -->").replace("&#<!-- -->", "&#")
+        without_breaks(_inert(text)).replace("@", "@<!-- -->").replace("#", "#<!-- -->").replace("&#<!-- -->", "&#")
     )
 
 
@@ -66,38 +66,38 @@ def _inert(text: str) -> str:
 
 
 def _written(page: Page, rows: int) -> str:
-    heading = f"### {_SIGNS[page.outcome]} {escaped(page.headline)}"
+    heading = f"### {_SIGNS[page.outcome]} {escape(page.headline)}"
     several = len(page.sections) > 1
     parts = [MARKER, heading]
     if several:
         parts.append(_overview(page))
     for section in page.sections:
         parts += _section(section, rows, titled=several)
-    parts += (f"_{escaped(note)}_" for note in page.notes)
+    parts += (f"_{escape(note)}_" for note in page.notes)
     return "\n\n".join(parts) + "\n"
 
 
 def _overview(page: Page) -> str:
     headings, figures = page.overview
-    lines = [f"| | model | {' | '.join(map(escaped, headings))} |", f"|---|---|{'---|' * len(headings)}"]
+    lines = [f"| | model | {' | '.join(map(escape, headings))} |", f"|---|---|{'---|' * len(headings)}"]
     for s, cells in zip(page.sections, figures, strict=True):
-        told = " | ".join(map(escaped, cells))
+        told = " | ".join(map(escape, cells))
         lines.append(f"| {_SIGNS[s.outcome]} | {code(s.subject)} | {told} |")
     return "\n".join(lines)
 
 
 def _section(section: Section, rows: int, *, titled: bool) -> Iterator[str]:
-    if titled and not section.findings and section.outcome is Outcome.PASSED:
+    if titled and not section.findings and section.outcome is SectionStatus.PASSED:
         return  # its line in the overview says everything
     if titled:
         yield f"#### {_SIGNS[section.outcome]} {code(section.subject)}"
     told = "" if titled else section.headline  # the heading has said it
-    yield from (f"- {escaped(f.message)}" for f in section.findings if f.message != told)
+    yield from (f"- {escape(f.message)}" for f in section.findings if f.message != told)
     if section.summary:
         yield _pipe(("", ">"), section.summary)
     if section.layers.rows and rows:
         yield _layers(section.layers, rows)
-    yield from (f"_{escaped(note)}_" for note in section.notes)
+    yield from (f"_{escape(note)}_" for note in section.notes)
 
 
 def _layers(table: Table, most: int) -> str:
@@ -113,11 +113,11 @@ def _pipe(columns: Iterable[str], rows: Iterable[tuple[str, ...]]) -> str:
     """A pipe table whose first column holds names."""
     headings = list(columns)
     lines = [
-        "| " + " | ".join(escaped(h.removeprefix(">")) for h in headings) + " |",
+        "| " + " | ".join(escape(h.removeprefix(">")) for h in headings) + " |",
         "|" + "|".join("---:" if h.startswith(">") else "---" for h in headings) + "|",
     ]
     named = bool(headings[0])
     for name, *cells in rows:
-        first = code(name) if named else escaped(name)
-        lines.append("| " + " | ".join((first, *map(escaped, cells))) + " |")
+        first = code(name) if named else escape(name)
+        lines.append("| " + " | ".join((first, *map(escape, cells))) + " |")
     return "\n".join(lines)

@@ -12,7 +12,7 @@ from enum import StrEnum
 from iftplan.report.table import Table
 
 
-class Outcome(StrEnum):
+class SectionStatus(StrEnum):
     """Outcome of a section; whatever was not measured is no pass."""
 
     REPORTED = "reported"
@@ -25,7 +25,7 @@ class Outcome(StrEnum):
     @property
     def refuses(self) -> bool:
         """Whether a gate must not let this through."""
-        return self not in (Outcome.REPORTED, Outcome.PASSED)
+        return self not in (SectionStatus.REPORTED, SectionStatus.PASSED)
 
 
 class Rule(StrEnum):
@@ -64,7 +64,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class TreemapLayer:
     """One layer's part of the whole, for drawing: its MACs now, and what they were (None where nothing is compared)."""
 
     name: str
@@ -101,12 +101,12 @@ class Section:
     """
 
     subject: str
-    outcome: Outcome
+    outcome: SectionStatus
     headline: str
     figures: tuple[tuple[str, str], ...] = ()
     summary: tuple[tuple[str, str], ...] = ()
     layers: Table = NO_LAYERS
-    shares: tuple[Share, ...] = ()
+    shares: tuple[TreemapLayer, ...] = ()
     findings: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()
     place: Place | None = None
@@ -125,10 +125,10 @@ class Page:
     notes: tuple[str, ...] = ()
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> SectionStatus:
         """The weightiest of the sections' outcomes: a certain no outranks what could not be told."""
-        order = list(Outcome)
-        return max((s.outcome for s in self.sections), key=order.index, default=Outcome.REPORTED)
+        order = list(SectionStatus)
+        return max((s.outcome for s in self.sections), key=order.index, default=SectionStatus.REPORTED)
 
     @property
     def headline(self) -> str:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from iftplan.report.table import Table
 
 
-class Shown:
+class Displayed:
     """A value that prints as the command line shows it, and as tables in a notebook."""
 
     __slots__ = ()
@@ -37,14 +37,14 @@ class Shown:
         return {"text/plain": str(self), "text/html": self._repr_html_()}
 
 
-def text(value: Shown) -> str:
+def text(value: Displayed) -> str:
     """A value as plain text, as the command line prints it into a pipe."""
     from iftplan.report.terminal import to_text
 
     return "".join(map(to_text, value.tables())).rstrip("\n")
 
 
-def html(value: Shown) -> str:
+def html(value: Displayed) -> str:
     """A value as a fragment of HTML: no colours, no scripts, long tables folded."""
     from iftplan.report.html_table import table_fragment
 

@@ -89,6 +89,6 @@ def printable(text: str) -> str:
 _NUMBER_GAP = re.compile(r"(?<=\d) (?=\d{3}(?!\d)|%|MACs|FLOPs)")
 
 
-def unbroken(text: str) -> str:
+def without_breaks(text: str) -> str:
     """Text whose numbers no line break divides, from themselves or from their unit."""
     return _NUMBER_GAP.sub("\u00a0", text)

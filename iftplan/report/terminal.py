@@ -33,9 +33,9 @@ def print_table(table: Table) -> None:
     if sys.stdout.isatty():
         with console.capture() as captured:
             draw(table, console)
-        sys.stdout.write(spelled(captured.get(), encoding))
+        sys.stdout.write(spell(captured.get(), encoding))
     else:
-        sys.stdout.write(spelled(to_text(table), encoding))
+        sys.stdout.write(spell(to_text(table), encoding))
 
 
 def to_text(table: Table) -> str:
@@ -75,7 +75,7 @@ def draw(table: Table, console: Console) -> None:
     console.print()
 
 
-def spelled(text: str, encoding: str | None) -> str:
+def spell(text: str, encoding: str | None) -> str:
     """Text in characters that an encoding has: signs of the field spelled out, others as escapes."""
     try:
         text.encode(encoding or "utf-8")
@@ -93,10 +93,10 @@ def _character(character: str, encoding: str) -> str:
 def spelled_table(table: Table, encoding: str | None) -> Table:
     """The table so; before it is laid out, for spelling changes widths."""
     return Table(
-        tuple(spelled(column, encoding) for column in table.columns),
-        tuple(tuple(spelled(cell, encoding) for cell in row) for row in table.rows),
-        spelled(table.title, encoding),
-        tuple(spelled(note, encoding) for note in table.notes),
+        tuple(spell(column, encoding) for column in table.columns),
+        tuple(tuple(spell(cell, encoding) for cell in row) for row in table.rows),
+        spell(table.title, encoding),
+        tuple(spell(note, encoding) for note in table.notes),
     )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from iftplan.report.libraries import missing
-from iftplan.report.page import Share
+from iftplan.report.page import TreemapLayer
 
 WIDTH, HEIGHT = 1000.0, 420.0
 _SMALLEST = 90.0  # square pixels: below this nobody can point at it
@@ -56,13 +56,13 @@ class _Module:
     before: int | None = None
     children: dict[str | None, _Module] = field(default_factory=dict)
 
-    def add(self, share: Share) -> None:
+    def add(self, share: TreemapLayer) -> None:
         self.macs += share.macs
         if share.before is not None:
             self.before = (self.before or 0) + share.before
 
 
-def tiles(shares: Sequence[Share]) -> tuple[Tile, ...]:
+def tiles(shares: Sequence[TreemapLayer]) -> tuple[Tile, ...]:
     """Rectangles of a model's layers, their areas in proportion to MACs.
 
     Args:
@@ -83,7 +83,7 @@ def tiles(shares: Sequence[Share]) -> tuple[Tile, ...]:
     return tuple(_laid_out(root, (0.0, 0.0, WIDTH, HEIGHT), root.macs, tones, 0, 0))
 
 
-def _tree(shares: Sequence[Share]) -> _Module:
+def _tree(shares: Sequence[TreemapLayer]) -> _Module:
     root = _Module("")
     for share in shares:
         module = root

@@ -3,12 +3,12 @@ from .history import History as History
 from .results.axes import Axis as Axis
 from .results.axes import Cost as Cost
 from .results.axes import Gain as Gain
-from .results.configurations import Entry as Entry
+from .results.configurations import Configuration as Configuration
 from .results.observations import Observation as Observation
 from .results.pareto import Estimate as Estimate
-from .results.pareto import Outcome as Outcome
 from .results.pareto import Point as Point
 from .results.pareto import Reading as Reading
+from .results.pareto import ReadingOutcome as ReadingOutcome
 from .results.pareto import Sense as Sense
 from .results.published.costs import published_observations as published_observations
 from .results.published.results import PublishedResult as PublishedResult

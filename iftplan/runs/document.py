@@ -46,13 +46,13 @@ def read_toml(path: str) -> Document:
     return parse_toml(read_text(path), path)
 
 
-def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> Document:
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Document:
     """Settings with others over them, section by section."""
     result = dict(base)
     for key, value in over.items():
         below = result.get(key)
         both = isinstance(value, Mapping) and isinstance(below, Mapping)
-        result[key] = merged(cast("Mapping[str, Any]", below), value) if both else value
+        result[key] = merge(cast("Mapping[str, Any]", below), value) if both else value
     return result
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from iftplan.base.documents import Document, check
 from iftplan.base.errors import InputError
-from iftplan.base.units import exact
+from iftplan.base.units import fraction
 from iftplan.runs.document import parse_run, run_digest
 
 _TEXTS = ("model", "transform", "distribution", "method", "data", "metric_name", "convention")
@@ -129,6 +129,6 @@ def _ratios(result: Mapping[str, Any]) -> Iterator[str]:
     if not dense:
         return
     ratio = Fraction(spent, dense)
-    for key, right in (("train_ratio", spent / dense), ("train_ratio_exact", exact(ratio))):
+    for key, right in (("train_ratio", spent / dense), ("train_ratio_exact", fraction(ratio))):
         if key in result and result[key] != right:
             yield f"{key} is {result[key]!r:.60}, and train_macs and dense_train_macs make {right}"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from iftplan.base.documents import Document, sealed
-from iftplan.base.units import short
-from iftplan.report.shown import Shown
+from iftplan.base.documents import Document, with_digest
+from iftplan.base.units import abbreviate
+from iftplan.report.shown import Displayed
 from iftplan.report.table import Table
 from iftplan.runs.scaling_law import ScalingLaw
 
@@ -15,7 +15,7 @@ COMPARED = (0.0, 0.5, 0.75, 0.875)
 
 
 @dataclass(frozen=True, slots=True)
-class Advice(Shown):
+class Advice(Displayed):
     """A question to the law.
 
     Attributes:
@@ -46,22 +46,22 @@ def advice_table(asked: Advice) -> Table:
     rows = tuple(
         (
             f"{sparsity:.4f}" + (" (best)" if sparsity == best else ""),
-            short(asked.params / (1 - sparsity)),
-            short(law.data(sparsity, asked.params, asked.compute, asked.kappa)),
+            abbreviate(asked.params / (1 - sparsity)),
+            abbreviate(law.data(sparsity, asked.params, asked.compute, asked.kappa)),
             f"{law.loss_at(sparsity, asked.params, asked.compute, asked.kappa):.4f}",
             f"{law.compute_for(sparsity, asked.params, asked.kappa):.3g}",
         )
         for sparsity in sorted({*COMPARED, best})
     )
     columns = (">sparsity", ">all weights", f">{law.unit} seen", ">loss", ">best at FLOPs")
-    title = f"{law.name}: {short(asked.params)} non-zero parameters, {asked.compute:.3g} FLOPs of training, κ = {asked.kappa:g}"
+    title = f"{law.name}: {abbreviate(asked.params)} non-zero parameters, {asked.compute:.3g} FLOPs of training, κ = {asked.kappa:g}"
     return Table(columns, rows, title, tuple(f"note: {note}" for note in law.notes(best)))
 
 
 def advice_document(name: str, asked: Advice) -> Document:
     """The answer as a JSON object, sealed with its digest."""
     law = asked.law
-    return sealed(
+    return with_digest(
         {
             "schema": "iftplan.advise/1",
             "convention": "flop",

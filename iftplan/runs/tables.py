@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
-from iftplan.base.units import count, decimal, short
+from iftplan.base.units import abbreviate, count, decimal
 from iftplan.plans.plan import Plan, Scope
 from iftplan.report.table import Table
 from iftplan.runs.methods import METHODS
@@ -83,5 +83,5 @@ def result_table(found: Mapping[str, Any]) -> Table:
         ("ratio", f"{found['train_ratio']:.6f}"),
         ("weights kept", f"{count(found['nnz'])} of {count(found['maskable_weights'])}"),
     )
-    steps = f"{found['steps']} steps, {short(found['samples'])} samples, scope {Scope.MODEL.value}"
+    steps = f"{found['steps']} steps, {abbreviate(found['samples'])} samples, scope {Scope.MODEL.value}"
     return Table(("", "result"), rows, notes=(steps,))

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Self
 
 from iftplan.masks import parse_mask
 from iftplan.plans.plan import Plan, PlannedLayer, Role, Scope
-from iftplan.report.shown import Shown
+from iftplan.report.shown import Displayed
 from iftplan.runs.settings import InputGradient
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class TrainingCost(Shown):
+class TrainingCost(Displayed):
     """MACs of one sample's training step.
 
     Attributes:

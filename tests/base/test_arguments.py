@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import iftplan
-from iftplan.base.arguments import checked, names_in, one_of
+from iftplan.base.arguments import check_arguments, names_in, one_of
 from iftplan.base.errors import IftplanError, InputError
 from tests.support.hand_specs import chain
 
@@ -119,7 +119,7 @@ def test_choices_and_names() -> None:
 
 
 def test_what_cannot_be_seen_at_once_is_left_to_the_function() -> None:
-    @checked
+    @check_arguments
     def f(a: "Absent | int", b: list[int], *c: str) -> None:  # type: ignore[name-defined] # noqa: F821
         return None
 

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iftplan import api
-from iftplan.base.documents import check, digest, dumps, loads, read_text, schema_of, sealed, write_text
+from iftplan.base.documents import check, digest, dumps, loads, read_text, schema_of, with_digest, write_text
 from iftplan.base.errors import InputError
 from iftplan.base.units import Convention
 from iftplan.families.builtin import FAMILIES
@@ -50,7 +50,7 @@ def made(transform: str = "wide", sparsity: str = "3/4", **policy: Any) -> Plan:
 
 @given(objects)
 def test_a_sealed_document_reads_back_with_the_same_digest(body: dict[str, Any]) -> None:
-    document = sealed(body)
+    document = with_digest(body)
     again = loads(dumps(document), "test")
     assert again == document
     assert digest(again) == document["digest"] == digest(body)
@@ -120,11 +120,11 @@ def test_a_document_of_nobody_we_know_is_refused(document: dict[str, Any]) -> No
 @pytest.mark.parametrize(
     ("document", "says"),
     [
-        (sealed({"schema": "iftplan.plan/2"}), "an unknown version: 'iftplan.plan/2' where 'iftplan.plan/1'"),
-        (sealed({"schema": "iftplan.spec/1"}), "another kind of document"),
+        (with_digest({"schema": "iftplan.plan/2"}), "an unknown version: 'iftplan.plan/2' where 'iftplan.plan/1'"),
+        (with_digest({"schema": "iftplan.spec/1"}), "another kind of document"),
         ({"schema": "iftplan.plan/1"}, "the digest is None"),
         ({"schema": "iftplan.plan/1", "digest": 5}, "the digest is 5"),
-        ({**sealed({"schema": "iftplan.plan/1", "x": 1}), "x": 2}, "it was changed after it was written"),
+        ({**with_digest({"schema": "iftplan.plan/1", "x": 1}), "x": 2}, "it was changed after it was written"),
     ],
 )
 def test_schema_version_and_digest_are_checked_before_anything_is_read(
@@ -279,7 +279,7 @@ def resealed(document: Any, *path: str | int, value: Any) -> dict[str, Any]:
     place[last] = (
         value(place.get(last) if isinstance(place, dict) else place[last]) if callable(value) else value
     )
-    return sealed(changed)
+    return with_digest(changed)
 
 
 def one_more(value: int) -> int:
@@ -321,7 +321,7 @@ def test_a_plan_without_one_of_its_keys_is_refused(key: str) -> None:
     document = plan_document(made())
     del document[key]
     with pytest.raises(InputError) as caught:
-        parse_plan(document if key == "digest" else sealed(document), "cut.json")
+        parse_plan(document if key == "digest" else with_digest(document), "cut.json")
     assert key in str(caught.value)
 
 

@@ -15,8 +15,8 @@ counts = st.integers(0, 10**17)
 
 @given(fractions)
 def test_every_sparsity_reads_back_from_every_way_of_writing_it(value: Fraction) -> None:
-    assert units.parse_sparsity(units.plain(value)) == value
-    assert units.parse_sparsity(units.exact(value)) == value
+    assert units.parse_sparsity(units.decimal_text(value)) == value
+    assert units.parse_sparsity(units.fraction(value)) == value
     assert units.parse_sparsity(value) == value
 
 
@@ -102,15 +102,15 @@ def test_budgets(text: str, macs: int | None) -> None:
 
 @given(counts)
 def test_a_short_count_is_right_to_four_figures(macs: int) -> None:
-    number, _, prefix = units.short(macs).partition(" ")
+    number, _, prefix = units.abbreviate(macs).partition(" ")
     scale = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15}[prefix]
     assert abs(float(number) * scale - macs) <= 0.5e-3 * macs
 
 
 @given(st.fractions(max_denominator=10**9))
 def test_exact_forms_lose_nothing(value: Fraction) -> None:
-    assert Fraction(units.exact(value)) == value
-    assert "/" in units.exact(value)
+    assert Fraction(units.fraction(value)) == value
+    assert "/" in units.fraction(value)
 
 
 def test_conventions_name_themselves() -> None:
@@ -125,4 +125,4 @@ def test_conventions_name_themselves() -> None:
     [(Fraction(3, 4), "0.75"), (Fraction(1, 3), "1/3"), (Fraction(0), "0"), (Fraction(1, 10**6), "0.000001")],
 )
 def test_plain_numbers(value: Fraction, text: str) -> None:
-    assert units.plain(value) == text
+    assert units.decimal_text(value) == text

@@ -18,7 +18,7 @@ from iftplan.checks.check import Costs
 from iftplan.checks.configfile import read_config
 from iftplan.checks.configuration import Allowance, Bound, ConfiguredModel, DriftPolicy
 from iftplan.checks.findings import CheckReport, ModelCheck, Quantity, Status, check_document
-from iftplan.checks.verdicts import judge
+from iftplan.checks.verdicts import check_model
 from iftplan.models.cost import ModelCost
 from tests.support.processes.repositories import repository
 
@@ -55,16 +55,16 @@ def baseline(
     ],
 )  # fmt: skip
 def test_a_limit_is_kept_up_to_its_tolerance(bound: Bound, tolerance: int | Fraction, passes: bool) -> None:
-    check = judge(bounded(bound, tolerance=Fraction(tolerance)), COST, references={"teacher": 2000})
+    check = check_model(bounded(bound, tolerance=Fraction(tolerance)), COST, references={"teacher": 2000})
     assert check.status is (Status.PASSED if passes else Status.FAILED)
     assert bool(check.problems) is not passes
 
 
 def test_an_excess_names_the_layers_behind_it() -> None:
     tight = bounded(Bound(Quantity.MACS, Fraction(800)))
-    alone = judge(tight, COST)
+    alone = check_model(tight, COST)
     assert alone.problems == ("1 000 MACs, 800 allowed (+25 %); the largest layers: conv: 600, fc: 400.",)
-    compared = judge(
+    compared = check_model(
         replace(tight, drift=DriftPolicy.REPORT), COST, baseline=baseline({"conv": 300, "fc": 400})
     )
     assert compared.problems == (
@@ -73,7 +73,7 @@ def test_an_excess_names_the_layers_behind_it() -> None:
 
 
 def test_drift_names_what_was_added_removed_and_changed() -> None:
-    check = judge(MODEL, COST, baseline=baseline({"stem": 100, "fc": 500}, {"conv": 60, "fc": 44, "norm": 6}))
+    check = check_model(MODEL, COST, baseline=baseline({"stem": 100, "fc": 500}, {"conv": 60, "fc": 44, "norm": 6}))
     assert check.status is Status.FAILED
     assert check.problems == (
         "+400 MACs since before.json (600 → 1 000, +66.7 %); layer conv added (+600), layer fc 500 → 400 (−100), layer stem removed (−100).",
@@ -95,14 +95,14 @@ def test_drift_names_what_was_added_removed_and_changed() -> None:
 )
 def test_drift_policies(before: int, policy: DriftPolicy | None, saved: bool, passes: bool) -> None:
     same = dict(COST.parameters)
-    check = judge(replace(MODEL, drift=policy), COST, baseline=baseline({"conv": before}, same, saved=saved))
+    check = check_model(replace(MODEL, drift=policy), COST, baseline=baseline({"conv": before}, same, saved=saved))
     assert check.status is (Status.PASSED if passes else Status.FAILED)
     assert check.drift is not None
     assert check.drift.macs.difference == 1000 - before
 
 
 def test_parameters_that_cost_no_macs_drift_too() -> None:
-    check = judge(MODEL, COST, baseline=baseline(dict(COST.macs), {"conv": 60, "fc": 44}))
+    check = check_model(MODEL, COST, baseline=baseline(dict(COST.macs), {"conv": 60, "fc": 44}))
     assert check.problems == ("+6 parameters since before.json (104 → 110, +5.77 %); layer norm added (+6).",)
 
 
@@ -113,7 +113,7 @@ LAYERS = st.dictionaries(st.sampled_from("abcdef"), st.integers(0, 10**6), min_s
 def test_drift_is_a_change_of_the_total_and_the_first_layer_moved_most(
     before: dict[str, int], after: dict[str, int]
 ) -> None:
-    check = judge(MODEL, ModelCost(after, {}), baseline=baseline(before))
+    check = check_model(MODEL, ModelCost(after, {}), baseline=baseline(before))
     assert (check.status is Status.FAILED) == (sum(before.values()) != sum(after.values()))
     assert check.drift is not None
     moved = {n: abs(after.get(n, 0) - before.get(n, 0)) for n in {*before, *after}}
@@ -126,7 +126,7 @@ def test_drift_is_a_change_of_the_total_and_the_first_layer_moved_most(
 def test_a_limit_is_kept_exactly_where_arithmetic_says(
     layers: dict[str, int], allowed: int, tolerance: Fraction
 ) -> None:
-    check = judge(
+    check = check_model(
         bounded(Bound(Quantity.MACS, Fraction(allowed)), tolerance=tolerance), ModelCost(layers, {})
     )
     assert (check.status is Status.PASSED) == (sum(layers.values()) <= allowed * (1 + tolerance))
@@ -134,19 +134,19 @@ def test_a_limit_is_kept_exactly_where_arithmetic_says(
 
 def test_what_is_unknown_is_no_pass_unless_somebody_vouches() -> None:
     dim = replace(COST, unknown_ops={"my::scan": 2}, uncalled_modules=("probe",))
-    check = judge(bounded(Bound(Quantity.MACS, Fraction(10**9))), dim)
+    check = check_model(bounded(Bound(Quantity.MACS, Fraction(10**9))), dim)
     assert check.status is Status.UNMEASURED
     assert "my::scan (2 calls) has no formula" in check.problems[0]
     assert "probe holds weights" in check.problems[1]
     model = replace(
         MODEL, allowed=(Allowance("probe", "", "training only"), Allowance("my::scan", "3", "by hand"))
     )
-    check = judge(
+    check = check_model(
         replace(model, allowed=(Allowance("prob", "", "training only"),)), replace(dim, unknown_ops={})
     )
     assert check.status is Status.UNMEASURED
     assert check.notes == ("allowed, and not needed: no module prob was left uncalled",)
-    check = judge(model, replace(dim, unknown_ops={}))
+    check = check_model(model, replace(dim, unknown_ops={}))
     assert check.status is Status.PASSED
     assert check.notes == (
         "allowed: probe is not called, because training only",
@@ -163,15 +163,15 @@ def test_what_is_unknown_is_no_pass_unless_somebody_vouches() -> None:
     ],
 )
 def test_a_ratio_to_nothing_is_no_pass(reference: str, known: dict[str, int], says: str) -> None:
-    check = judge(bounded(Bound(Quantity.RATIO, Fraction(1), reference)), COST, references=known)
+    check = check_model(bounded(Bound(Quantity.RATIO, Fraction(1), reference)), COST, references=known)
     assert check.status is Status.INVALID
     assert says in check.problems[0]
 
 
 def test_other_inputs_and_a_model_without_a_baseline_are_told() -> None:
     other = Baseline("before.json", {"net": COST}, {"net": ("8x16",)})
-    assert judge(MODEL, COST, baseline=other).notes == ("before.json was measured with 8x16",)
-    (note,) = judge(replace(MODEL, name="new"), COST, baseline=other).notes
+    assert check_model(MODEL, COST, baseline=other).notes == ("before.json was measured with 8x16",)
+    (note,) = check_model(replace(MODEL, name="new"), COST, baseline=other).notes
     assert "nothing to compare with in before.json; iftplan check --save-baseline" in note
 
 
@@ -198,7 +198,7 @@ def test_exit_codes_are_those_of_the_command_line() -> None:
 
 
 def test_the_document_counts_in_its_convention() -> None:
-    check = judge(bounded(Bound(Quantity.MACS, Fraction(800))), COST, baseline=baseline({"conv": 300}))
+    check = check_model(bounded(Bound(Quantity.MACS, Fraction(800))), COST, baseline=baseline({"conv": 300}))
     report = CheckReport("iftplan.toml", "before.json", (check,))
     (mac,), (flop,) = (check_document(report, c)["models"] for c in Convention)
     assert (mac["measured_macs"], flop["measured_macs"]) == (1000, 2000)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from iftplan.base.documents import Document, dumps, sealed
+from iftplan.base.documents import Document, dumps, with_digest
 from iftplan.base.units import parse_sparsity
 from iftplan.families.builtin import family_named
 from iftplan.models.document import spec_document
@@ -107,7 +107,7 @@ def _changed(document: Document, *path: str | int, value: object) -> Document:
     for key in path[:-1]:
         place = place[key]
     place[path[-1]] = value
-    return sealed(copy)
+    return with_digest(copy)
 
 
 @pytest.fixture(scope="module")
@@ -131,12 +131,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "key": _changed(good, "colour", value="red"),
         "nested": _changed(good, "layers", 1, "nnz", value="many"),
         "boolean": _changed(good, "layers", 1, "nnz", value=True),
-        "missing": sealed({key: value for key, value in good.items() if key != "layers"}),
+        "missing": with_digest({key: value for key, value in good.items() if key != "layers"}),
         "ledger": _changed(good, "layers", 1, "macs", value=good["layers"][1]["macs"] + 1),
         "total": _changed(good, "planned", "layers", value=1),
         "python": _changed(good, "model", value="nets.py:small"),
-        "audit": sealed({"schema": "iftplan.audit/1", "convention": "mac"}),
-        "units": sealed(
+        "audit": with_digest({"schema": "iftplan.audit/1", "convention": "mac"}),
+        "units": with_digest(
             {"schema": "iftplan.audit/1", "convention": "miles", "subject": "x", "layers": [{"name": 3}]}
         ),
     }

@@ -22,7 +22,7 @@ from iftplan.families.family import Family
 from iftplan.families.layer_costs import layer_cost
 from iftplan.families.solution import Outcome, Step
 from iftplan.families.solver import solve
-from iftplan.families.steps import explained, specialise, steps
+from iftplan.families.steps import explain, specialise, steps
 from iftplan.families.transforms import DEFINITIONS
 from iftplan.families.transforms.definition import Definition
 from iftplan.models.notation import parse_layer
@@ -323,7 +323,7 @@ def test_a_kind_that_contracts_nothing_has_one_step() -> None:
 
 def test_a_derivation_ends_in_the_numbers_that_it_explains() -> None:
     solution = solve(parse_layer("conv3x3:64-128@16x16"), FAMILIES["doped"], Fraction(1, 2))
-    last = explained(solution, FAMILIES["doped"]).steps[-1].equation
+    last = explain(solution, FAMILIES["doped"]).steps[-1].equation
     left, right = last.split(" = ")
     positions, kept = right.split("·")
     assert int(left) == solution.dense_macs

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iftplan.base.errors import InfeasibleError
-from iftplan.masks.distributions import Distribution, Share, densities, parameter_budget
+from iftplan.masks.distributions import DensityLayer, Distribution, densities, parameter_budget
 
 SHAPES = ((2, 4), (3, 6), (4, 6, 2))  # (n_in, n_out, kernel): the published vector's (2, 4, 6)
 
@@ -14,7 +14,7 @@ SHAPES = ((2, 4), (3, 6), (4, 6, 2))  # (n_in, n_out, kernel): the published vec
 def sparsities(
     sparsity: str, distribution: Distribution, power: int = 1, floor_zeros: bool = False
 ) -> list[float]:
-    shares = [Share(str(s), s, prod(s)) for s in SHAPES]
+    shares = [DensityLayer(str(s), s, prod(s)) for s in SHAPES]
     budget = parameter_budget(shares, Fraction(sparsity), floor_zeros=floor_zeros)
     return [float(1 - d) for d in densities(shares, budget, distribution, power)]
 
@@ -38,7 +38,7 @@ def test_published_vectors(
 
 shares = st.lists(
     st.tuples(st.integers(1, 50), st.integers(1, 50), st.integers(1, 5)).map(
-        lambda s: Share(str(s), s, prod(s))
+        lambda s: DensityLayer(str(s), s, prod(s))
     ),
     min_size=1,
     max_size=8,
@@ -47,7 +47,7 @@ shares = st.lists(
 
 @given(shares, st.fractions(0, 1), st.sampled_from(Distribution))
 def test_densities_spend_the_budget_exactly_and_never_exceed_one(
-    layers: list[Share], part: Fraction, distribution: Distribution
+    layers: list[DensityLayer], part: Fraction, distribution: Distribution
 ) -> None:
     budget = part * sum(share.cost for share in layers)
     if not budget:
@@ -61,4 +61,4 @@ def test_densities_spend_the_budget_exactly_and_never_exceed_one(
 
 def test_a_budget_beyond_density_one_is_refused_by_name() -> None:
     with pytest.raises(InfeasibleError, match="conv"):
-        densities([Share("conv", (2, 2), 4)], Fraction(5), Distribution.ERK)
+        densities([DensityLayer("conv", (2, 2), 4)], Fraction(5), Distribution.ERK)

@@ -16,7 +16,7 @@ from iftplan import api
 from iftplan.base.errors import InfeasibleError, InputError
 from iftplan.families import derivation
 from iftplan.families import symbols as t
-from iftplan.masks.distributions import Distribution, Share, densities, parameter_budget
+from iftplan.masks.distributions import DensityLayer, Distribution, densities, parameter_budget
 from iftplan.models.spec import Couplings, InputSpec, Kind, LayerSpec, ModelSpec, WeightLayer, Width
 from iftplan.plans.plan import Plan, PlannedLayer, Role, Scope
 from tests.support.hand_specs import chain, conv, dense_macs, linear, mlp, monomial, resnet
@@ -249,7 +249,7 @@ def test_epsilon_of_erk_on_resnet50() -> None:
         x.layer.name: (x.layer.in_channels, x.layer.out_channels, x.layer.kernel, x.layer.weights)
         for x in resnet(50).layers
     }
-    shares = [Share(name, (n_in, n_out, *k), cost) for name, (n_in, n_out, k, cost) in layers.items()]
+    shares = [DensityLayer(name, (n_in, n_out, *k), cost) for name, (n_in, n_out, k, cost) in layers.items()]
     budget = parameter_budget(shares, Fraction(4, 5), floor_zeros=True)
     assert budget == 25_502_912 - sum(share.cost * 4 // 5 for share in shares)
     found = densities(shares, budget, Distribution.ERK)

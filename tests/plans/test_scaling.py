@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 import iftplan as ift
-from iftplan.base.documents import sealed
+from iftplan.base.documents import with_digest
 from iftplan.base.errors import InputError, StaleError
 from iftplan.nn import (
     apply,
@@ -33,7 +33,7 @@ from iftplan.nn import (
 from iftplan.nn.meta.inputs import make_inputs
 from iftplan.plans.document.plan import parse_plan, plan_document
 from iftplan.plans.plan import KeptFor, Plan, TensorRole
-from iftplan.plans.scaling import parametrization, parametrized
+from iftplan.plans.scaling import parametrization, parametrize
 from tests.support.models.applied import HOSTS, answer, host, planned
 from tests.support.programs import program
 
@@ -175,8 +175,8 @@ def test_a_plan_carries_its_scales_and_reads_them_back(family: str | None, asked
 
 def test_a_plan_without_a_parametrization_has_no_section() -> None:
     plan = plan_of("wide")
-    assert parametrized(plan, "standard") == plan
-    assert plan_document(plan).keys() == plan_document(parametrized(plan)).keys() - {"parametrization"}
+    assert parametrize(plan, "standard") == plan
+    assert plan_document(plan).keys() == plan_document(parametrize(plan)).keys() - {"parametrization"}
 
 
 @pytest.mark.parametrize(
@@ -200,14 +200,14 @@ def test_scales_that_do_not_follow_from_the_plan_are_refused(change: Callable[..
     change(document["parametrization"])
     del document["digest"]
     with pytest.raises(InputError, match=said):
-        parse_plan(sealed(document))
+        parse_plan(with_digest(document))
 
 
 # --- on real tensors ------------------------------------------------------------------------------------
 
 
 def applied(name: str, family: str | None, asked: Any = "supar", **options: Any) -> tuple[Plan, nn.Module]:
-    plan = parametrized(planned(name, family), asked)
+    plan = parametrize(planned(name, family), asked)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return plan, apply(plan, host(name), **options)
@@ -274,7 +274,7 @@ def test_kept_weights_are_scaled_by_their_fan_in() -> None:
 
 @pytest.mark.parametrize("name", ["perceptron", "GPT-2", "BERT"])
 def test_at_density_one_the_model_is_the_dense_one_bit_for_bit(name: str) -> None:
-    plan = parametrized(planned(name, "wide", "0"))
+    plan = parametrize(planned(name, "wide", "0"))
     dense, model = host(name), finalize(apply(plan, host(name)))
     assert torch.equal(answer(model.eval(), name), answer(dense.eval(), name))
 
@@ -302,7 +302,7 @@ HEADS = {"perceptron": "4", "GPT-2": "lm_head", "BERT": "cls.predictions.decoder
 
 def by_hand(plan: Plan, name: str) -> nn.Module:
     """The same weights and masks in a model without scales in its forward pass, where hooks stand for them."""
-    model = apply(parametrized(plan, "standard"), host(name))
+    model = apply(parametrize(plan, "standard"), host(name))
     scaled = apply(plan, host(name)).state_dict()
     model.load_state_dict({k: v for k, v in scaled.items() if not k.endswith("output_multiplier")})
     multiplier = next(m for s in plan.parametrization.scales.values() if (m := s.output_multiplier) != 1)
@@ -319,7 +319,7 @@ def by_hand(plan: Plan, name: str) -> nn.Module:
 @pytest.mark.parametrize("name", list(HEADS))
 def test_logits_and_attention_are_scaled_and_stay_so(name: str, change: Callable[..., Any]) -> None:
     plan, model = applied(name, "wide", "auto")
-    plain = apply(parametrized(plan, "standard"), host(name))
+    plain = apply(parametrize(plan, "standard"), host(name))
     wanted, changed = answer(by_hand(plan, name).eval(), name), change(model)
     torch.testing.assert_close(answer(changed.eval(), name), wanted)
     assert not torch.allclose(answer(plain.eval(), name), wanted, rtol=0.1)
@@ -340,7 +340,7 @@ def test_a_state_dict_carries_the_multiplier_and_a_model_without_it_says_so(name
     other.load_state_dict(model.state_dict())
     assert torch.equal(answer(other.eval(), name), answer(model.eval(), name))
     with pytest.raises(RuntimeError, match="output_multiplier"):
-        apply(parametrized(plan, "standard"), host(name)).load_state_dict(model.state_dict())
+        apply(parametrize(plan, "standard"), host(name)).load_state_dict(model.state_dict())
 
 
 def test_a_tied_head_stays_tied_and_only_its_logits_are_scaled() -> None:
@@ -401,7 +401,7 @@ def test_what_cannot_be_scaled_is_said_by_name() -> None:
 
 @pytest.mark.parametrize("name", ["GPT-2", "Llama, grouped queries"])
 def test_nothing_is_said_where_everything_is_scaled(name: str) -> None:
-    plan = parametrized(planned(name, "wide"))
+    plan = parametrize(planned(name, "wide"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         apply(plan, host(name))
@@ -415,7 +415,7 @@ def test_trained_weights_are_not_started_under_other_scales() -> None:
     plan, model = applied("perceptron", "wide", "auto")
     with pytest.raises(InputError, match="another function"):
         warm_start_(model, host("perceptron"), plan)
-    standard = parametrized(planned("convolutions", "wide"), "auto")  # asked for, and not there
+    standard = parametrize(planned("convolutions", "wide"), "auto")  # asked for, and not there
     warm_start_(apply(standard, host("convolutions"), nonlinear=False), host("convolutions"), standard)
 
 

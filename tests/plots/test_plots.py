@@ -18,13 +18,13 @@ import iftplan as ift
 from iftplan.base.units import Convention
 from iftplan.models.notation import parse_layer
 from iftplan.plans.search_spaces import layer_spaces, model_spaces
-from iftplan.plots.files import FORMS, Picture, encoded
+from iftplan.plots.files import FORMS, Picture, encode
 from iftplan.plots.interactive import pareto_page, plain_text
 from iftplan.plots.layers import density_picture, macs_picture
 from iftplan.plots.pareto import pareto_picture
 from iftplan.plots.scaling import advice_picture
 from iftplan.plots.search_spaces import cardinality_picture
-from iftplan.plots.style import THEMES, shown
+from iftplan.plots.style import THEMES, label_text
 from iftplan.plots.updates import updates_picture
 from iftplan.runs.history import History
 from iftplan.runs.results.observations import Observation
@@ -148,7 +148,7 @@ def test_a_model_has_a_line_for_each_family_and_plain_sparsity() -> None:
 
 def test_svg_says_what_it_shows() -> None:
     picture = pareto_picture(found(6), title="Ours & <theirs>")
-    root = ElementTree.fromstring(encoded(picture, "svg"))
+    root = ElementTree.fromstring(encode(picture, "svg"))
     name = {"s": "http://www.w3.org/2000/svg"}
     assert root.get("role") == "img"
     assert root.findtext("s:title", namespaces=name) == "Ours & <theirs>"
@@ -181,7 +181,7 @@ def test_bytes_are_the_same_in_another_process() -> None:
 @pytest.mark.parametrize("form", FORMS)
 def test_hostile_names_become_text(form: str, recwarn: pytest.WarningsRecorder) -> None:
     trade = tradeoff([seen(i, model=HOSTILE + str(i), transform=HOSTILE, method=HOSTILE) for i in range(5)])
-    data = encoded(pareto_picture(trade, title=HOSTILE), form)
+    data = encode(pareto_picture(trade, title=HOSTILE), form)
     assert len(data) > 1000
     if form == "svg":
         assert not [e for e in ElementTree.fromstring(data).iter() if e.tag.endswith("script")]
@@ -206,8 +206,8 @@ def test_text_for_plotly_has_neither_tags_nor_entities() -> None:
 
 
 def test_labels_are_one_short_line_and_never_hidden() -> None:
-    assert shown("a\nb\x07" + "c" * 100, 10) == "a b\\x07cc…"
-    assert not shown("_private").startswith("_"), "matplotlib leaves such labels out of legends"
+    assert label_text("a\nb\x07" + "c" * 100, 10) == "a b\\x07cc…"
+    assert not label_text("_private").startswith("_"), "matplotlib leaves such labels out of legends"
 
 
 # --- colours ------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ import yaml
 
 from iftplan.base.units import count
 from iftplan.report.markdown import MARKER
-from iftplan.report.table import unbroken
+from iftplan.report.table import without_breaks
 from tests.support.places import ROOT
 from tests.support.processes.repositories import AFTER, git, repository
 
@@ -119,7 +119,7 @@ def test_a_pull_request_that_widens_a_layer_is_refused(
     assert told in error
     assert "layer stem 512 → 768 (+256)" in error, "which layer and by how much"
     summary = found.file("summary")
-    assert summary.startswith(f"{MARKER}\n\n### ❌ small: {unbroken(told)}")
+    assert summary.startswith(f"{MARKER}\n\n### ❌ small: {without_breaks(told)}")
     assert "| <code>stem</code> | 768 | 80.00% | 816 | +256 |" in summary
 
 

@@ -23,8 +23,8 @@ from iftplan.base.documents import Document
 from iftplan.cli.main import app
 from iftplan.families.builtin import family_named
 from iftplan.families.document import solve_document
-from iftplan.families.steps import explained
-from iftplan.plans.audit.diff import Ledger, diff, diff_document
+from iftplan.families.steps import explain
+from iftplan.plans.audit.diff import LayerCosts, diff, diff_document
 from tests.support.pages.documents import documents
 from tests.support.places import ROOT
 
@@ -57,8 +57,8 @@ def test_every_key_has_a_type_and_a_meaning(form: Any) -> None:
 
 
 def _more() -> Iterator[Document]:
-    yield diff_document(diff(Ledger("a", {"x": 1}), Ledger("b", {"y": 2})))
-    symbolic = explained(ift.solve("conv3x3", "wide", "1/2"), family_named("wide"))
+    yield diff_document(diff(LayerCosts("a", {"x": 1}), LayerCosts("b", {"y": 2})))
+    symbolic = explain(ift.solve("conv3x3", "wide", "1/2"), family_named("wide"))
     yield solve_document({"conv3x3": [symbolic]})
 
 

@@ -24,14 +24,14 @@ from iftplan.checks.page import check_page
 from iftplan.cli.source_lines import source_place
 from iftplan.models.cost import ModelCost
 from iftplan.plans.audit.audit import AuditedLayer, AuditReport, Verdict
-from iftplan.plans.audit.diff import Ledger, diff
+from iftplan.plans.audit.diff import LayerCosts, diff
 from iftplan.plans.audit.tables import audit_page, diff_page
 from iftplan.plans.plan import Scope
 from iftplan.report.github import page_annotations
 from iftplan.report.html import page_html
 from iftplan.report.junit import page_junit
 from iftplan.report.markdown import COMMENT_LIMIT, MARKER, page_markdown
-from iftplan.report.page import Finding, Outcome, Page, Place, Rule, Section, Share
+from iftplan.report.page import Finding, Page, Place, Rule, Section, SectionStatus, TreemapLayer
 from iftplan.report.sarif import page_sarif
 from iftplan.report.table import Table
 from iftplan.report.treemap import HEIGHT, WIDTH, tiles
@@ -180,15 +180,15 @@ def test_junit_is_xml_with_one_case_a_subject() -> None:
 @pytest.mark.parametrize(
     ("outcome", "elements"),
     [
-        (Outcome.PASSED, ["system-out"]),
-        (Outcome.REPORTED, ["system-out"]),
-        (Outcome.FAILED, ["failure"]),
-        (Outcome.UNMEASURED, ["error"]),
-        (Outcome.INVALID, ["error"]),
-        (Outcome.STALE, ["error"]),
+        (SectionStatus.PASSED, ["system-out"]),
+        (SectionStatus.REPORTED, ["system-out"]),
+        (SectionStatus.FAILED, ["failure"]),
+        (SectionStatus.UNMEASURED, ["error"]),
+        (SectionStatus.INVALID, ["error"]),
+        (SectionStatus.STALE, ["error"]),
     ],
 )
-def test_what_could_not_be_told_is_an_error_not_a_pass(outcome: Outcome, elements: list[str]) -> None:
+def test_what_could_not_be_told_is_an_error_not_a_pass(outcome: SectionStatus, elements: list[str]) -> None:
     section = Section("net", outcome, "how it went")
     (case,) = ElementTree.fromstring(page_junit(Page("p", (section,)))).iter("testcase")
     assert [element.tag for element in case] == elements
@@ -206,7 +206,7 @@ def test_annotations_are_one_line_each_that_no_name_can_break() -> None:
 
 def test_annotations_beyond_ten_are_told_of() -> None:
     findings = tuple(Finding(Rule.COST, f"finding {i}") for i in range(25))
-    lines = page_annotations(Page("p", (Section("net", Outcome.FAILED, "", findings=findings),))).splitlines()
+    lines = page_annotations(Page("p", (Section("net", SectionStatus.FAILED, "", findings=findings),))).splitlines()
     assert len(lines) == 10
     assert "and 16 more" in lines[-1]
 
@@ -220,7 +220,7 @@ def test_sarif_has_a_result_for_each_finding() -> None:
     assert result["level"] == "error"
     assert result["locations"][0]["physicalLocation"]["region"] == {"startLine": 1}
     assert (
-        json.loads(page_sarif(Page("p", (Section("n", Outcome.PASSED, ""),)), "1"))["runs"][0]["results"]
+        json.loads(page_sarif(Page("p", (Section("n", SectionStatus.PASSED, ""),)), "1"))["runs"][0]["results"]
         == []
     )
 
@@ -233,7 +233,7 @@ def test_an_audit_says_by_how_much_and_where_first() -> None:
     assert page.headline == "layer0: 3 003 MACs, +3 (+0.1 %) against base"
     assert [row[0] for row in page.sections[0].layers.rows] == ["layer2", "layer1", "layer0"]
     assert page.sections[0].layers.rows[0] == ("layer2", "1 000", "1 002", "33.37%", "+2")
-    assert page.sections[0].shares[2] == Share("layer2", 1002, 1000)
+    assert page.sections[0].shares[2] == TreemapLayer("layer2", 1002, 1000)
 
 
 def test_every_verdict_has_its_outcome() -> None:
@@ -273,18 +273,18 @@ def test_what_could_not_be_measured_is_named() -> None:
 
 
 def test_a_diff_leads_with_the_change() -> None:
-    page = diff_page(diff(Ledger("a", {"x": 100, "y": 10}), Ledger("b", {"x": 150, "z": 1})))
+    page = diff_page(diff(LayerCosts("a", {"x": 100, "y": 10}), LayerCosts("b", {"x": 150, "z": 1})))
     assert page.headline == "a → b: +41 MACs (+37.3 %); the most in x (changed, +50)"
-    assert page.outcome is Outcome.REPORTED
-    assert page.sections[0].shares == (Share("x", 150, 100), Share("z", 1, 0))
-    same = diff_page(diff(Ledger("a", {"x": 5}), Ledger("b", {"x": 5})))
+    assert page.outcome is SectionStatus.REPORTED
+    assert page.sections[0].shares == (TreemapLayer("x", 150, 100), TreemapLayer("z", 1, 0))
+    same = diff_page(diff(LayerCosts("a", {"x": 5}), LayerCosts("b", {"x": 5})))
     assert same.headline == "a → b: no change, 5 MACs"
 
 
 def checked() -> CheckReport:
     head = ModelCost({"body": 150, "head": 10}, {"body": 30, "head": 2})
-    macs = diff(Ledger("main", {"body": 100, "head": 10}), Ledger("now", dict(head.macs)))
-    parameters = diff(Ledger("main", {"body": 20, "head": 2}), Ledger("now", dict(head.parameters)))
+    macs = diff(LayerCosts("main", {"body": 100, "head": 10}), LayerCosts("now", dict(head.macs)))
+    parameters = diff(LayerCosts("main", {"body": 20, "head": 2}), LayerCosts("now", dict(head.parameters)))
     limit = Limit(Quantity.MACS, Fraction(120), Fraction(160))
     wide = ModelCheck(
         "wide", "net.py:wide", ("1x8",), Status.FAILED, head, (limit,), Drift(macs, parameters), ("body grew by 50.",)
@@ -299,15 +299,15 @@ def test_a_check_has_a_section_a_model_and_leads_with_what_is_refused() -> None:
         checked(), place=lambda source: Place("net.py", 3) if source.startswith("net.py") else None
     )
     fine, wide, broken = page.sections
-    assert page.outcome is Outcome.FAILED
+    assert page.outcome is SectionStatus.FAILED
     assert page.headline == "2 of 3 models refused: wide, broken"
     assert fine.place == Place("pyproject.toml")
-    assert (wide.place, wide.outcome) == (Place("net.py", 3), Outcome.FAILED)
+    assert (wide.place, wide.outcome) == (Place("net.py", 3), SectionStatus.FAILED)
     assert wide.layers.rows[0] == ("body", "150", "93.75%", "30", "+50")
     assert ("budget: MACs", "✗ 160 of at most 120 (+33.3 %)") in wide.summary
     assert ("since the baseline", "+50 MACs (+45.5 %)") in wide.summary
     assert (broken.outcome, broken.findings) == (
-        Outcome.INVALID,
+        SectionStatus.INVALID,
         (Finding(Rule.CONFIGURATION, "there is no gone."),),
     )
     text = page_markdown(page)
@@ -328,7 +328,7 @@ def test_every_status_has_an_outcome_of_its_name(status: Status) -> None:
 
 def test_an_overview_has_cost_change_and_every_budget_of_every_model() -> None:
     """A model that passes, changed by 8 of 72 MACs, beside one over its budget and one that cannot be built."""
-    before, after = Ledger("main", {"fc": 64}), Ledger("net", {"fc": 72})
+    before, after = LayerCosts("main", {"fc": 64}), LayerCosts("net", {"fc": 72})
     drift = Drift(diff(before, after), diff(before, before))
     kept = Limit(Quantity.MACS, Fraction(80), Fraction(72))
     double = Limit(Quantity.FLOPS, Fraction(160), Fraction(144))
@@ -357,7 +357,7 @@ def test_an_overview_has_cost_change_and_every_budget_of_every_model() -> None:
 
 def test_one_sentence_is_not_said_twice() -> None:
     page = Page(
-        "p", (Section("net", Outcome.FAILED, "too much", findings=(Finding(Rule.COST, "too much"),)),)
+        "p", (Section("net", SectionStatus.FAILED, "too much", findings=(Finding(Rule.COST, "too much"),)),)
     )
     assert page_markdown(page).count("too much") == 1
     assert Reader(page_html(page)).texts["p"][-1] == "p "
@@ -380,10 +380,10 @@ def test_what_several_models_assume_is_said_once() -> None:
 
 
 def test_a_gate_is_never_outvoted_by_passes() -> None:
-    passed, failed = Section("a", Outcome.PASSED, ""), Section("b", Outcome.FAILED, "")
-    unsure = Section("c", Outcome.UNMEASURED, "")
-    assert Page("p", (passed, failed, unsure, passed)).outcome is Outcome.FAILED
-    assert Page("p", (passed, unsure)).outcome is Outcome.UNMEASURED
+    passed, failed = Section("a", SectionStatus.PASSED, ""), Section("b", SectionStatus.FAILED, "")
+    unsure = Section("c", SectionStatus.UNMEASURED, "")
+    assert Page("p", (passed, failed, unsure, passed)).outcome is SectionStatus.FAILED
+    assert Page("p", (passed, unsure)).outcome is SectionStatus.UNMEASURED
     assert Page("p", (passed, passed)).headline == "2 models passed"
 
 
@@ -439,7 +439,7 @@ def test_markdown_keeps_within_any_limit(limit: int) -> None:
 
 @given(st.dictionaries(st.text("ab.", min_size=1, max_size=6), st.integers(0, 10**9), max_size=30))
 def test_a_treemap_covers_the_canvas_in_proportion(macs: dict[str, int]) -> None:
-    drawn = tiles([Share(name, cost) for name, cost in macs.items()])
+    drawn = tiles([TreemapLayer(name, cost) for name, cost in macs.items()])
     total = sum(macs.values())
     assert sum(tile.macs for tile in drawn) == total
     for tile in drawn:
@@ -449,9 +449,9 @@ def test_a_treemap_covers_the_canvas_in_proportion(macs: dict[str, int]) -> None
 
 
 def test_a_treemap_knows_what_grew() -> None:
-    drawn = {tile.name: tile for tile in tiles([Share("a", 10, 4), Share("b", 6, 9), Share("c", 3, 3)])}
+    drawn = {tile.name: tile for tile in tiles([TreemapLayer("a", 10, 4), TreemapLayer("b", 6, 9), TreemapLayer("c", 3, 3)])}
     assert {name: tile.gained for name, tile in drawn.items()} == {"a": 6, "b": -3, "c": 0}
-    assert all(tile.gained is None for tile in tiles([Share("a", 1), Share("b", 2)]))
+    assert all(tile.gained is None for tile in tiles([TreemapLayer("a", 1), TreemapLayer("b", 2)]))
 
 
 # --- the command line --------------------------------------------------------------------------------
@@ -595,6 +595,6 @@ def test_a_browser_runs_nothing_that_a_name_says(tmp_path: Path) -> None:
 
 
 def test_a_table_without_rows_is_left_out() -> None:
-    page = Page("p", (Section("n", Outcome.PASSED, "fine", layers=Table(("layer",), ())),))
+    page = Page("p", (Section("n", SectionStatus.PASSED, "fine", layers=Table(("layer",), ())),))
     assert '<table class="layers">' not in page_html(page)
     assert "<svg" not in page_html(page)

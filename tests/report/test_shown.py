@@ -21,11 +21,11 @@ from iftplan.models.cost import ModelCost
 from iftplan.models.counting import Contraction, CountTable
 from iftplan.models.spec import Kind, LayerSpec, ModelSpec, WeightLayer
 from iftplan.plans.audit.audit import audit_model
-from iftplan.plans.audit.diff import Ledger, diff
+from iftplan.plans.audit.diff import LayerCosts, diff
 from iftplan.plans.plan import Plan
 from iftplan.plans.tables import plan_table
 from iftplan.report.html_table import table_fragment
-from iftplan.report.shown import Shown
+from iftplan.report.shown import Displayed
 from iftplan.report.table import Table, printable, to_csv
 from iftplan.runs.results.observations import Observation
 from iftplan.runs.results.tradeoff import tradeoff
@@ -54,7 +54,7 @@ def hostile_spec(layers: int = 2) -> ModelSpec:
     )
 
 
-def examples() -> dict[str, Shown]:
+def examples() -> dict[str, Displayed]:
     """One value of each kind, with names from a stranger wherever a value takes names."""
     spec = hostile_spec()
     plan = ift.plan(spec, "parallel", "1/2", keep_dense=())
@@ -69,7 +69,7 @@ def examples() -> dict[str, Shown]:
         family_named("doped"),
         table,
         audit_model(HOSTILE, [table]),
-        diff(Ledger(HOSTILE, {}), Ledger(HOSTILE, {HOSTILE: 64})),
+        diff(LayerCosts(HOSTILE, {}), LayerCosts(HOSTILE, {HOSTILE: 64})),
         CheckReport(HOSTILE, "", (model,), (HOSTILE,)),
         TrainingCost.of(plan),
         Advice(law_named("t5-c4"), 1e8, 1e20),
@@ -79,7 +79,7 @@ def examples() -> dict[str, Shown]:
 
 
 def kinds() -> set[str]:
-    return {kind.__name__ for kind in Shown.__subclasses__() if kind.__module__.startswith("iftplan.")}
+    return {kind.__name__ for kind in Displayed.__subclasses__() if kind.__module__.startswith("iftplan.")}
 
 
 class Reader(HTMLParser):

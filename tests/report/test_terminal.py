@@ -17,7 +17,7 @@ from rich.console import Console
 
 import iftplan as ift
 from iftplan.report.table import Table
-from iftplan.report.terminal import draw, spelled, to_text
+from iftplan.report.terminal import draw, spell, to_text
 from tests.support.cli_runs import iftplan
 from tests.support.hand_specs import chain
 
@@ -123,12 +123,12 @@ def test_other_encodings_spell_the_signs_out(tmp_path: Path, encoding: str) -> N
     assert "\\" not in done.stdout.decode(encoding)
     assert any("18 874 368" in line for line in lines)
     plain = iftplan(*SOLVE, cwd=tmp_path).out
-    assert [spelled(line, encoding).split() for line in plain.splitlines()][3:] == [
+    assert [spell(line, encoding).split() for line in plain.splitlines()][3:] == [
         line.split() for line in lines[3:]
     ]
 
 
 def test_what_no_table_spells_is_an_escape() -> None:
-    assert spelled("naïve → 數", "ascii") == "na\\xefve -> \\u6578"
-    assert spelled("naïve → 數", "utf-8") == "naïve → 數"
-    assert spelled("naïve", "latin-1") == "naïve"
+    assert spell("naïve → 數", "ascii") == "na\\xefve -> \\u6578"
+    assert spell("naïve → 數", "utf-8") == "naïve → 數"
+    assert spell("naïve", "latin-1") == "naïve"

@@ -11,7 +11,7 @@ from iftplan.base.documents import parse_toml
 from iftplan.base.errors import InputError
 from iftplan.models.zoo import ZOO
 from iftplan.runs.document import (
-    merged,
+    merge,
     parse_run,
     read_recipe,
     recipe_names,
@@ -118,7 +118,7 @@ def test_a_sparsity_may_be_a_number(given: float | str, read: str) -> None:
 
 def test_what_is_said_later_is_laid_over_what_was_said_before() -> None:
     below = {"seed": 1, "optimizer": {"lr": 0.1, "momentum": 0.5}}
-    assert merged(below, {"optimizer": {"lr": 0.2}}) == {
+    assert merge(below, {"optimizer": {"lr": 0.2}}) == {
         "seed": 1,
         "optimizer": {"lr": 0.2, "momentum": 0.5},
     }

@@ -6,7 +6,7 @@ from fractions import Fraction
 from iftplan.base.documents import digest
 from iftplan.masks import parse_mask
 from iftplan.plans.speed.document import profile_document
-from iftplan.plans.speed.profiles import PASSES, Entry, Profile, grid
+from iftplan.plans.speed.profiles import PASSES, Profile, ProfiledLayer, grid
 from iftplan.plans.speed.timings import LayerPair
 
 Times = Callable[[LayerPair], float]
@@ -31,7 +31,7 @@ def profile(
     """Of both passes; a step takes three times as long."""
     pairs = grid(tuple(map(Fraction, sparsities)), tuple(map(parse_mask, structures)), widths, columns)
     entries = tuple(
-        Entry(pair, name, times * dense(pair), times * sparse(pair), times * operators(pair))
+        ProfiledLayer(pair, name, times * dense(pair), times * sparse(pair), times * operators(pair))
         for pair in pairs
         for name, times in zip(PASSES, (1, 3), strict=True)
     )

@@ -19,7 +19,7 @@ from iftplan.nn.counting.passes.ledger import Ledger, Names
 from iftplan.nn.meta.copies import without_data
 from iftplan.nn.meta.factories import FactoriesOnMeta
 from iftplan.nn.meta.inputs import make_inputs, random_inputs
-from iftplan.nn.meta.valued import SEED, PlainRecurrence, valued
+from iftplan.nn.meta.valued import SEED, PlainRecurrence, cpu_copy
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def compared(model: nn.Module, inputs: tuple[InputSpec, ...]) -> Comparison:
     try:
         independent, passed_over = independently(without_data(model), inputs)
     except Exception:
-        independent, passed_over = independently(valued(model, inputs), inputs, "cpu")
+        independent, passed_over = independently(cpu_copy(model, inputs), inputs, "cpu")
     missing = {name: macs for name, macs in table.by_operator().items() if name in passed_over}
     return Comparison(table.macs, independent, missing, table.unknown)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from iftplan.base.documents import dumps, sealed
+from iftplan.base.documents import dumps, with_digest
 
 RESULT = {
     "schema": "iftplan.result/1", "convention": "mac", "scope": "model", "model": "zoo:digits-cnn", "transform": "wide",
@@ -21,6 +21,6 @@ def run_directory(home: Path, name: str, **changes: Any) -> Path:
     directory.mkdir(parents=True)
     config = changes.pop("config", None)
     record = {"schema": "iftplan.run/1", **({"config": config} if config else {})}
-    (directory / "run.json").write_text(dumps(sealed(record)))
-    (directory / "result.json").write_text(dumps(sealed({**RESULT, **changes})))
+    (directory / "run.json").write_text(dumps(with_digest(record)))
+    (directory / "result.json").write_text(dumps(with_digest({**RESULT, **changes})))
     return directory

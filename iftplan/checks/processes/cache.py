@@ -12,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from iftplan.base.documents import digest, dumps, loads, read_text, sealed, write_text
+from iftplan.base.documents import digest, dumps, loads, read_text, with_digest, write_text
 from iftplan.base.errors import IftplanError
 from iftplan.checks.processes.dependencies import Footprint
 from iftplan.models.cost import ModelCost
@@ -75,7 +75,7 @@ class CheckCache:
             ignore = self._folder / ".gitignore"
             if not ignore.exists():
                 ignore.write_text("*\n", encoding="utf-8")
-            write_text(dumps(sealed(entry)), str(self._path(slot)))
+            write_text(dumps(with_digest(entry)), str(self._path(slot)))
 
     def _path(self, slot: str) -> Path:
         assert self._folder is not None

@@ -32,9 +32,9 @@ def _answer(request: Mapping[str, Any], reads: Reads) -> dict[str, Any]:
 
     try:
         from iftplan.models.cost_document import measured_document
-        from iftplan.nn.application.model_cost import measured
+        from iftplan.nn.application.model_cost import measure_model
 
-        document = measured_document(measured(request))
+        document = measured_document(measure_model(request))
     except IftplanError as error:
         return {"error": str(error), "exit_code": error.exit_code}
     except ImportError as error:

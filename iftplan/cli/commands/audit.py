@@ -14,11 +14,11 @@ from iftplan.base.errors import InputError
 from iftplan.base.units import Convention
 from iftplan.cli import completion
 from iftplan.cli.arguments import (
-    called,
     document_in,
     operators_of,
     plan_in,
     require_torch,
+    short_name,
     spec_in,
 )
 from iftplan.cli.options import (
@@ -166,13 +166,13 @@ def command(
 
 
 def _exit(report: AuditReport) -> None:
-    from iftplan.plans.audit.audit import Verdict, unmeasured
+    from iftplan.plans.audit.audit import Verdict, unmeasured_sentences
 
     if report.verdict is Verdict.FAILED:
         say(*(f"failed: {problem}" for problem in report.problems))
         raise typer.Exit(1)
     if report.verdict is Verdict.UNMEASURED:
-        say(*(f"could not measure: {sentence}" for sentence in unmeasured(report)))
+        say(*(f"could not measure: {sentence}" for sentence in unmeasured_sentences(report)))
         raise typer.Exit(3)
 
 
@@ -220,7 +220,7 @@ def _model_report(
     plan = plan_in(document, against) if document is not None and against is not None else None
     if plan is not None:
         inputs = inputs or plan.inputs
-        reference = Reference.of_plan(plan, f"plan {called(against or '')}")
+        reference = Reference.of_plan(plan, f"plan {short_name(against or '')}")
     network, inputs = _network(subject, inputs, "cpu" if nonzeros else "meta")
     from iftplan.nn.application.audit import PLAN_TOLERANCE, applied_here, audit_network, measure_applied
 

@@ -104,7 +104,7 @@ def command(
         baseline, notes = at_revision(base, found, models, cache, jobs)
     else:
         baseline = None if save_baseline and not names else check.saved_baseline(found)
-    costs = measured(found, models, cache, jobs)
+    costs = measure_models(found, models, cache, jobs)
     if save_baseline:
         baseline = check.renewed_baseline(found, models, costs, baseline)
         without = [model.name for model in models if model.name not in baseline.models]
@@ -184,7 +184,7 @@ def cache_folder(config: Configuration, given: str | None, no_cache: bool) -> Pa
     return Path(given).resolve() if given is not None else config.folder / FOLDER
 
 
-def measured(
+def measure_models(
     config: Configuration, models: tuple[ConfiguredModel, ...], cache: Path | None, jobs: int | None
 ) -> Costs:
     """Costs of the models, and of those that their ratios name.

@@ -13,14 +13,14 @@ from iftplan.base.documents import schema_of
 from iftplan.base.errors import InputError
 from iftplan.base.units import Convention
 from iftplan.cli import completion
-from iftplan.cli.arguments import called, document_in, plan_in, spec_in, spec_of
+from iftplan.cli.arguments import document_in, plan_in, short_name, spec_in, spec_of
 from iftplan.cli.commands.check import (
     ConfigOption,
     JobsOption,
     at_revision,
     cache_folder,
     configuration,
-    measured,
+    measure_models,
     show_report,
 )
 from iftplan.cli.options import ConventionOption, FormatOption, InputOption, OutputOption, inputs_of
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from iftplan.checks.configuration import Configuration, ConfiguredModel
     from iftplan.checks.findings import CheckReport
     from iftplan.models.spec import InputSpec, ModelSpec
-    from iftplan.plans.audit.diff import Ledger
+    from iftplan.plans.audit.diff import LayerCosts
 
 EXAMPLE = """
 Example:
@@ -129,7 +129,7 @@ def _revisions(
     found, models = _wanted(names, config, inputs)
     cache = cache_folder(found, None, no_cache=False)
     baseline, notes = at_revision(revision, found, models, cache, jobs)
-    costs = measured(found, models, cache, jobs)
+    costs = measure_models(found, models, cache, jobs)
     return check_models(found, models, costs, baseline, notes)
 
 
@@ -153,8 +153,8 @@ def _wanted(
     return found, tuple(free)
 
 
-def _ledger(text: str, inputs: tuple[InputSpec, ...]) -> Ledger:
-    from iftplan.plans.audit.diff import Ledger
+def _ledger(text: str, inputs: tuple[InputSpec, ...]) -> LayerCosts:
+    from iftplan.plans.audit.diff import LayerCosts
 
     document = document_in(text)
     if document is None:
@@ -164,22 +164,22 @@ def _ledger(text: str, inputs: tuple[InputSpec, ...]) -> Ledger:
             return _spec_ledger(text, spec_in(document, text, inputs))
         case "plan":
             plan = plan_in(document, text)
-            return Ledger(
-                f"{called(text)} ({plan.transform} {plan.model})", {x.name: x.macs for x in plan.layers}
+            return LayerCosts(
+                f"{short_name(text)} ({plan.transform} {plan.model})", {x.name: x.macs for x in plan.layers}
             )
         case "audit":
             from iftplan.plans.audit.document import parse_measured
 
             subject, layers = parse_measured(document, text)
-            return Ledger(f"{called(text)} ({subject})", layers)
+            return LayerCosts(f"{short_name(text)} ({subject})", layers)
         case kind:
             raise InputError(
                 f"{text} is a {kind} document; diff takes models, specs, plans and audit reports."
             )
 
 
-def _spec_ledger(text: str, spec: ModelSpec) -> Ledger:
-    from iftplan.plans.audit.diff import Ledger
+def _spec_ledger(text: str, spec: ModelSpec) -> LayerCosts:
+    from iftplan.plans.audit.diff import LayerCosts
 
     layers = {w.layer.name: w.layer.dense_macs for w in spec.layers}
-    return Ledger(called(text), layers | {p.name: p.macs for p in spec.products})
+    return LayerCosts(short_name(text), layers | {p.name: p.macs for p in spec.products})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from iftplan.base.documents import Document, sealed
+from iftplan.base.documents import Document, with_digest
 from iftplan.cli.options import FormatOption, OutputOption
 from iftplan.cli.output import emit
 from iftplan.models.zoo import ZOO
@@ -44,7 +44,7 @@ def command(form: FormatOption = None, output: OutputOption = None) -> None:
 
 
 def _document() -> Document:
-    return sealed(
+    return with_digest(
         {
             "schema": "iftplan.models/1",
             "models": [

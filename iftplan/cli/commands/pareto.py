@@ -103,10 +103,10 @@ def _picture(found: TradeOff, suffix: str, title: str, theme: str) -> bytes:
         from iftplan.plots.interactive import pareto_page
 
         return pareto_page(found, title=title).encode()
-    from iftplan.plots.files import encoded
+    from iftplan.plots.files import encode
     from iftplan.plots.pareto import pareto_picture
 
-    return encoded(pareto_picture(found, title=title, theme=theme), suffix[1:])
+    return encode(pareto_picture(found, title=title, theme=theme), suffix[1:])
 
 
 def _observations(runs: Sequence[str], *, paper: bool, task: str | None) -> list[Observation]:

@@ -121,10 +121,10 @@ def _refuse_infeasible(solutions: Mapping[str, Sequence[Solution]]) -> None:
 def _explained(
     solutions: Mapping[str, Sequence[Solution]], families: Sequence[Family]
 ) -> dict[str, list[Solution]]:
-    from iftplan.families.steps import explained
+    from iftplan.families.steps import explain
 
     named = {family.name: family for family in families}
-    return {name: [explained(s, named[s.transform]) for s in found] for name, found in solutions.items()}
+    return {name: [explain(s, named[s.transform]) for s in found] for name, found in solutions.items()}
 
 
 def _tables(name: str, found: Sequence[Solution], convention: Convention) -> list[Table]:

@@ -103,12 +103,12 @@ def command(
 ) -> None:
     """Train a plan; alone, sparse digits in under a minute. `--resume` continues to the same last bit."""
     from iftplan.cli.arguments import require_torch
-    from iftplan.cli.run_settings import Given, resumed_run, run_of
+    from iftplan.cli.run_settings import RunOptions, resumed_run, run_of
 
     require_torch("training")
     name = method.value if method else ""
     kernels = [f"training.execution={execution}"] if execution else []
-    given = Given(plan, data, name, config, recipe, [*(settings or ()), *kernels], seed, epochs, steps, start)
+    given = RunOptions(plan, data, name, config, recipe, [*(settings or ()), *kernels], seed, epochs, steps, start)
     if resume and not out:
         raise InputError("--resume continues the run in --out DIR; say which directory.")
     run = resumed_run(given, Path(out)) if resume else run_of(given)

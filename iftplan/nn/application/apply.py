@@ -11,7 +11,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from iftplan.base.arguments import checked
+from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import InputError, StaleError
 from iftplan.models.spec import Couplings
 from iftplan.nn.application.dense_model import check_same
@@ -32,7 +32,7 @@ from iftplan.plans.plan import Plan, PlannedLayer, Role
 Model = TypeVar("Model", bound=nn.Module)
 
 
-@checked
+@check_arguments
 def apply(
     plan: Plan,
     model: Model,
@@ -73,7 +73,7 @@ def apply(
     return apply_(plan, deep_copy(model), seed=seed, nonlinear=nonlinear, init=init, dense_start=dense_start)
 
 
-@checked
+@check_arguments
 def apply_(
     plan: Plan,
     model: Model,

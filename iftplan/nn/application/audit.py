@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from torch import nn
 
-from iftplan.base.arguments import checked
+from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import InputError
 from iftplan.base.units import count
 from iftplan.models.counting import CountTable
@@ -151,7 +151,7 @@ def applied_here(plan: Plan, network: nn.Module, inputs: Sequence[InputSpec]) ->
     return tuple(inputs) == plan.inputs and any(True for _ in masked_weights(network))
 
 
-@checked
+@check_arguments
 def measure_applied(
     plan: Plan,
     model: nn.Module,

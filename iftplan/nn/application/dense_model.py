@@ -6,7 +6,7 @@ from torch import nn
 
 from iftplan.base.errors import InputError, StaleError
 from iftplan.models.sources import parse_source
-from iftplan.nn.counting.passes.lazy import materialised
+from iftplan.nn.counting.passes.lazy import materialise
 from iftplan.nn.meta.copies import without_data
 from iftplan.nn.meta.fingerprint import fingerprint
 from iftplan.nn.sources import build
@@ -40,7 +40,7 @@ def dense_model(
             f'{called} names Python of its own, {source}; a plan file is data, so name {source} yourself to have it run: --model {source} (or --trust) on the command line, model = "{source}" in a configuration and in Python.'
         )
     network = without_data(source) if isinstance(source, nn.Module) else build(source)
-    dense = materialised(network, plan.inputs)
+    dense = materialise(network, plan.inputs)
     check_same(plan, dense, source if isinstance(source, str) else "", called)
     return dense
 

@@ -13,8 +13,8 @@ from fractions import Fraction
 import torch
 from torch import Tensor, nn
 
-from iftplan.base.arguments import checked
-from iftplan.base.units import exact
+from iftplan.base.arguments import check_arguments
+from iftplan.base.units import fraction
 from iftplan.models.spec import Couplings
 from iftplan.nn.application.structure import planned_couplings
 from iftplan.nn.counting.measure import measure
@@ -58,7 +58,7 @@ class ForwardScales:
     by_hand: tuple[str, ...] = ()
 
 
-@checked
+@check_arguments
 def forward_scales(plan: Plan, model: nn.Module, couplings: Couplings | None = None) -> ForwardScales:
     """Factors that the plan's parametrization puts into the forward pass of `model`, and those it cannot.
 
@@ -120,7 +120,7 @@ def _logits(plan: Plan, model: nn.Module) -> tuple[dict[str, Fraction], list[str
 
 
 def _unscaled(weight: str, multiplier: Fraction) -> str:
-    return f"the logits of {weight} are not multiplied by {exact(multiplier)}: no plain linear layer gives them out; multiply them in the model's forward pass."
+    return f"the logits of {weight} are not multiplied by {fraction(multiplier)}: no plain linear layer gives them out; multiply them in the model's forward pass."
 
 
 def _callers(plan: Plan, model: nn.Module) -> dict[str, set[str]]:

@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from torch import nn
 
-from iftplan.base.arguments import checked
+from iftplan.base.arguments import check_arguments
 from iftplan.models.counting import CountTable
 from iftplan.nn.application.dense_model import dense_model
 from iftplan.nn.application.structure import skeleton_
@@ -16,7 +16,7 @@ from iftplan.nn.counting.opinions import measure_by
 from iftplan.plans.plan import Plan
 
 
-@checked
+@check_arguments
 def measure_plan(
     plan: Plan,
     model: nn.Module | None = None,

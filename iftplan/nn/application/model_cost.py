@@ -16,7 +16,7 @@ from iftplan.models.notation import parse_input
 from iftplan.nn.application.audit import audit_network, audit_structure
 from iftplan.nn.application.dense_model import dense_model
 from iftplan.nn.counting.operators.allowed import vouched_operators
-from iftplan.nn.counting.passes.lazy import materialised
+from iftplan.nn.counting.passes.lazy import materialise
 from iftplan.nn.masks.nonzeros import nonzeros
 from iftplan.nn.sources import construct
 from iftplan.nn.sources.default_inputs import known_inputs
@@ -25,7 +25,7 @@ from iftplan.plans.document.plan import parse_plan
 from iftplan.plans.plan import Plan
 
 
-def measured(request: Mapping[str, Any]) -> ModelCost:
+def measure_model(request: Mapping[str, Any]) -> ModelCost:
     """Build and measure what a request of `iftplan.checks.check` names.
 
     Raises:
@@ -43,7 +43,7 @@ def measured(request: Mapping[str, Any]) -> ModelCost:
         return _of_plan(plan, _agreed(report), network)
     built = construct(source, device="cpu" if request["nonzeros"] else "meta")
     inputs = known_inputs(source, tuple(map(parse_input, request["inputs"])) or built.inputs)
-    network = materialised(built.model, inputs)
+    network = materialise(built.model, inputs)
     thinned: bool = request["nonzeros"]
     report = audit_network(source, network, inputs, nonzeros=thinned, second=second, operators=operators)
     sizes = {name: p.numel() for name, p in network.named_parameters()}

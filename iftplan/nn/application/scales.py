@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from iftplan.base.arguments import checked
+from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import InputError, StaleError
 from iftplan.nn.layers.initial_weights import Fans
 from iftplan.plans.plan import Plan, TensorScale
@@ -16,7 +16,7 @@ from iftplan.plans.plan import Plan, TensorScale
 _NOTHING: Mapping[str, TensorScale] = MappingProxyType({})
 
 
-@checked
+@check_arguments
 def parameter_groups(plan: Plan, model: nn.Module, lr: float, **options: Any) -> list[dict[str, Any]]:
     """Groups for a torch optimizer, one for each learning rate; every trained parameter is in exactly one.
 

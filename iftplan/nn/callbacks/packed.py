@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 
-def packed(state: Mapping[str, Any]) -> dict[str, Any]:
+def pack(state: Mapping[str, Any]) -> dict[str, Any]:
     """A state of numbers, texts, boolean tensors and mappings of these as a JSON object."""
     return {key: _packed(value) for key, value in state.items()}
 
 
-def unpacked(document: Mapping[str, Any]) -> dict[str, Any]:
+def unpack(document: Mapping[str, Any]) -> dict[str, Any]:
     """The state that was packed; tensors are on the CPU.
 
     Raises:
@@ -28,7 +28,7 @@ def unpacked(document: Mapping[str, Any]) -> dict[str, Any]:
 
 def _packed(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return packed(value)
+        return pack(value)
     if isinstance(value, Tensor):
         bits = np.packbits(value.cpu().numpy().reshape(-1))
         return {"shape": list(value.shape), "bits": b64encode(zlib.compress(bits.tobytes(), 1)).decode()}
@@ -39,7 +39,7 @@ def _unpacked(value: Any) -> Any:
     if not isinstance(value, Mapping):
         return value
     if value.keys() != {"shape", "bits"}:
-        return unpacked(value)
+        return unpack(value)
     try:
         shape = torch.Size(value["shape"])
         bits = np.frombuffer(zlib.decompress(b64decode(value["bits"], validate=True)), np.uint8)

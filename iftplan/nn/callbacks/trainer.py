@@ -21,7 +21,7 @@ from transformers.training_args import TrainingArguments
 
 from iftplan.base.errors import InputError, StaleError
 from iftplan.masks import MaskStructure, Unstructured
-from iftplan.nn.callbacks.packed import packed, unpacked
+from iftplan.nn.callbacks.packed import pack, unpack
 from iftplan.nn.masking.algorithms.base import Algorithm, LatentAlgorithm
 from iftplan.nn.masking.algorithms.static import Static
 from iftplan.nn.masking.cautions import cautions, weights_left
@@ -111,7 +111,7 @@ class TrainerMasking(TrainerCallback, ExportableState):  # type: ignore[misc]
 
     def state(self) -> dict[str, Any]:
         """State of the masks for a checkpoint, as a JSON object."""
-        found = {} if self.masks is None else {"masks": packed(self.masks.state_dict())}
+        found = {} if self.masks is None else {"masks": pack(self.masks.state_dict())}
         return {"args": {}, "attributes": found}
 
     def _masked_step(self, *given: Any, **named: Any) -> Any:
@@ -133,7 +133,7 @@ def _masks_in(stored: Any, step: int) -> dict[str, Any]:
         StaleError: there is none, or it has been changed.
     """
     try:
-        return unpacked(stored["attributes"]["masks"])
+        return unpack(stored["attributes"]["masks"])
     except (ValueError, KeyError, TypeError) as error:
         raise StaleError(
             f"the checkpoint of step {step} has no state of masks in its trainer_state.json: it was written without TrainerMasking, or has been changed. Resume from another, or load its weights and begin at step 0."

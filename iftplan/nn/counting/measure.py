@@ -10,17 +10,17 @@ from typing import Protocol
 
 from torch import nn
 
-from iftplan.base.arguments import checked
+from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import InputError
 from iftplan.models.counting import ENGINES, CountTable, Values
 from iftplan.nn.counting.operators.table import OPERATORS, Operator, Operators
 from iftplan.nn.counting.passes.data import Data, look_as_needed
-from iftplan.nn.counting.passes.lazy import materialised
+from iftplan.nn.counting.passes.lazy import materialise
 from iftplan.nn.meta.copies import check_ties
 from iftplan.nn.meta.inputs import Inputs, given_inputs
 
 
-@checked
+@check_arguments
 def measure(
     model: nn.Module,
     inputs: Inputs,
@@ -47,7 +47,7 @@ def measure(
     model = getattr(model, "_orig_mod", model)  # what torch.compile wraps is counted as it was written
     check_ties(model)
     inputs = given_inputs(inputs, model)
-    model = materialised(model, inputs)
+    model = materialise(model, inputs)
     counter = _engine(engine, {**OPERATORS, **operators})
     given = ", ".join(map(str, inputs)) or "no inputs"
     called = f"{type(model).__name__} could not be run on {given} by the {engine} engine"

@@ -21,14 +21,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from iftplan.base.arguments import checked
+from iftplan.base.arguments import check_arguments
 from iftplan.base.units import count
 from iftplan.models.counting import Values
 from iftplan.nn.counting.operators.table import OPERATORS, Operator
 from iftplan.nn.counting.operators.whole_functions import WHOLE, summed_products
 from iftplan.nn.counting.passes.data import Data, look_as_needed
-from iftplan.nn.counting.passes.dispatch import DispatchNet, plain
-from iftplan.nn.counting.passes.lazy import materialised
+from iftplan.nn.counting.passes.dispatch import DispatchNet, to_shapes
+from iftplan.nn.counting.passes.lazy import materialise
 from iftplan.nn.counting.passes.ledger import Ledger, Names
 from iftplan.nn.counting.passes.module_stack import module_scope
 from iftplan.nn.meta.factories import FactoriesOnMeta
@@ -67,7 +67,7 @@ class StepMacs:
         return self.forward + self.backward
 
 
-@checked
+@check_arguments
 def measure_step(
     model: nn.Module,
     inputs: Inputs,
@@ -91,7 +91,7 @@ def measure_step(
         (960, 1280)
     """
     inputs = given_inputs(inputs, model)
-    model = materialised(getattr(model, "_orig_mod", model), inputs)
+    model = materialise(getattr(model, "_orig_mod", model), inputs)
     given = ", ".join(map(str, inputs)) or "no inputs"
     called = f"a step of {type(model).__name__} could not be run on {given}"
     seen = look_as_needed(model, inputs, partial(_step, {**OPERATORS, **operators}), _assumed, called)
@@ -146,7 +146,7 @@ class _Gradients(DispatchNet):  # type: ignore[no-untyped-call]
         if operator is None:
             return
         first = result[0] if isinstance(result, tuple | list) and result else result
-        macs = operator.cost([plain(a) for a in args], plain(first))
+        macs = operator.cost([to_shapes(a) for a in args], to_shapes(first))
         if macs is None:
             return
         if not torch.is_grad_enabled():

@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from iftplan.base.arguments import checked
+from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import InputError
 from iftplan.nn.execution.execute import can_run, execute_dense_, has_conv1d
 from iftplan.nn.execution.kernels.registers import require_numba
@@ -22,9 +22,9 @@ from iftplan.nn.execution.layers import (
     CompactConv2d,
     CompactLayer,
     CompactLinear,
-    collected,
+    gather_values,
     packed_mask,
-    shaped,
+    to_weight,
 )
 from iftplan.nn.execution.sparsity import as_array
 from iftplan.plans.speed.pricing import DENSE_ABOVE
@@ -43,7 +43,7 @@ def compact_classes() -> Mapping[type[nn.Module], type[CompactLayer]]:
 Model = TypeVar("Model", bound=nn.Module)
 
 
-@checked
+@check_arguments
 def compact_(model: Model) -> Model:
     """Make what masks keep the parameters of a model's masked linear layers and convolutions, in place.
 
@@ -73,7 +73,7 @@ def compact_(model: Model) -> Model:
     return model
 
 
-@checked
+@check_arguments
 def expand_(model: Model) -> Model:
     """Bring back the weights and masks that `compact_` took, in place; make the optimizer again.
 
@@ -96,7 +96,7 @@ def _pays(module: nn.Module) -> bool:
 def _compact_(module: Any) -> None:
     pattern = packed_mask(module, module._buffers.pop(MASK))
     with torch.no_grad():
-        values = collected(module, pattern)
+        values = gather_values(module, pattern)
     weight = module._parameters.pop("weight")
     module.__class__ = compact_classes()[type(module)]
     module.pattern, module.values = pattern, nn.Parameter(values, weight.requires_grad)
@@ -107,6 +107,6 @@ def _expand_(module: Any) -> None:
     module.__class__ = next(dense for dense, compact in compact_classes().items() if compact is type(module))
     del module.pattern
     matrix = torch.from_numpy(pattern.forward.matrix(as_array(values)))
-    weight = nn.Parameter(shaped(matrix, pattern, module), values.requires_grad)
+    weight = nn.Parameter(to_weight(matrix, pattern, module), values.requires_grad)
     module._parameters = {"weight": weight, **module._parameters}
-    module.register_buffer(MASK, shaped(torch.from_numpy(pattern.mask.copy()), pattern, module))
+    module.register_buffer(MASK, to_weight(torch.from_numpy(pattern.mask.copy()), pattern, module))

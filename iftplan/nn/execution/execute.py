@@ -12,10 +12,17 @@ from typing import TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from iftplan.base.arguments import checked
+from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import InputError
 from iftplan.nn.execution.kernels.registers import require_numba
-from iftplan.nn.execution.layers import MASK, SparseConv2d, SparseLayer, SparseLinear, collected, packed_mask
+from iftplan.nn.execution.layers import (
+    MASK,
+    SparseConv2d,
+    SparseLayer,
+    SparseLinear,
+    gather_values,
+    packed_mask,
+)
 from iftplan.nn.masks.masked_weights import has_mask
 from iftplan.plans.speed.pricing import DENSE_ABOVE
 
@@ -38,7 +45,7 @@ def has_conv1d() -> bool:
 Model = TypeVar("Model", bound=nn.Module)
 
 
-@checked
+@check_arguments
 def execute_sparse_(model: Model, *, frozen: bool = False) -> Model:
     """Let masked linear layers and convolutions compute with what their masks keep, in place.
 
@@ -71,11 +78,11 @@ def execute_sparse_(model: Model, *, frozen: bool = False) -> Model:
         layer.dense_gradient, layer._packed, layer.frozen = False, None, None
         if frozen:
             held = packed_mask(layer, _kept(layer))
-            layer.frozen = held, collected(layer, held).detach()
+            layer.frozen = held, gather_values(layer, held).detach()
     return model
 
 
-@checked
+@check_arguments
 def execute_dense_(model: Model) -> Model:
     """The model with dense layers again, as before `execute_sparse_`; changed in place."""
     back = {sparse: dense for dense, sparse in sparse_classes().items()}
@@ -87,7 +94,7 @@ def execute_dense_(model: Model) -> Model:
     return model
 
 
-@checked
+@check_arguments
 def dense_gradients_(model: nn.Module, wanted: bool) -> None:
     """Say whether the next step's gradients are wanted off the masks too, as RigL grows by them."""
     for module in model.modules():

@@ -16,7 +16,7 @@ from torch.autograd.function import Function, once_differentiable
 
 from iftplan.base.errors import InputError
 from iftplan.nn.execution.kernels.products import correlation, product
-from iftplan.nn.execution.kernels.windows import Pair, Windows, convolution, samples
+from iftplan.nn.execution.kernels.windows import ConvolutionWindows, Pair, convolution, samples
 from iftplan.nn.execution.sparsity import Pattern, as_array
 
 
@@ -160,7 +160,7 @@ class _Product(Function):
 
     @staticmethod
     def forward(
-        ctx: Any, source: Tensor, values: Tensor, bias: Tensor | None, pattern: Pattern, windows: Windows
+        ctx: Any, source: Tensor, values: Tensor, bias: Tensor | None, pattern: Pattern, windows: ConvolutionWindows
     ) -> Tensor:
         held = as_array(values)
         added = np.empty(0, held.dtype) if bias is None else as_array(bias)

@@ -15,7 +15,7 @@ from iftplan.base.errors import InputError
 from iftplan.nn.execution.functions import kept_values, sparse_conv2d, sparse_linear
 from iftplan.nn.execution.sparsity import Pattern, pattern_of
 from iftplan.nn.layers.members import is_conv1d
-from iftplan.nn.layers.withheld import withheld
+from iftplan.nn.layers.withheld import placeholder
 from iftplan.nn.masks.masked_weights import SUFFIX, has_mask
 from iftplan.plans.speed.pricing import DENSE_ABOVE
 
@@ -94,8 +94,8 @@ class CompactLayer(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The dense weight without values, for modules that ask for its dtype."""
-        mask = shaped(torch.from_numpy(self.pattern.mask), self.pattern, self)
-        answer: Tensor = withheld(
+        mask = to_weight(torch.from_numpy(self.pattern.mask), self.pattern, self)
+        answer: Tensor = placeholder(
             mask.shape,
             self.values,
             f"a module computes with the weight of a {type(self).__name__} instead of calling it, and compact layers have no dense weight; bring the weights back first (expand_).",
@@ -139,13 +139,13 @@ def packed_mask(layer: nn.Module, mask: Tensor) -> Pattern:
     return pattern_of(mask.T if is_conv1d(layer) else mask, dtype)
 
 
-def collected(layer: nn.Module, pattern: Pattern) -> Tensor:
+def gather_values(layer: nn.Module, pattern: Pattern) -> Tensor:
     """Weights that a pattern keeps of a layer's weight, in the pattern's order; differentiable."""
     weight = cast(Tensor, layer.weight)
     return kept_values(weight.T if is_conv1d(layer) else weight, pattern)
 
 
-def shaped(matrix: Tensor, pattern: Pattern, module: nn.Module) -> Tensor:
+def to_weight(matrix: Tensor, pattern: Pattern, module: nn.Module) -> Tensor:
     """A flat matrix in the shape of the layer's weight, channels-last for a convolution.
 
     Args:

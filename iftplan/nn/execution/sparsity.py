@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from iftplan.nn.execution.kernels.chains import Pair, chains_of
-from iftplan.nn.execution.kernels.formats import Format, packed, turned
+from iftplan.nn.execution.kernels.formats import MaskFormat, pack_mask, transpose_format
 from iftplan.nn.execution.kernels.memory import Memory, Strides, memory_of
 from iftplan.nn.execution.kernels.registers import instructions_here, vectors_of
 
@@ -31,9 +31,9 @@ class Pattern:
     mask: NDArray[np.bool_]
     stride: Pair
     dilation: Pair
-    forward: Format
+    forward: MaskFormat
     padding: NDArray[np.int64]
-    _backward: Format | None = field(default=None, repr=False)
+    _backward: MaskFormat | None = field(default=None, repr=False)
     _memories: dict[Strides, Memory] = field(default_factory=dict, repr=False)
 
     @property
@@ -42,11 +42,11 @@ class Pattern:
         return self.forward.chains.kernel
 
     @property
-    def backward(self) -> Format:
+    def backward(self) -> MaskFormat:
         """The packed mask of the input's gradient; made when it is first asked for, as inference never does."""
         if self._backward is None:
             chains = chains_of(self.kernel, -self.dilation[0], self.stride[0])
-            self._backward = turned(self.mask, chains, self.forward)
+            self._backward = transpose_format(self.mask, chains, self.forward)
         return self._backward
 
     def memory(self, strides: Strides) -> Memory:
@@ -79,7 +79,7 @@ def pattern_of(
     vectors = vectors_of(instructions or instructions_here(), 64 if dtype is torch.float64 else 32)
     matrix = _as_matrix(mask).contiguous().numpy()
     kernel = cast(Pair, tuple(mask.shape[2:]) or (1, 1))
-    forward = packed(matrix, chains_of(kernel, dilation[0], stride[0]), vectors)
+    forward = pack_mask(matrix, chains_of(kernel, dilation[0], stride[0]), vectors)
     return Pattern(matrix, stride, dilation, forward, np.flatnonzero(forward.places < 0))
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from iftplan.base.arguments import checked
+from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import InputError
 from iftplan.nn.masks.masked_weights import SUFFIX
 from iftplan.nn.meta.copies import deep_copy
@@ -125,7 +125,7 @@ class CondensedConv(nn.Module):
         return y.squeeze(-2) if self.flat else y
 
 
-@checked
+@check_arguments
 def condense(model: Model) -> Model:
     """A copy whose sparse linear layers and convolutions are in condensed form; outputs are the same up to rounding.
 

@@ -6,14 +6,14 @@ from typing import TypeVar
 
 from torch import nn
 
-from iftplan.base.arguments import checked
+from iftplan.base.arguments import check_arguments
 from iftplan.nn.masks.masked_weights import SUFFIX, enforce_, masked_weights
 from iftplan.nn.meta.copies import deep_copy
 
 Model = TypeVar("Model", bound=nn.Module)
 
 
-@checked
+@check_arguments
 def finalize(model: Model) -> Model:
     """A copy whose masks are baked into its weights: plain parameters with zeros, no masks."""
     return finalize_(deep_copy(model))
@@ -25,7 +25,7 @@ def finalize_(model: Model) -> Model:
     return densify_(model)
 
 
-@checked
+@check_arguments
 def densify(model: Model) -> Model:
     """A copy without masks: what was zero trains again, as in dense fine-tuning (SPDF, arXiv 2303.10464)."""
     return densify_(deep_copy(model))

@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 import torch
 from torch import Tensor, nn
 
-from iftplan.base.arguments import checked
+from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import InputError
 from iftplan.nn.masks.masked_weights import SUFFIX
 from iftplan.nn.meta.copies import deep_copy
@@ -18,7 +18,7 @@ _MULTIPLES: Final = {torch.float16: (32, 64), torch.bfloat16: (32, 64), torch.in
 """What outputs and inputs must be multiples of. float32 is not here: torch packs 1:2 there, which would lose weights."""
 
 
-@checked
+@check_arguments
 def semi_structured(model: Model) -> Model:
     """A copy in which the weight of every 2:4 linear layer is a semi-structured tensor, for inference.
 
@@ -60,7 +60,7 @@ def semi_structured_(model: Model) -> Model:
     return model
 
 
-@checked
+@check_arguments
 def unpackable(weight: Tensor) -> str:
     """Reason why a weight (outputs, inputs) cannot be packed as 2:4; empty if it can."""
     if weight.dtype not in _MULTIPLES:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from iftplan.base.errors import InfeasibleError
 from iftplan.nn.layers.stacks import StackedLinear
-from iftplan.nn.layers.withheld import withheld
+from iftplan.nn.layers.withheld import placeholder
 
 Nonlinearity = Callable[[int], nn.Module]
 """Channels → what stands behind so many of them inside a member."""
@@ -78,7 +78,7 @@ class Member(nn.Module):
     def _withheld(self, name: str) -> Any:
         like = getattr(self.get_submodule(self.front), "weight", None)
         layer = self.path or f"a {self.replaced}"
-        return withheld(
+        return placeholder(
             self.shapes[name],
             like if isinstance(like, Tensor) else torch.empty(0),  # a quantized part's is a method
             f"the model computes with the {name} of {layer}, which has become a {type(self).__name__}, and there is no such tensor any more: it has to call the layer instead. Keep this layer as it is (--keep-dense {self.path or 'with its name'}), or plan with the transform wide, which keeps one weight.",

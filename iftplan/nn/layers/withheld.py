@@ -54,7 +54,7 @@ class Described:
         raise _refused(args, kwargs or {})
 
 
-class Withheld(Tensor):
+class Placeholder(Tensor):
     """A weight or bias that is not there by itself.
 
     Args:
@@ -66,8 +66,8 @@ class Withheld(Tensor):
     refusal: str
 
     @staticmethod
-    def __new__(cls, shape: Sequence[int], like: Tensor, refusal: str) -> Withheld:  # noqa: D102
-        made: Withheld = Tensor._make_wrapper_subclass(
+    def __new__(cls, shape: Sequence[int], like: Tensor, refusal: str) -> Placeholder:  # noqa: D102
+        made: Placeholder = Tensor._make_wrapper_subclass(
             cls, torch.Size(shape), dtype=like.dtype, device=like.device, requires_grad=like.requires_grad
         )
         made.refusal = refusal
@@ -102,7 +102,7 @@ class Withheld(Tensor):
         raise _refused(args, kwargs or {})
 
 
-def withheld(shape: Sequence[int], like: Tensor, refusal: str) -> Any:
+def placeholder(shape: Sequence[int], like: Tensor, refusal: str) -> Any:
     """A tensor of a shape, with another's dtype and device, that nobody can compute with.
 
     Args:
@@ -110,12 +110,12 @@ def withheld(shape: Sequence[int], like: Tensor, refusal: str) -> Any:
         like: has its dtype and device, and says whether it is trained.
         refusal: the sentence for whoever computes with it.
     """
-    kind = Described if torch.compiler.is_dynamo_compiling() else Withheld
+    kind = Described if torch.compiler.is_dynamo_compiling() else Placeholder
     return kind(shape, like, refusal)
 
 
 def _refused(args: Sequence[Any], kwargs: Mapping[str, Any]) -> InfeasibleError:
     leaves = tree_leaves((args, kwargs))
     return InfeasibleError(
-        next((x.refusal for x in leaves if isinstance(x, Withheld | Described)), "no such weight")
+        next((x.refusal for x in leaves if isinstance(x, Placeholder | Described)), "no such weight")
     )

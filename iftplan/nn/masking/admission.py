@@ -17,7 +17,7 @@ from iftplan.nn.masks.view import View, matrix_view, view_of
 from iftplan.runs.schedules import Constant, Updates
 
 
-def admitted(
+def trainable_views(
     model: nn.Module, optimizer: Optimizer, algorithm: Algorithm, structure: MaskStructure
 ) -> tuple[View, ...]:
     """The model's masked weights in the layouts of their structure.

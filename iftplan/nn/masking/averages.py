@@ -11,13 +11,13 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from iftplan.base.arguments import checked
+from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import InputError
 from iftplan.nn.masking.optimizer.wrappers import bare
 from iftplan.nn.masks.masked_weights import MaskedWeight, masked_weights
 
 
-@checked
+@check_arguments
 @torch.no_grad()
 def follow_(average: nn.Module, model: nn.Module) -> nn.Module:
     """Give an average of a model's weights the model's masks, in place; call it after each update of the average.

@@ -8,7 +8,7 @@ from typing import Self
 from torch import Generator, Tensor
 
 from iftplan.masks import MaskStructure, Unstructured
-from iftplan.nn.masks.top_k import EXCLUDED, largest
+from iftplan.nn.masks.top_k import EXCLUDED, top_k_mask
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,14 +65,14 @@ class Layer:
 
     def largest(self, scores: Tensor, units: int) -> Tensor:
         """The `units` largest scores of each row; at the target, without the last in those rows that lose least by it."""
-        chosen = largest(scores, units)
+        chosen = top_k_mask(scores, units)
         if not self.short or units != self.target:
             return chosen
         last = (
             scores.masked_fill(~chosen, scores.max()).amin(1).view(self.experts, -1)
         )  # excluded ones are lost first
-        whole = largest(last - EXCLUDED, (len(scores) - self.short) // self.experts).view(-1, 1)
-        return largest(scores, units - 1) | (chosen & whole)
+        whole = top_k_mask(last - EXCLUDED, (len(scores) - self.short) // self.experts).view(-1, 1)
+        return top_k_mask(scores, units - 1) | (chosen & whole)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -14,7 +14,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from iftplan.base.arguments import checked
+from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import InputError, StaleError
 from iftplan.nn.layers.computed import computed_weights
 from iftplan.nn.masking.optimizer.wrappers import bare
@@ -23,7 +23,7 @@ from iftplan.nn.masks.masked_weights import SUFFIX, enforce_, masked_weights
 Model = TypeVar("Model", bound=nn.Module)
 
 
-@checked
+@check_arguments
 def load_masked_(model: Model, state: Mapping[str, Tensor]) -> Model:
     """Load an applied model's state dict, and have its masks and no others; in place.
 
@@ -58,7 +58,7 @@ def load_masked_(model: Model, state: Mapping[str, Tensor]) -> Model:
     return model
 
 
-@checked
+@check_arguments
 def mask_zeros_(model: Model, names: Iterable[str] | None = None) -> Model:
     """Mask what is zero, in place: the way back from a finalized model, or from any pruned one.
 

@@ -24,13 +24,13 @@ from torch.optim import Optimizer
 
 from iftplan.base.errors import StaleError
 from iftplan.masks import MaskStructure, Unstructured, parse_mask
-from iftplan.nn.masking.admission import admitted
+from iftplan.nn.masking.admission import trainable_views
 from iftplan.nn.masking.algorithms.base import Algorithm, LatentAlgorithm
 from iftplan.nn.masking.algorithms.static import Static
 from iftplan.nn.masking.exploration import Exploration
 from iftplan.nn.masking.masked_model import Subject
 from iftplan.nn.masking.optimizer.hooks import attach
-from iftplan.nn.masking.optimizer.wrappers import bare, innermost
+from iftplan.nn.masking.optimizer.wrappers import bare, innermost_optimizer
 from iftplan.nn.masking.processes import Ranks
 from iftplan.nn.masking.regimes.base import Regime
 from iftplan.nn.masking.regimes.latent_weights import Behind
@@ -75,11 +75,11 @@ class Masking:
         ranks = Ranks.of(model)
         self.model = bare(model)
         reshard_(self.model)
-        self.optimizer: Optimizer = innermost(optimizer)
+        self.optimizer: Optimizer = innermost_optimizer(optimizer)
         self._algorithm = algorithm
         self.structure = parse_mask(structure) if isinstance(structure, str) else structure
         self.steps = 0
-        views = admitted(self.model, self.optimizer, algorithm, self.structure)
+        views = trainable_views(self.model, self.optimizer, algorithm, self.structure)
         self._subject = Subject(self.model, self.optimizer, views, ranks, seed)
         self._due = self._within = self._asked = False
         self.release = attach(self, self.optimizer, self._before_optimizer, self._after_optimizer)

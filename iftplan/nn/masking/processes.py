@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
-from iftplan.base.arguments import checked
+from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import DivergedError
 from iftplan.nn.masks.masked_weights import SUFFIX
 from iftplan.nn.masks.shards import is_sharded
@@ -80,7 +80,7 @@ class Ranks:
             )
 
 
-@checked
+@check_arguments
 def spare_broadcasts_(model: nn.Module) -> nn.Module:
     """Have DDP, which is yet to wrap the model, send no masks; otherwise it sends rank 0's before each forward pass.
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from iftplan.base.arguments import checked
+from iftplan.base.arguments import check_arguments
 from iftplan.nn.masks.masked_weights import masked_names
 from iftplan.plans.plan import Plan
 
@@ -32,7 +32,7 @@ class Taken:
     dense_gradient: bool = False
 
 
-@checked
+@check_arguments
 def weights_by_layer(plan: Plan, model: nn.Module) -> dict[str, tuple[str, ...]]:
     """Names of the masked parameters of every maskable planned layer: its branches' or factors', or its own.
 
@@ -44,7 +44,7 @@ def weights_by_layer(plan: Plan, model: nn.Module) -> dict[str, tuple[str, ...]]
     return {x.name: masked_names(modules.get(x.name), x) for x in plan.layers if x.maskable}
 
 
-@checked
+@check_arguments
 def layer_counts(groups: Mapping[str, tuple[str, ...]], nnz: Mapping[str, int]) -> dict[str, int]:
     """Weights kept by planned layer, as `TrainingCost` takes them, from those kept by parameter."""
     return {layer: sum(nnz[name] for name in names) for layer, names in groups.items()}

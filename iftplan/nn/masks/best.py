@@ -9,14 +9,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from iftplan.base.arguments import checked
+from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import InputError
 from iftplan.masks import MaskStructure
 from iftplan.nn.masks.structures import masks_of
 from iftplan.nn.masks.tiles import Solver
 
 
-@checked
+@check_arguments
 def choose(structure: MaskStructure, scores: Tensor, nnz: int, solver: Solver = "fast") -> Tensor:
     """A boolean matrix of `scores`' shape (outputs, inputs) with exactly `nnz` true entries in the structure.
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from iftplan.base.arguments import checked
+from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import InfeasibleError
 from iftplan.masks import MaskStructure
 from iftplan.nn.masks.structures import masks_of
 
 
-@checked
+@check_arguments
 def holds(structure: MaskStructure, mask: Tensor) -> bool:
     """Whether a boolean matrix (outputs, inputs) is a mask of the structure.
 

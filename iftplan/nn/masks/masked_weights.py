@@ -14,7 +14,7 @@ from hashlib import sha256
 import torch
 from torch import Generator, Tensor, nn
 
-from iftplan.base.arguments import checked
+from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import InfeasibleError, InputError, StaleError
 from iftplan.masks import MaskStructure, Unstructured, parse_mask, stack_close
 from iftplan.nn.layers.members import Member, is_conv1d
@@ -66,7 +66,7 @@ class MaskedWeight:
         return self.stack.experts if self.stack else 1
 
 
-@checked
+@check_arguments
 def masked_weights(model: nn.Module) -> Iterator[MaskedWeight]:
     """Weights under masks, in the order of the modules."""
     for path, module in model.named_modules():
@@ -86,7 +86,7 @@ def has_mask(module: nn.Module, parameter_name: str) -> bool:
     ) and mask.shape == parameter.shape
 
 
-@checked
+@check_arguments
 @torch.no_grad()
 def enforce_(model: nn.Module) -> nn.Module:
     """Set every masked weight to zero off its mask, in place; what is not finite there becomes zero too."""

@@ -41,10 +41,10 @@ def part_of(everything: Tensor, like: Tensor) -> Tensor:
         everything: of `like`'s shape, the same on every process.
         like: sharded or plain.
     """
-    return local(sharded(everything, like))
+    return local(shard_like(everything, like))
 
 
-def sharded(everything: Tensor, like: Tensor) -> Tensor:
+def shard_like(everything: Tensor, like: Tensor) -> Tensor:
     """A whole tensor distributed as `like` is; nothing is sent.
 
     Args:

@@ -14,7 +14,7 @@ from iftplan.masks import MaskStructure
 from iftplan.nn.masks.rows import Layout
 from iftplan.nn.masks.subsets import subset, subset_of_each
 from iftplan.nn.masks.tiles import Solver
-from iftplan.nn.masks.top_k import largest
+from iftplan.nn.masks.top_k import top_k_mask
 
 S = TypeVar("S", bound=MaskStructure)
 Shape = tuple[int, int]
@@ -108,7 +108,7 @@ class RowMasks(Masks[S]):
             solver: looked at by no such structure.
         """
         layout = self.layout()
-        return layout.mask(largest(layout.rows(scores), layout.units(nnz, scores)), scores)
+        return layout.mask(top_k_mask(layout.rows(scores), layout.units(nnz, scores)), scores)
 
     def holds(self, mask: Tensor) -> bool:
         """Whether units are whole or not there at all, and in every row equally many."""

@@ -16,7 +16,7 @@ _LONG: Final = 32_768  # shorter rows are cheaper to partition
 _BITS: Final = {torch.float32: torch.int32, torch.float16: torch.int16, torch.bfloat16: torch.int16}
 
 
-def largest(scores: Tensor, count: int) -> Tensor:
+def top_k_mask(scores: Tensor, count: int) -> Tensor:
     """A boolean tensor of `scores`' shape (rows, units) with exactly `count` true entries in each row.
 
     Only the threshold is searched, which is several times cheaper than sorting or top-k; among equal scores the
@@ -52,7 +52,7 @@ def first(scores: Tensor, counts: Tensor) -> Tensor:
         [[0, 1, 0], [1, 0, 1]]
     """
     if len(counts) == 1:
-        return largest(scores, max(0, int(counts)))
+        return top_k_mask(scores, max(0, int(counts)))
     order = scores.argsort(dim=1, descending=True, stable=True)
     places = torch.arange(scores.shape[1], device=scores.device).expand_as(order)
     ranks = torch.empty_like(order).scatter_(1, order, places)

@@ -67,15 +67,15 @@ def without_data(model: nn.Module) -> nn.Module:
             f"data; measure the module that it was scripted from, or move it first, model.to('meta'), if none "
             f"of its weights are tied."
         )
-    return copied(model, _empty)
+    return copy_model(model, _empty)
 
 
 def to_look_at(model: nn.Module) -> nn.Module:
     """A copy whose parameters and buffers have no data and whose other tensors are on the CPU; ties stay ties."""
-    return copied(model, _empty, on_cpu)
+    return copy_model(model, _empty, on_cpu)
 
 
-def copied(model: nn.Module, make: Make, others: Make | None = None) -> nn.Module:
+def copy_model(model: nn.Module, make: Make, others: Make | None = None) -> nn.Module:
     """A copy of the model whose tensors `make` makes of the original's; ties stay ties.
 
     What cannot be copied (a lock, an open file, a generator of random numbers) is shared with the original.
@@ -114,10 +114,10 @@ def deep_copy(model: Model) -> Model:
     try:
         return copy.deepcopy(model)
     except RuntimeError:
-        return cast("Model", copied(model, cloned))
+        return cast("Model", copy_model(model, clone))
 
 
-def cloned(tensor: Tensor) -> Tensor:
+def clone(tensor: Tensor) -> Tensor:
     """A copy with the same data, apart from any graph of gradients."""
     return tensor.detach().clone()
 
@@ -126,7 +126,7 @@ def on_cpu(tensor: Tensor) -> Tensor:
     """A copy on the CPU; zeros for a tensor without data."""
     if tensor.is_meta:
         return torch.zeros(tensor.shape, dtype=tensor.dtype, device="cpu")
-    return cloned(tensor).cpu()
+    return clone(tensor).cpu()
 
 
 def is_scripted(model: nn.Module) -> bool:

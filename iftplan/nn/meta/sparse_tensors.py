@@ -29,7 +29,7 @@ PRODUCTS: Final = MappingProxyType(
 """Products that take a sparse operand → the position of the first operand."""
 
 
-def stored(tensor: Tensor) -> int:
+def stored_values(tensor: Tensor) -> int:
     """Values that a sparse tensor stores; blocks count with all their elements."""
     values = tensor._values() if tensor.layout is torch.sparse_coo else tensor.values()
     return values.numel()
@@ -41,7 +41,7 @@ def sparse_shape(tensor: Tensor) -> SparseShape:
     Raises:
         MeasureError: torch forgot them, as it does when a sparse tensor moves to the meta device.
     """
-    values = stored(tensor)
+    values = stored_values(tensor)
     if not values:
         raise MeasureError(
             f"a sparse tensor of shape {tuple(tensor.shape)} holds no values: moved to the meta device or made there, it forgets them; count the model where its data is, with --nonzeros."
@@ -73,7 +73,7 @@ def sparse_product(name: str, args: Sequence[Any]) -> Tensor | None:
     return empty((*a.shape[:-1], *b.shape[1:]), a.dtype)
 
 
-def followed(name: str, args: Sequence[Any], result: Tensor) -> Tensor:
+def correct_result(name: str, args: Sequence[Any], result: Tensor) -> Tensor:
     """A sparse result of a meta kernel, with its values put right.
 
     Args:
@@ -88,7 +88,7 @@ def followed(name: str, args: Sequence[Any], result: Tensor) -> Tensor:
     if given is not None and given.layout is not torch.strided:
         if name in ("aten::t", "aten::transpose") and given.layout is torch.sparse_coo and given.dim() == 2:
             return _coo(given._indices().flip(0), given._values(), result.shape)
-        if stored(given) == stored(result):
+        if stored_values(given) == stored_values(result):
             return result
     raise MeasureError(
         f"{name} makes a sparse tensor, and without data nobody knows how many values it stores; make it once, in the model's constructor, and keep it as a buffer."

@@ -53,7 +53,7 @@ _Put = Callable[[Any], None]
 
 
 @contextmanager
-def untouched(model: nn.Module) -> Iterator[None]:
+def preserve(model: nn.Module) -> Iterator[None]:
     """Run passes of `model`, or of copies of it, that leave nothing behind.
 
     Meanwhile functions under `functools.lru_cache` answer from empty caches of their own. Afterwards globals,

@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from iftplan.base.errors import MeasureError
 from iftplan.models.spec import InputSpec
-from iftplan.nn.meta.copies import copied, is_scripted, on_cpu
+from iftplan.nn.meta.copies import copy_model, is_scripted, on_cpu
 from iftplan.nn.meta.inputs import dtype_of
 from iftplan.nn.meta.origins import origin
 from iftplan.nn.torch_internals import TorchDispatchMode, storage_address, tree_leaves, tree_map
@@ -23,7 +23,7 @@ LIMIT: Final = 4 << 30
 SEED: Final = 0
 
 
-def valued(model: nn.Module, inputs: Sequence[InputSpec]) -> nn.Module:
+def cpu_copy(model: nn.Module, inputs: Sequence[InputSpec]) -> nn.Module:
     """A copy of the model on the CPU with values: its own, or those that its factory gives it from a fixed seed.
 
     A model on the meta device that no factory is known for gets values as its modules' `reset_parameters` draw
@@ -39,7 +39,7 @@ def valued(model: nn.Module, inputs: Sequence[InputSpec]) -> nn.Module:
         raise _too_large(f"its weights and inputs alone take {_gib(needed)}")
     torch.manual_seed(SEED)
     if not any(t.is_meta for t in tensors):
-        return copied(model, on_cpu)
+        return copy_model(model, on_cpu)
     build = origin(model)
     return build() if build is not None else _drawn(model)
 
@@ -121,7 +121,7 @@ def _shapes_of(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Ite
 def _drawn(model: nn.Module) -> nn.Module:
     if is_scripted(model):
         raise MeasureError("it is or contains a scripted module on the meta device, which has no values.")
-    double = copied(model, on_cpu)
+    double = copy_model(model, on_cpu)
     for name, parameter in double.named_parameters():
         with torch.no_grad():
             if parameter.dim() > 1:

@@ -9,14 +9,14 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
-from iftplan.base.arguments import checked
+from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import EndedError, IftplanError, MeasureError
 from iftplan.models.counting import CountTable
 from iftplan.models.spec import Couplings, Heads, InputSpec, ModelSpec, Product
 from iftplan.nn.counting.measure import data_of, measure
 from iftplan.nn.counting.operators.table import Operator
 from iftplan.nn.counting.passes.data import Data
-from iftplan.nn.counting.passes.lazy import materialised
+from iftplan.nn.counting.passes.lazy import materialise
 from iftplan.nn.meta.copies import check_ties
 from iftplan.nn.meta.fingerprint import fingerprint
 from iftplan.nn.meta.inputs import Inputs, given_inputs
@@ -26,7 +26,7 @@ from iftplan.nn.sources import BuiltModel, construct
 from iftplan.nn.sources.default_inputs import HOW_TO_GIVE_INPUTS, default_inputs, known_inputs
 
 
-@checked
+@check_arguments
 def read_model(
     source: str | nn.Module,
     inputs: Inputs | None = None,
@@ -54,7 +54,7 @@ def read_model(
     guessed = inputs is None or (not isinstance(inputs, Tensor) and not inputs)
     inputs = built.inputs if guessed else given_inputs(inputs, built.model)
     known_inputs(_called(source), inputs)
-    built = replace(built, model=materialised(built.model, inputs))
+    built = replace(built, model=materialise(built.model, inputs))
     table = _measured(built.model, inputs, guessed, operators)
     _refuse_unknown(table, _called(source))
     uses = weight_uses(built.model, inputs, data_of(table))

@@ -12,7 +12,7 @@ from typing import assert_never
 import torch
 from torch import nn
 
-from iftplan.base.arguments import checked
+from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import InputError, MeasureError
 from iftplan.models.sources import Source, SourceKind, parse_source
 from iftplan.models.spec import InputSpec
@@ -41,7 +41,7 @@ class BuiltModel:
     assumptions: tuple[str, ...] = ()
 
 
-@checked
+@check_arguments
 def build(source: str | Source, *, device: str = "meta") -> nn.Module:
     """Network that a MODEL argument names, in evaluation mode.
 

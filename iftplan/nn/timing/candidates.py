@@ -15,7 +15,7 @@ from iftplan.nn.execution.functions import kept_values, sparse_conv2d, sparse_li
 from iftplan.nn.execution.sparsity import pattern_of
 from iftplan.nn.timing.dense import add_dense
 from iftplan.nn.timing.libraries import LIBRARIES, Library, add_libraries
-from iftplan.nn.timing.work import Candidates, Work, drawn_input, drawn_mask, padding_of, passing, plain
+from iftplan.nn.timing.work import Candidates, Work, as_function, drawn_input, drawn_mask, padding_of, passing
 from iftplan.plans.speed.timings import BACKENDS, LayerPair
 
 
@@ -47,7 +47,7 @@ def candidates(
     add_dense(found, pair, batch, step=step, macs=macs, generator=generator)
     x = drawn_input(pair.wide, pair, batch, generator)
     if found.wants("masked-dense"):
-        found.add("masked-dense", passing(plain(pair.wide), x, weight, step), wide)
+        found.add("masked-dense", passing(as_function(pair.wide), x, weight, step), wide)
     if not found.wants("torch-csr", "torch-bsr"):
         pass
     elif pair.dense.kind is Kind.LINEAR and not step:

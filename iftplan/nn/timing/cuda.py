@@ -24,13 +24,13 @@ from iftplan.nn.timing.race import race
 from iftplan.nn.timing.work import (
     Candidates,
     Work,
-    apart,
+    as_function,
     drawn_input,
     drawn_mask,
     drawn_weight,
     images_last,
+    largest_difference,
     passing,
-    plain,
 )
 from iftplan.plans.speed.timings import BACKENDS, Bench, LayerPair, Measured
 
@@ -121,14 +121,14 @@ def device_candidates(
     found = Candidates(frozenset(backends))
     x, weight = drawn_input(pair.dense, pair, batch, generator), drawn_weight(pair.dense, generator)
     for name, dtype in (("dense", torch.float32), ("dense-half", torch.float16)):
-        run = passing(plain(pair.dense), there(x, dtype), there(weight, dtype), step)
+        run = passing(as_function(pair.dense), there(x, dtype), there(weight, dtype), step)
         found.add(name, waited(run), macs)
     mask = drawn_mask(pair, generator)
     # of the size that outputs of one keep their digits: float16 has three of them
     masked = there(torch.randn(mask.shape, generator=generator) * mask / mask[0].sum().clamp_min(1).sqrt())
     x = there(drawn_input(pair.wide, pair, batch, generator))
-    found.add("masked-dense", waited(passing(plain(pair.wide), x, masked, step)), wide)
-    expected = plain(pair.wide)(x, masked)
+    found.add("masked-dense", waited(passing(as_function(pair.wide), x, masked, step)), wide)
+    expected = as_function(pair.wide)(x, masked)
     for name, layout, make in _layouts(pair):
         reason = layout(masked) if pair.wide.kind is Kind.LINEAR else "torch has it for linear layers alone"
         if step:
@@ -178,7 +178,7 @@ def _added(
             held: Any = make(weight)
             waited(lambda: None)()
             once = perf_counter() - begin
-            distance = apart(F.linear(x, held), expected)
+            distance = largest_difference(F.linear(x, held), expected)
     except (RuntimeError, ValueError, AssertionError, ImportError) as error:  # this build or device cannot
         return " ".join(f"{type(error).__name__}: {error}".split())[:120]
     if distance > _CLOSE:

@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F  # noqa: N812  (its usual name)
 
 from iftplan.models.spec import Kind
-from iftplan.nn.timing.work import Candidates, drawn_input, drawn_weight, images_last, passing, plain
+from iftplan.nn.timing.work import Candidates, as_function, drawn_input, drawn_weight, images_last, passing
 from iftplan.plans.speed.timings import LayerPair
 
 
@@ -30,7 +30,7 @@ def add_dense(
     """
     layer = pair.dense
     x, weight = drawn_input(layer, pair, batch, generator), drawn_weight(layer, generator)
-    run = plain(layer)
+    run = as_function(layer)
     found.add("dense", passing(run, x.contiguous(), weight, step), macs)
     if layer.kernel == (1, 1) and has_onednn():
         # channels-last, it is a product of rows of pixels, which PyTorch does not know

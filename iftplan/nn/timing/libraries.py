@@ -27,7 +27,7 @@ from torch import Tensor
 from iftplan.base.errors import InputError
 from iftplan.models.spec import Kind
 from iftplan.nn.timing import library_server
-from iftplan.nn.timing.work import Candidates, Lost, apart, padding_of, plain
+from iftplan.nn.timing.work import Candidates, Lost, as_function, largest_difference, padding_of
 from iftplan.plans.speed.timings import LayerPair
 
 _START_SECONDS: Final = 180.0  # importing and compiling
@@ -265,7 +265,7 @@ def add_libraries(
         except Lost as lost:
             found.left_out[name] = str(lost)
             continue
-        distance = apart(run.output(), plain(pair.wide)(x, weight))
+        distance = largest_difference(run.output(), as_function(pair.wide)(x, weight))
         if distance < 1e-3:
             found.add(name, run, macs, run.prepared)
         else:

@@ -8,7 +8,7 @@ from iftplan.nn.execution.kernels.registers import instructions_here
 from iftplan.nn.timing.bench import bench
 from iftplan.plans.plan import Pass
 from iftplan.plans.speed.machine import processor
-from iftplan.plans.speed.profiles import ROUNDS, Entry, Profile
+from iftplan.plans.speed.profiles import ROUNDS, Profile, ProfiledLayer
 from iftplan.plans.speed.timings import LayerPair, Measured
 
 _MOST_MULTIPLIED = 10**9
@@ -35,7 +35,7 @@ def profile(
     Raises:
         InputError: numba is missing.
     """
-    entries: list[Entry] = []
+    entries: list[ProfiledLayer] = []
     count = threads
     for small in (True, False):
         chosen = [pair for pair in pairs if (pair.wide.dense_macs <= _MOST_MULTIPLIED) is small]
@@ -49,8 +49,8 @@ def profile(
     return Profile(processor(), instructions_here(), count, rounds, tuple(entries))
 
 
-def _entry(one: Measured) -> Entry:
+def _entry(one: Measured) -> ProfiledLayer:
     seconds = {timing.backend: timing.seconds for timing in one.timings}
     dense = min(time for name, time in seconds.items() if name.startswith("dense"))
     passes: Pass = "step" if one.passes == "step" else "forward"
-    return Entry(one.pair, passes, dense, seconds["sparse"], seconds.get("masked-dense"))
+    return ProfiledLayer(one.pair, passes, dense, seconds["sparse"], seconds.get("masked-dense"))

@@ -124,7 +124,7 @@ def padding_of(layer: LayerSpec) -> tuple[int, int]:
     return (layer.kernel[0] // 2, layer.kernel[1] // 2) if layer.kernel else (0, 0)
 
 
-def plain(layer: LayerSpec) -> Callable[[Tensor, Tensor], Tensor]:
+def as_function(layer: LayerSpec) -> Callable[[Tensor, Tensor], Tensor]:
     """The layer as a function of its input and its weight, as PyTorch runs it."""
     if layer.kind is Kind.LINEAR:
         return F.linear
@@ -158,7 +158,7 @@ def passing(run: Callable[[Tensor, Tensor], Tensor], x: Tensor, weight: Tensor, 
     return both
 
 
-def apart(found: Tensor, expected: Tensor) -> float:
+def largest_difference(found: Tensor, expected: Tensor) -> float:
     """The largest difference of two outputs, over the largest value; infinite if their shapes differ."""
     if found.shape != expected.shape:
         return float("inf")

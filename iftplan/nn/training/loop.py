@@ -24,12 +24,12 @@ from iftplan.nn.training.records.ledger import Spending
 from iftplan.nn.training.records.metrics import Metrics
 from iftplan.nn.training.records.state_form import check_state, loading
 from iftplan.nn.training.records.states import (
-    gathered,
+    gather_numbers,
     load_model_state_,
     load_optimizer_state_,
     model_state,
     optimizer_state,
-    own,
+    own_number,
     share_buffers_,
 )
 from iftplan.runs.settings import RunConfig
@@ -258,7 +258,7 @@ class Loop:
             "metrics": [dict(row) for row in self.metrics.rows],
             "step": self.step,
             "average": self.average.state_dict() if self.average is not None else None,
-            "loss_sums": gathered(self.loss_sum),
+            "loss_sums": gather_numbers(self.loss_sum),
             "loss_count": self.loss_count,
         }
 
@@ -313,4 +313,4 @@ class Loop:
             self.average.load_state_dict(state["average"])
         self.metrics.rows = list(state["metrics"])
         self.step, self.loss_count = int(state["step"]), int(state["loss_count"])
-        self.loss_sum = own(state["loss_sums"], self.fabric.device)
+        self.loss_sum = own_number(state["loss_sums"], self.fabric.device)

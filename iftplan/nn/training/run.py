@@ -10,7 +10,7 @@ from typing import Any
 
 from iftplan.base.documents import Document, dumps, write_text
 from iftplan.nn.training.loop import Loop, Watcher
-from iftplan.nn.training.records.claims import claimed
+from iftplan.nn.training.records.claims import claim
 from iftplan.nn.training.start import begin, result, start
 from iftplan.plans.plan import Plan
 from iftplan.runs.settings import RunConfig
@@ -50,7 +50,7 @@ def execute(
     began = monotonic()
     loop = start(run, plan, document, directory, source=source, say=say, loggers=list(loggers))
     first = loop.fabric.is_global_zero
-    with claimed(directory, fresh=not resume) if first else nullcontext():
+    with claim(directory, fresh=not resume) if first else nullcontext():
         begin(loop, document, say, resume=resume)
         with watching(loop) as watch:
             loop.run(watch)

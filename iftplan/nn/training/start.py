@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from iftplan.base.documents import Document, dumps, sealed, write_text
+from iftplan.base.documents import Document, dumps, with_digest, write_text
 from iftplan.base.errors import InputError
-from iftplan.base.units import exact
+from iftplan.base.units import fraction
 from iftplan.masks import parse_mask
 from iftplan.nn.masking.cautions import algorithm_cautions, weights_left
 from iftplan.nn.masking.masking import Masking
@@ -225,7 +225,7 @@ def record_start(loop: Loop, plan_document: Document) -> None:
         "processes": loop.fabric.world_size,
         "versions": versions(),
     }
-    write_text(dumps(sealed(document)), str(loop.directory / "run.json"))
+    write_text(dumps(with_digest(document)), str(loop.directory / "run.json"))
 
 
 def versions() -> dict[str, str]:
@@ -271,14 +271,14 @@ def result(loop: Loop, plan: Plan) -> Document:
         "mask_updates": loop.masks.exploration.updates if loop.masks is not None else 0,
         "weights_digest": weights_digest(loop),
     }
-    return sealed(document)
+    return with_digest(document)
 
 
 def exact_ratio(top: int, bottom: int) -> str:
     """Ratio of two counts in lowest terms, p/q."""
     from fractions import Fraction
 
-    return exact(Fraction(top, bottom))
+    return fraction(Fraction(top, bottom))
 
 
 def weights_digest(loop: Loop) -> str:

@@ -10,13 +10,13 @@ from typing import Final
 import torch
 
 from iftplan.base.errors import InfeasibleError
-from iftplan.nn.warmstart.channels import Dim, Dims, Followed, Rule, Sum, constants, still
+from iftplan.nn.warmstart.channels import Dim, Dims, Followed, Rule, Sum, constants, fixed_dims
 from iftplan.nn.warmstart.layout_rules import REARRANGED, axes, broadcast, pointwise
 from iftplan.nn.warmstart.lockstep import Call, Lockstep
 from iftplan.nn.warmstart.replicas import Channels, UnmatchedError, factors, product, unify
 
 
-def followed(run: Lockstep) -> Followed:
+def follow_channels(run: Lockstep) -> Followed:
     """Follow the channels through the forward pass.
 
     Raises:
@@ -147,7 +147,7 @@ def _convolution(found: Followed, call: Call, index: int) -> list[Dims]:
     for bias in found.of(call.dense.get("bias")):
         found.keep(bias)
         unify(bias.channels, out)
-    return [[Dim(dims[0].channels), Dim(out), *still(found.run.sizes[call.outputs[0]][2:])]]
+    return [[Dim(dims[0].channels), Dim(out), *fixed_dims(found.run.sizes[call.outputs[0]][2:])]]
 
 
 RULES: Final[Mapping[str, Rule]] = MappingProxyType(

@@ -74,7 +74,7 @@ class Followed:
         if value not in self.dims:
             if any(d != w for d, w in self.run.sizes[value]):
                 raise UnmatchedError("a tensor that is no parameter changes its size")
-            self.dims[value] = still(self.run.sizes[value])
+            self.dims[value] = fixed_dims(self.run.sizes[value])
         return self.dims[value]
 
     def grows(self, value: Value) -> bool:
@@ -97,7 +97,7 @@ def constants(call: Call) -> list[tuple[str, float, float]]:
     return [(n, x, y) for n, x, y in pairs if isinstance(x, kinds) and isinstance(y, kinds) and x != y]
 
 
-def still(sizes: Sequence[Size]) -> Dims:
+def fixed_dims(sizes: Sequence[Size]) -> Dims:
     """Dimensions that have one size in both models.
 
     Raises:

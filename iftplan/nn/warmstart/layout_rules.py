@@ -7,7 +7,7 @@ from functools import reduce
 from types import MappingProxyType
 from typing import Any, Final
 
-from iftplan.nn.warmstart.channels import Dim, Dims, Followed, Rule, constants, still
+from iftplan.nn.warmstart.channels import Dim, Dims, Followed, Rule, constants, fixed_dims
 from iftplan.nn.warmstart.lockstep import Call
 from iftplan.nn.warmstart.replicas import (
     Channels,
@@ -201,7 +201,7 @@ def _index(found: Followed, call: Call, index: int) -> list[Dims]:
     rest = [dim for i, dim in enumerate(dims) if i not in at]
     found.keep(*rest)
     new = found.run.sizes[call.outputs[0]]
-    looked_up = still(new[at[0] : len(new) - len(rest) + at[0]])
+    looked_up = fixed_dims(new[at[0] : len(new) - len(rest) + at[0]])
     return [[*rest[: at[0]], *looked_up, *rest[at[0] :]]]
 
 
@@ -221,7 +221,7 @@ def _spatial(found: Followed, call: Call, index: int) -> list[Dims]:
         raise UnmatchedError("channels are moved")
     return [
         [
-            d if d.channels.grows and d.channels.size == s else still([s])[0]
+            d if d.channels.grows and d.channels.size == s else fixed_dims([s])[0]
             for d, s in zip(dims, found.run.sizes[value], strict=True)
         ]
         for value in call.outputs
@@ -233,7 +233,7 @@ def _pixel_shuffle(found: Followed, call: Call, index: int) -> list[Dims]:
     factor = call.dense["upscale_factor"] ** 2
     size = channels.channels.size
     inner = factors(channels.channels, [(size[0] // factor, size[1] // factor), (factor, factor)])[0]
-    return [[*batch, Dim(inner), *still(found.run.sizes[call.outputs[0]][-2:])]]
+    return [[*batch, Dim(inner), *fixed_dims(found.run.sizes[call.outputs[0]][-2:])]]
 
 
 def axes(dim: Any, rank: int) -> set[int]:

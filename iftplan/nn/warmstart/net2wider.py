@@ -14,16 +14,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from iftplan.base.arguments import checked
+from iftplan.base.arguments import check_arguments
 from iftplan.models.spec import Couplings, InputSpec
 from iftplan.nn.layers.widen import widen_
 from iftplan.nn.masks.masked_weights import stream
 from iftplan.nn.meta.copies import without_data
-from iftplan.nn.warmstart.channel_rules import followed
+from iftplan.nn.warmstart.channel_rules import follow_channels
 from iftplan.nn.warmstart.channels import Followed, Slot
 from iftplan.nn.warmstart.compensation import Compensation
 from iftplan.nn.warmstart.lockstep import lockstep
-from iftplan.nn.warmstart.replicas import Channels, copies, replicated
+from iftplan.nn.warmstart.replicas import Channels, copies, replicate
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +39,8 @@ class Widened:
     uneven: tuple[str, ...]
 
 
-@checked
-def widened(
+@check_arguments
+def net2wider(
     dense: nn.Module,
     couplings: Couplings,
     sizes: Mapping[str, int],
@@ -63,10 +63,10 @@ def widened(
         return Widened(dense.state_dict(), ())
     double = without_data(dense)
     wide = widen_(copy.deepcopy(double), couplings, sizes)
-    found = followed(lockstep(double, wide, inputs))
+    found = follow_channels(lockstep(double, wide, inputs))
     draw = _Draw(seed)
     chosen = {
-        name: [replicated(dim.channels, draw) for dim in found.dims[value]]
+        name: [replicate(dim.channels, draw) for dim in found.dims[value]]
         for name, value in found.run.named.items()
     }
     scales = _scales(found, draw)
@@ -74,7 +74,7 @@ def widened(
     for name in state.keys() & chosen.keys():
         first = next((dim.slot[0] for dim in found.dims[found.run.named[name]] if dim.slot), name)
         state[name] = _at(state[name], first, chosen[name], scales)
-    uneven = {module for module, channels in found.averages if not _even(copies(replicated(channels, draw)))}
+    uneven = {module for module, channels in found.averages if not _even(copies(replicate(channels, draw)))}
     return Widened(state, tuple(sorted(uneven)))
 
 
@@ -102,13 +102,13 @@ def _scales(found: Followed, draw: _Draw) -> dict[Slot, Tensor]:
     """The factor of every wide row of a parameter's dimension, where it is not 1."""
     made = Compensation(found)
     for summed in found.sums:
-        share = 1 / copies(replicated(summed.channels, draw)).double()
+        share = 1 / copies(replicate(summed.channels, draw)).double()
         if summed.slot is None or summed.slot in found.kept:
             made.scale(summed.call, summed.operand, summed.axis, share)
     for reader, value, factor in found.scalings:
         made.multiply(reader, value, 1 / factor)
     shares = {
-        s.slot: (1 / copies(replicated(s.channels, draw)).double()).repeat(s.repeats[1])
+        s.slot: (1 / copies(replicate(s.channels, draw)).double()).repeat(s.repeats[1])
         for s in found.sums
         if s.slot and s.slot not in found.kept
     }

@@ -195,14 +195,14 @@ def _divides(coarse: Channels, fine: Channels) -> bool:
     return len(coarse.parts) <= len(fine.parts)
 
 
-def replicated(channels: Channels, draw: Callable[[Channels], Tensor]) -> Tensor:
+def replicate(channels: Channels, draw: Callable[[Channels], Tensor]) -> Tensor:
     """Index of the dense channel that each wide channel replicates; `draw` answers for leaves."""
     node = channels.root
     if not node.grows:
         return torch.arange(node.size[0])
     if node.kind == "leaf":
         return draw(node)
-    found = [replicated(part, draw) for part in node.parts]
+    found = [replicate(part, draw) for part in node.parts]
     sizes = [part.size[0] for part in node.parts]
     if node.kind == "sum":
         starts = torch.tensor([0, *sizes[:-1]]).cumsum(0)

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from iftplan.base.arguments import checked
+from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import InputError, StaleError
 from iftplan.nn.application.scales import planned_scales
 from iftplan.nn.layers.members import Member
@@ -27,7 +27,7 @@ from iftplan.nn.meta.inputs import matching, random_inputs
 from iftplan.nn.reading.widths.trace import trace_widths
 from iftplan.nn.torch_internals import tree_leaves
 from iftplan.nn.warmstart.layers import MaskChoice, relative_error, start_member_, start_plain_
-from iftplan.nn.warmstart.net2wider import Widened, widened
+from iftplan.nn.warmstart.net2wider import Widened, net2wider
 from iftplan.plans.plan import Plan
 
 
@@ -49,7 +49,7 @@ class WarmStart:
     uneven: tuple[str, ...] = ()
 
 
-@checked
+@check_arguments
 @torch.no_grad()
 def warm_start_(
     applied: nn.Module,
@@ -130,7 +130,7 @@ def _dense_state(dense: nn.Module, plan: Plan, seed: int) -> Widened:
     if not plan.widths:
         return Widened(dense.state_dict(), ())
     inputs = matching(plan.inputs, dense)
-    return widened(
+    return net2wider(
         dense, trace_widths(dense, inputs, heads=plan.heads, operators=None), plan.widths, inputs, seed
     )
 

@@ -16,7 +16,7 @@ from iftplan.base.errors import MeasureError
 from iftplan.base.units import count, decimal, parse_count
 from iftplan.models.counting import CountTable, cross_check, uncalled_sentence, unknown_sentence
 from iftplan.plans.plan import Plan, PlannedLayer, Role, Scope
-from iftplan.report.shown import Shown
+from iftplan.report.shown import Displayed
 
 if TYPE_CHECKING:
     from iftplan.report.table import Table
@@ -46,7 +46,7 @@ class AuditedLayer:
 
 
 @dataclass(frozen=True, slots=True)
-class AuditReport(Shown):
+class AuditReport(Displayed):
     """Measured MACs and the reference that they are compared with.
 
     Attributes:
@@ -123,7 +123,7 @@ class AuditReport(Shown):
             AssertionError: names the problems.
         """
         if self.verdict is Verdict.UNMEASURED:
-            raise MeasureError(" ".join(unmeasured(self)))
+            raise MeasureError(" ".join(unmeasured_sentences(self)))
         if not self.passed:
             raise AssertionError(" ".join(self.problems))
 
@@ -360,7 +360,7 @@ def _deviation_problem(report: AuditReport, deviation: Fraction) -> str:
     )
 
 
-def unmeasured(report: AuditReport) -> tuple[str, ...]:
+def unmeasured_sentences(report: AuditReport) -> tuple[str, ...]:
     """Sentences for what could not be measured, each with what would allow it."""
     return (
         *(unknown_sentence(name, calls) for name, calls in report.unknown_ops.items()),

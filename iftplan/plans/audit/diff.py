@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from iftplan.base.documents import Document, sealed
+from iftplan.base.documents import Document, with_digest
 from iftplan.base.units import Convention
-from iftplan.report.shown import Shown
+from iftplan.report.shown import Displayed
 
 if TYPE_CHECKING:
     from iftplan.report.table import Table
@@ -18,7 +18,7 @@ SCHEMA = "iftplan.diff/1"
 
 
 @dataclass(frozen=True, slots=True)
-class Ledger:
+class LayerCosts:
     """A subject's MACs by layer, all in scope *model*."""
 
     name: str
@@ -30,7 +30,7 @@ class Ledger:
         return sum(self.layers.values())
 
 
-class Change(StrEnum):
+class ChangeKind(StrEnum):
     """Kind of a layer's change."""
 
     ADDED = "added"
@@ -43,7 +43,7 @@ class LayerChange:
     """Change of one layer: its MACs before and now."""
 
     name: str
-    change: Change
+    change: ChangeKind
     base_macs: int
     head_macs: int
 
@@ -54,11 +54,11 @@ class LayerChange:
 
 
 @dataclass(frozen=True, slots=True)
-class Diff(Shown):
+class Diff(Displayed):
     """Difference of two ledgers, layer by layer."""
 
-    base: Ledger
-    head: Ledger
+    base: LayerCosts
+    head: LayerCosts
     changes: tuple[LayerChange, ...]
 
     def tables(self) -> tuple[Table, ...]:
@@ -73,7 +73,7 @@ class Diff(Shown):
         return self.head.macs - self.base.macs
 
 
-def diff(base: Ledger, head: Ledger) -> Diff:
+def diff(base: LayerCosts, head: LayerCosts) -> Diff:
     """Difference of two ledgers, the biggest change first.
 
     Example:
@@ -86,18 +86,18 @@ def diff(base: Ledger, head: Ledger) -> Diff:
     return Diff(base, head, tuple(sorted(changes, key=lambda c: (-abs(c.difference), c.name))))
 
 
-def _differs(name: str, base: Ledger, head: Ledger) -> bool:
+def _differs(name: str, base: LayerCosts, head: LayerCosts) -> bool:
     present = (name in base.layers) == (name in head.layers)
     return not present or base.layers[name] != head.layers[name]
 
 
-def _change(name: str, base: Ledger, head: Ledger) -> LayerChange:
+def _change(name: str, base: LayerCosts, head: LayerCosts) -> LayerChange:
     change = (
-        Change.ADDED
+        ChangeKind.ADDED
         if name not in base.layers
-        else Change.REMOVED
+        else ChangeKind.REMOVED
         if name not in head.layers
-        else Change.CHANGED
+        else ChangeKind.CHANGED
     )
     return LayerChange(name, change, base.layers.get(name, 0), head.layers.get(name, 0))
 
@@ -105,7 +105,7 @@ def _change(name: str, base: Ledger, head: Ledger) -> LayerChange:
 def diff_document(d: Diff, convention: Convention = Convention.MAC) -> Document:
     """The diff as a JSON object, sealed with its digest."""
     per = convention.per_mac
-    return sealed(
+    return with_digest(
         {
             "schema": SCHEMA,
             "convention": convention.value,

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict
 
-from iftplan.base.documents import Document, check, repeated, sealed
+from iftplan.base.documents import Document, check, duplicate_name, with_digest
 from iftplan.base.errors import InputError
-from iftplan.base.units import Convention, exact, parse_tolerance
-from iftplan.base.validation import validated
+from iftplan.base.units import Convention, fraction, parse_tolerance
+from iftplan.base.validation import validate
 from iftplan.plans.audit.audit import AuditedLayer, AuditReport
 from iftplan.plans.plan import Scope
 
@@ -24,7 +24,7 @@ def audit_document(report: AuditReport, convention: Convention = Convention.MAC)
     def counted(macs: int | None) -> int | None:
         return None if macs is None else macs * per
 
-    return sealed(
+    return with_digest(
         {
             "schema": SCHEMA,
             "convention": convention.value,
@@ -32,7 +32,7 @@ def audit_document(report: AuditReport, convention: Convention = Convention.MAC)
             "reference": report.reference or None,
             "scope": report.scope.value,
             "tolerance": float(report.tolerance),
-            "tolerance_exact": exact(report.tolerance),
+            "tolerance_exact": fraction(report.tolerance),
             "verdict": report.verdict.value,
             "passed": report.passed,
             "problems": list(report.problems),
@@ -40,9 +40,9 @@ def audit_document(report: AuditReport, convention: Convention = Convention.MAC)
             "expected_macs": counted(report.expected_macs),
             "measured_macs": counted(report.measured_macs),
             "ratio": None if report.ratio is None else float(report.ratio),
-            "ratio_exact": None if report.ratio is None else exact(report.ratio),
+            "ratio_exact": None if report.ratio is None else fraction(report.ratio),
             "deviation": None if report.deviation is None else float(report.deviation),
-            "deviation_exact": None if report.deviation is None else exact(report.deviation),
+            "deviation_exact": None if report.deviation is None else fraction(report.deviation),
             "counters": {name: macs * per for name, macs in report.counters.items()},
             "elementwise": dict(report.elementwise),
             "unknown_ops": dict(report.unknown_ops),
@@ -68,7 +68,7 @@ def parse_measured(document: Document, where: str = "report") -> tuple[str, dict
         InputError: names the path inside the document.
     """
     check(document, SCHEMA, where)
-    parsed = validated(_ReportObject, document, where)
+    parsed = validate(_ReportObject, document, where)
     for problem in _contradictions(parsed):
         raise InputError(f"{where}: {problem}; audit again rather than editing it.")
     again = audit_document(_report(parsed), parsed["convention"])
@@ -99,7 +99,7 @@ def _contradictions(parsed: _ReportObject) -> Iterator[str]:
     for place, value in {**totals, **rows, **counters}.items():
         if value is not None and value % per:
             yield f"{place} is {value}, and a MAC is two FLOPs"
-    yield from repeated("layers", (row["name"] for row in parsed["layers"]))
+    yield from duplicate_name("layers", (row["name"] for row in parsed["layers"]))
     total = sum(row["measured_macs"] or 0 for row in parsed["layers"])
     measured = parsed["measured_macs"]
     if measured > total or (parsed["scope"] == Scope.MODEL.value and measured < total):

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from fractions import Fraction
 
-from iftplan.base.units import Convention, count, decimal, percent, short, signed
+from iftplan.base.units import Convention, abbreviate, count, decimal, percent, with_sign
 from iftplan.models.counting import uncalled_sentence, unknown_sentence
-from iftplan.plans.audit.audit import AuditedLayer, AuditReport, Verdict, unmeasured
+from iftplan.plans.audit.audit import AuditedLayer, AuditReport, Verdict, unmeasured_sentences
 from iftplan.plans.audit.diff import Diff
-from iftplan.report.page import Finding, Outcome, Page, Place, Rule, Section, Share
+from iftplan.report.page import Finding, Page, Place, Rule, Section, SectionStatus, TreemapLayer
 from iftplan.report.table import Table
 
 _OUTCOMES = {
-    Verdict.PASSED: Outcome.PASSED,
-    Verdict.FAILED: Outcome.FAILED,
-    Verdict.UNMEASURED: Outcome.UNMEASURED,
-    Verdict.REPORTED: Outcome.REPORTED,
+    Verdict.PASSED: SectionStatus.PASSED,
+    Verdict.FAILED: SectionStatus.FAILED,
+    Verdict.UNMEASURED: SectionStatus.UNMEASURED,
+    Verdict.REPORTED: SectionStatus.REPORTED,
 }
 
 
@@ -65,8 +65,8 @@ def summary_table(report: AuditReport, convention: Convention = Convention.MAC) 
     ]
     other = sum(report.elementwise.values())
     if other:
-        rows.append(("elementwise work, not in the MACs", f"{short(other)} output elements"))
-    notes = (*report.problems, *unmeasured(report), *(f"assumed: {a}" for a in report.assumptions))
+        rows.append(("elementwise work, not in the MACs", f"{abbreviate(other)} output elements"))
+    notes = (*report.problems, *unmeasured_sentences(report), *(f"assumed: {a}" for a in report.assumptions))
     verdict = report.verdict
     word = {Verdict.PASSED: "PASSED", Verdict.FAILED: "FAILED", Verdict.UNMEASURED: "COULD NOT MEASURE"}.get(
         verdict
@@ -106,7 +106,7 @@ def audit_section(
         summary=tuple((row[0], row[1]) for row in summary_table(report, convention).rows),
         layers=layers_by_cost(report, convention),
         shares=tuple(
-            Share(
+            TreemapLayer(
                 layer.name,
                 (layer.measured_macs or 0) * per,
                 None if layer.expected_macs is None else layer.expected_macs * per,
@@ -126,7 +126,7 @@ def audit_headline(report: AuditReport, convention: Convention = Convention.MAC)
     measured = f"{count(report.measured_macs * convention.per_mac)} {convention.unit}"
     if report.deviation is None or report.expected_macs is None:
         return measured
-    off = signed((report.measured_macs - report.expected_macs) * convention.per_mac)
+    off = with_sign((report.measured_macs - report.expected_macs) * convention.per_mac)
     return f"{measured}, {off} ({percent(report.deviation)})"
 
 
@@ -151,7 +151,7 @@ def layers_by_cost(report: AuditReport, convention: Convention) -> Table:
         cells = ["not seen" if macs is None else count(macs * per), f"{(macs or 0) / whole:.2%}"]
         if compares:
             expected = layer.expected_macs
-            difference = signed(((macs or 0) - (expected or 0)) * per) if not layer.agrees else ""
+            difference = with_sign(((macs or 0) - (expected or 0)) * per) if not layer.agrees else ""
             cells = ["" if expected is None else count(expected * per), *cells, difference]
         rows.append((layer.name, *cells))
     middle = (f">expected {unit}",) if compares else ()
@@ -172,13 +172,13 @@ def diff_table(d: Diff, convention: Convention = Convention.MAC) -> Table:
             c.change.value,
             count(c.base_macs * per),
             count(c.head_macs * per),
-            signed(c.difference * per),
+            with_sign(c.difference * per),
         )
         for c in d.changes
     )
     columns = ("layer", "change", f">base {unit}", f">head {unit}", ">difference")
     ratio = f" (ratio {d.head.macs / d.base.macs:.6f})" if d.base.macs else ""
-    total = f"{count(d.base.macs * per)} → {count(d.head.macs * per)} {unit}, {signed(d.difference * per)}{ratio}, scope model"
+    total = f"{count(d.base.macs * per)} → {count(d.head.macs * per)} {unit}, {with_sign(d.difference * per)}{ratio}, scope model"
     return Table(columns, rows, f"{d.base.name} → {d.head.name}", (total,))
 
 
@@ -193,7 +193,7 @@ def diff_page(d: Diff, convention: Convention = Convention.MAC) -> Page:
     )
     section = Section(
         subject=f"{d.base.name} → {d.head.name}",
-        outcome=Outcome.REPORTED,
+        outcome=SectionStatus.REPORTED,
         headline=diff_headline(d, convention),
         summary=summary,
         layers=Table(diff_table(d, convention).columns, diff_table(d, convention).rows),
@@ -207,7 +207,7 @@ def diff_headline(d: Diff, convention: Convention = Convention.MAC) -> str:
     if not d.changes:
         return f"no change, {count(d.head.macs * convention.per_mac)} {convention.unit}"
     first = d.changes[0]
-    at = f"the most in {first.name} ({first.change.value}, {signed(first.difference * convention.per_mac)})"
+    at = f"the most in {first.name} ({first.change.value}, {with_sign(first.difference * convention.per_mac)})"
     return f"{change(d.base.macs, d.head.macs, convention)}; {at}"
 
 
@@ -220,10 +220,10 @@ def change(base: int, head: int, convention: Convention = Convention.MAC) -> str
         convention: the unit that is printed.
     """
     ratio = f" ({percent(Fraction(head - base, base))})" if base else ""
-    return f"{signed((head - base) * convention.per_mac)} {convention.unit}{ratio}"
+    return f"{with_sign((head - base) * convention.per_mac)} {convention.unit}{ratio}"
 
 
-def shares(base: Mapping[str, int], head: Mapping[str, int], per: int) -> tuple[Share, ...]:
+def shares(base: Mapping[str, int], head: Mapping[str, int], per: int) -> tuple[TreemapLayer, ...]:
     """Share of every layer of head in the whole, with what it was before; a new one was nothing.
 
     Args:
@@ -231,4 +231,4 @@ def shares(base: Mapping[str, int], head: Mapping[str, int], per: int) -> tuple[
         head: layer → MACs now.
         per: counts for each MAC.
     """
-    return tuple(Share(name, macs * per, base.get(name, 0) * per) for name, macs in head.items())
+    return tuple(TreemapLayer(name, macs * per, base.get(name, 0) * per) for name, macs in head.items())

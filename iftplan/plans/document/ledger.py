@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from math import isclose, isfinite
 
-from iftplan.base.documents import repeated
+from iftplan.base.documents import duplicate_name
 from iftplan.base.errors import InputError
-from iftplan.base.units import plain
+from iftplan.base.units import decimal_text
 from iftplan.families.builtin import FAMILIES
 from iftplan.families.sizes import at_structure
 from iftplan.masks import MaskStructure, Unstructured, parse_mask
@@ -26,7 +26,7 @@ def contradictions(plan: Plan) -> Iterator[str]:
         yield f"mask: {error}"
         return
     yield from _settings(plan, mask)
-    yield from repeated("layers", (layer.name for layer in plan.layers))
+    yield from duplicate_name("layers", (layer.name for layer in plan.layers))
     for i, layer in enumerate(plan.layers):
         for problem in _row(plan, layer, mask):
             yield f"layers.{i}{problem}"
@@ -36,9 +36,9 @@ def contradictions(plan: Plan) -> Iterator[str]:
 
 def _settings(plan: Plan, mask: MaskStructure) -> Iterator[str]:
     if not 0 <= plan.sparsity < 1:
-        yield f"sparsity_exact is {plain(plan.sparsity)}, and a sparsity is from 0 up to, not including, 1"
+        yield f"sparsity_exact is {decimal_text(plan.sparsity)}, and a sparsity is from 0 up to, not including, 1"
     if mask.density is not None and mask.density != 1 - plan.sparsity:
-        yield f"sparsity_exact is {plain(plan.sparsity)}, and {mask} masks have {plain(1 - mask.density)}"
+        yield f"sparsity_exact is {decimal_text(plan.sparsity)}, and {mask} masks have {decimal_text(1 - mask.density)}"
     if plan.round_to < 1:
         yield f"round_to is {plan.round_to}, and the smallest multiple is 1"
     if not isfinite(plan.multiplier) or plan.multiplier <= 0:
@@ -168,7 +168,7 @@ def _closing(plan: Plan, mask: MaskStructure) -> Iterator[str]:
         density = Fraction(left, full) if full else None
         expected = 1 - density if density is not None and 0 < density <= 1 else None
         if plan.closing_sparsity.get(scope) != expected:
-            yield f"closing_sparsity_exact.{scope.value} does not follow from the layers: they make {expected and plain(expected)}"
+            yield f"closing_sparsity_exact.{scope.value} does not follow from the layers: they make {expected and decimal_text(expected)}"
     if rows and plan.residual_macs is not None and plan.residual_macs < 0:
         yield f"residual_macs is {plan.residual_macs}: the plan spends more than the dense model in the scope that it closes"
 
@@ -181,7 +181,7 @@ def unpriceable(plan: Plan) -> Iterator[str]:
         yield f"wallclock.threads is {plan.wallclock.threads}, and the smallest is 1"
     names = {layer.name for layer in plan.layers}
     priced = [layer.name for layer in plan.wallclock.layers]
-    yield from repeated("wallclock.layers", priced)
+    yield from duplicate_name("wallclock.layers", priced)
     for name in (*priced, *dict(plan.wallclock.unpriced)):
         if name not in names:
             yield f"wallclock: {name!r} is no layer of the plan"

@@ -10,10 +10,10 @@ from typing import Any, Literal, NotRequired
 from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict
 
-from iftplan.base.documents import Document, check, sealed
+from iftplan.base.documents import Document, check, with_digest
 from iftplan.base.errors import InputError
-from iftplan.base.units import exact
-from iftplan.base.validation import validated
+from iftplan.base.units import fraction
+from iftplan.base.validation import validate
 from iftplan.masks.distributions import Distribution
 from iftplan.models.notation import parse_input
 from iftplan.models.spec import Heads
@@ -33,7 +33,7 @@ from iftplan.plans.document.sections import (
     wallclock_object,
 )
 from iftplan.plans.plan import CloseBy, KeptFor, Plan, PlannedLayer, Role, Scope
-from iftplan.plans.scaling import parametrized
+from iftplan.plans.scaling import parametrize
 
 SCHEMA = "iftplan.plan/1"
 
@@ -41,7 +41,7 @@ SCHEMA = "iftplan.plan/1"
 def plan_document(plan: Plan) -> Document:
     """The plan as a JSON object, sealed with its digest."""
     closing = {s.value: plan.closing_sparsity.get(s) for s in Scope}
-    return sealed(
+    return with_digest(
         {
             "schema": SCHEMA,
             "convention": "mac",
@@ -50,7 +50,7 @@ def plan_document(plan: Plan) -> Document:
             "fingerprint": plan.fingerprint,
             "transform": plan.transform,
             "sparsity": float(plan.sparsity),
-            "sparsity_exact": exact(plan.sparsity),
+            "sparsity_exact": fraction(plan.sparsity),
             "scope": plan.scope and plan.scope.value,
             "distribution": plan.distribution,
             "close": plan.close_by,
@@ -62,7 +62,7 @@ def plan_document(plan: Plan) -> Document:
             "widths": dict(plan.widths),
             **_totals(plan),
             "closing_sparsity": {s: None if v is None else float(v) for s, v in closing.items()},
-            "closing_sparsity_exact": {s: None if v is None else exact(v) for s, v in closing.items()},
+            "closing_sparsity_exact": {s: None if v is None else fraction(v) for s, v in closing.items()},
             "layers": [_layer_object(layer, plan.transform) for layer in plan.layers],
             "notes": list(plan.notes),
             **_scales(plan),
@@ -90,7 +90,7 @@ def _totals(plan: Plan) -> dict[str, Any]:
         "dense": {s.value: plan.dense_macs(s) for s in Scope},
         "planned": {s.value: plan.macs(s) for s in Scope},
         "ratio": {s.value: float(plan.ratio(s)) for s in Scope},
-        "ratio_exact": {s.value: exact(plan.ratio(s)) for s in Scope},
+        "ratio_exact": {s.value: fraction(plan.ratio(s)) for s in Scope},
         "residual_macs": plan.residual_macs,
         "cardinality": {
             "maskable_weights": cardinality.maskable_weights,
@@ -115,7 +115,7 @@ def _layer_object(layer: PlannedLayer, transform: str) -> dict[str, Any]:
         "capacity": layer.capacity,
         "dense_weights": layer.dense_weights,
         "density": float(layer.density),
-        "density_exact": exact(layer.density),
+        "density_exact": fraction(layer.density),
         "dense_macs": layer.dense_macs,
         "macs": layer.macs,
         "log2_masks": layer.log2_masks,
@@ -130,7 +130,7 @@ def parse_plan(document: Document, where: str = "plan") -> Plan:
         InputError: names the path inside the document.
     """
     check(document, SCHEMA, where)
-    parsed = validated(_PlanObject, document, where)
+    parsed = validate(_PlanObject, document, where)
     closing = parsed["closing_sparsity_exact"]
     plan = Plan(
         model=parsed["model"],
@@ -159,7 +159,7 @@ def parse_plan(document: Document, where: str = "plan") -> Plan:
         raise InputError(f"{where}: {problem}; make the plan again rather than editing it.")
     section = parsed.get("parametrization")
     if section is not None:
-        plan = parametrized(plan, section["asked"], section["optimizer"], section["mask_updates"])
+        plan = parametrize(plan, section["asked"], section["optimizer"], section["mask_updates"])
     if (times := parsed.get("wallclock")) is not None:
         plan = replace(plan, wallclock=parse_wallclock(times))
         for problem in unpriceable(plan):

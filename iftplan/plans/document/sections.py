@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
 from iftplan.base.documents import Document
-from iftplan.base.units import exact
+from iftplan.base.units import fraction
 from iftplan.plans.plan import (
     Execution,
     LayerTime,
@@ -52,7 +52,7 @@ def _scale_object(tensor: str, scale: TensorScale) -> dict[str, Any]:
         "init_std_scale": scale.init_std_scale,
         "reason": scale.reason,
         **{key: float(value) for key, value in fractions.items()},
-        **{f"{key}_exact": exact(value) for key, value in fractions.items()},
+        **{f"{key}_exact": fraction(value) for key, value in fractions.items()},
     }
 
 

@@ -9,14 +9,14 @@ from typing import Annotated
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
-from iftplan.base.documents import Document, check, loads, read_text, repeated, sealed
+from iftplan.base.documents import Document, check, duplicate_name, loads, read_text, with_digest
 from iftplan.base.errors import InputError
-from iftplan.base.units import exact, parse_sparsity
-from iftplan.base.validation import validated
+from iftplan.base.units import fraction, parse_sparsity
+from iftplan.base.validation import validate
 from iftplan.masks import parse_mask
 from iftplan.models.notation import layer_notation, parse_layer
 from iftplan.plans.plan import Pass
-from iftplan.plans.speed.profiles import Entry, Profile
+from iftplan.plans.speed.profiles import Profile, ProfiledLayer
 from iftplan.plans.speed.timings import TIMED, LayerPair
 
 SCHEMA = "iftplan.profile/1"
@@ -57,7 +57,7 @@ def read_profile(path: str | None = None) -> Profile:
 
 def profile_document(profile: Profile) -> Document:
     """The profile as a JSON object, sealed with its digest."""
-    return sealed(
+    return with_digest(
         {
             "schema": SCHEMA,
             "machine": profile.machine,
@@ -69,13 +69,13 @@ def profile_document(profile: Profile) -> Document:
     )
 
 
-def _entry_object(entry: Entry) -> Document:
+def _entry_object(entry: ProfiledLayer) -> Document:
     pair = entry.pair
     return {
         "layer": pair.name,
         "wide": layer_notation(pair.wide),
         "sparsity": float(pair.sparsity),
-        "sparsity_exact": exact(pair.sparsity),
+        "sparsity_exact": fraction(pair.sparsity),
         "structure": pair.structure,
         "nnz": pair.nnz,
         "pass": entry.passes,
@@ -92,10 +92,10 @@ def parse_profile(document: Document, where: str = "profile") -> Profile:
         InputError: names the path inside the document.
     """
     check(document, SCHEMA, where)
-    parsed = validated(_ProfileObject, document, where)
+    parsed = validate(_ProfileObject, document, where)
     keys = ("layer", "sparsity_exact", "structure", "pass")
     measured = (" ".join(entry[key] for key in keys) for entry in parsed["entries"])  # type: ignore[literal-required]
-    for problem in repeated("entries", measured):
+    for problem in duplicate_name("entries", measured):
         raise InputError(f"{where}: {problem}; each layer and pass is timed once.")
     return Profile(
         parsed["machine"],
@@ -107,7 +107,7 @@ def parse_profile(document: Document, where: str = "profile") -> Profile:
     )
 
 
-def _entry(parsed: _EntryObject, where: str) -> Entry:
+def _entry(parsed: _EntryObject, where: str) -> ProfiledLayer:
     try:
         dense, wide = parse_layer(parsed["layer"]), parse_layer(parsed["wide"])
         sparsity, structure = parse_sparsity(parsed["sparsity_exact"]), parse_mask(parsed["structure"])
@@ -131,7 +131,7 @@ def _entry(parsed: _EntryObject, where: str) -> Entry:
             f"{where}.nnz is {parsed['nnz']}, more than the {wide.weights} weights of {parsed['wide']}."
         )
     pair = LayerPair(layer_notation(dense), dense, wide, parsed["nnz"], sparsity, str(structure))
-    return Entry(
+    return ProfiledLayer(
         pair,
         parsed["pass"],
         parsed["dense_seconds"],

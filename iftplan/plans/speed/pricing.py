@@ -16,7 +16,7 @@ from typing import Final
 from iftplan.models.notation import layer_notation
 from iftplan.models.spec import LayerSpec
 from iftplan.plans.plan import Pass
-from iftplan.plans.speed.profiles import Entry, Profile
+from iftplan.plans.speed.profiles import Profile, ProfiledLayer
 
 DENSE_ABOVE: Final = 0.7
 """Densities above which sparse execution (`iftplan.nn.execute_sparse_`) computes with dense operators, as they are faster."""
@@ -154,7 +154,7 @@ def _width(layer: LayerSpec) -> float:
     return sqrt(layer.weights / prod(layer.kernel))
 
 
-def _of_kind(entries: Iterable[Entry], kind: str) -> list[Entry]:
+def _of_kind(entries: Iterable[ProfiledLayer], kind: str) -> list[ProfiledLayer]:
     return [entry for entry in entries if _kind(entry.pair.dense) == kind]
 
 
@@ -162,19 +162,19 @@ Point = tuple[tuple[float, ...], float]
 """Coordinates, and seconds per MAC."""
 
 
-def _dense_point(entry: Entry) -> Point:
+def _dense_point(entry: ProfiledLayer) -> Point:
     layer = entry.pair.dense
     return (_width(layer), layer.positions), entry.dense / layer.dense_macs
 
 
-def _operators_point(entry: Entry) -> Point | None:
+def _operators_point(entry: ProfiledLayer) -> Point | None:
     wide = entry.pair.wide
     if entry.operators is None:
         return None
     return (_width(wide), wide.positions), entry.operators / wide.dense_macs
 
 
-def _sparse_point(entry: Entry) -> Point:
+def _sparse_point(entry: ProfiledLayer) -> Point:
     pair = entry.pair
     at = (_width(pair.dense), pair.dense.positions, pair.density)
     return at, entry.sparse / (pair.dense.positions * pair.nnz)

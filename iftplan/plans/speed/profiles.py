@@ -25,7 +25,7 @@ ROUNDS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ProfiledLayer:
     """Layer of the grid and its measured times.
 
     Attributes:
@@ -60,7 +60,7 @@ class Profile:
     instructions: str
     threads: int
     rounds: int
-    entries: tuple[Entry, ...]
+    entries: tuple[ProfiledLayer, ...]
     digest: str = ""
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from iftplan.base.documents import Document, sealed
-from iftplan.base.units import count, plain
+from iftplan.base.documents import Document, with_digest
+from iftplan.base.units import count, decimal_text
 from iftplan.models.notation import layer_notation
-from iftplan.plans.speed.profiles import Entry, Profile
-from iftplan.plans.speed.timings import BACKENDS, Bench, LayerPair, Measured, together
+from iftplan.plans.speed.profiles import Profile, ProfiledLayer
+from iftplan.plans.speed.timings import BACKENDS, Bench, LayerPair, Measured, network_ratio
 from iftplan.report.table import Table
 
 _NOTES = (
@@ -22,7 +22,7 @@ def pairs_table(pairs: Sequence[LayerPair]) -> Table:
     """Layers that would be timed, a row for each."""
     rows = tuple(
         (
-            pair.name, plain(pair.sparsity), layer_notation(pair.wide), pair.structure,
+            pair.name, decimal_text(pair.sparsity), layer_notation(pair.wide), pair.structure,
             count(pair.nnz), f"{pair.density:.4f}", f"{pair.work:.4f}", str(pair.count),
         )
         for pair in pairs
@@ -33,7 +33,7 @@ def pairs_table(pairs: Sequence[LayerPair]) -> Table:
 
 def pairs_document(pairs: Sequence[LayerPair]) -> Document:
     """Layers that would be timed as a JSON object, sealed with its digest."""
-    return sealed({"schema": "iftplan.bench/1", "convention": "flop", "layers": [_pair(x) for x in pairs]})
+    return with_digest({"schema": "iftplan.bench/1", "convention": "flop", "layers": [_pair(x) for x in pairs]})
 
 
 def bench_table(bench: Bench) -> Table:
@@ -44,7 +44,7 @@ def bench_table(bench: Bench) -> Table:
         for t in one.timings:
             rows.append(
                 (
-                    one.pair.name, plain(one.pair.sparsity), one.pair.structure, one.passes, str(one.threads),
+                    one.pair.name, decimal_text(one.pair.sparsity), one.pair.structure, one.passes, str(one.threads),
                     t.backend, f"{t.seconds * 1e3:.3f}", f"{t.ratio:.2f}", f"{t.low:.2f}–{t.high:.2f}",
                     f"{t.gflops:.1f}", f"{t.gflops / peaks[one.threads]:.0%}", f"{t.prepared * 1e3:.1f}",
                 )
@@ -75,7 +75,7 @@ def _totals(bench: Bench) -> list[str]:
     for (passes, threads), found in groups.items():
         if len({(one.pair.sparsity, one.pair.structure) for one in found}) > 1 or len(found) < 2:
             continue
-        ratios = {backend: together(found, backend) for backend in BACKENDS}
+        ratios = {backend: network_ratio(found, backend) for backend in BACKENDS}
         told = ", ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items() if ratio is not None)
         lines.append(f"all layers, {passes}, {threads} thread{'s' * (threads > 1)}: {told}")
     return lines
@@ -93,7 +93,7 @@ def _left_out(bench: Bench) -> list[str]:
 
 def bench_document(bench: Bench) -> Document:
     """Measured times as a JSON object, sealed with its digest."""
-    return sealed(
+    return with_digest(
         {
             "schema": "iftplan.bench/1",
             "convention": "flop",
@@ -144,7 +144,7 @@ def profile_table(profile: Profile) -> Table:
     for entry in profile.entries:
         row = rows.setdefault((entry.pair.name, entry.pair.structure, entry.passes), {})
         row[entry.pair.sparsity] = f"{entry.sparse / entry.dense:.2f}{'' if _pays(entry) else ' *'}"
-    columns = ("layer", "mask", "pass", *(f">{plain(sparsity)}" for sparsity in sparsities))
+    columns = ("layer", "mask", "pass", *(f">{decimal_text(sparsity)}" for sparsity in sparsities))
     threads = f"{profile.threads} thread{'s' * (profile.threads > 1)}"
     return Table(
         columns,
@@ -157,5 +157,5 @@ def profile_table(profile: Profile) -> Table:
     )
 
 
-def _pays(entry: Entry) -> bool:
+def _pays(entry: ProfiledLayer) -> bool:
     return entry.operators is None or entry.sparse <= entry.operators

@@ -196,7 +196,7 @@ def pairs_of_plan(plan: Plan) -> tuple[LayerPair, ...]:
     return tuple(found.values())
 
 
-def together(measured: Sequence[Measured], backend: str) -> float | None:
+def network_ratio(measured: Sequence[Measured], backend: str) -> float | None:
     """Time of all layers in a backend over that of the best dense one, each as often as it occurs."""
     sums = [0.0, 0.0]
     for one in measured:

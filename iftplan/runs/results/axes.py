@@ -46,7 +46,7 @@ class Axis:
         return f"{self.name} ({self.unit})" if self.unit else self.name
 
 
-def paid(o: Observation, cost: Cost) -> int | None:
+def cost_of(o: Observation, cost: Cost) -> int | None:
     """Cost of an observation, in MACs or weights; None where it does not say."""
     match cost:
         case Cost.TRAINING:
@@ -57,7 +57,7 @@ def paid(o: Observation, cost: Cost) -> int | None:
             return o.nnz
 
 
-def got(o: Observation, gain: Gain) -> float | None:
+def gain_of(o: Observation, gain: Gain) -> float | None:
     """Gain of an observation in its source's own unit; None where it does not say."""
     match gain:
         case Gain.METRIC:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from iftplan.base.documents import Document, sealed
+from iftplan.base.documents import Document, with_digest
 from iftplan.runs.results.axes import Axis
-from iftplan.runs.results.configurations import Entry
+from iftplan.runs.results.configurations import Configuration
 from iftplan.runs.results.tradeoff import TradeOff
 
 
@@ -14,7 +14,7 @@ def tradeoff_document(found: TradeOff) -> Document:
     """Axes, every configuration, the frontier, readings and groups of equal cost, sealed with its digest."""
     names = [entry.name for entry in found.entries]
     front = set(found.frontier)
-    return sealed(
+    return with_digest(
         {
             "schema": "iftplan.pareto/1",
             "convention": found.convention.value,
@@ -36,7 +36,7 @@ def _axis(axis: Axis) -> dict[str, Any]:
     return {"name": axis.name, "unit": axis.unit, "better": axis.sense.value}
 
 
-def _point(entry: Entry, on_frontier: bool) -> dict[str, Any]:
+def _point(entry: Configuration, on_frontier: bool) -> dict[str, Any]:
     what = entry.what
     return {
         "name": entry.name,

@@ -73,7 +73,7 @@ class Point:
                 )
 
 
-class Outcome(StrEnum):
+class ReadingOutcome(StrEnum):
     """Outcome of a reading; the values are the sentences that users read."""
 
     READ = "read on the frontier"
@@ -91,7 +91,7 @@ class Reading:
         ratio: the reference's x over that.
     """
 
-    outcome: Outcome
+    outcome: ReadingOutcome
     x: float | None = None
     ratio: float | None = None
 
@@ -173,16 +173,16 @@ def equal_reading(reference: Point, points: Sequence[Point], senses: Senses = Se
     heights = [senses.y.sign * p.y for p in line]
     height = senses.y.sign * reference.y
     if not line or height > heights[-1]:
-        return Reading(Outcome.ABOVE)
+        return Reading(ReadingOutcome.ABOVE)
     if height < heights[0]:
-        return Reading(Outcome.BELOW)
+        return Reading(ReadingOutcome.BELOW)
     after = next(i for i, h in enumerate(heights) if h >= height)
     x = line[after].x
     if heights[after] > height:
         below = line[after - 1]
         part = (height - heights[after - 1]) / (heights[after] - heights[after - 1])
         x = exp((1 - part) * log(below.x) + part * log(x))
-    return Reading(Outcome.READ, x, reference.x / x)
+    return Reading(ReadingOutcome.READ, x, reference.x / x)
 
 
 def iso_groups(xs: Sequence[float], tolerance: float = 0.05) -> tuple[tuple[int, ...], ...]:

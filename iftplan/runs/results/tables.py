@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from iftplan.base.units import short
+from iftplan.base.units import abbreviate
 from iftplan.report.table import Table
-from iftplan.runs.results.configurations import Entry
+from iftplan.runs.results.configurations import Configuration
 from iftplan.runs.results.tradeoff import TradeOff
 
 _TOLD = 8  # groups that one line names
@@ -15,7 +15,7 @@ def tradeoff_table(found: TradeOff) -> Table:
     rows = tuple(
         (
             entry.name,
-            short(entry.x.mean),
+            abbreviate(entry.x.mean),
             f"{entry.y.mean:.6g}",
             "" if entry.y.error is None else f"{entry.y.error:.2g}",
             str(entry.y.count),
@@ -41,12 +41,12 @@ def readings(found: TradeOff) -> tuple[str, ...]:
         if reading.ratio is None or reading.x is None:
             said.append(f"{_at(entry, found)}: {reading.outcome.value}")
         else:
-            said.append(f"{_at(entry, found)}: {times(reading.ratio)}, at {short(reading.x)}")
+            said.append(f"{_at(entry, found)}: {times(reading.ratio)}, at {abbreviate(reading.x)}")
     return tuple(said)
 
 
-def _at(entry: Entry, found: TradeOff) -> str:
-    return f"{entry.name}, {found.y.name} {entry.y.mean:.6g} at {short(entry.x.mean)}"
+def _at(entry: Configuration, found: TradeOff) -> str:
+    return f"{entry.name}, {found.y.name} {entry.y.mean:.6g} at {abbreviate(entry.x.mean)}"
 
 
 def times(ratio: float) -> str:
@@ -68,7 +68,7 @@ def iso_flop(found: TradeOff) -> tuple[str, ...]:
     if len(found.groups) > _TOLD:
         return (f"equal cost within 5 %: {len(found.groups)} groups",)
     told = (
-        f"{len(group)} at {short(sum(found.entries[i].x.mean for i in group) / len(group))}"
+        f"{len(group)} at {abbreviate(sum(found.entries[i].x.mean for i in group) / len(group))}"
         for group in found.groups
     )
     return (f"equal cost within 5 %: {', '.join(told)}",)

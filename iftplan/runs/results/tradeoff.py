@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from iftplan.base.errors import InputError
 from iftplan.base.units import Convention
-from iftplan.report.shown import Shown
+from iftplan.report.shown import Displayed
 from iftplan.runs.results.axes import (
     COST_NAMES,
     GAIN_NAMES,
@@ -16,11 +16,11 @@ from iftplan.runs.results.axes import (
     Cost,
     Gain,
     cost_axis,
+    cost_of,
     gain_axis,
-    got,
-    paid,
+    gain_of,
 )
-from iftplan.runs.results.configurations import Entry, entries_of, unequal_settings
+from iftplan.runs.results.configurations import Configuration, entries_of, unequal_settings
 from iftplan.runs.results.observations import Metric, Observation, metric_named
 from iftplan.runs.results.pareto import Reading, Sense, Senses, equal_reading, frontier, iso_groups
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class TradeOff(Shown):
+class TradeOff(Displayed):
     """Configurations on two axes, with all that is read off them.
 
     Attributes:
@@ -46,7 +46,7 @@ class TradeOff(Shown):
     x: Axis
     y: Axis
     convention: Convention
-    entries: tuple[Entry, ...]
+    entries: tuple[Configuration, ...]
     frontier: tuple[int, ...]
     readings: tuple[tuple[int, Reading], ...]
     groups: tuple[tuple[int, ...], ...]
@@ -84,7 +84,7 @@ def tradeoff(
     given = tuple(observations)
     cost = cost or _natural_cost(given, gain)
     _one_convention(given)
-    drawn = [o for o in given if paid(o, cost) is not None and got(o, gain) is not None]
+    drawn = [o for o in given if cost_of(o, cost) is not None and gain_of(o, gain) is not None]
     if not drawn:
         raise InputError(_nothing(given, cost, gain))
     _one(drawn, "data sets", lambda o: o.task)
@@ -141,7 +141,7 @@ def _metric(drawn: Sequence[Observation], better: Sense | None) -> Metric:
 def _nothing(given: Sequence[Observation], cost: Cost, gain: Gain) -> str:
     if not given:
         return "there is nothing to draw; give run directories, tables or plans, or --paper."
-    lacking = COST_NAMES[cost] if all(paid(o, cost) is None for o in given) else GAIN_NAMES[gain]
+    lacking = COST_NAMES[cost] if all(cost_of(o, cost) is None for o in given) else GAIN_NAMES[gain]
     plans = all(o.value is None and o.train_macs is None for o in given)
     hint = (
         "plans are not trained yet: --y log2_masks --x inference draws what they say, iftplan train the rest"
@@ -168,14 +168,14 @@ def _left_out(
     )
 
 
-def _kept_apart(entries: Sequence[Entry]) -> tuple[str, ...]:
+def _kept_apart(entries: Sequence[Configuration]) -> tuple[str, ...]:
     if not (names := unequal_settings(entries)):
         return ()
     told = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
     return (f"runs that differ only in settings are no seeds of each other and are kept apart, by {told}",)
 
 
-def _readings(entries: Sequence[Entry], senses: Senses) -> tuple[tuple[int, Reading], ...]:
+def _readings(entries: Sequence[Configuration], senses: Senses) -> tuple[tuple[int, Reading], ...]:
     others = [entry.point for entry in entries if not entry.what.dense]
     if not others:
         return ()

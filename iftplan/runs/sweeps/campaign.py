@@ -11,7 +11,7 @@ from typing import Any
 from optuna.trial import FrozenTrial
 
 from iftplan.base.documents import Document, digest
-from iftplan.base.units import exact
+from iftplan.base.units import fraction
 from iftplan.runs.document import parse_run, run_object
 from iftplan.runs.settings import RunConfig
 from iftplan.runs.sweeps.grid import run_name, run_of
@@ -112,8 +112,8 @@ def _search_object(search: Search) -> Document:
         "sampler": search.sampler,
         "trials": search.trials,
         "choices": {key: list(values) for key, values in space.choices.items()},
-        "least": exact(space.least),
-        "most": exact(space.most),
+        "least": fraction(space.least),
+        "most": fraction(space.most),
         "base": run_object(search.base),
     }
 

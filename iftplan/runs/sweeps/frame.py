@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from iftplan.base.documents import write_bytes
 from iftplan.base.errors import InputError
-from iftplan.runs.sweeps.grid import COLUMNS, Row
+from iftplan.runs.sweeps.grid import COLUMNS, GridPoint
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,7 +22,7 @@ _NUMBERS = ("sparsity", "ratio", "log2_masks", "value")
 _INT64 = 2**63
 
 
-def frame(rows: Iterable[Row]) -> pd.DataFrame:
+def frame(rows: Iterable[GridPoint]) -> pd.DataFrame:
     """A frame with the columns of `Row`.
 
     Counts are whole numbers where they are missing too (`Int64`), and Python's own where 64 bits do not hold

@@ -10,7 +10,7 @@ from pathlib import PurePath
 
 from iftplan.base.documents import Document, digest
 from iftplan.base.errors import IftplanError, InfeasibleError
-from iftplan.base.units import plain
+from iftplan.base.units import decimal_text
 from iftplan.families.builtin import FAMILIES
 from iftplan.families.family import Family
 from iftplan.masks.distributions import Distribution
@@ -67,14 +67,14 @@ class Grid:
                 file="",
                 model=model,
                 transform=transform,
-                sparsity=plain(sparsity),
+                sparsity=decimal_text(sparsity),
                 mask=mask,
                 distribution=Distribution(distribution),
             )
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class GridPoint:
     """One plan or run of a table; what it does not have is None.
 
     MACs are of one sample's forward pass of the whole model, `train_macs` of a whole training run.
@@ -128,7 +128,7 @@ class Row:
     run: str | None = None
 
 
-COLUMNS = tuple(f.name for f in fields(Row))
+COLUMNS = tuple(f.name for f in fields(GridPoint))
 
 
 def planned_rows(
@@ -137,7 +137,7 @@ def planned_rows(
     families: Mapping[str, Family] = FAMILIES,
     *,
     heads: Heads = "number",
-) -> Iterator[Row]:
+) -> Iterator[GridPoint]:
     """Rows of plans, one for each, in order.
 
     What plans in a row have in common, that is all but how density is spread, is computed once.
@@ -176,14 +176,14 @@ def _prepared(spec: ModelSpec, policy: Policy) -> Prepared | IftplanError:
         return error
 
 
-def _closed(asked: PlanConfig, spec: ModelSpec, policy: Policy, ready: Prepared, heads: Heads) -> Row:
+def _closed(asked: PlanConfig, spec: ModelSpec, policy: Policy, ready: Prepared, heads: Heads) -> GridPoint:
     try:
         return plan_row(asked, close_prepared(spec, policy, ready, heads=heads))
     except InfeasibleError as error:
         return _refused(asked, spec, error)
 
 
-def plan_row(asked: PlanConfig, plan: Plan) -> Row:
+def plan_row(asked: PlanConfig, plan: Plan) -> GridPoint:
     """Row of a plan."""
     masked = [layer for layer in plan.layers if layer.maskable]
     capacity = sum(layer.capacity for layer in masked)
@@ -200,13 +200,13 @@ def plan_row(asked: PlanConfig, plan: Plan) -> Row:
     )
 
 
-def _refused(asked: PlanConfig, spec: ModelSpec, error: IftplanError) -> Row:
+def _refused(asked: PlanConfig, spec: ModelSpec, error: IftplanError) -> GridPoint:
     """The row of a point that cannot be: what is known without a plan, and why there is none."""
     return replace(_bare(asked), outcome=str(error), dense_macs=spec.macs)
 
 
-def _bare(asked: PlanConfig) -> Row:
-    return Row(
+def _bare(asked: PlanConfig) -> GridPoint:
+    return GridPoint(
         asked.model,
         asked.transform,
         float(Fraction(asked.sparsity)),
@@ -272,7 +272,7 @@ def run_name(run: RunConfig) -> str:
     return "-".join(part for part in parts if part)
 
 
-def trained_row(row: Row, run: RunConfig, result: Document, directory: str) -> Row:
+def trained_row(row: GridPoint, run: RunConfig, result: Document, directory: str) -> GridPoint:
     """Row of a plan with the result of its run, which goes before the plan where both know a number.
 
     Args:
@@ -304,7 +304,7 @@ def trained_row(row: Row, run: RunConfig, result: Document, directory: str) -> R
     )
 
 
-def row_of_run(row: Row, run: RunConfig, outcome: str | None = None) -> Row:
+def row_of_run(row: GridPoint, run: RunConfig, outcome: str | None = None) -> GridPoint:
     """The row of a plan whose run has no result: it could not be planned, failed, or has not ended.
 
     Args:

@@ -10,13 +10,13 @@ from typing import Any, Literal
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
-from iftplan.base.units import plain
+from iftplan.base.units import decimal_text
 from iftplan.families.builtin import FAMILIES
 from iftplan.families.family import Family
 from iftplan.models.spec import ModelSpec
 from iftplan.runs.results.pareto import Point, Sense, Senses, frontier
 from iftplan.runs.settings import PlanConfig
-from iftplan.runs.sweeps.grid import Grid, Row, planned_rows
+from iftplan.runs.sweeps.grid import Grid, GridPoint, planned_rows
 
 SamplerName = Literal["tpe", "nsga2", "random"]
 _PLACES = 4
@@ -53,7 +53,7 @@ class Space:
         sparsity = Fraction(f"{params['sparsity']:.{_PLACES}f}")
         sparsity = min(max(sparsity, self.least), self.most)  # rounding stays inside
         asked = {k: params[k] for k in ("model", "transform", "distribution", "mask")}
-        return replace(self.base, file="", sparsity=plain(sparsity), **asked)
+        return replace(self.base, file="", sparsity=decimal_text(sparsity), **asked)
 
 
 def space_of(grid: Grid, methods: Sequence[str] = ("static",)) -> Space:
@@ -136,7 +136,7 @@ def planned_search(
     families: Mapping[str, Family] = FAMILIES,
     *,
     seed: int = 0,
-) -> list[Row]:
+) -> list[GridPoint]:
     """Search plans for many masks at few MACs; one row for each trial.
 
     Args:
@@ -159,12 +159,12 @@ def planned_search(
     return rows
 
 
-def planned_objectives(row: Row) -> tuple[float, float] | None:
+def planned_objectives(row: GridPoint) -> tuple[float, float] | None:
     """Objectives of a search over plans, to be minimised: minus the bits that name a mask, forward MACs."""
     return None if row.macs is None or row.log2_masks is None else (-row.log2_masks, float(row.macs))
 
 
-def trained_objectives(row: Row) -> tuple[float, float] | None:
+def trained_objectives(row: GridPoint) -> tuple[float, float] | None:
     """Objectives of a search over runs, both to be minimised: the metric, and MACs of the training run.
 
     Accuracy counts with its sign turned.

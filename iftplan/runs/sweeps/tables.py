@@ -8,11 +8,11 @@ from typing import Any
 
 from iftplan.base.units import count, decimal
 from iftplan.report.table import Table
-from iftplan.runs.sweeps.grid import COLUMNS, Row
+from iftplan.runs.sweeps.grid import COLUMNS, GridPoint
 
 _SHOWN = 40
 _CHOICES = ("model", "transform", "sparsity", "distribution", "structure", "scope", "method", "seed")
-_FOUND: Mapping[str, Callable[[Row], str]] = {
+_FOUND: Mapping[str, Callable[[GridPoint], str]] = {
     ">MACs": lambda row: _number(row.macs, count),
     ">ratio": lambda row: _number(row.ratio, decimal),
     ">maskable weights": lambda row: _number(row.maskable_weights, count),
@@ -22,7 +22,7 @@ _FOUND: Mapping[str, Callable[[Row], str]] = {
 }
 
 
-def sweep_table(rows: Sequence[Row]) -> Table:
+def sweep_table(rows: Sequence[GridPoint]) -> Table:
     """The first rows with the columns that tell them apart; what all have alike stands above."""
     differ = [name for name in _CHOICES if len({getattr(row, name) for row in rows}) > 1]
     alike = [
@@ -41,7 +41,7 @@ def sweep_table(rows: Sequence[Row]) -> Table:
     return Table(tuple(heads), cells, ", ".join(alike), notes)
 
 
-def whole_table(rows: Sequence[Row]) -> Table:
+def whole_table(rows: Sequence[GridPoint]) -> Table:
     """All rows and columns, numbers as they are; what is missing is empty."""
     return Table(COLUMNS, tuple(tuple(map(_cell, astuple(row))) for row in rows))
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from iftplan.base.documents import dumps, sealed
+from iftplan.base.documents import dumps, with_digest
 from iftplan.checks.processes.cache import CheckCache
 from iftplan.checks.processes.dependencies import Footprint
 from iftplan.models.cost import ModelCost
@@ -81,7 +81,7 @@ def resealed(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], obj
     def spoil(entry: Path) -> None:
         document = json.loads(entry.read_text())
         change(document)
-        entry.write_text(dumps(sealed(document)))
+        entry.write_text(dumps(with_digest(document)))
 
     return spoil
 

@@ -11,7 +11,7 @@ import iftplan as ift
 from iftplan.models.counting import Contraction, CountTable
 from iftplan.models.spec import InputSpec
 from iftplan.nn.application import audit
-from iftplan.nn.application.model_cost import measured
+from iftplan.nn.application.model_cost import measure_model
 from iftplan.nn.counting.opinions import measure_by
 from iftplan.nn.sources import build
 from iftplan.plans.audit.document import audit_document
@@ -47,7 +47,7 @@ def test_python_the_command_and_the_check_say_the_same(source: str, tmp_path: Pa
     done = iftplan("audit", path, "--trust", "--format", "json", cwd=tmp_path)
     assert json.loads(done.out) == audit_document(report)
     asked = {"source": path, "builds": source, "allow": [], "cross_check": True, "nonzeros": False}
-    assert sum(measured({**asked, "inputs": []}).macs.values()) == report.measured_macs
+    assert sum(measure_model({**asked, "inputs": []}).macs.values()) == report.measured_macs
 
 
 def test_python_that_a_plan_names_runs_only_where_somebody_names_it_too(source: str) -> None:
@@ -85,4 +85,4 @@ def test_engines_that_count_differently_are_a_problem_of_the_report_and_the_end_
     assert "another" in report.problems[0]
     asked = {"source": source, "inputs": ["2x8"], "allow": [], "cross_check": True, "nonzeros": False}
     with pytest.raises(ift.MeasureError, match="another"):
-        measured(asked)
+        measure_model(asked)

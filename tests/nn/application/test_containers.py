@@ -29,7 +29,7 @@ from iftplan.nn import (
     measure_applied,
 )
 from iftplan.nn.layers.members import Member
-from iftplan.nn.layers.withheld import Withheld
+from iftplan.nn.layers.withheld import Placeholder
 from iftplan.plans.plan import Plan
 
 FAMILIES = ("parallel", "factorized", "doped", "lowrank", "wide", "none")
@@ -302,7 +302,7 @@ def test_a_layer_that_is_only_read_is_not_replaced() -> None:
 def test_a_replaced_weight_says_what_it_is_like_and_no_more() -> None:
     plan, dense = planned("its own", "factorized")
     member = apply(plan, dense).double().l1
-    assert isinstance(member.weight, Withheld)
+    assert isinstance(member.weight, Placeholder)
     assert (member.weight.shape, member.weight.dtype, member.weight.device.type) == (
         (16, 16),
         torch.float64,

@@ -13,7 +13,7 @@ from iftplan.base.errors import InputError
 from iftplan.nn.execution.functions import sparse_conv2d, sparse_linear
 from iftplan.nn.execution.kernels import threads as teams
 from iftplan.nn.execution.kernels.chains import chains_of
-from iftplan.nn.execution.kernels.formats import packed, turned
+from iftplan.nn.execution.kernels.formats import pack_mask, transpose_format
 from iftplan.nn.execution.kernels.products import correlation, product, run_into
 from iftplan.nn.execution.kernels.registers import instructions_here, vectors_of
 from iftplan.nn.execution.kernels.tiles import tiles_of
@@ -43,10 +43,10 @@ def compare(
     rng = np.random.default_rng(seed)
     outputs, channels = len(mask), mask.shape[1] // (kernel[0] * kernel[1])
     windows = convolution(images, size, kernel, stride, padding, dilation)
-    forward = packed(
+    forward = pack_mask(
         mask, chains_of(kernel, dilation[0], stride[0]), vectors_of(instructions, dtype().itemsize * 8)
     )
-    backward = turned(mask, chains_of(kernel, -dilation[0], stride[0]), forward)
+    backward = transpose_format(mask, chains_of(kernel, -dilation[0], stride[0]), forward)
     weight = (rng.standard_normal(mask.shape) * mask).astype(dtype)
     x = rng.standard_normal((images, *size, channels)).astype(dtype)
     bias = rng.standard_normal(outputs).astype(dtype)
@@ -131,7 +131,7 @@ def test_more_outputs_than_a_row_block() -> None:
 def test_threads_of_torch_and_of_our_own_come_to_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whichever is first; sums of several parts are added up in the order of tiles."""
     mask = np.random.default_rng(3).random((20, 24)) < 0.3
-    held = packed(mask, chains_of((1, 1)), vectors_of("portable"))
+    held = pack_mask(mask, chains_of((1, 1)), vectors_of("portable"))
     x, dy = (np.random.default_rng(n).standard_normal(900 * n).astype(np.float32) for n in (24, 20))
     assert teams.openmp() is not None, "this torch is built with OpenMP"
     found = [correlation(held, x, dy, samples(900), threads=7) for _ in range(20)]
@@ -165,8 +165,8 @@ def test_threads_share_the_tiles() -> None:
 )
 def test_rows_that_share_their_columns_are_seen(mask: Any, forward: bool, backward: bool) -> None:
     vectors = vectors_of("portable")
-    there = packed(mask, chains_of((1, 1)), vectors)
-    assert (there.shared, turned(mask, chains_of((1, 1)), there).shared) == (forward, backward)
+    there = pack_mask(mask, chains_of((1, 1)), vectors)
+    assert (there.shared, transpose_format(mask, chains_of((1, 1)), there).shared) == (forward, backward)
     assert int((there.places >= 0).sum()) == mask.sum()
 
 
@@ -174,7 +174,7 @@ def test_equal_fan_in_is_not_padded() -> None:
     mask = np.zeros((40, 100), bool)
     for row in mask:
         row[np.random.default_rng(row.ctypes.data % 97).permutation(100)[:7]] = True
-    assert packed(mask, chains_of((1, 1)), vectors_of("portable")).slots == 40 * 7
+    assert pack_mask(mask, chains_of((1, 1)), vectors_of("portable")).slots == 40 * 7
 
 
 def test_nothing_outside_is_read_or_written() -> None:
@@ -184,7 +184,7 @@ def test_nothing_outside_is_read_or_written() -> None:
         vectors = vectors_of(instructions)
         for outputs, channels, size in ((1, 1, (3, 3)), (17, 15, (3, 5)), (5, 33, (4, 3))):
             mask = rng.random((outputs, 9 * channels)) < 0.5
-            found = packed(mask, chains_of((3, 3)), vectors)
+            found = pack_mask(mask, chains_of((3, 3)), vectors)
             windows = convolution(1, size, (3, 3), padding=(1, 1))
             source = np.full(512 + windows.columns * channels + 512, np.nan, np.float32)
             source[512:-512] = 1

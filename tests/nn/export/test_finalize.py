@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from iftplan.nn import apply, densify, enforce_, finalize, masked_weights
 from iftplan.nn.masks.nonzeros import nonzeros
 from iftplan.nn.meta.inputs import make_inputs
-from iftplan.plans.scaling import parametrized
+from iftplan.plans.scaling import parametrize
 from tests.support.models.applied import FAMILIES, HOSTS, host, planned
 
 SCALED = ("GPT-2", "wide, with scales")
@@ -23,7 +23,7 @@ PLACES = [("convolutions", family) for family in FAMILIES] + [("GPT-2", "wide"),
 def made(name: str, family: str) -> nn.Module:
     family, _, scaled = family.partition(", ")
     plan = planned(name, family)
-    return apply(parametrized(plan) if scaled else plan, host(name))
+    return apply(parametrize(plan) if scaled else plan, host(name))
 
 
 def inputs(name: str) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:

@@ -155,10 +155,10 @@ def test_a_plan_whose_experts_are_uneven_is_refused() -> None:
     document = plan_document(plan)
     row = next(row for row in document["layers"] if "experts" in row)
     row["experts"] = 7
-    from iftplan.base.documents import sealed
+    from iftplan.base.documents import with_digest
 
     with pytest.raises(InputError, match="experts is 7"):
-        parse_plan(sealed({key: value for key, value in document.items() if key != "digest"}))
+        parse_plan(with_digest({key: value for key, value in document.items() if key != "digest"}))
 
 
 def test_a_router_with_a_bias_keeps_its_experts() -> None:

@@ -27,7 +27,7 @@ from iftplan.nn import (
 )
 from iftplan.nn.masking.algorithms.base import LatentAlgorithm
 from iftplan.nn.masking.algorithms.structure_decay import frames
-from iftplan.nn.masking.regimes.latents import refined, softened, through
+from iftplan.nn.masking.regimes.latents import leaky_weight, srste_gradient, through
 from iftplan.plans.plan import Plan
 from iftplan.runs.training_cost import TrainingCost
 
@@ -72,9 +72,9 @@ def behind(masks: Masking) -> list[float]:
 def test_the_three_formulas() -> None:
     dense, kept = torch.tensor([2.0, -4.0]), torch.tensor([True, False])
     gradient = torch.tensor([1.0, 3.0])
-    assert softened(dense, kept, 0.0).tolist() == [2, 0]
-    assert softened(dense, kept, 0.25).tolist() == [2, -1]
-    assert refined(gradient, dense, kept, 0.5).tolist() == [1, 1]  # 3 + .5·(-4)
+    assert leaky_weight(dense, kept, 0.0).tolist() == [2, 0]
+    assert leaky_weight(dense, kept, 0.25).tolist() == [2, -1]
+    assert srste_gradient(gradient, dense, kept, 0.5).tolist() == [1, 1]  # 3 + .5·(-4)
     assert through(gradient, kept, 0.25).tolist() == [1, 0.75]
 
 

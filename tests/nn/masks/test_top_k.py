@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from iftplan.nn.masks.top_k import excluding, largest
+from iftplan.nn.masks.top_k import excluding, top_k_mask
 
 few = st.integers(0, 3).map(float)  # many ties
 finite = st.floats(0, 2.0**100, width=32)
@@ -27,7 +27,7 @@ def test_what_is_chosen_is_what_a_stable_sort_puts_first(elements: st.SearchStra
         count = data.draw(st.integers(0, scores.shape[1]))
         first = scores.argsort(dim=1, descending=True, stable=True)[:, :count]
         expected = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, first, True)
-        assert torch.equal(largest(scores, count), expected)
+        assert torch.equal(top_k_mask(scores, count), expected)
 
     check()
 
@@ -35,7 +35,7 @@ def test_what_is_chosen_is_what_a_stable_sort_puts_first(elements: st.SearchStra
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize("value", [0.0, 1.0, float("inf")])
 def test_equal_scores_are_taken_from_the_front(dtype: torch.dtype, value: float) -> None:
-    chosen = largest(torch.full((2, 6), value, dtype=dtype), 2)
+    chosen = top_k_mask(torch.full((2, 6), value, dtype=dtype), 2)
     assert chosen.tolist() == [[True, True, False, False, False, False]] * 2
 
 
@@ -44,7 +44,7 @@ def test_short_floats_have_ties_and_counts_are_exact_all_the_same(dtype: torch.d
     scores = torch.rand(1, 10_000, generator=torch.Generator().manual_seed(0)).to(dtype)
     assert len(scores.unique()) < 5000
     for count in (1, 777, 5000, 9999):
-        assert int(largest(scores, count).sum()) == count
+        assert int(top_k_mask(scores, count).sum()) == count
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
@@ -65,12 +65,12 @@ def test_long_rows_are_counted_and_come_out_as_sorted(dtype: torch.dtype, spread
     order = scores.argsort(dim=1, descending=True, stable=True)
     for count in (1, 2, 500, 5000, int((scores >= 0).sum()), 39_999):
         expected = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, order[:, :count], True)
-        assert torch.equal(largest(scores, count), expected), count
+        assert torch.equal(top_k_mask(scores, count), expected), count
 
 
 def test_rows_are_chosen_by_themselves() -> None:
     scores = torch.tensor([[1.0, 2.0, 3.0], [9.0, 8.0, 8.0]])
-    assert largest(scores, 2).tolist() == [[False, True, True], [True, True, False]]
+    assert top_k_mask(scores, 2).tolist() == [[False, True, True], [True, True, False]]
 
 
 @given(tensors(few), st.data())
@@ -80,10 +80,10 @@ def test_what_is_excluded_is_never_chosen_before_anything_else(
     excluded = data.draw(arrays("bool", tuple(scores.shape)).map(torch.from_numpy))
     room = int((~excluded).sum(1).min())
     count = data.draw(st.integers(0, room))
-    assert not (largest(excluding(scores, excluded), count) & excluded).any()
+    assert not (top_k_mask(excluding(scores, excluded), count) & excluded).any()
 
 
 @pytest.mark.parametrize("count", [-1, 4])
 def test_more_than_there_is_cannot_be_chosen(count: int) -> None:
     with pytest.raises(ValueError, match=f"{count} of 3"):
-        largest(torch.ones(1, 3), count)
+        top_k_mask(torch.ones(1, 3), count)

@@ -25,7 +25,7 @@ from iftplan.models.counting import ENGINES
 from iftplan.models.spec import InputSpec
 from iftplan.nn import apply, measure_step, read_model
 from iftplan.nn.counting.measure import measure
-from iftplan.nn.meta.untouched import untouched
+from iftplan.nn.meta.untouched import preserve
 from iftplan.nn.reading.widths.trace import trace_widths
 
 SPECS = (InputSpec((2, 8)),)
@@ -432,7 +432,7 @@ def test_what_is_imported_meanwhile_stays() -> None:
     exec(
         "def f():\n    global wave\n    import wave\nclass M:\n    def forward(self):\n        f()", namespace
     )
-    with untouched(namespace["M"]()):
+    with preserve(namespace["M"]()):
         namespace["f"]()
     assert namespace["wave"].__name__ == "wave"
 
@@ -466,7 +466,7 @@ NOTHING: list[Any] = []
 def test_objects_that_answer_no_question_are_passed_over(silent: Callable[[], Any]) -> None:
     SEEN.clear()
     NOTHING[:] = [silent()]
-    with untouched(model := Mocked()):
+    with preserve(model := Mocked()):
         model(torch.zeros(2, 8))
     assert not SEEN
     NOTHING.clear()

@@ -17,7 +17,7 @@ from iftplan.nn.timing import race as timing
 from iftplan.nn.timing.candidates import candidates
 from iftplan.nn.timing.dense import has_onednn, onednn_step
 from iftplan.plans.speed.tables import bench_document, bench_table
-from iftplan.plans.speed.timings import Bench, LayerPair, Measured, Timing, pair_of_layer, together
+from iftplan.plans.speed.timings import Bench, LayerPair, Measured, Timing, network_ratio, pair_of_layer
 from iftplan.plots.timings import bench_picture
 from tests.support.cli_runs import many
 
@@ -154,7 +154,7 @@ def test_tables_and_documents_say_the_same() -> None:
     assert "not measured: torch-csr: why" in table.notes
     assert document["layers"][1]["count"] == 3
     assert document["layers"][0]["timings"][1]["ratio"] == 2.0
-    assert together(bench.measured, "torch-bsr") is None
+    assert network_ratio(bench.measured, "torch-bsr") is None
 
 
 def test_the_figure_has_a_panel_for_each_pass_and_ticks_that_can_be_read() -> None:

@@ -12,7 +12,7 @@ from iftplan.base.errors import InputError
 from iftplan.masks import parse_mask
 from iftplan.nn.timing.bench import bench
 from iftplan.nn.timing.cuda import cuda_bench, device_candidates
-from iftplan.nn.timing.work import apart
+from iftplan.nn.timing.work import largest_difference
 from iftplan.plans.speed.tables import bench_document, bench_table
 from iftplan.plans.speed.timings import BACKENDS, Bench, LayerPair, Measured, Timing, pair_of_layer
 from tests.support.cli_runs import many
@@ -52,7 +52,7 @@ def test_dense_and_masked_backends_count_what_they_do(text: str, step: bool) -> 
     if not step:
         assert outputs["dense"].dtype is torch.float32 and outputs["masked-dense"].dtype is torch.float16
         assert outputs["dense"].shape == outputs["dense-half"].shape
-        assert apart(outputs["dense-half"].float(), outputs["dense"]) < 1e-2
+        assert largest_difference(outputs["dense-half"].float(), outputs["dense"]) < 1e-2
 
 
 @pytest.mark.parametrize(

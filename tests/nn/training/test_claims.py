@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from iftplan.base.errors import InputError
-from iftplan.nn.training.records.claims import claimed
+from iftplan.nn.training.records.claims import claim
 from tests.support.cli_runs import iftplan
 
 HOLD = """
@@ -34,26 +34,26 @@ def test_a_held_directory_is_refused_until_its_holder_dies(tmp_path: Path) -> No
         for fresh in (True, False):
             with (
                 pytest.raises(InputError, match="another process is training in"),
-                claimed(directory, fresh=fresh),
+                claim(directory, fresh=fresh),
             ):
                 pass
         holder.kill()
-    with claimed(directory, fresh=True):
+    with claim(directory, fresh=True):
         pass
 
 
 @pytest.mark.parametrize("record", ["run.json", "metrics.csv", "result.json"])
 def test_a_directory_that_holds_a_run_is_for_continuing_it(tmp_path: Path, record: str) -> None:
     (tmp_path / record).write_text("")
-    with pytest.raises(InputError, match="iftplan train --resume --out"), claimed(tmp_path, fresh=True):
+    with pytest.raises(InputError, match="iftplan train --resume --out"), claim(tmp_path, fresh=True):
         pass
-    with claimed(tmp_path, fresh=False):
+    with claim(tmp_path, fresh=False):
         pass
 
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot be written"), claimed(tmp_path / "file" / "run", fresh=True):
+    with pytest.raises(InputError, match="cannot be written"), claim(tmp_path / "file" / "run", fresh=True):
         pass
 
 

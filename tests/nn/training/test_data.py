@@ -20,7 +20,7 @@ from iftplan.nn.training.data.images import Images
 from iftplan.nn.training.data.masked_tokens import MaskedWindows
 from iftplan.nn.training.data.opening import kind_of, open_data
 from iftplan.nn.training.data.samples import generator_of, order_of, train_batch
-from iftplan.nn.training.data.tokens import IGNORED, Windows
+from iftplan.nn.training.data.tokens import IGNORED, TokenWindows
 from iftplan.runs.settings import DataConfig
 
 
@@ -33,8 +33,8 @@ def images(count: int = 12, crop: int = 2, flip: bool = True) -> Images:
     return Images(pixels, torch.arange(count), torch.zeros(3), torch.ones(3), crop, flip)
 
 
-def windows(length: int = 101, context: int = 8) -> Windows:
-    return Windows(np.arange(length, dtype=np.uint16), context)
+def windows(length: int = 101, context: int = 8) -> TokenWindows:
+    return TokenWindows(np.arange(length, dtype=np.uint16), context)
 
 
 @settings(max_examples=40, deadline=None)
@@ -97,7 +97,7 @@ def test_evaluated_windows_cover_the_text() -> None:
 
 
 def test_masked_tokens_are_bert_s() -> None:
-    samples = MaskedWindows(Windows(np.full(100_001, 7, dtype=np.uint16), 100), 1, 1000)
+    samples = MaskedWindows(TokenWindows(np.full(100_001, 7, dtype=np.uint16), 100), 1, 1000)
     order = torch.arange(len(samples))
     tokens, targets = samples.batch(order, samples.draws(len(samples), generator_of("test")))
     hidden = targets != IGNORED

@@ -21,7 +21,7 @@ from iftplan.nn.meta.inputs import make_inputs, matching
 from iftplan.nn.reading.widths.trace import trace_widths
 from iftplan.nn.sources import build
 from iftplan.nn.warmstart.layers import relative_error
-from iftplan.nn.warmstart.net2wider import widened
+from iftplan.nn.warmstart.net2wider import net2wider
 from iftplan.nn.warmstart.start import WarmStart, warm_start_
 from tests.support.models.widths import HAND_WRITTEN, MODELS
 
@@ -67,7 +67,7 @@ def grown(
         name: width.size if width.fixed else round(width.size * times / width.multiple_of) * width.multiple_of
         for name, width in found.widths.items()
     }
-    started = widened(model, found, sizes, inputs, seed)
+    started = net2wider(model, found, sizes, inputs, seed)
     wide = widen_(copy.deepcopy(model), found, sizes)
     assert sum(p.numel() for p in wide.parameters()) > sum(p.numel() for p in model.parameters())
     wide.load_state_dict(dict(started.state))
@@ -160,7 +160,7 @@ def test_a_tied_table_stays_tied() -> None:
     model, inputs = trained(Tied), (InputSpec((2, 5), "int64", "input_ids"),)
     found = trace_widths(model, inputs)
     sizes = {n: w.size if w.fixed else 2 * w.size for n, w in found.widths.items()}
-    state = widened(model, found, sizes, inputs).state
+    state = net2wider(model, found, sizes, inputs).state
     assert torch.equal(state["table.weight"], state["head.weight"])
     assert grown(model, inputs, 2)[0] < EXACT
 
@@ -215,7 +215,7 @@ def test_the_seed_chooses_what_is_replicated_beyond_whole_multiples() -> None:
     make, inputs = MODELS["residual"]
     model, found = trained(make), trace_widths(make(), inputs)
     sizes = {n: w.size if w.fixed else w.size + w.multiple_of for n, w in found.widths.items()}
-    one, same, other = (widened(model, found, sizes, inputs, seed).state for seed in (0, 0, 1))
+    one, same, other = (net2wider(model, found, sizes, inputs, seed).state for seed in (0, 0, 1))
     assert all(torch.equal(one[name], same[name]) for name in one)
     assert any(not torch.equal(one[name], other[name]) for name in one)
 

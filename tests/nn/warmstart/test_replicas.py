@@ -21,7 +21,7 @@ from iftplan.nn.warmstart.replicas import (
     cut,
     factors,
     product,
-    replicated,
+    replicate,
     unify,
 )
 
@@ -48,10 +48,10 @@ def test_replicas_commute_with_a_view(sizes: list[tuple[int, int]]) -> None:
     whole = Channels((prod(s[0] for s in sizes), prod(s[1] for s in sizes)))
     parts, draw = factors(whole, sizes), Draw()
     dense = torch.arange(whole.size[0])
-    wide = dense[replicated(whole, draw)].reshape([s[1] for s in sizes])
+    wide = dense[replicate(whole, draw)].reshape([s[1] for s in sizes])
     expected = dense.reshape([s[0] for s in sizes])
     for axis, part in enumerate(parts):
-        expected = expected.index_select(axis, replicated(part, draw))
+        expected = expected.index_select(axis, replicate(part, draw))
     assert torch.equal(wide, expected)
 
 
@@ -60,9 +60,9 @@ def test_replicas_commute_with_a_split(sizes: list[tuple[int, int]]) -> None:
     whole = Channels((sum(s[0] for s in sizes), sum(s[1] for s in sizes)))
     pieces, draw = cut(whole, sizes), Draw()
     dense = torch.arange(whole.size[0])
-    wide = dense[replicated(whole, draw)].split([s[1] for s in sizes])
+    wide = dense[replicate(whole, draw)].split([s[1] for s in sizes])
     for piece, part, found in zip(pieces, dense.split([s[0] for s in sizes]), wide, strict=True):
-        assert torch.equal(found, part[replicated(piece, draw)])
+        assert torch.equal(found, part[replicate(piece, draw)])
 
 
 @given(st.lists(SIZES, min_size=2, max_size=3), st.lists(SIZES, min_size=2, max_size=3), st.booleans())
@@ -74,9 +74,9 @@ def test_dimensions_that_meet_take_the_same_replicas(
     other = Channels(one.size)
     assert unify(other, one).root is one.root
     draw = Draw()
-    assert torch.equal(replicated(one, draw), replicated(other, draw))
+    assert torch.equal(replicate(one, draw), replicate(other, draw))
     inner = factors(product([other, Channels(right[0])]), [one.size, right[0]])[0]
-    assert torch.equal(replicated(inner, draw), replicated(one, draw))
+    assert torch.equal(replicate(inner, draw), replicate(one, draw))
 
 
 def test_halves_viewed_as_two_are_the_same_channels() -> None:
@@ -85,8 +85,8 @@ def test_halves_viewed_as_two_are_the_same_channels() -> None:
     two, half = factors(concatenation([kept, changed]), [(2, 2), (6, 9)])
     assert kept.root is changed.root is half.root
     draw = Draw()
-    mixed = replicated(product([half, two]), draw).reshape(9, 2)
-    assert torch.equal(mixed // 2, replicated(half, draw)[:, None].expand(9, 2))
+    mixed = replicate(product([half, two]), draw).reshape(9, 2)
+    assert torch.equal(mixed // 2, replicate(half, draw)[:, None].expand(9, 2))
     assert torch.equal(mixed % 2, torch.tensor([0, 1]).expand(9, 2))
 
 
@@ -96,9 +96,9 @@ def test_one_refines_the_other() -> None:
     q, k, v = (Channels((20, 30)) for _ in range(3))
     unify(fused, concatenation([q, k, v]))
     draw = Draw()
-    assert torch.equal(replicated(q, draw), replicated(k, draw))
-    assert torch.equal(replicated(q, draw), replicated(v, draw))
-    heads = replicated(q, draw).reshape(6, 5)
+    assert torch.equal(replicate(q, draw), replicate(k, draw))
+    assert torch.equal(replicate(q, draw), replicate(v, draw))
+    heads = replicate(q, draw).reshape(6, 5)
     assert torch.equal(heads % 5, torch.arange(5).expand(6, 5))
 
 

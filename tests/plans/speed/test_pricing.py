@@ -13,7 +13,7 @@ from iftplan.base.errors import InputError
 from iftplan.models.notation import parse_layer
 from iftplan.plans.speed.document import default_place, parse_profile, profile_document, read_profile
 from iftplan.plans.speed.pricing import NotMeasuredError, Prices
-from iftplan.plans.speed.profiles import PASSES, Entry, Profile
+from iftplan.plans.speed.profiles import PASSES, Profile, ProfiledLayer
 from tests.support.hand_profiles import profile
 
 
@@ -134,7 +134,7 @@ def small() -> Profile:
     made = profile(widths=(8,), columns=(1,), structures=("unstructured", "block4x4"))
     first, *rest = made.entries
     entries = (
-        Entry(first.pair, first.passes, first.dense, first.sparse),
+        ProfiledLayer(first.pair, first.passes, first.dense, first.sparse),
         *rest,
     )  # too large for dense operators
     sealed = Profile(made.machine, made.instructions, 1, 3, entries)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from iftplan.base.errors import InputError
 from iftplan.runs.results.pareto import (
-    Outcome,
     Point,
+    ReadingOutcome,
     Sense,
     Senses,
     dominates,
@@ -76,15 +76,15 @@ def test_one_value_has_no_error_and_none_no_mean() -> None:
 @pytest.mark.parametrize(
     "y, outcome, x",
     [
-        (60.0, Outcome.READ, 1.0),
-        (65.0, Outcome.READ, 2.0),  # half the height is half the way in log x: 1, 2, 4
-        (70.0, Outcome.READ, 4.0),
-        (59.9, Outcome.BELOW, None),
-        (70.1, Outcome.ABOVE, None),
+        (60.0, ReadingOutcome.READ, 1.0),
+        (65.0, ReadingOutcome.READ, 2.0),  # half the height is half the way in log x: 1, 2, 4
+        (70.0, ReadingOutcome.READ, 4.0),
+        (59.9, ReadingOutcome.BELOW, None),
+        (70.1, ReadingOutcome.ABOVE, None),
     ],
 )
 def test_readings_lie_on_the_frontier_and_never_beyond_it(
-    y: float, outcome: Outcome, x: float | None
+    y: float, outcome: ReadingOutcome, x: float | None
 ) -> None:
     line = [Point(1, 60), Point(4, 70), Point(5, 65)]  # the last is dominated
     found = equal_reading(Point(8, y), line)
@@ -102,7 +102,7 @@ def test_lower_is_better_for_perplexity() -> None:
 def test_a_reading_is_between_its_neighbours(line: list[Point], x: float, y: float) -> None:
     found = equal_reading(Point(x, y), line)
     as_good = [p.x for p in line if p.y >= y]
-    assert (found.outcome is Outcome.ABOVE) == (not as_good)
+    assert (found.outcome is ReadingOutcome.ABOVE) == (not as_good)
     if found.x is not None:
         assert min(p.x for p in line) * (1 - 1e-12) <= found.x <= min(as_good) * (1 + 1e-12)
 

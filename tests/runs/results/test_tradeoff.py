@@ -17,7 +17,7 @@ from iftplan.plans.document.plan import plan_document
 from iftplan.runs.history import read_history
 from iftplan.runs.results.axes import Cost, Gain
 from iftplan.runs.results.observations import Observation
-from iftplan.runs.results.pareto import Outcome, Sense
+from iftplan.runs.results.pareto import ReadingOutcome, Sense
 from iftplan.runs.results.published.results import published_results
 from iftplan.runs.results.reading import of_plan, read_observations
 from iftplan.runs.results.tradeoff import tradeoff
@@ -145,7 +145,7 @@ def test_equal_accuracy_is_read_off_the_sparse_frontier() -> None:
     found = tradeoff([dense, seen(0.6, 1000), seen(0.8, 4000, sparsity=0.9)])
     [(i, reading)] = found.readings
     assert found.entries[i].what.dense
-    assert (reading.outcome, reading.ratio) == (Outcome.READ, pytest.approx(2.0))
+    assert (reading.outcome, reading.ratio) == (ReadingOutcome.READ, pytest.approx(2.0))
 
 
 def test_flops_are_two_for_each_mac() -> None:

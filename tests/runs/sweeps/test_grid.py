@@ -27,7 +27,7 @@ from iftplan.runs.sweeps.grid import (
     PLANNED,
     TRAINED,
     Grid,
-    Row,
+    GridPoint,
     grid_runs,
     plan_row,
     planned_rows,
@@ -301,7 +301,7 @@ def test_sparsities_are_read_exactly_and_stay_inside_when_rounded() -> None:
 
 
 def test_a_long_table_says_how_many_rows_it_leaves_out() -> None:
-    rows = [Row("m", "wide", i / 100, "uniform", "unstructured", "layers", macs=i) for i in range(99)]
+    rows = [GridPoint("m", "wide", i / 100, "uniform", "unstructured", "layers", macs=i) for i in range(99)]
     table = sweep_table(rows)
     assert len(table.rows) == 40
     assert table.notes == ("59 rows more; -o FILE.csv holds them all",)

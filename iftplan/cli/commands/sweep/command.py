@@ -18,8 +18,8 @@ from iftplan.cli.commands.sweep.choices import (
     sparsities_in,
     specs_of,
 )
-from iftplan.cli.commands.sweep.output import judge, write
-from iftplan.cli.commands.sweep.planning import planned, require_optuna, searched
+from iftplan.cli.commands.sweep.output import require_a_point, write
+from iftplan.cli.commands.sweep.planning import plan_points, require_optuna, search_plans
 from iftplan.cli.options import (
     DISTRIBUTION_HELP,
     SCOPE_HELP,
@@ -182,26 +182,26 @@ def command(
     notes: Sequence[Table] = ()
     if train:
         require_optuna()
-        from iftplan.cli.commands.sweep.training import Training, trained
+        from iftplan.cli.commands.sweep.training import Training, train_points
 
         kept = Training(
             replace(base, plan=asked), tuple(split(methods)), seeds_in(seeds, base.seed),
             Path(out), storage, workers, search.value if search else None, trials, retry_failed,
         )  # fmt: skip
-        rows, notes = trained(grid, specs, families, kept)
+        rows, notes = train_points(grid, specs, families, kept)
     elif search:
-        rows, notes = searched(grid, specs, families, search.value, trials)
+        rows, notes = search_plans(grid, specs, families, search.value, trials)
     else:
-        rows = planned(grid, specs, families, heads)
+        rows = plan_points(grid, specs, families, heads)
     write(rows, notes, form, output)
-    judge(rows)
+    require_a_point(rows)
 
 
 def _base(
     data: str, config: str, recipe: str, settings: Sequence[str], epochs: int | None, steps: int | None
 ) -> RunConfig:
-    from iftplan.cli.run_settings import Given, run_of
+    from iftplan.cli.run_settings import RunOptions, run_of
 
     return run_of(
-        Given(data=data, config=config, recipe=recipe, settings=settings, epochs=epochs, steps=steps)
+        RunOptions(data=data, config=config, recipe=recipe, settings=settings, epochs=epochs, steps=steps)
     )

@@ -12,10 +12,10 @@ from iftplan.cli.output import Format, emit, say, text_lines
 if TYPE_CHECKING:
     from iftplan.base.documents import Document
     from iftplan.report.table import Table
-    from iftplan.runs.sweeps.grid import Row
+    from iftplan.runs.sweeps.grid import GridPoint
 
 
-def write(rows: Sequence[Row], notes: Sequence[Table], form: Format | None, output: str | None) -> None:
+def write(rows: Sequence[GridPoint], notes: Sequence[Table], form: Format | None, output: str | None) -> None:
     """Write all rows to a file or as data, or show the first of them; notes are shown in any case.
 
     Args:
@@ -41,15 +41,15 @@ def write(rows: Sequence[Row], notes: Sequence[Table], form: Format | None, outp
         say(*told)
 
 
-def _document(rows: Sequence[Row]) -> Document:
+def _document(rows: Sequence[GridPoint]) -> Document:
     from dataclasses import asdict
 
-    from iftplan.base.documents import sealed
+    from iftplan.base.documents import with_digest
 
-    return sealed({"schema": "iftplan.sweep/1", "convention": "mac", "rows": [asdict(row) for row in rows]})
+    return with_digest({"schema": "iftplan.sweep/1", "convention": "mac", "rows": [asdict(row) for row in rows]})
 
 
-def judge(rows: Sequence[Row]) -> None:
+def require_a_point(rows: Sequence[GridPoint]) -> None:
     """Refuse a sweep none of whose points can be planned, and one with unfinished runs.
 
     Raises:

@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from iftplan.families.family import Family
     from iftplan.models.spec import Heads, ModelSpec
     from iftplan.report.table import Table
-    from iftplan.runs.sweeps.grid import Grid, Row
+    from iftplan.runs.sweeps.grid import Grid, GridPoint
     from iftplan.runs.sweeps.search import SamplerName
 
 
-def planned(
+def plan_points(
     grid: Grid, specs: Mapping[str, ModelSpec], families: Mapping[str, Family], heads: Heads
-) -> list[Row]:
+) -> list[GridPoint]:
     """A row for each point of a grid.
 
     Args:
@@ -32,7 +32,7 @@ def planned(
     """
     from iftplan.runs.sweeps.grid import planned_rows
 
-    rows: list[Row] = []
+    rows: list[GridPoint] = []
     try:
         with working(f"planning {len(grid)} points"):
             rows.extend(planned_rows(specs, grid.plans(), families, heads=heads))
@@ -43,13 +43,13 @@ def planned(
     return rows
 
 
-def searched(
+def search_plans(
     grid: Grid,
     specs: Mapping[str, ModelSpec],
     families: Mapping[str, Family],
     sampler: SamplerName,
     trials: int,
-) -> tuple[list[Row], Sequence[Table]]:
+) -> tuple[list[GridPoint], Sequence[Table]]:
     """Rows that a search over plans found, beside as many random trials, and a table of both hypervolumes.
 
     Args:
@@ -64,7 +64,7 @@ def searched(
     from iftplan.runs.sweeps.tables import search_table
 
     space = space_of(grid)
-    found: dict[str, list[Row]] = {}
+    found: dict[str, list[GridPoint]] = {}
     with working(f"searching with {trials} trials"):
         for name in dict.fromkeys((sampler, "random")):
             found[name] = planned_search(space, name, trials, specs, families)

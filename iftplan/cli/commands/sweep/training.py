@@ -22,7 +22,7 @@ from iftplan.runs.sweeps.grid import (
     PLANNED,
     UNFINISHED,
     Grid,
-    Row,
+    GridPoint,
     grid_runs,
     planned_rows,
     row_of_run,
@@ -73,9 +73,9 @@ class Training:
     retry: bool
 
 
-def trained(
+def train_points(
     grid: Grid, specs: Mapping[str, ModelSpec], families: Mapping[str, Family], training: Training
-) -> tuple[list[Row], Sequence[Table]]:
+) -> tuple[list[GridPoint], Sequence[Table]]:
     """Train all points that can be planned; their rows, and tables of what a search found.
 
     Args:
@@ -103,7 +103,7 @@ def trained(
     return _search(grid, specs, training.search, training)
 
 
-def _grid(grid: Grid, specs: Mapping[str, ModelSpec], training: Training) -> list[Row]:
+def _grid(grid: Grid, specs: Mapping[str, ModelSpec], training: Training) -> list[GridPoint]:
     runs = grid_runs(grid, training.base, training.methods, training.seeds)
     rows = dict(zip(runs, planned_rows(specs, (run.plan for run in runs.values())), strict=True))
     able = {name: run for name, run in runs.items() if rows[name].outcome == PLANNED}
@@ -119,11 +119,11 @@ def _grid(grid: Grid, specs: Mapping[str, ModelSpec], training: Training) -> lis
 
 def _search(
     grid: Grid, specs: Mapping[str, ModelSpec], sampler: SamplerName, training: Training
-) -> tuple[list[Row], Sequence[Table]]:
+) -> tuple[list[GridPoint], Sequence[Table]]:
     """Runs that a search chose, and as many that chance did."""
     choices = space_of(grid, training.methods)
     base = replace(training.base, seed=training.seeds[0])
-    found: dict[str, dict[str, Row]] = {}
+    found: dict[str, dict[str, GridPoint]] = {}
     for name in dict.fromkeys((sampler, "random")):
         campaign = _campaign(training, {}, Search(name, choices, training.trials, base))
         queue = campaign.queue()
@@ -151,8 +151,8 @@ def _campaign(training: Training, runs: Mapping[str, RunConfig], search: Search 
 
 
 def _rows(
-    runs: Mapping[str, RunConfig], rows: Mapping[str, Row], reasons: Mapping[str, str], directory: Path
-) -> dict[str, Row]:
+    runs: Mapping[str, RunConfig], rows: Mapping[str, GridPoint], reasons: Mapping[str, str], directory: Path
+) -> dict[str, GridPoint]:
     """What came of every run; `result.json` has the last word."""
     found = {}
     for name, run in runs.items():

@@ -18,7 +18,7 @@ from iftplan.models.counting import CountTable
 from iftplan.nn.counting.operators.table import OPERATORS, Operator, Operators, may_contract
 from iftplan.nn.counting.operators.whole_functions import WHOLE, summed_products
 from iftplan.nn.counting.passes.data import Data
-from iftplan.nn.counting.passes.dispatch import DatalessAnswers, plain, refuse_mixed_dtypes
+from iftplan.nn.counting.passes.dispatch import DatalessAnswers, refuse_mixed_dtypes, to_shapes
 from iftplan.nn.counting.passes.ledger import Ledger, Names
 from iftplan.nn.counting.passes.module_stack import module_scope
 from iftplan.nn.meta.factories import FactoriesOnMeta
@@ -142,7 +142,7 @@ def _supplied(
 ) -> Callable[..., int]:
     def raw(*args: Any, out_val: Any = None, **kwargs: Any) -> int:
         first = out_val[0] if isinstance(out_val, tuple | list) else out_val
-        macs = operator.cost([plain(a) for a in args], plain(first))
+        macs = operator.cost([to_shapes(a) for a in args], to_shapes(first))
         if macs is None:
             ledger.unknown[name] += 1
             return 0

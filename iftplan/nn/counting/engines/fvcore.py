@@ -21,10 +21,10 @@ from iftplan.nn.counting.passes.dispatch import DatalessAnswers, refuse_dtypes
 from iftplan.nn.counting.passes.ledger import Ledger, Names
 from iftplan.nn.meta.factories import FactoriesOnMeta
 from iftplan.nn.torch_internals import (
+    call_below_modes,
     compiled_in_trace,
     forward_hooks,
     quiet_tracer,
-    recorded,
     require,
     tracing,
     tree_flatten,
@@ -71,7 +71,7 @@ class TracedOnMeta(DatalessAnswers):  # type: ignore[no-untyped-call]
     ) -> Any:
         if func is not _CONVOLUTION or not tracing():
             return super().__torch_dispatch__(func, types, args, kwargs)
-        return recorded(torch.ops.aten._convolution.default, *args, False, False, False, False)
+        return call_below_modes(torch.ops.aten._convolution.default, *args, False, False, False, False)
 
 
 class FvcoreEngine:

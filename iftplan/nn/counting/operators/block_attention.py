@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from iftplan.nn.torch_internals import untraced, without_modes, without_torch_function
+from iftplan.nn.torch_internals import pause_tracing, without_modes, without_torch_function
 
 
 @torch.library.custom_op("iftplan::block_attention", mutates_args=())
@@ -47,7 +47,7 @@ def kept_scores(block_mask: tuple[Any, ...], query: Tensor, key: Tensor) -> tupl
     if counts is None or (rows >= 1 << 30 and columns >= 1 << 30):
         return None
     batches, heads = int(counts.shape[0]), int(counts.shape[1])
-    with untraced(), without_modes(), without_torch_function(), torch.device("cpu"):
+    with pause_tracing(), without_modes(), without_torch_function(), torch.device("cpu"):
         try:
             mask = create_block_mask(
                 block_mask[-1], batches, heads, queries, keys, device="cpu", BLOCK_SIZE=(rows, columns)

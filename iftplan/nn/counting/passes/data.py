@@ -15,8 +15,8 @@ from iftplan.models.spec import InputSpec
 from iftplan.nn.counting.passes.conditions import counting_conditions
 from iftplan.nn.meta.copies import without_data
 from iftplan.nn.meta.inputs import make_inputs, random_inputs
-from iftplan.nn.meta.untouched import untouched
-from iftplan.nn.meta.valued import SEED, Bounded, PlainRecurrence, valued, weights_bytes
+from iftplan.nn.meta.untouched import preserve
+from iftplan.nn.meta.valued import SEED, Bounded, PlainRecurrence, cpu_copy, weights_bytes
 
 ASSUMED_ITEM: Final = (
     "the model branches on the values of tensors; shapes were traced without data, with True for a condition and "
@@ -66,14 +66,14 @@ def look(model: nn.Module, inputs: Sequence[InputSpec], data: Data, see: Look[Re
             for.
         see: makes the pass, given the copy, its arguments and the data.
     """
-    with untouched(model):
+    with preserve(model):
         if data is not Data.GIVEN:
             double = without_data(model)
             args, kwargs = make_inputs(inputs)
             with counting_conditions(double) as assumed:
                 result = see(double, args, kwargs, data)
             return Seen(result, data, tuple(dict.fromkeys(assumed)))
-        double = valued(model, inputs)
+        double = cpu_copy(model, inputs)
         args, kwargs = random_inputs(inputs, double, generator=torch.Generator().manual_seed(SEED))
         with counting_conditions(double) as assumed, Bounded(weights_bytes(double)), PlainRecurrence():
             result = see(double, args, kwargs, data)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from iftplan.nn.counting.operators.table import OPERATORS, Operators, may_contract
 from iftplan.nn.counting.passes.ledger import Ledger
-from iftplan.nn.meta.sparse_tensors import PRODUCTS, followed, sparse_product, sparse_shape
+from iftplan.nn.meta.sparse_tensors import PRODUCTS, correct_result, sparse_product, sparse_shape
 from iftplan.nn.meta.tensors import empty
 from iftplan.nn.torch_internals import TorchDispatchMode, without_torch_function
 
@@ -22,12 +22,12 @@ ASSUMED_GROUPED_MM = (
 )
 
 
-def plain(value: Any) -> Any:
+def to_shapes(value: Any) -> Any:
     """A call's argument as a value: a tensor is its shape, a list of tensors the list of their shapes."""
     if isinstance(value, Tensor):
         return tuple(value.shape) if value.layout is torch.strided else sparse_shape(value)
     if isinstance(value, list | tuple):
-        return [plain(v) for v in value]
+        return [to_shapes(v) for v in value]
     return value
 
 
@@ -50,7 +50,7 @@ class DatalessAnswers(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return product
         result = func(*args, **(kwargs or {}))
         if isinstance(result, Tensor) and result.layout is not torch.strided and result.is_meta:
-            return followed(func._schema.name, args, result)
+            return correct_result(func._schema.name, args, result)
         return result
 
 
@@ -93,7 +93,7 @@ class DispatchNet(DatalessAnswers):  # type: ignore[no-untyped-call]
         first = result[0] if isinstance(result, tuple | list) and result else result
         name = func._schema.name
         operator = self.operators.get(name)
-        macs = operator.cost([plain(a) for a in args], plain(first)) if operator else None
+        macs = operator.cost([to_shapes(a) for a in args], to_shapes(first)) if operator else None
         if operator is not None and macs is not None:
             operands = [args[k] for k in operator.operands if k < len(args)]
             refuse_mixed_dtypes(operator.name, operands)

@@ -12,7 +12,7 @@ _SIGNALLED: Final = 128  # a status above it is that of a signal, which somebody
 _LET_THROUGH: Final = (Exception, KeyboardInterrupt, GeneratorExit)
 
 
-class Ended(BaseException):
+class ProcessExit(BaseException):
     """Raised in the place of an end of the process that no handler would see."""
 
 
@@ -41,7 +41,7 @@ def no_exit(error: Callable[[str], Exception]) -> Iterator[None]:
         yield
     except _LET_THROUGH:
         raise
-    except Ended as end:
+    except ProcessExit as end:
         raise error(str(end)) from None
     except SystemExit as end:
         if isinstance(end.code, int) and end.code > _SIGNALLED:
@@ -56,4 +56,4 @@ def no_exit(error: Callable[[str], Exception]) -> Iterator[None]:
 
 
 def _refuse(name: str, args: tuple[Any, ...]) -> NoReturn:
-    raise Ended(f"os.{name}({', '.join(map(repr, args))})")
+    raise ProcessExit(f"os.{name}({', '.join(map(repr, args))})")

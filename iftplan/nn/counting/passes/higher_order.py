@@ -23,10 +23,10 @@ from iftplan.nn.torch_internals import (
     indexed_by_tensors,
     of_sizes,
     operator_name,
+    pause_tracing,
     tracing,
     tree_leaves,
     tree_map,
-    untraced,
     without_modes,
     without_torch_function,
 )
@@ -75,7 +75,7 @@ def _untraced(function: Any) -> Any:
     def run(*args: Any, **kwargs: Any) -> Any:
         if not tracing():
             return function(*args, **kwargs)
-        with untraced():
+        with pause_tracing():
             args, kwargs = tree_map(_as_size, (args, kwargs))
             return function(*args, **kwargs)
 
@@ -108,7 +108,7 @@ def _cond(assumed: list[str], pred: Any, true: Any, false: Any, operands: Any = 
 @contextmanager
 def _beside() -> Iterator[None]:
     """Out of sight of every mode, and of the tracer."""
-    with untraced(), without_modes(), without_torch_function(), torch.no_grad():
+    with pause_tracing(), without_modes(), without_torch_function(), torch.no_grad():
         yield
 
 

@@ -15,7 +15,7 @@ from iftplan.nn.meta.factories import FactoriesOnMeta
 from iftplan.nn.meta.inputs import make_inputs
 
 
-def materialised(model: nn.Module, inputs: Sequence[InputSpec]) -> nn.Module:
+def materialise(model: nn.Module, inputs: Sequence[InputSpec]) -> nn.Module:
     """The model itself; or, where it has lazy modules, a copy on the meta device after one pass on `inputs`.
 
     Raises:

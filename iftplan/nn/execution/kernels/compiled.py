@@ -29,7 +29,7 @@ JOB: Final = job_type(
 
 
 @numba.njit(cache=True)
-def aligned(count, like):  # type: ignore[no-untyped-def]
+def aligned_room(count, like):  # type: ignore[no-untyped-def]
     """Room for values that begins with a cache line."""
     raw = np.empty(count + 64 // like.itemsize, like.dtype)
     skip = (-raw.ctypes.data % 64) // like.itemsize
@@ -83,7 +83,7 @@ def kernel(vectors: Vectors, shared: int, correlates: int) -> Compiled:
         highest = (row_starts[1:] - row_starts[:-1]).max() + lanes
         absent = np.zeros(2 * lanes, dtype)  # zeros to read, then room for what is written nowhere
         zeros, nowhere = absent.ctypes.data, absent.ctypes.data + size * lanes
-        tile, out = aligned(deepest, absent), aligned(highest * width, absent)
+        tile, out = aligned_room(deepest, absent), aligned_room(highest * width, absent)
         if version < 0:  # closed over, for numba's cache
             return
         for part in range(first, job.parts, apart):

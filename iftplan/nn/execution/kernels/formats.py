@@ -17,7 +17,7 @@ _ROW_BLOCK: Final = 2560  # outputs whose tile stays in the second-level cache
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Format:
+class MaskFormat:
     """A mask, packed: where each kept weight is found, and in which order kernels meet it.
 
     Attributes:
@@ -72,7 +72,7 @@ class Format:
         return weights
 
 
-def packed(mask: NDArray[np.bool_], chains: Chains, vectors: Vectors) -> Format:
+def pack_mask(mask: NDArray[np.bool_], chains: Chains, vectors: Vectors) -> MaskFormat:
     """A mask in the kernels' order.
 
     Args:
@@ -105,12 +105,12 @@ def packed(mask: NDArray[np.bool_], chains: Chains, vectors: Vectors) -> Format:
     offsets = np.zeros(steps * (1 if shared else ROWS), np.uint16)
     places = np.full(steps * ROWS, -1, np.int32)
     fill(*walk, vectors.row_bytes, vectors.bytes, panels, counts, rows, offsets, places)
-    return Format(
+    return MaskFormat(
         vectors, chains, outputs, channels, shared, starts, blocks, panels, counts, rows, offsets, places
     )
 
 
-def turned(mask: NDArray[np.bool_], chains: Chains, forward: Format) -> Format:
+def transpose_format(mask: NDArray[np.bool_], chains: Chains, forward: MaskFormat) -> MaskFormat:
     """The mask of the input's gradient, whose values are taken from those of the forward format.
 
     Its `places` are slots of `forward`, so that weights are collected from what is compact already.
@@ -122,7 +122,7 @@ def turned(mask: NDArray[np.bool_], chains: Chains, forward: Format) -> Format:
     """
     outputs, positions, channels = forward.outputs, forward.positions, forward.channels
     three = mask.reshape(outputs, positions, channels).transpose(2, 1, 0)
-    found = packed(np.ascontiguousarray(three).reshape(channels, -1), chains, forward.vectors)
+    found = pack_mask(np.ascontiguousarray(three).reshape(channels, -1), chains, forward.vectors)
     slots = np.full(mask.size, -1, np.int32)
     held = forward.places >= 0
     slots[forward.places[held]] = np.nonzero(held)[0]

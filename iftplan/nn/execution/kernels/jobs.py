@@ -63,7 +63,7 @@ def at(context: Any, address: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def asked(context: Any, address: Any) -> Any:
+def call_context(context: Any, address: Any) -> Any:
     """Answer of a C function without arguments, as a number."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -77,5 +77,5 @@ def asked(context: Any, address: Any) -> Any:
 @numba.njit(cache=True)
 def mine(job):  # type: ignore[no-untyped-def]
     """A thread's first part, and how far its next one is."""
-    first = asked(job.ask_thread) if job.ask_thread else job.thread
-    return first, asked(job.ask_team) if job.ask_team else job.team
+    first = call_context(job.ask_thread) if job.ask_thread else job.thread
+    return first, call_context(job.ask_team) if job.ask_team else job.team

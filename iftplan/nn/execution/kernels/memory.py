@@ -10,7 +10,7 @@ from weakref import ref
 import numpy as np
 from numpy.typing import NDArray
 
-from iftplan.nn.execution.kernels.formats import Format
+from iftplan.nn.execution.kernels.formats import MaskFormat
 
 Strides = tuple[int, ...]
 
@@ -62,7 +62,7 @@ class Memory:
         return weights
 
 
-def memory_of(packed: Format, strides: Strides) -> Memory:
+def memory_of(packed: MaskFormat, strides: Strides) -> Memory:
     """Places of a format's values in a weight of certain strides, dense in memory.
 
     Args:

@@ -7,16 +7,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iftplan.nn.execution.kernels.formats import Format
+from iftplan.nn.execution.kernels.formats import MaskFormat
 from iftplan.nn.execution.kernels.threads import run_job
 from iftplan.nn.execution.kernels.tiles import tiles_of
-from iftplan.nn.execution.kernels.windows import Windows
+from iftplan.nn.execution.kernels.windows import ConvolutionWindows
 
 Array = NDArray[Any]
 
 
 def product(
-    packed: Format, values: Array, source: Array, windows: Windows, bias: Array, threads: int = 1
+    packed: MaskFormat, values: Array, source: Array, windows: ConvolutionWindows, bias: Array, threads: int = 1
 ) -> Array:
     """The matrix times the source's windows, plus the bias.
 
@@ -36,7 +36,7 @@ def product(
     return target
 
 
-def correlation(packed: Format, source: Array, gradient: Array, windows: Windows, threads: int = 1) -> Array:
+def correlation(packed: MaskFormat, source: Array, gradient: Array, windows: ConvolutionWindows, threads: int = 1) -> Array:
     """The gradient of the kept weights, in the format's order.
 
     Args:
@@ -57,10 +57,10 @@ def correlation(packed: Format, source: Array, gradient: Array, windows: Windows
 
 def run_into(
     target: Array,
-    packed: Format,
+    packed: MaskFormat,
     values: Array,
     source: Array,
-    windows: Windows,
+    windows: ConvolutionWindows,
     bias: Array | None = None,
     threads: int = 1,
 ) -> None:

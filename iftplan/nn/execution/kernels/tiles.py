@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iftplan.nn.execution.kernels.chains import Chains
-from iftplan.nn.execution.kernels.windows import Windows
+from iftplan.nn.execution.kernels.windows import ConvolutionWindows
 
 Numbers = NDArray[np.int64]
 
@@ -48,7 +48,7 @@ class _Columns:
 
 
 @lru_cache(maxsize=64)
-def tiles_of(windows: Windows, chains: Chains, lanes: int, count: int) -> Tiles:
+def tiles_of(windows: ConvolutionWindows, chains: Chains, lanes: int, count: int) -> Tiles:
     """Tables of the pixels that a sweep computes and reads, tile by tile.
 
     Where the sweep divides (gradients of strided convolutions), pixels that share their remainders come together:
@@ -127,14 +127,14 @@ def _filled(array: Numbers, size: int, axis: int = 0) -> Numbers:
     return np.pad(array, widths, constant_values=-1)
 
 
-def _targets(part: _Columns, windows: Windows) -> NDArray[np.int32]:
+def _targets(part: _Columns, windows: ConvolutionWindows) -> NDArray[np.int32]:
     rows, columns = windows.target
     pixels = (part.image * rows + part.row) * columns + part.column
     held = (part.image >= 0) & (np.arange(part.image.shape[1]) < part.depth).reshape(1, -1, 1)
     return np.where(held, pixels, -1).astype(np.int32)
 
 
-def _sources(part: _Columns, windows: Windows, chains: Chains, count: int) -> NDArray[np.int32]:
+def _sources(part: _Columns, windows: ConvolutionWindows, chains: Chains, count: int) -> NDArray[np.int32]:
     """What each vector of each chain reads: as the first position of the chain does, rows further down included."""
     rows, columns = windows.source
     found = []

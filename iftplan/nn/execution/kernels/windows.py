@@ -14,7 +14,7 @@ Pair = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Windows:
+class ConvolutionWindows:
     """A sweep of a kernel over images, forwards or backwards.
 
     Attributes:
@@ -38,10 +38,10 @@ class Windows:
     division: Pair
 
     @property
-    def backwards(self) -> Windows:
+    def backwards(self) -> ConvolutionWindows:
         """The sweep of the input's gradient: each position the other way round."""
         negative = (-self.step[0], -self.step[1]), (-self.shift[0], -self.shift[1])
-        return Windows(
+        return ConvolutionWindows(
             self.images, self.target, self.source, self.kernel, self.division, *negative, division=self.scale
         )
 
@@ -51,10 +51,10 @@ class Windows:
         return self.images * self.target[0] * self.target[1]
 
 
-def samples(count: int) -> Windows:
+def samples(count: int) -> ConvolutionWindows:
     """Sweep of a linear layer, which reads every sample at one position."""
     one = (1, 1)
-    return Windows(count, one, one, one, one, one, (0, 0), one)
+    return ConvolutionWindows(count, one, one, one, one, one, (0, 0), one)
 
 
 def convolution(
@@ -64,7 +64,7 @@ def convolution(
     stride: Pair = (1, 1),
     padding: Pair = (0, 0),
     dilation: Pair = (1, 1),
-) -> Windows:
+) -> ConvolutionWindows:
     """Sweep of a convolution over images.
 
     Args:
@@ -87,4 +87,4 @@ def convolution(
             f"a {kernel[0]}×{kernel[1]} convolution does not fit an input of {size[0]}×{size[1]} with padding {padding[0]}×{padding[1]}; give a larger input."
         )
     shift = (-padding[0], -padding[1])
-    return Windows(images, size, (target[0], target[1]), kernel, stride, dilation, shift, (1, 1))
+    return ConvolutionWindows(images, size, (target[0], target[1]), kernel, stride, dilation, shift, (1, 1))

@@ -15,7 +15,7 @@ from math import floor
 from torch import Tensor
 
 from iftplan.nn.masking.layer import Change, Layer
-from iftplan.nn.masks.top_k import excluding, first, largest
+from iftplan.nn.masks.top_k import excluding, first, top_k_mask
 
 
 def drop_grow(layer: Layer, growth: Tensor, fraction: float, *, regrow: bool = True) -> Change:
@@ -31,7 +31,7 @@ def drop_grow(layer: Layer, growth: Tensor, fraction: float, *, regrow: bool = T
     size = int(active.sum())
     dropped = min(size, max(0, floor(round(size * fraction, 6))))  # 100·.29 comes out a hair below 29
     magnitude = excluding(layer.magnitude, ~layer.mask)
-    kept = largest(magnitude.reshape(1, -1), size - dropped).view(magnitude.shape)
+    kept = top_k_mask(magnitude.reshape(1, -1), size - dropped).view(magnitude.shape)
     if not regrow:  # where too little is inactive, the largest of what would be dropped stays
         kept = kept | first(magnitude, 2 * active - layer.units)
     closed = kept if regrow else kept | layer.mask

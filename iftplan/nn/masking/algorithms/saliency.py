@@ -12,7 +12,7 @@ from torch import Tensor
 from iftplan.base.errors import InputError
 from iftplan.nn.masking.algorithms.base import Asked, Order, RunMethod, Scores
 from iftplan.nn.masking.layer import Change, Layer
-from iftplan.nn.masks.top_k import largest
+from iftplan.nn.masks.top_k import top_k_mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Saliency(RunMethod):
         if self.scope == "layer":
             return [_kept(x.largest(s, x.target)) for s, x in zip(scores, layers, strict=True)]
         together = torch.cat([s.reshape(-1) for s in scores]).view(1, -1)
-        chosen = largest(together, sum(x.target for x in layers)).view(-1)
+        chosen = top_k_mask(together, sum(x.target for x in layers)).view(-1)
         parts = torch.split(chosen, [s.numel() for s in scores])
         return [_kept(part.view(s.shape)) for part, s in zip(parts, scores, strict=True)]
 

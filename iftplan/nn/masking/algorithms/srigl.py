@@ -25,7 +25,7 @@ from iftplan.masks import ConstantFanIn, MaskStructure
 from iftplan.nn.masking.algorithms.base import Asked, Scores
 from iftplan.nn.masking.algorithms.exchange import Exchange, annealing
 from iftplan.nn.masking.layer import Change, Layer
-from iftplan.nn.masks.top_k import excluding, first, largest
+from iftplan.nn.masks.top_k import excluding, first, top_k_mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,4 +117,4 @@ def alive(layer: Layer, kept: Tensor, dropped: int, ablation: float) -> Tensor:
 
 def _of_all(scores: Tensor, count: int) -> Tensor:
     """The largest of all rows together."""
-    return largest(scores.reshape(1, -1), count).view(scores.shape)
+    return top_k_mask(scores.reshape(1, -1), count).view(scores.shape)

@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 
-def innermost(optimizer: Any) -> Optimizer:
+def innermost_optimizer(optimizer: Any) -> Optimizer:
     """The torch optimizer inside an engine's wrapper (lightning-fabric, accelerate)."""
     while not type(optimizer).__module__.startswith("torch.") and hasattr(optimizer, "optimizer"):
         optimizer = optimizer.optimizer

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from iftplan.nn.masks.masked_weights import MaskedWeight
-from iftplan.nn.masks.shards import local, part_of, sharded, whole
+from iftplan.nn.masks.shards import local, part_of, shard_like, whole
 
 
-def softened(dense: Tensor, chosen: Tensor, leak: float) -> Tensor:
+def leaky_weight(dense: Tensor, chosen: Tensor, leak: float) -> Tensor:
     """Weight θ⊙(m + D·(1-m)) that the forward pass computes with.
 
     Args:
@@ -33,7 +33,7 @@ def softened(dense: Tensor, chosen: Tensor, leak: float) -> Tensor:
     return torch.where(chosen, dense, dense * leak if leak else 0.0)
 
 
-def refined(gradient: Tensor, dense: Tensor, chosen: Tensor, pull: float) -> Tensor:
+def srste_gradient(gradient: Tensor, dense: Tensor, chosen: Tensor, pull: float) -> Tensor:
     """Gradient g + λ·(1-m)⊙θ (SR-STE, arXiv 2102.04010, equation 9).
 
     Args:
@@ -57,7 +57,7 @@ def through(gradient: Tensor, chosen: Tensor, leak: float) -> Tensor:
         chosen: m, boolean.
         leak: D, in [0, 1].
     """
-    return softened(gradient, chosen, leak)
+    return leaky_weight(gradient, chosen, leak)
 
 
 class Latents:
@@ -96,7 +96,7 @@ class Latents:
         self._leak = leak
         for weight, dense, chosen in zip(self._weights, self._dense, self._chosen, strict=True):
             part = part_of(chosen, weight.parameter)
-            local(weight.parameter.detach()).copy_(softened(local(dense), part, leak))
+            local(weight.parameter.detach()).copy_(leaky_weight(local(dense), part, leak))
             weight.mask.copy_(chosen | (leak > 0))
 
     @torch.no_grad()
@@ -109,7 +109,7 @@ class Latents:
             if not straight:
                 gradient.copy_(through(gradient, part, self._leak))
             if pull:
-                gradient.copy_(refined(gradient, local(dense), part, pull))
+                gradient.copy_(srste_gradient(gradient, local(dense), part, pull))
 
     def state_dict(self) -> dict[str, Any]:
         """State of θ and masks, whole tensors by name; a collective where they are sharded."""
@@ -125,6 +125,6 @@ class Latents:
         """Go on from a state; parameters are not touched."""
         for i, weight in enumerate(self._weights):
             value = state["dense"][weight.name].to(self._dense[i].device)
-            local(self._dense[i]).copy_(local(sharded(value, self._dense[i])))
+            local(self._dense[i]).copy_(local(shard_like(value, self._dense[i])))
             self._chosen[i] = state["chosen"][weight.name].to(weight.mask.device).clone()
         self._leak = float(state["leak"])

@@ -12,7 +12,7 @@ from iftplan.nn.masks.cells import cut, glue
 from iftplan.nn.masks.structured import Masks, Shape
 from iftplan.nn.masks.subsets import subset
 from iftplan.nn.masks.tiles import Solver
-from iftplan.nn.masks.top_k import largest
+from iftplan.nn.masks.top_k import top_k_mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class BlockMasks(Masks[Block]):
         whole = self._whole(scores)
         if whole.numel():
             sums = cut(whole, self.structure.width, self.structure.height).sum((1, 2))
-            chosen = largest(sums.view(1, -1), self._kept(scores, nnz))
+            chosen = top_k_mask(sums.view(1, -1), self._kept(scores, nnz))
             self._whole(mask).copy_(self._of(chosen, whole))
         return mask
 

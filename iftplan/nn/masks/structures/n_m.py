@@ -14,7 +14,7 @@ from iftplan.nn.masks.rows import Groups
 from iftplan.nn.masks.structured import Masks, Shape
 from iftplan.nn.masks.subsets import subset
 from iftplan.nn.masks.tiles import Solver, best_tiles, few_patterns
-from iftplan.nn.masks.top_k import largest
+from iftplan.nn.masks.top_k import top_k_mask
 
 Choice = Callable[[Tensor, int], Tensor]
 """(tiles, rows, columns) of scores and N to boolean tiles."""
@@ -102,7 +102,7 @@ def _regions(structure: NM, outputs: int, inputs: int) -> Iterator[tuple[slice, 
 
 def _of_each(groups: Tensor, kept: int) -> Tensor:
     count = min(kept, groups.shape[2])
-    return largest(groups.reshape(-1, groups.shape[2]), count).view(groups.shape)
+    return top_k_mask(groups.reshape(-1, groups.shape[2]), count).view(groups.shape)
 
 
 def _with_short(cells: Tensor, kept: int, short: int, choice: Choice) -> Tensor:
@@ -113,7 +113,7 @@ def _with_short(cells: Tensor, kept: int, short: int, choice: Choice) -> Tensor:
     worth = (cells * chosen).sum((1, 2)) - (cells * fewer).sum((1, 2))
     # sums that overflow have no difference, and must not cost their group its place in the count
     worth = worth.nan_to_num(nan=0.0).clamp(min=0)
-    whole = largest(worth.view(1, -1), len(cells) - short).view(-1, 1, 1)
+    whole = top_k_mask(worth.view(1, -1), len(cells) - short).view(-1, 1, 1)
     return torch.where(whole, chosen, fewer)
 
 

@@ -71,7 +71,7 @@ def check_widened(
             if shapes != counted.shapes:
                 return StuckError(
                     "",
-                    f"its outputs change from {shown(shapes)} to {shown(counted.shapes)} at other widths",
+                    f"its outputs change from {shape_text(shapes)} to {shape_text(counted.shapes)} at other widths",
                 )
             if (failure := _miscounted(counted, couplings, sizes)) is not None:
                 return failure
@@ -130,6 +130,6 @@ def _miscounted(counted: Counts, couplings: Couplings, sizes: Mapping[str, int])
     return None
 
 
-def shown(shapes: Shapes) -> str:
+def shape_text(shapes: Shapes) -> str:
     """Shapes for people, such as 1x1000."""
     return ", ".join("x".join(map(str, shape)) or "a number" for shape in shapes)

@@ -18,7 +18,7 @@ import sympy
 
 from iftplan.nn.reading.symbolic.held_modules import StuckError
 from iftplan.nn.reading.symbolic.shapes import Equation
-from iftplan.nn.reading.widths.exact_sizes import QUOTIENTS, REMAINDERS, exact, opaque
+from iftplan.nn.reading.widths.exact_sizes import QUOTIENTS, REMAINDERS, opaque, without_floats
 from iftplan.nn.torch_internals import FloorDiv
 
 # Sizes grow in proportion where the largest is no larger a multiple of their common unit.
@@ -132,7 +132,7 @@ class WidthEquations:
         return True
 
     def _resolve(self, expression: sympy.Expr) -> sympy.Expr:
-        expression = exact(expression)
+        expression = without_floats(expression)
         while known := {s: self.values[s] for s in expression.free_symbols if s in self.values}:
             expression = expression.xreplace(known)
         if self._memo:

@@ -28,11 +28,11 @@ _DOWN: Final = (FloorToInt, TruncToInt, sympy.floor)
 _UP: Final = (CeilToInt, sympy.ceiling)
 
 
-def exact(expression: sympy.Expr) -> sympy.Expr:
+def without_floats(expression: sympy.Expr) -> sympy.Expr:
     """The expression without floats: `int(0.5 * size)` is `size // 2`."""
     if not _inexact(expression):
         return expression
-    arguments = [exact(argument) for argument in expression.args]
+    arguments = [without_floats(argument) for argument in expression.args]
     if isinstance(expression, sympy.Float):
         fraction = Fraction(float(expression))
         return sympy.Rational(fraction.numerator, fraction.denominator)

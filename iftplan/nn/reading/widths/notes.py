@@ -14,7 +14,7 @@ from iftplan.nn.reading.widths.equations import WidthEquations
 KeptHeads = Heads | Literal[""]
 
 
-def kept(system: WidthEquations, counter: SymbolicCounter) -> KeptHeads:
+def kept_heads(system: WidthEquations, counter: SymbolicCounter) -> KeptHeads:
     """ "number" or "size", whichever of its heads attention keeps in all of its products; else empty."""
     found = {what for call in counter.calls if (what := _kept(system, call))}
     return found.pop() if len(found) == 1 else ""
@@ -45,12 +45,12 @@ def head_notes(system: WidthEquations, counter: SymbolicCounter, asked: Heads) -
     if asked == "size":
         grows, fixed = fixed, grows
     for line, modules in found.items():
-        where = named(list(modules))
+        where = first_and_count(list(modules))
         why = f" ({line})" if line else ""
         yield f"the {grows} grows in {where}, because the {fixed} is fixed{why}"
 
 
-def named(modules: Sequence[str]) -> str:
+def first_and_count(modules: Sequence[str]) -> str:
     """Names for a sentence: the first of them, and how many there are besides."""
     others = f" and {len(modules) - 1} more" if len(modules) > 1 else ""
     return f"{modules[0] or 'the model'}{others}"
@@ -80,4 +80,4 @@ def layer_notes(found: Couplings, held: Mapping[str, str], ends: Collection[str]
             stuck.setdefault(inner[0], []).append(name.rpartition(".")[0] or name)
     for reason, layers in stuck.items():
         keep = "keep their widths" if len(layers) > 1 else "keeps its widths"
-        yield f"{named(layers)} {keep}: {reason}"
+        yield f"{first_and_count(layers)} {keep}: {reason}"

@@ -9,7 +9,7 @@ from torch import nn
 from iftplan.base.errors import InfeasibleError, MeasureError
 from iftplan.models.spec import InputSpec
 from iftplan.nn.meta.copies import without_data
-from iftplan.nn.reading.widths.check import counts, shown
+from iftplan.nn.reading.widths.check import counts, shape_text
 from iftplan.nn.reading.widths.trace import counted_as_assumed
 
 
@@ -37,5 +37,5 @@ def check_outputs(model: nn.Module, changed: nn.Module, inputs: Sequence[InputSp
         raise InfeasibleError(f"at the plan's widths the model does not run any more: {error}") from error
     if before.shapes != after.shapes:
         raise InfeasibleError(
-            f"at the plan's widths the model's outputs change from {shown(before.shapes)} to {shown(after.shapes)}; its widths depend on numbers that were not followed. Parallel, factorized and doped keep every outer shape."
+            f"at the plan's widths the model's outputs change from {shape_text(before.shapes)} to {shape_text(after.shapes)}; its widths depend on numbers that were not followed. Parallel, factorized and doped keep every outer shape."
         )

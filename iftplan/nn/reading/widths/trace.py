@@ -20,7 +20,7 @@ from iftplan.nn.counting.operators.table import Operator
 from iftplan.nn.counting.passes.conditions import counting_conditions
 from iftplan.nn.meta.copies import to_look_at, without_data
 from iftplan.nn.meta.inputs import make_inputs
-from iftplan.nn.meta.untouched import untouched
+from iftplan.nn.meta.untouched import preserve
 from iftplan.nn.reading.outputs import answers
 from iftplan.nn.reading.repeats import alike
 from iftplan.nn.reading.symbolic.counting import GROUPED, SymbolicCounter, counting
@@ -30,7 +30,7 @@ from iftplan.nn.reading.symbolic.shapes import Equation, SymbolicSizes, expressi
 from iftplan.nn.reading.widths.check import Counts, check_widened, counts
 from iftplan.nn.reading.widths.data import counted_on_data
 from iftplan.nn.reading.widths.equations import OUTPUT, WidthEquations, shrinks
-from iftplan.nn.reading.widths.notes import head_notes, kept, layer_notes
+from iftplan.nn.reading.widths.notes import head_notes, kept_heads, layer_notes
 from iftplan.nn.reading.widths.polynomials import couplings
 from iftplan.nn.reading.widths.size_caches import FunctionCaches
 from iftplan.nn.torch_internals import require, tree_leaves
@@ -72,7 +72,7 @@ def trace_widths(
     require("widths")
     caches = FunctionCaches()
     try:
-        with untouched(model):
+        with preserve(model):
             return _followed(_Asked(model, inputs, heads, operators), caches)
     finally:
         caches.forget()
@@ -182,7 +182,7 @@ def _solved(
             call.macs
         )  # what only a value can answer fixes sizes, and is to do so before names are given
     found, ends = couplings(system, made, counter)
-    number = kept(system, counter)
+    number = kept_heads(system, counter)
     notes = [f"{path} keeps its widths: {why}" for path, why in held.items()]
     notes += [*head_notes(system, counter, heads), *layer_notes(found, held, ends)]
     return replace(found, heads=number, notes=tuple(notes)), traced.from_data

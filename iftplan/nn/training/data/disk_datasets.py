@@ -11,7 +11,7 @@ import torch
 
 from iftplan.base.errors import InputError
 from iftplan.nn.training.data.digits import Labelled
-from iftplan.nn.training.data.image_folder import TESTS, stacked
+from iftplan.nn.training.data.image_folder import TESTS, stack_images
 from iftplan.nn.training.data.tokens import Numbers
 
 IMAGES = ("image", "img")
@@ -81,4 +81,4 @@ def _part(part: Any, image: str, label: str, size: int, where: str) -> Labelled:
     for row in part:
         picture = row[image].convert("RGB")
         pixels.append(np.asarray(picture.resize((size, size)) if size else picture, dtype=np.uint8))
-    return stacked(pixels, where), torch.tensor(part[label])
+    return stack_images(pixels, where), torch.tensor(part[label])

@@ -64,10 +64,10 @@ def _part(root: Path, classes: Sequence[str], size: int, say: Callable[[str], No
     say(f"decoding {len(found)} images of {root} …")
     with ThreadPoolExecutor() as threads:
         pixels = list(threads.map(lambda item: _decoded(item[0], size), found))
-    return stacked(pixels, str(root)), torch.tensor([label for _, label in found])
+    return stack_images(pixels, str(root)), torch.tensor([label for _, label in found])
 
 
-def stacked(pixels: Sequence[Pixels], where: str) -> Tensor:
+def stack_images(pixels: Sequence[Pixels], where: str) -> Tensor:
     """Images (H, W, C) as one tensor (N, C, H, W).
 
     Raises:

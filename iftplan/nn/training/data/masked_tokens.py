@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 from iftplan.nn.training.data.samples import generator_of
-from iftplan.nn.training.data.tokens import IGNORED, Windows
+from iftplan.nn.training.data.tokens import IGNORED, TokenWindows
 
 HIDDEN, MASKED, RANDOM = 0.15, 0.8, 0.1
 
@@ -23,7 +23,7 @@ class MaskedWindows:
         vocabulary: how many tokens there are to draw from.
     """
 
-    windows: Windows
+    windows: TokenWindows
     mask_token: int
     vocabulary: int
 

@@ -17,7 +17,7 @@ IGNORED = -100
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Windows:
+class TokenWindows:
     """Windows of one long row of tokens, to predict the next token.
 
     Attributes:
@@ -90,7 +90,7 @@ def read_token_file(path: Path) -> Numbers:
     return row
 
 
-def token_pair(tokens: Numbers, context: int, test_fraction: float, where: str) -> tuple[Windows, Windows]:
+def token_pair(tokens: Numbers, context: int, test_fraction: float, where: str) -> tuple[TokenWindows, TokenWindows]:
     """Windows for training, from the beginning of the tokens, and for testing, from their end.
 
     Args:
@@ -103,7 +103,7 @@ def token_pair(tokens: Numbers, context: int, test_fraction: float, where: str) 
         InputError: there is too little of it.
     """
     cut = len(tokens) - round(len(tokens) * test_fraction)
-    train, test = Windows(tokens[:cut], context), Windows(tokens[cut:], context)
+    train, test = TokenWindows(tokens[:cut], context), TokenWindows(tokens[cut:], context)
     if not len(train) or not len(test):
         raise InputError(
             f"{where} has {len(tokens)} tokens, too few for windows of {context} in training and testing; take a shorter data.context, or more text."

@@ -28,7 +28,7 @@ def refuse_taken(directory: Path) -> None:
 
 
 @contextmanager
-def claimed(directory: Path, *, fresh: bool) -> Iterator[None]:
+def claim(directory: Path, *, fresh: bool) -> Iterator[None]:
     """Hold a run directory while a run writes into it; the system gives it back when the process dies.
 
     Args:

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from iftplan.base.errors import StaleError
 from iftplan.nn.masks.masked_weights import SUFFIX
-from iftplan.nn.masks.shards import reshard_, sharded, whole
+from iftplan.nn.masks.shards import reshard_, shard_like, whole
 
 State = dict[str, Any]
 
@@ -60,7 +60,7 @@ def load_model_state_(model: nn.Module, state: Mapping[str, Any]) -> None:
     """
     own = model.state_dict()
     parts = {
-        name: sharded(_on(value, own[name]), own[name]) if name in own else value
+        name: shard_like(_on(value, own[name]), own[name]) if name in own else value
         for name, value in state.items()
     }
     try:
@@ -111,7 +111,7 @@ def _whole(value: Any, keep: bool) -> Any:
 def _part(value: Any, parameter: nn.Parameter) -> Any:
     """A slot of the parameter's shape is distributed as the parameter is."""
     if isinstance(value, Tensor) and value.shape == parameter.shape and value.dim() > 0:
-        return sharded(_on(value, parameter), parameter.detach())
+        return shard_like(_on(value, parameter), parameter.detach())
     return value
 
 
@@ -132,7 +132,7 @@ def share_buffers_(model: nn.Module) -> None:
             distributed.broadcast(buffer, 0)
 
 
-def gathered(value: Tensor | None) -> list[float | None]:
+def gather_numbers(value: Tensor | None) -> list[float | None]:
     """Numbers of all processes, one each, on every process."""
     own_value = None if value is None else float(value)
     if _alone():
@@ -142,7 +142,7 @@ def gathered(value: Tensor | None) -> list[float | None]:
     return values
 
 
-def own(values: Sequence[float | None], device: torch.device) -> Tensor | None:
+def own_number(values: Sequence[float | None], device: torch.device) -> Tensor | None:
     """Number of this process among those gathered; their mean among another number of processes."""
     rank, world = (0, 1) if _alone() else (distributed.get_rank(), distributed.get_world_size())
     known = [value for value in values if value is not None]
