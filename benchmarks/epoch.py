@@ -20,7 +20,7 @@ from torch import nn  # noqa: E402
 
 import iftplan as ift  # noqa: E402
 import iftplan.nn as ift_nn  # noqa: E402
-from iftplan.nn.timing.race import race  # noqa: E402
+from iftplan.nn.timing.interleaving import race  # noqa: E402
 from iftplan.plans.plan import Plan  # noqa: E402
 from iftplan.report.table import Table  # noqa: E402
 from iftplan.report.terminal import print_table  # noqa: E402

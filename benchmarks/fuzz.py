@@ -210,7 +210,9 @@ def mutated(document: Document, chance: random.Random) -> tuple[str, tuple[Any, 
         case _:
             inside[last] = chance.choice(HOSTILE)
     try:
-        return dumps(with_digest(changed)), path if way > 1 else ()  # a key more or less is no forgery of a value
+        return dumps(
+            with_digest(changed)
+        ), path if way > 1 else ()  # a key more or less is no forgery of a value
     except (ValueError, UnicodeEncodeError):  # what no writer of ours writes: as other programs would
         import json
 

@@ -33,7 +33,7 @@ from torch import Tensor
 import iftplan
 import iftplan.cli.commands.train
 import iftplan.nn.reading.read
-import iftplan.nn.training.start
+import iftplan.nn.training.setup
 from iftplan.cli.main import main as main_of_iftplan
 from iftplan.nn.training.records import checkpoints
 

@@ -21,8 +21,8 @@ import torch  # noqa: E402
 
 import iftplan as ift  # noqa: E402
 import iftplan.nn as ift_nn  # noqa: E402
+from iftplan.nn.timing.interleaving import race  # noqa: E402
 from iftplan.nn.timing.libraries import LibraryRun, installed_libraries  # noqa: E402
-from iftplan.nn.timing.race import race  # noqa: E402
 from iftplan.nn.timing.work import Lost  # noqa: E402
 from iftplan.plans.speed.timings import Timing  # noqa: E402
 

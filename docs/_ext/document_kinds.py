@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import written_kinds as written
 
-from iftplan.checks import baseline, configfile
+from iftplan.checks import baseline, configuration_file
 from iftplan.models import cost_document, spec
 from iftplan.plans.audit import document as reportfile
 from iftplan.plans.document import plan
@@ -53,7 +53,7 @@ FORMATS: tuple[Format, ...] = (
     Format("iftplan.models/1", written.ModelsObject, "What `iftplan models --format json` prints."),
     Format(
         "iftplan.toml",
-        configfile._ConfigTable,
+        configuration_file._ConfigTable,
         "The configuration of `iftplan check`: TOML in `iftplan.toml`, or under `tool.iftplan` in `pyproject.toml`.",
     ),
     Format("iftplan.check/1", written.CheckObject, "What `iftplan check` found."),

@@ -109,7 +109,13 @@ def parse_sparsity(text: str | float | Fraction) -> Fraction:
     """
     value = text if isinstance(text, Fraction) else parse_fraction(str(text), "sparsity")
     if not 0 <= value < 1:
-        nearest = "0" if value < 0 else "0.99" if value == 1 else f"{decimal_text(value / 100)} ({decimal_text(value)}%)"
+        nearest = (
+            "0"
+            if value < 0
+            else "0.99"
+            if value == 1
+            else f"{decimal_text(value / 100)} ({decimal_text(value)}%)"
+        )
         hint = (
             f"the nearest that can is {nearest}"
             if value <= 1 or value < 100

@@ -109,7 +109,9 @@ def _held(report: AuditReport) -> AuditReport:
     from iftplan.plans.audit.audit import Verdict, unmeasured_sentences
 
     if report.verdict is Verdict.UNMEASURED:
-        raise MeasureError(" ".join((f"{report.subject} could not be measured:", *unmeasured_sentences(report))))
+        raise MeasureError(
+            " ".join((f"{report.subject} could not be measured:", *unmeasured_sentences(report)))
+        )
     raise AssertionError(_message(report))
 
 

@@ -153,7 +153,9 @@ def _checked(
         references = _references(model, config, costs)
     except IftplanError as error:
         return ModelCheck(*shown, Status.INVALID, found, problems=(str(error),))
-    return check_model(model, found, baseline=baseline, references=references, cached=model.name in costs.cached)
+    return check_model(
+        model, found, baseline=baseline, references=references, cached=model.name in costs.cached
+    )
 
 
 def _references(model: ConfiguredModel, config: Configuration, costs: Costs) -> dict[str, int]:

@@ -14,7 +14,7 @@ from iftplan.base.documents import Document, with_digest
 from iftplan.base.units import Convention, fraction
 from iftplan.models.cost import ModelCost
 from iftplan.plans.audit.diff import Diff
-from iftplan.report.shown import Displayed
+from iftplan.report.display import Displayed
 
 if TYPE_CHECKING:
     from iftplan.report.table import Table

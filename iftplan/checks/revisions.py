@@ -16,8 +16,8 @@ from pathlib import Path
 from iftplan.base.errors import InputError
 from iftplan.checks.baseline import Baseline
 from iftplan.checks.check import Costs, Failure, measure_models
-from iftplan.checks.configfile import read_config
 from iftplan.checks.configuration import Configuration, ConfiguredModel
+from iftplan.checks.configuration_file import read_config
 from iftplan.models.cost import ModelCost
 
 _OF_A_HOOK = (

@@ -90,7 +90,10 @@ def drift_table(name: str, drift: Drift, convention: Convention = Convention.MAC
         kind = (m or p or drift.macs.changes[0]).change
         sides = (drift.macs.base.layers, drift.macs.head.layers)
         before, after = (count(side.get(layer, 0) * convention.per_mac) for side in sides)
-        gained = (with_sign(m.difference * convention.per_mac) if m else "", with_sign(p.difference) if p else "")
+        gained = (
+            with_sign(m.difference * convention.per_mac) if m else "",
+            with_sign(p.difference) if p else "",
+        )
         rows.append((layer, kind.value, before, after, *gained))
     unit = convention.unit
     columns = ("layer", "change", f">base {unit}", f">head {unit}", ">difference", ">parameters")

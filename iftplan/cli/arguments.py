@@ -14,7 +14,7 @@ from iftplan.models.spec import Heads, InputSpec, ModelSpec
 from iftplan.plans.plan import Plan
 
 if TYPE_CHECKING:
-    from iftplan.nn.counting.operators.table import Operator
+    from iftplan.nn.counting.operators.registry import Operator
 
 
 def document_in(text: str) -> Document | None:

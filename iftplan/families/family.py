@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from iftplan.families.transforms.definition import Definition
 from iftplan.models.spec import Kind, LayerSpec
-from iftplan.report.shown import Displayed
+from iftplan.report.display import Displayed
 
 if TYPE_CHECKING:
     from iftplan.report.table import Table

@@ -138,7 +138,9 @@ def _grow(
     """The smallest width that covers the budget; under a fixed pattern, the largest that stays within it."""
     guess = multiplier_of(layer, family, density) * channels
     if mask.density is None:
-        covers = smallest_integer(guess, lambda w: _excess(layer, family, Fraction(w, channels), density) >= 0)
+        covers = smallest_integer(
+            guess, lambda w: _excess(layer, family, Fraction(w, channels), density) >= 0
+        )
         return round_up(covers, multiple)
     within = largest_integer(guess, lambda w: _excess(layer, family, Fraction(w, channels), density) <= 0)
     if within < multiple:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from iftplan.masks.cardinality import Cardinality
 from iftplan.models.spec import LayerSpec
-from iftplan.report.shown import Displayed
+from iftplan.report.display import Displayed
 
 if TYPE_CHECKING:
     from iftplan.report.table import Table

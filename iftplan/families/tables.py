@@ -84,7 +84,9 @@ def steps_table(name: str, s: Solution) -> Table:
     """A derivation, one equation a line."""
     rows = tuple((step.what, step.equation) for step in s.steps)
     return Table(
-        ("step", "equation"), rows, f"{name}, {s.transform} at sparsity {decimal_text(s.sparsity)}: derivation"
+        ("step", "equation"),
+        rows,
+        f"{name}, {s.transform} at sparsity {decimal_text(s.sparsity)}: derivation",
     )
 
 

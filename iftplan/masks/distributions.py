@@ -108,7 +108,9 @@ def densities(
         dense |= {i for i in free if weights[i] == top}
 
 
-def parameter_budget(shares: Sequence[DensityLayer], sparsity: Fraction, *, floor_zeros: bool = False) -> Fraction:
+def parameter_budget(
+    shares: Sequence[DensityLayer], sparsity: Fraction, *, floor_zeros: bool = False
+) -> Fraction:
     """Number of weights that stay at a sparsity, a fraction of a weight included.
 
     Args:

@@ -13,7 +13,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from iftplan.base.errors import MeasureError
-from iftplan.report.shown import Displayed
+from iftplan.report.display import Displayed
 
 if TYPE_CHECKING:
     from iftplan.report.table import Table

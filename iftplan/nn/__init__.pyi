@@ -55,5 +55,5 @@ from .training.records import checkpoints as checkpoints
 from .training.records import states as states
 from .warmstart.net2wider import Widened as Widened
 from .warmstart.net2wider import net2wider as net2wider
-from .warmstart.start import WarmStart as WarmStart
-from .warmstart.start import warm_start_ as warm_start_
+from .warmstart.warm_start import WarmStart as WarmStart
+from .warmstart.warm_start import warm_start_ as warm_start_

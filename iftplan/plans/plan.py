@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from iftplan.families.solution import Structure
 from iftplan.masks.cardinality import Cardinality
 from iftplan.models.spec import Heads, InputSpec, LayerSpec
-from iftplan.report.shown import Displayed
+from iftplan.report.display import Displayed
 
 if TYPE_CHECKING:
     from iftplan.report.table import Table

@@ -40,7 +40,9 @@ def encode(picture: Picture, form: str) -> bytes:
         picture: what to write.
         form: one of `FORMS`.
     """
-    picture = replace(picture, title=label_text(picture.title, 200), description=label_text(picture.description, 2000))
+    picture = replace(
+        picture, title=label_text(picture.title, 200), description=label_text(picture.description, 2000)
+    )
     out = io.BytesIO()
     with drawing(THEMES["light"]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a name in a script that no bundled font has

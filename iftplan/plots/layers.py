@@ -62,7 +62,9 @@ def density_picture(plan: Plan, *, title: str = "", theme: str = "light") -> Pic
         (axes.set_xlim if _rows(layers) else axes.set_ylim)(0, 1.02)
         _finish(figure, title or _title(plan))
     words = f"Density of {len(layers)} layers of {plan.model}: {sum(x.maskable for x in layers)} under masks"
-    return Picture(figure, title or _title(plan), f"{words}, {decimal_text(plan.sparsity)} sparsity asked for.")
+    return Picture(
+        figure, title or _title(plan), f"{words}, {decimal_text(plan.sparsity)} sparsity asked for."
+    )
 
 
 def _rows(layers: Sequence[PlannedLayer]) -> bool:

@@ -56,7 +56,10 @@ def code(text: str) -> str:
 def escape(text: str) -> str:
     """Text in one line that cannot become markup, a mention or a reference."""
     return (
-        without_breaks(_inert(text)).replace("@", "@<!-- -->").replace("#", "#<!-- -->").replace("&#<!-- -->", "&#")
+        without_breaks(_inert(text))
+        .replace("@", "@<!-- -->")
+        .replace("#", "#<!-- -->")
+        .replace("&#<!-- -->", "&#")
     )
 
 

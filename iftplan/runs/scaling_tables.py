@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from iftplan.base.documents import Document, with_digest
 from iftplan.base.units import abbreviate
-from iftplan.report.shown import Displayed
+from iftplan.report.display import Displayed
 from iftplan.report.table import Table
 from iftplan.runs.scaling_law import ScalingLaw
 

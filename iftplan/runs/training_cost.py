@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Self
 
 from iftplan.masks import parse_mask
 from iftplan.plans.plan import Plan, PlannedLayer, Role, Scope
-from iftplan.report.shown import Displayed
+from iftplan.report.display import Displayed
 from iftplan.runs.settings import InputGradient
 
 if TYPE_CHECKING:

@@ -120,11 +120,17 @@ def test_a_document_of_nobody_we_know_is_refused(document: dict[str, Any]) -> No
 @pytest.mark.parametrize(
     ("document", "says"),
     [
-        (with_digest({"schema": "iftplan.plan/2"}), "an unknown version: 'iftplan.plan/2' where 'iftplan.plan/1'"),
+        (
+            with_digest({"schema": "iftplan.plan/2"}),
+            "an unknown version: 'iftplan.plan/2' where 'iftplan.plan/1'",
+        ),
         (with_digest({"schema": "iftplan.spec/1"}), "another kind of document"),
         ({"schema": "iftplan.plan/1"}, "the digest is None"),
         ({"schema": "iftplan.plan/1", "digest": 5}, "the digest is 5"),
-        ({**with_digest({"schema": "iftplan.plan/1", "x": 1}), "x": 2}, "it was changed after it was written"),
+        (
+            {**with_digest({"schema": "iftplan.plan/1", "x": 1}), "x": 2},
+            "it was changed after it was written",
+        ),
     ],
 )
 def test_schema_version_and_digest_are_checked_before_anything_is_read(

@@ -15,8 +15,8 @@ from iftplan.base.units import Convention
 from iftplan.checks import revisions
 from iftplan.checks.baseline import Baseline, baseline_document, parse_baseline
 from iftplan.checks.check import Costs
-from iftplan.checks.configfile import read_config
 from iftplan.checks.configuration import Allowance, Bound, ConfiguredModel, DriftPolicy
+from iftplan.checks.configuration_file import read_config
 from iftplan.checks.findings import CheckReport, ModelCheck, Quantity, Status, check_document
 from iftplan.checks.verdicts import check_model
 from iftplan.models.cost import ModelCost
@@ -73,7 +73,9 @@ def test_an_excess_names_the_layers_behind_it() -> None:
 
 
 def test_drift_names_what_was_added_removed_and_changed() -> None:
-    check = check_model(MODEL, COST, baseline=baseline({"stem": 100, "fc": 500}, {"conv": 60, "fc": 44, "norm": 6}))
+    check = check_model(
+        MODEL, COST, baseline=baseline({"stem": 100, "fc": 500}, {"conv": 60, "fc": 44, "norm": 6})
+    )
     assert check.status is Status.FAILED
     assert check.problems == (
         "+400 MACs since before.json (600 → 1 000, +66.7 %); layer conv added (+600), layer fc 500 → 400 (−100), layer stem removed (−100).",
@@ -95,7 +97,9 @@ def test_drift_names_what_was_added_removed_and_changed() -> None:
 )
 def test_drift_policies(before: int, policy: DriftPolicy | None, saved: bool, passes: bool) -> None:
     same = dict(COST.parameters)
-    check = check_model(replace(MODEL, drift=policy), COST, baseline=baseline({"conv": before}, same, saved=saved))
+    check = check_model(
+        replace(MODEL, drift=policy), COST, baseline=baseline({"conv": before}, same, saved=saved)
+    )
     assert check.status is (Status.PASSED if passes else Status.FAILED)
     assert check.drift is not None
     assert check.drift.macs.difference == 1000 - before

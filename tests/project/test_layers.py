@@ -41,7 +41,7 @@ LIBRARIES: Mapping[str, tuple[str, ...]] = {
         "plans.speed.document",
         "runs.document",
         "runs.settings",  # the ranges of settings, beside them
-        "checks.configfile",
+        "checks.configuration_file",
         "checks.baseline",
     ),
     "typer": ("cli",),
@@ -259,7 +259,7 @@ def test_every_exception_is_used() -> None:
         ("families.solver", "from iftplan.plans import planner", "imports iftplan.plans.planner, which is not below it"),
         ("plans.planner", "import iftplan.cli.main", "imports iftplan.cli.main, which is not below it"),
         ("report.table", "def f():\n    from iftplan.cli import output", "not below it"),
-        ("report.shown", "class S:\n    def f(self):\n        from iftplan.plans.tables import plan_table", "not below it"),
+        ("report.display", "class S:\n    def f(self):\n        from iftplan.plans.tables import plan_table", "not below it"),
         ("nn.reading.read", "from iftplan.api import plan", "not below it"),
         ("plans.plan", "class P:\n    def f(self):\n        from iftplan.plans.tables import plan_table", ""),
         ("plans.planner", "def f():\n    from iftplan.nn.reading import read", "not below it"),

@@ -206,7 +206,9 @@ def test_annotations_are_one_line_each_that_no_name_can_break() -> None:
 
 def test_annotations_beyond_ten_are_told_of() -> None:
     findings = tuple(Finding(Rule.COST, f"finding {i}") for i in range(25))
-    lines = page_annotations(Page("p", (Section("net", SectionStatus.FAILED, "", findings=findings),))).splitlines()
+    lines = page_annotations(
+        Page("p", (Section("net", SectionStatus.FAILED, "", findings=findings),))
+    ).splitlines()
     assert len(lines) == 10
     assert "and 16 more" in lines[-1]
 
@@ -220,7 +222,9 @@ def test_sarif_has_a_result_for_each_finding() -> None:
     assert result["level"] == "error"
     assert result["locations"][0]["physicalLocation"]["region"] == {"startLine": 1}
     assert (
-        json.loads(page_sarif(Page("p", (Section("n", SectionStatus.PASSED, ""),)), "1"))["runs"][0]["results"]
+        json.loads(page_sarif(Page("p", (Section("n", SectionStatus.PASSED, ""),)), "1"))["runs"][0][
+            "results"
+        ]
         == []
     )
 
@@ -449,7 +453,10 @@ def test_a_treemap_covers_the_canvas_in_proportion(macs: dict[str, int]) -> None
 
 
 def test_a_treemap_knows_what_grew() -> None:
-    drawn = {tile.name: tile for tile in tiles([TreemapLayer("a", 10, 4), TreemapLayer("b", 6, 9), TreemapLayer("c", 3, 3)])}
+    drawn = {
+        tile.name: tile
+        for tile in tiles([TreemapLayer("a", 10, 4), TreemapLayer("b", 6, 9), TreemapLayer("c", 3, 3)])
+    }
     assert {name: tile.gained for name, tile in drawn.items()} == {"a": 6, "b": -3, "c": 0}
     assert all(tile.gained is None for tile in tiles([TreemapLayer("a", 1), TreemapLayer("b", 2)]))
 

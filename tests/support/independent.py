@@ -12,14 +12,14 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from iftplan.models.spec import InputSpec
 from iftplan.nn.counting.measure import measure
-from iftplan.nn.counting.operators.table import OPERATORS
+from iftplan.nn.counting.operators.registry import OPERATORS
 from iftplan.nn.counting.passes.conditions import counting_conditions
 from iftplan.nn.counting.passes.dispatch import DatalessAnswers
 from iftplan.nn.counting.passes.ledger import Ledger, Names
 from iftplan.nn.meta.copies import without_data
+from iftplan.nn.meta.cpu_copy import SEED, PlainRecurrence, cpu_copy
 from iftplan.nn.meta.factories import FactoriesOnMeta
 from iftplan.nn.meta.inputs import make_inputs, random_inputs
-from iftplan.nn.meta.valued import SEED, PlainRecurrence, cpu_copy
 
 
 @dataclass(frozen=True)

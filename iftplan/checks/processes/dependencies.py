@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from iftplan.checks.processes.opens import Opened, watch
+from iftplan.checks.processes.opened_files import Opened, watch
 
 
 def _folders(*keys: str) -> tuple[str, ...]:

@@ -38,7 +38,7 @@ from iftplan.models.spec import InputSpec
 if TYPE_CHECKING:
     from torch import nn
 
-    from iftplan.nn.counting.operators.table import Operator
+    from iftplan.nn.counting.operators.registry import Operator
     from iftplan.plans.audit.audit import AuditReport, Reference
     from iftplan.plans.plan import Plan
 

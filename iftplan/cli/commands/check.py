@@ -164,7 +164,7 @@ def configuration(given: str | None) -> Configuration:
     Raises:
         InputError: there is none, or it is not what it has to be.
     """
-    from iftplan.checks.configfile import find_config, read_config
+    from iftplan.checks.configuration_file import find_config, read_config
 
     return read_config(Path(given).resolve() if given is not None else find_config(Path.cwd()))
 

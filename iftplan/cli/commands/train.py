@@ -108,7 +108,9 @@ def command(
     require_torch("training")
     name = method.value if method else ""
     kernels = [f"training.execution={execution}"] if execution else []
-    given = RunOptions(plan, data, name, config, recipe, [*(settings or ()), *kernels], seed, epochs, steps, start)
+    given = RunOptions(
+        plan, data, name, config, recipe, [*(settings or ()), *kernels], seed, epochs, steps, start
+    )
     if resume and not out:
         raise InputError("--resume continues the run in --out DIR; say which directory.")
     run = resumed_run(given, Path(out)) if resume else run_of(given)

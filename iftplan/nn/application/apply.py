@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import InputError, StaleError
 from iftplan.models.spec import Couplings
+from iftplan.nn.application.called_layers import check_called
 from iftplan.nn.application.dense_model import check_same
 from iftplan.nn.application.forward_scales import ForwardScales, forward_scales, scale_forward_
-from iftplan.nn.application.rehearsal import check_called
 from iftplan.nn.application.scales import check_scaled, dense_fans, planned_scales
 from iftplan.nn.application.structure import check_buildable, none, planned_couplings, replaced_by, skeleton_
+from iftplan.nn.layers.branches import Member
 from iftplan.nn.layers.initial_weights import Deviation, Fans, fans_of, initialise_, scheme_named
-from iftplan.nn.layers.members import Member
 from iftplan.nn.layers.nonlinearity import host_of
 from iftplan.nn.layers.stacks import stack_of
 from iftplan.nn.masks.masked_weights import SUFFIX, draw_masks_, enforce_, has_mask, masked_weights, stream

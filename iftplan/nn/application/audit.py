@@ -19,8 +19,8 @@ from iftplan.models.counting import CountTable
 from iftplan.models.spec import InputSpec
 from iftplan.nn.application.dense_model import dense_model
 from iftplan.nn.application.measuring import measure_plan
-from iftplan.nn.counting.operators.table import Operator
-from iftplan.nn.counting.opinions import measure_by
+from iftplan.nn.counting.cross_check import measure_by
+from iftplan.nn.counting.operators.registry import Operator
 from iftplan.nn.masks.masked_weights import masked_weights
 from iftplan.nn.masks.nonzeros import check_even
 from iftplan.nn.masks.nonzeros import nonzeros as count_nonzeros

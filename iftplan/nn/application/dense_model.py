@@ -6,7 +6,7 @@ from torch import nn
 
 from iftplan.base.errors import InputError, StaleError
 from iftplan.models.sources import parse_source
-from iftplan.nn.counting.passes.lazy import materialise
+from iftplan.nn.counting.passes.lazy_modules import materialise
 from iftplan.nn.meta.copies import without_data
 from iftplan.nn.meta.fingerprint import fingerprint
 from iftplan.nn.sources import build

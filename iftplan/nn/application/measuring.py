@@ -11,8 +11,8 @@ from iftplan.base.arguments import check_arguments
 from iftplan.models.counting import CountTable
 from iftplan.nn.application.dense_model import dense_model
 from iftplan.nn.application.structure import skeleton_
-from iftplan.nn.counting.operators.table import Operator
-from iftplan.nn.counting.opinions import measure_by
+from iftplan.nn.counting.cross_check import measure_by
+from iftplan.nn.counting.operators.registry import Operator
 from iftplan.plans.plan import Plan
 
 

@@ -16,7 +16,7 @@ from iftplan.models.notation import parse_input
 from iftplan.nn.application.audit import audit_network, audit_structure
 from iftplan.nn.application.dense_model import dense_model
 from iftplan.nn.counting.operators.allowed import vouched_operators
-from iftplan.nn.counting.passes.lazy import materialise
+from iftplan.nn.counting.passes.lazy_modules import materialise
 from iftplan.nn.masks.nonzeros import nonzeros
 from iftplan.nn.sources import construct
 from iftplan.nn.sources.default_inputs import known_inputs

@@ -9,6 +9,7 @@ from torch import nn
 
 from iftplan.base.errors import MeasureError, StaleError
 from iftplan.models.spec import Couplings
+from iftplan.nn.layers.branches import Doped, Factorized, Member, Nonlinearity, Parallel, identity
 from iftplan.nn.layers.experts import (
     RoutedExperts,
     StackedDoped,
@@ -16,7 +17,6 @@ from iftplan.nn.layers.experts import (
     StackedParallel,
     routable,
 )
-from iftplan.nn.layers.members import Doped, Factorized, Member, Nonlinearity, Parallel, identity
 from iftplan.nn.layers.widen import widen_
 from iftplan.nn.meta.inputs import matching
 from iftplan.nn.meta.origins import also_changed

@@ -21,7 +21,7 @@ from transformers.training_args import TrainingArguments
 
 from iftplan.base.errors import InputError, StaleError
 from iftplan.masks import MaskStructure, Unstructured
-from iftplan.nn.callbacks.packed import pack, unpack
+from iftplan.nn.callbacks.json_state import pack, unpack
 from iftplan.nn.masking.algorithms.base import Algorithm, LatentAlgorithm
 from iftplan.nn.masking.algorithms.static import Static
 from iftplan.nn.masking.cautions import cautions, weights_left

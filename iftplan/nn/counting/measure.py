@@ -13,9 +13,9 @@ from torch import nn
 from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import InputError
 from iftplan.models.counting import ENGINES, CountTable, Values
-from iftplan.nn.counting.operators.table import OPERATORS, Operator, Operators
+from iftplan.nn.counting.operators.registry import OPERATORS, Operator, Operators
 from iftplan.nn.counting.passes.data import Data, look_as_needed
-from iftplan.nn.counting.passes.lazy import materialise
+from iftplan.nn.counting.passes.lazy_modules import materialise
 from iftplan.nn.meta.copies import check_ties
 from iftplan.nn.meta.inputs import Inputs, given_inputs
 

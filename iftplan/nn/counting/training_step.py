@@ -24,11 +24,11 @@ from torch.utils.checkpoint import checkpoint
 from iftplan.base.arguments import check_arguments
 from iftplan.base.units import count
 from iftplan.models.counting import Values
-from iftplan.nn.counting.operators.table import OPERATORS, Operator
+from iftplan.nn.counting.operators.registry import OPERATORS, Operator
 from iftplan.nn.counting.operators.whole_functions import WHOLE, summed_products
 from iftplan.nn.counting.passes.data import Data, look_as_needed
 from iftplan.nn.counting.passes.dispatch import DispatchNet, to_shapes
-from iftplan.nn.counting.passes.lazy import materialise
+from iftplan.nn.counting.passes.lazy_modules import materialise
 from iftplan.nn.counting.passes.ledger import Ledger, Names
 from iftplan.nn.counting.passes.module_stack import module_scope
 from iftplan.nn.meta.factories import FactoriesOnMeta

@@ -160,7 +160,12 @@ class _Product(Function):
 
     @staticmethod
     def forward(
-        ctx: Any, source: Tensor, values: Tensor, bias: Tensor | None, pattern: Pattern, windows: ConvolutionWindows
+        ctx: Any,
+        source: Tensor,
+        values: Tensor,
+        bias: Tensor | None,
+        pattern: Pattern,
+        windows: ConvolutionWindows,
     ) -> Tensor:
         held = as_array(values)
         added = np.empty(0, held.dtype) if bias is None else as_array(bias)

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from iftplan.base.errors import InputError
 from iftplan.nn.execution.functions import kept_values, sparse_conv2d, sparse_linear
 from iftplan.nn.execution.sparsity import Pattern, pattern_of
-from iftplan.nn.layers.members import is_conv1d
-from iftplan.nn.layers.withheld import placeholder
+from iftplan.nn.layers.branches import is_conv1d
+from iftplan.nn.layers.placeholder import placeholder
 from iftplan.nn.masks.masked_weights import SUFFIX, has_mask
 from iftplan.plans.speed.pricing import DENSE_ABOVE
 

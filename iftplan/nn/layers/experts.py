@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from iftplan.base.errors import InfeasibleError
-from iftplan.nn.layers.members import Doped, Factorized, Parallel
+from iftplan.nn.layers.branches import Doped, Factorized, Parallel
 from iftplan.nn.layers.stacks import StackedLinear, grouped_product
 
 _DECLARED = ("has_gate", "has_bias", "is_transposed", "is_concatenated")  # by use_experts_implementation

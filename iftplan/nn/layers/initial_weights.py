@@ -16,7 +16,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from iftplan.base.errors import InputError
-from iftplan.nn.layers.members import is_conv1d
+from iftplan.nn.layers.branches import is_conv1d
 from iftplan.nn.layers.stacks import Stack
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from iftplan.nn.layers.members import Nonlinearity
+from iftplan.nn.layers.branches import Nonlinearity
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -24,13 +24,13 @@ from torch.optim import Optimizer
 
 from iftplan.base.errors import StaleError
 from iftplan.masks import MaskStructure, Unstructured, parse_mask
-from iftplan.nn.masking.admission import trainable_views
 from iftplan.nn.masking.algorithms.base import Algorithm, LatentAlgorithm
 from iftplan.nn.masking.algorithms.static import Static
 from iftplan.nn.masking.exploration import Exploration
 from iftplan.nn.masking.masked_model import Subject
 from iftplan.nn.masking.optimizer.hooks import attach
 from iftplan.nn.masking.optimizer.wrappers import bare, innermost_optimizer
+from iftplan.nn.masking.preconditions import trainable_views
 from iftplan.nn.masking.processes import Ranks
 from iftplan.nn.masking.regimes.base import Regime
 from iftplan.nn.masking.regimes.latent_weights import Behind

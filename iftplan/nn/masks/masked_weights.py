@@ -17,7 +17,7 @@ from torch import Generator, Tensor, nn
 from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import InfeasibleError, InputError, StaleError
 from iftplan.masks import MaskStructure, Unstructured, parse_mask, stack_close
-from iftplan.nn.layers.members import Member, is_conv1d
+from iftplan.nn.layers.branches import Member, is_conv1d
 from iftplan.nn.layers.stacks import Stack, note_stack_, planned_stack, stack_of
 from iftplan.nn.masks.drawing import random_mask, shares
 from iftplan.nn.masks.shards import local, part_of

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from iftplan.models.spec import InputSpec
-from iftplan.nn.counting.operators.table import OPERATORS
+from iftplan.nn.counting.operators.registry import OPERATORS
 from iftplan.nn.counting.passes.data import Data, look, look_as_needed
 from iftplan.nn.meta.factories import FactoriesOnMeta
 from iftplan.nn.torch_internals import TorchDispatchMode, storage_address

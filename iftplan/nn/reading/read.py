@@ -14,9 +14,9 @@ from iftplan.base.errors import EndedError, IftplanError, MeasureError
 from iftplan.models.counting import CountTable
 from iftplan.models.spec import Couplings, Heads, InputSpec, ModelSpec, Product
 from iftplan.nn.counting.measure import data_of, measure
-from iftplan.nn.counting.operators.table import Operator
+from iftplan.nn.counting.operators.registry import Operator
 from iftplan.nn.counting.passes.data import Data
-from iftplan.nn.counting.passes.lazy import materialise
+from iftplan.nn.counting.passes.lazy_modules import materialise
 from iftplan.nn.meta.copies import check_ties
 from iftplan.nn.meta.fingerprint import fingerprint
 from iftplan.nn.meta.inputs import Inputs, given_inputs

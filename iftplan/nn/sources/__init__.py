@@ -16,7 +16,7 @@ from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import InputError, MeasureError
 from iftplan.models.sources import Source, SourceKind, parse_source
 from iftplan.models.spec import InputSpec
-from iftplan.nn.counting.passes.exits import no_exit
+from iftplan.nn.counting.passes.process_exit import no_exit
 from iftplan.nn.meta.copies import on_meta
 from iftplan.nn.meta.origins import remember
 from iftplan.nn.sources.default_inputs import default_inputs, known_inputs

@@ -13,8 +13,8 @@ from iftplan.nn.execution.kernels.registers import instructions_here
 from iftplan.nn.timing.candidates import candidates
 from iftplan.nn.timing.cuda import cuda_bench
 from iftplan.nn.timing.dense import dense_products
+from iftplan.nn.timing.interleaving import race
 from iftplan.nn.timing.libraries import Library
-from iftplan.nn.timing.race import race
 from iftplan.plans.speed.machine import processor
 from iftplan.plans.speed.timings import BACKENDS, Bench, LayerPair, Measured
 

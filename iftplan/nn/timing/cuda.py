@@ -20,7 +20,7 @@ from iftplan.base.errors import InputError
 from iftplan.masks import NM, parse_mask
 from iftplan.models.spec import Kind
 from iftplan.nn.export.tensor_cores import unpackable
-from iftplan.nn.timing.race import race
+from iftplan.nn.timing.interleaving import race
 from iftplan.nn.timing.work import (
     Candidates,
     Work,

@@ -12,7 +12,7 @@ from iftplan.base.errors import InputError, StaleError
 from iftplan.nn.export.finalize import densify_
 from iftplan.nn.masking.loading import load_masked_
 from iftplan.nn.training.records import checkpoints
-from iftplan.nn.training.records.state_form import check_state, loading
+from iftplan.nn.training.records.state_check import check_state, loading
 from iftplan.runs.methods import METHODS
 from iftplan.runs.settings import RunConfig
 

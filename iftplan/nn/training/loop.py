@@ -22,7 +22,7 @@ from iftplan.nn.training.optimizers import set_rate_
 from iftplan.nn.training.records import checkpoints
 from iftplan.nn.training.records.ledger import Spending
 from iftplan.nn.training.records.metrics import Metrics
-from iftplan.nn.training.records.state_form import check_state, loading
+from iftplan.nn.training.records.state_check import check_state, loading
 from iftplan.nn.training.records.states import (
     gather_numbers,
     load_model_state_,

@@ -7,7 +7,7 @@ from torch import nn
 
 from iftplan.nn.export.finalize import densify_
 from iftplan.nn.sources import build
-from iftplan.nn.training.initial import dense_network, sparse_network
+from iftplan.nn.training.initial_weights import dense_network, sparse_network
 from iftplan.plans.plan import Plan
 from iftplan.runs.methods import METHODS
 from iftplan.runs.settings import RunConfig

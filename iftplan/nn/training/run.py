@@ -11,7 +11,7 @@ from typing import Any
 from iftplan.base.documents import Document, dumps, write_text
 from iftplan.nn.training.loop import Loop, Watcher
 from iftplan.nn.training.records.claims import claim
-from iftplan.nn.training.start import begin, result, start
+from iftplan.nn.training.setup import begin, result, start
 from iftplan.plans.plan import Plan
 from iftplan.runs.settings import RunConfig
 

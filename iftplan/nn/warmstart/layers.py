@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from iftplan.nn.layers.members import Doped, Factorized, Member, Parallel, is_conv1d
+from iftplan.nn.layers.branches import Doped, Factorized, Member, Parallel, is_conv1d
 from iftplan.nn.masks.masked_weights import SUFFIX, has_mask
 
 MaskChoice = Literal["keep", "draw"]

@@ -16,7 +16,7 @@ from iftplan.base.errors import MeasureError
 from iftplan.base.units import count, decimal, parse_count
 from iftplan.models.counting import CountTable, cross_check, uncalled_sentence, unknown_sentence
 from iftplan.plans.plan import Plan, PlannedLayer, Role, Scope
-from iftplan.report.shown import Displayed
+from iftplan.report.display import Displayed
 
 if TYPE_CHECKING:
     from iftplan.report.table import Table

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from iftplan.base.documents import Document, with_digest
 from iftplan.base.units import Convention
-from iftplan.report.shown import Displayed
+from iftplan.report.display import Displayed
 
 if TYPE_CHECKING:
     from iftplan.report.table import Table

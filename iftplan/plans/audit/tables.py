@@ -207,7 +207,9 @@ def diff_headline(d: Diff, convention: Convention = Convention.MAC) -> str:
     if not d.changes:
         return f"no change, {count(d.head.macs * convention.per_mac)} {convention.unit}"
     first = d.changes[0]
-    at = f"the most in {first.name} ({first.change.value}, {with_sign(first.difference * convention.per_mac)})"
+    at = (
+        f"the most in {first.name} ({first.change.value}, {with_sign(first.difference * convention.per_mac)})"
+    )
     return f"{change(d.base.macs, d.head.macs, convention)}; {at}"
 
 

@@ -33,7 +33,9 @@ def pairs_table(pairs: Sequence[LayerPair]) -> Table:
 
 def pairs_document(pairs: Sequence[LayerPair]) -> Document:
     """Layers that would be timed as a JSON object, sealed with its digest."""
-    return with_digest({"schema": "iftplan.bench/1", "convention": "flop", "layers": [_pair(x) for x in pairs]})
+    return with_digest(
+        {"schema": "iftplan.bench/1", "convention": "flop", "layers": [_pair(x) for x in pairs]}
+    )
 
 
 def bench_table(bench: Bench) -> Table:

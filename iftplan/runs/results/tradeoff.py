@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from iftplan.base.errors import InputError
 from iftplan.base.units import Convention
-from iftplan.report.shown import Displayed
+from iftplan.report.display import Displayed
 from iftplan.runs.results.axes import (
     COST_NAMES,
     GAIN_NAMES,

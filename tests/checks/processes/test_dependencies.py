@@ -178,7 +178,7 @@ def test_the_watcher_ends_with_what_it_watches_and_holds_no_pipe(project: Path) 
 
 
 def test_where_nothing_tells_of_native_files_the_record_says_so(project: Path) -> None:
-    code = "import iftplan.checks.processes.opens, platform; platform.machine = lambda: 'vax'; from iftplan.checks.processes.dependencies import Reads; print(Reads().complete)"
+    code = "import iftplan.checks.processes.opened_files, platform; platform.machine = lambda: 'vax'; from iftplan.checks.processes.dependencies import Reads; print(Reads().complete)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
 

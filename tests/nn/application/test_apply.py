@@ -22,7 +22,7 @@ from torch.nn.utils import prune
 import iftplan as ift
 from iftplan.base.errors import InputError, MeasureError, StaleError
 from iftplan.nn import apply, apply_, enforce_, masked_weights, measure_applied
-from iftplan.nn.layers.members import Doped, Factorized, Parallel
+from iftplan.nn.layers.branches import Doped, Factorized, Parallel
 from iftplan.nn.meta.copies import on_meta
 from iftplan.plans.audit.audit import Verdict
 from tests.support.models.applied import FAMILIES, HOSTS, answer, host, masks_of, planned

@@ -12,7 +12,7 @@ from iftplan.models.counting import Contraction, CountTable
 from iftplan.models.spec import InputSpec
 from iftplan.nn.application import audit
 from iftplan.nn.application.model_cost import measure_model
-from iftplan.nn.counting.opinions import measure_by
+from iftplan.nn.counting.cross_check import measure_by
 from iftplan.nn.sources import build
 from iftplan.plans.audit.document import audit_document
 from iftplan.plans.plan import Scope

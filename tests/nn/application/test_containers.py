@@ -28,8 +28,8 @@ from iftplan.nn import (
     masked_weights,
     measure_applied,
 )
-from iftplan.nn.layers.members import Member
-from iftplan.nn.layers.withheld import Placeholder
+from iftplan.nn.layers.branches import Member
+from iftplan.nn.layers.placeholder import Placeholder
 from iftplan.plans.plan import Plan
 
 FAMILIES = ("parallel", "factorized", "doped", "lowrank", "wide", "none")

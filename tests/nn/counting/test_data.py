@@ -20,7 +20,7 @@ from iftplan.models.spec import InputSpec
 from iftplan.nn import apply, measure_applied, measure_step, read_model
 from iftplan.nn.counting.measure import measure
 from iftplan.nn.counting.passes.data import ASSUMED_ITEM, FOR_THIS_INPUT
-from iftplan.nn.meta import valued
+from iftplan.nn.meta import cpu_copy
 from iftplan.nn.meta.inputs import random_inputs
 
 ROWS = (InputSpec((6, 8)),)
@@ -114,7 +114,7 @@ KINDS = (
 
 def kept_rows() -> int:
     """How many of the rows that the seed draws have a positive sum."""
-    x = torch.randn(6, 8, generator=torch.Generator().manual_seed(valued.SEED))
+    x = torch.randn(6, 8, generator=torch.Generator().manual_seed(cpu_copy.SEED))
     return int((x.sum(1) > 0).sum())
 
 
@@ -208,7 +208,7 @@ def test_a_detector_counts_what_flop_counter_sees_on_the_same_run() -> None:
     model, specs = Detector().eval(), (InputSpec((1, 3, 32, 32)),)
     tables = [measure(model, specs, engine=engine) for engine in ENGINES]
     assert cross_check(tables) == ()
-    args, _ = random_inputs(specs, model, generator=torch.Generator().manual_seed(valued.SEED))
+    args, _ = random_inputs(specs, model, generator=torch.Generator().manual_seed(cpu_copy.SEED))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         found = model(*args)
     assert counter.get_total_flops() == 2 * tables[0].macs
@@ -257,7 +257,7 @@ def test_a_tensor_made_on_the_way_counts_against_the_limit(monkeypatch: pytest.M
 
 
 def test_tensors_that_are_gone_do_not_count_against_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(valued, "LIMIT", 100_000)
+    monkeypatch.setattr(cpu_copy, "LIMIT", 100_000)
 
     class Long(ByMask):
         def forward(self, x: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from iftplan.models.counting import Contraction, CountTable, cross_check, sparse
 from iftplan.models.spec import InputSpec
 from iftplan.nn.counting.measure import measure
 from iftplan.nn.counting.operators.einsum import einsum_macs
-from iftplan.nn.counting.operators.table import Operator
+from iftplan.nn.counting.operators.registry import Operator
 from iftplan.nn.masks.nonzeros import nonzeros
 from iftplan.nn.meta.inputs import make_inputs
 from tests.support.models.traps import Run

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from iftplan.models.spec import InputSpec
 from iftplan.nn.counting.measure import measure
 from iftplan.nn.counting.operators.free import is_free
-from iftplan.nn.counting.operators.table import OPERATORS, may_contract
+from iftplan.nn.counting.operators.registry import OPERATORS, may_contract
 from iftplan.nn.reading.read import read_model
 from tests.support.models.traps import Run
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from iftplan.nn.counting.passes.ledger import Ledger, Names
-from iftplan.nn.counting.rules.table import CALLERS, RULES
+from iftplan.nn.counting.shape_rules.registry import CALLERS, RULES
 
 DTYPES = (torch.float32, torch.float16, torch.int64, torch.bool)
 BINARY = (

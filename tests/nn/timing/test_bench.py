@@ -13,7 +13,7 @@ from iftplan.base.documents import loads
 from iftplan.base.errors import InfeasibleError, InputError
 from iftplan.masks import Block, ConstantFanIn, Unstructured
 from iftplan.models.notation import parse_layer
-from iftplan.nn.timing import race as timing
+from iftplan.nn.timing import interleaving as timing
 from iftplan.nn.timing.candidates import candidates
 from iftplan.nn.timing.dense import has_onednn, onednn_step
 from iftplan.plans.speed.tables import bench_document, bench_table

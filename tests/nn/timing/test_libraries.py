@@ -19,8 +19,8 @@ from iftplan.masks import Unstructured
 from iftplan.nn.timing import libraries as timed
 from iftplan.nn.timing import library_server
 from iftplan.nn.timing.candidates import candidates
+from iftplan.nn.timing.interleaving import race
 from iftplan.nn.timing.libraries import Library, LibraryRun, installed_libraries
-from iftplan.nn.timing.race import race
 from iftplan.nn.timing.work import Lost
 from iftplan.plans.speed.timings import LayerPair, pair_of_layer
 from tests.support.cli_runs import many

@@ -335,7 +335,7 @@ def written_by_a_run() -> dict[str, Any]:
 
 
 def test_the_state_that_a_run_writes_is_taken() -> None:
-    from iftplan.nn.training.records.state_form import check_state
+    from iftplan.nn.training.records.state_check import check_state
 
     check_state(written_by_a_run(), 100, "it")
 
@@ -358,7 +358,7 @@ def test_the_state_that_a_run_writes_is_taken() -> None:
     ],
 )
 def test_a_wrong_state_is_refused_by_the_part_that_is_wrong(key: str, value: Any, says: str) -> None:
-    from iftplan.nn.training.records.state_form import check_state
+    from iftplan.nn.training.records.state_check import check_state
 
     with pytest.raises(InputError, match=says):
         check_state({**written_by_a_run(), key: value}, 100, "the checkpoint")
@@ -370,7 +370,7 @@ def test_a_wrong_state_is_refused_by_the_part_that_is_wrong(key: str, value: Any
 
 @pytest.mark.parametrize("error", [KeyError("x"), TypeError("y"), IndexError("z"), RuntimeError("shape")])
 def test_what_goes_wrong_inside_of_a_part_refuses_the_checkpoint(error: Any) -> None:
-    from iftplan.nn.training.records.state_form import loading
+    from iftplan.nn.training.records.state_check import loading
 
     with (
         pytest.raises(InputError, match="the checkpoint is refused: its state does not fit the run"),

@@ -8,7 +8,7 @@ import pytest
 from torch import nn
 
 import iftplan as ift
-from iftplan.nn.layers.members import Factorized
+from iftplan.nn.layers.branches import Factorized
 from iftplan.nn.training.network import network_of
 from iftplan.runs.settings import MethodConfig, PlanConfig, RunConfig
 

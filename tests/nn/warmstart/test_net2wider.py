@@ -22,7 +22,7 @@ from iftplan.nn.reading.widths.trace import trace_widths
 from iftplan.nn.sources import build
 from iftplan.nn.warmstart.layers import relative_error
 from iftplan.nn.warmstart.net2wider import net2wider
-from iftplan.nn.warmstart.start import WarmStart, warm_start_
+from iftplan.nn.warmstart.warm_start import WarmStart, warm_start_
 from tests.support.models.widths import HAND_WRITTEN, MODELS
 
 EXACT = 2e-6  # single precision, relative to the norm of the output

@@ -46,7 +46,9 @@ def _document(rows: Sequence[GridPoint]) -> Document:
 
     from iftplan.base.documents import with_digest
 
-    return with_digest({"schema": "iftplan.sweep/1", "convention": "mac", "rows": [asdict(row) for row in rows]})
+    return with_digest(
+        {"schema": "iftplan.sweep/1", "convention": "mac", "rows": [asdict(row) for row in rows]}
+    )
 
 
 def require_a_point(rows: Sequence[GridPoint]) -> None:

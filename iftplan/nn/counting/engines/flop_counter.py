@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from iftplan.base.errors import MeasureError
 from iftplan.models.counting import CountTable
-from iftplan.nn.counting.operators.table import OPERATORS, Operator, Operators, may_contract
+from iftplan.nn.counting.operators.registry import OPERATORS, Operator, Operators, may_contract
 from iftplan.nn.counting.operators.whole_functions import WHOLE, summed_products
 from iftplan.nn.counting.passes.data import Data
 from iftplan.nn.counting.passes.dispatch import DatalessAnswers, refuse_mixed_dtypes, to_shapes

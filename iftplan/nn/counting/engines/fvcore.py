@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from iftplan.base.errors import MeasureError
 from iftplan.models.counting import CountTable
-from iftplan.nn.counting.operators.table import OPERATORS, Operator, Operators, may_contract
+from iftplan.nn.counting.operators.registry import OPERATORS, Operator, Operators, may_contract
 from iftplan.nn.counting.passes.data import Data
 from iftplan.nn.counting.passes.dispatch import DatalessAnswers, refuse_dtypes
 from iftplan.nn.counting.passes.ledger import Ledger, Names

@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from iftplan.models.counting import CountTable
-from iftplan.nn.counting.operators.table import OPERATORS, Operators
+from iftplan.nn.counting.operators.registry import OPERATORS, Operators
 from iftplan.nn.counting.operators.whole_functions import WHOLE, summed_products
 from iftplan.nn.counting.passes.data import Data
 from iftplan.nn.counting.passes.dispatch import DatalessAnswers, DispatchNet
 from iftplan.nn.counting.passes.ledger import Ledger, Names
 from iftplan.nn.counting.passes.module_stack import module_scope
-from iftplan.nn.counting.rules.table import CALLERS, RULES, SHAPE_ONLY
+from iftplan.nn.counting.shape_rules.registry import CALLERS, RULES, SHAPE_ONLY
 from iftplan.nn.meta.factories import FACTORIES, FactoriesOnMeta, with_device
 from iftplan.nn.torch_internals import inside_transform, require, without_dispatch
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from math import prod
 
 from iftplan.models.allowances import VouchedCost
-from iftplan.nn.counting.operators.table import Operator
+from iftplan.nn.counting.operators.registry import Operator
 
 
 def vouched_operators(costs: Mapping[str, VouchedCost]) -> dict[str, Operator]:

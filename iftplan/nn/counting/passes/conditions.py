@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from iftplan.base.errors import EndedError
-from iftplan.nn.counting.passes.exits import no_exit
 from iftplan.nn.counting.passes.higher_order import plainly
+from iftplan.nn.counting.passes.process_exit import no_exit
 from iftplan.nn.counting.passes.threads import one_thread
 
 

@@ -14,9 +14,9 @@ from iftplan.base.errors import IftplanError, MeasureError
 from iftplan.models.spec import InputSpec
 from iftplan.nn.counting.passes.conditions import counting_conditions
 from iftplan.nn.meta.copies import without_data
+from iftplan.nn.meta.cpu_copy import SEED, Bounded, PlainRecurrence, cpu_copy, weights_bytes
 from iftplan.nn.meta.inputs import make_inputs, random_inputs
-from iftplan.nn.meta.untouched import preserve
-from iftplan.nn.meta.valued import SEED, Bounded, PlainRecurrence, cpu_copy, weights_bytes
+from iftplan.nn.meta.preserve import preserve
 
 ASSUMED_ITEM: Final = (
     "the model branches on the values of tensors; shapes were traced without data, with True for a condition and "

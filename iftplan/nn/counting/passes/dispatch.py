@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from iftplan.nn.counting.operators.table import OPERATORS, Operators, may_contract
+from iftplan.nn.counting.operators.registry import OPERATORS, Operators, may_contract
 from iftplan.nn.counting.passes.ledger import Ledger
 from iftplan.nn.meta.sparse_tensors import PRODUCTS, correct_result, sparse_product, sparse_shape
 from iftplan.nn.meta.tensors import empty

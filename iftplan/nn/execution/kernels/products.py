@@ -16,7 +16,12 @@ Array = NDArray[Any]
 
 
 def product(
-    packed: MaskFormat, values: Array, source: Array, windows: ConvolutionWindows, bias: Array, threads: int = 1
+    packed: MaskFormat,
+    values: Array,
+    source: Array,
+    windows: ConvolutionWindows,
+    bias: Array,
+    threads: int = 1,
 ) -> Array:
     """The matrix times the source's windows, plus the bias.
 
@@ -36,7 +41,9 @@ def product(
     return target
 
 
-def correlation(packed: MaskFormat, source: Array, gradient: Array, windows: ConvolutionWindows, threads: int = 1) -> Array:
+def correlation(
+    packed: MaskFormat, source: Array, gradient: Array, windows: ConvolutionWindows, threads: int = 1
+) -> Array:
     """The gradient of the kept weights, in the format's order.
 
     Args:

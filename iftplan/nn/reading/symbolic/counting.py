@@ -20,9 +20,9 @@ from torch import nn
 from torch.nn.utils.parametrize import ParametrizationList
 from torch.overrides import TorchFunctionMode
 
-from iftplan.nn.counting.operators.table import OPERATORS, Operator, Operators, may_contract
+from iftplan.nn.counting.operators.registry import OPERATORS, Operator, Operators, may_contract
 from iftplan.nn.counting.operators.whole_functions import WHOLE, summed_products
-from iftplan.nn.counting.rules.table import CALLERS
+from iftplan.nn.counting.shape_rules.registry import CALLERS
 from iftplan.nn.reading.symbolic.held_modules import NotRunError
 from iftplan.nn.reading.symbolic.model import NamedScale
 from iftplan.nn.reading.symbolic.recurrent import RECURRENT, RecurrentCall

@@ -14,7 +14,7 @@ from iftplan.base.errors import EndedError
 from iftplan.families.integers import Multiplier
 from iftplan.models.spec import Couplings, InputSpec
 from iftplan.nn.counting.measure import data_of, measure
-from iftplan.nn.counting.operators.table import Operator
+from iftplan.nn.counting.operators.registry import Operator
 from iftplan.nn.counting.passes.data import Data
 from iftplan.nn.layers.widen import widen_
 from iftplan.nn.meta.copies import without_data

@@ -16,11 +16,11 @@ from torch import nn
 
 from iftplan.base.errors import IftplanError
 from iftplan.models.spec import Couplings, Heads, InputSpec
-from iftplan.nn.counting.operators.table import Operator
+from iftplan.nn.counting.operators.registry import Operator
 from iftplan.nn.counting.passes.conditions import counting_conditions
 from iftplan.nn.meta.copies import to_look_at, without_data
 from iftplan.nn.meta.inputs import make_inputs
-from iftplan.nn.meta.untouched import preserve
+from iftplan.nn.meta.preserve import preserve
 from iftplan.nn.reading.outputs import answers
 from iftplan.nn.reading.repeats import alike
 from iftplan.nn.reading.symbolic.counting import GROUPED, SymbolicCounter, counting

@@ -90,7 +90,9 @@ def read_token_file(path: Path) -> Numbers:
     return row
 
 
-def token_pair(tokens: Numbers, context: int, test_fraction: float, where: str) -> tuple[TokenWindows, TokenWindows]:
+def token_pair(
+    tokens: Numbers, context: int, test_fraction: float, where: str
+) -> tuple[TokenWindows, TokenWindows]:
     """Windows for training, from the beginning of the tokens, and for testing, from their end.
 
     Args:

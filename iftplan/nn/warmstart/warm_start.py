@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import InputError, StaleError
 from iftplan.nn.application.scales import planned_scales
-from iftplan.nn.layers.members import Member
+from iftplan.nn.layers.branches import Member
 from iftplan.nn.masks.masked_weights import stream
 from iftplan.nn.meta.inputs import matching, random_inputs
 from iftplan.nn.reading.widths.trace import trace_widths

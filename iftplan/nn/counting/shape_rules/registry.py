@@ -18,9 +18,9 @@ from torch import Tensor
 
 from iftplan.nn.counting.operators import formulas
 from iftplan.nn.counting.passes.ledger import Ledger
-from iftplan.nn.counting.rules.elementwise import ELEMENTWISE
-from iftplan.nn.counting.rules.layout import LAYOUT
-from iftplan.nn.counting.rules.recurrent import RECURRENT
+from iftplan.nn.counting.shape_rules.elementwise import ELEMENTWISE
+from iftplan.nn.counting.shape_rules.layout import LAYOUT
+from iftplan.nn.counting.shape_rules.recurrent import RECURRENT
 from iftplan.nn.meta.tensors import empty, pairs
 
 Rule = Callable[..., Any]

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from iftplan.base.errors import InfeasibleError
+from iftplan.nn.layers.placeholder import placeholder
 from iftplan.nn.layers.stacks import StackedLinear
-from iftplan.nn.layers.withheld import placeholder
 
 Nonlinearity = Callable[[int], nn.Module]
 """Channels → what stands behind so many of them inside a member."""

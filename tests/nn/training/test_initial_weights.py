@@ -10,7 +10,7 @@ from torch import nn
 
 import iftplan as ift
 from iftplan.nn import apply, build
-from iftplan.nn.training.initial import dense_network, sparse_network
+from iftplan.nn.training.initial_weights import dense_network, sparse_network
 from iftplan.plans.plan import Plan
 
 FAMILIES = ("wide", "parallel", "factorized", "doped", "none")

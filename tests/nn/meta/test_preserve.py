@@ -25,7 +25,7 @@ from iftplan.models.counting import ENGINES
 from iftplan.models.spec import InputSpec
 from iftplan.nn import apply, measure_step, read_model
 from iftplan.nn.counting.measure import measure
-from iftplan.nn.meta.untouched import preserve
+from iftplan.nn.meta.preserve import preserve
 from iftplan.nn.reading.widths.trace import trace_widths
 
 SPECS = (InputSpec((2, 8)),)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from iftplan.models.counting import cross_check
 from iftplan.models.notation import parse_input
-from iftplan.nn.counting.opinions import measure_by
+from iftplan.nn.counting.cross_check import measure_by
 from tests.support.cli_runs import iftplan
 
 INPUTS = (parse_input("2x8"),)

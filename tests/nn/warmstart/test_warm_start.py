@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import iftplan as ift
 from iftplan.base.errors import InputError, StaleError
 from iftplan.nn import apply, densify, masked_weights
-from iftplan.nn.warmstart.start import WarmStart, warm_start_
+from iftplan.nn.warmstart.warm_start import WarmStart, warm_start_
 from iftplan.plans.plan import Plan
 from tests.support.models.applied import host, perceptron, planned
 

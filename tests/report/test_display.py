@@ -1,6 +1,6 @@
 """Values show themselves: printed, in IPython, and as HTML that is safe, small and quick.
 
-`IFTPLAN_GOLDEN=write pytest tests/report/test_shown.py` writes the golden fragment again; read the difference before committing it.
+`IFTPLAN_GOLDEN=write pytest tests/report/test_display.py` writes the golden fragment again; read the difference before committing it.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from iftplan.plans.audit.audit import audit_model
 from iftplan.plans.audit.diff import LayerCosts, diff
 from iftplan.plans.plan import Plan
 from iftplan.plans.tables import plan_table
+from iftplan.report.display import Displayed
 from iftplan.report.html_table import table_fragment
-from iftplan.report.shown import Displayed
 from iftplan.report.table import Table, printable, to_csv
 from iftplan.runs.results.observations import Observation
 from iftplan.runs.results.tradeoff import tradeoff

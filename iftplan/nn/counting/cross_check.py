@@ -12,7 +12,7 @@ from iftplan.base.errors import MeasureError
 from iftplan.models.counting import CountTable
 from iftplan.models.spec import InputSpec
 from iftplan.nn.counting.measure import measure
-from iftplan.nn.counting.operators.table import Operator
+from iftplan.nn.counting.operators.registry import Operator
 
 
 def measure_by(

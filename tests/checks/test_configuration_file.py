@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from iftplan.base.errors import InputError
-from iftplan.checks.configfile import find_config, read_config
 from iftplan.checks.configuration import Allowance, Bound, Configuration, DriftPolicy
+from iftplan.checks.configuration_file import find_config, read_config
 from iftplan.checks.findings import Quantity
 from iftplan.models.spec import InputSpec
 
