@@ -12,7 +12,7 @@ import typer
 
 from iftplan.base.errors import InputError
 from iftplan.base.units import Convention, parse_tolerance
-from iftplan.cli.output import Format
+from iftplan.cli.output import FORMAT_HELP, Format
 from iftplan.models.notation import parse_input
 from iftplan.models.spec import InputSpec
 
@@ -21,10 +21,7 @@ if TYPE_CHECKING:
 
 FormatOption = Annotated[
     Format | None,
-    typer.Option(
-        "--format",
-        help="table (default on stdout), json (default in a file), csv, markdown, latex, html, junit, github (annotations) or sarif.",
-    ),
+    typer.Option("--format", help=FORMAT_HELP),
 ]
 SCOPE_HELP = "Whose MACs are held equal: matrices (transformed layers), layers (every layer with weights), or model (the whole forward pass)."
 DISTRIBUTION_HELP = "How density is spread: uniform (the same everywhere), er (denser where inputs and outputs are few), or erk (er that counts kernel sizes)."

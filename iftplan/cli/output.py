@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from enum import StrEnum
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -53,8 +54,15 @@ _SUFFIXES = {
     ".sarif": Format.SARIF,
 }
 _OF_REPORTS = _SUFFIXES | {".json": Format.JSON}
-PAGES = frozenset({Format.HTML, Format.JUNIT, Format.GITHUB, Format.SARIF})
-"""Formats that a page can have, and tables have not."""
+PAGES = {
+    Format.HTML: ("iftplan.report.html", "page_html"),
+    Format.JUNIT: ("iftplan.report.junit", "page_junit"),
+    Format.GITHUB: ("iftplan.report.github", "page_annotations"),
+    Format.SARIF: ("iftplan.report.sarif", "page_sarif"),
+}
+"""Formats that a page can have, and tables have not: the module and the function that writes each."""
+
+FORMAT_HELP = "table (default on stdout), json (default in a file), csv, markdown, latex, html, junit, github (annotations) or sarif."
 
 
 def emit(
@@ -182,28 +190,9 @@ def page_text(page: Page, form: Format) -> str:
     Raises:
         InputError: the format's library is not installed.
     """
-    match form:
-        case Format.HTML:
-            from iftplan.report.html import page_html
-
-            return page_html(page)
-        case Format.JUNIT:
-            from iftplan.report.junit import page_junit
-
-            return page_junit(page)
-        case Format.GITHUB:
-            from iftplan.report.github import page_annotations
-
-            return page_annotations(page)
-        case Format.SARIF:
-            from importlib.metadata import version
-
-            from iftplan.report.sarif import page_sarif
-
-            return page_sarif(page, version("iftplan"))
-    from iftplan.report.markdown import page_markdown
-
-    return page_markdown(page)
+    module, function = PAGES.get(form, ("iftplan.report.markdown", "page_markdown"))
+    write: Callable[[Page], str] = getattr(import_module(module), function)
+    return write(page)
 
 
 def say(*lines: str) -> None:

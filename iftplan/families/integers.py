@@ -1,61 +1,192 @@
-"""Exact integers from real-valued structures: the smallest or largest whole number that fits."""
+"""Integers of a structure: widths, branches and ranks, chosen exactly, before a mask closes the budget."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from math import sqrt
+from math import gcd, lcm, prod
 
+from iftplan.base.errors import InfeasibleError, TooSmallError
+from iftplan.base.units import decimal_text
+from iftplan.families.family import Family
+from iftplan.families.integer_search import Multiplier, largest_integer, round_up, smallest_integer
+from iftplan.families.solution import Structure
+from iftplan.masks import MaskStructure, Matrices
+from iftplan.models.spec import Kind, LayerSpec
 
-def smallest_integer(near: float, fits: Callable[[int], bool]) -> int:
-    """The smallest integer from 1 that fits, for a condition that stays true once it is; exact from any guess."""
-    high, step = max(1, int(near)), 1
-    while not fits(high):  # strides double: a guess of huge numbers may be off by more than can be counted
-        high, step = high + step, step * 2
-    low, step = high, 1
-    while low and fits(low):
-        low, step = max(0, low - step), step * 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if fits(middle) else (middle, high)
-    return high
-
-
-def largest_integer(near: float, fits: Callable[[int], bool]) -> int:
-    """The largest integer that fits, for a condition that stays false once it is; 0 if none does."""
-    return smallest_integer(near, lambda x: not fits(x)) - 1
-
-
-def round_up(size: int, multiple: int) -> int:
-    """The next multiple at or above `size`."""
-    return -(-size // multiple) * multiple
+_MOST_BRANCHES = 10**6  # each is a matrix of its own, in memory
 
 
 @dataclass(frozen=True, slots=True)
-class Multiplier:
-    """A width multiplier k known exactly through its square.
+class IntegerStructure:
+    """A layer at integer sizes.
 
-    Example:
-        >>> Multiplier(Fraction(2)).scale(64)
-        91
-        >>> Multiplier(Fraction(1)).scale(3, multiple=8)
-        3
+    Attributes:
+        layer: the layer at its new width (the dense layer, where the family does not widen).
+        structure: the integers chosen.
+        matrices: shapes of the masked matrices.
+        capacity: weights under the mask.
+        dense_weights: weights that are never masked.
     """
 
-    squared: Fraction
+    layer: LayerSpec
+    structure: Structure
+    matrices: Matrices
+    capacity: int
+    dense_weights: int
 
-    @staticmethod
-    def closing(density: Fraction) -> Multiplier:
-        """k = d**(-1/2), of Sparse Wide."""
-        return Multiplier(1 / density)
 
-    def __float__(self) -> float:
-        return sqrt(self.squared)
+def integer_structure(
+    layer: LayerSpec, family: Family, density: Fraction, mask: MaskStructure, round_to: int = 1
+) -> IntegerStructure:
+    """The layer at integer sizes, before the mask closes the budget.
 
-    def scale(self, size: int, multiple: int = 1) -> int:
-        """The smallest multiple at or above k·size; `size` itself where k is 1."""
-        if self.squared == 1:
-            return size
-        target = self.squared * size * size
-        return round_up(smallest_integer(float(self) * size, lambda width: width * width >= target), multiple)
+    Args:
+        layer: the dense layer, with channels.
+        family: whose structure is taken.
+        density: the fraction of weights to keep, in (0, 1].
+        mask: structure of the masks, which may ask sizes to be multiples.
+        round_to: widths become multiples of this.
+
+    Raises:
+        InfeasibleError: the structure would be smaller than one.
+    """
+    wide = _widen(layer, family, density, mask, round_to)
+    structure: dict[str, int | float | None] = {}
+    unknown = 1
+    if family.definition.widens or family.solves_width:
+        multiplier = multiplier_of(layer, family, density)
+        structure = {
+            "in_channels": wide.in_channels,
+            "out_channels": wide.out_channels,
+            "multiplier": multiplier,
+        }
+    if not family.solves_width:
+        unknown = _integer(layer, wide, family, density)
+        structure[family.definition.structure] = unknown
+    return at_structure(wide, family, unknown, structure)
+
+
+def at_structure(wide: LayerSpec, family: Family, unknown: int, structure: Structure) -> IntegerStructure:
+    """A layer, already at its new width, with an integer structure: its masked and its dense weights.
+
+    Args:
+        wide: the layer at its new width.
+        family: whose structure is taken.
+        unknown: number of branches, rank, or 1 for families that only widen.
+        structure: what documents say of it, by name.
+    """
+    degree = 1 if wide.depthwise else 2
+    m, n = wide.fan_in, wide.fan_out
+    capacity = wide.copies * int(family.form.masked(m, n, unknown, degree, 1))
+    dense = wide.copies * int(family.form.fixed(m, n, unknown, degree, 1))
+    shape = family.definition.matrices
+    matrices = shape(m, n, unknown) * wide.copies if shape else ((capacity, 1),)
+    return IntegerStructure(wide, structure, matrices, capacity, dense)
+
+
+def multiplier_of(layer: LayerSpec, family: Family, density: Fraction) -> float:
+    """Width multiplier k, a real number, at which the layer's equation is met.
+
+    Args:
+        layer: the dense layer, with channels.
+        family: one that widens.
+        density: the fraction of weights to keep, in (0, 1].
+    """
+    if not family.solves_width:
+        return float(Multiplier.closing(density))
+    products = Fraction(layer.products_per_position, layer.copies)
+    root = family.form.root(layer)
+    return float(root.value(layer.fan_in, layer.fan_out, density, 1.0, products))
+
+
+def _widen(
+    layer: LayerSpec, family: Family, density: Fraction, mask: MaskStructure, round_to: int
+) -> LayerSpec:
+    """The layer at its new width; unchanged at density 1 and in families that keep the width."""
+    if density == 1 or not (family.definition.widens or family.solves_width):
+        return layer
+    assert layer.in_channels is not None and layer.out_channels is not None
+    in_unit, out_unit = _units(layer, mask, round_to)
+    if layer.depthwise:
+        channels = _grow(layer, family, density, mask, layer.out_channels, lcm(in_unit, out_unit))
+        return replace(layer, in_channels=channels, out_channels=channels, groups=channels)
+    out_channels = _grow(layer, family, density, mask, layer.out_channels, out_unit)
+    if not family.definition.widens:
+        return replace(layer, out_channels=out_channels)
+    in_channels = _grow(layer, family, density, mask, layer.in_channels, in_unit)
+    return replace(layer, in_channels=in_channels, out_channels=out_channels)
+
+
+def _units(layer: LayerSpec, mask: MaskStructure, round_to: int) -> tuple[int, int]:
+    """What input and output widths must be multiples of: rounding, heads, groups, the mask's pattern."""
+    inputs, outputs = mask.multiples
+    if layer.depthwise:
+        return round_to, lcm(round_to, outputs)
+    unit = lcm(round_to, layer.heads or 1, layer.groups)
+    before, after = (1, prod(layer.kernel)) if layer.kind.transposed else (prod(layer.kernel), 1)
+    in_unit = lcm(unit, inputs // gcd(inputs, before) * layer.groups)
+    out_unit = lcm(unit, outputs // gcd(outputs, after))
+    if layer.kind is Kind.ATTENTION:  # its projections map a width onto itself
+        return (lcm(in_unit, out_unit),) * 2
+    return in_unit, out_unit
+
+
+def _grow(
+    layer: LayerSpec, family: Family, density: Fraction, mask: MaskStructure, channels: int, multiple: int
+) -> int:
+    """The smallest width that covers the budget; under a fixed pattern, the largest that stays within it."""
+    guess = multiplier_of(layer, family, density) * channels
+    if mask.density is None:
+        covers = smallest_integer(
+            guess, lambda w: _excess(layer, family, Fraction(w, channels), density) >= 0
+        )
+        return round_up(covers, multiple)
+    within = largest_integer(guess, lambda w: _excess(layer, family, Fraction(w, channels), density) <= 0)
+    if within < multiple:
+        raise InfeasibleError(
+            f"{mask}: {layer.name} can grow from {channels} to {within} channels, and the pattern needs a multiple of {multiple}."
+        )
+    return within // multiple * multiple
+
+
+def _excess(layer: LayerSpec, family: Family, k: Fraction, density: Fraction) -> Fraction:
+    """Cost at multiplier k minus the dense cost, per position."""
+    if not family.solves_width:  # the width of Sparse Wide, whatever else is solved for
+        return k * k * density - 1
+    degree = 1 if layer.depthwise else 2
+    m, n = layer.fan_in, layer.fan_out
+    cost = family.form.masked(m, n, k, degree, 1) * density + family.form.fixed(m, n, k, degree, 1)
+    return Fraction(layer.copies * (cost - m * n) + layer.products_per_position * (k - 1))
+
+
+def _integer(layer: LayerSpec, wide: LayerSpec, family: Family, density: Fraction) -> int:
+    """The unknown as an integer: up where the mask closes the budget, down where dense parts must stay within it."""
+    m, n, form = wide.fan_in, wide.fan_out, family.form
+    k = multiplier_of(layer, family, density) if family.definition.widens else 1.0
+    products = layer.products_per_position - wide.products_per_position
+    budget = Fraction(layer.weights + products, layer.copies)
+    share = budget / (layer.fan_in * layer.fan_out)
+    real = float(form.full.value(layer.fan_in, layer.fan_out, density, k, 0)) * float(share)
+
+    def cost(x: int) -> Fraction:
+        return form.masked(m, n, x, 2, 1) * density + form.fixed(m, n, x, 2, 1)
+
+    unit = rank_unit(layer, family)
+    if family.definition.structure == "branches" and real > _MOST_BRANCHES:
+        raise InfeasibleError(
+            f"{family.name}: {layer.name} at sparsity {decimal_text(1 - density)} would need {real:.4g} branches, and more than {_MOST_BRANCHES} are not planned."
+        )
+    if form.covers:
+        return round_up(smallest_integer(real, lambda x: cost(x) >= budget), unit)
+    x = largest_integer(real, lambda x: cost(x) <= budget) // unit * unit
+    if x < 1 and (density < 1 or not form.masked(m, n, 1, 2, 1)):
+        raise TooSmallError(
+            f"{family.name}: {layer.name} at sparsity {decimal_text(1 - density)} would need a {family.definition.structure} of {real:.4g}, and the smallest is {unit}."
+        )
+    return x
+
+
+def rank_unit(layer: LayerSpec, family: Family) -> int:
+    """Number that a rank must be a multiple of: U keeps the groups of the convolution that it replaces."""
+    return layer.groups if family.definition.structure == "rank" else 1

@@ -7,7 +7,7 @@ from fractions import Fraction
 from iftplan.base.errors import InfeasibleError, InputError
 from iftplan.base.units import decimal_text
 from iftplan.families.family import Family
-from iftplan.families.sizes import realise
+from iftplan.families.integers import integer_structure
 from iftplan.families.solution import Outcome, Solution, Structure
 from iftplan.masks import NM, MaskStructure, Unstructured, stack_close, stack_log2_masks
 from iftplan.masks.cardinality import Cardinality
@@ -76,7 +76,7 @@ def _solve(
         return _unchanged(layer, family, sparsity, Outcome.LEFT_ALONE)
     if layer.symbolic:
         return _symbolic(layer, family, sparsity)
-    real = realise(layer, family, 1 - sparsity, mask, round_to)
+    real = integer_structure(layer, family, 1 - sparsity, mask, round_to)
     budget = (
         layer.weights + layer.products_per_position - real.layer.products_per_position - real.dense_weights
     )

@@ -9,7 +9,7 @@ from math import gcd
 
 from iftplan.base.errors import InfeasibleError
 from iftplan.base.units import count, decimal, decimal_text
-from iftplan.families.sizes import rank_unit
+from iftplan.families.integers import rank_unit
 from iftplan.masks.distributions import DensityLayer, Distribution, densities
 from iftplan.plans.budget import Account, close
 from iftplan.plans.plan import PlannedLayer, Role, Scope

@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from iftplan.base.errors import InfeasibleError, InputError
 from iftplan.base.units import decimal_text
-from iftplan.families.integers import Multiplier
+from iftplan.families.integer_search import Multiplier
 from iftplan.masks.distributions import DensityLayer, densities
 from iftplan.models.spec import Heads, ModelSpec
 from iftplan.plans.closing import close_budget, closing_sparsities

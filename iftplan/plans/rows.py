@@ -9,7 +9,7 @@ from math import prod
 from iftplan.base.errors import InfeasibleError, TooSmallError
 from iftplan.base.units import decimal_text
 from iftplan.families.family import Family
-from iftplan.families.sizes import at_structure, realise
+from iftplan.families.integers import at_structure, integer_structure
 from iftplan.families.solution import Structure
 from iftplan.masks import MaskStructure, Matrices, Unstructured, stack_close, stack_counts, stack_log2_masks
 from iftplan.models.notation import canonical
@@ -247,7 +247,7 @@ def _restructured(row: PlanRow, dense: LayerSpec, policy: Policy) -> PlanRow:
     family = policy.family
     assert family is not None
     try:
-        real = realise(dense, family, policy.density, Unstructured())
+        real = integer_structure(dense, family, policy.density, Unstructured())
     except TooSmallError as error:
         if family.form.masked(dense.fan_in, dense.fan_out, 0, 2, 1) == dense.fan_in * dense.fan_out:
             return replace(

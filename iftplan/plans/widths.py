@@ -6,7 +6,7 @@ from fractions import Fraction
 from math import lcm
 
 from iftplan.base.errors import InfeasibleError
-from iftplan.families.integers import Multiplier
+from iftplan.families.integer_search import Multiplier
 from iftplan.models.spec import Couplings, ModelSpec
 from iftplan.plans.closing import Books
 from iftplan.plans.policy import Policy

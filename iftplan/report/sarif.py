@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from iftplan.report.libraries import missing
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 _SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 
 
-def page_sarif(page: Page, version: str) -> str:
+def page_sarif(page: Page) -> str:
     """The page's findings as a SARIF log; without findings, a log without results.
 
     Raises:
@@ -27,7 +28,7 @@ def page_sarif(page: Page, version: str) -> str:
     rules = [
         ReportingDescriptor(id=rule.value, short_description=Message(text=rule.meaning)) for rule in Rule
     ]
-    driver = ToolDriver(name="iftplan", version=version, rules=rules)
+    driver = ToolDriver(name="iftplan", version=version("iftplan"), rules=rules)
     results = [_result(section, finding) for section in page.sections for finding in section.findings]
     log = Sarif(version="2.1.0", schema_uri=_SCHEMA, runs=[Run(tool=Tool(driver=driver), results=results)])
     text: str = log.model_dump_json(by_alias=True, exclude_none=True, indent=2)

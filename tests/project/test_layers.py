@@ -218,6 +218,13 @@ def test_every_room_exists_and_every_module_has_one() -> None:
     assert {room_of(module) for module in project()} - {"__init__"} == set(ORDER)
 
 
+def test_the_architecture_page_names_files_that_exist() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(iftplan/[\w/.]+)`", page))
+    assert len(named) > 20
+    assert {path for path in named if not (ROOT / path).exists()} == set()
+
+
 def test_the_architecture_page_names_the_rooms_in_their_order() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]

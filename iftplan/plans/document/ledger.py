@@ -10,7 +10,7 @@ from iftplan.base.documents import duplicate_name
 from iftplan.base.errors import InputError
 from iftplan.base.units import decimal_text
 from iftplan.families.builtin import FAMILIES
-from iftplan.families.sizes import at_structure
+from iftplan.families.integers import at_structure
 from iftplan.masks import MaskStructure, Unstructured, parse_mask
 from iftplan.masks.cardinality import log2_choose
 from iftplan.models.spec import LayerSpec

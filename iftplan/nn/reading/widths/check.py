@@ -11,7 +11,7 @@ from typing import Any, Final
 from torch import nn
 
 from iftplan.base.errors import EndedError
-from iftplan.families.integers import Multiplier
+from iftplan.families.integer_search import Multiplier
 from iftplan.models.spec import Couplings, InputSpec
 from iftplan.nn.counting.measure import data_of, measure
 from iftplan.nn.counting.operators.registry import Operator
