@@ -226,7 +226,7 @@ LIGHT: dict[str, tuple[tuple[str | bytes, ...], tuple[str, ...]]] = {
     "family file missing": ((*SOLVE, "--transform", "none_here.py:f"), ("none_here.py",)),
     "family that is none": ((*SOLVE, "--transform", "family.py:not_a_family"), ("family.py:not_a_family",)),
     "family file that exits": ((*SOLVE, "--transform", "leaves.py:f"), ("leaves.py", "SystemExit")),
-    "unknown mask": ((*SOLVE, "--mask", "triangular"), ("'diagonal'", "2:4")),
+    "unknown mask": ((*SOLVE, "--mask", "triangular"), ("'triangular'", "2:4")),
     "mask that keeps more than it has": ((*SOLVE, "--mask", "8:4"), ("8:4",)),
     "round to 0": ((*SOLVE, "--round-to", "0"), ("--round-to", "0")),
     "unknown format": ((*SOLVE, "--format", "yaml"), ("'yaml'", "json")),
