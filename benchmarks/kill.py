@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -98,13 +97,15 @@ class Run:
 
 def spawned(words: tuple[str, ...], said: Path) -> int:
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    with said.open("w") as errors:
-        return subprocess.Popen(
-            [sys.executable, "-m", "iftplan", *words],
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
-            stdout=subprocess.DEVNULL,
-            stderr=errors,
-        ).pid
+    return os.posix_spawn(
+        sys.executable,
+        [sys.executable, "-m", "iftplan", *words],
+        {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 2, str(said), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644),
+        ],
+    )
 
 
 def forked(words: tuple[str, ...], said: Path) -> int:

@@ -161,7 +161,7 @@ PATIENCE = 600.0
 
 @pytest.fixture(scope="module")
 def killing() -> ModuleType:
-    """The processes of `benchmarks/kill.py`: forked, so that PyTorch is imported once."""
+    """The processes of `benchmarks/kill.py`; those that are forked need a parent that has computed nothing."""
     return program("kill")
 
 
@@ -192,14 +192,14 @@ def test_twelve_trials_killed_twice_and_continued_by_two_at_once(killing: Module
     words = (*SWEEP, "--out", str(out))
     before: dict[str, bytes] = {}
     for finished in (3, 7):
-        pid = killing.forked(words, said)
+        pid = killing.spawned(words, said)
         until(lambda n=finished: len(results(out)) >= n and any(begun(out)))  # type: ignore[misc]
         os.kill(pid, SIGKILL)
         assert status(pid) == -SIGKILL
         assert before.items() <= results(out).items()
         before = results(out)
     tables = [tmp_path / "one.csv", tmp_path / "two.csv"]
-    pids = [killing.forked((*words, "-o", str(table)), said.with_name(table.stem)) for table in tables]
+    pids = [killing.spawned((*words, "-o", str(table)), said.with_name(table.stem)) for table in tables]
     assert [status(pid) for pid in pids] == [0, 0], said.read_text()
     found = results(out)
     assert len(found) == TRIALS and before.items() <= found.items()
@@ -208,7 +208,7 @@ def test_twelve_trials_killed_twice_and_continued_by_two_at_once(killing: Module
     table = rows(tables[0].read_text())
     assert sorted(Path(row["run"]).name for row in table) == sorted(found)
     assert {row["outcome"] for row in table} == {"trained"}
-    again = killing.forked(
+    again = killing.spawned(
         (*words, "-o", str(tables[1])), said
     )  # the worker's own processes, with nothing to do
     assert status(again) == 0 and results(out) == found
@@ -226,7 +226,7 @@ def test_workers_of_one_machine_take_over_from_one_that_is_killed_and_end_with_t
 ) -> None:
     out, said = tmp_path / "out", tmp_path / "stderr"
     words = (*SWEEP, "--out", str(out), "--workers", "2", "-o", str(tmp_path / "table.csv"))
-    pid = killing.forked(words, said)
+    pid = killing.spawned(words, said)
     children = Path(f"/proc/{pid}/task/{pid}/children")
     until(lambda: len(results(out)) >= 2)
     first = int(children.read_text().split()[0])
@@ -238,7 +238,7 @@ def test_workers_of_one_machine_take_over_from_one_that_is_killed_and_end_with_t
     until(lambda: not any(alive(int(other)) for other in others))
     left = TRIALS - len(results(out))
     assert left > 0, "the sweep was over before it was killed"
-    pid = killing.forked((*words[:-4], "-o", str(tmp_path / "table.csv")), said)
+    pid = killing.spawned((*words[:-4], "-o", str(tmp_path / "table.csv")), said)
     assert status(pid) == 0, said.read_text()
     assert states(out) == [TrialState.COMPLETE] * TRIALS
     assert len(rows((tmp_path / "table.csv").read_text())) == TRIALS == len(results(out))
@@ -256,14 +256,14 @@ def test_a_search_over_runs_killed_twice_makes_the_choices_it_would_have_made(
     killing: ModuleType, tmp_path: Path
 ) -> None:
     whole, out, said = tmp_path / "whole", tmp_path / "out", tmp_path / "stderr"
-    assert status(killing.forked((*SEARCH, "--out", str(whole)), said)) == 0, said.read_text()
+    assert status(killing.spawned((*SEARCH, "--out", str(whole)), said)) == 0, said.read_text()
     words = (*SEARCH, "--out", str(out))
     for chosen in (9, 12):  # amid the random beginning, and where what was found decides
-        pid = killing.forked(words, said)
+        pid = killing.spawned(words, said)
         until(lambda n=chosen: len(chosen_by("tpe", out)) >= n)  # type: ignore[misc]
         os.kill(pid, SIGKILL)
         assert status(pid) == -SIGKILL
-    assert status(killing.forked(words, said)) == 0, said.read_text()
+    assert status(killing.spawned(words, said)) == 0, said.read_text()
     for sampler in ("tpe", "random"):
         assert chosen_by(sampler, out) == chosen_by(sampler, whole)
         assert len(chosen_by(sampler, out)) == 14
