@@ -52,26 +52,26 @@ def _widths(spec: ModelSpec) -> tuple[str, ...]:
     """How many widths can move, then each fixed one with the weight that has it and what fixes it."""
     if spec.couplings is None:
         return (f"cannot be widened: {spec.refusal}",) if spec.refusal else ()
-    fixed = {name: width for name, width in spec.couplings.widths.items() if width.fixed}
+    owners = _owners(spec, spec.couplings)
+    fixed = {name: spec.couplings.widths[name] for name in owners if spec.couplings.widths[name].fixed}
     free, are = len(spec.couplings.widths) - len(fixed), "is" if len(fixed) == 1 else "are"
-    owners = _owners(spec.couplings)
     listed = [
-        f"{owners.get(name, name)} keeps {width.size}: {width.fixed}"
-        for name, width in list(fixed.items())[:_SHOWN]
+        f"{owners[name]} keeps {width.size}: {width.fixed}" for name, width in list(fixed.items())[:_SHOWN]
     ]
     more = [f"and {len(fixed) - _SHOWN} more, which the document lists"] if len(fixed) > _SHOWN else []
     total = f"{free} width{'s' if free != 1 else ''} can move, {len(fixed)} {are} fixed"
     return (total, *listed, *more, *spec.couplings.notes)
 
 
-def _owners(couplings: Couplings) -> dict[str, str]:
-    """Width → the first tensor that has it as a dimension of its own."""
+def _owners(spec: ModelSpec, couplings: Couplings) -> dict[str, str]:
+    """Width → the first tensor that has it as a dimension of its own, in the order of the layers; none: the width itself."""
+    weights = [layer.weight for layer in spec.layers if layer.weight in couplings.shapes]
     owners: dict[str, str] = {}
-    for name, shape in couplings.shapes.items():
-        for dimension in shape:
+    for name in (*weights, *couplings.shapes):
+        for dimension in couplings.shapes[name]:
             if len(dimension.symbols) == 1:
                 owners.setdefault(next(iter(dimension.symbols)), name)
-    return owners
+    return owners | {name: name for name in couplings.widths if name not in owners}
 
 
 def _place(first: bool, last: bool) -> str:

@@ -78,7 +78,7 @@ BROKEN = {
     "_dispatches": ("counting", torch.nn.functional, "linear", lambda x, w: x),
     "_knows_views": ("counting", torch_internals, "storage_address", id),
     "_knows_transforms": ("counting", torch_internals, "inside_transform", lambda: False),
-    "_records": ("tracing", torch_internals, "recorded", lambda operator, *args: operator(*args)),
+    "_records": ("tracing", torch_internals, "call_below_modes", lambda operator, *args: operator(*args)),
     "_follows_sizes": (
         "widths",
         torch_internals.ShapeEnv,

@@ -159,9 +159,9 @@ def test_svg_says_what_it_shows() -> None:
 MAKE = """
 import sys, hashlib
 sys.path.insert(0, {root!r})
-from tests.plots.test_plots import FORMS, encoded, found, pareto_page, pareto_picture
+from tests.plots.test_plots import FORMS, encode, found, pareto_page, pareto_picture
 for form in FORMS:
-    print(hashlib.sha256(encoded(pareto_picture(found(9)), form)).hexdigest())
+    print(hashlib.sha256(encode(pareto_picture(found(9)), form)).hexdigest())
 print(hashlib.sha256(pareto_page(found(9)).encode()).hexdigest())
 """
 

@@ -20,8 +20,8 @@ from tests.support.cli_runs import iftplan
 HOLD = """
 import sys, time
 from pathlib import Path
-from iftplan.nn.training.records.claims import claimed
-with claimed(Path(sys.argv[1]), fresh=True):
+from iftplan.nn.training.records.claims import claim
+with claim(Path(sys.argv[1]), fresh=True):
     print("held", flush=True)
     time.sleep(60)
 """
