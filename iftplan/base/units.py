@@ -176,7 +176,7 @@ def decimal_text(value: Fraction) -> str:
     """A short decimal where it is exact in at most six places, else `p/q`.
 
     Example:
-        >>> plain(Fraction(3, 4)), plain(Fraction(1, 3))
+        >>> decimal_text(Fraction(3, 4)), decimal_text(Fraction(1, 3))
         ('0.75', '1/3')
     """
     scaled = value * 10**6

@@ -74,7 +74,7 @@ def densities(
         InfeasibleError: the budget is not positive, or exceeds what all layers cost at density 1.
 
     Example:
-        >>> shares = [Share("a", (2, 4), 8), Share("b", (3, 6), 18)]
+        >>> shares = [DensityLayer("a", (2, 4), 8), DensityLayer("b", (3, 6), 18)]
         >>> densities(shares, Fraction(13), Distribution.ERK)
         (Fraction(13, 20), Fraction(13, 30))
     """

@@ -26,7 +26,7 @@ def top_k_mask(scores: Tensor, count: int) -> Tensor:
         ValueError: `count` is negative, or more than the units of a row.
 
     Example:
-        >>> largest(torch.tensor([[1.0, 3.0, 3.0, 3.0]]), 2).tolist()
+        >>> top_k_mask(torch.tensor([[1.0, 3.0, 3.0, 3.0]]), 2).tolist()
         [[False, True, True, False]]
     """
     rows, units = scores.shape

@@ -77,7 +77,7 @@ def diff(base: LayerCosts, head: LayerCosts) -> Diff:
     """Difference of two ledgers, the biggest change first.
 
     Example:
-        >>> d = diff(Ledger("a", {"conv": 10, "fc": 5}), Ledger("b", {"conv": 12, "head": 5}))
+        >>> d = diff(LayerCosts("a", {"conv": 10, "fc": 5}), LayerCosts("b", {"conv": 12, "head": 5}))
         >>> [(c.name, c.change.value, c.difference) for c in d.changes]
         [('fc', 'removed', -5), ('head', 'added', 5), ('conv', 'changed', 2)]
     """

@@ -27,7 +27,7 @@ def leaky_weight(dense: Tensor, chosen: Tensor, leak: float) -> Tensor:
         leak: D, in [0, 1].
 
     Example:
-        >>> softened(torch.tensor([2.0, 4.0]), torch.tensor([True, False]), 0.25).tolist()
+        >>> leaky_weight(torch.tensor([2.0, 4.0]), torch.tensor([True, False]), 0.25).tolist()
         [2.0, 1.0]
     """
     return torch.where(chosen, dense, dense * leak if leak else 0.0)
@@ -43,7 +43,7 @@ def srste_gradient(gradient: Tensor, dense: Tensor, chosen: Tensor, pull: float)
         pull: λ.
 
     Example:
-        >>> refined(torch.tensor([1.0, 1.0]), torch.tensor([2.0, 4.0]), torch.tensor([True, False]), 0.5).tolist()
+        >>> srste_gradient(torch.tensor([1.0, 1.0]), torch.tensor([2.0, 4.0]), torch.tensor([True, False]), 0.5).tolist()
         [1.0, 3.0]
     """
     return torch.where(chosen, gradient, gradient + pull * dense)
