@@ -52,10 +52,11 @@ suite: venv
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile --doctest-modules iftplan tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile -m slow
 
-# The whole suite where PyTorch is the newest, then the sample of the sweep: a crash or a wrong answer there fails.
+# The whole suite where PyTorch is the newest, then the sample of the sweep: a crash or a wrong answer there fails, a
+# deprecation does not.
 test-newest: $(NEWEST)/.swept
-	OMP_NUM_THREADS=1 $(NEWEST)/bin/python -m pytest -n auto --dist loadfile --doctest-modules iftplan tests
-	OMP_NUM_THREADS=1 $(NEWEST)/bin/python -m pytest -n auto --dist loadfile -m slow
+	OMP_NUM_THREADS=1 $(NEWEST)/bin/python -m pytest -W default -n auto --dist loadfile --doctest-modules iftplan tests
+	OMP_NUM_THREADS=1 $(NEWEST)/bin/python -m pytest -W default -n auto --dist loadfile -m slow
 	$(NEWEST)/bin/python benchmarks/zoos.py --quick --jobs $(JOBS) --journal $(NEWEST)/zoos.jsonl --again --strict
 
 $(NEWEST)/.swept: pyproject.toml constraints-newest.txt | check-python
