@@ -25,11 +25,20 @@ reasons_against = run_path(str(ROOT / ".ci" / "check_release.py"))["reasons_agai
 # --- the version -----------------------------------------------------------------------------------------
 
 
+ARCHIVAL = """\
+node: $Format:%H$
+node-date: $Format:%cI$
+describe-name: $Format:%(describe:tags=true,match=v[0-9]*)$
+"""
+"""What `git archive` fills in; the repository's own is filled in already where these tests run in an archive."""
+
+
 def copied(folder: Path) -> Path:
     """A folder with what decides a version, outside git."""
     folder.mkdir()
-    for name in ("pyproject.toml", ".gitattributes", ".git_archival.txt"):
+    for name in ("pyproject.toml", ".gitattributes"):
         shutil.copy(ROOT / name, folder)
+    (folder / ".git_archival.txt").write_text(ARCHIVAL)
     return folder
 
 
@@ -77,6 +86,12 @@ def test_the_tag_decides_the_version(made: Callable[[Path], Path], version: str,
         [sys.executable, "-m", "setuptools_scm"], cwd=made(tmp_path / "source"), capture_output=True, text=True, timeout=120, check=True
     )  # fmt: skip
     assert re.fullmatch(version, done.stdout.strip())
+
+
+def test_an_archive_is_told_its_tag() -> None:
+    own = (ROOT / ".git_archival.txt").read_text(encoding="utf-8")
+    assert [line.partition(":")[0] for line in own.splitlines()] == ["node", "node-date", "describe-name"]
+    assert own == ARCHIVAL or "$Format" not in own
 
 
 def test_no_file_states_a_version_beside_the_tag() -> None:
