@@ -419,7 +419,8 @@ def test_ten_thousand_layers_are_written_quickly(kind: str) -> None:
     text = page_html(page)
     comment = page_markdown(page)
     page_junit(page)
-    assert time.process_time() - start < 6, "a second or so on an idle machine"
+    if sys.gettrace() is None:  # a tracer, such as coverage's, takes longer than the page
+        assert time.process_time() - start < 6, "a second or so on an idle machine"
     assert text.count("<tr>") >= 10_000, "all layers are in the file"
     assert len(comment) <= COMMENT_LIMIT
     assert "more layers; the full report has them" in comment
