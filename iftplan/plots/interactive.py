@@ -17,7 +17,7 @@ from typing import Any
 from iftplan.plots.pareto import MANY, WIDE_X, WIDE_Y, describe, guides, spans
 from iftplan.plots.style import MARKERS, THEMES, label_text, si
 from iftplan.report.libraries import missing
-from iftplan.runs.results.configurations import Configuration
+from iftplan.runs.results.configurations import ConfigurationResult
 from iftplan.runs.results.tables import iso_flop, readings
 from iftplan.runs.results.tradeoff import TradeOff
 
@@ -162,7 +162,7 @@ def _trace(found: TradeOff, series: str, names: Sequence[str]) -> dict[str, Any]
     return trace
 
 
-def _hover(entry: Configuration, found: TradeOff) -> str:
+def _hover(entry: ConfigurationResult, found: TradeOff) -> str:
     error = "" if entry.y.error is None else f" ± {entry.y.error:.2g}"
     lines = (
         entry.name,

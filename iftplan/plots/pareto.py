@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from iftplan.plots.files import Picture
 from iftplan.plots.labels import Label, place_labels
 from iftplan.plots.style import MARKERS, THEMES, Theme, drawing, label_text, new_axes, si, si_ticks
-from iftplan.runs.results.configurations import Configuration
+from iftplan.runs.results.configurations import ConfigurationResult
 from iftplan.runs.results.pareto import Estimate, Sense
 from iftplan.runs.results.tradeoff import TradeOff
 
@@ -143,7 +143,7 @@ def _limits(axes: Axes, xs: Sequence[float], ys: Sequence[float]) -> None:
 Styles = Mapping[str, tuple[str, str]]
 
 
-def _styles(entries: Sequence[Configuration], colors: Theme) -> Styles:
+def _styles(entries: Sequence[ConfigurationResult], colors: Theme) -> Styles:
     """Series → colour and marker; dense is always ink."""
     names = list(dict.fromkeys(entry.series for entry in entries))
     others = [name for name in names if name not in _DENSE]
@@ -176,7 +176,9 @@ def _points(axes: Axes, found: TradeOff, places: Sequence[float], styles: Styles
             _errors(axes, chosen, xs, color, many)
 
 
-def _errors(axes: Axes, chosen: Sequence[Configuration], xs: Sequence[float], color: str, many: bool) -> None:
+def _errors(
+    axes: Axes, chosen: Sequence[ConfigurationResult], xs: Sequence[float], color: str, many: bool
+) -> None:
     measured = [(x, e) for x, e in zip(xs, chosen, strict=True) if e.y.error is not None or e.x.error]
     if measured:
         axes.errorbar(
@@ -248,7 +250,7 @@ def spans(values: Sequence[float], factor: float) -> bool:
     return min(values) > 0 and max(values) > factor * min(values)
 
 
-def _arrows(found: TradeOff) -> list[tuple[Configuration, float, float]]:
+def _arrows(found: TradeOff) -> list[tuple[ConfigurationResult, float, float]]:
     """Dense models whose quality costs visibly less elsewhere, with that cost and the ratio."""
     read = [
         (found.entries[i], r.x, r.ratio) for i, r in found.readings if r.x is not None and r.ratio is not None

@@ -3,7 +3,7 @@ from .history import History as History
 from .results.axes import Axis as Axis
 from .results.axes import Cost as Cost
 from .results.axes import Gain as Gain
-from .results.configurations import Configuration as Configuration
+from .results.configurations import ConfigurationResult as ConfigurationResult
 from .results.observations import Observation as Observation
 from .results.pareto import Estimate as Estimate
 from .results.pareto import Point as Point

@@ -15,7 +15,9 @@ from iftplan.models.spec import ModelSpec
 from iftplan.plans.plan import Plan, Scope
 from tests.support.hand_specs import resnet
 
-ROWS = list(csv.DictReader((Path(__file__).parent / "published.csv").read_text(encoding="utf-8").splitlines()))
+ROWS = list(
+    csv.DictReader((Path(__file__).parent / "published.csv").read_text(encoding="utf-8").splitlines())
+)
 
 
 def multiplier(family: str, s: str) -> float | None:

@@ -218,6 +218,16 @@ def test_every_room_exists_and_every_module_has_one() -> None:
     assert {room_of(module) for module in project()} - {"__init__"} == set(ORDER)
 
 
+def test_no_two_public_classes_share_a_name() -> None:
+    homes: dict[str, list[str]] = {}
+    for module, source in project().items():
+        for node in ast.parse(source).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                homes.setdefault(node.name, []).append(module)
+    assert len(homes) > 300
+    assert {name: found for name, found in homes.items() if len(found) > 1} == {}
+
+
 def test_the_architecture_page_names_files_that_exist() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     named = set(re.findall(r"`(iftplan/[\w/.]+)`", page))

@@ -26,7 +26,7 @@ Example:
 """
 
 
-class Kind(StrEnum):
+class PlotKind(StrEnum):
     """Kind of picture."""
 
     MACS = "macs"
@@ -38,7 +38,7 @@ class Kind(StrEnum):
 
 def command(
     kind: Annotated[
-        Kind,
+        PlotKind,
         typer.Argument(
             help="macs or density: a plan, layer by layer; cardinality: a layer or model in every family; space: search space against MACs of plans and sweeps; updates: churn and ITOP of runs."
         ),
@@ -62,20 +62,20 @@ def command(
 Draw = Callable[[str, str], "Picture"]
 
 
-def _picture(kind: Kind, subjects: Sequence[str], convention: Convention) -> Draw:
+def _picture(kind: PlotKind, subjects: Sequence[str], convention: Convention) -> Draw:
     """What draws, with title and theme still to come; subjects are read here."""
     match kind:
-        case Kind.MACS | Kind.DENSITY:
+        case PlotKind.MACS | PlotKind.DENSITY:
             return _of_plan(kind, _single(kind, subjects), convention)
-        case Kind.CARDINALITY:
+        case PlotKind.CARDINALITY:
             return _cardinality(_single(kind, subjects))
-        case Kind.SPACE:
+        case PlotKind.SPACE:
             return _space(subjects, convention)
-        case Kind.UPDATES:
+        case PlotKind.UPDATES:
             return _updates(subjects)
 
 
-def _single(kind: Kind, subjects: Sequence[str]) -> str:
+def _single(kind: PlotKind, subjects: Sequence[str]) -> str:
     if len(subjects) != 1:
         raise InputError(
             f"{kind} draws one subject, and {len(subjects)} are given, {', '.join(subjects)}; make a picture for each."
@@ -83,7 +83,7 @@ def _single(kind: Kind, subjects: Sequence[str]) -> str:
     return subjects[0]
 
 
-def _of_plan(kind: Kind, subject: str, convention: Convention) -> Draw:
+def _of_plan(kind: PlotKind, subject: str, convention: Convention) -> Draw:
     from iftplan.cli.arguments import document_in, plan_in
     from iftplan.plots.layers import density_picture, macs_picture
 
@@ -91,7 +91,7 @@ def _of_plan(kind: Kind, subject: str, convention: Convention) -> Draw:
     if document is None:
         raise InputError(f"{subject!r} is no plan; make one with iftplan plan MODEL -o plan.json.")
     plan = plan_in(document, subject)
-    if kind is Kind.DENSITY:
+    if kind is PlotKind.DENSITY:
         return lambda title, theme: density_picture(plan, title=title, theme=theme)
     return lambda title, theme: macs_picture(plan, convention=convention, title=title, theme=theme)
 

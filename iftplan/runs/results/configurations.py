@@ -29,7 +29,7 @@ _PLAIN = ("", "none", "unstructured")
 
 
 @dataclass(frozen=True, slots=True)
-class Configuration:
+class ConfigurationResult:
     """Configuration with the mean of its seeds on both axes.
 
     Attributes:
@@ -54,7 +54,7 @@ class Configuration:
 
 def entries_of(
     drawn: Sequence[Observation], cost: Cost, gain: Gain, convention: Convention, metric: Metric | None
-) -> tuple[Configuration, ...]:
+) -> tuple[ConfigurationResult, ...]:
     """Configurations among observations that all have both numbers, in the order in which they are found.
 
     Args:
@@ -76,11 +76,11 @@ def entries_of(
         y = estimate([(gain_of(o, gain) or 0.0) * _scale(o, metric) for o in group])
         if len(group) == 1 and first.error is not None and metric:
             y = Estimate(y.mean, first.error * _scale(first, metric))
-        found.append(Configuration(_name(first, varying), _series(first, varying), first, x, y))
+        found.append(ConfigurationResult(_name(first, varying), _series(first, varying), first, x, y))
     return tuple(_told_apart(found))
 
 
-def unequal_settings(entries: Sequence[Configuration]) -> tuple[str, ...]:
+def unequal_settings(entries: Sequence[ConfigurationResult]) -> tuple[str, ...]:
     """Names of settings in which configurations differ that agree in all else."""
     found: set[str] = set()
     for group in _twins(entries):
@@ -152,7 +152,7 @@ def _series(o: Observation, varying: frozenset[str]) -> str:
 # --- configurations of one name --------------------------------------------------------------------------
 
 
-def _told_apart(entries: Sequence[Configuration]) -> Iterator[Configuration]:
+def _told_apart(entries: Sequence[ConfigurationResult]) -> Iterator[ConfigurationResult]:
     """Entries of one name get the settings that they differ in, as few as tell them apart."""
     suffixes = {}
     for group in _twins(entries):
@@ -165,7 +165,7 @@ def _told_apart(entries: Sequence[Configuration]) -> Iterator[Configuration]:
         yield replace(entry, name=entry.name + suffixes.get(i, ""))
 
 
-def _twins(entries: Sequence[Configuration]) -> list[list[int]]:
+def _twins(entries: Sequence[ConfigurationResult]) -> list[list[int]]:
     """Those that agree in all but their settings, by index."""
     alike: dict[tuple[object, ...], list[int]] = {}
     for i, entry in enumerate(entries):
@@ -174,13 +174,13 @@ def _twins(entries: Sequence[Configuration]) -> list[list[int]]:
     return [group for group in alike.values() if len(group) > 1]
 
 
-def _differing(twins: Sequence[Configuration]) -> list[str]:
+def _differing(twins: Sequence[ConfigurationResult]) -> list[str]:
     settings = [dict(entry.what.settings) for entry in twins]
     keys = sorted(set().union(*settings))
     return [key for key in keys if len({said.get(key) for said in settings}) > 1]
 
 
-def _telling(twins: Sequence[Configuration]) -> list[str]:
+def _telling(twins: Sequence[ConfigurationResult]) -> list[str]:
     settings = [dict(entry.what.settings) for entry in twins]
     found: list[str] = []
     told = 1

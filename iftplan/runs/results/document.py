@@ -6,7 +6,7 @@ from typing import Any
 
 from iftplan.base.documents import Document, with_digest
 from iftplan.runs.results.axes import Axis
-from iftplan.runs.results.configurations import Configuration
+from iftplan.runs.results.configurations import ConfigurationResult
 from iftplan.runs.results.tradeoff import TradeOff
 
 
@@ -36,7 +36,7 @@ def _axis(axis: Axis) -> dict[str, Any]:
     return {"name": axis.name, "unit": axis.unit, "better": axis.sense.value}
 
 
-def _point(entry: Configuration, on_frontier: bool) -> dict[str, Any]:
+def _point(entry: ConfigurationResult, on_frontier: bool) -> dict[str, Any]:
     what = entry.what
     return {
         "name": entry.name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from iftplan.base.units import abbreviate
 from iftplan.report.table import Table
-from iftplan.runs.results.configurations import Configuration
+from iftplan.runs.results.configurations import ConfigurationResult
 from iftplan.runs.results.tradeoff import TradeOff
 
 _TOLD = 8  # groups that one line names
@@ -45,7 +45,7 @@ def readings(found: TradeOff) -> tuple[str, ...]:
     return tuple(said)
 
 
-def _at(entry: Configuration, found: TradeOff) -> str:
+def _at(entry: ConfigurationResult, found: TradeOff) -> str:
     return f"{entry.name}, {found.y.name} {entry.y.mean:.6g} at {abbreviate(entry.x.mean)}"
 
 

@@ -20,7 +20,7 @@ from iftplan.runs.results.axes import (
     gain_axis,
     gain_of,
 )
-from iftplan.runs.results.configurations import Configuration, entries_of, unequal_settings
+from iftplan.runs.results.configurations import ConfigurationResult, entries_of, unequal_settings
 from iftplan.runs.results.observations import Metric, Observation, metric_named
 from iftplan.runs.results.pareto import Reading, Sense, Senses, equal_reading, frontier, iso_groups
 
@@ -46,7 +46,7 @@ class TradeOff(Displayed):
     x: Axis
     y: Axis
     convention: Convention
-    entries: tuple[Configuration, ...]
+    entries: tuple[ConfigurationResult, ...]
     frontier: tuple[int, ...]
     readings: tuple[tuple[int, Reading], ...]
     groups: tuple[tuple[int, ...], ...]
@@ -168,14 +168,14 @@ def _left_out(
     )
 
 
-def _kept_apart(entries: Sequence[Configuration]) -> tuple[str, ...]:
+def _kept_apart(entries: Sequence[ConfigurationResult]) -> tuple[str, ...]:
     if not (names := unequal_settings(entries)):
         return ()
     told = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
     return (f"runs that differ only in settings are no seeds of each other and are kept apart, by {told}",)
 
 
-def _readings(entries: Sequence[Configuration], senses: Senses) -> tuple[tuple[int, Reading], ...]:
+def _readings(entries: Sequence[ConfigurationResult], senses: Senses) -> tuple[tuple[int, Reading], ...]:
     others = [entry.point for entry in entries if not entry.what.dense]
     if not others:
         return ()
