@@ -132,7 +132,7 @@ def loads(text: str, where: str) -> Document:
     """Parse a JSON object, naming line and column of a mistake.
 
     Raises:
-        InputError: not JSON, no object, or JSON with what no document holds (see `sound`).
+        InputError: not JSON, no object, or JSON with what no document holds (see `check_values`).
     """
     try:
         document = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_unique)
@@ -154,7 +154,7 @@ def parse_toml(text: str, where: str, parse_float: Callable[[str], Any] = float)
         parse_float: makes numbers of their text, such as `Fraction`.
 
     Raises:
-        InputError: not TOML, or TOML with what no document holds (see `sound`).
+        InputError: not TOML, or TOML with what no document holds (see `check_values`).
     """
     import tomllib  # not at start: tables need none
 

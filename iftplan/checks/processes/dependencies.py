@@ -1,6 +1,6 @@
 """What a computation read from its surroundings, so that it need not be repeated while all of that is as it was.
 
-The system tells which files are opened, whether by Python or by a library that is not (`opens`). An audit hook tells
+The system tells which files are opened, whether by Python or by a library that is not (`opened_files`). An audit hook tells
 imports from other listings of folders; loaded modules and looked-up environment variables are added. The interpreter's
 library, site-packages and the system's own libraries are left out: `environment` names what is installed there.
 """

@@ -21,7 +21,7 @@ def unpack(document: Mapping[str, Any]) -> dict[str, Any]:
     """The state that was packed; tensors are on the CPU.
 
     Raises:
-        ValueError: it was not made by `packed`.
+        ValueError: it was not made by `pack`.
     """
     return {key: _unpacked(value) for key, value in document.items()}
 

@@ -28,7 +28,7 @@ def identity(channels: int) -> nn.Module:
 class Member(nn.Module):
     """Stands in the place of one layer and answers for it: its sizes (`stride`, `in_features` …).
 
-    A host that asks for its weight, mostly for the dtype, is given one without values (`Withheld`): whoever computes
+    A host that asks for its weight, mostly for the dtype, is given one without values (`Placeholder`): whoever computes
     with it past the member's `forward` is refused.
     """
 

@@ -1,7 +1,7 @@
 """What a replaced layer answers when it is asked for its weight: what it is like, never what is in it.
 
 PyTorch's fused encoder layers, and some networks of users, read a child's weight instead of calling the child. A layer
-that has become branches, factors or kept values has no such weight. A `Withheld` tensor tells sizes, dtype and device, and refuses to take part in
+that has become branches, factors or kept values has no such weight. A `Placeholder` tensor tells sizes, dtype and device, and refuses to take part in
 anything else. PyTorch's fast paths look for such tensors and then call their children.
 """
 
@@ -30,7 +30,7 @@ _ANSWERED: Final = frozenset(
 
 
 class Described:
-    """Stand-in for `Withheld` where Dynamo follows Python, which knows no tensors that are made in this way.
+    """Stand-in for `Placeholder` where Dynamo follows Python, which knows no tensors that are made in this way.
 
     Args:
         shape: of the tensor that is missing.

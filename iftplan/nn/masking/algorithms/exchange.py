@@ -72,7 +72,7 @@ class DropGrow(Exchange):
         return cls(asked.updates, annealing(config), asked.order, regrow, config.keep_values)
 
     def growth(self, layer: Layer) -> Tensor:
-        """Scores by which units grow, (rows, units)."""
+        """Scores by which units grow, (rows, units); every algorithm of this kind has its own."""
         raise NotImplementedError
 
     def update(self, layers: Sequence[Layer], step: int) -> list[Change]:
