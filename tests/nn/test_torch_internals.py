@@ -18,10 +18,11 @@ from iftplan.base.errors import InfeasibleError, MeasureError
 from iftplan.models.spec import InputSpec
 from iftplan.nn import torch_internals
 from iftplan.nn.counting.measure import measure
-from iftplan.nn.torch_internals import CANARIES, failure
+from iftplan.nn.torch_internals import CANARIES, failure, sizes
 from tests.support.hand_specs import chain
 
-NN = Path(torch_internals.__file__).parent
+OWN = Path(torch_internals.__file__).parent
+NN = OWN.parent
 PRIVATE = re.compile(r"^torch(?!\.ops\b)(\.\w+)*\._(?!_|foreach_)|^torch\.fx\.experimental")
 """Operators below torch.ops are called by name, as an exported graph does; torch._foreach_* is the exception that optimizers are written in."""
 
@@ -39,10 +40,10 @@ def private_names(source: str) -> list[str]:
     return [name for name in found if PRIVATE.search(name)]
 
 
-def test_one_module_touches_what_torch_does_not_promise() -> None:
-    paths = [path for path in NN.rglob("*.py") if path.name != "torch_internals.py"]
+def test_one_folder_touches_what_torch_does_not_promise() -> None:
+    paths = [path for path in NN.rglob("*.py") if OWN not in path.parents]
     assert {str(path): names for path in paths if (names := private_names(path.read_text("utf-8")))} == {}
-    assert len(private_names((NN / "torch_internals.py").read_text("utf-8"))) > 15
+    assert len(private_names((OWN / "__init__.py").read_text("utf-8"))) > 15
 
 
 @pytest.mark.parametrize(
@@ -81,7 +82,7 @@ BROKEN = {
     "_records": ("tracing", torch_internals, "call_below_modes", lambda operator, *args: operator(*args)),
     "_follows_sizes": (
         "widths",
-        torch_internals.ShapeEnv,
+        sizes.UnplacedSizes,
         "_maybe_evaluate_static",
         None,
     ),
@@ -102,14 +103,14 @@ def test_a_canary_notices(canary: str, monkeypatch: pytest.MonkeyPatch, forgotte
     assert failure(use)
 
 
-class Renamed(torch_internals.ShapeEnv):
+class Renamed(sizes.UnplacedSizes):
     """A later release whose entry point has another name: what is overridden is never asked."""
 
     def create_symintnode(self, *args: Any, **kwargs: Any) -> None:
         raise AttributeError("'SymNode' object has no attribute 'expr'")
 
 
-class Unasked(torch_internals.ShapeEnv):
+class Unasked(sizes.UnplacedSizes):
     """A later release that no longer asks for equalities: every size is taken to be what it is in the dense model."""
 
     def create_symintnode(self, sym: Any, *, hint: Any = None, source: Any = None) -> Any:
@@ -120,7 +121,7 @@ class Unasked(torch_internals.ShapeEnv):
 def test_a_release_in_which_sizes_are_not_followed_is_named(
     environment: type, says: str, monkeypatch: pytest.MonkeyPatch, forgotten: None
 ) -> None:
-    monkeypatch.setattr(torch_internals, "ShapeEnv", environment)
+    monkeypatch.setattr(sizes, "UnplacedSizes", environment)
     monkeypatch.setattr(torch, "__version__", "9.9.9")
     net = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4))
     spec = ift.read_model(net, "1x8")
@@ -135,7 +136,7 @@ def test_a_release_in_which_sizes_are_not_followed_is_named(
 def test_a_module_of_torch_that_is_gone_costs_widths_alone(
     monkeypatch: pytest.MonkeyPatch, forgotten: None
 ) -> None:
-    monkeypatch.setattr(torch_internals, "_MISSING", "cannot import name 'ShapeEnv'")
+    monkeypatch.setattr(sizes, "MISSING", "cannot import name 'ShapeEnv'")
     spec = ift.read_model(nn.Linear(8, 4), "1x8")
     assert spec.macs == 32 and "cannot import name 'ShapeEnv'" in spec.refusal
 
@@ -171,3 +172,89 @@ def test_counting_with_fvcore_does_not_warn_of_what_the_user_did_not_ask_for() -
 def test_plans_of_documents_need_none_of_it(monkeypatch: pytest.MonkeyPatch, forgotten: None) -> None:
     monkeypatch.setattr(torch_internals, "CANARIES", {})
     assert ift.plan(chain(), "wide", "0.75").residual_macs == 0
+
+
+LATE = """
+import sys, torch
+from iftplan.models.spec import InputSpec
+from iftplan.nn.counting.measure import measure
+from iftplan.nn.reading.read import read_model
+from iftplan.nn.torch_internals import compiler_loaded
+net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1),
+    torch.nn.Flatten(), torch.nn.Linear(4, 2))
+spec = read_model(net, (InputSpec((1, 3, 8, 8)),))
+print(spec.macs, "sympy" in sys.modules, compiler_loaded())
+"""
+
+
+def loaded_late(*more: str) -> list[str]:
+    """Lines that a process says which reads a network, and then does more."""
+    done = subprocess.run(
+        [sys.executable, "-c", LATE + "\n".join(more)], capture_output=True, text=True, check=False
+    )
+    assert not done.returncode, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_reading_without_widths_loads_neither_sympy_nor_the_compiler() -> None:
+    assert loaded_late() == [f"{36 * 27 * 4 + 8} False False"]
+
+
+def test_widths_are_read_without_the_compiler() -> None:
+    lines = loaded_late(
+        "wide = read_model(net, (InputSpec((1, 3, 8, 8)),), widths=True)",
+        "print(len(wide.couplings.widths), 'sympy' in sys.modules, compiler_loaded())",
+    )
+    assert lines[1:] == ["3 True False"]
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        "import torch._dynamo; print(callable(torch._dynamo.optimize), compiler_loaded())",
+        "from torch._dynamo import config, reset; print(callable(reset), compiler_loaded())",
+        "from torch._dynamo.exc import Unsupported; print(issubclass(Unsupported, Exception), compiler_loaded())",
+        "import torch._dynamo.utils; print(callable(torch._dynamo.utils.counters.clear), compiler_loaded())",
+        "import torch._dynamo.config as c; torch._dynamo.reset(); print(c is torch._dynamo.config, compiler_loaded())",
+        "print(torch.compile(lambda x: x + 1, backend='eager')(torch.ones(2)).tolist() == [2, 2], compiler_loaded())",
+        "with torch.compiler.set_stance('force_eager'): print(True, compiler_loaded())",
+        "print(torch._dynamo.disable(print) is not print, compiler_loaded())",
+    ],
+)
+@pytest.mark.parametrize("widths", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_the_compiler_is_there_for_whoever_uses_it_afterwards(use: str, widths: bool) -> None:
+    before = "read_model(net, (InputSpec((1, 3, 8, 8)),), widths=True)" if widths else ""
+    assert loaded_late(before, use)[-1] == "True True"
+
+
+def test_a_function_kept_from_the_compiler_is_kept_from_it_when_it_comes() -> None:
+    """What was disabled while there was none is what torch would have disabled."""
+    lines = loaded_late(
+        "def f(x): return x.sin() + torch.compiler.is_dynamo_compiling()",
+        "kept = torch._compile._disable_dynamo(f)",
+        "kept(torch.zeros(2))",
+        "print(compiler_loaded())",
+        "graphs = []",
+        "def backend(graph, _): graphs.append(graph); return graph",
+        "print(torch.compile(lambda x: kept(x).cos(), backend=backend)(torch.zeros(2)).tolist())",
+        "print(any('sin' in str(node.target) for graph in graphs for node in graph.graph.nodes), len(graphs))",
+    )
+    assert lines[1:] == ["False", "[1.0, 1.0]", "False 1"]
+
+
+def test_functions_about_symbols_answer_numbers_as_torch_does() -> None:
+    from torch.fx.experimental import symbolic_shapes
+
+    from iftplan.nn.torch_internals import late_modules
+
+    answers = late_modules._ANSWERS[symbolic_shapes.__name__]
+    conditions: list[tuple[Any, ...]] = [(True,), (False,)]
+    arguments: dict[str, list[tuple[Any, ...]]] = {
+        "is_nested_int": [(3,), (0,)],
+        "sym_and": [*conditions, (True, False), (True, True, True)],
+        "sym_or": [*conditions, (False, False), (False, True)],
+        "sym_eq": [(2, 2), (2, 3), ([2, 3], (2, 3)), ([2, 3], [2]), ([[1], 2], [[1], 2]), ([], [])],
+    }
+    for name, answer in answers.items():
+        for given in arguments.get(name, conditions):
+            assert answer(*given) is getattr(symbolic_shapes, name)(*given), (name, given)

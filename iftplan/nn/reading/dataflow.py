@@ -11,7 +11,7 @@ So roles follow from what is computed; a name or a coincidence of sizes never de
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
@@ -21,8 +21,10 @@ from torch import Tensor, nn
 from iftplan.models.spec import InputSpec
 from iftplan.nn.counting.operators.registry import OPERATORS
 from iftplan.nn.counting.passes.data import Data, look, look_as_needed
+from iftplan.nn.counting.passes.ledger import Ledger, Names
+from iftplan.nn.counting.shape_rules.elementwise import ELEMENTWISE
 from iftplan.nn.meta.factories import FactoriesOnMeta
-from iftplan.nn.torch_internals import TorchDispatchMode, storage_address
+from iftplan.nn.torch_internals import TorchDispatchMode, inside_transform, storage_address, without_dispatch
 
 Node = tuple[str, bool]  # a weight, and whether it is looked up: a tied embedding is two layers
 _INPUT: Node = ("", True)
@@ -30,6 +32,8 @@ _NOTHING: frozenset[Node] = frozenset()
 _LOOKUPS = frozenset({"aten::embedding", "aten::_embedding_bag", "aten::_embedding_bag_forward_only"})
 _TRANSPOSED, _GROUPS = 6, 8  # arguments of aten::convolution
 _GROUPED_MM = torch.ops.aten._grouped_mm.default
+_ADDMM = torch.ops.aten.addmm.default
+_PLAIN = frozenset({Tensor, nn.Parameter})
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +83,35 @@ def _see(
     model: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object], data: Data
 ) -> tuple[WeightUse, ...]:
     dataflow = _Dataflow(dict(model.named_parameters()), list(_tensors((args, kwargs))))
-    with dataflow, FactoriesOnMeta(data is not Data.GIVEN):
+    with dataflow, _Elementwise(dataflow, data):
         output = model(*args, **kwargs)
     return dataflow.uses(output)
+
+
+class _Elementwise(FactoriesOnMeta):
+    """Answers work without contractions from its shapes, as the engine that counts does."""
+
+    def __init__(self, dataflow: _Dataflow, data: Data) -> None:
+        super().__init__(data is not Data.GIVEN)
+        self._dataflow = dataflow
+        self._unread = Ledger(Names(nn.Module()), data=data)  # what it costs is counted elsewhere
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        rule = ELEMENTWISE.get(func) if self.active else None
+        if rule is not None and _PLAIN.issuperset(types) and not inside_transform():
+            guard = without_dispatch()  # a rule's own empty tensors come from nowhere
+            result = rule(self._unread, *args, **(kwargs or {}))
+            del guard
+            if result is not NotImplemented:
+                self._dataflow.follow(result, (args, kwargs or {}))
+                return result
+        return super().__torch_function__(func, types, args, kwargs)
 
 
 class _Dataflow(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -108,16 +138,27 @@ class _Dataflow(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return Data.ASSUMED.item(args[0].dtype)  # the counter logs this assumption
         if func is _GROUPED_MM and args[0].is_meta:
             result = _grouped_mm(*args[:2])
+        elif func is _ADDMM and args[0].is_meta:  # the pass that counts has seen that it fits
+            result = args[1].new_empty((args[1].shape[0], args[2].shape[1]))
         else:
             result = func(*args, **(kwargs or {}))
-        operands = list(_tensors((args, kwargs)))
+        self.follow(result, (args, kwargs), self._use(func._schema.name, args))
+        return result
+
+    def follow(self, result: object, arguments: object, use: WeightUse | None = None) -> None:
+        """Mark what an operator gave with what its arguments come from.
+
+        Args:
+            result: of the operator.
+            arguments: that it took.
+            use: the weight layer that it is, if it is one.
+        """
+        operands = list(_tensors(arguments))
         origin = self._origin(operands)
-        use = self._use(func._schema.name, args)
         if use is not None:
             origin = self._recorded(use, origin)
         for tensor in _tensors(result):
             self._mark(tensor, origin, operands)
-        return result
 
     def _origin(self, tensors: Iterable[Tensor]) -> frozenset[Node]:
         return _NOTHING.union(*(self._origins.get(_storage(t), _NOTHING) for t in tensors))

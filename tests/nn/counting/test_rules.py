@@ -29,6 +29,9 @@ UNARY = (
     lambda x: torch.mean(x, 0),
     lambda x: F.layer_norm(x, x.shape[-1:]),
     lambda x: F.dropout(x, 0.5, False),
+    lambda x: F.adaptive_avg_pool2d(x, 1),
+    lambda x: F.adaptive_avg_pool2d(x, (1, 2)),
+    lambda x: F.adaptive_avg_pool3d(x, (1, 1, 1)),
     lambda x: torch.cat([x, x], -1),
     lambda x: torch.cat((torch.empty(0, dtype=x.dtype, device="meta"), x), 0),
     lambda x: torch.roll(x, (1,), (0,)),
@@ -83,7 +86,7 @@ def described(x: Any) -> Any:
 def outcome(call: Callable[[], Any]) -> Any:
     try:
         return described(call())
-    except (RuntimeError, IndexError, TypeError, NotImplementedError):
+    except (RuntimeError, IndexError, TypeError, ValueError, NotImplementedError):
         return "raises"
 
 

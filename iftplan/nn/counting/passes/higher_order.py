@@ -19,7 +19,7 @@ from iftplan.base.errors import MeasureError
 from iftplan.nn.counting.operators.block_attention import block_attention, kept_scores
 from iftplan.nn.torch_internals import (
     HigherOrderOperator,
-    compiles,
+    compiler_loaded,
     indexed_by_tensors,
     of_sizes,
     operator_name,
@@ -58,7 +58,7 @@ def plainly() -> Iterator[list[str]]:
             if hasattr(owner, name):
                 stack.callback(setattr, owner, name, getattr(owner, name))
                 setattr(owner, name, value)
-        if compiles():  # something may be compiled already
+        if compiler_loaded():  # something may be compiled already
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         yield assumed
 

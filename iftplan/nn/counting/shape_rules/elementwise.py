@@ -187,6 +187,22 @@ def _reduction(name: str) -> Rule:
     return rule
 
 
+def _global_average(dims: int) -> Rule:
+    """An adaptive average of all positions, which torch computes as a mean."""
+
+    def rule(ledger: Ledger, input: Tensor, output_size: Any) -> Any:
+        whole = output_size == 1 or (isinstance(output_size, tuple | list) and [*output_size] == [1] * dims)
+        if not whole or not input.is_meta or not input.is_floating_point() or not input.is_contiguous():
+            return NotImplemented
+        if input.dim() not in (dims + 1, dims + 2) or 0 in input.shape:
+            return NotImplemented
+        result = empty((*input.shape[:-dims], *(1,) * dims), input.dtype)
+        ledger.elementwise["mean"] += result.numel()
+        return result
+
+    return rule
+
+
 _T = Tensor
 _ACTIVATIONS = {
     "relu": (F.relu, torch.relu, _T.relu),
@@ -242,6 +258,7 @@ ELEMENTWISE: Final[MappingProxyType[Any, Rule]] = MappingProxyType(
     | dict.fromkeys((F.softmax, torch.softmax, _T.softmax), _softmax)
     | {function: _reduction("mean") for function in (torch.mean, _T.mean)}
     | {function: _reduction("sum") for function in (torch.sum, _T.sum)}
+    | {F.adaptive_avg_pool2d: _global_average(2), F.adaptive_avg_pool3d: _global_average(3)}
     | {F.dropout: _dropout, F.layer_norm: _layer_norm}
     | {F.batch_norm: _channel_norm("batch_norm", slice(0, 4), 4)}
     | {F.group_norm: _channel_norm("group_norm", slice(1, 3), None)}

@@ -271,6 +271,8 @@ class _Functions(TorchFunctionMode):
             return _attention(self.counter, *args, **(kwargs or {}))
         if func is nn.functional.group_norm and isinstance(args[1], torch.SymInt):
             return _norm_by_channel(*args, **(kwargs or {}))
+        if func is nn.functional.batch_norm and not _in_training(*args[5:6], **(kwargs or {})):
+            return _batch_norm(self.counter, *args, **(kwargs or {}))
         if func is nn.functional.bilinear and not kwargs:
             return _bilinear(self.counter, *args)
         if func in RECURRENT and not kwargs:
@@ -302,6 +304,29 @@ def _norm_by_channel(
         if own is not None:
             input = input + own.view(-1, *(1,) * (input.dim() - 2))
     return input
+
+
+def _in_training(training: bool = False, **_: Any) -> bool:
+    return training
+
+
+def _batch_norm(
+    counter: SymbolicCounter,
+    input: torch.Tensor,
+    running_mean: torch.Tensor | None,
+    running_var: torch.Tensor | None,
+    weight: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
+    *_: Any,
+    **__: Any,
+) -> torch.Tensor:
+    """The shape rule of a batch norm in evaluation: what belongs to a channel is there for every channel."""
+    for own in (running_mean, running_var, weight, bias):
+        if own is not None:
+            _require(own.shape[0] == input.shape[1])
+            if (name := counter.weight_of(own)) is not None:
+                counter.seen.add(name)
+    return torch.empty_like(input)
 
 
 def _bilinear(

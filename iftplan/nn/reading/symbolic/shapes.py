@@ -21,15 +21,16 @@ from typing import Any, Final
 import sympy
 import torch
 
-from iftplan.nn.torch_internals import (
-    ConstantSource,
+from iftplan.nn.torch_internals.sizes import (
     DimDynamic,
     FakeTensorMode,
     FloorDiv,
     Max,
     Mod,
+    NamedSize,
     PythonMod,
-    ShapeEnv,
+    SizesMode,
+    UnplacedSizes,
     enable_python_dispatcher,
 )
 
@@ -57,7 +58,7 @@ class Equation:
     where: str
 
 
-class SymbolicSizes(ShapeEnv):
+class SymbolicSizes(UnplacedSizes):
     """Makes symbolic sizes and collects the equations between them.
 
     Attributes:
@@ -92,8 +93,7 @@ class SymbolicSizes(ShapeEnv):
             size: its value in the dense model.
             attribute: whether it stands for a module's integer, whose meaning is not known yet.
         """
-        source = ConstantSource(f"size_{len(self.dense)}")
-        symbol = self.create_symbol(size, source, dynamic_dim=DimDynamic.DYNAMIC)
+        symbol = self.create_symbol(size, NamedSize(len(self.dense)), dynamic_dim=DimDynamic.DYNAMIC)
         if symbol.is_Symbol:
             self.dense[symbol] = size
             if attribute:
@@ -102,7 +102,7 @@ class SymbolicSizes(ShapeEnv):
 
     def fake_mode(self) -> FakeTensorMode:
         """The mode in which tensors have these sizes and no storage."""
-        return FakeTensorMode(shape_env=self, allow_non_fake_inputs=True)
+        return SizesMode(shape_env=self, allow_non_fake_inputs=True)
 
     @contextmanager
     def tracing(self, mode: FakeTensorMode) -> Iterator[None]:

@@ -14,77 +14,29 @@ from functools import cache
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
-import sympy
 import torch
 from torch import Tensor, nn, optim
 from torch._ops import HigherOrderOperator
 from torch.nn.modules.batchnorm import _NormBase as NormBase
 from torch.nn.modules.conv import _ConvNd as ConvNd
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode as _TorchDispatchMode
 from torch.utils._python_dispatch import _disable_current_modes as without_modes
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from iftplan.base.errors import MeasureError
+from iftplan.nn.torch_internals.late_modules import compiler_loaded, put_off_modules
 
-try:
-    from torch._dispatch.python import enable_python_dispatcher
-    from torch._dynamo.source import ConstantSource
-    from torch._subclasses.fake_tensor import FakeTensorMode
-    from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
-    from torch.utils._sympy.functions import (
-        CeilToInt,
-        CleanDiv,
-        FloatTrueDiv,
-        FloorDiv,
-        FloorToInt,
-        IntTrueDiv,
-        Max,
-        Mod,
-        PowByNatural,
-        PythonMod,
-        ToFloat,
-        TruncToInt,
-    )
-
-    _MISSING = ""
-except (
-    ImportError
-) as error:  # everything but widths works without them; `require` says so where widths are asked for
-    _MISSING = str(error)
-
-    class _Absent(sympy.Function):  # type: ignore[misc]  # sympy is untyped
-        """Stands where a class of torch would; no expression is made of it."""
-
-    ShapeEnv = FakeTensorMode = object  # type: ignore[assignment, misc]
-    CleanDiv = FloorDiv = IntTrueDiv = Max = Mod = PythonMod = _Absent  # type: ignore[misc]
-    CeilToInt = FloatTrueDiv = FloorToInt = PowByNatural = ToFloat = TruncToInt = _Absent  # type: ignore[misc]
+put_off_modules()
 
 __all__ = [
-    "CeilToInt",
-    "CleanDiv",
-    "ConstantSource",
     "ConvNd",
-    "DimDynamic",
-    "FakeTensorMode",
-    "FloatTrueDiv",
-    "FloorDiv",
-    "FloorToInt",
     "HigherOrderOperator",
-    "IntTrueDiv",
-    "Max",
-    "Mod",
     "NormBase",
-    "PowByNatural",
-    "PythonMod",
-    "ShapeEnv",
-    "ToFloat",
     "TorchDispatchMode",
-    "TruncToInt",
     "as_plain_tensors",
     "call_below_modes",
     "compiled_in_trace",
-    "compiles",
-    "enable_python_dispatcher",
+    "compiler_loaded",
     "failure",
     "forward_hooks",
     "indexed_by_tensors",
@@ -107,6 +59,15 @@ __all__ = [
     "without_modes",
     "without_torch_function",
 ]
+
+
+class TorchDispatchMode(_TorchDispatchMode):  # type: ignore[no-untyped-call, misc]
+    """torch's TorchDispatchMode without its compiler: a mode that nothing compiles needs no protection from it."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
 
 NEWEST_TESTED: Final = "2.14.1"
 """The newest release that the whole suite and the sweep run with, see constraints-newest.txt."""
@@ -191,7 +152,7 @@ def _set_tracing(symbolic: Any, tracing: bool) -> None:
 @contextmanager
 def compiled_in_trace() -> Iterator[None]:
     """Let functions that were compiled before run as they were written under the jit tracer, which they refuse."""
-    if "torch._dynamo" not in sys.modules:
+    if not compiler_loaded():
         yield
         return
     symbolic: Any = sys.modules["torch.fx._symbolic_trace"]
@@ -203,11 +164,6 @@ def compiled_in_trace() -> Iterator[None]:
             yield
         finally:
             _set_tracing(symbolic, flag)
-
-
-def compiles() -> bool:
-    """Whether something may have been compiled in this process: its compiler is loaded."""
-    return "torch._dynamo" in sys.modules
 
 
 def indexed_by_tensors() -> AbstractContextManager[Any]:
@@ -294,8 +250,6 @@ def require(use: Use) -> None:
 @cache
 def failure(use: Use) -> str:
     """Name of an interface behind `use` that does not do what is needed, and how; empty if all do."""
-    if use == "widths" and _MISSING:
-        return _MISSING
     for canary in CANARIES[use]:
         name = (canary.__doc__ or "").split(":")[0]
         try:
@@ -333,10 +287,10 @@ def _does_not_dispatch() -> bool:
     """torch._C._DisableTorchDispatch: hides operators from the modes while its object lives."""
     with _Seen() as seen:
         guard = without_dispatch()
-        torch.empty(2, device="meta") + 1
+        torch.empty(2, device="meta").view(1, 2)
         del guard
         hidden = not seen.names
-        torch.empty(2, device="meta") + 1
+        torch.empty(2, device="meta").view(1, 2)
     return hidden and bool(seen.names)
 
 
@@ -352,7 +306,7 @@ def _knows_transforms() -> bool:
 
     def noted(x: Tensor) -> Tensor:
         inside.append(inside_transform())
-        return x + 1
+        return x.view(3, 1)
 
     torch.func.vmap(noted)(torch.empty(2, 3, device="meta"))
     return inside == [True] and not inside_transform()
@@ -379,40 +333,11 @@ def _records() -> bool:
 
 def _follows_sizes() -> bool:
     """torch's ShapeEnv: asks `evaluate_expr` wherever two symbolic sizes meet, and takes its answer."""
-    asked: list[sympy.Basic] = []
+    from iftplan.nn.torch_internals import sizes  # which brings SymPy
 
-    class Answering(ShapeEnv):
-        def evaluate_expr(self, orig_expr: sympy.Basic, *args: Any, **kwargs: Any) -> sympy.Basic:
-            asked.append(orig_expr)
-            return orig_expr.xreplace(dense)
-
-        def _maybe_evaluate_static(  # type: ignore[override]
-            self, expr: sympy.Basic, **_: Any
-        ) -> sympy.Basic | None:
-            return None if expr.free_symbols else expr
-
-    sizes = Answering(duck_shape=False, specialize_zero_one=True)
-    dense: dict[sympy.Basic, sympy.Integer] = {}
-
-    def new(size: int) -> Any:
-        symbol = sizes.create_symbol(
-            size, ConstantSource(f"size_{len(dense)}"), dynamic_dim=DimDynamic.DYNAMIC
-        )
-        dense[symbol] = sympy.Integer(size)
-        return sizes.create_symintnode(symbol, hint=size, source=None)
-
-    with _symbolic(FakeTensorMode(shape_env=sizes, allow_non_fake_inputs=True)):
-        rows, columns, other = new(5), new(7), new(7)
-        product: Any = nn.functional.linear(torch.empty(2, columns), torch.empty(rows, other))
-    met = {columns.node.expr, other.node.expr}
-    equal = any(isinstance(e, sympy.Eq | sympy.Ne) and met == e.free_symbols for e in asked)
-    return equal and product.shape[1].node.expr == rows.node.expr and rows.node.hint == 5
-
-
-@contextmanager
-def _symbolic(mode: FakeTensorMode) -> Iterator[None]:
-    with mode, torch.no_grad(), enable_python_dispatcher():
-        yield
+    if sizes.MISSING:
+        raise ImportError(sizes.MISSING)
+    return sizes.follows_sizes()
 
 
 CANARIES: Final[Mapping[Use, tuple[Callable[[], bool], ...]]] = MappingProxyType(
