@@ -84,9 +84,9 @@ FORMATS: tuple[Format, ...] = (
     ),
     Format("iftplan.advise/1", written.AdviseObject, "What `iftplan advise --format json` prints."),
     Format(
-        "iftplan.cached/1",
+        "iftplan.cached/2",
         written.CachedObject,
-        "A file in `.iftplan_cache`, for `iftplan check` alone.",
+        "A file in `.iftplan_cache`, for the commands alone.",
     ),
     Format("iftplan.measured/1", cost_document._MeasuredObject, "The measurement inside of it."),
 )

@@ -647,21 +647,17 @@ class TimingObject(TypedDict):
 
 @with_config(_STRICT)
 class CachedObject(TypedDict):
-    """A measurement that `iftplan check` keeps.
+    """An answer that is kept from one command to the next.
 
     Attributes:
         schema: kind and version.
-        key: SHA-256 of the request and of what is installed.
-        reads: what the measurement was read from, each with its digest.
-        measured: the measurement, as below.
-        digest: SHA-256 of everything else, in canonical form.
+        signature: of the entry, with a secret that the user's own folder holds.
+        entry: the answer and everything that it was made of, as JSON in a text.
     """
 
     schema: str
-    key: str
-    reads: Any
-    measured: Any
-    digest: str
+    signature: str
+    entry: str
 
 
 @with_config(_STRICT)

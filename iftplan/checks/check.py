@@ -10,11 +10,11 @@ from typing import Any
 
 from iftplan.base.documents import dumps, loads, read_text, write_text
 from iftplan.base.errors import IftplanError, InputError
+from iftplan.cache.dependencies import Footprint, environment
+from iftplan.cache.store import Store
 from iftplan.checks.baseline import Baseline, baseline_document, parse_baseline
 from iftplan.checks.configuration import BASELINE, Configuration, ConfiguredModel
 from iftplan.checks.findings import CheckReport, ModelCheck, Status
-from iftplan.checks.processes.cache import CheckCache
-from iftplan.checks.processes.dependencies import Footprint, environment
 from iftplan.checks.processes.pool import Answer, measure_all
 from iftplan.checks.verdicts import check_model
 from iftplan.models.cost import ModelCost
@@ -72,13 +72,13 @@ def measure_models(
         paths: a checkout that is imported from, and the one to import from instead.
         around: entered while so many models are measured, to say so.
     """
-    store = CheckCache(cache, environment())
+    store = Store(cache, environment())
     footprint = Footprint(folder)
     requests = {model.name: _request(model) for model in models}
     known = {
         name: hit
         for name, request in requests.items()
-        if (hit := store.find(f"{variant}:{name}", request, footprint)) is not None
+        if (hit := _kept(store, f"{variant}:{name}", request, footprint)) is not None
     }
     missing = [name for name in requests if name not in known]
     answers: dict[str, Answer] = {}
@@ -87,8 +87,9 @@ def measure_models(
             found = measure_all([requests[n] for n in missing], folder, jobs, paths)
         answers = dict(zip(missing, found, strict=True))
     for name, answer in answers.items():
-        if "measured" in answer:
-            store.keep(f"{variant}:{name}", requests[name], answer)
+        if "measured" in answer and not requests[name]["nonzeros"]:
+            slot, reads = f"{variant}:{name}", answer["reads"]
+            store.keep(slot, requests[name], answer["measured"], reads=reads, outward=answer["outward"])
     fresh = {name: _found(answer) for name, answer in answers.items()}
     read = frozenset(key for answer in answers.values() for key in answer.get("reads", ()))
     return Costs(known | fresh, frozenset(known), read)
@@ -134,6 +135,22 @@ def _request(model: ConfiguredModel) -> dict[str, Any]:
         "nonzeros": model.nonzeros,
         "cross_check": model.cross_check,
     }
+
+
+def _kept(store: Store, slot: str, request: Mapping[str, Any], footprint: Footprint) -> ModelCost | None:
+    found = store.find(slot, request, footprint)
+    try:
+        return None if found is None else parse_measured(found)
+    except InputError:
+        return None
+
+
+def _kept(store: Store, slot: str, request: Mapping[str, Any], footprint: Footprint) -> ModelCost | None:
+    found = store.find(slot, request, footprint)
+    try:
+        return None if found is None else parse_measured(found)
+    except InputError:
+        return None
 
 
 def _found(answer: Mapping[str, Any]) -> ModelCost | Failure:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from iftplan.base.documents import Document, loads, read_text, schema_of
 from iftplan.base.errors import InputError
+from iftplan.cli.kept_answers import kept_folder
 from iftplan.cli.output import working
 from iftplan.models.allowances import parse_vouched
 from iftplan.models.spec import Heads, InputSpec, ModelSpec
@@ -45,6 +47,8 @@ def spec_of(
     widths: bool = False,
     heads: Heads = "number",
     allow: Sequence[str] | None = None,
+    no_cache: bool = False,
+    watched: bool = True,
 ) -> ModelSpec:
     """Spec of a model, read from the model or from the document that stands for it.
 
@@ -54,6 +58,8 @@ def spec_of(
         widths: whether to find which channels move together.
         heads: "number" or "size", whichever attention keeps when it widens.
         allow: costs of unknown operators, NAME=MACS.
+        no_cache: whether to read it anew and keep nothing.
+        watched: whether this process may be watched from here on, which makes opening files slower.
     """
     document = document_in(model)
     if document is not None:
@@ -63,12 +69,38 @@ def spec_of(
 
         if (kept := zoo_spec(model, inputs, widths=widths, heads=heads)) is not None:
             return kept
-    require_torch(f"reading {model}")
-    from iftplan.nn.reading.read import read_model
+    from iftplan.cache.answers import Asked, kept_answer, new_answer
+    from iftplan.models.document import parse_spec, spec_document
+    from iftplan.models.sources import parse_source
+
+    folder, code = kept_folder(no_cache), parse_source(model).runs_user_code
+    request = {"task": "spec", "source": model, "inputs": [*map(str, inputs)], "allow": sorted(allow or ())}
+
+    def asked(widths: bool) -> Asked:
+        return Asked({**request, "widths": widths, "heads": heads if widths else "number"}, code)
+
+    for full in dict.fromkeys((widths, True)):
+        if (found := kept_answer(asked(full), folder)) is not None:
+            whole = parse_spec(found, model)
+            return whole if widths else replace(whole, couplings=None, refusal="")
+    read: list[ModelSpec] = []
+
+    def ready() -> None:
+        require_torch(f"reading {model}")
+        from iftplan.nn.reading.read import load
+
+        load(widths=widths)
+
+    def answer() -> Document:
+        from iftplan.nn.reading.read import read_model
+
+        operators = operators_of(allow)
+        read.append(read_model(model, tuple(inputs) or None, widths=widths, heads=heads, operators=operators))
+        return spec_document(read[0])
 
     with working(f"reading {model}" + (" and its widths" if widths else "")):
-        operators = operators_of(allow)
-        return read_model(model, tuple(inputs) or None, widths=widths, heads=heads, operators=operators)
+        new_answer(asked(widths), folder if watched else None, ready, answer)
+    return read[0]
 
 
 def operators_of(allow: Sequence[str] | None) -> Mapping[str, Operator]:

@@ -18,6 +18,7 @@ from iftplan.cli.commands import advise, audit, check, diff, models, pareto, pla
 from iftplan.cli.commands.bench import command as bench
 from iftplan.cli.commands.sweep import command as sweep
 from iftplan.cli.help import WIDEST, Command, first_sentence
+from iftplan.cli.kept_answers import own_process
 from iftplan.cli.output import UNREAD, Interrupted, say, silence, write_error
 
 # typer carries a click of its own and names no base of its errors but through them.
@@ -88,6 +89,8 @@ def _options(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its status (see `docs/cli.md`)."""
+    if arguments is None:
+        own_process()
     given = list(sys.argv[1:] if arguments is None else arguments)
     with completion.whole_words(os.environ):
         status = _run(given)

@@ -53,6 +53,11 @@ AllowOption = Annotated[
     ),
 ]
 
+NoCacheOption = Annotated[
+    bool,
+    typer.Option("--no-cache", help="Read the model anew, and keep nothing of it in .iftplan_cache."),
+]
+
 
 def inputs_of(given: Sequence[str] | None) -> tuple[InputSpec, ...]:
     """Inputs of a forward pass that the `--input` options give."""

@@ -15,7 +15,7 @@ import pytest
 from tests.support.pages.rooms_picture import picture
 from tests.support.places import MOST, PACKAGE, ROOT
 
-ORDER = "base masks report models families plans runs nn plots checks api cli __main__".split()  # noqa: SIM905  (one line)
+ORDER = "base cache masks report models families plans runs nn plots checks api cli __main__".split()  # noqa: SIM905  (one line)
 """Lowest first. A module imports from its own room and from those before it, never from those after it."""
 
 LAZY_ONLY = {"nn": "torch enters there: whoever calls it imports it when it is called"}

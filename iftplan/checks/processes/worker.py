@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from iftplan.checks.processes.dependencies import Footprint, Reads
+from iftplan.cache.dependencies import Footprint, Reads
 
 
 def main() -> None:

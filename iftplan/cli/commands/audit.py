@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Annotated, TypedDict
 
@@ -21,11 +21,13 @@ from iftplan.cli.arguments import (
     short_name,
     spec_in,
 )
+from iftplan.cli.kept_answers import kept_folder
 from iftplan.cli.options import (
     AllowOption,
     ConventionOption,
     FormatOption,
     InputOption,
+    NoCacheOption,
     OutputOption,
     inputs_of,
     tolerance_of,
@@ -36,8 +38,6 @@ from iftplan.models.counting import ENGINES, EngineName
 from iftplan.models.spec import InputSpec
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from iftplan.nn.counting.operators.registry import Operator
     from iftplan.plans.audit.audit import AuditReport, Reference
     from iftplan.plans.plan import Plan
@@ -125,6 +125,7 @@ def command(
     trust: Annotated[
         bool, typer.Option("--trust", help="Run the Python factory that the plan file names.")
     ] = False,
+    no_cache: NoCacheOption = False,
     form: FormatOption = None,
     output: OutputOption = None,
     convention: ConventionOption = Convention.MAC,
@@ -135,7 +136,7 @@ def command(
     terms = _Terms(
         engines=tuple(dict.fromkeys((engine or "meta", *(ENGINES if cross_check else ())))),
         second="" if engine else "fvcore",
-        operators=operators_of(allow),
+        allow=tuple(allow or ()),
         may_stay_uncalled=tuple(allow_uncalled or ()),
     )
     allowed = tolerance_of(tolerance)
@@ -145,11 +146,23 @@ def command(
             raise InputError(
                 "a plan is audited against its own ledger; --against, --budget and --nonzeros go with a model: iftplan audit MODEL --against PLAN."
             )
-        report = _plan_report(_plan_not_spec(document, subject), model, trust, allowed, terms)
+        audited = _of_plan(_plan_not_spec(document, subject), model, trust, allowed, terms)
+        named: Document = {"plan": document, "model": model, "trust": trust}
     else:
         if model is not None:
             raise InputError(f"--model goes with a plan, and {subject} is a model itself; leave it out.")
-        report = _model_report(subject, inputs_of(input), against, budget, nonzeros, allowed, terms)
+        other = document_in(against) if against else None
+        audited = _of_model(subject, inputs_of(input), (against, other), budget, nonzeros, allowed, terms)
+        named = {
+            "source": subject,
+            "inputs": input or [],
+            "against": against,
+            "reference": other,
+            "budget": budget,
+        }
+    report = _kept_or_made(
+        audited, {"task": "audit", "tolerance": tolerance, **terms, **named}, no_cache or nonzeros
+    )
     from iftplan.plans.audit.document import audit_document
     from iftplan.plans.audit.tables import audit_page, audit_table, summary_table
 
@@ -190,55 +203,115 @@ class _Terms(TypedDict):
 
     engines: tuple[str, ...]
     second: str
+    allow: tuple[str, ...]
+    may_stay_uncalled: tuple[str, ...]
+
+
+class _Measuring(TypedDict):
+    """The same, as the audits take it."""
+
+    engines: tuple[str, ...]
+    second: str
     operators: Mapping[str, Operator]
     may_stay_uncalled: tuple[str, ...]
 
 
-def _plan_report(
-    plan: Plan, model: str | None, trust: bool, tolerance: Fraction | None, terms: _Terms
-) -> AuditReport:
-    require_torch(f"building {model or plan.model}")
-    from iftplan.nn.application.audit import PLAN_TOLERANCE, audit
+def _measuring(terms: _Terms) -> _Measuring:
+    return {
+        "engines": terms["engines"],
+        "second": terms["second"],
+        "operators": operators_of(terms["allow"]),
+        "may_stay_uncalled": terms["may_stay_uncalled"],
+    }
 
-    with working(f"building and measuring the plan for {plan.model}"):
-        return audit(plan, model, trust=trust, tolerance=_or(tolerance, PLAN_TOLERANCE), **terms)
+
+@dataclass(frozen=True, slots=True)
+class _Audit:
+    """An audit that can be made.
+
+    Attributes:
+        doing: what it does, for who waits.
+        sources: of the models that it builds.
+        report: makes it.
+    """
+
+    doing: str
+    sources: tuple[str, ...]
+    report: Callable[[], AuditReport]
 
 
-def _model_report(
+def _kept_or_made(audit: _Audit, request: Document, no_cache: bool) -> AuditReport:
+    """The report of an earlier command while it would come out the same, or a new one."""
+    from iftplan.cache.answers import Asked, kept_answer, new_answer
+    from iftplan.models.sources import parse_source
+    from iftplan.plans.audit.document import audit_document, parse_report
+
+    folder = kept_folder(no_cache)
+    asked = Asked(request, any(parse_source(source).runs_user_code for source in audit.sources))
+    if (found := kept_answer(asked, folder)) is not None:
+        return parse_report(found)
+    made: list[AuditReport] = []
+
+    def ready() -> None:
+        require_torch(f"building {audit.sources[0] if audit.sources else 'the model'}")
+        import iftplan.nn.application.audit  # noqa: F401
+
+    def answer() -> Document:
+        made.append(audit.report())
+        return audit_document(made[0])
+
+    with working(audit.doing):
+        new_answer(asked, folder, ready, answer)
+    return made[0]
+
+
+def _of_plan(plan: Plan, model: str | None, trust: bool, tolerance: Fraction | None, terms: _Terms) -> _Audit:
+    def report() -> AuditReport:
+        from iftplan.nn.application.audit import PLAN_TOLERANCE, audit
+
+        return audit(plan, model, trust=trust, tolerance=_or(tolerance, PLAN_TOLERANCE), **_measuring(terms))
+
+    sources = tuple(filter(None, (model or plan.model,)))
+    return _Audit(f"building and measuring the plan for {plan.model}", sources, report)
+
+
+def _of_model(
     subject: str,
     inputs: tuple[InputSpec, ...],
-    against: str | None,
+    against: tuple[str | None, Document | None],
     budget: str | None,
     nonzeros: bool,
     tolerance: Fraction | None,
     terms: _Terms,
-) -> AuditReport:
+) -> _Audit:
     from iftplan.plans.audit.audit import Reference
 
-    reference = Reference.of_budget(budget) if budget else None
-    document = document_in(against) if against else None
-    plan = plan_in(document, against) if document is not None and against is not None else None
+    name, document = against
+    fixed = Reference.of_budget(budget) if budget else None
+    plan = plan_in(document, name) if document is not None and name is not None else None
     if plan is not None:
         inputs = inputs or plan.inputs
-        reference = Reference.of_plan(plan, f"plan {short_name(against or '')}")
-    network, inputs = _network(subject, inputs, "cpu" if nonzeros else "meta")
-    from iftplan.nn.application.audit import PLAN_TOLERANCE, applied_here, audit_network, measure_applied
+        fixed = Reference.of_plan(plan, f"plan {short_name(name or '')}")
 
-    with working(f"measuring {subject}"):
-        if plan is not None and applied_here(plan, network, inputs):
-            report = measure_applied(plan, network, tolerance=_or(tolerance, PLAN_TOLERANCE), **terms)
-            return replace(report, subject=subject)
-        if against is not None and plan is None:
-            reference = _reference(against, inputs, terms["operators"])
+    def report() -> AuditReport:
+        from iftplan.nn.application.audit import PLAN_TOLERANCE, applied_here, audit_network, measure_applied
+        from iftplan.nn.sources import construct_with_inputs
+
+        network, used = construct_with_inputs(subject, inputs, device="cpu" if nonzeros else "meta")
+        measuring = _measuring(terms)
+        if plan is not None and applied_here(plan, network, used):
+            found = measure_applied(plan, network, tolerance=_or(tolerance, PLAN_TOLERANCE), **measuring)
+            return replace(found, subject=subject)
+        reference = fixed
+        if name is not None and plan is None:
+            reference = _reference(name, used, measuring["operators"])
+        usual = Fraction(0) if budget else Fraction(1, 1000)
         return audit_network(
-            subject,
-            network,
-            inputs,
-            reference,
-            nonzeros=nonzeros,
-            tolerance=_or(tolerance, Fraction(0) if budget else Fraction(1, 1000)),
-            **terms,
+            subject, network, used, reference, nonzeros=nonzeros, tolerance=_or(tolerance, usual), **measuring
         )
+
+    sources = (subject, name) if name is not None and plan is None else (subject,)
+    return _Audit(f"measuring {subject}", sources, report)
 
 
 def _or(tolerance: Fraction | None, usual: Fraction) -> Fraction:
@@ -248,16 +321,8 @@ def _or(tolerance: Fraction | None, usual: Fraction) -> Fraction:
 def _reference(against: str, inputs: tuple[InputSpec, ...], operators: Mapping[str, Operator]) -> Reference:
     """Another model, counted with the same inputs."""
     from iftplan.nn.counting.measure import measure
+    from iftplan.nn.sources import construct_with_inputs
     from iftplan.plans.audit.audit import Reference
 
-    base, base_inputs = _network(against, inputs, "meta")
-    return Reference.of_table(measure(base, base_inputs, operators=operators), against)
-
-
-def _network(
-    source: str, inputs: tuple[InputSpec, ...], device: str
-) -> tuple[nn.Module, tuple[InputSpec, ...]]:
-    require_torch(f"building {source}")
-    from iftplan.nn.sources import construct_with_inputs
-
-    return construct_with_inputs(source, inputs, device=device)
+    base, used = construct_with_inputs(against, inputs, device="meta")
+    return Reference.of_table(measure(base, used, operators=operators), against)

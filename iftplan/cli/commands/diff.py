@@ -23,7 +23,14 @@ from iftplan.cli.commands.check import (
     measure_models,
     show_report,
 )
-from iftplan.cli.options import ConventionOption, FormatOption, InputOption, OutputOption, inputs_of
+from iftplan.cli.options import (
+    ConventionOption,
+    FormatOption,
+    InputOption,
+    NoCacheOption,
+    OutputOption,
+    inputs_of,
+)
 from iftplan.cli.output import emit, say
 
 if TYPE_CHECKING:
@@ -65,6 +72,7 @@ def command(
     config: ConfigOption = None,
     jobs: JobsOption = None,
     input: InputOption = None,
+    no_cache: NoCacheOption = False,
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 1 if anything differs.")] = False,
     form: FormatOption = None,
     output: OutputOption = None,
@@ -75,7 +83,7 @@ def command(
     if revision is not None:
         from iftplan.checks.tables import drift_tables
 
-        report = _revisions(revision, subjects or (), config, inputs, jobs)
+        report = _revisions(revision, subjects or (), config, inputs, jobs, no_cache)
         show_report(report, form, output, convention, tables=drift_tables(report, convention))
         if exit_code and any(model.drift and model.drift.any for model in report.models):
             say(f"the working tree differs from {revision}")
@@ -91,7 +99,7 @@ def command(
     from iftplan.plans.audit.diff import diff, diff_document
     from iftplan.plans.audit.tables import diff_page, diff_table
 
-    found = diff(_ledger(base, inputs), _ledger(head, inputs))
+    found = diff(_ledger(base, inputs, no_cache), _ledger(head, inputs, no_cache))
     table = diff_table(found, convention)
     emit(
         [table],
@@ -122,12 +130,13 @@ def _revisions(
     config: str | None,
     inputs: tuple[InputSpec, ...],
     jobs: int | None,
+    no_cache: bool,
 ) -> CheckReport:
     """The models at a revision and in the working tree, with no budget to keep."""
     from iftplan.checks.check import check_models
 
     found, models = _wanted(names, config, inputs)
-    cache = cache_folder(found, None, no_cache=False)
+    cache = cache_folder(found, None, no_cache)
     baseline, notes = at_revision(revision, found, models, cache, jobs)
     costs = measure_models(found, models, cache, jobs)
     return check_models(found, models, costs, baseline, notes)
@@ -153,12 +162,12 @@ def _wanted(
     return found, tuple(free)
 
 
-def _ledger(text: str, inputs: tuple[InputSpec, ...]) -> LayerCosts:
+def _ledger(text: str, inputs: tuple[InputSpec, ...], no_cache: bool) -> LayerCosts:
     from iftplan.plans.audit.diff import LayerCosts
 
     document = document_in(text)
     if document is None:
-        return _spec_ledger(text, spec_of(text, inputs))
+        return _spec_ledger(text, spec_of(text, inputs, no_cache=no_cache))
     match schema_of(document, text):
         case "spec":
             return _spec_ledger(text, spec_in(document, text, inputs))

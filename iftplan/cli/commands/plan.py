@@ -17,6 +17,7 @@ from iftplan.cli.options import (
     ConventionOption,
     FormatOption,
     InputOption,
+    NoCacheOption,
     OutputOption,
     StructureOption,
     inputs_of,
@@ -144,6 +145,7 @@ def command(
         ),
     ] = None,
     allow: AllowOption = None,
+    no_cache: NoCacheOption = False,
     form: FormatOption = None,
     output: OutputOption = None,
     convention: ConventionOption = Convention.MAC,
@@ -177,7 +179,7 @@ def command(
     )
     widens = asked.policy().widens
     request = replace(asked, pricing=_pricing(objective, profile, passes, batch))
-    spec = spec_of(model, inputs_of(input), widths=widens, heads=asked.heads, allow=allow)
+    spec = spec_of(model, inputs_of(input), widths=widens, heads=asked.heads, allow=allow, no_cache=no_cache)
     made = make_plan(spec, request)
     scopes = scope_table(made, convention)
     emit(

@@ -14,6 +14,7 @@ from iftplan.cli.options import (
     ConventionOption,
     FormatOption,
     InputOption,
+    NoCacheOption,
     OutputOption,
     inputs_of,
 )
@@ -60,6 +61,7 @@ def command(
         typer.Option("--widths/--no-widths", help="Also find which channels move together, for wide plans."),
     ] = True,
     allow: AllowOption = None,
+    no_cache: NoCacheOption = False,
     form: FormatOption = None,
     output: OutputOption = None,
     convention: ConventionOption = Convention.MAC,
@@ -68,7 +70,7 @@ def command(
     from iftplan.models.document import spec_document
     from iftplan.models.tables import spec_records, spec_table
 
-    spec = spec_of(model, inputs_of(input), widths=widths, allow=allow)
+    spec = spec_of(model, inputs_of(input), widths=widths, allow=allow, no_cache=no_cache)
     table = spec_table(spec, convention)
     whole = Table((), (), table.title, table.notes)
     emit([table], lambda: spec_document(spec), form, output, summary=[whole], records=spec_records(spec))

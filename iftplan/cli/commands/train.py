@@ -14,6 +14,7 @@ import typer
 
 from iftplan.base.errors import InputError
 from iftplan.cli import completion
+from iftplan.cli.options import NoCacheOption
 from iftplan.cli.output import Interrupted, say
 from iftplan.plans.plan import Execution
 from iftplan.runs.methods import METHODS
@@ -100,6 +101,7 @@ def command(
         str, typer.Option("--model", help="What builds the plan's model, where that is Python of your own.")
     ] = "",
     trust: Annotated[bool, typer.Option("--trust", help="Run the Python that the plan names.")] = False,
+    no_cache: NoCacheOption = False,
 ) -> None:
     """Train a plan; alone, sparse digits in under a minute. `--resume` continues to the same last bit."""
     from iftplan.cli.arguments import require_torch
@@ -119,7 +121,7 @@ def command(
         from iftplan.nn.training.records.claims import refuse_taken
 
         refuse_taken(directory)  # before a plan is made
-    made, document = _resumed_plan(directory) if resume else _plan_of(run)
+    made, document = _resumed_plan(directory) if resume else _plan_of(run, no_cache)
     source = _source(made, model, trust=trust)
     if dry_run:
         _describe(run, made, directory)
@@ -132,7 +134,7 @@ def _title(run: RunConfig) -> str:
     return f"{name}-{run.method.name}-seed{run.seed}"
 
 
-def _plan_of(run: RunConfig) -> tuple[Plan, Document]:
+def _plan_of(run: RunConfig, no_cache: bool) -> tuple[Plan, Document]:
     """The plan, read or made."""
     from iftplan.cli.arguments import document_in, plan_in
     from iftplan.plans.document.plan import plan_document
@@ -144,7 +146,7 @@ def _plan_of(run: RunConfig) -> tuple[Plan, Document]:
                 f"{run.plan.file!r} is no plan; make one with iftplan plan MODEL -o plan.json, or say plan.model in a --config."
             )
         return plan_in(document, run.plan.file), document
-    made = _made(run)
+    made = _made(run, no_cache)
     return made, plan_document(made)
 
 
@@ -164,15 +166,14 @@ def _resumed_plan(directory: Path) -> tuple[Plan, Document]:
     return made, document
 
 
-def _made(run: RunConfig) -> Plan:
-    from iftplan.cli.output import working
-    from iftplan.nn.reading.read import read_model
+def _made(run: RunConfig, no_cache: bool) -> Plan:
+    from iftplan.cli.arguments import spec_of
     from iftplan.plans.request import make_plan
 
     request = run.plan.request
-    widens = request.policy().widens
-    with working(f"planning {run.plan.model}"):
-        return make_plan(read_model(run.plan.model, None, widths=widens), request)
+    widths = request.policy().widens
+    spec = spec_of(run.plan.model, (), widths=widths, no_cache=no_cache, watched=False)
+    return make_plan(spec, request)
 
 
 def _source(plan: Plan, model: str, *, trust: bool) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib import import_module
 from types import MappingProxyType
 
 import torch
@@ -24,6 +25,7 @@ from iftplan.nn.reading.dataflow import weight_uses
 from iftplan.nn.reading.weight_layers import weight_layers
 from iftplan.nn.sources import BuiltModel, construct
 from iftplan.nn.sources.default_inputs import HOW_TO_GIVE_INPUTS, default_inputs, known_inputs
+from iftplan.nn.torch_internals import failure
 
 
 @check_arguments
@@ -73,6 +75,14 @@ def read_model(
         refusal=refusal,
         assumptions=(*built.assumptions, *table.assumptions, *_uncalled(table)),
     )
+
+
+def load(*, widths: bool) -> None:
+    """Load everything that reading a model takes whatever the model is, with what its widths take if they are asked for."""
+    failure("counting")  # which is tried once
+    if widths:
+        import_module("iftplan.nn.reading.widths.trace")
+        failure("widths")
 
 
 def _called(source: str | nn.Module) -> str:

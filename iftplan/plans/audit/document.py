@@ -61,6 +61,16 @@ def audit_document(report: AuditReport, convention: Convention = Convention.MAC)
     )
 
 
+def parse_report(document: Document, where: str = "report") -> AuditReport:
+    """The report in a document of this program's own, that nobody else can have written.
+
+    Raises:
+        InputError: names the path inside the document.
+    """
+    check(document, SCHEMA, where)
+    return _report(validate(_ReportObject, document, where))
+
+
 def parse_measured(document: Document, where: str = "report") -> tuple[str, dict[str, int]]:
     """The subject of a report and its measured MACs by layer, whatever convention it was written in.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +11,7 @@ from typing_extensions import TypedDict
 from iftplan.base.documents import Document, check, duplicate_name, loads, read_text, with_digest
 from iftplan.base.errors import InputError
 from iftplan.base.units import fraction, parse_sparsity
+from iftplan.base.user_folders import user_cache
 from iftplan.base.validation import validate
 from iftplan.masks import parse_mask
 from iftplan.models.notation import layer_notation, parse_layer
@@ -33,12 +33,11 @@ def default_place() -> Path:
         InputError: this user has no home folder, and no cache folder was named.
     """
     try:
-        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        return user_cache() / "profile.json"
     except RuntimeError as error:
         raise InputError(
             "this user has no home folder to keep a machine profile in; set XDG_CACHE_HOME to a folder, or name the file: iftplan bench --profile -o FILE, iftplan plan --profile FILE."
         ) from error
-    return Path(cache) / "iftplan" / "profile.json"
 
 
 def read_profile(path: str | None = None) -> Profile:

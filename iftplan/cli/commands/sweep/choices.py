@@ -94,6 +94,7 @@ def specs_of(
     widens: bool,
     heads: Heads,
     train: bool,
+    no_cache: bool,
 ) -> Mapping[str, ModelSpec]:
     """Spec of each model under the name that it has in the table, each read once.
 
@@ -104,6 +105,7 @@ def specs_of(
         widens: whether some family changes widths.
         heads: "number" or "size", whichever attention keeps when it widens.
         train: whether the models are to be trained, which documents cannot be.
+        no_cache: whether to read them anew and keep nothing.
 
     Raises:
         InputError: a document is to be trained, or a model cannot be read.
@@ -115,6 +117,14 @@ def specs_of(
             f"{documents[0]} is a document, and there is nothing in it to train; name the model that it was made of."
         )
     return {
-        model: spec_of(model, inputs_of(input), widths=widens, heads=heads, allow=allow)
+        model: spec_of(
+            model,
+            inputs_of(input),
+            widths=widens,
+            heads=heads,
+            allow=allow,
+            no_cache=no_cache,
+            watched=not train,
+        )
         for model in dict.fromkeys(models)
     }

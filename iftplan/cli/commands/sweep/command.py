@@ -27,6 +27,7 @@ from iftplan.cli.options import (
     AllowOption,
     FormatOption,
     InputOption,
+    NoCacheOption,
     OutputOption,
     split,
 )
@@ -144,6 +145,7 @@ def command(
     trials: Annotated[int, typer.Option("--trials", min=2, help="Of a search.")] = 32,
     input: InputOption = None,
     allow: AllowOption = None,
+    no_cache: NoCacheOption = False,
     form: FormatOption = None,
     output: OutputOption = None,
 ) -> None:
@@ -174,7 +176,7 @@ def command(
     asked = replace(base.plan, **{k: v for k, v in common.items() if v is not None})  # type: ignore[arg-type]
     families, named = families_named(transforms)
     widens = any(family.definition.widens for family in families.values())
-    specs = specs_of(models, input, allow, widens=widens, heads=heads, train=train)
+    specs = specs_of(models, input, allow, widens=widens, heads=heads, train=train, no_cache=no_cache)
     grid = Grid(
         tuple(specs), named, sparsities_in(sparsities), tuple(distributions_in(distributions)),
         tuple(split(masks)) or ("",), asked,

@@ -456,6 +456,25 @@ def _grouped_mm(
     return rows.new_empty((rows.shape[0], stack.shape[-1]))
 
 
+_VIEWS: Final = frozenset({"aten::view", "aten::_unsafe_view"})
+
+
+def _without_ones(tensor: torch.Tensor, shape: list[Any]) -> torch.Tensor | None:
+    """The view of a shape that has the same sizes but for ones; None for any other shape.
+
+    After pooling that is what flattens; torch's own rule loads its distributed tensors for it.
+    """
+    own = [d for d, size in enumerate(tensor.shape) if not _is_one(size)]
+    kept = [d for d, size in enumerate(shape) if not _is_one(size)]
+    if [expression(tensor.shape[d]) for d in own] != [expression(shape[d]) for d in kept]:
+        return None
+    view = tensor.squeeze(tuple(d for d in range(tensor.dim()) if d not in own))
+    for d in range(len(shape)):
+        if d not in kept:
+            view = view.unsqueeze(d)
+    return view
+
+
 class _Contractions(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts what is carried out."""
 
@@ -477,7 +496,12 @@ class _Contractions(TorchDispatchMode):  # type: ignore[no-untyped-call]
             # before it runs: what an operator says of symbolic sizes is seldom why it cannot take them
             raise NotRunError(self.counter.scope[-1], f"the widths of operator {name} are not known")
         ask_for_agreement(name, args)
-        output = _grouped_mm(*args, **(kwargs or {})) if name in GROUPED else func(*args, **(kwargs or {}))
+        if name in GROUPED:
+            output = _grouped_mm(*args, **(kwargs or {}))
+        elif name in _VIEWS and (same := _without_ones(*args)) is not None:
+            output = same
+        else:
+            output = func(*args, **(kwargs or {}))
         tensors = [a for a in args if isinstance(a, torch.Tensor)]
         self.counter.seen.update(w for t in tensors if (w := self.counter.weight_of(t)))
         if (

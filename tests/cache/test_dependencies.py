@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from iftplan.checks.processes.dependencies import Footprint, environment
+from iftplan.cache.dependencies import Footprint, environment
 
 RECORD = """
 import json, runpy, sys
 from pathlib import Path
-from iftplan.checks.processes.dependencies import Footprint, Reads
+from iftplan.cache.dependencies import Footprint, Reads
 reads = Reads()
 sys.path.insert(0, "")
 runpy.run_path("main.py")
@@ -178,7 +178,7 @@ def test_the_watcher_ends_with_what_it_watches_and_holds_no_pipe(project: Path) 
 
 
 def test_where_nothing_tells_of_native_files_the_record_says_so(project: Path) -> None:
-    code = "import iftplan.checks.processes.opened_files, platform; platform.machine = lambda: 'vax'; from iftplan.checks.processes.dependencies import Reads; print(Reads().complete)"
+    code = "import iftplan.cache.opened_files, platform; platform.machine = lambda: 'vax'; from iftplan.cache.dependencies import Reads; print(Reads().complete)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
 
@@ -234,10 +234,45 @@ def test_what_cannot_be_looked_at_again_is_told(project: Path, line: str) -> Non
 
 
 def test_the_installation_is_named_and_not_read(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (project / "main.py").write_text("import pydantic, json.tool\n")
+    (project / "main.py").write_text("import numpy, json.tool\n")
     states, _ = recorded(project)
-    assert not [key for key in states if "site-packages" in key or "json/" in key]
+    assert not [key for key in states if "site-packages/numpy" in key or "json/" in key]
     before = environment()
     assert before == environment()
     monkeypatch.setenv("PYTHONPATH", "/elsewhere")
     assert environment() != before
+
+
+def test_an_installed_package_that_the_model_brings_counts_by_its_files(project: Path) -> None:
+    """People mend those in place, and its version stays what it was."""
+    (project / "main.py").write_text("import iniconfig\n")
+    states, outward = recorded(project)
+    assert not outward
+    (mended,) = (key for key in states if key.endswith("iniconfig/__init__.py"))
+    assert Footprint(project).unchanged(states)
+    assert Footprint(project).state(mended) == states[mended] != ""
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import os; os.cpu_count()",
+        "import os; os.uname().nodename",
+        "import platform; platform.node()",
+        "import socket; socket.gethostname()",
+    ],
+)
+def test_who_asks_for_the_machine_depends_on_it(project: Path, line: str) -> None:
+    (project / "main.py").write_text(line)
+    states, outward = recorded(project)
+    assert "machine:" in states and not outward
+    (project / "main.py").write_text("import numpy, multiprocessing")
+    assert "machine:" not in recorded(project)[0]
+
+
+def test_a_file_that_would_be_imported_first_is_noticed(project: Path) -> None:
+    """What was loaded before is not looked for, and would be found there the next time."""
+    (project / "main.py").write_text("import json")
+    states, _ = recorded(project)
+    (project / "json.py").write_text("")
+    assert not Footprint(project).unchanged(states)

@@ -2,7 +2,8 @@
 
 The system tells which files are opened, whether by Python or by a library that is not (`opened_files`). An audit hook tells
 imports from other listings of folders; loaded modules and looked-up environment variables are added. The interpreter's
-library, site-packages and the system's own libraries are left out: `environment` names what is installed there.
+library, the system's own libraries, and the packages that were loaded before are left out: `environment` names what is
+installed there. Of other installed packages the files count, for people mend those in place.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import ctypes.util
 import importlib
 import os
+import platform
 import sys
 import sysconfig
 import time
@@ -19,7 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from iftplan.checks.processes.opened_files import Opened, watch
+from iftplan.cache.opened_files import Opened, watch
 
 
 def _folders(*keys: str) -> tuple[str, ...]:
@@ -30,17 +32,28 @@ def _folders(*keys: str) -> tuple[str, ...]:
 
 _PACKAGES = _folders("purelib", "platlib")
 _LIBRARY = _folders("stdlib", "platstdlib")
-_ELSEWHERE = (*_PACKAGES, *_LIBRARY, "/proc/", "/sys/", "/dev/")
+_ELSEWHERE = (*_LIBRARY, "/proc/", "/sys/", "/dev/")
 _MEMORY = "/dev/shm/"  # files like others
 _LIBRARIES = ("/lib/", "/lib64/", "/usr/lib/", "/usr/lib64/", f"{sys.base_prefix}/lib/")
 _SYSTEM = (*_LIBRARIES, "/etc/ld.so.", "/etc/nsswitch.conf", "/etc/passwd")
 """What the C library opens to find shared libraries and the names of users."""
+
+_OWN = frozenset(
+    {"fvcore", "iopath", "lazy_loader", "mpmath", "numpy", "pydantic", "sympy", "tabulate", "torch", "yacs"}
+)
+"""Packages that this one brings and loads when it needs them: their versions decide."""
+_ABOUT = (".dist-info", ".egg-info", ".pth")
+_GPUS = "/proc/driver/nvidia/gpus"
 
 _SOURCES = (".py", ".pyc", ".so", ".pyd")
 _ACCESS = os.O_RDONLY | os.O_WRONLY | os.O_RDWR
 _READABLE = (os.O_RDONLY, os.O_RDWR)
 _LISTINGS = ("os.listdir", "os.scandir")
 _QUESTIONS = ("stat", "access")
+_OF_THE_MACHINE = (
+    (platform, "uname"),
+    *((os, name) for name in ("uname", "cpu_count", "sched_getaffinity") if hasattr(os, name)),
+)
 _OUTWARD = frozenset(
     {
         "socket.connect",
@@ -56,16 +69,14 @@ _OUTWARD = frozenset(
 
 
 def environment() -> str:
-    """Digest of what runs a model: the interpreter, its search path, and everything installed beside it."""
-    installed = sorted(
-        {
-            name
-            for path in _PACKAGES
-            for name in _names(path)
-            if name.endswith((".dist-info", ".egg-info", ".pth"))
-        }
-    )
-    parts = (sys.version, sys.platform, sys.prefix, os.environ.get("PYTHONPATH", ""), *installed)
+    """Digest of what runs a model: the interpreter, its search path, what is installed beside it, and the kind of machine."""
+    installed = sorted({name for path in _PACKAGES for name in _names(path) if name.endswith(_ABOUT)})
+    named = (os.environ.get(name, "") for name in ("PYTHONPATH", "CUDA_VISIBLE_DEVICES"))
+    machine = (platform.machine(), sorted(_names(_GPUS)))
+    return _digest(sys.version, sys.platform, sys.prefix, *named, *map(str, machine), *installed)
+
+
+def _digest(*parts: str) -> str:
     return sha256("\0".join(parts).encode()).hexdigest()
 
 
@@ -75,7 +86,7 @@ class Footprint:
     A key is a kind and a place: `file:PATH` for content, `modules:FOLDER` for what can be imported from it,
     `names:FOLDER` for everything in it, `variables:A,B` for environment variables. Paths inside the folder are
     relative to it, so that a footprint holds in another checkout. `there:PATH` is whether something is there and how
-    large it is, for what was asked about without being opened.
+    large it is, for what was asked about without being opened; `machine:` is the machine's name and number of processors.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -106,8 +117,9 @@ class Footprint:
     def _look(self, key: str) -> str:
         kind, _, place = key.partition(":")
         if kind == "variables":
-            found = [f"{name}={os.environ.get(name)!r}" for name in place.split(",")]
-            return sha256("\0".join(found).encode()).hexdigest()
+            return _digest(*(f"{name}={os.environ.get(name)!r}" for name in place.split(",")))
+        if kind == "machine":
+            return _digest(*platform.uname(), str(os.cpu_count()))
         path = self._folder / place
         if kind == "there":
             return "folder" if path.is_dir() else str(path.stat().st_size) if path.exists() else ""
@@ -119,7 +131,7 @@ class Footprint:
                 return ""
         names = _names(str(path))
         seen = [n for n in names if kind == "names" or _importable(path, n)]
-        return sha256("\0".join(sorted(seen)).encode()).hexdigest() if names else ""
+        return _digest(*sorted(seen)) if names else ""
 
 
 class Reads:
@@ -139,6 +151,8 @@ class Reads:
         self._listed: set[str] = set()
         self._variables: dict[str, None] = {}
         self.outward: dict[str, None] = {}
+        self._machine = False
+        self._known = _OWN | {name.partition(".")[0] for name in sys.modules}
         importlib.invalidate_caches()  # what was listed before has to be listed again to be heard
         sys.addaudithook(self._hear)
         for environ in (os.environ, getattr(os, "environb", None)):
@@ -146,6 +160,8 @@ class Reads:
                 environ.__class__ = self._listening(type(environ))
         for name in _QUESTIONS:  # to ask whether a file exists is no event of its own
             setattr(os, name, self._asked(getattr(os, name)))
+        for module, name in _OF_THE_MACHINE:
+            setattr(module, name, self._asked_of_the_machine(getattr(module, name)))
 
     def states(self, footprint: Footprint) -> dict[str, str]:
         """Present state of everything that was read up to now, with every module that is loaded."""
@@ -173,16 +189,30 @@ class Reads:
         seen = dict.fromkeys((*self._seen, *(("file", f) for f in files if f)))
         for kind, path in list(seen):
             real = os.path.realpath(path)
-            elsewhere = f"{real}{os.sep}".startswith(_ELSEWHERE) and not real.startswith(_MEMORY)
-            if elsewhere or "__pycache__" in real:
+            if self._elsewhere(kind, real) or "__pycache__" in real:
                 continue
             there = Path(real)
             if kind == "file" and there.exists() and not (there.is_file() or there.is_dir()):
                 self.outward["read what is no file"] = None  # and to look at a pipe would be to wait for it
             else:
                 yield footprint.key(kind, path)
+        for (
+            folder
+        ) in sys.path:  # what is there first is imported, and what was loaded already was not looked for
+            if not self._elsewhere("modules", os.path.realpath(folder)):
+                yield footprint.key("modules", folder)
+        if self._machine:
+            yield "machine:"
         if self._variables:
             yield f"variables:{','.join(sorted(self._variables))}"
+
+    def _elsewhere(self, kind: str, real: str) -> bool:
+        """Whether a place is of what `environment` names, or no file at all."""
+        for folder in _PACKAGES:
+            if f"{real}{os.sep}".startswith(folder):
+                package = real[len(folder) :].partition(os.sep)[0]
+                return kind != "file" or package.endswith(_ABOUT) or package.partition(".")[0] in self._known
+        return f"{real}{os.sep}".startswith(_ELSEWHERE) and not real.startswith(_MEMORY)
 
     def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
         if not self._listens:
@@ -199,6 +229,8 @@ class Reads:
                 self._listed.add(place)
                 if importing or _asked_by_the_project(sys._getframe(1)):
                     self._seen["modules" if importing else "names", place] = None
+        elif event == "socket.gethostname":
+            self._machine = self._machine or _asked_by_the_project(sys._getframe(1))
         elif event in _OUTWARD and not _finds_a_library(sys._getframe(1)):
             self.outward[event] = None
 
@@ -208,6 +240,13 @@ class Reads:
             if self._listens and place is not None and _asked_by_the_project(sys._getframe(1)):
                 self._seen["there", os.path.abspath(os.fsdecode(place))] = None  # noqa: PTH100
             return question(path, *arguments, **named)
+
+        return heard
+
+    def _asked_of_the_machine(self, question: Callable[..., Any]) -> Any:
+        def heard(*arguments: Any, **named: Any) -> Any:
+            self._machine = self._machine or (self._listens and _asked_by_the_project(sys._getframe(1)))
+            return question(*arguments, **named)
 
         return heard
 

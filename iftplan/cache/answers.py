@@ -1,0 +1,77 @@
+"""An answer that takes a model: kept from before while it would come out the same, or made now and kept."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from iftplan.base.documents import Document, digest
+from iftplan.cache.dependencies import Footprint, Reads, environment
+from iftplan.cache.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is asked of a model.
+
+    Attributes:
+        request: everything that the answer depends on beside what is read on the way, as JSON values.
+        runs_user_code: whether Python is run that is not installed.
+    """
+
+    request: Mapping[str, Any]
+    runs_user_code: bool
+
+
+def kept_answer(asked: Asked, folder: Path | None) -> Document | None:
+    """The answer of an earlier command; None where there is none, or it might come out otherwise.
+
+    Args:
+        asked: what is asked, in the working directory.
+        folder: of kept answers; None where none are kept.
+    """
+    here = Path.cwd()
+    request = _request(asked, folder, here)
+    return Store(folder, environment()).find(digest(request), request, Footprint(here))
+
+
+def new_answer(
+    asked: Asked, folder: Path | None, ready: Callable[[], object], answer: Callable[[], Document]
+) -> Document:
+    """The answer, made now, and kept with everything that was read for it.
+
+    What this process reads is watched from then on to its end, so it is for commands.
+
+    Args:
+        asked: what is asked, in the working directory.
+        folder: where it is kept; None keeps nothing.
+        ready: loads what is the same for every model, and is not watched.
+        answer: makes the answer.
+    """
+    ready()
+    if folder is None:
+        return answer()
+    reads = _recorder()
+    found = answer()
+    here = Path.cwd()
+    states = reads.states(Footprint(here))
+    unseen = ["what native libraries open"] if asked.runs_user_code and not reads.complete else []
+    request = _request(asked, folder, here)
+    Store(folder, environment()).keep(
+        digest(request), request, found, reads=states, outward=[*reads.outward, *unseen]
+    )
+    return found
+
+
+@cache
+def _recorder() -> Reads:
+    """The one record of what this process reads."""
+    return Reads()
+
+
+def _request(asked: Asked, folder: Path | None, here: Path) -> dict[str, Any]:
+    return {**asked.request, "in": "" if folder is None else os.path.relpath(here, folder.parent)}

@@ -1,0 +1,1 @@
+"""Tests of checks: configuration, verdicts, the pytest plugin."""
