@@ -10,7 +10,7 @@ from torch import nn
 from iftplan.nn.sources.zoo.botnet import attend_
 
 
-def _resnet(
+def resnet(
     kind: str, depths: Sequence[int], widths: Sequence[int], classes: int, stem: int = 64
 ) -> nn.Module:
     return hf.ResNetForImageClassification(
@@ -40,7 +40,7 @@ BASIC = (64, 128, 256, 512)
 
 
 def resnet50() -> nn.Module:
-    return _resnet("bottleneck", (3, 4, 6, 3), (256, 512, 1024, 2048), 1000)
+    return resnet("bottleneck", (3, 4, 6, 3), (256, 512, 1024, 2048), 1000)
 
 
 def gpt(*, layers: int, width: int, heads: int, vocabulary: int = 50257, context: int = 1024) -> nn.Module:
@@ -89,11 +89,11 @@ def vit(*, layers: int, width: int, heads: int, patch: int, side: int, classes: 
 
 
 ORIGINALS: dict[str, Callable[[], nn.Module]] = {
-    "resnet18-cifar": lambda: _cifar(_resnet("basic", (2, 2, 2, 2), BASIC, 100)),
-    "resnet34-cifar": lambda: _cifar(_resnet("basic", (3, 4, 6, 3), BASIC, 100)),
-    "resnet8-cifar": lambda: _cifar(_resnet("basic", (1, 1, 1), (8, 16, 32), 10, stem=8)),
-    "resnet18": lambda: _resnet("basic", (2, 2, 2, 2), BASIC, 1000),
-    "resnet34": lambda: _resnet("basic", (3, 4, 6, 3), BASIC, 1000),
+    "resnet18-cifar": lambda: _cifar(resnet("basic", (2, 2, 2, 2), BASIC, 100)),
+    "resnet34-cifar": lambda: _cifar(resnet("basic", (3, 4, 6, 3), BASIC, 100)),
+    "resnet8-cifar": lambda: _cifar(resnet("basic", (1, 1, 1), (8, 16, 32), 10, stem=8)),
+    "resnet18": lambda: resnet("basic", (2, 2, 2, 2), BASIC, 1000),
+    "resnet34": lambda: resnet("basic", (3, 4, 6, 3), BASIC, 1000),
     "resnet50": resnet50,
     "mobilenetv2": lambda: hf.MobileNetV2ForImageClassification(
         hf.MobileNetV2Config(num_labels=1000, depth_multiplier=1.0)
