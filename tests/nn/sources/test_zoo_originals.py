@@ -10,8 +10,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import iftplan as ift
+import iftplan.nn as ift_nn
+from iftplan.base.errors import InputError
 from iftplan.models.zoo import ZOO
+from iftplan.nn.layers.nonlinearity import host_of
+from iftplan.nn.meta.copies import check_ties
 from iftplan.nn.meta.fingerprint import fingerprint
+from iftplan.nn.sources import build
 from iftplan.nn.sources.zoo import ARCHITECTURES
 from iftplan.nn.sources.zoo.bert import BertForMaskedLM
 from iftplan.nn.sources.zoo.gpt2 import GPT2LMHeadModel
@@ -42,6 +48,8 @@ def test_the_structure_is_the_originals(name: str) -> None:
     for (_, module), (path, original) in zip(ours.named_modules(), theirs.named_modules(), strict=True):
         if isinstance(original, nn.Conv2d | nn.modules.batchnorm._BatchNorm | nn.LayerNorm | nn.Dropout):
             assert repr(module) == repr(original), path
+    inside = [type(host_of(model).activation).__name__ for model in (ours, theirs)]
+    assert inside[0] == inside[1]
 
 
 IMAGE, TEXT = (2, 3, 32, 32), (2, 19)
@@ -99,7 +107,7 @@ def compare(ours: Build, theirs: Build, shape: tuple[int, ...]) -> None:
     assert [name for name in expected if not torch.equal(found[name], expected[name])] == []
 
 
-def life(build: Build, shape: tuple[int, ...]) -> dict[str, Tensor]:
+def life(make: Build, shape: tuple[int, ...]) -> dict[str, Tensor]:
     """All tensors of a network from its first draw to one step of training."""
     numbers = torch.Generator().manual_seed(1)
     of_text = len(shape) == 2
@@ -107,7 +115,7 @@ def life(build: Build, shape: tuple[int, ...]) -> dict[str, Tensor]:
     told: dict[str, Tensor] = {}
     with torch.random.fork_rng():
         torch.manual_seed(2)
-        model = build()
+        model = make()
         told["generator after building"] = torch.get_rng_state()
         told |= {f"initial {name}": tensor.clone() for name, tensor in model.state_dict().items()}
         with torch.no_grad():
@@ -130,6 +138,25 @@ def test_the_comparison_sees_another_seed() -> None:
 
     with pytest.raises(AssertionError, match="generator after building"):
         compare(ours, later, shape)
+
+
+@pytest.mark.parametrize("name", ["bert-small", "gpt-char"])
+def test_lost_ties_are_seen_and_tied_again(name: str) -> None:
+    moved = ARCHITECTURES[name].build().to("meta")
+    with pytest.raises(InputError, match="no longer tied"):
+        check_ties(moved)
+    moved.tie_weights()
+    check_ties(moved)
+    assert fingerprint(moved) == fingerprint(build(f"zoo:{name}"))
+
+
+def test_a_network_that_was_built_by_name_knows_its_inputs() -> None:
+    built = build("zoo:resnet8-cifar")
+    assert ift.read_model(built, widths=False).inputs == ZOO["resnet8-cifar"].inputs
+    copied = ift_nn.apply(
+        ift.plan(ift.read_model("zoo:digits-cnn"), "parallel", "3/4"), build("zoo:digits-cnn")
+    )
+    assert ift.read_model(copied, widths=False).inputs == ZOO["digits-cnn"].inputs
 
 
 def test_nothing_is_imported_but_torch() -> None:

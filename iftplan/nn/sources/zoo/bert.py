@@ -238,6 +238,10 @@ class BertForMaskedLM(nn.Module):
         self.bert = BertModel(layers, width, heads)
         self.cls = BertOnlyMLMHead(width)
         self.cls.apply(draw_normal_)
+        self.tie_weights()
+
+    def tie_weights(self) -> None:
+        """Give the head the weight of the token embedding, again after a move that lost the tie."""
         head = self.cls.predictions
         head.decoder.weight, head.decoder.bias = self.bert.embeddings.word_embeddings.weight, head.bias
 

@@ -154,6 +154,10 @@ class GPT2LMHeadModel(nn.Module):
         self.transformer = GPT2Model(layers, width, heads, vocabulary, context)
         self.lm_head = nn.Linear(width, vocabulary, bias=False)
         self.lm_head.apply(draw_normal_)
+        self.tie_weights()
+
+    def tie_weights(self) -> None:
+        """Give the head the weight of the token embedding, again after a move that lost the tie."""
         self.lm_head.weight = self.transformer.wte.weight
 
     def forward(self, input_ids: Tensor) -> Prediction:
