@@ -10,7 +10,7 @@ from iftplan.nn.sources.zoo.conv1d import Conv1D
 
 
 class SparseRows(SparseLayer):
-    """What the sparse ones of both share; stands before the dense class."""
+    """Base of the sparse form of either; stands before the dense class."""
 
     bias: Tensor
 
@@ -24,7 +24,7 @@ class SparseRows(SparseLayer):
 
 
 class CompactRows(CompactLayer):
-    """What the compact ones of both share; stands before the dense class."""
+    """Base of the compact form of either; stands before the dense class."""
 
     bias: Tensor
 

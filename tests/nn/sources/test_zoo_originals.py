@@ -19,10 +19,10 @@ from iftplan.nn.meta.copies import check_ties
 from iftplan.nn.meta.fingerprint import fingerprint
 from iftplan.nn.sources import build
 from iftplan.nn.sources.zoo import ARCHITECTURES
-from iftplan.nn.sources.zoo.bert import BertForMaskedLM
-from iftplan.nn.sources.zoo.gpt2 import GPT2LMHeadModel
-from iftplan.nn.sources.zoo.resnet import ResNetBottleNeckLayer, ResNetForImageClassification
-from iftplan.nn.sources.zoo.vit import ViTForImageClassification
+from iftplan.nn.sources.zoo.bert import BertForMaskedLM, BertSizes
+from iftplan.nn.sources.zoo.gpt2 import GPT2LMHeadModel, GPT2Sizes
+from iftplan.nn.sources.zoo.resnet import ResNetBottleNeckLayer, ResNetForImageClassification, ResNetSizes
+from iftplan.nn.sources.zoo.vit import ViTForImageClassification, ViTSizes
 from tests.support.models.zoo_originals import ORIGINALS, bert, gpt, resnet, vit
 
 Build = Callable[[], nn.Module]
@@ -57,20 +57,20 @@ IMAGE, TEXT = (2, 3, 32, 32), (2, 19)
 SMALL: dict[str, tuple[Build, Build, tuple[int, ...]]] = {
     "resnet8-cifar": (ARCHITECTURES["resnet8-cifar"].build, ORIGINALS["resnet8-cifar"], IMAGE),
     "bottlenecks": (
-        lambda: ResNetForImageClassification(ResNetBottleNeckLayer, (2, 1), (16, 32), 7, stem=8),
+        lambda: ResNetForImageClassification(ResNetSizes(ResNetBottleNeckLayer, (2, 1), (16, 32), stem=8), 7),
         lambda: resnet("bottleneck", (2, 1), (16, 32), 7, stem=8),
         IMAGE,
     ),
     "mobilenetv2": (ARCHITECTURES["mobilenetv2"].build, ORIGINALS["mobilenetv2"], (2, 3, 45, 64)),
     "mobilevit-s": (ARCHITECTURES["mobilevit-s"].build, ORIGINALS["mobilevit-s"], (2, 3, 96, 64)),
     "bert": (
-        lambda: BertForMaskedLM(layers=2, width=32, heads=4),
+        lambda: BertForMaskedLM(BertSizes(layers=2, width=32, heads=4)),
         lambda: bert(layers=2, width=32, heads=4),
         TEXT,
     ),
     "gpt-char": (ARCHITECTURES["gpt-char"].build, ORIGINALS["gpt-char"], TEXT),
     "vit": (
-        lambda: ViTForImageClassification(layers=2, width=32, heads=4, patch=8, side=32, classes=7),
+        lambda: ViTForImageClassification(ViTSizes(layers=2, width=32, heads=4, patch=8, side=32), 7),
         lambda: vit(layers=2, width=32, heads=4, patch=8, side=32, classes=7),
         IMAGE,
     ),
@@ -95,7 +95,7 @@ def test_every_network_computes_what_the_original_does(name: str) -> None:
 @pytest.mark.parametrize("width", [1024, 2048])
 def test_large_gpts_of_two_layers_do_too(width: int) -> None:
     compare(
-        lambda: GPT2LMHeadModel(layers=2, width=width, heads=16),
+        lambda: GPT2LMHeadModel(GPT2Sizes(layers=2, width=width, heads=16)),
         lambda: gpt(layers=2, width=width, heads=16),
         TEXT,
     )

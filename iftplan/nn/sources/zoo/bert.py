@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar
 
@@ -24,7 +25,22 @@ EPS = 1e-12
 
 def bert_small() -> nn.Module:
     """BERT Small with its masked-LM head, tied to the token embedding."""
-    return BertForMaskedLM(layers=4, width=512, heads=8)
+    return BertForMaskedLM(BertSizes(layers=4, width=512, heads=8))
+
+
+@dataclass(frozen=True, slots=True)
+class BertSizes:
+    """Sizes of a BERT.
+
+    Attributes:
+        layers: blocks.
+        width: channels of a token.
+        heads: of its attention.
+    """
+
+    layers: int
+    width: int
+    heads: int
 
 
 class BertEmbeddings(nn.Module):
@@ -91,15 +107,15 @@ class _Output(nn.Module):
 
 
 class BertSelfOutput(_Output):
-    """What ends the attention."""
+    """End of the attention."""
 
 
 class BertOutput(_Output):
-    """What ends the feed-forward layers."""
+    """End of the feed-forward layers."""
 
 
 class BertAttention(nn.Module):
-    """Attention with what ends it."""
+    """Attention and its end."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -145,9 +161,9 @@ class BertLayer(nn.Module):
 class BertEncoder(nn.Module):
     """The blocks."""
 
-    def __init__(self, layers: int, width: int, heads: int) -> None:
+    def __init__(self, sizes: BertSizes) -> None:
         super().__init__()
-        self.layer = nn.ModuleList(BertLayer(width, heads) for _ in range(layers))
+        self.layer = nn.ModuleList(BertLayer(sizes.width, sizes.heads) for _ in range(sizes.layers))
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, tokens, channels) → the same."""
@@ -159,10 +175,10 @@ class BertEncoder(nn.Module):
 class BertModel(nn.Module):
     """Embeddings and blocks."""
 
-    def __init__(self, layers: int, width: int, heads: int) -> None:
+    def __init__(self, sizes: BertSizes) -> None:
         super().__init__()
-        self.embeddings = BertEmbeddings(width)
-        self.encoder = BertEncoder(layers, width, heads)
+        self.embeddings = BertEmbeddings(sizes.width)
+        self.encoder = BertEncoder(sizes)
         self.apply(draw_normal_)
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -217,11 +233,6 @@ class BertOnlyMLMHead(nn.Module):
 class BertForMaskedLM(nn.Module):
     """BERT with its masked-LM head, whose weight is that of the token embedding.
 
-    Args:
-        layers: its blocks.
-        width: channels of a token.
-        heads: of its attention.
-
     Attributes:
         all_tied_weights_keys: tied weights by the name of their original.
     """
@@ -233,10 +244,10 @@ class BertForMaskedLM(nn.Module):
         }
     )
 
-    def __init__(self, *, layers: int, width: int, heads: int) -> None:
+    def __init__(self, sizes: BertSizes) -> None:
         super().__init__()
-        self.bert = BertModel(layers, width, heads)
-        self.cls = BertOnlyMLMHead(width)
+        self.bert = BertModel(sizes)
+        self.cls = BertOnlyMLMHead(sizes.width)
         self.cls.apply(draw_normal_)
         self.tie_weights()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 from typing import ClassVar
@@ -22,29 +23,46 @@ from iftplan.nn.sources.zoo.conv1d import Conv1D
 from iftplan.nn.sources.zoo.initial_weights import STD, draw_normal_
 from iftplan.nn.sources.zoo.prediction import Prediction
 
-VOCABULARY = 50257
-CONTEXT = 1024
 DROPOUT = 0.1
 
 
 def gpt3_small() -> nn.Module:
     """GPT-3 Small, 125 M parameters."""
-    return GPT2LMHeadModel(layers=12, width=768, heads=12)
+    return GPT2LMHeadModel(GPT2Sizes(layers=12, width=768, heads=12))
 
 
 def gpt3_medium() -> nn.Module:
     """GPT-3 Medium, 350 M parameters."""
-    return GPT2LMHeadModel(layers=24, width=1024, heads=16)
+    return GPT2LMHeadModel(GPT2Sizes(layers=24, width=1024, heads=16))
 
 
 def gpt3_1_3b() -> nn.Module:
     """GPT-3 XL, 1.3 B parameters, with 16 heads of 128."""
-    return GPT2LMHeadModel(layers=24, width=2048, heads=16)
+    return GPT2LMHeadModel(GPT2Sizes(layers=24, width=2048, heads=16))
 
 
 def gpt_char() -> nn.Module:
     """A GPT small enough to train on a CPU, over bytes."""
-    return GPT2LMHeadModel(layers=4, width=128, heads=4, vocabulary=256, context=128)
+    return GPT2LMHeadModel(GPT2Sizes(layers=4, width=128, heads=4, vocabulary=256, context=128))
+
+
+@dataclass(frozen=True, slots=True)
+class GPT2Sizes:
+    """Sizes of a GPT.
+
+    Attributes:
+        layers: blocks.
+        width: channels of a token.
+        heads: of its attention.
+        vocabulary: kinds of tokens.
+        context: the most tokens of a text.
+    """
+
+    layers: int
+    width: int
+    heads: int
+    vocabulary: int = 50257
+    context: int = 1024
 
 
 class GPT2Attention(nn.Module):
@@ -110,14 +128,14 @@ class GPT2Block(nn.Module):
 class GPT2Model(nn.Module):
     """Tokens and positions, blocks and a last norm."""
 
-    def __init__(self, layers: int, width: int, heads: int, vocabulary: int, context: int) -> None:
+    def __init__(self, sizes: GPT2Sizes) -> None:
         super().__init__()
-        self.wte = nn.Embedding(vocabulary, width)
-        self.wpe = nn.Embedding(context, width)
+        self.wte = nn.Embedding(sizes.vocabulary, sizes.width)
+        self.wpe = nn.Embedding(sizes.context, sizes.width)
         self.drop = nn.Dropout(DROPOUT)
-        self.h = nn.ModuleList(GPT2Block(width, heads) for _ in range(layers))
-        self.ln_f = nn.LayerNorm(width)
-        self.apply(partial(_draw_, layers=layers))
+        self.h = nn.ModuleList(GPT2Block(sizes.width, sizes.heads) for _ in range(sizes.layers))
+        self.ln_f = nn.LayerNorm(sizes.width)
+        self.apply(partial(_draw_, layers=sizes.layers))
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(batch, tokens) → (batch, tokens, channels)."""
@@ -132,13 +150,6 @@ class GPT2Model(nn.Module):
 class GPT2LMHeadModel(nn.Module):
     """A GPT with its head, whose weight is that of the token embedding.
 
-    Args:
-        layers: its blocks.
-        width: channels of a token.
-        heads: of its attention.
-        vocabulary: kinds of tokens.
-        context: the most tokens of a text.
-
     Attributes:
         all_tied_weights_keys: tied weights by the name of their original.
     """
@@ -147,12 +158,10 @@ class GPT2LMHeadModel(nn.Module):
         {"lm_head.weight": "transformer.wte.weight"}
     )
 
-    def __init__(
-        self, *, layers: int, width: int, heads: int, vocabulary: int = VOCABULARY, context: int = CONTEXT
-    ) -> None:
+    def __init__(self, sizes: GPT2Sizes) -> None:
         super().__init__()
-        self.transformer = GPT2Model(layers, width, heads, vocabulary, context)
-        self.lm_head = nn.Linear(width, vocabulary, bias=False)
+        self.transformer = GPT2Model(sizes)
+        self.lm_head = nn.Linear(sizes.width, sizes.vocabulary, bias=False)
         self.lm_head.apply(draw_normal_)
         self.tie_weights()
 

@@ -78,7 +78,13 @@ class MobileNetV2Stem(nn.Module):
 
 
 class MobileNetV2InvertedResidual(nn.Module):
-    """Expansion, depthwise 3×3 convolution and linear bottleneck, added to the input where the shape stays."""
+    """Expansion, depthwise 3×3 convolution and linear bottleneck, added to the input where the shape stays.
+
+    Args:
+        inputs: channels in.
+        outputs: channels out.
+        stride: in both directions.
+    """
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()

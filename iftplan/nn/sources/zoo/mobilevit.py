@@ -69,7 +69,13 @@ class MobileViTConvLayer(nn.Module):
 
 
 class MobileViTInvertedResidual(nn.Module):
-    """MobileNetV2's block (arXiv 1801.04381), added to its input where the shape stays."""
+    """MobileNetV2's block (arXiv 1801.04381), added to its input where the shape stays.
+
+    Args:
+        inputs: channels in.
+        outputs: channels out.
+        stride: in both directions.
+    """
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -86,7 +92,14 @@ class MobileViTInvertedResidual(nn.Module):
 
 
 class MobileViTMobileNetLayer(nn.Module):
-    """A stage of MobileNetV2 blocks; the first carries the stride."""
+    """A stage of MobileNetV2 blocks; the first carries the stride.
+
+    Args:
+        inputs: channels in.
+        outputs: channels out.
+        stride: in both directions.
+        blocks: how many.
+    """
 
     def __init__(self, inputs: int, outputs: int, stride: int, blocks: int) -> None:
         super().__init__()
@@ -124,7 +137,7 @@ class MobileViTSelfAttention(nn.Module):
 
 
 class MobileViTSelfOutput(nn.Module):
-    """What ends the attention."""
+    """End of the attention."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -138,7 +151,7 @@ class MobileViTSelfOutput(nn.Module):
 
 
 class MobileViTAttention(nn.Module):
-    """Attention with what ends it."""
+    """Attention and its end."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

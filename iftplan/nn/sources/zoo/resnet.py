@@ -7,49 +7,67 @@ Sparse-IFT paper (arXiv 2303.11525).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from iftplan.nn.sources.zoo.initial_weights import draw_normal_
 from iftplan.nn.sources.zoo.prediction import Prediction
 
-BASIC_WIDTHS = (64, 128, 256, 512)
-BOTTLENECK_WIDTHS = (256, 512, 1024, 2048)
-STEM_WIDTH = 64
-
 
 def resnet18() -> nn.Module:
     """ResNet-18 for 1000 classes at 224×224."""
-    return ResNetForImageClassification(ResNetBasicLayer, (2, 2, 2, 2), BASIC_WIDTHS, 1000)
+    return _basic((2, 2, 2, 2), 1000)
 
 
 def resnet34() -> nn.Module:
     """ResNet-34 for 1000 classes at 224×224."""
-    return ResNetForImageClassification(ResNetBasicLayer, (3, 4, 6, 3), BASIC_WIDTHS, 1000)
+    return _basic((3, 4, 6, 3), 1000)
 
 
 def resnet50() -> nn.Module:
     """ResNet-50 v1.5 for 1000 classes at 224×224: the 3×3 convolution of a bottleneck carries the stride."""
-    return ResNetForImageClassification(ResNetBottleNeckLayer, (3, 4, 6, 3), BOTTLENECK_WIDTHS, 1000)
+    sizes = ResNetSizes(ResNetBottleNeckLayer, (3, 4, 6, 3), (256, 512, 1024, 2048), stem=64)
+    return ResNetForImageClassification(sizes, 1000)
 
 
 def resnet18_cifar() -> nn.Module:
     """ResNet-18 for 100 classes at 32×32."""
-    model = ResNetForImageClassification(ResNetBasicLayer, (2, 2, 2, 2), BASIC_WIDTHS, 100)
-    return _with_cifar_stem(model)
+    return _with_cifar_stem(_basic((2, 2, 2, 2), 100))
 
 
 def resnet34_cifar() -> nn.Module:
     """ResNet-34 for 100 classes at 32×32."""
-    model = ResNetForImageClassification(ResNetBasicLayer, (3, 4, 6, 3), BASIC_WIDTHS, 100)
-    return _with_cifar_stem(model)
+    return _with_cifar_stem(_basic((3, 4, 6, 3), 100))
 
 
 def resnet8_cifar() -> nn.Module:
     """ResNet-8 of width 8 for 10 classes at 32×32: three stages of one block, 3.236 M MACs."""
-    model = ResNetForImageClassification(ResNetBasicLayer, (1, 1, 1), (8, 16, 32), 10, stem=8)
-    return _with_cifar_stem(model)
+    sizes = ResNetSizes(ResNetBasicLayer, (1, 1, 1), (8, 16, 32), stem=8)
+    return _with_cifar_stem(ResNetForImageClassification(sizes, 10))
+
+
+@dataclass(frozen=True, slots=True)
+class ResNetSizes:
+    """Sizes of a ResNet.
+
+    Attributes:
+        block: class of its blocks.
+        depths: blocks of each stage.
+        widths: channels of each stage.
+        stem: channels that enter the first stage.
+    """
+
+    block: type[ResidualBlock]
+    depths: Sequence[int]
+    widths: Sequence[int]
+    stem: int
+
+
+def _basic(depths: Sequence[int], classes: int) -> ResNetForImageClassification:
+    sizes = ResNetSizes(ResNetBasicLayer, depths, (64, 128, 256, 512), stem=64)
+    return ResNetForImageClassification(sizes, classes)
 
 
 def _with_cifar_stem(model: ResNetForImageClassification) -> nn.Module:
@@ -63,7 +81,15 @@ def _with_cifar_stem(model: ResNetForImageClassification) -> nn.Module:
 
 
 class ResNetConvLayer(nn.Module):
-    """Convolution that keeps the size at stride 1, batch norm and, unless it ends a branch, ReLU."""
+    """Convolution that keeps the size at stride 1, batch norm and, unless it ends a branch, ReLU.
+
+    Args:
+        inputs: channels in.
+        outputs: channels out.
+        kernel: its side.
+        stride: in both directions.
+        active: with ReLU.
+    """
 
     def __init__(
         self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1, *, active: bool = True
@@ -80,7 +106,13 @@ class ResNetConvLayer(nn.Module):
 
 
 class ResNetShortCut(nn.Module):
-    """1×1 convolution and batch norm beside a branch that changes the shape."""
+    """1×1 convolution and batch norm beside a branch that changes the shape.
+
+    Args:
+        inputs: channels in.
+        outputs: channels out.
+        stride: in both directions.
+    """
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -88,23 +120,28 @@ class ResNetShortCut(nn.Module):
         self.normalization = nn.BatchNorm2d(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        """What is added to the branch."""
+        """The input in the shape of the branch."""
         found: Tensor = self.normalization(self.convolution(x))
         return found
 
 
-class _Residual(nn.Module):
-    """A branch, `layer`, added to its input or to the input's `shortcut`, then ReLU."""
+class ResidualBlock(nn.Module):
+    """A branch, `layer`, added to its input or to the input's `shortcut`, then ReLU.
+
+    Args:
+        inputs: channels in.
+        outputs: channels out.
+        stride: in both directions.
+    """
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
         super().__init__()
         same = inputs == outputs and stride == 1
         self.shortcut: nn.Module = nn.Identity() if same else ResNetShortCut(inputs, outputs, stride)
-        self.layer = nn.Sequential(*self.branch(inputs, outputs, stride))
+        self.layer = nn.Sequential(*self._branch(inputs, outputs, stride))
         self.activation = nn.ReLU()
 
-    def branch(self, inputs: int, outputs: int, stride: int) -> Iterator[nn.Module]:
-        """The layers of the branch."""
+    def _branch(self, inputs: int, outputs: int, stride: int) -> Iterator[nn.Module]:
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
@@ -115,20 +152,18 @@ class _Residual(nn.Module):
         return found
 
 
-class ResNetBasicLayer(_Residual):
-    """Two 3×3 convolutions."""
+class ResNetBasicLayer(ResidualBlock):
+    """Two 3×3 convolutions, the first with the stride."""
 
-    def branch(self, inputs: int, outputs: int, stride: int) -> Iterator[nn.Module]:
-        """The first convolution carries the stride."""
+    def _branch(self, inputs: int, outputs: int, stride: int) -> Iterator[nn.Module]:
         yield ResNetConvLayer(inputs, outputs, 3, stride)
         yield ResNetConvLayer(outputs, outputs, 3, active=False)
 
 
-class ResNetBottleNeckLayer(_Residual):
-    """A 3×3 convolution of a quarter of the width between two 1×1 ones."""
+class ResNetBottleNeckLayer(ResidualBlock):
+    """A 3×3 convolution with the stride, of a quarter of the width, between two 1×1 ones."""
 
-    def branch(self, inputs: int, outputs: int, stride: int) -> Iterator[nn.Module]:
-        """The middle convolution carries the stride."""
+    def _branch(self, inputs: int, outputs: int, stride: int) -> Iterator[nn.Module]:
         narrow = outputs // 4
         yield ResNetConvLayer(inputs, narrow, 1)
         yield ResNetConvLayer(narrow, narrow, 3, stride)
@@ -136,12 +171,11 @@ class ResNetBottleNeckLayer(_Residual):
 
 
 class ResNetStage(nn.Module):
-    """Blocks of one width; the first carries the stride."""
+    """Blocks of one width, in their order."""
 
-    def __init__(self, block: type[_Residual], inputs: int, outputs: int, depth: int, stride: int) -> None:
+    def __init__(self, blocks: Iterable[ResidualBlock]) -> None:
         super().__init__()
-        rest = (block(outputs, outputs) for _ in range(depth - 1))
-        self.layers = nn.Sequential(block(inputs, outputs, stride), *rest)
+        self.layers = nn.Sequential(*blocks)
 
     def forward(self, x: Tensor) -> Tensor:
         """All blocks in their order."""
@@ -152,15 +186,14 @@ class ResNetStage(nn.Module):
 class ResNetEncoder(nn.Module):
     """Stages, each after the first at half the size of the one before."""
 
-    def __init__(
-        self, block: type[_Residual], depths: Sequence[int], widths: Sequence[int], stem: int
-    ) -> None:
+    def __init__(self, sizes: ResNetSizes) -> None:
         super().__init__()
-        strides = (1, *[2] * len(depths))
-        self.stages = nn.ModuleList(
-            ResNetStage(block, *sizes)
-            for sizes in zip((stem, *widths), widths, depths, strides, strict=False)
-        )
+        self.stages = nn.ModuleList()
+        inputs, stride = sizes.stem, 1
+        for width, depth in zip(sizes.widths, sizes.depths, strict=True):
+            first = sizes.block(inputs, width, stride)
+            self.stages.append(ResNetStage([first, *(sizes.block(width, width) for _ in range(depth - 1))]))
+            inputs, stride = width, 2
 
     def forward(self, x: Tensor) -> Tensor:
         """All stages in their order."""
@@ -186,12 +219,10 @@ class ResNetEmbeddings(nn.Module):
 class ResNetModel(nn.Module):
     """Stem, stages and average over positions."""
 
-    def __init__(
-        self, block: type[_Residual], depths: Sequence[int], widths: Sequence[int], stem: int
-    ) -> None:
+    def __init__(self, sizes: ResNetSizes) -> None:
         super().__init__()
-        self.embedder = ResNetEmbeddings(stem)
-        self.encoder = ResNetEncoder(block, depths, widths, stem)
+        self.embedder = ResNetEmbeddings(sizes.stem)
+        self.encoder = ResNetEncoder(sizes)
         self.pooler = nn.AdaptiveAvgPool2d(1)
         self.apply(_draw_)
 
@@ -202,27 +233,12 @@ class ResNetModel(nn.Module):
 
 
 class ResNetForImageClassification(nn.Module):
-    """A ResNet with its classifier.
+    """A ResNet with its classifier."""
 
-    Args:
-        block: of which its stages are made.
-        depths: blocks of each stage.
-        widths: channels of each stage.
-        classes: that it tells apart.
-        stem: channels that enter the first stage.
-    """
-
-    def __init__(
-        self,
-        block: type[_Residual],
-        depths: Sequence[int],
-        widths: Sequence[int],
-        classes: int,
-        stem: int = STEM_WIDTH,
-    ) -> None:
+    def __init__(self, sizes: ResNetSizes, classes: int) -> None:
         super().__init__()
-        self.resnet = ResNetModel(block, depths, widths, stem)
-        self.classifier = nn.Sequential(nn.Flatten(), nn.Linear(widths[-1], classes))
+        self.resnet = ResNetModel(sizes)
+        self.classifier = nn.Sequential(nn.Flatten(), nn.Linear(sizes.widths[-1], classes))
         self.classifier.apply(_draw_)
 
     def forward(self, pixel_values: Tensor) -> Prediction:

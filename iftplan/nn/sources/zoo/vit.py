@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
@@ -15,7 +17,26 @@ EPS = 1e-12
 
 def vit_b16() -> nn.Module:
     """ViT-B/16 for 1000 classes at 224×224."""
-    return ViTForImageClassification(layers=12, width=768, heads=12, patch=16, side=224, classes=1000)
+    return ViTForImageClassification(ViTSizes(layers=12, width=768, heads=12, patch=16, side=224), 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class ViTSizes:
+    """Sizes of a ViT.
+
+    Attributes:
+        layers: blocks.
+        width: channels of a token.
+        heads: of its attention.
+        patch: side of a patch in pixels.
+        side: of an image in pixels.
+    """
+
+    layers: int
+    width: int
+    heads: int
+    patch: int
+    side: int
 
 
 class ViTPatchEmbeddings(nn.Module):
@@ -34,17 +55,21 @@ class ViTPatchEmbeddings(nn.Module):
 class ViTEmbeddings(nn.Module):
     """The class token and the patches, each with the vector of its position."""
 
-    def __init__(self, width: int, patch: int, side: int) -> None:
+    def __init__(self, sizes: ViTSizes) -> None:
         super().__init__()
-        self.image_size = (side, side)
-        self.cls_token = nn.Parameter(torch.randn(1, 1, width))
-        self.patch_embeddings = ViTPatchEmbeddings(width, patch)
-        positions = (side // patch) ** 2 + 1
-        self.position_embeddings = nn.Parameter(torch.randn(1, positions, width))
+        self.image_size = (sizes.side, sizes.side)
+        self.cls_token = nn.Parameter(torch.randn(1, 1, sizes.width))
+        self.patch_embeddings = ViTPatchEmbeddings(sizes.width, sizes.patch)
+        positions = (sizes.side // sizes.patch) ** 2 + 1
+        self.position_embeddings = nn.Parameter(torch.randn(1, positions, sizes.width))
         self.dropout = nn.Dropout(0.0)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(batch, 3, height, width) → (batch, 1 + patches, channels)."""
+        """(batch, 3, height, width) → (batch, 1 + patches, channels).
+
+        Raises:
+            ValueError: images of a size that there are no positions for.
+        """
         batch, _, height, width = images.shape
         if (height, width) != self.image_size:
             raise ValueError(
@@ -114,11 +139,11 @@ class ViTLayer(nn.Module):
 class ViTModel(nn.Module):
     """Embeddings, blocks and a last norm."""
 
-    def __init__(self, layers: int, width: int, heads: int, patch: int, side: int) -> None:
+    def __init__(self, sizes: ViTSizes) -> None:
         super().__init__()
-        self.embeddings = ViTEmbeddings(width, patch, side)
-        self.layers = nn.ModuleList(ViTLayer(width, heads) for _ in range(layers))
-        self.layernorm = nn.LayerNorm(width, eps=EPS)
+        self.embeddings = ViTEmbeddings(sizes)
+        self.layers = nn.ModuleList(ViTLayer(sizes.width, sizes.heads) for _ in range(sizes.layers))
+        self.layernorm = nn.LayerNorm(sizes.width, eps=EPS)
         self.apply(_draw_)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -131,21 +156,12 @@ class ViTModel(nn.Module):
 
 
 class ViTForImageClassification(nn.Module):
-    """A ViT with its classifier.
+    """A ViT with its classifier."""
 
-    Args:
-        layers: its blocks.
-        width: channels of a token.
-        heads: of its attention.
-        patch: side of a patch in pixels.
-        side: of an image in pixels.
-        classes: that it tells apart.
-    """
-
-    def __init__(self, *, layers: int, width: int, heads: int, patch: int, side: int, classes: int) -> None:
+    def __init__(self, sizes: ViTSizes, classes: int) -> None:
         super().__init__()
-        self.vit = ViTModel(layers, width, heads, patch, side)
-        self.classifier = nn.Linear(width, classes)
+        self.vit = ViTModel(sizes)
+        self.classifier = nn.Linear(sizes.width, classes)
         self.classifier.apply(_draw_)
 
     def forward(self, pixel_values: Tensor) -> Prediction:
