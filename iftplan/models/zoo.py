@@ -19,7 +19,7 @@ class ZooEntry:
     Attributes:
         name: what follows `zoo:`.
         description: one line for people.
-        source: the paper, and the library whose configuration it is built from.
+        source: the paper, and the choice where it leaves one.
         inputs: the inputs that it is counted with unless others are given.
     """
 
@@ -38,7 +38,7 @@ def _tokens(length: int) -> tuple[InputSpec, ...]:
 
 
 _RESNET = "He et al. 2015, arXiv 1512.03385"
-_GPT3 = "Brown et al. 2020, arXiv 2005.14165, table 2.1; transformers GPT2Config"
+_GPT3 = "Brown et al. 2020, arXiv 2005.14165, table 2.1"
 
 ZOO: Mapping[str, ZooEntry] = MappingProxyType(
     {
@@ -47,19 +47,19 @@ ZOO: Mapping[str, ZooEntry] = MappingProxyType(
             ZooEntry(
                 "resnet18-cifar",
                 "ResNet-18, 3×3 stride-1 stem without pooling, 100 classes, 32×32",
-                f"{_RESNET}; CIFAR form as in Saxena et al., arXiv 2303.11525; transformers ResNetConfig",
+                f"{_RESNET}; CIFAR form as in Saxena et al., arXiv 2303.11525",
                 _image(32),
             ),
             ZooEntry(
                 "resnet34-cifar",
                 "ResNet-34, 3×3 stride-1 stem without pooling, 100 classes, 32×32",
-                f"{_RESNET}; CIFAR form as in Saxena et al., arXiv 2303.11525; transformers ResNetConfig",
+                f"{_RESNET}; CIFAR form as in Saxena et al., arXiv 2303.11525",
                 _image(32),
             ),
             ZooEntry(
                 "resnet8-cifar",
                 "ResNet-8 of width 8 (8, 16, 32), 3×3 stride-1 stem without pooling, 10 classes, 32×32",
-                f"{_RESNET}, section 4.2, with 1×1 shortcuts; transformers ResNetConfig",
+                f"{_RESNET}, section 4.2, with 1×1 shortcuts",
                 _image(32),
             ),
             ZooEntry(
@@ -71,43 +71,43 @@ ZOO: Mapping[str, ZooEntry] = MappingProxyType(
             ZooEntry(
                 "resnet18",
                 "ResNet-18, 1000 classes, 224×224",
-                f"{_RESNET}; transformers ResNetConfig",
+                _RESNET,
                 _image(224),
             ),
             ZooEntry(
                 "resnet34",
                 "ResNet-34, 1000 classes, 224×224",
-                f"{_RESNET}; transformers ResNetConfig",
+                _RESNET,
                 _image(224),
             ),
             ZooEntry(
                 "resnet50",
                 "ResNet-50 v1.5 (stride in the 3×3 convolutions), 1000 classes, 224×224",
-                f"{_RESNET}; transformers ResNetConfig",
+                _RESNET,
                 _image(224),
             ),
             ZooEntry(
                 "mobilenetv2",
                 "MobileNetV2, multiplier 1.0, 1000 classes, 224×224",
-                "Sandler et al. 2018, arXiv 1801.04381; transformers MobileNetV2Config",
+                "Sandler et al. 2018, arXiv 1801.04381",
                 _image(224),
             ),
             ZooEntry(
                 "mobilevit-s",
                 "MobileViT-S, 1000 classes, 256×256",
-                "Mehta and Rastegari 2021, arXiv 2110.02178; transformers MobileViTConfig",
+                "Mehta and Rastegari 2021, arXiv 2110.02178",
                 _image(256),
             ),
             ZooEntry(
                 "botnet50",
                 "BotNet-50: ResNet-50 with self-attention (4 heads) for the last stage's 3×3, 224×224",
-                "Srinivas et al. 2021, arXiv 2101.11605; transformers ResNetConfig, attention written out",
+                "Srinivas et al. 2021, arXiv 2101.11605",
                 _image(224),
             ),
             ZooEntry(
                 "bert-small",
                 "BERT Small: 4 layers, width 512, 8 heads, tied masked-LM head, 128 tokens",
-                "Turc et al. 2019, arXiv 1908.08962; transformers BertConfig",
+                "Turc et al. 2019, arXiv 1908.08962",
                 _tokens(128),
             ),
             ZooEntry(
@@ -131,13 +131,13 @@ ZOO: Mapping[str, ZooEntry] = MappingProxyType(
             ZooEntry(
                 "gpt-char",
                 "a GPT of bytes: 4 layers, width 128, 4 heads, tied head over 256 bytes, 128 tokens",
-                "Radford et al. 2019; transformers GPT2Config",
+                "Radford et al. 2019",
                 _tokens(128),
             ),
             ZooEntry(
                 "vit-b16",
                 "ViT-B/16: 12 layers, width 768, 12 heads, 1000 classes, 224×224",
-                "Dosovitskiy et al. 2020, arXiv 2010.11929; transformers ViTConfig",
+                "Dosovitskiy et al. 2020, arXiv 2010.11929",
                 _image(224),
             ),
         )

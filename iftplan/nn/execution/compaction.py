@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import InputError
-from iftplan.nn.execution.execute import can_run, execute_dense_, has_conv1d
+from iftplan.nn.execution.conv1d import CompactConv1D
+from iftplan.nn.execution.execute import can_run, execute_dense_, has_transformers_conv1d
 from iftplan.nn.execution.kernels.registers import require_numba
 from iftplan.nn.execution.layers import (
     MASK,
@@ -27,16 +28,21 @@ from iftplan.nn.execution.layers import (
     to_weight,
 )
 from iftplan.nn.execution.sparsity import as_array
+from iftplan.nn.sources.zoo.conv1d import Conv1D
 from iftplan.plans.speed.pricing import DENSE_ABOVE
 
 
 def compact_classes() -> Mapping[type[nn.Module], type[CompactLayer]]:
     """Dense class → compact one; transformers' is among them where a model can have it."""
-    known: dict[type[nn.Module], type[CompactLayer]] = {nn.Linear: CompactLinear, nn.Conv2d: CompactConv2d}
-    if has_conv1d():
-        from iftplan.nn.execution.conv1d import CompactConv1D, Conv1D
+    known: dict[type[nn.Module], type[CompactLayer]] = {
+        nn.Linear: CompactLinear,
+        nn.Conv2d: CompactConv2d,
+        Conv1D: CompactConv1D,
+    }
+    if has_transformers_conv1d():
+        from iftplan.nn.execution import transformers_conv1d as theirs
 
-        known[Conv1D] = CompactConv1D
+        known[theirs.Conv1D] = theirs.CompactTransformersConv1D
     return known
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import InputError
+from iftplan.nn.execution.conv1d import SparseConv1D
 from iftplan.nn.execution.kernels.registers import require_numba
 from iftplan.nn.execution.layers import (
     MASK,
@@ -24,20 +25,25 @@ from iftplan.nn.execution.layers import (
     packed_mask,
 )
 from iftplan.nn.masks.masked_weights import has_mask
+from iftplan.nn.sources.zoo.conv1d import Conv1D
 from iftplan.plans.speed.pricing import DENSE_ABOVE
 
 
 def sparse_classes() -> Mapping[type[nn.Module], type[SparseLayer]]:
     """Dense class → sparse one; transformers' is among them where a model can have it."""
-    known: dict[type[nn.Module], type[SparseLayer]] = {nn.Linear: SparseLinear, nn.Conv2d: SparseConv2d}
-    if has_conv1d():
-        from iftplan.nn.execution.conv1d import Conv1D, SparseConv1D
+    known: dict[type[nn.Module], type[SparseLayer]] = {
+        nn.Linear: SparseLinear,
+        nn.Conv2d: SparseConv2d,
+        Conv1D: SparseConv1D,
+    }
+    if has_transformers_conv1d():
+        from iftplan.nn.execution import transformers_conv1d as theirs
 
-        known[Conv1D] = SparseConv1D
+        known[theirs.Conv1D] = theirs.SparseTransformersConv1D
     return known
 
 
-def has_conv1d() -> bool:
+def has_transformers_conv1d() -> bool:
     """Whether someone has imported transformers' Conv1D: nobody is made to wait for it otherwise."""
     return "transformers.pytorch_utils" in sys.modules
 

@@ -15,6 +15,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from iftplan.nn.layers.branches import Nonlinearity
+from iftplan.nn.sources.zoo.activations import GELUActivation
+
+_ACTIVATIONS = frozenset({nn.ReLU.__module__, GELUActivation.__module__, "transformers.activations"})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,11 +70,15 @@ def _activation(model: nn.Module) -> nn.Module:
 
 
 def _is_activation(module: nn.Module) -> bool:
-    """An elementwise function of torch's or of transformers': without parameters and parts of its own."""
+    """An elementwise function of torch's, of the bundled networks' or of transformers': without parameters and parts of its own."""
     home, name = type(module).__module__, type(module).__name__
     plain = not any(True for _ in module.parameters()) and not any(True for _ in module.children())
-    known = home == nn.ReLU.__module__ or home == "transformers.activations"
-    return known and plain and "Softm" not in name and name not in ("Sigmoid", "GLU", "LogSigmoid")
+    return (
+        home in _ACTIVATIONS
+        and plain
+        and "Softm" not in name
+        and name not in ("Sigmoid", "GLU", "LogSigmoid")
+    )
 
 
 def _named_in(config: object) -> nn.Module | None:

@@ -19,7 +19,7 @@ from iftplan.models.spec import InputSpec
 from iftplan.nn.counting.passes.process_exit import no_exit
 from iftplan.nn.meta.copies import on_meta
 from iftplan.nn.meta.origins import remember
-from iftplan.nn.sources.default_inputs import default_inputs, known_inputs
+from iftplan.nn.sources.default_inputs import default_inputs, known_inputs, note_inputs
 from iftplan.nn.sources.factories import file_factory, module_factory
 from iftplan.nn.sources.libraries import timm_factory, torchvision_factory
 from iftplan.nn.sources.transformers_config import transformers_factory
@@ -74,7 +74,9 @@ def construct(source: str | Source, *, device: str = "meta") -> BuiltModel:
     _without_cache_(model)
     if device == "meta":
         remember(model, lambda: construct(source, device="cpu").model)
-    return BuiltModel(model.eval(), source.inputs or default_inputs(model), assumptions)
+    if source.inputs:
+        note_inputs(model, source.inputs)
+    return BuiltModel(model.eval(), default_inputs(model), assumptions)
 
 
 def construct_with_inputs(

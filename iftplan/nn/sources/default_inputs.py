@@ -12,12 +12,18 @@ from iftplan.models.spec import InputSpec
 
 DEFAULT_TOKENS = 128
 DEFAULT_SIDE = 224
+_NOTED = "iftplan_inputs"
 
 
 HOW_TO_GIVE_INPUTS = (
     "give their shapes, for images such as --input 1x3x224x224, for tokens such as --input 1x128:int64, by "
     "name such as --input pixel_values=1x3x224x224."
 )
+
+
+def note_inputs(model: nn.Module, inputs: tuple[InputSpec, ...]) -> None:
+    """Note on a model, and on copies that are made of it, what it is counted with unless others are given."""
+    vars(model)[_NOTED] = inputs
 
 
 def known_inputs(model: str, inputs: Sequence[InputSpec]) -> tuple[InputSpec, ...]:
@@ -32,11 +38,14 @@ def known_inputs(model: str, inputs: Sequence[InputSpec]) -> tuple[InputSpec, ..
 
 
 def default_inputs(model: nn.Module) -> tuple[InputSpec, ...]:
-    """Inputs from the configuration that a transformers, timm or torchvision model carries.
+    """Inputs that were noted when a model was built, or from the configuration that one of transformers, timm or torchvision carries.
 
     Images have the configuration's size and channels, or 3×224×224; texts have 128 tokens, or as many as
-    the model has positions if those are fewer. Empty if the model carries no configuration.
+    the model has positions if those are fewer. Empty if the model carries none.
     """
+    noted: tuple[InputSpec, ...] = vars(model).get(_NOTED, ())
+    if noted:
+        return noted
     config = getattr(model, "config", None)
     match getattr(model, "main_input_name", None):
         case "pixel_values" if config is not None:

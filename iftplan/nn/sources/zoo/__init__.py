@@ -1,4 +1,8 @@
-"""The bundled reference architectures: the builders of what `iftplan.models.zoo` lists."""
+"""The bundled reference architectures: the builders of what `iftplan.models.zoo` lists.
+
+They are plain PyTorch, and their classes, modules and parameters have the names that transformers gives them: plans
+and checkpoints hold these names, and weights that were trained with transformers can be loaded.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +13,13 @@ from types import MappingProxyType
 from torch import nn
 
 from iftplan.models.zoo import ZOO, ZooEntry
+from iftplan.nn.sources.zoo.bert import bert_small
 from iftplan.nn.sources.zoo.botnet import botnet50
 from iftplan.nn.sources.zoo.digits import digits_cnn
-from iftplan.nn.sources.zoo.language import bert_small, gpt3_1_3b, gpt3_medium, gpt3_small, gpt_char
-from iftplan.nn.sources.zoo.mobile import mobilenetv2, mobilevit_s
-from iftplan.nn.sources.zoo.residual import (
+from iftplan.nn.sources.zoo.gpt2 import gpt3_1_3b, gpt3_medium, gpt3_small, gpt_char
+from iftplan.nn.sources.zoo.mobilenetv2 import mobilenetv2
+from iftplan.nn.sources.zoo.mobilevit import mobilevit_s
+from iftplan.nn.sources.zoo.resnet import (
     resnet8_cifar,
     resnet18,
     resnet18_cifar,
@@ -21,7 +27,7 @@ from iftplan.nn.sources.zoo.residual import (
     resnet34_cifar,
     resnet50,
 )
-from iftplan.nn.sources.zoo.vision_transformer import vit_b16
+from iftplan.nn.sources.zoo.vit import vit_b16
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from iftplan.nn.sources.zoo.residual import resnet50
+from iftplan.nn.sources.zoo.resnet import resnet50
 
 HEADS = 4
 LAST_STAGE = "resnet.encoder.stages.3.layers"
@@ -77,7 +77,11 @@ def _differences(table: torch.Tensor, size: int) -> torch.Tensor:
 
 def botnet50() -> nn.Module:
     """BotNet-50 for 1000 classes at 224×224."""
-    model = resnet50()
+    return attend_(resnet50())
+
+
+def attend_(model: nn.Module) -> nn.Module:
+    """A ResNet-50 whose last stage attends, changed in place."""
     size = LAST_STAGE_SIZE
     for block in model.get_submodule(LAST_STAGE).children():
         layer = block.get_submodule("layer.1")
