@@ -99,7 +99,9 @@ class Store:
             if not ignore.exists():
                 ignore.write_text("*\n", encoding="utf-8")
             path = self._path(slot)
-            if path.is_symlink() or (path.exists() and not path.is_file()):  # a link or a pipe is written into
+            if path.is_symlink() or (
+                path.exists() and not path.is_file()
+            ):  # a link or a pipe is written into
                 path.unlink()
             write_text(dumps(sealed), str(path))
             self._prune()

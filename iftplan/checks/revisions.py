@@ -186,8 +186,11 @@ def _configured(path: Path) -> tuple[ConfiguredModel, ...]:
 
 def _refuse_ours(revision: str, read: Iterable[str], checkout: Checkout) -> None:
     """A package that is installed from the working tree would be measured in place of the revision's."""
+    ours = Path(__file__).resolve().parents[1]
     for key in sorted(read):
         kind, _, place = key.partition(":")
+        if Path(place).is_relative_to(ours):
+            continue  # what measures is the same for both
         if kind == "file" and Path(place).is_absolute() and Path(place).is_relative_to(checkout.original):
             raise InputError(
                 f"at {revision} the models import {Path(place).relative_to(checkout.original)} from the working tree, where an installed package points to; name the source by its file, as in path/file.py:factory, or install the package without -e."

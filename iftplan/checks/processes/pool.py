@@ -1,4 +1,4 @@
-"""Measuring in other processes: as many as help, each with its share of the models."""
+"""Measuring in other processes: one that has loaded PyTorch, and as many copies of it as help."""
 
 from __future__ import annotations
 
@@ -6,23 +6,19 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from iftplan.checks.processes.worker import died
 
 Request = Mapping[str, Any]
 Answer = Mapping[str, Any]
 
-_WORTH_A_PROCESS = 3
-"""To import torch takes about as long as to measure so many small models."""
-
 _BOOT = """
-import os, sys
-root, old, new = sys.argv.pop(1), sys.argv.pop(1), sys.argv.pop(1)
-if old:  # what is installed from another checkout is imported from this one
-    sys.path[:] = [new + p[len(old):] if (os.path.realpath(p) + os.sep).startswith(old + os.sep) else p for p in sys.path]
-sys.path.append(root)
+import sys
+sys.path.append(sys.argv.pop(1))
 from iftplan.checks.processes.worker import main
 main()
 """
@@ -36,61 +32,76 @@ def measure_all(
     Args:
         requests: what to measure.
         folder: the working directory, from which paths and imports begin.
-        jobs: processes; None for as many as help.
+        jobs: models that are measured at once; None for as many as there are processors.
         paths: a checkout that is imported from, and the one to import from instead.
     """
-    if not requests:
-        return []
-    helpful = min(os.cpu_count() or 1, -(-len(requests) // _WORTH_A_PROCESS))
-    count = min(jobs or helpful, len(requests))
-    workers = [_Worker(list(requests[i::count]), folder, paths) for i in range(count)]
-    with ThreadPoolExecutor(count) as pool:
-        try:
-            found = list(pool.map(lambda worker: list(worker.answers()), workers))
-        except BaseException:  # an interruption ends what it interrupts
-            for worker in workers:
-                worker.stop()
-            raise
-    return [found[i % count][i // count] for i in range(len(requests))]
+    where = {"folder": str(folder), "paths": [*map(str, paths or ("", ""))]}
+    waiting = [{**request, **where, "id": i} for i, request in enumerate(requests)]
+    answers: dict[int, Answer] = {}
+    server: _Server | None = None
+    try:
+        while len(answers) < len(requests):
+            server = _Server.running()
+            left = [request for request in waiting if request["id"] not in answers]
+            answers |= server.answers(left, jobs or os.cpu_count() or 1)
+    except BaseException:  # an interruption ends what it interrupts
+        if server is not None:
+            server.stop()
+        raise
+    return [answers[i] for i in range(len(requests))]
 
 
-class _Worker:
-    """A share of the requests, and the process that answers them."""
+class _Server:
+    """The process that has loaded PyTorch; there is one, for as long as this process runs."""
 
-    def __init__(self, requests: list[Request], folder: Path, paths: tuple[Path, Path] | None) -> None:
-        self._requests = requests
-        self._folder = folder
-        self._paths = paths or ("", "")
-        self._process: subprocess.Popen[str] | None = None
+    _one: _Server | None = None
 
-    def answers(self) -> Iterator[Answer]:
-        """Answers in order; a process that dies is replaced for the requests that come after."""
-        while self._requests:
-            code, answers = self._run()
-            yield from answers
-            self._requests = self._requests[len(answers) :]
-            if self._requests:
-                source = self._requests.pop(0)["source"]
-                yield {
-                    "error": f"the process that measured {source} ended with status {code} before it had an answer; what it said is above.",
-                    "exit_code": 3,
-                }
+    @classmethod
+    def running(cls) -> _Server:
+        """The one that runs, or a new one."""
+        if cls._one is None or cls._one._process.poll() is not None:
+            cls._one = cls()
+        return cls._one
 
-    def stop(self) -> None:
-        """Answer nothing more."""
-        self._requests = []
-        if self._process is not None:
-            self._process.kill()
-
-    def _run(self) -> tuple[int, list[Answer]]:
+    def __init__(self) -> None:
         root = Path(__file__).resolve().parents[3]
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _BOOT, str(root), *map(str, self._paths)],
+            [sys.executable, "-c", _BOOT, str(root)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            cwd=self._folder,
             encoding="utf-8",
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
-        out, _ = self._process.communicate("".join(json.dumps(r) + "\n" for r in self._requests))
-        return self._process.returncode, [json.loads(line) for line in out.splitlines()]
+
+    def answers(self, requests: Sequence[Request], jobs: int) -> dict[int, Answer]:
+        """Answers by number; where the process ends before them, the first that has none is the one it ended at.
+
+        Args:
+            requests: each with its number.
+            jobs: how many it has at once.
+        """
+        assert self._process.stdin is not None and self._process.stdout is not None
+        waiting, begun = list(requests), dict[int, Request]()
+        found: dict[int, Answer] = {}
+        while waiting or begun:
+            with suppress(BrokenPipeError):
+                while waiting and len(begun) < jobs:
+                    request = waiting.pop(0)
+                    begun[request["id"]] = request
+                    self._process.stdin.write(json.dumps(request) + "\n")
+                self._process.stdin.flush()
+            line = self._process.stdout.readline()
+            if not line:
+                code = self._process.wait()
+                return found | {number: died(r["source"], code) for number, r in begun.items()}
+            answer = json.loads(line)
+            number = answer.pop("id")
+            del begun[number]
+            found[number] = answer
+        return found
+
+    def stop(self) -> None:
+        """End it, and what it has begun."""
+        self._process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=5)

@@ -1,35 +1,148 @@
-"""Measures models in a process of its own: requests come in and answers go out, a line of JSON each.
+"""Measures models, each in a process of its own: requests come in and answers go out, a line of JSON each.
 
-Whoever asks needs no torch, a model that takes its process down takes nobody else with it, and what was read on the
-way is recorded from the first import on.
+PyTorch is loaded once, and every model is measured in a copy of that process. Whoever asks needs no torch, a model that takes
+its process down takes nobody else with it, and what is read for it is recorded from the copy on.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import selectors
+import signal
+import sys
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from iftplan.cache.dependencies import Footprint, Reads
 
+_CHUNK = 1 << 16
+
 
 def main() -> None:
-    """Answer every request on stdin, in the working directory that its paths are relative to."""
-    reads = Reads()
-    requests = os.fdopen(os.dup(0), encoding="utf-8")
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    """Answer every request on stdin, whichever is ready first."""
+    requests, answers = os.dup(0), os.dup(1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # what a user's module reads must not be our requests,
     os.dup2(2, 1)  # and what it prints must not end up among the answers
-    for line in requests:
-        answers.write(json.dumps(_answer(json.loads(line), reads)) + "\n")
-        answers.flush()
+    with suppress(ImportError):  # which is told for each model
+        import iftplan.nn.application.model_cost  # noqa: F401
+    if hasattr(os, "fork"):
+        _Copies(requests, answers).serve()
+        return
+    with os.fdopen(requests, encoding="utf-8") as lines:
+        reads = Reads()
+        for line in lines:
+            request = json.loads(line)
+            _write(answers, {"id": request["id"], **_answer(request, reads)})
+
+
+@dataclass(slots=True)
+class _Copies:
+    """The copies that measure at this moment.
+
+    Attributes:
+        requests: the descriptor that they come from.
+        answers: where answers go.
+        running: the pipe of a copy → its process, its request, and what it has said.
+    """
+
+    requests: int
+    answers: int
+    running: dict[int, tuple[int, Mapping[str, Any], bytearray]] = field(default_factory=dict)
+
+    def serve(self) -> None:
+        """Begin with every request as it comes, and pass every answer on, until there is neither."""
+        signal.signal(signal.SIGTERM, self._end)
+        unread = b""
+        with selectors.DefaultSelector() as waiting:
+            waiting.register(self.requests, selectors.EVENT_READ)
+            while waiting.get_map():
+                for key, _ in waiting.select():
+                    chunk = os.read(key.fd, _CHUNK)
+                    if not chunk:
+                        waiting.unregister(key.fd)
+                    if key.fd != self.requests:
+                        self._heard(key.fd, chunk)
+                        continue
+                    *lines, unread = (unread + chunk).split(b"\n")
+                    for line in lines:
+                        waiting.register(self._begin(json.loads(line)), selectors.EVENT_READ)
+
+    def _begin(self, request: Mapping[str, Any]) -> int:
+        mine, theirs = os.pipe()
+        sys.stderr.flush()
+        pid = os.fork()
+        if pid == 0:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            for other in (mine, self.requests, self.answers, *self.running):
+                os.close(other)
+            _measure(request, theirs)
+        os.close(theirs)
+        self.running[mine] = pid, request, bytearray()
+        return mine
+
+    def _heard(self, pipe: int, chunk: bytes) -> None:
+        pid, request, said = self.running[pipe]
+        said += chunk
+        if chunk:
+            return
+        os.close(pipe)
+        del self.running[pipe]
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        answer = json.loads(said) if code == 0 and said else died(request["source"], code)
+        _write(self.answers, {"id": request["id"], **answer})
+
+    def _end(self, number: int, frame: FrameType | None) -> None:
+        for pid, _, _ in self.running.values():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        os._exit(128 + number)
+
+
+def died(source: str, code: int) -> dict[str, Any]:
+    """The answer of a process that ended without one.
+
+    Args:
+        source: of the model.
+        code: its exit status.
+    """
+    return {
+        "error": f"the process that measured {source} ended with status {code} before it had an answer; what it said is above.",
+        "exit_code": 3,
+    }
+
+
+def _measure(request: Mapping[str, Any], pipe: int) -> None:
+    """What a copy does, and nothing after it."""
+    try:
+        _write(pipe, _answer(request, Reads()))
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except KeyboardInterrupt:
+        os._exit(130)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        os._exit(3)
+    os._exit(0)
+
+
+def _write(descriptor: int, answer: Mapping[str, Any]) -> None:
+    rest = memoryview((json.dumps(answer) + "\n").encode())
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
 
 
 def _answer(request: Mapping[str, Any], reads: Reads) -> dict[str, Any]:
     from iftplan.base.errors import IftplanError, MeasureError
 
+    folder, original, revision = request["folder"], *request["paths"]
+    os.chdir(folder)
+    if original:  # what is installed from another checkout is imported from this one
+        sys.path[:] = [_moved(path, original, revision) for path in sys.path]
     try:
         from iftplan.models.cost_document import measured_document
         from iftplan.nn.application.model_cost import measure_model
@@ -50,6 +163,11 @@ def _answer(request: Mapping[str, Any], reads: Reads) -> dict[str, Any]:
     if not reads.complete and _runs_user_code(request):
         outward.append("files that native libraries open cannot be seen on this system")
     return {"measured": document, "reads": states, "outward": outward}
+
+
+def _moved(path: str, original: str, revision: str) -> str:
+    inside = f"{os.path.realpath(path)}{os.sep}".startswith(f"{original}{os.sep}")
+    return revision + path[len(original) :] if inside and path else path
 
 
 def _runs_user_code(request: Mapping[str, Any]) -> bool:

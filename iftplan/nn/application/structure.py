@@ -9,6 +9,7 @@ from torch import nn
 
 from iftplan.base.errors import MeasureError, StaleError
 from iftplan.models.spec import Couplings
+from iftplan.models.zoo_specs import zoo_spec
 from iftplan.nn.layers.branches import Doped, Factorized, Member, Nonlinearity, Parallel, identity
 from iftplan.nn.layers.experts import (
     RoutedExperts,
@@ -18,9 +19,9 @@ from iftplan.nn.layers.experts import (
     routable,
 )
 from iftplan.nn.layers.widen import widen_
+from iftplan.nn.meta.fingerprint import fingerprint
 from iftplan.nn.meta.inputs import matching
 from iftplan.nn.meta.origins import also_changed
-from iftplan.nn.reading.widths.trace import trace_widths
 from iftplan.plans.plan import Plan, PlannedLayer, Role
 
 _MEMBERS: Mapping[str, Callable[[nn.Module, int, Nonlinearity], Member]] = MappingProxyType(
@@ -56,12 +57,22 @@ def planned_couplings(plan: Plan, model: nn.Module) -> Couplings | None:
     """
     if not plan.widths:
         return None
-    couplings = trace_widths(model, matching(plan.inputs, model), heads=plan.heads, operators=None)
+    couplings = _bundled(plan, model)
+    if couplings is None:
+        from iftplan.nn.reading.widths.trace import trace_widths
+
+        couplings = trace_widths(model, matching(plan.inputs, model), heads=plan.heads, operators=None)
     if set(couplings.widths) != set(plan.widths):
         raise StaleError(
             f"the plan sets widths {_some(set(plan.widths) - set(couplings.widths))} that the model does not have; make the plan again."
         )
     return couplings
+
+
+def _bundled(plan: Plan, model: nn.Module) -> Couplings | None:
+    """The couplings that the package keeps of a bundled model, if this is it."""
+    kept = zoo_spec(plan.model, plan.inputs, heads=plan.heads)
+    return kept.couplings if kept is not None and kept.fingerprint == fingerprint(model) else None
 
 
 def skeleton_(

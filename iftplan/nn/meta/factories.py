@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import torch
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 # torch.tensor stays where it is: its values are known, and models read them (sequence lengths and the like).
@@ -39,3 +40,46 @@ class FactoriesOnMeta(TorchFunctionMode):
     ) -> Any:
         named = kwargs or {}
         return func(*args, **(with_device(named) if self.active and func in FACTORIES else named))
+
+
+class WithoutDraws(TorchFunctionMode):
+    """Leaves weights on the meta device as they are where a model draws them: there are none, and to draw takes its time."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func in _DRAWS:
+            weight, *others = (*args, *(kwargs or {}).values())
+            if (
+                type(weight) in (Tensor, nn.Parameter)
+                and _has_no_values(weight)
+                and all(map(_is_number, others))
+            ):
+                return weight
+        return func(*args, **(kwargs or {}))
+
+
+_DRAWS: Final = frozenset(
+    {
+        *(nn.init.normal_, Tensor.normal_, Tensor.uniform_, Tensor.erfinv_, Tensor.clamp_),
+        *(Tensor.mul_, Tensor.add_, Tensor.fill_, Tensor.zero_),
+    }
+)
+
+
+def _has_no_values(weight: Any) -> bool:
+    known = type(weight) in (Tensor, nn.Parameter)
+    return known and weight.is_meta and weight.is_floating_point() and weight.layout is torch.strided
+
+
+def _is_refused(weight: Any) -> bool:
+    """Whether torch refuses to change it in place."""
+    return weight.requires_grad and weight.is_leaf and torch.is_grad_enabled()
+
+
+def _is_number(value: object) -> bool:
+    return value is None or type(value) in (int, float)

@@ -23,6 +23,7 @@ from iftplan.nn.counting.operators.registry import OPERATORS
 from iftplan.nn.counting.passes.data import Data, look, look_as_needed
 from iftplan.nn.counting.passes.ledger import Ledger, Names
 from iftplan.nn.counting.shape_rules.elementwise import ELEMENTWISE
+from iftplan.nn.counting.shape_rules.operators import answer
 from iftplan.nn.meta.factories import FactoriesOnMeta
 from iftplan.nn.torch_internals import TorchDispatchMode, inside_transform, storage_address, without_dispatch
 
@@ -32,7 +33,6 @@ _NOTHING: frozenset[Node] = frozenset()
 _LOOKUPS = frozenset({"aten::embedding", "aten::_embedding_bag", "aten::_embedding_bag_forward_only"})
 _TRANSPOSED, _GROUPS = 6, 8  # arguments of aten::convolution
 _GROUPED_MM = torch.ops.aten._grouped_mm.default
-_ADDMM = torch.ops.aten.addmm.default
 _PLAIN = frozenset({Tensor, nn.Parameter})
 
 
@@ -138,9 +138,7 @@ class _Dataflow(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return Data.ASSUMED.item(args[0].dtype)  # the counter logs this assumption
         if func is _GROUPED_MM and args[0].is_meta:
             result = _grouped_mm(*args[:2])
-        elif func is _ADDMM and args[0].is_meta:  # the pass that counts has seen that it fits
-            result = args[1].new_empty((args[1].shape[0], args[2].shape[1]))
-        else:
+        elif (result := answer(func, args, kwargs)) is None:
             result = func(*args, **(kwargs or {}))
         self.follow(result, (args, kwargs), self._use(func._schema.name, args))
         return result

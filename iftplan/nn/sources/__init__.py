@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stdout
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from typing import assert_never
@@ -18,6 +18,7 @@ from iftplan.models.sources import Source, SourceKind, parse_source
 from iftplan.models.spec import InputSpec
 from iftplan.nn.counting.passes.process_exit import no_exit
 from iftplan.nn.meta.copies import on_meta
+from iftplan.nn.meta.factories import WithoutDraws
 from iftplan.nn.meta.origins import remember
 from iftplan.nn.sources.default_inputs import default_inputs, known_inputs, note_inputs
 from iftplan.nn.sources.factories import file_factory, module_factory
@@ -139,7 +140,7 @@ def _call(factory: Callable[[], object], source: Source, device: str) -> tuple[o
 
 def _attempt(factory: Callable[[], object], device: str) -> tuple[object, Exception | SystemExit | None]:
     try:
-        with torch.device(device):
+        with torch.device(device), WithoutDraws() if device == "meta" else nullcontext():
             return factory(), None
     except InputError:
         raise

@@ -19,7 +19,9 @@ from typing import Any, Final
 _COMPILER: Final = "torch._dynamo"
 _SYMBOLS: Final = "torch.fx.experimental.symbolic_shapes"
 _PROVER: Final = "torch.fx.experimental.validator"
-_CONDITIONS: Final = ("expect_true", "guard_or_false", "guard_or_true", "statically_known_true")
+_CONDITIONS: Final = (
+    *("expect_true", "guard_or_false", "guard_or_true", "guard_size_oblivious", "statically_known_true"),
+)
 _LOADING: Final = RLock()
 
 
@@ -97,8 +99,8 @@ def _is_plain(value: Any) -> bool:
     return all(map(_is_plain, value)) if isinstance(value, tuple | list) else type(value) in (bool, int)
 
 
-def _itself(condition: bool, *_: Any) -> bool:
-    return condition
+def _itself(value: Any, *_: Any) -> Any:
+    return value
 
 
 def _equal(one: Any, other: Any) -> bool:
@@ -137,6 +139,8 @@ _ANSWERS: Final[Mapping[str, Mapping[str, Callable[..., Any]]]] = MappingProxyTy
             name: _where_plain(name, answer)
             for name, answer in {
                 **dict.fromkeys(_CONDITIONS, _itself),
+                "guarding_hint_or_throw": _itself,
+                "has_guarding_hint": lambda size: True,
                 "is_nested_int": lambda size: False,
                 "sym_and": lambda *conditions: all(conditions),
                 "sym_or": lambda *conditions: any(conditions),

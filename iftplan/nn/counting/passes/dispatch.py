@@ -10,6 +10,7 @@ from torch import Tensor
 
 from iftplan.nn.counting.operators.registry import OPERATORS, Operators, may_contract
 from iftplan.nn.counting.passes.ledger import Ledger
+from iftplan.nn.counting.shape_rules.operators import answer
 from iftplan.nn.meta.sparse_tensors import PRODUCTS, correct_result, sparse_product, sparse_shape
 from iftplan.nn.meta.tensors import empty
 from iftplan.nn.torch_internals import TorchDispatchMode, without_torch_function
@@ -48,6 +49,8 @@ class DatalessAnswers(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return _grouped_mm(*args, **(kwargs or {}))
         if func._schema.name in PRODUCTS and (product := sparse_product(func._schema.name, args)) is not None:
             return product
+        if (known := answer(func, args, kwargs)) is not None:
+            return known
         result = func(*args, **(kwargs or {}))
         if isinstance(result, Tensor) and result.layout is not torch.strided and result.is_meta:
             return correct_result(func._schema.name, args, result)
