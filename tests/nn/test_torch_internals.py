@@ -18,10 +18,10 @@ from iftplan.base.errors import InfeasibleError, MeasureError
 from iftplan.models.spec import InputSpec
 from iftplan.nn import torch_internals
 from iftplan.nn.counting.measure import measure
-from iftplan.nn.torch_internals import CANARIES, failure
+from iftplan.nn.torch_internals import CANARIES, failure, symbolic
 from tests.support.hand_specs import chain
 
-NN = Path(torch_internals.__file__).parent
+NN = Path(torch_internals.__file__).parents[1]
 PRIVATE = re.compile(r"^torch(?!\.ops\b)(\.\w+)*\._(?!_|foreach_)|^torch\.fx\.experimental")
 """Operators below torch.ops are called by name, as an exported graph does; torch._foreach_* is the exception that optimizers are written in."""
 
@@ -40,9 +40,9 @@ def private_names(source: str) -> list[str]:
 
 
 def test_one_module_touches_what_torch_does_not_promise() -> None:
-    paths = [path for path in NN.rglob("*.py") if path.name != "torch_internals.py"]
+    paths = [path for path in NN.rglob("*.py") if path.parent.name != "torch_internals"]
     assert {str(path): names for path in paths if (names := private_names(path.read_text("utf-8")))} == {}
-    assert len(private_names((NN / "torch_internals.py").read_text("utf-8"))) > 15
+    assert len(private_names((NN / "torch_internals/__init__.py").read_text("utf-8"))) > 12
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ BROKEN = {
     "_records": ("tracing", torch_internals, "call_below_modes", lambda operator, *args: operator(*args)),
     "_follows_sizes": (
         "widths",
-        torch_internals.ShapeEnv,
+        symbolic.ShapeEnv,
         "_maybe_evaluate_static",
         None,
     ),
@@ -102,14 +102,14 @@ def test_a_canary_notices(canary: str, monkeypatch: pytest.MonkeyPatch, forgotte
     assert failure(use)
 
 
-class Renamed(torch_internals.ShapeEnv):
+class Renamed(symbolic.ShapeEnv):
     """A later release whose entry point has another name: what is overridden is never asked."""
 
     def create_symintnode(self, *args: Any, **kwargs: Any) -> None:
         raise AttributeError("'SymNode' object has no attribute 'expr'")
 
 
-class Unasked(torch_internals.ShapeEnv):
+class Unasked(symbolic.ShapeEnv):
     """A later release that no longer asks for equalities: every size is taken to be what it is in the dense model."""
 
     def create_symintnode(self, sym: Any, *, hint: Any = None, source: Any = None) -> Any:
@@ -120,7 +120,7 @@ class Unasked(torch_internals.ShapeEnv):
 def test_a_release_in_which_sizes_are_not_followed_is_named(
     environment: type, says: str, monkeypatch: pytest.MonkeyPatch, forgotten: None
 ) -> None:
-    monkeypatch.setattr(torch_internals, "ShapeEnv", environment)
+    monkeypatch.setattr(symbolic, "ShapeEnv", environment)
     monkeypatch.setattr(torch, "__version__", "9.9.9")
     net = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4))
     spec = ift.read_model(net, "1x8")
@@ -135,7 +135,7 @@ def test_a_release_in_which_sizes_are_not_followed_is_named(
 def test_a_module_of_torch_that_is_gone_costs_widths_alone(
     monkeypatch: pytest.MonkeyPatch, forgotten: None
 ) -> None:
-    monkeypatch.setattr(torch_internals, "_MISSING", "cannot import name 'ShapeEnv'")
+    monkeypatch.setattr(symbolic, "MISSING", "cannot import name 'ShapeEnv'")
     spec = ift.read_model(nn.Linear(8, 4), "1x8")
     assert spec.macs == 32 and "cannot import name 'ShapeEnv'" in spec.refusal
 
@@ -171,3 +171,27 @@ def test_counting_with_fvcore_does_not_warn_of_what_the_user_did_not_ask_for() -
 def test_plans_of_documents_need_none_of_it(monkeypatch: pytest.MonkeyPatch, forgotten: None) -> None:
     monkeypatch.setattr(torch_internals, "CANARIES", {})
     assert ift.plan(chain(), "wide", "0.75").residual_macs == 0
+
+
+COMPILER = """
+import sys, torch
+from torch import nn
+from iftplan.nn.counting.measure import measure
+from iftplan.models.spec import InputSpec
+
+net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 4), nn.Softmax(-1))
+assert measure(net, (InputSpec((1, 3, 8, 8)),)).macs
+assert "torch._dynamo" not in sys.modules, "a count has imported the compiler"
+
+import torch._dynamo
+hidden = []
+disable = torch._dynamo.disable
+torch._dynamo.disable = lambda fn, *args, **more: hidden.append(fn.__name__) or disable(fn, *args, **more)
+assert (torch.empty(2, 3, device="meta") + 1).shape == (2, 3)
+assert hidden, "torch's own way is not taken where the compiler is there"
+assert torch.equal(torch.compile(lambda x: x + 1, backend="eager")(torch.ones(3)), torch.full((3,), 2.0))
+"""
+
+
+def test_counting_imports_no_compiler_and_hides_from_one_that_is_there() -> None:
+    subprocess.run([sys.executable, "-c", COMPILER], check=True)

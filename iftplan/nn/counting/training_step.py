@@ -131,7 +131,7 @@ def _step(
     )
 
 
-class _Gradients(DispatchNet):  # type: ignore[no-untyped-call]
+class _Gradients(DispatchNet):
     """Notes beside each product how many gradients it will have."""
 
     def __init__(self, ledger: Ledger, operators: Mapping[str, Operator]) -> None:

@@ -49,7 +49,7 @@ def weights_bytes(model: nn.Module) -> int:
     return sum(_bytes(tensor) for tensor in (*model.parameters(), *model.buffers()))
 
 
-class Bounded(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Bounded(TorchDispatchMode):
     """Refuses an operator before its result would bring what is alive above `LIMIT`.
 
     Attributes:

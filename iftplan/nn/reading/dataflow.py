@@ -84,7 +84,7 @@ def _see(
     return dataflow.uses(output)
 
 
-class _Dataflow(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Dataflow(TorchDispatchMode):
     """Marks storages, not tensors, so that a view and a write through a view need no rule of their own."""
 
     def __init__(self, weights: Mapping[str, Tensor], inputs: Sequence[Tensor]) -> None:

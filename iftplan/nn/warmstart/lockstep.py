@@ -107,7 +107,7 @@ class _Recorded:
     named: dict[str, Value] = field(default_factory=dict)
 
 
-class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Recorder(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.made = _Recorded()

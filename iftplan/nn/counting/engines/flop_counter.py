@@ -83,7 +83,7 @@ class _Whole(FactoriesOnMeta):
         return result
 
 
-class _NoteUnknown(DatalessAnswers):  # type: ignore[no-untyped-call]
+class _NoteUnknown(DatalessAnswers):
     """Notes operators that nobody has a formula for; FlopCounterMode passes them over in silence."""
 
     def __init__(self, ledger: Ledger, counted: frozenset[Any]) -> None:

@@ -59,7 +59,7 @@ _VIEWS = frozenset((*(f"aten::{name}" for name in _RESHAPED), "prim::ListUnpack"
 _WITHIN = ("prim::fork", "prim::If", "prim::Loop", "prim::CallFunction", "prim::CallMethod")
 
 
-class TracedOnMeta(DatalessAnswers):  # type: ignore[no-untyped-call]
+class TracedOnMeta(DatalessAnswers):
     """Lets the jit tracer see convolutions on the meta device.
 
     The tracer does not record aten::convolution but the aten::_convolution that the eager kernel calls from

@@ -109,7 +109,7 @@ class MetaEngine:
         return ledger.table(self.name, _uncalled(model, ledger, args, kwargs))
 
 
-class _Watch(DatalessAnswers):  # type: ignore[no-untyped-call]
+class _Watch(DatalessAnswers):
     """Notes which parameters any operator reads."""
 
     def __init__(self, ledger: Ledger) -> None:

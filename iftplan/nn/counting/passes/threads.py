@@ -60,7 +60,7 @@ def _refusal(model: nn.Module, where: str) -> MeasureError:
 _POOLED = ("apply_async", "_map_async", "imap", "imap_unordered")
 
 
-class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Watch(TorchDispatchMode):
     """Notes that an operator ran in the thread that it was entered in."""
 
     def __init__(self, elsewhere: list[str]) -> None:

@@ -431,7 +431,7 @@ def _grouped_mm(
     return rows.new_empty((rows.shape[0], stack.shape[-1]))
 
 
-class _Contractions(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Contractions(TorchDispatchMode):
     """Counts what is carried out."""
 
     def __init__(self, counter: SymbolicCounter, operators: Operators | None) -> None:

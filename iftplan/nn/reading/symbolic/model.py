@@ -15,7 +15,8 @@ from iftplan.models.spec import Heads
 from iftplan.nn.reading.repeats import NO_SIZES
 from iftplan.nn.reading.symbolic.recurrent import recurrent_attributes, recurrent_dims
 from iftplan.nn.reading.symbolic.shapes import SymbolicSizes, expression
-from iftplan.nn.torch_internals import ConvNd, FakeTensorMode, NormBase
+from iftplan.nn.torch_internals import ConvNd, NormBase
+from iftplan.nn.torch_internals.symbolic import FakeTensorMode
 
 _OF_NORM: Final = frozenset({"weight", "bias", "running_mean", "running_var"})
 Norm = (NormBase, nn.GroupNorm, nn.LayerNorm)

@@ -21,7 +21,7 @@ from typing import Any, Final
 import sympy
 import torch
 
-from iftplan.nn.torch_internals import (
+from iftplan.nn.torch_internals.symbolic import (
     ConstantSource,
     DimDynamic,
     FakeTensorMode,

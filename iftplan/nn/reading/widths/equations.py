@@ -19,7 +19,7 @@ import sympy
 from iftplan.nn.reading.symbolic.held_modules import StuckError
 from iftplan.nn.reading.symbolic.shapes import Equation
 from iftplan.nn.reading.widths.exact_sizes import QUOTIENTS, REMAINDERS, opaque, without_floats
-from iftplan.nn.torch_internals import FloorDiv
+from iftplan.nn.torch_internals.symbolic import FloorDiv
 
 # Sizes grow in proportion where the largest is no larger a multiple of their common unit.
 _COARSEST = 16

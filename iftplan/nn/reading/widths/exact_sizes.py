@@ -7,7 +7,7 @@ from typing import Final
 
 import sympy
 
-from iftplan.nn.torch_internals import (
+from iftplan.nn.torch_internals.symbolic import (
     CeilToInt,
     CleanDiv,
     FloatTrueDiv,

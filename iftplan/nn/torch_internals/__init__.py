@@ -6,85 +6,36 @@ so that a release of PyTorch in which an interface has changed is named in a mes
 
 from __future__ import annotations
 
+import gc
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import cache
-from types import MappingProxyType
+from types import FunctionType, MappingProxyType
 from typing import Any, Final, Literal
 
-import sympy
 import torch
 from torch import Tensor, nn, optim
+from torch._compile import _disable_dynamo
 from torch._ops import HigherOrderOperator
 from torch.nn.modules.batchnorm import _NormBase as NormBase
 from torch.nn.modules.conv import _ConvNd as ConvNd
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode as _DispatchMode
 from torch.utils._python_dispatch import _disable_current_modes as without_modes
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from iftplan.base.errors import MeasureError
 
-try:
-    from torch._dispatch.python import enable_python_dispatcher
-    from torch._dynamo.source import ConstantSource
-    from torch._subclasses.fake_tensor import FakeTensorMode
-    from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
-    from torch.utils._sympy.functions import (
-        CeilToInt,
-        CleanDiv,
-        FloatTrueDiv,
-        FloorDiv,
-        FloorToInt,
-        IntTrueDiv,
-        Max,
-        Mod,
-        PowByNatural,
-        PythonMod,
-        ToFloat,
-        TruncToInt,
-    )
-
-    _MISSING = ""
-except (
-    ImportError
-) as error:  # everything but widths works without them; `require` says so where widths are asked for
-    _MISSING = str(error)
-
-    class _Absent(sympy.Function):  # type: ignore[misc]  # sympy is untyped
-        """Stands where a class of torch would; no expression is made of it."""
-
-    ShapeEnv = FakeTensorMode = object  # type: ignore[assignment, misc]
-    CleanDiv = FloorDiv = IntTrueDiv = Max = Mod = PythonMod = _Absent  # type: ignore[misc]
-    CeilToInt = FloatTrueDiv = FloorToInt = PowByNatural = ToFloat = TruncToInt = _Absent  # type: ignore[misc]
-
 __all__ = [
-    "CeilToInt",
-    "CleanDiv",
-    "ConstantSource",
     "ConvNd",
-    "DimDynamic",
-    "FakeTensorMode",
-    "FloatTrueDiv",
-    "FloorDiv",
-    "FloorToInt",
     "HigherOrderOperator",
-    "IntTrueDiv",
-    "Max",
-    "Mod",
     "NormBase",
-    "PowByNatural",
-    "PythonMod",
-    "ShapeEnv",
-    "ToFloat",
     "TorchDispatchMode",
-    "TruncToInt",
     "as_plain_tensors",
     "call_below_modes",
     "compiled_in_trace",
     "compiles",
-    "enable_python_dispatcher",
     "failure",
     "forward_hooks",
     "indexed_by_tensors",
@@ -119,6 +70,50 @@ as_plain_tensors: Final = torch._C.DisableTorchFunctionSubclass
 
 without_dispatch: Final = torch._C._DisableTorchDispatch
 """A guard: as long as the object lives, operators do not ask the dispatch modes."""
+
+
+_HIDDEN = "__dynamo_disable"
+"""Where torch keeps the hidden form of a function once it is made."""
+
+
+def _spare_compiler(hidden: FunctionType) -> None:
+    """Let a function that torch hides from its compiler run as it is where the compiler is not imported.
+
+    Torch imports it to hide the function, at the first call, which takes as long as importing torch; but where it is not
+    imported, nothing compiles. As soon as it is, torch's own way is taken.
+
+    Args:
+        hidden: what `torch._disable_dynamo` returned.
+    """
+    inside = dict(zip(hidden.__code__.co_freevars, hidden.__closure__ or (), strict=True))
+    if "fn" not in inside:  # a release that hides functions in another way
+        return
+    plain = inside["fn"].cell_contents
+
+    def spared(*args: Any, **kwargs: Any) -> Any:
+        if "torch._dynamo" not in sys.modules:
+            return plain(*args, **kwargs)
+        vars(plain).pop(_HIDDEN, None)
+        return hidden(*args, **kwargs)
+
+    setattr(plain, _HIDDEN, spared)
+
+
+_HIDES = _disable_dynamo(without_dispatch).__code__
+if "torch._dynamo" not in sys.modules:
+    for _hidden in gc.get_referrers(_HIDES):
+        if isinstance(_hidden, FunctionType):
+            _spare_compiler(_hidden)
+
+
+class TorchDispatchMode(_DispatchMode):  # type: ignore[no-untyped-call]
+    """Torch's mode of this name, which does not import the compiler for its first operator."""
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        super().__init_subclass__(**more)  # type: ignore[no-untyped-call]
+        dispatch = cls.__dict__.get("__torch_dispatch__")
+        if isinstance(dispatch, FunctionType) and dispatch.__code__ is _HIDES:
+            _spare_compiler(dispatch)
 
 
 def inside_transform() -> bool:
@@ -294,8 +289,8 @@ def require(use: Use) -> None:
 @cache
 def failure(use: Use) -> str:
     """Name of an interface behind `use` that does not do what is needed, and how; empty if all do."""
-    if use == "widths" and _MISSING:
-        return _MISSING
+    if use == "widths" and (missing := _missing_symbols()):
+        return missing
     for canary in CANARIES[use]:
         name = (canary.__doc__ or "").split(":")[0]
         try:
@@ -307,7 +302,14 @@ def failure(use: Use) -> str:
     return ""
 
 
-class _Seen(TorchDispatchMode):  # type: ignore[no-untyped-call]
+def _missing_symbols() -> str:
+    """What a release of PyTorch lacks for symbolic sizes; asked for widths alone, for it is slow to import."""
+    from iftplan.nn.torch_internals import symbolic
+
+    return symbolic.MISSING
+
+
+class _Seen(TorchDispatchMode):
     """Notes which operators reach the dispatcher."""
 
     def __init__(self) -> None:
@@ -361,7 +363,7 @@ def _knows_transforms() -> bool:
 def _records() -> bool:
     """torch._C._ForceDispatchKeyGuard: lets the jit tracer record an operator that a mode calls."""
 
-    class Recording(_Seen):  # type: ignore[no-untyped-call]
+    class Recording(_Seen):
         def __torch_dispatch__(
             self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
         ) -> Any:
@@ -379,40 +381,9 @@ def _records() -> bool:
 
 def _follows_sizes() -> bool:
     """torch's ShapeEnv: asks `evaluate_expr` wherever two symbolic sizes meet, and takes its answer."""
-    asked: list[sympy.Basic] = []
+    from iftplan.nn.torch_internals.symbolic import follows_sizes
 
-    class Answering(ShapeEnv):
-        def evaluate_expr(self, orig_expr: sympy.Basic, *args: Any, **kwargs: Any) -> sympy.Basic:
-            asked.append(orig_expr)
-            return orig_expr.xreplace(dense)
-
-        def _maybe_evaluate_static(  # type: ignore[override]
-            self, expr: sympy.Basic, **_: Any
-        ) -> sympy.Basic | None:
-            return None if expr.free_symbols else expr
-
-    sizes = Answering(duck_shape=False, specialize_zero_one=True)
-    dense: dict[sympy.Basic, sympy.Integer] = {}
-
-    def new(size: int) -> Any:
-        symbol = sizes.create_symbol(
-            size, ConstantSource(f"size_{len(dense)}"), dynamic_dim=DimDynamic.DYNAMIC
-        )
-        dense[symbol] = sympy.Integer(size)
-        return sizes.create_symintnode(symbol, hint=size, source=None)
-
-    with _symbolic(FakeTensorMode(shape_env=sizes, allow_non_fake_inputs=True)):
-        rows, columns, other = new(5), new(7), new(7)
-        product: Any = nn.functional.linear(torch.empty(2, columns), torch.empty(rows, other))
-    met = {columns.node.expr, other.node.expr}
-    equal = any(isinstance(e, sympy.Eq | sympy.Ne) and met == e.free_symbols for e in asked)
-    return equal and product.shape[1].node.expr == rows.node.expr and rows.node.hint == 5
-
-
-@contextmanager
-def _symbolic(mode: FakeTensorMode) -> Iterator[None]:
-    with mode, torch.no_grad(), enable_python_dispatcher():
-        yield
+    return follows_sizes()
 
 
 CANARIES: Final[Mapping[Use, tuple[Callable[[], bool], ...]]] = MappingProxyType(
