@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from iftplan.base.documents import Document, loads, read_text, schema_of
 from iftplan.base.errors import InputError
-from iftplan.cli.output import working
+from iftplan.cli.output import waiting, working
 from iftplan.models.allowances import parse_vouched
 from iftplan.models.spec import Heads, InputSpec, ModelSpec
 from iftplan.plans.plan import Plan
@@ -64,9 +64,9 @@ def spec_of(
         if (kept := zoo_spec(model, inputs, widths=widths, heads=heads)) is not None:
             return kept
     require_torch(f"reading {model}")
-    from iftplan.nn.reading.read import read_model
-
     with working(f"reading {model}" + (" and its widths" if widths else "")):
+        from iftplan.nn.reading.read import read_model
+
         operators = operators_of(allow)
         return read_model(model, tuple(inputs) or None, widths=widths, heads=heads, operators=operators)
 
@@ -111,13 +111,14 @@ def spec_in(document: Document, where: str, inputs: Sequence[InputSpec]) -> Mode
 
 
 def require_torch(what: str) -> None:
-    """Say which extra to install where torch is missing.
+    """Import torch, which takes seconds and on a terminal says so; where it is missing, say which extra to install.
 
     Raises:
         InputError: torch cannot be imported.
     """
     try:
-        import torch  # noqa: F401
+        with waiting("importing PyTorch"):
+            import torch  # noqa: F401
     except ImportError as error:
         raise InputError(
             f"{what} needs PyTorch, which cannot be imported ({error}); install it with: pip install 'iftplan[torch]'."

@@ -234,14 +234,32 @@ def text_lines(*tables: Table) -> list[str]:
 @contextmanager
 def working(what: str) -> Iterator[None]:
     """Say on stderr what takes a while: a spinner on a terminal, one plain line elsewhere."""
-    if not sys.stderr.isatty():
+    if not _watched():
         say(f"{what} …")
+    with waiting(what):
+        yield
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Spinner on a terminal, for what nobody else has to be told."""
+    if not _watched():
         yield
         return
+    from iftplan.report.table import printable
+    from iftplan.report.terminal import spell
+
+    text = f"{printable(what)} …"
+    sys.stderr.write(spell(text, sys.stderr.encoding))  # rich takes a while to import itself
+    sys.stderr.flush()
     from rich.console import Console
     from rich.text import Text
 
-    from iftplan.report.table import printable
-
-    with Console(stderr=True).status(Text(f"{printable(what)} …")):
+    console = Console(stderr=True)
+    sys.stderr.write("\n" if console.is_dumb_terminal else "\r")
+    with console.status(Text(text)):
         yield
+
+
+def _watched() -> bool:
+    return sys.stderr is not None and sys.stderr.isatty()
