@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -39,32 +39,29 @@ def kept_answer(asked: Asked, folder: Path | None) -> Document | None:
     return Store(folder, environment()).find(digest(request), request, Footprint(here))
 
 
-def new_answer(
-    asked: Asked, folder: Path | None, ready: Callable[[], object], answer: Callable[[], Document]
-) -> Document:
-    """The answer, made now, and kept with everything that was read for it.
+def watch_reads(folder: Path | None) -> Reads | None:
+    """Record of what this process reads from here to its end, for commands; none where nothing is to be kept."""
+    return None if folder is None else _recorder()
 
-    What this process reads is watched from then on to its end, so it is for commands.
+
+def keep_answer(asked: Asked, folder: Path | None, answer: Document, reads: Reads | None) -> None:
+    """Keep an answer with everything that was read for it.
 
     Args:
-        asked: what is asked, in the working directory.
-        folder: where it is kept; None keeps nothing.
-        ready: loads what is the same for every model, and is not watched.
-        answer: makes the answer.
+        asked: what was asked, in the working directory.
+        folder: where answers are kept; None keeps nothing.
+        answer: what came of it.
+        reads: from `watch_reads`, begun before; None keeps nothing.
     """
-    ready()
-    if folder is None:
-        return answer()
-    reads = _recorder()
-    found = answer()
+    if folder is None or reads is None:
+        return
     here = Path.cwd()
     states = reads.states(Footprint(here))
     unseen = ["what native libraries open"] if asked.runs_user_code and not reads.complete else []
     request = _request(asked, folder, here)
     Store(folder, environment()).keep(
-        digest(request), request, found, reads=states, outward=[*reads.outward, *unseen]
+        digest(request), request, answer, reads=states, outward=[*reads.outward, *unseen]
     )
-    return found
 
 
 @cache

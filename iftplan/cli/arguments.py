@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from iftplan.base.documents import Document, loads, read_text, schema_of
 from iftplan.base.errors import InputError
 from iftplan.cli.kept_answers import kept_folder
-from iftplan.cli.output import working
+from iftplan.cli.output import waiting, working
 from iftplan.models.allowances import parse_vouched
 from iftplan.models.spec import Heads, InputSpec, ModelSpec
 from iftplan.plans.plan import Plan
@@ -69,7 +69,7 @@ def spec_of(
 
         if (kept := zoo_spec(model, inputs, widths=widths, heads=heads)) is not None:
             return kept
-    from iftplan.cache.answers import Asked, kept_answer, new_answer
+    from iftplan.cache.answers import Asked, keep_answer, kept_answer, watch_reads
     from iftplan.models.document import parse_spec, spec_document
     from iftplan.models.sources import parse_source
 
@@ -83,24 +83,17 @@ def spec_of(
         if (found := kept_answer(asked(full), folder)) is not None:
             whole = parse_spec(found, model)
             return whole if widths else replace(whole, couplings=None, refusal="")
-    read: list[ModelSpec] = []
+    require_torch(f"reading {model}")
+    from iftplan.nn.reading.read import load, read_model
 
-    def ready() -> None:
-        require_torch(f"reading {model}")
-        from iftplan.nn.reading.read import load
-
-        load(widths=widths)
-
-    def answer() -> Document:
-        from iftplan.nn.reading.read import read_model
-
-        operators = operators_of(allow)
-        read.append(read_model(model, tuple(inputs) or None, widths=widths, heads=heads, operators=operators))
-        return spec_document(read[0])
-
+    load(widths=widths)
+    kept = folder if watched else None
+    reads = watch_reads(kept)
     with working(f"reading {model}" + (" and its widths" if widths else "")):
-        new_answer(asked(widths), folder if watched else None, ready, answer)
-    return read[0]
+        operators = operators_of(allow)
+        spec = read_model(model, tuple(inputs) or None, widths=widths, heads=heads, operators=operators)
+    keep_answer(asked(widths), kept, spec_document(spec), reads)
+    return spec
 
 
 def operators_of(allow: Sequence[str] | None) -> Mapping[str, Operator]:
@@ -143,13 +136,14 @@ def spec_in(document: Document, where: str, inputs: Sequence[InputSpec]) -> Mode
 
 
 def require_torch(what: str) -> None:
-    """Say which extra to install where torch is missing.
+    """Import torch, which takes seconds and on a terminal says so; where it is missing, say which extra to install.
 
     Raises:
         InputError: torch cannot be imported.
     """
     try:
-        import torch  # noqa: F401
+        with waiting("importing PyTorch"):
+            import torch  # noqa: F401
     except ImportError as error:
         raise InputError(
             f"{what} needs PyTorch, which cannot be imported ({error}); install it with: pip install 'iftplan[torch]'."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from typer.core import TyperCommand
@@ -30,12 +29,6 @@ class Command(TyperCommand):
         for option in params:
             _describe(option, name or "")
         super().__init__(name, params=params, **more)
-
-
-def first_sentence(command: Callable[..., None]) -> str:
-    """First sentence of a command's docstring, short enough for the list of commands."""
-    line = (command.__doc__ or "").strip().splitlines()[0]
-    return line.partition(". ")[0].partition("; ")[0].rstrip(".")
 
 
 def _describe(option: Any, command: str) -> None:

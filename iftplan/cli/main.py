@@ -14,10 +14,8 @@ import typer
 
 from iftplan.base.errors import IftplanError
 from iftplan.cli import completion
-from iftplan.cli.commands import advise, audit, check, diff, models, pareto, plan, plot, solve, spec, train
-from iftplan.cli.commands.bench import command as bench
-from iftplan.cli.commands.sweep import command as sweep
-from iftplan.cli.help import WIDEST, Command, first_sentence
+from iftplan.cli.group import Commands
+from iftplan.cli.help import WIDEST
 from iftplan.cli.kept_answers import own_process
 from iftplan.cli.output import UNREAD, Interrupted, say, silence, write_error
 
@@ -38,34 +36,13 @@ _INTERRUPTED = 130  # as shells count it: 128 and the number of the signal
 
 app = typer.Typer(
     name="iftplan",
+    cls=Commands,
     help="Plan, check and train sparse iso-FLOP networks, exact to the MAC.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": WIDEST},
 )
-
-for name, module in (
-    ("solve", solve),
-    ("plan", plan),
-    ("audit", audit),
-    ("check", check),
-    ("diff", diff),
-    ("train", train),
-    ("sweep", sweep),
-    ("pareto", pareto),
-    ("plot", plot),
-    ("advise", advise),
-    ("bench", bench),
-    ("spec", spec),
-    ("models", models),
-):
-    app.command(
-        name,
-        cls=Command,
-        short_help=first_sentence(module.command),
-        epilog=module.EXAMPLE.replace("\n\n", "\n\n\b\n"),
-    )(module.command)
 
 
 def _print_version(asked: bool) -> None:

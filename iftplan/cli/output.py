@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, TextIO
 
 import typer
 
-from iftplan.base.documents import Document, dumps, write_text
 from iftplan.base.errors import InputError
-from iftplan.report.table import Table, printable, to_csv, to_latex, to_markdown
-from iftplan.report.terminal import print_table, to_text
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # `--help` needs none of it
+    from iftplan.base.documents import Document
     from iftplan.report.page import Page
     from iftplan.report.records import Record
+    from iftplan.report.table import Table
 
 UNREAD = 141
 """The exit status where `| head` had enough, as shells count it: 128 and the number of the signal."""
@@ -93,6 +92,9 @@ def emit(
     Raises:
         InputError: a format that this result does not have, or whose library is not installed.
     """
+    from iftplan.base.documents import write_text
+    from iftplan.report.terminal import print_table
+
     if output == "":
         raise InputError("-o names no file; write -o plan.json, or -o - for stdout.")
     to_file = output is not None and output != "-"
@@ -167,6 +169,10 @@ def write_error(error: OSError) -> str:
 
 
 def _text(tables: Sequence[Table], document: Callable[[], Document], form: Format) -> str:
+    from iftplan.base.documents import dumps
+    from iftplan.report.table import to_latex, to_markdown
+    from iftplan.report.terminal import to_text
+
     match form:
         case Format.JSON:
             return dumps(document())
@@ -179,6 +185,7 @@ def _text(tables: Sequence[Table], document: Callable[[], Document], form: Forma
 
 def _csv(tables: Sequence[Table], document: Document, records: Sequence[Record] | None) -> str:
     from iftplan.report.records import document_records, records_csv
+    from iftplan.report.table import to_csv
 
     found = records if records is not None else document_records(document)
     return to_csv(tables[0]) if found is None else records_csv(found, document.get("convention", "mac"))
@@ -197,6 +204,7 @@ def page_text(page: Page, form: Format) -> str:
 
 def say(*lines: str) -> None:
     """Messages to people, on stderr; where nobody can be told, nothing is."""
+    from iftplan.report.table import printable
     from iftplan.report.terminal import spell
 
     if sys.stderr is None:  # started with it closed; print would take stdout instead
@@ -218,18 +226,40 @@ def silence(stream: TextIO) -> None:
 
 def text_lines(*tables: Table) -> list[str]:
     """Tables as lines for `say`."""
+    from iftplan.report.terminal import to_text
+
     return [line for table in tables for line in to_text(table).rstrip().split("\n")]
 
 
 @contextmanager
 def working(what: str) -> Iterator[None]:
     """Say on stderr what takes a while: a spinner on a terminal, one plain line elsewhere."""
-    if not sys.stderr.isatty():
+    if not _watched():
         say(f"{what} …")
+    with waiting(what):
+        yield
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Spinner on a terminal, for what nobody else has to be told."""
+    if not _watched():
         yield
         return
+    from iftplan.report.table import printable
+    from iftplan.report.terminal import spell
+
+    text = f"{printable(what)} …"
+    sys.stderr.write(spell(text, sys.stderr.encoding))  # rich takes a while to import itself
+    sys.stderr.flush()
     from rich.console import Console
     from rich.text import Text
 
-    with Console(stderr=True).status(Text(f"{printable(what)} …")):
+    console = Console(stderr=True)
+    sys.stderr.write("\n" if console.is_dumb_terminal else "\r")
+    with console.status(Text(text)):
         yield
+
+
+def _watched() -> bool:
+    return sys.stderr is not None and sys.stderr.isatty()

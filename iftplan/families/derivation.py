@@ -227,10 +227,10 @@ A test generates this file again and compares, so that formula and code cannot d
 # ruff: noqa: E741, ARG005, N803, RUF100
 from collections.abc import Mapping
 from fractions import Fraction
-from math import sqrt
 from types import MappingProxyType
 
 from iftplan.families.family import Form, Root
+from iftplan.families.symbolic.factored import sqrt
 
 FORMS: Mapping[str, Form] = MappingProxyType(
     {

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from fractions import Fraction
 
 from iftplan.base.errors import InfeasibleError, InputError
 from iftplan.base.units import decimal_text
+from iftplan.families.closed_forms import FORMS
 from iftplan.families.family import Family
 from iftplan.families.integers import integer_structure
 from iftplan.families.solution import Outcome, Solution, Structure
+from iftplan.families.symbolic.special import Special, special_form
 from iftplan.masks import NM, MaskStructure, Unstructured, stack_close, stack_log2_masks
 from iftplan.masks.cardinality import Cardinality
 from iftplan.models.spec import WEIGHTLESS, LayerSpec
@@ -159,9 +162,7 @@ def _unchanged(layer: LayerSpec, family: Family, sparsity: Fraction, outcome: Ou
 
 
 def _symbolic(layer: LayerSpec, family: Family, sparsity: Fraction) -> Solution:
-    from iftplan.families.steps import specialise
-
-    special = specialise(layer, family, 1 - sparsity)
+    special = _special(layer, family, 1 - sparsity)
     structure: Structure = {family.definition.structure: special.value}
     if family.definition.widens:
         structure = {"in_channels": None, "out_channels": None, "multiplier": None, **structure}
@@ -175,6 +176,18 @@ def _symbolic(layer: LayerSpec, family: Family, sparsity: Fraction) -> Solution:
         Outcome.SYMBOLIC,
         structure,
     )
+
+
+def _special(layer: LayerSpec, family: Family, density: Fraction) -> Special:
+    """By the generated code, which takes symbols too; by SymPy for families of one's own."""
+    if family.form is FORMS.get(family.name):
+        with suppress(
+            OverflowError
+        ):  # a density of ten digits and more, whose roots SymPy has its own way with
+            return special_form(layer, family, density)
+    from iftplan.families.steps import specialise
+
+    return specialise(layer, family, density)
 
 
 def _nearest(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -13,27 +13,11 @@ from iftplan.families.derivation import derive, positive_root
 from iftplan.families.family import Family
 from iftplan.families.layer_costs import layer_cost
 from iftplan.families.solution import Outcome, Solution, Step
+from iftplan.families.symbolic.special import Special
 from iftplan.families.symbols import text
 from iftplan.models.spec import LayerSpec
 
 Expr = Any
-
-
-@dataclass(frozen=True, slots=True)
-class Special:
-    """A closed form with the kernel and the density filled in.
-
-    Attributes:
-        text: for instance `r = 36·C_in·C_out/(9·C_in+C_out)`.
-        latex: the same in LaTeX.
-        search_space: the maskable weights' formula.
-        value: the structure where it is a number whatever the channels, else None.
-    """
-
-    text: str
-    latex: str
-    search_space: str
-    value: int | float | None
 
 
 def specialise(layer: LayerSpec, family: Family, density: Fraction) -> Special:
@@ -56,7 +40,7 @@ def specialise(layer: LayerSpec, family: Family, density: Fraction) -> Special:
 
 def _solution(layer: LayerSpec, family: Family) -> tuple[Expr, Expr, Expr]:
     """The unknown, its solution and the maskable weights, in the layer's own symbols."""
-    cost, derivation = layer_cost(layer), derive(family.definition)
+    cost, derivation = layer_cost(layer, t), derive(family.definition)
     own = {t.m: cost.fan_in, t.n: cost.fan_out, t.e: cost.degree}
     solution = derivation.solution.subs(own)
     if cost.products and family.definition.widens:
@@ -88,7 +72,7 @@ def steps(layer: LayerSpec, family: Family, density: Fraction) -> tuple[Step, ..
         b = 1/d
         b = 4
     """
-    cost, derivation = layer_cost(layer), derive(family.definition)
+    cost, derivation = layer_cost(layer, t), derive(family.definition)
     if not cost.dense:
         return (_step("this kind contracts nothing: there is no budget to close", "dense", sympy.Integer(0)),)
     own = {t.m: cost.fan_in, t.n: cost.fan_out, t.e: cost.degree}

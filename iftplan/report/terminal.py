@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -24,37 +23,59 @@ _SPELLED = {
 
 def print_table(table: Table) -> None:
     """Print to stdout, in characters that it has; coloured only on a terminal that allows it."""
-    from rich.console import Console
-
     encoding = sys.stdout.encoding
     table = spelled_table(table, encoding)
+    sys.stdout.write(spell(_styled(table) if sys.stdout.isatty() else to_text(table), encoding))
+
+
+def _styled(table: Table) -> str:
+    from rich.console import Console
+
     colors: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
     console = Console(highlight=False, force_jupyter=False, color_system=colors)
-    if sys.stdout.isatty():
-        with console.capture() as captured:
-            draw(table, console)
-        sys.stdout.write(spell(captured.get(), encoding))
-    else:
-        sys.stdout.write(spell(to_text(table), encoding))
+    with console.capture() as captured:
+        draw(table, console)
+    return captured.get()
 
 
 def to_text(table: Table) -> str:
-    """Plain text as wide as its content: a pipe has no edge to wrap at."""
-    from rich.console import Console
+    """Plain text as wide as its content: a pipe has no edge to wrap at.
 
-    lines: Sequence[tuple[str, ...]] = (table.headings, *table.rows)
-    width = sum(max(len(printable(line[i])) for line in lines) + 3 for i in range(len(table.columns))) + 10
-    console = Console(
-        file=io.StringIO(),
-        force_terminal=False,
-        force_jupyter=False,  # rich would write into the notebook, with styles
-        color_system=None,
-        highlight=False,
-        width=width,
-    )
-    with console.capture() as captured:
-        draw(table, console)
-    return "".join(line.rstrip() + "\n" for line in captured.get().splitlines())
+    As `draw` has it on a wide terminal, laid out here because rich takes longer to import than an answer to compute.
+    """
+    lines = [printable(table.title)] if table.title else []
+    if table.rows:
+        lines += _grid(table)
+    return "".join(f"{line.rstrip()}\n" for line in (*lines, *map(printable, table.notes), ""))
+
+
+def _grid(table: Table) -> list[str]:
+    rows = [tuple(map(printable, row)) for row in table.rows]
+    headed = any(table.headings)
+    columns = list(zip(*([table.headings] if headed else []), *rows, strict=True))
+    widths = [max(map(_width, column)) for column in columns]
+    written = [
+        [_padded(cell, width, heading) for cell in column]
+        for column, width, heading in zip(columns, widths, table.columns, strict=True)
+    ]
+    lines = [(" " * _GAP).join(cells) for cells in zip(*written, strict=True)]
+    if headed:
+        lines.insert(1, "─" * (sum(widths) + _GAP * (len(widths) - 1)))
+    return lines
+
+
+def _padded(cell: str, width: int, column: str) -> str:
+    room = " " * (width - _width(cell))
+    return room + cell if column.startswith(">") else cell + room
+
+
+def _width(text: str) -> int:
+    """Columns that a text takes on a terminal."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
 
 
 def draw(table: Table, console: Console) -> None:

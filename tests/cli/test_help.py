@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
+from iftplan.cli.commands import SUMMARIES
+from iftplan.cli.group import command_named
 from iftplan.cli.help import WIDEST
 from iftplan.cli.main import app
+from tests.support.places import PACKAGE
 
 NAMES = list(get_command(app).commands)  # type: ignore[attr-defined]
 
@@ -34,6 +37,26 @@ def test_every_summary_is_whole() -> None:
     assert "..." not in summaries and "…" not in summaries
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_summary_is_the_first_sentence_of_its_command(name: str) -> None:
+    first = (command_named(name).help or "").splitlines()[0]
+    assert first.partition(". ")[0].partition("; ")[0].rstrip(".") == SUMMARIES[name]
+
+
+def test_every_command_is_listed() -> None:
+    entries = {path.stem for path in (PACKAGE / "cli/commands").iterdir()} - {"__init__", "__pycache__"}
+    assert set(NAMES) == entries
+
+
+def test_an_unknown_command_is_refused_with_the_nearest() -> None:
+    done = subprocess.run([sys.executable, "-m", "iftplan", "pla"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert (
+        done.stderr
+        == "iftplan: no such command 'pla'. Did you mean 'plan'?; iftplan --help shows what it takes.\n"
+    )
+
+
 @pytest.mark.parametrize("width", [60, 100, 140])
 def test_lines_are_as_wide_as_the_terminal(width: int) -> None:
     text = shown("plan", "--help", COLUMNS=str(width)).partition("Example")[0]
@@ -53,13 +76,15 @@ def test_placeholders_and_defaults_are_words(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_choice_is_explained(name: str) -> None:
-    for option in get_command(app).commands[name].params:  # type: ignore[attr-defined]
+    for option in command_named(name).params:
         offered = getattr(option.type, "choices", ())
         if "--format" in option.opts:
             offered = option.metavar.strip("<>").split("|") if option.metavar else offered
         for choice in offered:
             value = getattr(choice, "value", choice)
-            assert re.search(rf"\b{re.escape(value)}\b", option.help), f"{option.opts}: {value}"
+            assert re.search(rf"\b{re.escape(value)}\b", getattr(option, "help", "")), (
+                f"{option.opts}: {value}"
+            )
 
 
 @pytest.mark.parametrize(
@@ -78,6 +103,7 @@ def test_every_choice_is_explained(name: str) -> None:
         ("sweep x --transforms no", "none"),
         ("train --recipe c", "cifar10-resnet8 cifar100-resnet18 cifar100-resnet34"),
         ("sweep x --recipe dig", "digits"),
+        ("pl", "plan plot"),
     ],
 )
 def test_names_are_completed(tmp_path: Path, words: str, found: str) -> None:

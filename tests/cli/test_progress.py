@@ -1,8 +1,9 @@
-"""Progress of many runs: a bar on a terminal, plain lines elsewhere."""
+"""Progress of many runs and waiting for one answer: a bar or a spinner on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import io
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from optuna.trial import FrozenTrial
 
 from iftplan.cli.progress import counting
 from iftplan.runs.sweeps.queue import TrialQueue, storage_at
+from tests.support.cli_runs import many
+from tests.support.processes.terminals import errors_on_terminal
 
 
 class Terminal(io.StringIO):
@@ -62,3 +65,96 @@ def test_ended_trials_are_counted_against_all_that_are_to_be(tmp_path: Path) -> 
     assert claim is not None and search.ended() == (0, 5)
     search.finish(claim, [1, 2])
     assert search.ended() == (1, 5)
+
+
+# --- on a terminal a command says what it does before it imports what takes seconds ----------------------
+
+NET = """
+from torch import nn
+
+
+def net():
+    return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 4))
+"""
+CONFIGURATION = '[models.net]\nsource = "net.py:net"\ninputs = ["5x8"]\n'
+
+MARKING = """
+import importlib.abc, os, sys
+
+
+class Marker(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "torch":
+            sys.stderr.flush()
+            os.write(2, b"<torch>")
+
+
+sys.meta_path.insert(0, Marker())
+from iftplan.cli.main import main
+
+main(sys.argv[1:])
+"""
+"""`iftplan` with a mark on stderr where torch begins to be imported."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("waiting")
+    (home / "net.py").write_text(NET)
+    (home / "iftplan.toml").write_text(CONFIGURATION)
+    many(
+        [
+            [
+                "plan",
+                "net.py:net",
+                "--transform",
+                "parallel",
+                "--sparsity",
+                "0.5",
+                "--input",
+                "5x8",
+                "-o",
+                "plan.json",
+            ]
+        ],
+        home,
+    )
+    return home
+
+
+COMMANDS = {
+    "audit": "audit plan.json --model net.py:net",
+    "plan": "plan net.py:net --transform parallel --sparsity 0.5 --input 5x8",
+    "spec": "spec net.py:net --input 5x8",
+    "train": "train plan.json --model net.py:net --dry-run",
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_wait_is_told_before_torch_is_imported(folder: Path, name: str) -> None:
+    shown = errors_on_terminal(["-c", MARKING, *COMMANDS[name].split()], folder)
+    before, mark, _ = shown.text.partition("<torch>")
+    assert mark, "torch was not imported at all"
+    assert before.startswith("importing PyTorch …")
+    assert shown.first < shown.whole / 2
+
+
+def test_check_says_what_it_measures_long_before_it_has(folder: Path) -> None:
+    shown = errors_on_terminal(["-m", "iftplan", "check", "--no-cache"], folder)
+    assert shown.status == 0
+    assert shown.text.startswith("measuring 1 model …")
+    assert shown.first < shown.whole / 2
+
+
+def test_a_terminal_without_a_cursor_gets_a_line(folder: Path) -> None:
+    shown = errors_on_terminal(["-m", "iftplan", *COMMANDS["spec"].split()], folder, TERM="dumb")
+    assert shown.text.startswith("importing PyTorch …\r\n")
+    assert "\x1b" not in shown.text
+
+
+def test_elsewhere_there_is_one_plain_line(folder: Path) -> None:
+    words = COMMANDS["spec"].split()
+    done = subprocess.run(
+        [sys.executable, "-m", "iftplan", *words], cwd=folder, capture_output=True, text=True, check=True
+    )
+    assert done.stderr == "reading net.py:net and its widths …\n"

@@ -111,7 +111,7 @@ def test_masked_and_fixed_weights_add_up_to_the_cost(
 @settings(max_examples=200, deadline=None)
 @given(layers)
 def test_symbolic_costs_are_what_layer_specs_count(layer: LayerSpec) -> None:
-    cost = layer_cost(layer)
+    cost = layer_cost(layer, t)
     at = {
         **dict.fromkeys((t.C_in, t.D_in), layer.in_channels),
         **dict.fromkeys((t.C_out, t.D_out), layer.out_channels),
@@ -134,7 +134,7 @@ def test_every_kind_has_a_cost() -> None:
     }  # fmt: skip
     assert {parse_layer(word).kind for word in words} == set(Kind)
     for word in words:
-        layer_cost(parse_layer(word))
+        layer_cost(parse_layer(word), t)
 
 
 # --- a family of one's own, from nothing but its cost -------------------------------------------------
@@ -300,7 +300,7 @@ def test_every_step_follows_from_the_one_before(
     left, right = (read_back(side) for side in equation.equation.split(" = "))
     assert left.equals(sides(cost)[1])
     assert right.equals(sides(dense)[1])
-    assert right.equals(sympy.sympify(layer_cost(spec).dense))
+    assert right.equals(sympy.sympify(layer_cost(spec, t).dense))
     unknown, solution = NAMES[sides(solved)[0]], sides(solved)[1]
     at = {**SAMPLE, t.d: rational(density)}
     for step in between:

@@ -415,47 +415,6 @@ def test_a_spec_is_planned_and_saved_without_torch(tmp_path: Path) -> None:
     assert (done.stdout, done.stderr) == ("0\n", "")
 
 
-HEAVY = {"torch", "pandas", "matplotlib", "sympy", "numpy", "transformers", "fvcore", "pydantic"}
-LISTING = """
-import sys
-from iftplan.cli.main import main
-try:
-    main({arguments!r})
-except SystemExit as ended:
-    code = ended.code
-print("loaded:", *sorted({heavy!r} & set(sys.modules)), "exit", code)
-"""
-
-
-def loaded_by(*arguments: str) -> str:
-    done = run(LISTING.format(arguments=list(arguments), heavy=HEAVY))
-    assert done.stderr == ""
-    return done.stdout.splitlines()[-1]
-
-
-SOLVE = ("solve", "--sparsity", "0.75", "--layer")
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [("--help",), ("--version",), ("solve", "--help"), ("plan", "--help"), ("audit", "--help"), ("check", "--help"), ("diff", "--help"), ("sweep", "--help"), ("models", "--help"), ("pareto", "--help"), ("advise", "--help"), ("plot", "--help")],
-    ids=" ".join,
-)  # fmt: skip
-def test_help_and_version_import_nothing_heavy(arguments: tuple[str, ...]) -> None:
-    assert loaded_by(*arguments) == "loaded: exit 0"
-
-
-@pytest.mark.parametrize("form", ["table", "json"])
-def test_a_numeric_solve_imports_nothing_heavy(form: str) -> None:
-    assert loaded_by(*SOLVE, "conv3x3:64-128@16x16", "--format", form) == "loaded: exit 0"
-
-
-def test_those_proofs_can_fail() -> None:
-    """A symbolic answer needs SymPy, and is seen to load it."""
-    assert "sympy" in loaded_by(*SOLVE, "conv3x3")
-    assert "sympy" in run("import sys, sympy; print(*sys.modules)").stdout.split()
-
-
 def test_the_package_itself_imports_none_of_its_modules() -> None:
     done = run("import sys, iftplan; print(sorted(m for m in sys.modules if m.startswith('iftplan')))")
     assert done.stdout == "['iftplan']\n"

@@ -70,9 +70,30 @@ def test_a_plan_fits_a_terminal_of_this_width(width: int) -> None:
         assert all(number in "\n".join(lines) for number in numbers), "no number is broken across lines"
 
 
+signs = st.text(st.sampled_from("ab 12.·×→√─²éμ表格[]#':\t\n"), max_size=14).map(str.strip)
+tables = st.integers(1, 5).flatmap(
+    lambda n: st.builds(
+        Table,
+        st.one_of(st.just(("",) * n), st.tuples(*[columns] * n)),
+        st.lists(st.tuples(*[signs] * n), max_size=4).map(tuple),
+        signs,
+        st.lists(signs, max_size=2).map(tuple),
+    )
+)
+
+
+def as_drawn(table: Table) -> str:
+    return "".join(f"{line.rstrip()}\n" for line in drawn(table, 400))
+
+
 def test_where_there_is_room_a_terminal_shows_what_a_pipe_gets() -> None:
     for table in ift.plan(chain(), "doped", "1/2").tables():
-        assert "".join(f"{line.rstrip()}\n" for line in drawn(table, 200)) == to_text(table)
+        assert as_drawn(table) == to_text(table)
+
+
+@given(tables)
+def test_a_pipe_gets_what_rich_draws(table: Table) -> None:
+    assert as_drawn(table) == to_text(table)
 
 
 def on_terminal(*arguments: str, **environment: str) -> str:

@@ -242,7 +242,7 @@ class _Audit:
 
 def _kept_or_made(audit: _Audit, request: Document, no_cache: bool) -> AuditReport:
     """The report of an earlier command while it would come out the same, or a new one."""
-    from iftplan.cache.answers import Asked, kept_answer, new_answer
+    from iftplan.cache.answers import Asked, keep_answer, kept_answer, watch_reads
     from iftplan.models.sources import parse_source
     from iftplan.plans.audit.document import audit_document, parse_report
 
@@ -250,19 +250,15 @@ def _kept_or_made(audit: _Audit, request: Document, no_cache: bool) -> AuditRepo
     asked = Asked(request, any(parse_source(source).runs_user_code for source in audit.sources))
     if (found := kept_answer(asked, folder)) is not None:
         return parse_report(found)
-    made: list[AuditReport] = []
+    require_torch(f"building {audit.sources[0] if audit.sources else 'the model'}")
+    from iftplan.nn.application.audit import load
 
-    def ready() -> None:
-        require_torch(f"building {audit.sources[0] if audit.sources else 'the model'}")
-        import iftplan.nn.application.audit  # noqa: F401
-
-    def answer() -> Document:
-        made.append(audit.report())
-        return audit_document(made[0])
-
+    load(request["engines"], request["second"])
+    reads = watch_reads(folder)
     with working(audit.doing):
-        new_answer(asked, folder, ready, answer)
-    return made[0]
+        report = audit.report()
+    keep_answer(asked, folder, audit_document(report), reads)
+    return report
 
 
 def _of_plan(plan: Plan, model: str | None, trust: bool, tolerance: Fraction | None, terms: _Terms) -> _Audit:

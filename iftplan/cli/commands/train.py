@@ -105,9 +105,10 @@ def command(
 ) -> None:
     """Train a plan; alone, sparse digits in under a minute. `--resume` continues to the same last bit."""
     from iftplan.cli.arguments import require_torch
-    from iftplan.cli.run_settings import RunOptions, resumed_run, run_of
 
     require_torch("training")
+    from iftplan.cli.run_settings import RunOptions, resumed_run, run_of
+
     name = method.value if method else ""
     kernels = [f"training.execution={execution}"] if execution else []
     given = RunOptions(

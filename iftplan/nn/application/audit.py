@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from importlib import import_module
 from types import MappingProxyType
 
 from torch import nn
@@ -25,11 +26,26 @@ from iftplan.nn.masks.masked_weights import masked_weights
 from iftplan.nn.masks.nonzeros import check_even
 from iftplan.nn.masks.nonzeros import nonzeros as count_nonzeros
 from iftplan.nn.meta.inputs import matching
+from iftplan.nn.torch_internals import failure
 from iftplan.plans.audit.audit import AuditReport, Reference, audit_model, audit_plan
 from iftplan.plans.plan import Plan
 
 PLAN_TOLERANCE = Fraction(1, 10**6)
 """The largest relative difference between a plan's ledger and what its layers measure."""
+
+
+def load(engines: Sequence[str], second: str = "") -> None:
+    """Load everything that an audit takes whatever the model is, so that it need not be watched.
+
+    Args:
+        engines: that are to count.
+        second: one that counts too if it can; "" for none.
+    """
+    for name in filter(None, (*engines, second)):
+        import_module(f"iftplan.nn.counting.engines.{name}")
+    failure("counting")  # which is tried once
+    if "fvcore" in (*engines, second):
+        failure("tracing")
 
 
 def audit(

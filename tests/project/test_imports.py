@@ -1,0 +1,122 @@
+"""No command imports what it does not need: for each, the libraries that it may."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.cli_runs import many
+
+HEAVY = (
+    "torch", "torch._dynamo", "torch._inductor", "torch.onnx", "transformers", "fvcore", "sympy", "numpy", "scipy", "sklearn",
+    "pandas", "pyarrow", "matplotlib", "PIL", "rich.console", "jinja2", "tabulate", "pydantic", "optuna", "networkx", "filelock",
+    "sqlite3", "asyncio", "http", "ssl", "multiprocessing", "unittest",
+)  # fmt: skip
+
+WITH_TORCH = {"torch", "numpy", "asyncio", "http", "ssl", "multiprocessing", "unittest"}
+"""What `import torch` imports by itself; a test holds it to that."""
+
+DOCUMENTS = {"pydantic"}
+"""What reads documents strictly."""
+
+MEASURING = WITH_TORCH | DOCUMENTS | {"sympy"}
+"""SymPy is what PyTorch's own shape functions import for elementwise operators."""
+
+WIDTHS = MEASURING | {"torch._dynamo", "torch._inductor", "torch.onnx", "networkx", "filelock"}
+"""PyTorch's symbolic sizes import its compiler."""
+
+AUDIT = WIDTHS | {"fvcore", "tabulate"}
+"""A second engine counts too, and the structure's room imports what follows widths."""
+
+MAY: dict[str, set[str]] = {
+    "--help": set(),
+    "--version": set(),
+    **{f"{name} --help": set() for name in ("solve", "plan", "audit", "check", "diff", "train", "sweep", "pareto", "plot", "advise", "bench", "spec", "models")},
+    "solve --layer conv3x3:64-128@16x16": set(),
+    "solve --layer conv3x3:64-128@16x16 --format json": set(),
+    "solve --layer conv3x3 --layer attention": set(),
+    "solve --layer conv3x3 --steps": {"sympy"},
+    "solve --layer conv3x3:64-128 --format markdown": {"tabulate"},
+    "models": set(),
+    "advise --params 1e9 --compute 1e21": set(),
+    "plan spec.json --transform wide": DOCUMENTS,
+    "plan spec.json --transform parallel --format json": DOCUMENTS,
+    "spec spec.json": DOCUMENTS,
+    "diff wide.json parallel.json": DOCUMENTS,
+    "diff spec.json wide.json": DOCUMENTS,
+    "pareto --paper --task CIFAR-100": DOCUMENTS,
+    "check": DOCUMENTS,
+    "plan net.py:net --input 5x8 --transform parallel": MEASURING,
+    "plan net.py:net --input 5x8 --transform wide": WIDTHS,
+    "audit wide.json --model net.py:net": AUDIT,
+    "audit net.py:net --input 5x8": AUDIT,
+}  # fmt: skip
+"""Command → what of the heavy it may import."""
+
+LISTING = """
+import sys
+from iftplan.cli.main import main
+
+try:
+    main(sys.argv[1:])
+except SystemExit as ended:
+    status = ended.code
+names = sys.stdin.read().split()
+print("loaded:", *[name for name in names if name in sys.modules])
+print("status:", status)
+"""
+NET = """
+from torch import nn
+
+
+def net():
+    return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 4))
+"""
+
+
+def loaded_by(words: str, folder: Path) -> set[str]:
+    """What of the heavy a command imports, for a good result."""
+    done = subprocess.run(
+        [sys.executable, "-c", LISTING, *words.split()],
+        cwd=folder,
+        input=" ".join(HEAVY),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    *_, loaded, status = done.stdout.splitlines()
+    assert status == "status: 0", done.stderr
+    return set(loaded.split()[1:])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("imports")
+    (home / "net.py").write_text(NET)
+    (home / "iftplan.toml").write_text('[models.net]\nsource = "net.py:net"\ninputs = ["5x8"]\n')
+    many([["spec", "net.py:net", "--input", "5x8", "-o", "spec.json"]], home)
+    many(
+        [["plan", "spec.json", "--transform", name, "-o", f"{name}.json"] for name in ("wide", "parallel")],
+        home,
+    )
+    many([["check"]], home)
+    return home
+
+
+@pytest.mark.parametrize("words", MAY)
+def test_a_command_imports_what_it_needs_and_no_more(folder: Path, words: str) -> None:
+    assert loaded_by(words, folder) - MAY[words] == set()
+
+
+def test_torch_imports_what_is_said_of_it() -> None:
+    program = f"import sys, torch; print(*[name for name in {HEAVY!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) <= WITH_TORCH
+
+
+def test_the_list_would_see_what_is_imported(folder: Path) -> None:
+    assert "sympy" in loaded_by("solve --layer conv3x3 --steps", folder)
+    assert "pydantic" in loaded_by("plan spec.json --transform wide", folder)
