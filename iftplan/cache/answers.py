@@ -15,8 +15,8 @@ from iftplan.cache.store import Store
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What is asked of a model.
+class Question:
+    """Question about a model.
 
     Attributes:
         request: everything that the answer depends on beside what is read on the way, as JSON values.
@@ -27,7 +27,7 @@ class Asked:
     runs_user_code: bool
 
 
-def kept_answer(asked: Asked, folder: Path | None) -> Document | None:
+def kept_answer(asked: Question, folder: Path | None) -> Document | None:
     """The answer of an earlier command; None where there is none, or it might come out otherwise.
 
     Args:
@@ -44,7 +44,7 @@ def watch_reads(folder: Path | None) -> Reads | None:
     return None if folder is None else _recorder()
 
 
-def keep_answer(asked: Asked, folder: Path | None, answer: Document, reads: Reads | None) -> None:
+def keep_answer(asked: Question, folder: Path | None, answer: Document, reads: Reads | None) -> None:
     """Keep an answer with everything that was read for it.
 
     Args:
@@ -70,5 +70,5 @@ def _recorder() -> Reads:
     return Reads()
 
 
-def _request(asked: Asked, folder: Path | None, here: Path) -> dict[str, Any]:
+def _request(asked: Question, folder: Path | None, here: Path) -> dict[str, Any]:
     return {**asked.request, "in": "" if folder is None else os.path.relpath(here, folder.parent)}

@@ -69,15 +69,15 @@ def spec_of(
 
         if (kept := zoo_spec(model, inputs, widths=widths, heads=heads)) is not None:
             return kept
-    from iftplan.cache.answers import Asked, keep_answer, kept_answer, watch_reads
+    from iftplan.cache.answers import Question, keep_answer, kept_answer, watch_reads
     from iftplan.models.document import parse_spec, spec_document
     from iftplan.models.sources import parse_source
 
     folder, code = kept_folder(no_cache), parse_source(model).runs_user_code
     request = {"task": "spec", "source": model, "inputs": [*map(str, inputs)], "allow": sorted(allow or ())}
 
-    def asked(widths: bool) -> Asked:
-        return Asked({**request, "widths": widths, "heads": heads if widths else "number"}, code)
+    def asked(widths: bool) -> Question:
+        return Question({**request, "widths": widths, "heads": heads if widths else "number"}, code)
 
     for full in dict.fromkeys((widths, True)):
         if (found := kept_answer(asked(full), folder)) is not None:

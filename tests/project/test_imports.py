@@ -11,7 +11,7 @@ import pytest
 from tests.support.cli_runs import many
 
 HEAVY = (
-    "torch", "torch._dynamo", "torch._inductor", "torch.onnx", "transformers", "fvcore", "sympy", "numpy", "scipy", "sklearn",
+    "torch", "torch._dynamo.eval_frame", "torch._inductor", "torch.onnx", "transformers", "fvcore", "sympy", "numpy", "scipy", "sklearn",
     "pandas", "pyarrow", "matplotlib", "PIL", "rich.console", "jinja2", "tabulate", "pydantic", "optuna", "networkx", "filelock",
     "sqlite3", "asyncio", "http", "ssl", "multiprocessing", "unittest",
 )  # fmt: skip
@@ -22,14 +22,13 @@ WITH_TORCH = {"torch", "numpy", "asyncio", "http", "ssl", "multiprocessing", "un
 DOCUMENTS = {"pydantic"}
 """What reads documents strictly."""
 
-MEASURING = WITH_TORCH | DOCUMENTS | {"sympy"}
-"""SymPy is what PyTorch's own shape functions import for elementwise operators."""
+MEASURING = WITH_TORCH | DOCUMENTS
 
-WIDTHS = MEASURING | {"torch._dynamo", "torch._inductor", "torch.onnx", "networkx", "filelock"}
-"""PyTorch's symbolic sizes import its compiler."""
+WIDTHS = MEASURING | {"sympy"}
+"""Sizes that are symbols are SymPy's."""
 
-AUDIT = WIDTHS | {"fvcore", "tabulate"}
-"""A second engine counts too, and the structure's room imports what follows widths."""
+SECOND = {"fvcore", "tabulate"}
+"""A second engine counts too, and brings what it prints with."""
 
 MAY: dict[str, set[str]] = {
     "--help": set(),
@@ -51,8 +50,14 @@ MAY: dict[str, set[str]] = {
     "check": DOCUMENTS,
     "plan net.py:net --input 5x8 --transform parallel": MEASURING,
     "plan net.py:net --input 5x8 --transform wide": WIDTHS,
-    "audit wide.json --model net.py:net": AUDIT,
-    "audit net.py:net --input 5x8": AUDIT,
+    "plan zoo:resnet18-cifar --transform wide": DOCUMENTS,
+    "plan zoo:gpt3-small --transform parallel": DOCUMENTS,
+    "spec zoo:bert-small": DOCUMENTS,
+    "audit wide.json --model net.py:net": WIDTHS | SECOND,
+    "audit parallel.json --model net.py:net": MEASURING | SECOND,
+    "audit net.py:net --input 5x8": MEASURING | SECOND,
+    "audit zoo.json": MEASURING | SECOND,
+    "audit zoo:digits-cnn": MEASURING | SECOND,
 }  # fmt: skip
 """Command → what of the heavy it may import."""
 
@@ -102,7 +107,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [["plan", "spec.json", "--transform", name, "-o", f"{name}.json"] for name in ("wide", "parallel")],
         home,
     )
-    many([["check"]], home)
+    many([["plan", "zoo:resnet8-cifar", "--transform", "wide", "-o", "zoo.json"], ["check"]], home)
     return home
 
 

@@ -98,8 +98,8 @@ class _Copies:
 
     def _end(self, number: int, frame: FrameType | None) -> None:
         for pid, _, _ in self.running.values():
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
         os._exit(128 + number)
 
 

@@ -242,12 +242,12 @@ class _Audit:
 
 def _kept_or_made(audit: _Audit, request: Document, no_cache: bool) -> AuditReport:
     """The report of an earlier command while it would come out the same, or a new one."""
-    from iftplan.cache.answers import Asked, keep_answer, kept_answer, watch_reads
+    from iftplan.cache.answers import Question, keep_answer, kept_answer, watch_reads
     from iftplan.models.sources import parse_source
     from iftplan.plans.audit.document import audit_document, parse_report
 
     folder = kept_folder(no_cache)
-    asked = Asked(request, any(parse_source(source).runs_user_code for source in audit.sources))
+    asked = Question(request, any(parse_source(source).runs_user_code for source in audit.sources))
     if (found := kept_answer(asked, folder)) is not None:
         return parse_report(found)
     require_torch(f"building {audit.sources[0] if audit.sources else 'the model'}")

@@ -22,8 +22,8 @@ from iftplan.models.spec import InputSpec
 from iftplan.nn.counting.operators.registry import OPERATORS
 from iftplan.nn.counting.passes.data import Data, look, look_as_needed
 from iftplan.nn.counting.passes.ledger import Ledger, Names
+from iftplan.nn.counting.passes.operator_shapes import operator_shape
 from iftplan.nn.counting.shape_rules.elementwise import ELEMENTWISE
-from iftplan.nn.counting.shape_rules.operators import answer
 from iftplan.nn.meta.factories import FactoriesOnMeta
 from iftplan.nn.torch_internals import TorchDispatchMode, inside_transform, storage_address, without_dispatch
 
@@ -138,7 +138,7 @@ class _Dataflow(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return Data.ASSUMED.item(args[0].dtype)  # the counter logs this assumption
         if func is _GROUPED_MM and args[0].is_meta:
             result = _grouped_mm(*args[:2])
-        elif (result := answer(func, args, kwargs)) is None:
+        elif (result := operator_shape(func, args, kwargs)) is None:
             result = func(*args, **(kwargs or {}))
         self.follow(result, (args, kwargs), self._use(func._schema.name, args))
         return result

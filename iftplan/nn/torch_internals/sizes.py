@@ -73,7 +73,7 @@ __all__ = [
 
 
 class NamedSize(Source):
-    """Where a symbol comes from, which torch wants to be told: a number of ours."""
+    """Origin of a symbol, which torch wants to be told: a number of ours."""
 
     def __init__(self, number: int) -> None:
         self._number = number

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from iftplan.nn.counting.operators.registry import OPERATORS, Operators, may_contract
 from iftplan.nn.counting.passes.ledger import Ledger
-from iftplan.nn.counting.shape_rules.operators import answer
+from iftplan.nn.counting.passes.operator_shapes import operator_shape
 from iftplan.nn.meta.sparse_tensors import PRODUCTS, correct_result, sparse_product, sparse_shape
 from iftplan.nn.meta.tensors import empty
 from iftplan.nn.torch_internals import TorchDispatchMode, without_torch_function
@@ -49,7 +49,7 @@ class DatalessAnswers(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return _grouped_mm(*args, **(kwargs or {}))
         if func._schema.name in PRODUCTS and (product := sparse_product(func._schema.name, args)) is not None:
             return product
-        if (known := answer(func, args, kwargs)) is not None:
+        if (known := operator_shape(func, args, kwargs)) is not None:
             return known
         result = func(*args, **(kwargs or {}))
         if isinstance(result, Tensor) and result.layout is not torch.strided and result.is_meta:

@@ -20,8 +20,14 @@ _aten = torch.ops.aten
 _PLAIN = (Tensor, nn.Parameter)
 
 
-def answer(func: Any, args: Sequence[Any], kwargs: Any) -> Answer | None:
-    """What an operator gives on the meta device, if there is a rule for it and for these arguments."""
+def operator_shape(func: Any, args: Sequence[Any], kwargs: Any) -> Answer | None:
+    """Result of an operator on the meta device; None where there is no rule for it or for these arguments.
+
+    Args:
+        func: as the dispatcher has it.
+        args: its positional arguments.
+        kwargs: its named ones, with which no rule holds.
+    """
     rule = _RULES.get(func)
     return None if rule is None or kwargs else rule(*args)
 
