@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import tempfile
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 from iftplan.models.zoo import ZOO
 from iftplan.report.table import Table
@@ -42,6 +44,36 @@ def model():
 """A ResNet of a user's own."""
 
 
+TOY = """
+from torch import nn
+
+
+def a():
+    return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
+
+
+def b():
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 4))
+
+
+def c():
+    return nn.Sequential(nn.Embedding(10, 8), nn.TransformerEncoderLayer(8, 2, 16))
+"""
+"""Three small models, which change from one revision to the next."""
+
+TOYS = """
+[models.a]
+source = "toy.py:a"
+inputs = ["1x8"]
+[models.b]
+source = "toy.py:b"
+inputs = ["1x3x8x8"]
+[models.c]
+source = "toy.py:c"
+inputs = ["1x5:int64"]
+"""
+
+
 @dataclass(frozen=True)
 class Command:
     """One process to time.
@@ -50,16 +82,20 @@ class Command:
         name: of the row.
         arguments: of Python.
         limit: what it may take, in times of `import torch`; None for what is only shown.
+        fresh: whether nothing is kept from before.
+        folder: where it runs, inside the prepared one.
     """
 
     name: str
     arguments: tuple[str, ...]
     limit: float | None = None
+    fresh: bool = False
+    folder: str = "."
 
 
-def iftplan(name: str, limit: float | None, *words: str) -> Command:
+def iftplan(name: str, limit: float | None, *words: str, **more: Any) -> Command:
     """A command of iftplan's."""
-    return Command(name, ("-m", "iftplan", *words), limit)
+    return Command(name, ("-m", "iftplan", *words), limit, **more)
 
 
 def commands() -> list[Command]:
@@ -76,23 +112,47 @@ def commands() -> list[Command]:
             for name in ZOO
             for family in ("wide", "parallel")
         ),
-        iftplan("plan of one's own, wide", 1.8, "plan", *own, "--transform", "wide"),
-        iftplan("plan of one's own, parallel", 1.3, "plan", *own, "--transform", "parallel"),
-        iftplan("audit of a zoo plan", 1.6, "audit", "audited.json"),
-        iftplan("audit of a zoo plan, cross-checked", 2.2, "audit", "audited.json", "--cross-check"),
-        iftplan("check of ten unchanged models", 0.25, "check"),
+        iftplan("plan of one's own, parallel", 1.3, "plan", *own, "--transform", "parallel", fresh=True),
+        iftplan("plan of one's own, parallel, again", 0.35, "plan", *own, "--transform", "parallel"),
+        iftplan("plan of one's own, wide", 1.8, "plan", *own, "--transform", "wide", fresh=True),
+        iftplan("plan of one's own, wide, again", 0.35, "plan", *own, "--transform", "wide"),
+        iftplan("audit of a zoo plan", 1.6, "audit", "audited.json", fresh=True),
+        iftplan("audit of a zoo plan, again", 0.4, "audit", "audited.json"),
+        iftplan("audit of a zoo plan, cross-checked", 2.2, "audit", "audited.json", "--cross-check", fresh=True),
+        iftplan("audit of a zoo plan, cross-checked, again", 0.4, "audit", "audited.json", "--cross-check"),
+        iftplan("check of ten unchanged models", 0.25, "check", folder="ten"),
+        iftplan("check --base of three changed models", 3.0, "check", "--base", "HEAD", fresh=True, folder="toys"),
     ]  # fmt: skip
 
 
 def prepared(folder: Path) -> None:
     """The files that the commands read."""
-    (folder / "net.py").write_text(NET)
-    models = "".join(
-        f'[models.m{i}]\nsource = "net.py:model"\ninputs = ["{i + 1}x3x32x32"]\n' for i in range(10)
-    )
-    (folder / "iftplan.toml").write_text(models)
-    for words in (("plan", "zoo:resnet18-cifar", "--transform", "wide", "-o", "audited.json"), ("check",)):
-        subprocess.run([sys.executable, "-m", "iftplan", *words], cwd=folder, capture_output=True, check=True)
+    ten, toys = folder / "ten", folder / "toys"
+    ten.mkdir()
+    toys.mkdir()
+    for place in (folder, ten):
+        (place / "net.py").write_text(NET)
+    models = (f'[models.m{i}]\nsource = "net.py:model"\ninputs = ["{i + 1}x3x32x32"]\n' for i in range(10))
+    (ten / "iftplan.toml").write_text("".join(models))
+    (toys / "iftplan.toml").write_text(TOYS)
+    (toys / "toy.py").write_text(TOY)
+    (toys / ".gitignore").write_text(".iftplan_cache/\n__pycache__/\n")
+    git = ("git", "-c", "user.name=a", "-c", "user.email=a@b.c")
+    for words in (("init", "-q"), ("add", "-A"), ("commit", "-q", "-m", "begun")):
+        subprocess.run([*git, *words], cwd=toys, check=True)
+    (toys / "toy.py").write_text(TOY.replace("4))", "6))").replace("8, 2, 16", "8, 2, 24"))
+    run = (sys.executable, "-m", "iftplan")
+    plan = ("plan", "zoo:resnet18-cifar", "--transform", "wide", "-o", "audited.json")
+    subprocess.run([*run, *plan], cwd=folder, capture_output=True, check=True)
+    subprocess.run([*run, "check"], cwd=ten, capture_output=True, check=True)
+
+
+def cpu_of(command: Command, folder: Path) -> float:
+    """User and system time of one command and its children, in seconds."""
+    place = folder / command.folder
+    if command.fresh:
+        shutil.rmtree(place / ".iftplan_cache", ignore_errors=True)
+    return cpu_seconds(command.arguments, place)
 
 
 def cpu_seconds(arguments: tuple[str, ...], folder: Path) -> float:
@@ -127,7 +187,7 @@ def main() -> None:
         prepared(folder)
         for _ in range(given.rounds):
             for command in chosen:
-                times[command.name].append(cpu_seconds(command.arguments, folder))
+                times[command.name].append(cpu_of(command, folder))
     middle = {name: statistics.median(values) for name, values in times.items()}
     rows = []
     for command in chosen:

@@ -22,6 +22,8 @@ from iftplan.models.cost_document import parse_measured
 from iftplan.plans.document.plan import parse_plan
 from iftplan.plans.plan import Scope
 
+Around = Callable[[int], AbstractContextManager[Callable[[], object]]]
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:
@@ -59,7 +61,7 @@ def measure_models(
     jobs: int | None = None,
     variant: str = "",
     paths: tuple[Path, Path] | None = None,
-    around: Callable[[int], AbstractContextManager[None]] = lambda count: nullcontext(),
+    around: Around = lambda count: nullcontext(lambda: None),
 ) -> Costs:
     """Measure models, those apart that the cache knows and that nothing has changed for.
 
@@ -70,7 +72,7 @@ def measure_models(
         jobs: processes; None for as many as help.
         variant: keeps the measurements of another checkout apart.
         paths: a checkout that is imported from, and the one to import from instead.
-        around: entered while so many models are measured, to say so.
+        around: given how many models are to be measured, opens while they are, with a function for each that is done.
     """
     store = Store(cache, environment())
     footprint = Footprint(folder)
@@ -83,8 +85,8 @@ def measure_models(
     missing = [name for name in requests if name not in known]
     answers: dict[str, Answer] = {}
     if missing:
-        with around(len(missing)):
-            found = measure_all([requests[n] for n in missing], folder, jobs, paths)
+        with around(len(missing)) as done:
+            found = measure_all([requests[n] for n in missing], folder, jobs, paths, done)
         answers = dict(zip(missing, found, strict=True))
     for name, answer in answers.items():
         if "measured" in answer and not requests[name]["nonzeros"]:
@@ -135,14 +137,6 @@ def _request(model: ConfiguredModel) -> dict[str, Any]:
         "nonzeros": model.nonzeros,
         "cross_check": model.cross_check,
     }
-
-
-def _kept(store: Store, slot: str, request: Mapping[str, Any], footprint: Footprint) -> ModelCost | None:
-    found = store.find(slot, request, footprint)
-    try:
-        return None if found is None else parse_measured(found)
-    except InputError:
-        return None
 
 
 def _kept(store: Store, slot: str, request: Mapping[str, Any], footprint: Footprint) -> ModelCost | None:

@@ -8,14 +8,14 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from iftplan.base.errors import InputError
 from iftplan.checks.baseline import Baseline
-from iftplan.checks.check import Costs, Failure, measure_models
+from iftplan.checks.check import Around, Costs, Failure, measure_models
 from iftplan.checks.configuration import Configuration, ConfiguredModel
 from iftplan.checks.configuration_file import read_config
 from iftplan.models.cost import ModelCost
@@ -137,7 +137,7 @@ def revision_baseline(
     *,
     cache: Path | None,
     jobs: int | None,
-    around: Callable[[int], AbstractContextManager[None]],
+    around: Around,
 ) -> tuple[Baseline, tuple[str, ...]]:
     """Costs of the models at a revision, each as it is configured there, or as here where it is not.
 
@@ -147,7 +147,7 @@ def revision_baseline(
         models: those that are measured.
         cache: folder of measurements; None for none.
         jobs: parallel processes; None for automatic.
-        around: given how many models are to be measured, opens while they are.
+        around: given how many models are to be measured, opens while they are, with a function for each that is done.
 
     Returns:
         The baseline, without the models that the revision does not have, and a sentence for each of those.

@@ -87,12 +87,12 @@ def spec_of(
     from iftplan.nn.reading.read import load, read_model
 
     load(widths=widths)
-    kept = folder if watched else None
-    reads = watch_reads(kept)
+    place = folder if watched else None
+    reads = watch_reads(place)
     with working(f"reading {model}" + (" and its widths" if widths else "")):
         operators = operators_of(allow)
         spec = read_model(model, tuple(inputs) or None, widths=widths, heads=heads, operators=operators)
-    keep_answer(asked(widths), kept, spec_document(spec), reads)
+    keep_answer(asked(widths), place, spec_document(spec), reads)
     return spec
 
 

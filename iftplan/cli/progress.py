@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from iftplan.base.units import abbreviate
-from iftplan.cli.output import say
+from iftplan.cli.output import say, waiting, working
+from iftplan.report.table import printable
 
 if TYPE_CHECKING:
     from iftplan.nn.training.loop import Moment
@@ -66,6 +67,28 @@ def _bar(steps: int, metric: str, done: int) -> Iterator[Watcher]:
                 progress.update(task, told=_told(moment, metric))
 
         yield watch
+
+
+@contextmanager
+def parts(what: str, count: int) -> Iterator[Callable[[], None]]:
+    """Function to call for each part that is done: on a terminal a bar, where there are several, elsewhere one plain line.
+
+    Args:
+        what: is being done.
+        count: of the parts.
+    """
+    if count < 2 or not (sys.stderr and sys.stderr.isatty()):
+        with working(what):
+            yield lambda: None
+        return
+    with waiting(what):
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(f"{printable(what)} …", total=count)
+        yield lambda: progress.advance(task)
 
 
 @contextmanager

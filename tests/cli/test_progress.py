@@ -146,6 +146,16 @@ def test_check_says_what_it_measures_long_before_it_has(folder: Path) -> None:
     assert shown.first < shown.whole / 2
 
 
+def test_check_counts_the_models_that_are_measured(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(NET)
+    both = [CONFIGURATION, CONFIGURATION.replace("models.net", "models.other")]
+    (tmp_path / "iftplan.toml").write_text("".join(both))
+    shown = errors_on_terminal(["-m", "iftplan", "check", "--no-cache"], tmp_path)
+    assert shown.status == 0
+    assert shown.text.startswith("measuring 2 models …")
+    assert "0/2" in shown.text and "2/2" in shown.text
+
+
 def test_a_terminal_without_a_cursor_gets_a_line(folder: Path) -> None:
     shown = errors_on_terminal(["-m", "iftplan", *COMMANDS["spec"].split()], folder, TERM="dumb")
     assert shown.text.startswith("importing PyTorch …\r\n")
@@ -155,6 +165,10 @@ def test_a_terminal_without_a_cursor_gets_a_line(folder: Path) -> None:
 def test_elsewhere_there_is_one_plain_line(folder: Path) -> None:
     words = COMMANDS["spec"].split()
     done = subprocess.run(
-        [sys.executable, "-m", "iftplan", *words], cwd=folder, capture_output=True, text=True, check=True
+        [sys.executable, "-m", "iftplan", *words, "--no-cache"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stderr == "reading net.py:net and its widths …\n"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,11 @@ main()
 
 
 def measure_all(
-    requests: Sequence[Request], folder: Path, jobs: int | None = None, paths: tuple[Path, Path] | None = None
+    requests: Sequence[Request],
+    folder: Path,
+    jobs: int | None = None,
+    paths: tuple[Path, Path] | None = None,
+    done: Callable[[], object] = lambda: None,
 ) -> list[Answer]:
     """Answer to each request: `measured`, `reads` and `outward`, or `error` and `exit_code`.
 
@@ -34,6 +39,7 @@ def measure_all(
         folder: the working directory, from which paths and imports begin.
         jobs: models that are measured at once; None for as many as there are processors.
         paths: a checkout that is imported from, and the one to import from instead.
+        done: hears of every model that is measured.
     """
     where = {"folder": str(folder), "paths": [*map(str, paths or ("", ""))]}
     waiting = [{**request, **where, "id": i} for i, request in enumerate(requests)]
@@ -43,7 +49,7 @@ def measure_all(
         while len(answers) < len(requests):
             server = _Server.running()
             left = [request for request in waiting if request["id"] not in answers]
-            answers |= server.answers(left, jobs or os.cpu_count() or 1)
+            answers |= server.answers(left, jobs or os.cpu_count() or 1, done)
     except BaseException:  # an interruption ends what it interrupts
         if server is not None:
             server.stop()
@@ -72,13 +78,17 @@ class _Server:
             encoding="utf-8",
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
+        atexit.register(self.close)
 
-    def answers(self, requests: Sequence[Request], jobs: int) -> dict[int, Answer]:
+    def answers(
+        self, requests: Sequence[Request], jobs: int, done: Callable[[], object]
+    ) -> dict[int, Answer]:
         """Answers by number; where the process ends before them, the first that has none is the one it ended at.
 
         Args:
             requests: each with its number.
             jobs: how many it has at once.
+            done: hears of every answer.
         """
         assert self._process.stdin is not None and self._process.stdout is not None
         waiting, begun = list(requests), dict[int, Request]()
@@ -98,7 +108,15 @@ class _Server:
             number = answer.pop("id")
             del begun[number]
             found[number] = answer
+            done()
         return found
+
+    def close(self) -> None:
+        """Ask nothing more, and let it end."""
+        assert self._process.stdin is not None
+        with suppress(OSError):
+            self._process.stdin.close()
+        self._process.wait()
 
     def stop(self) -> None:
         """End it, and what it has begun."""

@@ -139,8 +139,8 @@ def _write(descriptor: int, answer: Mapping[str, Any]) -> None:
 def _answer(request: Mapping[str, Any], reads: Reads) -> dict[str, Any]:
     from iftplan.base.errors import IftplanError, MeasureError
 
-    folder, original, revision = request["folder"], *request["paths"]
-    os.chdir(folder)
+    original, revision = request["paths"]
+    os.chdir(request["folder"])
     if original:  # what is installed from another checkout is imported from this one
         sys.path[:] = [_moved(path, original, revision) for path in sys.path]
     try:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,11 +11,12 @@ import typer
 from iftplan.base.errors import InputError
 from iftplan.base.units import Convention
 from iftplan.cli.options import ConventionOption, FormatOption, OutputOption
-from iftplan.cli.output import Format, emit, report_form, say, working
+from iftplan.cli.output import Format, emit, report_form, say
+from iftplan.cli.progress import parts
 
 if TYPE_CHECKING:
     from iftplan.checks.baseline import Baseline
-    from iftplan.checks.check import Costs
+    from iftplan.checks.check import Around, Costs
     from iftplan.checks.configuration import Configuration, ConfiguredModel
     from iftplan.checks.findings import CheckReport
     from iftplan.report.table import Table
@@ -226,5 +226,5 @@ def at_revision(
     )
 
 
-def _measuring(where: str = "") -> Callable[[int], AbstractContextManager[None]]:
-    return lambda count: working(f"measuring {count} model{'s' if count > 1 else ''}{where}")
+def _measuring(where: str = "") -> Around:
+    return lambda count: parts(f"measuring {count} model{'s' if count > 1 else ''}{where}", count)

@@ -136,6 +136,7 @@ class _Dataflow(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         if func is torch.ops.aten._local_scalar_dense.default and args[0].is_meta:
             return Data.ASSUMED.item(args[0].dtype)  # the counter logs this assumption
+        result: Any
         if func is _GROUPED_MM and args[0].is_meta:
             result = _grouped_mm(*args[:2])
         elif (result := operator_shape(func, args, kwargs)) is None:

@@ -61,7 +61,7 @@ __all__ = [
 ]
 
 
-class TorchDispatchMode(_TorchDispatchMode):  # type: ignore[no-untyped-call, misc]
+class TorchDispatchMode(_TorchDispatchMode):  # type: ignore[no-untyped-call]
     """torch's TorchDispatchMode without its compiler: a mode that nothing compiles needs no protection from it."""
 
     @classmethod

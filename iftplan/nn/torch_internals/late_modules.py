@@ -131,22 +131,22 @@ def _loaded(name: str) -> ModuleType:
     return module
 
 
+_WHERE_PLAIN: Final[Mapping[str, Callable[..., Any]]] = MappingProxyType(
+    {
+        **dict.fromkeys(_CONDITIONS, _itself),
+        "guarding_hint_or_throw": _itself,
+        "has_guarding_hint": lambda size: True,
+        "is_nested_int": lambda size: False,
+        "sym_and": lambda *conditions: all(conditions),
+        "sym_or": lambda *conditions: any(conditions),
+        "sym_eq": _equal,
+    }
+)
 _ANSWERS: Final[Mapping[str, Mapping[str, Callable[..., Any]]]] = MappingProxyType(
     {
         _COMPILER: {"disable": _disable},
         _PROVER: {"translation_validation_enabled": _proves},
-        _SYMBOLS: {
-            name: _where_plain(name, answer)
-            for name, answer in {
-                **dict.fromkeys(_CONDITIONS, _itself),
-                "guarding_hint_or_throw": _itself,
-                "has_guarding_hint": lambda size: True,
-                "is_nested_int": lambda size: False,
-                "sym_and": lambda *conditions: all(conditions),
-                "sym_or": lambda *conditions: any(conditions),
-                "sym_eq": _equal,
-            }.items()
-        },
+        _SYMBOLS: {name: _where_plain(name, answer) for name, answer in _WHERE_PLAIN.items()},
     }
 )
 """Module → what of it is answered before it is loaded."""

@@ -99,7 +99,7 @@ class UnplacedSizes(ShapeEnv):
         return None, ""
 
 
-class SizesMode(FakeTensorMode):
+class SizesMode(FakeTensorMode):  # type: ignore[no-untyped-call]
     """The mode in which tensors have symbolic sizes and no storage; it keeps its code from no compiler, for none runs."""
 
     __torch_dispatch__ = inspect.unwrap(getattr(FakeTensorMode, "__torch_dispatch__", object.__init__))
