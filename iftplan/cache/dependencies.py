@@ -188,6 +188,8 @@ class Reads:
         files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
         seen = dict.fromkeys((*self._seen, *(("file", f) for f in files if f)))
         for kind, path in list(seen):
+            if self._is_known(path):
+                continue
             real = os.path.realpath(path)
             if self._elsewhere(kind, real) or "__pycache__" in real:
                 continue
@@ -205,6 +207,13 @@ class Reads:
             yield "machine:"
         if self._variables:
             yield f"variables:{','.join(sorted(self._variables))}"
+
+    def _is_known(self, path: str) -> bool:
+        """Whether a path as it is written is of a package whose version decides: most are, and links cost time to follow."""
+        for folder in _PACKAGES:
+            if path.startswith(folder):
+                return path[len(folder) :].partition(os.sep)[0] in self._known and f"{os.sep}.." not in path
+        return False
 
     def _elsewhere(self, kind: str, real: str) -> bool:
         """Whether a place is of what `environment` names, or no file at all."""

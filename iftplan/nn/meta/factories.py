@@ -54,11 +54,8 @@ class WithoutDraws(TorchFunctionMode):
     ) -> Any:
         if func in _DRAWS:
             weight, *others = (*args, *(kwargs or {}).values())
-            if (
-                type(weight) in (Tensor, nn.Parameter)
-                and _has_no_values(weight)
-                and all(map(_is_number, others))
-            ):
+            refused = func is not nn.init.normal_ and _is_refused(weight)
+            if _has_no_values(weight) and not refused and all(map(_is_number, others)):
                 return weight
         return func(*args, **(kwargs or {}))
 

@@ -82,6 +82,12 @@ class NamedSize(Source):
     def _name_template(self) -> str:
         return f"size_{self._number}"
 
+    if callable(getattr(Source, "name", None)):  # a method before PyTorch 2.10
+
+        def name(self) -> str:
+            """The text by which torch tells symbols apart."""
+            return self._name_template
+
 
 class UnplacedSizes(ShapeEnv):
     """torch's ShapeEnv without the places in code that its messages and traces name, which it looks for at every symbol."""

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from iftplan.nn.counting.passes.ledger import Ledger, Names
+from iftplan.nn.counting.passes.operator_shapes import operator_shape
 from iftplan.nn.counting.shape_rules.registry import CALLERS, RULES
 
 DTYPES = (torch.float32, torch.float16, torch.int64, torch.bool)
@@ -157,3 +158,83 @@ def test_every_contraction_with_a_rule_has_its_name_below_too() -> None:
             names[function] = name
     assert {names[f] for f in (F.linear, torch.matmul, torch.conv2d)} == {"linear", "matmul", "conv2d"}
     assert torch.addmm not in CALLERS  # addmm is its own operator below
+
+
+# --- operators below the functions ----------------------------------------------------------------------
+
+ATEN = torch.ops.aten
+OPERATORS_OF_ONE = (
+    *(ATEN.relu.default, ATEN.gelu.default, ATEN.silu.default, ATEN.sigmoid.default, ATEN.relu_.default),
+    *(ATEN.tanh.default, ATEN.hardswish.default, ATEN.leaky_relu.default),
+)
+OPERATORS_OF_TWO = (
+    ATEN.add.Tensor,
+    ATEN.sub.Tensor,
+    ATEN.mul.Tensor,
+    ATEN.div.Tensor,
+    ATEN.add_.Tensor,
+    ATEN.mul_.Tensor,
+)
+
+
+def _as_torch_does(func: Any, *args: Any) -> None:
+    found = operator_shape(func, args, {})
+    if found is not None:
+        assert outcome(
+            lambda: found if isinstance(found, Tensor) else tuple(map(described, found))
+        ) == outcome(
+            lambda: result if isinstance(result := func(*args), Tensor) else tuple(map(described, result))
+        )
+
+
+@pytest.mark.parametrize("func", OPERATORS_OF_ONE, ids=str)
+@settings(deadline=None, max_examples=40)
+@given(x=tensors())
+def test_operators_of_one_tensor(func: Any, x: Tensor) -> None:
+    _as_torch_does(func, x)
+
+
+@pytest.mark.parametrize("func", OPERATORS_OF_TWO, ids=str)
+@settings(deadline=None, max_examples=40)
+@given(both=pairs())
+def test_operators_of_two_tensors(func: Any, both: tuple[Tensor, Tensor]) -> None:
+    _as_torch_does(func, *both)
+    _as_torch_does(func, both[0], both[0])
+    _as_torch_does(func, both[0], 2)
+    _as_torch_does(func, both[0], 0.5)
+
+
+@settings(deadline=None, max_examples=80)
+@given(st.data())
+def test_operators_that_reduce_or_normalise(data: st.DataObject) -> None:
+    x = data.draw(tensors())
+    dims = data.draw(st.lists(st.integers(-5, 4), max_size=3))
+    _as_torch_does(ATEN.mean.dim, x, dims, data.draw(st.booleans()))
+    _as_torch_does(ATEN._softmax.default, x, data.draw(st.integers(-5, 4)), data.draw(st.booleans()))
+    sizes = list(x.shape[-data.draw(st.integers(1, 2)) :])
+    own = torch.empty(sizes, dtype=x.dtype, device="meta")
+    _as_torch_does(
+        ATEN.native_layer_norm.default, x, sizes, own, data.draw(st.sampled_from((own, None))), 1e-5
+    )
+    channels = torch.empty(data.draw(st.sampled_from((x.shape[-1], 3))), dtype=x.dtype, device="meta")
+    for training in (False, True):
+        norm = (ATEN.native_batch_norm.default, x, channels, None, channels, channels, training, 0.1, 1e-5)
+        _as_torch_does(*norm)
+    other = data.draw(tensors())
+    _as_torch_does(ATEN.addmm.default, channels, x, other)
+
+
+def test_the_operators_have_rules() -> None:
+    x = torch.empty(2, 3, 4, device="meta")
+    own = torch.empty(3, device="meta")
+    for func, args in (
+        *((func, (x.clone(),)) for func in OPERATORS_OF_ONE),
+        *((func, (x.clone(), x)) for func in OPERATORS_OF_TWO),
+        (ATEN.mean.dim, (x, [1], False)),
+        (ATEN._softmax.default, (x, -1, False)),
+        (ATEN.native_layer_norm.default, (x, [4], None, None, 1e-5)),
+        (ATEN.native_batch_norm.default, (x, own, own, own, own, False, 0.1, 1e-5)),
+        (ATEN.addmm.default, (own, torch.empty(2, 4, device="meta"), torch.empty(4, 3, device="meta"))),
+    ):
+        assert operator_shape(func, args, {}) is not None, func
+        _as_torch_does(func, *args)

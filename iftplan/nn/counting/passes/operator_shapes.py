@@ -18,6 +18,8 @@ from iftplan.nn.meta.tensors import empty
 Answer = Any
 _aten = torch.ops.aten
 _PLAIN = (Tensor, nn.Parameter)
+_STATISTICAL = (torch.float32, torch.float64)
+"""Whose means and deviations are of the same kind; those of shorter numbers are not."""
 
 
 def operator_shape(func: Any, args: Sequence[Any], kwargs: Any) -> Answer | None:
@@ -65,11 +67,12 @@ def _in_place(input: Any, *others: Any) -> Tensor | None:
 def _batch_norm(input: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor] | None:
     weight, bias, mean, variance, training = rest[:5]
     channels = [t for t in (weight, bias, mean, variance) if t is not None]
-    if training or not _is_plain(input) or input.dim() < 2:
+    if training or not _is_plain(input) or input.dim() < 2 or input.dtype not in _STATISTICAL:
         return None
     if any(t.shape != input.shape[1:2] or t.dtype is not input.dtype for t in channels):
         return None
-    return empty(input.shape, input.dtype), empty((0,), input.dtype), empty((0,), input.dtype)
+    stats = empty(input.shape[1:2], input.dtype)
+    return empty(input.shape, input.dtype), stats, stats
 
 
 def _mean(input: Tensor, dim: Any, keepdim: bool = False) -> Tensor | None:
@@ -89,6 +92,8 @@ def _layer_norm(
     if not _is_plain(input) or not sizes or input.shape[-len(sizes) :] != sizes:
         return None
     if any(t is not None and (t.shape != sizes or t.dtype is not input.dtype) for t in (weight, bias)):
+        return None
+    if input.dtype not in _STATISTICAL:
         return None
     rows = (*input.shape[: -len(sizes)], *(1,) * len(sizes))
     return empty(input.shape, input.dtype), empty(rows, input.dtype), empty(rows, input.dtype)
