@@ -27,10 +27,10 @@ import iftplan.nn.reading.widths.trace
 from iftplan import nn as ift_nn
 from iftplan.base.errors import IftplanError
 from iftplan.models.spec import ModelSpec
-from iftplan.nn.application import structure
 from iftplan.nn.counting.passes.conditions import counting_conditions
 from iftplan.nn.counting.passes.data import FOR_THIS_INPUT
 from iftplan.nn.meta.inputs import make_inputs
+from iftplan.nn.reading.widths import trace
 from iftplan.plans.audit.audit import AuditReport
 from iftplan.plans.plan import Plan
 
@@ -300,7 +300,7 @@ def _equal(found: Mapping[str, Tensor], dense: Mapping[str, Tensor]) -> None:
 
 def _applied(plan: Plan, model: nn.Module, spec: ModelSpec) -> nn.Module:
     """The plan applied with the widths that are known: to look for them again takes longer than all the rest."""
-    with patch.object(structure, "trace_widths", lambda *_, **__: spec.couplings):
+    with patch.object(trace, "trace_widths", lambda *_, **__: spec.couplings):
         return ift_nn.apply(plan, model)
 
 
