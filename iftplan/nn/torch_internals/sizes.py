@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from typing import Any
 
 import sympy
@@ -17,9 +17,8 @@ from iftplan.nn.torch_internals.late_modules import settings_of_compiler
 try:
     settings_of_compiler()
     from torch._dispatch.python import enable_python_dispatcher
-    from torch._guards import Source
     from torch._subclasses.fake_tensor import FakeTensorMode
-    from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
     from torch.utils._sympy.functions import (
         CeilToInt,
         CleanDiv,
@@ -34,6 +33,8 @@ try:
         ToFloat,
         TruncToInt,
     )
+    from torch.utils._sympy.numbers import int_oo
+    from torch.utils._sympy.value_ranges import ValueRanges
 
     MISSING = ""
 except (
@@ -44,7 +45,7 @@ except (
     class _Absent(sympy.Function):  # type: ignore[misc]  # sympy is untyped
         """Stands where a class of torch would; no expression is made of it."""
 
-    ShapeEnv = FakeTensorMode = Source = object  # type: ignore[assignment, misc]
+    ShapeEnv = FakeTensorMode = object  # type: ignore[assignment, misc]
     CleanDiv = FloorDiv = IntTrueDiv = Max = Mod = PythonMod = _Absent  # type: ignore[misc]
     CeilToInt = FloatTrueDiv = FloorToInt = PowByNatural = ToFloat = TruncToInt = _Absent  # type: ignore[misc]
 
@@ -52,7 +53,6 @@ __all__ = [
     "MISSING",
     "CeilToInt",
     "CleanDiv",
-    "DimDynamic",
     "FakeTensorMode",
     "FloatTrueDiv",
     "FloorDiv",
@@ -60,7 +60,6 @@ __all__ = [
     "IntTrueDiv",
     "Max",
     "Mod",
-    "NamedSize",
     "PowByNatural",
     "PythonMod",
     "SizesMode",
@@ -72,34 +71,28 @@ __all__ = [
 ]
 
 
-class NamedSize(Source):
-    """Origin of a symbol, which torch wants to be told: a number of ours."""
-
-    def __init__(self, number: int) -> None:
-        self._number = number
-
-    @property
-    def _name_template(self) -> str:
-        return f"size_{self._number}"
-
-    if callable(getattr(Source, "name", None)):  # a method before PyTorch 2.10
-
-        def name(self) -> str:
-            """The text by which torch tells symbols apart."""
-            return self._name_template
-
-
 class UnplacedSizes(ShapeEnv):
-    """torch's ShapeEnv without the places in code that its messages and traces name, which it looks for at every symbol."""
+    """torch's ShapeEnv without what it does for guards: it looks for the place in code that made a symbol, and bounds each."""
 
-    def create_symbol(self, *args: Any, **kwargs: Any) -> sympy.Expr:
-        """The symbol of a new size, as torch makes it and without its trace."""
-        traces = logging.getLogger("torch.__trace")
-        before, traces.handlers = traces.handlers, []
-        try:
-            return super().create_symbol(*args, **kwargs)
-        finally:
-            traces.handlers = before
+    def symbol(self, size: int) -> sympy.Expr:
+        """A new symbol for a size of 2 and more, named as torch names it; 0 and 1 are themselves.
+
+        Args:
+            size: its value in the dense model.
+        """
+        if size in (0, 1):
+            return sympy.Integer(size)
+        made: dict[int, sympy.Symbol] = self.__dict__.setdefault("_made", {})
+        number = int(sha256(f"size_{len(made)}".encode()).hexdigest(), 16) % 100
+        while number in made:
+            number += 1
+        symbol = made[number] = sympy.Symbol(f"s{number}", positive=True, integer=True)
+        for name in ("backed_var_to_val", "var_to_val"):  # another name in every few releases
+            values = vars(self).get(name)
+            if isinstance(values, dict):
+                values[symbol] = sympy.Integer(size)
+        self.var_to_range[symbol] = ValueRanges(2, int_oo)
+        return symbol
 
     def _get_stack_summary(self, *_: Any, **__: Any) -> Any:
         return None, ""
@@ -133,7 +126,7 @@ def follows_sizes() -> bool:
     dense: dict[sympy.Basic, sympy.Integer] = {}
 
     def new(size: int) -> Any:
-        symbol = sizes.create_symbol(size, NamedSize(len(dense)), dynamic_dim=DimDynamic.DYNAMIC)
+        symbol = sizes.symbol(size)
         dense[symbol] = sympy.Integer(size)
         return sizes.create_symintnode(symbol, hint=size, source=None)
 

@@ -14,20 +14,19 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import sympy
 import torch
 
 from iftplan.nn.torch_internals.sizes import (
-    DimDynamic,
     FakeTensorMode,
     FloorDiv,
     Max,
     Mod,
-    NamedSize,
     PythonMod,
     SizesMode,
     UnplacedSizes,
@@ -93,7 +92,7 @@ class SymbolicSizes(UnplacedSizes):
             size: its value in the dense model.
             attribute: whether it stands for a module's integer, whose meaning is not known yet.
         """
-        symbol = self.create_symbol(size, NamedSize(len(self.dense)), dynamic_dim=DimDynamic.DYNAMIC)
+        symbol = self.symbol(size)
         if symbol.is_Symbol:
             self.dense[symbol] = size
             if attribute:
@@ -260,7 +259,7 @@ def raised_at(trace: TracebackType | None) -> tuple[str, bool]:
     line, own = _line_of((step.tb_frame, step.tb_lineno) for step in reversed(steps))
     last = steps[-1]
     raised = last.tb_frame.f_code.co_code[last.tb_lasti] == _RAISE
-    return line or "torch", own and raised and not _foreign(Path(last.tb_frame.f_code.co_filename))
+    return line or "torch", own and raised and _part(last.tb_frame.f_code.co_filename) == "model"
 
 
 def _steps(trace: TracebackType | None) -> Iterator[TracebackType]:
@@ -279,20 +278,25 @@ def _line_of(frames: Iterable[tuple[FrameType, int]]) -> tuple[str, bool]:
     """The first line of the model's own code, or of a torch module if there is none, and whether it is the model's."""
     module_line = ""
     for frame, number in frames:
-        file = Path(frame.f_code.co_filename)
-        if file == _TRACE:
-            break
-        if _TORCH in file.parents:
-            if file.parent == _MODULES and file.stem != "module":
-                module_line = module_line or _line(file, number)
-        elif not _foreign(file):
-            return _line(file, number), True
+        match _part(frame.f_code.co_filename):
+            case "model":
+                return _line(Path(frame.f_code.co_filename), number), True
+            case "module":
+                module_line = module_line or _line(Path(frame.f_code.co_filename), number)
+            case "trace":
+                break
     return module_line, False
 
 
-def _foreign(file: Path) -> bool:
-    """Whether a file is no part of the model: torch's, ours, or a library's that it calls."""
-    return _TORCH in file.parents or _looks(file) or bool(_LIBRARIES & set(file.parts))
+@cache
+def _part(filename: str) -> Literal["trace", "module", "model", "other"]:
+    """What a file is: ours that begins the trace, a module of torch, the model's, or something that either calls."""
+    file = Path(filename)
+    if file == _TRACE:
+        return "trace"
+    if _TORCH in file.parents:
+        return "module" if file.parent == _MODULES and file.stem != "module" else "other"
+    return "other" if _looks(file) or _LIBRARIES & set(file.parts) else "model"
 
 
 def _looks(file: Path) -> bool:
