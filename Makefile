@@ -50,13 +50,13 @@ lint: venv
 
 suite: venv
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile --doctest-modules iftplan tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile -m slow
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile -m 'slow or long'
 
 # The whole suite where PyTorch is the newest, then the sample of the sweep: a crash or a wrong answer there fails, a
 # deprecation does not.
 test-newest: $(NEWEST)/.swept
 	OMP_NUM_THREADS=1 $(NEWEST)/bin/python -m pytest -W default -n auto --dist loadfile --doctest-modules iftplan tests
-	OMP_NUM_THREADS=1 $(NEWEST)/bin/python -m pytest -W default -n auto --dist loadfile -m slow
+	OMP_NUM_THREADS=1 $(NEWEST)/bin/python -m pytest -W default -n auto --dist loadfile -m 'slow or long'
 	$(NEWEST)/bin/python benchmarks/zoos.py --quick --jobs $(JOBS) --journal $(NEWEST)/zoos.jsonl --again --strict
 
 $(NEWEST)/.swept: pyproject.toml constraints-newest.txt | check-python
@@ -77,7 +77,7 @@ test-unpinned:
 coverage: venv
 	rm -rf .coverage
 	mkdir .coverage
-	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest -n $(JOBS) --dist loadfile --doctest-modules iftplan tests
+	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest -m 'not slow' -n $(JOBS) --dist loadfile --doctest-modules iftplan tests
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --skip-covered --sort cover
 

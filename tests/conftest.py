@@ -9,6 +9,9 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from pathlib import Path
+
+import pytest
 
 if (
     signal.getsignal(signal.SIGINT) is signal.SIG_IGN
@@ -17,3 +20,15 @@ if (
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+LONG = frozenset((Path(__file__).parent / "long.txt").read_text(encoding="utf-8").split())
+"""Tests, and files of tests, that take seconds: the quick half does without them."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what takes seconds."""
+    for item in items:
+        function = item.nodeid.partition("[")[0]
+        if not LONG.isdisjoint((function, function.partition("::")[0])):
+            item.add_marker("long")

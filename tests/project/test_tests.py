@@ -59,3 +59,13 @@ def test_files_of_tests_that_pages_and_programs_name_exist() -> None:
     for page in pages:
         for name in re.findall(r"\btests/[\w/]+\.py\b", page.read_text(encoding="utf-8")):
             assert (ROOT / name).exists(), f"{page.name} names {name}"
+
+
+def test_tests_that_are_said_to_take_long_exist() -> None:
+    named = (TESTS / "long.txt").read_text(encoding="utf-8").split()
+    assert named == sorted(set(named)) and len(named) > 100
+    for name in named:
+        file, _, function = name.partition("::")
+        tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
+        known = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+        assert not function or function.rpartition("::")[2] in known, name
