@@ -45,8 +45,8 @@ def test_every_kind_in_every_family_is_what_sympy_writes(kind: str, name: str) -
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["wide", "lowrank"])
-def test_attention_at_every_small_density_is_what_sympy_writes(name: str) -> None:
-    for density in SMALL:
+def test_attention_at_every_third_small_density_is_what_sympy_writes(name: str) -> None:
+    for density in SMALL[::3]:
         same(parse_layer("attention"), name, density)
 
 
