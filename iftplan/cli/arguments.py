@@ -11,6 +11,7 @@ from iftplan.base.documents import Document, loads, read_text, schema_of
 from iftplan.base.errors import InputError
 from iftplan.cli.kept_answers import kept_folder
 from iftplan.cli.output import waiting, working
+from iftplan.cli.process import lasting_imports
 from iftplan.models.allowances import parse_vouched
 from iftplan.models.spec import Heads, InputSpec, ModelSpec
 from iftplan.plans.plan import Plan
@@ -84,9 +85,10 @@ def spec_of(
             whole = parse_spec(found, model)
             return whole if widths else replace(whole, couplings=None, refusal="")
     require_torch(f"reading {model}")
-    from iftplan.nn.reading.read import load, read_model
+    with lasting_imports():
+        from iftplan.nn.reading.read import load, read_model
 
-    load(widths=widths)
+        load(widths=widths)
     place = folder if watched else None
     reads = watch_reads(place)
     with working(f"reading {model}" + (" and its widths" if widths else "")):
@@ -142,7 +144,7 @@ def require_torch(what: str) -> None:
         InputError: torch cannot be imported.
     """
     try:
-        with waiting("importing PyTorch"):
+        with waiting("importing PyTorch"), lasting_imports():
             import torch  # noqa: F401
     except ImportError as error:
         raise InputError(

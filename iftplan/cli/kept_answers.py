@@ -5,13 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from iftplan.base.errors import IftplanError
-
-_process: dict[str, bool] = {"ours": False}
-
-
-def own_process() -> None:
-    """Say that this process runs one command and ends, so that what it reads may be watched."""
-    _process["ours"] = True
+from iftplan.cli.process import is_ours
 
 
 def kept_folder(no_cache: bool) -> Path | None:
@@ -20,7 +14,7 @@ def kept_folder(no_cache: bool) -> Path | None:
     Args:
         no_cache: whether to keep none.
     """
-    if no_cache or not _process["ours"]:
+    if no_cache or not is_ours():
         return None
     from iftplan.cache.store import FOLDER
     from iftplan.checks.configuration_file import find_config

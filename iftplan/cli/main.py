@@ -16,8 +16,8 @@ from iftplan.base.errors import IftplanError
 from iftplan.cli import completion
 from iftplan.cli.group import Commands
 from iftplan.cli.help import WIDEST
-from iftplan.cli.kept_answers import own_process
 from iftplan.cli.output import UNREAD, Interrupted, say, silence, write_error
+from iftplan.cli.process import own_process
 
 # typer carries a click of its own and names no base of its errors but through them.
 _UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__bases__[0])

@@ -125,3 +125,30 @@ def test_torch_imports_what_is_said_of_it() -> None:
 def test_the_list_would_see_what_is_imported(folder: Path) -> None:
     assert "sympy" in loaded_by("solve --layer conv3x3 --steps", folder)
     assert "pydantic" in loaded_by("plan spec.json --transform wide", folder)
+
+
+ENDING = """
+import gc, sys
+from iftplan.cli.main import main
+
+try:
+    main({given})
+except SystemExit:
+    pass
+print(gc.get_freeze_count() > 100_000, gc.isenabled())
+"""
+
+
+def test_what_is_imported_is_not_looked_through_for_garbage_but_in_a_process_of_ones_own(
+    folder: Path,
+) -> None:
+    words = ["spec", "net.py:net", "--input", "5x8", "--no-cache"]
+    for given, said in (("", "True True"), (repr(words), "False True")):
+        done = subprocess.run(
+            [sys.executable, "-c", ENDING.format(given=given), *words],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.splitlines()[-1] == said

@@ -6,6 +6,7 @@ its process down takes nobody else with it, and what is read for it is recorded 
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import selectors
@@ -28,8 +29,11 @@ def main() -> None:
     requests, answers = os.dup(0), os.dup(1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # what a user's module reads must not be our requests,
     os.dup2(2, 1)  # and what it prints must not end up among the answers
+    gc.disable()
     with suppress(ImportError):  # which is told for each model
         import iftplan.nn.application.model_cost  # noqa: F401
+    gc.freeze()  # what is loaded lasts, and copies share it
+    gc.enable()
     if hasattr(os, "fork"):
         _Copies(requests, answers).serve()
         return

@@ -33,6 +33,7 @@ from iftplan.cli.options import (
     tolerance_of,
 )
 from iftplan.cli.output import emit, say, working
+from iftplan.cli.process import lasting_imports
 from iftplan.cli.source_lines import source_place
 from iftplan.models.counting import ENGINES, EngineName
 from iftplan.models.spec import InputSpec
@@ -251,9 +252,10 @@ def _kept_or_made(audit: _Audit, request: Document, no_cache: bool) -> AuditRepo
     if (found := kept_answer(asked, folder)) is not None:
         return parse_report(found)
     require_torch(f"building {audit.sources[0] if audit.sources else 'the model'}")
-    from iftplan.nn.application.audit import load
+    with lasting_imports():
+        from iftplan.nn.application.audit import load
 
-    load(request["engines"], request["second"])
+        load(request["engines"], request["second"])
     reads = watch_reads(folder)
     with working(audit.doing):
         report = audit.report()

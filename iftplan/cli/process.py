@@ -1,0 +1,38 @@
+"""The process that a command runs in: its own, or somebody else's who calls `main` from Python."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_process: dict[str, bool] = {"ours": False}
+
+
+def own_process() -> None:
+    """Say that this process runs one command and ends, so that it may be watched and arranged for that."""
+    _process["ours"] = True
+
+
+def is_ours() -> bool:
+    """Whether this process runs one command and ends."""
+    return _process["ours"]
+
+
+@contextmanager
+def lasting_imports() -> Iterator[None]:
+    """Import what lasts as long as the process: no garbage is looked for in it, now or at the end.
+
+    PyTorch is a million objects, and to look through them takes a third of the time of importing it.
+    """
+    if not is_ours():
+        yield
+        return
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if collecting:
+            gc.enable()
