@@ -185,7 +185,7 @@ def test_a_family_of_ones_own_has_integers_nnz_and_cardinality(
     of_all = sympy.lambdify((t.m, t.n, t.d, unknown), cost, "math")
 
     def real(x: int) -> Fraction:  # exact, for a structure may cost just what there is
-        return of_all(*map(Fraction, (d_in, d_out, 1 - s, x)))
+        return of_all(*(Fraction(value) for value in (d_in, d_out, 1 - s, x)))
 
     if sympy.diff(cost.subs(t.d, 0), unknown) == 0:  # what stays dense does not grow: cover the budget
         x = next(x for x in count(1) if real(x) >= d_in * d_out)
