@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from iftplan.cache import dependencies
 from iftplan.cache.dependencies import Footprint, environment
 
 RECORD = """
@@ -276,3 +277,14 @@ def test_a_file_that_would_be_imported_first_is_noticed(project: Path) -> None:
     states, _ = recorded(project)
     (project / "json.py").write_text("")
     assert not Footprint(project).unchanged(states)
+
+
+def test_another_version_of_what_is_installed_is_another_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "net-1.0.dist-info").mkdir()
+    monkeypatch.setattr(dependencies, "_PACKAGES", (f"{tmp_path}/",))
+    before = environment()
+    assert before == environment()
+    (tmp_path / "net-1.0.dist-info").rename(tmp_path / "net-1.1.dist-info")
+    assert environment() != before
