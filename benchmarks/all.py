@@ -1,4 +1,4 @@
-"""Every benchmark in one run: start-up, planning, counting.
+"""Every benchmark in one run: commands, planning, counting.
 
 python benchmarks/all.py
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def main() -> None:
-    for name in ("startup", "planning", "counting"):
+    for name in ("commands", "planning", "counting"):
         sys.argv = [f"{name}.py"]
         runpy.run_path(str(Path(__file__).with_name(f"{name}.py")), run_name="__main__")
 

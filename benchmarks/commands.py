@@ -104,6 +104,7 @@ def commands() -> list[Command]:
     return [
         Command("python", ("-c", "pass")),
         Command(FLOOR, ("-c", "import torch")),
+        Command("import iftplan", ("-c", "import iftplan")),
         iftplan("--help", 0.08, "--help"),
         iftplan("solve, numbers", 0.1, "solve", "--layer", "conv3x3:64-128@16x16", "--sparsity", "0.75"),
         iftplan("solve, symbolic", 0.15, "solve", "--layer", "conv3x3", "--sparsity", "0.75"),

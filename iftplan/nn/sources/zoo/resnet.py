@@ -59,7 +59,7 @@ class ResNetSizes:
         stem: channels that enter the first stage.
     """
 
-    block: type[ResidualBlock]
+    block: type[ResNetBasicLayer] | type[ResNetBottleNeckLayer]
     depths: Sequence[int]
     widths: Sequence[int]
     stem: int
@@ -132,17 +132,15 @@ class ResidualBlock(nn.Module):
         inputs: channels in.
         outputs: channels out.
         stride: in both directions.
+        branch: its layers, made after the shortcut, for weights are drawn in that order.
     """
 
-    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int, branch: Iterator[nn.Module]) -> None:
         super().__init__()
         same = inputs == outputs and stride == 1
         self.shortcut: nn.Module = nn.Identity() if same else ResNetShortCut(inputs, outputs, stride)
-        self.layer = nn.Sequential(*self._branch(inputs, outputs, stride))
+        self.layer = nn.Sequential(*branch)
         self.activation = nn.ReLU()
-
-    def _branch(self, inputs: int, outputs: int, stride: int) -> Iterator[nn.Module]:
-        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         """ReLU of branch and shortcut."""
@@ -155,19 +153,27 @@ class ResidualBlock(nn.Module):
 class ResNetBasicLayer(ResidualBlock):
     """Two 3×3 convolutions, the first with the stride."""
 
-    def _branch(self, inputs: int, outputs: int, stride: int) -> Iterator[nn.Module]:
-        yield ResNetConvLayer(inputs, outputs, 3, stride)
-        yield ResNetConvLayer(outputs, outputs, 3, active=False)
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        super().__init__(inputs, outputs, stride, _basic_branch(inputs, outputs, stride))
 
 
 class ResNetBottleNeckLayer(ResidualBlock):
     """A 3×3 convolution with the stride, of a quarter of the width, between two 1×1 ones."""
 
-    def _branch(self, inputs: int, outputs: int, stride: int) -> Iterator[nn.Module]:
-        narrow = outputs // 4
-        yield ResNetConvLayer(inputs, narrow, 1)
-        yield ResNetConvLayer(narrow, narrow, 3, stride)
-        yield ResNetConvLayer(narrow, outputs, 1, active=False)
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        super().__init__(inputs, outputs, stride, _bottleneck_branch(inputs, outputs, stride))
+
+
+def _basic_branch(inputs: int, outputs: int, stride: int) -> Iterator[nn.Module]:
+    yield ResNetConvLayer(inputs, outputs, 3, stride)
+    yield ResNetConvLayer(outputs, outputs, 3, active=False)
+
+
+def _bottleneck_branch(inputs: int, outputs: int, stride: int) -> Iterator[nn.Module]:
+    narrow = outputs // 4
+    yield ResNetConvLayer(inputs, narrow, 1)
+    yield ResNetConvLayer(narrow, narrow, 3, stride)
+    yield ResNetConvLayer(narrow, outputs, 1, active=False)
 
 
 class ResNetStage(nn.Module):
