@@ -151,14 +151,26 @@ class ResidualBlock(nn.Module):
 
 
 class ResNetBasicLayer(ResidualBlock):
-    """Two 3×3 convolutions, the first with the stride."""
+    """Two 3×3 convolutions, the first with the stride.
+
+    Args:
+        inputs: channels in.
+        outputs: channels out.
+        stride: in both directions.
+    """
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
         super().__init__(inputs, outputs, stride, _basic_branch(inputs, outputs, stride))
 
 
 class ResNetBottleNeckLayer(ResidualBlock):
-    """A 3×3 convolution with the stride, of a quarter of the width, between two 1×1 ones."""
+    """A 3×3 convolution with the stride, of a quarter of the width, between two 1×1 ones.
+
+    Args:
+        inputs: channels in.
+        outputs: channels out.
+        stride: in both directions.
+    """
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
         super().__init__(inputs, outputs, stride, _bottleneck_branch(inputs, outputs, stride))
