@@ -1,6 +1,6 @@
 """Networks that others wrote, through every stage: read, counted, widened, applied, measured, computed.
 
-    python benchmarks/zoos.py [--library timm] [--only 'resnet*'] [--quick] [--jobs 2] [--page docs/models-read.md]
+    python benchmarks/zoos.py [--library timm] [--only 'resnet*'] [--quick] [--jobs 2] [--page docs/results/models-read.md]
 
 All of torchvision's list, one network of every module of timm, small configurations of transformers, networks of
 diffusers and segmentation-models-pytorch, as far as they are installed; nothing is downloaded and weights are random.

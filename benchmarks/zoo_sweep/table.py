@@ -103,7 +103,7 @@ def page(records: Sequence[Record], versions: Mapping[str, str]) -> str:
     told = ", ".join(f"{name} {number}" for name, number in versions.items())
     parts = [
         "# Networks of other libraries",
-        f"Made by `python benchmarks/zoos.py --page docs/models-read.md` from {len(records)} networks ({told}). Weights are random, "
+        f"Made by `python benchmarks/zoos.py --page docs/results/models-read.md` from {len(records)} networks ({told}). Weights are random, "
         f"nothing is downloaded. Only shapes are looked at, but {computed} networks of up to twelve million weights were also computed with.",
         _summary_table(records),
         "MACs are counted by iftplan and by PyTorch's FlopCounterMode with its own formulas; where they differ, the difference is what "

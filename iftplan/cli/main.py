@@ -65,7 +65,7 @@ def _options(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit with its status (see `docs/cli.md`)."""
+    """Run the command line and exit with its status (see `docs/reference/cli.md`)."""
     if arguments is None:
         own_process()
     given = list(sys.argv[1:] if arguments is None else arguments)

@@ -1,4 +1,4 @@
-"""The command behind docs/results.md: its arms exist, its means and errors are those of the definition."""
+"""The command behind docs/results/results.md: its arms exist, its means and errors are those of the definition."""
 
 from __future__ import annotations
 

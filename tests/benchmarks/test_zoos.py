@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.support.places import BENCHMARKS
+from tests.support.places import BENCHMARKS, page_named
 
 sys.path.insert(0, str(BENCHMARKS))
 
@@ -168,9 +168,9 @@ def test_what_runs_again(tmp_path: Path) -> None:
 
 
 def test_the_page_of_the_documentation_is_what_the_table_writes() -> None:
-    page = (BENCHMARKS.parent / "docs/models-read.md").read_text(encoding="utf-8")
+    page = page_named("models-read.md").read_text(encoding="utf-8")
     assert page.startswith(
-        "# Networks of other libraries\n\nMade by `python benchmarks/zoos.py --page docs/models-read.md` from "
+        "# Networks of other libraries\n\nMade by `python benchmarks/zoos.py --page docs/results/models-read.md` from "
     )
     for what in stages.STAGES.values():
         assert f"| {what} |" in page

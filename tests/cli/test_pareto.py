@@ -144,7 +144,7 @@ def test_plans_are_compared_by_their_search_space(runs: dict[str, Run]) -> None:
 
 @pytest.mark.slow
 def test_published_costs_are_counted_here() -> None:
-    """ResNet-18 on ImageNet: 90 epochs of 1 281 167 images; the whole figure is made by docs/pareto.md."""
+    """ResNet-18 on ImageNet: 90 epochs of 1 281 167 images; the whole figure is made by docs/guides/pareto.md."""
     rows = [r for r in published_results("ImageNet") if r.model == "ResNet-18"]
     found = tradeoff(published_observations(rows, ift.read_model))
     points = {entry.name: entry for entry in found.entries}

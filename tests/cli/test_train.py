@@ -17,7 +17,7 @@ import pytest
 from iftplan.base.documents import digest
 from iftplan.cli.main import main
 from tests.support.cli_runs import Run, document, many
-from tests.support.places import ROOT
+from tests.support.places import page_named
 
 pytestmark = pytest.mark.slow
 
@@ -205,7 +205,7 @@ def test_a_finished_run_resumed_changes_nothing(runs: dict[str, Run], folder: Pa
 
 
 def test_every_key_of_the_records_is_explained(runs: dict[str, Run], folder: Path) -> None:
-    page = (ROOT / "docs/runs.md").read_text(encoding="utf-8")
+    page = page_named("runs.md").read_text(encoding="utf-8")
     keys = {*document(folder / "rigl/run.json"), *document(folder / "rigl/result.json")}
     keys |= {*rows(folder / "rigl/metrics.csv")[0], *document(folder / "rigl/timing.json")}
     keys -= {"schema", "digest", "train_ratio_exact"}  # as in every document

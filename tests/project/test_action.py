@@ -20,7 +20,7 @@ import yaml
 from iftplan.base.units import count
 from iftplan.report.markdown import MARKER
 from iftplan.report.table import without_breaks
-from tests.support.places import ROOT
+from tests.support.places import ROOT, page_named
 from tests.support.processes.repositories import AFTER, git, repository
 
 ACTION: dict[str, Any] = yaml.safe_load((ROOT / "action.yml").read_text(encoding="utf-8"))
@@ -302,7 +302,7 @@ def test_pre_commit_stops_the_commit(tmp_path: Path) -> None:
 
 def written(name: str) -> Any:
     """A YAML file that the page lets its reader write."""
-    page = (ROOT / "docs" / "ci.md").read_text(encoding="utf-8")
+    page = page_named("ci.md").read_text(encoding="utf-8")
     (text,) = re.findall(rf"^cat > {re.escape(name)} <<'END'\n(.*?)^END$", page, re.M | re.S)
     return yaml.safe_load(text)
 
@@ -312,7 +312,7 @@ def test_the_workflow_on_the_page_may_comment_and_names_no_input_that_is_not_the
     assert workflow["permissions"]["pull-requests"] == "write"
     (use,) = [s for s in workflow["jobs"]["cost"]["steps"] if "/iftplan@" in s.get("uses", "")]
     assert set(use.get("with", {})) <= set(ACTION["inputs"])
-    page = (ROOT / "docs" / "ci.md").read_text(encoding="utf-8")
+    page = page_named("ci.md").read_text(encoding="utf-8")
     inputs = page.split("| input | meaning |")[1].split("\n\n")[0]
     assert set(re.findall(r"^\| `(\w+)` \|", inputs, re.M)) == set(ACTION["inputs"])
 

@@ -14,9 +14,9 @@ from iftplan.cli.commands import SUMMARIES
 from iftplan.cli.group import command_named
 from tests.support.pages.documents import documents
 from tests.support.pages.markdown_blocks import Block, BlockError, blocks, matches, run
-from tests.support.places import ROOT
+from tests.support.places import MOST, PAGES, ROOT, page_named
 
-DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES])
 RUN = ("bash", "console", "python")
 NOT_RUN = ("text", "json", "sh")  # drawings, excerpts of files, and commands that make the environment itself
 
@@ -35,6 +35,14 @@ def test_the_documents_are_found_and_have_blocks_that_run() -> None:
     found = {document.name: [b.language for b in blocks(document)] for document in DOCUMENTS}
     assert {"README.md", "cli.md", "counting.md", "families.md", "own-family.md", "plans.md"} <= set(found)
     assert sum(language in RUN for languages in found.values() for language in languages) >= 20
+
+
+def test_pages_are_found_by_their_names_and_folders_can_be_taken_in_at_once() -> None:
+    names = [page.name for page in PAGES]
+    assert sorted(set(names)) == sorted(names)
+    folders = {page.parent for page in PAGES}
+    assert len(folders) > 5
+    assert {f.name: n for f in folders if (n := len([*f.glob("*")])) > MOST} == {}
 
 
 def test_links_between_documents_lead_somewhere() -> None:
@@ -75,7 +83,7 @@ NESTED = {"meta"}  # an engine's name, where counters have it for a key
 
 
 def _undocumented(page: str, document: Document) -> set[str]:
-    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    text = page_named(page).read_text(encoding="utf-8")
     named = {name for run in re.findall(r"`([^`\n]+)`", text) for name in re.findall(r"\w+", run)}
     top = document if document["schema"] == "iftplan.spec/1" else dict.fromkeys(_keys(document))
     return {key.removesuffix("_exact") for key in top} - named - NESTED

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.places import ROOT
+from tests.support.places import PAGES, ROOT
 
 PACKAGE = ROOT / "iftplan"
 STUBS = sorted(PACKAGE.rglob("__init__.pyi"))
@@ -38,9 +38,9 @@ def shown(path: Path) -> Iterator[str]:
         yield from re.findall(r"^```python[^\n]*\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
 
 
-PAGES = [
+SHOWING = [
     *sorted(ROOT.glob("*.md")),
-    *sorted(ROOT.glob("docs/*.md")),
+    *PAGES,
     *sorted(ROOT.glob("notebooks/*.ipynb")),
 ]
 
@@ -51,9 +51,9 @@ def beyond_doors(source: str) -> list[str]:
 
 
 def test_pages_and_notebooks_import_through_doors() -> None:
-    found = {path.name: [x for source in shown(path) for x in beyond_doors(source)] for path in PAGES}
+    found = {path.name: [x for source in shown(path) for x in beyond_doors(source)] for path in SHOWING}
     assert {name: imports for name, imports in found.items() if imports} == {}
-    assert sum(bool(list(modules_of(s))) for path in PAGES for s in shown(path)) > 30
+    assert sum(bool(list(modules_of(s))) for path in SHOWING for s in shown(path)) > 30
 
 
 def test_that_check_sees_a_deep_path() -> None:

@@ -26,7 +26,7 @@ from iftplan.families.document import solve_document
 from iftplan.families.steps import explain
 from iftplan.plans.audit.diff import LayerCosts, diff, diff_document
 from tests.support.pages.documents import documents
-from tests.support.places import ROOT
+from tests.support.places import ROOT, page_named
 
 sys.path.insert(0, str(ROOT / "docs" / "_ext"))  # the extensions of the site
 
@@ -44,7 +44,7 @@ def test_every_kind_of_document_has_a_place() -> None:
         for schema in re.findall(r'"(iftplan\.[a-z]+/\d+)"', source.read_text(encoding="utf-8"))
     }
     assert len(written) > 10
-    page = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
+    page = page_named("formats.md").read_text(encoding="utf-8")
     assert {schema for schema in written if schema not in KINDS and schema not in page} == set()
     assert {schema for schema in KINDS if schema.startswith("iftplan.") and "/" in schema} <= written
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.pages.rooms_picture import picture
-from tests.support.places import MOST, PACKAGE, ROOT
+from tests.support.places import MOST, PACKAGE, ROOT, page_named
 
 ORDER = "base cache masks report models families plans runs nn plots checks api cli __main__".split()  # noqa: SIM905  (one line)
 """Lowest first. A module imports from its own room and from those before it, never from those after it."""
@@ -229,14 +229,14 @@ def test_no_two_public_classes_share_a_name() -> None:
 
 
 def test_the_architecture_page_names_files_that_exist() -> None:
-    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    page = page_named("architecture.md").read_text(encoding="utf-8")
     named = set(re.findall(r"`(iftplan/[\w/.]+)`", page))
     assert len(named) > 20
     assert {path for path in named if not (ROOT / path).exists()} == set()
 
 
 def test_the_architecture_page_names_the_rooms_in_their_order() -> None:
-    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    page = page_named("architecture.md").read_text(encoding="utf-8")
     rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
     named = [name for row in rows for name in re.findall(r"`(\w+)/?`", row)]
     assert [*named, "__main__"] == ORDER
@@ -355,7 +355,7 @@ def test_the_picture_of_the_rooms_is_of_the_tree() -> None:
     if os.environ.get("IFTPLAN_GOLDEN") == "write":
         DRAWN.write_text(drawn, encoding="utf-8")
     assert DRAWN.read_text(encoding="utf-8") == drawn
-    assert "](pictures/rooms.svg)" in (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert "](../pictures/rooms.svg)" in page_named("architecture.md").read_text(encoding="utf-8")
 
 
 # --- proofs by running ---------------------------------------------------------------------------------

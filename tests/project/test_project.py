@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import iftplan
-from tests.support.places import ROOT
+from tests.support.places import ROOT, page_named
 
 SOURCES = ("iftplan", "action", "tests", "docs", "benchmarks", "notebooks", ".ci", ".github")
 
@@ -64,9 +64,7 @@ def test_public_names_are_documented(name: str) -> None:
     value = getattr(iftplan, name)
     doc = inspect.getdoc(value)
     assert doc and doc != inspect.getdoc(type(value))
-    assert (
-        f"`ift.{name}" in (ROOT / "docs" / "python.md").read_text(encoding="utf-8") or name == "IftplanError"
-    )
+    assert f"`ift.{name}" in page_named("python.md").read_text(encoding="utf-8") or name == "IftplanError"
 
 
 def test_every_declared_dependency_can_be_imported_and_is_named_once() -> None:

@@ -150,7 +150,7 @@ def test_the_repository_has_one_address() -> None:
     """Whoever publishes it changes `owner` in these files; the release asks whether pyproject.toml has it."""
     owner, name = re.fullmatch(r"https://github\.com/([\w-]+)/([\w-]+)", SOURCE).groups()
     assert PROJECT["urls"]["Documentation"] == f"https://{owner}.github.io/{name}/"
-    files = ("pyproject.toml", "CITATION.cff", "SECURITY.md", "docs/ci.md")
+    files = ("pyproject.toml", "CITATION.cff", "SECURITY.md", "docs/guides/ci.md")
     for file in files:
         text = (ROOT / file).read_text(encoding="utf-8")
         assert set(re.findall(rf"(?:github\.com/|uses: )([\w-]+)/{name}\b", text)) == {owner}, file

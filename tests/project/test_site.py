@@ -15,7 +15,7 @@ import iftplan.nn
 from iftplan.cli.main import app
 from iftplan.families.builtin import FAMILIES
 from tests.support.pages.site_links import Page, broken, external, pages, read_page
-from tests.support.places import ROOT
+from tests.support.places import PAGES, ROOT
 
 sys.path.insert(0, str(ROOT / "docs" / "_ext"))
 
@@ -74,7 +74,7 @@ def test_styles_load_nothing_from_the_web(site: Path) -> None:
 def test_every_page_is_on_the_site_and_in_its_contents(site: Path) -> None:
     front = read_page(site / "docs" / "index.html")
     linked = {address for _, address in front.targets}
-    sources = [*(ROOT / "docs").glob("*.md"), *(ROOT / "notebooks").glob("*.ipynb")]
+    sources = [*PAGES, *(ROOT / "notebooks").glob("*.ipynb")]
     assert len(sources) > 15
     for source in sources:
         page = site / source.relative_to(ROOT).with_suffix(".html")
@@ -86,10 +86,10 @@ def test_every_page_is_on_the_site_and_in_its_contents(site: Path) -> None:
 def test_every_public_name_key_and_command_is_described(site: Path) -> None:
     names = {f"iftplan.{n}" for n in dir(iftplan)} | {f"iftplan.nn.{n}" for n in dir(iftplan.nn)}
     names -= {"iftplan.nn.checkpoints", "iftplan.nn.states"}  # modules, whose functions are described
-    assert names <= read_page(site / "docs" / "api.html").anchors
+    assert names <= read_page(site / "docs/reference/api.html").anchors
     commands = {f"iftplan-{name}" for name in get_command(app).commands}  # type: ignore[attr-defined]
-    assert commands <= read_page(site / "docs" / "commands.html").anchors
-    derived = (site / "docs" / "mathematics.html").read_text(encoding="utf-8")
+    assert commands <= read_page(site / "docs/reference/commands.html").anchors
+    derived = (site / "docs/concepts/mathematics.html").read_text(encoding="utf-8")
     assert derived.count("<math") > 60
     assert all(family.definition.title in derived for family in FAMILIES.values())
 

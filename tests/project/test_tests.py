@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.support.places import MOST, PACKAGE, ROOT, TESTS
+from tests.support.places import MOST, PACKAGE, PAGES, ROOT, TESTS
 
 AROUND = ("support", "golden", "project", "benchmarks")
 """Folders of tests that are no rooms of the package."""
@@ -53,7 +53,7 @@ def test_no_test_is_a_helper_of_another() -> None:
 def test_files_of_tests_that_pages_and_programs_name_exist() -> None:
     pages = [
         *(ROOT / name for name in ("Makefile", "README.md", "CONTRIBUTING.md")),
-        *(ROOT / "docs").glob("*.md"),
+        *PAGES,
         *TESTS.rglob("*.py"),
     ]
     for page in pages:
