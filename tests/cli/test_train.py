@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -205,14 +206,16 @@ def test_a_finished_run_resumed_changes_nothing(runs: dict[str, Run], folder: Pa
 
 
 def test_every_key_of_the_records_is_explained(runs: dict[str, Run], folder: Path) -> None:
-    page = page_named("runs.md").read_text(encoding="utf-8")
+    page = page_named("run-directory.md").read_text(encoding="utf-8")
     keys = {*document(folder / "rigl/run.json"), *document(folder / "rigl/result.json")}
     keys |= {*rows(folder / "rigl/metrics.csv")[0], *document(folder / "rigl/timing.json")}
     keys -= {"schema", "digest", "train_ratio_exact"}  # as in every document
     assert {key for key in keys if f"`{key}`" not in page} == set()
     config = document(folder / "rigl/run.json")["config"]
     settings = {key for section in config.values() if isinstance(section, dict) for key in section}
-    assert {key for key in settings | set(config) if key not in page} == set()
+    page = page_named("settings.md").read_text(encoding="utf-8")
+    named = {name for code in re.findall(r"`([^`\n]+)`", page) for name in re.findall(r"\w+", code)}
+    assert settings | set(config) <= named
 
 
 def test_whoever_interrupts_a_run_is_told_how_to_continue_it(
