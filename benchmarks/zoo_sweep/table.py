@@ -103,16 +103,16 @@ def page(records: Sequence[Record], versions: Mapping[str, str]) -> str:
     told = ", ".join(f"{name} {number}" for name, number in versions.items())
     parts = [
         "# Networks of other libraries",
-        f"Made by `python benchmarks/zoos.py --page docs/results/models-read.md` from {len(records)} networks ({told}). Weights are random, "
-        f"nothing is downloaded. Only shapes are looked at, but {computed} networks of up to twelve million weights were also computed with.",
+        f"Made by `python benchmarks/zoos.py --page docs/results/models-read.md` from {len(records)} networks ({told}). Weights are "
+        f"random, and nothing is downloaded. Networks were traced by shape; {computed} of up to twelve million weights were run with data too.",
         _summary_table(records),
-        "MACs are counted by iftplan and by PyTorch's FlopCounterMode with its own formulas; where they differ, the difference is what "
-        "the operators cost that FlopCounterMode has no formula for. Parallel plans keep all widths, so they need no widths to be followed.",
+        "MACs are counted by iftplan and by PyTorch's FlopCounterMode with its own formulas. Where the two differ, the difference is the "
+        "cost of operators for which FlopCounterMode has no formula. Parallel plans keep all widths, so widths need not be followed for them.",
         "## What is refused or fails, and why",
         _reasons(records) or "Nothing.",
         "## Every network",
-        "*Widened* means that all of this went well: it was read, counted, planned wide and parallel at 0.75, applied, measured as planned, "
-        "and, where it was computed with, gave outputs of the same shapes, and at sparsity 0 the same outputs.",
+        "*Widened* means that every step succeeded: the network was read, counted, planned wide and parallel at 0.75, applied and measured "
+        "as planned. If it was run with data, its outputs had the same shapes, and at sparsity 0 the same values.",
         _models(records),
     ]
     return "\n\n".join(parts) + "\n"
