@@ -17,6 +17,8 @@ from iftplan.models.spec import PLAIN, Kind, LayerSpec, ModelSpec, Product, Weig
 from iftplan.plans.plan import WIDTHS, KeptFor, PlannedLayer, Role
 from iftplan.plans.policy import Policy
 
+PRODUCT_REASON = "a product of activations: no weight to mask"
+
 
 @dataclass(frozen=True, slots=True)
 class PlanRow:
@@ -145,13 +147,12 @@ def _product_row(spec: ModelSpec, product: Product, sizes: Mapping[str, int]) ->
     macs = product.macs
     if sizes and spec.couplings is not None:
         macs = spec.couplings.product_macs[product.name].at(sizes)
-    reason = "a product of activations: no weight to mask"
     return PlanRow(
         product.name,
         product.operator,
         "",
         Role.ACTIVATION,
-        reason,
+        PRODUCT_REASON,
         None,
         None,
         product.macs,
@@ -302,12 +303,13 @@ def _widened(spec: ModelSpec, weight: WeightLayer, sizes: Mapping[str, int]) -> 
     if prod(before) != layer.weights:  # no plain matrix: one number is all that is known of it
         return LayerSpec(layer.name, Kind.LINEAR, 1, 1, positions=macs)
     stacked = 1 if layer.experts > 1 else 0
-    in_channels, out_channels = _channels(weight, before[stacked:], after[stacked:])
+    inputs, outputs = channel_dimensions(weight, before[stacked:])
+    out_channels = outputs.size(after[stacked:])
     groups = out_channels if layer.depthwise else layer.groups
     positions = macs // prod(after[stacked:])
     return replace(
         layer,
-        in_channels=in_channels,
+        in_channels=inputs.size(after[stacked:]),
         out_channels=out_channels,
         groups=groups,
         positions=positions,
@@ -315,20 +317,42 @@ def _widened(spec: ModelSpec, weight: WeightLayer, sizes: Mapping[str, int]) -> 
     )
 
 
-def _channels(weight: WeightLayer, before: tuple[int, ...], after: tuple[int, ...]) -> tuple[int, int]:
-    """(in_channels, out_channels) of a weight that was `before` and is `after`, in torch's layouts.
+@dataclass(frozen=True, slots=True)
+class ChannelDimension:
+    """Dimension of a weight that holds channels.
+
+    Attributes:
+        index: which dimension; one that the weight does not have counts as 1.
+        times: channels of the layer for each of the dimension's entries: the groups of a convolution, or 1.
+    """
+
+    index: int
+    times: int = 1
+
+    def size(self, shape: tuple[int, ...]) -> int:
+        """Number of the layer's channels where its weight has this shape."""
+        return (shape[self.index] if self.index < len(shape) else 1) * self.times
+
+
+def channel_dimensions(
+    weight: WeightLayer, shape: tuple[int, ...]
+) -> tuple[ChannelDimension, ChannelDimension]:
+    """Dimensions of the input and of the output channels, in torch's layouts.
 
     Convolutions and linear layers hold (out, in/groups, *kernel); transposed convolutions (in, out/groups,
     *kernel); embeddings and transformers' Conv1D (in, out).
+
+    Args:
+        weight: the layer.
+        shape: of one of its matrices in the dense model.
     """
     layer = weight.layer
-    first, second = after[0], after[1] if len(after) > 1 else 1
     if layer.depthwise:
-        return first, first
+        return ChannelDimension(0), ChannelDimension(0)
     square = layer.in_channels == layer.out_channels
-    inputs_first = weight.class_name == "Conv1D" if square else before[0] == layer.in_channels
+    inputs_first = weight.class_name == "Conv1D" if square else shape[0] == layer.in_channels
     if layer.kind.transposed:
-        return first, second * layer.groups
+        return ChannelDimension(0), ChannelDimension(1, layer.groups)
     if layer.kind is Kind.EMBEDDING or (layer.kind is Kind.LINEAR and inputs_first):
-        return first, second
-    return second * layer.groups, first
+        return ChannelDimension(0), ChannelDimension(1)
+    return ChannelDimension(1, layer.groups), ChannelDimension(0)

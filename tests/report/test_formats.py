@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -36,6 +35,7 @@ from iftplan.report.page import Finding, Page, Place, Rule, Section, SectionStat
 from iftplan.report.sarif import page_sarif
 from iftplan.report.table import Table
 from iftplan.report.treemap import HEIGHT, WIDTH, tiles
+from tests.support.browser import BROWSER, dom
 from tests.support.cli_runs import iftplan
 from tests.support.hostile import HOSTILE
 
@@ -550,9 +550,6 @@ def test_a_missing_library_names_the_extra(tmp_path: Path, form: str, library: s
 
 # --- in a browser ------------------------------------------------------------------------------------
 
-BROWSER = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None
-)
 CLICKS = """
 <script>
 const heading = (n) => document.querySelectorAll("table.layers th button")[n];
@@ -567,13 +564,6 @@ seen.push([...document.querySelectorAll("table.layers tbody tr")].filter((row) =
 document.title = JSON.stringify(seen);
 </script>
 """
-
-
-def dom(path: Path) -> str:
-    """The document as a browser has it after its scripts ran."""
-    assert BROWSER
-    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", path.as_uri()]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
 
 
 @pytest.mark.slow

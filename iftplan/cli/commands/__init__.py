@@ -11,6 +11,7 @@ SUMMARIES: Mapping[str, str] = MappingProxyType(
         "check": "Check configured models against their budgets and their baseline",
         "diff": "Compare two ledgers, or two revisions, layer by layer, biggest contribution first",
         "train": "Train a plan",
+        "explore": "Try plans of a model in one offline page with sliders",
         "sweep": "Plan every combination into one table",
         "pareto": "Hold plans, runs and published results against each other: what dominates, and what equal quality costs",
         "plot": "Draw one picture of what plans, layers and runs hold",
