@@ -32,8 +32,8 @@ from iftplan.plans.planner import plan
 from iftplan.plans.request import PlanRequest
 from iftplan.plots.explorer.description import PAGE_FAMILIES, describe
 from iftplan.plots.explorer.page import explorer_page, planner_script
-from tests.support.browser import BROWSER, dom
 from tests.support.hand_specs import chain, linear, mlp, resnet
+from tests.support.pages.browser import BROWSER, dom
 
 ASK = """
 const shown = (key, value) =>
