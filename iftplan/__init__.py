@@ -10,6 +10,17 @@
 Names are loaded when they are first used, so that importing the package costs nothing.
 """
 
+from typing import Any
+
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_named, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, loaded now, or `__version__`, which is read from the installed package when it is asked for."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("iftplan")
+    return _named(name)

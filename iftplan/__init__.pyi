@@ -10,3 +10,5 @@ from .base.errors import InputError as InputError
 from .base.errors import MeasureError as MeasureError
 from .base.errors import StaleError as StaleError
 from .families.derivation import family as family
+
+__version__: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 from iftplan.base.arguments import check_arguments, names_in, one_of
 from iftplan.base.errors import InputError
@@ -26,6 +26,7 @@ from iftplan.plans.request import PlanRequest, Pricing, make_plan
 if TYPE_CHECKING:
     from torch import nn
 
+Costs = Sequence[str] | Mapping[str, int | str]
 Sparsity = str | float | Fraction
 
 
@@ -71,17 +72,17 @@ def read_model(
     *inputs: object,
     widths: bool = True,
     heads: Heads = "number",
-    allow: Sequence[str] | Mapping[str, int | str] = (),
+    allow: Costs = (),
 ) -> ModelSpec:
     """Read a model's layers, MACs and couplings from one forward pass without data.
 
     That needs torch, but for the bundled zoo with its own inputs, whose specs are kept.
 
     Args:
-        source: `zoo:resnet18`, `hf:config.json`, `package.module:factory`, `path/file.py:factory`, or a network.
+        source: `zoo:resnet18`, `hf:config.json`, `package.module:factory`, `path/file.py:factory`, a spec document, or a network.
         *inputs: such as "1x3x32x32" or "input_ids=1x128:int64", or example inputs: a tensor, or one batch as the model
-            takes it (a dictionary of keyword inputs, a list of positional ones, which may be nested). Only shapes,
-            dtypes and plain values are read. Zoo models and configurations know their inputs.
+            takes it (a dictionary of keyword inputs, a list or tuple of positional ones, which may be nested). Only
+            shapes, dtypes and plain values are read. Zoo models and configurations know their inputs.
         widths: also find which channels move together, for families that widen.
         heads: what attention keeps when it widens.
         allow: costs that you vouch for, of operators that would be unknown: ["mylib::scan=0"], or {"mylib::scan": "64*out"}.
@@ -90,6 +91,8 @@ def read_model(
         InputError: an input or a cost cannot be read, the source cannot be built, or needs inputs that nobody gave.
         MeasureError: the model does not run, or has an operator of unknown cost.
     """
+    if isinstance(source, str) and source.endswith(".json") and not source.startswith("hf:"):
+        return _spec_in(source, inputs)
     if isinstance(source, str) and source.startswith("zoo:") and not inputs and not allow:
         from iftplan.models.zoo_specs import zoo_spec
 
@@ -109,12 +112,26 @@ def read_model(
     )
 
 
+def _spec_in(path: str, inputs: Sequence[object]) -> ModelSpec:
+    """The spec in a document, which holds one input and takes no other."""
+    found = load(path)
+    if not isinstance(found, ModelSpec):
+        raise InputError(f"{path} is a plan, and a model is wanted: its own is {found.model or 'a network'}.")
+    if inputs:
+        raise InputError(
+            f"{path} was read with input {', '.join(map(str, found.inputs))}, and a spec holds one input; read the model again to give another."
+        )
+    return found
+
+
 @check_arguments
 def plan(
-    model: ModelSpec,
+    model: str | ModelSpec | nn.Module,
     family: str | Family | None,
     sparsity: Sparsity,
     *,
+    inputs: object = None,
+    allow: Costs = (),
     scope: str = "layers",
     distribution: str = "uniform",
     keep_dense: str | Iterable[str] = ("first", "last"),
@@ -133,9 +150,11 @@ def plan(
     """Plan a whole model so that its MACs equal the dense model's in one scope.
 
     Args:
-        model: from `read_model` or a spec document.
+        model: from `read_model`; or a network or a source, which is then read, with its couplings if the family widens.
         family: "wide", "parallel", "factorized", "doped", "lowrank", one of your own, or "none" (or None) for plain sparsity.
         sparsity: the fraction of zeros, in [0, 1): 0.75, "3/4" or "75%".
+        inputs: of a network or a source: a tensor, a batch, or a shape such as "1x3x32x32", as `read_model` takes them.
+        allow: of a network or a source: costs that you vouch for, as `read_model` takes them.
         scope: "matrices", "layers" or "model": whose MACs are held equal.
         distribution: "uniform", "er" or "erk".
         keep_dense: "first", "last" or names of layers, one or several; "none" keeps no layer dense.
@@ -143,7 +162,7 @@ def plan(
         round_to: widths become multiples of this.
         mask: what masks may look like: "unstructured", or such as "2:8", "2:8T", "block4x4", "fan-in"; "2:8+pad" for
             sizes that do not divide.
-        heads: what attention was asked to keep when the model was read.
+        heads: what attention keeps when it widens; of a spec, what it was asked to keep when the model was read.
         parametrization: what weights start and train at: "standard" as in the dense model, "mup", "supar", or
             "auto" for SμPar where there is evidence for it.
         optimizer: whose learning rates a parametrization holds: "adam" or "sgd".
@@ -155,68 +174,113 @@ def plan(
 
     Raises:
         InfeasibleError: says which layer is in the way and the nearest feasible sparsity.
-        InputError: an argument or a profile that cannot be read.
+        InputError: an argument or a profile that cannot be read, or a model that cannot be built.
+        MeasureError: the model does not run, or has an operator of unknown cost.
+
+    Example:
+        >>> plan("zoo:digits-cnn", "wide", "3/4").residual_macs
+        0
     """
     pricing = None
     if objective == "wallclock":
         from iftplan.plans.speed.document import read_profile
 
         pricing = Pricing(read_profile(profile), passes, batch)
-    return make_plan(
-        model,
-        PlanRequest(
-            family=family,
-            sparsity=sparsity,
-            scope=Scope(one_of("scope", scope, [s.value for s in Scope])),
-            distribution=Distribution(one_of("distribution", distribution, [d.value for d in Distribution])),
-            keep_dense=names_in("keep_dense", keep_dense),
-            close_by=close,
-            round_to=round_to,
-            mask=mask or "",
-            heads=heads,
-            parametrization=parametrization,
-            optimizer=optimizer,
-            mask_updates=mask_updates,
-            pricing=pricing,
-        ),
+    request = PlanRequest(
+        family=family,
+        sparsity=sparsity,
+        scope=Scope(one_of("scope", scope, [s.value for s in Scope])),
+        distribution=Distribution(one_of("distribution", distribution, [d.value for d in Distribution])),
+        keep_dense=names_in("keep_dense", keep_dense),
+        close_by=close,
+        round_to=round_to,
+        mask=mask or "",
+        heads=heads,
+        parametrization=parametrization,
+        optimizer=optimizer,
+        mask_updates=mask_updates,
+        pricing=pricing,
     )
+    widens = request.policy().widens  # which refuses what cannot be read before a model is
+    return make_plan(_spec_of(model, inputs, widths=widens, heads=heads, allow=allow), request)
+
+
+def _spec_of(
+    model: str | ModelSpec | nn.Module, inputs: object, *, widths: bool, heads: Heads, allow: Costs
+) -> ModelSpec:
+    """The spec that a model is, or that it is read into."""
+    if not isinstance(model, ModelSpec):
+        given = () if inputs is None else (inputs,)
+        return read_model(model, *given, widths=widths, heads=heads, allow=allow)
+    if inputs is not None or allow:
+        raise InputError(
+            "plan: inputs and allow are for reading a model, and this one is read already; give them to read_model."
+        )
+    return model
+
+
+@overload
+def audit(
+    subject: Plan,
+    against: CountTable | Sequence[CountTable] | None = None,
+    *,
+    model: str | nn.Module | None = None,
+    trust: bool = False,
+) -> AuditReport: ...
+
+
+@overload
+def audit(subject: nn.Module, against: Plan, *, inputs: object = None) -> AuditReport: ...
 
 
 @check_arguments
 def audit(
-    plan: Plan,
-    measured: CountTable | Sequence[CountTable] | None = None,
+    subject: Plan | nn.Module,
+    against: Plan | CountTable | Sequence[CountTable] | None = None,
     *,
+    inputs: object = None,
     model: str | nn.Module | None = None,
     trust: bool = False,
 ) -> AuditReport:
-    """Report of a plan's structure, built without data and measured, against its ledger, layer by layer; needs torch.
+    """Report of a plan's structure, or of a network, measured and held against the plan's ledger; needs torch.
+
+    `audit(plan)` builds the structure without data and measures it layer by layer. `audit(network, plan)` measures the
+    network that you have: by its masks and layer by layer if the plan was applied to it, else by its total, weights that
+    are zero not counted.
 
     Args:
-        plan: the plan.
-        measured: counts of the structure (`iftplan.nn.measure_plan` makes them); None to build and measure it here,
-            by our own engine and by fvcore where that can.
-        model: the dense network or its source, where the plan does not name it, or names Python of its own.
-        trust: run the Python that the plan names.
+        subject: the plan; or a network, with the plan that it is held against.
+        against: of a network, the plan; of a plan, counts of its structure (`iftplan.nn.measure_plan` makes them), or
+            None to build and measure it here, by our own engine and by fvcore where that can.
+        inputs: of a network: a tensor, a batch or shapes, as `read_model` takes them; by default the plan's own.
+        model: of a plan, the dense network or its source, where the plan does not name it, or names Python of its own.
+        trust: of a plan, run the Python that it names.
 
     Raises:
-        InputError: something else than count tables; or the plan names Python that you did not, or no model.
+        InputError: a network without a plan, or something else than count tables; or the plan names Python that you did
+            not, or no model.
         StaleError: the model is not the one that the plan was made for.
         MeasureError: the model does not run.
 
     Example:
-        >>> wide = plan(read_model("zoo:digits-cnn"), "wide", "3/4")
+        >>> wide = plan("zoo:digits-cnn", "wide", "3/4")
         >>> audit(wide).passed
         True
     """
-    if measured is None:
+    if not isinstance(subject, Plan):
+        from iftplan.nn.application.audit import audit_against
+
+        return audit_against(subject, against, inputs)
+    if inputs is not None:
+        raise InputError("audit: inputs are a network's, and a plan has its own; audit the network: audit(network, plan, inputs=…).")
+    if against is None:
         from iftplan.nn.application.audit import audit as audit_built
 
-        return audit_built(plan, model, trust=trust, second="fvcore")
-    tables = [measured] if isinstance(measured, CountTable) else list(measured)
+        return audit_built(subject, model, trust=trust, second="fvcore")
+    tables = [against] if isinstance(against, CountTable) else list(against) if isinstance(against, Sequence) else []
     if not tables or not all(isinstance(table, CountTable) for table in tables):
-        raise InputError("audit: measured takes count tables, as iftplan.nn.measure_plan makes them.")
-    return audit_plan(plan, tables)
+        raise InputError("audit: a plan is held against count tables, as iftplan.nn.measure_plan makes them.")
+    return audit_plan(subject, tables)
 
 
 @check_arguments

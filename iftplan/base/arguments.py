@@ -20,7 +20,8 @@ R = TypeVar("R")
 def check_arguments(function: Callable[P, R]) -> Callable[P, R]:
     """The same function, refusing arguments of another type or choice before anything is computed.
 
-    Only what can be seen at once is checked: classes, `Literal` choices, and unions of them.
+    Only what can be seen at once is checked: classes, `Literal` choices, and unions of them. A choice may be written in
+    any case.
 
     Raises:
         InputError: names the function, the argument, what was given and what can be.
@@ -44,14 +45,17 @@ def check_arguments(function: Callable[P, R]) -> Callable[P, R]:
             if kind is None or all(_fits(one, kind) for one in values):
                 continue
             wrong = next(one for one in values if not _fits(one, kind))
-            raise InputError(_refusal(function.__name__, name, wrong, kind, bound.arguments, hints))
-        return function(*args, **kwargs)
+            choice = _in_any_case(wrong, _choices(kind))
+            if choice is None:
+                raise InputError(_refusal(function.__name__, name, wrong, kind, bound.arguments, hints))
+            bound.arguments[name] = choice
+        return function(*bound.args, **bound.kwargs)
 
     return refusing
 
 
 def one_of(argument: str, value: object, choices: Collection[str]) -> str:
-    """The value, where it is one of the choices.
+    """The choice that a value names, in any case.
 
     Args:
         argument: name of the argument, for the message.
@@ -61,30 +65,42 @@ def one_of(argument: str, value: object, choices: Collection[str]) -> str:
     Raises:
         InputError: names the argument, its choices and the nearest.
     """
-    if isinstance(value, str) and value in choices:
-        return value
+    if (choice := _in_any_case(value, choices)) is not None:
+        return choice
     near = get_close_matches(str(value).lower(), list(choices), 1, 0.4)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise InputError(f"{argument} = {value!r} is none of its choices: {', '.join(map(repr, choices))}.{hint}")
 
 
 def names_in(argument: str, value: object) -> tuple[str, ...]:
-    """Names as a list, whether one or several were given.
+    """Names as a list, whether one or several were given; text may hold several between commas.
 
     Raises:
         InputError: something among them is no name.
 
     Example:
-        >>> names_in("keep_dense", "first"), names_in("keep_dense", ["first", "last"])
-        (('first',), ('first', 'last'))
+        >>> names_in("keep_dense", "first, last"), names_in("keep_dense", ["first", "last"])
+        (('first', 'last'), ('first', 'last'))
     """
     if isinstance(value, str):
-        return (value,)
+        return tuple(filter(None, (name.strip() for name in value.split(","))))
     found = tuple(value) if isinstance(value, Iterable) else (value,)
     for name in found:
         if not isinstance(name, str):
             raise InputError(f"{argument} takes names, and {name!r} is {_kind_of(name)}; give strings.")
     return found
+
+
+def _in_any_case(value: object, choices: Collection[str]) -> str | None:
+    if not isinstance(value, str) or value in choices:
+        return value if isinstance(value, str) else None
+    return next((choice for choice in choices if choice.lower() == value.lower()), None)
+
+
+def _choices(kind: Any) -> list[str]:
+    """Strings that an annotation lists."""
+    listed = [choice for one in _kinds(kind) if get_origin(one) is Literal for choice in get_args(one)]
+    return [choice for choice in listed if isinstance(choice, str)]
 
 
 def _parameters(signature: inspect.Signature) -> str:
@@ -134,10 +150,10 @@ def _fits_one(value: object, kind: Any) -> bool:
 def _refusal(
     function: str, name: str, value: object, kind: Any, given: Mapping[str, Any], hints: Mapping[str, Any]
 ) -> str:
-    choices = [choice for one in _kinds(kind) if get_origin(one) is Literal for choice in get_args(one)]
+    choices = _choices(kind)
     if choices and isinstance(value, str):
         try:
-            one_of(f"{function}: {name}", value, [str(choice) for choice in choices])
+            one_of(f"{function}: {name}", value, choices)
         except InputError as error:
             return str(error)
     others = [
@@ -186,7 +202,7 @@ _MADE_BY: Mapping[str, str] = {
     "ModelSpec": "a ModelSpec (iftplan.read_model makes one)",
     "Plan": "a Plan (iftplan.plan makes one, iftplan.load reads one)",
     "Family": "a Family (iftplan.family makes one)",
-    "CountTable": "a CountTable (iftplan.nn.counting.measure makes one)",
+    "CountTable": "a CountTable (iftplan.nn.measure makes one)",
     "Module": "a network (torch.nn.Module)",
     "Optimizer": "an optimizer (torch.optim.Optimizer)",
 }

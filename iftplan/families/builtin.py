@@ -17,13 +17,13 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
 
 
 def family_named(name: str) -> Family:
-    """The built-in family of that name.
+    """The built-in family of that name, in any case.
 
     Raises:
         InputError: no such family; the nearest name is given.
     """
-    if name in FAMILIES:
-        return FAMILIES[name]
-    near = difflib.get_close_matches(name, FAMILIES, 1, 0.4)
+    if (family := FAMILIES.get(name.lower())) is not None:
+        return family
+    near = difflib.get_close_matches(name.lower(), FAMILIES, 1, 0.4)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise InputError(f"unknown transform {name!r}; {hint}Transforms are {', '.join(FAMILIES)}.")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 from iftplan.base.errors import InputError
 from iftplan.masks.structure import PAD, MaskStructure
 from iftplan.masks.structures import STRUCTURES
 
 
 def parse_mask(text: str) -> MaskStructure:
-    """Mask structure that a notation names, such as `unstructured`, `2:8`, `2:8T+pad`, `block4x4` or `fan-in`.
+    """Mask structure that a notation names in any case, such as `unstructured`, `2:8`, `2:8T+pad`, `block4x4` or `fan-in`.
 
     Raises:
         InputError: none is written like that, or a pattern keeps more than there is.
@@ -17,8 +19,9 @@ def parse_mask(text: str) -> MaskStructure:
         >>> parse_mask("2:8T")
         NM(kept=2, of=8, transposable=True, padded=False)
     """
+    written = re.sub(r"(?<=\d)t(?=\+|$)", "T", text.strip().lower())  # of a transposable structure
     for structure in STRUCTURES:
-        found = structure.parse(text)
+        found = structure.parse(written)
         if found is not None:
             return found
     raise InputError(f"unknown mask structure {text!r}; structures are {notations()}.")

@@ -15,7 +15,7 @@ from torch import nn
 
 from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import InputError
-from iftplan.base.units import count
+from iftplan.base.units import count, decimal
 from iftplan.models.counting import CountTable
 from iftplan.models.spec import InputSpec
 from iftplan.nn.application.dense_model import dense_model
@@ -25,7 +25,7 @@ from iftplan.nn.counting.operators.registry import Operator
 from iftplan.nn.masks.masked_weights import masked_weights
 from iftplan.nn.masks.nonzeros import check_even
 from iftplan.nn.masks.nonzeros import nonzeros as count_nonzeros
-from iftplan.nn.meta.inputs import matching
+from iftplan.nn.meta.inputs import given_inputs, matching
 from iftplan.nn.torch_internals import failure
 from iftplan.plans.audit.audit import AuditReport, Reference, audit_model, audit_plan
 from iftplan.plans.plan import Plan
@@ -165,6 +165,34 @@ def applied_here(plan: Plan, network: nn.Module, inputs: Sequence[InputSpec]) ->
         inputs: what it is counted with; a plan's layers are comparable at its own inputs only.
     """
     return tuple(inputs) == plan.inputs and any(True for _ in masked_weights(network))
+
+
+@check_arguments
+def audit_against(network: nn.Module, plan: Plan, inputs: object = None) -> AuditReport:
+    """Report of the network that someone has, against a plan: layer by layer if the plan was applied to it.
+
+    Args:
+        network: with the plan's masks, finalized, or dense; not changed.
+        plan: whose ledger it is held against.
+        inputs: what it is counted with, as `given_inputs` takes them; None for the plan's own.
+
+    Raises:
+        InputError: an input that cannot be read.
+        MeasureError: the network could not be run.
+    """
+    given = matching(plan.inputs, network)
+    used = given if inputs is None else given_inputs(inputs, network)
+    if used == given and any(True for _ in masked_weights(network)):
+        return measure_applied(plan, network, second="fvcore")
+    name = f"plan: {plan.transform} at sparsity {decimal(plan.sparsity, 4)}"
+    return audit_network(
+        f"the {type(network).__name__}",
+        network,
+        used,
+        Reference.of_plan(plan, name),
+        nonzeros=not any(p.is_meta for p in network.parameters()),
+        second="fvcore",
+    )
 
 
 @check_arguments
