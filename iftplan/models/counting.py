@@ -7,13 +7,13 @@ other work that costs no contraction MACs, and operators whose cost is unknown.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from itertools import combinations
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from iftplan.base.errors import MeasureError
-from iftplan.report.display import Displayed
+from iftplan.report.display import Displayed, Framed, Record
 
 if TYPE_CHECKING:
     from iftplan.report.table import Table
@@ -53,7 +53,7 @@ class Contraction:
 
 
 @dataclass(frozen=True, slots=True)
-class CountTable(Displayed):
+class CountTable(Displayed, Framed):
     """Counts of one engine for one forward pass, in MACs.
 
     Attributes:
@@ -80,6 +80,11 @@ class CountTable(Displayed):
         from iftplan.models.tables import count_table
 
         return (count_table(self),)
+
+    def records(self) -> Sequence[Record]:
+        """A row for each operator in each module."""
+        return [asdict(contraction) for contraction in self.contractions]
+
 
     @property
     def macs(self) -> int:

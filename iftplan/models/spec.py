@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from iftplan.base.units import count
 from iftplan.models.polynomial import STRICT, Polynomial
-from iftplan.report.display import Displayed
+from iftplan.report.display import Displayed, Framed, Record
 
 if TYPE_CHECKING:
     from iftplan.report.table import Table
@@ -294,7 +295,7 @@ class Couplings:
 
 
 @dataclass(frozen=True, slots=True)
-class ModelSpec(Displayed):
+class ModelSpec(Displayed, Framed):
     """A model without its weights.
 
     Attributes:
@@ -319,11 +320,27 @@ class ModelSpec(Displayed):
     refusal: str = ""
     assumptions: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        inputs = ", ".join(map(str, self.inputs))
+        return f"<ModelSpec {self.source or 'of a network'}: {count(self.macs)} MACs, {len(self.layers)} layers, input {inputs}>"
+
     def tables(self) -> tuple[Table, ...]:
         """The tables that show the value, the details first."""
         from iftplan.models.tables import spec_table
 
         return (spec_table(self),)
+
+    def records(self) -> Sequence[Record]:
+        """A row for each weight and each product of activations: the keys of the document, and dense MACs."""
+        from iftplan.models.document import spec_document
+
+        document = spec_document(self)
+        weights = [
+            {**record, "macs": weight.layer.dense_macs}
+            for record, weight in zip(document["layers"], self.layers, strict=True)
+        ]
+        return [*weights, *document["products"]]
+
 
     @property
     def macs(self) -> int:

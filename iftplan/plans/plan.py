@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from fractions import Fraction
 from typing import TYPE_CHECKING, Final, Literal
 
+from iftplan.base.units import count, decimal
 from iftplan.families.solution import Structure
 from iftplan.masks.cardinality import Cardinality
 from iftplan.models.spec import Heads, InputSpec, LayerSpec
-from iftplan.report.display import Displayed
+from iftplan.report.display import Displayed, Framed, Record
 
 if TYPE_CHECKING:
     from iftplan.report.table import Table
@@ -111,6 +112,11 @@ class PlannedLayer:
     log2_masks: float = 0.0
     experts: int = 1
     kept_for: KeptFor | None = None
+
+    def __repr__(self) -> str:
+        shape = f"{self.before or self.kind}{'' if self.before == self.after else f' → {self.after}'}"
+        density = f", density {decimal(self.density, 4)}" if self.maskable else ""
+        return f"<PlannedLayer {self.name}: {shape}, {self.role}, {count(self.dense_macs)} → {count(self.macs)} MACs{density}>"
 
     def macs_of(self, weights: int) -> int:
         """MACs of so many of the layer's weights, spread evenly over the experts."""
@@ -240,7 +246,7 @@ class WallClock:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan(Displayed):
+class Plan(Displayed, Framed):
     """Plan of a whole model in one family at equal MACs.
 
     Attributes:
@@ -287,11 +293,23 @@ class Plan(Displayed):
     parametrization: Parametrization | None = None
     wallclock: WallClock | None = None
 
+    def __repr__(self) -> str:
+        closed = f"{self.scope} closed at {count(self.macs(self.scope))} MACs" if self.scope else "nothing closed"
+        return f"<Plan {self.model or 'of a network'}: {self.transform}, sparsity {decimal(self.sparsity, 4)}, {closed}, {len(self.layers)} layers>"
+
     def tables(self) -> tuple[Table, ...]:
         """The tables that show the value, the details first."""
         from iftplan.plans.tables import plan_table, scale_tables, scope_table, time_tables
 
         return (plan_table(self), *scale_tables(self), *time_tables(self), scope_table(self))
+
+    def records(self) -> Sequence[Record]:
+        """A row for each weight and each product of activations, as in the plan's document."""
+        from iftplan.plans.document.plan import plan_document
+
+        layers: Sequence[Record] = plan_document(self)["layers"]
+        return layers
+
 
     def dense_macs(self, scope: Scope) -> int:
         """MACs of the dense model in a scope."""

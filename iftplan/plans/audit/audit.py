@@ -16,7 +16,7 @@ from iftplan.base.errors import MeasureError
 from iftplan.base.units import count, decimal, parse_count
 from iftplan.models.counting import CountTable, cross_check, uncalled_sentence, unknown_sentence
 from iftplan.plans.plan import Plan, PlannedLayer, Role, Scope
-from iftplan.report.display import Displayed
+from iftplan.report.display import Displayed, Framed, Record
 
 if TYPE_CHECKING:
     from iftplan.report.table import Table
@@ -46,7 +46,7 @@ class AuditedLayer:
 
 
 @dataclass(frozen=True, slots=True)
-class AuditReport(Displayed):
+class AuditReport(Displayed, Framed):
     """Measured MACs and the reference that they are compared with.
 
     Attributes:
@@ -85,11 +85,23 @@ class AuditReport(Displayed):
     at_most: bool = False
     disagreements: tuple[str, ...] = field(default=(), compare=False)
 
+    def __repr__(self) -> str:
+        expected = "" if self.expected_macs is None else f" of {count(self.expected_macs)} expected"
+        return f"<AuditReport {self.subject}: {self.verdict}, {count(self.measured_macs)} MACs measured{expected}, {len(self.layers)} layers>"
+
     def tables(self) -> tuple[Table, ...]:
         """The tables that show the value, the details first."""
         from iftplan.plans.audit.tables import audit_table, summary_table
 
         return (audit_table(self), summary_table(self))
+
+    def records(self) -> Sequence[Record]:
+        """A row for each layer, as in the report's document."""
+        from iftplan.plans.audit.document import audit_document
+
+        layers: Sequence[Record] = audit_document(self)["layers"]
+        return layers
+
 
     @property
     def ratio(self) -> Fraction | None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from iftplan.base.documents import Document, with_digest
 from iftplan.base.units import Convention
-from iftplan.report.display import Displayed
+from iftplan.report.display import Displayed, Framed, Record
 
 if TYPE_CHECKING:
     from iftplan.report.table import Table
@@ -54,7 +54,7 @@ class LayerChange:
 
 
 @dataclass(frozen=True, slots=True)
-class Diff(Displayed):
+class Diff(Displayed, Framed):
     """Difference of two ledgers, layer by layer."""
 
     base: LayerCosts
@@ -66,6 +66,12 @@ class Diff(Displayed):
         from iftplan.plans.audit.tables import diff_table
 
         return (diff_table(self),)
+
+    def records(self) -> Sequence[Record]:
+        """A row for each layer that changed, as in the document."""
+        layers: Sequence[Record] = diff_document(self)["layers"]
+        return layers
+
 
     @property
     def difference(self) -> int:

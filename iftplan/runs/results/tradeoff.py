@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from iftplan.base.errors import InputError
 from iftplan.base.units import Convention
-from iftplan.report.display import Displayed
+from iftplan.report.display import Displayed, Framed, Record
 from iftplan.runs.results.axes import (
     COST_NAMES,
     GAIN_NAMES,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class TradeOff(Displayed):
+class TradeOff(Displayed, Framed):
     """Configurations on two axes, with all that is read off them.
 
     Attributes:
@@ -57,6 +57,14 @@ class TradeOff(Displayed):
         from iftplan.runs.results.tables import tradeoff_table
 
         return (tradeoff_table(self),)
+
+    def records(self) -> Sequence[Record]:
+        """A row for each configuration, as in the document."""
+        from iftplan.runs.results.document import tradeoff_document
+
+        points: Sequence[Record] = tradeoff_document(self)["points"]
+        return points
+
 
 
 def tradeoff(
