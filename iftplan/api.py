@@ -272,12 +272,20 @@ def audit(
 
         return audit_against(subject, against, inputs)
     if inputs is not None:
-        raise InputError("audit: inputs are a network's, and a plan has its own; audit the network: audit(network, plan, inputs=…).")
+        raise InputError(
+            "audit: inputs are a network's, and a plan has its own; audit the network: audit(network, plan, inputs=…)."
+        )
     if against is None:
         from iftplan.nn.application.audit import audit as audit_built
 
         return audit_built(subject, model, trust=trust, second="fvcore")
-    tables = [against] if isinstance(against, CountTable) else list(against) if isinstance(against, Sequence) else []
+    tables = (
+        [against]
+        if isinstance(against, CountTable)
+        else list(against)
+        if isinstance(against, Sequence)
+        else []
+    )
     if not tables or not all(isinstance(table, CountTable) for table in tables):
         raise InputError("audit: a plan is held against count tables, as iftplan.nn.measure_plan makes them.")
     return audit_plan(subject, tables)

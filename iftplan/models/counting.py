@@ -85,7 +85,6 @@ class CountTable(Displayed, Framed):
         """A row for each operator in each module."""
         return [asdict(contraction) for contraction in self.contractions]
 
-
     @property
     def macs(self) -> int:
         """All contraction MACs of the pass."""

@@ -341,7 +341,6 @@ class ModelSpec(Displayed, Framed):
         ]
         return [*weights, *document["products"]]
 
-
     @property
     def macs(self) -> int:
         """Dense MACs of one forward pass, scope *model*."""

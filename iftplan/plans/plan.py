@@ -294,7 +294,9 @@ class Plan(Displayed, Framed):
     wallclock: WallClock | None = None
 
     def __repr__(self) -> str:
-        closed = f"{self.scope} closed at {count(self.macs(self.scope))} MACs" if self.scope else "nothing closed"
+        closed = (
+            f"{self.scope} closed at {count(self.macs(self.scope))} MACs" if self.scope else "nothing closed"
+        )
         return f"<Plan {self.model or 'of a network'}: {self.transform}, sparsity {decimal(self.sparsity, 4)}, {closed}, {len(self.layers)} layers>"
 
     def tables(self) -> tuple[Table, ...]:
@@ -309,7 +311,6 @@ class Plan(Displayed, Framed):
 
         layers: Sequence[Record] = plan_document(self)["layers"]
         return layers
-
 
     def dense_macs(self, scope: Scope) -> int:
         """MACs of the dense model in a scope."""

@@ -38,7 +38,8 @@ def schedule_cautions(
         >>> print(*schedule_cautions(Updates(end=750), 1000))
         Masks change 7 times in 1 000 steps: below about 20 updates a method explores little (arXiv 2102.02887). An interval of 35 makes it 20.
     """
-    grid = {*range(updates.begin, min(updates.end + 1, steps), updates.interval), updates.end}
+    updates = updates.over(steps)
+    grid = {*range(updates.first, min(updates.last + 1, steps), updates.interval), updates.last}
     due = sorted(step for step in grid if step < steps and _changes(updates, step, arrives))
     found = [*_number(updates, steps, due, arrives), *_end(updates, steps, arrives)]
     return [*found, *_rate(due, steps, rate)] if rate and due and steps > 1 else found
@@ -85,27 +86,27 @@ def weight_cautions(
 
 
 def _changes(updates: Updates, step: int, arrives: bool) -> bool:
-    return updates.due(step) or (arrives and step == updates.end)
+    return updates.due(step) or (arrives and step == updates.last)
 
 
 def _number(updates: Updates, steps: int, due: list[int], arrives: bool) -> Iterator[str]:
-    last = min(updates.end, steps - 1)
-    interval = (last - updates.begin) // (FEW + (not arrives))
+    last = min(updates.last, steps - 1)
+    interval = (last - updates.first) // (FEW + (not arrives))
     advice = f"An interval of {count(interval)} makes it {FEW}." if interval > 0 else "Train for longer."
     if not due:
-        yield f"Masks never change: the first update would be at step {count(updates.begin + updates.interval)}, the schedule ends at step {count(updates.end)} and the run has {count(steps)} steps. {advice}"
+        yield f"Masks never change: the first update would be at step {count(updates.first + updates.interval)}, the schedule ends at step {count(updates.last)} and the run has {count(steps)} steps. {advice}"
     elif len(due) < FEW:
         times = "once" if len(due) == 1 else f"{len(due)} times"
         yield f"Masks change {times} in {count(steps)} steps: below about {FEW} updates a method explores little (arXiv 2102.02887). {advice}"
 
 
 def _end(updates: Updates, steps: int, arrives: bool) -> Iterator[str]:
-    end, run = count(updates.end), count(steps)
-    if arrives and updates.end >= steps:
-        yield _too_late(updates.end, steps)
-    elif updates.end > steps:
+    end, run = count(updates.last), count(steps)
+    if arrives and updates.last >= steps:
+        yield _too_late(updates.last, steps)
+    elif updates.last > steps:
         yield f"The mask schedule ends at step {end} and the run after {run} steps: masks still move when training stops. RigL's authors end it after three quarters of the run."
-    elif not arrives and 2 * updates.end < steps:
+    elif not arrives and 2 * updates.last < steps:
         yield f"Masks stop changing at step {end} of {run}: before half of the run. RigL's authors end the schedule after three quarters of it."
 
 

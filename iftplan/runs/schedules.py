@@ -5,7 +5,7 @@ Each is a value with one method, `at(progress)`, for progress in [0, 1]; outside
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import cos, exp, pi
 from typing import Protocol
 
@@ -98,50 +98,125 @@ class Cubic:
         return self.final + (self.initial - self.final) * (1 - _within(progress)) ** 3
 
 
+def step_at(time: int | float, steps: int) -> int:
+    """Step of a training of so many steps: the one that is named, or the one at that fraction of it.
+
+    Example:
+        >>> step_at(7500, 10_000), step_at(0.75, 10_000)
+        (7500, 7500)
+    """
+    return round(time * steps) if isinstance(time, float) else time
+
+
+def known_step(time: int | float) -> int:
+    """The step that a time of training is, where that needs no length.
+
+    Raises:
+        InputError: a fraction of a training whose length is not known.
+    """
+    if isinstance(time, float):
+        raise InputError(
+            f"{time:g} is a fraction of a training whose length is not known; give `steps` where training starts, as in Masking(model, optimizer, algorithm, steps=10_000), or write a whole number of steps."
+        )
+    return time
+
+
+def check_times(begin: int | float, end: int | float) -> None:
+    """Refuse a span of training that is none.
+
+    Args:
+        begin: a step, or a fraction of training.
+        end: a step, or a fraction of training.
+
+    Raises:
+        InputError: a float that is no fraction, or an end before the begin.
+    """
+    for time in (begin, end):
+        if isinstance(time, float) and not 0 <= time <= 1:
+            raise InputError(
+                f"mask updates at {time!r} of training: write a whole number of steps, or a fraction of training from 0.0 to 1.0."
+            )
+    alike = isinstance(begin, float) == isinstance(end, float)
+    if begin < 0 or (alike and end < begin):
+        raise InputError(
+            f"mask updates cannot run from step {begin} to step {end}; steps count from 0, and the end is not before the begin."
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Updates:
     """Steps at which masks change: every `interval` steps between `begin` and `end`.
 
-    Steps count from 0: step t is the (t+1)-th call of the trainer.
+    Steps count from 0: step t is the (t+1)-th call of the trainer. A float is a fraction of training, which becomes a
+    step when training starts and its length is known.
 
     Attributes:
-        end: the step at which the schedule has run out.
-        interval: ΔT.
-        begin: the first step of the schedule.
+        end: the step at which the schedule has run out, or a fraction of training; RigL's authors end at 0.75.
+        interval: ΔT, in steps.
+        begin: the first step of the schedule, or a fraction of training.
         at_begin: whether `begin` itself may be an update.
         at_end: whether `end` itself may be an update.
 
     Raises:
-        InputError: an interval below 1, a begin below 0, or an end before it.
+        InputError: an interval below 1, a begin below 0, an end before it, or a fraction above 1.
+
+    Example:
+        >>> Updates(end=0.75).over(10_000)
+        Updates(end=7500, interval=100, begin=0, at_begin=False, at_end=False)
     """
 
-    end: int
+    end: int | float
     interval: int = 100
-    begin: int = 0
+    begin: int | float = 0
     at_begin: bool = False
     at_end: bool = False
 
     def __post_init__(self) -> None:
         if self.interval < 1:
             raise InputError(f"mask updates every {self.interval} steps are none; the least interval is 1.")
-        if not 0 <= self.begin <= self.end:
-            raise InputError(
-                f"mask updates cannot run from step {self.begin} to step {self.end}; steps count from 0, and the end is not before the begin."
-            )
+        check_times(self.begin, self.end)
+
+    @property
+    def needs_length(self) -> bool:
+        """Whether the schedule follows from the length of training only."""
+        return isinstance(self.begin, float) or isinstance(self.end, float)
+
+    def over(self, steps: int) -> Updates:
+        """The same schedule in a training of so many optimizer steps, fractions as steps."""
+        return replace(self, begin=step_at(self.begin, steps), end=step_at(self.end, steps))
+
+    @property
+    def first(self) -> int:
+        """Step at which the schedule begins.
+
+        Raises:
+            InputError: it is a fraction of a training whose length is not known.
+        """
+        return known_step(self.begin)
+
+    @property
+    def last(self) -> int:
+        """Step at which the schedule has run out.
+
+        Raises:
+            InputError: it is a fraction of a training whose length is not known.
+        """
+        return known_step(self.end)
 
     def due(self, step: int) -> bool:
         """Whether masks change at that step."""
-        first = step > self.begin or (self.at_begin and step == self.begin)
-        last = step < self.end or (self.at_end and step == self.end)
-        return first and last and (step - self.begin) % self.interval == 0
+        first, last = self.first, self.last
+        begun = step > first or (self.at_begin and step == first)
+        going = step < last or (self.at_end and step == last)
+        return begun and going and (step - first) % self.interval == 0
 
     def progress(self, step: int) -> float:
         """The fraction of the schedule that has passed, as `t/T_end` counts it: from step 0."""
-        return step / self.end if self.end else 1.0
+        return step / self.last if self.last else 1.0
 
     def count(self) -> int:
         """Number of updates of the whole schedule."""
-        span = self.end - self.begin
+        span = self.last - self.first
         if span < 0:
             return 0
         inner = max(0, (span - 1) // self.interval)

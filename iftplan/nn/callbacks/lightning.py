@@ -1,6 +1,6 @@
 """Sparse training under Lightning's Trainer.
 
-    masks = nn.LightningMasking(nn.RigL(Updates(end=7500)))
+    masks = nn.LightningMasking(nn.RigL())
     trainer = Trainer(max_epochs=10, callbacks=[masks])
     trainer.fit(module, data)
 
@@ -19,7 +19,8 @@ from pytorch_lightning.callbacks import WeightAveraging
 from torch.optim import Optimizer
 
 from iftplan.base.errors import InputError, StaleError
-from iftplan.masks import MaskStructure, Unstructured
+from iftplan.masks import MaskStructure, Unstructured, parse_mask
+from iftplan.nn.masking.algorithms import algorithm_named
 from iftplan.nn.masking.algorithms.base import Algorithm
 from iftplan.nn.masking.algorithms.static import Static
 from iftplan.nn.masking.cautions import cautions, weights_left
@@ -34,7 +35,7 @@ class LightningMasking(Callback):
     module's own.
 
     Args:
-        algorithm: how masks change; steps are optimizer steps.
+        algorithm: how masks change, as a value or by name, such as "rigl"; steps are optimizer steps.
         structure: what masks may look like.
         seed: of random growth.
 
@@ -44,11 +45,15 @@ class LightningMasking(Callback):
 
     def __init__(
         self,
-        algorithm: Algorithm = Static(),  # noqa: B008  (a frozen value)
+        algorithm: Algorithm | str = Static(),  # noqa: B008  (a frozen value)
         *,
         structure: MaskStructure | str = Unstructured(),  # noqa: B008
         seed: int = 0,
     ) -> None:
+        if isinstance(algorithm, str):
+            algorithm = algorithm_named(
+                algorithm, parse_mask(structure) if isinstance(structure, str) else structure
+            )
         self.masks: Masking | None = None
         self._algorithm = algorithm
         self._make = partial(Masking, algorithm=algorithm, structure=structure, seed=seed)
@@ -70,12 +75,13 @@ class LightningMasking(Callback):
             raise StaleError(
                 f"the checkpoint of step {trainer.global_step} has no state of masks: it was written without LightningMasking. Fit from another, or load its weights and begin at step 0."
             )
-        self.masks = self._make(pl_module, _optimizer_of(trainer, pl_module))
+        known = trainer.estimated_stepping_batches
+        steps = None if known == float("inf") else int(known)  # where training goes on until someone stops it
+        self.masks = self._make(pl_module, _optimizer_of(trainer, pl_module), steps=steps)
         if state is not None:
             self.masks.load_state_dict(state)
-        steps = trainer.estimated_stepping_batches
-        if steps != float("inf"):  # where training goes on until someone stops it
-            for sentence in cautions(self.masks, int(steps), _scheduler_of(trainer)):
+        if steps is not None:
+            for sentence in cautions(self.masks, steps, _scheduler_of(trainer)):
                 warnings.warn(sentence, stacklevel=2)
 
     def on_train_batch_start(

@@ -1,7 +1,7 @@
 """Sparse training under transformers' Trainer.
 
     trainer = Trainer(model=sparse, args=args, train_dataset=data)
-    masks = nn.TrainerMasking(trainer, nn.RigL(Updates(end=7500)))
+    masks = nn.TrainerMasking(trainer, nn.RigL())
     trainer.train()
 
 Trainer clips gradients before its callbacks see them, and clipping has to see masked ones. What Trainer documents
@@ -20,8 +20,9 @@ from transformers.trainer_callback import ExportableState, TrainerControl, Train
 from transformers.training_args import TrainingArguments
 
 from iftplan.base.errors import InputError, StaleError
-from iftplan.masks import MaskStructure, Unstructured
+from iftplan.masks import MaskStructure, Unstructured, parse_mask
 from iftplan.nn.callbacks.json_state import pack, unpack
+from iftplan.nn.masking.algorithms import algorithm_named
 from iftplan.nn.masking.algorithms.base import Algorithm, LatentAlgorithm
 from iftplan.nn.masking.algorithms.static import Static
 from iftplan.nn.masking.cautions import cautions, weights_left
@@ -36,7 +37,7 @@ class TrainerMasking(TrainerCallback, ExportableState):  # type: ignore[misc]
 
     Args:
         trainer: of a model with masks beside its weights (`iftplan.nn.apply`).
-        algorithm: how masks change; steps are optimizer steps.
+        algorithm: how masks change, as a value or by name, such as "rigl"; steps are optimizer steps.
         structure: what masks may look like.
         seed: of random growth.
 
@@ -51,7 +52,7 @@ class TrainerMasking(TrainerCallback, ExportableState):  # type: ignore[misc]
     def __init__(
         self,
         trainer: Trainer,
-        algorithm: Algorithm = Static(),  # noqa: B008  (a frozen value)
+        algorithm: Algorithm | str = Static(),  # noqa: B008  (a frozen value)
         *,
         structure: MaskStructure | str = Unstructured(),  # noqa: B008
         seed: int = 0,
@@ -59,6 +60,10 @@ class TrainerMasking(TrainerCallback, ExportableState):  # type: ignore[misc]
         if trainer.args.restore_callback_states_from_checkpoint:
             raise InputError(
                 "restore_callback_states_from_checkpoint builds callbacks anew from JSON, which has no algorithm in it; leave it False: masks are restored without it."
+            )
+        if isinstance(algorithm, str):
+            algorithm = algorithm_named(
+                algorithm, parse_mask(structure) if isinstance(structure, str) else structure
             )
         if isinstance(algorithm, LatentAlgorithm):
             raise InputError(
@@ -87,7 +92,7 @@ class TrainerMasking(TrainerCallback, ExportableState):  # type: ignore[misc]
         stored = state.stateful_callbacks.get(type(self).__name__)
         if self.masks is not None:
             self.masks.release()  # a training that was interrupted has not
-        self.masks = self._make(given["model"], given["optimizer"])
+        self.masks = self._make(given["model"], given["optimizer"], steps=state.max_steps)
         if state.global_step:
             self.masks.load_state_dict(_masks_in(stored, state.global_step))
         for sentence in cautions(self.masks, state.max_steps, given.get("lr_scheduler")):

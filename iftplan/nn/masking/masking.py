@@ -1,6 +1,6 @@
 """Sparse training in anyone's loop: one object from the model and the optimizer, one call per step.
 
-    masks = nn.Masking(model, optimizer, nn.RigL(Updates(end=7500)))
+    masks = nn.Masking(model, optimizer, nn.RigL(), steps=10_000)
     ...
     loss.backward()
     masks.step()        # once per optimizer step; after unscaling and all-reduce, before clipping
@@ -24,6 +24,7 @@ from torch.optim import Optimizer
 
 from iftplan.base.errors import StaleError
 from iftplan.masks import MaskStructure, Unstructured, parse_mask
+from iftplan.nn.masking.algorithms import for_training
 from iftplan.nn.masking.algorithms.base import Algorithm, LatentAlgorithm
 from iftplan.nn.masking.algorithms.static import Static
 from iftplan.nn.masking.exploration import Exploration
@@ -48,9 +49,10 @@ class Masking:
     Args:
         model: has masks beside its weights (`iftplan.nn.apply`).
         optimizer: of that model; engines' wrappers of both are seen through.
-        algorithm: how masks change; `Static()` if not given.
+        algorithm: how masks change, as a value or by name, such as "rigl"; `Static()` if not given.
         structure: what masks may look like, as a value or in the notation of plans.
         seed: of random growth.
+        steps: optimizer steps of the whole training, for algorithms that change masks until a fraction of it.
 
     Raises:
         InputError: the model has no masks, the algorithm cannot keep the structure, or something else changes
@@ -67,17 +69,19 @@ class Masking:
         self,
         model: nn.Module,
         optimizer: Any,
-        algorithm: Algorithm = Static(),  # noqa: B008  (a frozen value)
+        algorithm: Algorithm | str = Static(),  # noqa: B008  (a frozen value)
         *,
         structure: MaskStructure | str = Unstructured(),  # noqa: B008
         seed: int = 0,
+        steps: int | None = None,
     ) -> None:
         ranks = Ranks.of(model)
         self.model = bare(model)
         reshard_(self.model)
         self.optimizer: Optimizer = innermost_optimizer(optimizer)
-        self._algorithm = algorithm
         self.structure = parse_mask(structure) if isinstance(structure, str) else structure
+        algorithm = for_training(algorithm, self.structure, steps)
+        self._algorithm = algorithm
         self.steps = 0
         views = trainable_views(self.model, self.optimizer, algorithm, self.structure)
         self._subject = Subject(self.model, self.optimizer, views, ranks, seed)
@@ -89,6 +93,10 @@ class Masking:
         self._hold_()
         self.taken = self._taken()
         self.exploration = Exploration.of(self.masks())
+
+    def __repr__(self) -> str:
+        """One line: the algorithm, how many weights are masked, how densely, and the steps so far."""
+        return f"<Masking {type(self._algorithm).__name__}: {len(self.nnz)} masked weights at density {self.density:.4g}, {self.structure} masks, {self.steps} steps>"
 
     def masks(self) -> dict[str, Tensor]:
         """The masks by weight, as they are now."""

@@ -75,11 +75,11 @@ def _check_algorithm(algorithm: Algorithm) -> None:
     """Refuse what would be found out at the first update only, or never."""
     if isinstance(algorithm, type) or not hasattr(algorithm, "update"):
         raise InputError(
-            f"{algorithm!r} is not an algorithm; give a value such as Static() or RigL(Updates(end=7500))."
+            f"{algorithm!r} is not an algorithm; give a name such as 'rigl', or a value such as Static() or RigL()."
         )
     if not hasattr(getattr(algorithm, "updates", Updates), "due"):
         raise InputError(
-            f"{type(algorithm).__name__} with updates {algorithm.updates!r} does not know when masks change; give Updates(end=7500)."  # type: ignore[attr-defined]
+            f"{type(algorithm).__name__} with updates {algorithm.updates!r} does not know when masks change; give Updates(end=7500), or Updates(end=0.75) for a fraction of training."  # type: ignore[attr-defined]
         )
     if not hasattr(getattr(algorithm, "fraction", Constant), "at"):
         raise InputError(

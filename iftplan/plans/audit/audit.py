@@ -102,7 +102,6 @@ class AuditReport(Displayed, Framed):
         layers: Sequence[Record] = audit_document(self)["layers"]
         return layers
 
-
     @property
     def ratio(self) -> Fraction | None:
         """Ratio of measured to dense MACs."""

@@ -72,7 +72,6 @@ class Diff(Displayed, Framed):
         layers: Sequence[Record] = diff_document(self)["layers"]
         return layers
 
-
     @property
     def difference(self) -> int:
         """MACs gained in total."""

@@ -66,7 +66,6 @@ class TradeOff(Displayed, Framed):
         return points
 
 
-
 def tradeoff(
     observations: Iterable[Observation],
     cost: Cost | None = None,

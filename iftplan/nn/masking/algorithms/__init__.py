@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from functools import cache
 
+from iftplan.base.arguments import one_of
+from iftplan.base.errors import InputError
 from iftplan.base.folders import classes_of
-from iftplan.nn.masking.algorithms.base import RunMethod
+from iftplan.masks import MaskStructure
+from iftplan.nn.masking.algorithms.base import Algorithm, Asked, RunMethod
+from iftplan.runs.schedules import Updates
+from iftplan.runs.settings import MethodConfig
 
 
 @cache
@@ -13,3 +18,43 @@ def run_methods() -> dict[str, type[RunMethod]]:
     """Algorithm by the name that runs have for it, of all files in this folder."""
     found = classes_of(__name__, RunMethod)  # type: ignore[type-abstract]
     return {method.name: method for method in found if "name" in vars(method)}
+
+
+def algorithm_named(name: str, structure: MaskStructure) -> Algorithm:
+    """Algorithm of that name, in any case, with the defaults that runs have: those of its paper, ending at 75 % of training.
+
+    Args:
+        name: such as "rigl".
+        structure: of the masks.
+
+    Raises:
+        InputError: no such algorithm; says which there are.
+    """
+    chosen = one_of("algorithm", name, list(run_methods()))
+    config = MethodConfig(chosen)  # type: ignore[arg-type]  (a name of the same list)
+    algorithm: Algorithm = run_methods()[chosen].of(Asked(config, Updates(config.end), structure))  # type: ignore[assignment]
+    return algorithm
+
+
+def for_training(algorithm: Algorithm | str, structure: MaskStructure, steps: int | None) -> Algorithm:
+    """Algorithm as it runs in a training: by its name if that was given, and with fractions of training as steps.
+
+    Args:
+        algorithm: a value, or a name.
+        structure: of the masks.
+        steps: optimizer steps of the whole training; None where they are not known.
+
+    Raises:
+        InputError: no such algorithm, or one that needs to know the length of training.
+    """
+    found = algorithm_named(algorithm, structure) if isinstance(algorithm, str) else algorithm
+    if not isinstance(found, RunMethod):
+        return found
+    if steps is not None:
+        return found.over(steps)  # type: ignore[return-value]  (an algorithm that a run can name is one)
+    if found.needs_length:
+        name = type(found).__name__
+        raise InputError(
+            f"{name} changes masks until a fraction of training, so it has to know how long that is; give `steps`, as in Masking(model, optimizer, {name}(), steps=10_000), or an end in steps, {name}(end=7500)."
+        )
+    return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass, field, replace
 from enum import StrEnum
 from typing import ClassVar, Protocol, Self, runtime_checkable
 
@@ -124,6 +124,15 @@ class RunMethod(ABC):
     def of(cls, asked: Asked) -> Self:
         """Algorithm with the switches and the schedule of a run."""
 
+    @property
+    def needs_length(self) -> bool:
+        """Whether it can only run once the length of training is known: something is at a fraction of it."""
+        return False
+
+    def over(self, steps: int) -> Self:
+        """The same algorithm in a training of so many optimizer steps."""
+        return self
+
     def structure_refusal(self, structure: MaskStructure) -> str:
         """Sentence on masks that the algorithm is not made for: a method for them, a structure for it; else empty."""
         return ""
@@ -140,3 +149,36 @@ class RunMethod(ABC):
             rate: the learning rate by step, where it is known in advance.
         """
         return []
+
+
+@dataclass(frozen=True, slots=True)
+class Scheduled(RunMethod):
+    """Algorithm that changes masks every so often, on a schedule that can be given as a whole or by its parts.
+
+    Attributes:
+        updates: when masks change; by default every 100 steps until three quarters of training, as RigL's authors
+            have it (arXiv 1911.11134).
+        interval: ΔT of the updates, in steps.
+        begin: of the updates: a step, or a fraction of training as a float.
+        end: of the updates: a step, or a fraction of training as a float.
+    """
+
+    updates: Updates = Updates(end=0.75)  # noqa: RUF009  (a frozen value)
+    interval: InitVar[int | None] = field(default=None, kw_only=True)
+    begin: InitVar[int | float | None] = field(default=None, kw_only=True)
+    end: InitVar[int | float | None] = field(default=None, kw_only=True)
+
+    def __post_init__(self, interval: int | None, begin: float | None, end: float | None) -> None:
+        given = {"interval": interval, "begin": begin, "end": end}
+        parts = {name: value for name, value in given.items() if value is not None}
+        if parts and isinstance(self.updates, Updates):
+            object.__setattr__(self, "updates", replace(self.updates, **parts))
+
+    @property
+    def needs_length(self) -> bool:
+        """Whether updates begin or end at a fraction of training."""
+        return isinstance(self.updates, Updates) and self.updates.needs_length
+
+    def over(self, steps: int) -> Self:
+        """The same algorithm in a training of so many optimizer steps."""
+        return replace(self, updates=self.updates.over(steps)) if self.needs_length else self

@@ -8,25 +8,23 @@ from typing import Self, assert_never
 
 from torch import Tensor
 
-from iftplan.nn.masking.algorithms.base import Asked, Order, RunMethod
+from iftplan.nn.masking.algorithms.base import Asked, Order, Scheduled
 from iftplan.nn.masking.algorithms.drop_grow import drop_grow
 from iftplan.nn.masking.layer import Change, Layer
 from iftplan.runs.cautions import schedule_cautions
-from iftplan.runs.schedules import Constant, Cosine, Exponential, Linear, Power, Schedule, Updates
+from iftplan.runs.schedules import Constant, Cosine, Exponential, Linear, Power, Schedule
 from iftplan.runs.settings import MethodConfig
 
 
 @dataclass(frozen=True, slots=True)
-class Exchange(RunMethod):
+class Exchange(Scheduled):
     """Steps at which weights are exchanged, and the part of them.
 
     Attributes:
-        updates: when; the papers end at 75 % of training and take ΔT = 100.
         fraction: f_t over the schedule; RigL's is a cosine from α = .3, SET's a constant .3.
         order: whether an update replaces the optimizer's step (RigL's paper) or follows it.
     """
 
-    updates: Updates
     fraction: Schedule = Cosine()  # noqa: RUF009  (a frozen value)
     order: Order = Order.AFTER
 

@@ -9,25 +9,23 @@ from typing import Self
 
 import torch
 
-from iftplan.nn.masking.algorithms.base import Asked, Order, RunMethod, Scores
+from iftplan.nn.masking.algorithms.base import Asked, Order, Scheduled, Scores
 from iftplan.nn.masking.layer import Change, Layer
 from iftplan.nn.masks.top_k import excluding
 from iftplan.runs.cautions import schedule_cautions
-from iftplan.runs.schedules import Cubic, Updates
+from iftplan.runs.schedules import Cubic
 
 
 @dataclass(frozen=True, slots=True)
-class Gradual(RunMethod):
+class Gradual(Scheduled):
     """Gradual magnitude pruning (arXiv 1710.01878): every update keeps the largest |θ|, along a cubic.
 
-    What is pruned stays so.
+    What is pruned stays so. The last update must arrive at the plan's counts, so `end` is one.
 
     Attributes:
-        updates: when masks change; the last update must arrive at the plan's counts, so `end` is one.
         order: whether an update replaces the optimizer's step or follows it.
     """
 
-    updates: Updates
     order: Order = Order.AFTER
 
     name = "gradual"
@@ -52,7 +50,7 @@ class Gradual(RunMethod):
 
     def due(self, step: int) -> bool:
         """Whether masks change at that step: every ΔT steps of the schedule, and at its end."""
-        return self.updates.due(step) or step == self.updates.end
+        return self.updates.due(step) or step == self.updates.last
 
     def update(self, layers: Sequence[Layer], step: int) -> list[Change]:
         """New masks of the largest |θ|, as many as the cubic schedule allows."""
@@ -61,7 +59,7 @@ class Gradual(RunMethod):
 
     def units(self, layer: Layer, step: int) -> int:
         """Units of each row that stay after an update at that step: exactly the target at the end."""
-        span = self.updates.end - self.updates.begin
-        progress = (step - self.updates.begin) / span if span else 1.0
+        span = self.updates.last - self.updates.first
+        progress = (step - self.updates.first) / span if span else 1.0
         extra = Cubic(layer.units - layer.target, 0).at(progress)
         return min(layer.active, layer.target + ceil(round(extra, 6)))

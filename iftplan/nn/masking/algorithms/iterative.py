@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Self
 
 import torch
@@ -14,6 +14,7 @@ from iftplan.nn.masking.algorithms.base import Asked, Order, RunMethod, Scores
 from iftplan.nn.masking.layer import Change, Layer
 from iftplan.nn.masks.top_k import excluding
 from iftplan.runs.cautions import arrival_cautions
+from iftplan.runs.schedules import check_times, known_step, step_at
 
 ROUNDS: Final = 10
 """Rounds of pruning, where neither the run nor the structure says how many."""
@@ -28,18 +29,18 @@ class Iterative(RunMethod):
     What is pruned stays so.
 
     Attributes:
-        end: the step of the last round, which arrives at the plan's counts.
+        end: the step of the last round, which arrives at the plan's counts, or a fraction of training as a float.
         rounds: how many there are.
-        begin: steps of the dense phase before the first frame.
+        begin: steps of the dense phase before the first frame, or a fraction of training as a float.
         order: whether an update replaces the optimizer's step or follows it.
 
     Raises:
         InputError: no rounds, or more than steps to have them in.
     """
 
-    end: int
-    rounds: int
-    begin: int = 0
+    end: int | float = 0.75
+    rounds: int = ROUNDS
+    begin: int | float = 0
     order: Order = Order.AFTER
 
     name = "iterative"
@@ -49,7 +50,8 @@ class Iterative(RunMethod):
     crosses_layers = False
 
     def __post_init__(self) -> None:
-        if not 1 <= self.rounds <= self.end - self.begin:
+        check_times(self.begin, self.end)
+        if not (self.needs_length or 1 <= self.rounds <= self.end - self.begin):
             raise InputError(
                 f"{self.rounds} rounds of pruning cannot be had from step {self.begin} to step {self.end}; there may be 1 to {max(1, self.end - self.begin)}."
             )
@@ -71,9 +73,18 @@ class Iterative(RunMethod):
         return arrival_cautions(self.arrival, steps)
 
     @property
+    def needs_length(self) -> bool:
+        """Whether pruning begins or ends at a fraction of training."""
+        return isinstance(self.begin, float) or isinstance(self.end, float)
+
+    def over(self, steps: int) -> Self:
+        """The same algorithm in a training of so many optimizer steps."""
+        return replace(self, begin=step_at(self.begin, steps), end=step_at(self.end, steps))
+
+    @property
     def arrival(self) -> int:
         """Step at which masks have the plan's counts."""
-        return self.end
+        return known_step(self.end)
 
     def due(self, step: int) -> bool:
         """Whether masks change at that step: at the end of each frame."""
@@ -81,8 +92,9 @@ class Iterative(RunMethod):
 
     def done(self, step: int) -> int:
         """Number of rounds up to that step, and with it."""
-        passed = min(max(0, step - self.begin), self.end - self.begin)
-        return passed * self.rounds // (self.end - self.begin)
+        begin, end = known_step(self.begin), known_step(self.end)
+        passed = min(max(0, step - begin), end - begin)
+        return passed * self.rounds // (end - begin)
 
     def update(self, layers: Sequence[Layer], step: int) -> list[Change]:
         """New masks of the largest |θ|, as many as the round leaves."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, exp, log
 from typing import Final, Literal, Self
 
@@ -11,6 +11,7 @@ from iftplan.base.errors import InputError
 from iftplan.nn.masking.algorithms.base import Asked
 from iftplan.nn.masking.algorithms.ste import StraightThrough
 from iftplan.runs.cautions import arrival_cautions
+from iftplan.runs.schedules import known_step, step_at
 
 NEVER: Final = 2**62
 
@@ -27,10 +28,12 @@ class MaskDecay(StraightThrough):
     k steps after the dense phase, D = max(0, 1 - βk) or e^(-βk).
 
     Attributes:
-        beta: β, for each step.
-        begin: steps of the dense phase.
+        beta: β, for each step; None for one that brings D to 0, by an exponential to 1/1000, at the end, which is then
+            three quarters of training unless it is given.
+        begin: steps of the dense phase, or a fraction of training as a float.
         shape: "linear" or "exponential".
-        end: the step from which D is 0 in any case: an exponential never is by itself; None for no such step.
+        end: the step from which D is 0 in any case, or a fraction of training as a float: an exponential never is by
+            itself; None for no such step.
         straight: whether θ's gradient is that of the forward weight, as the authors' code has it, or passes through
             the mask by the chain rule.
         pull: λ of SR-STE's pull; none in the papers.
@@ -40,10 +43,10 @@ class MaskDecay(StraightThrough):
         InputError: an unknown shape, or an exponential decay without an end.
     """
 
-    beta: float
-    begin: int = 0
+    beta: float | None = None
+    begin: int | float = 0
     shape: Literal["linear", "exponential"] = "linear"
-    end: int | None = None
+    end: int | float | None = None
     straight: bool = True
     pull: float = 0.0
     refresh: int = 1
@@ -53,6 +56,8 @@ class MaskDecay(StraightThrough):
     def __post_init__(self) -> None:
         if self.shape not in ("linear", "exponential"):
             raise InputError(f"masks decay along no {self.shape!r}; shapes are linear and exponential.")
+        if self.beta is None and self.end is None:
+            object.__setattr__(self, "end", 0.75)
         if self.shape == "exponential" and self.end is None:
             raise InputError(
                 "an exponential decay is never 0 by itself; say the step at which it ends, end=…."
@@ -60,13 +65,10 @@ class MaskDecay(StraightThrough):
 
     @classmethod
     def of(cls, asked: Asked) -> Self:
-        """Algorithm with the run's β, or with one that brings D to 0, by an exponential to 1/1000, at the schedule's end."""
+        """Algorithm with the run's β, or with one that arrives at the schedule's end."""
         config, updates = asked.config, asked.updates
-        beta, span = config.beta, max(1, updates.end - updates.begin)
-        if beta is None:
-            beta = (1.0 if config.decay == "linear" else log(FAINT)) / span
         pull, refresh = config.pull or 0.0, config.refresh or 1
-        return cls(beta, updates.begin, config.decay, updates.end, config.straight, pull, refresh)
+        return cls(config.beta, updates.begin, config.decay, updates.end, config.straight, pull, refresh)
 
     def cautions(self, steps: int, rate: Callable[[int], float] | None = None) -> list[str]:
         """Sentences about a run that ends before masks have the plan's counts.
@@ -78,14 +80,33 @@ class MaskDecay(StraightThrough):
         return arrival_cautions(self.arrival, steps)
 
     @property
+    def needs_length(self) -> bool:
+        """Whether the decay begins or ends at a fraction of training."""
+        return isinstance(self.begin, float) or isinstance(self.end, float)
+
+    def over(self, steps: int) -> Self:
+        """The same algorithm in a training of so many optimizer steps."""
+        end = None if self.end is None else step_at(self.end, steps)
+        return replace(self, begin=step_at(self.begin, steps), end=end)
+
+    @property
+    def rate(self) -> float:
+        """β, for each step."""
+        if self.beta is not None or self.end is None:
+            return self.beta or 0.0
+        span = max(1, known_step(self.end) - known_step(self.begin))
+        return (1.0 if self.shape == "linear" else log(FAINT)) / span
+
+    @property
     def arrival(self) -> int:
         """Step from which D is 0; a step beyond every training where it never is."""
-        faded = self.begin + ceil(1 / self.beta) if self.shape == "linear" and self.beta else NEVER
-        return faded if self.end is None else min(faded, max(self.end, 0))
+        rate = self.rate
+        faded = known_step(self.begin) + ceil(1 / rate) if self.shape == "linear" and rate else NEVER
+        return faded if self.end is None else min(faded, max(known_step(self.end), 0))
 
     def leak(self, step: int) -> float:
         """Factor D of pruned weights in the forward pass at that step; 1 in the dense phase."""
-        if self.end is not None and step >= self.end:
+        if self.end is not None and step >= known_step(self.end):
             return 0.0
-        k = max(0, step - self.begin)
-        return max(0.0, 1.0 - self.beta * k) if self.shape == "linear" else exp(-self.beta * k)
+        rate, k = self.rate, max(0, step - known_step(self.begin))
+        return max(0.0, 1.0 - rate * k) if self.shape == "linear" else exp(-rate * k)

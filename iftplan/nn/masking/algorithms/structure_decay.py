@@ -13,6 +13,7 @@ from iftplan.nn.masking.algorithms.base import Asked
 from iftplan.nn.masking.algorithms.ste import StraightThrough
 from iftplan.nn.masking.layer import Layer
 from iftplan.runs.cautions import arrival_cautions
+from iftplan.runs.schedules import known_step, step_at
 
 
 def frames(kept: int, of: int) -> tuple[int, ...]:
@@ -39,15 +40,16 @@ class StructureDecay(StraightThrough):
     Depthwise layers have their N:M at once.
 
     Attributes:
-        end: the step at which the last frame, N:M, has had its time; N:M stays after it.
-        begin: steps of the dense phase.
+        end: the step at which the last frame, N:M, has had its time, or a fraction of training as a float; N:M stays
+            after it.
+        begin: steps of the dense phase, or a fraction of training as a float.
         straight: whether θ's gradient is that of the forward weight, as the authors' code has it, or is masked.
         pull: λ of SR-STE's pull; none in the papers.
         refresh: steps that one choice of masks lasts.
     """
 
-    end: int
-    begin: int = 0
+    end: int | float = 0.75
+    begin: int | float = 0
     straight: bool = True
     pull: float = 0.0
     refresh: int = 1
@@ -59,6 +61,15 @@ class StructureDecay(StraightThrough):
         """Algorithm whose last frame ends where the run's schedule does."""
         config, updates = asked.config, asked.updates
         return cls(updates.end, updates.begin, config.straight, config.pull or 0.0, config.refresh or 1)
+
+    @property
+    def needs_length(self) -> bool:
+        """Whether frames begin or end at a fraction of training."""
+        return isinstance(self.begin, float) or isinstance(self.end, float)
+
+    def over(self, steps: int) -> Self:
+        """The same algorithm in a training of so many optimizer steps."""
+        return replace(self, begin=step_at(self.begin, steps), end=step_at(self.end, steps))
 
     def structure_refusal(self, structure: MaskStructure) -> str:
         """Sentence on masks that are not N:M, which have no N to halve."""
@@ -78,11 +89,11 @@ class StructureDecay(StraightThrough):
     @property
     def arrival(self) -> int:
         """Step at which masks have the plan's counts at the latest."""
-        return self.end
+        return known_step(self.end)
 
     def leak(self, step: int) -> float:
         """Factor D of pruned weights in the forward pass: 1 in the dense phase, 0 after it."""
-        return float(step < self.begin)
+        return float(step < known_step(self.begin))
 
     def goal(self, layer: Layer, step: int) -> tuple[MaskStructure, Tensor, int]:
         """Structure, scores and count of a mask in the step's frame."""
@@ -96,7 +107,7 @@ class StructureDecay(StraightThrough):
     def kept(self, structure: NM, step: int) -> int:
         """N of N:M at that step."""
         counts = frames(structure.kept, structure.of)
-        span = self.end - self.begin
-        if step >= self.end or span <= 0:
+        begin, end = known_step(self.begin), known_step(self.end)
+        if step >= end or end <= begin:
             return structure.kept
-        return counts[max(0, step - self.begin) * len(counts) // span]
+        return counts[max(0, step - begin) * len(counts) // (end - begin)]
