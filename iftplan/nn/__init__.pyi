@@ -5,6 +5,8 @@ from .application.forward_scales import ForwardScales as ForwardScales
 from .application.forward_scales import forward_scales as forward_scales
 from .application.measuring import measure_plan as measure_plan
 from .application.scales import parameter_groups as parameter_groups
+from .application.sparsify import sparsify as sparsify
+from .application.sparsify import sparsify_ as sparsify_
 from .callbacks.lightning import LightningMasking as LightningMasking
 from .callbacks.trainer import TrainerMasking as TrainerMasking
 from .counting.measure import measure as measure

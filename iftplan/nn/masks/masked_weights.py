@@ -145,13 +145,13 @@ def _mask_layer_(
         raise StaleError(
             f"{layer.name} has {capacity} weights to mask where {layer.capacity} were planned; make the plan again."
         )
-    each = shares(structure, layer.nnz // layer.experts, [_shape(weight) for weight in found])
+    each = shares(structure, layer.nnz // layer.experts, [matrix_shape(weight) for weight in found])
     counts = [n * layer.experts for n in each]
     for weight, nnz in zip(found, counts, strict=True):
         _check_fit(weight, structure, nnz)  # of shapes alone, so that it can be asked on the meta device
     for weight, nnz in zip(found, counts, strict=True):
         weight.module.register_buffer(
-            weight.parameter_name + SUFFIX, _drawn(weight, structure, nnz, stream(seed, weight.name))
+            weight.parameter_name + SUFFIX, drawn_mask(weight, structure, nnz, stream(seed, weight.name))
         )
 
 
@@ -169,7 +169,7 @@ def _note_stack_(weight: MaskedWeight, layer: PlannedLayer, structure: MaskStruc
 
 def _check_fit(weight: MaskedWeight, structure: MaskStructure, nnz: int) -> None:
     """Whether a mask of this structure can keep exactly so many of the weight's entries."""
-    outputs, inputs = _shape(weight)
+    outputs, inputs = matrix_shape(weight)
     try:
         nearest = stack_close(structure, ((inputs, outputs),) * weight.experts, weight.experts, nnz)
     except InfeasibleError as error:
@@ -200,20 +200,31 @@ def stream(seed: int, name: str) -> Generator:
     return Generator().manual_seed(int.from_bytes(digest[:8]) >> 1)
 
 
-def _drawn(weight: MaskedWeight, structure: MaskStructure, nnz: int, generator: Generator) -> Tensor:
+def drawn_mask(weight: MaskedWeight, structure: MaskStructure, nnz: int, generator: Generator) -> Tensor:
+    """Random mask of a weight's shape with exactly so many weights, as many of each expert; without values on the meta device.
+
+    Args:
+        weight: that gets the mask.
+        structure: of the mask.
+        nnz: weights that are kept.
+        generator: of the random numbers.
+
+    Raises:
+        InputError: the structure has no such mask.
+    """
     parameter = weight.parameter
     if parameter.is_meta:
         return torch.empty_like(parameter, dtype=torch.bool)
     each = nnz // weight.experts
     matrix = torch.cat(
-        [random_mask(structure, _shape(weight), each, generator) for _ in range(weight.experts)]
+        [random_mask(structure, matrix_shape(weight), each, generator) for _ in range(weight.experts)]
     )
     # copied into plain strides: what permuting leaves behind, collectives take for overlapping memory
     mask = torch.empty(parameter.shape, dtype=torch.bool, device=parameter.device)
     return mask.copy_(from_matrix(matrix, weight))
 
 
-def _shape(weight: MaskedWeight) -> Shape:
+def matrix_shape(weight: MaskedWeight) -> Shape:
     """(outputs, inputs) of a weight in torch's layouts; of one expert, where it stacks several.
 
     Inputs of a convolution are its whole window; of a transposed one the window belongs to the outputs.
@@ -236,7 +247,7 @@ def to_matrix(tensor: Tensor, weight: MaskedWeight) -> Tensor:
 
     The outputs of a stack are those of one expert after the other.
     """
-    module, outputs = weight.module, _shape(weight)[0]
+    module, outputs = weight.module, matrix_shape(weight)[0]
     if weight.stack:
         return (tensor.mT if weight.stack.inputs_first else tensor).flatten(0, 1)
     if is_conv1d(module):

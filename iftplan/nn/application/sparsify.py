@@ -1,0 +1,271 @@
+"""Masks on any network, without a plan: the same widths, fewer weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from fractions import Fraction
+from typing import Literal, TypeVar
+
+import torch
+from torch import nn
+
+from iftplan.base.arguments import check_arguments, names_in, one_of
+from iftplan.base.errors import InfeasibleError, InputError
+from iftplan.masks import MaskStructure, parse_mask
+from iftplan.masks.distributions import DensityLayer, Distribution, densities, parameter_budget
+from iftplan.nn.application.apply import apply_
+from iftplan.nn.export.finalize import densify_
+from iftplan.nn.layers.branches import is_conv1d
+from iftplan.nn.layers.computed import computed_weights
+from iftplan.nn.masks.best import choose
+from iftplan.nn.masks.masked_weights import (
+    SUFFIX,
+    MaskedWeight,
+    drawn_mask,
+    enforce_,
+    from_matrix,
+    masked_weights,
+    matrix_shape,
+    stream,
+    to_matrix,
+)
+from iftplan.nn.meta.copies import check_ties, deep_copy
+from iftplan.nn.meta.inputs import given_inputs
+from iftplan.nn.reading.read import read_model
+from iftplan.plans.request import PlanRequest, make_plan
+
+Model = TypeVar("Model", bound=nn.Module)
+Criterion = Literal["magnitude", "random"]
+
+_LAYERS = (
+    nn.Linear,
+    nn.modules.conv._ConvNd,
+    nn.MultiheadAttention,
+    nn.RNNBase,
+    nn.RNNCellBase,
+)
+"""Modules whose weights are known to contract without a forward pass to see it; transformers' Conv1D beside them."""
+
+
+@check_arguments
+def sparsify(
+    model: Model,
+    sparsity: str | float | Fraction | None = None,
+    *,
+    distribution: str = "uniform",
+    structure: str | MaskStructure = "unstructured",
+    keep_dense: str | Iterable[str] = ("first", "last"),
+    criterion: Criterion = "magnitude",
+    seed: int = 0,
+    inputs: object = None,
+) -> Model:
+    """A masked copy of a network, at the same widths; `model` is not changed.
+
+    Masks lie beside linear, convolutional, attention and recurrent weights, which are zero off them, and
+    `iftplan.nn.Masking` trains what comes back. Of the weights that are masked, the given fraction is zero. Without
+    `inputs`, the first and the last layer are those that the network registers first and last; with them, those that
+    read its input and give its output in a forward pass without data, which also finds the experts of mixtures.
+
+    Args:
+        model: a network without masks, with values or on the meta device.
+        sparsity: the fraction of zeros, in [0, 1): 0.75, "3/4" or "75%"; None for the one that an N:M structure has, or 3/4.
+        distribution: how density is spread over layers: "uniform", "er" (arXiv 1707.04780) or "erk" (arXiv 1911.11134);
+            an N:M structure gives every layer the same.
+        structure: what masks may look like, such as "1:4", "2:8T", "block4x4", "fan-in".
+        keep_dense: "first", "last" or names of layers, one or several; "none" keeps no layer dense.
+        criterion: "magnitude" keeps the largest weights that the structure allows, "random" any.
+        seed: of random masks.
+        inputs: a tensor, a batch or shapes, as `iftplan.read_model` takes them; None to go by the order of the modules.
+
+    Raises:
+        InputError: the model is masked already, has no layer of that name, nothing to mask, or a weight that is
+            computed from others.
+        InfeasibleError: masks of that structure have another sparsity, or do not fit a layer's shape.
+
+    Example:
+        >>> sparse = sparsify(nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 8), nn.Linear(8, 2)), "3/4")
+        >>> [(weight.name, int(weight.mask.sum())) for weight in masked_weights(sparse)]
+        [('1.weight', 16)]
+    """
+    return sparsify_(
+        deep_copy(model),
+        sparsity,
+        distribution=distribution,
+        structure=structure,
+        keep_dense=keep_dense,
+        criterion=criterion,
+        seed=seed,
+        inputs=inputs,
+    )
+
+
+@check_arguments
+def sparsify_(
+    model: Model,
+    sparsity: str | float | Fraction | None = None,
+    *,
+    distribution: str = "uniform",
+    structure: str | MaskStructure = "unstructured",
+    keep_dense: str | Iterable[str] = ("first", "last"),
+    criterion: Criterion = "magnitude",
+    seed: int = 0,
+    inputs: object = None,
+) -> Model:
+    """The network itself with masks, changed in place; see `sparsify`.
+
+    A network that is refused stays as it was.
+
+    Args:
+        model: a network without masks; changed.
+        sparsity, distribution, structure, keep_dense, criterion, seed, inputs: see `sparsify`.
+
+    Raises:
+        InputError: see `sparsify`.
+        InfeasibleError: see `sparsify`.
+    """
+    _check(model)
+    request = PlanRequest(
+        family=None,
+        sparsity=sparsity,
+        distribution=Distribution(one_of("distribution", distribution, [d.value for d in Distribution])),
+        keep_dense=names_in("keep_dense", keep_dense),
+        mask=str(structure),
+    )
+    if inputs is not None:
+        plan = make_plan(read_model(model, given_inputs(inputs, model)), request)
+        apply_(plan, model, seed=seed, init=None, dense_start=True)
+    else:
+        _register_(model, request, seed)
+    if criterion == "magnitude":
+        _keep_largest_(model, parse_mask(request.mask))
+    return enforce_(model)  # type: ignore[return-value]  (the same)
+
+
+def _check(model: nn.Module) -> None:
+    check_ties(model)
+    masked = next(masked_weights(model), None)
+    if masked is not None:
+        raise InputError(f"{masked.name} is masked already; finalize or densify the model first.")
+    for computed in computed_weights(model):
+        raise InputError(
+            f"{computed.name} is computed from {computed.source} in every forward pass, so a mask on it would not last; call {computed.remedy} first."
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Layer:
+    """Layer of a network: its name, its weight, and whether a mask may lie on that."""
+
+    name: str
+    weight: MaskedWeight
+    maskable: bool = True
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n_in, n_out, *kernel) of the weight, as ER and ERK see it."""
+        module = self.weight.module
+        if isinstance(module, nn.modules.conv._ConvNd):
+            return (module.in_channels // module.groups, module.out_channels, *module.kernel_size)
+        return matrix_shape(self.weight)[::-1]
+
+    @property
+    def size(self) -> int:
+        """Number of weights."""
+        return self.weight.parameter.numel()
+
+
+def _register_(model: nn.Module, request: PlanRequest, seed: int) -> None:
+    """Lay random masks beside the weights of known modules."""
+    policy = request.policy()
+    chosen = _to_mask(list(_layers(model)), request.keep_dense, type(model).__name__)
+    counts = _counts(chosen, policy.sparsity, policy.distribution, policy.mask)
+    masks = [
+        drawn_mask(layer.weight, policy.mask, nnz, stream(seed, layer.weight.name))
+        for layer, nnz in zip(chosen, counts, strict=True)
+    ]
+    for layer, mask in zip(chosen, masks, strict=True):
+        layer.weight.module.register_buffer(layer.weight.parameter_name + SUFFIX, mask)
+
+
+def _layers(model: nn.Module) -> Iterator[_Layer]:
+    """Weights of known modules in the order of the modules; each is masked where it is met first, and none of an embedding is."""
+    embeddings = [m for m in model.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)]
+    taken = {id(module.weight) for module in embeddings}
+    for path, module in model.named_modules():
+        if not (isinstance(module, _LAYERS) or module in embeddings or is_conv1d(module)):
+            continue
+        for name, parameter in module._parameters.items():
+            if parameter is None or "weight" not in name or parameter.ndim < 2:
+                continue
+            qualified = f"{path}.{name}" if path else name
+            called = path if path and name == "weight" else qualified
+            yield _Layer(called, MaskedWeight(qualified, module, name), id(parameter) not in taken)
+            taken.add(id(parameter))
+
+
+def _to_mask(layers: Sequence[_Layer], keep_dense: Sequence[str], model: str) -> Sequence[_Layer]:
+    """The layers that can be masked and that nobody keeps dense."""
+    if not any(layer.maskable for layer in layers):
+        raise InputError(f"the {model} has no linear, convolutional, attention or recurrent weight to mask.")
+    names = [layer.name for layer in layers]
+    kept = set(keep_dense) - {"none"}
+    for name in sorted(kept - {"first", "last"} - set(names)):
+        near = get_close_matches(name, names, 1, 0.3)
+        hint = f": did you mean {near[0]!r}?" if near else "."
+        raise InputError(
+            f"keep_dense: {name!r} is no layer of the {model}{hint} It takes first, last, none or names of layers."
+        )
+    kept |= {names[0]} if "first" in kept else set()
+    kept |= {names[-1]} if "last" in kept else set()
+    chosen = [layer for layer in layers if layer.maskable and layer.name not in kept]
+    if not chosen:
+        raise InputError(
+            f"keep_dense leaves nothing to mask of the {model}, which has {', '.join(names)}; give keep_dense='none' to mask them all."
+        )
+    return chosen
+
+
+def _counts(
+    layers: Sequence[_Layer],
+    sparsity: Fraction,
+    distribution: Distribution,
+    structure: MaskStructure,
+) -> list[int]:
+    """Number of weights that each layer keeps: as many as its density has, in whole patterns of the structure."""
+    shares = [DensityLayer(one.name, one.shape, one.size) for one in layers]
+    spread = densities(shares, parameter_budget(shares, sparsity), distribution)
+    found = []
+    for one, density in zip(layers, spread, strict=True):
+        outputs, inputs = matrix_shape(one.weight)
+        matrices = ((inputs, outputs),)
+        try:
+            fixed = structure.density is not None
+            found.append(
+                structure.counts(matrices)[-1]
+                if fixed
+                else structure.close(matrices, round(density * one.size))
+            )
+        except InfeasibleError as error:
+            raise InfeasibleError(
+                f"{one.name}: {error} Or keep it dense, as in keep_dense=['first', 'last', {one.name!r}]."
+            ) from error
+    return found
+
+
+@torch.no_grad()
+def _keep_largest_(model: nn.Module, structure: MaskStructure) -> None:
+    """Move masks to the largest weights that their structure allows, as many as before; not on the meta device."""
+    for weight in masked_weights(model):
+        if weight.mask.is_meta:
+            continue
+        scores = to_matrix(weight.parameter.detach().abs(), weight).float()
+        if not bool(scores.isfinite().all()):
+            densify_(model)
+            raise InputError(
+                f"{weight.name} holds values that are not finite, so its largest are not known; give criterion='random'."
+            )
+        each = int(weight.mask.count_nonzero()) // weight.experts
+        best = torch.cat([choose(structure, part, each) for part in scores.chunk(weight.experts)])
+        weight.mask.copy_(from_matrix(best, weight))
