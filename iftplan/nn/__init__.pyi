@@ -20,6 +20,7 @@ from .execution.execute import execute_sparse_ as execute_sparse_
 from .export.condensed import condense as condense
 from .export.finalize import densify as densify
 from .export.finalize import finalize as finalize
+from .export.onnx import to_onnx as to_onnx
 from .export.tensor_cores import semi_structured as semi_structured
 from .export.tensor_cores import unpackable as unpackable
 from .masking.algorithms.base import Algorithm as Algorithm

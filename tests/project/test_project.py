@@ -86,7 +86,7 @@ def test_every_package_that_the_core_imports_is_declared() -> None:
     optional = {"torch", "transformers", "timm", "torchvision", "iftplan", "pytest"}
     optional |= {"datasets", "mlflow", "pytorch_lightning"}  # asked for by name, at the moment of use
     optional |= {"llvmlite"}  # half of numba, of the same release
-    optional |= {"onnx"}  # deepsparse brings it, in a process of its own
+    optional |= {"onnx"}  # the extra of its name, and deepsparse brings it in a process of its own
     imported = {
         match.split(".")[0]
         for path in (ROOT / "iftplan").rglob("*.py")

@@ -72,7 +72,7 @@ def construct(source: str | Source, *, device: str = "meta") -> BuiltModel:
             f"{source.text} gives {_described(model)}, not a torch.nn.Module; name a function without "
             "arguments that returns one, or the class of one."
         )
-    _without_cache_(model)
+    without_cache_(model)
     if device == "meta":
         remember(model, lambda: construct(source, device="cpu").model)
     if source.inputs:
@@ -173,8 +173,11 @@ def _described(value: object) -> str:
     return "None" if value is None else f"a {type(value).__name__}"
 
 
-def _without_cache_(model: nn.Module) -> None:
-    """A decoder's key-value cache is no part of one forward pass; transformers switches it in the config."""
+def without_cache_(model: nn.Module) -> None:
+    """Switch a decoder's key-value cache off, in place.
+
+    It is no part of one forward pass; transformers switches it in the config.
+    """
     for module in model.modules():
         config = getattr(module, "config", None)
         if config is not None and hasattr(config, "use_cache"):
