@@ -138,7 +138,7 @@ def loads(text: str, where: str) -> Document:
         document = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise InputError(
-            f"{where} is not JSON ({_reason(error)}); give a file that iftplan wrote with -o or --format json."
+            f"{where} is not JSON ({_reason(error)}); give a JSON document that iftplan wrote."
         ) from error
     if not isinstance(document, dict):
         raise InputError(f"{where} holds a JSON {type(document).__name__}, and a document is an object.")

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from enum import StrEnum
 from importlib import import_module
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, TextIO
 import typer
 
 from iftplan.base.errors import InputError
+from iftplan.cli.argument_names import in_options
 
 if TYPE_CHECKING:  # `--help` needs none of it
     from iftplan.base.documents import Document
@@ -123,11 +125,17 @@ def emit(
     elif form is Format.TABLE:
         with _to_stdout():
             for table in tables:
-                print_table(table)
+                print_table(_for_terminal(table))
     else:
         text = rendered(form)
         with _to_stdout():
             sys.stdout.write(text)
+
+
+def _for_terminal(table: Table) -> Table:
+    """A table whose sentences name options of the command line."""
+    rows = tuple(tuple(map(in_options, row)) for row in table.rows)
+    return replace(table, rows=rows, notes=tuple(map(in_options, table.notes)))
 
 
 def report_form(file: str) -> Format:
@@ -210,7 +218,7 @@ def say(*lines: str) -> None:
     if sys.stderr is None:  # started with it closed; print would take stdout instead
         return
     for line in lines:
-        text = spell(printable(line), getattr(sys.stderr, "encoding", None))
+        text = spell(printable(in_options(line)), getattr(sys.stderr, "encoding", None))
         try:
             print(text, file=sys.stderr, flush=True)  # noqa: T201  (this is where messages go out)
         except (OSError, ValueError):  # a full device, a closed pipe: the exit status still says how it went

@@ -124,14 +124,14 @@ def mask_for(family: Family | None, sparsity: Fraction, mask: MaskStructure | No
         if (density * of).denominator != 1:
             near = Fraction(max(1, round(density * of)), of)
             raise InfeasibleError(
-                f"nm: a density of {decimal_text(density)} is no N:8 pattern; the nearest is {near * of}:8, sparsity {decimal_text(1 - near)}, or name another with --structure N:M."
+                f"nm: a density of {decimal_text(density)} is no N:8 pattern; the nearest is {near * of}:8, sparsity {decimal_text(1 - near)}, or name another with `mask='N:M'`."
             )
         mask = NM(int(density * of), of)
     if patterned and not isinstance(mask, NM):
         raise InputError(f"nm: N:M Wide takes an N:M mask such as 2:8, not {mask}; use wide with {mask}.")
     if mask is not None and mask.density is not None and mask.density != density:
         raise InfeasibleError(
-            f"{mask} masks have sparsity {decimal_text(1 - mask.density)}, not {decimal_text(sparsity)}; the nearest is --sparsity {decimal_text(1 - mask.density)}."
+            f"{mask} masks have sparsity {decimal_text(1 - mask.density)}, not {decimal_text(sparsity)}; the nearest is `sparsity={decimal_text(1 - mask.density)!r}`."
         )
     return mask or Unstructured()
 

@@ -24,7 +24,7 @@ class VouchedCost:
 
 
 def parse_vouched(given: Sequence[str]) -> dict[str, VouchedCost]:
-    """Read `--allow` options: operator → cost.
+    """Read costs that a user vouches for: operator → cost.
 
     Raises:
         InputError: not of the form.
@@ -39,7 +39,7 @@ def parse_vouched(given: Sequence[str]) -> dict[str, VouchedCost]:
         both = match and match["per_output"] and match["per_call"]
         if not match or not (match["per_output"] or match["per_call"]) or bool(both) != bool(match["plus"]):
             raise InputError(
-                f"--allow {text!r} is not NAME=MACS_PER_CALL; write a whole number, as in my::operator=0, or count its output elements, as in my::operator=64*out."
+                f"`allow`: {text!r} is not NAME=MACS_PER_CALL; write a whole number, as in my::operator=0, or count its output elements, as in my::operator=64*out."
             )
         found[match["name"]] = VouchedCost(int(match["per_call"] or 0), int(match["per_output"] or 0))
     return found

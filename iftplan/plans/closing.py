@@ -177,8 +177,8 @@ def _overspent(rows: Sequence[PlanRow], policy: Policy, ledger: Books) -> Infeas
 def _too_thin(policy: Policy, left: int) -> InfeasibleError:
     mask, hint = policy.mask, ""
     if mask.density is not None:
-        free = f"leave widths free with --structure {mask.filled}, or " if mask.filled else ""
-        hint = f"; {free}keep patterns whole and leave a residual with --close pattern"
+        free = f"leave widths free with `mask={str(mask.filled)!r}`, or " if mask.filled else ""
+        hint = f"; {free}keep patterns whole and leave a residual with `close='pattern'`"
     return InfeasibleError(
         f"{mask} masks cannot be thin enough to close scope {policy.scope}: the fewest weights that they keep cost {count(-left)} MACs too many{hint}."
     )

@@ -130,9 +130,9 @@ def _check_names(spec: ModelSpec, policy: Policy) -> None:
     names = [w.layer.name for w in spec.layers]
     for name in sorted(policy.keep_dense - {"first", "last"} - set(names)):
         near = difflib.get_close_matches(name, names, 1, 0.3)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = f"; did you mean {near[0]!r}?" if near else "."
         raise InputError(
-            f"--keep-dense {name!r} is no layer of {spec.source}{hint} It takes first, last, none or layer names."
+            f"`keep_dense`: {name!r} is no layer of {spec.source or 'the model'}{hint} It takes first, last, none or layer names."
         )
 
 

@@ -235,7 +235,7 @@ def _patterned(row: PlanRow, policy: Policy) -> int | None:
     try:
         most = row.counts(policy.mask)[-1]
     except InfeasibleError as error:
-        raise InfeasibleError(f"{row.name}: {error} Or keep it dense with --keep-dense.") from error
+        raise InfeasibleError(f"{row.name}: {error} Or keep it dense with `keep_dense`.") from error
     return most if policy.whole_patterns else None
 
 
@@ -263,7 +263,9 @@ def _restructured(row: PlanRow, dense: LayerSpec, policy: Policy) -> PlanRow:
 
 
 def _unfit(row: PlanRow, error: InfeasibleError) -> InfeasibleError:
-    return InfeasibleError(f"{row.name}: {error} Keep it dense with --keep-dense first,last,{row.name}.")
+    return InfeasibleError(
+        f"{row.name}: {error} Keep it dense with `keep_dense={['first', 'last', row.name]}`."
+    )
 
 
 def with_unknown(row: PlanRow, family: Family, unknown: int) -> PlanRow:

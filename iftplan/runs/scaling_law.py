@@ -159,7 +159,7 @@ def law_named(name: str) -> ScalingLaw:
         InputError: there is none of that name.
     """
     if name not in LAWS:
-        raise InputError(f"--data {name!r} has no scaling law here; those that have are {', '.join(LAWS)}.")
+        raise InputError(f"`data`: {name!r} has no scaling law here; those that have are {', '.join(LAWS)}.")
     return LAWS[name]
 
 

@@ -148,7 +148,7 @@ def check_applicable(plan: Plan, model: nn.Module, init: str | Deviation | None 
         scheme_named(init)
     if init == "density" and planned_scales(plan):
         raise InputError(
-            "init='density' corrects for the masks, and the plan's parametrization says how to do that; use init='kaiming', or a plan without --parametrization."
+            "init='density' corrects for the masks, and the plan's parametrization says how to do that; use init='kaiming', or a plan without `parametrization`."
         )
     masked = next(masked_weights(model), None)
     if masked is not None:

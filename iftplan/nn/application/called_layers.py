@@ -51,5 +51,5 @@ def check_called(plan: Plan, built: nn.Module, dense: nn.Module) -> None:
 
 def _kept_outside(what: str, dense: nn.Module, layer: str) -> InfeasibleError:
     return InfeasibleError(
-        f"{what}: {type(dense).__name__} keeps a layer outside of its modules, such as in a list, a dictionary or a closure, and computes with that one. Register it once (torch.nn.ModuleList, torch.nn.ModuleDict) and call it there, or keep it as it is (--keep-dense {layer})."
+        f"{what}: {type(dense).__name__} keeps a layer outside of its modules, such as in a list, a dictionary or a closure, and computes with that one. Register it once (torch.nn.ModuleList, torch.nn.ModuleDict) and call it there, or keep it as it is (`keep_dense={layer!r}`)."
     )

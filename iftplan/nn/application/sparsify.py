@@ -222,7 +222,7 @@ def _to_mask(layers: Sequence[_Layer], keep_dense: Sequence[str], model: str) ->
     chosen = [layer for layer in layers if layer.maskable and layer.name not in kept]
     if not chosen:
         raise InputError(
-            f"keep_dense leaves nothing to mask of the {model}, which has {', '.join(names)}; give keep_dense='none' to mask them all."
+            f"keep_dense leaves nothing to mask of the {model}, which has {', '.join(names)}; give `keep_dense='none'` to mask them all."
         )
     return chosen
 
@@ -249,7 +249,7 @@ def _counts(
             )
         except InfeasibleError as error:
             raise InfeasibleError(
-                f"{one.name}: {error} Or keep it dense, as in keep_dense=['first', 'last', {one.name!r}]."
+                f"{one.name}: {error} Or keep it dense with `keep_dense={['first', 'last', one.name]}`."
             ) from error
     return found
 
@@ -264,7 +264,7 @@ def _keep_largest_(model: nn.Module, structure: MaskStructure) -> None:
         if not bool(scores.isfinite().all()):
             densify_(model)
             raise InputError(
-                f"{weight.name} holds values that are not finite, so its largest are not known; give criterion='random'."
+                f"{weight.name} holds values that are not finite, so its largest are not known; give `criterion='random'`."
             )
         each = int(weight.mask.count_nonzero()) // weight.experts
         best = torch.cat([choose(structure, part, each) for part in scores.chunk(weight.experts)])

@@ -115,7 +115,7 @@ def check_buildable(plan: Plan) -> None:
     """
     if plan.transform not in _BUILT:
         raise MeasureError(
-            f"the plan is in family {plan.transform!r}, and networks are built for {', '.join(_BUILT[1:])}; the equation of a family of your own says what it costs, not which modules it is made of. Build that network yourself and hold it against the plan: iftplan audit path/file.py:factory --against PLAN."
+            f"the plan is in family {plan.transform!r}, and networks are built for {', '.join(_BUILT[1:])}; the equation of a family of your own says what it costs, not which modules it is made of. Build that network yourself and hold it against the plan: `iftplan audit path/file.py:factory --against PLAN`."
         )
 
 

@@ -149,5 +149,5 @@ def _gib(size: int) -> str:
 def _too_large(why: str) -> MeasureError:
     return MeasureError(
         f"the values of tensors decide how much this model computes, so it has to run on the CPU with data, and {why}; "
-        f"the limit is {_gib(LIMIT)}. Count a smaller input (--input) or a smaller configuration of the model."
+        f"the limit is {_gib(LIMIT)}. Count a smaller input (`inputs`) or a smaller configuration of the model."
     )

@@ -44,7 +44,7 @@ def sparse_shape(tensor: Tensor) -> SparseShape:
     values = stored_values(tensor)
     if not values:
         raise MeasureError(
-            f"a sparse tensor of shape {tuple(tensor.shape)} holds no values: moved to the meta device or made there, it forgets them; count the model where its data is, with --nonzeros."
+            f"a sparse tensor of shape {tuple(tensor.shape)} holds no values: moved to the meta device or made there, it forgets them; count the model where its data is, with `nonzeros=True`."
         )
     return SparseShape(tensor.shape, values)
 

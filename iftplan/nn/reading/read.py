@@ -106,7 +106,7 @@ def _refuse_unknown(table: CountTable, model: str) -> None:
         calls = ", ".join(f"{operator} ({count} calls)" for operator, count in sorted(table.unknown.items()))
         raise MeasureError(
             f"{model} uses operators that iftplan has no cost formula for: {calls}. If you know a cost, give it, as in "
-            f'--allow {min(table.unknown)}=0 (in Python: allow=["{min(table.unknown)}=0"]).'
+            f"`allow={[f'{min(table.unknown)}=0']}`."
         )
 
 

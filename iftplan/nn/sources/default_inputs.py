@@ -16,8 +16,8 @@ _NOTED = "iftplan_inputs"
 
 
 HOW_TO_GIVE_INPUTS = (
-    "give their shapes, for images such as --input 1x3x224x224, for tokens such as --input 1x128:int64, by "
-    "name such as --input pixel_values=1x3x224x224."
+    "give their shapes, for images such as `inputs='1x3x224x224'`, for tokens such as `inputs='1x128:int64'`, by "
+    "name such as `inputs='pixel_values=1x3x224x224'`."
 )
 
 

@@ -216,7 +216,7 @@ _NEEDS: Final[Mapping[Use, tuple[str, str]]] = MappingProxyType(
     {
         "counting": (
             "Counting on the meta device",
-            "`--engine fvcore` and `--engine flop_counter` may still count, and `solve` works.",
+            "The engines `fvcore` and `flop_counter` may still count, and `solve` works.",
         ),
         "tracing": (
             "Counting with fvcore on the meta device",

@@ -101,7 +101,7 @@ def warm_start_(
 def _check(applied: nn.Module, plan: Plan, masks: MaskChoice) -> None:
     if planned_scales(plan):
         raise InputError(
-            "the plan's parametrization multiplies initial values and logits, for training from scratch; with trained weights that is another function. Start from a plan without --parametrization."
+            "the plan's parametrization multiplies initial values and logits, for training from scratch; with trained weights that is another function. Start from a plan without `parametrization`."
         )
     if masks not in ("keep", "draw"):
         raise InputError(f"masks={masks!r} is neither 'keep' nor 'draw'.")

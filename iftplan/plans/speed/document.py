@@ -36,7 +36,7 @@ def default_place() -> Path:
         return user_cache() / "profile.json"
     except RuntimeError as error:
         raise InputError(
-            "this user has no home folder to keep a machine profile in; set XDG_CACHE_HOME to a folder, or name the file: iftplan bench --profile -o FILE, iftplan plan --profile FILE."
+            "this user has no home folder to keep a machine profile in; set XDG_CACHE_HOME to a folder, or name the file: `iftplan bench --profile -o FILE`, then `profile='FILE'`."
         ) from error
 
 
@@ -49,7 +49,7 @@ def read_profile(path: str | None = None) -> Profile:
     place = path or str(default_place())
     if place != "-" and not Path(place).exists():
         raise InputError(
-            f"there is no machine profile at {place}; iftplan bench --profile measures this machine and writes one{'' if path is None else f' (-o {path})'}, or name another with --profile FILE."
+            f"there is no machine profile at {place}; `iftplan bench --profile{'' if path is None else f' -o {path}'}` measures this machine and writes one, or name another with `profile='FILE'`."
         )
     return parse_profile(loads(read_text(place), place), place)
 

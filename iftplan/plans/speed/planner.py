@@ -51,12 +51,12 @@ def plan_for_time(
     """
     if policy.scope is Scope.MATRICES and policy.family and policy.widens:
         raise InputError(
-            f"scope matrices leaves out what is kept dense, so nobody would pay for dense layers that {policy.family.name} widened; plan for time with --scope layers or model."
+            f"scope matrices leaves out what is kept dense, so nobody would pay for dense layers that {policy.family.name} widened; plan for time with `scope='layers'` or `scope='model'`."
         )
     try:
         prices = Prices.of(profile, passes, batch)
     except NotMeasuredError as error:
-        raise InputError(f"{error}; measure it with iftplan bench --profile --pass {passes}.") from error
+        raise InputError(f"{error}; measure it with `iftplan bench --profile --pass {passes}`.") from error
     ordinary = plan(spec, policy, heads=heads)
     found = Times.of(ordinary, prices)
     least = {layer.name: THINNEST * layer.density for layer in ordinary.layers if layer.maskable}

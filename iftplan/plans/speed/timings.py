@@ -177,7 +177,7 @@ def pairs_of_plan(plan: Plan) -> tuple[LayerPair, ...]:
     """
     if plan.transform != "wide":
         raise InputError(
-            f"the plan is {plan.transform}, and what is timed is one wide layer against one dense layer; plan with --transform wide."
+            f"the plan is {plan.transform}, and what is timed is one wide layer against one dense layer; plan with `family='wide'`."
         )
     found: dict[tuple[LayerSpec, LayerSpec, int], LayerPair] = {}
     for layer in plan.layers:

@@ -119,6 +119,6 @@ def metric_named(name: str, better: Sense | None = None) -> Metric:
     known = METRICS.get(name)
     if known is None and better is None:
         raise InputError(
-            f"{name!r} is no metric known here ({', '.join(METRICS)}), so which way is better? Say --better higher or --better lower."
+            f"{name!r} is no metric known here ({', '.join(METRICS)}), so which way is better? Say `better='higher'` or `better='lower'`."
         )
     return known or Metric(name, "", better or Sense.HIGHER)

@@ -80,7 +80,7 @@ def _run(directory: Path) -> Observation:
     file = directory / "result.json"
     if not file.exists():
         raise InputError(
-            f"{directory} is a run that has not ended, for it has no result.json; finish it with iftplan train --resume --out {directory}, or leave it out."
+            f"{directory} is a run that has not ended, for it has no result.json; finish it with `iftplan train --resume --out {directory}`, or leave it out."
         )
     document = loads(read_text(str(file)), str(file))
     found = _with_settings(_result(document, str(directory)), directory, document)

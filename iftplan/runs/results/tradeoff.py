@@ -124,7 +124,7 @@ def _one_convention(given: Sequence[Observation]) -> None:
         if o.convention != Convention.MAC:
             other = next((p.source for p in given if p.convention == Convention.MAC), "iftplan")
             raise InputError(
-                f"{o.source} counts in the convention {o.convention!r} and {other} in 'mac', which do not compare; make it again in MACs. --convention flop draws two for each MAC."
+                f"{o.source} counts in the convention {o.convention!r} and {other} in 'mac', which do not compare; make it again in MACs. `convention='flop'` draws two for each MAC."
             )
 
 
@@ -147,13 +147,13 @@ def _metric(drawn: Sequence[Observation], better: Sense | None) -> Metric:
 
 def _nothing(given: Sequence[Observation], cost: Cost, gain: Gain) -> str:
     if not given:
-        return "there is nothing to draw; give run directories, tables or plans, or --paper."
+        return "there is nothing to draw; give run directories, tables or plans, or `iftplan pareto --paper`."
     lacking = COST_NAMES[cost] if all(cost_of(o, cost) is None for o in given) else GAIN_NAMES[gain]
     plans = all(o.value is None and o.train_macs is None for o in given)
     hint = (
-        "plans are not trained yet: --y log2_masks --x inference draws what they say, iftplan train the rest"
+        "plans are not trained yet: `gain='log2_masks'` and `cost='inference'` draw what they say, `iftplan train` makes the rest"
         if plans
-        else "--x and --y name other axes"
+        else "`cost` and `gain` name other axes"
     )
     return f"none of {_sources(given)} has a {lacking}; {hint}."
 

@@ -64,7 +64,7 @@ def write(directory: Path, step: int, state: Mapping[str, Any], *, keep: int = 2
         with suppress(OSError):
             temporary.unlink()
         raise InputError(
-            f"{path} cannot be written ({_reason(error)}); the checkpoints that were there are untouched. Make room, or name a folder that you may write to, and continue with --resume."
+            f"{path} cannot be written ({_reason(error)}); the checkpoints that were there are untouched. Make room, or name a folder that you may write to, and continue with `iftplan train --resume`."
         ) from error
     _prune(directory, step, max(1, keep))
     return path
