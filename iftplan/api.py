@@ -69,7 +69,8 @@ def solve(
 @check_arguments
 def read_model(
     source: str | nn.Module,
-    *inputs: object,
+    *given: object,
+    inputs: object = None,
     widths: bool = True,
     heads: Heads = "number",
     allow: Costs = (),
@@ -80,9 +81,10 @@ def read_model(
 
     Args:
         source: `zoo:resnet18`, `hf:config.json`, `package.module:factory`, `path/file.py:factory`, a spec document, or a network.
-        *inputs: such as "1x3x32x32" or "input_ids=1x128:int64", or example inputs: a tensor, or one batch as the model
+        *given: the inputs, such as "1x3x32x32" or "input_ids=1x128:int64", or example inputs: a tensor, or one batch as the model
             takes it (a dictionary of keyword inputs, a list or tuple of positional ones, which may be nested). Only
             shapes, dtypes and plain values are read. Zoo models and configurations know their inputs.
+        inputs: the same by name, as one value: `read_model(network, inputs=batch)`.
         widths: also find which channels move together, for families that widen.
         heads: what attention keeps when it widens.
         allow: costs that you vouch for, of operators that would be unknown: ["mylib::scan=0"], or {"mylib::scan": "64*out"}.
@@ -91,9 +93,12 @@ def read_model(
         InputError: an input or a cost cannot be read, the source cannot be built, or needs inputs that nobody gave.
         MeasureError: the model does not run, or has an operator of unknown cost.
     """
+    if given and inputs is not None:
+        raise InputError("read_model: the inputs are given twice, by position and as inputs; give them once.")
+    given = given if inputs is None else (inputs,)
     if isinstance(source, str) and source.endswith(".json") and not source.startswith("hf:"):
-        return _spec_in(source, inputs)
-    if isinstance(source, str) and source.startswith("zoo:") and not inputs and not allow:
+        return _spec_in(source, given)
+    if isinstance(source, str) and source.startswith("zoo:") and not given and not allow:
         from iftplan.models.zoo_specs import zoo_spec
 
         if (kept := zoo_spec(source, widths=widths, heads=heads)) is not None:
@@ -105,7 +110,7 @@ def read_model(
     costs = [f"{name}={cost}" for name, cost in allow.items()] if isinstance(allow, Mapping) else allow
     return read.read_model(
         source,
-        given_inputs(inputs[0] if len(inputs) == 1 else inputs, source) or None,
+        given_inputs(given[0] if len(given) == 1 else given, source) or None,
         widths=widths,
         heads=heads,
         operators=vouched_operators(parse_vouched(costs)),
@@ -210,8 +215,7 @@ def _spec_of(
 ) -> ModelSpec:
     """The spec that a model is, or that it is read into."""
     if not isinstance(model, ModelSpec):
-        given = () if inputs is None else (inputs,)
-        return read_model(model, *given, widths=widths, heads=heads, allow=allow)
+        return read_model(model, inputs=inputs, widths=widths, heads=heads, allow=allow)
     if inputs is not None or allow:
         raise InputError(
             "plan: inputs and allow are for reading a model, and this one is read already; give them to read_model."
@@ -268,6 +272,14 @@ def audit(
         True
     """
     if not isinstance(subject, Plan):
+        if not hasattr(subject, "named_parameters"):
+            raise InputError(
+                f"audit: subject is a {type(subject).__name__}, and it takes a Plan (iftplan.plan makes one, iftplan.load reads one) or a network (torch.nn.Module)."
+            )
+        if not isinstance(against, Plan):
+            raise InputError(
+                "audit: a network is held against a plan; give both, as in audit(network, plan, inputs=batch)."
+            )
         from iftplan.nn.application.audit import audit_against
 
         return audit_against(subject, against, inputs)
@@ -287,7 +299,9 @@ def audit(
         else []
     )
     if not tables or not all(isinstance(table, CountTable) for table in tables):
-        raise InputError("audit: a plan is held against count tables, as iftplan.nn.measure_plan makes them.")
+        raise InputError(
+            "audit: a plan is held against count tables, as iftplan.nn.measure_plan makes them; to measure a network of yours, give it first: audit(network, plan)."
+        )
     return audit_plan(subject, tables)
 
 

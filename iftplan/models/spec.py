@@ -339,7 +339,8 @@ class ModelSpec(Displayed, Framed):
             {**record, "macs": weight.layer.dense_macs}
             for record, weight in zip(document["layers"], self.layers, strict=True)
         ]
-        return [*weights, *document["products"]]
+        products = [{"name": p.name, "kind": p.operator, "macs": p.macs} for p in self.products]
+        return [*weights, *products]
 
     @property
     def macs(self) -> int:

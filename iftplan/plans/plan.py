@@ -307,10 +307,9 @@ class Plan(Displayed, Framed):
 
     def records(self) -> Sequence[Record]:
         """A row for each weight and each product of activations, as in the plan's document."""
-        from iftplan.plans.document.plan import plan_document
+        from iftplan.plans.tables import plan_records
 
-        layers: Sequence[Record] = plan_document(self)["layers"]
-        return layers
+        return plan_records(self)
 
     def dense_macs(self, scope: Scope) -> int:
         """MACs of the dense model in a scope."""

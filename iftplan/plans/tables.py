@@ -7,9 +7,17 @@ from fractions import Fraction
 
 from iftplan.base.units import Convention, abbreviate, bits, count, decimal, decimal_text
 from iftplan.plans.document.layers import after_notation, before_notation
+from iftplan.plans.document.plan import plan_document
 from iftplan.plans.plan import WIDTHS, KeptFor, Plan, PlannedLayer, Role, Scope, TensorScale
 from iftplan.plans.scaling import NAMES
+from iftplan.report.display import Record
 from iftplan.report.table import Table
+
+
+def plan_records(plan: Plan) -> Sequence[Record]:
+    """A row for each weight and each product of activations, as in the plan's document."""
+    layers: Sequence[Record] = plan_document(plan)["layers"]
+    return layers
 
 
 def plan_table(plan: Plan, convention: Convention = Convention.MAC) -> Table:

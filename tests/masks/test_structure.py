@@ -38,7 +38,7 @@ def test_notation_of_masks_and_back(text: str, structure: MaskStructure) -> None
         ("0:4", "the nearest is 1:4"),
         ("2:65", "M is at most 64; the nearest is 2:64"),
         ("0:0", "the nearest is 1:1"),
-        ("2:4t", "structures are unstructured, 2:4, 2:4T"),
+        ("2:4x", "structures are unstructured, 2:4, 2:4T"),
         ("-1:4", "structures are"),
         ("block0x4", "structures are"),
         ("block4", "block4x4"),

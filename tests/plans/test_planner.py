@@ -1,6 +1,7 @@
 """Whole models, planned from hand-written specs: every book is kept a second time here."""
 
 import re
+from ast import literal_eval
 from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
@@ -353,7 +354,7 @@ def test_the_advice_to_keep_a_layer_dense_can_be_followed() -> None:
     spec = mlp((30, 3, 3, 64, 64, 10))
     with pytest.raises(InfeasibleError, match="fc2") as caught:
         api.plan(spec, "lowrank", "3/4")
-    advice = re.search(r"--keep-dense (\S+)\.", str(caught.value))[1].split(",")
+    advice = literal_eval(re.search(r"`keep_dense=(.+)`", str(caught.value))[1])
     plan = api.plan(spec, "lowrank", "3/4", keep_dense=advice)
     assert rows(plan)["fc2"].role is Role.KEPT_DENSE
     assert 0.9 < plan.ratio(Scope.LAYERS) <= 1  # whole ranks of the two layers that are left

@@ -264,7 +264,7 @@ def test_layers_outside_of_the_grid_are_counted() -> None:
 
 
 def test_a_scope_that_would_not_pay_for_dense_layers_is_refused() -> None:
-    with pytest.raises(InputError, match="plan for time with --scope layers or model"):
+    with pytest.raises(InputError, match="plan for time with `scope='layers'`"):
         plan_for_time(NET, policy(scope=Scope.MATRICES), profile())
     assert plan_for_time(NET, policy("parallel", scope=Scope.MATRICES), profile()).ratio(Scope.MATRICES) == 1
 

@@ -178,9 +178,9 @@ def test_what_is_wrong_with_an_entry_is_said(key: str, value: float | str, says:
 def test_where_profiles_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert default_place() == tmp_path / "iftplan" / "profile.json"
-    with pytest.raises(InputError, match="iftplan bench --profile measures this machine"):
+    with pytest.raises(InputError, match="`iftplan bench --profile` measures this machine"):
         read_profile()
-    with pytest.raises(InputError, match=r"writes one \(-o gone\.json\)"):
+    with pytest.raises(InputError, match=r"`iftplan bench --profile -o gone\.json` measures this machine"):
         read_profile("gone.json")
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))

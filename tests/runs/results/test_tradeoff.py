@@ -188,7 +188,7 @@ def test_perplexity_is_better_when_lower() -> None:
 
 
 def test_an_unknown_metric_needs_its_direction() -> None:
-    with pytest.raises(InputError, match="--better"):
+    with pytest.raises(InputError, match="better='higher'"):
         tradeoff([seen(1.0, metric="dice")])
     assert tradeoff([seen(1.0, metric="dice")], better=Sense.HIGHER).y.title == "dice"
 
