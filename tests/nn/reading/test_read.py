@@ -261,14 +261,14 @@ def test_reading_leaves_a_network_as_it_was() -> None:
 
 
 def test_missing_inputs_are_asked_for() -> None:
-    with pytest.raises(InputError, match="--input 1x3x224x224"):
+    with pytest.raises(InputError, match="`inputs='1x3x224x224'`"):
         read_model(nn.Linear(6, 6))
 
 
 def test_guessed_inputs_are_said_to_be_guessed(tmp_path: Path) -> None:
     config = {"model_type": "clip", "architectures": ["CLIPModel"]}  # needs an image beside its text
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(MeasureError, match=r"input 1x77:int64 was guessed: .*--input"):
+    with pytest.raises(MeasureError, match=r"input 1x77:int64 was guessed: .*`inputs="):
         read_model(f"hf:{tmp_path}")
 
 

@@ -91,7 +91,7 @@ def test_a_layout_that_computes_something_else_is_left_out(monkeypatch: pytest.M
 
 @without
 def test_a_machine_without_one_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"torch .* sees none here .*--device cpu"):
+    with pytest.raises(InputError, match=r"torch .* sees none here .*`device='cpu'`"):
         bench([pair()], device="cuda")
     layer = ["bench", "--layer", "linear:768-3072@512", "--device", "cuda"]
     planned, refused, threads, python = many(
