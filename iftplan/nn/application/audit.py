@@ -16,19 +16,21 @@ from torch import nn
 from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import InputError
 from iftplan.base.units import count, decimal
+from iftplan.masks import parse_mask
 from iftplan.models.counting import CountTable
 from iftplan.models.spec import InputSpec
 from iftplan.nn.application.dense_model import dense_model
 from iftplan.nn.application.measuring import measure_plan
 from iftplan.nn.counting.cross_check import measure_by
 from iftplan.nn.counting.operators.registry import Operator
-from iftplan.nn.masks.masked_weights import masked_weights
+from iftplan.nn.masks.masked_weights import masked_names, masked_weights
 from iftplan.nn.masks.nonzeros import check_even
 from iftplan.nn.masks.nonzeros import nonzeros as count_nonzeros
+from iftplan.nn.masks.view import is_of
 from iftplan.nn.meta.inputs import given_inputs, matching
 from iftplan.nn.torch_internals import failure
 from iftplan.plans.audit.audit import AuditReport, Reference, audit_model, audit_plan
-from iftplan.plans.plan import Plan
+from iftplan.plans.plan import Plan, Role
 
 PLAN_TOLERANCE = Fraction(1, 10**6)
 """The largest relative difference between a plan's ledger and what its layers measure."""
@@ -234,7 +236,13 @@ def measure_applied(
     planned = any(weight.mask.is_meta for weight in masked)
     active = None if planned else _shares(model, tables[0])
     report = audit_plan(plan, tables, tolerance=tolerance, may_stay_uncalled=may_stay_uncalled, active=active)
-    found = (*report.problems, *_search_space(plan, model), *_leaks(model), *_unmeasured(report))
+    found = (
+        *report.problems,
+        *_search_space(plan, model),
+        *_other_structures(plan, model),
+        *_leaks(model),
+        *_unmeasured(report),
+    )
     return replace(report, problems=found)
 
 
@@ -261,6 +269,17 @@ def _search_space(plan: Plan, model: nn.Module) -> tuple[str, ...]:
     if planned is None or found == planned:
         return ()
     return (f"masks cover {count(found)} weights where the plan masks {count(planned)}.",)
+
+
+def _other_structures(plan: Plan, model: nn.Module) -> Iterator[str]:
+    """Masks that are not of the plan's structure, as they are where training has moved them without it."""
+    structure = parse_mask(plan.mask)
+    modules = dict(model.named_modules(remove_duplicate=False))
+    layers = [x for x in plan.layers if x.maskable and x.role is Role.TRANSFORMED]
+    patterned = {name for layer in layers for name in masked_names(modules.get(layer.name), layer)}
+    for weight in masked_weights(model):
+        if weight.name in patterned and not weight.mask.is_meta and not is_of(structure, weight):
+            yield f"the mask of {weight.name} is no {structure} mask, as the plan has it; train under nn.Masking, which keeps the structure, or choose it again."
 
 
 def _leaks(model: nn.Module) -> tuple[str, ...]:

@@ -21,13 +21,13 @@ from iftplan.nn.layers.branches import is_conv1d
 from iftplan.nn.layers.computed import computed_weights
 from iftplan.nn.masks.best import choose
 from iftplan.nn.masks.masked_weights import (
-    SUFFIX,
     MaskedWeight,
     drawn_mask,
     enforce_,
     from_matrix,
     masked_weights,
     matrix_shape,
+    register_mask_,
     stream,
     to_matrix,
 )
@@ -186,7 +186,7 @@ def _register_(model: nn.Module, request: PlanRequest, seed: int) -> None:
         for layer, nnz in zip(chosen, counts, strict=True)
     ]
     for layer, mask in zip(chosen, masks, strict=True):
-        layer.weight.module.register_buffer(layer.weight.parameter_name + SUFFIX, mask)
+        register_mask_(layer.weight, mask, policy.mask)
 
 
 def _layers(model: nn.Module) -> Iterator[_Layer]:

@@ -19,8 +19,7 @@ from pytorch_lightning.callbacks import WeightAveraging
 from torch.optim import Optimizer
 
 from iftplan.base.errors import InputError, StaleError
-from iftplan.masks import MaskStructure, Unstructured, parse_mask
-from iftplan.nn.masking.algorithms import algorithm_named
+from iftplan.masks import MaskStructure
 from iftplan.nn.masking.algorithms.base import Algorithm
 from iftplan.nn.masking.algorithms.static import Static
 from iftplan.nn.masking.cautions import cautions, weights_left
@@ -36,7 +35,7 @@ class LightningMasking(Callback):
 
     Args:
         algorithm: how masks change, as a value or by name, such as "rigl"; steps are optimizer steps.
-        structure: what masks may look like.
+        structure: what masks may look like; None for the structure that they were made in.
         seed: of random growth.
 
     Attributes:
@@ -47,13 +46,9 @@ class LightningMasking(Callback):
         self,
         algorithm: Algorithm | str = Static(),  # noqa: B008  (a frozen value)
         *,
-        structure: MaskStructure | str = Unstructured(),  # noqa: B008
+        structure: MaskStructure | str | None = None,
         seed: int = 0,
     ) -> None:
-        if isinstance(algorithm, str):
-            algorithm = algorithm_named(
-                algorithm, parse_mask(structure) if isinstance(structure, str) else structure
-            )
         self.masks: Masking | None = None
         self._algorithm = algorithm
         self._make = partial(Masking, algorithm=algorithm, structure=structure, seed=seed)
@@ -65,7 +60,7 @@ class LightningMasking(Callback):
         Raises:
             StaleError: the checkpoint has no state of masks.
         """
-        if not isinstance(self._algorithm, Static):
+        if not isinstance(self._algorithm, Static) and self._algorithm != "static":
             _refuse_averages(trainer)
         if self.masks is not None:
             self.masks.release()  # a training that was interrupted has not

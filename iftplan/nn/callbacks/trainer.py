@@ -20,7 +20,7 @@ from transformers.trainer_callback import ExportableState, TrainerControl, Train
 from transformers.training_args import TrainingArguments
 
 from iftplan.base.errors import InputError, StaleError
-from iftplan.masks import MaskStructure, Unstructured, parse_mask
+from iftplan.masks import MaskStructure, Unstructured
 from iftplan.nn.callbacks.json_state import pack, unpack
 from iftplan.nn.masking.algorithms import algorithm_named
 from iftplan.nn.masking.algorithms.base import Algorithm, LatentAlgorithm
@@ -38,7 +38,7 @@ class TrainerMasking(TrainerCallback, ExportableState):  # type: ignore[misc]
     Args:
         trainer: of a model with masks beside its weights (`iftplan.nn.apply`).
         algorithm: how masks change, as a value or by name, such as "rigl"; steps are optimizer steps.
-        structure: what masks may look like.
+        structure: what masks may look like; None for the structure that they were made in.
         seed: of random growth.
 
     Raises:
@@ -54,20 +54,17 @@ class TrainerMasking(TrainerCallback, ExportableState):  # type: ignore[misc]
         trainer: Trainer,
         algorithm: Algorithm | str = Static(),  # noqa: B008  (a frozen value)
         *,
-        structure: MaskStructure | str = Unstructured(),  # noqa: B008
+        structure: MaskStructure | str | None = None,
         seed: int = 0,
     ) -> None:
         if trainer.args.restore_callback_states_from_checkpoint:
             raise InputError(
                 "restore_callback_states_from_checkpoint builds callbacks anew from JSON, which has no algorithm in it; leave it False: masks are restored without it."
             )
-        if isinstance(algorithm, str):
-            algorithm = algorithm_named(
-                algorithm, parse_mask(structure) if isinstance(structure, str) else structure
-            )
-        if isinstance(algorithm, LatentAlgorithm):
+        named = algorithm_named(algorithm, Unstructured()) if isinstance(algorithm, str) else algorithm
+        if isinstance(named, LatentAlgorithm):
             raise InputError(
-                f"{type(algorithm).__name__} trains a dense weight behind each masked one, and the trainer_state.json of Trainer's checkpoints has no room for these; train under nn.LightningMasking, in a loop of your own, or with iftplan train."
+                f"{type(named).__name__} trains a dense weight behind each masked one, and the trainer_state.json of Trainer's checkpoints has no room for these; train under nn.LightningMasking, in a loop of your own, or with iftplan train."
             )
         if any(isinstance(callback, TrainerMasking) for callback in trainer.callback_handler.callbacks):
             raise InputError("this trainer has a TrainerMasking already.")

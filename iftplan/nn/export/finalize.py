@@ -7,7 +7,7 @@ from typing import TypeVar
 from torch import nn
 
 from iftplan.base.arguments import check_arguments
-from iftplan.nn.masks.masked_weights import SUFFIX, enforce_, masked_weights
+from iftplan.nn.masks.masked_weights import enforce_, masked_weights, remove_mask_
 from iftplan.nn.meta.copies import deep_copy
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -34,5 +34,5 @@ def densify(model: Model) -> Model:
 def densify_(model: Model) -> Model:
     """The model without masks, changed in place; no weight is changed. See `densify`."""
     for weight in list(masked_weights(model)):
-        del weight.module._buffers[weight.parameter_name + SUFFIX]
+        remove_mask_(weight)
     return model

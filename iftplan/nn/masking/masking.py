@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from iftplan.base.errors import StaleError
-from iftplan.masks import MaskStructure, Unstructured, parse_mask
+from iftplan.masks import MaskStructure, parse_mask
 from iftplan.nn.masking.algorithms import for_training
 from iftplan.nn.masking.algorithms.base import Algorithm, LatentAlgorithm
 from iftplan.nn.masking.algorithms.static import Static
@@ -37,6 +37,7 @@ from iftplan.nn.masking.regimes.base import Regime
 from iftplan.nn.masking.regimes.latent_weights import Behind
 from iftplan.nn.masking.regimes.sparse_weights import Held
 from iftplan.nn.masking.step_masks import Taken
+from iftplan.nn.masks.masked_weights import noted_structure
 from iftplan.nn.masks.shards import reshard_
 
 
@@ -50,7 +51,8 @@ class Masking:
         model: has masks beside its weights (`iftplan.nn.apply`).
         optimizer: of that model; engines' wrappers of both are seen through.
         algorithm: how masks change, as a value or by name, such as "rigl"; `Static()` if not given.
-        structure: what masks may look like, as a value or in the notation of plans.
+        structure: what masks may look like, as a value or in the notation of plans; None for the structure that they
+            were made in, as the model remembers it from `apply` or `sparsify`.
         seed: of random growth.
         steps: optimizer steps of the whole training, for algorithms that change masks until a fraction of it.
 
@@ -71,7 +73,7 @@ class Masking:
         optimizer: Any,
         algorithm: Algorithm | str = Static(),  # noqa: B008  (a frozen value)
         *,
-        structure: MaskStructure | str = Unstructured(),  # noqa: B008
+        structure: MaskStructure | str | None = None,
         seed: int = 0,
         steps: int | None = None,
     ) -> None:
@@ -79,6 +81,8 @@ class Masking:
         self.model = bare(model)
         reshard_(self.model)
         self.optimizer: Optimizer = innermost_optimizer(optimizer)
+        if structure is None:
+            structure = noted_structure(self.model)
         self.structure = parse_mask(structure) if isinstance(structure, str) else structure
         algorithm = for_training(algorithm, self.structure, steps)
         self._algorithm = algorithm

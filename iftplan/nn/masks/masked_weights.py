@@ -25,6 +25,7 @@ from iftplan.nn.masks.structured import Shape
 from iftplan.plans.plan import Plan, PlannedLayer, Role
 
 SUFFIX = "_mask"
+_NOTED = "_mask_structures"  # a module's masked parameters → the notation of the structure that their masks were made in
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,6 +122,44 @@ def draw_masks_(model: nn.Module, plan: Plan, seed: int = 0) -> nn.Module:
     return model
 
 
+def register_mask_(weight: MaskedWeight, mask: Tensor, structure: MaskStructure) -> None:
+    """Lay a mask beside a weight, and note the structure that it was made in, in place.
+
+    Args:
+        weight: without a mask.
+        mask: boolean, of the weight's shape.
+        structure: of the mask.
+    """
+    weight.module.register_buffer(weight.parameter_name + SUFFIX, mask)
+    noted = vars(weight.module).get(_NOTED, {})
+    vars(weight.module)[_NOTED] = {**noted, weight.parameter_name: str(structure)}
+
+
+def remove_mask_(weight: MaskedWeight) -> None:
+    """Take the mask from beside a weight, and what was noted of it, in place; the weight is not changed."""
+    del weight.module._buffers[weight.parameter_name + SUFFIX]
+    noted = vars(weight.module).pop(_NOTED, {})
+    if rest := {name: structure for name, structure in noted.items() if name != weight.parameter_name}:
+        vars(weight.module)[_NOTED] = rest
+
+
+def noted_structure(model: nn.Module) -> MaskStructure:
+    """The structure that a model's masks were made in; unstructured where that is not known.
+
+    Depthwise layers may have masks without structure beside those of the plan's.
+
+    Raises:
+        InputError: they were made in several.
+    """
+    noted = (vars(w.module).get(_NOTED, {}).get(w.parameter_name) for w in masked_weights(model))
+    found = [parse_mask(text) for text in dict.fromkeys(noted) if text not in (None, str(Unstructured()))]
+    if len(found) > 1:
+        raise InputError(
+            f"the masks of {type(model).__name__} were made in several structures ({', '.join(map(str, found))}), and one is kept; give it as `structure`."
+        )
+    return found[0] if found else Unstructured()
+
+
 def masked_names(module: nn.Module | None, layer: PlannedLayer) -> tuple[str, ...]:
     """The parameters that a planned layer's mask covers: those of its branches or factors, or its own.
 
@@ -150,9 +189,7 @@ def _mask_layer_(
     for weight, nnz in zip(found, counts, strict=True):
         _check_fit(weight, structure, nnz)  # of shapes alone, so that it can be asked on the meta device
     for weight, nnz in zip(found, counts, strict=True):
-        weight.module.register_buffer(
-            weight.parameter_name + SUFFIX, drawn_mask(weight, structure, nnz, stream(seed, weight.name))
-        )
+        register_mask_(weight, drawn_mask(weight, structure, nnz, stream(seed, weight.name)), structure)
 
 
 def _note_stack_(weight: MaskedWeight, layer: PlannedLayer, structure: MaskStructure) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from iftplan.base.errors import InfeasibleError, InputError
-from iftplan.masks import MaskStructure, Matrices, Unstructured
+from iftplan.masks import ConstantFanIn, MaskStructure, Matrices, Unstructured
 from iftplan.nn.masks.checking import holds
 from iftplan.nn.masks.masked_weights import MaskedWeight, from_matrix, to_matrix
 from iftplan.nn.masks.rows import Flat, Layout, Whole
@@ -104,6 +104,23 @@ def _check_edges(weight: MaskedWeight, structure: MaskStructure) -> None:
         raise InputError(
             f"{weight.name}: with {inputs} inputs and {outputs} outputs, {structure} leaves a remainder, and this method moves weights between whole patterns only; take static, ste or srste, or widths that divide."
         )
+
+
+def is_of(structure: MaskStructure, weight: MaskedWeight) -> bool:
+    """Whether a weight's mask is one of the structure, its neurons ablated or not.
+
+    Args:
+        structure: what the mask may look like.
+        weight: with a mask that has values.
+    """
+    if not _evenly_kept(weight):
+        return False
+    if isinstance(structure, Unstructured) or all(holds(structure, matrix) for matrix in _experts(weight)):
+        return True
+    if not isinstance(structure, ConstantFanIn):
+        return False
+    masks = masks_of(structure)
+    return masks.ablated(View(weight, masks.layout(weight.experts), structure).mask_rows())
 
 
 def matrix_view(weight: MaskedWeight, structure: MaskStructure) -> View:

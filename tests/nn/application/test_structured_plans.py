@@ -118,7 +118,7 @@ def test_an_applied_plan_has_the_structure_and_measures_as_planned(structure: st
 
 
 def test_patterns_too_coarse_for_narrow_layers_say_what_is_not() -> None:
-    with pytest.raises(InfeasibleError, match=r"4:8T\+pad, or keep patterns whole .* `close='pattern'`"):
+    with pytest.raises(InfeasibleError, match=r"4:8T\+pad'`, or keep patterns whole .*`close='pattern'`"):
         wide("4:8T")
 
 
