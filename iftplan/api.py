@@ -20,7 +20,7 @@ from iftplan.models.counting import CountTable
 from iftplan.models.notation import parse_layer
 from iftplan.models.spec import Heads, LayerSpec, ModelSpec
 from iftplan.plans.audit.audit import AuditReport, audit_plan
-from iftplan.plans.plan import Asked, CloseBy, MaskUpdates, Objective, Optimizer, Pass, Plan, Scope
+from iftplan.plans.plan import Asked, CloseBy, MaskUpdates, Objective, Optimizer, Pass, Plan, scope_named
 from iftplan.plans.request import PlanRequest, Pricing, make_plan
 
 if TYPE_CHECKING:
@@ -133,13 +133,13 @@ def _spec_in(path: str, inputs: Sequence[object]) -> ModelSpec:
 def plan(
     model: str | ModelSpec | nn.Module,
     family: str | Family | None,
-    sparsity: Sparsity,
+    sparsity: Sparsity | None = None,
     *,
     inputs: object = None,
     allow: Costs = (),
     scope: str = "layers",
     distribution: str = "uniform",
-    keep_dense: str | Iterable[str] = ("first", "last"),
+    keep_dense: str | Iterable[str] | None = ("first", "last"),
     close: CloseBy = "density",
     round_to: int = 1,
     mask: str | None = None,
@@ -157,12 +157,12 @@ def plan(
     Args:
         model: from `read_model`; or a network or a source, which is then read, with its couplings if the family widens.
         family: "wide", "parallel", "factorized", "doped", "lowrank", one of your own, or "none" (or None) for plain sparsity.
-        sparsity: the fraction of zeros, in [0, 1): 0.75, "3/4" or "75%".
+        sparsity: the fraction of zeros, in [0, 1): 0.75, "3/4" or "75%"; None for the one that an N:M mask has, or 3/4.
         inputs: of a network or a source: a tensor, a batch, or a shape such as "1x3x32x32", as `read_model` takes them.
         allow: of a network or a source: costs that you vouch for, as `read_model` takes them.
         scope: "matrices", "layers" or "model": whose MACs are held equal.
         distribution: "uniform", "er" or "erk".
-        keep_dense: "first", "last" or names of layers, one or several; "none" keeps no layer dense.
+        keep_dense: "first", "last" or names of layers, one or several; "none" or None keeps no layer dense.
         close: what closes the budget: "density", "width", or "pattern": width, with every N:M pattern whole.
         round_to: widths become multiples of this.
         mask: what masks may look like: "unstructured", or such as "2:8", "2:8T", "block4x4", "fan-in"; "2:8+pad" for
@@ -194,9 +194,9 @@ def plan(
     request = PlanRequest(
         family=family,
         sparsity=sparsity,
-        scope=Scope(one_of("scope", scope, [s.value for s in Scope])),
+        scope=scope_named(scope),
         distribution=Distribution(one_of("distribution", distribution, [d.value for d in Distribution])),
-        keep_dense=names_in("keep_dense", keep_dense),
+        keep_dense=names_in("keep_dense", () if keep_dense is None else keep_dense),
         close_by=close,
         round_to=round_to,
         mask=mask or "",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 import types
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -34,7 +35,9 @@ def check_arguments(function: Callable[P, R]) -> Callable[P, R]:
         try:
             bound = signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise InputError(f"{function.__name__}: {error}; it takes {_parameters(signature)}.") from error
+            raise InputError(
+                f"{_name(function)}: {error}; it takes {_parameters(signature)}.{_meant(error, signature)}"
+            ) from error
         if not hints:
             hints.update(_hints(function))
         for name, value in bound.arguments.items():
@@ -47,7 +50,7 @@ def check_arguments(function: Callable[P, R]) -> Callable[P, R]:
             wrong = next(one for one in values if not _fits(one, kind))
             choice = _in_any_case(wrong, _choices(kind))
             if choice is None:
-                raise InputError(_refusal(function.__name__, name, wrong, kind, bound.arguments, hints))
+                raise InputError(_refusal(_name(function), name, wrong, kind, bound.arguments, hints))
             bound.arguments[name] = choice
         return function(*bound.args, **bound.kwargs)
 
@@ -101,6 +104,42 @@ def _choices(kind: Any) -> list[str]:
     """Strings that an annotation lists."""
     listed = [choice for one in _kinds(kind) if get_origin(one) is Literal for choice in get_args(one)]
     return [choice for choice in listed if isinstance(choice, str)]
+
+
+_SYNONYMS: Mapping[str, str] = {
+    "structure": "mask",
+    "mask": "structure",
+    "transform": "family",
+    "input": "inputs",
+    "batch": "inputs",
+    "close_by": "close",
+    "pass_": "passes",
+    "algo": "algorithm",
+    "method": "algorithm",
+    "total_steps": "steps",
+    "num_steps": "steps",
+}
+"""What an argument is called elsewhere → its name here, where the function has one of that name."""
+
+
+def _meant(error: TypeError, signature: inspect.Signature) -> str:
+    """The argument that an unknown keyword stands for, as a question."""
+    found = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+    if found is None:
+        return ""
+    synonym = _SYNONYMS.get(found[1], "")
+    near = (
+        [synonym]
+        if synonym in signature.parameters
+        else get_close_matches(found[1], signature.parameters, 1, 0.6)
+    )
+    return f" Did you mean {near[0]}?" if near else ""
+
+
+def _name(function: Callable[..., Any]) -> str:
+    """The name by which a function is called: a class's, of its constructor."""
+    owner, _, name = function.__qualname__.rpartition(".")
+    return owner if name == "__init__" else name
 
 
 def _parameters(signature: inspect.Signature) -> str:

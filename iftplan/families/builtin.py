@@ -16,14 +16,19 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
 )
 
 
-def family_named(name: str) -> Family:
+def family_named(name: str, *others: str) -> Family:
     """The built-in family of that name, in any case.
+
+    Args:
+        name: as it was given.
+        *others: names that stand for no family, and can be given where this one was, for the message.
 
     Raises:
         InputError: no such family; the nearest name is given.
     """
     if (family := FAMILIES.get(name.lower())) is not None:
         return family
-    near = difflib.get_close_matches(name.lower(), FAMILIES, 1, 0.4)
+    known = [*FAMILIES, *others]
+    near = difflib.get_close_matches(name.lower(), known, 1, 0.4)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    raise InputError(f"unknown transform {name!r}; {hint}Transforms are {', '.join(FAMILIES)}.")
+    raise InputError(f"unknown family {name!r}; {hint}Families are {', '.join(known)}.")

@@ -8,6 +8,7 @@ from enum import StrEnum
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+from iftplan.base.units import count, decimal_text
 from iftplan.masks.cardinality import Cardinality
 from iftplan.models.spec import LayerSpec
 from iftplan.report.display import Displayed
@@ -78,6 +79,12 @@ class Solution(Displayed):
     reason: str = ""
     cardinality: Cardinality = field(default_factory=Cardinality)
     steps: tuple[Step, ...] = ()
+
+    def __repr__(self) -> str:
+        """One line: the layer, what it becomes, what that costs and how it came out."""
+        structure = "".join(f", {name} {value}" for name, value in self.structure.items())
+        macs = "" if self.macs is None else f", {count(self.macs)} of {count(self.dense_macs or 0)} MACs"
+        return f"<Solution {self.layer}: {self.transform}, sparsity {decimal_text(self.sparsity)}{structure}{macs}, {self.outcome}>"
 
     def tables(self) -> tuple[Table, ...]:
         """The tables that show the value, the details first."""

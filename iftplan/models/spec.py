@@ -322,7 +322,7 @@ class ModelSpec(Displayed, Framed):
 
     def __repr__(self) -> str:
         inputs = ", ".join(map(str, self.inputs))
-        return f"<ModelSpec {self.source or 'of a network'}: {count(self.macs)} MACs, {len(self.layers)} layers, input {inputs}>"
+        return f"<ModelSpec {self.source or 'of a network'}: {count(self.macs)} MACs, {len(self.layers)} layer{'s' * (len(self.layers) != 1)}, input {inputs}>"
 
     def tables(self) -> tuple[Table, ...]:
         """The tables that show the value, the details first."""

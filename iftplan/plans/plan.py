@@ -8,6 +8,7 @@ from enum import StrEnum
 from fractions import Fraction
 from typing import TYPE_CHECKING, Final, Literal
 
+from iftplan.base.arguments import one_of
 from iftplan.base.units import count, decimal
 from iftplan.families.solution import Structure
 from iftplan.masks.cardinality import Cardinality
@@ -37,6 +38,15 @@ class Scope(StrEnum):
     MATRICES = "matrices"
     LAYERS = "layers"
     MODEL = "model"
+
+
+def scope_named(name: Scope | str) -> Scope:
+    """Scope of that name, in any case.
+
+    Raises:
+        InputError: no such scope; says which there are.
+    """
+    return name if isinstance(name, Scope) else Scope(one_of("scope", name, [scope.value for scope in Scope]))
 
 
 class Role(StrEnum):
@@ -297,7 +307,7 @@ class Plan(Displayed, Framed):
         closed = (
             f"{self.scope} closed at {count(self.macs(self.scope))} MACs" if self.scope else "nothing closed"
         )
-        return f"<Plan {self.model or 'of a network'}: {self.transform}, sparsity {decimal(self.sparsity, 4)}, {closed}, {len(self.layers)} layers>"
+        return f"<Plan {self.model or 'of a network'}: {self.transform}, sparsity {decimal(self.sparsity, 4)}, {closed}, {len(self.layers)} layer{'s' * (len(self.layers) != 1)}>"
 
     def tables(self) -> tuple[Table, ...]:
         """The tables that show the value, the details first."""
@@ -311,16 +321,30 @@ class Plan(Displayed, Framed):
 
         return plan_records(self)
 
-    def dense_macs(self, scope: Scope) -> int:
-        """MACs of the dense model in a scope."""
-        return sum(layer.dense_macs for layer in self.layers if layer.role.within(scope))
+    def dense_macs(self, scope: Scope | str) -> int:
+        """MACs of the dense model in a scope.
 
-    def macs(self, scope: Scope) -> int:
-        """MACs of the planned model in a scope."""
-        return sum(layer.macs for layer in self.layers if layer.role.within(scope))
+        Raises:
+            InputError: no scope of that name.
+        """
+        closed = scope_named(scope)
+        return sum(layer.dense_macs for layer in self.layers if layer.role.within(closed))
 
-    def ratio(self, scope: Scope) -> Fraction:
-        """Planned over dense MACs in a scope; 1 where the scope is empty."""
+    def macs(self, scope: Scope | str) -> int:
+        """MACs of the planned model in a scope.
+
+        Raises:
+            InputError: no scope of that name.
+        """
+        closed = scope_named(scope)
+        return sum(layer.macs for layer in self.layers if layer.role.within(closed))
+
+    def ratio(self, scope: Scope | str) -> Fraction:
+        """Planned over dense MACs in a scope; 1 where the scope is empty.
+
+        Raises:
+            InputError: no scope of that name.
+        """
         dense = self.dense_macs(scope)
         return Fraction(self.macs(scope), dense) if dense else Fraction(1)
 

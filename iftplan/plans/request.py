@@ -83,7 +83,7 @@ class PlanRequest:
         """
         family = self.family
         if isinstance(family, str):
-            family = None if family.lower() == "none" else family_named(family)
+            family = None if family.lower() == "none" else family_named(family, "none")
         mask = parse_mask(self.mask) if self.mask else None
         usual = 1 - mask.density if mask is not None and mask.density is not None else Fraction(3, 4)
         sparsity = usual if self.sparsity is None else parse_sparsity(self.sparsity)

@@ -46,7 +46,7 @@ COMMANDS = {
 REFUSED = {
     "sweep chain.json --seeds 0,1": "--seeds is of training; add --train",
     "sweep chain.json --train --steps 1": "there is nothing in it to train",
-    "sweep chain.json --transforms broad": "unknown transform 'broad'",
+    "sweep chain.json --transforms broad": "unknown family 'broad'",
     "sweep chain.json --transforms ,": "--transforms names none",
     "sweep chain.json --sparsities 0.5:0.9": "write FIRST:LAST:STEP",
     "sweep chain.json --sparsities 0.9:0.5:0.1": "hold nothing",

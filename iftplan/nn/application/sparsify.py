@@ -56,7 +56,7 @@ def sparsify(
     *,
     distribution: str = "uniform",
     structure: str | MaskStructure = "unstructured",
-    keep_dense: str | Iterable[str] = ("first", "last"),
+    keep_dense: str | Iterable[str] | None = ("first", "last"),
     criterion: Criterion = "magnitude",
     seed: int = 0,
     inputs: object = None,
@@ -74,7 +74,7 @@ def sparsify(
         distribution: how density is spread over layers: "uniform", "er" (arXiv 1707.04780) or "erk" (arXiv 1911.11134);
             an N:M structure gives every layer the same.
         structure: what masks may look like, such as "1:4", "2:8T", "block4x4", "fan-in".
-        keep_dense: "first", "last" or names of layers, one or several; "none" keeps no layer dense.
+        keep_dense: "first", "last" or names of layers, one or several; "none" or None keeps no layer dense.
         criterion: "magnitude" keeps the largest weights that the structure allows, "random" any.
         seed: of random masks.
         inputs: a tensor, a batch or shapes, as `iftplan.read_model` takes them; None to go by the order of the modules.
@@ -108,7 +108,7 @@ def sparsify_(
     *,
     distribution: str = "uniform",
     structure: str | MaskStructure = "unstructured",
-    keep_dense: str | Iterable[str] = ("first", "last"),
+    keep_dense: str | Iterable[str] | None = ("first", "last"),
     criterion: Criterion = "magnitude",
     seed: int = 0,
     inputs: object = None,
@@ -130,7 +130,7 @@ def sparsify_(
         family=None,
         sparsity=sparsity,
         distribution=Distribution(one_of("distribution", distribution, [d.value for d in Distribution])),
-        keep_dense=names_in("keep_dense", keep_dense),
+        keep_dense=names_in("keep_dense", () if keep_dense is None else keep_dense),
         mask=str(structure),
     )
     if inputs is not None:

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import StaleError
 from iftplan.masks import MaskStructure, parse_mask
 from iftplan.nn.masking.algorithms import for_training
@@ -67,6 +68,7 @@ class Masking:
         release: stops all that is done around the optimizer's steps; the optimizer is free for another `Masking`.
     """
 
+    @check_arguments
     def __init__(
         self,
         model: nn.Module,

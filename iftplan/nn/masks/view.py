@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from iftplan.base.errors import InfeasibleError, InputError
-from iftplan.masks import ConstantFanIn, MaskStructure, Matrices, Unstructured
+from iftplan.masks import MaskStructure, Matrices, Unstructured
 from iftplan.nn.masks.checking import holds
 from iftplan.nn.masks.masked_weights import MaskedWeight, from_matrix, to_matrix
 from iftplan.nn.masks.rows import Flat, Layout, Whole
@@ -117,10 +117,12 @@ def is_of(structure: MaskStructure, weight: MaskedWeight) -> bool:
         return False
     if isinstance(structure, Unstructured) or all(holds(structure, matrix) for matrix in _experts(weight)):
         return True
-    if not isinstance(structure, ConstantFanIn):
-        return False
     masks = masks_of(structure)
-    return masks.ablated(View(weight, masks.layout(weight.experts), structure).mask_rows())
+    try:
+        layout = masks.layout(weight.experts)
+    except InputError:  # no algorithm chooses it row by row, so none gives up a row
+        return False
+    return masks.ablated(View(weight, layout, structure).mask_rows())
 
 
 def matrix_view(weight: MaskedWeight, structure: MaskStructure) -> View:

@@ -25,6 +25,9 @@ _NAMED: Final = (
 )
 DTYPES: Final[Mapping[str, torch.dtype]] = MappingProxyType({name: getattr(torch, name) for name in _NAMED})
 
+_SHAPE: Final = re.compile(r"\d+(x\d+)+(:[a-z]\w*)?|\d+:[a-z]\w*")
+"""A shape as it is written, which inside a batch stands for a tensor."""
+
 Inputs = Sequence[object] | Mapping[str, object] | Tensor
 """Specs, notations, tensors and plain values by position; keyword inputs; or one tensor. See `given_inputs`."""
 
@@ -98,7 +101,8 @@ def given_inputs(given: object, model: nn.Module | str | None = None) -> tuple[I
 
     Args:
         given: a dictionary holds keyword inputs, a list or tuple positional ones, anything else is one positional input.
-            Dictionaries and lists inside of these are inputs that have parts. Of tensors only shape and dtype are read.
+            Dictionaries and lists inside of these are inputs that have parts. Of tensors only shape and dtype are read;
+            a shape may stand in the place of a tensor, as text or as whole numbers: "8x3x32x32", (8, 3, 32, 32).
         model: whose `forward` it is for: a batch whose keys are none of its parameters is passed as a whole.
 
     Raises:
@@ -107,18 +111,25 @@ def given_inputs(given: object, model: nn.Module | str | None = None) -> tuple[I
     if isinstance(given, Mapping):
         whole = isinstance(model, nn.Module) and not _takes(model, given)
         return tuple(_specs(given, "0") if whole else _specs(given, ""))
-    items = given if isinstance(given, list | tuple) else [given]
+    items = [given] if _is_shape(given) or not isinstance(given, list | tuple) else given
+    if all(map(_is_shape, items)):
+        items = [InputSpec(tuple(cast("Sequence[int]", item))) for item in items]
+    parts = not all(isinstance(item, str | InputSpec) or _is_leaf(item) for item in items)
     specs: list[InputSpec] = []
     position = 0
     for item in items:
         read = parse_input(item) if isinstance(item, str) else item
-        if isinstance(read, InputSpec):
+        if isinstance(read, InputSpec) and read.name is not None:
             specs.append(read)
-            position += read.name is None
-        else:
-            specs += _specs(read, "" if _is_leaf(read) else str(position))
+        else:  # where one has parts, which are named by its position, so are all
+            specs += _specs(read, str(position) if parts else "")
             position += 1
     return tuple(specs)
+
+
+def _is_shape(value: object) -> bool:
+    """Whether a value is the shape of a tensor in whole numbers: no network takes these by themselves."""
+    return isinstance(value, list | tuple) and len(value) > 1 and all(type(size) is int for size in value)
 
 
 def _takes(model: nn.Module, keywords: Mapping[str, object]) -> bool:
@@ -144,6 +155,9 @@ def _specs(value: object, path: str) -> Iterator[InputSpec]:
             yield from _specs(item, f"{path}.{key}" if path else str(key))
     elif value is None or isinstance(value, bool):
         yield InputSpec((), str(value), path or None)
+    elif isinstance(value, str) and _SHAPE.fullmatch(value):
+        read = parse_input(value)
+        yield replace(read, name=path or None)
     elif isinstance(value, int | float | str):
         kind = next(kind for kind in (int, float, str) if isinstance(value, kind))
         yield InputSpec((), f"{kind.__name__}:{value}", path or None)

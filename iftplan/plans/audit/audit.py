@@ -87,7 +87,7 @@ class AuditReport(Displayed, Framed):
 
     def __repr__(self) -> str:
         expected = "" if self.expected_macs is None else f" of {count(self.expected_macs)} expected"
-        return f"<AuditReport {self.subject}: {self.verdict}, {count(self.measured_macs)} MACs measured{expected}, {len(self.layers)} layers>"
+        return f"<AuditReport {self.subject}: {self.verdict}, {count(self.measured_macs)} MACs measured{expected}, {len(self.layers)} layer{'s' * (len(self.layers) != 1)}>"
 
     def tables(self) -> tuple[Table, ...]:
         """The tables that show the value, the details first."""
