@@ -217,8 +217,8 @@ def _to_mask(layers: Sequence[_Layer], keep_dense: Sequence[str], model: str) ->
         raise InputError(
             f"keep_dense: {name!r} is no layer of the {model}{hint} It takes first, last, none or names of layers."
         )
-    kept |= {names[0]} if "first" in kept else set()
-    kept |= {names[-1]} if "last" in kept else set()
+    ends = {name for word, name in (("first", names[0]), ("last", names[-1])) if word in kept}
+    kept = kept - {"first", "last"} | ends
     chosen = [layer for layer in layers if layer.maskable and layer.name not in kept]
     if not chosen:
         raise InputError(
