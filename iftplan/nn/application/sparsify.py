@@ -59,6 +59,7 @@ def sparsify(
     keep_dense: str | Iterable[str] | None = ("first", "last"),
     criterion: Criterion = "magnitude",
     seed: int = 0,
+    dense_start: bool = False,
     inputs: object = None,
 ) -> Model:
     """A masked copy of a network, at the same widths; `model` is not changed.
@@ -77,6 +78,8 @@ def sparsify(
         keep_dense: "first", "last" or names of layers, one or several; "none" or None keeps no layer dense.
         criterion: "magnitude" keeps the largest weights that the structure allows, "random" any.
         seed: of random masks.
+        dense_start: leave weights off the masks as they are, for training that starts dense and arrives at the masks'
+            counts (`Gradual`, `Saliency`).
         inputs: a tensor, a batch or shapes, as `iftplan.read_model` takes them; None to go by the order of the modules.
 
     Raises:
@@ -97,6 +100,7 @@ def sparsify(
         keep_dense=keep_dense,
         criterion=criterion,
         seed=seed,
+        dense_start=dense_start,
         inputs=inputs,
     )
 
@@ -111,6 +115,7 @@ def sparsify_(
     keep_dense: str | Iterable[str] | None = ("first", "last"),
     criterion: Criterion = "magnitude",
     seed: int = 0,
+    dense_start: bool = False,
     inputs: object = None,
 ) -> Model:
     """The network itself with masks, changed in place; see `sparsify`.
@@ -119,7 +124,7 @@ def sparsify_(
 
     Args:
         model: a network without masks; changed.
-        sparsity, distribution, structure, keep_dense, criterion, seed, inputs: see `sparsify`.
+        sparsity, distribution, structure, keep_dense, criterion, seed, dense_start, inputs: see `sparsify`.
 
     Raises:
         InputError: see `sparsify`.
@@ -140,7 +145,9 @@ def sparsify_(
         _register_(model, request, seed)
     if criterion == "magnitude":
         _keep_largest_(model, parse_mask(request.mask))
-    return enforce_(model)  # type: ignore[return-value]  (the same)
+    if not dense_start:
+        enforce_(model)
+    return model
 
 
 def _check(model: nn.Module) -> None:
