@@ -65,12 +65,14 @@ def own_gain() -> Gain:
     table = page_named("results.md").read_text(encoding="utf-8").split("## A GPT")[0]
     rows = {cells[1]: cells for line in table.splitlines() if (cells := re.split(r" *\| *", line))[1:]}
     dense, sparse = rows["dense"], rows["wide, rigl"]
+    before, after = (Decimal(row[3].split(" ± ")[0]) for row in (dense, sparse))
     points, error = sparse[4].split(" ± ")
     assert dense[7] == sparse[7], "the same forward MACs"
     return Gain(
         f"ResNet-8 on CIFAR-10, our runs, {sparse[2]} seeds",
         "wide, 75 % sparse, RigL",
-        *(Decimal(row[3].split(" ± ")[0]) for row in (dense, sparse)),
+        before,
+        after,
         Decimal(points),
         Decimal(error),
     )
