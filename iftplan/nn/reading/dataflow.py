@@ -106,8 +106,10 @@ class _Elementwise(FactoriesOnMeta):
         rule = ELEMENTWISE.get(func) if self.active else None
         if rule is not None and _PLAIN.issuperset(types) and not inside_transform():
             guard = without_dispatch()  # a rule's own empty tensors come from nowhere
-            result = rule(self._unread, *args, **(kwargs or {}))
-            del guard
+            try:
+                result = rule(self._unread, *args, **(kwargs or {}))
+            finally:
+                del guard  # an exception would keep its frame, and with it this, alive
             if result is not NotImplemented:
                 self._dataflow.follow(result, (args, kwargs or {}))
                 return result

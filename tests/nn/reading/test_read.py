@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812  torch's own convention
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 
+from iftplan import api
 from iftplan.base.errors import InputError, MeasureError
 from iftplan.models.spec import InputSpec, Kind, LayerSpec, ModelSpec
 from iftplan.models.zoo import ZOO
@@ -276,6 +277,34 @@ def test_inputs_that_do_not_fit_are_a_measuring_error() -> None:
     with pytest.raises(MeasureError) as refusal:
         read_model(nn.Linear(6, 6), [InputSpec((2, 7))])
     assert "\n" not in str(refusal.value)
+
+
+class Asked(nn.Module):
+    """What a batch names, of one table."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.head = nn.Embedding(9, 4), nn.Linear(4, 2)
+
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        found: Tensor = self.head(self.table(batch["ids"]).relu())
+        return found
+
+
+@pytest.mark.parametrize("wrong", ["2x3:int64", 3, None, torch.zeros(2, 3)], ids=str)
+def test_a_read_that_failed_leaves_no_trace_in_the_process(wrong: object) -> None:
+    # What hides operators from modes lived on in the frames of the exception, and every later read failed.
+    net, batch = Asked(), {"ids": torch.zeros(2, 3, dtype=torch.long)}
+    hidden = str(torch._C._dispatch_tls_local_exclude_set())
+    expected = [api.read_model(net, batch) for _ in range(3)]
+    kept = []
+    for _ in range(2):
+        with pytest.raises(MeasureError) as caught:
+            api.read_model(net, {"ids": wrong})
+        kept.append(caught)
+    assert str(torch._C._dispatch_tls_local_exclude_set()) == hidden
+    assert [api.read_model(net, batch) for _ in range(3)] == expected
+    assert len(kept) == 2, "the exceptions live on, as in a notebook"
 
 
 def test_widths_are_found_or_refused_by_name() -> None:

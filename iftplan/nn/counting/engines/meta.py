@@ -60,8 +60,10 @@ class ShapeRules(TorchFunctionMode):
         rule = RULES.get(func)
         if rule is not None:
             guard = without_dispatch()  # a rule's own empty tensors are not the model's work
-            result = rule(self.ledger, *args, **kwargs)
-            del guard
+            try:
+                result = rule(self.ledger, *args, **kwargs)
+            finally:
+                del guard  # an exception would keep its frame, and with it this, alive
             if result is not NotImplemented:
                 return result
         elif func in SHAPE_ONLY:
