@@ -19,9 +19,10 @@ Shape = tuple[int, ...]
 def widen_(model: nn.Module, couplings: Couplings, sizes: Mapping[str, int]) -> nn.Module:
     """Give `model` the widths `sizes`, in place, and return it.
 
-    Parameters whose shape changes are new: drawn from a normal distribution of standard deviation 0.02
-    (matrices), or ones (vectors named weight) and zeros; initialise them before training. They keep their dtype, device, `requires_grad` and ties; the integer
-    attributes that depend on a width are rewritten, and so are the scales of attention scores.
+    Parameters whose shape changes are new: drawn with the mean and standard deviation that they had, or as before where
+    they were the same all along what changes; weights of layers have to be initialised before training, for these keep no
+    account of fan-in. They keep their dtype, device, `requires_grad` and ties; the integer attributes that depend on a width
+    are rewritten, and so are the scales of attention scores.
 
     Args:
         model: the model that was traced (any device, meta included).
@@ -130,12 +131,25 @@ def _resize(
 
 
 def _fresh(name: str, old: nn.Parameter, shape: Shape) -> torch.Tensor:
+    """The parameter in its new shape and at the scale that its model gave it.
+
+    What is the same all along the dimensions that change stays so: ones, zeros, a layer scale, the rows of a state space. Other
+    norms and biases begin at 1 and 0; everything else is drawn with the mean and the deviation that it had.
+    """
     tensor = torch.empty(shape, dtype=old.dtype, device=old.device)
     if old.device.type == "meta":
         return tensor
-    if len(shape) > 1 and not name.endswith("bias"):
-        return nn.init.trunc_normal_(tensor, std=0.02)
-    return tensor.fill_(1.0 if name == "weight" else 0.0)
+    with torch.no_grad():
+        pattern = old
+        for dimension, (before, after) in enumerate(zip(old.shape, shape, strict=True)):
+            if before != after:
+                pattern = pattern.narrow(dimension, 0, 1)
+        if bool((old == pattern).all()):
+            return tensor.copy_(pattern.expand(shape))
+        if name.endswith("bias") or (len(shape) < 2 and name == "weight"):
+            return tensor.fill_(0.0 if name.endswith("bias") else 1.0)
+        values = old.float()
+        return nn.init.normal_(tensor, float(values.mean()), float(values.std(correction=0)))
 
 
 def _normalise(module: nn.Module) -> None:

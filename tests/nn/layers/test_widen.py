@@ -136,6 +136,40 @@ def test_ties_dtype_and_requires_grad_are_kept() -> None:
     ]
 
 
+class Scaled(nn.Module):
+    """Tensors whose scale a model chose: a table, positions, a layer scale, rows that are all alike."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(200, 48)
+        self.positions = nn.Parameter(torch.randn(1, 20, 48) * 0.3 + 0.1)
+        self.scale = nn.Parameter(torch.full((48,), 1e-6))
+        self.rows = nn.Parameter(torch.arange(1.0, 6.0).log().repeat(48, 1))
+        self.norm, self.head = nn.LayerNorm(48), nn.Linear(48, 7)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x: Tensor = self.table(ids) + self.positions
+        found: Tensor = self.head(self.norm(x + self.scale * x * self.rows.sum(1)))
+        return found
+
+
+def test_what_is_no_layer_keeps_the_scale_that_its_model_gave_it() -> None:
+    torch.manual_seed(0)
+    model = Scaled()
+    with torch.no_grad():
+        model.norm.bias.fill_(0.25)
+    rows = model.rows[0].clone()
+    couplings = trace_widths(model, (InputSpec((2, 20), "int64"),))
+    widen_(model, couplings, {name: 2 * w.size for name, w in couplings.widths.items() if not w.fixed})
+    assert model.table.weight.shape == (200, 96)
+    assert model.table.weight.std().item() == pytest.approx(1, rel=0.03)
+    assert model.positions.std().item() == pytest.approx(0.3, rel=0.05)
+    assert model.positions.mean().item() == pytest.approx(0.1, rel=0.25)
+    assert model.scale.unique().tolist() == pytest.approx([1e-6])
+    assert torch.equal(model.rows, rows.repeat(96, 1))
+    assert (model.norm.weight.unique().tolist(), model.norm.bias.unique().tolist()) == ([1.0], [0.25])
+
+
 def test_a_widened_model_learns() -> None:
     model = MODELS["residual"][0]()
     couplings = trace_widths(model, IMAGE)
