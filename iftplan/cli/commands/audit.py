@@ -292,7 +292,13 @@ def _of_model(
         fixed = Reference.of_plan(plan, f"plan {short_name(name or '')}")
 
     def report() -> AuditReport:
-        from iftplan.nn.application.audit import PLAN_TOLERANCE, applied_here, audit_network, measure_applied
+        from iftplan.nn.application.audit import (
+            PLAN_TOLERANCE,
+            applied_here,
+            audit_network,
+            measure_applied,
+            still_dense,
+        )
         from iftplan.nn.sources import construct_with_inputs
 
         network, used = construct_with_inputs(subject, inputs, device="cpu" if nonzeros else "meta")
@@ -304,9 +310,13 @@ def _of_model(
         if name is not None and plan is None:
             reference = _reference(name, used, measuring["operators"])
         usual = Fraction(0) if budget else Fraction(1, 1000)
-        return audit_network(
+        report = audit_network(
             subject, network, used, reference, nonzeros=nonzeros, tolerance=_or(tolerance, usual), **measuring
         )
+        if plan is None or not still_dense(plan, network):
+            return report
+        told = f"{subject} is the dense network that {name} was made for, and not the planned one; both cost the same by design, so only totals were compared. To measure the planned network, run iftplan audit {name}, or name a function that applies the plan with nn.apply."
+        return replace(report, assumptions=(told, *report.assumptions))
 
     sources = (subject, name) if name is not None and plan is None else (subject,)
     return _Audit(f"measuring {subject}", sources, report)

@@ -27,6 +27,7 @@ from iftplan.nn.masks.masked_weights import masked_names, masked_weights
 from iftplan.nn.masks.nonzeros import check_even
 from iftplan.nn.masks.nonzeros import nonzeros as count_nonzeros
 from iftplan.nn.masks.view import is_of
+from iftplan.nn.meta.fingerprint import fingerprint
 from iftplan.nn.meta.inputs import given_inputs, matching
 from iftplan.nn.torch_internals import failure
 from iftplan.plans.audit.audit import AuditReport, Reference, audit_model, audit_plan
@@ -167,6 +168,23 @@ def applied_here(plan: Plan, network: nn.Module, inputs: Sequence[InputSpec]) ->
         inputs: what it is counted with; a plan's layers are comparable at its own inputs only.
     """
     return tuple(inputs) == plan.inputs and any(True for _ in masked_weights(network))
+
+
+def still_dense(plan: Plan, network: nn.Module) -> bool:
+    """Whether a network is the one that a plan changes, before anything was changed.
+
+    It costs what the plan costs, as every dense model of an iso-FLOP plan does, and says nothing of the planned network.
+
+    Args:
+        plan: the plan.
+        network: on any device.
+    """
+    changes = any(layer.maskable or layer.before != layer.after for layer in plan.layers)
+    return (
+        changes
+        and not any(True for _ in masked_weights(network))
+        and fingerprint(network) == plan.fingerprint
+    )
 
 
 @check_arguments
