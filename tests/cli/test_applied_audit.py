@@ -79,7 +79,7 @@ def test_a_mask_that_keeps_too_much_fails(runs: dict[str, Run]) -> None:
 
 def test_the_dense_model_is_held_against_the_total(runs: dict[str, Run]) -> None:
     assert runs["dense"].code == 0, runs["dense"].err  # equal MACs are the point of the plan
-    told = "net.py:dense is the dense network that plan.json was made for, and not the planned one"
+    told = "net.py:dense is the dense network that the plan was made for, and not the planned one"
     assert any(told in sentence for sentence in json.loads(runs["dense"].out)["assumptions"])
     assert not any(told in sentence for sentence in json.loads(runs["on meta"].out)["assumptions"])
 

@@ -294,10 +294,10 @@ def _of_model(
     def report() -> AuditReport:
         from iftplan.nn.application.audit import (
             PLAN_TOLERANCE,
+            against_totals,
             applied_here,
             audit_network,
             measure_applied,
-            still_dense,
         )
         from iftplan.nn.sources import construct_with_inputs
 
@@ -313,10 +313,7 @@ def _of_model(
         report = audit_network(
             subject, network, used, reference, nonzeros=nonzeros, tolerance=_or(tolerance, usual), **measuring
         )
-        if plan is None or not still_dense(plan, network):
-            return report
-        told = f"{subject} is the dense network that {name} was made for, and not the planned one; both cost the same by design, so only totals were compared. To measure the planned network, run iftplan audit {name}, or name a function that applies the plan with nn.apply."
-        return replace(report, assumptions=(told, *report.assumptions))
+        return report if plan is None else against_totals(report, plan, network)
 
     sources = (subject, name) if name is not None and plan is None else (subject,)
     return _Audit(f"measuring {subject}", sources, report)

@@ -170,21 +170,21 @@ def applied_here(plan: Plan, network: nn.Module, inputs: Sequence[InputSpec]) ->
     return tuple(inputs) == plan.inputs and any(True for _ in masked_weights(network))
 
 
-def still_dense(plan: Plan, network: nn.Module) -> bool:
-    """Whether a network is the one that a plan changes, before anything was changed.
+def against_totals(report: AuditReport, plan: Plan, network: nn.Module) -> AuditReport:
+    """Report of a network against a plan's total, which says so where the network is the dense one that the plan changes.
 
-    It costs what the plan costs, as every dense model of an iso-FLOP plan does, and says nothing of the planned network.
+    That one costs what the plan costs, as every dense model of an iso-FLOP plan does.
 
     Args:
+        report: of its totals.
         plan: the plan.
         network: on any device.
     """
     changes = any(layer.maskable or layer.before != layer.after for layer in plan.layers)
-    return (
-        changes
-        and not any(True for _ in masked_weights(network))
-        and fingerprint(network) == plan.fingerprint
-    )
+    if not changes or any(True for _ in masked_weights(network)) or fingerprint(network) != plan.fingerprint:
+        return report
+    told = f"{report.subject} is the dense network that the plan was made for, and not the planned one; both cost the same by design, so only totals were compared. Audit the plan itself, or a network that it was applied to with nn.apply."
+    return replace(report, assumptions=(told, *report.assumptions))
 
 
 @check_arguments
@@ -205,7 +205,7 @@ def audit_against(network: nn.Module, plan: Plan, inputs: object = None) -> Audi
     if used == given and any(True for _ in masked_weights(network)):
         return measure_applied(plan, network, second="fvcore")
     name = f"plan: {plan.transform} at sparsity {decimal(plan.sparsity, 4)}"
-    return audit_network(
+    report = audit_network(
         f"the {type(network).__name__}",
         network,
         used,
@@ -213,6 +213,7 @@ def audit_against(network: nn.Module, plan: Plan, inputs: object = None) -> Audi
         nonzeros=not any(p.is_meta for p in network.parameters()),
         second="fvcore",
     )
+    return against_totals(report, plan, network)
 
 
 @check_arguments
