@@ -1,19 +1,20 @@
-"""Checks for the terminal: one line a configured model."""
+"""Checks for the terminal: one line a configured model, and one for each further line of its budget."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 
 from iftplan.base.units import Convention, count, decimal, percent, with_sign
 from iftplan.checks.findings import CheckReport, Drift, Limit, ModelCheck, Quantity
+from iftplan.plans.audit.diff import Diff
 from iftplan.report.table import Table
 
 
 def check_table(report: CheckReport, convention: Convention = Convention.MAC) -> Table:
     """Table of all models: cost, change, used part of the budget, and outcome."""
     compared = bool(report.baseline)
-    rows = tuple(_row(model, convention, compared) for model in report.models)
+    rows = tuple(row for model in report.models for row in _rows(model, convention, compared))
     changed = (f">since {report.baseline}",) if compared else ()
     columns = ("model", f">{convention.unit}", *changed, ">parameters", ">of the budget", "outcome")
     notes = (f"{', '.join(names)}: {note}" for note, names in models_by_note(report.models).items())
@@ -29,35 +30,35 @@ def models_by_note(models: Sequence[ModelCheck]) -> Mapping[str, Sequence[str]]:
     return found
 
 
-def _row(model: ModelCheck, convention: Convention, compared: bool) -> tuple[str, ...]:
+def _rows(model: ModelCheck, convention: Convention, compared: bool) -> Iterator[tuple[str, ...]]:
+    """A model in one row, and a row for each further line of its budget, the one with the least room left first."""
     measured = model.measured
     macs = count(measured.total_macs * convention.per_mac) if measured else ""
     parameters = count(measured.total_parameters) if measured else ""
     changed = (since(model.drift, convention) if model.drift else "",) if compared else ()
-    return (model.name, macs, *changed, parameters, _used(model), model.status.value)
+    tightest = sorted(model.limits, key=lambda limit: (limit.kept, -limit.deviation))
+    first, *others = map(_used, tightest) if tightest else ("",)
+    yield (model.name, macs, *changed, parameters, first, model.status.value)
+    for used in others:
+        yield ("", "", *("" for _ in changed), "", used, "")
 
 
 def since(drift: Drift, convention: Convention) -> str:
-    """Change of a model's cost in one cell."""
-    macs, parameters = drift.macs, drift.parameters
-    if macs.difference:
-        share = f" ({percent(Fraction(macs.difference, macs.base.macs))})" if macs.base.macs else ""
-        return f"{with_sign(macs.difference * convention.per_mac)}{share}"
-    if parameters.difference:
-        return f"{with_sign(parameters.difference)} parameters"
-    return "same total" if drift.any else "unchanged"
+    """Change of a model's cost in one cell, of its parameters where the cost is the same."""
+    if not drift.macs.difference and drift.parameters.difference:
+        return f"{with_sign(drift.parameters.difference)} parameters"
+    return changed_by(drift.macs, convention) if drift.macs.changes else changed_by(drift.parameters)
 
 
-def _used(model: ModelCheck) -> str:
-    """The line of the budget that has the least room left."""
-    if not model.limits:
-        return ""
-    tightest = max(model.limits, key=lambda limit: (not limit.kept, limit.deviation))
-    return budget_use(tightest)
+def changed_by(diff: Diff, convention: Convention = Convention.MAC) -> str:
+    """Change of a total in one cell: `+9 437 184 (+16.4 %)`."""
+    if not diff.difference:
+        return "same total" if diff.changes else "unchanged"
+    share = f" ({percent(Fraction(diff.difference, diff.base.macs))})" if diff.base.macs else ""
+    return f"{with_sign(diff.difference * convention.per_mac)}{share}"
 
 
-def budget_use(limit: Limit) -> str:
-    """Used part of one line of a budget, in one cell."""
+def _used(limit: Limit) -> str:
     if limit.quantity is Quantity.RATIO:
         return f"{decimal(limit.measured, 4)} of {decimal(limit.allowed, 4)} {limit.reference}"
     share = float(limit.measured / limit.allowed)

@@ -14,7 +14,7 @@ _MOST = 10  # errors that GitHub shows of one step
 
 
 def page_annotations(page: Page) -> str:
-    """One line for each finding, and one for what was asked about without judging; none for what passed."""
+    """One line for each finding, and one for a cost or a change that nobody judged; none where nothing is to be done."""
     lines = [line for section in page.sections for line in _section(section)]
     shown, left = lines[:_MOST], len(lines) - _MOST
     if left > 0:
@@ -27,7 +27,7 @@ def page_annotations(page: Page) -> str:
 def _section(section: Section) -> Iterator[str]:
     if section.outcome.refuses:
         yield from (_command("error", section, finding) for finding in section.findings)
-    elif section.outcome is not SectionStatus.PASSED:
+    elif section.outcome is SectionStatus.REPORTED and section.layers.rows:
         yield _line("notice", section, "cost", f"{section.subject}: {section.headline}")
 
 

@@ -7,7 +7,7 @@ keeps `@name` and `#1` from notifying anyone, which no backslash does.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from iftplan.report.page import Page, Section, SectionStatus
 from iftplan.report.table import Table, printable, without_breaks
@@ -28,7 +28,7 @@ _SIGNS = {
 }
 _ENTITIES = {ord(c): f"&#{ord(c)};" for c in "&<>|`\\*_~[]$"}
 _LINKED = re.compile(r":(?=//)|\bw(?=ww\.)", re.I)
-_FOLDED_AFTER = 12  # rows of a table that are read without a click
+_READ = 5  # rows, or notes, that are read without a click
 
 
 def page_markdown(page: Page, limit: int = COMMENT_LIMIT) -> str:
@@ -69,58 +69,107 @@ def _inert(text: str) -> str:
 
 
 def _written(page: Page, rows: int) -> str:
-    heading = f"### {_SIGNS[page.outcome]} {escape(page.headline)}"
-    several = len(page.sections) > 1
-    parts = [MARKER, heading]
-    if several:
-        parts.append(_overview(page))
-    for section in page.sections:
-        parts += _section(section, rows, titled=several)
-    parts += (f"_{escape(note)}_" for note in page.notes)
+    parts = [MARKER, f"### {_SIGNS[page.outcome]} {escape(page.headline)}"]
+    overview = _overview(page)
+    if overview:
+        parts.append(overview)
+    for section in page.worst_first:
+        if overview and not section.outcome.refuses:
+            parts += _passed(section, rows)
+        else:
+            parts += _section(section, rows, titled=len(page.sections) > 1, summed=bool(overview))
+    parts += _notes(page)
     return "\n\n".join(parts) + "\n"
 
 
+def _notes(page: Page) -> Iterator[str]:
+    """Everything that had to be assumed, at the end."""
+    named = len(page.sections) > 1
+    notes = [f"{s.subject}: {note}" if named else note for s in page.sections for note in s.notes]
+    notes += page.notes
+    if notes:
+        text = _sentences(notes)
+        yield _folded(f"{len(notes)} notes", text) if len(notes) > _READ else text
+
+
 def _overview(page: Page) -> str:
-    headings, figures = page.overview
-    lines = [f"| | model | {' | '.join(map(escape, headings))} |", f"|---|---|{'---|' * len(headings)}"]
-    for s, cells in zip(page.sections, figures, strict=True):
-        told = " | ".join(map(escape, cells))
-        lines.append(f"| {_SIGNS[s.outcome]} | {code(s.subject)} | {told} |")
+    columns, rows = page.overview
+    if not columns:
+        return ""
+    lines = [_line("", "model", *map(escape, _headings(columns))), _line("---", "---", *_rules(columns))]
+    for row in rows:
+        name = code(row.section.subject) if row.first else ""
+        shown = (
+            map(_cell, columns, row.cells) if any(row.cells) else (escape(row.outcome.value), *row.cells[1:])
+        )
+        lines.append(_line(_SIGNS[row.outcome], name, *shown))
     return "\n".join(lines)
 
 
-def _section(section: Section, rows: int, *, titled: bool) -> Iterator[str]:
-    if titled and not section.findings and section.outcome is SectionStatus.PASSED:
-        return  # its line in the overview says everything
+def _section(section: Section, rows: int, *, titled: bool, summed: bool) -> Iterator[str]:
+    """Why it did not pass, totals where no overview has them, and layers."""
     if titled:
         yield f"#### {_SIGNS[section.outcome]} {code(section.subject)}"
-    told = "" if titled else section.headline  # the heading has said it
-    yield from (f"- {escape(f.message)}" for f in section.findings if f.message != told)
-    if section.summary:
+    if messages := [m for m in section.messages if titled or m != section.headline]:
+        yield _sentences(messages)
+    if section.summary and not summed:
         yield _pipe(("", ">"), section.summary)
     if section.layers.rows and rows:
-        yield _layers(section.layers, rows)
-    yield from (f"_{escape(note)}_" for note in section.notes)
+        yield from _layers(section.layers, rows)
 
 
-def _layers(table: Table, most: int) -> str:
-    shown, left = table.rows[:most], len(table.rows) - most
-    body = _pipe(table.columns, shown)
+def _passed(section: Section, rows: int) -> Iterator[str]:
+    """A model that passes has its totals above; what changed in it is folded away."""
+    if section.changed and section.layers.rows and rows:
+        yield _folded(f"{code(section.subject)}: what changed, layer by layer", _table(section.layers, rows))
+
+
+def _layers(table: Table, most: int) -> Iterator[str]:
+    """The first layers, then the others folded away."""
+    first = min(_READ, most)
+    yield _pipe(table.columns, table.rows[:first])
+    rest = Table(table.columns, table.rows[first:])
+    if rest.rows:
+        yield _folded(f"{len(rest.rows)} more layers", _table(rest, most - first))
+
+
+def _table(table: Table, most: int) -> str:
+    left = len(table.rows) - most
     more = f"\n\n… and {left} more layers; the full report has them." if left > 0 else ""
-    if len(table.rows) <= _FOLDED_AFTER and table.columns[-1] == ">difference":
-        return body + more  # what changed is short enough to be seen at once
-    return f"<details><summary>{len(table.rows)} layers</summary>\n\n{body}{more}\n\n</details>"
+    return _pipe(table.columns, table.rows[:most]) + more
 
 
-def _pipe(columns: Iterable[str], rows: Iterable[tuple[str, ...]]) -> str:
+def _folded(title: str, text: str) -> str:
+    return f"<details><summary>{title}</summary>\n\n{text}\n\n</details>"
+
+
+def _sentences(sentences: Sequence[str]) -> str:
+    """One as it is, several as a list; what begins with a sign or a digit could be other markup alone."""
+    sign = "" if len(sentences) == 1 and sentences[0][:1].isalpha() else "- "
+    return "\n".join(f"{sign}{escape(sentence)}" for sentence in sentences)
+
+
+def _pipe(columns: Sequence[str], rows: Iterable[tuple[str, ...]]) -> str:
     """A pipe table whose first column holds names."""
-    headings = list(columns)
-    lines = [
-        "| " + " | ".join(escape(h.removeprefix(">")) for h in headings) + " |",
-        "|" + "|".join("---:" if h.startswith(">") else "---" for h in headings) + "|",
-    ]
-    named = bool(headings[0])
+    lines = [_line(*map(escape, _headings(columns))), _line(*_rules(columns))]
     for name, *cells in rows:
-        first = code(name) if named else escape(name)
-        lines.append("| " + " | ".join((first, *map(escape, cells))) + " |")
+        first = code(name) if columns[0] else escape(name)
+        lines.append(_line(first, *map(_cell, columns[1:], cells)))
     return "\n".join(lines)
+
+
+def _line(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _headings(columns: Sequence[str]) -> list[str]:
+    return [column.removeprefix(">") for column in columns]
+
+
+def _rules(columns: Sequence[str]) -> list[str]:
+    return ["---:" if column.startswith(">") else "---" for column in columns]
+
+
+def _cell(column: str, text: str) -> str:
+    """A cell; what is set flush right is a number, which no line break divides."""
+    return escape(text).replace(" ", "\u00a0") if column.startswith(">") else escape(text)

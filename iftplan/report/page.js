@@ -18,7 +18,7 @@ for (const table of document.querySelectorAll("table.layers")) {
       body.append(...keyed.map(([, row]) => row));
     });
   });
-  table.previousElementSibling.querySelector("input").addEventListener("input", (event) => {
+  table.parentElement.previousElementSibling.querySelector("input").addEventListener("input", (event) => {
     for (const row of body.rows) row.hidden = !row.cells[0].textContent.includes(event.target.value);
   });
 }

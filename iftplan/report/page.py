@@ -6,6 +6,7 @@ stories. Names in it come from strangers and are not escaped: each format escape
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -84,6 +85,19 @@ NO_LAYERS = Table((), ())
 
 
 @dataclass(frozen=True, slots=True)
+class Total:
+    """One quantity of a section in an overview: a row.
+
+    Attributes:
+        outcome: how this quantity ended, which may be better than its section.
+        cells: heading and value; a heading that begins with ">" is set flush right, without the sign.
+    """
+
+    outcome: SectionStatus
+    cells: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Section:
     """One subject of a report.
 
@@ -91,7 +105,9 @@ class Section:
         subject: what was measured or compared.
         outcome: how it ended.
         headline: the change or the cost in a short line, without the subject.
-        figures: what an overview of several sections shows in columns, as heading and value.
+        totals: the rows of an overview, a quantity each.
+        reason: what is to be said beside totals and layers; where it is empty, the findings are.
+        changed: whether the cost is another than before.
         summary: totals, as name and value.
         layers: the layer table, biggest contribution first.
         shares: the layers for drawing, all of them.
@@ -103,7 +119,9 @@ class Section:
     subject: str
     outcome: SectionStatus
     headline: str
-    figures: tuple[tuple[str, str], ...] = ()
+    totals: tuple[Total, ...] = ()
+    reason: str = ""
+    changed: bool = False
     summary: tuple[tuple[str, str], ...] = ()
     layers: Table = NO_LAYERS
     shares: tuple[TreemapLayer, ...] = ()
@@ -111,9 +129,24 @@ class Section:
     notes: tuple[str, ...] = ()
     place: Place | None = None
 
+    @property
+    def messages(self) -> tuple[str, ...]:
+        """Sentences that say why it did not pass."""
+        return (self.reason,) if self.reason else tuple(finding.message for finding in self.findings)
+
 
 _NAMED = 3
 """Sections that a headline names."""
+
+
+@dataclass(frozen=True, slots=True)
+class OverviewRow:
+    """A row of an overview: of which section, whether it is its first, how it ended, and its cells."""
+
+    section: Section
+    first: bool
+    outcome: SectionStatus
+    cells: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,21 +170,37 @@ class Page:
             return f"{self.sections[0].subject}: {self.sections[0].headline}"
         refused = [s for s in self.sections if s.outcome.refuses]
         if not refused:
-            return f"{len(self.sections)} models passed"
-        names = ", ".join(section.subject for section in refused[:_NAMED])
-        more = f" and {len(refused) - _NAMED} more" if len(refused) > _NAMED else ""
-        return f"{len(refused)} of {len(self.sections)} models refused: {names}{more}"
+            changed = [s for s in self.sections if s.changed]
+            told = f"; the cost of {_names(changed)} changed" if changed else ""
+            return f"{len(self.sections)} models pass{told}"
+        verb = "fails" if len(refused) == 1 else "fail"
+        return f"{len(refused)} of {len(self.sections)} models {verb}: {_names(refused)}"
 
     @property
-    def overview(self) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
-        """Headings and a row a section, for pages of several: its figures, and its headline where it has none."""
-        headings = tuple(dict.fromkeys(heading for s in self.sections for heading, _ in s.figures))
-        rows = tuple(
-            (*(dict(s.figures).get(heading, "") for heading in headings), _told(s)) for s in self.sections
+    def worst_first(self) -> tuple[Section, ...]:
+        """Sections that a reader has to do something about, then the others."""
+        return tuple(sorted(self.sections, key=lambda section: not section.outcome.refuses))
+
+    @property
+    def overview(self) -> tuple[tuple[str, ...], tuple[OverviewRow, ...]]:
+        """Columns, as tables have them, and rows: every quantity of every section; none for a page without totals."""
+        if not any(section.totals for section in self.sections):
+            return (), ()
+        totals = [
+            (section, number, total)
+            for section in self.sections
+            for number, total in enumerate(section.totals or (Total(section.outcome, ()),))
+        ]
+        columns = tuple(dict.fromkeys(heading for *_, total in totals for heading, _ in total.cells))
+        rows = (
+            OverviewRow(
+                section, not number, total.outcome, tuple(dict(total.cells).get(c, "") for c in columns)
+            )
+            for section, number, total in totals
         )
-        return (*headings, ""), rows
+        return columns, tuple(rows)
 
 
-def _told(section: Section) -> str:
-    """What the figures do not say already."""
-    return section.headline if section.outcome.refuses or not section.figures else ""
+def _names(sections: Sequence[Section]) -> str:
+    named = ", ".join(section.subject for section in sections[:_NAMED])
+    return f"{named} and {len(sections) - _NAMED} more" if len(sections) > _NAMED else named

@@ -167,7 +167,8 @@ def _draw_rows(table: Table, console: Console) -> None:
     from rich.text import Text
 
     for name, *cells in table.rows:
-        console.print(Text(name, style="bold"), soft_wrap=True)
+        if name:  # a row without one goes on with the row above
+            console.print(Text(name, style="bold"), soft_wrap=True)
         told = [
             f"{heading} {cell}".strip()
             for heading, cell in zip(table.headings[1:], cells, strict=True)

@@ -18,6 +18,7 @@ from iftplan.checks.check import Costs
 from iftplan.checks.configuration import Allowance, Bound, ConfiguredModel, DriftPolicy
 from iftplan.checks.configuration_file import read_config
 from iftplan.checks.findings import CheckReport, ModelCheck, Quantity, Status, check_document
+from iftplan.checks.tables import check_table
 from iftplan.checks.verdicts import check_model
 from iftplan.models.cost import ModelCost
 from tests.support.processes.repositories import repository
@@ -199,6 +200,16 @@ def test_exit_codes_are_those_of_the_command_line() -> None:
     assert [
         s.exit_code for s in (Status.PASSED, Status.FAILED, Status.INVALID, Status.UNMEASURED, Status.STALE)
     ] == [0, 1, 2, 3, 4]
+
+
+def test_the_terminal_has_a_row_for_each_line_of_a_budget() -> None:
+    bounds = (Bound(Quantity.MACS, Fraction(4000)), Bound(Quantity.PARAMETERS, Fraction(220)))
+    found = check_model(bounded(*bounds), COST, baseline=baseline({"conv": 500, "fc": 400}, saved=False))
+    table = check_table(CheckReport("iftplan.toml", "before.json", (found,)))
+    assert table.rows == (
+        ("net", "1 000", "+100 (+11.1 %)", "110", "50.0% of 220 parameters", "passed"),
+        ("", "", "", "", "25.0% of 4 000 MACs", ""),
+    )
 
 
 def test_the_document_counts_in_its_convention() -> None:

@@ -267,7 +267,7 @@ def test_other_formats_and_folders(home: Path, first: Run, tmp_path: Path) -> No
     inner.mkdir()
     run = iftplan("check", "tight", "--format", "markdown", cwd=inner)
     assert run.code == 1
-    assert "2\u00a0560\u00a0MACs, 2\u00a0000 allowed" in run.out
+    assert "| MACs | 2\u00a0560 | 2\u00a0000 | 128.0\u00a0% |" in run.out
     assert iftplan("check", "tight", "-o", str(tmp_path / "report.json"), cwd=inner).code == 1
     assert json.loads((tmp_path / "report.json").read_text())["status"] == "failed"
     inner.rmdir()

@@ -19,7 +19,6 @@ import yaml
 
 from iftplan.base.units import count
 from iftplan.report.markdown import MARKER
-from iftplan.report.table import without_breaks
 from tests.support.places import ROOT, page_named
 from tests.support.processes.repositories import AFTER, git, repository
 
@@ -119,8 +118,13 @@ def test_a_pull_request_that_widens_a_layer_is_refused(
     assert told in error
     assert "layer stem 512 → 768 (+256)" in error, "which layer and by how much"
     summary = found.file("summary")
-    assert summary.startswith(f"{MARKER}\n\n### ❌ small: {without_breaks(told)}")
-    assert "| <code>stem</code> | 768 | 80.00% | 816 | +256 |" in summary
+    assert summary.startswith(f"{MARKER}\n\n### ❌ small: over its budget of MACs\n")
+    assert (
+        f"| ❌ | <code>small</code> | MACs | {count(AFTER)} | +320\u00a0(+50\u00a0%) | 700 | 137.1\u00a0% |"
+        in summary
+    )
+    assert f"Over budget by {AFTER - 700}\u00a0MACs." in summary
+    assert "| <code>stem</code> | 768 | +256 | 80.0\u00a0% | 816 | +272 |" in summary
 
 
 @pytest.mark.slow
@@ -176,7 +180,7 @@ def test_a_change_that_costs_nothing_passes_without_a_comment(tmp_path: Path) ->
     assert done.stdout == "", "nothing is to be done, so nothing is annotated"
     assert len(found.calls) == 1, "it looks for a comment to correct, and writes none"
     assert "status=0" in found.file("output")
-    assert "### ✅ small: 640\u00a0MACs" in found.file("summary")
+    assert "### ✅ small: cost unchanged, within its budget" in found.file("summary")
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 import iftplan as ift
-from iftplan.report.table import Table
+from iftplan.report.table import Table, printable
 from iftplan.report.terminal import draw, spell, to_text
 from tests.support.cli_runs import iftplan
 from tests.support.hand_specs import chain
@@ -36,7 +36,7 @@ def squeezed(text: str) -> str:
 
 
 words = st.text(st.characters(codec="ascii", exclude_categories=("C", "Z")), min_size=1, max_size=12)
-cells = st.lists(words, min_size=1, max_size=4).map(" ".join)
+cells = st.lists(words, min_size=1, max_size=4).map(" ".join).map(printable)
 columns = st.tuples(st.sampled_from(["", ">"]), cells).map("".join)
 any_table = st.integers(1, 6).flatmap(
     lambda n: st.builds(
