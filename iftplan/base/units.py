@@ -199,11 +199,15 @@ def count(value: int) -> str:
 
 
 def abbreviate(value: float) -> str:
-    """A count to four figures with its SI prefix: `555.5 M`."""
+    """A count to four figures with its SI prefix, from 10¹⁵ on with its power of ten.
+
+    Example:
+        >>> abbreviate(555468800), abbreviate(1.267e18)
+        ('555.5 M', '1.267e18')
+    """
+    if abs(value) >= 10**15:
+        return f"{value:.4g}".replace("e+", "e")
     for factor, prefix in (
-        (10**21, "Z"),
-        (10**18, "E"),
-        (10**15, "P"),
         (10**12, "T"),
         (10**9, "G"),
         (10**6, "M"),
@@ -228,7 +232,22 @@ def percent(value: Fraction | float, digits: int = 3) -> str:
     """A relative difference in per cent with its sign, to `digits` figures.
 
     Example:
-        >>> percent(Fraction(1, 8)), percent(-0.5)
-        ('+12.5 %', '−50 %')
+        >>> percent(Fraction(1, 8)), percent(-0.5), percent(119)
+        ('+12.5 %', '−50 %', '+11 900 %')
     """
-    return f"{'+' if value >= 0 else '−'}{abs(float(value)) * 100:.{digits}g} %"
+    size = abs(float(value)) * 100
+    shown = count(round(size)) if size >= 1000 else f"{size:.{digits}g}"
+    return f"{'+' if value >= 0 else '−'}{shown} %"
+
+
+def share(value: Fraction | float) -> str:
+    """A part of a whole in per cent, to a tenth; what is less is said to be, for it is not nothing.
+
+    Example:
+        >>> share(Fraction(7, 8)), share(0.0001), share(0), share(120)
+        ('87.5 %', '< 0.1 %', '0.0 %', '12 000 %')
+    """
+    size = float(value) * 100
+    if size >= 1000:
+        return f"{count(round(size))} %"
+    return "< 0.1 %" if 0 < size < 0.05 else f"{size:.1f} %"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from fractions import Fraction
 
-from iftplan.base.units import Convention, count, decimal, percent, with_sign
+from iftplan.base.units import Convention, count, decimal, percent, share, with_sign
 from iftplan.checks.findings import CheckReport, Drift, Limit, ModelCheck, Quantity, Status
 from iftplan.checks.tables import changed_by, models_by_note
 from iftplan.checks.verdicts import total_change
@@ -132,7 +132,7 @@ def _totals(model: ModelCheck, baseline: str, convention: Convention) -> Iterato
             (">cost", _number(limit.measured, limit)),
             *_since(model, limit.quantity, baseline),
             (">budget", _allowed(limit)),
-            (">used", f"{float(limit.measured / limit.allowed) * 100:.1f} %"),
+            (">used", share(limit.measured / limit.allowed)),
         )
         yield Total(within if limit.kept else SectionStatus.FAILED, cells)
 
@@ -234,7 +234,7 @@ def _layers(measured: ModelCost, drift: Drift | None, convention: Convention, by
     for name in ordered:
         cells = [name, count(macs.get(name, 0) * convention.per_mac)]
         cells += [_gain(gained[name])] if drift else []
-        cells += [f"{100 * macs.get(name, 0) / whole:.1f} %"]
+        cells += [share(macs.get(name, 0) / whole)]
         cells += [count(parameters[name]) if name in parameters else ""]
         cells += [_gain(grown[name])] if any(grown.values()) else []
         rows.append(tuple(cells))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 
-from iftplan.base.units import Convention, count, decimal, percent, with_sign
+from iftplan.base.units import Convention, count, decimal, percent, share, with_sign
 from iftplan.checks.findings import CheckReport, Drift, Limit, ModelCheck, Quantity
 from iftplan.plans.audit.diff import Diff
 from iftplan.report.table import Table
@@ -61,8 +61,8 @@ def changed_by(diff: Diff, convention: Convention = Convention.MAC) -> str:
 def _used(limit: Limit) -> str:
     if limit.quantity is Quantity.RATIO:
         return f"{decimal(limit.measured, 4)} of {decimal(limit.allowed, 4)} {limit.reference}"
-    share = float(limit.measured / limit.allowed)
-    return f"{share:.1%} of {count(int(limit.allowed))} {limit.quantity}"
+    part = share(limit.measured / limit.allowed).replace(" %", "%")
+    return f"{part} of {count(int(limit.allowed))} {limit.quantity}"
 
 
 def drift_tables(report: CheckReport, convention: Convention = Convention.MAC) -> list[Table]:

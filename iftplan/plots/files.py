@@ -5,17 +5,20 @@ from __future__ import annotations
 import io
 import warnings
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
 from matplotlib.figure import Figure
 
+from iftplan.base.arguments import one_of
+from iftplan.base.documents import write_bytes
 from iftplan.plots.style import THEMES, drawing, label_text
 
 FORMS = ("png", "svg", "pdf")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Picture:
     """Finished figure with a title and a description in words.
 
@@ -29,6 +32,17 @@ class Picture:
     title: str
     description: str
 
+    def save(self, path: str | Path) -> None:
+        """Write the figure, as PNG, SVG or PDF by the end of the path.
+
+        Raises:
+            InputError: the path says none of these, or cannot be written.
+        """
+        write_bytes(encode(self, Path(path).suffix.lower().removeprefix(".")), str(path))
+
+    def __repr__(self) -> str:
+        return f"Picture({self.title!r})"
+
     def _repr_png_(self) -> bytes:
         return reduce_palette(encode(self, "png"))
 
@@ -39,7 +53,11 @@ def encode(picture: Picture, form: str) -> bytes:
     Args:
         picture: what to write.
         form: one of `FORMS`.
+
+    Raises:
+        InputError: another form.
     """
+    one_of("the form of a picture", form, FORMS)
     picture = replace(
         picture, title=label_text(picture.title, 200), description=label_text(picture.description, 2000)
     )

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
 from math import hypot
 from typing import Literal
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.text import Annotation
+
+from iftplan.plots.style import Theme
 
 _Place = tuple[int, int, Literal["left", "right", "center"], Literal["top", "bottom", "center"]]
 
@@ -22,16 +25,23 @@ _PLACES: tuple[_Place, ...] = (
 )  # fmt: skip
 """Offsets in points and alignments, the most natural first."""
 
+_BESIDE: tuple[_Place, ...] = (
+    (5, 0, "left", "center"), (5, 3, "left", "center"), (5, -3, "left", "center"), (-5, 0, "right", "center"),
+    (-5, 3, "right", "center"), (-5, -3, "right", "center"),
+)  # fmt: skip
+"""Those of short labels in a column of points."""
+
 _RADIUS = 3.5  # of a marker, in points
 
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A text that belongs to a point, in data coordinates."""
+    """A text that belongs to a point, in data coordinates, with its size in points."""
 
     text: str
     x: float
     y: float
+    size: float = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +80,9 @@ def place_labels(
     labels: Sequence[Label],
     points: Sequence[tuple[float, float]],
     lines: Sequence[Sequence[tuple[float, float]]],
-    color: str,
+    colors: Theme,
+    *,
+    beside: bool = False,
 ) -> int:
     """Draw the labels that find a free place, first come first served; how many did.
 
@@ -80,7 +92,8 @@ def place_labels(
         labels: the most important first.
         points: data coordinates of all markers.
         lines: data coordinates of lines that are kept clear where that is possible.
-        color: of the text.
+        colors: of the text, and of the halo that keeps lines out of it.
+        beside: whether labels are short and stand right beside their points.
     """
     renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
     figure.draw_without_rendering()
@@ -92,8 +105,8 @@ def place_labels(
     written = [text.get_window_extent(renderer) for text in axes.texts if text.get_text()]
     taken = [_Box(box.x0, box.y0, box.x1, box.y1) for box in written]
     for label in labels:
-        for place, clear in [(place, clear) for clear in (True, False) for place in _PLACES]:
-            text, box = _written(axes, label, place, color, renderer)
+        for clear, place in product((True, False), _BESIDE if beside else _PLACES):
+            text, box = _written(axes, label, place, colors, renderer)
             others = (*taken, *markers, *(strokes if clear else ()))
             if (
                 box.within(room)
@@ -107,12 +120,13 @@ def place_labels(
 
 
 def _written(
-    axes: Axes, label: Label, place: _Place, color: str, renderer: RendererAgg
+    axes: Axes, label: Label, place: _Place, colors: Theme, renderer: RendererAgg
 ) -> tuple[Annotation, _Box]:
     dx, dy, horizontal, vertical = place
     text = axes.annotate(
         label.text, (label.x, label.y), (dx, dy), textcoords="offset points", ha=horizontal, va=vertical,
-        fontsize=7, color=color, zorder=6, annotation_clip=True,
+        fontsize=label.size, color=colors.ink, zorder=6, annotation_clip=True,
+        path_effects=[withStroke(linewidth=2, foreground=colors.background)],
     )  # fmt: skip
     text.set_in_layout(False)
     extent = text.get_window_extent(renderer)

@@ -8,19 +8,21 @@ from math import ceil
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from iftplan.base.arguments import check_arguments
 from iftplan.base.units import Convention, decimal_text
 from iftplan.plans.plan import Plan, PlannedLayer, Scope
 from iftplan.plots.files import Picture
-from iftplan.plots.style import THEMES, Theme, drawing, label_text, new_axes, si, si_ticks
+from iftplan.plots.style import THEMES, Theme, count_axis, drawing, label_text, new_axes, si
 
 _NAMED = 60  # layers up to which each has its name
 _STEPS = 150  # of a skyline
 
 
+@check_arguments
 def macs_picture(
     plan: Plan, *, convention: Convention = Convention.MAC, title: str = "", theme: str = "light"
 ) -> Picture:
-    """Bar chart of the MACs of every layer, dense and planned, in the order of the forward pass.
+    """Bar chart of the MACs of every layer, dense and planned, in the order of the plan.
 
     Args:
         plan: whose layers are drawn.
@@ -32,16 +34,17 @@ def macs_picture(
     per, unit = convention.per_mac, convention.unit
     dense, planned = [x.dense_macs * per for x in layers], [x.macs * per for x in layers]
     with drawing(colors):
-        figure, axes = _paper(colors, layers, f"{unit} of one sample")
+        figure, axes = _paper(colors, layers)
         _bars(axes, dense, colors.ink, 0.2, "dense model", hatch="////")
         _bars(axes, planned, colors.palette[0], -0.2, "planned")
         _finish(figure, title or _title(plan))
-        si_ticks(axes, "x" if _rows(layers) else "y")
+        _quantity(axes, layers, f"{unit} of a forward pass{_inputs(plan)}")
     total = plan.macs(Scope.MODEL) * per, plan.dense_macs(Scope.MODEL) * per
-    words = f"{unit} of {len(layers)} layers of {plan.model}, dense and planned: {si(total[1])} and {si(total[0])} together."
+    words = f"{unit} of {len(layers)} layers of {_name(plan)}, dense and planned: {si(total[1])} and {si(total[0])} together."
     return Picture(figure, title or _title(plan), words)
 
 
+@check_arguments
 def density_picture(plan: Plan, *, title: str = "", theme: str = "light") -> Picture:
     """Bar chart of the density of every weight, those under masks told from those that stay dense.
 
@@ -54,14 +57,15 @@ def density_picture(plan: Plan, *, title: str = "", theme: str = "light") -> Pic
     layers = tuple(layer for layer in plan.layers if layer.positions)
     densities = [float(layer.density) if layer.maskable else 1.0 for layer in layers]
     with drawing(colors):
-        figure, axes = _paper(colors, layers, "density (nnz over weights)")
+        figure, axes = _paper(colors, layers)
         _bars(axes, densities, colors.palette[0], 0.0, "under a mask", thickness=0.75)
         free = [0.0 if layer.maskable else 1.0 for layer in layers]
         if any(free) and _rows(layers):
             _bars(axes, free, colors.grid, 0.0, "no mask", thickness=0.75, hatch="....", edge=colors.muted)
         (axes.set_xlim if _rows(layers) else axes.set_ylim)(0, 1.02)
         _finish(figure, title or _title(plan))
-    words = f"Density of {len(layers)} layers of {plan.model}: {sum(x.maskable for x in layers)} under masks"
+        _quantity(axes, layers, "density (nonzero weights over all)")
+    words = f"Density of {len(layers)} layers of {_name(plan)}: {sum(x.maskable for x in layers)} under masks"
     return Picture(
         figure, title or _title(plan), f"{words}, {decimal_text(plan.sparsity)} sparsity asked for."
     )
@@ -72,16 +76,23 @@ def _rows(layers: Sequence[PlannedLayer]) -> bool:
     return len(layers) <= _NAMED
 
 
-def _paper(colors: Theme, layers: Sequence[PlannedLayer], quantity: str) -> tuple[Figure, Axes]:
+def _quantity(axes: Axes, layers: Sequence[PlannedLayer], quantity: str) -> None:
+    """Name the axis along which bars reach."""
+    together = _together(len(layers))
+    if _rows(layers):
+        count_axis(axes, "x", quantity)
+    else:
+        mean = f",\nmean of {together} layers at a time" if together > 1 else ""
+        count_axis(axes, "y", f"{quantity}{mean}")
+
+
+def _paper(colors: Theme, layers: Sequence[PlannedLayer]) -> tuple[Figure, Axes]:
     if not _rows(layers):
         figure, axes = new_axes(colors)
-        together = _together(len(layers))
-        axes.set_ylabel(quantity + (f",\nmean of {together} layers at a time" if together > 1 else ""))
-        axes.set_xlabel("layer, in the order of the forward pass")
+        axes.set_xlabel("layer, in the order of the plan")
         axes.set_xlim(0, len(layers))
         return figure, axes
     figure, axes = new_axes(colors, 7.2, max(2.2, 1.1 + 0.19 * len(layers)))
-    axes.set_xlabel(quantity)
     axes.set_yticks(range(len(layers)), [_tail(layer.name) for layer in layers], fontsize=7)
     axes.set_ylim(len(layers) - 0.4, -0.6)
     axes.grid(False, axis="y")
@@ -104,7 +115,7 @@ def _bars(
         axes.stairs(heights, edges, color=color, linewidth=1.4, label=label, zorder=3)
     else:
         axes.stairs(heights, edges, color=color, fill=True, alpha=0.6, label=label)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, max(axes.get_ylim()[1], 1.05 * max(heights)))
 
 
 def _together(count: int) -> int:
@@ -124,10 +135,22 @@ def _finish(figure: Figure, title: str) -> None:
 
 
 def _title(plan: Plan) -> str:
-    return f"{plan.model}: {plan.transform} at sparsity {decimal_text(plan.sparsity)}"
+    return f"{_name(plan)}: {plan.transform} at sparsity {decimal_text(plan.sparsity)}"
+
+
+def _name(plan: Plan) -> str:
+    return plan.model or "the model"
+
+
+def _inputs(plan: Plan) -> str:
+    """What the costs are of, where the plan says it: the whole input, with its batch."""
+    return f", input {', '.join(map(str, plan.inputs))}" if plan.inputs else ""
 
 
 def _tail(name: str, longest: int = 40) -> str:
-    """The end of a long name, which is what tells layers apart."""
+    """The end of a long name, which is what tells layers apart; whole parts of it where one is short enough."""
     text = label_text(name, 400)
-    return text if len(text) <= longest else f"…{text[1 - longest :]}"
+    if len(text) <= longest:
+        return text
+    end = text[1 - longest :]
+    return f"…{end[end.find('.') :]}" if "." in end[:-1] else f"…{end}"

@@ -1,56 +1,90 @@
-"""The trade-off as a scatter: frontier, errors over seeds, lines of equal cost, and readings at equal quality."""
+"""The trade-off as a scatter: frontier, errors over seeds, lines of equal cost, and readings at equal quality.
+
+Every point stands at its cost. Where many cost the same, a panel beside the scatter has a column for each of their
+series.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
-from math import exp, log
+from math import log
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from iftplan.plots.crowds import Crowd, crowds, place_in_column
 from iftplan.plots.files import Picture
 from iftplan.plots.labels import Label, place_labels
-from iftplan.plots.style import MARKERS, THEMES, Theme, drawing, label_text, new_axes, si, si_ticks
+from iftplan.plots.style import (
+    MARKERS,
+    THEMES,
+    Theme,
+    common_power,
+    count_axis,
+    drawing,
+    label_text,
+    new_row,
+    si,
+)
+from iftplan.runs.results.axes import Gain
 from iftplan.runs.results.configurations import ConfigurationResult
 from iftplan.runs.results.pareto import Estimate, Sense
-from iftplan.runs.results.tradeoff import TradeOff
+from iftplan.runs.results.reading import Subject, read_observations
+from iftplan.runs.results.tradeoff import TradeOff, tradeoff
 
 _MOST_LABELS, _MOST_LINES, _MOST_READINGS = 14, 6, 3
 _LEGEND_ROWS = 24
-CROWD = 12  # points of equal cost from which on each series has a column of its own
-_COLUMN = 0.022  # of the axis
 _DENSE = ("dense", "paper: dense")
 WIDE_X, WIDE_Y = 3, 50  # ratios from which on an axis is logarithmic
 ALIKE = 0.03  # of a cost: the least that an axis spans, or its ticks would all read the same
 MANY = 60  # points from which on each is drawn small
 
 
-def pareto_picture(found: TradeOff, *, title: str = "", theme: str = "light") -> Picture:
+def pareto_picture(
+    subject: TradeOff | Subject | Iterable[Subject], *, title: str = "", theme: str = "light"
+) -> Picture:
     """Scatter plot of a trade-off, with its frontier and readings of equal quality.
 
     Args:
-        found: what to draw.
+        subject: a trade-off, or what it is made of: plans, run directories, tables of a sweep or data frames. Without
+            a metric, the size of the search space is drawn against the MACs of a forward pass.
         title: above it.
         theme: "light", "dark" or "print".
+
+    Raises:
+        InputError: something cannot be read or compared; says where.
     """
-    colors = THEMES[theme]
+    found = subject if isinstance(subject, TradeOff) else _compared(subject)
+    colors, beside = THEMES[theme], crowds(found)
+    styles = _styles(found.entries, colors)
     with drawing(colors):
-        figure, axes = new_axes(colors)
-        places = columns(found)
-        _axes(axes, found, places)
-        styles = _styles(found.entries, colors)
-        _points(axes, found, places, styles, colors)
+        widths = [5.0, *(1.0 + 0.36 * len(crowd.columns) for crowd in beside)]
+        row = new_row(colors, len(widths), max(7.2, 1.8 + sum(widths)), 4.5 if not beside else 5.0, widths)
+        figure, (axes, *panels) = row
+        _axes(axes, found)
+        _points(axes, found, styles, colors)
         _frontier(axes, found, colors)
-        _legend(axes, found, styles, colors)
+        columns = list(zip(panels, beside, strict=True))
+        for panel, crowd in columns:
+            _columns(panel, crowd, found, styles, colors)
+        _legend(axes, found, styles, beside, colors)
         if title:
             axes.set_title(label_text(title, 90), loc="left", fontsize=10)
         _iso_flop(axes, found, colors)
-        marks = [(x, entry.y.mean) for x, entry in zip(places, found.entries, strict=True)]
-        written = [*_readings(axes, found, colors), *_labels(found, places)]
-        arrows = [[(x, e.y.mean), (e.x.mean, e.y.mean)] for e, x, _ in _arrows(found)]
-        place_labels(figure, axes, written, marks, [_staircase(found), *arrows], colors.ink)
+        marks = [(entry.x.mean, entry.y.mean) for entry in found.entries]
+        written = [*_readings(axes, found, colors), *_labels(found, beside)]
+        place_labels(figure, axes, written, marks, _strokes(found), colors)
+        for panel, crowd in columns:
+            labels, places = _column_labels(crowd)
+            place_labels(figure, panel, labels, places, [], colors, beside=True)
     return Picture(figure, title or f"{found.y.name} against {found.x.name}", describe(found))
+
+
+def _compared(subject: Subject | Iterable[Subject]) -> TradeOff:
+    observations = read_observations(subject)
+    measured = any(o.value is not None for o in observations)
+    return tradeoff(observations, gain=Gain.METRIC if measured else Gain.LOG2_MASKS)
 
 
 def describe(found: TradeOff) -> str:
@@ -63,44 +97,18 @@ def describe(found: TradeOff) -> str:
     )
 
 
-def columns(found: TradeOff) -> list[float]:
-    """Place of each point on the axis of cost: its cost, or beside it where many points cost the same.
-
-    In such a crowd each series has a place of its own.
-    """
-    places = [entry.x.mean for entry in found.entries]
-    log_scale = spans(places, WIDE_X)
-    width = log(max(places) / min(places)) if log_scale else max(places) - min(places)
-    for group in found.groups:
-        series = list(dict.fromkeys(found.entries[i].series for i in group))
-        if len(group) < CROWD or len(series) < 3:
-            continue
-        middle = sum(places[i] for i in group) / len(group)
-        step = max(width, ALIKE if log_scale else ALIKE * middle) * _COLUMN
-        for i in group:
-            shift = (series.index(found.entries[i].series) - (len(series) - 1) / 2) * step
-            places[i] = middle * exp(shift) if log_scale else middle + shift
-    return places
-
-
-def _axes(axes: Axes, found: TradeOff, places: Sequence[float]) -> None:
+def _axes(axes: Axes, found: TradeOff) -> None:
     xs, ys = _extent(e.x for e in found.entries), _extent(e.y for e in found.entries)
-    said: dict[str, list[str]] = {"x": [], "y": []}
     if spans(xs, WIDE_X):
         axes.set_xscale("log")
-        said["x"].append("log scale")
     if spans(ys, WIDE_Y):
         axes.set_yscale("log")
-        said["y"].append("log scale")
-    if any(x != entry.x.mean for x, entry in zip(places, found.entries, strict=True)):
-        said["x"].append("equal cost side by side")
-    for axis, give, told in ((found.x, axes.set_xlabel, said["x"]), (found.y, axes.set_ylabel, said["y"])):
-        give("; ".join((axis.title, *told)))
-    _limits(axes, [*xs, *places], ys)
-    for which in "xy":
-        if (axes.get_xscale() if which == "x" else axes.get_yscale()) == "log":
+    _limits(axes, xs, ys)
+    for which, scale in (("x", axes.get_xscale()), ("y", axes.get_yscale())):
+        if scale == "log":
             _log_ticks(axes, which)
-        si_ticks(axes, which)
+    count_axis(axes, "x", found.x.title)
+    count_axis(axes, "y", found.y.title)
 
 
 def _log_ticks(axes: Axes, which: str) -> None:
@@ -154,36 +162,74 @@ def _styles(entries: Sequence[ConfigurationResult], colors: Theme) -> Styles:
     return found
 
 
-def _points(axes: Axes, found: TradeOff, places: Sequence[float], styles: Styles, colors: Theme) -> None:
-    many = len(found.entries) > MANY
+def _points(axes: Axes, found: TradeOff, styles: Styles, colors: Theme) -> None:
     front = set(found.frontier)
-    for name, (color, marker) in styles.items():
+    many = len(found.entries) > MANY
+    for name in styles:
         for on_frontier in (False, True):
-            indices = [
-                i for i, e in enumerate(found.entries) if e.series == name and (i in front) is on_frontier
+            chosen = [
+                e for i, e in enumerate(found.entries) if e.series == name and (i in front) is on_frontier
             ]
-            if not indices:
-                continue
-            chosen = [found.entries[i] for i in indices]
-            xs, ys = [places[i] for i in indices], [e.y.mean for e in chosen]
-            hollow = chosen[0].what.published and name.startswith("paper:")
-            axes.scatter(
-                xs, ys, s=(14 if many else 30) * (2.4 if marker == "*" else 1) * (1.3 if on_frontier else 1),
-                marker=marker, facecolors="none" if hollow else color, edgecolors=color if hollow else colors.background,
-                linewidths=1.1 if hollow else 0.5, alpha=0.55 if many and not on_frontier else 1.0,
-                zorder=4 if on_frontier else 3, label=label_text(name),
-            )  # fmt: skip
-            _errors(axes, chosen, xs, color, many)
+            if chosen:
+                _marks(axes, chosen, [e.x.mean for e in chosen], styles, colors, on_frontier, many)
+                _errors(axes, chosen, [e.x.mean for e in chosen], styles[name][0], many)
+
+
+def _marks(
+    axes: Axes, chosen: Sequence[ConfigurationResult], xs: Sequence[float], styles: Styles, colors: Theme,
+    on_frontier: bool, many: bool,
+) -> None:  # fmt: skip
+    """Markers of configurations of one series."""
+    name = chosen[0].series
+    color, marker = styles[name]
+    hollow = _hollow(name)
+    axes.scatter(
+        xs, [e.y.mean for e in chosen],
+        s=(14 if many else 30) * (2.4 if marker == "*" else 1) * (1.3 if on_frontier else 1),
+        marker=marker, facecolors="none" if hollow else color, edgecolors=color if hollow else colors.background,
+        linewidths=1.1 if hollow else 0.5, alpha=0.55 if many and not on_frontier else 1.0,
+        zorder=4 if on_frontier else 3, label=label_text(name),
+    )  # fmt: skip
+
+
+def _hollow(series: str) -> bool:
+    """Whether a series is published, beside our own."""
+    return series.startswith("paper:")
+
+
+def _columns(panel: Axes, crowd: Crowd, found: TradeOff, styles: Styles, colors: Theme) -> None:
+    """A column for each series of configurations that cost the same; no axis of cost."""
+    front = {id(found.entries[i]) for i in found.frontier}
+    for place, (name, entries) in enumerate(crowd.columns):
+        for on_frontier in (False, True):
+            chosen = [e for e in entries if (id(e) in front) is on_frontier]
+            if chosen:
+                _marks(panel, chosen, [place] * len(chosen), styles, colors, on_frontier, many=False)
+        _errors(panel, entries, [place] * len(entries), styles[name][0], many=False, costs=False)
+    names = [label_text(name) for name, _ in crowd.columns]
+    panel.set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor", fontsize=7.5)
+    panel.set_xlim(-0.6, len(names) - 0.1)
+    panel.grid(visible=False, axis="x")
+    panel.set_title(crowd.title, loc="left", fontsize=8.5)
+
+
+def _column_labels(crowd: Crowd) -> tuple[list[Label], list[tuple[float, float]]]:
+    """Sparsities beside the points, and where the points are."""
+    placed = [(float(i), entry) for i, (_, entries) in enumerate(crowd.columns) for entry in entries]
+    labels = [Label(text, x, e.y.mean, 6.5) for x, e in placed if (text := place_in_column(e))]
+    return labels, [(x, e.y.mean) for x, e in placed]
 
 
 def _errors(
-    axes: Axes, chosen: Sequence[ConfigurationResult], xs: Sequence[float], color: str, many: bool
-) -> None:
+    axes: Axes, chosen: Sequence[ConfigurationResult], xs: Sequence[float], color: str, many: bool,
+    costs: bool = True,
+) -> None:  # fmt: skip
     measured = [(x, e) for x, e in zip(xs, chosen, strict=True) if e.y.error is not None or e.x.error]
     if measured:
         axes.errorbar(
             [x for x, _ in measured], [e.y.mean for _, e in measured],
-            yerr=[e.y.error or 0.0 for _, e in measured], xerr=[e.x.error or 0.0 for _, e in measured],
+            yerr=[e.y.error or 0.0 for _, e in measured],
+            xerr=[e.x.error or 0.0 for _, e in measured] if costs else None,
             fmt="none", ecolor=color, elinewidth=0.5 if many else 0.9, capsize=0 if many else 2, zorder=2,
         )  # fmt: skip
 
@@ -193,6 +239,17 @@ def _frontier(axes: Axes, found: TradeOff, colors: Theme) -> None:
     if len(found.frontier) > 1:
         xs, ys = zip(*_staircase(found), strict=True)
         axes.plot(xs, ys, color=colors.muted, linewidth=1.1, zorder=2.5, label="frontier")
+
+
+def _strokes(found: TradeOff) -> list[list[tuple[float, float]]]:
+    """Lines that labels keep clear of where they can."""
+    arrows = [[(x, e.y.mean), (e.x.mean, e.y.mean)] for e, x, _ in _arrows(found)]
+    bars = [
+        [(e.x.mean, e.y.mean - e.y.error), (e.x.mean, e.y.mean + e.y.error)]
+        for e in found.entries
+        if e.y.error
+    ]
+    return [_staircase(found), *arrows, *bars]
 
 
 def _staircase(found: TradeOff) -> list[tuple[float, float]]:
@@ -206,10 +263,11 @@ def _staircase(found: TradeOff) -> list[tuple[float, float]]:
 def _iso_flop(axes: Axes, found: TradeOff, colors: Theme) -> None:
     """A line for each group of equal cost; it says which where the good points are not."""
     end, inwards, side = (1, -3, "top") if found.y.sense is Sense.LOWER else (0, 3, "bottom")
+    power = common_power(*axes.get_xlim())
     for x in guides(found):
         axes.axvline(x, color=colors.muted, linewidth=0.7, linestyle=(0, (1, 3)), zorder=1)
         axes.annotate(
-            f"≈ {si(x)}", (x, end), (2, inwards), xycoords=("data", "axes fraction"), textcoords="offset points",
+            f"≈ {si(x, power)}", (x, end), (2, inwards), xycoords=("data", "axes fraction"), textcoords="offset points",
             fontsize=6.5, color=colors.muted, rotation=90, va=side, ha="left",
         )  # fmt: skip
 
@@ -269,16 +327,18 @@ def _readings(axes: Axes, found: TradeOff, colors: Theme) -> list[Label]:
         )  # fmt: skip
         log = axes.get_xscale() == "log"
         middle = (x * entry.x.mean) ** 0.5 if log else (x + entry.x.mean) / 2
-        labels.append(Label(f"same {found.y.name}, {ratio:.2g}× less", middle, y))
+        labels.append(Label(f"same {found.y.name}, {ratio:.2g}× cheaper", middle, y))
     return labels
 
 
-def _labels(found: TradeOff, places: Sequence[float]) -> list[Label]:
-    """Names for the frontier, the dense models first; of a long frontier, as many as fit."""
+def _labels(found: TradeOff, beside: Sequence[Crowd]) -> list[Label]:
+    """Names for the dense models, the frontier, and, where they are few, the others; no more than fit."""
+    told = {id(e) for crowd in beside for _, entries in crowd.columns for e in entries if not e.what.dense}
     dense = [i for i, e in enumerate(found.entries) if e.what.dense][:_MOST_READINGS]
     order = [*dense, *(found.frontier[i] for i in _spread(len(found.frontier)))]
-    named = list(dict.fromkeys(order))[:_MOST_LABELS]
-    return [Label(label_text(found.entries[i].name), places[i], found.entries[i].y.mean) for i in named]
+    order += range(len(found.entries)) if len(found.entries) <= _MOST_LABELS or beside else []
+    named = [i for i in dict.fromkeys(order) if id(found.entries[i]) not in told][:_MOST_LABELS]
+    return [Label(label_text(e.name), e.x.mean, e.y.mean) for e in (found.entries[i] for i in named)]
 
 
 def _spread(count: int) -> list[int]:
@@ -291,14 +351,19 @@ def _spread(count: int) -> list[int]:
     return list(dict.fromkeys(found))
 
 
-def _legend(axes: Axes, found: TradeOff, styles: Styles, colors: Theme) -> None:
+def _legend(axes: Axes, found: TradeOff, styles: Styles, beside: Sequence[Crowd], colors: Theme) -> None:
+    """Series, but for those whose column has their name, and what lines mean."""
+    columns = {name for crowd in beside for name, _ in crowd.columns}
     handles = [
         Line2D([], [], linestyle="none", marker=marker, color=color, markersize=6 if marker != "*" else 8,
-               fillstyle="none" if name.startswith("paper:") else "full", markeredgewidth=1.0, label=label_text(name))
+               fillstyle="none" if _hollow(name) else "full", markeredgewidth=1.0, label=label_text(name))
         for name, (color, marker) in styles.items()
+        if name not in columns
     ]  # fmt: skip
     if len(found.frontier) > 1:
         handles.append(Line2D([], [], color=colors.muted, linewidth=1.1, label="frontier"))
+    if beside:
+        handles.append(Line2D([], [], linestyle="none", label="numbers: sparsity"))
     if any(e.y.error is not None for e in found.entries):
         handles.append(
             Line2D([], [], linestyle="none", marker="|", color=colors.ink, label=_error_name(found))

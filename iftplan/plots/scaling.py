@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from iftplan.base.units import abbreviate
 from iftplan.plots.files import Picture
-from iftplan.plots.style import DASHES, THEMES, drawing, label_text, new_axes
+from iftplan.plots.style import DASHES, THEMES, count_axis, drawing, label_text, new_axes
 from iftplan.runs.scaling_tables import Advice
 
 _STEPS = 120
@@ -42,10 +42,9 @@ def advice_picture(asked: Advice, *, title: str = "", theme: str = "light") -> P
             fontsize=7, color=colors.muted, va="top",
         )  # fmt: skip
         axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0e}".replace("e+", "e"))
         axes.set_xlim(computes[0], computes[-1])
         axes.set_ylim(-0.02, 1)
-        axes.set_xlabel("training compute (FLOPs, two for each MAC)")
+        count_axis(axes, "x", "training compute (FLOPs, two for each MAC)")
         axes.set_ylabel("optimal sparsity")
         axes.set_title(label_text(title or f"Sparse scaling law, {law.name}", 90), loc="left", fontsize=10)
         figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=3)

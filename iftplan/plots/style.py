@@ -6,9 +6,10 @@ its own, so that a figure says the same in grey.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import log10
 from types import MappingProxyType
 
 import matplotlib
@@ -99,7 +100,9 @@ def new_axes(theme: Theme, width: float = 7.2, height: float = 4.5) -> tuple[Fig
     return figure, axes
 
 
-def new_row(theme: Theme, count: int, width: float = 7.2, height: float = 4.5) -> tuple[Figure, list[Axes]]:
+def new_row(
+    theme: Theme, count: int, width: float = 7.2, height: float = 4.5, ratios: Sequence[float] | None = None
+) -> tuple[Figure, list[Axes]]:
     """An empty figure with some axes side by side that share the vertical one.
 
     Args:
@@ -107,9 +110,10 @@ def new_row(theme: Theme, count: int, width: float = 7.2, height: float = 4.5) -
         count: how many axes.
         width: inches.
         height: inches.
+        ratios: of their widths; None for equal ones.
     """
     figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
-    row = list(figure.subplots(1, count, sharey=True, squeeze=False)[0])
+    row = list(figure.subplots(1, count, sharey=True, squeeze=False, width_ratios=ratios)[0])
     for axes in row:
         axes.grid(True, color=theme.grid, linewidth=0.6)
         axes.set_axisbelow(True)
@@ -118,17 +122,66 @@ def new_row(theme: Theme, count: int, width: float = 7.2, height: float = 4.5) -
     return figure, row
 
 
-def si_ticks(axes: Axes, which: str) -> None:
-    """Counts on an axis with SI prefixes: 1.8 G."""
+def count_axis(axes: Axes, which: str, title: str) -> None:
+    """Name an axis of counts and write its ticks: with SI prefixes, from 10¹⁵ on in one power of ten that the name has.
+
+    A logarithmic axis says so.
+
+    Args:
+        axes: whose scale and limits are set.
+        which: "x" or "y".
+        title: quantity and unit.
+    """
     from matplotlib.ticker import FuncFormatter
 
-    axis = axes.xaxis if which == "x" else axes.yaxis
-    axis.set_major_formatter(FuncFormatter(lambda value, _: si(value)))
+    axis, name = (axes.xaxis, axes.set_xlabel) if which == "x" else (axes.yaxis, axes.set_ylabel)
+    scale = "log" if (axes.get_xscale() if which == "x" else axes.get_yscale()) == "log" else "linear"
+    power = common_power(*axis.get_view_interval())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: si(value, power)))
+    name(axis_name(title, power, log=scale == "log"))
 
 
-def si(value: float) -> str:
-    """A number with its prefix, as short as it can be."""
-    return abbreviate(round(value)) if abs(value) >= 1000 else f"{value:.4g}"
+def axis_name(title: str, power: int = 0, *, log: bool = False) -> str:
+    """Name of an axis with what its ticks are to be multiplied by, and whether it is logarithmic.
+
+    Example:
+        >>> axis_name("training MACs", 18, log=True)
+        'training MACs (10¹⁸), log scale'
+    """
+    unit = f" ({power_of_ten(power)})" if power else ""
+    return f"{title}{unit}{', log scale' if log else ''}"
+
+
+def common_power(low: float, high: float) -> int:
+    """Power of ten, a multiple of three, that an axis' numbers are written in; 0 where each has its own prefix."""
+    if high < 1e15 or low * 1000 <= high:
+        return 0
+    return 3 * int(log10(high) // 3)
+
+
+def si(value: float, power: int = 0) -> str:
+    """A number with its prefix, from 10¹⁵ on with its power of ten, as short as it can be; in units of 10^power if given.
+
+    Example:
+        >>> si(1.8e9), si(1.267e18), si(1.2e18, 18)
+        ('1.8 G', '1.267·10¹⁸', '1.2')
+    """
+    if power:
+        return f"{value / 10**power:.4g}"
+    if abs(value) < 1000:
+        return f"{value:.4g}"
+    number, _, exponent = abbreviate(round(value)).partition("e")
+    if not exponent:
+        return number
+    return power_of_ten(int(exponent)) if number == "1" else f"{number}·{power_of_ten(int(exponent))}"
+
+
+def power_of_ten(exponent: int) -> str:
+    """A power of ten as it is printed: 10¹⁸."""
+    return "10" + str(exponent).translate(_RAISED)
+
+
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def label_text(text: str, longest: int = 48) -> str:

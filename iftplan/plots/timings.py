@@ -52,7 +52,7 @@ def bench_picture(bench: Bench, *, title: str = "", theme: str = "light") -> Pic
         row[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         row[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
         row[0].yaxis.set_minor_formatter(NullFormatter())
-        row[0].set_ylabel("time over the best dense time")
+        row[0].set_ylabel("time over the best dense time, log scale")
         figure.suptitle(label_text(named, 90), x=0.01, ha="left", fontsize=10)
         found = {
             label: handle

@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from iftplan.plots.files import Picture
-from iftplan.plots.style import MARKERS, THEMES, drawing, label_text, new_axes, si_ticks
+from iftplan.plots.style import MARKERS, THEMES, count_axis, drawing, label_text, new_axes
 from iftplan.runs.history import History
 
 _MOST_NAMED = 10
@@ -44,14 +44,15 @@ def updates_picture(histories: Sequence[History], *, title: str = "", theme: str
                     Line2D([], [], color=color, marker=marker, markersize=4, label=label_text(history.name))
                 )
         handles += [
-            Line2D([], [], color=colors.ink, linewidth=1.6, label="ITOP: ever active"),
-            Line2D([], [], color=colors.ink, linewidth=1.1, linestyle="--", label="churn: exchanged"),
+            Line2D([], [], color=colors.ink, linewidth=1.6, label="ITOP: weights active so far"),
+            Line2D(
+                [], [], color=colors.ink, linewidth=1.1, linestyle="--", label="churn: replaced by an update"
+            ),
         ]
         axes.set_ylim(-0.02, 1.02)
-        axes.set_xlabel("step")
-        axes.set_ylabel("part of the weights (ITOP), of the active ones (churn)")
+        axes.set_ylabel("ITOP: fraction of all weights;\nchurn: fraction of active weights")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        si_ticks(axes, "x")
+        count_axis(axes, "x", "training step")
         heading = title or "Masks over training"
         axes.set_title(label_text(heading, 90), loc="left", fontsize=10)
         figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=8)

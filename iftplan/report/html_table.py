@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 
-from iftplan.report.table import Table, printable
+from iftplan.report.table import Table, printable, without_breaks
 
+_NUMBER, _WORDS = "text-align:right;white-space:nowrap", "text-align:left"
 _FOLDED_AFTER = 12  # rows that are read without a click
 _SHOWN = 1000  # rows: a page of more is slow to scroll and is read by nobody
 
@@ -34,20 +35,22 @@ def _parts(table: Table) -> Iterator[str]:
 
 
 def _grid(table: Table) -> str:
-    styles = [f"text-align:{'right' if column.startswith('>') else 'left'}" for column in table.columns]
-    head = f"<thead>{_row('th', table.headings, styles)}</thead>" if any(table.headings) else ""
+    head = f"<thead>{_row('th', table.headings, table.columns)}</thead>" if any(table.headings) else ""
     rows = table.rows[:_SHOWN]
-    body = "".join(_row("td", row, styles) for row in rows)
+    body = "".join(_row("td", row, table.columns) for row in rows)
     left = len(table.rows) - len(rows)
     more = f"<p>… and {left} more; print the value to see them all.</p>" if left else ""
     return f"<table>{head}<tbody>{body}</tbody></table>{more}"
 
 
-def _row(tag: str, cells: Iterable[str], styles: Sequence[str]) -> str:
-    inside = (
-        f'<{tag} style="{style}">{_text(cell)}</{tag}>' for cell, style in zip(cells, styles, strict=True)
-    )
+def _row(tag: str, cells: Iterable[str], columns: Sequence[str]) -> str:
+    inside = (_cell(tag, cell, column) for cell, column in zip(cells, columns, strict=True))
     return f"<tr>{''.join(inside)}</tr>"
+
+
+def _cell(tag: str, cell: str, column: str) -> str:
+    side = "right" if column.startswith(">") else "left"
+    return f'<{tag} style="text-align:{side}">{without_breaks(_text(cell))}</{tag}>'
 
 
 def _text(text: str) -> str:

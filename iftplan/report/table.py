@@ -29,6 +29,12 @@ class Table:
         """Column names as people read them."""
         return tuple(column.removeprefix(">") for column in self.columns)
 
+    def _repr_html_(self) -> str:
+        """The table as HTML, for notebooks."""
+        from iftplan.report.html_table import table_fragment
+
+        return table_fragment(self)
+
 
 def to_csv(table: Table) -> str:
     """Comma-separated values with a heading; titles and notes are left to other formats."""

@@ -73,7 +73,7 @@ def test_the_frontier_is_a_table_with_its_reading(runs: dict[str, Run]) -> None:
     assert [line.split()[:2] for line in lines[2:4]] == [["wide", "0.5"], ["wide", "0.75"]]
     assert "91 ± 1" not in runs["table"].out
     assert lines[3].split()[-3:] == ["91", "1", "2"]
-    assert any(line.startswith("dense, accuracy 91 at 600 E: the same for 2× less") for line in lines)
+    assert any(line.startswith("dense, accuracy 91 at 6e20: the same for 2× less") for line in lines)
 
 
 def test_the_document_has_every_point_and_is_sealed(runs: dict[str, Run]) -> None:

@@ -7,14 +7,17 @@ import subprocess
 import sys
 from dataclasses import replace
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from matplotlib.collections import PathCollection
 from matplotlib.patches import Rectangle
 
 import iftplan as ift
+from iftplan.base.errors import InputError
 from iftplan.base.units import Convention
 from iftplan.models.notation import parse_layer
 from iftplan.plans.search_spaces import layer_spaces, model_spaces
@@ -24,7 +27,7 @@ from iftplan.plots.layers import density_picture, macs_picture
 from iftplan.plots.pareto import pareto_picture
 from iftplan.plots.scaling import advice_picture
 from iftplan.plots.search_spaces import cardinality_picture
-from iftplan.plots.style import THEMES, label_text
+from iftplan.plots.style import THEMES, label_text, si
 from iftplan.plots.updates import updates_picture
 from iftplan.runs.history import History
 from iftplan.runs.results.observations import Observation
@@ -64,12 +67,12 @@ def pictures(theme: str = "light") -> dict[str, Picture]:
 
 
 LABELS = {
-    "pareto": ("training MACs, whole run; log scale", "accuracy (%)"),
-    "macs": ("MACs of one sample", ""),
-    "density": ("density (nnz over weights)", ""),
-    "cardinality": ("sparsity", "search space, log2 of the number of masks (bits)"),
-    "updates": ("step", "part of the weights (ITOP), of the active ones (churn)"),
-    "advice": ("training compute (FLOPs, two for each MAC)", "optimal sparsity"),
+    "pareto": ("training MACs, whole run, log scale", "accuracy (%)"),
+    "macs": ("MACs of a forward pass, input 1x3x8x8", ""),
+    "density": ("density (nonzero weights over all)", ""),
+    "cardinality": ("sparsity", "search space: log2 of the number of masks (bits)"),
+    "updates": ("training step", "ITOP: fraction of all weights;\nchurn: fraction of active weights"),
+    "advice": ("training compute (FLOPs, two for each MAC), log scale", "optimal sparsity"),
 }
 
 
@@ -81,7 +84,131 @@ def test_axes_name_quantity_convention_and_unit(kind: str) -> None:
 
 def test_flops_are_named_where_they_are_drawn() -> None:
     plan = ift.plan(chain(), "wide", "3/4")
-    assert macs_picture(plan, convention=Convention.FLOP).figure.axes[0].get_xlabel() == "FLOPs of one sample"
+    assert (
+        macs_picture(plan, convention=Convention.FLOP).figure.axes[0].get_xlabel()
+        == "FLOPs of a forward pass, input 1x3x8x8"
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [(0.5, "0.5"), (1234, "1.234 k"), (1.8e9, "1.8 G"), (6.33e17, "6.33·10¹⁷"), (1e18, "10¹⁸"), (1.27e21, "1.27·10²¹")],
+)  # fmt: skip
+def test_large_numbers_of_figures_are_powers_of_ten(value: float, told: str) -> None:
+    assert si(value) == told
+
+
+def test_an_axis_of_large_numbers_has_its_power_in_its_name() -> None:
+    trade = tradeoff([seen(i, train_macs=(6 + i) * 10**17) for i in range(8)])
+    axes = pareto_picture(trade).figure.axes[0]
+    axes.figure.draw_without_rendering()
+    ticks = [label.get_text() for label in axes.get_xticklabels()]
+    assert axes.get_xlabel() == "training MACs, whole run (10¹⁸)"
+    assert "0.8" in ticks
+    assert "1.2" in ticks
+
+
+def alike(count: int = 36) -> TradeOff:
+    """As many at nearly one cost, of nine series, beside two that cost more."""
+    methods = ("static", "set", "rigl")
+    at_cost = [
+        seen(i, model="net", transform=FAMILIES[1 + i % 3], method=methods[i // 3 % 3], sparsity=0.5 + i / 100,
+             train_macs=10**16 + i * 10**12, value=0.7 + i / 1000, error=0.002)
+        for i in range(count)
+    ]  # fmt: skip
+    dear = [
+        seen(1, model="net", train_macs=n * 10**16, value=0.8, method="dear", sparsity=n / 10) for n in (3, 5)
+    ]
+    return tradeoff([*at_cost, *dear])
+
+
+def test_points_of_equal_cost_stand_at_their_cost_and_in_a_column_for_each_series() -> None:
+    trade = alike()
+    main, columns = pareto_picture(trade).figure.axes
+    drawn = {
+        tuple(p)
+        for c in main.collections
+        if isinstance(c, PathCollection)
+        for p in np.asarray(c.get_offsets())
+    }
+    assert drawn == {(e.x.mean, e.y.mean) for e in trade.entries}, "nothing is moved aside"
+    crowd = {e.series for e in trade.entries if e.x.mean < 2e16}
+    assert len(crowd) == 9
+    names = [label.get_text() for label in columns.get_xticklabels()]
+    assert set(names) == crowd
+    for place, name in enumerate(names):
+        placed = [
+            y
+            for c in columns.collections
+            if c.get_label() == name
+            for x, y in np.asarray(c.get_offsets())
+            if x == place
+        ]
+        assert sorted(placed) == sorted(e.y.mean for e in trade.entries if e.series == name), name
+    assert columns.get_title("left") == "the 36 at equal cost, ≈ 1.002·10¹⁶"
+    assert len(pareto_picture(found(12)).figure.axes) == 1
+
+
+@pytest.mark.parametrize(
+    "trade", [alike(), tradeoff([seen(i, method=f"m{i}", transform="wide") for i in range(40)])]
+)
+def test_every_series_is_named_in_the_legend_or_under_its_column(trade: TradeOff) -> None:
+    figure = pareto_picture(trade).figure
+    legend = {text.get_text() for one in figure.legends for text in one.get_texts()}
+    columns = {label.get_text() for axes in figure.axes[1:] for label in axes.get_xticklabels()}
+    assert {e.series for e in trade.entries} <= legend | columns
+    figure.draw_without_rendering()
+    frame = figure.bbox
+    for one in figure.legends:
+        box = one.get_window_extent()
+        assert box.x0 >= frame.x0 - 1 and box.x1 <= frame.x1 + 1 and box.y0 >= frame.y0 - 1, (
+            "within the picture"
+        )
+
+
+def test_no_label_lies_over_a_point() -> None:
+    for trade in (found(10), alike()):
+        figure = pareto_picture(trade).figure
+        figure.draw_without_rendering()
+        for axes in figure.axes:
+            boxes = [t.get_window_extent() for t in axes.texts if t.get_rotation() == 0 and t.get_text()]
+            offsets = [np.asarray(c.get_offsets()) for c in axes.collections if isinstance(c, PathCollection)]
+            points = axes.transData.transform(np.concatenate(offsets))
+            assert not [(x, y) for x, y in points for box in boxes if box.contains(x, y)]
+
+
+def test_no_bar_is_cut_by_the_frame() -> None:
+    plan = ift.plan(chain(), "wide", "3/4")
+    many = replace(plan, layers=tuple(replace(plan.layers[i % 6], name=f"l{i}") for i in range(80)))
+    for drawn in (plan, many):
+        axes = macs_picture(drawn).figure.axes[0]
+        top = max(axes.get_xlim()[1], axes.get_ylim()[1])
+        assert top > max(float(layer.macs) for layer in drawn.layers)
+
+
+def test_a_trade_off_is_drawn_from_plans_and_frames() -> None:
+    import pandas as pd
+
+    plans = [ift.plan(chain(), family, "3/4") for family in ("wide", "parallel")]
+    assert "search space" in pareto_picture(plans).figure.axes[0].get_ylabel()
+    rows = [
+        {"model": "m", "macs": 10**6, "train_macs": 10**9 * n, "metric": "accuracy", "value": n / 10}
+        for n in (1, 2)
+    ]
+    assert pareto_picture(pd.DataFrame(rows)).figure.axes[0].get_ylabel() == "accuracy (%)"
+    with pytest.raises(InputError, match="the data frame has the columns a; a table of a sweep"):
+        pareto_picture(pd.DataFrame({"a": [1]}))
+    with pytest.raises(InputError, match="a int is nothing that can be compared"):
+        pareto_picture([3])  # type: ignore[list-item]
+
+
+def test_a_picture_is_saved_by_its_suffix(tmp_path: Path) -> None:
+    picture = pareto_picture(found(2), title="Two")
+    picture.save(tmp_path / "two.svg")
+    assert (tmp_path / "two.svg").read_bytes() == encode(picture, "svg")
+    assert repr(picture) == "Picture('Two')"
+    with pytest.raises(InputError, match="'png', 'svg', 'pdf'"):
+        picture.save(tmp_path / "two.jpg")
 
 
 @pytest.mark.parametrize("count", [1, 10, 300])

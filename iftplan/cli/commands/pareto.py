@@ -28,13 +28,13 @@ Example:
 
   on the frontier   training MACs, whole run   accuracy (%)   ±   seeds
   ─────────────────────────────────────────────────────────────────────
-  lowrank 0.75                       16.66 P             76           1
-  wide 0.5 set                       16.66 P           78.8           1
-  wide 0.9 set                       16.66 P           79.8           1
-  wide 0.9 rigl                      17.04 P           80.1           1
+  lowrank 0.75                      1.666e16             76           1
+  wide 0.5 set                      1.666e16           78.8           1
+  wide 0.9 set                      1.666e16           79.8           1
+  wide 0.9 rigl                     1.704e16           80.1           1
   4 of 39 configurations are on the frontier: lower training MACs, whole run and higher accuracy are better
-  dense, accuracy 77 at 16.66 P: the same for as much, at 16.66 P
-  equal cost within 5 %: 36 at 16.74 P
+  dense, accuracy 77 at 1.666e16: the same for as much, at 1.666e16
+  equal cost within 5 %: 36 at 1.674e16
   note: 15 of 54 have no training MACs or no metric and are left out: arXiv 2303.11525, table 10
 """
 

@@ -1,4 +1,4 @@
-"""Run directories, tables of a sweep and plan documents, read as observations."""
+"""Run directories, tables of a sweep, data frames and plans, read as observations."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, replace
 from math import isfinite
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Literal, Protocol, get_type_hints, runtime_checkable
 
 from iftplan.base.documents import Document, csv_rows, loads, read_text, schema_of
 from iftplan.base.errors import InputError
@@ -23,12 +23,52 @@ _HOLLOW = frozenset({"parallel", "factorized", "lowrank", "doped"})
 """Families whose members have an inside, where a norm and an activation may stand."""
 
 
-def read_observations(subject: str) -> tuple[Observation, ...]:
-    """Observations in a run directory, a directory of them, a table, a plan or a `result.json`.
+def read_observations(subject: Subject | Iterable[Subject]) -> tuple[Observation, ...]:
+    """Observations of whatever was planned or trained.
+
+    Args:
+        subject: path of a run directory, of a directory of them, of a table (.csv, .parquet), a plan or a `result.json`;
+            a `Plan`; a data frame with the columns of a sweep's table; an `Observation`; or several of these.
 
     Raises:
         InputError: it is none of these, or something in it cannot be read; says where.
     """
+    if isinstance(subject, str | Path):
+        return _at(str(subject))
+    if isinstance(subject, Observation):
+        return (subject,)
+    if isinstance(subject, Plan):
+        return (of_plan(subject, subject.model or "a plan"),)
+    if isinstance(subject, _Frame):
+        return _frame(subject)
+    if isinstance(subject, Iterable):
+        return tuple(o for one in subject for o in read_observations(one))
+    raise InputError(
+        f"a {type(subject).__name__} is nothing that can be compared; give plans, run directories, tables of a sweep or data frames."
+    )
+
+
+@runtime_checkable
+class _Frame(Protocol):
+    """A pandas data frame, as far as it is asked."""
+
+    @property
+    def columns(self) -> Any: ...
+
+    def to_dict(self, orient: Literal["records"]) -> list[dict[Any, Any]]: ...
+
+
+Subject = str | Path | Plan | Observation | _Frame
+
+
+def _frame(frame: _Frame) -> tuple[Observation, ...]:
+    rows = frame.to_dict("records")
+    return tuple(
+        _row(row, f"row {i} of the data frame", "the data frame") for i, row in enumerate(rows, start=1)
+    )
+
+
+def _at(subject: str) -> tuple[Observation, ...]:
     path = Path(subject)
     if path.is_dir():
         return tuple(_run(directory) for directory in _run_directories(path))

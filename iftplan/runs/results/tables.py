@@ -5,9 +5,14 @@ from __future__ import annotations
 from iftplan.base.units import abbreviate
 from iftplan.report.table import Table
 from iftplan.runs.results.configurations import ConfigurationResult
+from iftplan.runs.results.pareto import ReadingOutcome
 from iftplan.runs.results.tradeoff import TradeOff
 
 _TOLD = 8  # groups that one line names
+_UNREAD = {
+    ReadingOutcome.BELOW: "no cost matches, for even the cheapest other configuration is better",
+    ReadingOutcome.ABOVE: "no cost matches, for no other configuration is as good",
+}
 
 
 def tradeoff_table(found: TradeOff) -> Table:
@@ -39,7 +44,7 @@ def readings(found: TradeOff) -> tuple[str, ...]:
     for i, reading in found.readings:
         entry = found.entries[i]
         if reading.ratio is None or reading.x is None:
-            said.append(f"{_at(entry, found)}: {reading.outcome.value}")
+            said.append(f"{_at(entry, found)}: {_UNREAD[reading.outcome]}")
         else:
             said.append(f"{_at(entry, found)}: {times(reading.ratio)}, at {abbreviate(reading.x)}")
     return tuple(said)
