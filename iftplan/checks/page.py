@@ -41,19 +41,18 @@ _RULES = {
 def check_page(
     report: CheckReport,
     convention: Convention = Convention.MAC,
-    place: Callable[[str], Place | None] = lambda source: None,
+    place: Callable[[ModelCheck], Place | None] = lambda model: None,
 ) -> Page:
     """Report of a check as a page, a section for each model.
 
     Args:
         report: what the check found.
         convention: what a count of MACs is shown as.
-        place: where in the repository a source is written; the configuration is named for the others.
+        place: where in the repository a model is written; the configuration is named for the others.
     """
     shared = {note: names for note, names in models_by_note(report.models).items() if len(names) > 1}
     sections = tuple(
-        _section(m, report, convention, place(m.source) or Place(report.config), shared)
-        for m in report.models
+        _section(m, report, convention, place(m) or Place(report.config), shared) for m in report.models
     )
     notes = (f"{', '.join(names)}: {note}" for note, names in shared.items())
     return Page("iftplan check", sections, (*notes, *report.notes))

@@ -6,17 +6,29 @@ from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 
 from iftplan.base.units import Convention, count, decimal, percent, share, with_sign
-from iftplan.checks.findings import CheckReport, Drift, Limit, ModelCheck, Quantity
+from iftplan.checks.findings import CheckReport, Drift, Limit, ModelCheck, Quantity, Status
 from iftplan.plans.audit.diff import Diff
 from iftplan.report.table import Table
 
 
-def check_table(report: CheckReport, convention: Convention = Convention.MAC) -> Table:
-    """Table of all models: cost, change, used part of the budget, and outcome."""
+def check_table(
+    report: CheckReport, convention: Convention = Convention.MAC, *, judged: bool = True
+) -> Table:
+    """Table of all models: cost, change, used part of the budget, and outcome.
+
+    Args:
+        report: of the check.
+        convention: the unit of counts.
+        judged: whether costs were held against budgets; without, outcomes are shown where one is no cost.
+    """
     compared = bool(report.baseline)
     rows = tuple(row for model in report.models for row in _rows(model, convention, compared))
     changed = (f">since {report.baseline}",) if compared else ()
     columns = ("model", f">{convention.unit}", *changed, ">parameters", ">of the budget", "outcome")
+    if not judged:
+        told = len(columns) if any(row[-1] not in ("", Status.PASSED) for row in rows) else len(columns) - 1
+        kept = [i for i, name in enumerate(columns[:told]) if name != ">of the budget"]
+        columns, rows = tuple(columns[i] for i in kept), tuple(tuple(row[i] for i in kept) for row in rows)
     notes = (f"{', '.join(names)}: {note}" for note, names in models_by_note(report.models).items())
     return Table(columns, rows, report.config, (*notes, *report.notes))
 
@@ -72,7 +84,7 @@ def drift_tables(report: CheckReport, convention: Convention = Convention.MAC) -
         for model in report.models
         if (drift := model.drift) is not None and drift.any
     ]
-    return [*changed, check_table(report, convention)]
+    return [*changed, check_table(report, convention, judged=False)]
 
 
 def drift_table(name: str, drift: Drift, convention: Convention = Convention.MAC) -> Table:

@@ -18,7 +18,7 @@ from iftplan.checks.check import Costs
 from iftplan.checks.configuration import Allowance, Bound, ConfiguredModel, DriftPolicy
 from iftplan.checks.configuration_file import read_config
 from iftplan.checks.findings import CheckReport, ModelCheck, Quantity, Status, check_document
-from iftplan.checks.tables import check_table
+from iftplan.checks.tables import check_table, drift_tables
 from iftplan.checks.verdicts import check_model
 from iftplan.models.cost import ModelCost
 from tests.support.processes.repositories import repository
@@ -210,6 +210,15 @@ def test_the_terminal_has_a_row_for_each_line_of_a_budget() -> None:
         ("net", "1 000", "+100 (+11.1 %)", "110", "50.0% of 220 parameters", "passed"),
         ("", "", "", "", "25.0% of 4 000 MACs", ""),
     )
+
+
+def test_a_comparison_that_judges_nothing_says_nothing_of_passing() -> None:
+    found = check_model(MODEL, COST, baseline=baseline({"conv": 500, "fc": 400}, saved=False))
+    report = CheckReport("iftplan.toml", "main", (found,))
+    assert drift_tables(report)[-1].columns == ("model", ">MACs", ">since main", ">parameters")
+    gone = replace(found, name="gone", measured=None, drift=None, status=Status.UNMEASURED)
+    table = drift_tables(replace(report, models=(found, gone)))[-1]
+    assert [row[-1] for row in table.rows] == ["passed", "could not measure"]
 
 
 def test_the_document_counts_in_its_convention() -> None:

@@ -21,7 +21,7 @@ from markdown_it import MarkdownIt
 
 from iftplan.checks.findings import CheckReport, Drift, Limit, ModelCheck, Quantity, Status
 from iftplan.checks.page import check_page
-from iftplan.cli.source_lines import source_place
+from iftplan.cli.source_lines import configured_place, source_place
 from iftplan.models.cost import ModelCost
 from iftplan.plans.audit.audit import AuditedLayer, AuditReport, Verdict
 from iftplan.plans.audit.diff import LayerCosts, diff
@@ -299,7 +299,7 @@ def checked() -> CheckReport:
 
 def test_a_check_has_a_section_a_model_and_leads_with_what_is_refused() -> None:
     page = check_page(
-        checked(), place=lambda source: Place("net.py", 3) if source.startswith("net.py") else None
+        checked(), place=lambda model: Place("net.py", 3) if model.source.startswith("net.py") else None
     )
     fine, wide, broken = page.sections
     assert page.outcome is SectionStatus.FAILED
@@ -471,6 +471,22 @@ def test_a_place_is_the_line_of_the_factory(tmp_path: Path, monkeypatch: pytest.
     assert source_place("net.py:gone") == Place("net.py", 1)
     assert source_place("zoo:resnet18") is None
     assert source_place("nowhere.py:f") is None
+    (tmp_path / "src" / "shop").mkdir(parents=True)
+    Path("src/shop/net.py").write_text("\n\nclass Net:\n    pass\n")
+    assert source_place("shop.net:Net") == Place("src/shop/net.py", 3)
+    assert source_place("net:Big") == Place("net.py", 8)
+    assert source_place("elsewhere.net:Net") is None
+
+
+def test_a_model_that_is_no_file_here_is_at_its_table(tmp_path: Path) -> None:
+    config = tmp_path / "pyproject.toml"
+    config.write_text(
+        '[tool.x]\n\n[tool.iftplan.models.small]\nsource = "zoo:x"\n[tool.iftplan.models."a.b"]\n'
+    )
+    assert configured_place(str(config), "small").line == 3
+    assert configured_place(str(config), "a.b").line == 5
+    assert configured_place(str(config), "gone").line == 1
+    assert configured_place("nowhere.toml", "small") == Place("nowhere.toml", 1)
 
 
 # --- size --------------------------------------------------------------------------------------------

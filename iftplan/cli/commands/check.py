@@ -139,7 +139,7 @@ def show_report(
     from iftplan.checks.findings import Status, check_document
     from iftplan.checks.page import check_page
     from iftplan.checks.tables import check_table
-    from iftplan.cli.source_lines import source_place
+    from iftplan.cli.source_lines import configured_place, source_place
 
     summary = check_table(report, convention)
     emit(
@@ -148,7 +148,9 @@ def show_report(
         form,
         output,
         summary=[summary],
-        page=lambda: check_page(report, convention, source_place),
+        page=lambda: check_page(
+            report, convention, lambda m: source_place(m.source) or configured_place(report.config, m.name)
+        ),
         also=also,
     )
     for model in report.models:
