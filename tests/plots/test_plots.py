@@ -100,8 +100,9 @@ def test_large_numbers_of_figures_are_powers_of_ten(value: float, told: str) -> 
 
 def test_an_axis_of_large_numbers_has_its_power_in_its_name() -> None:
     trade = tradeoff([seen(i, train_macs=(6 + i) * 10**17) for i in range(8)])
-    axes = pareto_picture(trade).figure.axes[0]
-    axes.figure.draw_without_rendering()
+    figure = pareto_picture(trade).figure
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
     ticks = [label.get_text() for label in axes.get_xticklabels()]
     assert axes.get_xlabel() == "training MACs, whole run (10¹⁸)"
     assert "0.8" in ticks
