@@ -241,13 +241,15 @@ def percent(value: Fraction | float, digits: int = 3) -> str:
 
 
 def share(value: Fraction | float) -> str:
-    """A part of a whole in per cent, to a tenth; what is less is said to be, for it is not nothing.
+    """A part of a whole in per cent, to a tenth, or to one figure where it is less.
 
     Example:
-        >>> share(Fraction(7, 8)), share(0.0001), share(0), share(120)
-        ('87.5 %', '< 0.1 %', '0.0 %', '12 000 %')
+        >>> share(Fraction(7, 8)), share(0.00008), share(0), share(120)
+        ('87.5 %', '0.008 %', '0.0 %', '12 000 %')
     """
     size = float(value) * 100
     if size >= 1000:
         return f"{count(round(size))} %"
-    return "< 0.1 %" if 0 < size < 0.05 else f"{size:.1f} %"
+    if not 0 < size < 0.05:
+        return f"{size:.1f} %"
+    return f"{size:.1g} %" if size >= 0.0001 else "< 0.0001 %"
