@@ -139,7 +139,7 @@ def _totals(model: ModelCheck, baseline: str, convention: Convention) -> Iterato
 def _since(model: ModelCheck, quantity: Quantity, baseline: str) -> tuple[tuple[str, str], ...]:
     if not baseline:
         return ()
-    told = ""
+    told = "" if model.drift else "new"
     if model.drift and quantity is not Quantity.RATIO:
         convention = Convention.FLOP if quantity is Quantity.FLOPS else Convention.MAC
         parameters = quantity is Quantity.PARAMETERS

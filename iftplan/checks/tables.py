@@ -47,7 +47,8 @@ def _rows(model: ModelCheck, convention: Convention, compared: bool) -> Iterator
     measured = model.measured
     macs = count(measured.total_macs * convention.per_mac) if measured else ""
     parameters = count(measured.total_parameters) if measured else ""
-    changed = (since(model.drift, convention) if model.drift else "",) if compared else ()
+    told = since(model.drift, convention) if model.drift else "new" if measured else ""
+    changed = (told,) if compared else ()
     tightest = sorted(model.limits, key=lambda limit: (limit.kept, -limit.deviation))
     first, *others = map(_used, tightest) if tightest else ("",)
     yield (model.name, macs, *changed, parameters, first, model.status.value)

@@ -18,6 +18,7 @@ from iftplan.checks.check import Costs
 from iftplan.checks.configuration import Allowance, Bound, ConfiguredModel, DriftPolicy
 from iftplan.checks.configuration_file import read_config
 from iftplan.checks.findings import CheckReport, ModelCheck, Quantity, Status, check_document
+from iftplan.checks.page import check_page
 from iftplan.checks.tables import check_table, drift_tables
 from iftplan.checks.verdicts import check_model
 from iftplan.models.cost import ModelCost
@@ -210,6 +211,13 @@ def test_the_terminal_has_a_row_for_each_line_of_a_budget() -> None:
         ("net", "1 000", "+100 (+11.1 %)", "110", "50.0% of 220 parameters", "passed"),
         ("", "", "", "", "25.0% of 4 000 MACs", ""),
     )
+
+
+def test_a_model_that_the_baseline_does_not_have_is_new() -> None:
+    found = check_model(MODEL, COST, baseline=Baseline("main", {}, {}, saved=False))
+    report = CheckReport("iftplan.toml", "main", (found,))
+    assert check_table(report).rows[0][2] == "new"
+    assert check_page(report).sections[0].totals[0].cells[2] == (">since main", "new")
 
 
 def test_a_comparison_that_judges_nothing_says_nothing_of_passing() -> None:
