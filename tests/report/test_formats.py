@@ -233,7 +233,7 @@ def test_sarif_has_a_result_for_each_finding() -> None:
 
 def test_an_audit_says_by_how_much_and_where_first() -> None:
     page = audit_page(audited(lambda i: f"layer{i}", 3))
-    assert page.headline == "layer0: 3 003 MACs, +3 (+0.1 %) against base"
+    assert page.headline == "layer0: +0.1 % MACs against base"
     assert [row[0] for row in page.sections[0].layers.rows] == ["layer2", "layer1", "layer0"]
     assert page.sections[0].layers.rows[0] == ("layer2", "1 000", "1 002", "33.37%", "+2")
     assert page.sections[0].shares[2] == TreemapLayer("layer2", 1002, 1000)
@@ -277,11 +277,13 @@ def test_what_could_not_be_measured_is_named() -> None:
 
 def test_a_diff_leads_with_the_change() -> None:
     page = diff_page(diff(LayerCosts("a", {"x": 100, "y": 10}), LayerCosts("b", {"x": 150, "z": 1})))
-    assert page.headline == "a → b: +41 MACs (+37.3 %); the most in x (changed, +50)"
+    assert page.headline == "a → b: +41 MACs (+37.3 %)"
     assert page.outcome is SectionStatus.REPORTED
     assert page.sections[0].shares == (TreemapLayer("x", 150, 100), TreemapLayer("z", 1, 0))
     same = diff_page(diff(LayerCosts("a", {"x": 5}), LayerCosts("b", {"x": 5})))
     assert same.headline == "a → b: no change, 5 MACs"
+    moved = diff_page(diff(LayerCosts("a", {"x": 5, "y": 4}), LayerCosts("b", {"x": 4, "y": 5})))
+    assert moved.headline == "a → b: 2 layers changed, and the total is the same"
 
 
 def checked() -> CheckReport:

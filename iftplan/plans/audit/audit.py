@@ -13,7 +13,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from iftplan.base.errors import MeasureError
-from iftplan.base.units import count, decimal, parse_count
+from iftplan.base.units import count, decimal, parse_count, percent
 from iftplan.models.counting import CountTable, cross_check, uncalled_sentence, unknown_sentence
 from iftplan.plans.plan import Plan, PlannedLayer, Role, Scope
 from iftplan.report.display import Displayed, Framed, Record
@@ -367,7 +367,7 @@ def _deviation_problem(report: AuditReport, deviation: Fraction) -> str:
     by = f"; the most in {worst[0].name}" if worst else ""
     return (
         f"{count(report.measured_macs)} MACs were measured and {count(report.expected_macs)} expected ({report.reference}): {off} {way}, "
-        f"{float(deviation):+.3e} where {float(report.tolerance):.3g} is tolerated{by}."
+        f"{percent(deviation)}, and the tolerance is {float(report.tolerance):.3g}{by}."
     )
 
 

@@ -98,11 +98,10 @@ def audit_section(
         place: file and line that the findings belong to; None for none.
     """
     per = convention.per_mac
-    against = f" against {report.reference}" if report.reference else ""
     return Section(
         subject=report.subject,
         outcome=_OUTCOMES[report.verdict],
-        headline=audit_headline(report, convention) + against,
+        headline=_short_headline(report, convention),
         summary=tuple((row[0], row[1]) for row in summary_table(report, convention).rows),
         layers=layers_by_cost(report, convention),
         shares=tuple(
@@ -117,6 +116,15 @@ def audit_section(
         notes=tuple(f"assumed: {assumption}" for assumption in report.assumptions),
         place=place,
     )
+
+
+def _short_headline(report: AuditReport, convention: Convention) -> str:
+    """What a reader wants first; the summary has the counts."""
+    if report.deviation is None or report.verdict is Verdict.UNMEASURED:
+        return audit_headline(report, convention)
+    if not report.deviation:
+        return f"as many {convention.unit} as {report.reference} says"
+    return f"{percent(report.deviation)} {convention.unit} against {report.reference}"
 
 
 def audit_headline(report: AuditReport, convention: Convention = Convention.MAC) -> str:
@@ -203,14 +211,12 @@ def diff_page(d: Diff, convention: Convention = Convention.MAC) -> Page:
 
 
 def diff_headline(d: Diff, convention: Convention = Convention.MAC) -> str:
-    """Change of the total in one line, with the layer that contributes most."""
+    """Change of the total in one line."""
     if not d.changes:
         return f"no change, {count(d.head.macs * convention.per_mac)} {convention.unit}"
-    first = d.changes[0]
-    at = (
-        f"the most in {first.name} ({first.change.value}, {with_sign(first.difference * convention.per_mac)})"
-    )
-    return f"{change(d.base.macs, d.head.macs, convention)}; {at}"
+    if not d.difference:
+        return f"{count(len(d.changes))} layers changed, and the total is the same"
+    return change(d.base.macs, d.head.macs, convention)
 
 
 def change(base: int, head: int, convention: Convention = Convention.MAC) -> str:
