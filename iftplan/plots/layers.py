@@ -153,4 +153,4 @@ def _tail(name: str, longest: int = 40) -> str:
     if len(text) <= longest:
         return text
     end = text[1 - longest :]
-    return f"…{end[end.find('.') :]}" if "." in end[:-1] else f"…{end}"
+    return f"…{end[end.find('.') + 1 :]}" if "." in end[:-1] else f"…{end}"
