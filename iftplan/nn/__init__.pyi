@@ -44,6 +44,7 @@ from .masking.layer import Layer as Layer
 from .masking.loading import load_masked_ as load_masked_
 from .masking.loading import mask_zeros_ as mask_zeros_
 from .masking.masking import Masking as Masking
+from .masking.measures.spectra import spectra as spectra
 from .masking.processes import spare_broadcasts_ as spare_broadcasts_
 from .masking.step_masks import layer_counts as layer_counts
 from .masking.step_masks import weights_by_layer as weights_by_layer

@@ -140,7 +140,7 @@ def _fresh(name: str, old: nn.Parameter, shape: Shape) -> torch.Tensor:
     if old.device.type == "meta":
         return tensor
     with torch.no_grad():
-        pattern = old
+        pattern: torch.Tensor = old
         for dimension, (before, after) in enumerate(zip(old.shape, shape, strict=True)):
             if before != after:
                 pattern = pattern.narrow(dimension, 0, 1)

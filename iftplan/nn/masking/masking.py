@@ -28,8 +28,8 @@ from iftplan.masks import MaskStructure, parse_mask
 from iftplan.nn.masking.algorithms import for_training
 from iftplan.nn.masking.algorithms.base import Algorithm, LatentAlgorithm
 from iftplan.nn.masking.algorithms.static import Static
-from iftplan.nn.masking.exploration import Exploration
 from iftplan.nn.masking.masked_model import Subject
+from iftplan.nn.masking.measures.exploration import Exploration
 from iftplan.nn.masking.optimizer.hooks import attach
 from iftplan.nn.masking.optimizer.wrappers import bare, innermost_optimizer
 from iftplan.nn.masking.preconditions import trainable_views
