@@ -14,6 +14,7 @@ from iftplan.base.errors import InputError
 if TYPE_CHECKING:
     from iftplan.plots.files import Picture
 
+FIGURE_PANEL = "Figure"
 FORMS = (".png", ".svg", ".pdf")
 
 
@@ -26,9 +27,17 @@ class ThemeName(StrEnum):
 
 
 ThemeOption = Annotated[
-    ThemeName, typer.Option("--theme", help="Colours of a figure: light, dark, or print for grey.")
+    ThemeName,
+    typer.Option(
+        "--theme",
+        help="Colours of the figure: light, dark, or print (grey).",
+        rich_help_panel=FIGURE_PANEL,
+    ),
 ]
-TitleOption = Annotated[str, typer.Option("--title", help="Above the figure.")]
+TitleOption = Annotated[
+    str,
+    typer.Option("--title", metavar="TITLE", help="Title above the figure.", rich_help_panel=FIGURE_PANEL),
+]
 
 
 def figure_form(file: str, also: tuple[str, ...] = ()) -> str:

@@ -37,7 +37,8 @@ _INTERRUPTED = 130  # as shells count it: 128 and the number of the signal
 app = typer.Typer(
     name="iftplan",
     cls=Commands,
-    help="Plan, check and train sparse iso-FLOP networks, exact to the MAC.",
+    help="Plan, check and train sparse networks at unchanged FLOPs, exact to the MAC.",
+    epilog="Begin with: iftplan plan zoo:resnet18-cifar --transform wide --sparsity 0.75",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -59,7 +60,7 @@ def _options(
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit."),
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     pass
 

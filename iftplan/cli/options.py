@@ -12,6 +12,8 @@ import typer
 
 from iftplan.base.errors import InputError
 from iftplan.base.units import Convention, parse_tolerance
+from iftplan.cli import completion
+from iftplan.cli.help import MODEL_PANEL, OUTPUT_PANEL
 from iftplan.cli.output import FORMAT_HELP, Format
 from iftplan.models.notation import parse_input
 from iftplan.models.spec import InputSpec
@@ -21,41 +23,74 @@ if TYPE_CHECKING:
 
 FormatOption = Annotated[
     Format | None,
-    typer.Option("--format", help=FORMAT_HELP),
+    typer.Option("--format", help=FORMAT_HELP, rich_help_panel=OUTPUT_PANEL),
 ]
-SCOPE_HELP = "Whose MACs are held equal: matrices (transformed layers), layers (every layer with weights), or model (the whole forward pass)."
-DISTRIBUTION_HELP = "How density is spread: uniform (the same everywhere), er (denser where inputs and outputs are few), or erk (er that counts kernel sizes)."
-STRUCTURES_HELP = "What masks may look like: unstructured, or such as 2:8, 2:8T, block4x4, fan-in, channel"
+SCOPE_HELP = "Part of the model whose MACs stay equal: matrices (the transformed layers), layers (all layers with weights), or model (the whole forward pass)."
+DISTRIBUTION_HELP = "How density is spread over layers: uniform (the same everywhere), er (denser where a layer has few inputs and outputs), or erk (er that counts kernel sizes)."
+STRUCTURES_HELP = "unstructured, 2:8, 2:8T, block4x4, fan-in, channel …"
+KEEP_DENSE_HELP = (
+    "Layers that stay dense, with commas: first, last or layer names; none to keep no layer dense."
+)
+ROUND_TO_HELP = "Round widths to multiples of N."
+HEADS_HELP = "What attention keeps when it widens: the number of its heads, or the size of each."
+MODEL_HELP = "zoo:NAME, file.py:factory, hf:CONFIG.json, a spec …; iftplan models lists all forms."
+SPARSITY_HELP = "Fraction of weights that are zero: 0.75, 3/4 or 75%"
 StructureOption = Annotated[
     str,
     typer.Option(
         "--structure",
         "--mask",
-        help=f"{STRUCTURES_HELP}; 2:8+pad for sizes that 8 does not divide.",
+        metavar="STRUCTURE",
+        autocompletion=completion.structures,
+        help=f"Pattern of the masks: {STRUCTURES_HELP}, or 2:8+pad for sizes that 8 does not divide.",
+        show_default="unstructured",
     ),
 ]
-OutputOption = Annotated[str | None, typer.Option("-o", "--output", help="Write to FILE instead of stdout.")]
+OutputOption = Annotated[
+    str | None,
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="Write to FILE instead of stdout; its ending chooses the format.",
+        rich_help_panel=OUTPUT_PANEL,
+    ),
+]
 ConventionOption = Annotated[
-    Convention, typer.Option("--convention", help="mac: one per multiply-accumulate; flop: two.")
+    Convention,
+    typer.Option(
+        "--convention",
+        help="Unit of counts: mac (multiply-accumulates) or flop (two for each MAC).",
+        rich_help_panel=OUTPUT_PANEL,
+    ),
 ]
 InputOption = Annotated[
     list[str] | None,
     typer.Option(
         "--input",
-        help="Input shape such as 1x3x32x32, 1x128:int64 or input_ids=1x128:int64, or a value such as wide=True; may be repeated.",
+        metavar="SHAPE",
+        help="Input of the forward pass, such as 1x3x32x32, 1x128:int64 or input_ids=1x128:int64, or a value such as wide=True; repeat it for more inputs.",
+        rich_help_panel=MODEL_PANEL,
+        show_default="the model's own, where it has one",
     ),
 ]
 AllowOption = Annotated[
     list[str] | None,
     typer.Option(
         "--allow",
-        help="Vouch for an unknown operator: NAME=MACS_PER_CALL, or NAME=N*out per output element.",
+        metavar="NAME=MACS",
+        help="Cost of an operator that iftplan has no formula for: MACs of a call (my::operator=0) or of an output element (my::operator=64*out); repeat it for more.",
+        rich_help_panel=MODEL_PANEL,
     ),
 ]
 
 NoCacheOption = Annotated[
     bool,
-    typer.Option("--no-cache", help="Read the model anew, and keep nothing of it in .iftplan_cache."),
+    typer.Option(
+        "--no-cache",
+        help="Read the model anew, and store nothing in .iftplan_cache.",
+        rich_help_panel=MODEL_PANEL,
+    ),
 ]
 
 

@@ -20,21 +20,21 @@ from tests.support.places import PACKAGE
 NAMES = list(get_command(app).commands)  # type: ignore[attr-defined]
 
 
-def shown(*words: str, **env: str) -> str:
+def shown(*words: str, cwd: Path | None = None, **env: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "iftplan", *words],
         capture_output=True,
         text=True,
         check=True,
+        cwd=cwd,
         env={**os.environ, **env},
     )
     return done.stdout
 
 
-def test_every_summary_is_whole() -> None:
-    text = " ".join(shown("--help", COLUMNS="80").split())
-    summaries = text.partition("Commands:")[2]
-    assert "..." not in summaries and "…" not in summaries
+def test_every_summary_is_whole_on_a_line_of_a_narrow_terminal() -> None:
+    lines = shown("--help", COLUMNS="80").partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
+    assert dict(line.split(maxsplit=1) for line in lines) == SUMMARIES
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -67,19 +67,40 @@ def test_lines_are_as_wide_as_the_terminal(width: int) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_placeholders_and_defaults_are_words(name: str) -> None:
     text = shown(name, "--help", COLUMNS="100").partition("Example")[0]
-    assert not re.search(r"<(str|int|float|int range|float range)>", text)
-    assert "[default: (" not in text
+    assert not re.search(r"<(str|int|float|int range|float range)>|TEXT|x>=", text)
+    assert "[default: (" not in text and "{" not in text
+    assert max(map(len, text.splitlines())) <= 100
     reports = name in ("audit", "check", "diff")
     if "--format" in text:
         assert ("sarif" in text) == reports, "a format is offered where it applies"
+
+
+@pytest.mark.parametrize(
+    ("name", "panels"),
+    [
+        (
+            "plan",
+            "Arguments Options, Reading the model, Initial scales and learning rates, Plans for time, Output",
+        ),
+        ("train", "Arguments Options, Run, Reading the model"),
+        ("sweep", "Arguments Options, Training (with --train), Search, Reading the model, Output"),
+        ("models", "Options, Output"),
+    ],
+)
+def test_options_stand_in_panels(name: str, panels: str) -> None:
+    text = shown(name, "--help", COLUMNS="100").partition("Example")[0]
+    found = re.findall(r"^(\w.*):$", text, re.M)
+    assert ", ".join(found).replace("Arguments, ", "Arguments ") == panels
+    options = {o for p in command_named(name).params for o in p.opts if o.startswith("--")}
+    assert options - set(re.findall(r"--[\w-]+", text)) == set(), "none is lost"
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_choice_is_explained(name: str) -> None:
     for option in command_named(name).params:
         offered = getattr(option.type, "choices", ())
-        if "--format" in option.opts:
-            offered = option.metavar.strip("<>").split("|") if option.metavar else offered
+        if "--format" in option.opts and "|" in (option.metavar or ""):
+            offered = option.metavar.strip("<>").split("|")
         for choice in offered:
             value = getattr(choice, "value", choice)
             assert re.search(rf"\b{re.escape(value)}\b", getattr(option, "help", "")), (
@@ -100,6 +121,24 @@ def test_every_choice_is_explained(name: str) -> None:
         ("diff zoo:resnet18 zoo:bot", "zoo:botnet50"),
         ("plan x --transform w", "wide"),
         ("solve --transform wide,pa", "wide,parallel"),
+        ("plan zoo:digits-cnn --keep-dense first,1", "first,11"),
+        ("plan --transform wide zoo:resnet18 --keep-dense cl", "classifier.1"),
+        ("sweep zoo:digits-cnn --keep-dense n", "none"),
+        ("plan net.py:b", "net.py:build"),
+        ("plan net.py : b", "build"),
+        ("audit wide.json --model net.py:B", "net.py:Big"),
+        ("audit zoo:resnet18 --against zoo:bot", "zoo:botnet50"),
+        ("plan t", "timm: torchvision:"),
+        ("plan x --structure b", "block4x4"),
+        ("sweep x --distributions uniform,", "uniform,er uniform,erk"),
+        ("sweep x --methods static,ri", "static,rigl"),
+        ("solve --layer dw", "dwconv3x3"),
+        ("bench --backends dense,dense-b", "dense,dense-best"),
+        ("pareto --task CIF", "CIFAR-100"),
+        ("advise --data v", "vit-jft"),
+        ("train --logger m", "mlflow"),
+        ("train --method rig", "rigl"),
+        ("check b", "big"),
         ("sweep x --transforms no", "none"),
         ("train --recipe c", "cifar10-resnet8 cifar100-resnet18 cifar100-resnet34"),
         ("sweep x --recipe dig", "digits"),
@@ -107,7 +146,8 @@ def test_every_choice_is_explained(name: str) -> None:
     ],
 )
 def test_names_are_completed(tmp_path: Path, words: str, found: str) -> None:
-    text = shown(
-        COMP_WORDS=f"iftplan {words}", COMP_CWORD=str(len(words.split())), _IFTPLAN_COMPLETE="complete_bash"
-    )
+    (tmp_path / "net.py").write_text("raise SystemExit\n\n\ndef build(): ...\n\n\nclass Big: ...\n")
+    (tmp_path / "iftplan.toml").write_text("[models.big]\nsource = 'net.py:build'\n")
+    asked = {"COMP_WORDS": f"iftplan {words}", "COMP_CWORD": str(len(words.split()))}
+    text = shown(cwd=tmp_path, **asked, _IFTPLAN_COMPLETE="complete_bash")
     assert text.split() == found.split()

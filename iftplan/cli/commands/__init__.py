@@ -5,19 +5,19 @@ from types import MappingProxyType
 
 SUMMARIES: Mapping[str, str] = MappingProxyType(
     {
-        "solve": "Solve the iso-FLOP equation of each family for one or more layers",
-        "plan": "Plan a whole model at exactly equal MACs in one scope",
-        "audit": "Measure a plan or a model, layer by layer",
-        "check": "Check configured models against their budgets and their baseline",
-        "diff": "Compare two ledgers, or two revisions, layer by layer, biggest contribution first",
-        "train": "Train a plan",
+        "solve": "Solve the iso-FLOP equation of each family for a layer",
+        "plan": "Make a network sparse and spend the saved compute, at equal MACs",
+        "audit": "Measure a plan or a model and compare it with its target cost",
+        "check": "Check a project's models against their budgets and baseline",
+        "diff": "Show what changed between two models, plans or git revisions",
+        "train": "Train a plan with a sparse-training method",
         "explore": "Try plans of a model in one offline page with sliders",
-        "sweep": "Plan every combination into one table",
-        "pareto": "Hold plans, runs and published results against each other: what dominates, and what equal quality costs",
-        "plot": "Draw one picture of what plans, layers and runs hold",
-        "advise": "Say which sparsity the sparse scaling law (arXiv 2309.08520) finds best for a size and a compute",
-        "bench": "Time planned layers against the original dense ones, in every backend that this machine has",
-        "spec": "Read a model's layers, MACs and couplings into a document",
+        "sweep": "Plan, and optionally train, many combinations into one table",
+        "pareto": "Compare plans, runs and published results on a cost–quality plot",
+        "plot": "Draw one figure of a plan, a layer, a model or runs",
+        "advise": "Find the best sparsity for a model size and a training budget",
+        "bench": "Time planned layers against the dense ones on this machine",
+        "spec": "Save a model's layers, MACs and coupled widths as JSON",
         "models": "List the bundled models and the other ways to name one",
     }
 )

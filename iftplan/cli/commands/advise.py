@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from iftplan.base.units import parse_size
-from iftplan.cli.figures import ThemeName, ThemeOption, TitleOption, figure_form, write_picture
+from iftplan.cli import completion
+from iftplan.cli.figures import FIGURE_PANEL, ThemeName, ThemeOption, TitleOption, figure_form, write_picture
 from iftplan.cli.options import FormatOption, OutputOption
 from iftplan.cli.output import emit, say
 
@@ -31,26 +32,50 @@ Example:
 
 def command(
     params: Annotated[
-        str, typer.Option("--params", help="Non-zero parameters without embeddings: 1e8, 100M, 1.3B.")
+        str,
+        typer.Option(
+            "--params", metavar="COUNT", help="Non-zero parameters without embeddings: 1e8, 100M or 1.3B."
+        ),
     ],
-    compute: Annotated[str, typer.Option("--compute", help="FLOPs of training, two for each MAC: 1e21.")],
-    data: Annotated[str, typer.Option("--data", help="Which fit: t5-c4 or vit-jft.")] = "t5-c4",
+    compute: Annotated[
+        str,
+        typer.Option("--compute", metavar="FLOPS", help="Training budget in FLOPs, two for each MAC: 1e21."),
+    ],
+    data: Annotated[
+        str,
+        typer.Option(
+            "--data",
+            metavar="FIT",
+            autocompletion=completion.laws,
+            help="Experiments that the law was fitted to: t5-c4 (T5 on C4) or vit-jft (ViT on JFT).",
+        ),
+    ] = "t5-c4",
     kappa: Annotated[
         str,
         typer.Option(
             "--kappa",
-            help="How often cheaper a sparse step is than a dense one of all weights; 1 for not at all.",
+            metavar="NUMBER",
+            help="Cost of a dense training step over that of a sparse one with the same weights; 1 where sparsity saves nothing.",
         ),
     ] = "1",
     plot: Annotated[
-        str | None, typer.Option("--plot", metavar="FILE", help="Draw the optimum against compute.")
+        str | None,
+        typer.Option(
+            "--plot",
+            metavar="FILE",
+            help="Also draw the optimal sparsity against compute (.png, .svg or .pdf).",
+            rich_help_panel=FIGURE_PANEL,
+        ),
     ] = None,
     title: TitleOption = "",
     theme: ThemeOption = ThemeName.LIGHT,
     form: FormatOption = None,
     output: OutputOption = None,
 ) -> None:
-    """Say which sparsity the sparse scaling law (arXiv 2309.08520) finds best for a size and a compute."""
+    """Find the best sparsity for a model size and a training budget.
+
+    It follows the scaling law of arXiv 2309.08520 for sparse networks.
+    """
     from iftplan.runs.scaling_law import law_named
     from iftplan.runs.scaling_tables import Advice, advice_document, advice_table
 

@@ -21,6 +21,7 @@ from iftplan.cli.arguments import (
     short_name,
     spec_in,
 )
+from iftplan.cli.help import MODEL_PANEL
 from iftplan.cli.kept_answers import kept_folder
 from iftplan.cli.options import (
     AllowOption,
@@ -82,56 +83,87 @@ def command(
         typer.Argument(
             metavar="PLAN|MODEL",
             autocompletion=completion.models,
-            help="A plan file (- for stdin), or a model as in iftplan models.",
+            help="A plan file (- for stdin), or a model: zoo:NAME, file.py:factory …",
         ),
     ],
     model: Annotated[
-        str | None, typer.Option("--model", help="Build the plan's model from this source.")
+        str | None,
+        typer.Option(
+            "--model",
+            metavar="MODEL",
+            autocompletion=completion.models,
+            help="Source of the plan's model, such as net.py:build; needed where the plan names Python of your own.",
+            rich_help_panel=MODEL_PANEL,
+        ),
     ] = None,
     against: Annotated[
-        str | None, typer.Option("--against", help="Hold the model against a plan or another model.")
+        str | None,
+        typer.Option(
+            "--against",
+            metavar="PLAN|MODEL",
+            autocompletion=completion.models,
+            help="Plan or model that the model must cost as much as.",
+        ),
     ] = None,
     budget: Annotated[
-        str | None, typer.Option("--budget", help="Hold it against a budget such as 560M (MACs).")
+        str | None,
+        typer.Option("--budget", metavar="MACS", help="Most MACs that the model may cost, such as 560M."),
     ] = None,
     tolerance: Annotated[
         str | None,
         typer.Option(
             "--tolerance",
-            help="Largest relative difference that passes (plans 1e-6, models 1e-3, budgets 0).",
+            metavar="RATIO",
+            help="Largest relative difference that passes.",
+            show_default="1e-6 from a plan, 1e-3 from a model, 0 above a budget",
         ),
     ] = None,
     engine: Annotated[
         EngineName | None,
         typer.Option(
             "--engine",
-            help="Count with this engine alone: meta (this tool's own), fvcore, or flop_counter (PyTorch's). By default meta counts and fvcore checks.",
+            help="Count with one engine alone: meta (iftplan's own), fvcore or flop_counter (PyTorch's).",
+            show_default="meta, checked by fvcore",
         ),
     ] = None,
     cross_check: Annotated[
-        bool, typer.Option("--cross-check", help="Count with all three engines; each must run the model.")
+        bool, typer.Option("--cross-check", help="Count with all three engines and require equal MACs.")
     ] = False,
     input: InputOption = None,
     allow: AllowOption = None,
     allow_uncalled: Annotated[
         list[str] | None,
-        typer.Option("--allow-uncalled", help="Vouch for a module that the pass does not use."),
+        typer.Option(
+            "--allow-uncalled",
+            metavar="MODULE",
+            help="Module that the forward pass may leave unused; repeat it for more.",
+            rich_help_panel=MODEL_PANEL,
+        ),
     ] = None,
     nonzeros: Annotated[
         bool,
         typer.Option(
-            "--nonzeros", help="Build on the CPU and count each weight by its nonzeros and pruning masks."
+            "--nonzeros",
+            help="Count only non-zero weights, pruning masks included; the model is built on the CPU.",
         ),
     ] = False,
     trust: Annotated[
-        bool, typer.Option("--trust", help="Run the Python factory that the plan file names.")
+        bool,
+        typer.Option(
+            "--trust",
+            help="Run the Python that the plan names, without --model.",
+            rich_help_panel=MODEL_PANEL,
+        ),
     ] = False,
     no_cache: NoCacheOption = False,
     form: FormatOption = None,
     output: OutputOption = None,
     convention: ConventionOption = Convention.MAC,
 ) -> None:
-    """Measure a plan or a model, layer by layer; fail when it is not what it should be."""
+    """Measure a plan or a model and compare it with its target cost.
+
+    The target of a plan is its own budget; a model has --against or --budget, and without them is only measured.
+    """
     if against and budget:
         raise InputError("--against and --budget are two references; give one of them.")
     terms = _Terms(

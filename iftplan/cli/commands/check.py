@@ -10,6 +10,8 @@ import typer
 
 from iftplan.base.errors import InputError
 from iftplan.base.units import Convention
+from iftplan.cli import completion
+from iftplan.cli.help import OUTPUT_PANEL
 from iftplan.cli.options import ConventionOption, FormatOption, OutputOption
 from iftplan.cli.output import Format, emit, report_form, say
 from iftplan.cli.progress import parts
@@ -43,34 +45,51 @@ is stale; with several models the weightiest of them: 1, 2, 4, 3.
 ConfigOption = Annotated[
     str | None,
     typer.Option(
-        "--config", help="The configuration; by default iftplan.toml or pyproject.toml, here or above."
+        "--config",
+        metavar="FILE",
+        help="Configuration that names the models.",
+        show_default="iftplan.toml or pyproject.toml, here or in a folder above",
     ),
 ]
 JobsOption = Annotated[
-    int | None, typer.Option("--jobs", min=1, help="Processes that measure; by default as many as help.")
+    int | None,
+    typer.Option("--jobs", min=1, help="Number of parallel measurement processes.", show_default="automatic"),
 ]
 CacheOption = Annotated[
     str | None,
     typer.Option(
-        "--cache-dir", help="Where measurements are kept; by default .iftplan_cache beside the configuration."
+        "--cache-dir",
+        metavar="FOLDER",
+        help="Folder of stored measurements.",
+        show_default=".iftplan_cache beside the configuration",
     ),
 ]
 NoCacheOption = Annotated[
-    bool, typer.Option("--no-cache", help="Measure everything, and keep no measurement.")
+    bool, typer.Option("--no-cache", help="Measure every model anew, and store nothing.")
 ]
 
 
 def command(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", help="Configured models; all by default.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME]...",
+            autocompletion=completion.configured,
+            help="Models of the configuration (default: all).",
+        ),
     ] = None,
     config: ConfigOption = None,
     save_baseline: Annotated[
-        bool, typer.Option("--save-baseline", help="Write what the models cost now as what they should cost.")
+        bool,
+        typer.Option("--save-baseline", help="Store today's costs as the baseline of later checks."),
     ] = False,
     base: Annotated[
         str | None,
-        typer.Option("--base", help="Take a git revision for the baseline, such as main or HEAD~1."),
+        typer.Option(
+            "--base",
+            metavar="REV",
+            help="Git revision that serves as the baseline, such as main or HEAD~1.",
+        ),
     ] = None,
     jobs: JobsOption = None,
     cache_dir: CacheOption = None,
@@ -79,14 +98,19 @@ def command(
         list[str] | None,
         typer.Option(
             "--report",
-            help="Write FILE as well: .md, .html, .xml (JUnit), .sarif, .json or .csv; may be repeated.",
+            metavar="FILE",
+            help="Also write a report to FILE: .md, .html, .xml (JUnit), .sarif, .json or .csv; repeat it for more.",
+            rich_help_panel=OUTPUT_PANEL,
         ),
     ] = None,
     form: FormatOption = None,
     output: OutputOption = None,
     convention: ConventionOption = Convention.MAC,
 ) -> None:
-    """Check configured models against their budgets and their baseline; what has not changed is not measured."""
+    """Check a project's models against their budgets and baseline.
+
+    Only models that changed are measured again.
+    """
     if save_baseline and base is not None:
         raise InputError(
             "--save-baseline writes what the models cost now, and --base asks what they cost before; give one of them."

@@ -51,8 +51,7 @@ Example:
   resnet.encoder.stages.0.layers.2.layer.1.convolution   added            0   37 748 736   +37 748 736
   …
 
-With --base main it compares the configured models, or those named, at that git revision with the working tree. With
---exit-code it ends with 1 if anything differs.
+With --base main, the configured models (or those named) are compared between that git revision and the working tree.
 """
 
 
@@ -62,23 +61,32 @@ def command(
         typer.Argument(
             metavar="BASE HEAD | [MODEL]...",
             autocompletion=completion.models,
-            help="Two models, plans or audit reports; with --base, models (by default those of the configuration).",
+            help="Two models, plans or audit reports. With --base, the models to compare (default: those of the configuration).",
         ),
     ] = None,
     revision: Annotated[
         str | None,
-        typer.Option("--base", metavar="REV", help="Compare with a git revision, such as main or HEAD~1."),
+        typer.Option(
+            "--base",
+            metavar="REV",
+            help="Git revision to compare the working tree with, such as main or HEAD~1.",
+        ),
     ] = None,
     config: ConfigOption = None,
     jobs: JobsOption = None,
     input: InputOption = None,
     no_cache: NoCacheOption = False,
-    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 1 if anything differs.")] = False,
+    exit_code: Annotated[
+        bool, typer.Option("--exit-code", help="End with status 1 if anything differs.")
+    ] = False,
     form: FormatOption = None,
     output: OutputOption = None,
     convention: ConventionOption = Convention.MAC,
 ) -> None:
-    """Compare two ledgers, or two revisions, layer by layer, biggest contribution first."""
+    """Show what changed between two models, plans or git revisions.
+
+    Layers are listed by the size of the change, largest first.
+    """
     inputs = inputs_of(input)
     if revision is not None:
         from iftplan.checks.tables import drift_tables

@@ -34,7 +34,10 @@ _OTHERS = (
 
 
 def command(form: FormatOption = None, output: OutputOption = None) -> None:
-    """List the bundled models and the other ways to name one."""
+    """List the bundled models and the other ways to name one.
+
+    Every command that takes MODEL takes each of these names.
+    """
     rows = tuple(
         (f"zoo:{e.name}", e.description, ", ".join(map(str, e.inputs)), e.source) for e in ZOO.values()
     )

@@ -11,6 +11,7 @@ import typer
 
 from iftplan.base.errors import InputError
 from iftplan.base.units import Convention
+from iftplan.cli import completion
 from iftplan.cli.figures import FORMS, ThemeName, ThemeOption, TitleOption
 from iftplan.cli.options import ConventionOption, FormatOption, OutputOption
 from iftplan.cli.output import emit, say, text_lines
@@ -44,32 +45,42 @@ def command(
         list[str] | None,
         typer.Argument(
             metavar="[RUNS]...",
-            help="Run directories, directories of them, tables of a sweep (.csv, .parquet), plans.",
+            help="Run directories, folders of them, tables of a sweep (.csv or .parquet), or plans.",
         ),
     ] = None,
-    paper: Annotated[bool, typer.Option("--paper", help="Draw published results too.")] = False,
+    paper: Annotated[
+        bool, typer.Option("--paper", help="Add published results, from the paper's tables.")
+    ] = False,
     task: Annotated[
         str | None,
-        typer.Option("--task", help="Whose published results: ImageNet, CIFAR-100, WikiText-103 …"),
+        typer.Option(
+            "--task",
+            metavar="TASK",
+            autocompletion=completion.tasks,
+            help="Data set of the results: ImageNet, CIFAR-100, WikiText-103 …",
+            show_default="ImageNet, with --paper alone",
+        ),
     ] = None,
     x: Annotated[
         Cost | None,
         typer.Option(
-            "--x", help="What is paid: training MACs of the run, inference MACs of a sample, or params kept."
+            "--x",
+            help="Cost axis: training (MACs of the whole run), inference (MACs of one sample), or params (non-zero weights).",
+            show_default="training for runs, inference for plans",
         ),
     ] = None,
     y: Annotated[
         Gain,
         typer.Option(
             "--y",
-            help="What is got: the metric, or the size of the search space as log2_masks (bits to name a mask) or maskable_weights.",
+            help="Quality axis: metric (accuracy, perplexity …), or the size of the search space as log2_masks (bits to name a mask) or maskable_weights.",
         ),
     ] = Gain.METRIC,
     better: Annotated[
         Sense | None,
         typer.Option(
             "--better",
-            help="Whether a higher or a lower value is better, for a metric that is not known here.",
+            help="Which values are better, higher or lower, for a metric that iftplan does not know.",
         ),
     ] = None,
     title: TitleOption = "",
@@ -78,7 +89,10 @@ def command(
     output: OutputOption = None,
     convention: ConventionOption = Convention.MAC,
 ) -> None:
-    """Hold plans, runs and published results against each other: what dominates, and what equal quality costs."""
+    """Compare plans, runs and published results on a cost–quality plot.
+
+    It marks the Pareto frontier, and reads off what equal quality costs. -o FILE draws it as .png, .svg, .pdf or .html.
+    """
     from iftplan.runs.results.document import tradeoff_document
     from iftplan.runs.results.tables import tradeoff_table
     from iftplan.runs.results.tradeoff import tradeoff

@@ -12,7 +12,12 @@ from iftplan.base.units import Convention
 from iftplan.cli import completion
 from iftplan.cli.options import (
     DISTRIBUTION_HELP,
+    HEADS_HELP,
+    KEEP_DENSE_HELP,
+    MODEL_HELP,
+    ROUND_TO_HELP,
     SCOPE_HELP,
+    SPARSITY_HELP,
     AllowOption,
     ConventionOption,
     FormatOption,
@@ -47,13 +52,17 @@ Example:
 """
 
 
+SCALES_PANEL = "Initial scales and learning rates"
+TIME_PANEL = "Plans for time"
+
+
 def command(
     model: Annotated[
         str,
         typer.Argument(
             metavar="MODEL",
             autocompletion=completion.models,
-            help="zoo:NAME, hf:CONFIG.json, file.py:factory, a spec …; see iftplan models.",
+            help=MODEL_HELP,
         ),
     ],
     transform: Annotated[
@@ -61,61 +70,71 @@ def command(
         typer.Option(
             "--transform",
             autocompletion=completion.transforms,
-            help="wide, parallel, factorized, doped, lowrank, none, or file.py:name of your own.",
+            metavar="FAMILY",
+            help="What the saved compute is spent on: wide (width), parallel (branches), factorized, doped or lowrank (rank); none for plain sparsity, file.py:name for a family of your own.",
         ),
     ] = "wide",
     sparsity: Annotated[
         str,
         typer.Option(
-            "--sparsity", help="0.75, 3/4 or 75%.", show_default="0.75, or what an N:M structure has"
+            "--sparsity",
+            metavar="SPARSITY",
+            help=f"{SPARSITY_HELP}.",
+            show_default="0.75, or that of an N:M structure",
         ),
     ] = "",
     input: InputOption = None,
     keep_dense: Annotated[
-        str, typer.Option("--keep-dense", help="first, last, names of layers, or none.")
+        str,
+        typer.Option(
+            "--keep-dense", metavar="LAYERS", autocompletion=completion.layers, help=KEEP_DENSE_HELP
+        ),
     ] = "first,last",
     scope: Annotated[Scope, typer.Option("--scope", help=SCOPE_HELP)] = Scope.LAYERS,
     distribution: Annotated[
         Distribution, typer.Option("--distribution", help=DISTRIBUTION_HELP)
     ] = Distribution.UNIFORM,
-    power: Annotated[int, typer.Option("--power", min=1, help="Exponent of the ER and ERK densities.")] = 1,
+    power: Annotated[int, typer.Option("--power", min=1, help="Exponent of the er and erk densities.")] = 1,
     close: Annotated[
         CloseBy,
         typer.Option(
             "--close",
-            help="What closes the budget: density (weights more or fewer in masks), width (channels more or fewer), or pattern (width with whole N:M patterns).",
+            help="What is adjusted to meet the budget exactly: density (weights in the masks), width (channels), or pattern (channels, with whole N:M patterns).",
         ),
     ] = "density",
-    round_to: Annotated[int, typer.Option("--round-to", min=1, help="Make widths multiples of this.")] = 1,
+    round_to: Annotated[int, typer.Option("--round-to", min=1, help=ROUND_TO_HELP)] = 1,
     structure: StructureOption = "",
-    heads: Annotated[
-        Heads, typer.Option("--heads", help="Keep the number or the size of attention heads.")
-    ] = "number",
+    heads: Annotated[Heads, typer.Option("--heads", help=HEADS_HELP)] = "number",
     parametrization: Annotated[
         Asked,
         typer.Option(
             "--parametrization",
-            help="Initial scales and learning rates of each tensor: standard (as they are), mup (μP), supar (SμPar), or auto (supar where there is evidence).",
+            help="Initial scale and learning rate of each tensor: standard (unchanged), mup (μP), supar (SμPar), or auto (supar where there is evidence for it).",
+            rich_help_panel=SCALES_PANEL,
         ),
     ] = "standard",
     optimizer: Annotated[
         Optimizer,
         typer.Option(
-            "--optimizer", help="Whose learning rates a parametrization holds: those of adam or of sgd."
+            "--optimizer",
+            help="Optimizer that the learning rates of --parametrization are for: adam or sgd.",
+            rich_help_panel=SCALES_PANEL,
         ),
     ] = "adam",
     mask_updates: Annotated[
         MaskUpdates,
         typer.Option(
             "--mask-updates",
-            help="What becomes of masks in training, for --parametrization: static (they stay), dynamic (weights move, as in RigL), or gradual (weights go on the way).",
+            help="How masks change in training, for --parametrization: static (never), dynamic (weights move, as in RigL), or gradual (weights are removed step by step).",
+            rich_help_panel=SCALES_PANEL,
         ),
     ] = "static",
     objective: Annotated[
         Objective,
         typer.Option(
             "--objective",
-            help="flops, or wallclock: keep layers dense where sparse kernels cannot pay on this machine.",
+            help="What the plan saves: flops, or wallclock (time; layers stay dense where sparse kernels are no faster on this machine).",
+            rich_help_panel=TIME_PANEL,
         ),
     ] = "flops",
     profile: Annotated[
@@ -123,16 +142,18 @@ def command(
         typer.Option(
             "--profile",
             metavar="FILE",
-            help="Of --objective wallclock: what iftplan bench --profile wrote.",
-            show_default="where it writes",
+            help="Timings of this machine from iftplan bench --profile, for --objective wallclock.",
+            show_default="where bench writes them",
+            rich_help_panel=TIME_PANEL,
         ),
     ] = None,
     passes: Annotated[
         Pass | None,
         typer.Option(
             "--pass",
-            help="Of --objective wallclock: forward, or step with backward.",
+            help="Pass whose time counts, for --objective wallclock: forward, or step (forward and backward).",
             show_default="forward",
+            rich_help_panel=TIME_PANEL,
         ),
     ] = None,
     batch: Annotated[
@@ -140,8 +161,9 @@ def command(
         typer.Option(
             "--batch",
             min=1,
-            help="Of --objective wallclock: how many of the input are computed together.",
+            help="Batch size whose time counts, for --objective wallclock.",
             show_default="1",
+            rich_help_panel=TIME_PANEL,
         ),
     ] = None,
     allow: AllowOption = None,
@@ -150,7 +172,11 @@ def command(
     output: OutputOption = None,
     convention: ConventionOption = Convention.MAC,
 ) -> None:
-    """Plan a whole model at exactly equal MACs in one scope; all three scopes are always shown."""
+    """Make a network sparse and spend the saved compute, at equal MACs.
+
+    The layers become wider, gain branches or rank, and the budget closes exactly in one scope; the table shows all
+    three.
+    """
     from iftplan.cli.arguments import spec_of
     from iftplan.cli.options import families_of
     from iftplan.plans.document.plan import plan_document

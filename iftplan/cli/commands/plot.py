@@ -10,7 +10,9 @@ import typer
 
 from iftplan.base.errors import InputError
 from iftplan.base.units import Convention
+from iftplan.cli import completion
 from iftplan.cli.figures import ThemeName, ThemeOption, TitleOption, figure_form, write_picture
+from iftplan.cli.help import OUTPUT_PANEL
 from iftplan.cli.options import ConventionOption
 from iftplan.cli.output import say
 
@@ -40,19 +42,33 @@ def command(
     kind: Annotated[
         PlotKind,
         typer.Argument(
-            help="macs or density: a plan, layer by layer; cardinality: a layer or model in every family; space: search space against MACs of plans and sweeps; updates: churn and ITOP of runs."
+            metavar="KIND",
+            help="macs or density (of a plan, layer by layer); cardinality (search space of a layer or model in every family); space (search space against MACs of plans and sweeps); updates (mask churn and explored weights of runs).",
         ),
     ],
     subjects: Annotated[
         list[str],
-        typer.Argument(metavar="SUBJECT...", help="A plan, a layer or model, tables, or run directories."),
+        typer.Argument(
+            metavar="SUBJECT...",
+            autocompletion=completion.models,
+            help="A plan, a layer, a model, tables of a sweep, or run directories, as the kind of figure needs.",
+        ),
     ],
-    output: Annotated[str, typer.Option("-o", "--output", help="The file: .png, .svg or .pdf.")],
+    output: Annotated[
+        str,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="File of the figure: .png, .svg or .pdf.",
+            rich_help_panel=OUTPUT_PANEL,
+        ),
+    ],
     title: TitleOption = "",
     theme: ThemeOption = ThemeName.LIGHT,
     convention: ConventionOption = Convention.MAC,
 ) -> None:
-    """Draw one picture of what plans, layers and runs hold."""
+    """Draw one figure of a plan, a layer, a model or runs."""
     figure_form(output)
     draw = _picture(kind, subjects, convention)
     write_picture(lambda: draw(title, theme.value), output)

@@ -12,6 +12,8 @@ from iftplan.base.errors import InfeasibleError, InputError
 from iftplan.base.units import Convention, parse_sparsity
 from iftplan.cli import completion
 from iftplan.cli.options import (
+    ROUND_TO_HELP,
+    SPARSITY_HELP,
     ConventionOption,
     FormatOption,
     OutputOption,
@@ -45,30 +47,41 @@ Example:
 def command(
     layer: Annotated[
         list[str] | None,
-        typer.Option("--layer", help="A layer, KIND[:IN-OUT][@POSITIONS][,key=value]; may be repeated."),
+        typer.Option(
+            "--layer",
+            metavar="LAYER",
+            autocompletion=completion.layer_kinds,
+            help="Layer, such as conv3x3, linear:768-3072 or conv3x3:64-128@16x16,stride=2; repeat it for more.",
+        ),
     ] = None,
     layers: Annotated[
-        str | None, typer.Option("--layers", help="A file of layers, one a line; - for stdin.")
+        str | None,
+        typer.Option("--layers", metavar="FILE", help="File with one layer per line; - for stdin."),
     ] = None,
     sparsity: Annotated[
-        str, typer.Option("--sparsity", help="0.75, 3/4 or 75%; several with commas.")
+        str,
+        typer.Option("--sparsity", metavar="SPARSITY", help=f"{SPARSITY_HELP}; several with commas."),
     ] = "0.75",
     transform: Annotated[
         str,
         typer.Option(
             "--transform",
             autocompletion=completion.transforms,
-            help="wide, parallel, factorized, doped, lowrank, nm, all, or file.py:name of your own.",
+            metavar="FAMILIES",
+            help="Families, with commas: wide, parallel, factorized, doped, lowrank, nm or all; file.py:name for one of your own.",
         ),
     ] = "all",
     structure: StructureOption = "",
-    round_to: Annotated[int, typer.Option("--round-to", min=1, help="Make widths multiples of this.")] = 1,
-    steps: Annotated[bool, typer.Option("--steps", help="Show the derivation.")] = False,
+    round_to: Annotated[int, typer.Option("--round-to", min=1, help=ROUND_TO_HELP)] = 1,
+    steps: Annotated[bool, typer.Option("--steps", help="Show how each closed form is derived.")] = False,
     form: FormatOption = None,
     output: OutputOption = None,
     convention: ConventionOption = Convention.MAC,
 ) -> None:
-    """Solve the iso-FLOP equation of each family for one or more layers."""
+    """Solve the iso-FLOP equation of each family for a layer.
+
+    The answer is a closed form and, for given channels, whole numbers; several layers at once are fine.
+    """
     from iftplan.families.document import solve_document
     from iftplan.families.solver import solve
     from iftplan.masks import parse_mask

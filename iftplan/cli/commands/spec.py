@@ -10,6 +10,7 @@ from iftplan.base.units import Convention
 from iftplan.cli import completion
 from iftplan.cli.arguments import spec_of
 from iftplan.cli.options import (
+    MODEL_HELP,
     AllowOption,
     ConventionOption,
     FormatOption,
@@ -52,13 +53,16 @@ def command(
         typer.Argument(
             metavar="MODEL",
             autocompletion=completion.models,
-            help="zoo:NAME, hf:CONFIG.json, file.py:factory …; see iftplan models.",
+            help=MODEL_HELP,
         ),
     ],
     input: InputOption = None,
     widths: Annotated[
         bool,
-        typer.Option("--widths/--no-widths", help="Also find which channels move together, for wide plans."),
+        typer.Option(
+            "--widths/--no-widths",
+            help="Whether to find which channels must widen together; wide plans need it, and without it reading is faster.",
+        ),
     ] = True,
     allow: AllowOption = None,
     no_cache: NoCacheOption = False,
@@ -66,7 +70,10 @@ def command(
     output: OutputOption = None,
     convention: ConventionOption = Convention.MAC,
 ) -> None:
-    """Read a model's layers, MACs and couplings into a document."""
+    """Save a model's layers, MACs and coupled widths as JSON.
+
+    iftplan plan takes the file in the model's place, also where PyTorch is not installed.
+    """
     from iftplan.models.document import spec_document
     from iftplan.models.tables import spec_records, spec_table
 

@@ -14,6 +14,7 @@ import typer
 
 from iftplan.base.errors import InputError
 from iftplan.cli import completion
+from iftplan.cli.help import MODEL_PANEL
 from iftplan.cli.options import NoCacheOption
 from iftplan.cli.output import Interrupted, say
 from iftplan.plans.plan import Execution
@@ -48,62 +49,136 @@ Example:
 """
 
 
+RUN_PANEL = "Run"
 Method = StrEnum("Method", [(name, name) for name in METHODS])  # type: ignore[misc]  # known where it runs
 
 
 def command(
     plan: Annotated[
-        str, typer.Argument(metavar="[PLAN]", help="A plan; without one, what the recipe plans.")
+        str,
+        typer.Argument(metavar="[PLAN]", help="A plan file (default: the recipe makes its own plan)."),
     ] = "",
     data: Annotated[
         str,
         typer.Option(
             "--data",
-            help="digits, a directory of images or CIFAR batches, a .txt file, or a .bin or .npy of tokens.",
+            metavar="PATH",
+            help="Training data: digits (bundled), a folder of images or CIFAR batches, a .txt file, or tokens as .bin or .npy.",
+            show_default="that of the recipe",
         ),
     ] = "",
     method: Annotated[
         Method | None,
         typer.Option(
             "--method",
-            help="How masks change: static keeps them; set, rigl and srigl move weights; gradual, iterative, mask-decay and structure-decay remove weights on the way, snip before the first step; ste, srste and transposable mask dense weights; dense is the control, and densified drops masks.",
+            help="How masks change: static (never); set, rigl or srigl (weights move); gradual, iterative, mask-decay or structure-decay (weights are removed step by step); snip (removed before the first step); ste, srste or transposable (dense weights behind masks); dense (the baseline); densified (the plan without its masks).",
+            show_default="that of the recipe",
         ),
     ] = None,
-    config: Annotated[str, typer.Option("--config", help="Settings of the run, a TOML file.")] = "",
+    config: Annotated[
+        str, typer.Option("--config", metavar="FILE", help="Settings of the run, as TOML.")
+    ] = "",
     recipe: Annotated[
         str,
-        typer.Option("--recipe", autocompletion=completion.recipes, help="Bundled settings to start from."),
+        typer.Option(
+            "--recipe",
+            metavar="RECIPE",
+            autocompletion=completion.recipes,
+            help="Bundled settings, which --config and options change.",
+            show_default="digits, without --config",
+        ),
     ] = "",
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", help="One setting, such as optimizer.lr=0.05; may be repeated."),
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="One setting, such as optimizer.lr=0.05; repeat it for more."
+        ),
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Of everything that is drawn.")] = None,
-    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Passes over the data.")] = None,
-    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Steps, instead of epochs.")] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Random seed for weights, masks and data order.")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", min=1, help="Length of training in passes over the data.")
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option("--steps", min=1, help="Length of training in optimizer steps, instead of epochs."),
+    ] = None,
     execution: Annotated[
         Execution | None,
-        typer.Option("--execution", help="Of masked layers: dense operators, or sparse kernels on the CPU."),
+        typer.Option(
+            "--execution",
+            help="How masked layers are computed: dense (all weights, zeros included) or sparse (kernels for the CPU that skip zeros).",
+        ),
     ] = None,
     start: Annotated[
         str,
-        typer.Option("--from", help="Begin with a run's weights and masks: its directory or a checkpoint."),
+        typer.Option(
+            "--from",
+            metavar="RUN",
+            help="Start from the weights and masks of another run: its directory or a checkpoint.",
+            rich_help_panel=RUN_PANEL,
+        ),
     ] = "",
-    out: Annotated[str, typer.Option("--out", help="The run directory.")] = "",
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
+    out: Annotated[
+        str,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            help="Directory that the run is written to.",
+            show_default="runs/PLAN-METHOD-seedN",
+            rich_help_panel=RUN_PANEL,
+        ),
+    ] = "",
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Continue the run in --out from its last checkpoint.",
+            rich_help_panel=RUN_PANEL,
+        ),
+    ] = False,
     logger: Annotated[
-        list[str] | None, typer.Option("--logger", help="tensorboard or mlflow; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            "--logger",
+            metavar="NAME",
+            autocompletion=completion.loggers,
+            help="Also log to tensorboard or mlflow; repeat it for both.",
+            rich_help_panel=RUN_PANEL,
+        ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would run and what it costs; write nothing.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Show what would run and what it costs, and stop.", rich_help_panel=RUN_PANEL
+        ),
     ] = False,
     model: Annotated[
-        str, typer.Option("--model", help="What builds the plan's model, where that is Python of your own.")
+        str,
+        typer.Option(
+            "--model",
+            metavar="MODEL",
+            autocompletion=completion.models,
+            help="Source of the plan's model, such as net.py:build; needed where the plan names Python of your own.",
+            rich_help_panel=MODEL_PANEL,
+        ),
     ] = "",
-    trust: Annotated[bool, typer.Option("--trust", help="Run the Python that the plan names.")] = False,
+    trust: Annotated[
+        bool,
+        typer.Option(
+            "--trust",
+            help="Run the Python that the plan names, without --model.",
+            rich_help_panel=MODEL_PANEL,
+        ),
+    ] = False,
     no_cache: NoCacheOption = False,
 ) -> None:
-    """Train a plan; alone, sparse digits in under a minute. `--resume` continues to the same last bit."""
+    """Train a plan with a sparse-training method.
+
+    Without arguments, it trains a small sparse network on digits in under a minute. --resume continues a stopped run
+    to the same last bit.
+    """
     from iftplan.cli.arguments import require_torch
 
     require_torch("training")

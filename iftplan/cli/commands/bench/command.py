@@ -9,7 +9,8 @@ import typer
 
 from iftplan.base.documents import loads, read_text
 from iftplan.base.errors import InputError
-from iftplan.cli.figures import ThemeName, ThemeOption, TitleOption, figure_form, write_picture
+from iftplan.cli import completion
+from iftplan.cli.figures import FIGURE_PANEL, ThemeName, ThemeOption, TitleOption, figure_form, write_picture
 from iftplan.cli.options import FormatOption, OutputOption, split
 from iftplan.cli.output import emit, say
 from iftplan.plans.plan import Pass
@@ -55,84 +56,129 @@ class Device(StrEnum):
 Passes = Literal[Pass, "both"]
 
 
+PROFILE_PANEL = "Profile of this machine"
+
+
 def command(
-    plan: Annotated[str, typer.Argument(metavar="[PLAN]", help="A wide plan, or layers instead.")] = "",
+    plan: Annotated[
+        str, typer.Argument(metavar="[PLAN]", help="A wide plan file; or name layers with --layer.")
+    ] = "",
     layer: Annotated[
         list[str] | None,
-        typer.Option("--layer", help="linear:768-3072@512 or conv3x3:128-128@16x16; may be repeated."),
+        typer.Option(
+            "--layer",
+            metavar="LAYER",
+            autocompletion=completion.layer_kinds,
+            help="Layer to time, such as linear:768-3072@512 or conv3x3:128-128@16x16; repeat it for more.",
+        ),
     ] = None,
     sparsity: Annotated[
         str,
         typer.Option(
             "--sparsity",
-            help="Of --layer and --profile; several with commas.",
-            show_default="0.9; 0.5,0.75,0.9,0.95 of a profile",
+            metavar="LIST",
+            help="Sparsities for --layer and --profile, with commas.",
+            show_default="0.9, and for a profile 0.5,0.75,0.9,0.95",
         ),
     ] = "",
     structures: Annotated[
         str,
         typer.Option(
             "--structures",
-            help="Masks of --layer and --profile, such as unstructured, fan-in, block1x4, block4x4.",
+            metavar="LIST",
+            autocompletion=completion.structures,
+            help="Patterns of the masks for --layer and --profile, with commas: unstructured, fan-in, block1x4, block4x4 …",
         ),
     ] = "unstructured",
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Samples.")] = 1,
+    batch: Annotated[
+        int, typer.Option("--batch", min=1, help="Batch size: samples that are computed together.")
+    ] = 1,
     passes: Annotated[
-        Passes, typer.Option("--pass", help="forward, step (forward and backward), or both.")
+        Passes, typer.Option("--pass", help="Pass to time: forward, step (forward and backward), or both.")
     ] = "both",
     threads: Annotated[
-        str, typer.Option("--threads", help="Numbers of threads with commas; all for every core.")
+        str,
+        typer.Option(
+            "--threads", metavar="LIST", help="Numbers of CPU threads, with commas; all for every core."
+        ),
     ] = "1",
     rounds: Annotated[
         int | None,
         typer.Option(
-            "--rounds", min=1, help="In each, every backend runs once.", show_default="9; 3 of a profile"
+            "--rounds",
+            min=1,
+            help="Number of measurements of each layer in each backend.",
+            show_default="9, and for a profile 3",
         ),
     ] = None,
     backends: Annotated[
         str,
         typer.Option(
-            "--backends", help="Those to time, with commas; one dense among them.", show_default="all"
+            "--backends",
+            metavar="LIST",
+            autocompletion=completion.backends,
+            help="Backends to time, with commas; at least one must be dense.",
+            show_default="all that run here",
         ),
     ] = "",
     device: Annotated[
-        Device, typer.Option("--device", help="cpu, or cuda: the first NVIDIA GPU, in float16.")
+        Device, typer.Option("--device", help="cpu, or cuda (the first NVIDIA GPU, in float16).")
     ] = Device.CPU,
     python: Annotated[
         list[str] | None,
         typer.Option(
             "--python",
             metavar="PATH",
-            help="Also time sparselab or DeepSparse from this interpreter or virtual environment; may be repeated.",
+            help="Also time sparselab or DeepSparse as installed in this interpreter or virtual environment; repeat it for more.",
         ),
     ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be timed, and stop.")] = False,
     profile: Annotated[
         bool,
         typer.Option(
             "--profile",
-            help="Measure this machine once, for plan --objective wallclock; into the user's cache folder unless -o names a file.",
+            help="Measure this machine once, for iftplan plan --objective wallclock; -o FILE chooses the file.",
+            rich_help_panel=PROFILE_PANEL,
         ),
     ] = False,
     widths: Annotated[
         str,
         typer.Option(
-            "--widths", help="Of --profile: channels of its layers.", show_default="32,128,512; 256 of 3×3"
+            "--widths",
+            metavar="LIST",
+            help="Channels of the layers of a profile, with commas.",
+            show_default="32,128,512; 256 for 3×3",
+            rich_help_panel=PROFILE_PANEL,
         ),
     ] = "",
     columns: Annotated[
         str,
-        typer.Option("--columns", help="Of --profile: samples times positions.", show_default="1,8,64,1024"),
+        typer.Option(
+            "--columns",
+            metavar="LIST",
+            help="Columns of the layers of a profile (samples times positions), with commas.",
+            show_default="1,8,64,1024",
+            rich_help_panel=PROFILE_PANEL,
+        ),
     ] = "",
     plot: Annotated[
-        str | None, typer.Option("--plot", metavar="FILE", help="Draw ratios over sparsity.")
+        str | None,
+        typer.Option(
+            "--plot",
+            metavar="FILE",
+            help="Also draw the speed-ups against sparsity (.png, .svg or .pdf).",
+            rich_help_panel=FIGURE_PANEL,
+        ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be timed.")] = False,
     title: TitleOption = "",
     theme: ThemeOption = ThemeName.LIGHT,
     form: FormatOption = None,
     output: OutputOption = None,
 ) -> None:
-    """Time planned layers against the original dense ones, in every backend that this machine has."""
+    """Time planned layers against the dense ones on this machine.
+
+    Every backend that runs here is timed.
+    """
     from iftplan.plans.speed.profiles import PASSES
     from iftplan.plans.speed.tables import bench_document, bench_table, pairs_document, pairs_table
 

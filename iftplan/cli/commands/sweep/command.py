@@ -22,6 +22,10 @@ from iftplan.cli.commands.sweep.output import require_a_point, write
 from iftplan.cli.commands.sweep.planning import plan_points, require_optuna, search_plans
 from iftplan.cli.options import (
     DISTRIBUTION_HELP,
+    HEADS_HELP,
+    KEEP_DENSE_HELP,
+    MODEL_HELP,
+    ROUND_TO_HELP,
     SCOPE_HELP,
     STRUCTURES_HELP,
     AllowOption,
@@ -61,95 +65,201 @@ class Sampler(StrEnum):
     RANDOM = "random"
 
 
+TRAINING_PANEL = "Training (with --train)"
+SEARCH_PANEL = "Search"
+
+
 def command(
     models: Annotated[
         list[str],
-        typer.Argument(
-            metavar="MODEL...",
-            autocompletion=completion.models,
-            help="zoo:NAME, hf:CONFIG.json, file.py:factory, a spec …; several.",
-        ),
+        typer.Argument(metavar="MODEL...", autocompletion=completion.models, help=MODEL_HELP),
     ],
     transforms: Annotated[
         str,
         typer.Option(
             "--transforms",
+            metavar="FAMILIES",
             autocompletion=completion.transforms,
-            help="wide, parallel, factorized, doped, lowrank, none, all.",
+            help="Families, with commas: wide, parallel, factorized, doped, lowrank or all; none for plain sparsity.",
         ),
     ] = "all",
     sparsities: Annotated[
-        str, typer.Option("--sparsities", help="0.5,0.75,0.9; FIRST:LAST:STEP for many.")
+        str,
+        typer.Option(
+            "--sparsities", metavar="LIST", help="Sparsities, with commas, or FIRST:LAST:STEP for a range."
+        ),
     ] = "0.5,0.75,0.9",
-    distributions: Annotated[str, typer.Option("--distributions", help=DISTRIBUTION_HELP)] = "uniform",
+    distributions: Annotated[
+        str,
+        typer.Option(
+            "--distributions",
+            metavar="LIST",
+            autocompletion=completion.distributions,
+            help=f"{DISTRIBUTION_HELP.rstrip('.')}; several with commas.",
+        ),
+    ] = "uniform",
     masks: Annotated[
         str,
-        typer.Option("--structures", help=f"{STRUCTURES_HELP}."),
+        typer.Option(
+            "--structures",
+            metavar="LIST",
+            autocompletion=completion.structures,
+            help=f"Patterns of the masks, with commas: {STRUCTURES_HELP}",
+            show_default="unstructured",
+        ),
     ] = "",
-    scope: Annotated[Scope | None, typer.Option("--scope", help=SCOPE_HELP)] = None,
+    scope: Annotated[Scope | None, typer.Option("--scope", help=SCOPE_HELP, show_default="layers")] = None,
     keep_dense: Annotated[
-        str | None, typer.Option("--keep-dense", help="first, last, names of layers, or none.")
+        str | None,
+        typer.Option(
+            "--keep-dense",
+            metavar="LAYERS",
+            autocompletion=completion.layers,
+            help=KEEP_DENSE_HELP,
+            show_default="first,last",
+        ),
     ] = None,
     round_to: Annotated[
-        int | None, typer.Option("--round-to", min=1, help="Make widths multiples of this.")
+        int | None, typer.Option("--round-to", min=1, help=ROUND_TO_HELP, show_default="1")
     ] = None,
-    heads: Annotated[
-        Heads, typer.Option("--heads", help="Keep the number or the size of attention heads.")
-    ] = "number",
+    heads: Annotated[Heads, typer.Option("--heads", help=HEADS_HELP)] = "number",
     train: Annotated[
-        bool, typer.Option("--train", help="Train every plan, or continue where that stopped.")
+        bool,
+        typer.Option(
+            "--train",
+            help="Train every plan; the same command continues where it stopped.",
+            rich_help_panel=TRAINING_PANEL,
+        ),
     ] = False,
     methods: Annotated[
-        str, typer.Option("--methods", help="How masks change: dense, static, set, rigl … (--train).")
+        str,
+        typer.Option(
+            "--methods",
+            metavar="LIST",
+            autocompletion=completion.methods,
+            help="Training methods, with commas: dense, static, set, rigl … (all: iftplan train --help).",
+            show_default="that of the recipe",
+            rich_help_panel=TRAINING_PANEL,
+        ),
     ] = "",
-    seeds: Annotated[str, typer.Option("--seeds", help="0,1,2 (--train).")] = "",
-    data: Annotated[str, typer.Option("--data", help="As of iftplan train (--train).")] = "",
+    seeds: Annotated[
+        str,
+        typer.Option(
+            "--seeds",
+            metavar="LIST",
+            help="Random seeds, with commas; each is a run of its own.",
+            show_default="0",
+            rich_help_panel=TRAINING_PANEL,
+        ),
+    ] = "",
+    data: Annotated[
+        str,
+        typer.Option(
+            "--data",
+            metavar="PATH",
+            help="Training data, as in iftplan train.",
+            show_default="that of the recipe",
+            rich_help_panel=TRAINING_PANEL,
+        ),
+    ] = "",
     recipe: Annotated[
         str,
         typer.Option(
-            "--recipe", autocompletion=completion.recipes, help="Bundled settings to start from (--train)."
+            "--recipe",
+            metavar="RECIPE",
+            autocompletion=completion.recipes,
+            help="Bundled settings, which --config and options change.",
+            show_default="digits, without --config",
+            rich_help_panel=TRAINING_PANEL,
         ),
     ] = "",
     config: Annotated[
-        str, typer.Option("--config", help="Settings of the runs, a TOML file (--train).")
+        str,
+        typer.Option(
+            "--config", metavar="FILE", help="Settings of the runs, as TOML.", rich_help_panel=TRAINING_PANEL
+        ),
     ] = "",
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="One setting; may be repeated (--train).")
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="One setting, such as optimizer.lr=0.05; repeat it for more.",
+            rich_help_panel=TRAINING_PANEL,
+        ),
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option("--epochs", min=1, help="Passes over the data (--train).")
+        int | None,
+        typer.Option(
+            "--epochs",
+            min=1,
+            help="Length of each run in passes over the data.",
+            rich_help_panel=TRAINING_PANEL,
+        ),
     ] = None,
     steps: Annotated[
-        int | None, typer.Option("--steps", min=1, help="Steps, instead of epochs (--train).")
+        int | None,
+        typer.Option(
+            "--steps",
+            min=1,
+            help="Length of each run in optimizer steps, instead of epochs.",
+            rich_help_panel=TRAINING_PANEL,
+        ),
     ] = None,
-    out: Annotated[str, typer.Option("--out", help="Where run directories are (--train).")] = "sweeps",
+    out: Annotated[
+        str,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            help="Directory that holds the run directories.",
+            rich_help_panel=TRAINING_PANEL,
+        ),
+    ] = "sweeps",
     workers: Annotated[
-        int, typer.Option("--workers", min=1, help="Processes that train on this machine (--train).")
+        int,
+        typer.Option(
+            "--workers",
+            min=1,
+            help="Number of parallel training processes on this machine.",
+            rich_help_panel=TRAINING_PANEL,
+        ),
     ] = 1,
     storage: Annotated[
         str,
         typer.Option(
-            "--storage", help="The record: a file, or the URL of a database; by default in --out (--train)."
+            "--storage",
+            metavar="FILE|URL",
+            help="Record of finished runs: a file, or the URL of a database that several machines share.",
+            show_default="journal.log in --out",
+            rich_help_panel=TRAINING_PANEL,
         ),
     ] = "",
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Try again what failed before (--train).")
+        bool,
+        typer.Option("--retry-failed", help="Train failed runs again.", rich_help_panel=TRAINING_PANEL),
     ] = False,
     search: Annotated[
         Sampler | None,
         typer.Option(
             "--search",
-            help="Search between the sparsities, beside as many random trials: tpe or nsga2 (samplers of Optuna), or random.",
+            help="Search the range instead of trying every combination: tpe or nsga2 (samplers of Optuna), or random; as many random trials are made for comparison.",
+            rich_help_panel=SEARCH_PANEL,
         ),
     ] = None,
-    trials: Annotated[int, typer.Option("--trials", min=2, help="Of a search.")] = 32,
+    trials: Annotated[
+        int,
+        typer.Option("--trials", min=2, help="Number of trials of a search.", rich_help_panel=SEARCH_PANEL),
+    ] = 32,
     input: InputOption = None,
     allow: AllowOption = None,
     no_cache: NoCacheOption = False,
     form: FormatOption = None,
     output: OutputOption = None,
 ) -> None:
-    """Plan every combination into one table; with --train, train them all. The same command continues what stopped."""
+    """Plan, and optionally train, many combinations into one table.
+
+    The same command continues a sweep that was stopped.
+    """
     from dataclasses import replace
 
     from iftplan.runs.settings import PlanConfig, RunConfig
