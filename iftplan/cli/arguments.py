@@ -137,6 +137,17 @@ def spec_in(document: Document, where: str, inputs: Sequence[InputSpec]) -> Mode
     return spec
 
 
+def model_option(source: str) -> list[str]:
+    """The `--model` that a plan of this source needs beside it: Python of the user's runs only where it is named.
+
+    Args:
+        source: what the plan says that its model is built from.
+    """
+    from iftplan.models.sources import parse_source
+
+    return ["--model", source] if source and parse_source(source).runs_user_code else []
+
+
 def require_torch(what: str) -> None:
     """Import torch, which takes seconds and on a terminal says so; where it is missing, say which extra to install.
 

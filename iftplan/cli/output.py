@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -101,7 +102,7 @@ def emit(
         raise InputError("-o names no file; write -o plan.json, or -o - for stdout.")
     to_file = output is not None and output != "-"
     if form is None:
-        form = _SUFFIXES.get(Path(output).suffix, Format.JSON) if to_file and output else Format.TABLE
+        form = file_format(output, form) if to_file and output else Format.TABLE
 
     def rendered(form: Format) -> str:
         if form in PAGES and page is None:
@@ -136,6 +137,16 @@ def _for_terminal(table: Table) -> Table:
     """A table whose sentences name options of the command line."""
     rows = tuple(tuple(map(in_options, row)) for row in table.rows)
     return replace(table, rows=rows, notes=tuple(map(in_options, table.notes)))
+
+
+def file_format(file: str, form: Format | None) -> Format:
+    """Format that a file is written in.
+
+    Args:
+        file: its name, whose ending chooses.
+        form: the form asked for, which chooses before.
+    """
+    return form or _SUFFIXES.get(Path(file).suffix, Format.JSON)
 
 
 def report_form(file: str) -> Format:
@@ -224,6 +235,18 @@ def say(*lines: str) -> None:
         except (OSError, ValueError):  # a full device, a closed pipe: the exit status still says how it went
             silence(sys.stderr)
             return
+
+
+def say_next(words: Sequence[str], form: Format | None = None, output: str | None = None) -> None:
+    """Say on a terminal which command comes next; nothing where data for a machine went to the same screen.
+
+    Args:
+        words: of the command after `iftplan`; none for nothing to say. MODEL and the like stay as they are.
+        form: the form that was asked for.
+        output: where the data went, None or "-" for stdout.
+    """
+    if words and _watched() and (form in (None, Format.TABLE) or output not in (None, "-")):
+        say(f"next: iftplan {' '.join(map(shlex.quote, words))}")
 
 
 def silence(stream: TextIO) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,6 +18,16 @@ def own_process() -> None:
 def is_ours() -> bool:
     """Whether this process runs one command and ends."""
     return _process["ours"]
+
+
+def same_command(*more: str, without: str = "") -> list[str]:
+    """Words of the command that this process runs, to run it again; empty where the process is somebody else's.
+
+    Args:
+        *more: words at its end.
+        without: a flag that is left out.
+    """
+    return [word for word in sys.argv[1:] if word != without] + [*more] if is_ours() else []
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Annotated, TypedDict
@@ -33,8 +33,8 @@ from iftplan.cli.options import (
     inputs_of,
     tolerance_of,
 )
-from iftplan.cli.output import emit, say, working
-from iftplan.cli.process import lasting_imports
+from iftplan.cli.output import emit, say, say_next, working
+from iftplan.cli.process import lasting_imports, same_command
 from iftplan.cli.source_lines import source_place
 from iftplan.models.counting import ENGINES, EngineName
 from iftplan.models.spec import InputSpec
@@ -208,18 +208,64 @@ def command(
         summary=[summary],
         page=lambda: audit_page(report, convention, source_place(model or subject)),
     )
-    _exit(report)
+    _say_problems(report)
+    if document is not None:
+        named_model = ["--model", model] if model else ["--trust"] if trust else []
+        words = _after_plan(report, subject, output, named_model)
+    else:
+        words = _after_model(report, [subject, *(w for i in input or () for w in ("--input", i))], against)
+    say_next(words, form, output)
+    if status := _STATUS.get(report.verdict.value):
+        raise typer.Exit(status)
 
 
-def _exit(report: AuditReport) -> None:
+_STATUS = {"failed": 1, "could not measure": 3}
+
+
+def _say_problems(report: AuditReport) -> None:
     from iftplan.plans.audit.audit import Verdict, unmeasured_sentences
 
     if report.verdict is Verdict.FAILED:
         say(*(f"failed: {problem}" for problem in report.problems))
-        raise typer.Exit(1)
     if report.verdict is Verdict.UNMEASURED:
         say(*(f"could not measure: {sentence}" for sentence in unmeasured_sentences(report)))
-        raise typer.Exit(3)
+
+
+def _after_plan(report: AuditReport, plan: str, output: str | None, model: Sequence[str]) -> list[str]:
+    """Words of the command after the audit of a plan: training it, or what is different layer by layer."""
+    from iftplan.plans.audit.audit import Verdict
+
+    if plan == "-":
+        return []
+    match report.verdict:
+        case Verdict.PASSED:
+            data = [] if report.subject.startswith("zoo:digits-cnn ") else ["--data", "PATH"]
+            return ["train", plan, *model, *data, "--method", "rigl"]
+        case Verdict.FAILED if output not in (None, "-"):
+            return ["diff", plan, output]
+        case Verdict.FAILED:
+            return same_command("-o", "report.json")
+    return []  # what could not be measured is said with the option that helps
+
+
+def _after_model(report: AuditReport, model: Sequence[str], against: str | None) -> list[str]:
+    """Words of the command after the audit of a model: its plan, its check in CI, or what is different.
+
+    Args:
+        report: of the audit.
+        model: its source, and its inputs as options.
+        against: the plan or model that it was compared with.
+    """
+    from iftplan.plans.audit.audit import Verdict
+
+    match report.verdict:
+        case Verdict.REPORTED:
+            return ["plan", *model, "--transform", "wide", "--sparsity", "0.75", "-o", "plan.json"]
+        case Verdict.PASSED if report.at_most:
+            return ["check"]
+        case Verdict.FAILED if against and against != "-":
+            return ["diff", against, *model]
+    return []
 
 
 def _plan_not_spec(document: Document, where: str) -> Plan:

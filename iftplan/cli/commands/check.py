@@ -13,7 +13,7 @@ from iftplan.base.units import Convention
 from iftplan.cli import completion
 from iftplan.cli.help import OUTPUT_PANEL
 from iftplan.cli.options import ConventionOption, FormatOption, OutputOption
-from iftplan.cli.output import Format, emit, report_form, say
+from iftplan.cli.output import Format, emit, report_form, say, say_next
 from iftplan.cli.progress import parts
 
 if TYPE_CHECKING:
@@ -180,8 +180,21 @@ def show_report(
     for model in report.models:
         if model.status is not Status.PASSED:
             say(*(f"{model.status}: {model.name}: {problem}" for problem in model.problems))
+    say_next(_next(report), form, output)
     if not report.passed:
         raise typer.Exit(report.status.exit_code)
+
+
+def _next(report: CheckReport) -> list[str]:
+    """Words of the command that shows what changed in models over budget, where git has an earlier revision."""
+    from iftplan.checks.findings import Status
+
+    over = [model.name for model in report.models if model.status is Status.FAILED]
+    folder = Path(report.config).absolute()
+    if not over or not any((parent / ".git").exists() for parent in folder.parents):
+        return []
+    base = "HEAD" if report.baseline.endswith(".json") or not report.baseline else report.baseline
+    return ["diff", "--base", base, *over]
 
 
 def configuration(given: str | None) -> Configuration:

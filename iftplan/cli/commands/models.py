@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from iftplan.base.documents import Document, with_digest
 from iftplan.cli.options import FormatOption, OutputOption
-from iftplan.cli.output import emit
+from iftplan.cli.output import emit, say_next
 from iftplan.models.zoo import ZOO
 from iftplan.report.table import Table
 
@@ -44,6 +44,7 @@ def command(form: FormatOption = None, output: OutputOption = None) -> None:
     bundled = Table(("model", "what it is", "default input", "source"), rows)
     others = Table(("MODEL may also be", "what it is", "from"), _OTHERS)
     emit([bundled, others], _document, form, output)
+    say_next(["plan", "MODEL", "--transform", "wide", "--sparsity", "0.75", "-o", "plan.json"], form, output)
 
 
 def _document() -> Document:

@@ -14,7 +14,8 @@ from iftplan.base.units import Convention
 from iftplan.cli import completion
 from iftplan.cli.figures import FORMS, ThemeName, ThemeOption, TitleOption
 from iftplan.cli.options import ConventionOption, FormatOption, OutputOption
-from iftplan.cli.output import emit, say, text_lines
+from iftplan.cli.output import emit, say, say_next, text_lines
+from iftplan.cli.process import same_command
 from iftplan.runs.results.axes import Cost, Gain
 from iftplan.runs.results.pareto import Sense
 
@@ -107,6 +108,8 @@ def command(
         say(*text_lines(table), f"written: {output}")
         return
     emit([table], lambda: tradeoff_document(found), form, output, summary=[table])
+    if output in (None, "-"):
+        say_next(same_command("-o", "pareto.html"), form, output)
 
 
 PICTURES = (*FORMS, ".html")

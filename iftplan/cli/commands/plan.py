@@ -28,12 +28,14 @@ from iftplan.cli.options import (
     inputs_of,
     split,
 )
-from iftplan.cli.output import emit
+from iftplan.cli.output import Format, emit, file_format, say_next
+from iftplan.cli.process import same_command
 from iftplan.masks.distributions import Distribution
 from iftplan.models.spec import Heads
 from iftplan.plans.plan import Asked, CloseBy, MaskUpdates, Objective, Optimizer, Pass, Scope
 
 if TYPE_CHECKING:
+    from iftplan.plans.plan import Plan
     from iftplan.plans.request import Pricing
 
 EXAMPLE = """
@@ -215,6 +217,18 @@ def command(
         output,
         summary=[*total_time_tables(made), scopes],
     )
+    say_next(_next(made, form, output), form, output)
+
+
+def _next(made: Plan, form: Format | None, output: str | None) -> list[str]:
+    """The audit of a plan that was kept, or how to keep it."""
+    from iftplan.cli.arguments import model_option
+
+    if output in (None, "-"):
+        return same_command("-o", "plan.json")
+    if file_format(output, form) is not Format.JSON:
+        return []
+    return ["audit", output, *model_option(made.model)]
 
 
 def _pricing(

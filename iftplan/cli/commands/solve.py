@@ -21,7 +21,7 @@ from iftplan.cli.options import (
     families_of,
     split,
 )
-from iftplan.cli.output import emit
+from iftplan.cli.output import emit, say_next
 
 if TYPE_CHECKING:
     from iftplan.families.family import Family
@@ -114,6 +114,12 @@ def command(
         form,
         output,
         latex=_latex(solutions),
+    )
+    name = transform if len(families) == 1 else "wide"
+    masks = ["--structure", structure] if structure else []
+    sparse = split(sparsity)[0]
+    say_next(
+        ["plan", "MODEL", "--transform", name, "--sparsity", sparse, *masks, "-o", "plan.json"], form, output
     )
 
 

@@ -19,7 +19,8 @@ from iftplan.cli.options import (
     OutputOption,
     inputs_of,
 )
-from iftplan.cli.output import emit
+from iftplan.cli.output import Format, emit, file_format, say_next
+from iftplan.cli.process import same_command
 from iftplan.report.table import Table
 
 EXAMPLE = """
@@ -81,3 +82,7 @@ def command(
     table = spec_table(spec, convention)
     whole = Table((), (), table.title, table.notes)
     emit([table], lambda: spec_document(spec), form, output, summary=[whole], records=spec_records(spec))
+    if output in (None, "-"):
+        say_next(same_command("-o", "spec.json"), form, output)
+    elif file_format(output, form) is Format.JSON:
+        say_next(["plan", output, "--transform", "wide", "--sparsity", "0.75", "-o", "plan.json"])

@@ -16,7 +16,8 @@ from iftplan.base.errors import InputError
 from iftplan.cli import completion
 from iftplan.cli.help import MODEL_PANEL
 from iftplan.cli.options import NoCacheOption
-from iftplan.cli.output import Interrupted, say
+from iftplan.cli.output import Interrupted, say, say_next
+from iftplan.cli.process import same_command
 from iftplan.plans.plan import Execution
 from iftplan.runs.methods import METHODS
 
@@ -201,6 +202,7 @@ def command(
     source = _source(made, model, trust=trust)
     if dry_run:
         _describe(run, made, directory)
+        say_next(same_command(without="--dry-run"))
         return
     _train(run, made, document, directory, source, logger or (), resume=resume)
 
@@ -322,3 +324,4 @@ def _report(found: Document, directory: Path) -> None:
 
     emit([result_table(found)], dict, Format.TABLE, None)
     say(f"written: {directory}/result.json, metrics.csv, run.json, plan.json and checkpoints")
+    say_next(["pareto", str(directory.parent if directory.parent.name else directory)])

@@ -35,6 +35,8 @@ from iftplan.cli.options import (
     OutputOption,
     split,
 )
+from iftplan.cli.output import say_next
+from iftplan.cli.process import same_command
 from iftplan.models.spec import Heads
 from iftplan.plans.plan import Scope
 
@@ -307,6 +309,16 @@ def command(
         rows = plan_points(grid, specs, families, heads)
     write(rows, notes, form, output)
     require_a_point(rows)
+    say_next(_next(output, out if train else ""), form, output)
+
+
+def _next(output: str | None, runs: str) -> list[str]:
+    """Words of the command that draws the sweep: its runs, or its plans in the table that was written."""
+    if runs:
+        return ["pareto", runs]
+    if output in (None, "-"):
+        return same_command("-o", "sweep.csv")
+    return ["pareto", output, "--y", "log2_masks"] if Path(output).suffix in (".csv", ".parquet") else []
 
 
 def _base(
