@@ -75,7 +75,7 @@ def emit(
     *,
     summary: Sequence[Table] = (),
     latex: str | None = None,
-    records: Sequence[Record] | None = None,
+    records: Callable[[], Sequence[Record]] | None = None,
     page: Callable[[], Page] | None = None,
     also: Sequence[str] = (),
 ) -> None:
@@ -202,11 +202,11 @@ def _text(tables: Sequence[Table], document: Callable[[], Document], form: Forma
     return "".join(map(to_text, tables))
 
 
-def _csv(tables: Sequence[Table], document: Document, records: Sequence[Record] | None) -> str:
+def _csv(tables: Sequence[Table], document: Document, records: Callable[[], Sequence[Record]] | None) -> str:
     from iftplan.report.records import document_records, records_csv
     from iftplan.report.table import to_csv
 
-    found = records if records is not None else document_records(document)
+    found = document_records(document) if records is None else records()
     return to_csv(tables[0]) if found is None else records_csv(found, document.get("convention", "mac"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from iftplan.base.documents import Document
 from iftplan.base.units import Convention, abbreviate, count
 from iftplan.models.counting import CountTable, uncalled_sentence, unknown_sentence
 from iftplan.models.notation import layer_notation
@@ -32,20 +33,13 @@ _SHOWN = 12
 """So many fixed widths are listed; the document holds all."""
 
 
-def spec_records(spec: ModelSpec) -> list[Record]:
-    """A row for each layer and each product of activations."""
+def spec_records(spec: ModelSpec, document: Document) -> list[Record]:
+    """A row for each layer, its MACs beside what the document has, and for each product of activations."""
     layers = [
-        {
-            "layer": w.layer.name,
-            "shape": layer_notation(w.layer),
-            "macs": w.layer.dense_macs,
-            "first": w.first,
-            "last": w.last,
-            "unmaskable": w.unmaskable,
-        }
-        for w in spec.layers
+        {"name": found.layer.name, "macs": found.layer.dense_macs, **row}
+        for found, row in zip(spec.layers, document["layers"], strict=True)
     ]
-    return [*layers, *({"layer": p.name, "shape": p.operator, "macs": p.macs} for p in spec.products)]
+    return [*layers, *document["products"]]
 
 
 def _widths(spec: ModelSpec) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
-"""Documents as rows of plain values, for spreadsheets and data frames: one row a thing, units in the headings.
+"""Documents as rows of plain values, for spreadsheets and data frames: one row a thing.
 
+Headings are the keys of the JSON document, joined by `_` where one lies in another, with a unit where the key has none.
 Numbers are written as Python writes them: no separators, no units in cells, nothing where there is no number.
 """
 
@@ -16,6 +17,12 @@ from iftplan.report.table import printable
 
 Record = Mapping[str, Any]
 
+_CONTAINERS = ("cardinality", "structure", "layer")  # whose keys stand for themselves
+_UNITS = {
+    "difference": "macs",
+    "log2_masks": "bits",
+    "optimal_compute": "flops",
+}  # of keys that do not end in theirs
 _LEFT_OUT = ("_exact", "_latex")  # the same as beside it, in a form that is no number
 
 
@@ -30,19 +37,17 @@ def document_records(document: Document) -> list[Record] | None:
                 for solution in layer["solutions"]
             ]
         case "plan" | "audit" | "diff":
-            return [_renamed(layer) for layer in document["layers"]]
+            return [_named(layer) for layer in document["layers"]]
         case "check":
             return [_checked(model) for model in document["models"]]
         case "pareto":
             return [_point(point, document) for point in document["points"]]
-        case "advise":
-            return list(document["sparsities"])
         case "bench":
             return list(_timed(document))
         case "profile":
             return list(document["entries"])
         case "models":
-            return [{"model": model["name"], **_without(model, "name")} for model in document["models"]]
+            return [_named(model) for model in document["models"]]
     return None
 
 
@@ -69,17 +74,17 @@ def _flat(record: Record, prefix: str = "") -> Iterator[tuple[str, Any]]:
         if name.endswith(_LEFT_OUT):
             continue
         if isinstance(value, Mapping):
-            yield from _flat(value, "" if key in ("cardinality", "structure") else f"{name}_")
+            yield from _flat(value, "" if key in _CONTAINERS else f"{name}_")
         elif not isinstance(value, list):
             yield name, value
         elif all(isinstance(part, str) for part in value):
             yield name, " ".join(value)
+        elif all(isinstance(part, int) for part in value):
+            yield name, "x".join(map(str, value))
 
 
 def _heading(name: str, convention: str) -> str:
-    if name == "log2_masks":
-        return "log2_masks_bits"
-    words = name.split("_")
+    words = [*name.split("_"), *filter(None, [_UNITS.get(name)])]
     return "_".join("flops" if word == "macs" and convention == "flop" else word for word in words)
 
 
@@ -93,34 +98,40 @@ def _without(record: Record, *keys: str) -> Record:
     return {key: value for key, value in record.items() if key not in keys}
 
 
-def _renamed(layer: Record) -> Record:
-    """The layer first; a difference of MACs says so."""
-    rest = {"difference_macs" if k == "difference" else k: v for k, v in layer.items() if k != "name"}
-    return {"layer": layer["name"], **rest}
+def _named(record: Record) -> Record:
+    """The name first."""
+    return {"name": record["name"], **_without(record, "name")}
 
 
 def _checked(model: Record) -> Record:
     """What a model costs, each line of its budget, and what changed."""
-    row = {
-        "model": model["name"],
-        "status": model["status"],
-        **{key: model[key] for key in ("source", "inputs", "measured_macs", "parameters")},
+    keys = ("name", "status", "source", "inputs", "measured_macs", "parameters")
+    limits = {
+        "_".join((*limit["quantity"].lower().split(), *filter(None, [limit["reference"]]))): {
+            "allowed": _number(limit["allowed"]),
+            "deviation": limit["deviation"],
+        }
+        for limit in model["limits"]
     }
-    for limit in model["limits"]:
-        name = "_".join((*limit["quantity"].lower().split(), *filter(None, [limit["reference"]])))
-        row |= {f"budget_{name}": _number(limit["allowed"]), f"budget_{name}_deviation": limit["deviation"]}
-    for quantity, drift in (model["drift"] or {}).items():
-        row |= {f"base_{quantity}": drift["base"], f"difference_{quantity}": drift["difference"]}
-    return row | {"problems": " ".join(model["problems"])}
+    drift = {
+        quantity: {key: changed[key] for key in ("base", "difference")}
+        for quantity, changed in (model["drift"] or {}).items()
+    }
+    return {
+        **{key: model[key] for key in keys},
+        "limits": limits,
+        "drift": drift,
+        "problems": model["problems"],
+    }
 
 
 def _point(point: Record, document: Document) -> Record:
-    """Both axes under what they show, with its unit."""
+    """Both axes with what they show and its unit."""
     named: dict[str, str] = {}
     for axis in ("x", "y"):
         shown = " ".join(filter(None, (document[axis]["name"], document[axis]["unit"])))
         title = re.sub(r"\W+", "_", shown.lower()).strip("_")
-        named |= {axis: title, f"{axis}_error": f"{title}_error"}
+        named |= {axis: f"{axis}_{title}", f"{axis}_error": f"{axis}_error_{title}"}
     return {named.get(key, key): value for key, value in point.items()}
 
 

@@ -58,6 +58,19 @@ def advice_table(asked: Advice) -> Table:
     return Table(columns, rows, title, tuple(f"note: {note}" for note in law.notes(best)))
 
 
+def advice_records(asked: Advice, document: Document) -> list[dict[str, float]]:
+    """A row for each sparsity, the data in the law's unit.
+
+    Args:
+        asked: the question.
+        document: its answer.
+    """
+    return [
+        {f"{key}_{asked.law.unit}" if key == "data_seen" else key: value for key, value in row.items()}
+        for row in document["sparsities"]
+    ]
+
+
 def advice_document(name: str, asked: Advice) -> Document:
     """The answer as a JSON object, sealed with its digest."""
     law = asked.law

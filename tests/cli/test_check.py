@@ -233,7 +233,7 @@ def test_names_choose_models_and_what_is_known_is_not_measured(
     run = iftplan("check", name, "--format", "csv", cwd=home)
     assert run.code == status
     assert "measuring" not in run.err
-    assert [line.split(",")[0] for line in run.out.splitlines()] == ["model", name]
+    assert [line.split(",")[0] for line in run.out.splitlines()] == ["name", name]
 
 
 def test_a_model_that_changed_makes_its_plan_stale(home: Path, first: Run, tmp_path: Path) -> None:

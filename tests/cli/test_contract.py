@@ -250,7 +250,7 @@ def test_plans_are_reproducible_to_the_byte(folder: Path) -> None:
 def test_formats_can_be_read(folder: Path) -> None:
     asked = ("plan", "spec.json", "--transform", "wide", "--sparsity", "0.5", "--format")
     rows = list(csv.DictReader(io.StringIO(iftplan(*asked, "csv", cwd=folder).out)))
-    assert [row["layer"] for row in rows][:2] == ["stem", "body"]
+    assert [row["name"] for row in rows][:2] == ["stem", "body"]
     assert all(None not in row and None not in row.values() for row in rows), "as many cells as headings"
     markdown = iftplan(*asked, "markdown", cwd=folder).out
     table = [line for line in markdown.splitlines() if line.startswith("|")]
@@ -294,7 +294,7 @@ def test_names_cannot_steer_a_terminal(folder: Path, hostile: str, format: str) 
     assert "\\x1b[31mred" in out.replace("\\\\", "\\")
 
 
-@pytest.mark.parametrize("suffix, begins", [("json", "{"), ("csv", "layer,"), ("md", "###"), ("tex", "%")])
+@pytest.mark.parametrize("suffix, begins", [("json", "{"), ("csv", "name,"), ("md", "###"), ("tex", "%")])
 def test_a_files_name_says_its_format(folder: Path, suffix: str, begins: str) -> None:
     run = iftplan("spec", "spec.json", "-o", f"out.{suffix}", cwd=folder)
     assert run.code == 0

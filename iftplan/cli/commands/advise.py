@@ -77,7 +77,7 @@ def command(
     It follows the scaling law of arXiv 2309.08520 for sparse networks.
     """
     from iftplan.runs.scaling_law import law_named
-    from iftplan.runs.scaling_tables import Advice, advice_document, advice_table
+    from iftplan.runs.scaling_tables import Advice, advice_document, advice_records, advice_table
 
     asked = Advice(
         law_named(data),
@@ -88,7 +88,14 @@ def command(
     if plot is not None:
         figure_form(plot)
     table = advice_table(asked)
-    emit([table], lambda: advice_document(data, asked), form, output, summary=[table])
+    emit(
+        [table],
+        lambda: advice_document(data, asked),
+        form,
+        output,
+        summary=[table],
+        records=lambda: advice_records(asked, advice_document(data, asked)),
+    )
     if plot is not None:
         from iftplan.plots.scaling import advice_picture
 

@@ -13,7 +13,7 @@ Example:
 
   $ iftplan models --format csv
 
-  model,description,input,source
+  name,description,input,source
   zoo:resnet18-cifar,"ResNet-18, 3×3 stride-1 stem without pooling, 100 classes, 32×32",1x3x32x32,"He et al. 2015, arXiv 1512.03385; CIFAR form as in Saxena et al., arXiv 2303.11525"
   zoo:resnet34-cifar,"ResNet-34, 3×3 stride-1 stem without pooling, 100 classes, 32×32",1x3x32x32,"He et al. 2015, arXiv 1512.03385; CIFAR form as in Saxena et al., arXiv 2303.11525"
   …

@@ -81,7 +81,14 @@ def command(
     spec = spec_of(model, inputs_of(input), widths=widths, allow=allow, no_cache=no_cache)
     table = spec_table(spec, convention)
     whole = Table((), (), table.title, table.notes)
-    emit([table], lambda: spec_document(spec), form, output, summary=[whole], records=spec_records(spec))
+    emit(
+        [table],
+        lambda: spec_document(spec),
+        form,
+        output,
+        summary=[whole],
+        records=lambda: spec_records(spec, spec_document(spec)),
+    )
     if output in (None, "-"):
         say_next(same_command("-o", "spec.json"), form, output)
     elif file_format(output, form) is Format.JSON:
