@@ -71,8 +71,9 @@ class ConfiguredModel:
         allowed: operators and modules that somebody vouches for.
         nonzeros: whether weights count by their nonzeros, which needs a network with data.
         cross_check: whether fvcore counts too, where it can, and has to agree.
-        drift: which changes since the baseline fail; None for any since a saved baseline and none since a revision,
-            which nobody agreed to keep.
+        drift: which changes of MACs since the baseline fail; None for any since a saved baseline and none since a
+            revision, which nobody agreed to keep.
+        parameter_drift: the same of parameters; None for what holds for MACs.
     """
 
     name: str
@@ -85,6 +86,7 @@ class ConfiguredModel:
     nonzeros: bool = False
     cross_check: bool = False
     drift: DriftPolicy | None = None
+    parameter_drift: DriftPolicy | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,12 @@ R = TypeVar("R")
 OWN = "iftplan.toml"
 SHARED = "pyproject.toml"
 _EXAMPLE = '[{prefix}models.net] with source = "net.py:build" and budget.macs = "560M"'
+_INSTEAD = {
+    "budget": 'write budget.macs = "560M", or budget.parameters, budget.flops or budget.ratio',
+    "inputs": 'write inputs = ["1x3x224x224"], or for keywords inputs.input_ids = "1x128:int64"',
+    "drift": 'write "any", "increase" or "report"; how much may pass is tolerance = "5%"',
+}
+"""What a key takes, where something of another kind is found there."""
 
 
 def find_config(start: Path) -> Path:
@@ -50,7 +56,7 @@ def find_config(start: Path) -> Path:
         if shared.is_file() and _shared_table(_toml(shared)) is not None:
             return shared
     raise InputError(
-        f"there is no {OWN} and no [tool.iftplan] in a {SHARED} here or above; begin one with {_EXAMPLE.format(prefix='tool.iftplan.')}, or name one with --config FILE."
+        f"there is no {OWN} and no [tool.iftplan] in a {SHARED} here or above; begin {OWN} with {_EXAMPLE.format(prefix='')}, or name another file with --config FILE."
     )
 
 
@@ -74,8 +80,7 @@ def read_config(path: Path) -> Configuration:
         )
     names = tuple(table["models"])
     tolerance = _tolerance(table.get("tolerance", 0), where, "tolerance")
-    drift = DriftPolicy(table["drift"]) if "drift" in table else None
-    shared = _Shared(tolerance, drift, table.get("cross_check", False))
+    shared = _Shared(tolerance, _drift(table.get("drift", {})), table.get("cross_check", False))
     models = tuple(_model(name, model, names, shared, where) for name, model in table["models"].items())
     return Configuration(path, models, table.get("baseline", "iftplan-baseline.json"))
 
@@ -109,7 +114,7 @@ class _Shared:
     """What holds for every model that does not say otherwise."""
 
     tolerance: Fraction
-    drift: DriftPolicy | None
+    drift: Mapping[str, DriftPolicy]
     cross_check: bool
 
 
@@ -136,6 +141,7 @@ def _model(
             f"{at}.model", "it says what a plan is built on, and source is no plan's file", "leave it out"
         )
     own = table.get("tolerance")
+    drift = {**shared.drift, **_drift(table.get("drift", {}))}
     return ConfiguredModel(
         name=name,
         source=source,
@@ -149,8 +155,17 @@ def _model(
         allowed=tuple(_allowance(a, where, f"{at}.allow.{i}") for i, a in enumerate(table.get("allow", []))),
         nonzeros=table.get("nonzeros", False),
         cross_check=table.get("cross_check", shared.cross_check),
-        drift=DriftPolicy(table["drift"]) if "drift" in table else shared.drift,
+        drift=drift.get("macs"),
+        parameter_drift=drift.get("parameters"),
     )
+
+
+def _drift(given: str | _DriftTable) -> Mapping[str, DriftPolicy]:
+    """What a change of each quantity does: one word is for both, and what a table leaves out is only reported."""
+    if not given:
+        return {}
+    named = {"macs": given, "parameters": given} if isinstance(given, str) else dict(given)
+    return {key: DriftPolicy(str(named.get(key, DriftPolicy.REPORT))) for key in ("macs", "parameters")}
 
 
 def _own_ledger(source: str) -> tuple[Bound, ...]:
@@ -248,6 +263,7 @@ def _blaming(where: _Place, at: str, read: Callable[[V], R], value: V) -> R:
 # --- what the tables may hold ----------------------------------------------------------------------------
 
 _Number = str | int
+_Policy = Literal["any", "increase", "report"]
 _STRICT = ConfigDict(extra="forbid")
 
 
@@ -288,6 +304,19 @@ class _AllowTable(TypedDict):
 
 
 @with_config(_STRICT)
+class _DriftTable(TypedDict):
+    """Which changes since the baseline fail, of each quantity; what is left out is only reported.
+
+    Attributes:
+        macs: changes of MACs.
+        parameters: changes of parameters.
+    """
+
+    macs: NotRequired[_Policy]
+    parameters: NotRequired[_Policy]
+
+
+@with_config(_STRICT)
 class _ModelTable(TypedDict):
     """One model and its budget.
 
@@ -300,7 +329,7 @@ class _ModelTable(TypedDict):
         allow: what somebody vouches for.
         nonzeros: whether to build it with data and count each weight by its nonzeros and pruning masks.
         cross_check: whether to count this model with fvcore too, and fail unless both counts are equal.
-        drift: which changes since the baseline fail, for this model.
+        drift: which changes since the baseline fail, for this model: one word, or one for `macs` and one for `parameters`.
     """
 
     source: str
@@ -311,7 +340,7 @@ class _ModelTable(TypedDict):
     allow: NotRequired[list[_AllowTable]]
     nonzeros: NotRequired[bool]
     cross_check: NotRequired[bool]
-    drift: NotRequired[Literal["any", "increase", "report"]]
+    drift: NotRequired[_Policy | _DriftTable]
 
 
 @with_config(_STRICT)
@@ -321,14 +350,15 @@ class _ConfigTable(TypedDict):
     Attributes:
         models: name → model.
         tolerance: the largest relative difference that passes: `"0.1%"`, `0.001` or `"1/1000"`; 0 by default.
-        drift: which changes since the baseline fail: `any` by default with a saved baseline, `report` with `--base`.
+        drift: which changes of MACs and of parameters since the baseline fail: `any` by default with a saved baseline, `report` with
+            `--base`; a table has one word for `macs` and one for `parameters`.
         baseline: the baseline's file, `iftplan-baseline.json` by default.
         cross_check: whether to count every model with fvcore too, and fail unless both counts are equal.
     """
 
     models: dict[str, _ModelTable]
     tolerance: NotRequired[_Number]
-    drift: NotRequired[Literal["any", "increase", "report"]]
+    drift: NotRequired[_Policy | _DriftTable]
     baseline: NotRequired[str]
     cross_check: NotRequired[bool]
 
@@ -343,7 +373,9 @@ def _validated(document: Mapping[str, Any], where: _Place) -> _ConfigTable:
         raise _complaint(path, first["type"], first["msg"], first["input"], where) from error
 
 
-_UNION_ARMS = frozenset({"str", "int", "list[str]", "dict[str,str]"})
+_UNION_ARMS = frozenset(
+    {"str", "int", "list[str]", "dict[str,str]", "literal['any','increase','report']", "_DriftTable"}
+)
 """What pydantic adds to a path inside a union."""
 
 
@@ -365,8 +397,10 @@ def _complaint(
         table = f"{where.prefix}{'.'.join(map(str, path[:-1]))}".rstrip(".")
         begin = f"add it to [{table}]" if path[:-1] else f"begin with {_EXAMPLE.format(prefix=where.prefix)}"
         return where.wrong(at, "it is missing", begin)
-    shown = repr(given)
-    return where.wrong(at, f"{message[:1].lower()}{message[1:]}", f"found {shown[:60]}")
+    shown = repr(given)[:60]
+    if instead := _INSTEAD.get(str(path[-1])):
+        return where.wrong(at, f"{shown} is not what it takes", instead)
+    return where.wrong(at, f"{message[:1].lower()}{message[1:]}", f"found {shown}")
 
 
 def _keys_at(path: tuple[str | int, ...]) -> list[str]:
@@ -375,6 +409,8 @@ def _keys_at(path: tuple[str | int, ...]) -> list[str]:
             return list(_ConfigTable.__annotations__)
         case ("models", _):
             return list(_ModelTable.__annotations__)
+        case (*_, "drift"):
+            return list(_DriftTable.__annotations__)
         case ("models", _, "budget"):
             return list(_BudgetTable.__annotations__)
         case ("models", _, "allow", _):

@@ -54,13 +54,13 @@ def check_model(
         found = replace(found, limits=tuple(_limits(model, measured, baseline, references or {})))
     except InputError as error:
         return replace(found, status=Status.INVALID, problems=(str(error),))
-    policy = model.drift or (DriftPolicy.ANY if baseline is None or baseline.saved else DriftPolicy.REPORT)
-    problems = (*_exceeded(found), *_drifted(found, model, policy))
+    usual = DriftPolicy.ANY if baseline is None or baseline.saved else DriftPolicy.REPORT
+    problems = (*_exceeded(found), *_drifted(found, model, usual))
     return replace(
         found,
         status=Status.FAILED if problems else Status.PASSED,
         problems=problems,
-        notes=(*_moved(found, baseline, told=bool(problems)), *found.notes),
+        notes=(*_moved(found, baseline, model.drift, told=bool(problems)), *found.notes),
     )
 
 
@@ -153,10 +153,15 @@ def _drift(name: str, measured: ModelCost, baseline: Baseline | None) -> Drift |
     )
 
 
-def _drifted(check: ModelCheck, model: ConfiguredModel, policy: DriftPolicy) -> Iterator[str]:
-    if check.drift is None or policy is DriftPolicy.REPORT:
+def _drifted(check: ModelCheck, model: ConfiguredModel, usual: DriftPolicy) -> Iterator[str]:
+    if check.drift is None:
         return
-    for unit, changes in (("MACs", check.drift.macs), ("parameters", check.drift.parameters)):
+    for unit, changes, own in (
+        ("MACs", check.drift.macs, model.drift),
+        ("parameters", check.drift.parameters, model.parameter_drift or model.drift),
+    ):
+        if (policy := own or usual) is DriftPolicy.REPORT:
+            continue
         gained = changes.difference if policy is DriftPolicy.INCREASE else abs(changes.difference)
         if gained > model.tolerance * changes.base.macs:
             yield f"{total_change(changes, unit)}."
@@ -182,9 +187,13 @@ def _layer(change: LayerChange) -> str:
     return f"layer {change.name} {change.change} ({by})"
 
 
-def _moved(check: ModelCheck, baseline: Baseline | None, *, told: bool) -> Iterator[str]:
+def _moved(
+    check: ModelCheck, baseline: Baseline | None, drift: DriftPolicy | None, *, told: bool
+) -> Iterator[str]:
     """What about the baseline is worth saying and no failure."""
     if baseline is None:
+        if drift in (DriftPolicy.ANY, DriftPolicy.INCREASE):
+            yield f'drift = "{drift}" was not checked, for there is no baseline: save one with iftplan check --save-baseline, or name a git revision with --base'
         return
     if check.drift is None:
         how = "; iftplan check --save-baseline puts it there" if baseline.saved else ""

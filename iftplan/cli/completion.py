@@ -64,7 +64,7 @@ def _layers_of(source: str) -> list[str]:
 
 
 def layer_kinds(incomplete: str) -> Iterator[str]:
-    """How layers begin: a kind with its usual kernel."""
+    """Kinds of layers, each with its usual kernel."""
     yield from (name for name in _LAYERS if name.startswith(incomplete))
 
 

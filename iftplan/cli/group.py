@@ -15,6 +15,20 @@ _FOLDERS = ("bench", "sweep")
 """Commands of several files, of which `command` is the first."""
 
 
+_ELSEWHERE = {
+    "apply": "A plan is applied in Python: iftplan.nn.apply(plan, model)",
+    "export": "A trained network is exported in Python: iftplan.nn.finalize(model)",
+    "prune": "Plain sparsity is iftplan plan MODEL --transform none; a network's masks are made in Python by iftplan.nn",
+    "show": "A plan is shown by iftplan diff MODEL PLAN or iftplan plot macs PLAN, a model by iftplan spec MODEL",
+    "count": "A model is counted by iftplan audit MODEL",
+    "measure": "A model is measured by iftplan audit MODEL",
+    "compare": "Two models or plans are compared by iftplan diff BASE HEAD, runs by iftplan pareto",
+    "resume": "A run is resumed by iftplan train --resume --out DIR",
+    "init": "A configuration is begun by hand: iftplan check says how",
+}
+"""Commands that one may look for → where what they would do is found."""
+
+
 class Commands(TyperGroup):
     """Group of all commands, none of which is imported to list it.
 
@@ -33,6 +47,8 @@ class Commands(TyperGroup):
             ctx: as typer has it.
             args: the words after `iftplan`.
         """
+        if args and args[0] in _ELSEWHERE:
+            ctx.fail(f"no such command {args[0]!r}. {_ELSEWHERE[args[0]]}")
         name, _, rest = super().resolve_command(ctx, args)
         return name, name and command_named(name), rest
 

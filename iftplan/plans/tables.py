@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
-from iftplan.base.units import Convention, abbreviate, bits, count, decimal, decimal_text
+from iftplan.base.units import Convention, abbreviate, bits, count, decimal, decimal_text, percent
 from iftplan.plans.document.layers import after_notation, before_notation
 from iftplan.plans.document.plan import plan_document
 from iftplan.plans.plan import WIDTHS, KeptFor, Plan, PlannedLayer, Role, Scope, TensorScale
 from iftplan.plans.scaling import NAMES
 from iftplan.report.display import Record
 from iftplan.report.table import Table
+
+_DEARER = Fraction(1005, 1000)
+"""Ratio of the whole model's cost to the dense one's above which a plan in another scope says so."""
 
 
 def plan_records(plan: Plan) -> Sequence[Record]:
@@ -65,8 +68,23 @@ def scope_table(plan: Plan, convention: Convention = Convention.MAC) -> Table:
         notes.append("note: no width of this model can move, so every layer is what it was")
     if plan.widths:
         notes.append(f"width multiplier k = {plan.multiplier:.6g}")
+    notes += _left_out(plan)
     scaled = plan.parametrization.notes if plan.parametrization else ()
     return Table(columns, rows, notes=(*notes, *(f"note: {n}" for n in (*plan.notes, *scaled))))
+
+
+def _left_out(plan: Plan) -> Iterator[str]:
+    """Notes on layers that cost something and are not transformed, and on a model that costs more as a whole."""
+    reasons: dict[str, list[str]] = {}
+    for layer in plan.layers:
+        if layer.role is Role.UNMASKABLE and layer.dense_macs:
+            reasons.setdefault(layer.reason, []).append(layer.name)
+    for reason, names in reasons.items():
+        verb = "layer is" if len(names) == 1 else "layers are"
+        yield f"note: {len(names)} {verb} not transformed ({_some(names)}): {reason}"
+    if plan.scope not in (None, Scope.MODEL) and plan.ratio(Scope.MODEL) > _DEARER:
+        more = percent(plan.ratio(Scope.MODEL) - 1).lstrip("+")
+        yield f"note: the whole model costs {more} more than the dense one; plan with `scope='model'` to close it"
 
 
 def _restructured(layer: PlannedLayer) -> bool:

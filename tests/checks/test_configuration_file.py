@@ -72,6 +72,16 @@ def test_a_whole_configuration_becomes_values(tmp_path: Path) -> None:
     assert other.drift is DriftPolicy.INCREASE
 
 
+def test_drift_of_macs_alone_only_reports_parameters(tmp_path: Path) -> None:
+    text = '{}[models.net]\nsource = "net.py:build"\n{}'
+    alone = read(tmp_path, text.format("", 'drift.macs = "increase"\n')).models[0]
+    assert (alone.drift, alone.parameter_drift) == (DriftPolicy.INCREASE, DriftPolicy.REPORT)
+    both = read(tmp_path, text.format('drift = "any"\n', "")).models[0]
+    assert (both.drift, both.parameter_drift) == (DriftPolicy.ANY, DriftPolicy.ANY)
+    neither = read(tmp_path, text.format("", "")).models[0]
+    assert (neither.drift, neither.parameter_drift) == (None, None)
+
+
 def test_both_files_say_the_same(tmp_path: Path) -> None:
     own = read(tmp_path, WHOLE)
     shared = WHOLE.replace("[models.", "[tool.iftplan.models.").replace(
@@ -100,7 +110,10 @@ WRONG = [
     ("tolerance = 0.1", "tolerance = 20", "tolerance: 20 would pass 21 times the budget; write 20% for per cent"),
     ("tolerance = 0.1", "tolerance = nan", "tolerance: tolerance 'nan' is not a number; write it as 1e-3"),
     ("tolerance = 0.1", "tolerance = true", "tolerance: "),
-    ('drift = "increase"', 'drift = "up"', "drift: input should be 'any', 'increase' or 'report'; found 'up'."),
+    ('drift = "increase"', 'drift = "up"', "drift: 'up' is not what it takes; write \"any\", \"increase\" or \"report\"; how much may pass is tolerance"),
+    ('drift = "increase"', "drift.mac = 'any'", "drift.mac: there is no such key; did you mean macs?"),
+    ('drift = "increase"', "drift.macs = '5%'", "how much may pass is tolerance = \"5%\""),
+    ('inputs = ["4x16"', 'inputs = "4x16" # ', "models.net.inputs: '4x16' is not what it takes; write inputs = [\"1x3x224x224\"]"),
     ("budget.macs", "budget.mcas", "models.net.budget.mcas: there is no such key; did you mean macs?"),
     ('"1.8G"', '"much"', "models.net.budget.macs: budget 'much' is not a count"),
     ('"3k"', '"3"', "models.net.budget.flops: "),

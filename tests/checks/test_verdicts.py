@@ -107,6 +107,25 @@ def test_drift_policies(before: int, policy: DriftPolicy | None, saved: bool, pa
     assert check.drift.macs.difference == 1000 - before
 
 
+@pytest.mark.parametrize("policy, fails", [(None, True), (DriftPolicy.REPORT, False)])
+def test_parameters_have_a_policy_of_their_own(policy: DriftPolicy | None, fails: bool) -> None:
+    check = check_model(
+        replace(MODEL, drift=DriftPolicy.INCREASE, parameter_drift=policy),
+        COST,
+        baseline=baseline(dict(COST.macs), {"conv": 60, "fc": 44}),
+    )
+    assert (check.status is Status.FAILED) == fails
+
+
+@pytest.mark.parametrize(
+    "policy, said", [(DriftPolicy.INCREASE, True), (None, False), (DriftPolicy.REPORT, False)]
+)
+def test_drift_without_a_baseline_is_said_not_to_be_checked(policy: DriftPolicy | None, said: bool) -> None:
+    check = check_model(replace(MODEL, drift=policy), COST)
+    assert check.status is Status.PASSED
+    assert any('drift = "increase" was not checked' in note for note in check.notes) == said
+
+
 def test_parameters_that_cost_no_macs_drift_too() -> None:
     check = check_model(MODEL, COST, baseline=baseline(dict(COST.macs), {"conv": 60, "fc": 44}))
     assert check.problems == ("+6 parameters since before.json (104 → 110, +5.77 %); layer norm added (+6).",)

@@ -306,7 +306,7 @@ def test_bad_input_is_told_in_a_sentence(
 def test_without_a_configuration_it_says_how_to_begin(tmp_path: Path) -> None:
     run = iftplan("check", cwd=tmp_path)
     assert run.code == 2
-    assert "begin one with [tool.iftplan.models.net]" in run.err
+    assert "begin iftplan.toml with [models.net]" in run.err
 
 
 # --- the cache -------------------------------------------------------------------------------------------

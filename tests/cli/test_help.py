@@ -57,6 +57,20 @@ def test_an_unknown_command_is_refused_with_the_nearest() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("apply", "iftplan.nn.apply(plan, model)"),
+        ("show x.json", "iftplan spec MODEL"),
+        ("count zoo:resnet18", "iftplan audit MODEL"),
+    ],
+)
+def test_what_is_no_command_is_said_to_be_elsewhere(words: str, says: str) -> None:
+    done = subprocess.run([sys.executable, "-m", "iftplan", *words.split()], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert f"no such command {words.split()[0]!r}" in done.stderr and says in done.stderr
+
+
 @pytest.mark.parametrize("width", [60, 100, 140])
 def test_lines_are_as_wide_as_the_terminal(width: int) -> None:
     text = shown("plan", "--help", COLUMNS=str(width)).partition("Example")[0]

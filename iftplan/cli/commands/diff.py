@@ -166,7 +166,9 @@ def _wanted(
     own = {model.name for model in found.models}
     others = [ConfiguredModel(n, parse_source(n).text, inputs=inputs) for n in names if n not in own]
     found = replace(found, models=(*found.models, *others))
-    free = (replace(m, bounds=(), drift=DriftPolicy.REPORT) for m in found.chosen(names))
+    free = (
+        replace(m, bounds=(), drift=DriftPolicy.REPORT, parameter_drift=None) for m in found.chosen(names)
+    )
     return found, tuple(free)
 
 

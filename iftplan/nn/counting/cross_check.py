@@ -51,5 +51,7 @@ def measure_by(
 
 
 def _alone(table: CountTable, second: str, why: str) -> CountTable:
-    sentence = f"only {table.engine} counted this model; the second opinion is missing, because {second} {why.rstrip('.')}"
+    sentence = (
+        f"Only {table.engine} counted this model. {second} did not check it, because it {why.rstrip('.')}."
+    )
     return replace(table, assumptions=(*table.assumptions, sentence))

@@ -50,9 +50,10 @@ def measure(
     model = materialise(model, inputs)
     counter = _engine(engine, {**OPERATORS, **operators})
     given = ", ".join(map(str, inputs)) or "no inputs"
-    called = f"{type(model).__name__} could not be run on {given} by the {engine} engine"
+    counting = "" if engine == "meta" else f" and counted by {engine}"
+    called = f"{type(model).__name__} could not be run on {given}{counting}"
     seen = look_as_needed(model, inputs, counter.count, _assumed, called)
-    supplied = tuple(f"the formula given for {name} was used where it ran" for name in operators)
+    supplied = tuple(f"{name} was counted with the cost that you gave." for name in operators)
     return replace(seen.result, assumptions=(*seen.result.assumptions, *seen.assumed, *supplied))
 
 

@@ -75,7 +75,8 @@ def weight_uses(
     """
     if data is Data.GIVEN:
         return look(model, inputs, data, _see).result
-    called = f"the layers of {type(model).__name__} could not be followed"
+    given = ", ".join(map(str, inputs)) or "no inputs"
+    called = f"{type(model).__name__} could not be run on {given}"
     return look_as_needed(model, inputs, _see, lambda _: None, called).result
 
 

@@ -111,7 +111,7 @@ def _refuse_unknown(table: CountTable, model: str) -> None:
 
 
 def _uncalled(table: CountTable) -> tuple[str, ...]:
-    return tuple(f"{name} was not called and costs nothing" for name in table.uncalled)
+    return tuple(f"{name} was not called, so it costs nothing." for name in table.uncalled)
 
 
 def _couplings(

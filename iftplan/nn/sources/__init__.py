@@ -132,7 +132,7 @@ def _call(factory: Callable[[], object], source: Source, device: str) -> tuple[o
     if device == "meta":
         model, again = _attempt(factory, "cpu")
         if again is None:
-            why = f"{source.text} could not be built on the meta device ({_told(failure)}); built on the CPU"
+            why = f"{source.text} needs data to be built, so it was built on the CPU ({_told(failure)})."
             return _settled(model, device), (why,)
         failure = again
     raise InputError(f"building {source.text} failed with {_told(failure)}{_place(failure)}") from failure

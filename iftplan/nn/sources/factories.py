@@ -31,7 +31,7 @@ def module_factory(name: str, attribute: str) -> Callable[[], object]:
             module = import_module(name)
         except (Exception, SystemExit) as error:
             raise InputError(
-                f"module {name} cannot be imported: {_told(error)}{_near_module(error)}"
+                f"module {name} cannot be imported: {_told(error)}{_near_module(error) or _elsewhere(error, Path.cwd())}"
             ) from error
     return _callable(module, attribute, name)
 
@@ -58,7 +58,9 @@ def file_factory(path: str, attribute: str) -> Callable[[], object]:
         try:
             spec.loader.exec_module(module)
         except (Exception, SystemExit) as error:
-            hint = _in_its_package(file, attribute) if _is_relative(error) else ""
+            hint = (
+                _in_its_package(file, attribute) if _is_relative(error) else _elsewhere(error, file.resolve())
+            )
             raise InputError(f"running {path} failed with {_told(error)}{hint}") from error
     setattr(module, _VERSION, version)
     return _callable(module, attribute, path)
@@ -99,6 +101,19 @@ def _near_module(error: BaseException) -> str:
     names = [p.stem for p in folder.glob("*.py")] if folder.is_dir() else []
     near = get_close_matches(last, names, n=1)
     return f"; did you mean {'.'.join(filter(None, (parent, near[0])))}?" if near else ""
+
+
+def _elsewhere(error: BaseException, near: Path) -> str:
+    """What to do about a module that is not installed, where a folder around the file or below src is called like it."""
+    if not isinstance(error, ModuleNotFoundError) or not error.name:
+        return ""
+    package = error.name.partition(".")[0]
+    around = [folder.parent for folder in near.parents if folder.name == package]
+    root = next((folder for folder in (*around, Path.cwd() / "src") if (folder / package).is_dir()), None)
+    if root is None:
+        return f"; install {package} in the environment that iftplan runs in."
+    shown = root.relative_to(Path.cwd()) if root.is_relative_to(Path.cwd()) else root
+    return f"; {package} lies in {shown}: install your project (pip install -e .), or set PYTHONPATH={shown}."
 
 
 def _required(factory: Callable[..., object]) -> list[str]:

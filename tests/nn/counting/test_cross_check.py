@@ -84,7 +84,7 @@ def test_a_missing_second_opinion_is_told_and_fails_nothing(folder: Path) -> Non
     assert report["counters"] == {"meta": 128}
     (sentence,) = report["assumptions"]
     assert sentence.startswith(
-        "only meta counted this model; the second opinion is missing, because fvcore could"
+        "Only meta counted this model. fvcore did not check it, because it could not run the model: "
     )
     assert "no tracing here" in sentence
 

@@ -18,6 +18,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, text in {
         "plain33/cfg.py": "W = 4\n", "plain33/net.py": RELATIVE, "plain33/deep/cfg.py": "W = 8\n",
         "plain33/deep/net.py": RELATIVE, "loose33.py": RELATIVE,
+        "src/shop33/cfg.py": "W = 4\n", "src/shop33/net.py": RELATIVE.replace(".cfg", "shop33.cfg"),
+        "needs33.py": "import no_such_package33\n",
     }.items():  # fmt: skip
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
@@ -48,6 +50,9 @@ def test_a_file_with_relative_imports_is_named_by_its_package(
         ("loose33.py:net", "write its imports without the leading dot."),
         ("plain33.net:nett", "did you mean net?"),
         ("plain33.nett:net", "did you mean plain33.net?"),
+        ("src/shop33/net.py:net", "shop33 lies in src: install your project (pip install -e .), or set PYTHONPATH=src."),
+        ("shop33.net:net", "shop33 lies in src: install your project (pip install -e .), or set PYTHONPATH=src."),
+        ("needs33.py:net", "install no_such_package33 in the environment that iftplan runs in."),
         ("plain33.net:wide", "cannot be called without w, bias; write a function without arguments"),
     ],
 )  # fmt: skip

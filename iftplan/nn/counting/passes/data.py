@@ -13,18 +13,18 @@ from torch import nn
 from iftplan.base.errors import IftplanError, MeasureError
 from iftplan.models.spec import InputSpec
 from iftplan.nn.counting.passes.conditions import counting_conditions
+from iftplan.nn.counting.passes.hints import input_hint
 from iftplan.nn.meta.copies import without_data
 from iftplan.nn.meta.cpu_copy import SEED, Bounded, PlainRecurrence, cpu_copy, weights_bytes
 from iftplan.nn.meta.inputs import make_inputs, random_inputs
 from iftplan.nn.meta.preserve import preserve
 
 ASSUMED_ITEM: Final = (
-    "the model branches on the values of tensors; shapes were traced without data, with True for a condition and "
-    "1 for a number"
+    "The model branches on tensor values. Shapes were traced without data, so iftplan assumed True or 1."
 )
 FOR_THIS_INPUT: Final = (
-    "counted for this input: the values of tensors decide how much the model computes, so it ran on the CPU with "
-    f"random values of seed {SEED}"
+    "The cost is counted for this input: tensor values decide how much the model computes, so it ran on the CPU with "
+    f"random values (seed {SEED})."
 )
 
 Result = TypeVar("Result")
@@ -95,7 +95,7 @@ def look_as_needed(
         see: makes the pass.
         assumed: what a result says, if some value was assumed on the way, else None. Where it is another if the
             opposite is assumed, shapes do not decide.
-        called: the pass, for messages: "MyNet could not be run on 1x3 by the meta engine".
+        called: the pass, for messages: "MyNet could not be run on 1x3".
 
     Raises:
         MeasureError: it fails on shapes and on values, or needs values and is too large for them.
@@ -126,7 +126,7 @@ def look_as_needed(
             why = "" if _is_for_want_of_data(failure) else f"{_said(failure)}. "
             raise MeasureError(f"{called}: {why}{error}") from failure
         told = error if _is_for_want_of_data(failure) else failure
-        raise MeasureError(f"{called}: {_said(told)}") from told
+        raise MeasureError(f"{called}: {_said(told)}{input_hint(told, model, inputs)}") from told
 
 
 def _otherwise(

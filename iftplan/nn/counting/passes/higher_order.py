@@ -31,8 +31,8 @@ from iftplan.nn.torch_internals import (
     without_torch_function,
 )
 
-FULL_PRODUCT = "a block mask of flex_attention depends on data that is not there; its attention was counted in full, as without a mask"
-KEPT_BLOCKS = "flex_attention was counted in the blocks that its mask keeps, each of them whole"
+FULL_PRODUCT = "The block mask of flex_attention depends on data, so its attention was counted in full, as without a mask."
+KEPT_BLOCKS = "flex_attention was counted in whole blocks: those that its mask keeps."
 
 
 @contextmanager
@@ -100,7 +100,7 @@ def _cond(assumed: list[str], pred: Any, true: Any, false: Any, operands: Any = 
     costs = [_macs(branch, operands) for branch in (true, false)]
     if costs[0] != costs[1]:
         assumed.append(
-            f"which branch torch.cond takes is data; the dearer one was counted ({max(costs)} MACs; the other takes {min(costs)})"
+            f"torch.cond chooses by data, so its more expensive branch was counted ({max(costs)} MACs; the other costs {min(costs)})."
         )
     return (true if costs[0] >= costs[1] else false)(*operands)
 
