@@ -84,14 +84,21 @@ def measure_models(
     }
     missing = [name for name in requests if name not in known]
     answers: dict[str, Answer] = {}
-    if missing:
-        with around(len(missing)) as done:
-            found = measure_all([requests[n] for n in missing], folder, jobs, paths, done)
-        answers = dict(zip(missing, found, strict=True))
-    for name, answer in answers.items():
+
+    def keep(name: str, answer: Answer) -> None:
         if "measured" in answer and not requests[name]["nonzeros"]:
             slot, reads = f"{variant}:{name}", answer["reads"]
             store.keep(slot, requests[name], answer["measured"], reads=reads, outward=answer["outward"])
+
+    if missing:
+        with around(len(missing)) as done:
+
+            def measured(number: int, answer: Answer) -> None:  # kept at once, for whoever is interrupted
+                keep(missing[number], answer)
+                done()
+
+            found = measure_all([requests[n] for n in missing], folder, jobs, paths, measured)
+        answers = dict(zip(missing, found, strict=True))
     fresh = {name: _found(answer) for name, answer in answers.items()}
     read = frozenset(key for answer in answers.values() for key in answer.get("reads", ()))
     return Costs(known | fresh, frozenset(known), read)

@@ -145,7 +145,7 @@ def _surroundings(error: OSError) -> str | None:
 
 
 def _interrupted() -> int:
-    say("iftplan: interrupted.")
+    say("iftplan: stopped before there was a result, and nothing was written; the same command begins again.")
     return _INTERRUPTED
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from iftplan.base.units import abbreviate
-from iftplan.cli.output import say, waiting, working
+from iftplan.cli.output import Interrupted, say, waiting, working
 from iftplan.report.table import printable
 
 if TYPE_CHECKING:
@@ -70,13 +70,33 @@ def _bar(steps: int, metric: str, done: int) -> Iterator[Watcher]:
 
 
 @contextmanager
-def parts(what: str, count: int) -> Iterator[Callable[[], None]]:
+def parts(what: str, count: int, after: str) -> Iterator[Callable[[], None]]:
     """Function to call for each part that is done: on a terminal a bar, where there are several, elsewhere one plain line.
 
     Args:
         what: is being done.
         count: of the parts.
+        after: how to go on after Ctrl-C.
+
+    Raises:
+        Interrupted: Ctrl-C; it says how many parts are done.
     """
+    done = 0
+    try:
+        with _bar_of_parts(what, count) as advance:
+
+            def one() -> None:
+                nonlocal done
+                done += 1
+                advance()
+
+            yield one
+    except KeyboardInterrupt as error:
+        raise Interrupted(f"stopped with {done} of {count} measured; {after}") from error
+
+
+@contextmanager
+def _bar_of_parts(what: str, count: int) -> Iterator[Callable[[], None]]:
     if count < 2 or not (sys.stderr and sys.stderr.isatty()):
         with working(what):
             yield lambda: None
@@ -115,3 +135,29 @@ def counting(ended: Callable[[], tuple[int, int]]) -> Iterator[Callable[[str], N
             progress.update(task, completed=done, total=total)
 
         yield tell
+
+
+@contextmanager
+def counted(total: int) -> Iterator[Callable[[str], None]]:
+    """Function that says one line at the beginning of each of several timings.
+
+    Args:
+        total: how many there are.
+
+    Raises:
+        Interrupted: Ctrl-C; it says how many timings were done, of which nothing is kept.
+    """
+    begun = 0
+
+    def tell(text: str) -> None:
+        nonlocal begun
+        begun += 1
+        say(text)
+
+    try:
+        yield tell
+    except KeyboardInterrupt as error:
+        done = max(0, begun - 1)
+        raise Interrupted(
+            f"stopped with {done} of {total} timings done, and nothing was written; time fewer with fewer layers or --rounds 1"
+        ) from error

@@ -566,6 +566,34 @@ def test_an_interrupted_check_leaves_no_process_behind(tmp_path: Path, number: s
             os.kill(worker, signal.SIGKILL)
 
 
+def test_ctrl_c_says_what_is_measured_and_keeps_it(tmp_path: Path) -> None:
+    """A terminal sends Ctrl-C to every process of the command, and none of them may answer with a traceback."""
+    (tmp_path / "net.py").write_text(
+        "import pathlib, time\nfrom torch import nn\n\n\n"
+        "def quick():\n    return nn.Linear(8, 8)\n\n\n"
+        "def slow():\n    pathlib.Path('begun').touch()\n    time.sleep(100 if pathlib.Path('wait').exists() else 0)\n"
+        "    return nn.Linear(8, 4)\n"
+    )
+    (tmp_path / "wait").touch()
+    model = '[models.{0}]\nsource = "net.py:{0}"\ninputs = ["1x8"]\n'
+    (tmp_path / "iftplan.toml").write_text(model.format("quick") + model.format("slow"))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "iftplan", "check", "--jobs", "1"], cwd=tmp_path, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "begun").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    said = "iftplan: stopped with 1 of 2 measured; the same command measures the rest.\n"
+    assert err == f"measuring 2 models …\n{said}"
+    (tmp_path / "wait").unlink()
+    assert "measuring 1 model …" in iftplan("check", cwd=tmp_path).err
+
+
 @pytest.mark.slow
 def test_modules_on_the_path_are_taken_from_the_revision(repo: Path) -> None:
     """A package on PYTHONPATH, as an editable install puts it there, would hide what the revision has."""

@@ -11,7 +11,8 @@ import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial
 
-from iftplan.cli.progress import counting
+from iftplan.cli.output import Interrupted
+from iftplan.cli.progress import counted, counting
 from iftplan.runs.sweeps.queue import TrialQueue, storage_at
 from tests.support.cli_runs import many
 from tests.support.processes.terminals import errors_on_terminal
@@ -172,3 +173,17 @@ def test_elsewhere_there_is_one_plain_line(folder: Path) -> None:
         check=True,
     )
     assert done.stderr == "reading net.py:net and its widths …\n"
+
+
+@pytest.mark.parametrize(
+    ("begun", "told"),
+    [
+        (0, "stopped with 0 of 3 timings done"),
+        (2, "stopped with 1 of 3 timings done, and nothing was written"),
+    ],
+)
+def test_ctrl_c_says_how_many_timings_were_done(begun: int, told: str) -> None:
+    with pytest.raises(Interrupted, match=told), counted(3) as tell:
+        for i in range(begun):
+            tell(f"timing {i} …")
+        raise KeyboardInterrupt

@@ -30,7 +30,7 @@ def measure_all(
     folder: Path,
     jobs: int | None = None,
     paths: tuple[Path, Path] | None = None,
-    done: Callable[[], object] = lambda: None,
+    done: Callable[[int, Answer], object] = lambda number, answer: None,
 ) -> list[Answer]:
     """Answer to each request: `measured`, `reads` and `outward`, or `error` and `exit_code`.
 
@@ -39,7 +39,7 @@ def measure_all(
         folder: the working directory, from which paths and imports begin.
         jobs: models that are measured at once; None for as many as there are processors.
         paths: a checkout that is imported from, and the one to import from instead.
-        done: hears of every model that is measured.
+        done: hears of every model that is measured: its number and the answer.
     """
     where = {"folder": str(folder), "paths": [*map(str, paths or ("", ""))]}
     waiting = [{**request, **where, "id": i} for i, request in enumerate(requests)]
@@ -81,7 +81,7 @@ class _Server:
         atexit.register(self.close)
 
     def answers(
-        self, requests: Sequence[Request], jobs: int, done: Callable[[], object]
+        self, requests: Sequence[Request], jobs: int, done: Callable[[int, Answer], object]
     ) -> dict[int, Answer]:
         """Answers by number; where the process ends before them, the first that has none is the one it ended at.
 
@@ -108,7 +108,7 @@ class _Server:
             number = answer.pop("id")
             del begun[number]
             found[number] = answer
-            done()
+            done(number, answer)
         return found
 
     def close(self) -> None:

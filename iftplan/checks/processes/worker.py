@@ -26,6 +26,7 @@ _CHUNK = 1 << 16
 
 def main() -> None:
     """Answer every request on stdin, whichever is ready first."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever asks hears Ctrl-C too, and ends us
     requests, answers = os.dup(0), os.dup(1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # what a user's module reads must not be our requests,
     os.dup2(2, 1)  # and what it prints must not end up among the answers

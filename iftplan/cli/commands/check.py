@@ -239,7 +239,7 @@ def measure_models(
 
     wanted = with_references(config, models)
     with terminating():  # no process that measures outlives us
-        return measure_models(wanted, config.folder, cache=cache, jobs=jobs, around=_measuring())
+        return measure_models(wanted, config.folder, cache=cache, jobs=jobs, around=_measuring(cache))
 
 
 def at_revision(
@@ -261,9 +261,10 @@ def at_revision(
     from iftplan.checks.revisions import revision_baseline
 
     return revision_baseline(
-        revision, config, models, cache=cache, jobs=jobs, around=_measuring(f" at {revision}")
+        revision, config, models, cache=cache, jobs=jobs, around=_measuring(cache, f" at {revision}")
     )
 
 
-def _measuring(where: str = "") -> Around:
-    return lambda count: parts(f"measuring {count} model{'s' if count > 1 else ''}{where}", count)
+def _measuring(cache: Path | None, where: str = "") -> Around:
+    after = "the same command measures the rest" if cache else "the same command begins again"
+    return lambda count: parts(f"measuring {count} model{'s' if count > 1 else ''}{where}", count, after)

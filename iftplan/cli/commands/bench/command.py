@@ -13,6 +13,7 @@ from iftplan.cli import completion
 from iftplan.cli.figures import FIGURE_PANEL, ThemeName, ThemeOption, TitleOption, figure_form, write_picture
 from iftplan.cli.options import FormatOption, OutputOption, split
 from iftplan.cli.output import emit, say
+from iftplan.cli.progress import counted
 from iftplan.plans.plan import Pass
 
 if TYPE_CHECKING:
@@ -216,17 +217,18 @@ def command(
     from iftplan.nn.timing.bench import bench
     from iftplan.nn.timing.libraries import installed_libraries
 
-    found = bench(
-        pairs,
-        batch=batch,
-        passes=kinds,
-        threads=counts or (1,),
-        rounds=rounds or 9,
-        backends=named,
-        libraries=installed_libraries(python or ()) if device is Device.CPU else None,
-        device=device.value,
-        say=say,
-    )
+    with counted(len(pairs) * len(kinds) * len(set(counts or (1,)))) as tell:
+        found = bench(
+            pairs,
+            batch=batch,
+            passes=kinds,
+            threads=counts or (1,),
+            rounds=rounds or 9,
+            backends=named,
+            libraries=installed_libraries(python or ()) if device is Device.CPU else None,
+            device=device.value,
+            say=tell,
+        )
     table = bench_table(found)
     emit([table], lambda: bench_document(found), form, output, summary=[table])
     if plot is not None:

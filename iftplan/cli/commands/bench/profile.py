@@ -8,7 +8,8 @@ from iftplan.base.errors import InputError
 from iftplan.base.units import parse_sparsity
 from iftplan.cli.arguments import require_torch
 from iftplan.cli.options import split
-from iftplan.cli.output import Format, emit, say
+from iftplan.cli.output import Format, emit
+from iftplan.cli.progress import counted
 from iftplan.masks import parse_mask
 from iftplan.plans.plan import Pass
 from iftplan.plans.speed.document import default_place, profile_document
@@ -64,7 +65,8 @@ def write_profile(
     if form not in (None, Format.JSON):
         raise InputError(f"a profile is JSON, for plan to read, and --format {form} is not; leave it out.")
     place = _made_place() if output is None else output
-    found = profile(pairs, passes=passes, threads=threads, rounds=rounds or ROUNDS, say=say)
+    with counted(len(pairs) * len(passes)) as tell:
+        found = profile(pairs, passes=passes, threads=threads, rounds=rounds or ROUNDS, say=tell)
     table = profile_table(found)
     emit([table], lambda: profile_document(found), Format.JSON, place, summary=[table])
 
