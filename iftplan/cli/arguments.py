@@ -36,7 +36,7 @@ def plan_in(document: Document, where: str) -> Plan:
 
     if (kind := schema_of(document, where)) != "plan":
         raise InputError(
-            f"{where} is a {kind} document, and a plan is wanted; make one with iftplan plan MODEL -o plan.json."
+            f"{where} is a {kind} document, and this needs a plan. Make one with iftplan plan MODEL -o plan.json."
         )
     return parse_plan(document, where)
 
@@ -127,12 +127,12 @@ def spec_in(document: Document, where: str, inputs: Sequence[InputSpec]) -> Mode
 
     if (kind := schema_of(document, where)) != "spec":
         raise InputError(
-            f"{where} is a {kind} document, and a model is wanted: zoo:NAME, hf:CONFIG.json, file.py:factory or a spec."
+            f"{where} is a {kind} document, and this needs a model: zoo:NAME, hf:CONFIG.json, file.py:factory or a spec."
         )
     spec = parse_spec(document, where)
     if inputs and tuple(inputs) != spec.inputs:
         raise InputError(
-            f"{where} was read with input {', '.join(map(str, spec.inputs))}; a spec holds one input, so make another with iftplan spec {spec.source} --input …"
+            f"{where} was read with input {', '.join(map(str, spec.inputs))}. A spec holds for one input; make another with iftplan spec {spec.source} --input …"
         )
     return spec
 
@@ -159,7 +159,7 @@ def require_torch(what: str) -> None:
             import torch  # noqa: F401
     except ImportError as error:
         raise InputError(
-            f"{what} needs PyTorch, which cannot be imported ({error}); install it with: pip install 'iftplan[torch]'."
+            f"{what} needs PyTorch, which cannot be imported ({error}). Install it with: pip install 'iftplan[torch]'."
         ) from error
 
 

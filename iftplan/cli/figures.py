@@ -49,7 +49,7 @@ def figure_form(file: str, also: tuple[str, ...] = ()) -> str:
     suffix = Path(file).suffix.lower()
     if suffix not in (*FORMS, *also):
         raise InputError(
-            f"{file!r} does not say which picture to write; end its name in one of {', '.join((*FORMS, *also))}."
+            f"{file!r} has no ending of a figure. Name the file with one of {', '.join((*FORMS, *also))}."
         )
     return suffix
 

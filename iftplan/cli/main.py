@@ -100,7 +100,7 @@ def _run(given: list[str]) -> int:
         _show(error, given)
         status_given = "" if error.code is None else repr(error.code)
         say(
-            f"iftplan: Python that was run here ended the process with sys.exit({status_given}) before there was a result; take the call out."
+            f"iftplan: your Python called sys.exit({status_given}) before there was a result. Remove the call, or raise an error in its place."
         )
         return 3
     except OSError as error:
@@ -137,15 +137,15 @@ def _surroundings(error: OSError) -> str | None:
     if error.errno == errno.ENOSPC and error.filename is None:
         return write_error(error)
     if error.errno == errno.ENOENT and "temporary directory" in str(error):
-        return "there is no folder for temporary files that can be written; set TMPDIR to one."
+        return "there is no writable folder for temporary files. Set TMPDIR to one."
     if error.errno in _MACHINES:
         named = f"{error.filename}: " if error.filename else ""
-        return f"{named}{error.strerror}; mend that, and run the command again."
+        return f"{named}{error.strerror}. Once that is fixed, run the command again."
     return None
 
 
 def _interrupted() -> int:
-    say("iftplan: stopped before there was a result, and nothing was written; the same command begins again.")
+    say("iftplan: stopped before there was a result; nothing was written.")
     return _INTERRUPTED
 
 
@@ -156,7 +156,7 @@ def _misused(error: typer.BadParameter, given: Sequence[str]) -> int:
         return error.exit_code
     command = error.ctx.command_path if error.ctx else "iftplan"
     text = error.format_message().strip().rstrip(".")
-    say(f"iftplan: {text[:1].lower()}{text[1:]}; {command} --help shows what it takes.")
+    say(f"iftplan: {text[:1].lower()}{text[1:]}; see {command} --help.")
     return error.exit_code
 
 

@@ -130,9 +130,7 @@ def families_of(text: str) -> list[Family]:
         else:
             found.append(family_named(name))
     if not found:
-        raise InputError(
-            f"--transform {text!r} names no transform; transforms are all, {', '.join(FAMILIES)}."
-        )
+        raise InputError(f"--transform {text!r} names no family. Families are all, {', '.join(FAMILIES)}.")
     return list({family.name: family for family in found}.values())
 
 
@@ -151,6 +149,6 @@ def _own_family(text: str) -> Family:
         raise InputError(f"{path} could not be run: {type(error).__name__}: {told}") from error
     if not isinstance(value, Family):
         raise InputError(
-            f"{text} is no family; make one with iftplan.families.derivation.family(name, cost=…, unknown=…)."
+            f"{text} is not a family. Make one with iftplan.families.derivation.family(name, cost=…, unknown=…)."
         )
     return value

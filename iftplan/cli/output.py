@@ -99,7 +99,7 @@ def emit(
     from iftplan.report.terminal import print_table
 
     if output == "":
-        raise InputError("-o names no file; write -o plan.json, or -o - for stdout.")
+        raise InputError("-o names no file. Write -o plan.json, or -o - for stdout.")
     to_file = output is not None and output != "-"
     if form is None:
         form = file_format(output, form) if to_file and output else Format.TABLE
@@ -107,7 +107,7 @@ def emit(
     def rendered(form: Format) -> str:
         if form in PAGES and page is None:
             raise InputError(
-                f"{form} shows what was audited, compared or checked, and this is neither; --format markdown or csv is for people, json for scripts."
+                f"--format {form} is for reports of audit, check and diff. Use table or markdown to read this result, csv or json to process it."
             )
         if page is not None and (form in PAGES or form is Format.MARKDOWN):
             return page_text(page(), form)
@@ -159,11 +159,11 @@ def report_form(file: str) -> Format:
     form = _OF_REPORTS.get(path.suffix.lower())
     if form is None:
         raise InputError(
-            f"--report {file!r} does not say which form to write; end its name in one of {', '.join(_OF_REPORTS)}, or use --format for stdout."
+            f"--report {file!r} has no known ending. Name the file with one of {', '.join(_OF_REPORTS)}, or use --format for stdout."
         )
     if not path.parent.is_dir():
         raise InputError(
-            f"--report {file} cannot be written, for there is no folder {path.parent}; make it first."
+            f"--report {file} cannot be written: there is no folder {path.parent}. Make it first."
         )
     return form
 
@@ -172,7 +172,7 @@ def report_form(file: str) -> Format:
 def _to_stdout() -> Iterator[None]:
     """Turn trouble with stdout into a message; a reader that has had enough is no trouble."""
     if sys.stdout is None:  # started with it closed
-        raise InputError("stdout is closed, so nothing can be printed; write to a file with -o FILE instead.")
+        raise InputError("stdout is closed, so nothing can be printed. Write to a file with -o FILE.")
     try:
         yield
         sys.stdout.flush()
@@ -184,7 +184,7 @@ def _to_stdout() -> Iterator[None]:
 
 def write_error(error: OSError) -> str:
     """Sentence that stdout did not take everything."""
-    return f"stdout could not be written to the end ({error.strerror}); write to a file with -o FILE instead."
+    return f"stdout could not be written to the end ({error.strerror}). Write to a file with -o FILE."
 
 
 def _text(tables: Sequence[Table], document: Callable[[], Document], form: Format) -> str:

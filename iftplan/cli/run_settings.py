@@ -76,13 +76,13 @@ def resumed_run(given: RunOptions, directory: Path) -> RunConfig:
     """
     path = directory / "run.json"
     if not path.is_file():
-        raise InputError(
-            f"--resume continues the run in --out DIR, and {directory} holds none; start it without --resume."
-        )
+        raise InputError(f"there is no run in {directory} to resume. Start one without --resume.")
     record = parse_record(loads(read_text(str(path)), str(path)), str(path))
     for key in ("config", "plan_digest"):
         if key not in record:
-            raise InputError(f"{path} lacks the key {key!r}; it is no record of iftplan train.")
+            raise InputError(
+                f"{path} has no key {key!r}, so iftplan train did not write it. Start a new run with another --out."
+            )
     recorded = parse_run(record["config"], str(path))
     settings = merge(read_recipe(given.recipe), {}) if given.recipe else {}
     if given.config:
@@ -92,11 +92,11 @@ def resumed_run(given: RunOptions, directory: Path) -> RunConfig:
     plans = (replace(run.plan, file="") for run in (asked, recorded))
     if run_digest(asked) != run_digest(recorded) or len(set(plans)) > 1:
         raise InputError(
-            f"{_difference(recorded, asked)}; resume it as it was started, or start another with --out."
+            f"{_difference(recorded, asked)}. Resume it with the settings that it was started with, or start another run with --out."
         )
     if given.plan and loads(read_text(given.plan), given.plan).get("digest") != record["plan_digest"]:
         raise StaleError(
-            f"{given.plan} is another plan than the run in {directory} was started with (digest {record['plan_digest'][:12]}…); resume without naming a plan, or start anew with another --out."
+            f"the run in {directory} was started with another plan than {given.plan} (digest {record['plan_digest'][:12]}…). Resume without a plan, or start a new run with another --out."
         )
     return asked
 
@@ -135,7 +135,7 @@ def _setting(text: str) -> Document:
     """`optimizer.lr=0.05` as a table; a value that is no TOML is text."""
     path, equals, value = text.partition("=")
     if not equals or not all(part.isidentifier() for part in path.strip().split(".")):
-        raise InputError(f"--set {text!r} sets nothing; write --set optimizer.lr=0.05.")
+        raise InputError(f"--set {text!r} is not KEY=VALUE. Write it as in --set optimizer.lr=0.05.")
     try:
         tomllib.loads(f"x = {value}")
     except (ValueError, RecursionError):

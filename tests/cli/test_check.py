@@ -278,19 +278,19 @@ def test_other_formats_and_folders(home: Path, first: Run, tmp_path: Path) -> No
     [
         (("check", "nett"), "iftplan.toml has no model 'nett'; did you mean net?"),
         (("check", "--config", "none.toml"), "none.toml' cannot be read"),
-        (("check", "--save-baseline", "--base", "main"), "give one of them"),
+        (("check", "--save-baseline", "--base", "main"), "Give one of them"),
         (("check", "--base", "main"), "is in no git repository"),
         (
             ("check", "--report", "gone/x.md"),
-            "--report gone/x.md cannot be written, for there is no folder gone",
+            "--report gone/x.md cannot be written: there is no folder gone",
         ),
         (
             ("check", "--report", "cost.htm"),
-            "'cost.htm' does not say which form to write; end its name in one of .csv",
+            "'cost.htm' has no known ending. Name the file with one of .csv",
         ),
-        (("check", "--report", "-"), "'-' does not say which form to write"),
+        (("check", "--report", "-"), "'-' has no known ending"),
         (("diff", "--base", "main"), "is in no git repository"),
-        (("diff", "one.json"), "diff compares two things, BASE and HEAD, and only 'one.json' is given"),
+        (("diff", "one.json"), "diff compares BASE with HEAD, and only 'one.json' is given"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

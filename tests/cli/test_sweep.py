@@ -44,22 +44,22 @@ COMMANDS = {
     "structures": "sweep chain.json --transforms wide --sparsities 0.5 --structures unstructured,2:4,block2x2 --format csv",
 }
 REFUSED = {
-    "sweep chain.json --seeds 0,1": "--seeds is of training; add --train",
-    "sweep chain.json --train --steps 1": "there is nothing in it to train",
+    "sweep chain.json --seeds 0,1": "--seeds needs --train",
+    "sweep chain.json --train --steps 1": "no network to train",
     "sweep chain.json --transforms broad": "unknown family 'broad'",
-    "sweep chain.json --transforms ,": "--transforms names none",
-    "sweep chain.json --sparsities 0.5:0.9": "write FIRST:LAST:STEP",
-    "sweep chain.json --sparsities 0.9:0.5:0.1": "hold nothing",
-    "sweep chain.json --sparsities 0.5:0.9:0": "the step is above 0",
+    "sweep chain.json --transforms ,": "--transforms is empty",
+    "sweep chain.json --sparsities 0.5:0.9": "Write FIRST:LAST:STEP",
+    "sweep chain.json --sparsities 0.9:0.5:0.1": "is an empty range",
+    "sweep chain.json --sparsities 0.5:0.9:0": "STEP has to be above 0",
     "sweep chain.json --sparsities 1": "outside [0, 1)",
-    "sweep chain.json --sparsities ,": "--sparsities names none",
-    "sweep chain.json --distributions erl": "distributions are uniform, er, erk",
+    "sweep chain.json --sparsities ,": "--sparsities is empty",
+    "sweep chain.json --distributions erl": "Distributions are uniform, er, erk",
     "sweep chain.json --keep-dense bodi": "did you mean 'body'",
     "sweep chain.json -o nowhere/plans.parquet": "cannot be written",
     "sweep zoo:digits-cnn --train --methods rigel": "method.name",
-    "sweep zoo:digits-cnn --train --heads size": "are of plans alone",
+    "sweep zoo:digits-cnn --train --heads size": "cannot be combined with --input",
     "sweep zoo:digits-cnn --train --seeds one": "--seeds 0,1,2",
-    "sweep zoo:digits-cnn --train --transforms own.py:mine": "the built-in ones",
+    "sweep zoo:digits-cnn --train --transforms own.py:mine": "the built-in families only",
     "sweep zoo:digits-cnn --train --steps 1 --storage chain.json/journal.log": "--storage chain.json/journal.log",
 }
 OWN = """
@@ -107,7 +107,7 @@ def test_a_point_that_cannot_be_is_a_row_and_only_if_none_can_an_error(runs: dic
     assert runs["one impossible"].code == 0
     assert "would need 1e+07 branches" in runs["one impossible"].out
     assert runs["none possible"].code == 2
-    assert "none of the 1 points can be" in runs["none possible"].message
+    assert "the plan is not possible: body: parallel" in runs["none possible"].message
 
 
 def test_structures_are_points_too(runs: dict[str, Run]) -> None:

@@ -165,7 +165,7 @@ def command(
     The target of a plan is its own budget; a model has --against or --budget, and without them is only measured.
     """
     if against and budget:
-        raise InputError("--against and --budget are two references; give one of them.")
+        raise InputError("--against and --budget cannot be combined. Give one of them.")
     terms = _Terms(
         engines=tuple(dict.fromkeys((engine or "meta", *(ENGINES if cross_check else ())))),
         second="" if engine else "fvcore",
@@ -177,13 +177,13 @@ def command(
     if document is not None:
         if against or budget or nonzeros:
             raise InputError(
-                "a plan is audited against its own ledger; --against, --budget and --nonzeros go with a model: iftplan audit MODEL --against PLAN."
+                "a plan is audited against its own budget, so --against, --budget and --nonzeros do not apply. To audit a trained network, name it: iftplan audit MODEL --against PLAN --nonzeros."
             )
         audited = _of_plan(_plan_not_spec(document, subject), model, trust, allowed, terms)
         named: Document = {"plan": document, "model": model, "trust": trust}
     else:
         if model is not None:
-            raise InputError(f"--model goes with a plan, and {subject} is a model itself; leave it out.")
+            raise InputError(f"--model belongs to a plan, and {subject} is a model. Leave it out.")
         other = document_in(against) if against else None
         audited = _of_model(subject, inputs_of(input), (against, other), budget, nonzeros, allowed, terms)
         named = {
@@ -272,7 +272,7 @@ def _plan_not_spec(document: Document, where: str) -> Plan:
     if document.get("schema") == "iftplan.spec/1":
         source = spec_in(document, where, ()).source
         raise InputError(
-            f"{where} is a spec, which holds no network to measure; audit its source instead: iftplan audit {source}."
+            f"{where} is a spec and holds no network to measure. Audit its source: iftplan audit {source}."
         )
     return plan_in(document, where)
 

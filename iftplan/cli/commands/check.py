@@ -113,7 +113,7 @@ def command(
     """
     if save_baseline and base is not None:
         raise InputError(
-            "--save-baseline writes what the models cost now, and --base asks what they cost before; give one of them."
+            "--save-baseline and --base cannot be combined: one stores today's costs, the other compares with a git revision. Give one of them."
         )
     from iftplan.checks import check
 
@@ -136,7 +136,7 @@ def command(
             say(f"written: {check.save_baseline(found, baseline)}")
         if without:
             say(
-                f"{'not in it' if baseline.models else 'no baseline written'}, for want of a cost: {', '.join(without)}"
+                f"{'not in the baseline' if baseline.models else 'no baseline written'}: {', '.join(without)} could not be measured"
             )
     checked = check.check_models(found, models, costs, baseline, notes)
     show_report(checked, form, output, convention, also=report or ())

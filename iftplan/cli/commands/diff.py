@@ -99,11 +99,13 @@ def command(
         return
     if subjects is None or len(subjects) != 2:
         raise InputError(
-            f"diff compares two things, BASE and HEAD, and {_given(subjects)} given; or name a git revision with --base REV."
+            f"diff compares BASE with HEAD, and {_given(subjects)} given. Name two models, plans or reports, or a git revision with --base REV."
         )
     base, head = subjects
     if base == head == "-":
-        raise InputError("both BASE and HEAD are -, and stdin can be read once; name a file for one of them.")
+        raise InputError(
+            "BASE and HEAD are both -, and stdin can be read only once. Name a file for one of them."
+        )
     from iftplan.plans.audit.diff import diff, diff_document
     from iftplan.plans.audit.tables import diff_page, diff_table
 
@@ -118,7 +120,7 @@ def command(
         page=lambda: diff_page(found, convention),
     )
     if exit_code and found.changes:
-        say(f"{len(found.changes)} layers differ")
+        say("1 layer differs" if len(found.changes) == 1 else f"{len(found.changes)} layers differ")
         raise typer.Exit(1)
 
 
@@ -193,7 +195,7 @@ def _ledger(text: str, inputs: tuple[InputSpec, ...], no_cache: bool) -> LayerCo
             return LayerCosts(f"{short_name(text)} ({subject})", layers)
         case kind:
             raise InputError(
-                f"{text} is a {kind} document; diff takes models, specs, plans and audit reports."
+                f"{text} is a {kind} document. diff takes models, specs, plans and audit reports."
             )
 
 

@@ -131,7 +131,7 @@ def _observations(runs: Sequence[str], *, paper: bool, task: str | None) -> list
 
     if not runs and not paper:
         raise InputError(
-            "pareto draws run directories, tables of a sweep or plans, and none is given; name some, or draw published results with --paper."
+            "nothing was given to compare. Name run directories, tables of a sweep or plans, or add --paper for published results."
         )
     found = [o for subject in runs for o in read_observations(subject)]
     if task and found:
@@ -139,7 +139,7 @@ def _observations(runs: Sequence[str], *, paper: bool, task: str | None) -> list
     if paper:
         if runs and task is None:
             raise InputError(
-                "--paper beside runs needs --task, for a run says which files it learnt from, not which published data they are: --task ImageNet, CIFAR-100, WikiText-103 …"
+                "--paper with runs needs their data set: --task ImageNet, CIFAR-100, WikiText-103 …"
             )
         found += _published(task or "ImageNet")
     return found
@@ -149,7 +149,7 @@ def _of_task(o: Observation, task: str) -> Observation:
     """A run whose data the user says the name of; digits are known to be no other."""
     if o.task == "digits" and task != "digits":
         raise InputError(
-            f"{o.source} learnt digits, and --task is {task}: different data sets do not share a figure; draw them one at a time."
+            f"{o.source} was trained on digits, and --task is {task}. Results on different data sets cannot be compared; draw them separately."
         )
     return replace(o, task=task)
 

@@ -188,7 +188,7 @@ def command(
     families = [] if transform == "none" else families_of(transform)
     if len(families) > 1:
         raise InputError(
-            f"--transform {transform!r} names {len(families)} transforms, and a plan has one; make a plan for each."
+            f"--transform {transform!r} names {len(families)} families, and a plan has one. Make a plan for each, or use iftplan sweep."
         )
     asked = PlanRequest(
         family=families[0] if families else None,
@@ -241,5 +241,7 @@ def _pricing(
 
         return Pricing(read_profile(profile), passes or "forward", batch or 1)
     if profile is not None or passes is not None or batch is not None:
-        raise InputError("--profile, --pass and --batch price layers in time; add --objective wallclock.")
+        raise InputError(
+            "--profile, --pass and --batch need --objective wallclock. Add it, or leave them out."
+        )
     return None

@@ -94,7 +94,7 @@ def _picture(kind: PlotKind, subjects: Sequence[str], convention: Convention) ->
 def _single(kind: PlotKind, subjects: Sequence[str]) -> str:
     if len(subjects) != 1:
         raise InputError(
-            f"{kind} draws one subject, and {len(subjects)} are given, {', '.join(subjects)}; make a picture for each."
+            f"{kind} draws one subject, and {len(subjects)} are given ({', '.join(subjects)}). Draw a figure of each."
         )
     return subjects[0]
 
@@ -105,7 +105,7 @@ def _of_plan(kind: PlotKind, subject: str, convention: Convention) -> Draw:
 
     document = document_in(subject)
     if document is None:
-        raise InputError(f"{subject!r} is no plan; make one with iftplan plan MODEL -o plan.json.")
+        raise InputError(f"{subject!r} is not a plan file. Make one with iftplan plan MODEL -o plan.json.")
     plan = plan_in(document, subject)
     if kind is PlotKind.DENSITY:
         return lambda title, theme: density_picture(plan, title=title, theme=theme)

@@ -89,12 +89,12 @@ def command(
 
     names = [*(layer or ()), *(_from_file(layers) if layers else ())]
     if not names:
-        raise InputError("no layer was given; name one, for instance --layer conv3x3:64-128@16x16.")
+        raise InputError("no layer was given. Name one, such as --layer conv3x3:64-128@16x16.")
     families = families_of(transform)
     mask = parse_mask(structure) if structure else None
     sparsities = [parse_sparsity(text) for text in split(sparsity)]
     if not sparsities:
-        raise InputError("no sparsity was given; write --sparsity 0.75, or several as 0.5,0.75.")
+        raise InputError("no sparsity was given. Write --sparsity 0.75, or several as 0.5,0.75.")
     parsed = {name: parse_layer(name) for name in names}
     solutions = {
         name: [

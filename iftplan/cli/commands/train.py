@@ -191,7 +191,7 @@ def command(
         plan, data, name, config, recipe, [*(settings or ()), *kernels], seed, epochs, steps, start
     )
     if resume and not out:
-        raise InputError("--resume continues the run in --out DIR; say which directory.")
+        raise InputError("--resume needs the directory of the run: --out DIR.")
     run = resumed_run(given, Path(out)) if resume else run_of(given)
     directory = Path(out or f"runs/{_title(run)}")
     if not (resume or dry_run):
@@ -221,7 +221,7 @@ def _plan_of(run: RunConfig, no_cache: bool) -> tuple[Plan, Document]:
         document = document_in(run.plan.file)
         if document is None:
             raise InputError(
-                f"{run.plan.file!r} is no plan; make one with iftplan plan MODEL -o plan.json, or say plan.model in a --config."
+                f"{run.plan.file!r} is not a plan file. Make one with iftplan plan MODEL -o plan.json, or set plan.model in a --config file."
             )
         return plan_in(document, run.plan.file), document
     made = _made(run, no_cache)
@@ -239,7 +239,7 @@ def _resumed_plan(directory: Path) -> tuple[Plan, Document]:
     made = plan_in(document, str(path))
     if document["digest"] != record["plan_digest"]:
         raise StaleError(
-            f"{path} is another plan (digest {document['digest'][:12]}…) than the run was started with ({record['plan_digest'][:12]}…); put that plan back, or start anew in another directory."
+            f"{path} is not the plan that the run was started with (digest {document['digest'][:12]}…, not {record['plan_digest'][:12]}…). Restore that plan, or start a new run in another directory."
         )
     return made, document
 

@@ -184,14 +184,14 @@ def command(
     from iftplan.plans.speed.tables import bench_document, bench_table, pairs_document, pairs_table
 
     if device is Device.CUDA and (python or threads != "1"):
-        raise InputError("--threads and --python are of processors; leave them out with --device cuda.")
+        raise InputError("--threads and --python are for CPUs. Leave them out with --device cuda.")
     counts = [_threads(text) for text in split(threads)]
     kinds: tuple[Pass, ...] = tuple(kind for kind in PASSES if passes in (kind, "both"))
     if profile:
         elsewhere = device is not Device.CPU or python
         if any((plan, layer, backends, plot, elsewhere, batch > 1, len(counts) > 1)):
             raise InputError(
-                "--profile measures a grid of its own on the CPU, with one number of threads, and draws nothing; leave PLAN, --layer, --batch, --backends, --device, --python and --plot out."
+                "--profile measures layers of its own on the CPU with one number of threads. Leave PLAN, --layer, --batch, --backends, --device, --python and --plot out."
             )
         from iftplan.cli.commands.bench.profile import grid_of, write_profile
 
@@ -201,7 +201,7 @@ def command(
             return
     elif widths or columns:
         raise InputError(
-            "--widths and --columns are of --profile; --layer says its own, as in linear:32-32@8."
+            "--widths and --columns belong to --profile. A --layer has its own sizes, as in linear:32-32@8."
         )
     else:
         pairs = _pairs(plan, layer or [], sparsity or "0.9", structures, device)
@@ -248,7 +248,7 @@ def _pairs(
 
     if bool(plan) == bool(layers):
         raise InputError(
-            "bench times a PLAN or layers; name one of them, for instance --layer linear:768-3072@512."
+            "bench needs a PLAN or layers. Name one of them, such as --layer linear:768-3072@512."
         )
     if plan:
         return pairs_of_plan(plan_in(loads(read_text(plan), plan), plan))
@@ -268,9 +268,9 @@ def _backends(text: str) -> tuple[str, ...]:
     named = split(text) or BACKENDS
     for name in named:
         if name not in BACKENDS:
-            raise InputError(f"--backends {name!r} is no backend; there are {', '.join(BACKENDS)}.")
+            raise InputError(f"--backends {name!r} is not a backend. Backends are {', '.join(BACKENDS)}.")
     if not any(name.startswith("dense") for name in named):
-        raise InputError(f"--backends {text} has nothing that ratios could be to; add dense or dense-best.")
+        raise InputError(f"--backends {text} has no dense backend to compare with. Add dense or dense-best.")
     return tuple(name for name in BACKENDS if name in named)
 
 
@@ -279,5 +279,5 @@ def _threads(text: str) -> int:
     if text == "all":
         return 0
     if not text.isdecimal() or not int(text):
-        raise InputError(f"--threads {text!r} is no number of threads; write 1, 1,4 or all.")
+        raise InputError(f"--threads {text!r} is not a number of threads. Write 1, or 1,4, or all.")
     return int(text)

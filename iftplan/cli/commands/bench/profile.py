@@ -63,7 +63,7 @@ def write_profile(
     from iftplan.nn.timing.profile import profile
 
     if form not in (None, Format.JSON):
-        raise InputError(f"a profile is JSON, for plan to read, and --format {form} is not; leave it out.")
+        raise InputError(f"a profile is always written as JSON. Leave --format {form} out.")
     place = _made_place() if output is None else output
     with counted(len(pairs) * len(passes)) as tell:
         found = profile(pairs, passes=passes, threads=threads, rounds=rounds or ROUNDS, say=tell)
@@ -78,7 +78,7 @@ def _made_place() -> str:
         place.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
-            f"{place.parent} cannot be made ({error.strerror}); name a file with -o FILE, and give it to plan with --profile FILE."
+            f"{place.parent} cannot be made ({error.strerror}). Name another file with -o FILE, and give it to iftplan plan with --profile FILE."
         ) from error
     return str(place)
 
@@ -87,5 +87,5 @@ def _sizes(text: str, option: str) -> list[int]:
     """Whole numbers above 0 with commas."""
     for part in split(text):
         if not (part.isascii() and part.isdecimal() and 0 < len(part) < 7 and int(part)):
-            raise InputError(f"{option} {part!r} is no whole number above 0; write {option} 32,128.")
+            raise InputError(f"{option} {part!r} is not a whole number above 0. Write {option} 32,128.")
     return [int(part) for part in split(text)]

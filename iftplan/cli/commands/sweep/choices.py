@@ -28,7 +28,7 @@ def families_named(text: str) -> tuple[Mapping[str, Family], tuple[str, ...]]:
         families |= {family.name: family for family in found}
         names += ["none"] if part == "none" else [family.name for family in found]
     if not names:
-        raise InputError("--transforms names none; write --transforms wide,parallel or all.")
+        raise InputError("--transforms is empty. Write --transforms wide,parallel or all.")
     return families, tuple(dict.fromkeys(names))
 
 
@@ -46,16 +46,16 @@ def sparsities_in(text: str) -> tuple[Fraction, ...]:
             continue
         if len(ends) != 3:
             raise InputError(
-                f"sparsities {part!r} are no range; write FIRST:LAST:STEP, such as 0.5:0.95:0.05."
+                f"--sparsities {part!r} is not a range. Write FIRST:LAST:STEP, such as 0.5:0.95:0.05."
             )
         first, last, step = map(parse_sparsity, ends)
         if not step or last < first:
             raise InputError(
-                f"sparsities {part!r} hold nothing; the step is above 0, and LAST not below FIRST."
+                f"--sparsities {part!r} is an empty range. STEP has to be above 0, and LAST at least FIRST."
             )
         found += [first + i * step for i in range(int((last - first) / step) + 1)]
     if not found:
-        raise InputError("--sparsities names none; write --sparsities 0.5,0.75,0.9.")
+        raise InputError("--sparsities is empty. Write --sparsities 0.5,0.75,0.9.")
     return tuple(dict.fromkeys(found))
 
 
@@ -70,7 +70,7 @@ def distributions_in(text: str) -> list[str]:
     known = [d.value for d in Distribution]
     if not (found := split(text)) or (unknown := [name for name in found if name not in known]):
         what = repr(unknown[0]) if found else "nothing"
-        raise InputError(f"--distributions names {what}; distributions are {', '.join(known)}.")
+        raise InputError(f"--distributions names {what}. Distributions are {', '.join(known)}.")
     return found
 
 
@@ -82,7 +82,7 @@ def seeds_in(text: str, default: int) -> tuple[int, ...]:
     """
     parts = split(text) or [str(default)]
     if not all(part.isdecimal() for part in parts):
-        raise InputError(f"--seeds {text!r} are no whole numbers; write --seeds 0,1,2.")
+        raise InputError(f"--seeds {text!r} are not whole numbers. Write --seeds 0,1,2.")
     return tuple(dict.fromkeys(map(int, parts)))
 
 
@@ -114,7 +114,7 @@ def specs_of(
 
     if train and (documents := [m for m in models if document_in(m) is not None]):
         raise InputError(
-            f"{documents[0]} is a document, and there is nothing in it to train; name the model that it was made of."
+            f"{documents[0]} holds shapes and no network to train. Name the model that it was made from."
         )
     return {
         model: spec_of(

@@ -272,10 +272,10 @@ def command(
         "--set": settings, "--epochs": epochs, "--steps": steps, "--storage": storage,
     }  # fmt: skip
     if not train and (names := [name for name, value in given.items() if value]):
-        raise InputError(f"{names[0]} is of training; add --train, or leave it out to plan alone.")
+        raise InputError(f"{names[0]} needs --train. Add it, or leave {names[0]} out.")
     if train and (input or allow or heads == "size"):
         raise InputError(
-            "--input, --allow and --heads are of plans alone: iftplan train counts a model with its own inputs and heads. Plan with them, and train the plan."
+            "--train cannot be combined with --input, --allow or --heads size. Make a plan with them (iftplan plan), and train it with iftplan train."
         )
     base = (
         _base(data, config, recipe, settings or (), epochs, steps) if train else RunConfig(plan=PlanConfig())

@@ -62,6 +62,13 @@ def require_a_point(rows: Sequence[GridPoint]) -> None:
 
     outcomes = [row.outcome for row in rows]
     if left := outcomes.count(UNFINISHED):
-        raise MeasureError(f"{left} of {len(rows)} runs are not finished; the same command continues them.")
+        raise MeasureError(
+            f"{left} of {len(rows)} runs are not finished. Run the same command again to continue."
+        )
     if not {PLANNED, TRAINED} & set(outcomes):
-        raise InfeasibleError(f"none of the {len(rows)} points can be; the first: {outcomes[0]}")
+        every = (
+            "the plan is not possible:"
+            if len(rows) == 1
+            else f"none of the {len(rows)} plans is possible. The first:"
+        )
+        raise InfeasibleError(f"{every} {outcomes[0]}")

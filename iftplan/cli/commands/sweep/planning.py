@@ -84,5 +84,5 @@ def require_optuna() -> None:
         import optuna  # noqa: F401
     except ImportError as error:
         raise InputError(
-            "searching, and training many runs, need Optuna, which is not installed; install it with: pip install 'iftplan[sweep]'."
+            "--search and --train need Optuna, which is not installed. Install it with: pip install 'iftplan[sweep]'."
         ) from error

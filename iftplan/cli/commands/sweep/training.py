@@ -91,7 +91,7 @@ def train_points(
 
     if own := [name for name, family in families.items() if FAMILIES.get(name) is not family]:
         raise InputError(
-            f"--train names families in the settings of runs, which know the built-in ones; plan with {own[0]} and train its plan with iftplan train."
+            f"--train knows the built-in families only. Plan with {own[0]} by iftplan plan, and train that plan with iftplan train."
         )
     methods = training.methods or (training.base.method.name,)
     for method in methods:
@@ -178,7 +178,7 @@ def _train(campaign: Campaign, queue: TrialQueue, workers: int) -> None:
     except KeyboardInterrupt as error:
         ended, total = queue.ended()
         raise Interrupted(
-            f"stopped with {ended} of {total} runs finished; the same command continues"
+            f"stopped with {ended} of {total} runs finished; run the same command again to continue"
         ) from error
 
 
@@ -195,7 +195,7 @@ def _train_together(campaign: Campaign, workers: int, tell: Callable[[str], None
         for process in processes:
             if status := process.wait():
                 tell(
-                    f"a worker ended with status {status}; what it had begun is for the others, or for the same command again"
+                    f"a worker process ended with status {status}; another one takes its run over, or the same command does"
                 )
     finally:  # after an interruption; else they have ended
         for process in processes:
