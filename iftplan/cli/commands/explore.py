@@ -10,7 +10,8 @@ import typer
 from iftplan.base.errors import InputError
 from iftplan.cli import completion
 from iftplan.cli.arguments import document_in, spec_of
-from iftplan.cli.options import AllowOption, InputOption, NoCacheOption, inputs_of
+from iftplan.cli.help import MODEL_PANEL, OUTPUT_PANEL
+from iftplan.cli.options import HEADS_HELP, AllowOption, InputOption, NoCacheOption, inputs_of
 from iftplan.cli.output import say
 from iftplan.models.spec import Heads, InputSpec
 
@@ -43,7 +44,9 @@ def command(
         typer.Option(
             "--model",
             metavar="MODEL",
+            autocompletion=completion.models,
             help="Source of the model, where a plan or sweep does not name a bundled one.",
+            rich_help_panel=MODEL_PANEL,
         ),
     ] = None,
     show: Annotated[
@@ -56,14 +59,21 @@ def command(
         Heads,
         typer.Option(
             "--heads",
-            help="What attention keeps when it widens: the number of its heads, or the size of each.",
+            help=HEADS_HELP,
         ),
     ] = "number",
     allow: AllowOption = None,
     no_cache: NoCacheOption = False,
     browse: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
     output: Annotated[
-        str, typer.Option("-o", "--output", metavar="FILE", help="Where to write the page; - for stdout.")
+        str,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="File of the page; - for stdout.",
+            rich_help_panel=OUTPUT_PANEL,
+        ),
     ] = "explore.html",
 ) -> None:
     """Try plans of a model in one offline page with sliders.
