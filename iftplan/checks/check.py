@@ -15,6 +15,7 @@ from iftplan.cache.store import Store
 from iftplan.checks.baseline import Baseline, baseline_document, parse_baseline
 from iftplan.checks.configuration import BASELINE, Configuration, ConfiguredModel
 from iftplan.checks.findings import CheckReport, ModelCheck, Status
+from iftplan.checks.messages import in_configuration
 from iftplan.checks.processes.pool import Answer, measure_all
 from iftplan.checks.verdicts import check_model
 from iftplan.models.cost import ModelCost
@@ -156,7 +157,7 @@ def _kept(store: Store, slot: str, request: Mapping[str, Any], footprint: Footpr
 
 def _found(answer: Mapping[str, Any]) -> ModelCost | Failure:
     if "error" in answer:
-        return Failure(answer["error"], list(Status)[answer["exit_code"]])
+        return Failure(in_configuration(answer["error"]), list(Status)[answer["exit_code"]])
     return parse_measured(answer["measured"])
 
 
