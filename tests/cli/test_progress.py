@@ -11,6 +11,7 @@ import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial
 
+from iftplan.cli.commands.sweep.training import _notes_once
 from iftplan.cli.output import Interrupted
 from iftplan.cli.progress import counted, counting
 from iftplan.runs.sweeps.queue import TrialQueue, storage_at
@@ -187,3 +188,16 @@ def test_ctrl_c_says_how_many_timings_were_done(begun: int, told: str) -> None:
         for i in range(begun):
             tell(f"timing {i} …")
         raise KeyboardInterrupt
+
+
+def test_a_note_that_holds_for_many_runs_is_said_once() -> None:
+    said: list[str] = []
+    tell = _notes_once(said.append)
+    for line in (
+        "a: note: Train for longer.",
+        "b: note: Train for longer.",
+        "a: accuracy 0.5",
+        "b: accuracy 0.5",
+    ):
+        tell(line)
+    assert said == ["a: note: Train for longer.", "a: accuracy 0.5", "b: accuracy 0.5"]

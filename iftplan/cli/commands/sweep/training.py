@@ -168,7 +168,8 @@ def _rows(
 
 def _train(campaign: Campaign, queue: TrialQueue, workers: int) -> None:
     try:
-        with counting(queue.ended) as tell:
+        with counting(queue.ended) as say:
+            tell = _notes_once(say)
             if workers > 1:
                 _train_together(campaign, workers, tell)
                 return
@@ -180,6 +181,19 @@ def _train(campaign: Campaign, queue: TrialQueue, workers: int) -> None:
         raise Interrupted(
             f"stopped with {ended} of {total} runs finished; run the same command again to continue"
         ) from error
+
+
+def _notes_once(tell: Callable[[str], None]) -> Callable[[str], None]:
+    """The same function, except that a note which holds for many runs is passed on for the first of them alone."""
+    told: set[str] = set()
+
+    def once(text: str) -> None:
+        note = text.partition(": note: ")[2]
+        if note not in told:
+            tell(text)
+        told.update({note} - {""})
+
+    return once
 
 
 def _train_together(campaign: Campaign, workers: int, tell: Callable[[str], None]) -> None:
