@@ -162,3 +162,16 @@ def test_names_are_completed(tmp_path: Path, words: str, found: str) -> None:
     asked = {"COMP_WORDS": f"iftplan {words}", "COMP_CWORD": str(len(words.split()))}
     text = shown(cwd=tmp_path, **asked, _IFTPLAN_COMPLETE="complete_bash")
     assert text.split() == found.split()
+
+
+@pytest.mark.parametrize(
+    ("shell", "words", "found"),
+    [
+        ("zsh", "iftplan plan zoo:mob", r"""_arguments '*: :(("zoo\\:mobilenetv2" "zoo\\:mobilevit-s"))'"""),
+        ("zsh", "iftplan plan zoo:resnet18 --keep-dense first,cl", """_arguments '*: :(("first,classifier.1"))'"""),
+        ("fish", "iftplan audit zoo:bot", "zoo:botnet50"),
+    ],
+)  # fmt: skip
+def test_other_shells_complete_too(shell: str, words: str, found: str) -> None:
+    asked = {"_TYPER_COMPLETE_ARGS": words, "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
+    assert shown(**asked, _IFTPLAN_COMPLETE=f"complete_{shell}").split() == found.split()
