@@ -80,7 +80,7 @@ def read_config(path: Path) -> Configuration:
         )
     names = tuple(table["models"])
     tolerance = _tolerance(table.get("tolerance", 0), where, "tolerance")
-    shared = _Shared(tolerance, _drift(table.get("drift", {})), table.get("cross_check", False))
+    shared = _Shared(tolerance, _drift(table.get("drift")), table.get("cross_check", False))
     models = tuple(_model(name, model, names, shared, where) for name, model in table["models"].items())
     return Configuration(path, models, table.get("baseline", "iftplan-baseline.json"))
 
@@ -141,7 +141,7 @@ def _model(
             f"{at}.model", "it says what a plan is built on, and source is no plan's file", "leave it out"
         )
     own = table.get("tolerance")
-    drift = {**shared.drift, **_drift(table.get("drift", {}))}
+    drift = {**shared.drift, **_drift(table.get("drift"))}
     return ConfiguredModel(
         name=name,
         source=source,
@@ -160,7 +160,7 @@ def _model(
     )
 
 
-def _drift(given: str | _DriftTable) -> Mapping[str, DriftPolicy]:
+def _drift(given: str | _DriftTable | None) -> Mapping[str, DriftPolicy]:
     """What a change of each quantity does: one word is for both, and what a table leaves out is only reported."""
     if not given:
         return {}
