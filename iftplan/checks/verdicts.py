@@ -75,9 +75,9 @@ def _vouched(model: ConfiguredModel, uncalled: Sequence[str]) -> Iterator[str]:
 
 def _unknown(measured: ModelCost) -> Iterator[str]:
     for name, calls in measured.unknown_ops.items():
-        yield f'operator {name} ({calls} calls) has no formula; if you know its cost, write allow = [{{operator = "{name}", macs = "…", reason = "…"}}].'
+        yield f'iftplan has no cost formula for {name} ({calls} call{"s" * (calls != 1)}). If you know its cost, write allow = [{{operator = "{name}", macs = "…", reason = "…"}}].'
     for name in measured.uncalled_modules:
-        yield f'module {name} holds weights that this pass never used; if that is meant, write allow = [{{module = "{name}", reason = "…"}}].'
+        yield f'module {name} has weights that this forward pass never used. If that is intended, write allow = [{{module = "{name}", reason = "…"}}].'
 
 
 # --- budgets ---------------------------------------------------------------------------------------------

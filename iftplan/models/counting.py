@@ -179,9 +179,10 @@ def _operators(places: Mapping[str, list[Contraction]], place: str) -> str:
 
 def unknown_sentence(name: str, calls: int) -> str:
     """Sentence about an operator without a formula."""
-    return f"operator {name} ({calls} calls) has no formula; if you know its cost, allow it with `allow={[f'{name}=MACS_PER_CALL']}` (or N*out, per output element)."
+    times = "1 call" if calls == 1 else f"{calls} calls"
+    return f"iftplan has no cost formula for {name} ({times}). If it performs no multiply-accumulates, pass `allow={[f'{name}=0']}`; else give its MACs per call, or N*out for N per output element."
 
 
 def uncalled_sentence(name: str) -> str:
     """Sentence about a module with weights that the pass never used."""
-    return f"module {name} holds weights that this pass never used; if that is meant, allow it with `may_stay_uncalled={[name]}`."
+    return f"module {name} has weights that this forward pass never used. If that is intended, pass `may_stay_uncalled={[name]}`."

@@ -336,11 +336,10 @@ class ModelSpec(Displayed, Framed):
 
         document = spec_document(self)
         weights = [
-            {**record, "macs": weight.layer.dense_macs}
+            {"name": weight.layer.name, "macs": weight.layer.dense_macs, **record}
             for record, weight in zip(document["layers"], self.layers, strict=True)
         ]
-        products = [{"name": p.name, "kind": p.operator, "macs": p.macs} for p in self.products]
-        return [*weights, *products]
+        return [*weights, *document["products"]]
 
     @property
     def macs(self) -> int:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from iftplan.base.documents import Document
 from iftplan.base.units import Convention, abbreviate, count
 from iftplan.models.counting import CountTable, uncalled_sentence, unknown_sentence
 from iftplan.models.notation import layer_notation
 from iftplan.models.spec import Couplings, ModelSpec
-from iftplan.report.records import Record
 from iftplan.report.table import Table
 
 
@@ -31,15 +29,6 @@ def spec_table(spec: ModelSpec, convention: Convention = Convention.MAC) -> Tabl
 
 _SHOWN = 12
 """So many fixed widths are listed; the document holds all."""
-
-
-def spec_records(spec: ModelSpec, document: Document) -> list[Record]:
-    """A row for each layer, its MACs beside what the document has, and for each product of activations."""
-    layers = [
-        {"name": found.layer.name, "macs": found.layer.dense_macs, **row}
-        for found, row in zip(spec.layers, document["layers"], strict=True)
-    ]
-    return [*layers, *document["products"]]
 
 
 def _widths(spec: ModelSpec) -> tuple[str, ...]:

@@ -84,7 +84,7 @@ def _left_out(plan: Plan) -> Iterator[str]:
         yield f"note: {len(names)} {verb} not transformed ({_some(names)}): {reason}"
     if plan.scope not in (None, Scope.MODEL) and plan.ratio(Scope.MODEL) > _DEARER:
         more = percent(plan.ratio(Scope.MODEL) - 1).lstrip("+")
-        yield f"note: the whole model costs {more} more than the dense one; plan with `scope='model'` to close it"
+        yield f"note: the whole model costs {more} more than the dense one; a plan in scope model spends exactly as much"
 
 
 def _restructured(layer: PlannedLayer) -> bool:

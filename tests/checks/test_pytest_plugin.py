@@ -93,7 +93,7 @@ def test_what_cannot_be_told_is_no_pass() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.used(x)
 
-    with pytest.raises(MeasureError, match="module idle holds weights"):
+    with pytest.raises(MeasureError, match="module idle has weights"):
         flop_budget(Idle(), "1G", ROW)
     with pytest.raises(InputError, match="does not say what its inputs are"):
         flop_budget(net(), "1G")

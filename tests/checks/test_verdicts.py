@@ -161,8 +161,8 @@ def test_what_is_unknown_is_no_pass_unless_somebody_vouches() -> None:
     dim = replace(COST, unknown_ops={"my::scan": 2}, uncalled_modules=("probe",))
     check = check_model(bounded(Bound(Quantity.MACS, Fraction(10**9))), dim)
     assert check.status is Status.UNMEASURED
-    assert "my::scan (2 calls) has no formula" in check.problems[0]
-    assert "probe holds weights" in check.problems[1]
+    assert "iftplan has no cost formula for my::scan (2 calls)." in check.problems[0]
+    assert "probe has weights" in check.problems[1]
     model = replace(
         MODEL, allowed=(Allowance("probe", "", "training only"), Allowance("my::scan", "3", "by hand"))
     )

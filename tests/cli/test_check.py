@@ -218,7 +218,7 @@ def test_what_went_wrong_is_said_on_stderr(first: Run) -> None:
     assert (
         "failed: tight: 2 560 MACs, 2 000 allowed (+28 %); the largest layers: 0: 2 048, 2: 512." in first.err
     )
-    assert "could not measure: unknown: operator checked::scan" in first.err
+    assert "could not measure: unknown: iftplan has no cost formula for checked::scan" in first.err
     assert "bad input: absent: net.py has no bulid; did you mean build?" in first.err
     assert "could not measure: leaves: building net.py:leaves ended the process with os._exit(7)" in first.err
     assert "EOFError" in first.err

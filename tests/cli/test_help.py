@@ -174,4 +174,5 @@ def test_names_are_completed(tmp_path: Path, words: str, found: str) -> None:
 )  # fmt: skip
 def test_other_shells_complete_too(shell: str, words: str, found: str) -> None:
     asked = {"_TYPER_COMPLETE_ARGS": words, "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
-    assert shown(**asked, _IFTPLAN_COMPLETE=f"complete_{shell}").split() == found.split()
+    text = shown(cwd=None, **asked, _IFTPLAN_COMPLETE=f"complete_{shell}")
+    assert text.split() == found.split()

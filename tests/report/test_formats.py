@@ -606,7 +606,7 @@ def test_an_audit_annotates_the_line_of_the_factory(tmp_path: Path) -> None:
 def test_other_commands_say_that_they_are_no_reports(tmp_path: Path) -> None:
     run = iftplan("solve", "--layer", "linear:8-8", "--format", "html", cwd=tmp_path)
     assert run.code == 2
-    assert "html shows what was audited, compared or checked" in run.err
+    assert "--format html is for reports of audit, check and diff" in run.err
 
 
 def test_a_report_that_cannot_be_written_leaves_none_of_the_others(

@@ -76,7 +76,7 @@ def command(
     iftplan plan takes the file in the model's place, also where PyTorch is not installed.
     """
     from iftplan.models.document import spec_document
-    from iftplan.models.tables import spec_records, spec_table
+    from iftplan.models.tables import spec_table
 
     spec = spec_of(model, inputs_of(input), widths=widths, allow=allow, no_cache=no_cache)
     table = spec_table(spec, convention)
@@ -87,7 +87,7 @@ def command(
         form,
         output,
         summary=[whole],
-        records=lambda: spec_records(spec, spec_document(spec)),
+        records=spec.records,
     )
     if output in (None, "-"):
         say_next(same_command("-o", "spec.json"), form, output)

@@ -103,10 +103,15 @@ def _measured(
 
 def _refuse_unknown(table: CountTable, model: str) -> None:
     if table.unknown:
-        calls = ", ".join(f"{operator} ({count} calls)" for operator, count in sorted(table.unknown.items()))
+        calls = ", ".join(
+            f"{operator} ({count} call{'s' * (count != 1)})"
+            for operator, count in sorted(table.unknown.items())
+        )
+        them = "it performs" if len(table.unknown) == 1 else "they perform"
+        zeros = [f"{operator}=0" for operator in sorted(table.unknown)]
         raise MeasureError(
-            f"{model} uses operators that iftplan has no cost formula for: {calls}. If you know a cost, give it, as in "
-            f"`allow={[f'{min(table.unknown)}=0']}`."
+            f"iftplan has no cost formula for operators of {model}: {calls}. If {them} no multiply-accumulates, pass "
+            f"`allow={zeros}`; else give their MACs per call."
         )
 
 
