@@ -16,7 +16,7 @@ JOBS   ?= 2
 
 SITE    = docs/_build
 
-.PHONY: demo test lint suite test-newest test-lowest test-unpinned coverage hooks docs notebooks dist try-dist check-release venv check-python clean
+.PHONY: demo test lint suite test-newest test-lowest test-unpinned coverage hooks docs notebooks dist try-dist try-extras check-release venv check-python clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.all
@@ -104,6 +104,10 @@ try-dist: | check-python
 	$(VENV)-wheel/bin/python $(INSTALL) dist/*.whl
 	$(VENV)-wheel/bin/iftplan --version
 	$(VENV)-wheel/bin/iftplan solve --layer conv3x3:64-128@16x16 --sparsity 0.75
+
+# The same with each extra, in an environment of its own, and with uv and pipx; EXTRAS=bare,report tries these alone.
+try-extras: | check-python
+	$(PYTHON) .ci/try_extras.py dist --only '$(EXTRAS)' $(addprefix --constraints ,$(CONSTRAINTS))
 
 # Whether dist/ may go out under the tag TAG, from the repository at SOURCE.
 check-release: | check-python

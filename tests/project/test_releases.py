@@ -21,6 +21,7 @@ from tests.support.processes.repositories import git
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 SOURCE = PROJECT["urls"]["Source"]
 reasons_against = run_path(str(ROOT / ".ci" / "check_release.py"))["reasons_against"]
+TRIALS = run_path(str(ROOT / ".ci" / "try_extras.py"))
 
 # --- the version -----------------------------------------------------------------------------------------
 
@@ -141,6 +142,43 @@ def test_a_release_is_refused_with_every_reason(tmp_path: Path) -> None:
     ]
     (tmp_path / "empty").mkdir()
     assert "empty holds nothing; expected" in against(tmp_path / "empty")[0]
+
+
+# --- what was built is used ------------------------------------------------------------------------------
+
+OURS = {"docs", "dev", "release"}
+"""Extras for work on the project itself."""
+
+
+def test_every_extra_is_tried_in_an_environment_of_its_own() -> None:
+    assert set(TRIALS["EXTRAS"]) == {"bare", *PROJECT["optional-dependencies"]} - OURS
+    commands = [
+        *TRIALS["BARE"],
+        *TRIALS["TOOLS"].values(),
+        *(c for found in TRIALS["EXTRAS"].values() for c in found),
+    ]
+    assert all(re.match(r"(! )?(iftplan|python|uv|pipx) ", command) for command in commands)
+
+
+@pytest.mark.parametrize(
+    ("command", "good"),
+    [
+        ("python -c 'print(1)'", True),
+        ("python -c 'raise SystemExit(3)'", False),
+        ("! python -c 'print(1)'", False),
+        ("""! python -c 'import sys; sys.exit(2)'""", False),
+        ("! python refused.py", True),
+    ],
+)
+def test_a_trial_fails_where_a_command_does(
+    command: str, good: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "venv" / "bin").mkdir(parents=True)
+    (tmp_path / "venv" / "bin" / "python").symlink_to(sys.executable)
+    advice = "pip install 'iftplan[torch]'"
+    (tmp_path / "refused.py").write_text(f"import sys; print({advice!r}, file=sys.stderr); sys.exit(2)")
+    assert TRIALS["ran"](command, tmp_path) is good
+    assert ("FAILED" in capsys.readouterr().out) is not good
 
 
 # --- who it is and where it is ---------------------------------------------------------------------------
