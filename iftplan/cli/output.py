@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TextIO
 import typer
 
 from iftplan.base.errors import InputError
-from iftplan.cli.argument_names import in_options
+from iftplan.base.options import in_options
 
 if TYPE_CHECKING:  # `--help` needs none of it
     from iftplan.base.documents import Document

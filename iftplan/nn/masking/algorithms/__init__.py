@@ -31,7 +31,7 @@ def algorithm_named(name: str, structure: MaskStructure) -> Algorithm:
         InputError: no such algorithm; says which there are.
     """
     chosen = one_of("algorithm", name, list(run_methods()))
-    config = MethodConfig(chosen)  # type: ignore[arg-type]  (a name of the same list)
+    config = MethodConfig(chosen)
     algorithm: Algorithm = run_methods()[chosen].of(Asked(config, Updates(config.end), structure))  # type: ignore[assignment]
     return algorithm
 
@@ -51,7 +51,7 @@ def for_training(algorithm: Algorithm | str, structure: MaskStructure, steps: in
     if not isinstance(found, RunMethod):
         return found
     if steps is not None:
-        return found.over(steps)  # type: ignore[return-value]  (an algorithm that a run can name is one)
+        return found.over(steps)
     if found.needs_length:
         name = type(found).__name__
         raise InputError(

@@ -169,10 +169,13 @@ class Scheduled(RunMethod):
     end: InitVar[int | float | None] = field(default=None, kw_only=True)
 
     def __post_init__(self, interval: int | None, begin: float | None, end: float | None) -> None:
-        given = {"interval": interval, "begin": begin, "end": end}
-        parts = {name: value for name, value in given.items() if value is not None}
-        if parts and isinstance(self.updates, Updates):
-            object.__setattr__(self, "updates", replace(self.updates, **parts))
+        updates = self.updates
+        if interval is not None:
+            updates = replace(updates, interval=interval)
+        if begin is not None or end is not None:
+            begin, end = updates.begin if begin is None else begin, updates.end if end is None else end
+            updates = replace(updates, begin=begin, end=end)
+        object.__setattr__(self, "updates", updates)
 
     @property
     def needs_length(self) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import iftplan
-from iftplan.cli.argument_names import in_options
+from iftplan.base.options import in_options
 from tests.support.cli_runs import iftplan as iftplan_
 from tests.support.hand_specs import chain
 from tests.support.places import PACKAGE
