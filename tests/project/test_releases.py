@@ -89,6 +89,46 @@ def test_the_tag_decides_the_version(made: Callable[[Path], Path], version: str,
     assert re.fullmatch(version, done.stdout.strip())
 
 
+@pytest.mark.slow
+def test_the_action_and_the_hook_at_a_tag_are_that_release(tmp_path: Path) -> None:
+    """GitHub unpacks the tag's archive, from which the action installs itself; pre-commit clones the tag."""
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("iftplan", "action"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in (
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+        "action.yml",
+        ".pre-commit-hooks.yaml",
+        ".gitattributes",
+    ):
+        shutil.copy(ROOT / name, source)
+    (source / ".git_archival.txt").write_text(ARCHIVAL)
+    git(source, "init", "--quiet")
+    git(source, "add", "--all")
+    git(source, "commit", "--quiet", "--message=release")
+    git(source, "tag", "v1.2.3")
+    git(source, "archive", f"--output={tmp_path / 'tag.zip'}", "v1.2.3")
+    unpacked = tmp_path / "action"
+    shutil.unpack_archive(tmp_path / "tag.zip", unpacked)
+    action = yaml.safe_load((unpacked / "action.yml").read_text(encoding="utf-8"))
+    assert action["inputs"]["install"]["default"].startswith("${{ github.action_path }}[")
+    (command,) = re.findall(
+        r'"\$ACTION/([\w/.]+)"', "\n".join(s.get("run", "") for s in action["runs"]["steps"])
+    )
+    assert (unpacked / command).is_file()
+    offline = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    for folder in (unpacked, source):  # pre-commit has the repository itself
+        wheels = tmp_path / f"wheel of {folder.name}"
+        build = [sys.executable, "-m", "pip", "wheel", *offline, "-w", str(wheels), str(folder)]
+        subprocess.run(build, check=True, timeout=300)
+        assert [file.name for file in wheels.iterdir()] == ["iftplan-1.2.3-py3-none-any.whl"]
+    (hook,) = yaml.safe_load((unpacked / ".pre-commit-hooks.yaml").read_text(encoding="utf-8"))
+    assert hook["entry"].split()[0] in PROJECT["scripts"]
+
+
 def test_an_archive_is_told_its_tag() -> None:
     own = (ROOT / ".git_archival.txt").read_text(encoding="utf-8")
     assert [line.partition(":")[0] for line in own.splitlines()] == ["node", "node-date", "describe-name"]
