@@ -62,7 +62,8 @@ nitpick_ignore_regex = [
     ("py:.*", rf"({_OTHERS})\..*"),  # libraries, whose pages are not here
     (
         "py:.*",
-        r"nn\.Module|(iftplan\..*\.)?(Model|Number|Fans|Operator|Stack|Table|Heads|MethodConfig)",
+        r"nn\.Module|InitVar|(iftplan\..*\.)?(Model|Number|Fans|Operator|Stack|Table|Heads|MethodConfig"
+        r"|Sparsity|Costs|Asked|CloseBy|Optimizer|MaskUpdates|Objective|Pass|Criterion|Record)",
     ),  # names of types within a module
 ]
 
