@@ -28,7 +28,7 @@ class Crowd:
 
     @property
     def title(self) -> str:
-        """What the columns have in common, in a line."""
+        """Line above the columns: how many points, and their common cost."""
         count = sum(len(entries) for _, entries in self.columns)
         return f"the {count} at equal cost, ≈ {si(self.cost)}"
 
@@ -50,6 +50,6 @@ def crowds(found: TradeOff) -> tuple[Crowd, ...]:
 
 
 def place_in_column(entry: ConfigurationResult) -> str:
-    """What tells a configuration from the others of its series, short enough to stand beside its point."""
+    """Sparsity of a configuration, short enough to stand beside its point; empty for dense ones."""
     sparsity = entry.what.sparsity
     return f"{sparsity:g}" if sparsity and not entry.what.dense else ""

@@ -144,6 +144,11 @@ def count_axis(axes: Axes, which: str, title: str) -> None:
 def axis_name(title: str, power: int = 0, *, log: bool = False) -> str:
     """Name of an axis with what its ticks are to be multiplied by, and whether it is logarithmic.
 
+    Args:
+        title: what the axis shows, with its unit.
+        power: of ten, by which its ticks are to be multiplied.
+        log: whether its scale is logarithmic.
+
     Example:
         >>> axis_name("training MACs", 18, log=True)
         'training MACs (10¹⁸), log scale'

@@ -126,7 +126,7 @@ class RunMethod(ABC):
 
     @property
     def needs_length(self) -> bool:
-        """Whether it can only run once the length of training is known: something is at a fraction of it."""
+        """Whether the algorithm has to be told the length of training, a fraction of which some of its steps are at."""
         return False
 
     def over(self, steps: int) -> Self:
