@@ -24,6 +24,7 @@ COMMAND = re.compile(r"`iftplan [^`]*`")
 COMMANDS_ONLY = (
     "cli",
     "checks/check.py",
+    "checks/page.py",
     "checks/verdicts.py",
     "checks/revisions.py",
     "checks/configuration_file.py",

@@ -310,7 +310,7 @@ def test_python_takes_vouched_costs_too(tmp_path: Path) -> None:
     namespace: dict[str, Any] = {}
     exec(compile(_SCAN.replace("mylib", "mylib_python"), "scan", "exec"), namespace)
     model = namespace["Scanned"]()
-    with pytest.raises(MeasureError, match=r"give it, as in `allow=\['mylib_python::scan=0'\]`"):
+    with pytest.raises(MeasureError, match=r"pass `allow=\['mylib_python::scan=0'\]`"):
         ift.read_model(model, "2x8")
     for allow in (["mylib_python::scan=0"], {"mylib_python::scan": 0}):
         spec = ift.read_model(model, "2x8", allow=allow)
