@@ -34,9 +34,10 @@ Example, with this in iftplan.toml (or under tool.iftplan in pyproject.toml):
   $ iftplan check
 
   iftplan.toml
-  model           MACs   parameters               of the budget   outcome
-  ───────────────────────────────────────────────────────────────────────
-  resnet   555 468 800   11 220 132   99.2% of 560 000 000 MACs   passed
+  model           MACs   parameters                    of the budget   outcome
+  ────────────────────────────────────────────────────────────────────────────
+  resnet   555 468 800   11 220 132        99.2% of 560 000 000 MACs   passed
+                                      93.5% of 12 000 000 parameters
 
 Exit status: 0 all passed, 1 a model costs more than it may or has drifted, 2 bad input, 3 could not measure, 4 a plan
 is stale; with several models the weightiest of them: 1, 2, 4, 3.
