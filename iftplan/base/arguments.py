@@ -72,7 +72,9 @@ def one_of(argument: str, value: object, choices: Collection[str]) -> str:
         return choice
     near = get_close_matches(str(value).lower(), list(choices), 1, 0.4)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise InputError(f"{argument} = {value!r} is none of its choices: {', '.join(map(repr, choices))}.{hint}")
+    raise InputError(
+        f"{argument} = {value!r} is not one of its choices: {', '.join(map(repr, choices))}.{hint}"
+    )
 
 
 def names_in(argument: str, value: object) -> tuple[str, ...]:
@@ -90,7 +92,7 @@ def names_in(argument: str, value: object) -> tuple[str, ...]:
     found = tuple(value) if isinstance(value, Iterable) else (value,)
     for name in found:
         if not isinstance(name, str):
-            raise InputError(f"{argument} takes names, and {name!r} is {_kind_of(name)}; give strings.")
+            raise InputError(f"{argument} takes names as strings, not {_kind_of(name)}.")
     return found
 
 
@@ -204,8 +206,8 @@ def _refusal(
         and _fits(item, kind)
         and _fits(value, hints[other])
     ]
-    swapped = f" {name} and {others[0]} stand in each other's place." if others else ""
-    return f"{function}: {name} is {_kind_of(value)}, and it takes {_said(kind)}.{swapped}"
+    swapped = f" {name} and {others[0]} seem to be swapped." if others else ""
+    return f"{function}: {name} is {_kind_of(value)}, but it must be {_said(kind)}.{swapped}"
 
 
 def _kind_of(value: object) -> str:
@@ -235,7 +237,7 @@ _FIELD: Mapping[Any, str] = {
     float: "a number",
     bool: "True or False",
     Fraction: "a fraction",
-    Iterable: "several of them",
+    Iterable: "an iterable",
 }
 _MADE_BY: Mapping[str, str] = {
     "ModelSpec": "a ModelSpec (iftplan.read_model makes one)",

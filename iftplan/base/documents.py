@@ -141,7 +141,9 @@ def loads(text: str, where: str) -> Document:
             f"{where} is not JSON ({_reason(error)}); give a JSON document that iftplan wrote."
         ) from error
     if not isinstance(document, dict):
-        raise InputError(f"{where} holds a JSON {type(document).__name__}, and a document is an object.")
+        raise InputError(
+            f"{where} contains a JSON {type(document).__name__}, but a document must be an object, {{…}}."
+        )
     return check_values(document, where)
 
 
@@ -191,12 +193,13 @@ def csv_rows(text: str, where: str, wanted: Iterable[str] = ()) -> list[dict[str
         raise InputError(f"{where}: {problem}.")
     if lacking := [name for name in wanted if name not in header]:
         raise InputError(
-            f"{where} has no column {', '.join(lacking)}; it is not the table that is wanted here."
+            f"{where} has no column {', '.join(lacking)}, so it is not the table that is expected here; its "
+            f"columns are {', '.join(header) or 'none'}."
         )
     found = []
     for i, row in enumerate((row for row in rows if row), start=1):
         if len(row) != len(header):
-            raise InputError(f"{where}, row {i} has {len(row)} values, and there are {len(header)} columns.")
+            raise InputError(f"{where}: row {i} has {len(row)} values for {len(header)} columns.")
         found.append(dict(zip(header, row, strict=True)))
     return found
 
@@ -212,7 +215,7 @@ def _reason(error: Exception) -> str:
 
 
 def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number in a document")
+    raise ValueError(f"{name} is not allowed as a number")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> Document:
@@ -256,13 +259,13 @@ def _unsound(value: Any) -> str | None:
         case bool():
             return None
         case int() if abs(value) >= 10**_DIGITS:
-            return f": a number has {len(str(abs(value)))} digits, and no count has more than {_DIGITS}"
+            return f": a number has {len(str(abs(value)))} digits; a count can have at most {_DIGITS}"
         case float() if not isfinite(value):
-            return f" = {value}: a finite number is wanted"
+            return f" = {value}; it must be a finite number"
         case str() if "\0" in value:
-            return ": text holds a NUL, which no name has"
+            return ": text contains a NUL character, which a name cannot have"
         case str() if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
-            return f": text holds half a character ({next(c for c in value if 0xD800 <= ord(c) <= 0xDFFF)!a})"
+            return f": text contains half of a surrogate pair ({next(c for c in value if 0xD800 <= ord(c) <= 0xDFFF)!a})"
     return None
 
 
@@ -275,7 +278,7 @@ def schema_of(document: Mapping[str, Any], where: str) -> str:
     schema = document.get("schema")
     if not isinstance(schema, str) or not schema.startswith("iftplan.") or "/" not in schema:
         raise InputError(
-            f'{where} has no iftplan schema (found {schema!r}); a document begins with "schema": "iftplan.plan/1" or the like.'
+            f'{where} has no iftplan schema (found {schema!r}); a document of iftplan has one, such as "schema": "iftplan.plan/1".'
         )
     return schema.removeprefix("iftplan.").split("/")[0]
 
@@ -296,13 +299,15 @@ def check(document: Mapping[str, Any], schema: str, where: str) -> None:
         kind, version = schema.split("/")
         problem = "an unknown version" if found == kind else "another kind of document"
         raise InputError(
-            f"{where} is {problem}: {document['schema']!r} where {schema!r} (version {version}) is read."
+            f"{where} is {problem}: its schema is {document['schema']!r}, and {schema!r} (version {version}) is "
+            "expected."
         )
     check_values(dict(document), where)
     expected = digest(document)
     if document.get("digest") != expected:
         raise InputError(
-            f"{where}: the digest is {str(document.get('digest'))[:16]}… and the content's is {expected[:16]}…; it was changed after it was written. Make it again rather than editing it."
+            f"{where}: its digest is {str(document.get('digest'))[:16]}…, but its content has {expected[:16]}…, "
+            "so it was changed after it was written. Make it again rather than editing it."
         )
 
 
@@ -311,6 +316,6 @@ def duplicate_name(where: str, names: Iterable[str]) -> Iterator[str]:
     seen: set[str] = set()
     for i, name in enumerate(names):
         if name in seen:
-            yield f"{where}.{i}: the name {name!r} is there twice"
+            yield f"{where}.{i}: the name {name!r} appears twice"
             return
         seen.add(name)

@@ -51,7 +51,7 @@ def refuse_long(text: str, named: str, digits: int = 18) -> None:
     if len(text) > 500 or re.search(rf"\d{{{digits + 1}}}", text):
         shown = named if len(named) <= 80 else f"{named[:77]}..."
         raise InputError(
-            f"{shown} has more digits than can be meant: numbers here have at most {digits}, and are written in at most 500 characters."
+            f"{shown} has too many digits: a number can have at most {digits}, written in at most 500 characters."
         )
 
 
@@ -91,7 +91,7 @@ def parse_tolerance(text: str) -> Fraction:
         raise InputError(f"tolerance {text!r} is not a number; write it as 1e-3, 0.001, 1/1000 or 0.1%.")
     value = parse_fraction(number, "tolerance") * (Fraction(10) ** int(exponent) if e else 1)
     if value < 0:
-        raise InputError(f"tolerance {text} is negative; the smallest is 0, for exact equality.")
+        raise InputError(f"tolerance {text} is negative; the smallest is 0, which means exact equality.")
     return value
 
 
@@ -117,13 +117,13 @@ def parse_sparsity(text: str | float | Fraction) -> Fraction:
             else f"{decimal_text(value / 100)} ({decimal_text(value)}%)"
         )
         hint = (
-            f"the nearest that can is {nearest}"
+            f"the nearest possible sparsity is {nearest}"
             if value <= 1 or value < 100
             else "0.75 means three quarters zeros"
         )
         raise InputError(
-            f"sparsity {text} is outside [0, 1): at 1 no weight is left to spend the budget on, and a "
-            f"negative sparsity has no meaning; {hint}."
+            f"sparsity {text} is outside [0, 1): at 1 no weights are left, and a sparsity cannot be negative; "
+            f"{hint}."
         )
     return value
 
@@ -166,9 +166,9 @@ def parse_size(text: str, what: str) -> float:
     factor = _SUFFIXES.get(number[-1:].lower(), 0) if number[-1:].isalpha() else 1
     number = number[:-1] if number[-1:].isalpha() else number
     if not factor or not _SIZE.fullmatch(number):
-        raise InputError(f"{what} {text[:60]!r} is no size; write it as 1e8, 100M or 1.3B.")
+        raise InputError(f"{what} {text[:60]!r} is not a number; write it as 1e8, 100M or 1.3B.")
     if not 0 < (value := float(number) * factor) < 1e60:
-        raise InputError(f"{what} {text[:60]} is outside what can be meant, above 0 and below 1e60.")
+        raise InputError(f"{what} {text[:60]} is out of range; it must be above 0 and below 1e60.")
     return value
 
 

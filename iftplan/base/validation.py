@@ -32,7 +32,8 @@ def validate(kind: type[T], document: Mapping[str, Any], where: str) -> T:
         path = ".".join(map(str, first["loc"])) or "the document"
         more = f" ({len(rest)} more of the kind)" if rest else ""
         raise InputError(
-            f"{where}: {path}: {first['msg'].lower()}, found {_short(first['input'])}{more}; make the document again rather than editing it."
+            f"{where}: {path}: {first['msg'].lower()}, found {_short(first['input'])}{more}; create the document "
+            "again instead of editing it."
         ) from error
 
 

@@ -67,7 +67,8 @@ def derive(definition: Definition) -> Derivation:
     masked = sympy.factor(sympy.diff(cost, t.d))
     if masked.has(t.d):
         raise InputError(
-            f"family {definition.name!r}: its cost {text(cost)} is not linear in the density d, so no count of weights can close it; give the structure and the density as separate factors."
+            f"family {definition.name!r}: its cost {text(cost)} is not linear in the density d, so no number of "
+            "weights can meet a budget; write the structure and the density as separate factors."
         )
     fixed = sympy.factor(sympy.expand(cost - t.d * masked))
     solution = positive_root(cost - t.m * t.n, unknown, f"family {definition.name!r}")
@@ -78,13 +79,14 @@ def _check_symbols(definition: Definition, cost: Expr, unknown: Expr) -> None:
     """Refuse a cost whose symbols no layer gives a value to."""
     if unknown not in cost.free_symbols:
         raise InputError(
-            f"family {definition.name!r}: its cost {text(cost)} does not contain the unknown {unknown}; "
-            f"take symbols from iftplan.families.symbols, or make your own with sympy.Symbol({definition.unknown!r}, positive=True)."
+            f"family {definition.name!r}: its cost {text(cost)} does not contain the unknown {unknown}; use "
+            f"symbols of iftplan.families.symbols, or make your own with sympy.Symbol({definition.unknown!r}, "
+            "positive=True)."
         )
     if foreign := cost.free_symbols - {unknown, t.m, t.n, t.d, t.e, t.k}:
         names = ", ".join(sorted(map(str, foreign)))
         raise InputError(
-            f"family {definition.name!r}: its cost {text(cost)} holds {names}, which no layer gives a value to; "
+            f"family {definition.name!r}: its cost {text(cost)} contains {names}, which no layer has a value for; "
             f"write it in m, n, d, e, k of iftplan.families.symbols and the unknown {unknown}."
         )
 

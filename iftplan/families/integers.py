@@ -145,7 +145,8 @@ def _grow(
     within = largest_integer(guess, lambda w: _excess(layer, family, Fraction(w, channels), density) <= 0)
     if within < multiple:
         raise InfeasibleError(
-            f"{mask}: {layer.name} can grow from {channels} to {within} channels, and the pattern needs a multiple of {multiple}."
+            f"{mask}: {layer.name} can grow from {channels} to at most {within} channels, but the pattern needs a "
+            f"multiple of {multiple}; choose a higher sparsity or a smaller pattern."
         )
     return within // multiple * multiple
 
@@ -175,14 +176,16 @@ def _integer(layer: LayerSpec, wide: LayerSpec, family: Family, density: Fractio
     unit = rank_unit(layer, family)
     if family.definition.structure == "branches" and real > _MOST_BRANCHES:
         raise InfeasibleError(
-            f"{family.name}: {layer.name} at sparsity {decimal_text(1 - density)} would need {real:.4g} branches, and more than {_MOST_BRANCHES} are not planned."
+            f"{family.name}: {layer.name} at sparsity {decimal_text(1 - density)} would need {real:.4g} branches; "
+            f"iftplan plans at most {_MOST_BRANCHES}."
         )
     if form.covers:
         return round_up(smallest_integer(real, lambda x: cost(x) >= budget), unit)
     x = largest_integer(real, lambda x: cost(x) <= budget) // unit * unit
     if x < 1 and (density < 1 or not form.masked(m, n, 1, 2, 1)):
         raise TooSmallError(
-            f"{family.name}: {layer.name} at sparsity {decimal_text(1 - density)} would need a {family.definition.structure} of {real:.4g}, and the smallest is {unit}."
+            f"{family.name}: {layer.name} at sparsity {decimal_text(1 - density)} would need a "
+            f"{family.definition.structure} of {real:.4g}, but the smallest is {unit}."
         )
     return x
 

@@ -85,7 +85,8 @@ def _solve(
     )
     if budget < 0 or (budget == 0 and real.capacity):
         raise InfeasibleError(
-            f"{family.name}: at sparsity {decimal_text(sparsity)} the attention products of {layer.name} alone cost as much as the dense layer, or more."
+            f"{family.name}: at sparsity {decimal_text(sparsity)} the attention products of {layer.name} alone "
+            "would cost at least as much as the dense layer."
         )
     nnz = stack_close(mask, real.matrices, layer.experts, budget)
     macs = layer.positions * (real.dense_weights + nnz + real.layer.products_per_position) // layer.experts
@@ -124,7 +125,8 @@ def mask_for(family: Family | None, sparsity: Fraction, mask: MaskStructure | No
         if (density * of).denominator != 1:
             near = Fraction(max(1, round(density * of)), of)
             raise InfeasibleError(
-                f"nm: a density of {decimal_text(density)} is no N:8 pattern; the nearest is {near * of}:8, sparsity {decimal_text(1 - near)}, or name another with `mask='N:M'`."
+                f"nm: a density of {decimal_text(density)} does not correspond to an N:8 pattern; the nearest is "
+                f"{near * of}:8, sparsity {decimal_text(1 - near)}, or choose another pattern with `mask='N:M'`."
             )
         mask = NM(int(density * of), of)
     if patterned and not isinstance(mask, NM):

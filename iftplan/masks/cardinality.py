@@ -39,7 +39,7 @@ def log2_choose(n: int, k: int) -> float:
         2.584963
     """
     if not 0 <= k <= n:
-        raise ValueError(f"cannot choose {k} of {n}")
+        raise ValueError(f"cannot choose {k} of {n} weights")
     k = min(k, n - k)
     return log2(comb(n, k)) if k <= _EXACT_UP_TO else _log2_choose_large(n, k)
 

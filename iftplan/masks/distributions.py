@@ -84,7 +84,8 @@ def densities(
     if not 0 < budget <= total:
         largest = max(shares, key=lambda share: share.cost)
         raise InfeasibleError(
-            f"a budget of {float(budget):.6g} cannot be spread over maskable layers that cost {total} at density 1 (the largest is {largest.name})."
+            f"a budget of {float(budget):.6g} MACs cannot be spread over the maskable layers: it must be above 0 "
+            f"and at most {total}, their cost at density 1 (the largest is {largest.name})."
         )
     # All densities follow from one number: they are ε·p_l, and ε is what the layers below density 1 have left
     # of the budget. A layer that ε·p_l would take above 1 keeps all of its weights and no more, which leaves
@@ -100,7 +101,8 @@ def densities(
         epsilon = left / sum(weights[i] * shares[i].cost for i in free)
         if epsilon < 0:
             raise InfeasibleError(
-                f"{distribution}: the layers held at density 1 ({', '.join(shares[i].name for i in sorted(dense))}) already cost more than the budget."
+                f"{distribution} leaves some layers dense ({', '.join(shares[i].name for i in sorted(dense))}), and "
+                "those alone cost more than the budget. Choose a lower sparsity or the uniform distribution."
             )
         top = max(weights[i] for i in free)
         if epsilon * top <= 1:

@@ -116,7 +116,8 @@ class MaskStructure(ABC):
         counts = self.counts(matrices)
         if budget < counts.start:
             raise InfeasibleError(
-                f"{self} masks keep at least {counts.start} of these {numel(matrices)} weights, and the budget is {budget}."
+                f"{self} masks keep at least {counts.start} of these {numel(matrices)} weights, but the budget is "
+                f"{budget}; choose a lower sparsity."
             )
         return min(counts[-1], counts.start + (budget - counts.start) // counts.step * counts.step)
 

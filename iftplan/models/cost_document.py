@@ -42,7 +42,7 @@ def parse_measured(document: Document, where: str = "measurement") -> ModelCost:
     for key in ("elementwise", "unknown_ops"):
         for name, value in parsed[key].items():
             if value < 0:
-                raise InputError(f"{where}: {key}.{name} is {value}, and no count is negative.")
+                raise InputError(f"{where}: {key}.{name} is {value}; a count cannot be negative.")
     check_rows(parsed["layers"], where, "")
     return ModelCost(
         macs={row["name"]: row["macs"] for row in parsed["layers"] if row["macs"] is not None},
@@ -72,7 +72,9 @@ def check_rows(rows: Sequence[CostRowObject], where: str, path: str) -> None:
     for i, row in enumerate(rows):
         for key in ("macs", "parameters"):
             if (row[key] or 0) < 0:
-                raise InputError(f"{where}: {path}layers.{i}.{key} is {row[key]}, and no count is negative.")
+                raise InputError(
+                    f"{where}: {path}layers.{i}.{key} is {row[key]}; a count cannot be negative."
+                )
 
 
 def cost_rows(measured: ModelCost) -> list[Document]:

@@ -122,8 +122,9 @@ def sparse_macs(table: CountTable, nonzeros: Mapping[str, int], sizes: Mapping[s
     for name in nonzeros.keys() & dense.keys():
         if dense[name] % sizes[name]:
             raise MeasureError(
-                f"{name} takes {dense[name]} MACs for {sizes[name]} weights, which is no whole number for each; "
-                f"the cost of its zeros depends on which they are. Its dense cost is exact."
+                f"{name} costs {dense[name]} MACs for {sizes[name]} weights, so its weights are not all used equally "
+                "often, and what its zeros save depends on where they are. Count it without `nonzeros`: the dense "
+                "cost is exact."
             )
     return {name: nnz * (dense[name] // sizes[name]) for name, nnz in nonzeros.items() if name in dense}
 

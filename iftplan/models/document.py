@@ -33,7 +33,7 @@ def parse_spec(document: Document, where: str = "spec") -> ModelSpec:
     check(document, SCHEMA, where)
     if document.get("convention") != "mac":
         raise InputError(
-            f"{where}: convention is {document.get('convention')!r}, and a spec counts in 'mac'."
+            f"{where}: convention is {document.get('convention')!r}, but a spec counts in 'mac'."
         )
     body = {key: value for key, value in document.items() if key not in ("schema", "convention", "digest")}
     for problem in _endless(body):
@@ -70,17 +70,17 @@ def _problems(spec: ModelSpec) -> Iterator[str]:
         if why := _impossible(weight.layer):
             yield f"layers.{i}.layer: {why}"
         if not weight.weight:
-            yield f"layers.{i}.weight is empty, and the parameter is named there"
+            yield f"layers.{i}.weight is empty; it must name the parameter"
     for i, product in enumerate(spec.products):
         if product.macs < 0:
-            yield f"products.{i}.macs is {product.macs}, and no count is negative"
+            yield f"products.{i}.macs is {product.macs}; a count cannot be negative"
         if spec.couplings and product.name not in spec.couplings.product_macs:
-            yield f"couplings.product_macs holds no {product.name!r}"
+            yield f"couplings.product_macs has no entry {product.name!r}"
     for i, one in enumerate(spec.inputs):
         if min(one.shape, default=1) < 0 or max(one.shape, default=1) > _LARGEST:
-            yield f"inputs.{i}.shape is {list(one.shape)}, and a size is from 0 to 10**15"
+            yield f"inputs.{i}.shape is {list(one.shape)}; a size must be from 0 to 10**15"
     if spec.couplings and spec.refusal:
-        yield "refusal says why there are no couplings, and there are couplings"
+        yield "it has couplings, and also a refusal, which says why there are none"
     if spec.couplings:
         yield from _misfits(spec, spec.couplings)
 
@@ -95,37 +95,38 @@ def _impossible(layer: LayerSpec) -> str:
         return "its channels are missing"
     sizes = (layer.in_channels, layer.out_channels, layer.groups, layer.experts, *layer.kernel)
     if min(sizes) < 1 or max(sizes) > _LARGEST:
-        return "channels, groups and kernel sizes are from 1 to 10**15"
+        return "channels, groups and kernel sizes must be from 1 to 10**15"
     if not 0 <= layer.positions <= _LARGEST**2:
-        return f"positions is {layer.positions}, and how often a weight is applied is from 0 to 10**30"
+        return f"positions is {layer.positions}; it must be from 0 to 10**30"
     if layer.in_channels % layer.groups or layer.out_channels % layer.groups:
         return f"{layer.groups} groups do not divide {layer.in_channels} and {layer.out_channels} channels"
     if layer.depthwise and layer.groups != layer.in_channels:
-        return f"it is depthwise, and {layer.groups} groups of {layer.in_channels} channels are not"
+        return (
+            f"it is depthwise, so it needs as many groups as channels, not {layer.groups} groups of "
+            f"{layer.in_channels} channels"
+        )
     if len(layer.kernel) != layer.kind.spatial_dims:
-        return f"a {layer.kind} layer has {layer.kind.spatial_dims} kernel sizes, and {len(layer.kernel)} are given"
+        return f"a {layer.kind} layer needs {layer.kind.spatial_dims} kernel sizes, but {len(layer.kernel)} are given"
     if (layer.heads < 0 or (layer.heads and layer.in_channels % layer.heads)) or (
         layer.heads and layer.kind is not Kind.ATTENTION
     ):
-        return f"a {layer.kind} layer of {layer.in_channels} channels has no {layer.heads} heads"
+        return f"a {layer.kind} layer of {layer.in_channels} channels cannot have {layer.heads} heads"
     if layer.experts > 1 and layer.kind is not Kind.LINEAR:
-        return (
-            f"experts are a stack of linear layers, and a {layer.kind} layer has no {layer.experts} of them"
-        )
+        return f"experts is {layer.experts}, but only linear layers have experts, and this is a {layer.kind} layer"
     return ""
 
 
 def _misfits(spec: ModelSpec, couplings: Couplings) -> Iterator[str]:
     for name, width in couplings.widths.items():
         if not 1 <= width.size <= _LARGEST or not 1 <= width.multiple_of <= _LARGEST:
-            yield f"couplings.widths.{name}: a width and what it is a multiple of are from 1 to 10**15"
+            yield f"couplings.widths.{name}: size and multiple_of must be from 1 to 10**15"
             return
         if width.size % width.multiple_of:
-            yield f"couplings.widths.{name}: {width.size} is no multiple of {width.multiple_of}"
+            yield f"couplings.widths.{name}: {width.size} is not a multiple of {width.multiple_of}"
     for weight in spec.layers:
         contracts = weight.layer.positions > 0 and weight.weight in couplings.shapes
         if contracts and weight.weight not in couplings.weight_macs:
-            yield f"couplings.weight_macs holds no {weight.weight!r}"
+            yield f"couplings.weight_macs has no entry {weight.weight!r}"
     sizes = {name: width.size for name, width in couplings.widths.items()}
     dimensions = [(f"shapes.{n}", p, 1) for n, shape in couplings.shapes.items() for p in shape]
     counts = [(f"weight_macs.{n}", p, 0) for n, p in couplings.weight_macs.items()]
@@ -134,10 +135,10 @@ def _misfits(spec: ModelSpec, couplings: Couplings) -> Iterator[str]:
     counts += [(f"scales.{n}", p, 1) for n, p in couplings.scales.items()]
     for path, polynomial, least in (*dimensions, *counts):
         if any(not 0 < power <= _HIGHEST for term in polynomial.terms for _, power in term.powers):
-            yield f"couplings.{path}: a power is from 1 to {_HIGHEST}"
+            yield f"couplings.{path}: a power must be from 1 to {_HIGHEST}"
             return
         if not _counts(polynomial, sizes, least):
-            yield f"couplings.{path}: {polynomial} is no whole number from {least} at the dense model's widths"
+            yield f"couplings.{path}: {polynomial} must be a whole number, at least {least}, at the dense model's widths"
             return
     yield from _unlike(spec, couplings, sizes)
 
@@ -150,7 +151,10 @@ def _unlike(spec: ModelSpec, couplings: Couplings, sizes: Mapping[str, int]) -> 
     for name, macs in dense.items():
         polynomial = couplings.weight_macs.get(name)
         if polynomial is not None and macs and polynomial.at(sizes) != macs:
-            yield f"couplings.weight_macs.{name} makes {polynomial.at(sizes)} MACs at the dense model's widths, and its layers have {macs}"
+            yield (
+                f"couplings.weight_macs.{name} gives {polynomial.at(sizes)} MACs at the dense model's widths, but its "
+                f"layers have {macs}"
+            )
     for weight in spec.layers:
         if weight.class_name not in PLAIN:
             continue
@@ -160,11 +164,14 @@ def _unlike(spec: ModelSpec, couplings: Couplings, sizes: Mapping[str, int]) -> 
         ):
             shape = [dimension.at(sizes) for dimension in couplings.shapes.get(name, ())]
             if shape and prod(shape) != count:
-                yield f"couplings.shapes.{name} is {shape} at the dense model's widths, and its layer has {count}"
+                yield f"couplings.shapes.{name} is {shape} at the dense model's widths, but its layer has {count}"
     for product in spec.products:
         macs = couplings.product_macs[product.name].at(sizes)
         if macs != product.macs:
-            yield f"couplings.product_macs.{product.name} makes {macs} MACs at the dense model's widths, and the product has {product.macs}"
+            yield (
+                f"couplings.product_macs.{product.name} gives {macs} MACs at the dense model's widths, but the "
+                f"product has {product.macs}"
+            )
 
 
 def _counts(polynomial: Polynomial, sizes: Mapping[str, int], least: int) -> bool:

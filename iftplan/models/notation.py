@@ -97,7 +97,7 @@ def _kernel(text: str, word: str, rest: str) -> tuple[int, ...]:
     match = _KERNEL.fullmatch(rest)
     if not match:
         raise InputError(
-            f"layer {text!r}: a convolution names its kernel, as in {word}3x3, {word}1d5 or {word}3d3x3x3."
+            f"layer {text!r}: a convolution needs its kernel, as in {word}3x3, {word}1d5 or {word}3d3x3x3."
         )
     kernel = tuple(map(int, match["sizes"].split("x")))
     dims = int(match["dims"] or len(kernel))
@@ -111,7 +111,7 @@ def _kernel(text: str, word: str, rest: str) -> tuple[int, ...]:
             f"layer {text!r}: the kernel {kernel[0]} has one size; write {word}{kernel[0]}x{kernel[0]} for two dimensions or {word}1d{kernel[0]} for one."
         )
     if not all(kernel):
-        raise InputError(f"layer {text!r}: a kernel size of 0 has no weights; the smallest is 1.")
+        raise InputError(f"layer {text!r}: a kernel size of 0 leaves no weights; the smallest is 1.")
     return kernel
 
 
@@ -130,10 +130,10 @@ def _channels(text: str, channels: str | None, square: bool) -> tuple[int | None
         )
     sizes = [int(p) for p in parts]
     if 0 in sizes:
-        raise InputError(f"layer {text!r}: 0 channels hold no weights; the smallest count is 1.")
+        raise InputError(f"layer {text!r}: a layer needs at least 1 channel, not 0.")
     if square and sizes[0] != sizes[-1]:
         raise InputError(
-            f"layer {text!r}: this kind keeps its channels, so IN and OUT must agree; write :{sizes[0]}."
+            f"layer {text!r}: this kind of layer has as many outputs as inputs; write :{sizes[0]}."
         )
     return sizes[0], sizes[-1]
 
@@ -167,8 +167,9 @@ def _inputs_of_transposed(text: str, sizes: list[int], dims: int, stride: int) -
     )
     shown = "x".join(map(str, sizes))
     raise InputError(
-        f"layer {text!r}: {shown} output positions are not a multiple of stride {stride} in {dims} dimensions; the nearest is @{near}. "
-        "For other paddings, give the positions of the input and leave out the stride."
+        f"layer {text!r}: {shown} output positions are not a multiple of stride {stride} in {dims} "
+        f"dimensions; the nearest is @{near}. For other paddings, give the input positions and leave out the "
+        "stride."
     )
 
 
@@ -202,7 +203,8 @@ def _check_divisible(layer: LayerSpec) -> None:
             if by and channels % by:
                 near = max(1, round(channels / by)) * by
                 raise InputError(
-                    f"layer {layer.name!r}: {channels} channels do not divide into {by} {what}; the nearest count is {near}."
+                    f"layer {layer.name!r}: {channels} channels cannot be divided into {by} {what}; the nearest number "
+                    f"that can is {near}."
                 )
 
 

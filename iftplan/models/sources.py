@@ -87,7 +87,7 @@ def _zoo(text: str, name: str) -> Source:
 
 def _present(text: str, part: str, what: str) -> str:
     if not part:
-        raise InputError(f"model {text!r} names nothing: {what} must follow the colon.")
+        raise InputError(f"model {text!r} is incomplete: {what} must follow the colon.")
     return part
 
 
@@ -98,18 +98,19 @@ def _factory_or_spec(text: str) -> Source:
     if not colon and text.endswith(".py"):
         raise InputError(f"model {text!r} names a file but no factory in it; write {text}:FACTORY.")
     if not colon:
-        raise InputError(f"model {text!r} has no known form; {_nearest(text)}")
+        raise InputError(f"model {text!r} is not a form that iftplan knows; {_nearest(text)}")
     if not attribute.isidentifier():
         raise InputError(
-            f"model {text!r} must end with the name of a function or class without arguments, "
-            f"such as {place or 'package.module'}:build; {attribute!r} is no Python name."
+            f"model {text!r} must end with the name of a function or class without arguments, such as "
+            f"{place or 'package.module'}:build; {attribute!r} is not a Python name."
         )
     if place.endswith(".py"):
         return Source(text, SourceKind.FILE, place, attribute)
     if all(part.isidentifier() for part in place.split(".")):
         return Source(text, SourceKind.MODULE, place, attribute)
     raise InputError(
-        f"model {text!r} has no known form: {place!r} is neither a .py file nor a module's name."
+        f"model {text!r} is not a form that iftplan knows: {place!r} is neither a .py file nor the name of a "
+        "module."
     )
 
 

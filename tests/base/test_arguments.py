@@ -20,7 +20,7 @@ MODEL = chain()
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda: ift.plan(MODEL, "wide", 0.75, scope="all"), "scope = 'all' is none of its choices: 'matrices', 'layers', 'model'"),
+        (lambda: ift.plan(MODEL, "wide", 0.75, scope="all"), "scope = 'all' is not one of its choices: 'matrices', 'layers', 'model'"),
         (lambda: ift.plan(MODEL, "wide", 0.75, distribution="erkk"), "Did you mean 'erk'?"),
         (lambda: ift.plan(MODEL, "wide", 0.75, close="dens"), "Did you mean 'density'?"),
         (lambda: ift.plan(MODEL, "wide", 0.75, heads="sizes"), "Did you mean 'size'?"),
@@ -28,25 +28,25 @@ MODEL = chain()
         (lambda: ift.plan(MODEL, "wide", 0.75, passes="back"), "'forward', 'step'"),
         (lambda: ift.plan(MODEL, "wide", 0.75, parametrization="super"), "Did you mean 'supar'?"),
         (lambda: ift.plan(MODEL, "wide", 0.75, optimizer="sgdm"), "Did you mean 'sgd'?"),
-        (lambda: ift.plan(MODEL, "wide", 0.75, round_to="8"), "round_to is '8', and it takes a whole number"),
-        (lambda: ift.plan(MODEL, "wide", 0.75, mask=28), "mask is 28, and it takes text or None"),
-        (lambda: ift.plan(MODEL, "wide", 0.75, keep_dense=3), "keep_dense is 3, and it takes text, several of them or None"),
-        (lambda: ift.plan(MODEL, "wide", 0.75, keep_dense=[3]), "keep_dense takes names, and 3 is 3"),
+        (lambda: ift.plan(MODEL, "wide", 0.75, round_to="8"), "round_to is '8', but it must be a whole number"),
+        (lambda: ift.plan(MODEL, "wide", 0.75, mask=28), "mask is 28, but it must be text or None"),
+        (lambda: ift.plan(MODEL, "wide", 0.75, keep_dense=3), "keep_dense is 3, but it must be text, an iterable or None"),
+        (lambda: ift.plan(MODEL, "wide", 0.75, keep_dense=[3]), "keep_dense takes names as strings, not 3"),
         (lambda: ift.plan(MODEL, "wide", 0.75, structure="2:8"), "unexpected keyword argument 'structure'; it takes model, family"),
         (lambda: ift.plan(MODEL), "missing a required argument: 'family'"),
-        (lambda: ift.plan(MODEL, "wide", [3]), "sparsity is a list, and it takes text, a number, a fraction or None"),
-        (lambda: ift.plan(MODEL, 3, 0.75), "family is 3, and it takes text, a Family"),
+        (lambda: ift.plan(MODEL, "wide", [3]), "sparsity is a list, but it must be text, a number, a fraction or None"),
+        (lambda: ift.plan(MODEL, 3, 0.75), "family is 3, but it must be text, a Family"),
         (lambda: ift.plan("zoo:digit-cnn", "wide", 0.75), "the zoo has no model 'digit-cnn'; did you mean zoo:digits-cnn"),
-        (lambda: ift.plan("wide", MODEL, 0.75), "family is a ModelSpec, and it takes text, a Family"),
+        (lambda: ift.plan("wide", MODEL, 0.75), "family is a ModelSpec, but it must be text, a Family"),
         (lambda: ift.plan(MODEL, "wide", 0.75, inputs="1x3"), "this one is read already; give them to read_model"),
         (lambda: ift.read_model("zoo:digits-cnn", "1x1x8x8", inputs="1x1x8x8"), "given twice"),
-        (lambda: ift.solve(3, "wide", 0.5), "layer is 3, and it takes text or LayerSpec"),
+        (lambda: ift.solve(3, "wide", 0.5), "layer is 3, but it must be text or LayerSpec"),
         (lambda: ift.solve("linear:3-4", "wide", 0.5, round_to=0), "cannot be rounded to a multiple of 0"),
         (lambda: ift.audit(MODEL, []), "subject is a ModelSpec, and it takes a Plan"),
         (lambda: ift.audit(ift.plan(MODEL, "wide", 0.5), [3]), "held against count tables"),
         (lambda: ift.audit(ift.plan(MODEL, "wide", 0.5), inputs="1x3"), "inputs are a network's"),
-        (lambda: ift.save("plan.json", ift.plan(MODEL, "wide", 0.5)), "value and path stand in each other's place"),
-        (lambda: ift.load(3), "path is 3, and it takes text"),
+        (lambda: ift.save("plan.json", ift.plan(MODEL, "wide", 0.5)), "value and path seem to be swapped"),
+        (lambda: ift.load(3), "path is 3, but it must be text"),
         (lambda: ift.family("own"), "missing a required argument"),
     ],
 )  # fmt: skip
@@ -70,7 +70,7 @@ def test_a_swapped_pair_is_called_one() -> None:
 
     apply: Any = nn.apply
     plan = ift.plan(MODEL, "wide", 0.75)
-    with pytest.raises(InputError, match="plan and model stand in each other's place"):
+    with pytest.raises(InputError, match="plan and model seem to be swapped"):
         apply(torch.nn.Linear(3, 3), plan)
 
 
@@ -116,7 +116,7 @@ def test_choices_and_names() -> None:
     assert one_of("scope", "layers", ("layers", "model")) == "layers"
     assert names_in("keep_dense", {"a"}) == ("a",)
     with pytest.raises(
-        InputError, match=r"'layer' is none of its choices: 'layers', 'model'\. Did you mean 'layers'\?"
+        InputError, match=r"'layer' is not one of its choices: 'layers', 'model'\. Did you mean 'layers'\?"
     ):
         one_of("scope", "layer", ("layers", "model"))
 
@@ -128,7 +128,7 @@ def test_what_cannot_be_seen_at_once_is_left_to_the_function() -> None:
 
     given: Any = f
     given("anything", ["no number"], "x")
-    with pytest.raises(InputError, match="f: b is 3, and it takes list"):
+    with pytest.raises(InputError, match="f: b is 3, but it must be list"):
         given(1, 3)
-    with pytest.raises(InputError, match="f: c is 2, and it takes text"):
+    with pytest.raises(InputError, match="f: c is 2, but it must be text"):
         given(1, [], "x", 2)

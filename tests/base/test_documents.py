@@ -86,20 +86,20 @@ def test_what_is_no_number_is_never_written(number: float) -> None:
         ("", "line 1, column 1"),
         ('{"a": 1', "line 1, column 8"),
         ('{"a": 1,\n "b" 2}', "line 2, column 6"),
-        ('{"a": NaN}', "NaN is no number in a document"),
-        ('{"a": -Infinity}', "-Infinity is no number"),
-        ("[1, 2]", "holds a JSON list, and a document is an object"),
-        ('"text"', "holds a JSON str"),
+        ('{"a": NaN}', "NaN is not allowed as a number"),
+        ('{"a": -Infinity}', "-Infinity is not allowed as a number"),
+        ("[1, 2]", "contains a JSON list, but a document must be an object"),
+        ('"text"', "contains a JSON str"),
         ("{'a': 1}", "line 1, column 2"),
         ("[" * 200_000, "is not JSON"),
         ("[" * 200_000, "its brackets are nested too deep"),
         ('{"a": ' * 60 + "1" + "}" * 60, "brackets are nested deeper than 50"),
         ("1" * 5000, "a number has thousands of digits"),
         ('{"a": 1' + "0" * 60 + "}", "given.json: a: a number has 61 digits"),
-        ('{"a": [1, 1e999]}', "given.json: a.1 = inf: a finite number is wanted"),
+        ('{"a": [1, 1e999]}', "given.json: a.1 = inf; it must be a finite number"),
         ('{"a": 1, "b": 2, "a": 3}', "the key 'a' is given twice in one object"),
-        ('{"b": {"a\\u0000": 1}}', "text holds a NUL"),
-        ('{"b": "\\udc80"}', r"b: text holds half a character ('\udc80')"),
+        ('{"b": {"a\\u0000": 1}}', "text contains a NUL"),
+        ('{"b": "\\udc80"}', r"b: text contains half of a surrogate pair ('\udc80')"),
     ],
 )
 def test_text_that_is_no_document_says_where(text: str, says: str) -> None:
@@ -122,11 +122,11 @@ def test_a_document_of_nobody_we_know_is_refused(document: dict[str, Any]) -> No
     [
         (
             with_digest({"schema": "iftplan.plan/2"}),
-            "an unknown version: 'iftplan.plan/2' where 'iftplan.plan/1'",
+            "an unknown version: its schema is 'iftplan.plan/2', and 'iftplan.plan/1'",
         ),
         (with_digest({"schema": "iftplan.spec/1"}), "another kind of document"),
-        ({"schema": "iftplan.plan/1"}, "the digest is None"),
-        ({"schema": "iftplan.plan/1", "digest": 5}, "the digest is 5"),
+        ({"schema": "iftplan.plan/1"}, "its digest is None"),
+        ({"schema": "iftplan.plan/1", "digest": 5}, "its digest is 5"),
         (
             {**with_digest({"schema": "iftplan.plan/1", "x": 1}), "x": 2},
             "it was changed after it was written",
@@ -420,12 +420,12 @@ def test_a_truncated_plan_is_refused(data: st.DataObject) -> None:
         (("couplings", "widths", "c", "size"), 1.5, "couplings.widths.c.size"),
         (("couplings", "widths", "c", "size"), 0, "couplings.widths.c"),
         (("couplings", "widths", "c", "multiple_of"), 0, "couplings.widths.c"),
-        (("couplings", "product_macs"), {}, "couplings.product_macs holds no 'mix:matmul'"),
-        (("couplings", "weight_macs"), {}, "couplings.weight_macs holds no 'stem.weight'"),
+        (("couplings", "product_macs"), {}, "couplings.product_macs has no entry 'mix:matmul'"),
+        (("couplings", "weight_macs"), {}, "couplings.weight_macs has no entry 'stem.weight'"),
         (
             ("couplings", "shapes", "body.weight", 0, "terms", 0, "powers", 0, 0),
             "z",
-            "couplings.shapes.body.weight: z is",
+            "couplings.shapes.body.weight: z must be",
         ),
         (
             ("couplings", "weight_macs", "dw.weight", "terms", 0, "coefficient"),
@@ -448,7 +448,7 @@ def test_a_truncated_plan_is_refused(data: st.DataObject) -> None:
         (("layers", 1, "layer", "positions"), -1, "layers.1.layer"),
         (("layers", 1, "layer", "kernel"), [0, 3], "layers.1.layer"),
         (("products", 0, "macs"), -1, "products.0.macs is -1"),
-        (("products", 0, "name"), "other", "couplings.product_macs holds no 'other'"),
+        (("products", 0, "name"), "other", "couplings.product_macs has no entry 'other'"),
         (("convention",), "flop", "convention"),
     ],
 )
@@ -525,7 +525,7 @@ def test_an_audit_reads_back_in_either_convention(convention: Convention) -> Non
         (("measured_macs",), -(10**9), "measured_macs is -1000000000, and no count is negative"),
         (("layers", 0, "measured_macs"), -30, "layers.0.measured_macs is -30"),
         (("layers", 0, "measured_macs"), 32, "measured_macs is 43, and the layers make 44"),
-        (("layers", 1, "name"), "a", "layers.1: the name 'a' is there twice"),
+        (("layers", 1, "name"), "a", "layers.1: the name 'a' appears twice"),
         (("counters", "meta"), -1, "counters.meta is -1"),
         (("layers", 0, "agrees"), False, "layers does not follow"),
         (("ratio",), 0.25, "ratio does not follow"),
@@ -581,7 +581,7 @@ def test_a_baseline_that_contradicts_itself_is_refused(
         (("transform",), "none", "a family closes a scope"),
         (("transform",), "parallel", "parallel changes none"),
         (("transform",), "lowrank", "a lowrank layer has one"),
-        (("layers", 1, "name"), "stem", "is there twice"),
+        (("layers", 1, "name"), "stem", "appears twice"),
         (("layers", 1, "kind"), "linear", "kind is 'linear'"),
         (("layers", 1, "before"), "conv3x3:8-8", "layers.1"),
         (("layers", 1, "after"), "conv3x3:800-8", "layers.1"),
@@ -607,12 +607,12 @@ def test_a_plan_whose_settings_contradict_its_rows_is_refused(
 @pytest.mark.parametrize(
     ("path", "value", "says"),
     [
-        (("layers", 1, "layer", "name"), "stem", "is there twice"),
+        (("layers", 1, "layer", "name"), "stem", "appears twice"),
         (("layers", 1, "layer", "in_channels"), 10**20, "from 1 to 10"),
         (("layers", 1, "layer", "positions"), 7, "MACs at the dense model's widths"),
-        (("layers", 1, "layer", "heads"), 2, "has no 2 heads"),
-        (("refusal",), "because", "and there are couplings"),
-        (("products", 0, "macs"), 1, "and the product has 1"),
+        (("layers", 1, "layer", "heads"), 2, "cannot have 2 heads"),
+        (("refusal",), "because", "it has couplings, and also a refusal"),
+        (("products", 0, "macs"), 1, "but the product has 1"),
     ],
 )
 def test_a_spec_whose_parts_contradict_each_other_is_refused(
@@ -626,8 +626,8 @@ def test_a_spec_whose_parts_contradict_each_other_is_refused(
     ("key", "value", "says"),
     [
         ("coefficient", "1e999999999", "is neither a whole number nor a fraction"),
-        ("powers", [["w1", 10**9]], "a power is from 1 to 32"),
-        ("powers", [["w1", -1]], "a power is from 1 to 32"),
+        ("powers", [["w1", 10**9]], "a power must be from 1 to 32"),
+        ("powers", [["w1", -1]], "a power must be from 1 to 32"),
     ],
 )
 def test_a_polynomial_that_would_never_end_is_refused(

@@ -37,12 +37,12 @@ def test_a_float_means_its_decimal() -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("1", "the nearest that can is 0.99"),
-        ("1.0", "the nearest that can is 0.99"),
-        ("100%", "the nearest that can is 0.99"),
-        ("-0.1", "the nearest that can is 0."),
-        ("-1/4", "the nearest that can is 0."),
-        ("75", "the nearest that can is 0.75 (75%)"),
+        ("1", "the nearest possible sparsity is 0.99"),
+        ("1.0", "the nearest possible sparsity is 0.99"),
+        ("100%", "the nearest possible sparsity is 0.99"),
+        ("-0.1", "the nearest possible sparsity is 0."),
+        ("-1/4", "the nearest possible sparsity is 0."),
+        ("75", "the nearest possible sparsity is 0.75 (75%)"),
         ("90", "0.9 (90%)"),
         ("150", "0.75 means three quarters zeros"),
         ("nan", "write it as 0.75, 3/4 or 75%"),

@@ -106,7 +106,7 @@ WRONG = [
     ('source = "net.py:build"', 'source = "net.py"', "models.net.source: model 'net.py' names a file but no factory"),
     ('source = "net.py:build"', 'source = "zoo:resnt18"', "did you mean zoo:resnet18"),
     ("tolerance = 0.1", "tolerence = 0.1", "tolerence: there is no such key; did you mean tolerance?"),
-    ("tolerance = 0.1", "tolerance = -1", "tolerance: tolerance -1 is negative; the smallest is 0, for exact equality."),
+    ("tolerance = 0.1", "tolerance = -1", "tolerance: tolerance -1 is negative; the smallest is 0, which means exact equality."),
     ("tolerance = 0.1", "tolerance = 20", "tolerance: 20 would pass 21 times the budget; write 20% for per cent"),
     ("tolerance = 0.1", "tolerance = nan", "tolerance: tolerance 'nan' is not a number; write it as 1e-3"),
     ("tolerance = 0.1", "tolerance = true", "tolerance: "),
@@ -210,7 +210,7 @@ def test_a_file_of_a_windows_editor_is_read(tmp_path: Path, name: str) -> None:
         ("x = " + "[" * 5000, "nested too deep"),
         ("x = " + "[" * 60 + "]" * 60, "brackets are nested deeper than 50"),
         ("x = " + "1" * 5000, "a number has thousands of digits"),
-        ('x = "a\\u0000b"', "x: text holds a NUL"),
+        ('x = "a\\u0000b"', "x: text contains a NUL"),
     ],
 )
 def test_a_projects_file_with_what_nobody_means_is_refused(tmp_path: Path, text: str, says: str) -> None:

@@ -350,8 +350,8 @@ def test_the_low_rank_control_has_a_rank_and_no_masks() -> None:
         ("nm", "99/100", None, InfeasibleError, "nearest is 1:8, sparsity 0.875"),
         ("nm", "1/2", "block4x4", InputError, "takes an N:M mask"),
         ("wide", "1/2", "1:4", InfeasibleError, "the nearest is `sparsity='0.75'`"),
-        ("parallel", "1/2", "2:4", InfeasibleError, "divisible by 4; 30 are given, the nearest is 32"),
-        ("parallel", "1/2", "block4x4", InfeasibleError, "the nearest that they do is 32×32"),
+        ("parallel", "1/2", "2:4", InfeasibleError, "divisible by 4, but there are 30; the nearest is 32"),
+        ("parallel", "1/2", "block4x4", InfeasibleError, "the nearest size that can is 32×32"),
         ("doped", "1/100", None, InfeasibleError, "would need a rank of 0.15"),
     ],
 )

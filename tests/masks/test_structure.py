@@ -36,7 +36,7 @@ def test_notation_of_masks_and_back(text: str, structure: MaskStructure) -> None
     [
         ("5:4", "the nearest is 4:4"),
         ("0:4", "the nearest is 1:4"),
-        ("2:65", "M is at most 64; the nearest is 2:64"),
+        ("2:65", "M at most 64; the nearest is 2:64"),
         ("0:0", "the nearest is 1:1"),
         ("2:4x", "structures are unstructured, 2:4, 2:4T"),
         ("-1:4", "structures are"),
@@ -183,12 +183,16 @@ def test_a_structure_without_weights_has_one_mask(shapes: tuple[tuple[int, int],
 @pytest.mark.parametrize(
     ("text", "shape", "says"),
     [
-        ("2:4", (30, 8), "inputs divisible by 4; 30 are given, the nearest is 32"),
-        ("2:4T", (32, 30), "outputs divisible by 4; 30 are given, the nearest is 32"),
-        ("2:4T", (30, 32), "inputs divisible by 4; 30"),
+        ("2:4", (30, 8), "inputs divisible by 4, but there are 30; the nearest is 32"),
+        ("2:4T", (32, 30), "outputs divisible by 4, but there are 30; the nearest is 32"),
+        ("2:4T", (30, 32), "inputs divisible by 4, but there are 30"),
         ("1:7", (8, 8), "the nearest is 14"),
-        ("block4x4", (30, 8), "30×8 weight (inputs × outputs); the nearest that they do is 32×8"),
-        ("block1x3", (5, 8), "the nearest that they do is 5×9"),
+        (
+            "block4x4",
+            (30, 8),
+            "30×8 weight (inputs × outputs) cannot be divided into block4x4 blocks; the nearest size that can is 32×8",
+        ),
+        ("block1x3", (5, 8), "the nearest size that can is 5×9"),
     ],
 )
 def test_a_weight_that_a_pattern_does_not_tile_is_refused_with_the_nearest_that_it_does(

@@ -80,8 +80,9 @@ class Block(MaskStructure):
         for rows, columns in () if self.padded else matrices:
             if rows % self.height or columns % self.width:
                 raise InfeasibleError(
-                    f"{self} masks do not tile a {rows}×{columns} weight (inputs × outputs); the nearest that they do is "
-                    f"{-(-rows // self.height) * self.height}×{-(-columns // self.width) * self.width}, and {self}{PAD} keeps what hangs over."
+                    f"a {rows}×{columns} weight (inputs × outputs) cannot be divided into {self} blocks; the nearest size "
+                    f"that can is {-(-rows // self.height) * self.height}×{-(-columns // self.width) * self.width}. "
+                    f"{self}{PAD} accepts any size, and always keeps the partial blocks at its edge."
                 )
         whole = self.blocks(matrices) * self.area
         edge = numel(matrices) - whole

@@ -35,7 +35,8 @@ class Channel(MaskStructure):
         inputs = {m for m, _ in matrices}
         if len(inputs) > 1:
             raise InfeasibleError(
-                f"{self} masks need matrices with equally many inputs, and these have {' and '.join(map(str, sorted(inputs)))}; take fan-in, or a family with one matrix, such as wide."
+                f"{self} masks need matrices with the same number of inputs, but these have "
+                f"{' and '.join(map(str, sorted(inputs)))}; use fan-in, or a family with one matrix, such as wide."
             )
         return range(0, numel(matrices) + 1, max(inputs, default=1))
 

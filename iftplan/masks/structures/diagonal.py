@@ -39,7 +39,8 @@ class Diagonal(MaskStructure):
         lengths = {min(shape) for shape in matrices}
         if len(lengths) > 1:
             raise InfeasibleError(
-                f"{self} masks need matrices with diagonals of one length, and these have {' and '.join(map(str, sorted(lengths)))}; take fan-in, or a family with one matrix, such as wide."
+                f"{self} masks need matrices with diagonals of the same length, but these have "
+                f"{' and '.join(map(str, sorted(lengths)))}; use fan-in, or a family with one matrix, such as wide."
             )
         return range(0, numel(matrices) + 1, max(lengths, default=1) or 1)
 

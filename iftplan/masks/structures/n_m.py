@@ -54,7 +54,8 @@ class NM(MaskStructure):
         kept, of = int(match[1]), int(match[2])
         if not 0 < kept <= of or of > 64:
             raise InputError(
-                f"mask structure {text!r}: N:M keeps at least 1 and at most M weights of M, and M is at most 64; the nearest is {min(max(kept, 1), max(min(of, 64), 1))}:{max(min(of, 64), 1)}."
+                f"mask structure {text!r}: N:M keeps N of M weights, with N from 1 to M and M at most 64; the nearest "
+                f"is {min(max(kept, 1), max(min(of, 64), 1))}:{max(min(of, 64), 1)}."
             )
         return cls(kept, of, bool(match[3]), text.endswith(PAD))
 
@@ -153,7 +154,8 @@ class NM(MaskStructure):
                 if size % self.of:
                     up = -(-size // self.of) * self.of
                     raise InfeasibleError(
-                        f"{self} masks need {name} divisible by {self.of}; {size} are given, the nearest is {up}, and {self}{PAD} fills up."
+                        f"{self} masks need {name} divisible by {self.of}, but there are {size}; the nearest is {up}. "
+                        f"{self}{PAD} accepts any size, with a shorter group at its edge."
                     )
 
     def __str__(self) -> str:

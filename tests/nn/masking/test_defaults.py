@@ -93,7 +93,7 @@ def test_every_algorithm_trains_by_its_name(name: str) -> None:
 @pytest.mark.parametrize(
     ("given", "named", "says"),
     [
-        (("rigel",), {}, "'rigel' is none of its choices: .*Did you mean 'rigl'"),
+        (("rigel",), {}, "'rigel' is not one of its choices: .*Did you mean 'rigl'"),
         ((inn.RigL(),), {}, r"give `steps`, as in Masking\(model, optimizer, RigL\(\), steps=10_000\), or an end in steps"),
         (("rigl",), {"steps": "10"}, "Masking: steps is '10'"),
         (("rigl",), {"total_steps": 10}, r"Did you mean steps\?"),

@@ -456,7 +456,7 @@ def test_what_is_not_an_optimizer_of_torch_is_refused() -> None:
 @pytest.mark.parametrize(
     ("algorithm", "says"),
     [
-        ("rigel", "algorithm = 'rigel' is none of its choices: .*Did you mean 'rigl'"),
+        ("rigel", "algorithm = 'rigel' is not one of its choices: .*Did you mean 'rigl'"),
         ("rigl", "RigL changes masks until a fraction of training, .*give `steps`"),
         (Static, r"Static'> is not an algorithm"),
         (RigL(100), "RigL with updates 100"),  # type: ignore[arg-type]

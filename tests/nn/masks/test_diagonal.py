@@ -87,7 +87,7 @@ def test_matrices_of_one_layer_share_their_diagonals() -> None:
     assert DIAGONAL.counts(((4, 3), (4, 3))) == range(0, 25, 3)
     assert isclose(DIAGONAL.log2_masks(((4, 3), (4, 3)), 9), log2(comb(8, 3)))
     assert DIAGONAL.shares(((4, 3), (4, 3)), 9) == (6, 3)
-    with pytest.raises(InfeasibleError, match=r"diagonals of one length, and these have 2 and 3"):
+    with pytest.raises(InfeasibleError, match=r"diagonals of the same length, but these have 2 and 3"):
         DIAGONAL.counts(((4, 3), (2, 4)))
 
 

@@ -231,7 +231,7 @@ def test_a_count_that_no_mask_has_is_refused(text: str, shape: tuple[int, ...], 
 
 
 def test_channels_of_factors_are_refused_because_theirs_differ() -> None:
-    with pytest.raises(InfeasibleError, match="equally many inputs, and these have 4 and 8"):
+    with pytest.raises(InfeasibleError, match="the same number of inputs, but these have 4 and 8"):
         parse_mask("channel").counts(((4, 8), (8, 4)))
 
 

@@ -136,7 +136,7 @@ def test_parsing_needs_no_framework() -> None:
 
 
 BAD = [  # the argument, and what the message must say
-    ("", "no known form"),
+    ("", "not a form that iftplan knows"),
     ("resnet18", "zoo:resnet18"),
     ("zoo:resnet19", "zoo:resnet18"),
     ("zoo:", "known: resnet18-cifar"),
@@ -145,10 +145,10 @@ BAD = [  # the argument, and what the message must say
     ("timm:", "must follow the colon"),
     ("nonsense", "zoo:NAME"),
     ("factories.py", "factories.py:FACTORY"),
-    ("factories.py:", "no Python name"),
-    ("factories.py:two words", "no Python name"),
-    (":network", "neither a .py file nor a module"),
-    ("my networks:network", "neither a .py file nor a module"),
+    ("factories.py:", "not a Python name"),
+    ("factories.py:two words", "not a Python name"),
+    (":network", "neither a .py file nor the name of a module"),
+    ("my networks:network", "neither a .py file nor the name of a module"),
     ("spec.json", "holds a model's shapes"),
     ("factory.py:network", "did you mean factories.py"),
     ("nowhere/f.py:network", "no Python file"),

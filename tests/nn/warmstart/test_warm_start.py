@@ -319,7 +319,7 @@ def test_misuse_is_refused() -> None:
     applied = apply(plan, model, nonlinear=False)
     with pytest.raises(InputError, match="cannot be drawn"):
         warm_start_(applied, model, plan, masks="draw")
-    with pytest.raises(InputError, match="none of its choices"):
+    with pytest.raises(InputError, match="not one of its choices"):
         warm_start_(applied, model, plan, masks="other")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="meta"):
         warm_start_(apply(plan, host("perceptron").to("meta"), nonlinear=False), model, plan)
