@@ -70,7 +70,8 @@ def close_budget(rows: Sequence[PlanRow], policy: Policy) -> tuple[tuple[Planned
     empty = [name for name, n in chosen.items() if not n]
     if empty:
         raise InfeasibleError(
-            f"at sparsity {decimal_text(policy.sparsity)} the budget of scope {policy.scope} leaves {empty[0]} no weight at all."
+            f"at sparsity {decimal_text(policy.sparsity)} the budget of scope {policy.scope} leaves no weights "
+            f"for {empty[0]}."
         )
     notes += _short_note(open_rows, chosen, policy, ledger)
     return tuple(row.planned(chosen.get(row.name, 0), policy.mask) for row in rows), notes
@@ -94,7 +95,8 @@ def _short_note(
         return ()
     whole = sum(row.macs_of(row.counts(mask)[-1]) for row in rows) + ledger.fixed
     return (
-        f"{shortage} to close the budget; hardware that runs all of them as {mask} spends {count(whole)} MACs, {decimal(Fraction(whole, ledger.budget))} of the dense model's",
+        f"{shortage} to meet the budget; hardware that runs all of them as {mask} performs {count(whole)} "
+        f"MACs, {decimal(Fraction(whole, ledger.budget))} times the dense model's",
     )
 
 
@@ -141,13 +143,17 @@ def _closed_by_rank(
     if residual < 0:
         smallest = min(zip(steps, ranked, strict=True), key=lambda pair: pair[0])[1]
         raise InfeasibleError(
-            f"sparsity {decimal_text(policy.sparsity)} cannot close scope {policy.scope} with whole ranks: {smallest.name} would be left without one."
+            f"sparsity {decimal_text(policy.sparsity)} cannot meet the budget of scope {policy.scope} with whole "
+            f"ranks: {smallest.name} would have rank 0."
         )
     chosen = {
         row.name: with_unknown(row, family, step * unit)
         for row, step, unit in zip(ranked, steps, units, strict=True)
     }
-    note = f"{family.name} masks nothing, so whole ranks leave {count(residual)} MACs of scope {policy.scope} unspent"
+    note = (
+        f"{count(residual)} MACs of scope {policy.scope} stay unspent, because {family.name} has whole ranks "
+        "and no masks to spend them on"
+    )
     return tuple(chosen.get(row.name, row).planned(0, policy.mask) for row in rows), (
         note,
     ) if residual else ()
@@ -165,29 +171,32 @@ def _overspent(rows: Sequence[PlanRow], policy: Policy, ledger: Books) -> Infeas
     inside = [row for row in rows if row.role.within(policy.scope) and row.fixed_macs > row.dense_macs]
     worst = max(inside, key=lambda row: row.fixed_macs - row.dense_macs, default=None)
     who = (
-        f"; the most is added by {worst.name} ({worst.reason}), {count(worst.dense_macs)} → {count(worst.fixed_macs)}"
+        f"; {worst.name} adds most, {count(worst.dense_macs)} → {count(worst.fixed_macs)} ({worst.reason})"
         if worst
         else ""
     )
     return InfeasibleError(
-        f"sparsity {decimal_text(policy.sparsity)} cannot close scope {policy.scope}: what no mask can thin costs {count(ledger.fixed)} MACs of a budget of {count(ledger.budget)}{who}."
+        f"sparsity {decimal_text(policy.sparsity)} cannot meet the budget of scope {policy.scope}: the parts "
+        f"without a mask already cost {count(ledger.fixed)} MACs, and the budget is "
+        f"{count(ledger.budget)}{who}."
     )
 
 
 def _too_thin(policy: Policy, left: int) -> InfeasibleError:
     mask, hint = policy.mask, ""
     if mask.density is not None:
-        free = f"leave widths free with `mask={str(mask.filled)!r}`, or " if mask.filled else ""
-        hint = f"; {free}keep patterns whole and leave a residual with `close='pattern'`"
+        free = f"allow any width with `mask={str(mask.filled)!r}`, or " if mask.filled else ""
+        hint = f"; {free}keep patterns whole with `close='pattern'`, which leaves a few MACs unspent"
     return InfeasibleError(
-        f"{mask} masks cannot be thin enough to close scope {policy.scope}: the fewest weights that they keep cost {count(-left)} MACs too many{hint}."
+        f"{mask} masks cannot meet the budget of scope {policy.scope}: even the fewest weights that they can "
+        f"keep cost {count(-left)} MACs too many{hint}."
     )
 
 
 def _residual_note(residual: int, step: int) -> tuple[str, ...]:
-    why = f"weights come and go in steps of {count(step)} MACs, and no whole number of steps spends them"
+    why = f"a weight costs {count(step)} MACs or a multiple of that"
     if residual >= step:
-        why = "no choice of whole weights spends them, for the layers that could are full"
+        why = "the layers that could use them already keep all of their weights"
     return (f"{count(residual)} MACs stay unspent: {why}",)
 
 
@@ -196,7 +205,8 @@ def _pattern_note(ledger: Books, policy: Policy) -> tuple[str, ...]:
     if not residual:
         return ()
     return (
-        f"{policy.mask} masks fix every count, so whole widths leave {count(residual)} MACs of scope {policy.scope} unspent",
+        f"{count(residual)} MACs of scope {policy.scope} stay unspent, because {policy.mask} masks fix the "
+        "number of weights and widths are whole",
     )
 
 

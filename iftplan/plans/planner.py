@@ -85,7 +85,7 @@ def close_prepared(spec: ModelSpec, policy: Policy, prepared: Prepared, *, heads
     multiplier, sizes, rows = prepared.multiplier, prepared.sizes, prepared.rows
     if policy.family is None:
         layers = _sparsified(rows, policy)
-        notes: tuple[str, ...] = ("nothing is closed: plain sparsity at the same width",)
+        notes: tuple[str, ...] = ("plain sparsity at the same width; the saved compute is not spent again",)
     else:
         layers, notes = close_budget(rows, policy)
     scope = policy.scope if policy.family else None
@@ -132,7 +132,8 @@ def _check_names(spec: ModelSpec, policy: Policy) -> None:
         near = difflib.get_close_matches(name, names, 1, 0.3)
         hint = f"; did you mean {near[0]!r}?" if near else "."
         raise InputError(
-            f"`keep_dense`: {name!r} is no layer of {spec.source or 'the model'}{hint} It takes first, last, none or layer names."
+            f"`keep_dense`: {name!r} is not a layer of {spec.source or 'the model'}{hint} Give first, last, none "
+            "or names of layers."
         )
 
 
@@ -150,4 +151,4 @@ def _nearest(spec: ModelSpec, policy: Policy, heads: Heads) -> str:
                 except InfeasibleError:
                     continue
                 return f"The nearest feasible sparsity is {decimal_text(Fraction(candidate, 100))}."
-    return "No sparsity makes it feasible; keep fewer layers dense or close another scope."
+    return "No sparsity makes it feasible; keep fewer layers dense, or choose another scope."

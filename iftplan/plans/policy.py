@@ -51,18 +51,24 @@ class Policy:
             raise InputError(f"widths cannot be rounded to a multiple of {self.round_to}; the smallest is 1.")
         if self.mask.density is not None and not (self.family is None or self.family.solves_width):
             raise InputError(
-                f"{self.mask} masks fix the density, so only a width can close the budget; use wide or nm, not {self.family.name}."
+                f"{self.mask} masks fix the density, so only wider layers can meet the budget, and {self.family.name} "
+                "keeps the width; use wide or nm."
             )
         if self.family and self.family.solves_width and not self.family.definition.widens:
             raise InputError(
-                f"{self.family.name} widens a layer's outputs but not its inputs, which in a whole model are the next layer's; plan with a family whose cost grows as k**2, and use this one in solve."
+                f"{self.family.name} widens a layer's outputs but not its inputs, and in a model the outputs of one "
+                "layer are the inputs of the next. Use a family whose cost grows as k**2; this one works for single "
+                "layers, in solve."
             )
         if self.close_by == "pattern" and self.mask.density is None:
             raise InputError(
-                f"closing by pattern keeps every N:M pattern whole, and {self.mask} masks have none; close by density or width, or take a structure such as 2:8."
+                f"`close='pattern'` keeps every N:M pattern whole, but {self.mask} masks have no such pattern. Use "
+                "`close='density'` or `close='width'`, or an N:M structure such as `mask='2:8'`."
             )
         if self.close_by != "density" and not self.widens:
-            raise InputError(f"closing by {self.close_by} needs a family that widens: wide, nm or lowrank.")
+            raise InputError(
+                f"`close={self.close_by!r}` needs a family that widens layers: wide, nm or lowrank."
+            )
 
     @property
     def widens(self) -> bool:

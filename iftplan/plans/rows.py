@@ -138,7 +138,8 @@ def rows_of(spec: ModelSpec, policy: Policy, sizes: Mapping[str, int]) -> tuple[
     small = [row for row in layers if row.kept_for is KeptFor.SIZE]
     if small and not any(row.role is Role.TRANSFORMED for row in layers):
         raise InfeasibleError(
-            f"sparsity {decimal_text(policy.sparsity)} transforms nothing: {small[0].name} and every other layer is too small for a rank of 1 there."
+            f"sparsity {decimal_text(policy.sparsity)} transforms no layer: {small[0].name} and all others are "
+            "too small for a rank of 1. Choose a lower sparsity."
         )
     return (*layers, *(_product_row(spec, p, sizes) for p in spec.products))
 
@@ -166,7 +167,10 @@ def role_of(layer: WeightLayer, policy: Policy) -> tuple[Role, str]:
         return Role.UNMASKABLE, layer.unmaskable
     restructures = policy.family is not None and not policy.family.solves_width
     if restructures and layer.class_name not in PLAIN and not layer.replaceable:
-        return Role.UNMASKABLE, f"{layer.class_name} computes with this weight itself and cannot be replaced"
+        return (
+            Role.UNMASKABLE,
+            f"{layer.class_name} uses this weight directly, so the layer cannot be replaced",
+        )
     if restructures and (why := _unreplaceable(layer, policy)):
         return Role.UNMASKABLE, why
     if (kept_for := _kept_for(layer, policy)) is not None:
@@ -174,9 +178,9 @@ def role_of(layer: WeightLayer, policy: Policy) -> tuple[Role, str]:
     if layer.layer.depthwise and policy.family is not None:
         return (
             Role.DEPTHWISE,
-            "grows with the width, not its square: nnz stays what it was"
+            "grows with the width, not its square, so it keeps its number of weights"
             if policy.family.definition.widens
-            else "this family leaves depthwise layers alone",
+            else "this family does not change depthwise layers",
         )
     if policy.family is None:
         return Role.TRANSFORMED, "masked at the same width"
@@ -235,7 +239,7 @@ def _patterned(row: PlanRow, policy: Policy) -> int | None:
     try:
         most = row.counts(policy.mask)[-1]
     except InfeasibleError as error:
-        raise InfeasibleError(f"{row.name}: {error} Or keep it dense with `keep_dense`.") from error
+        raise InfeasibleError(f"{row.name}: {error} Or keep this layer dense with `keep_dense`.") from error
     return most if policy.whole_patterns else None
 
 
@@ -299,7 +303,8 @@ def _widened(spec: ModelSpec, weight: WeightLayer, sizes: Mapping[str, int]) -> 
     after = tuple(dimension.at(sizes) for dimension in couplings.shapes[weight.weight])
     if layer.positions and weight.weight not in couplings.weight_macs:
         raise InfeasibleError(
-            f"{layer.name} cannot be widened: its weight is computed from other parameters, and how its MACs follow the widths is not known. Parallel, factorized and doped keep every outer shape and need none."
+            f"{layer.name} cannot be widened: its weight is computed from other parameters, so iftplan does not "
+            "know how its MACs grow with the width. Use parallel, factorized or doped, which keep the width."
         )
     macs = couplings.weight_macs[weight.weight].at(sizes) if layer.positions else 0
     if prod(before) != layer.weights:  # no plain matrix: one number is all that is known of it

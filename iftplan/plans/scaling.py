@@ -80,7 +80,7 @@ def parametrization(
     """
     for (what, kind), value in zip(_CHOICES, (optimizer, mask_updates, asked), strict=True):
         if value not in (known := get_args(kind)):
-            raise InputError(f"{what} {value!r} is none of {', '.join(known)}.")
+            raise InputError(f"{what} {value!r} is not one of its choices: {', '.join(known)}.")
     doubts = tuple(_doubts(plan, optimizer, mask_updates))
     scheme: Scheme = ("standard" if doubts else "supar") if asked == "auto" else asked
     scales = dict(_scales(plan, scheme, optimizer))

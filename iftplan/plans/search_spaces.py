@@ -39,7 +39,8 @@ def _curves(space: Callable[[Family | None, Fraction], Cardinality | None]) -> C
     curves = {name: curve for name, curve in found.items() if curve}
     if not curves:
         raise InputError(
-            "no family has a search space here; a layer needs channels that are numbers, a model weights that masks can cover."
+            "no family has a search space here. A layer needs channels given as numbers; a model needs weights "
+            "that can be masked."
         )
     return curves
 

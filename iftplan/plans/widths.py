@@ -23,7 +23,9 @@ def plan_widths(spec: ModelSpec, policy: Policy) -> tuple[Multiplier, dict[str, 
         return Multiplier(Fraction(1)), {}
     if spec.couplings is None:
         raise InfeasibleError(
-            f"{spec.source or 'the model'} cannot be widened: {(spec.refusal or 'its spec holds no width couplings').rstrip('.')}. Parallel, factorized and doped keep every outer shape and need none."
+            f"{spec.source or 'the model'} cannot be widened: "
+            f"{(spec.refusal or 'its spec has no width couplings').rstrip('.')}. Use parallel, factorized or "
+            "doped, which keep the width."
         )
     multiplier = Multiplier.closing(policy.density)
     if policy.close_by != "density" or policy.mask.density is not None:

@@ -92,12 +92,19 @@ def _changes(updates: Updates, step: int, arrives: bool) -> bool:
 def _number(updates: Updates, steps: int, due: list[int], arrives: bool) -> Iterator[str]:
     last = min(updates.last, steps - 1)
     interval = (last - updates.first) // (FEW + (not arrives))
-    advice = f"An interval of {count(interval)} makes it {FEW}." if interval > 0 else "Train for longer."
+    advice = (
+        f"An interval of {count(interval)} steps gives {FEW} updates."
+        if interval > 0
+        else "Train for longer."
+    )
     if not due:
         yield f"Masks never change: the first update would be at step {count(updates.first + updates.interval)}, the schedule ends at step {count(updates.last)} and the run has {count(steps)} steps. {advice}"
     elif len(due) < FEW:
         times = "once" if len(due) == 1 else f"{len(due)} times"
-        yield f"Masks change {times} in {count(steps)} steps: below about {FEW} updates a method explores little (arXiv 2102.02887). {advice}"
+        yield (
+            f"Masks change {times} in {count(steps)} steps: with fewer than about {FEW} updates, a method "
+            f"explores few masks (arXiv 2102.02887). {advice}"
+        )
 
 
 def _end(updates: Updates, steps: int, arrives: bool) -> Iterator[str]:
@@ -105,13 +112,22 @@ def _end(updates: Updates, steps: int, arrives: bool) -> Iterator[str]:
     if arrives and updates.last >= steps:
         yield _too_late(updates.last, steps)
     elif updates.last > steps:
-        yield f"The mask schedule ends at step {end} and the run after {run} steps: masks still move when training stops. RigL's authors end it after three quarters of the run."
+        yield (
+            f"The mask schedule ends at step {end}, but the run ends after {run} steps, so masks still change "
+            "when training stops. RigL's authors end the schedule after three quarters of the run."
+        )
     elif not arrives and 2 * updates.last < steps:
-        yield f"Masks stop changing at step {end} of {run}: before half of the run. RigL's authors end the schedule after three quarters of it."
+        yield (
+            f"Masks stop changing at step {end} of {run}, in the first half of the run. RigL's authors end the "
+            "schedule after three quarters of it."
+        )
 
 
 def _too_late(arrival: int, steps: int) -> str:
-    return f"Pruning ends at step {count(arrival)} and the run after {count(steps)} steps: it never arrives at the plan's counts. End it before the run does."
+    return (
+        f"Pruning ends at step {count(arrival)}, but the run ends after {count(steps)} steps, so the plan's "
+        "sparsity is never reached. End pruning earlier, or train for longer."
+    )
 
 
 def _rate(due: list[int], steps: int, rate: Callable[[int], float]) -> Iterator[str]:
@@ -119,4 +135,8 @@ def _rate(due: list[int], steps: int, rate: Callable[[int], float]) -> Iterator[
     peak = max(range(steps), key=rate) if steps <= 1000 else max(range(0, steps, steps // 1000), key=rate)
     faint = [step for step in due if step > peak and rate(step) < FAINT * rate(peak)]
     if faint:
-        yield f"{len(faint)} of {len(due)} mask updates, from step {count(faint[0])} on, come when the learning rate is below {FAINT:.0%} of its peak: what grows then hardly trains. End the mask schedule earlier, or the learning rate's later."
+        yield (
+            f"{len(faint)} of {len(due)} mask updates, from step {count(faint[0])} on, happen when the learning "
+            f"rate is below {FAINT:.0%} of its peak, so weights that grow then hardly train. End the mask "
+            "schedule earlier, or let the learning rate decay later."
+        )

@@ -106,7 +106,7 @@ def _section(kind: type[T], settings: Mapping[str, Any], where: str, path: str) 
 def _value(kind: Any, value: Any, where: str, path: str) -> Any:
     if is_dataclass(kind):
         if not isinstance(value, Mapping):
-            raise InputError(f"{where}: {path} is a section, [{path}], and not the value {value!r}.")
+            raise InputError(f"{where}: {path} is {value!r}, but it must be a section, [{path}].")
         return _section(cast("type[Any]", kind), value, where, f"{path}.")
     import json
 

@@ -41,22 +41,22 @@ def read_history(directory: str) -> History:
     path = Path(directory)
     file = path / "metrics.csv" if path.is_dir() else path
     if not file.exists():
-        raise InputError(f"{file} is not there; give a directory that iftplan train wrote.")
+        raise InputError(f"{file} does not exist; give a directory that iftplan train wrote.")
     rows = csv_rows(read_text(str(file)), str(file), _COLUMNS)
     if not rows:
-        raise InputError(f"{file} has no row yet; a run writes one at each evaluation.")
+        raise InputError(f"{file} has no rows yet; a run writes one at each evaluation.")
     columns = {name: _column(rows, name, str(file)) for name in _COLUMNS}
     for i, step in enumerate(columns["step"], start=1):
         before = columns["step"][i - 2] if i > 1 else -1.0
         if step != int(step) or step <= before:
             raise InputError(
-                f"{file}, row {i}: step is {step:g} after {before:g}, and steps are whole and go up."
+                f"{file}, row {i}: step is {step:g} after {before:g}; steps must be whole numbers that increase."
             )
     for name in ("itop", "churn", "density"):
         for i, value in enumerate(columns[name], start=1):
             if not 0 <= value <= 1:
                 raise InputError(
-                    f"{file}, row {i}: {name} is {value:g}, and a part of the weights is from 0 to 1."
+                    f"{file}, row {i}: {name} is {value:g}; it is a fraction of the weights, so it must be from 0 to 1."
                 )
     return History(
         path.name or str(path),
@@ -73,9 +73,7 @@ def _column(rows: list[dict[str, str]], name: str, file: str) -> tuple[float, ..
         try:
             found.append(float(row[name]))
         except (KeyError, TypeError, ValueError) as error:
-            raise InputError(
-                f"{file}, row {i}: {name} is {row.get(name)!r}, and a number is wanted."
-            ) from error
+            raise InputError(f"{file}, row {i}: {name} is {row.get(name)!r}; it must be a number.") from error
         if not isfinite(found[-1]):
             raise InputError(f"{file}, row {i}: {name} is {row[name]}, which cannot be drawn.")
     return tuple(found)

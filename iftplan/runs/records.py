@@ -36,14 +36,14 @@ def parse_record(document: Document, where: str) -> Document:
     config = document.get("config", {})
     if not isinstance(config, Mapping):
         raise InputError(
-            f"{where}: config is a {type(config).__name__}, and the settings of a run are a table."
+            f"{where}: config is a {type(config).__name__}; the settings of a run must be a table."
         )
     for key, kind in (("plan_digest", str), ("steps", int), ("seed", int), ("precision", str)):
         if key in document and type(document[key]) is not kind:
-            raise InputError(f"{where}: {key} is {document[key]!r:.60}, which no run writes.")
+            raise InputError(f"{where}: {key} is {document[key]!r:.60}, which iftplan train never writes.")
     seeds = [part["seed"] for part in (document, config) if "seed" in part]
     if len(set(map(repr, seeds))) > 1:
-        raise InputError(f"{where}: seed is {seeds[0]}, and config.seed is {seeds[1]!r:.60}.")
+        raise InputError(f"{where}: seed is {seeds[0]}, but config.seed is {seeds[1]!r:.60}.")
     return document
 
 
@@ -57,7 +57,7 @@ def parse_result(document: Document, where: str) -> Document:
     _refuse_unknown(document, (*_TEXTS, *_COUNTS, *_MORE_COUNTS, *_NUMBERS, *_PARTS, *_OTHERS), where)
     for key in (*_TEXTS, *_COUNTS, *_NUMBERS):
         if key not in document:
-            raise InputError(f"{where} lacks the key {key!r}; it is no result of iftplan train.")
+            raise InputError(f"{where} has no key {key!r}, so it is not a result of iftplan train.")
     for problem in _problems(document):
         raise InputError(f"{where}: {problem}; train again rather than editing it.")
     return document
@@ -83,7 +83,8 @@ def check_together(result: Document, record: Document, where: str) -> None:
     for key in ("seed", "plan_digest"):
         if key in result and key in record and result[key] != record[key]:
             raise InputError(
-                f"{where}: {key} is {result[key]!r:.60} in result.json and {record[key]!r:.60} in run.json; they are of different runs."
+                f"{where}: {key} is {result[key]!r:.60} in result.json and {record[key]!r:.60} in run.json; the files "
+                "belong to different runs."
             )
     if "run_digest" in result and "config" in record:
         try:
@@ -94,33 +95,34 @@ def check_together(result: Document, record: Document, where: str) -> None:
             return
         if result["run_digest"] != found:
             raise InputError(
-                f"{where}: result.json is of a run with other settings than run.json has (run_digest {result['run_digest']!s:.12}…, settings {found[:12]}…)."
+                f"{where}: result.json belongs to a run with other settings than run.json (run_digest "
+                f"{result['run_digest']!s:.12}…, settings {found[:12]}…)."
             )
 
 
 def _problems(result: Mapping[str, Any]) -> Iterator[str]:
     for key in _TEXTS:
         if not isinstance(result[key], str):
-            yield f"{key} is {result[key]!r:.60}, and text is wanted"
+            yield f"{key} is {result[key]!r:.60}; it must be text"
     for key in (*_COUNTS, *(key for key in _MORE_COUNTS if key in result)):
         value = result[key]
         if type(value) is not int:
-            yield f"{key} is {value!r:.60}, and a whole number is wanted"
+            yield f"{key} is {value!r:.60}; it must be a whole number"
         elif value < 0:
-            yield f"{key} is {value}, and no count is negative"
+            yield f"{key} is {value}; a count cannot be negative"
     for key in (*_NUMBERS, *(key for key in _PARTS if key in result)):
         value = result[key]
         if isinstance(value, bool) or not isinstance(value, int | float):
-            yield f"{key} is {value!r:.60}, and a finite number is wanted"
+            yield f"{key} is {value!r:.60}; it must be a finite number"
     for key in _PARTS:
         if not 0 <= result.get(key, 0) <= 1:
-            yield f"{key} is {result[key]}, and a part of the weights is from 0 to 1"
+            yield f"{key} is {result[key]}; it is a fraction of the weights, so it must be from 0 to 1"
     if not 0 <= result["sparsity"] < 1:
-        yield f"sparsity is {result['sparsity']}, and a sparsity is from 0 up to, not including, 1"
+        yield f"sparsity is {result['sparsity']}; it must be at least 0 and below 1"
     if result["nnz"] > result["maskable_weights"]:
         yield f"nnz is {result['nnz']}, more than the {result['maskable_weights']} maskable_weights"
     if result["metric_name"] == "accuracy" and not 0 <= result["metric"] <= 1:
-        yield f"metric is {result['metric']}, and an accuracy is from 0 to 1"
+        yield f"metric is {result['metric']}; an accuracy must be from 0 to 1"
     yield from _ratios(result)
 
 
@@ -131,4 +133,4 @@ def _ratios(result: Mapping[str, Any]) -> Iterator[str]:
     ratio = Fraction(spent, dense)
     for key, right in (("train_ratio", spent / dense), ("train_ratio_exact", fraction(ratio))):
         if key in result and result[key] != right:
-            yield f"{key} is {result[key]!r:.60}, and train_macs and dense_train_macs make {right}"
+            yield f"{key} is {result[key]!r:.60}, but train_macs and dense_train_macs make it {right}"

@@ -126,15 +126,14 @@ class ScalingLaw:
     def notes(self, sparsity: float) -> tuple[str, ...]:
         """Sentences on the limits of an answer with that sparsity."""
         extrapolated = (
-            (
-                f"{sparsity:.3g} is beyond the sparsities that the law was fitted on, up to {self.sparsest:g}: extrapolated",
-            )
+            (f"the law was fitted on sparsities up to {self.sparsest:g}, so {sparsity:.3g} is extrapolated",)
             if sparsity > self.sparsest
             else ()
         )
         return (
-            f"fitted on {self.name} alone, pruned gradually while training; other models and methods have other constants",
-            "parameters are non-zero ones, embeddings left out",
+            f"the law was fitted on {self.name}, with gradual pruning during training; other models and methods "
+            "have other constants",
+            "parameters are non-zero parameters, without embeddings",
             *extrapolated,
         )
 
@@ -159,13 +158,15 @@ def law_named(name: str) -> ScalingLaw:
         InputError: there is none of that name.
     """
     if name not in LAWS:
-        raise InputError(f"`data`: {name!r} has no scaling law here; those that have are {', '.join(LAWS)}.")
+        raise InputError(
+            f"`data`: there is no scaling law for {name!r}; there are laws for {', '.join(LAWS)}."
+        )
     return LAWS[name]
 
 
 def _check(sparsity: float, **sizes: float) -> None:
     if not 0 <= sparsity < 1:
-        raise InputError(f"sparsity {sparsity} is outside [0, 1): at 1 there is no weight left.")
+        raise InputError(f"sparsity {sparsity} is outside [0, 1); at 1 no weights are left.")
     for name, size in sizes.items():
         if not (isfinite(size) and size > 0):
-            raise InputError(f"{name} is {size}, and the law needs a positive, finite number.")
+            raise InputError(f"{name} is {size}; it must be a positive, finite number.")

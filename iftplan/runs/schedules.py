@@ -116,7 +116,9 @@ def known_step(time: int | float) -> int:
     """
     if isinstance(time, float):
         raise InputError(
-            f"{time:g} is a fraction of a training whose length is not known; give `steps` where training starts, as in Masking(model, optimizer, algorithm, steps=10_000), or write a whole number of steps."
+            f"{time:g} is a fraction of training, but the number of steps is not known. Give `steps` where "
+            "training starts, as in Masking(model, optimizer, algorithm, steps=10_000), or write a whole number "
+            "of steps."
         )
     return time
 
@@ -134,12 +136,14 @@ def check_times(begin: int | float, end: int | float) -> None:
     for time in (begin, end):
         if isinstance(time, float) and not 0 <= time <= 1:
             raise InputError(
-                f"mask updates at {time!r} of training: write a whole number of steps, or a fraction of training from 0.0 to 1.0."
+                f"mask updates cannot begin or end at {time!r}: write a whole number of steps, or a fraction of "
+                "training from 0.0 to 1.0."
             )
     alike = isinstance(begin, float) == isinstance(end, float)
     if begin < 0 or (alike and end < begin):
         raise InputError(
-            f"mask updates cannot run from step {begin} to step {end}; steps count from 0, and the end is not before the begin."
+            f"mask updates cannot run from step {begin} to step {end}; steps count from 0, and the end must not "
+            "be before the begin."
         )
 
 
@@ -173,7 +177,9 @@ class Updates:
 
     def __post_init__(self) -> None:
         if self.interval < 1:
-            raise InputError(f"mask updates every {self.interval} steps are none; the least interval is 1.")
+            raise InputError(
+                f"masks cannot be updated every {self.interval} steps; the smallest interval is 1."
+            )
         check_times(self.begin, self.end)
 
     @property

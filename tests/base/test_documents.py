@@ -371,11 +371,11 @@ def test_a_plan_whose_books_do_not_add_up_is_refused_even_when_resealed(
     ("changes", "says"),
     [
         ({"nnz": 10**6, "macs": 64 * 10**6}, r"layers\.1\.nnz is 1000000, more than the capacity"),
-        ({"nnz": -5, "macs": 64 * -5}, r"layers\.1\.\w+ holds the count -\d+, and no count is negative"),
-        ({"dense_macs": -1}, r"layers\.1\.dense_macs holds the count -1"),
+        ({"nnz": -5, "macs": 64 * -5}, r"layers\.1\.\w+ has the count -\d+; a count cannot be negative"),
+        ({"dense_macs": -1}, r"layers\.1\.dense_macs has the count -1"),
         (
             {"role": Role.ACTIVATION, "macs": 7},
-            r"layers\.1 is a product of activations, and those have no weights",
+            r"layers\.1 has weights, but a product of activations has none",
         ),
     ],
 )
@@ -522,9 +522,9 @@ def test_an_audit_reads_back_in_either_convention(convention: Convention) -> Non
 @pytest.mark.parametrize(
     ("path", "value", "says"),
     [
-        (("measured_macs",), -(10**9), "measured_macs is -1000000000, and no count is negative"),
+        (("measured_macs",), -(10**9), "measured_macs is -1000000000; a count cannot be negative"),
         (("layers", 0, "measured_macs"), -30, "layers.0.measured_macs is -30"),
-        (("layers", 0, "measured_macs"), 32, "measured_macs is 43, and the layers make 44"),
+        (("layers", 0, "measured_macs"), 32, "measured_macs is 43, but the layers add up to 44"),
         (("layers", 1, "name"), "a", "layers.1: the name 'a' appears twice"),
         (("counters", "meta"), -1, "counters.meta is -1"),
         (("layers", 0, "agrees"), False, "layers does not follow"),
@@ -571,16 +571,16 @@ def test_a_baseline_that_contradicts_itself_is_refused(
 @pytest.mark.parametrize(
     ("path", "value", "says"),
     [
-        (("sparsity_exact",), "-3/1", "sparsity_exact is -3, and a sparsity is from 0"),
-        (("mask",), "2:4", "2:4 masks have 1/2|2:4 masks have 0.5"),
+        (("sparsity_exact",), "-3/1", "sparsity_exact is -3; a sparsity must be at least 0"),
+        (("mask",), "2:4", "2:4 masks have sparsity 1/2|2:4 masks have sparsity 0.5"),
         (("mask",), "3", "mask: "),
         (("round_to",), 0, "round_to is 0"),
         (("multiplier",), -1.0, "multiplier is -1.0"),
-        (("keep_dense",), ["nobody"], "keep_dense: 'nobody' is no layer"),
-        (("scope",), None, "a family closes a scope"),
-        (("transform",), "none", "a family closes a scope"),
-        (("transform",), "parallel", "parallel changes none"),
-        (("transform",), "lowrank", "a lowrank layer has one"),
+        (("keep_dense",), ["nobody"], "keep_dense: 'nobody' is not a layer"),
+        (("scope",), None, "a plan of a family has a scope"),
+        (("transform",), "none", "a plan of a family has a scope"),
+        (("transform",), "parallel", "parallel keeps the width"),
+        (("transform",), "lowrank", "a lowrank layer needs one"),
         (("layers", 1, "name"), "stem", "appears twice"),
         (("layers", 1, "kind"), "linear", "kind is 'linear'"),
         (("layers", 1, "before"), "conv3x3:8-8", "layers.1"),

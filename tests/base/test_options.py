@@ -119,6 +119,6 @@ def test_python_hears_of_no_option(call: Callable[[], object]) -> None:
 def test_the_command_line_hears_of_its_options(tmp_path: Path) -> None:
     done = iftplan_("plan", "zoo:digits-cnn", "--keep-dense", "zz", cwd=tmp_path)
     assert done.code == 2
-    assert "--keep-dense: 'zz' is no layer of zoo:digits-cnn" in done.err
+    assert "--keep-dense: 'zz' is not a layer of zoo:digits-cnn" in done.err
     done = iftplan_("plan", "zoo:digits-cnn", "--structure", "2:4", "--sparsity", "0.75", cwd=tmp_path)
     assert "the nearest is --sparsity 0.5." in done.err

@@ -308,7 +308,7 @@ def refused_or_exact(planned: Run, audited: Run, path: Path) -> None:
 def test_what_no_mask_can_thin_is_named(results: Results, net: str) -> None:
     planned, _, _ = results[net, REQUESTS[0]]
     assert planned.code == 2
-    assert "what no mask can thin costs" in planned.message
+    assert "the parts without a mask already cost" in planned.message
     assert REFUSALS[net] in planned.message
 
 

@@ -63,7 +63,7 @@ def test_the_defaults_are_said_once() -> None:
 
 
 def test_a_request_that_does_not_go_together_is_refused_before_a_model_is_read() -> None:
-    with pytest.raises(InputError, match="closing by pattern keeps every N:M pattern whole"):
+    with pytest.raises(InputError, match="keeps every N:M pattern whole"):
         PlanRequest(close_by="pattern").policy()
     with pytest.raises(InputError, match="sparsity"):
         PlanRequest(sparsity="").policy()

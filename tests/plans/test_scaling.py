@@ -154,7 +154,7 @@ def test_mup_follows_the_width_alone() -> None:
 
 @pytest.mark.parametrize("given", [{"optimizer": "lion"}, {"mask_updates": "random"}, {"asked": "fan-in"}])
 def test_unknown_choices_are_refused(given: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match="is none of"):
+    with pytest.raises(InputError, match="is not one of"):
         parametrization(plan_of("wide"), **given)
 
 

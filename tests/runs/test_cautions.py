@@ -36,9 +36,13 @@ def test_the_recipe_of_rigl_is_not_doubted() -> None:
         (Updates(end=7500, interval=20_000), {}, "never change: the first update would be at step 20 000"),
         (Updates(end=90_000, interval=10_001), {}, "never change"),
         (Updates(end=9000, begin=9000), {}, "never change"),
-        (Updates(end=20_000), {}, "ends at step 20 000 and the run after 10 000 steps: masks still move"),
-        (Updates(end=4000), {}, "stop changing at step 4 000 of 10 000: before half"),
-        (Updates(end=10_000), {"arrives": True}, "never arrives at the plan's counts"),
+        (
+            Updates(end=20_000),
+            {},
+            "ends at step 20 000, but the run ends after 10 000 steps, so masks still change",
+        ),
+        (Updates(end=4000), {}, "stop changing at step 4 000 of 10 000, in the first half"),
+        (Updates(end=10_000), {"arrives": True}, "the plan's sparsity is never reached"),
         (Updates(end=10_000), {"rate": cosine}, "when the learning rate is below 1% of its peak"),
     ],
 )
@@ -85,7 +89,7 @@ def test_the_interval_that_is_advised_gives_twenty(steps: int, interval: int, ar
     updates = Updates(end=3 * steps // 4, interval=interval)
     said = " ".join(schedule_cautions(updates, steps, arrives=arrives))
     if "An interval of" in said:
-        advised = int(said.split("An interval of ")[1].split(" makes")[0].replace(" ", ""))
+        advised = int(said.split("An interval of ")[1].split(" steps gives")[0].replace(" ", ""))
         better = schedule_cautions(Updates(end=updates.end, interval=advised), steps, arrives=arrives)
         assert not [s for s in better if "change" in s and "stop" not in s]
 

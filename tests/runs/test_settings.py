@@ -83,7 +83,7 @@ def test_recipes_have_the_published_values() -> None:
         ("[method]\nname = 'rigle'", "method.name = 'rigle'"),
         ("[method]\ninterval = 1.5", "method.interval = 1.5"),
         ("[optimizer]\nbetas = [0.9]", "optimizer.betas = [0.9]"),
-        ("method = 'rigl'", "method is a section, [method]"),
+        ("method = 'rigl'", "method is 'rigl', but it must be a section, [method]"),
         ("seed = '1'", "seed = '1'"),
         ("[data]\nflip = 1", "data.flip = 1"),
         ("[training]\nbatch_size = 0", "batch_size = 0: input should be greater than or equal to 1"),

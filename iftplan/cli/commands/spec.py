@@ -43,7 +43,7 @@ Example:
   model             4 089 184 256   4 089 184 244   1.000000                           0.906724
   search space: 234.7 M maskable weights, 1.05e+08 bits to name a mask
   width multiplier k = 3.16228
-  note: 12 MACs stay unspent: weights come and go in steps of 49 MACs, and no whole number of steps spends them
+  note: 12 MACs stay unspent: a weight costs 49 MACs or a multiple of that
   written: wide90.json
 """
 

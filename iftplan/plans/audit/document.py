@@ -105,15 +105,15 @@ def _contradictions(parsed: _ReportObject) -> Iterator[str]:
     per = parsed["convention"].per_mac
     for place, value in {**totals, **rows, **counters, **others, **calls}.items():
         if value is not None and value < 0:
-            yield f"{place} is {value}, and no count is negative"
+            yield f"{place} is {value}; a count cannot be negative"
     for place, value in {**totals, **rows, **counters}.items():
         if value is not None and value % per:
-            yield f"{place} is {value}, and a MAC is two FLOPs"
+            yield f"{place} is {value}; it must be even, because a MAC is two FLOPs"
     yield from duplicate_name("layers", (row["name"] for row in parsed["layers"]))
     total = sum(row["measured_macs"] or 0 for row in parsed["layers"])
     measured = parsed["measured_macs"]
     if measured > total or (parsed["scope"] == Scope.MODEL.value and measured < total):
-        yield f"measured_macs is {measured}, and the layers make {total}"
+        yield f"measured_macs is {measured}, but the layers add up to {total}"
 
 
 def _report(parsed: _ReportObject) -> AuditReport:

@@ -75,4 +75,4 @@ def other_notations(plan: Plan, written: Sequence[tuple[str, str]]) -> Iterator[
         made = {"before": before_notation(layer), "after": after_notation(layer, plan.transform)}
         for (key, text), given in zip(made.items(), (before, after), strict=True):
             if text != given:
-                yield f"layers.{i}.{key} is {given!r}, and the row makes {text!r}"
+                yield f"layers.{i}.{key} is {given!r}, but the rest of the row makes it {text!r}"

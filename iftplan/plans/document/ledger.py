@@ -36,25 +36,31 @@ def contradictions(plan: Plan) -> Iterator[str]:
 
 def _settings(plan: Plan, mask: MaskStructure) -> Iterator[str]:
     if not 0 <= plan.sparsity < 1:
-        yield f"sparsity_exact is {decimal_text(plan.sparsity)}, and a sparsity is from 0 up to, not including, 1"
+        yield f"sparsity_exact is {decimal_text(plan.sparsity)}; a sparsity must be at least 0 and below 1"
     if mask.density is not None and mask.density != 1 - plan.sparsity:
-        yield f"sparsity_exact is {decimal_text(plan.sparsity)}, and {mask} masks have {decimal_text(1 - mask.density)}"
+        yield (
+            f"sparsity_exact is {decimal_text(plan.sparsity)}, but {mask} masks have sparsity "
+            f"{decimal_text(1 - mask.density)}"
+        )
     if plan.round_to < 1:
-        yield f"round_to is {plan.round_to}, and the smallest multiple is 1"
+        yield f"round_to is {plan.round_to}; it must be at least 1"
     if not isfinite(plan.multiplier) or plan.multiplier <= 0:
-        yield f"multiplier is {plan.multiplier}, and a width multiplier is above 0"
+        yield f"multiplier is {plan.multiplier}; it must be above 0"
     for name, size in plan.widths.items():
         if size < 1:
-            yield f"widths.{name} is {size}, and the smallest width is 1"
+            yield f"widths.{name} is {size}; it must be at least 1"
     if (plan.transform == "none") != (plan.scope is None):
-        yield f"scope is {plan.scope and plan.scope.value!r}, and transform is {plan.transform!r}: a family closes a scope, and plain sparsity none"
+        yield (
+            f"scope is {plan.scope and plan.scope.value!r}, and transform is {plan.transform!r}: a plan of a "
+            "family has a scope, and plain sparsity has none"
+        )
     family = FAMILIES.get(plan.transform)
     if plan.widths and (plan.transform == "none" or (family and not family.definition.widens)):
-        yield f"widths are given, and {plan.transform} changes none"
+        yield f"widths are given, but {plan.transform} keeps the width"
     names = {layer.name for layer in plan.layers} | {"first", "last"}
     for name in plan.keep_dense:
         if name not in names:
-            yield f"keep_dense: {name!r} is no layer of the plan"
+            yield f"keep_dense: {name!r} is not a layer of the plan"
 
 
 def _row(plan: Plan, layer: PlannedLayer, mask: MaskStructure) -> Iterator[str]:
@@ -69,22 +75,22 @@ def _row(plan: Plan, layer: PlannedLayer, mask: MaskStructure) -> Iterator[str]:
     }
     for key, value in counts.items():
         if value < 0:
-            yield f".{key} holds the count {value}, and no count is negative"
+            yield f".{key} has the count {value}; a count cannot be negative"
     if layer.nnz > layer.capacity:
         yield f".nnz is {layer.nnz}, more than the capacity {layer.capacity}"
     if layer.role is Role.ACTIVATION:
         if layer.positions or layer.capacity or layer.dense_weights or layer.weight or layer.maskable:
-            yield " is a product of activations, and those have no weights"
+            yield " has weights, but a product of activations has none"
         return
     stacked = (layer.nnz, layer.capacity, layer.dense_weights)
     if layer.experts < 1 or any(weights % layer.experts for weights in stacked):
-        yield f".experts is {layer.experts}, and its weights are not spread evenly over so many"
+        yield f".experts is {layer.experts}, but its number of weights cannot be divided by that"
         return
     kept = layer.macs_of(layer.nnz + layer.dense_weights)
     if layer.macs != kept:
-        yield f".macs is {layer.macs}, but nnz and positions make {kept}"
+        yield f".macs is {layer.macs}, but its weights and positions make {kept}"
     if not layer.weight:
-        yield ".weight is empty, and only products of activations have none"
+        yield ".weight is empty; only products of activations have no weight"
     yield from _masked(layer, mask if layer.role is Role.TRANSFORMED else Unstructured())
     if layer.before and layer.after:
         yield from _shapes(plan, layer, layer.before, layer.after)
@@ -93,18 +99,18 @@ def _row(plan: Plan, layer: PlannedLayer, mask: MaskStructure) -> Iterator[str]:
 def _masked(layer: PlannedLayer, mask: MaskStructure) -> Iterator[str]:
     """The mask's own numbers."""
     if layer.maskable and layer.role not in (Role.TRANSFORMED, Role.DEPTHWISE):
-        yield f".maskable is true, and a layer that is {layer.role.value} has no mask"
+        yield f".maskable is true, but a layer of role {layer.role.value} has no mask"
     if layer.maskable and not layer.capacity:
-        yield ".maskable is true, and its capacity is 0"
+        yield ".maskable is true, but its capacity is 0"
     if not layer.maskable and layer.nnz < layer.capacity:
-        yield f".maskable is false, and nnz is {layer.nnz} of {layer.capacity}: without a mask every weight stays"
+        yield f".maskable is false, but nnz is {layer.nnz} of {layer.capacity}; without a mask every weight is kept"
     if not 0 <= layer.nnz <= layer.capacity:
         return
     of_one = log2_choose(layer.capacity // layer.experts, layer.nnz // layer.experts)
     most = of_one * layer.experts if layer.maskable else 0.0
     exact = not layer.maskable or isinstance(mask, Unstructured)
     if exact and not isclose(layer.log2_masks, most, rel_tol=1e-9, abs_tol=1e-9):
-        yield f".log2_masks is {layer.log2_masks:g}, and {layer.nnz} of {layer.capacity} weights make {most:g} bits"
+        yield f".log2_masks is {layer.log2_masks:g}, but {layer.nnz} of {layer.capacity} weights make {most:g} bits"
     if layer.log2_masks > most * (1 + 1e-9):
         yield f".log2_masks is {layer.log2_masks:g}, more than the {most:g} bits of any mask with {layer.nnz} of {layer.capacity} weights"
 
@@ -116,15 +122,15 @@ def _shapes(plan: Plan, layer: PlannedLayer, before: LayerSpec, after: LayerSpec
         yield f": {was if before.symbolic else becomes} has no channels"
         return
     if before.kind.value != layer.kind or after.kind is not before.kind:
-        yield f".kind is {layer.kind!r}, and the layer is {was} and then {becomes}"
+        yield f".kind is {layer.kind!r}, but the layer is {was} before and {becomes} after"
         return
     dense = before.dense_macs if layer.positions else 0
     if layer.dense_macs != dense:
-        yield f".dense_macs is {layer.dense_macs}, and {was} costs {dense}"
+        yield f".dense_macs is {layer.dense_macs}, but {was} costs {dense}"
     if not layer.experts == before.experts == after.experts:
-        yield f".experts is {layer.experts}, and the layer is {was} and then {becomes}"
+        yield f".experts is {layer.experts}, but the layer is {was} before and {becomes} after"
     if layer.positions not in (after.positions, 0):
-        yield f".positions is {layer.positions}, and {becomes} has {after.positions}"
+        yield f".positions is {layer.positions}, but {becomes} has {after.positions}"
     yield from _structure(plan, layer, after, becomes)
 
 
@@ -133,11 +139,11 @@ def _structure(plan: Plan, layer: PlannedLayer, after: LayerSpec, becomes: str) 
     widths = dict(zip(WIDTHS, (after.in_channels, after.out_channels), strict=True))
     for key, value in widths.items():
         if layer.structure.get(key, value) != value:
-            yield f".structure.{key} is {layer.structure[key]}, and {becomes} has {value}"
+            yield f".structure.{key} is {layer.structure[key]}, but {becomes} has {value}"
     others = [key for key in layer.structure if key not in widths]
     family = FAMILIES.get(plan.transform)
     if family and layer.role is Role.TRANSFORMED and not family.solves_width and not others:
-        yield f".structure has no {family.definition.structure}, and a {plan.transform} layer has one"
+        yield f".structure has no {family.definition.structure}; a {plan.transform} layer needs one"
     capacity, beside = after.weights, 0
     if others:
         if family is None and plan.transform != "none":
@@ -145,12 +151,15 @@ def _structure(plan: Plan, layer: PlannedLayer, after: LayerSpec, becomes: str) 
         key = family.definition.structure if family else ""
         unknown = layer.structure.get(key)
         if family is None or others != [key] or not isinstance(unknown, int) or unknown < 0:
-            yield f".structure holds {', '.join(others)}, which no {plan.transform} layer has"
+            yield f".structure has {', '.join(others)}, which a {plan.transform} layer does not have"
             return
         real = at_structure(after, family, unknown, {})
         capacity, beside = real.capacity, real.dense_weights
     if (layer.capacity, layer.dense_weights) != (capacity, beside):
-        yield f".capacity and dense_weights are {layer.capacity} and {layer.dense_weights}, and {becomes} has {capacity} and {beside}"
+        yield (
+            f".capacity and dense_weights are {layer.capacity} and {layer.dense_weights}, but {becomes} has "
+            f"{capacity} and {beside}"
+        )
 
 
 def _closing(plan: Plan, mask: MaskStructure) -> Iterator[str]:
@@ -168,9 +177,12 @@ def _closing(plan: Plan, mask: MaskStructure) -> Iterator[str]:
         density = Fraction(left, full) if full else None
         expected = 1 - density if density is not None and 0 < density <= 1 else None
         if plan.closing_sparsity.get(scope) != expected:
-            yield f"closing_sparsity_exact.{scope.value} does not follow from the layers: they make {expected and decimal_text(expected)}"
+            yield (
+                f"closing_sparsity_exact.{scope.value} does not follow from the layers, which make it "
+                f"{expected and decimal_text(expected)}"
+            )
     if rows and plan.residual_macs is not None and plan.residual_macs < 0:
-        yield f"residual_macs is {plan.residual_macs}: the plan spends more than the dense model in the scope that it closes"
+        yield f"residual_macs is {plan.residual_macs}: in its scope, the plan costs more than the dense model"
 
 
 def unpriceable(plan: Plan) -> Iterator[str]:
@@ -178,10 +190,10 @@ def unpriceable(plan: Plan) -> Iterator[str]:
     if plan.wallclock is None:
         return
     if plan.wallclock.threads < 1:
-        yield f"wallclock.threads is {plan.wallclock.threads}, and the smallest is 1"
+        yield f"wallclock.threads is {plan.wallclock.threads}; it must be at least 1"
     names = {layer.name for layer in plan.layers}
     priced = [layer.name for layer in plan.wallclock.layers]
     yield from duplicate_name("wallclock.layers", priced)
     for name in (*priced, *dict(plan.wallclock.unpriced)):
         if name not in names:
-            yield f"wallclock: {name!r} is no layer of the plan"
+            yield f"wallclock: {name!r} is not a layer of the plan"

@@ -212,7 +212,7 @@ _FRACTION = re.compile(r"-?\d{1,200}/\d{1,200}")
 def _fraction(text: str, path: str, where: str) -> Fraction:
     top, _, bottom = text.partition("/")
     if not _FRACTION.fullmatch(text) or not int(bottom):
-        raise InputError(f"{where}: {path}: {text[:60]!r} is no fraction p/q.")
+        raise InputError(f"{where}: {path}: {text[:60]!r} is not a fraction p/q.")
     return Fraction(int(top), int(bottom))
 
 

@@ -36,7 +36,8 @@ def default_place() -> Path:
         return user_cache() / "profile.json"
     except RuntimeError as error:
         raise InputError(
-            "this user has no home folder to keep a machine profile in; set XDG_CACHE_HOME to a folder, or name the file: `iftplan bench --profile -o FILE`, then `profile='FILE'`."
+            "there is no home folder for the machine profile. Set XDG_CACHE_HOME to a folder, or name the file: "
+            "`iftplan bench --profile -o FILE`, then `profile='FILE'`."
         ) from error
 
 
@@ -119,12 +120,10 @@ def _entry(parsed: _EntryObject, where: str) -> ProfiledLayer:
         )
     if parsed["sparsity"] != float(sparsity):
         raise InputError(
-            f"{where}.sparsity is {parsed['sparsity']}, and sparsity_exact is {parsed['sparsity_exact']}."
+            f"{where}.sparsity is {parsed['sparsity']}, but sparsity_exact is {parsed['sparsity_exact']}."
         )
     if min(wide.fan_in / dense.fan_in, wide.fan_out / dense.fan_out) < 1:
-        raise InputError(
-            f"{where}: {parsed['wide']} is narrower than {parsed['layer']}, in whose place it stands."
-        )
+        raise InputError(f"{where}: {parsed['wide']} is narrower than {parsed['layer']}, which it replaces.")
     if parsed["nnz"] > wide.weights:
         raise InputError(
             f"{where}.nnz is {parsed['nnz']}, more than the {wide.weights} weights of {parsed['wide']}."

@@ -59,7 +59,7 @@ class Times:
 def _time(layer: PlannedLayer, mask: str, prices: Prices) -> Time:
     before = layer.before
     if before is None:
-        raise NotMeasuredError("a product of activations has no weight")
+        raise NotMeasuredError("products of activations are not in the profile")
     parts = _parts(layer, before)
     dense = prices.of_dense(before)
     operators = _sum(dense if shape == before else prices.of_operators(shape) for shape, _ in parts)
@@ -104,7 +104,7 @@ def _parts(layer: PlannedLayer, before: LayerSpec) -> tuple[Part, ...]:
         masked = [layer.after or before]
     weights = sum(part.weights for part in masked), sum(part.weights for part in plain)
     if weights != (layer.capacity, layer.dense_weights) or not masked + plain:
-        raise NotMeasuredError("what it is made of was not measured")
+        raise NotMeasuredError("its parts were not measured")
     share = layer.nnz / layer.capacity if layer.capacity else 1
     kept = [(part, share * part.weights if layer.maskable else None) for part in masked]
     return (*kept, *((part, None) for part in plain))

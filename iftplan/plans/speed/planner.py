@@ -51,7 +51,8 @@ def plan_for_time(
     """
     if policy.scope is Scope.MATRICES and policy.family and policy.widens:
         raise InputError(
-            f"scope matrices leaves out what is kept dense, so nobody would pay for dense layers that {policy.family.name} widened; plan for time with `scope='layers'` or `scope='model'`."
+            "`scope='matrices'` does not count layers that are kept dense, so the plan could exceed the budget "
+            f"where {policy.family.name} widens them. Use `scope='layers'` or `scope='model'` to plan for time."
         )
     try:
         prices = Prices.of(profile, passes, batch)
@@ -83,12 +84,12 @@ def _kept(
         try:
             made = close_prepared(spec, wanted, prepare(spec, wanted), heads=heads)
         except InfeasibleError:
-            why = "dense it would leave the others no budget"
+            why = "keeping it dense would leave the others no budget"
             continue
         if any(layer.maskable and layer.density < least.get(layer.name, 0) for layer in made.layers):
-            why = "dense it would leave the others less than half of their weights"
+            why = "keeping it dense would leave the others less than half of their weights"
         elif Times.of(made, prices).seconds >= before:
-            why = "dense the whole would take longer"
+            why = "keeping it dense would make the model slower"
         else:
             return made, wanted, dict.fromkeys(names[size:], why)
     return best, policy, dict.fromkeys(names, why)
@@ -197,6 +198,9 @@ def _told(layer: PlannedLayer, found: Times, now: Times, given_up: str, kept: bo
 def _notes(estimates: Sequence[LayerTime], profile: Profile) -> Iterator[str]:
     outside = sum(layer.extrapolated for layer in estimates)
     if outside:
-        yield f"{outside} of {len(estimates)} layers lie outside of what the profile measured; their times are scaled with their MACs"
+        yield (
+            f"{outside} of {len(estimates)} layers are outside the range of the profile; their times are "
+            "extrapolated in proportion to their MACs"
+        )
     if profile.machine != (here := processor()):
-        yield f"the profile is of another machine ({profile.machine}; this one is {here})"
+        yield f"the profile was measured on another machine ({profile.machine}; this one is {here})"

@@ -141,7 +141,7 @@ def _kind(layer: LayerSpec) -> str:
 
 def _known(by_kind: Mapping[str, Points], layer: LayerSpec) -> Points:
     if not layer.positions:
-        raise NotMeasuredError("it is looked up, not multiplied")
+        raise NotMeasuredError("its rows are looked up, not multiplied")
     if layer.groups != 1 or layer.experts > 1 or layer.weights == 1:
         raise NotMeasuredError("grouped and stacked weights were not measured")
     kind = _kind(layer)

@@ -165,7 +165,9 @@ def pair_of_layer(text: str, sparsity: Fraction, structure: MaskStructure, *, mu
     widths = found.structure
     wide = _widened(dense, int(widths["in_channels"] or 0), int(widths["out_channels"] or 0))
     if not found.nnz:
-        raise InfeasibleError(f"{structure} masks keep nothing of {text} at this sparsity; take a lower one.")
+        raise InfeasibleError(
+            f"{structure} masks keep no weights of {text} at this sparsity; choose a lower one."
+        )
     return LayerPair(layer_notation(dense), dense, wide, found.nnz, sparsity, str(structure))
 
 
@@ -177,7 +179,8 @@ def pairs_of_plan(plan: Plan) -> tuple[LayerPair, ...]:
     """
     if plan.transform != "wide":
         raise InputError(
-            f"the plan is {plan.transform}, and what is timed is one wide layer against one dense layer; plan with `family='wide'`."
+            f"this is a plan of the family {plan.transform}, but only wide layers are timed against dense ones; "
+            "plan with `family='wide'`."
         )
     found: dict[tuple[LayerSpec, LayerSpec, int], LayerPair] = {}
     for layer in plan.layers:
@@ -191,7 +194,8 @@ def pairs_of_plan(plan: Plan) -> tuple[LayerPair, ...]:
         found[key] = LayerPair(layer_notation(dense), dense, wide, layer.nnz, plan.sparsity, plan.mask, count)
     if not found:
         raise InputError(
-            f"the plan of {plan.model} masks no linear layer and no convolution; there is nothing to time."
+            f"the plan of {plan.model} masks no linear layer and no two-dimensional convolution, so there is "
+            "nothing to time."
         )
     return tuple(found.values())
 
@@ -211,7 +215,8 @@ def network_ratio(measured: Sequence[Measured], backend: str) -> float | None:
 def _timed(text: str, layer: LayerSpec) -> LayerSpec:
     if layer.kind not in TIMED or layer.groups != 1 or layer.experts != 1 or layer.symbolic:
         raise InputError(
-            f"{text!r} is not a layer that is timed; give a linear layer or a convolution of two dimensions with its channels, such as linear:768-3072@512 or conv3x3:128-128@16x16."
+            f"{text!r} cannot be timed; give a linear layer or a convolution of two dimensions with its channels, "
+            "such as linear:768-3072@512 or conv3x3:128-128@16x16."
         )
     return layer
 

@@ -119,6 +119,7 @@ def metric_named(name: str, better: Sense | None = None) -> Metric:
     known = METRICS.get(name)
     if known is None and better is None:
         raise InputError(
-            f"{name!r} is no metric known here ({', '.join(METRICS)}), so which way is better? Say `better='higher'` or `better='lower'`."
+            f"iftplan does not know the metric {name!r} (it knows {', '.join(METRICS)}). Say which way is better: "
+            "`better='higher'` or `better='lower'`."
         )
     return known or Metric(name, "", better or Sense.HIGHER)

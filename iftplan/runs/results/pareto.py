@@ -69,7 +69,7 @@ class Point:
         for name, value in (("x", self.x), ("y", self.y)):
             if not isfinite(value):
                 raise InputError(
-                    f"a point has {name} = {value}, which cannot be compared; leave runs without a finite number out."
+                    f"a point has {name} = {value}, which cannot be compared; leave out runs without a finite number."
                 )
 
 
@@ -107,7 +107,7 @@ def estimate(values: Sequence[float]) -> Estimate:
         Estimate(mean=2.0, error=1.0, count=2)
     """
     if not values or not all(map(isfinite, values)):
-        raise InputError(f"{list(values)} have no mean; leave runs without a finite number out.")
+        raise InputError(f"{list(values)} have no finite mean; leave out runs without a finite number.")
     n = len(values)
     mean = fsum(values) / n
     if n == 1:
@@ -168,7 +168,9 @@ def equal_reading(reference: Point, points: Sequence[Point], senses: Senses = Se
         2.0
     """
     if min(p.x for p in (reference, *points)) <= 0:
-        raise InputError("a cost of 0 or below has no ratio to another; leave it out.")
+        raise InputError(
+            "a cost must be above 0 to be compared as a ratio; leave out points with a cost of 0."
+        )
     line = [points[i] for i in frontier(points, senses)]
     heights = [senses.y.sign * p.y for p in line]
     height = senses.y.sign * reference.y

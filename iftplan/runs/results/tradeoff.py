@@ -124,7 +124,8 @@ def _one_convention(given: Sequence[Observation]) -> None:
         if o.convention != Convention.MAC:
             other = next((p.source for p in given if p.convention == Convention.MAC), "iftplan")
             raise InputError(
-                f"{o.source} counts in the convention {o.convention!r} and {other} in 'mac', which do not compare; make it again in MACs. `convention='flop'` draws two for each MAC."
+                f"{o.source} counts in {o.convention!r} and {other} in 'mac', so they cannot be compared. Make the "
+                "first again in MACs; `convention='flop'` then draws two FLOPs for each MAC."
             )
 
 
@@ -136,7 +137,8 @@ def _one(given: Sequence[Observation], what: str, of: Callable[[Observation], st
     if len(seen) > 1:
         (a, where_a), (b, where_b) = list(seen.items())[:2]
         raise InputError(
-            f"{where_a} is of {a!r} and {where_b} of {b!r}: different {what} do not share a figure; draw them one at a time."
+            f"{where_a} has {a!r} and {where_b} has {b!r}. Different {what} cannot share a figure; draw them "
+            "separately."
         )
 
 
@@ -151,9 +153,10 @@ def _nothing(given: Sequence[Observation], cost: Cost, gain: Gain) -> str:
     lacking = COST_NAMES[cost] if all(cost_of(o, cost) is None for o in given) else GAIN_NAMES[gain]
     plans = all(o.value is None and o.train_macs is None for o in given)
     hint = (
-        "plans are not trained yet: `gain='log2_masks'` and `cost='inference'` draw what they say, `iftplan train` makes the rest"
+        "plans are not trained yet. Draw what they have, with `gain='log2_masks'` and `cost='inference'`, or "
+        "train them with `iftplan train`"
         if plans
-        else "`cost` and `gain` name other axes"
+        else "choose other axes with `cost` and `gain`"
     )
     return f"none of {_sources(given)} has a {lacking}; {hint}."
 
@@ -179,7 +182,7 @@ def _kept_apart(entries: Sequence[ConfigurationResult]) -> tuple[str, ...]:
     if not (names := unequal_settings(entries)):
         return ()
     told = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
-    return (f"runs that differ only in settings are no seeds of each other and are kept apart, by {told}",)
+    return (f"runs that differ in settings are separate points, not seeds of one; they differ in {told}",)
 
 
 def _readings(entries: Sequence[ConfigurationResult], senses: Senses) -> tuple[tuple[int, Reading], ...]:

@@ -102,7 +102,8 @@ def _check_lines(journal: Path) -> None:
             sound = False
         if not sound:
             raise InputError(
-                f"{journal}, line {i} is no entry of a journal, so what came of the trials cannot be told; take the file away and run the same command: results that are there are read again."
+                f"{journal}, line {i} is not an entry of a journal, so the state of the trials is not known. Remove "
+                "the file and run the same command again; results that exist are reused."
             )
 
 
@@ -116,7 +117,8 @@ def _readable(place: str) -> Iterator[None]:
     except Exception as error:  # assertions, keys and types, wherever the entry is looked at
         told = " ".join(str(error).split())[:200] or "no message"
         raise InputError(
-            f"the record of the trials, {place}, cannot be read ({type(error).__name__}: {told}); take it away and run the same command: results that are there are read again."
+            f"the record of the trials, {place}, cannot be read ({type(error).__name__}: {told}). Remove it and "
+            "run the same command again; results that exist are reused."
         ) from error
 
 

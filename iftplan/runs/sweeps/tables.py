@@ -56,7 +56,7 @@ def search_table(shares: Mapping[str, float], trials: int, axes: str) -> Table:
     """
     rows = tuple((name, str(trials), decimal(share, 4)) for name, share in shares.items())
     beaten = [name for name, share in shares.items() if name != "random" and share <= shares["random"]]
-    notes = (f"{name} did not beat random search here: take both, or more trials" for name in beaten)
+    notes = (f"{name} did not beat random search here; use both, or more trials" for name in beaten)
     return Table(("search", ">trials", ">hypervolume"), rows, notes=(axes, *notes))
 
 

@@ -83,7 +83,7 @@ def test_few_groups_are_short_and_the_note_says_what_hardware_spends(structure: 
     whole = plan.macs(Scope.LAYERS) + sum(
         layer.positions * (mask.counts(shapes[layer.name])[-1] - layer.nnz) for layer in masked
     )
-    (note,) = [note for note in plan.notes if "to close the budget" in note]
+    (note,) = [note for note in plan.notes if "to meet the budget" in note]
     assert f"{whole:,}".replace(",", " ") in note
     assert f"{short / groups:.2%}" in note
 

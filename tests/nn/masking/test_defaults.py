@@ -114,7 +114,7 @@ def test_a_schedule_that_cannot_be_is_refused_at_once(make: Any) -> None:
 
 def test_a_fraction_without_a_length_answers_nothing() -> None:
     for ask in (lambda: inn.RigL().due(3), lambda: inn.MaskDecay().leak(3), lambda: inn.Iterative().due(3)):
-        with pytest.raises(ift.InputError, match="a fraction of a training whose length is not known"):
+        with pytest.raises(ift.InputError, match="the number of steps is not known"):
             ask()
 
 

@@ -44,7 +44,7 @@ def test_structures_get_sizes_that_they_divide_and_leave_little() -> None:
 
 @pytest.mark.parametrize("text", ["conv1d3:8-8@9", "conv3x3:8-8@4x4,groups=2", "embedding:10-8", "linear"])
 def test_layers_that_are_not_timed(text: str) -> None:
-    with pytest.raises(InputError, match="not a layer that is timed"):
+    with pytest.raises(InputError, match="cannot be timed"):
         pair_of_layer(text, NINETY, Unstructured())
 
 
@@ -227,6 +227,6 @@ def test_the_command(tmp_path: Path) -> None:
     assert len(layers.out.splitlines()) == 3
     for run, says in (
         (none, "bench times a PLAN or layers"), (both, "bench times a PLAN or layers"),
-        (bad, "plan with --transform wide"), (wrong, "not a layer that is timed"), (threads, "no number of threads"),
+        (bad, "plan with --transform wide"), (wrong, "cannot be timed"), (threads, "no number of threads"),
     ):  # fmt: skip
         assert run.code == 2 and says in run.message

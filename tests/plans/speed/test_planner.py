@@ -160,7 +160,7 @@ def test_what_was_not_measured_stays_as_it_was_and_says_why() -> None:
     }
     unpriced = dict(plan_for_time(chain(), policy(), profile()).wallclock.unpriced)
     assert set(unpriced) == {"dw", "mix:matmul"}
-    assert "grouped" in unpriced["dw"] and "no weight" in unpriced["mix:matmul"]
+    assert "grouped" in unpriced["dw"] and "products of activations" in unpriced["mix:matmul"]
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_what_the_others_could_not_pay_for_is_left_masked_and_says_so(
     for layer, why in zip(made.layers, (ends, middle, ends), strict=True):
         assert layer.role is Role.TRANSFORMED
         assert "; sparse kernels take " in layer.reason
-        assert layer.reason.endswith(f", but dense it would leave the others {why}")
+        assert layer.reason.endswith(f", but keeping it dense would leave the others {why}")
 
 
 def test_layers_of_one_shape_stay_dense_as_far_as_the_budget_goes() -> None:
@@ -260,11 +260,11 @@ def test_a_profile_of_another_machine_is_a_note() -> None:
 
 def test_layers_outside_of_the_grid_are_counted() -> None:
     (note, *_) = plan_for_time(mlp((16, 512, 512, 10), tokens=16), policy(), profile()).wallclock.notes
-    assert note.startswith("1 of 3 layers lie outside")
+    assert note.startswith("1 of 3 layers are outside")
 
 
 def test_a_scope_that_would_not_pay_for_dense_layers_is_refused() -> None:
-    with pytest.raises(InputError, match="plan for time with `scope='layers'`"):
+    with pytest.raises(InputError, match="Use `scope='layers'`"):
         plan_for_time(NET, policy(scope=Scope.MATRICES), profile())
     assert plan_for_time(NET, policy("parallel", scope=Scope.MATRICES), profile()).ratio(Scope.MATRICES) == 1
 
@@ -326,10 +326,10 @@ def test_planning_for_time_on_the_command_line(tmp_path: Path) -> None:
     assert shown.code == 0 and "kept dense: sparse kernels take" in shown.out
     assert flops.out == usual.out and "wallclock" not in usual.out
     for run, says in (
-        (unread, "iftplan bench --profile measures this machine"), (bare, "add --objective wallclock"),
+        (unread, "iftplan bench --profile -o gone.json measures this machine"), (bare, "add --objective wallclock"),
         (passed, "add --objective wallclock"),
         (batched, "add --objective wallclock"),
-        (scope, "--scope layers or model"), (bad, "another kind of document"),
+        (scope, "--scope layers or --scope model"), (bad, "another kind of document"),
     ):  # fmt: skip
         assert run.code == 2 and says in run.message
 

@@ -69,7 +69,7 @@ def test_the_standard_error_is_that_of_the_mean(values: list[float]) -> None:
 def test_one_value_has_no_error_and_none_no_mean() -> None:
     assert estimate([2.0]).error is None
     for nothing in ([], [1.0, nan]):
-        with pytest.raises(InputError, match="no mean"):
+        with pytest.raises(InputError, match="no finite mean"):
             estimate(nothing)
 
 

@@ -160,10 +160,10 @@ def test_flops_are_two_for_each_mac() -> None:
     [
         (
             {"convention": "flop", "source": "their.csv"},
-            r"their.csv counts in the convention 'flop' and r0.8 in 'mac'",
+            r"their.csv counts in 'flop' and r0.8 in 'mac'",
         ),
-        ({"metric": "perplexity", "source": "b"}, "r0.8 is of 'accuracy' and b of 'perplexity'"),
-        ({"task": "ImageNet", "source": "b"}, "r0.8 is of 'CIFAR-100' and b of 'ImageNet'"),
+        ({"metric": "perplexity", "source": "b"}, "r0.8 has 'accuracy' and b has 'perplexity'"),
+        ({"task": "ImageNet", "source": "b"}, "r0.8 has 'CIFAR-100' and b has 'ImageNet'"),
     ],
 )
 def test_what_does_not_compare_is_refused_by_both_names(other: dict[str, Any], says: str) -> None:
@@ -316,5 +316,5 @@ def test_a_history_is_read_and_refused_with_its_place(tmp_path: Path) -> None:
     file.write_text("step,itop\n10,0.2\n")
     with pytest.raises(InputError, match="has no column churn, density"):
         read_history(str(tmp_path))
-    with pytest.raises(InputError, match="is not there"):
+    with pytest.raises(InputError, match="does not exist"):
         read_history(str(tmp_path / "none"))

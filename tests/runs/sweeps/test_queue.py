@@ -179,11 +179,11 @@ def test_a_place_that_is_none_is_an_error_of_one_sentence(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        (b"\0\0\0\0", "line 2 is no entry of a journal"),
-        (b"[1]", "line 2 is no entry of a journal"),
-        (b'{"op_code": 1e999, "worker_id": "a"}', "line 2 is no entry of a journal"),
-        (b'{"worker_id": "a"}', "line 2 is no entry of a journal"),
-        (b"\xff\xfe{}", "line 2 is no entry of a journal"),
+        (b"\0\0\0\0", "line 2 is not an entry of a journal"),
+        (b"[1]", "line 2 is not an entry of a journal"),
+        (b'{"op_code": 1e999, "worker_id": "a"}', "line 2 is not an entry of a journal"),
+        (b'{"worker_id": "a"}', "line 2 is not an entry of a journal"),
+        (b"\xff\xfe{}", "line 2 is not an entry of a journal"),
         (b'{"op_code": 99, "worker_id": "a"}', "the record of the trials, .*journal.log, cannot be read"),
     ],
 )

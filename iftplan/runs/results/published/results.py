@@ -64,7 +64,7 @@ def published_results(task: str | None = None) -> tuple[PublishedResult, ...]:
     tasks = tuple(dict.fromkeys(result.task for result in found))
     if task is not None and task not in tasks:
         raise InputError(
-            f"`task`: {task!r} has no published results here; those that have are {', '.join(tasks)}."
+            f"`task`: iftplan has no published results for {task!r}; it has those for {', '.join(tasks)}."
         )
     return tuple(result for result in found if task in (None, result.task))
 
