@@ -181,7 +181,7 @@ def test_a_plan_is_audited_anew_where_its_model_or_the_plan_is_another(project: 
     shutil.copy(project / "0.75.json", project / "0.5.json")
     assert "building" in run(project, *audit).stderr
     untrusted = run(project, "audit", "0.5.json")
-    assert untrusted.returncode == 2 and "names Python of its own" in untrusted.stderr
+    assert untrusted.returncode == 2 and "would run Python code" in untrusted.stderr
     (project / "data.txt").write_text("9")
     assert run(project, *audit).returncode == 4
 

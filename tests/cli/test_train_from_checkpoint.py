@@ -94,8 +94,8 @@ def test_densified_weights_all_train_and_are_all_charged(runs: dict[str, Run], f
 @pytest.mark.parametrize(
     ("name", "code", "says"),
     [
-        ("gradual", 2, "begins dense and would drop the masks"),
-        ("nowhere", 2, "no checkpoint and no run's directory"),
+        ("gradual", 2, "starts dense and would drop the masks"),
+        ("nowhere", 2, "neither a checkpoint nor a run directory"),
         ("other plan", 4, "was trained for another plan"),
     ],
 )

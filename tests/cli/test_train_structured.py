@@ -141,7 +141,7 @@ def test_a_run_that_is_stopped_and_continued_is_the_same_to_the_bit(folder: Path
 REFUSED = {
     "--set plan.mask=2:8 --method transposable": "take srste or ste for these, or plan with a structure such as 2:8T",
     "--method srigl": "take RigL for these, or plan with the structure fan-in",
-    "--set plan.mask=2:8T --method rigl": "train them with static, ste, srste or transposable, or take 2:8",
+    "--set plan.mask=2:8T --method rigl": "train them with static, ste, srste or transposable, or use 2:8",
     "--method structure-decay": "take mask decay for these",
     "--set method.pull=-1 --method srste": "method.pull = -1",
     "--set method.refresh=0 --method ste": "method.refresh = 0",
@@ -149,7 +149,7 @@ REFUSED = {
     "--set method.decay=cosine --method mask-decay": "method.decay = 'cosine'",
     "--set method.rounds=50 --method iterative": "50 rounds of pruning cannot be had",
     "--set method.input_gradient=some --method srste": "method.input_gradient = 'some'",
-    "--from srste --method mask-decay": "begins dense and would drop the masks",
+    "--from srste --method mask-decay": "starts dense and would drop the masks",
 }
 
 

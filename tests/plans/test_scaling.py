@@ -392,7 +392,7 @@ def test_what_cannot_be_scaled_is_said_by_name() -> None:
     assert not found.attention
     logits, attention = found.by_hand
     assert "head.weight are not multiplied by 1/2" in logits
-    assert "products of attention are not scaled" in attention
+    assert "products of attention keep their scale" in attention
     with pytest.warns(UserWarning) as said:
         model = apply(plan, Past())
     assert {str(warning.message) for warning in said} == {logits, attention}
@@ -413,7 +413,7 @@ def test_nothing_is_said_where_everything_is_scaled(name: str) -> None:
 
 def test_trained_weights_are_not_started_under_other_scales() -> None:
     plan, model = applied("perceptron", "wide", "auto")
-    with pytest.raises(InputError, match="another function"):
+    with pytest.raises(InputError, match="would change the function"):
         warm_start_(model, host("perceptron"), plan)
     standard = parametrize(planned("convolutions", "wide"), "auto")  # asked for, and not there
     warm_start_(apply(standard, host("convolutions"), nonlinear=False), host("convolutions"), standard)

@@ -14,7 +14,7 @@ from tests.support.cli_runs import iftplan
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A plan, a spec, a sweep of one model and one of two, and a plan that names Python of its own."""
+    """A plan, a spec, a sweep of one model and one of two, and a plan that would run Python code."""
     place = tmp_path_factory.mktemp("explore")
     for words in (
         "plan zoo:digits-cnn --transform parallel --sparsity 3/4 -o plan.json",
@@ -74,7 +74,7 @@ def test_python_that_a_plan_names_is_not_run_unless_it_is_named(folder: Path) ->
     (folder / "rows.json").write_text(json.dumps(sweep))
     done = iftplan("explore", "rows.json", cwd=folder)
     assert done.code == 2
-    assert "names Python of its own, trap.py:net" in done.err
+    assert "would run Python code, trap.py:net" in done.err
     assert not (folder / "ran").exists()
 
 

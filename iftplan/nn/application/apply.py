@@ -148,7 +148,8 @@ def check_applicable(plan: Plan, model: nn.Module, init: str | Deviation | None 
         scheme_named(init)
     if init == "density" and planned_scales(plan):
         raise InputError(
-            "init='density' corrects for the masks, and the plan's parametrization says how to do that; use init='kaiming', or a plan without `parametrization`."
+            "init='density' corrects for the masks, but the plan's parametrization already does; use "
+            "init='kaiming', or a plan without `parametrization`."
         )
     masked = next(masked_weights(model), None)
     if masked is not None:
@@ -169,7 +170,8 @@ def _check_layer(model: nn.Module, layer: PlannedLayer, parameters: dict[str, nn
     path, _, name = layer.weight.rpartition(".")
     if "parametrizations" in path.split(".") or name.endswith("_orig"):
         raise InputError(
-            f"{layer.name}: its weight is computed from {layer.weight!r}, and a mask on that would not make it sparse; remove the parametrization or make the pruning permanent first."
+            f"{layer.name}: its weight is computed from {layer.weight!r}, so a mask on that would not make it "
+            "sparse; remove the parametrization or make the pruning permanent first."
         )
     if hasattr(model.get_submodule(path), name + SUFFIX):
         raise InputError(f"{path or 'the model'} has {name + SUFFIX!r} already, where its mask belongs.")

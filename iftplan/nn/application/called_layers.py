@@ -41,15 +41,19 @@ def check_called(plan: Plan, built: nn.Module, dense: nn.Module) -> None:
     macs = dict(zip((layer.name for layer in plan.layers), measured, strict=True))
     silent = next((layer.name for layer in replaced if macs[layer.name] is None), None)
     if silent is not None:
-        raise _kept_outside(f"{silent} was replaced by the plan and is not called", dense, silent)
+        raise _kept_outside(
+            f"the plan replaced {silent}, but the model does not call the replacement", dense, silent
+        )
     planned = {layer.name: layer.macs for layer in plan.layers if layer.role is Role.ACTIVATION}
     stray = next((name for name, macs in products(table).items() if macs > planned.get(name, 0)), None)
     if stray is not None:
         first = replaced[0].name
-        raise _kept_outside(f"a layer that the plan replaced is still used by {stray}", dense, first)
+        raise _kept_outside(f"{stray} still uses a layer that the plan replaced", dense, first)
 
 
 def _kept_outside(what: str, dense: nn.Module, layer: str) -> InfeasibleError:
     return InfeasibleError(
-        f"{what}: {type(dense).__name__} keeps a layer outside of its modules, such as in a list, a dictionary or a closure, and computes with that one. Register it once (torch.nn.ModuleList, torch.nn.ModuleDict) and call it there, or keep it as it is (`keep_dense={layer!r}`)."
+        f"{what}: {type(dense).__name__} keeps a layer outside of its modules, such as in a list, a "
+        "dictionary or a closure, and uses that one. Register it as a module (torch.nn.ModuleList, "
+        f"torch.nn.ModuleDict), or keep this layer dense (`keep_dense={layer!r}`)."
     )

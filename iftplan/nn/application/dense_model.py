@@ -33,11 +33,12 @@ def dense_model(
     source = model or plan.model
     if not source:
         raise InputError(
-            f"{called} does not say what its model is built from; name it: `model='path/file.py:factory'`."
+            f"{called} does not name the model that it was made for; name it with `model='path/file.py:factory'`."
         )
     if model is None and parse_source(plan.model).runs_user_code and not trust:
         raise InputError(
-            f"{called} names Python of its own, {source}; a plan file is data, so name {source} yourself to have it run: `model={source!r}` (or `trust=True`)."
+            f"{called} would run Python code, {source}. A plan file is only data, so iftplan runs this code only "
+            f"if you name it, `model={source!r}`, or pass `trust=True`."
         )
     network = without_data(source) if isinstance(source, nn.Module) else build(source)
     dense = materialise(network, plan.inputs)

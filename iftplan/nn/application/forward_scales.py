@@ -120,7 +120,10 @@ def _logits(plan: Plan, model: nn.Module) -> tuple[dict[str, Fraction], list[str
 
 
 def _unscaled(weight: str, multiplier: Fraction) -> str:
-    return f"the logits of {weight} are not multiplied by {fraction(multiplier)}: no plain linear layer gives them out; multiply them in the model's forward pass."
+    return (
+        f"the logits of {weight} are not multiplied by {fraction(multiplier)}, because no plain linear layer "
+        "computes them; multiply them in the model's forward pass."
+    )
 
 
 def _callers(plan: Plan, model: nn.Module) -> dict[str, set[str]]:
@@ -143,7 +146,9 @@ def _attention(plan: Plan, couplings: Couplings | None) -> tuple[dict[str, float
     found = {name: before**0.5 / after for name, (before, after) in sizes.items() if before != after}
     covered = tuple({name.rpartition(".")[0] for name in couplings.scales})
     missing = [
-        f"the products of {module} are not scaled anew: it has no scale of its own to set, so if they are attention scores over widened heads, divide them by the size of a head rather than its root."
+        f"the products of {module} keep their scale, because the module has no attribute that sets it. If "
+        "they are attention scores over widened heads, divide them by the size of a head instead of its "
+        "square root."
         for module in dict.fromkeys(_grown_products(plan))
         if module not in covered
     ]

@@ -35,7 +35,7 @@ def parameter_groups(plan: Plan, model: nn.Module, lr: float, **options: Any) ->
         StaleError: a planned weight is not in the model.
     """
     if not lr > 0:
-        raise InputError(f"a learning rate of {lr} trains nothing; it has to be above 0.")
+        raise InputError(f"the learning rate is {lr}; it must be above 0.")
     scales = planned_scales(plan)
     check_scaled(scales, model)
     groups: dict[float, list[nn.Parameter]] = {1.0: []}
@@ -64,7 +64,8 @@ def check_scaled(scales: Mapping[str, TensorScale], model: nn.Module) -> None:
     missing = next((name for name in scales if name not in parameters), None)
     if missing is not None:
         raise StaleError(
-            f"the model has no parameter {missing!r}, which the plan scales; give the model that iftplan.nn.apply returned for this plan."
+            f"the model has no parameter {missing!r}, which the plan has a scale for; pass the model that "
+            "iftplan.nn.apply returned for this plan."
         )
 
 

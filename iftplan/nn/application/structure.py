@@ -64,7 +64,8 @@ def planned_couplings(plan: Plan, model: nn.Module) -> Couplings | None:
         couplings = trace_widths(model, matching(plan.inputs, model), heads=plan.heads, operators=None)
     if set(couplings.widths) != set(plan.widths):
         raise StaleError(
-            f"the plan sets widths {_some(set(plan.widths) - set(couplings.widths))} that the model does not have; make the plan again."
+            f"the plan has widths {_some(set(plan.widths) - set(couplings.widths))} that the model does not have; "
+            "make the plan again."
         )
     return couplings
 
@@ -115,7 +116,9 @@ def check_buildable(plan: Plan) -> None:
     """
     if plan.transform not in _BUILT:
         raise MeasureError(
-            f"the plan is in family {plan.transform!r}, and networks are built for {', '.join(_BUILT[1:])}; the equation of a family of your own says what it costs, not which modules it is made of. Build that network yourself and hold it against the plan: `iftplan audit path/file.py:factory --against PLAN`."
+            f"the plan uses the family {plan.transform!r}, but iftplan can only build networks for "
+            f"{', '.join(_BUILT[1:])}: the equation of your own family gives its cost, not its modules. Build the "
+            "network yourself and compare it with the plan: `iftplan audit path/file.py:factory --against PLAN`."
         )
 
 
@@ -166,7 +169,8 @@ def _replace_in_experts_(
     host = modules.get(path)
     if host is None or not (isinstance(host, RoutedExperts) or routable(host)):
         raise StaleError(
-            f"the plan transforms the experts {layer.name!r}, which the model does not have, or not as transformers' experts; make the plan again."
+            f"the plan transforms the experts {layer.name!r}, but the model has no such experts of transformers; "
+            "make the plan again."
         )
     routed = host if isinstance(host, RoutedExperts) else RoutedExperts(host)
     for place, module in modules.items():

@@ -68,7 +68,8 @@ class LightningMasking(Callback):
         state, self._loaded = self._loaded or went, None
         if trainer.global_step and state is None:
             raise StaleError(
-                f"the checkpoint of step {trainer.global_step} has no state of masks: it was written without LightningMasking. Fit from another, or load its weights and begin at step 0."
+                f"the checkpoint of step {trainer.global_step} has no state of masks, because it was written without "
+                "LightningMasking. Use another checkpoint, or load its weights and start at step 0."
             )
         known = trainer.estimated_stepping_batches
         steps = None if known == float("inf") else int(known)  # where training goes on until someone stops it
@@ -148,7 +149,9 @@ def _refuse_averages(trainer: Trainer) -> None:
     for callback in trainer.callbacks:  # type: ignore[attr-defined]  # its callback connector sets it
         if isinstance(callback, WeightAveraging):
             raise InputError(
-                f"{type(callback).__name__} keeps a second model whose masks do not move with those of LightningMasking, and ends with that one; take StochasticWeightAveraging, masks that stay (Static), or average in a loop of your own (iftplan.nn.masking.averages.follow_)."
+                f"{type(callback).__name__} keeps a second model, and its masks do not follow those of "
+                "LightningMasking. Use StochasticWeightAveraging, masks that never change (Static), or average in "
+                "your own loop (iftplan.nn.masking.averages.follow_)."
             )
 
 
@@ -159,7 +162,8 @@ def _optimizer_of(trainer: Trainer, module: LightningModule) -> Optimizer:
     ]
     if weights and len(found) != 1:
         raise InputError(
-            f"{len(found)} of {type(module).__name__}'s {len(trainer.optimizers)} optimizers hold its masked weights; give all of them to one."
+            f"{len(found)} of {type(module).__name__}'s {len(trainer.optimizers)} optimizers hold masked weights; "
+            "give all masked weights to one optimizer."
         )
     return found[0] if found else trainer.optimizers[0]
 

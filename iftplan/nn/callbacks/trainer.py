@@ -59,15 +59,17 @@ class TrainerMasking(TrainerCallback, ExportableState):  # type: ignore[misc]
     ) -> None:
         if trainer.args.restore_callback_states_from_checkpoint:
             raise InputError(
-                "restore_callback_states_from_checkpoint builds callbacks anew from JSON, which has no algorithm in it; leave it False: masks are restored without it."
+                "restore_callback_states_from_checkpoint=True creates callbacks from JSON, which cannot hold an "
+                "algorithm. Leave it False; masks are restored anyway."
             )
         named = algorithm_named(algorithm, Unstructured()) if isinstance(algorithm, str) else algorithm
         if isinstance(named, LatentAlgorithm):
             raise InputError(
-                f"{type(named).__name__} trains a dense weight behind each masked one, and the trainer_state.json of Trainer's checkpoints has no room for these; train under nn.LightningMasking, in a loop of your own, or with iftplan train."
+                f"{type(named).__name__} keeps a dense weight behind each masked one, and Trainer's checkpoints "
+                "cannot store these in trainer_state.json. Use nn.LightningMasking, your own loop, or iftplan train."
             )
         if any(isinstance(callback, TrainerMasking) for callback in trainer.callback_handler.callbacks):
-            raise InputError("this trainer has a TrainerMasking already.")
+            raise InputError("this trainer already has a TrainerMasking; add only one.")
         self.masks: Masking | None = None
         self._make = partial(Masking, algorithm=algorithm, structure=structure, seed=seed)
         self._trainer = trainer
@@ -138,5 +140,7 @@ def _masks_in(stored: Any, step: int) -> dict[str, Any]:
         return unpack(stored["attributes"]["masks"])
     except (ValueError, KeyError, TypeError) as error:
         raise StaleError(
-            f"the checkpoint of step {step} has no state of masks in its trainer_state.json: it was written without TrainerMasking, or has been changed. Resume from another, or load its weights and begin at step 0."
+            f"the checkpoint of step {step} has no state of masks in its trainer_state.json: it was written "
+            "without TrainerMasking, or was changed later. Resume from another checkpoint, or load its weights "
+            "and start at step 0."
         ) from error

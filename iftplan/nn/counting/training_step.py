@@ -36,8 +36,8 @@ from iftplan.nn.meta.inputs import Inputs, given_inputs
 
 _CHECKPOINT: Final = inspect.unwrap(checkpoint).__code__
 WITHOUT_GRADIENTS = (
-    "products that ran under torch.no_grad, or inside a function with a backward of its own (a reentrant checkpoint "
-    "is one), were taken to have no gradients"
+    "products that ran under torch.no_grad, or inside a function with a backward of its own (a reentrant "
+    "checkpoint is one), were counted without gradients"
 )
 
 
@@ -118,8 +118,8 @@ def _step(
     modules = {paths[m] if m else "": (forward, back) for m, (forward, back) in net.costs.items()}
     if net.again:
         ledger.assume(
-            f"{count(net.again)} MACs stand in regions of torch.utils.checkpoint: the backward pass computes them again, "
-            "but for products at the end of a region, and they are counted once"
+            f"{count(net.again)} MACs are in regions of torch.utils.checkpoint. The backward pass computes most "
+            "of them again, but they are counted once"
         )
     return StepMacs(
         forward=sum(forward for forward, _ in modules.values()),

@@ -65,7 +65,9 @@ def sparse_conv2d(
         InputError: sizes or types are not the pattern's, or the kernel is larger than the padded input.
     """
     if x.dim() != 4:
-        raise InputError(f"an input of size {tuple(x.shape)} is no batch of images; give it four dimensions.")
+        raise InputError(
+            f"an input of size {tuple(x.shape)} is not a batch of images; it needs four dimensions."
+        )
     images, channels, height, width = x.shape
     _check(x, channels, bias, pattern, values)
     windows = convolution(images, (height, width), pattern.kernel, pattern.stride, padding, pattern.dilation)
@@ -105,12 +107,13 @@ def _check(x: Tensor, channels: int, bias: Tensor | None, pattern: Pattern, valu
     given = [t for t in (x, bias, values) if t is not None]
     if channels != packed.channels or any(_bits(t) != packed.vectors.bits for t in given):
         raise InputError(
-            f"an input of {channels} channels in {x.dtype} was given to a sparse layer of {packed.channels} channels in {packed.vectors.bits} bits; inputs, bias and values have to be its own size and type."
+            f"an input of {channels} channels in {x.dtype} was given to a sparse layer of {packed.channels} "
+            f"channels in {packed.vectors.bits} bits; inputs, bias and values must have its size and type."
         )
     for name, tensor, size in (("bias", bias, packed.outputs), ("values", values, packed.slots)):
         if tensor is not None and tensor.numel() != size:
             raise InputError(
-                f"{tensor.numel()} {name} were given to a sparse layer that has {size}; take those of its pattern."
+                f"{tensor.numel()} {name} were given to a sparse layer that has {size}; pass those of its pattern."
             )
 
 

@@ -98,14 +98,17 @@ class CompactLayer(nn.Module):
         answer: Tensor = placeholder(
             mask.shape,
             self.values,
-            f"a module computes with the weight of a {type(self).__name__} instead of calling it, and compact layers have no dense weight; bring the weights back first (expand_).",
+            f"a module uses the weight of a {type(self).__name__} directly, but compact layers have no dense "
+            "weight; restore the dense weights first (expand_).",
         )
         return answer
 
     def _checked(self, x: Tensor) -> Tensor:
         if not is_plain(x) or x.dtype is not self.values.dtype:
             raise InputError(
-                f"a compact layer has kernels for {self.values.dtype} on the CPU alone, and was given {x.dtype} of size {tuple(x.shape)} on {x.device} (or is traced, or under autocast); bring the dense weights back first (expand_)."
+                f"a compact layer only has kernels for {self.values.dtype} on the CPU, but it was given {x.dtype} of "
+                f"size {tuple(x.shape)} on {x.device} (or is traced, or under autocast); restore the dense weights "
+                "first (expand_)."
             )
         return x
 

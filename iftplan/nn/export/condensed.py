@@ -147,13 +147,17 @@ def condense_(model: Model) -> Model:
     """
     found = [(path, module) for path, module in model.named_modules() if _is_sparse(module)]
     if not found:
-        raise InputError("nothing in the model is sparse: no masks, and no zeros in its weights.")
+        raise InputError(
+            "the model is not sparse: it has no masks and no zeros in its weights. Apply a plan first "
+            "(iftplan.nn.apply)."
+        )
     for path, module in found:
         parent, _, name = path.rpartition(".")
         condensed = _condensed(module)
         if condensed is None or not path:
             raise InputError(
-                f"{path or 'the model'} is a {type(module).__name__}, and only nn.Linear, nn.Conv1d and nn.Conv2d inside a model have a condensed form."
+                f"{path or 'the model'} is a {type(module).__name__}, but only nn.Linear, nn.Conv1d and nn.Conv2d "
+                "inside a model have a condensed form; keep other layers dense."
             )
         setattr(model.get_submodule(parent), name, condensed)
     return model

@@ -45,11 +45,14 @@ def semi_structured_(model: Model) -> Model:
     reasons = {name: unpackable(_masked(m)) for name, m in linear.items()}
     able = [name for name, reason in reasons.items() if not reason]
     if not able:
-        first = next(((n, r) for n, r in reasons.items()), ("the model", "it has no sparse linear layer"))
+        first = next(
+            ((n, r) for n, r in reasons.items()), ("the model", "the model has no sparse linear layer")
+        )
         raise InputError(f"nothing can be packed: {first[0]}: {first[1]}.")
     if any(linear[name].weight.device.type != "cuda" for name in able):
         raise InputError(
-            "semi-structured tensors need a CUDA device of compute capability 8 or more; move the model there first, or take iftplan.nn.condense, which runs anywhere."
+            "semi-structured tensors need a CUDA device of compute capability 8 or more; move the model there "
+            "first, or use iftplan.nn.condense, which runs anywhere."
         )
     for name in able:
         module = linear[name]
@@ -64,13 +67,16 @@ def semi_structured_(model: Model) -> Model:
 def unpackable(weight: Tensor) -> str:
     """Reason why a weight (outputs, inputs) cannot be packed as 2:4; empty if it can."""
     if weight.dtype not in _MULTIPLES:
-        return f"weights are {str(weight.dtype).removeprefix('torch.')}, and 2:4 is packed in float16, bfloat16 or int8 (in float32 torch keeps 1 of 2)"
+        return (
+            f"weights are {str(weight.dtype).removeprefix('torch.')}, but 2:4 needs float16, bfloat16 or int8 (in "
+            "float32, torch packs 1:2)"
+        )
     outputs, inputs = weight.shape
     rows, columns = _MULTIPLES[weight.dtype]
     if outputs % rows or inputs % columns:
         return f"{outputs} outputs and {inputs} inputs are not multiples of {rows} and {columns}"
     groups = (weight != 0).view(outputs, -1, 4).sum(2)
-    return "" if int(groups.max()) <= 2 else "some four inputs keep more than two weights"
+    return "" if int(groups.max()) <= 2 else "a group of four inputs keeps more than two weights"
 
 
 def _masked(module: nn.Linear) -> Tensor:

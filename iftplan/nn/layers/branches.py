@@ -81,7 +81,9 @@ class Member(nn.Module):
         return placeholder(
             self.shapes[name],
             like if isinstance(like, Tensor) else torch.empty(0),  # a quantized part's is a method
-            f"the model computes with the {name} of {layer}, which has become a {type(self).__name__}, and there is no such tensor any more: it has to call the layer instead. Keep this layer as it is (`keep_dense={self.path or 'its name'!r}`), or plan with the transform wide, which keeps one weight.",
+            f"the model uses the {name} of {layer} directly instead of calling the layer, but the plan replaced "
+            f"it by a {type(self).__name__}, which has no such tensor. Keep this layer dense "
+            f"(`keep_dense={self.path or 'its name'!r}`), or plan with the family wide, which keeps one weight.",
         )
 
 

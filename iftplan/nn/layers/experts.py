@@ -78,7 +78,8 @@ class RoutedExperts(nn.Module):
         host: Any = self.host
         if getattr(host, "_is_expert_parallel", False):
             raise InfeasibleError(
-                "experts that are spread over devices are not computed with branches or factors; apply the plan before they are spread, or plan wide."
+                "experts that are distributed over devices cannot have branches or factors; apply the plan before "
+                "distributing them, or use the family wide."
             )
         tokens, chosen = top_k_index.shape
         owners, order = torch.sort(top_k_index.reshape(-1))

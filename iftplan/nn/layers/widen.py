@@ -82,7 +82,7 @@ def shapes_at(couplings: Couplings, sizes: Mapping[str, int]) -> dict[str, Shape
         if any(n < 1 and d.symbols for n, d in zip(shapes[name], dimensions, strict=True)):
             shape = "x".join(map(str, shapes[name]))
             raise InfeasibleError(
-                f"{name} would have the shape {shape} at these widths, and no size is below 1."
+                f"{name} would have the shape {shape} at these widths; every size must be at least 1."
             )
     return shapes
 

@@ -42,7 +42,8 @@ def follow_(average: nn.Module, model: nn.Module) -> nn.Module:
     averaged, trained = _weights(average), _weights(model)
     if {n: w.mask.shape for n, w in averaged.items()} != {n: w.mask.shape for n, w in trained.items()}:
         raise InputError(
-            f"the average masks {len(averaged)} weights and the model {len(trained)}, which are not the same; make the average from the model after masks were applied."
+            f"the average has {len(averaged)} masked weights and the model {len(trained)}; create the average "
+            "from the model after the masks were applied."
         )
     for name, weight in averaged.items():
         weight.mask.copy_(trained[name].mask)

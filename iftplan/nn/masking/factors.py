@@ -88,7 +88,8 @@ class MaskFactors:
             return known
         if like.layout != torch.strided:
             raise InputError(
-                f"the gradient of {self._weights[i].name} is sparse, and its mask is not; build the module with sparse=False, or keep it dense."
+                f"the gradient of {self._weights[i].name} is a sparse tensor, which masks do not support; build the "
+                "module with sparse=False, or keep it dense."
             )
         factor = torch.empty_like(local(like)).copy_(part_of(self._weights[i].mask, like))
         self._factors[i] = factor

@@ -80,7 +80,9 @@ def mask_zeros_(model: Model, names: Iterable[str] | None = None) -> Model:
     if unknown:
         raise InputError(f"{type(model).__name__} has no parameter {unknown[0]!r} of its own to mask.")
     if not chosen:
-        raise InputError(f"no weight of {type(model).__name__} has a zero: there is nothing to keep.")
+        raise InputError(
+            f"no weight of {type(model).__name__} contains a zero, so there are no masks to keep."
+        )
     _replace_masks_(model, {name + SUFFIX: parameters[name].detach() != 0 for name in chosen})
     return model
 

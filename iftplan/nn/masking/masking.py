@@ -258,7 +258,8 @@ class Masking:
         self._subject.keep_zeros_()
         if not self._subject.factors.holds():
             warnings.warn(
-                "the optimizer took a step without masks.step(), and weights off the masks are no longer zero; call masks.step() before each of its steps.",
+                "the optimizer took a step without masks.step(), so weights outside the masks are no longer zero; "
+                "call masks.step() before each optimizer step.",
                 stacklevel=4,
             )
 

@@ -40,11 +40,13 @@ def trainable_views(
         raise InputError(reason)
     if isinstance(optimizer, LBFGS):
         raise InputError(
-            "LBFGS computes several gradients in one step and mixes weights; take SGD, Adam or another first-order optimizer."
+            "LBFGS computes several gradients in one step and mixes weights; use SGD, Adam or another "
+            "first-order optimizer."
         )
     if algorithm.crosses_layers and not isinstance(structure, Unstructured):
         raise InputError(
-            f"{type(algorithm).__name__} over all layers moves counts between rows, which {structure} masks cannot; choose by layer, or plan unstructured masks."
+            f"{type(algorithm).__name__} over all layers moves weights between rows, which {structure} masks do "
+            "not allow; choose by layer, or plan unstructured masks."
         )
     _check_computed(model)
     weights = tuple(masked_weights(model))
@@ -58,7 +60,9 @@ def trainable_views(
     for weight in weights:
         other = owners.setdefault(id(weight.parameter), weight.name)
         if other != weight.name:
-            raise InputError(f"{other} and {weight.name} are one tensor under two masks; keep one of them.")
+            raise InputError(
+                f"{other} and {weight.name} are the same tensor but have two masks; keep one of them."
+            )
         if weight.parameter.requires_grad and id(weight.parameter) not in trained:
             raise InputError(
                 f"the optimizer does not hold {weight.name}; make it from the model's parameters after masks were applied, or freeze that weight until it is added."
@@ -79,15 +83,17 @@ def _check_algorithm(algorithm: Algorithm) -> None:
         )
     if not hasattr(getattr(algorithm, "updates", Updates), "due"):
         raise InputError(
-            f"{type(algorithm).__name__} with updates {algorithm.updates!r} does not know when masks change; give Updates(end=7500), or Updates(end=0.75) for a fraction of training."  # type: ignore[attr-defined]
+            f"{type(algorithm).__name__} with updates {algorithm.updates!r} does not say when masks change; give "
+            "Updates(end=7500), or Updates(end=0.75) for a fraction of training."  # type: ignore[attr-defined]
         )
     if not hasattr(getattr(algorithm, "fraction", Constant), "at"):
         raise InputError(
-            f"{type(algorithm).__name__} with the fraction {algorithm.fraction!r} does not know it over training; give a schedule, Constant({algorithm.fraction!r}) or Cosine(0.3)."  # type: ignore[attr-defined]
+            f"{type(algorithm).__name__} needs a schedule for its fraction, not {algorithm.fraction!r}; give "
+            f"Constant({algorithm.fraction!r}) or Cosine(0.3)."  # type: ignore[attr-defined]
         )
     if algorithm.order not in tuple(Order):
         raise InputError(
-            f"{type(algorithm).__name__} knows no order {algorithm.order!r}; orders are {', '.join(Order)}."
+            f"{type(algorithm).__name__} has no order {algorithm.order!r}; orders are {', '.join(Order)}."
         )
 
 
@@ -98,7 +104,8 @@ def _check_experts(algorithm: Algorithm, weights: Sequence[MaskedWeight]) -> Non
         return
     if algorithm.crosses_layers:
         raise InputError(
-            f"{type(algorithm).__name__} over all layers would leave the experts of {stacked} with counts of their own; choose by layer, which keeps every expert's."
+            f"{type(algorithm).__name__} over all layers would give the experts of {stacked} different numbers of "
+            "weights; choose by layer, which keeps the number of each expert."
         )
     if isinstance(algorithm, RunMethod) and (reason := algorithm.experts_refusal(stacked)):
         raise InputError(reason)

@@ -76,7 +76,10 @@ class Ranks:
         if names:
             others = (everyone != everyone[0]).any(1).nonzero().flatten().tolist()
             raise DivergedError(
-                f"after step {step} the masks of {', '.join(names[:3])}{' …' if names[3:] else ''} on {'rank' if len(others) == 1 else 'ranks'} {', '.join(map(str, others[:8]))} are not those of rank 0. Apply the plan with one seed on all ranks, let gradients be averaged before the masks' step (a synchronised backward pass), and resume all ranks from one checkpoint."
+                f"after step {step} the masks of {', '.join(names[:3])}{' …' if names[3:] else ''} on "
+                f"{'rank' if len(others) == 1 else 'ranks'} {', '.join(map(str, others[:8]))} are not those of rank "
+                "0. Apply the plan with the same seed on all ranks, average gradients before masks.step() (a "
+                "synchronised backward pass), and resume all ranks from the same checkpoint."
             )
 
 

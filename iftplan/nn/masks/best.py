@@ -45,7 +45,7 @@ def choose(structure: MaskStructure, scores: Tensor, nnz: int, solver: Solver = 
 def _check(structure: MaskStructure, scores: Tensor, nnz: int) -> None:
     if scores.dtype is torch.bool:
         raise InputError(
-            "masks are chosen by scores, and these are booleans: a mask sorts by position; give magnitudes, such as weight.abs()."
+            "masks are chosen by scores, but these are booleans; pass magnitudes, such as weight.abs()."
         )
     outputs, inputs = scores.shape
     if nnz not in structure.counts(((inputs, outputs),)):

@@ -29,7 +29,7 @@ def holds(structure: MaskStructure | str, mask: Tensor) -> bool:
         False
     """
     if mask.ndim < 2:
-        raise InputError(f"a mask has outputs and inputs, and this one has {mask.ndim} dimensions.")
+        raise InputError(f"a mask has two dimensions, outputs and inputs, but this one has {mask.ndim}.")
     if isinstance(structure, str):
         structure = parse_mask(structure)
     if mask.ndim > 2:

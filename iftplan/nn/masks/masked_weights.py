@@ -155,7 +155,8 @@ def noted_structure(model: nn.Module) -> MaskStructure:
     found = [parse_mask(text) for text in dict.fromkeys(noted) if text not in (None, str(Unstructured()))]
     if len(found) > 1:
         raise InputError(
-            f"the masks of {type(model).__name__} were made in several structures ({', '.join(map(str, found))}), and one is kept; give it as `structure`."
+            f"the masks of {type(model).__name__} have several structures ({', '.join(map(str, found))}); say "
+            "which one to keep with `structure`."
         )
     return found[0] if found else Unstructured()
 
@@ -199,7 +200,9 @@ def _note_stack_(weight: MaskedWeight, layer: PlannedLayer, structure: MaskStruc
         return
     if not stack.known and structure.directed:
         raise InputError(
-            f"{weight.name}: its experts are square, and nothing says along which side {structure} patterns should run; plan unstructured masks, or let an attribute is_transposed of {type(weight.module).__name__} say whether they are (inputs, outputs)."
+            f"{weight.name}: its experts are square, so iftplan cannot tell which side is the inputs, along which "
+            f"{structure} patterns run. Plan unstructured masks, or set an attribute is_transposed of "
+            f"{type(weight.module).__name__}: True for (inputs, outputs)."
         )
     note_stack_(weight.module, weight.parameter_name, stack)
 
@@ -226,7 +229,8 @@ def _weight(modules: Mapping[str, nn.Module], name: str, layer: PlannedLayer) ->
         )
     if hasattr(module, local + SUFFIX):
         raise InputError(
-            f"{path or 'the model'} has {local + SUFFIX!r} already; a model is masked once: finalize or densify it first."
+            f"{path or 'the model'} has {local + SUFFIX!r} already; a model can be masked only once, so finalize "
+            "or densify it first."
         )
     return MaskedWeight(name, module, local)
 

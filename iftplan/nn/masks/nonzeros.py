@@ -57,7 +57,9 @@ def check_even(model: nn.Module, table: CountTable) -> None:
         kept = [int(expert.count_nonzero()) for expert in (weight if mask is None else mask).detach()]
         if len(set(kept)) > 1:
             raise MeasureError(
-                f"the experts of {contraction.weight} keep between {min(kept)} and {max(kept)} weights, so that the cost of a pass depends on which rows the router sends to which; prune all of them to one count, or measure the network dense."
+                f"the experts of {contraction.weight} keep between {min(kept)} and {max(kept)} weights, so the cost "
+                "depends on where the router sends each row. Prune all experts to the same number of weights, or "
+                "measure the network without `nonzeros`."
             )
 
 

@@ -67,7 +67,8 @@ class Masks(ABC, Generic[S]):
             InputError: masks are not chosen row by row.
         """
         raise InputError(
-            f"masks of structure {self.structure} are not chosen row by row; train them with static, ste or srste."
+            f"masks of structure {self.structure} cannot be chosen row by row, as this method does; train them "
+            "with static, ste or srste."
         )
 
     def ablated(self, rows: Tensor) -> bool:

@@ -102,7 +102,9 @@ def _check_edges(weight: MaskedWeight, structure: MaskStructure) -> None:
     of_inputs, of_outputs = structure.pattern
     if inputs % of_inputs or outputs % of_outputs:
         raise InputError(
-            f"{weight.name}: with {inputs} inputs and {outputs} outputs, {structure} leaves a remainder, and this method moves weights between whole patterns only; take static, ste or srste, or widths that divide."
+            f"{weight.name}: with {inputs} inputs and {outputs} outputs, {structure} leaves a remainder, but this "
+            "method moves weights only between whole patterns; use static, ste or srste, or widths without a "
+            "remainder."
         )
 
 
@@ -146,7 +148,8 @@ def matrix_view(weight: MaskedWeight, structure: MaskStructure) -> View:
 def _other(weight: MaskedWeight, structure: MaskStructure) -> InputError:
     if not _evenly_kept(weight):
         return InputError(
-            f"the experts of {weight.name} do not keep equally many weights, so that what a step costs depends on which rows meet which of them; apply a plan, which masks all experts alike."
+            f"the experts of {weight.name} keep different numbers of weights, so the cost of a step depends on "
+            "where the router sends each row; apply a plan, which gives all experts the same number."
         )
     return InputError(
         f"the mask of {weight.name} is not a {structure} mask; give the structure of the plan that was applied, `structure=plan.mask`."

@@ -63,9 +63,8 @@ def without_data(model: nn.Module) -> nn.Module:
         if not _holds_data(model):
             return model
         raise MeasureError(
-            f"{type(model).__name__} is or contains a scripted module, which cannot be copied without its "
-            f"data; measure the module that it was scripted from, or move it first, model.to('meta'), if none "
-            f"of its weights are tied."
+            f"{type(model).__name__} is or contains a scripted module, which cannot be copied without its data. "
+            "Measure the module before scripting, or call model.to('meta') first if none of its weights are tied."
         )
     return copy_model(model, _empty)
 

@@ -36,7 +36,7 @@ def cpu_copy(model: nn.Module, inputs: Sequence[InputSpec]) -> nn.Module:
     needed = weights_bytes(model)
     needed += sum(prod(spec.shape) * dtype_of(spec).itemsize for spec in inputs if not spec.is_value)
     if needed > LIMIT:
-        raise _too_large(f"its weights and inputs alone take {_gib(needed)}")
+        raise _too_large(f"its weights and inputs alone need {_gib(needed)}")
     torch.manual_seed(SEED)
     if not any(t.is_meta for t in tensors):
         return copy_model(model, on_cpu)
@@ -67,7 +67,7 @@ class Bounded(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not func.is_view:
             expected = sum(map(_bytes, _shapes_of(func, args, kwargs or {})))
             if self.alive + expected > LIMIT:
-                raise _too_large(f"at {func._schema.name} it would hold {_gib(self.alive + expected)}")
+                raise _too_large(f"at {func._schema.name} it would need {_gib(self.alive + expected)}")
         result = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor) and leaf.layout is torch.strided and not leaf.is_meta:
@@ -148,6 +148,7 @@ def _gib(size: int) -> str:
 
 def _too_large(why: str) -> MeasureError:
     return MeasureError(
-        f"the values of tensors decide how much this model computes, so it has to run on the CPU with data, and {why}; "
-        f"the limit is {_gib(LIMIT)}. Count a smaller input (`inputs`) or a smaller configuration of the model."
+        "how much this model computes depends on tensor values, so it must run on the CPU with data, but "
+        f"{why}; the limit is {_gib(LIMIT)}. Count a smaller input (`inputs`) or a smaller configuration of "
+        "the model."
     )

@@ -151,7 +151,7 @@ def _specs(value: object, path: str) -> Iterator[InputSpec]:
         items = value.items() if isinstance(value, Mapping) else enumerate(cast("Sequence[object]", value))
         for key, item in items:
             if not re.fullmatch(r"\w+", str(key)):
-                raise InputError(f"the input {path or 'batch'} has the key {key!r}, which is no name.")
+                raise InputError(f"the input {path or 'batch'} has the key {key!r}; keys must be strings.")
             yield from _specs(item, f"{path}.{key}" if path else str(key))
     elif value is None or isinstance(value, bool):
         yield InputSpec((), str(value), path or None)

@@ -44,7 +44,8 @@ def sparse_shape(tensor: Tensor) -> SparseShape:
     values = stored_values(tensor)
     if not values:
         raise MeasureError(
-            f"a sparse tensor of shape {tuple(tensor.shape)} holds no values: moved to the meta device or made there, it forgets them; count the model where its data is, with `nonzeros=True`."
+            f"a sparse tensor of shape {tuple(tensor.shape)} has no values, because it was made on the meta "
+            "device or moved there; count the model on the device of its data, with `nonzeros=True`."
         )
     return SparseShape(tensor.shape, values)
 
@@ -91,7 +92,8 @@ def correct_result(name: str, args: Sequence[Any], result: Tensor) -> Tensor:
         if stored_values(given) == stored_values(result):
             return result
     raise MeasureError(
-        f"{name} makes a sparse tensor, and without data nobody knows how many values it stores; make it once, in the model's constructor, and keep it as a buffer."
+        f"{name} makes a sparse tensor, and without data iftplan cannot know how many values it stores. Make "
+        "it once, in the model's constructor, and keep it as a buffer."
     )
 
 

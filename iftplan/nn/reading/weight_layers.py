@@ -14,7 +14,7 @@ from iftplan.nn.reading.dataflow import WeightUse
 
 _LOOKED_UP = "an embedding: its rows are looked up, nothing is contracted"
 _COMPUTED = "its weight is computed from this parameter, and a mask on that would not make it sparse"
-_AMONG_PRODUCTS = "its MACs could not be told from the products of activations, where they are counted"
+_AMONG_PRODUCTS = "its MACs could not be separated from the products of activations, which include them"
 
 
 def weight_layers(model: nn.Module, table: CountTable, uses: Sequence[WeightUse]) -> tuple[WeightLayer, ...]:

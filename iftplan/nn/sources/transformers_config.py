@@ -65,8 +65,8 @@ def _refuse_foreign(data: Mapping[str, Any], path: str) -> None:
         )
     if isinstance(data.get("backbone"), str) or data.get("use_pretrained_backbone"):
         raise InputError(
-            f"the configuration {path} takes its backbone from elsewhere ({data.get('backbone')!r}), which would be "
-            "downloaded; put the backbone's own configuration into backbone_config."
+            f"the configuration {path} loads its backbone from elsewhere ({data.get('backbone')!r}), which would "
+            "be downloaded; put the backbone's own configuration into backbone_config."
         )
 
 

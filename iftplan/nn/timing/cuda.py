@@ -65,7 +65,8 @@ def cuda_bench(
     if not torch.cuda.is_available():
         build = f"is built for CUDA {torch.version.cuda}" if torch.version.cuda else "is built without CUDA"
         raise InputError(
-            f"no layer can be timed on a CUDA device: torch {torch.__version__} sees none here (it {build}); take `device='cpu'`, or a machine with one and torch's build for it."
+            f"no layer can be timed on a CUDA device: torch {torch.__version__} sees none here (it {build}); use "
+            "`device='cpu'`, or a machine with a CUDA device and torch built for it."
         )
     device = torch.device("cuda", torch.cuda.current_device())
     measured = []

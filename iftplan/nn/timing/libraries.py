@@ -105,7 +105,8 @@ def installed_libraries(environments: Sequence[str] = ()) -> dict[str, Library]:
             versions = json.loads(done.stdout.splitlines()[-1])
         except (OSError, subprocess.SubprocessError, ValueError, IndexError) as error:
             raise InputError(
-                f"{environment!r} is no Python that can be asked for libraries ({type(error).__name__}); give an interpreter, or the folder of a virtual environment."
+                f"{environment!r} is not a Python interpreter that can list its libraries ({type(error).__name__}); "
+                "give an interpreter, or the folder of a virtual environment."
             ) from error
         for name, version in versions.items():
             found.setdefault(name, Library(python, version))

@@ -257,7 +257,7 @@ def failure(use: Use) -> str:
         except Exception as error:
             return f"{name} raises {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
         if not held:
-            return f"{name} has another effect than before"
+            return f"{name} behaves differently than before"
     return ""
 
 

@@ -31,15 +31,20 @@ def run_sparse_(network: nn.Module, config: RunConfig, fabric: Fabric) -> nn.Mod
     """
     if config.method.name not in _METHODS:
         raise InputError(
-            f"training.execution=sparse computes with masked weights alone, and {config.method.name} needs the dense ones in every step; take training.execution=dense, or one of the methods {', '.join(_METHODS)}."
+            f"training.execution=sparse only computes with the weights in the masks, but {config.method.name} "
+            "needs all weights in every step; use training.execution=dense, or one of the methods "
+            f"{', '.join(_METHODS)}."
         )
     precision, device = str(fabric._precision.precision), fabric.device.type
     if device != "cpu" or precision != "32-true":
         raise InputError(
-            f"training.execution=sparse has kernels for float32 on the CPU, and this run is in {precision} on {device}; set training.precision=32-true on a machine without an accelerator, or training.execution=dense."
+            f"training.execution=sparse only has kernels for float32 on the CPU, but this run is in {precision} "
+            f"on {device}; set training.precision=32-true on a machine without an accelerator, or "
+            "training.execution=dense."
         )
     if config.training.strategy == "fsdp":
         raise InputError(
-            "training.execution=sparse reads whole weights, which fsdp spreads over processes; take training.strategy=ddp."
+            "training.execution=sparse reads whole weights, which fsdp distributes over processes; use "
+            "training.strategy=ddp."
         )
     return execute_sparse_(network)

@@ -36,14 +36,16 @@ def begin_from_(network: nn.Module, config: RunConfig, plan_digest: str, say: Ca
     name = config.start.checkpoint
     if METHODS[config.method.name].gradual:  # straight ones begin with zeros off the masks
         raise InputError(
-            f"the method {config.method.name} begins dense and would drop the masks that come with {name}; go on with static, set, rigl or srste, or train every weight with densified."
+            f"the method {config.method.name} starts dense and would drop the masks of {name}; continue with "
+            "static, set, rigl or srste, or train all weights with densified."
         )
     step, state = _read(Path(name), say)
     check_state(state, step, name)
     identity = state["identity"]
     if identity["plan"] != plan_digest:
         raise StaleError(
-            f"{name} was trained for another plan (digest {identity['plan'][:12]}…) than this run has ({plan_digest[:12]}…); name the plan.json that lies beside it."
+            f"{name} was trained for another plan (digest {identity['plan'][:12]}…) than this run has "
+            f"({plan_digest[:12]}…); use the plan.json beside it."
         )
     with loading(name):
         load_masked_(network, state["model"])
@@ -58,6 +60,7 @@ def _read(path: Path, say: Callable[[str], None]) -> tuple[int, dict[str, Any]]:
     found = checkpoints.newest(path, say) if path.is_dir() else None
     if found is None:
         raise InputError(
-            f"{path} is no checkpoint and no run's directory with one; name checkpoint-….pt, or the --out of the run that made it."
+            f"{path} is neither a checkpoint nor a run directory with one; name checkpoint-….pt, or the --out of "
+            "the run that made it."
         )
     return found

@@ -66,7 +66,7 @@ def sparse_network(
         return apply(plan, base, seed=seed, init=scheme, dense_start=dense_start, nonlinear=nonlinear)
     if planned_scales(plan):
         raise InputError(
-            'plan.init "model" draws weights as the dense model does, and this plan carries scales of its own; take plan.init "kaiming" or "density".'
+            'plan.init "model" draws weights as the dense model does, but this plan has scales of its own; use plan.init "kaiming" or "density".'
         )
     network = apply(plan, dense, seed=seed, init=None, dense_start=dense_start, nonlinear=nonlinear)
     before, after = dict(dense.named_parameters()), dict(network.named_parameters())

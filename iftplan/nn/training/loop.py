@@ -84,7 +84,8 @@ class Length:
         size, count = config.training.batch_size, len(task.train)
         if count < size:
             raise InputError(
-                f"training.batch_size is {size}, and {task.name} has {count} samples to train on; take a batch of {count} or fewer."
+                f"training.batch_size is {size}, but {task.name} has only {count} training samples; use a batch of "
+                f"{count} or fewer."
             )
         per_epoch = count // size
         return cls(per_epoch, config.training.steps or config.training.epochs * per_epoch)
@@ -231,7 +232,8 @@ class Loop:
         for name in ("loss", "test_loss", "metric"):
             if not isfinite(row[name]):
                 raise InputError(
-                    f"training diverged: {name} is {row[name]} at step {self.step} of {self.length.steps}, with optimizer.lr {rate}; start anew in another directory with a lower one{other}."
+                    f"training diverged: {name} is {row[name]} at step {self.step} of {self.length.steps}, with "
+                    f"optimizer.lr {rate}; start again in another directory with a lower one{other}."
                 )
 
     def _moment(self, loss: Tensor, score: Score | None) -> Moment:
@@ -286,7 +288,9 @@ class Loop:
             wrote, here = found[1]["processes"], self.fabric.world_size
             if wrote != here:
                 warn(
-                    f"the run was on {wrote} process(es) and goes on with {here}: batches, schedules and costs stay as they were, but batch norms see other shares and sums are rounded otherwise, so that it does not end at the same bits."
+                    f"the run used {wrote} process(es) and continues on {here}. Batches, schedules and costs stay the "
+                    "same, but batch norms see other parts of a batch and sums are rounded differently, so results are "
+                    "not bit-identical."
                 )
         if self.fabric.is_global_zero:
             self.metrics.write()
@@ -301,7 +305,9 @@ class Loop:
         for key, value in self.identity.items():
             if state["identity"].get(key) != value:
                 raise StaleError(
-                    f"the checkpoint in {self.directory} has the {key} digest {str(state['identity'].get(key))[:12]}…, and this run has {value[:12]}…; resume with the settings it was started with, or start anew in another directory."
+                    f"the checkpoint in {self.directory} has the {key} digest {str(state['identity'].get(key))[:12]}…, "
+                    f"and this run has {value[:12]}…; resume with the settings that it was started with, or start again "
+                    "in another directory."
                 )
         load_model_state_(self.network, state["model"])
         load_optimizer_state_(self.network, self.bare_optimizer, state["optimizer"])

@@ -127,18 +127,21 @@ def _check_shares(config: RunConfig, world: int) -> None:
     parts = world * config.training.accumulate
     if config.training.batch_size % parts:
         raise InputError(
-            f"training.batch_size {config.training.batch_size} cannot be divided among {world} processes in {config.training.accumulate} parts each; take a multiple of {parts}."
+            f"training.batch_size {config.training.batch_size} cannot be divided among {world} processes in "
+            f"{config.training.accumulate} parts each; use a multiple of {parts}."
         )
     if config.training.ema and config.training.strategy == "fsdp":
         raise InputError(
-            "training.ema keeps a second whole model, which fsdp is there to avoid; take training.strategy=ddp, or no average."
+            "training.ema keeps a second whole model on each process, which defeats the purpose of fsdp; use "
+            "training.strategy=ddp, or no average."
         )
 
 
 def _check_masked(config: RunConfig, plan: Plan) -> None:
     if METHODS[config.method.name].masked and not plan.cardinality.maskable_weights:
         raise InputError(
-            f"the plan ({plan.transform}) masks no weights, so there are no masks for the method {config.method.name}; train its weights, all of them, with --method densified."
+            f"the plan ({plan.transform}) masks no weights, so there are no masks for the method "
+            f"{config.method.name}; train all weights with --method densified."
         )
 
 
@@ -167,13 +170,15 @@ def _check_output(model: torch.nn.Module, task: Task) -> None:
     except (RuntimeError, ValueError, IndexError) as error:
         told = " ".join(str(error).split())
         raise InputError(
-            f"the model does not take samples of {task.name}, {'x'.join(map(str, inputs.shape))} ({told}); give data of the model's input, or another model."
+            f"the model cannot be run on samples of {task.name}, {'x'.join(map(str, inputs.shape))} ({told}); use "
+            "data that fit the model's input, or another model."
         ) from error
     finally:
         model.train()
     if outputs < task.classes:
         raise InputError(
-            f"{task.name} has {task.classes} classes and the model tells {outputs} apart; give a model with at least as many outputs."
+            f"{task.name} has {task.classes} classes, but the model has {outputs} outputs; use a model with at "
+            f"least {task.classes} outputs."
         )
 
 

@@ -40,12 +40,13 @@ def _follow(found: Followed, call: Call, index: int) -> None:
         rule = pointwise
     try:
         if rule is None:
-            raise UnmatchedError("what it does with replicas is not known")
+            raise UnmatchedError("iftplan does not know this operator")
         for value, dims in zip(call.outputs, rule(found, call, index), strict=False):
             found.dims[value] = dims
     except UnmatchedError as error:
         raise InfeasibleError(
-            f"{call.module or 'the model'} cannot be started from dense weights: its {call.name} takes channels apart where replicas do not follow ({error})."
+            f"{call.module or 'the model'} cannot be started from dense weights: its {call.name} splits or "
+            f"combines channels in a way that copies of them cannot follow ({error})."
         ) from error
 
 
@@ -58,7 +59,7 @@ def _reduction(found: Followed, call: Call, index: int) -> list[Dims]:
     grown = [dims[i].channels for i in sorted(summed) if dims[i].channels.grows]
     averages = call.name == "mean" or (call.name == "var" and call.dense.get("correction") == 0)
     if grown and not averages and call.name not in ("amax", "amin"):
-        raise UnmatchedError("it is no mean, and so grows with their number")
+        raise UnmatchedError("it is not a mean, so it grows with the number of channels")
     if averages:
         found.averages.extend([(call.module, channels) for channels in grown])
     found.keep(*dims)
@@ -142,7 +143,7 @@ def _convolution(found: Followed, call: Call, index: int) -> list[Dims]:
         found.keep(weight[0])
     if inner.grows:
         if summed.slot is None:
-            raise UnmatchedError("its weight is computed from others")
+            raise UnmatchedError("its weight is computed from other parameters")
         found.sums.append(Sum(index, call.dense["input"], 1, inner, summed.slot, repeats))
     for bias in found.of(call.dense.get("bias")):
         found.keep(bias)

@@ -226,5 +226,6 @@ class Compensation:
     def _refusal(self, reader: int, why: str) -> InfeasibleError:
         module = self._calls[reader].module or "the model"
         return InfeasibleError(
-            f"{module} cannot be started from dense weights: its {self._calls[reader].name} sees replicas that have to be made up for before it, and {why}."
+            f"{module} cannot be started from dense weights: its {self._calls[reader].name} reads copies of "
+            f"channels that weights before it have to correct, but {why}."
         )

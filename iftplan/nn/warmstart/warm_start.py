@@ -101,22 +101,26 @@ def warm_start_(
 def _check(applied: nn.Module, plan: Plan, masks: MaskChoice) -> None:
     if planned_scales(plan):
         raise InputError(
-            "the plan's parametrization multiplies initial values and logits, for training from scratch; with trained weights that is another function. Start from a plan without `parametrization`."
+            "the plan's parametrization multiplies initial values and logits, which is meant for training from "
+            "scratch and would change the function of trained weights. Use a plan without `parametrization`."
         )
     if masks not in ("keep", "draw"):
-        raise InputError(f"masks={masks!r} is neither 'keep' nor 'draw'.")
+        raise InputError(f"masks={masks!r} is not one of its choices: 'keep', 'draw'.")
     if masks == "draw" and plan.mask != "unstructured":
         raise InputError(
-            f"masks of structure {plan.mask!r} cannot be drawn for a start; keep those that are there."
+            f"masks of structure {plan.mask!r} cannot be drawn for a warm start; keep the masks of the model with "
+            "masks='keep'."
         )
     if any(parameter.is_meta for parameter in applied.parameters()):
         raise InputError(
-            "the applied model is on the meta device, where nothing has values; make it on another."
+            "the applied model is on the meta device and has no values; apply the plan to a model on the CPU or "
+            "a GPU."
         )
     for name, module in applied.named_modules():
         if isinstance(module, Member) and not _linear(module):
             raise InputError(
-                f"{name} has a non-linearity inside, where no weights make it the dense layer; apply the plan with nonlinear=False."
+                f"{name} has a non-linearity inside, so no weights make it equal to the dense layer; apply the plan "
+                "with nonlinear=False."
             )
 
 
@@ -141,7 +145,8 @@ def _copy_(applied: nn.Module, state: Mapping[str, Tensor]) -> None:
     for name, tensor in state.items():
         if name in own and own[name].shape != tensor.shape:
             raise StaleError(
-                f"{name} has the shape {tuple(own[name].shape)} where the dense weights make {tuple(tensor.shape)}; give the plan, the dense model and what iftplan.nn.apply made of them."
+                f"{name} has the shape {tuple(own[name].shape)} but the dense weights give {tuple(tensor.shape)}; "
+                "pass the plan, the dense model, and the model that iftplan.nn.apply returned for both."
             )
         if name in own:
             own[name].copy_(tensor)
@@ -180,5 +185,7 @@ def _answer(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) ->
     leaves = tree_leaves(getattr(output, "logits", output))
     answer = next((x for x in leaves if isinstance(x, Tensor) and x.is_floating_point()), None)
     if answer is None:
-        raise InputError("the model gives out no floating-point tensor, so its output has no error.")
+        raise InputError(
+            "the model returns no floating-point tensor, so the error of its output cannot be measured."
+        )
     return answer

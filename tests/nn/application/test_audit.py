@@ -52,7 +52,9 @@ def test_python_the_command_and_the_check_say_the_same(source: str, tmp_path: Pa
 
 def test_python_that_a_plan_names_runs_only_where_somebody_names_it_too(source: str) -> None:
     plan = ift.plan(ift.read_model(source, "2x8"), "parallel", "3/4")
-    with pytest.raises(ift.InputError, match=r"names Python of its own, .*net\.py:net; a plan file is data"):
+    with pytest.raises(
+        ift.InputError, match=r"would run Python code, .*net\.py:net. A plan file is only data"
+    ):
         ift.audit(plan)
     assert ift.audit(plan, trust=True).passed
     with pytest.raises(ift.StaleError, match=r"wider is not the model that the plan was made for"):
@@ -66,7 +68,7 @@ def test_a_network_of_ones_own_is_left_as_it_is() -> None:
     assert ift.audit(plan, model=network).passed
     assert ift.audit(plan, model=network.to("meta")).passed
     assert str(network) == before
-    with pytest.raises(ift.InputError, match="does not say what its model is built from"):
+    with pytest.raises(ift.InputError, match="does not name the model that it was made for"):
         ift.audit(plan)
 
 

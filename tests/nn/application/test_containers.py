@@ -266,14 +266,14 @@ def planned(how: str, family: str) -> tuple[Plan, nn.Module]:
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        ("list", "l1 was replaced by the plan and is not called"),
-        ("tuple", "l1 was replaced by the plan and is not called"),
-        ("dict", "l1 was replaced by the plan and is not called"),
-        ("object", "l1 was replaced by the plan and is not called"),
+        ("list", "the plan replaced l1, but the model does not call the replacement"),
+        ("tuple", "the plan replaced l1, but the model does not call the replacement"),
+        ("dict", "the plan replaced l1, but the model does not call the replacement"),
+        ("object", "the plan replaced l1, but the model does not call the replacement"),
         ("list and call", "a layer that the plan replaced is still used"),
-        ("weight and call", "computes with the weight of l1"),
-        ("bias and call", "computes with the bias of l1"),
-        ("product", "computes with the weight of l1"),
+        ("weight and call", "uses the weight of l1"),
+        ("bias and call", "uses the bias of l1"),
+        ("product", "uses the weight of l1"),
     ],
 )
 def test_a_model_that_goes_round_a_replaced_layer_is_refused(how: str, said: str, family: str) -> None:

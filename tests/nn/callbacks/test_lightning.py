@@ -171,7 +171,7 @@ def test_masked_weights_in_two_optimizers_are_refused(tmp_path: Path) -> None:
             parameters = list(self.parameters())
             return [torch.optim.SGD(parameters[:3], lr=0.1), torch.optim.SGD(parameters[3:], lr=0.1)]
 
-    with pytest.raises(InputError, match="2 of Two's 2 optimizers hold its masked weights"):
+    with pytest.raises(InputError, match="2 of Two's 2 optimizers hold masked weights"):
         fit(Two(), nn.LightningMasking(rigl()), tmp_path)
 
 

@@ -272,10 +272,10 @@ def test_training_twice_begins_anew(tmp_path: Path) -> None:
 def test_a_trainer_takes_one_and_must_not_rebuild_it(tmp_path: Path) -> None:
     made = trainer(sparse("gpt"), tmp_path)
     nn.TrainerMasking(made)
-    with pytest.raises(InputError, match="has a TrainerMasking already"):
+    with pytest.raises(InputError, match="already has a TrainerMasking"):
         nn.TrainerMasking(made)
     rebuilding = trainer(sparse("gpt"), tmp_path, restore_callback_states_from_checkpoint=True)
-    with pytest.raises(InputError, match="masks are restored without it"):
+    with pytest.raises(InputError, match="masks are restored anyway"):
         nn.TrainerMasking(rebuilding)
 
 

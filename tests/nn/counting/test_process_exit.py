@@ -108,7 +108,7 @@ ELSEWHERE = {
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("name", ELSEWHERE)
 def test_work_in_other_threads_is_refused(name: str, engine: str) -> None:
-    with pytest.raises(MeasureError, match=r"computes in a (thread|pool) of its own"):
+    with pytest.raises(MeasureError, match=r"starts a (thread|pool) of its own"):
         measure(Four(ELSEWHERE[name]), ROWS, engine=engine)
 
 
@@ -116,7 +116,7 @@ def test_work_in_other_threads_is_refused(name: str, engine: str) -> None:
     "read", [lambda m: measure_step(m, ROWS), lambda m: read_model(m, ROWS, widths=True)]
 )
 def test_steps_and_specs_refuse_it_too(read: Callable[[nn.Module], object]) -> None:
-    with pytest.raises(MeasureError, match="computes in a thread of its own"):
+    with pytest.raises(MeasureError, match="starts a thread of its own"):
         read(Four(_pool))
 
 

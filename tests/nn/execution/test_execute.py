@@ -180,11 +180,11 @@ def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("method", "precision", "device", "strategy", "says"),
     [
-        ("ste", "32-true", "cpu", "auto", "ste needs the dense ones"),
-        ("dense", "32-true", "cpu", "auto", "dense needs the dense ones"),
+        ("ste", "32-true", "cpu", "auto", "ste needs all weights"),
+        ("dense", "32-true", "cpu", "auto", "dense needs all weights"),
         ("rigl", "bf16-mixed", "cpu", "auto", "bf16-mixed on cpu"),
         ("rigl", "32-true", "cuda", "auto", "32-true on cuda"),
-        ("rigl", "32-true", "cpu", "fsdp", "take training.strategy=ddp"),
+        ("rigl", "32-true", "cpu", "fsdp", "use training.strategy=ddp"),
     ],
 )
 def test_runs_that_cannot(method: Any, precision: str, device: str, strategy: Any, says: str) -> None:

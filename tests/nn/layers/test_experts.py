@@ -270,7 +270,7 @@ def test_square_experts_that_do_not_say_how_they_lie_take_any_mask_but_no_patter
     spec = ift.read_model(model, str(HOST))
     inn.apply(ift.plan(spec, "wide", 0.75), model)
     plan = ift.plan(spec, "wide", 0.75, mask="2:8")
-    with pytest.raises(InputError, match="which side 2:8 patterns should run"):
+    with pytest.raises(InputError, match="which side is the inputs, along which 2:8 patterns run"):
         inn.apply(plan, model)
     said = Host(width=16, inner=16, is_transposed=False)
     inn.apply(plan, said)
@@ -282,10 +282,10 @@ def test_experts_with_zeros_of_their_own_counts_have_no_known_cost() -> None:
     weight = stacks(uneven)[0]
     weight.mask[0].view(-1)[int(weight.mask[0].view(-1).nonzero()[0])] = False
     inn.enforce_(uneven)
-    with pytest.raises(MeasureError, match="which rows the router sends"):
+    with pytest.raises(MeasureError, match="where the router sends each row"):
         inn.measure_applied(plan, uneven)
     optimizer = torch.optim.SGD(uneven.parameters(), 0.1)
-    with pytest.raises(InputError, match="do not keep equally many"):
+    with pytest.raises(InputError, match="keep different numbers of weights"):
         inn.Masking(uneven, optimizer, inn.RigL(Updates(end=10)))
 
 

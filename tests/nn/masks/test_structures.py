@@ -264,7 +264,7 @@ def test_masks_are_chosen_by_magnitudes_and_never_by_sorting_a_mask() -> None:
     assert wrong.tolist() == [True, True, False, False]
     assert choose(NM(2, 4), weight.abs(), 2).tolist() == [[False, True, False, True]]
     for structure in ("2:4", "2:4T", "fan-in", "unstructured"):
-        with pytest.raises(InputError, match=r"sorts by position; give magnitudes"):
+        with pytest.raises(InputError, match=r"booleans; pass magnitudes"):
             choose(parse_mask(structure), present.repeat(4, 1), 8)
 
 

@@ -70,6 +70,6 @@ def test_a_structure_that_can_only_be_planned_says_so() -> None:
             return "spiral"
 
     with pytest.raises(
-        InputError, match="spiral masks can be planned, and nothing here draws or trains them"
+        InputError, match="spiral masks can be planned, but iftplan cannot draw or train them"
     ):
         random_mask(Spiral(), (2, 2), 1, Generator())

@@ -151,7 +151,7 @@ def test_an_archive_of_something_else_is_refused(pair: tuple[Path, Path]) -> Non
     with path.open("w+b") as file:
         torch.save({"weights": torch.ones(1)}, file)
         checkpoints._seal(file)
-    assert "no checkpoint of iftplan" in refusals(directory)
+    assert "not a checkpoint of iftplan" in refusals(directory)
 
 
 class Bomb:
@@ -344,12 +344,16 @@ def test_the_state_that_a_run_writes_is_taken() -> None:
     ("key", "value", "says"),
     [
         ("identity", None, "identity in its state is a NoneType"),
-        ("identity", {}, "identity in its state is none that a run writes"),
-        ("identity", {"plan": 1, "run": "b"}, "identity in its state is none that a run writes"),
-        ("model", {"w": 1}, "model in its state is none that a run writes"),
-        ("metrics", [{"step": "1"}], "metrics in its state is none that a run writes"),
-        ("metrics", [7], "metrics in its state is none that a run writes"),
-        ("step", 7, "its state is of step 7, and its name says 100"),
+        ("identity", {}, "identity in its state is a value that iftplan train never writes"),
+        (
+            "identity",
+            {"plan": 1, "run": "b"},
+            "identity in its state is a value that iftplan train never writes",
+        ),
+        ("model", {"w": 1}, "model in its state is a value that iftplan train never writes"),
+        ("metrics", [{"step": "1"}], "metrics in its state is a value that iftplan train never writes"),
+        ("metrics", [7], "metrics in its state is a value that iftplan train never writes"),
+        ("step", 7, "its state is of step 7, but its name says 100"),
         ("step", True, "step in its state is a bool"),
         ("processes", 0, "processes in its state"),
         ("loss_count", -1, "loss_count in its state"),

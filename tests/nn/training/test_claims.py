@@ -94,7 +94,7 @@ def test_two_runs_in_one_directory_and_an_interruption(tmp_path: Path) -> None:
     for words in ((*TRAIN, "--seed", "1"), ("train", "--resume", "--out", "d")):
         refused = iftplan(*words, cwd=tmp_path)
         assert refused.code == 2
-        assert "d holds a run already" in refused.err or "another process is training in d" in refused.err
+        assert "d already contains a run" in refused.err or "another process is training in d" in refused.err
         assert len(refused.message.splitlines()) == 1
     os.killpg(first.pid, signal.SIGINT)
     _, err = first.communicate()

@@ -201,13 +201,17 @@ def test_images_of_several_sizes_need_one(tmp_path: Path) -> None:
 def test_folders_that_cannot_be_read_say_why(tmp_path: Path, spoilt: str) -> None:
     folder_of_images(tmp_path)
     if spoilt == "image":
-        (tmp_path / "train/cat/1.png").write_text("no image")
+        (tmp_path / "train/cat/1.png").write_text("cannot be read as an image")
     elif spoilt == "class":
         (tmp_path / "test/cow").mkdir()
     else:
         for path in (tmp_path / "test").rglob("*.png"):
             path.unlink()
-    expected = {"image": "1.png is no image", "class": "the class 'cow'", "empty": "holds no images"}[spoilt]
+    expected = {
+        "image": "1.png cannot be read as an image",
+        "class": "the class 'cow'",
+        "empty": "holds no images",
+    }[spoilt]
     with pytest.raises(InputError, match=expected):
         open_data(DataConfig("auto", str(tmp_path)), silent)
 

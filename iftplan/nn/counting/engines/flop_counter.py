@@ -116,9 +116,7 @@ def _packet(name: str) -> Any:
 def _recorded(ledger: Ledger, packet: Any, formula: Callable[..., int]) -> Callable[..., int]:
     name = getattr(packet, "_qualified_op_name", "")
     operator = OPERATORS.get(name)
-    sparse = (
-        _supplied(ledger, name, operator, "takes a sparse operand for a dense one in") if operator else None
-    )
+    sparse = _supplied(ledger, name, operator, "treats a sparse operand as dense in") if operator else None
 
     def raw(*args: Any, out_val: Any = None, **kwargs: Any) -> int:
         if sparse and any(isinstance(a, Tensor) and a.layout is not torch.strided for a in args):

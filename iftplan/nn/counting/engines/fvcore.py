@@ -223,7 +223,8 @@ class _Graph:
 
 def _sparse(name: str) -> MeasureError:
     return MeasureError(
-        f"{name} is sparse, and the tracer that fvcore reads does not record how many values a tensor stores; count with the meta engine."
+        f"{name} is sparse, and fvcore cannot see how many values a sparse tensor stores; count with the meta "
+        "engine."
     )
 
 

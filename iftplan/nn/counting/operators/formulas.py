@@ -57,7 +57,8 @@ def matmul(a: Shape, b: Shape) -> int:
 def _sparse_product(a: Shape, b: Shape) -> int:
     if isinstance(a, SparseShape) and isinstance(b, SparseShape):
         raise MeasureError(
-            "a product of two sparse tensors costs what their values' places make of it, which no shape tells; make one of them dense."
+            "the cost of a product of two sparse tensors depends on where their values are, not on shapes alone; "
+            "make one of them dense."
         )
     return a.nnz * prod(b[1:]) if isinstance(a, SparseShape) else prod(a[:-1]) * getattr(b, "nnz", 0)
 

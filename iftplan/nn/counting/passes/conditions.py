@@ -45,6 +45,6 @@ def counting_conditions(model: nn.Module) -> Iterator[list[str]]:
 
 def _ended(model: str, call: str) -> EndedError:
     return EndedError(
-        f"{model} calls {call} in its forward pass, and only a pass that returns can be measured; take the call out, or raise an "
-        "error in its place."
+        f"{model} calls {call} in its forward pass, which would end the process, so the pass cannot be "
+        "measured. Remove the call, or raise an error instead."
     )

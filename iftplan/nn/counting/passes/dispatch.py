@@ -18,8 +18,8 @@ from iftplan.nn.torch_internals import TorchDispatchMode, without_torch_function
 _ITEM = torch.ops.aten._local_scalar_dense.default
 _GROUPED_MM = torch.ops.aten._grouped_mm.default
 ASSUMED_GROUPED_MM = (
-    "torch's meta kernel of _grouped_mm takes bfloat16 only; for other dtypes the output's shape was derived "
-    "from the operands, and every row taken to meet exactly one expert"
+    "torch's meta kernel of _grouped_mm accepts only bfloat16, so iftplan derived the output's shape "
+    "from the operands and assumed that each row goes to exactly one expert"
 )
 
 

@@ -33,7 +33,7 @@ def materialise(model: nn.Module, inputs: Sequence[InputSpec]) -> nn.Module:
         except Exception as error:
             given = ", ".join(map(str, inputs))
             raise MeasureError(
-                f"the lazy modules of {type(model).__name__} could not be given their sizes by a pass on {given}: "
+                f"the lazy modules of {type(model).__name__} could not be initialised by a forward pass on {given}: "
                 f"{type(error).__name__}: {' '.join(str(error).split())}"
             ) from error
     return double

@@ -52,8 +52,8 @@ def one_thread(model: nn.Module) -> Iterator[None]:
 
 def _refusal(model: nn.Module, where: str) -> MeasureError:
     return MeasureError(
-        f"{type(model).__name__} computes in {where} of its own during the forward pass, where its operators cannot be "
-        "counted; let forward call its layers one after another, for instance map(…) instead of pool.map(…)."
+        f"{type(model).__name__} starts {where} of its own in the forward pass, and iftplan cannot count "
+        "operators there. Call the layers one after another, for instance with map(…) instead of pool.map(…)."
     )
 
 

@@ -88,7 +88,8 @@ def pack_mask(mask: NDArray[np.bool_], chains: Chains, vectors: Vectors) -> Mask
     outputs, inputs = mask.shape
     if mask.size >= 2**31:
         raise InputError(
-            f"a weight of {outputs}×{inputs} has more entries than sparse execution numbers (2^31); keep this layer dense."
+            f"a weight of {outputs}×{inputs} has more than 2^31 entries, the most that sparse execution can "
+            "index; keep this layer dense."
         )
     bits = np.ascontiguousarray(mask).view(np.uint8)
     shared = outputs % ROWS == 0 and _shared(bits)

@@ -41,7 +41,8 @@ def attach(
     """
     if any(isinstance(hook, Hook) for hook in step_hooks(optimizer).values()):
         raise InputError(
-            f"this {type(optimizer).__name__} has a Masking already; release() the first one, or go on with it."
+            f"this {type(optimizer).__name__} already has a Masking; release() that one first, or continue to use "
+            "it."
         )
     first = optimizer.register_step_pre_hook(Hook(before))
     second = optimizer.register_step_post_hook(Hook(after))

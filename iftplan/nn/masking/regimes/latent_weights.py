@@ -41,7 +41,9 @@ class Behind:
     def written_(self) -> None:
         """Keep θ, which the optimizer moves, and warn that what was written to the weights is lost."""
         warnings.warn(
-            "the weights were changed since the optimizer's last step (a loaded state, an average), and training goes on from the dense weights behind them, which were not. Make a new Masking from the changed model.",
+            "the weights were changed since the optimizer's last step (a loaded state, an average), but training "
+            "continues from the dense weights behind them, which were not changed. Create a new Masking from the "
+            "changed model.",
             stacklevel=4,
         )
 

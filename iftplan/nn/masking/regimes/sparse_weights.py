@@ -93,7 +93,8 @@ class Held:
         )
         if subject.density == 1 and all(zeros):
             warnings.warn(
-                f"{type(self._algorithm).__name__} starts dense, and the weights off the plan's masks are zero already; apply the plan with dense_start=True.",
+                f"{type(self._algorithm).__name__} starts dense, but the weights outside the plan's masks are already "
+                "zero; apply the plan with dense_start=True.",
                 stacklevel=4,
             )
 
@@ -114,7 +115,8 @@ class Held:
                 scores[view.weight.name] = self._score(view, parameter, gradient)
             elif self._algorithm.scores is Scores.SALIENCY:
                 raise InputError(
-                    f"{view.weight.name} has no gradient in the step that chooses by saliency; train it in this step, or mask it by magnitude (Gradual)."
+                    f"{view.weight.name} has no gradient in the step in which masks are chosen by saliency; train it in "
+                    "this step, or choose by magnitude (Gradual)."
                 )
         return scores
 

@@ -20,7 +20,7 @@ def masks_of(structure: MaskStructure) -> Masks[Any]:
     """
     kind = _kind(type(structure).__module__.rpartition(".")[2])
     if kind is None:
-        raise InputError(f"{structure} masks can be planned, and nothing here draws or trains them.")
+        raise InputError(f"{structure} masks can be planned, but iftplan cannot draw or train them.")
     return kind(structure)
 
 

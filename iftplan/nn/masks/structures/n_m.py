@@ -79,7 +79,8 @@ class NMMasks(Masks[NM]):
         """
         if self.structure.transposable:
             raise InputError(
-                f"masks of structure {self.structure} are not chosen row by row; train them with static, ste, srste or transposable, or take {str(self.structure).replace('T', '')}."
+                f"masks of structure {self.structure} cannot be chosen row by row, as this method does; train them "
+                f"with static, ste, srste or transposable, or use {str(self.structure).replace('T', '')}."
             )
         return Groups(self.structure.of, self.structure.kept)
 

@@ -34,8 +34,10 @@ def check_outputs(model: nn.Module, changed: nn.Module, inputs: Sequence[InputSp
             before = run(without_data(model), inputs)
         after = run(changed, inputs)
     except MeasureError as error:
-        raise InfeasibleError(f"at the plan's widths the model does not run any more: {error}") from error
+        raise InfeasibleError(f"at the plan's widths the model does not run: {error}") from error
     if before.shapes != after.shapes:
         raise InfeasibleError(
-            f"at the plan's widths the model's outputs change from {shape_text(before.shapes)} to {shape_text(after.shapes)}; its widths depend on numbers that were not followed. Parallel, factorized and doped keep every outer shape."
+            f"at the plan's widths the model's outputs change from {shape_text(before.shapes)} to "
+            f"{shape_text(after.shapes)}; its widths depend on numbers that iftplan could not follow. Use "
+            "parallel, factorized or doped, which keep the width."
         )

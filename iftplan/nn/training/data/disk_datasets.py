@@ -58,7 +58,7 @@ def image_parts(root: Path, size: int, say: Callable[[str], None]) -> tuple[Labe
     if image is None or label is None:
         return None
     if test is None:
-        raise InputError(f"{root} has parts {', '.join(parts)}, and one named test is needed.")
+        raise InputError(f"{root} has the parts {', '.join(parts)}, but it needs one named test.")
     say(f"decoding {len(parts['train']) + len(test)} images of {root} …")
     train, held = (_part(part, image, label, size, str(root)) for part in (parts["train"], test))
     return train, held, int(train[1].max()) + 1

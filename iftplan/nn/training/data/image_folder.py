@@ -76,7 +76,8 @@ def stack_images(pixels: Sequence[Pixels], where: str) -> Tensor:
     shapes = {image.shape for image in pixels}
     if len(shapes) > 1:
         raise InputError(
-            f"images of {where} have {len(shapes)} sizes, among them {sorted(shapes)[:2]}; give one size to bring them to: data.size = 32."
+            f"images of {where} have {len(shapes)} different sizes, such as {sorted(shapes)[:2]}; set one size to "
+            "scale them to, as in data.size = 32."
         )
     return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous()
 
@@ -91,6 +92,4 @@ def _decoded(path: Path, size: int) -> Pixels:
                 image = image.resize((size, size), Image.Resampling.BILINEAR)
             return np.asarray(image, dtype=np.uint8)
     except (OSError, UnidentifiedImageError) as error:
-        raise InputError(
-            f"{path} is no image that can be read ({error}); remove it or replace it."
-        ) from error
+        raise InputError(f"{path} cannot be read as an image ({error}); remove or replace it.") from error

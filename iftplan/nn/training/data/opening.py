@@ -28,7 +28,7 @@ def open_data(config: DataConfig, say: Callable[[str], None]) -> Task:
     """
     path, kind = Path(config.path), kind_of(config)
     if kind != "digits" and not path.exists():
-        raise InputError(f"there are no data at {config.path!r}; data are {_KNOWN}.")
+        raise InputError(f"there are no data at {config.path!r}. Data can be {_KNOWN}.")
     match kind:
         case "digits":
             return _images(config, (*read_digits(config.test_fraction), 10), "digits")
@@ -57,7 +57,7 @@ def kind_of(config: DataConfig) -> str:
     if config.path == "digits" and not path.exists():
         return "digits"
     if not config.path:
-        raise InputError(f"where the data are is not said; give --data. Data are {_KNOWN}.")
+        raise InputError(f"no data were given; name them with --data: {_KNOWN}.")
     if path.is_dir():
         if cifar_files(path):
             return "cifar"
@@ -73,7 +73,8 @@ def kind_of(config: DataConfig) -> str:
         return "tokens"
     missing = "" if path.exists() else " There is nothing at that path."
     raise InputError(
-        f"what {config.path!r} holds cannot be told; data are {_KNOWN}.{missing} Say data.kind if it is one of them."
+        f"{config.path!r} is not recognised as data.{missing} Data can be {_KNOWN}. If it is one of these, "
+        "set data.kind."
     )
 
 

@@ -63,7 +63,7 @@ def read_text_tokens(path: Path, unit: str = "bytes") -> Numbers:
     try:
         points = np.frombuffer(content.decode().encode("utf-32-le"), dtype="<u4")
     except UnicodeDecodeError as error:
-        raise InputError(f'{path} is not UTF-8 text ({error}); take data.unit = "bytes".') from error
+        raise InputError(f'{path} is not UTF-8 text ({error}); set data.unit = "bytes".') from error
     return np.unique(points, return_inverse=True)[1].astype(np.uint32)
 
 
@@ -81,12 +81,15 @@ def read_token_file(path: Path) -> Numbers:
         )
     except (OSError, ValueError) as error:
         raise InputError(
-            f"{path} holds no tokens ({error}); it is a row of 16-bit numbers, or a .npy file of one row of integers."
+            f"{path} contains no tokens ({error}); it must be a row of 16-bit numbers, or a .npy file with one "
+            "row of integers."
         ) from error
     if row.ndim != 1 or not np.issubdtype(row.dtype, np.integer):
-        raise InputError(f"{path} holds {row.dtype} of shape {row.shape}, and one row of integers is wanted.")
+        raise InputError(
+            f"{path} contains {row.dtype} of shape {row.shape}, but it must be one row of integers."
+        )
     if path.suffix == ".npy" and len(row) and row.min() < 0:
-        raise InputError(f"{path} holds the token {row.min()}; tokens are numbers from 0 on.")
+        raise InputError(f"{path} contains the token {row.min()}; tokens must be at least 0.")
     return row
 
 
@@ -108,6 +111,7 @@ def token_pair(
     train, test = TokenWindows(tokens[:cut], context), TokenWindows(tokens[cut:], context)
     if not len(train) or not len(test):
         raise InputError(
-            f"{where} has {len(tokens)} tokens, too few for windows of {context} in training and testing; take a shorter data.context, or more text."
+            f"{where} has {len(tokens)} tokens, too few for windows of {context} in training and testing; set a "
+            "shorter data.context, or use more text."
         )
     return train, test

@@ -88,11 +88,11 @@ def newest(directory: Path, warn: Callable[[str], object]) -> tuple[int, dict[st
             refused.append(str(error))
             continue
         for message in refused:
-            warn(f"{message} The one of step {step} is used instead.")
+            warn(f"{message} The checkpoint of step {step} is used instead.")
         return step, state
     if refused:
         raise InputError(
-            " ".join((*refused, f"No checkpoint in {directory} is whole; start anew in another folder."))
+            " ".join((*refused, f"No checkpoint in {directory} is complete; start again in another folder."))
         )
     return None
 
@@ -106,7 +106,9 @@ def read(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             if not _sealed(file):
-                raise InputError(f"{path} is refused: it is torn or was changed, its checksum does not hold.")
+                raise InputError(
+                    f"{path} is refused: its checksum is wrong, so it is incomplete or was changed."
+                )
             file.seek(0)
             content = torch.load(file, map_location="cpu", weights_only=True)
     except InputError:
@@ -120,7 +122,7 @@ def read(path: Path) -> dict[str, Any]:
             raise InputError(
                 f"{path} is refused: it holds {schema!r} of step {step} where its name says {SCHEMA!r} of step {int(name[1])}."
             )
-    raise InputError(f"{path} is refused: it is no checkpoint of iftplan.")
+    raise InputError(f"{path} is refused: it is not a checkpoint of iftplan.")
 
 
 def step_of(path: Path) -> int:
@@ -131,7 +133,9 @@ def step_of(path: Path) -> int:
     """
     name = _NAME.fullmatch(path.name)
     if name is None:
-        raise InputError(f"{path} is no checkpoint of iftplan; those are named checkpoint-000000100.pt.")
+        raise InputError(
+            f"{path} is not a checkpoint of iftplan; checkpoints are named checkpoint-000000100.pt."
+        )
     return int(name[1])
 
 

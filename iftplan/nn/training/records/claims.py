@@ -23,7 +23,8 @@ def refuse_taken(directory: Path) -> None:
     """
     if any((directory / name).exists() for name in RECORDS):
         raise InputError(
-            f"{directory} holds a run already; continue it with: iftplan train --resume --out {shlex.quote(str(directory))}, or name another directory with --out."
+            f"{directory} already contains a run; continue it with: iftplan train --resume --out "
+            f"{shlex.quote(str(directory))}, or name another directory with --out."
         )
 
 

@@ -66,7 +66,10 @@ def loading(where: str) -> Iterator[None]:
         ) from error
 
 
-_WAY_OUT = "It was changed after it was written, or another version wrote it; remove it to go on from the one before, or start anew in another directory."
+_WAY_OUT = (
+    "It was changed after it was written, or another version wrote it. Remove it to continue from the "
+    "previous checkpoint, or start again in another directory."
+)
 
 
 def _problems(state: Mapping[str, Any], step: int) -> Iterator[str]:
@@ -87,6 +90,6 @@ def _problems(state: Mapping[str, Any], step: int) -> Iterator[str]:
     )
     for key, holds in forms:
         if not holds(state[key]):
-            yield f"{key} in its state is none that a run writes"
+            yield f"{key} in its state is a value that iftplan train never writes"
     if state["step"] != step:
-        yield f"its state is of step {state['step']}, and its name says {step}"
+        yield f"its state is of step {state['step']}, but its name says {step}"

@@ -87,7 +87,9 @@ def load_optimizer_state_(model: nn.Module, optimizer: Optimizer, state: Mapping
     theirs = [list(group["params"]) for group in state["param_groups"]]
     if ours != theirs:
         raise StaleError(
-            f"the optimizer's state is of {sum(map(len, theirs))} parameters in {len(theirs)} groups, and this optimizer holds {sum(map(len, ours))} in {len(ours)}, or under other names; resume with the model and the optimizer it was started with."
+            f"the optimizer's state is of {sum(map(len, theirs))} parameters in {len(theirs)} groups, and this "
+            f"optimizer holds {sum(map(len, ours))} in {len(ours)}, or under other names; resume with the model "
+            "and the optimizer of the run."
         )
     index = {name: i for i, name in enumerate(name for group in ours for name in group)}
     slots = {
