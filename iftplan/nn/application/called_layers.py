@@ -48,7 +48,7 @@ def check_called(plan: Plan, built: nn.Module, dense: nn.Module) -> None:
     stray = next((name for name, macs in products(table).items() if macs > planned.get(name, 0)), None)
     if stray is not None:
         first = replaced[0].name
-        raise _kept_outside(f"{stray} still uses a layer that the plan replaced", dense, first)
+        raise _kept_outside(f"a layer that the plan replaced is still used by {stray}", dense, first)
 
 
 def _kept_outside(what: str, dense: nn.Module, layer: str) -> InfeasibleError:

@@ -69,7 +69,7 @@ def unpackable(weight: Tensor) -> str:
     if weight.dtype not in _MULTIPLES:
         return (
             f"weights are {str(weight.dtype).removeprefix('torch.')}, but 2:4 needs float16, bfloat16 or int8 (in "
-            "float32, torch packs 1:2)"
+            "float32, torch keeps 1 of 2)"
         )
     outputs, inputs = weight.shape
     rows, columns = _MULTIPLES[weight.dtype]

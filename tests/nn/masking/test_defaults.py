@@ -163,5 +163,5 @@ def test_a_mask_of_a_convolution_is_held_against_a_structure_by_its_name() -> No
     assert not inn.holds("1:4", weight.mask)
     weight.mask[0, :4, 0, 0] = True
     assert not inn.holds("2:4", weight.mask)
-    with pytest.raises(ift.InputError, match="1 dimensions"):
+    with pytest.raises(ift.InputError, match="two dimensions, outputs and inputs, but this one has 1"):
         inn.holds("2:4", torch.ones(4, dtype=torch.bool))

@@ -117,7 +117,7 @@ def test_every_truncation_is_refused(pair: tuple[Path, Path]) -> None:
     whole = path.read_bytes()
     for length in (*range(0, len(whole), 37), *range(len(whole) - 100, len(whole))):
         path.write_bytes(whole[:length])
-        assert "torn" in refusals(directory)
+        assert "its checksum is wrong" in refusals(directory)
     path.write_bytes(whole)
     assert checkpoints.newest(directory, silent)[0] == 20
 
