@@ -326,7 +326,7 @@ def test_a_replaced_weight_says_what_it_is_like_and_no_more() -> None:
         lambda: nn.functional.linear(torch.randn(2, 16), member.weight),
         lambda: copy.deepcopy(member.weight),
     ):
-        with pytest.raises(InfeasibleError, match="weight of l1 directly .*replaced it by a Factorized"):
+        with pytest.raises(InfeasibleError, match=r"weight of l1 directly .*replaced it by a Factorized"):
             used()
 
 
