@@ -19,7 +19,7 @@ R = TypeVar("R")
 
 
 def check_arguments(function: Callable[P, R]) -> Callable[P, R]:
-    """The same function, refusing arguments of another type or choice before anything is computed.
+    """The function with its arguments checked: a wrong type or choice is refused before anything is computed.
 
     Only what can be seen at once is checked: classes, `Literal` choices, and unions of them. A choice may be written in
     any case.

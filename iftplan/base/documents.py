@@ -53,7 +53,7 @@ def write_text(text: str, path: str) -> None:
 
 
 def write_bytes(content: bytes, path: str) -> None:
-    """Write a file of any kind in one step, as `write_text` does; a file that is there keeps its mode and its links.
+    """Write a file of any kind in one step, as `write_text` does; an existing file keeps its mode and links.
 
     Raises:
         InputError: the place cannot be written; nothing was changed.
@@ -91,7 +91,7 @@ def _new_mode() -> int:
 
 
 def read_text(path: str) -> str:
-    """The text of a file, or of stdin for `-`, with a byte order mark taken off and lines ended by a newline alone.
+    """Text of a file, or of stdin for `-`, without a byte order mark and with plain newlines.
 
     Raises:
         InputError: it cannot be read, or is not UTF-8.
@@ -232,7 +232,7 @@ _DIGITS = 60
 
 
 def check_values(document: Document, where: str) -> Document:
-    """The document itself, where everything in it can be computed with and shown.
+    """The document itself, after a check that its numbers are finite and its text can be shown.
 
     Raises:
         InputError: says where it holds an infinite number, more digits than any count has, brackets nested deeper than any
@@ -312,7 +312,7 @@ def check(document: Mapping[str, Any], schema: str, where: str) -> None:
 
 
 def duplicate_name(where: str, names: Iterable[str]) -> Iterator[str]:
-    """Sentence on the first name that is there twice; none where all differ."""
+    """Sentence about the first name that appears twice; none if all names differ."""
     seen: set[str] = set()
     for i, name in enumerate(names):
         if name in seen:

@@ -14,7 +14,7 @@ class IftplanError(Exception):
 
 
 class InputError(IftplanError):
-    """Something given (an option, a layer, a file, a document) is not what it has to be."""
+    """An option, an argument, a layer, a file or a document is not valid."""
 
 
 class InfeasibleError(IftplanError):
@@ -36,7 +36,7 @@ class EndedError(MeasureError):
 
 
 class DivergedError(IftplanError):
-    """Processes of one run disagree on what they must have alike."""
+    """Processes of one run disagree about state that must be identical."""
 
     exit_code = 3
 

@@ -38,7 +38,7 @@ _COUNT = re.compile(
 
 
 def refuse_long(text: str, named: str, digits: int = 18) -> None:
-    """Refuse a number that no network and no machine has, before anything is computed with it.
+    """Refuse a number with too many digits, before anything is computed with it.
 
     Args:
         text: as it was written.
@@ -76,7 +76,7 @@ def parse_fraction(text: str, what: str) -> Fraction:
 
 
 def parse_tolerance(text: str) -> Fraction:
-    """Read a relative difference that passes: `0.001`, `1e-3`, `1/1000` or `0.1%`.
+    """Read a tolerated relative difference: `0.001`, `1e-3`, `1/1000` or `0.1%`.
 
     Raises:
         InputError: not a number, or negative.

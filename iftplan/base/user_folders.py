@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def user_cache() -> Path:
-    """Folder of what can be made again: `iftplan` in `XDG_CACHE_HOME`, or in `.cache` in the user's home.
+    """Cache folder of the user: `iftplan` in `XDG_CACHE_HOME`, or in `.cache` in the user's home.
 
     Raises:
         RuntimeError: this user has no home folder, and no cache folder was named.

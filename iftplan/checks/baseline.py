@@ -21,7 +21,7 @@ BASELINE_SCHEMA = "iftplan.baseline/1"
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """Costs of models when somebody said that they should cost this.
+    """Accepted costs of models, with which later checks compare.
 
     Attributes:
         name: a file's name or a git revision.

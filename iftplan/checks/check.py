@@ -64,7 +64,7 @@ def measure_models(
     paths: tuple[Path, Path] | None = None,
     around: Around = lambda count: nullcontext(lambda: None),
 ) -> Costs:
-    """Measure models, those apart that the cache knows and that nothing has changed for.
+    """Costs of models: measured, or from the cache if nothing that they depend on has changed.
 
     Args:
         models: what to measure.
@@ -112,7 +112,7 @@ def check_models(
     baseline: Baseline | None,
     notes: tuple[str, ...] = (),
 ) -> CheckReport:
-    """Report on models, judged by what they were measured to cost.
+    """Report on models, judged by their measured costs.
 
     Args:
         config: the configuration.
@@ -212,7 +212,7 @@ def saved_baseline(config: Configuration) -> Baseline | None:
 def renewed_baseline(
     config: Configuration, models: Sequence[ConfiguredModel], costs: Costs, old: Baseline | None
 ) -> Baseline:
-    """Baseline with the present costs of these models, without those that the configuration has no more.
+    """Baseline with the current costs of these models, without models that the configuration no longer has.
 
     Args:
         config: the configuration.

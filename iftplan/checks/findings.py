@@ -152,7 +152,7 @@ class CheckReport(Displayed):
 
     @property
     def status(self) -> Status:
-        """The weightiest of its models' outcomes."""
+        """The worst outcome of its models."""
         found = {model.status for model in self.models}
         return next((status for status in _WEIGHTIEST if status in found), Status.PASSED)
 

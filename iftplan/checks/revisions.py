@@ -48,7 +48,7 @@ class Checkout:
 
 @contextmanager
 def checked_out(revision: str, folder: Path) -> Iterator[Checkout]:
-    """Check a revision out beside the working tree, which is left alone, and take it away again whatever happens.
+    """Check out a revision beside the working tree, which stays as it is, and always remove it afterwards.
 
     Args:
         revision: as git reads it: a branch, a tag, a commit.
@@ -119,7 +119,7 @@ def _git(folder: Path, *arguments: str, said: str = "") -> str:
 
 @contextmanager
 def terminating() -> Iterator[None]:
-    """Let a request to end, as CI sends on a cancelled run, unwind what has to be taken away."""
+    """Clean up before the process ends when it is asked to terminate, as CI does when it cancels a run."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -139,7 +139,7 @@ def revision_baseline(
     jobs: int | None,
     around: Around,
 ) -> tuple[Baseline, tuple[str, ...]]:
-    """Costs of the models at a revision, each as it is configured there, or as here where it is not.
+    """Costs of the models at a revision, each with its configuration there, or today's where there is none.
 
     Args:
         revision: anything that git understands.

@@ -45,7 +45,7 @@ class Derivation:
 
     @property
     def covers(self) -> bool:
-        """Whether the structure rounds up: it does not where its dense part grows with it."""
+        """Whether the structure is rounded up; it is rounded down if its dense part grows with it."""
         return not self.fixed.has(self.unknown)
 
 
@@ -128,7 +128,7 @@ def family(
     structure: str = "structure",
     matrices: Callable[[int, int, int], tuple[tuple[int, int], ...]] | None = None,
 ) -> Family:
-    """A family of your own from nothing but its cost expression in `iftplan.families.symbols`.
+    """Family of your own, from its cost expression in the symbols of `iftplan.families.symbols`.
 
     Args:
         name: what to call it.
@@ -179,7 +179,7 @@ def _degree(cost: Expr) -> Any:
 
 
 def roots(derivation: Derivation) -> tuple[Expr, Expr, Expr]:
-    """The solution where inputs and outputs grow, where only outputs do, and beside activation products A."""
+    """Solutions for layers whose inputs and outputs grow, whose outputs alone grow, and with activation products A."""
     full, outputs = (derivation.solution.subs(t.e, degree) for degree in (2, 1))
     if derivation.unknown != t.k:
         return full, outputs, full

@@ -34,7 +34,7 @@ class Root:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """The derived side of a family, in exact arithmetic but for the roots.
+    """Costs that follow from a family's equation, in exact arithmetic except for roots.
 
     Attributes:
         cost: the cost expression as text.

@@ -68,7 +68,7 @@ def integer_structure(
 
 
 def at_structure(wide: LayerSpec, family: Family, unknown: int, structure: Structure) -> IntegerStructure:
-    """A layer, already at its new width, with an integer structure: its masked and its dense weights.
+    """Masked and dense weights of a layer at its new width, for an integer structure.
 
     Args:
         wide: the layer at its new width.

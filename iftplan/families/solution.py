@@ -33,7 +33,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One line of a derivation: what is done, and the equation that comes out."""
+    """One line of a derivation: the step, and the equation that results."""
 
     what: str
     equation: str

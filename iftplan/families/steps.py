@@ -101,7 +101,7 @@ def _step(what: str, left: str, right: Expr) -> Step:
 
 
 def explain(solution: Solution, family: Family) -> Solution:
-    """The solution with the derivation of its structure, down to the whole numbers; left alone, there is none."""
+    """The solution with the derivation of its structure, down to whole numbers; without one for layers that stay unchanged."""
     if solution.outcome is Outcome.LEFT_ALONE:
         return solution
     symbolic = steps(solution.layer, family, 1 - solution.sparsity)

@@ -46,7 +46,7 @@ class MaskStructure(ABC):
     @classmethod
     @abstractmethod
     def parse(cls, text: str) -> Self | None:
-        """Structure that a notation names; None where that is another's.
+        """Structure of a notation; None if the notation belongs to another structure.
 
         Raises:
             InputError: it is this one's notation, of a mask that cannot be.

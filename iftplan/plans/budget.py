@@ -15,7 +15,7 @@ _MOST_SUMS = 2**26
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Maskable layer as something to spend MACs on.
+    """Maskable layer with the numbers of weights that it can keep, and the MACs of each.
 
     Attributes:
         capacity: how many weights it can hold.

@@ -19,7 +19,7 @@ from iftplan.plans.rows import PlanRow, with_unknown
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """MACs of one scope: the budget, what is spent whatever the density, what full density would cost."""
+    """MACs of one scope: the budget, the cost that no density changes, and the cost of masked weights at density 1."""
 
     budget: int
     fixed: int
@@ -42,7 +42,7 @@ class Books:
 
 
 def close_budget(rows: Sequence[PlanRow], policy: Policy) -> tuple[tuple[PlannedLayer, ...], tuple[str, ...]]:
-    """Planned layers whose numbers of weights close the budget of the scope, and notes on what is left of it.
+    """Planned layers whose numbers of weights meet the budget of the scope, and notes on MACs that are left.
 
     Raises:
         InfeasibleError: no densities close it; says why, or which layer would be left without a weight.

@@ -20,7 +20,7 @@ from iftplan.plans.widths import plan_widths
 
 
 def plan(spec: ModelSpec, policy: Policy, *, heads: Heads = "number") -> Plan:
-    """Plan of a whole model whose budget closes in the policy's scope.
+    """Plan of a whole model that meets the budget in the policy's scope.
 
     Args:
         spec: the dense model's layers, and its couplings for families that widen.
@@ -71,7 +71,7 @@ def _plan(spec: ModelSpec, policy: Policy, heads: Heads) -> Plan:
 
 
 def close_prepared(spec: ModelSpec, policy: Policy, prepared: Prepared, *, heads: Heads = "number") -> Plan:
-    """The plan of what was prepared for this policy, or for one that differs in its distribution alone.
+    """Plan from widths and structures that were prepared for this policy, or for one with another distribution.
 
     Args:
         spec: the dense model.

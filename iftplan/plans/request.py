@@ -75,7 +75,7 @@ class PlanRequest:
     pricing: Pricing | None = None
 
     def policy(self) -> Policy:
-        """The request as the planner takes it, every choice a value.
+        """The request as the planner needs it, every choice a value.
 
         Raises:
             InputError: something that cannot be read, or does not go together.

@@ -22,7 +22,7 @@ PRODUCT_REASON = "a product of activations: no weight to mask"
 
 @dataclass(frozen=True, slots=True)
 class PlanRow:
-    """Layer on its way into a plan.
+    """Layer of a plan before its number of weights is chosen.
 
     Attributes:
         dense: the layer in the dense model; None for products.
@@ -56,7 +56,7 @@ class PlanRow:
 
     @property
     def experts(self) -> int:
-        """Matrices of which every position meets one."""
+        """Number of experts: matrices of which each position uses one."""
         return self.layer.experts if self.layer else 1
 
     @property
@@ -162,7 +162,7 @@ def _product_row(spec: ModelSpec, product: Product, sizes: Mapping[str, int]) ->
 
 
 def role_of(layer: WeightLayer, policy: Policy) -> tuple[Role, str]:
-    """The part a layer plays under a policy, and why."""
+    """Role of a layer under a policy, and the reason for it."""
     if layer.unmaskable:
         return Role.UNMASKABLE, layer.unmaskable
     restructures = policy.family is not None and not policy.family.solves_width

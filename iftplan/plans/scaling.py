@@ -48,7 +48,7 @@ _WIDTH_ALONE = "μP corrects for the width alone; the fan-in that masks take awa
 def parametrize(
     plan: Plan, asked: Asked = "auto", optimizer: Optimizer = "adam", mask_updates: MaskUpdates = "static"
 ) -> Plan:
-    """The plan with the scales of its weights; "standard" leaves them out, which says the same.
+    """The plan with the scales of its weights; "standard" leaves them out, as in a plan without a parametrization.
 
     Args:
         plan: says every weight's fan-in and density.

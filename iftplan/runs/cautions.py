@@ -24,7 +24,7 @@ def schedule_cautions(
     rate: Callable[[int], float] | None = None,
     arrives: bool = False,
 ) -> list[str]:
-    """Doubts about when masks change in a run; none is an error.
+    """Warnings about when masks change in a run; none is an error.
 
     Args:
         updates: when masks change.
@@ -46,7 +46,7 @@ def schedule_cautions(
 
 
 def arrival_cautions(arrival: int, steps: int) -> list[str]:
-    """Doubts about a method that thins masks out on the way: whether it arrives, and with how much time left.
+    """Warnings about gradual pruning: whether it reaches the plan's sparsity, and how late.
 
     Args:
         arrival: the step at which masks first have the plan's counts.
@@ -64,7 +64,7 @@ def arrival_cautions(arrival: int, steps: int) -> list[str]:
 def weight_cautions(
     kept: Mapping[str, int], silent: Mapping[str, tuple[int, int]] | None = None
 ) -> list[str]:
-    """Doubts about masks as they are: layers through which nothing or little passes.
+    """Warnings about the present masks: layers with no weights, or with many outputs that have none.
 
     Args:
         kept: weights that each mask keeps.

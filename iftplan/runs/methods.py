@@ -28,7 +28,7 @@ class Method:
 
     @property
     def starts_dense(self) -> bool:
-        """Whether weights off the masks have values in the beginning."""
+        """Whether weights outside the masks have values at the start."""
         return self.gradual or self.straight or not self.masked
 
 

@@ -26,7 +26,7 @@ _PARTS = ("density", "itop", "degree_of_constraint")
 
 
 def parse_record(document: Document, where: str) -> Document:
-    """A `run.json` that agrees with itself; settings that this version does not know are left as they are.
+    """A `run.json` without contradictions; settings that this version does not know stay as they are.
 
     Raises:
         InputError: says where it holds what no run writes.
@@ -48,7 +48,7 @@ def parse_record(document: Document, where: str) -> Document:
 
 
 def parse_result(document: Document, where: str) -> Document:
-    """A `result.json` whose numbers can be, and follow from each other where they do.
+    """A `result.json` whose numbers are possible and consistent.
 
     Raises:
         InputError: names the key, and what it contradicts.
@@ -70,7 +70,7 @@ def _refuse_unknown(document: Document, known: Collection[str], where: str) -> N
 
 
 def check_together(result: Document, record: Document, where: str) -> None:
-    """Refuse a result that is of another run than the record beside it.
+    """Refuse a result that belongs to another run than the record beside it.
 
     Args:
         result: from `result.json`.

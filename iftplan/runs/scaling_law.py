@@ -63,7 +63,7 @@ class ScalingLaw:
         return float(capacity + (self.a_d / data) ** self.b_d + self.c)
 
     def data(self, sparsity: float, params: float, compute: float, kappa: float = 1.0) -> float:
-        """Tokens or images D that a compute of so many FLOPs sees: κ·C·(1-S)/(6·N).
+        """Tokens or images D that training FLOPs C pay for: κ·C·(1-S)/(6·N).
 
         Args:
             sparsity: S, in [0, 1).
@@ -108,7 +108,7 @@ class ScalingLaw:
         return max(0.0, 1.0 - float(kept))
 
     def compute_for(self, sparsity: float, params: float, kappa: float = 1.0) -> float:
-        """The FLOPs at which a sparsity is optimal: the inverse of `optimal_sparsity`, a contour of it.
+        """Training FLOPs at which a sparsity is optimal: the inverse of `optimal_sparsity`.
 
         Args:
             sparsity: S, in [0, 1).

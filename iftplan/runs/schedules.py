@@ -109,7 +109,7 @@ def step_at(time: int | float, steps: int) -> int:
 
 
 def known_step(time: int | float) -> int:
-    """The step that a time of training is, where that needs no length.
+    """The step itself; a fraction of training is refused, because it needs the length of training.
 
     Raises:
         InputError: a fraction of a training whose length is not known.
@@ -124,7 +124,7 @@ def known_step(time: int | float) -> int:
 
 
 def check_times(begin: int | float, end: int | float) -> None:
-    """Refuse a span of training that is none.
+    """Refuse a begin and an end of mask updates that are not a span of training.
 
     Args:
         begin: a step, or a fraction of training.

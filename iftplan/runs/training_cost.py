@@ -90,7 +90,7 @@ class TrainingCost(Displayed):
         return sparse + self.input_gradient(nnz) + (self.opened if dense_gradient else sparse)
 
     def input_gradient(self, nnz: Mapping[str, int] | None = None) -> int:
-        """The gradients of all layers' inputs: as much as a forward pass, dense where the mask is of no use."""
+        """MACs of the gradients of all layers' inputs: those of a forward pass, dense where the mask saves nothing."""
         kept = self.nnz if nnz is None else nnz
         return self.forward(
             {x: self.capacity[x] if x in self.dense_inputs else kept[x] for x in self.positions}

@@ -64,7 +64,7 @@ class _Server:
 
     @classmethod
     def running(cls) -> _Server:
-        """The one that runs, or a new one."""
+        """The running worker process, or a new one."""
         if cls._one is None or cls._one._process.poll() is not None:
             cls._one = cls()
         return cls._one
@@ -83,7 +83,7 @@ class _Server:
     def answers(
         self, requests: Sequence[Request], jobs: int, done: Callable[[int, Answer], object]
     ) -> dict[int, Answer]:
-        """Answers by number; where the process ends before them, the first that has none is the one it ended at.
+        """Answers by number of request; if the process ends early, the first request without an answer ended it.
 
         Args:
             requests: each with its number.
@@ -112,14 +112,14 @@ class _Server:
         return found
 
     def close(self) -> None:
-        """Ask nothing more, and let it end."""
+        """Send no more requests, and let the process end."""
         assert self._process.stdin is not None
         with suppress(OSError):
             self._process.stdin.close()
         self._process.wait()
 
     def stop(self) -> None:
-        """End it, and what it has begun."""
+        """End the process and its children."""
         self._process.terminate()
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=5)

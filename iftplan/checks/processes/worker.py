@@ -60,7 +60,7 @@ class _Copies:
     running: dict[int, tuple[int, Mapping[str, Any], bytearray]] = field(default_factory=dict)
 
     def serve(self) -> None:
-        """Begin with every request as it comes, and pass every answer on, until there is neither."""
+        """Start requests as they arrive and forward their answers, until none is left."""
         signal.signal(signal.SIGTERM, self._end)
         unread = b""
         with selectors.DefaultSelector() as waiting:

@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """A family before anything is derived from it.
+    """Definition of a family: its equation and its title, before anything is derived.
 
     Attributes:
         name: how it is named on the command line and in documents.

@@ -72,7 +72,7 @@ class Block(MaskStructure):
         return sum((m // self.height) * (n // self.width) for m, n in matrices)
 
     def counts(self, matrices: Matrices) -> range:
-        """Numbers of weights in steps of one block, on top of those that hang over the edge.
+        """Numbers of weights that a mask can keep: whole blocks, and always the partial blocks at the edge.
 
         Raises:
             InfeasibleError: blocks do not tile a matrix; names the nearest size that they do.

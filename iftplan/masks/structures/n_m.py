@@ -92,7 +92,7 @@ class NM(MaskStructure):
 
     @property
     def step(self) -> int:
-        """Weights by which a short group, or tile, falls behind a whole one."""
+        """Number of weights that a short group, or tile, keeps less than a whole one."""
         return self.of if self.transposable else 1
 
     @property

@@ -147,7 +147,7 @@ def audit_plan(
     may_stay_uncalled: Collection[str] = (),
     active: Mapping[str, Fraction] | None = None,
 ) -> AuditReport:
-    """Hold the planned structure, as it was measured, against the plan's own ledger.
+    """Report that compares the measured network of a plan with the plan's own MACs.
 
     Args:
         plan: the plan.
@@ -284,7 +284,7 @@ def audit_model(
     nonzeros: Mapping[str, Fraction] | None = None,
     may_stay_uncalled: Collection[str] = (),
 ) -> AuditReport:
-    """Hold a model against another one, a plan's ledger or a budget; or, without a reference, just report.
+    """Report that compares a model's MACs with another model, a plan or a budget; without a reference, its measured MACs.
 
     Args:
         subject: what was measured.
@@ -372,7 +372,7 @@ def _deviation_problem(report: AuditReport, deviation: Fraction) -> str:
 
 
 def unmeasured_sentences(report: AuditReport) -> tuple[str, ...]:
-    """Sentences for what could not be measured, each with what would allow it."""
+    """Sentences about operators and modules that could not be measured, each with the argument that allows them."""
     return (
         *(unknown_sentence(name, calls) for name, calls in report.unknown_ops.items()),
         *(uncalled_sentence(name) for name in report.uncalled_modules),

@@ -27,7 +27,7 @@ _AT: Final = log(1.1)
 
 
 class NotMeasuredError(Exception):
-    """A layer of a kind, or with a mask, that the profile says nothing of; the message is the reason."""
+    """The profile has no measurement of this kind of layer or mask; the message is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ Points = tuple[tuple[float, "Points | float"], ...]
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """A profile's measurements of one pass, ready to be read.
+    """Estimated seconds of layers, from a profile's measurements of one pass.
 
     Attributes:
         dense: kind → over width and columns, of layers as they were.

@@ -36,7 +36,7 @@ TIMED = (Kind.LINEAR, Kind.CONV2D)
 
 @dataclass(frozen=True, slots=True)
 class LayerPair:
-    """A dense layer and the masked wide one in its place.
+    """A dense layer and the masked wide layer that replaces it.
 
     Attributes:
         name: the dense layer in layer notation.
@@ -63,7 +63,7 @@ class LayerPair:
 
     @property
     def work(self) -> float:
-        """MACs of the planned layer over those of the dense one: 1 but for what a structure leaves over."""
+        """MACs of the planned layer over those of the dense one: 1, or a little less if a structure leaves a remainder."""
         return self.nnz / self.dense.weights
 
     @property
@@ -143,7 +143,7 @@ class Bench:
 
 
 def pair_of_layer(text: str, sparsity: Fraction, structure: MaskStructure, *, multiple: int = 1) -> LayerPair:
-    """A layer in layer notation, and what Sparse Wide makes of it.
+    """Pair of a dense layer, in layer notation, and its Sparse Wide layer.
 
     Args:
         text: the layer.

@@ -47,7 +47,7 @@ class Axis:
 
 
 def cost_of(o: Observation, cost: Cost) -> int | None:
-    """Cost of an observation, in MACs or weights; None where it does not say."""
+    """Cost of an observation, in MACs or weights; None if the observation has no such number."""
     match cost:
         case Cost.TRAINING:
             return o.train_macs
@@ -58,7 +58,7 @@ def cost_of(o: Observation, cost: Cost) -> int | None:
 
 
 def gain_of(o: Observation, gain: Gain) -> float | None:
-    """Gain of an observation in its source's own unit; None where it does not say."""
+    """Gain of an observation, in the unit of its source; None if the observation has no such number."""
     match gain:
         case Gain.METRIC:
             return o.value

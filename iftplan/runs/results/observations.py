@@ -102,7 +102,7 @@ class Observation:
 
     @property
     def maskless(self) -> bool:
-        """Whether no weight is under a mask, so that there is nothing to say of masks."""
+        """Whether no weight has a mask."""
         return self.dense or self.transform == "lowrank" or self.maskable_weights == 0
 
 

@@ -55,7 +55,7 @@ def _at(entry: ConfigurationResult, found: TradeOff) -> str:
 
 
 def times(ratio: float) -> str:
-    """A ratio of costs at equal quality, as people say it.
+    """Words for a ratio of costs at equal quality: `the same for 2× less`.
 
     Example:
         >>> times(2.0), times(0.8), times(1.001)

@@ -49,7 +49,7 @@ class Search:
 
 @dataclass(frozen=True, slots=True)
 class Campaign:
-    """Settings that all workers of a sweep have alike.
+    """Settings that all workers of a sweep share.
 
     Attributes:
         directory: of the run directories.

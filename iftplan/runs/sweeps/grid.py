@@ -273,7 +273,7 @@ def run_name(run: RunConfig) -> str:
 
 
 def trained_row(row: GridPoint, run: RunConfig, result: Document, directory: str) -> GridPoint:
-    """Row of a plan with the result of its run, which goes before the plan where both know a number.
+    """Row of a plan with the result of its run; where both have a number, the result's is used.
 
     Args:
         row: of the plan.

@@ -29,7 +29,7 @@ _NAME = "name"
 
 
 class JournalLock:
-    """The lock of a journal: gone with whoever held it, and the journal's last line whole when it is taken.
+    """Lock of a journal: released when its holder ends; taking it removes a partial last line of the journal.
 
     Optuna's own lock is a file that a killed process leaves behind, for others to wait half a minute at; and a line
     that was written by half would spoil the next one.
@@ -40,7 +40,7 @@ class JournalLock:
         self._lock = FileLock(f"{journal}.lock")
 
     def acquire(self) -> bool:
-        """Wait for the lock, and cut off what a dead writer left of a line."""
+        """Wait for the lock, and remove the partial line that a killed writer left."""
         self._lock.acquire()
         _mend(self._journal)
         return True
@@ -172,7 +172,7 @@ class TrialQueue:
             )
 
     def add(self, names: Iterable[str], *, again: bool = False) -> None:
-        """Add what is not there yet; with `again`, also what failed."""
+        """Add the trials that are new; with `again`, also those that failed."""
         with self._guard:
             there = self._latest()
             for name in names:
@@ -193,12 +193,12 @@ class TrialQueue:
         return None
 
     def finish(self, claim: Claim, values: Iterable[float]) -> None:
-        """Tell what came out, and give the trial back."""
+        """Record the result of the trial, and release it."""
         self._study.tell(claim.number, list(values))
         claim.lock.release()
 
     def fail(self, claim: Claim, reason: str) -> None:
-        """Tell why nothing can come out, and give the trial back."""
+        """Record why the trial failed, and release it."""
         self._study.set_user_attr(claim.name, reason)
         self._study.tell(claim.number, state=TrialState.FAIL)
         claim.lock.release()

@@ -23,7 +23,7 @@ _FOUND: Mapping[str, Callable[[GridPoint], str]] = {
 
 
 def sweep_table(rows: Sequence[GridPoint]) -> Table:
-    """The first rows with the columns that tell them apart; what all have alike stands above."""
+    """The first rows, with the columns in which they differ; common values stand above the table."""
     differ = [name for name in _CHOICES if len({getattr(row, name) for row in rows}) > 1]
     alike = [
         f"{name} {_cell(getattr(rows[0], name))}"
