@@ -83,12 +83,12 @@ def _check_algorithm(algorithm: Algorithm) -> None:
         )
     if not hasattr(getattr(algorithm, "updates", Updates), "due"):
         raise InputError(
-            f"{type(algorithm).__name__} with updates {algorithm.updates!r} does not say when masks change; give "
-            "Updates(end=7500), or Updates(end=0.75) for a fraction of training."  # type: ignore[attr-defined]
+            f"{type(algorithm).__name__} with updates {algorithm.updates!r} does not say when masks change; give "  # type: ignore[attr-defined]
+            "Updates(end=7500), or Updates(end=0.75) for a fraction of training."
         )
     if not hasattr(getattr(algorithm, "fraction", Constant), "at"):
         raise InputError(
-            f"{type(algorithm).__name__} needs a schedule for its fraction, not {algorithm.fraction!r}; give "
+            f"{type(algorithm).__name__} needs a schedule for its fraction, not {algorithm.fraction!r}; give "  # type: ignore[attr-defined]
             f"Constant({algorithm.fraction!r}) or Cosine(0.3)."  # type: ignore[attr-defined]
         )
     if algorithm.order not in tuple(Order):
