@@ -410,7 +410,7 @@ def test_a_weight_that_is_computed_is_refused() -> None:
 def test_one_tensor_under_two_masks_is_refused() -> None:
     model = network()
     model[4].weight = model[2].weight
-    with pytest.raises(InputError, match=r"2\.weight and 4\.weight are one tensor"):
+    with pytest.raises(InputError, match=r"2\.weight and 4\.weight are the same tensor"):
         Masking(model, optim.SGD(model.parameters(), 0.1))
 
 
