@@ -180,7 +180,7 @@ def not_finite() -> nn.Module:
         (network, {"distribution": "ERKK"}, "Did you mean 'erk'"),
         (network, {"criterion": "size"}, "'magnitude', 'random'"),
         (network, {"mask": "2:4"}, "Did you mean structure"),
-        (network, {"structure": "block3x3"}, "2: block3x3 masks do not tile .* `keep_dense=\\['first', 'last', '2'\\]`"),
+        (network, {"structure": "block3x3"}, "2: a 128×256 weight .* cannot be divided into block3x3 .* `keep_dense=\\['first', 'last', '2'\\]`"),
         (nn.ReLU, {}, "the ReLU has no linear"),
         (lambda: nn.Linear(4, 4), {}, "leaves nothing to mask of the Linear"),
         (lambda: inn.sparsify(network(), 0.5), {}, "2.weight is masked already"),

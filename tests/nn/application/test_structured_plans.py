@@ -98,7 +98,7 @@ def test_closing_by_pattern_keeps_every_pattern_whole_and_names_the_residual(str
     assert plan.residual_macs > 0
     assert any(f"{plan.residual_macs:,}".replace(",", " ") in note for note in plan.notes)
     assert ift.audit(plan, measure_plan(plan)).passed
-    with pytest.raises(InputError, match="unstructured masks have none"):
+    with pytest.raises(InputError, match="unstructured masks have no such pattern"):
         wide("unstructured", close="pattern")
 
 

@@ -214,7 +214,7 @@ def test_lazy_modules_are_counted_and_stay_lazy(engine: str, device: str) -> Non
 
 def test_lazy_modules_that_do_not_run_say_so() -> None:
     with pytest.raises(
-        MeasureError, match="lazy modules of Sequential could not be given their sizes by a pass on 8"
+        MeasureError, match="lazy modules of Sequential could not be initialised by a forward pass on 8"
     ):
         measure(nn.Sequential(nn.LazyConv2d(8, 3)), [InputSpec((8,))])
 

@@ -197,7 +197,7 @@ class SharedKeys(nn.Module):
 
 REFUSED = [
     (Unscalable, InputSpec((2, 5), "int64", "input_ids"), 2, r"head .*comes from tanh"),
-    (Summed, InputSpec((2, 3, 6)), 2, r"its sum .*is no mean"),
+    (Summed, InputSpec((2, 3, 6)), 2, r"its sum .*is not a mean"),
     (SharedKeys, InputSpec((2, 3, 6)), 2, r"its bmm .*read elsewhere"),
     (HAND_WRITTEN["shuffle"], InputSpec((2, 3, 16, 16)), 1.5, r"^2 cannot .* its split .*break up"),
 ]
