@@ -105,8 +105,10 @@ def read_model(
             return kept
     from iftplan.nn.counting.operators.allowed import vouched_operators
     from iftplan.nn.meta.inputs import given_inputs
+    from iftplan.nn.meta.wrappers import bare
     from iftplan.nn.reading import read
 
+    source = source if isinstance(source, str) else bare(source)
     costs = [f"{name}={cost}" for name, cost in allow.items()] if isinstance(allow, Mapping) else allow
     return read.read_model(
         source,

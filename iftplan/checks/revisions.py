@@ -193,7 +193,7 @@ def _refuse_ours(revision: str, read: Iterable[str], checkout: Checkout) -> None
             continue  # what measures is the same for both
         if kind == "file" and Path(place).is_absolute() and Path(place).is_relative_to(checkout.original):
             raise InputError(
-                f"at {revision} the models import {Path(place).relative_to(checkout.original)} from the working tree, where an installed package points to; name the source by its file, as in path/file.py:factory, or install the package without -e."
+                f"at {revision} the models import {Path(place).relative_to(checkout.original)} from the working tree, where an installed package points to; name the source by its file, as in path/file.py:factory, or, for comparisons with a revision alone, install the package without -e."
             )
 
 

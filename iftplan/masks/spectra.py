@@ -9,7 +9,7 @@ largest in size is the second *singular value*, not the second eigenvalue, which
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import sqrt
 
 LEAST_DEGREE = 3
@@ -27,8 +27,8 @@ class Graph:
         second: second largest singular value σ₂; 0 where the mask has rank 1.
     """
 
-    left: tuple[int, ...]
-    right: tuple[int, ...]
+    left: tuple[int, ...] = field(repr=False)
+    right: tuple[int, ...] = field(repr=False)
     first: float
     second: float
 

@@ -372,10 +372,10 @@ def _of_model(
     def report() -> AuditReport:
         from iftplan.nn.application.audit import (
             PLAN_TOLERANCE,
-            against_totals,
             applied_here,
             audit_network,
             measure_applied,
+            unplanned,
         )
         from iftplan.nn.sources import construct_with_inputs
 
@@ -391,7 +391,8 @@ def _of_model(
         report = audit_network(
             subject, network, used, reference, nonzeros=nonzeros, tolerance=_or(tolerance, usual), **measuring
         )
-        return report if plan is None else against_totals(report, plan, network)
+        told = unplanned(report, plan, network) if plan is not None else ""
+        return replace(report, assumptions=(told, *report.assumptions)) if told else report
 
     sources = (subject, name) if name is not None and plan is None else (subject,)
     return _Audit(f"measuring {subject}", sources, report)

@@ -26,6 +26,7 @@ from iftplan.nn.layers.stacks import stack_of
 from iftplan.nn.masks.masked_weights import SUFFIX, draw_masks_, enforce_, has_mask, masked_weights, stream
 from iftplan.nn.meta.copies import check_ties, deep_copy, without_data
 from iftplan.nn.meta.inputs import matching
+from iftplan.nn.meta.wrappers import bare
 from iftplan.nn.reading.widths.outputs import check_outputs
 from iftplan.plans.plan import Plan, PlannedLayer, Role
 
@@ -69,7 +70,7 @@ def apply(
         MeasureError: the plan is in a family of the user's own.
         InfeasibleError: a layer cannot be replaced or widened, or the model does not call it where it is replaced.
     """
-    check_applicable(plan, model, init)
+    check_applicable(plan, bare(model), init)
     return apply_(plan, deep_copy(model), seed=seed, nonlinear=nonlinear, init=init, dense_start=dense_start)
 
 
@@ -91,6 +92,18 @@ def apply_(
         plan, seed, nonlinear, init, dense_start: see `apply`.
         model: the network that was planned for; changed.
     """
+    _apply_to(plan, bare(model), seed, nonlinear, init, dense_start)
+    return model
+
+
+def _apply_to(
+    plan: Plan,
+    model: nn.Module,
+    seed: int,
+    nonlinear: bool,
+    init: str | Deviation | None,
+    dense_start: bool,
+) -> None:
     check_applicable(plan, model, init)
     with torch.random.fork_rng(devices=[]):
         shapes = without_data(model)
@@ -113,7 +126,6 @@ def apply_(
         _initialise_(plan, model, new, scheme_named(init), own, seed)
     if not dense_start:
         enforce_(model)
-    return model
 
 
 def _build_(

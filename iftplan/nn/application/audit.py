@@ -29,9 +29,15 @@ from iftplan.nn.masks.nonzeros import nonzeros as count_nonzeros
 from iftplan.nn.masks.view import is_of
 from iftplan.nn.meta.fingerprint import fingerprint
 from iftplan.nn.meta.inputs import given_inputs, matching
+from iftplan.nn.meta.wrappers import bare
 from iftplan.nn.torch_internals import failure
 from iftplan.plans.audit.audit import AuditReport, Reference, audit_model, audit_plan
 from iftplan.plans.plan import Plan, Role
+
+COUNTED_AS_DENSE = (
+    "Weights under masks are counted as if they were dense; `nonzeros=True` counts those that the masks keep."
+)
+"""What a report says of a network whose masks were not asked for."""
 
 PLAN_TOLERANCE = Fraction(1, 10**6)
 """The largest relative difference between a plan's ledger and what its layers measure."""
@@ -149,7 +155,7 @@ def audit_network(
         MeasureError: an engine could not run the network, or its zeros make no one cost.
     """
     tables = measure_by(network, inputs, engines, second=second, operators=operators)
-    return audit_model(
+    report = audit_model(
         subject,
         tables,
         reference,
@@ -157,6 +163,9 @@ def audit_network(
         nonzeros=_shares(network, tables[0], from_values=True) if nonzeros else None,
         may_stay_uncalled=may_stay_uncalled,
     )
+    if nonzeros or not any(True for _ in masked_weights(bare(network))):
+        return report
+    return replace(report, assumptions=(COUNTED_AS_DENSE, *report.assumptions))
 
 
 def applied_here(plan: Plan, network: nn.Module, inputs: Sequence[InputSpec]) -> bool:
@@ -170,8 +179,8 @@ def applied_here(plan: Plan, network: nn.Module, inputs: Sequence[InputSpec]) ->
     return tuple(inputs) == plan.inputs and any(True for _ in masked_weights(network))
 
 
-def against_totals(report: AuditReport, plan: Plan, network: nn.Module) -> AuditReport:
-    """Report of a network against a plan's total, which says so where the network is the dense one that the plan changes.
+def unplanned(report: AuditReport, plan: Plan, network: nn.Module) -> str:
+    """Sentence that a network is the dense one that the plan changes; empty if it is another.
 
     That one costs what the plan costs, as every dense model of an iso-FLOP plan does.
 
@@ -182,9 +191,8 @@ def against_totals(report: AuditReport, plan: Plan, network: nn.Module) -> Audit
     """
     changes = any(layer.maskable or layer.before != layer.after for layer in plan.layers)
     if not changes or any(True for _ in masked_weights(network)) or fingerprint(network) != plan.fingerprint:
-        return report
-    told = f"{report.subject} is the dense network that the plan was made for, and not the planned one; both cost the same by design, so only totals were compared. Audit the plan itself, or a network that it was applied to with nn.apply."
-    return replace(report, assumptions=(told, *report.assumptions))
+        return ""
+    return f"{report.subject} is the dense network that the plan was made for, and not the planned one; both cost the same by design, so only totals were compared. Audit the plan itself, or a network that it was applied to with nn.apply."
 
 
 @check_arguments
@@ -200,6 +208,7 @@ def audit_against(network: nn.Module, plan: Plan, inputs: object = None) -> Audi
         InputError: an input that cannot be read.
         MeasureError: the network could not be run.
     """
+    network = bare(network)
     given = matching(plan.inputs, network)
     used = given if inputs is None else given_inputs(inputs, network)
     if used == given and any(True for _ in masked_weights(network)):
@@ -213,7 +222,8 @@ def audit_against(network: nn.Module, plan: Plan, inputs: object = None) -> Audi
         nonzeros=not any(p.is_meta for p in network.parameters()),
         second="fvcore",
     )
-    return against_totals(report, plan, network)
+    told = unplanned(report, plan, network)
+    return replace(report, problems=(*report.problems, told)) if told else report
 
 
 @check_arguments
@@ -245,6 +255,7 @@ def measure_applied(
         InputError: the plan masks weights, and the model has no masks.
         MeasureError: an engine could not run the model.
     """
+    model = bare(model)
     masked = list(masked_weights(model))
     if not masked and any(layer.maskable for layer in plan.layers):
         raise InputError(

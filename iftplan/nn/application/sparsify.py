@@ -33,6 +33,7 @@ from iftplan.nn.masks.masked_weights import (
 )
 from iftplan.nn.meta.copies import check_ties, deep_copy
 from iftplan.nn.meta.inputs import given_inputs
+from iftplan.nn.meta.wrappers import bare
 from iftplan.nn.reading.read import read_model
 from iftplan.plans.request import PlanRequest, make_plan
 
@@ -130,7 +131,8 @@ def sparsify_(
         InputError: see `sparsify`.
         InfeasibleError: see `sparsify`.
     """
-    _check(model)
+    network = bare(model)
+    _check(network)
     request = PlanRequest(
         family=None,
         sparsity=sparsity,
@@ -139,14 +141,14 @@ def sparsify_(
         mask=str(structure),
     )
     if inputs is not None:
-        plan = make_plan(read_model(model, given_inputs(inputs, model)), request)
-        apply_(plan, model, seed=seed, init=None, dense_start=True)
+        plan = make_plan(read_model(network, given_inputs(inputs, network)), request)
+        apply_(plan, network, seed=seed, init=None, dense_start=True)
     else:
-        _register_(model, request, seed)
+        _register_(network, request, seed)
     if criterion == "magnitude":
-        _keep_largest_(model, parse_mask(request.mask))
+        _keep_largest_(network, parse_mask(request.mask))
     if not dense_start:
-        enforce_(model)
+        enforce_(network)
     return model
 
 

@@ -13,8 +13,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import InputError
-from iftplan.nn.masking.optimizer.wrappers import bare
 from iftplan.nn.masks.masked_weights import MaskedWeight, masked_weights
+from iftplan.nn.meta.wrappers import bare
 
 
 @check_arguments

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import InputError, StaleError
 from iftplan.nn.layers.computed import computed_weights
-from iftplan.nn.masking.optimizer.wrappers import bare
 from iftplan.nn.masks.masked_weights import SUFFIX, enforce_, masked_weights
+from iftplan.nn.meta.wrappers import bare
 
 Model = TypeVar("Model", bound=nn.Module)
 

@@ -31,7 +31,7 @@ from iftplan.nn.masking.algorithms.static import Static
 from iftplan.nn.masking.masked_model import Subject
 from iftplan.nn.masking.measures.exploration import Exploration
 from iftplan.nn.masking.optimizer.hooks import attach
-from iftplan.nn.masking.optimizer.wrappers import bare, innermost_optimizer
+from iftplan.nn.masking.optimizer.wrappers import innermost_optimizer
 from iftplan.nn.masking.preconditions import trainable_views
 from iftplan.nn.masking.processes import Ranks
 from iftplan.nn.masking.regimes.base import Regime
@@ -40,6 +40,7 @@ from iftplan.nn.masking.regimes.sparse_weights import Held
 from iftplan.nn.masking.step_masks import Taken
 from iftplan.nn.masks.masked_weights import noted_structure
 from iftplan.nn.masks.shards import reshard_
+from iftplan.nn.meta.wrappers import bare
 
 
 class Masking:

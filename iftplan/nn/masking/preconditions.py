@@ -53,7 +53,7 @@ def trainable_views(
     _check_experts(algorithm, weights)
     if not weights:
         raise InputError(
-            f"{type(model).__name__} has no masked weights; make them with iftplan.nn.apply first, of a plan that masks some (lowrank masks none)."
+            f"{type(model).__name__} has no masked weights; make them first, with iftplan.nn.apply for a plan that masks some (lowrank masks none), or with iftplan.nn.sparsify for masks without a plan."
         )
     trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
     owners: dict[int, str] = {}

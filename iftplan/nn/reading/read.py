@@ -18,9 +18,11 @@ from iftplan.nn.counting.measure import data_of, measure
 from iftplan.nn.counting.operators.registry import Operator
 from iftplan.nn.counting.passes.data import Data
 from iftplan.nn.counting.passes.lazy_modules import materialise
+from iftplan.nn.masks.masked_weights import masked_weights
 from iftplan.nn.meta.copies import check_ties
 from iftplan.nn.meta.fingerprint import fingerprint
 from iftplan.nn.meta.inputs import Inputs, given_inputs
+from iftplan.nn.meta.wrappers import bare
 from iftplan.nn.reading.dataflow import weight_uses
 from iftplan.nn.reading.weight_layers import weight_layers
 from iftplan.nn.sources import BuiltModel, construct
@@ -51,6 +53,7 @@ def read_model(
             meta device.
         MeasureError: the model does not run, or has an operator of unknown cost.
     """
+    source = source if isinstance(source, str) else bare(source)
     built = construct(source) if isinstance(source, str) else BuiltModel(source, default_inputs(source))
     check_ties(built.model)
     guessed = inputs is None or (not isinstance(inputs, Tensor) and not inputs)
@@ -73,7 +76,17 @@ def read_model(
         fingerprint=fingerprint(built.model),
         couplings=couplings,
         refusal=refusal,
-        assumptions=(*built.assumptions, *table.assumptions, *_uncalled(table)),
+        assumptions=(*built.assumptions, *table.assumptions, *_uncalled(table), *_masks(built.model)),
+    )
+
+
+def _masks(model: nn.Module) -> tuple[str, ...]:
+    """That zeros were not looked at, where a network has masks of ours."""
+    masked = sum(1 for _ in masked_weights(model))
+    if not masked:
+        return ()
+    return (
+        f"{masked} weights are under masks and were counted as if they were dense; nn.measure_applied counts what the masks of a plan keep, and iftplan audit --nonzeros what any masks keep.",
     )
 
 

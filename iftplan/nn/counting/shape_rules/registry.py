@@ -130,6 +130,10 @@ def _attention(
 def _embedding(ledger: Ledger, input: Tensor, weight: Tensor, *options: Any, **named: Any) -> Any:
     if not input.is_meta or len(weight.shape) != 2 or len(options) > 1:
         return NotImplemented
+    if input.dtype not in (torch.int64, torch.int32):  # torch's meta kernel takes any
+        raise TypeError(
+            f"Expected tensor for argument #1 'indices' to have one of the following scalar types: Long, Int; but got {input.dtype} instead"
+        )
     ledger.elementwise["embedding"] += input.numel() * weight.shape[1]
     return empty((*input.shape, weight.shape[1]), weight.dtype)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import cache
 
 from iftplan.base.arguments import one_of
@@ -51,10 +52,22 @@ def for_training(algorithm: Algorithm | str, structure: MaskStructure, steps: in
     if not isinstance(found, RunMethod):
         return found
     if steps is not None:
-        return found.over(steps)
+        lasting = found.over(steps)
+        _warn_of_no_update(lasting, steps)
+        return lasting
     if found.needs_length:
         name = type(found).__name__
         raise InputError(
             f"{name} changes masks until a fraction of training, so it has to know how long that is; give `steps`, as in Masking(model, optimizer, {name}(), steps=10_000), or an end in steps, {name}(end=7500)."
         )
     return found
+
+
+def _warn_of_no_update(algorithm: Algorithm, steps: int) -> None:
+    """Warn where a schedule that is known leaves masks as they are for the whole training."""
+    updates = getattr(algorithm, "updates", None)
+    if isinstance(updates, Updates) and not any(map(updates.due, range(steps))):
+        warnings.warn(
+            f"{type(algorithm).__name__} never changes masks in {steps} steps: updates are due every {updates.interval} steps until step {updates.last}. Give a shorter interval, such as {type(algorithm).__name__}(interval={max(1, updates.last // 20)}).",
+            stacklevel=4,
+        )
