@@ -240,7 +240,7 @@ def test_too_large_for_values_is_refused_with_the_limit(monkeypatch: pytest.Monk
     with torch.device("meta"):
         model = ByMask()
         model.add_module("all", nn.Sequential(nn.Linear(8, 1 << 28), nn.Linear(1 << 28, 8)))
-    with pytest.raises(MeasureError, match=r"weights and inputs alone take 17\.0 GiB.*the limit is 4\.0 GiB"):
+    with pytest.raises(MeasureError, match=r"weights and inputs alone need 17\.0 GiB.*the limit is 4\.0 GiB"):
         measure(model, ROWS)
 
 
@@ -252,7 +252,7 @@ def test_a_tensor_made_on_the_way_counts_against_the_limit(monkeypatch: pytest.M
                 kept.view(-1, 1, 1, 1) * torch.ones(1 << 12)[:, None, None] * torch.ones(1 << 10)[:, None]
             ) * (torch.ones(1 << 10))
 
-    with pytest.raises(MeasureError, match=r"at aten::mul it would hold .* GiB; the limit is 4\.0 GiB"):
+    with pytest.raises(MeasureError, match=r"at aten::mul it would need .* GiB; the limit is 4\.0 GiB"):
         measure(Growing(), ROWS)
 
 

@@ -356,7 +356,7 @@ def test_what_does_not_fit_never_reaches_the_kernels(wrong: str) -> None:
             weight = weight[:, :, :2]
         case "weight type":
             weight = weight.double()
-    with pytest.raises(InputError, match=r"given|no batch of images"):
+    with pytest.raises(InputError, match=r"given|not a batch of images"):
         sparse_conv2d(x, weight, bias, pattern, (1, 1), values)
     linear = pattern_of(mask[:, :, 0, 0], torch.float32)
     with pytest.raises(InputError, match="an input of 7 channels"):
