@@ -67,7 +67,7 @@ def scope_table(plan: Plan, convention: Convention = Convention.MAC) -> Table:
     elif plan.widths and plan.sparsity and not any(map(_restructured, plan.layers)):
         notes.append("note: no width of this model can move, so every layer is what it was")
     if plan.widths:
-        notes.append(f"width multiplier k = {plan.multiplier:.6g}")
+        notes.append(f"width multiplier k = {plan.multiplier:.6g}{_rounding(plan)}")
     notes += _left_out(plan)
     scaled = plan.parametrization.notes if plan.parametrization else ()
     return Table(columns, rows, notes=(*notes, *(f"note: {n}" for n in (*plan.notes, *scaled))))
@@ -85,6 +85,25 @@ def _left_out(plan: Plan) -> Iterator[str]:
     if plan.scope not in (None, Scope.MODEL) and plan.ratio(Scope.MODEL) > _DEARER:
         more = percent(plan.ratio(Scope.MODEL) - 1).lstrip("+")
         yield f"note: the whole model costs {more} more than the dense one; a plan in scope model spends exactly as much"
+
+
+_NOTEWORTHY = 1.05
+"""How far above k widths are, where the table says so."""
+
+
+def _rounding(plan: Plan) -> str:
+    """How widths grow where rounding them up to multiples takes them well above k."""
+    growths = [
+        Fraction(layer.after.out_channels, layer.before.out_channels)
+        for layer in plan.layers
+        if layer.before and layer.after and layer.before.out_channels and layer.after.out_channels
+    ]
+    grown = [float(growth) for growth in growths if growth != 1]
+    if not grown or max(grown) <= _NOTEWORTHY * plan.multiplier:
+        return ""
+    low, high = f"{min(grown):.4g}", f"{max(grown):.4g}"
+    much = low if low == high else f"{low} to {high}"
+    return f" before rounding; rounded up to what heads, groups and masks need, widths grow by a factor of {much}"
 
 
 def _restructured(layer: PlannedLayer) -> bool:

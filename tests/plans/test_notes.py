@@ -12,6 +12,7 @@ from iftplan.plans.plan import Scope
 from iftplan.plans.planner import plan
 from iftplan.plans.policy import Policy
 from iftplan.plans.tables import scope_table
+from tests.support.hand_specs import chain
 
 
 def notes(source: str, family: str, scope: Scope) -> str:
@@ -39,3 +40,13 @@ def test_layers_that_are_left_out_are_named_with_the_reason() -> None:
         "zoo:gpt3-small", "wide", Scope.MODEL
     )
     assert "not transformed" not in notes("zoo:mobilenetv2", "wide", Scope.LAYERS)
+
+
+def test_widths_that_rounding_takes_well_above_the_multiplier_are_told() -> None:
+    rounded = scope_table(plan(chain(), Policy(family_named("wide"), Fraction(1, 2), round_to=16))).notes
+    assert any(
+        "k = 1.41421 before rounding; rounded up" in note and note.endswith("a factor of 1.333 to 2")
+        for note in rounded
+    ), rounded
+    exact = scope_table(plan(chain(), Policy(family_named("wide"), Fraction(3, 4)))).notes
+    assert not any("before rounding" in note for note in exact)

@@ -97,3 +97,9 @@ def test_what_does_not_go_together_is_refused(folder: Path, words: str, says: st
     assert done.code == 2
     assert says in done.err
     assert not (folder / "explore.html").exists()
+
+
+def test_a_file_of_another_model_is_refused(folder: Path) -> None:
+    done = iftplan("explore", "zoo:resnet8-cifar", "--show", "plan.json", cwd=folder)
+    assert done.code == 2
+    assert "--show plan.json is of another model than zoo:resnet8-cifar" in done.err

@@ -17,6 +17,7 @@ from iftplan.models.spec import Heads, InputSpec
 
 if TYPE_CHECKING:
     from iftplan.base.documents import Document
+    from iftplan.models.spec import ModelSpec
 
 EXAMPLE = """
 Example:
@@ -87,6 +88,8 @@ def command(
 
     asked = _subject(subject, model, show, inputs_of(input), heads)
     spec = spec_of(asked.source, asked.inputs, widths=True, heads=asked.heads, allow=allow, no_cache=no_cache)
+    if asked.opened is not None and show is not None:
+        _refuse_another(asked.opened, show, spec)
     name = spec.source.removeprefix("zoo:")
     own = spec.source.startswith("zoo:") and name in ZOO and ZOO[name].inputs == spec.inputs
     page = explorer_page(spec, document=asked.opened, own_inputs=own)
@@ -162,6 +165,19 @@ def _shown(file: str) -> Document:
     return document
 
 
+def _refuse_another(document: Document, file: str, spec: ModelSpec) -> None:
+    """Refuse a file that the page of a model cannot show, because nothing in it is of that model."""
+    names = {w.layer.name for w in spec.layers} | {p.name for p in spec.products}
+    if "rows" in document:
+        same = any(row.get("model") == spec.source for row in document["rows"])
+    else:
+        same = any(layer.get("name") in names for layer in document.get("layers", []))
+    if not same:
+        raise InputError(
+            f"--show {file} is of another model than {spec.source}; show a file of this one, or name the other model."
+        )
+
+
 def _trusted(source: str, where: str) -> str:
     """A document's own source; Python of its own is not run unless somebody names it."""
     from iftplan.models.sources import parse_source
@@ -170,7 +186,7 @@ def _trusted(source: str, where: str) -> str:
         raise InputError(f"{where} does not say what its model is built from; name it with --model.")
     if parse_source(source).runs_user_code:
         raise InputError(
-            f"{where} names Python of its own, {source}; a document is data, so name {source} yourself to have it run: --model {source}."
+            f"{where} would run Python code, {source}. A document is only data, so iftplan runs this code only if you name it: --model {source}."
         )
     return source
 
