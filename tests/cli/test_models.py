@@ -237,7 +237,7 @@ MORE_REQUESTS = (
 )
 
 REFUSALS = {
-    "Undecided": "(reads the model's input)",
+    "Undecided": "first adds most, 128 → 256 (reads the model's input)",
     "normed": "original1",
 }
 """Models that are too small for what grows without a mask, and what their refusal must name."""
