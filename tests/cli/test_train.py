@@ -242,12 +242,12 @@ REFUSED = {
     f"wide.json --method rigl {SETTINGS} --out rigl": "iftplan train --resume --out rigl",
     "--resume --out rigl --seed 5": "started with seed = 0, and 5 is asked for",
     "--resume --out rigl --set optimizer.lr=0.2": "optimizer.lr = 0.3",
-    "--resume --out nowhere": "nowhere holds none",
-    "--resume": "say which directory",
+    "--resume --out nowhere": "there is no run in nowhere to resume",
+    "--resume": "needs the directory of the run",
     "--set optimizer.weight_decai=0": "optimizer.weight_decai; [optimizer] takes",
     "--set optimiser.lr=1": "The nearest is optimizer",
     "--set optimizer.lr=fast": "optimizer.lr = 'fast'",
-    "--set optimizer=3": "optimizer is a section",
+    "--set optimizer=3": "optimizer is 3, but it must be a section",
     "--set training.precision=32": "'32-true'",
     "--set nothing": "--set optimizer.lr=0.05",
     "--recipe digit": "The nearest is digits",
@@ -268,7 +268,7 @@ REFUSED = {
     "lowrank.json": "masks no weights, so there are no masks for the method rigl",
     "wide.json --steps 2 --set optimizer.lr=1e30 --out diverged": "training diverged: ",
     "wide.json --steps 6 --set optimizer.lr=1e30 --set optimizer.clip=1 --out clipped": "training diverged: ",
-    "zoo:digits-cnn": "is no plan",
+    "zoo:digits-cnn": "is not a plan file",
 }
 STALE = ("half.json --resume --out rigl", "--resume --out swapped")
 
@@ -299,7 +299,7 @@ def test_what_cannot_be_is_said_in_one_paragraph(refusals: dict[str, Run], argum
 @pytest.mark.parametrize("arguments", STALE)
 def test_another_plan_is_stale(refusals: dict[str, Run], arguments: str) -> None:
     assert refusals[arguments].code == 4, refusals[arguments].err
-    assert "another plan" in refusals[arguments].message
+    assert "is not the plan that the run was started with" in refusals[arguments].message
 
 
 def test_nothing_that_was_refused_left_a_trace(refusals: dict[str, Run], folder: Path) -> None:
