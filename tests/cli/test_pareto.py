@@ -100,7 +100,7 @@ def test_flops_are_twice_the_macs(runs: dict[str, Run]) -> None:
 @pytest.mark.parametrize(
     "name, says",
     [
-        ("mixed", "of 'accuracy' and other/text of 'perplexity'|of 'digits' and other/text of 'book'"),
+        ("mixed", "has 'digits' and other/text has 'book'|'accuracy' and other/text has 'perplexity'"),
         ("nothing", "--paper"),
         ("lost", "cannot be read"),
         ("untrained", "--y log2_masks"),
