@@ -63,7 +63,7 @@ nitpick_ignore_regex = [
     (
         "py:.*",
         r"nn\.Module|InitVar|(iftplan\..*\.)?(Model|Number|Fans|Operator|Stack|Table|Heads|MethodConfig"
-        r"|Sparsity|Costs|Asked|CloseBy|Optimizer|MaskUpdates|Objective|Pass|Criterion|Record)",
+        r"|Sparsity|Costs|Asked|CloseBy|Optimizer|MaskUpdates|Objective|Pass|Criterion|Record|_Frame)",
     ),  # names of types within a module
 ]
 

@@ -5,6 +5,7 @@ Shapes are (inputs m, outputs n).
 
 from iftplan.masks.cardinality import Cardinality
 from iftplan.masks.notation import parse_mask
+from iftplan.masks.spectra import Graph, Spectrum
 from iftplan.masks.stacks import stack_close, stack_counts, stack_log2_masks
 from iftplan.masks.structure import MaskStructure, Matrices
 from iftplan.masks.structures.block import Block
@@ -19,8 +20,10 @@ __all__ = [
     "Cardinality",
     "Channel",
     "ConstantFanIn",
+    "Graph",
     "MaskStructure",
     "Matrices",
+    "Spectrum",
     "Unstructured",
     "parse_mask",
     "stack_close",

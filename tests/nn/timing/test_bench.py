@@ -226,7 +226,7 @@ def test_the_command(tmp_path: Path) -> None:
     assert "</svg>" in (tmp_path / "p.svg").read_text()
     assert len(layers.out.splitlines()) == 3
     for run, says in (
-        (none, "bench times a PLAN or layers"), (both, "bench times a PLAN or layers"),
+        (none, "bench needs a PLAN or layers"), (both, "bench needs a PLAN or layers"),
         (bad, "plan with --transform wide"), (wrong, "cannot be timed"), (threads, "no number of threads"),
     ):  # fmt: skip
         assert run.code == 2 and says in run.message

@@ -105,7 +105,7 @@ def test_a_machine_without_one_is_refused(tmp_path: Path) -> None:
     )
     assert planned.code == 0 and json.loads(planned.out)["layers"][0]["wide"] == "linear:1024-4288@512"
     assert refused.code == 2 and "sees none here" in refused.message
-    assert threads.code == python.code == 2 and "of processors" in threads.message
+    assert threads.code == python.code == 2 and "are for CPUs" in threads.message
 
 
 def test_the_document_names_device_and_types() -> None:

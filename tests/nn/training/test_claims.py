@@ -125,7 +125,7 @@ def test_an_interrupted_sweep_says_how_many_runs_are_finished(tmp_path: Path, wo
     finished = len(list((tmp_path / "out").glob("*/result.json")))
     told = err.decode().splitlines()[-1]
     match = re.fullmatch(
-        r"iftplan: stopped with (\d+) of 12 runs finished; the same command continues\.", told
+        r"iftplan: stopped with (\d+) of 12 runs finished; run the same command again to continue\.", told
     )
     assert match and finished - 1 <= int(match[1]) <= finished < 12
     assert b"Traceback" not in err

@@ -326,9 +326,9 @@ def test_planning_for_time_on_the_command_line(tmp_path: Path) -> None:
     assert shown.code == 0 and "kept dense: sparse kernels take" in shown.out
     assert flops.out == usual.out and "wallclock" not in usual.out
     for run, says in (
-        (unread, "iftplan bench --profile -o gone.json measures this machine"), (bare, "add --objective wallclock"),
-        (passed, "add --objective wallclock"),
-        (batched, "add --objective wallclock"),
+        (unread, "iftplan bench --profile -o gone.json measures this machine"), (bare, "need --objective wallclock"),
+        (passed, "need --objective wallclock"),
+        (batched, "need --objective wallclock"),
         (scope, "--scope layers or --scope model"), (bad, "another kind of document"),
     ):  # fmt: skip
         assert run.code == 2 and says in run.message
@@ -386,7 +386,7 @@ def test_a_machine_is_measured_and_read(tmp_path: Path) -> None:
     assert planned.code == 0 and "another machine" not in planned.out
     assert [row["backend"] for row in csv.DictReader(backends.out.splitlines())] == ["dense", "sparse"] * 2
     for run, says in (
-        (unknown, "'fast' is no backend"), (nothing, "nothing that ratios could be to"),
+        (unknown, "'fast' is not a backend"), (nothing, "has no dense backend to compare with"),
         (mixed, "measures a grid of its own"), (sizes, "'none' is no whole number"),
         (lost, "are of --profile"),
     ):  # fmt: skip
