@@ -227,6 +227,6 @@ def test_the_command(tmp_path: Path) -> None:
     assert len(layers.out.splitlines()) == 3
     for run, says in (
         (none, "bench needs a PLAN or layers"), (both, "bench needs a PLAN or layers"),
-        (bad, "plan with --transform wide"), (wrong, "cannot be timed"), (threads, "no number of threads"),
+        (bad, "plan with --transform wide"), (wrong, "cannot be timed"), (threads, "is not a number of threads"),
     ):  # fmt: skip
         assert run.code == 2 and says in run.message

@@ -387,7 +387,7 @@ def test_a_machine_is_measured_and_read(tmp_path: Path) -> None:
     assert [row["backend"] for row in csv.DictReader(backends.out.splitlines())] == ["dense", "sparse"] * 2
     for run, says in (
         (unknown, "'fast' is not a backend"), (nothing, "has no dense backend to compare with"),
-        (mixed, "measures a grid of its own"), (sizes, "'none' is no whole number"),
-        (lost, "are of --profile"),
+        (mixed, "measures layers of its own"), (sizes, "'none' is not a whole number"),
+        (lost, "belong to --profile"),
     ):  # fmt: skip
         assert run.code == 2 and says in run.message
