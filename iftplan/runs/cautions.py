@@ -36,7 +36,7 @@ def schedule_cautions(
         >>> schedule_cautions(Updates(end=7500), 10_000)
         []
         >>> print(*schedule_cautions(Updates(end=750), 1000))
-        Masks change 7 times in 1 000 steps: below about 20 updates a method explores little (arXiv 2102.02887). An interval of 35 makes it 20.
+        Masks change 7 times in 1 000 steps: with fewer than about 20 updates, a method explores few masks (arXiv 2102.02887). An interval of 35 steps gives 20 updates.
     """
     updates = updates.over(steps)
     grid = {*range(updates.first, min(updates.last + 1, steps), updates.interval), updates.last}
@@ -56,7 +56,7 @@ def arrival_cautions(arrival: int, steps: int) -> list[str]:
         >>> arrival_cautions(750, 1000)
         []
         >>> print(*arrival_cautions(1000, 1000))
-        Pruning ends at step 1 000 and the run after 1 000 steps: it never arrives at the plan's counts. End it before the run does.
+        Pruning ends at step 1 000, but the run ends after 1 000 steps, so the plan's sparsity is never reached. End pruning earlier, or train for longer.
     """
     return [_too_late(arrival, steps)] if arrival >= steps else []
 

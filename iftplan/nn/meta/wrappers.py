@@ -7,6 +7,8 @@ from torch import nn
 
 def bare(model: nn.Module) -> nn.Module:
     """The model inside torch.compile's, data parallel's and an engine's wrapper: weights have their own names there."""
+    if not isinstance(model, nn.Module):  # whoever is given it says what it takes
+        return model
     parts = model._modules
     match [part for part in parts.values() if part is not None]:
         case [nn.Module() as inner] if "_orig_mod" in parts:  # torch.compile

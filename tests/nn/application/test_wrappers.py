@@ -50,7 +50,7 @@ def test_a_wrapped_network_is_the_network_inside(wrapper: str) -> None:
     sparse = nn.sparsify(wrapped, "1/2")
     assert sparse(X).shape == (2, 4)
     assert ift.read_model(sparse, X).assumptions == (
-        "1 weight is under masks and counted as dense; nn.measure_applied counts what the masks of a plan keep, and iftplan audit --nonzeros what any masks keep.",
+        "1 weight is under masks and counted as dense; nn.measure_applied counts what the masks of a plan keep, and an audit with `nonzeros=True` what any masks keep.",
     )
 
 

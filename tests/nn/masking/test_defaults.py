@@ -76,9 +76,9 @@ def test_every_algorithm_trains_by_its_name(name: str) -> None:
     if name in NEEDS:
         with pytest.raises(ift.InputError, match=r"give `steps`"):
             masking(model, name)
-    masks = masking(model, name.upper(), steps=40)
+    masks = masking(model, name.upper(), steps=240)
     wanted = dict(masks.nnz)
-    for _ in range(40):
+    for _ in range(240):
         model(torch.randn(8, 16)).square().mean().backward()
         masks.step()
         masks.optimizer.step()
@@ -120,8 +120,8 @@ def test_a_fraction_without_a_length_answers_nothing() -> None:
 
 def test_a_checkpoint_goes_on_on_the_same_schedule() -> None:
     first, second = sparse(), sparse()
-    one = masking(first, "rigl", steps=100)
-    two = masking(second, inn.RigL(Updates(end=75)))
+    one = masking(first, "rigl", steps=1000)
+    two = masking(second, inn.RigL(Updates(end=750)))
     one.step()
     two.load_state_dict(one.state_dict())
     assert two.steps == 1 and two.algorithm == one.algorithm

@@ -107,5 +107,5 @@ def test_what_no_polynomial_gives_is_refused() -> None:
     spec = read_model(Mixed(), f"{ROWS}x8", widths=True)
     assert spec.couplings is None
     assert "data decide what matmul of the model costs" in spec.refusal
-    with pytest.raises(IftplanError, match="Parallel, factorized and doped"):
+    with pytest.raises(IftplanError, match="Use parallel, factorized or doped, which keep the width"):
         ift.plan(spec, "wide", "0.75")
