@@ -25,7 +25,7 @@ Example:
   0.5245 (best)       210.3 M       79.25 G   1.6328           1e+20
          0.7500         400 M       41.67 G   1.6462        1.88e+21
          0.8750         800 M       20.83 G   1.6853        4.42e+22
-  note: fitted on T5 on C4 alone, pruned gradually while training; other models and methods have other constants
+  note: the law was fitted on T5 on C4, with gradual pruning during training; other models and methods have other constants
   note: parameters are non-zero ones, embeddings left out
 """
 
