@@ -26,7 +26,7 @@ Example:
          0.7500         400 M       41.67 G   1.6462        1.88e+21
          0.8750         800 M       20.83 G   1.6853        4.42e+22
   note: the law was fitted on T5 on C4, with gradual pruning during training; other models and methods have other constants
-  note: parameters are non-zero ones, embeddings left out
+  note: parameters are non-zero parameters, without embeddings
 """
 
 
