@@ -73,7 +73,9 @@ class LightningMasking(Callback):
             )
         known = trainer.estimated_stepping_batches
         steps = None if known == float("inf") else int(known)  # where training goes on until someone stops it
-        self.masks = self._make(pl_module, _optimizer_of(trainer, pl_module), steps=steps)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Masks never change")  # said below, with all that is doubtful
+            self.masks = self._make(pl_module, _optimizer_of(trainer, pl_module), steps=steps)
         if state is not None:
             self.masks.load_state_dict(state)
         if steps is not None:

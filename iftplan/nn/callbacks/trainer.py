@@ -91,7 +91,9 @@ class TrainerMasking(TrainerCallback, ExportableState):  # type: ignore[misc]
         stored = state.stateful_callbacks.get(type(self).__name__)
         if self.masks is not None:
             self.masks.release()  # a training that was interrupted has not
-        self.masks = self._make(given["model"], given["optimizer"], steps=state.max_steps)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Masks never change")  # said below, with all that is doubtful
+            self.masks = self._make(given["model"], given["optimizer"], steps=state.max_steps)
         if state.global_step:
             self.masks.load_state_dict(_masks_in(stored, state.global_step))
         for sentence in cautions(self.masks, state.max_steps, given.get("lr_scheduler")):

@@ -65,7 +65,7 @@ def test_a_network_that_nothing_was_applied_to_does_not_pass() -> None:
 def test_a_schedule_without_an_update_is_warned_of() -> None:
     model = nn.sparsify(Three(), "1/2")
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
-    with pytest.warns(UserWarning, match=r"RigL never changes masks in 12 steps.*RigL\(interval=1\)"):
+    with pytest.warns(UserWarning, match="Masks never change: the first update would be at step 100"):
         nn.Masking(model, optimizer, "rigl", steps=12).finish()
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -10,6 +10,7 @@ from iftplan.base.errors import InputError
 from iftplan.base.folders import classes_of
 from iftplan.masks import MaskStructure
 from iftplan.nn.masking.algorithms.base import Algorithm, Asked, RunMethod
+from iftplan.runs.cautions import schedule_cautions
 from iftplan.runs.schedules import Updates
 from iftplan.runs.settings import MethodConfig
 
@@ -64,10 +65,7 @@ def for_training(algorithm: Algorithm | str, structure: MaskStructure, steps: in
 
 
 def _warn_of_no_update(algorithm: Algorithm, steps: int) -> None:
-    """Warn where a schedule that is known leaves masks as they are for the whole training."""
+    """Warn where a schedule leaves masks as they are for the whole training."""
     updates = getattr(algorithm, "updates", None)
     if isinstance(updates, Updates) and not any(map(updates.due, range(steps))):
-        warnings.warn(
-            f"{type(algorithm).__name__} never changes masks in {steps} steps: updates are due every {updates.interval} steps until step {updates.last}. Give a shorter interval, such as {type(algorithm).__name__}(interval={max(1, updates.last // 20)}).",
-            stacklevel=4,
-        )
+        warnings.warn(schedule_cautions(updates, steps)[0], stacklevel=4)
