@@ -84,7 +84,7 @@ def densities(
     if not 0 < budget <= total:
         largest = max(shares, key=lambda share: share.cost)
         raise InfeasibleError(
-            f"a budget of {float(budget):.6g} MACs cannot be spread over the maskable layers: it must be above 0 "
+            f"a budget of {float(budget):.6g} cannot be spread over the maskable layers: it must be above 0 "
             f"and at most {total}, their cost at density 1 (the largest is {largest.name})."
         )
     # All densities follow from one number: they are ε·p_l, and ε is what the layers below density 1 have left

@@ -13,11 +13,10 @@ from iftplan.cli.arguments import document_in, spec_of
 from iftplan.cli.help import MODEL_PANEL, OUTPUT_PANEL
 from iftplan.cli.options import HEADS_HELP, AllowOption, InputOption, NoCacheOption, inputs_of
 from iftplan.cli.output import say
-from iftplan.models.spec import Heads, InputSpec
+from iftplan.models.spec import Heads, InputSpec, ModelSpec
 
 if TYPE_CHECKING:
     from iftplan.base.documents import Document
-    from iftplan.models.spec import ModelSpec
 
 EXAMPLE = """
 Example:
