@@ -71,9 +71,16 @@ def run_object(config: RunConfig) -> Document:
     return found
 
 
+ADDED: tuple[tuple[str, str], ...] = ()
+"""Settings, by section and name, that came after runs were first written: at its default none of them counts in a digest."""
+
+
 def run_digest(config: RunConfig) -> str:
     """SHA-256 of the settings that a run's numbers follow from: not of where its files lie."""
-    found = run_object(config)
+    found, defaults = run_object(config), run_object(RunConfig())
+    for section, name in ADDED:
+        if found[section][name] == defaults[section][name]:
+            del found[section][name]
     del (
         found["plan"],
         found["data"]["path"],
