@@ -15,6 +15,9 @@ from math import sqrt
 LEAST_DEGREE = 3
 """Average degree from which the bounds say something: below, graphs of this kind are mostly trees."""
 
+MEASURES = ("delta_r", "delta_s", "imdb", "weighted_gap")
+"""Names of a spectrum's measures, as tables have them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Graph:
@@ -103,3 +106,9 @@ class Spectrum:
     def delta_s(self) -> float:
         """Δs of the whole mask."""
         return self.graph.delta_s
+
+    def measures(self) -> dict[str, float | None]:
+        """Δr, Δs, IMDB and the weighted gap, by the names of `MEASURES`."""
+        return dict(
+            zip(MEASURES, (self.delta_r, self.delta_s, self.imdb, self.weighted_gap), strict=True)
+        )

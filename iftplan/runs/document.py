@@ -86,6 +86,7 @@ def run_digest(config: RunConfig) -> str:
         found["data"]["path"],
         found["data"]["kind"],
         found["training"]["threads"],
+        found["training"]["spectra"],
         found["start"],
     )
     return digest(found)

@@ -240,6 +240,7 @@ class TrainingConfig:
         strategy: of several processes: "ddp" for a copy of the model on each, "fsdp" for a part; "auto" is "ddp".
         execution: of masked layers: "dense" operators on weights with zeros, or "sparse" kernels on what is kept
             (CPU, float32); the results are the same within rounding.
+        spectra: when the spectra of masks are measured: at every "evaluation", or after every "update" of theirs.
     """
 
     epochs: Positive = 1
@@ -256,6 +257,7 @@ class TrainingConfig:
     threads: Natural = 0
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     execution: Execution = "dense"
+    spectra: Literal["none", "evaluation", "update"] = "none"
 
 
 @dataclass(frozen=True, slots=True)

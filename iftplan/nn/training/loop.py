@@ -22,6 +22,7 @@ from iftplan.nn.training.optimizers import set_rate_
 from iftplan.nn.training.records import checkpoints
 from iftplan.nn.training.records.ledger import Spending
 from iftplan.nn.training.records.metrics import Metrics
+from iftplan.nn.training.records.spectra import SpectralRecord
 from iftplan.nn.training.records.state_check import check_state, loading
 from iftplan.nn.training.records.states import (
     gather_numbers,
@@ -110,6 +111,7 @@ class Loop:
         metrics: the rows of metrics.csv.
         bare_optimizer: torch's own.
         average: of the weights, which is then what is evaluated; None for none.
+        spectra: of the masks; None where they are not measured.
         step: steps taken.
         loss_sum: training losses since the last evaluation, added up.
         loss_count: how many.
@@ -130,6 +132,7 @@ class Loop:
     metrics: Metrics
     bare_optimizer: Optimizer
     average: Averaging | None = None
+    spectra: SpectralRecord | None = None
     step: int = 0
     loss_sum: Tensor | None = None
     loss_count: int = 0
@@ -138,14 +141,21 @@ class Loop:
     def run(self, watch: Watcher) -> None:
         """Train to the end, with evaluations and checkpoints on the way."""
         training, every = self.config.training, self.length.per_epoch
+        if self.spectra is not None and self.step == 0:
+            self.spectra.measure(self.network, self.step)
         while self.step < self.length.steps:
+            updates = self._mask_updates
             loss = self._step()
             at_end = self.step == self.length.steps
             if at_end and self.masks is not None:
                 self.masks.finish()
-            score = None
-            if at_end or self.step % (training.eval_interval or every) == 0:
-                score = self._evaluate()
+            evaluated = at_end or self.step % (training.eval_interval or every) == 0
+            updated = self._mask_updates != updates
+            if self.spectra is not None and self.spectra.is_due(
+                updated=updated, evaluated=evaluated, at_end=at_end
+            ):
+                self.spectra.measure(self.network, self.step)
+            score = self._evaluate() if evaluated else None
             if at_end or self.step % (training.checkpoint_interval or every) == 0:
                 self.save()
             watch(self._moment(loss, score))
@@ -183,6 +193,10 @@ class Loop:
         self.loss_count += 1
         return total
 
+    @property
+    def _mask_updates(self) -> int:
+        return self.masks.exploration.updates if self.masks is not None else 0
+
     def _rate(self) -> float:
         return self.config.optimizer.lr * self.config.schedule.factor(self.step, self.length.steps)
 
@@ -216,11 +230,11 @@ class Loop:
             "degree_of_constraint": seen.get("degree_of_constraint", 1.0),
             "churn": seen.get("churn", 0.0),
             "lr": self.bare_optimizer.param_groups[0]["lr"],
+            **(self.spectra.means() if self.spectra is not None else {}),
         }
         self.loss_sum, self.loss_count = None, 0
         self.metrics.add(row)
-        if self.fabric.is_global_zero:
-            self.metrics.write()
+        self._write_tables()
         self.fabric.log_dict(row, step=self.step)
         self._check_finite(row)
         return score
@@ -269,6 +283,7 @@ class Loop:
         self._share_buffers()
         state = self.state_dict()
         if self.fabric.is_global_zero:
+            self._write_tables()  # before the checkpoint, whose rows must not be lost
             checkpoints.write(self.directory, self.step, state)
         self.fabric.barrier()
 
@@ -292,9 +307,16 @@ class Loop:
                     "same, but batch norms see other parts of a batch and sums are rounded differently, so results are "
                     "not bit-identical."
                 )
+        if found is not None and self.spectra is not None:
+            self.spectra.resume(self.step)
+        self._write_tables()
+        return found is not None
+
+    def _write_tables(self) -> None:
         if self.fabric.is_global_zero:
             self.metrics.write()
-        return found is not None
+            if self.spectra is not None:
+                self.spectra.write()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a state that `state_dict` gave.

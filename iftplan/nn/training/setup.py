@@ -15,6 +15,7 @@ from iftplan.base.documents import Document, dumps, with_digest, write_text
 from iftplan.base.errors import InputError
 from iftplan.base.units import fraction
 from iftplan.masks import parse_mask
+from iftplan.masks.spectra import MEASURES
 from iftplan.nn.masking.cautions import algorithm_cautions, weights_left
 from iftplan.nn.masking.masking import Masking
 from iftplan.nn.masking.processes import spare_broadcasts_
@@ -30,7 +31,8 @@ from iftplan.nn.training.methods import algorithm_of
 from iftplan.nn.training.network import network_of
 from iftplan.nn.training.optimizers import optimizer_of
 from iftplan.nn.training.records.ledger import Spending
-from iftplan.nn.training.records.metrics import Metrics, last_row
+from iftplan.nn.training.records.metrics import COLUMNS, Metrics, last_row
+from iftplan.nn.training.records.spectra import SpectralRecord
 from iftplan.nn.training.records.states import model_state
 from iftplan.plans.plan import Plan, Scope
 from iftplan.runs.document import run_digest, run_object
@@ -92,6 +94,7 @@ def start(
         masks = Masking(model, bare, algorithm, structure=structure, seed=config.seed)
     _check_output(model, task)
     _check_counted(plan, task)
+    spectra = _spectra(config, directory) if masks is not None else None
     average = Averaging(network, config.training.ema) if config.training.ema else None
     return Loop(
         fabric=fabric,
@@ -111,10 +114,16 @@ def start(
         length=length,
         directory=directory,
         identity=identity,
-        metrics=Metrics(directory / "metrics.csv"),
+        metrics=Metrics(directory / "metrics.csv", COLUMNS if spectra is None else (*COLUMNS, *MEASURES)),
+        spectra=spectra,
         bare_optimizer=bare,
         average=average,
     )
+
+
+def _spectra(config: RunConfig, directory: Path) -> SpectralRecord | None:
+    when = config.training.spectra
+    return None if when == "none" else SpectralRecord(directory / "spectra.csv", when)
 
 
 def _classifier(plan: Plan, network: torch.nn.Module) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ _OF_THE_MACHINE = tuple(
     f"training.{key}"
     for key in (
         "threads", "strategy", "execution", "channels_last", "eval_interval", "checkpoint_interval",
+        "spectra",
     )
 )  # fmt: skip
 """How it is computed, and when it is looked at: no other numbers are meant."""

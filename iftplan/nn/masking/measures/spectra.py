@@ -10,6 +10,7 @@ from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import InputError
 from iftplan.masks.spectra import Graph, Spectrum, mean_difference
 from iftplan.nn.masks.masked_weights import MaskedWeight, masked_weights, to_matrix
+from iftplan.nn.masks.shards import whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,7 +24,8 @@ def spectra(model: nn.Module) -> dict[str, tuple[Spectrum | None, ...]]:
     """Spectral measures of every masked weight, by parameter name; a stack of experts has one for each.
 
     None stands for a mask whose average degree is below 3, of which the bounds say nothing. One truncated singular value
-    decomposition costs O(nnz) multiplications an iteration.
+    decomposition costs O(nnz) multiplications an iteration. Of a model that is sharded among processes, every process
+    calls it.
 
     Args:
         model: with masks, as `apply` or `sparsify` make them.
@@ -53,7 +55,7 @@ def _spectra(weight: MaskedWeight) -> list[Spectrum | None]:
             f"{weight.name} is on the meta device, where masks have no values; apply the plan to a network on the CPU or a GPU."
         )
     masks = to_matrix(weight.mask, weight).chunk(weight.experts)
-    values = to_matrix(weight.parameter.detach(), weight).chunk(weight.experts)
+    values = to_matrix(whole(weight.parameter.detach()), weight).chunk(weight.experts)
     return [mask_spectrum(mask, value) for mask, value in zip(masks, values, strict=True)]
 
 

@@ -33,20 +33,22 @@ class Metrics:
 
     Attributes:
         path: the file.
+        columns: of the table.
         rows: so far, as text by column.
     """
 
     path: Path
+    columns: tuple[str, ...] = COLUMNS
     rows: list[Mapping[str, str]] = field(default_factory=list)
 
     def add(self, row: Row) -> None:
         """Add one row, which is not written yet."""
-        self.rows.append({name: _text(row[name]) for name in COLUMNS})
+        self.rows.append({name: _text(row[name]) for name in self.columns})
 
     def write(self) -> None:
         """Write the whole file."""
         text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(text, self.columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
         write_text(text.getvalue(), str(self.path))
