@@ -2,11 +2,14 @@
 
     python benchmarks/results.py cifar10 --data DIR [--seeds 5] [--out runs]
     python benchmarks/results.py shakespeare --data input.txt
+    python benchmarks/results.py table2 --data DIR --seeds 5
+    python benchmarks/results.py table3 --data DIR --seeds 5
     python benchmarks/results.py structures --data DIR --seeds 3
     python benchmarks/results.py execution --data DIR --seeds 3
 
 `cifar10` and `shakespeare` have dense, static, SET and RigL with every seed, and each other family with the first one;
-`structures` is `cifar10` with structured masks and with low-rank layers; `execution` trains in float32 with dense operators on
+`table2` and `table3` are those tables of arXiv 2303.11525 at ten epochs: methods by sparsities, and families by sparsities, each
+with the spectra of its masks; `structures` is `cifar10` with structured masks and with low-rank layers; `execution` trains in float32 with dense operators on
 masked weights and with sparse kernels. Every run is one `iftplan train` in a process of
 its own, printed before it starts; a run that has its result.json is not made again, and an interrupted one is continued.
 Seeds are paired: the same seed is the same order of the data in every arm, so that differences to the dense control
@@ -29,6 +32,7 @@ from typing import Any
 import pandas as pd
 
 _CIFAR10 = "--recipe cifar10-resnet8 --epochs 3 --set method.interval=30"
+_TEN_EPOCHS = "--recipe cifar10-resnet8 --epochs 10 --set training.spectra=evaluation"
 _SHAKESPEARE = (
     "--recipe shakespeare-gpt --steps 250 --set method.interval=8 --set training.batch_size=16 "
     "--set data.test_fraction=0.05 --set training.eval_interval=250 --set training.checkpoint_interval=250"
@@ -91,6 +95,16 @@ FAMILIES = (
     *(Arm("rigl", family) for family in ("parallel", "factorized", "doped")),
     Arm("densified", "lowrank"),
 )
+SPARSITIES = ("3/4", "1/2", "9/10")
+TABLE_2 = (DENSE, *(Arm(method, sparsity=s) for s in SPARSITIES for method in ("static", "set", "rigl")))
+TABLE_3 = (
+    DENSE,
+    *(
+        Arm("rigl", family, sparsity=s)
+        for s in SPARSITIES
+        for family in ("wide", "parallel", "factorized", "doped")
+    ),
+)
 STRUCTURES = (
     DENSE,
     Arm("rigl"),
@@ -128,6 +142,8 @@ EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
     {
         "cifar10": Experiment("cifar10", _CIFAR10, METHODS, FAMILIES),
         "shakespeare": Experiment("shakespeare", _SHAKESPEARE, METHODS, FAMILIES),
+        "table2": Experiment("cifar10-ten", _TEN_EPOCHS, TABLE_2),
+        "table3": Experiment("cifar10-ten", _TEN_EPOCHS, TABLE_3),
         "structures": Experiment("cifar10", _CIFAR10, STRUCTURES),
         "execution": Experiment("cifar10-float32", f"{_CIFAR10} --set training.precision=32-true", EXECUTION),
     }
