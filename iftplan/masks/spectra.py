@@ -109,6 +109,4 @@ class Spectrum:
 
     def measures(self) -> dict[str, float | None]:
         """Δr, Δs, IMDB and the weighted gap, by the names of `MEASURES`."""
-        return dict(
-            zip(MEASURES, (self.delta_r, self.delta_s, self.imdb, self.weighted_gap), strict=True)
-        )
+        return dict(zip(MEASURES, (self.delta_r, self.delta_s, self.imdb, self.weighted_gap), strict=True))

@@ -6,5 +6,6 @@ from .layers import macs_picture as macs_picture
 from .pareto import pareto_picture as pareto_picture
 from .scaling import advice_picture as advice_picture
 from .search_spaces import cardinality_picture as cardinality_picture
+from .spectra import spectra_picture as spectra_picture
 from .timings import bench_picture as bench_picture
 from .updates import updates_picture as updates_picture

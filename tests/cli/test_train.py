@@ -25,6 +25,7 @@ pytestmark = pytest.mark.slow
 STEPS, BATCH, INTERVAL = 22, 64, 3
 SETTINGS = f"--steps {STEPS} --set training.batch_size={BATCH} --set optimizer.lr=0.3 --set method.interval={INTERVAL} --set training.threads=1 --set training.precision=32-true --set training.eval_interval=6 --set training.checkpoint_interval=4"
 METHODS = ("dense", "static", "set", "rigl", "gradual", "snip")
+SPECTRA = {"gradual": "--set training.spectra=evaluation", "rigl": "--set training.spectra=update"}
 
 # zoo:digits-cnn by hand: convolutions 1-16-32-32 at 8×8, 8×8 and 4×4, a classifier of 32-10
 DENSE = 16 * 9 * 64 + 16 * 32 * 9 * 64 + 32 * 32 * 9 * 16 + 32 * 10
@@ -44,8 +45,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def runs(folder: Path) -> dict[str, Run]:
     commands = {"plan": "plan zoo:digits-cnn -o wide.json"}
-    commands |= {name: f"train wide.json --method {name} {SETTINGS} --out {name}" for name in METHODS}
-    commands["again"] = f"train wide.json --method rigl {SETTINGS} --out again"
+    commands |= {
+        name: f"train wide.json --method {name} {SETTINGS} {SPECTRA.get(name, '')} --out {name}"
+        for name in METHODS
+    }
+    commands["again"] = f"train wide.json --method rigl {SETTINGS} {SPECTRA['rigl']} --out again"
     commands["other seed"] = f"train wide.json --method rigl {SETTINGS} --seed 1 --out other"
     commands["recipe"] = f"train {SETTINGS} --steps 2 --out recipe"
     commands["half"] = "plan zoo:digits-cnn --sparsity 1/2 --transform factorized -o half.json"
@@ -122,7 +126,7 @@ def test_the_loss_falls_and_the_records_agree(runs: dict[str, Run], folder: Path
 def test_a_run_repeated_is_the_same_to_the_bit_and_another_seed_is_not(
     runs: dict[str, Run], folder: Path
 ) -> None:
-    for name in ("metrics.csv", "result.json", "run.json", "plan.json"):
+    for name in ("metrics.csv", "spectra.csv", "result.json", "run.json", "plan.json"):
         assert (folder / "rigl" / name).read_bytes() == (folder / "again" / name).read_bytes()
     first, other = (document(folder / name / "result.json") for name in ("rigl", "other"))
     assert first["weights_digest"] != other["weights_digest"]
@@ -172,7 +176,7 @@ for name, command in json.load(sys.stdin).items():
 def test_an_interrupted_run_resumed_is_the_same_to_the_bit(runs: dict[str, Run], folder: Path) -> None:
     """Stopped after step 10: the newest checkpoint is of step 8, and what was recorded since is recorded again."""
     methods = ("rigl", "gradual", "snip")
-    commands = {f"{m}-half": f"wide.json --method {m} {SETTINGS}" for m in methods}
+    commands = {f"{m}-half": f"wide.json --method {m} {SETTINGS} {SPECTRA.get(m, '')}" for m in methods}
     done = subprocess.run(
         [sys.executable, "-c", STOP],
         cwd=folder,
@@ -185,6 +189,24 @@ def test_an_interrupted_run_resumed_is_the_same_to_the_bit(runs: dict[str, Run],
     for method in methods:
         for name in ("metrics.csv", "result.json"):
             assert (folder / f"{method}-half" / name).read_bytes() == (folder / method / name).read_bytes()
+        for half in (folder / f"{method}-half").glob("spectra.csv"):
+            assert half.read_bytes() == (folder / method / "spectra.csv").read_bytes()
+
+
+def test_spectra_are_measured_at_the_start_then_when_the_setting_says(
+    runs: dict[str, Run], folder: Path
+) -> None:
+    steps = {
+        m: list(dict.fromkeys(int(r["step"]) for r in rows(folder / m / "spectra.csv"))) for m in SPECTRA
+    }
+    assert steps["gradual"] == [0, *(int(r["step"]) for r in rows(folder / "gradual/metrics.csv"))]
+    assert steps["rigl"] == [0, *(t + 1 for t in UPDATES), STEPS]
+    for method in SPECTRA:
+        at_end = [
+            float(r["delta_r"]) for r in rows(folder / method / "spectra.csv") if r["step"] == str(STEPS)
+        ]
+        assert float(rows(folder / method / "metrics.csv")[-1]["delta_r"]) == sum(at_end) / len(at_end)
+    assert not (folder / "set" / "spectra.csv").exists()
 
 
 def test_a_plan_file_is_trained(runs: dict[str, Run], folder: Path) -> None:

@@ -36,6 +36,7 @@ class PlotKind(StrEnum):
     CARDINALITY = "cardinality"
     SPACE = "space"
     UPDATES = "updates"
+    SPECTRA = "spectra"
 
 
 def command(
@@ -43,7 +44,7 @@ def command(
         PlotKind,
         typer.Argument(
             metavar="KIND",
-            help="macs or density (of a plan, layer by layer); cardinality (search space of a layer or model in every family); space (search space against MACs of plans and sweeps); updates (mask churn and explored weights of runs).",
+            help="macs or density (of a plan, layer by layer); cardinality (search space of a layer or model in every family); space (search space against MACs of plans and sweeps); updates (mask churn and explored weights of runs); spectra (spectral measures of the masks of runs).",
         ),
     ],
     subjects: Annotated[
@@ -89,6 +90,8 @@ def _picture(kind: PlotKind, subjects: Sequence[str], convention: Convention) ->
             return _space(subjects, convention)
         case PlotKind.UPDATES:
             return _updates(subjects)
+        case PlotKind.SPECTRA:
+            return _spectra(subjects)
 
 
 def _single(kind: PlotKind, subjects: Sequence[str]) -> str:
@@ -156,3 +159,11 @@ def _updates(subjects: Sequence[str]) -> Draw:
 
     histories = [read_history(subject) for subject in subjects]
     return lambda title, theme: updates_picture(histories, title=title, theme=theme)
+
+
+def _spectra(subjects: Sequence[str]) -> Draw:
+    from iftplan.plots.spectra import spectra_picture
+    from iftplan.runs.history import read_spectra
+
+    histories = [read_spectra(subject) for subject in subjects]
+    return lambda title, theme: spectra_picture(histories, title=title, theme=theme)

@@ -59,7 +59,9 @@ class SpectralRecord:
 
     def means(self) -> dict[str, float]:
         """Mean of each measure over the layers that have it, at the last measurement; NaN where none has."""
-        last = [row for row in self.rows if row["step"] == self.rows[-1]["step"]]  # none, where there are no rows
+        last = [
+            row for row in self.rows if row["step"] == self.rows[-1]["step"]
+        ]  # none, where there are no rows
         return {name: _mean([float(row[name]) for row in last if row[name]]) for name in MEASURES}
 
     def write(self) -> None:
@@ -82,7 +84,8 @@ class SpectralRecord:
 
 def _texts(spectrum: Spectrum) -> dict[str, str]:
     found = {"sigma1": spectrum.graph.first, "sigma2": spectrum.graph.second, **spectrum.measures()}
-    return {name: "" if value is None else repr(float(value)) for name, value in found.items()}
+    # iterations round the last bits as memory happens to lie; a resumed run is to have the same table
+    return {name: "" if value is None else f"{value:.6f}" for name, value in found.items()}
 
 
 def _mean(values: list[float]) -> float:

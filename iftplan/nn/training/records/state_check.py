@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from iftplan.base.errors import InputError
+from iftplan.masks.spectra import MEASURES
 from iftplan.nn.training.records.metrics import COLUMNS
 
 _PARTS: Mapping[str, type | tuple[type, ...]] = {
@@ -25,6 +26,8 @@ _PARTS: Mapping[str, type | tuple[type, ...]] = {
     "loss_sums": list,
     "loss_count": int,
 }
+
+_ROWS = (set(COLUMNS), {*COLUMNS, *MEASURES})
 
 
 def check_state(state: Mapping[str, Any], step: int, where: str) -> None:
@@ -82,7 +85,7 @@ def _problems(state: Mapping[str, Any], step: int) -> Iterator[str]:
         ("identity", lambda parts: all(isinstance(x, str) for pair in parts.items() for x in pair)),
         ("identity", lambda parts: {"plan", "run"} <= set(parts)),
         ("model", lambda parts: all(isinstance(k, str) and isinstance(v, Tensor) for k, v in parts.items())),
-        ("metrics", lambda rows: all(isinstance(row, dict) and set(row) == set(COLUMNS) for row in rows)),
+        ("metrics", lambda rows: all(isinstance(row, dict) and set(row) in _ROWS for row in rows)),
         ("metrics", lambda rows: all(isinstance(v, str) for row in rows for v in row.values())),
         ("processes", lambda count: count >= 1),
         ("loss_count", lambda count: count >= 0),
