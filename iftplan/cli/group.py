@@ -9,11 +9,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
-from iftplan.cli.commands import SUMMARIES
-
-_FOLDERS = ("bench", "sweep")
-"""Commands of several files, of which `command` is the first."""
-
+from iftplan.cli.commands import MODULES, SUMMARIES
 
 _ELSEWHERE = {
     "apply": "A plan is applied in Python: iftplan.nn.apply(plan, model)",
@@ -57,7 +53,7 @@ def command_named(name: str) -> TyperCommand:
     """Command with its options, its module imported."""
     from iftplan.cli.help import Command
 
-    module = import_module(f"iftplan.cli.commands.{name}{'.command' if name in _FOLDERS else ''}")
+    module = import_module(f"iftplan.cli.commands.{MODULES[name]}")
     alone = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     alone.command(name, cls=Command, epilog=module.EXAMPLE.replace("\n\n", "\n\n\b\n"))(module.command)
     command = get_command(alone)

@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 
 from iftplan.base.documents import digest, dumps
+from iftplan.cli.commands import MODULES
 from iftplan.models.document import spec_document
 from tests.support.cli_runs import Run, iftplan, many
 from tests.support.hand_specs import chain
@@ -374,13 +375,10 @@ NAMES = (
 )  # fmt: skip
 
 
-_HOMES = {name: f"iftplan.cli.commands.{name}.command" for name in ("bench", "sweep")}
-
-
 def examples(name: str) -> list[tuple[str, list[str]]]:
     """The `$ iftplan …` lines of a command's help, each with the output shown below it."""
     found: list[tuple[str, list[str]]] = []
-    for line in import_module(_HOMES.get(name, f"iftplan.cli.commands.{name}")).EXAMPLE.splitlines():
+    for line in import_module(f"iftplan.cli.commands.{MODULES[name]}").EXAMPLE.splitlines():
         if line.startswith("  $ iftplan "):
             found.append((line.removeprefix("  $ iftplan "), []))
         elif found and line.startswith("  ") and line.strip() != "…":
@@ -392,7 +390,7 @@ def examples(name: str) -> list[tuple[str, list[str]]]:
 def example_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
     texts = [text for name in NAMES for text, _ in examples(name)]
     home = tmp_path_factory.mktemp("examples")
-    shown = import_module("iftplan.cli.commands.check").EXAMPLE.partition("$")[0]
+    shown = import_module("iftplan.cli.commands.checking.check").EXAMPLE.partition("$")[0]
     (home / "iftplan.toml").write_text(textwrap.dedent(shown.partition(":\n")[2]))
     return dict(zip(texts, many([shlex.split(t) for t in texts], home), strict=True))
 

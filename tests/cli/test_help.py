@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from iftplan.cli.commands import SUMMARIES
+from iftplan.cli.commands import MODULES, SUMMARIES
 from iftplan.cli.group import command_named
 from iftplan.cli.help import WIDEST
 from iftplan.cli.main import app
@@ -44,8 +44,8 @@ def test_a_summary_is_the_first_sentence_of_its_command(name: str) -> None:
 
 
 def test_every_command_is_listed() -> None:
-    entries = {path.stem for path in (PACKAGE / "cli/commands").iterdir()} - {"__init__", "__pycache__"}
-    assert set(NAMES) == entries
+    entries = {path.stem for path in (PACKAGE / "cli/commands").glob("[a-z]*/[a-z]*")}
+    assert set(NAMES) == set(MODULES) == entries
 
 
 def test_an_unknown_command_is_refused_with_the_nearest() -> None:

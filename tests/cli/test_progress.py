@@ -11,7 +11,7 @@ import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial
 
-from iftplan.cli.commands.sweep.training import _notes_once
+from iftplan.cli.commands.training.sweep.training import _notes_once
 from iftplan.cli.output import Interrupted
 from iftplan.cli.progress import counted, counting
 from iftplan.runs.sweeps.queue import TrialQueue, storage_at

@@ -293,7 +293,7 @@ def test_every_exception_is_used() -> None:
         ("families.symbols", "import sympy", ""),
         ("report.table", "from rich.table import Table", "imports rich at module level"),
         ("plans.plan", "import pandas as pd", "imports pandas at module level"),
-        ("cli.commands.plan", "import matplotlib.pyplot", "imports matplotlib at module level"),
+        ("cli.commands.planning.plan", "import matplotlib.pyplot", "imports matplotlib at module level"),
         ("plans.document.plan", "from pydantic import ConfigDict", ""),
         ("plans.plan", "from pydantic import ConfigDict", "imports pydantic at module level"),
         ("families.solver", "from .family import Family", "imports relatively"),

@@ -1,4 +1,4 @@
-"""One file a command; what `iftplan --help` says of each stands here, so that nothing is imported to say it."""
+"""One file or folder a command, by what it is for; what `iftplan --help` says of each stands here, so that nothing is imported to say it."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -22,3 +22,15 @@ SUMMARIES: Mapping[str, str] = MappingProxyType(
     }
 )
 """Name → first sentence of the command's docstring, in the order of the list."""
+
+MODULES: Mapping[str, str] = MappingProxyType(
+    {
+        **{name: f"planning.{name}" for name in ("solve", "plan", "explore", "advise", "spec", "models")},
+        **{name: f"checking.{name}" for name in ("audit", "check", "diff")},
+        **{name: f"results.{name}" for name in ("pareto", "plot")},
+        "train": "training.train",
+        "sweep": "training.sweep.command",
+        "bench": "training.bench.command",
+    }
+)
+"""Name → module below this package that has its `command` and `EXAMPLE`."""

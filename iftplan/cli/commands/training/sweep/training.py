@@ -219,7 +219,7 @@ def _train_together(campaign: Campaign, workers: int, tell: Callable[[str], None
 
 
 def _worker(request: str, workers: int, saying: int) -> subprocess.Popen[str]:
-    root = Path(__file__).resolve().parents[4]
+    root = Path(__file__).resolve().parents[5]
     threads = str(max(1, (os.cpu_count() or 1) // workers))
     process = subprocess.Popen(
         [sys.executable, "-c", _BOOT, str(root)],

@@ -14,7 +14,7 @@ from iftplan.base.errors import InputError
 from iftplan.base.units import Convention
 from iftplan.cli import completion
 from iftplan.cli.arguments import document_in, plan_in, short_name, spec_in, spec_of
-from iftplan.cli.commands.check import (
+from iftplan.cli.commands.checking.check import (
     ConfigOption,
     JobsOption,
     at_revision,

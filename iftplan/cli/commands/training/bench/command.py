@@ -193,7 +193,7 @@ def command(
             raise InputError(
                 "--profile measures layers of its own on the CPU with one number of threads. Leave PLAN, --layer, --batch, --backends, --device, --python and --plot out."
             )
-        from iftplan.cli.commands.bench.profile import grid_of, write_profile
+        from iftplan.cli.commands.training.bench.profile import grid_of, write_profile
 
         pairs = grid_of(sparsity, structures, widths, columns)
         if not dry_run:

@@ -11,15 +11,15 @@ import typer
 
 from iftplan.base.errors import InputError
 from iftplan.cli import completion
-from iftplan.cli.commands.sweep.choices import (
+from iftplan.cli.commands.training.sweep.choices import (
     distributions_in,
     families_named,
     seeds_in,
     sparsities_in,
     specs_of,
 )
-from iftplan.cli.commands.sweep.output import require_a_point, write
-from iftplan.cli.commands.sweep.planning import plan_points, require_optuna, search_plans
+from iftplan.cli.commands.training.sweep.output import require_a_point, write
+from iftplan.cli.commands.training.sweep.planning import plan_points, require_optuna, search_plans
 from iftplan.cli.options import (
     DISTRIBUTION_HELP,
     HEADS_HELP,
@@ -296,7 +296,7 @@ def command(
     notes: Sequence[Table] = ()
     if train:
         require_optuna()
-        from iftplan.cli.commands.sweep.training import Training, train_points
+        from iftplan.cli.commands.training.sweep.training import Training, train_points
 
         kept = Training(
             replace(base, plan=asked), tuple(split(methods)), seeds_in(seeds, base.seed),

@@ -1,0 +1,1 @@
+"""Commands that measure what a plan or a project promises."""

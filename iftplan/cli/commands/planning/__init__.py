@@ -1,0 +1,1 @@
+"""Commands that solve, plan and read models."""

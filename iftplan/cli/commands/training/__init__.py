@@ -1,0 +1,1 @@
+"""Commands that train, and time, what was planned."""
