@@ -132,6 +132,13 @@ def methods(incomplete: str) -> Iterator[str]:
     yield from _after_commas(METHODS, incomplete)
 
 
+def paper(incomplete: str) -> list[str]:
+    """Tables and figures of the Sparse-IFT paper."""
+    from iftplan.runs.results.published.entries import PAPER
+
+    return [name for name in PAPER if name.startswith(incomplete)]
+
+
 def recipes(incomplete: str) -> Iterator[str]:
     """Names of bundled recipes."""
     from importlib.resources import files

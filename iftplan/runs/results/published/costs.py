@@ -93,28 +93,41 @@ def _observation(result: PublishedResult, specs: Mapping[str, ModelSpec]) -> Obs
         return bare
     from dataclasses import replace
 
-    planned = _planned(result, specs[setting.model], setting.scope)
+    planned = planned_result(result, specs[setting.model], setting.scope)
     cardinality = planned.cardinality
     return replace(
         bare,
         scope=setting.scope.value,
         macs=planned.macs(Scope.MODEL),
         dense_macs=planned.dense_macs(Scope.MODEL),
-        train_macs=_train_macs(planned, result.method, setting),
+        train_macs=training_macs(planned, result.method, setting),
         nnz=sum(layer.nnz for layer in planned.layers if layer.maskable),
         maskable_weights=cardinality.maskable_weights,
         log2_masks=cardinality.log2_masks,
     )
 
 
-def _planned(result: PublishedResult, spec: ModelSpec, scope: Scope) -> Plan:
+def planned_result(result: PublishedResult, spec: ModelSpec, scope: Scope) -> Plan:
+    """Plan of the network that a published result is of, in iftplan's own integers.
+
+    Args:
+        result: a row of a paper's table.
+        spec: of its dense model.
+        scope: whose MACs the paper holds equal.
+    """
     family = family_named("wide" if result.transform == "dense" else result.transform)
     mask = mask_for(family, result.sparsity, parse_mask(result.mask) if result.mask else None)
     return plan(spec, Policy(family=family, sparsity=result.sparsity, scope=scope, mask=mask))
 
 
-def _train_macs(planned: Plan, method: str, setting: Setting) -> int | None:
-    """Of the whole run, by the method's own rule; None where the rule or the length is not known."""
+def training_macs(planned: Plan, method: str, setting: Setting) -> int | None:
+    """MACs of a whole training by the method's own rule; None where the rule or the length is not known.
+
+    Args:
+        planned: the network.
+        method: as the paper calls it.
+        setting: the recipe and the samples of an epoch.
+    """
     if not setting.recipe:
         return None
     run = parse_run(read_recipe(setting.recipe), setting.recipe)

@@ -1,4 +1,7 @@
-"""Published results as the papers print them: `results.csv`, one row for each number, with its paper and table."""
+"""Published results as the papers print them, one row for each number, with its paper and table.
+
+`results.csv` has one metric for each task, which trade-offs are drawn with; `details.csv` has the others.
+"""
 
 from __future__ import annotations
 
@@ -59,14 +62,23 @@ def published_results(task: str | None = None) -> tuple[PublishedResult, ...]:
         >>> published_results("ImageNet")[0].value
         70.9
     """
-    text = files("iftplan.runs.results.published").joinpath("results.csv").read_text(encoding="utf-8")
-    found = tuple(map(_result, csv.DictReader(io.StringIO(text))))
+    found = _read("results.csv")
     tasks = tuple(dict.fromkeys(result.task for result in found))
     if task is not None and task not in tasks:
         raise InputError(
             f"`task`: iftplan has no published results for {task!r}; it has those for {', '.join(tasks)}."
         )
     return tuple(result for result in found if task in (None, result.task))
+
+
+def all_published() -> tuple[PublishedResult, ...]:
+    """Published results of every task, with the metrics beside each task's first one."""
+    return *_read("results.csv"), *_read("details.csv")
+
+
+def _read(name: str) -> tuple[PublishedResult, ...]:
+    text = files("iftplan.runs.results.published").joinpath(name).read_text(encoding="utf-8")
+    return tuple(map(_result, csv.DictReader(io.StringIO(text))))
 
 
 def _result(row: dict[str, str]) -> PublishedResult:

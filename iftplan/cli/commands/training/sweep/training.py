@@ -105,6 +105,19 @@ def train_points(
 
 def _grid(grid: Grid, specs: Mapping[str, ModelSpec], training: Training) -> list[GridPoint]:
     runs = grid_runs(grid, training.base, training.methods, training.seeds)
+    return list(train_runs(runs, specs, training).values())
+
+
+def train_runs(
+    runs: Mapping[str, RunConfig], specs: Mapping[str, ModelSpec], training: Training
+) -> dict[str, GridPoint]:
+    """Train all runs whose plans can be made, and return the row of each by its name.
+
+    Args:
+        runs: by name.
+        specs: model → its spec.
+        training: where, and with how many processes.
+    """
     rows = dict(zip(runs, planned_rows(specs, (run.plan for run in runs.values())), strict=True))
     able = {name: run for name, run in runs.items() if rows[name].outcome == PLANNED}
     reasons: Mapping[str, str] = {}
@@ -114,7 +127,7 @@ def _grid(grid: Grid, specs: Mapping[str, ModelSpec], training: Training) -> lis
         queue.add(able, again=training.retry)
         _train(campaign, queue, training.workers)
         reasons = queue.reasons()
-    return list(_rows(runs, rows, reasons, training.directory).values())
+    return _rows(runs, rows, reasons, training.directory)
 
 
 def _search(

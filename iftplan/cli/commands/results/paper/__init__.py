@@ -1,0 +1,1 @@
+"""`iftplan paper`: the Sparse-IFT paper, table by table."""

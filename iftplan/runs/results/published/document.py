@@ -1,0 +1,115 @@
+"""The paper's tables as documents: published values and iftplan's, a row each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from fractions import Fraction
+from typing import Any
+
+from iftplan.base.documents import Document, with_digest
+from iftplan.base.units import fraction
+from iftplan.models.spec import ModelSpec
+from iftplan.plans.plan import Scope
+from iftplan.report.table import Table
+from iftplan.runs.results.published.arithmetic import PaperRow, paper_rows
+from iftplan.runs.results.published.entries import PAPER, Arithmetic, PaperEntry
+from iftplan.runs.results.published.language import sizings, training_rows
+from iftplan.runs.results.published.results import PublishedResult
+from iftplan.runs.results.published.speed import speed_rows
+
+
+def contents_document() -> Document:
+    """Every table and figure of the paper."""
+    rows = [
+        {"name": e.name, "title": e.title, "values": len(e.results()), "arithmetic": e.arithmetic.value}
+        for e in PAPER.values()
+    ]
+    return with_digest({"schema": "iftplan.paper/1", "source": "arXiv 2303.11525", "entries": rows})
+
+
+def entry_document(entry: PaperEntry, read: Callable[[str], ModelSpec], table: Table) -> Document:
+    """One table or figure.
+
+    Args:
+        entry: the table or figure.
+        read: a source to its spec, with widths.
+        table: of the same entry, whose notes the document has too.
+    """
+    match entry.arithmetic:
+        case Arithmetic.RESULTS:
+            rows = [_row(row) for row in paper_rows(entry, read)]
+        case Arithmetic.WIDTHS if entry.name == "table14":
+            rows = [_plain(asdict(row)) for row in sizings(read)]
+        case Arithmetic.TRAINING:
+            rows = [_plain({**asdict(row), "sequences": row.sequences}) for row in training_rows(read)]
+        case Arithmetic.SPEED:
+            rows = [_plain(asdict(row)) for row in speed_rows(read)]
+        case _:
+            rows = [dict(zip(table.headings, cells, strict=True)) for cells in table.rows]
+    return sealed_entry(entry, rows, table.notes)
+
+
+def sealed_entry(entry: PaperEntry, rows: Sequence[dict[str, Any]], notes: Sequence[str]) -> Document:
+    """Document of a table or figure, with its digest.
+
+    Args:
+        entry: the table or figure.
+        rows: a record for each published value.
+        notes: sentences below them.
+    """
+    return with_digest(
+        {
+            "schema": "iftplan.paper/1",
+            "convention": "mac",
+            "source": "arXiv 2303.11525",
+            "name": entry.name,
+            "title": entry.title,
+            "rows": list(rows),
+            "notes": list(notes),
+        }
+    )
+
+
+def published_record(found: PublishedResult) -> dict[str, Any]:
+    """Published value as a record."""
+    return {
+        "table": found.table,
+        "task": found.task,
+        "model": found.model,
+        "transform": found.transform,
+        "method": found.method,
+        "nonlinear": found.nonlinear,
+        "sparsity": fraction(found.sparsity),
+        "structure": found.mask,
+        "metric": found.metric,
+        "published": found.value,
+        "published_error": found.std,
+    }
+
+
+def _row(row: PaperRow) -> dict[str, Any]:
+    found, counted = published_record(row.published), row.counted
+    found["published_against_dense"] = row.against_dense
+    if counted is None:
+        return found
+    plan = counted.plan
+    return {
+        **found,
+        "zoo_model": counted.setting.model,
+        "recipe": counted.setting.recipe,
+        "scope": counted.setting.scope.value,
+        "size": counted.size,
+        "macs": plan.macs(Scope.MODEL),
+        "dense_macs": plan.dense_macs(Scope.MODEL),
+        "scope_macs": plan.macs(counted.setting.scope),
+        "dense_scope_macs": plan.dense_macs(counted.setting.scope),
+        "maskable_weights": plan.cardinality.maskable_weights,
+        "log2_masks": plan.cardinality.log2_masks,
+        "train_macs": counted.train_macs,
+        "dense_train_macs": counted.dense_train_macs,
+    }
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: fraction(value) if isinstance(value, Fraction) else value for key, value in row.items()}
