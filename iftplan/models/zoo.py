@@ -38,6 +38,7 @@ def _tokens(length: int) -> tuple[InputSpec, ...]:
 
 
 _RESNET = "He et al. 2015, arXiv 1512.03385"
+_CIFAR_ASSUMED = "CIFAR form assumed: Saxena et al., arXiv 2303.11525, trains one and does not describe it"
 _GPT3 = "Brown et al. 2020, arXiv 2005.14165, table 2.1"
 
 ZOO: Mapping[str, ZooEntry] = MappingProxyType(
@@ -60,6 +61,24 @@ ZOO: Mapping[str, ZooEntry] = MappingProxyType(
                 "resnet8-cifar",
                 "ResNet-8 of width 8 (8, 16, 32), 3×3 stride-1 stem without pooling, 10 classes, 32×32",
                 f"{_RESNET}, section 4.2, with 1×1 shortcuts",
+                _image(32),
+            ),
+            ZooEntry(
+                "mobilenetv2-cifar",
+                "MobileNetV2, multiplier 1.0, first two strides 1, 100 classes, 32×32",
+                f"Sandler et al. 2018, arXiv 1801.04381; {_CIFAR_ASSUMED}",
+                _image(32),
+            ),
+            ZooEntry(
+                "mobilevit-s-cifar",
+                "MobileViT-S, first two strides 1, patches of 2×2, 100 classes, 32×32",
+                f"Mehta and Rastegari 2021, arXiv 2110.02178; {_CIFAR_ASSUMED}",
+                _image(32),
+            ),
+            ZooEntry(
+                "botnet50-cifar",
+                "BotNet-50, 3×3 stride-1 stem without pooling, 100 classes, 32×32",
+                f"Srinivas et al. 2021, arXiv 2101.11605; {_CIFAR_ASSUMED}",
                 _image(32),
             ),
             ZooEntry(

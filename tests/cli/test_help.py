@@ -126,10 +126,10 @@ def test_every_choice_is_explained(name: str) -> None:
             "plan zoo:res",
             "zoo:resnet18-cifar zoo:resnet34-cifar zoo:resnet8-cifar zoo:resnet18 zoo:resnet34 zoo:resnet50",
         ),
-        ("plan zoo : mob", "mobilenetv2 mobilevit-s"),
-        ("audit zoo:bot", "zoo:botnet50"),
-        ("sweep zoo:bot", "zoo:botnet50"),
-        ("diff zoo:resnet18 zoo:bot", "zoo:botnet50"),
+        ("plan zoo : mob", "mobilenetv2-cifar mobilevit-s-cifar mobilenetv2 mobilevit-s"),
+        ("audit zoo:bot", "zoo:botnet50-cifar zoo:botnet50"),
+        ("sweep zoo:bot", "zoo:botnet50-cifar zoo:botnet50"),
+        ("diff zoo:resnet18 zoo:bot", "zoo:botnet50-cifar zoo:botnet50"),
         ("plan x --transform w", "wide"),
         ("solve --transform wide,pa", "wide,parallel"),
         ("plan zoo:digits-cnn --keep-dense first,1", "first,11"),
@@ -138,7 +138,7 @@ def test_every_choice_is_explained(name: str) -> None:
         ("plan net.py:b", "net.py:build"),
         ("plan net.py : b", "build"),
         ("audit wide.json --model net.py:B", "net.py:Big"),
-        ("audit zoo:resnet18 --against zoo:bot", "zoo:botnet50"),
+        ("audit zoo:resnet18 --against zoo:bot", "zoo:botnet50-cifar zoo:botnet50"),
         ("plan t", "timm: torchvision:"),
         ("plan x --structure b", "block4x4"),
         ("sweep x --distributions uniform,", "uniform,er uniform,erk"),
@@ -167,9 +167,9 @@ def test_names_are_completed(tmp_path: Path, words: str, found: str) -> None:
 @pytest.mark.parametrize(
     ("shell", "words", "found"),
     [
-        ("zsh", "iftplan plan zoo:mob", r"""_arguments '*: :(("zoo\\:mobilenetv2" "zoo\\:mobilevit-s"))'"""),
+        ("zsh", "iftplan plan zoo:mobilenet", r"""_arguments '*: :(("zoo\\:mobilenetv2-cifar" "zoo\\:mobilenetv2"))'"""),
         ("zsh", "iftplan plan zoo:resnet18 --keep-dense first,cl", """_arguments '*: :(("first,classifier.1"))'"""),
-        ("fish", "iftplan audit zoo:bot", "zoo:botnet50"),
+        ("fish", "iftplan audit zoo:bot", "zoo:botnet50-cifar\nzoo:botnet50"),
     ],
 )  # fmt: skip
 def test_other_shells_complete_too(shell: str, words: str, found: str) -> None:

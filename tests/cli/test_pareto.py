@@ -174,8 +174,24 @@ def test_vision_closes_all_layers_as_the_paper_does() -> None:
         assert 0 <= one.dense_macs - one.macs < 16
 
 
+def test_everything_published_on_cifar100_has_a_cost() -> None:
+    """The fifteen points of table 10 among them; their dense costs are the closed forms of tests/nn/sources/test_zoo.py."""
+    found = published_observations(published_results("CIFAR-100"), ift.read_model)
+    assert len(found) == 54
+    assert all(one.train_macs for one in found)
+    dense = {one.model: one for one in found if one.transform == "dense"}
+    assert {name: one.macs for name, one in dense.items()} == {
+        "ResNet-18": 555_468_800,
+        "MobileNetV2": 88_091_648,
+        "MobileViT-S": 441_688_576,
+        "BotNet-50": 1_265_639_424,
+    }
+    samples = 200 * 50_000
+    assert all(one.train_macs == 3 * one.macs * samples for one in dense.values() if one.macs)
+
+
 def test_networks_that_are_not_in_the_zoo_have_no_costs() -> None:
-    rows = [r for r in published_results("CIFAR-100") if r.model == "MobileNetV2"]
+    rows = [r for r in published_results("SQuADv1.1") if r.model == "BERT Small"]
     assert rows
     assert all(o.macs is o.train_macs is None for o in published_observations(rows, _unread))
 

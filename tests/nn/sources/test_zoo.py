@@ -112,10 +112,21 @@ def test_bert_small_is_its_closed_form() -> None:
     assert torch_macs("bert-small") == attention_stack(4, width, tokens) + head
 
 
-def test_mobilenetv2_is_its_closed_form() -> None:
-    """Table 2 of arXiv 1801.04381, summed independently of any model code."""
-    side, macs, channels = 112, 112 * 112 * 27 * 32, 32
-    table = [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2)]
+@pytest.mark.parametrize(
+    ("name", "side", "second_stride", "classes"),
+    [("mobilenetv2", 112, 2, 1000), ("mobilenetv2-cifar", 32, 1, 100)],
+)
+def test_mobilenetv2_is_its_closed_form(name: str, side: int, second_stride: int, classes: int) -> None:
+    """Table 2 of arXiv 1801.04381, summed independently of any model code, from the positions after the stem on."""
+    macs, channels = side * side * 27 * 32, 32
+    table = [
+        (1, 16, 1, 1),
+        (6, 24, 2, second_stride),
+        (6, 32, 3, 2),
+        (6, 64, 4, 2),
+        (6, 96, 3, 1),
+        (6, 160, 3, 2),
+    ]
     for expansion, out, repeats, first_stride in [*table, (6, 320, 1, 1)]:
         for stride in [first_stride] + [1] * (repeats - 1):
             hidden = channels * expansion
@@ -123,22 +134,71 @@ def test_mobilenetv2_is_its_closed_form() -> None:
             side //= stride
             macs += side * side * hidden * (9 + out)
             channels = out
-    macs += side * side * 320 * 1280 + 1280 * 1000
-    assert torch_macs("mobilenetv2") == macs
+    macs += side * side * 320 * 1280 + 1280 * classes
+    assert torch_macs(name) == macs
 
 
-def test_botnet_replaces_three_convolutions_by_attention() -> None:
-    """From ResNet-50's published 4 089 184 256 MACs and 25 557 032 parameters."""
-    heads, head_dim, width, macs, parameters = 4, 128, 512, 4_089_184_256, 25_557_032
-    for side in (14, 7, 7):
+def inverted_residual(inputs: int, outputs: int, before: int, after: int) -> int:
+    """An expansion by 4 at `before`² positions, 3×3 depthwise and 1×1 convolutions at `after`²."""
+    hidden = 4 * inputs
+    return before**2 * inputs * hidden + after**2 * hidden * (9 + outputs)
+
+
+def test_mobilevit_for_cifar_is_its_closed_form() -> None:
+    """MobileViT-S as in table 4 of arXiv 2110.02178, at 32×32 positions until the first transformer's stage."""
+    macs = 32**2 * 27 * 16 + inverted_residual(16, 32, 32, 32)
+    macs += inverted_residual(32, 64, 32, 32) + 2 * inverted_residual(64, 64, 32, 32)
+    channels, side = 64, 32
+    for outputs, width, depth in ((96, 144, 2), (128, 192, 4), (160, 240, 3)):
+        macs += inverted_residual(channels, outputs, side, side // 2)
+        channels, side = outputs, side // 2
+        positions, patches = side**2, side**2 // 4
+        macs += positions * (9 * channels**2 + 2 * channels * width + 9 * 2 * channels**2)
+        macs += depth * (positions * (4 + 2 * 2) * width**2 + 4 * 2 * patches**2 * width)
+    assert side == 4
+    assert torch_macs("mobilevit-s-cifar") == macs + side**2 * 160 * 640 + 640 * 100
+
+
+def bottlenecks(side: int, classes: int) -> tuple[int, int]:
+    """MACs and parameters of a ResNet-50 behind its stem, which leaves 64 channels at `side`² positions."""
+    macs, parameters, channels = 0, 0, 64
+    for stage, (outputs, depth) in enumerate(((256, 3), (512, 4), (1024, 6), (2048, 3))):
+        narrow = outputs // 4
+        for block in range(depth):
+            before, side = side, side // 2 if block == 0 and stage > 0 else side
+            weights = [channels * narrow, 9 * narrow**2 + narrow * outputs]
+            weights[1] += channels * outputs * (block == 0)
+            macs += before**2 * weights[0] + side**2 * weights[1]
+            parameters += sum(weights) + 2 * (2 * narrow + outputs + outputs * (block == 0))
+            channels = outputs
+    return macs + channels * classes, parameters + (channels + 1) * classes
+
+
+STEMS = {
+    "botnet50": (bottlenecks(56, 1000), 112**2 * 147 * 64, (147 + 2) * 64),
+    "botnet50-cifar": (bottlenecks(32, 100), 32**2 * 27 * 64, (27 + 2) * 64),
+}
+
+
+def test_the_bottlenecks_of_resnet50_cost_what_is_published() -> None:
+    (macs, parameters), stem, weights = STEMS["botnet50"]
+    assert (macs + stem, parameters + weights) == (4_089_184_256, 25_557_032)
+
+
+@pytest.mark.parametrize(("name", "sides"), [("botnet50", (14, 7, 7)), ("botnet50-cifar", (8, 4, 4))])
+def test_botnet_replaces_three_convolutions_by_attention(name: str, sides: tuple[int, ...]) -> None:
+    (macs, parameters), stem, weights = STEMS[name]
+    macs, parameters = macs + stem, parameters + weights
+    heads, head_dim, width = 4, 128, 512
+    for side in sides:
         positions = side * side
-        macs -= 49 * 9 * width * width
+        macs -= sides[-1] ** 2 * 9 * width * width
         macs += positions * 3 * width * width  # query, key, value
         macs += 2 * positions * positions * width  # scores and mixing
         macs += 2 * heads * positions * side * head_dim  # one relative table per axis
         parameters += (3 - 9) * width * width + 2 * (2 * side - 1) * head_dim
-    assert torch_macs("botnet50") == macs
-    assert sum(p.numel() for p in build("botnet50").parameters()) == parameters
+    assert torch_macs(name) == macs
+    assert sum(p.numel() for p in build(name).parameters()) == parameters
 
 
 def test_botnet_attention_is_its_definition() -> None:

@@ -39,8 +39,17 @@ def _cifar(model: nn.Module) -> nn.Module:
 BASIC = (64, 128, 256, 512)
 
 
-def resnet50() -> nn.Module:
-    return resnet("bottleneck", (3, 4, 6, 3), (256, 512, 1024, 2048), 1000)
+def resnet50(classes: int = 1000) -> nn.Module:
+    return resnet("bottleneck", (3, 4, 6, 3), (256, 512, 1024, 2048), classes)
+
+
+def _of_stride_one(model: nn.Module, *paths: str) -> nn.Module:
+    for path in paths:
+        convolution = model.get_submodule(path)
+        assert isinstance(convolution, nn.Conv2d)
+        assert convolution.stride == (2, 2)
+        convolution.stride = (1, 1)
+    return model
 
 
 def gpt(*, layers: int, width: int, heads: int, vocabulary: int = 50257, context: int = 1024) -> nn.Module:
@@ -92,6 +101,19 @@ ORIGINALS: dict[str, Callable[[], nn.Module]] = {
     "resnet18-cifar": lambda: _cifar(resnet("basic", (2, 2, 2, 2), BASIC, 100)),
     "resnet34-cifar": lambda: _cifar(resnet("basic", (3, 4, 6, 3), BASIC, 100)),
     "resnet8-cifar": lambda: _cifar(resnet("basic", (1, 1, 1), (8, 16, 32), 10, stem=8)),
+    "mobilenetv2-cifar": lambda: _of_stride_one(
+        hf.MobileNetV2ForImageClassification(
+            hf.MobileNetV2Config(num_labels=100, depth_multiplier=1.0, classifier_dropout_prob=0.0)
+        ),
+        "mobilenet_v2.conv_stem.first_conv.convolution",
+        "mobilenet_v2.layer.0.conv_3x3.convolution",
+    ),
+    "mobilevit-s-cifar": lambda: _of_stride_one(
+        hf.MobileViTForImageClassification(hf.MobileViTConfig(num_labels=100, image_size=32)),
+        "mobilevit.conv_stem.convolution",
+        "mobilevit.encoder.layer.1.layer.0.conv_3x3.convolution",
+    ),
+    "botnet50-cifar": lambda: attend_(_cifar(resnet50(100)), (8, 8)),
     "resnet18": lambda: resnet("basic", (2, 2, 2, 2), BASIC, 1000),
     "resnet34": lambda: resnet("basic", (3, 4, 6, 3), BASIC, 1000),
     "resnet50": resnet50,

@@ -28,16 +28,28 @@ Example:
 
   $ iftplan pareto --paper --task CIFAR-100
 
-  on the frontier   training MACs, whole run   accuracy (%)   ±   seeds
-  ─────────────────────────────────────────────────────────────────────
-  lowrank 0.75                      1.666e16             76           1
-  wide 0.5 set                      1.666e16           78.8           1
-  wide 0.9 set                      1.666e16           79.8           1
-  wide 0.9 rigl                     1.704e16           80.1           1
-  4 of 39 configurations are on the frontier: lower training MACs, whole run and higher accuracy are better
-  dense, accuracy 77 at 1.666e16: the same for as much, at 1.666e16
-  equal cost within 5 %: 36 at 1.674e16
-  note: 15 of 54 have no training MACs or no metric and are left out: arXiv 2303.11525, table 10
+  on the frontier                  training MACs, whole run   accuracy (%)     ±   seeds
+  ──────────────────────────────────────────────────────────────────────────────────────
+  MobileNetV2 dense                                2.643e15           72.4   0.2       1
+  MobileNetV2 parallel 0.5 rigl                    2.649e15           72.9             1
+  MobileNetV2 wide 0.5 rigl                        2.649e15           73.4             1
+  MobileNetV2 wide 0.75 rigl                       2.661e15           73.7             1
+  MobileViT-S parallel 0.75 rigl                   1.334e16           74.4             1
+  MobileViT-S wide 0.5 rigl                        1.342e16           74.6             1
+  MobileViT-S wide 0.75 rigl                       1.368e16           74.8             1
+  ResNet-18 lowrank 0.75                           1.666e16             76             1
+  ResNet-18 wide 0.5 set                           1.666e16           78.8             1
+  ResNet-18 wide 0.9 set                           1.666e16           79.8             1
+  ResNet-18 wide 0.9 rigl                          1.704e16           80.1             1
+  BotNet-50 wide 0.5 rigl                          3.813e16           80.3             1
+  BotNet-50 parallel 0.75 rigl                     3.825e16           80.5             1
+  BotNet-50 wide 0.75 rigl                         3.841e16           80.6             1
+  14 of 54 configurations are on the frontier: lower training MACs, whole run and higher accuracy are better
+  ResNet-18 dense, accuracy 77 at 1.666e16: the same for as much, at 1.666e16
+  MobileNetV2 dense, accuracy 72.4 at 2.643e15: no cost matches, for even the cheapest other configuration is better
+  MobileViT-S dense, accuracy 73.5 at 1.325e16: the same for 4.99× less, at 2.653e15
+  BotNet-50 dense, accuracy 79.8 at 3.797e16: the same for 2.28× less, at 1.666e16
+  equal cost within 5 %: 5 at 2.653e15, 5 at 1.34e16, 36 at 1.674e16, 5 at 3.816e16
 """
 
 

@@ -14,11 +14,11 @@ from torch import nn
 
 from iftplan.models.zoo import ZOO, ZooEntry
 from iftplan.nn.sources.zoo.bert import bert_small
-from iftplan.nn.sources.zoo.botnet import botnet50
+from iftplan.nn.sources.zoo.botnet import botnet50, botnet50_cifar
 from iftplan.nn.sources.zoo.digits import digits_cnn
 from iftplan.nn.sources.zoo.gpt2 import gpt3_1_3b, gpt3_medium, gpt3_small, gpt_char
-from iftplan.nn.sources.zoo.mobilenetv2 import mobilenetv2
-from iftplan.nn.sources.zoo.mobilevit import mobilevit_s
+from iftplan.nn.sources.zoo.mobilenetv2 import mobilenetv2, mobilenetv2_cifar
+from iftplan.nn.sources.zoo.mobilevit import mobilevit_s, mobilevit_s_cifar
 from iftplan.nn.sources.zoo.resnet import (
     resnet8_cifar,
     resnet18,
@@ -45,6 +45,9 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
             "resnet18-cifar": resnet18_cifar,
             "resnet34-cifar": resnet34_cifar,
             "resnet8-cifar": resnet8_cifar,
+            "mobilenetv2-cifar": mobilenetv2_cifar,
+            "mobilevit-s-cifar": mobilevit_s_cifar,
+            "botnet50-cifar": botnet50_cifar,
             "digits-cnn": digits_cnn,
             "resnet18": resnet18,
             "resnet34": resnet34,

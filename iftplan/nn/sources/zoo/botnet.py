@@ -3,6 +3,9 @@
 The three 3×3 convolutions of the last stage become multi-head self-attention over all positions with
 four heads and relative position embeddings, one table for heights and one for widths. Where the
 convolution had stride 2, the attention sees the larger map and 2×2 average pooling follows it (§3.1).
+
+The Sparse-IFT paper (arXiv 2303.11525, appendix B.2) trains it on CIFAR-100 and does not say in which form. Assumption:
+its stem is the one of the paper's ResNet-18 for CIFAR, 3×3 of stride 1 without pooling, so the last stage sees 8×8.
 """
 
 from __future__ import annotations
@@ -10,11 +13,12 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from iftplan.nn.sources.zoo.resnet import resnet50
+from iftplan.nn.sources.zoo.resnet import resnet50, resnet50_cifar
 
 HEADS = 4
 LAST_STAGE = "resnet.encoder.stages.3.layers"
-LAST_STAGE_SIZE = (14, 14)  # positions that enter the last stage at 224×224
+LAST_STAGE_SIZE, LAST_STAGE_SIZE_CIFAR = (14, 14), (8, 8)
+"""Positions that enter the last stage at 224×224, and at 32×32 behind the stem for CIFAR."""
 
 
 class RelativeSelfAttention(nn.Module):
@@ -80,9 +84,13 @@ def botnet50() -> nn.Module:
     return attend_(resnet50())
 
 
-def attend_(model: nn.Module) -> nn.Module:
-    """A ResNet-50 whose last stage attends, changed in place."""
-    size = LAST_STAGE_SIZE
+def botnet50_cifar() -> nn.Module:
+    """BotNet-50 for 100 classes at 32×32."""
+    return attend_(resnet50_cifar(), LAST_STAGE_SIZE_CIFAR)
+
+
+def attend_(model: nn.Module, size: tuple[int, int] = LAST_STAGE_SIZE) -> nn.Module:
+    """A ResNet-50 whose last stage, which a map of `size` enters, attends; changed in place."""
     for block in model.get_submodule(LAST_STAGE).children():
         layer = block.get_submodule("layer.1")
         convolution = layer.get_submodule("convolution")

@@ -1,4 +1,9 @@
-"""MobileNetV2 (Sandler et al. 2018, arXiv 1801.04381), padded as in TensorFlow, where it was published."""
+"""MobileNetV2 (Sandler et al. 2018, arXiv 1801.04381), padded as in TensorFlow, where it was published.
+
+The Sparse-IFT paper (arXiv 2303.11525, appendix B.2) trains it on CIFAR-100 and does not say in which form, and its
+code has ResNet-18 alone. Assumption: the form that is usual for 32×32 images, in which the first two strides of 2 are 1
+and the classifier has no dropout. It keeps the 32×32 positions that the paper's ResNet-18 keeps too.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +23,16 @@ FEATURES = 1280
 def mobilenetv2() -> nn.Module:
     """MobileNetV2 with multiplier 1.0 for 1000 classes at 224×224."""
     return MobileNetV2ForImageClassification(1000)
+
+
+def mobilenetv2_cifar() -> nn.Module:
+    """MobileNetV2 with multiplier 1.0 for 100 classes at 32×32: stem and first expanded block have stride 1."""
+    model = MobileNetV2ForImageClassification(100)
+    inside = model.mobilenet_v2
+    for layer in (inside.conv_stem.first_conv, inside.layer[0].get_submodule("conv_3x3")):
+        layer.get_submodule("convolution").stride = (1, 1)
+    model.dropout.p = 0.0
+    return model
 
 
 class MobileNetV2ConvLayer(nn.Module):

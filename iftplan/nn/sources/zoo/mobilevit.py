@@ -1,4 +1,9 @@
-"""MobileViT-S (Mehta and Rastegari 2021, arXiv 2110.02178): MobileNetV2 blocks, and transformers over patches of 2×2."""
+"""MobileViT-S (Mehta and Rastegari 2021, arXiv 2110.02178): MobileNetV2 blocks, and transformers over patches of 2×2.
+
+The Sparse-IFT paper (arXiv 2303.11525, appendix B.2) trains it on CIFAR-100 and does not say in which form. Assumption:
+patches stay 2×2 and the first two strides of 2 are 1, as in MobileNetV2 and ResNet for CIFAR. So the transformers see
+16×16, 8×8 and 4×4 positions. Otherwise one pixel would be left to the last of them, which patches of 2×2 do not fit.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +32,15 @@ DROPOUT = 0.1
 def mobilevit_s() -> nn.Module:
     """MobileViT-S for 1000 classes at 256×256."""
     return MobileViTForImageClassification(1000)
+
+
+def mobilevit_s_cifar() -> nn.Module:
+    """MobileViT-S for 100 classes at 32×32: stem and second stage have stride 1."""
+    model = MobileViTForImageClassification(100)
+    inside = model.mobilevit
+    for layer in (inside.conv_stem, inside.encoder.layer[1].get_submodule("layer.0.conv_3x3")):
+        layer.get_submodule("convolution").stride = (1, 1)
+    return model
 
 
 class MobileViTConvLayer(nn.Module):

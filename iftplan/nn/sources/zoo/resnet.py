@@ -28,8 +28,7 @@ def resnet34() -> nn.Module:
 
 def resnet50() -> nn.Module:
     """ResNet-50 v1.5 for 1000 classes at 224×224: the 3×3 convolution of a bottleneck carries the stride."""
-    sizes = ResNetSizes(ResNetBottleNeckLayer, (3, 4, 6, 3), (256, 512, 1024, 2048), stem=64)
-    return ResNetForImageClassification(sizes, 1000)
+    return _bottlenecks(1000)
 
 
 def resnet18_cifar() -> nn.Module:
@@ -40,6 +39,11 @@ def resnet18_cifar() -> nn.Module:
 def resnet34_cifar() -> nn.Module:
     """ResNet-34 for 100 classes at 32×32."""
     return _with_cifar_stem(_basic((3, 4, 6, 3), 100))
+
+
+def resnet50_cifar() -> nn.Module:
+    """ResNet-50 v1.5 for 100 classes at 32×32."""
+    return _with_cifar_stem(_bottlenecks(100))
 
 
 def resnet8_cifar() -> nn.Module:
@@ -67,6 +71,11 @@ class ResNetSizes:
 
 def _basic(depths: Sequence[int], classes: int) -> ResNetForImageClassification:
     sizes = ResNetSizes(ResNetBasicLayer, depths, (64, 128, 256, 512), stem=64)
+    return ResNetForImageClassification(sizes, classes)
+
+
+def _bottlenecks(classes: int) -> ResNetForImageClassification:
+    sizes = ResNetSizes(ResNetBottleNeckLayer, (3, 4, 6, 3), (256, 512, 1024, 2048), stem=64)
     return ResNetForImageClassification(sizes, classes)
 
 
