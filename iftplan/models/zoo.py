@@ -29,8 +29,8 @@ class ZooEntry:
     inputs: tuple[InputSpec, ...]
 
 
-def _image(size: int) -> tuple[InputSpec, ...]:
-    return (InputSpec((1, 3, size, size)),)
+def _image(height: int, width: int | None = None) -> tuple[InputSpec, ...]:
+    return (InputSpec((1, 3, height, width or height)),)
 
 
 def _tokens(length: int) -> tuple[InputSpec, ...]:
@@ -122,6 +122,18 @@ ZOO: Mapping[str, ZooEntry] = MappingProxyType(
                 "BotNet-50: ResNet-50 with self-attention (4 heads) for the last stage's 3×3, 224×224",
                 "Srinivas et al. 2021, arXiv 2101.11605",
                 _image(224),
+            ),
+            ZooEntry(
+                "retinanet-r18",
+                "RetinaNet with ResNet-18 and a feature pyramid of 256 channels, 80 classes, 800×1280",
+                "Lin et al. 2017, arXiv 1708.02002, in the sizes of MMDetection",
+                _image(800, 1280),
+            ),
+            ZooEntry(
+                "deeplabv3plus-r18",
+                "DeepLabV3+ with ResNet-18 v1c at an 8th of the size, 19 classes, 512×1024",
+                "Chen et al. 2018, arXiv 1802.02611, in the sizes of MMSegmentation",
+                _image(512, 1024),
             ),
             ZooEntry(
                 "bert-small",

@@ -10,6 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from iftplan.models.zoo import ZOO
+from iftplan.models.zoo_specs import zoo_spec
 from iftplan.nn.sources.zoo import ARCHITECTURES
 
 
@@ -230,6 +231,68 @@ def test_botnet_attention_is_its_definition() -> None:
 def test_botnet_refuses_maps_larger_than_its_tables() -> None:
     with pytest.raises(ValueError, match="16 positions"):
         build("botnet50")(torch.empty(1, 3, 256, 256, device="meta"))
+
+
+def parts(name: str) -> dict[str, int]:
+    """MACs of the first module on each layer's path, from the spec."""
+    found: dict[str, int] = {}
+    spec = zoo_spec(f"zoo:{name}")
+    assert spec is not None
+    for weight in spec.layers:
+        part = weight.layer.name.partition(".")[0]
+        found[part] = found.get(part, 0) + weight.layer.dense_macs
+    return found
+
+
+def basic_blocks(positions: tuple[int, ...]) -> int:
+    """The stages of a ResNet-18, each at as many positions."""
+    macs, channels = 0, 64
+    for outputs, here in zip((64, 128, 256, 512), positions, strict=True):
+        shortcut = 0 if channels == outputs else channels * outputs
+        macs += here * (9 * channels * outputs + 3 * 9 * outputs**2 + shortcut)
+        channels = outputs
+    return macs
+
+
+def test_retinanet_is_its_closed_form() -> None:
+    """Sizes of MMDetection's retinanet_r18_fpn, by arithmetic, at 800×1280."""
+    c2, c3, c4, c5, p6, p7 = 200 * 320, 100 * 160, 50 * 80, 25 * 40, 13 * 20, 7 * 10
+    backbone = 4 * c2 * 147 * 64 + basic_blocks((c2, c3, c4, c5))
+    neck = 256 * (c3 * 128 + c4 * 256 + c5 * 512) + 9 * 256 * (256 * (c3 + c4 + c5) + 512 * p6 + 256 * p7)
+    head = (c3 + c4 + c5 + p6 + p7) * 9 * 256 * (8 * 256 + 9 * 80 + 9 * 4)
+    assert (backbone, neck, head) == (37_011_456_000, 13_651_804_160, 137_800_673_280)
+    assert parts("retinanet-r18") == {"backbone": backbone, "neck": neck, "head": head}
+    assert torch_macs("retinanet-r18") == backbone + neck + head == 188_463_933_440
+
+
+def test_deeplabv3plus_is_its_closed_form() -> None:
+    """Sizes of MMSegmentation's deeplabv3plus_r18-d8, by arithmetic, at 512×1024."""
+    stem, fine, coarse = 256 * 512, 128 * 256, 64 * 128
+    backbone = stem * 9 * (3 * 32 + 32 * 32 + 32 * 64) + basic_blocks((fine, coarse, coarse, coarse))
+    pyramid = 512 * 128 + coarse * (512 * 128 + 3 * 512 * (9 + 128)) + coarse * 9 * 5 * 128 * 128
+    refine = fine * ((128 + 12) * (9 + 128) + 128 * (9 + 128))
+    head = pyramid + fine * 64 * 12 + refine + fine * 128 * 19
+    assert (backbone, head) == (98_763_276_288, 9_608_560_640)
+    assert parts("deeplabv3plus-r18") == {"backbone": backbone, "head": head}
+    assert torch_macs("deeplabv3plus-r18") == backbone + head == 108_371_836_928
+
+
+def test_detection_and_segmentation_give_maps() -> None:
+    images = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        found = ARCHITECTURES["retinanet-r18"].build().eval()(images)
+        logits = ARCHITECTURES["deeplabv3plus-r18"].build().eval()(images).logits
+    sides = [(8, 12), (4, 6), (2, 3), (1, 2), (1, 1)]
+    assert [tuple(x.shape) for x in found.logits] == [(1, 720, *side) for side in sides]
+    assert [tuple(x.shape) for x in found.boxes] == [(1, 36, *side) for side in sides]
+    assert logits.shape == (1, 19, 64, 96)
+
+
+def test_a_classifiers_weights_fit_a_detectors_backbone() -> None:
+    """Names and shapes, so that `resnet.…` of a trained ResNet-18 loads as `backbone.…`."""
+    trained = {name: x.shape for name, x in build("resnet18").state_dict().items() if name.startswith("resnet.")}
+    detector = build("retinanet-r18").get_submodule("backbone").state_dict()
+    assert {f"resnet.{name}": x.shape for name, x in detector.items()} == trained
 
 
 @pytest.mark.parametrize(

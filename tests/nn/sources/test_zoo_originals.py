@@ -32,8 +32,8 @@ def named(tensors: Mapping[str, Tensor]) -> list[tuple[str, torch.Size, torch.dt
     return [(name, tensor.shape, tensor.dtype) for name, tensor in tensors.items()]
 
 
-def test_all_but_one_have_an_original() -> None:
-    assert {*ORIGINALS, "digits-cnn"} == set(ZOO)
+def test_all_but_three_have_an_original() -> None:
+    assert {*ORIGINALS, "digits-cnn", "retinanet-r18", "deeplabv3plus-r18"} == set(ZOO)
 
 
 @pytest.mark.parametrize("name", ORIGINALS)

@@ -131,4 +131,4 @@ ORIGINALS: dict[str, Callable[[], nn.Module]] = {
     "gpt-char": lambda: gpt(layers=4, width=128, heads=4, vocabulary=256, context=128),
     "vit-b16": lambda: vit(layers=12, width=768, heads=12, patch=16, side=224, classes=1000),
 }
-"""All of the zoo but digits-cnn, which has always been plain PyTorch."""
+"""All of the zoo but digits-cnn, retinanet-r18 and deeplabv3plus-r18, which have always been plain PyTorch."""

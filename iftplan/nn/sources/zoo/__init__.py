@@ -15,6 +15,7 @@ from torch import nn
 from iftplan.models.zoo import ZOO, ZooEntry
 from iftplan.nn.sources.zoo.bert import bert_small
 from iftplan.nn.sources.zoo.botnet import botnet50, botnet50_cifar
+from iftplan.nn.sources.zoo.deeplabv3plus import deeplabv3plus_r18
 from iftplan.nn.sources.zoo.digits import digits_cnn
 from iftplan.nn.sources.zoo.gpt2 import gpt3_1_3b, gpt3_medium, gpt3_small, gpt_char
 from iftplan.nn.sources.zoo.mobilenetv2 import mobilenetv2, mobilenetv2_cifar
@@ -27,6 +28,7 @@ from iftplan.nn.sources.zoo.resnet import (
     resnet34_cifar,
     resnet50,
 )
+from iftplan.nn.sources.zoo.retinanet import retinanet_r18
 from iftplan.nn.sources.zoo.vit import vit_b16
 
 
@@ -55,6 +57,8 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
             "mobilenetv2": mobilenetv2,
             "mobilevit-s": mobilevit_s,
             "botnet50": botnet50,
+            "retinanet-r18": retinanet_r18,
+            "deeplabv3plus-r18": deeplabv3plus_r18,
             "bert-small": bert_small,
             "gpt3-small": gpt3_small,
             "gpt3-medium": gpt3_medium,

@@ -52,6 +52,11 @@ def resnet8_cifar() -> nn.Module:
     return _with_cifar_stem(ResNetForImageClassification(sizes, 10))
 
 
+def resnet18_backbone() -> ResNetBackbone:
+    """ResNet-18 without its classifier: maps of 64, 128, 256 and 512 channels at a 4th to a 32nd of the size."""
+    return ResNetBackbone(_basic_sizes((2, 2, 2, 2)))
+
+
 @dataclass(frozen=True, slots=True)
 class ResNetSizes:
     """Sizes of a ResNet.
@@ -70,8 +75,11 @@ class ResNetSizes:
 
 
 def _basic(depths: Sequence[int], classes: int) -> ResNetForImageClassification:
-    sizes = ResNetSizes(ResNetBasicLayer, depths, (64, 128, 256, 512), stem=64)
-    return ResNetForImageClassification(sizes, classes)
+    return ResNetForImageClassification(_basic_sizes(depths), classes)
+
+
+def _basic_sizes(depths: Sequence[int]) -> ResNetSizes:
+    return ResNetSizes(ResNetBasicLayer, depths, (64, 128, 256, 512), stem=64)
 
 
 def _bottlenecks(classes: int) -> ResNetForImageClassification:
@@ -241,6 +249,24 @@ class ResNetEmbeddings(nn.Module):
         """(batch, 3, height, width) → (batch, stem, height / 4, width / 4)."""
         found: Tensor = self.pooler(self.embedder(images))
         return found
+
+
+class ResNetBackbone(nn.Module):
+    """Stem and stages for detection and segmentation; its weights have the names of a classifier's `resnet`."""
+
+    def __init__(self, sizes: ResNetSizes) -> None:
+        super().__init__()
+        self.embedder = ResNetEmbeddings(sizes.stem)
+        self.encoder = ResNetEncoder(sizes)
+        self.apply(_draw_)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Maps that the stages give, (batch, width, height / stride, width / stride) each."""
+        x, maps = self.embedder(images), []
+        for stage in self.encoder.stages:
+            x = stage(x)
+            maps.append(x)
+        return tuple(maps)
 
 
 class ResNetModel(nn.Module):
