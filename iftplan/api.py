@@ -20,7 +20,7 @@ from iftplan.models.counting import CountTable
 from iftplan.models.notation import parse_layer
 from iftplan.models.spec import Heads, LayerSpec, ModelSpec
 from iftplan.plans.audit.audit import AuditReport, audit_plan
-from iftplan.plans.plan import Asked, CloseBy, MaskUpdates, Objective, Optimizer, Pass, Plan, scope_named
+from iftplan.plans.plan import Asked, CloseBy, MaskUpdates, Objective, Optimizer, Pass, Plan, parse_scope
 from iftplan.plans.request import PlanRequest, Pricing, make_plan
 
 if TYPE_CHECKING:
@@ -140,6 +140,7 @@ def plan(
     inputs: object = None,
     allow: Costs = (),
     scope: str = "layers",
+    within: str = "",
     distribution: str = "uniform",
     keep_dense: str | Iterable[str] | None = ("first", "last"),
     close: CloseBy = "density",
@@ -162,7 +163,9 @@ def plan(
         sparsity: the fraction of zeros, in [0, 1): 0.75, "3/4" or "75%"; None for the one that an N:M mask has, or 3/4.
         inputs: of a network or a source: a tensor, a batch, or a shape such as "1x3x32x32", as `read_model` takes them.
         allow: of a network or a source: costs that you vouch for, as `read_model` takes them.
-        scope: "matrices", "layers" or "model": whose MACs are held equal.
+        scope: "matrices", "layers", "model" or "module:NAME": whose MACs are held equal.
+        within: modules that alone are transformed and widened, a path with `*` and `?`; empty for the whole model, or
+            the module of the scope.
         distribution: "uniform", "er" or "erk".
         keep_dense: "first", "last" or names of layers, one or several; "none" or None keeps no layer dense.
         close: what closes the budget: "density", "width", or "pattern": width, with every N:M pattern whole.
@@ -193,10 +196,12 @@ def plan(
         from iftplan.plans.speed.document import read_profile
 
         pricing = Pricing(read_profile(profile), passes, batch)
+    closed, modules = parse_scope(scope, within)
     request = PlanRequest(
         family=family,
         sparsity=sparsity,
-        scope=scope_named(scope),
+        scope=closed,
+        within=modules,
         distribution=Distribution(one_of("distribution", distribution, [d.value for d in Distribution])),
         keep_dense=names_in("keep_dense", () if keep_dense is None else keep_dense),
         close_by=close,

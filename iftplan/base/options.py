@@ -30,6 +30,7 @@ _OPTIONS: Final[Mapping[str, str]] = {
     "sparsity": "--sparsity",
     "task": "--task",
     "trust": "--trust",
+    "within": "--within",
 }
 """Argument that a message names → the option that stands for it."""
 

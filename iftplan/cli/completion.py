@@ -63,6 +63,14 @@ def _layers_of(source: str) -> list[str]:
     return [row.layer.name for row in spec.layers] if spec else []
 
 
+def scopes(incomplete: str) -> Iterator[str]:
+    """Scopes that a plan can close; behind `module:` stands a module's name."""
+    from iftplan.plans.plan import WHOLE
+
+    names = (*(scope.value for scope in WHOLE), "module:")
+    yield from (name for name in names if name.startswith(incomplete))
+
+
 def layer_kinds(incomplete: str) -> Iterator[str]:
     """Kinds of layers, each with its usual kernel."""
     yield from (name for name in _LAYERS if name.startswith(incomplete))

@@ -25,7 +25,9 @@ FormatOption = Annotated[
     Format | None,
     typer.Option("--format", help=FORMAT_HELP, rich_help_panel=OUTPUT_PANEL),
 ]
-SCOPE_HELP = "Part of the model whose MACs stay equal: matrices (the transformed layers), layers (all layers with weights), or model (the whole forward pass)."
+SCOPES = "<matrices|layers|model|module:NAME>"
+SCOPE_HELP = "Part of the model whose MACs stay equal: matrices (the transformed layers), layers (all layers with weights), model (the whole forward pass), or module:NAME (one module, which alone is transformed)."
+WITHIN_HELP = "Transform and widen only layers in modules of this name, such as backbone or 'encoder.*'; their neighbours follow, and the rest stays as it is."
 DISTRIBUTION_HELP = "How density is spread over layers: uniform (the same everywhere), er (denser where a layer has few inputs and outputs), or erk (er that counts kernel sizes)."
 STRUCTURES_HELP = "unstructured, 2:8, 2:8T, block4x4, fan-in, channel …"
 KEEP_DENSE_HELP = (

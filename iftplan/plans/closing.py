@@ -28,7 +28,7 @@ class Books:
     @staticmethod
     def of(rows: Sequence[PlanRow], scope: Scope) -> Books:
         """Add up the rows that count in a scope."""
-        inside = [row for row in rows if row.role.within(scope)]
+        inside = [row for row in rows if row.counts_in(scope)]
         return Books(
             sum(row.dense_macs for row in inside),
             sum(row.fixed_macs for row in inside),
@@ -70,7 +70,7 @@ def close_budget(rows: Sequence[PlanRow], policy: Policy) -> tuple[tuple[Planned
     empty = [name for name, n in chosen.items() if not n]
     if empty:
         raise InfeasibleError(
-            f"at sparsity {decimal_text(policy.sparsity)} the budget of scope {policy.scope} leaves no weights "
+            f"at sparsity {decimal_text(policy.sparsity)} the budget of scope {policy.scope_name} leaves no weights "
             f"for {empty[0]}."
         )
     notes += _short_note(open_rows, chosen, policy, ledger)
@@ -111,7 +111,7 @@ def _targets(rows: Sequence[PlanRow], policy: Policy, budget: int) -> list[Fract
     try:
         spread = densities(shares, Fraction(budget), policy.distribution, policy.power)
     except InfeasibleError as error:
-        raise InfeasibleError(f"scope {policy.scope}: {error}") from error
+        raise InfeasibleError(f"scope {policy.scope_name}: {error}") from error
     return [density * row.capacity for density, row in zip(spread, rows, strict=True)]
 
 
@@ -143,7 +143,7 @@ def _closed_by_rank(
     if residual < 0:
         smallest = min(zip(steps, ranked, strict=True), key=lambda pair: pair[0])[1]
         raise InfeasibleError(
-            f"sparsity {decimal_text(policy.sparsity)} cannot meet the budget of scope {policy.scope} with whole "
+            f"sparsity {decimal_text(policy.sparsity)} cannot meet the budget of scope {policy.scope_name} with whole "
             f"ranks: {smallest.name} would have rank 0."
         )
     chosen = {
@@ -151,7 +151,7 @@ def _closed_by_rank(
         for row, step, unit in zip(ranked, steps, units, strict=True)
     }
     note = (
-        f"{count(residual)} MACs of scope {policy.scope} stay unspent, because {family.name} has whole ranks "
+        f"{count(residual)} MACs of scope {policy.scope_name} stay unspent, because {family.name} has whole ranks "
         "and no masks to spend them on"
     )
     return tuple(chosen.get(row.name, row).planned(0, policy.mask) for row in rows), (
@@ -168,7 +168,7 @@ def _rank_account(row: PlanRow, key: str, unit: int, scale: Fraction) -> Account
 
 
 def _overspent(rows: Sequence[PlanRow], policy: Policy, ledger: Books) -> InfeasibleError:
-    inside = [row for row in rows if row.role.within(policy.scope) and row.fixed_macs > row.dense_macs]
+    inside = [row for row in rows if row.counts_in(policy.scope) and row.fixed_macs > row.dense_macs]
     worst = max(inside, key=lambda row: row.fixed_macs - row.dense_macs, default=None)
     who = (
         f"; {worst.name} adds most, {count(worst.dense_macs)} → {count(worst.fixed_macs)} ({worst.reason})"
@@ -176,7 +176,7 @@ def _overspent(rows: Sequence[PlanRow], policy: Policy, ledger: Books) -> Infeas
         else ""
     )
     return InfeasibleError(
-        f"sparsity {decimal_text(policy.sparsity)} cannot meet the budget of scope {policy.scope}: the parts "
+        f"sparsity {decimal_text(policy.sparsity)} cannot meet the budget of scope {policy.scope_name}: the parts "
         f"without a mask already cost {count(ledger.fixed)} MACs, and the budget is "
         f"{count(ledger.budget)}{who}."
     )
@@ -188,7 +188,7 @@ def _too_thin(policy: Policy, left: int) -> InfeasibleError:
         free = f"allow any width with `mask={str(mask.filled)!r}`, or " if mask.filled else ""
         hint = f"; {free}keep patterns whole with `close='pattern'`, which leaves a few MACs unspent"
     return InfeasibleError(
-        f"{mask} masks cannot meet the budget of scope {policy.scope}: even the fewest weights that they can "
+        f"{mask} masks cannot meet the budget of scope {policy.scope_name}: even the fewest weights that they can "
         f"keep cost {count(-left)} MACs too many{hint}."
     )
 
@@ -205,15 +205,15 @@ def _pattern_note(ledger: Books, policy: Policy) -> tuple[str, ...]:
     if not residual:
         return ()
     return (
-        f"{count(residual)} MACs of scope {policy.scope} stay unspent, because {policy.mask} masks fix the "
+        f"{count(residual)} MACs of scope {policy.scope_name} stay unspent, because {policy.mask} masks fix the "
         "number of weights and widths are whole",
     )
 
 
-def closing_sparsities(rows: Sequence[PlanRow]) -> dict[Scope, Fraction | None]:
+def closing_sparsities(rows: Sequence[PlanRow], scopes: Sequence[Scope]) -> dict[Scope, Fraction | None]:
     """Sparsity of the masked weights that closes each scope with these structures; None if none does."""
     found: dict[Scope, Fraction | None] = {}
-    for scope in Scope:
+    for scope in scopes:
         density = Books.of(rows, scope).closing_density
         found[scope] = 1 - density if density is not None and 0 < density <= 1 else None
     return found

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from fnmatch import fnmatchcase
 from fractions import Fraction
 from typing import TYPE_CHECKING, Final, Literal
 
 from iftplan.base.arguments import one_of
+from iftplan.base.errors import InputError
 from iftplan.base.units import count, decimal
 from iftplan.families.solution import Structure
 from iftplan.masks.cardinality import Cardinality
@@ -33,11 +35,16 @@ WIDTHS: Final = ("in_channels", "out_channels")
 
 
 class Scope(StrEnum):
-    """Scope of the MACs that are held equal: transformed matrices, all weight layers, or the whole pass."""
+    """Scope of the MACs that are held equal: transformed matrices, all weight layers, the whole pass, or one module."""
 
     MATRICES = "matrices"
     LAYERS = "layers"
     MODEL = "model"
+    MODULE = "module"
+
+
+WHOLE: Final = (Scope.MATRICES, Scope.LAYERS, Scope.MODEL)
+"""Scopes that every plan has."""
 
 
 def scope_named(name: Scope | str) -> Scope:
@@ -47,6 +54,51 @@ def scope_named(name: Scope | str) -> Scope:
         InputError: no such scope; says which there are.
     """
     return name if isinstance(name, Scope) else Scope(one_of("scope", name, [scope.value for scope in Scope]))
+
+
+def parse_scope(text: str, within: str = "") -> tuple[Scope, str]:
+    """Scope and the modules that a plan is restricted to, from `layers` or `module:NAME`.
+
+    Args:
+        text: a scope, with the name of the modules behind a colon where it is `module`.
+        within: the same name, where it was given by itself.
+
+    Raises:
+        InputError: no such scope, or two names that differ.
+
+    Example:
+        >>> parse_scope("module:backbone")
+        (<Scope.MODULE: 'module'>, 'backbone')
+    """
+    kind, _, name = text.partition(":")
+    scope = scope_named(kind)
+    if scope is not Scope.MODULE and not name:
+        return scope, within
+    if scope is not Scope.MODULE or not (name or within):
+        raise InputError(f"scope {text!r} is none of matrices, layers, model and module:NAME.")
+    if name and within not in ("", name):
+        raise InputError(f"scope {text!r} and `within={within!r}` name two modules. Give one of them.")
+    return Scope.MODULE, name or within
+
+
+def scope_text(scope: Scope, within: str) -> str:
+    """Text that `parse_scope` reads: `layers`, or `module:NAME`."""
+    return f"{scope.value}:{within}" if scope is Scope.MODULE else scope.value
+
+
+def lies_within(name: str, modules: str) -> bool:
+    """Whether a layer, or a product of activations, lies in a module of that name.
+
+    Args:
+        name: the layer's; `module:operator` for a product.
+        modules: path of a module, in which `*` and `?` stand for any letters.
+
+    Example:
+        >>> lies_within("backbone.stem.0", "backbone"), lies_within("backbones.0", "backbone")
+        (True, False)
+    """
+    module = name.partition(":")[0]
+    return fnmatchcase(module, modules) or fnmatchcase(module, f"{modules}.*")
 
 
 class Role(StrEnum):
@@ -59,13 +111,13 @@ class Role(StrEnum):
     ACTIVATION = "activation"
 
     def within(self, scope: Scope) -> bool:
-        """Whether a layer of this role counts in a scope."""
+        """Whether a layer of this role counts in a scope; in a module's, one that lies there."""
         match scope:
             case Scope.MATRICES:
                 return self is Role.TRANSFORMED
             case Scope.LAYERS:
                 return self is not Role.ACTIVATION
-            case Scope.MODEL:
+            case Scope.MODEL | Scope.MODULE:
                 return True
 
 
@@ -75,6 +127,7 @@ class KeptFor(StrEnum):
     INPUT = "reads the model's input"
     OUTPUT = "gives the model's output"
     NAME = "named in keep-dense"
+    MODULE = "outside of the module that is planned"
     SIZE = "too small: no rank of 1 fits its budget, so its own weights take all of it"
     TIME = "kept dense: "
 
@@ -279,6 +332,7 @@ class Plan(Displayed, Framed):
         closing_sparsity: scope → the sparsity of the maskable weights that closes it with the same structure;
             None where no density does.
         notes: sentences a reader must know: a residual, an assumption, a switch that was chosen for them.
+        within: modules that alone are transformed, a path with `*` and `?`; empty for the whole model.
         parametrization: what its weights start and train at; None for the standard one, as in the dense model.
         wallclock: what its layers are estimated to take, where that was asked for.
     """
@@ -300,12 +354,15 @@ class Plan(Displayed, Framed):
     multiplier: float = 1.0
     closing_sparsity: Mapping[Scope, Fraction | None] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    within: str = ""
     parametrization: Parametrization | None = None
     wallclock: WallClock | None = None
 
     def __repr__(self) -> str:
         closed = (
-            f"{self.scope} closed at {count(self.macs(self.scope))} MACs" if self.scope else "nothing closed"
+            f"{self.scope_name(self.scope)} closed at {count(self.macs(self.scope))} MACs"
+            if self.scope
+            else "nothing closed"
         )
         return f"<Plan {self.model or 'of a network'}: {self.transform}, sparsity {decimal(self.sparsity, 4)}, {closed}, {len(self.layers)} layer{'s' * (len(self.layers) != 1)}>"
 
@@ -321,14 +378,38 @@ class Plan(Displayed, Framed):
 
         return plan_records(self)
 
+    @property
+    def scopes(self) -> tuple[Scope, ...]:
+        """The scopes that the plan has; a module's only where it is restricted to one."""
+        return (*WHOLE, Scope.MODULE) if self.within else WHOLE
+
+    def scope_name(self, scope: Scope) -> str:
+        """Name of a scope, with the module that it is of."""
+        return scope_text(scope, self.within)
+
+    def rows_in(self, scope: Scope | str) -> tuple[PlannedLayer, ...]:
+        """Layers and products that count in a scope.
+
+        Raises:
+            InputError: no scope of that name, or that of a module where the plan is of the whole model.
+        """
+        named = scope_named(scope)
+        if named not in self.scopes:
+            raise InputError(
+                "the plan is of the whole model, so scope 'module' names nothing. Make it with `within`."
+            )
+        inside = tuple(layer for layer in self.layers if layer.role.within(named))
+        if named is Scope.MODULE:
+            return tuple(layer for layer in inside if lies_within(layer.name, self.within))
+        return inside
+
     def dense_macs(self, scope: Scope | str) -> int:
         """MACs of the dense model in a scope.
 
         Raises:
             InputError: no scope of that name.
         """
-        closed = scope_named(scope)
-        return sum(layer.dense_macs for layer in self.layers if layer.role.within(closed))
+        return sum(layer.dense_macs for layer in self.rows_in(scope))
 
     def macs(self, scope: Scope | str) -> int:
         """MACs of the planned model in a scope.
@@ -336,8 +417,7 @@ class Plan(Displayed, Framed):
         Raises:
             InputError: no scope of that name.
         """
-        closed = scope_named(scope)
-        return sum(layer.macs for layer in self.layers if layer.role.within(closed))
+        return sum(layer.macs for layer in self.rows_in(scope))
 
     def ratio(self, scope: Scope | str) -> Fraction:
         """Planned over dense MACs in a scope; 1 where the scope is empty.

@@ -13,7 +13,7 @@ from iftplan.families.integer_search import Multiplier
 from iftplan.masks.distributions import DensityLayer, densities
 from iftplan.models.spec import Heads, ModelSpec
 from iftplan.plans.closing import close_budget, closing_sparsities
-from iftplan.plans.plan import Plan, PlannedLayer, Scope
+from iftplan.plans.plan import WHOLE, Plan, PlannedLayer, Scope
 from iftplan.plans.policy import Policy
 from iftplan.plans.rows import PlanRow, rows_of
 from iftplan.plans.widths import plan_widths
@@ -29,7 +29,7 @@ def plan(spec: ModelSpec, policy: Policy, *, heads: Heads = "number") -> Plan:
 
     Raises:
         InfeasibleError: says which layer is in the way and the nearest feasible sparsity.
-        InputError: a layer named in `keep_dense` does not exist.
+        InputError: a layer named in `keep_dense` does not exist, or no layer lies in the modules named in `within`.
     """
     try:
         return _plan(spec, policy, heads)
@@ -59,7 +59,7 @@ def prepare(spec: ModelSpec, policy: Policy) -> Prepared:
 
     Raises:
         InfeasibleError: says which layer is in the way.
-        InputError: a layer named in `keep_dense` does not exist.
+        InputError: a layer named in `keep_dense` does not exist, or no layer lies in the modules named in `within`.
     """
     _check_names(spec, policy)
     multiplier, sizes = plan_widths(spec, policy)
@@ -89,6 +89,7 @@ def close_prepared(spec: ModelSpec, policy: Policy, prepared: Prepared, *, heads
     else:
         layers, notes = close_budget(rows, policy)
     scope = policy.scope if policy.family else None
+    scopes = (*WHOLE, Scope.MODULE) if policy.within else WHOLE
     if sizes and spec.couplings is not None:
         heads = spec.couplings.heads or heads
         notes += spec.couplings.notes
@@ -108,8 +109,9 @@ def close_prepared(spec: ModelSpec, policy: Policy, prepared: Prepared, *, heads
         layers,
         sizes,
         float(multiplier),
-        closing_sparsities(rows) if scope else dict.fromkeys(Scope),
+        closing_sparsities(rows, scopes) if scope else dict.fromkeys(scopes),
         notes + spec.assumptions,
+        policy.within,
     )
 
 
@@ -134,6 +136,17 @@ def _check_names(spec: ModelSpec, policy: Policy) -> None:
         raise InputError(
             f"`keep_dense`: {name!r} is not a layer of {spec.source or 'the model'}{hint} Give first, last, none "
             "or names of layers."
+        )
+    if not any(map(policy.covers, names)):
+        modules = list(
+            dict.fromkeys(".".join(n.split(".")[: i + 1]) for n in names for i in range(n.count(".")))
+        )
+        near = difflib.get_close_matches(policy.within, modules, 1, 0.3)
+        hint = f"; did you mean {near[0]!r}?" if near else "."
+        outer = ", ".join(dict.fromkeys(name.partition(".")[0] for name in names))
+        raise InputError(
+            f"`within`: no layer of {spec.source or 'the model'} lies in a module {policy.within!r}{hint} "
+            f"Its outermost modules are {outer}."
         )
 
 

@@ -10,7 +10,7 @@ from iftplan.base.errors import InputError
 from iftplan.families.family import Family
 from iftplan.masks import MaskStructure, Unstructured
 from iftplan.masks.distributions import Distribution
-from iftplan.plans.plan import CloseBy, Scope
+from iftplan.plans.plan import CloseBy, Scope, lies_within, scope_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,7 @@ class Policy:
             which whole patterns then leave a part of.
         round_to: widths become multiples of this.
         power: exponent of the ER and ERK probabilities.
+        within: modules that alone are transformed and widened, a path with `*` and `?`; empty for the whole model.
         mask: what masks may look like. N:M fixes the density, so there the width closes, as the smallest that covers
             the budget; what is too much is taken from some groups, which keep N-1.
 
@@ -42,11 +43,14 @@ class Policy:
     close_by: CloseBy = "density"
     round_to: int = 1
     power: int = 1
+    within: str = ""
     mask: MaskStructure = field(default_factory=Unstructured)
 
     def __post_init__(self) -> None:
         if not 0 <= self.sparsity < 1:
             raise InputError(f"sparsity {self.sparsity} is outside [0, 1).")
+        if self.scope is Scope.MODULE and not self.within:
+            raise InputError("scope 'module' needs the name of a module. Write `scope='module:NAME'`.")
         if self.round_to < 1:
             raise InputError(f"widths cannot be rounded to a multiple of {self.round_to}; the smallest is 1.")
         if self.mask.density is not None and not (self.family is None or self.family.solves_width):
@@ -74,6 +78,15 @@ class Policy:
     def widens(self) -> bool:
         """Whether layers grow wider, so that a model has to be read with its widths."""
         return self.family is not None and self.family.definition.widens
+
+    def covers(self, name: str) -> bool:
+        """Whether a layer lies in the modules that are planned."""
+        return not self.within or lies_within(name, self.within)
+
+    @property
+    def scope_name(self) -> str:
+        """Name of the scope, with the module that it is of."""
+        return scope_text(self.scope, self.within)
 
     @property
     def density(self) -> Fraction:

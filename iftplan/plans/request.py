@@ -56,6 +56,7 @@ class PlanRequest:
         parametrization: what weights start and train at.
         optimizer: whose learning rates a parametrization holds.
         mask_updates: what becomes of masks in training.
+        within: modules that alone are transformed and widened, a path with `*` and `?`; empty for the whole model.
         pricing: of layers in time; None where MACs alone decide.
     """
 
@@ -72,6 +73,7 @@ class PlanRequest:
     parametrization: Asked = "standard"
     optimizer: Optimizer = "adam"
     mask_updates: MaskUpdates = "static"
+    within: str = ""
     pricing: Pricing | None = None
 
     def policy(self) -> Policy:
@@ -96,6 +98,7 @@ class PlanRequest:
             close_by=self.close_by,
             round_to=self.round_to,
             power=self.power,
+            within=self.within,
             mask=mask_for(family, sparsity, mask),
         )
 

@@ -14,7 +14,7 @@ from iftplan.families.solution import Structure
 from iftplan.masks import MaskStructure, Matrices, Unstructured, stack_close, stack_counts, stack_log2_masks
 from iftplan.models.notation import canonical
 from iftplan.models.spec import PLAIN, Kind, LayerSpec, ModelSpec, Product, WeightLayer
-from iftplan.plans.plan import WIDTHS, KeptFor, PlannedLayer, Role
+from iftplan.plans.plan import WIDTHS, KeptFor, PlannedLayer, Role, Scope
 from iftplan.plans.policy import Policy
 
 PRODUCT_REASON = "a product of activations: no weight to mask"
@@ -31,6 +31,7 @@ class PlanRow:
         dense_weights: weights beside it that no mask touches.
         nnz: weights kept where that is not the budget's to choose; None where it is.
         matrices: shapes of the masked matrices.
+        inside: whether it lies in the modules that are planned.
     """
 
     name: str
@@ -48,6 +49,11 @@ class PlanRow:
     nnz: int | None = None
     matrices: Matrices = ()
     kept_for: KeptFor | None = None
+    inside: bool = True
+
+    def counts_in(self, scope: Scope) -> bool:
+        """Whether its MACs are of a scope."""
+        return self.role.within(scope) and (self.inside or scope is not Scope.MODULE)
 
     @property
     def positions(self) -> int:
@@ -141,10 +147,10 @@ def rows_of(spec: ModelSpec, policy: Policy, sizes: Mapping[str, int]) -> tuple[
             f"sparsity {decimal_text(policy.sparsity)} transforms no layer: {small[0].name} and all others are "
             "too small for a rank of 1. Choose a lower sparsity."
         )
-    return (*layers, *(_product_row(spec, p, sizes) for p in spec.products))
+    return (*layers, *(_product_row(spec, p, policy, sizes) for p in spec.products))
 
 
-def _product_row(spec: ModelSpec, product: Product, sizes: Mapping[str, int]) -> PlanRow:
+def _product_row(spec: ModelSpec, product: Product, policy: Policy, sizes: Mapping[str, int]) -> PlanRow:
     macs = product.macs
     if sizes and spec.couplings is not None:
         macs = spec.couplings.product_macs[product.name].at(sizes)
@@ -158,6 +164,7 @@ def _product_row(spec: ModelSpec, product: Product, sizes: Mapping[str, int]) ->
         None,
         product.macs,
         product_macs=macs,
+        inside=policy.covers(product.name),
     )
 
 
@@ -193,7 +200,9 @@ def _kept_for(layer: WeightLayer, policy: Policy) -> KeptFor | None:
         return KeptFor.INPUT
     if layer.last and "last" in policy.keep_dense:
         return KeptFor.OUTPUT
-    return KeptFor.NAME if layer.layer.name in policy.keep_dense else None
+    if layer.layer.name in policy.keep_dense:
+        return KeptFor.NAME
+    return None if policy.covers(layer.layer.name) else KeptFor.MODULE
 
 
 def _unreplaceable(layer: WeightLayer, policy: Policy) -> str:
@@ -221,6 +230,7 @@ def _layer_row(spec: ModelSpec, weight: WeightLayer, policy: Policy, sizes: Mapp
         nnz=wide.weights,
         matrices=((wide.fan_in, wide.fan_out),) * wide.experts,
         kept_for=_kept_for(weight, policy) if role is Role.KEPT_DENSE else None,
+        inside=policy.covers(dense.name),
     )
     match role:
         case Role.TRANSFORMED if policy.family is None or policy.family.solves_width:

@@ -49,13 +49,13 @@ def scope_table(plan: Plan, convention: Convention = Convention.MAC) -> Table:
     per, unit = convention.per_mac, convention.unit
     rows = tuple(
         (
-            scope.value + (" (closed)" if scope is plan.scope else ""),
+            plan.scope_name(scope) + (" (closed)" if scope is plan.scope else ""),
             count(plan.dense_macs(scope) * per),
             count(plan.macs(scope) * per),
             decimal(plan.ratio(scope)),
             _closing(plan, scope),
         )
-        for scope in Scope
+        for scope in plan.scopes
     )
     columns = ("scope", f">dense {unit}", f">planned {unit}", ">ratio", ">closing sparsity, same structure")
     cardinality = plan.cardinality
@@ -68,6 +68,7 @@ def scope_table(plan: Plan, convention: Convention = Convention.MAC) -> Table:
         notes.append("note: no width of this model can move, so every layer is what it was")
     if plan.widths:
         notes.append(f"width multiplier k = {plan.multiplier:.6g}{_rounding(plan)}")
+    notes += _beside_module(plan)
     notes += _left_out(plan)
     scaled = plan.parametrization.notes if plan.parametrization else ()
     return Table(columns, rows, notes=(*notes, *(f"note: {n}" for n in (*plan.notes, *scaled))))
@@ -82,9 +83,42 @@ def _left_out(plan: Plan) -> Iterator[str]:
     for reason, names in reasons.items():
         verb = "layer is" if len(names) == 1 else "layers are"
         yield f"note: {len(names)} {verb} not transformed ({_some(names)}): {reason}"
-    if plan.scope not in (None, Scope.MODEL) and plan.ratio(Scope.MODEL) > _DEARER:
+    if plan.scope in (Scope.MATRICES, Scope.LAYERS) and not plan.within and plan.ratio(Scope.MODEL) > _DEARER:
         more = percent(plan.ratio(Scope.MODEL) - 1).lstrip("+")
         yield f"note: the whole model costs {more} more than the dense one; a plan in scope model spends exactly as much"
+
+
+def _beside_module(plan: Plan) -> Iterator[str]:
+    """Notes on what lies outside of the module that is planned: its share, and what it costs more."""
+    if not plan.within:
+        return
+    names = {layer.name for layer in plan.rows_in(Scope.MODULE)}
+    outside = [layer for layer in plan.layers if layer.name not in names]
+    others: dict[str, int] = {}
+    for layer in outside:
+        part = layer.name.partition(":")[0].partition(".")[0]
+        others[part] = others.get(part, 0) + layer.dense_macs
+    whole = plan.dense_macs(Scope.MODEL) or 1
+    shares = "".join(f", {name} {_share(macs, whole)}" for name, macs in others.items() if macs)
+    module = plan.scope_name(Scope.MODULE)
+    yield f"note: shares of the dense model's MACs: {module} {_share(plan.dense_macs(Scope.MODULE), whole)}{shares}"
+    grown = [layer for layer in outside if layer.macs != layer.dense_macs]
+    if grown:
+        more = count(sum(layer.macs - layer.dense_macs for layer in grown))
+        paid = (
+            f"and {module} pays for that"
+            if plan.scope in (Scope.LAYERS, Scope.MODEL)
+            else "which scope layers would count"
+        )
+        verb = "layer follows" if len(grown) == 1 else "layers follow"
+        yield (
+            f"note: outside of {module}, {len(grown)} {verb} its widths for {more} MACs more, {paid}: "
+            f"{_some([layer.name for layer in grown])}"
+        )
+
+
+def _share(macs: int, whole: int) -> str:
+    return f"{100 * macs / whole:.1f} %"
 
 
 _NOTEWORTHY = 1.05

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from fractions import Fraction
 from math import lcm
 
 from iftplan.base.errors import InfeasibleError
 from iftplan.families.integer_search import Multiplier
-from iftplan.models.spec import Couplings, ModelSpec
+from iftplan.models.spec import Couplings, ModelSpec, Width
 from iftplan.plans.closing import Books
+from iftplan.plans.plan import KeptFor
 from iftplan.plans.policy import Policy
 from iftplan.plans.rows import rows_of
 
@@ -30,13 +33,30 @@ def plan_widths(spec: ModelSpec, policy: Policy) -> tuple[Multiplier, dict[str, 
     multiplier = Multiplier.closing(policy.density)
     if policy.close_by != "density" or policy.mask.density is not None:
         multiplier = _closing_multiplier(spec, policy, multiplier)
-    return multiplier, _scaled(spec.couplings, multiplier, policy.width_unit)
+    return multiplier, _scaled(_movable(spec, spec.couplings, policy), multiplier, policy.width_unit)
 
 
-def _scaled(couplings: Couplings, multiplier: Multiplier, unit: int) -> dict[str, int]:
+def _movable(spec: ModelSpec, couplings: Couplings, policy: Policy) -> Mapping[str, Width]:
+    """The widths, those that no layer has in the modules that are planned held at their size."""
+    if not policy.within:
+        return couplings.widths
+    inside = {
+        symbol
+        for weight in spec.layers
+        if policy.covers(weight.layer.name)
+        for dimension in couplings.shapes.get(weight.weight, ())
+        for symbol in dimension.symbols
+    }
+    return {
+        name: width if name in inside else replace(width, fixed=width.fixed or KeptFor.MODULE.value)
+        for name, width in couplings.widths.items()
+    }
+
+
+def _scaled(widths: Mapping[str, Width], multiplier: Multiplier, unit: int) -> dict[str, int]:
     return {
         name: width.size if width.fixed else multiplier.scale(width.size, lcm(width.multiple_of, unit))
-        for name, width in couplings.widths.items()
+        for name, width in widths.items()
     }
 
 
@@ -46,9 +66,11 @@ def _closing_multiplier(spec: ModelSpec, policy: Policy, at_most: Multiplier) ->
     From above where masks can thin what is too much, from below where a pattern fixes every count.
     """
 
+    assert spec.couplings is not None
+    widths = _movable(spec, spec.couplings, policy)
+
     def excess(squared: Fraction) -> Fraction:
-        assert spec.couplings is not None
-        sizes = _scaled(spec.couplings, Multiplier(squared), policy.width_unit)
+        sizes = _scaled(widths, Multiplier(squared), policy.width_unit)
         books = Books.of(rows_of(spec, policy, sizes), policy.scope)
         return books.fixed + policy.density * books.maskable - books.budget
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from math import cos, pi
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
+from iftplan.base.errors import InputError
 from iftplan.masks.distributions import Distribution
-from iftplan.plans.plan import Execution, Scope
+from iftplan.plans.plan import Execution, parse_scope
 from iftplan.plans.request import PlanRequest
 from iftplan.runs.methods import METHODS
 
@@ -24,6 +25,18 @@ Part = Annotated[float, Field(ge=0, le=1)]
 Below1 = Annotated[float, Field(ge=0, lt=1)]
 InputGradient = Literal["structure", "sparse", "dense"]
 Sparsity = Annotated[str, BeforeValidator(lambda x: str(x) if isinstance(x, int | float) else x)]
+
+
+def _scope(text: str) -> str:
+    """The scope that was asked for, if there is one."""
+    try:
+        parse_scope(text)
+    except InputError as error:
+        raise ValueError(str(error).rstrip(".")) from error
+    return text
+
+
+ScopeText = Annotated[str, AfterValidator(_scope)]
 if TYPE_CHECKING:
     MethodName = str
 else:
@@ -39,7 +52,7 @@ class PlanConfig:
         model: the dense model's source.
         transform: the family, or "none".
         sparsity: such as "3/4".
-        scope: whose MACs are held equal.
+        scope: whose MACs are held equal; "module:NAME" for one module, which alone is transformed.
         distribution: "uniform", "er" or "erk".
         keep_dense: "first", "last" or names of layers.
         round_to: widths become multiples of this.
@@ -52,7 +65,7 @@ class PlanConfig:
     model: str = "zoo:digits-cnn"
     transform: str = "wide"
     sparsity: Sparsity = "3/4"
-    scope: Scope = Scope.LAYERS
+    scope: ScopeText = "layers"
     distribution: Distribution = Distribution.UNIFORM
     keep_dense: tuple[str, ...] = ("first", "last")
     round_to: int = 1
@@ -63,10 +76,12 @@ class PlanConfig:
     @property
     def request(self) -> PlanRequest:
         """The request for a plan that the settings make."""
+        scope, within = parse_scope(self.scope)
         return PlanRequest(
             family=self.transform,
             sparsity=self.sparsity,
-            scope=Scope(self.scope),
+            scope=scope,
+            within=within,
             distribution=Distribution(self.distribution),
             keep_dense=self.keep_dense,
             round_to=self.round_to,

@@ -32,7 +32,10 @@ def run_table(run: RunConfig, plan: Plan, directory: str) -> Table:
     start = (("begins with", run.start.checkpoint),) if run.start.checkpoint else ()
     rows = (
         ("model", plan.model),
-        ("plan", f"{plan.transform} at sparsity {plan.sparsity}, closed in {plan.scope or 'no scope'}"),
+        (
+            "plan",
+            f"{plan.transform} at sparsity {plan.sparsity}, closed in {plan.scope_name(plan.scope) if plan.scope else 'no scope'}",
+        ),
         ("method", run.method.name + (": the plan's dense model, the control" if dense else "")),
         *start,
         ("data", run.data.path or run.data.kind),

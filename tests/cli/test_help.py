@@ -140,6 +140,7 @@ def test_every_choice_is_explained(name: str) -> None:
         ("audit wide.json --model net.py:B", "net.py:Big"),
         ("audit zoo:resnet18 --against zoo:bot", "zoo:botnet50-cifar zoo:botnet50"),
         ("plan t", "timm: torchvision:"),
+        ("plan x --scope mo", "model module:"),
         ("plan x --structure b", "block4x4"),
         ("sweep x --distributions uniform,", "uniform,er uniform,erk"),
         ("sweep x --methods static,ri", "static,rigl"),

@@ -121,7 +121,7 @@ def test_wide_layers_hold_what_their_widths_say_and_the_closing_density_is_what_
         Scope.MODEL: dense_macs(chain(), "model"),
     }
     fixed = {Scope.MATRICES: 0, Scope.LAYERS: kept, Scope.MODEL: kept + products}
-    for which in Scope:
+    for which in before:
         density = Fraction(before[which] - fixed[which], maskable)
         assert plan.closing_sparsity[which] == (1 - density if 0 < density <= 1 else None)
     masked = [found["body"], found["down"]]

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+import iftplan as ift
+from iftplan.models.zoo_specs import zoo_spec
 from tests.support.cli_runs import iftplan
 
 
@@ -97,6 +99,16 @@ def test_what_does_not_go_together_is_refused(folder: Path, words: str, says: st
     assert done.code == 2
     assert says in done.err
     assert not (folder / "explore.html").exists()
+
+
+def test_what_was_planned_for_one_module_is_refused(folder: Path) -> None:
+    ift.save(ift.plan(zoo_spec("zoo:retinanet-r18"), "wide", within="backbone"), str(folder / "part.json"))
+    rows = {"schema": "iftplan.sweep/1", "rows": [{"model": "zoo:retinanet-r18", "scope": "module:neck"}]}
+    (folder / "parts.json").write_text(json.dumps(rows))
+    for file, module in (("part.json", "backbone"), ("parts.json", "module:neck")):
+        done = iftplan("explore", file, cwd=folder)
+        assert done.code == 2
+        assert f"{file} transforms one module alone ({module}), and the page plans whole models" in done.err
 
 
 def test_a_file_of_another_model_is_refused(folder: Path) -> None:

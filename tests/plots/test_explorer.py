@@ -27,7 +27,7 @@ from iftplan.models.zoo import ZOO
 from iftplan.models.zoo_specs import zoo_spec
 from iftplan.plans.budget import Account, close
 from iftplan.plans.document.layers import after_notation, before_notation
-from iftplan.plans.plan import Plan, Scope
+from iftplan.plans.plan import WHOLE, Plan, Scope
 from iftplan.plans.planner import plan
 from iftplan.plans.request import PlanRequest
 from iftplan.plots.explorer.description import PAGE_FAMILIES, describe
@@ -102,7 +102,7 @@ def drawn(random: Random) -> Setting:
     return Setting(
         random.choice(PAGE_FAMILIES),
         random.choice((percent, percent, thousandth, Fraction(1, 3), Fraction(2, 7))),
-        random.choice(list(Scope)),
+        random.choice(WHOLE),
         random.choice(list(Distribution)),
         random.random() < 0.7,
         random.random() < 0.7,
@@ -140,7 +140,7 @@ def of_plan(made: Plan) -> Any:
             for x in made.layers
         ],
         "scopes": {
-            s.value: [made.dense_macs(s), made.macs(s), made.ratio(s), made.closing_sparsity[s]] for s in Scope
+            s.value: [made.dense_macs(s), made.macs(s), made.ratio(s), made.closing_sparsity[s]] for s in WHOLE
         },
         "residual": made.residual_macs,
         "maskable": made.cardinality.maskable_weights,
@@ -244,7 +244,7 @@ def test_what_has_no_plan_is_told_with_the_nearest_sparsity(v8: MiniRacer) -> No
         Setting(family, Fraction(s, 100), scope, distribution, False, False)
         for family in ("doped", "lowrank", "factorized", "wide", "parallel")
         for s in (0, 10, 50, 99)
-        for scope in Scope
+        for scope in WHOLE
         for distribution in Distribution
     ]
     assert disagreements(v8, spec, asked) == []
@@ -416,7 +416,7 @@ def test_a_browser_shows_what_the_planner_plans(name: str, tmp_path: Path) -> No
             == setting.request.policy()
         )
         assert [row[1:4] for row in seen["scopes"]] == [
-            [str(made.dense_macs(s)), str(made.macs(s)), f"{float(made.ratio(s)):.6f}"] for s in Scope
+            [str(made.dense_macs(s)), str(made.macs(s)), f"{float(made.ratio(s)):.6f}"] for s in WHOLE
         ], setting
         assert [[row[0], *row[2:5], *row[6:8]] for row in seen["layers"]] == [
             [

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from iftplan.base.errors import MeasureError
 from iftplan.base.units import count, decimal, parse_count, percent
 from iftplan.models.counting import CountTable, cross_check, uncalled_sentence, unknown_sentence
-from iftplan.plans.plan import Plan, PlannedLayer, Role, Scope
+from iftplan.plans.plan import Plan, PlannedLayer, Role, Scope, scope_text
 from iftplan.report.display import Displayed, Framed, Record
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ class AuditReport(Displayed, Framed):
         subject: what was measured.
         reference: what it was held against; empty for a plain report.
         scope: whose MACs the totals are.
+        within: modules that a scope `module` is of; empty for the other scopes.
         tolerance: the largest `|measured/expected - 1|` that passes; for a budget, the largest excess.
         dense_macs: MACs of the dense baseline, if there is one.
         expected_macs: MACs that the reference allows or predicts.
@@ -84,6 +85,7 @@ class AuditReport(Displayed, Framed):
     problems: tuple[str, ...] = ()
     at_most: bool = False
     disagreements: tuple[str, ...] = field(default=(), compare=False)
+    within: str = ""
 
     def __repr__(self) -> str:
         expected = "" if self.expected_macs is None else f" of {count(self.expected_macs)} expected"
@@ -101,6 +103,11 @@ class AuditReport(Displayed, Framed):
 
         layers: Sequence[Record] = audit_document(self)["layers"]
         return layers
+
+    @property
+    def scope_name(self) -> str:
+        """Name of the scope, with the module that it is of."""
+        return scope_text(self.scope, self.within)
 
     @property
     def ratio(self) -> Fraction | None:
@@ -160,8 +167,8 @@ def audit_plan(
     """
     table, scope = tables[0], plan.scope or Scope.MODEL
     measured = measured_layers(plan, table, active)
-    inside = [layer.role.within(scope) for layer in plan.layers]
-    total = sum(m or 0 for m, counts in zip(measured, inside, strict=True) if counts)
+    inside = {layer.name for layer in plan.rows_in(scope)}
+    total = sum(m or 0 for m, layer in zip(measured, plan.layers, strict=True) if layer.name in inside)
     thinned = table.macs - sum(m or 0 for m in measured)
     report = AuditReport(
         subject=f"{plan.model or 'the model'} as {'planned' if active is None else 'applied'}",
@@ -172,6 +179,7 @@ def audit_plan(
         expected_macs=plan.macs(scope),
         measured_macs=total,
         counters={"closed_form": plan.macs(Scope.MODEL), **{t.engine: t.macs - thinned for t in tables}},
+        within=plan.within if scope is Scope.MODULE else "",
         layers=tuple(
             AuditedLayer(layer.name, layer.macs, m) for layer, m in zip(plan.layers, measured, strict=True)
         ),

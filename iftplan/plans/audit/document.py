@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NotRequired
 
 from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict
@@ -31,6 +32,7 @@ def audit_document(report: AuditReport, convention: Convention = Convention.MAC)
             "subject": report.subject,
             "reference": report.reference or None,
             "scope": report.scope.value,
+            **({"within": report.within} if report.within else {}),
             "tolerance": float(report.tolerance),
             "tolerance_exact": fraction(report.tolerance),
             "verdict": report.verdict.value,
@@ -141,6 +143,7 @@ def _report(parsed: _ReportObject) -> AuditReport:
         tuple(parsed["uncalled_modules"]),
         tuple(parsed["assumptions"]),
         tuple(parsed["problems"]),
+        within=parsed.get("within", ""),
     )
 
 
@@ -171,6 +174,7 @@ class _ReportObject(TypedDict):
         subject: what was measured.
         reference: what it was held against; null without a plan, model or budget.
         scope: the scope that was compared.
+        within: the module that a scope `module` is of; absent for the other scopes.
         tolerance: the largest relative difference that passes.
         verdict: how the audit came out, as a sentence.
         passed: whether it did.
@@ -194,6 +198,7 @@ class _ReportObject(TypedDict):
     subject: str
     reference: str | None
     scope: Scope
+    within: NotRequired[str]
     tolerance: float
     tolerance_exact: str
     verdict: str

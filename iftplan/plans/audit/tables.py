@@ -44,14 +44,14 @@ def summary_table(report: AuditReport, convention: Convention = Convention.MAC) 
     per, unit = convention.per_mac, convention.unit
     rows = []
     if report.dense_macs is not None:
-        rows.append((f"dense, scope {report.scope}", f"{count(report.dense_macs * per)} {unit}"))
+        rows.append((f"dense, scope {report.scope_name}", f"{count(report.dense_macs * per)} {unit}"))
     if report.expected_macs is not None:
         rows.append(
             ("at most" if report.at_most else "expected", f"{count(report.expected_macs * per)} {unit}")
         )
     rows.append(("measured", f"{count(report.measured_macs * per)} {unit}"))
     if report.ratio is not None:
-        rows.append((f"ratio to dense, scope {report.scope}", decimal(report.ratio)))
+        rows.append((f"ratio to dense, scope {report.scope_name}", decimal(report.ratio)))
     if report.deviation is not None:
         rows.append(
             (

@@ -15,7 +15,7 @@ from iftplan.masks import MaskStructure, Unstructured, parse_mask
 from iftplan.masks.cardinality import log2_choose
 from iftplan.models.spec import LayerSpec
 from iftplan.plans.document.layers import after_notation, before_notation
-from iftplan.plans.plan import WIDTHS, Plan, PlannedLayer, Role, Scope
+from iftplan.plans.plan import WIDTHS, Plan, PlannedLayer, Role, Scope, lies_within
 
 
 def contradictions(plan: Plan) -> Iterator[str]:
@@ -24,6 +24,9 @@ def contradictions(plan: Plan) -> Iterator[str]:
         mask = parse_mask(plan.mask)
     except InputError as error:
         yield f"mask: {error}"
+        return
+    if plan.scope is Scope.MODULE and not plan.within:
+        yield "scope is 'module', and within names no module"
         return
     yield from _settings(plan, mask)
     yield from duplicate_name("layers", (layer.name for layer in plan.layers))
@@ -54,6 +57,12 @@ def _settings(plan: Plan, mask: MaskStructure) -> Iterator[str]:
             f"scope is {plan.scope and plan.scope.value!r}, and transform is {plan.transform!r}: a plan of a "
             "family has a scope, and plain sparsity has none"
         )
+    if plan.within:
+        outside = (layer for layer in plan.layers if not lies_within(layer.name, plan.within))
+        for layer in outside:
+            if layer.role in (Role.TRANSFORMED, Role.DEPTHWISE):
+                yield f"within is {plan.within!r}, but {layer.name} outside of it is {layer.role.value}"
+                break
     family = FAMILIES.get(plan.transform)
     if plan.widths and (plan.transform == "none" or (family and not family.definition.widens)):
         yield f"widths are given, but {plan.transform} keeps the width"
@@ -170,8 +179,9 @@ def _closing(plan: Plan, mask: MaskStructure) -> Iterator[str]:
         for layer in plan.layers
         if layer.role is Role.TRANSFORMED and layer.capacity and not whole and plan.scope
     ]
-    for scope in Scope:
-        inside = [layer for layer in rows if layer.role.within(scope)]
+    for scope in plan.scopes:
+        counted = {layer.name for layer in plan.rows_in(scope)}
+        inside = [layer for layer in rows if layer.name in counted]
         full = sum(layer.macs_of(layer.capacity) for layer in inside)
         left = plan.dense_macs(scope) - plan.macs(scope) + sum(x.macs_of(x.nnz) for x in inside)
         density = Fraction(left, full) if full else None

@@ -40,7 +40,7 @@ SCHEMA = "iftplan.plan/1"
 
 def plan_document(plan: Plan) -> Document:
     """The plan as a JSON object, sealed with its digest."""
-    closing = {s.value: plan.closing_sparsity.get(s) for s in Scope}
+    closing = {s.value: plan.closing_sparsity.get(s) for s in plan.scopes}
     return with_digest(
         {
             "schema": SCHEMA,
@@ -58,6 +58,7 @@ def plan_document(plan: Plan) -> Document:
             "round_to": plan.round_to,
             "mask": plan.mask,
             "heads": plan.heads,
+            **({"within": plan.within} if plan.within else {}),
             "multiplier": plan.multiplier,
             "widths": dict(plan.widths),
             **_totals(plan),
@@ -87,10 +88,10 @@ def _totals(plan: Plan) -> dict[str, Any]:
     """What follows from the rows: written for readers, never trusted when read."""
     cardinality = plan.cardinality
     return {
-        "dense": {s.value: plan.dense_macs(s) for s in Scope},
-        "planned": {s.value: plan.macs(s) for s in Scope},
-        "ratio": {s.value: float(plan.ratio(s)) for s in Scope},
-        "ratio_exact": {s.value: fraction(plan.ratio(s)) for s in Scope},
+        "dense": {s.value: plan.dense_macs(s) for s in plan.scopes},
+        "planned": {s.value: plan.macs(s) for s in plan.scopes},
+        "ratio": {s.value: float(plan.ratio(s)) for s in plan.scopes},
+        "ratio_exact": {s.value: fraction(plan.ratio(s)) for s in plan.scopes},
         "residual_macs": plan.residual_macs,
         "cardinality": {
             "maskable_weights": cardinality.maskable_weights,
@@ -153,6 +154,7 @@ def parse_plan(document: Document, where: str = "plan") -> Plan:
             for s, v in closing.items()
         },
         notes=tuple(parsed["notes"]),
+        within=parsed.get("within", ""),
     )
     written = [(layer["before"], layer["after"]) for layer in parsed["layers"]]
     for problem in (*contradictions(plan), *other_notations(plan, written)):
@@ -294,6 +296,7 @@ class _PlanObject(TypedDict):
         round_to: widths are multiples of this.
         mask: what masks may look like, in the notation of `--structure`.
         heads: which of the two stays as it was where attention grows wider: the number of heads, or their size.
+        within: modules that alone are transformed, a path with `*` and `?`; absent where the whole model is.
         multiplier: the width multiplier k; 1 where widths stay.
         widths: the new size of every set of channels that moves together.
         dense: MACs of the dense model in each scope.
@@ -324,6 +327,7 @@ class _PlanObject(TypedDict):
     round_to: int
     mask: str
     heads: Heads
+    within: NotRequired[str]
     multiplier: float
     widths: dict[str, int]
     dense: dict[Scope, int]

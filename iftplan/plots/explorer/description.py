@@ -13,7 +13,7 @@ from iftplan.families.builtin import FAMILIES
 from iftplan.masks.distributions import Distribution
 from iftplan.models.polynomial import Polynomial
 from iftplan.models.spec import Couplings, Kind, LayerSpec, ModelSpec, WeightLayer
-from iftplan.plans.plan import KeptFor, Scope
+from iftplan.plans.plan import WHOLE, KeptFor
 from iftplan.plans.policy import Policy
 from iftplan.plans.rows import PRODUCT_REASON, ChannelDimension, channel_dimensions, role_of
 
@@ -48,7 +48,7 @@ def describe(spec: ModelSpec) -> dict[str, Any]:
         "source": spec.source,
         "inputs": [str(one) for one in spec.inputs],
         "families": {name: FAMILIES[name].definition.title for name in PAGE_FAMILIES if name != "none"},
-        "scopes": [scope.value for scope in Scope],
+        "scopes": [scope.value for scope in WHOLE],
         "distributions": [one.value for one in Distribution],
         "heads": couplings.heads if couplings else "",
         "refusal": "" if couplings else _refusal(spec),

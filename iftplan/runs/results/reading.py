@@ -96,7 +96,7 @@ def of_plan(plan: Plan, source: str) -> Observation:
         sparsity=float(plan.sparsity),
         distribution=plan.distribution,
         structure=plan.mask,
-        scope=plan.scope.value if plan.scope else "",
+        scope=plan.scope_name(plan.scope) if plan.scope else "",
         macs=plan.macs(Scope.MODEL),
         dense_macs=plan.dense_macs(Scope.MODEL),
         nnz=sum(layer.nnz for layer in masked),

@@ -15,7 +15,7 @@ from iftplan.families.builtin import FAMILIES
 from iftplan.families.family import Family
 from iftplan.masks.distributions import Distribution
 from iftplan.models.spec import Heads, ModelSpec
-from iftplan.plans.plan import Plan, Scope
+from iftplan.plans.plan import Plan, Scope, parse_scope
 from iftplan.plans.planner import Prepared, close_prepared, prepare
 from iftplan.plans.policy import Policy
 from iftplan.runs.document import run_digest, run_object
@@ -192,7 +192,7 @@ def plan_row(asked: PlanConfig, plan: Plan) -> GridPoint:
         structure=plan.mask,
         dense_macs=plan.dense_macs(Scope.MODEL),
         macs=plan.macs(Scope.MODEL),
-        ratio=float(plan.ratio(Scope(asked.scope))),
+        ratio=float(plan.ratio(parse_scope(asked.scope)[0])),
         nnz=sum(layer.nnz for layer in masked),
         capacity=capacity,
         maskable_weights=capacity,

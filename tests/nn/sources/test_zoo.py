@@ -290,7 +290,9 @@ def test_detection_and_segmentation_give_maps() -> None:
 
 def test_a_classifiers_weights_fit_a_detectors_backbone() -> None:
     """Names and shapes, so that `resnet.…` of a trained ResNet-18 loads as `backbone.…`."""
-    trained = {name: x.shape for name, x in build("resnet18").state_dict().items() if name.startswith("resnet.")}
+    trained = {
+        name: x.shape for name, x in build("resnet18").state_dict().items() if name.startswith("resnet.")
+    }
     detector = build("retinanet-r18").get_submodule("backbone").state_dict()
     assert {f"resnet.{name}": x.shape for name, x in detector.items()} == trained
 

@@ -87,6 +87,8 @@ def command(
 
     asked = _subject(subject, model, show, inputs_of(input), heads)
     spec = spec_of(asked.source, asked.inputs, widths=True, heads=asked.heads, allow=allow, no_cache=no_cache)
+    if asked.opened is not None:
+        _refuse_modules(asked.opened, show or subject)
     if asked.opened is not None and show is not None:
         _refuse_another(asked.opened, show, spec)
     name = spec.source.removeprefix("zoo:")
@@ -174,6 +176,18 @@ def _refuse_another(document: Document, file: str, spec: ModelSpec) -> None:
     if not same:
         raise InputError(
             f"--show {file} is of another model than {spec.source}; show a file of this one, or name the other model."
+        )
+
+
+def _refuse_modules(document: Document, file: str) -> None:
+    """Refuse what was planned for one module alone, because the page plans whole models."""
+    rows = document.get("rows", [document])
+    found = next((row for row in rows if "within" in row or "module" in str(row.get("scope"))), None)
+    if found is not None:
+        named = found.get("within") or found["scope"]
+        raise InputError(
+            f"{file} transforms one module alone ({named}), and the page plans whole models. Show a plan of "
+            "scope matrices, layers or model without --within."
         )
 
 

@@ -17,7 +17,9 @@ from iftplan.cli.options import (
     MODEL_HELP,
     ROUND_TO_HELP,
     SCOPE_HELP,
+    SCOPES,
     SPARSITY_HELP,
+    WITHIN_HELP,
     AllowOption,
     ConventionOption,
     FormatOption,
@@ -32,7 +34,7 @@ from iftplan.cli.output import Format, emit, file_format, say_next
 from iftplan.cli.process import same_command
 from iftplan.masks.distributions import Distribution
 from iftplan.models.spec import Heads
-from iftplan.plans.plan import Asked, CloseBy, MaskUpdates, Objective, Optimizer, Pass, Scope
+from iftplan.plans.plan import Asked, CloseBy, MaskUpdates, Objective, Optimizer, Pass, parse_scope
 
 if TYPE_CHECKING:
     from iftplan.plans.plan import Plan
@@ -92,7 +94,24 @@ def command(
             "--keep-dense", metavar="LAYERS", autocompletion=completion.layers, help=KEEP_DENSE_HELP
         ),
     ] = "first,last",
-    scope: Annotated[Scope, typer.Option("--scope", help=SCOPE_HELP)] = Scope.LAYERS,
+    scope: Annotated[
+        str,
+        typer.Option(
+            "--scope",
+            metavar=SCOPES,
+            autocompletion=completion.scopes,
+            help=SCOPE_HELP,
+        ),
+    ] = "layers",
+    within: Annotated[
+        str,
+        typer.Option(
+            "--within",
+            metavar="MODULE",
+            help=WITHIN_HELP,
+            show_default="the whole model, or the module of --scope",
+        ),
+    ] = "",
     distribution: Annotated[
         Distribution, typer.Option("--distribution", help=DISTRIBUTION_HELP)
     ] = Distribution.UNIFORM,
@@ -190,10 +209,12 @@ def command(
         raise InputError(
             f"--transform {transform!r} names {len(families)} families, and a plan has one. Make a plan for each, or use iftplan sweep."
         )
+    closed, modules = parse_scope(scope, within)
     asked = PlanRequest(
         family=families[0] if families else None,
         sparsity=sparsity or None,
-        scope=scope,
+        scope=closed,
+        within=modules,
         distribution=distribution,
         keep_dense=tuple(split(keep_dense)),
         close_by=close,

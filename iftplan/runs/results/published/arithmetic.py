@@ -92,8 +92,8 @@ def _against_dense(result: PublishedResult, results: Sequence[PublishedResult]) 
 
 def _counted(result: PublishedResult, specs: dict[str, ModelSpec]) -> Counted:
     setting = SETTINGS[result.task, result.model]
-    plan = planned_result(result, specs[setting.model], setting.scope)
-    control = planned_result(_as_dense(result), specs[setting.model], setting.scope)
+    plan = planned_result(result, specs[setting.model], setting)
+    control = planned_result(_as_dense(result), specs[setting.model], setting)
     return Counted(
         setting,
         plan,

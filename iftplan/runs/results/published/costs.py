@@ -1,8 +1,9 @@
 """What published configurations cost, counted here: plans of our own models, recipes' epochs, methods' rules.
 
 Each is planned in the scope that its paper closes. In vision that is all layers: the first and last stay dense, and the
-rest pays for what they grow by (arXiv 2303.11525, appendix B.2). In language it is the transformed matrices. The MACs are of
-the whole model, so that what is outside of the scope and grows, the head of a language model, is in them.
+rest pays for what they grow by (arXiv 2303.11525, appendix B.2). In detection and segmentation it is the backbone, which
+was trained as a classifier (section 3.5). In language it is the transformed matrices. The MACs are of the whole model, so
+that what is outside of the scope and grows, the head of a language model or the neck of a detector, is in them.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from iftplan.families.builtin import family_named
 from iftplan.families.solver import mask_for
 from iftplan.masks import parse_mask
 from iftplan.models.spec import ModelSpec
-from iftplan.plans.plan import Plan, Scope
+from iftplan.plans.plan import Plan, Scope, scope_text
 from iftplan.plans.planner import plan
 from iftplan.plans.policy import Policy
 from iftplan.runs.document import parse_run, read_recipe
@@ -35,12 +36,19 @@ class Setting:
         recipe: the bundled recipe with the paper's epochs and switches; empty where their length is not known.
         samples: of one epoch.
         scope: whose MACs the paper holds equal.
+        within: the module that alone is transformed; empty for the whole model.
     """
 
     model: str
     recipe: str = ""
     samples: int = 0
     scope: Scope = Scope.LAYERS
+    within: str = ""
+
+    @property
+    def scope_name(self) -> str:
+        """Name of the scope, with the module that it is of."""
+        return scope_text(self.scope, self.within)
 
 
 _CIFAR, _IMAGENET = 50_000, 1_281_167
@@ -56,6 +64,10 @@ SETTINGS: Mapping[tuple[str, str], Setting] = MappingProxyType(
         # the recipe of ResNet-18: the paper trains all of ImageNet's models with one
         ("ImageNet", "ResNet-34"): Setting("zoo:resnet34", "imagenet-resnet18", _IMAGENET),
         ("ImageNet", "BotNet-50"): Setting("zoo:botnet50", "imagenet-botnet50", _IMAGENET),
+        ("COCO", "RetinaNet-R18"): Setting("zoo:retinanet-r18", scope=Scope.MODULE, within="backbone"),
+        ("Cityscapes", "DeepLabV3+-R18"): Setting(
+            "zoo:deeplabv3plus-r18", scope=Scope.MODULE, within="backbone"
+        ),
         ("WikiText-103", "GPT-3 Small"): Setting("zoo:gpt3-small", scope=Scope.MATRICES),
         ("WikiText-103", "GPT-3 Medium"): Setting("zoo:gpt3-medium", scope=Scope.MATRICES),
     }
@@ -97,11 +109,11 @@ def _observation(result: PublishedResult, specs: Mapping[str, ModelSpec]) -> Obs
         return bare
     from dataclasses import replace
 
-    planned = planned_result(result, specs[setting.model], setting.scope)
+    planned = planned_result(result, specs[setting.model], setting)
     cardinality = planned.cardinality
     return replace(
         bare,
-        scope=setting.scope.value,
+        scope=setting.scope_name,
         macs=planned.macs(Scope.MODEL),
         dense_macs=planned.dense_macs(Scope.MODEL),
         train_macs=training_macs(planned, result.method, setting),
@@ -111,17 +123,20 @@ def _observation(result: PublishedResult, specs: Mapping[str, ModelSpec]) -> Obs
     )
 
 
-def planned_result(result: PublishedResult, spec: ModelSpec, scope: Scope) -> Plan:
+def planned_result(result: PublishedResult, spec: ModelSpec, setting: Setting) -> Plan:
     """Plan of the network that a published result is of, in iftplan's own integers.
 
     Args:
         result: a row of a paper's table.
         spec: of its dense model.
-        scope: whose MACs the paper holds equal.
+        setting: says whose MACs the paper holds equal.
     """
     family = family_named("wide" if result.transform == "dense" else result.transform)
     mask = mask_for(family, result.sparsity, parse_mask(result.mask) if result.mask else None)
-    return plan(spec, Policy(family=family, sparsity=result.sparsity, scope=scope, mask=mask))
+    policy = Policy(
+        family=family, sparsity=result.sparsity, scope=setting.scope, within=setting.within, mask=mask
+    )
+    return plan(spec, policy)
 
 
 def training_macs(planned: Plan, method: str, setting: Setting) -> int | None:

@@ -98,7 +98,7 @@ def _row(row: PaperRow) -> dict[str, Any]:
         **found,
         "zoo_model": counted.setting.model,
         "recipe": counted.setting.recipe,
-        "scope": counted.setting.scope.value,
+        "scope": counted.setting.scope_name,
         "size": counted.size,
         "macs": plan.macs(Scope.MODEL),
         "dense_macs": plan.dense_macs(Scope.MODEL),

@@ -122,14 +122,14 @@ def _counted(row: PaperRow) -> tuple[str, ...]:
 
 
 def _scope_notes(rows: Sequence[PaperRow]) -> tuple[str, ...]:
-    residuals: dict[Scope, int] = {}
+    residuals: dict[str, int] = {}
     for row in rows:
         if row.counted:
-            scope = row.counted.setting.scope
+            scope = row.counted.setting.scope_name
             residuals[scope] = max(residuals.get(scope, 0), row.counted.residual)
     without = dict.fromkeys(row.published.model for row in rows if row.counted is None)
     told = [
-        f"in the scope {scope.value}, which the paper holds equal, each network costs what its dense model does"
+        f"in the scope {scope}, which the paper holds equal, each network costs what its dense model does"
         + (f", but for at most {count(left)} MACs that whole weights cannot spend" if left else "")
         for scope, left in residuals.items()
     ]

@@ -27,6 +27,7 @@ from iftplan.cli.options import (
     MODEL_HELP,
     ROUND_TO_HELP,
     SCOPE_HELP,
+    SCOPES,
     STRUCTURES_HELP,
     AllowOption,
     FormatOption,
@@ -38,7 +39,7 @@ from iftplan.cli.options import (
 from iftplan.cli.output import say_next
 from iftplan.cli.process import same_command
 from iftplan.models.spec import Heads
-from iftplan.plans.plan import Scope
+from iftplan.plans.plan import parse_scope, scope_text
 
 if TYPE_CHECKING:
     from iftplan.report.table import Table
@@ -110,7 +111,16 @@ def command(
             show_default="unstructured",
         ),
     ] = "",
-    scope: Annotated[Scope | None, typer.Option("--scope", help=SCOPE_HELP, show_default="layers")] = None,
+    scope: Annotated[
+        str | None,
+        typer.Option(
+            "--scope",
+            metavar=SCOPES,
+            autocompletion=completion.scopes,
+            help=SCOPE_HELP,
+            show_default="layers",
+        ),
+    ] = None,
     keep_dense: Annotated[
         str | None,
         typer.Option(
@@ -281,7 +291,7 @@ def command(
         _base(data, config, recipe, settings or (), epochs, steps) if train else RunConfig(plan=PlanConfig())
     )
     common = {
-        "scope": scope and scope.value,
+        "scope": scope_text(*parse_scope(scope)) if scope else None,
         "keep_dense": None if keep_dense is None else tuple(split(keep_dense)),
         "round_to": round_to,
     }
