@@ -100,7 +100,7 @@ def test_every_row_is_what_the_planner_says_of_that_point_alone(
     scope: str,
     keep: tuple[str, ...],
 ) -> None:
-    base = PlanConfig(scope=scope, keep_dense=keep)  # type: ignore[arg-type]
+    base = PlanConfig(scope=scope, keep_dense=keep)
     grid = Grid(("chain",), tuple(families), tuple(sparsities), tuple(distributions), tuple(masks), base)
     plans = list(grid.plans())
     rows = list(planned_rows(SPECS, plans))

@@ -38,11 +38,9 @@ def deeplabv3plus_r18() -> nn.Module:
 def dilated_backbone() -> ResNetBackbone:
     """ResNet-18 v1c whose last stages keep an 8th of the size."""
     backbone = resnet18_backbone()
-    backbone.embedder.embedder = nn.Sequential(
-        ResNetConvLayer(3, FINE // 2, 3, 2),
-        ResNetConvLayer(FINE // 2, FINE // 2),
-        ResNetConvLayer(FINE // 2, FINE),
-    )
+    narrow = FINE // 2
+    stem = (ResNetConvLayer(3, narrow, 3, 2), ResNetConvLayer(narrow, narrow), ResNetConvLayer(narrow, FINE))
+    backbone.embedder.add_module("embedder", nn.Sequential(*stem))
     for stage, dilation in zip(list(backbone.encoder.stages)[2:], (2, 4), strict=True):
         assert isinstance(stage, ResNetStage)
         _dilate_(stage, dilation)

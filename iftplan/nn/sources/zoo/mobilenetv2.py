@@ -30,7 +30,9 @@ def mobilenetv2_cifar() -> nn.Module:
     model = MobileNetV2ForImageClassification(100)
     inside = model.mobilenet_v2
     for layer in (inside.conv_stem.first_conv, inside.layer[0].get_submodule("conv_3x3")):
-        layer.get_submodule("convolution").stride = (1, 1)
+        convolution = layer.get_submodule("convolution")
+        assert isinstance(convolution, nn.Conv2d)
+        convolution.stride = (1, 1)
     model.dropout.p = 0.0
     return model
 

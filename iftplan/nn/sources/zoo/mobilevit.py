@@ -39,7 +39,9 @@ def mobilevit_s_cifar() -> nn.Module:
     model = MobileViTForImageClassification(100)
     inside = model.mobilevit
     for layer in (inside.conv_stem, inside.encoder.layer[1].get_submodule("layer.0.conv_3x3")):
-        layer.get_submodule("convolution").stride = (1, 1)
+        convolution = layer.get_submodule("convolution")
+        assert isinstance(convolution, nn.Conv2d)
+        convolution.stride = (1, 1)
     return model
 
 
