@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import iftplan as ift
-from iftplan.nn import apply, measure_applied
+from iftplan.nn import apply, densify, measure_applied, warm_start_
 from iftplan.plans.audit.document import audit_document, parse_measured, parse_report
 
 ENGINES = ("meta", "fvcore", "flop_counter")
@@ -75,3 +75,14 @@ def test_the_report_names_the_module() -> None:
     assert "within" not in audit_document(
         ift.audit(ift.plan(dense, "wide", "1/2", inputs=IMAGES), model=dense)
     )
+
+
+def test_a_wide_module_starts_from_trained_weights() -> None:
+    """At twice the width every channel has two replicas, and the head beside the module computes with both."""
+    torch.manual_seed(0)
+    dense = TwoParts().eval()
+    plan = ift.plan(dense, "wide", "3/4", inputs=IMAGES, scope="module:backbone")
+    model = densify(apply(plan, dense, nonlinear=False)).eval()
+    warm_start_(model, dense, plan)
+    images = torch.randn(IMAGES)
+    torch.testing.assert_close(model(images), dense(images), rtol=1e-4, atol=1e-5)
