@@ -19,6 +19,7 @@ _PLACES = (
     ("plan", "file"),
     ("data", "path"),
     ("data", "kind"),
+    ("data", "workers"),
     ("training", "threads"),
     ("start", "checkpoint"),
 )

@@ -71,16 +71,33 @@ def run_object(config: RunConfig) -> Document:
     return found
 
 
-ADDED: tuple[tuple[str, str], ...] = ()
+ADDED: tuple[tuple[str, str], ...] = (
+    ("data", "workers"),
+    ("data", "shorter_side"),
+    ("data", "random_resized_crop"),
+    ("data", "eval_shorter_side"),
+    ("data", "color_jitter"),
+    ("data", "cutout"),
+    ("data", "mixup"),
+    ("data", "mean"),
+    ("data", "std"),
+)
 """Settings, by section and name, that came after runs were first written: at its default none of them counts in a digest."""
 
 
-def run_digest(config: RunConfig) -> str:
-    """SHA-256 of the settings that a run's numbers follow from: not of where its files lie."""
+def telling_settings(config: RunConfig) -> Document:
+    """Settings that tell a run from others, as a JSON object: those that were added only where they are not at their defaults."""
     found, defaults = run_object(config), run_object(RunConfig())
     for section, name in ADDED:
         if found[section][name] == defaults[section][name]:
             del found[section][name]
+    return found
+
+
+def run_digest(config: RunConfig) -> str:
+    """SHA-256 of the settings that a run's numbers follow from: not of where its files lie."""
+    found = telling_settings(config)
+    found["data"].pop("workers", None)
     del (
         found["plan"],
         found["data"]["path"],

@@ -23,6 +23,9 @@ Positive = Annotated[int, Field(ge=1)]
 Size = Annotated[float, Field(ge=0)]
 Part = Annotated[float, Field(ge=0, le=1)]
 Below1 = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
+Hue = Annotated[float, Field(ge=0, le=0.5)]
+Above0 = Annotated[float, Field(gt=0)]
 InputGradient = Literal["structure", "sparse", "dense"]
 Sparsity = Annotated[str, BeforeValidator(lambda x: str(x) if isinstance(x, int | float) else x)]
 
@@ -94,11 +97,29 @@ class DataConfig:
     """Data that a run learns from.
 
     Attributes:
-        kind: "auto" tells it from the path; by default the digits that scikit-learn brings.
+        kind: "auto" tells it from the path; by default the digits that scikit-learn brings. "images" holds a folder
+            of images in memory; "image-folder" and "tar" read and decode them in worker processes during training.
         path: a directory or a file; digits need none.
-        size: side of the square that images of a folder are resized to; 0 leaves them.
+        size: side in pixels of the square images that the model is given; 0 leaves images as they are.
+        workers: processes that read, decode and augment images; 0 for none besides the run's own, None for one per
+            processor core, at most 8. Results do not depend on it.
+        shorter_side: scale jitter: training images are scaled so that their shorter side, in pixels, is drawn
+            uniformly from this range, and a square of `size` is cropped from them at random.
+        random_resized_crop: training images are cropped to a part of their area drawn from this range, of an aspect
+            ratio between 3/4 and 4/3, and resized to `size` (arXiv 1409.4842, section 6).
+        eval_shorter_side: evaluated images are scaled to this shorter side in pixels, and their centre of `size` is
+            taken; 0 scales the whole image to `size`.
         crop: pixels of padding from which a random crop is taken in training; 0 for none.
         flip: whether training images are mirrored at random.
+        color_jitter: largest relative change of brightness, contrast and saturation, and largest rotation of the hue
+            as a part of the circle, in training.
+        cutout: side in pixels of a square of a training image, at a random place, that is replaced by the mean
+            colour (arXiv 1708.04552); 0 for none.
+        mixup: α of the Beta distribution from which the weight of each batch is drawn, by which images and labels
+            are mixed in pairs (arXiv 1710.09412); 0 for none.
+        mean: of each channel, in [0, 1], that is subtracted; None for that of training images held in memory, and
+            ImageNet's for images that are streamed.
+        std: of each channel, by which images are divided; None likewise.
         unit: what a token of text is: one of its "bytes", or one of the "characters" that occur in it.
         context: tokens in a sample.
         objective: of token data: "next" token, or "masked" tokens as BERT has them.
@@ -107,11 +128,22 @@ class DataConfig:
         test_fraction: the part at the end that is kept for evaluation, where data bring no test set.
     """
 
-    kind: Literal["auto", "digits", "cifar", "images", "text", "tokens", "datasets"] = "digits"
+    kind: Literal[
+        "auto", "digits", "cifar", "images", "image-folder", "tar", "text", "tokens", "datasets"
+    ] = "digits"
     path: str = ""
     size: Natural = 0
+    workers: Natural | None = None
+    shorter_side: tuple[Positive, Positive] | None = None
+    random_resized_crop: tuple[Share, Share] | None = None
+    eval_shorter_side: Natural = 0
     crop: Natural = 0
     flip: bool = False
+    color_jitter: tuple[Size, Size, Size, Hue] | None = None
+    cutout: Natural = 0
+    mixup: Size = 0.0
+    mean: tuple[Part, ...] | None = None
+    std: tuple[Above0, ...] | None = None
     unit: Literal["bytes", "characters"] = "bytes"
     context: Positive = 128
     objective: Literal["next", "masked"] = "next"
@@ -190,7 +222,7 @@ class OptimizerConfig:
     """
 
     name: Literal["sgd", "adam", "adamw"] = "sgd"
-    lr: Annotated[float, Field(gt=0)] = 0.1
+    lr: Above0 = 0.1
     momentum: Below1 = 0.9
     nesterov: bool = True
     betas: tuple[Below1, Below1] = (0.9, 0.999)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from iftplan.base.documents import parse_toml
+from iftplan.base.documents import loads, parse_toml, read_text
 from iftplan.base.errors import InputError
 from iftplan.models.zoo import ZOO
 from iftplan.runs.document import (
@@ -19,6 +19,7 @@ from iftplan.runs.document import (
     run_object,
 )
 from iftplan.runs.settings import RunConfig, ScheduleConfig
+from tests.support.places import TESTS
 
 
 @pytest.mark.parametrize(
@@ -130,11 +131,35 @@ def test_a_digest_follows_what_numbers_follow_from() -> None:
     for same in (
         replace(run, data=replace(run.data, path="/elsewhere")),
         replace(run, training=replace(run.training, threads=3)),
+        replace(run, data=replace(run.data, workers=3)),
     ):
         assert run_digest(same) == run_digest(run)
     for other in (
         replace(run, seed=1),
         replace(run, training=replace(run.training, batch_size=64)),
         replace(run, method=replace(run.method, interval=7)),
+        replace(run, data=replace(run.data, cutout=8)),
     ):
         assert run_digest(other) != run_digest(run)
+
+
+def test_settings_that_came_later_leave_runs_as_they_were() -> None:
+    """The digest of the default settings, as the command of version 0.1.0 wrote it."""
+    written = loads(read_text(str(TESTS / "written_before/run/run.json")), "run.json")
+    result = loads(read_text(str(TESTS / "written_before/run/result.json")), "result.json")
+    assert run_digest(parse_run(written["config"], "run.json")) == result["run_digest"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("shorter_side", "[0, 480]"),
+        ("random_resized_crop", "[0.0, 1.0]"),
+        ("color_jitter", "[0.4, 0.4, 0.4, 0.6]"),
+        ("std", "[0.0]"),
+        ("mixup", "-1.0"),
+    ],
+)
+def test_settings_of_images_have_ranges(name: str, value: str) -> None:
+    with pytest.raises(InputError, match=f"data.{name}"):
+        parse_run(parse_toml(f"data.{name} = {value}", "it"), "it")

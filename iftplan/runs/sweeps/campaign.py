@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial
 
 from iftplan.base.documents import Document, digest
 from iftplan.base.units import fraction
-from iftplan.runs.document import parse_run, run_object
+from iftplan.runs.document import parse_run, run_object, telling_settings
 from iftplan.runs.settings import RunConfig
 from iftplan.runs.sweeps.grid import run_name, run_of
 from iftplan.runs.sweeps.queue import Claim, TrialQueue, storage_at
@@ -70,6 +70,7 @@ class Campaign:
             return f"grid-{digest({'runs': sorted(self.runs)})[:12]}"
         found = _search_object(self.search)
         del found["trials"]  # more of them are the same search, continued
+        found["base"] = telling_settings(self.search.base)
         del found["base"]["training"]["threads"]
         return f"{self.search.sampler}-{digest(found)[:12]}"
 

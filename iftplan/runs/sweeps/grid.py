@@ -18,7 +18,7 @@ from iftplan.models.spec import Heads, ModelSpec
 from iftplan.plans.plan import Plan, Scope, parse_scope
 from iftplan.plans.planner import Prepared, close_prepared, prepare
 from iftplan.plans.policy import Policy
-from iftplan.runs.document import run_digest, run_object
+from iftplan.runs.document import run_digest, telling_settings
 from iftplan.runs.settings import PlanConfig, RunConfig
 
 PLANNED = "planned"
@@ -256,7 +256,7 @@ def run_name(run: RunConfig) -> str:
         >>> run_name(RunConfig())[:-8]
         'digits-cnn-wide-3-4-uniform-rigl-seed0-'
     """
-    told = run_object(run)
+    told = telling_settings(run)
     found = {"run": run_digest(run), **{key: told[key] for key in ("plan", "data", "start")}}
     asked = run.plan
     parts = (
