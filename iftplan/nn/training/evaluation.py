@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, pad
 
-from iftplan.nn.training.data.samples import Samples
+from iftplan.nn.training.data.batches import EvaluationBatches, batches
+from iftplan.nn.training.data.samples import Batch, Samples, Task
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -52,27 +53,31 @@ def loss_of(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
 
     Args:
         logits: (…, classes).
-        targets: (…), class numbers; -100 is ignored.
+        targets: (…), class numbers, of which -100 is ignored; or (n, classes), probabilities.
         smoothing: of labels, in [0, 1).
     """
     flat = logits.reshape(-1, logits.shape[-1]).float()
+    if targets.is_floating_point():  # a model may have more outputs than there are classes
+        wanted = pad(targets, (0, flat.shape[-1] - targets.shape[-1]))
+        return cross_entropy(flat, wanted, label_smoothing=smoothing)
     return cross_entropy(flat, targets.reshape(-1), label_smoothing=smoothing)
 
 
 @torch.no_grad()
-def evaluate(fabric: Fabric, model: nn.Module, samples: Samples, size: int) -> Score:
+def evaluate(fabric: Fabric, model: nn.Module, task: Task, samples: Samples, size: int) -> Score:
     """The score over all samples, each process taking its share.
 
     Args:
         fabric: the engine; every process calls it.
         model: put into evaluation mode, and back at the end.
-        samples: all of a part of a data set.
+        task: says how samples become inputs.
+        samples: all of a part of its data.
         size: samples of a batch.
     """
     was_training = model.training
     model.eval()
     totals = torch.zeros(3, dtype=torch.float64, device=fabric.device)
-    for inputs, targets in _batches(fabric, samples, size):
+    for inputs, targets in _batches(fabric, task, samples, size):
         with fabric.autocast():  # an average of the weights is not wrapped by the engine
             logits = logits_of(model(inputs)).float()
         flat, wanted = logits.reshape(-1, logits.shape[-1]), targets.reshape(-1)
@@ -85,11 +90,10 @@ def evaluate(fabric: Fabric, model: nn.Module, samples: Samples, size: int) -> S
     return Score(loss / count, right / count)
 
 
-def _batches(fabric: Fabric, samples: Samples, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    mine = torch.arange(fabric.global_rank, len(samples), fabric.world_size)
-    for part in torch.split(mine, size):
-        inputs, targets = samples.batch(part, None)
-        yield fabric.to_device(inputs), fabric.to_device(targets)
+def _batches(fabric: Fabric, task: Task, samples: Samples, size: int) -> Iterator[Batch]:
+    make = EvaluationBatches(samples, size, fabric.global_rank, fabric.world_size)
+    for inputs, targets in batches(make, range(len(make)), task.workers):
+        yield task.normalised(fabric.to_device(inputs)), fabric.to_device(targets)
 
 
 def _summed(fabric: Fabric, totals: Tensor) -> Tensor:

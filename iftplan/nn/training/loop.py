@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -16,7 +16,9 @@ from iftplan.base.errors import InputError, StaleError
 from iftplan.nn.execution.execute import dense_gradients_
 from iftplan.nn.masking.masking import Masking
 from iftplan.nn.training.averaging import Averaging
-from iftplan.nn.training.data.samples import Task, generator_of, order_of, train_batch
+from iftplan.nn.training.data.batches import TrainingBatches, batches
+from iftplan.nn.training.data.mixing import mixed, mixing_weight
+from iftplan.nn.training.data.samples import Batch, Task, generator_of
 from iftplan.nn.training.evaluation import Score, evaluate, logits_of, loss_of
 from iftplan.nn.training.optimizers import set_rate_
 from iftplan.nn.training.records import checkpoints
@@ -115,7 +117,7 @@ class Loop:
         step: steps taken.
         loss_sum: training losses since the last evaluation, added up.
         loss_count: how many.
-        order: epoch, and its samples in order.
+        batches: of the steps to come; None until the first is taken.
     """
 
     fabric: Fabric
@@ -136,7 +138,7 @@ class Loop:
     step: int = 0
     loss_sum: Tensor | None = None
     loss_count: int = 0
-    order: tuple[int, Tensor] | None = None
+    batches: Iterator[Batch] | None = None
 
     def run(self, watch: Watcher) -> None:
         """Train to the end, with evaluations and checkpoints on the way."""
@@ -200,21 +202,26 @@ class Loop:
     def _rate(self) -> float:
         return self.config.optimizer.lr * self.config.schedule.factor(self.step, self.length.steps)
 
-    def _batch(self) -> tuple[Tensor, Tensor]:
-        epoch, number = divmod(self.step, self.length.per_epoch)
-        if self.order is None or self.order[0] != epoch:
-            self.order = epoch, order_of(self.task.train, self.config.seed, epoch)
-        place = (self.config.seed, epoch, number)
-        size, fabric = self.config.training.batch_size, self.fabric
-        inputs, targets = train_batch(
-            self.task.train, self.order[1], size, place, fabric.global_rank, fabric.world_size
-        )
-        return fabric.to_device(inputs), fabric.to_device(targets)
+    def _batch(self) -> Batch:
+        fabric, config, task = self.fabric, self.config, self.task
+        if self.batches is None:
+            size, every = config.training.batch_size, self.length.per_epoch
+            make = TrainingBatches(
+                task.train, config.seed, size, every, fabric.global_rank, fabric.world_size
+            )
+            steps, pinned = range(self.step, self.length.steps), fabric.device.type == "cuda"
+            self.batches = batches(make, steps, task.workers, pinned=pinned)
+        inputs, targets = (fabric.to_device(part) for part in next(self.batches))
+        inputs = task.normalised(inputs)
+        if not task.mixup:
+            return inputs, targets
+        weight = mixing_weight(task.mixup, config.seed, self.step)
+        return mixed((inputs, targets), task.classes, weight)
 
     def _evaluate(self) -> Score:
         self._share_buffers()
         model = self.model if self.average is None else self.average.model
-        score = evaluate(self.fabric, model, self.task.test, self.config.training.batch_size)
+        score = evaluate(self.fabric, model, self.task, self.task.test, self.config.training.batch_size)
         assert self.loss_sum is not None
         loss = self.fabric.all_reduce(self.loss_sum / self.loss_count)
         seen = self.masks.metrics() if self.masks is not None else {}

@@ -172,6 +172,7 @@ def _check_output(model: torch.nn.Module, task: Task) -> None:
     from iftplan.nn.training.evaluation import logits_of
 
     inputs, _ = task.test.batch(torch.tensor([0]), None)
+    inputs = task.normalised(inputs)
     device = next(model.parameters()).device
     model.eval()
     try:
@@ -208,12 +209,20 @@ def begin(loop: Loop, plan_document: Document, say: Callable[[str], None], *, re
         plan_document: of its plan, sealed.
         say: takes a sentence for the user.
         resume: whether to continue instead.
+
+    Raises:
+        StaleError: the data changed since the run began, or the checkpoint is of another plan.
+        InputError: a record cannot be read.
     """
-    first = loop.fabric.is_global_zero
+    first, files = loop.fabric.is_global_zero, loop.task.files
     if resume:
+        if files is not None:
+            files.check(loop.directory)
         loop.resume(say if first else _silent)
         return
     if first:
+        if files is not None:
+            files.write(loop.directory)
         record_start(loop, plan_document)
         loop.metrics.write()
         for sentence in doubts(loop):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from iftplan.nn.training.data.digits import Labelled
 
 Pixels = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+LabelledName = tuple[str, int]
 TESTS = ("test", "val", "valid", "validation")
 
 
@@ -34,12 +35,30 @@ def read_image_folder(root: Path, size: int, say: Callable[[str], None]) -> tupl
     Raises:
         InputError: directories are missing or empty, or an image cannot be read.
     """
-    tests = next(root / name for name in TESTS if (root / name).is_dir())
+    train, test, classes = labelled_names(root)
+    return _part(root, train, size, say), _part(root, test, size, say), classes
+
+
+def labelled_names(root: Path) -> tuple[list[LabelledName], list[LabelledName], int]:
+    """Training and test images, as paths below the folder with class numbers, and the number of classes.
+
+    Raises:
+        InputError: directories are missing or empty, or hold other classes.
+    """
+    test = next((name for name in TESTS if (root / name).is_dir()), None)
+    if test is None or not (root / "train").is_dir():
+        raise InputError(
+            f"{root} holds no directories train and test; images lie in train/CLASS/NAME.jpg and test/CLASS/NAME.jpg."
+        )
     classes = sorted(_directories(root / "train"))
     if not classes:
         raise InputError(f"{root}/train holds no directories; images lie in train/CLASS/NAME.jpg.")
-    train, test = (_part(part, classes, size, say) for part in (root / "train", tests))
-    return train, test, len(classes)
+    unknown = sorted(_directories(root / test) - set(classes))
+    if unknown:
+        raise InputError(
+            f"{root / test} holds the class {unknown[0]!r}, and train does not; classes are {', '.join(classes[:8])}."
+        )
+    return _names(root, "train", classes), _names(root, test, classes), len(classes)
 
 
 def _directories(root: Path) -> set[str]:
@@ -47,24 +66,25 @@ def _directories(root: Path) -> set[str]:
     return {path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")}
 
 
-def _part(root: Path, classes: Sequence[str], size: int, say: Callable[[str], None]) -> Labelled:
-    unknown = sorted(_directories(root) - set(classes))
-    if unknown:
-        raise InputError(
-            f"{root} holds the class {unknown[0]!r}, and train does not; classes are {', '.join(classes[:8])}."
-        )
+def _names(root: Path, part: str, classes: Sequence[str]) -> list[LabelledName]:
     found = [
-        (path, label)
-        for label, name in enumerate(classes)
-        for path in sorted((root / name).glob("*"))
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+        (f"{part}/{kind}/{name}", label)
+        for label, kind in enumerate(classes)
+        if (root / part / kind).is_dir()
+        for name in sorted(entry.name for entry in (root / part / kind).iterdir())
+        if PurePath(name).suffix.lower() in SUFFIXES and not name.startswith(".")
     ]
     if not found:
-        raise InputError(f"{root} holds no images; they lie in CLASS/NAME.jpg there.")
-    say(f"decoding {len(found)} images of {root} …")
+        raise InputError(f"{root / part} holds no images; they lie in CLASS/NAME.jpg there.")
+    return found
+
+
+def _part(root: Path, found: Sequence[LabelledName], size: int, say: Callable[[str], None]) -> Labelled:
+    where = root / found[0][0].partition("/")[0]
+    say(f"decoding {len(found)} images of {where} …")
     with ThreadPoolExecutor() as threads:
-        pixels = list(threads.map(lambda item: _decoded(item[0], size), found))
-    return stack_images(pixels, str(root)), torch.tensor([label for _, label in found])
+        pixels = list(threads.map(lambda item: _decoded(root / item[0], size), found))
+    return stack_images(pixels, str(where)), torch.tensor([label for _, label in found])
 
 
 def stack_images(pixels: Sequence[Pixels], where: str) -> Tensor:

@@ -20,6 +20,7 @@ class Images:
         std: (C,), likewise.
         crop: pixels of zero padding from which training images are cropped at random.
         flip: whether training images are mirrored at random.
+        cutout: side of the square, at a random place, that is set to the mean in training (arXiv 1708.04552).
     """
 
     pixels: Tensor
@@ -28,20 +29,21 @@ class Images:
     std: Tensor
     crop: int = 0
     flip: bool = False
+    cutout: int = 0
 
     def __len__(self) -> int:
         return len(self.pixels)
 
     def draws(self, count: int, generator: Generator) -> Tensor:
-        """Row, column and mirror of each image, in [0, 1)."""
-        return torch.rand(count, 3, generator=generator)
+        """Row, column and mirror of each image, and the centre of its hole where it has one, in [0, 1)."""
+        return torch.rand(count, 5 if self.cutout else 3, generator=generator)
 
     def batch(self, indices: Tensor, draws: Tensor | None) -> tuple[Tensor, Tensor]:
         """Normalised floats (n, C, H, W) and labels (n,)."""
         shape = (-1, 1, 1)
         images = self.pixels[indices].float().div_(255).sub_(self.mean.view(shape)).div_(self.std.view(shape))
         if draws is not None:
-            images = self._mirrored(self._cropped(images, draws), draws)
+            images = self._cut(self._mirrored(self._cropped(images, draws), draws), draws)
         return images, self.labels[indices]
 
     def _cropped(self, images: Tensor, draws: Tensor) -> Tensor:
@@ -59,18 +61,45 @@ class Images:
             return images
         return torch.where((draws[:, 2] < 0.5).view(-1, 1, 1, 1), images.flip(3), images)
 
+    def _cut(self, images: Tensor, draws: Tensor) -> Tensor:
+        if not self.cutout:
+            return images
+        rows, columns = (
+            self._inside((draws[:, 3 + i] * length).long().view(-1, 1), length)
+            for i, length in enumerate(images.shape[2:])
+        )
+        hole = rows.view(len(images), 1, -1, 1) & columns.view(len(images), 1, 1, -1)
+        return images.masked_fill(hole, 0)
+
+    def _inside(self, centres: Tensor, length: int) -> Tensor:
+        """Places of a row or column that a hole covers, (n, length)."""
+        starts = centres - self.cutout // 2
+        places = torch.arange(length)
+        return (places >= starts) & (places < starts + self.cutout)
+
 
 def image_pair(
-    train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], *, crop: int, flip: bool
+    train: tuple[Tensor, Tensor],
+    test: tuple[Tensor, Tensor],
+    scale: tuple[Tensor | None, ...] = (None, None),
+    *,
+    crop: int,
+    flip: bool,
+    cutout: int = 0,
 ) -> tuple[Images, Images]:
-    """Training and test images, both normalised by the mean and deviation of the training images.
+    """Training and test images, both normalised alike.
 
     Args:
         train: pixels (N, C, H, W) of 8 bits, and labels (N,).
         test: likewise.
+        scale: mean and deviation of each channel; None for those of the training images.
         crop: pixels by which training images move at most.
         flip: whether training images are mirrored at random.
+        cutout: side of the square of training images that is set to the mean.
     """
-    pixels = train[0].float().div_(255)
-    mean, std = pixels.mean((0, 2, 3)), pixels.std((0, 2, 3)).clamp_min_(1e-3)
-    return Images(*train, mean, std, crop, flip), Images(*test, mean, std)
+    mean, std = scale
+    if mean is None or std is None:
+        pixels = train[0].float().div_(255)
+        mean = pixels.mean((0, 2, 3)) if mean is None else mean
+        std = pixels.std((0, 2, 3)).clamp_min_(1e-3) if std is None else std
+    return Images(*train, mean, std, crop, flip, cutout), Images(*test, mean, std)

@@ -1,23 +1,39 @@
-"""From a run's data settings to a task; the kind of data is told from the path."""
+"""From a run's data settings to a task; the kind of data is told from the path, and images are streamed where that is needed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from iftplan.base.errors import InputError
+from iftplan.nn.training.data.batches import workers_for
 from iftplan.nn.training.data.cifar import cifar_files, read_cifar
+from iftplan.nn.training.data.data_files import DataFiles
 from iftplan.nn.training.data.digits import Labelled, read_digits
 from iftplan.nn.training.data.disk_datasets import image_parts, is_saved, text_of
-from iftplan.nn.training.data.image_folder import is_image_folder, read_image_folder
+from iftplan.nn.training.data.image_folder import is_image_folder, labelled_names, read_image_folder
 from iftplan.nn.training.data.images import image_pair
 from iftplan.nn.training.data.masked_tokens import MaskedWindows
 from iftplan.nn.training.data.samples import Task
+from iftplan.nn.training.data.streaming.augmentation import augmentation_of
+from iftplan.nn.training.data.streaming.folders import FolderImages, folder_sources
+from iftplan.nn.training.data.streaming.shards import ShardImages, is_shards, shard_sources
+from iftplan.nn.training.data.streaming.streamed_images import StreamedImages
 from iftplan.nn.training.data.tokens import Numbers, read_text_tokens, read_token_file, token_pair
 from iftplan.runs.settings import DataConfig
 
-_KNOWN = "digits, a directory of CIFAR python batches, a directory with train/CLASS/*.jpg and test/CLASS/*.jpg, what datasets saved to disk, a .txt file, or a .bin or .npy file of tokens"
+_KNOWN = "digits, a directory of CIFAR python batches, a directory with train/CLASS/*.jpg and test/CLASS/*.jpg, a directory of tar shards, what datasets saved to disk, a .txt file, or a .bin or .npy file of tokens"
+
+
+_STREAMED = ("shorter_side", "random_resized_crop", "eval_shorter_side", "color_jitter")
+_IN_MEMORY = 2**32
+"""Bytes of pixels beyond which "auto" streams a folder of images; the same on every machine, as results have to be."""
+_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def open_data(config: DataConfig, say: Callable[[str], None]) -> Task:
@@ -27,11 +43,20 @@ def open_data(config: DataConfig, say: Callable[[str], None]) -> Task:
         InputError: there are none, or they cannot be read.
     """
     path, kind = Path(config.path), kind_of(config)
-    if kind != "digits" and not path.exists():
+    if kind == "digits":
+        return _images(config, (*read_digits(config.test_fraction), 10), "digits")
+    if not path.exists():
         raise InputError(f"there are no data at {config.path!r}. Data can be {_KNOWN}.")
     match kind:
-        case "digits":
-            return _images(config, (*read_digits(config.test_fraction), 10), "digits")
+        case "image-folder":
+            return _streamed(config, folder_sources(path, say))
+        case "tar":
+            return _streamed(config, shard_sources(path, say))
+    return replace(_in_memory(config, kind, path, say), files=_files(kind, path))
+
+
+def _in_memory(config: DataConfig, kind: str, path: Path, say: Callable[[str], None]) -> Task:
+    match kind:
         case "cifar":
             return _images(config, read_cifar(path), path.name)
         case "images":
@@ -63,8 +88,10 @@ def kind_of(config: DataConfig) -> str:
             return "cifar"
         if is_saved(path):
             return "datasets"
+        if is_shards(path):
+            return "tar"
         if is_image_folder(path):
-            return "images"
+            return "image-folder" if _must_stream(config, path) else "images"
         if any(path.rglob("*.txt")):
             return "text"
     elif path.suffix in (".txt", ".md"):
@@ -78,9 +105,72 @@ def kind_of(config: DataConfig) -> str:
     )
 
 
+def _must_stream(config: DataConfig, path: Path) -> bool:
+    """Whether a folder of images is read during training: for what only that can do, or for its size."""
+    if any(getattr(config, name) for name in _STREAMED):
+        return True
+    train, test, _ = labelled_names(path)
+    return (len(train) + len(test)) * 3 * config.size**2 > _IN_MEMORY
+
+
+def _files(kind: str, path: Path) -> DataFiles:
+    """Files that data in memory, or mapped, are in."""
+    match kind:
+        case "cifar":
+            train, test = cifar_files(path) or ((), path)
+            return DataFiles.of(path, [str(file.relative_to(path)) for file in (*train, test)])
+        case "images":
+            train_names, test_names, _ = labelled_names(path)
+            return DataFiles.of(path, [name for name, _ in (*train_names, *test_names)])
+        case "datasets":
+            return DataFiles.at(path, "d*.arrow")  # its library keeps others there for itself
+        case _:
+            return DataFiles.at(path, "*.txt")
+
+
 def _images(config: DataConfig, found: tuple[Labelled, Labelled, int], name: str) -> Task:
     train, test, classes = found
-    return Task(*image_pair(train, test, crop=config.crop, flip=config.flip), "accuracy", classes, name)
+    needed = next((key for key in _STREAMED if getattr(config, key)), None)
+    if needed is not None:
+        raise InputError(
+            f"data.{needed} is for images that are read during training, but {name} is held in memory; leave it out, "
+            'or use a folder of images with data.kind = "image-folder", or tar shards.'
+        )
+    channels = train[0].shape[1]
+    scale = tuple(_channels(config, key, channels) for key in ("mean", "std"))
+    images = image_pair(train, test, scale, crop=config.crop, flip=config.flip, cutout=config.cutout)
+    return Task(*images, "accuracy", classes, name, mixup=config.mixup)
+
+
+def _streamed(
+    config: DataConfig, found: tuple[FolderImages, FolderImages, int] | tuple[ShardImages, ShardImages, int]
+) -> Task:
+    train, test, classes = found
+    mean, std = (_channels(config, key, 3) for key in ("mean", "std"))
+    mean, std = (
+        (torch.tensor(_IMAGENET[0]) if mean is None else mean),
+        (torch.tensor(_IMAGENET[1]) if std is None else std),
+    )
+    augmentation = augmentation_of(config, mean.tolist())
+    return Task(
+        StreamedImages(train, augmentation),
+        StreamedImages(test, augmentation),
+        "accuracy",
+        classes,
+        Path(config.path).name,
+        files=train.files.joined(test.files),
+        scale=(mean, std),
+        mixup=config.mixup,
+        workers=workers_for(config.workers),
+    )
+
+
+def _channels(config: DataConfig, key: str, count: int) -> Tensor | None:
+    """The mean or the deviation of each channel, where it was given."""
+    values = getattr(config, key)
+    if values is not None and len(values) != count:
+        raise InputError(f"data.{key} has {len(values)} values, but the images have {count} channels.")
+    return None if values is None else torch.tensor(values)
 
 
 def _tokens(config: DataConfig, row: Numbers, path: Path) -> Task:

@@ -1,4 +1,4 @@
-"""What a run learns from: samples in memory, and batches that depend on nothing but the numbers they are asked with."""
+"""What a run learns from: samples, and batches that depend on nothing but the numbers they are asked with."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from typing import Protocol
 
 import torch
 from torch import Generator, Tensor
+
+from iftplan.nn.training.data.data_files import DataFiles
+
+Batch = tuple[Tensor, Tensor]
+"""Inputs and targets."""
 
 
 class Samples(Protocol):
@@ -19,8 +24,8 @@ class Samples(Protocol):
     def draws(self, count: int, generator: Generator) -> Tensor:
         """The random numbers that so many samples need; their first dimension is the samples."""
 
-    def batch(self, indices: Tensor, draws: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Inputs and targets; without draws as they are, for evaluation."""
+    def batch(self, indices: Tensor, draws: Tensor | None) -> Batch:
+        """Inputs and targets; without draws as they are, for evaluation. Inputs may be bytes still to be normalised."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,6 +38,10 @@ class Task:
         metric: "accuracy" or "perplexity".
         classes: how many classes, or tokens, there are.
         name: for people.
+        files: that the data are in; None where they come with a library.
+        scale: mean and deviation (C,) by which inputs that are bytes are normalised.
+        mixup: α of the weights by which training samples are mixed in pairs; 0 for none.
+        workers: processes that make batches ahead of time; 0 where samples are in memory.
     """
 
     train: Samples
@@ -40,6 +49,17 @@ class Task:
     metric: str
     classes: int
     name: str
+    files: DataFiles | None = None
+    scale: tuple[Tensor, Tensor] | None = None
+    mixup: float = 0.0
+    workers: int = 0
+
+    def normalised(self, inputs: Tensor) -> Tensor:
+        """Inputs as the model takes them: bytes of images (n, C, H, W) become floats on their device."""
+        if inputs.dtype != torch.uint8 or self.scale is None:
+            return inputs
+        mean, std = (value.to(inputs.device).view(-1, 1, 1) for value in self.scale)
+        return inputs.float().div_(255).sub_(mean).div_(std)
 
 
 def generator_of(*numbers: int | str) -> Generator:
@@ -61,7 +81,7 @@ def order_of(samples: Samples, seed: int, epoch: int) -> Tensor:
 
 def train_batch(
     samples: Samples, order: Tensor, size: int, place: tuple[int, int, int], rank: int, world: int
-) -> tuple[Tensor, Tensor]:
+) -> Batch:
     """Share of one process in a training batch; together they are the same for every number of processes.
 
     Args:

@@ -1,0 +1,155 @@
+"""Batches one after another, made here or ahead of time by processes of their own.
+
+A batch follows from its number alone, so the same batches come from any number of processes, and whoever resumes
+begins at another number: torch's own DataLoader suffices, and no loader has a state to save.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from iftplan.base.errors import InputError
+from iftplan.nn.training.data.samples import Batch, Samples, order_of, train_batch
+
+_AHEAD = 2
+"""Batches that each process makes ahead."""
+_MOST = 8
+
+
+@dataclass(slots=True, eq=False)
+class TrainingBatches:
+    """Training batch of each step, or one process's share of it.
+
+    Attributes:
+        samples: to take from.
+        seed: of the run.
+        size: samples of a batch, over all processes.
+        per_epoch: steps of an epoch.
+        rank: this process of the run.
+        world: how many there are.
+        order: epoch, and its samples in order.
+    """
+
+    samples: Samples
+    seed: int
+    size: int
+    per_epoch: int
+    rank: int
+    world: int
+    order: tuple[int, Tensor] | None = None
+
+    def __call__(self, step: int) -> Batch:
+        """Inputs and targets of a step, counted from 0."""
+        epoch, number = divmod(step, self.per_epoch)
+        if self.order is None or self.order[0] != epoch:
+            self.order = epoch, order_of(self.samples, self.seed, epoch)
+        place = self.seed, epoch, number
+        return train_batch(self.samples, self.order[1], self.size, place, self.rank, self.world)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EvaluationBatches:
+    """All samples in order, as they are, or every `world`-th of them.
+
+    Attributes:
+        samples: to take.
+        size: samples of a batch.
+        rank: this process of the run.
+        world: how many there are.
+    """
+
+    samples: Samples
+    size: int
+    rank: int
+    world: int
+
+    def __len__(self) -> int:
+        mine = len(range(self.rank, len(self.samples), self.world))
+        return -(-mine // self.size)
+
+    def __call__(self, number: int) -> Batch:
+        """Inputs and targets of a batch, counted from 0."""
+        first = self.rank + number * self.size * self.world
+        end = min(len(self.samples), first + self.size * self.world)
+        return self.samples.batch(torch.arange(first, end, self.world), None)
+
+
+def batches(
+    make: Callable[[int], Batch], numbers: range, workers: int, *, pinned: bool = False
+) -> Iterator[Batch]:
+    """Batches of these numbers, in their order.
+
+    Args:
+        make: makes one; it travels to other processes.
+        numbers: of the batches.
+        workers: processes that make them; 0 for this one.
+        pinned: whether they are put into memory that an accelerator reads from directly.
+
+    Raises:
+        InputError: data cannot be read, or a process died.
+    """
+    if not workers:
+        yield from map(make, numbers)
+        return
+    loader: DataLoader[Batch | str] = DataLoader(
+        _Numbered(make),
+        batch_size=None,
+        sampler=numbers,
+        num_workers=workers,
+        prefetch_factor=_AHEAD,
+        pin_memory=pinned,
+        generator=Generator(),  # of its own: the run's random numbers stay as they are
+    )
+    try:
+        for found in loader:
+            if isinstance(found, str):
+                raise InputError(found)
+            yield found
+    except RuntimeError as error:
+        death = _death(str(error))
+        if death is None:
+            raise
+        raise InputError(death) from error
+
+
+def workers_for(asked: int | None) -> int:
+    """How many processes make batches: as asked, or one for each core that this process may use."""
+    if asked is not None:
+        return asked
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(_MOST, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+
+
+class _Numbered(Dataset[Batch | str]):
+    """Batches by number; what is wrong with the data is returned, to be said without a worker's traceback."""
+
+    def __init__(self, make: Callable[[int], Batch]) -> None:
+        self._make = make
+
+    def __getitem__(self, number: int) -> Batch | str:
+        try:
+            return self._make(number)
+        except InputError as error:
+            return str(error)
+
+
+def _death(told: str) -> str | None:
+    """The sentence for a worker's end; None where the error is another."""
+    found = re.search(r"DataLoader worker \(pid\(?s?\)? ([\d, ]+)\)", told)
+    if found is None:
+        return None
+    how = re.search(r"killed by signal: (\w+)", told)
+    by = f" ({how[1]})" if how else ""
+    return (
+        f"a process that reads data died{by}, process {found[1]}. {signal.Signals.SIGKILL.name} usually means that "
+        "memory ran out, and SIGBUS that /dev/shm is full: resume with fewer data.workers, or start again with a "
+        "smaller training.batch_size."
+    )
