@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -99,17 +100,21 @@ def batches(
     if not workers:
         yield from map(make, numbers)
         return
-    loader: DataLoader[Batch | str] = DataLoader(
-        _Numbered(make),
-        batch_size=None,
-        sampler=numbers,
-        num_workers=workers,
-        prefetch_factor=_AHEAD,
-        pin_memory=pinned,
-        generator=Generator(),  # of its own: the run's random numbers stay as they are
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This DataLoader will create")  # as many as were asked for
+        warnings.filterwarnings("ignore", ".*multi-threaded, use of fork")  # workers start no threads
+        loader: DataLoader[Batch | str] = DataLoader(
+            _Numbered(make),
+            batch_size=None,
+            sampler=numbers,
+            num_workers=workers,
+            prefetch_factor=_AHEAD,
+            pin_memory=pinned,
+            generator=Generator(),  # of its own: the run's random numbers stay as they are
+        )
+        started = iter(loader)
     try:
-        for found in loader:
+        for found in started:
             if isinstance(found, str):
                 raise InputError(found)
             yield found
