@@ -86,18 +86,18 @@ ADDED: tuple[tuple[str, str], ...] = (
 
 
 def telling_settings(config: RunConfig) -> Document:
-    """Settings that tell a run from others, as a JSON object: those that were added only where they are not at their defaults."""
+    """Settings that tell a run from others, as a JSON object; those that were added only where they are not at their defaults."""
     found, defaults = run_object(config), run_object(RunConfig())
     for section, name in ADDED:
         if found[section][name] == defaults[section][name]:
             del found[section][name]
+    found["data"].pop("workers", None)
     return found
 
 
 def run_digest(config: RunConfig) -> str:
     """SHA-256 of the settings that a run's numbers follow from: not of where its files lie."""
     found = telling_settings(config)
-    found["data"].pop("workers", None)
     del (
         found["plan"],
         found["data"]["path"],

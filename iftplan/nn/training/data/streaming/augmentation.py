@@ -6,7 +6,7 @@ computed that a crop would cut off. The formulas are those of torchvision's tran
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import permutations
@@ -152,12 +152,12 @@ def augmentation_of(config: DataConfig, mean: Sequence[float]) -> Augmentation:
     )
 
 
-def decoded(content: bytes, where: str) -> Image:
+def decoded(content: bytes, name: Callable[[], str]) -> Image:
     """An image file's content as a picture of three channels.
 
     Args:
         content: of the file.
-        where: its name, for people.
+        name: gives its name, for people.
 
     Raises:
         InputError: it is no image, or is damaged.
@@ -169,7 +169,7 @@ def decoded(content: bytes, where: str) -> Image:
             return file.convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         told = "its format is unknown" if isinstance(error, UnidentifiedImageError) else str(error)
-        raise InputError(f"{where} cannot be read as an image ({told}); remove or replace it.") from error
+        raise InputError(f"{name()} cannot be read as an image ({told}); remove or replace it.") from error
 
 
 def centre_box(width: int, height: int, size: int, shorter_side: int) -> Box:

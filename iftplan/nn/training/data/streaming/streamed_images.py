@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -52,7 +53,7 @@ class StreamedImages:
         size = self.augmentation.size
         found = np.empty((len(indices), 3, size, size), dtype=np.uint8)
         for row, index in enumerate(indices.tolist()):
-            picture = decoded(self.source.read(index), self.source.name(index))
+            picture = decoded(self.source.read(index), partial(self.source.name, index))
             numbers = None if draws is None else draws[row].tolist()
             found[row] = self.augmentation.pixels(picture, numbers).transpose(2, 0, 1)
         return torch.from_numpy(found), torch.from_numpy(self.source.labels[indices.numpy()])
