@@ -81,6 +81,7 @@ ADDED: tuple[tuple[str, str], ...] = (
     ("data", "mixup"),
     ("data", "mean"),
     ("data", "std"),
+    ("data", "separator"),
 )
 """Settings, by section and name, that came after runs were first written: at its default none of them counts in a digest."""
 

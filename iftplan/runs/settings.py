@@ -121,6 +121,8 @@ class DataConfig:
             ImageNet's for images that are streamed.
         std: of each channel, by which images are divided; None likewise.
         unit: what a token of text is: one of its "bytes", or one of the "characters" that occur in it.
+        separator: put between the documents of a folder of text, which are its files, or of a saved data set, which
+            are its rows; None for nothing between files, and a line break between rows.
         context: tokens in a sample.
         objective: of token data: "next" token, or "masked" tokens as BERT has them.
         mask_token: what stands for a hidden token, of the objective "masked".
@@ -145,6 +147,7 @@ class DataConfig:
     mean: tuple[Part, ...] | None = None
     std: tuple[Above0, ...] | None = None
     unit: Literal["bytes", "characters"] = "bytes"
+    separator: str | None = None
     context: Positive = 128
     objective: Literal["next", "masked"] = "next"
     mask_token: Natural = 103

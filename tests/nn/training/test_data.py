@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from iftplan.base.errors import InputError
+from iftplan.nn.training.data import opening
 from iftplan.nn.training.data.cifar import read_cifar
 from iftplan.nn.training.data.images import Images
 from iftplan.nn.training.data.masked_tokens import MaskedWindows
@@ -255,6 +257,52 @@ def test_files_of_tokens(tmp_path: Path) -> None:
     np.save(tmp_path / "row.npy", np.arange(-1, 99))
     with pytest.raises(InputError, match="the token -1"):
         open_data(DataConfig("auto", str(tmp_path / "row.npy"), context=10), silent)
+
+
+def test_token_files_of_a_folder_are_one_row(tmp_path: Path) -> None:
+    whole = np.arange(1000) % 251
+    for name, part in (
+        ("b.npy", whole[400:405]),
+        ("a.bin", whole[:400].astype("<u2")),
+        ("c.npy", whole[405:]),
+    ):
+        np.save(tmp_path / name, part) if name.endswith("npy") else part.tofile(tmp_path / name)
+    np.save(tmp_path.parent / "whole.npy", whole)
+    config = DataConfig("auto", str(tmp_path), context=7)
+    assert kind_of(config) == "tokens"
+    task, single = (
+        open_data(config, silent),
+        open_data(replace(config, path=str(tmp_path.parent / "whole.npy")), silent),
+    )
+    assert (task.classes, len(task.train), len(task.test)) == (251, len(single.train), len(single.test))
+    for part, other in ((task.train, single.train), (task.test, single.test)):
+        places = torch.arange(len(part))
+        draws = part.draws(len(part), generator_of("moved"))
+        for moved in (None, draws):
+            assert all(map(torch.equal, part.batch(places, moved), other.batch(places, moved)))
+    assert task.files is not None and [*task.files.names] == ["a.bin", "b.npy", "c.npy"]
+
+
+def test_the_vocabulary_spares_looking_for_the_largest_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opening, "_LONG", 10)
+    np.arange(300, dtype="<u2").tofile(tmp_path / "row.bin")
+    told: list[str] = []
+    for vocabulary, classes in ((0, 300), (400, 400)):
+        config = DataConfig("auto", str(tmp_path / "row.bin"), context=10, vocabulary=vocabulary)
+        assert open_data(config, told.append).classes == classes
+    assert len(told) == 1 and "data.vocabulary" in told[0]
+
+
+def test_documents_are_packed_with_what_is_put_between_them(tmp_path: Path) -> None:
+    for name, text in (("a.txt", "one two " * 20), ("b.txt", "three " * 20)):
+        (tmp_path / name).write_text(text)
+    plain = open_data(DataConfig("auto", str(tmp_path), context=4), silent)
+    apart = open_data(DataConfig("auto", str(tmp_path), context=4, separator="\0"), silent)
+    assert isinstance(plain.train, TokenWindows) and isinstance(apart.train, TokenWindows)
+    assert plain.train.tokens[159:161].tolist() == [ord(" "), ord("t")]
+    assert apart.train.tokens[159:162].tolist() == [ord(" "), 0, ord("t")]
 
 
 def test_data_sets_saved_to_disk(tmp_path: Path) -> None:

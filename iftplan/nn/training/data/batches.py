@@ -126,7 +126,7 @@ def batches(
 
 
 def workers_for(asked: int | None) -> int:
-    """How many processes make batches: as asked, or one for each core that this process may use."""
+    """Number of processes that make batches: as asked, or one for each core that this process may use."""
     if asked is not None:
         return asked
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

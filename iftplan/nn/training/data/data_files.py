@@ -81,7 +81,7 @@ class DataFiles:
         return cls.of(path, [str(p) for p in found if not any(part.startswith(".") for part in p.parts)])
 
     def joined(self, other: DataFiles) -> DataFiles:
-        """These files and others of the same folder."""
+        """Files of both: these, and others of the same folder."""
         columns = ((a.sizes, a.times) for a in (self, other))
         sizes, times = (np.concatenate(column) for column in zip(*columns, strict=True))
         return DataFiles(self.root, FileNames([*self.names, *other.names]), sizes, times)

@@ -12,7 +12,7 @@ import torch
 from iftplan.base.errors import InputError
 from iftplan.nn.training.data.digits import Labelled
 from iftplan.nn.training.data.image_folder import TESTS, stack_images
-from iftplan.nn.training.data.tokens import Numbers
+from iftplan.nn.training.data.token_rows import Numbers
 
 IMAGES = ("image", "img")
 LABELS = ("label", "fine_label", "labels")
@@ -64,8 +64,8 @@ def image_parts(root: Path, size: int, say: Callable[[str], None]) -> tuple[Labe
     return train, held, int(train[1].max()) + 1
 
 
-def text_of(root: Path) -> Numbers:
-    """Text of a data set's training part, row after row, as bytes.
+def text_of(root: Path, separator: str) -> Numbers:
+    """Text of a data set's training part, row after row with a separator between, as bytes.
 
     Raises:
         InputError: the training part has no column of text.
@@ -73,7 +73,7 @@ def text_of(root: Path) -> Numbers:
     rows = load(root).get("train")
     if rows is None or "text" not in rows.column_names:
         raise InputError(f"{root} has neither images with labels nor a column of text in a part named train.")
-    return np.frombuffer("\n".join(rows["text"]).encode(), dtype=np.uint8)
+    return np.frombuffer(separator.join(rows["text"]).encode(), dtype=np.uint8)
 
 
 def _part(part: Any, image: str, label: str, size: int, where: str) -> Labelled:

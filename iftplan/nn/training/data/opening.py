@@ -24,15 +24,15 @@ from iftplan.nn.training.data.streaming.augmentation import augmentation_of
 from iftplan.nn.training.data.streaming.folders import FolderImages, folder_sources
 from iftplan.nn.training.data.streaming.shards import ShardImages, is_shards, shard_sources
 from iftplan.nn.training.data.streaming.streamed_images import StreamedImages
-from iftplan.nn.training.data.tokens import Numbers, read_text_tokens, read_token_file, token_pair
+from iftplan.nn.training.data.tokens import TokenRow, read_text_tokens, read_tokens, token_files, token_pair
 from iftplan.runs.settings import DataConfig
 
-_KNOWN = "digits, a directory of CIFAR python batches, a directory with train/CLASS/*.jpg and test/CLASS/*.jpg, a directory of tar shards, what datasets saved to disk, a .txt file, or a .bin or .npy file of tokens"
-
-
+_KNOWN = "digits, a directory of CIFAR python batches, a directory with train/CLASS/*.jpg and test/CLASS/*.jpg, a directory of tar shards, what datasets saved to disk, a .txt file, or .bin or .npy files of tokens"
 _STREAMED = ("shorter_side", "random_resized_crop", "eval_shorter_side", "color_jitter")
 _IN_MEMORY = 2**32
 """Bytes of pixels beyond which "auto" streams a folder of images; the same on every machine, as results have to be."""
+_LONG = 10**9
+"""Tokens from which it takes a while to read them all."""
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -63,11 +63,16 @@ def _in_memory(config: DataConfig, kind: str, path: Path, say: Callable[[str], N
             return _images(config, read_image_folder(path, config.size, say), path.name)
         case "datasets":
             found = image_parts(path, config.size, say)
-            return _images(config, found, path.name) if found else _tokens(config, text_of(path), path)
+            between = "\n" if config.separator is None else config.separator
+            return (
+                _images(config, found, path.name)
+                if found
+                else _tokens(config, text_of(path, between), path, say)
+            )
         case "text":
-            return _tokens(config, read_text_tokens(path, config.unit), path)
+            return _tokens(config, read_text_tokens(path, config.unit, config.separator or ""), path, say)
         case _:
-            return _tokens(config, read_token_file(path), path)
+            return _tokens(config, read_tokens(path), path, say)
 
 
 def kind_of(config: DataConfig) -> str:
@@ -94,6 +99,8 @@ def kind_of(config: DataConfig) -> str:
             return "image-folder" if _must_stream(config, path) else "images"
         if any(path.rglob("*.txt")):
             return "text"
+        if token_files(path):
+            return "tokens"
     elif path.suffix in (".txt", ".md"):
         return "text"
     elif path.suffix in (".bin", ".npy"):
@@ -124,6 +131,8 @@ def _files(kind: str, path: Path) -> DataFiles:
             return DataFiles.of(path, [name for name, _ in (*train_names, *test_names)])
         case "datasets":
             return DataFiles.at(path, "d*.arrow")  # its library keeps others there for itself
+        case "tokens" if path.is_dir():
+            return DataFiles.of(path, [file.name for file in token_files(path)])
         case _:
             return DataFiles.at(path, "*.txt")
 
@@ -173,8 +182,10 @@ def _channels(config: DataConfig, key: str, count: int) -> Tensor | None:
     return None if values is None else torch.tensor(values)
 
 
-def _tokens(config: DataConfig, row: Numbers, path: Path) -> Task:
+def _tokens(config: DataConfig, row: TokenRow, path: Path, say: Callable[[str], None]) -> Task:
     train, test = token_pair(row, config.context, config.test_fraction, str(path))
+    if not config.vocabulary and len(row) > _LONG:
+        say(f"looking for the largest of {len(row)} tokens in {path}; data.vocabulary saves that …")
     count = config.vocabulary or int(row.max()) + 1
     if config.objective == "next":
         return Task(train, test, "perplexity", count, path.name)

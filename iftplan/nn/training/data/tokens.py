@@ -10,8 +10,9 @@ import torch
 from torch import Generator, Tensor
 
 from iftplan.base.errors import InputError
+from iftplan.nn.training.data.token_rows import JoinedRows, Numbers
 
-Numbers = np.ndarray[tuple[int, ...], np.dtype[np.integer]]
+TokenRow = Numbers | JoinedRows
 IGNORED = -100
 """The target that cross entropy passes over."""
 
@@ -21,11 +22,11 @@ class TokenWindows:
     """Windows of one long row of tokens, to predict the next token.
 
     Attributes:
-        tokens: the row, in memory or mapped from a file.
+        tokens: the row, in memory or mapped from files.
         context: tokens of a window.
     """
 
-    tokens: Numbers
+    tokens: TokenRow
     context: int
 
     def __len__(self) -> int:
@@ -46,18 +47,21 @@ class TokenWindows:
         return rows[:, :-1], rows[:, 1:]
 
 
-def read_text_tokens(path: Path, unit: str = "bytes") -> Numbers:
-    """A text file, or all .txt files of a directory one after another, as numbers.
+def read_text_tokens(path: Path, unit: str = "bytes", separator: str = "") -> Numbers:
+    """A text file, or all .txt files of a directory one after another, as numbers; bytes of one file are mapped.
 
     Args:
         path: of the file or directory.
         unit: "bytes" as they are, or "characters", numbered in the order of their code points.
+        separator: put between the files of a directory.
 
     Raises:
         InputError: characters were asked for, and the text is not UTF-8.
     """
+    if unit == "bytes" and path.is_file() and path.stat().st_size:
+        return np.memmap(path, dtype=np.uint8, mode="r")
     files = sorted(path.rglob("*.txt")) if path.is_dir() else [path]
-    content = b"".join(file.read_bytes() for file in files)
+    content = separator.encode().join(file.read_bytes() for file in files)
     if unit == "bytes":
         return np.frombuffer(content, dtype=np.uint8)
     try:
@@ -67,12 +71,27 @@ def read_text_tokens(path: Path, unit: str = "bytes") -> Numbers:
     return np.unique(points, return_inverse=True)[1].astype(np.uint32)
 
 
-def read_token_file(path: Path) -> Numbers:
-    """Tokens of 16 bits, little-endian, one after another; a .npy file may have any integer type.
+def token_files(path: Path) -> list[Path]:
+    """A token file, or the .bin and .npy files of a directory, in the order of their names."""
+    if not path.is_dir():
+        return [path]
+    return sorted(p for p in path.iterdir() if p.suffix in (".bin", ".npy") and not p.name.startswith("."))
+
+
+def read_tokens(path: Path) -> TokenRow:
+    """Tokens of a file, or of the files of a directory one after another; mapped, not read.
 
     Raises:
-        InputError: it is something else.
+        InputError: there are none, or a file holds something else.
     """
+    rows = [_read_token_file(file) for file in token_files(path)]
+    if not rows:
+        raise InputError(f"{path} holds no token files; their names end in .bin or .npy.")
+    return rows[0] if len(rows) == 1 else JoinedRows.of(rows)
+
+
+def _read_token_file(path: Path) -> Numbers:
+    """Tokens of 16 bits, little-endian, one after another; a .npy file may have any integer type."""
     try:
         row: Numbers = (
             np.load(path, mmap_mode="r", allow_pickle=False)
@@ -88,13 +107,13 @@ def read_token_file(path: Path) -> Numbers:
         raise InputError(
             f"{path} contains {row.dtype} of shape {row.shape}, but it must be one row of integers."
         )
-    if path.suffix == ".npy" and len(row) and row.min() < 0:
+    if np.issubdtype(row.dtype, np.signedinteger) and len(row) and row.min() < 0:
         raise InputError(f"{path} contains the token {row.min()}; tokens must be at least 0.")
     return row
 
 
 def token_pair(
-    tokens: Numbers, context: int, test_fraction: float, where: str
+    tokens: TokenRow, context: int, test_fraction: float, where: str
 ) -> tuple[TokenWindows, TokenWindows]:
     """Windows for training, from the beginning of the tokens, and for testing, from their end.
 
