@@ -16,7 +16,7 @@ from iftplan.base.errors import InputError, StaleError
 from iftplan.nn.execution.execute import dense_gradients_
 from iftplan.nn.masking.masking import Masking
 from iftplan.nn.training.averaging import Averaging
-from iftplan.nn.training.data.batches import TrainingBatches, batches
+from iftplan.nn.training.data.batches import TrainingBatches, batches, watching_workers
 from iftplan.nn.training.data.mixing import mixed, mixing_weight
 from iftplan.nn.training.data.samples import Batch, Task, generator_of
 from iftplan.nn.training.evaluation import Score, evaluate, logits_of, loss_of
@@ -141,7 +141,15 @@ class Loop:
     batches: Iterator[Batch] | None = None
 
     def run(self, watch: Watcher) -> None:
-        """Train to the end, with evaluations and checkpoints on the way."""
+        """Train to the end, with evaluations and checkpoints on the way.
+
+        Raises:
+            InputError: training diverged, data cannot be read, or a process that reads them died.
+        """
+        with watching_workers():
+            self._run(watch)
+
+    def _run(self, watch: Watcher) -> None:
         training, every = self.config.training, self.length.per_epoch
         if self.spectra is not None and self.step == 0:
             self.spectra.measure(self.network, self.step)

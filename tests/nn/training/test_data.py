@@ -275,11 +275,10 @@ def test_token_files_of_a_folder_are_one_row(tmp_path: Path) -> None:
         open_data(replace(config, path=str(tmp_path.parent / "whole.npy")), silent),
     )
     assert (task.classes, len(task.train), len(task.test)) == (251, len(single.train), len(single.test))
-    for part, other in ((task.train, single.train), (task.test, single.test)):
-        places = torch.arange(len(part))
-        draws = part.draws(len(part), generator_of("moved"))
-        for moved in (None, draws):
-            assert all(map(torch.equal, part.batch(places, moved), other.batch(places, moved)))
+    for found, wanted in ((task.train, single.train), (task.test, single.test)):
+        places = torch.arange(len(found))
+        for moved in (None, found.draws(len(found), generator_of("moved"))):
+            assert all(map(torch.equal, found.batch(places, moved), wanted.batch(places, moved)))
     assert task.files is not None and [*task.files.names] == ["a.bin", "b.npy", "c.npy"]
 
 

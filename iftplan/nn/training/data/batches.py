@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -95,7 +95,7 @@ def batches(
         pinned: whether they are put into memory that an accelerator reads from directly.
 
     Raises:
-        InputError: data cannot be read, or a process died.
+        InputError: data cannot be read.
     """
     if not workers:
         yield from map(make, numbers)
@@ -113,16 +113,48 @@ def batches(
             generator=Generator(),  # of its own: the run's random numbers stay as they are
         )
         started = iter(loader)
+    while (found := _next(started)) is not None:
+        if isinstance(found, str):
+            raise InputError(found)
+        yield found
+
+
+@contextmanager
+def watching_workers() -> Iterator[None]:
+    """Context in which the death of a process that makes batches is told with what to do.
+
+    torch notices it by a signal, so it is raised wherever the run is just then.
+
+    Raises:
+        InputError: a process died.
+    """
+    death = None
     try:
-        for found in started:
-            if isinstance(found, str):
-                raise InputError(found)
-            yield found
+        yield
     except RuntimeError as error:
-        death = _death(str(error))
-        if death is None:
+        found = re.search(r"DataLoader worker \(pid\(?s?\)? ([\d, ]+)\)", str(error))
+        if found is None:
             raise
-        raise InputError(death) from error
+        how = re.search(r"killed by signal: (\w+)", str(error))
+        death = f"process {found[1]}" + (f", signal: {how[1]}" if how else "")
+    if death is not None:  # here the error and its traceback are gone, which would keep the loader alive
+        raise InputError(_died(death))
+
+
+def _next(started: Iterator[Batch | str]) -> Batch | str | None:
+    """What comes next; None at the end."""
+    try:
+        return next(started, None)
+    except (ConnectionError, EOFError):  # a batch was on its way from a process that is no more
+        pass
+    raise InputError(_died("in the middle of a batch"))
+
+
+def _died(how: str) -> str:
+    return (
+        f"a process that reads data died ({how}). Usually memory ran out, or /dev/shm is full: resume with fewer "
+        "data.workers, or start again with a smaller training.batch_size."
+    )
 
 
 def workers_for(asked: int | None) -> int:
@@ -144,17 +176,3 @@ class _Numbered(Dataset[Batch | str]):
             return self._make(number)
         except InputError as error:
             return str(error)
-
-
-def _death(told: str) -> str | None:
-    """The sentence for a worker's end; None where the error is another."""
-    found = re.search(r"DataLoader worker \(pid\(?s?\)? ([\d, ]+)\)", told)
-    if found is None:
-        return None
-    how = re.search(r"killed by signal: (\w+)", told)
-    by = f" ({how[1]})" if how else ""
-    return (
-        f"a process that reads data died{by}, process {found[1]}. {signal.Signals.SIGKILL.name} usually means that "
-        "memory ran out, and SIGBUS that /dev/shm is full: resume with fewer data.workers, or start again with a "
-        "smaller training.batch_size."
-    )
