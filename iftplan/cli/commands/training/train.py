@@ -64,7 +64,7 @@ def command(
         typer.Option(
             "--data",
             metavar="PATH",
-            help="Training data: digits (bundled), a folder of images or CIFAR batches, a .txt file, or tokens as .bin or .npy.",
+            help="Training data: digits (bundled), a folder of images, tar shards or CIFAR batches, a .txt file, or tokens as .bin or .npy.",
             show_default="that of the recipe",
         ),
     ] = "",
