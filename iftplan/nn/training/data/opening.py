@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from iftplan.base.errors import InputError
 from iftplan.nn.training.data.batches import workers_for
@@ -33,7 +32,7 @@ _IN_MEMORY = 2**32
 """Bytes of pixels beyond which "auto" streams a folder of images; the same on every machine, as results have to be."""
 _LONG = 10**9
 """Tokens from which it takes a while to read them all."""
-_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 
 def open_data(config: DataConfig, say: Callable[[str], None]) -> Task:
@@ -63,12 +62,10 @@ def _in_memory(config: DataConfig, kind: str, path: Path, say: Callable[[str], N
             return _images(config, read_image_folder(path, config.size, say), path.name)
         case "datasets":
             found = image_parts(path, config.size, say)
+            if found:
+                return _images(config, found, path.name)
             between = "\n" if config.separator is None else config.separator
-            return (
-                _images(config, found, path.name)
-                if found
-                else _tokens(config, text_of(path, between), path, say)
-            )
+            return _tokens(config, text_of(path, between), path, say)
         case "text":
             return _tokens(config, read_text_tokens(path, config.unit, config.separator or ""), path, say)
         case _:
@@ -146,7 +143,8 @@ def _images(config: DataConfig, found: tuple[Labelled, Labelled, int], name: str
             'or use a folder of images with data.kind = "image-folder", or tar shards.'
         )
     channels = train[0].shape[1]
-    scale = tuple(_channels(config, key, channels) for key in ("mean", "std"))
+    given = (_channels(config, key, channels) for key in ("mean", "std"))
+    scale = tuple(None if values is None else torch.tensor(values) for values in given)
     images = image_pair(train, test, scale, crop=config.crop, flip=config.flip, cutout=config.cutout)
     return Task(*images, "accuracy", classes, name, mixup=config.mixup)
 
@@ -155,11 +153,7 @@ def _streamed(
     config: DataConfig, found: tuple[FolderImages, FolderImages, int] | tuple[ShardImages, ShardImages, int]
 ) -> Task:
     train, test, classes = found
-    mean, std = (_channels(config, key, 3) for key in ("mean", "std"))
-    mean, std = (
-        (torch.tensor(_IMAGENET[0]) if mean is None else mean),
-        (torch.tensor(_IMAGENET[1]) if std is None else std),
-    )
+    mean, std = (torch.tensor(_channels(config, key, 3) or _IMAGENET[key]) for key in ("mean", "std"))
     augmentation = augmentation_of(config, mean.tolist())
     return Task(
         StreamedImages(train, augmentation),
@@ -174,12 +168,12 @@ def _streamed(
     )
 
 
-def _channels(config: DataConfig, key: str, count: int) -> Tensor | None:
+def _channels(config: DataConfig, key: str, count: int) -> tuple[float, ...] | None:
     """The mean or the deviation of each channel, where it was given."""
-    values = getattr(config, key)
+    values: tuple[float, ...] | None = getattr(config, key)
     if values is not None and len(values) != count:
         raise InputError(f"data.{key} has {len(values)} values, but the images have {count} channels.")
-    return None if values is None else torch.tensor(values)
+    return values
 
 
 def _tokens(config: DataConfig, row: TokenRow, path: Path, say: Callable[[str], None]) -> Task:
