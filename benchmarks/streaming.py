@@ -96,7 +96,9 @@ class Decoded:
     def __call__(self, number: int) -> Batch:
         count = len(self.images)
         places = [(number * BATCH + i) % count for i in range(BATCH)]
-        pictures = [decoded(self.images.source.read(i), partial(self.images.source.name, i)) for i in places]
+        pictures = [
+            decoded(self.images.source.read(i), partial(self.images.source.name, i), SIZE) for i in places
+        ]
         return torch.tensor([picture.getpixel((0, 0)) for picture in pictures]), torch.tensor(places)
 
 

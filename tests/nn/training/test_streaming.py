@@ -46,6 +46,7 @@ from iftplan.nn.training.data.streaming.augmentation import (
     area_box,
     centre_box,
     coloured,
+    decoded,
     hole,
 )
 from iftplan.runs.settings import DataConfig
@@ -135,6 +136,30 @@ def test_pixels_are_those_of_scaling_first_and_cropping_then() -> None:
     scaled = np.asarray(picture.resize((80, 60), Image.Resampling.BILINEAR))
     wanted = scaled[6:54, 16:64]
     assert np.abs(found.astype(int) - wanted.astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "training", "wanted"),
+    [
+        (Augmentation(24, shorter_side=(32, 100)), True, (250, 188)),  # an eighth of 750 is below 100
+        (Augmentation(24, shorter_side=(32, 100)), False, (125, 94)),
+        (Augmentation(24, eval_shorter_side=32), False, (125, 94)),
+        (Augmentation(24, random_resized_crop=(0.01, 1.0)), True, (500, 375)),  # a tenth of 375 is above 24
+        (Augmentation(24), True, (125, 94)),
+        (Augmentation(224, shorter_side=(256, 480)), True, (1000, 750)),
+    ],
+)
+def test_large_pictures_are_decoded_no_smaller_than_they_are_used(
+    augmentation: Augmentation, training: bool, wanted: tuple[int, int]
+) -> None:
+    content = BytesIO()
+    ramp(1000, 750).save(content, "JPEG", quality=95)
+    found = decoded(content.getvalue(), str, augmentation.least_side(training=training))
+    assert found.size == wanted
+    whole = decoded(content.getvalue(), str, 750)
+    numbers = draws(scale=0.3, left=0.2) if training else None
+    difference = augmentation.pixels(found, numbers).astype(int) - augmentation.pixels(whole, numbers)
+    assert np.abs(difference).max() <= 8 and np.abs(difference).mean() < 1
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import permutations
-from math import exp, log, sqrt
+from math import ceil, exp, log, sqrt
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -73,6 +73,14 @@ class Augmentation:
             scaled = coloured(scaled, self.color_jitter, draws)
         found: Pixels = np.asarray(scaled, dtype=np.uint8)
         return found if draws is None else self._cut(self._mirrored(self._moved(found, draws), draws), draws)
+
+    def least_side(self, *, training: bool) -> int:
+        """Pixels of the shorter side that a picture needs, so that nothing is scaled up for being decoded smaller."""
+        if not training:
+            return self.eval_shorter_side or self.size
+        if self.random_resized_crop is not None:
+            return ceil(self.size / sqrt(self.random_resized_crop[0]))
+        return self.shorter_side[1] if self.shorter_side is not None else self.size
 
     def training_box(self, width: int, height: int, draws: Sequence[float]) -> Box:
         """Region of a picture that training sees.
@@ -152,12 +160,13 @@ def augmentation_of(config: DataConfig, mean: Sequence[float]) -> Augmentation:
     )
 
 
-def decoded(content: bytes, name: Callable[[], str]) -> Image:
-    """An image file's content as a picture of three channels.
+def decoded(content: bytes, name: Callable[[], str], least: int) -> Image:
+    """An image file's content as a picture of three channels; a large JPEG is decoded at a half, quarter or eighth.
 
     Args:
         content: of the file.
         name: gives its name, for people.
+        least: pixels of a side that must be left.
 
     Raises:
         InputError: it is no image, or is damaged.
@@ -166,6 +175,7 @@ def decoded(content: bytes, name: Callable[[], str]) -> Image:
 
     try:
         with Image.open(BytesIO(content)) as file:
+            file.draft("RGB", (least, least))
             return file.convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         told = "its format is unknown" if isinstance(error, UnidentifiedImageError) else str(error)

@@ -50,10 +50,10 @@ class StreamedImages:
 
     def batch(self, indices: Tensor, draws: Tensor | None) -> tuple[Tensor, Tensor]:
         """Bytes (n, 3, size, size) and labels (n,)."""
-        size = self.augmentation.size
+        size, least = self.augmentation.size, self.augmentation.least_side(training=draws is not None)
         found = np.empty((len(indices), 3, size, size), dtype=np.uint8)
         for row, index in enumerate(indices.tolist()):
-            picture = decoded(self.source.read(index), partial(self.source.name, index))
+            picture = decoded(self.source.read(index), partial(self.source.name, index), least)
             numbers = None if draws is None else draws[row].tolist()
             found[row] = self.augmentation.pixels(picture, numbers).transpose(2, 0, 1)
         return torch.from_numpy(found), torch.from_numpy(self.source.labels[indices.numpy()])
