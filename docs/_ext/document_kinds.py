@@ -75,6 +75,7 @@ FORMATS: tuple[Format, ...] = (
         written.SweepObject,
         "What `iftplan sweep --format json` prints; the columns of its CSV and Parquet files are the keys of a row.",
     ),
+    Format("iftplan.paper/1", written.PaperObject, "What `iftplan paper --format json` prints."),
     Format("iftplan.pareto/1", written.ParetoObject, "What `iftplan pareto --format json` prints."),
     Format("iftplan.bench/1", written.BenchObject, "What `iftplan bench --format json` prints."),
     Format(

@@ -425,6 +425,148 @@ class ReadingObject(TypedDict):
 
 
 @with_config(_STRICT)
+class PaperEntryObject(TypedDict):
+    """Table or figure of the paper.
+
+    Attributes:
+        name: such as "table2".
+        title: what it shows.
+        values: how many published values it has here.
+        arithmetic: what answers it: results, cardinality, widths, training, speed or none.
+    """
+
+    name: str
+    title: str
+    values: int
+    arithmetic: str
+
+
+class PaperRowObject(TypedDict, total=False):
+    """Row of a table of the paper; each kind of table has some of the keys.
+
+    Attributes:
+        table: where the value is printed.
+        task: the data.
+        model: the dense model, as the paper calls it; in table 14, MACs of the whole model over the dense one's.
+        transform: the family; "dense" for the model itself.
+        method: how masks changed in training.
+        nonlinear: whether a non-linearity stands inside; null where there is no inside.
+        sparsity: exact fraction of zeros.
+        structure: of masks or of the layer; empty for unstructured.
+        metric: what was measured.
+        published: the printed value.
+        published_error: its ±.
+        published_against_dense: its difference to the dense row.
+        published_total: FLOPs of all sequences, as printed.
+        zoo_model: the same network of ours.
+        recipe: bundled settings with the paper's epochs.
+        scope: what the paper holds equal.
+        size: width multiplier, branches or ranks.
+        macs: MACs of the forward pass.
+        dense_macs: of the dense model.
+        scope_macs: in the scope.
+        dense_scope_macs: of the dense model in the scope.
+        maskable_weights: the search space.
+        log2_masks: bits that name a mask.
+        train_macs: MACs of the whole training.
+        dense_train_macs: of the dense model on the same samples.
+        formula: published search space.
+        closed_form: of the family.
+        layer: of the whole numbers.
+        rounding: how widths become whole.
+        hidden: channels between layers.
+        feed_forward: channels inside the feed-forward part.
+        matrices: MACs of the masked matrices over the dense ones', exact.
+        counted: FLOPs of a sequence that iftplan counts, exact.
+        closed: the same of iftplan's own plan.
+        perplexity: as printed.
+        sequences: of the whole training, exact.
+        what: network and task.
+        where: hardware or runtime.
+        speed_up: as published.
+        masked_dense: MACs without sparse kernels over the dense model's, exact.
+        here_metric: metric of the runs.
+        here: mean of the runs.
+        here_error: its standard error.
+        here_seeds: how many runs.
+        here_against_dense: mean difference to the dense runs.
+        here_against_dense_error: its standard error.
+        here_against_dense_seeds: how many pairs.
+        train_ratio: training MACs over the dense model's.
+        outcome: why runs are missing; empty where none is.
+    """
+
+    table: str
+    task: str
+    model: str
+    transform: str
+    method: str
+    nonlinear: bool | None
+    sparsity: str
+    structure: str
+    metric: str
+    published: float | str
+    published_error: float | None
+    published_against_dense: float | None
+    published_total: str
+    zoo_model: str
+    recipe: str
+    scope: str
+    size: str
+    macs: int | None
+    dense_macs: int | None
+    scope_macs: int
+    dense_scope_macs: int
+    maskable_weights: int | None
+    log2_masks: float
+    train_macs: int | None
+    dense_train_macs: int | None
+    formula: str
+    closed_form: str
+    layer: str
+    rounding: str
+    hidden: int
+    feed_forward: int
+    matrices: str
+    counted: str
+    closed: str | None
+    perplexity: str
+    sequences: str
+    what: str
+    where: str
+    speed_up: float
+    masked_dense: str
+    here_metric: str
+    here: float | None
+    here_error: float | None
+    here_seeds: int
+    here_against_dense: float | None
+    here_against_dense_error: float | None
+    here_against_dense_seeds: int
+    train_ratio: float | None
+    outcome: str
+
+
+class PaperObject(TypedDict, total=False):
+    """The paper's list of tables (`entries`), or one of them (`name`, `title`, `rows`, `notes`).
+
+    Attributes:
+        source: the paper on arXiv.
+        entries: all tables and figures.
+        name: of the table.
+        title: what it shows.
+        rows: published values beside ours.
+        notes: sentences below them.
+    """
+
+    source: str
+    entries: list[PaperEntryObject]
+    name: str
+    title: str
+    rows: list[PaperRowObject]
+    notes: list[str]
+
+
 class ParetoObject(TypedDict):
     """What `iftplan pareto` found.
 

@@ -1,5 +1,6 @@
 from .cautions import schedule_cautions as schedule_cautions
 from .history import History as History
+from .history import SpectralHistory as SpectralHistory
 from .results.axes import Axis as Axis
 from .results.axes import Cost as Cost
 from .results.axes import Gain as Gain

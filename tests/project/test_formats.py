@@ -80,10 +80,16 @@ def test_what_is_written_is_what_the_reference_says(document: Document) -> None:
     [
         "advise --params 1e8 --compute 1e20",
         "models",
+        "paper",
+        "paper table1",
+        "paper table2",
+        "paper table14",
+        "paper table15",
+        "paper figure3",
         "pareto --paper --task CIFAR-100",
         "sweep zoo:digits-cnn --transforms none --sparsities 0.5",
     ],
-    ids=lambda command: command.split()[0],
+    ids=lambda command: " ".join(command.split()[:2]),
 )
 def test_what_is_printed_is_what_the_reference_says(command: str) -> None:
     printed = CliRunner().invoke(app, [*command.split(), "--format", "json"]).stdout

@@ -9,10 +9,12 @@ from typing import Any
 
 from iftplan.base.documents import Document, with_digest
 from iftplan.base.units import fraction
+from iftplan.families.tables import structure_text
 from iftplan.models.spec import ModelSpec
 from iftplan.plans.plan import Scope
 from iftplan.report.table import Table
 from iftplan.runs.results.published.arithmetic import PaperRow, paper_rows
+from iftplan.runs.results.published.cardinality import LAYER, CardinalityRow, cardinality_rows
 from iftplan.runs.results.published.entries import PAPER, Arithmetic, PaperEntry
 from iftplan.runs.results.published.language import sizings, training_rows
 from iftplan.runs.results.published.results import PublishedResult
@@ -45,8 +47,10 @@ def entry_document(entry: PaperEntry, read: Callable[[str], ModelSpec], table: T
             rows = [_plain({**asdict(row), "sequences": row.sequences}) for row in training_rows(read)]
         case Arithmetic.SPEED:
             rows = [_plain(asdict(row)) for row in speed_rows(read)]
+        case Arithmetic.CARDINALITY:
+            rows = [_cardinality(row) for row in cardinality_rows()]
         case _:
-            rows = [dict(zip(table.headings, cells, strict=True)) for cells in table.rows]
+            rows = []
     return sealed_entry(entry, rows, table.notes)
 
 
@@ -108,6 +112,21 @@ def _row(row: PaperRow) -> dict[str, Any]:
         "log2_masks": plan.cardinality.log2_masks,
         "train_macs": counted.train_macs,
         "dense_train_macs": counted.dense_train_macs,
+    }
+
+
+def _cardinality(row: CardinalityRow) -> dict[str, Any]:
+    found = row.solution
+    return {
+        "transform": row.family,
+        "formula": row.formula,
+        "closed_form": found.closed_form,
+        "layer": LAYER,
+        "sparsity": fraction(found.sparsity),
+        "structure": structure_text(found),
+        "maskable_weights": found.capacity,
+        "macs": found.macs,
+        "dense_macs": found.dense_macs,
     }
 
 

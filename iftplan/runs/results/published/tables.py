@@ -6,21 +6,18 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 from iftplan.base.units import count, decimal, decimal_text
-from iftplan.families.builtin import family_named
-from iftplan.families.solver import solve
 from iftplan.families.tables import structure_text
-from iftplan.models.notation import parse_layer
 from iftplan.models.spec import ModelSpec
 from iftplan.plans.plan import Scope
 from iftplan.report.table import Table
 from iftplan.runs.results.published.arithmetic import PaperRow, paper_rows
+from iftplan.runs.results.published.cardinality import LAYER, cardinality_rows
 from iftplan.runs.results.published.entries import PAPER, Arithmetic, PaperEntry
 from iftplan.runs.results.published.language import sizings, training_rows
 from iftplan.runs.results.published.speed import speed_rows
 
 Read = Callable[[str], ModelSpec]
 
-_LAYER = "conv3x3:64-64@32x32"
 _HAVE = {
     Arithmetic.RESULTS: "published values, and sizes, MACs and search spaces of the same networks",
     Arithmetic.CARDINALITY: "the formulas, and whole numbers for a layer",
@@ -139,26 +136,24 @@ def _scope_notes(rows: Sequence[PaperRow]) -> tuple[str, ...]:
 
 
 def _cardinality(entry: PaperEntry) -> Table:
-    formulas = {"wide": "k²·m·n", "parallel": "b·m·n", "factorized": "r·(m+n)", "doped": "m·n"}
-    layer = parse_layer(_LAYER)
-    cells = []
-    for name, published in formulas.items():
-        for sparsity in (Fraction(1, 2), Fraction(3, 4), Fraction(9, 10)):
-            found = solve(layer, family_named(name), sparsity)
-            assert found.capacity is not None and found.macs is not None and found.dense_macs is not None
-            cells.append(
-                (
-                    name, published, found.closed_form, decimal_text(sparsity),
-                    structure_text(found),
-                    count(found.capacity), decimal(Fraction(found.macs, found.dense_macs), 6),
-                )
-            )  # fmt: skip
+    cells = tuple(
+        (
+            row.family, row.formula, row.solution.closed_form, decimal_text(row.solution.sparsity),
+            structure_text(row.solution), _whole(row.solution.capacity),
+            decimal(Fraction(row.solution.macs or 0, row.solution.dense_macs or 1), 6),
+        )
+        for row in cardinality_rows()
+    )  # fmt: skip
     columns = (
         "family", "published search space", "closed form", ">sparsity", "size", ">maskable weights",
         ">MACs of dense",
     )  # fmt: skip
-    notes = (f"whole numbers for {_LAYER}, a matrix of m = 576 inputs and n = 64 outputs at every pixel",)
-    return Table(columns, tuple(cells), entry_title(entry), notes)
+    notes = (f"whole numbers for {LAYER}, a matrix of m = 576 inputs and n = 64 outputs at every pixel",)
+    return Table(columns, cells, entry_title(entry), notes)
+
+
+def _whole(value: int | None) -> str:
+    return "" if value is None else count(value)
 
 
 def _sizes(entry: PaperEntry, read: Read) -> Table:
