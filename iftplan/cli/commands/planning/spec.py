@@ -30,7 +30,7 @@ Example:
 
   zoo:resnet50, input 1x3x224x224: 4 089 184 256 MACs, scope model
   37 widths can move, 2 are fixed
-  resnet.embedder.embedder.convolution.weight keeps 3: an input of the model (resnet.embedder.embedder.convolution at sources/zoo/resnet.py:104)
+  resnet.embedder.embedder.convolution.weight keeps 3: an input of the model (resnet.embedder.embedder.convolution at sources/zoo/resnet.py:121)
   classifier.1.weight keeps 1000: an output of the model
   written: resnet50.json
 
