@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from importlib import import_module
-from pkgutil import iter_modules
+from pkgutil import walk_packages
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -22,6 +22,6 @@ def classes_in(module: str, kind: type[T]) -> Iterator[type[T]]:
 
 
 def classes_of(package: str, kind: type[T]) -> Iterator[type[T]]:
-    """Classes of a kind that the files of a package's folder define, file by file in the order of their names."""
-    for file in iter_modules(import_module(package).__path__, f"{package}."):
+    """Classes of a kind that the files of a package's folder and the folders in it define, in the order of their names."""
+    for file in walk_packages(import_module(package).__path__, f"{package}."):
         yield from classes_in(file.name, kind)

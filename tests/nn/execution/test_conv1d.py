@@ -20,7 +20,7 @@ from iftplan.nn.execution.conv1d import CompactConv1D, SparseConv1D
 from iftplan.nn.execution.execute import dense_gradients_, execute_dense_, execute_sparse_
 from iftplan.nn.execution.transformers_conv1d import CompactTransformersConv1D, SparseTransformersConv1D
 from iftplan.nn.export.finalize import finalize
-from iftplan.nn.masking.algorithms.rigl import RigL
+from iftplan.nn.masking.algorithms.exchange.rigl import RigL
 from iftplan.nn.masking.masking import Masking
 from iftplan.nn.masks.masked_weights import enforce_
 from iftplan.nn.sources.zoo.conv1d import Conv1D

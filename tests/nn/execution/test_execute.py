@@ -15,7 +15,7 @@ from iftplan.nn.execution.compaction import compact_, expand_
 from iftplan.nn.execution.execute import dense_gradients_, execute_dense_, execute_sparse_
 from iftplan.nn.execution.layers import CompactConv2d, CompactLinear, SparseConv2d, SparseLinear
 from iftplan.nn.export.finalize import finalize
-from iftplan.nn.masking.algorithms.rigl import RigL
+from iftplan.nn.masking.algorithms.exchange.rigl import RigL
 from iftplan.nn.masking.masking import Masking
 from iftplan.nn.masks.masked_weights import enforce_, masked_weights
 from iftplan.nn.training.execution import run_sparse_

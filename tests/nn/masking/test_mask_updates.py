@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from torch import Generator, Tensor
 
 from iftplan.base.errors import InputError
-from iftplan.nn.masking.algorithms.drop_grow import drop_grow
-from iftplan.nn.masking.algorithms.gradual import Gradual
-from iftplan.nn.masking.algorithms.rigl import RigL
-from iftplan.nn.masking.algorithms.saliency import Saliency
-from iftplan.nn.masking.algorithms.set import SET
+from iftplan.nn.masking.algorithms.at_start.saliency import Saliency
+from iftplan.nn.masking.algorithms.exchange.drop_grow import drop_grow
+from iftplan.nn.masking.algorithms.exchange.rigl import RigL
+from iftplan.nn.masking.algorithms.exchange.set import SET
+from iftplan.nn.masking.algorithms.pruning.gradual import Gradual
 from iftplan.nn.masking.algorithms.static import Static
 from iftplan.nn.masking.layer import Layer
 from iftplan.runs.schedules import Constant, Cosine, Linear, Schedule, Updates

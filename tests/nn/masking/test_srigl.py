@@ -13,7 +13,7 @@ from torch import Generator, Tensor, nn, optim
 import iftplan as ift
 from iftplan.base.errors import InputError
 from iftplan.nn import Masking, RigL, SRigL, Static, apply, masked_weights
-from iftplan.nn.masking.algorithms.srigl import structured_drop_grow
+from iftplan.nn.masking.algorithms.exchange.srigl import structured_drop_grow
 from iftplan.nn.masking.layer import Change, Layer
 from iftplan.runs.schedules import Constant, Updates
 

@@ -26,7 +26,7 @@ from iftplan.nn import (
     weights_by_layer,
 )
 from iftplan.nn.masking.algorithms.base import LatentAlgorithm
-from iftplan.nn.masking.algorithms.structure_decay import frames
+from iftplan.nn.masking.algorithms.dense_weights.structure_decay import frames
 from iftplan.nn.masking.regimes.latents import leaky_weight, srste_gradient, through
 from iftplan.plans.plan import Plan
 from iftplan.runs.training_cost import TrainingCost

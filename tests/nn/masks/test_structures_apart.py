@@ -21,10 +21,10 @@ HOMES = ("masks", "nn/masks/structures")
 
 MADE_FOR = {
     "families/solver.py": {"NM"},  # N:M Wide is a family of N:M masks
-    "nn/masking/algorithms/iterative.py": {"NM"},  # one weight of every group at a time
-    "nn/masking/algorithms/srigl.py": {"ConstantFanIn"},
-    "nn/masking/algorithms/structure_decay.py": {"NM"},
-    "nn/masking/algorithms/transposable.py": {"NM"},
+    "nn/masking/algorithms/pruning/iterative.py": {"NM"},  # one weight of every group at a time
+    "nn/masking/algorithms/exchange/srigl.py": {"ConstantFanIn"},
+    "nn/masking/algorithms/dense_weights/structure_decay.py": {"NM"},
+    "nn/masking/algorithms/dense_weights/transposable.py": {"NM"},
     "nn/timing/cuda.py": {"NM"},  # tensor cores are for 2:4
 }
 """Who is made for one structure and may name it; `Unstructured` is no structure, and everybody's."""

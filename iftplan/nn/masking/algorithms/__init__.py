@@ -1,4 +1,4 @@
-"""Algorithms that choose masks, one file each: a run names one by its line in `iftplan.runs.methods`."""
+"""Algorithms that choose masks, one file each, by when they do: a run names one by its line in `iftplan.runs.methods`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from iftplan.runs.settings import MethodConfig
 
 @cache
 def run_methods() -> dict[str, type[RunMethod]]:
-    """Algorithm by the name that runs have for it, of all files in this folder."""
+    """Algorithm by the name that runs have for it, of all files in this folder and those in it."""
     found = classes_of(__name__, RunMethod)  # type: ignore[type-abstract]
     return {method.name: method for method in found if "name" in vars(method)}
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from iftplan.nn.masking.algorithms.base import Scores
-from iftplan.nn.masking.algorithms.exchange import DropGrow
+from iftplan.nn.masking.algorithms.exchange.exchange import DropGrow
 from iftplan.nn.masking.layer import Layer
 
 

@@ -9,7 +9,7 @@ from typing import Self, assert_never
 from torch import Tensor
 
 from iftplan.nn.masking.algorithms.base import Asked, Order, Scheduled
-from iftplan.nn.masking.algorithms.drop_grow import drop_grow
+from iftplan.nn.masking.algorithms.exchange.drop_grow import drop_grow
 from iftplan.nn.masking.layer import Change, Layer
 from iftplan.runs.cautions import schedule_cautions
 from iftplan.runs.schedules import Constant, Cosine, Exponential, Linear, Power, Schedule

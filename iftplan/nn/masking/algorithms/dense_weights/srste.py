@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from iftplan.nn.masking.algorithms.base import Asked
-from iftplan.nn.masking.algorithms.ste import StraightThrough
+from iftplan.nn.masking.algorithms.dense_weights.ste import StraightThrough
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import Self
 
 from iftplan.masks import NM, MaskStructure
 from iftplan.nn.masking.algorithms.base import Asked
-from iftplan.nn.masking.algorithms.ste import StraightThrough
+from iftplan.nn.masking.algorithms.dense_weights.ste import StraightThrough
 
 
 @dataclass(frozen=True, slots=True)

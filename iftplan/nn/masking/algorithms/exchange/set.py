@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from iftplan.nn.masking.algorithms.base import Scores
-from iftplan.nn.masking.algorithms.exchange import DropGrow
+from iftplan.nn.masking.algorithms.exchange.exchange import DropGrow
 from iftplan.nn.masking.layer import Layer
 
 

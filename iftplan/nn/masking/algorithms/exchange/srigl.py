@@ -23,7 +23,7 @@ from torch import Tensor
 
 from iftplan.masks import ConstantFanIn, MaskStructure
 from iftplan.nn.masking.algorithms.base import Asked, Scores
-from iftplan.nn.masking.algorithms.exchange import Exchange, annealing
+from iftplan.nn.masking.algorithms.exchange.exchange import Exchange, annealing
 from iftplan.nn.masking.layer import Change, Layer
 from iftplan.nn.masks.top_k import excluding, first, top_k_mask
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from iftplan.masks import NM, MaskStructure
 from iftplan.nn.masking.algorithms.base import Asked
-from iftplan.nn.masking.algorithms.ste import StraightThrough
+from iftplan.nn.masking.algorithms.dense_weights.ste import StraightThrough
 from iftplan.nn.masking.layer import Layer
 from iftplan.runs.cautions import arrival_cautions
 from iftplan.runs.schedules import known_step, step_at

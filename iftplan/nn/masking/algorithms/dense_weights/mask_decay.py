@@ -9,7 +9,7 @@ from typing import Final, Literal, Self
 
 from iftplan.base.errors import InputError
 from iftplan.nn.masking.algorithms.base import Asked
-from iftplan.nn.masking.algorithms.ste import StraightThrough
+from iftplan.nn.masking.algorithms.dense_weights.ste import StraightThrough
 from iftplan.runs.cautions import arrival_cautions
 from iftplan.runs.schedules import known_step, step_at
 

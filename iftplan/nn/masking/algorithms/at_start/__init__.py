@@ -1,0 +1,1 @@
+"""Pruning at the start: masks are chosen once, before weights are trained, and stay."""
