@@ -23,7 +23,10 @@ from .export.finalize import finalize as finalize
 from .export.onnx import to_onnx as to_onnx
 from .export.tensor_cores import semi_structured as semi_structured
 from .export.tensor_cores import unpackable as unpackable
+from .masking.algorithms.at_start.force import Force as Force
+from .masking.algorithms.at_start.grasp import GraSP as GraSP
 from .masking.algorithms.at_start.saliency import Saliency as Saliency
+from .masking.algorithms.at_start.synflow import SynFlow as SynFlow
 from .masking.algorithms.base import Algorithm as Algorithm
 from .masking.algorithms.base import Asked as Asked
 from .masking.algorithms.base import Order as Order

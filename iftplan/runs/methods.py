@@ -19,12 +19,14 @@ class Method:
         gradual: whether its first steps compute with every weight.
         straight: whether a dense weight is behind each masked one, so that the gradients of all are computed.
         looks: whether it looks at the gradients of all weights when masks change.
+        curvature: whether its first step differentiates the gradients.
     """
 
     masked: bool = True
     gradual: bool = False
     straight: bool = False
     looks: bool = False
+    curvature: bool = False
 
     @property
     def starts_dense(self) -> bool:
@@ -41,6 +43,9 @@ METHODS: Final[Mapping[str, Method]] = {
     "gradual": Method(gradual=True),
     "iterative": Method(gradual=True),
     "snip": Method(gradual=True),
+    "grasp": Method(gradual=True, curvature=True),
+    "force": Method(gradual=True),
+    "synflow": Method(gradual=True),
     "ste": Method(straight=True),
     "srste": Method(straight=True),
     "transposable": Method(straight=True),

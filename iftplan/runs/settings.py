@@ -169,18 +169,20 @@ class MethodConfig:
         annealing: of the fraction.
         exponent: k of the power and exponential annealing.
         order: whether an update takes the place of the optimizer's step, or follows it.
-        regrow: whether what was just dropped may grow back at once; None for the algorithm's own.
+        regrow: whether what was just dropped may grow back at once, or in a later round of "force"; None for the
+            algorithm's own.
         keep_values: whether what does keeps its value.
         at_begin: whether the first step of the schedule may be an update.
         at_end: whether the last may.
-        ranking: SNIP's: in each "layer", or "global".
+        ranking: of pruning at the start ("snip", "grasp", "force", "synflow"): in each "layer", or "global".
         refresh: steps that one choice of masks lasts in methods with dense weights behind the masked ones; None for
             the method's own: 40 for "transposable", else 1.
         pull: λ of λ·(1-m)⊙θ in the gradients of these; None for the method's own: 2e-4 for "srste", else 0.
         straight: whether the gradients of masked weights pass straight through, in mask and structure decay.
         decay: how mask decay's D falls.
         beta: its β for each step; None for one that brings D to 0 (by "linear") or to 1/1000 at `end`.
-        rounds: of "iterative" pruning; None for one weight of every group at a time, or 10.
+        rounds: of pruning; None for the method's own: with "iterative" one weight of every group at a time, or 10,
+            with "force" 10, with "synflow" 100.
         ablation: γ, the part of its fan-in that a neuron needs salient to stay under "srigl"; 0 ablates none.
         input_gradient: what the ledger charges for input gradients: "sparse" as the forward pass, "dense", or by
             "structure": sparse where the transposed mask has the structure too.

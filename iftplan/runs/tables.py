@@ -55,7 +55,8 @@ def _notes(run: RunConfig, cost: TrainingCost) -> tuple[str, ...]:
         dense = count(cost.step(dense_gradient=True))
         return (f"a step that looks at the dense gradient: {dense} MACs a sample",)
     if METHODS[run.method.name].gradual:
-        return (f"a step before anything is masked: {count(cost.step(cost.capacity))} MACs a sample",)
+        first = cost.step(cost.capacity, curvature=METHODS[run.method.name].curvature)
+        return (f"a step before anything is masked: {count(first)} MACs a sample",)
     return ()
 
 

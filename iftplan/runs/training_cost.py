@@ -5,6 +5,7 @@ weights (the convention of RigL, arXiv 1911.11134, appendix G; first layers are 
 
     sparse step           3·f_S
     dense-gradient step   2·f_S + f_D      f_D: the same network with every masked weight present
+    step with Hg          9·f_D            GraSP's first: gradients are differentiated, two products for each of three
 
 The gradient of a layer's inputs multiplies by the transposed weight. Where the transposed mask has not the structure
 that the mask has, as in N:M along the inputs alone, that product is dense (arXiv 2102.08124); 2·f_S + f_D is then a
@@ -84,10 +85,24 @@ class TrainingCost(Displayed):
         """MACs f_D of a forward pass with every masked weight present."""
         return self.forward(self.capacity)
 
-    def step(self, nnz: Mapping[str, int] | None = None, *, dense_gradient: bool = False) -> int:
-        """MACs of one sample's forward and backward pass."""
+    def step(
+        self,
+        nnz: Mapping[str, int] | None = None,
+        *,
+        dense_gradient: bool = False,
+        curvature: bool = False,
+    ) -> int:
+        """MACs of one sample's forward and backward pass.
+
+        Args:
+            nnz: weights kept by layer; the plan's where not given.
+            dense_gradient: whether the gradients of all weights are computed.
+            curvature: whether a second backward pass differentiates the gradients, with two products for each product
+                of the step.
+        """
         sparse = self.forward(nnz)
-        return sparse + self.input_gradient(nnz) + (self.opened if dense_gradient else sparse)
+        once = sparse + self.input_gradient(nnz) + (self.opened if dense_gradient else sparse)
+        return 3 * once if curvature else once
 
     def input_gradient(self, nnz: Mapping[str, int] | None = None) -> int:
         """MACs of the gradients of all layers' inputs: those of a forward pass, dense where the mask saves nothing."""

@@ -24,8 +24,13 @@ pytestmark = pytest.mark.slow
 
 STEPS, BATCH, INTERVAL = 22, 64, 3
 SETTINGS = f"--steps {STEPS} --set training.batch_size={BATCH} --set optimizer.lr=0.3 --set method.interval={INTERVAL} --set training.threads=1 --set training.precision=32-true --set training.eval_interval=6 --set training.checkpoint_interval=4"
-METHODS = ("dense", "static", "set", "rigl", "gradual", "snip")
-SPECTRA = {"gradual": "--set training.spectra=evaluation", "rigl": "--set training.spectra=update"}
+METHODS = ("dense", "static", "set", "rigl", "gradual", "snip", "grasp", "force", "synflow")
+OPTIONS = {
+    "gradual": "--set training.spectra=evaluation",
+    "rigl": "--set training.spectra=update",
+    "force": "--set method.rounds=3",
+    "synflow": "--set method.rounds=5",
+}
 
 # zoo:digits-cnn by hand: convolutions 1-16-32-32 at 8×8, 8×8 and 4×4, a classifier of 32-10
 DENSE = 16 * 9 * 64 + 16 * 32 * 9 * 64 + 32 * 32 * 9 * 16 + 32 * 10
@@ -46,10 +51,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def runs(folder: Path) -> dict[str, Run]:
     commands = {"plan": "plan zoo:digits-cnn -o wide.json"}
     commands |= {
-        name: f"train wide.json --method {name} {SETTINGS} {SPECTRA.get(name, '')} --out {name}"
-        for name in METHODS
+        name: f"train wide.json --method {name} {settings_of(name)} --out {name}" for name in METHODS
     }
-    commands["again"] = f"train wide.json --method rigl {SETTINGS} {SPECTRA['rigl']} --out again"
+    commands["again"] = f"train wide.json --method rigl {settings_of('rigl')} --out again"
     commands["other seed"] = f"train wide.json --method rigl {SETTINGS} --seed 1 --out other"
     commands["recipe"] = f"train {SETTINGS} --steps 2 --out recipe"
     commands["half"] = "plan zoo:digits-cnn --sparsity 1/2 --transform factorized -o half.json"
@@ -60,6 +64,10 @@ def runs(folder: Path) -> dict[str, Run]:
     commands["moved"] = f"train --resume --method rigl {SETTINGS} --data digits --out again"
     done = many([text.split() for text in commands.values()], folder)
     return dict(zip(commands, done, strict=True))
+
+
+def settings_of(method: str) -> str:
+    return f"{SETTINGS} {OPTIONS.get(method, '')}"
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -81,6 +89,13 @@ def gradual_macs(folder: Path) -> int:
     return BATCH * total
 
 
+def left(folder: Path, method: str, done: int, rounds: int) -> int:
+    """MACs of a forward pass after a round of pruning at the start: n·(k/n)^(t/T) of each layer's weights, whole ones."""
+    layers = [x for x in document(folder / method / "plan.json")["layers"] if x["maskable"]]
+    counts = (ceil(x["capacity"] * (x["nnz"] / x["capacity"]) ** (done / rounds) - 1e-9) for x in layers)
+    return KEPT + sum(x["positions"] * count for x, count in zip(layers, counts, strict=True))
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_the_ledger_equals_the_closed_form_to_the_mac(
     runs: dict[str, Run], folder: Path, method: str
@@ -93,6 +108,11 @@ def test_the_ledger_equals_the_closed_form_to_the_mac(
         "rigl": (3 * SPARSE * STEPS + (OPEN - SPARSE) * len(UPDATES)) * BATCH,
         "gradual": gradual_macs(folder),
         "snip": (3 * OPEN + 3 * SPARSE * (STEPS - 1)) * BATCH,
+        "grasp": (9 * OPEN + 3 * SPARSE * (STEPS - 1)) * BATCH,
+        "force": sum(2 * left(folder, "force", t, 3) + OPEN for t in range(3)) * BATCH
+        + 3 * SPARSE * (STEPS - 3) * BATCH,
+        "synflow": (3 * OPEN + 3 * SPARSE * (STEPS - 1)) * BATCH
+        + 3 * sum(left(folder, "synflow", t, 5) for t in range(5)),
     }[method]
     found = document(folder / method / "result.json")
     assert found["train_macs"] == expected
@@ -104,6 +124,9 @@ def test_the_ledger_equals_the_closed_form_to_the_mac(
         "rigl": len(UPDATES),
         "gradual": len({*UPDATES, END}),
         "snip": 1,
+        "grasp": 1,
+        "force": 3,
+        "synflow": 1,
     }.get(method, 0)
 
 
@@ -175,8 +198,8 @@ for name, command in json.load(sys.stdin).items():
 
 def test_an_interrupted_run_resumed_is_the_same_to_the_bit(runs: dict[str, Run], folder: Path) -> None:
     """Stopped after step 10: the newest checkpoint is of step 8, and what was recorded since is recorded again."""
-    methods = ("rigl", "gradual", "snip")
-    commands = {f"{m}-half": f"wide.json --method {m} {SETTINGS} {SPECTRA.get(m, '')}" for m in methods}
+    methods = ("rigl", "gradual", "snip", "grasp", "force", "synflow")
+    commands = {f"{m}-half": f"wide.json --method {m} {settings_of(m)}" for m in methods}
     done = subprocess.run(
         [sys.executable, "-c", STOP],
         cwd=folder,
@@ -197,11 +220,11 @@ def test_spectra_are_measured_at_the_start_then_when_the_setting_says(
     runs: dict[str, Run], folder: Path
 ) -> None:
     steps = {
-        m: list(dict.fromkeys(int(r["step"]) for r in rows(folder / m / "spectra.csv"))) for m in SPECTRA
+        m: list(dict.fromkeys(int(r["step"]) for r in rows(folder / m / "spectra.csv"))) for m in OPTIONS
     }
     assert steps["gradual"] == [0, *(int(r["step"]) for r in rows(folder / "gradual/metrics.csv"))]
     assert steps["rigl"] == [0, *(t + 1 for t in UPDATES), STEPS]
-    for method in SPECTRA:
+    for method in OPTIONS:
         at_end = [
             float(r["delta_r"]) for r in rows(folder / method / "spectra.csv") if r["step"] == str(STEPS)
         ]

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from fractions import Fraction
 from functools import cache
+from math import ceil
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn, optim
+from torch.utils.flop_counter import FlopCounterMode
 
 import iftplan as ift
 from iftplan.nn import (
     SET,
+    Force,
     Gradual,
+    GraSP,
     Masking,
     Order,
     RigL,
     Saliency,
     Static,
+    SynFlow,
     apply,
     layer_counts,
     masked_weights,
@@ -112,14 +117,17 @@ def costs(
     entered = []
     for step in range(steps):
         optimizer.zero_grad()
-        network(torch.randn(8, 16)).square().mean().backward()
+        network(torch.randn(8, 16)).square().mean().backward(create_graph=masks.wants_graph)
         if step in poisoned:
             next(masked_weights(network)).parameter.grad[0] = torch.inf
         masks.step()
         if step not in poisoned:
             optimizer.step()
-        counts = layer_counts(groups, masks.taken.nnz)
-        entered.append(cost.step(counts, dense_gradient=masks.taken.dense_gradient))
+        taken = masks.taken
+        a_sample = cost.step(
+            layer_counts(groups, taken.nnz), dense_gradient=taken.dense_gradient, curvature=taken.curvature
+        )
+        entered.append(a_sample + sum(cost.step(layer_counts(groups, x)) for x in taken.probes))
     return cost, entered
 
 
@@ -192,6 +200,45 @@ def test_the_batch_that_chooses_by_saliency_is_a_dense_one(scope: Any) -> None:
     assert len(set(steps[1:])) == 1
     if scope == "layer":
         assert steps[1] == 3 * cost.forward()
+
+
+def left(cost: TrainingCost, done: int, rounds: int) -> int:
+    """f after a round: n·(k/n)^(t/T) of a layer's n weights, k in the end, in whole weights."""
+    counts = {x: ceil(n * (cost.nnz[x] / n) ** (done / rounds) - 1e-9) for x, n in cost.capacity.items()}
+    return cost.forward(counts)
+
+
+@pytest.mark.parametrize("regrow", [True, False])
+def test_force_pays_for_what_may_come_back(regrow: bool) -> None:
+    """Round t has the weights that the last one left; where pruned ones may return, the gradients of all."""
+    cost, steps = costs("plain", None, Force(rounds=4, regrow=regrow), 8)
+    kept = [left(cost, t, 4) for t in range(5)]
+    assert kept[0] == cost.opened and kept[4] == cost.forward()
+    assert steps[:4] == [2 * f + (cost.opened if regrow else f) for f in kept[:4]]
+    assert set(steps[4:]) == {3 * cost.forward()}
+
+
+def test_synflow_pays_for_the_batch_and_for_a_sample_in_every_round() -> None:
+    """The rounds have no batch: each costs one sample's step with the weights of its time, once."""
+    cost, steps = costs("plain", None, SynFlow(rounds=6), 4)
+    assert steps[0] == 3 * cost.opened + 3 * sum(left(cost, t, 6) for t in range(6))
+    assert set(steps[1:]) == {3 * cost.forward()}
+
+
+def test_grasp_pays_for_a_second_backward_pass() -> None:
+    cost, steps = costs("plain", None, GraSP(), 4)
+    assert steps == [9 * cost.opened] + [3 * cost.forward()] * 3
+
+
+def test_a_second_backward_pass_has_two_products_for_each_of_a_step() -> None:
+    """Torch's own counter on three layers and their input, whose gradient counts by convention."""
+    x, *weights = (torch.ones(8 if i == 0 else 16, 16, requires_grad=True) for i in range(4))
+    with FlopCounterMode(display=False) as counter:
+        loss = (x @ weights[0] @ weights[1] @ weights[2]).square().sum()
+        gradients = torch.autograd.grad(loss, [x, *weights], create_graph=True)
+        squared = torch.stack([(g * g.detach()).sum() for g in gradients]).sum()
+        torch.autograd.grad(squared, [x, *weights])
+    assert counter.get_total_flops() == 2 * 9 * (3 * 16 * 16) * 8
 
 
 def test_what_global_saliency_keeps_is_counted_where_it_is() -> None:

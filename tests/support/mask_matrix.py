@@ -73,11 +73,12 @@ def trained(plan: Plan, algorithm: Algorithm, optimizer: str) -> Masking:
     make, options = OPTIMIZERS[optimizer]
     stepper = make(in_groups(model), **options)
     masks = Masking(model, stepper, algorithm, structure=plan.mask)
+    model(torch.ones(2, 2, 4, 4))  # as any loop does: it is seen what a sample looks like
     parameters = list(model.parameters())
     drawn = [[torch.randn_like(p) for p in parameters] for _ in range(7)]
     for step in range(STEPS):
         for parameter, gradient in zip(parameters, drawn[step % 7], strict=True):
-            parameter.grad = gradient.clone()
+            parameter.grad = gradient * parameter if masks.wants_graph else gradient.clone()
         masks.step()
         stepper.step()
     return masks

@@ -19,7 +19,7 @@ class Layer:
         name: qualified parameter name.
         magnitude: |θ|, summed over a unit.
         gradient: |g| of the dense gradient, summed over a unit; None where the algorithm asks for none.
-        saliency: |θ·g|, summed over a unit; None likewise.
+        saliency: |θ·g|, or what else an algorithm asks for of weights and gradients, summed over a unit; None likewise.
         mask: which units are kept now.
         target: units that each row keeps when the plan's budget is met.
         generator: random numbers of this weight at this step, the same on all ranks.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from iftplan.nn.masking.algorithms.base import Algorithm, Scores
+from iftplan.nn.masking.algorithms.base import Algorithm
 from iftplan.nn.masking.factors import MaskFactors
 from iftplan.nn.masking.layer import Change, Layer
 from iftplan.nn.masking.optimizer.slots import clear_slots_, keeps_zeros
@@ -109,8 +109,7 @@ class Subject:
 
     def _layer(self, algorithm: Algorithm, view: View, scores: Tensor | None, step: int) -> Layer:
         name, magnitude = view.weight.name, view.rows(whole(view.weight.parameter.detach()).abs())
-        gradient = scores if algorithm.scores is Scores.GRADIENT else None
-        saliency = scores if algorithm.scores is Scores.SALIENCY else None
+        gradient, saliency = (scores, None) if algorithm.scores.of_gradients else (None, scores)
         generator = stream(self.seed, f"{name} at {step}")
         mask, target = view.mask_rows(), self.targets[name]
         return Layer(

@@ -16,7 +16,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import StaleError
 from iftplan.masks import MaskStructure, parse_mask
 from iftplan.nn.masking.algorithms import for_training
-from iftplan.nn.masking.algorithms.base import Algorithm, LatentAlgorithm
+from iftplan.nn.masking.algorithms.base import Algorithm, InRounds, LatentAlgorithm, Recalling, Scores
 from iftplan.nn.masking.algorithms.static import Static
 from iftplan.nn.masking.masked_model import Subject
 from iftplan.nn.masking.measures.exploration import Exploration
@@ -35,7 +35,10 @@ from iftplan.nn.masking.optimizer.wrappers import innermost_optimizer
 from iftplan.nn.masking.preconditions import trainable_views
 from iftplan.nn.masking.processes import Ranks
 from iftplan.nn.masking.regimes.base import Regime
+from iftplan.nn.masking.regimes.curvature import Curved
+from iftplan.nn.masking.regimes.data_free import DataFree
 from iftplan.nn.masking.regimes.latent_weights import Behind
+from iftplan.nn.masking.regimes.recalled_weights import Recalled
 from iftplan.nn.masking.regimes.sparse_weights import Held
 from iftplan.nn.masking.step_masks import Taken
 from iftplan.nn.masks.masked_weights import noted_structure
@@ -160,7 +163,12 @@ class Masking:
     @property
     def wants_dense_gradient(self) -> bool:
         """Whether the step that begins now looks at gradients off the masks, or masks do not limit them."""
-        return self._regime.wants_dense_gradient(due=self._now_due)
+        return self._regime.wants_dense_gradient(self.steps, due=self._now_due)
+
+    @property
+    def wants_graph(self) -> bool:
+        """Whether the step that begins now needs second derivatives: `loss.backward(create_graph=masks.wants_graph)`."""
+        return self._now_due and self._algorithm.scores is Scores.CURVATURE
 
     def metrics(self) -> dict[str, float]:
         """Density, ITOP rate, degree of constraint, churn of the last update (0 before the first), updates."""
@@ -222,7 +230,7 @@ class Masking:
 
     def _taken(self) -> Taken:
         """Of a step that computes with the masks there are; an update is entered when it is done."""
-        return Taken(self.nnz, dense_gradient=self._regime.took_dense_gradient(updated=False))
+        return Taken(self.nnz, dense_gradient=self._regime.took_dense_gradient(self.steps, updated=False))
 
     @torch.no_grad()
     def _hold_(self) -> None:
@@ -252,7 +260,12 @@ class Masking:
             self._due = False
             self._subject.ranks.check(self.masks(), self.steps)
             self.exploration = self.exploration.after(before, self.masks())
-            self.taken = replace(self.taken, dense_gradient=self._regime.took_dense_gradient(updated=True))
+            self.taken = replace(
+                self.taken,
+                dense_gradient=self._regime.took_dense_gradient(self.steps - 1, updated=True),
+                curvature=self._algorithm.scores is Scores.CURVATURE,
+                probes=self._regime.probed(),
+            )
 
     def _keep_(self) -> None:
         """After a step of the optimizer without one of the masks."""
@@ -266,4 +279,14 @@ class Masking:
 
 
 def _regime_of(subject: Subject, algorithm: Algorithm) -> Regime:
-    return Behind(subject, algorithm) if isinstance(algorithm, LatentAlgorithm) else Held(subject, algorithm)
+    if isinstance(algorithm, LatentAlgorithm):
+        return Behind(subject, algorithm)
+    match algorithm.scores:
+        case Scores.RECALLED:
+            return Recalled(subject, cast("Recalling", algorithm))
+        case Scores.CURVATURE:
+            return Curved(subject, algorithm)
+        case Scores.SYNAPTIC_FLOW:
+            return DataFree(subject, cast("InRounds", algorithm))
+        case _:
+            return Held(subject, algorithm)

@@ -26,10 +26,15 @@ class Taken:
         nnz: parameter name → weights that were there in the forward and the backward pass.
         dense_gradient: whether the gradients of absent weights were needed too, because masks were updated by
             them; False for an update that was postponed.
+        curvature: whether gradients were differentiated too (`GraSP`).
+        probes: the same weights in each pass over a single sample that the update made beside the batch, forward and
+            backward (`SynFlow`).
     """
 
     nnz: Mapping[str, int]
     dense_gradient: bool = False
+    curvature: bool = False
+    probes: tuple[Mapping[str, int], ...] = ()
 
 
 @check_arguments

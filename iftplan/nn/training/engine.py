@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from iftplan.base.errors import InputError
 from iftplan.nn.torch_internals import processor_has_bf16
@@ -86,3 +90,15 @@ def has_fast_bf16() -> bool:
     if torch.cuda.is_available():
         return torch.cuda.get_device_capability() >= (8, 0)
     return processor_has_bf16()
+
+
+@contextmanager
+def differentiable(fabric: Fabric) -> Iterator[None]:
+    """Compute with a bare network, in the engine's precision and with operators that have second derivatives.
+
+    Of attention, those are matrix products. Torch warns of a circle between a weight and its gradient, which the end of
+    the step breaks.
+    """
+    with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH), fabric.autocast():
+        warnings.filterwarnings("ignore", message=r"Using backward\(\) with create_graph=True")
+        yield

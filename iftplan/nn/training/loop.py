@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -19,6 +20,7 @@ from iftplan.nn.training.averaging import Averaging
 from iftplan.nn.training.data.batches import TrainingBatches, batches, watching_workers
 from iftplan.nn.training.data.mixing import mixed, mixing_weight
 from iftplan.nn.training.data.samples import Batch, Task, generator_of
+from iftplan.nn.training.engine import differentiable
 from iftplan.nn.training.evaluation import Score, evaluate, logits_of, loss_of
 from iftplan.nn.training.optimizers import set_rate_
 from iftplan.nn.training.records import checkpoints
@@ -179,11 +181,15 @@ class Loop:
         parts = config.training.accumulate
         if config.training.execution == "sparse" and self.masks is not None:
             dense_gradients_(self.network, self.masks.wants_dense_gradient)
+        twice = self.masks is not None and self.masks.wants_graph  # gradients are differentiated
+        # an engine's wrapper guards its outputs against any other backward pass
+        model, options = (self.network, {"create_graph": True}) if twice else (self.model, {})
         total = torch.zeros((), device=fabric.device)
         for i, (x, y) in enumerate(zip(inputs.chunk(parts), targets.chunk(parts), strict=True)):
-            with fabric.no_backward_sync(self.model, enabled=i < parts - 1):  # type: ignore[arg-type]
-                loss = loss_of(logits_of(self.model(x)), y, config.training.label_smoothing) / parts
-                fabric.backward(loss)
+            sync = fabric.no_backward_sync(self.model, enabled=i < parts - 1)  # type: ignore[arg-type]
+            with sync, differentiable(fabric) if twice else nullcontext():
+                loss = loss_of(logits_of(model(x)), y, config.training.label_smoothing) / parts
+                fabric.backward(loss, **options)
             total += loss.detach()
         if self.masks is not None:
             self.masks.step()

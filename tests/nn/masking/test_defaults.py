@@ -79,7 +79,7 @@ def test_every_algorithm_trains_by_its_name(name: str) -> None:
     masks = masking(model, name.upper(), steps=240)
     wanted = dict(masks.nnz)
     for _ in range(240):
-        model(torch.randn(8, 16)).square().mean().backward()
+        model(torch.randn(8, 16)).square().mean().backward(create_graph=masks.wants_graph)
         masks.step()
         masks.optimizer.step()
         masks.optimizer.zero_grad()

@@ -15,7 +15,20 @@ from torch import Tensor, nn, optim
 
 import iftplan as ift
 from iftplan.base.errors import InputError, StaleError
-from iftplan.nn import SET, Gradual, Masking, Order, RigL, Saliency, Static, apply, masked_weights
+from iftplan.nn import (
+    SET,
+    Force,
+    Gradual,
+    GraSP,
+    Masking,
+    Order,
+    RigL,
+    Saliency,
+    Static,
+    SynFlow,
+    apply,
+    masked_weights,
+)
 from iftplan.nn.masking.algorithms.base import Algorithm
 from iftplan.plans.plan import Plan
 from iftplan.runs.schedules import Constant, Updates
@@ -169,7 +182,8 @@ def train(masks: Masking, steps: int, seed: int = 0) -> None:
     for _ in range(steps):
         masks.optimizer.zero_grad()
         x = torch.randn(8, 12, generator=draw)
-        (masks.model(x) - x[:, :5]).square().mean().backward()  # zeros would be learnt by dying
+        loss = (masks.model(x) - x[:, :5]).square().mean()  # zeros would be learnt by dying
+        loss.backward(create_graph=masks.wants_graph)
         masks.step()
         masks.optimizer.step()
 
@@ -189,6 +203,9 @@ ALGORITHMS: dict[str, Algorithm] = {
     "RigL": RigL(Updates(end=30, interval=3)),
     "GMP": Gradual(Updates(end=12, interval=4)),
     "SNIP": Saliency(),
+    "GraSP": GraSP(),
+    "FORCE": Force(),
+    "SynFlow": SynFlow(),
 }
 
 

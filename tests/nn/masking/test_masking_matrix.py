@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from iftplan.nn import SET, Gradual, Order, RigL, Saliency, Static
+from iftplan.nn import SET, Force, Gradual, GraSP, Order, RigL, Saliency, Static, SynFlow
 from iftplan.nn.masking.algorithms.base import Algorithm
 from iftplan.runs.schedules import Constant
 from tests.support.mask_matrix import OPTIMIZERS, UPDATES, hold_to, planned, trained
@@ -16,11 +16,18 @@ ALGORITHMS: dict[str, Algorithm] = {
     "GMP": Gradual(UPDATES),
     "SNIP": Saliency(),
     "SNIP, global": Saliency("global"),
+    "GraSP": GraSP(),
+    "GraSP, global": GraSP("global"),
+    "FORCE": Force(),
+    "FORCE, global": Force("global"),
+    "SynFlow": SynFlow(),
+    "SynFlow, global": SynFlow("global"),
 }
 SWITCHED: dict[str, Algorithm] = {
     "SET, regrown": SET(UPDATES, Constant(0.4), Order.REPLACE, regrow=True, keep_values=False),
     "RigL, as published": RigL(UPDATES, order=Order.REPLACE),
     "RigL, restarted": RigL(UPDATES, Constant(0.5), regrow=False, keep_values=False),
+    "iterative SNIP": Force(rounds=5, regrow=False),
     "GMP, replacing": Gradual(UPDATES, Order.REPLACE),
 }
 
@@ -34,8 +41,8 @@ def test_counts_are_exact_and_nothing_is_off_the_masks(
     plan = planned(distribution)
     masks = trained(plan, ALGORITHMS[algorithm], optimizer)
     hold_to(plan, masks, by_layer="global" not in algorithm)
-    expected = {"static": 0, "SNIP": 1, "SNIP, global": 1, "GMP": 8}
-    assert masks.exploration.updates == expected.get(algorithm, 7)
+    expected = {"static": 0, "SNIP": 1, "GraSP": 1, "FORCE": 10, "SynFlow": 1, "GMP": 8}
+    assert masks.exploration.updates == expected.get(algorithm.removesuffix(", global"), 7)
 
 
 @pytest.mark.parametrize("optimizer", ["SGD", "AdamW fused"])

@@ -10,7 +10,9 @@ from iftplan.nn import (
     SET,
     SRSTE,
     STE,
+    Force,
     Gradual,
+    GraSP,
     Iterative,
     MaskDecay,
     Masking,
@@ -19,9 +21,11 @@ from iftplan.nn import (
     SRigL,
     Static,
     StructureDecay,
+    SynFlow,
     Transposable,
     masked_weights,
 )
+from iftplan.nn.masking.algorithms.at_start.ranking import AtStart
 from iftplan.nn.masking.algorithms.base import Algorithm
 from iftplan.nn.masks.checking import holds
 from iftplan.nn.masks.masked_weights import to_matrix
@@ -36,6 +40,9 @@ METHODS: dict[str, tuple[Algorithm, tuple[str, ...]]] = {
     "static": (Static(), ("2:4", "block2x4", "fan-in")),
     "GMP": (Gradual(UPDATES), ("2:4", "block2x4", "fan-in")),
     "SNIP": (Saliency(), ("2:4", "block2x4", "fan-in")),
+    "GraSP": (GraSP(), ("2:4", "block2x4", "fan-in")),
+    "FORCE": (Force(), ("2:4", "block2x4", "fan-in")),
+    "SynFlow": (SynFlow(), ("2:4", "block2x4", "fan-in")),
     "SET": (SET(OFTEN, Constant(0.3)), ROWS),
     "RigL": (RigL(OFTEN, Constant(0.3)), ROWS),
     "iterative": (Iterative(150, 2), ROWS),
@@ -68,7 +75,7 @@ def test_counts_structures_and_slots(method: str, structure: str, optimizer: str
         assert dict(masks.nnz) == {x.weight: x.nnz for x in plan.layers if x.maskable}
     for weight in masked_weights(masks.model):
         assert not weight.parameter[~weight.mask].any()
-    if isinstance(algorithm, Static | Gradual | Saliency | SET | RigL | Iterative):
+    if isinstance(algorithm, Static | Gradual | AtStart | SET | RigL | Iterative):
         hold_to(plan, masks)
     masks.finish()
     hold_to(plan, masks)

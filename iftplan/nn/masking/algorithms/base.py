@@ -26,11 +26,26 @@ class Order(StrEnum):
 
 
 class Scores(StrEnum):
-    """Scores that an update looks at beside the weights."""
+    """Scores that an update looks at beside the weights, which also say how they are trained until then.
+
+    GRADIENT: |g| of the dense gradient.
+    SALIENCY: |θ·g|.
+    RECALLED: |θ·g| with the weights that training began with, which come back when a mask keeps them again.
+    CURVATURE: θ·Hg, signed, by a second backward pass.
+    SYNAPTIC_FLOW: |θ·∂R/∂θ|, by passes without data.
+    """
 
     NONE = "none"
     GRADIENT = "gradient"
     SALIENCY = "saliency"
+    RECALLED = "recalled"
+    CURVATURE = "curvature"
+    SYNAPTIC_FLOW = "synaptic-flow"
+
+    @property
+    def of_gradients(self) -> bool:
+        """Whether the scores are of gradients alone; else they are of weights and gradients together."""
+        return self is Scores.GRADIENT
 
 
 class Algorithm(Protocol):
@@ -84,6 +99,29 @@ class LatentAlgorithm(Algorithm, Protocol):
         """D of the forward weight θ⊙(m + D·(1-m)) at that step, between 0 and 1."""
 
 
+class InRounds(Algorithm, Protocol):
+    """An algorithm that prunes in rounds, before weights are trained.
+
+    Attributes:
+        rounds: how many there are.
+    """
+
+    @property
+    def rounds(self) -> int: ...  # noqa: D102  (above)
+
+
+class Recalling(InRounds, Protocol):
+    """An algorithm in rounds of one batch each, between which pruned weights keep their values.
+
+    Attributes:
+        regrow: whether what an earlier round has pruned may come back, so that the gradients of all weights are
+            looked at.
+    """
+
+    @property
+    def regrow(self) -> bool: ...  # noqa: D102  (above)
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """Run that asks for an algorithm.
@@ -107,7 +145,7 @@ class Asked:
 
 
 class RunMethod(ABC):
-    """Algorithm that a run can name: a line in `iftplan.runs.methods`, and a class in a file of this folder.
+    """Algorithm that a run can name: a line in `iftplan.runs.methods`, and a class in a file of a folder beside this.
 
     What has a default here is what holds of an algorithm that says nothing of it.
 

@@ -18,11 +18,14 @@ class Regime(Protocol):
     @property
     def ahead(self) -> int: ...  # noqa: D102  (above)
 
-    def wants_dense_gradient(self, *, due: bool) -> bool:
+    def wants_dense_gradient(self, step: int, *, due: bool) -> bool:
         """Whether a step will look at gradients off the masks."""
 
-    def took_dense_gradient(self, *, updated: bool) -> bool:
+    def took_dense_gradient(self, step: int, *, updated: bool) -> bool:
         """Whether a step has done so, in which masks were updated or not."""
+
+    def probed(self) -> tuple[Mapping[str, int], ...]:
+        """Weights that were kept in each pass over one sample that the last update has made by itself."""
 
     def written_(self) -> None:
         """Take note that weights were written to between two steps, by none of ours."""

@@ -30,13 +30,17 @@ class Behind:
         self._choose_(0)
         self._latents.leave_(algorithm.leak(0))
 
-    def wants_dense_gradient(self, *, due: bool) -> bool:
+    def wants_dense_gradient(self, step: int, *, due: bool) -> bool:
         """Whether the step looks at gradients off the masks: always, they are no limit to θ's gradients."""
         return True
 
-    def took_dense_gradient(self, *, updated: bool) -> bool:
+    def took_dense_gradient(self, step: int, *, updated: bool) -> bool:
         """Whether the step looked at gradients off the masks: where they go straight through the mask."""
         return self._algorithm.straight
+
+    def probed(self) -> tuple[Mapping[str, int], ...]:
+        """None: masks are chosen from θ alone."""
+        return ()
 
     def written_(self) -> None:
         """Keep θ, which the optimizer moves, and warn that what was written to the weights is lost."""

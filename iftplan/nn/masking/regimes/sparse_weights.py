@@ -35,13 +35,17 @@ class Held:
         self._algorithm = algorithm
         self.scores: dict[str, Tensor | None] | None = None
 
-    def wants_dense_gradient(self, *, due: bool) -> bool:
+    def wants_dense_gradient(self, step: int, *, due: bool) -> bool:
         """Whether the step looks at gradients off the masks: at updates by gradients."""
         return due and self._algorithm.scores is not Scores.NONE
 
-    def took_dense_gradient(self, *, updated: bool) -> bool:
+    def took_dense_gradient(self, step: int, *, updated: bool) -> bool:
         """Whether an update by gradients was done in the step; one that is postponed costs nothing."""
         return updated and self._algorithm.scores is Scores.GRADIENT
+
+    def probed(self) -> tuple[Mapping[str, int], ...]:
+        """None: updates look at what the step computes."""
+        return ()
 
     def written_(self) -> None:
         """Set to zero what a loaded state or an average has left off the masks."""
@@ -113,7 +117,7 @@ class Held:
             parameter, gradient = view.weight.parameter, view.weight.parameter.grad
             if gradient is not None and id(parameter) in trained:
                 scores[view.weight.name] = self._score(view, parameter, gradient)
-            elif self._algorithm.scores is Scores.SALIENCY:
+            elif not (self._algorithm.scores is Scores.NONE or self._algorithm.scores.of_gradients):
                 raise InputError(
                     f"{view.weight.name} has no gradient in the step in which masks are chosen by saliency; train it in "
                     "this step, or choose by magnitude (Gradual)."
@@ -122,12 +126,12 @@ class Held:
 
     def _score(self, view: View, parameter: Tensor, gradient: Tensor) -> Tensor | None:
         match self._algorithm.scores:
-            case Scores.NONE:
-                return None
             case Scores.GRADIENT:
                 return view.rows(whole(gradient).abs())
             case Scores.SALIENCY:
                 return view.rows((whole(gradient) * whole(parameter)).abs())
+            case _:
+                return None
 
     def _updated(self, step: int) -> bool:
         """Let the algorithm choose new masks if that was prepared; whether it did."""

@@ -61,12 +61,15 @@ class Spending:
         """Enter a step of so many samples, after it was taken."""
         dense = self._cost.dense_step
         unmasked = 3 * self._cost.opened if self._opened else dense
-        self.macs += samples * (unmasked if self._masks is None else self._taken(self._masks))
+        self.macs += samples * unmasked if self._masks is None else self._taken(self._masks, samples)
         self.dense_macs += samples * dense
 
-    def _taken(self, masks: Masking) -> int:
-        taken = masks.taken
-        return self._cost.step(layer_counts(self._groups, taken.nnz), dense_gradient=taken.dense_gradient)
+    def _taken(self, masks: Masking, samples: int) -> int:
+        taken, groups = masks.taken, self._groups
+        of_sample = self._cost.step(
+            layer_counts(groups, taken.nnz), dense_gradient=taken.dense_gradient, curvature=taken.curvature
+        )
+        return samples * of_sample + sum(self._cost.step(layer_counts(groups, x)) for x in taken.probes)
 
     def state_dict(self) -> dict[str, Any]:
         """Totals for a checkpoint."""
