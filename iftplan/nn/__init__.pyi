@@ -35,10 +35,12 @@ from .masking.algorithms.dense_weights.srste import SRSTE as SRSTE
 from .masking.algorithms.dense_weights.ste import STE as STE
 from .masking.algorithms.dense_weights.structure_decay import StructureDecay as StructureDecay
 from .masking.algorithms.dense_weights.transposable import Transposable as Transposable
+from .masking.algorithms.exchange.mest import MEST as MEST
 from .masking.algorithms.exchange.rigl import RigL as RigL
 from .masking.algorithms.exchange.set import SET as SET
 from .masking.algorithms.exchange.srigl import SRigL as SRigL
 from .masking.algorithms.pruning.gradual import Gradual as Gradual
+from .masking.algorithms.pruning.granet import GraNet as GraNet
 from .masking.algorithms.pruning.iterative import Iterative as Iterative
 from .masking.algorithms.static import Static as Static
 from .masking.averages import follow_ as follow_

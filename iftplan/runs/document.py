@@ -82,6 +82,9 @@ ADDED: tuple[tuple[str, str], ...] = (
     ("data", "mean"),
     ("data", "std"),
     ("data", "separator"),
+    ("method", "initial"),
+    ("method", "importance"),
+    ("method", "soft"),
 )
 """Settings, by section and name, that came after runs were first written: at its default none of them counts in a digest."""
 

@@ -165,7 +165,7 @@ class MethodConfig:
         interval: ΔT, in steps.
         begin: fraction of training at which updates begin.
         end: fraction of training at which they end.
-        fraction: α, what the first update drops.
+        fraction: α, the part of the active weights that the first update drops; .3 in RigL's paper, .5 in GraNet's.
         annealing: of the fraction.
         exponent: k of the power and exponential annealing.
         order: whether an update takes the place of the optimizer's step, or follows it.
@@ -174,7 +174,7 @@ class MethodConfig:
         keep_values: whether what does keeps its value.
         at_begin: whether the first step of the schedule may be an update.
         at_end: whether the last may.
-        ranking: of pruning at the start ("snip", "grasp", "force", "synflow"): in each "layer", or "global".
+        ranking: of pruning ("snip", "grasp", "force", "synflow", "granet"): in each "layer", or "global".
         refresh: steps that one choice of masks lasts in methods with dense weights behind the masked ones; None for
             the method's own: 40 for "transposable", else 1.
         pull: λ of λ·(1-m)⊙θ in the gradients of these; None for the method's own: 2e-4 for "srste", else 0.
@@ -184,6 +184,9 @@ class MethodConfig:
         rounds: of pruning; None for the method's own: with "iterative" one weight of every group at a time, or 10,
             with "force" 10, with "synflow" 100.
         ablation: γ, the part of its fan-in that a neuron needs salient to stay under "srigl"; 0 ablates none.
+        initial: sparsity that "granet" begins with.
+        importance: λ of |θ| + λ·|g|, by which "mest" drops.
+        soft: whether "mest" grows new weights beside the old ones, and drops at the next update.
         input_gradient: what the ledger charges for input gradients: "sparse" as the forward pass, "dense", or by
             "structure": sparse where the transposed mask has the structure too.
     """
@@ -208,6 +211,9 @@ class MethodConfig:
     beta: Size | None = None
     rounds: Positive | None = None
     ablation: Part = 0.3
+    initial: Below1 = 0.0
+    importance: Size = 0.01
+    soft: bool = False
     input_gradient: InputGradient = "structure"
 
 

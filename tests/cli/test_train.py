@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from math import ceil
+from math import ceil, cos, floor, pi
 from pathlib import Path
 
 import pytest
@@ -24,10 +24,12 @@ pytestmark = pytest.mark.slow
 
 STEPS, BATCH, INTERVAL = 22, 64, 3
 SETTINGS = f"--steps {STEPS} --set training.batch_size={BATCH} --set optimizer.lr=0.3 --set method.interval={INTERVAL} --set training.threads=1 --set training.precision=32-true --set training.eval_interval=6 --set training.checkpoint_interval=4"
-METHODS = ("dense", "static", "set", "rigl", "gradual", "snip", "grasp", "force", "synflow")
+METHODS = ("dense", "static", "set", "rigl", "gradual", "snip", "grasp", "force", "synflow", "mest", "granet")
+SPECTRA = {"gradual": "--set training.spectra=evaluation", "rigl": "--set training.spectra=update"}
 OPTIONS = {
-    "gradual": "--set training.spectra=evaluation",
-    "rigl": "--set training.spectra=update",
+    **SPECTRA,
+    "mest": "--set method.soft=true",
+    "granet": "--set method.initial=0.5",
     "force": "--set method.rounds=3",
     "synflow": "--set method.rounds=5",
 }
@@ -89,6 +91,34 @@ def gradual_macs(folder: Path) -> int:
     return BATCH * total
 
 
+def granet_macs(folder: Path) -> int:
+    """From half of all weights, in proportion to the plan's counts; updates look at the dense gradient."""
+    layers = [x for x in document(folder / "granet/plan.json")["layers"] if x["maskable"]]
+    times = sum(x["capacity"] for x in layers) / 2 / sum(x["nnz"] for x in layers)
+    kept = {x["name"]: ceil(round(x["nnz"] * times, 6)) for x in layers}
+    begun, total = dict(kept), 0
+    for step in range(STEPS):
+        forward = KEPT + sum(x["positions"] * kept[x["name"]] for x in layers)
+        total += 3 * forward
+        if step in UPDATES or step == END:
+            total += OPEN - forward
+            for x in layers:
+                kept[x["name"]] = x["nnz"] + ceil((1 - step / END) ** 3 * (begun[x["name"]] - x["nnz"]))
+    return BATCH * total
+
+
+def mest_macs(folder: Path) -> int:
+    """Beside the plan's weights those of the last update: a part of them that falls along half a cosine to none."""
+    layers = [x for x in document(folder / "mest/plan.json")["layers"] if x["maskable"]]
+    more, total = dict.fromkeys((x["name"] for x in layers), 0), 0
+    for step in range(STEPS):
+        total += 3 * (KEPT + sum(x["positions"] * (x["nnz"] + more[x["name"]]) for x in layers))
+        if step in UPDATES or step == END:
+            share = 0.15 * (1 + cos(pi * step / END))
+            more = {x["name"]: floor(x["nnz"] * share + 1e-9) for x in layers}
+    return BATCH * total
+
+
 def left(folder: Path, method: str, done: int, rounds: int) -> int:
     """MACs of a forward pass after a round of pruning at the start: n·(k/n)^(t/T) of each layer's weights, whole ones."""
     layers = [x for x in document(folder / method / "plan.json")["layers"] if x["maskable"]]
@@ -107,6 +137,8 @@ def test_the_ledger_equals_the_closed_form_to_the_mac(
         "set": 3 * SPARSE * STEPS * BATCH,
         "rigl": (3 * SPARSE * STEPS + (OPEN - SPARSE) * len(UPDATES)) * BATCH,
         "gradual": gradual_macs(folder),
+        "granet": granet_macs(folder),
+        "mest": mest_macs(folder),
         "snip": (3 * OPEN + 3 * SPARSE * (STEPS - 1)) * BATCH,
         "grasp": (9 * OPEN + 3 * SPARSE * (STEPS - 1)) * BATCH,
         "force": sum(2 * left(folder, "force", t, 3) + OPEN for t in range(3)) * BATCH
@@ -123,6 +155,8 @@ def test_the_ledger_equals_the_closed_form_to_the_mac(
         "set": len(UPDATES),
         "rigl": len(UPDATES),
         "gradual": len({*UPDATES, END}),
+        "mest": len({*UPDATES, END}),
+        "granet": len({*UPDATES, END}),
         "snip": 1,
         "grasp": 1,
         "force": 3,
@@ -198,7 +232,7 @@ for name, command in json.load(sys.stdin).items():
 
 def test_an_interrupted_run_resumed_is_the_same_to_the_bit(runs: dict[str, Run], folder: Path) -> None:
     """Stopped after step 10: the newest checkpoint is of step 8, and what was recorded since is recorded again."""
-    methods = ("rigl", "gradual", "snip", "grasp", "force", "synflow")
+    methods = ("rigl", "gradual", "snip", "grasp", "force", "synflow", "mest", "granet")
     commands = {f"{m}-half": f"wide.json --method {m} {settings_of(m)}" for m in methods}
     done = subprocess.run(
         [sys.executable, "-c", STOP],
@@ -220,11 +254,11 @@ def test_spectra_are_measured_at_the_start_then_when_the_setting_says(
     runs: dict[str, Run], folder: Path
 ) -> None:
     steps = {
-        m: list(dict.fromkeys(int(r["step"]) for r in rows(folder / m / "spectra.csv"))) for m in OPTIONS
+        m: list(dict.fromkeys(int(r["step"]) for r in rows(folder / m / "spectra.csv"))) for m in SPECTRA
     }
     assert steps["gradual"] == [0, *(int(r["step"]) for r in rows(folder / "gradual/metrics.csv"))]
     assert steps["rigl"] == [0, *(t + 1 for t in UPDATES), STEPS]
-    for method in OPTIONS:
+    for method in SPECTRA:
         at_end = [
             float(r["delta_r"]) for r in rows(folder / method / "spectra.csv") if r["step"] == str(STEPS)
         ]

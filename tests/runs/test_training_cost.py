@@ -14,9 +14,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import iftplan as ift
 from iftplan.nn import (
+    MEST,
     SET,
     Force,
     Gradual,
+    GraNet,
     GraSP,
     Masking,
     Order,
@@ -31,7 +33,7 @@ from iftplan.nn import (
 )
 from iftplan.nn.masking.algorithms.base import Algorithm
 from iftplan.plans.plan import Plan, Scope
-from iftplan.runs.schedules import Cubic, Updates
+from iftplan.runs.schedules import Constant, Cubic, Updates
 from iftplan.runs.training_cost import TrainingCost, rigl_average
 from tests.support.models.widths import MODELS
 
@@ -173,7 +175,9 @@ def test_an_update_that_is_postponed_is_paid_for_when_it_happens() -> None:
     assert [t for t, macs in enumerate(steps) if macs == dense] == [12, 21]
 
 
-@pytest.mark.parametrize("algorithm", [Static(), SET(Updates(end=40, interval=10))], ids=["static", "SET"])
+@pytest.mark.parametrize(
+    "algorithm", [Static(), SET(Updates(end=40, interval=10)), MEST(Updates(end=40, interval=10))]
+)
 def test_static_and_set_never_look_at_it(algorithm: Algorithm) -> None:
     cost, steps = costs("plain", None, algorithm, 30)
     assert set(steps) == {3 * cost.forward()}
@@ -191,6 +195,22 @@ def test_gradual_pruning_costs_the_mean_of_what_is_left(host: str) -> None:
         assert 0 <= macs - 3 * (cost.fixed + density * masked) <= 3 * sum(cost.positions.values())
     assert steps[0] == steps[10] == 3 * cost.opened
     assert set(steps[41:]) == {3 * cost.forward()}
+
+
+def test_granet_pays_for_what_is_left_and_for_the_dense_gradient_at_its_updates() -> None:
+    """2·f + f_D at an update and 3·f else, f of the weights that the last update left."""
+    updates = Updates(end=40, interval=10)
+    cost, steps = costs("plain", None, GraNet(updates), 60)
+    _, pruned = costs("plain", None, Gradual(updates), 60)
+    forward = [macs // 3 for macs in pruned]
+    assert steps == [2 * f + (cost.opened if t in (10, 20, 30, 40) else f) for t, f in enumerate(forward)]
+
+
+def test_a_soft_bound_pays_for_the_weights_beyond_the_plans() -> None:
+    """Between updates a layer of n has n + ⌊n·f⌋; the last update, at the end of the schedule, leaves n."""
+    cost, steps = costs("plain", None, MEST(Updates(end=40, interval=10), Constant(0.25), soft=True), 60)
+    more = cost.forward({x: n + n // 4 for x, n in cost.nnz.items()})
+    assert steps == [3 * (more if 10 < t <= 40 else cost.forward()) for t in range(60)]
 
 
 @pytest.mark.parametrize("scope", ["layer", "global"])

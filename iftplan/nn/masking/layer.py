@@ -18,7 +18,8 @@ class Layer:
     Attributes:
         name: qualified parameter name.
         magnitude: |θ|, summed over a unit.
-        gradient: |g| of the dense gradient, summed over a unit; None where the algorithm asks for none.
+        gradient: |g| of the dense gradient, or of what else an algorithm asks for of gradients, summed over a unit;
+            None where it asks for none.
         saliency: |θ·g|, or what else an algorithm asks for of weights and gradients, summed over a unit; None likewise.
         mask: which units are kept now.
         target: units that each row keeps when the plan's budget is met.

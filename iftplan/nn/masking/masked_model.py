@@ -8,13 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from iftplan.nn.masking.algorithms.base import Algorithm
+from iftplan.nn.masking.algorithms.base import Algorithm, RunMethod
 from iftplan.nn.masking.factors import MaskFactors
 from iftplan.nn.masking.layer import Change, Layer
 from iftplan.nn.masking.optimizer.slots import clear_slots_, keeps_zeros
 from iftplan.nn.masking.processes import Ranks
 from iftplan.nn.masks.masked_weights import enforce_, stream
 from iftplan.nn.masks.shards import whole
+from iftplan.nn.masks.top_k import excluding, first
 from iftplan.nn.masks.view import View
 
 
@@ -63,10 +64,22 @@ class Subject:
         """The masks by weight, as they are now."""
         return {view.weight.name: view.weight.mask for view in self.views}
 
-    def open_(self) -> None:
-        """Set every mask to keep all weights, in place."""
-        for view in self.views:
-            view.weight.mask.fill_(True)
+    def open_(self, algorithm: Algorithm) -> None:
+        """Set every mask to keep the weights that training begins with, in place: all, or some more drawn at random."""
+        rows = [view.mask_rows() for view in self.views]
+        units = opened = [mask.shape[1] for mask in rows]
+        if isinstance(algorithm, RunMethod):
+            opened = algorithm.opened(units, list(self.targets.values()))
+        for view, mask, kept in zip(self.views, rows, opened, strict=True):
+            if kept == mask.shape[1]:
+                view.weight.mask.fill_(True)
+            else:
+                view.weight.mask.copy_(view.whole(self._more(view.weight.name, mask, kept)))
+
+    def _more(self, name: str, mask: Tensor, kept: int) -> Tensor:
+        """A mask with weights drawn at random until each row keeps so many."""
+        numbers = torch.rand(mask.shape, generator=stream(self.seed, f"{name} at the start"))
+        return mask | first(excluding(numbers.to(mask.device), mask), kept - mask.sum(1))
 
     def enforce_(self) -> None:
         """Set weights to zero off their masks, in place."""

@@ -98,7 +98,7 @@ class Masking:
         self._due = self._within = self._asked = False
         self.release = attach(self, self.optimizer, self._before_optimizer, self._after_optimizer)
         if algorithm.starts_dense:
-            self._subject.open_()
+            self._subject.open_(algorithm)
         self._regime = _regime_of(self._subject, algorithm)
         self._hold_()
         self.taken = self._taken()

@@ -183,7 +183,10 @@ class Loop:
             dense_gradients_(self.network, self.masks.wants_dense_gradient)
         twice = self.masks is not None and self.masks.wants_graph  # gradients are differentiated
         # an engine's wrapper guards its outputs against any other backward pass
-        model, options = (self.network, {"create_graph": True}) if twice else (self.model, {})
+        model, options = (
+            (self.network if twice else self.model),
+            dict[str, Any](create_graph=True) if twice else {},
+        )
         total = torch.zeros((), device=fabric.device)
         for i, (x, y) in enumerate(zip(inputs.chunk(parts), targets.chunk(parts), strict=True)):
             sync = fabric.no_backward_sync(self.model, enabled=i < parts - 1)  # type: ignore[arg-type]

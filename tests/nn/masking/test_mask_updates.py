@@ -19,31 +19,7 @@ from iftplan.nn.masking.algorithms.pruning.gradual import Gradual
 from iftplan.nn.masking.algorithms.static import Static
 from iftplan.nn.masking.layer import Layer
 from iftplan.runs.schedules import Constant, Cosine, Linear, Schedule, Updates
-
-
-def layer(
-    magnitude: list[float],
-    mask: list[int],
-    gradient: list[float] | None = None,
-    *,
-    rows: int = 1,
-    target: int | None = None,
-    saliency: list[float] | None = None,
-    name: str = "weight",
-) -> Layer:
-    def shaped(values: list[float] | None) -> Tensor | None:
-        return None if values is None else torch.tensor(values, dtype=torch.float32).view(rows, -1)
-
-    kept = torch.tensor(mask).bool().view(rows, -1)
-    size = int(kept[0].sum()) if target is None else target
-    weights = shaped(magnitude)
-    assert weights is not None
-    return Layer(name, weights, shaped(gradient), shaped(saliency), kept, size, Generator().manual_seed(0))
-
-
-def ones(mask: Tensor) -> list[int]:
-    return mask.view(-1).nonzero().view(-1).tolist()
-
+from tests.support.hand_layers import layer, ones
 
 #             0    1    2    3    4    5    6    7    8    9
 WEIGHTS = [0.9, 0.1, 0.5, 0.0, 0.0, 0.3, 0.0, 0.7, 0.0, 0.0]

@@ -16,9 +16,11 @@ from torch import Tensor, nn, optim
 import iftplan as ift
 from iftplan.base.errors import InputError, StaleError
 from iftplan.nn import (
+    MEST,
     SET,
     Force,
     Gradual,
+    GraNet,
     GraSP,
     Masking,
     Order,
@@ -202,6 +204,10 @@ ALGORITHMS: dict[str, Algorithm] = {
     "SET": SET(Updates(end=30, interval=3)),
     "RigL": RigL(Updates(end=30, interval=3)),
     "GMP": Gradual(Updates(end=12, interval=4)),
+    "MEST": MEST(Updates(end=30, interval=3)),
+    "MEST, soft": MEST(Updates(end=12, interval=3), soft=True),
+    "GraNet": GraNet(Updates(end=12, interval=4)),
+    "GraNet, from a half": GraNet(Updates(end=12, interval=4), initial=0.5, scope="global"),
     "SNIP": Saliency(),
     "GraSP": GraSP(),
     "FORCE": Force(),

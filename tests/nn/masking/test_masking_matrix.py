@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from iftplan.nn import SET, Force, Gradual, GraSP, Order, RigL, Saliency, Static, SynFlow
+from iftplan.nn import MEST, SET, Force, Gradual, GraNet, GraSP, Order, RigL, Saliency, Static, SynFlow
 from iftplan.nn.masking.algorithms.base import Algorithm
 from iftplan.runs.schedules import Constant
 from tests.support.mask_matrix import OPTIMIZERS, UPDATES, hold_to, planned, trained
@@ -12,8 +12,11 @@ from tests.support.mask_matrix import OPTIMIZERS, UPDATES, hold_to, planned, tra
 ALGORITHMS: dict[str, Algorithm] = {
     "static": Static(),
     "SET": SET(UPDATES),
+    "MEST": MEST(UPDATES),
     "RigL": RigL(UPDATES),
     "GMP": Gradual(UPDATES),
+    "GraNet": GraNet(UPDATES),
+    "GraNet, global": GraNet(UPDATES, scope="global"),
     "SNIP": Saliency(),
     "SNIP, global": Saliency("global"),
     "GraSP": GraSP(),
@@ -28,6 +31,8 @@ SWITCHED: dict[str, Algorithm] = {
     "RigL, as published": RigL(UPDATES, order=Order.REPLACE),
     "RigL, restarted": RigL(UPDATES, Constant(0.5), regrow=False, keep_values=False),
     "iterative SNIP": Force(rounds=5, regrow=False),
+    "MEST, soft": MEST(UPDATES, soft=True),
+    "GraNet, from a half": GraNet(UPDATES, Constant(0.4), Order.REPLACE, initial=0.5, keep_values=False),
     "GMP, replacing": Gradual(UPDATES, Order.REPLACE),
 }
 
@@ -41,7 +46,7 @@ def test_counts_are_exact_and_nothing_is_off_the_masks(
     plan = planned(distribution)
     masks = trained(plan, ALGORITHMS[algorithm], optimizer)
     hold_to(plan, masks, by_layer="global" not in algorithm)
-    expected = {"static": 0, "SNIP": 1, "GraSP": 1, "FORCE": 10, "SynFlow": 1, "GMP": 8}
+    expected = {"static": 0, "SNIP": 1, "GraSP": 1, "FORCE": 10, "SynFlow": 1, "GMP": 8, "GraNet": 8}
     assert masks.exploration.updates == expected.get(algorithm.removesuffix(", global"), 7)
 
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn, optim
 import iftplan as ift
 from iftplan.masks import Unstructured
 from iftplan.nn import Force, GraSP, Masking, Saliency, SynFlow, masked_weights, sparsify
-from iftplan.nn.masking.algorithms.at_start.ranking import AtStart, exponentially
+from iftplan.nn.masking.algorithms.at_start.ranking import exponentially
+from iftplan.nn.masking.algorithms.base import Algorithm
 from iftplan.nn.masking.measures.synaptic_flow import Ones, synaptic_flow
 from iftplan.nn.masks.masked_weights import MaskedWeight, register_mask_
 
@@ -35,7 +36,7 @@ class Quadratic(nn.Module):
         return (self.weight @ self.matrix @ self.weight.T).sum() / 2
 
 
-def rounds_of(model: Quadratic, algorithm: AtStart, rounds: int) -> list[list[int]]:
+def rounds_of(model: Quadratic, algorithm: Algorithm, rounds: int) -> list[list[int]]:
     """Weights that are kept after each step."""
     masks = Masking(model, optim.SGD(model.parameters(), 0.1), algorithm)
     kept = []
@@ -120,7 +121,7 @@ def perceptron(*, norm: bool = False) -> nn.Sequential:
     )
 
 
-def pruned(algorithm: AtStart, steps: int = 1) -> tuple[nn.Module, Masking]:
+def pruned(algorithm: Algorithm, steps: int = 1) -> tuple[nn.Module, Masking]:
     model = sparsify(perceptron(), 0.8, keep_dense=(), dense_start=True)
     masks = Masking(model, optim.SGD(model.parameters(), 0.1), algorithm)
     torch.manual_seed(1)
@@ -233,7 +234,7 @@ def test_synflow_collapses_no_layer() -> None:
 
 
 @pytest.mark.parametrize("algorithm", [GraSP("global"), Force("global", 3), SynFlow("global")])
-def test_global_ranking_keeps_the_number_of_all(algorithm: AtStart) -> None:
+def test_global_ranking_keeps_the_number_of_all(algorithm: Any) -> None:
     _, each = pruned(type(algorithm)(), steps=12)
     _, masks = pruned(algorithm, steps=12)
     assert sum(masks.nnz.values()) == sum(each.nnz.values())
@@ -278,7 +279,7 @@ def test_a_round_that_is_not_finite_is_made_up_for() -> None:
     assert masks.exploration.updates == 1
 
 
-def stepped(model: nn.Module, algorithm: AtStart, *inputs: Any, **named: Any) -> None:
+def stepped(model: nn.Module, algorithm: Algorithm, *inputs: Any, **named: Any) -> None:
     masks = Masking(model, optim.SGD(model.parameters(), 0.1), algorithm)
     model(*inputs, **named).sum().backward()
     masks.step()
@@ -289,14 +290,14 @@ def dense(*layers: nn.Module) -> nn.Module:
     return sparsify(nn.Sequential(*layers), 0.5, keep_dense=(), dense_start=True)
 
 
-REFUSED: Iterable[tuple[Any, AtStart, Any, str]] = [
+REFUSED: Iterable[tuple[Any, Algorithm, Any, str]] = [
     (lambda: dense(nn.Linear(4, 8)), GraSP(), torch.ones(2, 4), r"create_graph=masks\.wants_graph"),
     (lambda: dense(nn.Embedding(9, 4), nn.Linear(4, 8)), SynFlow(), torch.ones(2, 3).long(), "takes token numbers"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("make", "algorithm", "inputs", "says"), REFUSED)
-def test_what_cannot_be_computed_is_said(make: Any, algorithm: AtStart, inputs: Tensor, says: str) -> None:
+def test_what_cannot_be_computed_is_said(make: Any, algorithm: Algorithm, inputs: Tensor, says: str) -> None:
     with pytest.raises(ift.InputError, match=says):
         stepped(make(), algorithm, inputs)
 

@@ -7,11 +7,13 @@ from torch import Tensor
 
 from iftplan.masks import parse_mask
 from iftplan.nn import (
+    MEST,
     SET,
     SRSTE,
     STE,
     Force,
     Gradual,
+    GraNet,
     GraSP,
     Iterative,
     MaskDecay,
@@ -43,6 +45,8 @@ METHODS: dict[str, tuple[Algorithm, tuple[str, ...]]] = {
     "GraSP": (GraSP(), ("2:4", "block2x4", "fan-in")),
     "FORCE": (Force(), ("2:4", "block2x4", "fan-in")),
     "SynFlow": (SynFlow(), ("2:4", "block2x4", "fan-in")),
+    "GraNet": (GraNet(UPDATES), ("2:4", "block2x4", "fan-in")),
+    "MEST": (MEST(OFTEN, Constant(0.3)), ROWS),
     "SET": (SET(OFTEN, Constant(0.3)), ROWS),
     "RigL": (RigL(OFTEN, Constant(0.3)), ROWS),
     "iterative": (Iterative(150, 2), ROWS),
@@ -75,7 +79,7 @@ def test_counts_structures_and_slots(method: str, structure: str, optimizer: str
         assert dict(masks.nnz) == {x.weight: x.nnz for x in plan.layers if x.maskable}
     for weight in masked_weights(masks.model):
         assert not weight.parameter[~weight.mask].any()
-    if isinstance(algorithm, Static | Gradual | AtStart | SET | RigL | Iterative):
+    if isinstance(algorithm, Static | Gradual | GraNet | AtStart | MEST | SET | RigL | Iterative):
         hold_to(plan, masks)
     masks.finish()
     hold_to(plan, masks)

@@ -29,6 +29,7 @@ class Scores(StrEnum):
     """Scores that an update looks at beside the weights, which also say how they are trained until then.
 
     GRADIENT: |g| of the dense gradient.
+    KEPT: |g| of the weights that the mask keeps, 0 elsewhere.
     SALIENCY: |θ·g|.
     RECALLED: |θ·g| with the weights that training began with, which come back when a mask keeps them again.
     CURVATURE: θ·Hg, signed, by a second backward pass.
@@ -37,6 +38,7 @@ class Scores(StrEnum):
 
     NONE = "none"
     GRADIENT = "gradient"
+    KEPT = "kept"
     SALIENCY = "saliency"
     RECALLED = "recalled"
     CURVATURE = "curvature"
@@ -45,7 +47,7 @@ class Scores(StrEnum):
     @property
     def of_gradients(self) -> bool:
         """Whether the scores are of gradients alone; else they are of weights and gradients together."""
-        return self is Scores.GRADIENT
+        return self in (Scores.GRADIENT, Scores.KEPT)
 
 
 class Algorithm(Protocol):
@@ -170,6 +172,15 @@ class RunMethod(ABC):
     def over(self, steps: int) -> Self:
         """The same algorithm in a training of so many optimizer steps."""
         return self
+
+    def opened(self, units: Sequence[int], targets: Sequence[int]) -> list[int]:
+        """Units of each row that training begins with, layer by layer, under an algorithm that starts dense: all.
+
+        Args:
+            units: how many there are.
+            targets: how many stay in the end.
+        """
+        return list(units)
 
     def structure_refusal(self, structure: MaskStructure) -> str:
         """Sentence on masks that the algorithm is not made for: a method for them, a structure for it; else empty."""

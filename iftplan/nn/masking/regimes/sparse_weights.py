@@ -37,7 +37,7 @@ class Held:
 
     def wants_dense_gradient(self, step: int, *, due: bool) -> bool:
         """Whether the step looks at gradients off the masks: at updates by gradients."""
-        return due and self._algorithm.scores is not Scores.NONE
+        return due and self._algorithm.scores not in (Scores.NONE, Scores.KEPT)
 
     def took_dense_gradient(self, step: int, *, updated: bool) -> bool:
         """Whether an update by gradients was done in the step; one that is postponed costs nothing."""
@@ -81,8 +81,9 @@ class Held:
         """The same regime: nothing is left to put away."""
         return self
 
-    def state_dict(self) -> None:
+    def state_dict(self) -> dict[str, Any] | None:
         """None: the model, the optimizer and the masks say everything."""
+        return None
 
     def load_state_dict(self, state: Mapping[str, Any] | None) -> None:
         """Forget what an update has prepared."""
@@ -128,6 +129,8 @@ class Held:
         match self._algorithm.scores:
             case Scores.GRADIENT:
                 return view.rows(whole(gradient).abs())
+            case Scores.KEPT:
+                return view.rows(whole(gradient).abs() * view.weight.mask)
             case Scores.SALIENCY:
                 return view.rows((whole(gradient) * whole(parameter)).abs())
             case _:

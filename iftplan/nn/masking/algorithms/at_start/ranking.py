@@ -86,7 +86,8 @@ def exponentially(done: int, rounds: int) -> Left:
     def left(units: int, target: int) -> int:
         if done >= rounds or not target:
             return target
-        return max(target, ceil(round(units * (target / units) ** (done / rounds), 6)))
+        share: float = (target / units) ** (done / rounds)
+        return max(target, ceil(round(units * share, 6)))
 
     return left
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from math import floor
 
+import torch
 from torch import Tensor
 
 from iftplan.nn.masking.layer import Change, Layer
@@ -37,3 +38,8 @@ def drop_grow(layer: Layer, growth: Tensor, fraction: float, *, regrow: bool = T
     closed = kept if regrow else kept | layer.mask
     grown = first(excluding(growth, closed), active - kept.sum(1))
     return Change(kept | grown, grown)
+
+
+def at_random(layer: Layer) -> Tensor:
+    """Scores to grow by: uniform random numbers, (rows, units), the same on every device."""
+    return torch.rand(layer.mask.shape, generator=layer.generator).to(layer.mask.device)

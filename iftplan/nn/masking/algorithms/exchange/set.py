@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from iftplan.nn.masking.algorithms.base import Scores
+from iftplan.nn.masking.algorithms.exchange.drop_grow import at_random
 from iftplan.nn.masking.algorithms.exchange.exchange import DropGrow
 from iftplan.nn.masking.layer import Layer
 
@@ -28,5 +28,4 @@ class SET(DropGrow):
 
     def growth(self, layer: Layer) -> Tensor:
         """Scores to grow by: uniform random numbers, (rows, units)."""
-        # drawn on the CPU: the same numbers on every device
-        return torch.rand(layer.mask.shape, generator=layer.generator).to(layer.mask.device)
+        return at_random(layer)

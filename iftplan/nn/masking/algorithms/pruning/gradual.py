@@ -13,7 +13,7 @@ from iftplan.nn.masking.algorithms.base import Asked, Order, Scheduled, Scores
 from iftplan.nn.masking.layer import Change, Layer
 from iftplan.nn.masks.top_k import excluding
 from iftplan.runs.cautions import schedule_cautions
-from iftplan.runs.schedules import Cubic
+from iftplan.runs.schedules import Cubic, Updates
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,22 @@ class Gradual(Scheduled):
 
     def units(self, layer: Layer, step: int) -> int:
         """Units of each row that stay after an update at that step: exactly the target at the end."""
-        span = self.updates.last - self.updates.first
-        progress = (step - self.updates.first) / span if span else 1.0
-        extra = Cubic(layer.units - layer.target, 0).at(progress)
-        return min(layer.active, layer.target + ceil(round(extra, 6)))
+        return min(layer.active, left_at(self.updates, step, layer.units, layer.target))
+
+
+def left_at(updates: Updates, step: int, initial: int, target: int) -> int:
+    """Number of units that a cubic leaves after an update at a step, exactly the target at the end.
+
+    Args:
+        updates: the schedule, which arrives at its end.
+        step: counted from 0.
+        initial: how many there are at its begin.
+        target: how many there are at its end.
+
+    Example:
+        >>> [left_at(Updates(end=4), t, 1000, 100) for t in (0, 1, 2, 4)]
+        [1000, 480, 213, 100]
+    """
+    span = updates.last - updates.first
+    progress = (step - updates.first) / span if span else 1.0
+    return target + ceil(round(Cubic(initial - target, 0).at(progress), 6))
