@@ -34,6 +34,7 @@ from .masking.algorithms.dense_weights.mask_decay import MaskDecay as MaskDecay
 from .masking.algorithms.dense_weights.srste import SRSTE as SRSTE
 from .masking.algorithms.dense_weights.ste import STE as STE
 from .masking.algorithms.dense_weights.structure_decay import StructureDecay as StructureDecay
+from .masking.algorithms.dense_weights.top_kast import TopKAST as TopKAST
 from .masking.algorithms.dense_weights.transposable import Transposable as Transposable
 from .masking.algorithms.exchange.mest import MEST as MEST
 from .masking.algorithms.exchange.rigl import RigL as RigL
@@ -52,6 +53,7 @@ from .masking.masking import Masking as Masking
 from .masking.measures.spectra import spectra as spectra
 from .masking.processes import spare_broadcasts_ as spare_broadcasts_
 from .masking.step_masks import layer_counts as layer_counts
+from .masking.step_masks import step_macs as step_macs
 from .masking.step_masks import weights_by_layer as weights_by_layer
 from .masks.best import choose as choose
 from .masks.checking import holds as holds

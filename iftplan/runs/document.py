@@ -85,6 +85,7 @@ ADDED: tuple[tuple[str, str], ...] = (
     ("method", "initial"),
     ("method", "importance"),
     ("method", "soft"),
+    ("method", "margin"),
 )
 """Settings, by section and name, that came after runs were first written: at its default none of them counts in a digest."""
 

@@ -18,6 +18,7 @@ class Method:
         masked: whether there are masks; without, the network that is trained has no algorithm.
         gradual: whether its first steps compute with every weight.
         straight: whether a dense weight is behind each masked one, so that the gradients of all are computed.
+        partly: whether only the gradients of some weights beyond the masks are, instead of all.
         looks: whether it looks at the gradients of all weights when masks change.
         curvature: whether its first step differentiates the gradients.
     """
@@ -25,6 +26,7 @@ class Method:
     masked: bool = True
     gradual: bool = False
     straight: bool = False
+    partly: bool = False
     looks: bool = False
     curvature: bool = False
 
@@ -51,6 +53,7 @@ METHODS: Final[Mapping[str, Method]] = {
     "ste": Method(straight=True),
     "srste": Method(straight=True),
     "transposable": Method(straight=True),
+    "top-kast": Method(straight=True, partly=True),
     "mask-decay": Method(gradual=True, straight=True),
     "structure-decay": Method(gradual=True, straight=True),
     "densified": Method(masked=False),  # every weight of the network that the plan makes

@@ -176,8 +176,9 @@ class MethodConfig:
         at_end: whether the last may.
         ranking: of pruning ("snip", "grasp", "force", "synflow", "granet"): in each "layer", or "global".
         refresh: steps that one choice of masks lasts in methods with dense weights behind the masked ones; None for
-            the method's own: 40 for "transposable", else 1.
-        pull: λ of λ·(1-m)⊙θ in the gradients of these; None for the method's own: 2e-4 for "srste", else 0.
+            the method's own: 40 for "transposable", 100 for "top-kast", else 1.
+        pull: λ of λ·(1-m)⊙θ in the gradients of these, or of the penalty of "top-kast"; None for the method's own:
+            2e-4 for "srste", 1e-4 for "top-kast", else 0.
         straight: whether the gradients of masked weights pass straight through, in mask and structure decay.
         decay: how mask decay's D falls.
         beta: its β for each step; None for one that brings D to 0 (by "linear") or to 1/1000 at `end`.
@@ -187,6 +188,7 @@ class MethodConfig:
         initial: sparsity that "granet" begins with.
         importance: λ of |θ| + λ·|g|, by which "mest" drops.
         soft: whether "mest" grows new weights beside the old ones, and drops at the next update.
+        margin: part of all weights that "top-kast" trains beyond those it computes with.
         input_gradient: what the ledger charges for input gradients: "sparse" as the forward pass, "dense", or by
             "structure": sparse where the transposed mask has the structure too.
     """
@@ -214,6 +216,7 @@ class MethodConfig:
     initial: Below1 = 0.0
     importance: Size = 0.01
     soft: bool = False
+    margin: Part = 0.3
     input_gradient: InputGradient = "structure"
 
 

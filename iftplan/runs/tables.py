@@ -27,8 +27,7 @@ def run_table(run: RunConfig, plan: Plan, directory: str) -> Table:
     dense = run.method.name == "dense"
     opened = run.method.name == "densified"
     forward = cost.dense if dense else cost.opened if opened else cost.forward()
-    straight = METHODS[run.method.name].straight and run.method.straight
-    step = 3 * forward if dense or opened else cost.step(dense_gradient=straight)
+    step = 3 * forward if dense or opened else _step(run, cost)
     start = (("begins with", run.start.checkpoint),) if run.start.checkpoint else ()
     rows = (
         ("model", plan.model),
@@ -48,6 +47,14 @@ def run_table(run: RunConfig, plan: Plan, directory: str) -> Table:
         ("run directory", directory),
     )
     return Table(("", "run"), rows, notes=_notes(run, cost))
+
+
+def _step(run: RunConfig, cost: TrainingCost) -> int:
+    """MACs of a sample's step under the plan's masks."""
+    method = METHODS[run.method.name]
+    if method.partly:
+        return cost.step(reached=cost.around(run.method.margin))
+    return cost.step(dense_gradient=method.straight and run.method.straight)
 
 
 def _notes(run: RunConfig, cost: TrainingCost) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ weights (the convention of RigL, arXiv 1911.11134, appendix G; first layers are 
 
     sparse step           3·f_S
     dense-gradient step   2·f_S + f_D      f_D: the same network with every masked weight present
+    with a margin         2·f_S + f_B      f_B: the same network with the weights present that Top-KAST trains
     step with Hg          9·f_D            GraSP's first: gradients are differentiated, two products for each of three
 
 The gradient of a layer's inputs multiplies by the transposed weight. Where the transposed mask has not the structure
@@ -17,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from math import floor
 from typing import TYPE_CHECKING, Self
 
 from iftplan.masks import parse_mask
@@ -90,6 +92,7 @@ class TrainingCost(Displayed):
         nnz: Mapping[str, int] | None = None,
         *,
         dense_gradient: bool = False,
+        reached: Mapping[str, int] | None = None,
         curvature: bool = False,
     ) -> int:
         """MACs of one sample's forward and backward pass.
@@ -97,11 +100,13 @@ class TrainingCost(Displayed):
         Args:
             nnz: weights kept by layer; the plan's where not given.
             dense_gradient: whether the gradients of all weights are computed.
+            reached: weights whose gradients are computed, by layer, where these are neither all nor those kept.
             curvature: whether a second backward pass differentiates the gradients, with two products for each product
                 of the step.
         """
         sparse = self.forward(nnz)
-        once = sparse + self.input_gradient(nnz) + (self.opened if dense_gradient else sparse)
+        trained = sparse if reached is None else self.forward(reached)
+        once = sparse + self.input_gradient(nnz) + (self.opened if dense_gradient else trained)
         return 3 * once if curvature else once
 
     def input_gradient(self, nnz: Mapping[str, int] | None = None) -> int:
@@ -110,6 +115,15 @@ class TrainingCost(Displayed):
         return self.forward(
             {x: self.capacity[x] if x in self.dense_inputs else kept[x] for x in self.positions}
         )
+
+    def around(self, margin: float) -> dict[str, int]:
+        """Weights by layer that are the plan's and a part of all weights more, as Top-KAST trains them.
+
+        Args:
+            margin: the part, of each layer.
+        """
+        more = {x: floor(round(margin * size, 6)) for x, size in self.capacity.items()}
+        return {x: min(size, self.nnz[x] + more[x]) for x, size in self.capacity.items()}
 
     @property
     def dense_step(self) -> int:

@@ -34,8 +34,9 @@ RUNS = {
     "iterative": "2:8 --method iterative",
     "srigl": "fan-in --method srigl --set method.interval=3 --set method.ablation=0.0",
     "ste": "unstructured --method ste",
+    "top-kast": "unstructured --method top-kast --set method.margin=0.25 --set method.refresh=3",
 }
-STOPPED = ("srste", "transposable", "mask-decay", "srigl")
+STOPPED = ("srste", "transposable", "mask-decay", "srigl", "top-kast")
 
 SCRIPT = """
 import json, sys
@@ -100,6 +101,10 @@ def steps_of(name: str, sparse: int) -> Iterator[int]:
                 yield sparse + 2 * OPEN
             case "srste-sparse" | "transposable" | "ste":
                 yield 2 * sparse + OPEN
+            case (
+                "top-kast"
+            ):  # of 4608 and 9216 weights, at 64 and 16 positions, a quarter more have gradients
+                yield 3 * sparse + (OPEN - KEPT) // 4
             case "mask-decay":
                 yield 3 * OPEN if t < END else sparse + 2 * OPEN
             case "structure-decay":  # three equal frames: 7:8, 4:8 and what the plan keeps

@@ -29,6 +29,7 @@ from iftplan.nn import (
     apply,
     layer_counts,
     masked_weights,
+    step_macs,
     weights_by_layer,
 )
 from iftplan.nn.masking.algorithms.base import Algorithm
@@ -125,11 +126,7 @@ def costs(
         masks.step()
         if step not in poisoned:
             optimizer.step()
-        taken = masks.taken
-        a_sample = cost.step(
-            layer_counts(groups, taken.nnz), dense_gradient=taken.dense_gradient, curvature=taken.curvature
-        )
-        entered.append(a_sample + sum(cost.step(layer_counts(groups, x)) for x in taken.probes))
+        entered.append(step_macs(cost, groups, masks.taken, 1))
     return cost, entered
 
 

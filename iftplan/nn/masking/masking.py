@@ -230,7 +230,8 @@ class Masking:
 
     def _taken(self) -> Taken:
         """Of a step that computes with the masks there are; an update is entered when it is done."""
-        return Taken(self.nnz, dense_gradient=self._regime.took_dense_gradient(self.steps, updated=False))
+        dense_gradient = self._regime.took_dense_gradient(self.steps, updated=False)
+        return Taken(self.nnz, dense_gradient=dense_gradient, reached=self._regime.reached())
 
     @torch.no_grad()
     def _hold_(self) -> None:

@@ -3,7 +3,7 @@
 cost, groups = TrainingCost.of(plan), weights_by_layer(plan, model)
 ...
 masks.step(); optimizer.step()
-macs += samples * cost.step(layer_counts(groups, masks.taken.nnz), dense_gradient=masks.taken.dense_gradient)
+macs += step_macs(cost, groups, masks.taken, samples)
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import nn
 from iftplan.base.arguments import check_arguments
 from iftplan.nn.masks.masked_weights import masked_names
 from iftplan.plans.plan import Plan
+from iftplan.runs.training_cost import TrainingCost
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,6 +27,8 @@ class Taken:
         nnz: parameter name → weights that were there in the forward and the backward pass.
         dense_gradient: whether the gradients of absent weights were needed too, because masks were updated by
             them; False for an update that was postponed.
+        reached: parameter name → weights whose gradients were needed, where these are more than `nnz` but not all
+            (`TopKAST`); else None.
         curvature: whether gradients were differentiated too (`GraSP`).
         probes: the same weights in each pass over a single sample that the update made beside the batch, forward and
             backward (`SynFlow`).
@@ -33,6 +36,7 @@ class Taken:
 
     nnz: Mapping[str, int]
     dense_gradient: bool = False
+    reached: Mapping[str, int] | None = None
     curvature: bool = False
     probes: tuple[Mapping[str, int], ...] = ()
 
@@ -53,3 +57,22 @@ def weights_by_layer(plan: Plan, model: nn.Module) -> dict[str, tuple[str, ...]]
 def layer_counts(groups: Mapping[str, tuple[str, ...]], nnz: Mapping[str, int]) -> dict[str, int]:
     """Weights kept by planned layer, as `TrainingCost` takes them, from those kept by parameter."""
     return {layer: sum(nnz[name] for name in names) for layer, names in groups.items()}
+
+
+@check_arguments
+def step_macs(cost: TrainingCost, groups: Mapping[str, tuple[str, ...]], taken: Taken, samples: int) -> int:
+    """MACs of a step of so many samples, forward and backward.
+
+    Args:
+        cost: of the plan.
+        groups: masked parameters by planned layer (`weights_by_layer`).
+        taken: what the step computed with, `Masking.taken`.
+        samples: of the step's batch.
+    """
+    a_sample = cost.step(
+        layer_counts(groups, taken.nnz),
+        dense_gradient=taken.dense_gradient,
+        reached=None if taken.reached is None else layer_counts(groups, taken.reached),
+        curvature=taken.curvature,
+    )
+    return samples * a_sample + sum(cost.step(layer_counts(groups, nnz)) for nnz in taken.probes)

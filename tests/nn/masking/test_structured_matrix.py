@@ -24,6 +24,7 @@ from iftplan.nn import (
     Static,
     StructureDecay,
     SynFlow,
+    TopKAST,
     Transposable,
     masked_weights,
 )
@@ -56,6 +57,7 @@ METHODS: dict[str, tuple[Algorithm, tuple[str, ...]]] = {
     "mask decay, unfinished": (MaskDecay(0.001, begin=20, refresh=10), ALL),
     "structure decay": (StructureDecay(150, refresh=10), ("2:4", "2:4T")),
     "transposable": (Transposable(), ("2:4T",)),
+    "Top-KAST": (TopKAST(0.2, refresh=5), ALL),
 }
 PAIRS = [(method, structure) for method, (_, able) in METHODS.items() for structure in able]
 

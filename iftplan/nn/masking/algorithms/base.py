@@ -89,13 +89,18 @@ class LatentAlgorithm(Algorithm, Protocol):
     Attributes:
         straight: whether θ's gradient is that of the masked weight as it is (straight-through), or passes through
             the mask as the chain rule has it.
-        pull: λ of λ·(1-m)⊙θ, which is added to the gradient (SR-STE).
+        pull: λ of λ·(1-m)⊙θ, which is added to the gradient (SR-STE); where there is a margin, of λθ on the mask and
+            λθ over the mask's density on the margin (Top-KAST).
+        margin: part of all weights, beyond those that the mask keeps, that is trained too, the largest; others stay
+            as they are. None where all are trained.
     """
 
     @property
     def straight(self) -> bool: ...  # noqa: D102  (above)
     @property
     def pull(self) -> float: ...  # noqa: D102
+    @property
+    def margin(self) -> float | None: ...  # noqa: D102
 
     def leak(self, step: int) -> float:
         """D of the forward weight θ⊙(m + D·(1-m)) at that step, between 0 and 1."""

@@ -24,6 +24,9 @@ class Regime(Protocol):
     def took_dense_gradient(self, step: int, *, updated: bool) -> bool:
         """Whether a step has done so, in which masks were updated or not."""
 
+    def reached(self) -> Mapping[str, int] | None:
+        """Number of weights that the step that begins now trains, by name; None for those that masks keep, or all."""
+
     def probed(self) -> tuple[Mapping[str, int], ...]:
         """Weights that were kept in each pass over one sample that the last update has made by itself."""
 

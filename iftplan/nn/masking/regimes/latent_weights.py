@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from math import floor
 from typing import Any
+
+from torch import Tensor
 
 from iftplan.nn.masking.algorithms.base import LatentAlgorithm
 from iftplan.nn.masking.masked_model import Subject
+from iftplan.nn.masking.optimizer.slots import clear_slots_
 from iftplan.nn.masking.regimes.latents import Latents
 from iftplan.nn.masking.regimes.sparse_weights import Held
+from iftplan.nn.masks.shards import whole
+from iftplan.nn.masks.top_k import EXCLUDED, excluding, top_k_mask
+from iftplan.nn.masks.view import View
 
 
 class Behind:
@@ -27,6 +34,7 @@ class Behind:
         self._algorithm = algorithm
         self._latents = Latents([view.weight for view in subject.views])
         self._entered = False
+        self._sizes: dict[str, int] = {}
         self._choose_(0)
         self._latents.leave_(algorithm.leak(0))
 
@@ -35,8 +43,12 @@ class Behind:
         return True
 
     def took_dense_gradient(self, step: int, *, updated: bool) -> bool:
-        """Whether the step looked at gradients off the masks: where they go straight through the mask."""
-        return self._algorithm.straight
+        """Whether the step looked at all gradients off the masks: where they go straight through the mask."""
+        return self._algorithm.straight and self._algorithm.margin is None
+
+    def reached(self) -> Mapping[str, int] | None:
+        """Number of weights that the step trains, where these are not those that its masks keep, nor all."""
+        return None if self._algorithm.margin is None else self._sizes
 
     def probed(self) -> tuple[Mapping[str, int], ...]:
         """None: masks are chosen from θ alone."""
@@ -65,8 +77,10 @@ class Behind:
     def after_(self, step: int, *, due: bool) -> bool:
         """Take θ out of the parameters, and leave there what the next step computes with."""
         self._entered = False
+        self._latents.spare_()
         self._latents.keep_()
         chosen = due and self._choose_(step)
+        self._clear_slots_()
         self._latents.leave_(self._algorithm.leak(step))
         return chosen
 
@@ -89,10 +103,33 @@ class Behind:
             self._latents.keep_()
         else:
             self._latents.load_state_dict(state)
+            self._count_()
 
     def _choose_(self, step: int) -> bool:
         """Have the masks of a step chosen by the parameters, which are θ; whether they are finite."""
         changes = self._subject.changes(self._algorithm, step, self._subject.views)
         for view, change in changes or ():
-            self._latents.choose_(view.weight.name, view.whole(change.mask))
+            mask = view.whole(change.mask)
+            self._latents.choose_(view.weight.name, mask, self._reached(view, mask))
+        self._count_()
         return changes is not None
+
+    def _count_(self) -> None:
+        self._sizes = {name: int(mask.count_nonzero()) for name, mask in self._latents.reached().items()}
+
+    def _reached(self, view: View, mask: Tensor) -> Tensor | None:
+        """The mask, and the largest of the other weights that are trained too; None for all of them."""
+        margin = self._algorithm.margin
+        if margin is None:
+            return None
+        others = excluding(whole(view.weight.parameter.detach()).abs(), mask).reshape(view.weight.experts, -1)
+        free = int((others != EXCLUDED).sum(1).min())
+        more = min(free, floor(round(margin * others.shape[1], 6)))
+        return mask | top_k_mask(others, more).view(mask.shape)
+
+    def _clear_slots_(self) -> None:
+        """Set the optimizer's state to zero where θ is not trained, in place."""
+        reached, optimizer = self._latents.reached(), self._subject.optimizer
+        for view in self._subject.views:
+            if view.weight.name in reached:
+                clear_slots_(optimizer, view.weight.parameter, ~reached[view.weight.name])

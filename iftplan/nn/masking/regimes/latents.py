@@ -60,6 +60,28 @@ def through(gradient: Tensor, chosen: Tensor, leak: float) -> Tensor:
     return leaky_weight(gradient, chosen, leak)
 
 
+def top_kast_gradient(
+    gradient: Tensor, dense: Tensor, chosen: Tensor, reached: Tensor, pull: float, density: float
+) -> Tensor:
+    """Gradient g + λθ on A, g + λθ/D on the rest of B, and 0 outside of B (Top-KAST, arXiv 2106.03517, section 2.3).
+
+    Args:
+        gradient: g.
+        dense: θ.
+        chosen: A, boolean.
+        reached: B, boolean.
+        pull: λ.
+        density: D, of A in the whole weight.
+
+    Example:
+        >>> A, B = torch.tensor([True, False, False]), torch.tensor([True, True, False])
+        >>> top_kast_gradient(torch.ones(3), torch.tensor([4.0, 2.0, 1.0]), A, B, 0.25, 0.5).tolist()
+        [2.0, 2.0, 0.0]
+    """
+    pulled = gradient + pull * torch.where(chosen, dense, dense / density if density else 0.0)
+    return torch.where(reached, pulled, 0.0)
+
+
 class Latents:
     """θ and m of every masked weight of a model, as far as this process has them.
 
@@ -71,6 +93,7 @@ class Latents:
         self._weights = tuple(weights)
         self._dense = [weight.parameter.detach().clone() for weight in self._weights]
         self._chosen = [weight.mask.clone() for weight in self._weights]
+        self._reached: list[Tensor | None] = [None] * len(self._weights)
         self._leak = 0.0
 
     @torch.no_grad()
@@ -85,10 +108,29 @@ class Latents:
         for weight, dense in zip(self._weights, self._dense, strict=True):
             local(dense).copy_(local(weight.parameter.detach()))
 
-    def choose_(self, name: str, chosen: Tensor) -> None:
-        """Take a whole mask for one weight."""
+    @torch.no_grad()
+    def spare_(self) -> None:
+        """Put θ back into the parameters where it is not trained."""
+        for weight, dense, reached in zip(self._weights, self._dense, self._reached, strict=True):
+            if reached is not None:
+                value, part = local(weight.parameter.detach()), part_of(reached, weight.parameter)
+                value.copy_(torch.where(part, value, local(dense)))
+
+    def choose_(self, name: str, chosen: Tensor, reached: Tensor | None = None) -> None:
+        """Take whole masks for one weight.
+
+        Args:
+            name: of the weight.
+            chosen: m.
+            reached: where θ is trained; None for everywhere.
+        """
         index = next(i for i, weight in enumerate(self._weights) if weight.name == name)
-        self._chosen[index] = chosen
+        self._chosen[index], self._reached[index] = chosen, reached
+
+    def reached(self) -> dict[str, Tensor]:
+        """Where θ is trained, whole masks by weight; none where it is trained everywhere."""
+        pairs = zip(self._weights, self._reached, strict=True)
+        return {weight.name: mask for weight, mask in pairs if mask is not None}
 
     @torch.no_grad()
     def leave_(self, leak: float) -> None:
@@ -102,13 +144,17 @@ class Latents:
     @torch.no_grad()
     def correct_(self, *, straight: bool, pull: float) -> None:
         """Make θ's gradients of those of the forward weights, in place; weights without one are passed over."""
-        for weight, dense, chosen in zip(self._weights, self._dense, self._chosen, strict=True):
+        parts = zip(self._weights, self._dense, self._chosen, self._reached, strict=True)
+        for weight, dense, chosen, reached in parts:
             if weight.parameter.grad is None:
                 continue
             gradient, part = local(weight.parameter.grad), part_of(chosen, weight.parameter)
             if not straight:
                 gradient.copy_(through(gradient, part, self._leak))
-            if pull:
+            if reached is not None:
+                around, density = part_of(reached, weight.parameter), float(chosen.double().mean())
+                gradient.copy_(top_kast_gradient(gradient, local(dense), part, around, pull, density))
+            elif pull:
                 gradient.copy_(srste_gradient(gradient, local(dense), part, pull))
 
     def state_dict(self) -> dict[str, Any]:
@@ -117,6 +163,7 @@ class Latents:
         return {
             "dense": dict(zip(names, (whole(x).clone() for x in self._dense), strict=True)),
             "chosen": dict(zip(names, self._chosen, strict=True)),
+            "reached": self.reached(),
             "leak": self._leak,
         }
 
@@ -127,4 +174,6 @@ class Latents:
             value = state["dense"][weight.name].to(self._dense[i].device)
             local(self._dense[i]).copy_(local(shard_like(value, self._dense[i])))
             self._chosen[i] = state["chosen"][weight.name].to(weight.mask.device).clone()
+            reached = state.get("reached", {}).get(weight.name)
+            self._reached[i] = None if reached is None else reached.to(weight.mask.device).clone()
         self._leak = float(state["leak"])

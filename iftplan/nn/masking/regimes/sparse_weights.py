@@ -43,6 +43,10 @@ class Held:
         """Whether an update by gradients was done in the step; one that is postponed costs nothing."""
         return updated and self._algorithm.scores is Scores.GRADIENT
 
+    def reached(self) -> Mapping[str, int] | None:
+        """None: the step trains what its masks keep."""
+        return None
+
     def probed(self) -> tuple[Mapping[str, int], ...]:
         """None: updates look at what the step computes."""
         return ()

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from iftplan.nn.masking.masking import Masking
-from iftplan.nn.masking.step_masks import layer_counts, weights_by_layer
+from iftplan.nn.masking.step_masks import layer_counts, step_macs, weights_by_layer
 from iftplan.plans.plan import Plan
 from iftplan.runs.settings import InputGradient
 from iftplan.runs.training_cost import TrainingCost
@@ -65,11 +65,7 @@ class Spending:
         self.dense_macs += samples * dense
 
     def _taken(self, masks: Masking, samples: int) -> int:
-        taken, groups = masks.taken, self._groups
-        of_sample = self._cost.step(
-            layer_counts(groups, taken.nnz), dense_gradient=taken.dense_gradient, curvature=taken.curvature
-        )
-        return samples * of_sample + sum(self._cost.step(layer_counts(groups, x)) for x in taken.probes)
+        return step_macs(self._cost, self._groups, masks.taken, samples)
 
     def state_dict(self) -> dict[str, Any]:
         """Totals for a checkpoint."""

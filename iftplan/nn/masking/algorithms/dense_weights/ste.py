@@ -32,6 +32,7 @@ class StraightThrough(RunMethod):
     crosses_layers = False
     straight: bool = True
     pull: float = 0.0
+    margin: float | None = None
 
     def due(self, step: int) -> bool:
         """Whether masks are chosen anew at that step: every `refresh` steps, from the first on."""
