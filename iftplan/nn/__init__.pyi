@@ -39,6 +39,7 @@ from .masking.algorithms.dense_weights.transposable import Transposable as Trans
 from .masking.algorithms.exchange.mest import MEST as MEST
 from .masking.algorithms.exchange.rigl import RigL as RigL
 from .masking.algorithms.exchange.set import SET as SET
+from .masking.algorithms.exchange.snfs import SNFS as SNFS
 from .masking.algorithms.exchange.srigl import SRigL as SRigL
 from .masking.algorithms.pruning.gradual import Gradual as Gradual
 from .masking.algorithms.pruning.granet import GraNet as GraNet

@@ -86,6 +86,8 @@ ADDED: tuple[tuple[str, str], ...] = (
     ("method", "importance"),
     ("method", "soft"),
     ("method", "margin"),
+    ("method", "redistribution"),
+    ("method", "smoothing"),
 )
 """Settings, by section and name, that came after runs were first written: at its default none of them counts in a digest."""
 

@@ -20,6 +20,7 @@ class Method:
         straight: whether a dense weight is behind each masked one, so that the gradients of all are computed.
         partly: whether only the gradients of some weights beyond the masks are, instead of all.
         looks: whether it looks at the gradients of all weights when masks change.
+        averages: whether it looks at them in every step, until masks no longer change.
         curvature: whether its first step differentiates the gradients.
     """
 
@@ -28,6 +29,7 @@ class Method:
     straight: bool = False
     partly: bool = False
     looks: bool = False
+    averages: bool = False
     curvature: bool = False
 
     @property
@@ -43,6 +45,7 @@ METHODS: Final[Mapping[str, Method]] = {
     "rigl": Method(looks=True),
     "srigl": Method(looks=True),
     "mest": Method(),
+    "snfs": Method(averages=True),
     "gradual": Method(gradual=True),
     "iterative": Method(gradual=True),
     "granet": Method(gradual=True, looks=True),

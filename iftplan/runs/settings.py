@@ -188,6 +188,10 @@ class MethodConfig:
         initial: sparsity that "granet" begins with.
         importance: λ of |θ| + λ·|g|, by which "mest" drops.
         soft: whether "mest" grows new weights beside the old ones, and drops at the next update.
+        redistribution: by what methods that move weights give the MACs that a layer's dropped weights set free to layers:
+            "none", "magnitude", "nonzeros", or "momentum" with "snfs"; None for the method's own: "momentum" for
+            "snfs", else "none".
+        smoothing: α of the average of gradients by which "snfs" grows.
         margin: part of all weights that "top-kast" trains beyond those it computes with.
         input_gradient: what the ledger charges for input gradients: "sparse" as the forward pass, "dense", or by
             "structure": sparse where the transposed mask has the structure too.
@@ -217,6 +221,8 @@ class MethodConfig:
     importance: Size = 0.01
     soft: bool = False
     margin: Part = 0.3
+    redistribution: Literal["none", "momentum", "magnitude", "nonzeros"] | None = None
+    smoothing: Below1 = 0.9
     input_gradient: InputGradient = "structure"
 
 

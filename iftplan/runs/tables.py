@@ -54,7 +54,7 @@ def _step(run: RunConfig, cost: TrainingCost) -> int:
     method = METHODS[run.method.name]
     if method.partly:
         return cost.step(reached=cost.around(run.method.margin))
-    return cost.step(dense_gradient=method.straight and run.method.straight)
+    return cost.step(dense_gradient=method.averages or (method.straight and run.method.straight))
 
 
 def _notes(run: RunConfig, cost: TrainingCost) -> tuple[str, ...]:

@@ -24,7 +24,20 @@ pytestmark = pytest.mark.slow
 
 STEPS, BATCH, INTERVAL = 22, 64, 3
 SETTINGS = f"--steps {STEPS} --set training.batch_size={BATCH} --set optimizer.lr=0.3 --set method.interval={INTERVAL} --set training.threads=1 --set training.precision=32-true --set training.eval_interval=6 --set training.checkpoint_interval=4"
-METHODS = ("dense", "static", "set", "rigl", "gradual", "snip", "grasp", "force", "synflow", "mest", "granet")
+METHODS = (
+    "dense",
+    "static",
+    "set",
+    "rigl",
+    "gradual",
+    "snip",
+    "grasp",
+    "force",
+    "synflow",
+    "mest",
+    "granet",
+    "snfs",
+)
 SPECTRA = {"gradual": "--set training.spectra=evaluation", "rigl": "--set training.spectra=update"}
 OPTIONS = {
     **SPECTRA,
@@ -139,6 +152,7 @@ def test_the_ledger_equals_the_closed_form_to_the_mac(
         "gradual": gradual_macs(folder),
         "granet": granet_macs(folder),
         "mest": mest_macs(folder),
+        "snfs": (3 * SPARSE * STEPS + (OPEN - SPARSE) * END) * BATCH,  # counts move, MACs stay
         "snip": (3 * OPEN + 3 * SPARSE * (STEPS - 1)) * BATCH,
         "grasp": (9 * OPEN + 3 * SPARSE * (STEPS - 1)) * BATCH,
         "force": sum(2 * left(folder, "force", t, 3) + OPEN for t in range(3)) * BATCH
@@ -155,6 +169,7 @@ def test_the_ledger_equals_the_closed_form_to_the_mac(
         "set": len(UPDATES),
         "rigl": len(UPDATES),
         "gradual": len({*UPDATES, END}),
+        "snfs": len(UPDATES),
         "mest": len({*UPDATES, END}),
         "granet": len({*UPDATES, END}),
         "snip": 1,
@@ -232,7 +247,7 @@ for name, command in json.load(sys.stdin).items():
 
 def test_an_interrupted_run_resumed_is_the_same_to_the_bit(runs: dict[str, Run], folder: Path) -> None:
     """Stopped after step 10: the newest checkpoint is of step 8, and what was recorded since is recorded again."""
-    methods = ("rigl", "gradual", "snip", "grasp", "force", "synflow", "mest", "granet")
+    methods = ("rigl", "gradual", "snip", "grasp", "force", "synflow", "mest", "granet", "snfs")
     commands = {f"{m}-half": f"wide.json --method {m} {settings_of(m)}" for m in methods}
     done = subprocess.run(
         [sys.executable, "-c", STOP],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn, optim
@@ -84,14 +84,18 @@ def trained(plan: Plan, algorithm: Algorithm, optimizer: str) -> Masking:
     return masks
 
 
-def hold_to(plan: Plan, masks: Masking, *, by_layer: bool = True) -> None:
+def hold_to(plan: Plan, masks: Masking, *, by: Literal["layer", "weights", "macs"] = "layer") -> None:
+    """Counts are those of the plan: in each layer, or in all as weights or as MACs; and nothing is off the masks."""
     counts = {layer.weight: layer.nnz for layer in plan.layers if layer.maskable}
     found = {weight.name: weight for weight in masked_weights(masks.model)}
     assert set(found) == set(counts)
     kept = {name: int(weight.mask.sum()) for name, weight in found.items()}
-    if by_layer:
+    if by == "layer":
         assert kept == counts
-    assert sum(kept.values()) == sum(counts.values())
+    costs = {layer.weight: layer.positions if by == "macs" else 1 for layer in plan.layers if layer.maskable}
+    assert sum(costs[name] * n for name, n in kept.items()) == sum(
+        costs[name] * n for name, n in counts.items()
+    )
     assert masks.nnz == kept
     for name, weight in found.items():
         off = ~weight.mask

@@ -28,6 +28,8 @@ class Layer:
             its outputs, and their target is the count of the matrix.
         short: how many rows keep one unit fewer than the target in the end: groups of N:M masks that close a budget.
         experts: matrices of a stack, one's rows after the other's; in all of them equally many weights are kept.
+        cost: MACs of one weight in a forward pass, for algorithms that move counts between layers; 1 without a plan.
+        unspent: MACs by which all masks together are below the plan's.
     """
 
     name: str
@@ -40,6 +42,8 @@ class Layer:
     structure: MaskStructure = Unstructured()  # noqa: RUF009  (a frozen value)
     short: int = 0
     experts: int = 1
+    cost: int = 1
+    unspent: int = 0
 
     @property
     def units(self) -> int:

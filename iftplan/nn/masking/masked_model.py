@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -116,9 +117,23 @@ class Subject:
         """
         found = scores or {}
         layers = [self._layer(algorithm, view, found.get(view.weight.name), step) for view in views]
+        if algorithm.crosses_layers:
+            layers = self._priced(layers)
         if not self.finite(layer.magnitude for layer in layers):
             return None
         return list(zip(views, algorithm.update(layers, step), strict=True))
+
+    def _priced(self, layers: Sequence[Layer]) -> list[Layer]:
+        """Layers that know what their weights cost, and what all masks together leave unspent of the plan's budget."""
+        known = {view.weight.name: view.weight.cost for view in self.views}
+        costs = (
+            {name: cost or 1 for name, cost in known.items()}
+            if all(known.values())
+            else dict.fromkeys(known, 1)
+        )
+        kept = {view.weight.name: view.weights(self.targets[view.weight.name]) for view in self.views}
+        unspent = sum(costs[name] * (kept[name] - nnz) for name, nnz in self.factors.nnz.items())
+        return [replace(layer, cost=costs[layer.name], unspent=unspent) for layer in layers]
 
     def _layer(self, algorithm: Algorithm, view: View, scores: Tensor | None, step: int) -> Layer:
         name, magnitude = view.weight.name, view.rows(whole(view.weight.parameter.detach()).abs())

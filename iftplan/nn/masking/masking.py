@@ -26,7 +26,14 @@ from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import StaleError
 from iftplan.masks import MaskStructure, parse_mask
 from iftplan.nn.masking.algorithms import for_training
-from iftplan.nn.masking.algorithms.base import Algorithm, InRounds, LatentAlgorithm, Recalling, Scores
+from iftplan.nn.masking.algorithms.base import (
+    Algorithm,
+    InRounds,
+    LatentAlgorithm,
+    Recalling,
+    Scores,
+    Smoothing,
+)
 from iftplan.nn.masking.algorithms.static import Static
 from iftplan.nn.masking.masked_model import Subject
 from iftplan.nn.masking.measures.exploration import Exploration
@@ -34,6 +41,7 @@ from iftplan.nn.masking.optimizer.hooks import attach
 from iftplan.nn.masking.optimizer.wrappers import innermost_optimizer
 from iftplan.nn.masking.preconditions import trainable_views
 from iftplan.nn.masking.processes import Ranks
+from iftplan.nn.masking.regimes.averaged_gradients import Averaged
 from iftplan.nn.masking.regimes.base import Regime
 from iftplan.nn.masking.regimes.curvature import Curved
 from iftplan.nn.masking.regimes.data_free import DataFree
@@ -283,6 +291,8 @@ def _regime_of(subject: Subject, algorithm: Algorithm) -> Regime:
     if isinstance(algorithm, LatentAlgorithm):
         return Behind(subject, algorithm)
     match algorithm.scores:
+        case Scores.AVERAGE:
+            return Averaged(subject, cast("Smoothing", algorithm))
         case Scores.RECALLED:
             return Recalled(subject, cast("Recalling", algorithm))
         case Scores.CURVATURE:

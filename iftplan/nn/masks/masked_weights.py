@@ -28,6 +28,9 @@ SUFFIX = "_mask"
 _NOTED = "_mask_structures"  # a module's masked parameters → the notation of the structure that their masks were made in
 
 
+_COSTS = "_mask_costs"  # a module's masked parameters → how often the plan applies each of their weights
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class MaskedWeight:
     """Weight under a mask, and the module that holds both.
@@ -60,6 +63,11 @@ class MaskedWeight:
     def stack(self) -> Stack | None:
         """Layout of the matrices that the weight holds; None for a single one."""
         return stack_of(self.module, self.parameter_name)
+
+    @property
+    def cost(self) -> int | None:
+        """MACs of one of its weights in a forward pass of the plan's input; None without a plan."""
+        return vars(self.module).get(_COSTS, {}).get(self.parameter_name)
 
     @property
     def experts(self) -> int:
@@ -191,6 +199,8 @@ def _mask_layer_(
         _check_fit(weight, structure, nnz)  # of shapes alone, so that it can be asked on the meta device
     for weight, nnz in zip(found, counts, strict=True):
         register_mask_(weight, drawn_mask(weight, structure, nnz, stream(seed, weight.name)), structure)
+        costs = vars(weight.module).get(_COSTS, {})
+        vars(weight.module)[_COSTS] = {**costs, weight.parameter_name: layer.positions}
 
 
 def _note_stack_(weight: MaskedWeight, layer: PlannedLayer, structure: MaskStructure) -> None:

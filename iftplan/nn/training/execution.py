@@ -14,8 +14,10 @@ from iftplan.runs.settings import RunConfig
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-_METHODS: Final = tuple(name for name, method in METHODS.items() if method.masked and not method.straight)
-"""Those that keep weights at zero off their masks; others compute with dense gradients in every step."""
+_METHODS: Final = tuple(
+    name for name, method in METHODS.items() if method.masked and not (method.straight or method.averages)
+)
+"""Those that keep weights at zero off their masks; others compute dense gradients in every step."""
 
 
 def run_sparse_(network: nn.Module, config: RunConfig, fabric: Fabric) -> nn.Module:

@@ -181,6 +181,7 @@ def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
     ("method", "precision", "device", "strategy", "says"),
     [
         ("ste", "32-true", "cpu", "auto", "ste needs all weights"),
+        ("snfs", "32-true", "cpu", "auto", "snfs needs all weights"),
         ("dense", "32-true", "cpu", "auto", "dense needs all weights"),
         ("rigl", "bf16-mixed", "cpu", "auto", "bf16-mixed on cpu"),
         ("rigl", "32-true", "cuda", "auto", "32-true on cuda"),

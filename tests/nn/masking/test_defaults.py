@@ -14,7 +14,18 @@ from iftplan import nn as inn
 from iftplan.nn.masking.algorithms import run_methods
 from iftplan.runs import Cosine, Updates
 
-NEEDS = {"rigl", "set", "srigl", "gradual", "granet", "mest", "iterative", "mask-decay", "structure-decay"}
+NEEDS = {
+    "rigl",
+    "set",
+    "srigl",
+    "gradual",
+    "granet",
+    "mest",
+    "snfs",
+    "iterative",
+    "mask-decay",
+    "structure-decay",
+}
 STRUCTURES = {"srigl": "fan-in", "structure-decay": "2:4", "transposable": "2:4T"}
 
 
@@ -37,7 +48,7 @@ def test_rigl_has_the_defaults_of_its_paper() -> None:
     assert [step for step in range(10_000) if begun.due(step)] == [*range(100, 7500, 100)]
 
 
-@pytest.mark.parametrize("kind", [inn.RigL, inn.SET, inn.SRigL, inn.MEST, inn.Gradual, inn.GraNet])
+@pytest.mark.parametrize("kind", [inn.RigL, inn.SET, inn.SRigL, inn.MEST, inn.SNFS, inn.Gradual, inn.GraNet])
 def test_a_schedule_is_given_whole_or_by_its_parts(kind: Any) -> None:
     whole = kind(Updates(end=0.5, interval=7, begin=0.25))
     assert kind(interval=7, begin=0.25, end=0.5) == whole

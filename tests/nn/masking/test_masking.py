@@ -18,6 +18,7 @@ from iftplan.base.errors import InputError, StaleError
 from iftplan.nn import (
     MEST,
     SET,
+    SNFS,
     Force,
     Gradual,
     GraNet,
@@ -204,6 +205,7 @@ ALGORITHMS: dict[str, Algorithm] = {
     "SET": SET(Updates(end=30, interval=3)),
     "RigL": RigL(Updates(end=30, interval=3)),
     "GMP": Gradual(Updates(end=12, interval=4)),
+    "SNFS": SNFS(Updates(end=30, interval=3)),
     "MEST": MEST(Updates(end=30, interval=3)),
     "MEST, soft": MEST(Updates(end=12, interval=3), soft=True),
     "GraNet": GraNet(Updates(end=12, interval=4)),

@@ -26,6 +26,7 @@ def test_what_is_known_without_torch_is_what_the_algorithm_does(name: str) -> No
     assert isinstance(algorithm, LatentAlgorithm) == method.straight
     assert (algorithm.scores is Scores.GRADIENT) == method.looks
     assert (getattr(algorithm, "margin", None) is not None) == method.partly
+    assert (algorithm.scores is Scores.AVERAGE) == method.averages
     assert (algorithm.scores is Scores.CURVATURE) == method.curvature
     computes_with_all = isinstance(algorithm, LatentAlgorithm) and algorithm.leak(0) > 0
     assert method.gradual == (computes_with_all or (algorithm.starts_dense and not method.straight))

@@ -9,6 +9,7 @@ from iftplan.masks import parse_mask
 from iftplan.nn import (
     MEST,
     SET,
+    SNFS,
     SRSTE,
     STE,
     Force,
@@ -47,6 +48,7 @@ METHODS: dict[str, tuple[Algorithm, tuple[str, ...]]] = {
     "FORCE": (Force(), ("2:4", "block2x4", "fan-in")),
     "SynFlow": (SynFlow(), ("2:4", "block2x4", "fan-in")),
     "GraNet": (GraNet(UPDATES), ("2:4", "block2x4", "fan-in")),
+    "SNFS": (SNFS(OFTEN, Constant(0.3), redistribution="none"), ROWS),
     "MEST": (MEST(OFTEN, Constant(0.3)), ROWS),
     "SET": (SET(OFTEN, Constant(0.3)), ROWS),
     "RigL": (RigL(OFTEN, Constant(0.3)), ROWS),
@@ -81,7 +83,7 @@ def test_counts_structures_and_slots(method: str, structure: str, optimizer: str
         assert dict(masks.nnz) == {x.weight: x.nnz for x in plan.layers if x.maskable}
     for weight in masked_weights(masks.model):
         assert not weight.parameter[~weight.mask].any()
-    if isinstance(algorithm, Static | Gradual | GraNet | AtStart | MEST | SET | RigL | Iterative):
+    if isinstance(algorithm, Static | Gradual | GraNet | AtStart | MEST | SNFS | SET | RigL | Iterative):
         hold_to(plan, masks)
     masks.finish()
     hold_to(plan, masks)

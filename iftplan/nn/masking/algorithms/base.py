@@ -29,6 +29,7 @@ class Scores(StrEnum):
     """Scores that an update looks at beside the weights, which also say how they are trained until then.
 
     GRADIENT: |g| of the dense gradient.
+    AVERAGE: |m| of an average m of the dense gradients of all steps.
     KEPT: |g| of the weights that the mask keeps, 0 elsewhere.
     SALIENCY: |θ·g|.
     RECALLED: |θ·g| with the weights that training began with, which come back when a mask keeps them again.
@@ -38,6 +39,7 @@ class Scores(StrEnum):
 
     NONE = "none"
     GRADIENT = "gradient"
+    AVERAGE = "average"
     KEPT = "kept"
     SALIENCY = "saliency"
     RECALLED = "recalled"
@@ -47,7 +49,7 @@ class Scores(StrEnum):
     @property
     def of_gradients(self) -> bool:
         """Whether the scores are of gradients alone; else they are of weights and gradients together."""
-        return self in (Scores.GRADIENT, Scores.KEPT)
+        return self in (Scores.GRADIENT, Scores.AVERAGE, Scores.KEPT)
 
 
 class Algorithm(Protocol):
@@ -104,6 +106,20 @@ class LatentAlgorithm(Algorithm, Protocol):
 
     def leak(self, step: int) -> float:
         """D of the forward weight θ⊙(m + D·(1-m)) at that step, between 0 and 1."""
+
+
+class Smoothing(Algorithm, Protocol):
+    """An algorithm that looks at an average of dense gradients.
+
+    Attributes:
+        smoothing: part of the average that stays in a step.
+    """
+
+    @property
+    def smoothing(self) -> float: ...  # noqa: D102  (above)
+
+    def averages(self, step: int) -> bool:
+        """Whether the gradients of that step are still needed."""
 
 
 class InRounds(Algorithm, Protocol):

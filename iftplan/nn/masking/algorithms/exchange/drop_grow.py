@@ -29,14 +29,40 @@ def drop_grow(layer: Layer, growth: Tensor, fraction: float, *, regrow: bool = T
         regrow: whether what was just dropped may grow back at once.
     """
     active = layer.mask.sum(1)
+    kept = left(layer, fraction, regrow=regrow)
+    return grow(layer, kept, growth, active - kept.sum(1), regrow=regrow)
+
+
+def left(layer: Layer, fraction: float, *, regrow: bool = True) -> Tensor:
+    """Units that an update drops not, a boolean tensor (rows, units).
+
+    Args:
+        layer: the weight.
+        fraction: f_t, the part of the active units that is dropped.
+        regrow: whether what was just dropped may grow back at once.
+    """
+    active = layer.mask.sum(1)
     size = int(active.sum())
     dropped = min(size, max(0, floor(round(size * fraction, 6))))  # 100·.29 comes out a hair below 29
     magnitude = excluding(layer.magnitude, ~layer.mask)
     kept = top_k_mask(magnitude.reshape(1, -1), size - dropped).view(magnitude.shape)
     if not regrow:  # where too little is inactive, the largest of what would be dropped stays
         kept = kept | first(magnitude, 2 * active - layer.units)
+    return kept
+
+
+def grow(layer: Layer, kept: Tensor, growth: Tensor, counts: Tensor, *, regrow: bool = True) -> Change:
+    """The new mask of one weight: what was kept, and in each row so many of the best scores beside it.
+
+    Args:
+        layer: the weight.
+        kept: units that stay, (rows, units).
+        growth: scores by which units grow, (rows, units).
+        counts: units that each row grows.
+        regrow: whether what was just dropped may grow back at once.
+    """
     closed = kept if regrow else kept | layer.mask
-    grown = first(excluding(growth, closed), active - kept.sum(1))
+    grown = first(excluding(growth, closed), counts)
     return Change(kept | grown, grown)
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Self, assert_never
+from typing import Self, assert_never, get_args
 
 from torch import Tensor
 
-from iftplan.nn.masking.algorithms.base import Asked, Order, Scheduled
+from iftplan.base.errors import InputError
+from iftplan.masks import MaskStructure, Unstructured
+from iftplan.nn.masking.algorithms.base import Asked, Order, Scheduled, Scores
 from iftplan.nn.masking.algorithms.exchange.drop_grow import drop_grow
+from iftplan.nn.masking.algorithms.exchange.redistribution import Redistribution, redistributed
 from iftplan.nn.masking.layer import Change, Layer
 from iftplan.runs.cautions import schedule_cautions
 from iftplan.runs.schedules import Constant, Cosine, Exponential, Linear, Power, Schedule
@@ -29,7 +32,11 @@ class Exchange(Scheduled):
     order: Order = Order.AFTER
 
     starts_dense = False
-    crosses_layers = False
+
+    @property
+    def crosses_layers(self) -> bool:
+        """Whether counts move between layers."""
+        return False
 
     def cautions(self, steps: int, rate: Callable[[int], float] | None = None) -> list[str]:
         """Sentences about the schedule of the exchanges.
@@ -57,17 +64,49 @@ class DropGrow(Exchange):
         regrow: whether what was just dropped may grow back at once.
         keep_values: whether a weight dropped and grown back in one update keeps its value (google/rigl does); else
             it restarts at 0.
+        redistribution: by what MACs that a layer's dropped weights set free are given to layers: "none" for each its
+            own, "magnitude" for mean |θ| of active weights, "nonzeros" for their number, "momentum" for the mean |m|
+            that `SNFS` averages. The plan's MACs are kept; without a plan, the number of weights.
+
+    Raises:
+        InputError: an unknown redistribution, or one by averages that the method does not have.
     """
 
     regrow: bool = True
     keep_values: bool = True
+    redistribution: Redistribution = "none"
+
+    def __post_init__(self, interval: int | None, begin: float | None, end: float | None) -> None:
+        super(DropGrow, self).__post_init__(interval, begin, end)
+        choices = get_args(Redistribution)
+        if self.redistribution not in choices:
+            raise InputError(
+                f"redistribution by {self.redistribution!r} is not known; there are {', '.join(choices)}."
+            )
+        if self.redistribution == "momentum" and self.scores is not Scores.AVERAGE:  # type: ignore[attr-defined]
+            raise InputError(
+                f"{type(self).__name__} keeps no average of gradients to redistribute by; take SNFS, or redistribution by magnitude or nonzeros."
+            )
 
     @classmethod
     def of(cls, asked: Asked) -> Self:
         """Algorithm on the run's schedule; what was dropped may grow back if the run says so, or the paper."""
         config = asked.config
-        regrow = cls(asked.updates).regrow if config.regrow is None else config.regrow
-        return cls(asked.updates, annealing(config), asked.order, regrow, config.keep_values)
+        default = cls(asked.updates)
+        regrow = default.regrow if config.regrow is None else config.regrow
+        redistribution = config.redistribution or default.redistribution
+        return cls(asked.updates, annealing(config), asked.order, regrow, config.keep_values, redistribution)
+
+    @property
+    def crosses_layers(self) -> bool:
+        """Whether counts move between layers: where freed MACs are redistributed."""
+        return self.redistribution != "none"
+
+    def structure_refusal(self, structure: MaskStructure) -> str:
+        """Sentence on structures whose layers cannot exchange weights."""
+        if self.redistribution == "none" or isinstance(structure, Unstructured):
+            return ""
+        return f"{type(self).__name__} with redistribution moves weights from layer to layer, which {structure} masks do not allow; take redistribution none, or plan unstructured masks."
 
     def growth(self, layer: Layer) -> Tensor:
         """Scores by which units grow, (rows, units); every algorithm of this kind has its own."""
@@ -75,8 +114,10 @@ class DropGrow(Exchange):
 
     def update(self, layers: Sequence[Layer], step: int) -> list[Change]:
         """New masks: drop by |θ|, grow by the method's scores."""
-        share = self.share(step)
-        return [drop_grow(x, self.growth(x), share, regrow=self.regrow) for x in layers]
+        share, growth = self.share(step), [self.growth(x) for x in layers]
+        if self.redistribution != "none":
+            return redistributed(layers, growth, share, self.redistribution, regrow=self.regrow)
+        return [drop_grow(x, g, share, regrow=self.regrow) for x, g in zip(layers, growth, strict=True)]
 
 
 def annealing(config: MethodConfig) -> Schedule:

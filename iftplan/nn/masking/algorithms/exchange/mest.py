@@ -9,9 +9,10 @@ from typing import Self
 
 from torch import Tensor
 
+from iftplan.base.errors import InputError
 from iftplan.masks import MaskStructure, Unstructured
 from iftplan.nn.masking.algorithms.base import Asked, Scores
-from iftplan.nn.masking.algorithms.exchange.drop_grow import at_random, drop_grow
+from iftplan.nn.masking.algorithms.exchange.drop_grow import at_random
 from iftplan.nn.masking.algorithms.exchange.exchange import DropGrow
 from iftplan.nn.masking.layer import Change, Layer
 from iftplan.nn.masks.top_k import excluding, first
@@ -29,6 +30,9 @@ class MEST(DropGrow):
         soft: whether new weights come beside the old ones (the paper's soft memory bound): an update keeps the plan's
             count, then grows a part f_t of it more, and the next one decides which stay. The last arrives at the
             plan's count.
+
+    Raises:
+        InputError: a soft bound with redistribution.
     """
 
     regrow: bool = False
@@ -37,6 +41,13 @@ class MEST(DropGrow):
 
     name = "mest"
     scores = Scores.KEPT
+
+    def __post_init__(self, interval: int | None, begin: float | None, end: float | None) -> None:
+        super(MEST, self).__post_init__(interval, begin, end)
+        if self.soft and self.redistribution != "none":
+            raise InputError(
+                "MEST with a soft bound grows weights beyond the plan's, which sets no MACs free to redistribute; take soft=False, or redistribution none."
+            )
 
     @classmethod
     def of(cls, asked: Asked) -> Self:
@@ -47,7 +58,7 @@ class MEST(DropGrow):
     def structure_refusal(self, structure: MaskStructure) -> str:
         """Sentence on structures that have no room beyond the plan's count."""
         if not self.soft or isinstance(structure, Unstructured):
-            return ""
+            return super(MEST, self).structure_refusal(structure)
         return f"MEST with a soft bound keeps weights beyond the plan's count, and {structure} masks have no room for them; take MEST with soft=False, or plan unstructured masks."
 
     def cautions(self, steps: int, rate: Callable[[int], float] | None = None) -> list[str]:
@@ -69,11 +80,11 @@ class MEST(DropGrow):
 
     def update(self, layers: Sequence[Layer], step: int) -> list[Change]:
         """New masks: drop by |θ| + λ·|g|, grow at random."""
-        share = 0.0 if self.soft and step >= self.updates.last else self.share(step)
+        share = 0.0 if step >= self.updates.last else self.share(step)
         ranked = [replace(x, magnitude=self._importance(x)) for x in layers]
         if self.soft:
             return [self._beside(x, share) for x in ranked]
-        return [drop_grow(x, self.growth(x), share, regrow=self.regrow) for x in ranked]
+        return super(MEST, self).update(ranked, step)
 
     def _importance(self, layer: Layer) -> Tensor:
         if layer.gradient is None:
