@@ -67,7 +67,8 @@ class MaskedWeight:
     @property
     def cost(self) -> int | None:
         """MACs of one of its weights in a forward pass of the plan's input; None without a plan."""
-        return vars(self.module).get(_COSTS, {}).get(self.parameter_name)
+        costs: Mapping[str, int] = vars(self.module).get(_COSTS, {})
+        return costs.get(self.parameter_name)
 
     @property
     def experts(self) -> int:

@@ -202,15 +202,30 @@ def test_a_fingerprint_depends_on_entries_and_not_on_strides() -> None:
 
 
 @pytest.mark.slow
-def test_dense_weights_behind_masks_are_the_same_on_both_ranks(ranks: Reports) -> None:
-    """Chosen in each second step, under DDP and in FSDP2's parts, and continued from a state of either."""
-    model = scenarios.sparse(dense_start=True)
-    masks = nn.Masking(model, scenarios.adam(model), nn.SRSTE(pull=0.01, refresh=2))
+@pytest.mark.parametrize("name", scenarios.REMEMBERING)
+def test_what_is_kept_beside_a_model_is_the_same_on_both_ranks(ranks: Reports, name: str) -> None:
+    """Under DDP and in FSDP2's parts, and continued from a state of either."""
+    algorithm = scenarios.REMEMBERING[name]
+    model = scenarios.sparse(dense_start=algorithm.starts_dense)
+    masks = nn.Masking(model, scenarios.adam(model), algorithm)
     alone = scenarios.train(model, model, masks, range(9))
-    first, second = both(ranks, "straight_through")
+    first, second = both(ranks, "remembering")
     for kind in ("ddp", "fsdp"):
-        assert first[kind] == second[kind]
-        assert first[kind]["alike"] and first[kind]["off"] == []
-        assert first[kind]["digests"][:5] == alone[:5]  # sums are taken in another order
-        assert first[kind]["final"] == pytest.approx(scenarios.flat(model), abs=1e-5)
+        found = first[f"{name}, {kind}"]
+        assert found == second[f"{name}, {kind}"]
+        assert found["alike"] and found["off"] == []
+        assert found["digests"][:5] == alone[:5]  # sums are taken in another order
+        assert found["final"] == pytest.approx(scenarios.flat(model), abs=1e-5)
     assert len(set(alone)) > 2
+
+
+@pytest.mark.slow
+def test_pruning_at_the_start_says_what_several_processes_cannot(ranks: Reports) -> None:
+    for found in both(ranks, "second_derivatives"):
+        assert "choose masks in one process, or take snip, force or synflow" in found["message"]
+    model = scenarios.sparse(dense_start=True)
+    masks = nn.Masking(model, scenarios.adam(model), nn.SynFlow(rounds=5))
+    alone = scenarios.train(model, model, masks, range(3))
+    for found in both(ranks, "flow"):
+        assert found["digests"] == alone
+        assert "the model is sharded; use DDP" in found["refused"]

@@ -262,35 +262,69 @@ def resumed(folder: Path) -> Any:
     return found
 
 
-def straight_through(_: Path) -> Any:
-    """Dense weights behind the masked ones, whole or in parts; continued from the state of step 5 as well."""
-    found = {}
-    for kind in ("ddp", "fsdp"):
-        first, forward, masks = _behind(kind)
-        digests = train(first, forward, masks, range(5))
-        state = copy.deepcopy(state_of(first, masks))
-        digests += train(first, forward, masks, range(5, 9))
-        second, other, again = _behind(kind)
-        load_model_state_(second, state["model"])
-        load_optimizer_state_(second, again.optimizer, state["optimizer"])
-        again.load_state_dict(state["masks"])
-        train(second, other, again, range(5, 9))
-        off = [w.name for w in nn.masked_weights(first) if whole(w.parameter.detach())[~w.mask].any()]
-        alike = same(state_of(first, masks), state_of(second, again))
-        masks.finish()
-        found[kind] = {
-            "digests": digests,
-            "alike": alike,
-            "off": [*off, *hold(masks)],
-            "final": flat(first),
-        }
-    return found
+REMEMBERING: dict[str, Any] = {
+    "SR-STE": nn.SRSTE(pull=0.01, refresh=2),
+    "Top-KAST": nn.TopKAST(0.2, pull=0.01, refresh=2),
+    "SNFS": nn.SNFS(Updates(end=1000, interval=2)),
+    "FORCE": nn.Force(rounds=7),
+}
+"""Algorithms that keep tensors beside the model: dense weights, averages, the weights of the beginning."""
 
 
-def _behind(kind: str) -> tuple[torch.nn.Module, torch.nn.Module, nn.Masking]:
+def remembering(_: Path) -> Any:
+    """What is kept beside a model, whole or in parts; continued from the state of step 5 as well."""
+    return {f"{name}, {kind}": _remembered(name, kind) for name in REMEMBERING for kind in ("ddp", "fsdp")}
+
+
+def _remembered(name: str, kind: str) -> Any:
+    first, forward, masks = _begun(name, kind)
+    digests = train(first, forward, masks, range(5))
+    state = copy.deepcopy(state_of(first, masks))
+    digests += train(first, forward, masks, range(5, 9))
+    second, other, again = _begun(name, kind)
+    load_model_state_(second, state["model"])
+    load_optimizer_state_(second, again.optimizer, state["optimizer"])
+    again.load_state_dict(state["masks"])
+    train(second, other, again, range(5, 9))
+    off = [w.name for w in nn.masked_weights(first) if whole(w.parameter.detach())[~w.mask].any()]
+    alike = same(state_of(first, masks), state_of(second, again))
+    masks.finish()
+    return {"digests": digests, "alike": alike, "off": [*off, *hold(masks)], "final": flat(first)}
+
+
+def _begun(name: str, kind: str) -> tuple[torch.nn.Module, torch.nn.Module, nn.Masking]:
+    dense = REMEMBERING[name].starts_dense
+    model = sharded(dense_start=dense) if kind == "fsdp" else sparse(dense_start=dense)
+    forward = DistributedDataParallel(model) if kind == "ddp" else model
+    return model, forward, nn.Masking(forward, adam(model), REMEMBERING[name])
+
+
+def second_derivatives(_: Path) -> Any:
+    return _refused(nn.GraSP(), "ddp")
+
+
+def flow(_: Path) -> Any:
+    """Synaptic flow asks for whole weights, which DDP has."""
+    model = sparse(dense_start=True)
+    forward = DistributedDataParallel(model)
+    masks = nn.Masking(forward, adam(model), nn.SynFlow(rounds=5))
+    return {
+        "digests": train(model, forward, masks, range(3)),
+        "refused": _refused(nn.SynFlow(), "fsdp")["message"],
+    }
+
+
+def _refused(algorithm: Any, kind: str) -> Any:
     model = sharded(dense_start=True) if kind == "fsdp" else sparse(dense_start=True)
     forward = DistributedDataParallel(model) if kind == "ddp" else model
-    return model, forward, nn.Masking(forward, adam(model), nn.SRSTE(pull=0.01, refresh=2))
+    masks = nn.Masking(forward, adam(model), algorithm)
+    try:
+        loss_of(forward, share(0)).backward()
+        masks.step()
+        masks.optimizer.step()
+    except ift.InputError as error:
+        return {"message": str(error)}
+    return {"message": "no error"}
 
 
 # -- states ------------------------------------------------------------------------------------------------
@@ -343,7 +377,9 @@ SCENARIOS = (
     not_finite,
     fully_sharded,
     resumed,
-    straight_through,
+    remembering,
+    second_derivatives,
+    flow,
 )
 
 
