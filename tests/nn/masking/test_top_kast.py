@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import Any
 
 import pytest
 import torch
@@ -62,14 +63,20 @@ def test_a_weight_that_learns_unseen_comes_in_when_it_is_large() -> None:
     assert stepped(row, masks)[0] == [0, -5, -4.9, 0, 0]
 
 
-def test_what_is_outside_has_no_momentum_and_does_not_decay() -> None:
+@pytest.mark.parametrize(
+    ("optimizer", "options"),
+    [(optim.AdamW, {"lr": 0.1}), (optim.SGD, {"lr": 0.01, "momentum": 0.9}), (optim.Adam, {"lr": 0.1})],
+)
+def test_what_is_outside_has_no_momentum_and_does_not_decay(optimizer: Any, options: Any) -> None:
+    """Whether the optimizer decays weights by themselves, or by their gradients."""
     row = Row(DENSE)
-    optimizer = optim.AdamW(row.parameters(), lr=0.1, weight_decay=0.5)
-    masks = Masking(row, optimizer, TopKAST(0.2, refresh=1))
+    masks = Masking(row, optimizer(row.parameters(), weight_decay=0.5, **options), TopKAST(0.2, refresh=1))
     for _ in range(3):
         assert stepped(row, masks)[1][3:] == [1.0, 0.5]
-    for slot in ("exp_avg", "exp_avg_sq"):
-        assert optimizer.state[row.weight][slot][0].bool().tolist() == [True, True, True, False, False]
+    slots = [x for x in masks.optimizer.state[row.weight].values() if x.shape == (1, 5)]
+    assert slots
+    for slot in slots:
+        assert slot[0].bool().tolist() == [True, True, True, False, False]
 
 
 def perceptron() -> nn.Sequential:
