@@ -19,7 +19,7 @@ from iftplan.nn.masking.algorithms.pruning.gradual import Gradual
 from iftplan.nn.masking.algorithms.static import Static
 from iftplan.nn.masking.layer import Layer
 from iftplan.runs.schedules import Constant, Cosine, Linear, Schedule, Updates
-from tests.support.hand_layers import layer, ones
+from tests.support.models.hand_layers import layer, ones
 
 #             0    1    2    3    4    5    6    7    8    9
 WEIGHTS = [0.9, 0.1, 0.5, 0.0, 0.0, 0.3, 0.0, 0.7, 0.0, 0.0]

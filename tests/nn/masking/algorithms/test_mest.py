@@ -10,7 +10,7 @@ import iftplan as ift
 from iftplan.nn import MEST, SET, Masking, sparsify
 from iftplan.nn.masking.algorithms.base import Algorithm
 from iftplan.runs.schedules import Constant, Updates
-from tests.support.hand_layers import layer, ones
+from tests.support.models.hand_layers import layer, ones
 
 UPDATES = Updates(end=4, interval=1)
 

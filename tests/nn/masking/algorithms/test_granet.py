@@ -10,7 +10,7 @@ import iftplan as ift
 from iftplan.nn import Gradual, GraNet, Masking, apply, masked_weights, sparsify
 from iftplan.nn.masking.algorithms.base import Algorithm
 from iftplan.runs.schedules import Constant, Updates
-from tests.support.hand_layers import layer, ones
+from tests.support.models.hand_layers import layer, ones
 
 #             0    1    2    3    4    5    6    7
 WEIGHTS = [0.9, 0.1, 0.5, 0.2, 0.4, 0.3, 0.8, 0.7]

@@ -34,7 +34,7 @@ from iftplan.nn.masks.masked_weights import MaskedWeight, register_mask_
 from iftplan.plans.plan import Plan
 from iftplan.runs.schedules import Constant, Updates
 from iftplan.runs.training_cost import TrainingCost
-from tests.support.hand_layers import layer, ones
+from tests.support.models.hand_layers import layer, ones
 
 
 class Row(nn.Module):

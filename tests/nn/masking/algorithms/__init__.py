@@ -1,0 +1,1 @@
+"""Tests of algorithms that choose masks."""
