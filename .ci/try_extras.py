@@ -20,6 +20,8 @@ BARE = (
     "iftplan plan zoo:resnet18 --transform wide --sparsity 0.75 -o wide.json",
     "iftplan plan zoo:resnet18 --transform parallel --sparsity 0.75 -o parallel.json",
     "iftplan diff wide.json parallel.json",
+    "iftplan explore zoo:resnet18 -o explore.html",
+    "iftplan check bundled",
     "iftplan pareto --paper --task CIFAR-100",
     """python -c 'import iftplan as ift; print(ift.__version__, ift.plan("zoo:bert-small", "doped", 0.75).to_dataframe())'""",
 )
@@ -28,7 +30,7 @@ BARE = (
 SPARSE = 'import torch; from iftplan import nn; net = torch.nn.Sequential(*(torch.nn.Linear(8, 8) for _ in range(3))); sparse = nn.sparsify(net, "1/2")'
 
 EXTRAS: Mapping[str, Sequence[str]] = {
-    "bare": ("! iftplan check",),
+    "bare": ("! iftplan check", "! iftplan audit wide.json"),
     "torch": (
         "iftplan check",
         "iftplan audit wide.json",
@@ -59,7 +61,8 @@ TOOLS: Mapping[str, str] = {
 """Runners of tools that are installed for one command → the command."""
 
 FILES: Mapping[str, str] = {
-    "iftplan.toml": '[models.net]\nsource = "zoo:resnet18"\nbudget.macs = "1.9G"\n',
+    "iftplan.toml": '[models.bundled]\nsource = "zoo:resnet18"\nbudget.macs = "1.9G"\n[models.own]\nsource = "net.py:net"\ninputs = ["1x8"]\n',
+    "net.py": "from torch import nn\n\n\ndef net():\n    return nn.Linear(8, 8)\n",
     "config.json": '{"model_type": "bert", "architectures": ["BertForMaskedLM"], "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 100}',
 }
 """What the commands read."""

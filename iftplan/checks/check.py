@@ -20,6 +20,7 @@ from iftplan.checks.processes.pool import Answer, measure_all
 from iftplan.checks.verdicts import check_model
 from iftplan.models.cost import ModelCost
 from iftplan.models.cost_document import parse_measured
+from iftplan.models.zoo_specs import zoo_cost
 from iftplan.plans.document.plan import parse_plan
 from iftplan.plans.plan import Scope
 
@@ -64,7 +65,7 @@ def measure_models(
     paths: tuple[Path, Path] | None = None,
     around: Around = lambda count: nullcontext(lambda: None),
 ) -> Costs:
-    """Costs of models: measured, or from the cache if nothing that they depend on has changed.
+    """Costs of models: measured, or kept: for a bundled model with iftplan, for others in the cache while nothing changes.
 
     Args:
         models: what to measure.
@@ -78,10 +79,11 @@ def measure_models(
     store = Store(cache, environment())
     footprint = Footprint(folder)
     requests = {model.name: _request(model) for model in models}
+    bundled = {model.name: _bundled(model) for model in models}
     known = {
         name: hit
         for name, request in requests.items()
-        if (hit := _kept(store, f"{variant}:{name}", request, footprint)) is not None
+        if (hit := bundled[name] or _kept(store, f"{variant}:{name}", request, footprint)) is not None
     }
     missing = [name for name in requests if name not in known]
     answers: dict[str, Answer] = {}
@@ -145,6 +147,12 @@ def _request(model: ConfiguredModel) -> dict[str, Any]:
         "nonzeros": model.nonzeros,
         "cross_check": model.cross_check,
     }
+
+
+def _bundled(model: ConfiguredModel) -> ModelCost | None:
+    """The cost of a model that comes with iftplan, if it is asked for as it is."""
+    changed = model.nonzeros or model.cross_check or any(allowance.macs for allowance in model.allowed)
+    return None if changed else zoo_cost(model.source, model.inputs)
 
 
 def _kept(store: Store, slot: str, request: Mapping[str, Any], footprint: Footprint) -> ModelCost | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import resource
@@ -18,7 +19,9 @@ from typing import Any
 import pytest
 
 from iftplan.base.documents import digest
+from iftplan.models.zoo import ZOO
 from tests.support.cli_runs import Run, iftplan
+from tests.support.places import ROOT
 
 NET = """
 import torch
@@ -260,6 +263,66 @@ def test_what_is_known_needs_no_torch(home: Path, first: Run) -> None:
         [sys.executable, "-c", LOADED], cwd=home, capture_output=True, text=True, timeout=60
     )
     assert done.stdout.splitlines()[-1] == "loaded:", done.stderr
+
+
+BUNDLED = """
+from iftplan.checks import check
+from iftplan.cli.main import main
+if {measured}:
+    check.zoo_cost = lambda source, inputs: None
+main(["check", "--no-cache", "--report", "report.md", "--report", "report.html", "--format", "{form}"])
+"""
+
+
+@pytest.fixture(scope="module")
+def bundled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that budgets every bundled model, four of them too little, where importing torch fails."""
+    folder = tmp_path_factory.mktemp("bundled")
+    budgets = ("macs", "560M"), ("parameters", "12M"), ("flops", "100T"), ("parameters", "3G")
+    sections = [
+        f"[models.{name.replace('.', '-')}]\nsource = 'zoo:{name}'\nbudget.{quantity} = '{most}'\n"
+        for name, (quantity, most) in zip(ZOO, itertools.cycle(budgets), strict=False)
+    ]
+    (folder / "iftplan.toml").write_text("".join(sections))
+    (folder / "without" / "torch").mkdir(parents=True)
+    (folder / "without" / "torch" / "__init__.py").write_text("raise ImportError('there is no torch')")
+    return folder
+
+
+def bundled_check(folder: Path, form: str, *, measured: bool) -> tuple[int, str, str, list[str]]:
+    """Status, output, messages and reports of a check where torch measures, or where it cannot be imported."""
+    path = os.environ.get("PYTHONPATH", "")
+    done = subprocess.run(
+        [sys.executable, "-c", BUNDLED.format(measured=measured, form=form)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path if measured else f"{folder / 'without'}{os.pathsep}{path}"},
+    )
+    said = [line for line in done.stderr.splitlines() if not line.startswith("measuring")]
+    reports = [(folder / f"report.{ending}").read_text() for ending in ("md", "html")]
+    return done.returncode, done.stdout, "\n".join(said), reports
+
+
+@pytest.mark.parametrize("form", ("json", "table"))
+def test_bundled_models_are_checked_without_torch_as_with_it(bundled: Path, form: str) -> None:
+    measured, kept = (bundled_check(bundled, form, measured=m) for m in (True, False))
+    assert kept[0] == 1, kept[2]
+    assert kept == measured
+    if form == "json":
+        assert len(json.loads(kept[1])["models"]) == len(ZOO)
+
+
+def test_a_model_of_ones_own_asks_for_torch_in_one_sentence(bundled: Path, tmp_path: Path) -> None:
+    (tmp_path / "iftplan.toml").write_text(
+        "[models.own]\nsource = 'net.py:net'\n[models.net]\nsource = 'zoo:resnet18'\n"
+    )
+    run = iftplan("check", cwd=tmp_path, env={"PYTHONPATH": f"{bundled / 'without'}{os.pathsep}{ROOT}"})
+    assert run.code == 2
+    assert run.message == (
+        "bad input: own: measuring net.py:net needs PyTorch, which cannot be imported (there is no torch). Install it with: pip install 'iftplan[torch]'."
+    )
+    assert "passed" in run.out
 
 
 def test_other_formats_and_folders(home: Path, first: Run, tmp_path: Path) -> None:

@@ -157,7 +157,7 @@ def _answer(request: Mapping[str, Any], reads: Reads) -> dict[str, Any]:
         return {"error": str(error), "exit_code": error.exit_code}
     except ImportError as error:
         return {
-            "error": f"PyTorch is needed and cannot be imported ({error}); install it with: pip install 'iftplan[torch]'.",
+            "error": f"measuring {request['source']} needs PyTorch, which cannot be imported ({error}). Install it with: pip install 'iftplan[torch]'.",
             "exit_code": 2,
         }
     except Exception as error:

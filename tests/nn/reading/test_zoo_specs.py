@@ -9,7 +9,7 @@ import pytest
 import iftplan as ift
 from iftplan.models.spec import InputSpec
 from iftplan.models.zoo import ZOO
-from iftplan.models.zoo_specs import file_name, zoo_spec
+from iftplan.models.zoo_specs import cost_file_name, file_name, zoo_spec
 from iftplan.nn.reading.read import read_model
 from iftplan.nn.reading.zoo_specs import zoo_document
 from tests.support.places import ROOT
@@ -35,7 +35,8 @@ def test_a_network_gives_the_spec_that_is_kept(name: str) -> None:
 
 def test_nothing_else_is_kept() -> None:
     known = {file_name(name, heads) for name in ZOO for heads in ("number", "size")}
-    assert {path.name for path in FOLDER.iterdir()} <= known
+    costs = {cost_file_name(name) for name in ZOO}
+    assert {path.name for path in FOLDER.iterdir()} <= known | costs
 
 
 def test_without_widths_the_spec_is_the_one_that_is_read_without() -> None:
