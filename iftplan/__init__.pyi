@@ -1,3 +1,12 @@
+from . import base as base
+from . import checks as checks
+from . import families as families
+from . import masks as masks
+from . import models as models
+from . import nn as nn
+from . import plans as plans
+from . import plots as plots
+from . import runs as runs
 from .api import audit as audit
 from .api import load as load
 from .api import plan as plan

@@ -13,9 +13,13 @@ from sphinx.util.docutils import SphinxDirective
 
 
 def expanded(line: str) -> Iterator[str]:
-    """The names that a line stands for."""
+    """The names that a line stands for; a package among them has lines of its own."""
     module, _, name = line.strip().rpartition(".")
-    yield from (f"{module}.{n}" for n in public(import_module(module))) if name == "*" else (line.strip(),)
+    if name != "*":
+        yield line.strip()
+        return
+    found = import_module(module)
+    yield from (f"{module}.{n}" for n in public(found) if not hasattr(getattr(found, n), "__path__"))
 
 
 def public(module: ModuleType) -> list[str]:

@@ -120,6 +120,15 @@ _SYNONYMS: Mapping[str, str] = {
     "method": "algorithm",
     "total_steps": "steps",
     "num_steps": "steps",
+    "delta_t": "interval",
+    "update_freq": "interval",
+    "update_frequency": "interval",
+    "alpha": "fraction",
+    "drop_fraction": "fraction",
+    "prune_rate": "fraction",
+    "start": "begin",
+    "t_end": "end",
+    "stop": "end",
 }
 """What an argument is called elsewhere → its name here, where the function has one of that name."""
 
@@ -129,7 +138,7 @@ def _meant(error: TypeError, signature: inspect.Signature) -> str:
     found = re.search(r"unexpected keyword argument '(\w+)'", str(error))
     if found is None:
         return ""
-    synonym = _SYNONYMS.get(found[1], "")
+    synonym = _SYNONYMS.get(found[1].lower(), "")
     near = (
         [synonym]
         if synonym in signature.parameters
@@ -145,7 +154,7 @@ def _name(function: Callable[..., Any]) -> str:
 
 
 def _parameters(signature: inspect.Signature) -> str:
-    return ", ".join(name for name in signature.parameters if name != "self")
+    return ", ".join(name for name in signature.parameters if name != "self") or "no arguments"
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:

@@ -5,11 +5,12 @@ The fixtures of the pytest plugin; any other test runner can call them as well.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
-from typing import TYPE_CHECKING, Protocol
+from functools import wraps
+from typing import TYPE_CHECKING, ParamSpec, Protocol
 
-from iftplan.base.errors import MeasureError
+from iftplan.base.errors import IftplanError, MeasureError
 from iftplan.base.units import Convention, parse_tolerance
 from iftplan.models.notation import parse_input
 from iftplan.models.spec import InputSpec
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-_MOST_LAYERS = 40
+P = ParamSpec("P")
 
 Number = str | int | float | Fraction
 
@@ -35,6 +36,7 @@ class IsoFlop(Protocol):
         /,
         *inputs: str,
         tolerance: Number = ...,
+        layers: int | None = ...,
     ) -> AuditReport:
         """See `iso_flop`."""
 
@@ -43,24 +45,52 @@ class FlopBudget(Protocol):
     """Type of `flop_budget`."""
 
     def __call__(
-        self, model: nn.Module | str, budget: str | int, /, *inputs: str, tolerance: Number = ...
+        self,
+        model: nn.Module | str,
+        budget: str | int,
+        /,
+        *inputs: str,
+        tolerance: Number = ...,
+        layers: int | None = ...,
     ) -> AuditReport:
         """See `flop_budget`."""
 
 
+def _without_internals(function: Callable[P, AuditReport]) -> Callable[P, AuditReport]:
+    """The function with errors whose traceback ends in the test: what failed inside a model is in the message."""
+
+    @wraps(function)
+    def called(*args: P.args, **kwargs: P.kwargs) -> AuditReport:
+        __tracebackhide__ = True
+        try:
+            return function(*args, **kwargs)
+        except IftplanError as error:
+            told = error.with_traceback(None)
+        raise told from None
+
+    return called
+
+
+@_without_internals
 def iso_flop(
-    model: nn.Module | str, reference: Plan | nn.Module | str, /, *inputs: str, tolerance: Number = 0
+    model: nn.Module | str,
+    reference: Plan | nn.Module | str,
+    /,
+    *inputs: str,
+    tolerance: Number = 0,
+    layers: int | None = 10,
 ) -> AuditReport:
-    """Assert that a model costs what a plan, or another model, says.
+    """Assert that a model costs as many MACs as a plan or another model; returns the report of the audit.
 
     Args:
         model: a network, or a source such as "zoo:resnet18".
         reference: a plan or its file, another network, or a source.
-        *inputs: such as "1x3x32x32"; a plan and most sources know theirs.
+        *inputs: of both, such as "1x3x32x32"; a plan and most sources know theirs.
         tolerance: the largest relative difference that passes, such as "0.1%".
+        layers: number of layers that the message lists, those with the largest differences; None for all.
 
     Raises:
-        AssertionError: it does not; the text is the layer table, the largest difference first.
+        AssertionError: it costs more or less; the message lists the layers that differ.
         MeasureError: it could not be measured.
     """
     __tracebackhide__ = True
@@ -70,27 +100,34 @@ def iso_flop(
     allowed = _fraction(tolerance)
     plan = _plan(reference)
     if plan is not None:
-        return _held(_against_plan(model, plan, inputs, allowed))
+        return _held(_against_plan(model, plan, inputs, allowed), layers)
     assert not isinstance(reference, Plan)
     network, specs = _network(model, inputs)
     base, base_specs = _network(reference, inputs)
     expected = Reference.of_table(measure(base, base_specs), _called(reference))
-    return _held(audit_network(_called(model), network, specs, expected, tolerance=allowed))
+    return _held(audit_network(_called(model), network, specs, expected, tolerance=allowed), layers)
 
 
+@_without_internals
 def flop_budget(
-    model: nn.Module | str, budget: str | int, /, *inputs: str, tolerance: Number = 0
+    model: nn.Module | str,
+    budget: str | int,
+    /,
+    *inputs: str,
+    tolerance: Number = 0,
+    layers: int | None = 10,
 ) -> AuditReport:
-    """Assert that a model costs no more than a budget.
+    """Assert that a model costs no more MACs than a budget; returns the report of the audit.
 
     Args:
         model: a network, or a source such as "zoo:resnet18".
         budget: MACs: 560_000_000, "560M", or "1.2 GFLOPs", two of which make one MAC.
         *inputs: such as "1x3x32x32"; most sources know theirs.
         tolerance: the largest relative excess that passes.
+        layers: number of layers that the message lists, the most expensive ones; None for all.
 
     Raises:
-        AssertionError: it costs more; the text is the layer table, the most expensive first.
+        AssertionError: it costs more; the message lists the most expensive layers.
         MeasureError: it could not be measured.
     """
     __tracebackhide__ = True
@@ -98,10 +135,11 @@ def flop_budget(
 
     network, specs = _network(model, inputs)
     reference = Reference.of_budget(str(budget))
-    return _held(audit_network(_called(model), network, specs, reference, tolerance=_fraction(tolerance)))
+    report = audit_network(_called(model), network, specs, reference, tolerance=_fraction(tolerance))
+    return _held(report, layers)
 
 
-def _held(report: AuditReport) -> AuditReport:
+def _held(report: AuditReport, most: int | None) -> AuditReport:
     """The report, if it passed."""
     __tracebackhide__ = True
     if report.passed:
@@ -112,20 +150,26 @@ def _held(report: AuditReport) -> AuditReport:
         raise MeasureError(
             " ".join((f"{report.subject} could not be measured:", *unmeasured_sentences(report)))
         )
-    raise AssertionError(_message(report))
+    raise AssertionError(_message(report, most))
 
 
-def _message(report: AuditReport) -> str:
+def _message(report: AuditReport, most: int | None) -> str:
+    from iftplan.plans.audit.audit import deviation_sentence
     from iftplan.plans.audit.tables import audit_headline, layers_by_cost
     from iftplan.report.table import Table
     from iftplan.report.terminal import to_text
 
+    differ = tuple(layer for layer in report.layers if not layer.agrees)
     layers = layers_by_cost(report, Convention.MAC)
-    shown, left = layers.rows[:_MOST_LAYERS], len(layers.rows) - _MOST_LAYERS
-    notes = (f"… and {left} more layers",) if left > 0 else ()
+    shown = layers.rows if most is None else layers.rows[: min(most, len(differ) or most)]
+    left = len(layers.rows) - len(shown)
+    notes = (
+        (f"… and {left} more layer{'s' * (left != 1)} (pytest -vv or layers=None lists all)",) if left else ()
+    )
     headline = f"{report.subject}: {audit_headline(report)} against {report.reference}"
+    told = "" if report.deviation is None else deviation_sentence(report, report.deviation)
     table = to_text(Table(layers.columns, shown, notes=notes)).rstrip()
-    return "\n".join((headline, *report.problems, "", table))
+    return "\n".join((headline, *(p for p in report.problems if p != told), "", table))
 
 
 def _against_plan(

@@ -117,7 +117,7 @@ def _listed(words: Sequence[str]) -> str:
 
 
 def _totals(model: ModelCheck, baseline: str, convention: Convention) -> Iterator[Total]:
-    """What is limited, a row each; before them the cost, where no limit is about it."""
+    """What is limited, a row each; before them the cost, and after them changed parameters, where no limit is about it."""
     if model.measured is None:
         return
     within = SectionStatus.PASSED if _exceeded(model) else _OUTCOMES[model.status]
@@ -134,6 +134,22 @@ def _totals(model: ModelCheck, baseline: str, convention: Convention) -> Iterato
             (">used", share(limit.measured / limit.allowed)),
         )
         yield Total(within if limit.kept else SectionStatus.FAILED, cells)
+    if _parameters_moved(model):
+        cost = count(model.measured.total_parameters)
+        since = _since(model, Quantity.PARAMETERS, baseline)
+        yield Total(within, (("quantity", Quantity.PARAMETERS.value), (">cost", cost), *since))
+
+
+def _parameters_moved(model: ModelCheck) -> bool:
+    """Whether a change is refused of which parameters are a part, and nothing limits them."""
+    limited = any(limit.quantity is Quantity.PARAMETERS for limit in model.limits)
+    moved = model.drift is not None and model.drift.parameters.difference != 0
+    return moved and not limited and _change_refused(model)
+
+
+def _change_refused(model: ModelCheck) -> bool:
+    """Whether some of what is wrong is no budget."""
+    return model.status is Status.FAILED and len(_exceeded(model)) < len(model.problems)
 
 
 def _since(model: ModelCheck, quantity: Quantity, baseline: str) -> tuple[tuple[str, str], ...]:
@@ -166,7 +182,7 @@ def _reason(model: ModelCheck, report: CheckReport) -> str:
         return ""
     over = _exceeded(model)
     parts = [f"{start} {_listed(told)}." for start, told in _excesses(over).items()]
-    if len(over) < len(model.problems):  # the rest is about changes
+    if _change_refused(model):
         parts.append(
             f"{report.config} allows no such change since {report.baseline}. If it is meant, {_way_out(report)}."
         )
@@ -208,7 +224,7 @@ def _summary(model: ModelCheck) -> tuple[tuple[str, str], ...]:
     if model.inputs:
         rows.append(("inputs", ", ".join(model.inputs)))
     limited = {limit.quantity for limit in model.limits}
-    if model.measured and Quantity.PARAMETERS not in limited:
+    if model.measured and Quantity.PARAMETERS not in limited and not _parameters_moved(model):
         changed = f", {changed_by(model.drift.parameters, Convention.MAC)}" if model.drift else ""
         rows.append(("parameters", f"{count(model.measured.total_parameters)}{changed}"))
     return tuple(rows)

@@ -64,17 +64,7 @@ def checked_out(revision: str, folder: Path) -> Iterator[Checkout]:
         said=f"{folder} is in no git repository, so it has no revision {revision!r}; compare two files or models instead: iftplan diff BASE HEAD.",
     )
     original = Path(found).resolve()
-    commit = _git(
-        folder,
-        "rev-parse",
-        "--verify",
-        "--quiet",
-        "--end-of-options",
-        f"{revision}^{{commit}}",
-        said=(
-            f"git knows no revision {revision!r} here; name a branch, a tag or a commit, and in CI fetch it first (a shallow clone has one commit)."
-        ),
-    )
+    commit = _commit(revision, folder)
     with terminating(), tempfile.TemporaryDirectory(prefix="iftplan-") as temporary:
         root = Path(temporary).resolve() / "tree"
         try:
@@ -96,6 +86,26 @@ def checked_out(revision: str, folder: Path) -> Iterator[Checkout]:
                 _git(folder, "worktree", "remove", "--force", "--force", str(root))
             with suppress(InputError):
                 _git(folder, "worktree", "prune")
+
+
+def is_revision(name: str, folder: Path) -> bool:
+    """Whether git knows a revision of that name in the repository that a folder is in."""
+    try:
+        return bool(_commit(name, folder))
+    except InputError:
+        return False
+
+
+def _commit(revision: str, folder: Path) -> str:
+    return _git(
+        folder,
+        "rev-parse",
+        "--verify",
+        "--quiet",
+        "--end-of-options",
+        f"{revision}^{{commit}}",
+        said=f"git knows no revision {revision!r} here; name a branch, a tag or a commit, and in CI fetch it first (a shallow clone has one commit).",
+    )
 
 
 def _git(folder: Path, *arguments: str, said: str = "") -> str:

@@ -134,7 +134,7 @@ def _because(check: ModelCheck, limit: Limit) -> str:
     if check.drift is not None:
         changes = check.drift.parameters if parameters else check.drift.macs
         if changes.changes:
-            return f"since {changes.base.name}: {_layers(changes)}"
+            return f"since {changes.base.name}: {_layers(changes.changes)}"
     assert check.measured is not None
     costs = check.measured.parameters if parameters else check.measured.macs
     largest = sorted(costs.items(), key=lambda item: -item[1])[:_NAMED]
@@ -156,28 +156,42 @@ def _drift(name: str, measured: ModelCost, baseline: Baseline | None) -> Drift |
 def _drifted(check: ModelCheck, model: ConfiguredModel, usual: DriftPolicy) -> Iterator[str]:
     if check.drift is None:
         return
-    for unit, changes, own in (
-        ("MACs", check.drift.macs, model.drift),
-        ("parameters", check.drift.parameters, model.parameter_drift or model.drift),
-    ):
-        if (policy := own or usual) is DriftPolicy.REPORT:
-            continue
-        gained = changes.difference if policy is DriftPolicy.INCREASE else abs(changes.difference)
-        if gained > model.tolerance * changes.base.macs:
-            yield f"{total_change(changes, unit)}."
+    macs, parameters = check.drift.macs, check.drift.parameters
+    more = _beyond(macs, model.drift or usual, model.tolerance)
+    larger = _beyond(parameters, model.parameter_drift or model.drift or usual, model.tolerance)
+    if more and larger:
+        known = {change.name for change in macs.changes}
+        others = [change for change in parameters.changes if change.name not in known]
+        where = _layers(macs.changes) + (f"; parameters alone: {_layers(others)}" if others else "")
+        base = macs.base.name
+        yield f"{_total(macs, f'MACs since {base}')} and {_total(parameters, 'parameters')}; {where}."
+    elif more or larger:
+        yield f"{total_change(macs, 'MACs') if more else total_change(parameters, 'parameters')}."
+
+
+def _beyond(changes: Diff, policy: DriftPolicy, tolerance: Fraction) -> bool:
+    """Whether a total has changed more than a policy lets it."""
+    if policy is DriftPolicy.REPORT:
+        return False
+    gained = changes.difference if policy is DriftPolicy.INCREASE else abs(changes.difference)
+    return gained > tolerance * changes.base.macs
 
 
 def total_change(changes: Diff, unit: str) -> str:
     """Change of a total since the base, and the layers in which it lies."""
+    return f"{_total(changes, f'{unit} since {changes.base.name}')}; {_layers(changes.changes)}"
+
+
+def _total(changes: Diff, unit: str) -> str:
     before, after = changes.base.macs, changes.head.macs
     share = f", {percent(Fraction(after, before) - 1)}" if before else ""
-    return f"{with_sign(changes.difference)} {unit} since {changes.base.name} ({count(before)} → {count(after)}{share}); {_layers(changes)}"
+    return f"{with_sign(changes.difference)} {unit} ({count(before)} → {count(after)}{share})"
 
 
-def _layers(changes: Diff) -> str:
-    named = [_layer(change) for change in changes.changes[:_NAMED]]
-    more = len(changes.changes) - len(named)
-    return ", ".join(named) + (f", and {more} more layers" if more else "")
+def _layers(changes: Sequence[LayerChange]) -> str:
+    named = [_layer(change) for change in changes[:_NAMED]]
+    more = len(changes) - len(named)
+    return ", ".join(named) + (f", and {more} more layer{'s' * (more != 1)}" if more else "")
 
 
 def _layer(change: LayerChange) -> str:

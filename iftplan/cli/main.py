@@ -155,7 +155,7 @@ def _misused(error: typer.BadParameter, given: Sequence[str]) -> int:
         error.show()  # the help, asked for by giving nothing
         return error.exit_code
     command = error.ctx.command_path if error.ctx else "iftplan"
-    text = error.format_message().strip().rstrip(".")
+    text = error.format_message().strip().rstrip(".").replace("\n\t", " ")  # of a list of choices
     say(f"iftplan: {text[:1].lower()}{text[1:]}; see {command} --help.")
     return error.exit_code
 

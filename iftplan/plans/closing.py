@@ -197,7 +197,8 @@ def _residual_note(residual: int, step: int) -> tuple[str, ...]:
     why = f"a weight costs {count(step)} MACs or a multiple of that"
     if residual >= step:
         why = "the layers that could use them already keep all of their weights"
-    return (f"{count(residual)} MACs stay unspent: {why}",)
+    unspent = "1 MAC stays" if residual == 1 else f"{count(residual)} MACs stay"
+    return (f"{unspent} unspent: {why}",)
 
 
 def _pattern_note(ledger: Books, policy: Policy) -> tuple[str, ...]:

@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from iftplan.base.arguments import check_arguments
+from iftplan.base.errors import InputError
+from iftplan.models.notation import parse_layer
+from iftplan.models.sources import parse_source
+from iftplan.models.spec import LayerSpec, ModelSpec
+from iftplan.models.zoo_specs import zoo_spec
+from iftplan.plans.plan import Plan
+from iftplan.plans.search_spaces import layer_spaces, model_spaces
 from iftplan.plots.files import Picture
 from iftplan.plots.style import DASHES, MARKERS, THEMES, count_axis, drawing, label_text, new_axes
 
@@ -11,17 +19,47 @@ Curve = Sequence[tuple[float, float]]
 """Sparsity and bits, one after the other."""
 
 
+@check_arguments
 def cardinality_picture(
-    curves: Mapping[str, Curve], subject: str, *, title: str = "", theme: str = "light"
+    subject: ModelSpec | LayerSpec | Plan | str, *, title: str = "", theme: str = "light"
 ) -> Picture:
-    """Chart of the number of masks in bits (log2), by family.
+    """Chart of the number of masks in bits (log2) over sparsity, a line for each family, at equal MACs.
 
     Args:
-        curves: family → its search space at the sparsities where it has one.
-        subject: whose.
+        subject: a model from `iftplan.read_model`, a layer, or either's name such as "zoo:resnet18" or "conv3x3:64-64";
+            of a plan, the bundled model that it was made for.
         title: above it.
         theme: "light", "dark" or "print".
+
+    Raises:
+        InputError: a name that cannot be read, or a plan of a model that is not bundled, which holds one sparsity alone.
+
+    Example:
+        >>> picture = cardinality_picture("linear:64-64")
+        >>> picture.save("masks.png")  # doctest: +SKIP
     """
+    found = _resolved(subject)
+    called = found.source or "the network" if isinstance(found, ModelSpec) else str(found)
+    curves = model_spaces(found) if isinstance(found, ModelSpec) else layer_spaces(found)
+    return _chart(curves, called, title, theme)
+
+
+def _resolved(subject: ModelSpec | LayerSpec | Plan | str) -> ModelSpec | LayerSpec:
+    """The model or the layer that is meant."""
+    if isinstance(subject, str):
+        bundled = zoo_spec(parse_source(subject).text) if subject.startswith("zoo:") else None
+        return bundled or parse_layer(subject)
+    if not isinstance(subject, Plan):
+        return subject
+    spec = zoo_spec(subject.model, subject.inputs, heads=subject.heads)
+    if spec is None:
+        raise InputError(
+            f"a plan has one sparsity of {subject.model or 'its model'}, and this picture shows all of them. Give it the model: cardinality_picture(iftplan.read_model({subject.model or '…'!r}))."
+        )
+    return spec
+
+
+def _chart(curves: Mapping[str, Curve], subject: str, title: str, theme: str) -> Picture:
     colors = THEMES[theme]
     with drawing(colors):
         figure, axes = new_axes(colors)

@@ -74,6 +74,35 @@ def test_a_swapped_pair_is_called_one() -> None:
         apply(torch.nn.Linear(3, 3), plan)
 
 
+@pytest.mark.parametrize(
+    ("name", "given", "says"),
+    [
+        ("RigL", "delta_t", r"RigL: .* 'delta_t'; it takes .*interval, begin, end\. Did you mean interval\?"),
+        ("SET", "drop_fraction", r"SET: .* Did you mean fraction\?"),
+        ("Gradual", "T_end", r"Gradual: .* Did you mean end\?"),
+        ("Static", "seed", r"Static: .*; it takes no arguments\."),
+        ("STE", "refesh", r"STE: .* Did you mean refresh\?"),
+    ],
+)
+def test_a_keyword_that_an_algorithm_does_not_have_names_those_that_it_has(
+    name: str, given: str, says: str
+) -> None:
+    pytest.importorskip("torch")
+    from iftplan import nn
+
+    with pytest.raises(InputError, match=says):
+        getattr(nn, name)(**{given: 3})
+
+
+def test_every_algorithm_of_a_run_refuses_unknown_keywords() -> None:
+    pytest.importorskip("torch")
+    from iftplan.nn.masking.algorithms import run_methods
+
+    for method in run_methods().values():
+        with pytest.raises(InputError, match="got an unexpected keyword argument 'nonsense'"):
+            method(**{"nonsense": 3})
+
+
 class Thing:
     """Nothing that any function takes."""
 

@@ -107,7 +107,29 @@ def test_a_long_table_is_cut_with_its_rest_counted() -> None:
     deep = nn.Sequential(*(nn.Linear(8, 8) for _ in range(50)))
     with pytest.raises(AssertionError) as caught:
         flop_budget(deep, 1, ROW)
-    assert message(caught)[-1] == "… and 10 more layers"
+    assert message(caught)[-1] == "… and 40 more layers (pytest -vv or layers=None lists all)"
+    with pytest.raises(AssertionError) as caught:
+        flop_budget(deep, 1, ROW, layers=None)
+    assert len(message(caught)) == 4 + 50
+
+
+def test_layers_that_agree_are_counted_and_not_listed() -> None:
+    deep, deeper = (nn.Sequential(*(nn.Linear(8, 8) for _ in range(n))) for n in (40, 41))
+    with pytest.raises(AssertionError) as caught:
+        iso_flop(deeper, deep, ROW)
+    headline, _, columns, _, row, rest = message(caught)
+    assert headline == "Sequential: 2 624 MACs, +64 (+2.5 %) against Sequential"
+    assert columns.split()[:2] == ["layer", "expected"]
+    assert row.split() == ["40", "0", "64", "2.44%", "+64"]
+    assert rest.startswith("… and 40 more layers")
+
+
+def test_an_error_shows_the_test_and_not_what_is_inside() -> None:
+    with pytest.raises(MeasureError, match="Linear could not be run on 1x8:int64") as caught:
+        flop_budget(nn.Linear(8, 4), 1, "1x8:int64")
+    assert caught.value.__suppress_context__
+    assert {entry.path.name for entry in caught.traceback} == {"test_pytest_plugin.py", "assertions.py"}
+    assert [entry.path.name for entry in caught.traceback.filter(caught)] == ["test_pytest_plugin.py"]
 
 
 SUITE = """

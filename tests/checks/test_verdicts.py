@@ -131,6 +131,17 @@ def test_parameters_that_cost_no_macs_drift_too() -> None:
     assert check.problems == ("+6 parameters since before.json (104 → 110, +5.77 %); layer norm added (+6).",)
 
 
+def test_macs_and_parameters_that_drift_are_one_change() -> None:
+    before = {**COST.macs, "fc": 300, "old": 25}
+    check = check_model(MODEL, COST, baseline=baseline(before, {"conv": 60, "fc": 44}))
+    assert check.problems == (
+        "+75 MACs since before.json (925 → 1 000, +8.11 %) and +6 parameters (104 → 110, +5.77 %); layer fc 300 → 400 (+100), layer old removed (−25); parameters alone: layer norm added (+6).",
+    )
+    (section,) = check_page(CheckReport("iftplan.toml", "before.json", (check,))).sections
+    assert [dict(total.cells)["quantity"] for total in section.totals] == ["MACs", "parameters"]
+    assert "parameters" not in dict(section.summary)
+
+
 LAYERS = st.dictionaries(st.sampled_from("abcdef"), st.integers(0, 10**6), min_size=1)
 
 

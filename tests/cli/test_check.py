@@ -353,6 +353,7 @@ def test_other_formats_and_folders(home: Path, first: Run, tmp_path: Path) -> No
         ),
         (("check", "--report", "-"), "'-' has no known ending"),
         (("diff", "--base", "main"), "is in no git repository"),
+        (("diff", "main", "zoo:resnet18"), "model 'main' is not a form that iftplan knows"),
         (("diff", "one.json"), "diff compares BASE with HEAD, and only 'one.json' is given"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
@@ -488,7 +489,7 @@ def untouched(folder: Path) -> None:
     assert git(folder, "branch", "--show-current") == "wider\n"
 
 
-WIDENED = "+640 MACs since {} (2 560 → 3 200, +25 %); layer 0 2 048 → 2 560 (+512), layer 2 512 → 640 (+128)"
+WIDENED = "+640 MACs since {} (2 560 → 3 200, +25 %) and +168 parameters (676 → 844, +24.9 %); layer 0 2 048 → 2 560 (+512), layer 2 512 → 640 (+128)"
 
 
 def test_drift_from_a_saved_baseline_is_refused_by_layer(repo: Path) -> None:
@@ -519,6 +520,16 @@ def test_a_revision_is_measured_beside_the_working_tree(repo: Path) -> None:
     assert "the working tree differs from main" in again.err
     assert iftplan("diff", "--base", "HEAD", "--exit-code", "net", cwd=repo).code == 0
     untouched(repo)
+
+
+@pytest.mark.parametrize("given", [("main", "wider"), ("zoo:resnet8-cifar", "main")])
+def test_a_revision_in_the_place_of_a_model_is_told_how_revisions_are_compared(
+    repo: Path, given: tuple[str, str]
+) -> None:
+    run = iftplan("diff", *given, cwd=repo)
+    assert run.code == 2
+    assert run.message.startswith("iftplan: main is a git revision, and BASE and HEAD name models")
+    assert run.message.endswith("iftplan diff --base main.")
 
 
 def test_a_check_against_a_revision_fails_by_its_ratio_only(repo: Path) -> None:

@@ -20,7 +20,7 @@ import iftplan as ift
 from iftplan.base.errors import InputError
 from iftplan.base.units import Convention
 from iftplan.models.notation import parse_layer
-from iftplan.plans.search_spaces import layer_spaces, model_spaces
+from iftplan.plans.search_spaces import model_spaces
 from iftplan.plots.files import FORMS, Picture, encode
 from iftplan.plots.interactive import pareto_page, plain_text
 from iftplan.plots.layers import density_picture, macs_picture
@@ -60,7 +60,7 @@ def pictures(theme: str = "light") -> dict[str, Picture]:
         "pareto": pareto_picture(found(12), theme=theme),
         "macs": macs_picture(plan, theme=theme),
         "density": density_picture(plan, theme=theme),
-        "cardinality": cardinality_picture(layer_spaces(parse_layer("linear:16-16")), "linear", theme=theme),
+        "cardinality": cardinality_picture("linear:16-16", theme=theme),
         "updates": updates_picture([History("r", (1, 2), (0.2, 0.3), (0.1, 0.0), (0.25, 0.25))], theme=theme),
         "advice": advice_picture(Advice(LAWS["t5-c4"], 1e8, 1e20), theme=theme),
     }
@@ -268,7 +268,26 @@ def test_a_model_has_a_line_for_each_family_and_plain_sparsity() -> None:
     assert {"wide", "parallel", "sparse, same width"} <= set(curves)
     wide = dict(curves["wide"])
     assert wide[0.75] == ift.plan(chain(), "wide", "3/4").cardinality.log2_masks
-    assert len(cardinality_picture(curves, "chain").figure.axes[0].lines) == len(curves)
+    assert len(cardinality_picture(chain()).figure.axes[0].lines) == len(curves)
+
+
+def test_a_search_space_is_drawn_of_whatever_has_one() -> None:
+    layer = cardinality_picture("linear:16-16")
+    assert layer.title == cardinality_picture(parse_layer("linear:16-16")).title
+    by_name, of_plan = (
+        cardinality_picture(subject)
+        for subject in ("zoo:digits-cnn", ift.plan("zoo:digits-cnn", "wide", "3/4"))
+    )
+    assert by_name.description == of_plan.description
+    assert len(by_name.figure.axes[0].lines) == 5
+    for subject, message in (
+        (ift.plan(chain(), "wide", "3/4"), "Give it the model: cardinality_picture"),
+        ("zoo:digit-cnn", "did you mean zoo:digits-cnn"),
+        ("nonsense", "nonsense"),
+        ({"wide": [(0.5, 3.0)]}, "cardinality_picture: subject is a dict, but it must be a ModelSpec"),
+    ):
+        with pytest.raises(InputError, match=message):
+            cardinality_picture(subject)
 
 
 # --- files --------------------------------------------------------------------------------------------------

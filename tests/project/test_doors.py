@@ -3,6 +3,8 @@
 import ast
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -71,6 +73,20 @@ def test_every_name_of_a_door_opens(door: str) -> None:
     for name in module.__all__:
         assert name in dir(module)
         assert getattr(module, name) is not None
+
+
+def test_every_door_is_an_attribute_of_the_package_and_costs_nothing_until_it_is_used() -> None:
+    program = f"""
+import sys
+import iftplan as ift
+for door in {sorted(DOORS - {"iftplan"})!r}:
+    assert getattr(ift, door.removeprefix("iftplan.")).__name__ == door
+print(*{{"torch", "matplotlib", "sympy", "pandas"}} & set(sys.modules))
+assert ift.plots.cardinality_picture("linear:4-4").title
+assert "matplotlib" in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
 
 
 def test_the_package_itself_goes_through_no_lazy_door() -> None:

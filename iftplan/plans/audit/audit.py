@@ -353,7 +353,7 @@ def _judged(report: AuditReport, tables: Sequence[CountTable]) -> AuditReport:
     problems = [*report.problems, *disagreements]
     deviation = report.deviation
     if deviation is not None and (deviation if report.at_most else abs(deviation)) > report.tolerance:
-        problems.append(_deviation_problem(report, deviation))
+        problems.append(deviation_sentence(report, deviation))
     return replace(report, problems=tuple(problems), disagreements=disagreements)
 
 
@@ -364,7 +364,8 @@ def _layer_problem(wrong: Sequence[AuditedLayer]) -> str:
     return f"{first.name} {seen} where {count(first.expected_macs or 0)} were planned{more}."
 
 
-def _deviation_problem(report: AuditReport, deviation: Fraction) -> str:
+def deviation_sentence(report: AuditReport, deviation: Fraction) -> str:
+    """Sentence about a total that is off: both counts, the tolerance and the layer that is off most."""
     assert report.expected_macs is not None
     way = "more" if deviation > 0 else "fewer"
     off = count(abs(report.measured_macs - report.expected_macs))

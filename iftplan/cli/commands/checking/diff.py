@@ -179,6 +179,7 @@ def _ledger(text: str, inputs: tuple[InputSpec, ...], no_cache: bool) -> LayerCo
 
     document = document_in(text)
     if document is None:
+        _refuse_revision(text)
         return _spec_ledger(text, spec_of(text, inputs, no_cache=no_cache))
     match schema_of(document, text):
         case "spec":
@@ -197,6 +198,26 @@ def _ledger(text: str, inputs: tuple[InputSpec, ...], no_cache: bool) -> LayerCo
             raise InputError(
                 f"{text} is a {kind} document. diff takes models, specs, plans and audit reports."
             )
+
+
+def _refuse_revision(text: str) -> None:
+    """Refuse a git revision in the place of a model.
+
+    Raises:
+        InputError: it is one, and no model; says how revisions are compared.
+    """
+    from iftplan.models.sources import parse_source
+
+    try:
+        parse_source(text)
+    except InputError as error:
+        from iftplan.checks.revisions import is_revision
+
+        if not is_revision(text, Path.cwd()):
+            raise
+        raise InputError(
+            f"{text} is a git revision, and BASE and HEAD name models, plans or reports. To compare the configured models with how they were there: iftplan diff --base {text}."
+        ) from error
 
 
 def _spec_ledger(text: str, spec: ModelSpec) -> LayerCosts:

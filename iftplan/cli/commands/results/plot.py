@@ -116,17 +116,11 @@ def _of_plan(kind: PlotKind, subject: str, convention: Convention) -> Draw:
 
 
 def _cardinality(subject: str) -> Draw:
-    from iftplan.models.notation import parse_layer
-    from iftplan.plans.search_spaces import layer_spaces, model_spaces
+    from iftplan.cli.arguments import spec_of
     from iftplan.plots.search_spaces import cardinality_picture
 
-    if _names_a_layer(subject):
-        curves = layer_spaces(parse_layer(subject))
-    else:
-        from iftplan.cli.arguments import spec_of
-
-        curves = model_spaces(spec_of(subject, (), widths=True))
-    return lambda title, theme: cardinality_picture(curves, subject, title=title, theme=theme)
+    drawn = subject if _names_a_layer(subject) else spec_of(subject, (), widths=True)
+    return lambda title, theme: cardinality_picture(drawn, title=title, theme=theme)
 
 
 def _names_a_layer(subject: str) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import InitVar, dataclass, field, replace
 from enum import StrEnum
 from typing import ClassVar, Protocol, Self, runtime_checkable
 
+from iftplan.base.arguments import check_arguments
 from iftplan.masks import MaskStructure
 from iftplan.nn.masking.layer import Change, Layer
 from iftplan.runs.schedules import Updates
@@ -179,6 +180,11 @@ class RunMethod(ABC):
     __slots__ = ()
 
     name: ClassVar[str]
+
+    def __init_subclass__(cls) -> None:
+        """Arguments are checked where a dataclass has made a constructor of them."""
+        if "__init__" in vars(cls):
+            cls.__init__ = check_arguments(cls.__init__)  # type: ignore[method-assign]
 
     @classmethod
     @abstractmethod
