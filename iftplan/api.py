@@ -75,9 +75,9 @@ def read_model(
     heads: Heads = "number",
     allow: Costs = (),
 ) -> ModelSpec:
-    """Read a model's layers, MACs and couplings from one forward pass without data.
+    """Spec of a model: its layers, their MACs, and which channels widen together, from one forward pass without data.
 
-    That needs torch, but for the bundled zoo with its own inputs, whose specs are kept.
+    Bundled models with their own inputs are read from a file; all others need torch.
 
     Args:
         source: `zoo:resnet18`, `hf:config.json`, `package.module:factory`, `path/file.py:factory`, a spec document, or a network.
@@ -85,9 +85,9 @@ def read_model(
             takes it (a dictionary of keyword inputs, a list or tuple of positional ones, which may be nested). Only
             shapes, dtypes and plain values are read. Zoo models and configurations know their inputs.
         inputs: the same by name, as one value: `read_model(network, inputs=batch)`.
-        widths: also find which channels move together, for families that widen.
-        heads: what attention keeps when it widens.
-        allow: costs that you vouch for, of operators that would be unknown: ["mylib::scan=0"], or {"mylib::scan": "64*out"}.
+        widths: whether to find which channels widen together, which families that widen need.
+        heads: what attention keeps when it widens: the "number" or the "size" of its heads.
+        allow: costs that you vouch for, of operators without a formula: ["mylib::scan=0"], or {"mylib::scan": "64*out"}.
 
     Raises:
         InputError: an input or a cost cannot be read, the source cannot be built, or needs inputs that nobody gave.
@@ -120,13 +120,13 @@ def read_model(
 
 
 def _spec_in(path: str, inputs: Sequence[object]) -> ModelSpec:
-    """The spec in a document, which holds one input and takes no other."""
+    """The spec in a document, for the input that it was read with."""
     found = load(path)
     if not isinstance(found, ModelSpec):
-        raise InputError(f"{path} is a plan, and a model is wanted: its own is {found.model or 'a network'}.")
+        raise InputError(f"{path} is a plan, not a model. Read the model that it was made for: {found.model or 'a network'}.")
     if inputs:
         raise InputError(
-            f"{path} was read with input {', '.join(map(str, found.inputs))}, and a spec holds one input; read the model again to give another."
+            f"{path} is a spec for input {', '.join(map(str, found.inputs))}, and a spec holds only one input. Read the model itself to give another."
         )
     return found
 
@@ -155,32 +155,32 @@ def plan(
     passes: Pass = "forward",
     batch: int = 1,
 ) -> Plan:
-    """Plan a whole model so that its MACs equal the dense model's in one scope.
+    """Plan of a whole sparse model whose MACs equal the dense model's in one scope.
 
     Args:
-        model: from `read_model`; or a network or a source, which is then read, with its couplings if the family widens.
+        model: a spec from `read_model`, a network, or a source such as "zoo:resnet18".
         family: "wide", "parallel", "factorized", "doped", "lowrank", one of your own, or "none" (or None) for plain sparsity.
-        sparsity: the fraction of zeros, in [0, 1): 0.75, "3/4" or "75%"; None for the one that an N:M mask has, or 3/4.
-        inputs: of a network or a source: a tensor, a batch, or a shape such as "1x3x32x32", as `read_model` takes them.
-        allow: of a network or a source: costs that you vouch for, as `read_model` takes them.
-        scope: "matrices", "layers", "model" or "module:NAME": whose MACs are held equal.
-        within: modules that alone are transformed and widened, a path with `*` and `?`; empty for the whole model, or
+        sparsity: fraction of zeros, in [0, 1): 0.75, "3/4" or "75%"; None for that of an N:M mask, or else 3/4.
+        inputs: for a network or a source: a tensor, a batch, or a shape such as "1x3x32x32", as `read_model` takes them.
+        allow: for a network or a source: costs that you vouch for, as `read_model` takes them.
+        scope: the part of the model whose MACs stay equal: "matrices", "layers", "model" or "module:NAME".
+        within: path of the modules that are transformed and widened, with `*` and `?`; empty for the whole model, or for
             the module of the scope.
-        distribution: "uniform", "er" or "erk".
+        distribution: how density is spread over layers: "uniform", "er" or "erk".
         keep_dense: "first", "last" or names of layers, one or several; "none" or None keeps no layer dense.
-        close: what closes the budget: "density", "width", or "pattern": width, with every N:M pattern whole.
-        round_to: widths become multiples of this.
-        mask: what masks may look like: "unstructured", or such as "2:8", "2:8T", "block4x4", "fan-in"; "2:8+pad" for
+        close: what is adjusted to meet the budget: "density", "width", or "pattern" (width, with N:M patterns kept whole).
+        round_to: number that widths become multiples of.
+        mask: structure of the masks: "unstructured", or such as "2:8", "2:8T", "block4x4", "fan-in"; "2:8+pad" for
             sizes that do not divide.
-        heads: what attention keeps when it widens; of a spec, what it was asked to keep when the model was read.
-        parametrization: what weights start and train at: "standard" as in the dense model, "mup", "supar", or
-            "auto" for SμPar where there is evidence for it.
-        optimizer: whose learning rates a parametrization holds: "adam" or "sgd".
-        mask_updates: what becomes of masks in training: "static", "dynamic" or "gradual".
+        heads: what attention keeps when it widens: the "number" or the "size" of its heads; a spec was read for one of them.
+        parametrization: scales of initial weights and learning rates: "standard" as in the dense model, "mup", "supar",
+            or "auto" for SμPar where there is evidence for it.
+        optimizer: optimizer that the scales of learning rates are for: "adam" or "sgd".
+        mask_updates: how masks change in training: "static", "dynamic" or "gradual".
         objective: "flops", or "wallclock" to keep layers dense where sparse kernels cannot pay on a profiled machine.
-        profile: of that machine, the file that `iftplan bench --profile` wrote; None for the place where it writes.
-        passes: what is priced: "forward", or "step" for forward and backward.
-        batch: how many of the model's input are computed together, for those prices.
+        profile: file that `iftplan bench --profile` wrote on that machine; None for the place where it writes by default.
+        passes: passes whose time is estimated: "forward", or "step" for forward and backward.
+        batch: number of samples computed together, for those times.
 
     Raises:
         InfeasibleError: says which layer is in the way and the nearest feasible sparsity.
@@ -225,7 +225,7 @@ def _spec_of(
         return read_model(model, inputs=inputs, widths=widths, heads=heads, allow=allow)
     if inputs is not None or allow:
         raise InputError(
-            "plan: inputs and allow are for reading a model, and this one is read already; give them to read_model."
+            "plan: inputs and allow are used while a model is read, and this model is read already. Give them to read_model."
         )
     return model
 
@@ -253,23 +253,22 @@ def audit(
     model: str | nn.Module | None = None,
     trust: bool = False,
 ) -> AuditReport:
-    """Report of a plan's structure, or of a network, measured and held against the plan's ledger; needs torch.
+    """Report that compares measured MACs with a plan, layer by layer; needs torch.
 
-    `audit(plan)` builds the structure without data and measures it layer by layer. `audit(network, plan)` measures the
-    network that you have: by its masks and layer by layer if the plan was applied to it, else by its total, weights that
-    are zero not counted.
+    `audit(plan)` builds the planned structure without data and measures it. `audit(network, plan)` measures your own
+    network: layer by layer with its masks if the plan was applied to it, else as a whole without weights that are zero.
 
     Args:
-        subject: the plan; or a network, with the plan that it is held against.
-        against: of a network, the plan; of a plan, counts of its structure (`iftplan.nn.measure_plan` makes them), or
-            None to build and measure it here, by our own engine and by fvcore where that can.
-        inputs: of a network: a tensor, a batch or shapes, as `read_model` takes them; by default the plan's own.
-        model: of a plan, the dense network or its source, where the plan does not name it, or names Python of its own.
-        trust: of a plan, run the Python that it names.
+        subject: a plan; or a network, together with the plan to compare it with.
+        against: for a network, the plan. For a plan, counts of its structure (`iftplan.nn.measure_plan` makes them), or
+            None to build the structure and count it here, with iftplan's own engine and, where possible, with fvcore.
+        inputs: for a network: a tensor, a batch or shapes, as `read_model` takes them; by default those of the plan.
+        model: for a plan, the dense network or its source; needed where the plan names no model or Python of your own.
+        trust: for a plan, whether to run the Python that it names.
 
     Raises:
-        InputError: a network without a plan, or something else than count tables; or the plan names Python that you did
-            not, or no model.
+        InputError: a network without a plan, counts that are no count tables, or a plan whose model is missing or is
+            Python that neither `model` nor `trust` allows.
         StaleError: the model is not the one that the plan was made for.
         MeasureError: the model does not run.
 
@@ -281,18 +280,18 @@ def audit(
     if not isinstance(subject, Plan):
         if not hasattr(subject, "named_parameters"):
             raise InputError(
-                f"audit: subject is a {type(subject).__name__}, and it takes a Plan (iftplan.plan makes one, iftplan.load reads one) or a network (torch.nn.Module)."
+                f"audit: subject is a {type(subject).__name__}, but it must be a Plan (iftplan.plan makes one, iftplan.load reads one) or a network (torch.nn.Module)."
             )
         if not isinstance(against, Plan):
             raise InputError(
-                "audit: a network is held against a plan; give both, as in audit(network, plan, inputs=batch)."
+                "audit: a network is compared with a plan. Give both: audit(network, plan, inputs=batch)."
             )
         from iftplan.nn.application.audit import audit_against
 
         return audit_against(subject, against, inputs)
     if inputs is not None:
         raise InputError(
-            "audit: inputs are a network's, and a plan has its own; audit the network: audit(network, plan, inputs=…)."
+            "audit: inputs belong to a network, and a plan has its own. To give some, audit the network: audit(network, plan, inputs=…)."
         )
     if against is None:
         from iftplan.nn.application.audit import audit as audit_built
@@ -307,7 +306,7 @@ def audit(
     )
     if not tables or not all(isinstance(table, CountTable) for table in tables):
         raise InputError(
-            "audit: a plan is held against count tables, as iftplan.nn.measure_plan makes them; to measure a network of yours, give it first: audit(network, plan)."
+            "audit: a plan is compared with count tables, as iftplan.nn.measure_plan makes them. To measure a network of your own, give it first: audit(network, plan)."
         )
     return audit_plan(subject, tables)
 

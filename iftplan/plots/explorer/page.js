@@ -505,14 +505,14 @@ const KINDS = { "iftplan.plan/1": openPlan, "iftplan.audit/1": openAudit, "iftpl
 function openDocument(found) {
   const open = KINDS[found && found.schema];
   byId("refused").hidden = true;
-  if (!open) throw new Unopened("This is no plan, audit or sweep; write one with iftplan plan, audit or sweep and -o FILE.json.");
+  if (!open) throw new Unopened("This file is not a plan, an audit or a sweep. Write one with iftplan plan, audit or sweep and -o FILE.json.");
   open(found);
 }
 
 function openPlan(plan) {
   const names = new Set([...model.layers, ...model.products].map((one) => one.name));
   if (plan.model !== model.source && !plan.layers.every((layer) => names.has(layer.name))) {
-    throw new Unopened(`This is a plan of ${plan.model}, and the page knows ${model.source}.`);
+    throw new Unopened(`This is a plan of ${plan.model}, but the page is about ${model.source}.`);
   }
   const unknown = plan.keep_dense.filter((name) => !["first", "last"].includes(name));
   const beyond = [

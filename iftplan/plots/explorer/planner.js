@@ -237,7 +237,7 @@ function targetsOf(rows, request, left) {
 
 function overspent(scope, books) {
   return new Infeasible(
-    `scope ${scope} cannot be closed: what no mask can thin costs ${books.fixed} MACs of a budget of ${books.budget}.`,
+    `the budget of scope ${scope} cannot be met: the parts without a mask already cost ${books.fixed} MACs, and the budget is ${books.budget}.`,
   );
 }
 
@@ -281,7 +281,7 @@ function closeByRank(rows, books, request) {
     return { capacity: most(highest, ONE), positions: (fixedMacs(row) / rank) * unit, target, least: ONE };
   });
   const [steps, residual] = closeBudget(accounts, left);
-  if (residual < 0n) throw new Infeasible(`scope ${request.scope} cannot be closed with whole ranks.`);
+  if (residual < 0n) throw new Infeasible(`the budget of scope ${request.scope} cannot be met with whole ranks.`);
   const chosen = new Map(
     ranked.map((row, i) => [row.name, withUnknown(row, request.family, steps[i] * row.layer.groups)]),
   );

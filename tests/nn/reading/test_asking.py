@@ -84,7 +84,7 @@ def test_a_plan_is_made_from_a_source_a_network_or_a_document(tmp_path: Path) ->
     ift.save(spec, str(tmp_path / "spec.json"))
     assert ift.plan(str(tmp_path / "spec.json"), "wide", 0.75) == plan
     ift.save(plan, str(tmp_path / "plan.json"))
-    with pytest.raises(ift.InputError, match="is a plan, and a model is wanted"):
+    with pytest.raises(ift.InputError, match="is a plan, not a model"):
         ift.plan(str(tmp_path / "plan.json"), "wide", 0.75)
     batch = torch.zeros(2, 64)
     own = ift.plan(network(), "wide", 0.75, inputs=batch)
