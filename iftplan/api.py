@@ -123,7 +123,9 @@ def _spec_in(path: str, inputs: Sequence[object]) -> ModelSpec:
     """The spec in a document, for the input that it was read with."""
     found = load(path)
     if not isinstance(found, ModelSpec):
-        raise InputError(f"{path} is a plan, not a model. Read the model that it was made for: {found.model or 'a network'}.")
+        raise InputError(
+            f"{path} is a plan, not a model. Read the model that it was made for: {found.model or 'a network'}."
+        )
     if inputs:
         raise InputError(
             f"{path} is a spec for input {', '.join(map(str, found.inputs))}, and a spec holds only one input. Read the model itself to give another."

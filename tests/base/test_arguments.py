@@ -43,7 +43,7 @@ MODEL = chain()
         (lambda: ift.solve(3, "wide", 0.5), "layer is 3, but it must be text or LayerSpec"),
         (lambda: ift.solve("linear:3-4", "wide", 0.5, round_to=0), "cannot be rounded to a multiple of 0"),
         (lambda: ift.audit(MODEL, []), "subject is a ModelSpec, but it must be a Plan"),
-        (lambda: ift.audit(ift.plan(MODEL, "wide", 0.5), [3]), "held against count tables"),
+        (lambda: ift.audit(ift.plan(MODEL, "wide", 0.5), [3]), "compared with count tables"),
         (lambda: ift.audit(ift.plan(MODEL, "wide", 0.5), inputs="1x3"), "inputs belong to a network"),
         (lambda: ift.save("plan.json", ift.plan(MODEL, "wide", 0.5)), "value and path seem to be swapped"),
         (lambda: ift.load(3), "path is 3, but it must be text"),

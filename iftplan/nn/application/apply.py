@@ -45,30 +45,30 @@ def apply(
 ) -> Model:
     """A new model with the plan's widths, branches, factors and masks; `model` is not changed.
 
-    Weights whose shape the plan keeps are kept; what it keeps dense and resizes is drawn at the scale that the model has
-    given it. Everything works on the meta device, where nothing has
-    values. Global random number generators are left as they are.
+    Weights keep their values where the plan keeps their shape. Dense weights that are resized are drawn anew at the
+    standard deviation that the model has. On the meta device the result has shapes without values. Global random number
+    generators are left as they are.
 
-    Where the plan carries a parametrization, deviations are those of the *dense* layers times each tensor's scale,
-    kept weights are multiplied by theirs, and logits and attention scores are scaled in the forward pass; what of
-    that cannot be done on this model is said in a warning, by name.
+    If the plan carries a parametrization, new weights have the standard deviation of the *dense* layers times each
+    tensor's scale, kept weights are multiplied by their scale, and logits and attention scores are scaled in the forward
+    pass. A warning names what cannot be scaled in this model.
 
     Args:
         plan: what to build.
         model: the dense model that the plan was made for.
-        seed: of the masks and of the new weights.
-        nonlinear: whether members have a norm and an activation inside, as in arXiv 2303.11525, section 3.1.
-        init: of new and resized weights, but for those that are kept dense: "kaiming" (fan-out), "density" (its correction for the mask), a function
-            of fans and density, or None to leave them as their modules' constructors, or `widen_`, make them.
-        dense_start: leave weights off the masks as they are, for training that starts dense and arrives at the
-            plan's counts (`Gradual`, `Saliency`); until then `enforce_` is what makes the model sparse.
+        seed: random seed of masks and new weights.
+        nonlinear: whether branches and factors have a norm and an activation inside (arXiv 2303.11525, section 3.1).
+        init: initialization of new and resized sparse weights: "kaiming" (fan-out), "density" (corrected for the mask), a
+            function of fans and density, or None for that of the modules' constructors.
+        dense_start: leave weights off the masks as they are, for training that starts dense and becomes as sparse as the
+            plan (`Gradual`, `Saliency`); `enforce_` makes the model sparse at once.
 
     Raises:
-        StaleError: the model is not the one planned for.
-        InputError: the model is masked already, a mask's structure does not fit, or there is no such `init`, or
-            none beside the plan's parametrization.
+        StaleError: the plan was made for another model.
+        InputError: the model is masked already, a mask's structure does not fit, `init` is unknown, or it is given
+            although the plan carries a parametrization.
         MeasureError: the plan is in a family of the user's own.
-        InfeasibleError: a layer cannot be replaced or widened, or the model does not call it where it is replaced.
+        InfeasibleError: a layer cannot be replaced or widened, or the model bypasses a layer that is replaced.
     """
     check_applicable(plan, bare(model), init)
     return apply_(plan, deep_copy(model), seed=seed, nonlinear=nonlinear, init=init, dense_start=dense_start)
@@ -84,13 +84,13 @@ def apply_(
     init: str | Deviation | None = "kaiming",
     dense_start: bool = False,
 ) -> Model:
-    """The model itself with the plan's widths, branches, factors and masks, changed in place.
+    """The model itself with the plan's widths, branches, factors and masks, changed in place; see `apply`.
 
-    A plan that is refused leaves it as it was. See `apply`.
+    If the plan is refused, the model stays as it was.
 
     Args:
         plan, seed, nonlinear, init, dense_start: see `apply`.
-        model: the network that was planned for; changed.
+        model: the network that the plan was made for; changed.
     """
     _apply_to(plan, bare(model), seed, nonlinear, init, dense_start)
     return model

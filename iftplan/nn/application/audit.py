@@ -75,10 +75,10 @@ def audit(
         model: the dense network, of which a copy is made, or its source; None for the source that the plan names.
         trust: whether Python that the plan names may run.
         engines: "meta", "fvcore", "flop_counter"; the first is compared layer by layer.
-        second: an engine that counts it too if it can, see `measure_by`.
-        operators: formulas for operators that would be unknown.
+        second: a second engine, which counts where it can and must agree; "" for none.
+        operators: formulas for operators that have none, by qualified name.
         tolerance: the largest relative difference that passes.
-        may_stay_uncalled: modules that the pass need not use.
+        may_stay_uncalled: modules with weights that the forward pass may leave unused.
 
     Raises:
         InputError: the plan names Python that nobody else named, or no source at all.
@@ -112,10 +112,10 @@ def audit_structure(
         plan: the plan.
         dense: from `dense_model`; it is changed.
         engines: "meta", "fvcore", "flop_counter"; the first is compared layer by layer.
-        second: an engine that counts it too if it can, see `measure_by`.
-        operators: formulas for operators that would be unknown.
+        second: a second engine, which counts where it can and must agree; "" for none.
+        operators: formulas for operators that have none, by qualified name.
         tolerance: the largest relative difference that passes.
-        may_stay_uncalled: modules that the pass need not use.
+        may_stay_uncalled: modules with weights that the forward pass may leave unused.
 
     Raises:
         MeasureError: an engine could not run the structure.
@@ -146,10 +146,10 @@ def audit_network(
         reference: what it is held against; None reports what was measured.
         nonzeros: whether each weight counts by its masks and its zeros, for which it needs values.
         engines: "meta", "fvcore", "flop_counter"; the first is compared layer by layer.
-        second: an engine that counts it too if it can, see `measure_by`.
-        operators: formulas for operators that would be unknown.
+        second: a second engine, which counts where it can and must agree; "" for none.
+        operators: formulas for operators that have none, by qualified name.
         tolerance: the largest relative difference that passes.
-        may_stay_uncalled: modules that the pass need not use.
+        may_stay_uncalled: modules with weights that the forward pass may leave unused.
 
     Raises:
         MeasureError: an engine could not run the network, or its zeros make no one cost.
@@ -237,19 +237,19 @@ def measure_applied(
     tolerance: Fraction = PLAN_TOLERANCE,
     may_stay_uncalled: Collection[str] = (),
 ) -> AuditReport:
-    """Measure an applied model and hold it against its plan, layer by layer.
+    """Report that compares the MACs of an applied model with its plan, layer by layer.
 
-    Masks with values are counted; masks on the meta device have none, so there the plan's counts stand and the
-    report says so.
+    Active weights are counted from the masks. Masks on the meta device have no values; there the plan's counts are used,
+    and the report says so.
 
     Args:
-        plan: what was applied.
-        model: what came of it, not finalized.
+        plan: the plan that was applied.
+        model: the model that `iftplan.nn.apply` returned, not finalized.
         engines: "meta", "fvcore", "flop_counter"; the first is compared layer by layer.
-        second: an engine that counts it too if it can, see `measure_by`.
-        operators: formulas for operators that would be unknown.
+        second: a second engine, which counts where it can and must agree; "" for none.
+        operators: formulas for operators that have none, by qualified name.
         tolerance: the largest relative difference that passes.
-        may_stay_uncalled: modules that the pass need not use.
+        may_stay_uncalled: modules with weights that the forward pass may leave unused.
 
     Raises:
         InputError: the plan masks weights, and the model has no masks.

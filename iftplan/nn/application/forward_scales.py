@@ -45,12 +45,12 @@ class ScaledLinear(nn.Linear):
 
 @dataclass(frozen=True, slots=True)
 class ForwardScales:
-    """Factors of a plan's parametrization that belong into the forward pass of a model.
+    """Factors that a plan's parametrization puts into the forward pass of a model.
 
     Attributes:
         logits: name of a linear layer → what its input is multiplied with.
         attention: "module.path.attribute" → its value in the planned model.
-        by_hand: what cannot be applied to this model, one sentence each.
+        by_hand: sentences, one for each factor that has to be applied by hand in this model.
     """
 
     logits: Mapping[str, Fraction] = field(default_factory=dict)
@@ -60,12 +60,12 @@ class ForwardScales:
 
 @check_arguments
 def forward_scales(plan: Plan, model: nn.Module, couplings: Couplings | None = None) -> ForwardScales:
-    """Factors that the plan's parametrization puts into the forward pass of `model`, and those it cannot.
+    """Factors that the plan's parametrization puts into the forward pass of `model`, and those that it cannot put there.
 
     Args:
-        plan: carries the parametrization, or none.
+        plan: with or without a parametrization.
         model: the dense model; it is not changed.
-        couplings: of its widths, where they are known already.
+        couplings: of the model's widths, if they are known already.
     """
     scales = plan.parametrization
     if scales is None or scales.scheme == "standard":

@@ -25,18 +25,18 @@ def measure_plan(
     second: str = "",
     operators: Mapping[str, Operator] = MappingProxyType({}),
 ) -> tuple[CountTable, ...]:
-    """Count the planned structure with every weight present, one table per engine.
+    """Tables of the MACs of the planned structure with all its weights, one per engine.
 
     Args:
         plan: the plan.
         model: the dense model on the meta device, which is changed; built from the plan's source if None.
         engines: "meta", "fvcore", "flop_counter".
-        second: an engine that counts it too if it can, see `measure_by`.
-        operators: formulas for operators that would be unknown.
+        second: a second engine, which counts where it can and must agree; "" for none.
+        operators: formulas for operators that have none, by qualified name.
 
     Raises:
-        InputError: the plan names Python of its own, and no model was given.
-        StaleError: the model has other widths or layers than the plan.
+        InputError: the plan's model is Python code, which is only run if you give the model.
+        StaleError: the plan was made for a model with other widths or layers.
         MeasureError: an engine could not run it.
     """
     structure = skeleton_(plan, dense_model(plan) if model is None else model)

@@ -18,17 +18,17 @@ _NOTHING: Mapping[str, TensorScale] = MappingProxyType({})
 
 @check_arguments
 def parameter_groups(plan: Plan, model: nn.Module, lr: float, **options: Any) -> list[dict[str, Any]]:
-    """Groups for a torch optimizer, one for each learning rate; every trained parameter is in exactly one.
+    """Parameter groups for a torch optimizer, one for each learning rate; every trained parameter is in exactly one.
 
-    A plan without a parametrization makes one group. Schedulers of torch multiply every group's rate; a loop that sets
-    rates itself multiplies by the group's `lr_multiplier`. Weight decay is not rescaled: AdamW's is its rate times
-    its coefficient.
+    A plan without a parametrization gives one group. Torch's schedulers multiply the rate of every group; if your loop
+    sets rates itself, multiply by the group's `lr_multiplier`. Weight decay is not rescaled: in AdamW it is the rate
+    times the coefficient.
 
     Args:
-        plan: what was applied; its parametrization says for which family of optimizers the rates are.
-        model: what `iftplan.nn.apply` returned.
-        lr: the dense model's learning rate, at which biases, norms and unplanned tensors train.
-        **options: put into every group, such as `weight_decay`.
+        plan: the plan that was applied; its parametrization says which optimizers the rates are for.
+        model: the model that `iftplan.nn.apply` returned.
+        lr: learning rate of the dense model, also of biases, norms and unplanned tensors.
+        **options: options of every group, such as `weight_decay`.
 
     Raises:
         InputError: the learning rate is not above 0.

@@ -65,22 +65,22 @@ def sparsify(
 ) -> Model:
     """A masked copy of a network, at the same widths; `model` is not changed.
 
-    Masks lie beside linear, convolutional, attention and recurrent weights, which are zero off them, and
-    `iftplan.nn.Masking` trains what comes back. Of the weights that are masked, the given fraction is zero. Without
-    `inputs`, the first and the last layer are those that the network registers first and last; with them, those that
-    read its input and give its output in a forward pass without data, which also finds the experts of mixtures.
+    Linear, convolutional, attention and recurrent weights get masks, and the given fraction of the masked weights is
+    zero. Train the result with `iftplan.nn.Masking`. Without `inputs`, the first and the last layer are those that the
+    network registers first and last. With `inputs`, a forward pass without data finds the layers that read the input and
+    give the output, and the experts of mixtures.
 
     Args:
         model: a network without masks, with values or on the meta device.
-        sparsity: the fraction of zeros, in [0, 1): 0.75, "3/4" or "75%"; None for the one that an N:M structure has, or 3/4.
+        sparsity: fraction of zeros, in [0, 1): 0.75, "3/4" or "75%"; None for that of an N:M structure, or else 3/4.
         distribution: how density is spread over layers: "uniform", "er" (arXiv 1707.04780) or "erk" (arXiv 1911.11134);
             an N:M structure gives every layer the same.
-        structure: what masks may look like, such as "1:4", "2:8T", "block4x4", "fan-in".
+        structure: structure of the masks, such as "1:4", "2:8T", "block4x4", "fan-in".
         keep_dense: "first", "last" or names of layers, one or several; "none" or None keeps no layer dense.
         criterion: "magnitude" keeps the largest weights that the structure allows, "random" any.
         seed: of random masks.
-        dense_start: leave weights off the masks as they are, for training that starts dense and arrives at the masks'
-            counts (`Gradual`, `Saliency`).
+        dense_start: leave weights off the masks as they are, for training that starts dense and becomes as sparse as the
+            masks (`Gradual`, `Saliency`).
         inputs: a tensor, a batch or shapes, as `iftplan.read_model` takes them; None to go by the order of the modules.
 
     Raises:
@@ -121,7 +121,7 @@ def sparsify_(
 ) -> Model:
     """The network itself with masks, changed in place; see `sparsify`.
 
-    A network that is refused stays as it was.
+    If the network is refused, it stays as it was.
 
     Args:
         model: a network without masks; changed.

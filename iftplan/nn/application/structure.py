@@ -94,7 +94,7 @@ def skeleton_(
 
     Raises:
         MeasureError: the plan is in a family of the user's own, for which there are no modules.
-        StaleError: the model has other widths or layers than the plan.
+        StaleError: the plan was made for a model with other widths or layers.
     """
     check_buildable(plan)
     known = couplings or planned_couplings(plan, model)

@@ -28,18 +28,17 @@ from iftplan.nn.masks.masked_weights import enforce_, masked_weights
 
 
 class LightningMasking(Callback):
-    """A callback that trains a module under its masks.
+    """A Lightning callback that updates masks during training and keeps weights zero off them.
 
-    Masks are taken over when training begins, and let go when it ends. The masks' metrics are logged as the
-    module's own.
+    It works from the beginning to the end of training, and logs the masks' metrics with those of the module.
 
     Args:
         algorithm: how masks change, as a value or by name, such as "rigl"; steps are optimizer steps.
         structure: what masks may look like; None for the structure that they were made in.
-        seed: of random growth.
+        seed: random seed of growth.
 
     Attributes:
-        masks: of the present or the last training; None before the first.
+        masks: the `Masking` of the present or the last training; None before the first.
     """
 
     def __init__(

@@ -30,23 +30,23 @@ from iftplan.nn.masking.masking import Masking
 
 
 class TrainerMasking(TrainerCallback, ExportableState):  # type: ignore[misc]
-    """A callback that trains the trainer's model under its masks; it adds itself to the trainer.
+    """A callback of transformers' Trainer that updates masks during training and keeps weights zero off them.
 
-    Masks are taken over when training begins, and let go when it ends. Training metrics that are logged carry
-    the masks' own.
+    It adds itself to the trainer, works from the beginning to the end of training, and logs the masks' metrics with those
+    of the training.
 
     Args:
         trainer: of a model with masks beside its weights (`iftplan.nn.apply`).
         algorithm: how masks change, as a value or by name, such as "rigl"; steps are optimizer steps.
         structure: what masks may look like; None for the structure that they were made in.
-        seed: of random growth.
+        seed: random seed of growth.
 
     Raises:
-        InputError: the trainer has such a callback, or builds callbacks anew from checkpoints, or the algorithm has
-            more to remember than they hold.
+        InputError: the trainer has such a callback already, or restores callbacks from checkpoints, which cannot hold what
+            this algorithm remembers.
 
     Attributes:
-        masks: of the present or the last training; None before the first.
+        masks: the `Masking` of the present or the last training; None before the first.
     """
 
     def __init__(

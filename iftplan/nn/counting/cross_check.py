@@ -31,7 +31,7 @@ def measure_by(
         engines: engines that must count the pass; the first is the one whose layers are compared.
         second: an engine that counts it too if it can, on shapes alone. Where it cannot, the first table says so
             among its assumptions, and one opinion fewer is compared.
-        operators: formulas for operators that would be unknown.
+        operators: formulas for operators that have none, by qualified name.
 
     Raises:
         MeasureError: one of `engines` could not run the model.

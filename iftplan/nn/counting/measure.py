@@ -29,10 +29,10 @@ def measure(
     engine: str = "meta",
     operators: Mapping[str, Operator] = MappingProxyType({}),
 ) -> CountTable:
-    """Count the contraction MACs of one forward pass in eval mode, without gradients.
+    """Table of the multiply-accumulates (MACs) of one forward pass in eval mode, operator by operator.
 
-    The pass runs on a copy without data, and the model is left as it was. Where shapes do not decide what the model
-    computes, the copy runs on the CPU with random values of a fixed seed, and the table's assumptions say so.
+    The pass runs on a copy without data, and the model is left as it was. If the model's work depends on values, the
+    copy runs on the CPU with random values of a fixed seed, and the table's assumptions say so.
 
     Args:
         model: on any device.
@@ -41,9 +41,9 @@ def measure(
         operators: qualified name ("mylib::scan") → formula, for operators that would be unknown.
 
     Raises:
-        InputError: an unknown engine or dtype, or a model that lost its ties on the way to the meta device.
-        MeasureError: the model's forward pass raised (its own message is in the text), or it has to run with data
-            and is too large for that.
+        InputError: an unknown engine or dtype, or tied weights that are separate on the meta device.
+        MeasureError: the model's forward pass raised (the message is in the text), or it has to run with data and is
+            too large for that.
     """
     model = bare(model)  # what torch.compile wraps is counted as it was written
     check_ties(model)

@@ -47,12 +47,12 @@ class StepMacs:
     """Contraction MACs of one training step, without the optimizer's elementwise work.
 
     Attributes:
-        forward: of the forward pass.
-        backward: of all gradients.
-        modules: module → (forward, backward).
+        forward: MACs of the forward pass.
+        backward: MACs of all gradients.
+        modules: module → MACs forward and backward.
         unknown: operator → calls, for operators without a formula.
         assumptions: sentences, one for each thing that had to be assumed.
-        values: what answered where the model asked for values of tensors.
+        values: where the values came from if the model branched on tensors.
     """
 
     forward: int
@@ -75,11 +75,11 @@ def measure_step(
     *,
     operators: Mapping[str, Operator] = MappingProxyType({}),
 ) -> StepMacs:
-    """Count one forward and backward pass; parameters count as trained where they require gradients.
+    """MACs of one forward and backward pass, with the gradients of parameters that require them.
 
     Args:
         model: on the meta device or the CPU; left as it was.
-        inputs: the inputs' shapes and dtypes, or example inputs; none of them requires a gradient.
+        inputs: the inputs' shapes and dtypes, or example inputs; no gradients are computed for them.
         operators: qualified name → formula, for operators that would be unknown.
 
     Raises:

@@ -51,11 +51,11 @@ Model = TypeVar("Model", bound=nn.Module)
 
 @check_arguments
 def compact_(model: Model) -> Model:
-    """Make what masks keep the parameters of a model's masked linear layers and convolutions, in place.
+    """Replace masked weights by parameters that hold only the kept values, in linear layers and convolutions, in place.
 
-    `weight` and its mask give way to `values`, in an order of the kernels; make the optimizer afterwards. Weights
-    that several layers share stay as they are, and so do layers that kernels cannot run. Masks cannot change until
-    `expand_` brings the weights back: call it before the model is saved or leaves this machine's processor.
+    `weight` and its mask become `values`, in the order that the kernels need; make the optimizer afterwards. Weights
+    that several layers share and layers that the kernels cannot run stay as they are. Masks cannot change until
+    `expand_` brings the weights back. Call it before you save the model or move it to another device.
 
     Args:
         model: masked, on the CPU.
@@ -81,10 +81,10 @@ def compact_(model: Model) -> Model:
 
 @check_arguments
 def expand_(model: Model) -> Model:
-    """Bring back the weights and masks that `compact_` took, in place; make the optimizer again.
+    """Restore the weights and masks that `compact_` replaced, in place; make the optimizer again.
 
     Args:
-        model: compact, or not.
+        model: compact or not.
 
     Returns:
         The model, of dense layers with masks.

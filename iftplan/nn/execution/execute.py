@@ -53,14 +53,14 @@ Model = TypeVar("Model", bound=nn.Module)
 
 @check_arguments
 def execute_sparse_(model: Model, *, frozen: bool = False) -> Model:
-    """Let masked linear layers and convolutions compute with what their masks keep, in place.
+    """Run masked linear layers and convolutions with sparse kernels, in place.
 
-    Results are those of the masked dense layers within rounding. Layers that kernels cannot run (grouped
-    convolutions, padding other than zeros, densities above 0.7, other devices and types) go on as they are.
+    Results equal those of the masked dense layers up to rounding. Layers that the kernels cannot run (grouped
+    convolutions, padding other than zeros, densities above 0.7, other devices and types) stay dense.
 
     Args:
         model: masked (`iftplan.nn.apply`), or with zeros in its weights (`iftplan.nn.finalize`) if frozen.
-        frozen: for inference: weights are collected now, and later changes of them are not seen.
+        frozen: for inference: weights are copied now, and later changes of them have no effect.
 
     Returns:
         The model.
@@ -102,7 +102,7 @@ def execute_dense_(model: Model) -> Model:
 
 @check_arguments
 def dense_gradients_(model: nn.Module, wanted: bool) -> None:
-    """Say whether the next step's gradients are wanted off the masks too, as RigL grows by them."""
+    """Set whether the next step computes gradients off the masks too, as RigL needs them to grow."""
     for module in model.modules():
         if isinstance(module, SparseLayer):
             module.dense_gradient = wanted

@@ -129,10 +129,10 @@ class CondensedConv(nn.Module):
 def condense(model: Model) -> Model:
     """A copy whose sparse linear layers and convolutions are in condensed form; outputs are the same up to rounding.
 
-    Taken are layers under masks, and in finalized models those with zeros in their weights. Everything else stays.
+    Layers with masks are converted; in finalized models, layers with zeros in their weights. Everything else stays.
 
     Raises:
-        InputError: nothing in the model is sparse, or what is sparse has no condensed form.
+        InputError: nothing in the model is sparse, or a sparse weight has no condensed form.
     """
     return condense_(deep_copy(model))
 

@@ -15,7 +15,7 @@ Model = TypeVar("Model", bound=nn.Module)
 
 @check_arguments
 def finalize(model: Model) -> Model:
-    """A copy whose masks are baked into its weights: plain parameters with zeros, no masks."""
+    """A copy whose masks are baked into its weights: plain parameters with zeros, and no masks."""
     return finalize_(deep_copy(model))
 
 
@@ -27,7 +27,7 @@ def finalize_(model: Model) -> Model:
 
 @check_arguments
 def densify(model: Model) -> Model:
-    """A copy without masks: what was zero trains again, as in dense fine-tuning (SPDF, arXiv 2303.10464)."""
+    """A copy without masks, whose zeros can train again, as in dense fine-tuning (SPDF, arXiv 2303.10464)."""
     return densify_(deep_copy(model))
 
 

@@ -25,13 +25,13 @@ from iftplan.nn.sources import without_cache_
 def to_onnx(model: nn.Module, inputs: object, path: str | Path) -> None:
     """Write a model as ONNX, in evaluation mode and with its masks baked into its weights; `model` is not changed.
 
-    The file holds zeros like any other numbers: how much faster an engine is with them is for the engine. Weights beyond
-    2 GB go into a file beside it.
+    The file stores zeros like other numbers; whether they make inference faster depends on the engine. Weights beyond
+    2 GB go into a second file beside it.
 
     Args:
         model: masked, finalized or dense, with values.
         inputs: a tensor, a batch as the model takes it, or shapes such as "1x3x224x224"; the file is for inputs of this shape.
-        path: of the file, which is overwritten.
+        path: path of the file, which is overwritten.
 
     Raises:
         InputError: the extra `onnx` is not installed, the place cannot be written, or the model cannot be exported.

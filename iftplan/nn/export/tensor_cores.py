@@ -22,13 +22,13 @@ _MULTIPLES: Final = {torch.float16: (32, 64), torch.bfloat16: (32, 64), torch.in
 def semi_structured(model: Model) -> Model:
     """A copy in which the weight of every 2:4 linear layer is a semi-structured tensor, for inference.
 
-    Masks are baked in. Convolutions and other layers stay: torch multiplies such tensors in linear layers only.
+    Masks are baked in. Convolutions and other layers stay as they are, because torch uses such tensors in linear layers only.
 
     Args:
         model: on a CUDA device of compute capability 8 or more, in float16, bfloat16 or int8.
 
     Raises:
-        InputError: no such device, or no layer that can be packed; says why of the first one.
+        InputError: no such device, or no layer can be packed; the message says why the first one cannot.
     """
     return semi_structured_(deep_copy(model))
 

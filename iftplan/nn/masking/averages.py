@@ -22,18 +22,17 @@ from iftplan.nn.meta.wrappers import bare
 def follow_(average: nn.Module, model: nn.Module) -> nn.Module:
     """Give an average of a model's weights the model's masks, in place; call it after each update of the average.
 
-    Batch statistics of an average are its own affair: recompute them (`torch.optim.swa_utils.update_bn`) before it
-    is used.
+    Batch statistics are not averaged: recompute them (`torch.optim.swa_utils.update_bn`) before you use the average.
 
     Args:
-        average: an `AveragedModel`, or a copy of the model that averages are kept in.
-        model: what is trained.
+        average: an `AveragedModel`, or a copy of the model that holds the averaged weights.
+        model: the model in training.
 
     Returns:
         The average.
 
     Raises:
-        InputError: they are not the same network.
+        InputError: average and model are different networks.
 
     Example:
         >>> ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.999))  # doctest: +SKIP

@@ -13,21 +13,21 @@ from iftplan.nn.masks.top_k import EXCLUDED, top_k_mask
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Layer:
-    """Scores of one weight in its structure's layout; all tensors are (rows, units).
+    """Mask of one weight and the scores that it is chosen by, in the layout of its structure: (rows, units).
 
     Attributes:
         name: qualified parameter name.
         magnitude: |θ|, summed over a unit.
         gradient: |g| of the dense gradient, or of what else an algorithm asks for of gradients, summed over a unit;
-            None where it asks for none.
+            None if the algorithm does not use it.
         saliency: |θ·g|, or what else an algorithm asks for of weights and gradients, summed over a unit; None likewise.
         mask: which units are kept now.
-        target: units that each row keeps when the plan's budget is met.
+        target: number of units that each row keeps in the end.
         generator: random numbers of this weight at this step, the same on all ranks.
         structure: what the mask may look like, for algorithms that choose within the whole matrix: their rows are
             its outputs, and their target is the count of the matrix.
         short: how many rows keep one unit fewer than the target in the end: groups of N:M masks that close a budget.
-        experts: matrices of a stack, one's rows after the other's; in all of them equally many weights are kept.
+        experts: number of matrices in a stack, whose rows follow each other; every matrix keeps equally many weights.
         cost: MACs of one weight in a forward pass, for algorithms that move counts between layers; 1 without a plan.
         unspent: MACs by which all masks together are below the plan's.
     """
@@ -85,8 +85,8 @@ class Change:
     """New mask of one weight, and what grew in it; both tensors are (rows, units).
 
     Attributes:
-        mask: which units are kept from now on.
-        grown: which of them were chosen to grow, those among them that were active a moment ago.
+        mask: units that are kept from now on.
+        grown: units among them that were chosen to grow, also where they were active just before.
     """
 
     mask: Tensor

@@ -25,15 +25,15 @@ Model = TypeVar("Model", bound=nn.Module)
 
 @check_arguments
 def load_masked_(model: Model, state: Mapping[str, Tensor]) -> Model:
-    """Load an applied model's state dict, and have its masks and no others; in place.
+    """Load the state dict of a masked model, with its masks, in place.
 
     Args:
-        model: of the structure that the state was saved from, with masks or without.
-        state: what `state_dict` of the applied model gave, also from inside a wrapper (`module.`, `_orig_mod.`,
+        model: a model of the same structure, with or without masks.
+        state: the `state_dict` of the masked model, also from inside a wrapper (`module.`, `_orig_mod.`,
             `model.` …).
 
     Raises:
-        InputError: it is a checkpoint with a state in it.
+        InputError: `state` is a checkpoint that contains a state dict.
         StaleError: the state is of another network; nothing was changed.
     """
     nested = next((name for name, value in state.items() if isinstance(value, Mapping)), None)
@@ -60,15 +60,15 @@ def load_masked_(model: Model, state: Mapping[str, Tensor]) -> Model:
 
 @check_arguments
 def mask_zeros_(model: Model, names: Iterable[str] | None = None) -> Model:
-    """Mask what is zero, in place: the way back from a finalized model, or from any pruned one.
+    """Make masks from the zeros of a finalized or pruned model, in place.
 
     Args:
-        model: has no masks.
-        names: parameters to mask; if not given, those of two dimensions and more that have a zero, embeddings left out.
+        model: a model without masks.
+        names: parameters to mask; by default all with two or more dimensions and a zero, except embeddings.
 
     Raises:
-        InputError: the model is masked already, or has no such parameter, or no zeros, or its zeros are in a weight that is
-            computed from others (pruning, parametrizations).
+        InputError: the model is masked already, has no parameter of that name or no zeros, or has its zeros in a weight that
+            is computed from others (torch's pruning and parametrizations).
     """
     masked = next(masked_weights(model), None)
     if masked is not None:

@@ -28,14 +28,14 @@ class Subject:
         optimizer: torch's own.
         views: the masked weights in the layouts of their structure.
         ranks: the processes that train them together.
-        seed: of random growth.
+        seed: random seed of growth.
 
     Attributes:
         model: bare.
         optimizer: torch's own.
         views: the masked weights in the layouts of their structure.
         ranks: the processes that train them together.
-        seed: of random growth.
+        seed: random seed of growth.
         targets: units that every row keeps in the end, by weight.
         factors: the masks as factors.
     """

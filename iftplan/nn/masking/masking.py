@@ -55,29 +55,29 @@ from iftplan.nn.meta.wrappers import bare
 
 
 class Masking:
-    """Keeps a model's weights on their masks and lets an algorithm change the masks.
+    """Masks of a model in training: weights stay zero off their masks, and an algorithm updates the masks.
 
-    Weights that the optimizer does not train keep their masks under algorithms that drop and grow; so do, for one
-    update, weights that have no gradient in it.
+    If an algorithm drops and grows, it leaves the masks of weights alone that the optimizer does not train, and skips
+    weights that have no gradient at an update.
 
     Args:
         model: has masks beside its weights (`iftplan.nn.apply`).
-        optimizer: of that model; engines' wrappers of both are seen through.
+        optimizer: of that model; model and optimizer may be wrapped by an engine such as Accelerate.
         algorithm: how masks change, as a value or by name, such as "rigl"; `Static()` if not given.
-        structure: what masks may look like, as a value or in the notation of plans; None for the structure that they
-            were made in, as the model remembers it from `apply` or `sparsify`.
-        seed: of random growth.
-        steps: optimizer steps of the whole training, for algorithms that change masks until a fraction of it.
+        structure: structure of the masks, as a value or in the notation of plans such as "2:4"; None for the one that
+            `apply` or `sparsify` made them with.
+        seed: random seed of growth.
+        steps: optimizer steps of the whole training; algorithms whose schedule is a fraction of training need them.
 
     Raises:
         InputError: the model has no masks, the algorithm cannot keep the structure, or something else changes
             the weights or the masks too.
 
     Attributes:
-        steps: calls of `step` so far.
-        taken: the masks that the last step computed with, for a ledger (`iftplan.nn.masking.step_masks`).
-        exploration: what the masks have seen so far.
-        release: stops all that is done around the optimizer's steps; the optimizer is free for another `Masking`.
+        steps: number of calls of `step` so far.
+        taken: the masks that the last step computed with, for counting its MACs (`iftplan.nn.masking.step_masks`).
+        exploration: share of the weights that the masks have covered so far.
+        release: function that removes the hooks on the optimizer, so that another `Masking` can use it.
     """
 
     @check_arguments

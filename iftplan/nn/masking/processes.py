@@ -85,9 +85,9 @@ class Ranks:
 
 @check_arguments
 def spare_broadcasts_(model: nn.Module) -> nn.Module:
-    """Have DDP, which is yet to wrap the model, send no masks; otherwise it sends rank 0's before each forward pass.
+    """Keep DDP from sending masks before each forward pass; call it before DDP wraps the model.
 
-    They need not be sent: every rank draws and changes them alike, and `Ranks.check` sees that it did.
+    Every rank draws and updates the same masks, and `Ranks.check` makes sure of it.
     """
     names = [name for name, _ in model.named_buffers() if name.endswith(SUFFIX)]
     ignore = nn.parallel.DistributedDataParallel._set_params_and_buffers_to_ignore_for_model

@@ -43,11 +43,11 @@ class Taken:
 
 @check_arguments
 def weights_by_layer(plan: Plan, model: nn.Module) -> dict[str, tuple[str, ...]]:
-    """Names of the masked parameters of every maskable planned layer: its branches' or factors', or its own.
+    """Planned layer → names of its masked parameters, those of its branches or factors included.
 
     Args:
         plan: what was applied.
-        model: what `iftplan.nn.apply` returned.
+        model: the model that `iftplan.nn.apply` returned.
     """
     modules = dict(model.named_modules(remove_duplicate=False))
     return {x.name: masked_names(modules.get(x.name), x) for x in plan.layers if x.maskable}
@@ -55,7 +55,7 @@ def weights_by_layer(plan: Plan, model: nn.Module) -> dict[str, tuple[str, ...]]
 
 @check_arguments
 def layer_counts(groups: Mapping[str, tuple[str, ...]], nnz: Mapping[str, int]) -> dict[str, int]:
-    """Weights kept by planned layer, as `TrainingCost` takes them, from those kept by parameter."""
+    """Number of kept weights by planned layer, as `TrainingCost` takes them, from the numbers by parameter."""
     return {layer: sum(nnz[name] for name in names) for layer, names in groups.items()}
 
 

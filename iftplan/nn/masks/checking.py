@@ -12,9 +12,9 @@ from iftplan.nn.masks.structures import masks_of
 
 @check_arguments
 def holds(structure: MaskStructure | str, mask: Tensor) -> bool:
-    """Whether a boolean matrix (outputs, inputs), or the mask of a convolution, is a mask of the structure.
+    """Whether a boolean matrix (outputs, inputs), or the mask of a convolution, has the structure.
 
-    An N:M mask may have short groups, with N-1; `structure.short` says how many a count implies.
+    An N:M mask may have short groups, with N-1 weights; `structure.short` is the number of them for a given count.
 
     Args:
         structure: as a value or in the notation of plans.

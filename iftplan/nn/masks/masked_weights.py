@@ -33,12 +33,12 @@ _COSTS = "_mask_costs"  # a module's masked parameters → how often the plan ap
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MaskedWeight:
-    """Weight under a mask, and the module that holds both.
+    """Weight with a mask, and the module that has both.
 
     Attributes:
         name: qualified parameter name.
-        module: the module that holds both.
-        parameter_name: the parameter's own name; its mask is the buffer `parameter_name + "_mask"`.
+        module: the module that holds the parameter and the mask.
+        parameter_name: name of the parameter in that module; the mask is the buffer `parameter_name + "_mask"`.
     """
 
     name: str
@@ -78,7 +78,7 @@ class MaskedWeight:
 
 @check_arguments
 def masked_weights(model: nn.Module) -> Iterator[MaskedWeight]:
-    """Weights under masks, in the order of the modules."""
+    """Masked weights, one after the other in the order of the modules."""
     for path, module in model.named_modules():
         for name, parameter in module._parameters.items():
             if parameter is not None and has_mask(module, name):
@@ -99,7 +99,7 @@ def has_mask(module: nn.Module, parameter_name: str) -> bool:
 @check_arguments
 @torch.no_grad()
 def enforce_(model: nn.Module) -> nn.Module:
-    """Set every masked weight to zero off its mask, in place; what is not finite there becomes zero too."""
+    """Set every masked weight to zero off its mask, in place; NaN and infinities there become zero too."""
     for weight in masked_weights(model):
         values = local(weight.parameter)
         values.masked_fill_(~part_of(weight.mask, weight.parameter), 0)

@@ -39,18 +39,18 @@ def read_model(
     heads: Heads = "number",
     operators: Mapping[str, Operator] = MappingProxyType({}),
 ) -> ModelSpec:
-    """Read a model's layers, exact MACs and roles from one forward pass: on the meta device, if shapes suffice.
+    """Spec of a model: its layers, their exact MACs and roles, from one forward pass, without data if shapes suffice.
 
     Args:
         source: a MODEL argument (`zoo:resnet18`, `path/file.py:factory` …) or a network, which is left as it is.
         inputs: shapes and dtypes, or example inputs (see `given_inputs`); by default those of the zoo or of the model's own configuration.
-        widths: also find which channels move together; where that cannot be, the spec says why.
-        heads: what attention keeps when it widens, the "number" of heads or the "size" of a head.
-        operators: formulas for operators that would be unknown.
+        widths: whether to find which channels widen together; if that is impossible, the spec says why.
+        heads: what attention keeps when it widens: the "number" of heads or the "size" of a head.
+        operators: formulas for operators that have none, by qualified name.
 
     Raises:
-        InputError: the source cannot be built, needs inputs that nobody gave, or lost its ties on the way to the
-            meta device.
+        InputError: the source cannot be built, needs inputs that were not given, or has tied weights that are separate on
+            the meta device.
         MeasureError: the model does not run, or has an operator of unknown cost.
     """
     source = source if isinstance(source, str) else bare(source)

@@ -47,7 +47,7 @@ class BuiltModel:
 def build(source: str | Source, *, device: str = "meta") -> nn.Module:
     """Network that a MODEL argument names, in evaluation mode.
 
-    On the meta device its parameters have shapes but no memory.
+    On the meta device its parameters have shapes but need no memory.
 
     Raises:
         InputError: the source cannot be found, read or called, or gives no `nn.Module`.

@@ -31,8 +31,8 @@ class Widened:
     """Trained tensors of a dense model at other widths.
 
     Attributes:
-        state: every parameter and buffer by its name; without masks the function is the same …
-        uneven: … but for these modules: they take means over channels of which some have more replicas.
+        state: parameters and buffers by name; without masks the wide model computes the same as the dense one.
+        uneven: modules where it does not, because they average over channels of which some have more replicas.
     """
 
     state: Mapping[str, Tensor]
@@ -54,10 +54,10 @@ def net2wider(
         couplings: what `iftplan.nn.reading.widths.trace.trace_widths` found of it.
         sizes: symbol → new size.
         inputs: what one forward pass takes.
-        seed: of the choice which channels are replicated beyond whole multiples.
+        seed: random seed of the choice of channels that get one more replica.
 
     Raises:
-        InfeasibleError: names the module whose operator does with its channels what replicas do not follow.
+        InfeasibleError: an operator mixes channels in a way that replicas cannot follow; names its module.
     """
     if all(sizes.get(name, width.size) == width.size for name, width in couplings.widths.items()):
         return Widened(dense.state_dict(), ())

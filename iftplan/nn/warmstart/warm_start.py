@@ -36,12 +36,11 @@ class WarmStart:
     """Distance of an applied model from the dense one, in Frobenius norms over the dense ones.
 
     Attributes:
-        layers: planned layer → error of what its matrices make together, against the dense weight (at the plan's
-            widths, which compute the same).
+        layers: planned layer → error of the product or sum of its matrices, compared with the dense weight at the
+            plan's widths.
         output: error of the model's output on the inputs.
-        uneven: modules that take means over channels of which some have more replicas than others, as LayerNorm
-            and RMSNorm do where the width multiplier is no whole number; there even the wide model without
-            masks is not exactly the dense one.
+        uneven: modules such as LayerNorm that average over channels of which some have more replicas than others, because
+            the width multiplier is not a whole number. There even the wide model without masks differs from the dense one.
     """
 
     layers: Mapping[str, float]
@@ -60,23 +59,23 @@ def warm_start_(
     inputs: Sequence[Any] | Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> WarmStart:
-    """Give an applied model the values of a trained dense one, in place.
+    """Copy the weights of a trained dense model into an applied model, in place; returns the error that remains.
 
-    Without masks (`iftplan.nn.densify`) a wide model computes what the dense one does, but for what
+    Without masks (`iftplan.nn.densify`) a wide model computes the same as the dense one, except in the modules that
     `WarmStart.uneven` names.
 
     Args:
-        applied: what `iftplan.nn.apply(plan, dense, nonlinear=False)` returned.
+        applied: the model that `iftplan.nn.apply(plan, dense, nonlinear=False)` returned.
         dense: the trained model; it is not changed.
         plan: what was applied.
-        masks: "keep" those that were drawn at random, or "draw" others of the same counts for these weights.
-        inputs: positional or keyword arguments to measure the output error with; by default normally
-            distributed floats and random integers of the plan's shapes.
-        seed: of replicated channels, drawn masks and random inputs.
+        masks: "keep" the masks that were drawn at random, or "draw" masks of the same size that suit these weights.
+        inputs: positional or keyword arguments to measure the output error with; by default normally distributed floats
+            and random integers of the plan's shapes.
+        seed: random seed of replicated channels, drawn masks and inputs.
 
     Raises:
-        InputError: there is a non-linearity inside a member, where the algebra does not hold; the plan carries a
-            parametrization; the model has no values; or masks of a pattern are to be drawn.
+        InputError: a branch or factor has a non-linearity inside, so that its weights cannot be computed; the plan carries a
+            parametrization; the model has no values; or structured masks are to be drawn.
         InfeasibleError: names a module that cannot be widened with its values.
     """
     _check(applied, plan, masks)

@@ -57,12 +57,12 @@ class Algorithm(Protocol):
     """Algorithm that changes masks over training.
 
     Attributes:
-        order: see `Order`.
+        order: whether an update replaces the optimizer's step or follows it.
         scores: whether updates need the dense gradient, and for what.
-        starts_dense: whether training begins with every weight, masks being the counts to arrive at.
+        starts_dense: whether training begins with every weight; the masks then say how many weights to keep in the end.
         keep_values: whether a weight that is dropped and grown back in one update keeps its value (google/rigl);
             else it restarts at 0, as all others that grow do.
-        crosses_layers: whether counts move from one weight to another, which only unstructured masks can follow.
+        crosses_layers: whether one layer can gain weights that another loses, which only unstructured masks allow.
     """
 
     @property
@@ -148,7 +148,7 @@ class Recalling(InRounds, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Run that asks for an algorithm.
+    """Settings of a run that an algorithm is made from.
 
     Attributes:
         config: the method's switches.

@@ -14,7 +14,7 @@ from iftplan.nn.masking.layer import Change, Layer
 
 @dataclass(frozen=True, slots=True)
 class Static(RunMethod):
-    """Algorithm without updates: one mask throughout, also for fine-tuning a sparse checkpoint."""
+    """Algorithm that never updates masks: for training with fixed masks, or fine-tuning a sparse checkpoint."""
 
     name = "static"
     order = Order.AFTER

@@ -21,11 +21,11 @@ _LEAST_INPUTS = 3
 
 @check_arguments
 def spectra(model: nn.Module) -> dict[str, tuple[Spectrum | None, ...]]:
-    """Spectral measures of every masked weight, by parameter name; a stack of experts has one for each.
+    """Spectral measures of every masked weight, by parameter name; one for each expert of a stack.
 
-    None stands for a mask whose average degree is below 3, of which the bounds say nothing. One truncated singular value
-    decomposition costs O(nnz) multiplications an iteration. Of a model that is sharded among processes, every process
-    calls it.
+    A mask with an average degree below 3 has None, because the bounds do not hold there. Each iteration of the truncated
+    singular value decomposition costs O(nnz) multiplications. If the model is sharded over processes, every process has
+    to call this.
 
     Args:
         model: with masks, as `apply` or `sparsify` make them.

@@ -15,7 +15,7 @@ from iftplan.nn.masking.layer import Change, Layer
 class Saliency(AtStart):
     """One-shot pruning by saliency |θ·g| of the first step's batch (SNIP, arXiv 1810.02340).
 
-    It takes the place of the optimizer's step; then masks stay.
+    It replaces the optimizer's first step; masks stay the same afterwards.
 
     Attributes:
         scope: "layer" keeps every weight's count, and so the plan's MACs; "global" ranks all weights together,

@@ -23,21 +23,19 @@ FAINT: Final = 1000
 class MaskDecay(StraightThrough):
     """Mask decay (arXiv 2209.07617, 2402.04744): forward θ⊙(m + D·(1-m)), where D falls from 1 to 0.
 
-    Forward passes are dense until D is 0.
-
-    k steps after the dense phase, D = max(0, 1 - βk) or e^(-βk).
+    k steps after the dense phase, D = max(0, 1 - βk) or e^(-βk). Forward passes are dense until D is 0.
 
     Attributes:
-        beta: β, for each step; None for one that brings D to 0, by an exponential to 1/1000, at the end, which is then
-            three quarters of training unless it is given.
+        beta: β per step; None for the β with which D is 0 (an exponential D: 1/1000) at `end`, by default at three
+            quarters of training.
         begin: steps of the dense phase, or a fraction of training as a float.
         shape: "linear" or "exponential".
-        end: the step from which D is 0 in any case, or a fraction of training as a float: an exponential never is by
-            itself; None for no such step.
-        straight: whether θ's gradient is that of the forward weight, as the authors' code has it, or passes through
-            the mask by the chain rule.
-        pull: λ of SR-STE's pull; none in the papers.
-        refresh: steps that one choice of masks lasts.
+        end: step from which D is 0, or a fraction of training as a float; an exponential D needs one, because it never
+            reaches 0 by itself. None for no such step.
+        straight: whether θ has the gradient of the forward weight, as in the authors' code, or that gradient times the
+            mask, by the chain rule.
+        pull: λ of SR-STE's pull towards zero off the mask; 0 in the papers.
+        refresh: number of steps between two choices of masks.
 
     Raises:
         InputError: an unknown shape, or an exponential decay without an end.

@@ -11,13 +11,13 @@ from iftplan.nn.masking.algorithms.dense_weights.ste import StraightThrough
 
 @dataclass(frozen=True, slots=True)
 class SRSTE(StraightThrough):
-    """Straight-through estimation with a pull (arXiv 2102.04010): forward θ⊙m(θ), gradient g + λ·(1-m)⊙θ.
+    """Straight-through estimation with a pull towards zero (arXiv 2102.04010): forward θ⊙m(θ), gradient g + λ·(1-m)⊙θ.
 
     `STE` is λ = 0.
 
     Attributes:
         pull: λ; the paper's is 2e-4.
-        refresh: steps that one choice of masks lasts; the paper chooses anew in every step.
+        refresh: number of steps between two choices of masks; 1 in the paper.
     """
 
     pull: float = 2e-4

@@ -19,7 +19,7 @@ class StraightThrough(RunMethod):
     """Base of methods with a dense weight θ behind each masked one: the largest |θ| are kept.
 
     Attributes:
-        refresh: steps that one choice of masks lasts.
+        refresh: number of steps between two choices of masks.
     """
 
     __slots__ = ()
@@ -59,7 +59,7 @@ class STE(StraightThrough):
     The optimizer's state is dense.
 
     Attributes:
-        refresh: steps that one choice of masks lasts.
+        refresh: number of steps between two choices of masks.
     """
 
     refresh: int = 1

@@ -35,17 +35,16 @@ def frames(kept: int, of: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True, slots=True)
 class StructureDecay(StraightThrough):
-    """Structure decay (arXiv 2209.07617, 2402.04744): straight-through under N:M masks that halve by the frame.
+    """Structure decay (arXiv 2209.07617, 2402.04744): straight-through training under N:M masks, with N halved in each frame.
 
-    Depthwise layers have their N:M at once.
+    Depthwise layers have the final N:M mask from the start.
 
     Attributes:
-        end: the step at which the last frame, N:M, has had its time, or a fraction of training as a float; N:M stays
-            after it.
+        end: step at which the last frame ends, or a fraction of training as a float; the final N:M mask stays after it.
         begin: steps of the dense phase, or a fraction of training as a float.
-        straight: whether θ's gradient is that of the forward weight, as the authors' code has it, or is masked.
-        pull: λ of SR-STE's pull; none in the papers.
-        refresh: steps that one choice of masks lasts.
+        straight: whether θ has the gradient of the forward weight, as in the authors' code, or that gradient masked.
+        pull: λ of SR-STE's pull towards zero off the mask; 0 in the papers.
+        refresh: number of steps between two choices of masks.
     """
 
     end: int | float = 0.75

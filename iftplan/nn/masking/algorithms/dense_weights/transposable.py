@@ -12,13 +12,13 @@ from iftplan.nn.masking.algorithms.dense_weights.ste import StraightThrough
 
 @dataclass(frozen=True, slots=True)
 class Transposable(StraightThrough):
-    """Straight-through estimation under transposable masks that are solved now and then (arXiv 2102.08124).
+    """Straight-through estimation under transposable masks, which are solved every `refresh` steps (arXiv 2102.08124).
 
     Input gradients are sparse too, because a tile's columns keep N of M as its rows do.
 
     Attributes:
         refresh: steps from one solution to the next; 40 in the paper's code.
-        pull: λ of SR-STE's pull; none in the paper.
+        pull: λ of SR-STE's pull towards zero off the mask; 0 in the paper.
     """
 
     refresh: int = 40

@@ -16,9 +16,7 @@ from iftplan.nn.masking.layer import Layer
 class SET(DropGrow):
     """Sparse evolutionary training (arXiv 1707.04780), which grows at random.
 
-    As in the paper, only what was inactive can grow.
-
-    No gradient is looked at, so that no step costs more than another.
+    As in the paper, only weights that were inactive can grow. No dense gradient is needed, so every step costs the same.
     """
 
     regrow: bool = False

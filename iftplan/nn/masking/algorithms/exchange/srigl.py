@@ -33,7 +33,7 @@ class SRigL(Exchange):
     """Structured RigL (arXiv 2305.02299), of constant fan-in masks.
 
     Attributes:
-        ablation: γ, the part of its fan-in that a neuron needs salient to stay; 0 ablates none.
+        ablation: γ: a neuron is removed when the salient share of its fan-in is below γ; 0 removes none.
         keep_values: whether a weight dropped and grown back in one update keeps its value; else it restarts at 0.
         exempt: weights whose neurons are never ablated, such as a classifier's; None for the last masked one.
     """

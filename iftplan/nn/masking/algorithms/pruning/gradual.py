@@ -18,9 +18,9 @@ from iftplan.runs.schedules import Cubic, Updates
 
 @dataclass(frozen=True, slots=True)
 class Gradual(Scheduled):
-    """Gradual magnitude pruning (arXiv 1710.01878): every update keeps the largest |θ|, along a cubic.
+    """Gradual magnitude pruning (arXiv 1710.01878): each update keeps the largest |θ|; density falls along a cubic.
 
-    What is pruned stays so. The last update must arrive at the plan's counts, so `end` is one.
+    Pruned weights stay zero. The last update is at `end` and leaves the number of weights that the plan has.
 
     Attributes:
         order: whether an update replaces the optimizer's step or follows it.

@@ -24,18 +24,18 @@ ROUNDS: Final = 10
 class Iterative(RunMethod):
     """Iterative magnitude pruning (arXiv 1506.02626) in equal rounds, one at the end of each frame.
 
-    With M - N rounds an N:M mask goes from M-1:M over M-2:M to N:M, every group losing one weight at a time.
+    With M - N rounds an N:M mask goes from M-1:M over M-2:M to N:M: each round takes one weight from every group.
 
-    What is pruned stays so.
+    Pruned weights stay zero.
 
     Attributes:
-        end: the step of the last round, which arrives at the plan's counts, or a fraction of training as a float.
-        rounds: how many there are.
+        end: step of the last round, which leaves the number of weights that the plan has, or a fraction of training as a float.
+        rounds: number of rounds.
         begin: steps of the dense phase before the first frame, or a fraction of training as a float.
         order: whether an update replaces the optimizer's step or follows it.
 
     Raises:
-        InputError: no rounds, or more than steps to have them in.
+        InputError: no rounds, or more rounds than steps.
     """
 
     end: int | float = 0.75
