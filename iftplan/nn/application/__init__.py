@@ -1,1 +1,1 @@
-"""Plans applied to networks: their structure, masks, weights and scales, and what came of it."""
+"""Plans applied to networks: structure, masks, weights and scales, and audits of the result."""

@@ -1,4 +1,4 @@
-"""A plan made real: any model becomes its sparse iso-FLOP variant."""
+"""Apply a plan: turn any model into its sparse iso-FLOP variant."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def _build_(
 
 
 def check_applicable(plan: Plan, model: nn.Module, init: str | Deviation | None = None) -> None:
-    """Refuse by name, before anything is built, what cannot be applied.
+    """Refuse plans that cannot be applied before anything is built; the message names the layer.
 
     Args:
         plan: to be applied.
@@ -197,7 +197,7 @@ class _Spread:
     fan_in: int
 
     def at(self, fan_in: int) -> float:
-        """The deviation under which as many more inputs make outputs of the same size."""
+        """The standard deviation that keeps the size of outputs when there are so many times more inputs."""
         return self.deviation * sqrt(self.fan_in / fan_in)
 
 

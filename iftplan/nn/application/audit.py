@@ -1,4 +1,4 @@
-"""Plan against reality: the structure of a plan, an applied model with its own masks, or any network.
+"""Audits: a plan compared with its own structure, with an applied model and its masks, or with any network.
 
 What `iftplan audit`, `iftplan check`, the assertions and Python ask.
 """
@@ -44,7 +44,7 @@ PLAN_TOLERANCE = Fraction(1, 10**6)
 
 
 def load(engines: Sequence[str], second: str = "") -> None:
-    """Load everything that an audit takes whatever the model is, so that it need not be watched.
+    """Import what every audit needs, before the reading of files is recorded.
 
     Args:
         engines: that are to count.
@@ -68,7 +68,7 @@ def audit(
     tolerance: Fraction = PLAN_TOLERANCE,
     may_stay_uncalled: Collection[str] = (),
 ) -> AuditReport:
-    """Report of a plan's structure, built without data and measured, against the plan's own ledger.
+    """Report that compares a plan's MACs with those of its structure, which is built without data and measured.
 
     Args:
         plan: the plan.
@@ -106,7 +106,7 @@ def audit_structure(
     tolerance: Fraction = PLAN_TOLERANCE,
     may_stay_uncalled: Collection[str] = (),
 ) -> AuditReport:
-    """Report of a plan's structure against its ledger, for a dense model that is built already and becomes the structure.
+    """The same report for a dense model that is built already; the model is changed into the structure.
 
     Args:
         plan: the plan.
@@ -137,13 +137,13 @@ def audit_network(
     tolerance: Fraction = Fraction(1, 1000),
     may_stay_uncalled: Collection[str] = (),
 ) -> AuditReport:
-    """Report of a network as it stands, measured, against another one, a plan's total or a budget.
+    """Report that compares a network's measured MACs with another network, a plan's total or a budget.
 
     Args:
         subject: what the report calls it.
         network: on the meta device, or with values.
         inputs: what it is counted with.
-        reference: what it is held against; None reports what was measured.
+        reference: cost that it is compared with; None reports only what was measured.
         nonzeros: whether each weight counts by its masks and its zeros, for which it needs values.
         engines: "meta", "fvcore", "flop_counter"; the first is compared layer by layer.
         second: a second engine, which counts where it can and must agree; "" for none.
@@ -169,7 +169,7 @@ def audit_network(
 
 
 def applied_here(plan: Plan, network: nn.Module, inputs: Sequence[InputSpec]) -> bool:
-    """Whether a network has masks of its own, so that `measure_applied` can hold it against a plan layer by layer.
+    """Whether a network has masks, so that `measure_applied` can compare it with a plan layer by layer.
 
     Args:
         plan: the plan.
@@ -180,9 +180,9 @@ def applied_here(plan: Plan, network: nn.Module, inputs: Sequence[InputSpec]) ->
 
 
 def unplanned(report: AuditReport, plan: Plan, network: nn.Module) -> str:
-    """Sentence that a network is the dense one that the plan changes; empty if it is another.
+    """Sentence that a network is the plan's dense model and not the planned one; empty if it is another network.
 
-    That one costs what the plan costs, as every dense model of an iso-FLOP plan does.
+    The dense model of an iso-FLOP plan costs as much as the planned one, so totals cannot tell them apart.
 
     Args:
         report: of its totals.
@@ -197,11 +197,11 @@ def unplanned(report: AuditReport, plan: Plan, network: nn.Module) -> str:
 
 @check_arguments
 def audit_against(network: nn.Module, plan: Plan, inputs: object = None) -> AuditReport:
-    """Report of the network that someone has, against a plan: layer by layer if the plan was applied to it.
+    """Report that compares a given network with a plan: layer by layer if the plan was applied to it.
 
     Args:
         network: with the plan's masks, finalized, or dense; not changed.
-        plan: whose ledger it is held against.
+        plan: the plan that it is compared with.
         inputs: what it is counted with, as `given_inputs` takes them; None for the plan's own.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A forward pass without data through what a plan has made of a model: whether replaced layers are what is computed."""
+"""A forward pass without data through an applied model, which shows whether it calls the layers that were replaced."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from iftplan.plans.plan import Plan, Role
 
 
 def check_called(plan: Plan, built: nn.Module, dense: nn.Module) -> None:
-    """Refuse a model that does not call what stands in the places of its layers.
+    """Refuse a model that bypasses the modules that replace its layers.
 
     Args:
         plan: what was built.

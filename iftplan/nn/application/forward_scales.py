@@ -1,4 +1,4 @@
-"""What a parametrization changes in the forward pass: logits times 1/μ, and attention scores over the size of a head.
+"""Changes that a parametrization makes in the forward pass: logits times 1/μ, attention scores over the head size.
 
 Logits are scaled where a plain linear layer gives them out, whether its weight is tied or not. Attention is scaled
 where the width trace found the float by which a module multiplies its scores. All else is named, never guessed.

@@ -1,4 +1,4 @@
-"""What one configured model costs: a network as it stands, or the structure of a plan."""
+"""Cost of one configured model: of a network, or of the structure of a plan."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from iftplan.plans.plan import Plan
 
 
 def measure_model(request: Mapping[str, Any]) -> ModelCost:
-    """Build and measure what a request of `iftplan.checks.check` names.
+    """Cost of the model or plan that a request of `iftplan.checks.check` names.
 
     Raises:
         InputError: the source cannot be built, or does not say what its inputs are.

@@ -1,4 +1,4 @@
-"""Masks on any network, without a plan: the same widths, fewer weights."""
+"""Masks on any network without a plan: the same widths, fewer weights."""
 
 from __future__ import annotations
 

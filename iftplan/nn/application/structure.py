@@ -1,4 +1,4 @@
-"""The structure of a plan: widths, branches and factors. On the meta device it can be measured whatever its size."""
+"""The structure of a plan: widths, branches and factors. On the meta device a model of any size can be measured."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def skeleton_(
 
 
 def check_buildable(plan: Plan) -> None:
-    """Refuse a family that there are no modules for.
+    """Refuse a family without modules.
 
     Raises:
         MeasureError: says what can be done instead.
@@ -123,7 +123,7 @@ def check_buildable(plan: Plan) -> None:
 
 
 def replaced_by(layer: PlannedLayer) -> int | None:
-    """The branches or the rank of what stands in a layer's place; None where the layer itself stays."""
+    """The branches or the rank of the module that replaces a layer; None if the layer stays."""
     if layer.role is Role.TRANSFORMED:
         for key, unchanged in _STRUCTURES.items():
             size = layer.structure.get(key)

@@ -1,1 +1,1 @@
-"""Sparse training inside the trainers of other libraries; each is imported only when its callback is."""
+"""Sparse training inside the trainers of other libraries, each of which is imported only with its callback."""

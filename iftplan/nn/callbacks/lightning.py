@@ -54,7 +54,7 @@ class LightningMasking(Callback):
         self._loaded: dict[str, Any] | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the masks over, and go on from where a checkpoint or an earlier fit has ended.
+        """Begin to update masks, from where a checkpoint or an earlier fit ended.
 
         Raises:
             StaleError: the checkpoint has no state of masks.

@@ -80,7 +80,7 @@ class TrainerMasking(TrainerCallback, ExportableState):  # type: ignore[misc]
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any
     ) -> None:
-        """Take the masks over, and go on from the checkpoint's where training does.
+        """Begin to update masks, from the checkpoint that training resumes from.
 
         Args:
             args: the trainer's settings.

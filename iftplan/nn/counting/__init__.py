@@ -1,1 +1,1 @@
-"""Counting a pass: what each operator costs, by several engines, and a training step by rule."""
+"""Counting MACs: costs of operators, engines that count a forward pass, and rules for training steps."""

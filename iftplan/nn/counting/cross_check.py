@@ -1,4 +1,4 @@
-"""One forward pass counted by several engines, so that none has to be believed alone."""
+"""One forward pass counted by several engines, which have to agree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a training step costs by rule: the forward pass, and for each of its products the gradients that are needed.
+"""Cost of a training step: the forward pass and, for each of its products, the gradients that are needed.
 
 A product `a · b` has two gradients, each a product of the same size: the one of `a` is needed if anything before
 `a` is trained, the one of `b` likewise. So the layer that reads the model's input has no input gradient, a frozen

@@ -1,4 +1,4 @@
-"""Models whose parameters are the kept values: training under masks that stay, without dense weights.
+"""Models whose parameters are the kept values: training under fixed masks without dense weights.
 
 A dense weight, its gradient and its optimizer state have the size of the wide layer. Kept values have that of the
 layer it replaces, and so has all that is done with them.

@@ -34,8 +34,8 @@ class CompactRows(CompactLayer):
 
 
 class SparseConv1D(SparseRows, Conv1D):
-    """Sparse `Conv1D` of a bundled GPT: a dense weight, computed with what its mask keeps."""
+    """Sparse `Conv1D` of a bundled GPT: keeps a dense weight and computes with its kept values."""
 
 
 class CompactConv1D(CompactRows, Conv1D):  # type: ignore[override]  # has no weight to write to
-    """Compact `Conv1D` of a bundled GPT, which has nothing but the kept weights."""
+    """Compact `Conv1D` of a bundled GPT, which has only the kept weights."""

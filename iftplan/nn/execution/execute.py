@@ -1,4 +1,4 @@
-"""Masked models that compute with what their masks keep.
+"""Masked models that run on sparse kernels.
 
 A layer keeps its place, its parameters, its buffers and its hooks; only its class becomes a sparse one.
 """

@@ -1,4 +1,4 @@
-"""Linear layers and convolutions with a sparse weight, as differentiable functions.
+"""Linear layers and convolutions with sparse weights, as differentiable functions.
 
 The weight is an ordinary dense tensor; what is kept of it is collected in every forward pass, and its gradient is
 computed where it is kept and zero elsewhere. Where the kept values themselves are given, theirs is the gradient, and

@@ -1,4 +1,4 @@
-"""Layers that compute with what masks keep: sparse ones beside a dense weight, compact ones without.
+"""Layers on sparse kernels: sparse ones, which keep a dense weight, and compact ones, which do not.
 
 A sparse layer keeps its parameters, its buffers and its hooks; what its mask keeps is collected in every forward pass,
 and the mask is packed again when it has changed. A compact layer's parameters are the kept values.
@@ -23,7 +23,7 @@ MASK: Final = "weight" + SUFFIX
 
 
 class SparseLayer(nn.Module):
-    """Base of layers that keep a dense weight and compute with what its mask keeps."""
+    """Base of layers that keep a dense weight and compute with its kept values."""
 
     weight: Tensor
     dense_gradient: bool
@@ -63,7 +63,7 @@ def is_plain(x: Tensor) -> bool:
 
 
 class SparseLinear(SparseLayer, nn.Linear):
-    """Sparse `torch.nn.Linear`: a dense weight, computed with what its mask keeps."""
+    """Sparse `torch.nn.Linear`: keeps a dense weight and computes with its kept values."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Output of the dense layer within rounding, (…, outputs)."""
@@ -74,7 +74,7 @@ class SparseLinear(SparseLayer, nn.Linear):
 
 
 class SparseConv2d(SparseLayer, nn.Conv2d):
-    """Sparse `torch.nn.Conv2d` of one group: a dense weight, computed with what its mask keeps."""
+    """Sparse `torch.nn.Conv2d` with one group: keeps a dense weight and computes with its kept values."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Output of the dense layer within rounding, channels-last."""
@@ -86,7 +86,7 @@ class SparseConv2d(SparseLayer, nn.Conv2d):
 
 
 class CompactLayer(nn.Module):
-    """Base of layers that have the kept `values` in the place of a weight."""
+    """Base of layers that have a parameter `values`, the kept weights, instead of a dense weight."""
 
     values: nn.Parameter
     pattern: Pattern

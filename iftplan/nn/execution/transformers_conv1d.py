@@ -10,7 +10,7 @@ __all__ = ["CompactTransformersConv1D", "Conv1D", "SparseTransformersConv1D"]
 
 
 class SparseTransformersConv1D(SparseRows, Conv1D):  # type: ignore[misc]  # transformers has no types here
-    """Sparse `transformers.pytorch_utils.Conv1D`: a dense weight, computed with what its mask keeps."""
+    """Sparse `transformers.pytorch_utils.Conv1D`: keeps a dense weight and computes with its kept values."""
 
 
 class CompactTransformersConv1D(CompactRows, Conv1D):  # type: ignore[misc]  # as above

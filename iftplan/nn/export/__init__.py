@@ -1,1 +1,1 @@
-"""Ways out of masks: plain weights, condensed layers and tensor cores."""
+"""Exports of masked models: plain weights, condensed layers, tensor cores and ONNX."""

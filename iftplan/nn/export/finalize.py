@@ -1,4 +1,4 @@
-"""The two ways out of masks: baked into the weights, or dropped so that every weight trains."""
+"""Masks baked into the weights, or dropped so that every weight trains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An ONNX file of a model, its masks baked in: what inference engines take."""
+"""Export to ONNX with masks baked in, for inference engines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""2:4 weights as torch's semi-structured tensors, which NVIDIA's sparse tensor cores multiply with."""
+"""2:4 weights as torch's semi-structured tensors, for NVIDIA's sparse tensor cores."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Layers that stand in a planned network in the place of others, and the weights they begin with."""
+"""Modules that replace layers in a planned network, and their initial weights."""

@@ -1,4 +1,4 @@
-"""Sparse-IFT members as modules: parallel branches, factorized and doped pairs in the place of one layer.
+"""Modules of the Sparse-IFT families: parallel branches, and factorized and doped pairs, which replace one layer.
 
 Each keeps the outer shape of the layer it replaces. The first factor carries kernel, stride, padding and
 groups; the second is linear or 1×1 (arXiv 2303.11525, section 3.1).
@@ -26,7 +26,7 @@ def identity(channels: int) -> nn.Module:
 
 
 class Member(nn.Module):
-    """Stands in the place of one layer and answers for it: its sizes (`stride`, `in_features` …).
+    """Base of the modules that replace a layer; it has the layer's attributes (`stride`, `in_features` …).
 
     A host that asks for its weight, mostly for the dtype, is given one without values (`Placeholder`): whoever computes
     with it past the member's `forward` is refused.

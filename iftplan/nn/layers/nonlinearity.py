@@ -1,4 +1,4 @@
-"""The non-linearity that suits a host: what stands inside the members, as in the paper.
+"""Non-linearity inside branches and factors, chosen to suit the layer that they replace, as in the paper.
 
 arXiv 2303.11525, section 3.1: per branch, between the factors, in the low-rank path. BatchNorm and ReLU behind
 convolutions; behind linear layers the host's own norm and activation.
@@ -33,7 +33,7 @@ class Host:
     activation: nn.Module
 
     def nonlinearity(self, layer: nn.Module) -> Nonlinearity:
-        """Norm and activation for a member in the place of `layer`, on its device and in its dtype."""
+        """Norm and activation inside the module that replaces `layer`, on its device and in its dtype."""
         weight = layer.weight
         assert isinstance(weight, Tensor)
         options: Mapping[str, Any] = {"device": weight.device, "dtype": weight.dtype}

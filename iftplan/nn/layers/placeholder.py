@@ -1,4 +1,4 @@
-"""What a replaced layer answers when it is asked for its weight: what it is like, never what is in it.
+"""Placeholder weight of a replaced layer: it has shape, dtype and device, but no values.
 
 PyTorch's fused encoder layers, and some networks of users, read a child's weight instead of calling the child. A layer
 that has become branches, factors or kept values has no such weight. A `Placeholder` tensor tells sizes, dtype and device, and refuses to take part in

@@ -1,4 +1,4 @@
-"""Weights of three dimensions that stack the experts of a mixture: which way they lie, and a linear layer made of one."""
+"""Weights of three dimensions that stack the experts of a mixture: their layout, and one expert as a linear layer."""
 
 from __future__ import annotations
 

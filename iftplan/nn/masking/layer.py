@@ -1,4 +1,4 @@
-"""One masked weight as an algorithm sees it: rows of units, and how many each row keeps in the end."""
+"""One masked weight as algorithms see it: rows of units, and the number that each row keeps in the end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The masked weights of one model with the optimizer that moves them: what algorithms look at and change."""
+"""The masked weights of one model and their optimizer, as algorithms read and change them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sparse training in anyone's loop: one object from the model and the optimizer, one call per step.
+"""Sparse training in any loop: one object made from the model and the optimizer, one call per step.
 
     masks = nn.Masking(model, optimizer, nn.RigL(), steps=10_000)
     ...

@@ -1,4 +1,4 @@
-"""What can be trained under masks: refusals before the first step, each with what to do instead."""
+"""Checks before the first step of sparse training; each refusal says what to do instead."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The processes of one data-parallel run: what they have to agree on, and a cheap proof that they do.
+"""The processes of one data-parallel run, and a cheap check that their masks agree.
 
 Every process chooses new masks by itself, from weights and mean gradients that all have alike, so that no mask is
 ever sent. That they chose the same is checked after each update, by 64 bits for each mask.
@@ -56,7 +56,7 @@ class Ranks:
         return bool(votes)
 
     def check(self, masks: Mapping[str, Tensor], step: int) -> None:
-        """Hold the masks of all processes against each other; each has to ask.
+        """Compare the masks of all processes; every process has to call this.
 
         Args:
             masks: by weight, whole.

@@ -1,4 +1,4 @@
-"""What a training step computed with, as a ledger asks for it: counts by planned layer, and of which step.
+"""Masks that a training step computed with: numbers of weights by planned layer, for counting its MACs.
 
 cost, groups = TrainingCost.of(plan), weights_by_layer(plan, model)
 ...

@@ -1,4 +1,4 @@
-"""The best mask of a structure: so many weights of a matrix, those with the largest scores that the structure lets stay.
+"""The best mask of a structure: the given number of weights with the largest scores that the structure allows.
 
 Scores are anything that is worth more the larger it is: magnitudes, saliencies, gradients. They are numbers and never
 masks: sorting booleans would choose by position.

@@ -86,7 +86,7 @@ def masked_weights(model: nn.Module) -> Iterator[MaskedWeight]:
 
 
 def has_mask(module: nn.Module, parameter_name: str) -> bool:
-    """Whether a mask of ours lies beside the parameter: boolean and of its shape."""
+    """Whether the parameter has a mask: a boolean buffer of its shape beside it."""
     mask, parameter = (
         module._buffers.get(parameter_name + SUFFIX),
         module._parameters.get(parameter_name),
@@ -145,7 +145,7 @@ def register_mask_(weight: MaskedWeight, mask: Tensor, structure: MaskStructure)
 
 
 def remove_mask_(weight: MaskedWeight) -> None:
-    """Take the mask from beside a weight, and what was noted of it, in place; the weight is not changed."""
+    """Remove the mask of a weight and its notes, in place; the weight is not changed."""
     del weight.module._buffers[weight.parameter_name + SUFFIX]
     noted = vars(weight.module).pop(_NOTED, {})
     if rest := {name: structure for name, structure in noted.items() if name != weight.parameter_name}:

@@ -1,4 +1,4 @@
-"""Masks of one structure as tensors, boolean matrices (outputs, inputs): what there is to do with them."""
+"""Interface of a mask structure on tensors, boolean matrices (outputs, inputs)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Copies of a model that can be run in its place: without data, or with data of their own."""
+"""Copies of a model that are run instead of it: without data, or with data of their own."""
 
 from __future__ import annotations
 

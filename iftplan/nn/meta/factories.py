@@ -1,4 +1,4 @@
-"""Where tensors that a model makes by itself are made while it is counted."""
+"""Device of the tensors that a model creates in its forward pass while it is counted."""
 
 from __future__ import annotations
 

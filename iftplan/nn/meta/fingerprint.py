@@ -1,4 +1,4 @@
-"""What identifies a model whatever its weights: names, classes and shapes."""
+"""Fingerprint of a model without its weights: names, classes and shapes."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ class _Reached:
                 put(again)
 
     def restore(self) -> None:
-        """Put back what the slots and containers held."""
+        """Restore the values of slots and containers."""
         for get, put, value in self._slots:
             if get() is not value:
                 put(value)

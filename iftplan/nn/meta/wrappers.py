@@ -1,4 +1,4 @@
-"""What compilers and engines put around a network, taken off again."""
+"""Networks without the wrappers that compilers and engines put around them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model answers with: the tensors whose sizes belong to the task and stay as they are."""
+"""Outputs of a model: the tensors whose sizes belong to the task and stay as they are."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def _masks(model: nn.Module) -> tuple[str, ...]:
 
 
 def load(*, widths: bool) -> None:
-    """Load everything that reading a model takes whatever the model is, with what its widths take if they are asked for."""
+    """Import what reading every model needs, and what tracing its widths needs if they are asked for."""
     failure("counting")  # which is tried once
     if widths:
         import_module("iftplan.nn.reading.widths.trace")

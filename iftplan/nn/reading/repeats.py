@@ -1,4 +1,4 @@
-"""Blocks of a model that are built alike, as the layers of a transformer are."""
+"""Blocks of a model with the same structure, such as the layers of a transformer."""
 
 from __future__ import annotations
 

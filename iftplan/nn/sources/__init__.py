@@ -30,7 +30,7 @@ from iftplan.nn.sources.zoo import ARCHITECTURES
 
 @dataclass(frozen=True, slots=True)
 class BuiltModel:
-    """A network with what was learnt while it was built.
+    """A network, its default inputs and the assumptions of building it.
 
     Attributes:
         model: in evaluation mode, without a key-value cache.

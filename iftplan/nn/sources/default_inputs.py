@@ -1,4 +1,4 @@
-"""Which inputs a built model is counted with when nobody says."""
+"""Default inputs of a built model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HOW_TO_GIVE_INPUTS = (
 
 
 def note_inputs(model: nn.Module, inputs: tuple[InputSpec, ...]) -> None:
-    """Note on a model, and on copies that are made of it, what it is counted with unless others are given."""
+    """Store the default inputs of a model on the model, so that copies have them too."""
     vars(model)[_NOTED] = inputs
 
 

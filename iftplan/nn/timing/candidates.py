@@ -1,4 +1,4 @@
-"""What runs against what: one layer in every backend that this machine has."""
+"""The backends that a layer is timed in: all that this machine has."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Interleaved rounds: every candidate runs once in each, so that what slows the machine down slows all of them."""
+"""Interleaved rounds: every candidate runs once in each, so that a slow moment of the machine affects all of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What backends are made of: their runs, and the tensors that a layer is timed on."""
+"""Building blocks of backends: runs, and the tensors that a layer is timed on."""
 
 from __future__ import annotations
 

@@ -231,7 +231,7 @@ _NEEDS: Final[Mapping[Use, tuple[str, str]]] = MappingProxyType(
 
 
 def require(use: Use) -> None:
-    """Refuse where this release of PyTorch does not do what `use` needs.
+    """Refuse if this release of PyTorch lacks an interface that `use` needs.
 
     Args:
         use: "counting" of operators on the meta device, "tracing" of them for fvcore, or "widths" of symbolic size.
@@ -249,7 +249,7 @@ def require(use: Use) -> None:
 
 @cache
 def failure(use: Use) -> str:
-    """Name of an interface behind `use` that does not do what is needed, and how; empty if all do."""
+    """Name of an interface behind `use` that this PyTorch lacks or has changed, and how; empty if none."""
     for canary in CANARIES[use]:
         name = (canary.__doc__ or "").split(":")[0]
         try:

@@ -18,7 +18,7 @@ from iftplan.runs.settings import RunConfig
 
 
 def begin_from_(network: nn.Module, config: RunConfig, plan_digest: str, say: Callable[[str], None]) -> str:
-    """Give a network the weights and the masks that its run begins with, in place; no masks to the method "densified".
+    """Load the initial weights and masks of a run into a network, in place; no masks for the method "densified".
 
     Args:
         network: as the plan makes it.

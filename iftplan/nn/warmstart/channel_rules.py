@@ -1,4 +1,4 @@
-"""What each operator says about the channels of its tensors: which are the same, split, joined, summed over."""
+"""Rules for each operator about the channels of its tensors: which are the same, split, joined or summed over."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trained weights in the place of one layer: plain, in branches, in factors.
+"""Trained weights for the module that replaces one layer: plain, branches or factors.
 
 A kernel is a matrix (C_in/groups·Πkernel) × (C_out/groups) for every group, a transposed one
 (C_in/groups) × (C_out/groups·Πkernel); these are stacked as `blocks`.

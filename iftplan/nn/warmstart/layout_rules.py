@@ -1,4 +1,4 @@
-"""What elementwise and rearranging operators say about channels: which are the same, split and joined."""
+"""Rules for elementwise and rearranging operators about channels: which are the same, split or joined."""
 
 from __future__ import annotations
 

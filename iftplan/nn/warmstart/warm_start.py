@@ -1,4 +1,4 @@
-"""An applied model started from trained dense weights, and how far from the dense model it starts.
+"""Start an applied model from trained dense weights, and measure how far from the dense model it starts.
 
 plain, wide   W at the plan's widths (`iftplan.nn.warmstart.net2wider`), kept weights times 1/density
 parallel      kept weights of every branch times 1/(density·branches): the expected sum is W

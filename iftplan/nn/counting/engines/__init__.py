@@ -1,1 +1,1 @@
-"""Engines that count one forward pass, each by means of its own."""
+"""Engines that count one forward pass, each in its own way."""

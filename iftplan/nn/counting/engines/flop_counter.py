@@ -1,4 +1,4 @@
-"""torch's FlopCounterMode as an independent opinion: its own formulas, at its own place in the dispatcher.
+"""PyTorch's FlopCounterMode as an independent engine: its own formulas, at its own place in the dispatcher.
 
 It counts 2 FLOPs per MAC. Operators for which it has no formula (and silently counts 0) are counted with ours,
 and the table says so.

@@ -1,4 +1,4 @@
-"""fvcore as an independent opinion: the operators that torch's jit tracer records, counted with our formulas.
+"""fvcore as an independent engine: the operators that torch's jit tracer records, counted with our formulas.
 
 Its own formulas are not used (they add norms and pooling and miss fused attention). On the meta
 device there is one thing to put right, see `TracedOnMeta`.
@@ -75,7 +75,7 @@ class TracedOnMeta(DatalessAnswers):  # type: ignore[no-untyped-call]
 
 
 class FvcoreEngine:
-    """Engine that counts with fvcore and handles of ours."""
+    """Engine that counts with fvcore and our formulas."""
 
     name = "fvcore"
 

@@ -1,1 +1,1 @@
-"""What every operator costs, which are free, and which a user vouches for."""
+"""Costs of operators: formulas, operators that are free, and costs that a user vouches for."""

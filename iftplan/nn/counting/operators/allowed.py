@@ -1,4 +1,4 @@
-"""A user's word on an operator's cost, as an entry of the operator table."""
+"""Costs of operators that a user vouches for, as entries of the operator table."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from iftplan.nn.counting.operators.registry import Operator
 
 
 def vouched_operators(costs: Mapping[str, VouchedCost]) -> dict[str, Operator]:
-    """Qualified operator name → entry that costs what the user says."""
+    """Qualified operator name → entry with the cost that the user gave."""
     return {name: _operator(name, cost) for name, cost in costs.items()}
 
 

@@ -1,4 +1,4 @@
-"""What an einsum costs: the contractions that torch.einsum really performs, pair by pair."""
+"""Cost of an einsum: the contractions that torch.einsum performs, pair by pair."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The net: every operator that reaches torch's dispatcher, counted from the table of formulas."""
+"""Counting in torch's dispatcher: every operator that reaches it, by the table of formulas."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def refuse_mixed_dtypes(operator: str, operands: Sequence[Any]) -> None:
 
 
 def refuse_dtypes(operator: str, dtypes: Set[torch.dtype]) -> None:
-    """Refuse dtypes that a real device would not compute together; see `refuse_mixed_dtypes`.
+    """Refuse dtypes that a real device cannot combine; see `refuse_mixed_dtypes`.
 
     Raises:
         TypeError: floating-point dtypes stand among others.

@@ -1,4 +1,4 @@
-"""PyTorch's higher-order operators as what they compute: their functions, called here and now.
+"""PyTorch's higher-order operators, carried out by calling their functions.
 
 `cond`, `scan`, `map`, `while_loop` and `flex_attention` compile what they are given and hand it to an operator that no
 mode sees into. While a pass is counted they are carried out in plain Python, so that every engine meets the operators

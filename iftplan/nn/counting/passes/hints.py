@@ -1,4 +1,4 @@
-"""What to write instead, for the ways in which a forward pass fails on the inputs that were given."""
+"""Suggestions of other inputs, for the ways in which a forward pass fails on those that were given."""
 
 from __future__ import annotations
 

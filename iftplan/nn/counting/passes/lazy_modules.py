@@ -1,4 +1,4 @@
-"""Lazy modules: what they are after a first pass has told them their sizes."""
+"""Lazy modules, materialised by a first pass that gives them their sizes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is written down while a model runs: contractions, elementwise work, unknown operators."""
+"""Ledger of a forward pass: contractions, elementwise work, unknown operators."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ class Ledger:
         return Values.ASSUMED if self.asked else Values.UNASKED
 
     def table(self, engine: str, uncalled: tuple[str, ...]) -> CountTable:
-        """Count table of what was written down."""
+        """Count table of the pass."""
         path = self.names.modules
         return CountTable(
             engine=engine,

@@ -1,4 +1,4 @@
-"""Code of a user's that ends the process: told in a sentence, because a status of 0 would read as a pass."""
+"""User code that ends the process: reported as an error, because exit status 0 would look like a passed check."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Work that a forward pass hands to other threads or processes, where no engine looks.
+"""Work that a forward pass hands to other threads or processes, which no engine sees.
 
 Each engine sees the operators of one thread: the one that calls the model. Whatever else computes during the pass
 is noticed here and named, so that nothing is missing from a count without a word.

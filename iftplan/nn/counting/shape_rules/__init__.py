@@ -1,1 +1,1 @@
-"""How shapes follow from shapes, and what gradients cost, operator by operator."""
+"""Output shapes and costs of gradients, operator by operator."""

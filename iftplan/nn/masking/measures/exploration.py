@@ -1,4 +1,4 @@
-"""How much of the mask space training has seen: ITOP rate, degree of constraint, churn."""
+"""Exploration of masks in training: ITOP rate, degree of constraint, churn."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What masking has to do with an optimizer: its hooks, its state, and who wraps it."""
+"""The optimizer under masks: hooks around its step, its state, and wrappers of engines."""

@@ -1,4 +1,4 @@
-"""Calls around an optimizer's step, for as long as the object that wants them lives."""
+"""Calls before and after an optimizer's step, for the lifetime of the object that asks for them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Hook:
 def attach(
     owner: object, optimizer: Optimizer, before: Callable[[], None], after: Callable[[], None]
 ) -> finalize[Any, Any]:
-    """Have `owner`'s methods called before and after every step; calling what is returned ends that.
+    """Function that ends the calls of `owner`'s methods before and after every step, which begin here.
 
     Args:
         owner: whose end detaches the hooks too.

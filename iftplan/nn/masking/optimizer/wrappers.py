@@ -1,4 +1,4 @@
-"""What engines put around an optimizer, taken off again."""
+"""Optimizers without the wrappers that engines put around them."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Where the weights are that an optimizer moves: masked ones themselves, or dense ones behind them."""
+"""Which weights the optimizer moves: the masked ones, or dense ones behind them."""

@@ -1,4 +1,4 @@
-"""What `Masking` asks of a way to train masked weights: there are two, `Held` and `Behind`."""
+"""Interface of the two regimes that `Masking` trains weights under, `Held` and `Behind`."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Regime(Protocol):
         """Act after the optimizer's step; whether masks have changed."""
 
     def hold_(self) -> None:
-        """Set to zero what has to be zero off the masks."""
+        """Set weights to zero off the masks."""
 
     def ended(self) -> Regime:
         """Regime that keeps the weights which training under this one leaves."""

@@ -134,7 +134,7 @@ class Latents:
 
     @torch.no_grad()
     def leave_(self, leak: float) -> None:
-        """Put what the next forward pass computes with into parameters and masks."""
+        """Write the weights and masks of the next forward pass into the parameters and mask buffers."""
         self._leak = leak
         for weight, dense, chosen in zip(self._weights, self._dense, self._chosen, strict=True):
             part = part_of(chosen, weight.parameter)

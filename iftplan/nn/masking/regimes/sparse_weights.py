@@ -18,7 +18,7 @@ from iftplan.nn.masks.view import View
 
 
 class Held:
-    """Regime that trains the weights which masks keep.
+    """Regime that trains only the weights that masks keep.
 
     Args:
         subject: the weights.
@@ -52,7 +52,7 @@ class Held:
         return ()
 
     def written_(self) -> None:
-        """Set to zero what a loaded state or an average has left off the masks."""
+        """Set weights to zero that a loaded state or an average has off the masks."""
         self._subject.enforce_()
 
     def correct_(self, step: int, *, due: bool) -> None:
@@ -90,7 +90,7 @@ class Held:
         return None
 
     def load_state_dict(self, state: Mapping[str, Any] | None) -> None:
-        """Forget what an update has prepared."""
+        """Discard a prepared mask update."""
         self.scores = None
 
     def _warn_of_sparse_start(self) -> None:

@@ -1,4 +1,4 @@
-"""Masks of each structure as tensors: one file for each, of the name of its own in `iftplan.masks.structures`."""
+"""Masks of each structure as tensors, one file each, named as in `iftplan.masks.structures`."""
 
 from __future__ import annotations
 

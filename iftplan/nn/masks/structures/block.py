@@ -1,4 +1,4 @@
-"""Masks of whole blocks: one row of them."""
+"""Masks of whole blocks: one row, whose units are blocks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Masks of whole outputs: one row of neurons, or filters."""
+"""Masks of whole outputs: one row, whose units are neurons or filters."""
 
 from __future__ import annotations
 

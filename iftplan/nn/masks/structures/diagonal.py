@@ -1,4 +1,4 @@
-"""Masks of whole diagonals: one row of them."""
+"""Masks of whole diagonals: one row, whose units are diagonals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Masks that may be anything: one row of all weights."""
+"""Unstructured masks: one row of all weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a model really runs at other widths, at the cost that its couplings say."""
+"""Check that a model runs at other widths, at the cost that its couplings predict."""
 
 from __future__ import annotations
 

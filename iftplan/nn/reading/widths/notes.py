@@ -1,4 +1,4 @@
-"""What a plan of widths has to say: what attention kept, and which layers do not widen."""
+"""Notes of a plan about widths: what attention keeps, and which layers do not widen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a changed model answers in the shapes of the model that it came from."""
+"""Whether a widened model has outputs of the same shapes as the dense one."""
 
 from __future__ import annotations
 

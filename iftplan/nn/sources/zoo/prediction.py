@@ -1,4 +1,4 @@
-"""What the bundled networks answer."""
+"""Outputs of the bundled networks."""
 
 from __future__ import annotations
 
