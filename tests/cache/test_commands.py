@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from iftplan.base.documents import dumps, with_digest
+
 NET = """
 import ctypes, os, pathlib
 from torch import nn
@@ -180,10 +182,47 @@ def test_a_plan_is_audited_anew_where_its_model_or_the_plan_is_another(project: 
     assert "building" not in run(project, *audit).stderr
     shutil.copy(project / "0.75.json", project / "0.5.json")
     assert "building" in run(project, *audit).stderr
-    untrusted = run(project, "audit", "0.5.json")
+    untrusted = run(project, "audit", "0.5.json", "--no-cache")
     assert untrusted.returncode == 2 and "would run Python code" in untrusted.stderr
     (project / "data.txt").write_text("9")
     assert run(project, *audit).returncode == 4
+
+
+def test_the_python_of_a_plan_is_named_once_by_whoever_made_it_here(project: Path) -> None:
+    plan = ("--input", "1x8", "--keep-dense", "none", "-o", "own.json")
+    refused = "would run Python code, net.py:build"
+    assert run(project, "plan", "net.py:build", *plan, "--no-cache").returncode == 0
+    assert refused in run(project, "audit", "own.json").stderr
+    assert run(project, "plan", "net.py:build", *plan).returncode == 0
+    for words in (("audit", "own.json"), ("explore", "own.json"), ("train", "own.json", "--dry-run")):
+        done = run(project, *words)
+        assert done.returncode == 0, done.stderr
+
+    document = json.loads((project / "own.json").read_text())
+    other = {**document, "notes": [*document["notes"], "another"]}
+    (project / "other.json").write_text(dumps(with_digest({k: v for k, v in other.items() if k != "digest"})))
+    assert refused in run(project, "audit", "other.json").stderr  # a plan that somebody else made
+
+    elsewhere = Path(shutil.copytree(project, project.parent / f"{project.name}-elsewhere"))
+    assert refused in run(elsewhere, "audit", "own.json").stderr  # with another net.py, perhaps
+
+    assert run(project, "spec", "net.py:build", "--input", "1x8", "-o", "spec.json").returncode == 0
+    assert (
+        run(
+            project, "plan", "spec.json", "--keep-dense", "none", "--sparsity", "0.5", "-o", "of.json"
+        ).returncode
+        == 0
+    )
+    assert refused in run(project, "audit", "of.json").stderr  # the spec was named, and not its source
+
+
+def test_nobody_else_can_note_who_made_a_plan(project: Path) -> None:
+    """The notes come with the repository, signed by another user."""
+    plan = ("plan", "net.py:build", "--input", "1x8", "--keep-dense", "none", "-o", "own.json")
+    theirs = str(project / "theirs")
+    assert run(project, *plan, XDG_CACHE_HOME=theirs).returncode == 0
+    assert run(project, "audit", "own.json", XDG_CACHE_HOME=theirs).returncode == 0
+    assert "would run Python code" in run(project, "audit", "own.json").stderr
 
 
 def test_a_committed_cache_forges_nothing(project: Path) -> None:

@@ -68,6 +68,8 @@ def next_of(words: str, folder: Path, status: int = 0) -> str:
         ("plan zoo:digits-cnn --sparsity 3/4", "plan zoo:digits-cnn --sparsity 3/4 -o plan.json"),
         ("plan zoo:digits-cnn -o p.json", "audit p.json"),
         ("plan spec.json -o p.json", "audit p.json --model net.py:net"),
+        ("plan net.py:net --input 5x8 -o q.json", "audit q.json"),
+        ("plan net.py:net --input 5x8 -o q.json --no-cache", "audit q.json --model net.py:net"),
         ("plan zoo:digits-cnn -o p.csv", ""),
         ("plan zoo:digits-cnn --format json", ""),
         ("plan zoo:digits-cnn --format csv", ""),

@@ -22,7 +22,7 @@ from iftplan.cli.arguments import (
     spec_in,
 )
 from iftplan.cli.help import MODEL_PANEL
-from iftplan.cli.kept_answers import kept_folder
+from iftplan.cli.kept_answers import kept_folder, made_here
 from iftplan.cli.options import (
     AllowOption,
     ConventionOption,
@@ -92,7 +92,7 @@ def command(
             "--model",
             metavar="MODEL",
             autocompletion=completion.models,
-            help="Source of the plan's model, such as net.py:build; needed where the plan names Python of your own.",
+            help="Source of the plan's model, such as net.py:build; needed where the plan names Python and was made elsewhere.",
             rich_help_panel=MODEL_PANEL,
         ),
     ] = None,
@@ -179,8 +179,10 @@ def command(
             raise InputError(
                 "a plan is audited against its own budget, so --against, --budget and --nonzeros do not apply. To audit a trained network, name it: iftplan audit MODEL --against PLAN --nonzeros."
             )
-        audited = _of_plan(_plan_not_spec(document, subject), model, trust, allowed, terms)
-        named: Document = {"plan": document, "model": model, "trust": trust}
+        plan = _plan_not_spec(document, subject)
+        trusted = trust or (model is None and made_here(document, no_cache))
+        audited = _of_plan(plan, model, trusted, allowed, terms)
+        named: Document = {"plan": document, "model": model, "trust": trusted}
     else:
         if model is not None:
             raise InputError(f"--model belongs to a plan, and {subject} is a model. Leave it out.")

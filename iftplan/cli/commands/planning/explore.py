@@ -11,6 +11,7 @@ from iftplan.base.errors import InputError
 from iftplan.cli import completion
 from iftplan.cli.arguments import document_in, spec_of
 from iftplan.cli.help import MODEL_PANEL, OUTPUT_PANEL
+from iftplan.cli.kept_answers import made_here
 from iftplan.cli.options import HEADS_HELP, AllowOption, InputOption, NoCacheOption, inputs_of
 from iftplan.cli.output import say
 from iftplan.models.spec import Heads, InputSpec, ModelSpec
@@ -85,7 +86,7 @@ def command(
     from iftplan.models.zoo import ZOO
     from iftplan.plots.explorer.page import explorer_page
 
-    asked = _subject(subject, model, show, inputs_of(input), heads)
+    asked = _subject(subject, model, show, inputs_of(input), heads, no_cache=no_cache)
     spec = spec_of(asked.source, asked.inputs, widths=True, heads=asked.heads, allow=allow, no_cache=no_cache)
     if asked.opened is not None:
         _refuse_modules(asked.opened, show or subject)
@@ -116,7 +117,13 @@ class _Subject:
 
 
 def _subject(
-    subject: str, model: str | None, show: str | None, inputs: tuple[InputSpec, ...], heads: Heads
+    subject: str,
+    model: str | None,
+    show: str | None,
+    inputs: tuple[InputSpec, ...],
+    heads: Heads,
+    *,
+    no_cache: bool,
 ) -> _Subject:
     document = document_in(subject)
     kind = _kind(document, subject)
@@ -140,7 +147,8 @@ def _subject(
         from iftplan.cli.arguments import plan_in
 
         plan = plan_in(document, subject)
-        source = model or _trusted(plan.model, subject)
+        noted = plan.model if made_here(document, no_cache) else ""
+        source = model or noted or _trusted(plan.model, subject)
         return _Subject(source, inputs or plan.inputs, plan.heads, document)
     models = list(dict.fromkeys(row.get("model") for row in document.get("rows", [])))
     if model is None and len(models) != 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,7 +38,6 @@ from iftplan.models.spec import Heads
 from iftplan.plans.plan import Asked, CloseBy, MaskUpdates, Objective, Optimizer, Pass, parse_scope
 
 if TYPE_CHECKING:
-    from iftplan.plans.plan import Plan
     from iftplan.plans.request import Pricing
 
 EXAMPLE = """
@@ -198,7 +198,8 @@ def command(
     The layers become wider, gain branches or rank, and the budget closes exactly in one scope; the table shows all
     three.
     """
-    from iftplan.cli.arguments import spec_of
+    from iftplan.cli.arguments import model_option, spec_of
+    from iftplan.cli.kept_answers import note_made
     from iftplan.cli.options import families_of
     from iftplan.plans.document.plan import plan_document
     from iftplan.plans.request import PlanRequest, make_plan
@@ -230,26 +231,32 @@ def command(
     request = replace(asked, pricing=_pricing(objective, profile, passes, batch))
     spec = spec_of(model, inputs_of(input), widths=widens, heads=asked.heads, allow=allow, no_cache=no_cache)
     made = make_plan(spec, request)
+    document = plan_document(made)
     scopes = scope_table(made, convention)
     emit(
         [plan_table(made, convention), *scale_tables(made), *time_tables(made), scopes],
-        lambda: plan_document(made),
+        lambda: document,
         form,
         output,
         summary=[*total_time_tables(made), scopes],
     )
-    say_next(_next(made, form, output), form, output)
+    needed = model_option(made.model)
+    if needed and model == made.model and output not in (None, "-") and note_made(document, no_cache):
+        needed = []
+    say_next(_next(needed, form, output), form, output)
 
 
-def _next(made: Plan, form: Format | None, output: str | None) -> list[str]:
-    """The audit of a plan that was kept, or how to keep it."""
-    from iftplan.cli.arguments import model_option
+def _next(needed: Sequence[str], form: Format | None, output: str | None) -> list[str]:
+    """Words of the command that audits a plan that was written, or that writes it.
 
+    Args:
+        needed: the option that names the plan's source, where it has to be named again.
+        form: the form asked for.
+        output: the file; None or "-" for stdout.
+    """
     if output in (None, "-"):
         return same_command("-o", "plan.json")
-    if file_format(output, form) is not Format.JSON:
-        return []
-    return ["audit", output, *model_option(made.model)]
+    return ["audit", output, *needed] if file_format(output, form) is Format.JSON else []
 
 
 def _pricing(

@@ -15,6 +15,7 @@ import typer
 from iftplan.base.errors import InputError
 from iftplan.cli import completion
 from iftplan.cli.help import MODEL_PANEL
+from iftplan.cli.kept_answers import made_here
 from iftplan.cli.options import NoCacheOption
 from iftplan.cli.output import Interrupted, say, say_next
 from iftplan.cli.process import same_command
@@ -199,7 +200,7 @@ def command(
 
         refuse_taken(directory)  # before a plan is made
     made, document = _resumed_plan(directory) if resume else _plan_of(run, no_cache)
-    source = _source(made, model, trust=trust)
+    source = _source(made, model, trust=trust or (not model and made_here(document, no_cache)))
     if dry_run:
         _describe(run, made, directory)
         say_next(same_command(without="--dry-run"))
