@@ -31,7 +31,7 @@ def kept_folder(no_cache: bool) -> Path | None:
 
 
 def note_made(plan: Document, no_cache: bool) -> bool:
-    """Whether it could be noted, for later commands in this folder, that this user made a plan from the source it names.
+    """Note for later commands that this user made a plan in this folder; False if it cannot be kept.
 
     Args:
         plan: its document; the user has named the source that it names.
