@@ -32,12 +32,7 @@ def check_arguments(function: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(function)
     def refusing(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            bound = signature.bind(*args, **kwargs)
-        except TypeError as error:
-            raise InputError(
-                f"{_name(function)}: {error}; it takes {_parameters(signature)}.{_meant(error, signature)}"
-            ) from error
+        bound = _bound(function, signature, args, kwargs)
         if not hints:
             hints.update(_hints(function))
         for name, value in bound.arguments.items():
@@ -55,6 +50,37 @@ def check_arguments(function: Callable[P, R]) -> Callable[P, R]:
         return function(*bound.args, **bound.kwargs)
 
     return refusing
+
+
+def check_names(function: Callable[P, R]) -> Callable[P, R]:
+    """The function with the names of its arguments checked, and their values left to it.
+
+    Raises:
+        InputError: an argument that the function does not have, or one too few; names those that it has.
+    """
+    signature = inspect.signature(function)
+
+    @wraps(function)
+    def refusing(*args: P.args, **kwargs: P.kwargs) -> R:
+        _bound(function, signature, args, kwargs)
+        return function(*args, **kwargs)
+
+    return refusing
+
+
+def _bound(
+    function: Callable[..., Any],
+    signature: inspect.Signature,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+) -> inspect.BoundArguments:
+    """The arguments by name."""
+    try:
+        return signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise InputError(
+            f"{_name(function)}: {error}; it takes {_parameters(signature)}.{_meant(error, signature)}"
+        ) from error
 
 
 def one_of(argument: str, value: object, choices: Collection[str]) -> str:

@@ -8,7 +8,7 @@ from dataclasses import InitVar, dataclass, field, replace
 from enum import StrEnum
 from typing import ClassVar, Protocol, Self, runtime_checkable
 
-from iftplan.base.arguments import check_arguments
+from iftplan.base.arguments import check_names
 from iftplan.masks import MaskStructure
 from iftplan.nn.masking.layer import Change, Layer
 from iftplan.runs.schedules import Updates
@@ -182,9 +182,9 @@ class RunMethod(ABC):
     name: ClassVar[str]
 
     def __init_subclass__(cls) -> None:
-        """Arguments are checked where a dataclass has made a constructor of them."""
+        """Check the names of arguments where a dataclass has made a constructor of them."""
         if "__init__" in vars(cls):
-            cls.__init__ = check_arguments(cls.__init__)  # type: ignore[method-assign]
+            cls.__init__ = check_names(cls.__init__)  # type: ignore[method-assign]
 
     @classmethod
     @abstractmethod
