@@ -16,6 +16,7 @@ from iftplan.masks.distributions import Distribution
 from iftplan.plans.plan import Execution, parse_scope
 from iftplan.plans.request import PlanRequest
 from iftplan.runs.methods import METHODS
+from iftplan.runs.schedules import step_at
 
 # checked where settings are read (`iftplan.runs.document`)
 Natural = Annotated[int, Field(ge=0)]
@@ -231,17 +232,17 @@ class OptimizerConfig:
     """Optimizer of the weights; biases and norms never decay.
 
     Attributes:
-        name: "sgd", "adam" or "adamw".
+        name: "sgd", "adam", "adamw" or "lamb".
         lr: peak learning rate.
         momentum: SGD's.
         nesterov: SGD's.
-        betas: Adam's.
-        eps: Adam's.
+        betas: Adam's, and LAMB's.
+        eps: likewise.
         weight_decay: of weights with two dimensions or more.
         clip: largest norm of the gradient; 0 for none.
     """
 
-    name: Literal["sgd", "adam", "adamw"] = "sgd"
+    name: Literal["sgd", "adam", "adamw", "lamb"] = "sgd"
     lr: Above0 = 0.1
     momentum: Below1 = 0.9
     nesterov: bool = True
@@ -257,14 +258,14 @@ class ScheduleConfig:
 
     Attributes:
         name: "cosine", "multistep" or "constant".
-        warmup: fraction of training in which it rises linearly from 0.
+        warmup: in which it rises linearly from 0: a number of steps, or as a float a fraction of training.
         milestones: fractions of training at which "multistep" multiplies by `gamma`.
         gamma: see there.
         final: what "cosine" ends at.
     """
 
     name: Literal["cosine", "multistep", "constant"] = "cosine"
-    warmup: Part = 0.0
+    warmup: Natural | Part = 0.0
     milestones: tuple[Part, ...] = (0.3, 0.6, 0.8)
     gamma: Size = 0.2
     final: Size = 0.0
@@ -276,7 +277,7 @@ class ScheduleConfig:
             >>> ScheduleConfig("multistep").factor(30, 100)
             0.2
         """
-        warm = round(self.warmup * steps)
+        warm = step_at(self.warmup, steps)
         if step < warm:
             return (step + 1) / warm
         if self.name == "multistep":

@@ -33,6 +33,10 @@ from tests.support.places import TESTS
         (ScheduleConfig("cosine", warmup=0.1), 9, 100, 1.0),
         (ScheduleConfig("cosine", warmup=0.1), 10, 100, 1.0),
         (ScheduleConfig("cosine", warmup=0.1), 55, 100, 0.5),
+        (ScheduleConfig("cosine", warmup=4), 1, 100, 0.5),
+        (ScheduleConfig("cosine", warmup=1), 0, 100, 1.0),
+        (ScheduleConfig("cosine", warmup=1.0), 0, 100, 0.01),
+        (ScheduleConfig("cosine", warmup=20), 60, 100, 0.5),
         (ScheduleConfig("multistep"), 59, 200, 1.0),
         (ScheduleConfig("multistep"), 60, 200, 0.2),
         (ScheduleConfig("multistep"), 120, 200, 0.04),
@@ -105,6 +109,7 @@ def test_recipes_have_the_published_values() -> None:
         ("[optimizer]\nbetas = [1, 2]", "optimizer.betas = [1, 2]"),
         ("[optimizer]\nweight_decay = -1.0", "optimizer.weight_decay = -1.0"),
         ("[schedule]\nwarmup = 3.0", "schedule.warmup = 3.0"),
+        ("[schedule]\nwarmup = -3", "schedule.warmup = -3"),
     ],
 )
 def test_settings_that_cannot_be_name_their_path(toml: str, expected: str) -> None:

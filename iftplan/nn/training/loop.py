@@ -16,13 +16,13 @@ from torch.optim import Optimizer
 from iftplan.base.errors import InputError, StaleError
 from iftplan.nn.execution.execute import dense_gradients_
 from iftplan.nn.masking.masking import Masking
-from iftplan.nn.training.averaging import Averaging
 from iftplan.nn.training.data.batches import TrainingBatches, batches, watching_workers
 from iftplan.nn.training.data.mixing import mixed, mixing_weight
 from iftplan.nn.training.data.samples import Batch, Task, generator_of
 from iftplan.nn.training.engine import differentiable
 from iftplan.nn.training.evaluation import Score, evaluate, logits_of, loss_of
-from iftplan.nn.training.optimizers import set_rate_
+from iftplan.nn.training.optimization.averaging import Averaging
+from iftplan.nn.training.optimization.optimizers import set_rate_
 from iftplan.nn.training.records import checkpoints
 from iftplan.nn.training.records.ledger import Spending
 from iftplan.nn.training.records.metrics import Metrics

@@ -20,7 +20,6 @@ from iftplan.nn.masking.cautions import algorithm_cautions, weights_left
 from iftplan.nn.masking.masking import Masking
 from iftplan.nn.masking.processes import spare_broadcasts_
 from iftplan.nn.masks.masked_weights import masked_names
-from iftplan.nn.training.averaging import Averaging
 from iftplan.nn.training.data.opening import open_data
 from iftplan.nn.training.data.samples import Task
 from iftplan.nn.training.engine import engine_for
@@ -29,7 +28,8 @@ from iftplan.nn.training.from_checkpoint import begin_from_
 from iftplan.nn.training.loop import Length, Loop
 from iftplan.nn.training.methods import algorithm_of
 from iftplan.nn.training.network import network_of
-from iftplan.nn.training.optimizers import optimizer_of
+from iftplan.nn.training.optimization.averaging import Averaging
+from iftplan.nn.training.optimization.optimizers import optimizer_of
 from iftplan.nn.training.records.ledger import Spending
 from iftplan.nn.training.records.metrics import COLUMNS, Metrics, last_row
 from iftplan.nn.training.records.spectra import SpectralRecord

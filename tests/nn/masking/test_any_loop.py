@@ -18,6 +18,7 @@ from torch.nn.utils import clip_grad_norm_
 from iftplan import nn
 from iftplan.base.errors import InputError
 from iftplan.nn.masking.algorithms.base import Order
+from iftplan.nn.training.optimization.lamb import Lamb
 from tests.support.training import (
     batches,
     copies,
@@ -72,6 +73,7 @@ def _optimizers() -> Iterator[tuple[str, Callable[[list[torch.nn.Parameter]], op
         lambda p: optim.RMSprop(p, lr=0.01, momentum=0.9, centered=True, weight_decay=0.1),
     )
     yield "SGD", lambda p: optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.1)
+    yield "LAMB", lambda p: Lamb(p, lr=0.01, weight_decay=0.1)
     yield "Muon", lambda p: optim.Muon([x for x in p if x.ndim == 2], lr=0.01)  # mixes entries
     yield "not torch's", lambda p: Smearing(p, {})
 

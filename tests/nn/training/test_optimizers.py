@@ -12,7 +12,7 @@ from lightning_fabric.plugins import MixedPrecision
 from torch import nn
 from torch.optim import Adam, AdamW
 
-from iftplan.nn.training.optimizers import optimizer_of
+from iftplan.nn.training.optimization.optimizers import optimizer_of
 from iftplan.runs.settings import OptimizerConfig
 from tests.support.models.applied import planned
 

@@ -8,6 +8,7 @@ from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from iftplan.nn.application.scales import parameter_groups
+from iftplan.nn.training.optimization.lamb import Lamb
 from iftplan.plans.plan import Plan
 from iftplan.runs.settings import OptimizerConfig
 
@@ -37,6 +38,8 @@ def optimizer_of(
     if config.name == "sgd":
         nesterov = config.nesterov and config.momentum > 0
         return SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=nesterov)
+    if config.name == "lamb":
+        return Lamb(groups, lr=config.lr, betas=config.betas, eps=config.eps)
     kind = Adam if config.name == "adam" else AdamW
     fused = not scaled and {p.device.type for p in trained} <= FUSED
     return kind(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=fused or None)
