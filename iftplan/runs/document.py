@@ -88,6 +88,8 @@ ADDED: tuple[tuple[str, str], ...] = (
     ("method", "margin"),
     ("method", "redistribution"),
     ("method", "smoothing"),
+    ("data", "validation_fraction"),
+    ("training", "patience"),
 )
 """Settings, by section and name, that came after runs were first written: at its default none of them counts in a digest."""
 

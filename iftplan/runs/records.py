@@ -17,7 +17,7 @@ _MORE_COUNTS = ("steps", "samples", "dense_train_macs", "mask_updates")
 _NUMBERS = ("sparsity", "metric")
 _OTHERS = (
     "schema", "digest", "scope", "plan_digest", "run_digest", "loss", "test_loss", "train_ratio", "train_ratio_exact",
-    "weights_digest",
+    "weights_digest", "best_step", "validation_loss", "validation_metric",
 )  # fmt: skip
 _RECORD = (
     "schema", "digest", "config", "seed", "plan_digest", "steps", "precision", "device", "processes", "versions",

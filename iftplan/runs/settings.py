@@ -129,6 +129,8 @@ class DataConfig:
         mask_token: what stands for a hidden token, of the objective "masked".
         vocabulary: how many tokens there are; 0 for as many as are found.
         test_fraction: the part at the end that is kept for evaluation, where data bring no test set.
+        validation_fraction: the part of the training data that is kept aside, the same for every seed; the best
+            evaluation on it is the run's result. 0 for none.
     """
 
     kind: Literal[
@@ -154,6 +156,7 @@ class DataConfig:
     mask_token: Natural = 103
     vocabulary: Natural = 0
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    validation_fraction: Below1 = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,6 +306,7 @@ class TrainingConfig:
         zero_init_residual: start with γ = 0 in the last norm of every residual block.
         eval_interval: steps between evaluations; 0 for once an epoch.
         checkpoint_interval: steps between checkpoints; 0 for once an epoch.
+        patience: evaluations without a better loss on the validation data after which training stops; 0 for none.
         ema: decay of the averaged weights that are evaluated; 0 for none.
         threads: of the processor, for each process; 0 leaves torch's choice.
         strategy: of several processes: "ddp" for a copy of the model on each, "fsdp" for a part; "auto" is "ddp".
@@ -321,6 +325,7 @@ class TrainingConfig:
     zero_init_residual: bool = False
     eval_interval: Natural = 0
     checkpoint_interval: Natural = 0
+    patience: Natural = 0
     ema: Below1 = 0.0
     threads: Natural = 0
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"

@@ -12,6 +12,7 @@ from iftplan.base.errors import InputError, StaleError
 from iftplan.nn.export.finalize import densify_
 from iftplan.nn.masking.loading import load_masked_
 from iftplan.nn.training.records import checkpoints
+from iftplan.nn.training.records.best import best_step
 from iftplan.nn.training.records.state_check import check_state, loading
 from iftplan.runs.methods import METHODS
 from iftplan.runs.settings import RunConfig
@@ -63,4 +64,7 @@ def _read(path: Path, say: Callable[[str], None]) -> tuple[int, dict[str, Any]]:
             f"{path} is neither a checkpoint nor a run directory with one; name checkpoint-….pt, or the --out of "
             "the run that made it."
         )
-    return found
+    step, state = found
+    check_state(state, step, str(path))
+    best = best_step(state["metrics"])
+    return found if best in (None, step) else (best, checkpoints.read(checkpoints.path_of(path, best)))

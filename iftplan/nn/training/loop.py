@@ -24,6 +24,7 @@ from iftplan.nn.training.evaluation import Score, evaluate, logits_of, loss_of
 from iftplan.nn.training.optimization.averaging import Averaging
 from iftplan.nn.training.optimization.optimizers import set_rate_
 from iftplan.nn.training.records import checkpoints
+from iftplan.nn.training.records.best import best_step, has_waited
 from iftplan.nn.training.records.ledger import Spending
 from iftplan.nn.training.records.metrics import Metrics
 from iftplan.nn.training.records.spectra import SpectralRecord
@@ -155,7 +156,7 @@ class Loop:
         training, every = self.config.training, self.length.per_epoch
         if self.spectra is not None and self.step == 0:
             self.spectra.measure(self.network, self.step)
-        while self.step < self.length.steps:
+        while not self.is_over:
             updates = self._mask_updates
             loss = self._step()
             at_end = self.step == self.length.steps
@@ -168,9 +169,17 @@ class Loop:
             ):
                 self.spectra.measure(self.network, self.step)
             score = self._evaluate() if evaluated else None
-            if at_end or self.step % (training.checkpoint_interval or every) == 0:
+            if self.is_over and not at_end and self.masks is not None:
+                self.masks.finish()
+            best = evaluated and best_step(self.metrics.rows) == self.step
+            if best or self.is_over or self.step % (training.checkpoint_interval or every) == 0:
                 self.save()
             watch(self._moment(loss, score))
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all steps were taken, or the validation loss has not improved for as long as the run is patient."""
+        return self.step == self.length.steps or has_waited(self.metrics.rows, self.config.training.patience)
 
     def _step(self) -> Tensor:
         """One optimizer step."""
@@ -254,6 +263,7 @@ class Loop:
             "degree_of_constraint": seen.get("degree_of_constraint", 1.0),
             "churn": seen.get("churn", 0.0),
             "lr": self.bare_optimizer.param_groups[0]["lr"],
+            **self._validated(model),
             **(self.spectra.means() if self.spectra is not None else {}),
         }
         self.loss_sum, self.loss_count = None, 0
@@ -262,6 +272,13 @@ class Loop:
         self.fabric.log_dict(row, step=self.step)
         self._check_finite(row)
         return score
+
+    def _validated(self, model: nn.Module) -> dict[str, float]:
+        samples = self.task.validation
+        if samples is None:
+            return {}
+        score = evaluate(self.fabric, model, samples, self.config.training.batch_size)
+        return {"validation_loss": score.loss, "validation_metric": score.metric(self.task.metric)}
 
     def _check_finite(self, row: Mapping[str, float]) -> None:
         """Stop a run that has diverged: no step brings it back, and no document can hold its numbers."""
@@ -308,7 +325,7 @@ class Loop:
         state = self.state_dict()
         if self.fabric.is_global_zero:
             self._write_tables()  # before the checkpoint, whose rows must not be lost
-            checkpoints.write(self.directory, self.step, state)
+            checkpoints.write(self.directory, self.step, state, best=best_step(self.metrics.rows))
         self.fabric.barrier()
 
     def resume(self, warn: Callable[[str], None]) -> bool:

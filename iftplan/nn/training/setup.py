@@ -30,6 +30,7 @@ from iftplan.nn.training.methods import algorithm_of
 from iftplan.nn.training.network import network_of
 from iftplan.nn.training.optimization.averaging import Averaging
 from iftplan.nn.training.optimization.optimizers import optimizer_of
+from iftplan.nn.training.records import best
 from iftplan.nn.training.records.ledger import Spending
 from iftplan.nn.training.records.metrics import COLUMNS, Metrics, last_row
 from iftplan.nn.training.records.spectra import SpectralRecord
@@ -70,6 +71,7 @@ def start(
     task = open_data(config.data, say)
     length = Length.of(config, task)
     _check_shares(config, fabric.world_size)
+    _check_patience(config)
     _check_masked(config, plan)
     network = network_of(config, plan, source)
     identity = {"plan": plan_document["digest"], "run": run_digest(config)}
@@ -114,10 +116,18 @@ def start(
         length=length,
         directory=directory,
         identity=identity,
-        metrics=Metrics(directory / "metrics.csv", COLUMNS if spectra is None else (*COLUMNS, *MEASURES)),
+        metrics=Metrics(directory / "metrics.csv", _columns(task, spectra)),
         spectra=spectra,
         bare_optimizer=bare,
         average=average,
+    )
+
+
+def _columns(task: Task, spectra: SpectralRecord | None) -> tuple[str, ...]:
+    return (
+        *COLUMNS,
+        *(best.COLUMNS if task.validation is not None else ()),
+        *(MEASURES if spectra is not None else ()),
     )
 
 
@@ -143,6 +153,14 @@ def _check_shares(config: RunConfig, world: int) -> None:
         raise InputError(
             "training.ema keeps a second whole model on each process, which defeats the purpose of fsdp; use "
             "training.strategy=ddp, or no average."
+        )
+
+
+def _check_patience(config: RunConfig) -> None:
+    if config.training.patience and not config.data.validation_fraction:
+        raise InputError(
+            f"training.patience {config.training.patience} stops a run by the loss on validation data, but none are "
+            "kept aside; set data.validation_fraction=0.1, say."
         )
 
 
@@ -259,7 +277,10 @@ def versions() -> dict[str, str]:
 
 def result(loop: Loop, plan: Plan) -> Document:
     """Result of a finished run, sealed; the same to the byte for every repetition on one machine."""
-    last: Mapping[str, Any] = last_row(loop.metrics.rows)
+    rows = loop.metrics.rows
+    last: Mapping[str, Any] = last_row(rows)
+    chosen = best.best_index(rows)
+    told: Mapping[str, Any] = last if chosen is None else last_row(rows[: chosen + 1])
     spending = loop.spending
     document = {
         "schema": "iftplan.result/1",
@@ -277,9 +298,14 @@ def result(loop: Loop, plan: Plan) -> Document:
         "steps": loop.step,
         "samples": loop.step * loop.config.training.batch_size,
         "metric_name": loop.task.metric,
-        "metric": last["metric"],
-        "loss": last["loss"],
-        "test_loss": last["test_loss"],
+        "metric": told["metric"],
+        "loss": told["loss"],
+        "test_loss": told["test_loss"],
+        **(
+            {}
+            if chosen is None
+            else {"best_step": told["step"], **{name: told[name] for name in best.COLUMNS}}
+        ),
         "train_macs": spending.macs,
         "dense_train_macs": spending.dense_macs,
         "train_ratio": spending.macs / spending.dense_macs,

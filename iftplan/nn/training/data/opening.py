@@ -24,6 +24,7 @@ from iftplan.nn.training.data.streaming.folders import FolderImages, folder_sour
 from iftplan.nn.training.data.streaming.shards import ShardImages, is_shards, shard_sources
 from iftplan.nn.training.data.streaming.streamed_images import StreamedImages
 from iftplan.nn.training.data.tokens import TokenRow, read_text_tokens, read_tokens, token_files, token_pair
+from iftplan.nn.training.data.validation import with_validation
 from iftplan.runs.settings import DataConfig
 
 _KNOWN = "digits, a directory of CIFAR python batches, a directory with train/CLASS/*.jpg and test/CLASS/*.jpg, a directory of tar shards, what datasets saved to disk, a .txt file, or .bin or .npy files of tokens"
@@ -36,11 +37,15 @@ _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 
 def open_data(config: DataConfig, say: Callable[[str], None]) -> Task:
-    """Data set of a run, as a task with training and test samples.
+    """Data set of a run, as a task with training and test samples, and validation samples where they are asked for.
 
     Raises:
         InputError: there are none, or they cannot be read.
     """
+    return with_validation(_opened(config, say), config.validation_fraction)
+
+
+def _opened(config: DataConfig, say: Callable[[str], None]) -> Task:
     path, kind = Path(config.path), kind_of(config)
     if kind == "digits":
         return _images(config, (*read_digits(config.test_fraction), 10), "digits")
@@ -182,6 +187,7 @@ def _tokens(config: DataConfig, row: TokenRow, path: Path, say: Callable[[str], 
         say(f"looking for the largest of {len(row)} tokens in {path}; data.vocabulary saves that …")
     count = config.vocabulary or int(row.max()) + 1
     if config.objective == "next":
-        return Task(train, test, "perplexity", count, path.name)
+        return Task(train, test, "perplexity", count, path.name, consecutive=True)
     hide = partial(MaskedWindows, mask_token=config.mask_token, vocabulary=count)
-    return Task(hide(train), hide(test), "perplexity", max(count, config.mask_token + 1), path.name)
+    classes = max(count, config.mask_token + 1)
+    return Task(hide(train), hide(test), "perplexity", classes, path.name, consecutive=True)

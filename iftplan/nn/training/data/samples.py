@@ -42,6 +42,8 @@ class Task:
         scale: mean and deviation (C,) by which inputs that are bytes are normalised.
         mixup: α of the weights by which training samples are mixed in pairs; 0 for none.
         workers: processes that make batches ahead of time; 0 where samples are in memory.
+        validation: what the best evaluation is chosen by; None where nothing is kept aside.
+        consecutive: whether samples are windows of one text, which move in training.
     """
 
     train: Samples
@@ -53,6 +55,8 @@ class Task:
     scale: tuple[Tensor, Tensor] | None = None
     mixup: float = 0.0
     workers: int = 0
+    validation: Samples | None = None
+    consecutive: bool = False
 
     def normalised(self, inputs: Tensor) -> Tensor:
         """Inputs as the model takes them: bytes of images (n, C, H, W) become floats on their device."""

@@ -33,7 +33,9 @@ _COMMENT = len(_LABEL) + 64
 _LEAVES = frozenset({type(None), bool, int, float, str, bytes, Tensor, torch.nn.Parameter})
 
 
-def write(directory: Path, step: int, state: Mapping[str, Any], *, keep: int = 2) -> Path:
+def write(
+    directory: Path, step: int, state: Mapping[str, Any], *, keep: int = 2, best: int | None = None
+) -> Path:
     """Write `checkpoint-{step:09d}.pt` in one step, then remove what is no longer needed.
 
     Of the checkpoints up to this step the newest `keep` stay. Later ones go: whoever writes this step
@@ -44,13 +46,14 @@ def write(directory: Path, step: int, state: Mapping[str, Any], *, keep: int = 2
         step: optimizer steps taken.
         state: tensors, numbers, text and None in mappings, lists and tuples; all that weights-only loading takes.
         keep: how many to keep, at least one; two, so that one is left where the newest is damaged.
+        best: step of a checkpoint that stays beside those.
 
     Raises:
         InputError: the folder or the disk does not take it; the checkpoints there are stay as they are.
         TypeError: something in the state could not be loaded again.
     """
     _check_plain(state, "state")
-    path = directory / f"checkpoint-{step:09d}.pt"
+    path = path_of(directory, step)
     temporary = directory / f".{path.name}.tmp"  # one name for each step: a killed run leaves no growing heap
     try:
         with temporary.open("w+b") as file:
@@ -66,7 +69,7 @@ def write(directory: Path, step: int, state: Mapping[str, Any], *, keep: int = 2
         raise InputError(
             f"{path} cannot be written ({_reason(error)}); the checkpoints that were there are untouched. Make room, or name a folder that you may write to, and continue with `iftplan train --resume`."
         ) from error
-    _prune(directory, step, max(1, keep))
+    _prune(directory, step, max(1, keep), best)
     return path
 
 
@@ -125,6 +128,11 @@ def read(path: Path) -> dict[str, Any]:
     raise InputError(f"{path} is refused: it is not a checkpoint of iftplan.")
 
 
+def path_of(directory: Path, step: int) -> Path:
+    """File of the checkpoint of a step."""
+    return directory / f"checkpoint-{step:09d}.pt"
+
+
 def step_of(path: Path) -> int:
     """The step that a checkpoint's name says.
 
@@ -144,11 +152,12 @@ def _found(directory: Path) -> list[tuple[int, Path]]:
     return [(int(name[1]), path) for name, path in names if name]
 
 
-def _prune(directory: Path, step: int, keep: int) -> None:
+def _prune(directory: Path, step: int, keep: int, best: int | None) -> None:
     """What is too old, what came after the step, and what killed runs left half-written."""
     found = sorted((item for item in _found(directory) if item[0] <= step), reverse=True)
+    older = (path for other, path in found[keep:] if other != best)
     later = (path for other, path in _found(directory) if other > step)
-    for path in (*(p for _, p in found[keep:]), *later, *directory.glob(".checkpoint-*.pt.tmp")):
+    for path in (*older, *later, *directory.glob(".checkpoint-*.pt.tmp")):
         with suppress(OSError):  # a file that stays is no harm, and the new one is safe
             path.unlink()
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from iftplan.base.errors import InputError
 from iftplan.masks.spectra import MEASURES
+from iftplan.nn.training.records.best import COLUMNS as VALIDATION
 from iftplan.nn.training.records.metrics import COLUMNS
 
 _PARTS: Mapping[str, type | tuple[type, ...]] = {
@@ -27,7 +28,7 @@ _PARTS: Mapping[str, type | tuple[type, ...]] = {
     "loss_count": int,
 }
 
-_ROWS = (set(COLUMNS), {*COLUMNS, *MEASURES})
+_ROWS = [{*COLUMNS, *best, *measures} for best in ((), VALIDATION) for measures in ((), MEASURES)]
 
 
 def check_state(state: Mapping[str, Any], step: int, where: str) -> None:

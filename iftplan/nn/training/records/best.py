@@ -1,0 +1,26 @@
+"""Best evaluation of a run on its validation data; it follows from the rows of metrics.csv, so a resumed run agrees."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+COLUMNS = ("validation_loss", "validation_metric")
+"""Columns of metrics.csv in runs that keep validation data aside."""
+
+
+def best_index(rows: Sequence[Mapping[str, str]]) -> int | None:
+    """Index of the first row with the smallest validation loss; None where no row has one."""
+    losses = [float(row["validation_loss"]) for row in rows if "validation_loss" in row]
+    return losses.index(min(losses)) if losses else None
+
+
+def best_step(rows: Sequence[Mapping[str, str]]) -> int | None:
+    """Steps taken before the best evaluation; None where no row has a validation loss."""
+    index = best_index(rows)
+    return None if index is None else int(rows[index]["step"])
+
+
+def has_waited(rows: Sequence[Mapping[str, str]], patience: int) -> bool:
+    """Whether so many evaluations in a row did not improve on the best; never where `patience` is 0."""
+    index = best_index(rows)
+    return patience > 0 and index is not None and len(rows) - 1 - index >= patience
