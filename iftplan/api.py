@@ -20,7 +20,18 @@ from iftplan.models.counting import CountTable
 from iftplan.models.notation import parse_layer
 from iftplan.models.spec import Heads, LayerSpec, ModelSpec
 from iftplan.plans.audit.audit import AuditReport, audit_plan
-from iftplan.plans.plan import Asked, CloseBy, MaskUpdates, Objective, Optimizer, Pass, Plan, parse_scope
+from iftplan.plans.plan import (
+    Asked,
+    CloseBy,
+    MaskUpdates,
+    Objective,
+    Optimizer,
+    Pass,
+    Plan,
+    Pointwise,
+    Rounding,
+    parse_scope,
+)
 from iftplan.plans.request import PlanRequest, Pricing, make_plan
 
 if TYPE_CHECKING:
@@ -147,6 +158,8 @@ def plan(
     keep_dense: str | Iterable[str] | None = ("first", "last"),
     close: CloseBy = "density",
     round_to: int = 1,
+    rounding: Rounding = "cover",
+    pointwise: Pointwise = "transformed",
     mask: str | None = None,
     heads: Heads = "number",
     parametrization: Asked = "standard",
@@ -172,6 +185,9 @@ def plan(
         keep_dense: "first", "last" or names of layers, one or several; "none" or None keeps no layer dense.
         close: what is adjusted to meet the budget: "density", "width", or "pattern" (width, with N:M patterns kept whole).
         round_to: number that widths become multiples of.
+        rounding: "cover" for the smallest widths that cover the budget, or "floor" for widths rounded down, as the paper's
+            code has them.
+        pointwise: whether 1×1 convolutions are "transformed", or only "masked", as the paper's code has its shortcuts.
         mask: structure of the masks: "unstructured", or such as "2:8", "2:8T", "block4x4", "fan-in"; "2:8+pad" for
             sizes that do not divide.
         heads: what attention keeps when it widens: the "number" or the "size" of its heads; a spec was read for one of them.
@@ -208,6 +224,8 @@ def plan(
         keep_dense=names_in("keep_dense", () if keep_dense is None else keep_dense),
         close_by=close,
         round_to=round_to,
+        rounding=rounding,
+        pointwise=pointwise,
         mask=mask or "",
         heads=heads,
         parametrization=parametrization,

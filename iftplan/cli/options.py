@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from fractions import Fraction
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -37,6 +37,9 @@ ROUND_TO_HELP = "Round widths to multiples of N."
 HEADS_HELP = "What attention keeps when it widens: the number of its heads, or the size of each."
 MODEL_HELP = "zoo:NAME, file.py:factory, hf:CONFIG.json, a spec …; iftplan models lists all forms."
 SPARSITY_HELP = "Fraction of weights that are zero: 0.75, 3/4 or 75%"
+Reference = Literal["reference"]
+"""Whose choices `--as` makes."""
+
 StructureOption = Annotated[
     str,
     typer.Option(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from iftplan.base.documents import Document, loads, parse_toml, read_text
 from iftplan.base.errors import InputError, StaleError
 from iftplan.runs.document import merge, parse_run, read_recipe, read_toml, run_digest, run_object
 from iftplan.runs.records import parse_record
+from iftplan.runs.reference import REFERENCE
 from iftplan.runs.settings import RunConfig
 
 DEFAULT = "digits"
@@ -41,6 +42,7 @@ class RunOptions:
         epochs: `--epochs`.
         steps: `--steps`.
         start: `--from`, a checkpoint or a run's directory, or nothing.
+        as_reference: whether `--as reference` was given.
     """
 
     plan: str = ""
@@ -53,6 +55,7 @@ class RunOptions:
     epochs: int | None = None
     steps: int | None = None
     start: str = ""
+    as_reference: bool = False
 
 
 def run_of(given: RunOptions) -> RunConfig:
@@ -65,7 +68,7 @@ def run_of(given: RunOptions) -> RunConfig:
     settings = read_recipe(recipe) if recipe else {}
     if given.config:
         settings = merge(settings, read_toml(given.config))
-    return parse_run(merge(settings, _options(given)), given.config or "the settings")
+    return parse_run(merge(settings, _options(given, settings)), given.config or "the settings")
 
 
 def resumed_run(given: RunOptions, directory: Path) -> RunConfig:
@@ -88,7 +91,7 @@ def resumed_run(given: RunOptions, directory: Path) -> RunConfig:
     settings = merge(read_recipe(given.recipe), {}) if given.recipe else {}
     if given.config:
         settings = merge(settings, read_toml(given.config))
-    options = merge(settings, _options(given))
+    options = merge(settings, _options(given, record["config"]))
     asked = parse_run(merge(record["config"], options), given.config or "the settings")
     plans = (replace(run.plan, file="") for run in (asked, recorded))
     if run_digest(asked) != run_digest(recorded) or len(set(plans)) > 1:
@@ -102,25 +105,29 @@ def resumed_run(given: RunOptions, directory: Path) -> RunConfig:
     return asked
 
 
-def _options(given: RunOptions) -> Document:
+def _options(given: RunOptions, settings: Mapping[str, Any]) -> Document:
     length = {"epochs": given.epochs, "steps": 0 if given.epochs and not given.steps else given.steps}
     options = _said(
         {
             "seed": given.seed,
-            "plan": {"file": given.plan or _plan_beside(given.start) or None},
+            "plan": {"file": given.plan or _plan_beside(given.start, settings) or None},
             "data": {"path": given.data or None, "kind": "auto" if given.data else None},
             "method": {"name": given.method or ("static" if given.start else None)},  # masks as they come
             "start": {"checkpoint": given.start or None},
             "training": length,
         }
     )
+    if given.as_reference:
+        options = merge(REFERENCE, options)
     for text in given.settings:
         options = merge(options, _setting(text))
     return options
 
 
-def _plan_beside(start: str) -> str:
-    """The plan of the run that a checkpoint is from."""
+def _plan_beside(start: str, settings: Mapping[str, Any]) -> str:
+    """The plan of the run that a checkpoint is from; none where the settings count the model with an input of their own."""
+    if settings.get("plan", {}).get("input"):
+        return ""
     path = Path(start)
     beside = (path if path.is_dir() else path.parent) / "plan.json"
     return str(beside) if start and beside.is_file() else ""

@@ -59,3 +59,11 @@ class Multiplier:
             return size
         target = self.squared * size * size
         return round_up(smallest_integer(float(self) * size, lambda width: width * width >= target), multiple)
+
+    def scale_down(self, size: int, multiple: int = 1) -> int:
+        """The largest multiple at or below k·size, and one multiple at least; `size` itself where k is 1."""
+        if self.squared == 1:
+            return size
+        target = self.squared * size * size
+        below = largest_integer(float(self) * size, lambda width: width * width <= target)
+        return max(below // multiple, 1) * multiple

@@ -103,7 +103,7 @@ def _short_note(
 def _targets(rows: Sequence[PlanRow], policy: Policy, budget: int) -> list[Fraction]:
     """How many weights each layer should keep, before rounding."""
     uniform = policy.distribution is Distribution.UNIFORM
-    if uniform and policy.family and not policy.widens:
+    if uniform and policy.family and not policy.widens and all(row.structure for row in rows):
         own = [Fraction((row.dense_macs - row.fixed_macs) * row.experts, row.positions) for row in rows]
         if sum(t * row.positions / row.experts for t, row in zip(own, rows, strict=True)) == budget:
             return own  # each layer closes by itself: its structure is its own

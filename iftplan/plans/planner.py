@@ -90,6 +90,8 @@ def close_prepared(spec: ModelSpec, policy: Policy, prepared: Prepared, *, heads
         layers, notes = close_budget(rows, policy)
     scope = policy.scope if policy.family else None
     scopes = (*WHOLE, Scope.MODULE) if policy.within else WHOLE
+    if sizes and policy.rounding == "floor":
+        notes += ("widths are rounded down, so masks are a little denser than asked for",)
     if sizes and spec.couplings is not None:
         heads = spec.couplings.heads or heads
         notes += spec.couplings.notes

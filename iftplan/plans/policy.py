@@ -10,7 +10,7 @@ from iftplan.base.errors import InputError
 from iftplan.families.family import Family
 from iftplan.masks import MaskStructure, Unstructured
 from iftplan.masks.distributions import Distribution
-from iftplan.plans.plan import CloseBy, Scope, lies_within, scope_text
+from iftplan.plans.plan import CloseBy, Pointwise, Rounding, Scope, lies_within, scope_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,11 @@ class Policy:
         close_by: what gives way when layers that stay dense grow: density, width, or under N:M masks the budget,
             which whole patterns then leave a part of.
         round_to: widths become multiples of this.
+        rounding: "cover" takes the smallest widths that cover the budget at the density asked for; "floor" rounds the
+            smallest width of the model down and multiplies the others by the same factor where they are multiples of it,
+            as the code of arXiv 2303.11525 does. Masks close the budget either way.
+        pointwise: whether 1×1 convolutions are "transformed" as all others are, or only "masked" where others get
+            branches or a rank, as in the code of arXiv 2303.11525, whose 1×1 convolutions are all on shortcuts.
         power: exponent of the ER and ERK probabilities.
         within: modules that alone are transformed and widened, a path with `*` and `?`; empty for the whole model.
         mask: what masks may look like. N:M fixes the density, so there the width closes, as the smallest that covers
@@ -42,6 +47,8 @@ class Policy:
     keep_dense: frozenset[str] = frozenset({"first", "last"})
     close_by: CloseBy = "density"
     round_to: int = 1
+    rounding: Rounding = "cover"
+    pointwise: Pointwise = "transformed"
     power: int = 1
     within: str = ""
     mask: MaskStructure = field(default_factory=Unstructured)

@@ -5,7 +5,7 @@ Python, `iftplan plan`, `train` and `sweep` ask with a `PlanRequest`; the planne
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from iftplan.base.units import parse_sparsity
@@ -15,7 +15,7 @@ from iftplan.families.solver import mask_for
 from iftplan.masks import parse_mask
 from iftplan.masks.distributions import Distribution
 from iftplan.models.spec import Heads, ModelSpec
-from iftplan.plans.plan import Asked, CloseBy, MaskUpdates, Optimizer, Pass, Plan, Scope
+from iftplan.plans.plan import Asked, CloseBy, MaskUpdates, Optimizer, Pass, Plan, Pointwise, Rounding, Scope
 from iftplan.plans.planner import plan
 from iftplan.plans.policy import Policy
 from iftplan.plans.scaling import parametrize
@@ -50,6 +50,8 @@ class PlanRequest:
         keep_dense: "first", "last" or names of layers; "none" among them says nothing.
         close_by: what gives way to close the budget.
         round_to: widths become multiples of this.
+        rounding: "cover", or "floor" for widths that are rounded down; see `Policy`.
+        pointwise: whether 1×1 convolutions are "transformed", or only "masked".
         power: exponent of the ER and ERK densities.
         mask: what masks may look like, in the notation of `iftplan.masks.parse_mask`; empty for the family's own.
         heads: what attention was asked to keep when the model was read.
@@ -67,6 +69,8 @@ class PlanRequest:
     keep_dense: tuple[str, ...] = ("first", "last")
     close_by: CloseBy = "density"
     round_to: int = 1
+    rounding: Rounding = "cover"
+    pointwise: Pointwise = "transformed"
     power: int = 1
     mask: str = ""
     heads: Heads = "number"
@@ -75,6 +79,10 @@ class PlanRequest:
     mask_updates: MaskUpdates = "static"
     within: str = ""
     pricing: Pricing | None = None
+
+    def as_reference(self) -> PlanRequest:
+        """The same request, planned as the code of arXiv 2303.11525 plans: widths rounded down, 1×1 convolutions only masked."""
+        return replace(self, rounding="floor", pointwise="masked")
 
     def policy(self) -> Policy:
         """The request as the planner needs it, every choice a value.
@@ -97,6 +105,8 @@ class PlanRequest:
             keep_dense=frozenset(self.keep_dense) - {"none"},
             close_by=self.close_by,
             round_to=self.round_to,
+            rounding=self.rounding,
+            pointwise=self.pointwise,
             power=self.power,
             within=self.within,
             mask=mask_for(family, sparsity, mask),

@@ -189,7 +189,7 @@ def role_of(layer: WeightLayer, policy: Policy) -> tuple[Role, str]:
             if policy.family.definition.widens
             else "this family does not change depthwise layers",
         )
-    if policy.family is None:
+    if policy.family is None or (restructures and is_only_masked(layer.layer, policy)):
         return Role.TRANSFORMED, "masked at the same width"
     return Role.TRANSFORMED, f"{policy.family.definition.title} at the sparsity asked for"
 
@@ -235,6 +235,8 @@ def _layer_row(spec: ModelSpec, weight: WeightLayer, policy: Policy, sizes: Mapp
     match role:
         case Role.TRANSFORMED if policy.family is None or policy.family.solves_width:
             return replace(row, nnz=_patterned(row, policy))
+        case Role.TRANSFORMED if is_only_masked(dense, policy):
+            return replace(row, nnz=None)
         case Role.TRANSFORMED:
             return _restructured(row, dense, policy)
         case Role.DEPTHWISE if wide.weights > dense.weights:
@@ -242,6 +244,11 @@ def _layer_row(spec: ModelSpec, weight: WeightLayer, policy: Policy, sizes: Mapp
             return replace(row, nnz=kept)
         case _:
             return row
+
+
+def is_only_masked(layer: LayerSpec, policy: Policy) -> bool:
+    """Whether a layer that could get branches or a rank is a 1×1 convolution that the policy only masks."""
+    return policy.pointwise == "masked" and layer.kind.spatial_dims > 0 and prod(layer.kernel) == 1
 
 
 def _patterned(row: PlanRow, policy: Policy) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from fractions import Fraction
 from math import lcm
@@ -33,7 +33,7 @@ def plan_widths(spec: ModelSpec, policy: Policy) -> tuple[Multiplier, dict[str, 
     multiplier = Multiplier.closing(policy.density)
     if policy.close_by != "density" or policy.mask.density is not None:
         multiplier = _closing_multiplier(spec, policy, multiplier)
-    return multiplier, _scaled(_movable(spec, spec.couplings, policy), multiplier, policy.width_unit)
+    return multiplier, _scaled(_movable(spec, spec.couplings, policy), multiplier, policy)
 
 
 def _movable(spec: ModelSpec, couplings: Couplings, policy: Policy) -> Mapping[str, Width]:
@@ -53,11 +53,24 @@ def _movable(spec: ModelSpec, couplings: Couplings, policy: Policy) -> Mapping[s
     }
 
 
-def _scaled(widths: Mapping[str, Width], multiplier: Multiplier, unit: int) -> dict[str, int]:
+def _scaled(widths: Mapping[str, Width], multiplier: Multiplier, policy: Policy) -> dict[str, int]:
+    scale = multiplier.scale if policy.rounding == "cover" else _downwards(widths, multiplier)
     return {
-        name: width.size if width.fixed else multiplier.scale(width.size, lcm(width.multiple_of, unit))
+        name: width.size if width.fixed else scale(width.size, lcm(width.multiple_of, policy.width_unit))
         for name, width in widths.items()
     }
+
+
+def _downwards(widths: Mapping[str, Width], multiplier: Multiplier) -> Callable[[int, int], int]:
+    """Widths rounded down, by way of the smallest one where they are multiples of it."""
+    base = min((width.size for width in widths.values() if not width.fixed), default=1)
+
+    def scale(size: int, multiple: int) -> int:
+        if size % base:
+            return multiplier.scale_down(size, multiple)
+        return multiplier.scale_down(base, multiple) * (size // base)
+
+    return scale
 
 
 def _closing_multiplier(spec: ModelSpec, policy: Policy, at_most: Multiplier) -> Multiplier:
@@ -70,7 +83,7 @@ def _closing_multiplier(spec: ModelSpec, policy: Policy, at_most: Multiplier) ->
     widths = _movable(spec, spec.couplings, policy)
 
     def excess(squared: Fraction) -> Fraction:
-        sizes = _scaled(widths, Multiplier(squared), policy.width_unit)
+        sizes = _scaled(widths, Multiplier(squared), policy)
         books = Books.of(rows_of(spec, policy, sizes), policy.scope)
         return books.fixed + policy.density * books.maskable - books.budget
 

@@ -89,6 +89,12 @@ ADDED: tuple[tuple[str, str], ...] = (
     ("method", "redistribution"),
     ("method", "smoothing"),
     ("data", "validation_fraction"),
+    ("plan", "rounding"),
+    ("plan", "pointwise"),
+    ("plan", "input"),
+    ("method", "count_from"),
+    ("method", "anneal_from"),
+    ("optimizer", "decay"),
     ("training", "patience"),
 )
 """Settings, by section and name, that came after runs were first written: at its default none of them counts in a digest."""

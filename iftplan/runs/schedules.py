@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import cos, exp, pi
-from typing import Protocol
+from typing import Literal, Protocol
 
 from iftplan.base.errors import InputError
 
@@ -160,13 +160,17 @@ class Updates:
         begin: the first step of the schedule, or a fraction of training.
         at_begin: whether `begin` itself may be an update.
         at_end: whether `end` itself may be an update.
+        count_from: the number of the first step; at 1, as the code of arXiv 2303.11525 counts, every update comes one
+            step earlier.
+        anneal_from: what the schedule is a fraction of: training up to `end` from its "start", as RigL's t/T_end has
+            it, or from "begin", as the code of arXiv 2303.11525 has it.
 
     Raises:
         InputError: an interval below 1, a begin below 0, an end before it, or a fraction above 1.
 
     Example:
         >>> Updates(end=0.75).over(10_000)
-        Updates(end=7500, interval=100, begin=0, at_begin=False, at_end=False)
+        Updates(end=7500, interval=100, begin=0, at_begin=False, at_end=False, count_from=0, anneal_from='start')
     """
 
     end: int | float
@@ -174,6 +178,8 @@ class Updates:
     begin: int | float = 0
     at_begin: bool = False
     at_end: bool = False
+    count_from: int = 0
+    anneal_from: Literal["start", "begin"] = "start"
 
     def __post_init__(self) -> None:
         if self.interval < 1:
@@ -211,14 +217,16 @@ class Updates:
 
     def due(self, step: int) -> bool:
         """Whether masks change at that step."""
-        first, last = self.first, self.last
+        step, first, last = step + self.count_from, self.first, self.last
         begun = step > first or (self.at_begin and step == first)
         going = step < last or (self.at_end and step == last)
         return begun and going and (step - first) % self.interval == 0
 
     def progress(self, step: int) -> float:
-        """The fraction of the schedule that has passed, as `t/T_end` counts it: from step 0."""
-        return step / self.last if self.last else 1.0
+        """The fraction of the schedule that has passed at a step that is counted from 0."""
+        start = self.first if self.anneal_from == "begin" else 0
+        length = self.last - start
+        return (step + self.count_from - start) / length if length else 1.0
 
     def count(self) -> int:
         """Number of updates of the whole schedule."""
@@ -226,9 +234,10 @@ class Updates:
         if span < 0:
             return 0
         inner = max(0, (span - 1) // self.interval)
+        reaches_begin = self.at_begin and self.first >= self.count_from
         return (
             inner
-            + self.at_begin * (span > 0 or self.at_end)
+            + reaches_begin * (span > 0 or self.at_end)
             + (self.at_end and span > 0 and span % self.interval == 0)
         )
 

@@ -13,7 +13,9 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from iftplan.base.errors import InputError
 from iftplan.masks.distributions import Distribution
-from iftplan.plans.plan import Execution, parse_scope
+from iftplan.models.notation import parse_input
+from iftplan.models.spec import InputSpec
+from iftplan.plans.plan import Execution, Pointwise, Rounding, parse_scope
 from iftplan.plans.request import PlanRequest
 from iftplan.runs.methods import METHODS
 from iftplan.runs.schedules import step_at
@@ -60,9 +62,13 @@ class PlanConfig:
         distribution: "uniform", "er" or "erk".
         keep_dense: "first", "last" or names of layers.
         round_to: widths become multiples of this.
+        rounding: widths "cover" the budget and masks close it, or are rounded down, "floor".
+        pointwise: whether 1×1 convolutions are "transformed" too, or only "masked".
+        input: what the model is counted with, such as "1x512:int64"; empty for the model's own.
         mask: what masks may look like.
         init: of new and resized weights: "kaiming", "density", or "model" for what the model's own modules do.
-        nonlinear: whether members have a norm and an activation inside, as in arXiv 2303.11525.
+        nonlinear: whether members have a norm and an activation inside, as in arXiv 2303.11525; "norm" for the norm
+            alone, or "reference" for what the paper's code has in each family.
     """
 
     file: str = ""
@@ -73,9 +79,17 @@ class PlanConfig:
     distribution: Distribution = Distribution.UNIFORM
     keep_dense: tuple[str, ...] = ("first", "last")
     round_to: int = 1
+    rounding: Rounding = "cover"
+    pointwise: Pointwise = "transformed"
+    input: str = ""
     mask: str = ""
     init: Literal["kaiming", "density", "model"] = "kaiming"
-    nonlinear: bool = True
+    nonlinear: bool | Literal["norm", "reference"] = True
+
+    @property
+    def inputs(self) -> tuple[InputSpec, ...]:
+        """Inputs that the model is counted with; none for its own."""
+        return (parse_input(self.input),) if self.input else ()
 
     @property
     def request(self) -> PlanRequest:
@@ -89,6 +103,8 @@ class PlanConfig:
             distribution=Distribution(self.distribution),
             keep_dense=self.keep_dense,
             round_to=self.round_to,
+            rounding=self.rounding,
+            pointwise=self.pointwise,
             mask=self.mask,
         )
 
@@ -178,6 +194,8 @@ class MethodConfig:
         keep_values: whether what does keeps its value.
         at_begin: whether the first step of the schedule may be an update.
         at_end: whether the last may.
+        count_from: number of the first step, 0 or 1; at 1 every update comes one step earlier.
+        anneal_from: what the drop fraction is annealed from: the "start" of training, or the "begin" of updates.
         ranking: of pruning ("snip", "grasp", "force", "synflow", "granet"): in each "layer", or "global".
         refresh: steps that one choice of masks lasts in methods with dense weights behind the masked ones; None for
             the method's own: 40 for "transposable", 100 for "top-kast", else 1.
@@ -213,6 +231,8 @@ class MethodConfig:
     keep_values: bool = True
     at_begin: bool = False
     at_end: bool = False
+    count_from: Literal[0, 1] = 0
+    anneal_from: Literal["start", "begin"] = "start"
     ranking: Literal["layer", "global"] = "layer"
     refresh: Positive | None = None
     pull: Size | None = None
@@ -242,6 +262,7 @@ class OptimizerConfig:
         betas: Adam's, and LAMB's.
         eps: likewise.
         weight_decay: of weights with two dimensions or more.
+        decay: whether factors U and V without a non-linearity between them decay as "weights", or by their "product".
         clip: largest norm of the gradient; 0 for none.
     """
 
@@ -252,6 +273,7 @@ class OptimizerConfig:
     betas: tuple[Below1, Below1] = (0.9, 0.999)
     eps: Size = 1e-8
     weight_decay: Size = 5e-4
+    decay: Literal["weights", "product"] = "weights"
     clip: Size = 0.0
 
 

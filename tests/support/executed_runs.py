@@ -36,7 +36,7 @@ def small_run(settings: Mapping[str, Any]) -> RunConfig:
 def plan_of(run: RunConfig) -> Plan:
     """The plan that a run's settings ask for."""
     request = run.plan.request
-    return make_plan(read_model(run.plan.model, None, widths=request.policy().widens), request)
+    return make_plan(read_model(run.plan.model, run.plan.inputs, widths=request.policy().widens), request)
 
 
 def executed(

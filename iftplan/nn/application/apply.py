@@ -18,10 +18,10 @@ from iftplan.nn.application.called_layers import check_called
 from iftplan.nn.application.dense_model import check_same
 from iftplan.nn.application.forward_scales import ForwardScales, forward_scales, scale_forward_
 from iftplan.nn.application.scales import check_scaled, dense_fans, planned_scales
-from iftplan.nn.application.structure import check_buildable, none, planned_couplings, replaced_by, skeleton_
+from iftplan.nn.application.structure import check_buildable, planned_couplings, replaced_by, skeleton_
 from iftplan.nn.layers.branches import Member
 from iftplan.nn.layers.initial_weights import Deviation, Fans, fans_of, initialise_, scheme_named
-from iftplan.nn.layers.nonlinearity import host_of
+from iftplan.nn.layers.nonlinearity import Inside, host_of
 from iftplan.nn.layers.stacks import stack_of
 from iftplan.nn.masks.masked_weights import SUFFIX, draw_masks_, enforce_, has_mask, masked_weights, stream
 from iftplan.nn.meta.copies import check_ties, deep_copy, without_data
@@ -39,7 +39,7 @@ def apply(
     model: Model,
     *,
     seed: int = 0,
-    nonlinear: bool = True,
+    nonlinear: Inside = True,
     init: str | Deviation | None = "kaiming",
     dense_start: bool = False,
 ) -> Model:
@@ -57,7 +57,9 @@ def apply(
         plan: what to build.
         model: the dense model that the plan was made for.
         seed: random seed of masks and new weights.
-        nonlinear: whether branches and factors have a norm and an activation inside (arXiv 2303.11525, section 3.1).
+        nonlinear: whether branches and factors have a norm and an activation inside (arXiv 2303.11525, section 3.1); "norm"
+            for the norm alone, so that branches are summed before the activation that follows the layer; "reference" for
+            what the paper's code has: the norm alone in branches, nothing in the doped family.
         init: initialization of new and resized sparse weights: "kaiming" (fan-out), "density" (corrected for the mask), a
             function of fans and density, or None for that of the modules' constructors.
         dense_start: leave weights off the masks as they are, for training that starts dense and becomes as sparse as the
@@ -80,7 +82,7 @@ def apply_(
     model: Model,
     *,
     seed: int = 0,
-    nonlinear: bool = True,
+    nonlinear: Inside = True,
     init: str | Deviation | None = "kaiming",
     dense_start: bool = False,
 ) -> Model:
@@ -100,7 +102,7 @@ def _apply_to(
     plan: Plan,
     model: nn.Module,
     seed: int,
-    nonlinear: bool,
+    nonlinear: Inside,
     init: str | Deviation | None,
     dense_start: bool,
 ) -> None:
@@ -133,10 +135,10 @@ def _build_(
     model: nn.Module,
     couplings: Couplings | None,
     forward: ForwardScales,
-    nonlinear: bool,
+    nonlinear: Inside,
     seed: int,
 ) -> None:
-    skeleton_(plan, model, host_of(model).nonlinearity if nonlinear else none, couplings)
+    skeleton_(plan, model, host_of(model).inside(plan.transform, nonlinear), couplings)
     scale_forward_(model, forward)
     draw_masks_(model, plan, seed)
 

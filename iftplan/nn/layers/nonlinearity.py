@@ -10,12 +10,20 @@ import copy
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from iftplan.nn.layers.branches import Nonlinearity
+from iftplan.nn.layers.branches import Nonlinearity, identity
 from iftplan.nn.sources.zoo.activations import GELUActivation
+
+Inside = bool | Literal["norm", "reference"]
+"""What members have inside: a norm and an activation, neither, the norm alone, or what the paper's code has."""
+
+_REFERENCE: Mapping[str, Inside] = MappingProxyType({"parallel": "norm", "doped": False})
+"""Inside in the code of arXiv 2303.11525 where it is not the paper's: branches are summed before the ReLU that follows the
+layer, and the low-rank path of the doped family is linear."""
 
 _ACTIVATIONS = frozenset({nn.ReLU.__module__, GELUActivation.__module__, "transformers.activations"})
 
@@ -32,15 +40,35 @@ class Host:
     norm: Callable[..., nn.Module]
     activation: nn.Module
 
+    def inside(self, transform: str, asked: Inside) -> Callable[[nn.Module], Nonlinearity]:
+        """Layer → what stands inside the member in its place, in a family and as asked."""
+        wanted = _REFERENCE.get(transform, True) if asked == "reference" else asked
+        if wanted == "norm":
+            return self.norm_alone
+        return self.nonlinearity if wanted else _nothing
+
     def nonlinearity(self, layer: nn.Module) -> Nonlinearity:
         """Norm and activation inside the module that replaces `layer`, on its device and in its dtype."""
+        norm, activation = self.norm_alone(layer), nn.ReLU() if _is_convolution(layer) else self.activation
+        return lambda channels: nn.Sequential(norm(channels), copy.deepcopy(activation))
+
+    def norm_alone(self, layer: nn.Module) -> Nonlinearity:
+        """Norm inside the module that replaces `layer`, on its device and in its dtype."""
         weight = layer.weight
         assert isinstance(weight, Tensor)
         options: Mapping[str, Any] = {"device": weight.device, "dtype": weight.dtype}
         if isinstance(layer, nn.modules.conv._ConvNd):
             batch_norm = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)[len(layer.kernel_size) - 1]
-            return lambda channels: nn.Sequential(batch_norm(channels, **options), nn.ReLU())
-        return lambda channels: nn.Sequential(self.norm(channels, **options), copy.deepcopy(self.activation))
+            return lambda channels: batch_norm(channels, **options)
+        return lambda channels: self.norm(channels, **options)
+
+
+def _is_convolution(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.modules.conv._ConvNd)
+
+
+def _nothing(layer: nn.Module) -> Nonlinearity:
+    return identity
 
 
 def host_of(model: nn.Module) -> Host:

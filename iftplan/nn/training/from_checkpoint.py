@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import nn
 from iftplan.base.errors import InputError, StaleError
 from iftplan.nn.export.finalize import densify_
 from iftplan.nn.masking.loading import load_masked_
+from iftplan.nn.masks.masked_weights import SUFFIX
 from iftplan.nn.training.records import checkpoints
 from iftplan.nn.training.records.best import best_step
 from iftplan.nn.training.records.state_check import check_state, loading
@@ -24,7 +25,8 @@ def begin_from_(network: nn.Module, config: RunConfig, plan_digest: str, say: Ca
     Args:
         network: as the plan makes it.
         config: names a run's directory or one of its checkpoints.
-        plan_digest: of the plan, which has to be the one that the weights were trained for.
+        plan_digest: of the plan, which has to be the one that the weights were trained for, or one of the same shapes
+            and counts: the same model with an input of another length, say.
         say: hears of checkpoints that are refused.
 
     Returns:
@@ -43,7 +45,7 @@ def begin_from_(network: nn.Module, config: RunConfig, plan_digest: str, say: Ca
     step, state = _read(Path(name), say)
     check_state(state, step, name)
     identity = state["identity"]
-    if identity["plan"] != plan_digest:
+    if identity["plan"] != plan_digest and _kept(state["model"]) != _kept(network.state_dict()):
         raise StaleError(
             f"{name} was trained for another plan (digest {identity['plan'][:12]}…) than this run has "
             f"({plan_digest[:12]}…); use the plan.json beside it."
@@ -53,6 +55,14 @@ def begin_from_(network: nn.Module, config: RunConfig, plan_digest: str, say: Ca
     if config.method.name == "densified":
         densify_(network)
     return f"{identity['run']}:{step}"
+
+
+def _kept(state: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], int]]:
+    """Shape of each tensor, and of masks how many weights they keep."""
+    return {
+        name: (tuple(value.shape), int(value.sum()) if name.endswith(SUFFIX) else 0)
+        for name, value in state.items()
+    }
 
 
 def _read(path: Path, say: Callable[[str], None]) -> tuple[int, dict[str, Any]]:

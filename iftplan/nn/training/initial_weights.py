@@ -16,6 +16,7 @@ from iftplan.base.errors import InputError
 from iftplan.nn.application.apply import apply
 from iftplan.nn.application.scales import planned_scales
 from iftplan.nn.layers.initial_weights import fans_of, initialise_, scheme_named
+from iftplan.nn.layers.nonlinearity import Inside
 from iftplan.nn.layers.stacks import planned_stack
 from iftplan.nn.masks.masked_weights import enforce_, stream
 from iftplan.plans.plan import Plan, PlannedLayer, Role
@@ -46,7 +47,7 @@ def dense_network(plan: Plan, dense: nn.Module, scheme: Scheme, seed: int) -> nn
 
 
 def sparse_network(
-    plan: Plan, dense: nn.Module, scheme: Scheme, seed: int, *, dense_start: bool, nonlinear: bool = True
+    plan: Plan, dense: nn.Module, scheme: Scheme, seed: int, *, dense_start: bool, nonlinear: Inside = True
 ) -> nn.Module:
     """The plan's network with weights drawn by the scheme; "model" takes its own deviation of each tensor.
 
@@ -56,7 +57,7 @@ def sparse_network(
         scheme: "kaiming", "density" or "model".
         seed: of masks and values.
         dense_start: whether training begins with every weight.
-        nonlinear: whether members have a norm and an activation inside.
+        nonlinear: what members have inside, as `apply` takes it.
 
     Raises:
         InputError: the scheme is "model", and the plan has initial scales of its own.

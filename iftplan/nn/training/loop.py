@@ -22,6 +22,7 @@ from iftplan.nn.training.data.samples import Batch, Task, generator_of
 from iftplan.nn.training.engine import differentiable
 from iftplan.nn.training.evaluation import Score, evaluate, logits_of, loss_of
 from iftplan.nn.training.optimization.averaging import Averaging
+from iftplan.nn.training.optimization.folded_decay import FoldedDecay
 from iftplan.nn.training.optimization.optimizers import set_rate_
 from iftplan.nn.training.records import checkpoints
 from iftplan.nn.training.records.best import best_step, has_waited
@@ -117,6 +118,7 @@ class Loop:
         bare_optimizer: torch's own.
         average: of the weights, which is then what is evaluated; None for none.
         spectra: of the masks; None where they are not measured.
+        folded: decay of low-rank pairs by their product; None where weights decay.
         step: steps taken.
         loss_sum: training losses since the last evaluation, added up.
         loss_count: how many.
@@ -138,6 +140,7 @@ class Loop:
     bare_optimizer: Optimizer
     average: Averaging | None = None
     spectra: SpectralRecord | None = None
+    folded: FoldedDecay | None = None
     step: int = 0
     loss_sum: Tensor | None = None
     loss_count: int = 0
@@ -203,6 +206,8 @@ class Loop:
                 loss = loss_of(logits_of(model(x)), y, config.training.label_smoothing) / parts
                 fabric.backward(loss, **options)
             total += loss.detach()
+        if self.folded is not None:
+            fabric.backward(self.folded.loss())
         if self.masks is not None:
             self.masks.step()
         if config.optimizer.clip:

@@ -41,4 +41,6 @@ def updates_of(config: MethodConfig, steps: int) -> Updates:
         begin=round(config.begin * steps),
         at_begin=config.at_begin,
         at_end=config.at_end,
+        count_from=config.count_from,
+        anneal_from=config.anneal_from,
     )

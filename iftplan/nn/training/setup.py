@@ -29,6 +29,7 @@ from iftplan.nn.training.loop import Length, Loop
 from iftplan.nn.training.methods import algorithm_of
 from iftplan.nn.training.network import network_of
 from iftplan.nn.training.optimization.averaging import Averaging
+from iftplan.nn.training.optimization.folded_decay import FoldedDecay, folded_decay
 from iftplan.nn.training.optimization.optimizers import optimizer_of
 from iftplan.nn.training.records import best
 from iftplan.nn.training.records.ledger import Spending
@@ -81,12 +82,14 @@ def start(
         run_sparse_(network, config, fabric)
     model = fabric.setup_module(spare_broadcasts_(network))
     # after sharding, which makes other parameters
+    folded = _folded(config, network, fabric.world_size)
     bare = optimizer_of(
         config.optimizer,
         plan,
         network,
         dense=config.method.name == "dense",
         scaled=config.training.precision == "16-mixed",
+        folded=folded.factors if folded is not None else (),
     )
     optimizer = fabric.setup_optimizers(bare)
     structure = parse_mask(plan.mask)
@@ -118,9 +121,26 @@ def start(
         identity=identity,
         metrics=Metrics(directory / "metrics.csv", _columns(task, spectra)),
         spectra=spectra,
+        folded=folded,
         bare_optimizer=bare,
         average=average,
     )
+
+
+def _folded(config: RunConfig, network: torch.nn.Module, world: int) -> FoldedDecay | None:
+    optimizer = config.optimizer
+    if optimizer.decay == "weights" or config.method.name == "dense":
+        return None
+    if optimizer.name not in ("sgd", "adam"):
+        raise InputError(
+            f"optimizer.decay=product is a term of the loss, and {optimizer.name} decays weights beside the loss; use sgd "
+            "or adam."
+        )
+    if world > 1:
+        raise InputError(
+            f"optimizer.decay=product is for one process, and this run has {world}; use optimizer.decay=weights."
+        )
+    return folded_decay(network, optimizer.weight_decay)
 
 
 def _columns(task: Task, spectra: SpectralRecord | None) -> tuple[str, ...]:

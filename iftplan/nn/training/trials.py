@@ -18,9 +18,9 @@ from iftplan.nn.reading.read import read_model
 from iftplan.nn.training.loop import Loop, Moment, Watcher
 from iftplan.nn.training.run import execute
 from iftplan.plans.document.plan import plan_document
-from iftplan.plans.request import PlanRequest, make_plan
+from iftplan.plans.request import make_plan
 from iftplan.runs.records import parse_result
-from iftplan.runs.settings import RunConfig
+from iftplan.runs.settings import PlanConfig, RunConfig
 from iftplan.runs.sweeps.queue import Claim, TrialQueue
 
 Say = Callable[[str], None]
@@ -35,16 +35,16 @@ class Models:
     """Models as they were read, once for each process.
 
     Attributes:
-        read: source and whether its widths were asked for → the spec.
+        read: source, its input and whether its widths were asked for → the spec.
     """
 
-    read: dict[tuple[str, bool], ModelSpec] = field(default_factory=dict)
+    read: dict[tuple[str, str, bool], ModelSpec] = field(default_factory=dict)
 
-    def spec(self, source: str, request: PlanRequest) -> ModelSpec:
+    def spec(self, asked: PlanConfig) -> ModelSpec:
         """A model, with its widths where the family changes them."""
-        key = source, request.policy().widens
+        key = asked.model, asked.input, asked.request.policy().widens
         if key not in self.read:
-            self.read[key] = read_model(source, None, widths=key[1])
+            self.read[key] = read_model(asked.model, asked.inputs, widths=key[2])
         return self.read[key]
 
 
@@ -112,8 +112,7 @@ def train_trial(
     record = directory / "result.json"
     if record.exists():  # its worker was killed before it could tell
         return parse_result(loads(read_text(str(record)), str(record)), str(record))
-    request = run.plan.request
-    planned = make_plan(models.spec(run.plan.model, request), request)
+    planned = make_plan(models.spec(run.plan), run.plan.request)
     found = execute(
         run,
         planned,

@@ -27,6 +27,7 @@ from iftplan.cli.options import (
     InputOption,
     NoCacheOption,
     OutputOption,
+    Reference,
     StructureOption,
     inputs_of,
     split,
@@ -35,7 +36,17 @@ from iftplan.cli.output import Format, emit, file_format, say_next
 from iftplan.cli.process import same_command
 from iftplan.masks.distributions import Distribution
 from iftplan.models.spec import Heads
-from iftplan.plans.plan import Asked, CloseBy, MaskUpdates, Objective, Optimizer, Pass, parse_scope
+from iftplan.plans.plan import (
+    Asked,
+    CloseBy,
+    MaskUpdates,
+    Objective,
+    Optimizer,
+    Pass,
+    Pointwise,
+    Rounding,
+    parse_scope,
+)
 
 if TYPE_CHECKING:
     from iftplan.plans.request import Pricing
@@ -124,6 +135,27 @@ def command(
         ),
     ] = "density",
     round_to: Annotated[int, typer.Option("--round-to", min=1, help=ROUND_TO_HELP)] = 1,
+    rounding: Annotated[
+        Rounding,
+        typer.Option(
+            "--rounding", help="Widths are rounded up, to cover the budget (cover), or down (floor)."
+        ),
+    ] = "cover",
+    pointwise: Annotated[
+        Pointwise,
+        typer.Option(
+            "--pointwise",
+            help="Whether 1×1 convolutions get branches or ranks too (transformed), or are only masked.",
+        ),
+    ] = "transformed",
+    reference: Annotated[
+        Reference | None,
+        typer.Option(
+            "--as",
+            help="Plan as the Sparse-IFT paper's code does (reference): --rounding floor --pointwise masked.",
+            show_default=False,
+        ),
+    ] = None,
     structure: StructureOption = "",
     heads: Annotated[Heads, typer.Option("--heads", help=HEADS_HELP)] = "number",
     parametrization: Annotated[
@@ -220,6 +252,8 @@ def command(
         keep_dense=tuple(split(keep_dense)),
         close_by=close,
         round_to=round_to,
+        rounding=rounding,
+        pointwise=pointwise,
         power=power,
         mask=structure,
         heads=heads,
@@ -227,6 +261,7 @@ def command(
         optimizer=optimizer,
         mask_updates=mask_updates,
     )
+    asked = asked.as_reference() if reference else asked
     widens = asked.policy().widens
     request = replace(asked, pricing=_pricing(objective, profile, passes, batch))
     spec = spec_of(model, inputs_of(input), widths=widens, heads=asked.heads, allow=allow, no_cache=no_cache)

@@ -16,7 +16,7 @@ from iftplan.base.errors import InputError
 from iftplan.cli import completion
 from iftplan.cli.help import MODEL_PANEL
 from iftplan.cli.kept_answers import made_here
-from iftplan.cli.options import NoCacheOption
+from iftplan.cli.options import NoCacheOption, Reference
 from iftplan.cli.output import Interrupted, say, say_next
 from iftplan.cli.process import same_command
 from iftplan.plans.plan import Execution
@@ -94,6 +94,14 @@ def command(
         list[str] | None,
         typer.Option(
             "--set", metavar="KEY=VALUE", help="One setting, such as optimizer.lr=0.05; repeat it for more."
+        ),
+    ] = None,
+    reference: Annotated[
+        Reference | None,
+        typer.Option(
+            "--as",
+            help="Plan and train as the Sparse-IFT paper's code does (reference), but for what --set says.",
+            show_default=False,
         ),
     ] = None,
     seed: Annotated[
@@ -189,7 +197,17 @@ def command(
     name = method.value if method else ""
     kernels = [f"training.execution={execution}"] if execution else []
     given = RunOptions(
-        plan, data, name, config, recipe, [*(settings or ()), *kernels], seed, epochs, steps, start
+        plan,
+        data,
+        name,
+        config,
+        recipe,
+        [*(settings or ()), *kernels],
+        seed,
+        epochs,
+        steps,
+        start,
+        as_reference=reference is not None,
     )
     if resume and not out:
         raise InputError("--resume needs the directory of the run: --out DIR.")
@@ -251,7 +269,7 @@ def _made(run: RunConfig, no_cache: bool) -> Plan:
 
     request = run.plan.request
     widths = request.policy().widens
-    spec = spec_of(run.plan.model, (), widths=widths, no_cache=no_cache, watched=False)
+    spec = spec_of(run.plan.model, run.plan.inputs, widths=widths, no_cache=no_cache, watched=False)
     return make_plan(spec, request)
 
 

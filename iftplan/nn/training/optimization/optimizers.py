@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from itertools import compress
 from typing import Any, Final
 
 from torch import nn
@@ -21,7 +23,13 @@ every weight off its mask.
 
 
 def optimizer_of(
-    config: OptimizerConfig, plan: Plan, network: nn.Module, *, dense: bool, scaled: bool = False
+    config: OptimizerConfig,
+    plan: Plan,
+    network: nn.Module,
+    *,
+    dense: bool,
+    scaled: bool = False,
+    folded: Collection[nn.Parameter] = (),
 ) -> Optimizer:
     """The optimizer; weights of two dimensions or more decay, all else does not.
 
@@ -31,10 +39,11 @@ def optimizer_of(
         network: whose weights.
         dense: whether `network` is the plan's dense model, whose rates are all one.
         scaled: whether gradients are scaled (float16); a fused optimizer unscales them itself, too late to clip them.
+        folded: weights that decay otherwise.
     """
     trained = [p for p in network.parameters() if p.requires_grad]
     rates = [{"params": trained}] if dense else parameter_groups(plan, network, config.lr)
-    groups = [group for rate in rates for group in _by_decay(rate, config.weight_decay)]
+    groups = [group for rate in rates for group in _by_decay(rate, config.weight_decay, set(folded))]
     if config.name == "sgd":
         nesterov = config.nesterov and config.momentum > 0
         return SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=nesterov)
@@ -45,10 +54,15 @@ def optimizer_of(
     return kind(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=fused or None)
 
 
-def _by_decay(group: dict[str, Any], decay: float) -> list[dict[str, Any]]:
+def _by_decay(group: dict[str, Any], decay: float, folded: set[nn.Parameter]) -> list[dict[str, Any]]:
+    decays = [p.ndim >= 2 and p not in folded for p in group["params"]]
     parts = (
-        {**group, "params": [p for p in group["params"] if p.ndim >= 2], "weight_decay": decay},
-        {**group, "params": [p for p in group["params"] if p.ndim < 2], "weight_decay": 0.0},
+        {**group, "params": list(compress(group["params"], decays)), "weight_decay": decay},
+        {
+            **group,
+            "params": [p for p, yes in zip(group["params"], decays, strict=True) if not yes],
+            "weight_decay": 0.0,
+        },
     )
     return [part for part in parts if part["params"]]
 

@@ -298,6 +298,7 @@ def command(
     asked = replace(base.plan, **{k: v for k, v in common.items() if v is not None})  # type: ignore[arg-type]
     families, named = families_named(transforms)
     widens = any(family.definition.widens for family in families.values())
+    input = input or ([asked.input] if asked.input else None)
     specs = specs_of(models, input, allow, widens=widens, heads=heads, train=train, no_cache=no_cache)
     grid = Grid(
         tuple(specs), named, sparsities_in(sparsities), tuple(distributions_in(distributions)),
