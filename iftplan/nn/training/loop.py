@@ -282,7 +282,7 @@ class Loop:
         samples = self.task.validation
         if samples is None:
             return {}
-        score = evaluate(self.fabric, model, samples, self.config.training.batch_size)
+        score = evaluate(self.fabric, model, self.task, samples, self.config.training.batch_size)
         return {"validation_loss": score.loss, "validation_metric": score.metric(self.task.metric)}
 
     def _check_finite(self, row: Mapping[str, float]) -> None:
