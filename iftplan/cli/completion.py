@@ -149,11 +149,9 @@ def paper(incomplete: str) -> list[str]:
 
 def recipes(incomplete: str) -> Iterator[str]:
     """Names of bundled recipes."""
-    from importlib.resources import files
+    from iftplan.runs.recipe_files import recipe_files
 
-    found = (file.name for file in (files("iftplan.runs") / "recipes").iterdir())
-    names = sorted(name.removesuffix(".toml") for name in found if name.endswith(".toml"))
-    yield from (name for name in names if name.startswith(incomplete))
+    yield from (name for name in recipe_files() if name.startswith(incomplete))
 
 
 def loggers(incomplete: str) -> Iterator[str]:

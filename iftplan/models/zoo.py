@@ -148,6 +148,12 @@ ZOO: Mapping[str, ZooEntry] = MappingProxyType(
                 _tokens(1024),
             ),
             ZooEntry(
+                "gpt3-small-2048",
+                "GPT-3 Small with the context of GPT-3, 2048 tokens",
+                _GPT3,
+                _tokens(2048),
+            ),
+            ZooEntry(
                 "gpt3-medium",
                 "GPT-3 Medium (350 M): 24 layers, width 1024, 16 heads, tied head, 1024 tokens",
                 _GPT3,

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
 from difflib import get_close_matches
-from importlib.resources import files
 from typing import Any, TypeVar, cast, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from iftplan.base.documents import Document, digest, parse_toml, read_text
 from iftplan.base.errors import InputError
+from iftplan.runs.recipe_files import recipe_files
 from iftplan.runs.settings import RunConfig
 
 T = TypeVar("T")
@@ -20,8 +20,7 @@ _FINITE = ConfigDict(allow_inf_nan=False)
 
 def recipe_names() -> tuple[str, ...]:
     """Names of the bundled recipes."""
-    found = (f.name for f in files("iftplan.runs").joinpath("recipes").iterdir())
-    return tuple(sorted(name.removesuffix(".toml") for name in found if name.endswith(".toml")))
+    return tuple(recipe_files())
 
 
 def read_recipe(name: str) -> Document:
@@ -30,11 +29,12 @@ def read_recipe(name: str) -> Document:
     Raises:
         InputError: there is none of that name; says the nearest.
     """
-    if name not in recipe_names():
+    found = recipe_files()
+    if name not in found:
         raise InputError(
-            f"there is no recipe {name!r}; recipes are {', '.join(recipe_names())}.{_nearest(name, recipe_names())}"
+            f"there is no recipe {name!r}; recipes are {', '.join(found)}.{_nearest(name, found)}"
         )
-    return parse_toml(files("iftplan.runs").joinpath("recipes", f"{name}.toml").read_text(), f"recipe {name}")
+    return parse_toml(found[name].read_text(encoding="utf-8"), f"recipe {name}")
 
 
 def read_toml(path: str) -> Document:

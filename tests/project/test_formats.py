@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -25,6 +24,7 @@ from iftplan.families.builtin import family_named
 from iftplan.families.document import solve_document
 from iftplan.families.steps import explain
 from iftplan.plans.audit.diff import LayerCosts, diff, diff_document
+from iftplan.runs.document import read_recipe, recipe_names
 from tests.support.pages.documents import documents
 from tests.support.places import ROOT, page_named
 
@@ -110,9 +110,9 @@ def test_a_run_writes_what_the_reference_says(tmp_path: Path) -> None:
 
 def test_recipes_hold_settings_that_the_reference_lists() -> None:
     known = {key.name for _, keys in tables(KINDS["run settings"].kind) for key in keys}
-    for recipe in (ROOT / "iftplan" / "recipes").glob("*.toml"):
-        for section, settings in tomllib.loads(recipe.read_text(encoding="utf-8")).items():
-            assert {section, *(settings if isinstance(settings, dict) else ())} <= known, recipe.name
+    for name in recipe_names():
+        for section, settings in read_recipe(name).items():
+            assert {section, *(settings if isinstance(settings, dict) else ())} <= known, name
 
 
 # --- how types are read ----------------------------------------------------------------------------------

@@ -298,14 +298,19 @@ def test_a_classifiers_weights_fit_a_detectors_backbone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "layers", "width", "heads"),
-    [("gpt3-small", 12, 768, 12), ("gpt3-medium", 24, 1024, 16), ("gpt3-1.3b", 24, 2048, 16)],
+    ("name", "layers", "width", "heads", "context"),
+    [
+        ("gpt3-small", 12, 768, 12, 1024),
+        ("gpt3-small-2048", 12, 768, 12, 2048),
+        ("gpt3-medium", 24, 1024, 16, 1024),
+        ("gpt3-1.3b", 24, 2048, 16, 1024),
+    ],
 )
-def test_gpt_sizes_are_the_papers(name: str, layers: int, width: int, heads: int) -> None:
+def test_gpt_sizes_are_the_papers(name: str, layers: int, width: int, heads: int, context: int) -> None:
     model = build(name)
     per_block = 12 * width * width + 13 * width
-    parameters = layers * per_block + (50257 + 1024) * width + 2 * width  # tied head adds none
+    parameters = layers * per_block + (50257 + context) * width + 2 * width  # tied head adds none
     assert sum(p.numel() for p in model.parameters()) == parameters
     attention = model.get_submodule("transformer.h.0.attn")
     assert attention.head_dim * heads == width
-    assert ZOO[name].inputs[0].shape == (1, 1024)
+    assert ZOO[name].inputs[0].shape == (1, context)

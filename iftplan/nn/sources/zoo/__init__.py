@@ -17,7 +17,7 @@ from iftplan.nn.sources.zoo.bert import bert_small
 from iftplan.nn.sources.zoo.botnet import botnet50, botnet50_cifar
 from iftplan.nn.sources.zoo.deeplabv3plus import deeplabv3plus_r18
 from iftplan.nn.sources.zoo.digits import digits_cnn
-from iftplan.nn.sources.zoo.gpt2 import gpt3_1_3b, gpt3_medium, gpt3_small, gpt_char
+from iftplan.nn.sources.zoo.gpt2 import gpt3_1_3b, gpt3_medium, gpt3_small, gpt3_small_2048, gpt_char
 from iftplan.nn.sources.zoo.mobilenetv2 import mobilenetv2, mobilenetv2_cifar
 from iftplan.nn.sources.zoo.mobilevit import mobilevit_s, mobilevit_s_cifar
 from iftplan.nn.sources.zoo.resnet import (
@@ -61,6 +61,7 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
             "deeplabv3plus-r18": deeplabv3plus_r18,
             "bert-small": bert_small,
             "gpt3-small": gpt3_small,
+            "gpt3-small-2048": gpt3_small_2048,
             "gpt3-medium": gpt3_medium,
             "gpt3-1.3b": gpt3_1_3b,
             "gpt-char": gpt_char,

@@ -31,6 +31,11 @@ def gpt3_small() -> nn.Module:
     return GPT2LMHeadModel(GPT2Sizes(layers=12, width=768, heads=12))
 
 
+def gpt3_small_2048() -> nn.Module:
+    """GPT-3 Small with GPT-3's own context of 2048 tokens."""
+    return GPT2LMHeadModel(GPT2Sizes(layers=12, width=768, heads=12, context=2048))
+
+
 def gpt3_medium() -> nn.Module:
     """GPT-3 Medium, 350 M parameters."""
     return GPT2LMHeadModel(GPT2Sizes(layers=24, width=1024, heads=16))
