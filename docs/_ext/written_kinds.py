@@ -722,9 +722,12 @@ class ResultObject(TypedDict):
         steps: optimizer steps taken.
         samples: training samples seen.
         metric_name: what `metric` is.
-        metric: at the last evaluation.
-        loss: of training, mean since the evaluation before.
-        test_loss: at the last evaluation.
+        metric: at the last evaluation; at the best one where validation data were kept aside.
+        loss: of training, mean between that evaluation and the one before.
+        test_loss: at that evaluation.
+        best_step: steps before the best evaluation; only with validation data.
+        validation_loss: the smallest; only with validation data.
+        validation_metric: at that evaluation; only with validation data.
         train_macs: of the whole run, every step with the masks that it was computed with.
         dense_train_macs: what the dense model's run would have cost.
         train_ratio: the first to the second.
@@ -758,6 +761,9 @@ class ResultObject(TypedDict):
     metric: float
     loss: float
     test_loss: float
+    best_step: NotRequired[int]
+    validation_loss: NotRequired[float]
+    validation_metric: NotRequired[float]
     train_macs: int
     dense_train_macs: int
     train_ratio: float

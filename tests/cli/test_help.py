@@ -152,7 +152,10 @@ def test_every_choice_is_explained(name: str) -> None:
         ("train --method rig", "rigl"),
         ("check b", "big"),
         ("sweep x --transforms no", "none"),
-        ("train --recipe c", "cifar10-resnet8 cifar100-botnet50 cifar100-mobilenetv2 cifar100-mobilevit-s cifar100-resnet18 cifar100-resnet18-linear cifar100-resnet18-lowrank cifar100-resnet18-transposable cifar100-resnet34"),
+        (
+            "train --recipe c",
+            "cifar10-resnet8 cifar100-botnet50 cifar100-mobilenetv2 cifar100-mobilevit-s cifar100-resnet18 cifar100-resnet18-linear cifar100-resnet18-lowrank cifar100-resnet18-transposable cifar100-resnet34",
+        ),
         ("sweep x --recipe dig", "digits"),
         ("pl", "plan plot"),
     ],

@@ -45,6 +45,11 @@ COMMANDS = {
 }
 REFUSED = {
     "sweep chain.json --seeds 0,1": "--seeds needs --train",
+    "sweep chain.json --vary optimizer.lr=1,2": "--vary needs --train",
+    "sweep chain.json --train --vary optimizer.lr": "Write it as in --vary optimizer.lr=0.1,0.05.",
+    "sweep chain.json --train --vary method.name=set,rigl": "--vary cannot change method.name; --methods is for that.",
+    "sweep chain.json --train --vary plan.sparsity=0.5": "--transforms and its neighbours is for that.",
+    "sweep chain.json --train --vary optimizer.lr=1,2 --search tpe": "--vary is for a grid",
     "sweep chain.json --train --steps 1": "no network to train",
     "sweep chain.json --transforms broad": "unknown family 'broad'",
     "sweep chain.json --transforms ,": "--transforms is empty",
@@ -184,6 +189,22 @@ def states(out: Path) -> list[TrialState]:
     storage = storage_at(str(out / "journal.log"))
     (name,) = optuna.get_all_study_names(storage)
     return [trial.state for trial in optuna.load_study(study_name=name, storage=storage).trials]
+
+
+@pytest.mark.slow
+def test_values_of_a_setting_are_runs_of_their_own(tmp_path: Path) -> None:
+    options = (
+        "--transforms wide --sparsities 0.75 --train --methods static,dense --steps 2 --out runs --format csv"
+    )
+    axes = "--vary optimizer.lr=0.1,0.05 --vary training.batch_size=32,64"
+    (done,) = many([f"sweep zoo:digits-cnn {options} {axes}".split()], tmp_path)
+    assert done.code == 0, done.err
+    found = rows(done.out)
+    assert len(found) == 2 * 4 and len({row["run"] for row in found}) == 8
+    for row in found:
+        config = json.loads((tmp_path / row["run"] / "run.json").read_text())["config"]
+        rate, size = config["optimizer"]["lr"], config["training"]["batch_size"]
+        assert row["varied"] == f"optimizer.lr={rate}, training.batch_size={size}"
 
 
 @pytest.mark.slow

@@ -103,7 +103,9 @@ def test_every_row_of_the_table_is_about_a_recipe_and_has_a_source() -> None:
 
 def test_bert_trains_its_phases_in_the_published_shares() -> None:
     """Appendix C.2.1: 82 % of all iterations at 128 tokens, 18 % at 512."""
-    first, second = (setting(read_recipe(name), "training.steps") for name in ("bert-small", "bert-small-512"))
+    first, second = (
+        setting(read_recipe(name), "training.steps") for name in ("bert-small", "bert-small-512")
+    )
     assert first / (first + second) == 0.82
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from iftplan.base.documents import Document
+from iftplan.models.zoo_specs import zoo_spec
 from iftplan.nn.reading.read import read_model
 from iftplan.nn.training.loop import Loop, Moment, Watcher
 from iftplan.nn.training.run import execute
@@ -36,7 +37,9 @@ def small_run(settings: Mapping[str, Any]) -> RunConfig:
 def plan_of(run: RunConfig) -> Plan:
     """The plan that a run's settings ask for."""
     request = run.plan.request
-    return make_plan(read_model(run.plan.model, run.plan.inputs, widths=request.policy().widens), request)
+    asked, widths = run.plan, request.policy().widens
+    known = zoo_spec(asked.model, asked.inputs, widths=widths)
+    return make_plan(known or read_model(asked.model, asked.inputs, widths=widths), request)
 
 
 def executed(

@@ -102,6 +102,7 @@ class GridPoint:
         value: how much.
         task: the data.
         run: the run's directory.
+        varied: settings that differ between runs of one plan, such as "optimizer.lr=0.05".
     """
 
     model: str
@@ -126,6 +127,7 @@ class GridPoint:
     value: float | None = None
     task: str | None = None
     run: str | None = None
+    varied: str | None = None
 
 
 COLUMNS = tuple(f.name for f in fields(GridPoint))

@@ -11,7 +11,17 @@ from iftplan.report.table import Table
 from iftplan.runs.sweeps.grid import COLUMNS, GridPoint
 
 _SHOWN = 40
-_CHOICES = ("model", "transform", "sparsity", "distribution", "structure", "scope", "method", "seed")
+_CHOICES = (
+    "model",
+    "transform",
+    "sparsity",
+    "distribution",
+    "structure",
+    "scope",
+    "method",
+    "varied",
+    "seed",
+)
 _FOUND: Mapping[str, Callable[[GridPoint], str]] = {
     ">MACs": lambda row: _number(row.macs, count),
     ">ratio": lambda row: _number(row.ratio, decimal),

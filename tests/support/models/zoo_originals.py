@@ -126,6 +126,7 @@ ORIGINALS: dict[str, Callable[[], nn.Module]] = {
     "botnet50": lambda: attend_(resnet50()),
     "bert-small": lambda: bert(layers=4, width=512, heads=8),
     "gpt3-small": lambda: gpt(layers=12, width=768, heads=12),
+    "gpt3-small-2048": lambda: gpt(layers=12, width=768, heads=12, context=2048),
     "gpt3-medium": lambda: gpt(layers=24, width=1024, heads=16),
     "gpt3-1.3b": lambda: gpt(layers=24, width=2048, heads=16),
     "gpt-char": lambda: gpt(layers=4, width=128, heads=4, vocabulary=256, context=128),

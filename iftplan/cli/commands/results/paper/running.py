@@ -76,7 +76,7 @@ def reproduce(entry: PaperEntry, asked: Reproduction, form: Format | None, outpu
     specs = {source: spec_of(source, (), widths=True) for source in {run.plan.model for run in runs.values()}}
     folder = Path(asked.out)
     folder.mkdir(parents=True, exist_ok=True)
-    training = Training(RunConfig(), (), seeds, folder, "", asked.workers, None, 0, retry=False)
+    training = Training({"": RunConfig()}, (), seeds, folder, "", asked.workers, None, 0, retry=False)
     found = reproduced_rows(rows, train_runs(runs, specs, training))
     table = reproduction_table(entry, found)
     document = reproduction_document(entry, found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from itertools import product
 from typing import TYPE_CHECKING
 
 from iftplan.base.errors import InputError
@@ -13,6 +14,10 @@ from iftplan.cli.options import families_of, inputs_of, split
 if TYPE_CHECKING:
     from iftplan.families.family import Family
     from iftplan.models.spec import Heads, ModelSpec
+
+
+_CHOSEN = {"seed": "--seeds", "method.name": "--methods", "data.path": "--data"}
+"""Settings that options of their own choose."""
 
 
 def families_named(text: str) -> tuple[Mapping[str, Family], tuple[str, ...]]:
@@ -84,6 +89,30 @@ def seeds_in(text: str, default: int) -> tuple[int, ...]:
     if not all(part.isdecimal() for part in parts):
         raise InputError(f"--seeds {text!r} are not whole numbers. Write --seeds 0,1,2.")
     return tuple(dict.fromkeys(map(int, parts)))
+
+
+def variants_in(given: Sequence[str]) -> Mapping[str, Sequence[str]]:
+    """Every combination of the values of `--vary`, as settings, each under the name that it has in the table.
+
+    Example:
+        >>> dict(variants_in(["optimizer.lr=0.1,0.2"]))
+        {'optimizer.lr=0.1': ['optimizer.lr=0.1'], 'optimizer.lr=0.2': ['optimizer.lr=0.2']}
+
+    Raises:
+        InputError: no setting, one that the grid chooses itself, or no values.
+    """
+    axes = []
+    for text in given:
+        key, _, values = text.partition("=")
+        found = split(values)
+        if not found:
+            raise InputError(f"--vary {text!r} is not KEY=LIST. Write it as in --vary optimizer.lr=0.1,0.05.")
+        if other := _CHOSEN.get(
+            key.strip(), "--transforms and its neighbours" if key.startswith("plan.") else ""
+        ):
+            raise InputError(f"--vary cannot change {key.strip()}; {other} is for that.")
+        axes.append([f"{key.strip()}={value}" for value in dict.fromkeys(found)])
+    return {", ".join(chosen): list(chosen) for chosen in product(*axes)}
 
 
 def specs_of(

@@ -17,6 +17,7 @@ from iftplan.cli.commands.training.sweep.choices import (
     seeds_in,
     sparsities_in,
     specs_of,
+    variants_in,
 )
 from iftplan.cli.commands.training.sweep.output import require_a_point, write
 from iftplan.cli.commands.training.sweep.planning import plan_points, require_optuna, search_plans
@@ -200,6 +201,15 @@ def command(
             rich_help_panel=TRAINING_PANEL,
         ),
     ] = None,
+    vary: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--vary",
+            metavar="KEY=LIST",
+            help="Values of one setting, such as optimizer.lr=0.1,0.05; each is a run of its own. Repeat it for more settings.",
+            rich_help_panel=TRAINING_PANEL,
+        ),
+    ] = None,
     epochs: Annotated[
         int | None,
         typer.Option(
@@ -279,7 +289,7 @@ def command(
 
     given = {
         "--methods": methods, "--seeds": seeds, "--data": data, "--recipe": recipe, "--config": config,
-        "--set": settings, "--epochs": epochs, "--steps": steps, "--storage": storage,
+        "--set": settings, "--vary": vary, "--epochs": epochs, "--steps": steps, "--storage": storage,
     }  # fmt: skip
     if not train and (names := [name for name, value in given.items() if value]):
         raise InputError(f"{names[0]} needs --train. Add it, or leave {names[0]} out.")
@@ -287,9 +297,17 @@ def command(
         raise InputError(
             "--train cannot be combined with --input, --allow or --heads size. Make a plan with them (iftplan plan), and train it with iftplan train."
         )
-    base = (
-        _base(data, config, recipe, settings or (), epochs, steps) if train else RunConfig(plan=PlanConfig())
+    if search and vary:
+        raise InputError("--vary is for a grid, and --search for a search. Leave one of them out.")
+    variants = (
+        {
+            label: _base(data, config, recipe, [*(settings or ()), *more], epochs, steps)
+            for label, more in variants_in(vary or ()).items()
+        }
+        if train
+        else {"": RunConfig(plan=PlanConfig())}
     )
+    base = next(iter(variants.values()))
     common = {
         "scope": scope_text(*parse_scope(scope)) if scope else None,
         "keep_dense": None if keep_dense is None else tuple(split(keep_dense)),
@@ -310,7 +328,7 @@ def command(
         from iftplan.cli.commands.training.sweep.training import Training, train_points
 
         kept = Training(
-            replace(base, plan=asked), tuple(split(methods)), seeds_in(seeds, base.seed),
+            {label: replace(run, plan=asked) for label, run in variants.items()}, tuple(split(methods)), seeds_in(seeds, base.seed),
             Path(out), storage, workers, search.value if search else None, trials, retry_failed,
         )  # fmt: skip
         rows, notes = train_points(grid, specs, families, kept)

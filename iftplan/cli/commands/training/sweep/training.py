@@ -51,7 +51,7 @@ class Training:
     """Settings by which a grid is trained.
 
     Attributes:
-        base: all settings that the runs have alike.
+        variants: all other settings, by those of them that are varied; one, "", where none is.
         methods: how masks change; the base's where none is given.
         seeds: one run each.
         directory: of the run directories.
@@ -62,7 +62,7 @@ class Training:
         retry: try again what failed.
     """
 
-    base: RunConfig
+    variants: Mapping[str, RunConfig]
     methods: tuple[str, ...]
     seeds: tuple[int, ...]
     directory: Path
@@ -71,6 +71,11 @@ class Training:
     search: SamplerName | None
     trials: int
     retry: bool
+
+    @property
+    def base(self) -> RunConfig:
+        """Settings of the first variant."""
+        return next(iter(self.variants.values()))
 
 
 def train_points(
@@ -104,8 +109,14 @@ def train_points(
 
 
 def _grid(grid: Grid, specs: Mapping[str, ModelSpec], training: Training) -> list[GridPoint]:
-    runs = grid_runs(grid, training.base, training.methods, training.seeds)
-    return list(train_runs(runs, specs, training).values())
+    runs: dict[str, RunConfig] = {}
+    labels: dict[str, str] = {}
+    for label, base in training.variants.items():
+        found = grid_runs(grid, base, training.methods, training.seeds)
+        runs |= found
+        labels |= dict.fromkeys(found, label)
+    rows = train_runs(runs, specs, training)
+    return [replace(row, varied=labels[name] or None) for name, row in rows.items()]
 
 
 def train_runs(
