@@ -15,7 +15,7 @@ from iftplan.runs.results.published.results import published_results
 from iftplan.runs.results.tradeoff import tradeoff
 from tests.support.cli_runs import Run, many
 from tests.support.hand_specs import chain
-from tests.support.run_directories import run_directory
+from tests.support.runs.directories import run_directory
 
 MAGIC = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF", ".html": b"<!doctype html>"}
 

@@ -13,7 +13,7 @@ from torch import nn
 from iftplan.base.errors import InputError
 from iftplan.nn.layers.branches import Doped, Factorized
 from iftplan.nn.training.optimization.folded_decay import folded_decay
-from tests.support.executed_runs import StoppedRunError, executed, small_run
+from tests.support.runs.executed import StoppedRunError, executed, small_run
 
 
 @pytest.mark.parametrize("member", [Factorized, Doped])

@@ -17,7 +17,7 @@ from iftplan.nn.training.data.validation import Subset
 from iftplan.nn.training.records import checkpoints
 from iftplan.nn.training.records.best import best_index, best_step, has_waited
 from iftplan.runs.settings import DataConfig
-from tests.support.executed_runs import StoppedRunError, executed, small_run
+from tests.support.runs.executed import StoppedRunError, executed, small_run
 
 
 def silent(text: str) -> None:

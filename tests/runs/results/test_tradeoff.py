@@ -22,7 +22,7 @@ from iftplan.runs.results.published.results import published_results
 from iftplan.runs.results.reading import of_plan, read_observations
 from iftplan.runs.results.tradeoff import tradeoff
 from tests.support.hand_specs import chain
-from tests.support.run_directories import run_directory
+from tests.support.runs.directories import run_directory
 
 
 def seen(value: float, macs: int = 1000, **changes: Any) -> Observation:

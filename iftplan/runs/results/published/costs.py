@@ -56,13 +56,11 @@ _CIFAR, _IMAGENET = 50_000, 1_281_167
 SETTINGS: Mapping[tuple[str, str], Setting] = MappingProxyType(
     {
         ("CIFAR-100", "ResNet-18"): Setting("zoo:resnet18-cifar", "cifar100-resnet18", _CIFAR),
-        # their schedule is another, its length the same (appendix B.2)
-        ("CIFAR-100", "MobileNetV2"): Setting("zoo:mobilenetv2-cifar", "cifar100-resnet18", _CIFAR),
-        ("CIFAR-100", "MobileViT-S"): Setting("zoo:mobilevit-s-cifar", "cifar100-resnet18", _CIFAR),
-        ("CIFAR-100", "BotNet-50"): Setting("zoo:botnet50-cifar", "cifar100-resnet18", _CIFAR),
+        ("CIFAR-100", "MobileNetV2"): Setting("zoo:mobilenetv2-cifar", "cifar100-mobilenetv2", _CIFAR),
+        ("CIFAR-100", "MobileViT-S"): Setting("zoo:mobilevit-s-cifar", "cifar100-mobilevit-s", _CIFAR),
+        ("CIFAR-100", "BotNet-50"): Setting("zoo:botnet50-cifar", "cifar100-botnet50", _CIFAR),
         ("ImageNet", "ResNet-18"): Setting("zoo:resnet18", "imagenet-resnet18", _IMAGENET),
-        # the recipe of ResNet-18: the paper trains all of ImageNet's models with one
-        ("ImageNet", "ResNet-34"): Setting("zoo:resnet34", "imagenet-resnet18", _IMAGENET),
+        ("ImageNet", "ResNet-34"): Setting("zoo:resnet34", "imagenet-resnet34", _IMAGENET),
         ("ImageNet", "BotNet-50"): Setting("zoo:botnet50", "imagenet-botnet50", _IMAGENET),
         ("COCO", "RetinaNet-R18"): Setting("zoo:retinanet-r18", scope=Scope.MODULE, within="backbone"),
         ("Cityscapes", "DeepLabV3+-R18"): Setting(

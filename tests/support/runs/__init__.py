@@ -1,0 +1,1 @@
+"""Helpers for training runs and the directories that they leave."""
