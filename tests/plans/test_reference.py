@@ -54,7 +54,7 @@ def test_shortcuts_are_only_masked(family: str) -> None:
     for layer in found:
         assert (layer.role, layer.maskable, dict(layer.structure)) == (Role.TRANSFORMED, True, {})
         assert layer.reason == "masked at the same width"
-        assert layer.capacity == layer.before.weights and 0 < layer.nnz < layer.capacity  # type: ignore[union-attr]
+        assert layer.capacity == layer.before.weights and 0 < layer.nnz < layer.capacity
     densities = {
         round(layer.nnz / layer.capacity, 2) for layer in plan.layers if layer.maskable
     }  # one for all, a little above a quarter

@@ -23,8 +23,8 @@ def inside(model: nn.Module) -> set[tuple[str, ...]]:
     plain = (nn.Conv2d, nn.Sequential, nn.ModuleList, nn.Identity)
     found = set()
     for member in members:
-        parts = member.nonlinearities if hasattr(member, "nonlinearities") else [member.nonlinearity]
-        for part in parts:  # type: ignore[union-attr]
+        parts: Any = member.nonlinearities if hasattr(member, "nonlinearities") else [member.nonlinearity]
+        for part in parts:
             found.add(tuple(type(m).__name__ for m in part.modules() if not isinstance(m, plain)))
     return found
 
@@ -45,8 +45,9 @@ def test_members_have_inside_what_was_asked_for(
 def test_branches_with_norms_alone_are_summed_before_the_activation() -> None:
     torch.manual_seed(0)
     model = apply(planned("convolutions", "parallel"), host("convolutions"), nonlinear="norm")
-    member = next(m for m in model.modules() if isinstance(m, Member)).double().train()
-    x = torch.randn(4, member.in_channels, 8, 8, dtype=torch.float64)  # type: ignore[arg-type]
-    total = sum(norm(branch(x)) for branch, norm in zip(member.branches, member.nonlinearities, strict=True))  # type: ignore[arg-type]
+    member: Any = next(m for m in model.modules() if isinstance(m, Member)).double().train()
+    x = torch.randn(4, member.in_channels, 8, 8, dtype=torch.float64)
+    parts = [norm(branch(x)) for branch, norm in zip(member.branches, member.nonlinearities, strict=True)]
+    total = torch.stack(parts).sum(0)
     assert (total < 0).any()
     torch.testing.assert_close(member(x), total)

@@ -41,10 +41,9 @@ def test_norms_are_those_of_the_active_weights() -> None:
     """The active weights of a masked layer, as a dense row of their own, take the same steps."""
     model = apply(planned("perceptron", "wide"), perceptron())
     masked = next(m for m in model.modules() if hasattr(m, "weight_mask"))
-    mask, weight = masked.weight_mask, masked.weight
+    mask, weight = masked.get_buffer("weight_mask"), masked.get_parameter("weight")
     alone = nn.Parameter(weight.detach()[mask].view(1, -1).clone())
-    options = {"lr": 0.1, "weight_decay": 0.1}
-    ours, other = Lamb([weight], **options), Lamb([alone], **options)
+    ours, other = (Lamb([p], lr=0.1, weight_decay=0.1) for p in (weight, alone))
     model.requires_grad_(False)
     weight.requires_grad_(True)
     masks = Masking(model, ours)

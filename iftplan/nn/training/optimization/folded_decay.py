@@ -59,7 +59,9 @@ def folded_decay(network: nn.Module, decay: float) -> FoldedDecay:
             raise InputError(
                 f"optimizer.decay=product needs factors that are one matrix, and {name} {why}; use optimizer.decay=weights."
             )
-    return FoldedDecay(decay, tuple((m.U.weight, m.V.weight) for m in members.values()))
+    return FoldedDecay(
+        decay, tuple((m.U.get_parameter("weight"), m.V.get_parameter("weight")) for m in members.values())
+    )
 
 
 def _refusal(member: Factorized | Doped) -> str:
@@ -69,7 +71,8 @@ def _refusal(member: Factorized | Doped) -> str:
         return "is a convolution in groups"
     if getattr(member.V, "transposed", False):
         return "is a transposed convolution"
-    return "" if member.U.weight.shape[0] == member.V.weight.shape[1] else "holds several matrices"
+    first, second = (part.get_parameter("weight") for part in (member.U, member.V))
+    return "" if first.shape[0] == second.shape[1] else "holds several matrices"
 
 
 def _square_of_product(first: Tensor, second: Tensor) -> Tensor:
