@@ -95,4 +95,9 @@ def result_table(found: Mapping[str, Any]) -> Table:
         ("weights kept", f"{count(found['nnz'])} of {count(found['maskable_weights'])}"),
     )
     steps = f"{found['steps']} steps, {abbreviate(found['samples'])} samples, scope {Scope.MODEL.value}"
-    return Table(("", "result"), rows, notes=(steps,))
+    best = (
+        f"best validation loss {found['validation_loss']:.4f}, after {found['best_step']} steps"
+        if "best_step" in found
+        else ""
+    )
+    return Table(("", "result"), rows, notes=(steps, *((best,) if best else ())))

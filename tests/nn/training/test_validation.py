@@ -17,6 +17,7 @@ from iftplan.nn.training.data.validation import Subset
 from iftplan.nn.training.records import checkpoints
 from iftplan.nn.training.records.best import best_index, best_step, has_waited
 from iftplan.runs.settings import DataConfig
+from iftplan.runs.tables import result_table
 from tests.support.runs.executed import StoppedRunError, executed, small_run
 
 
@@ -134,3 +135,13 @@ def test_another_run_begins_with_the_best_weights(tmp_path: Path) -> None:
     last = max((tmp_path / "first").glob("checkpoint-*.pt"))
     settings["start"] = {"checkpoint": str(last)}
     assert executed(small_run(settings), tmp_path / "last")["weights_digest"] != ends[0]
+
+
+def test_the_table_of_a_result_says_which_evaluation_it_is(tmp_path: Path) -> None:
+    plain = executed(small_run({"training": {"steps": 2}}), tmp_path / "plain")
+    chosen = executed(
+        small_run({"training": {"steps": 2}, "data": {"validation_fraction": 0.2}}), tmp_path / "chosen"
+    )
+    assert len(result_table(plain).notes) == 1
+    assert result_table(chosen).notes[1].startswith("best validation loss ")
+    assert "after 2 steps" in result_table(chosen).notes[1]
