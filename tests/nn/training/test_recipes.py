@@ -21,7 +21,7 @@ from tests.support.runs.executed import StoppedRunError, executed, plan_of
 pytestmark = pytest.mark.slow
 
 SHORT: Document = {
-    "method": {"interval": 2, "refresh": 2},
+    "method": {"interval": 3, "refresh": 3},
     "training": {
         "steps": 10,
         "batch_size": 2,
@@ -32,7 +32,7 @@ SHORT: Document = {
         "threads": 1,
     },
 }
-"""Of all recipes: ten steps of two samples, masks that change within them, and float32."""
+"""Of all recipes: ten steps of two samples, masks that change before and after the checkpoint, and float32."""
 
 _NARROW: Document = {"plan": {"sparsity": "1/4"}}
 _SMALL_IMAGES: Document = {
@@ -45,6 +45,7 @@ _GPT: Document = {
     "data": {"context": 128, "vocabulary": 256, "test_fraction": 0.1},
     "training": {"batch_size": 4, "accumulate": 2},
 }
+_VALIDATED = merge(_GPT, {"data": {"validation_fraction": 0.1}})
 SMALLER: dict[str, Document] = {
     "cifar100-resnet18": _NARROW,
     "cifar100-resnet18-linear": _RESNET8,
@@ -59,9 +60,9 @@ SMALLER: dict[str, Document] = {
     "imagenet-resnet50": _SMALL_IMAGES,
     "imagenet-mobilenetv2": _SMALL_IMAGES,
     "imagenet-botnet50": merge(_NARROW, {"data": {"workers": 1}}),  # its attention knows its size
-    "gpt3-small-wikitext103": _GPT,
+    "gpt3-small-wikitext103": _VALIDATED,
     "gpt3-small-tokens": _GPT,
-    "gpt3-small-finetune": merge(_GPT, {"data": {"validation_fraction": 0.1}}),
+    "gpt3-small-finetune": _VALIDATED,
     "bert-small": merge(_GPT, {"plan": {"input": "1x64:int64"}, "data": {"context": 64}}),
     "bert-small-512": merge(_GPT, {"plan": {"input": "1x128:int64"}}),
     "shakespeare-gpt": {"training": {"batch_size": 4}},
