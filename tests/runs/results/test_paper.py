@@ -173,9 +173,31 @@ def test_table_14_under_its_three_roundings() -> None:
     assert found["published", half].hidden % 12 == 0
     assert float(found["published", half].matrices) == pytest.approx(1.0072, abs=5e-5)
     assert (
-        found["floor", half].matrices < 1 == found["ceil", half].matrices < found["published", half].matrices
+        found["floor", half].matrices < 1 == found["cover", half].matrices < found["published", half].matrices
     )
     assert len({(s.hidden, s.matrices, s.model) for (_, p), s in found.items() if p == quarter}) == 1
+
+
+def test_widths_rounded_down_are_those_of_the_code_and_closed_too() -> None:
+    rows = paper_rows(paper_entry("table2"), read, "floor")
+    for row in rows:
+        assert row.counted is not None
+        assert 0 <= row.counted.residual < 300
+        if row.published.transform == "wide":
+            first = {Fraction(1, 2): 90, Fraction(3, 4): 128, Fraction(9, 10): 202}[row.published.sparsity]
+            assert first in row.counted.plan.widths.values()
+
+
+def test_published_widths_are_those_of_gpt_alone() -> None:
+    with pytest.raises(InputError, match="table14 and table15"):
+        entry_table(paper_entry("table2"), read, "published")
+    rows = entry_table(paper_entry("table14"), read, "floor").rows
+    assert [row[0] for row in rows] == ["dense", "floor", "floor"]
+    assert [row[0] for row in entry_table(paper_entry("table14"), read, "cover").rows] == [
+        "dense",
+        "cover",
+        "cover",
+    ]
 
 
 @pytest.mark.parametrize("name", PAPER)

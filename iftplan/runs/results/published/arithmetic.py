@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from iftplan.models.spec import ModelSpec
-from iftplan.plans.plan import Plan, Scope
+from iftplan.plans.plan import Plan, Rounding, Scope
 from iftplan.runs.results.published.costs import SETTINGS, Setting, planned_result, training_macs
 from iftplan.runs.results.published.entries import PaperEntry
 from iftplan.runs.results.published.results import PublishedResult
@@ -62,12 +62,15 @@ class PaperRow:
     counted: Counted | None
 
 
-def paper_rows(entry: PaperEntry, read: Callable[[str], ModelSpec]) -> tuple[PaperRow, ...]:
+def paper_rows(
+    entry: PaperEntry, read: Callable[[str], ModelSpec], rounding: Rounding = "cover"
+) -> tuple[PaperRow, ...]:
     """Rows of a table of results, each with our arithmetic.
 
     Args:
         entry: a table or figure.
         read: a source to its spec, with widths; called once for each model.
+        rounding: of widths.
     """
     results = entry.results()
     named = dict.fromkeys(s.model for r in results if (s := SETTINGS.get((r.task, r.model))))
@@ -76,7 +79,7 @@ def paper_rows(entry: PaperEntry, read: Callable[[str], ModelSpec]) -> tuple[Pap
         PaperRow(
             result,
             _against_dense(result, results),
-            _counted(result, specs) if (result.task, result.model) in SETTINGS else None,
+            _counted(result, specs, rounding) if (result.task, result.model) in SETTINGS else None,
         )
         for result in results
     )
@@ -90,9 +93,9 @@ def _against_dense(result: PublishedResult, results: Sequence[PublishedResult]) 
     return None if dense is None else round(result.value - dense.value, 6)
 
 
-def _counted(result: PublishedResult, specs: dict[str, ModelSpec]) -> Counted:
+def _counted(result: PublishedResult, specs: dict[str, ModelSpec], rounding: Rounding) -> Counted:
     setting = SETTINGS[result.task, result.model]
-    plan = planned_result(result, specs[setting.model], setting)
+    plan = planned_result(result, specs[setting.model], setting, rounding)
     control = planned_result(_as_dense(result), specs[setting.model], setting)
     return Counted(
         setting,

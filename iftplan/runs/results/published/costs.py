@@ -17,7 +17,7 @@ from iftplan.families.builtin import family_named
 from iftplan.families.solver import mask_for
 from iftplan.masks import parse_mask
 from iftplan.models.spec import ModelSpec
-from iftplan.plans.plan import Plan, Scope, scope_text
+from iftplan.plans.plan import Plan, Rounding, Scope, scope_text
 from iftplan.plans.planner import plan
 from iftplan.plans.policy import Policy
 from iftplan.runs.document import parse_run, read_recipe
@@ -67,6 +67,7 @@ SETTINGS: Mapping[tuple[str, str], Setting] = MappingProxyType(
             "zoo:deeplabv3plus-r18", scope=Scope.MODULE, within="backbone"
         ),
         ("WikiText-103", "GPT-3 Small"): Setting("zoo:gpt3-small", scope=Scope.MATRICES),
+        ("WikiText-103", "GPT-3 Small (Pile)"): Setting("zoo:gpt3-small-2048", scope=Scope.MATRICES),
         ("WikiText-103", "GPT-3 Medium"): Setting("zoo:gpt3-medium", scope=Scope.MATRICES),
     }
 )
@@ -121,18 +122,26 @@ def _observation(result: PublishedResult, specs: Mapping[str, ModelSpec]) -> Obs
     )
 
 
-def planned_result(result: PublishedResult, spec: ModelSpec, setting: Setting) -> Plan:
-    """Plan of the network that a published result is of, in iftplan's own integers.
+def planned_result(
+    result: PublishedResult, spec: ModelSpec, setting: Setting, rounding: Rounding = "cover"
+) -> Plan:
+    """Plan of the network that a published result is of, closed to the MAC.
 
     Args:
         result: a row of a paper's table.
         spec: of its dense model.
         setting: says whose MACs the paper holds equal.
+        rounding: of widths: "cover" rounds up, "floor" down, as the paper's code does.
     """
     family = family_named("wide" if result.transform == "dense" else result.transform)
     mask = mask_for(family, result.sparsity, parse_mask(result.mask) if result.mask else None)
     policy = Policy(
-        family=family, sparsity=result.sparsity, scope=setting.scope, within=setting.within, mask=mask
+        family=family,
+        sparsity=result.sparsity,
+        scope=setting.scope,
+        within=setting.within,
+        mask=mask,
+        rounding=rounding,
     )
     return plan(spec, policy)
 

@@ -19,6 +19,7 @@ from iftplan.runs.results.published.entries import PAPER, Arithmetic, PaperEntry
 from iftplan.runs.results.published.language import sizings, training_rows
 from iftplan.runs.results.published.results import PublishedResult
 from iftplan.runs.results.published.speed import speed_rows
+from iftplan.runs.results.published.tables import WidthRounding, plan_rounding
 
 
 def contents_document() -> Document:
@@ -30,21 +31,28 @@ def contents_document() -> Document:
     return with_digest({"schema": "iftplan.paper/1", "source": "arXiv 2303.11525", "entries": rows})
 
 
-def entry_document(entry: PaperEntry, read: Callable[[str], ModelSpec], table: Table) -> Document:
+def entry_document(
+    entry: PaperEntry, read: Callable[[str], ModelSpec], table: Table, rounding: WidthRounding | None = None
+) -> Document:
     """One table or figure.
 
     Args:
         entry: the table or figure.
         read: a source to its spec, with widths.
         table: of the same entry, whose notes the document has too.
+        rounding: of widths, as the table has it.
     """
     match entry.arithmetic:
         case Arithmetic.RESULTS:
-            rows = [_row(row) for row in paper_rows(entry, read)]
+            rows = [_row(row) for row in paper_rows(entry, read, plan_rounding(rounding))]
         case Arithmetic.WIDTHS if entry.name == "table14":
-            rows = [_plain(asdict(row)) for row in sizings(read)]
+            sizes = (s for s in sizings(read) if rounding is None or not s.sparsity or s.rounding == rounding)
+            rows = [_plain(asdict(row)) for row in sizes]
         case Arithmetic.TRAINING:
-            rows = [_plain({**asdict(row), "sequences": row.sequences}) for row in training_rows(read)]
+            rows = [
+                _plain({**asdict(row), "sequences": row.sequences})
+                for row in training_rows(read, "floor" if rounding == "floor" else "published")
+            ]
         case Arithmetic.SPEED:
             rows = [_plain(asdict(row)) for row in speed_rows(read)]
         case Arithmetic.CARDINALITY:

@@ -188,6 +188,9 @@ PAPER: Mapping[str, PaperEntry] = MappingProxyType(
                 "GPT-3 Small pre-trained on the Pile and fine-tuned on WikiText-103, perplexity",
                 Arithmetic.RESULTS,
                 (Selection("19"),),
+                (
+                    "MACs are those of pre-training; what is fine-tuned dense computes with all its weights afterwards.",
+                ),
             ),
             PaperEntry(
                 "figure1",

@@ -63,7 +63,7 @@ class Sizing:
     """Sizes of Sparse Wide GPT-3 Small under one rounding, and what they cost at uniform density.
 
     Attributes:
-        rounding: "published", "floor" or "ceil"; the last one is a plan of iftplan, whose density closes.
+        rounding: "published", "floor" or "cover"; the last one is a plan of iftplan, whose density closes.
         sparsity: 0 for the dense model.
         hidden: channels between layers.
         feed_forward: channels inside the feed-forward part.
@@ -135,7 +135,7 @@ def _planned(found: Plan) -> Sizing:
     inner = next(layer for layer in found.layers if layer.name.endswith("mlp.c_fc"))
     assert inner.after is not None
     return Sizing(
-        "ceil",
+        "cover",
         found.sparsity,
         inner.after.in_channels,  # type: ignore[arg-type]
         inner.after.out_channels,  # type: ignore[arg-type]
@@ -153,7 +153,7 @@ class TrainingRow:
         sparsity: 0 for a dense model.
         published: FLOPs of a sequence, as printed.
         published_total: FLOPs of all sequences, as printed.
-        counted: FLOPs of a sequence that iftplan counts at the published sizes: contractions alone.
+        counted: FLOPs of a sequence that iftplan counts, contractions alone.
         closed: the same of iftplan's own plan, whose matrices are closed; None for dense models.
         perplexity: as printed, with its ±.
     """
@@ -182,15 +182,16 @@ class TrainingRow:
         return self.counted * self.sequences
 
 
-def training_rows(read: Callable[[str], ModelSpec]) -> tuple[TrainingRow, ...]:
+def training_rows(read: Callable[[str], ModelSpec], rounding: str = "published") -> tuple[TrainingRow, ...]:
     """Rows of table 15.
 
     Args:
         read: a source to its spec, with widths.
+        rounding: of the wide model's sizes, "published" or "floor"; iftplan's own plan stands beside it either way.
     """
     half = Fraction(1, 2)
-    hidden, feed_forward = PUBLISHED_SIZES[half]
-    wide = replace(SMALL, hidden=hidden, feed_forward=feed_forward)
+    sizes = {s.rounding: s for s in sizings(read) if s.sparsity == half}
+    wide = replace(SMALL, hidden=sizes[rounding].hidden, feed_forward=sizes[rounding].feed_forward)
     closed = FLOPS_PER_STEP * wide_plan(read("zoo:gpt3-small"), half).macs(Scope.MODEL)
     return (
         _training_row("GPT-3 Small", "8.763e11", "2.0011e18", SMALL, "20.8 ± 0.3"),

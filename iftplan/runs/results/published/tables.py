@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from typing import Literal
 
+from iftplan.base.errors import InputError
 from iftplan.base.units import count, decimal, decimal_text
 from iftplan.families.tables import structure_text
 from iftplan.models.spec import ModelSpec
-from iftplan.plans.plan import Scope
+from iftplan.plans.plan import Rounding, Scope
 from iftplan.report.table import Table
 from iftplan.runs.results.published.arithmetic import PaperRow, paper_rows
 from iftplan.runs.results.published.cardinality import LAYER, cardinality_rows
@@ -17,6 +19,26 @@ from iftplan.runs.results.published.language import sizings, training_rows
 from iftplan.runs.results.published.speed import speed_rows
 
 Read = Callable[[str], ModelSpec]
+
+WidthRounding = Literal["cover", "floor", "published"]
+
+
+def plan_rounding(rounding: WidthRounding | None) -> Rounding:
+    """Rounding of plans: "floor" where that is asked for, else "cover"."""
+    return "floor" if rounding == "floor" else "cover"
+
+
+def check_rounding(entry: PaperEntry, rounding: WidthRounding | None) -> None:
+    """Refuse published widths where the paper prints none.
+
+    Raises:
+        InputError: says where it does.
+    """
+    if rounding == "published" and entry.name not in ("table14", "table15"):
+        raise InputError(
+            f"the paper prints widths of GPT-3 Small alone, in table14 and table15; {entry.name} can be counted with cover or floor."
+        )
+
 
 _HAVE = {
     Arithmetic.RESULTS: "published values, and sizes, MACs and search spaces of the same networks",
@@ -38,22 +60,27 @@ def contents_table() -> Table:
     return Table(("name", "what it shows", ">values", "what iftplan prints of it"), rows, notes=notes)
 
 
-def entry_table(entry: PaperEntry, read: Read) -> Table:
+def entry_table(entry: PaperEntry, read: Read, rounding: WidthRounding | None = None) -> Table:
     """One table or figure of the paper beside iftplan's arithmetic.
 
     Args:
         entry: the table or figure.
         read: a source to its spec, with widths.
+        rounding: of widths; None for "cover", and where the paper prints widths for all that there are.
+
+    Raises:
+        InputError: the paper prints no widths for this table.
     """
+    check_rounding(entry, rounding)
     match entry.arithmetic:
         case Arithmetic.RESULTS:
-            return _results(entry, paper_rows(entry, read))
+            return _results(entry, paper_rows(entry, read, plan_rounding(rounding)))
         case Arithmetic.CARDINALITY:
             return _cardinality(entry)
         case Arithmetic.WIDTHS:
-            return _sizes(entry, read)
+            return _sizes(entry, read, rounding)
         case Arithmetic.TRAINING:
-            return _training(entry, read)
+            return _training(entry, read, rounding)
         case Arithmetic.SPEED:
             return _speed(entry, read)
         case Arithmetic.NONE:
@@ -156,7 +183,7 @@ def _whole(value: int | None) -> str:
     return "" if value is None else count(value)
 
 
-def _sizes(entry: PaperEntry, read: Read) -> Table:
+def _sizes(entry: PaperEntry, read: Read, rounding: WidthRounding | None) -> Table:
     if entry.name != "table14":
         recipe = {"table16": "bert-small", "table18": "gpt3-small-tokens"}[entry.name]
         note = f"iftplan train --recipe {recipe} has them; --dry-run prints what they plan"
@@ -167,18 +194,21 @@ def _sizes(entry: PaperEntry, read: Read) -> Table:
             decimal(s.matrices, 6), decimal(s.model, 6),
         )
         for s in sizings(read)
+        if rounding is None or not s.sparsity or s.rounding == rounding
     )  # fmt: skip
     notes = (
         "published: hidden channels are the next multiple of 12 heads, feed-forward channels are rounded down; at uniform "
         "density the matrices then cost more than the dense ones",
-        "floor: both rounded down. ceil: iftplan's plan, both rounded up, with the density that closes the matrices to the MAC",
+        "floor: both rounded down. cover: iftplan's plan, both rounded up, with the density that closes the matrices to the MAC",
     )
     columns = ("rounding", ">sparsity", ">hidden", ">feed-forward", ">masked matrices", ">whole model")
     return Table(columns, cells, entry_title(entry), notes)
 
 
-def _training(entry: PaperEntry, read: Read) -> Table:
-    rows = training_rows(read)
+def _training(entry: PaperEntry, read: Read, rounding: WidthRounding | None) -> Table:
+    shown = rounding if rounding in ("published", "floor") else "published"
+    rows = training_rows(read, shown)
+    sizes = {s.rounding: s for s in sizings(read) if s.sparsity == Fraction(1, 2)}
     dense = rows[0]
     cells = tuple(
         (
@@ -197,8 +227,8 @@ def _training(entry: PaperEntry, read: Read) -> Table:
         "FLOPs: two for each MAC, and a training step is three forward passes; attention products are counted in full",
         "iftplan counts contractions alone; what the paper has more is about 24 MACs for each channel, layer and token in both "
         "dense rows: presumably norms, biases and activations",
-        f"the published wide GPT is not closed: its model costs {float(rows[1].counted / dense.counted):.4f}× the dense one, "
-        f"its matrices {float(sizings(read)[1].matrices):.4f}×; iftplan's plan closes the matrices and costs "
+        f"the {shown} sizes of the wide GPT are not closed: its model costs {float(rows[1].counted / dense.counted):.4f}× the "
+        f"dense one, its matrices {float(sizes[shown].matrices):.4f}×; iftplan's plan closes the matrices and costs "
         f"{float(closed / dense.counted):.4f}× ({float(closed):.5g} FLOPs a sequence)",
         f"{count(round(dense.sequences))} sequences, by the two published numbers; the paper prints 2.28e6",
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -33,11 +33,14 @@ Example:
   dense              0      768           3072          1.000000      1.000000
   published        0.5     1092           4344          1.007161      1.174530
   floor            0.5     1086           4344          0.999786      1.166978
-  ceil             0.5     1087           4345          1.000000      1.168494
+  cover            0.5     1087           4345          1.000000      1.168494
   …
 """
 
 RUN_PANEL = "Training (with --run)"
+
+
+WidthRounding = Literal["cover", "floor", "published"]
 
 
 class Size(StrEnum):
@@ -56,6 +59,14 @@ def command(
             help="A table or figure: table1 to table19, figure1 to figure3; without it, the list of all.",
         ),
     ] = "",
+    rounding: Annotated[
+        WidthRounding | None,
+        typer.Option(
+            "--round",
+            help="Rounding of widths: cover (up, so that the budget can be spent), floor (down, as the paper's code does), or published (table14 and table15 alone).",
+            show_default="cover; all three in table14",
+        ),
+    ] = None,
     run: Annotated[
         bool,
         typer.Option(
@@ -180,6 +191,8 @@ def command(
         return
     entry = paper_entry(name)
     if run:
+        if rounding is not None:
+            raise InputError("--round is for what is counted; runs take --set plan.rounding=floor.")
         from iftplan.cli.commands.results.paper.running import Reproduction, reproduce
 
         asked = Reproduction(
@@ -188,9 +201,9 @@ def command(
         )  # fmt: skip
         reproduce(entry, asked, form, output)
         return
-    table = entry_table(entry, _read)
+    table = entry_table(entry, _read, rounding)
     table = replace(table, notes=(*table.notes, *_ways_to_train(entry)))
-    _write(table, lambda: entry_document(entry, _read, table), form, output)
+    _write(table, lambda: entry_document(entry, _read, table, rounding), form, output)
     say_next(_next(entry), form, output)
 
 
