@@ -90,7 +90,8 @@ def test_what_no_whole_weight_can_spend_is_shown_and_named(sparsity: Fraction, c
         return
     left = dense_macs(chain(classes=classes), "layers") - classes * plan.widths["e"]
     assert plan.residual_macs == left % 16
-    noted = any(note.startswith(f"{plan.residual_macs} MACs stay unspent") for note in plan.notes)
+    unspent = "1 MAC stays" if plan.residual_macs == 1 else f"{plan.residual_macs} MACs stay"
+    noted = any(note.startswith(f"{unspent} unspent") for note in plan.notes)
     assert noted == (plan.residual_macs > 0)
 
 

@@ -186,7 +186,7 @@ def _whole(value: int | None) -> str:
 def _sizes(entry: PaperEntry, read: Read, rounding: WidthRounding | None) -> Table:
     if entry.name != "table14":
         recipe = {"table16": "bert-small", "table18": "gpt3-small-tokens"}[entry.name]
-        note = f"iftplan train --recipe {recipe} has them; --dry-run prints what they plan"
+        note = f"the bundled recipe {recipe} has them"
         return Table((), (), entry_title(entry), (note,))
     cells = tuple(
         (

@@ -223,6 +223,8 @@ def _ways_to_train(entry: PaperEntry) -> tuple[str, ...]:
     from iftplan.runs.results.published.entries import Arithmetic
 
     results = entry.results()
+    if entry.name == "figure1":
+        return ("to draw it: iftplan pareto --paper -o figure1.png",)
     if entry.arithmetic is not Arithmetic.RESULTS or any(r.method.endswith("finetune") for r in results):
         return ()
     data = " --data TEXT_FILE" if entry.small_recipe == "shakespeare-gpt" else ""
