@@ -20,6 +20,7 @@ SETTINGS = (
     *("--steps", str(STEPS), "--set", "training.batch_size=32", "--set", "method.interval=3"),
     *("--set", "training.eval_interval=4", "--set", "training.checkpoint_interval=5"),
     *("--set", "training.threads=1", "--set", "training.precision=32-true", "--set", "method.end=1.0"),
+    *("--set", "training.spectra=evaluation"),
 )
 STOP = 9
 """Four steps after a checkpoint, which is one after an evaluation: losses have been added up in between."""
@@ -37,6 +38,9 @@ class Training:
 
     def metrics(self) -> str:
         return (self.directory / "metrics.csv").read_text()
+
+    def spectra(self) -> list[str]:
+        return (self.directory / "spectra.csv").read_text().splitlines()
 
     def masks(self, rank: int) -> dict[int, tuple[int, str]]:
         """Step → updates so far, and the masks' digest."""
@@ -96,11 +100,18 @@ def test_masks_are_the_same_on_both_processes_after_every_step(whole: Training) 
     assert len({digest for _, digest in first.values()}) == 1 + updates
 
 
+def test_spectra_are_of_whole_weights(whole: Training) -> None:
+    """The digits network has two masked layers, whose weights FSDP cuts in two."""
+    steps = [int(line.split(",")[0]) for line in whole.spectra()[1:]]
+    assert steps == [step for step in range(0, STEPS + 1, 4) for _ in range(2)]
+
+
 def test_two_processes_go_on_to_the_same_bit(folder: Path, whole: Training, broken: Training) -> None:
     assert sorted(broken.masks(0)) == list(range(1, STOP + 1))
     resumed = train(folder, "on-two", "--resume", log="two")
     assert resumed.result() == whole.result()
     assert resumed.metrics() == whole.metrics()
+    assert resumed.spectra() == whole.spectra()
     assert min(resumed.masks(1)) == 6
     assert resumed.masks(1).items() <= whole.masks(1).items()
 
