@@ -481,12 +481,12 @@ class PaperRowObject(TypedDict, total=False):
         closed: the same of iftplan's own plan.
         perplexity: as printed.
         sequences: of the whole training, exact.
-        what: network and task.
+        what: network and task, or the setting.
         where: hardware or runtime.
         speed_up: as published.
         masked_dense: MACs without sparse kernels over the dense model's, exact.
         here_metric: metric of the runs.
-        here: mean of the runs.
+        here: mean of the runs; in tables of settings, the bundled one.
         here_error: its standard error.
         here_seeds: how many runs.
         here_against_dense: mean difference to the dense runs.

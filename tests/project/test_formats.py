@@ -85,6 +85,7 @@ def test_what_is_written_is_what_the_reference_says(document: Document) -> None:
         "paper table2",
         "paper table14",
         "paper table15",
+        "paper table18",
         "paper figure3",
         "pareto --paper --task CIFAR-100",
         "sweep zoo:digits-cnn --transforms none --sparsities 0.5",

@@ -47,6 +47,11 @@ def row_runs(
     results = [r for r in entry.results() if not model or r.model == model]
     if not results:
         raise InputError(f"{entry.name} has no results that can be trained; table2 and others have.")
+    if not entry.can_be_trained and all(_method(result) in METHODS for result in results):
+        raise InputError(
+            f"{entry.name} reports {', '.join(dict.fromkeys(r.metric for r in results))} on {results[0].task}, whose data and heads "
+            "iftplan has no recipe for; its classifiers are in table6."
+        )
     for result in results:
         if _method(result) not in METHODS:
             raise InputError(

@@ -24,6 +24,7 @@ from iftplan.runs.results.published.language import (
     wide_plan,
 )
 from iftplan.runs.results.published.results import all_published, published_results
+from iftplan.runs.results.published.settings import setting_rows
 from iftplan.runs.results.published.tables import contents_table, entry_table
 from iftplan.runs.settings import RunConfig
 from iftplan.runs.sweeps.grid import TRAINED, GridPoint, run_name
@@ -178,6 +179,15 @@ def test_table_14_under_its_three_roundings() -> None:
     assert len({(s.hidden, s.matrices, s.model) for (_, p), s in found.items() if p == quarter}) == 1
 
 
+def test_settings_that_the_paper_prints_are_those_of_the_bundled_recipes() -> None:
+    for row in setting_rows("table18"):
+        assert row.here == pytest.approx(row.published, rel=0.005), row
+    (bert,) = setting_rows("table16")
+    pooler, next_sentence = 512 * 512 + 512, 2 * 512 + 2
+    assert f"{(bert.here + pooler + next_sentence) / 1e6:.1f}" == f"{bert.published / 1e6:.1f}"
+    assert pooler + next_sentence == 263_682, "as the note says"
+
+
 def test_widths_rounded_down_are_those_of_the_code_and_closed_too() -> None:
     rows = paper_rows(paper_entry("table2"), read, "floor")
     for row in rows:
@@ -244,7 +254,14 @@ def test_rows_of_one_model_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "says"), [("table17", "two runs"), ("table14", "no results"), ("figure2", "no results")]
+    ("name", "says"),
+    [
+        ("table17", "two runs"),
+        ("table14", "no results"),
+        ("figure2", "no results"),
+        ("table7", "no recipe"),
+        ("table12", "no recipe"),
+    ],
 )
 def test_tables_that_cannot_be_trained_say_why(name: str, says: str) -> None:
     with pytest.raises(InputError, match=says):

@@ -18,6 +18,7 @@ from iftplan.runs.results.published.cardinality import LAYER, CardinalityRow, ca
 from iftplan.runs.results.published.entries import PAPER, Arithmetic, PaperEntry
 from iftplan.runs.results.published.language import sizings, training_rows
 from iftplan.runs.results.published.results import PublishedResult
+from iftplan.runs.results.published.settings import setting_rows
 from iftplan.runs.results.published.speed import speed_rows
 from iftplan.runs.results.published.tables import WidthRounding, plan_rounding
 
@@ -45,7 +46,9 @@ def entry_document(
     match entry.arithmetic:
         case Arithmetic.RESULTS:
             rows = [_row(row) for row in paper_rows(entry, read, plan_rounding(rounding))]
-        case Arithmetic.WIDTHS if entry.name == "table14":
+        case Arithmetic.SETTINGS:
+            rows = [asdict(row) for row in setting_rows(entry.name)]
+        case Arithmetic.WIDTHS:
             sizes = (s for s in sizings(read) if rounding is None or not s.sparsity or s.rounding == rounding)
             rows = [_plain(asdict(row)) for row in sizes]
         case Arithmetic.TRAINING:

@@ -18,6 +18,7 @@ class Arithmetic(StrEnum):
     RESULTS = "results"
     CARDINALITY = "cardinality"
     WIDTHS = "widths"
+    SETTINGS = "settings"
     TRAINING = "training"
     SPEED = "speed"
     NONE = "none"
@@ -78,6 +79,13 @@ class PaperEntry:
         """Recipe of ours whose task is like the table's, in minutes or hours on a CPU."""
         language = any(row.metric == "ppl" for row in self.results())
         return "shakespeare-gpt" if language else "digits"
+
+    @property
+    def can_be_trained(self) -> bool:
+        """Whether a recipe of iftplan measures what the table reports: accuracy or perplexity after one training."""
+        return bool(rows := self.results()) and all(
+            row.metric in ("top1", "ppl") and not row.method.endswith("finetune") for row in rows
+        )
 
 
 _DENSE = Selection("2", methods=("dense",))
@@ -172,7 +180,14 @@ PAPER: Mapping[str, PaperEntry] = MappingProxyType(
             ),
             PaperEntry("table14", "sizes of Sparse Wide GPT-3 Small", Arithmetic.WIDTHS),
             PaperEntry("table15", "training FLOPs of GPT-3 on WikiText-103", Arithmetic.TRAINING),
-            PaperEntry("table16", "size of BERT Small", Arithmetic.WIDTHS),
+            PaperEntry(
+                "table16",
+                "size of BERT Small",
+                Arithmetic.SETTINGS,
+                notes=(
+                    "The bundled model has no pooler and no head for next sentences, which are 263 682 parameters.",
+                ),
+            ),
             PaperEntry(
                 "table17",
                 "BERT Small fine-tuned on SQuAD v1.1, exact match",
@@ -182,7 +197,7 @@ PAPER: Mapping[str, PaperEntry] = MappingProxyType(
                     "SQuAD needs a head and data that iftplan does not have; the costs are those of pre-training.",
                 ),
             ),
-            PaperEntry("table18", "settings of GPT-3 Small on the Pile", Arithmetic.WIDTHS),
+            PaperEntry("table18", "settings of GPT-3 Small on the Pile", Arithmetic.SETTINGS),
             PaperEntry(
                 "table19",
                 "GPT-3 Small pre-trained on the Pile and fine-tuned on WikiText-103, perplexity",

@@ -16,6 +16,7 @@ from iftplan.runs.results.published.arithmetic import PaperRow, paper_rows
 from iftplan.runs.results.published.cardinality import LAYER, cardinality_rows
 from iftplan.runs.results.published.entries import PAPER, Arithmetic, PaperEntry
 from iftplan.runs.results.published.language import sizings, training_rows
+from iftplan.runs.results.published.settings import setting_rows
 from iftplan.runs.results.published.speed import speed_rows
 
 Read = Callable[[str], ModelSpec]
@@ -44,6 +45,7 @@ _HAVE = {
     Arithmetic.RESULTS: "published values, and sizes, MACs and search spaces of the same networks",
     Arithmetic.CARDINALITY: "the formulas, and whole numbers for a layer",
     Arithmetic.WIDTHS: "published sizes, and iftplan's",
+    Arithmetic.SETTINGS: "published settings, and those of the bundled recipe",
     Arithmetic.TRAINING: "published FLOPs, and iftplan's",
     Arithmetic.SPEED: "published speed-ups; iftplan bench measures here",
     Arithmetic.NONE: "nothing",
@@ -79,6 +81,8 @@ def entry_table(entry: PaperEntry, read: Read, rounding: WidthRounding | None = 
             return _cardinality(entry)
         case Arithmetic.WIDTHS:
             return _sizes(entry, read, rounding)
+        case Arithmetic.SETTINGS:
+            return _settings(entry)
         case Arithmetic.TRAINING:
             return _training(entry, read, rounding)
         case Arithmetic.SPEED:
@@ -184,10 +188,6 @@ def _whole(value: int | None) -> str:
 
 
 def _sizes(entry: PaperEntry, read: Read, rounding: WidthRounding | None) -> Table:
-    if entry.name != "table14":
-        recipe = {"table16": "bert-small", "table18": "gpt3-small-tokens"}[entry.name]
-        note = f"the bundled recipe {recipe} has them"
-        return Table((), (), entry_title(entry), (note,))
     cells = tuple(
         (
             s.rounding if s.sparsity else "dense", decimal_text(s.sparsity), str(s.hidden), str(s.feed_forward),
@@ -203,6 +203,11 @@ def _sizes(entry: PaperEntry, read: Read, rounding: WidthRounding | None) -> Tab
     )
     columns = ("rounding", ">sparsity", ">hidden", ">feed-forward", ">masked matrices", ">whole model")
     return Table(columns, cells, entry_title(entry), notes)
+
+
+def _settings(entry: PaperEntry) -> Table:
+    cells = tuple((row.what, f"{row.published:.4g}", f"{row.here:.10g}") for row in setting_rows(entry.name))
+    return Table(("setting", ">published", ">here"), cells, entry_title(entry), entry.notes)
 
 
 def _training(entry: PaperEntry, read: Read, rounding: WidthRounding | None) -> Table:

@@ -220,12 +220,11 @@ def _read(source: str) -> ModelSpec:
 def _ways_to_train(entry: PaperEntry) -> tuple[str, ...]:
     """Sentences with the command that trains the rows, here and at the paper's size."""
     from iftplan.runs.results.published.costs import SETTINGS
-    from iftplan.runs.results.published.entries import Arithmetic
 
     results = entry.results()
     if entry.name == "figure1":
         return ("to draw it: iftplan pareto --paper -o figure1.png",)
-    if entry.arithmetic is not Arithmetic.RESULTS or any(r.method.endswith("finetune") for r in results):
+    if not entry.can_be_trained:
         return ()
     data = " --data TEXT_FILE" if entry.small_recipe == "shakespeare-gpt" else ""
     small = f"to train it here, by the recipe {entry.small_recipe}: iftplan paper {entry.name} --run{data}"
@@ -237,8 +236,6 @@ def _ways_to_train(entry: PaperEntry) -> tuple[str, ...]:
 
 def _next(entry: PaperEntry) -> Sequence[str]:
     """Words of the command that trains the rows here."""
-    from iftplan.runs.results.published.entries import Arithmetic
-
     if entry.name == "figure1":
         return ["pareto", "--paper", "-o", "figure1.png"]
-    return same_command("--run") if entry.arithmetic is Arithmetic.RESULTS else []
+    return same_command("--run") if entry.can_be_trained else []
