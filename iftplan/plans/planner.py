@@ -139,7 +139,7 @@ def _check_names(spec: ModelSpec, policy: Policy) -> None:
             f"`keep_dense`: {name!r} is not a layer of {spec.source or 'the model'}{hint} Give first, last, none "
             "or names of layers."
         )
-    if not any(map(policy.covers, names)):
+    if policy.within and not any(map(policy.covers, names)):
         modules = list(
             dict.fromkeys(".".join(n.split(".")[: i + 1]) for n in names for i in range(n.count(".")))
         )
