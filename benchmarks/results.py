@@ -38,6 +38,10 @@ _SHAKESPEARE = (
     "--set data.test_fraction=0.05 --set training.eval_interval=250 --set training.checkpoint_interval=250"
 )
 
+MEASURES = ("delta_r", "delta_s", "imdb", "weighted_gap")
+TITLES = {"delta_r": "Δr", "imdb": "IMDB", "weighted_gap": "weighted gap", "churn": "churn"}
+"""Measures of masks that the table shows, where runs have them."""
+
 SPARSITY = "3/4"
 """Of every arm that says nothing else, as in the recipes."""
 
@@ -152,8 +156,20 @@ EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
 
 def read(experiment: Experiment, arm: Arm, seed: int, out: Path) -> dict[str, Any] | None:
     """The result of one run; None where it has none yet."""
-    record = out / f"{experiment.task}-{arm.folder}-{seed}" / "result.json"
-    return {"arm": arm.title, "seed": seed, **json.loads(record.read_text())} if record.exists() else None
+    directory = out / f"{experiment.task}-{arm.folder}-{seed}"
+    record = directory / "result.json"
+    if not record.exists():
+        return None
+    return {"arm": arm.title, "seed": seed, **json.loads(record.read_text()), **measures(directory)}
+
+
+def measures(directory: Path) -> dict[str, float]:
+    """What was measured of a run's masks: spectra at its end, and the mean churn of its updates."""
+    if not (directory / "spectra.csv").exists():
+        return {}
+    rows = pd.read_csv(directory / "metrics.csv")
+    spectra = {name: float(rows[name].iloc[-1]) for name in MEASURES}
+    return {**spectra, "churn": float(rows["churn"].mean())}
 
 
 def run(experiment: Experiment, data: str, arm: Arm, seed: int, out: Path) -> None:
@@ -200,9 +216,41 @@ def table(results: Sequence[dict[str, Any]]) -> pd.DataFrame:
                 "forward MACs": f"{group['forward_macs'].iloc[0]:,}".replace(",", " "),
                 "training MACs": f"{group['train_ratio'].mean():.4f}×",
                 "ITOP": f"{group['itop'].mean():.3f}",
+                **{title: _mean(group[name]) for name, title in TITLES.items() if name in group},
             }
         )
     return pd.DataFrame(rows)
+
+
+def _mean(values: pd.Series) -> str:
+    return "" if values.isna().all() else f"{values.mean():.2f}"
+
+
+def correlations(results: Sequence[dict[str, Any]]) -> pd.DataFrame | None:
+    """Rank correlation over masked runs of each measure of their masks with what they gained; None where none was measured.
+
+    Spearman's, for the measures have different scales; in all runs, and within each sparsity, whose networks have equal sizes.
+    """
+    frame = pd.DataFrame(results)
+    found = [name for name in (*MEASURES, "itop", "churn") if name in frame]
+    dense = frame[frame["method"] == "dense"].set_index("seed")["metric"]
+    frame["gain"] = frame["metric"] - frame["seed"].map(dense)
+    masked = frame[frame["nnz"] > 0].dropna(subset=["gain"])
+    if MEASURES[0] not in frame or len(masked) < 3:
+        return None
+    groups = {"all": masked, **{f"sparsity {s}": group for s, group in masked.groupby("sparsity")}}
+    return pd.DataFrame(
+        {
+            "runs": {name: len(group) for name, group in groups.items()},
+            **{
+                measure: {
+                    name: group[measure].corr(group["gain"], method="spearman")
+                    for name, group in groups.items()
+                }
+                for measure in found
+            },
+        }
+    )
 
 
 def mean_and_error(values: pd.Series, *, signed: bool = False) -> str:
@@ -223,6 +271,10 @@ def main() -> None:
     if not found:
         raise SystemExit(f"no runs of {given.experiment} in {given.out}; give --data to make them")
     print(table(found).to_markdown(index=False, disable_numparse=True))
+    ranks = correlations(found)
+    if ranks is not None:
+        print("\nRank correlation with the gain over dense:\n")
+        print(ranks.to_markdown(floatfmt=".2f"))
 
 
 if __name__ == "__main__":

@@ -42,6 +42,31 @@ def test_means_errors_and_paired_differences_by_hand() -> None:
     assert found.loc["wide, set", "forward MACs"] == "1 234 567"
 
 
+def test_rank_correlations_by_hand() -> None:
+    """Gains .02, .01, .04 at one sparsity and .03 at another; Δr falls as they rise, ITOP is no order of theirs."""
+    rows = [row("dense", "dense", 0, 0.60)]
+    for metric, delta, itop, sparsity in (
+        (0.62, 3, 0.5, 0.5),
+        (0.61, 4, 0.9, 0.5),
+        (0.64, 1, 0.7, 0.5),
+        (0.63, 2, 0.6, 0.9),
+    ):
+        rows.append(
+            row("wide, set", "set", 0, metric) | {"delta_r": delta, "itop": itop, "sparsity": sparsity}
+        )
+    found = results.correlations(rows)
+    assert list(found["runs"]) == [4, 3, 1]
+    assert found.loc["all", "delta_r"] == pytest.approx(-1)
+    # ranks of gains 2 1 4 3, of ITOP 1 4 3 2: squared differences 1 9 1 1
+    assert found.loc["all", "itop"] == pytest.approx(1 - 6 * 12 / (4 * 15))
+    assert found.loc["sparsity 0.5", "itop"] == pytest.approx(-0.5)
+    assert results.correlations(rows[:3]) is None, "two runs have no ranks worth a word"
+    assert (
+        results.correlations([row("dense", "dense", 0, 0.6), *(row("s", "set", 0, 0.6) for _ in range(4))])
+        is None
+    )
+
+
 @pytest.mark.parametrize("name", ["cifar10", "shakespeare"])
 def test_families_run_with_the_first_seed_only(name: str) -> None:
     experiment = results.EXPERIMENTS[name]
