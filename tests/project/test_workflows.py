@@ -216,3 +216,19 @@ def test_pre_commit_takes_the_configuration(tmp_path: Path) -> None:
         CONFIG.read_text(encoding="utf-8").replace("language: python", "language: pyton"), encoding="utf-8"
     )
     assert validated(wrong).returncode == 1
+
+
+# --- the site with versions ------------------------------------------------------------------------------
+
+
+def test_the_hosted_site_is_built_as_make_docs_builds_it() -> None:
+    jobs = yaml.safe_load((ROOT / ".readthedocs.yaml").read_text(encoding="utf-8"))["build"]["jobs"]
+    (hosted,), (installed,) = jobs["build"]["html"], jobs["install"]
+    built = next(line for line in MAKEFILE.splitlines() if "-m sphinx" in line)
+    options = re.compile(r"-m sphinx (.*?) (?:-d \S+ )?-c docs \.")
+    assert [found.group(1) for line in (hosted, built) if (found := options.search(line))] == [
+        "-W --keep-going -n -q"
+    ] * 2
+    assert "-c constraints.txt" in installed
+    (extras,) = re.findall(r"\.\[([\w,]+)\]", installed)
+    assert set(extras.split(",")) <= set(PROJECT["optional-dependencies"])
