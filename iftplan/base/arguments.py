@@ -47,7 +47,14 @@ def check_arguments(function: Callable[P, R]) -> Callable[P, R]:
             if choice is None:
                 raise InputError(_refusal(_name(function), name, wrong, kind, bound.arguments, hints))
             bound.arguments[name] = choice
-        return function(*bound.args, **bound.kwargs)
+        try:
+            return function(*bound.args, **bound.kwargs)
+        except ModuleNotFoundError as error:
+            if error.name != "torch":
+                raise
+            raise InputError(
+                f"{_name(function)} needs PyTorch, which is not installed. Install it with: pip install 'iftplan[torch]'."
+            ) from error
 
     return refusing
 

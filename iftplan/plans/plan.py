@@ -392,17 +392,20 @@ class Plan(Displayed, Framed):
     def rows_in(self, scope: Scope | str) -> tuple[PlannedLayer, ...]:
         """Layers and products that count in a scope.
 
+        Args:
+            scope: matrices, layers, model or module; `module:NAME` for any module, with `*` and `?`.
+
         Raises:
-            InputError: no scope of that name, or that of a module where the plan is of the whole model.
+            InputError: no scope of that name, or a module without a name where the plan is of the whole model.
         """
-        named = scope_named(scope)
-        if named not in self.scopes:
+        named, module = parse_scope(scope) if ":" in scope else (scope_named(scope), self.within)
+        if named is Scope.MODULE and not module:
             raise InputError(
                 "the plan is of the whole model, so scope 'module' names nothing. Make it with `within`."
             )
         inside = tuple(layer for layer in self.layers if layer.role.within(named))
         if named is Scope.MODULE:
-            return tuple(layer for layer in inside if lies_within(layer.name, self.within))
+            return tuple(layer for layer in inside if lies_within(layer.name, module))
         return inside
 
     def dense_macs(self, scope: Scope | str) -> int:

@@ -161,3 +161,21 @@ def test_what_cannot_be_seen_at_once_is_left_to_the_function() -> None:
         given(1, 3)
     with pytest.raises(InputError, match="f: c is 2, but it must be text"):
         given(1, [], "x", 2)
+
+
+def test_a_function_that_finds_no_torch_says_what_to_install() -> None:
+    @check_arguments
+    def audit(subject: int) -> int:
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+    with pytest.raises(
+        InputError, match=r"audit needs PyTorch, which is not installed\. Install it with: pip"
+    ):
+        audit(1)
+
+    @check_arguments
+    def other(subject: int) -> int:
+        raise ModuleNotFoundError("No module named 'apple'", name="apple")
+
+    with pytest.raises(ModuleNotFoundError, match="apple"):
+        other(1)

@@ -231,3 +231,13 @@ def test_the_share_that_closes_a_module_is_its_own() -> None:
     stem = 2 * 2_408_448_000
     assert plan.closing_sparsity[Scope.MODULE] == 1 - Fraction(BACKBONE - stem, full)
     assert plan.closing_sparsity[Scope.LAYERS] == 1 - Fraction(BACKBONE - stem - LATERALS - COARSER, full)
+
+
+def test_macs_of_any_module_can_be_asked_of_a_plan() -> None:
+    plan = ift.plan(detector(), "wide", "3/4", scope="module:backbone")
+    assert plan.ratio("module:backbone") == plan.ratio(Scope.MODULE) == 1
+    parts = sum(plan.macs(f"module:{name}") for name in {layer.name.split(".")[0] for layer in plan.layers})
+    assert parts == plan.macs("model")
+    assert plan.macs("module:nothing") == 0
+    with pytest.raises(InputError, match="names nothing"):
+        ift.plan(detector(), "wide", "3/4").ratio("module")

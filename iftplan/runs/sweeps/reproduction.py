@@ -114,6 +114,7 @@ class ReproducedRow:
         against_dense: mean difference to the dense run of the same seed; None for the dense row itself.
         train_ratio: training MACs over the dense model's; None where no run has ended.
         outcome: why runs are missing; empty where none is.
+        model: that was trained.
     """
 
     published: PublishedResult
@@ -122,6 +123,7 @@ class ReproducedRow:
     against_dense: Mean | None
     train_ratio: float | None
     outcome: str
+    model: str = ""
 
 
 def reproduced_rows(rows: Sequence[RowRuns], points: Mapping[str, GridPoint]) -> tuple[ReproducedRow, ...]:
@@ -163,4 +165,5 @@ def _reproduced(
         None if published.transform == "dense" else Mean.of(differences),
         sum(ratios) / len(ratios) if ratios else None,
         missing[0] if missing else "",
+        next(iter(row.runs.values())).plan.model,
     )

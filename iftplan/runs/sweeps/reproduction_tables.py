@@ -53,9 +53,10 @@ def reproduction_table(entry: PaperEntry, rows: Sequence[ReproducedRow]) -> Tabl
         ">against dense", f">{metric} here{' (%)' if metric == 'accuracy' else ''}", ">against dense here", ">seeds",
         ">training MACs", *(("not trained because",) if failed else ()),
     )  # fmt: skip
+    models = ", ".join(dict.fromkeys(row.model for row in rows))
     notes = (
-        "here: mean ± standard error over seeds; differences are taken seed by seed. Compare differences with differences, for the "
-        "networks, data and lengths are not the paper's unless the recipe is",
+        f"here: {models}; mean ± standard error over seeds, differences seed by seed. Compare differences with "
+        "differences: networks, data and lengths are not the paper's unless the recipe is",
     )
     return Table(columns, tuple(cells), entry_title(entry), notes)
 

@@ -9,7 +9,8 @@ from iftplan.base.arguments import one_of
 from iftplan.base.errors import InputError
 from iftplan.base.folders import classes_of
 from iftplan.masks import MaskStructure
-from iftplan.nn.masking.algorithms.base import Algorithm, Asked, RunMethod
+from iftplan.nn.masking.algorithms.base import Algorithm, Asked, RunMethod, Scheduled
+from iftplan.nn.masking.algorithms.dense_weights.top_kast import TopKAST
 from iftplan.runs.cautions import schedule_cautions
 from iftplan.runs.schedules import Updates
 from iftplan.runs.settings import MethodConfig
@@ -66,6 +67,8 @@ def for_training(algorithm: Algorithm | str, structure: MaskStructure, steps: in
 
 def _warn_of_no_update(algorithm: Algorithm, steps: int) -> None:
     """Warn where a schedule leaves masks as they are for the whole training."""
-    updates = getattr(algorithm, "updates", None)
-    if isinstance(updates, Updates) and not any(map(updates.due, range(steps))):
-        warnings.warn(schedule_cautions(updates, steps)[0], stacklevel=4)
+    if isinstance(algorithm, Scheduled) and not any(map(algorithm.due, range(steps))):
+        warnings.warn(schedule_cautions(algorithm.updates, steps)[0], stacklevel=4)
+    elif isinstance(algorithm, TopKAST):
+        for caution in algorithm.cautions(steps):
+            warnings.warn(caution, stacklevel=4)

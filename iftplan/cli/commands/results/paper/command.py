@@ -120,9 +120,10 @@ def command(
             "--seeds",
             metavar="LIST",
             help="Random seeds, with commas; each row is a run with each of them.",
+            show_default="0,1,2",
             rich_help_panel=RUN_PANEL,
         ),
-    ] = "0,1,2",
+    ] = "",
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -172,7 +173,7 @@ def command(
     from iftplan.runs.results.published.tables import contents_table, entry_table
 
     given = {
-        "--rows": model, "--recipe": recipe, "--data": data, "--set": settings, "--epochs": epochs, "--steps": steps,
+        "--rows": model, "--recipe": recipe, "--data": data, "--seeds": seeds, "--set": settings, "--epochs": epochs, "--steps": steps,
         "--out": out,
     }  # fmt: skip
     if not run and (options := [option for option, value in given.items() if value]):
@@ -196,7 +197,7 @@ def command(
         from iftplan.cli.commands.results.paper.running import Reproduction, reproduce
 
         asked = Reproduction(
-            size is Size.PAPER, model, recipe, data, seeds, tuple(settings or ()), epochs, steps,
+            size is Size.PAPER, model, recipe, data, seeds or "0,1,2", tuple(settings or ()), epochs, steps,
             out or f"paper/{entry.name}", workers,
         )  # fmt: skip
         reproduce(entry, asked, form, output)

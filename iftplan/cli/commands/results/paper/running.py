@@ -8,7 +8,7 @@ from pathlib import Path
 from iftplan.base.errors import InputError
 from iftplan.cli.commands.training.sweep.choices import seeds_in
 from iftplan.cli.commands.training.sweep.planning import require_optuna
-from iftplan.cli.output import Format, emit, say_next
+from iftplan.cli.output import Format, emit, say, say_next
 from iftplan.cli.run_settings import RunOptions, run_of
 from iftplan.runs.results.published.costs import SETTINGS
 from iftplan.runs.results.published.entries import PaperEntry
@@ -76,11 +76,14 @@ def reproduce(entry: PaperEntry, asked: Reproduction, form: Format | None, outpu
     specs = {source: spec_of(source, (), widths=True) for source in {run.plan.model for run in runs.values()}}
     folder = Path(asked.out)
     folder.mkdir(parents=True, exist_ok=True)
-    training = Training({"": RunConfig()}, (), seeds, folder, "", asked.workers, None, 0, retry=False)
+    training = Training({"": RunConfig()}, (), seeds, folder, "", asked.workers, None, 0, retry=True)
     found = reproduced_rows(rows, train_runs(runs, specs, training))
     table = reproduction_table(entry, found)
     document = reproduction_document(entry, found)
     emit([table], lambda: document, form, output, summary=[table], records=lambda: document["rows"])
+    if all(row.found is None for row in found):
+        raise InputError(f"no row was trained: {found[0].outcome}")
+    say(f"the runs are in {asked.out}")
     say_next(["pareto", asked.out], form, output)
 
 

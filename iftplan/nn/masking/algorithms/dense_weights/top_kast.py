@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
 from iftplan.base.errors import InputError
+from iftplan.base.units import count
 from iftplan.nn.masking.algorithms.base import Asked
 from iftplan.nn.masking.algorithms.dense_weights.ste import StraightThrough
 
@@ -45,3 +47,17 @@ class TopKAST(StraightThrough):
         config, default = asked.config, cls()
         pull = default.pull if config.pull is None else config.pull
         return cls(config.margin, pull, config.refresh or default.refresh)
+
+    def cautions(self, steps: int, rate: Callable[[int], float] | None = None) -> list[str]:
+        """Sentence about a run that ends before masks are chosen a second time.
+
+        Args:
+            steps: of the run.
+            rate: the learning rate by step, which is not looked at.
+        """
+        if steps > self.refresh:
+            return []
+        return [
+            f"Top-KAST chooses masks every {count(self.refresh)} steps, and the run has {count(steps)}, so its masks stay those of "
+            "the start. Choose them more often (`refresh`), or train for longer."
+        ]
