@@ -154,6 +154,7 @@ def plan(
     allow: Costs = (),
     scope: str = "layers",
     within: str = "",
+    budget: str | int | None = None,
     distribution: str = "uniform",
     keep_dense: str | Iterable[str] | None = ("first", "last"),
     close: CloseBy = "density",
@@ -170,17 +171,19 @@ def plan(
     passes: Pass = "forward",
     batch: int = 1,
 ) -> Plan:
-    """Plan of a whole sparse model whose MACs equal the dense model's in one scope.
+    """Plan of a whole sparse model whose MACs equal the dense model's, or another budget, in one scope.
 
     Args:
         model: a spec from `read_model`, a network, or a source such as "zoo:resnet18".
         family: "wide", "parallel", "factorized", "doped", "lowrank", one of your own, or "none" (or None) for plain sparsity.
-        sparsity: fraction of zeros, in [0, 1): 0.75, "3/4" or "75%"; None for that of an N:M mask, or else 3/4.
+        sparsity: fraction of zeros, in [0, 1): 0.75, "3/4" or "75%"; None for that of an N:M mask, or else 3/4. Plain
+            sparsity takes a sparsity or a budget.
         inputs: for a network or a source: a tensor, a batch, or a shape such as "1x3x32x32", as `read_model` takes them.
         allow: for a network or a source: costs that you vouch for, as `read_model` takes them.
         scope: the part of the model whose MACs stay equal: "matrices", "layers", "model" or "module:NAME".
         within: path of the modules that are transformed and widened, with `*` and `?`; empty for the whole model, or for
             the module of the scope.
+        budget: MACs of the scope: "0.5x" for half of the dense model's, "400M" or 400_000_000; None for the dense model's.
         distribution: how density is spread over layers: "uniform", "er" or "erk".
         keep_dense: "first", "last" or names of layers, one or several; "none" or None keeps no layer dense.
         close: what is adjusted to meet the budget: "density", "width", or "pattern" (width, with N:M patterns kept whole).
@@ -201,13 +204,15 @@ def plan(
         batch: number of samples computed together, for those times.
 
     Raises:
-        InfeasibleError: says which layer is in the way and the nearest feasible sparsity.
+        InfeasibleError: says which layer is in the way and the nearest feasible sparsity, or budget.
         InputError: an argument or a profile that cannot be read, or a model that cannot be built.
         MeasureError: the model does not run, or has an operator of unknown cost.
 
     Example:
         >>> plan("zoo:digits-cnn", "wide", "3/4").residual_macs
         0
+        >>> plan("zoo:digits-cnn", "none", budget="0.5x").ratio("layers")
+        Fraction(1, 2)
     """
     pricing = None
     if objective == "wallclock":
@@ -220,6 +225,7 @@ def plan(
         sparsity=sparsity,
         scope=closed,
         within=modules,
+        budget=budget,
         distribution=Distribution(one_of("distribution", distribution, [d.value for d in Distribution])),
         keep_dense=names_in("keep_dense", () if keep_dense is None else keep_dense),
         close_by=close,

@@ -11,6 +11,7 @@ from typing import Final
 _OPTIONS: Final[Mapping[str, str]] = {
     "allow": "--allow",
     "better": "--better",
+    "budget": "--budget",
     "close": "--close",
     "convention": "--convention",
     "cost": "--x",

@@ -37,6 +37,15 @@ ROUND_TO_HELP = "Round widths to multiples of N."
 HEADS_HELP = "What attention keeps when it widens: the number of its heads, or the size of each."
 MODEL_HELP = "zoo:NAME, file.py:factory, hf:CONFIG.json, a spec …; iftplan models lists all forms."
 SPARSITY_HELP = "Fraction of weights that are zero: 0.75, 3/4 or 75%"
+BudgetOption = Annotated[
+    str | None,
+    typer.Option(
+        "--budget",
+        metavar="BUDGET",
+        help="Cost of the scope: 0.5x (half of the dense model's MACs), 400M (MACs) or 1.2GFLOPs.",
+        show_default="1x",
+    ),
+]
 Reference = Literal["reference"]
 """Whose choices `--as` makes."""
 

@@ -1,4 +1,4 @@
-"""Closing a budget to the MAC: whole weights whose MACs add up to exactly what is left to spend."""
+"""Budgets, and how they are closed to the MAC: whole weights whose MACs add up to exactly what is left to spend."""
 
 from __future__ import annotations
 
@@ -9,8 +9,59 @@ from fractions import Fraction
 from itertools import groupby
 from math import gcd
 
+from iftplan.base.errors import InputError
+from iftplan.base.units import count, decimal_text, fraction, parse_count, parse_fraction
+
 _MOST_SUMS = 2**26
 """How many sums a search may tell apart: 8 MB of bits for each distinct number of positions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """MACs that a plan may spend in its scope: a number of them, or a multiple of the dense model's.
+
+    Attributes:
+        times: the multiple of the dense model's MACs.
+        macs: the number of MACs; None where a multiple says it.
+    """
+
+    times: Fraction = Fraction(1)
+    macs: int | None = None
+
+    def __str__(self) -> str:
+        return f"{decimal_text(self.times)}x" if self.macs is None else f"{count(self.macs)} MACs"
+
+    def of(self, dense: int) -> int:
+        """MACs of the budget where the dense model costs this many; a part of a MAC is not spent."""
+        return int(self.times * dense) if self.macs is None else self.macs
+
+    @property
+    def written(self) -> str | int:
+        """Value that documents hold: a fraction such as "1/2", or a number of MACs."""
+        return fraction(self.times) if self.macs is None else self.macs
+
+
+def parse_budget(text: str | int) -> Budget:
+    """Read a budget: `0.5x`, `3/4x` or `50%x` of the dense model's MACs, or MACs such as `400M` and `1.2GFLOPs`.
+
+    Raises:
+        InputError: none of these, or not above zero.
+
+    Example:
+        >>> parse_budget("0.5x"), parse_budget("400M").macs
+        (Budget(times=Fraction(1, 2), macs=None), 400000000)
+    """
+    written = str(text).strip()
+    if written.lower().endswith(("x", "×")):
+        times = parse_fraction(written[:-1], "budget")
+        if times <= 0:
+            raise InputError(f"budget {written} leaves nothing to spend. Give one above 0x, such as 0.5x.")
+        return Budget(times)
+    try:
+        return Budget(macs=parse_count(written))
+    except InputError as error:
+        hint = " To give it relative to the dense model, write 0.5x."
+        raise InputError(f"{error}{hint}") from error
 
 
 @dataclass(frozen=True, slots=True)

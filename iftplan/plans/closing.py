@@ -26,11 +26,11 @@ class Books:
     maskable: int
 
     @staticmethod
-    def of(rows: Sequence[PlanRow], scope: Scope) -> Books:
-        """Add up the rows that count in a scope."""
+    def of(rows: Sequence[PlanRow], scope: Scope, policy: Policy) -> Books:
+        """Add up the rows that count in a scope, and give them the policy's budget."""
         inside = [row for row in rows if row.counts_in(scope)]
         return Books(
-            sum(row.dense_macs for row in inside),
+            policy.budget_of(sum(row.dense_macs for row in inside)),
             sum(row.fixed_macs for row in inside),
             sum(row.maskable_macs for row in inside),
         )
@@ -48,20 +48,30 @@ def close_budget(rows: Sequence[PlanRow], policy: Policy) -> tuple[tuple[Planned
         InfeasibleError: no densities close it; says why, or which layer would be left without a weight.
     """
     open_rows = [row for row in rows if row.maskable_macs]
-    ledger = Books.of(rows, policy.scope)
+    ledger = Books.of(rows, policy.scope, policy)
     if not open_rows:
         return _closed_by_rank(rows, ledger, policy)
     left = ledger.budget - ledger.fixed
-    if left <= 0:
+    if left <= 0 and not policy.budget:
         raise _overspent(rows, policy, ledger)
     choices = [row.counts(policy.mask) for row in open_rows]
+    if policy.budget:
+        fewest = (allowed.start or allowed.step for allowed in choices)
+        _check_range(
+            rows,
+            policy,
+            ledger.budget,
+            ledger.fixed + sum(row.macs_of(n) for row, n in zip(open_rows, fewest, strict=True)),
+            ledger.fixed
+            + sum(row.macs_of(allowed[-1]) for row, allowed in zip(open_rows, choices, strict=True)),
+        )
     targets = _targets(open_rows, policy, left)
     for row, allowed in zip(open_rows, choices, strict=True):
         left -= row.macs_of(allowed.start)
     if left < 0:
         raise _too_thin(policy, left)
     accounts = [
-        _weight_account(row, allowed, target)
+        _weight_account(row, allowed, target, policy)
         for row, allowed, target in zip(open_rows, choices, targets, strict=True)
     ]
     steps, residual = close(accounts, left)
@@ -77,10 +87,13 @@ def close_budget(rows: Sequence[PlanRow], policy: Policy) -> tuple[tuple[Planned
     return tuple(row.planned(chosen.get(row.name, 0), policy.mask) for row in rows), notes
 
 
-def _weight_account(row: PlanRow, allowed: range, target: Fraction) -> Account:
-    """A layer's weights as something to spend on, in the steps of its masks; one that should have a weight keeps one."""
+def _weight_account(row: PlanRow, allowed: range, target: Fraction, policy: Policy) -> Account:
+    """A layer's weights as something to spend on, in the steps of its masks; one that should have a weight keeps one.
+
+    At a budget of its own, every layer keeps one: how small such a budget may be follows from that.
+    """
     steps = max((target - allowed.start) / allowed.step, Fraction(0))
-    least = 1 if not allowed.start and steps >= 1 else 0
+    least = 1 if not allowed.start and (steps >= 1 or policy.budget) else 0
     most = (allowed[-1] - allowed.start) // allowed.step  # a range's own length must fit a machine's word
     return Account(most, row.macs_of(allowed.step), steps, least)
 
@@ -94,9 +107,10 @@ def _short_note(
     if not shortage:
         return ()
     whole = sum(row.macs_of(row.counts(mask)[-1]) for row in rows) + ledger.fixed
+    than = "the budget" if policy.budget else "the dense model's"
     return (
         f"{shortage} to meet the budget; hardware that runs all of them as {mask} performs {count(whole)} "
-        f"MACs, {decimal(Fraction(whole, ledger.budget))} times the dense model's",
+        f"MACs, {decimal(Fraction(whole, ledger.budget))} times {than}",
     )
 
 
@@ -122,6 +136,8 @@ def _closed_by_rank(
     family = policy.family
     ranked = [row for row in rows if row.role is Role.TRANSFORMED and row.nnz is None]
     if family is None or not ranked:
+        if policy.budget and not any(row.role is Role.TRANSFORMED for row in rows):
+            _check_range(rows, policy, ledger.budget, ledger.fixed, ledger.fixed)
         if ledger.fixed > ledger.budget and not any(row.role is Role.TRANSFORMED for row in rows):
             raise _overspent(rows, policy, ledger)
         return tuple(row.planned(0, policy.mask) for row in rows), _pattern_note(ledger, policy)
@@ -133,12 +149,20 @@ def _closed_by_rank(
     key = family.definition.structure
     spent = sum(row.fixed_macs for row in ranked)
     left = ledger.budget - (ledger.fixed - spent)
-    if left <= 0:
+    if left <= 0 and not policy.budget:
         raise _overspent([row for row in rows if row not in ranked], policy, ledger)
     units = [rank_unit(row.layer, family) for row in ranked if row.layer]
     accounts = [
         _rank_account(row, key, unit, Fraction(left, spent)) for row, unit in zip(ranked, units, strict=True)
     ]
+    if policy.budget:
+        _check_range(
+            rows,
+            policy,
+            ledger.budget,
+            ledger.budget - left + sum(account.positions for account in accounts),
+            ledger.budget - left + sum(account.positions * account.capacity for account in accounts),
+        )
     steps, residual = close(accounts, left)
     if residual < 0:
         smallest = min(zip(steps, ranked, strict=True), key=lambda pair: pair[0])[1]
@@ -165,6 +189,27 @@ def _rank_account(row: PlanRow, key: str, unit: int, scale: Fraction) -> Account
     assert isinstance(rank, int) and row.layer is not None
     most = min(row.layer.fan_in, row.layer.fan_out) // unit
     return Account(max(most, 1), row.fixed_macs // rank * unit, max(scale * rank / unit, Fraction(1)), 1)
+
+
+def _check_range(rows: Sequence[PlanRow], policy: Policy, budget: int, least: int, most: int) -> None:
+    """Refuse a budget that these widths, branches or ranks cannot meet, with the nearest ones that they can."""
+    if least <= budget <= most:
+        return
+    dense = sum(row.dense_macs for row in rows if row.counts_in(policy.scope))
+    where = f"scope {policy.scope_name}" + (
+        f" at sparsity {decimal_text(policy.sparsity)}" if policy.family else ""
+    )
+    nearest, way = (least, "small") if budget < least else (most, "large")
+    raise InfeasibleError(
+        f"budget {policy.budget} is too {way} for {where}: its layers can cost {_times(least, dense)} at least and "
+        f"{_times(most, dense)} at most, and {count(budget)} MACs are asked for. The nearest feasible budget is "
+        f"`budget='{nearest}'`."
+    )
+
+
+def _times(macs: int, dense: int) -> str:
+    """MACs, and how many times the dense model's that is, where it has any."""
+    return f"{count(macs)} MACs" + (f" ({decimal(Fraction(macs, dense), 4)}x)" if dense else "")
 
 
 def _overspent(rows: Sequence[PlanRow], policy: Policy, ledger: Books) -> InfeasibleError:
@@ -211,10 +256,18 @@ def _pattern_note(ledger: Books, policy: Policy) -> tuple[str, ...]:
     )
 
 
-def closing_sparsities(rows: Sequence[PlanRow], scopes: Sequence[Scope]) -> dict[Scope, Fraction | None]:
-    """Sparsity of the masked weights that closes each scope with these structures; None if none does."""
+def closing_sparsities(
+    rows: Sequence[PlanRow], scopes: Sequence[Scope], policy: Policy
+) -> dict[Scope, Fraction | None]:
+    """Sparsity of the masked weights that closes each scope at the budget with these structures; None if none does.
+
+    Args:
+        rows: every layer's role and structure.
+        scopes: the scopes of the plan.
+        policy: what is asked for.
+    """
     found: dict[Scope, Fraction | None] = {}
     for scope in scopes:
-        density = Books.of(rows, scope).closing_density
+        density = Books.of(rows, scope, policy).closing_density
         found[scope] = 1 - density if density is not None and 0 < density <= 1 else None
     return found

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from iftplan.base.arguments import one_of
 from iftplan.base.errors import InputError
-from iftplan.base.units import count, decimal
+from iftplan.base.units import count, decimal, decimal_text
 from iftplan.families.solution import Structure
 from iftplan.masks.cardinality import Cardinality
 from iftplan.models.spec import Heads, InputSpec, LayerSpec
+from iftplan.plans.budget import Budget
 from iftplan.report.display import Displayed, Framed, Record
 
 if TYPE_CHECKING:
@@ -335,6 +336,7 @@ class Plan(Displayed, Framed):
             None where no density does.
         notes: sentences a reader must know: a residual, an assumption, a switch that was chosen for them.
         within: modules that alone are transformed, a path with `*` and `?`; empty for the whole model.
+        budget: what the closed scope may cost; None for the dense model's MACs.
         parametrization: what its weights start and train at; None for the standard one, as in the dense model.
         wallclock: what its layers are estimated to take, where that was asked for.
     """
@@ -357,6 +359,7 @@ class Plan(Displayed, Framed):
     closing_sparsity: Mapping[Scope, Fraction | None] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     within: str = ""
+    budget: Budget | None = None
     parametrization: Parametrization | None = None
     wallclock: WallClock | None = None
 
@@ -367,6 +370,15 @@ class Plan(Displayed, Framed):
             else "nothing closed"
         )
         return f"<Plan {self.model or 'of a network'}: {self.transform}, sparsity {decimal(self.sparsity, 4)}, {closed}, {len(self.layers)} layer{'s' * (len(self.layers) != 1)}>"
+
+    @property
+    def asked(self) -> str:
+        """Words for what was asked for: a sparsity, a budget, or both."""
+        if self.budget is None:
+            return f"sparsity {decimal_text(self.sparsity)}"
+        if self.transform == "none":
+            return f"budget {self.budget}"
+        return f"sparsity {decimal_text(self.sparsity)} and budget {self.budget}"
 
     def tables(self) -> tuple[Table, ...]:
         """The tables that show the value, the details first."""
@@ -433,10 +445,18 @@ class Plan(Displayed, Framed):
         dense = self.dense_macs(scope)
         return Fraction(self.macs(scope), dense) if dense else Fraction(1)
 
+    def budget_macs(self, scope: Scope | str) -> int:
+        """MACs that the plan's budget allows a scope: the dense model's, unless another was asked for.
+
+        Raises:
+            InputError: no scope of that name.
+        """
+        return (self.budget or Budget()).of(self.dense_macs(scope))
+
     @property
     def residual_macs(self) -> int | None:
-        """Dense minus planned MACs in the closed scope; None if nothing was closed."""
-        return None if self.scope is None else self.dense_macs(self.scope) - self.macs(self.scope)
+        """Budget minus planned MACs in the closed scope; None if nothing was closed."""
+        return None if self.scope is None else self.budget_macs(self.scope) - self.macs(self.scope)
 
     @property
     def cardinality(self) -> Cardinality:

@@ -83,13 +83,15 @@ def close_prepared(spec: ModelSpec, policy: Policy, prepared: Prepared, *, heads
         InfeasibleError: the budget does not close; looks for no sparsity that would.
     """
     multiplier, sizes, rows = prepared.multiplier, prepared.sizes, prepared.rows
-    if policy.family is None:
+    if not policy.closes:
         layers = _sparsified(rows, policy)
         notes: tuple[str, ...] = ("plain sparsity at the same width; the saved compute is not spent again",)
     else:
         layers, notes = close_budget(rows, policy)
-    scope = policy.scope if policy.family else None
+    scope = policy.scope if policy.closes else None
     scopes = (*WHOLE, Scope.MODULE) if policy.within else WHOLE
+    closing = closing_sparsities(rows, scopes, policy) if scope else dict.fromkeys(scopes)
+    sparsity = policy.sparsity if policy.family or not scope else closing[scope] or Fraction(0)
     if sizes and policy.rounding == "floor":
         notes += ("widths are rounded down, so masks are a little denser than asked for",)
     if sizes and spec.couplings is not None:
@@ -100,7 +102,7 @@ def close_prepared(spec: ModelSpec, policy: Policy, prepared: Prepared, *, heads
         spec.inputs,
         spec.fingerprint,
         policy.family.name if policy.family else "none",
-        policy.sparsity,
+        sparsity,
         scope,
         policy.distribution.value,
         policy.close_by,
@@ -111,9 +113,10 @@ def close_prepared(spec: ModelSpec, policy: Policy, prepared: Prepared, *, heads
         layers,
         sizes,
         float(multiplier),
-        closing_sparsities(rows, scopes) if scope else dict.fromkeys(scopes),
+        closing,
         notes + spec.assumptions,
         policy.within,
+        policy.budget,
     )
 
 

@@ -10,6 +10,7 @@ from iftplan.base.errors import InputError
 from iftplan.families.family import Family
 from iftplan.masks import MaskStructure, Unstructured
 from iftplan.masks.distributions import Distribution
+from iftplan.plans.budget import Budget
 from iftplan.plans.plan import CloseBy, Pointwise, Rounding, Scope, lies_within, scope_text
 
 
@@ -20,7 +21,7 @@ class Policy:
     Attributes:
         family: what layers are transformed into; None for plain sparsity at the same width.
         sparsity: the fraction of zeros, in [0, 1).
-        scope: which MACs are held equal to the dense model's.
+        scope: which MACs are held equal to the budget, by default the dense model's.
         distribution: how density is spread over the transformed layers.
         keep_dense: "first", "last" or names of layers that stay dense.
         close_by: what gives way when layers that stay dense grow: density, width, or under N:M masks the budget,
@@ -35,6 +36,8 @@ class Policy:
         within: modules that alone are transformed and widened, a path with `*` and `?`; empty for the whole model.
         mask: what masks may look like. N:M fixes the density, so there the width closes, as the smallest that covers
             the budget; what is too much is taken from some groups, which keep N-1.
+        budget: MACs of the scope; None for the dense model's, and for plain sparsity that closes no scope. Plain sparsity
+            with a budget has the sparsity that closes it, whatever `sparsity` says.
 
     Raises:
         InputError: a sparsity outside [0, 1), or settings that do not go together.
@@ -52,6 +55,7 @@ class Policy:
     power: int = 1
     within: str = ""
     mask: MaskStructure = field(default_factory=Unstructured)
+    budget: Budget | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.sparsity < 1:
@@ -81,6 +85,12 @@ class Policy:
                 f"`close={self.close_by!r}` needs a family that widens layers: wide, nm or lowrank."
             )
 
+        if self.budget is not None and self.family is None and self.mask.density is not None:
+            raise InputError(
+                f"{self.mask} masks fix the density, so plain sparsity cannot meet a budget with them. Use "
+                "unstructured masks, or `family='wide'`, whose widths meet it."
+            )
+
     @property
     def widens(self) -> bool:
         """Whether layers grow wider, so that a model has to be read with its widths."""
@@ -89,6 +99,15 @@ class Policy:
     def covers(self, name: str) -> bool:
         """Whether a layer lies in the modules that are planned."""
         return not self.within or lies_within(name, self.within)
+
+    @property
+    def closes(self) -> bool:
+        """Whether a scope is closed; plain sparsity closes one only at a budget."""
+        return self.family is not None or self.budget is not None
+
+    def budget_of(self, dense: int) -> int:
+        """MACs that a scope may cost whose dense cost is this."""
+        return (self.budget or Budget()).of(dense)
 
     @property
     def scope_name(self) -> str:

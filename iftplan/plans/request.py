@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
+from iftplan.base.errors import InputError
 from iftplan.base.units import parse_sparsity
 from iftplan.families.builtin import family_named
 from iftplan.families.family import Family
@@ -15,6 +16,7 @@ from iftplan.families.solver import mask_for
 from iftplan.masks import parse_mask
 from iftplan.masks.distributions import Distribution
 from iftplan.models.spec import Heads, ModelSpec
+from iftplan.plans.budget import Budget, parse_budget
 from iftplan.plans.plan import Asked, CloseBy, MaskUpdates, Optimizer, Pass, Plan, Pointwise, Rounding, Scope
 from iftplan.plans.planner import plan
 from iftplan.plans.policy import Policy
@@ -45,7 +47,8 @@ class PlanRequest:
     Attributes:
         family: a name, a family of your own; "none" or None for plain sparsity at the same width.
         sparsity: the fraction of zeros, such as 0.75, "3/4" or "75%"; None for the one that a mask of fixed density has, or 0.75.
-        scope: whose MACs are held equal.
+        scope: whose MACs are held equal to the budget.
+        budget: "0.5x" of the dense model's MACs, or MACs such as "400M"; None for the dense model's.
         distribution: how density is spread.
         keep_dense: "first", "last" or names of layers; "none" among them says nothing.
         close_by: what gives way to close the budget.
@@ -78,6 +81,7 @@ class PlanRequest:
     optimizer: Optimizer = "adam"
     mask_updates: MaskUpdates = "static"
     within: str = ""
+    budget: str | int | None = None
     pricing: Pricing | None = None
 
     def as_reference(self) -> PlanRequest:
@@ -95,7 +99,16 @@ class PlanRequest:
         if isinstance(family, str):
             family = None if family.lower() == "none" else family_named(family, "none")
         mask = parse_mask(self.mask) if self.mask else None
-        usual = 1 - mask.density if mask is not None and mask.density is not None else Fraction(3, 4)
+        budget = None if self.budget is None else parse_budget(self.budget)
+        if family is not None and budget == Budget():
+            budget = None  # the dense model's, as without one
+        if family is None and budget and self.sparsity is not None:
+            raise InputError(
+                f"`sparsity={str(self.sparsity)!r}` and `budget={self.budget!r}` both say how many weights plain sparsity keeps. "
+                "Give one of them."
+            )
+        usual = Fraction(0) if family is None and budget and mask is None else Fraction(3, 4)
+        usual = 1 - mask.density if mask is not None and mask.density is not None else usual
         sparsity = usual if self.sparsity is None else parse_sparsity(self.sparsity)
         return Policy(
             family=family,
@@ -110,6 +123,7 @@ class PlanRequest:
             power=self.power,
             within=self.within,
             mask=mask_for(family, sparsity, mask),
+            budget=budget,
         )
 
 

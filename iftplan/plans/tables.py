@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
-from iftplan.base.units import Convention, abbreviate, bits, count, decimal, decimal_text, percent
+from iftplan.base.units import Convention, abbreviate, bits, count, decimal, percent
 from iftplan.plans.document.layers import after_notation, before_notation
 from iftplan.plans.document.plan import plan_document
 from iftplan.plans.plan import WIDTHS, KeptFor, Plan, PlannedLayer, Role, Scope, TensorScale
@@ -40,7 +40,7 @@ def plan_table(plan: Plan, convention: Convention = Convention.MAC) -> Table:
         for layer in plan.layers
     )
     columns = ("layer", "before", "after", ">nnz", ">density", f">dense {unit}", f">planned {unit}", "role")
-    title = f"{plan.model or 'the model'}: {plan.transform} at sparsity {decimal_text(plan.sparsity)}, input {', '.join(map(str, plan.inputs))}"
+    title = f"{plan.model or 'the model'}: {plan.transform} at {plan.asked}, input {', '.join(map(str, plan.inputs))}"
     return Table(columns, rows, title)
 
 
@@ -49,7 +49,7 @@ def scope_table(plan: Plan, convention: Convention = Convention.MAC) -> Table:
     per, unit = convention.per_mac, convention.unit
     rows = tuple(
         (
-            plan.scope_name(scope) + (" (closed)" if scope is plan.scope else ""),
+            plan.scope_name(scope) + (f" ({_closed(plan)})" if scope is plan.scope else ""),
             count(plan.dense_macs(scope) * per),
             count(plan.macs(scope) * per),
             decimal(plan.ratio(scope)),
@@ -74,6 +74,10 @@ def scope_table(plan: Plan, convention: Convention = Convention.MAC) -> Table:
     return Table(columns, rows, notes=(*notes, *(f"note: {n}" for n in (*plan.notes, *scaled))))
 
 
+def _closed(plan: Plan) -> str:
+    return f"closed at {plan.budget}" if plan.budget else "closed"
+
+
 def _left_out(plan: Plan) -> Iterator[str]:
     """Notes on layers that cost something and are not transformed, and on a model that costs more as a whole."""
     reasons: dict[str, list[str]] = {}
@@ -83,7 +87,12 @@ def _left_out(plan: Plan) -> Iterator[str]:
     for reason, names in reasons.items():
         verb = "layer is" if len(names) == 1 else "layers are"
         yield f"note: {len(names)} {verb} not transformed ({_some(names)}): {reason}"
-    if plan.scope in (Scope.MATRICES, Scope.LAYERS) and not plan.within and plan.ratio(Scope.MODEL) > _DEARER:
+    if (
+        plan.budget is None
+        and plan.scope in (Scope.MATRICES, Scope.LAYERS)
+        and not plan.within
+        and plan.ratio(Scope.MODEL) > _DEARER
+    ):
         more = percent(plan.ratio(Scope.MODEL) - 1).lstrip("+")
         yield f"note: the whole model costs {more} more than the dense one; a plan in scope model spends exactly as much"
 

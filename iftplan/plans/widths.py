@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from fractions import Fraction
-from math import lcm
+from math import ceil, lcm
 
 from iftplan.base.errors import InfeasibleError
+from iftplan.base.units import count, decimal_text
 from iftplan.families.integer_search import Multiplier
 from iftplan.models.spec import Couplings, ModelSpec, Width
 from iftplan.plans.closing import Books
 from iftplan.plans.plan import KeptFor
 from iftplan.plans.policy import Policy
 from iftplan.plans.rows import rows_of
+
+_WIDEST = 2**16
+"""Square of the multiplier above which no width is looked for that meets a budget."""
 
 
 def plan_widths(spec: ModelSpec, policy: Policy) -> tuple[Multiplier, dict[str, int]]:
@@ -73,6 +77,17 @@ def _downwards(widths: Mapping[str, Width], multiplier: Multiplier) -> Callable[
     return scale
 
 
+def _too_narrow(spec: ModelSpec, policy: Policy) -> InfeasibleError:
+    """Why no width meets a budget below what the dense width costs at the density asked for."""
+    books = Books.of(rows_of(spec, policy, {}), policy.scope, policy)
+    least = ceil(books.fixed + policy.density * books.maskable)
+    return InfeasibleError(
+        f"budget {policy.budget} is too small for scope {policy.scope_name} at sparsity {decimal_text(policy.sparsity)}: "
+        f"it costs {count(least)} MACs at its dense width, {count(books.budget)} are asked for, and widths do not "
+        f"shrink. The nearest feasible budget is `budget='{least}'`; masks meet a smaller one with `close='density'`."
+    )
+
+
 def _closing_multiplier(spec: ModelSpec, policy: Policy, at_most: Multiplier) -> Multiplier:
     """The multiplier at which the density asked for closes the budget, to a part in 2**32.
 
@@ -84,10 +99,17 @@ def _closing_multiplier(spec: ModelSpec, policy: Policy, at_most: Multiplier) ->
 
     def excess(squared: Fraction) -> Fraction:
         sizes = _scaled(widths, Multiplier(squared), policy)
-        books = Books.of(rows_of(spec, policy, sizes), policy.scope)
+        books = Books.of(rows_of(spec, policy, sizes), policy.scope, policy)
         return books.fixed + policy.density * books.maskable - books.budget
 
     low, high = Fraction(1), at_most.squared
+    if policy.budget:
+        if excess(low) > 0:
+            raise _too_narrow(spec, policy)
+        if excess(low) == 0:
+            return Multiplier(low)
+        while excess(high) < 0 and high < _WIDEST:
+            low, high = high, 2 * high
     if excess(high) < 0 or (excess(high) == 0 and policy.whole_patterns):
         return at_most
     for _ in range(32):

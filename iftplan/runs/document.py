@@ -92,6 +92,7 @@ ADDED: tuple[tuple[str, str], ...] = (
     ("plan", "rounding"),
     ("plan", "pointwise"),
     ("plan", "input"),
+    ("plan", "budget"),
     ("method", "count_from"),
     ("method", "anneal_from"),
     ("optimizer", "decay"),

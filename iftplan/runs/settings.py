@@ -15,6 +15,7 @@ from iftplan.base.errors import InputError
 from iftplan.masks.distributions import Distribution
 from iftplan.models.notation import parse_input
 from iftplan.models.spec import InputSpec
+from iftplan.plans.budget import parse_budget
 from iftplan.plans.plan import Execution, Pointwise, Rounding, parse_scope
 from iftplan.plans.request import PlanRequest
 from iftplan.runs.methods import METHODS
@@ -42,6 +43,16 @@ def _scope(text: str) -> str:
     return text
 
 
+def _budget(text: str) -> str:
+    """The budget that was asked for, if there is one."""
+    try:
+        parse_budget(text or "1x")
+    except InputError as error:
+        raise ValueError(str(error).rstrip(".")) from error
+    return text
+
+
+BudgetText = Annotated[str, AfterValidator(_budget)]
 ScopeText = Annotated[str, AfterValidator(_scope)]
 if TYPE_CHECKING:
     MethodName = str
@@ -59,6 +70,8 @@ class PlanConfig:
         transform: the family, or "none".
         sparsity: such as "3/4".
         scope: whose MACs are held equal; "module:NAME" for one module, which alone is transformed.
+        budget: MACs of the scope, such as "0.5x" of the dense model's or "400M"; empty for the dense model's. With it,
+            the sparsity of plain sparsity follows from it.
         distribution: "uniform", "er" or "erk".
         keep_dense: "first", "last" or names of layers.
         round_to: widths become multiples of this.
@@ -85,6 +98,7 @@ class PlanConfig:
     mask: str = ""
     init: Literal["kaiming", "density", "model"] = "kaiming"
     nonlinear: bool | Literal["norm", "reference"] = True
+    budget: BudgetText = ""
 
     @property
     def inputs(self) -> tuple[InputSpec, ...]:
@@ -97,7 +111,8 @@ class PlanConfig:
         scope, within = parse_scope(self.scope)
         return PlanRequest(
             family=self.transform,
-            sparsity=self.sparsity,
+            sparsity=None if self.budget and self.transform == "none" else self.sparsity,
+            budget=self.budget or None,
             scope=scope,
             within=within,
             distribution=Distribution(self.distribution),

@@ -66,6 +66,7 @@ class AuditReport(Displayed, Framed):
         assumptions: what had to be assumed.
         problems: why it did not pass.
         at_most: whether only an excess fails (a budget), not a shortfall.
+        budget_macs: MACs that the plan's own budget allows its scope; None where that is the dense model's cost.
         disagreements: those of the problems that name where engines count differently; not in the document.
     """
 
@@ -86,6 +87,7 @@ class AuditReport(Displayed, Framed):
     at_most: bool = False
     disagreements: tuple[str, ...] = field(default=(), compare=False)
     within: str = ""
+    budget_macs: int | None = None
 
     def __repr__(self) -> str:
         expected = "" if self.expected_macs is None else f" of {count(self.expected_macs)} expected"
@@ -113,6 +115,11 @@ class AuditReport(Displayed, Framed):
     def ratio(self) -> Fraction | None:
         """Ratio of measured to dense MACs."""
         return Fraction(self.measured_macs, self.dense_macs) if self.dense_macs else None
+
+    @property
+    def budget_ratio(self) -> Fraction | None:
+        """Ratio of measured MACs to the plan's own budget; None where that is the dense model's cost."""
+        return Fraction(self.measured_macs, self.budget_macs) if self.budget_macs else None
 
     @property
     def deviation(self) -> Fraction | None:
@@ -172,7 +179,9 @@ def audit_plan(
     thinned = table.macs - sum(m or 0 for m in measured)
     report = AuditReport(
         subject=f"{plan.model or 'the model'} as {'planned' if active is None else 'applied'}",
-        reference=f"plan: {plan.transform} at sparsity {decimal(plan.sparsity, 4)}",
+        reference=f"plan: {plan.transform} at sparsity {decimal(plan.sparsity, 4)}"
+        + (f", budget {plan.budget}" if plan.budget else ""),
+        budget_macs=plan.budget_macs(scope) if plan.budget else None,
         scope=scope,
         tolerance=tolerance,
         dense_macs=plan.dense_macs(scope),

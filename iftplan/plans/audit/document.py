@@ -40,6 +40,7 @@ def audit_document(report: AuditReport, convention: Convention = Convention.MAC)
             "problems": list(report.problems),
             "dense_macs": counted(report.dense_macs),
             "expected_macs": counted(report.expected_macs),
+            **({"budget_macs": counted(report.budget_macs)} if report.budget_macs else {}),
             "measured_macs": counted(report.measured_macs),
             "ratio": None if report.ratio is None else float(report.ratio),
             "ratio_exact": None if report.ratio is None else fraction(report.ratio),
@@ -104,6 +105,8 @@ def _contradictions(parsed: _ReportObject) -> Iterator[str]:
     counters = {f"counters.{engine}": macs for engine, macs in parsed["counters"].items()}
     others = {f"elementwise.{name}": n for name, n in parsed["elementwise"].items()}
     calls = {f"unknown_ops.{name}": n for name, n in parsed["unknown_ops"].items()}
+    if (budget := parsed.get("budget_macs")) is not None:
+        totals["budget_macs"] = budget
     per = parsed["convention"].per_mac
     for place, value in {**totals, **rows, **counters, **others, **calls}.items():
         if value is not None and value < 0:
@@ -144,6 +147,7 @@ def _report(parsed: _ReportObject) -> AuditReport:
         tuple(parsed["assumptions"]),
         tuple(parsed["problems"]),
         within=parsed.get("within", ""),
+        budget_macs=macs(parsed.get("budget_macs")),
     )
 
 
@@ -181,6 +185,7 @@ class _ReportObject(TypedDict):
         problems: why it did not pass, one sentence each.
         dense_macs: what the dense model costs in the compared scope; null where that is not known.
         expected_macs: what the reference allows or says; null without one.
+        budget_macs: what the plan's own budget allows its scope; absent where that is the dense model's cost.
         measured_macs: what was counted.
         ratio: measured to dense.
         deviation: `measured/expected - 1`.
@@ -206,6 +211,7 @@ class _ReportObject(TypedDict):
     problems: list[str]
     dense_macs: int | None
     expected_macs: int | None
+    budget_macs: NotRequired[int]
     measured_macs: int
     ratio: float | None
     ratio_exact: str | None

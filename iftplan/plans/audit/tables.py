@@ -49,9 +49,13 @@ def summary_table(report: AuditReport, convention: Convention = Convention.MAC) 
         rows.append(
             ("at most" if report.at_most else "expected", f"{count(report.expected_macs * per)} {unit}")
         )
+    if report.budget_macs is not None:
+        rows.append((f"budget, scope {report.scope_name}", f"{count(report.budget_macs * per)} {unit}"))
     rows.append(("measured", f"{count(report.measured_macs * per)} {unit}"))
     if report.ratio is not None:
         rows.append((f"ratio to dense, scope {report.scope_name}", decimal(report.ratio)))
+    if report.budget_ratio is not None:
+        rows.append((f"ratio to budget, scope {report.scope_name}", decimal(report.budget_ratio)))
     if report.deviation is not None:
         rows.append(
             (

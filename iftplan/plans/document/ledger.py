@@ -52,10 +52,10 @@ def _settings(plan: Plan, mask: MaskStructure) -> Iterator[str]:
     for name, size in plan.widths.items():
         if size < 1:
             yield f"widths.{name} is {size}; it must be at least 1"
-    if (plan.transform == "none") != (plan.scope is None):
+    if (plan.transform == "none" and plan.budget is None) != (plan.scope is None):
         yield (
             f"scope is {plan.scope and plan.scope.value!r}, and transform is {plan.transform!r}: a plan of a "
-            "family has a scope, and plain sparsity has none"
+            "family has a scope, and plain sparsity has one only at a budget"
         )
     if plan.within:
         outside = (layer for layer in plan.layers if not lies_within(layer.name, plan.within))
@@ -183,7 +183,7 @@ def _closing(plan: Plan, mask: MaskStructure) -> Iterator[str]:
         counted = {layer.name for layer in plan.rows_in(scope)}
         inside = [layer for layer in rows if layer.name in counted]
         full = sum(layer.macs_of(layer.capacity) for layer in inside)
-        left = plan.dense_macs(scope) - plan.macs(scope) + sum(x.macs_of(x.nnz) for x in inside)
+        left = plan.budget_macs(scope) - plan.macs(scope) + sum(x.macs_of(x.nnz) for x in inside)
         density = Fraction(left, full) if full else None
         expected = 1 - density if density is not None and 0 < density <= 1 else None
         if plan.closing_sparsity.get(scope) != expected:
@@ -192,7 +192,8 @@ def _closing(plan: Plan, mask: MaskStructure) -> Iterator[str]:
                 f"{expected and decimal_text(expected)}"
             )
     if rows and plan.residual_macs is not None and plan.residual_macs < 0:
-        yield f"residual_macs is {plan.residual_macs}: in its scope, the plan costs more than the dense model"
+        limit = f"its budget of {plan.budget}" if plan.budget else "the dense model"
+        yield f"residual_macs is {plan.residual_macs}: in its scope, the plan costs more than {limit}"
 
 
 def unpriceable(plan: Plan) -> Iterator[str]:

@@ -17,6 +17,7 @@ from iftplan.base.validation import validate
 from iftplan.masks.distributions import Distribution
 from iftplan.models.notation import parse_input
 from iftplan.models.spec import Heads
+from iftplan.plans.budget import Budget
 from iftplan.plans.document.layers import (
     after_notation,
     before_notation,
@@ -59,6 +60,7 @@ def plan_document(plan: Plan) -> Document:
             "mask": plan.mask,
             "heads": plan.heads,
             **({"within": plan.within} if plan.within else {}),
+            **({"budget": plan.budget.written} if plan.budget else {}),
             "multiplier": plan.multiplier,
             "widths": dict(plan.widths),
             **_totals(plan),
@@ -155,6 +157,7 @@ def parse_plan(document: Document, where: str = "plan") -> Plan:
         },
         notes=tuple(parsed["notes"]),
         within=parsed.get("within", ""),
+        budget=_budget(parsed["budget"], where) if "budget" in parsed else None,
     )
     written = [(layer["before"], layer["after"]) for layer in parsed["layers"]]
     for problem in (*contradictions(plan), *other_notations(plan, written)):
@@ -205,6 +208,13 @@ def _check_totals(plan: Plan, document: Document, where: str) -> None:
     for key, value in plan_document(plan).items():
         if key != "digest" and document[key] != value:
             raise InputError(f"{where}: {key} does not follow from the layers and the settings of the plan.")
+
+
+def _budget(written: str | int, where: str) -> Budget:
+    budget = Budget(macs=written) if isinstance(written, int) else Budget(_fraction(written, "budget", where))
+    if budget.times <= 0 or (budget.macs is not None and budget.macs <= 0):
+        raise InputError(f"{where}: budget: {str(written)[:60]!r} is not above 0.")
+    return budget
 
 
 _FRACTION = re.compile(r"-?\d{1,200}/\d{1,200}")
@@ -289,7 +299,7 @@ class _PlanObject(TypedDict):
         fingerprint: SHA-256 over module names, classes and parameter shapes of the dense model.
         transform: the family, or `none` for plain sparsity.
         sparsity: the sparsity asked for.
-        scope: whose MACs are held equal; null where nothing was closed.
+        scope: whose MACs are held equal to the budget; null where nothing was closed.
         distribution: how density is spread over layers.
         close: what gave way to close the budget.
         keep_dense: what was to stay dense: `first`, `last`, or names of layers.
@@ -297,6 +307,7 @@ class _PlanObject(TypedDict):
         mask: what masks may look like, in the notation of `--structure`.
         heads: which of the two stays as it was where attention grows wider: the number of heads, or their size.
         within: modules that alone are transformed, a path with `*` and `?`; absent where the whole model is.
+        budget: what the closed scope may cost: a multiple of the dense model's MACs, as a fraction, or a number of MACs; absent where it is the dense model's.
         multiplier: the width multiplier k; 1 where widths stay.
         widths: the new size of every set of channels that moves together.
         dense: MACs of the dense model in each scope.
@@ -304,7 +315,7 @@ class _PlanObject(TypedDict):
         ratio: planned to dense, in each scope.
         residual_macs: what stays unspent in the closed scope; null where nothing was closed.
         cardinality: the size of the search space.
-        closing_sparsity: the sparsity that would close each scope with the same structure; null where none does.
+        closing_sparsity: the sparsity that would close each scope at the budget with the same structure; null where none does.
         layers: a row for each weight and each product of activations.
         notes: sentences that a reader has to know.
         parametrization: what weights start and train at, where that was asked for.
@@ -328,6 +339,7 @@ class _PlanObject(TypedDict):
     mask: str
     heads: Heads
     within: NotRequired[str]
+    budget: NotRequired[str | int]
     multiplier: float
     widths: dict[str, int]
     dense: dict[Scope, int]

@@ -191,6 +191,7 @@ def plan_row(asked: PlanConfig, plan: Plan) -> GridPoint:
     capacity = sum(layer.capacity for layer in masked)
     return replace(
         _bare(asked),
+        sparsity=float(plan.sparsity),
         structure=plan.mask,
         dense_macs=plan.dense_macs(Scope.MODEL),
         macs=plan.macs(Scope.MODEL),

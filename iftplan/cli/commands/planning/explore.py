@@ -90,6 +90,7 @@ def command(
     spec = spec_of(asked.source, asked.inputs, widths=True, heads=asked.heads, allow=allow, no_cache=no_cache)
     if asked.opened is not None:
         _refuse_modules(asked.opened, show or subject)
+        _refuse_budgets(asked.opened, show or subject)
     if asked.opened is not None and show is not None:
         _refuse_another(asked.opened, show, spec)
     name = spec.source.removeprefix("zoo:")
@@ -196,6 +197,15 @@ def _refuse_modules(document: Document, file: str) -> None:
         raise InputError(
             f"{file} transforms one module alone ({named}), and the page plans whole models. Show a plan of "
             "scope matrices, layers or model without --within."
+        )
+
+
+def _refuse_budgets(document: Document, file: str) -> None:
+    """Refuse what was planned at a budget of its own, because the page plans at the dense model's cost."""
+    if "budget" in document:
+        raise InputError(
+            f"{file} was planned at a budget of its own ({document['budget']}), and the page plans at the dense model's cost. "
+            "Show a plan without --budget."
         )
 
 

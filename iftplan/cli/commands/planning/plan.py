@@ -22,6 +22,7 @@ from iftplan.cli.options import (
     SPARSITY_HELP,
     WITHIN_HELP,
     AllowOption,
+    BudgetOption,
     ConventionOption,
     FormatOption,
     InputOption,
@@ -95,7 +96,7 @@ def command(
             "--sparsity",
             metavar="SPARSITY",
             help=f"{SPARSITY_HELP}.",
-            show_default="0.75, or that of an N:M structure",
+            show_default="0.75, or that of an N:M structure; of plain sparsity, what --budget needs",
         ),
     ] = "",
     input: InputOption = None,
@@ -123,6 +124,7 @@ def command(
             show_default="the whole model, or the module of --scope",
         ),
     ] = "",
+    budget: BudgetOption = None,
     distribution: Annotated[
         Distribution, typer.Option("--distribution", help=DISTRIBUTION_HELP)
     ] = Distribution.UNIFORM,
@@ -225,7 +227,7 @@ def command(
     output: OutputOption = None,
     convention: ConventionOption = Convention.MAC,
 ) -> None:
-    """Make a network sparse and spend the saved compute, at equal MACs.
+    """Make a network sparse and spend the saved compute, at equal MACs or at a budget of your own.
 
     The layers become wider, gain branches or rank, and the budget closes exactly in one scope; the table shows all
     three.
@@ -248,6 +250,7 @@ def command(
         sparsity=sparsity or None,
         scope=closed,
         within=modules,
+        budget=budget,
         distribution=distribution,
         keep_dense=tuple(split(keep_dense)),
         close_by=close,

@@ -31,6 +31,7 @@ from iftplan.cli.options import (
     SCOPES,
     STRUCTURES_HELP,
     AllowOption,
+    BudgetOption,
     FormatOption,
     InputOption,
     NoCacheOption,
@@ -122,6 +123,7 @@ def command(
             show_default="layers",
         ),
     ] = None,
+    budget: BudgetOption = None,
     keep_dense: Annotated[
         str | None,
         typer.Option(
@@ -310,6 +312,7 @@ def command(
     base = next(iter(variants.values()))
     common = {
         "scope": scope_text(*parse_scope(scope)) if scope else None,
+        "budget": budget,
         "keep_dense": None if keep_dense is None else tuple(split(keep_dense)),
         "round_to": round_to,
     }
