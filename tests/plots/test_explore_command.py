@@ -115,3 +115,17 @@ def test_a_file_of_another_model_is_refused(folder: Path) -> None:
     done = iftplan("explore", "zoo:resnet8-cifar", "--show", "plan.json", cwd=folder)
     assert done.code == 2
     assert "--show plan.json is of another model than zoo:resnet8-cifar" in done.err
+
+
+def test_what_was_planned_at_a_budget_of_its_own_is_refused(folder: Path) -> None:
+    ift.save(ift.plan("zoo:digits-cnn", "wide", budget="0.5x"), str(folder / "half.json"))
+    rows = {"schema": "iftplan.sweep/1", "rows": [{"model": "zoo:digits-cnn", "budget": "200k"}]}
+    (folder / "halves.json").write_text(json.dumps(rows))
+    for words, budget in (
+        (("half.json",), "1/2"),
+        (("zoo:digits-cnn", "--show", "half.json"), "1/2"),
+        (("halves.json",), "200k"),
+    ):
+        done = iftplan("explore", *words, cwd=folder)
+        assert done.code == 2
+        assert f"{words[-1]} was planned at a budget of its own ({budget})" in done.err

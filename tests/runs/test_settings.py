@@ -17,6 +17,7 @@ from iftplan.runs.document import (
     recipe_names,
     run_digest,
     run_object,
+    telling_settings,
 )
 from iftplan.runs.settings import RunConfig, ScheduleConfig
 from tests.support.places import TESTS
@@ -121,6 +122,17 @@ def test_a_digest_follows_what_numbers_follow_from() -> None:
         replace(run, data=replace(run.data, cutout=8)),
     ):
         assert run_digest(other) != run_digest(run)
+
+
+def test_a_budget_is_asked_for_in_the_settings_of_a_plan() -> None:
+    asked = parse_run({"plan": {"transform": "none", "budget": "0.5x"}}, "run.toml").plan
+    assert (asked.request.budget, asked.request.sparsity) == ("0.5x", None)
+    assert parse_run({"plan": {"budget": "400M"}}, "run.toml").plan.request.sparsity == "3/4"
+    with pytest.raises(InputError, match=r"run.toml: .*budget.*'half' is not a count"):
+        parse_run({"plan": {"budget": "half"}}, "run.toml")
+    told = telling_settings(replace(RunConfig(), plan=asked))
+    assert told["plan"]["budget"] == "0.5x"
+    assert "budget" not in telling_settings(RunConfig())["plan"]
 
 
 def test_settings_that_came_later_leave_runs_as_they_were() -> None:

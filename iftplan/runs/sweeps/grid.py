@@ -82,7 +82,7 @@ class GridPoint:
     Attributes:
         model: source of the dense model.
         transform: the family; "none" for plain sparsity and for the dense control.
-        sparsity: asked for, as a decimal.
+        sparsity: asked for, as a decimal; of plain sparsity at a budget, the one that the budget makes.
         distribution: how density is spread.
         structure: what masks may look like.
         scope: whose MACs are held equal.
@@ -103,6 +103,7 @@ class GridPoint:
         task: the data.
         run: the run's directory.
         varied: settings that differ between runs of one plan, such as "optimizer.lr=0.05".
+        budget: of the scope, as it was asked for; None for the dense model's cost.
     """
 
     model: str
@@ -128,6 +129,7 @@ class GridPoint:
     task: str | None = None
     run: str | None = None
     varied: str | None = None
+    budget: str | None = None
 
 
 COLUMNS = tuple(f.name for f in fields(GridPoint))
@@ -216,6 +218,7 @@ def _bare(asked: PlanConfig) -> GridPoint:
         asked.distribution,
         asked.mask or "unstructured",
         asked.scope,
+        budget=asked.budget or None,
     )
 
 

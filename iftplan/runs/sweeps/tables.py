@@ -18,6 +18,7 @@ _CHOICES = (
     "distribution",
     "structure",
     "scope",
+    "budget",
     "method",
     "varied",
     "seed",

@@ -1,6 +1,7 @@
 """Every bundled model at budgets from a quarter of its cost to twice it: closed to the MAC by three engines, or refused with a budget that closes."""
 
 from fractions import Fraction
+from math import gcd
 
 import pytest
 
@@ -30,11 +31,11 @@ def check(name: str, family: str, budget: str) -> None:
     assert len(set(report.counters.values())) == 1
     assert report.budget_macs == allowed
     assert plan.residual_macs == allowed - report.measured_macs
-    # nothing is left, or less than one weight costs
-    steps = [layer.positions // layer.experts for layer in plan.layers if layer.maskable]
-    assert 0 <= plan.residual_macs < max(min(steps), 1)
-    assert report.budget_ratio is not None
-    assert 0 <= 1 - report.budget_ratio < Fraction(1, 10**6)
+    # nothing is left, or less than any whole weights can spend
+    steps = [layer.positions for layer in plan.layers if layer.maskable]
+    assert 0 <= plan.residual_macs < max(gcd(*steps), 1)
+    assert report.budget_ratio == 1 - Fraction(plan.residual_macs, allowed)
+    assert report.ratio == Fraction(allowed - plan.residual_macs, dense)
 
 
 @pytest.mark.parametrize("budget", BUDGETS)

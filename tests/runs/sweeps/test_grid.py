@@ -112,6 +112,16 @@ def test_every_row_is_what_the_planner_says_of_that_point_alone(
         assert {key: getattr(row, key) for key in expected} == expected
 
 
+def test_rows_of_a_budget_name_it() -> None:
+    base = PlanConfig(budget="0.5x")
+    grid = Grid(("chain",), ("wide", "none"), (Fraction(1, 2),), base=base)
+    wide, plain = planned_rows(SPECS, grid.plans())
+    assert (wide.budget, wide.sparsity, wide.ratio) == ("0.5x", 0.5, 0.5)
+    expected = ift.plan(SPEC, "none", budget="0.5x")
+    assert (plain.budget, plain.sparsity, plain.ratio) == ("0.5x", float(expected.sparsity), 0.5)
+    assert plain.macs == expected.macs(Scope.MODEL)
+
+
 def test_what_cannot_be_is_a_row_with_its_reason_and_neither_a_gap_nor_a_zero() -> None:
     grid = Grid(
         ("chain",), ("parallel", "wide"), (Fraction(1, 2), Fraction(9999, 10000)), ("erk",), ("", "2:4")

@@ -202,9 +202,11 @@ def _refuse_modules(document: Document, file: str) -> None:
 
 def _refuse_budgets(document: Document, file: str) -> None:
     """Refuse what was planned at a budget of its own, because the page plans at the dense model's cost."""
-    if "budget" in document:
+    rows = document.get("rows", [document])
+    found = next((row["budget"] for row in rows if row.get("budget")), None)
+    if found is not None:
         raise InputError(
-            f"{file} was planned at a budget of its own ({document['budget']}), and the page plans at the dense model's cost. "
+            f"{file} was planned at a budget of its own ({found}), and the page plans at the dense model's cost. "
             "Show a plan without --budget."
         )
 

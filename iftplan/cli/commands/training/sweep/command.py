@@ -318,6 +318,10 @@ def command(
     }
     asked = replace(base.plan, **{k: v for k, v in common.items() if v is not None})  # type: ignore[arg-type]
     families, named = families_named(transforms)
+    if asked.budget and "none" in named and len(sparsities_in(sparsities)) > 1:
+        raise InputError(
+            "--budget alone says how many weights plain sparsity keeps, so --transforms none has one point. Give one value in --sparsities, or leave none out."
+        )
     widens = any(family.definition.widens for family in families.values())
     input = input or ([asked.input] if asked.input else None)
     specs = specs_of(models, input, allow, widens=widens, heads=heads, train=train, no_cache=no_cache)
