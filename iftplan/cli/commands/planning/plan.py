@@ -227,10 +227,10 @@ def command(
     output: OutputOption = None,
     convention: ConventionOption = Convention.MAC,
 ) -> None:
-    """Make a network sparse and spend the saved compute, at equal MACs or at a budget of your own.
+    """Make a network sparse and spend the saved compute, at equal MACs.
 
-    The layers become wider, gain branches or rank, and the budget closes exactly in one scope; the table shows all
-    three.
+    The layers become wider, gain branches or rank, and the budget closes exactly in one scope, at the dense model's cost or at --budget;
+    the table shows all three scopes.
     """
     from iftplan.cli.arguments import model_option, spec_of
     from iftplan.cli.kept_answers import note_made
