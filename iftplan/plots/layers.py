@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from iftplan.base.arguments import check_arguments
-from iftplan.base.units import Convention, decimal_text
+from iftplan.base.units import Convention
 from iftplan.plans.plan import Plan, PlannedLayer, Scope
 from iftplan.plots.files import Picture
 from iftplan.plots.style import THEMES, Theme, count_axis, drawing, label_text, new_axes, si
@@ -66,9 +66,7 @@ def density_picture(plan: Plan, *, title: str = "", theme: str = "light") -> Pic
         _finish(figure, title or _title(plan))
         _quantity(axes, layers, "density (nonzero weights over all)")
     words = f"Density of {len(layers)} layers of {_name(plan)}: {sum(x.maskable for x in layers)} under masks"
-    return Picture(
-        figure, title or _title(plan), f"{words}, {decimal_text(plan.sparsity)} sparsity asked for."
-    )
+    return Picture(figure, title or _title(plan), f"{words}, {plan.asked} asked for.")
 
 
 def _rows(layers: Sequence[PlannedLayer]) -> bool:
@@ -135,7 +133,7 @@ def _finish(figure: Figure, title: str) -> None:
 
 
 def _title(plan: Plan) -> str:
-    return f"{_name(plan)}: {plan.transform} at sparsity {decimal_text(plan.sparsity)}"
+    return f"{_name(plan)}: {plan.transform} at {plan.asked}"
 
 
 def _name(plan: Plan) -> str:

@@ -28,12 +28,13 @@ def run_table(run: RunConfig, plan: Plan, directory: str) -> Table:
     opened = run.method.name == "densified"
     forward = cost.dense if dense else cost.opened if opened else cost.forward()
     step = 3 * forward if dense or opened else _step(run, cost)
+    asked = plan.asked if plan.budget else f"sparsity {plan.sparsity}"
     start = (("begins with", run.start.checkpoint),) if run.start.checkpoint else ()
     rows = (
         ("model", plan.model),
         (
             "plan",
-            f"{plan.transform} at sparsity {plan.sparsity}, closed in {plan.scope_name(plan.scope) if plan.scope else 'no scope'}",
+            f"{plan.transform} at {asked}, closed in {plan.scope_name(plan.scope) if plan.scope else 'no scope'}",
         ),
         ("method", run.method.name + (": the plan's dense model, the control" if dense else "")),
         *start,

@@ -21,7 +21,7 @@ import iftplan as ift
 from iftplan.base.documents import check
 from iftplan.runs.sweeps.grid import COLUMNS
 from iftplan.runs.sweeps.queue import storage_at
-from tests.support.cli_runs import Run, many
+from tests.support.cli_runs import Run, iftplan, many
 from tests.support.hand_specs import chain
 from tests.support.programs import program
 
@@ -72,6 +72,17 @@ from iftplan.families.derivation import family
 from iftplan.families.symbols import b, d, m, n
 mine = family("mine", cost=b * m * n * d, unknown="b", structure="branches")
 """
+
+
+def test_a_budget_holds_for_every_plan_and_plain_sparsity_follows_from_it(tmp_path: Path) -> None:
+    words = ["sweep", "zoo:digits-cnn", "--transforms", "none,wide", "--budget", "0.5x"]
+    done = iftplan(*words, "--sparsities", "0.5", "--format", "json", cwd=tmp_path)
+    plain, wide = json.loads(done.out)["rows"]
+    assert (plain["budget"], wide["budget"], wide["sparsity"]) == ("0.5x", "0.5x", 0.5)
+    assert plain["macs"] == plain["dense_macs"] // 2
+    several = iftplan(*words, cwd=tmp_path)
+    assert several.code == 2
+    assert "--transforms none has one point" in several.err
 
 
 @pytest.fixture(scope="module")
