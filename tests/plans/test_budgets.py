@@ -119,6 +119,26 @@ def test_wide_layers_spend_the_budget_to_the_mac_or_name_the_nearest(
         )  # 4 weights of 16 for one of 64
 
 
+@pytest.mark.parametrize(
+    ("budget", "closest", "way"),
+    [
+        ("0.1x", 65_360, "small"),
+        (65_359, 65_360, "small"),
+        (876_289, 876_288, "large"),
+        ("5x", 876_288, "large"),
+    ],
+)
+def test_the_nearest_budget_is_named_in_both_directions(budget: str | int, closest: int, way: str) -> None:
+    """At width 32 and 48: 65 280 MACs have no mask, one weight of 64 and one of 16 follow, all of them cost 811 008."""
+    with pytest.raises(InfeasibleError, match=f"is too {way} for scope layers at sparsity 0.75") as caught:
+        api.plan(chain(), "wide", "3/4", budget=budget)
+    assert nearest(caught.value) == closest
+    plan = api.plan(chain(), "wide", "3/4", budget=closest)
+    assert plan.macs("layers") == closest
+    found = {layer.name: layer.nnz for layer in plan.layers if layer.role is Role.TRANSFORMED}
+    assert found == ({"body": 1, "down": 1} if way == "small" else {"body": 9 * 32 * 32, "down": 9 * 32 * 48})
+
+
 @settings(max_examples=150, deadline=None)
 @given(times, scopes, distributions)
 def test_plain_sparsity_is_what_the_budget_asks_for(x: Fraction, scope: str, distribution: str) -> None:
