@@ -139,6 +139,15 @@ def test_the_nearest_budget_is_named_in_both_directions(budget: str | int, close
     assert found == ({"body": 1, "down": 1} if way == "small" else {"body": 9 * 32 * 32, "down": 9 * 32 * 48})
 
 
+def test_a_small_layer_keeps_a_weight_at_a_small_budget() -> None:
+    """20 weights for layers of 10 000 and 200: the small one's share is .39 of a weight, and it gets one."""
+    spec = mlp((8, 100, 100, 2, 8))
+    kept = 7 * (8 * 100 + 2 * 8)
+    plan = api.plan(spec, "none", budget=kept + 7 * 20)
+    assert plan.residual_macs == 0
+    assert [layer.nnz for layer in plan.layers] == [800, 19, 1, 16]
+
+
 @settings(max_examples=150, deadline=None)
 @given(times, scopes, distributions)
 def test_plain_sparsity_is_what_the_budget_asks_for(x: Fraction, scope: str, distribution: str) -> None:
