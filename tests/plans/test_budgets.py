@@ -200,7 +200,7 @@ def test_other_families_spend_it_or_name_a_budget_that_they_can(
 def test_without_sparsity_a_family_is_plain_sparsity(x: Fraction) -> None:
     """At s = 0 widths and branches are the dense model's, so that only masks are left to meet a budget."""
     spec = mlp()
-    found = []
+    found: list[int | tuple[int, ...]] = []
     for family, sparsity in (("none", None), ("wide", 0), ("parallel", 0)):
         try:
             plan = api.plan(spec, family, sparsity, budget=f"{x}x")
