@@ -97,6 +97,7 @@ ADDED: tuple[tuple[str, str], ...] = (
     ("method", "anneal_from"),
     ("optimizer", "decay"),
     ("training", "patience"),
+    ("training", "checkpoints"),
 )
 """Settings, by section and name, that came after runs were first written: at its default none of them counts in a digest."""
 
@@ -122,6 +123,7 @@ def run_digest(config: RunConfig) -> str:
         found["training"]["spectra"],
         found["start"],
     )
+    found["training"].pop("checkpoints", None)
     return digest(found)
 
 

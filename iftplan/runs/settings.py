@@ -350,6 +350,8 @@ class TrainingConfig:
         execution: of masked layers: "dense" operators on weights with zeros, or "sparse" kernels on what is kept
             (CPU, float32); the results are the same within rounding.
         spectra: when the spectra of masks are measured: at every "evaluation", or after every "update" of theirs.
+        checkpoints: "single" for one file, gathered in the first process; "sharded" for a folder to which each process
+            writes its part beside the training; "auto" is "sharded" for several processes under "fsdp".
     """
 
     epochs: Positive = 1
@@ -368,6 +370,7 @@ class TrainingConfig:
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     execution: Execution = "dense"
     spectra: Literal["none", "evaluation", "update"] = "none"
+    checkpoints: Literal["auto", "single", "sharded"] = "auto"
 
 
 @dataclass(frozen=True, slots=True)

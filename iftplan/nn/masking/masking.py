@@ -189,10 +189,14 @@ class Masking:
             "mask_updates": seen.updates,
         }
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self, *, parts: bool = False) -> dict[str, Any]:
         """State that a resumed run needs beside the model's and the optimizer's own.
 
         The masks are in it too: they are the model's, but a new `Masking` may have opened them since.
+
+        Args:
+            parts: whether sharded tensors stay so, for sharded checkpoints; whole ones without it, for which every
+                process has to call this.
         """
         seen = self.exploration
         return {
@@ -205,7 +209,7 @@ class Masking:
             "always": dict(seen.always),
             "churn": seen.churn,
             "updates": seen.updates,
-            "latent": self._regime.state_dict(),
+            "latent": self._regime.state_dict(parts=parts),
         }
 
     @torch.no_grad()

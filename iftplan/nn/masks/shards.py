@@ -34,6 +34,16 @@ def whole(tensor: Tensor) -> Tensor:
     return gathered
 
 
+def state_of(tensor: Tensor, *, parts: bool) -> Tensor:
+    """What a checkpoint takes of a tensor: a copy of the whole one, or the tensor itself with the parts it has.
+
+    Args:
+        tensor: sharded or plain.
+        parts: whether sharded tensors stay so; if not, a collective.
+    """
+    return tensor.detach() if parts else whole(tensor).clone()
+
+
 def part_of(everything: Tensor, like: Tensor) -> Tensor:
     """The part of a whole tensor that lies over `like`'s local part; nothing is sent.
 
@@ -48,10 +58,10 @@ def shard_like(everything: Tensor, like: Tensor) -> Tensor:
     """A whole tensor distributed as `like` is; nothing is sent.
 
     Args:
-        everything: of `like`'s shape, the same on every process.
+        everything: of `like`'s shape, the same on every process; returned as it is where it is sharded already.
         like: sharded or plain.
     """
-    if not is_sharded(like):
+    if not is_sharded(like) or is_sharded(everything):
         return everything
     from torch.distributed.tensor import DTensor, Replicate
 

@@ -14,6 +14,7 @@ from iftplan.nn.masking.loading import load_masked_
 from iftplan.nn.masks.masked_weights import SUFFIX
 from iftplan.nn.training.records import checkpoints
 from iftplan.nn.training.records.best import best_step
+from iftplan.nn.training.records.shard_files import MANIFEST
 from iftplan.nn.training.records.state_check import check_state, loading
 from iftplan.runs.methods import METHODS
 from iftplan.runs.settings import RunConfig
@@ -66,7 +67,7 @@ def _kept(state: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], int]]:
 
 
 def _read(path: Path, say: Callable[[str], None]) -> tuple[int, dict[str, Any]]:
-    if path.is_file():
+    if path.is_file() or (path / MANIFEST).exists():
         return checkpoints.step_of(path), checkpoints.read(path)
     found = checkpoints.newest(path, say) if path.is_dir() else None
     if found is None:

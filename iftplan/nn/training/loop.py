@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import nullcontext
 from dataclasses import dataclass
 from math import isfinite
@@ -37,6 +38,7 @@ from iftplan.nn.training.records.states import (
     model_state,
     optimizer_state,
     own_number,
+    parts_like,
     share_buffers_,
 )
 from iftplan.runs.settings import RunConfig
@@ -123,6 +125,7 @@ class Loop:
         loss_sum: training losses since the last evaluation, added up.
         loss_count: how many.
         batches: of the steps to come; None until the first is taken.
+        writing: the sharded checkpoint that is being written; None where none is.
     """
 
     fabric: Fabric
@@ -145,6 +148,7 @@ class Loop:
     loss_sum: Tensor | None = None
     loss_count: int = 0
     batches: Iterator[Batch] | None = None
+    writing: Future[Path] | None = None
 
     def run(self, watch: Watcher) -> None:
         """Train to the end, with evaluations and checkpoints on the way.
@@ -152,8 +156,11 @@ class Loop:
         Raises:
             InputError: training diverged, data cannot be read, or a process that reads them died.
         """
-        with watching_workers():
-            self._run(watch)
+        try:
+            with watching_workers():
+                self._run(watch)
+        finally:
+            self._wait()
 
     def _run(self, watch: Watcher) -> None:
         training, every = self.config.training, self.length.per_epoch
@@ -307,15 +314,18 @@ class Loop:
             share_buffers_(self.average.model)
 
     def state_dict(self) -> dict[str, Any]:
-        """State that a resumed run needs, whole in the first process; all processes have to call it."""
-        keep = self.fabric.is_global_zero
+        """State that a resumed run needs; all processes have to call it.
+
+        Whole in the first process, or of each process its parts where checkpoints are sharded.
+        """
+        keep, parts = self.fabric.is_global_zero, self._sharded
         return {
             "identity": dict(self.identity),
             "processes": self.fabric.world_size,
-            "model": model_state(self.network, keep=keep),
-            "optimizer": optimizer_state(self.network, self.bare_optimizer, keep=keep),
+            "model": model_state(self.network, keep=keep, parts=parts),
+            "optimizer": optimizer_state(self.network, self.bare_optimizer, keep=keep, parts=parts),
             "scaler": self.fabric.strategy.precision.state_dict(),
-            "masks": self.masks.state_dict() if self.masks is not None else None,
+            "masks": self.masks.state_dict(parts=parts) if self.masks is not None else None,
             "spending": self.spending.state_dict(),
             "metrics": [dict(row) for row in self.metrics.rows],
             "step": self.step,
@@ -325,13 +335,30 @@ class Loop:
         }
 
     def save(self) -> None:
-        """Write a checkpoint; all processes call it, the first one writes."""
+        """Write a checkpoint, or begin to write a sharded one; all processes call it."""
         self._share_buffers()
-        state = self.state_dict()
+        self._wait()
+        state, best = self.state_dict(), best_step(self.metrics.rows)
         if self.fabric.is_global_zero:
             self._write_tables()  # before the checkpoint, whose rows must not be lost
-            checkpoints.write(self.directory, self.step, state, best=best_step(self.metrics.rows))
+        if self._sharded:
+            self.writing = checkpoints.write_sharded(self.directory, self.step, state, best=best)
+            return
+        if self.fabric.is_global_zero:
+            checkpoints.write(self.directory, self.step, state, best=best)
         self.fabric.barrier()
+
+    @property
+    def _sharded(self) -> bool:
+        training = self.config.training
+        parts = self.fabric.world_size > 1 and training.strategy == "fsdp"
+        return training.checkpoints == "sharded" or (training.checkpoints == "auto" and parts)
+
+    def _wait(self) -> None:
+        """Have the checkpoint before on the disk."""
+        if self.writing is not None:
+            writing, self.writing = self.writing, None
+            writing.result()
 
     def resume(self, warn: Callable[[str], None]) -> bool:
         """Continue from the newest whole checkpoint; whether there was one.
@@ -340,7 +367,7 @@ class Loop:
             StaleError: it is of another plan.
             InputError: it holds what no run wrote.
         """
-        found = checkpoints.newest(self.directory, warn)
+        found = checkpoints.newest(self.directory, warn, parts_like(self.network))
         if found is not None:
             where = f"the checkpoint of step {found[0]} in {self.directory}"
             check_state(found[1], found[0], where)

@@ -21,7 +21,7 @@ _ELSEWHERE = (
 _OF_THE_MACHINE = tuple(
     f"training.{key}"
     for key in (
-        "threads", "strategy", "execution", "channels_last", "eval_interval", "checkpoint_interval",
+        "threads", "strategy", "execution", "channels_last", "eval_interval", "checkpoint_interval", "checkpoints",
         "spectra",
     )
 )  # fmt: skip

@@ -11,7 +11,7 @@ from torch import Tensor
 from iftplan.nn.masking.algorithms.base import Smoothing
 from iftplan.nn.masking.masked_model import Subject
 from iftplan.nn.masking.regimes.sparse_weights import Held
-from iftplan.nn.masks.shards import local, shard_like, whole
+from iftplan.nn.masks.shards import local, shard_like, state_of, whole
 from iftplan.nn.masks.view import View
 
 
@@ -66,11 +66,11 @@ class Averaged(Held):
         """Regime that holds the weights without an average."""
         return Held(self._subject, self._algorithm)
 
-    def state_dict(self) -> dict[str, Any] | None:
-        """State with the averages, whole tensors by name, as long as they are needed."""
+    def state_dict(self, *, parts: bool = False) -> dict[str, Any] | None:
+        """State with the averages, tensors by name, as long as they are needed."""
         if not self._averages:
             return None
-        return {"averages": {name: whole(value).clone() for name, value in self._averages.items()}}
+        return {"averages": {name: state_of(value, parts=parts) for name, value in self._averages.items()}}
 
     def load_state_dict(self, state: Mapping[str, Any] | None) -> None:
         """Go on from a state; without one there is no average yet, or no more."""

@@ -48,8 +48,8 @@ class Regime(Protocol):
     def ended(self) -> Regime:
         """Regime that keeps the weights which training under this one leaves."""
 
-    def state_dict(self) -> dict[str, Any] | None:
-        """State that neither the model nor the optimizer nor the masks hold; None without any."""
+    def state_dict(self, *, parts: bool = False) -> dict[str, Any] | None:
+        """State that neither the model nor the optimizer nor the masks hold, with `parts` sharded; None without any."""
 
     def load_state_dict(self, state: Mapping[str, Any] | None) -> None:
         """Go on from a state; None is that of a run without one, such as a run that has ended."""

@@ -93,9 +93,9 @@ class Behind:
         self._latents.leave_(0.0)
         return Held(self._subject, self._algorithm)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self, *, parts: bool = False) -> dict[str, Any]:
         """State with θ and the masks chosen of it."""
-        return self._latents.state_dict()
+        return self._latents.state_dict(parts=parts)
 
     def load_state_dict(self, state: Mapping[str, Any] | None) -> None:
         """Continue from a state; without one, as after a run that has ended, θ is what the parameters are."""

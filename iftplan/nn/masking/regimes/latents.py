@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from iftplan.nn.masks.masked_weights import MaskedWeight
-from iftplan.nn.masks.shards import local, part_of, shard_like, whole
+from iftplan.nn.masks.shards import local, part_of, shard_like, state_of
 
 
 def leaky_weight(dense: Tensor, chosen: Tensor, leak: float) -> Tensor:
@@ -157,11 +157,11 @@ class Latents:
             elif pull:
                 gradient.copy_(srste_gradient(gradient, local(dense), part, pull))
 
-    def state_dict(self) -> dict[str, Any]:
-        """State of θ and masks, whole tensors by name; a collective where they are sharded."""
+    def state_dict(self, *, parts: bool = False) -> dict[str, Any]:
+        """State of θ and masks, tensors by name; whole unless `parts`, which is a collective where they are sharded."""
         names = [weight.name for weight in self._weights]
         return {
-            "dense": dict(zip(names, (whole(x).clone() for x in self._dense), strict=True)),
+            "dense": dict(zip(names, (state_of(x, parts=parts) for x in self._dense), strict=True)),
             "chosen": dict(zip(names, self._chosen, strict=True)),
             "reached": self.reached(),
             "leak": self._leak,

@@ -12,7 +12,7 @@ from iftplan.nn.masking.algorithms.base import Recalling
 from iftplan.nn.masking.layer import Change
 from iftplan.nn.masking.masked_model import Subject
 from iftplan.nn.masking.regimes.sparse_weights import Held
-from iftplan.nn.masks.shards import local, part_of, shard_like, whole
+from iftplan.nn.masks.shards import local, part_of, shard_like, state_of, whole
 from iftplan.nn.masks.view import View
 
 
@@ -42,11 +42,11 @@ class Recalled(Held):
         """Regime that holds what is left."""
         return Held(self._subject, self._algorithm)
 
-    def state_dict(self) -> dict[str, Any] | None:
+    def state_dict(self, *, parts: bool = False) -> dict[str, Any] | None:
         """State with the weights that training began with, as long as there are rounds."""
         if not self._initial:
             return None
-        return {"initial": {name: whole(value).clone() for name, value in self._initial.items()}}
+        return {"initial": {name: state_of(value, parts=parts) for name, value in self._initial.items()}}
 
     def load_state_dict(self, state: Mapping[str, Any] | None) -> None:
         """Go on from a state; without one the rounds are over."""

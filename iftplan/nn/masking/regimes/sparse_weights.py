@@ -85,7 +85,7 @@ class Held:
         """The same regime: nothing is left to put away."""
         return self
 
-    def state_dict(self) -> dict[str, Any] | None:
+    def state_dict(self, *, parts: bool = False) -> dict[str, Any] | None:
         """None: the model, the optimizer and the masks say everything."""
         return None
 

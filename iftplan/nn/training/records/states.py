@@ -1,7 +1,7 @@
 """The state of a model and its optimizer as one process would have it: whole tensors on the CPU, under names.
 
 So a checkpoint knows nothing of the processes that wrote it: what two wrote under DDP or FSDP2, one continues, and
-the other way round.
+the other way round. For sharded checkpoints, which know as little, tensors stay the parts that a process has.
 """
 
 from __future__ import annotations
@@ -16,40 +16,66 @@ from torch.optim import Optimizer
 
 from iftplan.base.errors import StaleError
 from iftplan.nn.masks.masked_weights import SUFFIX
-from iftplan.nn.masks.shards import reshard_, shard_like, whole
+from iftplan.nn.masks.shards import is_sharded, reshard_, shard_like, whole
+from iftplan.nn.training.records.shard_files import Place, Target, on_cpu
 
 State = dict[str, Any]
 
 
-def model_state(model: nn.Module, *, keep: bool = True) -> State:
+def model_state(model: nn.Module, *, keep: bool = True, parts: bool = False) -> State:
     """Parameters and buffers by name. A collective where the model is sharded: every process has to call it.
 
     Args:
         model: bare, without an engine's wrapper.
         keep: whether this process wants the result; the others lend their parts, and get nothing.
+        parts: for `checkpoints.write_sharded`: the model's own tensors, sharded ones as they are, in all processes.
     """
+    if parts:
+        reshard_(model)
+        return {name: value.detach() for name, value in model.state_dict().items()}
     return {name: value for name, v in model.state_dict().items() if (value := _whole(v, keep)) is not None}
 
 
-def optimizer_state(model: nn.Module, optimizer: Optimizer, *, keep: bool = True) -> State:
+def optimizer_state(
+    model: nn.Module, optimizer: Optimizer, *, keep: bool = True, parts: bool = False
+) -> State:
     """State and settings of the optimizer, parameters under their names; every process has to call it.
 
     Args:
         model: whose parameters the optimizer holds.
         optimizer: any of torch's.
         keep: whether this process wants the state; the others get nothing.
+        parts: for `checkpoints.write_sharded`: the optimizer's own tensors, in all processes.
     """
     reshard_(model)
     names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     slots = {
-        names[parameter]: {key: _whole(value, keep) for key, value in state.items()}
+        names[parameter]: {key: value if parts else _whole(value, keep) for key, value in state.items()}
         for parameter, state in optimizer.state.items()
     }
     groups = [
         {**_settings(group), "params": [names[p] for p in group["params"]]}
         for group in optimizer.param_groups
     ]
-    return {"state": slots, "param_groups": groups} if keep else {}
+    return {"state": slots, "param_groups": groups} if keep or parts else {}
+
+
+def parts_like(model: nn.Module) -> Target:
+    """Where `checkpoints.read` and `newest` load tensors: those of a parameter's name and shape distributed as it is.
+
+    Weights, their slots in the optimizer and dense weights behind masked ones are; masks are whole.
+    """
+    reshard_(model)
+    parameters = dict(model.named_parameters())
+
+    def target(place: Place, empty: Tensor) -> Tensor:
+        for part in place:
+            like = parameters.get(part) if isinstance(part, str) else None
+            if like is not None and is_sharded(like) and like.shape == empty.shape and empty.is_floating_point():
+                return torch.empty_like(like.detach(), dtype=empty.dtype)
+        return on_cpu(empty)
+
+    return target
 
 
 def load_model_state_(model: nn.Module, state: Mapping[str, Any]) -> None:
