@@ -1,6 +1,7 @@
 """Kill one training run with SIGKILL again and again, continue it each time, and compare what it arrives at.
 
     python benchmarks/kill.py --kills 20
+    python benchmarks/kill.py --kills 20 --sharded
 
 A run of digits is made once without interruption and once with. Some kills fall into the start of the process, some
 anywhere in training, and some are aimed at the moments in which a checkpoint is half-written. In the end the
@@ -68,8 +69,11 @@ class Kill:
 class Run:
     """A training command in a process of its own."""
 
-    def __init__(self, directory: Path, steps: int, *, resume: bool, fresh: bool) -> None:
-        what = ("--resume",) if resume else ("--steps", str(steps), *SETTINGS)
+    def __init__(
+        self, directory: Path, steps: int, *, resume: bool, fresh: bool, form: str = "single"
+    ) -> None:
+        setting = f"training.checkpoints={form}"
+        what = ("--resume",) if resume else ("--steps", str(steps), *SETTINGS, "--set", setting)
         self.said = directory.with_suffix(".stderr")
         words = ("train", *what, "--out", str(directory))
         self.pid = spawned(words, self.said) if fresh else forked(words, self.said)
@@ -136,14 +140,16 @@ def finish(run: Run) -> None:
         raise RuntimeError(run.said.read_text()[-3000:])
 
 
-def kill(directory: Path, steps: int, aim: str, target: int, random: Random, *, fresh: bool) -> Kill | None:
+def kill(
+    directory: Path, steps: int, aim: str, target: int, random: Random, *, fresh: bool, form: str = "single"
+) -> Kill | None:
     """Continue a run and kill it after a step or, for "start", before; None where it came to its end first."""
     before, left = newest_file(directory), half_written(directory)
-    run = Run(directory, steps, resume=(directory / "run.json").exists(), fresh=fresh)
+    run = Run(directory, steps, resume=(directory / "run.json").exists(), fresh=fresh, form=form)
     if aim == "start":
         time.sleep(random.uniform(0.0, 4.0 if fresh else 1.0))
     else:
-        wait_until(run, lambda: newest_file(directory) > max(before, f"checkpoint-{target:09d}.pt"))
+        wait_until(run, lambda: newest_file(directory) > max(before, f"checkpoint-{target:09d}"))
         time.sleep(random.uniform(0.0, 0.1))
         if aim == "writing":
             wait_until(run, lambda: half_written(directory) - left)
@@ -158,7 +164,7 @@ def kill(directory: Path, steps: int, aim: str, target: int, random: Random, *, 
 
 
 def newest_file(directory: Path) -> str:
-    return max((p.name for p in directory.glob("checkpoint-*.pt")), default="")
+    return max((p.stem for p in directory.glob("checkpoint-*")), default="")
 
 
 def half_written(directory: Path) -> set[tuple[str, int]]:
@@ -183,12 +189,14 @@ def refuse(message: str) -> None:
     raise RuntimeError(f"a kill left a damaged checkpoint: {message}")
 
 
-def killed_run(directory: Path, steps: int, kills: int, seed: int, *, fresh: bool) -> list[Kill]:
+def killed_run(
+    directory: Path, steps: int, kills: int, seed: int, *, fresh: bool, form: str = "single"
+) -> list[Kill]:
     """Kill a run so many times, then let it end."""
     random, found = Random(seed), []
     targets = sorted(random.uniform(0.0, 0.9) * steps for _ in range(kills))
     for number, target in enumerate(targets):
-        one = kill(directory, steps, AIMS[number % len(AIMS)], int(target), random, fresh=fresh)
+        one = kill(directory, steps, AIMS[number % len(AIMS)], int(target), random, fresh=fresh, form=form)
         if one is None:
             raise RuntimeError(f"the run ended after {number} kills; make it longer with --steps")
         found.append(one)
@@ -196,7 +204,7 @@ def killed_run(directory: Path, steps: int, kills: int, seed: int, *, fresh: boo
             f"{number + 1:3d}  {one.aim:<9}{'half-written' if one.half_written else '':<14}{one.step}",
             flush=True,
         )
-    finish(Run(directory, steps, resume=(directory / "run.json").exists(), fresh=fresh))
+    finish(Run(directory, steps, resume=(directory / "run.json").exists(), fresh=fresh, form=form))
     return found
 
 
@@ -235,12 +243,14 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--steps", type=int, default=240)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--sharded", action="store_true", help="checkpoints of the killed run are folders")
     parser.add_argument("--fresh", action="store_true", help="start an interpreter for each run")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         whole, killed = Path(name, "whole"), Path(name, "killed")
         finish(Run(whole, asked.steps, resume=False, fresh=asked.fresh))
-        found = killed_run(killed, asked.steps, asked.kills, asked.seed, fresh=asked.fresh)
+        form = "sharded" if asked.sharded else "single"
+        found = killed_run(killed, asked.steps, asked.kills, asked.seed, fresh=asked.fresh, form=form)
         differ = differences(whole, killed)
     halves = sum(one.half_written for one in found)
     print(f"{len(found)} kills, {halves} of them in the middle of a checkpoint; {asked.steps} steps")

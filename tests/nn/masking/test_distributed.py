@@ -145,14 +145,14 @@ def test_gradients_that_nobody_averaged_are_found_at_the_first_update(ranks: Rep
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
-@pytest.mark.parametrize("source", ["single", "ddp", "fsdp"])
+@pytest.mark.parametrize("source", scenarios.SOURCES)
 def test_two_ranks_continue_any_checkpoint(ranks: Reports, source: str, kind: str) -> None:
     first, second = (report[f"{source} to {kind}"] for report in both(ranks, "resumed"))
     assert first["digests"] == second["digests"]
     for report in (first, second):
         assert report["alike"]  # gathered again, it is what was in the file, to the bit
         assert report["off"] == []
-    if source == kind:  # the same processes: as if nothing had been interrupted
+    if source.removesuffix("-shards") == kind:  # the same processes: as if nothing had been interrupted
         name = {"ddp": "data_parallel", "fsdp": "fully_sharded"}[kind]
         uninterrupted = next(both(ranks, name))
         assert first["digests"] == uninterrupted["digests"][7:]
@@ -160,7 +160,7 @@ def test_two_ranks_continue_any_checkpoint(ranks: Reports, source: str, kind: st
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("source", ["ddp", "fsdp"])
+@pytest.mark.parametrize("source", ["ddp", "fsdp", "ddp-shards", "fsdp-shards"])
 def test_one_process_continues_what_two_wrote(ranks: Reports, folder: Path, source: str) -> None:
     model = scenarios.sparse()
     masks = nn.Masking(model, scenarios.adam(model), scenarios.rigl())
@@ -168,7 +168,7 @@ def test_one_process_continues_what_two_wrote(ranks: Reports, folder: Path, sour
     found = checkpoints.newest(folder / source, print)
     assert found is not None
     assert scenarios.same(scenarios.state_of(model, masks), found[1])
-    name = {"ddp": "data_parallel", "fsdp": "fully_sharded"}[source]
+    name = {"ddp": "data_parallel", "fsdp": "fully_sharded"}[source.removesuffix("-shards")]
     two = next(both(ranks, name))
     assert scenarios.digest(masks) == two["digests"][6]
     scenarios.train(model, model, masks, range(7, 12))

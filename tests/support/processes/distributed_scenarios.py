@@ -36,6 +36,7 @@ from iftplan.nn.training.records.states import (
     load_optimizer_state_,
     model_state,
     optimizer_state,
+    parts_like,
 )
 from iftplan.runs.schedules import Constant, Updates
 
@@ -154,8 +155,7 @@ def data_parallel(folder: Path) -> Any:
     forward = DistributedDataParallel(model)
     masks = nn.Masking(forward, adam(model), rigl())
     digests = train(model, forward, masks, range(7))
-    if distributed.get_rank() == 0:
-        save(folder / "ddp", model, masks, 7)
+    save(folder / "ddp", model, masks, 7)
     after = train(model, forward, masks, range(7, 12))
     return {"digests": digests + after, "off": hold(masks), "final": flat(model)}
 
@@ -242,10 +242,13 @@ def fully_sharded(folder: Path) -> Any:
     return {"digests": digests + after, "off": hold(masks), "parts": parts, "final": flat(model)}
 
 
+SOURCES = tuple(f"{kind}{form}" for kind in ("single", "ddp", "fsdp") for form in ("", "-shards"))
+
+
 def resumed(folder: Path) -> Any:
     """Two ranks continue what one process wrote, and what two wrote otherwise."""
     found = {}
-    for source in ("single", "ddp", "fsdp"):
+    for source in SOURCES:
         for kind in ("ddp", "fsdp"):
             model = sharded() if kind == "fsdp" else sparse()
             forward = DistributedDataParallel(model) if kind == "ddp" else model
@@ -330,24 +333,35 @@ def _refused(algorithm: Any, kind: str) -> Any:
 # -- states ------------------------------------------------------------------------------------------------
 
 
-def state_of(model: torch.nn.Module, masks: nn.Masking) -> dict[str, Any]:
+def state_of(model: torch.nn.Module, masks: nn.Masking, *, parts: bool = False) -> dict[str, Any]:
     return {
-        "model": model_state(model),
-        "optimizer": optimizer_state(model, masks.optimizer),
-        "masks": masks.state_dict(),
+        "model": model_state(model, parts=parts),
+        "optimizer": optimizer_state(model, masks.optimizer, parts=parts),
+        "masks": masks.state_dict(parts=parts),
     }
 
 
 def save(folder: Path, model: torch.nn.Module, masks: nn.Masking, step: int) -> None:
-    """Every process that holds a part calls it; rank 0 writes."""
-    state = state_of(model, masks)
+    """Every process that holds a part calls it; rank 0 writes the single file, and each its part of the shards."""
+    state, shards = state_of(model, masks), folder.with_name(f"{folder.name}-shards")
+    folder.mkdir(exist_ok=True)
+    shards.mkdir(exist_ok=True)
     if not distributed.is_initialized() or distributed.get_rank() == 0:
-        folder.mkdir(exist_ok=True)
         checkpoints.write(folder, step, state)
+    writing = checkpoints.write_sharded(shards, step, state_of(model, masks, parts=True))
+    with torch.no_grad():
+        for (
+            parameter
+        ) in model.parameters():  # what becomes of weights in the meantime is not in the checkpoint
+            local(parameter).neg_()
+    writing.result()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            local(parameter).neg_()
 
 
 def load(folder: Path, model: torch.nn.Module, masks: nn.Masking) -> None:
-    found = checkpoints.newest(folder, print)
+    found = checkpoints.newest(folder, print, parts_like(model))
     assert found is not None
     load_model_state_(model, found[1]["model"])
     load_optimizer_state_(model, masks.optimizer, found[1]["optimizer"])

@@ -292,11 +292,9 @@ def _read_folder(path: Path, target: shard_files.Target | None) -> dict[str, Any
     state: dict[str, Any] = {}
     try:
         _together(group, lambda: state.update(work()))
-    except InputError:
-        raise
     except Exception as error:  # whatever bytes make of an unpickler
         reason = _reason(error)
-        known = reason if reason.startswith(f"{path} is refused") else ""
+        known = reason if reason.startswith(f"{path} is refused") else ""  # from another process it is text
         raise InputError(known or f"{path} is refused: it cannot be loaded ({reason}).") from error
     return state
 

@@ -21,8 +21,8 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-from iftplan.base.documents import dumps, loads, with_digest
 from iftplan.base.documents import digest as digest_of
+from iftplan.base.documents import dumps, loads, with_digest
 from iftplan.base.errors import InputError
 from iftplan.nn.masks.shards import is_sharded
 
@@ -45,7 +45,7 @@ _NAMES = {
 def split(state: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The state with tensors without data in it, and those tensors under their paths.
 
-    Tensors of no dimension, such as an optimizer's counters, stay where they are.
+    Tensors of no dimension, such as an optimizer's counters, stay where they are, as copies: training goes on with them.
 
     Raises:
         TypeError: two tensors have the same path.
@@ -53,19 +53,23 @@ def split(state: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
     found: dict[str, Tensor] = {}
 
     def take(place: Place, tensor: Tensor) -> Tensor:
+        if not (is_sharded(tensor) or _has_data(tensor)):
+            return tensor.detach().clone()
         key = _key(place)
         if key in found:
             raise TypeError(f"two tensors of the state have the path {key}")
         found[key] = tensor
         return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
 
-    return _mapped(dict(state), take, lambda tensor: is_sharded(tensor) or _has_data(tensor)), found
+    return _mapped(dict(state), take), found
 
 
 def share(tensors: Mapping[str, Tensor], rank: int, world: int) -> dict[str, Tensor]:
     """Copies of what one process writes: its parts of sharded tensors, and of the others as many bytes as each process."""
     loads_, mine = [0] * world, set()
-    for name in sorted(tensors, key=lambda name: (-tensors[name].numel() * tensors[name].element_size(), name)):
+    for name in sorted(
+        tensors, key=lambda name: (-tensors[name].numel() * tensors[name].element_size(), name)
+    ):
         if not is_sharded(tensors[name]):
             least = loads_.index(min(loads_))
             loads_[least] += tensors[name].numel() * tensors[name].element_size()
@@ -157,12 +161,14 @@ def read_shards(
     tensors: dict[str, Tensor] = {}
 
     def place(at: Place, empty: Tensor) -> Tensor:
+        if not empty.is_meta:
+            return empty
         key = _key(at)
         _check_stored(folder, key, empty, metadata, files)
         tensors[key] = target(at, empty) if target is not None else on_cpu(empty)
         return tensors[key]
 
-    state: dict[str, Any] = _mapped(content["state"], place, lambda tensor: tensor.is_meta)
+    state: dict[str, Any] = _mapped(content["state"], place)
     _load(folder, tensors, metadata)
     return state
 
@@ -184,7 +190,9 @@ def _manifest(folder: Path, step: int) -> dict[str, str]:
         raise InputError(
             f"{folder} is refused: it holds {schema!r} of step {found} where its name says {SCHEMA!r} of step {step}."
         )
-    missing = sorted(name for name in {STATE, METADATA, *files} if name not in files or not _beside(folder, name))
+    missing = sorted(
+        name for name in {STATE, METADATA, *files} if name not in files or not _beside(folder, name)
+    )
     if missing:
         raise InputError(f"{folder} is refused: {missing[0]} is missing.")
     return files
@@ -250,17 +258,15 @@ def _has_data(tensor: Tensor) -> bool:
     return tensor.dim() > 0 and tensor.numel() > 0
 
 
-def _mapped(
-    value: Any, change: Callable[[Place, Tensor], Tensor], chosen: Callable[[Tensor], bool], at: Place = ()
-) -> Any:
-    """A state with some of its tensors changed; its containers keep their types."""
+def _mapped(value: Any, change: Callable[[Place, Tensor], Tensor], at: Place = ()) -> Any:
+    """A state with other tensors; its containers keep their types."""
     if isinstance(value, Tensor):
-        return change(at, value) if chosen(value) else value
+        return change(at, value)
     if isinstance(value, dict):
         items: Iterator[tuple[Any, Any]] = (
-            (key, _mapped(item, change, chosen, (*at, key))) for key, item in value.items()
+            (key, _mapped(item, change, (*at, key))) for key, item in value.items()
         )
         return OrderedDict(items) if isinstance(value, OrderedDict) else dict(items)
     if isinstance(value, list | tuple):
-        return type(value)(_mapped(item, change, chosen, (*at, i)) for i, item in enumerate(value))
+        return type(value)(_mapped(item, change, (*at, i)) for i, item in enumerate(value))
     return value

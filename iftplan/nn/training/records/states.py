@@ -71,7 +71,12 @@ def parts_like(model: nn.Module) -> Target:
     def target(place: Place, empty: Tensor) -> Tensor:
         for part in place:
             like = parameters.get(part) if isinstance(part, str) else None
-            if like is not None and is_sharded(like) and like.shape == empty.shape and empty.is_floating_point():
+            if (
+                like is not None
+                and is_sharded(like)
+                and like.shape == empty.shape
+                and empty.is_floating_point()
+            ):
                 return torch.empty_like(like.detach(), dtype=empty.dtype)
         return on_cpu(empty)
 
