@@ -84,16 +84,18 @@ def share(tensors: Mapping[str, Tensor], rank: int, world: int) -> dict[str, Ten
 
 def write_shards(folder: Path, tensors: dict[str, Tensor], group: Any = None) -> None:
     """Write the tensors of all processes, each its own; a collective of the group, or of one process without one."""
-    from torch.distributed import checkpoint as dcp
+    from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
+    from torch.distributed.checkpoint.filesystem import FileSystemWriter
     from torch.distributed.checkpoint.metadata import StorageMeta
+    from torch.distributed.checkpoint.state_dict_saver import save
 
-    class Writer(dcp.FileSystemWriter):
+    class Writer(FileSystemWriter):
         def storage_meta(self) -> StorageMeta:
             return StorageMeta()  # not the folder's name, which is another one in the end
 
-    writer, planner = Writer(folder), dcp.DefaultSavePlanner()
+    writer, planner = Writer(folder), DefaultSavePlanner()
     if group is not None:
-        dcp.save(tensors, storage_writer=writer, planner=planner, process_group=group)
+        save(tensors, storage_writer=writer, planner=planner, process_group=group)
         return
     writer.set_up_storage_writer(True)
     planner.set_up_planner(tensors, writer.storage_meta(), True)
@@ -240,10 +242,11 @@ def _check_stored(folder: Path, key: str, empty: Tensor, metadata: Any, files: M
 
 def _load(folder: Path, tensors: dict[str, Tensor], metadata: Any) -> None:
     """Fill tensors; each process for itself, and a stored piece at a time."""
-    from torch.distributed import checkpoint as dcp
+    from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
 
-    reader, planner = dcp.FileSystemReader(folder), dcp.DefaultLoadPlanner()
-    planner.set_up_planner(tensors, metadata, True)  # type: ignore[arg-type]
+    reader, planner = FileSystemReader(folder), DefaultLoadPlanner()
+    planner.set_up_planner(tensors, metadata, True)
     reader.set_up_storage_reader(metadata, True)
     plans = planner.create_global_plan([reader.prepare_local_plan(planner.create_local_plan())])
     plan = planner.finish_plan(reader.prepare_global_plan(plans)[0])
