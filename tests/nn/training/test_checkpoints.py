@@ -23,30 +23,7 @@ from torch import nn
 from iftplan.base.errors import InputError
 from iftplan.nn.training.records import checkpoints
 from iftplan.runs.schedules import Updates
-
-
-def state(value: float = 1.0) -> dict[str, Any]:
-    return {
-        "weights": {"a": torch.full((5, 3), value), "mask": torch.tensor([True, False])},
-        "steps": 7,
-        "text": "plan",
-        "nothing": None,
-        "rng": torch.get_rng_state(),
-        "tuple": (3, 0.5, b"x"),
-        "list": [1, 2],
-    }
-
-
-def same(left: Any, right: Any) -> bool:
-    if isinstance(left, torch.Tensor):
-        return torch.equal(left, right)
-    if isinstance(left, dict):
-        return list(left) == list(right) and all(same(left[k], right[k]) for k in left)
-    return type(left) is type(right) and left == right
-
-
-def silent(message: str) -> None:
-    raise AssertionError(message)
+from tests.support.runs.checkpoint_states import Bomb, same, silent, state
 
 
 def test_what_was_written_comes_back(tmp_path: Path) -> None:
@@ -152,14 +129,6 @@ def test_an_archive_of_something_else_is_refused(pair: tuple[Path, Path]) -> Non
         torch.save({"weights": torch.ones(1)}, file)
         checkpoints._seal(file)
     assert "not a checkpoint of iftplan" in refusals(directory)
-
-
-class Bomb:
-    def __init__(self, path: str) -> None:
-        self.path = path
-
-    def __reduce__(self) -> Any:
-        return os.mkdir, (self.path,)
 
 
 def test_a_pickle_bomb_with_a_right_checksum_is_refused_unexploded(pair: tuple[Path, Path]) -> None:

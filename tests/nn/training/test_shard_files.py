@@ -15,7 +15,7 @@ from torch.distributed.checkpoint.filesystem import FileSystemReader
 from iftplan.base.documents import dumps, loads, with_digest
 from iftplan.base.errors import InputError
 from iftplan.nn.training.records import checkpoints, shard_files
-from tests.nn.training.test_checkpoints import Bomb, same, silent, state
+from tests.support.runs.checkpoint_states import Bomb, same, silent, state
 
 
 def write(folder: Path, step: int, value: float = 1.0, **options: Any) -> Path:
@@ -58,11 +58,11 @@ def test_what_was_written_comes_back(tmp_path: Path) -> None:
 
 def test_it_is_of_the_moment_at_which_it_was_asked_for(tmp_path: Path) -> None:
     """Counters without dimensions change in place too."""
-    given = {"w": torch.ones(1000, 100), "count": torch.tensor(3), "rows": [{"step": 1}]}
+    given: dict[str, Any] = {"w": torch.ones(1000, 100), "count": torch.tensor(3), "rows": [{"step": 1}]}
     writing = checkpoints.write_sharded(tmp_path, 1, given)
     given["w"].zero_()
     given["count"] += 1
-    given["rows"][0]["step"] = 2  # type: ignore[index]
+    given["rows"][0]["step"] = 2
     found = checkpoints.read(writing.result())
     assert same(found, {"w": torch.ones(1000, 100), "count": torch.tensor(3), "rows": [{"step": 1}]})
 
