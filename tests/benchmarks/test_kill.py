@@ -17,10 +17,13 @@ def killing() -> ModuleType:
 
 
 @pytest.mark.slow
-def test_a_killed_run_ends_as_an_uninterrupted_one_to_the_bit(killing: ModuleType, tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["single", "sharded"])
+def test_a_killed_run_ends_as_an_uninterrupted_one_to_the_bit(
+    killing: ModuleType, tmp_path: Path, form: str
+) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     killing.finish(killing.Run(whole, 120, resume=False, fresh=True))
-    found = killing.killed_run(killed, 120, kills=5, seed=0, fresh=True)
+    found = killing.killed_run(killed, 120, kills=5, seed=0, fresh=True, form=form)
     assert any(one.half_written for one in found)
     assert killing.differences(whole, killed) == []
 
