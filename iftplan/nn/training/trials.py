@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -12,22 +13,27 @@ from functools import partial
 from pathlib import Path
 
 from iftplan.base.documents import Document, loads, read_text
-from iftplan.base.errors import IftplanError
+from iftplan.base.errors import IftplanError, MeasureError
 from iftplan.models.spec import ModelSpec
 from iftplan.nn.reading.read import read_model
 from iftplan.nn.training.loop import Loop, Moment, Watcher
+from iftplan.nn.training.records.claims import BusyError
 from iftplan.nn.training.run import execute
 from iftplan.plans.document.plan import plan_document
 from iftplan.plans.request import make_plan
 from iftplan.runs.records import parse_result
 from iftplan.runs.settings import PlanConfig, RunConfig
-from iftplan.runs.sweeps.queue import Claim, TrialQueue
+from iftplan.runs.sweeps.leases import LostError
+from iftplan.runs.sweeps.queue import Claim, TrialQueue, require_kept
+from iftplan.runs.sweeps.targets import Mirror, RunTarget
 
 Say = Callable[[str], None]
 _EVERY = 30.0
 """Seconds between lines about a trial that is being trained."""
 _WAIT = 0.5
 """Seconds between looks at what other workers do."""
+_BUSY = 5.0
+"""Seconds before another look after a trial that another worker turned out to have."""
 
 
 @dataclass(slots=True)
@@ -49,7 +55,12 @@ class Models:
 
 
 def work(
-    queue: TrialQueue, run_of: Callable[[Claim], RunConfig], say: Say, *, parent: int | None = None
+    queue: TrialQueue,
+    run_of: Callable[[Claim], RunConfig],
+    say: Say,
+    *,
+    parent: int | None = None,
+    target: str = "",
 ) -> None:
     """Train until every trial is finished or failed, by this worker or by another.
 
@@ -58,8 +69,10 @@ def work(
         run_of: the settings of one.
         say: hears how it goes.
         parent: the process that is to live while this one works; None for any.
+        target: URL to which run directories are copied; "" for none.
     """
     models, told = Models(), False
+    copies = RunTarget(target) if target else None
     while True:
         claim = queue.claim()
         if claim is None and not (left := queue.left()):
@@ -72,15 +85,33 @@ def work(
             time.sleep(_WAIT)
             continue
         told = False
-        _take(queue, claim, run_of(claim), models, say, parent)
+        try:
+            _take(queue, claim, run_of(claim), models, say, parent, copies)
+        except (LostError, BusyError) as error:
+            say(f"{claim.name}: {error}")
+            claim.lease.release()
+            time.sleep(_BUSY)
 
 
 def _take(
-    queue: TrialQueue, claim: Claim, run: RunConfig, models: Models, say: Say, parent: int | None
+    queue: TrialQueue,
+    claim: Claim,
+    run: RunConfig,
+    models: Models,
+    say: Say,
+    parent: int | None,
+    target: RunTarget | None,
 ) -> None:
     began, directory = time.monotonic(), queue.directory / claim.name
+    noted = partial(_noted, say, claim.name)
+    go_on = partial(_go_on, claim, parent)
     try:
-        found = train_trial(run, directory, models, partial(_noted, say, claim.name), parent)
+        if target is None:
+            found = train_trial(run, directory, models, noted, go_on)
+        else:
+            found = _train_elsewhere(run, Mirror(target, directory), models, noted, go_on)
+    except (LostError, BusyError):
+        raise
     except IftplanError as error:
         queue.fail(claim, str(error))
         say(f"{claim.name}: {error}")
@@ -92,13 +123,37 @@ def _take(
     )
 
 
+def _train_elsewhere(
+    run: RunConfig, mirror: Mirror, models: Models, say: Say, go_on: Callable[[], None]
+) -> Document:
+    """Result of a run whose directory is a copy: fetched before, sent at each checkpoint and in the end."""
+
+    def go_on_and_send() -> None:
+        go_on()
+        if mirror.behind():
+            try:
+                mirror.send()
+            except MeasureError as error:  # the next checkpoint may get through
+                say(f"note: {error}")
+
+    shutil.rmtree(mirror.directory, ignore_errors=True)  # what another host has made since is newer
+    try:
+        mirror.fetch()
+        found = train_trial(run, mirror.directory, models, say, go_on_and_send)
+        go_on()
+        mirror.send_patiently()
+    finally:
+        shutil.rmtree(mirror.directory, ignore_errors=True)
+    return found
+
+
 def _objectives(found: Document) -> tuple[float, float]:
     sign = -1 if found["metric_name"] == "accuracy" else 1
     return sign * float(found["metric"]), float(found["train_macs"])
 
 
 def train_trial(
-    run: RunConfig, directory: Path, models: Models, say: Say, parent: int | None = None
+    run: RunConfig, directory: Path, models: Models, say: Say, go_on: Callable[[], None]
 ) -> Document:
     """Result of a run: read where it is finished, continued where it was begun, else made.
 
@@ -107,7 +162,7 @@ def train_trial(
         directory: of the run.
         models: as they were read in this process.
         say: takes a sentence on progress.
-        parent: process id of the sweep, with which the training ends; None without one.
+        go_on: called after each step; raises where the training is to end.
     """
     record = directory / "result.json"
     if record.exists():  # its worker was killed before it could tell
@@ -120,7 +175,7 @@ def train_trial(
         directory,
         source=run.plan.model,
         say=say,
-        watching=partial(_watching, say=say, parent=parent),
+        watching=partial(_watching, say=say, go_on=go_on),
         resume=(directory / "run.json").exists(),
     )
     assert found is not None, "a trial is one process"
@@ -132,19 +187,24 @@ def _noted(say: Say, name: str, text: str) -> None:
 
 
 @contextmanager
-def _watching(loop: Loop, say: Say, parent: int | None) -> Iterator[Watcher]:
-    """A line now and then, and an end where whoever started this process is gone."""
+def _watching(loop: Loop, say: Say, go_on: Callable[[], None]) -> Iterator[Watcher]:
+    """A line now and then, and an end where the training is not to go on."""
     last = time.monotonic()
 
     def watch(moment: Moment) -> None:
         nonlocal last
-        _watch_parent(parent)
+        go_on()
         if moment.score is not None and time.monotonic() - last > _EVERY:
             last = time.monotonic()
             name = loop.task.metric
             say(f"step {moment.step}/{moment.steps}  {name} {moment.score.metric(name):.4f}")
 
     yield watch
+
+
+def _go_on(claim: Claim, parent: int | None) -> None:
+    _watch_parent(parent)
+    require_kept(claim)
 
 
 def _watch_parent(parent: int | None) -> None:
@@ -154,12 +214,22 @@ def _watch_parent(parent: int | None) -> None:
 
 def serve() -> None:
     """A worker process: its campaign comes on stdin."""
+    asked = loads(sys.stdin.read(), "stdin")
+    with suppress(KeyboardInterrupt):  # the sweep says so, once
+        work_on(asked["campaign"], parent=asked["parent"])
+
+
+def work_on(campaign: Document, parent: int | None = None) -> None:
+    """Train the trials of a campaign until none is left, as one of its workers.
+
+    Args:
+        campaign: as a JSON object.
+        parent: the process that is to live while this one works; None for any.
+    """
     from iftplan.runs.sweeps.campaign import parse_campaign
 
-    asked = loads(sys.stdin.read(), "stdin")
-    campaign = parse_campaign(asked["campaign"])
-    with suppress(KeyboardInterrupt):  # the sweep says so, once
-        work(campaign.queue(), campaign.run_of, _say, parent=asked["parent"])
+    with parse_campaign(campaign).on_this_host() as mine:
+        work(mine.queue(), mine.run_of, _say, parent=parent, target=mine.target)
 
 
 def _say(text: str) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from optuna.trial import FrozenTrial
@@ -15,7 +17,7 @@ from iftplan.base.units import fraction
 from iftplan.runs.document import parse_run, run_object, telling_settings
 from iftplan.runs.settings import RunConfig
 from iftplan.runs.sweeps.grid import run_name, run_of
-from iftplan.runs.sweeps.queue import Claim, TrialQueue, storage_at
+from iftplan.runs.sweeps.queue import Claim, TrialQueue, leases_at, storage_at
 from iftplan.runs.sweeps.search import SamplerName, Space, asking
 
 
@@ -56,12 +58,14 @@ class Campaign:
         storage: of Optuna's record: a journal file, or the URL of a database.
         runs: of a grid, by name.
         search: in place of a grid.
+        target: URL to which run directories are copied; "" where all workers see the directory.
     """
 
     directory: Path
     storage: str
     runs: Mapping[str, RunConfig] = field(default_factory=dict)
     search: Search | None = None
+    target: str = ""
 
     @property
     def study(self) -> str:
@@ -77,13 +81,28 @@ class Campaign:
     def queue(self) -> TrialQueue:
         """Queue of the campaign's trials; those of a grid have still to be added."""
         storage = storage_at(self.storage)
+        leases = leases_at(self.storage, self.study, self.directory)
         search = self.search
         if search is None:
-            return TrialQueue(storage, self.study, self.directory)
-        ask = asking(search.space, search.sampler, search.base.seed)
+            return TrialQueue(storage, self.study, self.directory, leases=leases)
         return TrialQueue(
-            storage, self.study, self.directory, limit=search.trials, ask=ask, named=search.name_of
+            storage,
+            self.study,
+            self.directory,
+            limit=search.trials,
+            ask=asking(search.space, search.sampler, search.base.seed),
+            named=search.name_of,
+            leases=leases,
         )
+
+    @contextmanager
+    def on_this_host(self) -> Iterator[Campaign]:
+        """The same campaign; with a target, in a directory of this process that is removed in the end."""
+        if not self.target:
+            yield self
+            return
+        with TemporaryDirectory(prefix="iftplan-sweep-") as directory:
+            yield replace(self, directory=Path(directory))
 
     def run_of(self, claim: Claim) -> RunConfig:
         """Settings of a trial's run."""
@@ -97,6 +116,7 @@ def campaign_object(campaign: Campaign) -> Document:
         "storage": campaign.storage,
         "runs": {name: run_object(run) for name, run in campaign.runs.items()},
         "search": _search_object(campaign.search) if campaign.search else None,
+        "target": campaign.target,
     }
 
 
@@ -104,7 +124,7 @@ def parse_campaign(asked: Document) -> Campaign:
     """The campaign from the object that `campaign_object` wrote."""
     runs = {name: parse_run(settings, name) for name, settings in asked["runs"].items()}
     search = _parse_search(asked["search"]) if asked["search"] else None
-    return Campaign(Path(asked["directory"]), asked["storage"], runs, search)
+    return Campaign(Path(asked["directory"]), asked["storage"], runs, search, asked["target"])
 
 
 def _search_object(search: Search) -> Document:

@@ -1,10 +1,11 @@
 """The trials of a sweep, shared by processes and machines: each is trained once, whoever is killed when.
 
-Optuna keeps the record, in a journal that is one file on a disk which all workers see: it needs no server, is alive,
+Optuna keeps the record, in a journal that is one file on a disk which all workers see, or in a database: it is alive
 and brings searches over several objectives. What it does not know is whether a worker still lives. So a worker holds
-a lock on its trial for as long as it trains, which the system itself gives back when the worker dies; a trial that
-is running and not locked is anybody's to continue. `result.json` says that a trial is finished: where a worker died
-between writing it and telling the record, the next one tells it.
+its trial for as long as it trains, by a locked file or a lease in the database; a trial that is running and not held
+is anybody's to continue. `result.json` says that a trial is finished: where a worker died between writing it and
+telling the record, the next one tells it. A call that a kill may cut off at any place can also be repeated, and is
+where a database does not answer.
 """
 
 from __future__ import annotations
@@ -17,12 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from filelock import FileLock, Timeout
+import sqlalchemy
+from filelock import FileLock
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from iftplan.base.documents import loads
 from iftplan.base.errors import InputError
+from iftplan.runs.sweeps.leases import SECONDS, DatabaseLeases, FileLeases, Lease, Leases, LostError, at_once
+from iftplan.runs.sweeps.outages import through_outages
 
 Ask = Callable[[optuna.Study], optuna.Trial]
 _NAME = "name"
@@ -74,7 +79,7 @@ def storage_at(place: str) -> optuna.storages.BaseStorage:
     """
     try:
         if "://" in place:
-            return optuna.storages.RDBStorage(place)
+            return at_once(lambda: optuna.storages.RDBStorage(place, _engine_settings(place)))
         Path(place).parent.mkdir(parents=True, exist_ok=True)
         _check_lines(Path(place))
         with _readable(place):
@@ -86,6 +91,34 @@ def storage_at(place: str) -> optuna.storages.BaseStorage:
         raise InputError(
             f"--storage {place} cannot be opened ({type(error).__name__}: {told}); name a file on a disk that all workers see, or the URL of a database."
         ) from error
+
+
+def leases_at(place: str, study: str, directory: Path, seconds: float = SECONDS) -> Leases:
+    """Leases in a database where the place is a URL, else locked files in the directory.
+
+    Args:
+        place: of the record.
+        study: of the trials.
+        directory: of the sweep.
+        seconds: for which a lease holds unless it is renewed.
+    """
+    if "://" not in place:
+        return FileLeases(directory, study)
+    return DatabaseLeases(sqlalchemy.create_engine(place, **_engine_settings(place)), study, seconds)
+
+
+def _engine_settings(url: str) -> dict[str, Any]:
+    """Settings of a database's client: a connection for each question, and seconds until one is given up."""
+    settings: dict[str, Any] = {"poolclass": sqlalchemy.NullPool}
+    if url.startswith("postgresql"):
+        settings["connect_args"] = {
+            "connect_timeout": 10,
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 25000,
+        }
+    return settings
 
 
 def _check_lines(journal: Path) -> None:
@@ -124,7 +157,7 @@ def _readable(place: str) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A trial that is this worker's, while it holds the lock.
+    """A trial that is this worker's, while it holds the lease.
 
     Attributes:
         name: of the trial and of its run directory.
@@ -135,7 +168,7 @@ class Claim:
     name: str
     number: int
     params: Mapping[str, Any]
-    lock: FileLock
+    lease: Lease
 
 
 class TrialQueue:
@@ -144,10 +177,11 @@ class TrialQueue:
     Args:
         storage: of the record.
         study: its name.
-        directory: where the trials' run directories and locks are.
+        directory: where the trials' run directories are.
         limit: how many trials a search has; a grid has those that were added.
         ask: how a search makes its next trial; None in a grid.
         named: the name of the run that a trial's settings say; "" where it was killed before it had all of them.
+        leases: of the trials; None for locked files in the directory.
     """
 
     def __init__(
@@ -159,30 +193,31 @@ class TrialQueue:
         limit: int = 0,
         ask: Ask | None = None,
         named: Callable[[FrozenTrial], str] | None = None,
+        leases: Leases | None = None,
     ) -> None:
-        optuna.logging.set_verbosity(optuna.logging.WARNING)  # what happens is for us to say
+        optuna.logging.set_verbosity(optuna.logging.ERROR)  # what happens is for us to say
         self.directory = directory
-        self._locks = directory / ".locks"
-        self._locks.mkdir(parents=True, exist_ok=True)
-        self._guard = FileLock(str(self._locks / f"{study}.guard"))
+        self._leases = leases or FileLeases(directory, study)
         self._limit, self._ask, self._named = limit, ask, named or _given_name
-        with self._guard, _readable(str(directory)):
+        with self._leases.guard(), _readable(str(directory)):
             self._study = optuna.create_study(
                 storage=storage, study_name=study, directions=["minimize", "minimize"], load_if_exists=True
             )
 
+    @through_outages
     def add(self, names: Iterable[str], *, again: bool = False) -> None:
         """Add the trials that are new; with `again`, also those that failed."""
-        with self._guard:
+        with self._leases.guard():
             there = self._latest()
             for name in names:
                 found = there.get(name)
                 if found is None or (again and found.state is TrialState.FAIL):
                     self._study.enqueue_trial({}, user_attrs={_NAME: name})
 
+    @through_outages
     def claim(self) -> Claim | None:
         """A trial to train: one whose worker is dead, or a new one; None where all others are at work or done."""
-        with self._guard:
+        with self._leases.guard():
             self._drop_half_asked()
             for begun in self._in(TrialState.RUNNING):  # first, for what a search asks next depends on it
                 if claim := self._held(begun):
@@ -193,16 +228,30 @@ class TrialQueue:
         return None
 
     def finish(self, claim: Claim, values: Iterable[float]) -> None:
-        """Record the result of the trial, and release it."""
-        self._study.tell(claim.number, list(values))
-        claim.lock.release()
+        """Record the result of the trial, and release it.
+
+        Raises:
+            LostError: the trial was given to another worker.
+        """
+        self._tell(claim, TrialState.COMPLETE, list(values))
 
     def fail(self, claim: Claim, reason: str) -> None:
-        """Record why the trial failed, and release it."""
-        self._study.set_user_attr(claim.name, reason)
-        self._study.tell(claim.number, state=TrialState.FAIL)
-        claim.lock.release()
+        """Record why the trial failed, and release it.
 
+        Raises:
+            LostError: the trial was given to another worker.
+        """
+        require_kept(claim)
+        through_outages(self._study.set_user_attr)(claim.name, reason)
+        self._tell(claim, TrialState.FAIL, None)
+
+    def _tell(self, claim: Claim, state: TrialState, values: list[float] | None) -> None:
+        require_kept(claim)
+        with suppress(UpdateFinishedTrialError):  # told before: the connection broke before the answer came
+            through_outages(self._study.tell)(claim.number, values, state, skip_if_finished=True)
+        claim.lease.release()
+
+    @through_outages
     def reasons(self) -> Mapping[str, str]:
         """Reason of each trial that failed, by name."""
         failed = {name for name, trial in self._latest().items() if trial.state is TrialState.FAIL}
@@ -212,10 +261,12 @@ class TrialQueue:
         """Names of all trials with settings, in the order in which they were asked for."""
         return tuple(map(self._named, self.trials()))
 
+    @through_outages
     def trials(self) -> tuple[FrozenTrial, ...]:
         """All trials that have settings, in the order in which they were asked for."""
         return tuple(t for t in self._study.get_trials(deepcopy=False) if self._named(t))
 
+    @through_outages
     def left(self) -> list[str]:
         """Names of trials that were asked for and are neither finished nor failed."""
         return [self._named(trial) for trial in self._in(TrialState.WAITING, TrialState.RUNNING)]
@@ -248,15 +299,27 @@ class TrialQueue:
     def _held(self, trial: FrozenTrial) -> Claim | None:
         """The trial, if nobody has it, and nobody finished it in the meantime."""
         name = self._named(trial)
-        lock = FileLock(str(self._locks / name))
+        lease = self._leases.take(name)
+        if lease is None:
+            return None
+        claim = None
         try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            return None
-        if self._study.get_trials(deepcopy=False)[trial.number].state.is_finished():
-            lock.release()
-            return None
-        return Claim(name, trial.number, trial.params, lock)
+            if not self._study.get_trials(deepcopy=False)[trial.number].state.is_finished():
+                claim = Claim(name, trial.number, trial.params, lease)
+        finally:
+            if claim is None:
+                lease.release()
+        return claim
+
+
+def require_kept(claim: Claim) -> None:
+    """Wait where the database does not answer, and refuse to go on with a trial that another worker has by now.
+
+    Raises:
+        LostError: the trial was given to another worker.
+    """
+    if not claim.lease.kept():
+        raise LostError("this worker did not reach the database in time, so another one continues the trial")
 
 
 def _given_name(trial: FrozenTrial) -> str:

@@ -15,6 +15,10 @@ RECORDS = ("run.json", "metrics.csv", "result.json")
 _LOCK = ".lock"
 
 
+class BusyError(InputError):
+    """Another process trains in the directory now."""
+
+
 def refuse_taken(directory: Path) -> None:
     """Refuse a directory for a new run that holds one.
 
@@ -37,14 +41,15 @@ def claim(directory: Path, *, fresh: bool) -> Iterator[None]:
         fresh: whether it must not hold a run yet.
 
     Raises:
-        InputError: another process trains there, it holds a run, or it cannot be made.
+        BusyError: another process trains there.
+        InputError: it holds a run, or it cannot be made.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
         lock = FileLock(directory / _LOCK)
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise InputError(
+        raise BusyError(
             f"another process is training in {directory} now; wait for it, or name another directory with --out."
         ) from error
     except OSError as error:

@@ -70,6 +70,13 @@ class Sampler(StrEnum):
     RANDOM = "random"
 
 
+class Scheduler(StrEnum):
+    """What starts the workers of a training sweep as jobs."""
+
+    SLURM = "slurm"
+    LOCAL = "local"
+
+
 TRAINING_PANEL = "Training (with --train)"
 SEARCH_PANEL = "Search"
 
@@ -234,8 +241,8 @@ def command(
         str,
         typer.Option(
             "--out",
-            metavar="DIR",
-            help="Directory that holds the run directories.",
+            metavar="DIR|URL",
+            help="Directory that holds the run directories, or a URL such as s3://bucket/sweep (fsspec), with --storage URL.",
             rich_help_panel=TRAINING_PANEL,
         ),
     ] = "sweeps",
@@ -244,10 +251,27 @@ def command(
         typer.Option(
             "--workers",
             min=1,
-            help="Number of parallel training processes on this machine.",
+            help="Number of parallel training processes on this machine, or of jobs with --submit.",
             rich_help_panel=TRAINING_PANEL,
         ),
     ] = 1,
+    submit: Annotated[
+        Scheduler | None,
+        typer.Option(
+            "--submit",
+            help="Start the workers as jobs, through submitit: of Slurm, or local ones to try it.",
+            rich_help_panel=TRAINING_PANEL,
+        ),
+    ] = None,
+    job: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--job",
+            metavar="KEY=VALUE",
+            help="One setting of each job, such as slurm_partition=gpu or timeout_min=600; repeat it for more.",
+            rich_help_panel=TRAINING_PANEL,
+        ),
+    ] = None,
     storage: Annotated[
         str,
         typer.Option(
@@ -292,6 +316,7 @@ def command(
     given = {
         "--methods": methods, "--seeds": seeds, "--data": data, "--recipe": recipe, "--config": config,
         "--set": settings, "--vary": vary, "--epochs": epochs, "--steps": steps, "--storage": storage,
+        "--submit": submit, "--job": job,
     }  # fmt: skip
     if not train and (names := [name for name, value in given.items() if value]):
         raise InputError(f"{names[0]} needs --train. Add it, or leave {names[0]} out.")
@@ -299,6 +324,8 @@ def command(
         raise InputError(
             "--train cannot be combined with --input, --allow or --heads size. Make a plan with them (iftplan plan), and train it with iftplan train."
         )
+    if job and not submit:
+        raise InputError("--job needs --submit. Add --submit slurm, or leave --job out.")
     if search and vary:
         raise InputError("--vary is for a grid, and --search for a search. Leave one of them out.")
     variants = (
@@ -332,11 +359,13 @@ def command(
     notes: Sequence[Table] = ()
     if train:
         require_optuna()
+        from iftplan.cli.commands.training.sweep.jobs import job_settings
         from iftplan.cli.commands.training.sweep.training import Training, train_points
 
         kept = Training(
             {label: replace(run, plan=asked) for label, run in variants.items()}, tuple(split(methods)), seeds_in(seeds, base.seed),
             Path(out), storage, workers, search.value if search else None, trials, retry_failed,
+            out if "://" in out else "", submit.value if submit else "", job_settings(job or ()),
         )  # fmt: skip
         rows, notes = train_points(grid, specs, families, kept)
     elif search:
@@ -345,7 +374,8 @@ def command(
         rows = plan_points(grid, specs, families, heads)
     write(rows, notes, form, output)
     require_a_point(rows)
-    say_next(_next(output, out if train else ""), form, output)
+    if "://" not in out:
+        say_next(_next(output, out if train else ""), form, output)
 
 
 def _next(output: str | None, runs: str) -> list[str]:

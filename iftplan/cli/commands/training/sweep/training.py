@@ -7,12 +7,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from iftplan.base.documents import loads, read_text
+from iftplan.base.documents import Document, loads, read_text
 from iftplan.base.errors import InputError
+from iftplan.cli.commands.training.sweep.jobs import work_as_jobs
 from iftplan.cli.output import Interrupted
 from iftplan.cli.progress import counting
 from iftplan.runs.document import parse_run
@@ -30,6 +31,7 @@ from iftplan.runs.sweeps.grid import (
 )
 from iftplan.runs.sweeps.search import SamplerName, shares, space_of, trained_objectives
 from iftplan.runs.sweeps.tables import search_table
+from iftplan.runs.sweeps.targets import RunTarget
 
 if TYPE_CHECKING:
     from iftplan.families.family import Family
@@ -60,6 +62,9 @@ class Training:
         search: a sampler, for a search in place of the grid.
         trials: of the search.
         retry: try again what failed.
+        target: URL of the run directories, in place of the directory.
+        submit: "slurm" or "local", which starts the workers as jobs; "" for processes of this command.
+        job: settings of a job, by submitit's names.
     """
 
     variants: Mapping[str, RunConfig]
@@ -71,6 +76,9 @@ class Training:
     search: SamplerName | None
     trials: int
     retry: bool
+    target: str = ""
+    submit: str = ""
+    job: Mapping[str, str | int] = field(default_factory=dict)
 
     @property
     def base(self) -> RunConfig:
@@ -102,7 +110,12 @@ def train_points(
     for method in methods:
         parse_run({"method": {"name": method}}, "--methods")
     training = replace(training, methods=methods)
-    training.directory.mkdir(parents=True, exist_ok=True)
+    if not training.target:
+        training.directory.mkdir(parents=True, exist_ok=True)
+    elif "://" not in training.storage:
+        raise InputError(
+            f"--out {training.target} needs --storage URL of a database, for a journal lies on a disk that all workers see."
+        )
     if training.search is None:
         return _grid(grid, specs, training), ()
     return _search(grid, specs, training.search, training)
@@ -133,12 +146,12 @@ def train_runs(
     able = {name: run for name, run in runs.items() if rows[name].outcome == PLANNED}
     reasons: Mapping[str, str] = {}
     if able:
-        campaign = _campaign(training, able, None)
-        queue = campaign.queue()
-        queue.add(able, again=training.retry)
-        _train(campaign, queue, training.workers)
-        reasons = queue.reasons()
-    return _rows(runs, rows, reasons, training.directory)
+        with _campaign(training, able, None).on_this_host() as campaign:
+            queue = campaign.queue()
+            queue.add(able, again=training.retry)
+            _train(campaign, queue, training)
+            reasons = queue.reasons()
+    return _rows(runs, rows, reasons, training)
 
 
 def _search(
@@ -149,12 +162,12 @@ def _search(
     base = replace(training.base, seed=training.seeds[0])
     found: dict[str, dict[str, GridPoint]] = {}
     for name in dict.fromkeys((sampler, "random")):
-        campaign = _campaign(training, {}, Search(name, choices, training.trials, base))
-        queue = campaign.queue()
-        _train(campaign, queue, training.workers)
-        runs = dict(_chosen(campaign, queue))
+        with _campaign(training, {}, Search(name, choices, training.trials, base)).on_this_host() as campaign:
+            queue = campaign.queue()
+            _train(campaign, queue, training)
+            runs = dict(_chosen(campaign, queue))
         rows = dict(zip(runs, planned_rows(specs, (run.plan for run in runs.values())), strict=True))
-        found[name] = _rows(runs, rows, queue.reasons(), training.directory)
+        found[name] = _rows(runs, rows, queue.reasons(), training)
     points = {
         name: [p for row in rows.values() if (p := trained_objectives(row))] for name, rows in found.items()
     }
@@ -171,35 +184,55 @@ def _chosen(campaign: Campaign, queue: TrialQueue) -> Iterable[tuple[str, RunCon
 
 def _campaign(training: Training, runs: Mapping[str, RunConfig], search: Search | None) -> Campaign:
     place = training.storage or str(training.directory / "journal.log")
-    return Campaign(training.directory.absolute(), place, runs, search)
+    return Campaign(training.directory.absolute(), place, runs, search, training.target)
 
 
 def _rows(
-    runs: Mapping[str, RunConfig], rows: Mapping[str, GridPoint], reasons: Mapping[str, str], directory: Path
+    runs: Mapping[str, RunConfig],
+    rows: Mapping[str, GridPoint],
+    reasons: Mapping[str, str],
+    training: Training,
 ) -> dict[str, GridPoint]:
     """What came of every run; `result.json` has the last word."""
     found = {}
+    result_of, place = _results(training)
     for name, run in runs.items():
-        record = directory / name / "result.json"
-        if record.exists():
-            document = parse_result(loads(read_text(str(record)), str(record)), str(record))
-            found[name] = trained_row(rows[name], run, document, str(directory / name))
+        if document := result_of(name):
+            found[name] = trained_row(rows[name], run, document, f"{place}/{name}")
         else:
             planned = rows[name].outcome == PLANNED
             found[name] = row_of_run(rows[name], run, reasons.get(name, UNFINISHED) if planned else None)
     return found
 
 
-def _train(campaign: Campaign, queue: TrialQueue, workers: int) -> None:
+def _results(training: Training) -> tuple[Callable[[str], Document | None], str]:
+    """Function that reads the result of a run, None where there is none, and the place of all runs."""
+    if training.target:
+        target = RunTarget(training.target)
+        return target.result, target.url
+    directory = training.directory
+
+    def result_in(name: str) -> Document | None:
+        record = str(directory / name / "result.json")
+        return parse_result(loads(read_text(record), record), record) if Path(record).exists() else None
+
+    return result_in, str(directory)
+
+
+def _train(campaign: Campaign, queue: TrialQueue, training: Training) -> None:
     try:
         with counting(queue.ended) as say:
             tell = _notes_once(say)
-            if workers > 1:
-                _train_together(campaign, workers, tell)
-                return
-            from iftplan.nn.training.trials import work
+            if training.submit:
+                folder = Path("iftplan-jobs") if training.target else training.directory / ".jobs"
+                document = campaign_object(campaign)
+                work_as_jobs(document, training.submit, training.workers, training.job, folder, tell)
+            elif training.workers > 1:
+                _train_together(campaign, training.workers, tell)
+            else:
+                from iftplan.nn.training.trials import work
 
-            work(queue, campaign.run_of, tell)
+                work(queue, campaign.run_of, tell, target=campaign.target)
     except KeyboardInterrupt as error:
         ended, total = queue.ended()
         raise Interrupted(
