@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,35 +11,18 @@ import pytest
 
 from iftplan.base.errors import InputError, MeasureError
 from iftplan.runs.sweeps.targets import Mirror, RunTarget
-
-BUCKET = "sweeps"
+from tests.support.stores import BUCKET, missing, s3
 
 
 @pytest.fixture(scope="module")
 def store() -> Iterator[str]:
     """URL of a bucket in a server on this machine."""
-    if absent := [name for name in ("moto", "flask", "s3fs", "boto3") if find_spec(name) is None]:
-        pytest.skip(f"not installed: {', '.join(absent)}")
-    from moto.server import ThreadedMotoServer
-
-    with pytest.MonkeyPatch.context() as patch:
-        server = ThreadedMotoServer("127.0.0.1", 0)
-        server.start()
-        try:
-            host, port = server.get_host_and_port()
-            for name, value in (
-                ("AWS_ENDPOINT_URL", f"http://{host}:{port}"),
-                ("AWS_ACCESS_KEY_ID", "test"),
-                ("AWS_SECRET_ACCESS_KEY", "test"),
-                ("AWS_DEFAULT_REGION", "us-east-1"),
-            ):
-                patch.setenv(name, value)
-            import s3fs
-
-            s3fs.S3FileSystem(skip_instance_cache=True).mkdir(BUCKET)
-            yield f"s3://{BUCKET}"
-        finally:
-            server.stop()
+    if said := missing():
+        pytest.skip(said)
+    with s3() as environment, pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        yield f"s3://{BUCKET}"
 
 
 @pytest.fixture(params=["file", "s3"])

@@ -39,6 +39,7 @@ def work_as_jobs(
     workers: int,
     settings: Mapping[str, str | int],
     folder: Path,
+    ended: Callable[[], tuple[int, int]],
     tell: Callable[[str], None],
 ) -> None:
     """Submit one array of jobs, each of which is a worker, and wait until all have ended.
@@ -49,6 +50,7 @@ def work_as_jobs(
         workers: number of jobs.
         settings: of each job, by submitit's names.
         folder: of what jobs read and write, seen by all of them.
+        ended: how many runs have, and how many there are.
         tell: hears of the jobs.
 
     Raises:
@@ -73,7 +75,12 @@ def work_as_jobs(
         ) from error
     tell(f"submitted {workers} jobs: {', '.join(job.job_id for job in jobs)}; their output is in {folder}")
     try:
+        last = 0
         while not all(job.done() for job in jobs):
+            done, total = ended()
+            if done > last:
+                tell(f"{done} of {total} runs finished")
+            last = done
             time.sleep(_LOOK)
     except KeyboardInterrupt:
         for job in jobs:
@@ -81,5 +88,5 @@ def work_as_jobs(
         raise
     for job in jobs:
         if error := job.exception():
-            last = str(error).strip().splitlines()[-1:] or [type(error).__name__]
-            tell(f"job {job.job_id} ended early: {last[0]}; its output is in {folder}")
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            tell(f"job {job.job_id} ended early: {lines[-1]}; its output is in {folder}")

@@ -225,8 +225,8 @@ def _train(campaign: Campaign, queue: TrialQueue, training: Training) -> None:
             tell = _notes_once(say)
             if training.submit:
                 folder = Path("iftplan-jobs") if training.target else training.directory / ".jobs"
-                document = campaign_object(campaign)
-                work_as_jobs(document, training.submit, training.workers, training.job, folder, tell)
+                asked = campaign_object(campaign), training.submit, training.workers, training.job
+                work_as_jobs(*asked, folder, queue.ended, tell)
             elif training.workers > 1:
                 _train_together(campaign, training.workers, tell)
             else:

@@ -1,0 +1,121 @@
+"""`iftplan sweep` on hosts that share a database and an object store, no disk; and its workers as jobs."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from signal import SIGKILL
+from subprocess import Popen
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from iftplan.runs.sweeps.queue import storage_at
+from iftplan.runs.sweeps.targets import RunTarget
+from tests.cli.test_sweep import SWEEP, TRIALS, results, rows
+from tests.support import databases, stores
+from tests.support.cli_runs import Run, many
+from tests.support.places import ROOT
+
+PATIENCE = 900.0
+REFUSED = {
+    "--job slurm_partition=gpu": "--job needs --submit",
+    "--submit local --job partition": "--job 'partition' is not KEY=VALUE",
+    "--out memory://runs": "--out memory://runs needs --storage URL",
+    "--out nothing://at/all --storage sqlite:///s.db": "--out nothing://at/all cannot be opened",
+}
+
+
+@pytest.fixture(scope="module")
+def refused(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+    folder = tmp_path_factory.mktemp("refused")
+    asked = "sweep zoo:digits-cnn --transforms wide --sparsities 0.5 --train --steps 1"
+    return dict(zip(REFUSED, many([f"{asked} {more}".split() for more in REFUSED], folder), strict=True))
+
+
+@pytest.mark.parametrize("options", REFUSED)
+def test_what_cannot_be_is_said(refused: dict[str, Run], options: str) -> None:
+    assert refused[options].code == 2
+    assert REFUSED[options] in refused[options].message
+
+
+@pytest.mark.slow
+def test_workers_are_jobs(tmp_path: Path) -> None:
+    if find_spec("submitit") is None:
+        pytest.skip("not installed: submitit")
+    words = "sweep zoo:digits-cnn --transforms wide --sparsities 0.5,0.75 --train --steps 2 --format csv"
+    jobs = "--submit local --workers 2 --job timeout_min=30"
+    (done,) = many([f"{words} {jobs}".split()], tmp_path)
+    assert done.code == 0, done.err
+    assert "submitted 2 jobs" in done.err
+    assert [row["outcome"] for row in rows(done.out)] == ["trained", "trained"]
+    logs = [path.read_text() for path in (tmp_path / "sweeps" / ".jobs").glob("*.err")]
+    assert len(logs) == 2 and sum(log.count("accuracy") for log in logs) == 2
+
+
+@pytest.fixture
+def environment() -> Iterator[dict[str, str]]:
+    if said := databases.missing() or stores.missing():
+        pytest.skip(said)
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    with stores.s3() as found:
+        yield {**os.environ, **found, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+
+
+@pytest.mark.slow
+def test_two_hosts_without_a_common_disk_finish_what_one_would(
+    environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker is killed and its host does not come back; the server crashes and is started again."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with databases.postgresql() as server:
+        words = (*SWEEP, "--out", f"s3://{stores.BUCKET}/sweep", "--storage", server.url, "--format", "csv")
+        hosts = [started(words, tmp_path / name, environment) for name in ("one", "two")]
+        target = RunTarget(f"s3://{stores.BUCKET}/sweep")
+
+        def finished() -> list[str]:
+            found = target._files.find(target._root) if target._files.exists(target._root) else []
+            return sorted(path.split("/")[-2] for path in found if path.endswith("/result.json"))
+
+        until(lambda: len(finished()) >= 2)
+        hosts[0].send_signal(SIGKILL)
+        assert hosts[0].wait() == -SIGKILL
+        until(lambda: len(finished()) >= 5)
+        server.stop()
+        time.sleep(2)
+        server.start()
+        assert hosts[1].wait(PATIENCE) == 0, (tmp_path / "two" / "stderr").read_text()
+        storage = storage_at(server.url)
+        (name,) = optuna.get_all_study_names(storage)
+        trials = optuna.load_study(study_name=name, storage=storage).trials
+        assert [trial.state for trial in trials] == [TrialState.COMPLETE] * TRIALS
+        found = {name: target.result(name) for name in finished()}
+    assert len(found) == TRIALS
+    alone = started((*SWEEP, "--out", "runs"), tmp_path / "alone", environment)
+    assert alone.wait(PATIENCE) == 0
+    assert found == {name: json.loads(text) for name, text in results(tmp_path / "alone" / "runs").items()}
+    table = rows((tmp_path / "two" / "stdout").read_text())
+    assert {row["outcome"] for row in table} == {"trained"} and len(table) == TRIALS
+    assert not list((tmp_path / "two").glob("sweeps*")), "runs were left on a host"
+
+
+def started(words: tuple[str, ...], folder: Path, environment: dict[str, str]) -> Popen[bytes]:
+    folder.mkdir()
+    with (folder / "stdout").open("w") as out, (folder / "stderr").open("w") as err:
+        return Popen(
+            [sys.executable, "-m", "iftplan", *words], cwd=folder, env=environment, stdout=out, stderr=err
+        )
+
+
+def until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < end, "the sweep does not go on"
+        time.sleep(0.05)
