@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from signal import SIGKILL
-from subprocess import Popen
+from subprocess import Popen, run
 
 import optuna
 import pytest
@@ -104,6 +105,35 @@ def test_two_hosts_without_a_common_disk_finish_what_one_would(
     table = rows((tmp_path / "two" / "stdout").read_text())
     assert {row["outcome"] for row in table} == {"trained"} and len(table) == TRIALS
     assert not list((tmp_path / "two").glob("sweeps*")), "runs were left on a host"
+
+
+def no_namespaces() -> str:
+    """Why this machine makes no network namespaces; "" where it does."""
+    if shutil.which("unshare") is None or shutil.which("ip") is None:
+        return "not installed: unshare, ip"
+    tried = run(["unshare", "--net", "--mount", "mount", "-t", "tmpfs", "none", "/run"], capture_output=True)
+    return tried.stderr.decode().strip()
+
+
+@pytest.mark.slow
+def test_a_host_that_is_cut_off_for_a_minute_loses_no_trial_and_trains_none_twice(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    """Hosts are network namespaces; while one is cut off, the database crashes and comes back."""
+    if said := no_namespaces():
+        pytest.skip(said)
+    program = [sys.executable, "-m", "tests.support.processes.two_hosts", str(tmp_path), *SWEEP]
+    hosts = ("unshare", "--net", "--mount", *program)
+    done = run(hosts, env=environment, cwd=tmp_path, capture_output=True, timeout=PATIENCE, check=False)
+    assert done.returncode == 0, done.stderr.decode()[-4000:]
+    found = json.loads(done.stdout)
+    said = (tmp_path / "host1").read_text() + (tmp_path / "host2").read_text()
+    assert found["codes"] == [0, 0], said
+    assert found["states"] == ["COMPLETE"] * TRIALS
+    alone = started((*SWEEP, "--out", "runs"), tmp_path / "alone", environment)
+    assert alone.wait(PATIENCE) == 0
+    single = {name: json.loads(text) for name, text in results(tmp_path / "alone" / "runs").items()}
+    assert found["results"] == single and len(single) == TRIALS
 
 
 def started(words: tuple[str, ...], folder: Path, environment: dict[str, str]) -> Popen[bytes]:

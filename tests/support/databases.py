@@ -24,19 +24,28 @@ def missing() -> str:
 
 
 class Server:
-    """A server whose data lie in a directory of its own."""
+    """A server whose data lie in a directory of its own.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: of the data.
+        address: that it listens on.
+    """
+
+    def __init__(self, folder: Path, address: str = "127.0.0.1") -> None:
+        self._address = address
         self._data, self._folder = folder / "data", folder
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self._run("initdb", "-D", str(self._data), "-U", "iftplan", "-A", "trust", "--no-sync")
+        if address != "127.0.0.1":
+            with (self._data / "pg_hba.conf").open("a") as file:
+                file.write("host all all 10.0.0.0/8 trust\n")
         self.url = f"postgresql+psycopg://iftplan@127.0.0.1:{self.port}/postgres"
 
     def start(self) -> None:
         """Start the server, and wait until it answers."""
-        options = f"-p {self.port} -k {self._folder} -h 127.0.0.1"
+        options = f"-p {self.port} -k {self._folder} -h {self._address}"
         log = str(self._folder / "log")
         self._run("pg_ctl", "-D", str(self._data), "-w", "-l", log, "-o", options, "start")
 
@@ -61,13 +70,13 @@ class Server:
 
 
 @contextmanager
-def postgresql() -> Iterator[Server]:
+def postgresql(address: str = "127.0.0.1") -> Iterator[Server]:
     """A server that answers, stopped and removed in the end."""
     folder = Path(tempfile.mkdtemp(prefix="postgresql-"))
     try:
         if os.geteuid() == 0:
             shutil.chown(folder, "nobody", "nogroup")
-        server = Server(folder)
+        server = Server(folder, address)
         server.start()
         try:
             yield server

@@ -17,7 +17,7 @@ def missing() -> str:
 
 
 @contextmanager
-def s3() -> Iterator[Mapping[str, str]]:
+def s3(address: str = "127.0.0.1") -> Iterator[Mapping[str, str]]:
     """Environment in which `s3://sweeps` is a bucket in a server on this machine."""
     import boto3
     from moto.server import ThreadedMotoServer
@@ -25,7 +25,7 @@ def s3() -> Iterator[Mapping[str, str]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    server = ThreadedMotoServer("127.0.0.1", port, verbose=False)
+    server = ThreadedMotoServer(address, port, verbose=False)
     server.start()
     try:
         environment = {

@@ -16,7 +16,7 @@ PATIENCE = 600.0
 """Seconds without an answer after which a worker gives up."""
 PAUSE = 0.5
 """Seconds between tries."""
-# the last where Optuna asks again in a session whose connection broke
+# the last where Optuna asks again in a transaction whose connection broke
 _OUTAGES = (OperationalError, InterfaceError, InternalError, PendingRollbackError)
 
 _P = ParamSpec("_P")
