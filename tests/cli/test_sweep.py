@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import time
@@ -23,6 +21,7 @@ from iftplan.runs.sweeps.grid import COLUMNS
 from iftplan.runs.sweeps.queue import storage_at
 from tests.support.cli_runs import Run, iftplan, many
 from tests.support.hand_specs import chain
+from tests.support.processes.twelve_trials import SWEEP, TRIALS, results, rows
 from tests.support.programs import program
 
 PLANS = "sweep chain.json --transforms wide,none,parallel --sparsities 0.5:0.9:0.2,3/4 --distributions uniform,erk"
@@ -99,10 +98,6 @@ def runs(folder: Path) -> dict[str, Run]:
     return dict(zip((*COMMANDS, *REFUSED), many([text.split() for text in texts], folder), strict=True))
 
 
-def rows(text: str) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(text)))
-
-
 def test_all_forms_hold_the_same_points(runs: dict[str, Run], folder: Path) -> None:
     assert all(runs[name].code == 0 for name in ("table", "csv", "csv file", "parquet", "json", "markdown"))
     found = rows(runs["csv"].out)
@@ -165,12 +160,6 @@ def test_nothing_that_was_refused_left_a_trace(runs: dict[str, Run], folder: Pat
 
 # --- killed, continued, and several at once -----------------------------------------------------------------
 
-SWEEP = (
-    "sweep", "zoo:digits-cnn", "--transforms", "wide,parallel", "--sparsities", "0.5,0.75,0.9", "--train",
-    "--methods", "static", "--seeds", "0,1", "--steps", "4", "--set", "training.checkpoint_interval=1",
-    "--set", "training.batch_size=32",
-)  # fmt: skip
-TRIALS = 2 * 3 * 2
 PATIENCE = 600.0
 """Seconds after which a sweep that finishes nothing more has failed."""
 
@@ -179,10 +168,6 @@ PATIENCE = 600.0
 def killing() -> ModuleType:
     """The processes of `benchmarks/kill.py`; those that are forked need a parent that has computed nothing."""
     return program("kill")
-
-
-def results(out: Path) -> dict[str, bytes]:
-    return {path.parent.name: path.read_bytes() for path in out.glob("*/result.json")}
 
 
 def until(true: Callable[[], bool]) -> None:

@@ -18,8 +18,8 @@ from iftplan.base.errors import MeasureError
 from iftplan.runs.sweeps import outages
 from iftplan.runs.sweeps.leases import LostError
 from iftplan.runs.sweeps.queue import TrialQueue, leases_at, storage_at
-from tests.runs.sweeps.test_queue import NAMES, ended, forked, train_all
-from tests.support.databases import Server, missing, postgresql
+from tests.support.processes.databases import Server, missing, postgresql
+from tests.support.processes.workers import NAMES, ended, forked, train_all
 
 SECONDS = 2.0
 

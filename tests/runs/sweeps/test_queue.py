@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import time
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from signal import SIGKILL
@@ -18,8 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from iftplan.base.errors import InputError
 from iftplan.runs.sweeps.queue import TrialQueue, storage_at
-
-NAMES = [f"trial-{i}" for i in range(12)]
+from tests.support.processes.workers import NAMES, ended, forked, train_all
 
 
 def grid(directory: Path) -> TrialQueue:
@@ -39,43 +36,6 @@ def search(directory: Path, limit: int) -> TrialQueue:
 
 def study_in(directory: Path, name: str = "grid") -> optuna.Study:
     return optuna.load_study(study_name=name, storage=storage_at(str(directory / "journal.log")))
-
-
-def forked(work: Callable[[], None]) -> int:
-    """A process that does it and ends, without the clean-up of pytest."""
-    pid = os.fork()
-    if pid:
-        return pid
-    status = 1
-    try:
-        work()
-        status = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        os._exit(status)
-
-
-def train_all(open_queue: Callable[[], TrialQueue], seconds: float) -> None:
-    """A worker whose training is to wait; it fails where a result is there already."""
-    queue = open_queue()
-    while True:
-        claim = queue.claim()
-        if claim is None:
-            if not queue.left():
-                return
-            time.sleep(0.005)
-            continue
-        record = queue.directory / f"{claim.name}.json"
-        if not record.exists():
-            time.sleep(seconds)
-            with record.open("x") as file:  # a second training of a trial would fail here
-                file.write(json.dumps(1.0))
-        queue.finish(claim, (1.0, 2.0))
-
-
-def ended(pids: list[int]) -> list[int]:
-    return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
 
 
 def test_workers_at_once_train_every_trial_once(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from iftplan.base.errors import InputError, MeasureError
 from iftplan.runs.sweeps.targets import Mirror, RunTarget
-from tests.support.stores import BUCKET, missing, s3
+from tests.support.processes.stores import BUCKET, missing, s3
 
 
 @pytest.fixture(scope="module")

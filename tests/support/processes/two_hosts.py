@@ -18,7 +18,7 @@ import optuna
 
 from iftplan.runs.sweeps.queue import storage_at
 from iftplan.runs.sweeps.targets import RunTarget
-from tests.support import databases, stores
+from tests.support.processes import databases, stores
 
 CUT = 65.0
 

@@ -19,10 +19,10 @@ from optuna.trial import TrialState
 
 from iftplan.runs.sweeps.queue import storage_at
 from iftplan.runs.sweeps.targets import RunTarget
-from tests.cli.test_sweep import SWEEP, TRIALS, results, rows
-from tests.support import databases, stores
 from tests.support.cli_runs import Run, many
 from tests.support.places import ROOT
+from tests.support.processes import databases, stores
+from tests.support.processes.twelve_trials import SWEEP, TRIALS, results, rows
 
 PATIENCE = 900.0
 REFUSED = {

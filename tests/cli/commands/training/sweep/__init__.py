@@ -1,0 +1,1 @@
+"""Tests of `iftplan sweep` beyond one machine."""
