@@ -259,7 +259,7 @@ def command(
         Scheduler | None,
         typer.Option(
             "--submit",
-            help="Start the workers as jobs, through submitit: of Slurm, or local ones to try it.",
+            help="Start the workers as jobs through submitit: slurm, or local to try it on this machine.",
             rich_help_panel=TRAINING_PANEL,
         ),
     ] = None,
