@@ -87,6 +87,6 @@ def work_as_jobs(
             job.cancel()
         raise
     for job in jobs:
-        if error := job.exception():
-            lines = str(error).strip().splitlines() or [type(error).__name__]
+        if failure := job.exception():
+            lines = str(failure).strip().splitlines() or [type(failure).__name__]
             tell(f"job {job.job_id} ended early: {lines[-1]}; its output is in {folder}")
