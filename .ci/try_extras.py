@@ -48,6 +48,9 @@ EXTRAS: Mapping[str, Sequence[str]] = {
         "iftplan sweep zoo:digits-cnn --transforms wide,doped --sparsities 0.5,0.75 -o table.parquet",
         "iftplan sweep zoo:digits-cnn --transforms wide,doped --sparsities 0.5,0.75 -o table.csv",
     ),
+    "cluster": (
+        "iftplan sweep zoo:digits-cnn --transforms wide --sparsities 0.75 --train --steps 2 --submit local --out jobs -o table.csv",
+    ),
     "bench": ("iftplan bench --layer linear:64-64@8 --sparsity 0.9 --rounds 1",),
     "onnx": (f"""python -c '{SPARSE}; nn.to_onnx(sparse, "2x8", "sparse.onnx")'""",),
     "all": ("iftplan audit wide.json --format html -o audit.html",),

@@ -60,7 +60,7 @@ def work_as_jobs(
         import submitit
     except ImportError as error:
         raise InputError(
-            "--submit needs submitit, which is not installed. Install it with: pip install 'iftplan[sweep]'."
+            "--submit needs submitit, which is not installed. Install it with: pip install 'iftplan[cluster]'."
         ) from error
     from iftplan.nn.training.trials import work_on
 
