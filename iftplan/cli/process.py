@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -32,9 +34,10 @@ def same_command(*more: str, without: str = "") -> list[str]:
 
 @contextmanager
 def lasting_imports() -> Iterator[None]:
-    """Import what lasts as long as the process: no garbage is looked for in it, now or at the end.
+    """Import what lasts as long as the process: no garbage is looked for in it, and Ctrl-C takes effect at its end.
 
-    PyTorch is a million objects, and to look through them takes a third of the time of importing it.
+    PyTorch is a million objects, and to look through them takes a third of the time of importing it. A library of C that was
+    imported by half can be neither used nor imported again, so an interruption in between would end as an error of its own.
     """
     if not is_ours():
         yield
@@ -42,8 +45,26 @@ def lasting_imports() -> Iterator[None]:
     collecting = gc.isenabled()
     gc.disable()
     try:
-        yield
+        with _late_interruption():
+            yield
     finally:
         gc.freeze()
         if collecting:
             gc.enable()
+
+
+@contextmanager
+def _late_interruption() -> Iterator[None]:
+    """Hold an interruption back until the end, where it is raised; in other threads than the first there is none."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or before is not signal.default_int_handler:
+        yield
+        return
+    pressed: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed:
+        raise KeyboardInterrupt

@@ -301,8 +301,11 @@ def _train(
     *,
     resume: bool,
 ) -> None:
-    from iftplan.nn.training.records.loggers import logger_named
-    from iftplan.nn.training.run import execute
+    from iftplan.cli.process import lasting_imports
+
+    with lasting_imports():
+        from iftplan.nn.training.records.loggers import logger_named
+        from iftplan.nn.training.run import execute
 
     found = [logger_named(name, directory) for name in loggers]
     watch = partial(_watched, directory=directory)
