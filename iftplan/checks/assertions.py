@@ -51,6 +51,7 @@ class FlopBudget(Protocol):
         /,
         *inputs: str,
         tolerance: Number = ...,
+        nonzeros: bool = ...,
         layers: int | None = ...,
     ) -> AuditReport:
         """See `flop_budget`."""
@@ -115,6 +116,7 @@ def flop_budget(
     /,
     *inputs: str,
     tolerance: Number = 0,
+    nonzeros: bool = False,
     layers: int | None = 10,
 ) -> AuditReport:
     """Assert that a model costs no more MACs than a budget; returns the report of the audit.
@@ -124,10 +126,11 @@ def flop_budget(
         budget: MACs: 560_000_000, "560M", or "1.2 GFLOPs", two of which make one MAC.
         *inputs: such as "1x3x32x32"; most sources know theirs.
         tolerance: the largest relative excess that passes.
+        nonzeros: whether the weights of a network count by its masks and zeros; all of them do otherwise.
         layers: number of layers that the message lists, the most expensive ones; None for all.
 
     Raises:
-        AssertionError: it costs more; the message lists the most expensive layers.
+        AssertionError: it costs more; the message lists the most expensive layers, and says where masks were not counted.
         MeasureError: it could not be measured.
     """
     __tracebackhide__ = True
@@ -135,11 +138,25 @@ def flop_budget(
 
     network, specs = _network(model, inputs)
     reference = Reference.of_budget(str(budget))
-    report = audit_network(_called(model), network, specs, reference, tolerance=_fraction(tolerance))
-    return _held(report, layers)
+    report = audit_network(
+        _called(model), network, specs, reference, nonzeros=nonzeros, tolerance=_fraction(tolerance)
+    )
+    return _held(report, layers, "" if nonzeros else _uncounted_masks(network))
 
 
-def _held(report: AuditReport, most: int | None) -> AuditReport:
+def _uncounted_masks(network: nn.Module) -> str:
+    """A sentence on masks that a count of all weights takes no notice of; empty where there are none."""
+    from iftplan.nn.masks.masked_weights import masked_weights
+
+    masked = next(iter(masked_weights(network)), None)
+    return (
+        ""
+        if masked is None
+        else "the network has masks, and weights off them are counted too; `nonzeros=True` counts those that they keep"
+    )
+
+
+def _held(report: AuditReport, most: int | None, note: str = "") -> AuditReport:
     """The report, if it passed."""
     __tracebackhide__ = True
     if report.passed:
@@ -150,7 +167,7 @@ def _held(report: AuditReport, most: int | None) -> AuditReport:
         raise MeasureError(
             " ".join((f"{report.subject} could not be measured:", *unmeasured_sentences(report)))
         )
-    raise AssertionError(_message(report, most))
+    raise AssertionError("\n".join(filter(None, (_message(report, most), note))))
 
 
 def _message(report: AuditReport, most: int | None) -> str:

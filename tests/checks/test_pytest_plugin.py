@@ -13,7 +13,7 @@ from torch import nn
 from iftplan import api
 from iftplan.base.errors import InputError, MeasureError
 from iftplan.checks.assertions import flop_budget, iso_flop
-from iftplan.nn import apply, finalize
+from iftplan.nn import apply, finalize, sparsify
 from iftplan.plans.plan import Plan
 from tests.support.places import ROOT
 
@@ -45,6 +45,16 @@ def test_a_budget_that_breaks_shows_the_layers_by_cost() -> None:
     lines = message(caught)
     assert lines[0] == "Sequential: 192 MACs, +1 (+0.524 %) against budget 191"
     assert [line.split() for line in lines[-2:]] == [["0", "128", "66.67%"], ["2", "64", "33.33%"]]
+
+
+def test_masks_are_counted_where_that_is_asked_for_and_named_where_not() -> None:
+    masked = sparsify(nn.Sequential(nn.Linear(16, 16, bias=False)), "3/4", keep_dense="none")
+    with pytest.raises(AssertionError, match="`nonzeros=True` counts those that they keep"):
+        flop_budget(masked, 64, "1x16")
+    assert flop_budget(masked, 64, "1x16", nonzeros=True).measured_macs == 64
+    with pytest.raises(AssertionError) as refused:
+        flop_budget(masked, 63, "1x16", nonzeros=True)
+    assert "nonzeros" not in str(refused.value)
 
 
 def test_another_model_is_held_layer_by_layer() -> None:
