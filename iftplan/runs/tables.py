@@ -59,13 +59,14 @@ def _step(run: RunConfig, cost: TrainingCost) -> int:
 
 
 def _notes(run: RunConfig, cost: TrainingCost) -> tuple[str, ...]:
-    if METHODS[run.method.name].looks:
+    method, notes = METHODS[run.method.name], []
+    if method.looks:
         dense = count(cost.step(dense_gradient=True))
-        return (f"a step that looks at the dense gradient: {dense} MACs a sample",)
-    if METHODS[run.method.name].gradual:
-        first = cost.step(cost.capacity, curvature=METHODS[run.method.name].curvature)
-        return (f"a step before anything is masked: {count(first)} MACs a sample",)
-    return ()
+        notes.append(f"a step that looks at the dense gradient: {dense} MACs a sample")
+    if method.gradual and not run.method.initial:
+        first = cost.step(cost.capacity, curvature=method.curvature)
+        notes.append(f"a step before anything is masked: {count(first)} MACs a sample")
+    return tuple(notes)
 
 
 def cost_table(cost: TrainingCost) -> Table:
