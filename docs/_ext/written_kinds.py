@@ -451,7 +451,7 @@ class PaperRowObject(TypedDict, total=False):
         transform: the family; "dense" for the model itself.
         method: how masks changed in training.
         nonlinear: whether a non-linearity stands inside; null where there is no inside.
-        sparsity: exact fraction of zeros.
+        sparsity: fraction of zeros.
         structure: of masks or of the layer; empty for unstructured.
         metric: what was measured.
         published: the printed value.
@@ -476,15 +476,15 @@ class PaperRowObject(TypedDict, total=False):
         rounding: how widths become whole.
         hidden: channels between layers.
         feed_forward: channels inside the feed-forward part.
-        matrices: MACs of the masked matrices over the dense ones', exact.
-        counted: FLOPs of a sequence that iftplan counts, exact.
+        matrices: MACs of the masked matrices over the dense ones'.
+        counted: FLOPs of a sequence that iftplan counts.
         closed: the same of iftplan's own plan.
         perplexity: as printed.
-        sequences: of the whole training, exact.
+        sequences: of the whole training.
         what: network and task, or the setting.
         where: hardware or runtime.
         speed_up: as published.
-        masked_dense: MACs without sparse kernels over the dense model's, exact.
+        masked_dense: MACs without sparse kernels over the dense model's.
         here_metric: metric of the runs.
         here: mean of the runs; in tables of settings, the bundled one.
         here_error: its standard error.
@@ -494,21 +494,34 @@ class PaperRowObject(TypedDict, total=False):
         here_against_dense_seeds: how many pairs.
         train_ratio: training MACs over the dense model's.
         outcome: why runs are missing; empty where none is.
+        sparsity_exact: as "p/q", like every key that ends so.
+        model_exact: of table 14's.
+        published_exact: of table 15's.
+        published_total_exact: the same.
+        matrices_exact: the same.
+        counted_exact: the same.
+        closed_exact: the same.
+        sequences_exact: the same.
+        masked_dense_exact: the same.
     """
 
     table: str
     task: str
-    model: str
+    model: str | float
+    model_exact: str
     transform: str
     method: str
     nonlinear: bool | None
-    sparsity: str
+    sparsity: float
+    sparsity_exact: str
     structure: str
     metric: str
-    published: float | str
+    published: float
+    published_exact: str
     published_error: float | None
     published_against_dense: float | None
-    published_total: str
+    published_total: float
+    published_total_exact: str
     zoo_model: str
     recipe: str
     scope: str
@@ -527,15 +540,20 @@ class PaperRowObject(TypedDict, total=False):
     rounding: str
     hidden: int
     feed_forward: int
-    matrices: str
-    counted: str
-    closed: str | None
+    matrices: float
+    matrices_exact: str
+    counted: float
+    counted_exact: str
+    closed: float | None
+    closed_exact: str
     perplexity: str
-    sequences: str
+    sequences: float
+    sequences_exact: str
     what: str
     where: str
     speed_up: float
-    masked_dense: str
+    masked_dense: float
+    masked_dense_exact: str
     here_metric: str
     here: float | None
     here_error: float | None

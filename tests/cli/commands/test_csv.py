@@ -43,6 +43,7 @@ WORDS = {
     "spec": "spec net.py:build --input 2x1600",
     "sweep": "sweep zoo:digits-cnn --transforms wide --sparsities 0.5,0.75",
     "pareto": "pareto p.json q.json --y log2_masks",
+    "paper": "paper table2",
     "advise": "advise --params 1e8 --compute 1e21",
     "bench": "bench --layer linear:1600-3200@2 --dry-run",
     "models": "models",
@@ -57,6 +58,7 @@ NUMBERS = {
     "spec": "macs",
     "sweep": "sparsity macs ratio nnz log2_masks",
     "pareto": "x_inference_macs_forward_pass_of_one_sample y_search_space_log2_of_the_number_of_masks_bits",
+    "paper": "sparsity published macs dense_macs scope_macs dense_scope_macs maskable_weights log2_masks_bits train_macs dense_train_macs",
     "advise": "sparsity data_seen_tokens loss optimal_compute_flops",
     "bench": "sparsity nnz density count",
     "models": "",
@@ -69,6 +71,7 @@ ROWS = {
     "check": 2,
     "spec": 2,
     "sweep": 2,
+    "paper": 10,
     "advise": 5,
     "bench": 1,
 }

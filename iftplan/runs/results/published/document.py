@@ -95,7 +95,7 @@ def published_record(found: PublishedResult) -> dict[str, Any]:
         "transform": found.transform,
         "method": found.method,
         "nonlinear": found.nonlinear,
-        "sparsity": fraction(found.sparsity),
+        "sparsity": float(found.sparsity),
         "structure": found.mask,
         "metric": found.metric,
         "published": found.value,
@@ -133,7 +133,7 @@ def _cardinality(row: CardinalityRow) -> dict[str, Any]:
         "formula": row.formula,
         "closed_form": found.closed_form,
         "layer": LAYER,
-        "sparsity": fraction(found.sparsity),
+        "sparsity": float(found.sparsity),
         "structure": structure_text(found),
         "maskable_weights": found.capacity,
         "macs": found.macs,
@@ -142,4 +142,6 @@ def _cardinality(row: CardinalityRow) -> dict[str, Any]:
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:
-    return {key: fraction(value) if isinstance(value, Fraction) else value for key, value in row.items()}
+    """The record with floats for fractions, and each fraction itself under its key with `_exact`."""
+    exact = {f"{key}_exact": fraction(value) for key, value in row.items() if isinstance(value, Fraction)}
+    return {key: float(value) if isinstance(value, Fraction) else value for key, value in row.items()} | exact
