@@ -27,7 +27,13 @@ class Books:
 
     @staticmethod
     def of(rows: Sequence[PlanRow], scope: Scope, policy: Policy) -> Books:
-        """Add up the rows that count in a scope, and give them the policy's budget."""
+        """Add up the rows that count in a scope, and give them the policy's budget.
+
+        Args:
+            rows: of the whole model.
+            scope: whose MACs are held.
+            policy: whose budget it is.
+        """
         inside = [row for row in rows if row.counts_in(scope)]
         return Books(
             policy.budget_of(sum(row.dense_macs for row in inside)),

@@ -52,7 +52,7 @@ class PlanRow:
     inside: bool = True
 
     def counts_in(self, scope: Scope) -> bool:
-        """Whether its MACs are of a scope."""
+        """Whether the row's MACs count in a scope."""
         return self.role.within(scope) and (self.inside or scope is not Scope.MODULE)
 
     @property

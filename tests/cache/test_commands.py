@@ -148,7 +148,9 @@ def test_every_command_takes_what_another_kept(project: Path) -> None:
         done = run(project, *again)
         assert not done.returncode and "reading" not in done.stderr, (again, done.stderr)
         assert "reading" in run(project, *again, "--no-cache").stderr
-    assert len(list((project / ".iftplan_cache").glob("*.json"))) == 1
+    assert len(list((project / ".iftplan_cache").glob("*.json"))) == 2, (
+        "one reading, and whose plan wide.json is"
+    )
 
 
 def test_an_audit_is_kept_with_everything_that_was_asked(project: Path) -> None:

@@ -35,7 +35,7 @@ def whole(tensor: Tensor) -> Tensor:
 
 
 def state_of(tensor: Tensor, *, parts: bool) -> Tensor:
-    """What a checkpoint takes of a tensor: a copy of the whole one, or the tensor itself with the parts it has.
+    """Tensor that a checkpoint takes: a copy of the whole one, or the tensor itself with the parts it has.
 
     Args:
         tensor: sharded or plain.

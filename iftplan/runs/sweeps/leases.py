@@ -107,7 +107,14 @@ class FileLeases:
 
 
 class DatabaseLease:
-    """A trial held by a row that runs out unless its holder renews it, which a thread does until the release."""
+    """A trial held by a row that runs out unless its holder renews it, which a thread does until the release.
+
+    Args:
+        leases: of the database.
+        name: of the trial.
+        holder: of the lease.
+        until: end of the lease, in seconds of the database's clock.
+    """
 
     def __init__(self, leases: DatabaseLeases, name: str, holder: str, until: float) -> None:
         self._leases, self._name, self._holder, self._until = leases, name, holder, until
@@ -229,7 +236,7 @@ class DatabaseLeases:
 
 
 def at_once(make: Callable[[], _T]) -> _T:
-    """What a function that makes tables returns, though other workers make the same ones at the same time."""
+    """Result of a function that makes tables, though other workers make the same ones at the same time."""
     for _ in range(9):
         try:
             return make()

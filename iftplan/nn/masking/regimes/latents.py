@@ -128,7 +128,7 @@ class Latents:
         self._chosen[index], self._reached[index] = chosen, reached
 
     def reached(self) -> dict[str, Tensor]:
-        """Where θ is trained, whole masks by weight; none where it is trained everywhere."""
+        """Whole masks of where θ is trained, by weight; none where it is trained everywhere."""
         pairs = zip(self._weights, self._reached, strict=True)
         return {weight.name: mask for weight, mask in pairs if mask is not None}
 

@@ -65,7 +65,13 @@ def split(state: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def share(tensors: Mapping[str, Tensor], rank: int, world: int) -> dict[str, Tensor]:
-    """Copies of what one process writes: its parts of sharded tensors, and of the others as many bytes as each process."""
+    """Copies of what one process writes: its parts of sharded tensors, and of the others as many bytes as each process.
+
+    Args:
+        tensors: by name, the same names on every process.
+        rank: of the process.
+        world: number of processes.
+    """
     loads_, mine = [0] * world, set()
     for name in sorted(
         tensors, key=lambda name: (-tensors[name].numel() * tensors[name].element_size(), name)
@@ -83,7 +89,13 @@ def share(tensors: Mapping[str, Tensor], rank: int, world: int) -> dict[str, Ten
 
 
 def write_shards(folder: Path, tensors: dict[str, Tensor], group: Any = None) -> None:
-    """Write the tensors of all processes, each its own; a collective of the group, or of one process without one."""
+    """Write the tensors of all processes, each its own; a collective of the group, or of one process without one.
+
+    Args:
+        folder: that all processes see.
+        tensors: of this process, by name.
+        group: of processes; None for one alone.
+    """
     from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
     from torch.distributed.checkpoint.filesystem import FileSystemWriter
     from torch.distributed.checkpoint.metadata import StorageMeta
@@ -106,7 +118,13 @@ def write_shards(folder: Path, tensors: dict[str, Tensor], group: Any = None) ->
 
 
 def write_state(folder: Path, step: int, state: Mapping[str, Any]) -> None:
-    """Write what is no tensor."""
+    """Write what is no tensor.
+
+    Args:
+        folder: of the checkpoint.
+        step: of training.
+        state: everything but tensors.
+    """
     with (folder / STATE).open("wb") as file:
         torch.save({"schema": SCHEMA, "step": step, "state": state}, file)
         file.flush()
@@ -114,7 +132,13 @@ def write_state(folder: Path, step: int, state: Mapping[str, Any]) -> None:
 
 
 def write_manifest(folder: Path, step: int, files: Mapping[str, str]) -> None:
-    """Write the last file: which others there are, with their SHA-256."""
+    """Write the last file: which others there are, with their SHA-256.
+
+    Args:
+        folder: of the checkpoint.
+        step: of training.
+        files: name → SHA-256.
+    """
     with (folder / MANIFEST).open("w", encoding="utf-8") as file:
         file.write(dumps(with_digest({"schema": SCHEMA, "step": step, "files": dict(files)})))
         file.flush()

@@ -61,7 +61,7 @@ def optimizer_state(
 
 
 def parts_like(model: nn.Module) -> Target:
-    """Where `checkpoints.read` and `newest` load tensors: those of a parameter's name and shape distributed as it is.
+    """Target that `checkpoints.read` and `newest` load tensors into: those of a parameter's name and shape distributed as it is.
 
     Weights, their slots in the optimizer and dense weights behind masked ones are; masks are whole.
     """

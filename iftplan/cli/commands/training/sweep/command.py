@@ -71,7 +71,7 @@ class Sampler(StrEnum):
 
 
 class Scheduler(StrEnum):
-    """What starts the workers of a training sweep as jobs."""
+    """Scheduler that starts the workers of a training sweep as jobs."""
 
     SLURM = "slurm"
     LOCAL = "local"

@@ -51,7 +51,7 @@ def redistributed(
 
 
 def merit(layer: Layer, by: Redistribution) -> float:
-    """What the number of a layer's new weights is in proportion to.
+    """Merit of a layer, which the number of its new weights is in proportion to.
 
     Args:
         layer: the weight.
