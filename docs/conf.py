@@ -56,14 +56,15 @@ python_maximum_signature_line_length = 80
 autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
 _OTHERS = (
-    "collections|matplotlib|fractions|pathlib|types|typing|torch|pytorch_lightning|transformers|pydantic|enum"
+    "collections|concurrent|matplotlib|fractions|pathlib|types|typing|torch|pytorch_lightning|transformers|pydantic|enum"
 )
 nitpick_ignore_regex = [
     ("py:.*", rf"({_OTHERS})\..*"),  # libraries, whose pages are not here
     (
         "py:.*",
         r"nn\.Module|InitVar|(iftplan\..*\.)?(Model|Number|Fans|Operator|Stack|Table|Heads|MethodConfig"
-        r"|Sparsity|Costs|Asked|CloseBy|Optimizer|MaskUpdates|Objective|Pass|Criterion|Record|_Frame)",
+        r"|Sparsity|Costs|Asked|CloseBy|Optimizer|MaskUpdates|Objective|Pass|Criterion|Record|_Frame"
+        r"|Rounding|Pointwise|Redistribution|Taken|Budget)",
     ),  # names of types within a module
 ]
 
