@@ -55,9 +55,7 @@ default_role = "code"  # docstrings are written for people: `x` is code
 python_maximum_signature_line_length = 80
 autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
-_OTHERS = (
-    "collections|concurrent|matplotlib|fractions|pathlib|types|typing|torch|pytorch_lightning|transformers|pydantic|enum"
-)
+_OTHERS = "collections|concurrent|matplotlib|fractions|pathlib|types|typing|torch|pytorch_lightning|transformers|pydantic|enum"
 nitpick_ignore_regex = [
     ("py:.*", rf"({_OTHERS})\..*"),  # libraries, whose pages are not here
     (
