@@ -1,0 +1,187 @@
+"""What each family makes of one budget: capacity, search space, memory, training cost and the time of a step, at equal MACs.
+
+    python benchmarks/equal_cost.py [--models zoo:gpt3-small,zoo:vit-b16] [--families wide,parallel,…] [--rounds 3]
+    python benchmarks/equal_cost.py --rounds 0 [--picture FILE]
+
+Each family closes the whole forward pass at the dense model's MACs. *Capacity* is the number of weights and biases that take part,
+which masks may choose from *places*; *search space* is the number of bits that name a choice of masks; *memory* what the kept values
+and the masks take in bfloat16, an index bit a place. A step is forward and backward with operators on masked weights, one thread, in
+processor time, interleaved with the dense model's; it says what this machine does today, not what the MACs allow. `--rounds 0` times nothing.
+"""
+
+import argparse
+import os
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
+
+import torch  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
+
+import iftplan as ift  # noqa: E402
+import iftplan.nn as ift_nn  # noqa: E402
+from iftplan.base.units import abbreviate  # noqa: E402
+from iftplan.models.spec import ModelSpec  # noqa: E402
+from iftplan.nn.timing.interleaving import race  # noqa: E402
+from iftplan.plans.plan import Plan  # noqa: E402
+from iftplan.report.table import Table  # noqa: E402
+from iftplan.report.terminal import print_table  # noqa: E402
+from iftplan.runs.results.pareto import Point, frontier  # noqa: E402
+from iftplan.runs.training_cost import TrainingCost  # noqa: E402
+
+FAMILIES = ("wide", "parallel", "factorized", "doped", "lowrank")
+SPARSITY = "3/4"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One family's use of the budget.
+
+    Attributes:
+        model: that was planned.
+        family: its name.
+        macs: of the forward pass.
+        dense_macs: of the dense model's.
+        kept: weights and biases that take part.
+        places: weights and biases of the network, masked or not.
+        bits: that name a choice of masks.
+        bytes: of kept values in bfloat16 and of the masks.
+        training_macs: of a step a sample, with masks that stay.
+        time: of a step over the dense model's, 0 where it was not measured.
+    """
+
+    model: str
+    family: str
+    macs: int
+    dense_macs: int
+    kept: int
+    places: int
+    bits: float
+    bytes: int
+    training_macs: int
+    time: float = 0.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--models", default="zoo:gpt3-small,zoo:vit-b16")
+    parser.add_argument("--families", default=",".join(FAMILIES))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--picture", type=Path, help="an SVG or PNG of capacity against the time of a step")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = []
+    for model in given.models.split(","):
+        spec = ift.read_model(model)
+        dense = ift_nn.build(model, device="cpu").train()
+        batch = inputs(spec)
+        found = [plain(model, dense, spec)]
+        for family in given.families.split(","):
+            plan = ift.plan(spec, family, SPARSITY, scope="model")
+            found.append(planned(model, family, plan, dense, batch, given.rounds))
+            print(".", end="", flush=True)
+        print()
+        print_table(table(model, found))
+        rows += found
+    if given.picture:
+        picture(rows, given.picture)
+
+
+def inputs(spec: ModelSpec) -> torch.Tensor:
+    """A batch of one, as the model was read with: pixels, or token numbers of zero."""
+    (given,) = spec.inputs
+    return torch.zeros(given.shape, dtype=torch.int64) if given.dtype == "int64" else torch.randn(given.shape)
+
+
+def plain(model: str, dense: torch.nn.Module, spec: ModelSpec) -> Row:
+    macs = spec.macs
+    count = sum(p.numel() for p in dense.parameters())
+    return Row(model, "dense", macs, macs, count, count, 0.0, 2 * count, 3 * macs, 1.0)
+
+
+def planned(
+    model: str, family: str, plan: Plan, dense: torch.nn.Module, batch: torch.Tensor, rounds: int
+) -> Row:
+    network = ift_nn.apply(plan, dense).train()
+    masks = [weight.mask for weight in ift_nn.masked_weights(network)]
+    places = sum(p.numel() for p in network.parameters())
+    maskable = sum(mask.numel() for mask in masks)
+    kept = places - maskable + sum(int(mask.sum()) for mask in masks)
+    cost = TrainingCost.of(plan)
+    return Row(
+        model=model,
+        family=family,
+        macs=plan.macs("model"),
+        dense_macs=plan.dense_macs("model"),
+        kept=kept,
+        places=places,
+        bits=plan.cardinality.log2_masks or 0.0,
+        bytes=2 * kept + -(-maskable // 8),
+        training_macs=cost.step(),
+        time=step_time(dense, network, batch, rounds) if rounds else 0.0,
+    )
+
+
+def step_time(dense: torch.nn.Module, network: torch.nn.Module, batch: torch.Tensor, rounds: int) -> float:
+    """Median time of a step of the network over the dense one's."""
+    work = {name: partial(step, net, batch) for name, net in (("dense", dense), ("planned", network))}
+    found = {timing.backend: timing for timing in race(work, dict.fromkeys(work, 0), {}, rounds, 1)}
+    return found["planned"].ratio
+
+
+def step(network: torch.nn.Module, batch: torch.Tensor) -> None:
+    output = network(batch)
+    getattr(output, "logits", output).square().mean().backward()
+    network.zero_grad()
+
+
+def table(model: str, rows: list[Row]) -> Table:
+    columns = (
+        "family", ">forward MACs", ">of dense", ">kept values", ">places", ">search space", ">memory", ">training MACs", ">step time",
+    )  # fmt: skip
+    return Table(columns, tuple(cells(row) for row in rows), f"{model}, sparsity {SPARSITY}, scope model")
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    return (
+        row.family, f"{row.macs:,}".replace(",", " "), f"{row.macs / row.dense_macs:.6f}", abbreviate(row.kept), abbreviate(row.places),
+        f"{abbreviate(round(row.bits))} bits", f"{abbreviate(row.bytes)}B", f"{row.training_macs / (3 * row.dense_macs):.4f}×",
+        f"{row.time:.2f}×" if row.time else "",
+    )  # fmt: skip
+
+
+def picture(rows: list[Row], file: Path) -> None:
+    """Places that masks may choose from against the time of a step, a panel a model; the line joins the points that none beats."""
+    models = list(dict.fromkeys(row.model for row in rows))
+    figure = Figure(figsize=(5.5 * len(models), 4.2), layout="constrained")
+    for axes, model in zip(figure.subplots(1, len(models), squeeze=False)[0], models, strict=True):
+        points = [row for row in rows if row.model == model and row.time]
+        best = frontier([Point(row.time, row.places) for row in points])
+        axes.plot(
+            [points[i].time for i in best],
+            [points[i].places for i in best],
+            color="0.7",
+            drawstyle="steps-post",
+            zorder=1,
+        )
+        for row in points:
+            axes.scatter(row.time, row.places, s=24, color="tab:blue" if row.bits else "tab:gray", zorder=2)
+            axes.annotate(
+                row.family, (row.time, row.places), xytext=(5, 4), textcoords="offset points", fontsize=9
+            )
+        axes.set(
+            title=f"{model}: equal forward MACs",
+            xlabel="time of a training step / dense",
+            ylabel="weights and biases, masked or not",
+        )
+        axes.set(xscale="log", yscale="log")
+    figure.savefig(file)
+
+
+if __name__ == "__main__":
+    main()
