@@ -41,6 +41,12 @@ class DivergedError(IftplanError):
     exit_code = 3
 
 
+class UnreachableError(IftplanError):
+    """Another process of a run does not answer; whoever started this one may start it again."""
+
+    exit_code = 3
+
+
 class StaleError(IftplanError):
     """The model is no longer the one that the plan was made for."""
 

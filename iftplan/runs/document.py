@@ -94,6 +94,7 @@ ADDED: tuple[tuple[str, str], ...] = (
     ("plan", "input"),
     ("plan", "budget"),
     ("method", "count_from"),
+    ("training", "timeout"),
     ("method", "anneal_from"),
     ("optimizer", "decay"),
     ("training", "patience"),
@@ -109,6 +110,7 @@ def telling_settings(config: RunConfig) -> Document:
         if found[section][name] == defaults[section][name]:
             del found[section][name]
     found["data"].pop("workers", None)
+    found["training"].pop("timeout", None)
     return found
 
 

@@ -346,6 +346,7 @@ class TrainingConfig:
         patience: evaluations without a better loss on the validation data after which training stops; 0 for none.
         ema: decay of the averaged weights that are evaluated; 0 for none.
         threads: of the processor, for each process; 0 leaves torch's choice.
+        timeout: seconds that a process waits for the others before it gives up.
         strategy: of several processes: "ddp" for a copy of the model on each, "fsdp" for a part; "auto" is "ddp".
         execution: of masked layers: "dense" operators on weights with zeros, or "sparse" kernels on what is kept
             (CPU, float32); the results are the same within rounding.
@@ -367,6 +368,7 @@ class TrainingConfig:
     patience: Natural = 0
     ema: Below1 = 0.0
     threads: Natural = 0
+    timeout: Positive = 1800
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     execution: Execution = "dense"
     spectra: Literal["none", "evaluation", "update"] = "none"

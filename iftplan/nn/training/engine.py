@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -18,20 +19,23 @@ from iftplan.nn.torch_internals import processor_has_bf16
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
-    from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
+    from lightning_fabric.strategies.parallel import ParallelStrategy
     from torch.distributed.device_mesh import DeviceMesh
 
 LARGE = 2**16
 """Weights from which a layer is gathered by itself; smaller ones are gathered together, in one message."""
 
 
-def engine_for(precision: str, loggers: list[Any] | None = None, strategy: str = "auto") -> Fabric:
+def engine_for(
+    precision: str, loggers: list[Any] | None = None, strategy: str = "auto", timeout: int = 1800
+) -> Fabric:
     """Lightning Fabric of a run, launched.
 
     Args:
         precision: "auto", or one of lightning-fabric's.
         loggers: lightning-fabric's, told every row of metrics.
         strategy: of several processes, "ddp" or "fsdp" (FSDP2); "auto" is DDP where there are several.
+        timeout: seconds that a process waits for the others.
 
     Raises:
         InputError: lightning-fabric is missing.
@@ -48,7 +52,7 @@ def engine_for(precision: str, loggers: list[Any] | None = None, strategy: str =
         accelerator="auto",
         devices=local,
         num_nodes=world // local,
-        strategy=_strategy(strategy, world),
+        strategy=_strategy(strategy, world, timedelta(seconds=timeout)),
         precision=cast("Any", precision_for(precision)),  # one of its literals
         loggers=loggers or [],
     )
@@ -56,14 +60,16 @@ def engine_for(precision: str, loggers: list[Any] | None = None, strategy: str =
     return fabric
 
 
-def _strategy(asked: str, world: int) -> str | ModelParallelStrategy:
+def _strategy(asked: str, world: int, timeout: timedelta) -> str | ParallelStrategy:
     """One process has nothing to share; so what several began, one can continue."""
+    from lightning_fabric.strategies.ddp import DDPStrategy
+
     if world == 1:
         return "auto"
-    return _sharding(world) if asked == "fsdp" else "ddp"
+    return _sharding(world, timeout) if asked == "fsdp" else DDPStrategy(timeout=timeout)
 
 
-def _sharding(world: int) -> ModelParallelStrategy:
+def _sharding(world: int, timeout: timedelta) -> ParallelStrategy:
     """FSDP2: every process holds a part of each weight, its gradient and its optimizer state."""
     from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
     from torch.distributed.fsdp import fully_shard
@@ -75,7 +81,7 @@ def _sharding(world: int) -> ModelParallelStrategy:
         fully_shard(model, mesh=mesh["data_parallel"])
         return model
 
-    return ModelParallelStrategy(parts_, data_parallel_size=world, tensor_parallel_size=1)
+    return ModelParallelStrategy(parts_, data_parallel_size=world, tensor_parallel_size=1, timeout=timeout)
 
 
 def precision_for(asked: str) -> str:

@@ -9,11 +9,15 @@ from time import monotonic
 from typing import Any
 
 from iftplan.base.documents import Document, dumps, write_text
+from iftplan.nn.training.links import watched_links
 from iftplan.nn.training.loop import Loop, Watcher
-from iftplan.nn.training.records.claims import claim
+from iftplan.nn.training.records.claims import claim, is_begun
 from iftplan.nn.training.setup import begin, result, start
 from iftplan.plans.plan import Plan
 from iftplan.runs.settings import RunConfig
+
+_PATIENCE = 60.0
+"""Seconds within which a process that lost the others has noticed, or its host has killed it."""
 
 
 def execute(
@@ -26,7 +30,7 @@ def execute(
     say: Callable[[str], None],
     watching: Callable[[Loop], AbstractContextManager[Watcher]],
     loggers: Sequence[Any] = (),
-    resume: bool = False,
+    resume: bool | None = False,
 ) -> Document | None:
     """Train, and write the run directory; `result.json` is written last, and all else is whole when it is there.
 
@@ -39,22 +43,28 @@ def execute(
         say: hears what takes a while, and what is doubtful.
         watching: given the loop, what watches its steps while it runs.
         loggers: of the engine.
-        resume: continue the run in the directory.
+        resume: continue the run in the directory; None to begin it where there is none, and to wait for a process that
+            holds it, as one does that was cut off.
 
     Returns:
         The result; None in all processes of a run but the first.
 
     Raises:
         InputError: another process trains in the directory, or it holds a run that is not to be continued.
+        UnreachableError: another process of the run has ended, or does not answer.
     """
     began = monotonic()
-    loop = start(run, plan, document, directory, source=source, say=say, loggers=list(loggers))
+    with watched_links(run.training.timeout):
+        loop = start(run, plan, document, directory, source=source, say=say, loggers=list(loggers))
     first = loop.fabric.is_global_zero
-    with claim(directory, fresh=not resume) if first else nullcontext():
-        begin(loop, document, say, resume=resume)
-        with watching(loop) as watch:
-            loop.run(watch)
-        outcome = result(loop, plan)  # in all processes: each may hold a part of the weights
+    patience = _PATIENCE if resume is None else 0
+    with claim(directory, fresh=resume is False, patience=patience) if first else nullcontext():
+        with watched_links(run.training.timeout):
+            begun = loop.fabric.broadcast(is_begun(directory)) if resume is None else resume
+            begin(loop, document, say, resume=begun)
+            with watching(loop) as watch:
+                loop.run(watch)
+            outcome = result(loop, plan)  # in all processes: each may hold a part of the weights
         if not first:
             return None
         timing = {"schema": "iftplan.timing/1", "wall_seconds": monotonic() - began}

@@ -68,7 +68,7 @@ def start(
     """
     if config.training.threads:
         torch.set_num_threads(config.training.threads)
-    fabric = engine_for(config.training.precision, loggers, config.training.strategy)
+    fabric = engine_for(config.training.precision, loggers, config.training.strategy, config.training.timeout)
     task = open_data(config.data, say)
     length = Length.of(config, task)
     _check_shares(config, fabric.world_size)

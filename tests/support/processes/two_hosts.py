@@ -11,7 +11,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import optuna
@@ -19,34 +18,16 @@ import optuna
 from iftplan.runs.sweeps.queue import storage_at
 from iftplan.runs.sweeps.targets import RunTarget
 from tests.support.processes import databases, stores
+from tests.support.processes.namespaces import add_host, prepare, run, started, until
 
 CUT = 65.0
 
 
-def run(text: str) -> None:
-    """Run a command that has to succeed."""
-    subprocess.run(text.split(), check=True)
-
-
-def connected(number: int) -> None:
-    """Make the namespace of a host, with a cable to this one."""
-    run(f"ip netns add host{number}")
-    run(f"ip link add hub{number} type veth peer name port{number}")
-    run(f"ip link set port{number} netns host{number}")
-    run(f"ip addr add 10.9.{number}.1/24 dev hub{number}")
-    run(f"ip link set hub{number} up")
-    inside = f"ip netns exec host{number} ip"
-    run(f"{inside} link set lo up")
-    run(f"{inside} addr add 10.9.{number}.2/24 dev port{number}")
-    run(f"{inside} link set port{number} up")
-
-
 def main(folder: Path, words: list[str]) -> None:
     """Run the sweep in the two namespaces, and print states, results and exit statuses."""
-    run("mount -t tmpfs none /run")
-    run("ip link set lo up")
-    connected(1)
-    connected(2)
+    prepare()
+    add_host(1)
+    add_host(2)
     with stores.s3("0.0.0.0") as store, databases.postgresql("0.0.0.0") as server:
         os.environ.update(store)
         target = RunTarget(f"s3://{stores.BUCKET}/sweep")
@@ -55,8 +36,8 @@ def main(folder: Path, words: list[str]) -> None:
             found = target._files.find(target._root) if target._files.exists(target._root) else []
             return sorted(path.split("/")[-2] for path in found if path.endswith("/result.json"))
 
-        hosts = [started(number, words, server.url, folder) for number in (1, 2)]
-        until(lambda: len(ended()) >= 2)
+        hosts = [sweeping(number, words, server.url, folder) for number in (1, 2)]
+        until(lambda: len(ended()) >= 2, "the sweep")
         run("ip link set hub1 down")
         time.sleep(CUT / 2)
         server.stop()
@@ -71,23 +52,13 @@ def main(folder: Path, words: list[str]) -> None:
     json.dump({"codes": codes, "states": states, "results": results}, sys.stdout)
 
 
-def started(number: int, words: list[str], url: str, folder: Path) -> subprocess.Popen[bytes]:
+def sweeping(number: int, words: list[str], url: str, folder: Path) -> subprocess.Popen[bytes]:
     """The sweep as it is started on one host."""
     hub = f"10.9.{number}.1"
-    environment = dict(os.environ)
-    environment["AWS_ENDPOINT_URL"] = environment["AWS_ENDPOINT_URL"].replace("127.0.0.1", hub)
     place = ["--out", f"s3://{stores.BUCKET}/sweep", "--storage", url.replace("127.0.0.1", hub)]
-    command = ["ip", "netns", "exec", f"host{number}", sys.executable, "-m", "iftplan", *words, *place]
-    with (folder / f"host{number}").open("w") as said:
-        return subprocess.Popen(command, cwd=folder, env=environment, stdout=said, stderr=said)
-
-
-def until(true: Callable[[], bool]) -> None:
-    """Wait for at most ten minutes."""
-    end = time.monotonic() + 600
-    while not true():
-        assert time.monotonic() < end, "the sweep does not go on"
-        time.sleep(0.05)
+    command = [sys.executable, "-m", "iftplan", *words, *place]
+    store = os.environ["AWS_ENDPOINT_URL"].replace("127.0.0.1", hub)
+    return started(number, command, folder, {"AWS_ENDPOINT_URL": store})
 
 
 if __name__ == "__main__":

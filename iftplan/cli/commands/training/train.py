@@ -148,6 +148,14 @@ def command(
             rich_help_panel=RUN_PANEL,
         ),
     ] = False,
+    auto_resume: Annotated[
+        bool,
+        typer.Option(
+            "--auto-resume",
+            help="Continue the run in --out where there is one, else begin it: for torchrun and queues, which start the same command again.",
+            rich_help_panel=RUN_PANEL,
+        ),
+    ] = False,
     logger: Annotated[
         list[str] | None,
         typer.Option(
@@ -209,21 +217,24 @@ def command(
         start,
         as_reference=reference is not None,
     )
-    if resume and not out:
-        raise InputError("--resume needs the directory of the run: --out DIR.")
-    run = resumed_run(given, Path(out)) if resume else run_of(given)
+    if (resume or auto_resume) and not out:
+        raise InputError(
+            f"{'--resume' if resume else '--auto-resume'} needs the directory of the run: --out DIR."
+        )
+    begun = resume or (auto_resume and Path(out, "run.json").is_file())
+    run = resumed_run(given, Path(out)) if begun else run_of(given)
     directory = Path(out or f"runs/{_title(run)}")
-    if not (resume or dry_run):
+    if not (resume or auto_resume or dry_run):
         from iftplan.nn.training.records.claims import refuse_taken
 
         refuse_taken(directory)  # before a plan is made
-    made, document = _resumed_plan(directory) if resume else _plan_of(run, no_cache)
+    made, document = _resumed_plan(directory) if begun else _plan_of(run, no_cache)
     source = _source(made, model, trust=trust or (not model and made_here(document, no_cache)))
     if dry_run:
         _describe(run, made, directory)
         say_next(same_command(without="--dry-run"))
         return
-    _train(run, made, document, directory, source, logger or (), resume=resume)
+    _train(run, made, document, directory, source, logger or (), resume=None if auto_resume else resume)
 
 
 def _title(run: RunConfig) -> str:
@@ -299,7 +310,7 @@ def _train(
     source: str,
     loggers: Sequence[str],
     *,
-    resume: bool,
+    resume: bool | None,
 ) -> None:
     from iftplan.cli.process import lasting_imports
 

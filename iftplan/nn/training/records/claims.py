@@ -19,13 +19,18 @@ class BusyError(InputError):
     """Another process trains in the directory now."""
 
 
+def is_begun(directory: Path) -> bool:
+    """Whether a run has begun in the directory."""
+    return any((directory / name).exists() for name in RECORDS)
+
+
 def refuse_taken(directory: Path) -> None:
     """Refuse a directory for a new run that holds one.
 
     Raises:
         InputError: it holds a run.
     """
-    if any((directory / name).exists() for name in RECORDS):
+    if is_begun(directory):
         raise InputError(
             f"{directory} already contains a run; continue it with: iftplan train --resume --out "
             f"{shlex.quote(str(directory))}, or name another directory with --out."
@@ -33,12 +38,13 @@ def refuse_taken(directory: Path) -> None:
 
 
 @contextmanager
-def claim(directory: Path, *, fresh: bool) -> Iterator[None]:
+def claim(directory: Path, *, fresh: bool, patience: float = 0) -> Iterator[None]:
     """Hold a run directory while a run writes into it; the system gives it back when the process dies.
 
     Args:
         directory: of the run; made where it is missing.
         fresh: whether it must not hold a run yet.
+        patience: seconds to wait for a process that trains there.
 
     Raises:
         BusyError: another process trains there.
@@ -47,7 +53,7 @@ def claim(directory: Path, *, fresh: bool) -> Iterator[None]:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         lock = FileLock(directory / _LOCK)
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=patience)
     except Timeout as error:
         raise BusyError(
             f"another process is training in {directory} now; wait for it, or name another directory with --out."

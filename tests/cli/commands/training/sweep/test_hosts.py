@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from iftplan.runs.sweeps.targets import RunTarget
 from tests.support.cli_runs import Run, many
 from tests.support.places import ROOT
 from tests.support.processes import databases, stores
+from tests.support.processes.namespaces import no_namespaces
 from tests.support.processes.twelve_trials import SWEEP, TRIALS, results, rows
 
 PATIENCE = 900.0
@@ -105,14 +105,6 @@ def test_two_hosts_without_a_common_disk_finish_what_one_would(
     table = rows((tmp_path / "two" / "stdout").read_text())
     assert {row["outcome"] for row in table} == {"trained"} and len(table) == TRIALS
     assert not list((tmp_path / "two").glob("sweeps*")), "runs were left on a host"
-
-
-def no_namespaces() -> str:
-    """Why this machine makes no network namespaces; "" where it does."""
-    if shutil.which("unshare") is None or shutil.which("ip") is None:
-        return "not installed: unshare, ip"
-    tried = run(["unshare", "--net", "--mount", "mount", "-t", "tmpfs", "none", "/run"], capture_output=True)
-    return tried.stderr.decode().strip()
 
 
 @pytest.mark.slow
