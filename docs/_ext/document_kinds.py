@@ -84,6 +84,7 @@ FORMATS: tuple[Format, ...] = (
         "What layers take on a machine. `iftplan bench --profile` writes it, `plan --objective wallclock` reads it.",
     ),
     Format("iftplan.advise/1", written.AdviseObject, "What `iftplan advise --format json` prints."),
+    Format("iftplan.law/1", written.LawObject, "What `iftplan advise --law NAME --format json` prints."),
     Format(
         "iftplan.cached/2",
         written.CachedObject,

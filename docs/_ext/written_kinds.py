@@ -631,6 +631,33 @@ class AdvisedSparsityObject(TypedDict):
 
 
 @with_config(_STRICT)
+class FittedLawObject(TypedDict):
+    """A law fitted to runs of one's own.
+
+    Attributes:
+        runs: number of runs.
+        equation: with the units of its variables.
+        constants: by name, for these units.
+        intervals: 95 % interval of each constant; empty without resamples.
+        units: of each variable in the equation.
+        error: root mean square of the residuals.
+        relative: whether residuals are differences of logarithms.
+        delta: residual from which on the Huber loss grows linearly.
+        resamples: fits to resampled runs, of which the intervals are made.
+    """
+
+    runs: int
+    equation: str
+    constants: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+    units: dict[str, float]
+    error: float
+    relative: bool
+    delta: float
+    resamples: int
+
+
+@with_config(_STRICT)
 class AdviseObject(TypedDict):
     """What `iftplan advise` answers.
 
@@ -644,6 +671,7 @@ class AdviseObject(TypedDict):
         optimal_sparsity: the best.
         sparsities: the best, and those of the law's own runs.
         notes: sentences that a reader has to know.
+        fitted: the fit to runs of one's own, with `--fit`.
         digest: SHA-256 of everything else, in canonical form.
     """
 
@@ -656,6 +684,43 @@ class AdviseObject(TypedDict):
     optimal_sparsity: float
     sparsities: list[AdvisedSparsityObject]
     notes: list[str]
+    fitted: NotRequired[FittedLawObject]
+    digest: str
+
+
+@with_config(_STRICT)
+class LawObject(TypedDict):
+    """What a law other than the sparse one answers.
+
+    Attributes:
+        schema: kind and version.
+        convention: what compute is in: two FLOPs for each MAC.
+        law: its name.
+        data: which fit of it, or the table of runs.
+        title: what it is about.
+        source: the paper.
+        equation: as text.
+        constants: of the fit, by name.
+        asked: sizes and budgets of the question.
+        rows: choices; each says by its keys what it is, what it costs, its loss (or what the law gives), and whether it is
+            the best.
+        notes: sentences that a reader has to know.
+        fitted: the fit to runs of one's own, with `--fit`.
+        digest: SHA-256 of everything else, in canonical form.
+    """
+
+    schema: str
+    convention: Literal["flop"]
+    law: str
+    data: str
+    title: str
+    source: str
+    equation: str
+    constants: dict[str, float]
+    asked: dict[str, float]
+    rows: list[dict[str, float | bool]]
+    notes: list[str]
+    fitted: NotRequired[FittedLawObject]
     digest: str
 
 

@@ -167,10 +167,23 @@ def backends(incomplete: str) -> Iterator[str]:
 
 
 def laws(incomplete: str) -> Iterator[str]:
-    """Names of fits of the scaling law."""
-    from iftplan.runs.scaling_law import LAWS
+    """Names of scaling laws."""
+    from iftplan.runs.laws.named import FITS
 
-    yield from (name for name in LAWS if name.startswith(incomplete))
+    yield from (name for name in FITS if name.startswith(incomplete))
+
+
+def law_fits(ctx: Context, incomplete: str) -> Iterator[str]:
+    """Names of fits of the scaling law that is named already, by default of the sparse one.
+
+    Args:
+        ctx: the words before.
+        incomplete: what is there of the name.
+    """
+    from iftplan.runs.laws.named import FITS
+
+    fits = FITS.get(ctx.params.get("law") or "sparse", {})
+    yield from (name for name in fits if name.startswith(incomplete))
 
 
 def tasks(incomplete: str) -> Iterator[str]:

@@ -5,6 +5,7 @@ from .layers import density_picture as density_picture
 from .layers import macs_picture as macs_picture
 from .pareto import pareto_picture as pareto_picture
 from .scaling import advice_picture as advice_picture
+from .scaling import families_picture as families_picture
 from .search_spaces import cardinality_picture as cardinality_picture
 from .spectra import spectra_picture as spectra_picture
 from .timings import bench_picture as bench_picture

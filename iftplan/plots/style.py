@@ -101,9 +101,15 @@ def new_axes(theme: Theme, width: float = 7.2, height: float = 4.5) -> tuple[Fig
 
 
 def new_row(
-    theme: Theme, count: int, width: float = 7.2, height: float = 4.5, ratios: Sequence[float] | None = None
+    theme: Theme,
+    count: int,
+    width: float = 7.2,
+    height: float = 4.5,
+    ratios: Sequence[float] | None = None,
+    *,
+    share: bool = True,
 ) -> tuple[Figure, list[Axes]]:
-    """An empty figure with some axes side by side that share the vertical one.
+    """An empty figure with some axes side by side.
 
     Args:
         theme: colours.
@@ -111,9 +117,10 @@ def new_row(
         width: inches.
         height: inches.
         ratios: of their widths; None for equal ones.
+        share: whether they have one vertical axis.
     """
     figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
-    row = list(figure.subplots(1, count, sharey=True, squeeze=False, width_ratios=ratios)[0])
+    row = list(figure.subplots(1, count, sharey=share, squeeze=False, width_ratios=ratios)[0])
     for axes in row:
         axes.grid(True, color=theme.grid, linewidth=0.6)
         axes.set_axisbelow(True)

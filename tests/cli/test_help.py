@@ -148,6 +148,8 @@ def test_every_choice_is_explained(name: str) -> None:
         ("bench --backends dense,dense-b", "dense,dense-best"),
         ("pareto --task CIF", "CIFAR-100"),
         ("advise --data v", "vit-jft"),
+        ("advise --law jo", "joint-moe"),
+        ("advise --law routed --data h", "hash"),
         ("train --logger m", "mlflow"),
         ("train --method rig", "rigl"),
         ("check b", "big"),

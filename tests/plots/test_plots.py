@@ -25,15 +25,15 @@ from iftplan.plots.files import FORMS, Picture, encode
 from iftplan.plots.interactive import pareto_page, plain_text
 from iftplan.plots.layers import density_picture, macs_picture
 from iftplan.plots.pareto import pareto_picture
-from iftplan.plots.scaling import advice_picture
+from iftplan.plots.scaling import advice_picture, families_picture
 from iftplan.plots.search_spaces import cardinality_picture
 from iftplan.plots.style import THEMES, label_text, si
 from iftplan.plots.updates import updates_picture
 from iftplan.runs.history import History
+from iftplan.runs.laws.advice.sparse import Advice
+from iftplan.runs.laws.sparse import LAWS
 from iftplan.runs.results.observations import Observation
 from iftplan.runs.results.tradeoff import TradeOff, tradeoff
-from iftplan.runs.scaling_law import LAWS
-from iftplan.runs.scaling_tables import Advice
 from tests.support.hand_specs import chain
 from tests.support.places import ROOT
 
@@ -63,6 +63,7 @@ def pictures(theme: str = "light") -> dict[str, Picture]:
         "cardinality": cardinality_picture("linear:16-16", theme=theme),
         "updates": updates_picture([History("r", (1, 2), (0.2, 0.3), (0.1, 0.0), (0.25, 0.25))], theme=theme),
         "advice": advice_picture(Advice(LAWS["t5-c4"], 1e8, 1e20), theme=theme),
+        "families": families_picture(theme=theme),
     }
 
 
@@ -73,6 +74,7 @@ LABELS = {
     "cardinality": ("sparsity", "search space: log2 of the number of masks (bits)"),
     "updates": ("training step", "ITOP: fraction of all weights;\nchurn: fraction of active weights"),
     "advice": ("training compute (FLOPs, two for each MAC), log scale", "optimal sparsity"),
+    "families": ("training compute (FLOPs), log scale", "loss"),
 }
 
 

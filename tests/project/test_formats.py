@@ -79,6 +79,8 @@ def test_what_is_written_is_what_the_reference_says(document: Document) -> None:
     "command",
     [
         "advise --params 1e8 --compute 1e20",
+        "advise --law joint-moe",
+        "advise --law activation --data relu-2.4b",
         "models",
         "paper",
         "paper table1",

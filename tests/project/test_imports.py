@@ -41,6 +41,7 @@ MAY: dict[str, set[str]] = {
     "solve --layer conv3x3:64-128 --format markdown": {"tabulate"},
     "models": set(),
     "advise --params 1e9 --compute 1e21": set(),
+    "advise --law joint-moe": set(),
     "plan spec.json --transform wide": DOCUMENTS,
     "plan spec.json --transform parallel --format json": DOCUMENTS,
     "spec spec.json": DOCUMENTS,

@@ -27,10 +27,12 @@ from iftplan.plans.tables import plan_table
 from iftplan.report.display import Displayed
 from iftplan.report.html_table import table_fragment
 from iftplan.report.table import Table, printable, to_csv, without_breaks
+from iftplan.runs.laws.advice.question import LawQuestion, ask
+from iftplan.runs.laws.advice.sparse import Advice
+from iftplan.runs.laws.named import published
+from iftplan.runs.laws.sparse import LAWS
 from iftplan.runs.results.observations import Observation
 from iftplan.runs.results.tradeoff import tradeoff
-from iftplan.runs.scaling_law import law_named
-from iftplan.runs.scaling_tables import Advice
 from iftplan.runs.training_cost import TrainingCost
 from tests.support.hand_specs import chain
 from tests.support.hostile import HOSTILE
@@ -72,7 +74,8 @@ def examples() -> dict[str, Displayed]:
         diff(LayerCosts(HOSTILE, {}), LayerCosts(HOSTILE, {HOSTILE: 64})),
         CheckReport(HOSTILE, "", (model,), (HOSTILE,)),
         TrainingCost.of(plan),
-        Advice(law_named("t5-c4"), 1e8, 1e20),
+        Advice(LAWS["t5-c4"], 1e8, 1e20),
+        replace(ask(published("routed"), LawQuestion()), notes=(HOSTILE,)),
         tradeoff([Observation(HOSTILE, HOSTILE, HOSTILE, macs=64, metric="top1", value=1.0)]),
     )
     return {type(value).__name__: value for value in found}

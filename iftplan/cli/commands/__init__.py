@@ -16,7 +16,7 @@ SUMMARIES: Mapping[str, str] = MappingProxyType(
         "pareto": "Compare plans, runs and published results on a cost–quality plot",
         "plot": "Draw one figure of a plan, a layer, a model or runs",
         "paper": "Print the Sparse-IFT paper's tables beside iftplan's own numbers",
-        "advise": "Find the best sparsity for a model size and a training budget",
+        "advise": "Ask scaling laws for the best sparsity or number of experts",
         "bench": "Time planned layers against the dense ones on this machine",
         "spec": "Save a model's layers, MACs and coupled widths as JSON",
         "models": "List the bundled models and the other ways to name one",

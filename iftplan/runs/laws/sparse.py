@@ -15,8 +15,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import exp, isfinite, log
 from types import MappingProxyType
+from typing import Any
 
 from iftplan.base.errors import InputError
+from iftplan.runs.laws.law import SPARSITY, Law, Variable
+
+CONSTANTS = ("a_s", "b_s", "c_s", "b_n", "a_d", "b_d", "c")
+"""Names of the constants, in the order of the equation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +39,8 @@ class ScalingLaw:
         b_d: see the equation.
         c: the loss that nothing takes away.
         sparsest: the largest sparsity among the runs it was fitted on.
+        sizes: the smallest and largest N among these runs; None where it is not known.
+        seen: the smallest and largest D among these runs; None where it is not known.
     """
 
     name: str
@@ -46,6 +53,26 @@ class ScalingLaw:
     b_d: float
     c: float
     sparsest: float
+    sizes: tuple[float, float] | None = None
+    seen: tuple[float, float] | None = None
+
+    def as_law(self) -> Law:
+        """The same law as a value like all others, without the closed form of its optimum."""
+        sizes, seen = self.sizes or (None, None), self.seen or (None, None)
+        return Law(
+            "sparse",
+            self.name,
+            "arXiv 2309.08520, equation 1",
+            "L = (a_S·(1 - S)^b_S + c_S)·N^(-b_N) + (a_D/D)^b_D + c",
+            (
+                Variable("sparsity", "S", "sparsity", low=0, high=self.sparsest, **SPARSITY),
+                Variable("params", "N", "non-zero parameters", low=sizes[0], high=sizes[1]),
+                Variable("data", "D", self.unit, low=seen[0], high=seen[1]),
+            ),
+            {name: getattr(self, name) for name in CONSTANTS},
+            _loss,
+            amplitudes=("a_s", "c_s", "a_d", "c"),
+        )
 
     def loss(self, sparsity: float, params: float, data: float) -> float:
         """Loss L(S, N, D) of arXiv 2309.08520, in nats for T5.
@@ -123,45 +150,76 @@ class ScalingLaw:
         kept = (self.b_d + self.b_s) * log(1 - sparsity)
         return exp((exponent - kept) / self.b_d) * 6 * self.a_d * params / kappa
 
-    def notes(self, sparsity: float) -> tuple[str, ...]:
-        """Sentences on the limits of an answer with that sparsity."""
+    def notes(
+        self, sparsity: float, params: float | None = None, data: float | None = None
+    ) -> tuple[str, ...]:
+        """Sentences on the limits of an answer with that sparsity.
+
+        Args:
+            sparsity: S, in [0, 1).
+            params: N, non-zero parameters without embeddings; None to say nothing of them.
+            data: D, tokens or images; None to say nothing of them.
+        """
         extrapolated = (
             (f"the law was fitted on sparsities up to {self.sparsest:g}, so {sparsity:.3g} is extrapolated",)
             if sparsity > self.sparsest
             else ()
         )
+        pruned = ", with gradual pruning during training" if self in LAWS.values() else ""
         return (
-            f"the law was fitted on {self.name}, with gradual pruning during training; other models and methods "
-            "have other constants",
+            f"the law was fitted on {self.name}{pruned}; other models and methods have other constants",
             "parameters are non-zero parameters, without embeddings",
             *extrapolated,
+            *self._beyond(params=params, data=data),
         )
+
+    def _beyond(self, **values: float | None) -> tuple[str, ...]:
+        law = self.as_law()
+        found = (law.variable(name).beyond(value) for name, value in values.items() if value is not None)
+        return tuple(sentence for sentence in found if sentence)
+
+
+def _loss(k: Mapping[str, Any], v: Mapping[str, Any], _: Any) -> Any:
+    capacity = k["a_s"] * (1 - v["sparsity"]) ** k["b_s"] + k["c_s"]
+    return capacity * v["params"] ** -k["b_n"] + (k["a_d"] / v["data"]) ** k["b_d"] + k["c"]
+
+
+def from_law(law: Law) -> ScalingLaw:
+    """The sparse law with the constants of a fit, for sizes and data in units of one.
+
+    Args:
+        law: a sparse law, its variables in any units.
+    """
+    k, sparsity, params, data = law.constants, *map(law.variable, ("sparsity", "params", "data"))
+    scale = params.unit ** k["b_n"]
+    return ScalingLaw(
+        law.title, data.meaning, k["a_s"] * scale, k["b_s"], k["c_s"] * scale, k["b_n"], k["a_d"] * data.unit,
+        k["b_d"], k["c"], _known(sparsity.high), _span(params), _span(data),
+    )  # fmt: skip
+
+
+def _known(value: float | None) -> float:
+    return 0.0 if value is None else value
+
+
+def _span(variable: Variable) -> tuple[float, float] | None:
+    return None if variable.low is None or variable.high is None else (variable.low, variable.high)
 
 
 LAWS: Mapping[str, ScalingLaw] = MappingProxyType(
     {
         "t5-c4": ScalingLaw(
-            "T5 on C4", "tokens", 16.787, 0.72161, 45.018, 0.24513, 6.900e8, 0.20271, 0.65074, 0.875
+            "T5 on C4", "tokens", 16.787, 0.72161, 45.018, 0.24513, 6.900e8, 0.20271, 0.65074, 0.875,
+            sizes=(1327104, 84934656), seen=(16.384e9, 65.536e9),
         ),
         "vit-jft": ScalingLaw(
-            "ViT on JFT-4B", "images", 294.39, 0.82101, 468.16, 0.39223, 2.3741e8, 0.88979, 4.5167, 0.9375
+            "ViT on JFT-4B", "images", 294.39, 0.82101, 468.16, 0.39223, 2.3741e8, 0.88979, 4.5167, 0.9375,
+            sizes=(663552, 42467328), seen=(225e6, 1.8e9),
         ),
     }
-)
-"""The two fits of arXiv 2309.08520; their data go to these sparsities."""
-
-
-def law_named(name: str) -> ScalingLaw:
-    """Fit of the law by its name.
-
-    Raises:
-        InputError: there is none of that name.
-    """
-    if name not in LAWS:
-        raise InputError(
-            f"`data`: there is no scaling law for {name!r}; there are laws for {', '.join(LAWS)}."
-        )
-    return LAWS[name]
+)  # fmt: skip
+"""The two fits of arXiv 2309.08520, with the ranges of the runs that the authors published
+(google-research/jaxpruner, projects/bigsparse; Apache 2.0)."""
 
 
 def _check(sparsity: float, **sizes: float) -> None:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from iftplan.base.errors import InputError
 from iftplan.base.units import parse_size
-from iftplan.runs.scaling_law import LAWS, ScalingLaw, law_named
+from iftplan.runs.laws.named import published
+from iftplan.runs.laws.sparse import LAWS, ScalingLaw
 from tests.support.cli_runs import iftplan
 
 laws = st.sampled_from(sorted(LAWS)).map(lambda name: LAWS[name])
@@ -70,7 +71,7 @@ def test_extrapolation_is_said() -> None:
 
 def test_unknown_fits_are_named() -> None:
     with pytest.raises(InputError, match="t5-c4, vit-jft"):
-        law_named("gpt-pile")
+        published("sparse", "gpt-pile")
 
 
 @pytest.mark.parametrize(

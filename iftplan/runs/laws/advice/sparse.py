@@ -8,7 +8,9 @@ from iftplan.base.documents import Document, with_digest
 from iftplan.base.units import abbreviate
 from iftplan.report.display import Displayed
 from iftplan.report.table import Table
-from iftplan.runs.scaling_law import ScalingLaw
+from iftplan.runs.laws.advice.answer import fit_table, fitted_document
+from iftplan.runs.laws.fitting.fit import LawFit
+from iftplan.runs.laws.sparse import ScalingLaw
 
 COMPARED = (0.0, 0.5, 0.75, 0.875)
 """The sparsities of the law's own runs."""
@@ -23,21 +25,28 @@ class Advice(Displayed):
         params: non-zero parameters without embeddings.
         compute: of the training, in FLOPs, two for each MAC.
         kappa: cost of a step of the network with all its weights over that of a sparse step; 1 where sparsity saves nothing.
+        fit: the fit to runs of one's own that the law's constants are of; None for published ones.
     """
 
     law: ScalingLaw
     params: float
     compute: float
     kappa: float = 1.0
+    fit: LawFit | None = None
 
     def tables(self) -> tuple[Table, ...]:
         """The tables that show the value, the details first."""
-        return (advice_table(self),)
+        return (fit_table(self.fit), advice_table(self)) if self.fit else (advice_table(self),)
 
     @property
     def sparsity(self) -> float:
         """Best sparsity for the size and the compute, a fraction of 1."""
         return self.law.optimal_sparsity(self.params, self.compute, self.kappa)
+
+    def notes(self) -> tuple[str, ...]:
+        """Sentences on the limits of the answer."""
+        best = self.sparsity
+        return self.law.notes(best, self.params, self.law.data(best, self.params, self.compute, self.kappa))
 
 
 def advice_table(asked: Advice) -> Table:
@@ -55,7 +64,7 @@ def advice_table(asked: Advice) -> Table:
     )
     columns = (">sparsity", ">all weights", f">{law.unit} seen", ">loss", ">best at FLOPs")
     title = f"{law.name}: {abbreviate(asked.params)} non-zero parameters, {asked.compute:.3g} FLOPs of training, κ = {asked.kappa:g}"
-    return Table(columns, rows, title, tuple(f"note: {note}" for note in law.notes(best)))
+    return Table(columns, rows, title, tuple(f"note: {note}" for note in asked.notes()))
 
 
 def advice_records(asked: Advice, document: Document) -> list[dict[str, float]]:
@@ -92,6 +101,7 @@ def advice_document(name: str, asked: Advice) -> Document:
                 }
                 for s in sorted({*COMPARED, asked.sparsity})
             ],
-            "notes": list(law.notes(asked.sparsity)),
+            "notes": list(asked.notes()),
+            **({"fitted": fitted_document(asked.fit)} if asked.fit else {}),
         }
     )

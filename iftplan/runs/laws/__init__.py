@@ -1,0 +1,1 @@
+"""Published laws of how loss falls with size, data, sparsity and experts: one law a file, and fits of them to runs."""

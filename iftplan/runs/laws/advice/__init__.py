@@ -1,0 +1,1 @@
+"""What laws answer for people: values, tables and documents."""

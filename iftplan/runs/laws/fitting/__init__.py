@@ -1,0 +1,1 @@
+"""Laws fitted to runs of one's own, with how well the runs determine each constant."""
