@@ -44,7 +44,7 @@ def _fit(function: str, size: str, constants: tuple[float, ...]) -> Law:
     )
 
 
-_TABLE = {
+_TABLE: Mapping[str, Mapping[str, tuple[float, ...]]] = {
     "relu": {
         "0.1b": (0.101, -0.0151, 3.20, 0.0614),
         "0.2b": (0.449, -3.05, 0.286, 0.0674),

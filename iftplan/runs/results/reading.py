@@ -71,7 +71,7 @@ def _frame(frame: _Frame) -> tuple[Observation, ...]:
 def _at(subject: str) -> tuple[Observation, ...]:
     path = Path(subject)
     if path.is_dir():
-        return tuple(_run(directory) for directory in _run_directories(path))
+        return tuple(_run(directory) for directory in run_directories(path))
     if path.suffix in _TABLES:
         return tuple(_row(row, f"{subject}, row {i}", subject) for i, row in enumerate(_rows(path), start=1))
     document = loads(read_text(subject), subject)
@@ -105,7 +105,12 @@ def of_plan(plan: Plan, source: str) -> Observation:
     )
 
 
-def _run_directories(path: Path) -> list[Path]:
+def run_directories(path: Path) -> list[Path]:
+    """Directories of runs: this one, or those in it that hold a result.
+
+    Raises:
+        InputError: there is none.
+    """
     if (path / "run.json").exists() or (path / "result.json").exists():
         return [path]
     found = sorted(file.parent for file in path.glob("*/result.json"))

@@ -19,6 +19,7 @@ from iftplan.runs.laws.fitting.runs import LawRuns, read_runs
 from iftplan.runs.laws.law import Law
 from iftplan.runs.laws.named import published
 from iftplan.runs.laws.sparse import CONSTANTS, LAWS, from_law
+from tests.support.runs.directories import run_directory
 
 DATA = Path(__file__).parent / "data"
 T5_UNITS = {"params": 1e6, "data": 1e5 * 65_536}
@@ -175,7 +176,28 @@ def test_tables_that_cannot_be_read_are_refused(tmp_path: Path, text: str, says:
         read_runs(str(tmp_path / "runs.csv"), published("dense"))
 
 
+def test_run_directories_are_read(tmp_path: Path) -> None:
+    for i in range(3):
+        run_directory(
+            tmp_path, f"r{i}", nnz=10 + i, samples=1000 * (i + 1), test_loss=2.0 - i / 10, sparsity=i / 4
+        )
+    runs = read_runs(str(tmp_path), published("sparse"))
+    assert runs == LawRuns(
+        {"sparsity": (0.0, 0.25, 0.5), "params": (10.0, 11.0, 12.0), "data": (1000.0, 2000.0, 3000.0)},
+        (2.0, 1.9, 1.8),
+    )
+    with pytest.raises(InputError, match="3 runs cannot determine the 7 constants"):
+        fit_law(published("sparse"), runs)
+    with pytest.raises(InputError, match="do not say the experts"):
+        read_runs(str(tmp_path), published("joint-moe"))
+    with pytest.raises(InputError, match="do not say the activation ratio"):
+        read_runs(str(tmp_path), published("activation"))
+    run_directory(tmp_path, "unmeasured", samples=5)
+    with pytest.raises(InputError, match="does not say its loss"):
+        read_runs(str(tmp_path), published("sparse"))
+
+
 def test_settings_that_fit_nothing_are_refused() -> None:
     for wrong in ({"starts": 0}, {"delta": 0.0}, {"resamples": -1}):
         with pytest.raises(InputError, match="a fit needs"):
-            FitSettings(**wrong)  # type: ignore[arg-type]
+            FitSettings(**wrong)

@@ -122,7 +122,7 @@ def command(
         typer.Option(
             "--fit",
             metavar="RUNS",
-            help="Fit the law to the runs of a CSV table: a column for each variable of the law (sparsity, params, data, experts, granularity), and `loss`.",
+            help="Fit the law to runs: a CSV table with a column for each variable of the law (sparsity, params, data, experts, granularity) and `loss`, or a folder of run directories.",
             rich_help_panel=FIT_PANEL,
         ),
     ] = None,

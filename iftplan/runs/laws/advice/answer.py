@@ -38,7 +38,7 @@ _HEADINGS: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class LawAnswer(Displayed, Framed):
-    """What a law answers.
+    """Answer of a law: choices with the loss of each.
 
     Attributes:
         law: that was asked.

@@ -29,7 +29,7 @@ BUDGETS = (0.01, 0.1, 1, 10, 100)
 
 @dataclass(frozen=True, slots=True)
 class LawQuestion:
-    """What a law is asked; what is None takes the law's default or is left to it.
+    """Question to a law; what is None takes the law's default or is left to it.
 
     Attributes:
         params: model size, as the law counts parameters; None to choose the best for the compute.
@@ -208,7 +208,7 @@ def _active_of_fine_grained(granularity: float) -> Callable[[float], float]:
 
     def active(params: float) -> float:
         width = (params * aspect / (4 + 8 * EXPANSION)) ** (1 / 3)
-        return (12 * width**3 + EXPANSION * granularity * width**2) / aspect
+        return float((12 * width**3 + EXPANSION * granularity * width**2) / aspect)
 
     return active
 
@@ -275,7 +275,7 @@ _WAYS: Mapping[str, _Way] = MappingProxyType(
 
 
 def ask(law: Law, question: LawQuestion, fit: LawFit | None = None) -> LawAnswer:
-    """What a law answers to a question.
+    """Answer of a law to a question.
 
     Args:
         law: any but the sparse one, whose answer is `Advice`.

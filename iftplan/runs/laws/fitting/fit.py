@@ -22,7 +22,7 @@ _FAR = 1e3
 
 @dataclass(frozen=True, slots=True)
 class FitSettings:
-    """How a law is fitted.
+    """Settings of a fit of a law to runs.
 
     Attributes:
         delta: residual from which on the Huber loss grows linearly.
@@ -99,7 +99,7 @@ def fit_law(
         from scipy.optimize import least_squares
     except ImportError as error:
         raise InputError(
-            "fitting a law needs SciPy, which is not installed: `pip install iftplan[train]` brings it."
+            "fitting a law needs SciPy, which is not installed; install it with: pip install 'iftplan[train]'."
         ) from error
 
     variables = tuple(_ranged(v, runs.values[v.name], (units or {}).get(v.name)) for v in law.variables)

@@ -1,14 +1,23 @@
-"""Runs that a law is fitted to: a table with a column for each of its variables, and one for the loss."""
+"""Runs that a law is fitted to: a table with a column for each of its variables and one for the loss, or run directories."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite
+from pathlib import Path
+from typing import Any
 
-from iftplan.base.documents import csv_rows, read_text
+from iftplan.base.documents import csv_rows, loads, read_text
 from iftplan.base.errors import InputError
 from iftplan.runs.laws.law import Law
+from iftplan.runs.records import parse_result
+from iftplan.runs.results.reading import run_directories
+
+_RECORDED: Mapping[str, str] = {"sparsity": "sparsity", "params": "nnz", "data": "samples"}
+"""Variable of a law → key of `result.json`."""
+_LOSSES = ("validation_loss", "test_loss")
+"""Keys of `result.json` that a loss is read from, the first that is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +38,17 @@ class LawRuns:
 
 
 def read_runs(path: str, law: Law) -> LawRuns:
-    """Runs of a CSV table, with a column for each of the law's variables and one for what the law gives.
+    """Runs of a CSV table or of a folder of run directories.
+
+    A table has a column for each of the law's variables and one for what the law gives. Of a run that iftplan trained, params are its non-zero weights under masks, data the samples that it saw, and the loss
+    is the one of validation data, or else of test data.
 
     Raises:
-        InputError: no such table, a column that is missing, or a cell that is no number the variable can have.
+        InputError: no such runs, a column that is missing, or a cell that is no number the variable can have.
     """
     result = result_column(law)
+    if Path(path).is_dir():
+        return _checked(law, _of_directories(Path(path), law), path)
     rows = csv_rows(read_text(path), path, (*(v.name for v in law.variables), result))
     numbers = [
         {
@@ -43,17 +57,53 @@ def read_runs(path: str, law: Law) -> LawRuns:
         }
         for i, row in enumerate(rows, start=1)
     ]
-    for i, row in enumerate(numbers, start=1):
+    return _checked(law, {f"{path}, row {i}": row for i, row in enumerate(numbers, start=1)}, path)
+
+
+def _of_directories(path: Path, law: Law) -> dict[str, dict[str, float]]:
+    unheard = [v.name for v in law.variables if v.name not in _RECORDED]
+    if unheard or law.result != "loss":
+        raise InputError(
+            f"run directories do not say the {', '.join(unheard) or law.result} of the law {law.name}; give a CSV table with the "
+            f"columns {', '.join((*(v.name for v in law.variables), result_column(law)))}."
+        )
+    found = {}
+    for directory in run_directories(path):
+        file = str(directory / "result.json")
+        document = parse_result(loads(read_text(file), file), file)
+        loss = next((document[key] for key in _LOSSES if document.get(key) is not None), None)
+        given: dict[str, Any] = {name: document.get(key) for name, key in _RECORDED.items()} | {"loss": loss}
+        if missing := [name for name, value in given.items() if value is None]:
+            raise InputError(f"{file} does not say its {', '.join(missing)}; leave the run out.")
+        found[file] = {name: float(given[name]) for name in (*(v.name for v in law.variables), "loss")}
+    return found
+
+
+def _checked(law: Law, rows: Mapping[str, Mapping[str, float]], path: str) -> LawRuns:
+    """The rows as runs.
+
+    Args:
+        law: whose variables they have.
+        rows: by where each is from.
+        path: of them all.
+
+    Raises:
+        InputError: a value that its variable cannot have, or no rows.
+    """
+    result = result_column(law)
+    if not rows:
+        raise InputError(f"{path} has no runs; give a row for each.")
+    for where, row in rows.items():
         for variable in law.variables:
             try:
                 variable.check(row[variable.name])
             except InputError as error:
-                raise InputError(f"{path}, row {i}: {error}") from error
+                raise InputError(f"{where}: {error}") from error
         if row[result] <= 0:
-            raise InputError(f"{path}, row {i}: {result} is {row[result]:g}; it must be above 0.")
+            raise InputError(f"{where}: {result} is {row[result]:g}; it must be above 0.")
     return LawRuns(
-        {v.name: tuple(row[v.name] for row in numbers) for v in law.variables},
-        tuple(row[result] for row in numbers),
+        {v.name: tuple(row[v.name] for row in rows.values()) for v in law.variables},
+        tuple(row[result] for row in rows.values()),
     )
 
 
