@@ -143,12 +143,18 @@ class ScalingLaw:
             kappa: κ, see `data`.
 
         Raises:
-            InputError: a sparsity outside [0, 1), or a size that is not positive.
+            InputError: a sparsity outside [0, 1), a size that is not positive, or a compute beyond all numbers.
         """
         _check(sparsity, params=params, kappa=kappa)
         exponent = log(self.b_d / (self.a_s * self.b_s)) + self.b_n * log(params)
         kept = (self.b_d + self.b_s) * log(1 - sparsity)
-        return exp((exponent - kept) / self.b_d) * 6 * self.a_d * params / kappa
+        try:
+            return exp((exponent - kept) / self.b_d) * 6 * self.a_d * params / kappa
+        except OverflowError as error:
+            raise InputError(
+                f"with b_d = {self.b_d:.3g} no finite compute makes a sparsity of {sparsity:g} the best; a fit with such a "
+                "constant needs runs that differ more in data."
+            ) from error
 
     def notes(
         self, sparsity: float, params: float | None = None, data: float | None = None
@@ -189,8 +195,17 @@ def from_law(law: Law) -> ScalingLaw:
 
     Args:
         law: a sparse law, its variables in any units.
+
+    Raises:
+        InputError: with these constants no sparsity is best: less data or sparser weights do no harm.
     """
     k, sparsity, params, data = law.constants, *map(law.variable, ("sparsity", "params", "data"))
+    for name, what in (("b_s", "sparsity"), ("b_d", "data")):
+        if not k[name] > 0:
+            raise InputError(
+                f"the runs do not determine how loss depends on {what}: the fitted {name} is {k[name]:.3g}, and only above 0 "
+                f"is there a best sparsity. Add runs that differ more in {what}."
+            )
     scale = params.unit ** k["b_n"]
     return ScalingLaw(
         law.title, data.meaning, k["a_s"] * scale, k["b_s"], k["c_s"] * scale, k["b_n"], k["a_d"] * data.unit,

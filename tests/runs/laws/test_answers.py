@@ -127,6 +127,7 @@ def test_the_command_answers_refuses_and_fits(tmp_path: Path) -> None:
     assert found["fitted"]["intervals"]["b_s"][0] < found["fitted"]["constants"]["b_s"]
     assert found["optimal_sparsity"] == pytest.approx(0.573, abs=0.01)
     assert any("so 100 M non-zero parameters is extrapolated" in note for note in found["notes"])
+    assert any("have their best sparsity from 0." in note for note in found["notes"])
     assert dense.code == 0, dense.err
     assert "fitted to 48 runs" in dense.out
     assert "low" in dense.out

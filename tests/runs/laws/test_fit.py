@@ -143,6 +143,16 @@ def test_an_outlier_hardly_moves_the_fit() -> None:
     assert fit.law.constants["E"] == pytest.approx(1.69, rel=5e-3)
 
 
+def test_a_fit_without_a_best_sparsity_says_what_the_runs_lack(t5: LawFit) -> None:
+    for name, lacking in (("b_s", "sparsity"), ("b_d", "data")):
+        law = replace(t5.law, constants={**t5.law.constants, name: -0.1})
+        with pytest.raises(InputError, match=f"how loss depends on {lacking}"):
+            from_law(law)
+    flat = replace(t5.law, constants={**t5.law.constants, "b_d": 1e-3})
+    with pytest.raises(InputError, match="no finite compute"):
+        from_law(flat).compute_for(0.9999, 1e8)
+
+
 # --- refusals --------------------------------------------------------------------------------------------
 
 

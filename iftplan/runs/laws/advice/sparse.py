@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 from iftplan.base.documents import Document, with_digest
+from iftplan.base.errors import InputError
 from iftplan.base.units import abbreviate
 from iftplan.report.display import Displayed
 from iftplan.report.table import Table
 from iftplan.runs.laws.advice.answer import fit_table, fitted_document
-from iftplan.runs.laws.fitting.fit import LawFit
-from iftplan.runs.laws.sparse import ScalingLaw
+from iftplan.runs.laws.fitting.fit import LawFit, middle
+from iftplan.runs.laws.sparse import ScalingLaw, from_law
 
 COMPARED = (0.0, 0.5, 0.75, 0.875)
 """The sparsities of the law's own runs."""
@@ -46,7 +48,29 @@ class Advice(Displayed):
     def notes(self) -> tuple[str, ...]:
         """Sentences on the limits of the answer."""
         best = self.sparsity
-        return self.law.notes(best, self.params, self.law.data(best, self.params, self.compute, self.kappa))
+        said = self.law.notes(best, self.params, self.law.data(best, self.params, self.compute, self.kappa))
+        return (*self._interval(), *said)
+
+    def _interval(self) -> tuple[str, ...]:
+        """Where the best sparsity lies in the fits to resampled runs."""
+        if self.fit is None or not self.fit.samples:
+            return ()
+        found = []
+        for constants in self.fit.samples:
+            with suppress(InputError, OverflowError):
+                law = from_law(replace(self.fit.law, constants=constants))
+                found.append(law.optimal_sparsity(self.params, self.compute, self.kappa))
+        if not found:
+            return ("no fit to resampled runs has a best sparsity, so the runs do not determine it",)
+        low, high = middle(sorted(found))
+        of = (
+            f", of {len(self.fit.samples)} of which {len(found)} have one"
+            if len(found) < len(self.fit.samples)
+            else ""
+        )
+        return (
+            f"95 % of the fits to resampled runs{of} have their best sparsity from {low:.3f} to {high:.3f}",
+        )
 
 
 def advice_table(asked: Advice) -> Table:

@@ -75,7 +75,7 @@ class LawFit:
         """95 % interval of the loss at these values, of the law and not of a single run; None without resamples."""
         at = self.law.in_units(values)
         losses = sorted(float(self.law.formula(k, at, math)) for k in self.samples)
-        return _middle(losses) if losses else None
+        return middle(losses) if losses else None
 
 
 def fit_law(
@@ -135,7 +135,7 @@ def fit_law(
     best = minimum(best.x, everything, 1e-12)
     drawn = [random.integers(0, len(runs), len(runs)) for _ in range(settings.resamples)]
     samples = tuple(constants(minimum(best.x, chosen).x) for chosen in drawn)
-    intervals = {name: _middle(sorted(k[name] for k in samples)) for name in names} if samples else {}
+    intervals = {name: middle(sorted(k[name] for k in samples)) for name in names} if samples else {}
     fitted = law.fitted(constants(best.x), variables, f"{len(runs)} runs of your own")
     left = residuals(best.x, everything)
     return LawFit(
@@ -170,7 +170,7 @@ def _with_units(equation: str, variables: tuple[Variable, ...]) -> str:
     return ", ".join([equation.split(", D in")[0], *counted])
 
 
-def _middle(ordered: list[float]) -> tuple[float, float]:
+def middle(ordered: list[float]) -> tuple[float, float]:
     """The 2.5th and 97.5th percentile of sorted numbers, at the nearest of them."""
     last = len(ordered) - 1
     return ordered[round(0.025 * last)], ordered[round(0.975 * last)]
