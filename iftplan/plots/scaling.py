@@ -65,7 +65,9 @@ def advice_picture(asked: Advice, *, title: str = "", theme: str = "light") -> P
     return Picture(figure, title or f"Sparse scaling law, {law.name}", words)
 
 
-def families_picture(params: float = SIZE, *, title: str = "", theme: str = "light") -> Picture:
+def families_picture(
+    params: float = SIZE, joint: Law = JOINT_MOE, *, title: str = "", theme: str = "light"
+) -> Picture:
     """Curves of the loss over five decades of training compute, at equal parameters that are active in inference.
 
     Dense and sparse models by the sparse law, beside dense models and mixtures of experts by the joint law: two panels,
@@ -73,6 +75,7 @@ def families_picture(params: float = SIZE, *, title: str = "", theme: str = "lig
 
     Args:
         params: non-zero or active parameters of every model.
+        joint: joint law of dense models and mixtures of experts, published or fitted.
         title: of the figure.
         theme: "light", "dark" or "print".
     """
@@ -96,29 +99,30 @@ def families_picture(params: float = SIZE, *, title: str = "", theme: str = "lig
         _curve(left, colors, 1, "sparse, at its best sparsity", sparse, computes, best)
         for i, count in ((0, 1), (2, 8), (3, 32)):
             label = "dense" if count == 1 else f"{count} experts"
-            _curve(right, colors, i, label, JOINT_MOE, computes, experts(count))
-        for axes, name in ((left, f"{law.name} (arXiv 2309.08520)"), (right, "arXiv 2502.05172")):
+            _curve(right, colors, i, label, joint, computes, experts(count))
+        for axes, name in ((left, f"{law.name} (arXiv 2309.08520)"), (right, joint.source)):
             axes.set_xscale("log")
             axes.set_xlim(computes[0], computes[-1])
             count_axis(axes, "x", "training compute (FLOPs)")
             axes.set_title(name, loc="left", fontsize=8.5, color=colors.muted)
-            axes.legend(frameon=False, fontsize=8)
+            axes.legend(frameon=False, fontsize=8, handlelength=3.5)
         left.set_ylabel("loss")
         left.annotate(
             "dotted: beyond the runs of the fit", (0.02, 0.02), xycoords="axes fraction", fontsize=7,
             color=colors.muted,
         )  # fmt: skip
-        right.annotate(
-            "tokens of the fit's runs are not known", (0.02, 0.02), xycoords="axes fraction", fontsize=7,
-            color=colors.muted,
-        )  # fmt: skip
+        if joint.variable("data").high is None:
+            right.annotate(
+                "tokens of the fit's runs are not known", (0.02, 0.02), xycoords="axes fraction", fontsize=7,
+                color=colors.muted,
+            )  # fmt: skip
         shown = label_text(title or f"Loss at {abbreviate(params)} active parameters", 90)
         figure.suptitle(shown, fontsize=10, x=0.01, ha="left")
     last = computes[-1]
     words = (
         f"Loss against training FLOPs at {abbreviate(params)} active parameters. At {last:.3g} FLOPs, "
         f"{sparse.name}: dense {sparse.loss(**dense(last)):.3f}, sparse {sparse.loss(**best(last)):.3f}; joint-moe: "
-        f"dense {JOINT_MOE.loss(**experts(1)(last)):.3f}, 32 experts {JOINT_MOE.loss(**experts(32)(last)):.3f}."
+        f"dense {joint.loss(**experts(1)(last)):.3f}, 32 experts {joint.loss(**experts(32)(last)):.3f}."
     )
     return Picture(figure, shown, words)
 
@@ -148,8 +152,9 @@ def _curve(
         [c for c, _, _ in points], [loss if inside else float("nan") for _, loss, inside in points],
         color=colors.palette[which], linestyle=_DASHED[which], linewidth=2.2, label=label,
     )  # fmt: skip
+    around = [min(inside for _, _, inside in points[max(i - 1, 0) : i + 2]) for i in range(len(points))]
     axes.plot(
-        [c for c, _, _ in points], [loss for _, loss, _ in points],
+        [c for c, _, _ in points], [float("nan") if in_ else loss for (_, loss, _), in_ in zip(points, around, strict=True)],
         color=colors.palette[which], linestyle=":", linewidth=1.5,
     )  # fmt: skip
 

@@ -84,6 +84,21 @@ def test_axes_name_quantity_convention_and_unit(kind: str) -> None:
     assert (axes.get_xlabel(), axes.get_ylabel()) == LABELS[kind]
 
 
+def test_what_a_law_extrapolates_is_dotted() -> None:
+    left, right = families_picture(params=8e7).figure.axes
+    dense, dotted, *_ = left.lines
+    computes, losses = np.array(dense.get_xdata(), float), np.array(dense.get_ydata(), float)
+    tokens = computes / (6 * 8e7)
+    assert np.array_equal(np.isfinite(losses), (tokens >= 16.384e9) & (tokens <= 65.536e9))
+    assert dotted.get_linestyle() == ":"
+    assert np.isfinite(np.array(dotted.get_ydata(), float)).sum() > 80
+    assert not any(np.isnan(np.array(line.get_ydata(), float)).any() for line in right.lines[::2])
+    outside = families_picture(params=3e9).figure.axes[1]
+    assert np.isnan(np.array(outside.lines[0].get_ydata(), float)).all(), (
+        "more parameters than the runs of the fit had"
+    )
+
+
 def test_flops_are_named_where_they_are_drawn() -> None:
     plan = ift.plan(chain(), "wide", "3/4")
     assert (

@@ -63,10 +63,10 @@ def optimum(
     while high > low and data(exp(high)) < 1:
         high -= 0.01
     if high <= low:
+        inference = f" and {abbreviate(served)} tokens of inference" if served else ""
         raise InfeasibleError(
-            f"{compute:.3g} FLOPs do not pay for {abbreviate(served)} tokens of inference with the smallest model "
-            f"({abbreviate(_SMALLEST)} parameters) and for training it; give at least "
-            f"{8 * active(_SMALLEST) * (served + 1):.3g} FLOPs."
+            f"{compute:.3g} FLOPs do not pay for training{inference}, even with the smallest model "
+            f"({abbreviate(_SMALLEST)} parameters); give at least {8 * active(_SMALLEST) * (served + 1):.3g} FLOPs."
         )
 
     def at(x: float) -> float:

@@ -206,7 +206,8 @@ def command(
         from iftplan.plots.scaling import SIZE, families_picture
 
         write_picture(
-            lambda: families_picture(sizes.get("params", SIZE), title=title, theme=theme.value), plot
+            lambda: families_picture(sizes.get("params", SIZE), answer.law, title=title, theme=theme.value),
+            plot,
         )
         say(f"written: {plot}")
 
