@@ -267,7 +267,9 @@ def audit(
 
 
 @overload
-def audit(subject: nn.Module, against: Plan, *, inputs: object = None) -> AuditReport: ...
+def audit(
+    subject: nn.Module, against: Plan, *, inputs: object = None, redistributed: bool = False
+) -> AuditReport: ...
 
 
 @check_arguments
@@ -278,11 +280,13 @@ def audit(
     inputs: object = None,
     model: str | nn.Module | None = None,
     trust: bool = False,
+    redistributed: bool = False,
 ) -> AuditReport:
     """Report that compares measured MACs with a plan, layer by layer; needs torch.
 
     `audit(plan)` builds the planned structure without data and measures it. `audit(network, plan)` measures your own
     network: layer by layer with its masks if the plan was applied to it, else as a whole without weights that are zero.
+    The plan's own dense network fails, although it costs the same: the plan was not applied to it.
 
     Args:
         subject: a plan; or a network, together with the plan to compare it with.
@@ -291,6 +295,8 @@ def audit(
         inputs: for a network: a tensor, a batch or shapes, as `read_model` takes them; by default those of the plan.
         model: for a plan, the dense network or its source; needed where the plan names no model or Python of your own.
         trust: for a plan, whether to run the Python that it names.
+        redistributed: for a network, whether training moved weights between layers, as SNFS does; then only its total is
+            compared.
 
     Raises:
         InputError: a network without a plan, counts that are no count tables, or a plan whose model is missing or is
@@ -312,9 +318,13 @@ def audit(
             raise InputError(
                 "audit: a network is compared with a plan. Give both: audit(network, plan, inputs=batch)."
             )
-        from iftplan.nn.application.audit import audit_against
+        from iftplan.nn.application.against_plan import audit_against
 
-        return audit_against(subject, against, inputs)
+        return audit_against(subject, against, inputs, redistributed=redistributed)
+    if redistributed:
+        raise InputError(
+            "audit: redistributed belongs to a trained network, and a plan has its own masks. Audit the network: audit(network, plan, redistributed=True)."
+        )
     if inputs is not None:
         raise InputError(
             "audit: inputs belong to a network, and a plan has its own. To give some, audit the network: audit(network, plan, inputs=…)."

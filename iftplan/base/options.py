@@ -31,6 +31,7 @@ _OPTIONS: Final[Mapping[str, str]] = {
     "parametrization": "--parametrization",
     "params": "--params",
     "profile": "--profile",
+    "redistributed": "--redistributed",
     "scope": "--scope",
     "served": "--served",
     "sparsity": "--sparsity",

@@ -36,6 +36,7 @@ class IsoFlop(Protocol):
         /,
         *inputs: str,
         tolerance: Number = ...,
+        redistributed: bool = ...,
         layers: int | None = ...,
     ) -> AuditReport:
         """See `iso_flop`."""
@@ -79,6 +80,7 @@ def iso_flop(
     /,
     *inputs: str,
     tolerance: Number = 0,
+    redistributed: bool = False,
     layers: int | None = 10,
 ) -> AuditReport:
     """Assert that a model costs as many MACs as a plan or another model; returns the report of the audit.
@@ -88,10 +90,13 @@ def iso_flop(
         reference: a plan or its file, another network, or a source.
         *inputs: of both, such as "1x3x32x32"; a plan and most sources know theirs.
         tolerance: the largest relative difference that passes, such as "0.1%".
+        redistributed: whether training moved weights between layers, as SNFS does, so that only the total of a network
+            with a plan's masks is compared.
         layers: number of layers that the message lists, those with the largest differences; None for all.
 
     Raises:
-        AssertionError: it costs more or less; the message lists the layers that differ.
+        AssertionError: it costs more or less, and the message lists the layers that differ; or it is the plan's own dense
+            network, which the plan was not applied to.
         MeasureError: it could not be measured.
     """
     __tracebackhide__ = True
@@ -101,7 +106,7 @@ def iso_flop(
     allowed = _fraction(tolerance)
     plan = _plan(reference)
     if plan is not None:
-        return _held(_against_plan(model, plan, inputs, allowed), layers)
+        return _held(_against_plan(model, plan, inputs, allowed, redistributed), layers)
     assert not isinstance(reference, Plan)
     network, specs = _network(model, inputs)
     base, base_specs = _network(reference, inputs)
@@ -190,17 +195,22 @@ def _message(report: AuditReport, most: int | None) -> str:
 
 
 def _against_plan(
-    model: nn.Module | str, plan: Plan, inputs: Sequence[str], tolerance: Fraction
+    model: nn.Module | str, plan: Plan, inputs: Sequence[str], tolerance: Fraction, redistributed: bool
 ) -> AuditReport:
     """Layer by layer where the network has masks of its own, as a whole where it has none."""
-    from iftplan.nn.application.audit import applied_here, audit_network, measure_applied
+    from iftplan.nn.application.against_plan import audit_by_plan
 
     network, specs = _network(model, inputs, plan.inputs)
-    if applied_here(plan, network, specs):
-        return measure_applied(plan, network, tolerance=tolerance)
-    reference = Reference.of_plan(plan, f"plan for {plan.model or 'the model'}")
-    has_values = not any(parameter.is_meta for parameter in network.parameters())
-    return audit_network(_called(model), network, specs, reference, nonzeros=has_values, tolerance=tolerance)
+    return audit_by_plan(
+        _called(model),
+        network,
+        specs,
+        plan,
+        reference=f"plan for {plan.model or 'the model'}",
+        nonzeros=not any(parameter.is_meta for parameter in network.parameters()),
+        tolerance=tolerance,
+        redistributed=redistributed,
+    )
 
 
 def _plan(reference: object) -> Plan | None:

@@ -94,6 +94,21 @@ def test_a_plan_is_held_on_masks_and_on_baked_in_zeros(plan_file: Path) -> None:
         iso_flop(baked, plan)
 
 
+def test_the_dense_network_of_a_plan_fails_as_in_an_audit(plan_file: Path) -> None:
+    plan = api.load(str(plan_file))
+    assert isinstance(plan, Plan)
+    told = "Sequential is the dense network that the plan was made for, and not the planned one"
+    for reference in (plan, str(plan_file)):
+        with pytest.raises(AssertionError, match=told):
+            iso_flop(net(), reference)
+    assert not api.audit(net(), plan).passed
+    with pytest.raises(AssertionError, match="288 MACs"):
+        iso_flop(net(24), plan, tolerance="1%")
+    with pytest.raises(AssertionError) as caught:
+        iso_flop(net(24), plan, tolerance="1%")
+    assert told not in str(caught.value)
+
+
 def test_what_cannot_be_told_is_no_pass() -> None:
     class Idle(nn.Module):
         def __init__(self) -> None:

@@ -15,7 +15,7 @@ from torch import nn
 
 from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import InputError
-from iftplan.base.units import count, decimal
+from iftplan.base.units import count
 from iftplan.masks import parse_mask
 from iftplan.models.counting import CountTable
 from iftplan.models.spec import InputSpec
@@ -27,8 +27,7 @@ from iftplan.nn.masks.masked_weights import masked_names, masked_weights
 from iftplan.nn.masks.nonzeros import check_even
 from iftplan.nn.masks.nonzeros import nonzeros as count_nonzeros
 from iftplan.nn.masks.view import is_of
-from iftplan.nn.meta.fingerprint import fingerprint
-from iftplan.nn.meta.inputs import given_inputs, matching
+from iftplan.nn.meta.inputs import matching
 from iftplan.nn.meta.wrappers import bare
 from iftplan.nn.torch_internals import failure
 from iftplan.plans.audit.audit import AuditReport, Reference, audit_model, audit_plan
@@ -154,6 +153,7 @@ def audit_network(
     Raises:
         MeasureError: an engine could not run the network, or its zeros make no one cost.
     """
+    network = bare(network)
     tables = measure_by(network, inputs, engines, second=second, operators=operators)
     report = audit_model(
         subject,
@@ -163,67 +163,9 @@ def audit_network(
         nonzeros=_shares(network, tables[0], from_values=True) if nonzeros else None,
         may_stay_uncalled=may_stay_uncalled,
     )
-    if nonzeros or not any(True for _ in masked_weights(bare(network))):
+    if nonzeros or not any(True for _ in masked_weights(network)):
         return report
     return replace(report, assumptions=(COUNTED_AS_DENSE, *report.assumptions))
-
-
-def applied_here(plan: Plan, network: nn.Module, inputs: Sequence[InputSpec]) -> bool:
-    """Whether a network has masks, so that `measure_applied` can compare it with a plan layer by layer.
-
-    Args:
-        plan: the plan.
-        network: on any device.
-        inputs: what it is counted with; a plan's layers are comparable at its own inputs only.
-    """
-    return tuple(inputs) == plan.inputs and any(True for _ in masked_weights(network))
-
-
-def unplanned(report: AuditReport, plan: Plan, network: nn.Module) -> str:
-    """Sentence that a network is the plan's dense model and not the planned one; empty if it is another network.
-
-    The dense model of an iso-FLOP plan costs as much as the planned one, so totals cannot tell them apart.
-
-    Args:
-        report: of its totals.
-        plan: the plan.
-        network: on any device.
-    """
-    changes = any(layer.maskable or layer.before != layer.after for layer in plan.layers)
-    if not changes or any(True for _ in masked_weights(network)) or fingerprint(network) != plan.fingerprint:
-        return ""
-    return f"{report.subject} is the dense network that the plan was made for, and not the planned one; both cost the same by design, so only totals were compared. Audit the plan itself, or a network that it was applied to with nn.apply."
-
-
-@check_arguments
-def audit_against(network: nn.Module, plan: Plan, inputs: object = None) -> AuditReport:
-    """Report that compares a given network with a plan: layer by layer if the plan was applied to it.
-
-    Args:
-        network: with the plan's masks, finalized, or dense; not changed.
-        plan: the plan that it is compared with.
-        inputs: what it is counted with, as `given_inputs` takes them; None for the plan's own.
-
-    Raises:
-        InputError: an input that cannot be read.
-        MeasureError: the network could not be run.
-    """
-    network = bare(network)
-    given = matching(plan.inputs, network)
-    used = given if inputs is None else given_inputs(inputs, network)
-    if used == given and any(True for _ in masked_weights(network)):
-        return measure_applied(plan, network, second="fvcore")
-    name = f"plan: {plan.transform} at sparsity {decimal(plan.sparsity, 4)}"
-    report = audit_network(
-        f"the {type(network).__name__}",
-        network,
-        used,
-        Reference.of_plan(plan, name),
-        nonzeros=not any(p.is_meta for p in network.parameters()),
-        second="fvcore",
-    )
-    told = unplanned(report, plan, network)
-    return replace(report, problems=(*report.problems, told)) if told else report
 
 
 @check_arguments
@@ -236,6 +178,7 @@ def measure_applied(
     operators: Mapping[str, Operator] = MappingProxyType({}),
     tolerance: Fraction = PLAN_TOLERANCE,
     may_stay_uncalled: Collection[str] = (),
+    redistributed: bool = False,
 ) -> AuditReport:
     """Report that compares the MACs of an applied model with its plan, layer by layer.
 
@@ -250,6 +193,8 @@ def measure_applied(
         operators: formulas for operators that have none, by qualified name.
         tolerance: the largest relative difference that passes.
         may_stay_uncalled: modules with weights that the forward pass may leave unused.
+        redistributed: whether training moved weights between layers, as SNFS does, so that only the model's total is
+            compared; the masks may cost less than the plan by a part of one weight.
 
     Raises:
         InputError: the plan masks weights, and the model has no masks.
@@ -265,7 +210,14 @@ def measure_applied(
     tables = measure_by(model, inputs, engines, second=second, operators=operators)
     planned = any(weight.mask.is_meta for weight in masked)
     active = None if planned else _shares(model, tables[0])
-    report = audit_plan(plan, tables, tolerance=tolerance, may_stay_uncalled=may_stay_uncalled, active=active)
+    report = audit_plan(
+        plan,
+        tables,
+        tolerance=tolerance,
+        may_stay_uncalled=may_stay_uncalled,
+        active=active,
+        redistributed=redistributed,
+    )
     found = (
         *report.problems,
         *_search_space(plan, model),

@@ -6,7 +6,7 @@ could not be measured is a problem, never a zero.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from fractions import Fraction
@@ -160,6 +160,7 @@ def audit_plan(
     tolerance: Fraction = Fraction(1, 10**6),
     may_stay_uncalled: Collection[str] = (),
     active: Mapping[str, Fraction] | None = None,
+    redistributed: bool = False,
 ) -> AuditReport:
     """Report that compares the measured network of a plan with the plan's own MACs.
 
@@ -171,8 +172,11 @@ def audit_plan(
         may_stay_uncalled: modules that the pass need not use.
         active: parameter → share of its weights that its mask keeps, counted on a real network; None takes the
             plan's own counts.
+        redistributed: whether weights moved between layers, so that only the total of the whole model is compared; it may
+            be less than planned by a part of the dearest weight.
     """
-    table, scope = tables[0], plan.scope or Scope.MODEL
+    table = tables[0]
+    scope = Scope.MODEL if redistributed else plan.scope or Scope.MODEL
     measured = measured_layers(plan, table, active)
     inside = {layer.name for layer in plan.rows_in(scope)}
     total = sum(m or 0 for m, layer in zip(measured, plan.layers, strict=True) if layer.name in inside)
@@ -202,9 +206,42 @@ def audit_plan(
             *table.assumptions,
         ),
     )
+    report = _with_unknowns(report, table, may_stay_uncalled)
+    if redistributed:
+        return _judged(_of_total(report, plan), tables)
     wrong = [layer for layer in report.layers if not layer.agrees]
-    report = replace(report, problems=(_layer_problem(wrong),) if wrong else ())
-    return _judged(_with_unknowns(report, table, may_stay_uncalled), tables)
+    moved = active is not None and plan.macs(scope) - total in _spare(plan)
+    problems = (_layer_problem(wrong, moved=moved),) if wrong else ()
+    return _judged(replace(report, problems=problems), tables)
+
+
+def _spare(plan: Plan) -> range:
+    """MACs that may be missing after weights moved between layers: those that buy none of the dearest weights."""
+    return range(max((layer.positions for layer in plan.layers if layer.maskable), default=1))
+
+
+def _of_total(report: AuditReport, plan: Plan) -> AuditReport:
+    """The report on a network whose weights moved between layers: only its total is judged."""
+    expected = report.expected_macs or 0
+    missing = expected - report.measured_macs
+    spent = missing == 0 or missing not in _spare(plan)
+    left = "" if spent else f"; {count(missing)} MACs are missing, fewer than the dearest weight costs"
+    return replace(
+        report,
+        tolerance=report.tolerance if spent else max(report.tolerance, Fraction(missing, expected)),
+        problems=tuple(_unused(report)),
+        assumptions=(
+            f"weights moved between layers, so only the total was compared{left}",
+            *report.assumptions,
+        ),
+    )
+
+
+def _unused(report: AuditReport) -> Iterator[str]:
+    """Sentences on layers that no total can vouch for: those that were never used."""
+    for layer in report.layers:
+        if layer.measured_macs is None and layer.expected_macs:
+            yield _layer_problem([layer])
 
 
 def measured_layers(
@@ -366,11 +403,14 @@ def _judged(report: AuditReport, tables: Sequence[CountTable]) -> AuditReport:
     return replace(report, problems=tuple(problems), disagreements=disagreements)
 
 
-def _layer_problem(wrong: Sequence[AuditedLayer]) -> str:
+def _layer_problem(wrong: Sequence[AuditedLayer], *, moved: bool = False) -> str:
     first = wrong[0]
     more = f" and {len(wrong) - 1} more layers" if len(wrong) > 1 else ""
     seen = "was never used" if first.measured_macs is None else f"costs {count(first.measured_macs)} MACs"
-    return f"{first.name} {seen} where {count(first.expected_macs or 0)} were planned{more}."
+    told = f"{first.name} {seen} where {count(first.expected_macs or 0)} were planned{more}."
+    if not moved:
+        return told
+    return f"{told} The total is as planned: if training moved weights between layers, as SNFS does, compare only the total with `redistributed=True`."
 
 
 def deviation_sentence(report: AuditReport, deviation: Fraction) -> str:

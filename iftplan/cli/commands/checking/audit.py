@@ -147,6 +147,13 @@ def command(
             help="Count only non-zero weights, pruning masks included; the model is built on the CPU.",
         ),
     ] = False,
+    redistributed: Annotated[
+        bool,
+        typer.Option(
+            "--redistributed",
+            help="With --against PLAN: training moved weights between layers, as SNFS does; compare only the total.",
+        ),
+    ] = False,
     trust: Annotated[
         bool,
         typer.Option(
@@ -175,7 +182,7 @@ def command(
     allowed = tolerance_of(tolerance)
     document = document_in(subject)
     if document is not None:
-        if against or budget or nonzeros:
+        if against or budget or nonzeros or redistributed:
             raise InputError(
                 "a plan is audited against its own budget, so --against, --budget and --nonzeros do not apply. To audit a trained network, name it: iftplan audit MODEL --against PLAN --nonzeros."
             )
@@ -187,13 +194,16 @@ def command(
         if model is not None:
             raise InputError(f"--model belongs to a plan, and {subject} is a model. Leave it out.")
         other = document_in(against) if against else None
-        audited = _of_model(subject, inputs_of(input), (against, other), budget, nonzeros, allowed, terms)
+        audited = _of_model(
+            subject, inputs_of(input), (against, other), budget, nonzeros, redistributed, allowed, terms
+        )
         named = {
             "source": subject,
             "inputs": input or [],
             "against": against,
             "reference": other,
             "budget": budget,
+            "redistributed": redistributed,
         }
     report = _kept_or_made(
         audited, {"task": "audit", "tolerance": tolerance, **terms, **named}, no_cache or nonzeros
@@ -359,42 +369,44 @@ def _of_model(
     against: tuple[str | None, Document | None],
     budget: str | None,
     nonzeros: bool,
+    redistributed: bool,
     tolerance: Fraction | None,
     terms: _Terms,
 ) -> _Audit:
     from iftplan.plans.audit.audit import Reference
 
     name, document = against
-    fixed = Reference.of_budget(budget) if budget else None
     plan = plan_in(document, name) if document is not None and name is not None else None
     if plan is not None:
         inputs = inputs or plan.inputs
-        fixed = Reference.of_plan(plan, f"plan {short_name(name or '')}")
 
     def report() -> AuditReport:
-        from iftplan.nn.application.audit import (
-            PLAN_TOLERANCE,
-            applied_here,
-            audit_network,
-            measure_applied,
-            unplanned,
-        )
+        from iftplan.nn.application.against_plan import audit_by_plan
+        from iftplan.nn.application.audit import audit_network
         from iftplan.nn.sources import construct_with_inputs
 
         network, used = construct_with_inputs(subject, inputs, device="cpu" if nonzeros else "meta")
         measuring = _measuring(terms)
-        if plan is not None and applied_here(plan, network, used):
-            found = measure_applied(plan, network, tolerance=_or(tolerance, PLAN_TOLERANCE), **measuring)
+        if plan is not None:
+            found = audit_by_plan(
+                subject,
+                network,
+                used,
+                plan,
+                reference=f"plan {short_name(name or '')}",
+                nonzeros=nonzeros,
+                tolerance=tolerance,
+                redistributed=redistributed,
+                **measuring,
+            )
             return replace(found, subject=subject)
-        reference = fixed
-        if name is not None and plan is None:
+        reference = Reference.of_budget(budget) if budget else None
+        if name is not None:
             reference = _reference(name, used, measuring["operators"])
         usual = Fraction(0) if budget else Fraction(1, 1000)
-        report = audit_network(
+        return audit_network(
             subject, network, used, reference, nonzeros=nonzeros, tolerance=_or(tolerance, usual), **measuring
         )
-        told = unplanned(report, plan, network) if plan is not None else ""
-        return replace(report, assumptions=(told, *report.assumptions)) if told else report
 
     sources = (subject, name) if name is not None and plan is None else (subject,)
     return _Audit(f"measuring {subject}", sources, report)
