@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from iftplan.models.cost import ModelCost
 from iftplan.models.cost_document import parse_measured
 from iftplan.models.zoo_specs import zoo_cost
 from iftplan.plans.document.plan import parse_plan
-from iftplan.plans.plan import Scope
+from iftplan.plans.plan import Plan, Scope
 
 Around = Callable[[int], AbstractContextManager[Callable[[], object]]]
 
@@ -177,21 +177,38 @@ def _checked(
     if isinstance(found, Failure):
         return ModelCheck(*shown, found.status, problems=(found.message,))
     try:
-        references = _references(model, config, costs)
+        plans = _plans(model, config)
+        references = _references(model, plans, costs)
     except IftplanError as error:
         return ModelCheck(*shown, Status.INVALID, found, problems=(str(error),))
-    return check_model(
+    checked = check_model(
         model, found, baseline=baseline, references=references, cached=model.name in costs.cached
     )
+    equal = {bound.reference for bound in model.bounds if bound.equal}
+    compared = {} if model.source in plans else {name: plan for name, plan in plans.items() if name in equal}
+    return replace(checked, notes=(*_not_applied(found, compared), *checked.notes))
 
 
-def _references(model: ConfiguredModel, config: Configuration, costs: Costs) -> dict[str, int]:
+def _plans(model: ConfiguredModel, config: Configuration) -> dict[str, Plan]:
+    """Plans that a model is compared with, by the names of their files."""
+    names = sorted({bound.reference for bound in model.bounds if bound.reference.endswith(".json")})
+    return {name: parse_plan(loads(read_text(str(config.folder / name)), name), name) for name in names}
+
+
+def _not_applied(found: ModelCost, plans: Mapping[str, Plan]) -> Iterator[str]:
+    """Sentences on plans that a model costs as much as, layer by layer, without their changes."""
+    for name, plan in plans.items():
+        changed = [x for x in plan.layers if x.maskable or x.before != x.after]
+        if changed and all(found.macs.get(layer.name) == layer.dense_macs for layer in changed):
+            yield f"every layer costs what it does in the dense network that {name} was made for: the plan was not applied to it. Equal totals say nothing here, because the planned network costs the same by design"
+
+
+def _references(model: ConfiguredModel, plans: Mapping[str, Plan], costs: Costs) -> dict[str, int]:
     """Plan's file or other model → MACs."""
     macs = {}
     for name in {b.reference for b in model.bounds} - {"", BASELINE}:
-        if name.endswith(".json"):
-            path = str(config.folder / name)
-            macs[name] = parse_plan(loads(read_text(path), name), name).macs(Scope.MODEL)
+        if name in plans:
+            macs[name] = plans[name].macs(Scope.MODEL)
         elif isinstance(found := costs.found[name], ModelCost) and not found.unknown_ops:
             macs[name] = found.total_macs
     return macs

@@ -7,7 +7,7 @@ import re
 from ast import literal_eval
 
 _TRUST = re.compile(r" \(or `trust=True`\)")  # a configuration trusts nothing that it does not name
-_ARGUMENT = re.compile(r"`(inputs|model|allow)=([^`]+)`")
+_ARGUMENT = re.compile(r"`(inputs|model|allow|nonzeros)=([^`]+)`")
 
 
 def in_configuration(text: str) -> str:
@@ -27,6 +27,8 @@ def _as_key(span: re.Match[str]) -> str:
         return span[0]
     values = [str(one) for one in (given if isinstance(given, list | tuple) else [given])]
     match span[1]:
+        case "nonzeros":
+            return f"nonzeros = {json.dumps(given)}"
         case "model":
             return f"model = {json.dumps(values[0])}"
         case "allow":

@@ -11,6 +11,7 @@ from iftplan.base.units import count, percent, with_sign
 from iftplan.checks.baseline import Baseline
 from iftplan.checks.configuration import BASELINE, Bound, ConfiguredModel, DriftPolicy
 from iftplan.checks.findings import Drift, Limit, ModelCheck, Quantity, Status
+from iftplan.checks.messages import in_configuration
 from iftplan.models.cost import ModelCost
 from iftplan.plans.audit.diff import ChangeKind, Diff, LayerChange, LayerCosts, diff
 
@@ -46,7 +47,7 @@ def check_model(
         measured=measured,
         drift=_drift(model.name, measured, baseline),
         cached=cached,
-        notes=(*_vouched(model, uncalled), *(f"assumed: {a}" for a in measured.assumptions)),
+        notes=(*_vouched(model, uncalled), *(f"assumed: {in_configuration(a)}" for a in measured.assumptions)),
     )
     if unknown := tuple(_unknown(measured)):
         return replace(found, status=Status.UNMEASURED, problems=unknown)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from fractions import Fraction
 from typing import TYPE_CHECKING, Final, Literal
 
-from iftplan.base.arguments import one_of
 from iftplan.base.errors import InputError
 from iftplan.base.units import count, decimal, decimal_text
 from iftplan.families.solution import Structure
@@ -56,7 +56,24 @@ def scope_named(name: Scope | str) -> Scope:
     Raises:
         InputError: no such scope; says which there are.
     """
-    return name if isinstance(name, Scope) else Scope(one_of("scope", name, [scope.value for scope in Scope]))
+    if isinstance(name, Scope):
+        return name
+    return _scope(name, "")
+
+
+def _scope(kind: str, module: str) -> Scope:
+    """Scope of that name; whoever gives another word is taken to mean a module."""
+    names = [scope.value for scope in Scope]
+    if (found := next((name for name in names if name == kind.lower()), None)) is not None:
+        return Scope(found)
+    near = get_close_matches(kind.lower(), names, 1, 0.7)
+    meant = near[0] if near else Scope.MODULE.value
+    if meant == Scope.MODULE:
+        meant = f"{meant}:{module or (kind if not near else 'NAME')}"
+    given = f"{kind}:{module}" if module else kind
+    raise InputError(
+        f"scope {given!r} is none of matrices, layers, model and module:NAME. Did you mean {meant!r}?"
+    )
 
 
 def parse_scope(text: str, within: str = "") -> tuple[Scope, str]:
@@ -74,7 +91,7 @@ def parse_scope(text: str, within: str = "") -> tuple[Scope, str]:
         (<Scope.MODULE: 'module'>, 'backbone')
     """
     kind, _, name = text.partition(":")
-    scope = scope_named(kind)
+    scope = _scope(kind, name)
     if scope is not Scope.MODULE and not name:
         return scope, within
     if scope is not Scope.MODULE or not (name or within):

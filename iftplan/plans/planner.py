@@ -150,7 +150,7 @@ def _check_names(spec: ModelSpec, policy: Policy) -> None:
         hint = f"; did you mean {near[0]!r}?" if near else "."
         outer = ", ".join(dict.fromkeys(name.partition(".")[0] for name in names))
         raise InputError(
-            f"`within`: no layer of {spec.source or 'the model'} lies in a module {policy.within!r}{hint} "
+            f"no layer of {spec.source or 'the model'} lies in a module {policy.within!r}{hint} "
             f"Its outermost modules are {outer}."
         )
 

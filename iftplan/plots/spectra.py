@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from iftplan.masks.spectra import MEASURES
 from iftplan.plots.files import Picture
 from iftplan.plots.style import MARKERS, THEMES, Theme, count_axis, drawing, label_text
-from iftplan.runs.history import SpectralHistory
+from iftplan.runs.history import Runs, SpectralHistory, read_all, read_spectra
 
 _MOST_NAMED = 10
 _TITLES = {
@@ -24,18 +24,20 @@ _TITLES = {
 }
 
 
-def spectra_picture(
-    histories: Sequence[SpectralHistory], *, title: str = "", theme: str = "light"
-) -> Picture:
+def spectra_picture(runs: Runs[SpectralHistory], *, title: str = "", theme: str = "light") -> Picture:
     """Chart of Δr, Δs, IMDB and the weighted gap against steps: the mean over layers, one colour a run.
 
     One run alone has its layers behind the mean.
 
     Args:
-        histories: of runs that measured their masks.
+        runs: directories of runs that measured their masks, or their histories; one or several.
         title: of the figure; by default "Spectra of masks over training".
         theme: "light", "dark" or "print".
+
+    Raises:
+        InputError: a directory without spectra.
     """
+    histories = read_all(runs, read_spectra)
     colors = THEMES[theme]
     heading = title or "Spectra of masks over training"
     with drawing(colors):
@@ -57,7 +59,7 @@ def spectra_picture(
         )
     last = "; ".join(f"{h.name} ends at {h.means('delta_r')[-1]:.3f}" for h in histories[:_MOST_NAMED])
     return Picture(
-        figure, heading, f"Spectra of the masks of {len(histories)} runs against steps. Δr: {last}."
+        figure, heading, f"Spectra of the masks of {len(histories)} run{'s' * (len(histories) != 1)} against steps. Δr: {last}."
     )
 
 

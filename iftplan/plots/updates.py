@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.lines import Line2D
@@ -10,19 +9,23 @@ from matplotlib.ticker import MaxNLocator
 
 from iftplan.plots.files import Picture
 from iftplan.plots.style import MARKERS, THEMES, count_axis, drawing, label_text, new_axes
-from iftplan.runs.history import History
+from iftplan.runs.history import History, Runs, read_all, read_history
 
 _MOST_NAMED = 10
 
 
-def updates_picture(histories: Sequence[History], *, title: str = "", theme: str = "light") -> Picture:
+def updates_picture(runs: Runs[History], *, title: str = "", theme: str = "light") -> Picture:
     """Chart of ITOP (lines) and churn (dashes) against steps, one colour a run.
 
     Args:
-        histories: of runs whose masks change.
+        runs: directories that `iftplan train` wrote, or their histories; one or several.
         title: of the figure; by default "Masks over training".
         theme: "light", "dark" or "print".
+
+    Raises:
+        InputError: a directory without a history.
     """
+    histories = read_all(runs, read_history)
     colors = THEMES[theme]
     many = len(histories) > _MOST_NAMED
     with drawing(colors):

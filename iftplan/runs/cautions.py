@@ -6,6 +6,7 @@ Pure functions over numbers: whoever starts a run asks them and decides where th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 
 from iftplan.base.units import count
 from iftplan.runs.schedules import Updates
@@ -36,11 +37,10 @@ def schedule_cautions(
         >>> schedule_cautions(Updates(end=7500), 10_000)
         []
         >>> print(*schedule_cautions(Updates(end=750), 1000))
-        Masks change 7 times in 1 000 steps: with fewer than about 20 updates, a method explores few masks (arXiv 2102.02887). An interval of 35 steps gives 20 updates.
+        Masks change 7 times in 1 000 steps: with fewer than about 20 updates, a method explores few masks (arXiv 2102.02887). An interval of 35 steps gives 21 updates.
     """
     updates = updates.over(steps)
-    grid = {*range(updates.first, min(updates.last + 1, steps), updates.interval), updates.last}
-    due = sorted(step for step in grid if step < steps and _changes(updates, step, arrives))
+    due = _due(updates, steps, arrives)
     found = [*_number(updates, steps, due, arrives), *_end(updates, steps, arrives)]
     return [*found, *_rate(due, steps, rate)] if rate and due and steps > 1 else found
 
@@ -85,6 +85,12 @@ def weight_cautions(
     ]
 
 
+def _due(updates: Updates, steps: int, arrives: bool) -> list[int]:
+    """Steps of a run at which masks change."""
+    grid = {*range(updates.first, min(updates.last + 1, steps), updates.interval), updates.last}
+    return sorted(step for step in grid if step < steps and _changes(updates, step, arrives))
+
+
 def _changes(updates: Updates, step: int, arrives: bool) -> bool:
     return updates.due(step) or (arrives and step == updates.last)
 
@@ -92,11 +98,10 @@ def _changes(updates: Updates, step: int, arrives: bool) -> bool:
 def _number(updates: Updates, steps: int, due: list[int], arrives: bool) -> Iterator[str]:
     last = min(updates.last, steps - 1)
     interval = (last - updates.first) // (FEW + (not arrives))
-    advice = (
-        f"An interval of {count(interval)} steps gives {FEW} updates."
-        if interval > 0
-        else "Train for longer."
-    )
+    advice = "Train for longer."
+    if interval > 0:
+        times = len(_due(replace(updates, interval=interval), steps, arrives))
+        advice = f"An interval of {count(interval)} step{'s' * (interval != 1)} gives {times} updates."
     if not due:
         yield f"Masks never change: the first update would be at step {count(updates.first + updates.interval)}, the schedule ends at step {count(updates.last)} and the run has {count(steps)} steps. {advice}"
     elif len(due) < FEW:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
+from typing import TypeVar
 
 from iftplan.base.documents import csv_rows, read_text
 from iftplan.base.errors import InputError
 from iftplan.masks.spectra import MEASURES
+
+H = TypeVar("H")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,9 @@ def read_history(directory: str) -> History:
     path = Path(directory)
     file = path / "metrics.csv" if path.is_dir() else path
     if not file.exists():
-        raise InputError(f"{file} does not exist; give a directory that iftplan train wrote.")
+        raise InputError(
+            f"{file} does not exist; give a directory that iftplan train wrote.{_runs_below(path, file.name)}"
+        )
     rows = csv_rows(read_text(str(file)), str(file), _COLUMNS)
     if not rows:
         raise InputError(f"{file} has no rows yet; a run writes one at each evaluation.")
@@ -104,7 +109,7 @@ def read_spectra(directory: str) -> SpectralHistory:
     if not file.exists():
         raise InputError(
             f"{file} does not exist; a run measures the spectra of its masks when its setting training.spectra is evaluation "
-            "or update."
+            f"or update.{_runs_below(path, file.name)}"
         )
     rows = csv_rows(read_text(str(file)), str(file), ("step", "layer", *MEASURES))
     if not rows:
@@ -129,6 +134,35 @@ def read_spectra(directory: str) -> SpectralHistory:
         for layer in dict.fromkeys(layer for _, layer in found)
     }
     return SpectralHistory(path.name or str(path), tuple(steps), layers)
+
+
+def _runs_below(folder: Path, file: str) -> str:
+    """Sentence with the directories in a folder that have such a file; empty where none has."""
+    found = sorted(str(inner.parent) for inner in folder.glob(f"*/{file}"))
+    if not found:
+        return ""
+    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    return f" Runs in {folder}: {', '.join(found[:3])}{more}."
+
+
+Runs = str | Path | H | Sequence[str | Path | H]
+"""Runs as a caller has them: directories, or what was read of them; one or several."""
+
+
+def read_all(runs: Runs[H], read: Callable[[str], H]) -> tuple[H, ...]:
+    """Histories of runs that are given as directories or as histories.
+
+    Args:
+        runs: one or several.
+        read: directory → its history.
+
+    Raises:
+        InputError: a directory without a history, or no run at all.
+    """
+    several = runs if isinstance(runs, Sequence) and not isinstance(runs, str) else (runs,)
+    if not several:
+        raise InputError("no runs were given. Name the directories that iftplan train wrote.")
+    return tuple(read(str(run)) if isinstance(run, str | Path) else run for run in several)
 
 
 def _mean(values: list[float]) -> float:

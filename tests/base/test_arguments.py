@@ -20,7 +20,7 @@ MODEL = chain()
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda: ift.plan(MODEL, "wide", 0.75, scope="all"), "scope = 'all' is not one of its choices: 'matrices', 'layers', 'model'"),
+        (lambda: ift.plan(MODEL, "wide", 0.75, scope="all"), "scope 'all' is none of matrices, layers, model and module:NAME. Did you mean 'module:all'?"),
         (lambda: ift.plan(MODEL, "wide", 0.75, distribution="erkk"), "Did you mean 'erk'?"),
         (lambda: ift.plan(MODEL, "wide", 0.75, close="dens"), "Did you mean 'density'?"),
         (lambda: ift.plan(MODEL, "wide", 0.75, heads="sizes"), "Did you mean 'size'?"),

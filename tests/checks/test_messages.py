@@ -17,6 +17,7 @@ from iftplan.checks.messages import in_configuration
         ("write `inputs=['b.image=2x8', 'b.ids=2x4:int64']`", 'write inputs = ["b.image=2x8", "b.ids=2x4:int64"]'),
         ("name it: `model='net.py:net'` (or `trust=True`).", 'name it: model = "net.py:net".'),
         ("with `allow=['my::op=0']`", 'with allow = [{operator = "my::op", macs = "0", reason = "…"}]'),
+        ("`nonzeros=True` counts those that the masks keep", "nonzeros = true counts those that the masks keep"),
         ("keep `keep_dense=['fc']` and `inputs=…`", "keep `keep_dense=['fc']` and `inputs=…`"),
     ],
 )  # fmt: skip

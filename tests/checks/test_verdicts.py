@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import iftplan as ift
 from iftplan.base.units import Convention
 from iftplan.checks import revisions
 from iftplan.checks.baseline import Baseline, baseline_document, parse_baseline
-from iftplan.checks.check import Costs
+from iftplan.checks.check import Costs, check_models
 from iftplan.checks.configuration import Allowance, Bound, ConfiguredModel, DriftPolicy
 from iftplan.checks.configuration_file import read_config
 from iftplan.checks.findings import CheckReport, ModelCheck, Quantity, Status, check_document
@@ -30,6 +31,23 @@ COST = ModelCost({"conv": 600, "fc": 400}, {"conv": 60, "fc": 44, "norm": 6})
 
 def bounded(*bounds: Bound, tolerance: Fraction = Fraction(0)) -> ConfiguredModel:
     return replace(MODEL, bounds=bounds, tolerance=tolerance)
+
+
+def test_a_dense_network_that_costs_as_much_as_its_plan_is_told_apart(tmp_path: Path) -> None:
+    plan = ift.plan("zoo:digits-cnn", "wide", "3/4")
+    ift.save(plan, str(tmp_path / "wide.json"))
+    (tmp_path / "iftplan.toml").write_text(
+        '[models.dense]\nsource = "zoo:digits-cnn"\nbudget.equal = ["wide.json"]\n[models.planned]\nsource = "wide.json"\nbudget.equal = ["wide.json"]\n',
+        encoding="utf-8",
+    )
+    config = read_config(tmp_path / "iftplan.toml")
+    planned = ModelCost({layer.name: layer.macs for layer in plan.layers}, {})
+    dense = ModelCost({layer.name: layer.dense_macs for layer in plan.layers}, {})
+    report = check_models(config, config.models, Costs({"dense": dense, "planned": planned}), None)
+    assert [model.status for model in report.models] == [Status.PASSED, Status.PASSED]
+    told = "every layer costs what it does in the dense network that wide.json was made for: the plan was not applied"
+    assert [note.startswith(told) for model in report.models for note in model.notes] == [True]
+    assert len(report.models[0].notes) == 1
 
 
 def baseline(

@@ -27,9 +27,10 @@ from iftplan.plots.layers import density_picture, macs_picture
 from iftplan.plots.pareto import pareto_picture
 from iftplan.plots.scaling import advice_picture, families_picture
 from iftplan.plots.search_spaces import cardinality_picture
+from iftplan.plots.spectra import spectra_picture
 from iftplan.plots.style import THEMES, label_text, si
 from iftplan.plots.updates import updates_picture
-from iftplan.runs.history import History
+from iftplan.runs.history import History, read_history
 from iftplan.runs.laws.advice.sparse import Advice
 from iftplan.runs.laws.sparse import LAWS
 from iftplan.runs.results.observations import Observation
@@ -432,3 +433,25 @@ def test_a_theme_reaches_the_whole_picture(theme: str) -> None:
 
         assert to_hex(picture.figure.get_facecolor()) == THEMES[theme].background
         assert to_hex(picture.figure.axes[0].xaxis.label.get_color()) == THEMES[theme].ink
+
+
+METRICS = "step,itop,churn,density\n1,0.2,0.1,0.25\n2,0.3,0,0.25\n"
+SPECTRA = "step,layer,sigma1,sigma2,delta_r,delta_s,imdb,weighted_gap\n0,a,4,3,1,1,,1\n5,a,4,3,2,1,1,1\n"
+
+
+def test_runs_are_drawn_from_their_directories(tmp_path: Path) -> None:
+    runs = [tmp_path / name for name in ("one", "two")]
+    for run in runs:
+        run.mkdir()
+        (run / "metrics.csv").write_text(METRICS, encoding="utf-8")
+        (run / "spectra.csv").write_text(SPECTRA, encoding="utf-8")
+    names = [str(run) for run in runs]
+    expected = encode(updates_picture([read_history(name) for name in names]), "svg")
+    assert encode(updates_picture(names), "svg") == encode(updates_picture(runs), "svg") == expected
+    assert "one ends at 0.300" in updates_picture(names[0]).description
+    assert "2 runs" in spectra_picture(runs).description
+    assert "masks of 1 run against" in spectra_picture(names[0]).description
+    with pytest.raises(InputError, match=r"Runs in .*: .*one, .*two\."):
+        updates_picture(tmp_path)
+    with pytest.raises(InputError, match="no runs were given"):
+        spectra_picture([])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from math import cos, pi
 from typing import Any
 
@@ -89,8 +90,13 @@ def test_the_interval_that_is_advised_gives_twenty(steps: int, interval: int, ar
     updates = Updates(end=3 * steps // 4, interval=interval)
     said = " ".join(schedule_cautions(updates, steps, arrives=arrives))
     if "An interval of" in said:
-        advised = int(said.split("An interval of ")[1].split(" steps gives")[0].replace(" ", ""))
-        better = schedule_cautions(Updates(end=updates.end, interval=advised), steps, arrives=arrives)
+        advice = said.split("An interval of ")[1]
+        interval, times = (int(part.replace(" ", "")) for part in re.findall(r"\d[\d ]*(?= step| update)", advice)[:2])
+        followed = Updates(end=updates.end, interval=interval)
+        due = [t for t in range(steps) if followed.due(t) or (arrives and t == updates.end)]
+        assert times == len(due)
+        assert "An interval of 1 steps" not in said
+        better = schedule_cautions(followed, steps, arrives=arrives)
         assert not [s for s in better if "change" in s and "stop" not in s]
 
 

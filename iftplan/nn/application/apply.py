@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import sqrt
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import InputError, StaleError
+from iftplan.base.user_warnings import warn_user
 from iftplan.models.spec import Couplings
 from iftplan.nn.application.called_layers import check_called
 from iftplan.nn.application.dense_model import check_same
@@ -122,7 +122,7 @@ def _apply_to(
         torch.default_generator.manual_seed(seed)
         _build_(plan, model, couplings, forward, nonlinear, seed)
     for sentence in forward.by_hand:
-        warnings.warn(sentence, stacklevel=2)
+        warn_user(sentence)
     if init is not None:
         new = {name for name, p in model.named_parameters() if before.get(name) != id(p)}
         _initialise_(plan, model, new, scheme_named(init), own, seed)

@@ -19,9 +19,11 @@ from pytorch_lightning.callbacks import WeightAveraging
 from torch.optim import Optimizer
 
 from iftplan.base.errors import InputError, StaleError
+from iftplan.base.user_warnings import warn_user
 from iftplan.masks import MaskStructure
 from iftplan.nn.masking.algorithms.base import Algorithm
 from iftplan.nn.masking.algorithms.static import Static
+from iftplan.nn.masking.algorithms import SCHEDULE_WARNINGS
 from iftplan.nn.masking.cautions import cautions, weights_left
 from iftplan.nn.masking.masking import Masking
 from iftplan.nn.masks.masked_weights import enforce_, masked_weights
@@ -73,13 +75,13 @@ class LightningMasking(Callback):
         known = trainer.estimated_stepping_batches
         steps = None if known == float("inf") else int(known)  # where training goes on until someone stops it
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Masks never change")  # said below, with all that is doubtful
+            warnings.filterwarnings("ignore", SCHEDULE_WARNINGS)  # said below, with all that is doubtful
             self.masks = self._make(pl_module, _optimizer_of(trainer, pl_module), steps=steps)
         if state is not None:
             self.masks.load_state_dict(state)
         if steps is not None:
             for sentence in cautions(self.masks, steps, _scheduler_of(trainer)):
-                warnings.warn(sentence, stacklevel=2)
+                warn_user(sentence)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -130,7 +132,7 @@ class LightningMasking(Callback):
             return
         self.masks.release()
         for sentence in weights_left(self.masks):
-            warnings.warn(sentence, stacklevel=2)
+            warn_user(sentence)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """End on the masks, whatever other callbacks have put into the weights when training ended."""

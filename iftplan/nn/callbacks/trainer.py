@@ -20,11 +20,13 @@ from transformers.trainer_callback import ExportableState, TrainerControl, Train
 from transformers.training_args import TrainingArguments
 
 from iftplan.base.errors import InputError, StaleError
+from iftplan.base.user_warnings import warn_user
 from iftplan.masks import MaskStructure, Unstructured
 from iftplan.nn.callbacks.json_state import pack, unpack
 from iftplan.nn.masking.algorithms import algorithm_named
 from iftplan.nn.masking.algorithms.base import Algorithm, LatentAlgorithm
 from iftplan.nn.masking.algorithms.static import Static
+from iftplan.nn.masking.algorithms import SCHEDULE_WARNINGS
 from iftplan.nn.masking.cautions import cautions, weights_left
 from iftplan.nn.masking.masking import Masking
 
@@ -92,12 +94,12 @@ class TrainerMasking(TrainerCallback, ExportableState):  # type: ignore[misc]
         if self.masks is not None:
             self.masks.release()  # a training that was interrupted has not
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Masks never change")  # said below, with all that is doubtful
+            warnings.filterwarnings("ignore", SCHEDULE_WARNINGS)  # said below, with all that is doubtful
             self.masks = self._make(given["model"], given["optimizer"], steps=state.max_steps)
         if state.global_step:
             self.masks.load_state_dict(_masks_in(stored, state.global_step))
         for sentence in cautions(self.masks, state.max_steps, given.get("lr_scheduler")):
-            warnings.warn(sentence, stacklevel=2)
+            warn_user(sentence)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any
@@ -113,7 +115,7 @@ class TrainerMasking(TrainerCallback, ExportableState):  # type: ignore[misc]
         assert self.masks is not None
         self.masks.release()
         for sentence in weights_left(self.masks):
-            warnings.warn(sentence, stacklevel=2)
+            warn_user(sentence)
 
     def state(self) -> dict[str, Any]:
         """State of the masks for a checkpoint, as a JSON object."""

@@ -13,7 +13,6 @@ scalers do on overflow, postpones the update.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, cast
@@ -24,6 +23,7 @@ from torch.optim import Optimizer
 
 from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import StaleError
+from iftplan.base.user_warnings import warn_user
 from iftplan.masks import MaskStructure, parse_mask
 from iftplan.nn.masking.algorithms import for_training
 from iftplan.nn.masking.algorithms.base import (
@@ -284,11 +284,9 @@ class Masking:
         """After a step of the optimizer without one of the masks."""
         self._subject.keep_zeros_()
         if not self._subject.factors.holds():
-            warnings.warn(
+            warn_user(
                 "the optimizer took a step without masks.step(), so weights outside the masks are no longer zero; "
-                "call masks.step() before each optimizer step.",
-                stacklevel=4,
-            )
+                "call masks.step() before each optimizer step.")
 
 
 def _regime_of(subject: Subject, algorithm: Algorithm) -> Regime:

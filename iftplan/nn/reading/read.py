@@ -86,7 +86,7 @@ def _masks(model: nn.Module) -> tuple[str, ...]:
     if not masked:
         return ()
     return (
-        f"{masked} weight{'s are' if masked > 1 else ' is'} under masks and counted as dense; nn.measure_applied counts what the masks of a plan keep, and an audit with `nonzeros=True` what any masks keep.",
+        f"{masked} weight{'s are' if masked > 1 else ' is'} under masks and counted as dense; nn.measure_applied counts what the masks of a plan keep, and `iftplan audit MODEL --nonzeros` what any masks keep.",
     )
 
 

@@ -50,7 +50,7 @@ def test_a_wrapped_network_is_the_network_inside(wrapper: str) -> None:
     sparse = nn.sparsify(wrapped, "1/2")
     assert sparse(X).shape == (2, 4)
     assert ift.read_model(sparse, X).assumptions == (
-        "1 weight is under masks and counted as dense; nn.measure_applied counts what the masks of a plan keep, and an audit with `nonzeros=True` what any masks keep.",
+        "1 weight is under masks and counted as dense; nn.measure_applied counts what the masks of a plan keep, and `iftplan audit MODEL --nonzeros` what any masks keep.",
     )
 
 
@@ -70,6 +70,11 @@ def test_a_schedule_without_an_update_is_warned_of() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         nn.Masking(model, optimizer, nn.RigL(interval=2), steps=12).finish()
+    with pytest.warns(UserWarning, match="The mask schedule ends at step 75, but the run ends after 10 steps") as told:
+        nn.Masking(model, optimizer, nn.RigL(interval=2, end=75), steps=10).finish()
+    assert [warning.filename for warning in told] == [__file__]  # the caller's line, not one of ours
+    with pytest.warns(UserWarning, match="the plan's sparsity is never reached"):
+        nn.Masking(model, optimizer, nn.Gradual(interval=2, end=75), steps=10).finish()
 
 
 def test_indices_that_are_no_whole_numbers_are_refused_before_they_are_counted() -> None:

@@ -149,15 +149,15 @@ def _space(subjects: Sequence[str], convention: Convention) -> Draw:
 
 def _updates(subjects: Sequence[str]) -> Draw:
     from iftplan.plots.updates import updates_picture
-    from iftplan.runs.history import read_history
+    from iftplan.runs.history import read_all, read_history
 
-    histories = [read_history(subject) for subject in subjects]
+    histories = read_all(subjects, read_history)
     return lambda title, theme: updates_picture(histories, title=title, theme=theme)
 
 
 def _spectra(subjects: Sequence[str]) -> Draw:
     from iftplan.plots.spectra import spectra_picture
-    from iftplan.runs.history import read_spectra
+    from iftplan.runs.history import read_all, read_spectra
 
-    histories = [read_spectra(subject) for subject in subjects]
+    histories = read_all(subjects, read_spectra)
     return lambda title, theme: spectra_picture(histories, title=title, theme=theme)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import warnings
 from functools import cache
 
 from iftplan.base.arguments import one_of
 from iftplan.base.errors import InputError
 from iftplan.base.folders import classes_of
+from iftplan.base.user_warnings import warn_user
 from iftplan.masks import MaskStructure
 from iftplan.nn.masking.algorithms.base import Algorithm, Asked, RunMethod, Scheduled
 from iftplan.nn.masking.algorithms.dense_weights.top_kast import TopKAST
 from iftplan.runs.cautions import schedule_cautions
-from iftplan.runs.schedules import Updates
+from iftplan.runs.schedules import Updates, known_step
 from iftplan.runs.settings import MethodConfig
+
+SCHEDULE_WARNINGS = "Masks never change|The mask schedule ends|Pruning ends|Top-KAST chooses"
+"""Beginnings of the warnings of `for_training`, for whoever says more about a schedule."""
 
 
 @cache
@@ -55,7 +58,7 @@ def for_training(algorithm: Algorithm | str, structure: MaskStructure, steps: in
         return found
     if steps is not None:
         lasting = found.over(steps)
-        _warn_of_no_update(lasting, steps)
+        _warn_of_schedule(lasting, steps)
         return lasting
     if found.needs_length:
         name = type(found).__name__
@@ -65,10 +68,15 @@ def for_training(algorithm: Algorithm | str, structure: MaskStructure, steps: in
     return found
 
 
-def _warn_of_no_update(algorithm: Algorithm, steps: int) -> None:
-    """Warn where a schedule leaves masks as they are for the whole training."""
-    if isinstance(algorithm, Scheduled) and not any(map(algorithm.due, range(steps))):
-        warnings.warn(schedule_cautions(algorithm.updates, steps)[0], stacklevel=4)
-    elif isinstance(algorithm, TopKAST):
-        for caution in algorithm.cautions(steps):
-            warnings.warn(caution, stacklevel=4)
+def _warn_of_schedule(algorithm: Algorithm, steps: int) -> None:
+    """Warn where a schedule leaves masks as they are for the whole training, or goes on after its end."""
+    if isinstance(algorithm, TopKAST):
+        found = algorithm.cautions(steps)
+    elif not isinstance(algorithm, Scheduled):
+        return
+    elif not any(map(algorithm.due, range(steps))):
+        found = schedule_cautions(algorithm.updates, steps)[:1]
+    else:
+        found = algorithm.cautions(steps)[-1:] if known_step(algorithm.updates.end) > steps else []
+    for sentence in found:
+        warn_user(sentence)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from math import floor
 from typing import Any
 
 from torch import Tensor
 
+from iftplan.base.user_warnings import warn_user
 from iftplan.nn.masking.algorithms.base import LatentAlgorithm
 from iftplan.nn.masking.masked_model import Subject
 from iftplan.nn.masking.optimizer.slots import clear_slots_
@@ -56,12 +56,10 @@ class Behind:
 
     def written_(self) -> None:
         """Keep θ, which the optimizer moves, and warn that what was written to the weights is lost."""
-        warnings.warn(
+        warn_user(
             "the weights were changed since the optimizer's last step (a loaded state, an average), but training "
             "continues from the dense weights behind them, which were not changed. Create a new Masking from the "
-            "changed model.",
-            stacklevel=4,
-        )
+            "changed model.")
 
     def correct_(self, step: int, *, due: bool) -> None:
         """Make the gradients of the forward weights those of θ, in place."""

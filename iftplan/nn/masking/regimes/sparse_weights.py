@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
 from iftplan.base.errors import InputError
+from iftplan.base.user_warnings import warn_user
 from iftplan.nn.masking.algorithms.base import Algorithm, Order, Scores
 from iftplan.nn.masking.layer import Change
 from iftplan.nn.masking.masked_model import Subject
@@ -101,11 +101,9 @@ class Held:
             for view in subject.views
         )
         if subject.density == 1 and all(zeros):
-            warnings.warn(
+            warn_user(
                 f"{type(self._algorithm).__name__} starts dense, but the weights outside the plan's masks are already "
-                "zero; apply the plan with dense_start=True.",
-                stacklevel=4,
-            )
+                "zero; apply the plan with dense_start=True.")
 
     def _finite(self) -> bool:
         """Whether every gradient of the step is, on every process, those of weights without masks too."""
