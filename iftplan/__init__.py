@@ -14,7 +14,10 @@ from typing import Any
 
 import lazy_loader
 
-_named, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+from iftplan.base.attributes import suggesting
+
+_get, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_named = suggesting(_get, __all__)
 
 
 def __getattr__(name: str) -> Any:

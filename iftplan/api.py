@@ -116,10 +116,10 @@ def read_model(
             return kept
     from iftplan.nn.counting.operators.allowed import vouched_operators
     from iftplan.nn.meta.inputs import given_inputs
-    from iftplan.nn.meta.wrappers import bare
+    from iftplan.nn.meta.wrappers import unwrapped
     from iftplan.nn.reading import read
 
-    source = source if isinstance(source, str) else bare(source)
+    source = source if isinstance(source, str) else unwrapped(source)
     costs = [f"{name}={cost}" for name, cost in allow.items()] if isinstance(allow, Mapping) else allow
     return read.read_model(
         source,

@@ -5,4 +5,7 @@ Names are loaded when they are first used.
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+from iftplan.base.attributes import suggesting
+
+_get, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__ = suggesting(_get, __all__)

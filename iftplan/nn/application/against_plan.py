@@ -17,7 +17,7 @@ from iftplan.nn.counting.operators.registry import Operator
 from iftplan.nn.masks.masked_weights import masked_weights
 from iftplan.nn.meta.fingerprint import fingerprint
 from iftplan.nn.meta.inputs import given_inputs, matching
-from iftplan.nn.meta.wrappers import bare
+from iftplan.nn.meta.wrappers import unwrapped
 from iftplan.plans.audit.audit import AuditReport, Reference
 from iftplan.plans.plan import Plan
 
@@ -41,7 +41,7 @@ def audit_against(
         InputError: an input that cannot be read.
         MeasureError: the network could not be run.
     """
-    network = bare(network)
+    network = unwrapped(network)
     used = matching(plan.inputs, network) if inputs is None else given_inputs(inputs, network)
     return audit_by_plan(
         f"the {type(network).__name__}",
@@ -88,7 +88,7 @@ def audit_by_plan(
     Raises:
         MeasureError: an engine could not run the network.
     """
-    network = bare(network)
+    network = unwrapped(network)
     masked = any(True for _ in masked_weights(network))
     if masked and tuple(inputs) in (plan.inputs, matching(plan.inputs, network)):
         return measure_applied(

@@ -26,7 +26,7 @@ from iftplan.nn.layers.stacks import stack_of
 from iftplan.nn.masks.masked_weights import SUFFIX, draw_masks_, enforce_, has_mask, masked_weights, stream
 from iftplan.nn.meta.copies import check_ties, deep_copy, without_data
 from iftplan.nn.meta.inputs import matching
-from iftplan.nn.meta.wrappers import bare
+from iftplan.nn.meta.wrappers import bare, unwrap_, unwrapped
 from iftplan.nn.reading.widths.outputs import check_outputs
 from iftplan.plans.plan import Plan, PlannedLayer, Role
 
@@ -72,7 +72,7 @@ def apply(
         MeasureError: the plan is in a family of the user's own.
         InfeasibleError: a layer cannot be replaced or widened, or the model bypasses a layer that is replaced.
     """
-    check_applicable(plan, bare(model), init)
+    check_applicable(plan, unwrapped(model), init)
     return apply_(plan, deep_copy(model), seed=seed, nonlinear=nonlinear, init=init, dense_start=dense_start)
 
 
@@ -106,17 +106,19 @@ def _apply_to(
     init: str | Deviation | None,
     dense_start: bool,
 ) -> None:
-    check_applicable(plan, model, init)
+    seen = unwrapped(model)
+    check_applicable(plan, seen, init)
     with torch.random.fork_rng(devices=[]):
-        shapes = without_data(model)
+        shapes = without_data(seen)
         couplings = planned_couplings(plan, shapes)
         forward = forward_scales(plan, shapes, couplings)
         # a rehearsal without data: what is refused, is refused here
         _build_(plan, shapes, couplings, forward, nonlinear, seed)
         if plan.widths:
-            check_outputs(model, shapes, matching(plan.inputs, model))
-        check_called(plan, shapes, model)
+            check_outputs(seen, shapes, matching(plan.inputs, seen))
+        check_called(plan, shapes, seen)
         check_scaled(planned_scales(plan), shapes)
+        unwrap_(model)
         before = {name: id(parameter) for name, parameter in model.named_parameters()}
         own = _own_spreads(plan, model)
         torch.default_generator.manual_seed(seed)

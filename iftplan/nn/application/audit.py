@@ -28,7 +28,7 @@ from iftplan.nn.masks.nonzeros import check_even
 from iftplan.nn.masks.nonzeros import nonzeros as count_nonzeros
 from iftplan.nn.masks.view import is_of
 from iftplan.nn.meta.inputs import matching
-from iftplan.nn.meta.wrappers import bare
+from iftplan.nn.meta.wrappers import unwrapped
 from iftplan.nn.torch_internals import failure
 from iftplan.plans.audit.audit import AuditReport, Reference, audit_model, audit_plan
 from iftplan.plans.plan import Plan, Role
@@ -153,7 +153,7 @@ def audit_network(
     Raises:
         MeasureError: an engine could not run the network, or its zeros make no one cost.
     """
-    network = bare(network)
+    network = unwrapped(network)
     tables = measure_by(network, inputs, engines, second=second, operators=operators)
     report = audit_model(
         subject,
@@ -200,7 +200,7 @@ def measure_applied(
         InputError: the plan masks weights, and the model has no masks.
         MeasureError: an engine could not run the model.
     """
-    model = bare(model)
+    model = unwrapped(model)
     masked = list(masked_weights(model))
     if not masked and any(layer.maskable for layer in plan.layers):
         raise InputError(

@@ -9,7 +9,7 @@ from iftplan.models.sources import parse_source
 from iftplan.nn.counting.passes.lazy_modules import materialise
 from iftplan.nn.meta.copies import without_data
 from iftplan.nn.meta.fingerprint import fingerprint
-from iftplan.nn.meta.wrappers import bare
+from iftplan.nn.meta.wrappers import unwrapped
 from iftplan.nn.sources import build
 from iftplan.plans.plan import Plan
 
@@ -41,7 +41,7 @@ def dense_model(
             f"{called} would run Python code, {source}. A plan file is only data, so iftplan runs this code only "
             f"if you name it, `model={source!r}`, or pass `trust=True`."
         )
-    network = without_data(bare(source)) if isinstance(source, nn.Module) else build(source)
+    network = without_data(unwrapped(source)) if isinstance(source, nn.Module) else build(source)
     dense = materialise(network, plan.inputs)
     check_same(plan, dense, source if isinstance(source, str) else "", called)
     return dense

@@ -33,7 +33,7 @@ from iftplan.nn.masks.masked_weights import (
 )
 from iftplan.nn.meta.copies import check_ties, deep_copy
 from iftplan.nn.meta.inputs import given_inputs
-from iftplan.nn.meta.wrappers import bare
+from iftplan.nn.meta.wrappers import bare, unwrapped
 from iftplan.nn.reading.read import read_model
 from iftplan.plans.request import PlanRequest, make_plan
 
@@ -144,7 +144,7 @@ def sparsify_(
         plan = make_plan(read_model(network, given_inputs(inputs, network)), request)
         apply_(plan, network, seed=seed, init=None, dense_start=True)
     else:
-        _register_(network, request, seed)
+        _register_(unwrapped(network), request, seed)
     if criterion == "magnitude":
         _keep_largest_(network, parse_mask(request.mask))
     if not dense_start:

@@ -18,7 +18,7 @@ from iftplan.nn.counting.passes.data import Data, look_as_needed
 from iftplan.nn.counting.passes.lazy_modules import materialise
 from iftplan.nn.meta.copies import check_ties
 from iftplan.nn.meta.inputs import Inputs, given_inputs
-from iftplan.nn.meta.wrappers import bare
+from iftplan.nn.meta.wrappers import unwrapped
 
 
 @check_arguments
@@ -45,7 +45,7 @@ def measure(
         MeasureError: the model's forward pass raised (the message is in the text), or it has to run with data and is
             too large for that.
     """
-    model = bare(model)  # what torch.compile wraps is counted as it was written
+    model = unwrapped(model)  # what torch.compile wraps is counted as it was written
     check_ties(model)
     inputs = given_inputs(inputs, model)
     model = materialise(model, inputs)

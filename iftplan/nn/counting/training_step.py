@@ -33,7 +33,7 @@ from iftplan.nn.counting.passes.ledger import Ledger, Names
 from iftplan.nn.counting.passes.module_stack import module_scope
 from iftplan.nn.meta.factories import FactoriesOnMeta
 from iftplan.nn.meta.inputs import Inputs, given_inputs
-from iftplan.nn.meta.wrappers import bare
+from iftplan.nn.meta.wrappers import unwrapped
 
 _CHECKPOINT: Final = inspect.unwrap(checkpoint).__code__
 WITHOUT_GRADIENTS = (
@@ -92,7 +92,7 @@ def measure_step(
         (960, 1280)
     """
     inputs = given_inputs(inputs, model)
-    model = materialise(bare(model), inputs)
+    model = materialise(unwrapped(model), inputs)
     given = ", ".join(map(str, inputs)) or "no inputs"
     called = f"a step of {type(model).__name__} could not be run on {given}"
     seen = look_as_needed(model, inputs, partial(_step, {**OPERATORS, **operators}), _assumed, called)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel
 
 from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import InputError
@@ -51,5 +50,4 @@ def follow_(average: nn.Module, model: nn.Module) -> nn.Module:
 
 
 def _weights(model: nn.Module) -> dict[str, MaskedWeight]:
-    inner = model.module if isinstance(model, AveragedModel) else model
-    return {weight.name: weight for weight in masked_weights(bare(inner))}
+    return {weight.name: weight for weight in masked_weights(bare(model))}

@@ -22,7 +22,7 @@ from iftplan.nn.masks.masked_weights import masked_weights
 from iftplan.nn.meta.copies import check_ties
 from iftplan.nn.meta.fingerprint import fingerprint
 from iftplan.nn.meta.inputs import Inputs, given_inputs
-from iftplan.nn.meta.wrappers import bare
+from iftplan.nn.meta.wrappers import unwrapped
 from iftplan.nn.reading.dataflow import weight_uses
 from iftplan.nn.reading.weight_layers import weight_layers
 from iftplan.nn.sources import BuiltModel, construct
@@ -53,7 +53,7 @@ def read_model(
             the meta device.
         MeasureError: the model does not run, or has an operator of unknown cost.
     """
-    source = source if isinstance(source, str) else bare(source)
+    source = source if isinstance(source, str) else unwrapped(source)
     built = construct(source) if isinstance(source, str) else BuiltModel(source, default_inputs(source))
     check_ties(built.model)
     guessed = inputs is None or (not isinstance(inputs, Tensor) and not inputs)

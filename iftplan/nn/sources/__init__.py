@@ -20,7 +20,7 @@ from iftplan.nn.counting.passes.process_exit import no_exit
 from iftplan.nn.meta.copies import on_meta
 from iftplan.nn.meta.factories import WithoutDraws
 from iftplan.nn.meta.origins import remember
-from iftplan.nn.meta.wrappers import bare
+from iftplan.nn.meta.wrappers import unwrapped
 from iftplan.nn.sources.default_inputs import default_inputs, known_inputs, note_inputs
 from iftplan.nn.sources.factories import file_factory, module_factory
 from iftplan.nn.sources.libraries import timm_factory, torchvision_factory
@@ -152,7 +152,7 @@ def _attempt(factory: Callable[[], object], device: str) -> tuple[object, Except
 def _settled(model: object, device: str) -> object:
     """A factory may place tensors where it likes; a meta model must hold none elsewhere."""
     if isinstance(model, nn.Module):
-        network = bare(model)  # wrappers hide what they wrap
+        network = unwrapped(model)  # wrappers hide what they wrap
         return on_meta(network) if device == "meta" else network.to(device)
     return model
 

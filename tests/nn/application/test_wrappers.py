@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch import nn as tnn
+from torch.optim.swa_utils import AveragedModel
 
 import iftplan as ift
 from iftplan import nn
@@ -31,6 +32,7 @@ class Three(tnn.Module):
 WRAPPERS: dict[str, Callable[[tnn.Module], tnn.Module]] = {
     "compiled": lambda model: torch.compile(model, backend="eager"),  # type: ignore[return-value, dict-item]
     "data parallel": tnn.DataParallel,
+    "average": AveragedModel,
 }
 X = torch.zeros(2, 16)
 
@@ -52,6 +54,48 @@ def test_a_wrapped_network_is_the_network_inside(wrapper: str) -> None:
     assert ift.read_model(sparse, X).assumptions == (
         "1 weight is under masks and counted as dense; nn.measure_applied counts what the masks of a plan keep, and `iftplan audit MODEL --nonzeros` what any masks keep.",
     )
+
+
+class Staged(tnn.Module):
+    """Two stages, of which compilers and engines like to wrap one alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = tnn.Linear(16, 32)
+        self.stages = tnn.Sequential(tnn.Sequential(tnn.Linear(32, 32), tnn.ReLU()), tnn.Linear(32, 32))
+        self.head = tnn.Linear(32, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.head(self.stages(self.stem(x)))
+        return found
+
+
+@pytest.mark.parametrize("family", ["wide", "parallel"])
+@pytest.mark.parametrize("wrapper", ["compiled", "data parallel"])
+@pytest.mark.parametrize("places", [(0, 1), ()])
+def test_wrapped_parts_change_no_names(wrapper: str, family: str, places: tuple[int, ...]) -> None:
+    def partly(net: tnn.Module) -> tnn.Module:
+        assert isinstance(net, Staged)
+        for i in places:
+            net.stages[i] = WRAPPERS[wrapper](net.stages[i])
+        if not places:
+            net.stages = WRAPPERS[wrapper](net.stages)  # type: ignore[assignment]
+        return net
+
+    plan = ift.plan(Staged(), family, "3/4", inputs=X)
+    net = partly(Staged())
+    names = [name for name, _ in net.named_modules()]
+    assert ift.read_model(net, X) == ift.read_model(Staged(), X)
+    assert nn.measure(net, X) == nn.measure(Staged(), X)
+    assert ift.plan(net, family, "3/4", inputs=X) == plan
+    assert ift.audit(plan, model=net).passed
+    applied = nn.apply(plan, net)
+    assert applied(X).shape == (2, 4)
+    assert ift.audit(applied, plan).passed
+    assert ift.audit(partly(nn.apply(plan, Staged())), plan).passed
+    assert [name for name, _ in net.named_modules()] == names
+    assert nn.sparsify(net, "1/2", keep_dense="stages.1")(X).shape == (2, 4)
+    assert net(X).shape == (2, 4)
 
 
 def test_a_network_that_nothing_was_applied_to_does_not_pass() -> None:

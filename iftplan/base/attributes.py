@@ -1,0 +1,39 @@
+"""Names that a package offers, loaded when they are first used; a wrong one is met with the nearest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+
+def suggesting(get: Callable[[str], Any], names: Collection[str]) -> Callable[[str], Any]:
+    """The function `__getattr__` of a package, with the nearest of its names in what it refuses.
+
+    Args:
+        get: loads a name.
+        names: those that there are.
+    """
+
+    def found(name: str) -> Any:
+        try:
+            return get(name)
+        except AttributeError as error:
+            if name.startswith("_"):  # asked by tools, which expect that it may be missing
+                raise
+            if (near := _nearest(name, names)) is None:
+                raise
+            raise AttributeError(f"{error}. Did you mean {near}?", name=name) from None
+
+    return found
+
+
+def _nearest(name: str, names: Collection[str]) -> str | None:
+    """A name that differs in case alone, or else the one that is spelled most alike."""
+    plain = {known.lower().replace("_", ""): known for known in names}
+    asked = name.lower().replace("_", "")
+    if asked in plain:
+        return plain[asked]
+    from difflib import get_close_matches
+
+    near = get_close_matches(asked, plain, 1, 0.75)
+    return plain[near[0]] if near else None
