@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -20,17 +21,22 @@ def suggesting(get: Callable[[str], Any], names: Collection[str]) -> Callable[[s
         except AttributeError as error:
             if name.startswith("_"):  # asked by tools, which expect that it may be missing
                 raise
-            if (near := _nearest(name, names)) is None:
+            if (near := nearest(name, names)) is None:
                 raise
             raise AttributeError(f"{error}. Did you mean {near}?", name=name) from None
 
     return found
 
 
-def _nearest(name: str, names: Collection[str]) -> str | None:
-    """A name that differs in case alone, or else the one that is spelled most alike."""
-    plain = {known.lower().replace("_", ""): known for known in names}
-    asked = name.lower().replace("_", "")
+def nearest(name: str, names: Collection[str]) -> str | None:
+    """A name that differs in case, hyphens and underscores alone, or else the one that is spelled most alike; None for none.
+
+    Example:
+        >>> nearest("topkast", ["rigl", "top-kast"]), nearest("xyz", ["rigl", "top-kast"])
+        ('top-kast', None)
+    """
+    plain = {re.sub("[-_]", "", known.lower()): known for known in names}
+    asked = re.sub("[-_]", "", name.lower())
     if asked in plain:
         return plain[asked]
     from difflib import get_close_matches

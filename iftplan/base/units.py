@@ -198,6 +198,17 @@ def count(value: int) -> str:
     return f"{value:,}".replace(",", " ")
 
 
+def by_number(name: str) -> tuple[tuple[bool, int, str], ...]:
+    """Key that sorts names as people do, by the numbers in them.
+
+    Example:
+        >>> sorted(["body.10", "body.2", "body"], key=by_number)
+        ['body', 'body.2', 'body.10']
+    """
+    parts = re.findall(r"\d+|\D+", name)
+    return tuple((not p.isdecimal(), int(p) if p.isdecimal() else 0, p) for p in parts)
+
+
 def abbreviate(value: float) -> str:
     """A count to four figures with its SI prefix, from 10¹⁵ on with its power of ten.
 

@@ -47,7 +47,10 @@ def check_model(
         measured=measured,
         drift=_drift(model.name, measured, baseline),
         cached=cached,
-        notes=(*_vouched(model, uncalled), *(f"assumed: {in_configuration(a)}" for a in measured.assumptions)),
+        notes=(
+            *_vouched(model, uncalled),
+            *(f"assumed: {in_configuration(a)}" for a in measured.assumptions),
+        ),
     )
     if unknown := tuple(_unknown(measured)):
         return replace(found, status=Status.UNMEASURED, problems=unknown)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -12,12 +13,13 @@ from typing import Annotated, cast
 
 import typer
 
+from iftplan.base.attributes import nearest
 from iftplan.base.errors import IftplanError
 from iftplan.cli import completion
 from iftplan.cli.group import Commands
 from iftplan.cli.help import WIDEST
 from iftplan.cli.output import UNREAD, Interrupted, say, silence, write_error
-from iftplan.cli.process import own_process
+from iftplan.cli.process import end_interruptible, own_process
 
 # typer carries a click of its own and names no base of its errors but through them.
 _UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__bases__[0])
@@ -90,6 +92,7 @@ def _run(given: list[str]) -> int:
     except _UsageError as error:
         return _misused(error, given)
     except Interrupted as error:
+        end_interruptible()
         say(f"iftplan: {error}.")
         return _INTERRUPTED
     except (typer.Abort, KeyboardInterrupt):
@@ -145,6 +148,7 @@ def _surroundings(error: OSError) -> str | None:
 
 
 def _interrupted() -> int:
+    end_interruptible()
     say("iftplan: stopped before there was a result; nothing was written.")
     return _INTERRUPTED
 
@@ -156,8 +160,21 @@ def _misused(error: typer.BadParameter, given: Sequence[str]) -> int:
         return error.exit_code
     command = error.ctx.command_path if error.ctx else "iftplan"
     text = error.format_message().strip().rstrip(".").replace("\n\t", " ")  # of a list of choices
-    say(f"iftplan: {text[:1].lower()}{text[1:]}; see {command} --help.")
+    text += _meant(text)
+    told = f"{text[:1].lower()}{text[1:]}"
+    say(
+        f"iftplan: {told} See {command} --help."
+        if told.endswith("?")
+        else f"iftplan: {told}; see {command} --help."
+    )
     return error.exit_code
+
+
+def _meant(text: str) -> str:
+    """The nearest of the choices that a message lists, as a question; empty where none is near."""
+    listed = re.search(r"'([^']+)' is not one of (.+)$", text, re.DOTALL)
+    near = nearest(listed[1], re.findall(r"'([^']+)'", listed[2])) if listed else None
+    return f". Did you mean {near!r}?" if near else ""
 
 
 def _fault(error: Exception, given: list[str]) -> int:

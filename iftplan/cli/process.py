@@ -17,6 +17,12 @@ def own_process() -> None:
     _process["ours"] = True
 
 
+def end_interruptible() -> None:
+    """Let no further Ctrl-C break into the end of this process, where it would show as tracebacks of others' clean-up."""
+    if is_ours() and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def is_ours() -> bool:
     """Whether this process runs one command and ends."""
     return _process["ours"]

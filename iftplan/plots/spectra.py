@@ -59,7 +59,9 @@ def spectra_picture(runs: Runs[SpectralHistory], *, title: str = "", theme: str 
         )
     last = "; ".join(f"{h.name} ends at {h.means('delta_r')[-1]:.3f}" for h in histories[:_MOST_NAMED])
     return Picture(
-        figure, heading, f"Spectra of the masks of {len(histories)} run{'s' * (len(histories) != 1)} against steps. Δr: {last}."
+        figure,
+        heading,
+        f"Spectra of the masks of {len(histories)} run{'s' * (len(histories) != 1)} against steps. Δr: {last}.",
     )
 
 

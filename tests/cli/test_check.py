@@ -522,11 +522,15 @@ def test_a_revision_is_measured_beside_the_working_tree(repo: Path) -> None:
     untouched(repo)
 
 
-@pytest.mark.parametrize("given", [("main", "wider"), ("zoo:resnet8-cifar", "main")])
-def test_a_revision_in_the_place_of_a_model_is_told_how_revisions_are_compared(
-    repo: Path, given: tuple[str, str]
-) -> None:
-    run = iftplan("diff", *given, cwd=repo)
+def test_two_revisions_are_told_that_one_has_to_be_checked_out(repo: Path) -> None:
+    run = iftplan("diff", "main", "wider", cwd=repo)
+    assert run.code == 2
+    assert run.message.startswith("iftplan: main and wider are git revisions")
+    assert run.message.endswith("git switch wider, then iftplan diff --base main.")
+
+
+def test_a_revision_in_the_place_of_a_model_is_told_how_revisions_are_compared(repo: Path) -> None:
+    run = iftplan("diff", "zoo:resnet8-cifar", "main", cwd=repo)
     assert run.code == 2
     assert run.message.startswith("iftplan: main is a git revision, and BASE and HEAD name models")
     assert run.message.endswith("iftplan diff --base main.")

@@ -91,7 +91,9 @@ def test_the_interval_that_is_advised_gives_twenty(steps: int, interval: int, ar
     said = " ".join(schedule_cautions(updates, steps, arrives=arrives))
     if "An interval of" in said:
         advice = said.split("An interval of ")[1]
-        interval, times = (int(part.replace(" ", "")) for part in re.findall(r"\d[\d ]*(?= step| update)", advice)[:2])
+        interval, times = (
+            int(part.replace(" ", "")) for part in re.findall(r"\d[\d ]*(?= step| update)", advice)[:2]
+        )
         followed = Updates(end=updates.end, interval=interval)
         due = [t for t in range(steps) if followed.due(t) or (arrives and t == updates.end)]
         assert times == len(due)

@@ -105,7 +105,9 @@ def audit_by_plan(
         subject,
         network,
         inputs,
-        Reference.of_plan(plan, reference or f"plan: {plan.transform} at sparsity {decimal(plan.sparsity, 4)}"),
+        Reference.of_plan(
+            plan, reference or f"plan: {plan.transform} at sparsity {decimal(plan.sparsity, 4)}"
+        ),
         nonzeros=nonzeros,
         engines=engines,
         second=second,

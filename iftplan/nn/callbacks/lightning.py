@@ -21,9 +21,9 @@ from torch.optim import Optimizer
 from iftplan.base.errors import InputError, StaleError
 from iftplan.base.user_warnings import warn_user
 from iftplan.masks import MaskStructure
+from iftplan.nn.masking.algorithms import SCHEDULE_WARNINGS
 from iftplan.nn.masking.algorithms.base import Algorithm
 from iftplan.nn.masking.algorithms.static import Static
-from iftplan.nn.masking.algorithms import SCHEDULE_WARNINGS
 from iftplan.nn.masking.cautions import cautions, weights_left
 from iftplan.nn.masking.masking import Masking
 from iftplan.nn.masks.masked_weights import enforce_, masked_weights

@@ -23,10 +23,9 @@ from iftplan.base.errors import InputError, StaleError
 from iftplan.base.user_warnings import warn_user
 from iftplan.masks import MaskStructure, Unstructured
 from iftplan.nn.callbacks.json_state import pack, unpack
-from iftplan.nn.masking.algorithms import algorithm_named
+from iftplan.nn.masking.algorithms import SCHEDULE_WARNINGS, algorithm_named
 from iftplan.nn.masking.algorithms.base import Algorithm, LatentAlgorithm
 from iftplan.nn.masking.algorithms.static import Static
-from iftplan.nn.masking.algorithms import SCHEDULE_WARNINGS
 from iftplan.nn.masking.cautions import cautions, weights_left
 from iftplan.nn.masking.masking import Masking
 

@@ -286,7 +286,8 @@ class Masking:
         if not self._subject.factors.holds():
             warn_user(
                 "the optimizer took a step without masks.step(), so weights outside the masks are no longer zero; "
-                "call masks.step() before each optimizer step.")
+                "call masks.step() before each optimizer step."
+            )
 
 
 def _regime_of(subject: Subject, algorithm: Algorithm) -> Regime:

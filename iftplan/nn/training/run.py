@@ -65,6 +65,11 @@ def execute(
             with watching(loop) as watch:
                 loop.run(watch)
             outcome = result(loop, plan)  # in all processes: each may hold a part of the weights
+        if first and loop.step < loop.length.steps:
+            waited = run.training.patience
+            say(
+                f"stopped at step {loop.step} of {loop.length.steps}: {waited} evaluation{'s' * (waited != 1)} without a better loss on the validation data"
+            )
         if not first:
             return None
         timing = {"schema": "iftplan.timing/1", "wall_seconds": monotonic() - began}

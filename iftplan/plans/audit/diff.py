@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from iftplan.base.documents import Document, with_digest
-from iftplan.base.units import Convention
+from iftplan.base.units import Convention, by_number
 from iftplan.report.display import Displayed, Framed, Record
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def diff(base: LayerCosts, head: LayerCosts) -> Diff:
     """
     names = dict.fromkeys((*base.layers, *head.layers))
     changes = [_change(name, base, head) for name in names if _differs(name, base, head)]
-    return Diff(base, head, tuple(sorted(changes, key=lambda c: (-abs(c.difference), c.name))))
+    return Diff(base, head, tuple(sorted(changes, key=lambda c: (-abs(c.difference), by_number(c.name)))))
 
 
 def _differs(name: str, base: LayerCosts, head: LayerCosts) -> bool:

@@ -114,7 +114,9 @@ def test_a_schedule_without_an_update_is_warned_of() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         nn.Masking(model, optimizer, nn.RigL(interval=2), steps=12).finish()
-    with pytest.warns(UserWarning, match="The mask schedule ends at step 75, but the run ends after 10 steps") as told:
+    with pytest.warns(
+        UserWarning, match="The mask schedule ends at step 75, but the run ends after 10 steps"
+    ) as told:
         nn.Masking(model, optimizer, nn.RigL(interval=2, end=75), steps=10).finish()
     assert [warning.filename for warning in told] == [__file__]  # the caller's line, not one of ours
     with pytest.warns(UserWarning, match="the plan's sparsity is never reached"):

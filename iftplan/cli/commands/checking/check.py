@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from iftplan.checks.baseline import Baseline
     from iftplan.checks.check import Around, Costs
     from iftplan.checks.configuration import Configuration, ConfiguredModel
-    from iftplan.checks.findings import CheckReport
+    from iftplan.checks.findings import CheckReport, ModelCheck
     from iftplan.report.table import Table
 
 EXAMPLE = """
@@ -181,9 +181,20 @@ def show_report(
     for model in report.models:
         if model.status is not Status.PASSED:
             say(*(f"{model.status}: {model.name}: {problem}" for problem in model.problems))
+    if report.baseline.endswith(".json") and any(_only_drifted(model) for model in report.models):
+        say(
+            f"if the new cost is intended, accept it with iftplan check --save-baseline, and commit {report.baseline}"
+        )
     say_next(_next(report), form, output)
     if not report.passed:
         raise typer.Exit(report.status.exit_code)
+
+
+def _only_drifted(model: ModelCheck) -> bool:
+    """Whether a model failed by its baseline alone."""
+    from iftplan.checks.findings import Status
+
+    return model.status is Status.FAILED and all(limit.kept for limit in model.limits)
 
 
 def _next(report: CheckReport) -> list[str]:

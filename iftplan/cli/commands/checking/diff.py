@@ -102,6 +102,7 @@ def command(
             f"diff compares BASE with HEAD, and {_given(subjects)} given. Name two models, plans or reports, or a git revision with --base REV."
         )
     base, head = subjects
+    _refuse_two_revisions(base, head)
     if base == head == "-":
         raise InputError(
             "BASE and HEAD are both -, and stdin can be read only once. Name a file for one of them."
@@ -198,6 +199,30 @@ def _ledger(text: str, inputs: tuple[InputSpec, ...], no_cache: bool) -> LayerCo
             raise InputError(
                 f"{text} is a {kind} document. diff takes models, specs, plans and audit reports."
             )
+
+
+def _refuse_two_revisions(base: str, head: str) -> None:
+    """Refuse two git revisions, of which neither is checked out.
+
+    Raises:
+        InputError: both are revisions, and no models; says how they are compared.
+    """
+    from iftplan.models.sources import parse_source
+
+    for text in (base, head):
+        if text == "-" or Path(text).exists():
+            return
+        try:
+            parse_source(text)
+        except InputError:
+            continue
+        return
+    from iftplan.checks.revisions import is_revision
+
+    if is_revision(base, Path.cwd()) and is_revision(head, Path.cwd()):
+        raise InputError(
+            f"{base} and {head} are git revisions, and a revision is compared with the working tree. Check one out, and compare it with the other: git switch {head}, then iftplan diff --base {base}."
+        )
 
 
 def _refuse_revision(text: str) -> None:

@@ -198,8 +198,6 @@ def command(
     to the same last bit.
     """
     from iftplan.cli.arguments import require_torch
-
-    require_torch("training")
     from iftplan.cli.run_settings import RunOptions, resumed_run, run_of
 
     name = method.value if method else ""
@@ -224,6 +222,9 @@ def command(
     begun = resume or (auto_resume and Path(out, "run.json").is_file())
     run = resumed_run(given, Path(out)) if begun else run_of(given)
     directory = Path(out or f"runs/{_title(run)}")
+    if not dry_run:
+        _refuse_missing(run.data.path)  # before seconds are spent on importing PyTorch
+    require_torch("training")
     if not (resume or auto_resume or dry_run):
         from iftplan.nn.training.records.claims import refuse_taken
 
@@ -235,6 +236,18 @@ def command(
         say_next(same_command(without="--dry-run"))
         return
     _train(run, made, document, directory, source, logger or (), resume=None if auto_resume else resume)
+
+
+def _refuse_missing(data: str) -> None:
+    """Refuse a path of data that nothing lies at.
+
+    Raises:
+        InputError: there is no such file or folder.
+    """
+    if data and data != "digits" and not Path(data).exists():
+        raise InputError(
+            f"there is nothing at {data!r}, where the training data should be. Give the path of a file or folder with --data, or --data digits for the bundled images."
+        )
 
 
 def _title(run: RunConfig) -> str:
@@ -320,6 +333,7 @@ def _train(
 
     found = [logger_named(name, directory) for name in loggers]
     watch = partial(_watched, directory=directory)
+    finished = resume and (directory / "result.json").exists()
     outcome = execute(
         run,
         plan,
@@ -332,7 +346,7 @@ def _train(
         resume=resume,
     )
     if outcome is not None:
-        _report(outcome, directory)
+        _report(outcome, directory, finished=finished)
 
 
 @contextmanager
@@ -351,10 +365,13 @@ def _watched(loop: Loop, directory: Path) -> Iterator[Watcher]:
         raise Interrupted(told) from error
 
 
-def _report(found: Document, directory: Path) -> None:
+def _report(found: Document, directory: Path, *, finished: bool) -> None:
     from iftplan.cli.output import Format, emit
     from iftplan.runs.tables import result_table
 
     emit([result_table(found)], dict, Format.TABLE, None)
-    say(f"written: {directory}/result.json, metrics.csv, run.json, plan.json and checkpoints")
+    if finished:
+        say(f"the run in {directory} was finished already, so nothing was trained")
+    else:
+        say(f"written: {directory}/result.json, metrics.csv, run.json, plan.json and checkpoints")
     say_next(["pareto", str(directory.parent if directory.parent.name else directory)])

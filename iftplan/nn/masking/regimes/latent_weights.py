@@ -59,7 +59,8 @@ class Behind:
         warn_user(
             "the weights were changed since the optimizer's last step (a loaded state, an average), but training "
             "continues from the dense weights behind them, which were not changed. Create a new Masking from the "
-            "changed model.")
+            "changed model."
+        )
 
     def correct_(self, step: int, *, due: bool) -> None:
         """Make the gradients of the forward weights those of θ, in place."""

@@ -103,7 +103,8 @@ class Held:
         if subject.density == 1 and all(zeros):
             warn_user(
                 f"{type(self._algorithm).__name__} starts dense, but the weights outside the plan's masks are already "
-                "zero; apply the plan with dense_start=True.")
+                "zero; apply the plan with dense_start=True."
+            )
 
     def _finite(self) -> bool:
         """Whether every gradient of the step is, on every process, those of weights without masks too."""

@@ -15,7 +15,7 @@ from iftplan.nn.training.data.cifar import cifar_files, read_cifar
 from iftplan.nn.training.data.data_files import DataFiles
 from iftplan.nn.training.data.digits import Labelled, read_digits
 from iftplan.nn.training.data.disk_datasets import image_parts, is_saved, text_of
-from iftplan.nn.training.data.image_folder import is_image_folder, labelled_names, read_image_folder
+from iftplan.nn.training.data.image_folder import TESTS, is_image_folder, labelled_names, read_image_folder
 from iftplan.nn.training.data.images import image_pair
 from iftplan.nn.training.data.masked_tokens import MaskedWindows
 from iftplan.nn.training.data.samples import Task
@@ -108,6 +108,8 @@ def kind_of(config: DataConfig) -> str:
     elif path.suffix in (".bin", ".npy"):
         return "tokens"
     missing = "" if path.exists() else " There is nothing at that path."
+    if (path / "train").is_dir():
+        missing = f" It has a folder train, and no folder {', '.join(TESTS[:-1])} or {TESTS[-1]} beside it."
     raise InputError(
         f"{config.path!r} is not recognised as data.{missing} Data can be {_KNOWN}. If it is one of these, "
         "set data.kind."

@@ -67,8 +67,6 @@ def require_a_point(rows: Sequence[GridPoint]) -> None:
         )
     if not {PLANNED, TRAINED} & set(outcomes):
         every = (
-            "the plan is not possible:"
-            if len(rows) == 1
-            else f"none of the {len(rows)} plans is possible. The first:"
+            "there is no result:" if len(rows) == 1 else f"none of {len(rows)} rows has a result. The first:"
         )
         raise InfeasibleError(f"{every} {outcomes[0]}")

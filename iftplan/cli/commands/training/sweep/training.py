@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from iftplan.base.documents import Document, loads, read_text
 from iftplan.base.errors import InputError
 from iftplan.cli.commands.training.sweep.jobs import work_as_jobs
-from iftplan.cli.output import Interrupted
+from iftplan.cli.output import Interrupted, say
 from iftplan.cli.progress import counting
 from iftplan.runs.document import parse_run
 from iftplan.runs.records import parse_result
@@ -151,7 +151,16 @@ def train_runs(
             queue.add(able, again=training.retry)
             _train(campaign, queue, training)
             reasons = queue.reasons()
+    _say_failed(reasons, len(able), training)
     return _rows(runs, rows, reasons, training)
+
+
+def _say_failed(reasons: Mapping[str, str], total: int, training: Training) -> None:
+    """Say how failed runs are tried again, where the same command does not."""
+    if reasons and not training.retry:
+        say(
+            f"{len(reasons)} of {total} run{'s' * (total != 1)} failed, and the same command does not try them again; --retry-failed does"
+        )
 
 
 def _search(
