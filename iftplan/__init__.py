@@ -14,10 +14,7 @@ from typing import Any
 
 import lazy_loader
 
-from iftplan.base.attributes import suggesting
-
-_get, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
-_named = suggesting(_get, __all__)
+_named, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 
 def __getattr__(name: str) -> Any:
@@ -26,4 +23,9 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("iftplan")
-    return _named(name)
+    try:
+        return _named(name)
+    except AttributeError:
+        from iftplan.base.attributes import suggesting
+
+        return suggesting(_named, __all__)(name)

@@ -119,7 +119,5 @@ class Configuration:
             if name not in known:
                 near = get_close_matches(name, known, n=1)
                 hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(known)}."
-                if ":" in name or name.endswith(".json"):
-                    hint = f"it has {', '.join(known)}. To hold any model to a budget: iftplan audit {name} --budget 1G."
                 raise InputError(f"{self.path.name} has no model {name!r}; {hint}")
         return tuple(known[name] for name in dict.fromkeys(names)) or self.models

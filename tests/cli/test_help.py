@@ -51,7 +51,7 @@ def test_every_command_is_listed() -> None:
 def test_an_unknown_command_is_refused_with_the_nearest() -> None:
     done = subprocess.run([sys.executable, "-m", "iftplan", "pla"], capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr == "iftplan: no such command 'pla'. Did you mean 'plan'?; see iftplan --help.\n"
+    assert done.stderr == "iftplan: no such command 'pla'. Did you mean 'plan'? See iftplan --help.\n"
 
 
 @pytest.mark.parametrize(

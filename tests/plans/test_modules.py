@@ -180,7 +180,7 @@ def test_scopes_are_read(text: str, within: str, found: tuple[Scope, str]) -> No
 @pytest.mark.parametrize(
     ("text", "within", "says"),
     [
-        ("world", "", "'matrices', 'layers', 'model'"),
+        ("world", "", "none of matrices, layers, model and module:NAME. Did you mean 'module:world'"),
         ("module", "", "module:NAME"),
         ("module:", "", "module:NAME"),
         ("layers:neck", "", "module:NAME"),

@@ -61,7 +61,7 @@ def engine_for(
 
 
 def _strategy(asked: str, world: int, timeout: timedelta) -> str | ParallelStrategy:
-    """One process has nothing to share; so what several began, one can continue."""
+    """Strategy of Fabric; "auto" for a single process, which can continue the run of several."""
     from lightning_fabric.strategies.ddp import DDPStrategy
 
     if world == 1:

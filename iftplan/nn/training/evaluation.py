@@ -1,4 +1,4 @@
-"""How well a model does: loss and accuracy, or loss and perplexity, over a whole part of the data."""
+"""Evaluate a model: loss and accuracy, or loss and perplexity, over one part of the data."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def evaluate(fabric: Fabric, model: nn.Module, task: Task, samples: Samples, siz
         fabric: the engine; every process calls it.
         model: put into evaluation mode, and back at the end.
         task: says how samples become inputs.
-        samples: all of a part of its data.
+        samples: of the part of the data that is evaluated.
         size: samples of a batch.
     """
     was_training = model.training

@@ -1,4 +1,4 @@
-"""Training with sparse kernels: what can, and the switch."""
+"""Training with sparse kernels: which runs can, and how they are switched to them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _METHODS: Final = tuple(
 
 
 def run_sparse_(network: nn.Module, config: RunConfig, fabric: Fabric) -> nn.Module:
-    """Let a run's network compute with what its masks keep, in place.
+    """Switch a run's network to kernels that skip masked weights, in place.
 
     Args:
         network: with its masks.

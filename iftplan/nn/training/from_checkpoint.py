@@ -1,4 +1,4 @@
-"""Runs that begin with the weights of another: its masks with them, or without any."""
+"""Runs that begin with the weights of another run, with its masks or without."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def begin_from_(network: nn.Module, config: RunConfig, plan_digest: str, say: Ca
         config: names a run's directory or one of its checkpoints.
         plan_digest: of the plan, which has to be the one that the weights were trained for, or one of the same shapes
             and counts: the same model with an input of another length, say.
-        say: hears of checkpoints that are refused.
+        say: takes a sentence on each checkpoint that is refused.
 
     Returns:
-        What tells these weights from others: the plan and step of the checkpoint, and its run's settings.
+        Identity of these weights: the plan and step of the checkpoint, and its run's settings.
 
     Raises:
         InputError: there is no such checkpoint, or the method would drop its masks.
@@ -59,7 +59,7 @@ def begin_from_(network: nn.Module, config: RunConfig, plan_digest: str, say: Ca
 
 
 def _kept(state: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], int]]:
-    """Shape of each tensor, and of masks how many weights they keep."""
+    """Shape of each tensor, and the number of weights that each mask keeps."""
     return {
         name: (tuple(value.shape), int(value.sum()) if name.endswith(SUFFIX) else 0)
         for name, value in state.items()

@@ -57,7 +57,7 @@ def sparse_network(
         scheme: "kaiming", "density" or "model".
         seed: of masks and values.
         dense_start: whether training begins with every weight.
-        nonlinear: what members have inside, as `apply` takes it.
+        nonlinear: norm and activation inside branches and factors, as `apply` takes it.
 
     Raises:
         InputError: the scheme is "model", and the plan has initial scales of its own.
@@ -80,7 +80,7 @@ def sparse_network(
 
 
 def _drawn(plan: Plan, model: nn.Module) -> list[PlannedLayer]:
-    """Layers whose weights contract and are not kept dense; a table that is looked up, also where a head is tied to it, stays."""
+    """Layers whose weights are drawn: those with products that are not kept dense, without embeddings and heads tied to them."""
     found = [x for x in plan.layers if x.weight and x.positions and x.role is not Role.KEPT_DENSE]
     return [x for x in found if not isinstance(_place(model, x.weight)[0], nn.Embedding)]
 

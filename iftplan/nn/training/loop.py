@@ -49,13 +49,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """State of a run after a step, for whoever watches.
+    """State of a run after a step, for progress displays.
 
     Attributes:
         step: steps taken.
         steps: of the whole run.
         loss: of this step's batch in this process.
-        train_macs: spent so far.
+        train_macs: training MACs so far.
         density: of the masked weights; 1 where there are none.
         score: of an evaluation after this step, if there was one.
     """
@@ -76,7 +76,7 @@ class Length:
     """Length of a run in steps.
 
     Attributes:
-        per_epoch: steps of an epoch; what does not fill a batch is left out, another part in every epoch.
+        per_epoch: steps of an epoch; samples that do not fill a batch are left out, other ones in every epoch.
         steps: of the run.
     """
 
@@ -113,7 +113,7 @@ class Loop:
         optimizer: as the engine wraps it.
         masks: None for the dense control.
         spending: the ledger.
-        length: how long it is.
+        length: of the run, in steps.
         directory: of the records.
         identity: digests that a checkpoint must have in common with the run.
         metrics: the rows of metrics.csv.
@@ -123,7 +123,7 @@ class Loop:
         folded: decay of low-rank pairs by their product; None where weights decay.
         step: steps taken.
         loss_sum: training losses since the last evaluation, added up.
-        loss_count: how many.
+        loss_count: number of these losses.
         batches: of the steps to come; None until the first is taken.
         writing: the sharded checkpoint that is being written; None where none is.
     """
@@ -188,7 +188,7 @@ class Loop:
 
     @property
     def is_over(self) -> bool:
-        """Whether all steps were taken, or the validation loss has not improved for as long as the run is patient."""
+        """Whether all steps were taken, or the validation loss has not improved for `training.patience` evaluations."""
         return self.step == self.length.steps or has_waited(self.metrics.rows, self.config.training.patience)
 
     def _step(self) -> Tensor:
@@ -293,7 +293,7 @@ class Loop:
         return {"validation_loss": score.loss, "validation_metric": score.metric(self.task.metric)}
 
     def _check_finite(self, row: Mapping[str, float]) -> None:
-        """Stop a run that has diverged: no step brings it back, and no document can hold its numbers."""
+        """Stop a run that has diverged: it cannot recover, and JSON cannot hold NaN."""
         rate, clip = self.config.optimizer.lr, self.config.optimizer.clip
         other = "" if clip else ", or with optimizer.clip=1"
         for name in ("loss", "test_loss", "metric"):
@@ -308,7 +308,7 @@ class Loop:
         return Moment(self.step, self.length.steps, lambda: float(loss), self.spending.macs, density, score)
 
     def _share_buffers(self) -> None:
-        """Evaluate, and continue, with the first process's batch statistics: those are the ones that are written."""
+        """Give all processes the first one's batch statistics, which are those that checkpoints hold."""
         share_buffers_(self.network)
         if self.average is not None:
             share_buffers_(self.average.model)
@@ -316,7 +316,7 @@ class Loop:
     def state_dict(self) -> dict[str, Any]:
         """State that a resumed run needs; all processes have to call it.
 
-        Whole in the first process, or of each process its parts where checkpoints are sharded.
+        The first process has the whole state; with sharded checkpoints, each process has its own part.
         """
         keep, parts = self.fabric.is_global_zero, self._sharded
         return {
@@ -355,13 +355,13 @@ class Loop:
         return training.checkpoints == "sharded" or (training.checkpoints == "auto" and parts)
 
     def _wait(self) -> None:
-        """Have the checkpoint before on the disk."""
+        """Wait until the previous checkpoint is on the disk."""
         if self.writing is not None:
             writing, self.writing = self.writing, None
             writing.result()
 
     def resume(self, warn: Callable[[str], None]) -> bool:
-        """Continue from the newest whole checkpoint; whether there was one.
+        """Continue from the newest whole checkpoint; returns whether there was one.
 
         Raises:
             StaleError: it is of another plan.

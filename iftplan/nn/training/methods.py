@@ -34,7 +34,7 @@ def algorithm_of(
 
 
 def updates_of(config: MethodConfig, steps: int) -> Updates:
-    """Steps of a run at which masks change, out of so many steps."""
+    """Updates of the masks in a run of so many steps."""
     return Updates(
         end=round(config.end * steps),
         interval=config.interval,

@@ -16,7 +16,7 @@ _NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm)
 
 
 def network_of(config: RunConfig, plan: Plan, source: str) -> nn.Module:
-    """The plan made real, or the plan's dense model where the method is "dense"; weights follow from the seed.
+    """Network of the plan, or the plan's dense model if the method is "dense"; weights follow from the seed.
 
     It has no masks where the method is "densified".
 

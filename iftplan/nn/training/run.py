@@ -32,7 +32,7 @@ def execute(
     loggers: Sequence[Any] = (),
     resume: bool | None = False,
 ) -> Document | None:
-    """Train, and write the run directory; `result.json` is written last, and all else is whole when it is there.
+    """Train a run and write its directory; `result.json` is written last, when all other files are complete.
 
     Args:
         run: the settings.
@@ -40,8 +40,8 @@ def execute(
         document: the same, as it is written.
         directory: of the records.
         source: of the dense model.
-        say: hears what takes a while, and what is doubtful.
-        watching: given the loop, what watches its steps while it runs.
+        say: takes a sentence on progress or on what is doubtful.
+        watching: given the loop, a context whose value is called after each step.
         loggers: of the engine.
         resume: continue the run in the directory; None to begin it where there is none, and to wait for a process that
             holds it, as one does that was cut off.

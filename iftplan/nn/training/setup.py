@@ -1,4 +1,4 @@
-"""From a run's settings to a loop that is ready to run, and from a finished loop to its result."""
+"""Set up a training loop from a run's settings, and turn a finished loop into its result."""
 
 from __future__ import annotations
 
@@ -60,11 +60,11 @@ def start(
         plan_document: the same, as it is written.
         directory: of the records; made where it is missing.
         source: of the dense model.
-        say: hears what takes a while.
+        say: takes a sentence on progress.
         loggers: of the engine.
 
     Raises:
-        InputError: the data do not fit the model, or anything else does not go together.
+        InputError: the data do not fit the model, or settings cannot be combined.
     """
     if config.training.threads:
         torch.set_num_threads(config.training.threads)
@@ -193,7 +193,7 @@ def _check_masked(config: RunConfig, plan: Plan) -> None:
 
 
 def _check_counted(plan: Plan, task: Task) -> None:
-    """One sample must be what the plan counts, or the ledger would be of something else."""
+    """Refuse data of another sample size than the plan counts, which would make the ledger wrong."""
     inputs, _ = task.test.batch(torch.tensor([0]), None)
     counted, given = plan.inputs[0].shape, tuple(inputs.shape)
     if counted != given:
@@ -206,7 +206,7 @@ def _check_counted(plan: Plan, task: Task) -> None:
 
 @torch.no_grad()
 def _check_output(model: torch.nn.Module, task: Task) -> None:
-    """Try one sample, so that a model and data that do not fit are told of before anything is written."""
+    """Run one sample, so that a model that does not fit the data is refused before anything is written."""
     from iftplan.nn.training.evaluation import logits_of
 
     inputs, _ = task.test.batch(torch.tensor([0]), None)
@@ -240,7 +240,7 @@ def doubts(loop: Loop) -> list[str]:
 
 
 def begin(loop: Loop, plan_document: Document, say: Callable[[str], None], *, resume: bool) -> None:
-    """Write what was asked for and say what is doubtful, or continue from the newest checkpoint there.
+    """Write the run's records and say what is doubtful, or continue from the newest checkpoint.
 
     Args:
         loop: at its first step.
@@ -269,11 +269,11 @@ def begin(loop: Loop, plan_document: Document, say: Callable[[str], None], *, re
 
 
 def _silent(text: str) -> None:
-    """Another process says it."""
+    """Say nothing: the first process speaks for all."""
 
 
 def record_start(loop: Loop, plan_document: Document) -> None:
-    """run.json and plan.json: what was asked for, and on what it ran."""
+    """Write run.json and plan.json: the settings, the plan, and the machine and versions of the run."""
     write_text(dumps(plan_document), str(loop.directory / "plan.json"))
     document = {
         "schema": "iftplan.run/1",

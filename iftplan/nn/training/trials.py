@@ -47,7 +47,7 @@ class Models:
     read: dict[tuple[str, str, bool], ModelSpec] = field(default_factory=dict)
 
     def spec(self, asked: PlanConfig) -> ModelSpec:
-        """A model, with its widths where the family changes them."""
+        """Spec of a plan's model, with its widths if the family changes them."""
         key = asked.model, asked.input, asked.request.policy().widens
         if key not in self.read:
             self.read[key] = read_model(asked.model, asked.inputs, widths=key[2])
@@ -67,8 +67,8 @@ def work(
     Args:
         queue: of the trials.
         run_of: the settings of one.
-        say: hears how it goes.
-        parent: the process that is to live while this one works; None for any.
+        say: takes a sentence on progress.
+        parent: process whose end also ends this one; None for none.
         target: URL to which run directories are copied; "" for none.
     """
     models, told = Models(), False
@@ -162,7 +162,7 @@ def train_trial(
         directory: of the run.
         models: as they were read in this process.
         say: takes a sentence on progress.
-        go_on: called after each step; raises where the training is to end.
+        go_on: called after each step; raises to end the training.
     """
     record = directory / "result.json"
     if record.exists():  # its worker was killed before it could tell
@@ -188,7 +188,7 @@ def _noted(say: Say, name: str, text: str) -> None:
 
 @contextmanager
 def _watching(loop: Loop, say: Say, go_on: Callable[[], None]) -> Iterator[Watcher]:
-    """A line now and then, and an end where the training is not to go on."""
+    """Context that says a line of progress now and then, and ends training where `go_on` raises."""
     last = time.monotonic()
 
     def watch(moment: Moment) -> None:
@@ -224,7 +224,7 @@ def work_on(campaign: Document, parent: int | None = None) -> None:
 
     Args:
         campaign: as a JSON object.
-        parent: the process that is to live while this one works; None for any.
+        parent: process whose end also ends this one; None for none.
     """
     from iftplan.runs.sweeps.campaign import parse_campaign
 

@@ -46,7 +46,7 @@ SAID = {
     "method": "Did you mean 'top-kast'? See iftplan train --help.",
     "data": "iftplan: there is nothing at 'nowhere', where the training data should be.",
     "folder": "It has a folder train, and no folder test, val, valid or validation beside it.",
-    "check": "To hold any model to a budget: iftplan audit zoo:resnet18 --budget 1G.",
+    "check": "which has net. To hold zoo:resnet18 to a budget: iftplan audit zoo:resnet18 --budget 1G.",
     "early": "of 60: 1 evaluation without a better loss on the validation data",
     "finished": "the run in early was finished already, so nothing was trained",
     "failed": "2 of 2 runs failed, and the same command does not try them again; --retry-failed does",

@@ -121,6 +121,7 @@ def command(
     for file in report or ():  # before minutes are spent on what cannot be kept
         report_form(file)
     found = configuration(config)
+    _refuse_sources(found, names or ())
     models = found.chosen(names or ())
     cache = cache_folder(found, cache_dir, no_cache)
     notes: tuple[str, ...] = ()
@@ -141,6 +142,20 @@ def command(
             )
     checked = check.check_models(found, models, costs, baseline, notes)
     show_report(checked, form, output, convention, also=report or ())
+
+
+def _refuse_sources(found: Configuration, names: Sequence[str]) -> None:
+    """Refuse a model's source in the place of its name in the configuration.
+
+    Raises:
+        InputError: one that no model is called by; says which command takes a source.
+    """
+    known = [model.name for model in found.models]
+    for name in names:
+        if name not in known and (":" in name or name.endswith(".json")):
+            raise InputError(
+                f"check takes names of models in {found.path.name}, which has {', '.join(known)}. To hold {name} to a budget: iftplan audit {name} --budget 1G."
+            )
 
 
 def show_report(

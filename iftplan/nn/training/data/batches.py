@@ -1,7 +1,7 @@
 """Batches one after another, made here or ahead of time by processes of their own.
 
-A batch follows from its number alone, so the same batches come from any number of processes, and whoever resumes
-begins at another number: torch's own DataLoader suffices, and no loader has a state to save.
+A batch follows from its number alone. Any number of processes makes the same batches, a resumed run begins at a later
+number, and no loader has a state to save.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class TrainingBatches:
         size: samples of a batch, over all processes.
         per_epoch: steps of an epoch.
         rank: this process of the run.
-        world: how many there are.
+        world: number of processes.
         order: epoch, and its samples in order.
     """
 
@@ -64,7 +64,7 @@ class EvaluationBatches:
         samples: to take.
         size: samples of a batch.
         rank: this process of the run.
-        world: how many there are.
+        world: number of processes.
     """
 
     samples: Samples
@@ -121,9 +121,9 @@ def batches(
 
 @contextmanager
 def watching_workers() -> Iterator[None]:
-    """Context in which the death of a process that makes batches is told with what to do.
+    """Context in which a batch process that dies raises an error that says what to do.
 
-    torch notices it by a signal, so it is raised wherever the run is just then.
+    torch reports the death by a signal, so the error is raised wherever the run is at that moment.
 
     Raises:
         InputError: a process died.
@@ -142,7 +142,7 @@ def watching_workers() -> Iterator[None]:
 
 
 def _next(started: Iterator[Batch | str]) -> Batch | str | None:
-    """What comes next; None at the end."""
+    """The next batch; None at the end."""
     try:
         return next(started, None)
     except (ConnectionError, EOFError):  # a batch was on its way from a process that is no more
@@ -166,7 +166,7 @@ def workers_for(asked: int | None) -> int:
 
 
 class _Numbered(Dataset[Batch | str]):
-    """Batches by number; what is wrong with the data is returned, to be said without a worker's traceback."""
+    """Batches by number; an error in the data is returned, so that it is shown without a worker's traceback."""
 
     def __init__(self, make: Callable[[int], Batch]) -> None:
         self._make = make

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 in their python format, read without running what a pickle may ask for."""
+"""CIFAR-10 and CIFAR-100 in their python format, read without running code that a pickle may name."""
 
 from __future__ import annotations
 

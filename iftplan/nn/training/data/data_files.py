@@ -1,4 +1,4 @@
-"""The files of a data set with their sizes and times: what a run remembers, to notice when its data change."""
+"""The files of a data set with their sizes and times, by which a run notices that its data changed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Stamps = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 
 
 class FileNames(Sequence[str]):
-    """FileNames in one piece of memory: a million of them cost their letters, and processes share them.
+    """File names in one piece of memory, which processes share; a million names cost no more than their letters.
 
     Args:
         names: in their order.
@@ -74,7 +74,7 @@ class DataFiles:
 
     @classmethod
     def at(cls, path: Path, pattern: str) -> DataFiles:
-        """A file, or all of a pattern that a folder holds, without what is hidden."""
+        """One file, or the files of a folder that match a pattern; hidden files are left out."""
         if not path.is_dir():
             return cls.of(path.parent, [path.name])
         found = (p.relative_to(path) for p in sorted(path.rglob(pattern)) if p.is_file())
@@ -124,9 +124,9 @@ class DataFiles:
         write_bytes(gzip.compress(text.encode("ascii"), 6, mtime=0), str(directory / RECORD))
 
     def check(self, directory: Path) -> None:
-        """Compare with the record in a run directory; a run of a version that wrote none is not held against it.
+        """Compare the files with the record in a run directory; runs of versions that wrote no record pass.
 
-        In another place than before, where copying may have given files new times, names and sizes count.
+        If the data were moved, only names and sizes are compared, because copying may change times.
 
         Raises:
             StaleError: says which files are gone, new or changed.

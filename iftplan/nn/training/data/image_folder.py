@@ -30,7 +30,7 @@ def read_image_folder(root: Path, size: int, say: Callable[[str], None]) -> tupl
     Args:
         root: holds train/CLASS/… and test/CLASS/…
         size: side to resize to; 0 leaves images, which must then be of one size.
-        say: hears what takes a while.
+        say: takes a sentence on progress.
 
     Raises:
         InputError: directories are missing or empty, or an image cannot be read.
@@ -62,7 +62,7 @@ def labelled_names(root: Path) -> tuple[list[LabelledName], list[LabelledName], 
 
 
 def _directories(root: Path) -> set[str]:
-    """Those that are not hidden: desktops and notebooks leave some of their own."""
+    """Directories that are not hidden; desktops and notebooks leave hidden ones."""
     return {path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")}
 
 

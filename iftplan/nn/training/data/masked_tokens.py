@@ -19,8 +19,8 @@ class MaskedWindows:
 
     Attributes:
         windows: of the tokens themselves.
-        mask_token: what stands for a hidden token.
-        vocabulary: how many tokens there are to draw from.
+        mask_token: token that replaces a hidden one.
+        vocabulary: number of tokens to draw from.
     """
 
     windows: TokenWindows
@@ -35,7 +35,7 @@ class MaskedWindows:
         return torch.rand(count, 1 + 3 * self.windows.context, generator=generator)
 
     def batch(self, indices: Tensor, draws: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Tokens with some hidden, and those as targets, all others ignored; (n, context) each."""
+        """Tokens, some of them hidden, and targets that ignore all others; (n, context) each."""
         tokens, _ = self.windows.batch(indices, None if draws is None else draws[:, :1])
         if draws is None:  # evaluation hides the same tokens of a window every time
             rows = [self.draws(1, generator_of("masked", int(index))) for index in indices]

@@ -12,13 +12,13 @@ from iftplan.nn.training.data.samples import Batch
 
 
 def mixed(batch: Batch, classes: int, weight: float) -> Batch:
-    """Images with half a batch further ones mixed in, and their labels as probabilities (n, classes).
+    """Images mixed with those half a batch further on, and their labels as probabilities (n, classes).
 
-    The distance makes pairs that lie in one process's share, whatever the number of processes.
+    At this distance, both images of a pair belong to one process, whatever the number of processes.
 
     Args:
         batch: floats (n, …) and class numbers (n,).
-        classes: how many there are.
+        classes: number of classes.
         weight: λ, of the images themselves.
     """
     inputs, labels = batch

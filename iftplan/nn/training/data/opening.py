@@ -1,4 +1,4 @@
-"""From a run's data settings to a task; the kind of data is told from the path, and images are streamed where that is needed."""
+"""Data of a run's settings as a task; the path tells their kind, and images too large for memory are streamed."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def kind_of(config: DataConfig) -> str:
 
 
 def _must_stream(config: DataConfig, path: Path) -> bool:
-    """Whether a folder of images is read during training: for what only that can do, or for its size."""
+    """Whether a folder of images is read during training, because a setting needs it or because of its size."""
     if any(getattr(config, name) for name in _STREAMED):
         return True
     train, test, _ = labelled_names(path)

@@ -1,4 +1,4 @@
-"""What a run learns from: samples, and batches that depend on nothing but the numbers they are asked with."""
+"""Samples of a run, and batches that depend only on the seed, the epoch and their number."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Samples(Protocol):
     """A part of a data set: training or test."""
 
     def __len__(self) -> int:
-        """How many samples there are."""
+        """Number of samples."""
 
     def draws(self, count: int, generator: Generator) -> Tensor:
         """The random numbers that so many samples need; their first dimension is the samples."""
@@ -30,19 +30,19 @@ class Samples(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Task:
-    """A data set with what it asks for.
+    """A data set with its metric and its preparation.
 
     Attributes:
-        train: what is learnt from.
-        test: what is evaluated.
+        train: training samples.
+        test: samples for evaluation.
         metric: "accuracy" or "perplexity".
-        classes: how many classes, or tokens, there are.
+        classes: number of classes, or of tokens.
         name: for people.
         files: that the data are in; None where they come with a library.
         scale: mean and deviation (C,) by which inputs that are bytes are normalised.
         mixup: α of the weights by which training samples are mixed in pairs; 0 for none.
         workers: processes that make batches ahead of time; 0 where samples are in memory.
-        validation: what the best evaluation is chosen by; None where nothing is kept aside.
+        validation: samples by which the best evaluation is chosen; None for none.
         consecutive: whether samples are windows of one text, which move in training.
     """
 
@@ -94,7 +94,7 @@ def train_batch(
         size: samples of the batch, over all processes.
         place: seed, epoch and the batch's number in the epoch.
         rank: this process.
-        world: how many there are.
+        world: number of processes.
     """
     seed, epoch, number = place
     indices = order[number * size : (number + 1) * size]

@@ -21,6 +21,6 @@ def best_step(rows: Sequence[Mapping[str, str]]) -> int | None:
 
 
 def has_waited(rows: Sequence[Mapping[str, str]], patience: int) -> bool:
-    """Whether so many evaluations in a row did not improve on the best; never where `patience` is 0."""
+    """Whether the last `patience` evaluations did not improve on the best one; False if `patience` is 0."""
     index = best_index(rows)
     return patience > 0 and index is not None and len(rows) - 1 - index >= patience

@@ -1,4 +1,4 @@
-"""Checkpoints that a kill at any moment leaves whole: written beside, checked, swapped in.
+"""Checkpoints that stay whole if the process is killed at any moment: written beside the old one, checked, renamed.
 
 A checkpoint is one file, an archive as torch writes it whose comment is the SHA-256 of all bytes before: there
 is no second file that could belong to another moment. It is written under another name, flushed to the disk and
@@ -167,7 +167,7 @@ def _write_folder(directory: Path, step: int, rest: Any, tensors: dict[str, Tens
 
 
 def _together(group: Any, work: Callable[[], Any]) -> list[Any]:
-    """What each process of a group comes to; all fail where one does."""
+    """Results of all processes of a group; all of them fail if one does."""
     result, problem = None, ""
     try:
         result = work()
@@ -374,7 +374,7 @@ def _sealed(file: BufferedReader) -> bool:
 
 
 def _sync(directory: Path) -> None:
-    """Have the folder's entries on the disk too: a rename is safe after this only."""
+    """Write the folder's entries to the disk too; only then is a rename safe."""
     if os.name == "nt":  # there a folder cannot be opened
         return
     descriptor = os.open(directory, os.O_RDONLY)
@@ -385,7 +385,7 @@ def _sync(directory: Path) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    """One line; the system's own where torch wraps a failure of the disk into one of its own."""
+    """Reason of a failure in one line; the system's own message where torch wraps a disk error."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.strerror:
@@ -396,7 +396,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _check_plain(value: object, where: str) -> None:
-    """Refuse what weights-only loading would refuse, while there is still a run to ask."""
+    """Refuse a state that weights-only loading would refuse, before the run that made it is gone."""
     if isinstance(value, dict) and type(value) in (dict, OrderedDict):
         for key, item in value.items():
             _check_plain(key, f"a key of {where}")

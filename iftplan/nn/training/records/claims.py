@@ -1,4 +1,4 @@
-"""A run directory belongs to one process at a time, and to one run for good."""
+"""Claim a run directory: one process trains in it at a time, and it holds one run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def is_begun(directory: Path) -> bool:
 
 
 def refuse_taken(directory: Path) -> None:
-    """Refuse a directory for a new run that holds one.
+    """Refuse a directory that holds a run already.
 
     Raises:
         InputError: it holds a run.
@@ -39,7 +39,7 @@ def refuse_taken(directory: Path) -> None:
 
 @contextmanager
 def claim(directory: Path, *, fresh: bool, patience: float = 0) -> Iterator[None]:
-    """Hold a run directory while a run writes into it; the system gives it back when the process dies.
+    """Lock a run directory while a run writes into it; the system releases the lock when the process dies.
 
     Args:
         directory: of the run; made where it is missing.

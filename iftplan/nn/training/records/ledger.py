@@ -1,4 +1,4 @@
-"""What a run has spent: training MACs, exact, from the plan's costs and what each step really did."""
+"""Ledger of a run's training MACs, exact, from the plan's costs and from the masks of each step."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from iftplan.runs.training_cost import TrainingCost
 
 
 class Spending:
-    """Ledger of a run's MACs, which is told of every step.
+    """Ledger of a run's training MACs, updated at every step.
 
     Args:
-        plan: whose costs count.
-        network: the plan made real, or the dense model.
+        plan: gives the cost of each layer.
+        network: of the plan, or the dense model.
         masks: None for the dense control, which costs what the plan's dense model costs.
         opened: whether there are no masks because the network trains every weight that they would cover.
         input_gradient: what the gradients of inputs cost (`iftplan.runs.training_cost`).
 
     Attributes:
-        macs: spent so far.
-        dense_macs: what the dense model had spent on the same samples.
+        macs: training MACs so far.
+        dense_macs: training MACs of the dense model on the same samples.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Spending:
         return self._cost.forward(self.nnz)
 
     def step(self, samples: int) -> None:
-        """Enter a step of so many samples, after it was taken."""
+        """Add the cost of a step with this many samples, after the step."""
         dense = self._cost.dense_step
         unmasked = 3 * self._cost.opened if self._opened else dense
         self.macs += samples * unmasked if self._masks is None else self._taken(self._masks, samples)

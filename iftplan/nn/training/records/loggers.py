@@ -1,4 +1,4 @@
-"""Where rows of metrics go beside metrics.csv: TensorBoard or MLflow, through the engine's loggers."""
+"""Log rows of metrics to TensorBoard or MLflow too, through the engine's loggers."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _mlflow(directory: Path) -> Any:
     from lightning_fabric.loggers.logger import Logger
 
     class MlflowLogger(Logger):
-        """Rows as metrics of one MLflow run; where they go is MLflow's own setting, MLFLOW_TRACKING_URI."""
+        """Logger to one MLflow run, at the place that MLflow's MLFLOW_TRACKING_URI names."""
 
         def __init__(self) -> None:
             self._run: Any = None

@@ -55,7 +55,7 @@ class Metrics:
 
 
 def _text(value: float) -> str:
-    """Whole digits of integers, and of floats as many as bring the same number back."""
+    """Text of a number: integers in full, floats with as many digits as give the same number back."""
     return repr(value)
 
 

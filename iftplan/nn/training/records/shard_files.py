@@ -118,7 +118,7 @@ def write_shards(folder: Path, tensors: dict[str, Tensor], group: Any = None) ->
 
 
 def write_state(folder: Path, step: int, state: Mapping[str, Any]) -> None:
-    """Write what is no tensor.
+    """Write everything of a state that is no tensor.
 
     Args:
         folder: of the checkpoint.
@@ -132,7 +132,7 @@ def write_state(folder: Path, step: int, state: Mapping[str, Any]) -> None:
 
 
 def write_manifest(folder: Path, step: int, files: Mapping[str, str]) -> None:
-    """Write the last file: which others there are, with their SHA-256.
+    """Write the manifest, the last file: the names of all others with their SHA-256.
 
     Args:
         folder: of the checkpoint.
@@ -146,7 +146,7 @@ def write_manifest(folder: Path, step: int, files: Mapping[str, str]) -> None:
 
 
 def files_of(folder: Path, rank: int) -> list[Path]:
-    """The files that a process wrote; the first one's are those that belong to all, too."""
+    """Names of the files that a process wrote; the first process also has those that belong to all."""
     common = [folder / STATE, folder / METADATA] if rank == 0 else []
     return [*common, *sorted(folder.glob(f"__{rank}_*.distcp"))]
 
@@ -168,7 +168,7 @@ def read_shards(
         target: given a tensor's place in the state and the tensor without data, where its data go, which may be a
             part of it; whole tensors on the CPU without one.
         rank: of this process among those that check the files together.
-        world: how many do.
+        world: number of these processes.
 
     Raises:
         InputError: it is incomplete, was changed, or is not a checkpoint of that step.
@@ -200,7 +200,7 @@ def read_shards(
 
 
 def on_cpu(empty: Tensor) -> Tensor:
-    """A tensor in memory of the shape and order of one without data."""
+    """Empty tensor on the CPU with the shape and memory order of a tensor without data."""
     return torch.empty_strided(empty.shape, empty.stride(), dtype=empty.dtype)
 
 
@@ -250,7 +250,7 @@ def _unpickled(file: IO[bytes]) -> Any:
 
 
 def _check_stored(folder: Path, key: str, empty: Tensor, metadata: Any, files: Mapping[str, str]) -> None:
-    """Refuse a tensor that is stored otherwise than the state says, in part, or in a file of somebody else."""
+    """Refuse a tensor that is stored in another form than the state says, in part, or in a file that the manifest does not list."""
     from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
     stored = metadata.state_dict_metadata.get(key)

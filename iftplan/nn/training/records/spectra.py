@@ -73,7 +73,7 @@ class SpectralRecord:
         write_text(text.getvalue(), str(self.path))
 
     def resume(self, step: int) -> None:
-        """Continue after a step: rows of later ones are forgotten.
+        """Continue after a step; rows of later steps are dropped.
 
         Raises:
             InputError: the file is not the table that a run writes.

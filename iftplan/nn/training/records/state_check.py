@@ -48,7 +48,7 @@ def check_state(state: Mapping[str, Any], step: int, where: str) -> None:
 
 @contextmanager
 def loading(where: str) -> Iterator[None]:
-    """Turn what goes wrong inside of a part into a refusal of the checkpoint.
+    """Turn errors inside a part of the state into a refusal of the checkpoint.
 
     Raises:
         InputError: a part does not fit the run.

@@ -142,7 +142,7 @@ def _whole(value: Any, keep: bool) -> Any:
 
 
 def _part(value: Any, parameter: nn.Parameter) -> Any:
-    """A slot of the parameter's shape is distributed as the parameter is."""
+    """Part of a slot that this process holds: if it has the parameter's shape, it is distributed as the parameter is."""
     if isinstance(value, Tensor) and value.shape == parameter.shape and value.dim() > 0:
         return shard_like(_on(value, parameter), parameter.detach())
     return value

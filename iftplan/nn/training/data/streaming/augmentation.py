@@ -1,4 +1,4 @@
-"""What training and evaluation see of a picture: a pure function of the picture and of numbers in [0, 1).
+"""The part of a picture that training and evaluation see, computed from the picture and numbers in [0, 1).
 
 Pillow decodes, scales and colours. The region that is kept is scaled straight out of the picture, so that nothing is
 computed that a crop would cut off. The formulas are those of torchvision's transforms of the same names.
@@ -39,7 +39,7 @@ class Augmentation:
     """Regions, colours and holes of pictures.
 
     Attributes:
-        size: side of what is made of a picture, in pixels.
+        size: side of the resulting picture, in pixels.
         shorter_side: range of the shorter side, in pixels, to which pictures are scaled before a random crop.
         random_resized_crop: range of the part of the area that is cropped and scaled.
         eval_shorter_side: shorter side in evaluation, of which the centre is taken; 0 for the whole picture.
@@ -121,14 +121,14 @@ class Augmentation:
 
 
 def augmentation_of(config: DataConfig, mean: Sequence[float]) -> Augmentation:
-    """The augmentation that settings ask for.
+    """Augmentation of a run's data settings.
 
     Args:
         config: of the data.
         mean: of each channel in [0, 1], with which holes and padding are filled.
 
     Raises:
-        InputError: settings that cannot be together.
+        InputError: settings that cannot be combined.
     """
     size, sides, area = config.size, config.shorter_side, config.random_resized_crop
     if not size:
@@ -183,7 +183,7 @@ def decoded(content: bytes, name: Callable[[], str], least: int) -> Image:
 
 
 def centre_box(width: int, height: int, size: int, shorter_side: int) -> Box:
-    """Region that is the centre of a picture after scaling; all of it where no shorter side is given.
+    """Central region of a picture after scaling; the whole picture if no shorter side is given.
 
     Args:
         width: of the picture, in pixels.
@@ -265,5 +265,5 @@ def _rotated(picture: Image, turn: float) -> Image:
 
 
 def _square(left: float, top: float, side: float, width: int, height: int) -> Box:
-    """A square region; what rounding put outside of the picture is taken back."""
+    """A square region, moved back into the picture if rounding put it outside."""
     return left, top, min(left + side, float(width)), min(top + side, float(height))

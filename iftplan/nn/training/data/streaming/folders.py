@@ -43,7 +43,7 @@ def folder_sources(root: Path, say: Callable[[str], None]) -> tuple[FolderImages
 
     Args:
         root: holds train/CLASS/… and test/CLASS/…
-        say: hears what takes a while.
+        say: takes a sentence on progress.
 
     Raises:
         InputError: directories are missing or empty, or hold other classes.

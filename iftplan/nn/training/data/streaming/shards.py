@@ -48,7 +48,7 @@ class ShardImages:
         return self.places[:, LABEL]
 
     def name(self, index: int) -> str:
-        """The shard of an image, and its name in there."""
+        """Shard of an image, and its name in that shard."""
         shard, offset, _, _ = self.places[index].tolist()
         path = self.files.root / self.files.names[shard]
         with path.open("rb") as file:
@@ -80,7 +80,7 @@ def shard_sources(root: Path, say: Callable[[str], None]) -> tuple[ShardImages, 
 
     Args:
         root: holds shards with "train" and with "test" or "val" in their names, or folders of such names with shards.
-        say: hears what takes a while.
+        say: takes a sentence on progress.
 
     Raises:
         InputError: shards are missing, compressed or damaged, or hold no images with labels.
@@ -128,7 +128,7 @@ def _places(paths: Iterable[Path], say: Callable[[str], None]) -> Whole:
 
 
 def _places_in(path: Path) -> list[tuple[int, int, int]]:
-    """Offset, size and label of each image in a shard."""
+    """Offset, size and label of each image of a shard, in bytes."""
     images: dict[str, tuple[int, int]] = {}
     labels: dict[str, int] = {}
     try:

@@ -1,4 +1,4 @@
-"""Labelled images as `Samples` that hold where images lie, and none of their pixels."""
+"""Labelled images as `Samples` that know where images lie and hold no pixels."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class PictureSource(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StreamedImages:
-    """Images that are read and decoded when they are asked for; bytes, which whoever takes them normalises.
+    """Images that are read and decoded when a batch asks for them, as bytes that are not normalised yet.
 
     Attributes:
-        source: where they are.
-        augmentation: what is made of each.
+        source: files and labels.
+        augmentation: crops and colours of each.
     """
 
     source: PictureSource
