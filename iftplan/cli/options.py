@@ -98,6 +98,24 @@ AllowOption = Annotated[
     ),
 ]
 
+PlanModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="MODEL",
+        autocompletion=completion.models,
+        help="Source of the plan's model, such as net.py:build; needed where the plan names Python and was made elsewhere.",
+        rich_help_panel=MODEL_PANEL,
+    ),
+]
+TrustOption = Annotated[
+    bool,
+    typer.Option(
+        "--trust",
+        help="Run the Python that the plan names, without --model.",
+        rich_help_panel=MODEL_PANEL,
+    ),
+]
 NoCacheOption = Annotated[
     bool,
     typer.Option(

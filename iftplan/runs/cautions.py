@@ -100,8 +100,8 @@ def _number(updates: Updates, steps: int, due: list[int], arrives: bool) -> Iter
     interval = (last - updates.first) // (FEW + (not arrives))
     advice = "Train for longer."
     if interval > 0:
-        times = len(_due(replace(updates, interval=interval), steps, arrives))
-        advice = f"An interval of {count(interval)} step{'s' * (interval != 1)} gives {times} updates."
+        followed = len(_due(replace(updates, interval=interval), steps, arrives))
+        advice = f"An interval of {count(interval)} step{'s' * (interval != 1)} gives {followed} updates."
     if not due:
         yield f"Masks never change: the first update would be at step {count(updates.first + updates.interval)}, the schedule ends at step {count(updates.last)} and the run has {count(steps)} steps. {advice}"
     elif len(due) < FEW:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from iftplan.base.documents import csv_rows, read_text
 from iftplan.base.errors import InputError
@@ -145,7 +145,7 @@ def _runs_below(folder: Path, file: str) -> str:
     return f" Runs in {folder}: {', '.join(found[:3])}{more}."
 
 
-Runs = str | Path | H | Sequence[str | Path | H]
+Runs: TypeAlias = str | Path | H | Sequence[str | Path | H]
 """Runs as a caller has them: directories, or what was read of them; one or several."""
 
 

@@ -30,6 +30,8 @@ from iftplan.cli.options import (
     InputOption,
     NoCacheOption,
     OutputOption,
+    PlanModelOption,
+    TrustOption,
     inputs_of,
     tolerance_of,
 )
@@ -86,16 +88,7 @@ def command(
             help="A plan file (- for stdin), or a model: zoo:NAME, file.py:factory …",
         ),
     ],
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            metavar="MODEL",
-            autocompletion=completion.models,
-            help="Source of the plan's model, such as net.py:build; needed where the plan names Python and was made elsewhere.",
-            rich_help_panel=MODEL_PANEL,
-        ),
-    ] = None,
+    model: PlanModelOption = None,
     against: Annotated[
         str | None,
         typer.Option(
@@ -154,14 +147,7 @@ def command(
             help="With --against PLAN: training moved weights between layers, as SNFS does; compare only the total.",
         ),
     ] = False,
-    trust: Annotated[
-        bool,
-        typer.Option(
-            "--trust",
-            help="Run the Python that the plan names, without --model.",
-            rich_help_panel=MODEL_PANEL,
-        ),
-    ] = False,
+    trust: TrustOption = False,
     no_cache: NoCacheOption = False,
     form: FormatOption = None,
     output: OutputOption = None,

@@ -14,9 +14,8 @@ import typer
 
 from iftplan.base.errors import InputError
 from iftplan.cli import completion
-from iftplan.cli.help import MODEL_PANEL
 from iftplan.cli.kept_answers import made_here
-from iftplan.cli.options import NoCacheOption, Reference
+from iftplan.cli.options import NoCacheOption, PlanModelOption, Reference, TrustOption
 from iftplan.cli.output import Interrupted, say, say_next
 from iftplan.cli.process import same_command
 from iftplan.plans.plan import Execution
@@ -172,24 +171,8 @@ def command(
             "--dry-run", help="Show what would run and what it costs, and stop.", rich_help_panel=RUN_PANEL
         ),
     ] = False,
-    model: Annotated[
-        str,
-        typer.Option(
-            "--model",
-            metavar="MODEL",
-            autocompletion=completion.models,
-            help="Source of the plan's model, such as net.py:build; needed where the plan names Python of your own.",
-            rich_help_panel=MODEL_PANEL,
-        ),
-    ] = "",
-    trust: Annotated[
-        bool,
-        typer.Option(
-            "--trust",
-            help="Run the Python that the plan names, without --model.",
-            rich_help_panel=MODEL_PANEL,
-        ),
-    ] = False,
+    model: PlanModelOption = None,
+    trust: TrustOption = False,
     no_cache: NoCacheOption = False,
 ) -> None:
     """Train a plan with a sparse-training method.
@@ -230,7 +213,7 @@ def command(
 
         refuse_taken(directory)  # before a plan is made
     made, document = _resumed_plan(directory) if begun else _plan_of(run, no_cache)
-    source = _source(made, model, trust=trust or (not model and made_here(document, no_cache)))
+    source = _source(made, model or "", trust=trust or (not model and made_here(document, no_cache)))
     if dry_run:
         _describe(run, made, directory)
         say_next(same_command(without="--dry-run"))
