@@ -25,7 +25,11 @@ def __getattr__(name: str) -> Any:
         return version("iftplan")
     try:
         return _named(name)
-    except AttributeError:
-        from iftplan.base.attributes import suggesting
+    except AttributeError as error:
+        from difflib import get_close_matches
 
-        return suggesting(_named, __all__)(name)
+        alike = [known for known in __all__ if known.lower() == name.lower()]
+        near = alike or get_close_matches(name, __all__, 1, 0.75)
+        if name.startswith("_") or not near:
+            raise
+        raise AttributeError(f"{error}. Did you mean {near[0]}?", name=name) from None
