@@ -1,3 +1,4 @@
+from . import dynamic as dynamic
 from .cost import ModelCost as ModelCost
 from .counting import Contraction as Contraction
 from .counting import CountTable as CountTable

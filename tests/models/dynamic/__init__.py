@@ -1,0 +1,1 @@
+"""Tests of dynamic sparsity as values and arithmetic."""
