@@ -8,7 +8,7 @@ do, the choice of most reproductions.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -46,9 +46,11 @@ def gpt3_1_3b() -> nn.Module:
     return GPT2LMHeadModel(GPT2Sizes(layers=24, width=2048, heads=16))
 
 
-def gpt_char() -> nn.Module:
-    """A GPT small enough to train on a CPU, over bytes."""
-    return GPT2LMHeadModel(GPT2Sizes(layers=4, width=128, heads=4, vocabulary=256, context=128))
+def gpt_char(activation: Callable[[], nn.Module] = NewGELUActivation) -> nn.Module:
+    """A GPT small enough to train on a CPU, over bytes; with `nn.ReLU` its activations have zeros."""
+    return GPT2LMHeadModel(
+        GPT2Sizes(layers=4, width=128, heads=4, vocabulary=256, context=128, activation=activation)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,7 @@ class GPT2Sizes:
         heads: of its attention.
         vocabulary: kinds of tokens.
         context: the most tokens of a text.
+        activation: makes the activation between the two layers of an MLP.
     """
 
     layers: int
@@ -68,6 +71,7 @@ class GPT2Sizes:
     heads: int
     vocabulary: int = 50257
     context: int = 1024
+    activation: Callable[[], nn.Module] = NewGELUActivation
 
 
 class GPT2Attention(nn.Module):
@@ -100,11 +104,11 @@ class GPT2Attention(nn.Module):
 class GPT2MLP(nn.Module):
     """Two linear layers, four times as wide between them."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, activation: Callable[[], nn.Module]) -> None:
         super().__init__()
         self.c_fc = Conv1D(4 * width, width)
         self.c_proj = Conv1D(width, 4 * width)
-        self.act = NewGELUActivation()
+        self.act = activation()
         self.dropout = nn.Dropout(DROPOUT)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -116,12 +120,12 @@ class GPT2MLP(nn.Module):
 class GPT2Block(nn.Module):
     """Attention and MLP, each normalised before and added to its input."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, sizes: GPT2Sizes) -> None:
         super().__init__()
-        self.ln_1 = nn.LayerNorm(width)
-        self.attn = GPT2Attention(width, heads)
-        self.ln_2 = nn.LayerNorm(width)
-        self.mlp = GPT2MLP(width)
+        self.ln_1 = nn.LayerNorm(sizes.width)
+        self.attn = GPT2Attention(sizes.width, sizes.heads)
+        self.ln_2 = nn.LayerNorm(sizes.width)
+        self.mlp = GPT2MLP(sizes.width, sizes.activation)
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, tokens, channels) → the same."""
@@ -138,7 +142,7 @@ class GPT2Model(nn.Module):
         self.wte = nn.Embedding(sizes.vocabulary, sizes.width)
         self.wpe = nn.Embedding(sizes.context, sizes.width)
         self.drop = nn.Dropout(DROPOUT)
-        self.h = nn.ModuleList(GPT2Block(sizes.width, sizes.heads) for _ in range(sizes.layers))
+        self.h = nn.ModuleList(GPT2Block(sizes) for _ in range(sizes.layers))
         self.ln_f = nn.LayerNorm(sizes.width)
         self.apply(partial(_draw_, layers=sizes.layers))
 

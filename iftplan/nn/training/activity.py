@@ -1,0 +1,167 @@
+"""Zeros among the activations of a network on data, with its loss there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from iftplan.base.arguments import check_arguments
+from iftplan.base.errors import InputError
+from iftplan.models.dynamic.activations import ActivationSparsity
+from iftplan.models.dynamic.selection import InputSelection, SelectionRule, parse_selection
+from iftplan.models.spec import InputSpec
+from iftplan.nn.counting.activations.observe import Observed, observing
+from iftplan.nn.counting.activations.selectors import thresholds_of
+from iftplan.nn.counting.operators.registry import OPERATORS, Operator
+from iftplan.nn.meta.inputs import DTYPES
+from iftplan.nn.meta.wrappers import bare
+from iftplan.nn.training.data.batches import EvaluationBatches
+from iftplan.nn.training.data.opening import open_data
+from iftplan.nn.training.evaluation import logits_of
+from iftplan.runs.settings import DataConfig
+
+Given = Tensor | tuple[Any, Tensor] | list[Any] | Mapping[str, Any]
+"""One batch: inputs alone, a mapping of them, or inputs and targets."""
+
+
+@check_arguments
+def activation_sparsity(
+    network: nn.Module,
+    batches: Iterable[Given],
+    *,
+    selection: str | InputSelection = "zeros",
+    nonzeros: bool = False,
+    operators: Mapping[str, Operator] = MappingProxyType({}),
+) -> ActivationSparsity:
+    """Zeros among the inputs of every weight of a network, measured on data, and the MACs that they leave.
+
+    With a selection, inputs are set to zero on the way, so that the loss is that of the sparse network. Only inputs of
+    matrices are chosen, token by token; of convolutions zeros are counted. For `cett` each weight's threshold is found first,
+    on the first 1 024 tokens that it meets.
+
+    Args:
+        network: with values, on any device; left as it was.
+        batches: of the data: inputs (a tensor, or a mapping of keyword inputs), or inputs and targets, which give the loss.
+        selection: "zeros", "teal:0.5", "wina:0.5", "cett:0.2", with "@*.mlp.*" for some modules; see `InputSelection`.
+        nonzeros: whether weights that are zero count in neither number, as under masks.
+        operators: formulas for operators that have none, by qualified name.
+
+    Raises:
+        InputError: a selection that cannot be read, no batches, or a network on the meta device.
+
+    Example:
+        >>> import torch
+        >>> network = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Linear(4, 3, bias=False))
+        >>> found = activation_sparsity(network, [torch.tensor([[1.0, -1.0, 2.0, -2.0]])])
+        >>> found.layers[0].activation_ratio, found.effective_macs
+        (Fraction(1, 2), 6)
+    """
+    network = bare(network)
+    if any(parameter.is_meta for parameter in network.parameters()):
+        raise InputError(
+            "the network is on the meta device, where activations have no values; build it on the CPU."
+        )
+    chosen = parse_selection(selection) if isinstance(selection, str) else selection
+    held = list(batches)
+    if not held:
+        raise InputError("there are no batches; give at least one.")
+    table = {**OPERATORS, **operators}
+    if chosen.rule is SelectionRule.CETT and not chosen.thresholds:
+        with observing(network, chosen, operators=table, collects=True) as seen:
+            _run(network, held)
+        with torch.no_grad():
+            chosen = replace(chosen, thresholds=thresholds_of(seen.samples, chosen.value))
+    with observing(network, chosen, nonzeros=nonzeros, operators=table) as observed:
+        outputs = _run(network, held)
+    return _value(observed, held, outputs)
+
+
+def _run(network: nn.Module, held: Sequence[Given]) -> list[Any]:
+    found = []
+    for batch in held:
+        inputs = batch[0] if _has_targets(batch) else batch
+        found.append(network(**inputs) if isinstance(inputs, Mapping) else network(inputs))
+    return found
+
+
+def _has_targets(batch: Given) -> bool:
+    return isinstance(batch, tuple | list) and len(batch) == 2
+
+
+def _value(observed: Observed, held: Sequence[Given], outputs: Sequence[Any]) -> ActivationSparsity:
+    """The totals as a value; the loss is counted here, outside of what was observed."""
+    count, total, targets = 0, 0.0, 0
+    for batch, output in zip(held, outputs, strict=True):
+        inputs = batch[0] if _has_targets(batch) else batch
+        count += len(next(iter(inputs.values())) if isinstance(inputs, Mapping) else inputs)
+        if _has_targets(batch):
+            logits, wanted = logits_of(output).float(), batch[1].reshape(-1)  # type: ignore[index]
+            total += float(cross_entropy(logits.reshape(-1, logits.shape[-1]), wanted, reduction="sum"))
+            targets += int((wanted >= 0).sum())
+    return observed.sparsity(count, total / targets if targets else None)
+
+
+def data_batches(
+    path: str, inputs: Sequence[InputSpec], count: int, say: Callable[[str], None]
+) -> tuple[list[tuple[Tensor, Tensor]], str]:
+    """First batches of the test part of data, for a network that takes such inputs; and the data's name.
+
+    Args:
+        path: of the data, as a run takes it; "digits" for those that scikit-learn brings.
+        inputs: of the network, of which the first is filled from the data: its batch size, its tokens or its image size.
+        count: the most batches.
+        say: hears what takes a while.
+
+    Raises:
+        InputError: the data cannot be read, or do not fit the network's input.
+    """
+    if len(inputs) != 1:
+        raise InputError(
+            f"the network takes {len(inputs)} inputs, but data fill one; measure it in Python with nn.activation_sparsity."
+        )
+    (first,) = inputs
+    config = DataConfig(kind="auto", path=path)
+    if DTYPES.get(first.dtype) is not None and not DTYPES[first.dtype].is_floating_point:
+        config = replace(config, context=first.shape[-1])
+    elif path != "digits":
+        config = replace(config, size=first.shape[-1])
+    task = open_data(config, say)
+    make = EvaluationBatches(task.test, first.shape[0], 0, 1)
+    found = [make(number) for number in range(min(count, len(make)))]
+    held = [(task.normalised(x), y) for x, y in found]
+    if held and held[0][0].shape[1:] != tuple(first.shape[1:]):
+        raise InputError(
+            f"samples of {task.name} are {'x'.join(map(str, held[0][0].shape[1:]))}, but the network takes {'x'.join(map(str, first.shape[1:]))}; give its input."
+        )
+    return held, task.name
+
+
+def largest_error(
+    loss: Callable[[Fraction], float], most: float, *, steps: int = 8, limit: Fraction = Fraction(1)
+) -> Fraction:
+    """Largest CETT whose loss is at most as large as given, found by bisection of [0, limit].
+
+    The Sparsing Law (arXiv 2411.02335) calls it CETT-PPL-1 % where the perplexity is at most 1.01 times that of the dense
+    network: `most` is then its loss plus ln 1.01.
+
+    Args:
+        loss: CETT → loss in nats, growing.
+        most: largest loss in nats.
+        steps: of the bisection, each of which asks for one loss.
+        limit: largest CETT that is tried.
+    """
+    low, high = Fraction(0), limit
+    for _ in range(steps):
+        middle = (low + high) / 2
+        if loss(middle) <= most:
+            low = middle
+        else:
+            high = middle
+    return low
