@@ -1,6 +1,6 @@
 """Zeros among the activations of a GPT of bytes with ReLU, trained here, and its loss when small activations are left out.
 
-    python benchmarks/dynamic.py --data shakespeare.txt [--steps 600] [--run runs/relu-gpt] [--batches 8]
+    python benchmarks/dynamic.py --data shakespeare.txt [--steps 600] [--run runs/relu-gpt] [--batches 4]
 
 The network is that of the recipe shakespeare-gpt with ReLU in the place of GELU, trained dense (six minutes of one core for 600
 steps; a finished run in --run is used again). Everything is measured on the test part of the text, in windows of 128 bytes;
@@ -127,7 +127,7 @@ def main() -> None:
     parser.add_argument("--data", required=True)
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--run", type=Path, default=Path("runs/relu-gpt"))
-    parser.add_argument("--batches", type=int, default=8)
+    parser.add_argument("--batches", type=int, default=4)
     given = parser.parse_args()
     torch.set_num_threads(1)
     if not (given.run / "result.json").exists():
@@ -157,7 +157,7 @@ def main() -> None:
                 )
                 for layer in plain.layers
             ),
-            f"Layers, on {count(plain.samples)} windows of 128 bytes",
+            f"Layers, on {count(plain.samples)} windows of 128 bytes; {count(plain.macs // plain.samples)} static MACs a window",
         )
     )
     rows = [measured.row("none", plain)]

@@ -89,8 +89,7 @@ def audit_by_plan(
         MeasureError: an engine could not run the network.
     """
     network = unwrapped(network)
-    masked = any(True for _ in masked_weights(network))
-    if masked and tuple(inputs) in (plan.inputs, matching(plan.inputs, network)):
+    if is_applied(plan, network, inputs):
         return measure_applied(
             plan,
             network,
@@ -115,8 +114,21 @@ def audit_by_plan(
         tolerance=TOTAL_TOLERANCE if tolerance is None else tolerance,
         may_stay_uncalled=may_stay_uncalled,
     )
+    masked = any(True for _ in masked_weights(network))
     told = "" if masked else _unapplied(report, plan, network)
     return replace(report, problems=(*report.problems, told)) if told else report
+
+
+def is_applied(plan: Plan, network: nn.Module, inputs: Sequence[InputSpec]) -> bool:
+    """Whether a network has masks and the plan's own inputs, so that they can be compared layer by layer.
+
+    Args:
+        plan: the plan.
+        network: on any device.
+        inputs: what the network is counted with.
+    """
+    masked = any(True for _ in masked_weights(network))
+    return masked and tuple(inputs) in (plan.inputs, matching(plan.inputs, network))
 
 
 def _unapplied(report: AuditReport, plan: Plan, network: nn.Module) -> str:

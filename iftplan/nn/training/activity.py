@@ -20,12 +20,15 @@ from iftplan.models.spec import InputSpec
 from iftplan.nn.counting.activations.observe import Observed, observing
 from iftplan.nn.counting.activations.selectors import thresholds_of
 from iftplan.nn.counting.operators.registry import OPERATORS, Operator
-from iftplan.nn.meta.inputs import DTYPES
+from iftplan.nn.meta.inputs import dtype_of
 from iftplan.nn.meta.wrappers import bare
-from iftplan.nn.training.data.batches import EvaluationBatches
+from iftplan.nn.sources import construct_with_inputs
 from iftplan.nn.training.data.opening import open_data
 from iftplan.nn.training.evaluation import logits_of
 from iftplan.runs.settings import DataConfig
+
+_BATCH = 32
+"""Samples of a batch of `data_batches`."""
 
 Given = Tensor | tuple[Any, Tensor] | list[Any] | Mapping[str, Any]
 """One batch: inputs alone, a mapping of them, or inputs and targets."""
@@ -108,15 +111,30 @@ def _value(observed: Observed, held: Sequence[Given], outputs: Sequence[Any]) ->
     return observed.sparsity(count, total / targets if targets else None)
 
 
+def network_with_values(source: str, given: Sequence[InputSpec]) -> tuple[nn.Module, tuple[InputSpec, ...]]:
+    """Network of a source on the CPU with the inputs that it is counted with; weights that it draws are the same each time.
+
+    Args:
+        source: a MODEL argument.
+        given: inputs that the user gave; empty for none.
+
+    Raises:
+        InputError: it cannot be built, or nobody says what its inputs are.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        return construct_with_inputs(source, given, device="cpu")
+
+
 def data_batches(
-    path: str, inputs: Sequence[InputSpec], count: int, say: Callable[[str], None]
+    path: str, inputs: Sequence[InputSpec], samples: int, say: Callable[[str], None]
 ) -> tuple[list[tuple[Tensor, Tensor]], str]:
-    """First batches of the test part of data, for a network that takes such inputs; and the data's name.
+    """First samples of the test part of data in batches, for a network that takes such inputs; and the data's name.
 
     Args:
         path: of the data, as a run takes it; "digits" for those that scikit-learn brings.
-        inputs: of the network, of which the first is filled from the data: its batch size, its tokens or its image size.
-        count: the most batches.
+        inputs: of the network: one, whose tokens or image size the samples have to have. Its batch size is left alone.
+        samples: the most samples.
         say: hears what takes a while.
 
     Raises:
@@ -126,19 +144,19 @@ def data_batches(
         raise InputError(
             f"the network takes {len(inputs)} inputs, but data fill one; measure it in Python with nn.activation_sparsity."
         )
-    (first,) = inputs
+    shape = inputs[0].shape
     config = DataConfig(kind="auto", path=path)
-    if DTYPES.get(first.dtype) is not None and not DTYPES[first.dtype].is_floating_point:
-        config = replace(config, context=first.shape[-1])
-    elif path != "digits":
-        config = replace(config, size=first.shape[-1])
+    if not dtype_of(inputs[0]).is_floating_point:
+        config = replace(config, context=shape[-1])
+    elif len(shape) == 4 and path != "digits":
+        config = replace(config, size=shape[-1])
     task = open_data(config, say)
-    make = EvaluationBatches(task.test, first.shape[0], 0, 1)
-    found = [make(number) for number in range(min(count, len(make)))]
-    held = [(task.normalised(x), y) for x, y in found]
-    if held and held[0][0].shape[1:] != tuple(first.shape[1:]):
+    chosen = torch.arange(min(samples, len(task.test))).split(_BATCH)
+    held = [(task.normalised(x), y) for x, y in (task.test.batch(indices, None) for indices in chosen)]
+    found = held[0][0].shape[1:]
+    if found != tuple(shape[1:]):
         raise InputError(
-            f"samples of {task.name} are {'x'.join(map(str, held[0][0].shape[1:]))}, but the network takes {'x'.join(map(str, first.shape[1:]))}; give its input."
+            f"samples of {task.name} are {'x'.join(map(str, found))}, but the network's input {inputs[0]} wants {'x'.join(map(str, shape[1:]))}; give data or an input of the other's size."
         )
     return held, task.name
 

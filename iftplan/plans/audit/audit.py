@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from iftplan.base.errors import MeasureError
 from iftplan.base.units import count, decimal, parse_count, percent
 from iftplan.models.counting import CountTable, cross_check, uncalled_sentence, unknown_sentence
+from iftplan.plans.audit.effective import EffectiveCost
 from iftplan.plans.plan import Plan, PlannedLayer, Role, Scope, scope_text
 from iftplan.report.display import Displayed, Framed, Record
 
@@ -33,11 +34,21 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AuditedLayer:
-    """MACs of one layer: expected (None without a reference) and measured (None if it was not seen)."""
+    """MACs of one layer: expected (None without a reference) and measured (None if it was not seen).
+
+    Attributes:
+        name: of the module, with the operator where it is a product of activations.
+        expected_macs: what the reference says.
+        measured_macs: what was counted.
+        effective_macs: of them those whose activation was not zero on data; None where that was not measured.
+        activation_ratio: share of its inputs that were not zero on data; None likewise.
+    """
 
     name: str
     expected_macs: int | None
     measured_macs: int | None
+    effective_macs: int | None = None
+    activation_ratio: Fraction | None = None
 
     @property
     def agrees(self) -> bool:
@@ -68,6 +79,8 @@ class AuditReport(Displayed, Framed):
         at_most: whether only an excess fails (a budget), not a shortfall.
         budget_macs: MACs that the plan's own budget allows its scope; None where that is the dense model's cost.
         disagreements: those of the problems that name where engines count differently; not in the document.
+        effective: MACs that were effective on data, which are compared with nothing but a budget of their own; None where
+            none were measured.
     """
 
     subject: str
@@ -88,6 +101,7 @@ class AuditReport(Displayed, Framed):
     disagreements: tuple[str, ...] = field(default=(), compare=False)
     within: str = ""
     budget_macs: int | None = None
+    effective: EffectiveCost | None = None
 
     def __repr__(self) -> str:
         expected = "" if self.expected_macs is None else f" of {count(self.expected_macs)} expected"

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NotRequired
+from fractions import Fraction
+from typing import Literal, NotRequired
 
 from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict
 
 from iftplan.base.documents import Document, check, duplicate_name, with_digest
 from iftplan.base.errors import InputError
-from iftplan.base.units import Convention, fraction, parse_tolerance
+from iftplan.base.units import Convention, fraction, parse_fraction, parse_tolerance
 from iftplan.base.validation import validate
 from iftplan.plans.audit.audit import AuditedLayer, AuditReport
+from iftplan.plans.audit.effective import EffectiveCost, effective_convention
 from iftplan.plans.plan import Scope
 
 SCHEMA = "iftplan.audit/1"
@@ -57,11 +59,40 @@ def audit_document(report: AuditReport, convention: Convention = Convention.MAC)
                     "expected_macs": counted(layer.expected_macs),
                     "measured_macs": counted(layer.measured_macs),
                     "agrees": layer.agrees,
+                    **(_activity(layer, per) if report.effective else {}),
                 }
                 for layer in report.layers
             ],
+            **({"effective": _effective(report.effective, convention)} if report.effective else {}),
         }
     )
+
+
+def _activity(layer: AuditedLayer, per: int) -> Document:
+    """What data have shown of a layer."""
+    ratio = layer.activation_ratio
+    return {
+        "effective_macs": None if layer.effective_macs is None else layer.effective_macs * per,
+        "activation_ratio": None if ratio is None else float(ratio),
+        "activation_ratio_exact": None if ratio is None else fraction(ratio),
+    }
+
+
+def _effective(effective: EffectiveCost, convention: Convention) -> Document:
+    """What data have shown of the whole, in a convention of its own name."""
+    per, share = convention.per_mac, effective.share
+    return {
+        "convention": effective_convention(convention),
+        "data": effective.data,
+        "samples": effective.samples,
+        "selection": effective.selection,
+        "loss": effective.loss,
+        "static_macs": effective.static_macs * per,
+        "effective_macs": None if effective.macs is None else effective.macs * per,
+        "share": None if share is None else float(share),
+        "share_exact": None if share is None else fraction(share),
+        **({} if effective.budget_macs is None else {"budget_macs": effective.budget_macs * per}),
+    }
 
 
 def parse_report(document: Document, where: str = "report") -> AuditReport:
@@ -138,7 +169,13 @@ def _report(parsed: _ReportObject) -> AuditReport:
         parsed["measured_macs"] // per,
         {engine: count // per for engine, count in parsed["counters"].items()},
         tuple(
-            AuditedLayer(row["name"], macs(row["expected_macs"]), macs(row["measured_macs"]))
+            AuditedLayer(
+                row["name"],
+                macs(row["expected_macs"]),
+                macs(row["measured_macs"]),
+                macs(row.get("effective_macs")),
+                _ratio(row.get("activation_ratio_exact")),
+            )
             for row in parsed["layers"]
         ),
         parsed["elementwise"],
@@ -148,7 +185,25 @@ def _report(parsed: _ReportObject) -> AuditReport:
         tuple(parsed["problems"]),
         within=parsed.get("within", ""),
         budget_macs=macs(parsed.get("budget_macs")),
+        effective=_effective_cost(parsed["effective"], per) if "effective" in parsed else None,
     )
+
+
+def _effective_cost(parsed: _EffectiveObject, per: int) -> EffectiveCost:
+    macs, budget = parsed["effective_macs"], parsed.get("budget_macs")
+    return EffectiveCost(
+        parsed["data"],
+        parsed["samples"],
+        parsed["selection"],
+        parsed["static_macs"] // per,
+        None if macs is None else macs // per,
+        parsed["loss"],
+        None if budget is None else budget // per,
+    )
+
+
+def _ratio(text: str | None) -> Fraction | None:
+    return None if text is None else parse_fraction(text, "activation_ratio_exact")
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -160,12 +215,47 @@ class _LayerObject(TypedDict):
         expected_macs: what the plan or the reference says; null without one.
         measured_macs: what was counted; null where nothing was.
         agrees: whether the two are equal within the tolerance.
+        effective_macs: of the measured MACs those whose activation was not zero on the data; absent without data, null
+            where a product was not looked into.
+        activation_ratio: share of the layer's inputs that were not zero on the data; likewise.
     """
 
     name: str
     expected_macs: int | None
     measured_macs: int | None
     agrees: bool
+    effective_macs: NotRequired[int | None]
+    activation_ratio: NotRequired[float | None]
+    activation_ratio_exact: NotRequired[str | None]
+
+
+@with_config(ConfigDict(extra="forbid"))
+class _EffectiveObject(TypedDict):
+    """What data have shown of an audited model.
+
+    Attributes:
+        convention: what effective counts are in, a name that static counts never have.
+        data: name of the data.
+        samples: how many samples were looked at.
+        selection: rule by which inputs were set to zero; "zeros" for none.
+        loss: mean cross entropy on the data, in nats; null without targets.
+        static_macs: MACs of the whole model, zeros included.
+        effective_macs: of them those whose activation was not zero, products that were not looked into in full; null with
+            operators of unknown cost.
+        share: effective to static.
+        budget_macs: the most effective MACs that were asked for; absent where none were.
+    """
+
+    convention: Literal["effective_mac", "effective_flop"]
+    data: str
+    samples: int
+    selection: str
+    loss: float | None
+    static_macs: int
+    effective_macs: int | None
+    share: float | None
+    share_exact: str | None
+    budget_macs: NotRequired[int]
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -195,6 +285,7 @@ class _ReportObject(TypedDict):
         uncalled_modules: modules with weights that the pass never used.
         assumptions: what had to be assumed, one sentence each.
         layers: a row for each layer.
+        effective: what was measured on data; absent without data.
         digest: SHA-256 of everything else, in canonical form.
     """
 
@@ -223,4 +314,5 @@ class _ReportObject(TypedDict):
     uncalled_modules: list[str]
     assumptions: list[str]
     layers: list[_LayerObject]
+    effective: NotRequired[_EffectiveObject]
     digest: str

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from fractions import Fraction
 
-from iftplan.base.units import Convention, abbreviate, count, decimal, percent, with_sign
+from iftplan.base.units import Convention, abbreviate, count, decimal, percent, share, with_sign
 from iftplan.models.counting import uncalled_sentence, unknown_sentence
 from iftplan.plans.audit.audit import AuditedLayer, AuditReport, Verdict, unmeasured_sentences
 from iftplan.plans.audit.diff import Diff
+from iftplan.plans.audit.effective import EffectiveCost, effective_unit
 from iftplan.report.page import Finding, Page, Place, Rule, Section, SectionStatus, TreemapLayer
 from iftplan.report.table import Table
 
@@ -25,18 +26,49 @@ def audit_table(report: AuditReport, convention: Convention = Convention.MAC) ->
     per, unit = convention.per_mac, convention.unit
     expects = report.expected_macs is not None and not report.at_most
     rows: list[tuple[str, ...]] = []
+    cells: tuple[str, ...]
+    shows = report.effective is not None
     for layer in report.layers:
         measured = "not seen" if layer.measured_macs is None else count(layer.measured_macs * per)
         if expects:
             expected = "" if layer.expected_macs is None else count(layer.expected_macs * per)
-            rows.append((layer.name, expected, measured, "" if layer.agrees else "differs"))
+            cells = (layer.name, expected, measured, "" if layer.agrees else "differs")
         else:
-            rows.append((layer.name, measured))
-    columns = (
+            cells = (layer.name, measured)
+        rows.append((*cells, *(_activity_cells(layer, per) if shows else ())))
+    columns: tuple[str, ...] = (
         ("layer", f">expected {unit}", f">measured {unit}", "") if expects else ("layer", f">measured {unit}")
     )
+    if shows:
+        columns = (*columns, f">{effective_unit(convention)}", ">non-zero inputs")
     title = report.subject + (f" against {report.reference}" if report.reference else "")
     return Table(columns, tuple(rows), title)
+
+
+def _activity_cells(layer: AuditedLayer, per: int) -> tuple[str, str]:
+    """What data have shown of a layer; nothing where it was not looked into."""
+    effective, ratio = layer.effective_macs, layer.activation_ratio
+    return "" if effective is None else count(effective * per), "" if ratio is None else share(ratio)
+
+
+def _effective_rows(effective: EffectiveCost, convention: Convention) -> list[tuple[str, str]]:
+    """What data have shown of the whole model."""
+    per, unit = convention.per_mac, effective_unit(convention)
+    where = f"effective on {count(effective.samples)} samples of {effective.data}, scope model"
+    if effective.macs is None or effective.share is None:
+        rows = [(where, "not known")]
+    else:
+        rows = [
+            (where, f"{count(effective.macs * per)} {unit}"),
+            ("effective to static", f"{decimal(effective.share)}"),
+        ]
+    if effective.budget_macs is not None:
+        rows.append(("effective at most", f"{count(effective.budget_macs * per)} {unit}"))
+    if effective.selection != "zeros":
+        rows.append(("inputs left out by", effective.selection))
+    if effective.loss is not None:
+        rows.append(("loss on these samples", f"{effective.loss:.4f} nats"))
+    return rows
 
 
 def summary_table(report: AuditReport, convention: Convention = Convention.MAC) -> Table:
@@ -70,6 +102,8 @@ def summary_table(report: AuditReport, convention: Convention = Convention.MAC) 
     other = sum(report.elementwise.values())
     if other:
         rows.append(("elementwise work, not in the MACs", f"{abbreviate(other)} output elements"))
+    if report.effective is not None:
+        rows += _effective_rows(report.effective, convention)
     notes = (*report.problems, *unmeasured_sentences(report), *(f"assumed: {a}" for a in report.assumptions))
     verdict = report.verdict
     word = {Verdict.PASSED: "PASSED", Verdict.FAILED: "FAILED", Verdict.UNMEASURED: "COULD NOT MEASURE"}.get(

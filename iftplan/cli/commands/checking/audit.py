@@ -11,7 +11,7 @@ import typer
 
 from iftplan.base.documents import Document
 from iftplan.base.errors import InputError
-from iftplan.base.units import Convention
+from iftplan.base.units import Convention, parse_count
 from iftplan.cli import completion
 from iftplan.cli.arguments import (
     document_in,
@@ -42,9 +42,14 @@ from iftplan.models.counting import ENGINES, EngineName
 from iftplan.models.spec import InputSpec
 
 if TYPE_CHECKING:
+    from torch.nn import Module
+
+    from iftplan.models.dynamic.selection import InputSelection
     from iftplan.nn.counting.operators.registry import Operator
     from iftplan.plans.audit.audit import AuditReport, Reference
     from iftplan.plans.plan import Plan
+
+DATA_PANEL = "Activations"
 
 EXAMPLE = """
 Examples:
@@ -147,6 +152,39 @@ def command(
             help="With --against PLAN: training moved weights between layers, as SNFS does; compare only the total.",
         ),
     ] = False,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            metavar="PATH",
+            help="Data to measure effective MACs on, beside the static ones: digits, a folder of images, a .txt file, tokens …; the model keeps its own weights.",
+            rich_help_panel=DATA_PANEL,
+        ),
+    ] = None,
+    samples: Annotated[
+        int,
+        typer.Option(
+            "--samples", min=1, help="Samples of the test part to look at.", rich_help_panel=DATA_PANEL
+        ),
+    ] = 256,
+    selection: Annotated[
+        str,
+        typer.Option(
+            "--selection",
+            metavar="RULE",
+            help="Inputs that are set to zero: zeros (none), teal:0.5 or wina:0.5 (the smaller half of each token's), cett:0.2 (by thresholds that change outputs by a fifth); @'*.mlp.*' for some modules.",
+            rich_help_panel=DATA_PANEL,
+        ),
+    ] = "zeros",
+    effective_budget: Annotated[
+        str | None,
+        typer.Option(
+            "--effective-budget",
+            metavar="MACS",
+            help="Most effective MACs that the model may need on the data.",
+            rich_help_panel=DATA_PANEL,
+        ),
+    ] = None,
     trust: TrustOption = False,
     no_cache: NoCacheOption = False,
     form: FormatOption = None,
@@ -166,8 +204,13 @@ def command(
         may_stay_uncalled=tuple(allow_uncalled or ()),
     )
     allowed = tolerance_of(tolerance)
+    measured = _on_data(data, samples, selection, effective_budget)
     document = document_in(subject)
     if document is not None:
+        if measured is not None:
+            raise InputError(
+                "--data needs a network with weights, and a plan has none. Name the network: iftplan audit MODEL --data PATH."
+            )
         if against or budget or nonzeros or redistributed:
             raise InputError(
                 "a plan is audited against its own budget, so --against, --budget and --nonzeros do not apply. To audit a trained network, name it: iftplan audit MODEL --against PLAN --nonzeros."
@@ -181,7 +224,15 @@ def command(
             raise InputError(f"--model belongs to a plan, and {subject} is a model. Leave it out.")
         other = document_in(against) if against else None
         audited = _of_model(
-            subject, inputs_of(input), (against, other), budget, nonzeros, redistributed, allowed, terms
+            subject,
+            inputs_of(input),
+            (against, other),
+            budget,
+            nonzeros,
+            redistributed,
+            allowed,
+            terms,
+            measured,
         )
         named = {
             "source": subject,
@@ -192,7 +243,9 @@ def command(
             "redistributed": redistributed,
         }
     report = _kept_or_made(
-        audited, {"task": "audit", "tolerance": tolerance, **terms, **named}, no_cache or nonzeros
+        audited,
+        {"task": "audit", "tolerance": tolerance, **terms, **named},
+        no_cache or nonzeros or measured is not None,
     )
     from iftplan.plans.audit.document import audit_document
     from iftplan.plans.audit.tables import audit_page, audit_table, summary_table
@@ -358,6 +411,7 @@ def _of_model(
     redistributed: bool,
     tolerance: Fraction | None,
     terms: _Terms,
+    measured: _OnData | None,
 ) -> _Audit:
     from iftplan.plans.audit.audit import Reference
 
@@ -367,11 +421,21 @@ def _of_model(
         inputs = inputs or plan.inputs
 
     def report() -> AuditReport:
-        from iftplan.nn.application.against_plan import audit_by_plan
-        from iftplan.nn.application.audit import audit_network
         from iftplan.nn.sources import construct_with_inputs
 
-        network, used = construct_with_inputs(subject, inputs, device="cpu" if nonzeros else "meta")
+        if measured is None:
+            return static(*construct_with_inputs(subject, inputs, device="cpu" if nonzeros else "meta"))
+        from iftplan.nn.application.against_plan import is_applied
+        from iftplan.nn.training.activity import network_with_values
+
+        network, used = network_with_values(subject, inputs)
+        masked = nonzeros or (plan is not None and is_applied(plan, network, used))
+        return _with_activity(static(network, used), network, used, measured, masked, terms)
+
+    def static(network: Module, used: tuple[InputSpec, ...]) -> AuditReport:
+        from iftplan.nn.application.against_plan import audit_by_plan
+        from iftplan.nn.application.audit import audit_network
+
         measuring = _measuring(terms)
         if plan is not None:
             found = audit_by_plan(
@@ -396,6 +460,64 @@ def _of_model(
 
     sources = (subject, name) if name is not None and plan is None else (subject,)
     return _Audit(f"measuring {subject}", sources, report)
+
+
+@dataclass(frozen=True, slots=True)
+class _OnData:
+    """What to measure effective MACs on.
+
+    Attributes:
+        path: of the data.
+        samples: the most of them.
+        selection: rule by which inputs are set to zero.
+        budget: the most effective MACs; None for no limit.
+    """
+
+    path: str
+    samples: int
+    selection: InputSelection
+    budget: int | None
+
+
+def _on_data(data: str | None, samples: int, selection: str, budget: str | None) -> _OnData | None:
+    """What the options ask to measure on data; None for nothing."""
+    from iftplan.models.dynamic.selection import parse_selection
+
+    if data is None:
+        if selection != "zeros" or budget is not None:
+            option = "--selection" if budget is None else "--effective-budget"
+            raise InputError(f"{option} is about activations, which need data. Name them: --data PATH.")
+        return None
+    return _OnData(data, samples, parse_selection(selection), None if budget is None else parse_count(budget))
+
+
+def _with_activity(
+    report: AuditReport,
+    network: Module,
+    inputs: tuple[InputSpec, ...],
+    asked: _OnData,
+    nonzeros: bool,
+    terms: _Terms,
+) -> AuditReport:
+    """The report with effective MACs beside the static ones.
+
+    Args:
+        report: static.
+        network: with values.
+        inputs: that it is counted with.
+        asked: what to measure.
+        nonzeros: whether the static counts leave out weights that are zero.
+        terms: how to measure.
+    """
+    from iftplan.nn.training.activity import activation_sparsity, data_batches
+    from iftplan.plans.audit.effective import with_effective
+
+    batches, name = data_batches(asked.path, inputs, asked.samples, say)
+    operators = operators_of(terms["allow"])
+    found = activation_sparsity(
+        network, batches, selection=asked.selection, nonzeros=nonzeros, operators=operators
+    )
+    return with_effective(report, found, name, asked.budget)
 
 
 def _or(tolerance: Fraction | None, usual: Fraction) -> Fraction:
