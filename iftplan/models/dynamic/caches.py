@@ -98,11 +98,11 @@ def expected_share(head_size: int, kept: int, tiles: BitmapTiles = MUSTAFAR) -> 
         raise InputError(f"a head of {head_size} values cannot keep {kept}; it keeps 0 to {head_size}.")
     ways = comb(head_size, kept)
     fewest, most = max(0, kept - (head_size - tiles.tile)), min(kept, tiles.tile)
-    expected = sum(
-        Fraction(comb(tiles.tile, n) * comb(head_size - tiles.tile, kept - n), ways) * tiles.tile_bits(n)
+    bits = sum(
+        comb(tiles.tile, n) * comb(head_size - tiles.tile, kept - n) * tiles.tile_bits(n)
         for n in range(fewest, most + 1)
     )
-    return expected / tiles.dense_bits
+    return Fraction(bits, ways * tiles.dense_bits)
 
 
 def cache_bytes(layers: int, key_value_heads: int, head_size: int, tokens: int, value_bits: int = 16) -> int:

@@ -89,26 +89,29 @@ def activation_sparsity(
 def _run(network: nn.Module, held: Sequence[Given]) -> list[Any]:
     found = []
     for batch in held:
-        inputs = batch[0] if _has_targets(batch) else batch
+        inputs, _ = _parted(batch)
         found.append(network(**inputs) if isinstance(inputs, Mapping) else network(inputs))
     return found
 
 
-def _has_targets(batch: Given) -> bool:
-    return isinstance(batch, tuple | list) and len(batch) == 2
+def _parted(batch: Given) -> tuple[Any, Tensor | None]:
+    """Inputs of a batch, and its targets if it has them."""
+    if isinstance(batch, tuple | list) and len(batch) == 2:
+        return batch[0], batch[1]
+    return batch, None
 
 
 def _value(observed: Observed, held: Sequence[Given], outputs: Sequence[Any]) -> ActivationSparsity:
     """The totals as a value; the loss is counted here, outside of what was observed."""
-    count, total, targets = 0, 0.0, 0
+    count, total, counted = 0, 0.0, 0
     for batch, output in zip(held, outputs, strict=True):
-        inputs = batch[0] if _has_targets(batch) else batch
+        inputs, targets = _parted(batch)
         count += len(next(iter(inputs.values())) if isinstance(inputs, Mapping) else inputs)
-        if _has_targets(batch):
-            logits, wanted = logits_of(output).float(), batch[1].reshape(-1)  # type: ignore[index]
+        if targets is not None:
+            logits, wanted = logits_of(output).float(), targets.reshape(-1)
             total += float(cross_entropy(logits.reshape(-1, logits.shape[-1]), wanted, reduction="sum"))
-            targets += int((wanted >= 0).sum())
-    return observed.sparsity(count, total / targets if targets else None)
+            counted += int((wanted >= 0).sum())
+    return observed.sparsity(count, total / counted if counted else None)
 
 
 def network_with_values(source: str, given: Sequence[InputSpec]) -> tuple[nn.Module, tuple[InputSpec, ...]]:
@@ -151,7 +154,7 @@ def data_batches(
     elif len(shape) == 4 and path != "digits":
         config = replace(config, size=shape[-1])
     task = open_data(config, say)
-    chosen = torch.arange(min(samples, len(task.test))).split(_BATCH)
+    chosen = torch.split(torch.arange(min(samples, len(task.test))), _BATCH)
     held = [(task.normalised(x), y) for x, y in (task.test.batch(indices, None) for indices in chosen)]
     found = held[0][0].shape[1:]
     if found != tuple(shape[1:]):

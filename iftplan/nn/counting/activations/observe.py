@@ -67,7 +67,8 @@ class Observed:
             count: samples that were passed through.
             loss: mean cross entropy in nats; None without targets.
         """
-        layers, unobserved = [], {}
+        layers: list[LayerActivity] = []
+        unobserved: dict[str, int] = {}
         for found in self.ledger.table("meta", ()).contractions:
             seen = self.activities.get((found.module, found.weight or ""))
             if seen is None or seen.macs != found.macs:  # another operator used the weight too
@@ -97,7 +98,7 @@ class Observed:
         )
 
 
-class ActivationNet(DispatchNet):
+class ActivationNet(DispatchNet):  # type: ignore[no-untyped-call]
     """Counts every operator, and the zeros among the activations of those that multiply them with a weight."""
 
     def __init__(self, observed: Observed, operators: Operators, *, collects: bool) -> None:
