@@ -1,6 +1,7 @@
 from .audit.audit import AuditedLayer as AuditedLayer
 from .audit.audit import AuditReport as AuditReport
 from .audit.audit import Verdict as Verdict
+from .audit.effective import EffectiveCost as EffectiveCost
 from .plan import KeptFor as KeptFor
 from .plan import LayerTime as LayerTime
 from .plan import Parametrization as Parametrization

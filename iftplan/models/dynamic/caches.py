@@ -13,7 +13,7 @@ from iftplan.models.dynamic.shares import at_least, part
 
 @dataclass(frozen=True, slots=True)
 class BitmapTiles:
-    """Format of a compressed cache: tiles of consecutive values, each with a bitmap, an offset and its values.
+    """Format of a compressed cache in tiles of consecutive values, each with a bitmap, an offset and its values.
 
     Attributes:
         tile: values of a tile, one bit of the bitmap each.
