@@ -32,10 +32,10 @@ from iftplan.models.dynamic.feed_forward import feed_forward_share
 from iftplan.models.dynamic.selection import InputSelection, parse_selection
 from iftplan.nn import activation_sparsity, checkpoints
 from iftplan.nn.sources.zoo.gpt2 import gpt_char
-from iftplan.nn.training.activity import largest_error
 from iftplan.nn.training.data.batches import EvaluationBatches
 from iftplan.nn.training.data.opening import open_data
 from iftplan.nn.training.data.samples import Batch, Samples
+from iftplan.nn.training.measures.activity import largest_error
 from iftplan.report.table import Table
 from iftplan.report.terminal import print_table
 from iftplan.runs.settings import DataConfig

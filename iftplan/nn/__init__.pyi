@@ -63,7 +63,7 @@ from .masks.masked_weights import enforce_ as enforce_
 from .masks.masked_weights import masked_weights as masked_weights
 from .reading.read import read_model as read_model
 from .sources import build as build
-from .training.activity import activation_sparsity as activation_sparsity
+from .training.measures.activity import activation_sparsity as activation_sparsity
 from .training.records import checkpoints as checkpoints
 from .training.records import states as states
 from .warmstart.net2wider import Widened as Widened

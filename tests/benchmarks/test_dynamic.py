@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from iftplan.models.dynamic.selection import parse_selection
-from iftplan.nn.training.activity import largest_error
+from iftplan.nn.training.measures.activity import largest_error
 from tests.support.programs import program
 
 dynamic = program("dynamic")

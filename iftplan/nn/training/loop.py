@@ -21,7 +21,7 @@ from iftplan.nn.training.data.batches import TrainingBatches, batches, watching_
 from iftplan.nn.training.data.mixing import mixed, mixing_weight
 from iftplan.nn.training.data.samples import Batch, Task, generator_of
 from iftplan.nn.training.engine import differentiable
-from iftplan.nn.training.evaluation import Score, evaluate, logits_of, loss_of
+from iftplan.nn.training.measures.evaluation import Score, evaluate, logits_of, loss_of
 from iftplan.nn.training.optimization.averaging import Averaging
 from iftplan.nn.training.optimization.folded_decay import FoldedDecay
 from iftplan.nn.training.optimization.optimizers import set_rate_

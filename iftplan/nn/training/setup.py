@@ -207,7 +207,7 @@ def _check_counted(plan: Plan, task: Task) -> None:
 @torch.no_grad()
 def _check_output(model: torch.nn.Module, task: Task) -> None:
     """Run one sample, so that a model that does not fit the data is refused before anything is written."""
-    from iftplan.nn.training.evaluation import logits_of
+    from iftplan.nn.training.measures.evaluation import logits_of
 
     inputs, _ = task.test.batch(torch.tensor([0]), None)
     inputs = task.normalised(inputs)

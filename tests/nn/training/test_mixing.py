@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from iftplan.nn.training.data.mixing import mixed, mixing_weight
-from iftplan.nn.training.evaluation import loss_of
+from iftplan.nn.training.measures.evaluation import loss_of
 
 
 def test_pairs_by_hand() -> None:

@@ -426,7 +426,7 @@ def _of_model(
         if measured is None:
             return static(*construct_with_inputs(subject, inputs, device="cpu" if nonzeros else "meta"))
         from iftplan.nn.application.against_plan import is_applied
-        from iftplan.nn.training.activity import network_with_values
+        from iftplan.nn.training.measures.activity import network_with_values
 
         network, used = network_with_values(subject, inputs)
         masked = nonzeros or (plan is not None and is_applied(plan, network, used))
@@ -509,7 +509,7 @@ def _with_activity(
         nonzeros: whether the static counts leave out weights that are zero.
         terms: how to measure.
     """
-    from iftplan.nn.training.activity import activation_sparsity, data_batches
+    from iftplan.nn.training.measures.activity import activation_sparsity, data_batches
     from iftplan.plans.audit.effective import with_effective
 
     batches, name = data_batches(asked.path, inputs, asked.samples, say)

@@ -21,10 +21,10 @@ from iftplan.nn.counting.activations.observe import Observed, observing
 from iftplan.nn.counting.activations.selectors import thresholds_of
 from iftplan.nn.counting.operators.registry import OPERATORS, Operator
 from iftplan.nn.meta.inputs import dtype_of
-from iftplan.nn.meta.wrappers import bare
+from iftplan.nn.meta.wrappers import unwrapped
 from iftplan.nn.sources import construct_with_inputs
 from iftplan.nn.training.data.opening import open_data
-from iftplan.nn.training.evaluation import logits_of
+from iftplan.nn.training.measures.evaluation import logits_of
 from iftplan.runs.settings import DataConfig
 
 _BATCH = 32
@@ -66,7 +66,7 @@ def activation_sparsity(
         >>> found.layers[0].activation_ratio, found.effective_macs
         (Fraction(1, 2), 6)
     """
-    network = bare(network)
+    network = unwrapped(network)
     if any(parameter.is_meta for parameter in network.parameters()):
         raise InputError(
             "the network is on the meta device, where activations have no values; build it on the CPU."

@@ -1,0 +1,1 @@
+"""What data show of a network: its score, and zeros among its activations."""
