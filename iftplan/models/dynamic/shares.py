@@ -23,6 +23,11 @@ def part(name: str, value: Fraction) -> Fraction:
 def at_least(name: str, value: int | Fraction, least: int) -> None:
     """Nothing, if the value is as large as it has to be.
 
+    Args:
+        name: of the argument, for the message.
+        value: that was given.
+        least: that it has to be.
+
     Raises:
         InputError: it is smaller.
     """

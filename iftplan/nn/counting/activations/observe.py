@@ -44,7 +44,7 @@ class Activity:
 
 @dataclass(slots=True)
 class Observed:
-    """What passes over data have shown.
+    """Totals of passes over data.
 
     Attributes:
         selection: rule by which inputs are set to zero.
@@ -99,7 +99,13 @@ class Observed:
 
 
 class ActivationNet(DispatchNet):  # type: ignore[no-untyped-call]
-    """Counts every operator, and the zeros among the activations of those that multiply them with a weight."""
+    """Counts every operator, and the zeros among the activations of those that multiply them with a weight.
+
+    Args:
+        observed: where the totals go.
+        operators: formulas of all operators.
+        collects: whether tokens are collected for thresholds, and none is set to zero.
+    """
 
     def __init__(self, observed: Observed, operators: Operators, *, collects: bool) -> None:
         super().__init__(observed.ledger, operators)
