@@ -316,7 +316,7 @@ def _train(
 
     found = [logger_named(name, directory) for name in loggers]
     watch = partial(_watched, directory=directory)
-    finished = resume and (directory / "result.json").exists()
+    finished = resume is not False and (directory / "result.json").exists()
     outcome = execute(
         run,
         plan,
