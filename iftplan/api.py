@@ -239,7 +239,7 @@ def plan(
         mask_updates=mask_updates,
         pricing=pricing,
     )
-    widens = request.policy().widens  # which refuses what cannot be read before a model is
+    widens = request.policy().reads_widths  # which refuses what cannot be read before a model is
     return make_plan(_spec_of(model, inputs, widths=widens, heads=heads, allow=allow), request)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from iftplan.base.errors import InputError
 from iftplan.base.units import count, decimal, decimal_text
 from iftplan.families.solution import Structure
+from iftplan.families.transforms.experts import Mixture
 from iftplan.masks.cardinality import Cardinality
 from iftplan.models.spec import Heads, InputSpec, LayerSpec
 from iftplan.plans.budget import Budget
@@ -129,12 +130,13 @@ class Role(StrEnum):
     DEPTHWISE = "depthwise"
     UNMASKABLE = "unmaskable"
     ACTIVATION = "activation"
+    ADDED = "added"
 
     def within(self, scope: Scope) -> bool:
         """Whether a layer of this role counts in a scope; in a module's, one that lies there."""
         match scope:
             case Scope.MATRICES:
-                return self is Role.TRANSFORMED
+                return self in (Role.TRANSFORMED, Role.ADDED)
             case Scope.LAYERS:
                 return self is not Role.ACTIVATION
             case Scope.MODEL | Scope.MODULE:
@@ -149,6 +151,7 @@ class KeptFor(StrEnum):
     NAME = "named in keep-dense"
     MODULE = "outside of the module that is planned"
     SIZE = "too small: no rank of 1 fits its budget, so its own weights take all of it"
+    FEED_FORWARD = "in no feed-forward block, which experts replace"
     TIME = "kept dense: "
 
 
@@ -160,7 +163,7 @@ class PlannedLayer:
         name: module path, or `module:operator` for a product of activations.
         kind: layer kind, or the operator of a product.
         weight: qualified parameter name; empty for products.
-        before: the dense layer, without a name; None for a product.
+        before: the dense layer, without a name; None for a product, and for a layer that the dense model does not have.
         after: the layer at the plan's widths, of which `structure` says what stands in its place; None for a product.
         structure: the integers of its structure.
         maskable: whether a mask covers it.
@@ -356,6 +359,7 @@ class Plan(Displayed, Framed):
         budget: what the closed scope may cost; None for the dense model's MACs.
         parametrization: what its weights start and train at; None for the standard one, as in the dense model.
         wallclock: what its layers are estimated to take, where that was asked for.
+        mixture: the experts that stand in the place of feed-forward blocks; None in every other family.
     """
 
     model: str
@@ -379,6 +383,7 @@ class Plan(Displayed, Framed):
     budget: Budget | None = None
     parametrization: Parametrization | None = None
     wallclock: WallClock | None = None
+    mixture: Mixture | None = None
 
     def __repr__(self) -> str:
         closed = (
@@ -390,7 +395,9 @@ class Plan(Displayed, Framed):
 
     @property
     def asked(self) -> str:
-        """Words for what was asked for: a sparsity, a budget, or both."""
+        """Words for what was asked for: a sparsity, experts, a budget, or both."""
+        if self.mixture is not None:
+            return str(self.mixture) if self.budget is None else f"{self.mixture} and budget {self.budget}"
         if self.budget is None:
             return f"sparsity {decimal_text(self.sparsity)}"
         if self.transform == "none":

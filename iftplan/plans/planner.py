@@ -10,9 +10,11 @@ from fractions import Fraction
 from iftplan.base.errors import InfeasibleError, InputError
 from iftplan.base.units import decimal_text
 from iftplan.families.integer_search import Multiplier
+from iftplan.families.transforms.experts import NAME, Mixture
 from iftplan.masks.distributions import DensityLayer, densities
 from iftplan.models.spec import Heads, ModelSpec
 from iftplan.plans.closing import close_budget, closing_sparsities
+from iftplan.plans.experts import plan_experts
 from iftplan.plans.plan import WHOLE, Plan, PlannedLayer, Scope
 from iftplan.plans.policy import Policy
 from iftplan.plans.rows import PlanRow, rows_of
@@ -61,13 +63,43 @@ def prepare(spec: ModelSpec, policy: Policy) -> Prepared:
         InfeasibleError: says which layer is in the way.
         InputError: a layer named in `keep_dense` does not exist, or no layer lies in the modules named in `within`.
     """
+    if policy.mixture is not None:
+        raise InfeasibleError("experts have no densities, so no plans share their structure.")
     _check_names(spec, policy)
     multiplier, sizes = plan_widths(spec, policy)
     return Prepared(multiplier, sizes, rows_of(spec, policy, sizes))
 
 
 def _plan(spec: ModelSpec, policy: Policy, heads: Heads) -> Plan:
+    if policy.mixture is not None:
+        return _of_experts(spec, policy, policy.mixture, heads)
     return close_prepared(spec, policy, prepare(spec, policy), heads=heads)
+
+
+def _of_experts(spec: ModelSpec, policy: Policy, mixture: Mixture, heads: Heads) -> Plan:
+    """Plan of a mixture of experts, in which nothing is masked."""
+    _check_names(spec, policy)
+    found = plan_experts(spec, policy, mixture)
+    return Plan(
+        spec.source,
+        spec.inputs,
+        spec.fingerprint,
+        NAME,
+        Fraction(0),
+        policy.scope,
+        policy.distribution.value,
+        policy.close_by,
+        tuple(sorted(policy.keep_dense)),
+        policy.round_to,
+        str(policy.mask),
+        heads,
+        found.layers,
+        closing_sparsity=dict.fromkeys((*WHOLE, Scope.MODULE) if policy.within else WHOLE),
+        notes=found.notes + spec.assumptions,
+        within=policy.within,
+        budget=policy.budget,
+        mixture=mixture,
+    )
 
 
 def close_prepared(spec: ModelSpec, policy: Policy, prepared: Prepared, *, heads: Heads = "number") -> Plan:

@@ -8,6 +8,7 @@ from math import lcm
 
 from iftplan.base.errors import InputError
 from iftplan.families.family import Family
+from iftplan.families.transforms.experts import Mixture
 from iftplan.masks import MaskStructure, Unstructured
 from iftplan.masks.distributions import Distribution
 from iftplan.plans.budget import Budget
@@ -38,6 +39,7 @@ class Policy:
             the budget; what is too much is taken from some groups, which keep N-1.
         budget: MACs of the scope; None for the dense model's, and for plain sparsity that closes no scope. Plain sparsity
             with a budget has the sparsity that closes it, whatever `sparsity` says.
+        mixture: experts in the place of feed-forward blocks, without a family and without masks; None for none.
 
     Raises:
         InputError: a sparsity outside [0, 1), or settings that do not go together.
@@ -56,6 +58,7 @@ class Policy:
     within: str = ""
     mask: MaskStructure = field(default_factory=Unstructured)
     budget: Budget | None = None
+    mixture: Mixture | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.sparsity < 1:
@@ -96,6 +99,11 @@ class Policy:
         """Whether layers grow wider, so that a model has to be read with its widths."""
         return self.family is not None and self.family.definition.widens
 
+    @property
+    def reads_widths(self) -> bool:
+        """Whether a model is read with its widths: to widen it, or to find its feed-forward blocks by them."""
+        return self.widens or self.mixture is not None
+
     def covers(self, name: str) -> bool:
         """Whether a layer lies in the modules that are planned."""
         return not self.within or lies_within(name, self.within)
@@ -103,7 +111,7 @@ class Policy:
     @property
     def closes(self) -> bool:
         """Whether a scope is closed; plain sparsity closes one only at a budget."""
-        return self.family is not None or self.budget is not None
+        return self.family is not None or self.budget is not None or self.mixture is not None
 
     def budget_of(self, dense: int) -> int:
         """MACs that a scope may cost whose dense cost is this."""

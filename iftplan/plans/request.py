@@ -13,6 +13,7 @@ from iftplan.base.units import parse_sparsity
 from iftplan.families.builtin import family_named
 from iftplan.families.family import Family
 from iftplan.families.solver import mask_for
+from iftplan.families.transforms.experts import Mixture, is_mixture, parse_mixture
 from iftplan.masks import parse_mask
 from iftplan.masks.distributions import Distribution
 from iftplan.models.spec import Heads, ModelSpec
@@ -95,14 +96,18 @@ class PlanRequest:
             InputError: something that cannot be read, or does not go together.
             InfeasibleError: masks of that structure have another sparsity.
         """
-        family = self.family
-        if isinstance(family, str):
+        family, mixture = self.family, None
+        if isinstance(family, str) and is_mixture(family):
+            family, mixture = None, self._mixture(family)
+        elif isinstance(family, str):
             family = None if family.lower() == "none" else family_named(family, "none")
         mask = parse_mask(self.mask) if self.mask else None
         budget = None if self.budget is None else parse_budget(self.budget)
         if family is not None and budget == Budget():
             budget = None  # the dense model's, as without one
-        if family is None and budget and self.sparsity is not None:
+        if mixture is not None and budget == Budget():
+            budget = None
+        if mixture is None and family is None and budget and self.sparsity is not None:
             raise InputError(
                 f"`sparsity={str(self.sparsity)!r}` and `budget={self.budget!r}` both say how many weights plain sparsity keeps. "
                 "Give one of them."
@@ -110,6 +115,7 @@ class PlanRequest:
         usual = Fraction(0) if family is None and budget and mask is None else Fraction(3, 4)
         usual = 1 - mask.density if mask is not None and mask.density is not None else usual
         sparsity = usual if self.sparsity is None else parse_sparsity(self.sparsity)
+        sparsity = sparsity if mixture is None else Fraction(0)
         return Policy(
             family=family,
             sparsity=sparsity,
@@ -124,7 +130,18 @@ class PlanRequest:
             within=self.within,
             mask=mask_for(family, sparsity, mask),
             budget=budget,
+            mixture=mixture,
         )
+
+    def _mixture(self, text: str) -> Mixture:
+        """The experts that were asked for, beside which there are no masks."""
+        if self.sparsity is not None or self.mask:
+            raise InputError(
+                f"{text} keeps every weight, and `sparsity` and `mask` are about masks. Leave them out."
+            )
+        if self.pricing is not None:
+            raise InputError(f"experts are not priced in time yet. Plan {text} for MACs.")
+        return parse_mixture(text)
 
 
 def make_plan(spec: ModelSpec, request: PlanRequest) -> Plan:

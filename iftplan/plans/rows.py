@@ -147,10 +147,18 @@ def rows_of(spec: ModelSpec, policy: Policy, sizes: Mapping[str, int]) -> tuple[
             f"sparsity {decimal_text(policy.sparsity)} transforms no layer: {small[0].name} and all others are "
             "too small for a rank of 1. Choose a lower sparsity."
         )
-    return (*layers, *(_product_row(spec, p, policy, sizes) for p in spec.products))
+    return (*layers, *(product_row(spec, p, policy, sizes) for p in spec.products))
 
 
-def _product_row(spec: ModelSpec, product: Product, policy: Policy, sizes: Mapping[str, int]) -> PlanRow:
+def product_row(spec: ModelSpec, product: Product, policy: Policy, sizes: Mapping[str, int]) -> PlanRow:
+    """Row of a product of activations at the given widths.
+
+    Args:
+        spec: the dense model.
+        product: of the model.
+        policy: whose modules it may lie in.
+        sizes: width symbol → new size; empty for the dense widths.
+    """
     macs = product.macs
     if sizes and spec.couplings is not None:
         macs = spec.couplings.product_macs[product.name].at(sizes)
@@ -180,8 +188,8 @@ def role_of(layer: WeightLayer, policy: Policy) -> tuple[Role, str]:
         )
     if restructures and (why := _unreplaceable(layer, policy)):
         return Role.UNMASKABLE, why
-    if (kept_for := _kept_for(layer, policy)) is not None:
-        return Role.KEPT_DENSE, kept_for.value
+    if (why_kept := kept_for(layer, policy)) is not None:
+        return Role.KEPT_DENSE, why_kept.value
     if layer.layer.depthwise and policy.family is not None:
         return (
             Role.DEPTHWISE,
@@ -194,8 +202,13 @@ def role_of(layer: WeightLayer, policy: Policy) -> tuple[Role, str]:
     return Role.TRANSFORMED, f"{policy.family.definition.title} at the sparsity asked for"
 
 
-def _kept_for(layer: WeightLayer, policy: Policy) -> KeptFor | None:
-    """What the policy keeps a layer dense for, if it does."""
+def kept_for(layer: WeightLayer, policy: Policy) -> KeptFor | None:
+    """What the policy keeps a layer dense for; None where it does not.
+
+    Args:
+        layer: of the model.
+        policy: that names layers and modules.
+    """
     if layer.first and "first" in policy.keep_dense:
         return KeptFor.INPUT
     if layer.last and "last" in policy.keep_dense:
@@ -229,7 +242,7 @@ def _layer_row(spec: ModelSpec, weight: WeightLayer, policy: Policy, sizes: Mapp
         capacity=wide.weights,
         nnz=wide.weights,
         matrices=((wide.fan_in, wide.fan_out),) * wide.experts,
-        kept_for=_kept_for(weight, policy) if role is Role.KEPT_DENSE else None,
+        kept_for=kept_for(weight, policy) if role is Role.KEPT_DENSE else None,
         inside=policy.covers(dense.name),
     )
     match role:

@@ -76,11 +76,17 @@ def parametrization(
         mask_updates: "static" random masks, "dynamic" ones (SET, RigL) or "gradual" pruning (GMP).
 
     Raises:
-        InputError: there is no such parametrization, optimizer or kind of mask updates.
+        InputError: there is no such parametrization, optimizer or kind of mask updates, or none for a plan of experts.
     """
     for (what, kind), value in zip(_CHOICES, (optimizer, mask_updates, asked), strict=True):
         if value not in (known := get_args(kind)):
             raise InputError(f"{what} {value!r} is not one of its choices: {', '.join(known)}.")
+    if plan.mixture is not None:
+        if asked != "standard":
+            raise InputError(
+                "initial scales of a mixture of experts are not known. Plan it with `parametrization='standard'`."
+            )
+        return Parametrization(asked, asked, optimizer, mask_updates)
     doubts = tuple(_doubts(plan, optimizer, mask_updates))
     scheme: Scheme = ("standard" if doubts else "supar") if asked == "auto" else asked
     scales = dict(_scales(plan, scheme, optimizer))

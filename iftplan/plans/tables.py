@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from math import comb
 
 from iftplan.base.units import Convention, abbreviate, bits, count, decimal, percent
+from iftplan.families.transforms.experts import Mixture
 from iftplan.plans.document.layers import after_notation, before_notation
 from iftplan.plans.document.plan import plan_document
+from iftplan.plans.experts import size_of
 from iftplan.plans.plan import WIDTHS, KeptFor, Plan, PlannedLayer, Role, Scope, TensorScale
 from iftplan.plans.scaling import NAMES
 from iftplan.report.display import Record
@@ -61,6 +64,8 @@ def scope_table(plan: Plan, convention: Convention = Convention.MAC) -> Table:
     cardinality = plan.cardinality
     notes = [
         f"search space: {abbreviate(cardinality.maskable_weights or 0)} maskable weights, {bits(cardinality.log2_masks or 0.0)} to name a mask"
+        if plan.mixture is None
+        else _choices(plan, plan.mixture)
     ]
     if not any(layer.role is Role.TRANSFORMED for layer in plan.layers):
         notes.append("note: no layer is transformed; the role of each says why")
@@ -72,6 +77,14 @@ def scope_table(plan: Plan, convention: Convention = Convention.MAC) -> Table:
     notes += _left_out(plan)
     scaled = plan.parametrization.notes if plan.parametrization else ()
     return Table(columns, rows, notes=(*notes, *(f"note: {n}" for n in (*plan.notes, *scaled))))
+
+
+def _choices(plan: Plan, mixture: Mixture) -> str:
+    """What a token can choose in a plan of experts, and how many weights it meets."""
+    size = size_of(plan.layers, mixture)
+    ways = f"2^{mixture.experts}" if mixture.router == "relu" else f"C({mixture.experts}, {mixture.top_k}) = {count(comb(mixture.experts, mixture.top_k))}"
+    blocks = f"{size.blocks} block{'s' * (size.blocks != 1)}"
+    return f"search space: {ways} choices for a token in each of {blocks}, {bits(size.log2_choices)}; {abbreviate(size.total)} weights, of which a token meets {abbreviate(size.active)}"
 
 
 def _closed(plan: Plan) -> str:
@@ -243,4 +256,6 @@ def _closing(plan: Plan, scope: Scope) -> str:
         return decimal(closing)
     if plan.scope is None:
         return ""
+    if plan.mixture is not None:
+        return "widths close it"
     return "ranks close it" if plan.transform == "lowrank" else "no density closes it"

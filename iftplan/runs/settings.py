@@ -15,6 +15,7 @@ from iftplan.base.errors import InputError
 from iftplan.masks.distributions import Distribution
 from iftplan.models.notation import parse_input
 from iftplan.models.spec import InputSpec
+from iftplan.families.transforms.experts import is_mixture
 from iftplan.plans.budget import parse_budget
 from iftplan.plans.plan import Execution, Pointwise, Rounding, parse_scope
 from iftplan.plans.request import PlanRequest
@@ -106,12 +107,17 @@ class PlanConfig:
         return (parse_input(self.input),) if self.input else ()
 
     @property
+    def _keeps_all(self) -> bool:
+        """Whether the sparsity is not the settings' to choose: a budget decides it, or nothing is masked."""
+        return is_mixture(self.transform) or bool(self.budget and self.transform == "none")
+
+    @property
     def request(self) -> PlanRequest:
         """The request for a plan that the settings make."""
         scope, within = parse_scope(self.scope)
         return PlanRequest(
             family=self.transform,
-            sparsity=None if self.budget and self.transform == "none" else self.sparsity,
+            sparsity=None if self._keeps_all else self.sparsity,
             budget=self.budget or None,
             scope=scope,
             within=within,

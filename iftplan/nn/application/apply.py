@@ -28,6 +28,7 @@ from iftplan.nn.meta.copies import check_ties, deep_copy, without_data
 from iftplan.nn.meta.inputs import matching
 from iftplan.nn.meta.wrappers import bare, unwrap_, unwrapped
 from iftplan.nn.reading.widths.outputs import check_outputs
+from iftplan.plans.experts import ROUTER, SHARED
 from iftplan.plans.plan import Plan, PlannedLayer, Role
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -206,11 +207,12 @@ class _Spread:
 
 
 def _own_spreads(plan: Plan, model: nn.Module) -> dict[str, _Spread]:
-    """Weights that the plan keeps dense, which keep the scale that their model has chosen for them."""
+    """Weights without a mask, kept dense or of experts, which keep the scale that their model has chosen for them."""
     modules, found = dict(model.named_modules(remove_duplicate=False)), {}
     for layer in plan.layers:
         path, _, name = layer.weight.rpartition(".")
-        if layer.role is Role.KEPT_DENSE and layer.weight and path in modules:
+        kept = layer.role is Role.KEPT_DENSE or (plan.mixture is not None and layer.role is Role.TRANSFORMED)
+        if kept and layer.weight and path in modules:
             weight = modules[path]._parameters[name]
             if weight is not None and not weight.is_meta:
                 spread = float(weight.detach().float().std(correction=0))
@@ -240,7 +242,9 @@ def _initialise_(
             if scale != 1:
                 parameter.mul_(scale)
         elif not isinstance(module, nn.Embedding):  # also where a head is tied to it
-            spread = _deviation(module, name, deviation, fans.get(weight), own.get(weight)) * scale
+            if plan.mixture is not None and weight.endswith(f".{ROUTER}.weight"):
+                continue  # which begins as a linear layer does, whose scores are small
+            spread = _deviation(module, name, deviation, fans.get(weight), own.get(weight.replace(f".{SHARED}.", "."))) * scale
             initialise_(parameter, None, spread, stream(seed, f"{weight} values"))
         _zero_bias_(module, name, new, path)
 

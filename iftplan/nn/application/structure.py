@@ -8,8 +8,10 @@ from types import MappingProxyType
 from torch import nn
 
 from iftplan.base.errors import MeasureError, StaleError
+from iftplan.families.transforms.experts import NAME
 from iftplan.models.spec import Couplings
 from iftplan.models.zoo_specs import zoo_spec
+from iftplan.nn.application.experts import place_experts_
 from iftplan.nn.layers.branches import Doped, Factorized, Member, Nonlinearity, Parallel, identity
 from iftplan.nn.layers.experts import (
     RoutedExperts,
@@ -41,7 +43,7 @@ _STRUCTURES: Mapping[str, int] = MappingProxyType({"branches": 1, "rank": 0})
 NonlinearityFor = Callable[[nn.Module], Nonlinearity]
 """A layer → the non-linearity of the member that stands in its place."""
 
-_BUILT = ("none", "wide", "nm", *_MEMBERS)
+_BUILT = ("none", "wide", "nm", *_MEMBERS, NAME)
 
 
 def none(layer: nn.Module) -> Nonlinearity:
@@ -100,6 +102,8 @@ def skeleton_(
     known = couplings or planned_couplings(plan, model)
     if known is not None:
         widen_(model, known, plan.widths)
+    if plan.mixture is not None:
+        place_experts_(plan, plan.mixture, model)
     for layer in plan.layers:
         size = replaced_by(layer)
         if size is not None:

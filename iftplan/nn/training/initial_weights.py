@@ -81,7 +81,8 @@ def sparse_network(
 
 def _drawn(plan: Plan, model: nn.Module) -> list[PlannedLayer]:
     """Layers whose weights are drawn: those with products that are not kept dense, without embeddings and heads tied to them."""
-    found = [x for x in plan.layers if x.weight and x.positions and x.role is not Role.KEPT_DENSE]
+    left = (Role.KEPT_DENSE, Role.ADDED)
+    found = [x for x in plan.layers if x.weight and x.positions and x.role not in left]
     return [x for x in found if not isinstance(_place(model, x.weight)[0], nn.Embedding)]
 
 

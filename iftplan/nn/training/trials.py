@@ -47,8 +47,8 @@ class Models:
     read: dict[tuple[str, str, bool], ModelSpec] = field(default_factory=dict)
 
     def spec(self, asked: PlanConfig) -> ModelSpec:
-        """Spec of a plan's model, with its widths if the family changes them."""
-        key = asked.model, asked.input, asked.request.policy().widens
+        """Spec of a plan's model, with its widths if the family changes them or looks for blocks by them."""
+        key = asked.model, asked.input, asked.request.policy().reads_widths
         if key not in self.read:
             self.read[key] = read_model(asked.model, asked.inputs, widths=key[2])
         return self.read[key]

@@ -6,14 +6,16 @@ from collections.abc import Iterator, Sequence
 
 from iftplan.models.notation import canonical, layer_notation, parse_layer
 from iftplan.models.spec import LayerSpec
-from iftplan.plans.plan import WIDTHS, Plan, PlannedLayer
+from iftplan.plans.plan import WIDTHS, Plan, PlannedLayer, Role
 
 _LONGEST = 60
 """Digits of a number in a row: a stack of matrices is written with all its MACs as positions."""
 
 
 def before_notation(layer: PlannedLayer) -> str:
-    """The dense layer in layer notation; the operator of a product."""
+    """The dense layer in layer notation; the operator of a product, and nothing for a layer that is new."""
+    if layer.role is Role.ADDED:
+        return ""
     return layer_notation(layer.before) if layer.before else layer.kind
 
 
@@ -36,6 +38,8 @@ def _restructured(own: str, transform: str, key: str, unknown: float | None) -> 
             return f"{own} via rank {unknown}"
         case "doped":
             return f"{own} + rank {unknown}"
+        case "experts":
+            return own  # which says how many they are
         case _:
             return f"{own}, {key} {unknown}"
 

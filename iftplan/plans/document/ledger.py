@@ -11,10 +11,12 @@ from iftplan.base.errors import InputError
 from iftplan.base.units import decimal_text
 from iftplan.families.builtin import FAMILIES
 from iftplan.families.integers import at_structure
+from iftplan.families.transforms.experts import NAME
 from iftplan.masks import MaskStructure, Unstructured, parse_mask
 from iftplan.masks.cardinality import log2_choose
 from iftplan.models.spec import LayerSpec
 from iftplan.plans.document.layers import after_notation, before_notation
+from iftplan.plans.experts import problem_of
 from iftplan.plans.plan import WIDTHS, Plan, PlannedLayer, Role, Scope, lies_within
 
 
@@ -100,6 +102,12 @@ def _row(plan: Plan, layer: PlannedLayer, mask: MaskStructure) -> Iterator[str]:
         yield f".macs is {layer.macs}, but its weights and positions make {kept}"
     if not layer.weight:
         yield ".weight is empty; only products of activations have no weight"
+    if (plan.mixture is None) != (plan.transform != NAME):
+        yield f".experts of the plan do not go with transform {plan.transform!r}"
+    elif plan.mixture is None and layer.role is Role.ADDED:
+        yield ".role is added, but only a plan of experts adds layers"
+    elif plan.mixture is not None and (told := problem_of(layer, plan.mixture)):
+        yield told
     yield from _masked(layer, mask if layer.role is Role.TRANSFORMED else Unstructured())
     if layer.before and layer.after:
         yield from _shapes(plan, layer, layer.before, layer.after)
@@ -136,7 +144,7 @@ def _shapes(plan: Plan, layer: PlannedLayer, before: LayerSpec, after: LayerSpec
     dense = before.dense_macs if layer.positions else 0
     if layer.dense_macs != dense:
         yield f".dense_macs is {layer.dense_macs}, but {was} costs {dense}"
-    if not layer.experts == before.experts == after.experts:
+    if layer.experts != after.experts or (plan.mixture is None and after.experts != before.experts):
         yield f".experts is {layer.experts}, but the layer is {was} before and {becomes} after"
     if layer.positions not in (after.positions, 0):
         yield f".positions is {layer.positions}, but {becomes} has {after.positions}"

@@ -26,6 +26,7 @@ from iftplan.plans.document.layers import (
     parse_before,
 )
 from iftplan.plans.document.ledger import contradictions, unpriceable
+from iftplan.plans.document.experts import ExpertsObject, experts_object, parse_experts
 from iftplan.plans.document.sections import (
     ParametrizationObject,
     WallClockObject,
@@ -70,6 +71,7 @@ def plan_document(plan: Plan) -> Document:
             "notes": list(plan.notes),
             **_scales(plan),
             **_times(plan),
+            **_experts(plan),
         }
     )
 
@@ -84,6 +86,11 @@ def _times(plan: Plan) -> dict[str, Any]:
     """The section that only a plan for time has."""
     times = plan.wallclock
     return {} if times is None else {"wallclock": wallclock_object(times)}
+
+
+def _experts(plan: Plan) -> dict[str, Any]:
+    """The section that only a plan of experts has."""
+    return {} if plan.mixture is None else {"experts": experts_object(plan.layers, plan.mixture)}
 
 
 def _totals(plan: Plan) -> dict[str, Any]:
@@ -158,6 +165,7 @@ def parse_plan(document: Document, where: str = "plan") -> Plan:
         notes=tuple(parsed["notes"]),
         within=parsed.get("within", ""),
         budget=_budget(parsed["budget"], where) if "budget" in parsed else None,
+        mixture=parse_experts(parsed["experts"], where) if "experts" in parsed else None,
     )
     written = [(layer["before"], layer["after"]) for layer in parsed["layers"]]
     for problem in (*contradictions(plan), *other_notations(plan, written)):
@@ -178,7 +186,8 @@ def _layer(parsed: _LayerObject, where: str) -> PlannedLayer:
     before = after = None
     if role is not Role.ACTIVATION:
         try:
-            before, after = parse_before(parsed["before"]), parse_after(parsed["after"])
+            before = None if role is Role.ADDED else parse_before(parsed["before"])
+            after = parse_after(parsed["after"])
         except InputError as error:
             raise InputError(f"{where}: {error}; make the plan again rather than editing it.") from error
     return PlannedLayer(
@@ -250,7 +259,7 @@ class _LayerObject(TypedDict):
         kind: the layer kind, or the operator.
         role: what the plan does with it.
         reason: why it has that role.
-        before: the dense layer in layer notation.
+        before: the dense layer in layer notation; empty for a layer that the dense model does not have.
         after: what stands in its place.
         weight: the parameter's name; empty for products.
         structure: `branches`, `rank`, or the widths; empty where nothing changes.
@@ -320,6 +329,7 @@ class _PlanObject(TypedDict):
         notes: sentences that a reader has to know.
         parametrization: what weights start and train at, where that was asked for.
         wallclock: what layers are estimated to take, where the plan was made for time.
+        experts: the experts in the place of feed-forward blocks; absent in every other family.
         digest: SHA-256 of everything else, in canonical form.
     """
 
@@ -354,4 +364,5 @@ class _PlanObject(TypedDict):
     notes: list[str]
     parametrization: NotRequired[ParametrizationObject]
     wallclock: NotRequired[WallClockObject]
+    experts: NotRequired[ExpertsObject]
     digest: str

@@ -87,7 +87,7 @@ def command(
             "--transform",
             autocompletion=completion.transforms,
             metavar="FAMILY",
-            help="What the saved compute is spent on: wide (width), parallel (branches), factorized, doped or lowrank (rank); none for plain sparsity, file.py:name for a family of your own.",
+            help="What the saved compute is spent on: wide (width), parallel (branches), factorized, doped or lowrank (rank); experts:8x2 (8 experts of which each token meets 2, in place of feed-forward blocks); none for plain sparsity, file.py:name for a family of your own.",
         ),
     ] = "wide",
     sparsity: Annotated[
@@ -235,18 +235,19 @@ def command(
     from iftplan.cli.arguments import model_option, spec_of
     from iftplan.cli.kept_answers import note_made
     from iftplan.cli.options import families_of
+    from iftplan.families.transforms.experts import is_mixture
     from iftplan.plans.document.plan import plan_document
     from iftplan.plans.request import PlanRequest, make_plan
     from iftplan.plans.tables import plan_table, scale_tables, scope_table, time_tables, total_time_tables
 
-    families = [] if transform == "none" else families_of(transform)
+    families = [] if transform == "none" or is_mixture(transform) else families_of(transform)
     if len(families) > 1:
         raise InputError(
             f"--transform {transform!r} names {len(families)} families, and a plan has one. Make a plan for each, or use iftplan sweep."
         )
     closed, modules = parse_scope(scope, within)
     asked = PlanRequest(
-        family=families[0] if families else None,
+        family=families[0] if families else transform,
         sparsity=sparsity or None,
         scope=closed,
         within=modules,
@@ -265,7 +266,7 @@ def command(
         mask_updates=mask_updates,
     )
     asked = asked.as_reference() if reference else asked
-    widens = asked.policy().widens
+    widens = asked.policy().reads_widths
     request = replace(asked, pricing=_pricing(objective, profile, passes, batch))
     spec = spec_of(model, inputs_of(input), widths=widens, heads=asked.heads, allow=allow, no_cache=no_cache)
     made = make_plan(spec, request)

@@ -51,7 +51,7 @@ _RESHAPED = (
         "flatten",
         "unflatten",
     ),
-    *("chunk", "split", "unbind", "select", "slice", "detach", "contiguous", "to"),
+    *("mT", "chunk", "split", "unbind", "select", "slice", "detach", "contiguous", "to"),
 )
 _VIEWS = frozenset((*(f"aten::{name}" for name in _RESHAPED), "prim::ListUnpack", "prim::TupleUnpack"))
 
