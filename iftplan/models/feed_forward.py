@@ -80,7 +80,11 @@ def _block(module: str, layers: list[WeightLayer]) -> FeedForward | None:
     shapes = {(w.layer.in_channels, w.layer.out_channels) for w in up}
     fits = shapes == {(down.layer.out_channels, down.layer.in_channels)}
     positions = {w.layer.positions for w in layers}
-    return FeedForward(module, tuple(up), down) if fits and len(positions) == 1 and all(map(_plain, layers)) else None
+    return (
+        FeedForward(module, tuple(up), down)
+        if fits and len(positions) == 1 and all(map(_plain, layers))
+        else None
+    )
 
 
 def _plain(weight: WeightLayer) -> bool:
@@ -99,7 +103,9 @@ def _flows(spec: ModelSpec, block: FeedForward) -> bool:
     couplings = spec.couplings
     if couplings is None or any(w.weight not in couplings.shapes for w in block.layers):
         return True
-    between = {_dimension(couplings, weight, -1) for weight in block.up} | {_dimension(couplings, block.down, 0)}
+    between = {_dimension(couplings, weight, -1) for weight in block.up} | {
+        _dimension(couplings, block.down, 0)
+    }
     grown = frozenset().union(*(dimension.symbols for dimension in between))
     return len(between) == 1 and not any(grown & macs.symbols for macs in couplings.product_macs.values())
 

@@ -119,7 +119,9 @@ def rows_of_experts(
         blocks: what they replace.
         widths: of an expert in each of the blocks.
     """
-    replaced = {w.weight: (block, wide) for block, wide in zip(blocks, widths, strict=True) for w in block.layers}
+    replaced = {
+        w.weight: (block, wide) for block, wide in zip(blocks, widths, strict=True) for w in block.layers
+    }
     rows: list[PlanRow] = []
     for weight in spec.layers:
         if weight.weight not in replaced:
@@ -137,9 +139,7 @@ def rows_of_experts(
 def _left(weight: WeightLayer, policy: Policy) -> PlanRow:
     """A layer that is in no block."""
     why = kept_for(weight, policy) or KeptFor.FEED_FORWARD
-    role, reason = (
-        (Role.UNMASKABLE, weight.unmaskable) if weight.unmaskable else (Role.KEPT_DENSE, why.value)
-    )
+    role, reason = (Role.UNMASKABLE, weight.unmaskable) if weight.unmaskable else (Role.KEPT_DENSE, why.value)
     layer = weight.layer
     return PlanRow(
         layer.name,
@@ -215,7 +215,9 @@ def _router(block: FeedForward, mixture: Mixture, policy: Policy) -> PlanRow:
 def _shared(weight: WeightLayer, block: FeedForward, wide: int, mixture: Mixture, policy: Policy) -> PlanRow:
     own = weight.layer.name.removeprefix(f"{block.module}.")
     layer = replace(
-        _sized(weight, block, mixture.shared * wide), name=f"{block.module}.{SHARED}.{own}", positions=block.tokens
+        _sized(weight, block, mixture.shared * wide),
+        name=f"{block.module}.{SHARED}.{own}",
+        positions=block.tokens,
     )
     many = "a shared expert" if mixture.shared == 1 else f"{mixture.shared} shared experts"
     return _added(layer, f"of {many}, which every token meets", policy)
@@ -235,9 +237,11 @@ def _notes(
         shapes.setdefault(key, set()).add(wide)
     for (matrices, hidden, rows, tokens), found in shapes.items():
         met = decimal_text(Fraction(rows, tokens))
-        block = next(b for b in blocks if (len(b.layers), b.hidden_width, b.tokens) == (matrices, hidden, tokens))
+        block = next(
+            b for b in blocks if (len(b.layers), b.hidden_width, b.tokens) == (matrices, hidden, tokens)
+        )
         own = own_width(mixture, block)
-        is_own = {wide for wide in found} == {own}
+        is_own = found == {own}
         became = "" if is_own else f", planned {_range(found)}"
         notes.append(
             f"width of an expert: w = (g·n - E)/(g·(k + h)) = ({matrices}·{hidden} - {mixture.experts})/({matrices}·({met} + {mixture.shared})) = {decimal_text(own)}{became}"
@@ -318,9 +322,11 @@ def problem_of(layer: PlannedLayer, mixture: Mixture) -> str:
         return "" if not layer.dense_macs else ".dense_macs is not 0, but the dense model has no such layer"
     if layer.before is None:
         return " has no dense layer before it"
-    if layer.experts != mixture.experts or dict(layer.structure) != {"experts": mixture.experts, "chosen": mixture.top_k}:
+    if layer.experts != mixture.experts or dict(layer.structure) != {
+        "experts": mixture.experts,
+        "chosen": mixture.top_k,
+    }:
         return f".structure is not that of {mixture}"
     if layer.positions != mixture.rows(layer.before.positions):
         return f".positions is {layer.positions}, but {mixture} has {mixture.rows(layer.before.positions)} of {layer.before.positions} tokens"
     return ""
-

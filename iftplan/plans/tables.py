@@ -82,7 +82,11 @@ def scope_table(plan: Plan, convention: Convention = Convention.MAC) -> Table:
 def _choices(plan: Plan, mixture: Mixture) -> str:
     """What a token can choose in a plan of experts, and how many weights it meets."""
     size = size_of(plan.layers, mixture)
-    ways = f"2^{mixture.experts}" if mixture.router == "relu" else f"C({mixture.experts}, {mixture.top_k}) = {count(comb(mixture.experts, mixture.top_k))}"
+    ways = (
+        f"2^{mixture.experts}"
+        if mixture.router == "relu"
+        else f"C({mixture.experts}, {mixture.top_k}) = {count(comb(mixture.experts, mixture.top_k))}"
+    )
     blocks = f"{size.blocks} block{'s' * (size.blocks != 1)}"
     return f"search space: {ways} choices for a token in each of {blocks}, {bits(size.log2_choices)}; {abbreviate(size.total)} weights, of which a token meets {abbreviate(size.active)}"
 

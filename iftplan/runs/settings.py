@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from iftplan.base.errors import InputError
+from iftplan.families.transforms.experts import is_mixture
 from iftplan.masks.distributions import Distribution
 from iftplan.models.notation import parse_input
 from iftplan.models.spec import InputSpec
-from iftplan.families.transforms.experts import is_mixture
 from iftplan.plans.budget import parse_budget
 from iftplan.plans.plan import Execution, Pointwise, Rounding, parse_scope
 from iftplan.plans.request import PlanRequest

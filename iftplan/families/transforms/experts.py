@@ -120,9 +120,7 @@ class Mixture:
     @property
     def log2_choices(self) -> float:
         """Bits of a token's choice in one block, log2 C(E, k); one bit for each expert with a ReLU router."""
-        return (
-            float(self.experts) if self.router == "relu" else log2_choose(self.experts, self.top_k)
-        )
+        return float(self.experts) if self.router == "relu" else log2_choose(self.experts, self.top_k)
 
 
 _SIZES = re.compile(r"(?P<experts>\d{1,6})x(?P<chosen>\d{1,6})(?:\+(?P<shared>\d{1,6}))?")

@@ -244,7 +244,8 @@ def _initialise_(
         elif not isinstance(module, nn.Embedding):  # also where a head is tied to it
             if plan.mixture is not None and weight.endswith(f".{ROUTER}.weight"):
                 continue  # which begins as a linear layer does, whose scores are small
-            spread = _deviation(module, name, deviation, fans.get(weight), own.get(weight.replace(f".{SHARED}.", "."))) * scale
+            block = weight.replace(f".{SHARED}.", ".")  # of which shared experts are copies
+            spread = _deviation(module, name, deviation, fans.get(weight), own.get(block)) * scale
             initialise_(parameter, None, spread, stream(seed, f"{weight} values"))
         _zero_bias_(module, name, new, path)
 
@@ -267,7 +268,7 @@ def _deviation(
     Where a scale stands beside it, that begins from the dense layer.
     """
     if own is not None:
-        fan_in = fans_of(module, module.get_parameter(name)).fan_in
+        fan_in = fans_of(module, module.get_parameter(name), stack_of(module, name)).fan_in
         return own.deviation if dense is not None else own.at(fan_in)
     if dense is not None:
         return deviation(dense, 1.0)

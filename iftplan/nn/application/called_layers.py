@@ -25,7 +25,9 @@ def check_called(plan: Plan, built: nn.Module, dense: nn.Module) -> None:
             model keeps a reference to the old layer where modules are not looked for.
         MeasureError: the dense model runs and the built one does not.
     """
-    replaced = [x for x in plan.layers if x.positions and (x.role is Role.ADDED or replaced_by(x) is not None)]
+    replaced = [
+        x for x in plan.layers if x.positions and (x.role is Role.ADDED or replaced_by(x) is not None)
+    ]
     if not replaced or not plan.inputs:
         return
     inputs = matching(plan.inputs, built)

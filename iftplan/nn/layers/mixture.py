@@ -134,7 +134,9 @@ class MixtureOfExperts(nn.Module):
         out = self._padded(tokens, weights, owners, rows_of) if self.mixture.capacity is not None else None
         if out is None:
             rows = self._computed(tokens[rows_of], owners, self._ends(owners))
-            out = torch.zeros_like(tokens).index_add(0, rows_of, (rows * weights.unsqueeze(-1)).to(tokens.dtype))
+            out = torch.zeros_like(tokens).index_add(
+                0, rows_of, (rows * weights.unsqueeze(-1)).to(tokens.dtype)
+            )
         if self.shared is not None:
             out = out + self.shared(tokens)
         return out.view_as(x)
@@ -184,7 +186,9 @@ class MixtureOfExperts(nn.Module):
         each = torch.arange(experts, device=owners.device)
         out = self._computed(rows[:-1], each.repeat_interleave(room), ((each + 1) * room).int())
         found = torch.cat([out, out.new_zeros(1, out.shape[1])])[slots]
-        return torch.zeros_like(tokens).index_add(0, rows_of, (found * weights.unsqueeze(-1)).to(tokens.dtype))
+        return torch.zeros_like(tokens).index_add(
+            0, rows_of, (found * weights.unsqueeze(-1)).to(tokens.dtype)
+        )
 
     def _note(self, probabilities: Tensor, owners: Tensor, tokens: int) -> None:
         """Keep what the balancing loss is made of: E·Σ f_i·P_i, 1 where tokens are spread evenly."""

@@ -38,9 +38,9 @@ def dense_network(plan: Plan, dense: nn.Module, scheme: Scheme, seed: int) -> nn
             module, name = _place(dense, layer.weight)
             parameter = module._parameters[name]
             assert parameter is not None
-            spread = scheme_named(scheme)(
-                fans_of(module, parameter, planned_stack(layer, module, parameter)), 1.0
-            )
+            stacked = layer.before is not None and layer.before.experts > 1
+            stack = planned_stack(layer, module, parameter) if stacked else None
+            spread = scheme_named(scheme)(fans_of(module, parameter, stack), 1.0)
             initialise_(parameter, None, spread, stream(seed, f"{layer.weight} values"))
             _zero_bias_(module, name)
     return dense

@@ -18,6 +18,7 @@ from iftplan.masks.distributions import Distribution
 from iftplan.models.notation import parse_input
 from iftplan.models.spec import Heads
 from iftplan.plans.budget import Budget
+from iftplan.plans.document.experts import ExpertsObject, experts_object, parse_experts
 from iftplan.plans.document.layers import (
     after_notation,
     before_notation,
@@ -26,7 +27,6 @@ from iftplan.plans.document.layers import (
     parse_before,
 )
 from iftplan.plans.document.ledger import contradictions, unpriceable
-from iftplan.plans.document.experts import ExpertsObject, experts_object, parse_experts
 from iftplan.plans.document.sections import (
     ParametrizationObject,
     WallClockObject,

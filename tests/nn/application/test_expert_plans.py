@@ -1,0 +1,65 @@
+"""Plans of mixtures of experts, applied to networks and audited by three engines."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import iftplan as ift
+from iftplan import nn as inn
+from iftplan.nn.application.audit import audit
+from iftplan.nn.layers.mixture import MixtureOfExperts
+from iftplan.nn.sources import build
+from iftplan.plans.plan import Scope
+
+ENGINES = ("meta", "fvcore", "flop_counter")
+
+
+@pytest.mark.parametrize(
+    ("model", "family"),
+    [
+        ("zoo:gpt3-small", "experts:8x2"),
+        ("zoo:vit-b16", "experts:8x2"),
+        ("zoo:vit-b16", "experts:16x1+1:capacity=1.25"),
+        ("zoo:gpt-char", "experts:1x1"),
+        ("zoo:gpt-char", "experts:40x4:relu"),
+    ],
+)
+def test_the_structure_costs_what_was_planned(model: str, family: str) -> None:
+    plan = ift.plan(model, family)
+    report = audit(plan, engines=ENGINES)
+    assert report.passed, report.problems
+    assert set(report.counters.values()) == {plan.macs(Scope.MODEL)}
+    assert all(layer.agrees for layer in report.layers)
+
+
+@pytest.mark.parametrize("family", ["experts:8x2", "experts:4x1+1:capacity=1"])
+def test_an_applied_network_costs_what_was_planned(family: str) -> None:
+    plan = ift.plan("zoo:gpt-char", family)
+    dense = build("zoo:gpt-char", device="cpu")
+    applied = inn.apply(plan, dense, seed=1)
+    report = inn.measure_applied(plan, applied, engines=ENGINES)
+    assert report.passed, report.problems
+    assert set(report.counters.values()) == {plan.macs(Scope.MODEL)}
+    blocks = [module for module in applied.modules() if isinstance(module, MixtureOfExperts)]
+    assert len(blocks) == 4
+    assert all(type(dense.get_submodule(f"transformer.h.{i}.mlp")).__name__ == "GPT2MLP" for i in range(4))
+    tokens = torch.arange(128).view(1, -1)
+    assert torch.isfinite(applied(tokens).logits).all()
+    again = inn.apply(plan, dense, seed=1)
+    assert all(torch.equal(a, b) for a, b in zip(applied.parameters(), again.parameters(), strict=True))
+
+
+def test_experts_begin_at_the_scale_of_the_layers_that_they_replace() -> None:
+    dense = build("zoo:gpt-char", device="cpu")
+    applied = inn.apply(ift.plan("zoo:gpt-char", "experts:8x2+1"), dense)
+    for block in range(4):
+        for name, fan in (("c_fc", 1.0), ("c_proj", 2.0)):
+            path = f"transformer.h.{block}.mlp"
+            own = float(dense.get_parameter(f"{path}.{name}.weight").std())
+            new = applied.get_parameter(f"{path}.{name}.weight")
+            inputs = new.shape[2]
+            before = 128 if fan == 1 else 512
+            assert float(new.std()) == pytest.approx(own * (before / inputs) ** 0.5, rel=0.05)
+            shared = applied.get_parameter(f"{path}.shared.{name}.weight")
+            assert float(shared.std()) == pytest.approx(own * (before / shared.shape[1]) ** 0.5, rel=0.05)
