@@ -23,6 +23,7 @@ from .export.finalize import finalize as finalize
 from .export.onnx import to_onnx as to_onnx
 from .export.tensor_cores import semi_structured as semi_structured
 from .export.tensor_cores import unpackable as unpackable
+from .layers.mixture import auxiliary_loss as auxiliary_loss
 from .masking.algorithms.at_start.force import Force as Force
 from .masking.algorithms.at_start.grasp import GraSP as GraSP
 from .masking.algorithms.at_start.saliency import Saliency as Saliency

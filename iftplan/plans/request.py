@@ -98,7 +98,7 @@ class PlanRequest:
         """
         family, mixture = self.family, None
         if isinstance(family, str) and is_mixture(family):
-            family, mixture = None, self._mixture(family)
+            mixture, family = self._mixture(family), None
         elif isinstance(family, str):
             family = None if family.lower() == "none" else family_named(family, "none")
         mask = parse_mask(self.mask) if self.mask else None

@@ -54,6 +54,7 @@ def test_a_mixture_is_read_in_any_case() -> None:
         ("experts:8x2:capacity=-1", "is no option"),
         ("experts:8x2:capacity=0", "capacity factor is above 0"),
         ("experts:8x2:relu:capacity=1", "no capacity"),
+        ("experts:8x2:locality=1", "losses of a ReLU router"),
     ],
 )
 def test_what_cannot_be_read_is_refused(text: str, says: str) -> None:

@@ -66,6 +66,10 @@ class Mixture:
             tokens above it pass the block by. None computes exactly the k·T rows that tokens choose.
         router: "softmax", or "relu" for ReLU and RMSNorm, which has every expert of a score above zero (arXiv 2507.08771).
         balance: coefficient of the loss that spreads tokens over experts (arXiv 2101.03961, equation 4).
+        locality: with a ReLU router, coefficient of the loss that has neighbouring tokens meet the same experts, BCE of
+            σ(τ·s_t) and σ(τ·s_(t+1)) with τ = 100 (arXiv 2507.08771 and its code).
+        chunks: with a ReLU router, coefficient of the loss on the experts that 8 consecutive tokens meet together, the
+            mean of 1 - Π(1 - p_t) over chunks and experts (the same).
     """
 
     experts: int
@@ -74,6 +78,8 @@ class Mixture:
     capacity: Fraction | None = None
     router: Router = "softmax"
     balance: Fraction = Fraction(1, 100)
+    locality: Fraction = Fraction(0)
+    chunks: Fraction = Fraction(0)
 
     def __post_init__(self) -> None:
         if self.experts < 1 or not 1 <= self.top_k <= self.experts:
@@ -81,9 +87,14 @@ class Mixture:
                 f"a mixture of {self.experts} experts of which a token meets {self.top_k} cannot be: it needs at least "
                 "one expert, and meets between one and all of them. Write `family='experts:8x2'`, for instance."
             )
-        if self.shared < 0 or (self.capacity is not None and self.capacity <= 0) or self.balance < 0:
+        losses = (self.balance, self.locality, self.chunks)
+        if self.shared < 0 or (self.capacity is not None and self.capacity <= 0) or min(losses) < 0:
             raise InputError(
-                "shared experts and the coefficient of the balancing loss are at least 0, and a capacity factor is above 0."
+                "shared experts and the coefficients of losses are at least 0, and a capacity factor is above 0."
+            )
+        if self.router != "relu" and (self.locality or self.chunks):
+            raise InputError(
+                "locality and chunks are losses of a ReLU router. Write `family='experts:40x4:relu:locality=0.001'`."
             )
         if self.router == "relu" and self.capacity is not None:
             raise InputError(
@@ -100,6 +111,11 @@ class Mixture:
             parts.append(f"capacity={decimal_text(self.capacity)}")
         if self.balance != Fraction(1, 100):
             parts.append(f"balance={decimal_text(self.balance)}")
+        parts += [
+            f"{key}={decimal_text(value)}"
+            for key, value in (("locality", self.locality), ("chunks", self.chunks))
+            if value
+        ]
         return ":".join(parts)
 
     @property
@@ -124,6 +140,7 @@ class Mixture:
 
 
 _SIZES = re.compile(r"(?P<experts>\d{1,6})x(?P<chosen>\d{1,6})(?:\+(?P<shared>\d{1,6}))?")
+_NUMBERS = ("capacity", "balance", "locality", "chunks")
 _NUMBER = re.compile(r"\d{1,9}(?:\.\d{1,9})?(?:/[1-9]\d{0,8})?")
 
 
@@ -140,7 +157,7 @@ def parse_mixture(text: str) -> Mixture:
 
     Example:
         >>> parse_mixture("experts:8x2+1:capacity=1.25")
-        Mixture(experts=8, top_k=2, shared=1, capacity=Fraction(5, 4), router='softmax', balance=Fraction(1, 100))
+        Mixture(experts=8, top_k=2, shared=1, capacity=Fraction(5, 4), router='softmax', balance=Fraction(1, 100), locality=Fraction(0, 1), chunks=Fraction(0, 1))
     """
     _, sizes, *options = [*text.strip().lower().split(":"), ""]
     found = _SIZES.fullmatch(sizes)
@@ -154,12 +171,12 @@ def parse_mixture(text: str) -> Mixture:
         key, _, value = option.partition("=")
         if option in ("softmax", "relu"):
             given["router"] = option
-        elif key in ("capacity", "balance") and _NUMBER.fullmatch(value):
+        elif key in _NUMBERS and _NUMBER.fullmatch(value):
             given[key] = _number(value)
         else:
             raise InputError(
                 f"{text!r}: {option!r} is no option of a mixture of experts. Options are softmax, relu, "
-                "capacity=NUMBER and balance=NUMBER."
+                f"and with a number {', '.join(f'{name}=' for name in _NUMBERS)}."
             )
     return Mixture(int(found["experts"]), int(found["chosen"]), int(found["shared"] or 0), **given)
 

@@ -7,7 +7,7 @@ block's own code, with its activation and its dropout, computes the rows of all 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Self
 
 import torch
@@ -19,8 +19,14 @@ from iftplan.families.transforms.experts import Mixture
 from iftplan.nn.layers.stacks import StackedLinear
 from iftplan.plans.experts import ROUTER, SHARED
 
-_PASSING: Final = ("_balance", "active")
+_PASSING: Final = ("_loss", "active")
 """Attributes that belong to the last forward pass and not to the module."""
+
+STEEPNESS: Final = 100.0
+"""Factor τ before the sigmoid that tells experts which are on from those which are off."""
+
+CHUNK: Final = 8
+"""Consecutive tokens whose experts are loaded together."""
 
 
 class Dispatch:
@@ -110,7 +116,7 @@ class MixtureOfExperts(nn.Module):
         self.router = nn.Linear(model_width, mixture.experts, bias=False, **options)
         self.scores = ReluScores(mixture.experts, **options) if mixture.router == "relu" else None
         self.shared = None if shared is None else _resized(shared, widths, mixture.shared, options)
-        self._balance: Tensor | None = None
+        self._loss: Tensor | None = None
         self.active: Tensor | None = None
 
     def _expert(self, inputs: int, outputs: int, options: Mapping[str, Any]) -> Callable[[bool], nn.Module]:
@@ -131,6 +137,7 @@ class MixtureOfExperts(nn.Module):
         tokens = x.reshape(-1, x.shape[-1])
         logits = self.router(tokens)
         weights, owners, rows_of = self._chosen(logits)
+        self._note_neighbours(logits.view(*x.shape[:-1], -1))
         out = self._padded(tokens, weights, owners, rows_of) if self.mixture.capacity is not None else None
         if out is None:
             rows = self._computed(tokens[rows_of], owners, self._ends(owners))
@@ -191,28 +198,66 @@ class MixtureOfExperts(nn.Module):
         )
 
     def _note(self, probabilities: Tensor, owners: Tensor, tokens: int) -> None:
-        """Keep what the balancing loss is made of: E·Σ f_i·P_i, 1 where tokens are spread evenly."""
+        """Keep the balancing loss α·E·Σ f_i·P_i, which is α where tokens are spread evenly."""
         if probabilities.is_meta:
             return
         self.active = torch.tensor(len(owners) / max(tokens, 1))
         if self.training and torch.is_grad_enabled():
             ends = self._ends(owners)
             share = ends.diff(prepend=ends.new_zeros(1)).to(probabilities.dtype) / max(len(owners), 1)
-            self._balance = self.mixture.experts * (share * probabilities.mean(dim=0)).sum()
+            spread = self.mixture.experts * (share * probabilities.mean(dim=0)).sum()
+            self._loss = float(self.mixture.balance) * spread
 
-    def take_balance(self) -> Tensor | None:
-        """Balancing loss of the last pass, times its coefficient, once; None where there is none."""
-        found, self._balance = self._balance, None
-        return None if found is None else float(self.mixture.balance) * found
+    def _note_neighbours(self, logits: Tensor) -> None:
+        """Add what neighbouring tokens cost that meet different experts, where it is asked for."""
+        locality, chunks = float(self.mixture.locality), float(self.mixture.chunks)
+        if self.scores is None or self._loss is None or logits.dim() < 3 or not (locality or chunks):
+            return
+        if locality and logits.shape[-2] > 1:
+            self._loss = self._loss + locality * locality_loss(logits)
+        if chunks and logits.shape[-2] >= CHUNK:
+            self._loss = self._loss + chunks * chunk_loss(self.scores(logits))
+
+    def take_loss(self) -> Tensor | None:
+        """Auxiliary loss of the last pass, coefficients included, once; None where there is none."""
+        found, self._loss = self._loss, None
+        return found
 
 
-def balance_loss(modules: Iterable[nn.Module]) -> Tensor | float:
-    """Balancing loss of all mixtures of experts in the pass before, α·E·Σ f_i·P_i of each (arXiv 2101.03961, equation 4).
+def locality_loss(logits: Tensor) -> Tensor:
+    """Binary cross-entropy of neighbouring tokens' experts, of σ(τ·s_t) and σ(τ·s_(t+1)) (arXiv 2507.08771).
 
-    f_i is the share of choices that fell on expert i, P_i the router's mean probability of it. Asking takes it: the next
-    answer is about the next pass. It is 0 where nothing is a mixture or has been trained on.
+    Args:
+        logits: (…, tokens, experts), before the ReLU.
     """
-    found = [module.take_balance() for module in modules if isinstance(module, MixtureOfExperts)]
+    here, after = STEEPNESS * logits[..., :-1, :], STEEPNESS * logits[..., 1:, :]
+    return F.binary_cross_entropy_with_logits(here, after.sigmoid())
+
+
+def chunk_loss(scores: Tensor) -> Tensor:
+    """Share of experts that chunks of tokens meet, softly: the mean of 1 - Π(1 - p_t) (arXiv 2507.08771).
+
+    Args:
+        scores: (…, tokens, experts), 0 for experts that are off; tokens behind the last whole chunk are left out.
+    """
+    shares = scores / scores.sum(dim=-1, keepdim=True).clamp_min(1e-5)
+    whole = scores.shape[-2] // CHUNK * CHUNK
+    chunks = shares[..., :whole, :].unflatten(-2, (-1, CHUNK))
+    return 1 - (1 - chunks).clamp_min(1e-5).log().sum(dim=-2).exp().mean()
+
+
+def auxiliary_loss(model: nn.Module) -> Tensor | float:
+    """Auxiliary loss of all mixtures of experts in the pass before, to be added to a training loop's own.
+
+    Of each it is α·E·Σ f_i·P_i, with f_i the share of choices that fell on expert i and P_i the router's mean probability
+    of it (arXiv 2101.03961, equation 4), and what the mixture asks for of neighbouring tokens. Asking takes it: the next
+    answer is about the next pass. It is 0 where nothing is a mixture, or nothing was trained on.
+
+    Example:
+        >>> auxiliary_loss(nn.Linear(3, 3))
+        0.0
+    """
+    found = [module.take_loss() for module in model.modules() if isinstance(module, MixtureOfExperts)]
     return sum((loss for loss in found if loss is not None), 0.0)
 
 

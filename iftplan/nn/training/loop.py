@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from iftplan.base.errors import InputError, StaleError
 from iftplan.nn.execution.execute import dense_gradients_
-from iftplan.nn.layers.mixture import balance_loss
+from iftplan.nn.layers.mixture import auxiliary_loss
 from iftplan.nn.masking.masking import Masking
 from iftplan.nn.training.data.batches import TrainingBatches, batches, watching_workers
 from iftplan.nn.training.data.mixing import mixed, mixing_weight
@@ -212,7 +212,7 @@ class Loop:
             sync = fabric.no_backward_sync(self.model, enabled=i < parts - 1)  # type: ignore[arg-type]
             with sync, differentiable(fabric) if twice else nullcontext():
                 loss = loss_of(logits_of(model(x)), y, config.training.label_smoothing)
-                loss = (loss + balance_loss(self.network.modules())) / parts
+                loss = (loss + auxiliary_loss(self.network)) / parts
                 fabric.backward(loss, **options)
             total += loss.detach()
         if self.folded is not None:

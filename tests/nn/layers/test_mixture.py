@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from iftplan.base.errors import InfeasibleError
 from iftplan.families.transforms.experts import Mixture
-from iftplan.nn.layers.mixture import MixtureOfExperts, balance_loss
+from iftplan.nn.layers.mixture import CHUNK, MixtureOfExperts, auxiliary_loss, chunk_loss, locality_loss
 
 WIDTH, HIDDEN, TOKENS = 12, 20, 30
 
@@ -55,13 +55,13 @@ def made(
 
 def expert(experts: MixtureOfExperts, i: int, block: type[Plain] | type[Gated]) -> nn.Module:
     """One expert as a block of its own."""
-    alone = block(experts.down.in_features)  # type: ignore[arg-type,union-attr]
+    alone = block(experts.down.in_features)
     for name, part in alone.named_children():
         if isinstance(part, nn.Linear):
             stack = experts.get_submodule(name)
-            part.weight.data.copy_(stack.weight[i])  # type: ignore[index]
+            part.weight.data.copy_(stack.weight[i])
             if part.bias is not None:
-                part.bias.data.copy_(stack.bias[i])  # type: ignore[index]
+                part.bias.data.copy_(stack.bias[i])
     return alone
 
 
@@ -118,7 +118,7 @@ def test_one_expert_that_every_token_meets_is_the_dense_block(block: type[Plain]
 def test_a_relu_router_has_every_expert_of_a_score_above_zero() -> None:
     experts = made(Mixture(6, 2, router="relu"))
     x = torch.randn(TOKENS, WIDTH)
-    scores = experts.scores(experts.router(x))  # type: ignore[misc]
+    scores = experts.scores(experts.router(x))
     logits = experts.router(x).relu()
     torch.testing.assert_close(scores, logits / (logits.square().mean(-1, keepdim=True) + 1e-6).sqrt())
     outputs = torch.stack([expert(experts, i, Plain)(x) for i in range(6)])
@@ -133,19 +133,19 @@ def test_the_balancing_loss_is_switch_s_and_is_taken_once() -> None:
     probabilities = experts.router(x).softmax(-1)
     chosen = torch.nn.functional.one_hot(probabilities.topk(2).indices, 4).float().sum(1)
     share = chosen.sum(0) / chosen.sum()
-    loss = balance_loss(experts.modules())
+    loss = auxiliary_loss(experts)
     assert isinstance(loss, Tensor)
     torch.testing.assert_close(loss, 0.01 * 4 * (share * probabilities.mean(0)).sum())
     assert loss.requires_grad
-    assert balance_loss(experts.modules()) == 0
+    assert auxiliary_loss(experts) == 0
     experts.eval()(x)
-    assert balance_loss(experts.modules()) == 0
+    assert auxiliary_loss(experts) == 0
 
 
 def test_an_even_spread_costs_the_coefficient() -> None:
     experts = made(Mixture(5, 5, balance=Fraction(1, 10)))
     experts(torch.randn(TOKENS, WIDTH))
-    assert float(balance_loss(experts.modules())) == pytest.approx(0.1)
+    assert float(auxiliary_loss(experts)) == pytest.approx(0.1)
 
 
 def test_experts_are_copied_pickled_and_set_to_a_mode_with_all_their_parts() -> None:
@@ -154,7 +154,7 @@ def test_experts_are_copied_pickled_and_set_to_a_mode_with_all_their_parts() -> 
     first = experts(x)
     for other in (copy.deepcopy(experts), pickle.loads(pickle.dumps(experts))):  # noqa: S301
         torch.testing.assert_close(other(x), first)
-        other.get_submodule("up").weight.data.zero_()  # type: ignore[operator,union-attr]
+        other.get_submodule("up").weight.data.zero_()
         assert not torch.allclose(other(x), first)
         torch.testing.assert_close(experts(x), first)
         assert other.eval().host[0].training is False
@@ -170,3 +170,37 @@ def test_a_block_with_a_part_of_the_router_s_name_is_refused() -> None:
     host.router = nn.Identity()
     with pytest.raises(InfeasibleError, match="'router'"):
         MixtureOfExperts(host, Mixture(2, 1), {"up": (WIDTH, 4), "down": (4, WIDTH)}, WIDTH)
+
+
+def test_neighbours_that_meet_the_same_experts_cost_less() -> None:
+    steady = torch.randn(1, 1, 6).expand(2, 2 * CHUNK, 6)
+    moving = torch.randn(2, 2 * CHUNK, 6)
+    assert locality_loss(steady) < locality_loss(moving)
+    assert chunk_loss(steady.relu()) < chunk_loss(moving.relu())
+    here, after = (100 * moving[:, :-1]).sigmoid(), (100 * moving[:, 1:]).sigmoid()
+    torch.testing.assert_close(
+        locality_loss(moving),
+        nn.functional.binary_cross_entropy(here.clamp(1e-38, 1), after),
+        rtol=0.02,
+        atol=0,
+    )
+    shares = moving.relu() / moving.relu().sum(-1, keepdim=True)
+    union = 1 - (1 - shares.view(2, 2, CHUNK, 6)).prod(2)
+    torch.testing.assert_close(chunk_loss(moving.relu()), union.mean(), rtol=1e-3, atol=1e-3)
+
+
+def test_losses_of_neighbours_are_added_as_they_are_asked_for() -> None:
+    x = torch.randn(2, 2 * CHUNK, WIDTH)
+    found = []
+    for mixture in (
+        Mixture(6, 2, router="relu"),
+        Mixture(6, 2, router="relu", locality=Fraction(1, 2)),
+        Mixture(6, 2, router="relu", chunks=Fraction(1, 4)),
+    ):
+        experts = made(mixture)
+        experts(x)
+        found.append(auxiliary_loss(experts))
+    logits = experts.router(x)
+    torch.testing.assert_close(found[1] - found[0], locality_loss(logits) / 2)
+    assert experts.scores is not None
+    torch.testing.assert_close(found[2] - found[0], chunk_loss(experts.scores(logits)) / 4)

@@ -76,7 +76,9 @@ def train(
     )
 
 
-@pytest.mark.parametrize("transform", ["experts:8x2", "experts:4x1+1:capacity=1.25", "experts:8x3:relu"])
+@pytest.mark.parametrize(
+    "transform", ["experts:8x2", "experts:4x1+1:capacity=1.25", "experts:8x3:relu:locality=0.01:chunks=0.1"]
+)
 def test_a_hundred_steps_of_a_small_gpt_lower_its_loss(place: Path, transform: str) -> None:
     train(place, "run", transform, 100)
     rows = (place / "run" / "metrics.csv").read_text().splitlines()
