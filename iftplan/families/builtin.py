@@ -10,6 +10,7 @@ from iftplan.base.errors import InputError
 from iftplan.families.closed_forms import FORMS
 from iftplan.families.family import Family
 from iftplan.families.transforms import DEFINITIONS
+from iftplan.families.transforms.experts import is_mixture
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
     {definition.name: Family(definition, FORMS[definition.name]) for definition in DEFINITIONS}
@@ -28,6 +29,11 @@ def family_named(name: str, *others: str) -> Family:
     """
     if (family := FAMILIES.get(name.lower())) is not None:
         return family
+    if is_mixture(name):
+        raise InputError(
+            f"{name} replaces the feed-forward blocks of a network and no single layer. Plan a network with "
+            f"`family={name!r}`, such as `iftplan plan zoo:gpt3-small --transform experts:8x2`."
+        )
     known = [*FAMILIES, *others]
     near = difflib.get_close_matches(name.lower(), known, 1, 0.4)
     hint = f"did you mean {near[0]!r}? " if near else ""

@@ -28,7 +28,7 @@ def run_table(run: RunConfig, plan: Plan, directory: str) -> Table:
     opened = run.method.name == "densified"
     forward = cost.dense if dense else cost.opened if opened else cost.forward()
     step = 3 * forward if dense or opened else _step(run, cost)
-    asked = plan.asked if plan.budget else f"sparsity {plan.sparsity}"
+    asked = plan.asked if plan.budget or plan.mixture else f"sparsity {plan.sparsity}"
     start = (("begins with", run.start.checkpoint),) if run.start.checkpoint else ()
     rows = (
         ("model", plan.model),

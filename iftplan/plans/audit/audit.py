@@ -197,7 +197,7 @@ def audit_plan(
     thinned = table.macs - sum(m or 0 for m in measured)
     report = AuditReport(
         subject=f"{plan.model or 'the model'} as {'planned' if active is None else 'applied'}",
-        reference=f"plan: {plan.transform} at sparsity {decimal(plan.sparsity, 4)}"
+        reference=f"plan: {plan.mixture or f'{plan.transform} at sparsity {decimal(plan.sparsity, 4)}'}"
         + (f", budget {plan.budget}" if plan.budget else ""),
         budget_macs=plan.budget_macs(scope) if plan.budget else None,
         scope=scope,

@@ -16,7 +16,7 @@ from iftplan.families.family import Family
 from iftplan.masks.distributions import Distribution
 from iftplan.models.spec import Heads, ModelSpec
 from iftplan.plans.plan import Plan, Scope, parse_scope
-from iftplan.plans.planner import Prepared, close_prepared, prepare
+from iftplan.plans.planner import Prepared, close_prepared, plan, prepare
 from iftplan.plans.policy import Policy
 from iftplan.runs.document import run_digest, telling_settings
 from iftplan.runs.settings import PlanConfig, RunConfig
@@ -164,6 +164,9 @@ def planned_rows(
         except IftplanError as error:
             yield _refused(asked, spec, error)
             continue
+        if policy.mixture is not None:
+            yield _of_experts(asked, spec, policy, heads)
+            continue
         if (common := replace(asked, distribution=Distribution.UNIFORM)) != last:
             last, ready = common, _prepared(spec, policy)
         if isinstance(ready, Prepared):
@@ -178,6 +181,13 @@ def _prepared(spec: ModelSpec, policy: Policy) -> Prepared | IftplanError:
         return prepare(spec, policy)
     except InfeasibleError as error:
         return error
+
+
+def _of_experts(asked: PlanConfig, spec: ModelSpec, policy: Policy, heads: Heads) -> GridPoint:
+    try:
+        return plan_row(asked, plan(spec, policy, heads=heads))
+    except InfeasibleError as error:
+        return _refused(asked, spec, error)
 
 
 def _closed(asked: PlanConfig, spec: ModelSpec, policy: Policy, ready: Prepared, heads: Heads) -> GridPoint:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from iftplan.base.errors import InputError
 from iftplan.base.units import parse_sparsity
 from iftplan.cli.options import families_of, inputs_of, split
+from iftplan.families.transforms.experts import is_mixture
 
 if TYPE_CHECKING:
     from iftplan.families.family import Family
@@ -21,7 +22,7 @@ _CHOSEN = {"seed": "--seeds", "method.name": "--methods", "data.path": "--data"}
 
 
 def families_named(text: str) -> tuple[Mapping[str, Family], tuple[str, ...]]:
-    """Families by name, and all names in the order they were given in, "none" among them.
+    """Families by name, and all names in the order they were given in, "none" and mixtures of experts among them.
 
     Raises:
         InputError: no name, or one of no family.
@@ -29,9 +30,12 @@ def families_named(text: str) -> tuple[Mapping[str, Family], tuple[str, ...]]:
     families: dict[str, Family] = {}
     names: list[str] = []
     for part in split(text):
-        found = [] if part == "none" else families_of(part)
+        if part == "none" or is_mixture(part):
+            names.append(part)
+            continue
+        found = families_of(part)
         families |= {family.name: family for family in found}
-        names += ["none"] if part == "none" else [family.name for family in found]
+        names += [family.name for family in found]
     if not names:
         raise InputError("--transforms is empty. Write --transforms wide,parallel or all.")
     return families, tuple(dict.fromkeys(names))

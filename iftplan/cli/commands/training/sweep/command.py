@@ -310,6 +310,7 @@ def command(
     """
     from dataclasses import replace
 
+    from iftplan.families.transforms.experts import is_mixture
     from iftplan.runs.settings import PlanConfig, RunConfig
     from iftplan.runs.sweeps.grid import Grid
 
@@ -349,7 +350,7 @@ def command(
         raise InputError(
             "--budget alone says how many weights plain sparsity keeps, so --transforms none has one point. Give one value in --sparsities, or leave none out."
         )
-    widens = any(family.definition.widens for family in families.values())
+    widens = any(family.definition.widens for family in families.values()) or any(map(is_mixture, named))
     input = input or ([asked.input] if asked.input else None)
     specs = specs_of(models, input, allow, widens=widens, heads=heads, train=train, no_cache=no_cache)
     grid = Grid(
