@@ -397,7 +397,8 @@ class Plan(Displayed, Framed):
     def asked(self) -> str:
         """Words for what was asked for: a sparsity, experts, a budget, or both."""
         if self.mixture is not None:
-            return str(self.mixture) if self.budget is None else f"{self.mixture} and budget {self.budget}"
+            experts = str(self.mixture).partition(":")[2]
+            return experts if self.budget is None else f"{experts} and budget {self.budget}"
         if self.budget is None:
             return f"sparsity {decimal_text(self.sparsity)}"
         if self.transform == "none":

@@ -241,9 +241,10 @@ def chunk_loss(scores: Tensor) -> Tensor:
         scores: (…, tokens, experts), 0 for experts that are off; tokens behind the last whole chunk are left out.
     """
     shares = scores / scores.sum(dim=-1, keepdim=True).clamp_min(1e-5)
-    whole = scores.shape[-2] // CHUNK * CHUNK
-    chunks = shares[..., :whole, :].unflatten(-2, (-1, CHUNK))
-    return 1 - (1 - chunks).clamp_min(1e-5).log().sum(dim=-2).exp().mean()
+    count = scores.shape[-2] // CHUNK
+    chunks = shares[..., : count * CHUNK, :].reshape(*shares.shape[:-2], count, CHUNK, shares.shape[-1])
+    missed: Tensor = (1 - chunks).clamp_min(1e-5).log().sum(dim=-2).exp()
+    return 1 - missed.mean()
 
 
 def auxiliary_loss(model: nn.Module) -> Tensor | float:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from iftplan.base.errors import InfeasibleError
 from iftplan.families.transforms.experts import Mixture
 from iftplan.nn.layers.mixture import CHUNK, MixtureOfExperts, auxiliary_loss, chunk_loss, locality_loss
+from iftplan.nn.layers.stacks import StackedLinear
 
 WIDTH, HIDDEN, TOKENS = 12, 20, 30
 
@@ -55,7 +56,9 @@ def made(
 
 def expert(experts: MixtureOfExperts, i: int, block: type[Plain] | type[Gated]) -> nn.Module:
     """One expert as a block of its own."""
-    alone = block(experts.down.in_features)
+    down = experts.get_submodule("down")
+    assert isinstance(down, StackedLinear)
+    alone = block(down.in_features)
     for name, part in alone.named_children():
         if isinstance(part, nn.Linear):
             stack = experts.get_submodule(name)
