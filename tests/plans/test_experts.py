@@ -102,6 +102,27 @@ def test_one_expert_costs_what_the_dense_block_does() -> None:
     assert all(layer.positions == 32 for layer in experts)
 
 
+@pytest.mark.parametrize(("experts", "width", "depth"), [(8, 64, 3), (32, 48, 2), (1, 96, 4)])
+def test_weights_are_those_of_joint_scaling_laws(experts: int, width: int, depth: int) -> None:
+    """N_total = (4 + 9E)·L·d² and N_act = 13·L·d² for SwiGLU experts 3d wide, k = 1 (arXiv 2502.05172, appendix A).
+
+    Routers are not in these numbers, nor is the dense block, which is chosen so that an expert is 3d wide.
+    """
+    layers: list[WeightLayer] = []
+    for i in range(depth):
+        layers += [linear(f"h.{i}.attention.{name}", width, width, 16) for name in "qkvo"]
+        layers += [linear(f"h.{i}.mlp.{name}", width, 3 * width, 16) for name in ("gate", "up")]
+        layers.append(linear(f"h.{i}.mlp.down", 3 * width, width, 16))
+    spec = ModelSpec("", (InputSpec((1, 5)),), tuple(layers), fingerprint="0" * 64)
+    dearer = 16 * depth * width * experts  # the routers' cost
+    plan = ift.plan(spec, f"experts:{experts}x1", budget=spec.macs + dearer)
+    size = size_of(plan.layers, Mixture(experts, 1))
+    routers = depth * width * experts
+    assert plan.residual_macs == 0
+    assert size.total - routers == (4 + 9 * experts) * depth * width**2
+    assert size.active - routers == 13 * depth * width**2
+
+
 def test_gpt3_small_and_vit_b_close_to_the_mac() -> None:
     for model, wide in (("zoo:gpt3-small", 1534), ("zoo:vit-b16", 1534)):
         plan = ift.plan(model, "experts:8x2")

@@ -98,6 +98,11 @@ def warm_start_(
 
 
 def _check(applied: nn.Module, plan: Plan, masks: MaskChoice) -> None:
+    if plan.mixture is not None:
+        raise InputError(
+            f"{plan.mixture} has experts of another width than the dense blocks, and no way is known to give them trained "
+            "dense weights. Train them from scratch."
+        )
     if planned_scales(plan):
         raise InputError(
             "the plan's parametrization multiplies initial values and logits, which is meant for training from "

@@ -7,10 +7,11 @@ import torch
 
 import iftplan as ift
 from iftplan import nn as inn
+from iftplan.base.errors import InputError
 from iftplan.nn.application.audit import audit
 from iftplan.nn.layers.mixture import MixtureOfExperts
 from iftplan.nn.sources import build
-from iftplan.plans.plan import Scope
+from iftplan.plans.plan import Role, Scope
 
 ENGINES = ("meta", "fvcore", "flop_counter")
 
@@ -48,6 +49,25 @@ def test_an_applied_network_costs_what_was_planned(family: str) -> None:
     assert torch.isfinite(applied(tokens).logits).all()
     again = inn.apply(plan, dense, seed=1)
     assert all(torch.equal(a, b) for a, b in zip(applied.parameters(), again.parameters(), strict=True))
+
+
+def test_dense_weights_cannot_be_carried_over_to_experts() -> None:
+    plan = ift.plan("zoo:gpt-char", "experts:8x2")
+    dense = build("zoo:gpt-char", device="cpu")
+    with pytest.raises(InputError, match="Train them from scratch"):
+        inn.warm_start_(inn.apply(plan, dense), dense, plan)
+
+
+def test_gated_blocks_of_transformers_have_gated_experts() -> None:
+    hf = pytest.importorskip("transformers")
+    sizes = {"hidden_size": 32, "intermediate_size": 96, "num_hidden_layers": 2, "vocab_size": 50}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    dense = hf.LlamaForCausalLM(hf.LlamaConfig(**sizes, **heads))
+    plan = ift.plan(dense, "experts:4x2+1", inputs="2x11:int64")
+    assert sum(layer.role is Role.TRANSFORMED for layer in plan.layers) == 2 * 3
+    report = inn.measure_applied(plan, inn.apply(plan, dense), engines=ENGINES)
+    assert report.passed, report.problems
+    assert set(report.counters.values()) == {plan.macs(Scope.MODEL)}
 
 
 def test_experts_begin_at_the_scale_of_the_layers_that_they_replace() -> None:
