@@ -394,6 +394,11 @@ class Plan(Displayed, Framed):
         return f"<Plan {self.model or 'of a network'}: {self.transform}, sparsity {decimal(self.sparsity, 4)}, {closed}, {len(self.layers)} layer{'s' * (len(self.layers) != 1)}>"
 
     @property
+    def family_name(self) -> str:
+        """Name of the family in tables of several plans, with the numbers of a mixture of experts."""
+        return self.transform if self.mixture is None else str(self.mixture)
+
+    @property
     def asked(self) -> str:
         """Words for what was asked for: a sparsity, experts, a budget, or both."""
         if self.mixture is not None:

@@ -82,11 +82,11 @@ def scope_table(plan: Plan, convention: Convention = Convention.MAC) -> Table:
 def _choices(plan: Plan, mixture: Mixture) -> str:
     """What a token can choose in a plan of experts, and how many weights it meets."""
     size = size_of(plan.layers, mixture)
-    ways = (
-        f"2^{mixture.experts}"
-        if mixture.router == "relu"
-        else f"C({mixture.experts}, {mixture.top_k}) = {count(comb(mixture.experts, mixture.top_k))}"
-    )
+    ways = f"C({mixture.experts}, {mixture.top_k})"
+    if mixture.router == "relu":
+        ways = f"2^{mixture.experts}"
+    elif mixture.log2_choices < _LONG:
+        ways += f" = {count(comb(mixture.experts, mixture.top_k))}"
     blocks = f"{size.blocks} block{'s' * (size.blocks != 1)}"
     return f"search space: {ways} choices for a token in each of {blocks}, {bits(size.log2_choices)}; {abbreviate(size.total)} weights, of which a token meets {abbreviate(size.active)}"
 
@@ -146,6 +146,9 @@ def _beside_module(plan: Plan) -> Iterator[str]:
 def _share(macs: int, whole: int) -> str:
     return f"{100 * macs / whole:.1f} %"
 
+
+_LONG = 40
+"""Bits of a number of choices that is not written out."""
 
 _NOTEWORTHY = 1.05
 """How far above k widths are, where the table says so."""

@@ -307,7 +307,7 @@ def result(loop: Loop, plan: Plan) -> Document:
         "convention": "mac",
         "scope": Scope.MODEL.value,
         "model": plan.model,
-        "transform": plan.transform if loop.config.method.name != "dense" else "none",
+        "transform": plan.family_name if loop.config.method.name != "dense" else "none",
         "sparsity": float(plan.sparsity) if loop.masks is not None else 0.0,
         "distribution": plan.distribution,
         "method": loop.config.method.name,

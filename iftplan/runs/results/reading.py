@@ -92,7 +92,7 @@ def of_plan(plan: Plan, source: str) -> Observation:
     return Observation(
         source=source,
         model=plan.model,
-        transform=plan.transform,
+        transform=plan.family_name,
         sparsity=float(plan.sparsity),
         distribution=plan.distribution,
         structure=plan.mask,
