@@ -156,7 +156,7 @@ def families_of(text: str) -> list[Family]:
     found: list[Family] = []
     for name in split(text):
         if name == "all":
-            found += [family for key, family in FAMILIES.items() if key != "nm"]
+            found += [family for key, family in FAMILIES.items() if key != "nm" and family.definition.grid is None]
         elif ".py:" in name:
             found.append(_own_family(name))
         else:

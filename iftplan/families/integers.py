@@ -8,7 +8,7 @@ from math import gcd, lcm, prod
 
 from iftplan.base.errors import InfeasibleError, TooSmallError
 from iftplan.base.units import decimal_text
-from iftplan.families.family import Family
+from iftplan.families.family import Exact, Family
 from iftplan.families.integer_search import Multiplier, largest_integer, round_up, smallest_integer
 from iftplan.families.solution import Structure
 from iftplan.masks import MaskStructure, Matrices
@@ -79,10 +79,25 @@ def at_structure(wide: LayerSpec, family: Family, unknown: int, structure: Struc
     degree = 1 if wide.depthwise else 2
     m, n = wide.fan_in, wide.fan_out
     capacity = wide.copies * int(family.form.masked(m, n, unknown, degree, 1))
-    dense = wide.copies * int(family.form.fixed(m, n, unknown, degree, 1))
+    dense = wide.copies * int(fixed_weights(wide, family, unknown, degree))
     shape = family.definition.matrices
     matrices = shape(m, n, unknown) * wide.copies if shape else ((capacity, 1),)
     return IntegerStructure(wide, structure, matrices, capacity, dense)
+
+
+def fixed_weights(wide: LayerSpec, family: Family, unknown: int, degree: int = 2) -> Exact:
+    """Weights that are never masked in one of a layer's matrices: by the family's cost, or by its blocks, which are whole.
+
+    Args:
+        wide: the layer at its new width.
+        family: whose structure is taken.
+        unknown: number of branches, rank, or 1 for families that only widen.
+        degree: how fast weights grow with the width.
+    """
+    if family.definition.grid is None:
+        return family.form.fixed(wide.fan_in, wide.fan_out, unknown, degree, 1)
+    assert wide.in_channels is not None and wide.out_channels is not None
+    return family.definition.grid(wide.in_channels, wide.out_channels).weights(wide, unknown)
 
 
 def multiplier_of(layer: LayerSpec, family: Family, density: Fraction) -> float:
@@ -171,7 +186,7 @@ def _integer(layer: LayerSpec, wide: LayerSpec, family: Family, density: Fractio
     real = float(form.full.value(layer.fan_in, layer.fan_out, density, k, 0)) * float(share)
 
     def cost(x: int) -> Fraction:
-        return form.masked(m, n, x, 2, 1) * density + form.fixed(m, n, x, 2, 1)
+        return Fraction(form.masked(m, n, x, 2, 1) * density + fixed_weights(wide, family, x))
 
     unit = rank_unit(layer, family)
     if family.definition.structure == "branches" and real > _MOST_BRANCHES:

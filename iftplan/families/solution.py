@@ -26,6 +26,7 @@ class Outcome(StrEnum):
     EXACT = "closed to the MAC"
     RESIDUAL = "the structure leaves a residual"
     LEFT_ALONE = "left as it is: this family does not apply to depthwise layers"
+    GROUPED = "left as it is: its groups are blocks already"
     FREE = "costs no MACs: nothing to close"
     SYMBOLIC = "closed form only: the channels are symbolic"
     INFEASIBLE = "infeasible"

@@ -77,6 +77,8 @@ def _solve(
         return _unchanged(layer, family, sparsity, Outcome.FREE)
     if layer.depthwise and not family.solves_width:
         return _unchanged(layer, family, sparsity, Outcome.LEFT_ALONE)
+    if layer.groups > 1 and family.definition.grid is not None:
+        return _unchanged(layer, family, sparsity, Outcome.GROUPED)
     if layer.symbolic:
         return _symbolic(layer, family, sparsity)
     real = integer_structure(layer, family, 1 - sparsity, mask, round_to)

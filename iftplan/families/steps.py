@@ -102,7 +102,7 @@ def _step(what: str, left: str, right: Expr) -> Step:
 
 def explain(solution: Solution, family: Family) -> Solution:
     """The solution with the derivation of its structure, down to whole numbers; without one for layers that stay unchanged."""
-    if solution.outcome is Outcome.LEFT_ALONE:
+    if solution.outcome in (Outcome.LEFT_ALONE, Outcome.GROUPED):
         return solution
     symbolic = steps(solution.layer, family, 1 - solution.sparsity)
     return replace(solution, steps=(*symbolic, *_integer_steps(solution, family)))

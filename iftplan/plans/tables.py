@@ -265,4 +265,4 @@ def _closing(plan: Plan, scope: Scope) -> str:
         return ""
     if plan.mixture is not None:
         return "widths close it"
-    return "ranks close it" if plan.transform == "lowrank" else "no density closes it"
+    return "ranks close it" if plan.transform in ("lowrank", "monarch", "btt") else "no density closes it"

@@ -49,7 +49,10 @@ class Factored:
         root = self.root * other.root // common**2
         return _product(self.coefficient * other.coefficient * common, root, powers)
 
-    def __pow__(self, power: int) -> Factored:
+    def __pow__(self, power: Number) -> Factored:
+        if power != int(power):
+            raise OverflowError("a power that is neither whole nor a square root")
+        power = int(power)
         whole, odd = divmod(power, 2)
         coefficient = self.coefficient**power * Fraction(self.root) ** whole
         powers = {factor: old * power for factor, old in self.powers}

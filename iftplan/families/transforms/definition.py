@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from iftplan.families.transforms.blocks import Grid
+
 
 @dataclass(frozen=True, slots=True)
 class Definition:
@@ -22,6 +24,8 @@ class Definition:
         matrices: shapes of the masked matrices at (m, n, unknown), for masks with structure; None treats
             the masked weights as one vector.
         source: paper and section.
+        grid: number of blocks at so many input and output channels, for pairs of block-diagonal factors, whose cost is
+            counted with the padding that equal blocks need; None for families without blocks.
     """
 
     name: str
@@ -32,3 +36,4 @@ class Definition:
     widens: bool = False
     matrices: Callable[[int, int, int], tuple[tuple[int, int], ...]] | None = None
     source: str = ""
+    grid: Callable[[int, int], Grid] | None = None

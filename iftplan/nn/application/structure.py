@@ -8,10 +8,12 @@ from types import MappingProxyType
 from torch import nn
 
 from iftplan.base.errors import MeasureError, StaleError
+from iftplan.families.builtin import FAMILIES
 from iftplan.families.transforms.experts import NAME
 from iftplan.models.spec import Couplings
 from iftplan.models.zoo_specs import zoo_spec
 from iftplan.nn.application.experts import place_experts_
+from iftplan.nn.layers.blocks import BlockPair
 from iftplan.nn.layers.branches import Doped, Factorized, Member, Nonlinearity, Parallel, identity
 from iftplan.nn.layers.experts import (
     RoutedExperts,
@@ -29,6 +31,7 @@ from iftplan.plans.plan import Plan, PlannedLayer, Role
 _MEMBERS: Mapping[str, Callable[[nn.Module, int, Nonlinearity], Member]] = MappingProxyType(
     {"parallel": Parallel, "factorized": Factorized, "lowrank": Factorized, "doped": Doped}
 )
+_BLOCKS = tuple(name for name, family in FAMILIES.items() if family.definition.grid is not None)
 _STACKED_MEMBERS: Mapping[str, Callable[[nn.Module, int, Nonlinearity], Member]] = MappingProxyType(
     {
         "parallel": StackedParallel,
@@ -43,7 +46,7 @@ _STRUCTURES: Mapping[str, int] = MappingProxyType({"branches": 1, "rank": 0})
 NonlinearityFor = Callable[[nn.Module], Nonlinearity]
 """A layer → the non-linearity of the member that stands in its place."""
 
-_BUILT = ("none", "wide", "nm", *_MEMBERS, NAME)
+_BUILT = ("none", "wide", "nm", *_MEMBERS, *_BLOCKS, NAME)
 
 
 def none(layer: nn.Module) -> Nonlinearity:
@@ -149,16 +152,27 @@ def _replace_(
             f"the plan transforms {layer.name!r}, which the model does not have; make the plan again."
         )
     old = modules[layer.name]
-    member = _MEMBERS[transform](old, size, nonlinearity(old))
+    member = _member(transform, old, layer, size, nonlinearity)
     made = {old: member}
     for path, module in modules.items():
         if module is not old and getattr(module, "weight", None) is not old.weight:
             continue
         if module not in made:
-            made[module] = _MEMBERS[transform](module, size, nonlinearity(module)).sharing_(member)
+            made[module] = _member(transform, module, layer, size, nonlinearity).sharing_(member)
         made[module].path = made[module].path or path
         parent, _, name = path.rpartition(".")
         setattr(modules[parent], name, made[module])
+
+
+def _member(
+    transform: str, module: nn.Module, layer: PlannedLayer, size: int, nonlinearity: NonlinearityFor
+) -> Member:
+    """What stands in a layer's place; structured matrices have no non-linearity inside."""
+    if transform not in _BLOCKS:
+        return _MEMBERS[transform](module, size, nonlinearity(module))
+    grid, after = FAMILIES[transform].definition.grid, layer.after
+    assert grid is not None and after is not None and after.in_channels and after.out_channels
+    return BlockPair(module, size, grid(after.in_channels, after.out_channels))
 
 
 def _replace_in_experts_(

@@ -171,7 +171,7 @@ class Doped(Member):
         return out
 
 
-def _options(layer: nn.Module) -> dict[str, Any]:
+def options_of(layer: nn.Module) -> dict[str, Any]:
     weight = layer.weight
     assert isinstance(weight, Tensor)
     return {"device": weight.device, "dtype": weight.dtype}
@@ -186,25 +186,25 @@ def _sized(layer: nn.Module, out_channels: int | None, *, bias: bool) -> nn.Modu
     """The same layer with another number of outputs."""
     match layer:
         case nn.Linear():
-            return nn.Linear(layer.in_features, out_channels or layer.out_features, bias, **_options(layer))
+            return nn.Linear(layer.in_features, out_channels or layer.out_features, bias, **options_of(layer))
         case nn.modules.conv._ConvNd():
-            return _convolution(
+            return convolution_like(
                 layer, layer.in_channels, out_channels or layer.out_channels, layer.groups, bias
             )
         case StackedLinear():
             outputs = out_channels or layer.out_features
-            return StackedLinear(layer.experts, layer.in_features, outputs, bias, **_options(layer))
+            return StackedLinear(layer.experts, layer.in_features, outputs, bias, **options_of(layer))
         case _ if is_conv1d(layer):
             weight = layer.weight
             assert isinstance(weight, Tensor)
-            return nn.Linear(weight.shape[0], out_channels or weight.shape[1], bias, **_options(layer))
+            return nn.Linear(weight.shape[0], out_channels or weight.shape[1], bias, **options_of(layer))
         case _:
             raise InfeasibleError(
                 f"{type(layer).__name__} cannot be replaced; linear layers, convolutions and transformers' Conv1D can."
             )
 
 
-def _convolution(
+def convolution_like(
     layer: nn.modules.conv._ConvNd, in_channels: int, out_channels: int, groups: int, bias: bool
 ) -> nn.Module:
     """torch's own convolution, also under a subclass, with this layer's kernel, stride and padding."""
@@ -214,7 +214,7 @@ def _convolution(
     if layer.transposed:
         geometry["output_padding"] = layer.output_padding
     fresh: nn.Module = kind(
-        in_channels, out_channels, groups=groups, bias=bias, **geometry, **_options(layer)
+        in_channels, out_channels, groups=groups, bias=bias, **geometry, **options_of(layer)
     )
     return fresh
 
@@ -239,7 +239,7 @@ def _factors(layer: nn.Module, rank: int, *, bias: bool) -> tuple[nn.Module, nn.
 
     Convolutions: U carries kernel, stride and groups, V is 1×1. Transposed ones: U is 1×1, V carries the kernel.
     """
-    options = _options(layer)
+    options = options_of(layer)
     if isinstance(layer, StackedLinear):
         second = StackedLinear(layer.experts, rank, layer.out_features, bias, **options)
         return _sized(layer, rank, bias=False), second
@@ -248,5 +248,5 @@ def _factors(layer: nn.Module, rank: int, *, bias: bool) -> tuple[nn.Module, nn.
     point: Any = getattr(nn, f"Conv{len(layer.kernel_size)}d")
     if layer.transposed:
         down = point(layer.in_channels, rank, 1, groups=layer.groups, bias=False, **options)
-        return down, _convolution(layer, rank, layer.out_channels, 1, bias)
+        return down, convolution_like(layer, rank, layer.out_channels, 1, bias)
     return _sized(layer, rank, bias=False), point(rank, layer.out_channels, 1, bias=bias, **options)

@@ -16,6 +16,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from iftplan.base.errors import InputError
+from iftplan.nn.layers.blocks import BlockLinear
 from iftplan.nn.layers.branches import is_conv1d
 from iftplan.nn.layers.stacks import Stack
 
@@ -70,6 +71,9 @@ def fans_of(module: nn.Module, weight: Tensor, stack: Stack | None = None) -> Fa
     """
     if stack is not None:
         outputs, inputs = (weight.mT if stack.inputs_first else weight).shape[1:]
+        return Fans(inputs, outputs)
+    if isinstance(module, BlockLinear):
+        outputs, inputs = weight.shape[1:]
         return Fans(inputs, outputs)
     window = weight[0, 0].numel() if weight.dim() > 1 else 1
     first, second = weight.shape[0], weight.shape[1] if weight.dim() > 1 else 1

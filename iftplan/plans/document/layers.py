@@ -36,6 +36,8 @@ def _restructured(own: str, transform: str, key: str, unknown: float | None) -> 
             return f"{unknown} × {own}"
         case "factorized" | "lowrank":
             return f"{own} via rank {unknown}"
+        case "monarch" | "btt":
+            return f"{own} in blocks of rank {unknown}"
         case "doped":
             return f"{own} + rank {unknown}"
         case "experts":
@@ -64,7 +66,7 @@ def parse_after(text: str) -> LayerSpec:
         ('linear:8-8', 'linear:8-8')
     """
     _, branches, own = text.rpartition(" × ")
-    own = (own if branches else text).partition(" via ")[0].partition(" + ")[0].partition(", ")[0]
+    own = (own if branches else text).partition(" via ")[0].partition(" in ")[0].partition(" + ")[0].partition(", ")[0]
     return canonical(parse_layer(own, digits=_LONGEST))
 
 

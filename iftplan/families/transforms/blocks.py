@@ -1,0 +1,81 @@
+"""Pairs of block-diagonal factors with a shuffle between them: what Monarch and block tensor-train layers are made of.
+
+Inputs and outputs fall into equal blocks. The first factor maps each block of inputs to channels of its own, the shuffle
+deals these out to all blocks of outputs in turn, and the second factor maps what each of them was dealt. If blocks do not
+divide the channels, inputs are filled up with zeros and outputs are cut off; these multiply-accumulates count.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from math import isqrt, prod
+
+from iftplan.models.spec import LayerSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Blocks that inputs and outputs fall into, and the channels between the factors at rank 1.
+
+    Attributes:
+        inputs: number of blocks of inputs.
+        outputs: number of blocks of outputs.
+        step: channels between the factors for each rank, a multiple of both.
+
+    Example:
+        >>> from iftplan.models.notation import parse_layer
+        >>> Grid(4, 4, 4).weights(parse_layer("linear:768-3072"), rank=2)
+        7680
+    """
+
+    inputs: int
+    outputs: int
+    step: int
+
+    def weights(self, layer: LayerSpec, rank: int) -> int:
+        """Weights of both factors: the MACs of one position, padding included."""
+        assert layer.in_channels is not None and layer.out_channels is not None
+        before, after = (1, prod(layer.kernel)) if layer.kind.transposed else (prod(layer.kernel), 1)
+        inputs = size(layer.in_channels, self.inputs) * before
+        outputs = size(layer.out_channels, self.outputs) * after
+        return rank * self.step * (inputs + outputs)
+
+
+def size(channels: int, blocks: int) -> int:
+    """Channels of one of so many equal blocks, the last one padded.
+
+    Example:
+        >>> size(10, 4)
+        3
+    """
+    return -(-channels // blocks)
+
+
+def monarch_grid(inputs: int, outputs: int) -> Grid:
+    """Four blocks on both sides, as in the released code of arXiv 2204.00595, or fewer where there are fewer channels."""
+    blocks = min(4, inputs, outputs)
+    return Grid(blocks, blocks, blocks)
+
+
+def root_grid(inputs: int, outputs: int) -> Grid:
+    """About as many blocks as each block has channels (arXiv 2406.06248, section 2).
+
+    Example:
+        >>> root_grid(768, 3072)
+        Grid(inputs=24, outputs=48, step=1152)
+    """
+    before, after = _near_root(inputs), _near_root(outputs)
+    return Grid(before, after, before * after)
+
+
+_REACH = 256
+"""Numbers of blocks that are tried on either side of the root, for one that needs little padding."""
+
+
+@lru_cache(maxsize=1024)
+def _near_root(channels: int) -> int:
+    """The number of blocks from half to twice the root that needs the least padding, the nearest to the root of these."""
+    root = isqrt(channels)
+    found = range(max(1, root // 2, root - _REACH), min(2 * root, root + _REACH) + 1)
+    return min(found, key=lambda blocks: (blocks * size(channels, blocks), abs(blocks * blocks - channels)))
