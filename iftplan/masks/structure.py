@@ -71,6 +71,11 @@ class MaskStructure(ABC):
         return None
 
     @property
+    def rigid(self) -> bool:
+        """Whether no pattern can keep less, so that a budget has to be met by widths or ranks."""
+        return False
+
+    @property
     def pattern(self) -> tuple[int, int]:
         """Inputs and outputs of the pattern that tiles a weight; a single weight, unless a structure says otherwise."""
         return 1, 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import gcd
 
@@ -140,7 +140,8 @@ def _closed_by_rank(
 ) -> tuple[tuple[PlannedLayer, ...], tuple[str, ...]]:
     """Nothing is masked: ranks are what can be spent, one whole rank at a time, and a residual may stay."""
     family = policy.family
-    ranked = [row for row in rows if row.role is Role.TRANSFORMED and row.nnz is None]
+    key = family.definition.structure if family else ""
+    ranked = [row for row in rows if row.role is Role.TRANSFORMED and isinstance(row.structure.get(key), int)]
     if family is None or not ranked:
         if policy.budget and not any(row.role is Role.TRANSFORMED for row in rows):
             _check_range(rows, policy, ledger.budget, ledger.fixed, ledger.fixed)
@@ -152,8 +153,7 @@ def _closed_by_rank(
     # weights elsewhere: a rank is an account's unit, at the price of a column of U and a row of V.
     # Convolutions with groups take ranks in steps of their groups, and every layer keeps one, for at rank 0
     # it would pass nothing on.
-    key = family.definition.structure
-    spent = sum(row.fixed_macs for row in ranked)
+    spent = sum(row.macs_of(row.dense_weights) for row in ranked)
     left = ledger.budget - (ledger.fixed - spent)
     if left <= 0 and not policy.budget:
         raise _overspent([row for row in rows if row not in ranked], policy, ledger)
@@ -177,7 +177,7 @@ def _closed_by_rank(
             f"ranks: {smallest.name} would have rank 0."
         )
     chosen = {
-        row.name: with_unknown(row, family, step * unit)
+        row.name: replace(with_unknown(row, family, step * unit), nnz=row.nnz)
         for row, step, unit in zip(ranked, steps, units, strict=True)
     }
     note = (
@@ -194,7 +194,7 @@ def _rank_account(row: PlanRow, key: str, unit: int, scale: Fraction) -> Account
     rank = row.structure[key]
     assert isinstance(rank, int) and row.layer is not None
     most = min(row.layer.fan_in, row.layer.fan_out) // unit
-    return Account(max(most, 1), row.fixed_macs // rank * unit, max(scale * rank / unit, Fraction(1)), 1)
+    return Account(max(most, 1), row.macs_of(row.dense_weights) // rank * unit, max(scale * rank / unit, Fraction(1)), 1)
 
 
 def _check_range(rows: Sequence[PlanRow], policy: Policy, budget: int, least: int, most: int) -> None:

@@ -67,10 +67,11 @@ class Policy:
             raise InputError("scope 'module' needs the name of a module. Write `scope='module:NAME'`.")
         if self.round_to < 1:
             raise InputError(f"widths cannot be rounded to a multiple of {self.round_to}; the smallest is 1.")
-        if self.mask.density is not None and not (self.family is None or self.family.solves_width):
+        if self.mask.density is not None and not self._closes_beside_masks:
             raise InputError(
                 f"{self.mask} masks fix the density, so only wider layers can meet the budget, and {self.family.name} "
                 "keeps the width; use wide or nm."
+                + (" Doped meets it by its rank." if self.mask.rigid else "")
             )
         if self.family and self.family.solves_width and not self.family.definition.widens:
             raise InputError(
@@ -104,6 +105,12 @@ class Policy:
         """Whether a model is read with its widths: to widen it, or to find its feed-forward blocks by them."""
         return self.widens or self.mixture is not None
 
+    @property
+    def _closes_beside_masks(self) -> bool:
+        """Whether something else than masks can meet a budget: widths, or a rank beside masks without choice."""
+        family = self.family
+        return family is None or family.solves_width or (self.mask.rigid and family.name == "doped")
+
     def covers(self, name: str) -> bool:
         """Whether a layer lies in the modules that are planned."""
         return not self.within or lies_within(name, self.within)
@@ -130,7 +137,9 @@ class Policy:
     @property
     def whole_patterns(self) -> bool:
         """Whether every group of an N:M mask keeps its N, so that the pattern fixes the density."""
-        return self.mask.density is not None and (self.family is None or self.close_by == "pattern")
+        return self.mask.density is not None and (
+            self.family is None or self.close_by == "pattern" or self.mask.rigid
+        )
 
     @property
     def width_unit(self) -> int:

@@ -298,7 +298,8 @@ def _restructured(row: PlanRow, dense: LayerSpec, policy: Policy) -> PlanRow:
         raise _unfit(row, error) from error
     unknown = real.structure[family.definition.structure]
     assert isinstance(unknown, int)
-    return with_unknown(row, family, unknown)
+    made = with_unknown(row, family, unknown)
+    return replace(made, nnz=_patterned(made, policy)) if made.capacity else made
 
 
 def _unfit(row: PlanRow, error: InfeasibleError) -> InfeasibleError:

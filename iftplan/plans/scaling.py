@@ -10,19 +10,24 @@ of a weight, relative to the dense model,
                                                                             /d_head
 
 where μ = m_d under μP and m_d·m_ρ, the active over the dense fan-in, under SμPar.
+
+Of the factors of structured matrices each is a hidden weight with the fan-in of one of its blocks; its deviation is also
+multiplied by √(outputs/inputs) of a block where that is below 1 (Qiu et al., arXiv 2406.06248, section 3).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from math import sqrt
+from math import prod, sqrt
 from types import MappingProxyType
 from typing import Final, get_args
 
 from iftplan.base.errors import InputError
 from iftplan.base.units import fraction
+from iftplan.families.builtin import FAMILIES
+from iftplan.families.transforms.blocks import Grid, size
 from iftplan.models.spec import Kind, LayerSpec
 from iftplan.plans.plan import (
     Asked,
@@ -107,7 +112,7 @@ def _doubts(plan: Plan, optimizer: Optimizer, mask_updates: MaskUpdates) -> Iter
         yield "the evidence of arXiv 2405.15743 is for Adam-family optimizers."
     if any(layer.kind.startswith("conv") for layer in plan.layers):
         yield "there is no evidence for convolutions with BatchNorm."
-    if plan.transform not in _PLAIN:
+    if plan.transform not in _PLAIN and _grid(plan) is None:
         yield f"there is no evidence for the members of the family {plan.transform!r}, which may have a norm inside."
 
 
@@ -127,7 +132,7 @@ def _scales(plan: Plan, scheme: Scheme, optimizer: Optimizer) -> Iterator[tuple[
     # output layer keeps them too, and its logits are divided by its fan-in instead. A tied tensor is both:
     # what the layer with the product finds has to replace what the look-up found, which is why look-ups come
     # first below.
-    weights = [layer for layer in plan.layers if layer.weight]
+    weights, grid = [layer for layer in plan.layers if layer.weight], _grid(plan)
     embeddings = {layer.weight for layer in weights if layer.kind == Kind.EMBEDDING}
     contracting = [layer for layer in weights if layer.positions]
     last = contracting[-1].weight if contracting else ""
@@ -136,8 +141,8 @@ def _scales(plan: Plan, scheme: Scheme, optimizer: Optimizer) -> Iterator[tuple[
         gives_output = layer.kept_for is KeptFor.OUTPUT or (layer.weight == last and _pinned(layer))
         role = TensorRole.OUTPUT if gives_output else TensorRole.HIDDEN
         role = TensorRole.EMBEDDING if layer.weight in embeddings else role
-        found.update((fan.name, _scale(role, fan, scheme, optimizer)) for fan in _fans(layer))
-    order = {name: None for layer in weights for name in (fan.name for fan in _fans(layer))}
+        found.update((fan.name, _scale(role, fan, scheme, optimizer)) for fan in _fans(layer, grid))
+    order = {name: None for layer in weights for name in (fan.name for fan in _fans(layer, grid))}
     yield from ((name, found[name]) for name in order)
 
 
@@ -148,7 +153,7 @@ def _scale(role: TensorRole, fan: _Fan, scheme: Scheme, optimizer: Optimizer) ->
         return replace(known, reason="as in the dense model")
     if role is TensorRole.HIDDEN:
         rate = 1 / ratio if optimizer == "adam" else 1 / density
-        return replace(known, init_std_scale=1 / sqrt(ratio), learning_rate_multiplier=rate)
+        return replace(known, init_std_scale=fan.narrowing / sqrt(ratio), learning_rate_multiplier=rate)
     return replace(known, output_multiplier=1 / ratio)  # 1 for an embedding without a tied head
 
 
@@ -163,16 +168,29 @@ _REASONS: Final[Mapping[TensorRole, str]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class _Fan:
-    """A tensor's m_d and m_ρ, and all that is summed up at one of its outputs, with masks and without."""
+    """A tensor's m_d and m_ρ, and all that is summed up at one of its outputs, with masks and without.
+
+    The narrowing is that of the blocks of structured matrices, over the dense layer's; 1 elsewhere.
+    """
 
     name: str
     width: Fraction
     density: Fraction
     active: Fraction
     whole: Fraction
+    narrowing: float = 1.0
 
 
-def _fans(layer: PlannedLayer) -> Iterator[_Fan]:
+GridOf = Callable[[int, int], Grid]
+
+
+def _grid(plan: Plan) -> GridOf | None:
+    """How the family of a plan cuts layers into blocks, if it does."""
+    family = FAMILIES.get(plan.transform)
+    return family.definition.grid if family else None
+
+
+def _fans(layer: PlannedLayer, grid: GridOf | None) -> Iterator[_Fan]:
     """Of the tensors that a planned layer becomes."""
     dense, one, density = layer.before, Fraction(1), layer.density
     assert dense is not None
@@ -182,6 +200,8 @@ def _fans(layer: PlannedLayer) -> Iterator[_Fan]:
         width = wide * branches
         for i in range(branches):
             yield _Fan(f"{layer.name}.branches.{i}.weight", width, density, width * density, width)
+    elif isinstance(rank, int) and rank and grid is not None:
+        yield from _block_factors(layer, rank, grid)
     elif isinstance(rank, int) and rank:
         yield from _factors(layer, Fraction(rank, dense.fan_in), wide)
     else:
@@ -199,6 +219,37 @@ def _factors(layer: PlannedLayer, rank: Fraction, wide: Fraction) -> Iterator[_F
     else:
         yield _Fan(f"{name}.U.weight", wide, density, wide * density, wide)
         yield _Fan(f"{name}.V.weight", rank, density, rank * density, rank)
+
+
+def _block_factors(layer: PlannedLayer, rank: int, grid: GridOf) -> Iterator[_Fan]:
+    """Of U and V: inputs and outputs of one of their blocks."""
+    dense, after = layer.before, layer.after
+    assert dense is not None and after is not None and after.in_channels and after.out_channels
+    cut = grid(after.in_channels, after.out_channels)
+    between = cut.step * rank
+    blocks = {
+        "U": (size(after.in_channels, cut.inputs), between // cut.inputs),
+        "V": (between // cut.outputs, size(after.out_channels, cut.outputs)),
+    }
+    window = prod(dense.kernel)
+    carries = "V" if dense.kind.transposed else "U"
+    usual = _narrowing(dense.fan_in, dense.fan_out)
+    for name, (inputs, outputs) in blocks.items():
+        taps = window if name == carries else 1
+        before, behind = (inputs, outputs * taps) if dense.kind.transposed else (inputs * taps, outputs)
+        ratio = Fraction(before, dense.fan_in)
+        yield _Fan(
+            f"{layer.name}.{name}.weight",
+            ratio,
+            Fraction(1),
+            ratio,
+            ratio,
+            _narrowing(before, behind) / usual,
+        )
+
+
+def _narrowing(inputs: int, outputs: int) -> float:
+    return min(1.0, sqrt(outputs / inputs))
 
 
 def _widening(layer: PlannedLayer, dense: LayerSpec) -> Fraction:

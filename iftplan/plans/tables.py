@@ -8,6 +8,7 @@ from math import comb
 
 from iftplan.base.units import Convention, abbreviate, bits, count, decimal, percent
 from iftplan.families.transforms.experts import Mixture
+from iftplan.masks import parse_mask
 from iftplan.plans.document.layers import after_notation, before_notation
 from iftplan.plans.document.plan import plan_document
 from iftplan.plans.experts import size_of
@@ -265,4 +266,7 @@ def _closing(plan: Plan, scope: Scope) -> str:
         return ""
     if plan.mixture is not None:
         return "widths close it"
-    return "ranks close it" if plan.transform in ("lowrank", "monarch", "btt") else "no density closes it"
+    transformed = [layer for layer in plan.layers if layer.role is Role.TRANSFORMED]
+    rigid = parse_mask(plan.mask).rigid
+    ranked = any("rank" in layer.structure and (rigid or not layer.capacity) for layer in transformed)
+    return "ranks close it" if ranked else "no density closes it"

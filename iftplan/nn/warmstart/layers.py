@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from iftplan.nn.layers.blocks import BlockPair
 from iftplan.nn.layers.branches import Doped, Factorized, Member, Parallel, is_conv1d
 from iftplan.nn.masks.masked_weights import SUFFIX, has_mask
 
@@ -40,6 +41,8 @@ def start_member_(
         return _parallel_(list(module.branches), weight, masks, generator), weight
     groups = replaced.groups if isinstance(replaced, nn.modules.conv._ConvNd) else 1
     blocks = _blocks(weight, groups, _transposed(replaced))
+    if isinstance(module, BlockPair):
+        return project_(module, blocks[0]), blocks[0]
     if isinstance(module, Factorized):
         return _factorized_(module, blocks, masks), blocks
     assert isinstance(module, Doped)

@@ -181,7 +181,7 @@ def _structure(plan: Plan, layer: PlannedLayer, after: LayerSpec, becomes: str) 
 
 def _closing(plan: Plan, mask: MaskStructure) -> Iterator[str]:
     """The sparsity that closes each scope, and whether the closed one is overspent."""
-    whole = mask.density is not None and plan.close_by == "pattern"
+    whole = mask.rigid or (mask.density is not None and plan.close_by == "pattern")
     rows = [
         layer
         for layer in plan.layers

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from iftplan.families.builtin import FAMILIES
 from iftplan.models.spec import LayerSpec
 from iftplan.plans.plan import WIDTHS, Execution, Plan, PlannedLayer
 from iftplan.plans.speed.pricing import DENSE_ABOVE, NotMeasuredError, Price, Prices
@@ -45,6 +46,7 @@ class Times:
         layers, unpriced = dict[str, Time](), dict[str, str]()
         for layer in plan.layers:
             try:
+                _check_measured(plan, layer)
                 layers[layer.name] = _time(layer, plan.mask, prices)
             except NotMeasuredError as error:
                 unpriced[layer.name] = str(error)
@@ -54,6 +56,12 @@ class Times:
     def seconds(self) -> float:
         """Estimated seconds of all priced layers as they are planned."""
         return sum(time.planned.seconds for time in self.layers.values())
+
+
+def _check_measured(plan: Plan, layer: PlannedLayer) -> None:
+    family = FAMILIES.get(plan.transform)
+    if family and family.definition.grid is not None and "rank" in layer.structure:
+        raise NotMeasuredError("products of many small blocks are not in the profile")
 
 
 def _time(layer: PlannedLayer, mask: str, prices: Prices) -> Time:

@@ -1,0 +1,76 @@
+"""Trained dense weights for pairs of block-diagonal factors: the nearest pair, block by block (arXiv 2204.00595, section 3.3)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from iftplan.nn.layers.blocks import BlockPair
+
+
+@torch.no_grad()
+def project_(member: BlockPair, matrix: Tensor) -> Tensor:
+    """Set both factors to the nearest pair to a matrix, in the Frobenius norm; return what they make.
+
+    Every block of the grid is a matrix by itself, of as many ranks as channels lead from its inputs to its outputs; its
+    largest singular values are the best that these can hold.
+
+    Args:
+        member: whose factors are set.
+        matrix: (inputs, outputs), trained; a convolution's kernel beside its inputs, a transposed one's beside its outputs.
+    """
+    grid = member.grid
+    u = _stack(member.U, grid.inputs)
+    v = _stack(member.V, grid.outputs)
+    (_, channels, rows), (_, columns, _) = u.shape, v.shape
+    padded = matrix.new_zeros(grid.inputs * rows, grid.outputs * columns)
+    padded[: matrix.shape[0], : matrix.shape[1]] = matrix
+    made = torch.zeros_like(padded)
+    place = torch.arange(grid.inputs * channels)  # after the shuffle, which deals channel a of block i to a·blocks + i
+    of_input, channel, of_output = (
+        place % grid.inputs,
+        place // grid.inputs,
+        place // v.shape[2],
+    )
+    for i in range(grid.inputs):
+        for j in range(grid.outputs):
+            ways = ((of_input == i) & (of_output == j)).nonzero().flatten()
+            block = (slice(i * rows, (i + 1) * rows), slice(j * columns, (j + 1) * columns))
+            left, right = _truncated(padded[block], len(ways))
+            u[i, channel[ways]] = left.T
+            v[j][:, ways - j * v.shape[2]] = right.T
+            made[block] = left @ right
+    _write_(member.U, u)
+    _write_(member.V, v)
+    return made[: matrix.shape[0], : matrix.shape[1]]
+
+
+def _truncated(block: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """(m, rank) and (rank, n) whose product is the best of that rank; beyond full rank zero on the second side."""
+    left, values, right = torch.linalg.svd(block.double(), full_matrices=False)
+    root = values[:rank].sqrt()
+    u, v = (left[:, :rank] * root).to(block.dtype), (root[:, None] * right[:rank]).to(block.dtype)
+    beyond = rank - u.shape[1]
+    if beyond <= 0:
+        return u, v
+    spare = torch.randn(len(u), beyond, generator=torch.Generator().manual_seed(0)).to(u)
+    spare = spare * u.square().mean().sqrt()
+    return torch.cat([u, spare], 1), torch.cat([v, v.new_zeros(beyond, v.shape[1])])
+
+
+def _stack(module: nn.Module, blocks: int) -> Tensor:
+    """A copy of the weight as (blocks, outputs, inputs)."""
+    weight = module.get_parameter("weight").detach()
+    if isinstance(module, nn.modules.conv._ConvTransposeNd):
+        return weight.reshape(blocks, weight.shape[0] // blocks, -1).mT.clone()
+    return weight.reshape(blocks, -1, weight.shape[-1] if weight.dim() == 3 and not _spatial(module) else weight[0].numel()).clone()
+
+
+def _spatial(module: nn.Module) -> bool:
+    return isinstance(module, nn.modules.conv._ConvNd)
+
+
+def _write_(module: nn.Module, stack: Tensor) -> None:
+    weight = module.get_parameter("weight")
+    transposed = isinstance(module, nn.modules.conv._ConvTransposeNd)
+    weight.copy_((stack.mT if transposed else stack).reshape(weight.shape))

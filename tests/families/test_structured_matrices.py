@@ -1,0 +1,126 @@
+"""Structured matrices against calculators written apart, from the shapes of the papers' factors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from math import ceil, isqrt, prod, sqrt
+from random import Random
+
+import pytest
+
+from iftplan.base.errors import InfeasibleError
+from iftplan.families.builtin import FAMILIES
+from iftplan.families.solution import Outcome
+from iftplan.families.solver import solve
+from iftplan.families.transforms.blocks import root_grid
+from iftplan.models.notation import parse_layer
+from iftplan.models.spec import Kind, LayerSpec
+
+CONFIGURATIONS = 1000
+
+
+def monarch(inputs: int, outputs: int, taps: tuple[int, int], rank: int) -> int:
+    """blkdiag1 (blocks, rank, in_blksz) and blkdiag2 (blocks, out_blksz, rank), as the released code has them."""
+    blocks = min(4, inputs, outputs)
+    in_blksz, out_blksz = ceil(inputs / blocks), ceil(outputs / blocks)
+    return blocks * rank * in_blksz * taps[0] + blocks * out_blksz * rank * taps[1]
+
+
+def btt(inputs: int, outputs: int, taps: tuple[int, int], rank: int) -> int:
+    """Cores (m2, m1, r·n1) and (n1, r·m2, n2) for inputs m1·m2 and outputs n1·n2, as many as need little padding."""
+    m2, n1 = (split(channels) for channels in (inputs, outputs))
+    m1, n2 = ceil(inputs / m2), ceil(outputs / n1)
+    return m2 * (m1 * taps[0]) * (rank * n1) + n1 * (rank * m2) * (n2 * taps[1])
+
+
+def split(channels: int) -> int:
+    """The least padded number of blocks from half to twice the root; of these the nearest to it."""
+    root = isqrt(channels)
+    tried = [(ceil(channels / b) * b, abs(b * b - channels), b) for b in range(max(1, root // 2), 2 * root + 1)]
+    return min(tried)[2]
+
+
+CALCULATORS: dict[str, Callable[[int, int, tuple[int, int], int], int]] = {"monarch": monarch, "btt": btt}
+
+
+def random_layer(random: Random) -> LayerSpec:
+    kind = random.choice([Kind.LINEAR, Kind.LINEAR, Kind.CONV2D, Kind.CONV_TRANSPOSE2D])
+    kernel = () if kind is Kind.LINEAR else (random.randint(1, 4), random.randint(1, 4))
+    inputs, outputs = random.randint(1, 400), random.randint(1, 400)
+    return LayerSpec("any", kind, inputs, outputs, kernel, 1, random.randint(1, 50))
+
+
+@pytest.mark.parametrize("name", CALCULATORS)
+def test_a_thousand_layers_cost_what_the_papers_shapes_do(name: str) -> None:
+    random, feasible = Random(7), 0
+    for _ in range(CONFIGURATIONS):
+        layer, density = random_layer(random), Fraction(random.randint(1, 100), 100)
+        found = solve(layer, FAMILIES[name], 1 - density, throw=False)
+        wide = [ceil(Fraction(isqrt_up(Fraction(c * c) / density))) if density < 1 else c for c in (layer.in_channels, layer.out_channels)]
+        window = prod(layer.kernel)
+        taps = (1, window) if layer.kind.transposed else (window, 1)
+        budget = layer.in_channels * layer.out_channels * window
+        cost = [CALCULATORS[name](*wide, taps, 1) * rank for rank in (1, budget)]
+        assert CALCULATORS[name](*wide, taps, budget) == cost[1], "linear in the rank"
+        most = budget // cost[0]
+        if not most:
+            assert found.outcome is Outcome.INFEASIBLE
+            continue
+        feasible += 1
+        assert found.structure["rank"] == most
+        assert found.dense_weights == CALCULATORS[name](*wide, taps, most)
+        assert found.macs == layer.positions * found.dense_weights
+        assert found.residual_macs == layer.dense_macs - found.macs >= 0
+        assert (found.nnz, found.capacity, found.cardinality.log2_masks) == (0, 0, 0.0)
+    assert feasible > CONFIGURATIONS / 2
+
+
+def isqrt_up(square: Fraction) -> int:
+    """The smallest whole number whose square is at least this."""
+    root = isqrt(ceil(square))
+    return root + (root * root < square)
+
+
+def test_a_monarch_pair_costs_what_a_low_rank_pair_does_and_has_four_times_its_rank() -> None:
+    layer = parse_layer("linear:768-3072@1024")
+    ours, theirs = (solve(layer, FAMILIES[name], Fraction(3, 4)) for name in ("monarch", "lowrank"))
+    assert ours.macs == theirs.macs
+    assert ours.structure == theirs.structure
+
+
+@pytest.mark.parametrize("d", [256, 1024, 4096])
+def test_a_square_block_tensor_train_costs_two_r_times_d_to_three_halves(d: int) -> None:
+    """arXiv 2406.06248, section 2.2: 2·r·d^(3/2) multiply-adds and as many parameters."""
+    layer = parse_layer(f"linear:{d}-{d}")
+    assert root_grid(d, d).weights(layer, 3) == 2 * 3 * d * isqrt(d)
+    found = solve(layer, FAMILIES["btt"], Fraction(0))
+    assert found.structure["rank"] == isqrt(d) // 2
+    assert found.residual_macs == 0
+
+
+def test_closed_forms_at_a_density() -> None:
+    for name, expected in {
+        "monarch": "r = D_in·D_out/(2·(D_in+D_out))",
+        "btt": "r = sqrt(2)·sqrt(D_in)·sqrt(D_out)/(4·(sqrt(D_in)+sqrt(D_out)))",
+    }.items():
+        assert solve(parse_layer("linear"), FAMILIES[name], Fraction(3, 4)).closed_form == expected
+
+
+def test_the_real_rank_meets_the_equation() -> None:
+    m, n, d = 900, 1600, Fraction(1, 4)
+    k = 2.0
+    rank = float(FAMILIES["btt"].form.full.value(m, n, d, k, 0))
+    assert rank * (k * m * sqrt(k * n) + k * n * sqrt(k * m)) == pytest.approx(m * n)
+
+
+def test_groups_and_depthwise_layers_stay() -> None:
+    grouped = solve(parse_layer("conv3x3:64-64@8x8,groups=4"), FAMILIES["monarch"], Fraction(1, 2))
+    assert grouped.outcome is Outcome.GROUPED
+    assert grouped.macs == grouped.dense_macs
+    assert solve(parse_layer("dwconv3x3:64@8x8"), FAMILIES["btt"], Fraction(1, 2)).outcome is Outcome.LEFT_ALONE
+
+
+def test_a_layer_too_small_for_a_rank_is_refused() -> None:
+    with pytest.raises(InfeasibleError, match="would need a rank of"):
+        solve(parse_layer("linear:3-3"), FAMILIES["btt"], Fraction(9, 10))

@@ -1,0 +1,127 @@
+"""Pairs of block-diagonal factors against the matrices that they stand for, written out from the papers' formulas."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from iftplan.families.transforms.blocks import Grid, monarch_grid, root_grid
+from iftplan.nn.layers.blocks import BlockPair
+from iftplan.nn.warmstart.blocks import project_
+
+SIZES = [(8, 12), (12, 8), (10, 7), (7, 10), (16, 16), (5, 3)]
+GRIDS = [monarch_grid, root_grid]
+
+
+def stacks(pair: BlockPair) -> tuple[Tensor, Tensor]:
+    """Both factors of linear layers as (blocks, outputs, inputs)."""
+    u, v = pair.U.get_parameter("weight").double(), pair.V.get_parameter("weight").double()
+    return u, v
+
+
+def monarch_matrix(pair: BlockPair, inputs: int, outputs: int) -> Tensor:
+    """M = P·L·Pᵀ·R entry by entry, with the stride permutation P (arXiv 2204.00595, section 3.1)."""
+    u, v = stacks(pair)
+    blocks, channels, size = u.shape
+    _, height, width = v.shape
+    right = torch.block_diag(*u)
+    left = torch.block_diag(*v)
+    order = [i * channels + a for a in range(channels) for i in range(blocks)]
+    made = left @ right[order]
+    assert made.shape == (len(v) * height, blocks * size) and width * len(v) == blocks * channels
+    return made[:outputs, :inputs]
+
+
+def btt_matrix(pair: BlockPair, rank: int, inputs: int, outputs: int) -> Tensor:
+    """Every block of the grid as its own product of rank r (arXiv 2406.06248, section 2.2)."""
+    u, v = stacks(pair)
+    k, _, size = u.shape
+    l, height, _ = v.shape
+    made = torch.zeros(l * height, k * size, dtype=torch.float64)
+    for i in range(k):
+        for j in range(l):
+            ours = u[i, j * rank : (j + 1) * rank]
+            theirs = v[j].view(height, rank, k)[:, :, i]
+            made[j * height : (j + 1) * height, i * size : (i + 1) * size] = theirs @ ours
+    return made[:outputs, :inputs]
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), SIZES)
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_a_monarch_pair_is_the_product_of_the_paper(inputs: int, outputs: int, rank: int) -> None:
+    torch.manual_seed(0)
+    pair = BlockPair(nn.Linear(inputs, outputs), rank, monarch_grid(inputs, outputs)).double()
+    x = torch.randn(3, 2, inputs, dtype=torch.float64)
+    bias = pair.V.get_parameter("bias").double()[:outputs]
+    assert torch.allclose(pair(x), x @ monarch_matrix(pair, inputs, outputs).T + bias)
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), SIZES)
+@pytest.mark.parametrize("rank", [1, 3])
+def test_a_block_tensor_train_has_its_rank_in_every_block(inputs: int, outputs: int, rank: int) -> None:
+    torch.manual_seed(0)
+    pair = BlockPair(nn.Linear(inputs, outputs, bias=False), rank, root_grid(inputs, outputs)).double()
+    x = torch.randn(4, inputs, dtype=torch.float64)
+    assert torch.allclose(pair(x), x @ btt_matrix(pair, rank, inputs, outputs).T)
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.Conv2d(6, 10, 3, stride=2, padding=1), (2, 6, 9, 9)),
+        (nn.Conv1d(8, 5, 3, dilation=2), (2, 8, 11)),
+        (nn.ConvTranspose2d(6, 9, 2, stride=2), (2, 6, 4, 5)),
+        (nn.Conv3d(4, 4, 2), (1, 4, 3, 3, 3)),
+        (nn.Linear(11, 6), (2, 3, 11)),
+    ],
+)
+def test_outputs_have_the_shape_of_the_layer(layer: nn.Module, shape: tuple[int, ...], grid: Any) -> None:
+    inputs = shape[-1] if isinstance(layer, nn.Linear) else shape[1]
+    outputs = getattr(layer, "out_channels", None) or layer.out_features
+    pair = BlockPair(layer, 2, grid(inputs, outputs))
+    x = torch.randn(shape)
+    assert pair(x).shape == layer(x).shape
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Linear(10, 7),
+        nn.Conv2d(6, 10, 3, stride=2, padding=1),
+        nn.ConvTranspose2d(6, 9, 2, stride=2),
+    ],
+)
+@pytest.mark.parametrize("grid", [Grid(1, 1, 1), Grid(2, 2, 2), Grid(3, 2, 6)])
+def test_at_full_rank_a_pair_is_the_dense_layer(layer: nn.Module, grid: Grid) -> None:
+    pair = BlockPair(layer, 60, grid)
+    weight = layer.get_parameter("weight").detach()
+    transposed = isinstance(layer, nn.ConvTranspose2d)
+    matrix = weight.flatten(1) if transposed else weight.flatten(1).T
+    assert torch.allclose(project_(pair, matrix), matrix, atol=1e-5)
+    with torch.no_grad():
+        bias = pair.V.get_parameter("bias")
+        bias.zero_()
+        bias[: len(layer.get_parameter("bias"))] = layer.get_parameter("bias")
+    x = torch.randn(2, 10) if isinstance(layer, nn.Linear) else torch.randn(2, 6, 8, 8)
+    assert torch.allclose(pair(x), layer(x), atol=1e-4)
+
+
+def test_the_projection_is_the_nearest_pair() -> None:
+    """No descent from it gets nearer, and it is what one block's singular values say."""
+    torch.manual_seed(0)
+    layer = nn.Linear(8, 8, bias=False).double()
+    matrix = layer.weight.detach().T
+    pair = BlockPair(layer, 2, Grid(2, 2, 4)).double()
+    made = project_(pair, matrix)
+    lost = (made - matrix).square().sum()
+    beyond = [
+        torch.linalg.svdvals(matrix[r : r + 4, c : c + 4])[2:].square().sum()
+        for r in (0, 4)
+        for c in (0, 4)
+    ]
+    assert torch.allclose(lost, torch.stack(beyond).sum())
+    assert torch.allclose(pair(torch.eye(8, dtype=torch.float64)), made)
