@@ -29,7 +29,7 @@ SCOPES = "<matrices|layers|model|module:NAME>"
 SCOPE_HELP = "Part of the model whose MACs stay equal: matrices (the transformed layers), layers (all layers with weights), model (the whole forward pass), or module:NAME (one module, which alone is transformed)."
 WITHIN_HELP = "Transform and widen only layers in modules of this name, such as backbone or 'encoder.*'; their neighbours follow, and the rest stays as it is."
 DISTRIBUTION_HELP = "How density is spread over layers: uniform (the same everywhere), er (denser where a layer has few inputs and outputs), or erk (er that counts kernel sizes)."
-STRUCTURES_HELP = "unstructured, 2:8, 2:8T, block4x4, fan-in, channel …"
+STRUCTURES_HELP = "unstructured, 2:8, 2:8T, block4x4, fan-in, channel, blockdiag4, butterfly16 …"
 KEEP_DENSE_HELP = (
     "Layers that stay dense, with commas: first, last or layer names; none to keep no layer dense."
 )
@@ -146,7 +146,7 @@ def split(text: str) -> list[str]:
 
 
 def families_of(text: str) -> list[Family]:
-    """Families of a `--transform` option: names, `all`, or `path/file.py:name` of a family of your own.
+    """Families of a `--transform` option: names, `all` of Sparse-IFT, or `path/file.py:name` of your own.
 
     Raises:
         InputError: an unknown name, or a file that holds no family.
@@ -156,7 +156,9 @@ def families_of(text: str) -> list[Family]:
     found: list[Family] = []
     for name in split(text):
         if name == "all":
-            found += [family for key, family in FAMILIES.items() if key != "nm" and family.definition.grid is None]
+            found += [
+                family for key, family in FAMILIES.items() if key != "nm" and not family.definition.grid
+            ]
         elif ".py:" in name:
             found.append(_own_family(name))
         else:

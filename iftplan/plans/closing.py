@@ -194,7 +194,8 @@ def _rank_account(row: PlanRow, key: str, unit: int, scale: Fraction) -> Account
     rank = row.structure[key]
     assert isinstance(rank, int) and row.layer is not None
     most = min(row.layer.fan_in, row.layer.fan_out) // unit
-    return Account(max(most, 1), row.macs_of(row.dense_weights) // rank * unit, max(scale * rank / unit, Fraction(1)), 1)
+    price = row.macs_of(row.dense_weights) // rank * unit
+    return Account(max(most, 1), price, max(scale * rank / unit, Fraction(1)), 1)
 
 
 def _check_range(rows: Sequence[PlanRow], policy: Policy, budget: int, least: int, most: int) -> None:

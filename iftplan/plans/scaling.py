@@ -27,7 +27,7 @@ from typing import Final, get_args
 from iftplan.base.errors import InputError
 from iftplan.base.units import fraction
 from iftplan.families.builtin import FAMILIES
-from iftplan.families.transforms.blocks import Grid, size
+from iftplan.families.transforms.blocks import BlockGrid, size
 from iftplan.models.spec import Kind, LayerSpec
 from iftplan.plans.plan import (
     Asked,
@@ -181,7 +181,7 @@ class _Fan:
     narrowing: float = 1.0
 
 
-GridOf = Callable[[int, int], Grid]
+GridOf = Callable[[int, int], BlockGrid]
 
 
 def _grid(plan: Plan) -> GridOf | None:

@@ -28,6 +28,8 @@ def plan_widths(spec: ModelSpec, policy: Policy) -> tuple[Multiplier, dict[str, 
     """
     if not policy.widens:
         return Multiplier(Fraction(1)), {}
+    if spec.couplings is None and policy.family and not policy.family.solves_width and not policy.sparsity:
+        return Multiplier(Fraction(1)), {}  # as wide as Sparse Wide is at density 1
     if spec.couplings is None:
         raise InfeasibleError(
             f"{spec.source or 'the model'} cannot be widened: "

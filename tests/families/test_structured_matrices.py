@@ -37,7 +37,9 @@ def btt(inputs: int, outputs: int, taps: tuple[int, int], rank: int) -> int:
 def split(channels: int) -> int:
     """The least padded number of blocks from half to twice the root; of these the nearest to it."""
     root = isqrt(channels)
-    tried = [(ceil(channels / b) * b, abs(b * b - channels), b) for b in range(max(1, root // 2), 2 * root + 1)]
+    tried = [
+        (ceil(channels / b) * b, abs(b * b - channels), b) for b in range(max(1, root // 2), 2 * root + 1)
+    ]
     return min(tried)[2]
 
 
@@ -57,7 +59,10 @@ def test_a_thousand_layers_cost_what_the_papers_shapes_do(name: str) -> None:
     for _ in range(CONFIGURATIONS):
         layer, density = random_layer(random), Fraction(random.randint(1, 100), 100)
         found = solve(layer, FAMILIES[name], 1 - density, throw=False)
-        wide = [ceil(Fraction(isqrt_up(Fraction(c * c) / density))) if density < 1 else c for c in (layer.in_channels, layer.out_channels)]
+        wide = [
+            ceil(Fraction(isqrt_up(Fraction(c * c) / density))) if density < 1 else c
+            for c in (layer.in_channels, layer.out_channels)
+        ]
         window = prod(layer.kernel)
         taps = (1, window) if layer.kind.transposed else (window, 1)
         budget = layer.in_channels * layer.out_channels * window
@@ -102,7 +107,7 @@ def test_a_square_block_tensor_train_costs_two_r_times_d_to_three_halves(d: int)
 def test_closed_forms_at_a_density() -> None:
     for name, expected in {
         "monarch": "r = D_in·D_out/(2·(D_in+D_out))",
-        "btt": "r = sqrt(2)·sqrt(D_in)·sqrt(D_out)/(4·(sqrt(D_in)+sqrt(D_out)))",
+        "btt": "r = sqrt(2)·D_in·D_out/(4·(sqrt(D_in)·D_out+D_in·sqrt(D_out)))",
     }.items():
         assert solve(parse_layer("linear"), FAMILIES[name], Fraction(3, 4)).closed_form == expected
 
@@ -118,7 +123,9 @@ def test_groups_and_depthwise_layers_stay() -> None:
     grouped = solve(parse_layer("conv3x3:64-64@8x8,groups=4"), FAMILIES["monarch"], Fraction(1, 2))
     assert grouped.outcome is Outcome.GROUPED
     assert grouped.macs == grouped.dense_macs
-    assert solve(parse_layer("dwconv3x3:64@8x8"), FAMILIES["btt"], Fraction(1, 2)).outcome is Outcome.LEFT_ALONE
+    assert (
+        solve(parse_layer("dwconv3x3:64@8x8"), FAMILIES["btt"], Fraction(1, 2)).outcome is Outcome.LEFT_ALONE
+    )
 
 
 def test_a_layer_too_small_for_a_rank_is_refused() -> None:

@@ -15,7 +15,7 @@ from iftplan.models.spec import LayerSpec
 
 
 @dataclass(frozen=True, slots=True)
-class Grid:
+class BlockGrid:
     """Blocks that inputs and outputs fall into, and the channels between the factors at rank 1.
 
     Attributes:
@@ -25,7 +25,7 @@ class Grid:
 
     Example:
         >>> from iftplan.models.notation import parse_layer
-        >>> Grid(4, 4, 4).weights(parse_layer("linear:768-3072"), rank=2)
+        >>> BlockGrid(4, 4, 4).weights(parse_layer("linear:768-3072"), rank=2)
         7680
     """
 
@@ -52,21 +52,21 @@ def size(channels: int, blocks: int) -> int:
     return -(-channels // blocks)
 
 
-def monarch_grid(inputs: int, outputs: int) -> Grid:
+def monarch_grid(inputs: int, outputs: int) -> BlockGrid:
     """Four blocks on both sides, as in the released code of arXiv 2204.00595, or fewer where there are fewer channels."""
     blocks = min(4, inputs, outputs)
-    return Grid(blocks, blocks, blocks)
+    return BlockGrid(blocks, blocks, blocks)
 
 
-def root_grid(inputs: int, outputs: int) -> Grid:
+def root_grid(inputs: int, outputs: int) -> BlockGrid:
     """About as many blocks as each block has channels (arXiv 2406.06248, section 2).
 
     Example:
         >>> root_grid(768, 3072)
-        Grid(inputs=24, outputs=48, step=1152)
+        BlockGrid(inputs=24, outputs=48, step=1152)
     """
     before, after = _near_root(inputs), _near_root(outputs)
-    return Grid(before, after, before * after)
+    return BlockGrid(before, after, before * after)
 
 
 _REACH = 256

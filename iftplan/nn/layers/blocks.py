@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own customary name
 from torch import Tensor, nn
 
-from iftplan.families.transforms.blocks import Grid, size
+from iftplan.families.transforms.blocks import BlockGrid, size
 from iftplan.nn.layers.branches import Member, convolution_like, is_conv1d, options_of, outputs
 
 
@@ -65,7 +65,7 @@ class BlockPair(Member):
 
     front = "U"
 
-    def __init__(self, layer: nn.Module, rank: int, grid: Grid) -> None:
+    def __init__(self, layer: nn.Module, rank: int, grid: BlockGrid) -> None:
         super().__init__(layer)
         self.grid = grid
         spatial = len(layer.kernel_size) if isinstance(layer, nn.modules.conv._ConvNd) else 0
@@ -96,7 +96,7 @@ def _inputs(layer: nn.Module) -> int:
     return int(found)
 
 
-def _factors(layer: nn.Module, rank: int, grid: Grid) -> tuple[nn.Module, nn.Module]:
+def _factors(layer: nn.Module, rank: int, grid: BlockGrid) -> tuple[nn.Module, nn.Module]:
     """U, in the groups of the inputs, and V, in those of the outputs; blocks are equal, so both may be padded."""
     options: Any = options_of(layer)
     bias = getattr(layer, "bias", None) is not None

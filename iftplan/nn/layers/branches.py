@@ -172,6 +172,7 @@ class Doped(Member):
 
 
 def options_of(layer: nn.Module) -> dict[str, Any]:
+    """Device and dtype of a layer's weight, as options of a new layer."""
     weight = layer.weight
     assert isinstance(weight, Tensor)
     return {"device": weight.device, "dtype": weight.dtype}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from iftplan.nn.layers.blocks import BlockPair
+from iftplan.nn.layers.blocks import BlockLinear, BlockPair
 
 
 @torch.no_grad()
@@ -26,12 +26,10 @@ def project_(member: BlockPair, matrix: Tensor) -> Tensor:
     padded = matrix.new_zeros(grid.inputs * rows, grid.outputs * columns)
     padded[: matrix.shape[0], : matrix.shape[1]] = matrix
     made = torch.zeros_like(padded)
-    place = torch.arange(grid.inputs * channels)  # after the shuffle, which deals channel a of block i to a·blocks + i
-    of_input, channel, of_output = (
-        place % grid.inputs,
-        place // grid.inputs,
-        place // v.shape[2],
-    )
+    place = torch.arange(
+        grid.inputs * channels
+    )  # to which the shuffle deals channel a of block i: a·blocks + i
+    of_input, channel, of_output = place % grid.inputs, place // grid.inputs, place // v.shape[2]
     for i in range(grid.inputs):
         for j in range(grid.outputs):
             ways = ((of_input == i) & (of_output == j)).nonzero().flatten()
@@ -63,11 +61,8 @@ def _stack(module: nn.Module, blocks: int) -> Tensor:
     weight = module.get_parameter("weight").detach()
     if isinstance(module, nn.modules.conv._ConvTransposeNd):
         return weight.reshape(blocks, weight.shape[0] // blocks, -1).mT.clone()
-    return weight.reshape(blocks, -1, weight.shape[-1] if weight.dim() == 3 and not _spatial(module) else weight[0].numel()).clone()
-
-
-def _spatial(module: nn.Module) -> bool:
-    return isinstance(module, nn.modules.conv._ConvNd)
+    stacked = weight if isinstance(module, BlockLinear) else weight.flatten(1)
+    return stacked.reshape(blocks, -1, stacked.shape[-1]).clone()
 
 
 def _write_(module: nn.Module, stack: Tensor) -> None:

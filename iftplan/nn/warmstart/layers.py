@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from iftplan.nn.layers.blocks import BlockPair
 from iftplan.nn.layers.branches import Doped, Factorized, Member, Parallel, is_conv1d
 from iftplan.nn.masks.masked_weights import SUFFIX, has_mask
+from iftplan.nn.warmstart.blocks import project_
 
 MaskChoice = Literal["keep", "draw"]
 """Masks as they are, or others of the same counts for the weights that are to be kept."""

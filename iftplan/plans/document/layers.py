@@ -66,7 +66,9 @@ def parse_after(text: str) -> LayerSpec:
         ('linear:8-8', 'linear:8-8')
     """
     _, branches, own = text.rpartition(" × ")
-    own = (own if branches else text).partition(" via ")[0].partition(" in ")[0].partition(" + ")[0].partition(", ")[0]
+    own = own if branches else text
+    for word in (" via ", " in ", " + ", ", "):
+        own = own.partition(word)[0]
     return canonical(parse_layer(own, digits=_LONGEST))
 
 

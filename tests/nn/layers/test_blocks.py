@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from iftplan.families.transforms.blocks import Grid, monarch_grid, root_grid
+from iftplan.families.transforms.blocks import BlockGrid, monarch_grid, root_grid
 from iftplan.nn.layers.blocks import BlockPair
 from iftplan.nn.warmstart.blocks import project_
 
@@ -39,10 +39,10 @@ def btt_matrix(pair: BlockPair, rank: int, inputs: int, outputs: int) -> Tensor:
     """Every block of the grid as its own product of rank r (arXiv 2406.06248, section 2.2)."""
     u, v = stacks(pair)
     k, _, size = u.shape
-    l, height, _ = v.shape
-    made = torch.zeros(l * height, k * size, dtype=torch.float64)
+    many, height, _ = v.shape
+    made = torch.zeros(many * height, k * size, dtype=torch.float64)
     for i in range(k):
-        for j in range(l):
+        for j in range(many):
             ours = u[i, j * rank : (j + 1) * rank]
             theirs = v[j].view(height, rank, k)[:, :, i]
             made[j * height : (j + 1) * height, i * size : (i + 1) * size] = theirs @ ours
@@ -95,8 +95,8 @@ def test_outputs_have_the_shape_of_the_layer(layer: nn.Module, shape: tuple[int,
         nn.ConvTranspose2d(6, 9, 2, stride=2),
     ],
 )
-@pytest.mark.parametrize("grid", [Grid(1, 1, 1), Grid(2, 2, 2), Grid(3, 2, 6)])
-def test_at_full_rank_a_pair_is_the_dense_layer(layer: nn.Module, grid: Grid) -> None:
+@pytest.mark.parametrize("grid", [BlockGrid(1, 1, 1), BlockGrid(2, 2, 2), BlockGrid(3, 2, 6)])
+def test_at_full_rank_a_pair_is_the_dense_layer(layer: nn.Module, grid: BlockGrid) -> None:
     pair = BlockPair(layer, 60, grid)
     weight = layer.get_parameter("weight").detach()
     transposed = isinstance(layer, nn.ConvTranspose2d)
@@ -115,13 +115,11 @@ def test_the_projection_is_the_nearest_pair() -> None:
     torch.manual_seed(0)
     layer = nn.Linear(8, 8, bias=False).double()
     matrix = layer.weight.detach().T
-    pair = BlockPair(layer, 2, Grid(2, 2, 4)).double()
+    pair = BlockPair(layer, 2, BlockGrid(2, 2, 4)).double()
     made = project_(pair, matrix)
     lost = (made - matrix).square().sum()
     beyond = [
-        torch.linalg.svdvals(matrix[r : r + 4, c : c + 4])[2:].square().sum()
-        for r in (0, 4)
-        for c in (0, 4)
+        torch.linalg.svdvals(matrix[r : r + 4, c : c + 4])[2:].square().sum() for r in (0, 4) for c in (0, 4)
     ]
     assert torch.allclose(lost, torch.stack(beyond).sum())
     assert torch.allclose(pair(torch.eye(8, dtype=torch.float64)), made)
