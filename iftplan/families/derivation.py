@@ -20,6 +20,7 @@ from iftplan.families import symbols as t
 from iftplan.families.family import Family, Form, Root
 from iftplan.families.symbols import text
 from iftplan.families.transforms import DEFINITIONS, Definition
+from iftplan.families.transforms.blocks import BlockGrid
 
 Expr = Any  # SymPy publishes no types
 
@@ -127,6 +128,7 @@ def family(
     title: str = "",
     structure: str = "structure",
     matrices: Callable[[int, int, int], tuple[tuple[int, int], ...]] | None = None,
+    grid: Callable[[int, int], BlockGrid] | None = None,
 ) -> Family:
     """Family of your own, from its cost expression in the symbols of `iftplan.families.symbols`.
 
@@ -137,6 +139,8 @@ def family(
         title: how people call it.
         structure: the key under which its integer appears in documents.
         matrices: shapes of its masked matrices, for masks with structure.
+        grid: blocks at so many input and output channels, for pairs of block-diagonal factors; what they cost at whole
+            sizes is then counted with their padding, and the cost is what it comes to where blocks divide.
 
     Raises:
         InputError: the cost is not linear in d, or does not contain the unknown.
@@ -149,7 +153,9 @@ def family(
         'b = (n-1)/(d·n)'
     """
     widens = _degree(cost) == 2 if unknown == t.k else sympy.sympify(cost).has(t.k)
-    definition = Definition(name, title or name, str(unknown), structure, lambda: cost, widens, matrices)
+    definition = Definition(
+        name, title or name, str(unknown), structure, lambda: cost, widens, matrices, grid=grid
+    )
     return from_definition(definition)
 
 

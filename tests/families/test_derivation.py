@@ -102,7 +102,10 @@ def test_masked_and_fixed_weights_add_up_to_the_cost(
     at = {t.m: m, t.n: n, t.d: rational(d), t.e: degree, unknown: x}
     cost = definition.cost().subs(at).subs(t.k, 1)
     parts = form.masked(m, n, x, degree, 1) * d + form.fixed(m, n, x, degree, 1)
-    assert rational(parts) == cost
+    if cost.is_rational:
+        assert rational(parts) == cost
+    else:  # as many blocks as the root of the channels
+        assert isclose(float(parts), float(cost))
 
 
 # --- costs in symbols and in numbers are the same -----------------------------------------------------
@@ -231,7 +234,9 @@ def test_a_wide_family_of_ones_own_meets_its_equation_beside_dense_terms(
     assert isclose(float(total), spec.weights + spec.products_per_position, rel_tol=1e-12)
 
 
-@pytest.mark.parametrize("definition", DEFINITIONS[:-1], ids=lambda definition: definition.name)
+@pytest.mark.parametrize(
+    "definition", [x for x in DEFINITIONS if x.name != "nm"], ids=lambda definition: definition.name
+)
 @pytest.mark.parametrize(
     "layer", ["conv3x3:24-40@5x5,groups=4", "linear:30-7", "attention:64@10,heads=4", "dwconv5x5:12"]
 )
@@ -243,6 +248,7 @@ def test_our_own_families_follow_from_their_costs_as_a_users_would(
         cost=definition.cost(),
         unknown=sympy.Symbol(definition.unknown, positive=True),
         structure=definition.structure,
+        grid=definition.grid,
     )
     for sparsity in (Fraction(0), Fraction(1, 2), Fraction(9, 10)):
         ours = solve(parse_layer(layer), FAMILIES[definition.name], sparsity, throw=False)

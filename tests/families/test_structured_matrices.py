@@ -35,11 +35,9 @@ def btt(inputs: int, outputs: int, taps: tuple[int, int], rank: int) -> int:
 
 
 def split(channels: int) -> int:
-    """The least padded number of blocks from half to twice the root; of these the nearest to it."""
+    """The least padded number of blocks above half and up to twice the root; of these the nearest to it."""
     root = isqrt(channels)
-    tried = [
-        (ceil(channels / b) * b, abs(b * b - channels), b) for b in range(max(1, root // 2), 2 * root + 1)
-    ]
+    tried = [(ceil(channels / b) * b, abs(b * b - channels), b) for b in range(root // 2 + 1, 2 * root + 1)]
     return min(tried)[2]
 
 

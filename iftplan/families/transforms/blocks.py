@@ -75,7 +75,7 @@ _REACH = 256
 
 @lru_cache(maxsize=1024)
 def _near_root(channels: int) -> int:
-    """The number of blocks from half to twice the root that needs the least padding, the nearest to the root of these."""
+    """The number of blocks above half and up to twice the root that needs the least padding, the nearest to the root of these."""
     root = isqrt(channels)
-    found = range(max(1, root // 2, root - _REACH), min(2 * root, root + _REACH) + 1)
+    found = range(max(root // 2 + 1, root - _REACH), min(2 * root, root + _REACH) + 1)
     return min(found, key=lambda blocks: (blocks * size(channels, blocks), abs(blocks * blocks - channels)))

@@ -129,7 +129,7 @@ def _check(applied: nn.Module, plan: Plan, masks: MaskChoice) -> None:
 
 
 def _linear(member: Member) -> bool:
-    inside = getattr(member, "nonlinearities", None) or [member.nonlinearity]
+    inside = getattr(member, "nonlinearities", None) or [getattr(member, "nonlinearity", nn.Identity())]
     return all(isinstance(module, nn.Identity) for module in inside)
 
 
@@ -156,7 +156,8 @@ def _copy_(applied: nn.Module, state: Mapping[str, Tensor]) -> None:
             own[name].copy_(tensor)
     for name, module in applied.named_modules():
         if isinstance(module, Member) and (bias := module.own_bias()) is not None:
-            bias.copy_(state[f"{name}.bias"])
+            given = state[f"{name}.bias"]
+            bias[: len(given)].copy_(given)  # padded blocks have more
 
 
 # --- errors ---------------------------------------------------------------------------------------------

@@ -1,0 +1,134 @@
+"""Monarch and block tensor-train layers in whole networks: planned, written, audited, scaled, started and trained."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from math import sqrt
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+import iftplan as ift
+from iftplan.nn import apply, measure_applied, parameter_groups, warm_start_
+from iftplan.nn.application.measuring import measure_plan
+from iftplan.nn.layers.blocks import BlockPair
+from iftplan.plans.document.plan import parse_plan, plan_document
+from iftplan.plans.plan import Scope
+from tests.support.models.applied import HOSTS, host
+
+ENGINES = ("meta", "flop_counter", "fvcore")
+FAMILIES = ("monarch", "btt")
+
+
+def planned(name: str, family: str, sparsity: str = "1/2", **options: Any) -> ift.Plan:
+    inputs = tuple(str(spec) for spec in HOSTS[name][1])
+    spec = ift.read_model(host(name), *inputs, widths=sparsity != "0")
+    return ift.plan(spec, family, sparsity, **options)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gpt3-small", "vit-b16"])
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [
+        ("monarch", {"sparsity": "3/4"}),
+        ("btt", {"sparsity": "3/4"}),
+        ("monarch", {"sparsity": "0", "budget": "0.5x"}),
+        ("btt", {"sparsity": "1/2", "budget": "1.5x"}),
+        ("wide", {"mask": "blockdiag4+shuffle"}),
+        ("wide", {"mask": "butterfly16x4"}),
+        ("doped", {"mask": "blockdiag4"}),
+        ("doped", {"mask": "butterfly32x4"}),
+    ],
+)
+def test_three_engines_count_the_plan_of_a_transformer(
+    name: str, family: str, options: dict[str, str]
+) -> None:
+    plan = ift.plan(ift.read_model(f"zoo:{name}"), family, **options)
+    assert parse_plan(plan_document(plan)) == plan
+    report = ift.audit(plan, measure_plan(plan, engines=ENGINES))
+    assert report.passed, report.problems
+    assert set(report.counters) == {"closed_form", *ENGINES}
+    assert len(set(report.counters.values())) == 1
+    off = 1 - Fraction(plan.macs(Scope.LAYERS), plan.budget_macs(Scope.LAYERS))
+    assert 0 <= off < Fraction(1, 100)
+    assert not off or any("unspent" in note for note in plan.notes)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("name", ["convolutions", "perceptron", "GPT-2"])
+def test_an_applied_model_is_its_plan(name: str, family: str) -> None:
+    plan = planned(name, family, "0")  # which asks for no widths
+    assert not plan.widths
+    assert parse_plan(plan_document(plan)) == plan
+    model = apply(plan, host(name))
+    assert any(isinstance(module, BlockPair) for module in model.modules())
+    report = measure_applied(plan, model, engines=ENGINES)
+    assert report.passed, report.problems
+
+
+def test_scales_are_those_of_a_blocks_own_inputs() -> None:
+    """arXiv 2406.06248, section 3: Adam's rate η/d_in and σ = sqrt(1/d_in)·min(1, sqrt(d_out/d_in)) of each block."""
+
+    dense = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 16))
+    plan = ift.plan(ift.read_model(dense, "2x16"), "monarch", "3/4", parametrization="auto")
+    assert plan.parametrization.scheme == "supar"
+    (row,) = [layer for layer in plan.layers if "rank" in layer.structure]
+    rank, scales = row.structure["rank"], plan.parametrization.scales
+    assert row.structure["in_channels"] == row.structure["out_channels"] == 128  # four blocks of 32
+    assert rank == 8
+    u, v = scales["2.U.weight"], scales["2.V.weight"]
+    assert (u.learning_rate_multiplier, v.learning_rate_multiplier) == (Fraction(64, 32), Fraction(64, 8))
+    assert u.init_std_scale == pytest.approx(sqrt(64 / 32) * sqrt(8 / 32))
+    assert v.init_std_scale == pytest.approx(sqrt(64 / 8))
+    model = apply(plan, dense)
+    assert model[2].U.weight.shape == (4, 8, 32)
+    base = sqrt(2 / 64)  # Kaiming's of the dense layer, which the scale multiplies
+    assert float(model[2].U.weight.std()) == pytest.approx(base * u.init_std_scale, rel=0.1)
+    rates = {id(p): group["lr"] for group in parameter_groups(plan, model, 0.1) for p in group["params"]}
+    assert rates[id(model[2].V.weight)] == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_trained_weights_are_projected(family: str) -> None:
+    dense, plan = host("perceptron"), planned("perceptron", family, "0")
+    model = apply(plan, dense)
+    before = float((model(torch.ones(2, 12)) - dense(torch.ones(2, 12))).square().sum())
+    warm_start_(model, dense, plan)
+    assert float((model(torch.ones(2, 12)) - dense(torch.ones(2, 12))).square().sum()) < before
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_padded_layers_take_trained_biases(family: str) -> None:
+    layers = (nn.Linear(9, 11), nn.ReLU(), nn.Linear(11, 7), nn.ReLU(), nn.Linear(7, 3))
+    dense = nn.Sequential(*layers)
+    plan = ift.plan(ift.read_model(dense, "2x9"), family, "0", budget="1.2x")
+    model = apply(plan, dense)
+    warm_start_(model, dense, plan)
+    assert torch.equal(model[2].V.bias[:7], dense[2].bias)
+    assert model[2].V.bias.shape > (7,)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("name", ["perceptron", "convolutions", "GPT-2"])
+def test_a_hundred_steps_lower_the_loss(name: str, family: str) -> None:
+    torch.manual_seed(0)
+    model = apply(planned(name, family, "0"), host(name)).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    shape = HOSTS[name][1][0].shape
+    x = torch.randint(0, 20, shape) if name == "GPT-2" else torch.randn(shape)
+    losses = []
+    for _ in range(100):
+        found = model(x)
+        out = getattr(found, "logits", found).flatten(0, -2)
+        loss = cross_entropy(out, torch.arange(len(out)) % out.shape[-1])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss))
+    assert losses[-1] < losses[0] / 2
+    names = {n for n, p in model.named_parameters() if ".U." in n or ".V." in n}
+    assert names and all(dict(model.named_parameters())[n].grad is not None for n in names)
