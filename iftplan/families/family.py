@@ -43,7 +43,8 @@ class Form:
         outputs: the root where only the outputs grow (e = 1, depthwise).
         products: the root beside A MACs of activation products, which grow with the width (attention).
         masked: (m, n, x, e, k) → masked weights: the coefficient of d.
-        fixed: (m, n, x, e, k) → weights that stay dense: the rest.
+        fixed: (m, n, x, e, k) → weights that stay dense: the rest; a float if the cost has roots, in families whose
+            blocks are counted by their grid.
         covers: whether the structure is rounded up until its capacity covers the budget (True), or down
             so that its dense part stays within it (False).
     """
@@ -54,7 +55,7 @@ class Form:
     outputs: Root
     products: Root
     masked: Callable[[int, int, Exact, int, Exact], Exact]
-    fixed: Callable[[int, int, Exact, int, Exact], Exact]
+    fixed: Callable[[int, int, Exact, int, Exact], Exact | float]
     covers: bool
 
     def root(self, layer: LayerSpec) -> Root:

@@ -85,7 +85,7 @@ def at_structure(wide: LayerSpec, family: Family, unknown: int, structure: Struc
     return IntegerStructure(wide, structure, matrices, capacity, dense)
 
 
-def fixed_weights(wide: LayerSpec, family: Family, unknown: int, degree: int = 2) -> Exact:
+def fixed_weights(wide: LayerSpec, family: Family, unknown: int, degree: int = 2) -> Exact | float:
     """Weights that are never masked in one of a layer's matrices: by the family's cost, or by its blocks, which are whole.
 
     Args:

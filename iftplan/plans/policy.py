@@ -67,7 +67,7 @@ class Policy:
             raise InputError("scope 'module' needs the name of a module. Write `scope='module:NAME'`.")
         if self.round_to < 1:
             raise InputError(f"widths cannot be rounded to a multiple of {self.round_to}; the smallest is 1.")
-        if self.mask.density is not None and not self._closes_beside_masks:
+        if self.family and self.mask.density is not None and not self._closes_beside_masks(self.family):
             raise InputError(
                 f"{self.mask} masks fix the density, so only wider layers can meet the budget, and {self.family.name} "
                 "keeps the width; use wide or nm."
@@ -105,11 +105,9 @@ class Policy:
         """Whether a model is read with its widths: to widen it, or to find its feed-forward blocks by them."""
         return self.widens or self.mixture is not None
 
-    @property
-    def _closes_beside_masks(self) -> bool:
+    def _closes_beside_masks(self, family: Family) -> bool:
         """Whether something else than masks can meet a budget: widths, or a rank beside masks without choice."""
-        family = self.family
-        return family is None or family.solves_width or (self.mask.rigid and family.name == "doped")
+        return family.solves_width or (self.mask.rigid and family.name == "doped")
 
     def covers(self, name: str) -> bool:
         """Whether a layer lies in the modules that are planned."""

@@ -57,22 +57,23 @@ def test_a_thousand_layers_cost_what_the_papers_shapes_do(name: str) -> None:
     for _ in range(CONFIGURATIONS):
         layer, density = random_layer(random), Fraction(random.randint(1, 100), 100)
         found = solve(layer, FAMILIES[name], 1 - density, throw=False)
-        wide = [
+        assert layer.in_channels is not None and layer.out_channels is not None
+        before, after = (
             ceil(Fraction(isqrt_up(Fraction(c * c) / density))) if density < 1 else c
             for c in (layer.in_channels, layer.out_channels)
-        ]
+        )
         window = prod(layer.kernel)
         taps = (1, window) if layer.kind.transposed else (window, 1)
         budget = layer.in_channels * layer.out_channels * window
-        cost = [CALCULATORS[name](*wide, taps, 1) * rank for rank in (1, budget)]
-        assert CALCULATORS[name](*wide, taps, budget) == cost[1], "linear in the rank"
+        cost = [CALCULATORS[name](before, after, taps, 1) * rank for rank in (1, budget)]
+        assert CALCULATORS[name](before, after, taps, budget) == cost[1], "linear in the rank"
         most = budget // cost[0]
         if not most:
             assert found.outcome is Outcome.INFEASIBLE
             continue
         feasible += 1
         assert found.structure["rank"] == most
-        assert found.dense_weights == CALCULATORS[name](*wide, taps, most)
+        assert found.dense_weights == CALCULATORS[name](before, after, taps, most)
         assert found.macs == layer.positions * found.dense_weights
         assert found.residual_macs == layer.dense_macs - found.macs >= 0
         assert (found.nnz, found.capacity, found.cardinality.log2_masks) == (0, 0, 0.0)
