@@ -54,7 +54,8 @@ def test_three_engines_count_the_plan_of_a_transformer(
     assert set(report.counters) == {"closed_form", *ENGINES}
     assert len(set(report.counters.values())) == 1
     off = 1 - Fraction(plan.macs(Scope.LAYERS), plan.budget_macs(Scope.LAYERS))
-    assert 0 <= off < Fraction(1, 100)
+    # widths of a pattern grow by 16 of 768 at most, ranks by less than a hundredth of a layer
+    assert 0 <= off < (Fraction(2 * 16, 768) if family == "wide" else Fraction(1, 100))
     assert not off or any("unspent" in note for note in plan.notes)
 
 
