@@ -32,7 +32,7 @@ from iftplan.report.terminal import print_table  # noqa: E402
 from iftplan.runs.results.pareto import Point, frontier  # noqa: E402
 from iftplan.runs.training_cost import TrainingCost  # noqa: E402
 
-FAMILIES = ("wide", "parallel", "factorized", "doped", "lowrank")
+FAMILIES = ("wide", "parallel", "factorized", "doped", "lowrank", "monarch", "btt", "experts:8x2")
 SPARSITY = "3/4"
 
 
@@ -82,7 +82,7 @@ def main() -> None:
         batch = inputs(spec)
         found = [plain(model, dense, spec)]
         for family in given.families.split(","):
-            plan = ift.plan(spec, family, SPARSITY, scope="model")
+            plan = plan_of(spec, family)
             found.append(planned(model, family, plan, dense, batch, given.rounds))
             print(".", end="", flush=True)
         print()
@@ -90,6 +90,13 @@ def main() -> None:
         rows += found
     if given.picture:
         picture(rows, given.picture)
+
+
+def plan_of(spec: ModelSpec, family: str) -> Plan:
+    """The plan of the family, in scope model; experts have no sparsity."""
+    if family.startswith("experts"):
+        return ift.plan(spec, family, scope="model")
+    return ift.plan(spec, family, SPARSITY, scope="model")
 
 
 def inputs(spec: ModelSpec) -> torch.Tensor:
