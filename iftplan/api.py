@@ -155,6 +155,8 @@ def plan(
     scope: str = "layers",
     within: str = "",
     budget: str | int | None = None,
+    attention: str | None = None,
+    attention_before: str | None = None,
     distribution: str = "uniform",
     keep_dense: str | Iterable[str] | None = ("first", "last"),
     close: CloseBy = "density",
@@ -184,6 +186,9 @@ def plan(
         within: path of the modules that are transformed and widened, with `*` and `?`; empty for the whole model, or for
             the module of the scope.
         budget: MACs of the scope: "0.5x" for half of the dense model's, "400M" or 400_000_000; None for the dense model's.
+        attention: pairs of a query and a key that attention keeps, by which it is counted before and after: "causal",
+            "window:256", "top-k:64+causal"; None counts every query with every key.
+        attention_before: the same for the model's own attention, where it is called with a mask tensor; None where it is not.
         distribution: how density is spread over layers: "uniform", "er" or "erk".
         keep_dense: "first", "last" or names of layers, one or several; "none" or None keeps no layer dense.
         close: what is adjusted to meet the budget: "density", "width", or "pattern" (width, with N:M patterns kept whole).
@@ -226,6 +231,8 @@ def plan(
         scope=closed,
         within=modules,
         budget=budget,
+        attention=attention or "",
+        attention_before=attention_before or "",
         distribution=Distribution(one_of("distribution", distribution, [d.value for d in Distribution])),
         keep_dense=names_in("keep_dense", () if keep_dense is None else keep_dense),
         close_by=close,

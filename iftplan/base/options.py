@@ -10,6 +10,8 @@ from typing import Final
 
 _OPTIONS: Final[Mapping[str, str]] = {
     "allow": "--allow",
+    "attention": "--attention",
+    "attention_before": "--attention-before",
     "better": "--better",
     "budget": "--budget",
     "close": "--close",

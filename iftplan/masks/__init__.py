@@ -3,6 +3,9 @@
 Shapes are (inputs m, outputs n).
 """
 
+from iftplan.masks.attention.decoders import DecoderSizes, iso_flop_density
+from iftplan.masks.attention.notation import parse_attention
+from iftplan.masks.attention.pattern import AttentionPattern
 from iftplan.masks.cardinality import Cardinality
 from iftplan.masks.notation import parse_mask
 from iftplan.masks.spectra import Graph, Spectrum
@@ -16,15 +19,19 @@ from iftplan.masks.structures.unstructured import Unstructured
 
 __all__ = [
     "NM",
+    "AttentionPattern",
     "Block",
     "Cardinality",
     "Channel",
     "ConstantFanIn",
+    "DecoderSizes",
     "Graph",
     "MaskStructure",
     "Matrices",
     "Spectrum",
     "Unstructured",
+    "iso_flop_density",
+    "parse_attention",
     "parse_mask",
     "stack_close",
     "stack_counts",

@@ -13,6 +13,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from iftplan.base.errors import MeasureError
+from iftplan.masks.attention.product import AttentionCall
 from iftplan.report.display import Displayed, Framed, Record
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ class Contraction:
         weight: qualified name of the parameter that was an operand, or None for a product of
             activations. A tied parameter has the first of its names.
         calls: how many calls were added up.
+        attention: sizes of the attention that they are, and what its mask keeps; None for all else, and where calls
+            differ or a block mask was counted.
     """
 
     module: str
@@ -50,6 +53,7 @@ class Contraction:
     macs: int
     weight: str | None = None
     calls: int = 1
+    attention: AttentionCall | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +87,10 @@ class CountTable(Displayed, Framed):
 
     def records(self) -> Sequence[Record]:
         """A row for each operator in each module."""
-        return [asdict(contraction) for contraction in self.contractions]
+        return [
+            {key: value for key, value in asdict(contraction).items() if key != "attention"}
+            for contraction in self.contractions
+        ]
 
     @property
     def macs(self) -> int:

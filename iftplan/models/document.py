@@ -21,6 +21,9 @@ SCHEMA = "iftplan.spec/1"
 def spec_document(spec: ModelSpec) -> Document:
     """The spec as a JSON object, sealed with its digest."""
     body = TypeAdapter(ModelSpec).dump_python(spec, mode="json")
+    for product in body["products"]:
+        if product["attention"] is None:
+            del product["attention"]
     return with_digest({"schema": SCHEMA, "convention": "mac", **body})
 
 
@@ -74,6 +77,8 @@ def _problems(spec: ModelSpec) -> Iterator[str]:
     for i, product in enumerate(spec.products):
         if product.macs < 0:
             yield f"products.{i}.macs is {product.macs}; a count cannot be negative"
+        if product.attention and (why := product.attention.problem(product.macs)):
+            yield f"products.{i}.attention: {why}"
         if spec.couplings and product.name not in spec.couplings.product_macs:
             yield f"couplings.product_macs has no entry {product.name!r}"
     for i, one in enumerate(spec.inputs):

@@ -9,6 +9,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from iftplan.base.units import count
+from iftplan.masks.attention.product import AttentionCall
 from iftplan.models.polynomial import STRICT, Polynomial
 from iftplan.report.display import Displayed, Framed, Record
 
@@ -239,7 +240,8 @@ class Product:
     Attributes:
         name: `module:operator`, numbered where there are several.
         operator: what is computed.
-        macs: of one forward pass.
+        macs: of one forward pass, every query with every key where it is attention.
+        attention: sizes of attention, and what its mask keeps; None for all else, and where they are not known.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
@@ -247,6 +249,7 @@ class Product:
     name: str
     operator: str
     macs: int
+    attention: AttentionCall | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -263,6 +263,38 @@ def _pattern_note(ledger: Books, policy: Policy) -> tuple[str, ...]:
     )
 
 
+def attention_notes(layers: Sequence[PlannedLayer], policy: Policy) -> tuple[str, ...]:
+    """Notes on attention that is counted by pairs: what it saves, whether that is spent, and what is counted in full.
+
+    Args:
+        layers: of the plan.
+        policy: what was asked for.
+    """
+    if policy.attention is None:
+        return ()
+    counted = [(layer, layer.attention) for layer in layers if layer.attention]
+    changes = dict.fromkeys(f"{pairs.before} → {pairs.after}" for _, pairs in counted)
+    saved = sum(pairs.at_planned_widths - layer.macs for layer, pairs in counted)
+    notes = [
+        f"attention is counted by pairs of a query and a key, before and after ({', '.join(changes)}); at the plan's "
+        f"widths, the pattern saves {count(saved)} MACs"
+    ]
+    if policy.closes and policy.scope in (Scope.MATRICES, Scope.LAYERS):
+        notes.append(
+            f"scope {policy.scope_name} counts no attention, so what it saves is not spent; scope model spends it"
+        )
+    selecting = sum(pairs.selection_macs for _, pairs in counted)
+    if selecting:
+        notes.append(f"of its MACs, {count(selecting)} choose the keys that are kept")
+    full = [layer.name for layer in layers if layer.role is Role.ACTIVATION and not layer.attention]
+    if full:
+        verb = "product of activations is" if len(full) == 1 else "products of activations are"
+        notes.append(
+            f"{len(full)} {verb} counted as without a pattern, because their pairs are not known: {full[0]}"
+        )
+    return tuple(notes)
+
+
 def closing_sparsities(
     rows: Sequence[PlanRow], scopes: Sequence[Scope], policy: Policy
 ) -> dict[Scope, Fraction | None]:

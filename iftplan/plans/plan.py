@@ -14,6 +14,7 @@ from iftplan.base.errors import InputError
 from iftplan.base.units import count, decimal, decimal_text
 from iftplan.families.solution import Structure
 from iftplan.families.transforms.experts import Mixture
+from iftplan.masks.attention.product import AttentionPairs
 from iftplan.masks.cardinality import Cardinality
 from iftplan.models.spec import Heads, InputSpec, LayerSpec
 from iftplan.plans.budget import Budget
@@ -178,6 +179,7 @@ class PlannedLayer:
         reason: why it has that role, in words.
         kept_for: why it stays dense, where that was chosen; None for every other role.
         experts: matrices in a stack, of which every position meets one and each keeps equally many weights; 1 elsewhere.
+        attention: of a product that is counted by pairs, both of its counts; None where it is counted in full.
     """
 
     name: str
@@ -198,6 +200,7 @@ class PlannedLayer:
     log2_masks: float = 0.0
     experts: int = 1
     kept_for: KeptFor | None = None
+    attention: AttentionPairs | None = None
 
     def __repr__(self) -> str:
         shape = f"{self.before or self.kind}{'' if self.before == self.after else f' → {self.after}'}"
@@ -207,6 +210,16 @@ class PlannedLayer:
     def macs_of(self, weights: int) -> int:
         """MACs of so many of the layer's weights, spread evenly over the experts."""
         return self.positions * weights // self.experts
+
+    @property
+    def full_macs(self) -> int:
+        """MACs after with every query and every key, as engines count attention."""
+        return self.attention.full_macs if self.attention else self.macs
+
+    @property
+    def dense_full_macs(self) -> int:
+        """MACs before with every query and every key, as engines count attention."""
+        return self.attention.dense_full_macs if self.attention else self.dense_macs
 
     @property
     def density(self) -> Fraction:
@@ -360,6 +373,9 @@ class Plan(Displayed, Framed):
         parametrization: what its weights start and train at; None for the standard one, as in the dense model.
         wallclock: what its layers are estimated to take, where that was asked for.
         mixture: the experts that stand in the place of feed-forward blocks; None in every other family.
+        attention: pattern that attention keeps; then all MACs count attention by pairs, before and after. Empty where
+            they count every query with every key.
+        attention_before: pattern of the dense model's attention that was given where its mask is not known.
     """
 
     model: str
@@ -384,6 +400,8 @@ class Plan(Displayed, Framed):
     parametrization: Parametrization | None = None
     wallclock: WallClock | None = None
     mixture: Mixture | None = None
+    attention: str = ""
+    attention_before: str = ""
 
     def __repr__(self) -> str:
         closed = (
@@ -465,6 +483,22 @@ class Plan(Displayed, Framed):
             InputError: no scope of that name.
         """
         return sum(layer.macs for layer in self.rows_in(scope))
+
+    def full_macs(self, scope: Scope | str) -> int:
+        """MACs of the planned model in a scope with every query and every key, as engines count attention.
+
+        Raises:
+            InputError: no scope of that name.
+        """
+        return sum(layer.full_macs for layer in self.rows_in(scope))
+
+    def dense_full_macs(self, scope: Scope | str) -> int:
+        """MACs of the dense model in a scope with every query and every key, as engines count attention.
+
+        Raises:
+            InputError: no scope of that name.
+        """
+        return sum(layer.dense_full_macs for layer in self.rows_in(scope))
 
     def ratio(self, scope: Scope | str) -> Fraction:
         """Planned over dense MACs in a scope; 1 where the scope is empty.

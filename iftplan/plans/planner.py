@@ -13,7 +13,7 @@ from iftplan.families.integer_search import Multiplier
 from iftplan.families.transforms.experts import NAME, Mixture
 from iftplan.masks.distributions import DensityLayer, densities
 from iftplan.models.spec import Heads, ModelSpec
-from iftplan.plans.closing import close_budget, closing_sparsities
+from iftplan.plans.closing import attention_notes, close_budget, closing_sparsities
 from iftplan.plans.experts import plan_experts
 from iftplan.plans.plan import WHOLE, Plan, PlannedLayer, Scope
 from iftplan.plans.policy import Policy
@@ -66,6 +66,7 @@ def prepare(spec: ModelSpec, policy: Policy) -> Prepared:
     if policy.mixture is not None:
         raise InfeasibleError("experts have no densities, so no plans share their structure.")
     _check_names(spec, policy)
+    _check_attention(spec, policy)
     multiplier, sizes = plan_widths(spec, policy)
     return Prepared(multiplier, sizes, rows_of(spec, policy, sizes))
 
@@ -129,6 +130,7 @@ def close_prepared(spec: ModelSpec, policy: Policy, prepared: Prepared, *, heads
     if sizes and spec.couplings is not None:
         heads = spec.couplings.heads or heads
         notes += spec.couplings.notes
+    notes += attention_notes(layers, policy)
     return Plan(
         spec.source,
         spec.inputs,
@@ -149,7 +151,22 @@ def close_prepared(spec: ModelSpec, policy: Policy, prepared: Prepared, *, heads
         notes + spec.assumptions,
         policy.within,
         policy.budget,
+        attention=str(policy.attention or ""),
+        attention_before=str(policy.attention_before or ""),
     )
+
+
+def _check_attention(spec: ModelSpec, policy: Policy) -> None:
+    if policy.attention and not any(product.attention for product in spec.products):
+        others = sum(product.operator == "attention" for product in spec.products)
+        why = (
+            "its document does not say how many queries and keys they have. Read the model again"
+            if others
+            else "only calls of scaled_dot_product_attention are known to be attention. Plan it without `attention`"
+        )
+        raise InputError(
+            f"`attention='{policy.attention}'`: {spec.source or 'the model'} has {others or 'no'} attention products, and {why}."
+        )
 
 
 def _sparsified(rows: Sequence[PlanRow], policy: Policy) -> tuple[PlannedLayer, ...]:

@@ -9,7 +9,7 @@ from math import lcm
 from iftplan.base.errors import InputError
 from iftplan.families.family import Family
 from iftplan.families.transforms.experts import Mixture
-from iftplan.masks import MaskStructure, Unstructured
+from iftplan.masks import AttentionPattern, MaskStructure, Unstructured
 from iftplan.masks.distributions import Distribution
 from iftplan.plans.budget import Budget
 from iftplan.plans.plan import CloseBy, Pointwise, Rounding, Scope, lies_within, scope_text
@@ -40,6 +40,8 @@ class Policy:
         budget: MACs of the scope; None for the dense model's, and for plain sparsity that closes no scope. Plain sparsity
             with a budget has the sparsity that closes it, whatever `sparsity` says.
         mixture: experts in the place of feed-forward blocks, without a family and without masks; None for none.
+        attention: pattern that attention keeps, by whose pairs it is counted before and after; None for the full count.
+        attention_before: pattern of the dense model's attention where shapes do not tell what its mask keeps.
 
     Raises:
         InputError: a sparsity outside [0, 1), or settings that do not go together.
@@ -59,12 +61,18 @@ class Policy:
     mask: MaskStructure = field(default_factory=Unstructured)
     budget: Budget | None = None
     mixture: Mixture | None = None
+    attention: AttentionPattern | None = None
+    attention_before: AttentionPattern | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.sparsity < 1:
             raise InputError(f"sparsity {self.sparsity} is outside [0, 1).")
         if self.scope is Scope.MODULE and not self.within:
             raise InputError("scope 'module' needs the name of a module. Write `scope='module:NAME'`.")
+        if self.attention_before and not self.attention:
+            raise InputError(
+                f"`attention_before={str(self.attention_before)!r}` needs a pattern that attention is to keep. Give `attention` too."
+            )
         if self.round_to < 1:
             raise InputError(f"widths cannot be rounded to a multiple of {self.round_to}; the smallest is 1.")
         if self.family and self.mask.density is not None and not self._closes_beside_masks(self.family):

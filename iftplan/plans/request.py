@@ -14,7 +14,7 @@ from iftplan.families.builtin import family_named
 from iftplan.families.family import Family
 from iftplan.families.solver import mask_for
 from iftplan.families.transforms.experts import Mixture, is_mixture, parse_mixture
-from iftplan.masks import parse_mask
+from iftplan.masks import parse_attention, parse_mask
 from iftplan.masks.distributions import Distribution
 from iftplan.models.spec import Heads, ModelSpec
 from iftplan.plans.budget import Budget, parse_budget
@@ -63,6 +63,8 @@ class PlanRequest:
         optimizer: whose learning rates a parametrization holds.
         mask_updates: what becomes of masks in training.
         within: modules that alone are transformed and widened, a path with `*` and `?`; empty for the whole model.
+        attention: pattern that attention keeps, in the notation of `iftplan.masks.parse_attention`; empty for the full count.
+        attention_before: pattern of the dense model's attention where its mask is not known; empty where it is.
         pricing: of layers in time; None where MACs alone decide.
     """
 
@@ -83,6 +85,8 @@ class PlanRequest:
     mask_updates: MaskUpdates = "static"
     within: str = ""
     budget: str | int | None = None
+    attention: str = ""
+    attention_before: str = ""
     pricing: Pricing | None = None
 
     def as_reference(self) -> PlanRequest:
@@ -131,6 +135,8 @@ class PlanRequest:
             mask=mask_for(family, sparsity, mask),
             budget=budget,
             mixture=mixture,
+            attention=parse_attention(self.attention) if self.attention else None,
+            attention_before=parse_attention(self.attention_before) if self.attention_before else None,
         )
 
     def _mixture(self, text: str) -> Mixture:
@@ -138,6 +144,10 @@ class PlanRequest:
         if self.sparsity is not None or self.mask:
             raise InputError(
                 f"{text} keeps every weight, and `sparsity` and `mask` are about masks. Leave them out."
+            )
+        if self.attention:
+            raise InputError(
+                f"{text} and `attention='{self.attention}'` cannot be planned together yet. Leave one of them out."
             )
         if self.pricing is not None:
             raise InputError(f"experts are not priced in time yet. Plan {text} for MACs.")

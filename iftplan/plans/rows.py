@@ -6,12 +6,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
 
-from iftplan.base.errors import InfeasibleError, TooSmallError
+from iftplan.base.errors import InfeasibleError, InputError, TooSmallError
 from iftplan.base.units import decimal_text
 from iftplan.families.family import Family
 from iftplan.families.integers import at_structure, integer_structure
 from iftplan.families.solution import Structure
-from iftplan.masks import MaskStructure, Matrices, Unstructured, stack_close, stack_counts, stack_log2_masks
+from iftplan.masks import (
+    AttentionPattern,
+    MaskStructure,
+    Matrices,
+    Unstructured,
+    parse_attention,
+    stack_close,
+    stack_counts,
+    stack_log2_masks,
+)
+from iftplan.masks.attention.product import AttentionPairs
 from iftplan.models.notation import canonical
 from iftplan.models.spec import PLAIN, Kind, LayerSpec, ModelSpec, Product, WeightLayer
 from iftplan.plans.plan import WIDTHS, KeptFor, PlannedLayer, Role, Scope
@@ -32,6 +42,7 @@ class PlanRow:
         nnz: weights kept where that is not the budget's to choose; None where it is.
         matrices: shapes of the masked matrices.
         inside: whether it lies in the modules that are planned.
+        attention: of a product that is counted by pairs, both of its counts; None where it is counted in full.
     """
 
     name: str
@@ -50,6 +61,7 @@ class PlanRow:
     matrices: Matrices = ()
     kept_for: KeptFor | None = None
     inside: bool = True
+    attention: AttentionPairs | None = None
 
     def counts_in(self, scope: Scope) -> bool:
         """Whether the row's MACs count in a scope."""
@@ -126,6 +138,7 @@ class PlanRow:
             log2_masks=stack_log2_masks(shape, self.matrices, self.experts, kept) if masked else 0.0,
             experts=self.experts,
             kept_for=self.kept_for,
+            attention=self.attention,
         )
 
 
@@ -162,6 +175,8 @@ def product_row(spec: ModelSpec, product: Product, policy: Policy, sizes: Mappin
     macs = product.macs
     if sizes and spec.couplings is not None:
         macs = spec.couplings.product_macs[product.name].at(sizes)
+    inside = policy.covers(product.name)
+    pairs = _pairs(product, macs, policy)
     return PlanRow(
         product.name,
         product.operator,
@@ -170,10 +185,31 @@ def product_row(spec: ModelSpec, product: Product, policy: Policy, sizes: Mappin
         PRODUCT_REASON,
         None,
         None,
-        product.macs,
-        product_macs=macs,
-        inside=policy.covers(product.name),
+        pairs.dense_macs if pairs else product.macs,
+        product_macs=pairs.macs if pairs else macs,
+        inside=inside,
+        attention=pairs,
     )
+
+
+def _pairs(product: Product, macs: int, policy: Policy) -> AttentionPairs | None:
+    """Both counts of attention that is counted by pairs; None for other products, and where no pattern is asked for.
+
+    Raises:
+        InputError: nobody says what the dense model's mask keeps, or the pattern does not fit.
+    """
+    if policy.attention is None or product.attention is None:
+        return None
+    mask, inside = product.attention.mask, policy.covers(product.name)
+    if mask is None and policy.attention_before is None and inside:
+        raise InputError(
+            f"{product.name} is called with a mask whose values shapes do not tell, so what `attention='{policy.attention}'` "
+            "saves is not known. Say what the mask keeps, such as `attention_before='causal'`, or 'full' where it hides "
+            "padding only."
+        )
+    before = (policy.attention_before or AttentionPattern()) if mask is None else parse_attention(mask)
+    after = before & policy.attention if inside else before
+    return AttentionPairs(product.attention, str(before), str(after), product.macs, macs)
 
 
 def role_of(layer: WeightLayer, policy: Policy) -> tuple[Role, str]:

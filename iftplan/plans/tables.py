@@ -44,7 +44,8 @@ def plan_table(plan: Plan, convention: Convention = Convention.MAC) -> Table:
         for layer in plan.layers
     )
     columns = ("layer", "before", "after", ">nnz", ">density", f">dense {unit}", f">planned {unit}", "role")
-    title = f"{plan.model or 'the model'}: {plan.transform} at {plan.asked}, input {', '.join(map(str, plan.inputs))}"
+    pattern = f", attention {plan.attention} by pairs" if plan.attention else ""
+    title = f"{plan.model or 'the model'}: {plan.transform} at {plan.asked}{pattern}, input {', '.join(map(str, plan.inputs))}"
     return Table(columns, rows, title)
 
 
@@ -74,6 +75,7 @@ def scope_table(plan: Plan, convention: Convention = Convention.MAC) -> Table:
         notes.append("note: no width of this model can move, so every layer is what it was")
     if plan.widths:
         notes.append(f"width multiplier k = {plan.multiplier:.6g}{_rounding(plan)}")
+    notes += _full_counts(plan, convention)
     notes += _beside_module(plan)
     notes += _left_out(plan)
     scaled = plan.parametrization.notes if plan.parametrization else ()
@@ -94,6 +96,16 @@ def _choices(plan: Plan, mixture: Mixture) -> str:
 
 def _closed(plan: Plan) -> str:
     return f"closed at {plan.budget}" if plan.budget else "closed"
+
+
+def _full_counts(plan: Plan, convention: Convention) -> Iterator[str]:
+    """Note on the counts of every query with every key, beside those by pairs."""
+    if plan.attention:
+        per, scope = convention.per_mac, Scope.MODEL
+        yield (
+            f"note: with every query and every key, scope model costs {count(plan.dense_full_macs(scope) * per)} "
+            f"{convention.unit} before and {count(plan.full_macs(scope) * per)} after"
+        )
 
 
 def _left_out(plan: Plan) -> Iterator[str]:

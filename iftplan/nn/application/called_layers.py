@@ -46,7 +46,7 @@ def check_called(plan: Plan, built: nn.Module, dense: nn.Module) -> None:
         raise _kept_outside(
             f"the plan replaced {silent}, but the model does not call the replacement", dense, silent
         )
-    planned = {layer.name: layer.macs for layer in plan.layers if layer.role is Role.ACTIVATION}
+    planned = {layer.name: layer.full_macs for layer in plan.layers if layer.role is Role.ACTIVATION}
     stray = next((name for name, macs in products(table).items() if macs > planned.get(name, 0)), None)
     if stray is not None:
         first = replaced[0].name

@@ -158,5 +158,9 @@ def _attention(plan: Plan, couplings: Couplings | None) -> tuple[dict[str, float
 def _grown_products(plan: Plan) -> Iterator[str]:
     """Modules with products of activations that cost more where heads keep their number."""
     for layer in plan.layers:
-        if layer.role is Role.ACTIVATION and plan.heads == "number" and layer.macs != layer.dense_macs:
+        if (
+            layer.role is Role.ACTIVATION
+            and plan.heads == "number"
+            and layer.full_macs != layer.dense_full_macs
+        ):
             yield layer.name.rpartition(":")[0]

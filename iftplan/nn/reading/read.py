@@ -153,9 +153,11 @@ def _couplings(
 def _products(table: CountTable) -> tuple[Product, ...]:
     """Contractions of activations, added up per module and operator, in the order of first use."""
     macs: dict[tuple[str, str], int] = {}
+    attention = {(c.module, c.operator): c.attention for c in table.contractions if c.weight is None}
     for c in table.contractions:
         if c.weight is None and c.macs:
             macs[c.module, c.operator] = macs.get((c.module, c.operator), 0) + c.macs
     return tuple(
-        Product(f"{module}:{operator}", operator, count) for (module, operator), count in macs.items()
+        Product(f"{module}:{operator}", operator, count, attention[module, operator])
+        for (module, operator), count in macs.items()
     )

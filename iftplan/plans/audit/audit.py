@@ -77,6 +77,9 @@ class AuditReport(Displayed, Framed):
         assumptions: what had to be assumed.
         problems: why it did not pass.
         at_most: whether only an excess fails (a budget), not a shortfall.
+        attention: pattern by whose pairs attention is counted, in the dense model by those of its own mask; empty where
+            every query counts with every key.
+        full_macs: measured MACs of the scope with every query and every key; None where all counts are that.
         budget_macs: MACs that the plan's own budget allows its scope; None where that is the dense model's cost.
         disagreements: those of the problems that name where engines count differently; not in the document.
         effective: MACs that were effective on data, which are compared with nothing but a budget of their own; None where
@@ -102,6 +105,8 @@ class AuditReport(Displayed, Framed):
     within: str = ""
     budget_macs: int | None = None
     effective: EffectiveCost | None = None
+    attention: str = ""
+    full_macs: int | None = None
 
     def __repr__(self) -> str:
         expected = "" if self.expected_macs is None else f" of {count(self.expected_macs)} expected"
@@ -198,7 +203,8 @@ def audit_plan(
     report = AuditReport(
         subject=f"{plan.model or 'the model'} as {'planned' if active is None else 'applied'}",
         reference=f"plan: {plan.mixture or f'{plan.transform} at sparsity {decimal(plan.sparsity, 4)}'}"
-        + (f", budget {plan.budget}" if plan.budget else ""),
+        + (f", budget {plan.budget}" if plan.budget else "")
+        + (f", attention {plan.attention} by pairs" if plan.attention else ""),
         budget_macs=plan.budget_macs(scope) if plan.budget else None,
         scope=scope,
         tolerance=tolerance,
@@ -206,6 +212,8 @@ def audit_plan(
         expected_macs=plan.macs(scope),
         measured_macs=total,
         counters={"closed_form": plan.macs(Scope.MODEL), **{t.engine: t.macs - thinned for t in tables}},
+        attention=plan.attention,
+        full_macs=total + _beside_pairs(plan, table, inside) if plan.attention else None,
         within=plan.within if scope is Scope.MODULE else "",
         layers=tuple(
             AuditedLayer(layer.name, layer.macs, m) for layer, m in zip(plan.layers, measured, strict=True)
@@ -217,6 +225,7 @@ def audit_plan(
                 if active is None
                 else ()
             ),
+            *_attention_assumed(plan, table),
             *table.assumptions,
         ),
     )
@@ -280,7 +289,7 @@ def _measured(
     active: Mapping[str, Fraction] | None,
 ) -> int | None:
     if layer.role is Role.ACTIVATION:
-        return products.get(layer.name)
+        return _by_pairs(layer, products.get(layer.name))
     if not layer.positions:
         return 0
     inside = [w for w in weights if w.startswith(f"{layer.name}.")]  # branches and factors in its place
@@ -293,6 +302,39 @@ def _measured(
     kept = Fraction(layer.nnz + layer.dense_weights, layer.capacity + layer.dense_weights)
     thinned = whole * kept
     return int(thinned) if thinned.denominator == 1 else round(thinned)
+
+
+def _by_pairs(layer: PlannedLayer, measured: int | None) -> int | None:
+    """MACs of attention's planned pairs where engines counted every query with every key."""
+    if measured is None or layer.attention is None:
+        return measured
+    return int(measured * Fraction(layer.macs, layer.full_macs))
+
+
+def _beside_pairs(plan: Plan, table: CountTable, inside: Collection[str]) -> int:
+    """MACs that attention has in full beyond those of its pairs."""
+    full = products(table)
+    counted = (
+        (layer, full.get(layer.name)) for layer in plan.layers if layer.name in inside and layer.attention
+    )
+    return sum(macs - (_by_pairs(layer, macs) or 0) for layer, macs in counted if macs is not None)
+
+
+def _attention_assumed(plan: Plan, table: CountTable) -> Iterator[str]:
+    """Sentence that the network is counted by a pattern which it does not have."""
+    masks = {
+        f"{c.module}:{c.operator}": c.attention.mask
+        for c in table.contractions
+        if c.weight is None and c.attention
+    }
+    planned = [(layer, layer.attention) for layer in plan.layers if layer.attention]
+    others = [(layer.name, pairs.after) for layer, pairs in planned if masks.get(layer.name) != pairs.after]
+    if others:
+        runs = sorted({masks.get(name) or "a mask that shapes do not tell" for name, _ in others})
+        yield (
+            f"attention counts by the pairs of {', '.join(dict.fromkeys(after for _, after in others))} in {len(others)} "
+            f"module{'s' * (len(others) != 1)} (planned, not measured): the network computes {' and '.join(runs)}"
+        )
 
 
 def products(table: CountTable) -> dict[str, int]:
@@ -325,8 +367,8 @@ class Reference:
 
     @staticmethod
     def of_plan(plan: Plan, name: str) -> Reference:
-        """A plan's totals."""
-        return Reference(name, plan.macs(Scope.MODEL), dense_macs=plan.dense_macs(Scope.MODEL))
+        """A plan's totals, attention with every query and every key, as networks are counted."""
+        return Reference(name, plan.full_macs(Scope.MODEL), dense_macs=plan.dense_full_macs(Scope.MODEL))
 
     @staticmethod
     def of_table(table: CountTable, name: str) -> Reference:

@@ -44,6 +44,17 @@ def audit_document(report: AuditReport, convention: Convention = Convention.MAC)
             "expected_macs": counted(report.expected_macs),
             **({"budget_macs": counted(report.budget_macs)} if report.budget_macs else {}),
             "measured_macs": counted(report.measured_macs),
+            **(
+                {
+                    "attention": {
+                        "convention": "pairs",
+                        "pattern": report.attention,
+                        "measured_full": counted(report.full_macs),
+                    }
+                }
+                if report.attention
+                else {}
+            ),
             "ratio": None if report.ratio is None else float(report.ratio),
             "ratio_exact": None if report.ratio is None else fraction(report.ratio),
             "deviation": None if report.deviation is None else float(report.deviation),
@@ -127,7 +138,13 @@ def parse_measured(document: Document, where: str = "report") -> tuple[str, dict
 
 def _contradictions(parsed: _ReportObject) -> Iterator[str]:
     """What one part of a report says and another denies: sentences that begin with the place."""
-    totals = {key: parsed[key] for key in ("dense_macs", "expected_macs", "measured_macs")}
+    totals: dict[str, int | None] = {
+        "dense_macs": parsed["dense_macs"],
+        "expected_macs": parsed["expected_macs"],
+        "measured_macs": parsed["measured_macs"],
+    }
+    if "attention" in parsed:
+        totals["attention.measured_full"] = parsed["attention"]["measured_full"]
     rows = {
         f"layers.{i}.{key}": row[key]
         for i, row in enumerate(parsed["layers"])
@@ -186,6 +203,8 @@ def _report(parsed: _ReportObject) -> AuditReport:
         within=parsed.get("within", ""),
         budget_macs=macs(parsed.get("budget_macs")),
         effective=_effective_cost(parsed["effective"], per) if "effective" in parsed else None,
+        attention=parsed["attention"]["pattern"] if "attention" in parsed else "",
+        full_macs=macs(parsed["attention"]["measured_full"]) if "attention" in parsed else None,
     )
 
 
@@ -259,6 +278,21 @@ class _EffectiveObject(TypedDict):
 
 
 @with_config(ConfigDict(extra="forbid"))
+class _AttentionObject(TypedDict):
+    """How attention was counted, and the full count beside.
+
+    Attributes:
+        convention: pairs of a query and a key.
+        pattern: the pattern of the plan.
+        measured_full: what was counted in the compared scope with every query and every key.
+    """
+
+    convention: Literal["pairs"]
+    pattern: str
+    measured_full: int
+
+
+@with_config(ConfigDict(extra="forbid"))
 class _ReportObject(TypedDict):
     """An audit's report as it is written.
 
@@ -277,6 +311,7 @@ class _ReportObject(TypedDict):
         expected_macs: what the reference allows or says; null without one.
         budget_macs: what the plan's own budget allows its scope; absent where that is the dense model's cost.
         measured_macs: what was counted.
+        attention: the pattern by whose pairs attention is counted; absent where every query counts with every key.
         ratio: measured to dense.
         deviation: `measured/expected - 1`.
         counters: engine → what it counted, of the whole model.
@@ -304,6 +339,7 @@ class _ReportObject(TypedDict):
     expected_macs: int | None
     budget_macs: NotRequired[int]
     measured_macs: int
+    attention: NotRequired[_AttentionObject]
     ratio: float | None
     ratio_exact: str | None
     deviation: float | None

@@ -84,6 +84,8 @@ def summary_table(report: AuditReport, convention: Convention = Convention.MAC) 
     if report.budget_macs is not None:
         rows.append((f"budget, scope {report.scope_name}", f"{count(report.budget_macs * per)} {unit}"))
     rows.append(("measured", f"{count(report.measured_macs * per)} {unit}"))
+    if report.full_macs is not None:
+        rows.append(("measured, attention in full", f"{count(report.full_macs * per)} {unit}"))
     if report.ratio is not None:
         rows.append((f"ratio to dense, scope {report.scope_name}", decimal(report.ratio)))
     if report.budget_ratio is not None:

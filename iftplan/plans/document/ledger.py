@@ -92,6 +92,7 @@ def _row(plan: Plan, layer: PlannedLayer, mask: MaskStructure) -> Iterator[str]:
     if layer.role is Role.ACTIVATION:
         if layer.positions or layer.capacity or layer.dense_weights or layer.weight or layer.maskable:
             yield " has weights, but a product of activations has none"
+        yield from _attention(plan, layer)
         return
     stacked = (layer.nnz, layer.capacity, layer.dense_weights)
     if layer.experts < 1 or any(weights % layer.experts for weights in stacked):
@@ -111,6 +112,25 @@ def _row(plan: Plan, layer: PlannedLayer, mask: MaskStructure) -> Iterator[str]:
     yield from _masked(layer, mask if layer.role is Role.TRANSFORMED else Unstructured())
     if layer.before and layer.after:
         yield from _shapes(plan, layer, layer.before, layer.after)
+
+
+def _attention(plan: Plan, layer: PlannedLayer) -> Iterator[str]:
+    """What attention costs by its pairs against its sizes and patterns."""
+    pairs = layer.attention
+    if pairs is None:
+        return
+    if not plan.attention:
+        yield ".attention is given, but the plan counts attention in full"
+        return
+    why = pairs.call.problem(pairs.dense_full_macs)
+    try:
+        made = None if why else (pairs.dense_macs, pairs.macs)
+    except InputError as error:
+        why, made = str(error), None
+    if why:
+        yield f".attention: {why}"
+    elif made != (layer.dense_macs, layer.macs):
+        yield f".dense_macs and macs are {layer.dense_macs} and {layer.macs}, but the pairs of its patterns make {made}"
 
 
 def _masked(layer: PlannedLayer, mask: MaskStructure) -> Iterator[str]:

@@ -19,6 +19,13 @@ from iftplan.models.notation import parse_input
 from iftplan.models.spec import Heads
 from iftplan.plans.budget import Budget
 from iftplan.plans.document.experts import ExpertsObject, experts_object, parse_experts
+from iftplan.plans.document.attention import (
+    AttentionObject,
+    PairsObject,
+    attention_object,
+    pairs_object,
+    parse_pairs,
+)
 from iftplan.plans.document.layers import (
     after_notation,
     before_notation,
@@ -62,6 +69,7 @@ def plan_document(plan: Plan) -> Document:
             "heads": plan.heads,
             **({"within": plan.within} if plan.within else {}),
             **({"budget": plan.budget.written} if plan.budget else {}),
+            **({"attention": attention_object(plan)} if plan.attention else {}),
             "multiplier": plan.multiplier,
             "widths": dict(plan.widths),
             **_totals(plan),
@@ -130,6 +138,7 @@ def _layer_object(layer: PlannedLayer, transform: str) -> dict[str, Any]:
         "macs": layer.macs,
         "log2_masks": layer.log2_masks,
         **({"experts": layer.experts} if layer.experts > 1 else {}),
+        **({"attention": pairs_object(layer.attention)} if layer.attention else {}),
     }
 
 
@@ -166,6 +175,8 @@ def parse_plan(document: Document, where: str = "plan") -> Plan:
         within=parsed.get("within", ""),
         budget=_budget(parsed["budget"], where) if "budget" in parsed else None,
         mixture=parse_experts(parsed["experts"], where) if "experts" in parsed else None,
+        attention=parsed["attention"]["pattern"] if "attention" in parsed else "",
+        attention_before=parsed["attention"].get("before", "") if "attention" in parsed else "",
     )
     written = [(layer["before"], layer["after"]) for layer in parsed["layers"]]
     for problem in (*contradictions(plan), *other_notations(plan, written)):
@@ -208,6 +219,7 @@ def _layer(parsed: _LayerObject, where: str) -> PlannedLayer:
         dense_weights=parsed["dense_weights"],
         log2_masks=parsed["log2_masks"],
         experts=parsed.get("experts", 1),
+        attention=parse_pairs(parsed["attention"]) if "attention" in parsed else None,
         kept_for=next((k for k in KeptFor if role is Role.KEPT_DENSE and reason.startswith(k.value)), None),
     )
 
@@ -273,6 +285,7 @@ class _LayerObject(TypedDict):
         macs: MACs after the plan: `positions · (nnz + dense_weights) / experts`, or those of the product.
         log2_masks: bits that name one mask of this layer.
         experts: matrices in a stack, of which every position meets one; absent where there is one.
+        attention: sizes and patterns of attention that is counted by pairs; absent for all else.
     """
 
     name: str
@@ -294,6 +307,7 @@ class _LayerObject(TypedDict):
     macs: int
     log2_masks: float
     experts: NotRequired[int]
+    attention: NotRequired[PairsObject]
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -317,6 +331,7 @@ class _PlanObject(TypedDict):
         heads: which of the two stays as it was where attention grows wider: the number of heads, or their size.
         within: modules that alone are transformed, a path with `*` and `?`; absent where the whole model is.
         budget: what the closed scope may cost: a multiple of the dense model's MACs, as a fraction, or a number of MACs; absent where it is the dense model's.
+        attention: the pattern that attention keeps, by whose pairs it is counted; absent where every query counts with every key.
         multiplier: the width multiplier k; 1 where widths stay.
         widths: the new size of every set of channels that moves together.
         dense: MACs of the dense model in each scope.
@@ -350,6 +365,7 @@ class _PlanObject(TypedDict):
     heads: Heads
     within: NotRequired[str]
     budget: NotRequired[str | int]
+    attention: NotRequired[AttentionObject]
     multiplier: float
     widths: dict[str, int]
     dense: dict[Scope, int]

@@ -125,6 +125,24 @@ def command(
         ),
     ] = "",
     budget: BudgetOption = None,
+    attention: Annotated[
+        str,
+        typer.Option(
+            "--attention",
+            metavar="PATTERN",
+            help="Pairs of a query and a key that attention keeps, by which it is counted before and after: causal, window:256, block:64, strided:8, top-k:64, joined by +.",
+            show_default="every query with every key",
+        ),
+    ] = "",
+    attention_before: Annotated[
+        str,
+        typer.Option(
+            "--attention-before",
+            metavar="PATTERN",
+            help="For --attention: what the model's own attention keeps, where it is given a mask tensor.",
+            show_default="read from the model",
+        ),
+    ] = "",
     distribution: Annotated[
         Distribution, typer.Option("--distribution", help=DISTRIBUTION_HELP)
     ] = Distribution.UNIFORM,
@@ -252,6 +270,8 @@ def command(
         scope=closed,
         within=modules,
         budget=budget,
+        attention=attention,
+        attention_before=attention_before,
         distribution=distribution,
         keep_dense=tuple(split(keep_dense)),
         close_by=close,

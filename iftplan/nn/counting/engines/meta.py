@@ -12,9 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
 from iftplan.models.counting import CountTable
+from iftplan.nn.counting.operators.attention_call import attention_call
 from iftplan.nn.counting.operators.registry import OPERATORS, Operators
 from iftplan.nn.counting.operators.whole_functions import WHOLE, summed_products
 from iftplan.nn.counting.passes.data import Data
@@ -46,6 +48,8 @@ class ShapeRules(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or _NO_KWARGS
+        if func is scaled_dot_product_attention:
+            self.ledger.attend(attention_call(*args, **kwargs))
         if func in FACTORIES and not self.with_data:
             kwargs = with_device(kwargs)
         if func in WHOLE:

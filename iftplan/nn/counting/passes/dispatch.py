@@ -100,6 +100,8 @@ class DispatchNet(DatalessAnswers):  # type: ignore[no-untyped-call]
         if operator is not None and macs is not None:
             operands = [args[k] for k in operator.operands if k < len(args)]
             refuse_mixed_dtypes(operator.name, operands)
+            if name == "iftplan::block_attention":
+                self.ledger.attend(None)
             self.ledger.contraction(self.caller or operator.name, macs, *operands)
         elif operator is not None or may_contract(name):
             self.ledger.unknown[name] += 1

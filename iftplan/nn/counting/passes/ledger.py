@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from iftplan.masks.attention.product import AttentionCall
 from iftplan.models.counting import Contraction, CountTable, Values
 from iftplan.nn.counting.passes.data import ASSUMED_ITEM, FOR_THIS_INPUT, Data
 from iftplan.nn.torch_internals import storage_address
@@ -80,7 +81,8 @@ class Ledger:
     """The running totals of one pass.
 
     `stack` holds the modules that are running, innermost last; `data` is what answers for values of tensors, and
-    `asked` whether any was asked for.
+    `asked` whether any was asked for. `attention` holds for each module the attention that it called, None for one whose
+    sizes or mask are its own affair.
     """
 
     names: Names
@@ -89,6 +91,7 @@ class Ledger:
     entries: dict[tuple[nn.Module | None, str, str | None], list[int]] = field(default_factory=dict)
     elementwise: Counter[str] = field(default_factory=Counter)
     unknown: Counter[str] = field(default_factory=Counter)
+    attention: dict[nn.Module | None, set[AttentionCall | None]] = field(default_factory=dict)
     assumptions: dict[str, None] = field(default_factory=dict)
     data: Data = Data.ASSUMED
     asked: bool = False
@@ -125,6 +128,15 @@ class Ledger:
         entry[0] += macs
         entry[1] += 1
 
+    def attend(self, call: AttentionCall | None) -> None:
+        """Note the sizes of a call of attention, whose MACs are counted elsewhere."""
+        self.attention.setdefault(self.stack[-1], set()).add(call)
+
+    def _attention(self, module: nn.Module | None, operator: str) -> AttentionCall | None:
+        """The one kind of attention that a module called; None if it called several, or none."""
+        calls = self.attention.get(module, set()) if operator == "attention" else set()
+        return next(iter(calls)) if len(calls) == 1 else None
+
     def assume(self, sentence: str) -> None:
         """Log an assumption once."""
         self.assumptions[sentence] = None
@@ -148,7 +160,14 @@ class Ledger:
         return CountTable(
             engine=engine,
             contractions=tuple(
-                Contraction(path[module] if module else "", operator, macs, weight, calls)
+                Contraction(
+                    path[module] if module else "",
+                    operator,
+                    macs,
+                    weight,
+                    calls,
+                    self._attention(module, operator) if weight is None else None,
+                )
                 for (module, operator, weight), (macs, calls) in self.entries.items()
             ),
             elementwise=dict(self.elementwise),

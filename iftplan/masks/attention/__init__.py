@@ -1,0 +1,1 @@
+"""Which pairs of a query and a key attention computes, as values with exact counts."""
