@@ -28,7 +28,7 @@ class AttentionCall:
     mask: str | None = "full"
 
     def problem(self, full: int) -> str:
-        """Why there is no such attention; empty if there is.
+        """Reason why there is no such attention; empty if there is.
 
         Args:
             full: MACs with every query and every key.

@@ -55,7 +55,7 @@ def parse_pairs(parsed: PairsObject) -> AttentionPairs:
 
 @with_config(ConfigDict(extra="forbid"))
 class AttentionObject(TypedDict):
-    """What attention keeps, and the counts of every query with every key beside those by pairs.
+    """Pattern that attention keeps, and the counts of every query with every key beside those by pairs.
 
     Attributes:
         convention: what attention is counted in, before and after: pairs of a query and a key.
