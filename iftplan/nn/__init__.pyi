@@ -10,6 +10,7 @@ from .application.sparsify import sparsify_ as sparsify_
 from .callbacks.lightning import LightningMasking as LightningMasking
 from .callbacks.trainer import TrainerMasking as TrainerMasking
 from .counting.measure import measure as measure
+from .counting.operators.block_attention import block_pattern as block_pattern
 from .counting.training_step import StepMacs as StepMacs
 from .counting.training_step import measure_step as measure_step
 from .execution.compaction import compact_ as compact_

@@ -135,6 +135,7 @@ def audit_network(
     operators: Mapping[str, Operator] = MappingProxyType({}),
     tolerance: Fraction = Fraction(1, 1000),
     may_stay_uncalled: Collection[str] = (),
+    attention: str = "",
 ) -> AuditReport:
     """Report that compares a network's measured MACs with another network, a plan's total or a budget.
 
@@ -149,9 +150,13 @@ def audit_network(
         operators: formulas for operators that have none, by qualified name.
         tolerance: the largest relative difference that passes.
         may_stay_uncalled: modules with weights that the forward pass may leave unused.
+        attention: pattern by whose pairs attention counts, within each call's own mask; "own" for that alone; empty
+            for every query with every key.
 
     Raises:
-        MeasureError: an engine could not run the network, or its zeros make no one cost.
+        InputError: the pattern cannot be read or counted.
+        MeasureError: an engine could not run the network, its zeros make no one cost, or the mask of attention is not
+            known.
     """
     network = unwrapped(network)
     tables = measure_by(network, inputs, engines, second=second, operators=operators)
@@ -162,6 +167,7 @@ def audit_network(
         tolerance=tolerance,
         nonzeros=_shares(network, tables[0], from_values=True) if nonzeros else None,
         may_stay_uncalled=may_stay_uncalled,
+        attention=attention,
     )
     if nonzeros or not any(True for _ in masked_weights(network)):
         return report

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from iftplan.base.errors import MeasureError
 from iftplan.base.units import count, decimal, parse_count, percent
+from iftplan.masks import AttentionPattern, parse_attention
 from iftplan.models.counting import CountTable, cross_check, uncalled_sentence, unknown_sentence
 from iftplan.plans.audit.effective import EffectiveCost
 from iftplan.plans.plan import Plan, PlannedLayer, Role, Scope, scope_text
@@ -305,10 +306,8 @@ def _measured(
 
 
 def _by_pairs(layer: PlannedLayer, measured: int | None) -> int | None:
-    """MACs of attention's planned pairs where engines counted every query with every key."""
-    if measured is None or layer.attention is None:
-        return measured
-    return int(measured * Fraction(layer.macs, layer.full_macs))
+    """MACs of attention's planned pairs where engines counted every query with every key; what a block mask kept as it is."""
+    return layer.macs if layer.attention and measured == layer.full_macs else measured
 
 
 def _beside_pairs(plan: Plan, table: CountTable, inside: Collection[str]) -> int:
@@ -327,7 +326,12 @@ def _attention_assumed(plan: Plan, table: CountTable) -> Iterator[str]:
         for c in table.contractions
         if c.weight is None and c.attention
     }
-    planned = [(layer, layer.attention) for layer in plan.layers if layer.attention]
+    full = products(table)
+    planned = [
+        (layer, layer.attention)
+        for layer in plan.layers
+        if layer.attention and full.get(layer.name) == layer.full_macs
+    ]
     others = [(layer.name, pairs.after) for layer, pairs in planned if masks.get(layer.name) != pairs.after]
     if others:
         runs = sorted({masks.get(name) or "a mask that shapes do not tell" for name, _ in others})
@@ -393,6 +397,7 @@ def audit_model(
     tolerance: Fraction = Fraction(1, 1000),
     nonzeros: Mapping[str, Fraction] | None = None,
     may_stay_uncalled: Collection[str] = (),
+    attention: str = "",
 ) -> AuditReport:
     """Report that compares a model's MACs with another model, a plan or a budget; without a reference, its measured MACs.
 
@@ -403,10 +408,18 @@ def audit_model(
         tolerance: the largest relative difference that passes.
         nonzeros: parameter → share of its weights that is not zero.
         may_stay_uncalled: modules that the pass need not use.
+        attention: pattern by whose pairs attention counts, within each call's own mask; "own" for that alone; empty
+            for every query with every key.
+
+    Raises:
+        InputError: the pattern cannot be read or counted.
+        MeasureError: nobody says what the mask of a call keeps.
     """
     table, kept = tables[0], nonzeros or {}
+    hidden = hidden_macs(table, attention) if attention else {}
     saved = int(sum(m * (1 - kept.get(w, Fraction(1))) for w, m in table.by_weight().items()))
-    measured = layer_macs(table, kept)
+    saved += sum(hidden.values())
+    measured = {name: macs - hidden.get(name, 0) for name, macs in layer_macs(table, kept).items()}
     expected = reference.layers if reference else None
     names = dict.fromkeys((*measured, *(expected or {})))
     report = AuditReport(
@@ -423,10 +436,54 @@ def audit_model(
             for name in names
         ),
         elementwise=table.elementwise,
-        assumptions=table.assumptions,
+        assumptions=(*_within_masks(table, attention), *table.assumptions),
+        attention=attention,
+        full_macs=table.macs - saved + sum(hidden.values()) if attention else None,
         at_most=reference is not None and reference.at_most,
     )
     return _judged(_with_unknowns(report, table, may_stay_uncalled), tables)
+
+
+def hidden_macs(table: CountTable, attention: str) -> dict[str, int]:
+    """MACs of the pairs that attention's masks hide, by `module:operator`.
+
+    Args:
+        table: of the engine that reads sizes and masks.
+        attention: a pattern that holds beside each call's own mask; "own" for that alone.
+
+    Raises:
+        InputError: the pattern cannot be read or counted.
+        MeasureError: nobody says what the mask of a call keeps.
+    """
+    pattern = AttentionPattern() if attention == "own" else parse_attention(attention)
+    found: dict[str, int] = {}
+    for c in table.contractions:
+        if c.attention is None:
+            continue
+        if c.attention.mask is None:
+            raise MeasureError(
+                f"{c.module}:{c.operator} is called with a mask whose values shapes do not tell, so its pairs are not known. "
+                "Count it in full, without `attention`."
+            )
+        kept = c.attention.macs(c.macs, parse_attention(c.attention.mask) & pattern)
+        found[f"{c.module}:{c.operator}"] = c.macs - kept
+    return found
+
+
+def _within_masks(table: CountTable, attention: str) -> Iterator[str]:
+    """Sentence on a pattern that the network does not compute by itself, and on attention that nobody recognised."""
+    if not attention:
+        return
+    own = sorted({c.attention.mask or "" for c in table.contractions if c.attention})
+    if attention != "own":
+        yield f"attention counts by the pairs of {attention} (asked for, not measured): the network computes {' and '.join(own) or 'none'}"
+    others = [
+        f"{c.module}:{c.operator}"
+        for c in table.contractions
+        if c.weight is None and c.macs and not c.attention
+    ]
+    if others:
+        yield f"{len(others)} products of activations are counted without a pattern, because their pairs are not known: {others[0]}"
 
 
 def layer_macs(table: CountTable, nonzeros: Mapping[str, Fraction]) -> dict[str, int]:

@@ -7,12 +7,15 @@ from copy import deepcopy
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 
 import iftplan as ift
-from iftplan.base.errors import InputError
+from iftplan.base.errors import InputError, MeasureError
 from iftplan.masks.attention.product import AttentionCall
-from iftplan.nn import apply, measure_plan
+from iftplan.models.spec import InputSpec
+from iftplan.nn import apply, block_pattern, measure_plan
+from iftplan.nn.application.audit import audit_network
 from iftplan.nn.reading.read import read_model
 from iftplan.plans.audit.document import audit_document, parse_report
 
@@ -109,6 +112,81 @@ def test_attention_in_another_form_is_refused() -> None:
 
     with pytest.raises(InputError, match="only calls of scaled_dot_product_attention"):
         ift.plan(Products("full"), "wide", inputs="2x16x6", attention="causal")
+
+
+@pytest.mark.parametrize(
+    ("attention", "pairs", "told"),
+    [
+        ("own", 16 * 17 // 2, ()),
+        ("window:4", 16 * 4 - 4 * 3 // 2, ("asked for, not measured): the network computes causal",)),
+    ],
+)
+def test_a_network_is_counted_by_pairs(attention: str, pairs: int, told: tuple[str, ...]) -> None:
+    network, inputs = Attends("causal"), [InputSpec((2, 16, 6))]
+    full = audit_network("net", network, inputs)
+    report = audit_network("net", network, inputs, second="fvcore", attention=attention)
+    assert (full.attention, full.full_macs) == ("", None)
+    assert report.full_macs == full.measured_macs
+    assert full.measured_macs - report.measured_macs == 2 * 2 * 8 * (16 * 16 - pairs)
+    assert set(report.counters.values()) == {report.measured_macs}
+    assert [any(words in found for found in report.assumptions) for words in told] == [True] * len(told)
+    assert parse_report(audit_document(report)) == report
+
+
+def test_pairs_of_a_mask_tensor_are_unknown() -> None:
+    with pytest.raises(MeasureError, match="a mask whose values shapes do not tell"):
+        audit_network("net", Attends("tensor"), [InputSpec((2, 16, 6))], attention="own")
+
+
+def test_a_block_mask_is_a_pattern() -> None:
+    def near(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return (query - key).abs() < 4
+
+    mask = create_block_mask(near, 1, 1, 12, 12, device="cpu", BLOCK_SIZE=4)
+    pattern = block_pattern(mask)
+    assert str(pattern) == "blocks:4:110/111/011"
+    assert pattern.pairs(12, 12) == 7 * 16
+
+    def by_head(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return query >= key + 4 * head
+
+    with pytest.raises(InputError, match="keep different blocks"):
+        block_pattern(create_block_mask(by_head, 1, 2, 8, 8, device="cpu", BLOCK_SIZE=4))
+    with pytest.raises(InputError, match="4×2"):
+        block_pattern(create_block_mask(near, 1, 1, 8, 8, device="cpu", BLOCK_SIZE=(4, 2)))
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_what_a_block_mask_computes_is_measured_as_it_is() -> None:
+    class Flex(Attends):
+        """Attention in blocks of 4, in its own code once it is planned."""
+
+        blocks = False
+
+        def forward(self, x: Tensor) -> Tensor:
+            if not self.blocks:
+                return super().forward(x)
+            q, k, v = (
+                part.view(*part.shape[:-1], -1, self.head_dim).transpose(1, 2)
+                for part in self.joint(self.first(x)).split(self.split, dim=2)
+            )
+            mask = create_block_mask(
+                lambda b, h, i, j: i // 4 == j // 4, 1, 1, 16, 16, device=x.device, BLOCK_SIZE=4
+            )
+            mixed = flex_attention(q, k, v, block_mask=mask)
+            assert isinstance(mixed, Tensor)
+            y: Tensor = self.last(mixed.transpose(1, 2).flatten(2))
+            return y
+
+    network = Flex("full")
+    plan = ift.plan(network, "wide", "1/2", inputs="2x16x6", attention="block:4", scope="model")
+    made = apply(plan, network)
+    assert isinstance(made, Flex)
+    made.blocks = True
+    report = ift.audit(made, plan)
+    assert report.passed, report.problems
+    assert not any("planned, not measured" in told for told in report.assumptions)
+    assert any("whole blocks" in told for told in report.assumptions)
 
 
 def test_gpt3_small_with_a_window_costs_its_budget() -> None:

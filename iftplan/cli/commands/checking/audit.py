@@ -107,6 +107,15 @@ def command(
         str | None,
         typer.Option("--budget", metavar="MACS", help="Most MACs that the model may cost, such as 560M."),
     ] = None,
+    attention: Annotated[
+        str,
+        typer.Option(
+            "--attention",
+            metavar="PATTERN",
+            help="Of a model: count attention by the pairs that its own masks keep (own), or by those of a pattern within them, such as window:256, with the full count beside.",
+            show_default="every query with every key",
+        ),
+    ] = "",
     tolerance: Annotated[
         str | None,
         typer.Option(
@@ -197,6 +206,11 @@ def command(
     """
     if against and budget:
         raise InputError("--against and --budget cannot be combined. Give one of them.")
+    if attention and (against or engine not in (None, "meta")):
+        other = "--against" if against else f"--engine {engine}"
+        raise InputError(
+            f"{other} counts every query with every key, so --attention does not go with it. Leave one of them out."
+        )
     terms = _Terms(
         engines=tuple(dict.fromkeys((engine or "meta", *(ENGINES if cross_check else ())))),
         second="" if engine else "fvcore",
@@ -211,9 +225,9 @@ def command(
             raise InputError(
                 "--data needs a network with weights, and a plan has none. Name the network: iftplan audit MODEL --data PATH."
             )
-        if against or budget or nonzeros or redistributed:
+        if against or budget or nonzeros or redistributed or attention:
             raise InputError(
-                "a plan is audited against its own budget, so --against, --budget and --nonzeros do not apply. To audit a trained network, name it: iftplan audit MODEL --against PLAN --nonzeros."
+                "a plan is audited against its own budget, so --against, --budget, --attention and --nonzeros do not apply. To audit a trained network, name it: iftplan audit MODEL --against PLAN --nonzeros."
             )
         plan = _plan_not_spec(document, subject)
         trusted = trust or (model is None and made_here(document, no_cache))
@@ -233,6 +247,7 @@ def command(
             allowed,
             terms,
             measured,
+            attention,
         )
         named = {
             "source": subject,
@@ -241,6 +256,7 @@ def command(
             "reference": other,
             "budget": budget,
             "redistributed": redistributed,
+            **({"attention": attention} if attention else {}),
         }
     report = _kept_or_made(
         audited,
@@ -412,6 +428,7 @@ def _of_model(
     tolerance: Fraction | None,
     terms: _Terms,
     measured: _OnData | None,
+    attention: str,
 ) -> _Audit:
     from iftplan.plans.audit.audit import Reference
 
@@ -455,7 +472,14 @@ def _of_model(
             reference = _reference(name, used, measuring["operators"])
         usual = Fraction(0) if budget else Fraction(1, 1000)
         return audit_network(
-            subject, network, used, reference, nonzeros=nonzeros, tolerance=_or(tolerance, usual), **measuring
+            subject,
+            network,
+            used,
+            reference,
+            nonzeros=nonzeros,
+            tolerance=_or(tolerance, usual),
+            attention=attention,
+            **measuring,
         )
 
     sources = (subject, name) if name is not None and plan is None else (subject,)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from iftplan.base.errors import InputError
+from iftplan.masks import AttentionPattern
+from iftplan.masks.attention.block_map import BlockMap
 from iftplan.nn.torch_internals import pause_tracing, without_modes, without_torch_function
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
 
 
 @torch.library.custom_op("iftplan::block_attention", mutates_args=())
@@ -61,6 +67,34 @@ def kept_scores(block_mask: tuple[Any, ...], query: Tensor, key: Tensor) -> tupl
         widths = _sizes(keys, columns, kept.shape[-1])
         scores = int((kept.to(torch.int64) * heights[:, None] * widths).sum())
     return scores, batches * heads
+
+
+def block_pattern(block_mask: BlockMask) -> AttentionPattern:
+    """Attention pattern of the blocks that a block mask of FlexAttention keeps, each of them whole.
+
+    Raises:
+        InputError: its blocks are not square, or its batches or heads keep different blocks.
+
+    Example:
+        >>> from torch.nn.attention.flex_attention import create_block_mask
+        >>> causal = create_block_mask(lambda b, h, q, k: q >= k, 1, 1, 4, 4, device="cpu", BLOCK_SIZE=2)
+        >>> str(block_pattern(causal))
+        'blocks:2:10/11'
+    """
+    high, wide = block_mask.BLOCK_SIZE
+    maps = block_mask.to_dense().flatten(0, -3).bool().tolist()
+    if high != wide:
+        raise InputError(
+            f"a map of blocks has square ones, and those of this mask are {high}×{wide}. Give it one size."
+        )
+    if any(other != maps[0] for other in maps):
+        raise InputError(
+            f"the {len(maps)} batches and heads of this mask keep different blocks, and a pattern is the same for all. Take the "
+            "pattern of each."
+        )
+    return AttentionPattern(
+        blocks=BlockMap(int(high), tuple("".join("01"[kept] for kept in row) for row in maps[0]))
+    )
 
 
 def _sizes(length: int, block: int, blocks: int) -> Tensor:
