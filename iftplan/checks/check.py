@@ -208,7 +208,7 @@ def _references(model: ConfiguredModel, plans: Mapping[str, Plan], costs: Costs)
     macs = {}
     for name in {b.reference for b in model.bounds} - {"", BASELINE}:
         if name in plans:
-            macs[name] = plans[name].macs(Scope.MODEL)
+            macs[name] = plans[name].full_macs(Scope.MODEL)
         elif isinstance(found := costs.found[name], ModelCost) and not found.unknown_ops:
             macs[name] = found.total_macs
     return macs

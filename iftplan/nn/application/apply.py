@@ -124,7 +124,7 @@ def _apply_to(
         own = _own_spreads(plan, model)
         torch.default_generator.manual_seed(seed)
         _build_(plan, model, couplings, forward, nonlinear, seed)
-    for sentence in forward.by_hand:
+    for sentence in (*forward.by_hand, *_attention_by_hand(plan)):
         warn_user(sentence)
     if init is not None:
         new = {name for name, p in model.named_parameters() if before.get(name) != id(p)}
@@ -144,6 +144,19 @@ def _build_(
     skeleton_(plan, model, host_of(model).inside(plan.transform, nonlinear), couplings)
     scale_forward_(model, forward)
     draw_masks_(model, plan, seed)
+
+
+def _attention_by_hand(plan: Plan) -> Iterator[str]:
+    """Sentence on attention that the network has to compute otherwise, which no plan can make it do."""
+    changed = [
+        pairs.after for layer in plan.layers if (pairs := layer.attention) and pairs.before != pairs.after
+    ]
+    if changed:
+        yield (
+            f"the plan counts {len(changed)} attention module{'s' * (len(changed) != 1)} by the pairs of "
+            f"{', '.join(dict.fromkeys(changed))}, and the network still computes its own; give "
+            "scaled_dot_product_attention that mask, or use FlexAttention with a block mask."
+        )
 
 
 def check_applicable(plan: Plan, model: nn.Module, init: str | Deviation | None = None) -> None:
