@@ -207,9 +207,9 @@ def command(
     if against and budget:
         raise InputError("--against and --budget cannot be combined. Give one of them.")
     if attention and (against or engine not in (None, "meta")):
-        other = "--against" if against else f"--engine {engine}"
+        full = "--against" if against else f"--engine {engine}"
         raise InputError(
-            f"{other} counts every query with every key, so --attention does not go with it. Leave one of them out."
+            f"{full} counts every query with every key, so --attention does not go with it. Leave one of them out."
         )
     terms = _Terms(
         engines=tuple(dict.fromkeys((engine or "meta", *(ENGINES if cross_check else ())))),
