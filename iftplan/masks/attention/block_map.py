@@ -43,12 +43,7 @@ class BlockMap:
         Raises:
             InputError: the map has too few blocks for that many queries or keys.
         """
-        high, wide = (-(-length // self.size) for length in (queries, keys))
-        if high > len(self.rows) or wide > len(self.rows[0]):
-            raise InputError(
-                f"the map of {len(self.rows)}×{len(self.rows[0])} blocks of {self.size} is too small for {queries} queries and "
-                f"{keys} keys, which need {high}×{wide}."
-            )
+        high, wide = self._used(queries, keys)
         return sum(
             band.pairs(
                 min(self.size, queries - row * self.size),
@@ -59,3 +54,34 @@ class BlockMap:
             for column in range(wide)
             if self.rows[row][column] == "1"
         )
+
+    def capped(self, most: int, queries: int, keys: int) -> int:
+        """Number of pairs in the kept blocks where no query keeps more than `most` of its keys.
+
+        Args:
+            most: keys that a query keeps of those that it sees.
+            queries: number of queries.
+            keys: number of keys.
+
+        Raises:
+            InputError: the map has too few blocks for that many queries or keys.
+        """
+        high, wide = self._used(queries, keys)
+        widths = [min(self.size, keys - column * self.size) for column in range(wide)]
+        return sum(
+            min(self.size, queries - row * self.size)
+            * min(
+                most, sum(width for width, kept in zip(widths, self.rows[row], strict=False) if kept == "1")
+            )
+            for row in range(high)
+        )
+
+    def _used(self, queries: int, keys: int) -> tuple[int, int]:
+        """Number of blocks of queries and of keys, which the map has to have."""
+        high, wide = (-(-length // self.size) for length in (queries, keys))
+        if high > len(self.rows) or wide > len(self.rows[0]):
+            raise InputError(
+                f"the map of {len(self.rows)}×{len(self.rows[0])} blocks of {self.size} is too small for {queries} queries and "
+                f"{keys} keys, which need {high}×{wide}."
+            )
+        return high, wide

@@ -6,9 +6,8 @@ functions of FlexAttention.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from itertools import pairwise
 from math import lcm
 
 from iftplan.base.errors import InputError
@@ -116,10 +115,7 @@ class AttentionPattern:
             >>> parse_attention("causal").pairs(4, 4), parse_attention("window:2+causal").pairs(4, 4)
             (10, 7)
         """
-        if self.top_k is None:
-            return _visible(self, queries, keys)
-        kept = self.top_k.kept
-        return sum(min(kept, seen) for seen in self._seen(queries, keys))
+        return _kept(self, queries, keys)
 
     def score_pairs(self, queries: int, keys: int) -> int:
         """Number of scores that are computed, those of the selection included.
@@ -135,8 +131,12 @@ class AttentionPattern:
             InputError: a map of blocks is of another size, or pages are chosen from keys that are not neighbours.
         """
         if self.top_k is None or not self.top_k.page:
-            return _visible(self, queries, keys)
-        return self.pairs(queries, keys) + 2 * self._pages(self.top_k.page, queries, keys)
+            return _kept(replace(self, top_k=None), queries, keys)
+        if self.block or self.blocks or self.stride > 1:
+            raise InputError(
+                f"attention pattern {self}: pages are of neighbouring keys. Combine {self.top_k} with causal or window:W only."
+            )
+        return self.pairs(queries, keys) + 2 * self.band.pages(self.top_k.page, queries, keys)
 
     def selection_pairs(self, queries: int, keys: int) -> int:
         """Number of products of a query with a key, or with one end of a page, that only the selection needs.
@@ -150,46 +150,42 @@ class AttentionPattern:
         """
         return self.score_pairs(queries, keys) - self.pairs(queries, keys)
 
-    def _pages(self, page: int, queries: int, keys: int) -> int:
-        """Number of pages that queries see a key of, all queries together."""
-        if self.block or self.blocks or self.stride > 1:
-            raise InputError(
-                f"attention pattern {self}: pages are of neighbouring keys. Combine {self.top_k} with causal or window:W only."
-            )
-        rows = (self.band.row(query, keys) for query in range(queries))
-        return sum((row[-1] // page - row[0] // page + 1) for row in rows if row)
 
-    def _seen(self, queries: int, keys: int) -> Iterator[int]:
-        """Number of keys that each query can see."""
-        seen = replace(self, top_k=None)
-        total = 0
-        for query in range(queries):  # a pattern of the first queries is the pattern of fewer queries
-            upto = _visible(seen, query + 1, keys)
-            yield upto - total
-            total = upto
-
-
-@lru_cache(maxsize=256)
-def _visible(pattern: AttentionPattern, queries: int, keys: int) -> int:
-    """Pairs that the parts have in common, without a selection: those of bands, of which blocks and strides make many."""
+def _kept(pattern: AttentionPattern, queries: int, keys: int) -> int:
+    """Pairs of a pattern: those of bands, of which blocks and strides make many."""
     if pattern.blocks:
-        inner = replace(pattern, blocks=None)
-        if inner.block or inner.stride > 1:
-            raise InputError(
-                f"attention pattern {pattern}: a map of blocks combines with causal, window:W and top-k:K only."
-            )
-        return pattern.blocks.pairs(inner.band, queries, keys)
+        return _of_map(pattern, pattern.blocks, queries, keys)
     if pattern.block:
         size, inner = pattern.block, replace(pattern, block=0)
         whole = min(queries, keys) // size
         edge = (min(queries - whole * size, size), min(keys - whole * size, size))
-        return whole * _visible(inner, size, size) + _visible(inner, *edge)
+        return whole * _kept(inner, size, size) + _kept(inner, *edge)
     if pattern.stride > 1:
-        step = pattern.stride
         # keys that are a multiple of the stride away lie in the query's own class of remainders, as neighbours
-        band = pattern.band.coarser(step)
-        classes = (
-            (len(range(r, queries, step)), len(range(r, keys, step))) for r in range(min(step, queries))
+        step = pattern.stride
+        inner = replace(pattern, stride=1, band=pattern.band.coarser(step))
+        turns = sorted({0, queries % step, keys % step, step})  # between these, classes are of one size
+        return sum(
+            (end - start) * _kept(inner, -(-(queries - start) // step), -(-(keys - start) // step))
+            for start, end in pairwise(turns)
         )
-        return sum(band.pairs(*sizes) for sizes in classes)
+    if not queries or not keys:
+        return 0
+    if pattern.top_k:
+        return pattern.band.capped(pattern.top_k.kept, queries, keys)
     return pattern.band.pairs(queries, keys)
+
+
+def _of_map(pattern: AttentionPattern, blocks: BlockMap, queries: int, keys: int) -> int:
+    """Pairs of a map of blocks, whole or in a band."""
+    if pattern.block or pattern.stride > 1:
+        raise InputError(
+            f"attention pattern {pattern}: a map of blocks combines with causal and window:W only."
+        )
+    if pattern.top_k is None:
+        return blocks.pairs(pattern.band, queries, keys)
+    if pattern.band != Band():
+        raise InputError(
+            f"attention pattern {pattern}: keys are selected from whole blocks. Leave {pattern.top_k} out, or all else but the map."
+        )
+    return blocks.capped(pattern.top_k.kept, queries, keys)

@@ -53,17 +53,25 @@ def test_a_map_of_blocks_keeps_its_blocks(queries: int, keys: int, other: str) -
     expected = sum(MAP[i // 3][j // 3] == "1" and rule(i, j) for i in range(queries) for j in range(keys))
     assert pattern.pairs(queries, keys) == expected
     assert parse_attention(str(pattern)) == pattern
+    chosen = parse_attention(f"top-k:4+blocks:3:{'/'.join(MAP)}")
+    rows = (sum(MAP[i // 3][j // 3] == "1" for j in range(keys)) for i in range(queries))
+    assert chosen.pairs(queries, keys) == sum(min(4, row) for row in rows)
 
 
-@pytest.mark.parametrize("rule", ["full", "causal", "window:5", "window:5+causal"])
-def test_pages_cost_two_products_each(rule: str) -> None:
-    pattern, seen = parse_attention(f"top-k:4/2+{rule}"), parse_attention(rule)
-    rows = [[j for j in range(12) if seen.keeps(i, j)] for i in range(12)]
-    pages = sum(len({j // 2 for j in row}) for row in rows)
-    kept = sum(min(4, len(row)) for row in rows)
-    assert pattern.pairs(12, 12) == kept
-    assert pattern.selection_pairs(12, 12) == 2 * pages
-    assert pattern.score_pairs(12, 12) == kept + 2 * pages
+@given(
+    st.integers(1, 24),
+    st.integers(1, 24),
+    sizes,
+    st.sampled_from(("full", "causal", "window:5", "window:5+causal", "window:2")),
+)
+def test_pages_cost_two_products_each(queries: int, keys: int, page: int, rule: str) -> None:
+    pattern, seen = parse_attention(f"top-k:{2 * page}/{page}+{rule}"), parse_attention(rule)
+    rows = [[j for j in range(keys) if seen.keeps(i, j)] for i in range(queries)]
+    pages = sum(len({j // page for j in row}) for row in rows)
+    kept = sum(min(2 * page, len(row)) for row in rows)
+    assert pattern.pairs(queries, keys) == kept
+    assert pattern.selection_pairs(queries, keys) == 2 * pages
+    assert pattern.score_pairs(queries, keys) == kept + 2 * pages
 
 
 def test_quest_chooses_pages_at_4_lds_over_page_flops_a_token() -> None:
@@ -74,7 +82,11 @@ def test_quest_chooses_pages_at_4_lds_over_page_flops_a_token() -> None:
 
 def test_causal_attention_of_a_long_context_is_counted_at_once() -> None:
     assert parse_attention("causal").pairs(10**9, 10**9) == 10**9 * (10**9 + 1) // 2
-    assert parse_attention("window:4096+causal").pairs(10**9, 10**9) == 4096 * 10**9 - 4096 * 4095 // 2
+    window = 4096 * 10**9 - 4096 * 4095 // 2
+    assert parse_attention("window:4096+causal").pairs(10**9, 10**9) == window
+    assert parse_attention("top-k:4096+causal").pairs(10**9, 10**9) == window
+    assert parse_attention("top-k:4096/16+causal+window:4096").pairs(10**9, 10**9) == window
+    assert parse_attention("strided:1000000").pairs(10**9, 10**9) == 10**12
 
 
 @pytest.mark.parametrize(
@@ -115,10 +127,11 @@ def test_what_is_no_pattern_is_refused(text: str, told: str) -> None:
     [
         ("blocks:2:10/01", "2×2 blocks of 2 is too small for 6 queries and 6 keys, which need 3×3"),
         ("blocks:2:100/010/001+strided:2", "combines with causal"),
+        ("blocks:2:100/010/001+top-k:2+causal", "selected from whole blocks"),
         ("top-k:4/2+strided:2", "pages are of neighbouring keys"),
     ],
 )
 def test_what_cannot_be_counted_is_refused(text: str, told: str) -> None:
     pattern: AttentionPattern = parse_attention(text)
     with pytest.raises(InputError, match=told):
-        pattern.score_pairs(6, 6)
+        pattern.selection_pairs(6, 6)
