@@ -3,9 +3,12 @@
 Shapes are (inputs m, outputs n).
 """
 
+from iftplan.masks.attention.band import Band
+from iftplan.masks.attention.block_map import BlockMap
 from iftplan.masks.attention.decoders import DecoderSizes, iso_flop_density
 from iftplan.masks.attention.notation import parse_attention
-from iftplan.masks.attention.pattern import AttentionPattern
+from iftplan.masks.attention.pattern import AttentionPattern, TopK
+from iftplan.masks.attention.product import AttentionCall, AttentionPairs
 from iftplan.masks.cardinality import Cardinality
 from iftplan.masks.notation import parse_mask
 from iftplan.masks.spectra import Graph, Spectrum
@@ -19,8 +22,12 @@ from iftplan.masks.structures.unstructured import Unstructured
 
 __all__ = [
     "NM",
+    "AttentionCall",
+    "AttentionPairs",
     "AttentionPattern",
+    "Band",
     "Block",
+    "BlockMap",
     "Cardinality",
     "Channel",
     "ConstantFanIn",
@@ -29,6 +36,7 @@ __all__ = [
     "MaskStructure",
     "Matrices",
     "Spectrum",
+    "TopK",
     "Unstructured",
     "iso_flop_density",
     "parse_attention",
