@@ -59,7 +59,7 @@ class TrainingCost(Displayed):
 
     @classmethod
     def of(cls, plan: Plan, input_gradient: InputGradient = "structure") -> Self:
-        """Cost of training a plan, by the whole forward pass.
+        """Cost of training a plan, by the whole forward pass, every query with every key.
 
         Args:
             plan: whose layers are masked.
@@ -69,11 +69,11 @@ class TrainingCost(Displayed):
         masked = [layer for layer in plan.layers if layer.maskable]
         kept = sum(layer.macs_of(layer.nnz) for layer in masked)
         return cls(
-            fixed=plan.macs(Scope.MODEL) - kept,
+            fixed=plan.full_macs(Scope.MODEL) - kept,
             positions={layer.name: _positions(layer) for layer in masked},
             nnz={layer.name: layer.nnz for layer in masked},
             capacity={layer.name: layer.capacity for layer in masked},
-            dense=plan.dense_macs(Scope.MODEL),
+            dense=plan.dense_full_macs(Scope.MODEL),
             dense_inputs=frozenset(x.name for x in masked if _is_dense(x, plan, input_gradient)),
         )
 

@@ -16,6 +16,8 @@ from iftplan.models.spec import ModelSpec
 from iftplan.plans.document.plan import parse_plan, plan_document
 from iftplan.plans.plan import Plan, Role
 from iftplan.plans.tables import scope_table
+from iftplan.runs.results.reading import of_plan
+from iftplan.runs.training_cost import TrainingCost
 from tests.support.hand_specs import chain
 
 TOKENS, LAYERS, WIDTH = 1024, 12, 768
@@ -76,6 +78,14 @@ def test_a_selection_by_scores_states_its_cost() -> None:
         assert layer.macs == channels * (CAUSAL + kept)
     chosen = sum(layer.full_macs // (2 * TOKENS * TOKENS) for layer in attention_rows(plan)) * (CAUSAL - kept)
     assert any(f"{chosen:,}".replace(",", " ") in note and "choose the keys" in note for note in plan.notes)
+
+
+def test_training_and_comparisons_count_in_full() -> None:
+    plan = gpt(attention="window:256", scope="model")
+    cost = TrainingCost.of(plan)
+    assert (cost.forward(), cost.dense) == (plan.full_macs("model"), plan.dense_full_macs("model"))
+    seen = of_plan(plan, "window.json")
+    assert (seen.macs, seen.dense_macs) == (plan.full_macs("model"), plan.dense_full_macs("model"))
 
 
 def test_a_plan_without_a_pattern_is_as_it_was() -> None:

@@ -331,7 +331,7 @@ def result(loop: Loop, plan: Plan) -> Document:
         "train_ratio": spending.macs / spending.dense_macs,
         "train_ratio_exact": exact_ratio(spending.macs, spending.dense_macs),
         "forward_macs": spending.forward_macs,
-        "dense_forward_macs": plan.dense_macs(Scope.MODEL),
+        "dense_forward_macs": plan.dense_full_macs(Scope.MODEL),
         "nnz": sum(spending.nnz.values()),
         "maskable_weights": plan.cardinality.maskable_weights if loop.masks is not None else 0,
         "density": last["density"],

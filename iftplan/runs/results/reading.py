@@ -97,8 +97,8 @@ def of_plan(plan: Plan, source: str) -> Observation:
         distribution=plan.distribution,
         structure=plan.mask,
         scope=plan.scope_name(plan.scope) if plan.scope else "",
-        macs=plan.macs(Scope.MODEL),
-        dense_macs=plan.dense_macs(Scope.MODEL),
+        macs=plan.full_macs(Scope.MODEL),  # as runs and other plans are counted
+        dense_macs=plan.dense_full_macs(Scope.MODEL),
         nnz=sum(layer.nnz for layer in masked),
         maskable_weights=plan.cardinality.maskable_weights,
         log2_masks=plan.cardinality.log2_masks,

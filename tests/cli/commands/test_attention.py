@@ -32,6 +32,8 @@ COMMANDS = {
     "audit": "audit window.json --cross-check -o report.json",
     "own": "audit zoo:gpt-char --attention own -o own.json",
     "over": "audit zoo:gpt-char --attention window:32 --budget 10M",
+    "diff": "diff zoo:gpt-char window.json",
+    "alike": "diff window.json report.json",
     "unknown pattern": f"{GPT} --attention windows:3",
     "no attention": "plan zoo:digits-cnn --attention causal",
     "mask": f"plan net.py:Masked {ASKED} --attention window:4",
@@ -78,6 +80,13 @@ def test_models_are_counted_by_pairs_on_request(runs: dict[str, Run], folder: Pa
         "measured_full": MACS + 4 * 2 * 128 * 128 * 128,
     }
     assert runs["over"].code == 1 and "failed: " in runs["over"].err
+
+
+def test_a_difference_names_the_convention(runs: dict[str, Run]) -> None:
+    assert "one of the two counts attention by pairs" in runs["diff"].err
+    assert "(wide zoo:gpt-char, attention window:32 by pairs)" in runs["diff"].out
+    assert "MACs, +0 (ratio 1.000000), scope model" in runs["alike"].out
+    assert "one of the two" not in runs["alike"].err
 
 
 @pytest.mark.parametrize(

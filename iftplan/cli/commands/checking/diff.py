@@ -111,6 +111,8 @@ def command(
     from iftplan.plans.audit.tables import diff_page, diff_table
 
     found = diff(_ledger(base, inputs, no_cache), _ledger(head, inputs, no_cache))
+    if (_BY_PAIRS in found.base.name) != (_BY_PAIRS in found.head.name):
+        say("note: one of the two counts attention by pairs, and the other every query with every key")
     table = diff_table(found, convention)
     emit(
         [table],
@@ -123,6 +125,10 @@ def command(
     if exit_code and found.changes:
         say("1 layer differs" if len(found.changes) == 1 else f"{len(found.changes)} layers differ")
         raise typer.Exit(1)
+
+
+_BY_PAIRS = "by pairs"
+"""How the name of a plan or report says that its attention is counted so."""
 
 
 def _given(subjects: Sequence[str] | None) -> str:
@@ -187,14 +193,17 @@ def _ledger(text: str, inputs: tuple[InputSpec, ...], no_cache: bool) -> LayerCo
             return _spec_ledger(text, spec_in(document, text, inputs))
         case "plan":
             plan = plan_in(document, text)
+            pattern = f", attention {plan.attention} {_BY_PAIRS}" if plan.attention else ""
             return LayerCosts(
-                f"{short_name(text)} ({plan.transform} {plan.model})", {x.name: x.macs for x in plan.layers}
+                f"{short_name(text)} ({plan.transform} {plan.model}{pattern})",
+                {x.name: x.macs for x in plan.layers},
             )
         case "audit":
             from iftplan.plans.audit.document import parse_measured
 
             subject, layers = parse_measured(document, text)
-            return LayerCosts(f"{short_name(text)} ({subject})", layers)
+            pattern = f", attention {_BY_PAIRS}" if "attention" in document else ""
+            return LayerCosts(f"{short_name(text)} ({subject}{pattern})", layers)
         case kind:
             raise InputError(
                 f"{text} is a {kind} document. diff takes models, specs, plans and audit reports."
