@@ -219,6 +219,10 @@ def command(
     )
     allowed = tolerance_of(tolerance)
     measured = _on_data(data, samples, selection, effective_budget)
+    if attention and measured is not None:
+        raise InputError(
+            "--data counts every query with every key, so --attention does not go with it. Leave one of them out."
+        )
     document = document_in(subject)
     if document is not None:
         if measured is not None:
