@@ -18,7 +18,6 @@ from iftplan.masks.distributions import Distribution
 from iftplan.models.notation import parse_input
 from iftplan.models.spec import Heads
 from iftplan.plans.budget import Budget
-from iftplan.plans.document.experts import ExpertsObject, experts_object, parse_experts
 from iftplan.plans.document.attention import (
     AttentionObject,
     PairsObject,
@@ -26,6 +25,7 @@ from iftplan.plans.document.attention import (
     pairs_object,
     parse_pairs,
 )
+from iftplan.plans.document.experts import ExpertsObject, experts_object, parse_experts
 from iftplan.plans.document.layers import (
     after_notation,
     before_notation,
