@@ -11,6 +11,7 @@ from iftplan.families.family import Family
 from iftplan.families.transforms.experts import Mixture
 from iftplan.masks import MaskStructure, Unstructured
 from iftplan.masks.distributions import Distribution
+from iftplan.plans.assignment import DENSE, PLAIN, Assignment
 from iftplan.plans.budget import Budget
 from iftplan.plans.plan import CloseBy, Pointwise, Rounding, Scope, lies_within, scope_text
 
@@ -40,6 +41,8 @@ class Policy:
         budget: MACs of the scope; None for the dense model's, and for plain sparsity that closes no scope. Plain sparsity
             with a budget has the sparsity that closes it, whatever `sparsity` says.
         mixture: experts in the place of feed-forward blocks, without a family and without masks; None for none.
+        assignment: which layers are in which family where there are several; `family` is then the rest's.
+        beside: families that the assignment names beside that one.
 
     Raises:
         InputError: a sparsity outside [0, 1), or settings that do not go together.
@@ -59,6 +62,8 @@ class Policy:
     mask: MaskStructure = field(default_factory=Unstructured)
     budget: Budget | None = None
     mixture: Mixture | None = None
+    assignment: Assignment | None = None
+    beside: tuple[Family, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.sparsity < 1:
@@ -67,17 +72,8 @@ class Policy:
             raise InputError("scope 'module' needs the name of a module. Write `scope='module:NAME'`.")
         if self.round_to < 1:
             raise InputError(f"widths cannot be rounded to a multiple of {self.round_to}; the smallest is 1.")
-        if self.mask.density is not None and not (self.family is None or self.family.solves_width):
-            raise InputError(
-                f"{self.mask} masks fix the density, so only wider layers can meet the budget, and {self.family.name} "
-                "keeps the width; use wide or nm."
-            )
-        if self.family and self.family.solves_width and not self.family.definition.widens:
-            raise InputError(
-                f"{self.family.name} widens a layer's outputs but not its inputs, and in a model the outputs of one "
-                "layer are the inputs of the next. Use a family whose cost grows as k**2; this one works for single "
-                "layers, in solve."
-            )
+        for family in self.families:
+            self._check_family(family)
         if self.close_by == "pattern" and self.mask.density is None:
             raise InputError(
                 f"`close='pattern'` keeps every N:M pattern whole, but {self.mask} masks have no such pattern. Use "
@@ -88,16 +84,59 @@ class Policy:
                 f"`close={self.close_by!r}` needs a family that widens layers: wide, nm or lowrank."
             )
 
-        if self.budget is not None and self.family is None and self.mask.density is not None:
+        if self.budget is not None and not self.families and self.mask.density is not None:
             raise InputError(
                 f"{self.mask} masks fix the density, so plain sparsity cannot meet a budget with them. Use "
                 "unstructured masks, or `family='wide'`, whose widths meet it."
             )
 
+    def _check_family(self, family: Family) -> None:
+        if self.mask.density is not None and not family.solves_width:
+            raise InputError(
+                f"{self.mask} masks fix the density, so only wider layers can meet the budget, and {family.name} "
+                "keeps the width; use wide or nm."
+            )
+        if family.solves_width and not family.definition.widens:
+            raise InputError(
+                f"{family.name} widens a layer's outputs but not its inputs, and in a model the outputs of one "
+                "layer are the inputs of the next. Use a family whose cost grows as k**2; this one works for single "
+                "layers, in solve."
+            )
+
+    @property
+    def families(self) -> tuple[Family, ...]:
+        """All families that layers are transformed into; none for plain sparsity."""
+        return (*((self.family,) if self.family else ()), *self.beside)
+
+    @property
+    def transform(self) -> str:
+        """Name of the family, or the paths and the names of several, as documents hold it."""
+        return str(self.assignment) if self.assignment else self.family.name if self.family else PLAIN
+
+    def family_name(self, layer: str) -> str:
+        """Name of a layer's family: "none" where it is only masked, "dense" where it is not even that."""
+        return self.assignment.of(layer) if self.assignment else self.transform
+
+    def family_of(self, layer: str) -> Family | None:
+        """Family of a layer; None where it keeps its structure."""
+        if self.assignment is None:
+            return self.family
+        name = self.family_name(layer)
+        return next((family for family in self.families if family.name == name), None)
+
+    def leaves_dense(self, layer: str) -> bool:
+        """Whether a layer is in no family, not even that of plain sparsity."""
+        return self.family_name(layer) == DENSE
+
     @property
     def widens(self) -> bool:
         """Whether layers grow wider, so that a model has to be read with its widths."""
-        return self.family is not None and self.family.definition.widens
+        return any(family.definition.widens for family in self.families)
+
+    def moves(self, layer: str) -> bool:
+        """Whether the widths of a layer grow by its own family, rather than with its neighbours."""
+        family = self.family_of(layer)
+        return self.covers(layer) and family is not None and family.definition.widens
 
     @property
     def reads_widths(self) -> bool:
@@ -111,7 +150,7 @@ class Policy:
     @property
     def closes(self) -> bool:
         """Whether a scope is closed; plain sparsity closes one only at a budget."""
-        return self.family is not None or self.budget is not None or self.mixture is not None
+        return bool(self.families) or self.budget is not None or self.mixture is not None
 
     def budget_of(self, dense: int) -> int:
         """MACs that a scope may cost whose dense cost is this."""
@@ -130,7 +169,7 @@ class Policy:
     @property
     def whole_patterns(self) -> bool:
         """Whether every group of an N:M mask keeps its N, so that the pattern fixes the density."""
-        return self.mask.density is not None and (self.family is None or self.close_by == "pattern")
+        return self.mask.density is not None and (not self.families or self.close_by == "pattern")
 
     @property
     def width_unit(self) -> int:

@@ -107,8 +107,9 @@ def _doubts(plan: Plan, optimizer: Optimizer, mask_updates: MaskUpdates) -> Iter
         yield "the evidence of arXiv 2405.15743 is for Adam-family optimizers."
     if any(layer.kind.startswith("conv") for layer in plan.layers):
         yield "there is no evidence for convolutions with BatchNorm."
-    if plan.transform not in _PLAIN:
-        yield f"there is no evidence for the members of the family {plan.transform!r}, which may have a norm inside."
+    for family in plan.families:
+        if family not in _PLAIN:
+            yield f"there is no evidence for the members of the family {family!r}, which may have a norm inside."
 
 
 def _forward(plan: Plan, scales: Mapping[str, TensorScale]) -> Iterator[str]:

@@ -130,6 +130,7 @@ def _layer_object(layer: PlannedLayer, transform: str) -> dict[str, Any]:
         "macs": layer.macs,
         "log2_masks": layer.log2_masks,
         **({"experts": layer.experts} if layer.experts > 1 else {}),
+        **({"transform": layer.transform} if layer.transform else {}),
     }
 
 
@@ -208,6 +209,7 @@ def _layer(parsed: _LayerObject, where: str) -> PlannedLayer:
         dense_weights=parsed["dense_weights"],
         log2_masks=parsed["log2_masks"],
         experts=parsed.get("experts", 1),
+        transform=parsed.get("transform", ""),
         kept_for=next((k for k in KeptFor if role is Role.KEPT_DENSE and reason.startswith(k.value)), None),
     )
 
@@ -273,6 +275,7 @@ class _LayerObject(TypedDict):
         macs: MACs after the plan: `positions · (nnz + dense_weights) / experts`, or those of the product.
         log2_masks: bits that name one mask of this layer.
         experts: matrices in a stack, of which every position meets one; absent where there is one.
+        transform: the family that the layer is transformed into; absent where the plan has one for all layers, and where the layer is not transformed.
     """
 
     name: str
@@ -294,6 +297,7 @@ class _LayerObject(TypedDict):
     macs: int
     log2_masks: float
     experts: NotRequired[int]
+    transform: NotRequired[str]
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -306,7 +310,7 @@ class _PlanObject(TypedDict):
         model: how to build the dense model again, as MODEL on the command line.
         input: the inputs it was counted with, as `--input` writes them.
         fingerprint: SHA-256 over module names, classes and parameter shapes of the dense model.
-        transform: the family, or `none` for plain sparsity.
+        transform: the family, or `none` for plain sparsity; several as `PATH=FAMILY, …, FAMILY`, where the last is of all layers that no path matches, and `dense` leaves them dense.
         sparsity: the sparsity asked for.
         scope: whose MACs are held equal to the budget; null where nothing was closed.
         distribution: how density is spread over layers.

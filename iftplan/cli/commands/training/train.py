@@ -275,7 +275,7 @@ def _made(run: RunConfig, no_cache: bool) -> Plan:
     from iftplan.plans.request import make_plan
 
     request = run.plan.request
-    widths = request.policy().reads_widths
+    widths = request.reads_widths
     spec = spec_of(run.plan.model, run.plan.inputs, widths=widths, no_cache=no_cache, watched=False)
     return make_plan(spec, request)
 
