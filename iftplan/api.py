@@ -147,7 +147,7 @@ def _spec_in(path: str, inputs: Sequence[object]) -> ModelSpec:
 @check_arguments
 def plan(
     model: str | ModelSpec | nn.Module,
-    family: str | Family | None | Mapping[str, str | Family | None],
+    family: str | Family | Mapping[str, str | Family | None] | None,
     sparsity: Sparsity | None = None,
     *,
     inputs: object = None,

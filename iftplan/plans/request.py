@@ -79,7 +79,7 @@ class PlanRequest:
         aim: what alternatives are chosen by, "search-space" or "parameters"; with a pricing it is time.
     """
 
-    family: str | Family | None | Rules = "wide"
+    family: str | Family | Rules | None = "wide"
     sparsity: str | float | Fraction | None = None
     scope: Scope = Scope.LAYERS
     distribution: Distribution = Distribution.UNIFORM
@@ -197,7 +197,7 @@ class PlanRequest:
         return parse_mixture(text)
 
 
-def _assigned(asked: str | Family | None | Rules) -> tuple[Assignment, tuple[Family, ...]]:
+def _assigned(asked: str | Family | Rules | None) -> tuple[Assignment, tuple[Family, ...]]:
     """Who is in which family, and the families, each once."""
     rules = _rules(asked)
     several = len(rules) > 1 or rules[0][0] != "*"
@@ -206,12 +206,14 @@ def _assigned(asked: str | Family | None | Rules) -> tuple[Assignment, tuple[Fam
     for glob, one in rules:
         name, family = _named(one, several)
         if family is not None and found.setdefault(name, family) != family:
-            raise InputError(f"family: two different families are called {name!r}. Give one of them another name.")
+            raise InputError(
+                f"family: two different families are called {name!r}. Give one of them another name."
+            )
         pairs.append((glob, name))
     return assignment_of(pairs), tuple(found.values())
 
 
-def _rules(asked: str | Family | None | Rules) -> Rules:
+def _rules(asked: str | Family | Rules | None) -> Rules:
     """Pairs of a path and what its layers become, whichever way they were given."""
     if isinstance(asked, tuple):
         return asked

@@ -10,11 +10,11 @@ from math import ceil, lcm
 from iftplan.base.errors import InfeasibleError
 from iftplan.base.units import count, decimal_text
 from iftplan.families.integer_search import Multiplier
-from iftplan.models.spec import Couplings, ModelSpec, Width
+from iftplan.models.spec import Couplings, ModelSpec, WeightLayer, Width
 from iftplan.plans.closing import Books
-from iftplan.plans.plan import KeptFor
+from iftplan.plans.plan import KeptFor, Role
 from iftplan.plans.policy import Policy
-from iftplan.plans.rows import rows_of
+from iftplan.plans.rows import role_of, rows_of
 
 STAYS = "no layer that has it is in a family that widens"
 """Why a width stays as it is among several families."""
@@ -51,7 +51,7 @@ def _movable(spec: ModelSpec, couplings: Couplings, policy: Policy) -> Mapping[s
     inside = {
         symbol
         for weight in spec.layers
-        if policy.moves(weight.layer.name)
+        if policy.moves(weight.layer.name) and (policy.assignment is None or _grows(weight, policy))
         for dimension in couplings.shapes.get(weight.weight, ())
         for symbol in dimension.symbols
     }
@@ -59,6 +59,11 @@ def _movable(spec: ModelSpec, couplings: Couplings, policy: Policy) -> Mapping[s
         name: width if name in inside else replace(width, fixed=width.fixed or why)
         for name, width in couplings.widths.items()
     }
+
+
+def _grows(weight: WeightLayer, policy: Policy) -> bool:
+    """Whether a layer is one that its family changes, rather than one that only follows its neighbours."""
+    return role_of(weight, policy)[0] in (Role.TRANSFORMED, Role.DEPTHWISE)
 
 
 def _scaled(widths: Mapping[str, Width], multiplier: Multiplier, policy: Policy) -> dict[str, int]:

@@ -71,6 +71,8 @@ def runs(folder: Path) -> dict[str, Run]:
     commands["again"] = f"train wide.json --method rigl {settings_of('rigl')} --out again"
     commands["other seed"] = f"train wide.json --method rigl {SETTINGS} --seed 1 --out other"
     commands["recipe"] = f"train {SETTINGS} --steps 2 --out recipe"
+    commands["several"] = "plan zoo:digits-cnn --transform 3=parallel --transform wide -o several.json"
+    commands["mixed"] = f"train several.json --method rigl {SETTINGS} --out mixed"
     commands["half"] = "plan zoo:digits-cnn --sparsity 1/2 --transform factorized -o half.json"
     commands["double"] = "plan zoo:digits-cnn --input 2x1x8x8 -o double.json"
     commands["factorized"] = f"train half.json {SETTINGS} --steps 2 --out factorized"
@@ -249,6 +251,7 @@ def test_an_interrupted_run_resumed_is_the_same_to_the_bit(runs: dict[str, Run],
     """Stopped after step 10: the newest checkpoint is of step 8, and what was recorded since is recorded again."""
     methods = ("rigl", "gradual", "snip", "grasp", "force", "synflow", "mest", "granet", "snfs")
     commands = {f"{m}-half": f"wide.json --method {m} {settings_of(m)}" for m in methods}
+    commands["mixed-half"] = f"several.json --method rigl {SETTINGS}"
     done = subprocess.run(
         [sys.executable, "-c", STOP],
         cwd=folder,
@@ -258,11 +261,20 @@ def test_an_interrupted_run_resumed_is_the_same_to_the_bit(runs: dict[str, Run],
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    for method in methods:
+    for method in (*methods, "mixed"):
         for name in ("metrics.csv", "result.json"):
             assert (folder / f"{method}-half" / name).read_bytes() == (folder / method / name).read_bytes()
         for half in (folder / f"{method}-half").glob("spectra.csv"):
             assert half.read_bytes() == (folder / method / "spectra.csv").read_bytes()
+
+
+def test_a_plan_of_several_families_trains_at_its_cost(runs: dict[str, Run], folder: Path) -> None:
+    result, plan = document(folder / "mixed/result.json"), document(folder / "several.json")
+    assert runs["mixed"].code == 0
+    assert result["transform"] == plan["transform"] == "3=parallel, wide"
+    assert [x.get("transform") for x in plan["layers"]] == [None, "parallel", "wide", None]
+    assert plan["residual_macs"] == 0
+    assert result["forward_macs"] == plan["planned"]["model"] == plan["dense"]["model"]
 
 
 def test_spectra_are_measured_at_the_start_then_when_the_setting_says(

@@ -3,7 +3,6 @@
 import re
 from dataclasses import replace
 from fractions import Fraction
-from math import gcd, prod
 from typing import Any
 
 import pytest
@@ -15,7 +14,9 @@ from iftplan.base.errors import InfeasibleError, InputError
 from iftplan.plans.assignment import parse_assignment
 from iftplan.plans.document.plan import parse_plan, plan_document
 from iftplan.plans.plan import Plan, Role, Scope
+from iftplan.plans.request import PlanRequest, Pricing, make_plan
 from iftplan.plans.tables import plan_table
+from tests.support.hand_profiles import profile
 from tests.support.hand_specs import chain, dense_macs, mlp
 
 NAMES = ("wide", "parallel", "factorized", "doped", "lowrank", "none", "dense")
@@ -53,12 +54,16 @@ def test_a_budget_over_several_families_closes_to_the_mac_and_is_added_up_anew(
         for width in ENDS[layer]
         if width not in ("w0", "w4")
     }
-    assert plan.widths == {
-        f"w{i}": next(w for w in range(size, 999) if w * w * (1 - sparsity) >= size * size)
-        if f"w{i}" in widens
-        else size
-        for i, size in enumerate(SIZES[1:-1], 1)
-    } or not plan.widths
+    assert (
+        plan.widths
+        == {
+            f"w{i}": next(w for w in range(size, 999) if w * w * (1 - sparsity) >= size * size)
+            if f"w{i}" in widens
+            else size
+            for i, size in enumerate(SIZES[1:-1], 1)
+        }
+        or not plan.widths
+    )
     assert bool(plan.widths) == bool({"wide", "lowrank"} & set(names))
     size = {f"w{i}": size for i, size in enumerate(SIZES)} | dict(plan.widths)
     spent = 0
@@ -221,7 +226,9 @@ def test_the_search_keeps_the_best_of_all_combinations() -> None:
     best = max(bits, key=lambda pair: bits[pair] or 0)
     assert found.transform == f"fc2={best[0]}, {best[1]}"
     assert found.cardinality.log2_masks == bits[best]
-    assert found.notes[0].startswith(f"families chosen by search-space among 6, best first: {found.transform} (")
+    assert found.notes[0].startswith(
+        f"families chosen by search-space among 6, best first: {found.transform} ("
+    )
     fewest = api.plan(mlp(SIZES), asked, "3/4", objective="parameters")
     assert sum(x.capacity + x.dense_weights for x in fewest.layers) <= sum(
         x.capacity + x.dense_weights for x in found.layers
@@ -246,3 +253,18 @@ def test_all_families_are_alternatives_and_infeasible_ones_are_named() -> None:
 def test_searches_that_cannot_be_are_refused(family: Any, objective: Any, says: str) -> None:
     with pytest.raises(InputError, match=re.escape(says)):
         api.plan(mlp(SIZES), family, "3/4", objective=objective)
+
+
+def test_time_chooses_among_plans_for_time() -> None:
+    """Branches run at the dense layer's own size, a rank's factors too: what the profile says is all that decides."""
+    pricing = Pricing(profile())
+    asked = PlanRequest("*=wide|parallel|none", "3/4", pricing=pricing)
+    found = make_plan(mlp((64, 256, 256, 64), tokens=256), asked)
+    seconds = {
+        name: make_plan(mlp((64, 256, 256, 64), tokens=256), replace(asked, family=name)).wallclock
+        for name in ("wide", "parallel", "none")
+    }
+    assert found.wallclock is not None
+    assert found.wallclock.seconds == min(clock.seconds for clock in seconds.values() if clock)
+    assert found.transform == "none", "a quarter of the cost takes least time"
+    assert found.notes[0].startswith("families chosen by wallclock among 3, best first: none (")

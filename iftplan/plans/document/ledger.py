@@ -77,7 +77,9 @@ def _settings(plan: Plan, mask: MaskStructure) -> Iterator[str]:
         if layer.transform != (assignment.of(layer.name) if several else ""):
             yield f"transform is {plan.transform!r}, but {layer.name} has the family {layer.transform!r}"
             break
-    kept = [name for name in names if name == PLAIN or (name in FAMILIES and not FAMILIES[name].definition.widens)]
+    kept = [
+        name for name in names if name == PLAIN or (name in FAMILIES and not FAMILIES[name].definition.widens)
+    ]
     if plan.widths and len(kept) == len(names):
         yield f"widths are given, but {plan.transform} keeps the width"
     known = {layer.name for layer in plan.layers} | {"first", "last"}

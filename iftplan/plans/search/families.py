@@ -20,7 +20,7 @@ _SHOWN: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
+class Merit:
     """What a plan is worth under an aim: the lowest value is best.
 
     Attributes:
@@ -34,8 +34,8 @@ class Score:
     missing: int = 0
 
     @staticmethod
-    def of(plan: Plan, aim: Aim) -> Score:
-        """Score of a plan.
+    def of(plan: Plan, aim: Aim) -> Merit:
+        """Merit of a plan.
 
         Args:
             plan: with estimated times, where the aim is time.
@@ -44,16 +44,16 @@ class Score:
         match aim:
             case "search-space":
                 size = plan.cardinality.log2_masks or 0.0
-                return Score(-size, bits(size))
+                return Merit(-size, bits(size))
             case "parameters":
                 held = sum(layer.capacity + layer.dense_weights for layer in plan.layers)
-                return Score(held, f"{count(held)} parameters")
+                return Merit(held, f"{count(held)} parameters")
             case "wallclock":
                 assert plan.wallclock is not None
                 transformed = {layer.name for layer in plan.layers if layer.role is Role.TRANSFORMED}
                 missing = sum(name in transformed for name, _ in plan.wallclock.unpriced)
                 seconds = plan.wallclock.seconds
-                return Score(seconds, f"{seconds * 1e3:.3f} ms", missing)
+                return Merit(seconds, f"{seconds * 1e3:.3f} ms", missing)
 
 
 def best_plan(plans: Mapping[str, Callable[[], Plan]], aim: Aim) -> Plan:
@@ -69,7 +69,7 @@ def best_plan(plans: Mapping[str, Callable[[], Plan]], aim: Aim) -> Plan:
     Raises:
         InfeasibleError: none can be made; says why not, for the first.
     """
-    made: dict[str, tuple[Plan, Score]] = {}
+    made: dict[str, tuple[Plan, Merit]] = {}
     refused: dict[str, InfeasibleError] = {}
     for name, make in plans.items():
         try:
@@ -77,7 +77,7 @@ def best_plan(plans: Mapping[str, Callable[[], Plan]], aim: Aim) -> Plan:
         except InfeasibleError as error:
             refused[name] = error
         else:
-            made[name] = plan, Score.of(plan, aim)
+            made[name] = plan, Merit.of(plan, aim)
     if not made:
         name, error = next(iter(refused.items()))
         raise InfeasibleError(f"none of {len(refused)} choices of families can be planned; {name}: {error}")
@@ -90,7 +90,7 @@ def best_plan(plans: Mapping[str, Callable[[], Plan]], aim: Aim) -> Plan:
     return replace(plan, notes=(note, *plan.notes))
 
 
-def _told(score: Score) -> str:
-    if not score.missing:
-        return score.text
-    return f"{score.text}, without {score.missing} layer{'s' * (score.missing > 1)} that the profile has no price for"
+def _told(merit: Merit) -> str:
+    if not merit.missing:
+        return merit.text
+    return f"{merit.text}, without {merit.missing} layer{'s' * (merit.missing > 1)} that the profile has no price for"
