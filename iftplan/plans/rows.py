@@ -264,9 +264,9 @@ def _layer_row(spec: ModelSpec, weight: WeightLayer, policy: Policy, sizes: Mapp
             return replace(row, nnz=_patterned(row, policy))
         case Role.TRANSFORMED if is_only_masked(dense, policy):
             return replace(row, nnz=None)
-        case Role.TRANSFORMED if follows:
+        case Role.TRANSFORMED if family is not None and follows:
             return _restructured_at_width(row, dense, family, policy.density)
-        case Role.TRANSFORMED:
+        case Role.TRANSFORMED if family is not None:
             return _restructured(row, dense, family, policy)
         case Role.DEPTHWISE if wide.weights > dense.weights:
             kept = dense.dense_macs // wide.positions

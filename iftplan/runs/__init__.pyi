@@ -15,6 +15,7 @@ from .laws.law import Law as Law
 from .laws.law import Variable as Variable
 from .laws.named import published as published
 from .laws.sparse import ScalingLaw as ScalingLaw
+from .memory import TrainingMemory as TrainingMemory
 from .results.axes import Axis as Axis
 from .results.axes import Cost as Cost
 from .results.axes import Gain as Gain

@@ -9,6 +9,7 @@ from typing import Any
 from iftplan.base.units import abbreviate, count, decimal
 from iftplan.plans.plan import Plan, Scope
 from iftplan.report.table import Table
+from iftplan.runs.memory import TrainingMemory
 from iftplan.runs.methods import METHODS
 from iftplan.runs.settings import RunConfig
 from iftplan.runs.training_cost import TrainingCost
@@ -30,6 +31,11 @@ def run_table(run: RunConfig, plan: Plan, directory: str) -> Table:
     step = 3 * forward if dense or opened else _step(run, cost)
     asked = plan.asked if plan.budget or plan.mixture else f"sparsity {plan.sparsity}"
     start = (("begins with", run.start.checkpoint),) if run.start.checkpoint else ()
+    memory = TrainingMemory.of(
+        plan,
+        run.optimizer.name,
+        momentum=run.optimizer.momentum,
+    )
     rows = (
         ("model", plan.model),
         (
@@ -45,9 +51,27 @@ def run_table(run: RunConfig, plan: Plan, directory: str) -> Table:
         ("forward MACs a sample", count(forward)),
         ("training MACs a sample", count(step)),
         ("dense model's", count(cost.dense_step)),
+        *_held(memory, dense=dense, masks=not (dense or opened)),
         ("run directory", directory),
     )
     return Table(("", "run"), rows, notes=_notes(run, cost))
+
+
+def _held(memory: TrainingMemory, *, dense: bool, masks: bool) -> tuple[tuple[str, str], ...]:
+    """Bytes that the run holds for the plan's weights."""
+    weights = memory.dense_weights if dense else memory.weights
+    tensors = 2 + memory.states
+    shown = [
+        (
+            "weights, gradients and optimizer",
+            f"{count(tensors * memory.element * weights)} bytes",
+        )
+    ]
+    if masks and memory.maskable:
+        shown.append(
+            ("masks", f"{count(memory.mask_bytes)} bytes; {count(memory.index_bits)} bits as indices")
+        )
+    return tuple(shown)
 
 
 def _step(run: RunConfig, cost: TrainingCost) -> int:
@@ -82,6 +106,34 @@ def cost_table(cost: TrainingCost) -> Table:
     return Table(("of one sample", ">MACs", ">dense model's", ">ratio"), cells)
 
 
+def _bytes(found: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """What the run held; nothing for results written before it was said."""
+    if "parameter_bytes" not in found:
+        return ()
+    weights = found["parameter_bytes"] + found["gradient_bytes"]
+    return (
+        ("bytes of weights and gradients", count(weights)),
+        ("bytes of optimizer and masks", f"{count(found['optimizer_bytes'])}, {count(found['mask_bytes'])}"),
+        ("bytes of activations", count(found["activation_bytes"])),
+    )
+
+
+def memory_table(memory: TrainingMemory) -> Table:
+    """What training holds for a plan's weights, in bytes, beside the dense model."""
+    one = memory.element * memory.dense_weights
+    rows = (
+        ("weights", memory.parameter_bytes, one),
+        ("gradients", memory.gradient_bytes, one),
+        ("optimizer state", memory.optimizer_bytes, memory.states * one),
+        ("masks", memory.mask_bytes, 0),
+        ("together", memory.training_bytes, memory.dense_training_bytes),
+        ("kept weights with their indices", memory.stored_bytes, one),
+    )
+    cells = tuple((name, count(held), count(dense), _ratio(held, dense)) for name, held, dense in rows)
+    notes = ("of the weights that the plan lists; biases, norms and activations come on top",)
+    return Table(("in training", ">bytes", ">dense model's", ">ratio"), cells, notes=notes)
+
+
 def _ratio(planned: int, dense: int) -> str:
     return decimal(Fraction(planned, dense)) if dense else ""
 
@@ -95,6 +147,7 @@ def result_table(found: Mapping[str, Any]) -> Table:
         ("dense model's", count(found["dense_train_macs"])),
         ("ratio", f"{found['train_ratio']:.6f}"),
         ("weights kept", f"{count(found['nnz'])} of {count(found['maskable_weights'])}"),
+        *_bytes(found),
     )
     steps = f"{found['steps']} steps, {abbreviate(found['samples'])} samples, scope {Scope.MODEL.value}"
     best = (

@@ -6,15 +6,17 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, Literal
 
 from iftplan.base.documents import Document, dumps, write_text
 from iftplan.nn.training.links import watched_links
 from iftplan.nn.training.loop import Loop, Watcher
 from iftplan.nn.training.records.claims import claim, is_begun
 from iftplan.nn.training.setup import begin, result, start
+from iftplan.nn.training.use import utilization
 from iftplan.plans.plan import Plan
 from iftplan.runs.settings import RunConfig
+from iftplan.runs.utilization import Utilization
 
 _PATIENCE = 60.0
 """Seconds within which a process that lost the others has noticed, or its host has killed it."""
@@ -31,6 +33,7 @@ def execute(
     watching: Callable[[Loop], AbstractContextManager[Watcher]],
     loggers: Sequence[Any] = (),
     resume: bool | None = False,
+    peak: float | Literal["measured"] | None = None,
 ) -> Document | None:
     """Train a run and write its directory; `result.json` is written last, when all other files are complete.
 
@@ -45,6 +48,7 @@ def execute(
         loggers: of the engine.
         resume: continue the run in the directory; None to begin it where there is none, and to wait for a process that
             holds it, as one does that was cut off.
+        peak: FLOPs a second of the machine, against which its use is reported; "measured" to find out.
 
     Returns:
         The result; None in all processes of a run but the first.
@@ -64,6 +68,7 @@ def execute(
             begin(loop, document, say, resume=begun)
             with watching(loop) as watch:
                 loop.run(watch)
+            use = utilization(loop, peak) if first else None
             outcome = result(loop, plan)  # in all processes: each may hold a part of the weights
         if first and loop.step < loop.length.steps:
             waited = run.training.patience
@@ -72,7 +77,23 @@ def execute(
             )
         if not first:
             return None
-        timing = {"schema": "iftplan.timing/1", "wall_seconds": monotonic() - began}
+        timing = {"schema": "iftplan.timing/1", "wall_seconds": monotonic() - began, **_use(use)}
+        if peak is not None and use is not None:
+            say(f"speed: {use}")
         write_text(dumps(timing), str(directory / "timing.json"))
         write_text(dumps(outcome), str(directory / "result.json"))
         return outcome
+
+
+def _use(found: Utilization | None) -> Document:
+    """Speed of the last start as its timing holds it; nothing where it took no step."""
+    if found is None or not found.seconds:
+        return {}
+    told: Document = {
+        "step_seconds": found.seconds,
+        "train_macs": found.macs,
+        "executed_macs": found.executed,
+    }
+    return (
+        told if found.peak is None else told | {"peak_flops": found.peak, "mfu": found.mfu, "hfu": found.hfu}
+    )

@@ -36,6 +36,7 @@ from iftplan.nn.training.records.ledger import Spending
 from iftplan.nn.training.records.metrics import COLUMNS, Metrics, last_row
 from iftplan.nn.training.records.spectra import SpectralRecord
 from iftplan.nn.training.records.states import model_state
+from iftplan.nn.training.use import memory
 from iftplan.plans.plan import Plan, Scope
 from iftplan.runs.document import run_digest, run_object
 from iftplan.runs.methods import METHODS
@@ -338,6 +339,7 @@ def result(loop: Loop, plan: Plan) -> Document:
         "itop": last["itop"],
         "degree_of_constraint": last["degree_of_constraint"],
         "mask_updates": loop.masks.exploration.updates if loop.masks is not None else 0,
+        **memory(loop, plan),
         "weights_digest": weights_digest(loop),
     }
     return with_digest(document)

@@ -79,8 +79,8 @@ def best_plan(plans: Mapping[str, Callable[[], Plan]], aim: Aim) -> Plan:
         else:
             made[name] = plan, Merit.of(plan, aim)
     if not made:
-        name, error = next(iter(refused.items()))
-        raise InfeasibleError(f"none of {len(refused)} choices of families can be planned; {name}: {error}")
+        first, why = next(iter(refused.items()))
+        raise InfeasibleError(f"none of {len(refused)} choices of families can be planned; {first}: {why}")
     ranked = sorted(made, key=lambda name: (made[name][1].missing, made[name][1].value))
     told = [f"{name} ({_told(made[name][1])})" for name in ranked]
     told += [f"{name} (infeasible)" for name in refused]

@@ -57,6 +57,11 @@ class Spending:
             return self._cost.opened if self._opened else self._cost.dense
         return self._cost.forward(self.nnz)
 
+    @property
+    def executed_step(self) -> int:
+        """MACs of one sample's step in dense operators, which compute zeros under masks too."""
+        return 3 * (self._cost.opened if self._masks is not None or self._opened else self._cost.dense)
+
     def step(self, samples: int) -> None:
         """Add the cost of a step with this many samples, after the step."""
         dense = self._cost.dense_step
