@@ -277,6 +277,27 @@ def test_a_plan_of_several_families_trains_at_its_cost(runs: dict[str, Run], fol
     assert result["forward_macs"] == plan["planned"]["model"] == plan["dense"]["model"]
 
 
+def test_a_result_says_what_the_run_held_and_its_timing_what_it_used(
+    runs: dict[str, Run], folder: Path
+) -> None:
+    result, plan = document(folder / "rigl/result.json"), document(folder / "rigl/plan.json")
+    weights = sum(x["capacity"] + x["dense_weights"] for x in plan["layers"])
+    others = result["parameter_bytes"] // 4 - weights  # of norms and biases
+    assert 0 < others < 1000
+    assert result["gradient_bytes"] == result["optimizer_bytes"] == result["parameter_bytes"]
+    assert result["mask_bytes"] == result["maskable_weights"]
+    masked = [x for x in plan["layers"] if x["maskable"]]
+    assert result["index_bits"] == sum(x["capacity"] for x in masked), "a bitmap is least at that density"
+    assert result["activation_bytes"] > 4 * BATCH * 8 * 8 * (1 + 32 + 64)
+    dense = document(folder / "dense/result.json")
+    assert (dense["mask_bytes"], dense["index_bits"]) == (0, 0)
+    timing = document(folder / "rigl/timing.json")
+    assert timing["train_macs"] == result["train_macs"]
+    assert timing["executed_macs"] == 3 * OPEN * BATCH * STEPS
+    assert 0 < timing["step_seconds"] < timing["wall_seconds"]
+    assert "mfu" not in timing
+
+
 def test_spectra_are_measured_at_the_start_then_when_the_setting_says(
     runs: dict[str, Run], folder: Path
 ) -> None:
