@@ -130,7 +130,6 @@ class Loop:
         loss_count: number of these losses.
         batches: of the steps to come; None until the first is taken.
         writing: the sharded checkpoint that is being written; None where none is.
-        activation_bytes: what the forward pass of a part of a batch kept for its backward pass; 0 before the first.
         seconds: that the steps of this start took, evaluations and checkpoints left out.
         began: step and MACs that this start began with.
     """
@@ -156,7 +155,6 @@ class Loop:
     loss_count: int = 0
     batches: Iterator[Batch] | None = None
     writing: Future[Path] | None = None
-    activation_bytes: int = 0
     seconds: float = 0.0
     began: tuple[int, int] = (0, 0)
 
@@ -224,11 +222,11 @@ class Loop:
         for i, (x, y) in enumerate(zip(inputs.chunk(parts), targets.chunk(parts), strict=True)):
             sync = fabric.no_backward_sync(self.model, enabled=i < parts - 1)  # type: ignore[arg-type]
             with sync, differentiable(fabric) if twice else nullcontext():
-                with nullcontext() if self.activation_bytes else SavedTensors(self.network) as saved:
+                with nullcontext() if self.spending.activation_bytes else SavedTensors(self.network) as saved:
                     loss = loss_of(logits_of(model(x)), y, config.training.label_smoothing)
                     loss = (loss + auxiliary_loss(self.network)) / parts
                 if saved is not None:
-                    self.activation_bytes = saved.bytes
+                    self.spending.activation_bytes = saved.bytes
                 fabric.backward(loss, **options)
             total += loss.detach()
         if self.folded is not None:

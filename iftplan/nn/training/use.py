@@ -52,7 +52,7 @@ def memory(loop: Loop, plan: Plan) -> dict[str, int]:
         "gradient_bytes": _bytes(p for p in loop.network.parameters() if p.requires_grad),
         "optimizer_bytes": _bytes(states),
         "mask_bytes": _bytes(masks),
-        "activation_bytes": loop.activation_bytes,
+        "activation_bytes": loop.spending.activation_bytes,
         "index_bits": index_bits(plan, loop.spending.nnz) if masks else 0,
     }
 

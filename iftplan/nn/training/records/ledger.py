@@ -27,6 +27,7 @@ class Spending:
     Attributes:
         macs: training MACs so far.
         dense_macs: training MACs of the dense model on the same samples.
+        activation_bytes: what the forward pass of a part of a batch keeps for its backward pass; 0 before the first.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Spending:
         self._groups = weights_by_layer(plan, network) if masks is not None else {}
         self.macs = 0
         self.dense_macs = 0
+        self.activation_bytes = 0
 
     @property
     def nnz(self) -> Mapping[str, int]:
@@ -74,8 +76,9 @@ class Spending:
 
     def state_dict(self) -> dict[str, Any]:
         """Totals for a checkpoint."""
-        return {"macs": self.macs, "dense_macs": self.dense_macs}
+        return {"macs": self.macs, "dense_macs": self.dense_macs, "activation_bytes": self.activation_bytes}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from the totals of a checkpoint."""
         self.macs, self.dense_macs = int(state["macs"]), int(state["dense_macs"])
+        self.activation_bytes = int(state.get("activation_bytes", 0))
