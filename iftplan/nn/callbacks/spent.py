@@ -14,7 +14,7 @@ from iftplan.nn.masking.masking import Masking
 from iftplan.nn.masking.step_masks import step_macs, weights_by_layer
 from iftplan.nn.masks.masked_weights import masked_weights
 from iftplan.plans.plan import Plan
-from iftplan.runs.training_cost import TrainingCost
+from iftplan.runs.costs.training_cost import TrainingCost
 
 MASKED, DENSE = "masked_flos", "dense_flos"
 """Names in logs: what the masks asked for, and what the plan's dense model would have cost on the same data."""

@@ -15,8 +15,8 @@ from iftplan.nn.training.records.claims import claim, is_begun
 from iftplan.nn.training.setup import begin, result, start
 from iftplan.nn.training.use import utilization
 from iftplan.plans.plan import Plan
+from iftplan.runs.costs.utilization import Utilization
 from iftplan.runs.settings import RunConfig
-from iftplan.runs.utilization import Utilization
 
 _PATIENCE = 60.0
 """Seconds within which a process that lost the others has noticed, or its host has killed it."""

@@ -12,8 +12,8 @@ from iftplan.nn.masks.masked_weights import masked_weights
 from iftplan.nn.timing.peak import measured_peak
 from iftplan.nn.training.loop import Loop
 from iftplan.plans.plan import Plan
-from iftplan.runs.memory import index_bits
-from iftplan.runs.utilization import Utilization
+from iftplan.runs.costs.memory import index_bits
+from iftplan.runs.costs.utilization import Utilization
 
 
 def utilization(loop: Loop, peak: float | Literal["measured"] | None) -> Utilization:

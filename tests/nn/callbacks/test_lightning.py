@@ -15,8 +15,8 @@ import iftplan as ift
 from iftplan import nn
 from iftplan.base.errors import InputError, StaleError
 from iftplan.nn.masking.algorithms.base import Algorithm, Order
+from iftplan.runs.costs.training_cost import TrainingCost
 from iftplan.runs.schedules import Updates
-from iftplan.runs.training_cost import TrainingCost
 from tests.support.training import batches, counts, hold, loss_of, planned, rigl, same, sparse, train
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from iftplan import nn
 from iftplan.base.errors import InputError, StaleError
 from iftplan.nn.masking.algorithms.base import Algorithm
 from iftplan.plans.plan import Plan
+from iftplan.runs.costs.training_cost import TrainingCost
 from iftplan.runs.schedules import Updates
-from iftplan.runs.training_cost import TrainingCost
 from tests.support.training import counts, hold, same
 
 pytest.importorskip("accelerate", reason="transformers' Trainer needs accelerate: pip install 'iftplan[dev]'")

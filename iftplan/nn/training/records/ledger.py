@@ -10,8 +10,8 @@ from torch import nn
 from iftplan.nn.masking.masking import Masking
 from iftplan.nn.masking.step_masks import layer_counts, step_macs, weights_by_layer
 from iftplan.plans.plan import Plan
+from iftplan.runs.costs.training_cost import TrainingCost
 from iftplan.runs.settings import InputGradient
-from iftplan.runs.training_cost import TrainingCost
 
 
 class Spending:
@@ -22,7 +22,7 @@ class Spending:
         network: of the plan, or the dense model.
         masks: None for the dense control, which costs what the plan's dense model costs.
         opened: whether there are no masks because the network trains every weight that they would cover.
-        input_gradient: what the gradients of inputs cost (`iftplan.runs.training_cost`).
+        input_gradient: what the gradients of inputs cost (`iftplan.runs.costs.training_cost`).
 
     Attributes:
         macs: training MACs so far.

@@ -131,7 +131,7 @@ class TrainingMemory(Displayed):
 
     def tables(self) -> tuple[Table, ...]:
         """The tables that show the value, the details first."""
-        from iftplan.runs.tables import memory_table
+        from iftplan.runs.costs.tables import memory_table
 
         return (memory_table(self),)
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 import iftplan as ift
 from iftplan.masks import Unstructured, parse_mask
 from iftplan.nn import apply, masked_weights
-from iftplan.runs.memory import TrainingMemory, index_bits, masked_matrices, optimizer_states
-from iftplan.runs.utilization import Utilization
+from iftplan.runs.costs.memory import TrainingMemory, index_bits, masked_matrices, optimizer_states
+from iftplan.runs.costs.utilization import Utilization
 
 STRUCTURES = ("unstructured", "2:4", "1:8", "2:8+pad", "2:4T", "block4x4", "fan-in", "channel", "diagonal")
 
@@ -56,7 +56,9 @@ def test_indices_hold_at_least_what_names_a_mask_and_at_most_a_bit_a_weight_wher
     structure, matrices = parse_mask(notation), ((8 * inputs, 8 * outputs),)
     counts = structure.counts(matrices)
     nnz = counts[round(part * (len(counts) - 1))]
-    if structure.density is not None:  # a short group says so by a zero among its values, not among its indices
+    if (
+        structure.density is not None
+    ):  # a short group says so by a zero among its values, not among its indices
         nnz = counts[-1]
     bits = structure.index_bits(matrices, nnz)
     assert bits >= structure.log2_masks(matrices, nnz) - 1e-6
