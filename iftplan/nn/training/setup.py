@@ -33,10 +33,10 @@ from iftplan.nn.training.optimization.folded_decay import FoldedDecay, folded_de
 from iftplan.nn.training.optimization.optimizers import optimizer_of
 from iftplan.nn.training.records import best
 from iftplan.nn.training.records.ledger import Spending
+from iftplan.nn.training.records.memory import held_bytes
 from iftplan.nn.training.records.metrics import COLUMNS, Metrics, last_row
 from iftplan.nn.training.records.spectra import SpectralRecord
 from iftplan.nn.training.records.states import model_state
-from iftplan.nn.training.use import memory
 from iftplan.plans.plan import Plan, Scope
 from iftplan.runs.document import run_digest, run_object
 from iftplan.runs.methods import METHODS
@@ -339,7 +339,7 @@ def result(loop: Loop, plan: Plan) -> Document:
         "itop": last["itop"],
         "degree_of_constraint": last["degree_of_constraint"],
         "mask_updates": loop.masks.exploration.updates if loop.masks is not None else 0,
-        **memory(loop, plan),
+        **held_bytes(plan, loop.network, loop.bare_optimizer, spending),
         "weights_digest": weights_digest(loop),
     }
     return with_digest(document)

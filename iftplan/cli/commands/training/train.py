@@ -229,7 +229,16 @@ def command(
         _describe(run, made, directory)
         say_next(same_command(without="--dry-run"))
         return
-    _train(run, made, document, directory, source, logger or (), resume=None if auto_resume else resume, peak=best)
+    _train(
+        run,
+        made,
+        document,
+        directory,
+        source,
+        logger or (),
+        resume=None if auto_resume else resume,
+        peak=best,
+    )
 
 
 def _refuse_missing(data: str) -> None:
