@@ -174,7 +174,7 @@ def assigned_families(given: Sequence[str]) -> Rules:
         InputError: they cannot be read, or a file holds no family.
     """
     from iftplan.families.transforms.experts import is_mixture
-    from iftplan.plans.assignment import rules_in
+    from iftplan.plans.policy import rules_in
 
     text = ",".join(given)
     rules = (("*", text),) if is_mixture(text) else rules_in(text)

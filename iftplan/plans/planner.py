@@ -13,11 +13,10 @@ from iftplan.families.integer_search import Multiplier
 from iftplan.families.transforms.experts import NAME, Mixture
 from iftplan.masks.distributions import DensityLayer, densities
 from iftplan.models.spec import Heads, ModelSpec
-from iftplan.plans.assignment import DENSE, check_reached
 from iftplan.plans.closing import close_budget, closing_sparsities, share_budget
 from iftplan.plans.experts import plan_experts
 from iftplan.plans.plan import WHOLE, KeptFor, Plan, PlannedLayer, Role, Scope, lies_within
-from iftplan.plans.policy import Policy
+from iftplan.plans.policy import DENSE, Policy, check_reached
 from iftplan.plans.rows import PlanRow, rows_of
 from iftplan.plans.widths import plan_widths
 

@@ -20,11 +20,10 @@ from iftplan.families.transforms.experts import Mixture, is_mixture, parse_mixtu
 from iftplan.masks import parse_mask
 from iftplan.masks.distributions import Distribution
 from iftplan.models.spec import Heads, ModelSpec
-from iftplan.plans.assignment import DENSE, PLAIN, Assignment, assignment_of, rules_in
 from iftplan.plans.budget import Budget, parse_budget
 from iftplan.plans.plan import Asked, CloseBy, MaskUpdates, Optimizer, Pass, Plan, Pointwise, Rounding, Scope
 from iftplan.plans.planner import plan
-from iftplan.plans.policy import Policy
+from iftplan.plans.policy import DENSE, PLAIN, Assignment, Policy, assignment_of, rules_in
 from iftplan.plans.scaling import parametrize
 from iftplan.plans.search.families import MOST, Aim, best_plan
 from iftplan.plans.speed.planner import plan_for_time

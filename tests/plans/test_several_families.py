@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from iftplan import api
 from iftplan.base.errors import InfeasibleError, InputError
-from iftplan.plans.assignment import parse_assignment
 from iftplan.plans.document.plan import parse_plan, plan_document
 from iftplan.plans.plan import Plan, Role, Scope
+from iftplan.plans.policy import parse_assignment
 from iftplan.plans.request import PlanRequest, Pricing, make_plan
 from iftplan.plans.tables import plan_table
 from tests.support.hand_profiles import profile

@@ -15,10 +15,10 @@ from iftplan.families.transforms.experts import NAME
 from iftplan.masks import MaskStructure, Unstructured, parse_mask
 from iftplan.masks.cardinality import log2_choose
 from iftplan.models.spec import LayerSpec
-from iftplan.plans.assignment import DENSE, PLAIN, parse_assignment
 from iftplan.plans.document.layers import after_notation, before_notation
 from iftplan.plans.experts import problem_of
 from iftplan.plans.plan import WIDTHS, Plan, PlannedLayer, Role, Scope, lies_within
+from iftplan.plans.policy import DENSE, PLAIN, parse_assignment
 
 
 def contradictions(plan: Plan) -> Iterator[str]:
