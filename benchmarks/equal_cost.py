@@ -29,8 +29,8 @@ from iftplan.nn.timing.interleaving import race  # noqa: E402
 from iftplan.plans.plan import Plan  # noqa: E402
 from iftplan.report.table import Table  # noqa: E402
 from iftplan.report.terminal import print_table  # noqa: E402
+from iftplan.runs.costs.training_cost import TrainingCost  # noqa: E402
 from iftplan.runs.results.pareto import Point, frontier  # noqa: E402
-from iftplan.runs.training_cost import TrainingCost  # noqa: E402
 
 FAMILIES = ("wide", "parallel", "factorized", "doped", "lowrank", "monarch", "btt", "experts:8x2")
 SPARSITY = "3/4"

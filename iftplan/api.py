@@ -147,7 +147,7 @@ def _spec_in(path: str, inputs: Sequence[object]) -> ModelSpec:
 @check_arguments
 def plan(
     model: str | ModelSpec | nn.Module,
-    family: str | Family | None,
+    family: str | Family | Mapping[str, str | Family | None] | None,
     sparsity: Sparsity | None = None,
     *,
     inputs: object = None,
@@ -178,6 +178,9 @@ def plan(
     Args:
         model: a spec from `read_model`, a network, or a source such as "zoo:resnet18".
         family: "wide", "parallel", "factorized", "doped", "lowrank", "monarch", "btt", one of your own, or "none" (or None) for plain sparsity.
+            Several as {"encoder.*": "parallel", "*": "wide"}, paths of layers or modules with `*` and `?`: the first that
+            a layer matches decides, and a layer that none matches stays dense, as under "dense". "wide|parallel" leaves
+            the choice to the objective.
         sparsity: fraction of zeros, in [0, 1): 0.75, "3/4" or "75%"; None for that of an N:M mask, or else 3/4. Plain
             sparsity takes a sparsity or a budget.
         inputs: for a network or a source: a tensor, a batch, or a shape such as "1x3x32x32", as `read_model` takes them.
@@ -203,7 +206,9 @@ def plan(
             or "auto" for SμPar where there is evidence for it.
         optimizer: optimizer that the scales of learning rates are for: "adam" or "sgd".
         mask_updates: how masks change in training: "static", "dynamic" or "gradual".
-        objective: "flops", or "wallclock" to keep layers dense where sparse kernels cannot pay on a profiled machine.
+        objective: "flops", or "wallclock" to keep layers dense where sparse kernels cannot pay on a profiled machine. It also
+            chooses between families: "wallclock" by estimated time, "search-space" by the number of masks,
+            "parameters" by the fewest weights, masked ones among them.
         profile: file that `iftplan bench --profile` wrote on that machine; None for the place where it writes by default.
         passes: passes whose time is estimated: "forward", or "step" for forward and backward.
         batch: number of samples computed together, for those times.
@@ -226,7 +231,7 @@ def plan(
         pricing = Pricing(read_profile(profile), passes, batch)
     closed, modules = parse_scope(scope, within)
     request = PlanRequest(
-        family=family,
+        family=tuple(family.items()) if isinstance(family, Mapping) else family,
         sparsity=sparsity,
         scope=closed,
         within=modules,
@@ -245,8 +250,9 @@ def plan(
         optimizer=optimizer,
         mask_updates=mask_updates,
         pricing=pricing,
+        aim=objective if objective in ("search-space", "parameters") else None,
     )
-    widens = request.policy().reads_widths  # which refuses what cannot be read before a model is
+    widens = request.reads_widths  # which refuses what cannot be read before a model is
     return make_plan(_spec_of(model, inputs, widths=widens, heads=heads, allow=allow), request)
 
 

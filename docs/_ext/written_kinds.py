@@ -822,6 +822,12 @@ class ResultObject(TypedDict):
         itop: the part of maskable weights that was active at any time.
         degree_of_constraint: the part of them that was active at all times.
         mask_updates: how often masks changed.
+        parameter_bytes: of all parameters.
+        gradient_bytes: of the gradients of those that are trained.
+        optimizer_bytes: of the optimizer's state.
+        mask_bytes: of the masks as they are in training.
+        activation_bytes: kept by the forward pass of one part of a batch for its backward pass, in one process.
+        index_bits: that would name the kept weights, where only these are stored.
         weights_digest: SHA-256 of all weights, buffers and masks.
         digest: SHA-256 of everything else, in canonical form.
     """
@@ -859,6 +865,12 @@ class ResultObject(TypedDict):
     itop: float
     degree_of_constraint: float
     mask_updates: int
+    parameter_bytes: NotRequired[int]
+    gradient_bytes: NotRequired[int]
+    optimizer_bytes: NotRequired[int]
+    mask_bytes: NotRequired[int]
+    activation_bytes: NotRequired[int]
+    index_bits: NotRequired[int]
     weights_digest: str
     digest: str
 
@@ -870,10 +882,22 @@ class TimingObject(TypedDict):
     Attributes:
         schema: kind and version.
         wall_seconds: from start to end.
+        step_seconds: of the steps, without evaluations and checkpoints; like all below absent where none was taken.
+        train_macs: of these steps, with the masks that each was computed with.
+        executed_macs: of the same in the operators that computed them, zeros under masks included where they are dense.
+        peak_flops: FLOPs a second that the machine is capable of; like those below only where it was given or measured.
+        mfu: FLOPs a second by the masks, as a fraction of the peak.
+        hfu: FLOPs a second that were computed, as a fraction of the peak.
     """
 
     schema: str
     wall_seconds: float
+    step_seconds: NotRequired[float]
+    train_macs: NotRequired[int]
+    executed_macs: NotRequired[int]
+    peak_flops: NotRequired[float]
+    mfu: NotRequired[float]
+    hfu: NotRequired[float]
 
 
 @with_config(_STRICT)

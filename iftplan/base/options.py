@@ -30,6 +30,7 @@ _OPTIONS: Final[Mapping[str, str]] = {
     "memory": "--memory",
     "model": "--model",
     "nonzeros": "--nonzeros",
+    "objective": "--objective",
     "parametrization": "--parametrization",
     "params": "--params",
     "profile": "--profile",

@@ -20,6 +20,7 @@ from iftplan.models.spec import InputSpec
 
 if TYPE_CHECKING:
     from iftplan.families.family import Family
+    from iftplan.plans.request import Rules
 
 FormatOption = Annotated[
     Format | None,
@@ -151,14 +152,12 @@ def families_of(text: str) -> list[Family]:
     Raises:
         InputError: an unknown name, or a file that holds no family.
     """
-    from iftplan.families.builtin import FAMILIES, family_named
+    from iftplan.families.builtin import FAMILIES, SPARSE_IFT, family_named
 
     found: list[Family] = []
     for name in split(text):
         if name == "all":
-            found += [
-                family for key, family in FAMILIES.items() if key != "nm" and not family.definition.grid
-            ]
+            found += [FAMILIES[key] for key in SPARSE_IFT]
         elif ".py:" in name:
             found.append(_own_family(name))
         else:
@@ -166,6 +165,20 @@ def families_of(text: str) -> list[Family]:
     if not found:
         raise InputError(f"--transform {text!r} names no family. Families are all, {', '.join(FAMILIES)}.")
     return list({family.name: family for family in found}.values())
+
+
+def assigned_families(given: Sequence[str]) -> Rules:
+    """Paths of layers and their families that the `--transform` options of a plan give.
+
+    Raises:
+        InputError: they cannot be read, or a file holds no family.
+    """
+    from iftplan.families.transforms.experts import is_mixture
+    from iftplan.plans.policy import rules_in
+
+    text = ",".join(given)
+    rules = (("*", text),) if is_mixture(text) else rules_in(text)
+    return tuple((glob, _own_family(name) if ".py:" in name else name) for glob, name in rules)
 
 
 def _own_family(text: str) -> Family:

@@ -16,6 +16,11 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
     {definition.name: Family(definition, FORMS[definition.name]) for definition in DEFINITIONS}
 )
 
+SPARSE_IFT: tuple[str, ...] = tuple(
+    name for name, family in FAMILIES.items() if name != "nm" and family.definition.grid is None
+)
+"""What "all" stands for: the families of arXiv 2303.11525, and its low-rank control."""
+
 
 def family_named(name: str, *others: str) -> Family:
     """The built-in family of that name, in any case.

@@ -100,6 +100,24 @@ def fixed_weights(wide: LayerSpec, family: Family, unknown: int, degree: int = 2
     return family.definition.grid(wide.in_channels, wide.out_channels).weights(wide, unknown)
 
 
+def structure_at_width(
+    layer: LayerSpec, wide: LayerSpec, family: Family, density: Fraction
+) -> IntegerStructure:
+    """The layer in a family that has branches or a rank, at widths that its neighbours set, at the cost of the dense layer.
+
+    Args:
+        layer: the dense layer, with channels.
+        wide: the layer at its new width.
+        family: whose structure is taken; one that solves for more than the width.
+        density: the fraction of weights to keep, in (0, 1].
+
+    Raises:
+        InfeasibleError: the structure would be smaller than one.
+    """
+    unknown = _integer(layer, wide, family, density)
+    return at_structure(wide, family, unknown, {family.definition.structure: unknown})
+
+
 def multiplier_of(layer: LayerSpec, family: Family, density: Fraction) -> float:
     """Width multiplier k, a real number, at which the layer's equation is met.
 

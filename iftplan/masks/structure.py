@@ -26,6 +26,37 @@ def numel(matrices: Matrices) -> int:
     return sum(m * n for m, n in matrices)
 
 
+def unit_bits(kept: int, units: int) -> int:
+    """Bits that name kept units among all: a bit for each unit, or an index for each kept one, whichever is less.
+
+    Example:
+        >>> unit_bits(3, 1024), unit_bits(1000, 1024)
+        (30, 1024)
+    """
+    return min(units, kept * index_width(units))
+
+
+def row_bits(kept: int, rows: int, columns: int) -> int:
+    """Bits of compressed sparse rows, a column for each kept unit and where each row begins; of a bitmap, if that is less.
+
+    Args:
+        kept: units that are kept.
+        rows: of all matrices.
+        columns: of the widest.
+    """
+    return min(rows * columns, kept * index_width(columns) + (rows + 1) * index_width(kept + 1))
+
+
+def index_width(choices: int) -> int:
+    """Bits of an index among so many.
+
+    Example:
+        >>> index_width(1), index_width(4), index_width(5)
+        (0, 2, 3)
+    """
+    return max(choices - 1, 0).bit_length()
+
+
 class MaskStructure(ABC):
     """Structure of a mask: which sets of weights can be kept together.
 
@@ -111,6 +142,10 @@ class MaskStructure(ABC):
     @abstractmethod
     def log2_masks(self, matrices: Matrices, nnz: int) -> float:
         """Bits needed to name one mask with `nnz` weights."""
+
+    def index_bits(self, matrices: Matrices, nnz: int) -> int:
+        """Bits of the indices that a storage of the kept weights alone needs: a bit for each weight, unless a structure says less."""
+        return numel(matrices)
 
     def close(self, matrices: Matrices, budget: int) -> int:
         """Largest number of weights, at most `budget`, that a mask of this structure can keep.

@@ -123,7 +123,7 @@ def _short_note(
 def _targets(rows: Sequence[PlanRow], policy: Policy, budget: int) -> list[Fraction]:
     """How many weights each layer should keep, before rounding."""
     uniform = policy.distribution is Distribution.UNIFORM
-    if uniform and policy.family and not policy.widens and all(row.structure for row in rows):
+    if uniform and policy.families and not policy.widens and all(row.structure for row in rows):
         own = [Fraction((row.dense_macs - row.fixed_macs) * row.experts, row.positions) for row in rows]
         if sum(t * row.positions / row.experts for t, row in zip(own, rows, strict=True)) == budget:
             return own  # each layer closes by itself: its structure is its own
@@ -139,10 +139,8 @@ def _closed_by_rank(
     rows: Sequence[PlanRow], ledger: Books, policy: Policy
 ) -> tuple[tuple[PlannedLayer, ...], tuple[str, ...]]:
     """Nothing is masked: ranks are what can be spent, one whole rank at a time, and a residual may stay."""
-    family = policy.family
-    key = family.definition.structure if family else ""
-    ranked = [row for row in rows if row.role is Role.TRANSFORMED and isinstance(row.structure.get(key), int)]
-    if family is None or not ranked:
+    ranked = [row for row in rows if row.role is Role.TRANSFORMED and _has_free_rank(row, policy)]
+    if not ranked:
         if policy.budget and not any(row.role is Role.TRANSFORMED for row in rows):
             _check_range(rows, policy, ledger.budget, ledger.fixed, ledger.fixed)
         if ledger.fixed > ledger.budget and not any(row.role is Role.TRANSFORMED for row in rows):
@@ -157,10 +155,7 @@ def _closed_by_rank(
     left = ledger.budget - (ledger.fixed - spent)
     if left <= 0 and not policy.budget:
         raise _overspent([row for row in rows if row not in ranked], policy, ledger)
-    units = [rank_unit(row.layer, family) for row in ranked if row.layer]
-    accounts = [
-        _rank_account(row, key, unit, Fraction(left, spent)) for row, unit in zip(ranked, units, strict=True)
-    ]
+    accounts = [_rank_account(row, Fraction(left, spent)) for row in ranked]
     if policy.budget:
         _check_range(
             rows,
@@ -176,12 +171,10 @@ def _closed_by_rank(
             f"sparsity {decimal_text(policy.sparsity)} cannot meet the budget of scope {policy.scope_name} with whole "
             f"ranks: {smallest.name} would have rank 0."
         )
-    chosen = {
-        row.name: replace(with_unknown(row, family, step * unit), nnz=row.nnz)
-        for row, step, unit in zip(ranked, steps, units, strict=True)
-    }
+    chosen = {row.name: _at_rank(row, step) for row, step in zip(ranked, steps, strict=True)}
+    names = " and ".join(dict.fromkeys(row.family.name for row in ranked if row.family))
     note = (
-        f"{count(residual)} MACs of scope {policy.scope_name} stay unspent, because {family.name} has whole ranks "
+        f"{count(residual)} MACs of scope {policy.scope_name} stay unspent, because {names} has whole ranks "
         "and no masks to spend them on"
     )
     return tuple(chosen.get(row.name, row).planned(0, policy.mask) for row in rows), (
@@ -189,13 +182,52 @@ def _closed_by_rank(
     ) if residual else ()
 
 
-def _rank_account(row: PlanRow, key: str, unit: int, scale: Fraction) -> Account:
-    """A layer's ranks as something to spend on, in steps of `unit`."""
-    rank = row.structure[key]
-    assert isinstance(rank, int) and row.layer is not None
+def _rank_account(row: PlanRow, scale: Fraction) -> Account:
+    """A layer's ranks as something to spend on, in steps of its groups."""
+    assert row.layer is not None and row.family is not None
+    rank, unit = row.structure[row.family.definition.structure], rank_unit(row.layer, row.family)
+    assert isinstance(rank, int)
     most = min(row.layer.fan_in, row.layer.fan_out) // unit
     price = row.macs_of(row.dense_weights) // rank * unit
     return Account(max(most, 1), price, max(scale * rank / unit, Fraction(1)), 1)
+
+
+def _has_free_rank(row: PlanRow, policy: Policy) -> bool:
+    """Whether a row's rank can meet the budget: it has no masks, or its masks leave no choice."""
+    if row.family is None or (row.nnz is not None and not policy.mask.rigid):
+        return False
+    return isinstance(row.structure.get(row.family.definition.structure), int)
+
+
+def _at_rank(row: PlanRow, steps: int) -> PlanRow:
+    """The row at another rank, with the masks that it has."""
+    assert row.layer is not None and row.family is not None
+    made = with_unknown(row, row.family, steps * rank_unit(row.layer, row.family))
+    return replace(made, nnz=row.nnz)
+
+
+def share_budget(rows: Sequence[PlanRow], policy: Policy) -> Sequence[PlanRow]:
+    """Rows of a plan with several families, where ranks without masks share the budget with the masks of others.
+
+    Both take the same part of what they cost at the sparsity asked for; masks then close what whole ranks leave.
+    """
+    ranked = [row for row in rows if row.role is Role.TRANSFORMED and row.nnz is None and not row.capacity]
+    masked = [row for row in rows if row.maskable_macs]
+    if not policy.assignment or not ranked or not masked:
+        return rows
+    ledger = Books.of(rows, policy.scope, policy)
+    spent, full = sum(row.fixed_macs for row in ranked), ledger.maskable
+    left = ledger.budget - (ledger.fixed - spent)
+    scale = max(Fraction(left) / (spent + policy.density * full), Fraction(0))
+    fewest = 0
+    for row in masked:
+        allowed = row.counts(policy.mask)
+        fewest += row.macs_of(allowed.start or allowed.step)
+    accounts = [_rank_account(row, scale) for row in ranked]
+    share = min(max(int(scale * spent), left - full), left - fewest)
+    steps, _ = close(accounts, share)
+    chosen = {row.name: _at_rank(row, step) for row, step in zip(ranked, steps, strict=True)}
+    return [chosen.get(row.name, row) for row in rows]
 
 
 def _check_range(rows: Sequence[PlanRow], policy: Policy, budget: int, least: int, most: int) -> None:
@@ -204,7 +236,7 @@ def _check_range(rows: Sequence[PlanRow], policy: Policy, budget: int, least: in
         return
     dense = sum(row.dense_macs for row in rows if row.counts_in(policy.scope))
     where = f"scope {policy.scope_name}" + (
-        f" at sparsity {decimal_text(policy.sparsity)}" if policy.family else ""
+        f" at sparsity {decimal_text(policy.sparsity)}" if policy.families else ""
     )
     nearest, way = (least, "small") if budget < least else (most, "large")
     raise InfeasibleError(

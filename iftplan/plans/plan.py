@@ -33,7 +33,7 @@ Rounding = Literal["cover", "floor"]
 Pointwise = Literal["transformed", "masked"]
 Execution = Literal["dense", "sparse"]
 Pass = Literal["forward", "step"]
-Objective = Literal["flops", "wallclock"]
+Objective = Literal["flops", "wallclock", "search-space", "parameters"]
 
 WIDTHS: Final = ("in_channels", "out_channels")
 """Keys of a row's structure that are the layer's widths; any other is what its family solves for."""
@@ -151,6 +151,7 @@ class KeptFor(StrEnum):
     OUTPUT = "gives the model's output"
     NAME = "named in keep-dense"
     MODULE = "outside of the module that is planned"
+    FAMILY = "in no family, so it stays dense"
     SIZE = "too small: no rank of 1 fits its budget, so its own weights take all of it"
     FEED_FORWARD = "in no feed-forward block, which experts replace"
     TIME = "kept dense: "
@@ -180,6 +181,7 @@ class PlannedLayer:
         kept_for: why it stays dense, where that was chosen; None for every other role.
         experts: matrices in a stack, of which every position meets one and each keeps equally many weights; 1 elsewhere.
         attention: of a product that is counted by pairs, both of its counts; None where it is counted in full.
+        transform: the family that it is transformed into, where the plan has several; empty elsewhere.
     """
 
     name: str
@@ -201,6 +203,7 @@ class PlannedLayer:
     experts: int = 1
     kept_for: KeptFor | None = None
     attention: AttentionPairs | None = None
+    transform: str = ""
 
     def __repr__(self) -> str:
         shape = f"{self.before or self.kind}{'' if self.before == self.after else f' → {self.after}'}"
@@ -352,7 +355,7 @@ class Plan(Displayed, Framed):
         model: how to build the dense model again.
         inputs: the inputs it is counted with.
         fingerprint: of the dense model.
-        transform: the family, or "none".
+        transform: the family, or "none"; several as `PATH=FAMILY, …, FAMILY`, the last for all other layers.
         sparsity: the sparsity asked for; widths and branches follow from it.
         scope: the scope that was closed; None if nothing was.
         distribution: how density is spread.
@@ -415,6 +418,12 @@ class Plan(Displayed, Framed):
     def family_name(self) -> str:
         """Name of the family in tables of several plans, with the numbers of a mixture of experts."""
         return self.transform if self.mixture is None else str(self.mixture)
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """Names of the families that layers are transformed into, each once; one where the plan has one."""
+        several = dict.fromkeys(layer.transform for layer in self.layers if layer.transform)
+        return tuple(several) or (self.transform,)
 
     @property
     def asked(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -13,10 +13,10 @@ from iftplan.families.integer_search import Multiplier
 from iftplan.families.transforms.experts import NAME, Mixture
 from iftplan.masks.distributions import DensityLayer, densities
 from iftplan.models.spec import Heads, ModelSpec
-from iftplan.plans.closing import attention_notes, close_budget, closing_sparsities
+from iftplan.plans.closing import attention_notes, close_budget, closing_sparsities, share_budget
 from iftplan.plans.experts import plan_experts
-from iftplan.plans.plan import WHOLE, Plan, PlannedLayer, Scope
-from iftplan.plans.policy import Policy
+from iftplan.plans.plan import WHOLE, KeptFor, Plan, PlannedLayer, Role, Scope, lies_within
+from iftplan.plans.policy import DENSE, Policy, check_reached
 from iftplan.plans.rows import PlanRow, rows_of
 from iftplan.plans.widths import plan_widths
 
@@ -31,7 +31,8 @@ def plan(spec: ModelSpec, policy: Policy, *, heads: Heads = "number") -> Plan:
 
     Raises:
         InfeasibleError: says which layer is in the way and the nearest feasible sparsity.
-        InputError: a layer named in `keep_dense` does not exist, or no layer lies in the modules named in `within`.
+        InputError: a layer named in `keep_dense` does not exist, or no layer lies in the modules named in `within` or
+            matches the path of a family.
     """
     try:
         return _plan(spec, policy, heads)
@@ -68,7 +69,7 @@ def prepare(spec: ModelSpec, policy: Policy) -> Prepared:
     _check_names(spec, policy)
     _check_attention(spec, policy)
     multiplier, sizes = plan_widths(spec, policy)
-    return Prepared(multiplier, sizes, rows_of(spec, policy, sizes))
+    return Prepared(multiplier, sizes, tuple(share_budget(rows_of(spec, policy, sizes), policy)))
 
 
 def _plan(spec: ModelSpec, policy: Policy, heads: Heads) -> Plan:
@@ -124,18 +125,19 @@ def close_prepared(spec: ModelSpec, policy: Policy, prepared: Prepared, *, heads
     scope = policy.scope if policy.closes else None
     scopes = (*WHOLE, Scope.MODULE) if policy.within else WHOLE
     closing = closing_sparsities(rows, scopes, policy) if scope else dict.fromkeys(scopes)
-    sparsity = policy.sparsity if policy.family or not scope else closing[scope] or Fraction(0)
+    sparsity = policy.sparsity if policy.families or not scope else closing[scope] or Fraction(0)
     if sizes and policy.rounding == "floor":
         notes += ("widths are rounded down, so masks are a little denser than asked for",)
     if sizes and spec.couplings is not None:
         heads = spec.couplings.heads or heads
         notes += spec.couplings.notes
     notes += attention_notes(layers, policy)
+    notes += tuple(_unused(rows, policy))
     return Plan(
         spec.source,
         spec.inputs,
         spec.fingerprint,
-        policy.family.name if policy.family else "none",
+        policy.transform,
         sparsity,
         scope,
         policy.distribution.value,
@@ -182,8 +184,25 @@ def _sparsified(rows: Sequence[PlanRow], policy: Policy) -> tuple[PlannedLayer, 
     return tuple(row.planned(chosen.get(row.name, 0), policy.mask) for row in rows)
 
 
+def _unused(rows: Sequence[PlanRow], policy: Policy) -> Iterator[str]:
+    """Sentences on families that transform no layer, and on layers that are in none."""
+    if policy.assignment is None:
+        return
+    for glob, family in policy.assignment.rules:
+        inside = [row for row in rows if row.layer and lies_within(row.name, glob)]
+        if family != DENSE and not any(row.role is Role.TRANSFORMED for row in inside):
+            yield f"no layer that {glob!r} matches is transformed: the role of each says why"
+    dense = [row.name for row in rows if row.kept_for is KeptFor.FAMILY]
+    if dense:
+        verb = "layer is" if len(dense) == 1 else "layers are"
+        more = f" and {len(dense) - 3} more" if len(dense) > 3 else ""
+        yield f"{len(dense)} {verb} in no family and stay{'s' * (len(dense) == 1)} dense: {', '.join(dense[:3])}{more}"
+
+
 def _check_names(spec: ModelSpec, policy: Policy) -> None:
     names = [w.layer.name for w in spec.layers]
+    if policy.assignment:
+        check_reached(policy.assignment, names, spec.source or "the model")
     for name in sorted(policy.keep_dense - {"first", "last"} - set(names)):
         near = difflib.get_close_matches(name, names, 1, 0.3)
         hint = f"; did you mean {near[0]!r}?" if near else "."
@@ -206,7 +225,7 @@ def _check_names(spec: ModelSpec, policy: Policy) -> None:
 
 def _nearest(spec: ModelSpec, policy: Policy, heads: Heads) -> str:
     """A sentence with the nearest sparsity, in hundredths, that is feasible."""
-    unreadable = policy.family is None or (policy.widens and spec.couplings is None)
+    unreadable = not policy.families or (policy.widens and spec.couplings is None)
     if unreadable or policy.mask.density is not None:
         return ""
     start = round(policy.sparsity * 100)

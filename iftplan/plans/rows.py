@@ -9,7 +9,7 @@ from math import prod
 from iftplan.base.errors import InfeasibleError, InputError, TooSmallError
 from iftplan.base.units import decimal_text
 from iftplan.families.family import Family
-from iftplan.families.integers import at_structure, integer_structure
+from iftplan.families.integers import at_structure, integer_structure, structure_at_width
 from iftplan.families.solution import Structure
 from iftplan.masks import (
     AttentionPattern,
@@ -29,6 +29,8 @@ from iftplan.plans.policy import Policy
 
 PRODUCT_REASON = "a product of activations: no weight to mask"
 
+_GROWS = "grows with the width, not its square, so it keeps its number of weights"
+
 
 @dataclass(frozen=True, slots=True)
 class PlanRow:
@@ -43,6 +45,8 @@ class PlanRow:
         matrices: shapes of the masked matrices.
         inside: whether it lies in the modules that are planned.
         attention: of a product that is counted by pairs, both of its counts; None where it is counted in full.
+        family: that it is transformed into; None for plain sparsity and for all that is not transformed.
+        transform: the family's name, where the plan has several; empty elsewhere.
     """
 
     name: str
@@ -62,6 +66,8 @@ class PlanRow:
     kept_for: KeptFor | None = None
     inside: bool = True
     attention: AttentionPairs | None = None
+    family: Family | None = None
+    transform: str = ""
 
     def counts_in(self, scope: Scope) -> bool:
         """Whether the row's MACs count in a scope."""
@@ -139,6 +145,7 @@ class PlanRow:
             experts=self.experts,
             kept_for=self.kept_for,
             attention=self.attention,
+            transform=self.transform if self.role is Role.TRANSFORMED else "",
         )
 
 
@@ -216,7 +223,8 @@ def role_of(layer: WeightLayer, policy: Policy) -> tuple[Role, str]:
     """Role of a layer under a policy, and the reason for it."""
     if layer.unmaskable:
         return Role.UNMASKABLE, layer.unmaskable
-    restructures = policy.family is not None and not policy.family.solves_width
+    family = policy.family_of(layer.layer.name)
+    restructures = family is not None and not family.solves_width
     if restructures and layer.class_name not in PLAIN and not layer.replaceable:
         return (
             Role.UNMASKABLE,
@@ -226,16 +234,14 @@ def role_of(layer: WeightLayer, policy: Policy) -> tuple[Role, str]:
         return Role.UNMASKABLE, why
     if (why_kept := kept_for(layer, policy)) is not None:
         return Role.KEPT_DENSE, why_kept.value
-    if layer.layer.depthwise and policy.family is not None:
+    if layer.layer.depthwise and family is not None:
         return (
             Role.DEPTHWISE,
-            "grows with the width, not its square, so it keeps its number of weights"
-            if policy.family.definition.widens
-            else "this family does not change depthwise layers",
+            _GROWS if family.definition.widens else "this family does not change depthwise layers",
         )
-    if policy.family is None or (restructures and is_only_masked(layer.layer, policy)):
+    if family is None or (restructures and is_only_masked(layer.layer, policy)):
         return Role.TRANSFORMED, "masked at the same width"
-    return Role.TRANSFORMED, f"{policy.family.definition.title} at the sparsity asked for"
+    return Role.TRANSFORMED, f"{family.definition.title} at the sparsity asked for"
 
 
 def kept_for(layer: WeightLayer, policy: Policy) -> KeptFor | None:
@@ -251,6 +257,8 @@ def kept_for(layer: WeightLayer, policy: Policy) -> KeptFor | None:
         return KeptFor.OUTPUT
     if layer.layer.name in policy.keep_dense:
         return KeptFor.NAME
+    if policy.leaves_dense(layer.layer.name):
+        return KeptFor.FAMILY
     return None if policy.covers(layer.layer.name) else KeptFor.MODULE
 
 
@@ -268,8 +276,9 @@ def _unreplaceable(layer: WeightLayer, policy: Policy) -> str:
 
 def _layer_row(spec: ModelSpec, weight: WeightLayer, policy: Policy, sizes: Mapping[str, int]) -> PlanRow:
     role, reason = role_of(weight, policy)
-    dense = weight.layer
+    dense, family = weight.layer, policy.family_of(weight.layer.name)
     wide = _widened(spec, weight, sizes)
+    follows = replace(wide, name="") != replace(dense, name="") and not policy.moves(dense.name)
     row = PlanRow(
         dense.name,
         dense.kind.value,
@@ -285,19 +294,30 @@ def _layer_row(spec: ModelSpec, weight: WeightLayer, policy: Policy, sizes: Mapp
         matrices=((wide.fan_in, wide.fan_out),) * wide.experts,
         kept_for=kept_for(weight, policy) if role is Role.KEPT_DENSE else None,
         inside=policy.covers(dense.name),
+        family=family if role is Role.TRANSFORMED else None,
+        transform=policy.family_name(dense.name) if policy.assignment else "",
     )
+    if follows and role is Role.TRANSFORMED and policy.assignment:
+        row = replace(row, reason=_at_widths_of_others(family))
     match role:
-        case Role.TRANSFORMED if policy.family is None or policy.family.solves_width:
+        case Role.TRANSFORMED if family is None or family.solves_width:
             return replace(row, nnz=_patterned(row, policy))
         case Role.TRANSFORMED if is_only_masked(dense, policy):
             return replace(row, nnz=None)
-        case Role.TRANSFORMED:
-            return _restructured(row, dense, policy)
+        case Role.TRANSFORMED if family is not None and follows:
+            return _restructured_at_width(row, dense, family, policy)
+        case Role.TRANSFORMED if family is not None:
+            return _restructured(row, dense, family, policy)
         case Role.DEPTHWISE if wide.weights > dense.weights:
             kept = dense.dense_macs // wide.positions
-            return replace(row, nnz=kept)
+            return replace(row, nnz=kept, reason=_GROWS)
         case _:
             return row
+
+
+def _at_widths_of_others(family: Family | None) -> str:
+    what = "masked" if family is None else f"{family.definition.title} at the sparsity asked for"
+    return f"{what}, at the widths of its neighbours"
 
 
 def is_only_masked(layer: LayerSpec, policy: Policy) -> bool:
@@ -318,10 +338,8 @@ def _width_structure(wide: LayerSpec) -> Structure:
     return dict(zip(WIDTHS, (wide.in_channels, wide.out_channels), strict=True))
 
 
-def _restructured(row: PlanRow, dense: LayerSpec, policy: Policy) -> PlanRow:
+def _restructured(row: PlanRow, dense: LayerSpec, family: Family, policy: Policy) -> PlanRow:
     """A transformed layer of a family with a structure of its own: branches or ranks."""
-    family = policy.family
-    assert family is not None
     try:
         real = integer_structure(dense, family, policy.density, Unstructured())
     except TooSmallError as error:
@@ -329,6 +347,24 @@ def _restructured(row: PlanRow, dense: LayerSpec, policy: Policy) -> PlanRow:
             return replace(
                 row, role=Role.KEPT_DENSE, reason=KeptFor.SIZE.value, kept_for=KeptFor.SIZE
             )  # without structure it is itself
+        raise _unfit(row, error) from error
+    except InfeasibleError as error:
+        raise _unfit(row, error) from error
+    unknown = real.structure[family.definition.structure]
+    assert isinstance(unknown, int)
+    made = with_unknown(row, family, unknown)
+    return replace(made, nnz=_patterned(made, policy)) if made.capacity else made
+
+
+def _restructured_at_width(row: PlanRow, dense: LayerSpec, family: Family, policy: Policy) -> PlanRow:
+    """The same at widths that neighbours have set, which leave less to spend, or nothing."""
+    assert row.layer is not None
+    try:
+        real = structure_at_width(dense, row.layer, family, policy.density)
+    except TooSmallError as error:
+        if family.form.masked(row.layer.fan_in, row.layer.fan_out, 0, 2, 1):
+            reason = f"{row.reason}, which leave nothing to spend on a {family.definition.structure}"
+            return with_unknown(replace(row, reason=reason), family, 0)
         raise _unfit(row, error) from error
     except InfeasibleError as error:
         raise _unfit(row, error) from error

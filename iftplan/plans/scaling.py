@@ -112,8 +112,9 @@ def _doubts(plan: Plan, optimizer: Optimizer, mask_updates: MaskUpdates) -> Iter
         yield "the evidence of arXiv 2405.15743 is for Adam-family optimizers."
     if any(layer.kind.startswith("conv") for layer in plan.layers):
         yield "there is no evidence for convolutions with BatchNorm."
-    if plan.transform not in _PLAIN and _grid(plan) is None:
-        yield f"there is no evidence for the members of the family {plan.transform!r}, which may have a norm inside."
+    for family in plan.families:
+        if family not in _PLAIN and _grid(family) is None:
+            yield f"there is no evidence for the members of the family {family!r}, which may have a norm inside."
 
 
 def _forward(plan: Plan, scales: Mapping[str, TensorScale]) -> Iterator[str]:
@@ -132,7 +133,8 @@ def _scales(plan: Plan, scheme: Scheme, optimizer: Optimizer) -> Iterator[tuple[
     # output layer keeps them too, and its logits are divided by its fan-in instead. A tied tensor is both:
     # what the layer with the product finds has to replace what the look-up found, which is why look-ups come
     # first below.
-    weights, grid = [layer for layer in plan.layers if layer.weight], _grid(plan)
+    weights = [layer for layer in plan.layers if layer.weight]
+    fans = {layer.name: tuple(_fans(layer, _grid(layer.transform or plan.transform))) for layer in weights}
     embeddings = {layer.weight for layer in weights if layer.kind == Kind.EMBEDDING}
     contracting = [layer for layer in weights if layer.positions]
     last = contracting[-1].weight if contracting else ""
@@ -141,8 +143,8 @@ def _scales(plan: Plan, scheme: Scheme, optimizer: Optimizer) -> Iterator[tuple[
         gives_output = layer.kept_for is KeptFor.OUTPUT or (layer.weight == last and _pinned(layer))
         role = TensorRole.OUTPUT if gives_output else TensorRole.HIDDEN
         role = TensorRole.EMBEDDING if layer.weight in embeddings else role
-        found.update((fan.name, _scale(role, fan, scheme, optimizer)) for fan in _fans(layer, grid))
-    order = {name: None for layer in weights for name in (fan.name for fan in _fans(layer, grid))}
+        found.update((fan.name, _scale(role, fan, scheme, optimizer)) for fan in fans[layer.name])
+    order = {name: None for layer in weights for name in (fan.name for fan in fans[layer.name])}
     yield from ((name, found[name]) for name in order)
 
 
@@ -184,9 +186,9 @@ class _Fan:
 GridOf = Callable[[int, int], BlockGrid]
 
 
-def _grid(plan: Plan) -> GridOf | None:
-    """How the family of a plan cuts layers into blocks, if it does."""
-    family = FAMILIES.get(plan.transform)
+def _grid(transform: str) -> GridOf | None:
+    """How a family cuts layers into blocks, if it does."""
+    family = FAMILIES.get(transform)
     return family.definition.grid if family else None
 
 

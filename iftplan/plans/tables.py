@@ -30,11 +30,13 @@ def plan_records(plan: Plan) -> Sequence[Record]:
 def plan_table(plan: Plan, convention: Convention = Convention.MAC) -> Table:
     """Table of all layers before and after, with the weights that are kept and their cost."""
     per, unit = convention.per_mac, convention.unit
+    several = any(layer.transform for layer in plan.layers)
     rows = tuple(
         (
             layer.name,
             before_notation(layer),
             after_notation(layer, plan.transform),
+            *((layer.transform,) if several else ()),
             count(layer.nnz) if layer.positions else "",
             f"{float(layer.density):.4f}" if layer.positions else "",
             count(layer.dense_macs * per),
@@ -43,7 +45,10 @@ def plan_table(plan: Plan, convention: Convention = Convention.MAC) -> Table:
         )
         for layer in plan.layers
     )
-    columns = ("layer", "before", "after", ">nnz", ">density", f">dense {unit}", f">planned {unit}", "role")
+    columns = (
+        *("layer", "before", "after", *(("family",) if several else ())),
+        *(">nnz", ">density", f">dense {unit}", f">planned {unit}", "role"),
+    )
     pattern = f", attention {plan.attention} by pairs" if plan.attention else ""
     title = f"{plan.model or 'the model'}: {plan.transform} at {plan.asked}{pattern}, input {', '.join(map(str, plan.inputs))}"
     return Table(columns, rows, title)

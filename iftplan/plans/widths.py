@@ -10,11 +10,14 @@ from math import ceil, lcm
 from iftplan.base.errors import InfeasibleError
 from iftplan.base.units import count, decimal_text
 from iftplan.families.integer_search import Multiplier
-from iftplan.models.spec import Couplings, ModelSpec, Width
+from iftplan.models.spec import Couplings, ModelSpec, WeightLayer, Width
 from iftplan.plans.closing import Books
-from iftplan.plans.plan import KeptFor
+from iftplan.plans.plan import KeptFor, Role
 from iftplan.plans.policy import Policy
-from iftplan.plans.rows import rows_of
+from iftplan.plans.rows import role_of, rows_of
+
+STAYS = "no layer that has it is in a family that widens"
+"""Why a width stays as it is among several families."""
 
 _WIDEST = 2**16
 """Square of the multiplier above which no width is looked for that meets a budget."""
@@ -43,20 +46,26 @@ def plan_widths(spec: ModelSpec, policy: Policy) -> tuple[Multiplier, dict[str, 
 
 
 def _movable(spec: ModelSpec, couplings: Couplings, policy: Policy) -> Mapping[str, Width]:
-    """The widths, those that no layer has in the modules that are planned held at their size."""
-    if not policy.within:
+    """The widths, those held at their size that no layer has whose family widens it, in the modules that are planned."""
+    if not policy.within and policy.assignment is None:
         return couplings.widths
+    why = STAYS if policy.assignment else KeptFor.MODULE.value
     inside = {
         symbol
         for weight in spec.layers
-        if policy.covers(weight.layer.name)
+        if policy.moves(weight.layer.name) and (policy.assignment is None or _grows(weight, policy))
         for dimension in couplings.shapes.get(weight.weight, ())
         for symbol in dimension.symbols
     }
     return {
-        name: width if name in inside else replace(width, fixed=width.fixed or KeptFor.MODULE.value)
+        name: width if name in inside else replace(width, fixed=width.fixed or why)
         for name, width in couplings.widths.items()
     }
+
+
+def _grows(weight: WeightLayer, policy: Policy) -> bool:
+    """Whether a layer is one that its family changes, rather than one that only follows its neighbours."""
+    return role_of(weight, policy)[0] in (Role.TRANSFORMED, Role.DEPTHWISE)
 
 
 def _scaled(widths: Mapping[str, Width], multiplier: Multiplier, policy: Policy) -> dict[str, int]:

@@ -11,7 +11,7 @@ from iftplan.models.sources import parse_source
 from iftplan.models.spec import LayerSpec, ModelSpec
 from iftplan.models.zoo_specs import zoo_spec
 from iftplan.plans.plan import Plan
-from iftplan.plans.search_spaces import layer_spaces, model_spaces
+from iftplan.plans.search.spaces import layer_spaces, model_spaces
 from iftplan.plots.files import Picture
 from iftplan.plots.style import DASHES, MARKERS, THEMES, count_axis, drawing, label_text, new_axes
 

@@ -1,4 +1,6 @@
 from .cautions import schedule_cautions as schedule_cautions
+from .costs.memory import TrainingMemory as TrainingMemory
+from .costs.training_cost import TrainingCost as TrainingCost
 from .history import History as History
 from .history import SpectralHistory as SpectralHistory
 from .laws.advice.answer import LawAnswer as LawAnswer
@@ -39,4 +41,3 @@ from .schedules import Linear as Linear
 from .schedules import Power as Power
 from .schedules import Schedule as Schedule
 from .schedules import Updates as Updates
-from .training_cost import TrainingCost as TrainingCost

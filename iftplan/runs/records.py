@@ -13,7 +13,10 @@ from iftplan.runs.document import parse_run, run_digest
 
 _TEXTS = ("model", "transform", "distribution", "method", "data", "metric_name", "convention")
 _COUNTS = ("seed", "train_macs", "forward_macs", "dense_forward_macs", "nnz", "maskable_weights")
-_MORE_COUNTS = ("steps", "samples", "dense_train_macs", "mask_updates")
+_MORE_COUNTS = (
+    "steps", "samples", "dense_train_macs", "mask_updates", "parameter_bytes", "gradient_bytes", "optimizer_bytes",
+    "mask_bytes", "activation_bytes", "index_bits",
+)  # fmt: skip
 _NUMBERS = ("sparsity", "metric")
 _OTHERS = (
     "schema", "digest", "scope", "plan_digest", "run_digest", "loss", "test_loss", "train_ratio", "train_ratio_exact",

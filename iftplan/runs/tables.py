@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from fractions import Fraction
 from typing import Any
 
-from iftplan.base.units import abbreviate, count, decimal
+from iftplan.base.units import abbreviate, count
 from iftplan.plans.plan import Plan, Scope
 from iftplan.report.table import Table
+from iftplan.runs.costs.memory import TrainingMemory
+from iftplan.runs.costs.training_cost import TrainingCost
 from iftplan.runs.methods import METHODS
 from iftplan.runs.settings import RunConfig
-from iftplan.runs.training_cost import TrainingCost
 
 
 def run_table(run: RunConfig, plan: Plan, directory: str) -> Table:
@@ -30,6 +30,11 @@ def run_table(run: RunConfig, plan: Plan, directory: str) -> Table:
     step = 3 * forward if dense or opened else _step(run, cost)
     asked = plan.asked if plan.budget or plan.mixture else f"sparsity {plan.sparsity}"
     start = (("begins with", run.start.checkpoint),) if run.start.checkpoint else ()
+    memory = TrainingMemory.of(
+        plan,
+        run.optimizer.name,
+        momentum=run.optimizer.momentum,
+    )
     rows = (
         ("model", plan.model),
         (
@@ -45,9 +50,27 @@ def run_table(run: RunConfig, plan: Plan, directory: str) -> Table:
         ("forward MACs a sample", count(forward)),
         ("training MACs a sample", count(step)),
         ("dense model's", count(cost.dense_step)),
+        *_held(memory, dense=dense, masks=not (dense or opened)),
         ("run directory", directory),
     )
     return Table(("", "run"), rows, notes=_notes(run, cost))
+
+
+def _held(memory: TrainingMemory, *, dense: bool, masks: bool) -> tuple[tuple[str, str], ...]:
+    """Bytes that the run holds for the plan's weights."""
+    weights = memory.dense_weights if dense else memory.weights
+    tensors = 2 + memory.states
+    shown = [
+        (
+            "weights, gradients and optimizer",
+            f"{count(tensors * memory.element * weights)} bytes",
+        )
+    ]
+    if masks and memory.maskable:
+        shown.append(
+            ("masks", f"{count(memory.mask_bytes)} bytes; {count(memory.index_bits)} bits as indices")
+        )
+    return tuple(shown)
 
 
 def _step(run: RunConfig, cost: TrainingCost) -> int:
@@ -69,21 +92,16 @@ def _notes(run: RunConfig, cost: TrainingCost) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def cost_table(cost: TrainingCost) -> Table:
-    """Cost of one sample in training, in MACs, beside the dense model's."""
-    rows = (
-        ("forward pass", cost.forward(), cost.dense),
-        ("training step", cost.step(), cost.dense_step),
-        ("step that looks at the dense gradient", cost.step(dense_gradient=True), cost.dense_step),
+def _bytes(found: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """What the run held; nothing for results written before it was said."""
+    if "parameter_bytes" not in found:
+        return ()
+    weights = found["parameter_bytes"] + found["gradient_bytes"]
+    return (
+        ("bytes of weights and gradients", count(weights)),
+        ("bytes of optimizer and masks", f"{count(found['optimizer_bytes'])}, {count(found['mask_bytes'])}"),
+        ("bytes of activations", count(found["activation_bytes"])),
     )
-    cells = tuple(
-        (name, count(planned), count(dense), _ratio(planned, dense)) for name, planned, dense in rows
-    )
-    return Table(("of one sample", ">MACs", ">dense model's", ">ratio"), cells)
-
-
-def _ratio(planned: int, dense: int) -> str:
-    return decimal(Fraction(planned, dense)) if dense else ""
 
 
 def result_table(found: Mapping[str, Any]) -> Table:
@@ -95,6 +113,7 @@ def result_table(found: Mapping[str, Any]) -> Table:
         ("dense model's", count(found["dense_train_macs"])),
         ("ratio", f"{found['train_ratio']:.6f}"),
         ("weights kept", f"{count(found['nnz'])} of {count(found['maskable_weights'])}"),
+        *_bytes(found),
     )
     steps = f"{found['steps']} steps, {abbreviate(found['samples'])} samples, scope {Scope.MODEL.value}"
     best = (

@@ -71,6 +71,8 @@ def runs(folder: Path) -> dict[str, Run]:
     commands["again"] = f"train wide.json --method rigl {settings_of('rigl')} --out again"
     commands["other seed"] = f"train wide.json --method rigl {SETTINGS} --seed 1 --out other"
     commands["recipe"] = f"train {SETTINGS} --steps 2 --out recipe"
+    commands["several"] = "plan zoo:digits-cnn --transform 3=parallel --transform wide -o several.json"
+    commands["mixed"] = f"train several.json --method rigl {SETTINGS} --out mixed"
     commands["half"] = "plan zoo:digits-cnn --sparsity 1/2 --transform factorized -o half.json"
     commands["double"] = "plan zoo:digits-cnn --input 2x1x8x8 -o double.json"
     commands["factorized"] = f"train half.json {SETTINGS} --steps 2 --out factorized"
@@ -249,6 +251,7 @@ def test_an_interrupted_run_resumed_is_the_same_to_the_bit(runs: dict[str, Run],
     """Stopped after step 10: the newest checkpoint is of step 8, and what was recorded since is recorded again."""
     methods = ("rigl", "gradual", "snip", "grasp", "force", "synflow", "mest", "granet", "snfs")
     commands = {f"{m}-half": f"wide.json --method {m} {settings_of(m)}" for m in methods}
+    commands["mixed-half"] = f"several.json --method rigl {SETTINGS}"
     done = subprocess.run(
         [sys.executable, "-c", STOP],
         cwd=folder,
@@ -258,11 +261,41 @@ def test_an_interrupted_run_resumed_is_the_same_to_the_bit(runs: dict[str, Run],
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    for method in methods:
+    for method in (*methods, "mixed"):
         for name in ("metrics.csv", "result.json"):
             assert (folder / f"{method}-half" / name).read_bytes() == (folder / method / name).read_bytes()
         for half in (folder / f"{method}-half").glob("spectra.csv"):
             assert half.read_bytes() == (folder / method / "spectra.csv").read_bytes()
+
+
+def test_a_plan_of_several_families_trains_at_its_cost(runs: dict[str, Run], folder: Path) -> None:
+    result, plan = document(folder / "mixed/result.json"), document(folder / "several.json")
+    assert runs["mixed"].code == 0
+    assert result["transform"] == plan["transform"] == "3=parallel, wide"
+    assert [x.get("transform") for x in plan["layers"]] == [None, "parallel", "wide", None]
+    assert plan["residual_macs"] == 0
+    assert result["forward_macs"] == plan["planned"]["model"] == plan["dense"]["model"]
+
+
+def test_a_result_says_what_the_run_held_and_its_timing_what_it_used(
+    runs: dict[str, Run], folder: Path
+) -> None:
+    result, plan = document(folder / "rigl/result.json"), document(folder / "rigl/plan.json")
+    weights = sum(x["capacity"] + x["dense_weights"] for x in plan["layers"])
+    others = result["parameter_bytes"] // 4 - weights  # of norms and biases
+    assert 0 < others < 1000
+    assert result["gradient_bytes"] == result["optimizer_bytes"] == result["parameter_bytes"]
+    assert result["mask_bytes"] == result["maskable_weights"]
+    masked = [x for x in plan["layers"] if x["maskable"]]
+    assert result["index_bits"] == sum(x["capacity"] for x in masked), "a bitmap is least at that density"
+    assert result["activation_bytes"] > 4 * BATCH * 8 * 8 * (1 + 32 + 64)
+    dense = document(folder / "dense/result.json")
+    assert (dense["mask_bytes"], dense["index_bits"]) == (0, 0)
+    timing = document(folder / "rigl/timing.json")
+    assert timing["train_macs"] == result["train_macs"]
+    assert timing["executed_macs"] == 3 * OPEN * BATCH * STEPS
+    assert 0 < timing["step_seconds"] < timing["wall_seconds"]
+    assert "mfu" not in timing
 
 
 def test_spectra_are_measured_at_the_start_then_when_the_setting_says(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from iftplan.runs.training_cost import TrainingCost
+from iftplan.runs.costs.training_cost import TrainingCost
 from tests.support.cli_runs import Run, many
 
 pytestmark = pytest.mark.slow

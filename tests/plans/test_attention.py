@@ -16,8 +16,8 @@ from iftplan.models.spec import ModelSpec
 from iftplan.plans.document.plan import parse_plan, plan_document
 from iftplan.plans.plan import Plan, Role
 from iftplan.plans.tables import scope_table
+from iftplan.runs.costs.training_cost import TrainingCost
 from iftplan.runs.results.reading import of_plan
-from iftplan.runs.training_cost import TrainingCost
 from tests.support.hand_specs import chain
 
 TOKENS, LAYERS, WIDTH = 1024, 12, 768

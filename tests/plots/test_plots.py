@@ -20,7 +20,7 @@ import iftplan as ift
 from iftplan.base.errors import InputError
 from iftplan.base.units import Convention
 from iftplan.models.notation import parse_layer
-from iftplan.plans.search_spaces import model_spaces
+from iftplan.plans.search.spaces import model_spaces
 from iftplan.plots.files import FORMS, Picture, encode
 from iftplan.plots.interactive import pareto_page, plain_text
 from iftplan.plots.layers import density_picture, macs_picture

@@ -27,13 +27,14 @@ from iftplan.plans.tables import plan_table
 from iftplan.report.display import Displayed
 from iftplan.report.html_table import table_fragment
 from iftplan.report.table import Table, printable, to_csv, without_breaks
+from iftplan.runs.costs.memory import TrainingMemory
+from iftplan.runs.costs.training_cost import TrainingCost
 from iftplan.runs.laws.advice.question import LawQuestion, ask
 from iftplan.runs.laws.advice.sparse import Advice
 from iftplan.runs.laws.named import published
 from iftplan.runs.laws.sparse import LAWS
 from iftplan.runs.results.observations import Observation
 from iftplan.runs.results.tradeoff import tradeoff
-from iftplan.runs.training_cost import TrainingCost
 from tests.support.hand_specs import chain
 from tests.support.hostile import HOSTILE
 from tests.support.places import GOLDEN
@@ -74,6 +75,7 @@ def examples() -> dict[str, Displayed]:
         diff(LayerCosts(HOSTILE, {}), LayerCosts(HOSTILE, {HOSTILE: 64})),
         CheckReport(HOSTILE, "", (model,), (HOSTILE,)),
         TrainingCost.of(plan),
+        TrainingMemory.of(plan),
         Advice(LAWS["t5-c4"], 1e8, 1e20),
         replace(ask(published("routed"), LawQuestion()), notes=(HOSTILE,)),
         tradeoff([Observation(HOSTILE, HOSTILE, HOSTILE, macs=64, metric="top1", value=1.0)]),
@@ -131,7 +133,13 @@ def test_no_name_becomes_markup_or_steers_a_terminal(name: str) -> None:
     for character in ("\x1b", "\u202e"):
         assert character not in read.text
         assert character not in str(value)
-    if name not in ("Advice", "Family", "TrainingCost", "Solution"):  # these show no name of a stranger's
+    if name not in (
+        "Advice",
+        "Family",
+        "TrainingCost",
+        "TrainingMemory",
+        "Solution",
+    ):  # these show no name of a stranger's
         assert "<script>alert(1)</script>" in read.text
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 import iftplan as ift
+from iftplan.runs.costs.training_cost import TrainingCost
 from iftplan.runs.document import parse_run
 from iftplan.runs.tables import run_table
-from iftplan.runs.training_cost import TrainingCost
 
 DENSE, FIRST = "a step that looks at the dense gradient", "a step before anything is masked"
 

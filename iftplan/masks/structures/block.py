@@ -11,7 +11,7 @@ from typing import ClassVar, Self
 
 from iftplan.base.errors import InfeasibleError
 from iftplan.masks.cardinality import log2_choose
-from iftplan.masks.structure import PAD, MaskStructure, Matrices, numel
+from iftplan.masks.structure import PAD, MaskStructure, Matrices, numel, row_bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +92,13 @@ class Block(MaskStructure):
         """Bits to name one mask: log2 C(N/b, nnz/b)."""
         chosen = (nnz - self.counts(matrices).start) // self.area
         return log2_choose(self.blocks(matrices), chosen)
+
+    def index_bits(self, matrices: Matrices, nnz: int) -> int:
+        """Bits of compressed sparse rows of blocks; of a bitmap of them, if that is less."""
+        kept = (nnz - self.counts(matrices).start) // self.area
+        rows = sum(n // self.width for _, n in matrices)
+        columns = max((m // self.height for m, _ in matrices), default=0)
+        return min(self.blocks(matrices), row_bits(kept, rows, columns))
 
     def __str__(self) -> str:
         return f"block{self.height}x{self.width}{PAD * self.padded}"

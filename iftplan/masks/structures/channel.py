@@ -7,7 +7,7 @@ from typing import ClassVar, Self
 
 from iftplan.base.errors import InfeasibleError
 from iftplan.masks.cardinality import log2_choose
-from iftplan.masks.structure import MaskStructure, Matrices, numel
+from iftplan.masks.structure import MaskStructure, Matrices, numel, unit_bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,10 @@ class Channel(MaskStructure):
     def log2_masks(self, matrices: Matrices, nnz: int) -> float:
         """Bits to name one mask: log2 C(n, c)."""
         return log2_choose(sum(n for _, n in matrices), nnz // self.counts(matrices).step)
+
+    def index_bits(self, matrices: Matrices, nnz: int) -> int:
+        """Bits that name the kept channels."""
+        return unit_bits(nnz // self.counts(matrices).step, sum(n for _, n in matrices))
 
     def __str__(self) -> str:
         return "channel"

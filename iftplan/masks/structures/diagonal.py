@@ -11,7 +11,7 @@ from typing import ClassVar, Self
 
 from iftplan.base.errors import InfeasibleError
 from iftplan.masks.cardinality import log2_choose
-from iftplan.masks.structure import MaskStructure, Matrices, numel
+from iftplan.masks.structure import MaskStructure, Matrices, numel, unit_bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,10 @@ class Diagonal(MaskStructure):
     def log2_masks(self, matrices: Matrices, nnz: int) -> float:
         """Bits to name one mask: log2 C(max(m, n), d), of the diagonals of all matrices together."""
         return log2_choose(sum(max(shape) for shape in matrices), nnz // self.counts(matrices).step)
+
+    def index_bits(self, matrices: Matrices, nnz: int) -> int:
+        """Bits that name the kept diagonals."""
+        return unit_bits(nnz // self.counts(matrices).step, sum(max(shape) for shape in matrices))
 
     def __str__(self) -> str:
         return "diagonal"

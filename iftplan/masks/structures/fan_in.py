@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from iftplan.masks.cardinality import log2_choose
-from iftplan.masks.structure import MaskStructure, Matrices
+from iftplan.masks.structure import MaskStructure, Matrices, index_width, numel
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,20 @@ class ConstantFanIn(MaskStructure):
         """Number of weights that each matrix keeps: all have one fan-in."""
         fan_in = nnz // sum(n for _, n in matrices)
         return tuple(fan_in * n for _, n in matrices)
+
+    def index_bits(self, matrices: Matrices, nnz: int) -> int:
+        """Bits of an input's index for each kept weight; where rows begin follows from the fan-in."""
+        return (
+            min(
+                numel(matrices),
+                sum(
+                    share * index_width(m)
+                    for share, (m, _) in zip(self.shares(matrices, nnz), matrices, strict=True)
+                ),
+            )
+            if nnz
+            else 0
+        )
 
     def __str__(self) -> str:
         return "fan-in"

@@ -15,7 +15,7 @@ from typing import ClassVar, Self
 
 from iftplan.base.errors import InfeasibleError, InputError
 from iftplan.masks.cardinality import log2_choose, tile_masks
-from iftplan.masks.structure import PAD, MaskStructure, Matrices
+from iftplan.masks.structure import PAD, MaskStructure, Matrices, index_width
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +157,10 @@ class NM(MaskStructure):
                         f"{self} masks need {name} divisible by {self.of}, but there are {size}; the nearest is {up}. "
                         f"{self}{PAD} accepts any size, with a shorter group at its edge."
                     )
+
+    def index_bits(self, matrices: Matrices, nnz: int) -> int:
+        """Bits of a place among M for each weight of whole groups, as sparse tensor cores store 2:4; short ones hold a zero."""
+        return self.counts(matrices)[-1] * index_width(self.of)
 
     def __str__(self) -> str:
         return f"{self.kept}:{self.of}{'T' * self.transposable}{PAD * self.padded}"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from iftplan.masks.cardinality import log2_choose
-from iftplan.masks.structure import MaskStructure, Matrices, numel
+from iftplan.masks.structure import MaskStructure, Matrices, numel, row_bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,11 @@ class Unstructured(MaskStructure):
     def log2_masks(self, matrices: Matrices, nnz: int) -> float:
         """Bits to name one mask: log2 C(N, nnz)."""
         return log2_choose(numel(matrices), nnz)
+
+    def index_bits(self, matrices: Matrices, nnz: int) -> int:
+        """Bits of compressed sparse rows, one row for each output; of a bitmap, if that is less."""
+        rows, columns = sum(n for _, n in matrices), max((m for m, _ in matrices), default=0)
+        return min(numel(matrices), row_bits(nnz, rows, columns))
 
     def __str__(self) -> str:
         return "unstructured"

@@ -110,7 +110,7 @@ def skeleton_(
     for layer in plan.layers:
         size = replaced_by(layer)
         if size is not None:
-            _replace_(model, plan.transform, layer, size, nonlinearity)
+            _replace_(model, layer.transform or plan.transform, layer, size, nonlinearity)
     also_changed(model, lambda dense: skeleton_(plan, dense, nonlinearity))
     return model
 
@@ -121,9 +121,11 @@ def check_buildable(plan: Plan) -> None:
     Raises:
         MeasureError: says what can be done instead.
     """
-    if plan.transform not in _BUILT:
+    for family in plan.families:
+        if family in _BUILT:
+            continue
         raise MeasureError(
-            f"the plan uses the family {plan.transform!r}, but iftplan can only build networks for "
+            f"the plan uses the family {family!r}, but iftplan can only build networks for "
             f"{', '.join(_BUILT[1:])}: the equation of your own family gives its cost, not its modules. Build the "
             "network yourself and compare it with the plan: `iftplan audit path/file.py:factory --against PLAN`."
         )

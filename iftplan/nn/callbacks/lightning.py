@@ -21,12 +21,14 @@ from torch.optim import Optimizer
 from iftplan.base.errors import InputError, StaleError
 from iftplan.base.user_warnings import warn_user
 from iftplan.masks import MaskStructure
+from iftplan.nn.callbacks.spent import Spent
 from iftplan.nn.masking.algorithms import SCHEDULE_WARNINGS
 from iftplan.nn.masking.algorithms.base import Algorithm
 from iftplan.nn.masking.algorithms.static import Static
 from iftplan.nn.masking.cautions import cautions, weights_left
 from iftplan.nn.masking.masking import Masking
 from iftplan.nn.masks.masked_weights import enforce_, masked_weights
+from iftplan.plans.plan import Plan
 
 
 class LightningMasking(Callback):
@@ -38,6 +40,7 @@ class LightningMasking(Callback):
         algorithm: how masks change, as a value or by name, such as "rigl"; steps are optimizer steps.
         structure: what masks may look like; None for the structure that they were made in.
         seed: random seed of growth.
+        plan: that was applied; with it, `masked_flos` and the `dense_flos` of the plan's dense model are logged.
 
     Attributes:
         masks: the `Masking` of the present or the last training; None before the first.
@@ -49,11 +52,15 @@ class LightningMasking(Callback):
         *,
         structure: MaskStructure | str | None = None,
         seed: int = 0,
+        plan: Plan | None = None,
     ) -> None:
         self.masks: Masking | None = None
         self._algorithm = algorithm
         self._make = partial(Masking, algorithm=algorithm, structure=structure, seed=seed)
         self._loaded: dict[str, Any] | None = None
+        self._plan = plan
+        self._spent: Spent | None = None
+        self._stepped = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to update masks, from where a checkpoint or an earlier fit ended.
@@ -65,7 +72,7 @@ class LightningMasking(Callback):
             _refuse_averages(trainer)
         if self.masks is not None:
             self.masks.release()  # a training that was interrupted has not
-        went = self.masks.state_dict() if self.masks is not None and trainer.global_step else None
+        went = self.state_dict() if self.masks is not None and trainer.global_step else None
         state, self._loaded = self._loaded or went, None
         if trainer.global_step and state is None:
             raise StaleError(
@@ -77,8 +84,13 @@ class LightningMasking(Callback):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", SCHEDULE_WARNINGS)  # said below, with all that is doubtful
             self.masks = self._make(pl_module, _optimizer_of(trainer, pl_module), steps=steps)
+        if self._plan is not None:
+            self._spent = Spent(self._plan, pl_module)
         if state is not None:
-            self.masks.load_state_dict(state)
+            flos = state.get("flos", {})
+            self.masks.load_state_dict({key: value for key, value in state.items() if key != "flos"})
+            if self._spent is not None:
+                self._spent.load_state_dict(flos)
         if steps is not None:
             for sentence in cautions(self.masks, steps, _scheduler_of(trainer)):
                 warn_user(sentence)
@@ -96,6 +108,8 @@ class LightningMasking(Callback):
         """
         if batch_idx == 0:
             enforce_(pl_module)
+        if self._spent is not None:
+            self._spent.batch(batch)
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
@@ -109,6 +123,7 @@ class LightningMasking(Callback):
         """
         if self.masks is not None and optimizer is self.masks.optimizer:
             self.masks.step()
+            self._stepped = True
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -122,9 +137,13 @@ class LightningMasking(Callback):
             batch: of the data, unused.
             batch_idx: number of the batch in its epoch, unused.
         """
+        if self._stepped and self._spent is not None and self.masks is not None:
+            self._spent.step(self.masks)
+        self._stepped = False
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # its logger connector sets it
         if self.masks is not None and every and trainer.global_step % every == 0:
-            pl_module.log_dict(self.masks.metrics(), on_step=True, on_epoch=False)
+            spent = {} if self._spent is None else self._spent.totals(trainer.world_size)
+            pl_module.log_dict(self.masks.metrics() | spent, on_step=True, on_epoch=False)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop following the optimizer, whose steps no longer move masks."""
@@ -140,7 +159,9 @@ class LightningMasking(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """State of the masks for a checkpoint; empty before training."""
-        return {} if self.masks is None else self.masks.state_dict()
+        if self.masks is None:
+            return {}
+        return self.masks.state_dict() | ({} if self._spent is None else {"flos": self._spent.state_dict()})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep a checkpoint's state until the optimizer is there."""

@@ -23,11 +23,13 @@ from iftplan.base.errors import InputError, StaleError
 from iftplan.base.user_warnings import warn_user
 from iftplan.masks import MaskStructure, Unstructured
 from iftplan.nn.callbacks.json_state import pack, unpack
+from iftplan.nn.callbacks.spent import Spent
 from iftplan.nn.masking.algorithms import SCHEDULE_WARNINGS, algorithm_named
 from iftplan.nn.masking.algorithms.base import Algorithm, LatentAlgorithm
 from iftplan.nn.masking.algorithms.static import Static
 from iftplan.nn.masking.cautions import cautions, weights_left
 from iftplan.nn.masking.masking import Masking
+from iftplan.plans.plan import Plan
 
 
 class TrainerMasking(TrainerCallback, ExportableState):  # type: ignore[misc]
@@ -41,6 +43,8 @@ class TrainerMasking(TrainerCallback, ExportableState):  # type: ignore[misc]
         algorithm: how masks change, as a value or by name, such as "rigl"; steps are optimizer steps.
         structure: what masks may look like; None for the structure that they were made in.
         seed: random seed of growth.
+        plan: that was applied; with it, Trainer's `total_flos` are those of the masks, and logs have `masked_flos` beside
+            the `dense_flos` of the plan's dense model. None leaves Trainer's own, six for each parameter and token.
 
     Raises:
         InputError: the trainer has such a callback already, or restores callbacks from checkpoints, which cannot hold what
@@ -57,6 +61,7 @@ class TrainerMasking(TrainerCallback, ExportableState):  # type: ignore[misc]
         *,
         structure: MaskStructure | str | None = None,
         seed: int = 0,
+        plan: Plan | None = None,
     ) -> None:
         if trainer.args.restore_callback_states_from_checkpoint:
             raise InputError(
@@ -74,6 +79,9 @@ class TrainerMasking(TrainerCallback, ExportableState):  # type: ignore[misc]
         self.masks: Masking | None = None
         self._make = partial(Masking, algorithm=algorithm, structure=structure, seed=seed)
         self._trainer = trainer
+        self._plan, self._spent = plan, None if plan is None else Spent(plan, trainer.model)
+        if plan is not None:
+            trainer.floating_point_ops = self._flops
         self._training_step, self._log = trainer.training_step, trainer.log
         trainer.training_step, trainer.log = self._masked_step, self._log_masks
         trainer.add_callback(self)
@@ -95,8 +103,12 @@ class TrainerMasking(TrainerCallback, ExportableState):  # type: ignore[misc]
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", SCHEDULE_WARNINGS)  # said below, with all that is doubtful
             self.masks = self._make(given["model"], given["optimizer"], steps=state.max_steps)
+        if self._plan is not None:
+            self._spent = Spent(self._plan, given["model"])
         if state.global_step:
             self.masks.load_state_dict(_masks_in(stored, state.global_step))
+            if self._spent is not None and stored is not None:
+                self._spent.load_state_dict(stored["attributes"].get("flos", {}))
         for sentence in cautions(self.masks, state.max_steps, given.get("lr_scheduler")):
             warn_user(sentence)
 
@@ -118,7 +130,9 @@ class TrainerMasking(TrainerCallback, ExportableState):  # type: ignore[misc]
 
     def state(self) -> dict[str, Any]:
         """State of the masks for a checkpoint, as a JSON object."""
-        found = {} if self.masks is None else {"masks": pack(self.masks.state_dict())}
+        found: dict[str, Any] = {} if self.masks is None else {"masks": pack(self.masks.state_dict())}
+        if self._spent is not None:
+            found["flos"] = self._spent.state_dict()
         return {"args": {}, "attributes": found}
 
     def _masked_step(self, *given: Any, **named: Any) -> Any:
@@ -127,9 +141,31 @@ class TrainerMasking(TrainerCallback, ExportableState):  # type: ignore[misc]
             self.masks.step()  # after the last of the accumulated backward passes, and before clipping
         return loss
 
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any
+    ) -> None:
+        """Add the FLOPs of the step to Trainer's, now that the masks have seen the optimizer's part of it.
+
+        Args:
+            args: the trainer's settings.
+            state: its progress.
+            control: its flags, left alone.
+            **given: unused.
+        """
+        if self._spent is not None and self.masks is not None:
+            self._trainer.current_flos += self._spent.step(self.masks)
+
+    def _flops(self, inputs: Any) -> int:
+        """None yet: what a batch costs is known when the step has been taken."""
+        assert self._spent is not None
+        self._spent.batch(inputs)
+        return 0
+
     def _log_masks(self, logs: dict[str, float], *given: Any, **named: Any) -> None:
         if self.masks is not None and "loss" in logs:
             logs.update(self.masks.metrics())
+            if self._spent is not None:
+                logs.update(self._spent.totals(self._trainer.args.world_size))
         self._log(logs, *given, **named)
 
 

@@ -3,8 +3,8 @@
 A product `a · b` has two gradients, each a product of the same size: the one of `a` is needed if anything before
 `a` is trained, the one of `b` likewise. So the layer that reads the model's input has no input gradient, a frozen
 weight no weight gradient, and groups need no term, for they are in the forward product already. What is
-computed again to save memory is left out: what fused attention computes again is work of a kernel, what checkpoints
-do is named.
+computed again to save memory is not among them: what fused attention computes again is work of a kernel, what
+checkpoints do is counted beside them.
 """
 
 from __future__ import annotations
@@ -31,9 +31,11 @@ from iftplan.nn.counting.passes.dispatch import DispatchNet, to_shapes
 from iftplan.nn.counting.passes.lazy_modules import materialise
 from iftplan.nn.counting.passes.ledger import Ledger, Names
 from iftplan.nn.counting.passes.module_stack import module_scope
+from iftplan.nn.counting.saved_tensors import SavedTensors
 from iftplan.nn.meta.factories import FactoriesOnMeta
 from iftplan.nn.meta.inputs import Inputs, given_inputs
 from iftplan.nn.meta.wrappers import unwrapped
+from iftplan.nn.torch_internals import tree_leaves
 
 _CHECKPOINT: Final = inspect.unwrap(checkpoint).__code__
 WITHOUT_GRADIENTS = (
@@ -52,6 +54,9 @@ class StepMacs:
         modules: module → MACs forward and backward.
         unknown: operator → calls, for operators without a formula.
         assumptions: sentences, one for each thing that had to be assumed.
+        activation_bytes: what the forward pass keeps for the backward pass, without parameters and buffers.
+        recomputed: MACs that the backward pass computes again, under `torch.utils.checkpoint`; None where they could
+            not be counted.
         values: where the values came from if the model branched on tensors.
     """
 
@@ -61,11 +66,18 @@ class StepMacs:
     unknown: Mapping[str, int]
     assumptions: tuple[str, ...]
     values: Values = Values.UNASKED
+    activation_bytes: int = 0
+    recomputed: int | None = 0
 
     @property
     def macs(self) -> int:
-        """MACs of both passes."""
+        """MACs of both passes, each product counted once: what a model's FLOPs utilization (MFU) goes by."""
         return self.forward + self.backward
+
+    @property
+    def executed(self) -> int | None:
+        """MACs of both passes with all that is computed again (HFU); None where that is not known."""
+        return None if self.recomputed is None else self.macs + self.recomputed
 
 
 @check_arguments
@@ -113,14 +125,24 @@ def _step(
 ) -> StepMacs:
     ledger = Ledger(Names(model), data=data)
     net = _Gradients(ledger, operators)
+    for (
+        module
+    ) in model.modules():  # of the copy, which is not in training; transformers' layers look at the flag
+        module.training |= getattr(module, "gradient_checkpointing", False) is True
+    saved = SavedTensors(model)
+    recomputed: int | None = 0
     with torch.enable_grad(), module_scope(ledger), net, _Whole(net):
-        model(*args, **kwargs)
+        with saved:
+            outputs = model(*args, **kwargs)
+        if net.again:
+            recomputed = _recomputed(net, outputs)
     paths = ledger.names.modules
     modules = {paths[m] if m else "": (forward, back) for m, (forward, back) in net.costs.items()}
     if net.again:
+        again = "most" if recomputed is None else count(recomputed)
         ledger.assume(
-            f"{count(net.again)} MACs are in regions of torch.utils.checkpoint. The backward pass computes most "
-            "of them again, but they are counted once"
+            f"{count(net.again)} MACs are in regions of torch.utils.checkpoint. The backward pass computes {again} "
+            "of them again, but they are counted once; what these regions keep is not in the activation memory"
         )
     return StepMacs(
         forward=sum(forward for forward, _ in modules.values()),
@@ -129,7 +151,22 @@ def _step(
         unknown=dict(ledger.unknown),
         assumptions=tuple(ledger.assumptions),
         values=ledger.values,
+        activation_bytes=saved.bytes,
+        recomputed=recomputed,
     )
+
+
+def _recomputed(net: _Gradients, outputs: object) -> int | None:
+    """MACs of the products that a backward pass runs with gradients: those that checkpoints compute again."""
+    roots = [x for x in tree_leaves(outputs) if _trained(x) and x.is_floating_point()]
+    net.backward = 0
+    try:
+        torch.autograd.backward(roots, [torch.ones_like(root) for root in roots])
+    except (RuntimeError, NotImplementedError):  # an operator without a backward pass for shapes alone
+        return None
+    finally:
+        found, net.backward = net.backward, None
+    return found
 
 
 class _Gradients(DispatchNet):  # type: ignore[no-untyped-call]
@@ -139,6 +176,7 @@ class _Gradients(DispatchNet):  # type: ignore[no-untyped-call]
         super().__init__(ledger, operators)
         self.costs: dict[nn.Module | None, tuple[int, int]] = {}
         self.again = 0  # MACs under checkpoints, once for each that is around them
+        self.backward: int | None = None  # MACs computed again, once the backward pass runs
 
     def _count(self, func: Any, args: Sequence[Any], result: Any) -> None:
         super()._count(func, args, result)
@@ -150,7 +188,7 @@ class _Gradients(DispatchNet):  # type: ignore[no-untyped-call]
         macs = operator.cost([to_shapes(a) for a in args], to_shapes(first))
         if macs is None:
             return
-        if not torch.is_grad_enabled():
+        if not torch.is_grad_enabled() and self.backward is None:
             self.ledger.assume(WITHOUT_GRADIENTS)
         self.add(
             macs, _attention(macs, args) if operator.name == "attention" else _product(operator, macs, args)
@@ -158,6 +196,9 @@ class _Gradients(DispatchNet):  # type: ignore[no-untyped-call]
 
     def add(self, macs: int, gradients: int) -> None:
         """Write down a product of the running module, and what its gradients take."""
+        if self.backward is not None:
+            self.backward += macs if torch.is_grad_enabled() else 0
+            return
         self.again += macs * _checkpoints_around(sys._getframe())
         module = self.ledger.stack[-1]
         forward, back = self.costs.get(module, (0, 0))

@@ -16,7 +16,7 @@ from torch import nn
 from iftplan.base.arguments import check_arguments
 from iftplan.nn.masks.masked_weights import masked_names
 from iftplan.plans.plan import Plan
-from iftplan.runs.training_cost import TrainingCost
+from iftplan.runs.costs.training_cost import TrainingCost
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,9 +16,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from iftplan.base.errors import InputError, StaleError
+from iftplan.nn.counting.saved_tensors import SavedTensors
 from iftplan.nn.execution.execute import dense_gradients_
 from iftplan.nn.layers.mixture import auxiliary_loss
 from iftplan.nn.masking.masking import Masking
+from iftplan.nn.timing.peak import wait
 from iftplan.nn.training.data.batches import TrainingBatches, batches, watching_workers
 from iftplan.nn.training.data.mixing import mixed, mixing_weight
 from iftplan.nn.training.data.samples import Batch, Task, generator_of
@@ -127,6 +130,8 @@ class Loop:
         loss_count: number of these losses.
         batches: of the steps to come; None until the first is taken.
         writing: the sharded checkpoint that is being written; None where none is.
+        seconds: that the steps of this start took, evaluations and checkpoints left out.
+        began: step and MACs that this start began with.
     """
 
     fabric: Fabric
@@ -150,6 +155,8 @@ class Loop:
     loss_count: int = 0
     batches: Iterator[Batch] | None = None
     writing: Future[Path] | None = None
+    seconds: float = 0.0
+    began: tuple[int, int] = (0, 0)
 
     def run(self, watch: Watcher) -> None:
         """Train to the end, with evaluations and checkpoints on the way.
@@ -165,15 +172,19 @@ class Loop:
 
     def _run(self, watch: Watcher) -> None:
         training, every = self.config.training, self.length.per_epoch
+        self.began = self.step, self.spending.macs
         if self.spectra is not None and self.step == 0:
             self.spectra.measure(self.network, self.step)
         while not self.is_over:
-            updates = self._mask_updates
+            updates, before = self._mask_updates, perf_counter()
             loss = self._step()
             at_end = self.step == self.length.steps
+            evaluated = at_end or self.step % (training.eval_interval or every) == 0
+            if evaluated:
+                wait(self.fabric.device)
+            self.seconds += perf_counter() - before
             if at_end and self.masks is not None:
                 self.masks.finish()
-            evaluated = at_end or self.step % (training.eval_interval or every) == 0
             updated = self._mask_updates != updates
             if self.spectra is not None and self.spectra.is_due(
                 updated=updated, evaluated=evaluated, at_end=at_end
@@ -211,8 +222,11 @@ class Loop:
         for i, (x, y) in enumerate(zip(inputs.chunk(parts), targets.chunk(parts), strict=True)):
             sync = fabric.no_backward_sync(self.model, enabled=i < parts - 1)  # type: ignore[arg-type]
             with sync, differentiable(fabric) if twice else nullcontext():
-                loss = loss_of(logits_of(model(x)), y, config.training.label_smoothing)
-                loss = (loss + auxiliary_loss(self.network)) / parts
+                with nullcontext() if self.spending.activation_bytes else SavedTensors(self.network) as saved:
+                    loss = loss_of(logits_of(model(x)), y, config.training.label_smoothing)
+                    loss = (loss + auxiliary_loss(self.network)) / parts
+                if saved is not None:
+                    self.spending.activation_bytes = saved.bytes
                 fabric.backward(loss, **options)
             total += loss.detach()
         if self.folded is not None:

@@ -33,6 +33,7 @@ from iftplan.nn.training.optimization.folded_decay import FoldedDecay, folded_de
 from iftplan.nn.training.optimization.optimizers import optimizer_of
 from iftplan.nn.training.records import best
 from iftplan.nn.training.records.ledger import Spending
+from iftplan.nn.training.records.memory import held_bytes
 from iftplan.nn.training.records.metrics import COLUMNS, Metrics, last_row
 from iftplan.nn.training.records.spectra import SpectralRecord
 from iftplan.nn.training.records.states import model_state
@@ -338,6 +339,7 @@ def result(loop: Loop, plan: Plan) -> Document:
         "itop": last["itop"],
         "degree_of_constraint": last["degree_of_constraint"],
         "mask_updates": loop.masks.exploration.updates if loop.masks is not None else 0,
+        **held_bytes(plan, loop.network, loop.bare_optimizer, spending),
         "weights_digest": weights_digest(loop),
     }
     return with_digest(document)

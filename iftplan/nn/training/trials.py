@@ -48,7 +48,7 @@ class Models:
 
     def spec(self, asked: PlanConfig) -> ModelSpec:
         """Spec of a plan's model, with its widths if the family changes them or looks for blocks by them."""
-        key = asked.model, asked.input, asked.request.policy().reads_widths
+        key = asked.model, asked.input, asked.request.reads_widths
         if key not in self.read:
             self.read[key] = read_model(asked.model, asked.inputs, widths=key[2])
         return self.read[key]

@@ -26,7 +26,7 @@ def after_notation(layer: PlannedLayer, transform: str) -> str:
     own = layer_notation(layer.after)
     for key, unknown in layer.structure.items():
         if key not in WIDTHS:
-            return _restructured(own, transform, key, unknown)
+            return _restructured(own, layer.transform or transform, key, unknown)
     return own
 
 

@@ -18,6 +18,7 @@ from iftplan.models.spec import LayerSpec
 from iftplan.plans.document.layers import after_notation, before_notation
 from iftplan.plans.experts import problem_of
 from iftplan.plans.plan import WIDTHS, Plan, PlannedLayer, Role, Scope, lies_within
+from iftplan.plans.policy import DENSE, PLAIN, parse_assignment
 
 
 def contradictions(plan: Plan) -> Iterator[str]:
@@ -54,7 +55,13 @@ def _settings(plan: Plan, mask: MaskStructure) -> Iterator[str]:
     for name, size in plan.widths.items():
         if size < 1:
             yield f"widths.{name} is {size}; it must be at least 1"
-    if (plan.transform == "none" and plan.budget is None) != (plan.scope is None):
+    try:
+        assignment = parse_assignment(plan.transform)
+    except InputError as error:
+        yield f"transform: {error}"
+        return
+    names = set(assignment.families) - {DENSE}
+    if (names <= {PLAIN} and plan.budget is None) != (plan.scope is None):
         yield (
             f"scope is {plan.scope and plan.scope.value!r}, and transform is {plan.transform!r}: a plan of a "
             "family has a scope, and plain sparsity has one only at a budget"
@@ -65,12 +72,19 @@ def _settings(plan: Plan, mask: MaskStructure) -> Iterator[str]:
             if layer.role in (Role.TRANSFORMED, Role.DEPTHWISE):
                 yield f"within is {plan.within!r}, but {layer.name} outside of it is {layer.role.value}"
                 break
-    family = FAMILIES.get(plan.transform)
-    if plan.widths and (plan.transform == "none" or (family and not family.definition.widens)):
+    for layer in plan.layers:
+        several = bool(assignment.rules) and layer.role is Role.TRANSFORMED
+        if layer.transform != (assignment.of(layer.name) if several else ""):
+            yield f"transform is {plan.transform!r}, but {layer.name} has the family {layer.transform!r}"
+            break
+    kept = [
+        name for name in names if name == PLAIN or (name in FAMILIES and not FAMILIES[name].definition.widens)
+    ]
+    if plan.widths and len(kept) == len(names):
         yield f"widths are given, but {plan.transform} keeps the width"
-    names = {layer.name for layer in plan.layers} | {"first", "last"}
+    known = {layer.name for layer in plan.layers} | {"first", "last"}
     for name in plan.keep_dense:
-        if name not in names:
+        if name not in known:
             yield f"keep_dense: {name!r} is not a layer of the plan"
 
 
@@ -178,17 +192,18 @@ def _structure(plan: Plan, layer: PlannedLayer, after: LayerSpec, becomes: str) 
         if layer.structure.get(key, value) != value:
             yield f".structure.{key} is {layer.structure[key]}, but {becomes} has {value}"
     others = [key for key in layer.structure if key not in widths]
-    family = FAMILIES.get(plan.transform)
+    transform = layer.transform or plan.transform
+    family = FAMILIES.get(transform)
     if family and layer.role is Role.TRANSFORMED and not family.solves_width and not others:
-        yield f".structure has no {family.definition.structure}; a {plan.transform} layer needs one"
+        yield f".structure has no {family.definition.structure}; a {transform} layer needs one"
     capacity, beside = after.weights, 0
     if others:
-        if family is None and plan.transform != "none":
+        if family is None and transform != PLAIN:
             return  # a family of somebody's own: what its structure holds is not known here
         key = family.definition.structure if family else ""
         unknown = layer.structure.get(key)
         if family is None or others != [key] or not isinstance(unknown, int) or unknown < 0:
-            yield f".structure has {', '.join(others)}, which a {plan.transform} layer does not have"
+            yield f".structure has {', '.join(others)}, which a {transform} layer does not have"
             return
         real = at_structure(after, family, unknown, {})
         capacity, beside = real.capacity, real.dense_weights

@@ -139,6 +139,7 @@ def _layer_object(layer: PlannedLayer, transform: str) -> dict[str, Any]:
         "log2_masks": layer.log2_masks,
         **({"experts": layer.experts} if layer.experts > 1 else {}),
         **({"attention": pairs_object(layer.attention)} if layer.attention else {}),
+        **({"transform": layer.transform} if layer.transform else {}),
     }
 
 
@@ -220,6 +221,7 @@ def _layer(parsed: _LayerObject, where: str) -> PlannedLayer:
         log2_masks=parsed["log2_masks"],
         experts=parsed.get("experts", 1),
         attention=parse_pairs(parsed["attention"]) if "attention" in parsed else None,
+        transform=parsed.get("transform", ""),
         kept_for=next((k for k in KeptFor if role is Role.KEPT_DENSE and reason.startswith(k.value)), None),
     )
 
@@ -286,6 +288,7 @@ class _LayerObject(TypedDict):
         log2_masks: bits that name one mask of this layer.
         experts: matrices in a stack, of which every position meets one; absent where there is one.
         attention: sizes and patterns of attention that is counted by pairs; absent for all else.
+        transform: the family that the layer is transformed into; absent where the plan has one for all layers, and where the layer is not transformed.
     """
 
     name: str
@@ -308,6 +311,7 @@ class _LayerObject(TypedDict):
     log2_masks: float
     experts: NotRequired[int]
     attention: NotRequired[PairsObject]
+    transform: NotRequired[str]
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -320,7 +324,7 @@ class _PlanObject(TypedDict):
         model: how to build the dense model again, as MODEL on the command line.
         input: the inputs it was counted with, as `--input` writes them.
         fingerprint: SHA-256 over module names, classes and parameter shapes of the dense model.
-        transform: the family, or `none` for plain sparsity.
+        transform: the family, or `none` for plain sparsity; several as `PATH=FAMILY, …, FAMILY`, where the last is of all layers that no path matches, and `dense` leaves them dense.
         sparsity: the sparsity asked for.
         scope: whose MACs are held equal to the budget; null where nothing was closed.
         distribution: how density is spread over layers.

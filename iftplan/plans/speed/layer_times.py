@@ -68,7 +68,7 @@ def _time(layer: PlannedLayer, mask: str, prices: Prices) -> Time:
     before = layer.before
     if before is None:
         raise NotMeasuredError("products of activations are not in the profile")
-    parts = _parts(layer, before)
+    parts = _parts(layer, layer.after or before)
     dense = prices.of_dense(before)
     operators = _sum(dense if shape == before else prices.of_operators(shape) for shape, _ in parts)
     if not layer.maskable or layer.density > DENSE_ABOVE:
@@ -91,25 +91,21 @@ Part = tuple[LayerSpec, float | None]
 """A matrix that is computed by itself: its shape, and the weights that its mask keeps; None without a mask."""
 
 
-def _parts(layer: PlannedLayer, before: LayerSpec) -> tuple[Part, ...]:
+def _parts(layer: PlannedLayer, wide: LayerSpec) -> tuple[Part, ...]:
     """What a planned layer is made of: itself, branches, or factors with a masked layer beside them or not."""
     structure = layer.structure
     branches, rank = structure.get("branches"), structure.get("rank")
-    inputs, outputs = structure.get("in_channels"), structure.get("out_channels")
     masked, plain = list[LayerSpec](), list[LayerSpec]()
     if isinstance(branches, int):
-        masked = [before] * branches
+        masked = [wide] * branches
     elif isinstance(rank, int):
-        wide = before
-        if isinstance(inputs, int) and isinstance(outputs, int):
-            wide = replace(before, in_channels=inputs, out_channels=outputs)
         factors = _factors(wide, rank)
         if layer.capacity and layer.dense_weights:
             masked, plain = [wide], factors
         else:
             masked, plain = (factors, []) if layer.capacity else ([], factors)
     elif structure.keys() <= set(WIDTHS):
-        masked = [layer.after or before]
+        masked = [wide]
     weights = sum(part.weights for part in masked), sum(part.weights for part in plain)
     if weights != (layer.capacity, layer.dense_weights) or not masked + plain:
         raise NotMeasuredError("its parts were not measured")

@@ -49,10 +49,10 @@ def plan_for_time(
         InfeasibleError: no plan closes, whatever the time.
         InputError: the profile has nothing of that pass, or what stays dense would be outside of the scope.
     """
-    if policy.scope is Scope.MATRICES and policy.family and policy.widens:
+    if policy.scope is Scope.MATRICES and policy.widens:
         raise InputError(
             "`scope='matrices'` does not count layers that are kept dense, so the plan could exceed the budget "
-            f"where {policy.family.name} widens them. Use `scope='layers'` or `scope='model'` to plan for time."
+            f"where {policy.transform} widens them. Use `scope='layers'` or `scope='model'` to plan for time."
         )
     try:
         prices = Prices.of(profile, passes, batch)

@@ -148,7 +148,8 @@ def _with_settings(found: Observation, directory: Path, beside: Document | None 
     if beside is not None:
         check_together(beside, run, str(directory))
     planned = run.get("config", {}).get("plan", {})
-    nonlinear = bool(planned.get("nonlinear", True)) if found.transform in _HOLLOW else None
+    families = {part.rpartition("=")[2].strip() for part in found.transform.split(",")}
+    nonlinear = bool(planned.get("nonlinear", True)) if families & _HOLLOW else None
     return replace(found, nonlinear=nonlinear, settings=shaping_settings(run, found.method))
 
 

@@ -277,7 +277,7 @@ def run_name(run: RunConfig) -> str:
     asked = run.plan
     parts = (
         PurePath(asked.model.rpartition(":")[2]).stem,
-        asked.transform,
+        "mixed" if "=" in asked.transform else asked.transform,
         asked.sparsity.replace("/", "-"),
         asked.distribution,
         asked.mask.replace(":", "-"),

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
+import iftplan as ift
 from iftplan import nn
 from iftplan.base.errors import InputError, StaleError
 from iftplan.nn.masking.algorithms.base import Algorithm, Order
+from iftplan.runs.costs.training_cost import TrainingCost
 from iftplan.runs.schedules import Updates
 from tests.support.training import batches, counts, hold, loss_of, planned, rigl, same, sparse, train
 
@@ -221,3 +223,29 @@ def test_a_fit_that_was_interrupted_can_be_begun_anew(tmp_path: Path) -> None:
         fit(module, callback, tmp_path)
         assert callback.masks.steps == 12
         hold_weights(module, kept)
+
+
+def test_flos_are_those_of_the_masks_and_go_on_after_a_checkpoint(tmp_path: Path) -> None:
+    """The plan's model is a part of the module, and a batch of four is twice its input of two."""
+    dense = torch.nn.Sequential(torch.nn.Linear(8, 32), torch.nn.ReLU(), torch.nn.Linear(32, 8))
+    plan = ift.plan(dense, "wide", "1/2", inputs="2x8", keep_dense=None)
+    cost = TrainingCost.of(plan)
+
+    class Small(Module):
+        def training_step(self, batch: Any, _: int) -> torch.Tensor:
+            return self.model(batch[0]).square().mean()
+
+    data: Any = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.ones(16, 8)), batch_size=4)
+    keeper = pl.callbacks.ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=4, save_top_k=-1)
+    for path in (None, tmp_path / "step=4.ckpt"):
+        masking = nn.LightningMasking(rigl(2), plan=plan)
+        trainer = pl.Trainer(
+            max_steps=8, accelerator="cpu", devices=1, logger=False, enable_progress_bar=False,
+            enable_model_summary=False, callbacks=[masking, keeper], log_every_n_steps=2,
+        )  # fmt: skip
+        trainer.fit(Small(nn.apply(plan, dense)), data, ckpt_path=path)
+        updates = masking.masks.exploration.updates
+        assert updates > 1
+        spent = 8 * cost.step() + updates * (cost.opened - cost.forward())
+        assert trainer.callback_metrics["masked_flos"] == 2 * 2 * spent
+        assert trainer.callback_metrics["dense_flos"] == 2 * 8 * 2 * cost.dense_step

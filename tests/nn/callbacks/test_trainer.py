@@ -17,6 +17,7 @@ from iftplan import nn
 from iftplan.base.errors import InputError, StaleError
 from iftplan.nn.masking.algorithms.base import Algorithm
 from iftplan.plans.plan import Plan
+from iftplan.runs.costs.training_cost import TrainingCost
 from iftplan.runs.schedules import Updates
 from tests.support.training import counts, hold, same
 
@@ -219,6 +220,40 @@ def test_a_resumed_run_ends_as_one_that_was_not_interrupted(
         counted["stateful_callbacks"]["TrainerMasking"]
         == resumed_file["stateful_callbacks"]["TrainerMasking"]
     )
+
+
+@pytest.mark.parametrize("accumulated", [1, 2])
+def test_total_flos_are_those_of_the_masks(accumulated: int, tmp_path: Path) -> None:
+    """Two sequences of 16 in a batch, as the plan counts them; steps that look at the dense gradient cost more."""
+    plan, cost = planned("gpt"), TrainingCost.of(planned("gpt"))
+    model = sparse("gpt")
+    options = {"gradient_accumulation_steps": accumulated, "logging_steps": 6}
+    made = trainer(model, tmp_path / "whole", **options)
+    masking = nn.TrainerMasking(made, nn.RigL(Updates(end=10, interval=3)), plan=plan)
+    made.train()
+    updates = masking.masks.exploration.updates
+    assert updates > 1
+    expected = 2 * accumulated * (12 * cost.step() + updates * (cost.opened - cost.forward()))
+    logged = [r for r in made.state.log_history if "loss" in r][-1]
+    assert made.state.total_flos == logged["masked_flos"] == expected
+    assert logged["dense_flos"] == 2 * 12 * accumulated * cost.dense_step
+    again = trainer(sparse("gpt", 99), tmp_path / "again", **options)
+    nn.TrainerMasking(again, nn.RigL(Updates(end=10, interval=3)), plan=plan)
+    again.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-6"))
+    assert again.state.total_flos == expected
+    assert [r for r in again.state.log_history if "loss" in r][-1]["dense_flos"] == logged["dense_flos"]
+
+
+def test_flos_of_another_size_or_plan_are_refused(tmp_path: Path) -> None:
+    shorter = ift.plan(gpt(), "wide", "1/2", inputs="input_ids=2x8:int64")
+    made = trainer(sparse("gpt"), tmp_path)
+    nn.TrainerMasking(made, plan=shorter)
+    with pytest.raises(
+        InputError, match="the plan counts inputs of 2x8, and a batch has none of that size, only 2x16"
+    ):
+        made.train()
+    with pytest.raises(InputError, match="was not applied to the model that is trained"):
+        nn.TrainerMasking(trainer(sparse("gpt"), tmp_path), plan=planned("bert"))
 
 
 @pytest.fixture(scope="module")

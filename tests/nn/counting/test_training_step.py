@@ -12,10 +12,12 @@ import torch.nn.functional as F  # noqa: N812 - torch's own customary name
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from iftplan.base.errors import MeasureError
 from iftplan.models.spec import InputSpec
 from iftplan.nn import measure_step
+from iftplan.nn.counting.saved_tensors import SavedTensors
 from tests.support.models.traps import Checkpointed, opaque, run
 
 
@@ -203,6 +205,37 @@ class Regions(nn.Module):
 def test_what_checkpoints_compute_again_is_named(model: nn.Module, again: str) -> None:
     cost = measure_step(model, "4x8")
     assert cost.forward == 2 * 4 * 8 * 16
+    assert cost.recomputed is not None
+    assert cost.executed == cost.macs + cost.recomputed
+    assert cost.backward + cost.recomputed == by_torch(model, torch.ones(4, 8))
     assert [note.partition(" MACs")[0] for note in cost.assumptions if "checkpoint" in note] == (
         [again] if again else []
     )
+
+
+def test_layers_of_transformers_that_checkpoint_in_training_are_seen_to() -> None:
+    """All but a block's last product is computed again: nothing needs its output before the next block does."""
+    config = GPT2Config(
+        n_layer=2, n_embd=64, n_head=2, vocab_size=128, n_positions=32, bos_token_id=0, eos_token_id=0
+    )
+    model = GPT2LMHeadModel(config)
+    batch = {"input_ids": torch.zeros(2, 32, dtype=torch.long)}
+    plain = measure_step(model, batch)
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    saving = measure_step(model, batch)
+    tokens = 2 * 32
+    in_a_block = tokens * (3 * 64 * 64 + 64 * 64 + 4 * 64 * 64) + 2 * tokens * 32 * 64
+    assert (plain.recomputed, saving.recomputed) == (0, 2 * in_a_block)
+    assert (plain.macs, saving.macs) == (saving.macs, plain.executed)
+    assert saving.activation_bytes < plain.activation_bytes / 4
+
+
+def test_activation_memory_is_what_autograd_keeps_and_no_parameter() -> None:
+    """Each linear layer keeps its input, and the rectifier its output, which is the second layer's input."""
+    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
+    assert measure_step(model, "5x8").activation_bytes == 4 * 5 * (8 + 16)
+    with SavedTensors(model) as saved:
+        model(torch.ones(5, 8))
+    assert saved.bytes == 4 * 5 * (8 + 16)
+    frozen(model, "0", "2")
+    assert measure_step(model, "5x8").activation_bytes == 0

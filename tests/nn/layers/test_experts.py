@@ -33,8 +33,8 @@ from iftplan.nn.masks.masked_weights import MaskedWeight, masked_weights
 from iftplan.nn.reading.widths.trace import trace_widths
 from iftplan.plans.document.plan import parse_plan, plan_document
 from iftplan.plans.plan import Plan, Scope
+from iftplan.runs.costs.training_cost import TrainingCost
 from iftplan.runs.schedules import Updates
-from iftplan.runs.training_cost import TrainingCost
 
 EXPERTS, CHOSEN, TOKENS = 4, 2, 16
 ROWS = TOKENS * CHOSEN

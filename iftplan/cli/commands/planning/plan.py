@@ -82,14 +82,15 @@ def command(
         ),
     ],
     transform: Annotated[
-        str,
+        list[str] | None,
         typer.Option(
             "--transform",
             autocompletion=completion.transforms,
             metavar="FAMILY",
-            help="What the saved compute is spent on: wide (width), parallel (branches), factorized, doped or lowrank (rank), monarch or btt (width, in structured matrices); experts:8x2 (8 experts of which each token meets 2, in place of feed-forward blocks); none for plain sparsity, file.py:name for a family of your own.",
+            help="What the saved compute is spent on: wide (width), parallel (branches), factorized, doped or lowrank (rank), monarch or btt (width, in structured matrices); experts:8x2 (8 experts of which each token meets 2, in place of feed-forward blocks); none for plain sparsity, file.py:name for a family of your own. Several with their layers, such as 'encoder.*=parallel,wide', or alternatives for --objective, such as 'wide|parallel'.",
+            show_default="wide",
         ),
-    ] = "wide",
+    ] = None,
     sparsity: Annotated[
         str,
         typer.Option(
@@ -206,7 +207,7 @@ def command(
         Objective,
         typer.Option(
             "--objective",
-            help="What the plan saves: flops, or wallclock (time; layers stay dense where sparse kernels are no faster on this machine).",
+            help="What the plan saves: flops, or wallclock (time; layers stay dense where sparse kernels are no faster on this machine). Families are chosen by wallclock, search-space (the most masks) or parameters (the fewest weights).",
             rich_help_panel=TIME_PANEL,
         ),
     ] = "flops",
@@ -252,20 +253,14 @@ def command(
     """
     from iftplan.cli.arguments import model_option, spec_of
     from iftplan.cli.kept_answers import note_made
-    from iftplan.cli.options import families_of
-    from iftplan.families.transforms.experts import is_mixture
+    from iftplan.cli.options import assigned_families
     from iftplan.plans.document.plan import plan_document
     from iftplan.plans.request import PlanRequest, make_plan
     from iftplan.plans.tables import plan_table, scale_tables, scope_table, time_tables, total_time_tables
 
-    families = [] if transform == "none" or is_mixture(transform) else families_of(transform)
-    if len(families) > 1:
-        raise InputError(
-            f"--transform {transform!r} names {len(families)} families, and a plan has one. Make a plan for each, or use iftplan sweep."
-        )
     closed, modules = parse_scope(scope, within)
     asked = PlanRequest(
-        family=families[0] if families else transform,
+        family=assigned_families(transform or ["wide"]),
         sparsity=sparsity or None,
         scope=closed,
         within=modules,
@@ -286,8 +281,12 @@ def command(
         mask_updates=mask_updates,
     )
     asked = asked.as_reference() if reference else asked
-    widens = asked.policy().reads_widths
-    request = replace(asked, pricing=_pricing(objective, profile, passes, batch))
+    request = replace(
+        asked,
+        pricing=_pricing(objective, profile, passes, batch),
+        aim=objective if objective in ("search-space", "parameters") else None,
+    )
+    widens = request.reads_widths
     spec = spec_of(model, inputs_of(input), widths=widens, heads=asked.heads, allow=allow, no_cache=no_cache)
     made = make_plan(spec, request)
     document = plan_document(made)

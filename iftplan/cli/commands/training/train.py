@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from iftplan.base.errors import InputError
+from iftplan.base.units import parse_size
 from iftplan.cli import completion
 from iftplan.cli.kept_answers import made_here
 from iftplan.cli.options import NoCacheOption, PlanModelOption, Reference, TrustOption
@@ -165,6 +166,15 @@ def command(
             rich_help_panel=RUN_PANEL,
         ),
     ] = None,
+    peak: Annotated[
+        str,
+        typer.Option(
+            "--peak",
+            metavar="FLOPS",
+            help="FLOPs per second of the machine, such as 312T, or measured: report how many of them the run uses (MFU).",
+            rich_help_panel=RUN_PANEL,
+        ),
+    ] = "",
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -180,6 +190,7 @@ def command(
     Without arguments, it trains a small sparse network on digits in under a minute. --resume continues a stopped run
     to the same last bit.
     """
+    best = _peak(peak)
     from iftplan.cli.arguments import require_torch
     from iftplan.cli.run_settings import RunOptions, resumed_run, run_of
 
@@ -218,7 +229,16 @@ def command(
         _describe(run, made, directory)
         say_next(same_command(without="--dry-run"))
         return
-    _train(run, made, document, directory, source, logger or (), resume=None if auto_resume else resume)
+    _train(
+        run,
+        made,
+        document,
+        directory,
+        source,
+        logger or (),
+        resume=None if auto_resume else resume,
+        peak=best,
+    )
 
 
 def _refuse_missing(data: str) -> None:
@@ -231,6 +251,13 @@ def _refuse_missing(data: str) -> None:
         raise InputError(
             f"there is nothing at {data!r}, where the training data should be. Give the path of a file or folder with --data, or --data digits for the bundled images."
         )
+
+
+def _peak(text: str) -> float | Literal["measured"] | None:
+    """FLOPs a second that the machine is said to be capable of."""
+    if not text:
+        return None
+    return "measured" if text == "measured" else parse_size(text, "--peak")
 
 
 def _title(run: RunConfig) -> str:
@@ -275,7 +302,7 @@ def _made(run: RunConfig, no_cache: bool) -> Plan:
     from iftplan.plans.request import make_plan
 
     request = run.plan.request
-    widths = request.policy().reads_widths
+    widths = request.reads_widths
     spec = spec_of(run.plan.model, run.plan.inputs, widths=widths, no_cache=no_cache, watched=False)
     return make_plan(spec, request)
 
@@ -307,6 +334,7 @@ def _train(
     loggers: Sequence[str],
     *,
     resume: bool | None,
+    peak: float | Literal["measured"] | None,
 ) -> None:
     from iftplan.cli.process import lasting_imports
 
@@ -327,6 +355,7 @@ def _train(
         watching=watch,
         loggers=found,
         resume=resume,
+        peak=peak,
     )
     if outcome is not None:
         _report(outcome, directory, finished=finished)

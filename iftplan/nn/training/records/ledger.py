@@ -10,8 +10,8 @@ from torch import nn
 from iftplan.nn.masking.masking import Masking
 from iftplan.nn.masking.step_masks import layer_counts, step_macs, weights_by_layer
 from iftplan.plans.plan import Plan
+from iftplan.runs.costs.training_cost import TrainingCost
 from iftplan.runs.settings import InputGradient
-from iftplan.runs.training_cost import TrainingCost
 
 
 class Spending:
@@ -22,11 +22,12 @@ class Spending:
         network: of the plan, or the dense model.
         masks: None for the dense control, which costs what the plan's dense model costs.
         opened: whether there are no masks because the network trains every weight that they would cover.
-        input_gradient: what the gradients of inputs cost (`iftplan.runs.training_cost`).
+        input_gradient: what the gradients of inputs cost (`iftplan.runs.costs.training_cost`).
 
     Attributes:
         macs: training MACs so far.
         dense_macs: training MACs of the dense model on the same samples.
+        activation_bytes: what the forward pass of a part of a batch keeps for its backward pass; 0 before the first.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Spending:
         self._groups = weights_by_layer(plan, network) if masks is not None else {}
         self.macs = 0
         self.dense_macs = 0
+        self.activation_bytes = 0
 
     @property
     def nnz(self) -> Mapping[str, int]:
@@ -57,6 +59,11 @@ class Spending:
             return self._cost.opened if self._opened else self._cost.dense
         return self._cost.forward(self.nnz)
 
+    @property
+    def executed_step(self) -> int:
+        """MACs of one sample's step in dense operators, which compute zeros under masks too."""
+        return 3 * (self._cost.opened if self._masks is not None or self._opened else self._cost.dense)
+
     def step(self, samples: int) -> None:
         """Add the cost of a step with this many samples, after the step."""
         dense = self._cost.dense_step
@@ -69,8 +76,9 @@ class Spending:
 
     def state_dict(self) -> dict[str, Any]:
         """Totals for a checkpoint."""
-        return {"macs": self.macs, "dense_macs": self.dense_macs}
+        return {"macs": self.macs, "dense_macs": self.dense_macs, "activation_bytes": self.activation_bytes}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from the totals of a checkpoint."""
         self.macs, self.dense_macs = int(state["macs"]), int(state["dense_macs"])
+        self.activation_bytes = int(state.get("activation_bytes", 0))

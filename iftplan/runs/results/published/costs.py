@@ -20,11 +20,11 @@ from iftplan.models.spec import ModelSpec
 from iftplan.plans.plan import Plan, Rounding, Scope, scope_text
 from iftplan.plans.planner import plan
 from iftplan.plans.policy import Policy
+from iftplan.runs.costs.training_cost import TrainingCost, rigl_average
 from iftplan.runs.document import parse_run, read_recipe
 from iftplan.runs.results.observations import Observation
 from iftplan.runs.results.published.results import PublishedResult
 from iftplan.runs.settings import RunConfig
-from iftplan.runs.training_cost import TrainingCost, rigl_average
 
 
 @dataclass(frozen=True, slots=True)

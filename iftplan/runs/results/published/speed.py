@@ -11,7 +11,7 @@ from iftplan.models.spec import ModelSpec
 from iftplan.plans.plan import Scope
 from iftplan.plans.planner import plan
 from iftplan.plans.policy import Policy
-from iftplan.runs.training_cost import TrainingCost
+from iftplan.runs.costs.training_cost import TrainingCost
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,8 +32,8 @@ from iftplan.nn.masking.algorithms.base import Algorithm
 from iftplan.nn.masking.algorithms.exchange.redistribution import merit, redistributed, spend
 from iftplan.nn.masks.masked_weights import MaskedWeight, register_mask_
 from iftplan.plans.plan import Plan
+from iftplan.runs.costs.training_cost import TrainingCost
 from iftplan.runs.schedules import Constant, Updates
-from iftplan.runs.training_cost import TrainingCost
 from tests.support.models.hand_layers import layer, ones
 
 

@@ -30,7 +30,7 @@ from iftplan.nn.masking.algorithms.base import LatentAlgorithm
 from iftplan.nn.masking.algorithms.dense_weights.structure_decay import frames
 from iftplan.nn.masking.regimes.latents import leaky_weight, srste_gradient, through
 from iftplan.plans.plan import Plan
-from iftplan.runs.training_cost import TrainingCost
+from iftplan.runs.costs.training_cost import TrainingCost
 
 # One group of four, two of which stay: m = 1 0 1 0, so that forward passes see .9 0 .5 0.
 DENSE = [0.9, -0.1, 0.5, 0.3]

@@ -15,7 +15,7 @@ from iftplan.nn import STE, Masking, TopKAST, apply, masked_weights, step_macs, 
 from iftplan.nn.masking.algorithms.base import Algorithm
 from iftplan.nn.masks.masked_weights import MaskedWeight, register_mask_
 from iftplan.plans.plan import Plan
-from iftplan.runs.training_cost import TrainingCost
+from iftplan.runs.costs.training_cost import TrainingCost
 
 
 class Row(nn.Module):

@@ -34,8 +34,8 @@ from iftplan.nn import (
 )
 from iftplan.nn.masking.algorithms.base import Algorithm
 from iftplan.plans.plan import Plan, Scope
+from iftplan.runs.costs.training_cost import TrainingCost, rigl_average
 from iftplan.runs.schedules import Constant, Cubic, Updates
-from iftplan.runs.training_cost import TrainingCost, rigl_average
 from tests.support.models.widths import MODELS
 
 

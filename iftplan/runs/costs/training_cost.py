@@ -53,7 +53,7 @@ class TrainingCost(Displayed):
 
     def tables(self) -> tuple[Table, ...]:
         """The tables that show the value, the details first."""
-        from iftplan.runs.tables import cost_table
+        from iftplan.runs.costs.tables import cost_table
 
         return (cost_table(self),)
 
