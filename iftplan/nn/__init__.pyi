@@ -53,6 +53,7 @@ from .masking.loading import load_masked_ as load_masked_
 from .masking.loading import mask_zeros_ as mask_zeros_
 from .masking.masking import Masking as Masking
 from .masking.measures.spectra import spectra as spectra
+from .masking.processes import shard_masks_ as shard_masks_
 from .masking.processes import spare_broadcasts_ as spare_broadcasts_
 from .masking.step_masks import layer_counts as layer_counts
 from .masking.step_masks import step_macs as step_macs

@@ -7,19 +7,21 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from iftplan.base.documents import Document, dumps, with_digest, write_text
 from iftplan.base.errors import InputError
 from iftplan.base.units import fraction
-from iftplan.masks import parse_mask
+from iftplan.masks import MaskStructure, Unstructured, parse_mask
 from iftplan.masks.spectra import MEASURES
+from iftplan.nn.masking.algorithms.base import Algorithm
+from iftplan.nn.masking.algorithms.static import Static
 from iftplan.nn.masking.cautions import algorithm_cautions, weights_left
 from iftplan.nn.masking.masking import Masking
-from iftplan.nn.masking.processes import spare_broadcasts_
-from iftplan.nn.masks.masked_weights import masked_names
+from iftplan.nn.masking.processes import shard_masks_, spare_broadcasts_
+from iftplan.nn.masks.masked_weights import masked_names, masked_weights
 from iftplan.nn.training.data.opening import open_data
 from iftplan.nn.training.data.samples import Task
 from iftplan.nn.training.engine import engine_for
@@ -40,6 +42,9 @@ from iftplan.plans.plan import Plan, Scope
 from iftplan.runs.document import run_digest, run_object
 from iftplan.runs.methods import METHODS
 from iftplan.runs.settings import RunConfig
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 def start(
@@ -68,10 +73,11 @@ def start(
     """
     if config.training.threads:
         torch.set_num_threads(config.training.threads)
-    fabric = engine_for(config.training.precision, loggers, config.training.strategy, config.training.timeout)
+    fabric = engine_for(config.training, loggers)
+    share = _share(config, fabric)
     task = open_data(config.data, say)
     length = Length.of(config, task)
-    _check_shares(config, fabric.world_size)
+    _check_shares(config, share[1])
     _check_patience(config)
     _check_masked(config, plan)
     network = network_of(config, plan, source)
@@ -96,6 +102,8 @@ def start(
     algorithm = algorithm_of(config.method, length.steps, structure, _classifier(plan, network))
     masks = None
     if algorithm is not None:
+        if fabric.world_size > 1 and config.training.strategy == "fsdp":
+            _shard_masks_(network, algorithm, structure)
         masks = Masking(model, bare, algorithm, structure=structure, seed=config.seed)
     _check_output(model, task)
     _check_counted(plan, task)
@@ -123,8 +131,22 @@ def start(
         spectra=spectra,
         folded=folded,
         bare_optimizer=bare,
+        share=share,
         average=average,
     )
+
+
+def _share(config: RunConfig, fabric: Fabric) -> tuple[int, int]:
+    """Number of this process among those that see samples of their own, and how many those are."""
+    together = config.training.tensor_parallel if fabric.world_size > 1 else 1
+    return fabric.global_rank // together, fabric.world_size // together
+
+
+def _shard_masks_(network: torch.nn.Module, algorithm: Algorithm, structure: MaskStructure) -> None:
+    """Shard masks where the method and the structure can choose from parts; others stay whole on every process."""
+    flat = isinstance(structure, Unstructured) and all(w.experts == 1 for w in masked_weights(network))
+    if getattr(algorithm, "in_parts", False) and (flat or isinstance(algorithm, Static)):
+        shard_masks_(network)
 
 
 def _folded(config: RunConfig, network: torch.nn.Module, world: int) -> FoldedDecay | None:
