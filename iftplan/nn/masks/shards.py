@@ -64,7 +64,7 @@ def _groups(tensor: Tensor, *, copies: bool) -> tuple[Any, ...]:
     return tuple(
         spread.device_mesh.get_group(dim)
         for dim, placement in enumerate(spread.placements)
-        if placement.is_replicate() == copies
+        if placement.is_replicate() == copies and spread.device_mesh.size(dim) > 1
     )
 
 

@@ -22,6 +22,7 @@ from iftplan.nn.masking.cautions import algorithm_cautions, weights_left
 from iftplan.nn.masking.masking import Masking
 from iftplan.nn.masking.processes import shard_masks_, spare_broadcasts_
 from iftplan.nn.masks.masked_weights import masked_names, masked_weights
+from iftplan.nn.masks.shards import whole
 from iftplan.nn.training.data.opening import open_data
 from iftplan.nn.training.data.samples import Task
 from iftplan.nn.training.engine import engine_for
@@ -280,12 +281,13 @@ def begin(loop: Loop, plan_document: Document, say: Callable[[str], None], *, re
             files.check(loop.directory)
         loop.resume(say if first else _silent)
         return
+    sentences = doubts(loop)  # in all processes, which may each have a part of the masks
     if first:
         if files is not None:
             files.write(loop.directory)
         record_start(loop, plan_document)
         loop.metrics.write()
-        for sentence in doubts(loop):
+        for sentence in sentences:
             say(f"note: {sentence}")
     loop.fabric.barrier()
 
@@ -377,7 +379,7 @@ def weights_digest(loop: Loop) -> str:
     from hashlib import sha256
 
     found = sha256()
-    for name, tensor in sorted(model_state(loop.network).items()):
+    for name, tensor in sorted(model_state(loop.network, parts=True).items()):  # one whole tensor at a time
         found.update(name.encode())
-        found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        found.update(whole(tensor).cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return found.hexdigest()

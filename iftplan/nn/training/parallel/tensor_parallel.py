@@ -8,7 +8,7 @@ gathering (Shoeybi et al., arXiv 1909.08053). All else, such as norms and embedd
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any, Final
+from typing import Any
 
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
@@ -16,9 +16,7 @@ from torch.distributed.tensor import DTensor, Replicate, Shard
 
 from iftplan.base.arguments import check_arguments
 from iftplan.nn.layers.branches import is_conv1d
-
-PAIRS: Final = (("c_fc", "c_proj"), ("fc1", "fc2"), ("linear1", "linear2"), ("dense_h_to_4h", "dense_4h_to_h"))
-"""Children of one module, of which the first feeds the second through an activation, as transformers name them."""
+from iftplan.plans.devices.layout import PAIRS
 
 
 @check_arguments
