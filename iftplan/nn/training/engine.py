@@ -67,17 +67,15 @@ def _strategy(training: TrainingConfig, world: int) -> str | ParallelStrategy:
     from iftplan.nn.training.parallel.arrangement import Arrangement
 
     arrangement = Arrangement.of(training, world)
-    return "auto" if world == 1 else _sharding(arrangement, timeout, recomputed=training.recompute)
+    return "auto" if world == 1 else _sharding(arrangement, timeout)
 
 
-def _sharding(
-    arrangement: Arrangement, timeout: timedelta, *, recomputed: bool
-) -> ParallelStrategy:
+def _sharding(arrangement: Arrangement, timeout: timedelta) -> ParallelStrategy:
     """FSDP2 and tensor parallelism: every process holds a part of each weight, its gradient and its optimizer state."""
     from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
 
     def parts_(model: nn.Module, mesh: DeviceMesh) -> nn.Module:
-        return arrangement.parallelize_(model, mesh.device_type, recomputed=recomputed)
+        return arrangement.parallelize_(model, mesh.device_type)
 
     return ModelParallelStrategy(
         parts_,

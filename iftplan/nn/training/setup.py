@@ -34,6 +34,7 @@ from iftplan.nn.training.network import network_of
 from iftplan.nn.training.optimization.averaging import Averaging
 from iftplan.nn.training.optimization.folded_decay import FoldedDecay, folded_decay
 from iftplan.nn.training.optimization.optimizers import optimizer_of
+from iftplan.nn.training.parallel.recomputation import recompute_
 from iftplan.nn.training.records import best
 from iftplan.nn.training.records.ledger import Spending
 from iftplan.nn.training.records.metrics import COLUMNS, Metrics, last_row
@@ -87,6 +88,8 @@ def start(
         identity["start"] = begin_from_(network, config, plan_document["digest"], say)
     if config.training.execution == "sparse":
         run_sparse_(network, config, fabric)
+    if config.training.recompute:
+        recompute_(network)
     model = fabric.setup_module(spare_broadcasts_(network))
     # after sharding, which makes other parameters
     folded = _folded(config, network, fabric.world_size)

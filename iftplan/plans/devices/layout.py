@@ -87,5 +87,5 @@ def splits(plan: Plan, tensor: int) -> Mapping[str, Split]:
 
 def _is_linear(layer: PlannedLayer) -> bool:
     """Whether a layer is linear, one module with a weight of its own; branches and factors are several."""
-    own = layer.weight == f"{layer.name}.weight" and layer.structure.keys() <= WIDTHS and layer.experts == 1
+    own = layer.weight == f"{layer.name}.weight" and layer.structure.keys() <= set(WIDTHS) and layer.experts == 1
     return own and layer.after is not None and layer.after.kind is Kind.LINEAR

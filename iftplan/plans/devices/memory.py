@@ -22,8 +22,11 @@ NUMBER: Final = 4
 MASK: Final = 3
 """Bytes of a masked weight's mask, of the union and of the intersection of all its masks so far, one each."""
 
-DIGIT, BITS: Final = 11, 32
-"""Bits that a round of counting looks at, and those of a float32: its threshold is found in three rounds."""
+DIGIT: Final = 11
+"""Bits that a round of counting looks at."""
+
+BITS: Final = 32
+"""Bits of a float32 score, whose threshold is found in three rounds."""
 
 SLOTS: Final[Mapping[str, int]] = {"adamw": 2, "adam": 2, "sgd": 1, "lamb": 2}
 """Numbers that an optimizer keeps for each weight; of SGD, with momentum."""
@@ -93,26 +96,27 @@ def device_memory(
             counted as the largest layer's.
     """
     how = splits(plan, devices.tensor)
-    layers = [layer for layer in plan.layers if weights_of(layer)]
+    layers = list({layer.weight: layer for layer in reversed(plan.layers) if weights_of(layer)}.values())  # tied once
     split = {layer.name: devices.tensor if layer.name in how else 1 for layer in layers}
     own = sum(_part(weights_of(layer), split[layer.name] * devices.parts) for layer in layers)
     shared = sum(_part(weights_of(layer), split[layer.name]) for layer in layers)
     masked = [layer for layer in layers if layer.maskable]
     parts = {layer.name: _part(layer.capacity, split[layer.name] * devices.parts) for layer in masked}
     covered = sum(parts.values())
-    kept = [batch * _kept(layer, how.get(layer.name), devices.tensor) for layer in layers]
+    kept = [batch * _kept(layer, how.get(layer.name), devices.tensor) for layer in plan.layers]
+    largest = max(_part(weights_of(x), split[x.name]) for x in layers)
     return DeviceMemory(
         weights=NUMBER * own,
         gradients=NUMBER * own,
         optimizer=NUMBER * own * SLOTS[optimizer],
         masks=MASK * covered,
         factors=NUMBER * covered,
-        gathered=NUMBER * max(_part(weights_of(x), split[x.name]) for x in layers) if devices.parts > 1 else 0,
+        gathered=NUMBER * largest if devices.parts > 1 else 0,
         update=(2 * NUMBER + 3) * covered + 6 * NUMBER * max(parts.values(), default=0),
         activations=max(kept) if recompute else sum(kept),
         parts_sent=_around(3 * NUMBER * shared, devices.parts),
         replicas_sent=2 * _around(NUMBER * own, devices.replicas),
-        tensor_sent=sum(batch * _tensor_bytes(x, how[x.name], devices.tensor) for x in layers if x.name in how),
+        tensor_sent=sum(batch * _tensor_bytes(x, how[x.name], devices.tensor) for x in plan.layers if x.name in how),
         update_sent=_update_bytes(masked, split, devices),
     )
 

@@ -26,6 +26,7 @@ from iftplan.nn.masks.shards import local, whole
 from iftplan.nn.sources.zoo.gpt2 import GPT2LMHeadModel, GPT2Sizes
 from iftplan.nn.training.parallel.arrangement import Arrangement
 from iftplan.nn.training.parallel.clipping import clip_
+from iftplan.nn.training.parallel.recomputation import recompute_
 from iftplan.nn.training.records import checkpoints
 from iftplan.nn.training.records.states import (
     load_model_state_,
@@ -64,7 +65,9 @@ class Run:
         self.arrangement = arrangement
         self.model = nn.apply(plan(), gpt(kind)).to(kind)
         if arrangement.world > 1:
-            arrangement.parallelize_(self.model, "cpu", recomputed=arrangement.tensor == 2)
+            if arrangement.tensor == 2:
+                recompute_(self.model)
+            arrangement.parallelize_(self.model, "cpu")
             nn.shard_masks_(self.model)
         optimizer = optim.SGD(self.model.parameters(), lr=0.3, momentum=0.9, foreach=False)
         self.masks = nn.Masking(self.model, optimizer, algorithm or nn.RigL(Updates(end=1000, interval=2)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -9,7 +10,6 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from iftplan.base.errors import InputError
-from iftplan.nn.training.parallel.recomputation import recompute_
 from iftplan.nn.training.parallel.tensor_parallel import tensor_parallel_
 from iftplan.runs.settings import TrainingConfig
 
@@ -61,26 +61,22 @@ class Arrangement:
         """Number of the group that a process belongs to, which says what samples it sees."""
         return rank // self.tensor
 
-    def parallelize_(self, model: nn.Module, device: str, *, recomputed: bool) -> nn.Module:
+    def parallelize_(self, model: nn.Module, device: str) -> nn.Module:
         """Give each process its parts of the model, in place.
 
         Args:
             model: whole, the same on every process.
             device: type of the processes' devices.
-            recomputed: whether activations of blocks are computed again in the backward pass.
         """
         from torch.distributed.fsdp import fully_shard
 
         mesh = self._mesh(device)
         if self.tensor > 1:
             tensor_parallel_(model, mesh["tensor"])
-        if recomputed:
-            recompute_(model)
         if self.data > 1:
             among: Any = mesh["replicas", "parts"] if self.replicas > 1 else mesh["parts"]
-            for module in model.modules():
-                if module is not model and sum(p.numel() for p in module.parameters(recurse=False)) >= LARGE:
-                    fully_shard(module, mesh=among)
+            for module in _large(model):
+                fully_shard(module, mesh=among)
             fully_shard(model, mesh=among)
         return model
 
@@ -88,3 +84,15 @@ class Arrangement:
         sizes = {"replicas": self.replicas, "parts": self.data // self.replicas, "tensor": self.tensor}
         used = {name: size for name, size in sizes.items() if size > 1 or name == "parts"}
         return init_device_mesh(device, tuple(used.values()), mesh_dim_names=tuple(used))
+
+
+def _large(model: nn.Module) -> list[nn.Module]:
+    """Modules that are gathered by themselves; weights that several share, such as tied embeddings, are the model's."""
+    modules = [module for module in model.modules() if module is not model]
+    owners = Counter(id(p) for module in modules for p in module.parameters(recurse=False))
+    own = {module: list(module.parameters(recurse=False)) for module in modules}
+    return [
+        module
+        for module, parameters in own.items()
+        if sum(p.numel() for p in parameters) >= LARGE and all(owners[id(p)] == 1 for p in parameters)
+    ]
