@@ -19,10 +19,10 @@ from typing import Any
 
 import torch
 import torch.distributed.checkpoint  # imported before memory is looked at
+from checkpoint_memory import MIB, rise
 from torch import distributed, nn
 from torch.nn.functional import cross_entropy
 
-from checkpoint_memory import MIB, rise
 from iftplan.nn.application.sparsify import sparsify
 from iftplan.nn.masking.algorithms.exchange.rigl import RigL
 from iftplan.nn.masking.masking import Masking
@@ -81,7 +81,12 @@ class Trained:
         masks = [] if self.masks is None else list(self.masks.masks().values())
         weights = sum(local(p).nbytes for p in parameters)
         factors = 4 * sum(local(mask).numel() for mask in masks)
-        return 2 * weights + sum(local(s).nbytes for s in slots) + 3 * sum(local(m).nbytes for m in masks) + factors
+        return (
+            2 * weights
+            + sum(local(s).nbytes for s in slots)
+            + 3 * sum(local(m).nbytes for m in masks)
+            + factors
+        )
 
 
 def timed(work: Callable[[], Any]) -> float:
@@ -130,7 +135,10 @@ def main() -> None:
         print(f"step with masks / without: {ratio:.3f} (median of {asked.rounds} pairs)")
         print(f"step with an update / without masks: {median(updating) / median(b for _, b in pairs):.3f}")
         for rank, (share, rose) in enumerate(found):
-            print(f"process {rank}: share {share:.1f} MiB; " + ", ".join(f"{k} {v:.1f}" for k, v in rose.items()))
+            print(
+                f"process {rank}: share {share:.1f} MiB; "
+                + ", ".join(f"{k} {v:.1f}" for k, v in rose.items())
+            )
     distributed.destroy_process_group()
 
 

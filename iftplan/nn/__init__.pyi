@@ -66,6 +66,7 @@ from .masks.masked_weights import masked_weights as masked_weights
 from .reading.read import read_model as read_model
 from .sources import build as build
 from .training.measures.activity import activation_sparsity as activation_sparsity
+from .training.parallel.tensor_parallel import tensor_parallel_ as tensor_parallel_
 from .training.records import checkpoints as checkpoints
 from .training.records import states as states
 from .warmstart.net2wider import Widened as Widened

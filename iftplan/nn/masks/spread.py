@@ -78,7 +78,9 @@ class Spread:
         if count in (0, self.units):
             return torch.full_like(scores, count > 0, dtype=torch.bool)
         kind, bits = _KEYS[scores.dtype]
-        keys = scores.contiguous().view(kind).clamp(min=-1)  # bits of floats that are not negative are in their order
+        keys = (
+            scores.contiguous().view(kind).clamp(min=-1)
+        )  # bits of floats that are not negative are in their order
         keys = (keys.to(torch.int32) if kind is torch.int16 else keys).add_(1).flatten()
         threshold, missing, equal = self._threshold(keys, count, bits)
         chosen, ties = keys > threshold, keys == threshold

@@ -254,9 +254,7 @@ class Loop:
         fabric, config, task = self.fabric, self.config, self.task
         if self.batches is None:
             size, every = config.training.batch_size, self.length.per_epoch
-            make = TrainingBatches(
-                task.train, config.seed, size, every, *self.share
-            )
+            make = TrainingBatches(task.train, config.seed, size, every, *self.share)
             steps, pinned = range(self.step, self.length.steps), fabric.device.type == "cuda"
             self.batches = batches(make, steps, task.workers, pinned=pinned)
         inputs, targets = (fabric.to_device(part) for part in next(self.batches))

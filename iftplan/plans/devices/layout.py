@@ -10,7 +10,12 @@ from iftplan.base.errors import InputError
 from iftplan.models.spec import Kind
 from iftplan.plans.plan import WIDTHS, Plan, PlannedLayer
 
-PAIRS: Final = (("c_fc", "c_proj"), ("fc1", "fc2"), ("linear1", "linear2"), ("dense_h_to_4h", "dense_4h_to_h"))
+PAIRS: Final = (
+    ("c_fc", "c_proj"),
+    ("fc1", "fc2"),
+    ("linear1", "linear2"),
+    ("dense_h_to_4h", "dense_4h_to_h"),
+)
 """Children of one module, of which the first feeds the second through an activation, as transformers name them."""
 
 
@@ -75,7 +80,9 @@ def splits(plan: Plan, tensor: int) -> Mapping[str, Split]:
     if tensor == 1:
         return {}
     linear = {x.name: x for x in plan.layers if _is_linear(x)}
-    found = {x.name: Split() for x in linear.values() if x.after and (x.after.out_channels or 0) % tensor == 0}
+    found = {
+        x.name: Split() for x in linear.values() if x.after and (x.after.out_channels or 0) % tensor == 0
+    }
     for name in list(found):
         module, _, child = name.rpartition(".")
         for first, second in PAIRS:
@@ -87,5 +94,9 @@ def splits(plan: Plan, tensor: int) -> Mapping[str, Split]:
 
 def _is_linear(layer: PlannedLayer) -> bool:
     """Whether a layer is linear, one module with a weight of its own; branches and factors are several."""
-    own = layer.weight == f"{layer.name}.weight" and layer.structure.keys() <= set(WIDTHS) and layer.experts == 1
+    own = (
+        layer.weight == f"{layer.name}.weight"
+        and layer.structure.keys() <= set(WIDTHS)
+        and layer.experts == 1
+    )
     return own and layer.after is not None and layer.after.kind is Kind.LINEAR

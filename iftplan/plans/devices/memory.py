@@ -96,7 +96,9 @@ def device_memory(
             counted as the largest layer's.
     """
     how = splits(plan, devices.tensor)
-    layers = list({layer.weight: layer for layer in reversed(plan.layers) if weights_of(layer)}.values())  # tied once
+    layers = list(
+        {layer.weight: layer for layer in reversed(plan.layers) if weights_of(layer)}.values()
+    )  # tied once
     split = {layer.name: devices.tensor if layer.name in how else 1 for layer in layers}
     own = sum(_part(weights_of(layer), split[layer.name] * devices.parts) for layer in layers)
     shared = sum(_part(weights_of(layer), split[layer.name]) for layer in layers)
@@ -116,7 +118,9 @@ def device_memory(
         activations=max(kept) if recompute else sum(kept),
         parts_sent=_around(3 * NUMBER * shared, devices.parts),
         replicas_sent=2 * _around(NUMBER * own, devices.replicas),
-        tensor_sent=sum(batch * _tensor_bytes(x, how[x.name], devices.tensor) for x in plan.layers if x.name in how),
+        tensor_sent=sum(
+            batch * _tensor_bytes(x, how[x.name], devices.tensor) for x in plan.layers if x.name in how
+        ),
         update_sent=_update_bytes(masked, split, devices),
     )
 
@@ -155,9 +159,7 @@ def _tensor_bytes(layer: PlannedLayer, how: Split, tensor: int) -> int:
     return forward + 2 * _around(inputs, tensor)
 
 
-def _update_bytes(
-    masked: list[PlannedLayer], split: Mapping[str, int], devices: Devices
-) -> tuple[int, int]:
+def _update_bytes(masked: list[PlannedLayer], split: Mapping[str, int], devices: Devices) -> tuple[int, int]:
     """Least and most bytes of counts that each device gives to sums, over as many dimensions as split a weight."""
     least = most = 0
     for layer in masked:

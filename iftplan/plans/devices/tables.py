@@ -105,7 +105,9 @@ def parse_memory(text: str) -> int:
     """
     found = _SIZE.fullmatch(text.strip())
     if found is None or not (size := Fraction(found[1]) * 1024 ** ("KMGT".index(found[2].upper()) + 1)):
-        raise InputError(f"memory {text[:60]!r} is not a size; write it as 80G, 640M or 1.5T (GiB, MiB, TiB).")
+        raise InputError(
+            f"memory {text[:60]!r} is not a size; write it as 80G, 640M or 1.5T (GiB, MiB, TiB)."
+        )
     return int(size)
 
 
@@ -117,4 +119,6 @@ def gib(size: int) -> str:
 def _verdict(memory: DeviceMemory, most: int) -> str:
     if memory.peak > most:
         return f"does not fit: {gib(memory.peak)} GiB are needed at least, and each device has {gib(most)}"
-    return f"fits as far as known: {gib(most - memory.peak)} of {gib(most)} GiB are left for what is not counted"
+    return (
+        f"fits as far as known: {gib(most - memory.peak)} of {gib(most)} GiB are left for what is not counted"
+    )

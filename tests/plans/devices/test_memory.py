@@ -67,7 +67,9 @@ def test_an_update_sends_counts_alone(gpt: Plan) -> None:
     """Two selections of three rounds of 2048 counts for each of 16 layers; with ties as many rounds as indices need."""
     least, most = device_memory(gpt, Devices(8)).update_sent
     assert least == 16 * 2 * 3 * 2048 * 8
-    assert most - least == 4 * (2 + 2 + 2 + 2) * 2 * 2048 * 8  # indices below 2¹⁷: 17 bits and less, two rounds
+    assert (
+        most - least == 4 * (2 + 2 + 2 + 2) * 2 * 2048 * 8
+    )  # indices below 2¹⁷: 17 bits and less, two rounds
     both = device_memory(gpt, Devices(8, tensor=2)).update_sent
     assert both == (2 * least, 2 * most)
 

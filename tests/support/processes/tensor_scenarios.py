@@ -142,7 +142,7 @@ def _arranged(folder: Path, name: str, tensor: int, replicas: int) -> Any:
     if name == "2 parts x 2 tensor":
         run.save(folder / "four", 6)
     digests += run.train(range(6, STEPS))
-    masks = [mask for mask in run.masks.masks().values()]
+    masks = list(run.masks.masks().values())
     return {
         "digests": digests,
         "nnz": dict(run.masks.nnz),
@@ -248,7 +248,11 @@ def _measured(tensor: int, replicas: int) -> Any:
     run.masks.optimizer.step()
     distributed.all_reduce = reduce
     assert run.masks.metrics()["mask_updates"] == 1
-    return {**sizes, "update_sent": sum(n for n in sent if n == 8 * 2048), "beside": sum(n for n in sent if n != 8 * 2048)}
+    return {
+        **sizes,
+        "update_sent": sum(n for n in sent if n == 8 * 2048),
+        "beside": sum(n for n in sent if n != 8 * 2048),
+    }
 
 
 def bytes_of(tensors: list[Any]) -> int:

@@ -75,7 +75,7 @@ class Arrangement:
             tensor_parallel_(model, mesh["tensor"])
         if self.data > 1:
             among: Any = mesh["replicas", "parts"] if self.replicas > 1 else mesh["parts"]
-            for module in _large(model):
+            for module in large_modules(model):
                 fully_shard(module, mesh=among)
             fully_shard(model, mesh=among)
         return model
@@ -86,7 +86,7 @@ class Arrangement:
         return init_device_mesh(device, tuple(used.values()), mesh_dim_names=tuple(used))
 
 
-def _large(model: nn.Module) -> list[nn.Module]:
+def large_modules(model: nn.Module) -> list[nn.Module]:
     """Modules that are gathered by themselves; weights that several share, such as tied embeddings, are the model's."""
     modules = [module for module in model.modules() if module is not model]
     owners = Counter(id(p) for module in modules for p in module.parameters(recurse=False))

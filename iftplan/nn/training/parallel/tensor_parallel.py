@@ -42,9 +42,7 @@ def tensor_parallel_(model: nn.Module, mesh: Any) -> nn.Module:
     return model
 
 
-def _pairs(
-    model: nn.Module, parts: int, owners: Counter[int]
-) -> list[tuple[nn.Module, nn.Module]]:
+def _pairs(model: nn.Module, parts: int, owners: Counter[int]) -> list[tuple[nn.Module, nn.Module]]:
     found = []
     for module in model.modules():
         children = dict(module.named_children())
