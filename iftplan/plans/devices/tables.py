@@ -18,7 +18,7 @@ _SIZE: Final = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)\s*([KMGT])(?:i?B)?", re.I)
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class DeviceRequest:
     """How a plan is to be trained on several devices.
 
     Attributes:
@@ -33,7 +33,7 @@ class Question:
 
     @classmethod
     def of(cls, devices: Devices, most: int | None, batch: int | None) -> Self:
-        """Question about a batch over all devices; one sample for each group where none is given.
+        """Request with a batch over all devices; one sample for each group where none is given.
 
         Args:
             devices: and how they are arranged.
@@ -55,7 +55,7 @@ class Question:
         return _held(memory, self), _sent(memory)
 
 
-def _held(memory: DeviceMemory, asked: Question) -> Table:
+def _held(memory: DeviceMemory, asked: DeviceRequest) -> Table:
     devices = asked.devices
     rows = (
         ("weights", memory.weights),

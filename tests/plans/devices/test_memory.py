@@ -7,7 +7,7 @@ import pytest
 import iftplan as ift
 from iftplan.plans.devices.layout import Devices, Split, splits
 from iftplan.plans.devices.memory import device_memory, rounds_of
-from iftplan.plans.devices.tables import Question, parse_memory
+from iftplan.plans.devices.tables import DeviceRequest, parse_memory
 from iftplan.plans.plan import Plan
 
 
@@ -87,7 +87,7 @@ def test_recomputation_keeps_one_layer_s_inputs(gpt: Plan) -> None:
 
 def test_a_verdict_says_what_is_left_or_missing(gpt: Plan) -> None:
     def verdict(most: int) -> str:
-        held, _ = Question.of(Devices(8), most, 16).tables(gpt)
+        held, _ = DeviceRequest.of(Devices(8), most, 16).tables(gpt)
         return held.notes[-1]
 
     peak = device_memory(gpt, Devices(8), batch=2).peak
@@ -107,4 +107,4 @@ def test_devices_have_to_divide() -> None:
     with pytest.raises(ift.InputError, match="use a multiple of 4 devices"):
         Devices(6, tensor=2, replicas=2)
     with pytest.raises(ift.InputError, match="use a multiple of 8"):
-        Question.of(Devices(8), None, 12)
+        DeviceRequest.of(Devices(8), None, 12)

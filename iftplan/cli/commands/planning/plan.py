@@ -50,7 +50,7 @@ from iftplan.plans.plan import (
 )
 
 if TYPE_CHECKING:
-    from iftplan.plans.devices.tables import Question
+    from iftplan.plans.devices.tables import DeviceRequest
     from iftplan.plans.request import Pricing
 
 EXAMPLE = """
@@ -331,7 +331,7 @@ def command(
 
 def _devices(
     count: int | None, memory: str | None, tensor: int, replicas: int, batch: int | None
-) -> Question | None:
+) -> DeviceRequest | None:
     """What was asked about devices; None where nothing was."""
     if count is None:
         if memory is not None or max(tensor, replicas) > 1:
@@ -340,10 +340,10 @@ def _devices(
             )
         return None
     from iftplan.plans.devices.layout import Devices
-    from iftplan.plans.devices.tables import Question, parse_memory
+    from iftplan.plans.devices.tables import DeviceRequest, parse_memory
 
     devices = Devices(count, tensor, replicas)
-    return Question.of(devices, None if memory is None else parse_memory(memory), batch)
+    return DeviceRequest.of(devices, None if memory is None else parse_memory(memory), batch)
 
 
 def _next(needed: Sequence[str], form: Format | None, output: str | None) -> list[str]:
