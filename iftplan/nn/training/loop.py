@@ -21,12 +21,12 @@ from iftplan.nn.masking.masking import Masking
 from iftplan.nn.training.data.batches import TrainingBatches, batches, watching_workers
 from iftplan.nn.training.data.mixing import mixed, mixing_weight
 from iftplan.nn.training.data.samples import Batch, Task, generator_of
-from iftplan.nn.training.engine import differentiable
 from iftplan.nn.training.measures.evaluation import Score, evaluate, logits_of, loss_of
 from iftplan.nn.training.optimization.averaging import Averaging
 from iftplan.nn.training.optimization.folded_decay import FoldedDecay
 from iftplan.nn.training.optimization.optimizers import set_rate_
 from iftplan.nn.training.parallel.clipping import clip_
+from iftplan.nn.training.parallel.engine import differentiable
 from iftplan.nn.training.records import checkpoints
 from iftplan.nn.training.records.best import best_step, has_waited
 from iftplan.nn.training.records.ledger import Spending
@@ -241,7 +241,7 @@ class Loop:
         if self.config.training.tensor_parallel > 1 and self.fabric.world_size > 1:
             clip_(self.network.parameters(), most)
             return
-        self.fabric.clip_gradients(self.model, self.optimizer, max_norm=most, error_if_nonfinite=False)  # type: ignore[arg-type]
+        self.fabric.clip_gradients(self.model, self.optimizer, max_norm=most, error_if_nonfinite=False)
 
     @property
     def _mask_updates(self) -> int:

@@ -25,7 +25,6 @@ from iftplan.nn.masks.masked_weights import masked_names, masked_weights
 from iftplan.nn.masks.shards import whole
 from iftplan.nn.training.data.opening import open_data
 from iftplan.nn.training.data.samples import Task
-from iftplan.nn.training.engine import engine_for
 from iftplan.nn.training.execution import run_sparse_
 from iftplan.nn.training.from_checkpoint import begin_from_
 from iftplan.nn.training.loop import Length, Loop
@@ -34,6 +33,7 @@ from iftplan.nn.training.network import network_of
 from iftplan.nn.training.optimization.averaging import Averaging
 from iftplan.nn.training.optimization.folded_decay import FoldedDecay, folded_decay
 from iftplan.nn.training.optimization.optimizers import optimizer_of
+from iftplan.nn.training.parallel.engine import engine_for
 from iftplan.nn.training.parallel.recomputation import recompute_
 from iftplan.nn.training.records import best
 from iftplan.nn.training.records.ledger import Spending

@@ -77,7 +77,7 @@ def test_recomputed_blocks_have_the_same_gradients_and_names() -> None:
     torch.manual_seed(0)
     model = GPT2LMHeadModel(GPT2Sizes(layers=2, width=16, heads=2, vocabulary=32, context=8)).double()
     again, tokens, calls = recompute_(deepcopy(model)), torch.arange(8).view(1, 8), []
-    again.transformer.h[1].attn.register_forward_hook(lambda *_: calls.append(0))  # type: ignore[operator,union-attr]
+    again.transformer.h[1].attn.register_forward_hook(lambda *_: calls.append(0))
     for network in (model, again):
         torch.manual_seed(1)
         network(tokens).logits.square().sum().backward()
@@ -87,4 +87,4 @@ def test_recomputed_blocks_have_the_same_gradients_and_names() -> None:
         model.named_parameters(), again.named_parameters(), strict=True
     ):
         assert name == other_name
-        assert torch.equal(one.grad, other.grad)  # type: ignore[arg-type]
+        assert torch.equal(one.grad, other.grad)

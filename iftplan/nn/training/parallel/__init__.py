@@ -1,1 +1,1 @@
-"""Several processes on one network: how they are arranged, what each holds of a layer, what is computed again."""
+"""The engine of a run and its processes: how they are arranged, what each holds of a layer, what is computed again."""
