@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from iftplan.nn.training.parallel.arrangement import Arrangement
-from iftplan.plans.devices.layout import Devices
-from iftplan.plans.devices.memory import device_memory
+from iftplan.runs.devices.layout import Devices
+from iftplan.runs.devices.memory import device_memory
 from tests.support.processes import tensor_scenarios as scenarios
 from tests.support.processes.launches import environment
 

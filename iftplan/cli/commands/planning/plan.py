@@ -50,8 +50,8 @@ from iftplan.plans.plan import (
 )
 
 if TYPE_CHECKING:
-    from iftplan.plans.devices.tables import DeviceRequest
     from iftplan.plans.request import Pricing
+    from iftplan.runs.devices.tables import DeviceRequest
 
 EXAMPLE = """
 Example:
@@ -339,8 +339,8 @@ def _devices(
                 "--memory, --tensor-parallel and --replicas say how a plan is trained on several devices. Add --devices with their number, or leave them out."
             )
         return None
-    from iftplan.plans.devices.layout import Devices
-    from iftplan.plans.devices.tables import DeviceRequest, parse_memory
+    from iftplan.runs.devices.layout import Devices
+    from iftplan.runs.devices.tables import DeviceRequest, parse_memory
 
     devices = Devices(count, tensor, replicas)
     return DeviceRequest.of(devices, None if memory is None else parse_memory(memory), batch)

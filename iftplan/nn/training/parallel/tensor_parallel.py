@@ -16,7 +16,7 @@ from torch.distributed.tensor import DTensor, Replicate, Shard
 
 from iftplan.base.arguments import check_arguments
 from iftplan.nn.layers.branches import is_conv1d
-from iftplan.plans.devices.layout import PAIRS
+from iftplan.runs.devices.layout import PAIRS
 
 
 @check_arguments

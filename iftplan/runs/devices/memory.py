@@ -13,8 +13,8 @@ from math import ceil
 from typing import Final
 
 from iftplan.models.spec import Kind
-from iftplan.plans.devices.layout import Devices, Split, splits
 from iftplan.plans.plan import Plan, PlannedLayer
+from iftplan.runs.devices.layout import Devices, Split, splits
 
 NUMBER: Final = 4
 """Bytes of a float32."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 import iftplan as ift
-from iftplan.plans.devices.layout import Devices, Split, splits
-from iftplan.plans.devices.memory import device_memory, rounds_of
-from iftplan.plans.devices.tables import DeviceRequest, parse_memory
 from iftplan.plans.plan import Plan
+from iftplan.runs.devices.layout import Devices, Split, splits
+from iftplan.runs.devices.memory import device_memory, rounds_of
+from iftplan.runs.devices.tables import DeviceRequest, parse_memory
 
 
 @pytest.fixture(scope="module")

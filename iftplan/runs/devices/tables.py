@@ -9,10 +9,10 @@ from typing import Final, Self
 
 from iftplan.base.errors import InputError
 from iftplan.base.units import count
-from iftplan.plans.devices.layout import Devices
-from iftplan.plans.devices.memory import DeviceMemory, device_memory
 from iftplan.plans.plan import Plan
 from iftplan.report.table import Table
+from iftplan.runs.devices.layout import Devices
+from iftplan.runs.devices.memory import DeviceMemory, device_memory
 
 _SIZE: Final = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)\s*([KMGT])(?:i?B)?", re.I)
 
