@@ -54,6 +54,7 @@ from .masking.loading import load_masked_ as load_masked_
 from .masking.loading import mask_zeros_ as mask_zeros_
 from .masking.masking import Masking as Masking
 from .masking.measures.spectra import spectra as spectra
+from .masking.processes import shard_masks_ as shard_masks_
 from .masking.processes import spare_broadcasts_ as spare_broadcasts_
 from .masking.step_masks import layer_counts as layer_counts
 from .masking.step_masks import step_macs as step_macs
@@ -66,6 +67,7 @@ from .masks.masked_weights import masked_weights as masked_weights
 from .reading.read import read_model as read_model
 from .sources import build as build
 from .training.measures.activity import activation_sparsity as activation_sparsity
+from .training.parallel.tensor_parallel import tensor_parallel_ as tensor_parallel_
 from .training.records import checkpoints as checkpoints
 from .training.records import states as states
 from .warmstart.net2wider import Widened as Widened

@@ -99,6 +99,9 @@ ADDED: tuple[tuple[str, str], ...] = (
     ("optimizer", "decay"),
     ("training", "patience"),
     ("training", "checkpoints"),
+    ("training", "tensor_parallel"),
+    ("training", "replicas"),
+    ("training", "recompute"),
 )
 """Settings, by section and name, that came after runs were first written: at its default none of them counts in a digest."""
 
@@ -125,7 +128,8 @@ def run_digest(config: RunConfig) -> str:
         found["training"]["spectra"],
         found["start"],
     )
-    found["training"].pop("checkpoints", None)
+    for name in ("checkpoints", "tensor_parallel", "replicas", "recompute"):
+        found["training"].pop(name, None)
     return digest(found)
 
 

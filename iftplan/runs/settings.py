@@ -354,6 +354,9 @@ class TrainingConfig:
         threads: of the processor, for each process; 0 leaves torch's choice.
         timeout: seconds that a process waits for the others before it gives up.
         strategy: of several processes: "ddp" for a copy of the model on each, "fsdp" for a part; "auto" is "ddp".
+        tensor_parallel: processes that split each linear layer among them and see the same samples, under "fsdp".
+        replicas: groups of processes that hold a whole model each, in parts, under "fsdp".
+        recompute: compute the activations of blocks again in the backward pass, instead of keeping them.
         execution: of masked layers: "dense" operators on weights with zeros, or "sparse" kernels on what is kept
             (CPU, float32); the results are the same within rounding.
         spectra: when the spectra of masks are measured: at every "evaluation", or after every "update" of theirs.
@@ -376,6 +379,9 @@ class TrainingConfig:
     threads: Natural = 0
     timeout: Positive = 1800
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    tensor_parallel: Positive = 1
+    replicas: Positive = 1
+    recompute: bool = False
     execution: Execution = "dense"
     spectra: Literal["none", "evaluation", "update"] = "none"
     checkpoints: Literal["auto", "single", "sharded"] = "auto"

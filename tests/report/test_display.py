@@ -19,6 +19,7 @@ from iftplan.families.builtin import family_named
 from iftplan.families.solution import Step
 from iftplan.models.cost import ModelCost
 from iftplan.models.counting import Contraction, CountTable
+from iftplan.models.dynamic.activations import ActivationSparsity, LayerActivity
 from iftplan.models.spec import Kind, LayerSpec, ModelSpec, WeightLayer
 from iftplan.plans.audit.audit import audit_model
 from iftplan.plans.audit.diff import LayerCosts, diff
@@ -74,6 +75,9 @@ def examples() -> dict[str, Displayed]:
         audit_model(HOSTILE, [table]),
         diff(LayerCosts(HOSTILE, {}), LayerCosts(HOSTILE, {HOSTILE: 64})),
         CheckReport(HOSTILE, "", (model,), (HOSTILE,)),
+        ActivationSparsity(
+            HOSTILE, 1, (LayerActivity(HOSTILE, HOSTILE, 8, 6, 64, 48),), unknown={HOSTILE: 1}
+        ),
         TrainingCost.of(plan),
         TrainingMemory.of(plan),
         Advice(LAWS["t5-c4"], 1e8, 1e20),

@@ -7,11 +7,13 @@ import pytest
 
 import iftplan as ift
 from iftplan.models.counting import Contraction, CountTable
+from iftplan.models.dynamic.activations import ActivationSparsity, LayerActivity
 from iftplan.plans.audit.audit import audit_model
 from iftplan.plans.audit.diff import LayerCosts, diff
 from iftplan.plans.document.plan import plan_document
 from iftplan.plans.plan import Plan
 from iftplan.report.display import Displayed, Framed, data_frame
+from iftplan.runs import LawQuestion, ask, published
 from iftplan.runs.results.observations import Observation
 from iftplan.runs.results.tradeoff import tradeoff
 from tests.support.hand_specs import chain
@@ -31,6 +33,8 @@ def examples() -> dict[str, Framed]:
         table,
         audit_model("m", [table]),
         diff(LayerCosts("a", {"x": 1}), LayerCosts("b", {"x": 3})),
+        ActivationSparsity("zeros", 1, (LayerActivity("a", "a.weight", 8, 6, 64, 48),)),
+        ask(published("joint-moe"), LawQuestion()),
         tradeoff([Observation("s", "m", "wide", macs=64, metric="top1", value=1.0)]),
     )
     return {type(value).__name__: value for value in found}

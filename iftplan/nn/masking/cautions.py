@@ -10,6 +10,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from iftplan.nn.masking.algorithms.base import Algorithm, RunMethod
 from iftplan.nn.masking.masking import Masking
 from iftplan.nn.masks.masked_weights import masked_weights, to_matrix
+from iftplan.nn.masks.shards import whole
 from iftplan.runs.cautions import weight_cautions
 
 
@@ -42,14 +43,14 @@ def algorithm_cautions(
 
 
 def weights_left(masks: Masking) -> list[str]:
-    """Sentences about the masks as they are now, for the end of a run."""
+    """Sentences about the masks as they are now, for the end of a run; where they are sharded, every process has to ask."""
     return weight_cautions(*_weights(masks))
 
 
 def _weights(masks: Masking) -> tuple[dict[str, int], dict[str, tuple[int, int]]]:
     silent = {}
     for weight in masked_weights(masks.model):
-        lives = to_matrix(weight.mask, weight).any(1)
+        lives = to_matrix(whole(weight.mask), weight).any(1)
         silent[weight.name] = int((~lives).count_nonzero()), len(lives)
     return dict(masks.nnz), silent
 

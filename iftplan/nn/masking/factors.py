@@ -14,7 +14,7 @@ from torch import Tensor
 
 from iftplan.base.errors import InputError
 from iftplan.nn.masks.masked_weights import MaskedWeight
-from iftplan.nn.masks.shards import local, part_of
+from iftplan.nn.masks.shards import local, part_of, true_counts
 
 
 class MaskFactors:
@@ -72,14 +72,15 @@ class MaskFactors:
 
     def _refresh(self) -> None:
         """Forget what was made of masks that are not what they were."""
-        changed: dict[str, int] = {}
+        changed: dict[str, Tensor] = {}
         for i, weight in enumerate(self._weights):
             mask, seen = weight.mask, self._seen[i]
             if seen is None or seen[0] is not mask or seen[1] != mask._version:
                 self._seen[i], self._factors[i] = (mask, mask._version), None
-                changed[weight.name] = int(mask.count_nonzero())
+                changed[weight.name] = mask
         if changed:
-            self._nnz = MappingProxyType({**self._nnz, **changed})
+            counts = true_counts(list(changed.values()))
+            self._nnz = MappingProxyType({**self._nnz, **dict(zip(changed, counts, strict=True))})
 
     def _factor(self, i: int, like: Tensor) -> Tensor:
         """The mask in the type, the place and the strides of what it multiplies."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Self
 
+import torch
 from torch import Generator, Tensor
 
 from iftplan.masks import MaskStructure, Unstructured
-from iftplan.nn.masks.top_k import EXCLUDED, top_k_mask
+from iftplan.nn.masks.spread import Spread
+from iftplan.nn.masks.top_k import EXCLUDED, first, top_k_mask
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,6 +32,8 @@ class Layer:
         experts: number of matrices in a stack, whose rows follow each other; every matrix keeps equally many weights.
         cost: MACs of one weight in a forward pass, for algorithms that move counts between layers; 1 without a plan.
         unspent: MACs by which all masks together are below the plan's.
+        spread: of which tensors are a part, for weights whose masks are sharded: one row, of which this process has
+            some units; None where they are whole.
     """
 
     name: str
@@ -44,11 +48,33 @@ class Layer:
     experts: int = 1
     cost: int = 1
     unspent: int = 0
+    spread: Spread | None = None
 
     @property
     def units(self) -> int:
         """Number of units in a row."""
-        return self.mask.shape[1]
+        return self.mask.shape[1] if self.spread is None else self.spread.units
+
+    def counts(self, chosen: Tensor) -> Tensor:
+        """Number of chosen units in each row, over all processes that have parts of it."""
+        own = chosen.sum(1)
+        return own if self.spread is None else self.spread.summed(own)
+
+    def best(self, scores: Tensor, count: int) -> Tensor:
+        """The `count` largest scores of the weight as a whole, ties to the lowest index, a boolean tensor (rows, units)."""
+        if self.spread is not None:
+            return self.spread.largest(scores, count)
+        return top_k_mask(scores.reshape(1, -1), count).view(scores.shape)
+
+    def first(self, scores: Tensor, counts: Tensor) -> Tensor:
+        """The `counts` largest scores of each row, ties to the lowest index, a boolean tensor (rows, units)."""
+        return first(scores, counts) if self.spread is None else self.best(scores, max(0, int(counts)))
+
+    def random(self) -> Tensor:
+        """Uniform random numbers, (rows, units), the same on every device and for every number of processes."""
+        if self.spread is not None:
+            return self.spread.random(self.generator).to(self.mask.device)
+        return torch.rand(self.mask.shape, generator=self.generator).to(self.mask.device)
 
     @property
     def active(self) -> int:

@@ -15,7 +15,6 @@ from iftplan.nn.masking.layer import Change, Layer
 from iftplan.nn.masking.optimizer.slots import clear_slots_, keeps_zeros
 from iftplan.nn.masking.processes import Ranks
 from iftplan.nn.masks.masked_weights import enforce_, stream
-from iftplan.nn.masks.shards import whole
 from iftplan.nn.masks.top_k import excluding, first
 from iftplan.nn.masks.view import View
 
@@ -136,7 +135,7 @@ class Subject:
         return [replace(layer, cost=costs[layer.name], unspent=unspent) for layer in layers]
 
     def _layer(self, algorithm: Algorithm, view: View, scores: Tensor | None, step: int) -> Layer:
-        name, magnitude = view.weight.name, view.rows(whole(view.weight.parameter.detach()).abs())
+        name, magnitude = view.weight.name, view.rows(view.seen(view.weight.parameter).abs())
         gradient, saliency = (scores, None) if algorithm.scores.of_gradients else (None, scores)
         generator = stream(self.seed, f"{name} at {step}")
         mask, target = view.mask_rows(), self.targets[name]
@@ -151,4 +150,5 @@ class Subject:
             view.structure,
             view.short,
             view.weight.experts,
+            spread=view.spread(),
         )

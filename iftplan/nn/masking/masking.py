@@ -50,7 +50,7 @@ from iftplan.nn.masking.regimes.recalled_weights import Recalled
 from iftplan.nn.masking.regimes.sparse_weights import Held
 from iftplan.nn.masking.step_masks import Taken
 from iftplan.nn.masks.masked_weights import noted_structure
-from iftplan.nn.masks.shards import reshard_
+from iftplan.nn.masks.shards import is_sharded, local, reshard_, shard_like, whole
 from iftplan.nn.meta.wrappers import bare
 
 
@@ -204,9 +204,9 @@ class Masking:
             "due": self._due,
             "seed": self.seed,
             "targets": dict(self._subject.targets),
-            "masks": self.masks(),
-            "ever": dict(seen.ever),
-            "always": dict(seen.always),
+            "masks": _as_stored(self.masks(), parts=parts),
+            "ever": _as_stored(seen.ever, parts=parts),
+            "always": _as_stored(seen.always, parts=parts),
             "churn": seen.churn,
             "updates": seen.updates,
             "latent": self._regime.state_dict(parts=parts),
@@ -223,12 +223,12 @@ class Masking:
         if {name: mask.shape for name, mask in state.get("masks", {}).items()} != shapes:
             raise StaleError("the masks' state is of another model: its masked weights differ.")
         for name, mask in self.masks().items():
-            mask.copy_(state["masks"][name])
+            mask.copy_(_as_held(state["masks"][name], mask))
         self._regime.load_state_dict(state.get("latent"))
         self.steps, self._due = int(state["steps"]), bool(state["due"])
         self._subject.seed, self._subject.targets = int(state["seed"]), dict(state["targets"])
         ever, always = (
-            {name: mask.to(self._subject.device) for name, mask in state[kind].items()}
+            {name: _as_held(mask, self.masks()[name]) for name, mask in state[kind].items()}
             for kind in ("ever", "always")
         )
         self.exploration = Exploration(ever, always, state["churn"], int(state["updates"]))
@@ -288,6 +288,18 @@ class Masking:
                 "the optimizer took a step without masks.step(), so weights outside the masks are no longer zero; "
                 "call masks.step() before each optimizer step."
             )
+
+
+def _as_stored(masks: Mapping[str, Tensor], *, parts: bool) -> dict[str, Tensor]:
+    """Masks as a state has them: whole, unless it takes parts."""
+    return {name: mask if parts else whole(mask) for name, mask in masks.items()}
+
+
+def _as_held(stored: Tensor, mask: Tensor) -> Tensor:
+    """A mask out of a state, sharded or whole as the model's own is."""
+    if is_sharded(mask):
+        return shard_like(stored.to(local(mask).device), mask)
+    return whole(stored).to(mask.device)
 
 
 def _regime_of(subject: Subject, algorithm: Algorithm) -> Regime:

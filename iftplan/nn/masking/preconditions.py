@@ -13,6 +13,7 @@ from iftplan.nn.masking.algorithms.base import Algorithm, LatentAlgorithm, Order
 from iftplan.nn.masking.algorithms.static import Static
 from iftplan.nn.masks.masked_weights import SUFFIX, MaskedWeight, has_mask, masked_weights
 from iftplan.nn.masks.rows import Flat
+from iftplan.nn.masks.shards import is_sharded
 from iftplan.nn.masks.view import View, matrix_view, view_of
 from iftplan.runs.schedules import Constant, Updates
 
@@ -50,6 +51,7 @@ def trainable_views(
         )
     _check_computed(model)
     weights = tuple(masked_weights(model))
+    _check_parts(algorithm, weights)
     _check_experts(algorithm, weights)
     if not weights:
         raise InputError(
@@ -109,6 +111,17 @@ def _check_experts(algorithm: Algorithm, weights: Sequence[MaskedWeight]) -> Non
         )
     if isinstance(algorithm, RunMethod) and (reason := algorithm.experts_refusal(stacked)):
         raise InputError(reason)
+
+
+def _check_parts(algorithm: Algorithm, weights: Sequence[MaskedWeight]) -> None:
+    """Refuse sharded masks under methods that look at whole weights."""
+    if isinstance(algorithm, RunMethod) and algorithm.in_parts:
+        return
+    spread = next((weight.name for weight in weights if is_sharded(weight.mask)), None)
+    if spread is not None:
+        raise InputError(
+            f"{type(algorithm).__name__} looks at whole weights when it chooses masks, and the mask of {spread} is sharded; keep masks whole (without shard_masks_), or take Static, SET, RigL, MEST or SNFS without redistribution."
+        )
 
 
 def _check_computed(model: nn.Module) -> None:

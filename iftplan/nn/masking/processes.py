@@ -1,12 +1,13 @@
-"""The processes of one data-parallel run, and a cheap check that their masks agree.
+"""The processes of one run, and a cheap check that their masks agree.
 
 Every process chooses new masks by itself, from weights and mean gradients that all have alike, so that no mask is
-ever sent. That they chose the same is checked after each update, by 64 bits for each mask.
+ever sent. That they chose the same is checked after each update, by 64 bits for each mask. Of sharded masks every
+process chooses its own part, and those that have the same part are compared.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +16,8 @@ from torch import Tensor, distributed, nn
 
 from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import DivergedError
-from iftplan.nn.masks.masked_weights import SUFFIX
-from iftplan.nn.masks.shards import is_sharded
+from iftplan.nn.masks.masked_weights import SUFFIX, masked_weights
+from iftplan.nn.masks.shards import copies_of, is_sharded, local, of_parts, shard_like
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,22 +66,53 @@ class Ranks:
         Raises:
             DivergedError: some differ, and which.
         """
-        if self.count == 1 or not masks:
+        if self.count == 1:
             return
-        own = torch.stack([fingerprint(mask) for mask in masks.values()])
-        gathered = [torch.empty_like(own) for _ in range(self.count)]
-        distributed.all_gather(gathered, own, self.group)
-        everyone = torch.stack(gathered)
-        differ = (everyone != everyone[0]).any(0).tolist()
-        names = [name for name, differs in zip(masks, differ, strict=True) if differs]
-        if names:
-            others = (everyone != everyone[0]).any(1).nonzero().flatten().tolist()
-            raise DivergedError(
-                f"after step {step} the masks of {', '.join(names[:3])}{' …' if names[3:] else ''} on "
-                f"{'rank' if len(others) == 1 else 'ranks'} {', '.join(map(str, others[:8]))} are not those of rank "
-                "0. Apply the plan with the same seed on all ranks, average gradients before masks.step() (a "
-                "synchronised backward pass), and resume all ranks from the same checkpoint."
-            )
+        for group, names in self._alike(masks):
+            _compare(group, {name: local(masks[name]) for name in names}, step)
+
+    def _alike(self, masks: Mapping[str, Tensor]) -> Iterator[tuple[Any, list[str]]]:
+        """Groups of processes, and the masks of which all of a group have the same part."""
+        found: dict[int, tuple[Any, list[str]]] = {}
+        for name, mask in masks.items():
+            for group in copies_of(mask) if is_sharded(mask) else (self.group,):
+                found.setdefault(id(group), (group, []))[1].append(name)
+        yield from found.values()
+
+
+def _compare(group: Any, masks: Mapping[str, Tensor], step: int) -> None:
+    """Refuse masks that are not the same on all processes of a group."""
+    own = torch.stack([fingerprint(mask) for mask in masks.values()])
+    gathered = [torch.empty_like(own) for _ in range(distributed.get_world_size(group))]
+    distributed.all_gather(gathered, own, group)
+    everyone = torch.stack(gathered)
+    differ = (everyone != everyone[0]).any(0).tolist()
+    names = [name for name, differs in zip(masks, differ, strict=True) if differs]
+    if names:
+        others = (everyone != everyone[0]).any(1).nonzero().flatten().tolist()
+        first, *ranks = (str(distributed.get_global_rank(group, rank)) for rank in (0, *others[:8]))
+        raise DivergedError(
+            f"after step {step} the masks of {', '.join(names[:3])}{' …' if names[3:] else ''} on "
+            f"{'rank' if len(others) == 1 else 'ranks'} {', '.join(ranks)} are not those of rank "
+            f"{first}. Apply the plan with the same seed on all ranks, average gradients before masks.step() (a "
+            "synchronised backward pass), and resume all ranks from the same checkpoint."
+        )
+
+
+@check_arguments
+def shard_masks_(model: nn.Module) -> nn.Module:
+    """Keep of each mask only the part that lies over this process' part of the weight, in place.
+
+    Call it after the model was sharded (FSDP2, tensor parallelism) and before `Masking` is made. Updates then choose
+    the same masks as whole ones would, without gathering a weight; `Static`, `SET`, `RigL`, `MEST` and `SNFS` can, with
+    unstructured masks and counts that stay in their layers.
+    """
+    for weight in masked_weights(model):
+        if is_sharded(weight.parameter):
+            spread = shard_like(weight.mask, weight.parameter.detach())
+            part = local(spread).clone()  # a view would keep the whole mask in memory
+            weight.module._buffers[weight.parameter_name + SUFFIX] = of_parts(part, spread)
+    return model
 
 
 @check_arguments

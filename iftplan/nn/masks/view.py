@@ -12,6 +12,8 @@ from iftplan.masks import MaskStructure, Matrices, Unstructured
 from iftplan.nn.masks.checking import holds
 from iftplan.nn.masks.masked_weights import MaskedWeight, from_matrix, to_matrix
 from iftplan.nn.masks.rows import Flat, Layout, Whole
+from iftplan.nn.masks.shards import as_seen, is_sharded, local, of_parts, true_counts
+from iftplan.nn.masks.spread import Spread
 from iftplan.nn.masks.structures import masks_of
 
 
@@ -24,22 +26,32 @@ class View:
     structure: MaskStructure = Unstructured()  # noqa: RUF009  (a frozen value)
     short: int = 0
 
+    def seen(self, tensor: Tensor) -> Tensor:
+        """What an update sees of a tensor of the weight's shape: this process' part where the mask is sharded, else all."""
+        return as_seen(tensor.detach(), self.weight.mask)
+
     def rows(self, tensor: Tensor) -> Tensor:
-        """A tensor of the weight's shape as (rows, units): sums where a unit is more than one weight."""
+        """A tensor that an update sees as (rows, units): sums where a unit is more than one weight."""
         return self.layout.rows(self._matrix(tensor))
 
     def whole(self, rows: Tensor) -> Tensor:
-        """A choice of units as a mask of the weight's shape."""
+        """A choice of units as a mask of the weight's shape, sharded where the mask is."""
+        if is_sharded(self.weight.mask):
+            return of_parts(rows.view(local(self.weight.mask).shape), self.weight.mask)
         matrix = self.layout.mask(rows, self._matrix(self.weight.mask))
         return matrix if isinstance(self.layout, Flat) else from_matrix(matrix, self.weight)
 
     def mask_rows(self) -> Tensor:
         """Units that are kept now, a boolean tensor (rows, units)."""
-        return self.rows(self.weight.mask.to(torch.float32)) > 0
+        return self.rows(self.seen(self.weight.mask).to(torch.float32)) > 0
+
+    def spread(self) -> Spread | None:
+        """The part of the weight that an update sees here; None where it sees all."""
+        return Spread.of(self.weight.mask) if is_sharded(self.weight.mask) else None
 
     def target(self) -> int:
         """Number of units that each row of the present mask keeps."""
-        return self.layout.units(int(self.weight.mask.count_nonzero()), self._matrix(self.weight.mask))
+        return self.layout.units(true_counts([self.weight.mask])[0], self._matrix(self.weight.mask))
 
     def weights(self, units: int) -> int:
         """Number of weights that a mask keeps with so many units in each row."""
@@ -69,6 +81,8 @@ def view_of(weight: MaskedWeight, structure: MaskStructure) -> View:
     Raises:
         InputError: the weight's mask is not of that structure, or the structure cannot be chosen row by row.
     """
+    if is_sharded(weight.mask):
+        return _spread_view(weight, structure)
     masks = masks_of(structure)
     view = View(weight, masks.layout(weight.experts), structure)
     if view.holds() or masks.ablated(view.mask_rows()):
@@ -78,6 +92,15 @@ def view_of(weight: MaskedWeight, structure: MaskStructure) -> View:
     if _is_depthwise(weight.module):
         return View(weight, Flat())
     raise _other(weight, structure)
+
+
+def _spread_view(weight: MaskedWeight, structure: MaskStructure) -> View:
+    if not isinstance(structure, Unstructured) or weight.experts > 1:
+        kind = f"the experts of {weight.name}" if weight.experts > 1 else f"{structure} masks"
+        raise InputError(
+            f"{kind} are chosen row by row in whole matrices, which no process has here; keep masks whole, without shard_masks_, or plan unstructured masks of single matrices."
+        )
+    return View(weight, Flat(), structure)
 
 
 def _shape(weight: MaskedWeight) -> Matrices:

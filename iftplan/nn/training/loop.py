@@ -24,11 +24,12 @@ from iftplan.nn.timing.peak import wait
 from iftplan.nn.training.data.batches import TrainingBatches, batches, watching_workers
 from iftplan.nn.training.data.mixing import mixed, mixing_weight
 from iftplan.nn.training.data.samples import Batch, Task, generator_of
-from iftplan.nn.training.engine import differentiable
 from iftplan.nn.training.measures.evaluation import Score, evaluate, logits_of, loss_of
 from iftplan.nn.training.optimization.averaging import Averaging
 from iftplan.nn.training.optimization.folded_decay import FoldedDecay
 from iftplan.nn.training.optimization.optimizers import set_rate_
+from iftplan.nn.training.parallel.clipping import clip_
+from iftplan.nn.training.parallel.engine import differentiable
 from iftplan.nn.training.records import checkpoints
 from iftplan.nn.training.records.best import best_step, has_waited
 from iftplan.nn.training.records.ledger import Spending
@@ -122,6 +123,8 @@ class Loop:
         identity: digests that a checkpoint must have in common with the run.
         metrics: the rows of metrics.csv.
         bare_optimizer: torch's own.
+        share: number of this process among those that see samples of their own, and how many those are; processes
+            that split layers among them see the same.
         average: of the weights, which is then what is evaluated; None for none.
         spectra: of the masks; None where they are not measured.
         folded: decay of low-rank pairs by their product; None where weights decay.
@@ -147,6 +150,7 @@ class Loop:
     identity: Mapping[str, str]
     metrics: Metrics
     bare_optimizer: Optimizer
+    share: tuple[int, int] = (0, 1)
     average: Averaging | None = None
     spectra: SpectralRecord | None = None
     folded: FoldedDecay | None = None
@@ -207,7 +211,7 @@ class Loop:
         """One optimizer step."""
         config, fabric = self.config, self.fabric
         set_rate_(self.bare_optimizer, self._rate())
-        torch.manual_seed(generator_of("step", config.seed, self.step, fabric.global_rank).initial_seed())
+        torch.manual_seed(generator_of("step", config.seed, self.step, self.share[0]).initial_seed())
         inputs, targets = self._batch()
         parts = config.training.accumulate
         if config.training.execution == "sparse" and self.masks is not None:
@@ -235,9 +239,7 @@ class Loop:
             self.masks.step()
         if config.optimizer.clip:
             # an overflow is the scaler's to skip, and a divergence is told with the loss
-            fabric.clip_gradients(
-                self.model, self.optimizer, max_norm=config.optimizer.clip, error_if_nonfinite=False
-            )
+            self._clip(config.optimizer.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.spending.step(config.training.batch_size)
@@ -248,6 +250,12 @@ class Loop:
         self.loss_sum = total.double() if self.loss_sum is None else self.loss_sum + total
         self.loss_count += 1
         return total
+
+    def _clip(self, most: float) -> None:
+        if self.config.training.tensor_parallel > 1 and self.fabric.world_size > 1:
+            clip_(self.network.parameters(), most)
+            return
+        self.fabric.clip_gradients(self.model, self.optimizer, max_norm=most, error_if_nonfinite=False)
 
     @property
     def _mask_updates(self) -> int:
@@ -260,9 +268,7 @@ class Loop:
         fabric, config, task = self.fabric, self.config, self.task
         if self.batches is None:
             size, every = config.training.batch_size, self.length.per_epoch
-            make = TrainingBatches(
-                task.train, config.seed, size, every, fabric.global_rank, fabric.world_size
-            )
+            make = TrainingBatches(task.train, config.seed, size, every, *self.share)
             steps, pinned = range(self.step, self.length.steps), fabric.device.type == "cuda"
             self.batches = batches(make, steps, task.workers, pinned=pinned)
         inputs, targets = (fabric.to_device(part) for part in next(self.batches))
@@ -275,7 +281,9 @@ class Loop:
     def _evaluate(self) -> Score:
         self._share_buffers()
         model = self.model if self.average is None else self.average.model
-        score = evaluate(self.fabric, model, self.task, self.task.test, self.config.training.batch_size)
+        score = evaluate(
+            self.fabric, model, self.task, self.task.test, self.config.training.batch_size, self.share
+        )
         assert self.loss_sum is not None
         loss = self.fabric.all_reduce(self.loss_sum / self.loss_count)
         seen = self.masks.metrics() if self.masks is not None else {}
@@ -305,7 +313,7 @@ class Loop:
         samples = self.task.validation
         if samples is None:
             return {}
-        score = evaluate(self.fabric, model, self.task, samples, self.config.training.batch_size)
+        score = evaluate(self.fabric, model, self.task, samples, self.config.training.batch_size, self.share)
         return {"validation_loss": score.loss, "validation_metric": score.metric(self.task.metric)}
 
     def _check_finite(self, row: Mapping[str, float]) -> None:

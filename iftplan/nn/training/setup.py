@@ -7,22 +7,24 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from iftplan.base.documents import Document, dumps, with_digest, write_text
 from iftplan.base.errors import InputError
 from iftplan.base.units import fraction
-from iftplan.masks import parse_mask
+from iftplan.masks import MaskStructure, Unstructured, parse_mask
 from iftplan.masks.spectra import MEASURES
+from iftplan.nn.masking.algorithms.base import Algorithm
+from iftplan.nn.masking.algorithms.static import Static
 from iftplan.nn.masking.cautions import algorithm_cautions, weights_left
 from iftplan.nn.masking.masking import Masking
-from iftplan.nn.masking.processes import spare_broadcasts_
-from iftplan.nn.masks.masked_weights import masked_names
+from iftplan.nn.masking.processes import shard_masks_, spare_broadcasts_
+from iftplan.nn.masks.masked_weights import masked_names, masked_weights
+from iftplan.nn.masks.shards import whole
 from iftplan.nn.training.data.opening import open_data
 from iftplan.nn.training.data.samples import Task
-from iftplan.nn.training.engine import engine_for
 from iftplan.nn.training.execution import run_sparse_
 from iftplan.nn.training.from_checkpoint import begin_from_
 from iftplan.nn.training.loop import Length, Loop
@@ -31,6 +33,8 @@ from iftplan.nn.training.network import network_of
 from iftplan.nn.training.optimization.averaging import Averaging
 from iftplan.nn.training.optimization.folded_decay import FoldedDecay, folded_decay
 from iftplan.nn.training.optimization.optimizers import optimizer_of
+from iftplan.nn.training.parallel.engine import engine_for
+from iftplan.nn.training.parallel.recomputation import recompute_
 from iftplan.nn.training.records import best
 from iftplan.nn.training.records.ledger import Spending
 from iftplan.nn.training.records.memory import held_bytes
@@ -41,6 +45,9 @@ from iftplan.plans.plan import Plan, Scope
 from iftplan.runs.document import run_digest, run_object
 from iftplan.runs.methods import METHODS
 from iftplan.runs.settings import RunConfig
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 def start(
@@ -69,10 +76,11 @@ def start(
     """
     if config.training.threads:
         torch.set_num_threads(config.training.threads)
-    fabric = engine_for(config.training.precision, loggers, config.training.strategy, config.training.timeout)
+    fabric = engine_for(config.training, loggers)
+    share = _share(config, fabric)
     task = open_data(config.data, say)
     length = Length.of(config, task)
-    _check_shares(config, fabric.world_size)
+    _check_shares(config, share[1])
     _check_patience(config)
     _check_masked(config, plan)
     network = network_of(config, plan, source)
@@ -81,6 +89,8 @@ def start(
         identity["start"] = begin_from_(network, config, plan_document["digest"], say)
     if config.training.execution == "sparse":
         run_sparse_(network, config, fabric)
+    if config.training.recompute:
+        recompute_(network)
     model = fabric.setup_module(spare_broadcasts_(network))
     # after sharding, which makes other parameters
     folded = _folded(config, network, fabric.world_size)
@@ -97,6 +107,8 @@ def start(
     algorithm = algorithm_of(config.method, length.steps, structure, _classifier(plan, network))
     masks = None
     if algorithm is not None:
+        if fabric.world_size > 1 and config.training.strategy == "fsdp":
+            _shard_masks_(network, algorithm, structure)
         masks = Masking(model, bare, algorithm, structure=structure, seed=config.seed)
     _check_output(model, task)
     _check_counted(plan, task)
@@ -124,8 +136,22 @@ def start(
         spectra=spectra,
         folded=folded,
         bare_optimizer=bare,
+        share=share,
         average=average,
     )
+
+
+def _share(config: RunConfig, fabric: Fabric) -> tuple[int, int]:
+    """Number of this process among those that see samples of their own, and how many those are."""
+    together = config.training.tensor_parallel if fabric.world_size > 1 else 1
+    return fabric.global_rank // together, fabric.world_size // together
+
+
+def _shard_masks_(network: torch.nn.Module, algorithm: Algorithm, structure: MaskStructure) -> None:
+    """Shard masks where the method and the structure can choose from parts; others stay whole on every process."""
+    flat = isinstance(structure, Unstructured) and all(w.experts == 1 for w in masked_weights(network))
+    if getattr(algorithm, "in_parts", False) and (flat or isinstance(algorithm, Static)):
+        shard_masks_(network)
 
 
 def _folded(config: RunConfig, network: torch.nn.Module, world: int) -> FoldedDecay | None:
@@ -259,12 +285,13 @@ def begin(loop: Loop, plan_document: Document, say: Callable[[str], None], *, re
             files.check(loop.directory)
         loop.resume(say if first else _silent)
         return
+    sentences = doubts(loop)  # in all processes, which may each have a part of the masks
     if first:
         if files is not None:
             files.write(loop.directory)
         record_start(loop, plan_document)
         loop.metrics.write()
-        for sentence in doubts(loop):
+        for sentence in sentences:
             say(f"note: {sentence}")
     loop.fabric.barrier()
 
@@ -357,7 +384,7 @@ def weights_digest(loop: Loop) -> str:
     from hashlib import sha256
 
     found = sha256()
-    for name, tensor in sorted(model_state(loop.network).items()):
+    for name, tensor in sorted(model_state(loop.network, parts=True).items()):  # one whole tensor at a time
         found.update(name.encode())
-        found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        found.update(whole(tensor).cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return found.hexdigest()

@@ -13,6 +13,7 @@ from pathlib import Path
 from torch import Tensor
 
 from iftplan.cli.main import main
+from iftplan.nn.masks.shards import whole
 from iftplan.nn.training.loop import Loop
 
 
@@ -24,7 +25,7 @@ def record(folder: Path, stop: int) -> None:
     def recorded(loop: Loop) -> Tensor:
         loss = step(loop)
         assert loop.masks is not None
-        masks = b"".join(mask.numpy().tobytes() for mask in loop.masks.masks().values())
+        masks = b"".join(whole(mask).contiguous().numpy().tobytes() for mask in loop.masks.masks().values())
         updates = loop.masks.exploration.updates
         print(loop.step, updates, sha256(masks).hexdigest(), file=log, flush=True)
         if loop.step == stop:

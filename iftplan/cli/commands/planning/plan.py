@@ -51,6 +51,7 @@ from iftplan.plans.plan import (
 
 if TYPE_CHECKING:
     from iftplan.plans.request import Pricing
+    from iftplan.runs.devices.tables import DeviceRequest
 
 EXAMPLE = """
 Example:
@@ -70,6 +71,7 @@ Example:
 
 SCALES_PANEL = "Initial scales and learning rates"
 TIME_PANEL = "Plans for time"
+DEVICES_PANEL = "Several devices"
 
 
 def command(
@@ -235,11 +237,49 @@ def command(
         typer.Option(
             "--batch",
             min=1,
-            help="Batch size whose time counts, for --objective wallclock.",
-            show_default="1",
+            help="Batch size whose time counts, for --objective wallclock; with --devices, the samples of a step on all of them.",
+            show_default="1, or one for each group of devices",
             rich_help_panel=TIME_PANEL,
         ),
     ] = None,
+    devices: Annotated[
+        int | None,
+        typer.Option(
+            "--devices",
+            min=1,
+            help="Show what each of so many devices holds and sends when they train the plan in parts (FSDP).",
+            show_default=False,
+            rich_help_panel=DEVICES_PANEL,
+        ),
+    ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            "--memory",
+            metavar="SIZE",
+            help="Memory of each device, such as 80G (GiB): whether the plan fits.",
+            show_default=False,
+            rich_help_panel=DEVICES_PANEL,
+        ),
+    ] = None,
+    tensor_parallel: Annotated[
+        int,
+        typer.Option(
+            "--tensor-parallel",
+            min=1,
+            help="Devices that split each linear layer among them.",
+            rich_help_panel=DEVICES_PANEL,
+        ),
+    ] = 1,
+    replicas: Annotated[
+        int,
+        typer.Option(
+            "--replicas",
+            min=1,
+            help="Groups of devices that hold a whole model each, in parts.",
+            rich_help_panel=DEVICES_PANEL,
+        ),
+    ] = 1,
     allow: AllowOption = None,
     no_cache: NoCacheOption = False,
     form: FormatOption = None,
@@ -258,6 +298,7 @@ def command(
     from iftplan.plans.request import PlanRequest, make_plan
     from iftplan.plans.tables import plan_table, scale_tables, scope_table, time_tables, total_time_tables
 
+    shown = _devices(devices, memory, tensor_parallel, replicas, batch)
     closed, modules = parse_scope(scope, within)
     asked = PlanRequest(
         family=assigned_families(transform or ["wide"]),
@@ -283,7 +324,7 @@ def command(
     asked = asked.as_reference() if reference else asked
     request = replace(
         asked,
-        pricing=_pricing(objective, profile, passes, batch),
+        pricing=_pricing(objective, profile, passes, None if shown else batch),
         aim=objective if objective in ("search-space", "parameters") else None,
     )
     widens = request.reads_widths
@@ -292,16 +333,36 @@ def command(
     document = plan_document(made)
     scopes = scope_table(made, convention)
     emit(
-        [plan_table(made, convention), *scale_tables(made), *time_tables(made), scopes],
+        [
+            *(plan_table(made, convention), *scale_tables(made), *time_tables(made), scopes),
+            *(shown.tables(made) if shown else ()),
+        ],
         lambda: document,
         form,
         output,
-        summary=[*total_time_tables(made), scopes],
+        summary=[*total_time_tables(made), scopes, *(shown.tables(made) if shown else ())],
     )
     needed = model_option(made.model)
     if needed and model == made.model and output not in (None, "-") and note_made(document, no_cache):
         needed = []
     say_next(_next(needed, form, output), form, output)
+
+
+def _devices(
+    count: int | None, memory: str | None, tensor: int, replicas: int, batch: int | None
+) -> DeviceRequest | None:
+    """What was asked about devices; None where nothing was."""
+    if count is None:
+        if memory is not None or max(tensor, replicas) > 1:
+            raise InputError(
+                "--memory, --tensor-parallel and --replicas say how a plan is trained on several devices. Add --devices with their number, or leave them out."
+            )
+        return None
+    from iftplan.runs.devices.layout import Devices
+    from iftplan.runs.devices.tables import DeviceRequest, parse_memory
+
+    devices = Devices(count, tensor, replicas)
+    return DeviceRequest.of(devices, None if memory is None else parse_memory(memory), batch)
 
 
 def _next(needed: Sequence[str], form: Format | None, output: str | None) -> list[str]:

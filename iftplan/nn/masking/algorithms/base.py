@@ -196,6 +196,11 @@ class RunMethod(ABC):
         """Whether the algorithm has to be told the length of training, a fraction of which some of its steps are at."""
         return False
 
+    @property
+    def in_parts(self) -> bool:
+        """Whether updates can choose among parts of weights that processes share, so that masks can be sharded."""
+        return False
+
     def over(self, steps: int) -> Self:
         """The same algorithm in a training of so many optimizer steps."""
         return self

@@ -28,6 +28,11 @@ class Static(RunMethod):
         """Masks that stay, whatever else a run asks for."""
         return cls()
 
+    @property
+    def in_parts(self) -> bool:
+        """Whether masks can be sharded: nothing is chosen."""
+        return True
+
     def due(self, step: int) -> bool:
         """Whether masks change at that step: they never do."""
         return False

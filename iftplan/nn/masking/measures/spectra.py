@@ -54,7 +54,7 @@ def _spectra(weight: MaskedWeight) -> list[Spectrum | None]:
         raise InputError(
             f"{weight.name} is on the meta device, where masks have no values; apply the plan to a network on the CPU or a GPU."
         )
-    masks = to_matrix(weight.mask, weight).chunk(weight.experts)
+    masks = to_matrix(whole(weight.mask), weight).chunk(weight.experts)
     values = to_matrix(whole(weight.parameter.detach()), weight).chunk(weight.experts)
     return [mask_spectrum(mask, value) for mask, value in zip(masks, values, strict=True)]
 

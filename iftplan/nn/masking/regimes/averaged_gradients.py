@@ -11,7 +11,7 @@ from torch import Tensor
 from iftplan.nn.masking.algorithms.base import Smoothing
 from iftplan.nn.masking.masked_model import Subject
 from iftplan.nn.masking.regimes.sparse_weights import Held
-from iftplan.nn.masks.shards import local, shard_like, state_of, whole
+from iftplan.nn.masks.shards import local, shard_like, state_of
 from iftplan.nn.masks.view import View
 
 
@@ -92,4 +92,4 @@ class Averaged(Held):
 
     def _score(self, view: View, parameter: Tensor, gradient: Tensor) -> Tensor | None:
         average = self._averages.get(view.weight.name)
-        return None if average is None else view.rows(whole(average).abs())
+        return None if average is None else view.rows(view.seen(average).abs())

@@ -131,11 +131,11 @@ class Held:
     def _score(self, view: View, parameter: Tensor, gradient: Tensor) -> Tensor | None:
         match self._algorithm.scores:
             case Scores.GRADIENT:
-                return view.rows(whole(gradient).abs())
+                return view.rows(view.seen(gradient).abs())
             case Scores.KEPT:
-                return view.rows(whole(gradient).abs() * view.weight.mask)
+                return view.rows(view.seen(gradient).abs() * view.seen(view.weight.mask))
             case Scores.SALIENCY:
-                return view.rows((whole(gradient) * whole(parameter)).abs())
+                return view.rows((view.seen(gradient) * view.seen(parameter)).abs())
             case _:
                 return None
 

@@ -64,7 +64,9 @@ def loss_of(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
 
 
 @torch.no_grad()
-def evaluate(fabric: Fabric, model: nn.Module, task: Task, samples: Samples, size: int) -> Score:
+def evaluate(
+    fabric: Fabric, model: nn.Module, task: Task, samples: Samples, size: int, share: tuple[int, int]
+) -> Score:
     """The score over all samples, each process taking its share.
 
     Args:
@@ -73,11 +75,12 @@ def evaluate(fabric: Fabric, model: nn.Module, task: Task, samples: Samples, siz
         task: says how samples become inputs.
         samples: of the part of the data that is evaluated.
         size: samples of a batch.
+        share: number of this process among those that see samples of their own, and how many those are.
     """
     was_training = model.training
     model.eval()
     totals = torch.zeros(3, dtype=torch.float64, device=fabric.device)
-    for inputs, targets in _batches(fabric, task, samples, size):
+    for inputs, targets in _batches(fabric, task, EvaluationBatches(samples, size, *share)):
         with fabric.autocast():  # an average of the weights is not wrapped by the engine
             logits = logits_of(model(inputs)).float()
         flat, wanted = logits.reshape(-1, logits.shape[-1]), targets.reshape(-1)
@@ -90,8 +93,7 @@ def evaluate(fabric: Fabric, model: nn.Module, task: Task, samples: Samples, siz
     return Score(loss / count, right / count)
 
 
-def _batches(fabric: Fabric, task: Task, samples: Samples, size: int) -> Iterator[Batch]:
-    make = EvaluationBatches(samples, size, fabric.global_rank, fabric.world_size)
+def _batches(fabric: Fabric, task: Task, make: EvaluationBatches) -> Iterator[Batch]:
     for inputs, targets in batches(make, range(len(make)), task.workers):
         yield task.normalised(fabric.to_device(inputs)), fabric.to_device(targets)
 

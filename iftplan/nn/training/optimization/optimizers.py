@@ -44,6 +44,7 @@ def optimizer_of(
     trained = [p for p in network.parameters() if p.requires_grad]
     rates = [{"params": trained}] if dense else parameter_groups(plan, network, config.lr)
     groups = [group for rate in rates for group in _by_decay(rate, config.weight_decay, set(folded))]
+    groups = [part for group in groups for part in _by_mesh(group)]
     if config.name == "sgd":
         nesterov = config.nesterov and config.momentum > 0
         return SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=nesterov)
@@ -65,6 +66,14 @@ def _by_decay(group: dict[str, Any], decay: float, folded: set[nn.Parameter]) ->
         },
     )
     return [part for part in parts if part["params"]]
+
+
+def _by_mesh(group: dict[str, Any]) -> list[dict[str, Any]]:
+    """The group once for each mesh that its parameters are spread over: one operator cannot take two."""
+    parts: dict[Any, list[nn.Parameter]] = {}
+    for parameter in group["params"]:
+        parts.setdefault(getattr(parameter, "device_mesh", None), []).append(parameter)
+    return [{**group, "params": part} for part in parts.values()]
 
 
 def set_rate_(optimizer: Optimizer, rate: float) -> None:

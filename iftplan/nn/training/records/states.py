@@ -63,20 +63,19 @@ def optimizer_state(
 def parts_like(model: nn.Module) -> Target:
     """Target that `checkpoints.read` and `newest` load tensors into: those of a parameter's name and shape distributed as it is.
 
-    Weights, their slots in the optimizer and dense weights behind masked ones are; masks are whole.
+    Weights, their slots in the optimizer and dense weights behind masked ones are; masks are as the model has them.
     """
     reshard_(model)
-    parameters = dict(model.named_parameters())
+    parameters, buffers = dict(model.named_parameters()), dict(model.named_buffers())
 
     def target(place: Place, empty: Tensor) -> Tensor:
         for part in place:
-            like = parameters.get(part) if isinstance(part, str) else None
-            if (
-                like is not None
-                and is_sharded(like)
-                and like.shape == empty.shape
-                and empty.is_floating_point()
-            ):
+            name = str(part)
+            if empty.dtype is torch.bool:
+                like = buffers.get(name.removesuffix(SUFFIX) + SUFFIX)
+            else:
+                like = parameters.get(name) if empty.is_floating_point() else None
+            if like is not None and is_sharded(like) and like.shape == empty.shape:
                 return torch.empty_like(like.detach(), dtype=empty.dtype)
         return on_cpu(empty)
 
@@ -116,7 +115,10 @@ def load_optimizer_state_(model: nn.Module, optimizer: Optimizer, state: Mapping
     names = {parameter: name for name, parameter in parameters.items()}
     ours = [[names[p] for p in group["params"]] for group in optimizer.param_groups]
     theirs = [list(group["params"]) for group in state["param_groups"]]
-    if ours != theirs:
+    settings = {name: _settings(group) for group in state["param_groups"] for name in group["params"]}
+    known = settings.keys() == set(names.values()) & {name for group in ours for name in group}
+    # parameters spread otherwise are in groups of their own, with the settings of those beside them
+    if not known or any(settings[name] != settings[group[0]] for group in ours for name in group):
         raise StaleError(
             f"the optimizer's state is of {sum(map(len, theirs))} parameters in {len(theirs)} groups, and this "
             f"optimizer holds {sum(map(len, ours))} in {len(ours)}, or under other names; resume with the model "
@@ -127,9 +129,7 @@ def load_optimizer_state_(model: nn.Module, optimizer: Optimizer, state: Mapping
         index[name]: {key: _part(value, parameters[name]) for key, value in values.items()}
         for name, values in state["state"].items()
     }
-    groups = [
-        {**group, "params": [index[name] for name in group["params"]]} for group in state["param_groups"]
-    ]
+    groups = [{**settings[group[0]], "params": [index[name] for name in group]} for group in ours]
     optimizer.load_state_dict({"state": slots, "param_groups": groups})
 
 

@@ -12,11 +12,10 @@ from __future__ import annotations
 
 from math import floor
 
-import torch
 from torch import Tensor
 
 from iftplan.nn.masking.layer import Change, Layer
-from iftplan.nn.masks.top_k import excluding, first, top_k_mask
+from iftplan.nn.masks.top_k import excluding
 
 
 def drop_grow(layer: Layer, growth: Tensor, fraction: float, *, regrow: bool = True) -> Change:
@@ -28,9 +27,9 @@ def drop_grow(layer: Layer, growth: Tensor, fraction: float, *, regrow: bool = T
         fraction: f_t, the part of the active units that is dropped.
         regrow: whether what was just dropped may grow back at once.
     """
-    active = layer.mask.sum(1)
+    active = layer.counts(layer.mask)
     kept = left(layer, fraction, regrow=regrow)
-    return grow(layer, kept, growth, active - kept.sum(1), regrow=regrow)
+    return grow(layer, kept, growth, active - layer.counts(kept), regrow=regrow)
 
 
 def left(layer: Layer, fraction: float, *, regrow: bool = True) -> Tensor:
@@ -41,13 +40,13 @@ def left(layer: Layer, fraction: float, *, regrow: bool = True) -> Tensor:
         fraction: f_t, the part of the active units that is dropped.
         regrow: whether what was just dropped may grow back at once.
     """
-    active = layer.mask.sum(1)
+    active = layer.counts(layer.mask)
     size = int(active.sum())
     dropped = min(size, max(0, floor(round(size * fraction, 6))))  # 100·.29 comes out a hair below 29
     magnitude = excluding(layer.magnitude, ~layer.mask)
-    kept = top_k_mask(magnitude.reshape(1, -1), size - dropped).view(magnitude.shape)
+    kept = layer.best(magnitude, size - dropped)
     if not regrow:  # where too little is inactive, the largest of what would be dropped stays
-        kept = kept | first(magnitude, 2 * active - layer.units)
+        kept = kept | layer.first(magnitude, 2 * active - layer.units)
     return kept
 
 
@@ -62,10 +61,10 @@ def grow(layer: Layer, kept: Tensor, growth: Tensor, counts: Tensor, *, regrow: 
         regrow: whether what was just dropped may grow back at once.
     """
     closed = kept if regrow else kept | layer.mask
-    grown = first(excluding(growth, closed), counts)
+    grown = layer.first(excluding(growth, closed), counts)
     return Change(kept | grown, grown)
 
 
 def at_random(layer: Layer) -> Tensor:
     """Scores to grow by: uniform random numbers, (rows, units), the same on every device."""
-    return torch.rand(layer.mask.shape, generator=layer.generator).to(layer.mask.device)
+    return layer.random()

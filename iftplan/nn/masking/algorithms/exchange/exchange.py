@@ -102,6 +102,11 @@ class DropGrow(Exchange):
         """Whether counts move between layers: where freed MACs are redistributed."""
         return self.redistribution != "none"
 
+    @property
+    def in_parts(self) -> bool:
+        """Whether masks can be sharded: where every layer keeps its count."""
+        return not self.crosses_layers
+
     def structure_refusal(self, structure: MaskStructure) -> str:
         """Sentence on structures whose layers cannot exchange weights."""
         if self.redistribution == "none" or isinstance(structure, Unstructured):

@@ -15,7 +15,7 @@ from iftplan.nn.masking.algorithms.base import Asked, Scores
 from iftplan.nn.masking.algorithms.exchange.drop_grow import at_random
 from iftplan.nn.masking.algorithms.exchange.exchange import DropGrow
 from iftplan.nn.masking.layer import Change, Layer
-from iftplan.nn.masks.top_k import excluding, first
+from iftplan.nn.masks.top_k import excluding
 from iftplan.runs.cautions import schedule_cautions
 
 
@@ -93,9 +93,10 @@ class MEST(DropGrow):
 
     def _beside(self, layer: Layer, share: float) -> Change:
         """The plan's count of the most important weights, and a part of it more, at random."""
-        kept = first(excluding(layer.magnitude, ~layer.mask), layer.mask.sum(1).clamp(max=layer.target))
+        active = layer.counts(layer.mask)
+        kept = layer.first(excluding(layer.magnitude, ~layer.mask), active.clamp(max=layer.target))
         closed = kept if self.regrow else kept | layer.mask
-        free = layer.units - closed.sum(1)
+        free = layer.units - layer.counts(closed)
         more = free.clamp(max=floor(round(layer.target * share, 6)))
-        grown = first(excluding(self.growth(layer), closed), more)
+        grown = layer.first(excluding(self.growth(layer), closed), more)
         return Change(kept | grown, grown)

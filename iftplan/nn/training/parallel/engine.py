@@ -16,29 +16,26 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from iftplan.base.errors import InputError
 from iftplan.nn.torch_internals import processor_has_bf16
+from iftplan.runs.settings import TrainingConfig
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
     from lightning_fabric.strategies.parallel import ParallelStrategy
     from torch.distributed.device_mesh import DeviceMesh
 
-LARGE = 2**16
-"""Weights from which a layer is gathered by itself; smaller ones are gathered together, in one message."""
+    from iftplan.nn.training.parallel.arrangement import Arrangement
 
 
-def engine_for(
-    precision: str, loggers: list[Any] | None = None, strategy: str = "auto", timeout: int = 1800
-) -> Fabric:
+def engine_for(training: TrainingConfig, loggers: list[Any] | None = None) -> Fabric:
     """Lightning Fabric of a run, launched.
 
     Args:
-        precision: "auto", or one of lightning-fabric's.
+        training: the loop's settings, of which the precision, the arrangement of processes and the seconds that they
+            wait for each other are looked at.
         loggers: lightning-fabric's, told every row of metrics.
-        strategy: of several processes, "ddp" or "fsdp" (FSDP2); "auto" is DDP where there are several.
-        timeout: seconds that a process waits for the others.
 
     Raises:
-        InputError: lightning-fabric is missing.
+        InputError: lightning-fabric is missing, or the processes cannot be arranged so.
     """
     try:
         from lightning_fabric import Fabric
@@ -52,36 +49,40 @@ def engine_for(
         accelerator="auto",
         devices=local,
         num_nodes=world // local,
-        strategy=_strategy(strategy, world, timedelta(seconds=timeout)),
-        precision=cast("Any", precision_for(precision)),  # one of its literals
+        strategy=_strategy(training, world),
+        precision=cast("Any", precision_for(training.precision)),  # one of its literals
         loggers=loggers or [],
     )
     fabric.launch()
     return fabric
 
 
-def _strategy(asked: str, world: int, timeout: timedelta) -> str | ParallelStrategy:
+def _strategy(training: TrainingConfig, world: int) -> str | ParallelStrategy:
     """Strategy of Fabric; "auto" for a single process, which can continue the run of several."""
     from lightning_fabric.strategies.ddp import DDPStrategy
 
-    if world == 1:
-        return "auto"
-    return _sharding(world, timeout) if asked == "fsdp" else DDPStrategy(timeout=timeout)
+    timeout = timedelta(seconds=training.timeout)
+    if training.strategy != "fsdp" and max(training.tensor_parallel, training.replicas) == 1:
+        return "auto" if world == 1 else DDPStrategy(timeout=timeout)
+    from iftplan.nn.training.parallel.arrangement import Arrangement
+
+    arrangement = Arrangement.of(training, world)
+    return "auto" if world == 1 else _sharding(arrangement, timeout)
 
 
-def _sharding(world: int, timeout: timedelta) -> ParallelStrategy:
-    """FSDP2: every process holds a part of each weight, its gradient and its optimizer state."""
+def _sharding(arrangement: Arrangement, timeout: timedelta) -> ParallelStrategy:
+    """FSDP2 and tensor parallelism: every process holds a part of each weight, its gradient and its optimizer state."""
     from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
-    from torch.distributed.fsdp import fully_shard
 
     def parts_(model: nn.Module, mesh: DeviceMesh) -> nn.Module:
-        for module in model.modules():
-            if module is not model and sum(p.numel() for p in module.parameters(recurse=False)) >= LARGE:
-                fully_shard(module, mesh=mesh["data_parallel"])
-        fully_shard(model, mesh=mesh["data_parallel"])
-        return model
+        return arrangement.parallelize_(model, mesh.device_type)
 
-    return ModelParallelStrategy(parts_, data_parallel_size=world, tensor_parallel_size=1, timeout=timeout)
+    return ModelParallelStrategy(
+        parts_,
+        data_parallel_size=arrangement.data,
+        tensor_parallel_size=arrangement.tensor,
+        timeout=timeout,
+    )
 
 
 def precision_for(asked: str) -> str:
