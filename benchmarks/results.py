@@ -5,11 +5,14 @@
     python benchmarks/results.py table2 --data DIR --seeds 5
     python benchmarks/results.py table3 --data DIR --seeds 5
     python benchmarks/results.py structures --data DIR --seeds 3
+    python benchmarks/results.py places --data input.txt --seeds 3
+    python benchmarks/results.py places-cifar10 --data DIR --seeds 3
     python benchmarks/results.py execution --data DIR --seeds 3
 
 `cifar10` and `shakespeare` have dense, static, SET and RigL with every seed, and each other family with the first one;
 `table2` and `table3` are those tables of arXiv 2303.11525 at ten epochs: methods by sparsities, and families by sparsities, each
-with the spectra of its masks; `structures` is `cifar10` with structured masks and with low-rank layers; `execution` trains in float32 with dense operators on
+with the spectra of its masks; `structures` is `cifar10` with structured masks and with low-rank layers; `places` are places where one budget can go: dense, wide,
+Monarch layers and, where there are feed-forward blocks, experts; `execution` trains in float32 with dense operators on
 masked weights and with sparse kernels. Every run is one `iftplan train` in a process of
 its own, printed before it starts; a run that has its result.json is not made again, and an interrupted one is continued.
 Seeds are paired: the same seed is the same order of the data in every arm, so that differences to the dense control
@@ -37,6 +40,7 @@ _SHAKESPEARE = (
     "--recipe shakespeare-gpt --steps 250 --set method.interval=8 --set training.batch_size=16 "
     "--set data.test_fraction=0.05 --set training.eval_interval=250 --set training.checkpoint_interval=250"
 )
+_SHAKESPEARE_500 = _SHAKESPEARE.replace("--steps 250", "--steps 500")
 
 MEASURES = ("delta_r", "delta_s", "imdb", "weighted_gap")
 TITLES = {"delta_r": "Δr", "imdb": "IMDB", "weighted_gap": "weighted gap", "churn": "churn"}
@@ -118,6 +122,7 @@ STRUCTURES = (
     Arm("densified", "lowrank"),
     Arm("densified", "lowrank", nonlinear=False),
 )
+MONARCH, EXPERTS = Arm("densified", "monarch"), Arm("densified", "experts:8x2")
 EXECUTION = (DENSE, *(Arm(method, execution=e) for method in ("static", "rigl") for e in ("dense", "sparse")))
 
 
@@ -149,6 +154,8 @@ EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
         "table2": Experiment("cifar10-ten", _TEN_EPOCHS, TABLE_2),
         "table3": Experiment("cifar10-ten", _TEN_EPOCHS, TABLE_3),
         "structures": Experiment("cifar10", _CIFAR10, STRUCTURES),
+        "places": Experiment("shakespeare-500", _SHAKESPEARE_500, (DENSE, Arm("rigl"), MONARCH, EXPERTS)),
+        "places-cifar10": Experiment("cifar10", _CIFAR10, (DENSE, Arm("rigl"), MONARCH)),
         "execution": Experiment("cifar10-float32", f"{_CIFAR10} --set training.precision=32-true", EXECUTION),
     }
 )

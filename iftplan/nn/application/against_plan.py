@@ -107,7 +107,8 @@ def audit_by_plan(
         Reference.of_plan(
             plan, reference or f"plan: {plan.transform} at sparsity {decimal(plan.sparsity, 4)}"
         ),
-        nonzeros=nonzeros,
+        nonzeros=nonzeros
+        and bool(plan.cardinality.maskable_weights),  # zeros of a plan without masks are chance
         engines=engines,
         second=second,
         operators=operators,

@@ -83,3 +83,16 @@ def test_experts_begin_at_the_scale_of_the_layers_that_they_replace() -> None:
             assert float(new.std()) == pytest.approx(own * (before / inputs) ** 0.5, rel=0.05)
             shared = applied.get_parameter(f"{path}.shared.{name}.weight")
             assert float(shared.std()) == pytest.approx(own * (before / shared.shape[1]) ** 0.5, rel=0.05)
+
+
+def test_a_weight_that_happens_to_be_zero_is_a_weight() -> None:
+    """Nothing is masked in a mixture, so no cost depends on values."""
+    dense = build("zoo:gpt-char", device="cpu")
+    plan = ift.plan(ift.read_model("zoo:gpt-char"), "experts:4x1")
+    network = apply(plan, dense)
+    stacked = next(p for p in network.parameters() if p.dim() == 3)
+    with torch.no_grad():
+        stacked[0, 0, 0] = 0
+    report = ift.audit(network, plan)
+    assert report.passed
+    assert report.deviation == 0
