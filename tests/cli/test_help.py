@@ -91,7 +91,7 @@ def test_placeholders_and_defaults_are_words(name: str) -> None:
     [
         (
             "plan",
-            "Arguments Options, Reading the model, Initial scales and learning rates, Plans for time, Output",
+            "Arguments Options, Reading the model, Initial scales and learning rates, Plans for time, Several devices, Output",
         ),
         ("train", "Arguments Options, Run, Reading the model"),
         ("sweep", "Arguments Options, Training (with --train), Search, Reading the model, Output"),
@@ -141,7 +141,7 @@ def test_every_choice_is_explained(name: str) -> None:
         ("audit zoo:resnet18 --against zoo:bot", "zoo:botnet50-cifar zoo:botnet50"),
         ("plan t", "timm: torchvision:"),
         ("plan x --scope mo", "model module:"),
-        ("plan x --structure b", "block4x4"),
+        ("plan x --structure block", "block4x4 blockdiag4 blockdiag4+shuffle"),
         ("sweep x --distributions uniform,", "uniform,er uniform,erk"),
         ("sweep x --methods static,ri", "static,rigl"),
         ("solve --layer dw", "dwconv3x3"),

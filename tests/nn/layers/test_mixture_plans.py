@@ -89,7 +89,7 @@ def test_a_weight_that_happens_to_be_zero_is_a_weight() -> None:
     """Nothing is masked in a mixture, so no cost depends on values."""
     dense = build("zoo:gpt-char", device="cpu")
     plan = ift.plan(ift.read_model("zoo:gpt-char"), "experts:4x1")
-    network = apply(plan, dense)
+    network = inn.apply(plan, dense)
     stacked = next(p for p in network.parameters() if p.dim() == 3)
     with torch.no_grad():
         stacked[0, 0, 0] = 0
