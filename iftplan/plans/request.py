@@ -223,8 +223,16 @@ def _assigned(asked: str | Family | Rules | None) -> tuple[Assignment, tuple[Fam
 
 
 def _rules(asked: str | Family | Rules | None) -> Rules:
-    """Pairs of a path and what its layers become, whichever way they were given."""
+    """Pairs of a path and what its layers become, whichever way they were given.
+
+    Raises:
+        InputError: there are none, or a text of them cannot be read.
+    """
     if isinstance(asked, tuple):
+        if not asked:
+            raise InputError(
+                "`family={}` names no family for any layer. Give one, such as `family={'*': 'wide'}`."
+            )
         return asked
     return rules_in(asked) if isinstance(asked, str) and not is_mixture(asked) else (("*", asked),)
 

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own customary name
 from torch import Tensor, nn
 
+from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import InfeasibleError
 from iftplan.families.transforms.experts import Mixture
 from iftplan.nn.layers.stacks import StackedLinear
@@ -247,6 +248,7 @@ def chunk_loss(scores: Tensor) -> Tensor:
     return 1 - missed.mean()
 
 
+@check_arguments
 def auxiliary_loss(model: nn.Module) -> Tensor | float:
     """Auxiliary loss of all mixtures of experts in the pass before, to be added to a training loop's own.
 

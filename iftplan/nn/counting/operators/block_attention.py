@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import InputError
 from iftplan.masks import AttentionPattern
 from iftplan.masks.attention.block_map import BlockMap
@@ -69,11 +70,12 @@ def kept_scores(block_mask: tuple[Any, ...], query: Tensor, key: Tensor) -> tupl
     return scores, batches * heads
 
 
+@check_arguments
 def block_pattern(block_mask: BlockMask) -> AttentionPattern:
     """Attention pattern of the blocks that a block mask of FlexAttention keeps, each of them whole.
 
     Raises:
-        InputError: its blocks are not square, or its batches or heads keep different blocks.
+        InputError: it is no block mask, its blocks are not square, or its batches or heads keep different blocks.
 
     Example:
         >>> from torch.nn.attention.flex_attention import create_block_mask
@@ -81,6 +83,12 @@ def block_pattern(block_mask: BlockMask) -> AttentionPattern:
         >>> str(block_pattern(causal))
         'blocks:2:10/11'
     """
+    from torch.nn.attention.flex_attention import BlockMask
+
+    if not isinstance(block_mask, BlockMask):
+        raise InputError(
+            f"`block_mask` is a {type(block_mask).__name__}, and patterns are read from a BlockMask. Make one with torch.nn.attention.flex_attention.create_block_mask."
+        )
     high, wide = block_mask.BLOCK_SIZE
     maps = block_mask.to_dense().flatten(0, -3).bool().tolist()
     if high != wide:
