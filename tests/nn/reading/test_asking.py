@@ -146,7 +146,7 @@ def test_a_scope_is_named_in_any_case_and_an_unknown_one_is_no_zero() -> None:
     plan = ift.plan(chain(), "wide", 0.75)
     assert plan.macs("Model") == plan.macs(Scope.MODEL)
     for ask in (plan.macs, plan.dense_macs, plan.ratio):
-        with pytest.raises(ift.InputError, match="'total' is not one of its choices"):
+        with pytest.raises(ift.InputError, match="scope 'total' is none of matrices, layers, model"):
             ask("total")
 
 
