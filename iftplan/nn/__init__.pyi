@@ -70,6 +70,10 @@ from .training.measures.activity import activation_sparsity as activation_sparsi
 from .training.parallel.tensor_parallel import tensor_parallel_ as tensor_parallel_
 from .training.records import checkpoints as checkpoints
 from .training.records import states as states
+from .warmstart.growth.grow import Growth as Growth
+from .warmstart.growth.grow import current_widths as current_widths
+from .warmstart.growth.grow import grow_ as grow_
+from .warmstart.growth.slopes import unit_slopes_ as unit_slopes_
 from .warmstart.net2wider import Widened as Widened
 from .warmstart.net2wider import net2wider as net2wider
 from .warmstart.warm_start import WarmStart as WarmStart

@@ -61,21 +61,63 @@ def net2wider(
     """
     if all(sizes.get(name, width.size) == width.size for name, width in couplings.widths.items()):
         return Widened(dense.state_dict(), ())
-    double = without_data(dense)
+    made = replicas_at(dense, couplings, sizes, inputs, seed)
+    state = dict(dense.state_dict())
+    for name in state.keys() & made.rows.keys():
+        state[name] = _at(state[name], made.first_name[name], made.rows[name], made.scales)
+    return Widened(state, made.uneven)
+
+
+@dataclass(frozen=True, slots=True)
+class Replicas:
+    """Which channel of a model every channel of a wider one replicates.
+
+    Attributes:
+        rows: parameter or buffer → for each of its dimensions, the row of the model that each row of the wider one copies.
+            Every row of the model is among them.
+        first_name: parameter or buffer → the name that `scales` has its factors under, where it is tied to another.
+        scales: factor of every wide row of a parameter's dimension, where it is not 1.
+        averages: modules that average over channels of which the wider model has more.
+        uneven: those of them where some channels have more replicas than others.
+    """
+
+    rows: Mapping[str, tuple[Tensor, ...]]
+    first_name: Mapping[str, str]
+    scales: Mapping[Slot, Tensor]
+    averages: tuple[str, ...]
+    uneven: tuple[str, ...]
+
+
+def replicas_at(
+    model: nn.Module,
+    couplings: Couplings,
+    sizes: Mapping[str, int],
+    inputs: Sequence[InputSpec],
+    seed: int = 0,
+) -> Replicas:
+    """Replicas that widths `sizes` make of the channels of a model, found without data.
+
+    Args:
+        model: at its own widths; only its shapes are read.
+        couplings: what was traced of it.
+        sizes: symbol → new size.
+        inputs: what one forward pass takes.
+        seed: random seed of the choice of channels that get one more replica.
+
+    Raises:
+        InfeasibleError: an operator mixes channels in a way that replicas cannot follow; names its module.
+    """
+    double = without_data(model)
     wide = widen_(copy.deepcopy(double), couplings, sizes)
     found = follow_channels(lockstep(double, wide, inputs))
     draw = _Draw(seed)
-    chosen = {
-        name: [replicate(dim.channels, draw) for dim in found.dims[value]]
-        for name, value in found.run.named.items()
-    }
-    scales = _scales(found, draw)
-    state = dict(dense.state_dict())
-    for name in state.keys() & chosen.keys():
-        first = next((dim.slot[0] for dim in found.dims[found.run.named[name]] if dim.slot), name)
-        state[name] = _at(state[name], first, chosen[name], scales)
+    rows, first_name = {}, {}
+    for name, value in found.run.named.items():
+        rows[name] = tuple(replicate(dim.channels, draw) for dim in found.dims[value])
+        first_name[name] = next((dim.slot[0] for dim in found.dims[value] if dim.slot), name)
     uneven = {module for module, channels in found.averages if not _even(copies(replicate(channels, draw)))}
-    return Widened(state, tuple(sorted(uneven)))
+    averages = {module for module, _ in found.averages}
+    return Replicas(rows, first_name, _scales(found, draw), tuple(sorted(averages)), tuple(sorted(uneven)))
 
 
 class _Draw:

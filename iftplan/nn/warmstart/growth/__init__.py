@@ -1,0 +1,1 @@
+"""Networks that grow wider in the middle of training."""
