@@ -1,4 +1,8 @@
 from .cautions import schedule_cautions as schedule_cautions
+from .costs.growth import GrowthSchedule as GrowthSchedule
+from .costs.growth import growth_costs as growth_costs
+from .costs.growth import within_budget as within_budget
+from .costs.growth import within_steps as within_steps
 from .costs.memory import TrainingMemory as TrainingMemory
 from .costs.training_cost import TrainingCost as TrainingCost
 from .history import History as History

@@ -61,11 +61,7 @@ def net2wider(
     """
     if all(sizes.get(name, width.size) == width.size for name, width in couplings.widths.items()):
         return Widened(dense.state_dict(), ())
-    made = replicas_at(dense, couplings, sizes, inputs, seed)
-    state = dict(dense.state_dict())
-    for name in state.keys() & made.rows.keys():
-        state[name] = _at(state[name], made.first_name[name], made.rows[name], made.scales)
-    return Widened(state, made.uneven)
+    return replicated(dense, replicas_at(dense, couplings, sizes, inputs, seed))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +114,14 @@ def replicas_at(
     uneven = {module for module, channels in found.averages if not _even(copies(replicate(channels, draw)))}
     averages = {module for module, _ in found.averages}
     return Replicas(rows, first_name, _scales(found, draw), tuple(sorted(averages)), tuple(sorted(uneven)))
+
+
+def replicated(model: nn.Module, made: Replicas) -> Widened:
+    """A model's values in these replicas, each weight that reads several divided by their number."""
+    state = dict(model.state_dict())
+    for name in state.keys() & made.rows.keys():
+        state[name] = _at(state[name], made.first_name[name], made.rows[name], made.scales)
+    return Widened(state, made.uneven)
 
 
 class _Draw:

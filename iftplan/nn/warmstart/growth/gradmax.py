@@ -13,7 +13,7 @@ unfolded input of the first, which is the same away from borders and exact at th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -42,26 +42,25 @@ class Outgoing:
     gradient: float
 
 
-def gradmax(model: nn.Module, pair: Pair, count: int, loss: Loss, scale: float = 1.0) -> Outgoing:
+def gradmax(matrix: Tensor, model: nn.Module, pair: Pair, count: int, scale: float = 1.0) -> Outgoing:
     """Outgoing weights of `count` new neurons, each as long as the neurons that are there are on average.
 
     Args:
-        model: in the mode that it trains in, without the new neurons.
+        matrix: M (`gradient_matrices`).
+        model: without the new neurons.
         pair: the layers before and behind them.
         count: number of new neurons.
-        loss: gives the loss of a batch.
         scale: length of a new neuron's outgoing weights, over the mean length.
 
     Raises:
         InfeasibleError: there are fewer directions than neurons.
-        InputError: the layers do not follow on each other place by place.
     """
-    matrix = gradient_matrix(model, pair, loss)
-    if count > min(matrix.shape):
+    most = min(matrix.shape)
+    if count > most:
         raise InfeasibleError(
-            f"GradMax has {min(matrix.shape)} directions for new neurons between {pair.incoming} and {pair.outgoing} "
-            f"(the smaller of {matrix.shape[0]} incoming and {matrix.shape[1]} outgoing weights of a neuron), not {count}. "
-            f"Grow by at most {min(matrix.shape)} in one step."
+            f"GradMax has {most} directions for new neurons between {pair.incoming} and {pair.outgoing} (the smaller of "
+            f"{matrix.shape[0]} incoming and {matrix.shape[1]} outgoing weights of a neuron), not {count}. Grow by at most {most} "
+            "in one step, or with how='replicas'."
         )
     _, values, right = torch.linalg.svd(matrix, full_matrices=False)
     vectors = right[:count]
@@ -73,49 +72,76 @@ def gradmax(model: nn.Module, pair: Pair, count: int, loss: Loss, scale: float =
     return Outgoing(made.to(weight), float(length * values[:count].norm()))
 
 
-def gradient_matrix(model: nn.Module, pair: Pair, loss: Loss) -> Tensor:
-    """M in double precision: (incoming weights of a neuron) × (outgoing weights of a neuron).
+def gradient_matrices(model: nn.Module, pairs: Sequence[Pair], loss: Loss) -> tuple[list[Tensor], float]:
+    """M of each pair in double precision, (incoming weights of a neuron) × (outgoing weights of a neuron), and the loss.
+
+    Args:
+        model: in the mode that it trains in.
+        pairs: layers before and behind new neurons.
+        loss: runs the model on a batch; it is called once, with one backward pass.
 
     Raises:
-        InputError: the loss does not depend on the reading layer, or the layers do not follow on each other place by
-            place.
+        InputError: the loss does not depend on a reading layer, or the layers do not follow on each other place by place.
     """
-    incoming, outgoing = model.get_submodule(pair.incoming), model.get_submodule(pair.outgoing)
-    met: dict[str, list[Tensor]] = {"read": [], "written": [], "passed": [], "z": []}
-
-    def before(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-        met["read"].append(args[0].detach())
-        met["written"].append(output.detach())
-
-    def behind(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-        met["passed"].append(args[0].detach())
-        met["z"].append(output)
-
-    hooks = [incoming.register_forward_hook(before), outgoing.register_forward_hook(behind)]
+    met = [_Met([], [], [], []) for _ in pairs]
+    hooks = []
+    for pair, calls in zip(pairs, met, strict=True):
+        hooks.append(model.get_submodule(pair.incoming).register_forward_hook(calls.before))
+        hooks.append(model.get_submodule(pair.outgoing).register_forward_hook(calls.behind))
     try:
         with torch.enable_grad():
             value = loss()
     finally:
         for hook in hooks:
             hook.remove()
-    if not met["z"] or not value.requires_grad:
+    for pair, calls in zip(pairs, met, strict=True):
+        _check(pair, calls, value)
+    gradients = iter(torch.autograd.grad(value, [z for calls in met for z in calls.outputs]))
+    found = []
+    for pair, calls in zip(pairs, met, strict=True):
+        incoming, outgoing = model.get_submodule(pair.incoming), model.get_submodule(pair.outgoing)
+        norms = [model.get_submodule(path) for path in pair.norms]
+        windows = [
+            _normed(_windows(incoming, x.double()), norms, _channel_axis(incoming)) for x in calls.inputs
+        ]
+        each = [_matrix(outgoing, x, next(gradients).double()) for x in windows]
+        found.append(torch.stack(each).sum(0))
+    return found, float(value.detach())
+
+
+@dataclass(frozen=True, slots=True)
+class _Met:
+    """What the layers of a pair read and wrote in a forward pass, call by call."""
+
+    inputs: list[Tensor]
+    written: list[Tensor]
+    passed: list[Tensor]
+    outputs: list[Tensor]
+
+    def before(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        self.inputs.append(args[0].detach())
+        self.written.append(output.detach())
+
+    def behind(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        self.passed.append(args[0].detach())
+        self.outputs.append(output)
+
+
+def _check(pair: Pair, calls: _Met, loss: Tensor) -> None:
+    if not calls.outputs or not loss.requires_grad:
         raise InputError(
             f"the loss does not run {pair.outgoing}; let `loss` run the model on a batch and return its loss with a gradient."
         )
-    shapes = [[tuple(x.shape) for x in met[key]] for key in ("written", "passed")]
-    if shapes[0] != shapes[1]:
+    written, read = [tuple(x.shape) for x in calls.written], [tuple(x.shape) for x in calls.passed]
+    if written != read:
         raise InputError(
-            f"GradMax needs layers that follow on each other place by place, but {pair.incoming} writes {shapes[0]} and "
-            f"{pair.outgoing} reads {shapes[1]}. Grow this width with how='replicas'."
+            f"GradMax needs layers that follow on each other place by place, but {pair.incoming} writes {_shapes(written)} "
+            f"and {pair.outgoing} reads {_shapes(read)}. Grow this width with how='replicas'."
         )
-    gradients = torch.autograd.grad(value, met["z"])
-    norms = [model.get_submodule(path) for path in pair.norms]
-    made = sum(
-        _matrix(incoming, outgoing, _normed(_windows(incoming, x.double()), norms, _channel_axis(incoming)), g.double())
-        for x, g in zip(met["read"], gradients, strict=True)
-    )
-    assert isinstance(made, Tensor)
-    return made
+
+
+def _shapes(shapes: list[tuple[int, ...]]) -> str:
+    return ", ".join("x".join(map(str, shape)) for shape in shapes)
 
 
 def _windows(incoming: nn.Module, x: Tensor) -> Tensor:
@@ -123,11 +149,16 @@ def _windows(incoming: nn.Module, x: Tensor) -> Tensor:
     if not isinstance(incoming, ConvNd):
         return x
     size = prod(incoming.kernel_size)
-    pick = torch.eye(size).to(x).view(size, 1, *incoming.kernel_size).repeat(incoming.in_channels, *[1] * (x.dim() - 1))
+    pick = (
+        torch.eye(size)
+        .to(x)
+        .view(size, 1, *incoming.kernel_size)
+        .repeat(incoming.in_channels, *[1] * (x.dim() - 1))
+    )
     return _convolve(incoming, x, pick, groups=incoming.in_channels)
 
 
-def _matrix(incoming: nn.Module, outgoing: nn.Module, windows: Tensor, gradient: Tensor) -> Tensor:
+def _matrix(outgoing: nn.Module, windows: Tensor, gradient: Tensor) -> Tensor:
     if not isinstance(outgoing, ConvNd):
         return windows.reshape(-1, windows.shape[-1]).T @ gradient.reshape(-1, gradient.shape[-1])
     channels = windows.shape[1]

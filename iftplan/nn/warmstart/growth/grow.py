@@ -21,8 +21,9 @@ from iftplan.base.errors import InputError
 from iftplan.models.spec import Couplings, InputSpec
 from iftplan.nn.layers.widen import widen_
 from iftplan.nn.masks.masked_weights import enforce_, masked_weights, stream
+from iftplan.nn.meta.inputs import matching
 from iftplan.nn.torch_internals import NormBase
-from iftplan.nn.warmstart.growth.gradmax import Loss, Outgoing, gradmax
+from iftplan.nn.warmstart.growth.gradmax import Loss, Outgoing, gradient_matrices, gradmax
 from iftplan.nn.warmstart.growth.pair import Pair, pair_of
 from iftplan.nn.warmstart.growth.placement import (
     check_masks,
@@ -33,7 +34,7 @@ from iftplan.nn.warmstart.growth.placement import (
     place,
     replace_parameters_,
 )
-from iftplan.nn.warmstart.net2wider import Replicas, net2wider, replicas_at
+from iftplan.nn.warmstart.net2wider import Replicas, replicas_at, replicated
 
 How = Literal["gradmax", "replicas"]
 """What new neurons are."""
@@ -63,7 +64,7 @@ def current_widths(model: nn.Module, couplings: Couplings) -> dict[str, int]:
     for name, shape in couplings.shapes.items():
         for axis, dimension in enumerate(shape):
             if len(dimension.terms) == 1 and len(dimension.terms[0].powers) == 1 and name in tensors:
-                (symbol, power), = dimension.terms[0].powers
+                ((symbol, power),) = dimension.terms[0].powers
                 if power == 1:
                     sizes[symbol] = int(tensors[name].shape[axis] / dimension.terms[0].coefficient)
     return sizes
@@ -110,13 +111,15 @@ def grow_(
         InfeasibleError: the width is not one that GradMax can grow, or an operator mixes channels.
     """
     present = current_widths(model, couplings)
-    growing = _growing(present, sizes)
+    growing, inputs = _growing(present, sizes), matching(inputs, model)
     check_masks(model)
     with torch.random.fork_rng([p.device.index for p in model.parameters() if p.device.type == "cuda"][:1]):
-        step = _Step(model, {**present, **sizes}, replicas_at(model, couplings, {**present, **sizes}, inputs, seed))
+        step = _Step(
+            model, {**present, **sizes}, replicas_at(model, couplings, {**present, **sizes}, inputs, seed)
+        )
         states = grown_optimizer(optimizer, step.parameters, step.rows) if optimizer else {}
         if how == "replicas":
-            widened = net2wider(model, couplings, step.sizes, inputs, seed)
+            widened = replicated(model, step.found)
             step.take_(couplings, widened.state, seed)
             growth = Growth(growing, {}, None, widened.uneven)
         else:
@@ -150,7 +153,9 @@ class _Step:
     @property
     def parameters(self) -> dict[nn.Parameter, str]:
         """Parameters that grow, with a name of each."""
-        return {p: name for name, p in self.tensors.items() if isinstance(p, nn.Parameter) and name in self.rows}
+        return {
+            p: name for name, p in self.tensors.items() if isinstance(p, nn.Parameter) and name in self.rows
+        }
 
     def take_(self, couplings: Couplings, state: Mapping[str, Tensor], seed: int) -> None:
         """Make the model wider, with these values and the masks that follow."""
@@ -165,7 +170,11 @@ class _Step:
     def undo_(self) -> None:
         """Make the model as it was."""
         for module, attributes, parameters, buffers in self._before:
-            for holder, held in ((vars(module), attributes), (module._parameters, parameters), (module._buffers, buffers)):
+            for holder, held in (
+                (vars(module), attributes),
+                (module._parameters, parameters),
+                (module._buffers, buffers),
+            ):
                 holder.clear()
                 holder.update(held)
 
@@ -182,8 +191,11 @@ def _gradmax(
 ) -> Growth:
     model = step.model
     with _unnoticed(model):
-        before = float(loss().detach())
-        made = {w: gradmax(model, pairs[w], new - old, loss, scale) for w, (old, new) in growing.items()}
+        matrices, before = gradient_matrices(model, list(pairs.values()), loss)
+    made = {
+        width: gradmax(matrix, model, pairs[width], growing[width][1] - growing[width][0], scale)
+        for width, matrix in zip(pairs, matrices, strict=True)
+    }
     step.take_(couplings, _state(step, {w: (pairs[w], made[w]) for w in pairs}, epsilon, seed), seed)
     with _unnoticed(model):
         value = loss()
@@ -198,7 +210,9 @@ def _gradmax(
 
 def _given(loss: Loss | None) -> Loss:
     if loss is None:
-        raise InputError("GradMax needs gradients: give `loss`, which runs the model on a batch and returns its loss.")
+        raise InputError(
+            "GradMax needs gradients: give `loss`, which runs the model on a batch and returns its loss."
+        )
     return loss
 
 
@@ -208,10 +222,14 @@ def _growing(present: Mapping[str, int], sizes: Mapping[str, int]) -> dict[str, 
         raise InputError(f"the model has no width {unknown[0]!r}; it has {', '.join(present)}.")
     for width, size in sizes.items():
         if size < present[width]:
-            raise InputError(f"width {width} is {present[width]} and cannot grow to {size}; the smallest is {present[width]}.")
+            raise InputError(
+                f"width {width} is {present[width]} and cannot grow to {size}; the smallest is {present[width]}."
+            )
     growing = {width: (present[width], size) for width, size in sizes.items() if size > present[width]}
     if not growing:
-        raise InputError("no width grows: `sizes` has the present size of each. Give a larger size to one of them.")
+        raise InputError(
+            "no width grows: `sizes` has the present size of each. Give a larger size to one of them."
+        )
     return growing
 
 
@@ -222,7 +240,9 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def _state(step: _Step, made: Mapping[str, tuple[Pair, Outgoing]], epsilon: float, seed: int) -> dict[str, Tensor]:
+def _state(
+    step: _Step, made: Mapping[str, tuple[Pair, Outgoing]], epsilon: float, seed: int
+) -> dict[str, Tensor]:
     """Grown tensors: old values, norms that change nothing, incoming weights 0 or random, outgoing ones of GradMax."""
     names, rows, state = step.tensors, step.rows, {}
     for name, placed in rows.items():
@@ -259,7 +279,10 @@ def _random_rows_(
 
 
 def _gradients(
-    after: Mapping[str, Tensor], rows: Mapping[str, Sequence[Tensor]], pairs: Mapping[str, Pair], value: Tensor
+    after: Mapping[str, Tensor],
+    rows: Mapping[str, Sequence[Tensor]],
+    pairs: Mapping[str, Pair],
+    value: Tensor,
 ) -> dict[str, float]:
     """Norm of the gradient of each width's new incoming weights."""
     names = {width: f"{pair.incoming}.weight" for width, pair in pairs.items()}

@@ -46,7 +46,8 @@ def pair_of(model: nn.Module, couplings: Couplings, width: str) -> Pair:
     if len(incoming) != 1 or len(outgoing) != 1:
         raise InfeasibleError(
             _refusal(
-                width, f"{_listed(incoming)} write it and {_listed(outgoing)} read it, where one each is needed"
+                width,
+                f"{_listed(incoming)} write it and {_listed(outgoing)} read it, where one each is needed",
             )
         )
     return Pair(incoming[0], outgoing[0], tuple(dict.fromkeys(norms)))

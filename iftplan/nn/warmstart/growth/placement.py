@@ -10,7 +10,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from iftplan.base.errors import InputError
-from iftplan.nn.masks.masked_weights import MaskedWeight, masked_weights, noted_structure, register_mask_, stream
+from iftplan.nn.masks.masked_weights import (
+    MaskedWeight,
+    masked_weights,
+    noted_structure,
+    stream,
+)
 from iftplan.nn.masks.top_k import top_k_mask
 
 Rows = Sequence[Tensor]
@@ -24,8 +29,7 @@ def old_rows(rows: Tensor, count: int) -> Tensor:
         >>> old_rows(torch.tensor([0, 1, 2, 1]), 3).tolist()
         [0, 1, 2]
     """
-    places = torch.full((count,), len(rows)).scatter_reduce(0, rows, torch.arange(len(rows)), "amin")
-    return places
+    return torch.full((count,), len(rows)).scatter_reduce(0, rows, torch.arange(len(rows)), "amin")
 
 
 def new_rows(rows: Tensor, count: int) -> Tensor:
@@ -114,7 +118,9 @@ def check_masks(model: nn.Module) -> None:
         )
 
 
-def grow_masks_(before: Mapping[str, tuple[MaskedWeight, Tensor]], rows: Mapping[str, Rows], seed: int) -> None:
+def grow_masks_(
+    before: Mapping[str, tuple[MaskedWeight, Tensor]], rows: Mapping[str, Rows], seed: int
+) -> None:
     """Give grown weights masks of their old density, rounded down, in place.
 
     Old weights keep theirs. Of the new weights those with the largest values are kept, equal ones by lot.
