@@ -30,7 +30,9 @@ def evaluated() -> nn.Sequential:
 
 
 def images() -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(2, 3, 3, 2, 1), nn.Tanh(), nn.Conv2d(3, 2, (3, 1), padding="same", dilation=2))
+    return nn.Sequential(
+        nn.Conv2d(2, 3, 3, 2, 1), nn.Tanh(), nn.Conv2d(3, 2, (3, 1), padding="same", dilation=2)
+    )
 
 
 def images_normed() -> nn.Sequential:
@@ -217,7 +219,11 @@ class Added(nn.Module):
     ],
 )
 def test_what_gradmax_cannot_grow_is_refused_with_what_can(
-    make: Callable[[], nn.Module], inputs: tuple[InputSpec, ...], more: int, error: type[Exception], words: str
+    make: Callable[[], nn.Module],
+    inputs: tuple[InputSpec, ...],
+    more: int,
+    error: type[Exception],
+    words: str,
 ) -> None:
     model = make()
     couplings = read_model(model, inputs, widths=True).couplings
