@@ -170,7 +170,7 @@ def _matrix(outgoing: nn.Module, windows: Tensor, gradient: Tensor) -> Tensor:
 
 def _convolve(like: ConvNd, x: Tensor, weight: Tensor, groups: int = 1) -> Tensor:
     convolution = (functional.conv1d, functional.conv2d, functional.conv3d)[len(like.kernel_size) - 1]
-    return convolution(x, weight, None, like.stride, like.padding, like.dilation, groups)  # type: ignore[operator]
+    return convolution(x, weight, None, like.stride, like.padding, like.dilation, groups)
 
 
 def _channel_axis(layer: nn.Module) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -169,12 +169,9 @@ class _Step:
 
     def undo_(self) -> None:
         """Make the model as it was."""
-        for module, attributes, parameters, buffers in self._before:
-            for holder, held in (
-                (vars(module), attributes),
-                (module._parameters, parameters),
-                (module._buffers, buffers),
-            ):
+        for module, *kept in self._before:
+            holders: list[dict[str, Any]] = [vars(module), module._parameters, module._buffers]
+            for holder, held in zip(holders, kept, strict=True):
                 holder.clear()
                 holder.update(held)
 

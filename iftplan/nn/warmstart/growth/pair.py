@@ -34,7 +34,9 @@ def pair_of(model: nn.Module, couplings: Couplings, width: str) -> Pair:
         InfeasibleError: the width is not written by one linear layer or convolution and read by one; names what else has it.
     """
     own = Polynomial.symbol(width)
-    incoming, outgoing, norms = [], [], []
+    incoming: list[str] = []
+    outgoing: list[str] = []
+    norms: list[str] = []
     for path, name, axis, dimension in _dimensions(couplings, width):
         module = model.get_submodule(path)
         if _plain(module) and name == "weight" and axis < 2 and dimension == own:

@@ -69,9 +69,9 @@ def grown_optimizer(
         InputError: the optimizer keeps something of another shape than the parameter's, as Adafactor does.
     """
     made: dict[nn.Parameter, dict[str, Any]] = {}
-    for parameter, state in optimizer.state.items():
-        name = parameters.get(parameter)
-        if name is None or name not in rows:
+    for parameter, name in parameters.items():
+        state = optimizer.state.get(parameter)
+        if state is None:
             continue
         made[parameter] = {}
         for key, value in state.items():

@@ -79,7 +79,7 @@ def free(couplings: Couplings) -> str:
 def with_neuron(model: nn.Sequential, outgoing: Tensor) -> nn.Sequential:
     """The model with one neuron more, made by hand: incoming weights 0, these outgoing weights, norms that begin at 1 and 0."""
     wide = copy.deepcopy(model)
-    for module in wide[:-1]:
+    for module in list(wide)[:-1]:
         if hasattr(module, "num_features"):
             module.num_features += 1
         for name, tensor in [*module._parameters.items(), *module._buffers.items()]:
@@ -95,7 +95,7 @@ def gradient_of(model: nn.Sequential, outgoing: Tensor, x: Tensor, target: Tenso
     """Gradient of the new neuron's incoming weights, by autograd through the whole wider network."""
     wide = with_neuron(model, outgoing)
     loss = functional.mse_loss(wide(x), target)
-    (found,) = torch.autograd.grad(loss, wide[0].weight)
+    (found,) = torch.autograd.grad(loss, wide.get_parameter("0.weight"))
     return found[-1].flatten()
 
 
@@ -207,7 +207,8 @@ class Added(nn.Module):
         self.first, self.second, self.last = nn.Linear(5, 6), nn.Linear(5, 6), nn.Linear(6, 4)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.last(self.first(x) + self.second(x))  # type: ignore[no-any-return]
+        answer: Tensor = self.last(self.first(x) + self.second(x))
+        return answer
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,17 @@ from torch.optim import SGD, Adafactor, Adam, Optimizer
 
 from iftplan.base.errors import InputError
 from iftplan.models.spec import Couplings, InputSpec
-from iftplan.nn import current_widths, grow_, measure, read_model, sparsify_, unit_slopes_
+from iftplan.nn import (
+    Masking,
+    RigL,
+    current_widths,
+    grow_,
+    masked_weights,
+    measure,
+    read_model,
+    sparsify_,
+    unit_slopes_,
+)
 from iftplan.nn.layers.widen import widen_
 from iftplan.runs import growth_costs, within_steps
 from iftplan.runs.costs.growth import GrowthSchedule
@@ -77,11 +87,8 @@ def adam(model: nn.Module) -> Optimizer:
 
 def momentum(model: nn.Module) -> Optimizer:
     norms = [p for p in model.parameters() if p.dim() == 1]
-    return SGD(
-        [{"params": [p for p in model.parameters() if p.dim() > 1]}, {"params": norms, "weight_decay": 0.1}],
-        0.05,
-        0.9,
-    )
+    weights: dict[str, Any] = {"params": [p for p in model.parameters() if p.dim() > 1]}
+    return SGD([weights, {"params": norms, "weight_decay": 0.1}], 0.05, 0.9)
 
 
 @pytest.mark.parametrize("make", [adam, momentum])
@@ -136,12 +143,12 @@ def test_replicas_grow_every_width_and_keep_the_function() -> None:
 
 def test_random_numbers_and_buffers_are_not_spent() -> None:
     model, couplings, widths = start()
-    state, statistics = torch.get_rng_state(), model[1].running_mean.clone()
+    state, statistics = torch.get_rng_state(), model.get_buffer("1.running_mean").clone()
     grow_(model, couplings, {widths["first"]: 5, widths["hidden"]: 10}, ONE, loss=loss_of(model, 0))
     assert torch.equal(torch.get_rng_state(), state)
-    assert torch.equal(model[1].running_mean, torch.cat([statistics, torch.zeros(2)]))
-    assert torch.equal(model[1].running_var[3:], torch.ones(2))
-    assert int(model[1].num_batches_tracked) == 0
+    assert torch.equal(model.get_buffer("1.running_mean"), torch.cat([statistics, torch.zeros(2)]))
+    assert torch.equal(model.get_buffer("1.running_var")[3:], torch.ones(2))
+    assert int(model.get_buffer("1.num_batches_tracked")) == 0
 
 
 @pytest.mark.parametrize("how", ["gradmax", "replicas"])
@@ -159,6 +166,33 @@ def test_masks_keep_their_density_and_what_they_kept(how: Any) -> None:
         assert torch.equal(after[tuple(slice(n) for n in before.shape)], before)
         assert not weight[~after].any()
     assert model[3].weight[:, 3:].any()
+
+
+def test_an_algorithm_goes_on_with_a_new_masking() -> None:
+    model, couplings, widths = start()
+    sparsify_(model, 0.75, keep_dense="none")
+    optimizer = adam(model)
+    masks = Masking(model, optimizer, RigL(end=20, interval=2), steps=20)
+
+    def go_on(first: int, last: int) -> None:
+        for step in range(first, last):
+            optimizer.zero_grad()
+            loss_of(model, step)().backward()
+            masks.step()
+            optimizer.step()
+
+    go_on(0, 5)
+    masks.release()
+    grow_(model, couplings, {widths["first"]: 6}, ONE, loss=loss_of(model, 5), optimizer=optimizer)
+    kept = sum(int(w.mask.sum()) for w in masked_weights(model))
+    steps, masks = masks.steps, Masking(model, optimizer, RigL(end=20, interval=2), steps=20)
+    masks.steps = steps
+    before = {w.name: w.mask.clone() for w in masked_weights(model)}
+    go_on(5, 9)
+    assert masks.exploration.updates == 2  # in steps 6 and 8
+    assert any(not torch.equal(w.mask, before[w.name]) for w in masked_weights(model))
+    assert kept == sum(int(w.mask.sum()) for w in masked_weights(model))
+    assert all(not w.parameter[~w.mask].any() for w in masked_weights(model))
 
 
 def test_structured_masks_and_factored_states_are_refused_before_anything_changes() -> None:
