@@ -80,8 +80,8 @@ def with_neuron(model: nn.Sequential, outgoing: Tensor) -> nn.Sequential:
     """The model with one neuron more, made by hand: incoming weights 0, these outgoing weights, norms that begin at 1 and 0."""
     wide = copy.deepcopy(model)
     for module in list(wide)[:-1]:
-        if hasattr(module, "num_features"):
-            module.num_features += 1
+        if isinstance(module, nn.modules.batchnorm._NormBase):
+            module.num_features = module.num_features + 1
         for name, tensor in [*module._parameters.items(), *module._buffers.items()]:
             if tensor is not None and tensor.dim():
                 one = isinstance(module, nn.modules.batchnorm._NormBase) and name in ("weight", "running_var")
