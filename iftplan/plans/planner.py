@@ -6,9 +6,10 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import Final
 
 from iftplan.base.errors import InfeasibleError, InputError
-from iftplan.base.units import decimal_text
+from iftplan.base.units import decimal, decimal_text
 from iftplan.families.integer_search import Multiplier
 from iftplan.families.transforms.experts import NAME, Mixture
 from iftplan.masks.distributions import DensityLayer, densities
@@ -17,7 +18,7 @@ from iftplan.plans.closing import attention_notes, close_budget, closing_sparsit
 from iftplan.plans.experts import plan_experts
 from iftplan.plans.plan import WHOLE, KeptFor, Plan, PlannedLayer, Role, Scope, lies_within
 from iftplan.plans.policy import DENSE, Policy, check_reached
-from iftplan.plans.rows import PlanRow, rows_of
+from iftplan.plans.rows import PlanRow, kept_for, rows_of
 from iftplan.plans.widths import plan_widths
 
 
@@ -35,9 +36,12 @@ def plan(spec: ModelSpec, policy: Policy, *, heads: Heads = "number") -> Plan:
             matches the path of a family.
     """
     try:
-        return _plan(spec, policy, heads)
+        made = _plan(spec, policy, heads)
     except InfeasibleError as error:
-        raise InfeasibleError(f"{error} {_nearest(spec, policy, heads)}".strip()) from error
+        told = (str(error), _way_out(spec, policy, heads), _nearest(spec, policy, heads))
+        raise InfeasibleError(" ".join(filter(None, told))) from error
+    crowded = _crowding_note(spec, policy, heads, made)
+    return replace(made, notes=(crowded, *made.notes)) if crowded else made
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +225,100 @@ def _check_names(spec: ModelSpec, policy: Policy) -> None:
             f"no layer of {spec.source or 'the model'} lies in a module {policy.within!r}{hint} "
             f"Its outermost modules are {outer}."
         )
+
+
+CROWDED: Final = Fraction(1, 4)
+"""Part of the density that all layers could have together, below which those without a mask crowd out the others."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Crowding:
+    """What layers without a mask leave to the others in the closed scope, whose budget they are paid from first.
+
+    Attributes:
+        unmasked: layers and products without a mask, the most expensive first.
+        part: of the budget that they take.
+        left: density of the others: what is left of the budget over what they cost with all of their weights.
+        shared: density of all together, if each had a mask.
+    """
+
+    unmasked: tuple[PlannedLayer, ...]
+    part: Fraction
+    left: Fraction
+    shared: Fraction
+
+    @staticmethod
+    def of(plan: Plan) -> _Crowding | None:
+        """What the plan's masks are left with; None where nothing is closed by masks."""
+        if plan.scope is None or plan.closing_sparsity.get(plan.scope) is None:
+            return None
+        rows, budget = plan.rows_in(plan.scope), plan.budget_macs(plan.scope)
+        unmasked = sorted((r for r in rows if r.macs and not r.maskable), key=lambda row: -row.macs)
+        fixed = sum(row.macs for row in unmasked)
+        full = sum(row.macs_of(row.capacity + row.dense_weights) for row in rows if row.maskable)
+        return _Crowding(
+            tuple(unmasked),
+            Fraction(fixed, budget),
+            Fraction(budget - fixed, full),
+            Fraction(budget, fixed + full),
+        )
+
+    @property
+    def bearable(self) -> bool:
+        """Whether the others keep a part of their weights that is worth planning."""
+        return self.left >= CROWDED * self.shared
+
+
+def _crowding_note(spec: ModelSpec, policy: Policy, heads: Heads, made: Plan) -> str:
+    """A sentence on layers that stay dense and leave the others hardly a weight; empty where they leave enough."""
+    found = _Crowding.of(made)
+    if found is None or found.bearable or policy.mask.density is not None:
+        return ""
+    names = ", ".join(row.name for row in found.unmasked[:3])
+    more = f" and {len(found.unmasked) - 3} more" if len(found.unmasked) > 3 else ""
+    return (
+        f"{decimal(100 * found.part, 1)} % of the budget goes to layers that have no mask ({names}{more}), and the "
+        f"others are left with density {_few_digits(found.left)}, where all together could have "
+        f"{_few_digits(found.shared)}. "
+        + (_way_out(spec, policy, heads) or "Choose a lower sparsity, or another scope.")
+    )
+
+
+def _few_digits(density: Fraction) -> str:
+    return f"{float(density):.3g}"
+
+
+def _way_out(spec: ModelSpec, policy: Policy, heads: Heads) -> str:
+    """A sentence with fewer layers to keep dense that leave weights to all others; empty where none do."""
+    for kept in _fewer_kept(spec, policy):
+        try:
+            found = _plan(spec, replace(policy, keep_dense=kept), heads)
+        except InfeasibleError:
+            continue
+        crowding = _Crowding.of(found)
+        if crowding is not None and crowding.bearable:
+            names = sorted(kept) or ["none"]
+            given = repr(names[0] if len(names) == 1 else names)
+            return (
+                f"`keep_dense={given}` makes sparsity {decimal_text(policy.sparsity)} feasible, at density "
+                f"{_few_digits(crowding.left)}."
+            )
+    return ""
+
+
+def _fewer_kept(spec: ModelSpec, policy: Policy) -> Iterator[frozenset[str]]:
+    """What may stay dense instead: all but one entry, those of the largest layers first, and nothing at all."""
+    if not policy.families or policy.mixture is not None or policy.mask.density is not None:
+        return
+    largest: dict[str, int] = {}
+    for layer in spec.layers:
+        entry = {KeptFor.INPUT: "first", KeptFor.OUTPUT: "last", KeptFor.NAME: layer.layer.name}
+        if (name := entry.get(kept_for(layer, policy) or KeptFor.SIZE)) is not None:
+            largest[name] = max(largest.get(name, 0), layer.layer.dense_macs)
+    for name in sorted(largest, key=lambda name: -largest[name]):
+        yield policy.keep_dense - {name}
+    if len(largest) > 1:
+        yield frozenset()
 
 
 def _nearest(spec: ModelSpec, policy: Policy, heads: Heads) -> str:

@@ -6,13 +6,16 @@ from fractions import Fraction
 
 import pytest
 
+from iftplan import api
+from iftplan.base.errors import InfeasibleError
+from iftplan.base.options import in_options
 from iftplan.families.builtin import family_named
 from iftplan.models.zoo_specs import zoo_spec
 from iftplan.plans.plan import Scope
 from iftplan.plans.planner import plan
 from iftplan.plans.policy import Policy
 from iftplan.plans.tables import scope_table
-from tests.support.hand_specs import chain
+from tests.support.hand_specs import chain, mlp
 
 
 def notes(source: str, family: str, scope: Scope) -> str:
@@ -50,3 +53,43 @@ def test_widths_that_rounding_takes_well_above_the_multiplier_are_told() -> None
     ), rounded
     exact = scope_table(plan(chain(), Policy(family_named("wide"), Fraction(3, 4)))).notes
     assert not any("before rounding" in note for note in exact)
+
+
+def said_of_crowding(outputs: int = 30, keep_dense: tuple[str, ...] = ("first", "last")) -> list[str]:
+    spec = mlp((32, 64, 64, outputs), tokens=1)
+    made = api.plan(spec, "wide", 0.75, keep_dense=keep_dense)
+    return [note for note in made.notes if "of the budget goes to" in note]
+
+
+def test_layers_that_stay_dense_and_take_nearly_all_are_named_with_the_way_out() -> None:
+    (said,) = said_of_crowding()
+    assert said == (  # 2 · (32 · 64 + 64 · 30) of 8064 MACs; 128 MACs for 128 · 128 weights
+        "98.4 % of the budget goes to layers that have no mask (fc1, fc3), and the others are left with density 0.00781, "
+        "where all together could have 0.332. `keep_dense='last'` makes sparsity 0.75 feasible, at density 0.206."
+    )
+    assert said_of_crowding(keep_dense=("last",)) == []
+    assert said_of_crowding(outputs=10) == []
+
+
+def test_a_crowded_scope_is_refused_with_the_layers_that_need_not_stay_dense() -> None:
+    with pytest.raises(InfeasibleError) as refused:
+        said_of_crowding(outputs=60)
+    assert (
+        "fc3 adds most, 3 840 → 7 680 (gives the model's output). `keep_dense='first'` makes sparsity 0.75 feasible, "
+        "at density 0.245. The nearest feasible sparsity is" in str(refused.value)
+    )
+    assert in_options("`keep_dense='first'` makes") == "--keep-dense first makes"
+
+
+def test_bundled_models_are_told_of_crowding_only_where_it_is_so() -> None:
+    spec = zoo_spec("zoo:gpt3-small")
+    assert spec is not None
+    told = {
+        sparsity: [note for note in api.plan(spec, "wide", sparsity).notes if "of the budget goes to" in note]
+        for sparsity in (0.5, 0.75, 0.9)
+    }
+    assert {sparsity: len(notes) for sparsity, notes in told.items()} == {0.5: 0, 0.75: 0, 0.9: 1}
+    assert "(lm_head)" in told[0.9][0]
+    assert told[0.9][0].endswith("Choose a lower sparsity, or another scope.")
+    for family in ("parallel", "factorized", "doped"):
+        assert not any("of the budget goes to" in note for note in api.plan(spec, family, 0.9).notes)
