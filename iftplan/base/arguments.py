@@ -32,6 +32,7 @@ def check_arguments(function: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(function)
     def refusing(*args: P.args, **kwargs: P.kwargs) -> R:
+        __tracebackhide__ = True  # pytest shows the test, not this
         bound = _bound(function, signature, args, kwargs)
         if not hints:
             hints.update(_hints(function))

@@ -10,9 +10,9 @@ from fractions import Fraction
 from functools import wraps
 from typing import TYPE_CHECKING, ParamSpec, Protocol
 
-from iftplan.base.errors import IftplanError, MeasureError
+from iftplan.base.arguments import check_arguments
+from iftplan.base.errors import IftplanError, InputError, MeasureError
 from iftplan.base.units import Convention, parse_tolerance
-from iftplan.models.notation import parse_input
 from iftplan.models.spec import InputSpec
 from iftplan.plans.audit.audit import AuditReport, Reference
 from iftplan.plans.plan import Plan
@@ -34,7 +34,8 @@ class IsoFlop(Protocol):
         model: nn.Module | str,
         reference: Plan | nn.Module | str,
         /,
-        *inputs: str,
+        *given: object,
+        inputs: object = ...,
         tolerance: Number = ...,
         redistributed: bool = ...,
         layers: int | None = ...,
@@ -50,7 +51,8 @@ class FlopBudget(Protocol):
         model: nn.Module | str,
         budget: str | int,
         /,
-        *inputs: str,
+        *given: object,
+        inputs: object = ...,
         tolerance: Number = ...,
         nonzeros: bool = ...,
         layers: int | None = ...,
@@ -74,11 +76,13 @@ def _without_internals(function: Callable[P, AuditReport]) -> Callable[P, AuditR
 
 
 @_without_internals
+@check_arguments
 def iso_flop(
     model: nn.Module | str,
     reference: Plan | nn.Module | str,
     /,
-    *inputs: str,
+    *given: object,
+    inputs: object = None,
     tolerance: Number = 0,
     redistributed: bool = False,
     layers: int | None = 10,
@@ -88,7 +92,9 @@ def iso_flop(
     Args:
         model: a network, or a source such as "zoo:resnet18".
         reference: a plan or its file, another network, or a source.
-        *inputs: of both, such as "1x3x32x32"; a plan and most sources know theirs.
+        *given: the inputs of both, such as "1x3x32x32", a tensor or a batch, as `iftplan.read_model` takes them; a plan
+            and most sources know theirs.
+        inputs: the same by name, as one value.
         tolerance: the largest relative difference that passes, such as "0.1%".
         redistributed: whether training moved weights between layers, as SNFS does, so that only the total of a network
             with a plan's masks is compared.
@@ -103,7 +109,7 @@ def iso_flop(
     from iftplan.nn.application.audit import audit_network
     from iftplan.nn.counting.measure import measure
 
-    allowed = _fraction(tolerance)
+    allowed, inputs = _fraction(tolerance), _once("iso_flop", given, inputs)
     plan = _plan(reference)
     if plan is not None:
         return _held(_against_plan(model, plan, inputs, allowed, redistributed), layers)
@@ -115,11 +121,13 @@ def iso_flop(
 
 
 @_without_internals
+@check_arguments
 def flop_budget(
     model: nn.Module | str,
     budget: str | int,
     /,
-    *inputs: str,
+    *given: object,
+    inputs: object = None,
     tolerance: Number = 0,
     nonzeros: bool = False,
     layers: int | None = 10,
@@ -129,7 +137,9 @@ def flop_budget(
     Args:
         model: a network, or a source such as "zoo:resnet18".
         budget: MACs: 560_000_000, "560M", or "1.2 GFLOPs", two of which make one MAC.
-        *inputs: such as "1x3x32x32"; most sources know theirs.
+        *given: the inputs, such as "1x3x32x32", a tensor or a batch, as `iftplan.read_model` takes them; most sources
+            know theirs.
+        inputs: the same by name, as one value.
         tolerance: the largest relative excess that passes.
         nonzeros: whether the weights of a network count by its masks and zeros; all of them do otherwise.
         layers: number of layers that the message lists, the most expensive ones; None for all.
@@ -141,7 +151,7 @@ def flop_budget(
     __tracebackhide__ = True
     from iftplan.nn.application.audit import audit_network
 
-    network, specs = _network(model, inputs)
+    network, specs = _network(model, _once("flop_budget", given, inputs))
     reference = Reference.of_budget(str(budget))
     report = audit_network(
         _called(model), network, specs, reference, nonzeros=nonzeros, tolerance=_fraction(tolerance)
@@ -195,7 +205,7 @@ def _message(report: AuditReport, most: int | None) -> str:
 
 
 def _against_plan(
-    model: nn.Module | str, plan: Plan, inputs: Sequence[str], tolerance: Fraction, redistributed: bool
+    model: nn.Module | str, plan: Plan, inputs: object, tolerance: Fraction, redistributed: bool
 ) -> AuditReport:
     """Layer by layer where the network has masks of its own, as a whole where it has none."""
     from iftplan.nn.application.against_plan import audit_by_plan
@@ -225,21 +235,42 @@ def _plan(reference: object) -> Plan | None:
     return parse_plan(loads(read_text(reference), reference), reference)
 
 
+def _once(function: str, given: Sequence[object], inputs: object) -> object:
+    """The inputs as one value, whichever way they were given; None for none.
+
+    Raises:
+        InputError: both ways.
+    """
+    if given and inputs is not None:
+        raise InputError(
+            f"{function}: the inputs are given twice, by position and as inputs; give them once."
+        )
+    return inputs if not given else given[0] if len(given) == 1 else given
+
+
 def _network(
-    model: nn.Module | str, inputs: Sequence[str], known: tuple[InputSpec, ...] = ()
+    model: nn.Module | str, inputs: object, known: tuple[InputSpec, ...] = ()
 ) -> tuple[nn.Module, tuple[InputSpec, ...]]:
     """A network and the inputs that it is counted with.
 
     Raises:
-        InputError: nobody says what the inputs are.
+        InputError: it is no network, or nobody says what the inputs are.
     """
-    specs = tuple(map(parse_input, inputs)) or known
-    from iftplan.nn.sources import construct_with_inputs
+    from iftplan.nn.meta.inputs import given_inputs
+    from iftplan.nn.sources import construct
     from iftplan.nn.sources.default_inputs import known_inputs
 
     if isinstance(model, str):
-        return construct_with_inputs(model, specs)
-    return model, known_inputs(_called(model), specs)
+        built = construct(model, device="meta")
+        network, known = built.model, known or built.inputs
+    elif hasattr(model, "named_parameters"):
+        network = model
+    else:
+        instead = " A plan is held to its own budget by iftplan.audit(plan)." if isinstance(model, Plan) else ""
+        raise InputError(
+            f"a {type(model).__name__} is no network, and no source such as 'zoo:resnet18'.{instead}"
+        )
+    return network, known_inputs(_called(model), known if inputs is None else given_inputs(inputs, network))
 
 
 def _called(model: nn.Module | str) -> str:

@@ -465,8 +465,11 @@ class Plan(Displayed, Framed):
             scope: matrices, layers, model or module; `module:NAME` for any module, with `*` and `?`.
 
         Raises:
-            InputError: no scope of that name, or a module without a name where the plan is of the whole model.
+            InputError: no scope of that name, None, or a module without a name where the plan is of the whole model.
         """
+        if not isinstance(scope, str):
+            closed = "the plan closes no scope, so its scope is None" if self.scope is None else "there is no such scope"
+            raise InputError(f"scope {scope!r}: {closed}. Give 'matrices', 'layers', 'model' or 'module:NAME'.")
         named, module = parse_scope(scope) if ":" in scope else (scope_named(scope), self.within)
         if named is Scope.MODULE and not module:
             raise InputError(

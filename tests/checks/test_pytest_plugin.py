@@ -128,6 +128,39 @@ def test_what_cannot_be_told_is_no_pass() -> None:
         flop_budget(net(), "lots", ROW)
 
 
+class Pair(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Linear(8, 4), nn.Linear(6, 4)
+
+    def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return self.left(a) + self.right(b)
+
+
+def test_inputs_are_taken_as_everywhere_else() -> None:
+    batch = {"a": torch.zeros(2, 8), "b": torch.zeros(2, 6)}
+    for given in ((batch,), (tuple(batch.values()),), tuple(batch.values()), ("2x8", "2x6")):
+        assert flop_budget(Pair(), 112, *given).measured_macs == 112
+        assert iso_flop(Pair(), Pair(), *given).measured_macs == 112
+    assert flop_budget(net(), 384, inputs=torch.zeros(2, 8)).measured_macs == 384
+    assert flop_budget(net(), 384, (2, 8)).measured_macs == 384
+    assert iso_flop(net(), net(), inputs="2x8").measured_macs == 384
+    with pytest.raises(InputError, match="given twice"):
+        flop_budget(net(), 384, "2x8", inputs="2x8")
+
+
+def test_wrong_arguments_are_met_in_words() -> None:
+    with pytest.raises(InputError, match=r"nonzero'; it takes model.*Did you mean nonzeros\?"):
+        flop_budget(net(), "1M", ROW, nonzero=True)  # type: ignore[call-arg]
+    with pytest.raises(InputError, match=r"Did you mean inputs\?"):
+        iso_flop(net(), net(), batch=torch.zeros(1, 8))  # type: ignore[call-arg]
+    with pytest.raises(InputError, match=r"`inputs='1x3x224x224'`"):
+        flop_budget(net(), "1M")
+    plan = api.plan("zoo:digits-cnn", "wide", 0.75)
+    with pytest.raises(InputError, match=r"a Plan is no network.*iftplan\.audit\(plan\)"):
+        flop_budget(plan, "1M")  # type: ignore[arg-type]
+
+
 def test_a_long_table_is_cut_with_its_rest_counted() -> None:
     deep = nn.Sequential(*(nn.Linear(8, 8) for _ in range(50)))
     with pytest.raises(AssertionError) as caught:
