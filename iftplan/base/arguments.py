@@ -12,7 +12,7 @@ from fractions import Fraction
 from functools import wraps
 from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
 
-from iftplan.base.errors import InputError
+from iftplan.base.errors import InputError, needs_torch
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -50,12 +50,10 @@ def check_arguments(function: Callable[P, R]) -> Callable[P, R]:
             bound.arguments[name] = choice
         try:
             return function(*bound.args, **bound.kwargs)
-        except ModuleNotFoundError as error:
-            if error.name != "torch":
+        except ImportError as error:
+            if not (told := needs_torch(_name(function), error)):
                 raise
-            raise InputError(
-                f"{_name(function)} needs PyTorch, which is not installed. Install it with: pip install 'iftplan[torch]'."
-            ) from error
+            raise InputError(told) from error
 
     return refusing
 

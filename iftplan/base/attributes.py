@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Collection
 from typing import Any
 
+from iftplan.base.errors import needs_torch
+
 
 def suggesting(get: Callable[[str], Any], names: Collection[str]) -> Callable[[str], Any]:
     """The function `__getattr__` of a package, with the nearest of its names in what it refuses.
@@ -24,6 +26,10 @@ def suggesting(get: Callable[[str], Any], names: Collection[str]) -> Callable[[s
             if (near := nearest(name, names)) is None:
                 raise
             raise AttributeError(f"{error}. Did you mean {near}?", name=name) from None
+        except ImportError as error:
+            if not (told := needs_torch(name, error)):
+                raise
+            raise ImportError(told, name="torch") from error
 
     return found
 

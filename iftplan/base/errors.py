@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import sys
+
 
 class IftplanError(Exception):
     """A failure that the user can mend; its text says what was given, why it cannot be, and what can.
@@ -51,3 +54,15 @@ class StaleError(IftplanError):
     """The model is no longer the one that the plan was made for."""
 
     exit_code = 4
+
+
+def needs_torch(what: str, error: ImportError) -> str:
+    """Sentence on PyTorch, which is missing; empty where something else could not be imported.
+
+    Args:
+        what: needs it.
+        error: of the import.
+    """
+    if "torch" in sys.modules or not re.search(r"\btorch\b", f"{error.name} {error}"):
+        return ""
+    return f"{what} needs PyTorch, which cannot be imported ({error}). Install it with: pip install 'iftplan[torch]'."

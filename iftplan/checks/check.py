@@ -198,7 +198,7 @@ def _plans(model: ConfiguredModel, config: Configuration) -> dict[str, Plan]:
 def _not_applied(found: ModelCost, plans: Mapping[str, Plan]) -> Iterator[str]:
     """Sentences on plans that a model costs as much as, layer by layer, without their changes."""
     for name, plan in plans.items():
-        changed = [x for x in plan.layers if x.maskable or x.before != x.after]
+        changed = [x for x in plan.layers if x.changes]
         if changed and all(found.macs.get(layer.name) == layer.dense_macs for layer in changed):
             yield f"every layer costs what it does in the dense network that {name} was made for: the plan was not applied to it. Equal totals say nothing here, because the planned network costs the same by design"
 

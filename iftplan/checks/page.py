@@ -193,7 +193,7 @@ def _way_out(report: CheckReport) -> str:
     """What lets a change pass that somebody wants: a saved baseline can be saved anew, a revision stays what it was."""
     if report.baseline.endswith(".json"):
         return "run iftplan check --save-baseline and commit the file"
-    return f'set drift = "report" in {report.config} for this change, or raise the tolerance'
+    return f'set drift = "report" in {report.config} for this change, or raise the tolerance; a saved baseline is not looked at where a revision is compared'
 
 
 def _excesses(limits: Sequence[Limit]) -> Mapping[str, Sequence[str]]:

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from fractions import Fraction
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal
 
 from iftplan.base.errors import InputError
@@ -37,6 +38,9 @@ Objective = Literal["flops", "wallclock", "search-space", "parameters"]
 
 WIDTHS: Final = ("in_channels", "out_channels")
 """Keys of a row's structure that are the layer's widths; any other is what its family solves for."""
+
+ITSELF: Final[Mapping[str, int]] = MappingProxyType({"branches": 1, "rank": 0})
+"""What families solve for → where it gives back the layer itself."""
 
 
 class Scope(StrEnum):
@@ -223,6 +227,16 @@ class PlannedLayer:
     def dense_full_macs(self) -> int:
         """MACs before with every query and every key, as engines count attention."""
         return self.attention.dense_full_macs if self.attention else self.dense_macs
+
+    @property
+    def changes(self) -> bool:
+        """Whether the plan makes another layer of it, or masks some of its weights."""
+        solved = {key: value for key, value in self.structure.items() if key not in WIDTHS}
+        return (
+            self.before != self.after
+            or (self.maskable and self.nnz < self.capacity)
+            or any(value != ITSELF.get(key) for key, value in solved.items())
+        )
 
     @property
     def density(self) -> Fraction:

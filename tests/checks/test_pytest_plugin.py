@@ -109,6 +109,18 @@ def test_the_dense_network_of_a_plan_fails_as_in_an_audit(plan_file: Path) -> No
     assert told not in str(caught.value)
 
 
+@pytest.mark.parametrize("family", ["wide", "parallel", "doped"])
+def test_a_plan_that_changes_nothing_is_met_by_its_dense_network(family: str) -> None:
+    plan = api.plan(net(), family, 0, inputs=ROW, keep_dense=())
+    assert iso_flop(net(), plan).passed
+    assert api.audit(net(), plan).passed
+    assert not any(layer.changes for layer in plan.layers)
+    factorized = api.plan(net(), "factorized", 0.5, inputs=ROW, keep_dense=())
+    assert all(layer.changes for layer in factorized.layers)
+    with pytest.raises(AssertionError, match="the dense network that the plan was made for"):
+        iso_flop(net(), factorized, tolerance=1)
+
+
 def test_what_cannot_be_told_is_no_pass() -> None:
     class Idle(nn.Module):
         def __init__(self) -> None:

@@ -7,7 +7,7 @@ from fractions import Fraction
 import pytest
 
 from iftplan import api
-from iftplan.base.errors import InfeasibleError
+from iftplan.base.errors import InfeasibleError, InputError
 from iftplan.base.options import in_options
 from iftplan.families.builtin import family_named
 from iftplan.models.zoo_specs import zoo_spec
@@ -79,6 +79,16 @@ def test_a_crowded_scope_is_refused_with_the_layers_that_need_not_stay_dense() -
         "at density 0.245. The nearest feasible sparsity is" in str(refused.value)
     )
     assert in_options("`keep_dense='first'` makes") == "--keep-dense first makes"
+
+
+def test_the_scope_of_a_plan_that_closes_none_is_answered_in_words() -> None:
+    pruned = api.plan("zoo:digits-cnn", "none", 0.75)
+    for asked in (pruned.ratio, pruned.macs, pruned.dense_macs, pruned.rows_in, pruned.budget_macs):
+        with pytest.raises(InputError, match="the plan closes no scope, so its scope is None. Give 'matrices'"):
+            asked(pruned.scope)  # type: ignore[arg-type]
+    wide = api.plan("zoo:digits-cnn", "wide", 0.75)
+    with pytest.raises(InputError, match="scope 3: there is no such scope. Give"):
+        wide.ratio(3)  # type: ignore[arg-type]
 
 
 def test_bundled_models_are_told_of_crowding_only_where_it_is_so() -> None:

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import re
 import subprocess
 import sys
@@ -87,6 +88,33 @@ assert "matplotlib" in sys.modules
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
+
+
+def test_what_needs_torch_says_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise ImportError('there is no torch')")
+    program = """
+import iftplan as ift
+from iftplan.checks import flop_budget
+
+plan = ift.plan("zoo:digits-cnn", "wide", 0.75)
+for call in (
+    lambda: ift.audit(plan), lambda: flop_budget("zoo:digits-cnn", "1M"), lambda: ift.nn.apply, lambda: ift.nn.RigL()
+):
+    try:
+        call()
+    except (ift.IftplanError, ImportError) as error:
+        print(type(error).__name__, error)
+try:
+    from iftplan.nn import measure
+except ImportError as error:
+    print(type(error).__name__, error)
+"""
+    env = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=env)
+    told = "needs PyTorch, which cannot be imported (there is no torch). Install it with: pip install 'iftplan[torch]'."
+    said = [f"InputError audit {told}", f"InputError flop_budget {told}"]
+    said += [f"ImportError {name} {told}" for name in ("apply", "RigL", "measure")]
+    assert done.stdout.splitlines() == said, done.stderr
 
 
 def test_the_package_itself_goes_through_no_lazy_door() -> None:

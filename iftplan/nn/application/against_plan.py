@@ -137,8 +137,7 @@ def _unapplied(report: AuditReport, plan: Plan, network: nn.Module) -> str:
 
     The dense model of an iso-FLOP plan costs as much as the planned one, so totals cannot tell them apart.
     """
-    changes = any(layer.maskable or layer.before != layer.after for layer in plan.layers)
-    if not changes or fingerprint(network) != plan.fingerprint:
+    if not any(layer.changes for layer in plan.layers) or fingerprint(network) != plan.fingerprint:
         return ""
     same = ""
     if report.deviation is not None and abs(report.deviation) <= report.tolerance:

@@ -26,7 +26,7 @@ from iftplan.nn.layers.widen import widen_
 from iftplan.nn.meta.fingerprint import fingerprint
 from iftplan.nn.meta.inputs import matching
 from iftplan.nn.meta.origins import also_changed
-from iftplan.plans.plan import Plan, PlannedLayer, Role
+from iftplan.plans.plan import ITSELF, Plan, PlannedLayer, Role
 
 _MEMBERS: Mapping[str, Callable[[nn.Module, int, Nonlinearity], Member]] = MappingProxyType(
     {"parallel": Parallel, "factorized": Factorized, "lowrank": Factorized, "doped": Doped}
@@ -40,9 +40,6 @@ _STACKED_MEMBERS: Mapping[str, Callable[[nn.Module, int, Nonlinearity], Member]]
         "doped": StackedDoped,
     }
 )
-_STRUCTURES: Mapping[str, int] = MappingProxyType({"branches": 1, "rank": 0})
-"""What families solve for → where it gives back the layer itself."""
-
 NonlinearityFor = Callable[[nn.Module], Nonlinearity]
 """A layer → the non-linearity of the member that stands in its place."""
 
@@ -134,7 +131,7 @@ def check_buildable(plan: Plan) -> None:
 def replaced_by(layer: PlannedLayer) -> int | None:
     """The branches or the rank of the module that replaces a layer; None if the layer stays."""
     if layer.role is Role.TRANSFORMED:
-        for key, unchanged in _STRUCTURES.items():
+        for key, unchanged in ITSELF.items():
             size = layer.structure.get(key)
             if isinstance(size, int) and size != unchanged:
                 return size

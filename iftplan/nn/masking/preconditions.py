@@ -70,7 +70,10 @@ def trainable_views(
                 f"the optimizer does not hold {weight.name}; make it from the model's parameters after masks were applied, or freeze that weight until it is added."
             )
         if weight.mask.is_meta:
-            raise InputError(f"{weight.name} is on the meta device; apply the plan to a model with values.")
+            raise InputError(
+                f"{weight.name} is on the meta device, where it has no values. Apply the plan to a model with values; one "
+                "that is built to be measured has values with `nonzeros=True`."
+            )
     if isinstance(algorithm, Static):
         return tuple(View(weight, Flat(weight.experts)) for weight in weights)
     view = matrix_view if isinstance(algorithm, LatentAlgorithm) else view_of

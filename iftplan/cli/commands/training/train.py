@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from iftplan.base.errors import InputError
+from iftplan.base.errors import InputError, StaleError
 from iftplan.base.units import parse_size
 from iftplan.cli import completion
 from iftplan.cli.kept_answers import made_here
@@ -224,7 +224,14 @@ def command(
 
         refuse_taken(directory)  # before a plan is made
     made, document = _resumed_plan(directory) if begun else _plan_of(run, no_cache)
-    source = _source(made, model or "", trust=trust or (not model and made_here(document, no_cache)))
+    try:
+        source = _source(made, model or "", trust=trust or (not model and made_here(document, no_cache)))
+    except StaleError as error:
+        if not model or run.plan.file or begun:
+            raise
+        raise InputError(
+            f"--model names the source of a given plan's model, and no plan was given: the settings plan {run.plan.model}. To plan and train {model}, write --set plan.model={shlex.quote(model)}, or give its plan."
+        ) from error
     if dry_run:
         _describe(run, made, directory)
         say_next(same_command(without="--dry-run"))
@@ -283,7 +290,6 @@ def _plan_of(run: RunConfig, no_cache: bool) -> tuple[Plan, Document]:
 
 def _resumed_plan(directory: Path) -> tuple[Plan, Document]:
     from iftplan.base.documents import loads, read_text
-    from iftplan.base.errors import StaleError
     from iftplan.cli.arguments import plan_in
 
     path = directory / "plan.json"
