@@ -266,7 +266,9 @@ def _network(
     elif hasattr(model, "named_parameters"):
         network = model
     else:
-        instead = " A plan is held to its own budget by iftplan.audit(plan)." if isinstance(model, Plan) else ""
+        instead = (
+            " A plan is held to its own budget by iftplan.audit(plan)." if isinstance(model, Plan) else ""
+        )
         raise InputError(
             f"a {type(model).__name__} is no network, and no source such as 'zoo:resnet18'.{instead}"
         )

@@ -186,7 +186,8 @@ def _checked(
     )
     equal = {bound.reference for bound in model.bounds if bound.equal}
     compared = {} if model.source in plans else {name: plan for name, plan in plans.items() if name in equal}
-    return replace(checked, notes=(*_not_applied(found, compared), *checked.notes))
+    unapplied = tuple(_unapplied(found, compared))
+    return replace(checked, notes=(*map(_says_nothing, unapplied), *checked.notes), unapplied=unapplied)
 
 
 def _plans(model: ConfiguredModel, config: Configuration) -> dict[str, Plan]:
@@ -195,12 +196,16 @@ def _plans(model: ConfiguredModel, config: Configuration) -> dict[str, Plan]:
     return {name: parse_plan(loads(read_text(str(config.folder / name)), name), name) for name in names}
 
 
-def _not_applied(found: ModelCost, plans: Mapping[str, Plan]) -> Iterator[str]:
-    """Sentences on plans that a model costs as much as, layer by layer, without their changes."""
+def _unapplied(found: ModelCost, plans: Mapping[str, Plan]) -> Iterator[str]:
+    """Plans that a model costs as much as, layer by layer, without their changes."""
     for name, plan in plans.items():
         changed = [x for x in plan.layers if x.changes]
         if changed and all(found.macs.get(layer.name) == layer.dense_macs for layer in changed):
-            yield f"every layer costs what it does in the dense network that {name} was made for: the plan was not applied to it. Equal totals say nothing here, because the planned network costs the same by design"
+            yield name
+
+
+def _says_nothing(name: str) -> str:
+    return f"every layer costs what it does in the dense network that {name} was made for: the plan was not applied to it. Equal totals say nothing here, because the planned network costs the same by design"
 
 
 def _references(model: ConfiguredModel, plans: Mapping[str, Plan], costs: Costs) -> dict[str, int]:

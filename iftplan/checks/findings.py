@@ -114,6 +114,7 @@ class ModelCheck:
         problems: sentences: why it did not pass; the first is the headline.
         notes: sentences: what was assumed or allowed, and why.
         cached: whether nothing had to be measured.
+        unapplied: plans that it has to cost as much as, and whose dense network it still is.
     """
 
     name: str
@@ -126,6 +127,13 @@ class ModelCheck:
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     cached: bool = False
+    unapplied: tuple[str, ...] = ()
+
+    @property
+    def outcome(self) -> str:
+        """How its check ended, in the words of its line: a passed check says there which plans say nothing."""
+        told = f", but {', '.join(self.unapplied)} is not applied to it" if self.unapplied else ""
+        return f"{self.status.value}{told}"
 
 
 @dataclass(frozen=True, slots=True)

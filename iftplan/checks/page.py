@@ -90,6 +90,8 @@ def _headline(model: ModelCheck, convention: Convention) -> str:
     if model.measured is None or model.status not in (Status.PASSED, Status.FAILED):
         return model.status.value
     within = "within its budget" if model.limits else ""
+    if model.unapplied:
+        within = f"{within}, but {', '.join(model.unapplied)} is not applied to it"
     if model.drift is None:
         return within or f"{count(model.measured.total_macs * convention.per_mac)} {convention.unit}"
     return ", ".join(filter(None, (_moved(model.drift, convention), within)))

@@ -51,7 +51,7 @@ def _rows(model: ModelCheck, convention: Convention, compared: bool) -> Iterator
     changed = (told,) if compared else ()
     tightest = sorted(model.limits, key=lambda limit: (limit.kept, -limit.deviation))
     first, *others = map(_used, tightest) if tightest else ("",)
-    yield (model.name, macs, *changed, parameters, first, model.status.value)
+    yield (model.name, macs, *changed, parameters, first, model.outcome)
     for used in others:
         yield ("", "", *("" for _ in changed), "", used, "")
 

@@ -482,8 +482,14 @@ class Plan(Displayed, Framed):
             InputError: no scope of that name, None, or a module without a name where the plan is of the whole model.
         """
         if not isinstance(scope, str):
-            closed = "the plan closes no scope, so its scope is None" if self.scope is None else "there is no such scope"
-            raise InputError(f"scope {scope!r}: {closed}. Give 'matrices', 'layers', 'model' or 'module:NAME'.")
+            closed = (
+                "the plan closes no scope, so its scope is None"
+                if self.scope is None
+                else "there is no such scope"
+            )
+            raise InputError(
+                f"scope {scope!r}: {closed}. Give 'matrices', 'layers', 'model' or 'module:NAME'."
+            )
         named, module = parse_scope(scope) if ":" in scope else (scope_named(scope), self.within)
         if named is Scope.MODULE and not module:
             raise InputError(

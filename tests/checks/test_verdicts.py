@@ -48,6 +48,12 @@ def test_a_dense_network_that_costs_as_much_as_its_plan_is_told_apart(tmp_path: 
     told = "every layer costs what it does in the dense network that wide.json was made for: the plan was not applied"
     assert [note.startswith(told) for model in report.models for note in model.notes] == [True]
     assert len(report.models[0].notes) == 1
+    assert [row[-1] for row in check_table(report).rows if row[0]] == [
+        "passed, but wide.json is not applied to it",
+        "passed",
+    ]
+    headlines = [section.headline for section in check_page(report).sections]
+    assert headlines == ["within its budget, but wide.json is not applied to it", "within its budget"]
 
 
 def baseline(

@@ -29,6 +29,12 @@ def sparse():
     return nn.apply(ift.load("plan.json"), dense())
 
 
+def trained():
+    model = sparse()
+    nn.Masking(model, torch.optim.SGD(model.parameters(), 0.1), "rigl", steps=10)
+    return model
+
+
 def leaking():
     model = sparse()
     mask = next(nn.masked_weights(model)).mask
@@ -43,6 +49,8 @@ COMMANDS = {
     "on meta": ("audit", "net.py:sparse", *AUDIT),
     "on its masks": ("audit", "net.py:sparse", *AUDIT, "--nonzeros", "--cross-check"),
     "leaking": ("audit", "net.py:leaking", *AUDIT, "--nonzeros"),
+    "trained on meta": ("audit", "net.py:trained", *AUDIT),
+    "trained": ("audit", "net.py:trained", *AUDIT, "--nonzeros"),
     "dense": ("audit", "net.py:dense", *AUDIT, "--input", "4x6"),
 }  # fmt: skip
 
@@ -69,6 +77,14 @@ def test_masks_without_values_are_the_plans_and_the_report_says_so(runs: dict[st
     report = json.loads(runs["on meta"].out)
     assert runs["on meta"].code == 0
     assert any("planned, not measured" in sentence for sentence in report["assumptions"])
+
+
+def test_masks_that_need_values_name_the_option_that_gives_them(runs: dict[str, Run]) -> None:
+    refused = runs["trained on meta"]
+    assert refused.code == 2
+    assert "is on the meta device, where it has no values" in refused.err
+    assert "has values with --nonzeros." in refused.err
+    assert runs["trained"].code == 0
 
 
 def test_a_mask_that_keeps_too_much_fails(runs: dict[str, Run]) -> None:

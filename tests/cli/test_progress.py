@@ -201,3 +201,11 @@ def test_a_note_that_holds_for_many_runs_is_said_once() -> None:
     ):
         tell(line)
     assert said == ["a: note: Train for longer.", "a: accuracy 0.5", "b: accuracy 0.5"]
+
+
+def test_a_reason_that_many_runs_fail_for_is_said_once() -> None:
+    said: list[str] = []
+    tell = _notes_once(said.append)
+    for line in ("a: failed: no data.", "b: failed: no data.", "c: failed: too small."):
+        tell(line)
+    assert said == ["a: failed: no data.", "b: failed for the same reason", "c: failed: too small."]

@@ -84,10 +84,12 @@ def test_a_crowded_scope_is_refused_with_the_layers_that_need_not_stay_dense() -
 def test_the_scope_of_a_plan_that_closes_none_is_answered_in_words() -> None:
     pruned = api.plan("zoo:digits-cnn", "none", 0.75)
     for asked in (pruned.ratio, pruned.macs, pruned.dense_macs, pruned.rows_in, pruned.budget_macs):
-        with pytest.raises(InputError, match="the plan closes no scope, so its scope is None. Give 'matrices'"):
+        with pytest.raises(
+            InputError, match=r"the plan closes no scope, so its scope is None\. Give 'matrices'"
+        ):
             asked(pruned.scope)  # type: ignore[arg-type]
     wide = api.plan("zoo:digits-cnn", "wide", 0.75)
-    with pytest.raises(InputError, match="scope 3: there is no such scope. Give"):
+    with pytest.raises(InputError, match=r"scope 3: there is no such scope\. Give"):
         wide.ratio(3)  # type: ignore[arg-type]
 
 

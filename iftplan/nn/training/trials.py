@@ -114,7 +114,7 @@ def _take(
         raise
     except IftplanError as error:
         queue.fail(claim, str(error))
-        say(f"{claim.name}: {error}")
+        say(f"{claim.name}: failed: {error}")
         return
     queue.finish(claim, _objectives(found))
     done, total = queue.ended()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple
 from typing import Any
 
 from iftplan.base.units import count, decimal
 from iftplan.report.table import Table
-from iftplan.runs.sweeps.grid import COLUMNS, GridPoint
+from iftplan.runs.sweeps.grid import COLUMNS, PLANNED, TRAINED, UNFINISHED, GridPoint
 
 _SHOWN = 40
 _CHOICES = (
@@ -42,14 +43,27 @@ def sweep_table(rows: Sequence[GridPoint]) -> Table:
         if name not in differ and getattr(rows[0], name) is not None
     ]
     found = {name: cell for name, cell in _FOUND.items() if any(map(cell, rows))}
+    often = _repeated_reasons(rows[:_SHOWN])
     heads = [*(f">{n}" if n in ("sparsity", "seed") else n for n in differ), *found, "outcome"]
     cells = tuple(
-        (*(_cell(getattr(row, n)) for n in differ), *(cell(row) for cell in found.values()), row.outcome)
+        (
+            *(_cell(getattr(row, n)) for n in differ),
+            *(cell(row) for cell in found.values()),
+            often.get(row.outcome, row.outcome),
+        )
         for row in rows[:_SHOWN]
     )
     more = len(rows) - _SHOWN
-    notes = (f"{count(more)} rows more; -o FILE.csv holds them all",) if more > 0 else ()
-    return Table(tuple(heads), cells, ", ".join(alike), notes)
+    notes = [f"{mark}: {reason}" for reason, mark in often.items()]
+    notes += [f"{count(more)} rows more; -o FILE.csv holds them all"] if more > 0 else []
+    return Table(tuple(heads), cells, ", ".join(alike), tuple(notes))
+
+
+def _repeated_reasons(rows: Sequence[GridPoint]) -> Mapping[str, str]:
+    """Reason of several rows that have no result → the words that stand for it in each of them."""
+    times = Counter(row.outcome for row in rows if row.outcome not in (PLANNED, TRAINED, UNFINISHED))
+    often = [reason for reason, number in times.items() if number > 1]
+    return {reason: f"no result ({number})" for number, reason in enumerate(often, 1)}
 
 
 def whole_table(rows: Sequence[GridPoint]) -> Table:

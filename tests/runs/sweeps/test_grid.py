@@ -319,3 +319,15 @@ def test_a_long_table_says_how_many_rows_it_leaves_out() -> None:
         table.title == "model m, transform wide, distribution uniform, structure unstructured, scope layers"
     )
     assert len(whole_table(rows).rows) == 99
+
+
+def test_a_reason_of_several_rows_stands_below_the_table_once() -> None:
+    point = GridPoint("zoo:x", "wide", 0.5, "uniform", "unstructured", "layers")
+    outcomes = (PLANNED, "no data.", "too small.", "no data.", TRAINED, PLANNED)
+    rows = [replace(point, seed=seed, outcome=outcome) for seed, outcome in enumerate(outcomes)]
+    table = sweep_table(rows)
+    assert [row[-1] for row in table.rows] == [
+        *("planned", "no result (1)", "too small.", "no result (1)", "trained", "planned")
+    ]
+    assert table.notes == ("no result (1): no data.",)
+    assert [row[COLUMNS.index("outcome")] for row in whole_table(rows).rows] == list(outcomes)

@@ -250,14 +250,17 @@ def _train(campaign: Campaign, queue: TrialQueue, training: Training) -> None:
 
 
 def _notes_once(tell: Callable[[str], None]) -> Callable[[str], None]:
-    """The same function, except that a note which holds for many runs is passed on for the first of them alone."""
+    """The same function, except that a note or a reason of many runs is passed on for the first of them alone."""
     told: set[str] = set()
 
     def once(text: str) -> None:
         note = text.partition(": note: ")[2]
-        if note not in told:
+        name, _, reason = text.partition(": failed: ")
+        if reason in told and reason:
+            tell(f"{name}: failed for the same reason")
+        elif note not in told:
             tell(text)
-        told.update({note} - {""})
+        told.update({note, reason} - {""})
 
     return once
 
