@@ -445,7 +445,6 @@ HEAVY: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
     "torchvision missing": (("plan", "torchvision:resnet18"), 2, ("torchvision is not installed",)),
     "nothing after the colon": (("plan", "timm:"), 2, ("'timm:'",)),
     "wide that cannot close": (("plan", "nets.py:narrow", "--input", "5x8"), 2, ("0.75", "0 (reads the model's input)", "nearest feasible sparsity is")),
-    "a model to train, without its plan": (("train", "--model", "zoo:resnet18-cifar", "--dry-run"), 2, ("no plan was given", "--set plan.model=zoo:resnet18-cifar")),
     "stale by another model": (("audit", "python.json", "--model", "nets.py:narrow"), 4, ("nets.py:narrow", "not the model that the plan was made for")),
     "a plan that holds Python, with a model that is missing": (("audit", "python.json", "--model", "none_here.py:f"), 2, ("none_here.py",)),
     "module name that is German": (("plan", "nets.py:Netz", "--input", "1x8", "--keep-dense", "größer", "--transform", "parallel"), 2, ("'größer'", "'größe'")),
@@ -584,3 +583,8 @@ def test_a_model_that_changed_after_planning_is_stale(tmp_path: Path) -> None:
     is_one_paragraph(
         iftplan("audit", "p.json", "--trust", cwd=tmp_path), 4, "net.py:net", "iftplan plan net.py:net"
     )
+
+
+def test_a_model_to_train_without_its_plan_is_met_with_the_setting(tmp_path: Path) -> None:
+    run = iftplan("train", "--model", "zoo:resnet18-cifar", "--dry-run", cwd=tmp_path)
+    is_one_paragraph(run, 2, "no plan was given", "--set plan.model=zoo:resnet18-cifar")
