@@ -87,7 +87,7 @@ def test_the_scope_of_a_plan_that_closes_none_is_answered_in_words() -> None:
         with pytest.raises(
             InputError, match=r"the plan closes no scope, so its scope is None\. Give 'matrices'"
         ):
-            asked(pruned.scope)  # type: ignore[arg-type]
+            asked(pruned.scope)
     wide = api.plan("zoo:digits-cnn", "wide", 0.75)
     with pytest.raises(InputError, match=r"scope 3: there is no such scope\. Give"):
         wide.ratio(3)  # type: ignore[arg-type]
