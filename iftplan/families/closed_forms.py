@@ -94,5 +94,15 @@ FORMS: Mapping[str, Form] = MappingProxyType(
             fixed=lambda m, n, r, e, k: k**(Fraction(3, 2))*r*(sqrt(m)*n + m*sqrt(n)),
             covers=False,
         ),
+        "kronecker": Form(
+            cost="k^(3/2)·r·(sqrt(m)·n+m·sqrt(n))",
+            maskable="0",
+            full=Root("r = m·n/(k^(3/2)·(sqrt(m)·n+m·sqrt(n)))", r"r = \frac{m n}{k^{\frac{3}{2}} \left(\sqrt{m} n + m \sqrt{n}\right)}", lambda m, n, d, k, A: m*n/(k**(Fraction(3, 2))*(sqrt(m)*n + m*sqrt(n)))),
+            outputs=Root("r = m·n/(k^(3/2)·(sqrt(m)·n+m·sqrt(n)))", r"r = \frac{m n}{k^{\frac{3}{2}} \left(\sqrt{m} n + m \sqrt{n}\right)}", lambda m, n, d, k, A: m*n/(k**(Fraction(3, 2))*(sqrt(m)*n + m*sqrt(n)))),
+            products=Root("r = m·n/(k^(3/2)·(sqrt(m)·n+m·sqrt(n)))", r"r = \frac{m n}{k^{\frac{3}{2}} \left(\sqrt{m} n + m \sqrt{n}\right)}", lambda m, n, d, k, A: m*n/(k**(Fraction(3, 2))*(sqrt(m)*n + m*sqrt(n)))),
+            masked=lambda m, n, r, e, k: 0,
+            fixed=lambda m, n, r, e, k: k**(Fraction(3, 2))*r*(sqrt(m)*n + m*sqrt(n)),
+            covers=False,
+        ),
     }
 )

@@ -151,7 +151,7 @@ def _closed_by_rank(
     # weights elsewhere: a rank is an account's unit, at the price of a column of U and a row of V.
     # Convolutions with groups take ranks in steps of their groups, and every layer keeps one, for at rank 0
     # it would pass nothing on.
-    spent = sum(row.macs_of(row.dense_weights) for row in ranked)
+    spent = sum(row.macs_of(row.dense_uses) for row in ranked)
     left = ledger.budget - (ledger.fixed - spent)
     if left <= 0 and not policy.budget:
         raise _overspent([row for row in rows if row not in ranked], policy, ledger)
@@ -188,7 +188,7 @@ def _rank_account(row: PlanRow, scale: Fraction) -> Account:
     rank, unit = row.structure[row.family.definition.structure], rank_unit(row.layer, row.family)
     assert isinstance(rank, int)
     most = min(row.layer.fan_in, row.layer.fan_out) // unit
-    price = row.macs_of(row.dense_weights) // rank * unit
+    price = row.macs_of(row.dense_uses) // rank * unit
     return Account(max(most, 1), price, max(scale * rank / unit, Fraction(1)), 1)
 
 

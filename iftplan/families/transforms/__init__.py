@@ -4,19 +4,31 @@ from iftplan.families.transforms.btt import BTT
 from iftplan.families.transforms.definition import Definition
 from iftplan.families.transforms.doped import DOPED
 from iftplan.families.transforms.factorized import FACTORIZED
+from iftplan.families.transforms.kronecker import KRONECKER
 from iftplan.families.transforms.lowrank import LOWRANK
 from iftplan.families.transforms.monarch import MONARCH
 from iftplan.families.transforms.nm import NM
 from iftplan.families.transforms.parallel import PARALLEL
 from iftplan.families.transforms.wide import WIDE
 
-DEFINITIONS: tuple[Definition, ...] = (WIDE, PARALLEL, FACTORIZED, DOPED, LOWRANK, NM, MONARCH, BTT)
+DEFINITIONS: tuple[Definition, ...] = (
+    WIDE,
+    PARALLEL,
+    FACTORIZED,
+    DOPED,
+    LOWRANK,
+    NM,
+    MONARCH,
+    BTT,
+    KRONECKER,
+)
 
 __all__ = [
     "BTT",
     "DEFINITIONS",
     "DOPED",
     "FACTORIZED",
+    "KRONECKER",
     "LOWRANK",
     "MONARCH",
     "NM",

@@ -1,13 +1,15 @@
-"""Pairs of block-diagonal factors with a shuffle between them: what Monarch and block tensor-train layers are made of.
+"""Pairs of factors in blocks with a shuffle between them: what Monarch, block tensor-train and Kronecker layers are made of.
 
 Inputs and outputs fall into equal blocks. The first factor maps each block of inputs to channels of its own, the shuffle
 deals these out to all blocks of outputs in turn, and the second factor maps what each of them was dealt. If blocks do not
 divide the channels, inputs are filled up with zeros and outputs are cut off; these multiply-accumulates count.
+
+In a sum of Kronecker products all blocks of a factor share one matrix, so each weight is used once for every block.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import isqrt, prod
 
@@ -22,24 +24,38 @@ class BlockGrid:
         inputs: number of blocks of inputs.
         outputs: number of blocks of outputs.
         step: channels between the factors for each rank, a multiple of both.
+        shared: whether all blocks of a factor have one matrix: a sum of Kronecker products, one for each rank.
 
     Example:
         >>> from iftplan.models.notation import parse_layer
-        >>> BlockGrid(4, 4, 4).weights(parse_layer("linear:768-3072"), rank=2)
-        7680
+        >>> layer = parse_layer("linear:768-3072")
+        >>> BlockGrid(4, 4, 4).weights(layer, rank=2), BlockGrid(4, 4, 4).macs(layer, rank=2)
+        (7680, 7680)
+        >>> BlockGrid(24, 48, 1152, shared=True).weights(layer, rank=2)
+        6144
     """
 
     inputs: int
     outputs: int
     step: int
+    shared: bool = False
 
     def weights(self, layer: LayerSpec, rank: int) -> int:
-        """Weights of both factors: the MACs of one position, padding included."""
+        """Weights of both factors, padding included."""
+        first, second = self._factors(layer, rank)
+        return first // self.inputs + second // self.outputs if self.shared else first + second
+
+    def macs(self, layer: LayerSpec, rank: int) -> int:
+        """MACs of both factors at one position, padding included."""
+        return sum(self._factors(layer, rank))
+
+    def _factors(self, layer: LayerSpec, rank: int) -> tuple[int, int]:
+        """MACs of each factor: one for each weight of each block."""
         assert layer.in_channels is not None and layer.out_channels is not None
         before, after = (1, prod(layer.kernel)) if layer.kind.transposed else (prod(layer.kernel), 1)
         inputs = size(layer.in_channels, self.inputs) * before
         outputs = size(layer.out_channels, self.outputs) * after
-        return rank * self.step * (inputs + outputs)
+        return rank * self.step * inputs, rank * self.step * outputs
 
 
 def size(channels: int, blocks: int) -> int:
@@ -63,10 +79,20 @@ def root_grid(inputs: int, outputs: int) -> BlockGrid:
 
     Example:
         >>> root_grid(768, 3072)
-        BlockGrid(inputs=24, outputs=48, step=1152)
+        BlockGrid(inputs=24, outputs=48, step=1152, shared=False)
     """
     before, after = _near_root(inputs), _near_root(outputs)
     return BlockGrid(before, after, before * after)
+
+
+def kronecker_grid(inputs: int, outputs: int) -> BlockGrid:
+    """The blocks of `root_grid`, all with one matrix: Kronecker products of two nearly square factors.
+
+    Example:
+        >>> kronecker_grid(768, 3072)
+        BlockGrid(inputs=24, outputs=48, step=1152, shared=True)
+    """
+    return replace(root_grid(inputs, outputs), shared=True)
 
 
 _REACH = 256

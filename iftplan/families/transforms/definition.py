@@ -24,7 +24,7 @@ class Definition:
         matrices: shapes of the masked matrices at (m, n, unknown), for masks with structure; None treats
             the masked weights as one vector.
         source: paper and section.
-        grid: number of blocks at so many input and output channels, for pairs of block-diagonal factors, whose cost is
+        grid: number of blocks at so many input and output channels, for pairs of factors in blocks, whose cost is
             counted with the padding that equal blocks need; None for families without blocks.
     """
 

@@ -1,7 +1,9 @@
-"""Pairs of block-diagonal factors with a shuffle between them, in the place of one layer: Monarch and block tensor-train.
+"""Pairs of factors in blocks with a shuffle between them, in the place of one layer: Monarch, block tensor-train, Kronecker.
 
 A linear layer becomes two batched products, a convolution two convolutions in groups, the first with its kernel, stride
-and padding (a transposed one the second). There is no non-linearity inside: the pair is a structured matrix.
+and padding (a transposed one the second). In Kronecker products all blocks of a factor share its matrix, so these are an
+ordinary linear layer or convolution, with blocks as a batch. There is no non-linearity inside: the pair is a structured
+matrix.
 """
 
 from __future__ import annotations
@@ -80,12 +82,74 @@ class BlockPair(Member):
 
     def forward(self, x: Tensor) -> Tensor:
         """Output of both factors, in the shape of the replaced layer's."""
+        return self._cut(self.V(self._dealt(self.U(self._padded(x)), self.grid.inputs)))
+
+    def _padded(self, x: Tensor) -> Tensor:
+        """Inputs with zeros behind them, so that blocks are equal."""
+        if not self.padding_before:
+            return x
+        return F.pad(x, (*(0,) * 2 * (-1 - self.dimension), 0, self.padding_before))
+
+    def _dealt(self, x: Tensor, blocks: int) -> Tensor:
+        """Channels of each block dealt out: the first of every block, then the second of every block, and so on."""
         at = self.dimension
-        if self.padding_before:
-            x = F.pad(x, (*(0,) * 2 * (-1 - at), 0, self.padding_before))
-        dealt = self.U(x).unflatten(at, (self.grid.inputs, -1)).transpose(at - 1, at).flatten(at - 1, at)
-        out: Tensor = self.V(dealt)
+        return x.unflatten(at, (blocks, -1)).transpose(at - 1, at).flatten(at - 1, at)
+
+    def _cut(self, out: Tensor) -> Tensor:
+        """Outputs without those that only make blocks equal."""
         return out.narrow(self.dimension, 0, self.cut) if out.shape[self.dimension] > self.cut else out
+
+
+class KroneckerSum(BlockPair):
+    """A sum of Kronecker products in the place of a layer: `Σ_r (V_r ⊗ U_r)·x` in two steps, U in every block, then V.
+
+    Args:
+        layer: the dense layer that is replaced, without groups.
+        rank: number of products.
+        grid: blocks of its inputs and outputs, which share a matrix.
+    """
+
+    def __init__(self, layer: nn.Module, rank: int, grid: BlockGrid) -> None:
+        super().__init__(layer, rank, grid)
+        biased = getattr(layer, "bias", None) is not None
+        self.shift = Shift(self.cut, -1 - self.dimension, **options_of(layer)) if biased else nn.Identity()
+
+    def own_bias(self) -> nn.Parameter | None:
+        """The bias of all outputs, added behind the products."""
+        return self.shift._parameters.get("bias")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Sum of the products with the input, in the shape of the replaced layer's output."""
+        between = self._dealt(self._in_each(self.U, self._padded(x), self.grid.inputs), self.grid.inputs)
+        out = self._dealt(self._in_each(self.V, between, self.grid.outputs), self.grid.outputs)
+        shifted: Tensor = self.shift(self._cut(out))
+        return shifted
+
+    def _in_each(self, factor: nn.Module, x: Tensor, blocks: int) -> Tensor:
+        """A factor's outputs in every block of channels, block after block."""
+        at = self.dimension
+        apart = x.unflatten(at, (blocks, -1))
+        out: Tensor = factor(apart.flatten(0, at - 1))
+        return out.reshape(*apart.shape[:at], *out.shape[1:]).flatten(at - 1, at)
+
+
+class Shift(nn.Module):
+    """A bias by itself, zero at first.
+
+    Args:
+        channels: how many.
+        behind: dimensions behind that of the channels.
+        **options: `device` and `dtype` of the bias.
+    """
+
+    def __init__(self, channels: int, behind: int, **options: Any) -> None:
+        super().__init__()
+        self.shape = (channels, *(1,) * behind)
+        self.bias = nn.Parameter(torch.zeros(channels, **options))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Input plus the bias of its channels."""
+        return x + self.bias.view(self.shape)
 
 
 def _inputs(layer: nn.Module) -> int:
@@ -97,21 +161,28 @@ def _inputs(layer: nn.Module) -> int:
 
 
 def _factors(layer: nn.Module, rank: int, grid: BlockGrid) -> tuple[nn.Module, nn.Module]:
-    """U, in the groups of the inputs, and V, in those of the outputs; blocks are equal, so both may be padded."""
+    """U, in the groups of the inputs, and V, in those of the outputs; blocks are equal, so both may be padded.
+
+    Where blocks share a matrix, each factor is that matrix, in one group.
+    """
     options: Any = options_of(layer)
-    bias = getattr(layer, "bias", None) is not None
-    before = grid.inputs * size(_inputs(layer), grid.inputs)
-    after = grid.outputs * size(outputs(layer), grid.outputs)
-    between = grid.step * rank
+    bias = getattr(layer, "bias", None) is not None and not grid.shared
+    first, second = (1, 1) if grid.shared else (grid.inputs, grid.outputs)
+    before, after = (
+        first * size(_inputs(layer), grid.inputs),
+        second * size(outputs(layer), grid.outputs),
+    )
+    out, into = (rank * grid.step * first // grid.inputs, rank * grid.step * second // grid.outputs)
     if not isinstance(layer, nn.modules.conv._ConvNd):
         assert isinstance(layer, nn.Linear) or is_conv1d(layer)
-        return (
-            BlockLinear(grid.inputs, before, between, False, **options),
-            BlockLinear(grid.outputs, between, after, bias, **options),
+        if grid.shared:
+            return nn.Linear(before, out, False, **options), nn.Linear(into, after, False, **options)
+        return BlockLinear(first, before, out, False, **options), BlockLinear(
+            second, into, after, bias, **options
         )
     point: Any = getattr(nn, f"Conv{len(layer.kernel_size)}d")
     if layer.transposed:
-        down = point(before, between, 1, groups=grid.inputs, bias=False, **options)
-        return down, convolution_like(layer, between, after, grid.outputs, bias)
-    up = point(between, after, 1, groups=grid.outputs, bias=bias, **options)
-    return convolution_like(layer, before, between, grid.inputs, False), up
+        down = point(before, out, 1, groups=first, bias=False, **options)
+        return down, convolution_like(layer, into, after, second, bias)
+    up = point(into, after, 1, groups=second, bias=bias, **options)
+    return convolution_like(layer, before, out, first, False), up

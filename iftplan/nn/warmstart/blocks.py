@@ -1,4 +1,8 @@
-"""Trained dense weights for pairs of block-diagonal factors: the nearest pair, block by block (arXiv 2204.00595, section 3.3)."""
+"""Trained dense weights for pairs of factors in blocks: the nearest that these can hold.
+
+Block-diagonal factors: block by block, by singular values (arXiv 2204.00595, section 3.3). Kronecker products: by those of
+the matrix whose rows are the entries of one factor and whose columns are those of the other (Van Loan and Pitsianis 1993).
+"""
 
 from __future__ import annotations
 
@@ -20,6 +24,8 @@ def project_(member: BlockPair, matrix: Tensor) -> Tensor:
         matrix: (inputs, outputs), trained; a convolution's kernel beside its inputs, a transposed one's beside its outputs.
     """
     grid = member.grid
+    if grid.shared:
+        return _project_sum_(member, matrix)
     u = _stack(member.U, grid.inputs)
     v = _stack(member.V, grid.outputs)
     (_, channels, rows), (_, columns, _) = u.shape, v.shape
@@ -40,6 +46,25 @@ def project_(member: BlockPair, matrix: Tensor) -> Tensor:
             made[block] = left @ right
     _write_(member.U, u)
     _write_(member.V, v)
+    return made[: matrix.shape[0], : matrix.shape[1]]
+
+
+def _project_sum_(member: BlockPair, matrix: Tensor) -> Tensor:
+    """The nearest sum of Kronecker products: its entries are those of a low-rank matrix, in another order."""
+    grid = member.grid
+    u, v = _stack(member.U, 1)[0], _stack(member.V, 1)[0]
+    rows, rank = u.shape[1], len(u) // grid.outputs
+    columns = -(-member.cut // grid.outputs)
+    taps = len(v) // columns  # of a transposed convolution, beside its outputs
+    padded = matrix.new_zeros(grid.inputs * rows, columns * grid.outputs * taps)
+    padded[: matrix.shape[0], : matrix.shape[1]] = matrix
+    apart = padded.view(grid.inputs, rows, columns, grid.outputs, taps).permute(1, 3, 0, 2, 4)
+    left, right = _truncated(apart.reshape(rows * grid.outputs, -1), rank)
+    u = left.view(rows, grid.outputs, rank).permute(1, 2, 0).reshape(u.shape)
+    v = right.view(rank, grid.inputs, columns, taps).permute(2, 3, 0, 1).reshape(v.shape)
+    _write_(member.U, u[None])
+    _write_(member.V, v[None])
+    made = (left @ right).view(apart.shape).permute(2, 0, 3, 1, 4).reshape(padded.shape)
     return made[: matrix.shape[0], : matrix.shape[1]]
 
 
