@@ -170,7 +170,12 @@ def test_plain_sparsity_is_what_the_budget_asks_for(x: Fraction, scope: str, dis
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.sampled_from(("parallel", "factorized", "doped", "lowrank", "monarch")), sparsities, times, scopes)
+@given(
+    st.sampled_from(("parallel", "factorized", "doped", "lowrank", "monarch", "kronecker")),
+    sparsities,
+    times,
+    scopes,
+)
 def test_other_families_spend_it_or_name_a_budget_that_they_can(
     family: str, sparsity: Fraction, x: Fraction, scope: str
 ) -> None:
@@ -188,7 +193,7 @@ def test_other_families_spend_it_or_name_a_budget_that_they_can(
     assert plan.residual_macs is not None
     spent = sum(p.macs for p in plan.rows_in(scope))
     assert allowed - spent == plan.residual_macs
-    if family in ("lowrank", "monarch"):
+    if family in ("lowrank", "monarch", "kronecker"):
         ranks = [p for p in plan.layers if p.structure.get("rank")]
         assert 0 <= plan.residual_macs < max(p.macs // int(p.structure["rank"] or 1) for p in ranks)
     else:  # every weight of the masked layers is applied at 7 positions
@@ -252,7 +257,9 @@ def test_patterns_of_hardware_close_too(x: str) -> None:
 # --- 1x is no budget of its own ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("family", ["wide", "parallel", "factorized", "doped", "lowrank", "monarch"])
+@pytest.mark.parametrize(
+    "family", ["wide", "parallel", "factorized", "doped", "lowrank", "monarch", "kronecker"]
+)
 @pytest.mark.parametrize("scope", ["matrices", "layers", "model"])
 @pytest.mark.parametrize("text", ["1x", "100%x", "1.0x"])
 def test_once_the_dense_cost_is_the_plan_without_a_budget(family: str, scope: str, text: str) -> None:
