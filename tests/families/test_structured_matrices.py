@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
-from math import ceil, isqrt, prod, sqrt
+from functools import partial
+from math import ceil, isqrt, log2, prod, sqrt
 from random import Random
 
 import pytest
@@ -50,6 +51,15 @@ def kronecker_weights(inputs: int, outputs: int, taps: tuple[int, int], rank: in
     return rank * (n2 * ceil(inputs / m1) * taps[0] + ceil(outputs / n2) * m1 * taps[1])
 
 
+def butterfly(inputs: int, outputs: int, taps: tuple[int, int], rank: int) -> int:
+    """Factors of n blocks, each with two of r×r for every block; those at the ends have the blocks of both sides."""
+    n = 16
+    while n > 4 and n > min(inputs, outputs):
+        n //= 2
+    ends = 2 * rank * n * (ceil(inputs / n) * taps[0] + ceil(outputs / n) * taps[1])
+    return ends + (int(log2(n)) - 2) * 2 * n * rank * rank
+
+
 def split(channels: int) -> int:
     """The least padded number of blocks above half and up to twice the root; of these the nearest to it."""
     root = isqrt(channels)
@@ -61,6 +71,7 @@ CALCULATORS: dict[str, Callable[[int, int, tuple[int, int], int], int]] = {
     "monarch": monarch,
     "btt": btt,
     "kronecker": kronecker,
+    "butterfly": butterfly,
 }
 WEIGHTS = CALCULATORS | {"kronecker": kronecker_weights}
 
@@ -86,9 +97,7 @@ def test_a_thousand_layers_cost_what_the_papers_shapes_do(name: str) -> None:
         window = prod(layer.kernel)
         taps = (1, window) if layer.kind.transposed else (window, 1)
         budget = layer.in_channels * layer.out_channels * window
-        cost = [CALCULATORS[name](before, after, taps, 1) * rank for rank in (1, budget)]
-        assert CALCULATORS[name](before, after, taps, budget) == cost[1], "linear in the rank"
-        most = budget // cost[0]
+        most = largest(partial(CALCULATORS[name], before, after, taps), budget)
         if not most:
             assert found.outcome is Outcome.INFEASIBLE
             continue
@@ -102,6 +111,15 @@ def test_a_thousand_layers_cost_what_the_papers_shapes_do(name: str) -> None:
         assert found.residual_macs == layer.dense_macs - found.macs >= 0
         assert (found.nnz, found.capacity, found.cardinality.log2_masks) == (0, 0, 0.0)
     assert feasible > CONFIGURATIONS / 2
+
+
+def largest(cost: Callable[[int], int], budget: int) -> int:
+    """The largest number whose cost is within the budget, by bisection."""
+    low, high = 0, budget + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if cost(middle) <= budget else (low, middle)
+    return low
 
 
 def isqrt_up(square: Fraction) -> int:
@@ -151,6 +169,7 @@ def test_closed_forms_at_a_density() -> None:
     for name, expected in {
         "monarch": "r = D_in·D_out/(2·(D_in+D_out))",
         "btt": "r = sqrt(2)·D_in·D_out/(4·(sqrt(D_in)·D_out+D_in·sqrt(D_out)))",
+        "butterfly": "r = -(D_in+D_out-sqrt(D_in^2+18·D_in·D_out+D_out^2))/32",
         "kronecker": "r = sqrt(2)·D_in·D_out/(4·(sqrt(D_in)·D_out+D_in·sqrt(D_out)))",
     }.items():
         assert solve(parse_layer("linear"), FAMILIES[name], Fraction(3, 4)).closed_form == expected
@@ -161,6 +180,13 @@ def test_the_real_rank_meets_the_equation() -> None:
     k = 2.0
     rank = float(FAMILIES["btt"].form.full.value(m, n, d, k, 0))
     assert rank * (k * m * sqrt(k * n) + k * n * sqrt(k * m)) == pytest.approx(m * n)
+
+
+def test_a_square_product_of_butterflies() -> None:
+    """1024 to 1024 in 16 blocks: 4·1024·r + 64·r² = 1024² has the root r = 16·2·(√17 - 1) = 99.9, so 99."""
+    found = solve(parse_layer("linear:1024-1024@3"), FAMILIES["butterfly"], Fraction(0))
+    assert found.structure["rank"] == 99
+    assert found.macs == 3 * (4 * 1024 * 99 + 64 * 99 * 99)
 
 
 def test_groups_and_depthwise_layers_stay() -> None:

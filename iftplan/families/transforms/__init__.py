@@ -1,6 +1,7 @@
 """The Sparse-IFT families, one per file: an equation, its cost expression, the symbol it leaves free."""
 
 from iftplan.families.transforms.btt import BTT
+from iftplan.families.transforms.butterfly import BUTTERFLY
 from iftplan.families.transforms.definition import Definition
 from iftplan.families.transforms.doped import DOPED
 from iftplan.families.transforms.factorized import FACTORIZED
@@ -21,10 +22,12 @@ DEFINITIONS: tuple[Definition, ...] = (
     MONARCH,
     BTT,
     KRONECKER,
+    BUTTERFLY,
 )
 
 __all__ = [
     "BTT",
+    "BUTTERFLY",
     "DEFINITIONS",
     "DOPED",
     "FACTORIZED",

@@ -9,6 +9,7 @@ In a sum of Kronecker products all blocks of a factor share one matrix, so each 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import isqrt, prod
@@ -17,8 +18,55 @@ from iftplan.models.spec import LayerSpec
 
 
 @dataclass(frozen=True, slots=True)
-class BlockGrid:
-    """Blocks that inputs and outputs fall into, and the channels between the factors at rank 1.
+class Factor:
+    """A factor of a structured matrix: equal matrices side by side.
+
+    Attributes:
+        path: where the module that replaces a layer has it.
+        blocks: number of matrices.
+        inputs: of one of them; a kernel counts with these, a transposed one with the outputs.
+        outputs: of one of them.
+        uses: how often each is used at one position.
+    """
+
+    path: str
+    blocks: int
+    inputs: int
+    outputs: int
+    uses: int = 1
+
+    @property
+    def weights(self) -> int:
+        """Weights of all matrices."""
+        return self.blocks * self.inputs * self.outputs
+
+
+class Grid(ABC):
+    """Blocks that the inputs and outputs of a layer fall into, and what maps them onto each other."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def factors(self, layer: LayerSpec, rank: int) -> tuple[Factor, ...]:
+        """Factors in the place of a layer, in the order of their use.
+
+        Args:
+            layer: at its new width.
+            rank: channels between the factors, in the steps of the grid.
+        """
+
+    def weights(self, layer: LayerSpec, rank: int) -> int:
+        """Weights of all factors, padding included."""
+        return sum(factor.weights for factor in self.factors(layer, rank))
+
+    def macs(self, layer: LayerSpec, rank: int) -> int:
+        """MACs of all factors at one position, padding included."""
+        return sum(factor.weights * factor.uses for factor in self.factors(layer, rank))
+
+
+@dataclass(frozen=True, slots=True)
+class BlockGrid(Grid):
+    """Blocks that inputs and outputs fall into, and the channels between two factors at rank 1.
 
     Attributes:
         inputs: number of blocks of inputs.
@@ -40,22 +88,20 @@ class BlockGrid:
     step: int
     shared: bool = False
 
-    def weights(self, layer: LayerSpec, rank: int) -> int:
-        """Weights of both factors, padding included."""
-        first, second = self._factors(layer, rank)
-        return first // self.inputs + second // self.outputs if self.shared else first + second
+    def factors(self, layer: LayerSpec, rank: int) -> tuple[Factor, ...]:
+        """U and V."""
+        (inputs, outputs), between = block_sizes(layer, self.inputs, self.outputs), rank * self.step
+        u, v = (inputs, between // self.inputs), (between // self.outputs, outputs)
+        if self.shared:
+            return Factor("U", 1, *u, self.inputs), Factor("V", 1, *v, self.outputs)
+        return Factor("U", self.inputs, *u), Factor("V", self.outputs, *v)
 
-    def macs(self, layer: LayerSpec, rank: int) -> int:
-        """MACs of both factors at one position, padding included."""
-        return sum(self._factors(layer, rank))
 
-    def _factors(self, layer: LayerSpec, rank: int) -> tuple[int, int]:
-        """MACs of each factor: one for each weight of each block."""
-        assert layer.in_channels is not None and layer.out_channels is not None
-        before, after = (1, prod(layer.kernel)) if layer.kind.transposed else (prod(layer.kernel), 1)
-        inputs = size(layer.in_channels, self.inputs) * before
-        outputs = size(layer.out_channels, self.outputs) * after
-        return rank * self.step * inputs, rank * self.step * outputs
+def block_sizes(layer: LayerSpec, inputs: int, outputs: int) -> tuple[int, int]:
+    """Rows and columns of one of so many blocks, with the kernel where the layer has it."""
+    assert layer.in_channels is not None and layer.out_channels is not None
+    before, after = (1, prod(layer.kernel)) if layer.kind.transposed else (prod(layer.kernel), 1)
+    return size(layer.in_channels, inputs) * before, size(layer.out_channels, outputs) * after
 
 
 def size(channels: int, blocks: int) -> int:

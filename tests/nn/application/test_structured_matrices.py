@@ -16,13 +16,13 @@ from iftplan.base.documents import with_digest
 from iftplan.base.errors import InputError
 from iftplan.nn import apply, measure_applied, parameter_groups, warm_start_
 from iftplan.nn.application.measuring import measure_plan
-from iftplan.nn.layers.blocks import BlockPair, KroneckerSum
+from iftplan.nn.layers.blocks import BlockProduct, KroneckerSum
 from iftplan.plans.document.plan import parse_plan, plan_document
 from iftplan.plans.plan import Plan, Scope
 from tests.support.models.applied import HOSTS, host
 
 ENGINES = ("meta", "flop_counter", "fvcore")
-FAMILIES = ("monarch", "btt", "kronecker")
+FAMILIES = ("monarch", "btt", "kronecker", "butterfly")
 
 
 def planned(name: str, family: str, sparsity: str = "1/2", **options: Any) -> Plan:
@@ -39,9 +39,11 @@ def planned(name: str, family: str, sparsity: str = "1/2", **options: Any) -> Pl
         ("monarch", {"sparsity": "3/4"}),
         ("btt", {"sparsity": "3/4"}),
         ("kronecker", {"sparsity": "3/4"}),
+        ("butterfly", {"sparsity": "3/4"}),
         ("monarch", {"sparsity": "0", "budget": "0.5x"}),
         ("btt", {"sparsity": "1/2", "budget": "1.5x"}),
         ("kronecker", {"sparsity": "1/2", "budget": "1.5x"}),
+        ("butterfly", {"sparsity": "1/2", "budget": "0.5x"}),
         ("wide", {"mask": "blockdiag4+shuffle"}),
         ("wide", {"mask": "butterfly16x4"}),
         ("doped", {"mask": "blockdiag4"}),
@@ -70,7 +72,7 @@ def test_an_applied_model_is_its_plan(name: str, family: str) -> None:
     assert not plan.widths
     assert parse_plan(plan_document(plan)) == plan
     model = apply(plan, host(name))
-    assert any(isinstance(module, BlockPair) for module in model.modules())
+    assert any(isinstance(module, BlockProduct) for module in model.modules())
     report = measure_applied(plan, model, engines=ENGINES)
     assert report.passed, report.problems
 
@@ -136,7 +138,7 @@ def test_a_hundred_steps_lower_the_loss(name: str, family: str) -> None:
         optimizer.step()
         losses.append(float(loss))
     assert losses[-1] < losses[0] / 2
-    names = {n for n, p in model.named_parameters() if ".U." in n or ".V." in n}
+    names = {n for n, p in model.named_parameters() if any(part in n for part in (".U.", ".V.", ".factors."))}
     assert names and all(dict(model.named_parameters())[n].grad is not None for n in names)
 
 
