@@ -10,7 +10,6 @@ from math import gcd
 
 from iftplan.base.errors import InfeasibleError
 from iftplan.base.units import count, decimal, decimal_text
-from iftplan.families.family import Family
 from iftplan.families.integers import rank_unit
 from iftplan.masks.distributions import DensityLayer, Distribution, densities
 from iftplan.plans.budget import Account, Curve, close, close_curves
