@@ -20,7 +20,7 @@ from iftplan.families import symbols as t
 from iftplan.families.family import Family, Form, Root
 from iftplan.families.symbols import text
 from iftplan.families.transforms import DEFINITIONS, Definition
-from iftplan.families.transforms.blocks import Grid
+from iftplan.families.transforms.blocks import FactorGrid
 
 Expr = Any  # SymPy publishes no types
 
@@ -128,7 +128,7 @@ def family(
     title: str = "",
     structure: str = "structure",
     matrices: Callable[[int, int, int], tuple[tuple[int, int], ...]] | None = None,
-    grid: Callable[[int, int], Grid] | None = None,
+    grid: Callable[[int, int], FactorGrid] | None = None,
 ) -> Family:
     """Family of your own, from its cost expression in the symbols of `iftplan.families.symbols`.
 

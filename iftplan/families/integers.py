@@ -11,7 +11,7 @@ from iftplan.base.units import decimal_text
 from iftplan.families.family import Exact, Family
 from iftplan.families.integer_search import Multiplier, largest_integer, round_up, smallest_integer
 from iftplan.families.solution import Structure
-from iftplan.families.transforms.blocks import Grid
+from iftplan.families.transforms.blocks import FactorGrid
 from iftplan.masks import MaskStructure, Matrices
 from iftplan.models.spec import Kind, LayerSpec
 
@@ -97,7 +97,7 @@ def at_structure(wide: LayerSpec, family: Family, unknown: int, structure: Struc
     return IntegerStructure(wide, structure, matrices, capacity, dense, reuse)
 
 
-def grid_of(wide: LayerSpec, family: Family) -> Grid | None:
+def grid_of(wide: LayerSpec, family: Family) -> FactorGrid | None:
     """Blocks that a family cuts a layer into; None in families without blocks.
 
     Args:

@@ -27,7 +27,7 @@ from typing import Final, get_args
 from iftplan.base.errors import InputError
 from iftplan.base.units import fraction
 from iftplan.families.builtin import FAMILIES
-from iftplan.families.transforms.blocks import Grid
+from iftplan.families.transforms.blocks import FactorGrid
 from iftplan.models.spec import Kind, LayerSpec
 from iftplan.plans.plan import (
     Asked,
@@ -183,7 +183,7 @@ class _Fan:
     narrowing: float = 1.0
 
 
-GridOf = Callable[[int, int], Grid]
+GridOf = Callable[[int, int], FactorGrid]
 
 
 def _grid(transform: str) -> GridOf | None:

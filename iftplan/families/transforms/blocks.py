@@ -41,7 +41,7 @@ class Factor:
         return self.blocks * self.inputs * self.outputs
 
 
-class Grid(ABC):
+class FactorGrid(ABC):
     """Blocks that the inputs and outputs of a layer fall into, and what maps them onto each other."""
 
     __slots__ = ()
@@ -65,7 +65,7 @@ class Grid(ABC):
 
 
 @dataclass(frozen=True, slots=True)
-class BlockGrid(Grid):
+class BlockGrid(FactorGrid):
     """Blocks that inputs and outputs fall into, and the channels between two factors at rank 1.
 
     Attributes:
@@ -98,7 +98,13 @@ class BlockGrid(Grid):
 
 
 def block_sizes(layer: LayerSpec, inputs: int, outputs: int) -> tuple[int, int]:
-    """Rows and columns of one of so many blocks, with the kernel where the layer has it."""
+    """Rows and columns of one block, with the kernel where the layer has it.
+
+    Args:
+        layer: with channels.
+        inputs: number of blocks of its inputs.
+        outputs: number of blocks of its outputs.
+    """
     assert layer.in_channels is not None and layer.out_channels is not None
     before, after = (1, prod(layer.kernel)) if layer.kind.transposed else (prod(layer.kernel), 1)
     return size(layer.in_channels, inputs) * before, size(layer.out_channels, outputs) * after

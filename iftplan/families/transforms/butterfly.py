@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from iftplan.families.transforms.blocks import Factor, Grid, block_sizes
+from iftplan.families.transforms.blocks import Factor, FactorGrid, block_sizes
 from iftplan.families.transforms.definition import Definition
 from iftplan.models.spec import LayerSpec
 
@@ -22,7 +22,7 @@ LEVELS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
-class ButterflyGrid(Grid):
+class ButterflyGrid(FactorGrid):
     """Blocks of a product of butterfly factors.
 
     Attributes:

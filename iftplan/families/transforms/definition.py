@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from iftplan.families.transforms.blocks import Grid
+from iftplan.families.transforms.blocks import FactorGrid
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,4 +36,4 @@ class Definition:
     widens: bool = False
     matrices: Callable[[int, int, int], tuple[tuple[int, int], ...]] | None = None
     source: str = ""
-    grid: Callable[[int, int], Grid] | None = None
+    grid: Callable[[int, int], FactorGrid] | None = None

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own customary name
 from torch import Tensor, nn
 
-from iftplan.families.transforms.blocks import BlockGrid, Grid, size
+from iftplan.families.transforms.blocks import BlockGrid, FactorGrid, size
 from iftplan.families.transforms.butterfly import ButterflyGrid
 from iftplan.nn.layers.branches import Member, convolution_like, is_conv1d, options_of, outputs
 
@@ -218,7 +218,7 @@ class Shift(nn.Module):
         return x + self.bias.view(self.shape)
 
 
-def product(layer: nn.Module, rank: int, grid: Grid) -> BlockProduct:
+def product(layer: nn.Module, rank: int, grid: FactorGrid) -> BlockProduct:
     """The product of factors that a grid stands for, in the place of a layer.
 
     Args:

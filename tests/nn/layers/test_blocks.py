@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from iftplan.families.transforms.blocks import BlockGrid, Grid, kronecker_grid, monarch_grid, root_grid
+from iftplan.families.transforms.blocks import BlockGrid, FactorGrid, kronecker_grid, monarch_grid, root_grid
 from iftplan.families.transforms.butterfly import ButterflyGrid, butterfly_grid
 from iftplan.models.spec import Kind, LayerSpec
 from iftplan.nn.layers.blocks import BlockPair, ButterflyProduct, KroneckerSum, product
@@ -129,7 +129,7 @@ def test_outputs_have_the_shape_of_the_layer(layer: nn.Module, shape: tuple[int,
         ButterflyGrid(3),
     ],
 )
-def test_at_full_rank_a_product_is_the_dense_layer(layer: nn.Module, grid: Grid) -> None:
+def test_at_full_rank_a_product_is_the_dense_layer(layer: nn.Module, grid: FactorGrid) -> None:
     pair = product(layer, 60, grid)
     weight = layer.get_parameter("weight").detach()
     transposed = isinstance(layer, nn.ConvTranspose2d)
