@@ -1,4 +1,5 @@
 from fractions import Fraction
+from functools import partial
 from itertools import product
 from math import gcd
 
@@ -127,6 +128,10 @@ def test_large_layers_with_few_positions_in_common_close_quickly() -> None:
     assert 0 <= nnz[3] <= 1000
 
 
+def quadratic(a: int, c: int, rank: int) -> int:
+    return a * rank + c * rank * rank
+
+
 @given(
     st.lists(st.tuples(st.integers(1, 9), st.integers(1, 50), st.integers(0, 9)), min_size=1, max_size=5),
     st.integers(0, 5000),
@@ -134,7 +139,7 @@ def test_large_layers_with_few_positions_in_common_close_quickly() -> None:
 def test_ranks_of_quadratic_cost_leave_less_than_another_rank_costs(
     layers: list[tuple[int, int, int]], budget: int
 ) -> None:
-    curves = [Curve(20, Fraction(target), lambda r, a=a, c=c: a * r + c * r * r) for target, a, c in layers]
+    curves = [Curve(20, Fraction(target), partial(quadratic, a, c)) for target, a, c in layers]
     ranks, left = close_curves(curves, budget)
     spent = sum(curve.cost(rank) for curve, rank in zip(curves, ranks, strict=True))
     assert spent + left == budget
