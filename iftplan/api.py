@@ -55,7 +55,7 @@ def solve(
     Args:
         layer: a spec, or a notation such as "conv3x3:64-128@16x16"; with symbolic channels ("conv3x3") only
             the closed form comes back.
-        family: "wide", "parallel", "factorized", "doped", "lowrank", "nm", "monarch", "btt", or one of your own.
+        family: "wide", "parallel", "factorized", "doped", "lowrank", "nm", "monarch", "btt", "kronecker", "butterfly", or one of your own.
         sparsity: the fraction of zeros, in [0, 1): 0.75, "3/4" or "75%".
         mask: structure of the masks, such as "2:8" or "block4x4"; None for any mask, or N:8 with "nm".
         round_to: widths become multiples of this.
@@ -177,7 +177,7 @@ def plan(
 
     Args:
         model: a spec from `read_model`, a network, or a source such as "zoo:resnet18".
-        family: "wide", "parallel", "factorized", "doped", "lowrank", "monarch", "btt", one of your own, or "none" (or None) for plain sparsity.
+        family: "wide", "parallel", "factorized", "doped", "lowrank", "monarch", "btt", "kronecker", "butterfly", one of your own, or "none" (or None) for plain sparsity.
             Several as {"encoder.*": "parallel", "*": "wide"}, paths of layers or modules with `*` and `?`: the first that
             a layer matches decides, and a layer that none matches stays dense, as under "dense". "wide|parallel" leaves
             the choice to the objective.

@@ -94,5 +94,25 @@ FORMS: Mapping[str, Form] = MappingProxyType(
             fixed=lambda m, n, r, e, k: k**(Fraction(3, 2))*r*(sqrt(m)*n + m*sqrt(n)),
             covers=False,
         ),
+        "kronecker": Form(
+            cost="k^(3/2)·r·(sqrt(m)·n+m·sqrt(n))",
+            maskable="0",
+            full=Root("r = m·n/(k^(3/2)·(sqrt(m)·n+m·sqrt(n)))", r"r = \frac{m n}{k^{\frac{3}{2}} \left(\sqrt{m} n + m \sqrt{n}\right)}", lambda m, n, d, k, A: m*n/(k**(Fraction(3, 2))*(sqrt(m)*n + m*sqrt(n)))),
+            outputs=Root("r = m·n/(k^(3/2)·(sqrt(m)·n+m·sqrt(n)))", r"r = \frac{m n}{k^{\frac{3}{2}} \left(\sqrt{m} n + m \sqrt{n}\right)}", lambda m, n, d, k, A: m*n/(k**(Fraction(3, 2))*(sqrt(m)*n + m*sqrt(n)))),
+            products=Root("r = m·n/(k^(3/2)·(sqrt(m)·n+m·sqrt(n)))", r"r = \frac{m n}{k^{\frac{3}{2}} \left(\sqrt{m} n + m \sqrt{n}\right)}", lambda m, n, d, k, A: m*n/(k**(Fraction(3, 2))*(sqrt(m)*n + m*sqrt(n)))),
+            masked=lambda m, n, r, e, k: 0,
+            fixed=lambda m, n, r, e, k: k**(Fraction(3, 2))*r*(sqrt(m)*n + m*sqrt(n)),
+            covers=False,
+        ),
+        "butterfly": Form(
+            cost="2·k·r·(m+n)+64·r^2",
+            maskable="0",
+            full=Root("r = -(k·m+k·n-sqrt(k^2·m^2+2·k^2·m·n+k^2·n^2+64·m·n))/64", r"r = - \frac{k m + k n - \sqrt{k^{2} m^{2} + 2 k^{2} m n + k^{2} n^{2} + 64 m n}}{64}", lambda m, n, d, k, A: -Fraction(1, 64)*(k*m + k*n - sqrt(k**2*m**2 + 2*k**2*m*n + k**2*n**2 + 64*m*n))),
+            outputs=Root("r = -(k·m+k·n-sqrt(k^2·m^2+2·k^2·m·n+k^2·n^2+64·m·n))/64", r"r = - \frac{k m + k n - \sqrt{k^{2} m^{2} + 2 k^{2} m n + k^{2} n^{2} + 64 m n}}{64}", lambda m, n, d, k, A: -Fraction(1, 64)*(k*m + k*n - sqrt(k**2*m**2 + 2*k**2*m*n + k**2*n**2 + 64*m*n))),
+            products=Root("r = -(k·m+k·n-sqrt(k^2·m^2+2·k^2·m·n+k^2·n^2+64·m·n))/64", r"r = - \frac{k m + k n - \sqrt{k^{2} m^{2} + 2 k^{2} m n + k^{2} n^{2} + 64 m n}}{64}", lambda m, n, d, k, A: -Fraction(1, 64)*(k*m + k*n - sqrt(k**2*m**2 + 2*k**2*m*n + k**2*n**2 + 64*m*n))),
+            masked=lambda m, n, r, e, k: 0,
+            fixed=lambda m, n, r, e, k: 2*r*(k*m + k*n + 32*r),
+            covers=False,
+        ),
     }
 )

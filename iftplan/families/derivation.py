@@ -20,7 +20,7 @@ from iftplan.families import symbols as t
 from iftplan.families.family import Family, Form, Root
 from iftplan.families.symbols import text
 from iftplan.families.transforms import DEFINITIONS, Definition
-from iftplan.families.transforms.blocks import BlockGrid
+from iftplan.families.transforms.blocks import FactorGrid
 
 Expr = Any  # SymPy publishes no types
 
@@ -128,7 +128,7 @@ def family(
     title: str = "",
     structure: str = "structure",
     matrices: Callable[[int, int, int], tuple[tuple[int, int], ...]] | None = None,
-    grid: Callable[[int, int], BlockGrid] | None = None,
+    grid: Callable[[int, int], FactorGrid] | None = None,
 ) -> Family:
     """Family of your own, from its cost expression in the symbols of `iftplan.families.symbols`.
 
@@ -139,7 +139,7 @@ def family(
         title: how people call it.
         structure: the key under which its integer appears in documents.
         matrices: shapes of its masked matrices, for masks with structure.
-        grid: blocks at so many input and output channels, for pairs of block-diagonal factors; what they cost at whole
+        grid: blocks at so many input and output channels, for products of factors in blocks; what they cost at whole
             sizes is then counted with their padding, and the cost is what it comes to where blocks divide.
 
     Raises:

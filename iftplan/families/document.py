@@ -39,6 +39,7 @@ def _object(s: Solution, convention: Convention) -> dict[str, Any]:
         "nnz": s.nnz,
         "capacity": s.capacity,
         "dense_weights": s.dense_weights,
+        **({"reuse": float(s.reuse), "reuse_exact": fraction(s.reuse)} if s.reuse != 1 else {}),
         "density": None if s.density is None else float(s.density),
         "density_exact": None if s.density is None else fraction(s.density),
         "macs": counted(s.macs),

@@ -11,6 +11,7 @@ from iftplan.base.units import decimal_text
 from iftplan.families.family import Exact, Family
 from iftplan.families.integer_search import Multiplier, largest_integer, round_up, smallest_integer
 from iftplan.families.solution import Structure
+from iftplan.families.transforms.blocks import FactorGrid
 from iftplan.masks import MaskStructure, Matrices
 from iftplan.models.spec import Kind, LayerSpec
 
@@ -27,6 +28,7 @@ class IntegerStructure:
         matrices: shapes of the masked matrices.
         capacity: weights under the mask.
         dense_weights: weights that are never masked.
+        reuse: how often each of these is used at one position, on average.
     """
 
     layer: LayerSpec
@@ -34,6 +36,12 @@ class IntegerStructure:
     matrices: Matrices
     capacity: int
     dense_weights: int
+    reuse: Fraction = Fraction(1)
+
+    @property
+    def dense_uses(self) -> int:
+        """Uses of the weights that are never masked, at one position: their number times their reuse."""
+        return int(self.dense_weights * self.reuse)
 
 
 def integer_structure(
@@ -79,14 +87,31 @@ def at_structure(wide: LayerSpec, family: Family, unknown: int, structure: Struc
     degree = 1 if wide.depthwise else 2
     m, n = wide.fan_in, wide.fan_out
     capacity = wide.copies * int(family.form.masked(m, n, unknown, degree, 1))
-    dense = wide.copies * int(fixed_weights(wide, family, unknown, degree))
+    macs = wide.copies * int(fixed_macs(wide, family, unknown, degree))
+    grid, dense = grid_of(wide, family), macs
+    if grid is not None:
+        dense = wide.copies * grid.weights(wide, unknown)
     shape = family.definition.matrices
     matrices = shape(m, n, unknown) * wide.copies if shape else ((capacity, 1),)
-    return IntegerStructure(wide, structure, matrices, capacity, dense)
+    reuse = Fraction(macs, dense) if dense else Fraction(1)
+    return IntegerStructure(wide, structure, matrices, capacity, dense, reuse)
 
 
-def fixed_weights(wide: LayerSpec, family: Family, unknown: int, degree: int = 2) -> Exact | float:
-    """Weights that are never masked in one of a layer's matrices: by the family's cost, or by its blocks, which are whole.
+def grid_of(wide: LayerSpec, family: Family) -> FactorGrid | None:
+    """Blocks that a family cuts a layer into; None in families without blocks.
+
+    Args:
+        wide: the layer at its new width.
+        family: whose structure is taken.
+    """
+    if family.definition.grid is None:
+        return None
+    assert wide.in_channels is not None and wide.out_channels is not None
+    return family.definition.grid(wide.in_channels, wide.out_channels)
+
+
+def fixed_macs(wide: LayerSpec, family: Family, unknown: int, degree: int = 2) -> Exact | float:
+    """MACs per position that no mask changes, of one of a layer's matrices: by the family's cost, or by its blocks, which are whole.
 
     Args:
         wide: the layer at its new width.
@@ -94,10 +119,9 @@ def fixed_weights(wide: LayerSpec, family: Family, unknown: int, degree: int = 2
         unknown: number of branches, rank, or 1 for families that only widen.
         degree: how fast weights grow with the width.
     """
-    if family.definition.grid is None:
-        return family.form.fixed(wide.fan_in, wide.fan_out, unknown, degree, 1)
-    assert wide.in_channels is not None and wide.out_channels is not None
-    return family.definition.grid(wide.in_channels, wide.out_channels).weights(wide, unknown)
+    if (grid := grid_of(wide, family)) is not None:
+        return grid.macs(wide, unknown)
+    return family.form.fixed(wide.fan_in, wide.fan_out, unknown, degree, 1)
 
 
 def structure_at_width(
@@ -204,7 +228,7 @@ def _integer(layer: LayerSpec, wide: LayerSpec, family: Family, density: Fractio
     real = float(form.full.value(layer.fan_in, layer.fan_out, density, k, 0)) * float(share)
 
     def cost(x: int) -> Fraction:
-        return Fraction(form.masked(m, n, x, 2, 1) * density + fixed_weights(wide, family, x))
+        return Fraction(form.masked(m, n, x, 2, 1) * density + fixed_macs(wide, family, x))
 
     unit = rank_unit(layer, family)
     if family.definition.structure == "branches" and real > _MOST_BRANCHES:

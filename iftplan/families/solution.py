@@ -62,6 +62,7 @@ class Solution(Displayed):
         reason: for an infeasible request: what is in the way and the nearest that is possible.
         cardinality: the size of the search space.
         steps: how the structure and the counts come about, where that was asked for.
+        reuse: how often each of the dense weights is used at one position, on average.
     """
 
     layer: LayerSpec
@@ -80,6 +81,7 @@ class Solution(Displayed):
     reason: str = ""
     cardinality: Cardinality = field(default_factory=Cardinality)
     steps: tuple[Step, ...] = ()
+    reuse: Fraction = Fraction(1)
 
     def __repr__(self) -> str:
         """One line: the layer, what it becomes, what that costs and how it came out."""
@@ -92,6 +94,11 @@ class Solution(Displayed):
         from iftplan.families.tables import solution_tables
 
         return solution_tables(self)
+
+    @property
+    def dense_uses(self) -> int:
+        """Uses of the weights that no mask touches, at one position: their number times their reuse."""
+        return int(self.dense_weights * self.reuse)
 
     @property
     def density(self) -> Fraction | None:

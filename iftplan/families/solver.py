@@ -82,16 +82,14 @@ def _solve(
     if layer.symbolic:
         return _symbolic(layer, family, sparsity)
     real = integer_structure(layer, family, 1 - sparsity, mask, round_to)
-    budget = (
-        layer.weights + layer.products_per_position - real.layer.products_per_position - real.dense_weights
-    )
+    budget = layer.weights + layer.products_per_position - real.layer.products_per_position - real.dense_uses
     if budget < 0 or (budget == 0 and real.capacity):
         raise InfeasibleError(
             f"{family.name}: at sparsity {decimal_text(sparsity)} the attention products of {layer.name} alone "
             "would cost at least as much as the dense layer."
         )
     nnz = stack_close(mask, real.matrices, layer.experts, budget)
-    macs = layer.positions * (real.dense_weights + nnz + real.layer.products_per_position) // layer.experts
+    macs = layer.positions * (real.dense_uses + nnz + real.layer.products_per_position) // layer.experts
     return Solution(
         layer,
         family.name,
@@ -105,6 +103,7 @@ def _solve(
         macs,
         layer.dense_macs,
         cardinality=Cardinality(real.capacity, stack_log2_masks(mask, real.matrices, layer.experts, nnz)),
+        reuse=real.reuse,
     )
 
 

@@ -116,10 +116,12 @@ def _integer_steps(s: Solution, family: Family) -> tuple[Step, ...]:
     chosen = "; ".join(f"{key} = {value}" for key, value in (*sizes.items(), ("capacity", s.capacity)))
     covers = family.form.covers and not s.residual_macs
     how = "the smallest integers whose capacity covers" if covers else "the largest integers that stay within"
-    kept = f"({s.dense_weights}+{s.nnz})" if s.dense_weights else str(s.nnz)
+    beside = str(s.dense_weights) if s.reuse == 1 else f"{_factor(s.reuse)}·{s.dense_weights}"
+    kept = f"({beside}+{s.nnz})" if s.dense_weights else str(s.nnz)
     experts = s.layer.experts
-    products = s.macs - s.layer.positions * (s.nnz + s.dense_weights) // experts
-    words = "positions·" + ("(dense weights+nnz)" if s.dense_weights else "nnz")
+    products = s.macs - s.layer.positions * (s.nnz + s.dense_uses) // experts
+    dense = "dense weights" if s.reuse == 1 else "reuse·dense weights"
+    words = "positions·" + (f"({dense}+nnz)" if s.dense_weights else "nnz")
     kept, words = (f"{kept}/{experts}", f"{words}/experts") if experts > 1 else (kept, words)
     terms = [
         (f"{s.layer.positions}·{kept}", words),
@@ -135,6 +137,10 @@ def _integer_steps(s: Solution, family: Family) -> tuple[Step, ...]:
             f"{s.dense_macs} = {'+'.join(value for value, _ in present)}",
         ),
     )
+
+
+def _factor(number: Fraction) -> str:
+    return str(number) if number.denominator == 1 else f"({number})"
 
 
 def _plain_step(what: str, equation: str) -> Step:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import groupby
@@ -11,6 +11,7 @@ from math import gcd
 
 from iftplan.base.errors import InputError
 from iftplan.base.units import count, decimal_text, fraction, parse_count, parse_fraction
+from iftplan.families.integer_search import largest_integer
 
 _MOST_SUMS = 2**26
 """How many sums a search may tell apart: 8 MB of bits for each distinct number of positions."""
@@ -108,6 +109,77 @@ def close(accounts: Sequence[Account], budget: int) -> tuple[tuple[int, ...], in
     left = _fill(accounts, nnz, left)
     left = _exchange(accounts, targets, nnz, left)
     return tuple(nnz), left
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """Layer whose MACs are not proportional to its rank.
+
+    Attributes:
+        capacity: the largest rank.
+        target: which rank it should get, before rounding.
+        cost: rank → MACs, growing.
+    """
+
+    capacity: int
+    target: Fraction
+    cost: Callable[[int], int]
+
+    def rank(self, times: Fraction) -> int:
+        """The whole rank below so many times the target; 1 at least."""
+        return max(1, min(self.capacity, int(times * self.target)))
+
+
+def close_curves(curves: Sequence[Curve], budget: int) -> tuple[tuple[int, ...], int]:
+    """Whole ranks that spend as much of the budget as fits, by search.
+
+    The largest factor is looked for at which all targets together, rounded down, stay within the budget. Then ranks rise by
+    one where the remainders are largest, and what is left goes to the layers in the order of what another rank costs them.
+
+    Returns:
+        rank of each layer, and the MACs that stay unspent: fewer than another rank costs, unless layers are full. Negative
+        where even ranks of 1 cost more than the budget.
+
+    Example:
+        >>> close_curves([Curve(9, Fraction(2), lambda r: r * r), Curve(9, Fraction(2), lambda r: 10 * r)], 50)
+        ((5, 2), 5)
+    """
+
+    def spent(ranks: Sequence[int]) -> int:
+        return sum(curve.cost(rank) for curve, rank in zip(curves, ranks, strict=True))
+
+    def at(times: Fraction) -> list[int]:
+        return [curve.rank(times) for curve in curves]
+
+    low, high = Fraction(0), Fraction(1)
+    while spent(at(high)) <= budget and any(r < c.capacity for r, c in zip(at(high), curves, strict=True)):
+        low, high = high, 2 * high
+    while at(low) != at(high) and high - low > _FINEST:
+        middle = (low + high) / 2
+        low, high = (middle, high) if spent(at(middle)) <= budget else (low, middle)
+    ranks = at(high) if spent(at(high)) <= budget else at(low)
+    left = budget - spent(ranks)
+    for i in sorted(range(len(curves)), key=lambda i: (ranks[i] - high * curves[i].target, i)):
+        left -= _raise(curves[i], ranks, i, left, 1)
+    for i in sorted(
+        range(len(curves)), key=lambda i: curves[i].cost(ranks[i]) - curves[i].cost(ranks[i] + 1)
+    ):
+        left -= _raise(curves[i], ranks, i, left, curves[i].capacity)
+    return tuple(ranks), left
+
+
+_FINEST = Fraction(1, 2**32)
+"""Step of the factor on all targets below which no other is tried."""
+
+
+def _raise(curve: Curve, ranks: list[int], i: int, left: int, most: int) -> int:
+    """Raise a rank by as much as fits, up to `most`; the MACs that this costs."""
+    before = curve.cost(ranks[i])
+    high = min(curve.capacity, ranks[i] + most)
+    ranks[i] = max(
+        ranks[i], min(high, largest_integer(ranks[i], lambda rank: curve.cost(rank) - before <= left))
+    )
+    return curve.cost(ranks[i]) - before
 
 
 def _cost(accounts: Sequence[Account], nnz: Sequence[int]) -> int:

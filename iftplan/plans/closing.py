@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from math import gcd
 
 from iftplan.base.errors import InfeasibleError
 from iftplan.base.units import count, decimal, decimal_text
 from iftplan.families.integers import rank_unit
 from iftplan.masks.distributions import DensityLayer, Distribution, densities
-from iftplan.plans.budget import Account, close
+from iftplan.plans.budget import Account, Curve, close, close_curves
 from iftplan.plans.plan import PlannedLayer, Role, Scope
 from iftplan.plans.policy import Policy
 from iftplan.plans.rows import PlanRow, with_unknown
@@ -146,25 +147,27 @@ def _closed_by_rank(
         if ledger.fixed > ledger.budget and not any(row.role is Role.TRANSFORMED for row in rows):
             raise _overspent(rows, policy, ledger)
         return tuple(row.planned(0, policy.mask) for row in rows), _pattern_note(ledger, policy)
-    # A family without masks has no single weights to take away. Its cost is linear in the rank, so one factor
+    # A family without masks has no single weights to take away. Where its cost is linear in the rank, one factor
     # on all ranks meets the budget in real numbers, and `close` makes whole ranks of them as it makes whole
-    # weights elsewhere: a rank is an account's unit, at the price of a column of U and a row of V.
+    # weights elsewhere: a rank is an account's unit, at the price of a column of U and a row of V. Where it is
+    # not, as with more than two factors, that factor is searched for.
     # Convolutions with groups take ranks in steps of their groups, and every layer keeps one, for at rank 0
     # it would pass nothing on.
-    spent = sum(row.macs_of(row.dense_weights) for row in ranked)
+    spent = sum(row.macs_of(row.dense_uses) for row in ranked)
     left = ledger.budget - (ledger.fixed - spent)
     if left <= 0 and not policy.budget:
         raise _overspent([row for row in rows if row not in ranked], policy, ledger)
     accounts = [_rank_account(row, Fraction(left, spent)) for row in ranked]
+    curves = [_curve(row, account) for row, account in zip(ranked, accounts, strict=True)]
     if policy.budget:
         _check_range(
             rows,
             policy,
             ledger.budget,
-            ledger.budget - left + sum(account.positions for account in accounts),
-            ledger.budget - left + sum(account.positions * account.capacity for account in accounts),
+            ledger.budget - left + sum(curve.cost(1) for curve in curves),
+            ledger.budget - left + sum(curve.cost(curve.capacity) for curve in curves),
         )
-    steps, residual = close(accounts, left)
+    steps, residual = _close_ranks(accounts, curves, left)
     if residual < 0:
         smallest = min(zip(steps, ranked, strict=True), key=lambda pair: pair[0])[1]
         raise InfeasibleError(
@@ -188,7 +191,7 @@ def _rank_account(row: PlanRow, scale: Fraction) -> Account:
     rank, unit = row.structure[row.family.definition.structure], rank_unit(row.layer, row.family)
     assert isinstance(rank, int)
     most = min(row.layer.fan_in, row.layer.fan_out) // unit
-    price = row.macs_of(row.dense_weights) // rank * unit
+    price = row.macs_of(row.dense_uses) // rank * unit
     return Account(max(most, 1), price, max(scale * rank / unit, Fraction(1)), 1)
 
 
@@ -225,9 +228,27 @@ def share_budget(rows: Sequence[PlanRow], policy: Policy) -> Sequence[PlanRow]:
         fewest += row.macs_of(allowed.start or allowed.step)
     accounts = [_rank_account(row, scale) for row in ranked]
     share = min(max(int(scale * spent), left - full), left - fewest)
-    steps, _ = close(accounts, share)
+    curves = [_curve(row, account) for row, account in zip(ranked, accounts, strict=True)]
+    steps, _ = _close_ranks(accounts, curves, share)
     chosen = {row.name: _at_rank(row, step) for row, step in zip(ranked, steps, strict=True)}
     return [chosen.get(row.name, row) for row in rows]
+
+
+def _curve(row: PlanRow, account: Account) -> Curve:
+    """A layer's MACs at so many steps of its rank."""
+    return Curve(account.capacity, account.target, partial(_rank_macs, row))
+
+
+def _rank_macs(row: PlanRow, steps: int) -> int:
+    return row.macs_of(_at_rank(row, steps).dense_uses)
+
+
+def _close_ranks(
+    accounts: Sequence[Account], curves: Sequence[Curve], left: int
+) -> tuple[tuple[int, ...], int]:
+    """Steps of each rank, to the MAC where costs are linear, and by search where they are not."""
+    straight = all(curve.cost(2) == 2 * curve.cost(1) for curve in curves)
+    return close(accounts, left) if straight else close_curves(curves, left)
 
 
 def _check_range(rows: Sequence[PlanRow], policy: Policy, budget: int, least: int, most: int) -> None:

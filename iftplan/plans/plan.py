@@ -178,7 +178,7 @@ class PlannedLayer:
         nnz: weights of that part that are kept; all of them where there is no mask.
         dense_weights: weights beside it that no mask touches: U and V of the doped member.
         dense_macs: MACs before.
-        macs: MACs after: `positions · (nnz + dense_weights) / experts`, or what a product of activations costs.
+        macs: MACs after: `positions · (nnz + reuse · dense_weights) / experts`, or what a product of activations costs.
         log2_masks: bits needed to name its mask.
         role: what part it plays.
         reason: why it has that role, in words.
@@ -186,6 +186,7 @@ class PlannedLayer:
         experts: matrices in a stack, of which every position meets one and each keeps equally many weights; 1 elsewhere.
         attention: of a product that is counted by pairs, both of its counts; None where it is counted in full.
         transform: the family that it is transformed into, where the plan has several; empty elsewhere.
+        reuse: how often each of the dense weights is used at one position, on average; 1 but in Kronecker products.
     """
 
     name: str
@@ -208,6 +209,7 @@ class PlannedLayer:
     kept_for: KeptFor | None = None
     attention: AttentionPairs | None = None
     transform: str = ""
+    reuse: Fraction = Fraction(1)
 
     def __repr__(self) -> str:
         shape = f"{self.before or self.kind}{'' if self.before == self.after else f' → {self.after}'}"
@@ -237,6 +239,11 @@ class PlannedLayer:
             or (self.maskable and self.nnz < self.capacity)
             or any(value != ITSELF.get(key) for key, value in solved.items())
         )
+
+    @property
+    def dense_uses(self) -> int:
+        """Uses of the weights that no mask touches, at one position: their number times their reuse."""
+        return int(self.dense_weights * self.reuse)
 
     @property
     def density(self) -> Fraction:

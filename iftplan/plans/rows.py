@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from math import prod
 
 from iftplan.base.errors import InfeasibleError, InputError, TooSmallError
@@ -47,6 +48,7 @@ class PlanRow:
         attention: of a product that is counted by pairs, both of its counts; None where it is counted in full.
         family: that it is transformed into; None for plain sparsity and for all that is not transformed.
         transform: the family's name, where the plan has several; empty elsewhere.
+        reuse: how often each of the dense weights is used at one position, on average.
     """
 
     name: str
@@ -68,6 +70,7 @@ class PlanRow:
     attention: AttentionPairs | None = None
     family: Family | None = None
     transform: str = ""
+    reuse: Fraction = Fraction(1)
 
     def counts_in(self, scope: Scope) -> bool:
         """Whether the row's MACs count in a scope."""
@@ -90,10 +93,15 @@ class PlanRow:
         return self.layer.shape
 
     @property
+    def dense_uses(self) -> int:
+        """Uses of the weights that no mask touches, at one position: their number times their reuse."""
+        return int(self.dense_weights * self.reuse)
+
+    @property
     def fixed_macs(self) -> int:
         """MACs that no choice of density changes."""
         kept = self.nnz if self.nnz is not None else 0
-        return self.macs_of(self.dense_weights + kept) + self.product_macs
+        return self.macs_of(self.dense_uses + kept) + self.product_macs
 
     @property
     def maskable_macs(self) -> int:
@@ -133,7 +141,7 @@ class PlanRow:
             before=canonical(self.dense) if self.dense else None,
             after=canonical(self.layer) if self.layer else None,
             dense_macs=self.dense_macs,
-            macs=self.macs_of(self.dense_weights + kept) + self.product_macs,
+            macs=self.macs_of(self.dense_uses + kept) + self.product_macs,
             weight=self.weight,
             structure=self.structure,
             maskable=masked,
@@ -146,6 +154,7 @@ class PlanRow:
             kept_for=self.kept_for,
             attention=self.attention,
             transform=self.transform if self.role is Role.TRANSFORMED else "",
+            reuse=self.reuse,
         )
 
 
@@ -397,6 +406,7 @@ def with_unknown(row: PlanRow, family: Family, unknown: int) -> PlanRow:
         matrices=real.matrices,
         capacity=real.capacity,
         dense_weights=real.dense_weights,
+        reuse=real.reuse,
         structure={**row.structure, key: unknown},
     )
 

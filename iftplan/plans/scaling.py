@@ -20,14 +20,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from math import prod, sqrt
+from math import sqrt
 from types import MappingProxyType
 from typing import Final, get_args
 
 from iftplan.base.errors import InputError
 from iftplan.base.units import fraction
 from iftplan.families.builtin import FAMILIES
-from iftplan.families.transforms.blocks import BlockGrid, size
+from iftplan.families.transforms.blocks import FactorGrid
 from iftplan.models.spec import Kind, LayerSpec
 from iftplan.plans.plan import (
     Asked,
@@ -183,7 +183,7 @@ class _Fan:
     narrowing: float = 1.0
 
 
-GridOf = Callable[[int, int], BlockGrid]
+GridOf = Callable[[int, int], FactorGrid]
 
 
 def _grid(transform: str) -> GridOf | None:
@@ -224,30 +224,14 @@ def _factors(layer: PlannedLayer, rank: Fraction, wide: Fraction) -> Iterator[_F
 
 
 def _block_factors(layer: PlannedLayer, rank: int, grid: GridOf) -> Iterator[_Fan]:
-    """Of U and V: inputs and outputs of one of their blocks."""
+    """Inputs and outputs of one block of each."""
     dense, after = layer.before, layer.after
     assert dense is not None and after is not None and after.in_channels and after.out_channels
-    cut = grid(after.in_channels, after.out_channels)
-    between = cut.step * rank
-    blocks = {
-        "U": (size(after.in_channels, cut.inputs), between // cut.inputs),
-        "V": (between // cut.outputs, size(after.out_channels, cut.outputs)),
-    }
-    window = prod(dense.kernel)
-    carries = "V" if dense.kind.transposed else "U"
     usual = _narrowing(dense.fan_in, dense.fan_out)
-    for name, (inputs, outputs) in blocks.items():
-        taps = window if name == carries else 1
-        before, behind = (inputs, outputs * taps) if dense.kind.transposed else (inputs * taps, outputs)
-        ratio = Fraction(before, dense.fan_in)
-        yield _Fan(
-            f"{layer.name}.{name}.weight",
-            ratio,
-            Fraction(1),
-            ratio,
-            ratio,
-            _narrowing(before, behind) / usual,
-        )
+    for factor in grid(after.in_channels, after.out_channels).factors(after, rank):
+        ratio = Fraction(factor.inputs, dense.fan_in)
+        narrowing = _narrowing(factor.inputs, factor.outputs) / usual
+        yield _Fan(f"{layer.name}.{factor.path}.weight", ratio, Fraction(1), ratio, ratio, narrowing)
 
 
 def _narrowing(inputs: int, outputs: int) -> float:

@@ -393,7 +393,7 @@ def test_the_largest_layers_close_as_small_ones_do(layer: str, family: str) -> N
     except InfeasibleError:
         return  # a rank or a pattern that does not fit, said so
     assert found.macs is not None and found.nnz is not None
-    masked = found.macs - parsed.positions * found.dense_weights
+    masked = found.macs - parsed.positions * found.dense_uses
     if parsed.kind is not Kind.ATTENTION:
         assert masked == parsed.positions * found.nnz
     if found.outcome is Outcome.EXACT:

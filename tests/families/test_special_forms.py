@@ -24,7 +24,9 @@ KINDS = (
     "linear", "linear,groups=4", "conv1d5", "conv3x3", "conv3x3,groups=6", "conv3d3x1x2", "convt1d4", "convt3x3,groups=6",
     "dwconv3x3", "dwconvt1d3", "attention",
 )  # fmt: skip
-WRITTEN = tuple(name for name in FAMILIES if name != "btt")  # a sum of roots, which is left to SymPy
+WRITTEN = tuple(
+    name for name in FAMILIES if name not in ("btt", "kronecker")
+)  # sums of roots, which are left to SymPy
 SOLVED = tuple(name for name in WRITTEN if name != "nm")  # which is wide by another name
 SPARSITIES = tuple(map(Fraction, "0 1/2 3/4 7/8 2/3 1/10 11/36 5/12 1/50".split()))  # noqa: SIM905  (one line)
 SMALL = tuple(dict.fromkeys(Fraction(p, q) for q in range(1, 36) for p in range(1, q + 1)))

@@ -1,11 +1,12 @@
 from fractions import Fraction
+from functools import partial
 from itertools import product
 from math import gcd
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iftplan.plans.budget import Account, close
+from iftplan.plans.budget import Account, Curve, close, close_curves
 
 
 @st.composite
@@ -125,3 +126,25 @@ def test_large_layers_with_few_positions_in_common_close_quickly() -> None:
     assert all(abs(n - a.target) <= 64 for n, a in zip(nnz[:3], accounts, strict=False))
     # the only room for ones is below: 1000 of them fewer at most
     assert 0 <= nnz[3] <= 1000
+
+
+def quadratic(a: int, c: int, rank: int) -> int:
+    return a * rank + c * rank * rank
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 9), st.integers(1, 50), st.integers(0, 9)), min_size=1, max_size=5),
+    st.integers(0, 5000),
+)
+def test_ranks_of_quadratic_cost_leave_less_than_another_rank_costs(
+    layers: list[tuple[int, int, int]], budget: int
+) -> None:
+    curves = [Curve(20, Fraction(target), partial(quadratic, a, c)) for target, a, c in layers]
+    ranks, left = close_curves(curves, budget)
+    spent = sum(curve.cost(rank) for curve, rank in zip(curves, ranks, strict=True))
+    assert spent + left == budget
+    assert all(1 <= rank <= 20 for rank in ranks)
+    if left < 0:
+        assert ranks == (1,) * len(layers)
+    for curve, rank in zip(curves, ranks, strict=True):
+        assert rank == 20 or left < curve.cost(rank + 1) - curve.cost(rank)

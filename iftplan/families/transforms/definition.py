@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from iftplan.families.transforms.blocks import BlockGrid
+from iftplan.families.transforms.blocks import FactorGrid
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Definition:
         matrices: shapes of the masked matrices at (m, n, unknown), for masks with structure; None treats
             the masked weights as one vector.
         source: paper and section.
-        grid: number of blocks at so many input and output channels, for pairs of block-diagonal factors, whose cost is
+        grid: number of blocks at so many input and output channels, for products of factors in blocks, whose cost is
             counted with the padding that equal blocks need; None for families without blocks.
     """
 
@@ -36,4 +36,4 @@ class Definition:
     widens: bool = False
     matrices: Callable[[int, int, int], tuple[tuple[int, int], ...]] | None = None
     source: str = ""
-    grid: Callable[[int, int], BlockGrid] | None = None
+    grid: Callable[[int, int], FactorGrid] | None = None

@@ -13,7 +13,7 @@ from iftplan.families.transforms.experts import NAME
 from iftplan.models.spec import Couplings
 from iftplan.models.zoo_specs import zoo_spec
 from iftplan.nn.application.experts import place_experts_
-from iftplan.nn.layers.blocks import BlockPair
+from iftplan.nn.layers.blocks import product
 from iftplan.nn.layers.branches import Doped, Factorized, Member, Nonlinearity, Parallel, identity
 from iftplan.nn.layers.experts import (
     RoutedExperts,
@@ -171,7 +171,7 @@ def _member(
         return _MEMBERS[transform](module, size, nonlinearity(module))
     grid, after = FAMILIES[transform].definition.grid, layer.after
     assert grid is not None and after is not None and after.in_channels and after.out_channels
-    return BlockPair(module, size, grid(after.in_channels, after.out_channels))
+    return product(module, size, grid(after.in_channels, after.out_channels))
 
 
 def _replace_in_experts_(

@@ -11,10 +11,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from iftplan.nn.layers.blocks import BlockPair
+from iftplan.nn.layers.blocks import BlockProduct
 from iftplan.nn.layers.branches import Doped, Factorized, Member, Parallel, is_conv1d
 from iftplan.nn.masks.masked_weights import SUFFIX, has_mask
 from iftplan.nn.warmstart.blocks import project_
+from iftplan.nn.warmstart.truncation import truncated
 
 MaskChoice = Literal["keep", "draw"]
 """Masks as they are, or others of the same counts for the weights that are to be kept."""
@@ -42,7 +43,7 @@ def start_member_(
         return _parallel_(list(module.branches), weight, masks, generator), weight
     groups = replaced.groups if isinstance(replaced, nn.modules.conv._ConvNd) else 1
     blocks = _blocks(weight, groups, _transposed(replaced))
-    if isinstance(module, BlockPair):
+    if isinstance(module, BlockProduct):
         return project_(module, blocks[0]), blocks[0]
     if isinstance(module, Factorized):
         return _factorized_(module, blocks, masks), blocks
@@ -108,7 +109,7 @@ def _covering(counts: list[int], shape: torch.Size, generator: torch.Generator) 
 
 def _factorized_(member: Factorized, blocks: Tensor, masks: MaskChoice) -> Tensor:
     """Truncated singular values under both masks, with the one scale that fits W best."""
-    u, v = _truncated(blocks, _rank(member) // len(blocks))
+    u, v = truncated(blocks, _rank(member) // len(blocks))
     _write_(member, u, v)
     for part in (member.U, member.V):
         if has_mask(part, "weight"):
@@ -124,7 +125,7 @@ def _factorized_(member: Factorized, blocks: Tensor, masks: MaskChoice) -> Tenso
 
 def _doped_(member: Doped, blocks: Tensor, masks: MaskChoice) -> Tensor:
     """Truncated singular values, and what remains of W where the mask lets it."""
-    _write_(member, *_truncated(blocks, _rank(member) // len(blocks)))
+    _write_(member, *truncated(blocks, _rank(member) // len(blocks)))
     low, sparse = _read(member, blocks), member.sparse
     rest = _from_blocks(blocks - low, _weight(sparse), _transposed(sparse))
     if has_mask(sparse, "weight"):
@@ -134,21 +135,6 @@ def _doped_(member: Doped, blocks: Tensor, masks: MaskChoice) -> Tensor:
         rest = rest * mask
     _weight(sparse).copy_(rest)
     return low + _blocks(rest, len(blocks), _transposed(sparse))
-
-
-def _truncated(blocks: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """(…, m, rank) and (…, rank, n) whose product is the best of that rank; what is beyond full rank is zero."""
-    left, values, right = torch.linalg.svd(blocks.double(), full_matrices=False)
-    root = values[..., :rank].sqrt()
-    u = (left[..., :rank] * root[..., None, :]).to(blocks.dtype)
-    v = (root[..., :, None] * right[..., :rank, :]).to(blocks.dtype)
-    beyond = rank - u.shape[-1]
-    if beyond <= 0:
-        return u, v
-    # zero on V's side alone: where both are zero no gradient ever comes
-    spare = torch.randn(*u.shape[:-1], beyond, generator=torch.Generator().manual_seed(0)).to(u)
-    spare = spare * u.square().mean().sqrt()
-    return torch.cat([u, spare], -1), torch.cat([v, v.new_zeros(*v.shape[:-2], beyond, v.shape[-1])], -2)
 
 
 # --- matrices and masks ---------------------------------------------------------------------------------

@@ -38,6 +38,10 @@ def _restructured(own: str, transform: str, key: str, unknown: float | None) -> 
             return f"{own} via rank {unknown}"
         case "monarch" | "btt":
             return f"{own} in blocks of rank {unknown}"
+        case "butterfly":
+            return f"{own} via butterflies of rank {unknown}"
+        case "kronecker":
+            return f"{own} via {unknown} Kronecker product{'s' * (unknown != 1)}"
         case "doped":
             return f"{own} + rank {unknown}"
         case "experts":

@@ -112,7 +112,10 @@ def _row(plan: Plan, layer: PlannedLayer, mask: MaskStructure) -> Iterator[str]:
     if layer.experts < 1 or any(weights % layer.experts for weights in stacked):
         yield f".experts is {layer.experts}, but its number of weights cannot be divided by that"
         return
-    kept = layer.macs_of(layer.nnz + layer.dense_weights)
+    if layer.reuse < 1 or layer.dense_weights % layer.reuse.denominator:
+        yield f".reuse_exact is {layer.reuse}, but weights are used a whole number of times, each at least once"
+        return
+    kept = layer.macs_of(layer.nnz + layer.dense_uses)
     if layer.macs != kept:
         yield f".macs is {layer.macs}, but its weights and positions make {kept}"
     if not layer.weight:
@@ -196,7 +199,7 @@ def _structure(plan: Plan, layer: PlannedLayer, after: LayerSpec, becomes: str) 
     family = FAMILIES.get(transform)
     if family and layer.role is Role.TRANSFORMED and not family.solves_width and not others:
         yield f".structure has no {family.definition.structure}; a {transform} layer needs one"
-    capacity, beside = after.weights, 0
+    capacity, beside, reuse = after.weights, 0, Fraction(1)
     if others:
         if family is None and transform != PLAIN:
             return  # a family of somebody's own: what its structure holds is not known here
@@ -206,12 +209,14 @@ def _structure(plan: Plan, layer: PlannedLayer, after: LayerSpec, becomes: str) 
             yield f".structure has {', '.join(others)}, which a {transform} layer does not have"
             return
         real = at_structure(after, family, unknown, {})
-        capacity, beside = real.capacity, real.dense_weights
+        capacity, beside, reuse = real.capacity, real.dense_weights, real.reuse
     if (layer.capacity, layer.dense_weights) != (capacity, beside):
         yield (
             f".capacity and dense_weights are {layer.capacity} and {layer.dense_weights}, but {becomes} has "
             f"{capacity} and {beside}"
         )
+    if layer.reuse != reuse:
+        yield f".reuse_exact is {layer.reuse}, but each weight of {becomes} is used {reuse} times on average"
 
 
 def _closing(plan: Plan, mask: MaskStructure) -> Iterator[str]:

@@ -140,6 +140,7 @@ def _layer_object(layer: PlannedLayer, transform: str) -> dict[str, Any]:
         **({"experts": layer.experts} if layer.experts > 1 else {}),
         **({"attention": pairs_object(layer.attention)} if layer.attention else {}),
         **({"transform": layer.transform} if layer.transform else {}),
+        **({"reuse": float(layer.reuse), "reuse_exact": fraction(layer.reuse)} if layer.reuse != 1 else {}),
     }
 
 
@@ -222,6 +223,9 @@ def _layer(parsed: _LayerObject, where: str) -> PlannedLayer:
         experts=parsed.get("experts", 1),
         attention=parse_pairs(parsed["attention"]) if "attention" in parsed else None,
         transform=parsed.get("transform", ""),
+        reuse=_fraction(parsed["reuse_exact"], "reuse_exact", where)
+        if "reuse_exact" in parsed
+        else Fraction(1),
         kept_for=next((k for k in KeptFor if role is Role.KEPT_DENSE and reason.startswith(k.value)), None),
     )
 
@@ -284,11 +288,12 @@ class _LayerObject(TypedDict):
         dense_weights: weights beside it that no mask touches.
         density: `nnz/capacity`.
         dense_macs: MACs of the dense layer.
-        macs: MACs after the plan: `positions · (nnz + dense_weights) / experts`, or those of the product.
+        macs: MACs after the plan: `positions · (nnz + reuse · dense_weights) / experts`, or those of the product.
         log2_masks: bits that name one mask of this layer.
         experts: matrices in a stack, of which every position meets one; absent where there is one.
         attention: sizes and patterns of attention that is counted by pairs; absent for all else.
         transform: the family that the layer is transformed into; absent where the plan has one for all layers, and where the layer is not transformed.
+        reuse: how often each of the dense weights is used at one position, on average; absent where that is once.
     """
 
     name: str
@@ -312,6 +317,8 @@ class _LayerObject(TypedDict):
     experts: NotRequired[int]
     attention: NotRequired[PairsObject]
     transform: NotRequired[str]
+    reuse: NotRequired[float]
+    reuse_exact: NotRequired[str]
 
 
 @with_config(ConfigDict(extra="forbid"))

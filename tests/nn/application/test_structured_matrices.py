@@ -1,4 +1,4 @@
-"""Monarch and block tensor-train layers in whole networks: planned, written, audited, scaled, started and trained."""
+"""Monarch, block tensor-train and Kronecker layers in whole networks: planned, written, audited, scaled, started and trained."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 import iftplan as ift
+from iftplan.base.documents import with_digest
+from iftplan.base.errors import InputError
 from iftplan.nn import apply, measure_applied, parameter_groups, warm_start_
 from iftplan.nn.application.measuring import measure_plan
-from iftplan.nn.layers.blocks import BlockPair
+from iftplan.nn.layers.blocks import BlockProduct, KroneckerSum
 from iftplan.plans.document.plan import parse_plan, plan_document
 from iftplan.plans.plan import Plan, Scope
 from tests.support.models.applied import HOSTS, host
 
 ENGINES = ("meta", "flop_counter", "fvcore")
-FAMILIES = ("monarch", "btt")
+FAMILIES = ("monarch", "btt", "kronecker", "butterfly")
 
 
 def planned(name: str, family: str, sparsity: str = "1/2", **options: Any) -> Plan:
@@ -36,8 +38,12 @@ def planned(name: str, family: str, sparsity: str = "1/2", **options: Any) -> Pl
     [
         ("monarch", {"sparsity": "3/4"}),
         ("btt", {"sparsity": "3/4"}),
+        ("kronecker", {"sparsity": "3/4"}),
+        ("butterfly", {"sparsity": "3/4"}),
         ("monarch", {"sparsity": "0", "budget": "0.5x"}),
         ("btt", {"sparsity": "1/2", "budget": "1.5x"}),
+        ("kronecker", {"sparsity": "1/2", "budget": "1.5x"}),
+        ("butterfly", {"sparsity": "1/2", "budget": "0.5x"}),
         ("wide", {"mask": "blockdiag4+shuffle"}),
         ("wide", {"mask": "butterfly16x4"}),
         ("doped", {"mask": "blockdiag4"}),
@@ -66,7 +72,7 @@ def test_an_applied_model_is_its_plan(name: str, family: str) -> None:
     assert not plan.widths
     assert parse_plan(plan_document(plan)) == plan
     model = apply(plan, host(name))
-    assert any(isinstance(module, BlockPair) for module in model.modules())
+    assert any(isinstance(module, BlockProduct) for module in model.modules())
     report = measure_applied(plan, model, engines=ENGINES)
     assert report.passed, report.problems
 
@@ -109,9 +115,9 @@ def test_padded_layers_take_trained_biases(family: str) -> None:
     plan = ift.plan(ift.read_model(dense, "2x9"), family, "0", budget="1.2x")
     model = apply(plan, dense)
     warm_start_(model, dense, plan)
-    bias = model.get_parameter("2.V.bias")
+    bias = model[2].own_bias()
     assert torch.equal(bias[:7], dense.get_parameter("2.bias"))
-    assert len(bias) == 8
+    assert len(bias) == (7 if family == "kronecker" else 8)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -132,5 +138,24 @@ def test_a_hundred_steps_lower_the_loss(name: str, family: str) -> None:
         optimizer.step()
         losses.append(float(loss))
     assert losses[-1] < losses[0] / 2
-    names = {n for n, p in model.named_parameters() if ".U." in n or ".V." in n}
+    names = {n for n, p in model.named_parameters() if any(part in n for part in (".U.", ".V.", ".factors."))}
     assert names and all(dict(model.named_parameters())[n].grad is not None for n in names)
+
+
+def test_a_row_says_how_often_weights_are_used() -> None:
+    plan = planned("perceptron", "kronecker", "0")
+    rows = [layer for layer in plan.layers if layer.reuse != 1]
+    assert rows and all(row.macs == row.positions * row.dense_weights * row.reuse for row in rows)
+    model = apply(plan, host("perceptron"))
+    for row in rows:
+        member = model.get_submodule(row.name)
+        assert isinstance(member, KroneckerSum)
+        assert sum(member.get_submodule(part).weight.numel() for part in member.parts()) == row.dense_weights
+    document = plan_document(plan)
+    (wrong,) = [i for i, row in enumerate(document["layers"]) if row["name"] == rows[0].name]
+    document["layers"][wrong]["reuse_exact"] = "1/1"
+    with pytest.raises(InputError, match=f"layers.{wrong}.macs is"):
+        parse_plan(with_digest(document))
+    document["layers"][wrong] |= {"reuse_exact": "1/1", "macs": rows[0].positions * rows[0].dense_weights}
+    with pytest.raises(InputError, match=f"layers.{wrong}.reuse_exact is 1, but each weight"):
+        parse_plan(with_digest(document))

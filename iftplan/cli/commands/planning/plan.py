@@ -89,7 +89,7 @@ def command(
             "--transform",
             autocompletion=completion.transforms,
             metavar="FAMILY",
-            help="What the saved compute is spent on: wide (width), parallel (branches), factorized, doped or lowrank (rank), monarch or btt (width, in structured matrices); experts:8x2 (8 experts of which each token meets 2, in place of feed-forward blocks); none for plain sparsity, file.py:name for a family of your own. Several with their layers, such as 'encoder.*=parallel,wide', or alternatives for --objective, such as 'wide|parallel'.",
+            help="What the saved compute is spent on: wide (width), parallel (branches), factorized, doped or lowrank (rank), monarch, btt, kronecker or butterfly (width, in structured matrices); experts:8x2 (8 experts of which each token meets 2, in place of feed-forward blocks); none for plain sparsity, file.py:name for a family of your own. Several with their layers, such as 'encoder.*=parallel,wide', or alternatives for --objective, such as 'wide|parallel'.",
             show_default="wide",
         ),
     ] = None,

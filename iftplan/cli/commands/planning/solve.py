@@ -68,7 +68,7 @@ def command(
             "--transform",
             autocompletion=completion.transforms,
             metavar="FAMILIES",
-            help="Families, with commas: wide, parallel, factorized, doped, lowrank, nm, monarch, btt or all (those of Sparse-IFT); file.py:name for one of your own.",
+            help="Families, with commas: wide, parallel, factorized, doped, lowrank, nm, monarch, btt, kronecker, butterfly or all (those of Sparse-IFT); file.py:name for one of your own.",
         ),
     ] = "all",
     structure: StructureOption = "",

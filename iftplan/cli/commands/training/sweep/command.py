@@ -92,7 +92,7 @@ def command(
             "--transforms",
             metavar="FAMILIES",
             autocompletion=completion.transforms,
-            help="Families, with commas: wide, parallel, factorized, doped, lowrank, monarch, btt or all (those of Sparse-IFT); none for plain sparsity.",
+            help="Families, with commas: wide, parallel, factorized, doped, lowrank, monarch, btt, kronecker, butterfly or all (those of Sparse-IFT); none for plain sparsity.",
         ),
     ] = "all",
     sparsities: Annotated[
