@@ -89,6 +89,15 @@ InputOption = Annotated[
         show_default="the model's own, where it has one",
     ),
 ]
+Framework = Literal["torch", "jax"]
+FrameworkOption = Annotated[
+    Framework,
+    typer.Option(
+        "--framework",
+        help="What MODEL is written in; jax: the factory returns a function or a Flax or Equinox module, or a tuple of one and its arguments.",
+        rich_help_panel=MODEL_PANEL,
+    ),
+]
 AllowOption = Annotated[
     list[str] | None,
     typer.Option(

@@ -21,12 +21,14 @@ from iftplan.cli.arguments import (
     short_name,
     spec_in,
 )
+from iftplan.cli.commands.checking.jax_audit import jax_report, refuse_torch_options
 from iftplan.cli.help import MODEL_PANEL
 from iftplan.cli.kept_answers import kept_folder, made_here
 from iftplan.cli.options import (
     AllowOption,
     ConventionOption,
     FormatOption,
+    FrameworkOption,
     InputOption,
     NoCacheOption,
     OutputOption,
@@ -35,7 +37,7 @@ from iftplan.cli.options import (
     inputs_of,
     tolerance_of,
 )
-from iftplan.cli.output import emit, say, say_next, working
+from iftplan.cli.output import Format, emit, say, say_next, working
 from iftplan.cli.process import lasting_imports, same_command
 from iftplan.cli.source_lines import source_place
 from iftplan.models.counting import ENGINES, EngineName
@@ -136,6 +138,7 @@ def command(
     cross_check: Annotated[
         bool, typer.Option("--cross-check", help="Count with all three engines and require equal MACs.")
     ] = False,
+    framework: FrameworkOption = "torch",
     input: InputOption = None,
     allow: AllowOption = None,
     allow_uncalled: Annotated[
@@ -224,6 +227,30 @@ def command(
             "--data counts every query with every key, so --attention does not go with it. Leave one of them out."
         )
     document = document_in(subject)
+    if framework == "jax":
+        refuse_torch_options(
+            {
+                f"the document {subject}": document is not None,
+                "--model": model is not None,
+                "--engine": engine is not None,
+                "--cross-check": cross_check,
+                "--nonzeros": nonzeros,
+                "--redistributed": redistributed,
+                "--data": measured is not None,
+            }
+        )
+        report = jax_report(
+            subject,
+            inputs_of(input),
+            against,
+            budget,
+            allowed,
+            terms["allow"],
+            terms["may_stay_uncalled"],
+        )
+        _emit(report, subject, form, output, convention)
+        _end(report)
+        return
     if document is not None:
         if measured is not None:
             raise InputError(
@@ -267,6 +294,28 @@ def command(
         {"task": "audit", "tolerance": tolerance, **terms, **named},
         no_cache or nonzeros or measured is not None,
     )
+    _emit(report, model or subject, form, output, convention)
+    if document is not None:
+        named_model = ["--model", model] if model else ["--trust"] if trust else []
+        words = _after_plan(report, subject, output, named_model)
+    else:
+        words = _after_model(report, [subject, *(w for i in input or () for w in ("--input", i))], against)
+    say_next(words, form, output)
+    _end(report)
+
+
+def _emit(
+    report: AuditReport, source: str, form: Format | None, output: str | None, convention: Convention
+) -> None:
+    """Show a report, and say what is wrong.
+
+    Args:
+        report: of the audit.
+        source: of the model that was measured.
+        form: of the output.
+        output: its file.
+        convention: of counts.
+    """
     from iftplan.plans.audit.document import audit_document
     from iftplan.plans.audit.tables import audit_page, audit_table, summary_table
 
@@ -277,15 +326,13 @@ def command(
         form,
         output,
         summary=[summary],
-        page=lambda: audit_page(report, convention, source_place(model or subject)),
+        page=lambda: audit_page(report, convention, source_place(source)),
     )
     _say_problems(report)
-    if document is not None:
-        named_model = ["--model", model] if model else ["--trust"] if trust else []
-        words = _after_plan(report, subject, output, named_model)
-    else:
-        words = _after_model(report, [subject, *(w for i in input or () for w in ("--input", i))], against)
-    say_next(words, form, output)
+
+
+def _end(report: AuditReport) -> None:
+    """End with the status of a report that isn't good."""
     if status := _STATUS.get(report.verdict.value):
         raise typer.Exit(status)
 
