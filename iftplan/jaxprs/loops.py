@@ -7,10 +7,10 @@ from typing import Any
 
 from jax.extend.core import Literal
 
-from iftplan.jaxprs.values import NOTHING, Value, literal
+from iftplan.jaxprs.known import NOTHING, Known, literal
 
 
-def trip_count(eqn: Any, values: Sequence[Value]) -> int | None:
+def trip_count(eqn: Any, values: Sequence[Known]) -> int | None:
     """Runs of a loop that counts an integer up to a bound, as `fori_loop` does; None where that is not known.
 
     Args:
@@ -48,7 +48,7 @@ def _key(atom: Any) -> Any:
     return None if isinstance(atom, Literal) else atom
 
 
-def _number(atom: Any, begins: Mapping[Any, Value]) -> int | None:
+def _number(atom: Any, begins: Mapping[Any, Known]) -> int | None:
     return literal(atom.val).number if isinstance(atom, Literal) else begins.get(atom, NOTHING).number
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import jax
 
 from iftplan.base.arguments import check_arguments
+from iftplan.jaxprs.known import INPUT, Known
 from iftplan.jaxprs.models import Traceable, trace, traceable
 from iftplan.jaxprs.tally import Tally
-from iftplan.jaxprs.values import INPUT, Value
 from iftplan.jaxprs.walk import Walk
 from iftplan.models.allowances import VouchedCost, parse_vouched
 from iftplan.models.counting import Contraction, CountTable
@@ -70,8 +70,8 @@ def counted(
     """
     closed = trace(model)
     weights = model.weights()
-    values = [Value(weight=name) for name in weights]
-    values += [Value(origins=frozenset({INPUT}))] * (len(closed.jaxpr.invars) - len(values))
+    values = [Known(weight=name) for name in weights]
+    values += [Known(origins=frozenset({INPUT}))] * (len(closed.jaxpr.invars) - len(values))
     results, tally = Walk(vouched).jaxpr(closed, values)
     used = {id(atom) for eqn in closed.jaxpr.eqns for atom in eqn.invars}
     used |= {id(atom) for atom in closed.jaxpr.outvars}

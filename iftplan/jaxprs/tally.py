@@ -9,7 +9,7 @@ from iftplan.models.spec import Kind
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Site:
     """Where products are added up.
 
     Attributes:
@@ -74,7 +74,7 @@ class Tally:
         assumptions: sentences.
     """
 
-    uses: Mapping[Place, Use] = field(default_factory=dict)
+    uses: Mapping[Site, Use] = field(default_factory=dict)
     elementwise: Mapping[str, int] = field(default_factory=dict)
     unknown: Mapping[str, int] = field(default_factory=dict)
     assumptions: tuple[str, ...] = ()
@@ -100,7 +100,7 @@ class Tally:
 
 def total(tallies: Iterable[Tally]) -> Tally:
     """Sum of tallies, places in the order in which they come first."""
-    uses: dict[Place, Use] = {}
+    uses: dict[Site, Use] = {}
     elementwise: dict[str, int] = {}
     unknown: dict[str, int] = {}
     assumptions: dict[str, None] = {}

@@ -10,14 +10,14 @@ from typing import Any, Final
 from jax.extend.core import Literal
 
 from iftplan.jaxprs.formulas import FORMULAS, weight_shape
+from iftplan.jaxprs.known import INPUT, NOTHING, Known, literal, origins, result
 from iftplan.jaxprs.loops import trip_count
 from iftplan.jaxprs.primitives import CALLS, ELEMENTWISE, FREE
-from iftplan.jaxprs.tally import Place, Tally, Use, WeightShape, total
-from iftplan.jaxprs.values import INPUT, NOTHING, Value, literal, origins, result
+from iftplan.jaxprs.tally import Site, Tally, Use, WeightShape, total
 from iftplan.models.allowances import VouchedCost
 from iftplan.models.spec import Kind
 
-Values = list[Value]
+Knowledge = list[Known]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Walk:
     vouched: Mapping[str, VouchedCost] = field(default_factory=dict)
     scopes: tuple[str, ...] = ()
 
-    def jaxpr(self, jaxpr: Any, values: Sequence[Value]) -> tuple[Values, Tally]:
+    def jaxpr(self, jaxpr: Any, values: Sequence[Known]) -> tuple[Knowledge, Tally]:
         """What is known of a jaxpr's results, and its cost in one run.
 
         Args:
@@ -44,9 +44,9 @@ class Walk:
         if len(values) == len(opened.invars):
             known |= dict(zip(opened.invars, values, strict=True))
         else:
-            known |= dict.fromkeys(opened.invars, Value(origins=origins(values)))
+            known |= dict.fromkeys(opened.invars, Known(origins=origins(values)))
 
-        def value(atom: Any) -> Value:
+        def value(atom: Any) -> Known:
             return literal(atom.val) if isinstance(atom, Literal) else known.get(atom, NOTHING)
 
         tallies = []
@@ -56,12 +56,12 @@ class Walk:
             tallies.append(tally)
         return [value(atom) for atom in opened.outvars], total(tallies)
 
-    def _equation(self, eqn: Any, values: Values) -> tuple[Values, Tally]:
+    def _equation(self, eqn: Any, values: Knowledge) -> tuple[Knowledge, Tally]:
         name = eqn.primitive.name
         inside = replace(self, scopes=(*self.scopes, *_scopes(eqn)))
         if name in self.vouched:
             cost = self.vouched[name].macs(sum(map(_size, eqn.outvars)))
-            return _same(eqn, values), Tally({Place(inside.module, name): Use(cost)})
+            return _same(eqn, values), Tally({Site(inside.module, name): Use(cost)})
         if name in FORMULAS:
             return inside._product(eqn, values)
         if name in CALLS and CALLS[name] in eqn.params:
@@ -69,10 +69,8 @@ class Walk:
         if name in _CONTROL:
             return inside._fitted(eqn, *_CONTROL[name](inside, eqn, values))
         results = _same(eqn, values)
-        if name == "gather" and values[0].weight and len(shape := eqn.invars[0].aval.shape) == 2:
-            place = Place(values[0].weight.rpartition(".")[0], name, values[0].weight)
-            table = WeightShape(Kind.EMBEDDING, *shape)
-            return results, Tally({place: Use(0, shape=table, first=INPUT in origins(values[1:]))})
+        if name == "gather" and values[0].weight and len(eqn.invars[0].aval.shape) == 2:
+            return _looked_up(eqn, values)
         if name in ELEMENTWISE or (name in _REDUCERS and not inside._inner(eqn).macs):
             return results, Tally(elementwise={name: sum(map(_size, eqn.outvars))})
         return results, Tally() if name in FREE else Tally(unknown={name: 1})
@@ -82,50 +80,50 @@ class Walk:
         """Dotted names that the equations are traced under."""
         return ".".join(self.scopes)
 
-    def _fitted(self, eqn: Any, results: Values, tally: Tally) -> tuple[Values, Tally]:
+    def _fitted(self, eqn: Any, results: Knowledge, tally: Tally) -> tuple[Knowledge, Tally]:
         """Results, one for each of the equation's: kernels write theirs into references."""
         if len(results) == len(eqn.outvars):
             return results, tally
-        return [Value(origins=origins(results))] * len(eqn.outvars), tally
+        return [Known(origins=origins(results))] * len(eqn.outvars), tally
 
     def _inner(self, eqn: Any) -> Tally:
         """Cost of the function that combines two elements of a reduction."""
         inner = eqn.params.get("jaxpr")
         return Tally() if inner is None else self.jaxpr(inner, ())[1]
 
-    def _product(self, eqn: Any, values: Values) -> tuple[Values, Tally]:
+    def _product(self, eqn: Any, values: Knowledge) -> tuple[Knowledge, Tally]:
         name = eqn.primitive.name
         macs = FORMULAS[name](eqn)
         if not macs:
-            results = [Value(origins=origins(values))] * len(eqn.outvars)
+            results = [Known(origins=origins(values))] * len(eqn.outvars)
             return results, Tally(elementwise={name: sum(map(_size, eqn.outvars))})
         operands = [place for place, value in enumerate(values[:2]) if value.weight]
         layers = [(place, found) for place in operands if (found := weight_shape(eqn, place))]
         if not layers:
-            made = Value(origins=origins(values))
-            return [made], Tally({Place(self.module, name): Use(macs)})
+            made = Known(origins=origins(values))
+            return [made], Tally({Site(self.module, name): Use(macs)})
         operand, shape = layers[-1]
         weight, other = values[operand].weight, values[1 - operand]
-        place = Place(weight.rpartition(".")[0], name, weight)
+        site = Site(weight.rpartition(".")[0], name, weight)
         use = Use(macs, shape=shape, first=INPUT in other.origins)
-        return [Value(origins=frozenset({weight}))], Tally({place: use})
+        return [Known(origins=frozenset({weight}))], Tally({site: use})
 
     # --- control flow ---------------------------------------------------------------------------------------
 
-    def _scan(self, eqn: Any, values: Values) -> tuple[Values, Tally]:
+    def _scan(self, eqn: Any, values: Knowledge) -> tuple[Knowledge, Tally]:
         params = eqn.params
         consts, carried = params["num_consts"], params["num_carry"]
         kept, carry, rows = values[:consts], values[consts : consts + carried], values[consts + carried :]
         rows = [replace(value, number=None) for value in rows]
 
-        def run(carry: Values) -> tuple[Values, Tally]:
+        def run(carry: Knowledge) -> tuple[Knowledge, Tally]:
             return self.jaxpr(params["jaxpr"], [*kept, *carry, *rows])
 
         carry, results, tally = _settled(run, carry, carried)
         ends = results if params["length"] else [*carry, *results[carried:]]
         return ends, tally.times(params["length"])
 
-    def _while(self, eqn: Any, values: Values) -> tuple[Values, Tally]:
+    def _while(self, eqn: Any, values: Knowledge) -> tuple[Knowledge, Tally]:
         params = eqn.params
         first, second = params["cond_nconsts"], params["body_nconsts"]
         trips = trip_count(eqn, values)
@@ -143,7 +141,7 @@ class Walk:
         said = f"A while loop{_in(self.module)} runs an unknown number of times. It has no products, so it costs no MACs, and its elementwise work is counted once."
         return carry, replace(once, assumptions=(*once.assumptions, said))
 
-    def _cond(self, eqn: Any, values: Values) -> tuple[Values, Tally]:
+    def _cond(self, eqn: Any, values: Knowledge) -> tuple[Knowledge, Tally]:
         branches = eqn.params["branches"]
         index, arguments = values[0].number, values[1:]
         if index is not None:
@@ -161,27 +159,27 @@ class Walk:
             )
         return results, replace(largest, unknown=unknown, assumptions=tuple(dict.fromkeys(assumed)))
 
-    def _kernel(self, eqn: Any, values: Values) -> tuple[Values, Tally]:
+    def _kernel(self, eqn: Any, values: Knowledge) -> tuple[Knowledge, Tally]:
         grid = eqn.params["grid_mapping"].grid
         _, body = self.jaxpr(eqn.params["jaxpr"], ())
-        made = [Value(origins=origins(values))] * len(eqn.outvars)
+        made = [Known(origins=origins(values))] * len(eqn.outvars)
         if not all(isinstance(size, int) for size in grid):
             return made, Tally(unknown={"pallas_call": 1, **body.unknown})
         return made, body.times(prod(grid))
 
-    def _sharded(self, eqn: Any, values: Values) -> tuple[Values, Tally]:
+    def _sharded(self, eqn: Any, values: Knowledge) -> tuple[Knowledge, Tally]:
         mesh = eqn.params["mesh"]
         axes = eqn.params.get("manual_axes") or mesh.axis_names
         results, tally = self.jaxpr(eqn.params["jaxpr"], values)
         return results, tally.times(prod(mesh.shape[axis] for axis in axes))
 
-    def _linear_solve(self, eqn: Any, values: Values) -> tuple[Values, Tally]:
+    def _linear_solve(self, eqn: Any, values: Knowledge) -> tuple[Knowledge, Tally]:
         """The solver runs once, whatever it runs inside."""
         _, tally = self.jaxpr(eqn.params["jaxprs"].solve, ())
-        return [Value(origins=origins(values))] * len(eqn.outvars), tally
+        return [Known(origins=origins(values))] * len(eqn.outvars), tally
 
 
-_CONTROL: Final[Mapping[str, Callable[[Walk, Any, Values], tuple[Values, Tally]]]] = {
+_CONTROL: Final[Mapping[str, Callable[[Walk, Any, Knowledge], tuple[Knowledge, Tally]]]] = {
     "scan": Walk._scan,
     "while": Walk._while,
     "cond": Walk._cond,
@@ -196,8 +194,8 @@ _REDUCERS: Final = frozenset({"reduce", "reduce_window", "select_and_scatter"})
 
 
 def _settled(
-    run: Callable[[Values], tuple[Values, Tally]], carry: Values, carried: int
-) -> tuple[Values, Values, Tally]:
+    run: Callable[[Knowledge], tuple[Knowledge, Tally]], carry: Knowledge, carried: int
+) -> tuple[Knowledge, Knowledge, Tally]:
     """What holds of carried values in every run, and the results and the cost of one.
 
     Args:
@@ -213,17 +211,26 @@ def _settled(
         carry = joined
 
 
-def _joined(values: Iterable[Value]) -> Value:
+def _looked_up(eqn: Any, values: Knowledge) -> tuple[Knowledge, Tally]:
+    """Rows of an embedding: a layer without products."""
+    weight = values[0].weight
+    site = Site(weight.rpartition(".")[0], eqn.primitive.name, weight)
+    shape = WeightShape(Kind.EMBEDDING, *eqn.invars[0].aval.shape)
+    use = Use(0, shape=shape, first=INPUT in values[1].origins)
+    return [Known(origins=frozenset({weight}))], Tally({site: use})
+
+
+def _joined(values: Iterable[Known]) -> Known:
     first, *others = values
     for other in others:
         first = first.joined(other)
     return first
 
 
-def _same(eqn: Any, values: Values) -> Values:
+def _same(eqn: Any, values: Knowledge) -> Knowledge:
     made = result(eqn.primitive.name, values)
     if len(eqn.outvars) != 1:
-        made = Value(origins=made.origins)
+        made = Known(origins=made.origins)
     return [made] * len(eqn.outvars)
 
 

@@ -13,7 +13,7 @@ INPUT: Final = "\0input"
 
 
 @dataclass(frozen=True, slots=True)
-class Value:
+class Known:
     """One value of a jaxpr.
 
     Attributes:
@@ -26,40 +26,40 @@ class Value:
     origins: frozenset[str] = frozenset()
     number: int | None = None
 
-    def joined(self, other: Value) -> Value:
+    def joined(self, other: Known) -> Known:
         """What holds of a value that is the one or the other."""
-        return Value(
+        return Known(
             self.weight if self.weight == other.weight else "",
             self.origins | other.origins,
             self.number if self.number == other.number else None,
         )
 
 
-NOTHING: Final = Value()
+NOTHING: Final = Known()
 
 
-def literal(value: Any) -> Value:
+def literal(value: Any) -> Known:
     """A constant: its number, if it is one integer."""
     if getattr(value, "shape", ()) != () or isinstance(value, bool):
         return NOTHING
     dtype = getattr(value, "dtype", None)
     whole = isinstance(value, int) if dtype is None else getattr(dtype, "kind", "") in "iu"
-    return Value(number=int(value)) if whole else NOTHING
+    return Known(number=int(value)) if whole else NOTHING
 
 
-def origins(values: Iterable[Value]) -> frozenset[str]:
+def origins(values: Iterable[Known]) -> frozenset[str]:
     """Everything that these values were made of."""
     return frozenset().union(*(value.origins for value in values))
 
 
-def result(name: str, values: Sequence[Value]) -> Value:
+def result(name: str, values: Sequence[Known]) -> Known:
     """The result of a primitive without products.
 
     Args:
         name: of the primitive.
         values: its operands.
     """
-    made_of = Value(origins=origins(values))
+    made_of = Known(origins=origins(values))
     if name in LAYOUT and values:
         return replace(made_of, weight=values[0].weight, number=values[0].number)
     numbers = [value.number for value in values]
