@@ -83,8 +83,8 @@ def counted(
 
 def _table(tally: Tally, root: str, uncalled: tuple[str, ...]) -> CountTable:
     contractions = tuple(
-        Contraction(_below(place.module, root), place.operator, use.macs, place.weight or None, use.calls)
-        for place, use in tally.uses.items()
+        Contraction(_below(site.module, root), site.operator, use.macs, site.weight or None, use.calls)
+        for site, use in tally.uses.items()
         if use.macs
     )
     return CountTable(

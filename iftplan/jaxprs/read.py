@@ -54,12 +54,11 @@ def spec_of(model: Traceable, allow: Sequence[str] = (), source: str = "") -> Mo
     shapes = model.weights()
     uses: dict[str, Use] = {}
     looked_up = set()
-    for place, use in tally.uses.items():
-        if place.weight:
+    for site, use in tally.uses.items():
+        if site.weight:
             if use.shape is not None and use.shape.kind is Kind.EMBEDDING:
-                looked_up.add(place.weight)
-            found = uses.get(place.weight)
-            uses[place.weight] = use if found is None or not found.macs else found + use
+                looked_up.add(site.weight)
+            uses[site.weight] = uses[site.weight] + use if site.weight in uses else use
     layers = tuple(
         _layer(name, use, tuple(shapes[name].shape), name in last, name in looked_up)
         for name, use in uses.items()

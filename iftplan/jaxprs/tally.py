@@ -10,7 +10,7 @@ from iftplan.models.spec import Kind
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Where products are added up.
+    """Part of a model whose products are added up.
 
     Attributes:
         module: dotted names that the code was traced under; of a weight, its path without the last name.
@@ -44,7 +44,7 @@ class WeightShape:
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """Products of one place.
+    """Products of one site.
 
     Attributes:
         macs: multiply-accumulates of all calls.
@@ -59,7 +59,7 @@ class Use:
     first: bool = False
 
     def __add__(self, other: Use) -> Use:
-        shape = self.shape or other.shape
+        shape = self.shape if self.macs else other.shape or self.shape  # a lookup's table, where it multiplies too
         return Use(self.macs + other.macs, self.calls + other.calls, shape, self.first or other.first)
 
 
@@ -68,7 +68,7 @@ class Tally:
     """Costs of some equations.
 
     Attributes:
-        uses: place → products.
+        uses: site → products.
         elementwise: primitive → output elements of work without products.
         unknown: primitive → calls whose cost is not known.
         assumptions: sentences.
@@ -91,7 +91,7 @@ class Tally:
         if runs == 0:
             return Tally()
         return Tally(
-            {place: replace(u, macs=u.macs * runs, calls=u.calls * runs) for place, u in self.uses.items()},
+            {site: replace(u, macs=u.macs * runs, calls=u.calls * runs) for site, u in self.uses.items()},
             {name: n * runs for name, n in self.elementwise.items()},
             {name: n * runs for name, n in self.unknown.items()},
             self.assumptions,
@@ -99,14 +99,14 @@ class Tally:
 
 
 def total(tallies: Iterable[Tally]) -> Tally:
-    """Sum of tallies, places in the order in which they come first."""
+    """Sum of tallies, sites in the order in which they come first."""
     uses: dict[Site, Use] = {}
     elementwise: dict[str, int] = {}
     unknown: dict[str, int] = {}
     assumptions: dict[str, None] = {}
     for tally in tallies:
-        for place, use in tally.uses.items():
-            uses[place] = uses[place] + use if place in uses else use
+        for site, use in tally.uses.items():
+            uses[site] = uses[site] + use if site in uses else use
         for name, n in tally.elementwise.items():
             elementwise[name] = elementwise.get(name, 0) + n
         for name, n in tally.unknown.items():
