@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, cast, overload
 
 from iftplan.base.arguments import check_arguments, names_in, one_of
 from iftplan.base.errors import InputError
@@ -126,7 +126,7 @@ def read_model(
     from iftplan.nn.meta.wrappers import unwrapped
     from iftplan.nn.reading import read
 
-    source = source if isinstance(source, str) else unwrapped(source)
+    source = source if isinstance(source, str) else unwrapped(cast("nn.Module", source))
     return read.read_model(
         source,
         given_inputs(given[0] if len(given) == 1 else given, source) or None,

@@ -43,7 +43,7 @@ def convolution(eqn: Any) -> int:
         i * min(k, o) if spread > 1 else o * k
         for i, k, o, spread in zip(inputs, kernel, outputs, eqn.params["lhs_dilation"], strict=True)
     ]
-    return channels * prod(pairs)
+    return int(channels * prod(pairs))
 
 
 def bcoo_dot_general(eqn: Any) -> int:
@@ -60,13 +60,13 @@ def sampled_dot_general(eqn: Any) -> int:
     """MACs of a product that is computed at given places only: places · summed."""
     left = eqn.invars[0].aval.shape
     (summed, _), _ = eqn.params["dimension_numbers"]
-    return prod(eqn.outvars[0].aval.shape) * prod(left[axis] for axis in summed)
+    return int(prod(eqn.outvars[0].aval.shape) * prod(left[axis] for axis in summed))
 
 
 def csr_product(eqn: Any) -> int:
     """MACs of a matrix of stored elements times a vector or a matrix: elements · columns."""
     other = eqn.invars[-1].aval.shape
-    return prod(eqn.invars[0].aval.shape) * prod(other[1:])
+    return int(prod(eqn.invars[0].aval.shape) * prod(other[1:]))
 
 
 FORMULAS: Final[Mapping[str, Callable[[Any], int]]] = {
@@ -144,7 +144,7 @@ def _stored(eqn: Any, coordinates: int) -> int:
     (_, summed_right), (_, batch_right) = eqn.params["dimension_numbers"]
     batch = len(indices) - 1 - coordinates
     elements = prod(eqn.params["lhs_spinfo"].shape[:batch]) * prod(data[batch:])  # a batch may share its data
-    return elements * _others(other, {*summed_right, *batch_right})
+    return int(elements * _others(other, {*summed_right, *batch_right}))
 
 
 def _shapes(eqn: Any) -> tuple[Shape, Shape]:

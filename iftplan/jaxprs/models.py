@@ -185,7 +185,7 @@ _POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
 
 def _joined(path: Sequence[Any]) -> str:
-    return jax.tree_util.keystr(tuple(path), simple=True, separator=".")
+    return str(jax.tree_util.keystr(tuple(path), simple=True, separator="."))
 
 
 def trace(model: Traceable) -> Any:

@@ -70,7 +70,7 @@ def _called(factory: Callable[[], object], source: str) -> object:
         whole = list(leaves)  # type: ignore[call-overload]
         for place, shape in zip(places, shapes, strict=True):  # type: ignore[call-overload]
             whole[place] = shape
-        return jax.tree_util.tree_unflatten(structure, whole)  # type: ignore[arg-type]
+        return jax.tree_util.tree_unflatten(structure, whole)
     except IftplanError:
         raise
     except Exception:  # it looks at values, or holds tracers where shapes cannot stand
