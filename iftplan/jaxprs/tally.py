@@ -59,7 +59,9 @@ class Use:
     first: bool = False
 
     def __add__(self, other: Use) -> Use:
-        shape = self.shape if self.macs else other.shape or self.shape  # a lookup's table, where it multiplies too
+        shape = (
+            self.shape if self.macs else other.shape or self.shape
+        )  # a lookup's table, where it multiplies too
         return Use(self.macs + other.macs, self.calls + other.calls, shape, self.first or other.first)
 
 
