@@ -94,7 +94,7 @@ FrameworkOption = Annotated[
     Framework,
     typer.Option(
         "--framework",
-        help="What MODEL is written in; jax: the factory returns a function or a Flax or Equinox module, or a tuple of one and its arguments.",
+        help="Library that MODEL is written in: torch, or jax for a factory of a function or of a Flax or Equinox module (alone, or in a tuple before its arguments).",
         rich_help_panel=MODEL_PANEL,
     ),
 ]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import typer
 
-from iftplan.base.documents import Document
+from iftplan.base.documents import Document, schema_of
 from iftplan.base.errors import InputError
 from iftplan.base.units import Convention, parse_count
 from iftplan.cli import completion
@@ -17,11 +17,11 @@ from iftplan.cli.arguments import (
     document_in,
     operators_of,
     plan_in,
+    require_jax,
     require_torch,
     short_name,
     spec_in,
 )
-from iftplan.cli.commands.checking.jax_audit import jax_report, refuse_torch_options
 from iftplan.cli.help import MODEL_PANEL
 from iftplan.cli.kept_answers import kept_folder, made_here
 from iftplan.cli.options import (
@@ -228,26 +228,20 @@ def command(
         )
     document = document_in(subject)
     if framework == "jax":
-        refuse_torch_options(
-            {
-                f"the document {subject}": document is not None,
-                "--model": model is not None,
-                "--engine": engine is not None,
-                "--cross-check": cross_check,
-                "--nonzeros": nonzeros,
-                "--redistributed": redistributed,
-                "--data": measured is not None,
-            }
-        )
-        report = jax_report(
-            subject,
-            inputs_of(input),
-            against,
-            budget,
-            allowed,
-            terms["allow"],
-            terms["may_stay_uncalled"],
-        )
+        torch_alone = {
+            f"the document {subject}": document is not None,
+            "--model": model is not None,
+            "--engine": engine is not None,
+            "--cross-check": cross_check,
+            "--nonzeros": nonzeros,
+            "--redistributed": redistributed,
+            "--data": measured is not None,
+        }
+        if wrong := [option for option, given in torch_alone.items() if given]:
+            raise InputError(
+                f"{' and '.join(wrong)} cannot be combined with --framework jax, which counts a model's jaxpr as it is. Leave it out."
+            )
+        report = _of_jax_model(subject, inputs_of(input), against, budget, allowed, terms)
         _emit(report, subject, form, output, convention)
         _end(report)
         return
@@ -535,6 +529,37 @@ def _of_model(
 
     sources = (subject, name) if name is not None and plan is None else (subject,)
     return _Audit(f"measuring {subject}", sources, report)
+
+
+def _of_jax_model(
+    subject: str,
+    inputs: tuple[InputSpec, ...],
+    against: str | None,
+    budget: str | None,
+    tolerance: Fraction | None,
+    terms: _Terms,
+) -> AuditReport:
+    """Report on a JAX model, held against a budget, a plan or spec of either framework, or another JAX model."""
+    require_jax(f"measuring {subject}")
+    from iftplan.jaxprs.audit import audit_source
+    from iftplan.plans.audit.audit import Reference
+
+    other = document_in(against) if against else None
+    reference: str | Reference | None = Reference.of_budget(budget) if budget else against
+    if against and other is not None and schema_of(other, against) == "plan":
+        reference = Reference.of_plan(plan_in(other, against), f"plan {short_name(against)}")
+    elif against and other is not None:
+        macs = spec_in(other, against, ()).macs
+        reference = Reference(f"spec {short_name(against)}", macs, dense_macs=macs)
+    with working(f"measuring {subject}"):
+        return audit_source(
+            subject,
+            inputs,
+            reference,
+            tolerance=_or(tolerance, Fraction(0) if budget else Fraction(1, 1000)),
+            allow=terms["allow"],
+            may_stay_uncalled=terms["may_stay_uncalled"],
+        )
 
 
 @dataclass(frozen=True, slots=True)
