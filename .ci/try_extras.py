@@ -53,6 +53,11 @@ EXTRAS: Mapping[str, Sequence[str]] = {
     ),
     "bench": ("iftplan bench --layer linear:64-64@8 --sparsity 0.9 --rounds 1",),
     "onnx": (f"""python -c '{SPARSE}; nn.to_onnx(sparse, "2x8", "sparse.onnx")'""",),
+    "jax": (
+        "iftplan spec jax_net.py:net --framework jax -o jax.json",
+        "iftplan audit jax_net.py:net --framework jax --budget 1K",
+        "iftplan plan jax.json --transform parallel",
+    ),
     "all": ("iftplan audit wide.json --format html -o audit.html",),
 }
 """Extra → what is done with it beside what works without any; `!` before what is refused with the extra to install."""
@@ -65,6 +70,7 @@ TOOLS: Mapping[str, str] = {
 
 FILES: Mapping[str, str] = {
     "iftplan.toml": '[models.bundled]\nsource = "zoo:resnet18"\nbudget.macs = "1.9G"\n[models.own]\nsource = "net.py:net"\ninputs = ["1x8"]\n',
+    "jax_net.py": "import jax\nfrom flax import linen\n\n\ndef net():\n    return linen.Sequential([linen.Dense(8) for _ in range(3)]), jax.numpy.ones((1, 8))\n",
     "net.py": "from torch import nn\n\n\ndef net():\n    return nn.Linear(8, 8)\n",
     "config.json": '{"model_type": "bert", "architectures": ["BertForMaskedLM"], "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 100}',
 }

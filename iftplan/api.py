@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, cast, overload
 
 from iftplan.base.arguments import check_arguments, names_in, one_of
 from iftplan.base.errors import InputError
@@ -79,7 +80,7 @@ def solve(
 
 @check_arguments
 def read_model(
-    source: str | nn.Module,
+    source: str | nn.Module | Callable[..., object],
     *given: object,
     inputs: object = None,
     widths: bool = True,
@@ -88,10 +89,11 @@ def read_model(
 ) -> ModelSpec:
     """Spec of a model: its layers, their MACs, and which channels widen together, from one forward pass without data.
 
-    Bundled models with their own inputs are read from a file; all others need torch.
+    Bundled models with their own inputs are read from a file; all others need torch, or JAX if they are written in it.
 
     Args:
-        source: `zoo:resnet18`, `hf:config.json`, `package.module:factory`, `path/file.py:factory`, a spec document, or a network.
+        source: `zoo:resnet18`, `hf:config.json`, `package.module:factory`, `path/file.py:factory`, a spec document, a
+            network, or a function or module of JAX, whose widths are not traced.
         *given: the inputs, such as "1x3x32x32" or "input_ids=1x128:int64", or example inputs: a tensor, or one batch as the model
             takes it (a dictionary of keyword inputs, a list or tuple of positional ones, which may be nested). Only
             shapes, dtypes and plain values are read. Zoo models and configurations know their inputs.
@@ -109,6 +111,11 @@ def read_model(
     given = given if inputs is None else (inputs,)
     if isinstance(source, str) and source.endswith(".json") and not source.startswith("hf:"):
         return _spec_in(source, given)
+    costs = [f"{name}={cost}" for name, cost in allow.items()] if isinstance(allow, Mapping) else allow
+    if _is_jax(source):
+        from iftplan.jaxprs import read as jax_reading
+
+        return jax_reading.read_model(source, *given, allow=costs)
     if isinstance(source, str) and source.startswith("zoo:") and not given and not allow:
         from iftplan.models.zoo_specs import zoo_spec
 
@@ -119,8 +126,7 @@ def read_model(
     from iftplan.nn.meta.wrappers import unwrapped
     from iftplan.nn.reading import read
 
-    source = source if isinstance(source, str) else unwrapped(source)
-    costs = [f"{name}={cost}" for name, cost in allow.items()] if isinstance(allow, Mapping) else allow
+    source = source if isinstance(source, str) else unwrapped(cast("nn.Module", source))
     return read.read_model(
         source,
         given_inputs(given[0] if len(given) == 1 else given, source) or None,
@@ -128,6 +134,14 @@ def read_model(
         heads=heads,
         operators=vouched_operators(parse_vouched(costs)),
     )
+
+
+def _is_jax(source: object) -> bool:
+    """Whether this is a model for JAX: something that can be called, and no network of torch, where JAX is in use."""
+    if isinstance(source, str) or "jax" not in sys.modules:
+        return False
+    network = getattr(sys.modules.get("torch.nn"), "Module", None)
+    return callable(source) and not (isinstance(network, type) and isinstance(source, network))
 
 
 def _spec_in(path: str, inputs: Sequence[object]) -> ModelSpec:

@@ -163,6 +163,37 @@ def require_torch(what: str) -> None:
         ) from error
 
 
+def require_jax(what: str) -> None:
+    """Import JAX; where it is missing, say which extra to install.
+
+    Raises:
+        InputError: JAX cannot be imported.
+    """
+    try:
+        with waiting("importing JAX"), lasting_imports():
+            import jax  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            f"{what} needs JAX, which cannot be imported ({error}). Install it with: pip install 'iftplan[jax]'."
+        ) from error
+
+
+def jax_spec(model: str, inputs: Sequence[InputSpec], allow: Sequence[str] | None = None) -> ModelSpec:
+    """Spec of a JAX model, read anew.
+
+    Args:
+        model: a MODEL argument that names Python.
+        inputs: of the forward pass; none for those that the factory returns.
+        allow: costs of unknown primitives, NAME=MACS.
+    """
+    require_jax(f"reading {model}")
+    from iftplan.jaxprs.read import spec_of
+    from iftplan.jaxprs.sources import construct
+
+    with working(f"reading {model}"):
+        return spec_of(construct(model, inputs), allow or (), model)
+
+
 def short_name(text: str) -> str:
     """A short name for a subject."""
     return "stdin" if text == "-" else Path(text).name if text.endswith(".json") else text

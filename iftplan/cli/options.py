@@ -89,6 +89,15 @@ InputOption = Annotated[
         show_default="the model's own, where it has one",
     ),
 ]
+Framework = Literal["torch", "jax"]
+FrameworkOption = Annotated[
+    Framework,
+    typer.Option(
+        "--framework",
+        help="Library that MODEL is written in: torch, or jax for a factory of a function or of a Flax or Equinox module (alone, or in a tuple before its arguments).",
+        rich_help_panel=MODEL_PANEL,
+    ),
+]
 AllowOption = Annotated[
     list[str] | None,
     typer.Option(

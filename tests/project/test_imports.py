@@ -11,7 +11,7 @@ import pytest
 from tests.support.cli_runs import many
 
 HEAVY = (
-    "torch", "torch._dynamo.eval_frame", "torch._inductor", "torch.onnx", "transformers", "fvcore", "sympy", "numpy", "scipy", "sklearn",
+    "torch", "jax", "flax", "torch._dynamo.eval_frame", "torch._inductor", "torch.onnx", "transformers", "fvcore", "sympy", "numpy", "scipy", "sklearn",
     "pandas", "pyarrow", "matplotlib", "PIL", "rich.console", "jinja2", "tabulate", "pydantic", "optuna", "networkx", "filelock",
     "sqlite3", "asyncio", "http", "ssl", "multiprocessing", "unittest",
 )  # fmt: skip

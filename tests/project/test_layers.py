@@ -15,17 +15,22 @@ import pytest
 from tests.support.pages.rooms_picture import picture
 from tests.support.places import MOST, PACKAGE, ROOT, page_named
 
-ORDER = "base cache masks report models families plans runs nn plots checks api cli __main__".split()  # noqa: SIM905  (one line)
+ORDER = "base cache masks report models families plans runs nn jaxprs plots checks api cli __main__".split()  # noqa: SIM905  (one line)
 """Lowest first. A module imports from its own room and from those before it, never from those after it."""
 
-LAZY_ONLY = {"nn": "torch enters there: whoever calls it imports it when it is called"}
+LAZY_ONLY = {
+    "nn": "torch enters there: whoever calls it imports it when it is called",
+    "jaxprs": "JAX enters there, likewise",
+}
 """Rooms that others import inside functions only."""
 
 LIBRARIES: Mapping[str, tuple[str, ...]] = {
     "torch": ("nn",),
     "transformers": ("nn",),
     "fvcore": ("nn",),
-    "numpy": ("nn",),
+    "jax": ("jaxprs",),
+    "flax": (),
+    "numpy": ("nn", "jaxprs"),
     "pandas": (),
     "pyarrow": (),
     "optuna": ("runs.sweeps",),
@@ -58,10 +63,18 @@ LIBRARIES: Mapping[str, tuple[str, ...]] = {
     "junitparser": (),
     "sarif_pydantic": (),
 }
-"""Library → the rooms or modules that may import it at module level; inside functions everyone may, but for torch."""
+"""Library → the rooms or modules that may import it at module level; inside functions everyone may, but for frameworks."""
 
-TORCH = frozenset({"torch", "transformers", "fvcore", "timm", "torchvision"})
-PROBES = {("cli", "torch"): "asks whether it can be imported, to say which extra to install"}
+HOMES = {
+    **dict.fromkeys(("torch", "transformers", "fvcore", "timm", "torchvision"), "nn"),
+    **dict.fromkeys(("jax", "flax", "equinox"), "jaxprs"),
+}
+"""Framework's library → the one room that is about it."""
+
+PROBES = {
+    ("cli", "torch"): "asks whether it can be imported, to say which extra to install",
+    ("cli", "jax"): "likewise",
+}
 
 
 @dataclass(frozen=True)
@@ -120,8 +133,8 @@ def _problem(module: str, found: Import) -> str:
     top = found.target.split(".")[0]
     if top == "iftplan":
         return _inside(room, room_of(found.target), found)
-    if top in TORCH and room != "nn" and (room, top) not in PROBES:
-        return f"imports {top}, which lives in iftplan.nn"
+    if top in HOMES and room != HOMES[top] and (room, top) not in PROBES:
+        return f"imports {top}, which lives in iftplan.{HOMES[top]}"
     if top in LIBRARIES and not found.lazy and not any(_within(module, place) for place in LIBRARIES[top]):
         return f"imports {top} at module level; import it where it is used"
     return ""
@@ -287,6 +300,10 @@ def test_every_exception_is_used() -> None:
         ("api", "def f():\n    from iftplan.nn.reading import read", ""),
         ("plans.planner", "def f():\n    import torch", "imports torch, which lives in iftplan.nn"),
         ("models.spec", "if True:\n    import torch.nn", "imports torch"),
+        ("nn.reading.read", "def f():\n    import jax.numpy", "imports jax, which lives in iftplan.jaxprs"),
+        ("jaxprs.walk", "def f():\n    import torch", "imports torch, which lives in iftplan.nn"),
+        ("jaxprs.walk", "import jax", ""),
+        ("api", "from iftplan.jaxprs import read", "at module level; import it where it is called"),
         ("models.spec", "try:\n    import torch\nexcept ImportError:\n    pass", "imports torch"),
         ("api", "if TYPE_CHECKING:\n    from torch import nn", ""),
         ("api", "if TYPE_CHECKING:\n    pass\nelse:\n    from torch import nn", "imports torch"),
@@ -386,19 +403,21 @@ def without(blocked: set[str], code: str) -> subprocess.CompletedProcess[str]:
 
 
 CORE = sorted(
-    module for module in project() if room_of(module) not in ("nn", "__main__") and module != "iftplan.cli"
+    module
+    for module in project()
+    if room_of(module) not in ("nn", "jaxprs", "__main__") and module != "iftplan.cli"
 )
 
 
-def test_the_whole_core_imports_without_torch() -> None:
+def test_the_whole_core_imports_without_a_framework() -> None:
     done = without(
-        set(TORCH), f"import importlib\nfor name in {CORE}:\n    importlib.import_module(name)\nprint('fine')"
+        set(HOMES), f"import importlib\nfor name in {CORE}:\n    importlib.import_module(name)\nprint('fine')"
     )
     assert (done.stdout, done.stderr) == ("fine\n", "")
 
 
 def test_that_proof_can_fail() -> None:
-    done = without(set(TORCH), "import iftplan.nn.reading.read")
+    done = without(set(HOMES), "import iftplan.nn.reading.read")
     assert done.returncode == 1
     assert "torch is blocked" in done.stderr
 
@@ -414,7 +433,7 @@ def test_a_spec_is_planned_and_saved_without_torch(tmp_path: Path) -> None:
     assert ift.load({str(tmp_path / "plan.json")!r}) == plan
     print(plan.residual_macs)
     """
-    done = without(set(TORCH), code)
+    done = without(set(HOMES), code)
     assert (done.stdout, done.stderr) == ("0\n", "")
 
 

@@ -78,7 +78,7 @@ def test_every_package_that_the_core_imports_is_declared() -> None:
     """torch and what builds on it are extras, so are the libraries of reports, training, sweeps and kernels; the rest is in the base install."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    wanted = ("report", "train", "sweep", "cluster", "bench")
+    wanted = ("report", "train", "sweep", "cluster", "bench", "jax")
     required = (*project["dependencies"], *(line for extra in wanted for line in extras[extra]))
     import_names = {"pillow": "PIL", "scikit_learn": "sklearn"}
     distributions = {re.split(r"[<>=!~\[]", r)[0].replace("-", "_") for r in required}

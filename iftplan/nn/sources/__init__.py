@@ -14,6 +14,7 @@ from torch import nn
 
 from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import InputError, MeasureError
+from iftplan.base.factories import file_factory, module_factory
 from iftplan.models.sources import Source, SourceKind, parse_source
 from iftplan.models.spec import InputSpec
 from iftplan.nn.counting.passes.process_exit import no_exit
@@ -22,7 +23,6 @@ from iftplan.nn.meta.factories import WithoutDraws
 from iftplan.nn.meta.origins import remember
 from iftplan.nn.meta.wrappers import unwrapped
 from iftplan.nn.sources.default_inputs import default_inputs, known_inputs, note_inputs
-from iftplan.nn.sources.factories import file_factory, module_factory
 from iftplan.nn.sources.libraries import timm_factory, torchvision_factory
 from iftplan.nn.sources.transformers_config import transformers_factory
 from iftplan.nn.sources.zoo import ARCHITECTURES
@@ -113,9 +113,9 @@ def _factory(source: Source) -> Callable[[], object]:
         case SourceKind.TORCHVISION:
             return torchvision_factory(source.target)
         case SourceKind.MODULE:
-            return module_factory(source.target, source.attribute)
+            return module_factory(source.target, source.attribute, _is_network)
         case SourceKind.FILE:
-            return file_factory(source.target, source.attribute)
+            return file_factory(source.target, source.attribute, _is_network)
         case SourceKind.SPEC:
             raise InputError(
                 f"{source.text} holds a model's shapes, not a network that can be built; name the network "
@@ -123,6 +123,10 @@ def _factory(source: Source) -> Callable[[], object]:
             )
         case _:
             assert_never(source.kind)
+
+
+def _is_network(value: object) -> bool:
+    return isinstance(value, nn.Module)
 
 
 def _call(factory: Callable[[], object], source: Source, device: str) -> tuple[object, tuple[str, ...]]:

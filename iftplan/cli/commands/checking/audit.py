@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import typer
 
-from iftplan.base.documents import Document
+from iftplan.base.documents import Document, schema_of
 from iftplan.base.errors import InputError
 from iftplan.base.units import Convention, parse_count
 from iftplan.cli import completion
@@ -17,6 +17,7 @@ from iftplan.cli.arguments import (
     document_in,
     operators_of,
     plan_in,
+    require_jax,
     require_torch,
     short_name,
     spec_in,
@@ -27,6 +28,7 @@ from iftplan.cli.options import (
     AllowOption,
     ConventionOption,
     FormatOption,
+    FrameworkOption,
     InputOption,
     NoCacheOption,
     OutputOption,
@@ -35,7 +37,7 @@ from iftplan.cli.options import (
     inputs_of,
     tolerance_of,
 )
-from iftplan.cli.output import emit, say, say_next, working
+from iftplan.cli.output import Format, emit, say, say_next, working
 from iftplan.cli.process import lasting_imports, same_command
 from iftplan.cli.source_lines import source_place
 from iftplan.models.counting import ENGINES, EngineName
@@ -136,6 +138,7 @@ def command(
     cross_check: Annotated[
         bool, typer.Option("--cross-check", help="Count with all three engines and require equal MACs.")
     ] = False,
+    framework: FrameworkOption = "torch",
     input: InputOption = None,
     allow: AllowOption = None,
     allow_uncalled: Annotated[
@@ -224,6 +227,24 @@ def command(
             "--data counts every query with every key, so --attention does not go with it. Leave one of them out."
         )
     document = document_in(subject)
+    if framework == "jax":
+        torch_alone = {
+            f"the document {subject}": document is not None,
+            "--model": model is not None,
+            "--engine": engine is not None,
+            "--cross-check": cross_check,
+            "--nonzeros": nonzeros,
+            "--redistributed": redistributed,
+            "--data": measured is not None,
+        }
+        if wrong := [option for option, given in torch_alone.items() if given]:
+            raise InputError(
+                f"{' and '.join(wrong)} cannot be combined with --framework jax, which counts a model's jaxpr as it is. Leave it out."
+            )
+        report = _of_jax_model(subject, inputs_of(input), against, budget, allowed, terms)
+        _emit(report, subject, form, output, convention)
+        _end(report)
+        return
     if document is not None:
         if measured is not None:
             raise InputError(
@@ -267,6 +288,28 @@ def command(
         {"task": "audit", "tolerance": tolerance, **terms, **named},
         no_cache or nonzeros or measured is not None,
     )
+    _emit(report, model or subject, form, output, convention)
+    if document is not None:
+        named_model = ["--model", model] if model else ["--trust"] if trust else []
+        words = _after_plan(report, subject, output, named_model)
+    else:
+        words = _after_model(report, [subject, *(w for i in input or () for w in ("--input", i))], against)
+    say_next(words, form, output)
+    _end(report)
+
+
+def _emit(
+    report: AuditReport, source: str, form: Format | None, output: str | None, convention: Convention
+) -> None:
+    """Show a report, and say what is wrong.
+
+    Args:
+        report: of the audit.
+        source: of the model that was measured.
+        form: of the output.
+        output: its file.
+        convention: of counts.
+    """
     from iftplan.plans.audit.document import audit_document
     from iftplan.plans.audit.tables import audit_page, audit_table, summary_table
 
@@ -277,15 +320,13 @@ def command(
         form,
         output,
         summary=[summary],
-        page=lambda: audit_page(report, convention, source_place(model or subject)),
+        page=lambda: audit_page(report, convention, source_place(source)),
     )
     _say_problems(report)
-    if document is not None:
-        named_model = ["--model", model] if model else ["--trust"] if trust else []
-        words = _after_plan(report, subject, output, named_model)
-    else:
-        words = _after_model(report, [subject, *(w for i in input or () for w in ("--input", i))], against)
-    say_next(words, form, output)
+
+
+def _end(report: AuditReport) -> None:
+    """End with the status of a report that isn't good."""
     if status := _STATUS.get(report.verdict.value):
         raise typer.Exit(status)
 
@@ -488,6 +529,37 @@ def _of_model(
 
     sources = (subject, name) if name is not None and plan is None else (subject,)
     return _Audit(f"measuring {subject}", sources, report)
+
+
+def _of_jax_model(
+    subject: str,
+    inputs: tuple[InputSpec, ...],
+    against: str | None,
+    budget: str | None,
+    tolerance: Fraction | None,
+    terms: _Terms,
+) -> AuditReport:
+    """Report on a JAX model, held against a budget, a plan or spec of either framework, or another JAX model."""
+    require_jax(f"measuring {subject}")
+    from iftplan.jaxprs.audit import audit_source
+    from iftplan.plans.audit.audit import Reference
+
+    other = document_in(against) if against else None
+    reference: str | Reference | None = Reference.of_budget(budget) if budget else against
+    if against and other is not None and schema_of(other, against) == "plan":
+        reference = Reference.of_plan(plan_in(other, against), f"plan {short_name(against)}")
+    elif against and other is not None:
+        macs = spec_in(other, against, ()).macs
+        reference = Reference(f"spec {short_name(against)}", macs, dense_macs=macs)
+    with working(f"measuring {subject}"):
+        return audit_source(
+            subject,
+            inputs,
+            reference,
+            tolerance=_or(tolerance, Fraction(0) if budget else Fraction(1, 1000)),
+            allow=terms["allow"],
+            may_stay_uncalled=terms["may_stay_uncalled"],
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,15 +13,18 @@ from inspect import Parameter, signature
 from pathlib import Path
 from types import ModuleType
 
-from torch import nn
-
 from iftplan.base.errors import InputError
 
 _VERSION = "__iftplan_version__"
 
 
-def module_factory(name: str, attribute: str) -> Callable[[], object]:
+def module_factory(name: str, attribute: str, is_model: Callable[[object], bool]) -> Callable[[], object]:
     """The factory in an importable module; the working directory can be imported from.
+
+    Args:
+        name: of the module.
+        attribute: name of the factory in it.
+        is_model: whether what stands there is a model already, which its factory then gives.
 
     Raises:
         InputError: the module cannot be imported, or has no such callable.
@@ -33,11 +36,16 @@ def module_factory(name: str, attribute: str) -> Callable[[], object]:
             raise InputError(
                 f"module {name} cannot be imported: {_told(error)}{_near_module(error) or _elsewhere(error, Path.cwd())}"
             ) from error
-    return _callable(module, attribute, name)
+    return _callable(module, attribute, name, is_model)
 
 
-def file_factory(path: str, attribute: str) -> Callable[[], object]:
+def file_factory(path: str, attribute: str, is_model: Callable[[object], bool]) -> Callable[[], object]:
     """The factory in a Python file, which is run; it can import its neighbours.
+
+    Args:
+        path: of the file.
+        attribute: name of the factory in it.
+        is_model: whether what stands there is a model already, which its factory then gives.
 
     Raises:
         InputError: there is no such file, it fails when run, or has no such callable.
@@ -49,7 +57,9 @@ def file_factory(path: str, attribute: str) -> Callable[[], object]:
     version = (str(file.resolve()), sha256(file.read_bytes()).hexdigest())
     loaded = sys.modules.get(name)
     if loaded is not None and getattr(loaded, _VERSION, None) == version:
-        return _callable(loaded, attribute, path)  # a file that registers operators can be run only once
+        return _callable(
+            loaded, attribute, path, is_model
+        )  # a file that registers operators can be run only once
     spec = spec_from_file_location(name, file)
     assert spec is not None and spec.loader is not None, "a .py file always has a loader"
     module = module_from_spec(spec)
@@ -63,12 +73,14 @@ def file_factory(path: str, attribute: str) -> Callable[[], object]:
             )
             raise InputError(f"running {path} failed with {_told(error)}{hint}") from error
     setattr(module, _VERSION, version)
-    return _callable(module, attribute, path)
+    return _callable(module, attribute, path, is_model)
 
 
-def _callable(module: ModuleType, attribute: str, where: str) -> Callable[[], object]:
+def _callable(
+    module: ModuleType, attribute: str, where: str, is_model: Callable[[object], bool]
+) -> Callable[[], object]:
     factory = getattr(module, attribute, None)
-    if isinstance(factory, nn.Module):
+    if is_model(factory):
         return lambda: factory
     if not callable(factory):
         names = [n for n, value in vars(module).items() if callable(value) and not n.startswith("_")]

@@ -1,0 +1,84 @@
+"""From a MODEL argument to a JAX model and its inputs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
+
+import jax
+
+from iftplan.base.errors import IftplanError, InputError
+from iftplan.base.factories import file_factory, module_factory
+from iftplan.jaxprs.models import Traceable, is_module, traceable
+from iftplan.models.sources import SourceKind, parse_source
+from iftplan.models.spec import InputSpec
+
+
+def construct(source: str, inputs: Sequence[InputSpec] = ()) -> Traceable:
+    """The JAX model that a MODEL argument names, ready to be traced.
+
+    Its factory returns a function, a module, or either with its arguments as a tuple. What it returns is made without
+    data where that is possible.
+
+    Args:
+        source: `package.module:factory` or `path/file.py:factory`.
+        inputs: that the user gave; they stand in the place of the factory's own inputs, not of its weights.
+
+    Raises:
+        InputError: the source cannot be found, read or called, gives no JAX model, or has no inputs.
+    """
+    factory = _factory(source)
+    with redirect_stdout(sys.stderr):  # what a user's module prints must not end up in our data
+        made = _called(factory, source)
+    model, *given = made if isinstance(made, tuple) and made and callable(made[0]) else (made,)
+    if inputs:
+        weights = given[:1] if given and not jax.tree_util.all_leaves([given[0]]) else []
+        given = [*weights, *inputs]
+    if not given:
+        raise InputError(
+            f"{source} does not tell its inputs. Give them as input shapes, such as 1x32x32x3, or let the factory return a tuple: the function or module, then its arguments."
+        )
+    return traceable(model, given)
+
+
+def _factory(text: str) -> Callable[[], object]:
+    source = parse_source(text)
+    match source.kind:
+        case SourceKind.MODULE:
+            return module_factory(source.target, source.attribute, is_module)
+        case SourceKind.FILE:
+            return file_factory(source.target, source.attribute, is_module)
+    raise InputError(
+        f"{text} is no JAX model. Name a function without arguments that returns one: package.module:factory or path/file.py:factory."
+    )
+
+
+def _called(factory: Callable[[], object], source: str) -> object:
+    """What the factory returns: with shapes in the place of arrays if it can be run so, else with arrays."""
+    kept: list[object] = []
+
+    def arrays() -> list[object]:
+        leaves, structure = jax.tree_util.tree_flatten(factory())
+        places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, jax.Array)]
+        kept[:] = [leaves, structure, places]
+        return [leaves[place] for place in places]
+
+    try:
+        shapes = jax.eval_shape(arrays)
+        leaves, structure, places = kept
+        whole = list(leaves)  # type: ignore[call-overload]
+        for place, shape in zip(places, shapes, strict=True):  # type: ignore[call-overload]
+            whole[place] = shape
+        return jax.tree_util.tree_unflatten(structure, whole)
+    except IftplanError:
+        raise
+    except Exception:  # it looks at values, or holds tracers where shapes cannot stand
+        pass
+    try:
+        return factory()
+    except IftplanError:
+        raise
+    except (Exception, SystemExit) as error:
+        said = " ".join(str(error).split())
+        raise InputError(f"building {source} failed with {type(error).__name__}: {said}") from error
