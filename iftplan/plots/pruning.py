@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from iftplan.base.errors import InputError
-from iftplan.base.units import decimal, percent
+from iftplan.base.units import decimal, share
 from iftplan.plots.files import Picture
 from iftplan.plots.style import DASHES, MARKERS, THEMES, drawing, label_text, new_axes
 from iftplan.runs.results.pruning import DropPoint, PruningCurve
@@ -27,7 +27,9 @@ def pruning_picture(curve: PruningCurve, *, title: str = "", theme: str = "light
         figure, axes = new_axes(colors)
         sign = 1 if curve.metric_name == "perplexity" else -1
         edge = curve.metric * (1 + sign * float(curve.tolerance))
-        told = f"dense, less {percent(curve.tolerance)}" if sign < 0 else f"dense, plus {percent(curve.tolerance)}"
+        told = (
+            f"dense, less {share(curve.tolerance)}" if sign < 0 else f"dense, plus {share(curve.tolerance)}"
+        )
         axes.axhline(edge, color=colors.muted, linewidth=1, linestyle=":", label=told)
         for i, drop in enumerate(curve.drop_points()):
             points = curve.of(drop.method)
@@ -55,5 +57,5 @@ def pruning_picture(curve: PruningCurve, *, title: str = "", theme: str = "light
 
 
 def _words(drop: DropPoint) -> str:
-    kept = "at no sparsity" if drop.kept is None else f"up to sparsity {decimal(drop.kept)}"
+    kept = "at no sparsity" if drop.kept is None else f"up to sparsity {decimal(drop.kept, 4)}"
     return f"{drop.method} is within the tolerance {kept}"

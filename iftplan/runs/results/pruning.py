@@ -12,7 +12,7 @@ from fractions import Fraction
 from typing import Any
 
 from iftplan.base.documents import Document, with_digest
-from iftplan.base.units import count, decimal, fraction, percent
+from iftplan.base.units import count, decimal, fraction, share
 from iftplan.report.table import Table
 
 
@@ -22,7 +22,6 @@ class PrunedPoint:
 
     Attributes:
         method: "magnitude", "wanda" or "sparsegpt".
-        sparsity: of the weights under masks, as it was asked for.
         nnz: weights that the masks keep.
         maskable_weights: weights under masks.
         macs: MACs of the whole model's forward pass.
@@ -31,7 +30,6 @@ class PrunedPoint:
     """
 
     method: str
-    sparsity: Fraction
     nnz: int
     maskable_weights: int
     macs: int
@@ -39,7 +37,7 @@ class PrunedPoint:
     loss: float | None = None
 
     @property
-    def measured_sparsity(self) -> Fraction:
+    def sparsity(self) -> Fraction:
         """Share of the maskable weights that is gone."""
         return 1 - Fraction(self.nnz, self.maskable_weights)
 
@@ -107,7 +105,7 @@ class PruningCurve:
         """Where the quality of each method drops; empty where there were no data.
 
         Example:
-            >>> points = [PrunedPoint("magnitude", Fraction(s, 4), 4 - s, 4, 0, m) for s, m in ((1, 0.9), (2, 0.895), (3, 0.8))]
+            >>> points = [PrunedPoint("magnitude", n, 4, 0, m) for n, m in ((3, 0.9), (2, 0.895), (1, 0.8))]
             >>> curve = PruningCurve("", "", "", "accuracy", 0.9, 0.0, 0, "", "", 0, Fraction(1, 100), tuple(points))
             >>> curve.drop_points()
             (DropPoint(method='magnitude', kept=Fraction(1, 2), dropped=Fraction(3, 4)),)
@@ -200,7 +198,7 @@ def pruning_table(curve: PruningCurve) -> Table:
 def _row(curve: PruningCurve, point: PrunedPoint, measured: bool) -> tuple[str, ...]:
     cells = (
         point.method,
-        decimal(point.sparsity),
+        decimal(point.sparsity, 4),
         f"{count(point.nnz)} of {count(point.maskable_weights)}",
         count(point.macs),
         f"{point.macs / curve.dense_macs:.6f}",
@@ -209,16 +207,16 @@ def _row(curve: PruningCurve, point: PrunedPoint, measured: bool) -> tuple[str, 
         return cells
     lost = curve.lost(point)
     assert lost is not None
-    return (*cells, f"{point.metric:.4f}", f"{point.loss:.4f}", f"{-100 * lost:+.2f} %")
+    return (*cells, f"{point.metric:.4f}", f"{point.loss:.4f}", f"{0.0 - 100 * lost:+.2f} %")
 
 
 def _told(drop: DropPoint, curve: PruningCurve) -> str:
     """Sentence on where a method drops."""
-    most = f"loses more than {percent(curve.tolerance)} of the dense {curve.metric_name}"
+    most = f"loses more than {share(curve.tolerance)} of the dense {curve.metric_name}"
     match drop:
         case DropPoint(method, Fraction() as kept, Fraction() as dropped):
-            return f"{method} {most} between sparsity {decimal(kept)} and {decimal(dropped)}"
+            return f"{method} {most} between sparsity {decimal(kept, 4)} and {decimal(dropped, 4)}"
         case DropPoint(method, None, Fraction() as dropped):
-            return f"{method} {most} at sparsity {decimal(dropped)} already"
+            return f"{method} {most} at sparsity {decimal(dropped, 4)} already"
         case DropPoint(method, kept, _):
-            return f"{method} never {most}: not up to sparsity {decimal(kept or Fraction(0))}, the largest that was tried"
+            return f"{method} never {most}: not up to sparsity {decimal(kept or Fraction(0), 4)}, the largest that was tried"

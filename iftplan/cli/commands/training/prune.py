@@ -31,6 +31,7 @@ from iftplan.cli.options import (
 )
 from iftplan.cli.output import emit, say, say_next, text_lines, working
 from iftplan.cli.process import same_command
+from iftplan.masks import parse_mask
 from iftplan.masks.distributions import Distribution
 
 if TYPE_CHECKING:
@@ -49,6 +50,12 @@ EXAMPLE = """
 Example:
 
   $ iftplan prune zoo:digits-cnn --structure 2:4
+
+  …
+              sparsity      weights kept      MACs   of dense
+  ───────────────────────────────────────────────────────────
+  dense                                    451 904   1.000000
+  magnitude     0.5000   6 912 of 13 824   230 720   0.510551
 """
 
 METHODS = ("magnitude", "wanda", "sparsegpt")
@@ -106,7 +113,9 @@ def command(
     ] = "",
     samples: Annotated[
         int,
-        typer.Option("--samples", min=1, help="Training samples to calibrate on.", rich_help_panel=_DATA_PANEL),
+        typer.Option(
+            "--samples", min=1, help="Training samples to calibrate on.", rich_help_panel=_DATA_PANEL
+        ),
     ] = 128,
     seed: Annotated[
         int,
@@ -182,7 +191,7 @@ def command(
     """
     asked = _Asked(
         methods=_methods(method, curve),
-        sparsities=tuple(split(sparsity or (_CURVE if curve and budget is None and not structure else ""))),
+        sparsities=tuple(split(sparsity or (_CURVE if curve and _is_free(structure, budget) else ""))),
         curve=curve,
         data=data,
         samples=samples,
@@ -222,6 +231,11 @@ def command(
         say_next(["train", "--from", out, *(["--data", asked.data] if asked.data else [])], form, output)
     elif not curve:
         say_next(same_command("--out", "pruned"), form, output)
+
+
+def _is_free(structure: str, budget: str | None) -> bool:
+    """Whether neither the structure nor a budget says how many weights stay."""
+    return budget is None and (not structure or parse_mask(structure).density is None)
 
 
 def _methods(text: str, curve: bool) -> tuple[PruningMethod, ...]:
@@ -317,7 +331,9 @@ def _trained(
         spec = spec_of(model, inputs, no_cache=no_cache, watched=False)
         return trained_source(model, inputs, weights), spec
     if weights:
-        raise InputError(f"--weights belongs to a model, and {model} is a run with weights of its own. Leave it out.")
+        raise InputError(
+            f"--weights belongs to a model, and {model} is a run with weights of its own. Leave it out."
+        )
     if not beside.is_file():
         raise InputError(
             f"{path} is no run: there is no {beside}. Name the directory of an iftplan train --method dense, or a model."
@@ -357,17 +373,16 @@ def _judge(trained: Trained, asked: _Asked) -> Judge | None:
 def _curve(
     asked: _Asked, spec: ModelSpec, trained: Trained, judge: Judge | None, plans: Sequence[Plan]
 ) -> tuple[PruningCurve, Module]:
-    """Quality of the dense network and of every pruned one, and the last of these."""
+    """Quality of the dense network and of every pruned one, and the last network."""
     from iftplan.nn.training.measures.pruning.one_shot import pruned_networks
     from iftplan.plans.plan import Scope
     from iftplan.runs.results.pruning import PruningCurve
 
     with working("pruning and scoring" if judge else "pruning"):
         score = judge.score(trained.network) if judge else None
-        points = []
+        last, points = trained.network, []
         for network, point in pruned_networks(plans, asked.methods, trained, judge):
-            points.append(point)
-            last = network
+            last, points = network, [*points, point]
     found = PruningCurve(
         model=spec.source,
         weights=trained.weights,

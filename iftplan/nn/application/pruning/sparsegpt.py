@@ -82,7 +82,9 @@ def _blocks(
     if structure == Unstructured():
         starts = range(0, inputs, block)
         bounds = [nnz * min(i, inputs) // inputs for i in range(0, inputs + block, block)]
-        return [(s, min(s + block, inputs), bounds[i + 1] - bounds[i], structure) for i, s in enumerate(starts)]
+        return [
+            (s, min(s + block, inputs), bounds[i + 1] - bounds[i], structure) for i, s in enumerate(starts)
+        ]
     if not isinstance(structure, NM) or structure.transposable:
         return [(0, inputs, nnz, structure)]
     width = structure.of

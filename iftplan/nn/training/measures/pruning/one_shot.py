@@ -98,9 +98,7 @@ def pruned(plan: Plan, trained: Trained, method: PruningMethod, judge: Judge | N
     return prune_(network, method, judge.batches if judge is not None else ())
 
 
-def point_of(
-    plan: Plan, network: nn.Module, method: PruningMethod, judge: Judge | None
-) -> PrunedPoint:
+def point_of(plan: Plan, network: nn.Module, method: PruningMethod, judge: Judge | None) -> PrunedPoint:
     """What a pruned network keeps, costs and scores.
 
     Args:
@@ -113,7 +111,6 @@ def point_of(
     score = judge.score(network) if judge is not None else None
     return PrunedPoint(
         method,
-        plan.sparsity,
         sum(int(mask.count_nonzero()) for mask in masks),
         sum(mask.numel() for mask in masks),
         plan.macs(Scope.MODEL),
