@@ -14,12 +14,12 @@ from iftplan.nn.application.pruning.prune import PruningMethod, prune_
 from iftplan.nn.masks.masked_weights import masked_weights
 from iftplan.nn.training.data.opening import open_data
 from iftplan.nn.training.data.samples import Task, generator_of
-from iftplan.nn.training.engine import engine_for
 from iftplan.nn.training.measures.evaluation import Score, evaluate
 from iftplan.nn.training.measures.pruning.trained import Trained
+from iftplan.nn.training.parallel.engine import engine_for
 from iftplan.plans.plan import Plan, Scope
 from iftplan.runs.results.pruning import PrunedPoint
-from iftplan.runs.settings import DataConfig
+from iftplan.runs.settings import DataConfig, TrainingConfig
 
 _BATCH = 64
 """Samples of a batch of calibration."""
@@ -68,7 +68,7 @@ class Judge:
         Raises:
             InputError: the data do not fit the network.
         """
-        fabric = engine_for("32-true")
+        fabric = engine_for(TrainingConfig(precision="32-true"))
         held = self.task.validation or self.task.test
         try:
             return evaluate(fabric, network.to(fabric.device), self.task, held, _EVALUATED)
