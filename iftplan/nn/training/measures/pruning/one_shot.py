@@ -71,7 +71,7 @@ class Judge:
         fabric = engine_for(TrainingConfig(precision="32-true"))
         held = self.task.validation or self.task.test
         try:
-            return evaluate(fabric, network.to(fabric.device), self.task, held, _EVALUATED)
+            return evaluate(fabric, network.to(fabric.device), self.task, held, _EVALUATED, (0, 1))
         except (RuntimeError, ValueError, IndexError) as error:
             told = " ".join(str(error).split())
             raise InputError(
