@@ -376,11 +376,11 @@ def _curve(
     """Quality of the dense network and of every pruned one, and the last network."""
     from iftplan.nn.training.measures.pruning.one_shot import pruned_networks
     from iftplan.plans.plan import Scope
-    from iftplan.runs.results.pruning import PruningCurve
+    from iftplan.runs.results.pruning import PrunedPoint, PruningCurve
 
     with working("pruning and scoring" if judge else "pruning"):
         score = judge.score(trained.network) if judge else None
-        last, points = trained.network, []
+        last, points = trained.network, list[PrunedPoint]()
         for network, point in pruned_networks(plans, asked.methods, trained, judge):
             last, points = network, [*points, point]
     found = PruningCurve(

@@ -106,27 +106,27 @@ def test_inputs_that_are_always_zero_lose_their_weights() -> None:
 def test_wanda_keeps_the_largest_products_of_every_row() -> None:
     layer = network(nn.Linear(6, 4, bias=False))
     x = drawn(10, 6).float() * torch.tensor([9.0, 1.0, 0.1, 3.0, 1.0, 0.5])
-    weight = layer[0].weight.detach().clone()
+    weight = layer.get_parameter("0.weight").detach().clone()
     made = prune(sparsify(layer, "1/2", keep_dense="none", dense_start=True), "wanda", [x[:4], x[4:]])
     for row in range(4):
         worth = [abs(float(weight[row, j])) * float(x[:, j].square().sum().sqrt()) for j in range(6)]
         best = sorted(range(6), key=lambda j: -worth[j])[:3]
-        assert made[0].weight[row].nonzero().view(-1).tolist() == sorted(best)
-        assert torch.equal(made[0].weight[row, best], weight[row, best])
+        assert made.get_parameter("0.weight")[row].nonzero().view(-1).tolist() == sorted(best)
+        assert torch.equal(made.get_parameter("0.weight")[row, best], weight[row, best])
 
 
 def test_layers_see_what_the_pruned_ones_before_them_give() -> None:
     model = network(nn.Linear(2, 2, bias=False), nn.Linear(2, 1, bias=False))
-    model[0].weight.data = torch.tensor([[3.0, 0.0], [0.0, 2.0]])
-    model[1].weight.data = torch.tensor([[1.0, 1.2]])
+    model.get_parameter("0.weight").data = torch.tensor([[3.0, 0.0], [0.0, 2.0]])
+    model.get_parameter("1.weight").data = torch.tensor([[1.0, 1.2]])
     masked = sparsify(model, "1/2", keep_dense="none", dense_start=True)
     # the first keeps one weight of each row; dense, the second would see (3, 2) and keep its first weight
     x = torch.tensor([[1.0, 1.0]])
-    assert prune(masked, "wanda", [x])[1].weight.tolist() == [[1.0, 0.0]]
-    model[0].weight.data = torch.tensor([[1.0, 2.0], [-2.0, 2.0]])
+    assert prune(masked, "wanda", [x]).get_parameter("1.weight").tolist() == [[1.0, 0.0]]
+    model.get_parameter("0.weight").data = torch.tensor([[1.0, 2.0], [-2.0, 2.0]])
     # dense it gives (3, 0) for (1, 1), pruned (2, ±2)
     masked = sparsify(model, "1/2", keep_dense="none", dense_start=True)
-    assert prune(masked, "wanda", [x])[1].weight.tolist()[0][0] == 0
+    assert prune(masked, "wanda", [x]).get_parameter("1.weight").tolist()[0][0] == 0
 
 
 # --- inputs of convolutions -----------------------------------------------------------------------------
@@ -219,11 +219,11 @@ def test_what_cannot_be_pruned_is_refused() -> None:
     masked = sparsify(small(), "1/2", dense_start=True)
     with pytest.raises(InputError, match="no calibration data"):
         prune(masked, "wanda")
-    masked[2].weight.data[0, 0] = float("nan")
+    masked.get_parameter("2.weight").data[0, 0] = float("nan")
     with pytest.raises(InputError, match="not finite"):
         prune(masked)
     attention = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
     masked_attention = sparsify(attention, "1/2", keep_dense="none", dense_start=True)
     with pytest.raises(InputError, match=r"self_attn.in_proj_weight: .*MultiheadAttention"):
         prune(masked_attention, "wanda", [torch.randn(2, 4, 8)])
-    assert prune(masked_attention).self_attn.in_proj_weight.count_nonzero() == 96
+    assert prune(masked_attention).get_parameter("self_attn.in_proj_weight").count_nonzero() == 96
