@@ -71,6 +71,11 @@ FORMATS: tuple[Format, ...] = (
     Format("iftplan.result/1", written.ResultObject, "`result.json` in a run directory; `pareto` reads it."),
     Format("iftplan.timing/1", written.TimingObject, "`timing.json` in a run directory."),
     Format(
+        "iftplan.pruning/1",
+        written.PruningObject,
+        "What `iftplan prune` found: `--format json`, and `pruning.json` beside the pruned network.",
+    ),
+    Format(
         "iftplan.sweep/1",
         written.SweepObject,
         "What `iftplan sweep --format json` prints; the columns of its CSV and Parquet files are the keys of a row.",

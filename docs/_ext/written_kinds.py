@@ -614,6 +614,91 @@ class ParetoObject(TypedDict):
 
 
 @with_config(_STRICT)
+class PrunedPointObject(TypedDict):
+    """A network pruned by one method at one sparsity.
+
+    Attributes:
+        method: magnitude, wanda or sparsegpt.
+        sparsity: share of the weights under masks that is gone.
+        nnz: weights that the masks keep.
+        maskable_weights: weights under masks.
+        macs: MACs of one forward pass of the whole model.
+        metric: quality; null where there were no data.
+        loss: mean cross entropy in nats; null where there were no data.
+        within: whether it loses no more of the dense quality than the tolerance; null where there were no data.
+    """
+
+    method: str
+    sparsity: float
+    sparsity_exact: str
+    nnz: int
+    maskable_weights: int
+    macs: int
+    metric: float | None
+    loss: float | None
+    within: bool | None
+
+
+@with_config(_STRICT)
+class DropPointObject(TypedDict):
+    """Where the quality of a method drops.
+
+    Attributes:
+        method: its name.
+        kept: largest sparsity up to which every point is within the tolerance; null where the first one is not.
+        dropped: the next sparsity, which is not; null where all are.
+    """
+
+    method: str
+    kept: float | None
+    kept_exact: str | None
+    dropped: float | None
+    dropped_exact: str | None
+
+
+@with_config(_STRICT)
+class PruningObject(TypedDict):
+    """What `iftplan prune` found.
+
+    Attributes:
+        schema: kind and version.
+        convention: what counts are in.
+        model: source of the network.
+        weights: where its weights come from.
+        data: name of the data; empty where there were none.
+        metric_name: accuracy or perplexity; empty where there were no data.
+        metric: of the dense network; null where there were no data.
+        loss: of the dense network; null where there were no data.
+        dense_macs: MACs of one forward pass of the dense network.
+        structure: of the masks.
+        distribution: how density is spread over layers.
+        samples: of the calibration data.
+        tolerance: largest relative loss of quality that is no drop.
+        points: a row for each method and sparsity.
+        drop_points: one for each method; none where there were no data.
+        digest: SHA-256 of everything else, in canonical form.
+    """
+
+    schema: str
+    convention: Convention
+    model: str
+    weights: str
+    data: str
+    metric_name: str
+    metric: float | None
+    loss: float | None
+    dense_macs: int
+    structure: str
+    distribution: str
+    samples: int
+    tolerance: float
+    tolerance_exact: str
+    points: list[PrunedPointObject]
+    drop_points: list[DropPointObject]
+    digest: str
+
+
+@with_config(_STRICT)
 class AdvisedSparsityObject(TypedDict):
     """One sparsity, as the scaling law sees it.
 

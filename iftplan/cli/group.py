@@ -14,7 +14,6 @@ from iftplan.cli.commands import MODULES, SUMMARIES
 _ELSEWHERE = {
     "apply": "A plan is applied in Python: iftplan.nn.apply(plan, model)",
     "export": "A trained network is exported in Python: iftplan.nn.finalize(model)",
-    "prune": "Plain sparsity is iftplan plan MODEL --transform none; a network's masks are made in Python by iftplan.nn",
     "show": "A plan is shown by iftplan diff MODEL PLAN or iftplan plot macs PLAN, a model by iftplan spec MODEL",
     "count": "A model is counted by iftplan audit MODEL",
     "measure": "A model is measured by iftplan audit MODEL",

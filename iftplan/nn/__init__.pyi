@@ -4,6 +4,8 @@ from .application.audit import measure_applied as measure_applied
 from .application.forward_scales import ForwardScales as ForwardScales
 from .application.forward_scales import forward_scales as forward_scales
 from .application.measuring import measure_plan as measure_plan
+from .application.pruning.prune import prune as prune
+from .application.pruning.prune import prune_ as prune_
 from .application.scales import parameter_groups as parameter_groups
 from .application.sparsify import sparsify as sparsify
 from .application.sparsify import sparsify_ as sparsify_

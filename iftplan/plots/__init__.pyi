@@ -4,6 +4,7 @@ from .interactive import pareto_page as pareto_page
 from .layers import density_picture as density_picture
 from .layers import macs_picture as macs_picture
 from .pareto import pareto_picture as pareto_picture
+from .pruning import pruning_picture as pruning_picture
 from .scaling import advice_picture as advice_picture
 from .scaling import families_picture as families_picture
 from .search_spaces import cardinality_picture as cardinality_picture

@@ -40,6 +40,8 @@ def document_records(document: Document) -> list[Record] | None:
             return [_named(layer) for layer in document["layers"]]
         case "check":
             return [_checked(model) for model in document["models"]]
+        case "pruning":
+            return list(document["points"])
         case "pareto":
             return [_point(point, document) for point in document["points"]]
         case "bench":

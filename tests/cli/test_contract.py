@@ -371,7 +371,7 @@ def test_a_pipe_is_never_coloured(folder: Path, env: dict[str, str]) -> None:
 # --- examples ---------------------------------------------------------------------------------------
 
 NAMES = (
-    "solve", "plan", "audit", "check", "diff", "train", "explore", "sweep", "pareto", "plot", "paper", "advise", "bench", "spec", "models",
+    "solve", "plan", "audit", "check", "diff", "train", "prune", "explore", "sweep", "pareto", "plot", "paper", "advise", "bench", "spec", "models",
 )  # fmt: skip
 
 

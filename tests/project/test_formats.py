@@ -25,6 +25,7 @@ from iftplan.families.document import solve_document
 from iftplan.families.steps import explain
 from iftplan.plans.audit.diff import LayerCosts, diff, diff_document
 from iftplan.runs.document import read_recipe, recipe_names
+from iftplan.runs.results.pruning import PrunedPoint, PruningCurve, pruning_document
 from tests.support.pages.documents import documents
 from tests.support.places import ROOT, page_named
 
@@ -57,6 +58,9 @@ def test_every_key_has_a_type_and_a_meaning(form: Any) -> None:
 
 
 def _more() -> Iterator[Document]:
+    points = (PrunedPoint("wanda", 5, 10, 60, 0.8, 0.5), PrunedPoint("magnitude", 1, 10, 20, 0.9, 0.1))
+    dense = ("m", "w", "d", "accuracy", 0.9, 0.1, 100, "2:4", "uniform", 8, Fraction(1, 100))
+    yield pruning_document(PruningCurve(*dense, points))
     yield diff_document(diff(LayerCosts("a", {"x": 1}), LayerCosts("b", {"y": 2})))
     symbolic = explain(ift.solve("conv3x3", "wide", "1/2"), family_named("wide"))
     yield solve_document({"conv3x3": [symbolic]})

@@ -13,23 +13,21 @@ from torch import nn
 
 from iftplan.base.arguments import check_arguments, names_in, one_of
 from iftplan.base.errors import InfeasibleError, InputError
-from iftplan.masks import MaskStructure, parse_mask
+from iftplan.masks import MaskStructure
 from iftplan.masks.distributions import DensityLayer, Distribution, densities, parameter_budget
 from iftplan.nn.application.apply import apply_
+from iftplan.nn.application.pruning.scores import keep_largest_, magnitudes
 from iftplan.nn.export.finalize import densify_
 from iftplan.nn.layers.branches import is_conv1d
 from iftplan.nn.layers.computed import computed_weights
-from iftplan.nn.masks.best import choose
 from iftplan.nn.masks.masked_weights import (
     MaskedWeight,
     drawn_mask,
     enforce_,
-    from_matrix,
     masked_weights,
     matrix_shape,
     register_mask_,
     stream,
-    to_matrix,
 )
 from iftplan.nn.meta.copies import check_ties, deep_copy
 from iftplan.nn.meta.inputs import given_inputs
@@ -146,7 +144,7 @@ def sparsify_(
     else:
         _register_(unwrapped(network), request, seed)
     if criterion == "magnitude":
-        _keep_largest_(network, parse_mask(request.mask))
+        _keep_largest_(network)
     if not dense_start:
         enforce_(network)
     return model
@@ -264,17 +262,15 @@ def _counts(
 
 
 @torch.no_grad()
-def _keep_largest_(model: nn.Module, structure: MaskStructure) -> None:
+def _keep_largest_(model: nn.Module) -> None:
     """Move masks to the largest weights that their structure allows, as many as before; not on the meta device."""
     for weight in masked_weights(model):
         if weight.mask.is_meta:
             continue
-        scores = to_matrix(weight.parameter.detach().abs(), weight).float()
-        if not bool(scores.isfinite().all()):
+        try:
+            keep_largest_(weight, magnitudes(weight))
+        except InputError as error:
             densify_(model)
             raise InputError(
                 f"{weight.name} holds values that are not finite, so its largest are not known; give `criterion='random'`."
-            )
-        each = int(weight.mask.count_nonzero()) // weight.experts
-        best = torch.cat([choose(structure, part, each) for part in scores.chunk(weight.experts)])
-        weight.mask.copy_(from_matrix(best, weight))
+            ) from error

@@ -65,6 +65,12 @@ class MaskedWeight:
         return stack_of(self.module, self.parameter_name)
 
     @property
+    def structure(self) -> MaskStructure:
+        """The structure that its mask was made in; unstructured where that is not known."""
+        noted: Mapping[str, str] = vars(self.module).get(_NOTED, {})
+        return parse_mask(noted[self.parameter_name]) if self.parameter_name in noted else Unstructured()
+
+    @property
     def cost(self) -> int | None:
         """MACs of one of its weights in a forward pass of the plan's input; None without a plan."""
         costs: Mapping[str, int] = vars(self.module).get(_COSTS, {})
@@ -160,8 +166,8 @@ def noted_structure(model: nn.Module) -> MaskStructure:
     Raises:
         InputError: they were made in several.
     """
-    noted = (vars(w.module).get(_NOTED, {}).get(w.parameter_name) for w in masked_weights(model))
-    found = [parse_mask(text) for text in dict.fromkeys(noted) if text not in (None, str(Unstructured()))]
+    noted = dict.fromkeys(weight.structure for weight in masked_weights(model))
+    found = [structure for structure in noted if structure != Unstructured()]
     if len(found) > 1:
         raise InputError(
             f"the masks of {type(model).__name__} have several structures ({', '.join(map(str, found))}); say "

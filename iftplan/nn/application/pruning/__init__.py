@@ -1,0 +1,1 @@
+"""One-shot pruning: which weights of a trained network stay, and what the others leave to those."""
