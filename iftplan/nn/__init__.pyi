@@ -48,6 +48,7 @@ from .masking.algorithms.pruning.granet import GraNet as GraNet
 from .masking.algorithms.pruning.iterative import Iterative as Iterative
 from .masking.algorithms.static import Static as Static
 from .masking.averages import follow_ as follow_
+from .masking.averages import soup as soup
 from .masking.layer import Change as Change
 from .masking.layer import Layer as Layer
 from .masking.loading import load_masked_ as load_masked_

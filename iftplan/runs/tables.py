@@ -122,3 +122,53 @@ def result_table(found: Mapping[str, Any]) -> Table:
         else ""
     )
     return Table(("", "result"), rows, notes=(steps, *((best,) if best else ())))
+
+
+def ingredients_table(results: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Runs that a soup is made of and what they cost in MACs, from their results by directory; no metric is compared."""
+    rows = [
+        (
+            name,
+            str(found["steps"]),
+            f"{count(found['nnz'])} of {count(found['maskable_weights'])}",
+            count(found["train_macs"]),
+        )
+        for name, found in results.items()
+    ]
+    total = (
+        f"all {len(rows)}",
+        str(sum(found["steps"] for found in results.values())),
+        "the same",
+        count(sum(found["train_macs"] for found in results.values())),
+    )
+    return Table(
+        ("run", "steps", "weights kept", "training MACs"),
+        (*rows, total),
+        notes=("the runs share their masks, so their average is as sparse",),
+    )
+
+
+def soup_table(found: Mapping[str, Any]) -> Table:
+    """Metric of a soup beside those of its runs, and training MACs of all of them."""
+    section, name = found["soup"], found["metric_name"]
+    runs = section["runs"]
+    rows = [
+        (run["run"], "yes" if run["used"] else "no", f"{run['metric']:.4f}", count(run["train_macs"]))
+        for run in runs
+    ]
+    rows.append(("mean of the runs", "", f"{section['mean_metric']:.4f}", ""))
+    if section["norm_samples"]:
+        rows.append(("batch statistics", "", "", count(section["norm_macs"])))
+    used = sum(run["used"] for run in runs)
+    rows.append(
+        (f"{section['kind']} soup of {used}", "", f"{found['metric']:.4f}", count(found["train_macs"]))
+    )
+    notes = (
+        f"training MACs over the dense model's on the same samples: {found['train_ratio']:.6f}",
+        *(
+            (f"batch statistics from {section['norm_samples']} samples, a forward pass each",)
+            if section["norm_samples"]
+            else ()
+        ),
+    )
+    return Table(("run", "in the soup", name, "training MACs"), tuple(rows), notes=notes)

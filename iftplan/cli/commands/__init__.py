@@ -11,6 +11,7 @@ SUMMARIES: Mapping[str, str] = MappingProxyType(
         "check": "Check a project's models against their budgets and baseline",
         "diff": "Show what changed between two models, plans or git revisions",
         "train": "Train a plan with a sparse-training method",
+        "soup": "Average the weights of runs that share their masks",
         "explore": "Try plans of a model in one offline page with sliders",
         "sweep": "Plan, and optionally train, many combinations into one table",
         "pareto": "Compare plans, runs and published results on a cost–quality plot",
@@ -31,6 +32,7 @@ MODULES: Mapping[str, str] = MappingProxyType(
         **{name: f"results.{name}" for name in ("pareto", "plot")},
         "paper": "results.paper.command",
         "train": "training.train",
+        "soup": "training.soup",
         "sweep": "training.sweep.command",
         "bench": "training.bench.command",
     }

@@ -43,8 +43,7 @@ def begin_from_(network: nn.Module, config: RunConfig, plan_digest: str, say: Ca
             f"the method {config.method.name} starts dense and would drop the masks of {name}; continue with "
             "static, set, rigl or srste, or train all weights with densified."
         )
-    step, state = _read(Path(name), say)
-    check_state(state, step, name)
+    step, state = checkpoint_at(Path(name), say)
     identity = state["identity"]
     if identity["plan"] != plan_digest and _kept(state["model"]) != _kept(network.state_dict()):
         raise StaleError(
@@ -66,9 +65,20 @@ def _kept(state: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], int]]:
     }
 
 
-def _read(path: Path, say: Callable[[str], None]) -> tuple[int, dict[str, Any]]:
+def checkpoint_at(path: Path, say: Callable[[str], None]) -> tuple[int, dict[str, Any]]:
+    """Step and state of a checkpoint, or of the one that a run directory stands for: its best, else its newest.
+
+    Args:
+        path: of a checkpoint or a run directory.
+        say: takes a sentence on each checkpoint that is refused.
+
+    Raises:
+        InputError: there is none, or no run wrote it.
+    """
     if path.is_file() or (path / MANIFEST).exists():
-        return checkpoints.step_of(path), checkpoints.read(path)
+        step, state = checkpoints.step_of(path), checkpoints.read(path)
+        check_state(state, step, str(path))
+        return step, state
     found = checkpoints.newest(path, say) if path.is_dir() else None
     if found is None:
         raise InputError(
@@ -78,4 +88,8 @@ def _read(path: Path, say: Callable[[str], None]) -> tuple[int, dict[str, Any]]:
     step, state = found
     check_state(state, step, str(path))
     best = best_step(state["metrics"])
-    return found if best in (None, step) else (best, checkpoints.read(checkpoints.path_of(path, best)))
+    if best in (None, step):
+        return found
+    state = checkpoints.read(checkpoints.path_of(path, best))
+    check_state(state, best, str(path))
+    return best, state

@@ -367,7 +367,7 @@ def result(loop: Loop, plan: Plan) -> Document:
         "degree_of_constraint": last["degree_of_constraint"],
         "mask_updates": loop.masks.exploration.updates if loop.masks is not None else 0,
         **held_bytes(plan, loop.network, loop.bare_optimizer, spending),
-        "weights_digest": weights_digest(loop),
+        "weights_digest": weights_digest(loop.network),
     }
     return with_digest(document)
 
@@ -379,12 +379,12 @@ def exact_ratio(top: int, bottom: int) -> str:
     return fraction(Fraction(top, bottom))
 
 
-def weights_digest(loop: Loop) -> str:
+def weights_digest(network: torch.nn.Module) -> str:
     """SHA-256 of all weights, buffers and masks."""
     from hashlib import sha256
 
     found = sha256()
-    for name, tensor in sorted(model_state(loop.network, parts=True).items()):  # one whole tensor at a time
+    for name, tensor in sorted(model_state(network, parts=True).items()):  # one whole tensor at a time
         found.update(name.encode())
         found.update(whole(tensor).cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return found.hexdigest()

@@ -44,6 +44,8 @@ def shaping_settings(run: Mapping[str, Any], method: str) -> Settings:
     kept = {key: _said(key, value) for key, value in found.items() if not key.startswith(unheard)}
     if file and method != "dense":  # a plan that was made elsewhere is known by its digest alone
         kept["plan.digest"] = str(run.get("plan_digest", ""))[:8]
+    if isinstance(soup := run.get("soup"), Mapping):  # an average of runs is no seed of them
+        kept["soup"] = f"{soup.get('kind', '')} of {len(soup.get('runs', ()))}"
     return tuple(sorted(kept.items()))
 
 
