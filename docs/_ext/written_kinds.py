@@ -333,6 +333,50 @@ class DiffObject(TypedDict):
 
 
 @with_config(_STRICT)
+class UpdateObject(TypedDict):
+    """How many entries of a weight moved by more than a threshold.
+
+    Attributes:
+        name: of the parameter.
+        threshold: size of |Δθ| above which an entry has moved.
+        weights: entries that can move: under a mask, those that either checkpoint keeps.
+        moved: entries that did.
+        update_sparsity: the part of the entries that did not; null where there are none.
+        update_sparsity_exact: the same as `p/q`.
+        relative_change: ‖Δθ‖₂ over ‖θ‖₂ before; null where the weight was zero.
+    """
+
+    name: str
+    threshold: float
+    weights: int
+    moved: int
+    update_sparsity: float | None
+    update_sparsity_exact: str | None
+    relative_change: float | None
+
+
+@with_config(_STRICT)
+class UpdatesObject(TypedDict):
+    """Which weights moved between two checkpoints.
+
+    Attributes:
+        schema: kind and version.
+        base: the first.
+        head: the second.
+        total: of all weights, one for each threshold.
+        updates: one for each weight and threshold.
+        digest: SHA-256 of everything else, in canonical form.
+    """
+
+    schema: str
+    base: str
+    head: str
+    total: list[UpdateObject]
+    updates: list[UpdateObject]
+    digest: str
+
+
+@with_config(_STRICT)
 class SweepObject(TypedDict):
     """What `iftplan sweep` made.
 

@@ -130,7 +130,7 @@ def test_its_directory_is_that_of_a_run(runs: dict[str, Run], folder: Path) -> N
     assert runs["next"].code == runs["audit"].code == runs["pareto"].code == 0, runs["next"].err
     before, after = model(folder, "soup"), model(folder, "next")
     assert all(torch.equal(mask, after[name]) for name, mask in before.items() if name.endswith("_mask"))
-    points = json.loads(runs["pareto"].out)["configurations"]
+    points = json.loads(runs["pareto"].out)["points"]
     assert sorted(point["seeds"] for point in points) == [1, 4]
     assert runs["resume"].code == 2
     assert "--from soup" in runs["resume"].err
@@ -180,6 +180,30 @@ def test_the_distance_of_masks_is_in_the_message(runs: dict[str, Run], folder: P
     kept = sum(int(first[name].sum()) for name in masks)
     assert f"{gone} of the {kept} weights" in runs["masks"].err
     assert f"would keep {kept + gone} weights" in runs["masks"].err  # as many are new as are gone
+
+
+def test_diff_of_two_runs_says_which_weights_moved(runs: dict[str, Run], folder: Path) -> None:
+    words = ["diff", "again1", "again2/checkpoint-000000033.pt", "--threshold", "0,1e-3"]
+    table, data, wrong, mixed, costs = many(
+        [words, [*words, "--format", "json"], [*words[:3], "--threshold", "x"], ["diff", "again1", "zoo:digits-cnn"], ["diff", "zoo:digits-cnn", "zoo:digits-cnn", "--threshold", "0"]],
+        folder,
+    )  # fmt: skip
+    found = json.loads(data.out)
+    assert (table.code, data.code) == (0, 0), table.err
+    first, second = model(folder, "again1"), model(folder, "again2")
+    parameters = [x for x, v in first.items() if v.is_floating_point() and "running" not in x]
+    kept = [first.get(f"{x}_mask", torch.ones_like(first[x], dtype=torch.bool)) for x in parameters]
+    for row, limit in zip(found["total"], (0.0, 1e-3), strict=True):
+        moved = sum(
+            int(((first[x] - second[x]).abs()[mask] > limit).sum())
+            for x, mask in zip(parameters, kept, strict=True)
+        )
+        assert (row["weights"], row["moved"]) == (sum(int(mask.sum()) for mask in kept), moved)
+    assert f"update sparsity {found['total'][1]['update_sparsity']:.4f}" in table.out
+    assert [run.code for run in (wrong, mixed, costs)] == [2, 2, 2]
+    assert "no size of a change" in wrong.err
+    assert "zoo:digits-cnn does not" in mixed.err
+    assert "--threshold is for the weights" in costs.err
 
 
 def test_a_soup_is_the_same_in_a_process_of_its_own(runs: dict[str, Run], folder: Path) -> None:
