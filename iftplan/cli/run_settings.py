@@ -23,6 +23,7 @@ _PLACES = (
     ("data", "workers"),
     ("training", "threads"),
     ("start", "checkpoint"),
+    ("distillation", "teacher"),
 )
 """Settings that may change from start to resume: no number follows from them."""
 

@@ -35,6 +35,7 @@ def run_table(run: RunConfig, plan: Plan, directory: str) -> Table:
         run.optimizer.name,
         momentum=run.optimizer.momentum,
     )
+    teacher = (("teacher", run.distillation.teacher),) if run.distillation.teacher else ()
     rows = (
         ("model", plan.model),
         (
@@ -43,6 +44,7 @@ def run_table(run: RunConfig, plan: Plan, directory: str) -> Table:
         ),
         ("method", run.method.name + (": the plan's dense model, the control" if dense else "")),
         *start,
+        *teacher,
         ("data", run.data.path or run.data.kind),
         ("optimizer", f"{run.optimizer.name}, lr {run.optimizer.lr:g} {run.schedule.name}"),
         ("length", f"{length}, batches of {run.training.batch_size}"),
@@ -83,6 +85,8 @@ def _step(run: RunConfig, cost: TrainingCost) -> int:
 
 def _notes(run: RunConfig, cost: TrainingCost) -> tuple[str, ...]:
     method, notes = METHODS[run.method.name], []
+    if run.distillation.teacher:
+        notes.append("every sample costs a forward pass of the teacher more")
     if method.looks:
         dense = count(cost.step(dense_gradient=True))
         notes.append(f"a step that looks at the dense gradient: {dense} MACs a sample")

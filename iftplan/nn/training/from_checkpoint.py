@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from iftplan.base.errors import InputError, StaleError
 from iftplan.nn.export.finalize import densify_
@@ -93,3 +93,11 @@ def checkpoint_at(path: Path, say: Callable[[str], None]) -> tuple[int, dict[str
     state = checkpoints.read(checkpoints.path_of(path, best))
     check_state(state, best, str(path))
     return best, state
+
+
+def evaluated_weights(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """State dict of the network that a run's evaluations looked at: the moving average where it kept one."""
+    average = state["average"]
+    if average is None:
+        return dict(state["model"])
+    return {name.removeprefix("module."): value for name, value in average.items() if name != "n_averaged"}

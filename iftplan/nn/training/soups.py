@@ -24,11 +24,11 @@ from iftplan.nn.masking.loading import load_masked_
 from iftplan.nn.training.data.batches import TrainingBatches, batches, watching_workers
 from iftplan.nn.training.data.opening import open_data
 from iftplan.nn.training.data.samples import Samples, Task
-from iftplan.nn.training.parallel.engine import engine_for
-from iftplan.nn.training.from_checkpoint import checkpoint_at
+from iftplan.nn.training.from_checkpoint import checkpoint_at, evaluated_weights
 from iftplan.nn.training.loop import Length
 from iftplan.nn.training.measures.evaluation import Score, evaluate
 from iftplan.nn.training.network import network_of
+from iftplan.nn.training.parallel.engine import engine_for
 from iftplan.nn.training.records import checkpoints
 from iftplan.nn.training.records.claims import claim
 from iftplan.nn.training.setup import versions, weights_digest
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 Kind = Literal["uniform", "greedy"]
 _NORMS = (nn.modules.batchnorm._BatchNorm,)
 _LEFT_OUT = (
-    "digest", "loss", "best_step", "validation_loss", "validation_metric", "itop", "degree_of_constraint", "mask_updates",
+    "digest", "loss", "best_step", "gradient_bytes", "optimizer_bytes", "activation_bytes", "validation_loss", "validation_metric", "itop", "degree_of_constraint", "mask_updates",
 )  # fmt: skip
 """Keys of a run's result that say nothing of an average."""
 
@@ -131,15 +131,9 @@ def _ingredient(name: str, say: Callable[[str], None]) -> Ingredient:
     if "soup" in record:
         raise InputError(f"{name} is a soup itself; name the runs that it was made of.")
     step, state = checkpoint_at(directory, say)
-    return Ingredient(name, parse_run(record["config"], name), plan, record, result, step, _evaluated(state))
-
-
-def _evaluated(state: dict[str, Any]) -> dict[str, Tensor]:
-    """Weights that a run's evaluations looked at: their moving average where it kept one."""
-    average = state["average"]
-    if average is None:
-        return dict(state["model"])
-    return {name.removeprefix("module."): value for name, value in average.items() if name != "n_averaged"}
+    return Ingredient(
+        name, parse_run(record["config"], name), plan, record, result, step, evaluated_weights(state)
+    )
 
 
 def _learnt(data: DataConfig) -> DataConfig:
@@ -198,7 +192,9 @@ class _Kitchen:
         self, runs: Sequence[Ingredient], source: str, path: str, say: Callable[[str], None]
     ) -> None:
         self.config = config = runs[0].config
-        self.fabric: Fabric = engine_for(config.training.precision)
+        self.fabric: Fabric = engine_for(
+            replace(config.training, strategy="auto", tensor_parallel=1, replicas=1)
+        )
         data = replace(config.data, path=path, kind="auto") if path else config.data
         self.task: Task = open_data(data, say)
         for run in runs:

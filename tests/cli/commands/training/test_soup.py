@@ -12,7 +12,7 @@ import torch
 
 from iftplan.base.documents import dumps, loads, read_text, with_digest
 from iftplan.plans.document.plan import parse_plan
-from iftplan.runs.training_cost import TrainingCost
+from iftplan.runs.costs.training_cost import TrainingCost
 from tests.support.cli_runs import Run, iftplan, many
 
 pytestmark = pytest.mark.slow
