@@ -219,7 +219,9 @@ class _Kitchen:
 
     def score(self, samples: Samples) -> Score:
         """Score of what was served."""
-        return evaluate(self.fabric, self.network, self.task, samples, self.config.training.batch_size)
+        return evaluate(
+            self.fabric, self.network, self.task, samples, self.config.training.batch_size, (0, 1)
+        )
 
 
 def make_soup(
@@ -272,7 +274,8 @@ def _chosen(
 
     alone = {run.name: quality([run]) for run in runs}
     first, *others = sorted(runs, key=lambda run: -alone[run.name])
-    used, best = (first,), alone[first.name]
+    used: tuple[Ingredient, ...] = (first,)
+    best = alone[first.name]
     for run in others:
         tried = quality((*used, run))
         if tried >= best:

@@ -273,7 +273,7 @@ def run_name(run: RunConfig) -> str:
         'digits-cnn-wide-3-4-uniform-rigl-seed0-'
     """
     told = telling_settings(run)
-    found = {
+    found: Document = {
         "run": run_digest(run),
         **{key: told[key] for key in ("plan", "data", "start", "distillation") if key in told},
     }

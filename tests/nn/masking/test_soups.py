@@ -61,11 +61,11 @@ def test_other_networks_and_none_are_refused() -> None:
 def test_statistics_are_the_mean_over_batches_by_hand() -> None:
     norm = torch.nn.BatchNorm1d(1)
     network = torch.nn.Sequential(norm, torch.nn.Dropout(0.5)).eval()
-    norm.running_mean.fill_(100.0)  # type: ignore[union-attr]
+    norm.running_mean.fill_(100.0)
     seen = recompute_norms_(network, [torch.tensor([[0.0], [2.0]]), torch.tensor([[4.0], [8.0]])])
     assert (seen, norm.momentum, norm.training, network.training) == (4, 0.1, False, False)
-    assert norm.running_mean.tolist() == [3.5]  # type: ignore[union-attr]  # of 1 and 6
-    assert norm.running_var.tolist() == [5.0]  # type: ignore[union-attr]  # of 2 and 8
+    assert norm.running_mean.tolist() == [3.5]  # of 1 and 6
+    assert norm.running_var.tolist() == [5.0]  # of 2 and 8
 
 
 def test_networks_without_norms_look_at_no_input() -> None:

@@ -174,8 +174,8 @@ def _show_updates(
     from iftplan.nn.masking.measures.updates import THRESHOLDS, weight_updates
     from iftplan.nn.training.from_checkpoint import checkpoint_at
 
-    states = [checkpoint_at(Path(text), say)[1]["model"] for text in (base, head)]
-    found = weight_updates(*states, limits or THRESHOLDS, names=(base, head))
+    before, after = (checkpoint_at(Path(text), say)[1]["model"] for text in (base, head))
+    found = weight_updates(before, after, limits or THRESHOLDS, names=(base, head))
     emit([updates_table(found)], lambda: updates_document(found), form, output, records=found.records)
     if exit_code and found.total.moved[0]:
         say(f"{found.total.moved[0]} weights differ")
