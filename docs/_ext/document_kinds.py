@@ -50,6 +50,11 @@ FORMATS: tuple[Format, ...] = (
         "What `iftplan audit` found; `diff` reads it.",
     ),
     Format("iftplan.diff/1", written.DiffObject, "What `iftplan diff --format json` prints."),
+    Format(
+        "iftplan.updates/1",
+        written.UpdatesObject,
+        "What `iftplan diff --format json` prints of two runs or checkpoints.",
+    ),
     Format("iftplan.models/1", written.ModelsObject, "What `iftplan models --format json` prints."),
     Format(
         "iftplan.toml",

@@ -333,6 +333,50 @@ class DiffObject(TypedDict):
 
 
 @with_config(_STRICT)
+class UpdateObject(TypedDict):
+    """How many entries of a weight moved by more than a threshold.
+
+    Attributes:
+        name: of the parameter.
+        threshold: size of |Δθ| above which an entry has moved.
+        weights: entries that can move: under a mask, those that either checkpoint keeps.
+        moved: entries that did.
+        update_sparsity: the part of the entries that did not; null where there are none.
+        update_sparsity_exact: the same as `p/q`.
+        relative_change: ‖Δθ‖₂ over ‖θ‖₂ before; null where the weight was zero.
+    """
+
+    name: str
+    threshold: float
+    weights: int
+    moved: int
+    update_sparsity: float | None
+    update_sparsity_exact: str | None
+    relative_change: float | None
+
+
+@with_config(_STRICT)
+class UpdatesObject(TypedDict):
+    """Which weights moved between two checkpoints.
+
+    Attributes:
+        schema: kind and version.
+        base: the first.
+        head: the second.
+        total: of all weights, one for each threshold.
+        updates: one for each weight and threshold.
+        digest: SHA-256 of everything else, in canonical form.
+    """
+
+    schema: str
+    base: str
+    head: str
+    total: list[UpdateObject]
+    updates: list[UpdateObject]
+    digest: str
+
+
+@with_config(_STRICT)
 class SweepObject(TypedDict):
     """What `iftplan sweep` made.
 
@@ -842,6 +886,50 @@ class ModelsObject(TypedDict):
 
 
 @with_config(_STRICT)
+class SoupRunObject(TypedDict):
+    """One run of an average.
+
+    Attributes:
+        run: its directory, as it was given.
+        used: whether its weights are in the average.
+        step: of its checkpoint.
+        seed: of the run.
+        metric: that it reported.
+        train_macs: that it cost.
+        run_digest: of its settings.
+        weights_digest: of its final weights.
+    """
+
+    run: str
+    used: bool
+    step: int
+    seed: int
+    metric: float
+    train_macs: int
+    run_digest: str
+    weights_digest: str
+
+
+@with_config(_STRICT)
+class SoupObject(TypedDict):
+    """What an average was made of.
+
+    Attributes:
+        kind: `uniform`, or `greedy` where validation data chose the runs.
+        runs: that were given.
+        mean_metric: of all runs.
+        norm_samples: samples that the statistics of batch norms were computed from, over all passes.
+        norm_macs: that these passes cost; they are part of `train_macs`.
+    """
+
+    kind: Literal["uniform", "greedy"]
+    runs: list[SoupRunObject]
+    mean_metric: float
+    norm_samples: int
+    norm_macs: int
+
+
+@with_config(_STRICT)
 class RunObject(TypedDict):
     """What was asked of a training run, and on what it ran.
 
@@ -855,6 +943,7 @@ class RunObject(TypedDict):
         device: what it was computed on.
         processes: how many took part.
         versions: package → version, of what the numbers depend on.
+        soup: of an average of runs; the other keys are then those of the first of them.
         digest: SHA-256 of everything else, in canonical form.
     """
 
@@ -867,6 +956,7 @@ class RunObject(TypedDict):
     device: str
     processes: int
     versions: dict[str, str]
+    soup: NotRequired[SoupObject]
     digest: str
 
 
@@ -891,7 +981,7 @@ class ResultObject(TypedDict):
         samples: training samples seen.
         metric_name: what `metric` is.
         metric: at the last evaluation; at the best one where validation data were kept aside.
-        loss: of training, mean between that evaluation and the one before.
+        loss: of training, mean between that evaluation and the one before; not of an average of runs.
         test_loss: at that evaluation.
         best_step: steps before the best evaluation; only with validation data.
         validation_loss: the smallest; only with validation data.
@@ -904,9 +994,9 @@ class ResultObject(TypedDict):
         nnz: weights kept under masks at the end.
         maskable_weights: weights that could be explored.
         density: at the last evaluation.
-        itop: the part of maskable weights that was active at any time.
-        degree_of_constraint: the part of them that was active at all times.
-        mask_updates: how often masks changed.
+        itop: the part of maskable weights that was active at any time; not of an average.
+        degree_of_constraint: the part of them that was active at all times; not of an average.
+        mask_updates: how often masks changed; not of an average.
         parameter_bytes: of all parameters.
         gradient_bytes: of the gradients of those that are trained.
         optimizer_bytes: of the optimizer's state.
@@ -914,6 +1004,7 @@ class ResultObject(TypedDict):
         activation_bytes: kept by the forward pass of one part of a batch for its backward pass, in one process.
         index_bits: that would name the kept weights, where only these are stored.
         weights_digest: SHA-256 of all weights, buffers and masks.
+        soup: of an average of runs: what it was made of.
         digest: SHA-256 of everything else, in canonical form.
     """
 
@@ -933,7 +1024,7 @@ class ResultObject(TypedDict):
     samples: int
     metric_name: str
     metric: float
-    loss: float
+    loss: NotRequired[float]
     test_loss: float
     best_step: NotRequired[int]
     validation_loss: NotRequired[float]
@@ -947,9 +1038,9 @@ class ResultObject(TypedDict):
     nnz: int
     maskable_weights: int
     density: float
-    itop: float
-    degree_of_constraint: float
-    mask_updates: int
+    itop: NotRequired[float]
+    degree_of_constraint: NotRequired[float]
+    mask_updates: NotRequired[int]
     parameter_bytes: NotRequired[int]
     gradient_bytes: NotRequired[int]
     optimizer_bytes: NotRequired[int]
@@ -957,6 +1048,7 @@ class ResultObject(TypedDict):
     activation_bytes: NotRequired[int]
     index_bits: NotRequired[int]
     weights_digest: str
+    soup: NotRequired[SoupObject]
     digest: str
 
 

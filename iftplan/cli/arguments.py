@@ -194,6 +194,21 @@ def jax_spec(model: str, inputs: Sequence[InputSpec], allow: Sequence[str] | Non
         return spec_of(construct(model, inputs), allow or (), model)
 
 
+def source_of(plan: Plan, model: str, *, trust: bool) -> str:
+    """Source of a plan's dense model, which must build the one that the plan was made for.
+
+    Args:
+        plan: names its model.
+        model: another source of it; empty for the plan's.
+        trust: whether Python that the plan names is run.
+    """
+    require_torch(f"building {model or plan.model}")
+    from iftplan.nn.application.dense_model import dense_model
+
+    dense_model(plan, model or None, trust=trust)
+    return model or plan.model
+
+
 def short_name(text: str) -> str:
     """A short name for a subject."""
     return "stdin" if text == "-" else Path(text).name if text.endswith(".json") else text

@@ -23,6 +23,7 @@ _PLACES = (
     ("data", "workers"),
     ("training", "threads"),
     ("start", "checkpoint"),
+    ("distillation", "teacher"),
 )
 """Settings that may change from start to resume: no number follows from them."""
 
@@ -87,6 +88,10 @@ def resumed_run(given: RunOptions, directory: Path) -> RunConfig:
             raise InputError(
                 f"{path} has no key {key!r}, so iftplan train did not write it. Start a new run with another --out."
             )
+    if "soup" in record:
+        raise InputError(
+            f"{directory} holds an average of runs, which has no training to continue. Start from it with --from {directory}."
+        )
     recorded = parse_run(record["config"], str(path))
     settings = merge(read_recipe(given.recipe), {}) if given.recipe else {}
     if given.config:

@@ -50,12 +50,14 @@ from .masking.algorithms.pruning.granet import GraNet as GraNet
 from .masking.algorithms.pruning.iterative import Iterative as Iterative
 from .masking.algorithms.static import Static as Static
 from .masking.averages import follow_ as follow_
+from .masking.averages import soup as soup
 from .masking.layer import Change as Change
 from .masking.layer import Layer as Layer
 from .masking.loading import load_masked_ as load_masked_
 from .masking.loading import mask_zeros_ as mask_zeros_
 from .masking.masking import Masking as Masking
 from .masking.measures.spectra import spectra as spectra
+from .masking.measures.updates import weight_updates as weight_updates
 from .masking.processes import shard_masks_ as shard_masks_
 from .masking.processes import spare_broadcasts_ as spare_broadcasts_
 from .masking.step_masks import layer_counts as layer_counts

@@ -112,6 +112,8 @@ def telling_settings(config: RunConfig) -> Document:
     for section, name in ADDED:
         if found[section][name] == defaults[section][name]:
             del found[section][name]
+    if not config.distillation.teacher:
+        del found["distillation"]
     found["data"].pop("workers", None)
     found["training"].pop("timeout", None)
     return found
@@ -130,6 +132,7 @@ def run_digest(config: RunConfig) -> str:
     )
     for name in ("checkpoints", "tensor_parallel", "replicas", "recompute"):
         found["training"].pop(name, None)
+    found.get("distillation", {}).pop("teacher", None)
     return digest(found)
 
 

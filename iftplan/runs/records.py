@@ -20,10 +20,11 @@ _MORE_COUNTS = (
 _NUMBERS = ("sparsity", "metric")
 _OTHERS = (
     "schema", "digest", "scope", "plan_digest", "run_digest", "loss", "test_loss", "train_ratio", "train_ratio_exact",
-    "weights_digest", "best_step", "validation_loss", "validation_metric",
+    "weights_digest", "best_step", "validation_loss", "validation_metric", "soup",
 )  # fmt: skip
 _RECORD = (
     "schema", "digest", "config", "seed", "plan_digest", "steps", "precision", "device", "processes", "versions",
+    "soup",
 )  # fmt: skip
 _PARTS = ("density", "itop", "degree_of_constraint")
 

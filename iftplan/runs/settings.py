@@ -399,6 +399,25 @@ class StartConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class DistillationConfig:
+    """What a run learns from another network, beside its labels; see `iftplan.nn.training.optimization.distillation`.
+
+    Attributes:
+        teacher: directory of a finished run, or a checkpoint in it; empty for none.
+        temperature: T, by which the logits of both are divided (arXiv 1503.02531).
+        weight: part of the loss that compares logits; the labels have the rest.
+        features: weight of SquareHead, which compares the outputs of layers (arXiv 2310.06927); 0 for none.
+        layers: modules whose outputs are compared; the plan's layers with equal shapes in both networks, where none is named.
+    """
+
+    teacher: str = ""
+    temperature: Above0 = 2.0
+    weight: Part = 0.5
+    features: Size = 0.0
+    layers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class RunConfig:
     """One training run.
 
@@ -411,6 +430,7 @@ class RunConfig:
         schedule: the learning rate over training.
         training: the loop.
         start: what the run begins with.
+        distillation: the teacher that it learns from.
     """
 
     seed: int = 0
@@ -421,3 +441,4 @@ class RunConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     start: StartConfig = field(default_factory=StartConfig)
+    distillation: DistillationConfig = field(default_factory=DistillationConfig)

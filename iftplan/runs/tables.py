@@ -35,6 +35,7 @@ def run_table(run: RunConfig, plan: Plan, directory: str) -> Table:
         run.optimizer.name,
         momentum=run.optimizer.momentum,
     )
+    teacher = (("teacher", run.distillation.teacher),) if run.distillation.teacher else ()
     rows = (
         ("model", plan.model),
         (
@@ -43,6 +44,7 @@ def run_table(run: RunConfig, plan: Plan, directory: str) -> Table:
         ),
         ("method", run.method.name + (": the plan's dense model, the control" if dense else "")),
         *start,
+        *teacher,
         ("data", run.data.path or run.data.kind),
         ("optimizer", f"{run.optimizer.name}, lr {run.optimizer.lr:g} {run.schedule.name}"),
         ("length", f"{length}, batches of {run.training.batch_size}"),
@@ -83,6 +85,8 @@ def _step(run: RunConfig, cost: TrainingCost) -> int:
 
 def _notes(run: RunConfig, cost: TrainingCost) -> tuple[str, ...]:
     method, notes = METHODS[run.method.name], []
+    if run.distillation.teacher:
+        notes.append("every sample costs a forward pass of the teacher more")
     if method.looks:
         dense = count(cost.step(dense_gradient=True))
         notes.append(f"a step that looks at the dense gradient: {dense} MACs a sample")
@@ -122,3 +126,53 @@ def result_table(found: Mapping[str, Any]) -> Table:
         else ""
     )
     return Table(("", "result"), rows, notes=(steps, *((best,) if best else ())))
+
+
+def ingredients_table(results: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Runs that a soup is made of and what they cost in MACs, from their results by directory; no metric is compared."""
+    rows = [
+        (
+            name,
+            str(found["steps"]),
+            f"{count(found['nnz'])} of {count(found['maskable_weights'])}",
+            count(found["train_macs"]),
+        )
+        for name, found in results.items()
+    ]
+    total = (
+        f"all {len(rows)}",
+        str(sum(found["steps"] for found in results.values())),
+        "the same",
+        count(sum(found["train_macs"] for found in results.values())),
+    )
+    return Table(
+        ("run", "steps", "weights kept", "training MACs"),
+        (*rows, total),
+        notes=("the runs share their masks, so their average is as sparse",),
+    )
+
+
+def soup_table(found: Mapping[str, Any]) -> Table:
+    """Metric of a soup beside those of its runs, and training MACs of all of them."""
+    section, name = found["soup"], found["metric_name"]
+    runs = section["runs"]
+    rows = [
+        (run["run"], "yes" if run["used"] else "no", f"{run['metric']:.4f}", count(run["train_macs"]))
+        for run in runs
+    ]
+    rows.append(("mean of the runs", "", f"{section['mean_metric']:.4f}", ""))
+    if section["norm_samples"]:
+        rows.append(("batch statistics", "", "", count(section["norm_macs"])))
+    used = sum(run["used"] for run in runs)
+    rows.append(
+        (f"{section['kind']} soup of {used}", "", f"{found['metric']:.4f}", count(found["train_macs"]))
+    )
+    notes = (
+        f"training MACs over the dense model's on the same samples: {found['train_ratio']:.6f}",
+        *(
+            (f"batch statistics from {section['norm_samples']} samples, a forward pass each",)
+            if section["norm_samples"]
+            else ()
+        ),
+    )
+    return Table(("run", "in the soup", name, "training MACs"), tuple(rows), notes=notes)

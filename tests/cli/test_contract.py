@@ -371,7 +371,7 @@ def test_a_pipe_is_never_coloured(folder: Path, env: dict[str, str]) -> None:
 # --- examples ---------------------------------------------------------------------------------------
 
 NAMES = (
-    "solve", "plan", "audit", "check", "diff", "train", "prune", "explore", "sweep", "pareto", "plot", "paper", "advise", "bench", "spec", "models",
+    "solve", "plan", "audit", "check", "diff", "train", "prune", "soup", "explore", "sweep", "pareto", "plot", "paper", "advise", "bench", "spec", "models",
 )  # fmt: skip
 
 
@@ -392,6 +392,8 @@ def example_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
     home = tmp_path_factory.mktemp("examples")
     shown = import_module("iftplan.cli.commands.checking.check").EXAMPLE.partition("$")[0]
     (home / "iftplan.toml").write_text(textwrap.dedent(shown.partition(":\n")[2]))
+    runs = [f"train {x} --steps 2" for x in ("--out runs/first", "--from runs/first --out runs/one", "--from runs/first --seed 1 --out runs/two")]  # fmt: skip
+    many([text.split() for text in runs], home)  # which `soup` averages
     return dict(zip(texts, many([shlex.split(t) for t in texts], home), strict=True))
 
 

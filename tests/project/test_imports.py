@@ -33,7 +33,7 @@ SECOND = {"fvcore", "tabulate"}
 MAY: dict[str, set[str]] = {
     "--help": set(),
     "--version": set(),
-    **{f"{name} --help": set() for name in ("solve", "plan", "audit", "check", "diff", "explore", "train", "prune", "sweep", "pareto", "plot", "advise", "bench", "spec", "models")},
+    **{f"{name} --help": set() for name in ("solve", "plan", "audit", "check", "diff", "explore", "train", "prune", "soup", "sweep", "pareto", "plot", "advise", "bench", "spec", "models")},
     "solve --layer conv3x3:64-128@16x16": set(),
     "solve --layer conv3x3:64-128@16x16 --format json": set(),
     "solve --layer conv3x3 --layer attention": set(),

@@ -12,6 +12,7 @@ SUMMARIES: Mapping[str, str] = MappingProxyType(
         "diff": "Show what changed between two models, plans or git revisions",
         "train": "Train a plan with a sparse-training method",
         "prune": "Make a trained network sparse in one shot, by magnitude, Wanda or SparseGPT",
+        "soup": "Average the weights of runs that share their masks",
         "explore": "Try plans of a model in one offline page with sliders",
         "sweep": "Plan, and optionally train, many combinations into one table",
         "pareto": "Compare plans, runs and published results on a cost–quality plot",
@@ -33,6 +34,7 @@ MODULES: Mapping[str, str] = MappingProxyType(
         "paper": "results.paper.command",
         "train": "training.train",
         "prune": "training.prune",
+        "soup": "training.soup",
         "sweep": "training.sweep.command",
         "bench": "training.bench.command",
     }

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from iftplan.base.errors import InputError, StaleError
 from iftplan.nn.export.finalize import densify_
@@ -43,7 +43,7 @@ def begin_from_(network: nn.Module, config: RunConfig, plan_digest: str, say: Ca
             f"the method {config.method.name} starts dense and would drop the masks of {name}; continue with "
             "static, set, rigl or srste, or train all weights with densified."
         )
-    step, state = read_start(Path(name), say)
+    step, state = checkpoint_at(Path(name), say)
     identity = state["identity"]
     if identity["plan"] != plan_digest and _kept(state["model"]) != _kept(network.state_dict()):
         raise StaleError(
@@ -65,15 +65,15 @@ def _kept(state: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], int]]:
     }
 
 
-def read_start(path: Path, say: Callable[[str], None]) -> tuple[int, dict[str, Any]]:
-    """Step and state of a checkpoint; of a run's directory, of its best evaluation on validation data or else the newest.
+def checkpoint_at(path: Path, say: Callable[[str], None]) -> tuple[int, dict[str, Any]]:
+    """Step and state of a checkpoint, or of the one that a run directory stands for: its best, else its newest.
 
     Args:
-        path: a checkpoint or a directory.
+        path: of a checkpoint or a run directory.
         say: takes a sentence on each checkpoint that is refused.
 
     Raises:
-        InputError: there is no such checkpoint, or it holds what no run wrote.
+        InputError: there is none, or no run wrote it.
     """
     if path.is_file() or (path / MANIFEST).exists():
         step, state = checkpoints.step_of(path), checkpoints.read(path)
@@ -88,4 +88,16 @@ def read_start(path: Path, say: Callable[[str], None]) -> tuple[int, dict[str, A
     step, state = found
     check_state(state, step, str(path))
     best = best_step(state["metrics"])
-    return found if best in (None, step) else read_start(checkpoints.path_of(path, best), say)
+    if best in (None, step):
+        return found
+    state = checkpoints.read(checkpoints.path_of(path, best))
+    check_state(state, best, str(path))
+    return best, state
+
+
+def evaluated_weights(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """State dict of the network that a run's evaluations looked at: the moving average where it kept one."""
+    average = state["average"]
+    if average is None:
+        return dict(state["model"])
+    return {name.removeprefix("module."): value for name, value in average.items() if name != "n_averaged"}

@@ -26,6 +26,7 @@ from iftplan.nn.training.data.mixing import mixed, mixing_weight
 from iftplan.nn.training.data.samples import Batch, Task, generator_of
 from iftplan.nn.training.measures.evaluation import Score, evaluate, logits_of, loss_of
 from iftplan.nn.training.optimization.averaging import Averaging
+from iftplan.nn.training.optimization.distillation import Teacher
 from iftplan.nn.training.optimization.folded_decay import FoldedDecay
 from iftplan.nn.training.optimization.optimizers import set_rate_
 from iftplan.nn.training.parallel.clipping import clip_
@@ -135,6 +136,7 @@ class Loop:
         writing: the sharded checkpoint that is being written; None where none is.
         seconds: that the steps of this start took, evaluations and checkpoints left out.
         began: step and MACs that this start began with.
+        teacher: network that the run learns from beside its labels; None for none.
     """
 
     fabric: Fabric
@@ -161,6 +163,7 @@ class Loop:
     writing: Future[Path] | None = None
     seconds: float = 0.0
     began: tuple[int, int] = (0, 0)
+    teacher: Teacher | None = None
 
     def run(self, watch: Watcher) -> None:
         """Train to the end, with evaluations and checkpoints on the way.
@@ -227,8 +230,7 @@ class Loop:
             sync = fabric.no_backward_sync(self.model, enabled=i < parts - 1)  # type: ignore[arg-type]
             with sync, differentiable(fabric) if twice else nullcontext():
                 with nullcontext() if self.spending.activation_bytes else SavedTensors(self.network) as saved:
-                    loss = loss_of(logits_of(model(x)), y, config.training.label_smoothing)
-                    loss = (loss + auxiliary_loss(self.network)) / parts
+                    loss = (self._loss(model, x, y) + auxiliary_loss(self.network)) / parts
                 if saved is not None:
                     self.spending.activation_bytes = saved.bytes
                 fabric.backward(loss, **options)
@@ -256,6 +258,14 @@ class Loop:
             clip_(self.network.parameters(), most)
             return
         self.fabric.clip_gradients(self.model, self.optimizer, max_norm=most, error_if_nonfinite=False)
+
+    def _loss(self, model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Loss of a part of a batch by its labels, and by the teacher where there is one."""
+        smoothing, teacher = self.config.training.label_smoothing, self.teacher
+        if teacher is None:
+            return loss_of(logits_of(model(inputs)), targets, smoothing)
+        logits, taught = teacher.loss(inputs, targets, lambda x: logits_of(model(x)), self.network)
+        return (1 - teacher.config.weight) * loss_of(logits, targets, smoothing) + taught
 
     @property
     def _mask_updates(self) -> int:

@@ -12,8 +12,8 @@ import torch
 
 from iftplan.base.documents import Document, dumps, write_text
 from iftplan.nn.timing.peak import measured_peak
-from iftplan.nn.training.links import watched_links
 from iftplan.nn.training.loop import Loop, Watcher
+from iftplan.nn.training.parallel.links import watched_links
 from iftplan.nn.training.records.claims import claim, is_begun
 from iftplan.nn.training.setup import begin, result, start
 from iftplan.plans.plan import Plan

@@ -31,6 +31,7 @@ from iftplan.nn.training.loop import Length, Loop
 from iftplan.nn.training.methods import algorithm_of
 from iftplan.nn.training.network import network_of
 from iftplan.nn.training.optimization.averaging import Averaging
+from iftplan.nn.training.optimization.distillation import Teacher, teacher_of
 from iftplan.nn.training.optimization.folded_decay import FoldedDecay, folded_decay
 from iftplan.nn.training.optimization.optimizers import optimizer_of
 from iftplan.nn.training.parallel.engine import engine_for
@@ -87,6 +88,10 @@ def start(
     identity = {"plan": plan_document["digest"], "run": run_digest(config)}
     if config.start.checkpoint:
         identity["start"] = begin_from_(network, config, plan_document["digest"], say)
+    _check_arrangement(config)
+    teacher = teacher_of(config.distillation, plan, source, say)
+    if teacher is not None:
+        identity["teacher"] = teacher.identity
     if config.training.execution == "sparse":
         run_sparse_(network, config, fabric)
     if config.training.recompute:
@@ -111,6 +116,8 @@ def start(
             _shard_masks_(network, algorithm, structure)
         masks = Masking(model, bare, algorithm, structure=structure, seed=config.seed)
     _check_output(model, task)
+    if teacher is not None:
+        _check_teacher(teacher.to_(fabric.device), model, network, plan, task)
     _check_counted(plan, task)
     spectra = _spectra(config, directory) if masks is not None else None
     average = Averaging(network, config.training.ema) if config.training.ema else None
@@ -128,6 +135,7 @@ def start(
             masks,
             opened=config.method.name == "densified",
             input_gradient=config.method.input_gradient,
+            teacher_macs=teacher.forward_macs if teacher is not None else 0,
         ),
         length=length,
         directory=directory,
@@ -138,6 +146,7 @@ def start(
         bare_optimizer=bare,
         share=share,
         average=average,
+        teacher=teacher,
     )
 
 
@@ -257,6 +266,24 @@ def _check_output(model: torch.nn.Module, task: Task) -> None:
         )
 
 
+def _check_arrangement(config: RunConfig) -> None:
+    if config.distillation.teacher and config.training.tensor_parallel > 1:
+        raise InputError(
+            "distillation compares whole outputs, and training.tensor_parallel divides them among processes; use "
+            "training.strategy=ddp or fsdp with a teacher."
+        )
+
+
+def _check_teacher(
+    teacher: Teacher, model: torch.nn.Module, network: torch.nn.Module, plan: Plan, task: Task
+) -> None:
+    """Choose what is compared with the teacher, on one sample."""
+    inputs, _ = task.test.batch(torch.tensor([0]), None)
+    device = next(model.parameters()).device
+    layers = [layer.name for layer in plan.layers if layer.weight]
+    teacher.check_(model, network, task.normalised(inputs).to(device), layers)
+
+
 def doubts(loop: Loop) -> list[str]:
     """Sentences about a run before it begins; none is an error."""
     if loop.masks is None:
@@ -367,7 +394,7 @@ def result(loop: Loop, plan: Plan) -> Document:
         "degree_of_constraint": last["degree_of_constraint"],
         "mask_updates": loop.masks.exploration.updates if loop.masks is not None else 0,
         **held_bytes(plan, loop.network, loop.bare_optimizer, spending),
-        "weights_digest": weights_digest(loop),
+        "weights_digest": weights_digest(loop.network),
     }
     return with_digest(document)
 
@@ -379,12 +406,12 @@ def exact_ratio(top: int, bottom: int) -> str:
     return fraction(Fraction(top, bottom))
 
 
-def weights_digest(loop: Loop) -> str:
+def weights_digest(network: torch.nn.Module) -> str:
     """SHA-256 of all weights, buffers and masks."""
     from hashlib import sha256
 
     found = sha256()
-    for name, tensor in sorted(model_state(loop.network, parts=True).items()):  # one whole tensor at a time
+    for name, tensor in sorted(model_state(network, parts=True).items()):  # one whole tensor at a time
         found.update(name.encode())
         found.update(whole(tensor).cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return found.hexdigest()

@@ -44,6 +44,10 @@ def shaping_settings(run: Mapping[str, Any], method: str) -> Settings:
     kept = {key: _said(key, value) for key, value in found.items() if not key.startswith(unheard)}
     if file and method != "dense":  # a plan that was made elsewhere is known by its digest alone
         kept["plan.digest"] = str(run.get("plan_digest", ""))[:8]
+    if isinstance(soup := run.get("soup"), Mapping):  # an average of runs is no seed of them
+        kept["soup"] = f"{soup.get('kind', '')} of {len(soup.get('runs', ()))}"
+    if not found["distillation.teacher"]:
+        kept = {key: value for key, value in kept.items() if not key.startswith("distillation.")}
     return tuple(sorted(kept.items()))
 
 
@@ -73,7 +77,7 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 def _said(key: str, value: Any) -> str:
     if key == "data.path":  # the same data lie elsewhere on every machine
         return PurePath(str(value)).name
-    if key == "start.checkpoint":  # one for every seed
+    if key in ("start.checkpoint", "distillation.teacher"):  # one for every seed
         return "yes" if value else "no"
     match value:
         case bool():

@@ -273,7 +273,10 @@ def run_name(run: RunConfig) -> str:
         'digits-cnn-wide-3-4-uniform-rigl-seed0-'
     """
     told = telling_settings(run)
-    found = {"run": run_digest(run), **{key: told[key] for key in ("plan", "data", "start")}}
+    found: Document = {
+        "run": run_digest(run),
+        **{key: told[key] for key in ("plan", "data", "start", "distillation") if key in told},
+    }
     asked = run.plan
     parts = (
         PurePath(asked.model.rpartition(":")[2]).stem,

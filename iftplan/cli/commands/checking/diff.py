@@ -30,8 +30,9 @@ from iftplan.cli.options import (
     NoCacheOption,
     OutputOption,
     inputs_of,
+    split,
 )
-from iftplan.cli.output import emit, say
+from iftplan.cli.output import Format, emit, say
 
 if TYPE_CHECKING:
     from iftplan.checks.configuration import Configuration, ConfiguredModel
@@ -61,7 +62,7 @@ def command(
         typer.Argument(
             metavar="BASE HEAD | [MODEL]...",
             autocompletion=completion.models,
-            help="Two models, plans or audit reports. With --base, the models to compare (default: those of the configuration).",
+            help="Two models, plans or audit reports, or two runs or checkpoints, whose weights are compared. With --base, the models to compare (default: those of the configuration).",
         ),
     ] = None,
     revision: Annotated[
@@ -76,6 +77,15 @@ def command(
     jobs: JobsOption = None,
     input: InputOption = None,
     no_cache: NoCacheOption = False,
+    threshold: Annotated[
+        str,
+        typer.Option(
+            "--threshold",
+            metavar="LIST",
+            help="With two runs: sizes of a change above which a weight has moved.",
+            show_default="0,1e-5",
+        ),
+    ] = "",
     exit_code: Annotated[
         bool, typer.Option("--exit-code", help="End with status 1 if anything differs.")
     ] = False,
@@ -85,7 +95,7 @@ def command(
 ) -> None:
     """Show what changed between two models, plans or git revisions.
 
-    Layers are listed by the size of the change, largest first.
+    Layers are listed by the size of the change, largest first. Of two runs, it shows which weights training moved.
     """
     inputs = inputs_of(input)
     if revision is not None:
@@ -107,6 +117,9 @@ def command(
         raise InputError(
             "BASE and HEAD are both -, and stdin can be read only once. Name a file for one of them."
         )
+    if _are_trained(base, head, threshold):
+        _show_updates(base, head, threshold, form, output, exit_code=exit_code)
+        return
     from iftplan.plans.audit.diff import diff, diff_document
     from iftplan.plans.audit.tables import diff_page, diff_table
 
@@ -125,6 +138,60 @@ def command(
     if exit_code and found.changes:
         say("1 layer differs" if len(found.changes) == 1 else f"{len(found.changes)} layers differ")
         raise typer.Exit(1)
+
+
+def _are_trained(base: str, head: str, threshold: str) -> bool:
+    """Whether both are runs or checkpoints.
+
+    Raises:
+        InputError: only one of them is, or thresholds are given for models.
+    """
+    trained = [_is_trained(Path(text)) for text in (base, head)]
+    if any(trained) and not all(trained):
+        other = head if trained[0] else base
+        raise InputError(
+            f"{base if trained[0] else head} holds trained weights, and {other} does not. Compare two runs or checkpoints, or two plans: each run has its plan.json."
+        )
+    if threshold and not any(trained):
+        raise InputError(
+            f"--threshold is for the weights of two runs or checkpoints, and {base} is none. Leave it out to compare costs."
+        )
+    return all(trained)
+
+
+def _is_trained(path: Path) -> bool:
+    return (path / "run.json").is_file() or (path.name.startswith("checkpoint-") and path.exists())
+
+
+def _show_updates(
+    base: str, head: str, threshold: str, form: Format | None, output: str | None, *, exit_code: bool
+) -> None:
+    from iftplan.cli.arguments import require_torch
+    from iftplan.plans.audit.updates import updates_document, updates_table
+
+    limits = [_limit(text) for text in split(threshold)]
+    require_torch("comparing weights")
+    from iftplan.nn.masking.measures.updates import THRESHOLDS, weight_updates
+    from iftplan.nn.training.from_checkpoint import checkpoint_at
+
+    before, after = (checkpoint_at(Path(text), say)[1]["model"] for text in (base, head))
+    found = weight_updates(before, after, limits or THRESHOLDS, names=(base, head))
+    emit([updates_table(found)], lambda: updates_document(found), form, output, records=found.records)
+    if exit_code and found.total.moved[0]:
+        say(f"{found.total.moved[0]} weights differ")
+        raise typer.Exit(1)
+
+
+def _limit(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise InputError(
+            f"--threshold {text!r} is no size of a change. Give numbers that are not negative, such as --threshold 0,1e-5."
+        )
+    return value
 
 
 _BY_PAIRS = "by pairs"

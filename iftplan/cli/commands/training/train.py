@@ -191,7 +191,7 @@ def command(
     to the same last bit.
     """
     best = _peak(peak)
-    from iftplan.cli.arguments import require_torch
+    from iftplan.cli.arguments import require_torch, source_of
     from iftplan.cli.run_settings import RunOptions, resumed_run, run_of
 
     name = method.value if method else ""
@@ -225,7 +225,7 @@ def command(
         refuse_taken(directory)  # before a plan is made
     made, document = _resumed_plan(directory) if begun else _plan_of(run, no_cache)
     try:
-        source = _source(made, model or "", trust=trust or (not model and made_here(document, no_cache)))
+        source = source_of(made, model or "", trust=trust or (not model and made_here(document, no_cache)))
     except StaleError as error:
         if not model or run.plan.file or begun:
             raise
@@ -311,17 +311,6 @@ def _made(run: RunConfig, no_cache: bool) -> Plan:
     widths = request.reads_widths
     spec = spec_of(run.plan.model, run.plan.inputs, widths=widths, no_cache=no_cache, watched=False)
     return make_plan(spec, request)
-
-
-def _source(plan: Plan, model: str, *, trust: bool) -> str:
-    """What builds the dense model; it must be the one that the plan was made for."""
-    from iftplan.cli.arguments import require_torch
-
-    require_torch(f"building {model or plan.model}")
-    from iftplan.nn.application.dense_model import dense_model
-
-    dense_model(plan, model or None, trust=trust)
-    return model or plan.model
 
 
 def _describe(run: RunConfig, plan: Plan, directory: Path) -> None:

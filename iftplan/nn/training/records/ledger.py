@@ -23,6 +23,7 @@ class Spending:
         masks: None for the dense control, which costs what the plan's dense model costs.
         opened: whether there are no masks because the network trains every weight that they would cover.
         input_gradient: what the gradients of inputs cost (`iftplan.runs.costs.training_cost`).
+        teacher_macs: MACs of a teacher's forward pass over one sample, which every sample of a step takes; 0 for none.
 
     Attributes:
         macs: training MACs so far.
@@ -38,10 +39,12 @@ class Spending:
         *,
         opened: bool = False,
         input_gradient: InputGradient = "structure",
+        teacher_macs: int = 0,
     ) -> None:
         self._cost = TrainingCost.of(plan, input_gradient)
         self._masks = masks
         self._opened = opened
+        self._teacher = teacher_macs
         self._groups = weights_by_layer(plan, network) if masks is not None else {}
         self.macs = 0
         self.dense_macs = 0
@@ -69,6 +72,7 @@ class Spending:
         dense = self._cost.dense_step
         unmasked = 3 * self._cost.opened if self._opened else dense
         self.macs += samples * unmasked if self._masks is None else self._taken(self._masks, samples)
+        self.macs += samples * self._teacher
         self.dense_macs += samples * dense
 
     def _taken(self, masks: Masking, samples: int) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from iftplan.base.errors import UnreachableError
-from iftplan.nn.training.links import watched_links
+from iftplan.nn.training.parallel.links import watched_links
 from tests.support.cli_runs import iftplan
 
 SHORT = ("--set", "training.batch_size=32", "--set", "training.checkpoint_interval=4", "--steps", "8")

@@ -15,7 +15,7 @@ from iftplan.models.spec import InputSpec
 from iftplan.nn.export.finalize import densify_
 from iftplan.nn.masking.loading import load_masked_
 from iftplan.nn.sources import build
-from iftplan.nn.training.from_checkpoint import read_start
+from iftplan.nn.training.from_checkpoint import checkpoint_at
 from iftplan.nn.training.measures.activity import network_with_values
 from iftplan.nn.training.records.state_check import loading
 from iftplan.runs.document import parse_run
@@ -49,7 +49,7 @@ def trained_run(path: Path, source: str, say: Callable[[str], None]) -> Trained:
     Raises:
         InputError: there is no checkpoint, or the run trained a network of other widths than its dense model.
     """
-    step, state = read_start(path, say)
+    step, state = checkpoint_at(path, say)
     network = build(source, device="cpu")
     try:
         with loading(str(path)):
