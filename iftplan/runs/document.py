@@ -102,6 +102,10 @@ ADDED: tuple[tuple[str, str], ...] = (
     ("training", "tensor_parallel"),
     ("training", "replicas"),
     ("training", "recompute"),
+    ("recycling", "interval"),
+    ("recycling", "threshold"),
+    ("recycling", "end"),
+    ("recycling", "measure"),
 )
 """Settings, by section and name, that came after runs were first written: at its default none of them counts in a digest."""
 
@@ -112,6 +116,8 @@ def telling_settings(config: RunConfig) -> Document:
     for section, name in ADDED:
         if found[section][name] == defaults[section][name]:
             del found[section][name]
+    if not found["recycling"]:
+        del found["recycling"]
     found["data"].pop("workers", None)
     found["training"].pop("timeout", None)
     return found

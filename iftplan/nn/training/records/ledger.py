@@ -71,6 +71,10 @@ class Spending:
         self.macs += samples * unmasked if self._masks is None else self._taken(self._masks, samples)
         self.dense_macs += samples * dense
 
+    def measure(self, samples: int) -> None:
+        """Add the cost of forward passes beside the training steps, with the present masks."""
+        self.macs += samples * self.forward_macs
+
     def _taken(self, masks: Masking, samples: int) -> int:
         return step_macs(self._cost, self._groups, masks.taken, samples)
 
