@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import InputError
 from iftplan.models.dynamic.dormant import DormantNeurons, LayerNeurons
-from iftplan.nn.counting.activations.neurons import Neurons, features_first, find_neurons
+from iftplan.nn.counting.activations.neurons import HiddenLayer, features_first, find_neurons
 from iftplan.nn.counting.passes.conditions import counting_conditions
 from iftplan.nn.meta.wrappers import unwrapped
 
@@ -52,7 +52,7 @@ def dormant_neurons(
 
 def observed_neurons(
     network: nn.Module, batch: Tensor | Mapping[str, Any], threshold: float, average: Average = lambda x: x
-) -> tuple[DormantNeurons, tuple[Neurons, ...]]:
+) -> tuple[DormantNeurons, tuple[HiddenLayer, ...]]:
     """Dormant neurons of a network on one batch, and which layers write and read them.
 
     Args:
@@ -94,7 +94,7 @@ def _scores(size: Tensor) -> Tensor:
     return size / (size.mean() + 1e-9)
 
 
-def _sizes(network: nn.Module, neurons: tuple[Neurons, ...], run: Callable[[], Any]) -> dict[str, Tensor]:
+def _sizes(network: nn.Module, neurons: tuple[HiddenLayer, ...], run: Callable[[], Any]) -> dict[str, Tensor]:
     """Mean |h| of each neuron by the layer that writes it, over all that its readers read in one pass."""
     writers = {reader: x for x in neurons for reader in x.readers}
     totals = {x.writer: torch.zeros(x.channels, dtype=torch.float64) for x in neurons}

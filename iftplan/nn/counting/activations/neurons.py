@@ -22,12 +22,12 @@ _NORMS = nn.modules.batchnorm._BatchNorm
 
 
 @dataclass(frozen=True, slots=True)
-class Neurons:
-    """Neurons of one hidden layer.
+class HiddenLayer:
+    """A layer whose outputs are neurons, with what reads them.
 
     Attributes:
-        writer: module whose outputs they are.
-        channels: number of neurons.
+        writer: module whose outputs the neurons are.
+        channels: number of its neurons.
         readers: modules that read them → inputs that each neuron has there: 1, or the pixels of a flattened map.
         norms: batch norms on the way.
     """
@@ -72,8 +72,8 @@ def weight_modules(model: nn.Module) -> dict[str, nn.Module]:
 
 def find_neurons(
     model: nn.Module, run: Callable[[], Any]
-) -> tuple[tuple[Neurons, ...], tuple[str, ...], int]:
-    """Neurons of every hidden layer, the layers whose outputs are no neurons, and the number of passes.
+) -> tuple[tuple[HiddenLayer, ...], tuple[str, ...], int]:
+    """Hidden layers with neurons of their own, the layers whose outputs are no neurons, and the number of passes.
 
     Args:
         model: in eval mode, without gradients; left as it was.
@@ -97,7 +97,7 @@ def find_neurons(
         apart = all(readers.values()) and all(_repeats(mark, arrivals.features[x]) == 1 for x in norms)
         alone = all(read_from[x] == 1 and x not in given for x in arrivals.features)
         if mark is not None and readers and apart and alone and not arrivals.outside:
-            neurons.append(Neurons(name, len(mark), {x: r for x, r in readers.items() if r}, norms))
+            neurons.append(HiddenLayer(name, len(mark), {x: r for x, r in readers.items() if r}, norms))
     kept = {x.writer for x in neurons}
     return tuple(neurons), tuple(name for name in modules if name not in kept), len(writers) + 1
 

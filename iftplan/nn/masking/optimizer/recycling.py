@@ -25,7 +25,7 @@ from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import InputError
 from iftplan.models.dynamic.dormant import DormantNeurons
 from iftplan.nn.counting.activations.dormant import Average, observed_neurons
-from iftplan.nn.counting.activations.neurons import Neurons
+from iftplan.nn.counting.activations.neurons import HiddenLayer
 from iftplan.nn.layers.branches import is_conv1d
 from iftplan.nn.layers.initial_weights import fans_of
 from iftplan.nn.masking.optimizer.slots import slots
@@ -37,7 +37,7 @@ from iftplan.nn.meta.wrappers import unwrapped
 
 @dataclass(frozen=True, slots=True)
 class Recycled:
-    """Neurons that were recycled at one step.
+    """HiddenLayer that were recycled at one step.
 
     Attributes:
         found: dormant neurons that there were before, by layer.
@@ -116,7 +116,7 @@ def recycle_(
 
     Incoming weights are drawn anew as Glorot's uniform distribution has them, biases become 0, and a batch norm behind
     the layer starts again at those channels. The optimizer's state of all of them becomes 0. Under a mask only weights that it
-    keeps are drawn, so no count changes. Neurons of the output layer are never recycled, nor those that several
+    keeps are drawn, so no count changes. HiddenLayer of the output layer are never recycled, nor those that several
     layers write, such as the channels of a residual stream.
 
     Args:
@@ -179,7 +179,7 @@ def _axes(module: nn.Module) -> tuple[int, int]:
 def _recycle_(
     modules: Mapping[str, nn.Module],
     optimizer: Optimizer,
-    neurons: Neurons,
+    neurons: HiddenLayer,
     chosen: Tensor,
     generator: torch.Generator,
 ) -> None:
