@@ -136,6 +136,9 @@ def run_digest(config: RunConfig) -> str:
     )
     for name in ("checkpoints", "tensor_parallel", "replicas", "recompute"):
         found["training"].pop(name, None)
+    found.get("recycling", {}).pop("measure", None)
+    if not found.get("recycling", True):
+        del found["recycling"]
     return digest(found)
 
 

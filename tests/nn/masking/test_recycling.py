@@ -47,7 +47,6 @@ ALGORITHMS = {
     "static": nn.Static(),
     "set": nn.SET(UPDATES),
     "rigl": nn.RigL(UPDATES),
-    "snfs": nn.SNFS(UPDATES),
 }
 
 
