@@ -39,7 +39,7 @@ from iftplan.nn.masking.step_masks import step_macs, weights_by_layer  # noqa: E
 from iftplan.plans.plan import Plan, Scope  # noqa: E402
 from iftplan.report.table import Table  # noqa: E402
 from iftplan.report.terminal import print_table  # noqa: E402
-from iftplan.runs.training_cost import TrainingCost  # noqa: E402
+from iftplan.runs.costs.training_cost import TrainingCost  # noqa: E402
 
 ENVIRONMENT = "CartPole-v1"
 OBSERVATIONS, ACTIONS, WIDTH = 4, 2, 128

@@ -189,10 +189,11 @@ def _neurons(config: RunConfig, masks: Masking | None, length: Length, fabric: F
             f"recycling.interval is {asked.interval}, but {config.method.name} trains dense weights behind the masked ones, "
             "which recycling does not reach; use recycling.interval=0 with recycling.measure=true, or a method such as rigl."
         )
-    if fabric.world_size > 1 and config.training.strategy == "fsdp":
+    spread = config.training.strategy == "fsdp" or config.training.tensor_parallel > 1
+    if fabric.world_size > 1 and spread:
         raise InputError(
             "the neurons of a model whose weights are spread over processes cannot be counted or recycled; use "
-            "training.strategy=ddp."
+            "training.strategy=ddp, and training.tensor_parallel=1."
         )
     recycling = (
         Recycling(asked.interval, asked.threshold, floor(asked.end * length.steps))
