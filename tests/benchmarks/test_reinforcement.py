@@ -7,6 +7,7 @@ import pytest
 from tests.support.programs import program
 
 pytest.importorskip("gymnasium", reason="Gymnasium is for this benchmark alone")
+pytestmark = pytest.mark.filterwarnings("ignore:Masks never change")
 reinforcement = program("reinforcement")
 
 STEPS = reinforcement.WARMUP + 20

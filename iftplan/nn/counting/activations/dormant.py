@@ -122,8 +122,8 @@ def _run(network: nn.Module, batch: Tensor | Mapping[str, Any]) -> Any:
 
 
 def _samples(batch: Tensor | Mapping[str, Any]) -> int:
-    found = batch if isinstance(batch, Tensor) else next(x for x in batch.values() if isinstance(x, Tensor))
-    return len(found)
+    tensors = [batch] if isinstance(batch, Tensor) else [x for x in batch.values() if isinstance(x, Tensor)]
+    return len(tensors[0]) if tensors and tensors[0].dim() else 0
 
 
 def _first(batch: Tensor | Mapping[str, Any]) -> Any:

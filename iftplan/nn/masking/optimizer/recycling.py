@@ -129,9 +129,13 @@ def recycle_(
         average: of a tensor over the processes that share a batch.
 
     Raises:
-        InputError: weights are spread over processes, or `dormant_neurons` refuses the arguments.
+        InputError: weights are spread over processes, the optimizer is none, or `dormant_neurons` refuses the arguments.
     """
     network, inner = unwrapped(model), innermost_optimizer(optimizer)
+    if not isinstance(inner, Optimizer):
+        raise InputError(
+            f"the optimizer is a {type(inner).__name__}; give one of torch.optim that trains the model."
+        )
     if any(is_sharded(parameter) for parameter in network.parameters()):
         raise InputError(
             "neurons of a model whose weights are spread over processes cannot be recycled; use DDP."
