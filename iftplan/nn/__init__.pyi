@@ -11,6 +11,7 @@ from .application.sparsify import sparsify as sparsify
 from .application.sparsify import sparsify_ as sparsify_
 from .callbacks.lightning import LightningMasking as LightningMasking
 from .callbacks.trainer import TrainerMasking as TrainerMasking
+from .counting.activations.dormant import dormant_neurons as dormant_neurons
 from .counting.measure import measure as measure
 from .counting.operators.block_attention import block_pattern as block_pattern
 from .counting.training_step import StepMacs as StepMacs
@@ -58,6 +59,9 @@ from .masking.loading import mask_zeros_ as mask_zeros_
 from .masking.masking import Masking as Masking
 from .masking.measures.spectra import spectra as spectra
 from .masking.measures.updates import weight_updates as weight_updates
+from .masking.optimizer.recycling import Recycled as Recycled
+from .masking.optimizer.recycling import Recycling as Recycling
+from .masking.optimizer.recycling import recycle_ as recycle_
 from .masking.processes import shard_masks_ as shard_masks_
 from .masking.processes import spare_broadcasts_ as spare_broadcasts_
 from .masking.step_masks import layer_counts as layer_counts

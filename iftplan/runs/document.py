@@ -102,6 +102,10 @@ ADDED: tuple[tuple[str, str], ...] = (
     ("training", "tensor_parallel"),
     ("training", "replicas"),
     ("training", "recompute"),
+    ("recycling", "interval"),
+    ("recycling", "threshold"),
+    ("recycling", "end"),
+    ("recycling", "measure"),
 )
 """Settings, by section and name, that came after runs were first written: at its default none of them counts in a digest."""
 
@@ -114,6 +118,8 @@ def telling_settings(config: RunConfig) -> Document:
             del found[section][name]
     if not config.distillation.teacher:
         del found["distillation"]
+    if not found["recycling"]:
+        del found["recycling"]
     found["data"].pop("workers", None)
     found["training"].pop("timeout", None)
     return found
@@ -133,6 +139,9 @@ def run_digest(config: RunConfig) -> str:
     for name in ("checkpoints", "tensor_parallel", "replicas", "recompute"):
         found["training"].pop(name, None)
     found.get("distillation", {}).pop("teacher", None)
+    found.get("recycling", {}).pop("measure", None)
+    if not found.get("recycling", True):
+        del found["recycling"]
     return digest(found)
 
 

@@ -388,6 +388,28 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class RecyclingConfig:
+    """Dormant neurons: whether they are counted, and when they are recycled (ReDo, arXiv 2302.12902).
+
+    Attributes:
+        interval: optimizer steps from one time to the next, ΔT; 0 for never.
+        threshold: τ; a neuron is dormant if its score is at most τ.
+        end: part of training after which nothing is recycled.
+        measure: whether every evaluation counts dormant neurons; where neurons are recycled it does in any case.
+    """
+
+    interval: Natural = 0
+    threshold: Size = 0.025
+    end: Part = 1.0
+    measure: bool = False
+
+    @property
+    def observes(self) -> bool:
+        """Whether dormant neurons are counted."""
+        return self.measure or self.interval > 0
+
+
+@dataclass(frozen=True, slots=True)
 class StartConfig:
     """Weights that a run begins with, where they are not drawn from the seed.
 
@@ -431,6 +453,7 @@ class RunConfig:
         training: the loop.
         start: what the run begins with.
         distillation: the teacher that it learns from.
+        recycling: of dormant neurons.
     """
 
     seed: int = 0
@@ -442,3 +465,4 @@ class RunConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     start: StartConfig = field(default_factory=StartConfig)
     distillation: DistillationConfig = field(default_factory=DistillationConfig)
+    recycling: RecyclingConfig = field(default_factory=RecyclingConfig)

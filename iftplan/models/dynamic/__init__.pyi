@@ -15,6 +15,8 @@ from .chunks import chunk_sparsity as chunk_sparsity
 from .chunks import expected_chunk_sparsity as expected_chunk_sparsity
 from .chunks import token_sparsity as token_sparsity
 from .contextual import effective_density as effective_density
+from .dormant import DormantNeurons as DormantNeurons
+from .dormant import LayerNeurons as LayerNeurons
 from .feed_forward import feed_forward_macs as feed_forward_macs
 from .feed_forward import feed_forward_share as feed_forward_share
 from .selection import InputSelection as InputSelection

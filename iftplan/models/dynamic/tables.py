@@ -5,6 +5,7 @@ from __future__ import annotations
 from iftplan.base.units import count, share
 from iftplan.models.counting import unknown_sentence
 from iftplan.models.dynamic.activations import ActivationSparsity
+from iftplan.models.dynamic.dormant import DormantNeurons
 from iftplan.report.table import Table
 
 
@@ -42,3 +43,31 @@ def unobserved_sentence(found: ActivationSparsity) -> str:
     """Sentence about products whose zeros were not counted."""
     whole = sum(found.unobserved.values())
     return f"{count(whole)} MACs of {len(found.unobserved)} products were not looked into (of two activations, or of an operator without a rule) and count in full."
+
+
+def dormant_table(found: DormantNeurons) -> Table:
+    """Layer by layer: how many neurons are dormant."""
+    rows = tuple(
+        (
+            layer.name,
+            ", ".join(layer.readers),
+            count(len(layer.scores)),
+            count(len(layer.dormant)),
+            share(layer.share),
+            f"{min(layer.scores):.4f}",
+        )
+        for layer in found.layers
+    )
+    notes = [
+        "no layer has neurons that it alone writes"
+        if found.share is None
+        else f"{count(found.dormant)} of {count(found.neurons)} neurons are dormant, {share(found.share)}"
+    ]
+    if found.unobserved:
+        notes.append(
+            f"{count(len(found.unobserved))} other layers have no neurons of their own: they are added to others, mixed, or the "
+            "network's outputs"
+        )
+    title = f"Dormant neurons on {count(found.samples)} samples, threshold {found.threshold:g}"
+    columns = ("layer", "read by", ">neurons", ">dormant", ">share", ">lowest score")
+    return Table(columns, rows, title, tuple(notes))

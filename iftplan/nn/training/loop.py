@@ -24,6 +24,7 @@ from iftplan.nn.timing.peak import wait
 from iftplan.nn.training.data.batches import TrainingBatches, batches, watching_workers
 from iftplan.nn.training.data.mixing import mixed, mixing_weight
 from iftplan.nn.training.data.samples import Batch, Task, generator_of
+from iftplan.nn.training.measures.dormant import NeuronRecord
 from iftplan.nn.training.measures.evaluation import Score, evaluate, logits_of, loss_of
 from iftplan.nn.training.optimization.averaging import Averaging
 from iftplan.nn.training.optimization.distillation import Teacher
@@ -129,6 +130,7 @@ class Loop:
         average: of the weights, which is then what is evaluated; None for none.
         spectra: of the masks; None where they are not measured.
         folded: decay of low-rank pairs by their product; None where weights decay.
+        neurons: dormant ones; None where they are not counted.
         step: steps taken.
         loss_sum: training losses since the last evaluation, added up.
         loss_count: number of these losses.
@@ -156,6 +158,7 @@ class Loop:
     average: Averaging | None = None
     spectra: SpectralRecord | None = None
     folded: FoldedDecay | None = None
+    neurons: NeuronRecord | None = None
     step: int = 0
     loss_sum: Tensor | None = None
     loss_count: int = 0
@@ -246,6 +249,9 @@ class Loop:
         self.optimizer.zero_grad()
         self.spending.step(config.training.batch_size)
         self.step += 1
+        if self.neurons is not None:
+            part = inputs.chunk(parts)[0]
+            self.spending.measure(self.neurons.step_(self.network, self.bare_optimizer, part, self.step))
         if self.average is not None:
             self.average.step()
         # added up where it is: reading it would wait for the device at every step
@@ -311,6 +317,7 @@ class Loop:
             "lr": self.bare_optimizer.param_groups[0]["lr"],
             **self._validated(model),
             **(self.spectra.means() if self.spectra is not None else {}),
+            **self._neurons_seen(),
         }
         self.loss_sum, self.loss_count = None, 0
         self.metrics.add(row)
@@ -318,6 +325,11 @@ class Loop:
         self.fabric.log_dict(row, step=self.step)
         self._check_finite(row)
         return score
+
+    def _neurons_seen(self) -> dict[str, float]:
+        if self.neurons is None:
+            return {}
+        return self.neurons.metrics(self.network, self.task, self.config.training.batch_size)
 
     def _validated(self, model: nn.Module) -> dict[str, float]:
         samples = self.task.validation
@@ -366,6 +378,7 @@ class Loop:
             "average": self.average.state_dict() if self.average is not None else None,
             "loss_sums": gather_numbers(self.loss_sum),
             "loss_count": self.loss_count,
+            **({} if self.neurons is None else {"recycled": self.neurons.recycled}),
         }
 
     def save(self) -> None:
@@ -446,6 +459,8 @@ class Loop:
         self.spending.load_state_dict(state["spending"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
+        if self.neurons is not None:
+            self.neurons.recycled = int(state["recycled"])
         self.metrics.rows = list(state["metrics"])
         self.step, self.loss_count = int(state["step"]), int(state["loss_count"])
         self.loss_sum = own_number(state["loss_sums"], self.fabric.device)

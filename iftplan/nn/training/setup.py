@@ -6,6 +6,7 @@ import platform
 from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.metadata import version
+from math import floor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +17,11 @@ from iftplan.base.errors import InputError
 from iftplan.base.units import fraction
 from iftplan.masks import MaskStructure, Unstructured, parse_mask
 from iftplan.masks.spectra import MEASURES
-from iftplan.nn.masking.algorithms.base import Algorithm
+from iftplan.nn.masking.algorithms.base import Algorithm, LatentAlgorithm
 from iftplan.nn.masking.algorithms.static import Static
 from iftplan.nn.masking.cautions import algorithm_cautions, weights_left
 from iftplan.nn.masking.masking import Masking
+from iftplan.nn.masking.optimizer.recycling import Recycling
 from iftplan.nn.masking.processes import shard_masks_, spare_broadcasts_
 from iftplan.nn.masks.masked_weights import masked_names, masked_weights
 from iftplan.nn.masks.shards import whole
@@ -28,6 +30,7 @@ from iftplan.nn.training.data.samples import Task
 from iftplan.nn.training.execution import run_sparse_
 from iftplan.nn.training.from_checkpoint import begin_from_
 from iftplan.nn.training.loop import Length, Loop
+from iftplan.nn.training.measures.dormant import NeuronRecord
 from iftplan.nn.training.methods import algorithm_of
 from iftplan.nn.training.network import network_of
 from iftplan.nn.training.optimization.averaging import Averaging
@@ -39,7 +42,7 @@ from iftplan.nn.training.parallel.recomputation import recompute_
 from iftplan.nn.training.records import best
 from iftplan.nn.training.records.ledger import Spending
 from iftplan.nn.training.records.memory import held_bytes
-from iftplan.nn.training.records.metrics import COLUMNS, Metrics, last_row
+from iftplan.nn.training.records.metrics import COLUMNS, DORMANT, Metrics, last_row
 from iftplan.nn.training.records.spectra import SpectralRecord
 from iftplan.nn.training.records.states import model_state
 from iftplan.plans.plan import Plan, Scope
@@ -115,6 +118,7 @@ def start(
         if fabric.world_size > 1 and config.training.strategy == "fsdp":
             _shard_masks_(network, algorithm, structure)
         masks = Masking(model, bare, algorithm, structure=structure, seed=config.seed)
+    neurons = _neurons(config, masks, length, fabric)
     _check_output(model, task)
     if teacher is not None:
         _check_teacher(teacher.to_(fabric.device), model, network, plan, task)
@@ -140,9 +144,10 @@ def start(
         length=length,
         directory=directory,
         identity=identity,
-        metrics=Metrics(directory / "metrics.csv", _columns(task, spectra)),
+        metrics=Metrics(directory / "metrics.csv", _columns(task, spectra, neurons)),
         spectra=spectra,
         folded=folded,
+        neurons=neurons,
         bare_optimizer=bare,
         share=share,
         average=average,
@@ -179,11 +184,40 @@ def _folded(config: RunConfig, network: torch.nn.Module, world: int) -> FoldedDe
     return folded_decay(network, optimizer.weight_decay)
 
 
-def _columns(task: Task, spectra: SpectralRecord | None) -> tuple[str, ...]:
+def _neurons(config: RunConfig, masks: Masking | None, length: Length, fabric: Fabric) -> NeuronRecord | None:
+    """Record of dormant neurons, if they are asked for.
+
+    Raises:
+        InputError: neurons cannot be recycled under the method or the strategy.
+    """
+    asked = config.recycling
+    if not asked.observes:
+        return None
+    if asked.interval and masks is not None and isinstance(masks.algorithm, LatentAlgorithm):
+        raise InputError(
+            f"recycling.interval is {asked.interval}, but {config.method.name} trains dense weights behind the masked ones, "
+            "which recycling does not reach; use recycling.interval=0 with recycling.measure=true, or a method such as rigl."
+        )
+    spread = config.training.strategy == "fsdp" or config.training.tensor_parallel > 1
+    if fabric.world_size > 1 and spread:
+        raise InputError(
+            "the neurons of a model whose weights are spread over processes cannot be counted or recycled; use "
+            "training.strategy=ddp, and training.tensor_parallel=1."
+        )
+    recycling = (
+        Recycling(asked.interval, asked.threshold, floor(asked.end * length.steps))
+        if asked.interval
+        else None
+    )
+    return NeuronRecord(fabric, asked.threshold, recycling, config.seed)
+
+
+def _columns(task: Task, spectra: SpectralRecord | None, neurons: NeuronRecord | None) -> tuple[str, ...]:
     return (
         *COLUMNS,
         *(best.COLUMNS if task.validation is not None else ()),
         *(MEASURES if spectra is not None else ()),
+        *(DORMANT if neurons is not None else ()),
     )
 
 

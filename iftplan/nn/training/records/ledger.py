@@ -75,6 +75,10 @@ class Spending:
         self.macs += samples * self._teacher
         self.dense_macs += samples * dense
 
+    def measure(self, samples: int) -> None:
+        """Add the cost of forward passes beside the training steps, with the present masks."""
+        self.macs += samples * self.forward_macs
+
     def _taken(self, masks: Masking, samples: int) -> int:
         return step_macs(self._cost, self._groups, masks.taken, samples)
 

@@ -24,6 +24,8 @@ COLUMNS = (
     "churn",
     "lr",
 )
+DORMANT = ("dormant", "recycled")
+"""Columns of runs that count dormant neurons."""
 Row = Mapping[str, int | float]
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from iftplan.base.errors import InputError
 from iftplan.masks.spectra import MEASURES
 from iftplan.nn.training.records.best import COLUMNS as VALIDATION
-from iftplan.nn.training.records.metrics import COLUMNS
+from iftplan.nn.training.records.metrics import COLUMNS, DORMANT
 
 _PARTS: Mapping[str, type | tuple[type, ...]] = {
     "identity": dict,
@@ -28,7 +28,12 @@ _PARTS: Mapping[str, type | tuple[type, ...]] = {
     "loss_count": int,
 }
 
-_ROWS = [{*COLUMNS, *best, *measures} for best in ((), VALIDATION) for measures in ((), MEASURES)]
+_ROWS = [
+    {*COLUMNS, *best, *measures, *neurons}
+    for best in ((), VALIDATION)
+    for measures in ((), MEASURES)
+    for neurons in ((), DORMANT)
+]
 
 
 def check_state(state: Mapping[str, Any], step: int, where: str) -> None:
