@@ -84,8 +84,8 @@ class BlockProduct(Member):
         """
         at = self.dimension
         if of < 0:
-            return x.unflatten(at, (blocks, -1)).transpose(at - 1, at).flatten(at - 1, at)
-        return x.unflatten(at, (blocks, of, -1)).transpose(at - 2, at - 1).flatten(at - 2, at)
+            return torch.unflatten(x, at, (blocks, -1)).transpose(at - 1, at).flatten(at - 1, at)
+        return torch.unflatten(x, at, (blocks, of, -1)).transpose(at - 2, at - 1).flatten(at - 2, at)
 
     def _cut(self, out: Tensor) -> Tensor:
         """Outputs without those that only make blocks equal."""
@@ -145,7 +145,7 @@ class KroneckerSum(BlockPair):
     def _in_each(self, factor: nn.Module, x: Tensor, blocks: int) -> Tensor:
         """A factor's outputs in every block of channels, block after block."""
         at = self.dimension
-        apart = x.unflatten(at, (blocks, -1))
+        apart = torch.unflatten(x, at, (blocks, -1))
         out: Tensor = factor(apart.flatten(0, at - 1))
         return out.reshape(*apart.shape[:at], *out.shape[1:]).flatten(at - 1, at)
 
@@ -166,7 +166,7 @@ class ButterflyProduct(BlockProduct):
 
     def __init__(self, layer: nn.Module, rank: int, grid: ButterflyGrid) -> None:
         super().__init__(layer, grid.blocks)
-        self.half = grid.blocks // 2
+        self.pairs = grid.blocks // 2
         sizes = (size(_inputs(layer), grid.blocks), *(rank,) * (grid.levels - 1), size(self.cut, grid.blocks))
         last = grid.levels - 1
         carries = last if getattr(layer, "transposed", False) else 0
@@ -174,7 +174,7 @@ class ButterflyProduct(BlockProduct):
         self.factors = nn.ModuleList(
             _blockwise(
                 layer,
-                self.half,
+                self.pairs,
                 grid.blocks * sizes[i],
                 grid.blocks * sizes[i + 1],
                 bias=biased and i == last,
@@ -195,7 +195,7 @@ class ButterflyProduct(BlockProduct):
         """Output of all factors, in the shape of the replaced layer's."""
         x = self._padded(x)
         for factor in self.factors:
-            x = factor(self._dealt(x, 2, self.half))
+            x = factor(self._dealt(x, 2, self.pairs))
         return self._cut(x)
 
 

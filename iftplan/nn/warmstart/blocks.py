@@ -76,8 +76,8 @@ def _project_sum_(member: BlockPair, matrix: Tensor) -> Tensor:
 
 def _project_butterfly_(member: ButterflyProduct, matrix: Tensor) -> Tensor:
     """Factors from the middle outwards, each block of what is left by its largest singular values."""
-    stacks = [_stack(factor, member.half) for factor in member.factors]
-    blocks = 2 * member.half
+    stacks = [_stack(factor, member.pairs) for factor in member.factors]
+    blocks = 2 * member.pairs
     columns, rows = stacks[0].shape[2] // 2, stacks[-1].shape[1] // 2
     padded = matrix.new_zeros(blocks * columns, blocks * rows)
     padded[: matrix.shape[0], : matrix.shape[1]] = matrix

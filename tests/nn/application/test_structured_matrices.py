@@ -145,7 +145,8 @@ def test_a_hundred_steps_lower_the_loss(name: str, family: str) -> None:
 def test_a_row_says_how_often_weights_are_used() -> None:
     plan = planned("perceptron", "kronecker", "0")
     rows = [layer for layer in plan.layers if layer.reuse != 1]
-    assert rows and all(row.macs == row.positions * row.dense_weights * row.reuse for row in rows)
+    assert rows
+    assert [row.macs for row in rows] == [row.positions * row.dense_weights * row.reuse for row in rows]
     model = apply(plan, host("perceptron"))
     for row in rows:
         member = model.get_submodule(row.name)

@@ -43,7 +43,7 @@ def state(optimizer: optim.Optimizer, parameter: Any) -> list[Tensor]:
 
 
 UPDATES = Updates(end=1000, interval=3)
-ALGORITHMS = {
+ALGORITHMS: dict[str, nn.Algorithm] = {
     "static": nn.Static(),
     "set": nn.SET(UPDATES),
     "rigl": nn.RigL(UPDATES),
@@ -58,7 +58,7 @@ def test_recycling_changes_the_dead_neurons_and_nothing_else(
     dense = algorithm == "dense"
     model = perceptron() if dense else sparse()
     options = {"lr": 0.1, "momentum": 0.9} if kind is optim.SGD else {"lr": 0.01}
-    optimizer: optim.Optimizer = kind(model.parameters(), **options)  # type: ignore[call-arg, arg-type]
+    optimizer: optim.Optimizer = kind(model.parameters(), **options)  # type: ignore[arg-type]
     if dense:
         for batch in batches(4):
             loss_of(model, batch).backward()
@@ -75,7 +75,7 @@ def test_recycling_changes_the_dead_neurons_and_nothing_else(
     assert done.neurons == len(DEAD)
     assert torch.equal(model(INPUTS), answered)  # they said nothing before, and are not listened to now
     first, second = model.get_submodule("0"), model.get_submodule("2")
-    others = [i for i in range(first.weight.shape[0]) if i not in DEAD]  # type: ignore[union-attr, index]
+    others = [i for i in range(first.weight.shape[0]) if i not in DEAD]
     for name, value in model.state_dict().items():
         match name:
             case "0.weight" | "0.bias":
@@ -85,10 +85,10 @@ def test_recycling_changes_the_dead_neurons_and_nothing_else(
                 assert not value[:, list(DEAD)].any()
             case _:
                 assert torch.equal(value, before[name])
-    fresh, bias = first.weight[list(DEAD)], first.bias[list(DEAD)]  # type: ignore[union-attr, index]
+    fresh, bias = first.weight[list(DEAD)], first.bias[list(DEAD)]
     assert not bias.any()
     assert not torch.equal(fresh, before["0.weight"][list(DEAD)])
-    assert fresh.abs().max() <= sqrt(6 / sum(first.weight.shape))  # type: ignore[arg-type, union-attr, misc]
+    assert fresh.abs().max() <= sqrt(6 / sum(first.weight.shape))  # type: ignore[arg-type]
     mask = model.state_dict().get("0.weight_mask", torch.ones_like(before["0.weight"], dtype=torch.bool))
     assert torch.equal(fresh != 0, mask[list(DEAD)])
     slots = [(state(optimizer, first.weight), 0), (state(optimizer, first.bias), 0)]
@@ -152,7 +152,7 @@ def test_maps_are_recycled_with_their_norm_and_with_all_pixels_that_a_linear_lay
     assert isinstance(last, torch.nn.Linear)
     with torch.no_grad():
         norm.bias[2], norm.weight[2] = -100, 7
-        norm.running_mean[2], norm.running_var[2] = 3, 9  # type: ignore[index]
+        norm.running_mean[2], norm.running_var[2] = 3, 9
     optimizer = optim.AdamW(model.parameters(), lr=0.1)
     done = nn.recycle_(model, optimizer, torch.randn(8, 2, 4, 4), threshold=0)
     assert done.layers == {"0": (2,)}

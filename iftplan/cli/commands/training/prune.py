@@ -303,11 +303,13 @@ class _Asked:
 
     def plans(self, spec: ModelSpec) -> list[Plan]:
         """A plan for each sparsity, from the lowest on."""
+        from fractions import Fraction
+
         from iftplan.base.units import parse_sparsity
         from iftplan.plans.request import make_plan
 
-        given = sorted(map(parse_sparsity, self.sparsities)) or [None]
-        return [make_plan(spec, replace(self.request, sparsity=sparsity)) for sparsity in given]
+        given: list[Fraction | None] = [*sorted(map(parse_sparsity, self.sparsities))]
+        return [make_plan(spec, replace(self.request, sparsity=sparsity)) for sparsity in given or [None]]
 
 
 def _trained(

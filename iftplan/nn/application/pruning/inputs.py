@@ -101,5 +101,6 @@ def _windows(module: nn.modules.conv._ConvNd, x: Tensor) -> Tensor:
         # every step of dilation is in the window, and all but each gap-th are left out of it
         x = x.unfold(2 + i, (size - 1) * gap + 1, module.stride[i])[..., ::gap]
     # (n, channels, *positions, *kernel) to (groups, n·positions, kernel·channels)
-    split = x.unflatten(1, (module.groups, channels)).movedim(1, 0).movedim(2, -1)
-    return split.reshape(module.groups, -1, channels * int(torch.tensor(module.kernel_size).prod()))
+    split = torch.unflatten(x, 1, (module.groups, channels)).movedim(1, 0).movedim(2, -1)
+    rows: Tensor = split.reshape(module.groups, -1, channels * int(torch.tensor(module.kernel_size).prod()))
+    return rows

@@ -71,7 +71,8 @@ def inverse_factors(products: Tensor) -> Tensor:
     diagonal = damped.diagonal(dim1=1, dim2=2)
     diagonal.masked_fill_(diagonal == 0, 1)
     diagonal += DAMPING * diagonal.mean(1, keepdim=True)
-    return cholesky(torch.cholesky_inverse(cholesky(damped)), upper=True)
+    factor: Tensor = cholesky(torch.cholesky_inverse(cholesky(damped)), upper=True)
+    return factor
 
 
 def _blocks(

@@ -191,7 +191,7 @@ def test_weights_that_make_up_change_outputs_less() -> None:
     dense = small().eval()
     masked = sparsify(dense, "1/2", keep_dense="none", dense_start=True)
     found = {
-        method: float((prune(masked, method, IMAGES)(IMAGES[0]) - dense(IMAGES[0])).norm())  # type: ignore[arg-type]
+        method: float((prune(masked, method, IMAGES)(IMAGES[0]) - dense(IMAGES[0])).norm())
         for method in ("magnitude", "wanda", "sparsegpt")
     }
     assert found["sparsegpt"] < 0.8 * min(found["wanda"], found["magnitude"])
