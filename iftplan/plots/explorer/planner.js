@@ -343,8 +343,9 @@ function sizesOf(model, density, roundTo) {
  */
 function planModel(model, request) {
   const density = minus(ratio(ONE), request.sparsity);
-  const { widens } = FAMILIES[request.family];
-  if (widens && model.refusal) throw new Infeasible(model.refusal);
+  const { key, widens } = FAMILIES[request.family];
+  const stays = key && density.n === density.d; // at density 1 its ranks close the budget at the dense widths
+  if (widens && model.refusal && !stays) throw new Infeasible(model.refusal);
   const sizes = widens && model.widths.length ? sizesOf(model, density, request.roundTo) : null;
   const rows = rowsOf(model, request, density, sizes);
   const closes = request.family !== "none";
