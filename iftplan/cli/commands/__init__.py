@@ -11,7 +11,7 @@ SUMMARIES: Mapping[str, str] = MappingProxyType(
         "check": "Check a project's models against their budgets and baseline",
         "diff": "Show what changed between two models, plans or git revisions",
         "train": "Train a plan with a sparse-training method",
-        "prune": "Make a trained network sparse in one shot, by magnitude, Wanda or SparseGPT",
+        "prune": "Make a trained network sparse in one shot",
         "soup": "Average the weights of runs that share their masks",
         "explore": "Try plans of a model in one offline page with sliders",
         "sweep": "Plan, and optionally train, many combinations into one table",

@@ -184,9 +184,9 @@ def command(
     form: FormatOption = None,
     output: OutputOption = None,
 ) -> None:
-    """Make a trained network sparse in one shot, by magnitude, Wanda or SparseGPT.
+    """Make a trained network sparse in one shot.
 
-    With --out the pruned network is written for iftplan train --from. With --curve its quality is measured at many
+    Weights are chosen by magnitude, Wanda or SparseGPT. With --out the pruned network is written for iftplan train --from. With --curve its quality is measured at many
     sparsities: where it drops, the essential sparsity ends.
     """
     asked = _Asked(
