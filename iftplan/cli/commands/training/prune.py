@@ -186,8 +186,8 @@ def command(
 ) -> None:
     """Make a trained network sparse in one shot.
 
-    Weights are chosen by magnitude, Wanda or SparseGPT. With --out the pruned network is written for iftplan train --from. With --curve its quality is measured at many
-    sparsities: where it drops, the essential sparsity ends.
+    Weights are chosen by magnitude, Wanda or SparseGPT. With --out the pruned network is written for iftplan train
+    --from. With --curve its quality is measured at many sparsities: where it drops, the essential sparsity ends.
     """
     asked = _Asked(
         methods=_methods(method, curve),
