@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,9 @@ if (
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+collect_ignore = [] if find_spec("jax") else ["support/models/jax_traps.py"]
+"""What cannot be imported without JAX."""
 
 LONG = frozenset((Path(__file__).parent / "long.txt").read_text(encoding="utf-8").split())
 """Tests, and files of tests, that take seconds: the quick half does without them."""

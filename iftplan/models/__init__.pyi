@@ -3,6 +3,12 @@ from .cost import ModelCost as ModelCost
 from .counting import Contraction as Contraction
 from .counting import CountTable as CountTable
 from .counting import Values as Values
+from .dynamic import LLAMA2_70B as LLAMA2_70B
+from .dynamic import effective_density as effective_density
+from .dynamic import expected_share as expected_share
+from .dynamic import feed_forward_share as feed_forward_share
+from .dynamic import kept_values as kept_values
+from .dynamic import sliced_macs as sliced_macs
 from .notation import parse_input as parse_input
 from .notation import parse_layer as parse_layer
 from .polynomial import Polynomial as Polynomial

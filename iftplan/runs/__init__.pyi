@@ -5,6 +5,8 @@ from .costs.growth import within_budget as within_budget
 from .costs.growth import within_steps as within_steps
 from .costs.memory import TrainingMemory as TrainingMemory
 from .costs.training_cost import TrainingCost as TrainingCost
+from .devices.layout import Devices as Devices
+from .devices.memory import device_memory as device_memory
 from .history import History as History
 from .history import SpectralHistory as SpectralHistory
 from .laws.advice.answer import LawAnswer as LawAnswer

@@ -1,6 +1,7 @@
 """Public functions given something else than what they take: an `InputError` that names the argument and what can stand there."""
 
 import inspect
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from types import ModuleType
@@ -163,13 +164,16 @@ def test_what_cannot_be_seen_at_once_is_left_to_the_function() -> None:
         given(1, [], "x", 2)
 
 
-def test_a_function_that_finds_no_torch_says_what_to_install() -> None:
+def test_a_function_that_finds_no_torch_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+
     @check_arguments
     def audit(subject: int) -> int:
         raise ModuleNotFoundError("No module named 'torch'", name="torch")
 
     with pytest.raises(
-        InputError, match=r"audit needs PyTorch, which is not installed\. Install it with: pip"
+        InputError,
+        match=r"audit needs PyTorch, which cannot be imported \(No module named 'torch'\)\. Install it with: pip",
     ):
         audit(1)
 

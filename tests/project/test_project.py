@@ -84,7 +84,12 @@ def test_every_package_that_the_core_imports_is_declared() -> None:
     distributions = {re.split(r"[<>=!~\[]", r)[0].replace("-", "_") for r in required}
     declared = {import_names.get(name, name) for name in distributions}
     optional = {"torch", "transformers", "timm", "torchvision", "iftplan", "pytest"}
-    optional |= {"datasets", "mlflow", "pytorch_lightning"}  # asked for by name, at the moment of use
+    optional |= {
+        "datasets",
+        "mlflow",
+        "pytorch_lightning",
+        "safetensors",
+    }  # asked for by name, at the moment of use
     optional |= {"llvmlite"}  # half of numba, of the same release
     optional |= {"onnx"}  # the extra of its name, and deepsparse brings it in a process of its own
     imported = {

@@ -20,9 +20,11 @@ from iftplan.families.solution import Step
 from iftplan.models.cost import ModelCost
 from iftplan.models.counting import Contraction, CountTable
 from iftplan.models.dynamic.activations import ActivationSparsity, LayerActivity
+from iftplan.models.dynamic.dormant import DormantNeurons, LayerNeurons
 from iftplan.models.spec import Kind, LayerSpec, ModelSpec, WeightLayer
 from iftplan.plans.audit.audit import audit_model
 from iftplan.plans.audit.diff import LayerCosts, diff
+from iftplan.plans.audit.updates import UpdateReport, WeightUpdate
 from iftplan.plans.plan import Plan
 from iftplan.plans.tables import plan_table
 from iftplan.report.display import Displayed
@@ -75,6 +77,8 @@ def examples() -> dict[str, Displayed]:
         audit_model(HOSTILE, [table]),
         diff(LayerCosts(HOSTILE, {}), LayerCosts(HOSTILE, {HOSTILE: 64})),
         CheckReport(HOSTILE, "", (model,), (HOSTILE,)),
+        DormantNeurons(0.1, 8, (LayerNeurons(HOSTILE, (HOSTILE,), (0.0, 2.0), 0.1),), (HOSTILE,), 8),
+        UpdateReport(HOSTILE, HOSTILE, (0.0,), (WeightUpdate(HOSTILE, 8, (3,), 1.0, 4.0),)),
         ActivationSparsity(
             HOSTILE, 1, (LayerActivity(HOSTILE, HOSTILE, 8, 6, 64, 48),), unknown={HOSTILE: 1}
         ),

@@ -8,8 +8,10 @@ import pytest
 import iftplan as ift
 from iftplan.models.counting import Contraction, CountTable
 from iftplan.models.dynamic.activations import ActivationSparsity, LayerActivity
+from iftplan.models.dynamic.dormant import DormantNeurons, LayerNeurons
 from iftplan.plans.audit.audit import audit_model
 from iftplan.plans.audit.diff import LayerCosts, diff
+from iftplan.plans.audit.updates import UpdateReport, WeightUpdate
 from iftplan.plans.document.plan import plan_document
 from iftplan.plans.plan import Plan
 from iftplan.report.display import Displayed, Framed, data_frame
@@ -34,6 +36,8 @@ def examples() -> dict[str, Framed]:
         audit_model("m", [table]),
         diff(LayerCosts("a", {"x": 1}), LayerCosts("b", {"x": 3})),
         ActivationSparsity("zeros", 1, (LayerActivity("a", "a.weight", 8, 6, 64, 48),)),
+        DormantNeurons(0.1, 8, (LayerNeurons("a", ("b",), (0.0, 2.0), 0.1),), (), 8),
+        UpdateReport("a", "b", (0.0,), (WeightUpdate("a.weight", 8, (3,), 1.0, 4.0),)),
         ask(published("joint-moe"), LawQuestion()),
         tradeoff([Observation("s", "m", "wide", macs=64, metric="top1", value=1.0)]),
     )

@@ -80,6 +80,7 @@ def soup(states: Sequence[Mapping[str, Tensor]], names: Sequence[str] = ()) -> d
     """
     if not states:
         raise InputError("there are no models to average; give at least one state dict.")
+    _refuse_no_states(states)
     called = names or [f"model {i}" for i in range(1, len(states) + 1)]
     first = states[0]
     for name, state in zip(called[1:], states[1:], strict=True):
@@ -96,6 +97,14 @@ def _mean(tensors: Sequence[Tensor]) -> Tensor:
     for tensor in tensors:
         total += tensor.to(total.device)
     return (total / len(tensors)).to(first.dtype)
+
+
+def _refuse_no_states(states: Sequence[object]) -> None:
+    for state in states:
+        if not isinstance(state, Mapping):
+            raise InputError(
+                f"soup: one of the states is a {type(state).__name__}, and a state dict was asked for. Give model.state_dict() of each network."
+            )
 
 
 def _refuse_another_network(

@@ -21,6 +21,7 @@ HOMES = ("masks", "nn/masks/structures")
 
 MADE_FOR = {
     "families/solver.py": {"NM"},  # N:M Wide is a family of N:M masks
+    "nn/application/pruning/sparsegpt.py": {"NM"},  # chosen while its columns are passed
     "nn/masking/algorithms/pruning/iterative.py": {"NM"},  # one weight of every group at a time
     "nn/masking/algorithms/exchange/srigl.py": {"ConstantFanIn"},
     "nn/masking/algorithms/dense_weights/structure_decay.py": {"NM"},

@@ -222,7 +222,7 @@ def command(
     document = pruning_document(found)
     emit(tables, lambda: document, form, output, summary=tables[-1:])
     if plot:
-        from iftplan.plots import pruning_picture
+        from iftplan.plots.pruning import pruning_picture
 
         write_picture(lambda: pruning_picture(found, theme=theme), plot)
         say(f"written: {plot}")

@@ -58,6 +58,7 @@ class Growth:
     uneven: tuple[str, ...]
 
 
+@check_arguments
 def current_widths(model: nn.Module, couplings: Couplings) -> dict[str, int]:
     """Present sizes of all widths of a model, whether it has grown since it was traced or not."""
     tensors, sizes = _tensors(model), {name: width.size for name, width in couplings.widths.items()}
