@@ -26,7 +26,7 @@ class MEST(DropGrow):
     Only the gradients of active weights are looked at, so that no step costs more than another.
 
     Attributes:
-        importance: λ of the gradient; the paper's is .01.
+        importance: λ of the gradient; .01 unless given. The authors' code leaves the gradient out (0).
         soft: whether new weights come beside the old ones (the paper's soft memory bound): an update keeps the plan's
             count, then grows a part f_t of it more, and the next one decides which stay. The last arrives at the
             plan's count.
