@@ -183,7 +183,9 @@ def _symbolic(layer: LayerSpec, family: Family, sparsity: Fraction) -> Solution:
 
 def _special(layer: LayerSpec, family: Family, density: Fraction) -> Special:
     """By the generated code, which takes symbols too; by SymPy for families of one's own."""
-    if family.form is FORMS.get(family.name):
+    if (
+        family.form is FORMS.get(family.name) and family.name != "butterfly"
+    ):  # whose quadratic SymPy writes shorter
         with suppress(
             OverflowError
         ):  # a density of ten digits and more, whose roots SymPy has its own way with

@@ -25,7 +25,7 @@ KINDS = (
     "dwconv3x3", "dwconvt1d3", "attention",
 )  # fmt: skip
 WRITTEN = tuple(
-    name for name in FAMILIES if name not in ("btt", "kronecker")
+    name for name in FAMILIES if name not in ("btt", "butterfly", "kronecker")
 )  # sums of roots, which are left to SymPy
 SOLVED = tuple(name for name in WRITTEN if name != "nm")  # which is wide by another name
 SPARSITIES = tuple(map(Fraction, "0 1/2 3/4 7/8 2/3 1/10 11/36 5/12 1/50".split()))  # noqa: SIM905  (one line)

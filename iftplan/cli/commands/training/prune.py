@@ -49,13 +49,10 @@ if TYPE_CHECKING:
 EXAMPLE = """
 Example:
 
-  $ iftplan prune zoo:digits-cnn --structure 2:4
+  $ iftplan prune zoo:digits-cnn --structure 2:4 --format csv
 
-  …
-              sparsity      weights kept      MACs   of dense
-  ───────────────────────────────────────────────────────────
-  dense                                    451 904   1.000000
-  magnitude     0.5000   6 912 of 13 824   230 720   0.510551
+  method,sparsity,nnz,maskable_weights,macs,metric,loss,within
+  magnitude,0.5,6912,13824,230720,,,
 """
 
 METHODS = ("magnitude", "wanda", "sparsegpt")

@@ -19,10 +19,10 @@ Example, of two runs that were started with train --from runs/first and other se
   $ iftplan soup runs/one runs/two --dry-run
 
   run        steps   weights kept       training MACs
-  ────────────────────────────────────────────────────
-  runs/one   2       13 528 of 55 296     347 062 272
-  runs/two   2       13 528 of 55 296     347 062 272
-  all 2      4       the same             694 124 544
+  ───────────────────────────────────────────────────
+  runs/one   2       13 528 of 55 296   347 062 272
+  runs/two   2       13 528 of 55 296   347 062 272
+  all 2      4       the same           694 124 544
   the runs share their masks, so their average is as sparse
 """
 
