@@ -64,7 +64,7 @@ def _held(memory: TrainingMemory, *, dense: bool, masks: bool) -> tuple[tuple[st
     tensors = 2 + memory.states
     shown = [
         (
-            "weights, gradients and optimizer",
+            "weights and optimizer",
             f"{count(tensors * memory.element * weights)} bytes",
         )
     ]
@@ -102,9 +102,9 @@ def _bytes(found: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
         return ()
     weights = found["parameter_bytes"] + found["gradient_bytes"]
     return (
-        ("bytes of weights and gradients", count(weights)),
-        ("bytes of optimizer and masks", f"{count(found['optimizer_bytes'])}, {count(found['mask_bytes'])}"),
-        ("bytes of activations", count(found["activation_bytes"])),
+        ("weight, gradient bytes", count(weights)),
+        ("optimizer, mask bytes", f"{count(found['optimizer_bytes'])}, {count(found['mask_bytes'])}"),
+        ("activation bytes", count(found["activation_bytes"])),
     )
 
 

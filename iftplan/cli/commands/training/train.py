@@ -34,21 +34,21 @@ Example:
 
   $ iftplan train --method rigl --dry-run
 
-                                     run
-  ─────────────────────────────────────────────────────────────────────────
-  model                              zoo:digits-cnn
-  plan                               wide at sparsity 3/4, closed in layers
-  method                             rigl
-  data                               digits
-  optimizer                          sgd, lr 0.1 cosine
-  length                             15 epochs, batches of 128
-  seed                               0
-  forward MACs a sample              451 904
-  training MACs a sample             1 355 712
-  dense model's                      1 355 712
-  weights, gradients and optimizer   674 688 bytes
-  masks                              55 296 bytes; 55 296 bits as indices
-  run directory                      runs/digits-cnn-rigl-seed0
+                           run
+  ───────────────────────────────────────────────────────────────
+  model                    zoo:digits-cnn
+  plan                     wide at sparsity 3/4, closed in layers
+  method                   rigl
+  data                     digits
+  optimizer                sgd, lr 0.1 cosine
+  length                   15 epochs, batches of 128
+  seed                     0
+  forward MACs a sample    451 904
+  training MACs a sample   1 355 712
+  dense model's            1 355 712
+  weights and optimizer    674 688 bytes
+  masks                    55 296 bytes; 55 296 bits as indices
+  run directory            runs/digits-cnn-rigl-seed0
   a step that looks at the dense gradient: 2 692 352 MACs a sample
 """
 
