@@ -11,8 +11,6 @@ from typing import Any
 from iftplan.base.documents import csv_rows, loads, read_text
 from iftplan.base.errors import InputError
 from iftplan.runs.laws.law import Law
-from iftplan.runs.records import parse_result
-from iftplan.runs.results.reading import run_directories
 
 _RECORDED: Mapping[str, str] = {"sparsity": "sparsity", "params": "nnz", "data": "samples"}
 """Variable of a law → key of `result.json`."""
@@ -61,6 +59,9 @@ def read_runs(path: str, law: Law) -> LawRuns:
 
 
 def _of_directories(path: Path, law: Law) -> dict[str, dict[str, float]]:
+    from iftplan.runs.records import parse_result  # with pydantic, which no other answer needs
+    from iftplan.runs.results.reading import run_directories
+
     unheard = [v.name for v in law.variables if v.name not in _RECORDED]
     if unheard or law.result != "loss":
         raise InputError(
