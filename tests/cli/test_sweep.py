@@ -118,7 +118,7 @@ def test_a_point_that_cannot_be_is_a_row_and_only_if_none_can_an_error(runs: dic
     assert runs["one impossible"].code == 0
     assert "would need 1e+07 branches" in runs["one impossible"].out
     assert runs["none possible"].code == 2
-    assert "the plan is not possible: body: parallel" in runs["none possible"].message
+    assert "there is no result: body: parallel" in runs["none possible"].message
 
 
 def test_structures_are_points_too(runs: dict[str, Run]) -> None:
