@@ -131,7 +131,7 @@ class ModelCheck:
 
     @property
     def outcome(self) -> str:
-        """How its check ended, in the words of its line: a passed check says there which plans say nothing."""
+        """Outcome of its check in words, as its line has it: a passed check says there which plans say nothing."""
         told = f", but {', '.join(self.unapplied)} is not applied to it" if self.unapplied else ""
         return f"{self.status.value}{told}"
 

@@ -27,7 +27,7 @@ class Known:
     number: int | None = None
 
     def joined(self, other: Known) -> Known:
-        """What holds of a value that is the one or the other."""
+        """Knowledge that holds of a value that is the one or the other."""
         return Known(
             self.weight if self.weight == other.weight else "",
             self.origins | other.origins,

@@ -25,7 +25,7 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class WeightShape:
-    """What a product does with its weight: a layer without its name and its positions.
+    """Use of a weight by a product: a layer without its name and its positions.
 
     Attributes:
         kind: linear, or a convolution.

@@ -33,7 +33,7 @@ class Walk:
     scopes: tuple[str, ...] = ()
 
     def jaxpr(self, jaxpr: Any, values: Sequence[Known]) -> tuple[Knowledge, Tally]:
-        """What is known of a jaxpr's results, and its cost in one run.
+        """Knowledge of a jaxpr's results, and the cost of one run.
 
         Args:
             jaxpr: open or closed.

@@ -254,7 +254,7 @@ def role_of(layer: WeightLayer, policy: Policy) -> tuple[Role, str]:
 
 
 def kept_for(layer: WeightLayer, policy: Policy) -> KeptFor | None:
-    """What the policy keeps a layer dense for; None where it does not.
+    """Reason for which the policy keeps a layer dense; None where there is none.
 
     Args:
         layer: of the model.

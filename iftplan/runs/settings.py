@@ -422,7 +422,7 @@ class StartConfig:
 
 @dataclass(frozen=True, slots=True)
 class DistillationConfig:
-    """What a run learns from another network, beside its labels; see `iftplan.nn.training.optimization.distillation`.
+    """Teacher that a run learns from, beside its labels; see `iftplan.nn.training.optimization.distillation`.
 
     Attributes:
         teacher: directory of a finished run, or a checkpoint in it; empty for none.

@@ -70,6 +70,9 @@ class Mixture:
             σ(τ·s_t) and σ(τ·s_(t+1)) with τ = 100 (arXiv 2507.08771 and its code).
         chunks: with a ReLU router, coefficient of the loss on the experts that 8 consecutive tokens meet together, the
             mean of 1 - Π(1 - p_t) over chunks and experts (the same).
+
+    Raises:
+        InputError: numbers that no mixture has, or that do not go together.
     """
 
     experts: int

@@ -208,7 +208,15 @@ def _sized(layer: nn.Module, out_channels: int | None, *, bias: bool) -> nn.Modu
 def convolution_like(
     layer: nn.modules.conv._ConvNd, in_channels: int, out_channels: int, groups: int, bias: bool
 ) -> nn.Module:
-    """torch's own convolution, also under a subclass, with this layer's kernel, stride and padding."""
+    """torch's own convolution, also under a subclass, with this layer's kernel, stride and padding.
+
+    Args:
+        layer: whose geometry it has.
+        in_channels: of the new one.
+        out_channels: of the new one.
+        groups: of the new one.
+        bias: whether it has one.
+    """
     kind: Any = next(base for base in type(layer).__mro__ if base.__module__ == nn.Conv2d.__module__)
     names = ("kernel_size", "stride", "padding", "dilation", "padding_mode")
     geometry = {name: getattr(layer, name) for name in names}

@@ -94,6 +94,9 @@ class MixtureOfExperts(nn.Module):
         router: scores of the experts, (tokens, experts).
         shared: the block at the width of the shared experts; None where there are none.
         active: experts that a token met on average in the last pass with data.
+
+    Raises:
+        InfeasibleError: the block has parts of the names that a mixture needs.
     """
 
     def __init__(

@@ -40,7 +40,7 @@ def whole(tensor: Tensor) -> Tensor:
 
 
 def as_seen(tensor: Tensor, mask: Tensor) -> Tensor:
-    """What an update sees of a tensor: this process' part where the mask is sharded, else the whole tensor.
+    """Part of a tensor that an update sees: this process' where the mask is sharded, else all.
 
     Args:
         tensor: of the mask's shape.

@@ -101,7 +101,7 @@ class Spread:
         return found.expand(self.sizes).flatten()
 
     def random(self, generator: Generator) -> Tensor:
-        """This part of what `torch.rand` draws for the whole tensor, (1, local entries); drawn a piece at a time.
+        """Part of the numbers that `torch.rand` draws for the whole tensor, (1, local entries); drawn a piece at a time.
 
         Args:
             generator: in the same state on every process.

@@ -27,7 +27,7 @@ class View:
     short: int = 0
 
     def seen(self, tensor: Tensor) -> Tensor:
-        """What an update sees of a tensor of the weight's shape: this process' part where the mask is sharded, else all."""
+        """Part of a tensor of the weight's shape that an update sees: this process' where the mask is sharded, else all."""
         return as_seen(tensor.detach(), self.weight.mask)
 
     def rows(self, tensor: Tensor) -> Tensor:

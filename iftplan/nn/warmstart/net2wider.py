@@ -66,7 +66,7 @@ def net2wider(
 
 @dataclass(frozen=True, slots=True)
 class Replicas:
-    """Which channel of a model every channel of a wider one replicates.
+    """Channels of a model that each channel of a wider one replicates.
 
     Attributes:
         rows: parameter or buffer → for each of its dimensions, the row of the model that each row of the wider one copies.

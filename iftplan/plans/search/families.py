@@ -21,7 +21,7 @@ _SHOWN: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class Merit:
-    """What a plan is worth under an aim: the lowest value is best.
+    """Merit of a plan under an aim: the lowest value is best.
 
     Attributes:
         value: the aim's number; negative where more is better.

@@ -82,7 +82,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class GrowthSchedule:
-    """When a network grows, and what its training costs.
+    """Steps at which a network grows, and the cost of its training.
 
     Attributes:
         stages: in their order.

@@ -24,7 +24,7 @@ def cost_table(cost: TrainingCost) -> Table:
 
 
 def memory_table(memory: TrainingMemory) -> Table:
-    """What training holds for a plan's weights, in bytes, beside the dense model."""
+    """Table of the bytes that training holds for a plan's weights, beside the dense model."""
     one = memory.element * memory.dense_weights
     rows = (
         ("weights", memory.parameter_bytes, one),

@@ -59,7 +59,7 @@ class Devices:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """How tensor parallelism splits one layer.
+    """Split of one layer by tensor parallelism.
 
     Attributes:
         rows: whether by inputs, else by outputs.

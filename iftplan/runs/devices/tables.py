@@ -19,7 +19,7 @@ _SIZE: Final = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)\s*([KMGT])(?:i?B)?", re.I)
 
 @dataclass(frozen=True, slots=True)
 class DeviceRequest:
-    """How a plan is to be trained on several devices.
+    """Devices on which a plan is to be trained.
 
     Attributes:
         devices: and how they are arranged.

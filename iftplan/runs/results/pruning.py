@@ -44,7 +44,7 @@ class PrunedPoint:
 
 @dataclass(frozen=True, slots=True)
 class DropPoint:
-    """Where a method's quality drops.
+    """Point at which a method's quality drops.
 
     Attributes:
         method: its name.
@@ -102,7 +102,7 @@ class PruningCurve:
         return None if lost is None else lost <= self.tolerance
 
     def drop_points(self) -> tuple[DropPoint, ...]:
-        """Where the quality of each method drops; empty where there were no data.
+        """Points at which the quality of each method drops; empty where there were no data.
 
         Example:
             >>> points = [PrunedPoint("magnitude", n, 4, 0, m) for n, m in ((3, 0.9), (2, 0.895), (1, 0.8))]

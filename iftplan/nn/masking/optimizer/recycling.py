@@ -55,7 +55,7 @@ class Recycled:
 
 @dataclass(frozen=True, slots=True)
 class Recycling:
-    """When dormant neurons are recycled, and which are (ReDo, arXiv 2302.12902).
+    """Schedule and threshold by which dormant neurons are recycled (ReDo, arXiv 2302.12902).
 
     Attributes:
         interval: optimizer steps from one time to the next, ΔT.

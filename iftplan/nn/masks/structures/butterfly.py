@@ -36,7 +36,7 @@ class ButterflyMasks(Masks[Butterfly]):
         return self._only((scores.shape[0], scores.shape[1]), scores.device)
 
     def holds(self, mask: Tensor) -> bool:
-        """Whether it is the mask of its shape."""
+        """Whether a mask is the one of its shape."""
         return torch.equal(mask, self._only((mask.shape[0], mask.shape[1]), mask.device))
 
     def _only(self, shape: Shape, device: torch.device) -> Tensor:

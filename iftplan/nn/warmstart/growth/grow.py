@@ -42,7 +42,7 @@ How = Literal["gradmax", "replicas"]
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """What a growth step did.
+    """Account of a growth step.
 
     Attributes:
         widths: symbol → size before and after.

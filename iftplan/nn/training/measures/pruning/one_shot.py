@@ -29,7 +29,7 @@ _EVALUATED = 500
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Judge:
-    """What networks are calibrated and scored on.
+    """Data and engine on which networks are calibrated and scored.
 
     Attributes:
         task: data; networks are scored on its validation part, or else on the test part.
@@ -99,7 +99,7 @@ def pruned(plan: Plan, trained: Trained, method: PruningMethod, judge: Judge | N
 
 
 def point_of(plan: Plan, network: nn.Module, method: PruningMethod, judge: Judge | None) -> PrunedPoint:
-    """What a pruned network keeps, costs and scores.
+    """Point of a pruned network: weights, cost and scores.
 
     Args:
         plan: that it was pruned by.
