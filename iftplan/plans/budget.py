@@ -142,7 +142,7 @@ def close_curves(curves: Sequence[Curve], budget: int) -> tuple[tuple[int, ...],
 
     Example:
         >>> close_curves([Curve(9, Fraction(2), lambda r: r * r), Curve(9, Fraction(2), lambda r: 10 * r)], 50)
-        ((5, 2), 5)
+        ((4, 3), 4)
 
     """
 
