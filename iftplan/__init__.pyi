@@ -1,6 +1,7 @@
 from . import base as base
 from . import checks as checks
 from . import families as families
+from . import jaxnn as jaxnn
 from . import jaxprs as jaxprs
 from . import masks as masks
 from . import models as models

@@ -70,7 +70,7 @@ def spec_of(
 
         if (kept := zoo_spec(model, inputs, widths=widths, heads=heads)) is not None:
             return kept
-    from iftplan.cache.answers import Question, keep_answer, kept_answer, watch_reads
+    from iftplan.base.cache.answers import Question, keep_answer, kept_answer, watch_reads
     from iftplan.models.document import parse_spec, spec_document
     from iftplan.models.sources import parse_source
 

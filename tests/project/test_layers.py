@@ -15,12 +15,13 @@ import pytest
 from tests.support.pages.rooms_picture import picture
 from tests.support.places import MOST, PACKAGE, ROOT, page_named
 
-ORDER = "base cache masks report models families plans runs nn jaxprs plots checks api cli __main__".split()  # noqa: SIM905  (one line)
+ORDER = "base masks report models families plans runs nn jaxprs jaxnn plots checks api cli __main__".split()  # noqa: SIM905  (one line)
 """Lowest first. A module imports from its own room and from those before it, never from those after it."""
 
 LAZY_ONLY = {
     "nn": "torch enters there: whoever calls it imports it when it is called",
     "jaxprs": "JAX enters there, likewise",
+    "jaxnn": "likewise",
 }
 """Rooms that others import inside functions only."""
 
@@ -28,9 +29,11 @@ LIBRARIES: Mapping[str, tuple[str, ...]] = {
     "torch": ("nn",),
     "transformers": ("nn",),
     "fvcore": ("nn",),
-    "jax": ("jaxprs",),
-    "flax": (),
-    "numpy": ("nn", "jaxprs"),
+    "jax": ("jaxprs", "jaxnn"),
+    "flax": ("jaxnn",),
+    "equinox": ("jaxnn",),
+    "optax": ("jaxnn",),
+    "numpy": ("nn", "jaxprs", "jaxnn"),
     "pandas": (),
     "pyarrow": (),
     "optuna": ("runs.sweeps",),
@@ -66,10 +69,10 @@ LIBRARIES: Mapping[str, tuple[str, ...]] = {
 """Library → the rooms or modules that may import it at module level; inside functions everyone may, but for frameworks."""
 
 HOMES = {
-    **dict.fromkeys(("torch", "transformers", "fvcore", "timm", "torchvision"), "nn"),
-    **dict.fromkeys(("jax", "flax", "equinox"), "jaxprs"),
+    **dict.fromkeys(("torch", "transformers", "fvcore", "timm", "torchvision"), ("nn",)),
+    **dict.fromkeys(("jax", "flax", "equinox", "optax", "orbax"), ("jaxprs", "jaxnn")),
 }
-"""Framework's library → the one room that is about it."""
+"""Framework's library → the rooms that are about it."""
 
 PROBES = {
     ("cli", "torch"): "asks whether it can be imported, to say which extra to install",
@@ -133,8 +136,8 @@ def _problem(module: str, found: Import) -> str:
     top = found.target.split(".")[0]
     if top == "iftplan":
         return _inside(room, room_of(found.target), found)
-    if top in HOMES and room != HOMES[top] and (room, top) not in PROBES:
-        return f"imports {top}, which lives in iftplan.{HOMES[top]}"
+    if top in HOMES and room not in HOMES[top] and (room, top) not in PROBES:
+        return f"imports {top}, which lives in iftplan.{' and iftplan.'.join(HOMES[top])}"
     if top in LIBRARIES and not found.lazy and not any(_within(module, place) for place in LIBRARIES[top]):
         return f"imports {top} at module level; import it where it is used"
     return ""
@@ -405,7 +408,7 @@ def without(blocked: set[str], code: str) -> subprocess.CompletedProcess[str]:
 CORE = sorted(
     module
     for module in project()
-    if room_of(module) not in ("nn", "jaxprs", "__main__") and module != "iftplan.cli"
+    if room_of(module) not in ("nn", "jaxprs", "jaxnn", "__main__") and module != "iftplan.cli"
 )
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from iftplan.cache.dependencies import Footprint, Reads
+from iftplan.base.cache.dependencies import Footprint, Reads
 
 _CHUNK = 1 << 16
 

@@ -433,7 +433,7 @@ class _Audit:
 
 def _kept_or_made(audit: _Audit, request: Document, no_cache: bool) -> AuditReport:
     """The report of an earlier command while it would come out the same, or a new one."""
-    from iftplan.cache.answers import Question, keep_answer, kept_answer, watch_reads
+    from iftplan.base.cache.answers import Question, keep_answer, kept_answer, watch_reads
     from iftplan.models.sources import parse_source
     from iftplan.plans.audit.document import audit_document, parse_report
 

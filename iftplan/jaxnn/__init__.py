@@ -1,0 +1,11 @@
+"""Plans on JAX models: members in the place of layers, masks as pytrees, and training under them.
+
+Names are loaded when they are first used.
+"""
+
+import lazy_loader
+
+from iftplan.base.attributes import suggesting
+
+_get, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__ = suggesting(_get, __all__)

@@ -1,0 +1,1 @@
+"""Tests of plans on JAX models."""
