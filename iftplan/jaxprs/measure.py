@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 import jax
 
 from iftplan.base.arguments import check_arguments
+from iftplan.jaxprs.formulas import FORMULAS
 from iftplan.jaxprs.known import INPUT, Known
 from iftplan.jaxprs.models import Traceable, trace, traceable
 from iftplan.jaxprs.tally import Tally
@@ -57,13 +58,19 @@ def count_jaxpr(jaxpr: object, *, allow: Sequence[str] = ()) -> CountTable:
 
 
 def counted(
-    model: Traceable, vouched: Vouched = MappingProxyType({})
+    model: Traceable,
+    vouched: Vouched = MappingProxyType({}),
+    *,
+    formulas: Mapping[str, Callable[[Any], int]] = FORMULAS,
+    loops_once: bool = False,
 ) -> tuple[CountTable, Tally, frozenset[str]]:
     """Counts of a model, the same as a tally, and the weights whose products are its results.
 
     Args:
         model: what is counted.
         vouched: primitive → cost that the user gives.
+        formulas: primitive → MACs of a call.
+        loops_once: whether each loop counts as if it ran once.
 
     Raises:
         MeasureError: it does not run on its shapes.
@@ -72,7 +79,7 @@ def counted(
     weights = model.weights()
     values = [Known(weight=name) for name in weights]
     values += [Known(origins=frozenset({INPUT}))] * (len(closed.jaxpr.invars) - len(values))
-    results, tally = Walk(vouched).jaxpr(closed, values)
+    results, tally = Walk(vouched, formulas=formulas, loops_once=loops_once).jaxpr(closed, values)
     used = {id(atom) for eqn in closed.jaxpr.eqns for atom in eqn.invars}
     used |= {id(atom) for atom in closed.jaxpr.outvars}
     unused = [name for name, var in zip(weights, closed.jaxpr.invars, strict=False) if id(var) not in used]

@@ -12,6 +12,7 @@ from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import MeasureError
 from iftplan.jaxprs.measure import counted
 from iftplan.jaxprs.models import Traceable, traceable
+from iftplan.jaxprs.sources import construct
 from iftplan.jaxprs.tally import Use
 from iftplan.models.allowances import parse_vouched
 from iftplan.models.counting import CountTable, unknown_sentence
@@ -26,14 +27,18 @@ def read_model(model: object, *arguments: object, allow: Sequence[str] = ()) -> 
     """Spec of a JAX model: its layers, their exact MACs and roles, from its jaxpr, without data.
 
     Args:
-        model: a function, a module of `flax.linen` or `flax.nnx`, or an Equinox module.
-        *arguments: what it is called with; see `measure`.
+        model: a function, a module of `flax.linen` or `flax.nnx`, an Equinox module, or a source such as
+            "package.module:factory".
+        *arguments: what it is called with; see `measure`. Of a source, inputs, also as "1x32x32x3"; none for the
+            factory's own.
         allow: costs that you vouch for, of primitives without a formula.
 
     Raises:
         InputError: the model cannot be called, or a cost cannot be read.
         MeasureError: it does not run on these shapes, or has a primitive of unknown cost.
     """
+    if isinstance(model, str):
+        return spec_of(construct(model, arguments), allow, model)
     return spec_of(traceable(model, arguments), allow)
 
 

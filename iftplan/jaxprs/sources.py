@@ -11,11 +11,11 @@ import jax
 from iftplan.base.errors import IftplanError, InputError
 from iftplan.base.factories import file_factory, module_factory
 from iftplan.jaxprs.models import Traceable, is_module, traceable
+from iftplan.models.notation import parse_input
 from iftplan.models.sources import SourceKind, parse_source
-from iftplan.models.spec import InputSpec
 
 
-def construct(source: str, inputs: Sequence[InputSpec] = ()) -> Traceable:
+def construct(source: str, inputs: Sequence[object] = ()) -> Traceable:
     """The JAX model that a MODEL argument names, ready to be traced.
 
     Its factory returns a function, a module, or either with its arguments as a tuple. What it returns is made without
@@ -23,7 +23,8 @@ def construct(source: str, inputs: Sequence[InputSpec] = ()) -> Traceable:
 
     Args:
         source: `package.module:factory` or `path/file.py:factory`.
-        inputs: that the user gave; they stand in the place of the factory's own inputs, not of its weights.
+        inputs: that the user gave, as `traceable` takes arguments, or as "1x32x32x3"; they stand in the place of the
+            factory's own inputs, not of its weights.
 
     Raises:
         InputError: the source cannot be found, read or called, gives no JAX model, or has no inputs.
@@ -34,7 +35,7 @@ def construct(source: str, inputs: Sequence[InputSpec] = ()) -> Traceable:
     model, *given = made if isinstance(made, tuple) and made and callable(made[0]) else (made,)
     if inputs:
         weights = given[:1] if given and not jax.tree_util.all_leaves([given[0]]) else []
-        given = [*weights, *inputs]
+        given = [*weights, *(parse_input(i) if isinstance(i, str) else i for i in inputs)]
     if not given:
         raise InputError(
             f"{source} does not tell its inputs. Give them as input shapes, such as 1x32x32x3, or let the factory return a tuple: the function or module, then its arguments."
