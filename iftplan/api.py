@@ -115,7 +115,7 @@ def read_model(
     if _is_jax(source):
         from iftplan.jaxprs import read as jax_reading
 
-        return jax_reading.read_model(source, *given, allow=costs)
+        return jax_reading.read_model(source, *given, allow=costs, widths=widths, heads=heads)
     if isinstance(source, str) and source.startswith("zoo:") and not given and not allow:
         from iftplan.models.zoo_specs import zoo_spec
 

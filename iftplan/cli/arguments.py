@@ -118,9 +118,8 @@ def _jax_reader(
     """The same for JAX."""
     require_jax(f"reading {model}")
     with lasting_imports():
-        from iftplan.jaxprs.read import spec_of
-        from iftplan.jaxprs.sources import construct
-    return lambda: spec_of(construct(model, inputs), allow or (), model)
+        from iftplan.jaxprs.read import read_model
+    return lambda: read_model(model, *inputs, allow=allow or (), widths=widths, heads=heads)
 
 
 def operators_of(allow: Sequence[str] | None) -> Mapping[str, Operator]:

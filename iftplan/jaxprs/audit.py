@@ -42,9 +42,9 @@ def audit_source(
     """
     vouched = parse_vouched(allow)
     model = construct(source, inputs)
-    table, _, _ = counted(model, vouched)
+    table = counted(model, vouched).table
     if isinstance(against, str):
-        against = Reference.of_table(counted(construct(against, inputs), vouched)[0], against)
+        against = Reference.of_table(counted(construct(against, inputs), vouched).table, against)
     report = audit_model(source, [table], against, tolerance=tolerance, may_stay_uncalled=may_stay_uncalled)
     return with_xla(report, model, vouched) if cross_check else report
 

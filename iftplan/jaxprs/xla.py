@@ -46,7 +46,7 @@ def xla_count(model: Traceable, vouched: Vouched) -> XlaCount | None:
     if flops is None or flops < 0:
         return None
     whole, once, ruled = (
-        _by_operator(counted(model, vouched, formulas=formulas, loops_once=loops_once)[1])
+        _by_operator(counted(model, vouched, formulas=formulas, loops_once=loops_once).tally)
         for formulas, loops_once in ((FORMULAS, False), (FORMULAS, True), (_RULES, True))
     )
     said = tuple(_differences(whole, once, ruled, int(flops) / 2))
