@@ -1,17 +1,22 @@
 """What each family makes of one budget: capacity, search space, memory, training cost and the time of a step, at equal MACs.
 
-    python benchmarks/equal_cost.py [--models zoo:gpt3-small,zoo:vit-b16] [--families wide,parallel,…] [--rounds 3]
-    python benchmarks/equal_cost.py --rounds 0 [--picture FILE]
+    python benchmarks/equal_cost.py [--models zoo:gpt3-small,zoo:vit-b16] [--families wide,parallel,…] [--rounds 2] [--tokens 128]
+    python benchmarks/equal_cost.py --rounds 0
+    python benchmarks/equal_cost.py --out rows.jsonl [--picture FILE]
 
-Each family closes the whole forward pass at the dense model's MACs. *Capacity* is the number of weights and biases that take part,
+Each family closes the whole forward pass at the dense model's MACs; `wide/blockdiag4` is a family with a structure of its masks. *Capacity* is the number of weights and biases that take part,
 which masks may choose from *places*; *search space* is the number of bits that name a choice of masks; *memory* what the kept values
 and the masks take in bfloat16, an index bit a place. A step is forward and backward with operators on masked weights, one thread, in
 processor time, interleaved with the dense model's; it says what this machine does today, not what the MACs allow. `--rounds 0` times nothing.
+A step takes one input as the model was read with, or one of fewer `--tokens`. Rows are written to `--out` as they are found, and
+those that are there already aren't measured again.
 """
 
 import argparse
+import json
 import os
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -32,7 +37,10 @@ from iftplan.report.terminal import print_table  # noqa: E402
 from iftplan.runs.costs.training_cost import TrainingCost  # noqa: E402
 from iftplan.runs.results.pareto import Point, frontier  # noqa: E402
 
-FAMILIES = ("wide", "parallel", "factorized", "doped", "lowrank", "monarch", "btt", "experts:8x2")
+FAMILIES = (
+    "wide", "nm", "wide/blockdiag4", "wide/butterfly16x4", "parallel", "factorized", "doped", "doped/blockdiag4",
+    "lowrank", "monarch", "btt", "kronecker", "butterfly", "experts:8x2",
+)  # fmt: skip
 SPARSITY = "3/4"
 
 
@@ -51,6 +59,7 @@ class Row:
         bytes: of kept values in bfloat16 and of the masks.
         training_macs: of a step a sample, with masks that stay.
         time: of a step over the dense model's, 0 where it was not measured.
+        seconds: of a step of the dense model beside it.
     """
 
     model: str
@@ -63,6 +72,7 @@ class Row:
     bytes: int
     training_macs: int
     time: float = 0.0
+    seconds: float = 0.0
 
 
 def main() -> None:
@@ -71,38 +81,54 @@ def main() -> None:
     )
     parser.add_argument("--models", default="zoo:gpt3-small,zoo:vit-b16")
     parser.add_argument("--families", default=",".join(FAMILIES))
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument(
+        "--tokens", type=int, default=0, help="of the input that is timed; the model's own for 0"
+    )
+    parser.add_argument("--out", type=Path, help="rows as JSON lines, kept between calls")
     parser.add_argument("--picture", type=Path, help="an SVG or PNG of capacity against the time of a step")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    rows = []
+    rows: list[Row] = []
     for model in given.models.split(","):
-        spec = ift.read_model(model)
-        dense = ift_nn.build(model, device="cpu").train()
-        batch = inputs(spec)
-        found = [plain(model, dense, spec)]
-        for family in given.families.split(","):
-            plan = plan_of(spec, family)
-            found.append(planned(model, family, plan, dense, batch, given.rounds))
-            print(".", end="", flush=True)
-        print()
+        found = list(rows_of(model, given.families.split(","), given.rounds, given.tokens, given.out))
         print_table(table(model, found))
         rows += found
     if given.picture:
         picture(rows, given.picture)
 
 
+def rows_of(model: str, families: list[str], rounds: int, tokens: int, out: Path | None) -> Iterator[Row]:
+    """The dense model's row and one for each family, those of a file first."""
+    old = [Row(**json.loads(line)) for line in out.read_text().splitlines()] if out and out.exists() else []
+    known = {(row.model, row.family): row for row in old}
+    spec = ift.read_model(model)
+    dense = ift_nn.build(model, device="cpu").train()
+    yield plain(model, dense, spec)
+    for family in families:
+        row = known.get((model, family))
+        if row is None:
+            row = planned(model, family, plan_of(spec, family), dense, inputs(spec, tokens), rounds)
+            print(f"{model} {family}: {row.time:.2f} of {row.seconds:.2f} s", flush=True)
+            if out:
+                with out.open("a") as lines:
+                    print(json.dumps(asdict(row)), file=lines)
+        yield row
+
+
 def plan_of(spec: ModelSpec, family: str) -> Plan:
-    """The plan of the family, in scope model; experts have no sparsity."""
-    if family.startswith("experts"):
-        return ift.plan(spec, family, scope="model")
-    return ift.plan(spec, family, SPARSITY, scope="model")
+    """The plan of the family, in scope model; experts have no sparsity, and structures of masks may set it."""
+    name, _, mask = family.partition("/")
+    sparsity = None if mask or family.startswith("experts") else SPARSITY
+    return ift.plan(spec, name, sparsity, mask=mask or None, scope="model")
 
 
-def inputs(spec: ModelSpec) -> torch.Tensor:
-    """A batch of one, as the model was read with: pixels, or token numbers of zero."""
+def inputs(spec: ModelSpec, tokens: int) -> torch.Tensor:
+    """A batch of one, as the model was read with: pixels, or so many token numbers of zero."""
     (given,) = spec.inputs
-    return torch.zeros(given.shape, dtype=torch.int64) if given.dtype == "int64" else torch.randn(given.shape)
+    if given.dtype != "int64":
+        return torch.randn(given.shape)
+    return torch.zeros((given.shape[0], tokens or given.shape[1]), dtype=torch.int64)
 
 
 def plain(model: str, dense: torch.nn.Module, spec: ModelSpec) -> Row:
@@ -114,11 +140,12 @@ def plain(model: str, dense: torch.nn.Module, spec: ModelSpec) -> Row:
 def planned(
     model: str, family: str, plan: Plan, dense: torch.nn.Module, batch: torch.Tensor, rounds: int
 ) -> Row:
-    network = ift_nn.apply(plan, dense).train()
-    masks = [weight.mask for weight in ift_nn.masked_weights(network)]
+    network = ift_nn.apply(plan, dense if rounds else ift_nn.build(model)).train()
     places = sum(p.numel() for p in network.parameters())
-    maskable = sum(mask.numel() for mask in masks)
-    kept = places - maskable + sum(int(mask.sum()) for mask in masks)
+    masked = [layer for layer in plan.layers if layer.maskable]
+    maskable = sum(layer.capacity for layer in masked)
+    kept = places - maskable + sum(layer.nnz for layer in masked)
+    time, seconds = step_time(dense, network, batch, rounds) if rounds else (0.0, 0.0)
     cost = TrainingCost.of(plan)
     return Row(
         model=model,
@@ -130,15 +157,18 @@ def planned(
         bits=plan.cardinality.log2_masks or 0.0,
         bytes=2 * kept + -(-maskable // 8),
         training_macs=cost.step(),
-        time=step_time(dense, network, batch, rounds) if rounds else 0.0,
+        time=time,
+        seconds=seconds,
     )
 
 
-def step_time(dense: torch.nn.Module, network: torch.nn.Module, batch: torch.Tensor, rounds: int) -> float:
-    """Median time of a step of the network over the dense one's."""
+def step_time(
+    dense: torch.nn.Module, network: torch.nn.Module, batch: torch.Tensor, rounds: int
+) -> tuple[float, float]:
+    """Median time of a step of the network over the dense one's, and of the dense one in seconds."""
     work = {name: partial(step, net, batch) for name, net in (("dense", dense), ("planned", network))}
     found = {timing.backend: timing for timing in race(work, dict.fromkeys(work, 0), {}, rounds, 1)}
-    return found["planned"].ratio
+    return found["planned"].ratio, found["dense"].seconds
 
 
 def step(network: torch.nn.Module, batch: torch.Tensor) -> None:

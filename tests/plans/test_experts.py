@@ -126,6 +126,29 @@ def test_weights_are_those_of_joint_scaling_laws(experts: int, width: int, depth
     assert size.active - routers == 13 * depth * width**2
 
 
+@pytest.mark.parametrize(
+    ("model_width", "experts", "width", "depth"),
+    [(768, 48, 64, 16), (1792, 56, 128, 35)],
+    ids=["0.1B", "1.2B"],
+)
+def test_weights_are_those_of_blockffn_s_models(
+    model_width: int, experts: int, width: int, depth: int
+) -> None:
+    """The configurations of arXiv 2507.08771: ungated experts and a ReLU router, at the budget that they cost."""
+    tokens, met = 4, experts // 5
+    spec = network([(model_width, 4 * model_width, tokens, 3)] * depth)
+    each = model_width * experts + met * 2 * model_width * width
+    stem = 5 * model_width
+    plan = ift.plan(spec, f"experts:{experts}x{met}:relu:ungated", budget=tokens * (stem + depth * each))
+    assert set(widths(plan)) == {width}
+    assert plan.residual_macs == 0
+    assert plan.mixture is not None
+    size = size_of(plan.layers, plan.mixture)
+    assert size.total == stem + depth * experts * model_width * (1 + 2 * width)
+    assert size.active == stem + depth * each
+    assert size.log2_choices == depth * experts
+
+
 def test_gpt3_small_and_vit_b_close_to_the_mac() -> None:
     for model, wide in (("zoo:gpt3-small", 1534), ("zoo:vit-b16", 1534)):
         plan = ift.plan(model, "experts:8x2")
