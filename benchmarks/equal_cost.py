@@ -8,6 +8,7 @@ Each family closes the whole forward pass at the dense model's MACs; `wide/block
 which masks may choose from *places*; *search space* is the number of bits that name a choice of masks; *memory* what the kept values
 and the masks take in bfloat16, an index bit a place. A step is forward and backward with operators on masked weights, one thread, in
 processor time, interleaved with the dense model's; it says what this machine does today, not what the MACs allow. `--rounds 0` times nothing.
+Three engines audit every network.
 A step takes one input as the model was read with, or one of fewer `--tokens`. Rows are written to `--out` as they are found, and
 those that are there already aren't measured again.
 """
@@ -24,7 +25,10 @@ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 
 import torch  # noqa: E402
+from matplotlib.axes import Axes  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
+from matplotlib.ticker import LogLocator, NullLocator  # noqa: E402
+from matplotlib.transforms import Bbox  # noqa: E402
 
 import iftplan as ift  # noqa: E402
 import iftplan.nn as ift_nn  # noqa: E402
@@ -42,6 +46,8 @@ FAMILIES = (
     "lowrank", "monarch", "btt", "kronecker", "butterfly", "experts:8x2",
 )  # fmt: skip
 SPARSITY = "3/4"
+SHIFTS = (0, 6, -6, 11, -11, 17, -17, 22, -22)
+"""Points that a name in the picture moves up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +147,9 @@ def planned(
     model: str, family: str, plan: Plan, dense: torch.nn.Module, batch: torch.Tensor, rounds: int
 ) -> Row:
     network = ift_nn.apply(plan, dense if rounds else ift_nn.build(model)).train()
+    report = ift_nn.measure_applied(plan, network, engines=("meta", "flop_counter", "fvcore"))
+    if not report.passed:
+        raise SystemExit(f"{model}, {family}: {report.problems}")
     places = sum(p.numel() for p in network.parameters())
     masked = [layer for layer in plan.layers if layer.maskable]
     maskable = sum(layer.capacity for layer in masked)
@@ -207,17 +216,40 @@ def picture(rows: list[Row], file: Path) -> None:
             zorder=1,
         )
         for row in points:
-            axes.scatter(row.time, row.places, s=24, color="tab:blue" if row.bits else "tab:gray", zorder=2)
-            axes.annotate(
-                row.family, (row.time, row.places), xytext=(5, 4), textcoords="offset points", fontsize=9
-            )
+            color = "tab:blue" if row.places > row.kept else "0.3"
+            axes.scatter(row.time, row.places, s=24, color=color, zorder=2)
         axes.set(
             title=f"{model}: equal forward MACs",
             xlabel="time of a training step / dense",
             ylabel="weights and biases, masked or not",
         )
         axes.set(xscale="log", yscale="log")
+        low, high = axes.get_xlim()
+        axes.set_xlim(low, high * (high / low) ** 0.35)  # names stand to the right of their points
+        for axis, text in (
+            (axes.xaxis, lambda x, _: f"{x:g}"),
+            (axes.yaxis, lambda y, _: abbreviate(round(y))),
+        ):
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.set_major_formatter(text)
+            axis.set_minor_locator(NullLocator())
+    for axes, model in zip(figure.axes, models, strict=True):
+        annotate(axes, [row for row in rows if row.model == model and row.time])
     figure.savefig(file)
+
+
+def annotate(axes: Axes, points: list[Row]) -> None:
+    """Names to the right of the points, shifted up or down where they would lie on another one."""
+    axes.figure.draw_without_rendering()  # type: ignore[union-attr]
+    at = axes.transData.transform([(row.time, row.places) for row in points]) * 72 / axes.figure.dpi
+    placed = [Bbox.from_bounds(x - 3, y - 3, 6, 6) for x, y in at]
+    for row, (x, y) in sorted(zip(points, at, strict=True), key=lambda pair: -pair[0].places):
+        boxes = {up: Bbox.from_bounds(x + 5, y + up - 5, 5.5 * len(row.family), 10) for up in SHIFTS}
+        up = next((up for up, box in boxes.items() if not box.count_overlaps(placed)), 0)
+        placed.append(boxes[up])
+        axes.annotate(
+            row.family, (row.time, row.places), xytext=(5, up - 3), textcoords="offset points", fontsize=9
+        )
 
 
 if __name__ == "__main__":
