@@ -4,13 +4,13 @@
     python benchmarks/equal_cost.py --rounds 0
     python benchmarks/equal_cost.py --out rows.jsonl [--picture FILE]
 
-Each family closes the whole forward pass at the dense model's MACs; `wide/blockdiag4` is a family with a structure of its masks. *Capacity* is the number of weights and biases that take part,
-which masks may choose from *places*; *search space* is the number of bits that name a choice of masks; *memory* what the kept values
-and the masks take in bfloat16, an index bit a place. A step is forward and backward with operators on masked weights, one thread, in
-processor time, interleaved with the dense model's; it says what this machine does today, not what the MACs allow. `--rounds 0` times nothing.
-Three engines audit every network.
-A step takes one input as the model was read with, or one of fewer `--tokens`. Rows are written to `--out` as they are found, and
-those that are there already aren't measured again.
+Each family closes the whole forward pass at the dense model's MACs; `wide/blockdiag4` is a family with a structure of its
+masks. *Capacity* is the number of weights and biases that take part, which masks may choose from *places*; *search space* is the
+number of bits that name a choice of masks; *memory* what the kept values and the masks take in bfloat16, an index bit a place. A
+step is forward and backward with operators on masked weights, one thread, in processor time, interleaved with the dense model's; it
+says what this machine does today, not what the MACs allow. It takes one input as the model was read with, or one of fewer
+`--tokens`. `--rounds 0` times nothing, but has three engines audit every network. Rows are written to `--out` as they are found,
+and those that are there already aren't measured again.
 """
 
 import argparse
@@ -147,9 +147,8 @@ def planned(
     model: str, family: str, plan: Plan, dense: torch.nn.Module, batch: torch.Tensor, rounds: int
 ) -> Row:
     network = ift_nn.apply(plan, dense if rounds else ift_nn.build(model)).train()
-    report = ift_nn.measure_applied(plan, network, engines=("meta", "flop_counter", "fvcore"))
-    if not report.passed:
-        raise SystemExit(f"{model}, {family}: {report.problems}")
+    if not rounds:
+        audited(plan, network)
     places = sum(p.numel() for p in network.parameters())
     masked = [layer for layer in plan.layers if layer.maskable]
     maskable = sum(layer.capacity for layer in masked)
@@ -169,6 +168,13 @@ def planned(
         time=time,
         seconds=seconds,
     )
+
+
+def audited(plan: Plan, network: torch.nn.Module) -> None:
+    """Stop unless three engines count what was planned."""
+    report = ift_nn.measure_applied(plan, network, engines=("meta", "flop_counter", "fvcore"))
+    if not report.passed:
+        raise SystemExit(f"{plan.model}, {plan.transform}: {report.problems}")
 
 
 def step_time(
