@@ -18,8 +18,9 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
+from statistics import median
+from time import thread_time
 
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")
@@ -34,7 +35,6 @@ import iftplan as ift  # noqa: E402
 import iftplan.nn as ift_nn  # noqa: E402
 from iftplan.base.units import abbreviate  # noqa: E402
 from iftplan.models.spec import ModelSpec  # noqa: E402
-from iftplan.nn.timing.interleaving import race  # noqa: E402
 from iftplan.plans.plan import Plan  # noqa: E402
 from iftplan.report.table import Table  # noqa: E402
 from iftplan.report.terminal import print_table  # noqa: E402
@@ -180,10 +180,16 @@ def audited(plan: Plan, network: torch.nn.Module) -> None:
 def step_time(
     dense: torch.nn.Module, network: torch.nn.Module, batch: torch.Tensor, rounds: int
 ) -> tuple[float, float]:
-    """Median time of a step of the network over the dense one's, and of the dense one in seconds."""
-    work = {name: partial(step, net, batch) for name, net in (("dense", dense), ("planned", network))}
-    found = {timing.backend: timing for timing in race(work, dict.fromkeys(work, 0), {}, rounds, 1)}
-    return found["planned"].ratio, found["dense"].seconds
+    """Median time of a step of the network over the dense one's in the same round, and of the dense one in seconds."""
+    _, *pairs = [(seconds(dense, batch), seconds(network, batch)) for _ in range(rounds + 1)]
+    return median(own / other for other, own in pairs), median(other for other, _ in pairs)
+
+
+def seconds(network: torch.nn.Module, batch: torch.Tensor) -> float:
+    """Processor time of a step."""
+    begin = thread_time()
+    step(network, batch)
+    return thread_time() - begin
 
 
 def step(network: torch.nn.Module, batch: torch.Tensor) -> None:

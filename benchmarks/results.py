@@ -47,7 +47,7 @@ _VIT = (
     f"--recipe cifar10-resnet8 --steps 400 --set plan.model={Path(__file__).with_name('small_vit.py')}:vit "
     "--set plan.input=1x3x32x32 --set plan.scope=model --set plan.init=model --set method.interval=12 "
     "--set optimizer.name=adamw --set optimizer.lr=0.001 --set optimizer.weight_decay=0.05 --set optimizer.clip=1 "
-    "--set training.zero_init_residual=false"
+    "--set training.batch_size=64 --set training.zero_init_residual=false"
 )
 
 MEASURES = ("delta_r", "delta_s", "imdb", "weighted_gap")
