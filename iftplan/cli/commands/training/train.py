@@ -158,6 +158,15 @@ def command(
             rich_help_panel=RUN_PANEL,
         ),
     ] = False,
+    save: Annotated[
+        str,
+        typer.Option(
+            "--save",
+            metavar="FILE",
+            help="Also write the trained network as a small .safetensors file: only the weights in the masks, at the best checkpoint or the last.",
+            rich_help_panel=RUN_PANEL,
+        ),
+    ] = "",
     logger: Annotated[
         list[str] | None,
         typer.Option(
@@ -193,7 +202,7 @@ def command(
     to the same last bit.
     """
     best = _peak(peak)
-    from iftplan.cli.arguments import require_torch, source_of
+    from iftplan.cli.arguments import refuse_unsavable, require_torch, source_of
     from iftplan.cli.run_settings import RunOptions, resumed_run, run_of
 
     name = method.value if method else ""
@@ -220,6 +229,12 @@ def command(
     directory = Path(out or f"runs/{_title(run)}")
     if not dry_run:
         _refuse_missing(run.data.path)  # before seconds are spent on importing PyTorch
+    if save:
+        refuse_unsavable(save)
+        if not METHODS[run.method.name].masked:
+            raise InputError(
+                f"--save writes the weights in the masks, and the method {run.method.name} has none. Leave it out."
+            )
     require_torch("training")
     if not (resume or auto_resume or dry_run):
         from iftplan.nn.training.records.claims import refuse_taken
@@ -247,6 +262,7 @@ def command(
         logger or (),
         resume=None if auto_resume else resume,
         peak=best,
+        save=save,
     )
 
 
@@ -332,6 +348,7 @@ def _train(
     *,
     resume: bool | None,
     peak: float | Literal["measured"] | None,
+    save: str,
 ) -> None:
     from iftplan.cli.process import lasting_imports
 
@@ -355,7 +372,20 @@ def _train(
         peak=peak,
     )
     if outcome is not None:
+        if save:
+            _save(run, plan, source, directory, save)
         _report(outcome, directory, finished=finished)
+
+
+def _save(run: RunConfig, plan: Plan, source: str, directory: Path, file: str) -> None:
+    """Write the network that the run's result tells of, by its kept weights."""
+    from iftplan.nn import load_masked_, save_sparse
+    from iftplan.nn.training.from_checkpoint import checkpoint_at, evaluated_weights
+    from iftplan.nn.training.network import network_of
+
+    _, state = checkpoint_at(directory, say)
+    save_sparse(load_masked_(network_of(run, plan, source), evaluated_weights(state)), file)
+    say(f"written: {file}")
 
 
 @contextmanager
