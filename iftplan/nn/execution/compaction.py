@@ -70,14 +70,13 @@ def compact_(model: Model) -> Model:
     """
     require_numba()
     execute_dense_(model)
-    uses = Counter(id(p) for m in model.modules() for p in m._parameters.values() if p is not None)
-    found = [m for m in model.modules() if can_run(m, False) and uses[id(m.weight)] == 1 and pays(cast(Tensor, m._buffers[MASK]))]
+    found = compactable(model)
     if not found:
         raise InputError(
             f"{type(model).__name__} has no masked linear layer or convolution on the CPU that sparse kernels can run; apply a plan to it first (iftplan.nn.apply)."
         )
     for module in found:
-        _compact_(module)
+        become_compact_(module, module._buffers.pop(MASK))
     return model
 
 
@@ -93,8 +92,22 @@ def expand_(model: Model) -> Model:
     """
     for module in model.modules():
         if isinstance(module, CompactLayer):
-            _expand_(module)
+            mask = to_weight(torch.from_numpy(module.pattern.mask.copy()), module.pattern, module)
+            become_dense_(module)
+            module.register_buffer(MASK, mask)
     return model
+
+
+def compactable(model: nn.Module) -> list[nn.Module]:
+    """Layers that can be compact: masked, with kernels, with a weight of their own, and sparse enough for it to pay."""
+    uses = Counter(id(p) for m in model.modules() for p in m._parameters.values() if p is not None)
+    return [
+        module
+        for module in model.modules()
+        if can_run(module, False)
+        and uses[id(module.weight)] == 1
+        and pays(cast(Tensor, module._buffers[MASK]))
+    ]
 
 
 def pays(mask: Tensor) -> bool:
@@ -121,11 +134,16 @@ def compact_layer_(module: nn.Module, mask: Tensor, kept: Tensor) -> None:
     _become_compact_(module, pattern, values)
 
 
-def _compact_(module: Any) -> None:
-    pattern = packed_mask(module, module._buffers.pop(MASK))
-    with torch.no_grad():
-        values = gather_values(module, pattern)
-    _become_compact_(module, pattern, values)
+@torch.no_grad()
+def become_compact_(module: Any, mask: Tensor) -> None:
+    """Make a dense layer a compact one with the values that a mask keeps of its weight, in place.
+
+    Args:
+        module: of a class that has a compact one.
+        mask: boolean, of the weight's shape.
+    """
+    pattern = packed_mask(module, mask)
+    _become_compact_(module, pattern, gather_values(module, pattern))
 
 
 def _become_compact_(module: Any, pattern: Pattern, values: Tensor) -> None:
@@ -134,11 +152,22 @@ def _become_compact_(module: Any, pattern: Pattern, values: Tensor) -> None:
     module.pattern, module.values = pattern, nn.Parameter(values, weight.requires_grad)
 
 
-def _expand_(module: Any) -> None:
+@torch.no_grad()
+def become_dense_(module: Any) -> None:
+    """Make a compact layer a dense one without a mask, in place: its weight is zero where nothing is kept."""
     pattern, values = module.pattern, module._parameters.pop("values")
     module.__class__ = next(dense for dense, compact in compact_classes().items() if compact is type(module))
     del module.pattern
-    matrix = torch.from_numpy(pattern.forward.matrix(as_array(values)))
-    weight = nn.Parameter(to_weight(matrix, pattern, module), values.requires_grad)
+    weight = nn.Parameter(spread_values(values, pattern, module), values.requires_grad)
     module._parameters = {"weight": weight, **module._parameters}
-    module.register_buffer(MASK, to_weight(torch.from_numpy(pattern.mask.copy()), pattern, module))
+
+
+def spread_values(values: Tensor, pattern: Pattern, module: nn.Module) -> Tensor:
+    """Numbers in the order of a layer's kept values as a dense tensor of its weight's shape, zero elsewhere.
+
+    Args:
+        values: one for each slot of the pattern.
+        pattern: of the layer's mask.
+        module: the layer.
+    """
+    return to_weight(torch.from_numpy(pattern.forward.matrix(as_array(values))), pattern, module)

@@ -60,6 +60,11 @@ class MaskedWeight:
         return mask
 
     @property
+    def is_compact(self) -> bool:
+        """Whether its module has only the kept values now, and no dense weight."""
+        return self.parameter_name not in self.module._parameters
+
+    @property
     def stack(self) -> Stack | None:
         """Layout of the matrices that the weight holds; None for a single one."""
         return stack_of(self.module, self.parameter_name)

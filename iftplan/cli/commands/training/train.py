@@ -19,7 +19,6 @@ from iftplan.cli.kept_answers import made_here
 from iftplan.cli.options import NoCacheOption, PlanModelOption, Reference, TrustOption
 from iftplan.cli.output import Interrupted, say, say_next
 from iftplan.cli.process import same_command
-from iftplan.plans.plan import Execution
 from iftplan.runs.methods import METHODS
 
 if TYPE_CHECKING:
@@ -117,10 +116,10 @@ def command(
         typer.Option("--steps", min=1, help="Length of training in optimizer steps, instead of epochs."),
     ] = None,
     execution: Annotated[
-        Execution | None,
+        Literal["dense", "sparse", "compact"] | None,
         typer.Option(
             "--execution",
-            help="How masked layers are computed: dense (all weights, zeros included) or sparse (kernels for the CPU that skip zeros).",
+            help="How masked layers are computed: dense (all weights, zeros included), sparse (kernels for the CPU that skip zeros) or compact (these, with optimizer state for the kept weights alone between mask updates).",
         ),
     ] = None,
     start: Annotated[

@@ -137,7 +137,9 @@ def _from_ranks(held: NDArray[np.uint8], rows: int, size: int, kept: int | None)
     _check_length(held, rows * width)
     bits = np.unpackbits(held, bitorder="little")
     _check_rest(bits, rows * width)
-    ranks = bits[: rows * width].reshape(rows, width).astype(np.int64) @ (1 << np.arange(width, dtype=np.int64))
+    ranks = bits[: rows * width].reshape(rows, width).astype(np.int64) @ (
+        1 << np.arange(width, dtype=np.int64)
+    )
     if rows and ranks.max(initial=0) >= comb(size, kept):
         raise ValueError(f"it has choice {ranks.max()} of {comb(size, kept)}")
     found, table = np.zeros((rows, size), bool), _binomials(size, kept)

@@ -80,7 +80,9 @@ class Contents:
         document = _document(metadata, path)
         weights = {name: _taken(name, entry, tensors, path) for name, entry in document["weights"].items()}
         shared = document["shared"]
-        lost = next((first for first in shared.values() if first not in weights and first not in tensors), None)
+        lost = next(
+            (first for first in shared.values() if first not in weights and first not in tensors), None
+        )
         if lost is not None or any(name in weights or name in tensors for name in shared):
             raise InputError(
                 f"{path} is damaged: {lost or next(iter(shared))} should be a tensor once; save the file again."

@@ -183,4 +183,3 @@ def _swapped(flat: Tensor) -> Tensor:
     if sys.byteorder == "little" or flat.itemsize == 1:
         return flat
     return flat.view(torch.uint8).view(-1, flat.itemsize).flip(1).reshape(-1).view(flat.dtype)
-

@@ -73,7 +73,9 @@ def _state(model: nn.Module) -> dict[str, Tensor]:
     state: dict[str, Tensor] = model.state_dict()
     for name, value in state.items():
         if not isinstance(value, Tensor):
-            raise InputError(f"{name} is a {type(value).__name__} in the state dict, and a file holds tensors only.")
+            raise InputError(
+                f"{name} is a {type(value).__name__} in the state dict, and a file holds tensors only."
+            )
         if value.is_meta:
             raise InputError(f"{name} is on the meta device and has no values; save a model with weights.")
         if is_sharded(value):
@@ -81,7 +83,9 @@ def _state(model: nn.Module) -> dict[str, Tensor]:
                 f"{name} is spread over processes; gather the state dict and load it into a whole model first."
             )
         if value.layout is not torch.strided:
-            raise InputError(f"{name} is a tensor of layout {value.layout}; save the model before it is converted.")
+            raise InputError(
+                f"{name} is a tensor of layout {value.layout}; save the model before it is converted."
+            )
     return state
 
 

@@ -207,7 +207,9 @@ def _decoded(entry: WeightObject, content: Tensor, values: Tensor, scales: Tenso
     if layout is None:
         mask = units.reshape(shape)
     else:
-        like = torch.empty(entry["outputs"], total // max(1, entry["outputs"]), dtype=torch.bool, device="meta")
+        like = torch.empty(
+            entry["outputs"], total // max(1, entry["outputs"]), dtype=torch.bool, device="meta"
+        )
         try:
             matrix = layout.mask(units, like)
         except RuntimeError as error:
@@ -228,10 +230,15 @@ def _layout(structure: MaskStructure, experts: int, outputs: int, total: int) ->
     """Units in which a structure's masks are chosen; None where single weights are all that there is."""
     inputs = total // outputs if outputs else 0
     along_inputs, along_outputs = structure.pattern
-    if isinstance(structure, Unstructured) or not total or inputs % along_inputs or (outputs // experts) % along_outputs or outputs % experts:
+    if (
+        isinstance(structure, Unstructured)
+        or not total
+        or inputs % along_inputs
+        or (outputs // experts) % along_outputs
+        or outputs % experts
+    ):
         return None
     try:
         return masks_of(structure).layout(experts)
     except InputError:
         return None
-

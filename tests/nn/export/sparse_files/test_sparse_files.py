@@ -18,7 +18,13 @@ from iftplan.base.errors import InputError, StaleError
 from iftplan.masks import parse_mask
 from iftplan.nn.export.sparse_files.codes import Code, decode, encode, smallest_code
 from iftplan.nn.layers.stacks import Stack, note_stack_
-from iftplan.nn.masks.masked_weights import MaskedWeight, drawn_mask, masked_weights, matrix_shape, register_mask_
+from iftplan.nn.masks.masked_weights import (
+    MaskedWeight,
+    drawn_mask,
+    masked_weights,
+    matrix_shape,
+    register_mask_,
+)
 from iftplan.nn.sources.zoo.conv1d import Conv1D
 
 safetensors = pytest.importorskip("safetensors.torch", reason="needs safetensors, which transformers brings")
@@ -74,7 +80,9 @@ def same(one: nn.Module, other: nn.Module) -> None:
     assert noted == {weight.name: weight.structure for weight in masked_weights(other)}
 
 
-@pytest.mark.parametrize("structure", ["unstructured", "1:4", "2:4", "block2x2", "fan-in", "channel", "diagonal"])
+@pytest.mark.parametrize(
+    "structure", ["unstructured", "1:4", "2:4", "block2x2", "fan-in", "channel", "diagonal"]
+)
 def test_a_network_comes_back_to_the_bit(structure: str, tmp_path: Path) -> None:
     net = masked(structure, 0.5)
     net.head.weight.data[net.head.weight_mask] = -0.0
@@ -92,9 +100,17 @@ def test_a_network_comes_back_to_the_bit(structure: str, tmp_path: Path) -> None
 
 def test_codes_of_structures_are_small(tmp_path: Path) -> None:
     """By hand: 2:4 has six choices, three bits for a group of four; a block one bit; a channel one."""
-    bytes_of = {"unstructured": 24 * 12 / 8, "1:4": 72 * 2 / 8, "2:4": 72 * 3 / 8, "block2x2": 72 / 8, "channel": 12 / 8}
+    bytes_of = {
+        "unstructured": 24 * 12 / 8,
+        "1:4": 72 * 2 / 8,
+        "2:4": 72 * 3 / 8,
+        "block2x2": 72 / 8,
+        "channel": 12 / 8,
+    }
     for structure, expected in bytes_of.items():
-        file = inn.save_sparse(masked(structure, 0.5 if structure != "1:4" else 0.25), tmp_path / "net.safetensors")
+        file = inn.save_sparse(
+            masked(structure, 0.5 if structure != "1:4" else 0.25), tmp_path / "net.safetensors"
+        )
         assert len(safetensors.load_file(file)["head.weight.mask"]) == -(-expected // 1), structure
 
 
@@ -126,7 +142,9 @@ def test_ranks_number_every_choice_once(kept: int) -> None:
 
 
 @pytest.mark.parametrize("code", ["bits", "gaps"])
-@pytest.mark.parametrize("places", [[], [0], [999], [0, 254, 255, 256, 511, 767, 999], [255], [256], [510, 511]])
+@pytest.mark.parametrize(
+    "places", [[], [0], [999], [0, 254, 255, 256, 511, 767, 999], [255], [256], [510, 511]]
+)
 def test_codes_are_inverted(code: Code, places: list[int]) -> None:
     units = torch.zeros(1, 1000, dtype=torch.bool)
     units[0, places] = True
@@ -169,7 +187,9 @@ def test_values_of_eight_bits_are_off_by_half_a_step(tmp_path: Path) -> None:
     again = inn.load_sparse_(Network().eval(), file)
     for weight, other in zip(masked_weights(net), masked_weights(again), strict=True):
         assert torch.equal(weight.mask, other.mask)
-        axis = {"rows": (0,), "up": None}.get(weight.name.split(".")[0], tuple(range(1, weight.parameter.dim())))
+        axis = {"rows": (0,), "up": None}.get(
+            weight.name.split(".")[0], tuple(range(1, weight.parameter.dim()))
+        )
         if axis is not None:  # scales are of outputs: the largest weight of each over 127
             step = weight.parameter.abs().amax(axis, keepdim=True) / 127
             assert bool(((weight.parameter - other.parameter).abs() <= step * 0.500001).all())
@@ -239,7 +259,9 @@ def test_experts_of_a_stack(tmp_path: Path) -> None:
     net = Stacked()
     note_stack_(net, "weight", Stack(3, inputs_first=True))
     weight = MaskedWeight("weight", net, "weight")
-    register_mask_(weight, drawn_mask(weight, parse_mask("2:4"), 48, torch.Generator().manual_seed(0)), parse_mask("2:4"))
+    register_mask_(
+        weight, drawn_mask(weight, parse_mask("2:4"), 48, torch.Generator().manual_seed(0)), parse_mask("2:4")
+    )
     inn.enforce_(net)
     file = inn.save_sparse(net, tmp_path / "net.safetensors")
     assert len(safetensors.load_file(file)["weight.mask"]) == 24 * 3 // 8
@@ -252,7 +274,9 @@ def test_onnx_out_of_a_file_has_the_zeros(tmp_path: Path) -> None:
     file = inn.save_sparse(masked(), tmp_path / "net.safetensors")
     net = inn.load_sparse_(Network().eval(), file)
     inn.to_onnx(net, X, tmp_path / "net.onnx")
-    found = {w.name: onnx.numpy_helper.to_array(w) for w in onnx.load(tmp_path / "net.onnx").graph.initializer}
+    found = {
+        w.name: onnx.numpy_helper.to_array(w) for w in onnx.load(tmp_path / "net.onnx").graph.initializer
+    }
     assert float((found["head.weight"] == 0).mean()) == 0.75
 
 
