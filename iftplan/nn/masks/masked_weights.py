@@ -306,7 +306,7 @@ def matrix_shape(weight: MaskedWeight) -> Shape:
 
 
 @dataclass(frozen=True, slots=True)
-class Arrangement:
+class WeightMatrix:
     """How the memory of a weight lies as a matrix (outputs, inputs), for all of torch's layouts of weights.
 
     Attributes:
@@ -332,21 +332,21 @@ class Arrangement:
         return there.permute(back).reshape(self.shape)
 
 
-def arrangement_of(weight: MaskedWeight) -> Arrangement:
-    """How a weight lies as a matrix."""
+def matrix_of(weight: MaskedWeight) -> WeightMatrix:
+    """How a weight lies as a matrix (outputs, inputs)."""
     module, shape = weight.module, tuple(weight.parameter.shape)
     axes = tuple(range(len(shape)))
     rows = matrix_shape(weight)[0] * weight.experts
     if weight.stack:
-        return Arrangement(shape, shape, (0, 2, 1) if weight.stack.inputs_first else axes, rows)
+        return WeightMatrix(shape, shape, (0, 2, 1) if weight.stack.inputs_first else axes, rows)
     if is_conv1d(module):
-        return Arrangement(shape, shape, (1, 0), rows)
+        return WeightMatrix(shape, shape, (1, 0), rows)
     if not isinstance(module, nn.modules.conv._ConvNd):
-        return Arrangement(shape, shape, axes, rows)
+        return WeightMatrix(shape, shape, axes, rows)
     if module.transposed:  # (in, out/groups, *kernel)
         split = (module.groups, shape[0] // module.groups, *shape[1:])
-        return Arrangement(shape, split, (0, *range(2, len(split)), 1), rows)
-    return Arrangement(shape, shape, (0, *axes[2:], 1), rows)
+        return WeightMatrix(shape, split, (0, *range(2, len(split)), 1), rows)
+    return WeightMatrix(shape, shape, (0, *axes[2:], 1), rows)
 
 
 def to_matrix(tensor: Tensor, weight: MaskedWeight) -> Tensor:
@@ -354,9 +354,9 @@ def to_matrix(tensor: Tensor, weight: MaskedWeight) -> Tensor:
 
     The outputs of a stack are those of one expert after the other.
     """
-    return arrangement_of(weight).matrix(tensor)
+    return matrix_of(weight).matrix(tensor)
 
 
 def from_matrix(matrix: Tensor, weight: MaskedWeight) -> Tensor:
     """A matrix (outputs, inputs) in the weight's own layout; input channels run fastest, as patterns do."""
-    return arrangement_of(weight).tensor(matrix)
+    return matrix_of(weight).tensor(matrix)

@@ -115,15 +115,16 @@ def _sparse(model: nn.Module, contents: Contents) -> Iterator[tuple[MaskedWeight
 @torch.no_grad()
 def _fill_(weight: MaskedWeight, stored: StoredWeight) -> None:
     """Give a weight its values and its mask."""
-    parameter, dense = weight.parameter, stored.dense()
+    parameter = weight.parameter
     if parameter.is_meta:
-        filled = nn.Parameter(dense.to(parameter.dtype), parameter.requires_grad)
+        filled = nn.Parameter(stored.dense().to(parameter.dtype), parameter.requires_grad)
         weight.module._parameters[weight.parameter_name] = filled
+        mask = stored.mask
     else:
-        parameter.copy_(dense)
+        mask = stored.mask.to(parameter.device)
+        parameter.zero_().masked_scatter_(mask, stored.kept().to(parameter.device, parameter.dtype))
     if stored.masked:
-        device = weight.parameter.device
-        register_mask_(weight, stored.mask.to(device, copy=True), stored.structure)
+        register_mask_(weight, mask, stored.structure)
 
 
 def _shared_others(contents: Contents) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from typing_extensions import TypedDict
 from iftplan.base.errors import InputError
 from iftplan.masks import MaskStructure, Unstructured, parse_mask
 from iftplan.nn.export.sparse_files.codes import Code, decode, kept_of_each, smallest_code
-from iftplan.nn.masks.masked_weights import Arrangement, MaskedWeight, arrangement_of
+from iftplan.nn.masks.masked_weights import MaskedWeight, WeightMatrix, matrix_of
 from iftplan.nn.masks.rows import Layout
 from iftplan.nn.masks.structures import masks_of
 
@@ -69,7 +69,7 @@ class StoredWeight:
         structure: that the mask was made in.
         masked: whether the model has a mask beside the weight; else plain zeros.
         experts: matrices that the weight stacks.
-        arrangement: of the weight as a matrix.
+        matrix: how the weight lies as one.
     """
 
     mask: Tensor
@@ -79,13 +79,13 @@ class StoredWeight:
     structure: MaskStructure
     masked: bool
     experts: int
-    arrangement: Arrangement
+    matrix: WeightMatrix
 
     def kept(self) -> Tensor:
         """Kept weights in the type of the model, in the order of the weight's own entries."""
         if self.scales is None:
             return self.values.to(self.dtype)
-        return (self.values.float() * self.scales[output_of_each(self.mask, self.arrangement)]).to(self.dtype)
+        return (self.values.float() * self.scales[output_of_each(self.mask, self.matrix)]).to(self.dtype)
 
     def dense(self) -> Tensor:
         """The weight with its zeros."""
@@ -106,20 +106,20 @@ def stored_weight(
     tensor = tensor.detach().cpu()
     # a negative zero is kept, so that what is loaded is the same to the bit
     chosen = (tensor != 0) | tensor.signbit() if mask is None else mask.cpu()
-    arrangement, values, scales = arrangement_of(weight), tensor[chosen], None
+    matrix, values, scales = matrix_of(weight), tensor[chosen], None
     if dtype is torch.int8:
-        values, scales = _quantized(values, output_of_each(chosen, arrangement), arrangement.rows)
+        values, scales = _quantized(values, output_of_each(chosen, matrix), matrix.rows)
     elif dtype is not None:
         values = values.to(dtype)
     return StoredWeight(
-        chosen, values, scales, tensor.dtype, weight.structure, mask is not None, weight.experts, arrangement
+        chosen, values, scales, tensor.dtype, weight.structure, mask is not None, weight.experts, matrix
     )
 
 
-def output_of_each(mask: Tensor, arrangement: Arrangement) -> Tensor:
+def output_of_each(mask: Tensor, matrix: WeightMatrix) -> Tensor:
     """Output (row of the matrix) of each kept weight, in the order of the weight's own entries."""
-    rows = torch.arange(arrangement.rows, dtype=torch.int32).view(-1, 1)
-    of_each: Tensor = arrangement.tensor(rows.expand(-1, mask.numel() // arrangement.rows))[mask]
+    rows = torch.arange(matrix.rows, dtype=torch.int32).view(-1, 1)
+    of_each: Tensor = matrix.tensor(rows.expand(-1, mask.numel() // matrix.rows))[mask]
     return of_each.long()
 
 
@@ -133,12 +133,12 @@ def _quantized(values: Tensor, outputs: Tensor, count: int) -> tuple[Tensor, Ten
 
 def encoded(stored: StoredWeight) -> tuple[WeightObject, Tensor]:
     """What the header of a file says of a weight, and the code of its mask, in the fewest bytes."""
-    mask, where, structure = stored.mask, stored.arrangement, stored.structure
+    mask, matrix, structure = stored.mask, stored.matrix, stored.structure
     units, unit = mask.reshape(stored.experts, -1), WEIGHT
-    if (layout := _layout(structure, stored.experts, where.rows, mask.numel())) is not None:
-        matrix = where.matrix(mask)
-        chosen = layout.rows(matrix) > 0
-        if torch.equal(layout.mask(chosen, matrix), matrix):
+    if (layout := _layout(structure, stored.experts, matrix.rows, mask.numel())) is not None:
+        entries = matrix.matrix(mask)
+        chosen = layout.rows(entries) > 0
+        if torch.equal(layout.mask(chosen, entries), entries):
             units, unit = chosen, str(structure)
     code, content = smallest_code(units.contiguous())
     found: WeightObject = {
@@ -151,9 +151,9 @@ def encoded(stored: StoredWeight) -> tuple[WeightObject, Tensor]:
         "rows": units.shape[0],
         "size": units.shape[1],
         "experts": stored.experts,
-        "split": list(where.split),
-        "order": list(where.order),
-        "outputs": where.rows,
+        "split": list(matrix.split),
+        "order": list(matrix.order),
+        "outputs": matrix.rows,
     }
     if code == "ranks":
         found["kept"] = kept_of_each(units) or 0
@@ -177,13 +177,13 @@ def decoded(
     """
     try:
         return _decoded(entry, content, values, scales)
-    except (ValueError, InputError) as error:
+    except (ValueError, InputError, MemoryError) as error:
         raise InputError(f"{where} is damaged: {error}; save the file again.") from error
 
 
 def _decoded(entry: WeightObject, content: Tensor, values: Tensor, scales: Tensor | None) -> StoredWeight:
     shape, rows, size = tuple(entry["shape"]), entry["rows"], entry["size"]
-    arrangement = Arrangement(shape, tuple(entry["split"]), tuple(entry["order"]), entry["outputs"])
+    matrix = WeightMatrix(shape, tuple(entry["split"]), tuple(entry["order"]), entry["outputs"])
     dtype = getattr(torch, entry["dtype"], None)
     counts = (*shape, rows, size, entry["experts"], entry["outputs"], *entry["split"])
     total = prod(shape)
@@ -211,19 +211,17 @@ def _decoded(entry: WeightObject, content: Tensor, values: Tensor, scales: Tenso
             entry["outputs"], total // max(1, entry["outputs"]), dtype=torch.bool, device="meta"
         )
         try:
-            matrix = layout.mask(units, like)
+            chosen = layout.mask(units, like)
         except RuntimeError as error:
             raise ValueError(f"{rows}×{size} units of {entry['unit']} do not make its matrix") from error
-        mask = arrangement.tensor(matrix).contiguous()
+        mask = matrix.tensor(chosen).contiguous()
     if len(values) != (nnz := int(mask.sum())):
         raise ValueError(f"its mask keeps {nnz} weights, and {len(values)} values are there")
     if scales is not None and (scales.shape != (entry["outputs"],) or not scales.is_floating_point()):
         raise ValueError(f"{entry['outputs']} outputs need as many scales")
     if scales is None and values.dtype is torch.int8 and dtype is not torch.int8:
         raise ValueError("its values are whole numbers without scales")
-    return StoredWeight(
-        mask, values, scales, dtype, structure, entry["masked"], entry["experts"], arrangement
-    )
+    return StoredWeight(mask, values, scales, dtype, structure, entry["masked"], entry["experts"], matrix)
 
 
 def _layout(structure: MaskStructure, experts: int, outputs: int, total: int) -> Layout | None:
