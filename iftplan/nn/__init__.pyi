@@ -25,6 +25,9 @@ from .export.condensed import condense as condense
 from .export.finalize import densify as densify
 from .export.finalize import finalize as finalize
 from .export.onnx import to_onnx as to_onnx
+from .export.sparse_files.load import load_sparse as load_sparse
+from .export.sparse_files.load import load_sparse_ as load_sparse_
+from .export.sparse_files.save import save_sparse as save_sparse
 from .export.tensor_cores import semi_structured as semi_structured
 from .export.tensor_cores import unpackable as unpackable
 from .layers.mixture import auxiliary_loss as auxiliary_loss

@@ -136,6 +136,8 @@ def run_digest(config: RunConfig) -> str:
         found["training"]["spectra"],
         found["start"],
     )
+    if found["training"]["execution"] == "compact":  # the same steps, and the same checkpoints
+        found["training"]["execution"] = "dense"
     for name in ("checkpoints", "tensor_parallel", "replicas", "recompute"):
         found["training"].pop(name, None)
     found.get("distillation", {}).pop("teacher", None)

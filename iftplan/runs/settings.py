@@ -17,7 +17,7 @@ from iftplan.masks.distributions import Distribution
 from iftplan.models.notation import parse_input
 from iftplan.models.spec import InputSpec
 from iftplan.plans.budget import parse_budget
-from iftplan.plans.plan import Execution, Pointwise, Rounding, parse_scope
+from iftplan.plans.plan import Pointwise, Rounding, parse_scope
 from iftplan.plans.request import PlanRequest
 from iftplan.runs.methods import METHODS
 from iftplan.runs.schedules import step_at
@@ -357,8 +357,8 @@ class TrainingConfig:
         tensor_parallel: processes that split each linear layer among them and see the same samples, under "fsdp".
         replicas: groups of processes that hold a whole model each, in parts, under "fsdp".
         recompute: compute the activations of blocks again in the backward pass, instead of keeping them.
-        execution: of masked layers: "dense" operators on weights with zeros, or "sparse" kernels on what is kept
-            (CPU, float32); the results are the same within rounding.
+        execution: of masked layers: "dense" operators on weights with zeros, "sparse" kernels on what is kept (CPU, float32),
+            or "compact": these kernels, and dense weights only where masks change; the results are the same within rounding.
         spectra: when the spectra of masks are measured: at every "evaluation", or after every "update" of theirs.
         checkpoints: "single" for one file, gathered in the first process; "sharded" for a folder to which each process
             writes its part beside the training; "auto" is "sharded" for several processes under "fsdp".
@@ -382,7 +382,7 @@ class TrainingConfig:
     tensor_parallel: Positive = 1
     replicas: Positive = 1
     recompute: bool = False
-    execution: Execution = "dense"
+    execution: Literal["dense", "sparse", "compact"] = "dense"
     spectra: Literal["none", "evaluation", "update"] = "none"
     checkpoints: Literal["auto", "single", "sharded"] = "auto"
 

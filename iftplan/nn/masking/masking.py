@@ -174,6 +174,11 @@ class Masking:
         return self._regime.wants_dense_gradient(self.steps, due=self._now_due)
 
     @property
+    def changes_masks(self) -> bool:
+        """Whether the step that begins now changes masks, if its gradients are finite."""
+        return self._now_due
+
+    @property
     def wants_graph(self) -> bool:
         """Whether the step that begins now needs second derivatives: `loss.backward(create_graph=masks.wants_graph)`."""
         return self._now_due and self._algorithm.scores is Scores.CURVATURE

@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from iftplan.base.errors import InputError, StaleError
 from iftplan.nn.counting.saved_tensors import SavedTensors
 from iftplan.nn.execution.execute import dense_gradients_
+from iftplan.nn.execution.turns import Turns
 from iftplan.nn.layers.mixture import auxiliary_loss
 from iftplan.nn.masking.masking import Masking
 from iftplan.nn.timing.peak import wait
@@ -129,6 +130,7 @@ class Loop:
             that split layers among them see the same.
         average: of the weights, which is then what is evaluated; None for none.
         spectra: of the masks; None where they are not measured.
+        turns: of the masked layers, which are compact between updates of the masks; None where they stay dense.
         folded: decay of low-rank pairs by their product; None where weights decay.
         neurons: dormant ones; None where they are not counted.
         step: steps taken.
@@ -157,6 +159,7 @@ class Loop:
     share: tuple[int, int] = (0, 1)
     average: Averaging | None = None
     spectra: SpectralRecord | None = None
+    turns: Turns | None = None
     folded: FoldedDecay | None = None
     neurons: NeuronRecord | None = None
     step: int = 0
@@ -184,7 +187,7 @@ class Loop:
         training, every = self.config.training, self.length.per_epoch
         self.began = self.step, self.spending.macs
         if self.spectra is not None and self.step == 0:
-            self.spectra.measure(self.network, self.step)
+            self.spectra.measure(self.dense_network, self.step)
         while not self.is_over:
             updates, before = self._mask_updates, perf_counter()
             loss = self._step()
@@ -193,16 +196,16 @@ class Loop:
             if evaluated:
                 wait(self.fabric.device)
             self.seconds += perf_counter() - before
-            if at_end and self.masks is not None:
-                self.masks.finish()
+            if at_end:
+                self._finish()
             updated = self._mask_updates != updates
             if self.spectra is not None and self.spectra.is_due(
                 updated=updated, evaluated=evaluated, at_end=at_end
             ):
-                self.spectra.measure(self.network, self.step)
+                self.spectra.measure(self.dense_network, self.step)
             score = self._evaluate() if evaluated else None
-            if self.is_over and not at_end and self.masks is not None:
-                self.masks.finish()
+            if self.is_over and not at_end:
+                self._finish()
             best = evaluated and best_step(self.metrics.rows) == self.step
             if best or self.is_over or self.step % (training.checkpoint_interval or every) == 0:
                 self.save()
@@ -213,6 +216,28 @@ class Loop:
         """Whether all steps were taken, or the validation loss has not improved for `training.patience` evaluations."""
         return self.step == self.length.steps or has_waited(self.metrics.rows, self.config.training.patience)
 
+    @property
+    def dense_network(self) -> nn.Module:
+        """The bare network with weights and masks in all its layers, until the next step."""
+        if self.turns is not None:
+            self.turns.expand_()
+        return self.network
+
+    def _finish(self) -> None:
+        """End training under the masks."""
+        if self.masks is not None:
+            if self.turns is not None:
+                self.turns.expand_()
+            self.masks.finish()
+
+    def _execute(self) -> None:
+        """Let masked layers compute what the step that begins now needs."""
+        if self.masks is None or self.config.training.execution == "dense":
+            return
+        if self.turns is not None:
+            (self.turns.expand_ if self.masks.changes_masks else self.turns.compact_)()
+        dense_gradients_(self.network, self.masks.wants_dense_gradient)
+
     def _step(self) -> Tensor:
         """One optimizer step."""
         config, fabric = self.config, self.fabric
@@ -220,8 +245,7 @@ class Loop:
         torch.manual_seed(generator_of("step", config.seed, self.step, self.share[0]).initial_seed())
         inputs, targets = self._batch()
         parts = config.training.accumulate
-        if config.training.execution == "sparse" and self.masks is not None:
-            dense_gradients_(self.network, self.masks.wants_dense_gradient)
+        self._execute()
         twice = self.masks is not None and self.masks.wants_graph  # gradients are differentiated
         # an engine's wrapper guards its outputs against any other backward pass
         model, options = (
@@ -365,11 +389,12 @@ class Loop:
         The first process has the whole state; with sharded checkpoints, each process has its own part.
         """
         keep, parts = self.fabric.is_global_zero, self._sharded
+        network = self.dense_network
         return {
             "identity": dict(self.identity),
             "processes": self.fabric.world_size,
-            "model": model_state(self.network, keep=keep, parts=parts),
-            "optimizer": optimizer_state(self.network, self.bare_optimizer, keep=keep, parts=parts),
+            "model": model_state(network, keep=keep, parts=parts),
+            "optimizer": optimizer_state(network, self.bare_optimizer, keep=keep, parts=parts),
             "scaler": self.fabric.strategy.precision.state_dict(),
             "masks": self.masks.state_dict(parts=parts) if self.masks is not None else None,
             "spending": self.spending.state_dict(),

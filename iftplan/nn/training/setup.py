@@ -17,6 +17,7 @@ from iftplan.base.errors import InputError
 from iftplan.base.units import fraction
 from iftplan.masks import MaskStructure, Unstructured, parse_mask
 from iftplan.masks.spectra import MEASURES
+from iftplan.nn.execution.turns import Turns
 from iftplan.nn.masking.algorithms.base import Algorithm, LatentAlgorithm
 from iftplan.nn.masking.algorithms.static import Static
 from iftplan.nn.masking.cautions import algorithm_cautions, weights_left
@@ -95,7 +96,7 @@ def start(
     teacher = teacher_of(config.distillation, plan, source, say)
     if teacher is not None:
         identity["teacher"] = teacher.identity
-    if config.training.execution == "sparse":
+    if config.training.execution != "dense":
         run_sparse_(network, config, fabric)
     if config.training.recompute:
         recompute_(network)
@@ -147,6 +148,7 @@ def start(
         metrics=Metrics(directory / "metrics.csv", _columns(task, spectra, neurons)),
         spectra=spectra,
         folded=folded,
+        turns=Turns(network, bare) if config.training.execution == "compact" else None,
         neurons=neurons,
         bare_optimizer=bare,
         share=share,
@@ -387,6 +389,8 @@ def versions() -> dict[str, str]:
 def result(loop: Loop, plan: Plan) -> Document:
     """Result of a finished run, sealed; the same to the byte for every repetition on one machine."""
     rows = loop.metrics.rows
+    if loop.turns is not None:
+        loop.turns.compact_()  # what steps hold
     last: Mapping[str, Any] = last_row(rows)
     chosen = best.best_index(rows)
     told: Mapping[str, Any] = last if chosen is None else last_row(rows[: chosen + 1])
@@ -428,7 +432,7 @@ def result(loop: Loop, plan: Plan) -> Document:
         "degree_of_constraint": last["degree_of_constraint"],
         "mask_updates": loop.masks.exploration.updates if loop.masks is not None else 0,
         **held_bytes(plan, loop.network, loop.bare_optimizer, spending),
-        "weights_digest": weights_digest(loop.network),
+        "weights_digest": weights_digest(loop.dense_network),
     }
     return with_digest(document)
 

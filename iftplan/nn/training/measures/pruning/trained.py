@@ -13,6 +13,8 @@ from iftplan.base.documents import loads, read_text
 from iftplan.base.errors import InputError, StaleError
 from iftplan.models.spec import InputSpec
 from iftplan.nn.export.finalize import densify_
+from iftplan.nn.export.sparse_files.contents import is_sparse_file
+from iftplan.nn.export.sparse_files.load import load_sparse
 from iftplan.nn.masking.loading import load_masked_
 from iftplan.nn.sources import build
 from iftplan.nn.training.from_checkpoint import checkpoint_at
@@ -72,7 +74,7 @@ def trained_source(source: str, inputs: Sequence[InputSpec], weights: str) -> Tr
     Args:
         source: a MODEL argument.
         inputs: that the user gave; empty for none.
-        weights: a state dict in a .safetensors, .pt or .pth file; empty for the factory's own.
+        weights: a state dict in a .safetensors, .pt or .pth file, or what `save_sparse` wrote; empty for the factory's own.
 
     Raises:
         InputError: the network cannot be built, or the file not be read or is of another network.
@@ -95,6 +97,8 @@ def state_in(path: Path) -> Mapping[str, Tensor]:
     """
     if not path.is_file():
         raise InputError(f"there is no file {path}; name a state dict as .safetensors, .pt or .pth.")
+    if path.suffix == ".safetensors" and is_sparse_file(path):
+        return load_sparse(path)
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
