@@ -84,5 +84,7 @@ from .warmstart.growth.grow import grow_ as grow_
 from .warmstart.growth.slopes import unit_slopes_ as unit_slopes_
 from .warmstart.net2wider import Widened as Widened
 from .warmstart.net2wider import net2wider as net2wider
+from .warmstart.transfer import Transfer as Transfer
+from .warmstart.transfer import load_ as load_
 from .warmstart.warm_start import WarmStart as WarmStart
 from .warmstart.warm_start import warm_start_ as warm_start_

@@ -106,6 +106,10 @@ ADDED: tuple[tuple[str, str], ...] = (
     ("recycling", "threshold"),
     ("recycling", "end"),
     ("recycling", "measure"),
+    ("start", "fresh"),
+    ("start", "freeze"),
+    ("start", "drop"),
+    ("start", "redraw"),
 )
 """Settings, by section and name, that came after runs were first written: at its default none of them counts in a digest."""
 
@@ -134,8 +138,10 @@ def run_digest(config: RunConfig) -> str:
         found["data"]["kind"],
         found["training"]["threads"],
         found["training"]["spectra"],
-        found["start"],
+        found["start"]["checkpoint"],
     )
+    if not found["start"]:
+        del found["start"]
     for name in ("checkpoints", "tensor_parallel", "replicas", "recompute"):
         found["training"].pop(name, None)
     found.get("distillation", {}).pop("teacher", None)

@@ -414,10 +414,19 @@ class StartConfig:
     """Weights that a run begins with, where they are not drawn from the seed.
 
     Attributes:
-        checkpoint: of a run with the same plan, or that run's directory: its weights, and its masks.
+        checkpoint: of a run, or that run's directory: its weights, and its masks; or a file or folder with a state dict.
+        fresh: modules that begin with values drawn from the seed, by name or glob, such as the head of another number of
+            classes.
+        freeze: layers whose masks stay as they come while the method moves others.
+        drop: layers whose masks are dropped, so that every weight of theirs trains.
+        redraw: layers that have this run's own masks instead of those that come with the weights.
     """
 
     checkpoint: str = ""
+    fresh: tuple[str, ...] = ()
+    freeze: tuple[str, ...] = ()
+    drop: tuple[str, ...] = ()
+    redraw: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,6 @@ from iftplan.nn.masking.masking import Masking
 from iftplan.nn.masking.optimizer.recycling import Recycling
 from iftplan.nn.masking.processes import shard_masks_, spare_broadcasts_
 from iftplan.nn.masks.masked_weights import masked_names, masked_weights
-from iftplan.nn.masks.shards import whole
 from iftplan.nn.training.data.opening import open_data
 from iftplan.nn.training.data.samples import Task
 from iftplan.nn.training.execution import run_sparse_
@@ -44,7 +43,7 @@ from iftplan.nn.training.records.ledger import Spending
 from iftplan.nn.training.records.memory import held_bytes
 from iftplan.nn.training.records.metrics import COLUMNS, DORMANT, Metrics, last_row
 from iftplan.nn.training.records.spectra import SpectralRecord
-from iftplan.nn.training.records.states import model_state
+from iftplan.nn.training.records.states import model_state, tensors_digest
 from iftplan.plans.plan import Plan, Scope
 from iftplan.runs.document import run_digest, run_object
 from iftplan.runs.methods import METHODS
@@ -117,7 +116,9 @@ def start(
     if algorithm is not None:
         if fabric.world_size > 1 and config.training.strategy == "fsdp":
             _shard_masks_(network, algorithm, structure)
-        masks = Masking(model, bare, algorithm, structure=structure, seed=config.seed)
+        masks = Masking(
+            model, bare, algorithm, structure=structure, seed=config.seed, frozen=config.start.freeze
+        )
     neurons = _neurons(config, masks, length, fabric)
     _check_output(model, task)
     if teacher is not None:
@@ -428,7 +429,7 @@ def result(loop: Loop, plan: Plan) -> Document:
         "degree_of_constraint": last["degree_of_constraint"],
         "mask_updates": loop.masks.exploration.updates if loop.masks is not None else 0,
         **held_bytes(plan, loop.network, loop.bare_optimizer, spending),
-        "weights_digest": weights_digest(loop.network),
+        "weights_digest": tensors_digest(model_state(loop.network, parts=True)),
     }
     return with_digest(document)
 
@@ -438,14 +439,3 @@ def exact_ratio(top: int, bottom: int) -> str:
     from fractions import Fraction
 
     return fraction(Fraction(top, bottom))
-
-
-def weights_digest(network: torch.nn.Module) -> str:
-    """SHA-256 of all weights, buffers and masks."""
-    from hashlib import sha256
-
-    found = sha256()
-    for name, tensor in sorted(model_state(network, parts=True).items()):  # one whole tensor at a time
-        found.update(name.encode())
-        found.update(whole(tensor).cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()

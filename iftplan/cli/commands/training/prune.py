@@ -160,8 +160,8 @@ def command(
         str,
         typer.Option(
             "--weights",
-            metavar="FILE",
-            help="Weights of MODEL: a state dict as .safetensors, .pt or .pth.",
+            metavar="PATH",
+            help="Weights of MODEL: a state dict as .safetensors, .pt or .pth, or a folder with model.safetensors or its shards.",
             rich_help_panel=MODEL_PANEL,
         ),
     ] = "",

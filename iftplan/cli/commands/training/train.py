@@ -128,7 +128,7 @@ def command(
         typer.Option(
             "--from",
             metavar="RUN",
-            help="Start from the weights and masks of another run: its directory or a checkpoint.",
+            help="Start from the weights and masks of another run (its directory or a checkpoint), or from a state dict (a file, or a folder with model.safetensors).",
             rich_help_panel=RUN_PANEL,
         ),
     ] = "",

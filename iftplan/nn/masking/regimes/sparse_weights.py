@@ -119,6 +119,8 @@ class Held:
         scores: dict[str, Tensor | None] = {}
         for view in self._subject.views:
             parameter, gradient = view.weight.parameter, view.weight.parameter.grad
+            if view.weight.name in self._subject.frozen:
+                continue
             if gradient is not None and id(parameter) in trained:
                 scores[view.weight.name] = self._score(view, parameter, gradient)
             elif not (self._algorithm.scores is Scores.NONE or self._algorithm.scores.of_gradients):

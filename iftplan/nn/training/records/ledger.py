@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from iftplan.nn.masking.masking import Masking
-from iftplan.nn.masking.step_masks import layer_counts, step_macs, weights_by_layer
+from iftplan.nn.masking.step_masks import layer_counts, step_macs, weights_by_layer, whole_weights
 from iftplan.plans.plan import Plan
 from iftplan.runs.costs.training_cost import TrainingCost
 from iftplan.runs.settings import InputGradient
@@ -46,6 +46,7 @@ class Spending:
         self._opened = opened
         self._teacher = teacher_macs
         self._groups = weights_by_layer(plan, network) if masks is not None else {}
+        self._whole = whole_weights(network, self._groups)
         self.macs = 0
         self.dense_macs = 0
         self.activation_bytes = 0
@@ -53,7 +54,9 @@ class Spending:
     @property
     def nnz(self) -> Mapping[str, int]:
         """Masked weights that are kept now, by planned layer; none in the dense control."""
-        return layer_counts(self._groups, self._masks.nnz) if self._masks is not None else {}
+        return (
+            layer_counts(self._groups, {**self._whole, **self._masks.nnz}) if self._masks is not None else {}
+        )
 
     @property
     def forward_macs(self) -> int:
@@ -80,7 +83,7 @@ class Spending:
         self.macs += samples * self.forward_macs
 
     def _taken(self, masks: Masking, samples: int) -> int:
-        return step_macs(self._cost, self._groups, masks.taken, samples)
+        return step_macs(self._cost, self._groups, masks.taken.beside(self._whole), samples)
 
     def state_dict(self) -> dict[str, Any]:
         """Totals for a checkpoint."""
