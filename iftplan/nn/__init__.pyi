@@ -35,6 +35,7 @@ from .masking.algorithms.at_start.synflow import SynFlow as SynFlow
 from .masking.algorithms.base import Algorithm as Algorithm
 from .masking.algorithms.base import Asked as Asked
 from .masking.algorithms.base import Order as Order
+from .masking.algorithms.dense_weights.cast import CAST as CAST
 from .masking.algorithms.dense_weights.mask_decay import MaskDecay as MaskDecay
 from .masking.algorithms.dense_weights.srste import SRSTE as SRSTE
 from .masking.algorithms.dense_weights.ste import STE as STE
@@ -49,6 +50,7 @@ from .masking.algorithms.exchange.srigl import SRigL as SRigL
 from .masking.algorithms.pruning.gradual import Gradual as Gradual
 from .masking.algorithms.pruning.granet import GraNet as GraNet
 from .masking.algorithms.pruning.iterative import Iterative as Iterative
+from .masking.algorithms.sara import SaRA as SaRA
 from .masking.algorithms.static import Static as Static
 from .masking.averages import follow_ as follow_
 from .masking.averages import soup as soup
@@ -59,6 +61,7 @@ from .masking.loading import mask_zeros_ as mask_zeros_
 from .masking.masking import Masking as Masking
 from .masking.measures.spectra import spectra as spectra
 from .masking.measures.updates import weight_updates as weight_updates
+from .masking.optimizer.adams import AdamS as AdamS
 from .masking.optimizer.recycling import Recycled as Recycled
 from .masking.optimizer.recycling import Recycling as Recycling
 from .masking.optimizer.recycling import recycle_ as recycle_

@@ -219,11 +219,11 @@ class MethodConfig:
         anneal_from: what the drop fraction is annealed from: the "start" of training, or the "begin" of updates.
         ranking: of pruning ("snip", "grasp", "force", "synflow", "granet"): in each "layer", or "global".
         refresh: steps that one choice of masks lasts in methods with dense weights behind the masked ones; None for
-            the method's own: 40 for "transposable", 100 for "top-kast", else 1.
-        pull: λ of λ·(1-m)⊙θ in the gradients of these, or of the penalty of "top-kast"; None for the method's own:
-            2e-4 for "srste", 1e-4 for "top-kast", else 0.
+            the method's own: 40 for "transposable", 100 for "top-kast", 10 for "cast", all of them for "sara", else 1.
+        pull: λ of λ·(1-m)⊙θ in the gradients of these, of the penalty of "top-kast", or of the L1 decay of "cast"; None
+            for the method's own: 2e-4 for "srste", 1e-4 for "top-kast", 4e-7 for "cast", else 0.
         straight: whether the gradients of masked weights pass straight through, in mask and structure decay.
-        decay: how mask decay's D falls.
+        decay: how mask decay's D falls; "geometric" lets structure decay begin with patterns sixteen times as long.
         beta: its β for each step; None for one that brings D to 0 (by "linear") or to 1/1000 at `end`.
         rounds: of pruning; None for the method's own: with "iterative" one weight of every group at a time, or 10,
             with "force" 10, with "synflow" 100.
@@ -258,7 +258,7 @@ class MethodConfig:
     refresh: Positive | None = None
     pull: Size | None = None
     straight: bool = True
-    decay: Literal["linear", "exponential"] = "linear"
+    decay: Literal["linear", "exponential", "geometric"] = "linear"
     beta: Size | None = None
     rounds: Positive | None = None
     ablation: Part = 0.3
@@ -276,7 +276,7 @@ class OptimizerConfig:
     """Optimizer of the weights; biases and norms never decay.
 
     Attributes:
-        name: "sgd", "adam", "adamw" or "lamb".
+        name: "sgd", "adam", "adamw", "lamb", or "adams" for the method "cast".
         lr: peak learning rate.
         momentum: SGD's.
         nesterov: SGD's.
@@ -287,7 +287,7 @@ class OptimizerConfig:
         clip: largest norm of the gradient; 0 for none.
     """
 
-    name: Literal["sgd", "adam", "adamw", "lamb"] = "sgd"
+    name: Literal["sgd", "adam", "adamw", "lamb", "adams"] = "sgd"
     lr: Above0 = 0.1
     momentum: Below1 = 0.9
     nesterov: bool = True

@@ -34,6 +34,7 @@ from iftplan.nn.masking.algorithms.base import (
     Scores,
     Smoothing,
 )
+from iftplan.nn.masking.algorithms.sara import SaRA
 from iftplan.nn.masking.algorithms.static import Static
 from iftplan.nn.masking.masked_model import Subject
 from iftplan.nn.masking.measures.exploration import Exploration
@@ -43,6 +44,7 @@ from iftplan.nn.masking.preconditions import frozen_names, trainable_views
 from iftplan.nn.masking.processes import Ranks
 from iftplan.nn.masking.regimes.averaged_gradients import Averaged
 from iftplan.nn.masking.regimes.base import Regime
+from iftplan.nn.masking.regimes.chosen_gradients import Chosen
 from iftplan.nn.masking.regimes.curvature import Curved
 from iftplan.nn.masking.regimes.data_free import DataFree
 from iftplan.nn.masking.regimes.latent_weights import Behind
@@ -308,6 +310,8 @@ def _as_held(stored: Tensor, mask: Tensor) -> Tensor:
 def _regime_of(subject: Subject, algorithm: Algorithm) -> Regime:
     if isinstance(algorithm, LatentAlgorithm):
         return Behind(subject, algorithm)
+    if isinstance(algorithm, SaRA):
+        return Chosen(subject, algorithm)
     match algorithm.scores:
         case Scores.AVERAGE:
             return Averaged(subject, cast("Smoothing", algorithm))

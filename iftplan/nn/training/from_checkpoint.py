@@ -59,7 +59,7 @@ def begin_from_(network: nn.Module, config: RunConfig, plan_digest: str, say: Ca
     start, method = config.start, METHODS[config.method.name]
     found = origin_of(Path(start.checkpoint), say)
     masked = any(name.endswith(SUFFIX) for name in found.state)
-    if method.gradual and masked:  # straight ones begin with zeros off the masks
+    if (method.gradual or method.selective) and masked:  # straight ones begin with zeros off the masks
         raise InputError(
             f"the method {config.method.name} starts dense and would drop the masks of {start.checkpoint}; continue with "
             "static, set, rigl or srste, or train all weights with densified."

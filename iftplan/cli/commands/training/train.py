@@ -75,7 +75,7 @@ def command(
         Method | None,
         typer.Option(
             "--method",
-            help="How masks change: static (never); set, rigl, srigl, mest or snfs (weights move); gradual, iterative, granet, mask-decay or structure-decay (weights are removed step by step); snip, grasp, force or synflow (weights are removed before training); ste, srste, transposable or top-kast (dense weights behind masks); dense (the baseline); densified (the plan without its masks).",
+            help="How masks change: static (never); set, rigl, srigl, mest or snfs (weights move); gradual, iterative, granet, mask-decay, structure-decay or cast (weights are removed step by step); snip, grasp, force or synflow (weights are removed before training); ste, srste, transposable or top-kast (dense weights behind masks); sara (the smallest weights of a dense network are trained); dense (the baseline); densified (the plan without its masks).",
             show_default="that of the recipe",
         ),
     ] = None,

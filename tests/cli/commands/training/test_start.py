@@ -47,6 +47,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Run]
         "half": f"train --from dense {PLAIN} {SHORT} --out half",
         "srste": f"train --from dense {PLAIN} --method srste --set plan.mask=2:4 {SHORT} --out srste",
         "sparser": f"train --from half {PLAIN.replace('1/2', '3/4')} {SHORT} --out sparser",
+        "sara": f"train --from dense {PLAIN} --method sara {SHORT} --out sara",
+        "cast": f"train --from dense {PLAIN} --method cast --set plan.mask=2:4 --set optimizer.name=adams --set optimizer.lr=0.01 {SHORT} --out cast",
         "parts": f"train --from half --method set --set start.freeze=['3'] --set start.drop=['6'] {SHORT} --out parts",
         "resumed": "train --resume --out parts",
         "head": f"train --from weights --set plan.model=net.py:build {other} --set start.fresh=['5'] --out head",
@@ -87,6 +89,27 @@ def test_methods_that_start_dense_begin_with_all_of_it(runs: tuple[Path, dict[st
     assert done["srste"].code == 0, done["srste"].err
     groups = model(folder, "srste")["3.weight_mask"].movedim(1, -1).reshape(-1, 4)
     assert (groups.sum(1) == 2).all()
+
+
+def test_the_smallest_weights_of_a_dense_network_are_trained(runs: tuple[Path, dict[str, Run]]) -> None:
+    folder, done = runs
+    assert done["sara"].code == 0, done["sara"].err
+    before, after = model(folder, "dense")["3.weight"], model(folder, "sara")["3.weight"]
+    moved = before != after
+    assert 2 * int(moved.sum()) == moved.numel()
+    assert before.abs()[moved].max() <= before.abs()[~moved].min()
+    found, costs = result(folder, "sara"), cost(folder, "sara")
+    assert found["train_macs"] == 4 * 32 * (2 * costs.opened + costs.forward())
+    assert found["forward_macs"] == costs.opened
+
+
+def test_masked_weights_shrink_in_dense_passes_and_go_at_the_end(runs: tuple[Path, dict[str, Run]]) -> None:
+    folder, done = runs
+    assert done["cast"].code == 0, done["cast"].err
+    found, costs = result(folder, "cast"), cost(folder, "cast")
+    after = costs.step(dense_gradient=True)  # of the last step of four
+    assert found["train_macs"] == 32 * (3 * 3 * costs.opened + after)
+    assert found["forward_macs"] == costs.forward()
 
 
 def test_a_sparser_plan_lies_within_the_denser_one(runs: tuple[Path, dict[str, Run]]) -> None:
