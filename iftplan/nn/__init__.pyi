@@ -81,6 +81,8 @@ from .training.measures.activity import activation_sparsity as activation_sparsi
 from .training.parallel.tensor_parallel import tensor_parallel_ as tensor_parallel_
 from .training.records import checkpoints as checkpoints
 from .training.records import states as states
+from .warmstart.adapters import add_adapters_ as add_adapters_
+from .warmstart.adapters import merge_adapters_ as merge_adapters_
 from .warmstart.growth.grow import Growth as Growth
 from .warmstart.growth.grow import current_widths as current_widths
 from .warmstart.growth.grow import grow_ as grow_

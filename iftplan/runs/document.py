@@ -110,6 +110,9 @@ ADDED: tuple[tuple[str, str], ...] = (
     ("start", "freeze"),
     ("start", "drop"),
     ("start", "redraw"),
+    ("adapters", "rank"),
+    ("adapters", "layers"),
+    ("adapters", "scale"),
 )
 """Settings, by section and name, that came after runs were first written: at its default none of them counts in a digest."""
 
@@ -122,8 +125,9 @@ def telling_settings(config: RunConfig) -> Document:
             del found[section][name]
     if not config.distillation.teacher:
         del found["distillation"]
-    if not found["recycling"]:
-        del found["recycling"]
+    for section in ("recycling", "adapters"):
+        if not found[section]:
+            del found[section]
     found["data"].pop("workers", None)
     found["training"].pop("timeout", None)
     return found

@@ -430,6 +430,21 @@ class StartConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class AdapterConfig:
+    """Low-rank adapters that are trained beside frozen weights; see `iftplan.nn.warmstart.adapters`.
+
+    Attributes:
+        rank: of each; 0 for none.
+        layers: beside which they stand, by name or glob; all masked ones where none is named.
+        scale: of what they add to their layer's output.
+    """
+
+    rank: Natural = 0
+    layers: tuple[str, ...] = ()
+    scale: Above0 = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class DistillationConfig:
     """Teacher that a run learns from, beside its labels; see `iftplan.nn.training.optimization.distillation`.
 
@@ -463,6 +478,7 @@ class RunConfig:
         start: what the run begins with.
         distillation: the teacher that it learns from.
         recycling: of dormant neurons.
+        adapters: that are trained beside frozen weights.
     """
 
     seed: int = 0
@@ -475,3 +491,4 @@ class RunConfig:
     start: StartConfig = field(default_factory=StartConfig)
     distillation: DistillationConfig = field(default_factory=DistillationConfig)
     recycling: RecyclingConfig = field(default_factory=RecyclingConfig)
+    adapters: AdapterConfig = field(default_factory=AdapterConfig)

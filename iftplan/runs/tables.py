@@ -88,6 +88,10 @@ def _step(run: RunConfig, cost: TrainingCost) -> int:
 
 def _notes(run: RunConfig, cost: TrainingCost) -> tuple[str, ...]:
     method, notes = METHODS[run.method.name], []
+    if run.adapters.rank:
+        notes.append(
+            f"adapters of rank {run.adapters.rank} cost more, and the frozen weights beside them have no gradients"
+        )
     if run.distillation.teacher:
         notes.append("every sample costs a forward pass of the teacher more")
     if method.looks:

@@ -19,6 +19,7 @@ from iftplan.nn.training.records.best import best_step
 from iftplan.nn.training.records.shard_files import MANIFEST
 from iftplan.nn.training.records.state_check import check_state, loading
 from iftplan.nn.training.records.states import tensors_digest
+from iftplan.nn.warmstart.adapters import merged
 from iftplan.nn.warmstart.transfer import MaskChoice, load_
 from iftplan.runs.methods import METHODS
 from iftplan.runs.settings import RunConfig
@@ -127,7 +128,7 @@ def origin_of(path: Path, say: Callable[[str], None]) -> Origin:
         state = weights_in(path)
         return Origin(f"{tensors_digest(state)}:0", state)
     step, found = checkpoint_at(path, say)
-    return Origin(f"{found['identity']['run']}:{step}", found["model"], found["identity"]["plan"])
+    return Origin(f"{found['identity']['run']}:{step}", merged(found["model"]), found["identity"]["plan"])
 
 
 def _is_weights(path: Path) -> bool:

@@ -44,6 +44,7 @@ from iftplan.nn.training.records.memory import held_bytes
 from iftplan.nn.training.records.metrics import COLUMNS, DORMANT, Metrics, last_row
 from iftplan.nn.training.records.spectra import SpectralRecord
 from iftplan.nn.training.records.states import model_state, tensors_digest
+from iftplan.nn.warmstart.adapters import adapter_macs, add_adapters_
 from iftplan.plans.plan import Plan, Scope
 from iftplan.runs.document import run_digest, run_object
 from iftplan.runs.methods import METHODS
@@ -91,6 +92,8 @@ def start(
     if config.start.checkpoint:
         identity["start"] = begin_from_(network, config, plan_document["digest"], say)
     _check_arrangement(config)
+    if config.adapters.rank:
+        _add_adapters_(network, config)
     teacher = teacher_of(config.distillation, plan, source, say)
     if teacher is not None:
         identity["teacher"] = teacher.identity
@@ -141,6 +144,7 @@ def start(
             opened=config.method.name == "densified",
             input_gradient=config.method.input_gradient,
             teacher_macs=teacher.forward_macs if teacher is not None else 0,
+            adapter_macs=adapter_macs(plan, network),
         ),
         length=length,
         directory=directory,
@@ -154,6 +158,24 @@ def start(
         average=average,
         teacher=teacher,
     )
+
+
+def _add_adapters_(network: torch.nn.Module, config: RunConfig) -> None:
+    """Put adapters beside frozen sparse weights.
+
+    Raises:
+        InputError: the method would move the masks of frozen weights, or their layers are not plain ones.
+    """
+    asked, training = config.adapters, config.training
+    if config.method.name != "static":
+        raise InputError(
+            f"adapters.rank is {asked.rank}, but {config.method.name} changes masks or has none, and adapters are trained beside frozen weights; use the method static."
+        )
+    if training.strategy == "fsdp" or training.execution == "sparse":
+        raise InputError(
+            "adapters are parts of layers, which fsdp would shard and sparse kernels would pass over; use training.strategy=ddp and training.execution=dense."
+        )
+    add_adapters_(network, asked.rank, layers=asked.layers, scale=asked.scale, seed=config.seed)
 
 
 def _share(config: RunConfig, fabric: Fabric) -> tuple[int, int]:

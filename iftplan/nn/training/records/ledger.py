@@ -24,6 +24,7 @@ class Spending:
         opened: whether there are no masks because the network trains every weight that they would cover.
         input_gradient: what the gradients of inputs cost (`iftplan.runs.costs.training_cost`).
         teacher_macs: MACs of a teacher's forward pass over one sample, which every sample of a step takes; 0 for none.
+        adapter_macs: MACs of the adapters' forward pass over one sample; 0 for none.
 
     Attributes:
         macs: training MACs so far.
@@ -40,11 +41,13 @@ class Spending:
         opened: bool = False,
         input_gradient: InputGradient = "structure",
         teacher_macs: int = 0,
+        adapter_macs: int = 0,
     ) -> None:
         self._cost = TrainingCost.of(plan, input_gradient)
         self._masks = masks
         self._opened = opened
         self._teacher = teacher_macs
+        self._adapters = adapter_macs
         self._groups = weights_by_layer(plan, network) if masks is not None else {}
         self._whole = whole_weights(network, self._groups)
         self.macs = 0
@@ -63,7 +66,7 @@ class Spending:
         """MACs of one sample's forward pass with the present masks."""
         if self._masks is None:
             return self._cost.opened if self._opened else self._cost.dense
-        return self._cost.forward(self.nnz)
+        return self._cost.forward(self.nnz) + self._adapters
 
     @property
     def executed_step(self) -> int:
@@ -75,7 +78,7 @@ class Spending:
         dense = self._cost.dense_step
         unmasked = 3 * self._cost.opened if self._opened else dense
         self.macs += samples * unmasked if self._masks is None else self._taken(self._masks, samples)
-        self.macs += samples * self._teacher
+        self.macs += samples * (self._teacher + 3 * self._adapters)
         self.dense_macs += samples * dense
 
     def measure(self, samples: int) -> None:

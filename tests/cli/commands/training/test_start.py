@@ -49,6 +49,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Run]
         "sparser": f"train --from half {PLAIN.replace('1/2', '3/4')} {SHORT} --out sparser",
         "sara": f"train --from dense {PLAIN} --method sara {SHORT} --out sara",
         "cast": f"train --from dense {PLAIN} --method cast --set plan.mask=2:4 --set optimizer.name=adams --set optimizer.lr=0.01 {SHORT} --out cast",
+        "adapted": f"train --from half --set adapters.rank=2 --set adapters.layers=['3'] {SHORT} --out adapted",
+        "adapted again": "train --resume --out adapted",
+        "merged": f"train --from adapted {SHORT} --out merged",
+        "moving": f"train --from half --method set --set adapters.rank=2 {SHORT} --out refused",
         "parts": f"train --from half --method set --set start.freeze=['3'] --set start.drop=['6'] {SHORT} --out parts",
         "resumed": "train --resume --out parts",
         "head": f"train --from weights --set plan.model=net.py:build {other} --set start.fresh=['5'] --out head",
@@ -133,6 +137,24 @@ def test_layers_are_frozen_or_dropped_and_the_ledger_follows(runs: tuple[Path, d
     assert found["train_macs"] == 4 * 32 * costs.step(nnz)
     assert (found["nnz"], found["forward_macs"]) == (sum(nnz.values()), costs.forward(nnz))
     assert done["resumed"].code == 0, done["resumed"].err
+
+
+def test_adapters_train_beside_frozen_weights_and_come_merged(runs: tuple[Path, dict[str, Run]]) -> None:
+    folder, done = runs
+    for name in ("adapted", "adapted again", "merged"):
+        assert done[name].code == 0, done[name].err
+    before, after = model(folder, "half"), model(folder, "adapted")
+    assert torch.equal(before["3.weight"], after["3.weight"])
+    assert not torch.equal(before["6.weight"], after["6.weight"])
+    costs = cost(folder, "half")
+    adapters = 64 * (2 * 16 * 9 + 32 * 2)  # 8×8 positions
+    others = costs.forward({**costs.nnz, "3": 0})
+    found = result(folder, "adapted")
+    assert found["train_macs"] == 4 * 32 * (2 * costs.forward() + others + 3 * adapters)
+    assert found["forward_macs"] == costs.forward() + adapters
+    assert not any("adapter" in name for name in model(folder, "merged"))
+    assert done["moving"].code == 2
+    assert "use the method static" in done["moving"].err
 
 
 def test_a_head_of_another_number_of_classes(runs: tuple[Path, dict[str, Run]]) -> None:
