@@ -20,7 +20,7 @@ from iftplan.nn.training.records.shard_files import MANIFEST
 from iftplan.nn.training.records.state_check import check_state, loading
 from iftplan.nn.training.records.states import tensors_digest
 from iftplan.nn.warmstart.adapters import merged
-from iftplan.nn.warmstart.transfer import MaskChoice, load_
+from iftplan.nn.warmstart.transfer import MaskPolicy, load_
 from iftplan.runs.methods import METHODS
 from iftplan.runs.settings import RunConfig
 
@@ -81,7 +81,7 @@ def _transfer_(
 ) -> None:
     """Load weights that were trained for another plan, another head, or none."""
     start = config.start
-    choices: dict[str, MaskChoice] = {
+    choices: dict[str, MaskPolicy] = {
         **dict.fromkeys(start.drop, "drop"),
         **dict.fromkeys(start.redraw, "own"),
         "*": "keep",

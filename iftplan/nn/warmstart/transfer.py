@@ -35,7 +35,7 @@ from iftplan.nn.meta.wrappers import bare
 from iftplan.nn.sources.weights import weights_in
 from iftplan.plans.plan import lies_within
 
-MaskChoice = Literal["keep", "own", "drop"]
+MaskPolicy = Literal["keep", "own", "drop"]
 """What becomes of a layer's mask: it comes with the weights, stays the model's, or goes."""
 
 
@@ -66,7 +66,7 @@ def load_(
     state: Mapping[str, Tensor] | str | Path,
     *,
     fresh: Collection[str] = (),
-    masks: MaskChoice | Mapping[str, MaskChoice] = "keep",
+    masks: MaskPolicy | Mapping[str, MaskPolicy] = "keep",
     dense_start: bool = False,
 ) -> Transfer:
     """Load trained weights into a model of another head or other masks, in place; returns what came and what did not.
@@ -220,7 +220,7 @@ def _settle_(
     weights: list[MaskedWeight],
     theirs: Mapping[str, Tensor],
     spared: Collection[str],
-    choices: Mapping[str, MaskChoice],
+    choices: Mapping[str, MaskPolicy],
     *,
     dense_start: bool,
 ) -> tuple[list[str], list[str]]:
