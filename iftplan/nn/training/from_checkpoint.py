@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -13,6 +13,7 @@ from iftplan.base.errors import InputError, StaleError
 from iftplan.nn.export.finalize import densify_
 from iftplan.nn.masking.loading import load_masked_
 from iftplan.nn.masks.masked_weights import SUFFIX
+from iftplan.nn.sources import build
 from iftplan.nn.sources.weights import holds_weights, weights_in
 from iftplan.nn.training.records import checkpoints
 from iftplan.nn.training.records.best import best_step
@@ -21,6 +22,8 @@ from iftplan.nn.training.records.state_check import check_state, loading
 from iftplan.nn.training.records.states import tensors_digest
 from iftplan.nn.warmstart.adapters import merged
 from iftplan.nn.warmstart.transfer import MaskPolicy, load_
+from iftplan.nn.warmstart.warm_start import warm_start_
+from iftplan.plans.plan import Plan
 from iftplan.runs.methods import METHODS
 from iftplan.runs.settings import RunConfig
 
@@ -40,14 +43,23 @@ class Origin:
     plan: str = ""
 
 
-def begin_from_(network: nn.Module, config: RunConfig, plan_digest: str, say: Callable[[str], None]) -> str:
+def begin_from_(
+    network: nn.Module,
+    config: RunConfig,
+    plan: Plan,
+    plan_digest: str,
+    source: str,
+    say: Callable[[str], None],
+) -> str:
     """Load the initial weights and masks of a run into a network, in place; no masks for the method "densified".
 
     Args:
         network: as the plan makes it.
         config: names a run's directory or one of its checkpoints, or a file or folder with a state dict, and the layers
             that begin anew or without their masks.
+        plan: that the network follows.
         plan_digest: of the plan.
+        source: of the plan's dense model, whose weights a plan of other widths, branches or ranks can begin with.
         say: takes a sentence on each checkpoint that is refused, and on what was not loaded.
 
     Returns:
@@ -65,12 +77,20 @@ def begin_from_(network: nn.Module, config: RunConfig, plan_digest: str, say: Ca
             f"the method {config.method.name} starts dense and would drop the masks of {start.checkpoint}; continue with "
             "static, set, rigl or srste, or train all weights with densified."
         )
-    same = found.plan == plan_digest or _kept(found.state) == _kept(network.state_dict())
+    theirs, own = _kept(found.state), _kept(network.state_dict())
+    alike = theirs.keys() == own.keys() and all(theirs[name][0] == own[name][0] for name in own)
+    same = alike and (found.plan == plan_digest or theirs == own)
     if same and not (start.fresh or start.drop or start.redraw):
         with loading(start.checkpoint):
             load_masked_(network, found.state)
     else:
-        _transfer_(network, found, config, say, dense_start=method.starts_dense and not masked)
+        try:
+            _transfer_(network, found, config, say, dense_start=method.starts_dense and not masked)
+        except StaleError:
+            dense = None if masked or method.starts_dense else _dense_model(source, found)
+            if dense is None:
+                raise
+            _widen_(network, dense, plan, config, say)
     if config.method.name == "densified":
         densify_(network)
     return found.identity
@@ -104,6 +124,27 @@ def _transfer_(
     ):
         if names:
             say(f"note: {len(names)} tensors {what}: {', '.join(names[:4])}{' …' if names[4:] else ''}")
+
+
+def _dense_model(source: str, found: Origin) -> nn.Module | None:
+    """The dense model with these weights; None if they are of another one."""
+    dense = build(source, device="cpu")
+    try:
+        load_(dense, found.state)
+    except StaleError:
+        return None
+    return dense
+
+
+def _widen_(
+    network: nn.Module, dense: nn.Module, plan: Plan, config: RunConfig, say: Callable[[str], None]
+) -> None:
+    """Give a network of other widths, branches or ranks the weights of its dense model, in place."""
+    masks: Literal["draw", "keep"] = "draw" if plan.mask == "unstructured" else "keep"
+    found = warm_start_(network, dense, plan, masks=masks, seed=config.seed)
+    say(
+        f"note: {config.start.checkpoint} holds the dense model, whose weights begin the plan's network; its output differs by {found.output:.3g} of the dense one's norm"
+    )
 
 
 def _kept(state: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], int]]:

@@ -90,7 +90,7 @@ def start(
     network = network_of(config, plan, source)
     identity = {"plan": plan_document["digest"], "run": run_digest(config)}
     if config.start.checkpoint:
-        identity["start"] = begin_from_(network, config, plan_document["digest"], say)
+        identity["start"] = begin_from_(network, config, plan, plan_document["digest"], source, say)
     _check_arrangement(config)
     if config.adapters.rank:
         _add_adapters_(network, config)

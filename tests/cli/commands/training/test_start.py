@@ -47,6 +47,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Run]
         "half": f"train --from dense {PLAIN} {SHORT} --out half",
         "srste": f"train --from dense {PLAIN} --method srste --set plan.mask=2:4 {SHORT} --out srste",
         "sparser": f"train --from half {PLAIN.replace('1/2', '3/4')} {SHORT} --out sparser",
+        "wide": f"train --from dense --set optimizer.lr=1e-9 {SHORT} --out wide",
         "sara": f"train --from dense {PLAIN} --method sara {SHORT} --out sara",
         "cast": f"train --from dense {PLAIN} --method cast --set plan.mask=2:4 --set optimizer.name=adams --set optimizer.lr=0.01 {SHORT} --out cast",
         "adapted": f"train --from half --set adapters.rank=2 --set adapters.layers=['3'] {SHORT} --out adapted",
@@ -86,6 +87,17 @@ def test_dense_weights_are_pruned_to_a_plan_by_their_size(runs: tuple[Path, dict
     assert 2 * int(mask.sum()) == mask.numel()
     assert value[mask].min() >= value[~mask].max()
     assert result(folder, "half")["train_macs"] == 4 * 32 * cost(folder, "half").step()
+
+
+def test_a_plan_of_other_widths_begins_with_the_dense_model(runs: tuple[Path, dict[str, Run]]) -> None:
+    folder, done = runs
+    assert done["wide"].code == 0, done["wide"].err
+    assert "holds the dense model, whose weights begin the plan's network" in done["wide"].err
+    dense, wide = model(folder, "dense")["0.weight"], model(folder, "wide")["0.weight"]
+    assert len(wide) == 2 * len(dense)
+    apart = (wide.flatten(1)[:, None] - dense.flatten(1)[None]).abs().amax(2)
+    assert apart.amin(1).max() < 1e-6  # every filter is one of the dense network's
+    assert set(apart.argmin(1).tolist()) == set(range(len(dense)))
 
 
 def test_methods_that_start_dense_begin_with_all_of_it(runs: tuple[Path, dict[str, Run]]) -> None:
