@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from iftplan.nn.masks.shards import local
+
 
 class AdamS(Optimizer):
     """Optimizer with steps η·μ̂/(√v̂ + ε), where μ̃ = (1-α)·μ + α·λ·sign(θ) off the masks, else μ, and v averages μ̃².
@@ -25,7 +27,7 @@ class AdamS(Optimizer):
         weight_decay: of all weights, apart from the gradient as in AdamW; the paper has none.
 
     Attributes:
-        shrinking: for the next step: parameter → where it is off its mask, α and λ; `Masking` with `CAST` sets them.
+        shrinking: for the next step: parameter → where this process' part of it is off its mask, α and λ; `Masking` with `CAST` sets them.
     """
 
     def __init__(
@@ -49,10 +51,10 @@ class AdamS(Optimizer):
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    self._move_(parameter, parameter.grad, group)
+                    self._move_(parameter, group)
         return loss
 
-    def _move_(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+    def _move_(self, parameter: Tensor, group: dict[str, Any]) -> None:
         state = self.state[parameter]
         if not state:
             state["step"] = 0
@@ -60,15 +62,16 @@ class AdamS(Optimizer):
             state["exp_avg_sq"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
         state["step"] += 1
         (first, second), step = group["betas"], state["step"]
-        mean = state["exp_avg"].lerp_(gradient, 1 - first)
+        weight, gradient = local(parameter.detach()), local(parameter.grad)
+        mean = local(state["exp_avg"]).lerp_(gradient, 1 - first)
         if parameter in self.shrinking:
             off, part, pull = self.shrinking[parameter]
-            mean = torch.where(off, shrunk(mean, parameter, part, pull), mean)
-        square = state["exp_avg_sq"].mul_(second).addcmul_(mean, mean, value=1 - second)
+            mean = torch.where(off, shrunk(mean, weight, part, pull), mean)
+        square = local(state["exp_avg_sq"]).mul_(second).addcmul_(mean, mean, value=1 - second)
         root = (square / (1 - second**step)).sqrt_().add_(group["eps"])
         if group["weight_decay"]:
-            parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        parameter.sub_((mean / (1 - first**step)).div_(root), alpha=group["lr"])
+            weight.mul_(1 - group["lr"] * group["weight_decay"])
+        weight.sub_((mean / (1 - first**step)).div_(root), alpha=group["lr"])
 
 
 def shrunk(moved: Tensor, weight: Tensor, part: float, pull: float) -> Tensor:

@@ -181,7 +181,7 @@ class Latents:
         if not part:
             return {}
         pairs = zip(self._weights, self._chosen, strict=True)
-        return {weight.parameter: (~chosen, part, decay) for weight, chosen in pairs}
+        return {w.parameter: (part_of(~chosen, w.parameter), part, decay) for w, chosen in pairs}
 
     def state_dict(self, *, parts: bool = False) -> dict[str, Any]:
         """State of θ and masks, tensors by name; whole unless `parts`, which is a collective where they are sharded."""
