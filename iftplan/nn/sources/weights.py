@@ -71,13 +71,13 @@ def _shards(index: Path) -> Mapping[str, Tensor]:
 def _places(index: Path) -> Mapping[str, str]:
     """Tensor name → file of an index."""
     try:
-        places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        places: Any = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         whole = isinstance(places, dict) and all(isinstance(x, str) for x in places.values())
     except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
         raise InputError(f"{index} cannot be read as an index of weights ({error}).") from error
     if not whole or any(Path(file).name != file for file in places.values()):
         raise InputError(f"{index} names files that do not lie beside it; its weight_map must be file names.")
-    return places
+    return dict(places)
 
 
 def _file(path: Path) -> Mapping[str, Tensor]:

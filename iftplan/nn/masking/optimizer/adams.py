@@ -51,10 +51,10 @@ class AdamS(Optimizer):
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    self._move_(parameter, group)
+                    self._move_(parameter, parameter.grad, group)
         return loss
 
-    def _move_(self, parameter: Tensor, group: dict[str, Any]) -> None:
+    def _move_(self, parameter: Tensor, moved: Tensor, group: dict[str, Any]) -> None:
         state = self.state[parameter]
         if not state:
             state["step"] = 0
@@ -62,7 +62,7 @@ class AdamS(Optimizer):
             state["exp_avg_sq"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
         state["step"] += 1
         (first, second), step = group["betas"], state["step"]
-        weight, gradient = local(parameter.detach()), local(parameter.grad)
+        weight, gradient = local(parameter.detach()), local(moved)
         mean = local(state["exp_avg"]).lerp_(gradient, 1 - first)
         if parameter in self.shrinking:
             off, part, pull = self.shrinking[parameter]
