@@ -38,6 +38,7 @@ from .masking.algorithms.at_start.synflow import SynFlow as SynFlow
 from .masking.algorithms.base import Algorithm as Algorithm
 from .masking.algorithms.base import Asked as Asked
 from .masking.algorithms.base import Order as Order
+from .masking.algorithms.dense_weights.cast import CAST as CAST
 from .masking.algorithms.dense_weights.mask_decay import MaskDecay as MaskDecay
 from .masking.algorithms.dense_weights.srste import SRSTE as SRSTE
 from .masking.algorithms.dense_weights.ste import STE as STE
@@ -52,6 +53,7 @@ from .masking.algorithms.exchange.srigl import SRigL as SRigL
 from .masking.algorithms.pruning.gradual import Gradual as Gradual
 from .masking.algorithms.pruning.granet import GraNet as GraNet
 from .masking.algorithms.pruning.iterative import Iterative as Iterative
+from .masking.algorithms.sara import SaRA as SaRA
 from .masking.algorithms.static import Static as Static
 from .masking.averages import follow_ as follow_
 from .masking.averages import soup as soup
@@ -62,6 +64,7 @@ from .masking.loading import mask_zeros_ as mask_zeros_
 from .masking.masking import Masking as Masking
 from .masking.measures.spectra import spectra as spectra
 from .masking.measures.updates import weight_updates as weight_updates
+from .masking.optimizer.adams import AdamS as AdamS
 from .masking.optimizer.recycling import Recycled as Recycled
 from .masking.optimizer.recycling import Recycling as Recycling
 from .masking.optimizer.recycling import recycle_ as recycle_
@@ -81,11 +84,15 @@ from .training.measures.activity import activation_sparsity as activation_sparsi
 from .training.parallel.tensor_parallel import tensor_parallel_ as tensor_parallel_
 from .training.records import checkpoints as checkpoints
 from .training.records import states as states
+from .warmstart.adapters import add_adapters_ as add_adapters_
+from .warmstart.adapters import merge_adapters_ as merge_adapters_
 from .warmstart.growth.grow import Growth as Growth
 from .warmstart.growth.grow import current_widths as current_widths
 from .warmstart.growth.grow import grow_ as grow_
 from .warmstart.growth.slopes import unit_slopes_ as unit_slopes_
 from .warmstart.net2wider import Widened as Widened
 from .warmstart.net2wider import net2wider as net2wider
+from .warmstart.transfer import Transfer as Transfer
+from .warmstart.transfer import load_ as load_
 from .warmstart.warm_start import WarmStart as WarmStart
 from .warmstart.warm_start import warm_start_ as warm_start_

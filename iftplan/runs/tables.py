@@ -26,7 +26,8 @@ def run_table(run: RunConfig, plan: Plan, directory: str) -> Table:
     length = f"{run.training.steps} steps" if run.training.steps else f"{run.training.epochs} epochs"
     dense = run.method.name == "dense"
     opened = run.method.name == "densified"
-    forward = cost.dense if dense else cost.opened if opened else cost.forward()
+    whole = opened or METHODS[run.method.name].selective
+    forward = cost.dense if dense else cost.opened if whole else cost.forward()
     step = 3 * forward if dense or opened else _step(run, cost)
     asked = plan.asked if plan.budget or plan.mixture else f"sparsity {plan.sparsity}"
     start = (("begins with", run.start.checkpoint),) if run.start.checkpoint else ()
@@ -78,6 +79,8 @@ def _held(memory: TrainingMemory, *, dense: bool, masks: bool) -> tuple[tuple[st
 def _step(run: RunConfig, cost: TrainingCost) -> int:
     """MACs of a sample's step under the plan's masks."""
     method = METHODS[run.method.name]
+    if method.selective:
+        return cost.step(cost.capacity, reached=cost.nnz)
     if method.partly:
         return cost.step(reached=cost.around(run.method.margin))
     return cost.step(dense_gradient=method.averages or (method.straight and run.method.straight))
@@ -85,6 +88,10 @@ def _step(run: RunConfig, cost: TrainingCost) -> int:
 
 def _notes(run: RunConfig, cost: TrainingCost) -> tuple[str, ...]:
     method, notes = METHODS[run.method.name], []
+    if run.adapters.rank:
+        notes.append(
+            f"adapters of rank {run.adapters.rank} cost more, and the frozen weights beside them have no gradients"
+        )
     if run.distillation.teacher:
         notes.append("every sample costs a forward pass of the teacher more")
     if method.looks:

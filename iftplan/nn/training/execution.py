@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 _METHODS: Final = tuple(
-    name for name, method in METHODS.items() if method.masked and not (method.straight or method.averages)
+    name
+    for name, method in METHODS.items()
+    if method.masked and not (method.straight or method.averages or method.selective)
 )
-"""Those that keep weights at zero off their masks; others compute dense gradients in every step."""
+"""Those that keep weights at zero off their masks; others compute with all weights, or their gradients, in every step."""
 
 
 def run_sparse_(network: nn.Module, config: RunConfig, fabric: Fabric) -> nn.Module:

@@ -25,7 +25,6 @@ from iftplan.nn.masking.masking import Masking
 from iftplan.nn.masking.optimizer.recycling import Recycling
 from iftplan.nn.masking.processes import shard_masks_, spare_broadcasts_
 from iftplan.nn.masks.masked_weights import masked_names, masked_weights
-from iftplan.nn.masks.shards import whole
 from iftplan.nn.training.data.opening import open_data
 from iftplan.nn.training.data.samples import Task
 from iftplan.nn.training.execution import run_sparse_
@@ -45,7 +44,8 @@ from iftplan.nn.training.records.ledger import Spending
 from iftplan.nn.training.records.memory import held_bytes
 from iftplan.nn.training.records.metrics import COLUMNS, DORMANT, Metrics, last_row
 from iftplan.nn.training.records.spectra import SpectralRecord
-from iftplan.nn.training.records.states import model_state
+from iftplan.nn.training.records.states import model_state, tensors_digest
+from iftplan.nn.warmstart.adapters import adapter_macs, add_adapters_
 from iftplan.plans.plan import Plan, Scope
 from iftplan.runs.document import run_digest, run_object
 from iftplan.runs.methods import METHODS
@@ -91,8 +91,10 @@ def start(
     network = network_of(config, plan, source)
     identity = {"plan": plan_document["digest"], "run": run_digest(config)}
     if config.start.checkpoint:
-        identity["start"] = begin_from_(network, config, plan_document["digest"], say)
+        identity["start"] = begin_from_(network, config, plan, plan_document["digest"], source, say)
     _check_arrangement(config)
+    if config.adapters.rank:
+        _add_adapters_(network, config)
     teacher = teacher_of(config.distillation, plan, source, say)
     if teacher is not None:
         identity["teacher"] = teacher.identity
@@ -118,7 +120,9 @@ def start(
     if algorithm is not None:
         if fabric.world_size > 1 and config.training.strategy == "fsdp":
             _shard_masks_(network, algorithm, structure)
-        masks = Masking(model, bare, algorithm, structure=structure, seed=config.seed)
+        masks = Masking(
+            model, bare, algorithm, structure=structure, seed=config.seed, frozen=config.start.freeze
+        )
     neurons = _neurons(config, masks, length, fabric)
     _check_output(model, task)
     if teacher is not None:
@@ -141,6 +145,7 @@ def start(
             opened=config.method.name == "densified",
             input_gradient=config.method.input_gradient,
             teacher_macs=teacher.forward_macs if teacher is not None else 0,
+            adapter_macs=adapter_macs(plan, network),
         ),
         length=length,
         directory=directory,
@@ -155,6 +160,24 @@ def start(
         average=average,
         teacher=teacher,
     )
+
+
+def _add_adapters_(network: torch.nn.Module, config: RunConfig) -> None:
+    """Put adapters beside frozen sparse weights.
+
+    Raises:
+        InputError: the method would move the masks of frozen weights, or their layers are not plain ones.
+    """
+    asked, training = config.adapters, config.training
+    if config.method.name != "static":
+        raise InputError(
+            f"adapters.rank is {asked.rank}, but {config.method.name} changes masks or has none, and adapters are trained beside frozen weights; use the method static."
+        )
+    if training.strategy == "fsdp" or training.execution == "sparse":
+        raise InputError(
+            "adapters are parts of layers, which fsdp would shard and sparse kernels would pass over; use training.strategy=ddp and training.execution=dense."
+        )
+    add_adapters_(network, asked.rank, layers=asked.layers, scale=asked.scale, seed=config.seed)
 
 
 def _share(config: RunConfig, fabric: Fabric) -> tuple[int, int]:
@@ -432,7 +455,7 @@ def result(loop: Loop, plan: Plan) -> Document:
         "degree_of_constraint": last["degree_of_constraint"],
         "mask_updates": loop.masks.exploration.updates if loop.masks is not None else 0,
         **held_bytes(plan, loop.network, loop.bare_optimizer, spending),
-        "weights_digest": weights_digest(loop.dense_network),
+        "weights_digest": tensors_digest(model_state(loop.dense_network, parts=True)),
     }
     return with_digest(document)
 
@@ -442,14 +465,3 @@ def exact_ratio(top: int, bottom: int) -> str:
     from fractions import Fraction
 
     return fraction(Fraction(top, bottom))
-
-
-def weights_digest(network: torch.nn.Module) -> str:
-    """SHA-256 of all weights, buffers and masks."""
-    from hashlib import sha256
-
-    found = sha256()
-    for name, tensor in sorted(model_state(network, parts=True).items()):  # one whole tensor at a time
-        found.update(name.encode())
-        found.update(whole(tensor).cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()

@@ -270,6 +270,8 @@ REMEMBERING: dict[str, Any] = {
     "Top-KAST": nn.TopKAST(0.2, pull=0.01, refresh=2),
     "SNFS": nn.SNFS(Updates(end=1000, interval=2)),
     "FORCE": nn.Force(rounds=7),
+    "CAST": nn.CAST(0.05, refresh=2, end=4),
+    "SaRA": nn.SaRA(refresh=2),
 }
 """Algorithms that keep tensors beside the model: dense weights, averages, the weights of the beginning."""
 

@@ -168,8 +168,8 @@ def command(
         str,
         typer.Option(
             "--weights",
-            metavar="FILE",
-            help="Weights of MODEL: a state dict as .safetensors, .pt or .pth, or a file of --save.",
+            metavar="PATH",
+            help="Weights of MODEL: a state dict as .safetensors, .pt or .pth, a file of --save, or a folder with model.safetensors or its shards.",
             rich_help_panel=MODEL_PANEL,
         ),
     ] = "",

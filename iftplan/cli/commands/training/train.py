@@ -74,7 +74,7 @@ def command(
         Method | None,
         typer.Option(
             "--method",
-            help="How masks change: static (never); set, rigl, srigl, mest or snfs (weights move); gradual, iterative, granet, mask-decay or structure-decay (weights are removed step by step); snip, grasp, force or synflow (weights are removed before training); ste, srste, transposable or top-kast (dense weights behind masks); dense (the baseline); densified (the plan without its masks).",
+            help="How masks change: static (never); set, rigl, srigl, mest or snfs (weights move); gradual, iterative, granet, mask-decay, structure-decay or cast (weights are removed step by step); snip, grasp, force or synflow (weights are removed before training); ste, srste, transposable or top-kast (dense weights behind masks); sara (the smallest weights of a dense network are trained); dense (the baseline); densified (the plan without its masks).",
             show_default="that of the recipe",
         ),
     ] = None,
@@ -127,7 +127,7 @@ def command(
         typer.Option(
             "--from",
             metavar="RUN",
-            help="Start from the weights and masks of another run: its directory or a checkpoint.",
+            help="Start from the weights and masks of another run (its directory or a checkpoint), or from a state dict (a file, or a folder with model.safetensors).",
             rich_help_panel=RUN_PANEL,
         ),
     ] = "",
