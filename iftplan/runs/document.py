@@ -120,6 +120,8 @@ def telling_settings(config: RunConfig) -> Document:
         del found["distillation"]
     if not found["recycling"]:
         del found["recycling"]
+    if config.growth.how == "none":
+        del found["growth"]
     found["data"].pop("workers", None)
     found["training"].pop("timeout", None)
     return found

@@ -36,6 +36,7 @@ from iftplan.nn.training.network import network_of
 from iftplan.nn.training.optimization.averaging import Averaging
 from iftplan.nn.training.optimization.distillation import Teacher, teacher_of
 from iftplan.nn.training.optimization.folded_decay import FoldedDecay, folded_decay
+from iftplan.nn.training.optimization.growing import GrowingWidths
 from iftplan.nn.training.optimization.optimizers import optimizer_of
 from iftplan.nn.training.parallel.engine import engine_for
 from iftplan.nn.training.parallel.recomputation import recompute_
@@ -87,7 +88,10 @@ def start(
     _check_shares(config, share[1])
     _check_patience(config)
     _check_masked(config, plan)
-    network = network_of(config, plan, source)
+    growing = GrowingWidths.of(config, plan, source, length.steps)
+    network = network_of(config, plan, source, growing.narrow_ if growing is not None else None)
+    if growing is not None:
+        _rehearse(growing, network, task, config.training.batch_size)
     identity = {"plan": plan_document["digest"], "run": run_digest(config)}
     if config.start.checkpoint:
         identity["start"] = begin_from_(network, config, plan_document["digest"], say)
@@ -140,6 +144,7 @@ def start(
             opened=config.method.name == "densified",
             input_gradient=config.method.input_gradient,
             teacher_macs=teacher.forward_macs if teacher is not None else 0,
+            narrow=growing.forward_macs(0) if growing is not None else None,
         ),
         length=length,
         directory=directory,
@@ -152,7 +157,14 @@ def start(
         share=share,
         average=average,
         teacher=teacher,
+        growing=growing,
     )
+
+
+def _rehearse(growing: GrowingWidths, network: torch.nn.Module, task: Task, size: int) -> None:
+    """Grow a copy on a few samples."""
+    inputs, targets = task.test.batch(torch.arange(min(size, 32, len(task.test))), None)
+    growing.rehearse(network, task.normalised(inputs), targets)
 
 
 def _share(config: RunConfig, fabric: Fabric) -> tuple[int, int]:
@@ -429,6 +441,7 @@ def result(loop: Loop, plan: Plan) -> Document:
         "mask_updates": loop.masks.exploration.updates if loop.masks is not None else 0,
         **held_bytes(plan, loop.network, loop.bare_optimizer, spending),
         "weights_digest": weights_digest(loop.network),
+        **({} if loop.growing is None else {"growth": loop.growing.document(loop.step)}),
     }
     return with_digest(document)
 
