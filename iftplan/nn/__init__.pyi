@@ -12,6 +12,7 @@ from .application.sparsify import sparsify_ as sparsify_
 from .callbacks.lightning import LightningMasking as LightningMasking
 from .callbacks.trainer import TrainerMasking as TrainerMasking
 from .counting.activations.dormant import dormant_neurons as dormant_neurons
+from .counting.activations.gradient_rank import gradient_ranks as gradient_ranks
 from .counting.measure import measure as measure
 from .counting.operators.block_attention import block_pattern as block_pattern
 from .counting.training_step import StepMacs as StepMacs
@@ -73,6 +74,7 @@ from .masking.processes import spare_broadcasts_ as spare_broadcasts_
 from .masking.step_masks import layer_counts as layer_counts
 from .masking.step_masks import step_macs as step_macs
 from .masking.step_masks import weights_by_layer as weights_by_layer
+from .masking.tasks import TaskMasks as TaskMasks
 from .masks.best import choose as choose
 from .masks.checking import holds as holds
 from .masks.masked_weights import MaskedWeight as MaskedWeight

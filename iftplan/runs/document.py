@@ -128,6 +128,8 @@ def telling_settings(config: RunConfig) -> Document:
     for section in ("recycling", "adapters"):
         if not found[section]:
             del found[section]
+    if config.growth.how == "none":
+        del found["growth"]
     found["data"].pop("workers", None)
     found["training"].pop("timeout", None)
     return found

@@ -410,6 +410,29 @@ class RecyclingConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class GrowthConfig:
+    """Widths that grow during training; of the method "dense" (`iftplan.nn.grow_`).
+
+    Attributes:
+        how: what new neurons are: "gradmax" (arXiv 2201.05125), "random" outgoing weights in their place, or "replicas"
+            (arXiv 1511.05641); "none" for a network that does not grow.
+        begin: width that the run begins with, over that of the plan's dense model.
+        end: width that it ends with, over the same.
+        times: how often the network grows, by equal amounts.
+        budget: training MACs of the run, over those of the plan's dense model on as many samples; it decides when the
+            network grows.
+        layers: names of layers whose outputs grow; all that GradMax can grow, where none is named.
+    """
+
+    how: Literal["none", "gradmax", "random", "replicas"] = "none"
+    begin: Above0 = 0.5
+    end: Above0 = 1.0
+    times: Positive = 3
+    budget: Above0 = 0.75
+    layers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class StartConfig:
     """Weights that a run begins with, where they are not drawn from the seed.
 
@@ -479,6 +502,7 @@ class RunConfig:
         distillation: the teacher that it learns from.
         recycling: of dormant neurons.
         adapters: that are trained beside frozen weights.
+        growth: of the network's widths.
     """
 
     seed: int = 0
@@ -492,3 +516,4 @@ class RunConfig:
     distillation: DistillationConfig = field(default_factory=DistillationConfig)
     recycling: RecyclingConfig = field(default_factory=RecyclingConfig)
     adapters: AdapterConfig = field(default_factory=AdapterConfig)
+    growth: GrowthConfig = field(default_factory=GrowthConfig)

@@ -46,17 +46,33 @@ def run_table(run: RunConfig, plan: Plan, directory: str) -> Table:
         ("method", run.method.name + (": the plan's dense model, the control" if dense else "")),
         *start,
         *teacher,
+        *_growing(run),
         ("data", run.data.path or run.data.kind),
         ("optimizer", f"{run.optimizer.name}, lr {run.optimizer.lr:g} {run.schedule.name}"),
         ("length", f"{length}, batches of {run.training.batch_size}"),
         ("seed", str(run.seed)),
-        ("forward MACs a sample", count(forward)),
-        ("training MACs a sample", count(step)),
-        ("dense model's", count(cost.dense_step)),
-        *_held(memory, dense=dense, masks=not (dense or opened)),
+        *(
+            ()
+            if run.growth.how != "none"  # which changes them
+            else (
+                ("forward MACs a sample", count(forward)),
+                ("training MACs a sample", count(step)),
+                ("dense model's", count(cost.dense_step)),
+                *_held(memory, dense=dense, masks=not (dense or opened)),
+            )
+        ),
         ("run directory", directory),
     )
     return Table(("", "run"), rows, notes=_notes(run, cost))
+
+
+def _growing(run: RunConfig) -> tuple[tuple[str, str], ...]:
+    """Growth of the network, where it grows."""
+    growth = run.growth
+    if growth.how == "none":
+        return ()
+    how = f"{growth.how}, {growth.times} times from {growth.begin:g} to {growth.end:g} times the dense widths"
+    return (("growth", how), ("training budget", f"{growth.budget:g} of the dense model's training MACs"))
 
 
 def _held(memory: TrainingMemory, *, dense: bool, masks: bool) -> tuple[tuple[str, str], ...]:

@@ -21,6 +21,7 @@ from iftplan.nn.execution.execute import dense_gradients_
 from iftplan.nn.execution.turns import Turns
 from iftplan.nn.layers.mixture import auxiliary_loss
 from iftplan.nn.masking.masking import Masking
+from iftplan.nn.masking.processes import spare_broadcasts_
 from iftplan.nn.timing.peak import wait
 from iftplan.nn.training.data.batches import TrainingBatches, batches, watching_workers
 from iftplan.nn.training.data.mixing import mixed, mixing_weight
@@ -30,6 +31,7 @@ from iftplan.nn.training.measures.evaluation import Score, evaluate, logits_of, 
 from iftplan.nn.training.optimization.averaging import Averaging
 from iftplan.nn.training.optimization.distillation import Teacher
 from iftplan.nn.training.optimization.folded_decay import FoldedDecay
+from iftplan.nn.training.optimization.growing import GrowingWidths
 from iftplan.nn.training.optimization.optimizers import set_rate_
 from iftplan.nn.training.parallel.clipping import clip_
 from iftplan.nn.training.parallel.engine import differentiable
@@ -141,6 +143,7 @@ class Loop:
         seconds: that the steps of this start took, evaluations and checkpoints left out.
         began: step and MACs that this start began with.
         teacher: network that the run learns from beside its labels; None for none.
+        growing: widths of the network by step; None where it does not grow.
     """
 
     fabric: Fabric
@@ -170,6 +173,7 @@ class Loop:
     seconds: float = 0.0
     began: tuple[int, int] = (0, 0)
     teacher: Teacher | None = None
+    growing: GrowingWidths | None = None
 
     def run(self, watch: Watcher) -> None:
         """Train to the end, with evaluations and checkpoints on the way.
@@ -244,6 +248,8 @@ class Loop:
         set_rate_(self.bare_optimizer, self._rate())
         torch.manual_seed(generator_of("step", config.seed, self.step, self.share[0]).initial_seed())
         inputs, targets = self._batch()
+        if self.growing is not None and self.growing.is_due(self.step):
+            self._grow(self.growing, inputs, targets)
         parts = config.training.accumulate
         self._execute()
         twice = self.masks is not None and self.masks.wants_graph  # gradients are differentiated
@@ -282,6 +288,32 @@ class Loop:
         self.loss_sum = total.double() if self.loss_sum is None else self.loss_sum + total
         self.loss_count += 1
         return total
+
+    def _grow(self, growing: GrowingWidths, inputs: Tensor, targets: Tensor) -> None:
+        """Make the network wider before a step, by the gradients of its batch."""
+        parts = self.config.training.accumulate
+
+        def loss() -> Tensor:
+            with self.fabric.autocast():
+                losses = [
+                    self._loss(self.network, x, y) + auxiliary_loss(self.network)
+                    for x, y in zip(inputs.chunk(parts), targets.chunk(parts), strict=True)
+                ]
+            return torch.stack(losses).sum() / parts
+
+        begun = growing.grow_(self.network, self.bare_optimizer, self.step, loss, self._average)
+        self.spending.grow(begun.growth, growing.forward_macs(self.step + 1))
+        self._wrap()
+
+    def _average(self, tensor: Tensor) -> Tensor:
+        mean = self.fabric.all_reduce(tensor, reduce_op="mean")
+        assert isinstance(mean, Tensor)
+        return mean
+
+    def _wrap(self) -> None:
+        """Let the engine share the gradients of parameters that are new."""
+        if self.fabric.world_size > 1:
+            self.model = self.fabric.setup_module(spare_broadcasts_(self.network))
 
     def _clip(self, most: float) -> None:
         if self.config.training.tensor_parallel > 1 and self.fabric.world_size > 1:
@@ -476,12 +508,18 @@ class Loop:
                     f"and this run has {value[:12]}…; resume with the settings that it was started with, or start again "
                     "in another directory."
                 )
+        if self.growing is not None and self.growing.catch_up_(
+            self.network, self.bare_optimizer, int(state["step"])
+        ):
+            self._wrap()
         load_model_state_(self.network, state["model"])
         load_optimizer_state_(self.network, self.bare_optimizer, state["optimizer"])
         self.fabric.strategy.precision.load_state_dict(state["scaler"])
         if self.masks is not None:
             self.masks.load_state_dict(state["masks"])
         self.spending.load_state_dict(state["spending"])
+        if self.growing is not None:
+            self.spending.narrow = self.growing.forward_macs(int(state["step"]))
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         if self.neurons is not None:

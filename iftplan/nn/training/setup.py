@@ -36,6 +36,7 @@ from iftplan.nn.training.network import network_of
 from iftplan.nn.training.optimization.averaging import Averaging
 from iftplan.nn.training.optimization.distillation import Teacher, teacher_of
 from iftplan.nn.training.optimization.folded_decay import FoldedDecay, folded_decay
+from iftplan.nn.training.optimization.growing import GrowingWidths
 from iftplan.nn.training.optimization.optimizers import optimizer_of
 from iftplan.nn.training.parallel.engine import engine_for
 from iftplan.nn.training.parallel.recomputation import recompute_
@@ -88,7 +89,10 @@ def start(
     _check_shares(config, share[1])
     _check_patience(config)
     _check_masked(config, plan)
-    network = network_of(config, plan, source)
+    growing = GrowingWidths.of(config, plan, source, length.steps)
+    network = network_of(config, plan, source, growing.narrow_ if growing is not None else None)
+    if growing is not None:
+        _rehearse(growing, network, task, config.training.batch_size)
     identity = {"plan": plan_document["digest"], "run": run_digest(config)}
     if config.start.checkpoint:
         identity["start"] = begin_from_(network, config, plan, plan_document["digest"], source, say)
@@ -146,6 +150,7 @@ def start(
             input_gradient=config.method.input_gradient,
             teacher_macs=teacher.forward_macs if teacher is not None else 0,
             adapter_macs=adapter_macs(plan, network),
+            narrow=growing.forward_macs(0) if growing is not None else None,
         ),
         length=length,
         directory=directory,
@@ -159,6 +164,7 @@ def start(
         share=share,
         average=average,
         teacher=teacher,
+        growing=growing,
     )
 
 
@@ -173,11 +179,17 @@ def _add_adapters_(network: torch.nn.Module, config: RunConfig) -> None:
         raise InputError(
             f"adapters.rank is {asked.rank}, but {config.method.name} changes masks or has none, and adapters are trained beside frozen weights; use the method static."
         )
-    if training.strategy == "fsdp" or training.execution == "sparse":
+    if training.strategy == "fsdp" or training.execution != "dense":
         raise InputError(
             "adapters are parts of layers, which fsdp would shard and sparse kernels would pass over; use training.strategy=ddp and training.execution=dense."
         )
     add_adapters_(network, asked.rank, layers=asked.layers, scale=asked.scale, seed=config.seed)
+
+
+def _rehearse(growing: GrowingWidths, network: torch.nn.Module, task: Task, size: int) -> None:
+    """Grow a copy on a few samples."""
+    inputs, targets = task.test.batch(torch.arange(min(size, 32, len(task.test))), None)
+    growing.rehearse(network, task.normalised(inputs), targets)
 
 
 def _share(config: RunConfig, fabric: Fabric) -> tuple[int, int]:
@@ -456,6 +468,7 @@ def result(loop: Loop, plan: Plan) -> Document:
         "mask_updates": loop.masks.exploration.updates if loop.masks is not None else 0,
         **held_bytes(plan, loop.network, loop.bare_optimizer, spending),
         "weights_digest": tensors_digest(model_state(loop.dense_network, parts=True)),
+        **({} if loop.growing is None else {"growth": loop.growing.document(loop.step)}),
     }
     return with_digest(document)
 

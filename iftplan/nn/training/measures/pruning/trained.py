@@ -13,6 +13,7 @@ from iftplan.base.errors import InputError, StaleError
 from iftplan.models.spec import InputSpec
 from iftplan.nn.export.finalize import densify_
 from iftplan.nn.export.weights import weights_in
+from iftplan.nn.masking.loading import load_masked_
 from iftplan.nn.sources import build
 from iftplan.nn.training.from_checkpoint import checkpoint_at
 from iftplan.nn.training.measures.activity import network_with_values
