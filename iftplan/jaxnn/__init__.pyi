@@ -1,1 +1,27 @@
-__all__: list[str] = []
+from .masking.algorithms import SET as SET
+from .masking.algorithms import SRSTE as SRSTE
+from .masking.algorithms import STE as STE
+from .masking.algorithms import Gradual as Gradual
+from .masking.algorithms import RigL as RigL
+from .masking.algorithms import Static as Static
+from .masking.drawing import draw_masks as draw_masks
+from .masking.jaxpruner import sparsity_distribution as sparsity_distribution
+from .masking.leaves import apply_masks as apply_masks
+from .masking.ledger import Ledger as Ledger
+from .masking.transformation import MaskedState as MaskedState
+from .masking.transformation import masked as masked
+
+__all__ = [
+    "SET",
+    "SRSTE",
+    "STE",
+    "Gradual",
+    "Ledger",
+    "MaskedState",
+    "RigL",
+    "Static",
+    "apply_masks",
+    "draw_masks",
+    "masked",
+    "sparsity_distribution",
+]

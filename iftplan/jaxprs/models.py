@@ -45,7 +45,7 @@ class Traceable:
         if not self.has_weights:
             return {}
         found = jax.tree_util.tree_flatten_with_path(self.arguments[0])[0]
-        return {_joined(path).removeprefix("params.").removesuffix(".value"): leaf for path, leaf in found}
+        return {weight_name(path): leaf for path, leaf in found}
 
 
 def traceable(model: object, arguments: Sequence[object] = ()) -> Traceable:
@@ -182,6 +182,11 @@ def _inputs(function: Callable[..., Any], arguments: Sequence[object]) -> list[l
 
 
 _POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+
+
+def weight_name(path: Sequence[Any]) -> str:
+    """Name of a weight: its path in the parameters, without what Flax adds around it."""
+    return _joined(path).removeprefix("params.").removesuffix(".value")
 
 
 def _joined(path: Sequence[Any]) -> str:
