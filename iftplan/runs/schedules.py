@@ -197,6 +197,19 @@ class Updates:
         """The same schedule in a training of so many optimizer steps, fractions as steps."""
         return replace(self, begin=step_at(self.begin, steps), end=step_at(self.end, steps))
 
+    def but(
+        self, interval: int | None = None, begin: int | float | None = None, end: int | float | None = None
+    ) -> Updates:
+        """The same schedule but for what is given.
+
+        Args:
+            interval: ΔT, in steps.
+            begin: a step, or a fraction of training as a float.
+            end: a step, or a fraction of training as a float.
+        """
+        given = {"interval": interval, "begin": begin, "end": end}
+        return replace(self, **{name: value for name, value in given.items() if value is not None})
+
     @property
     def first(self) -> int:
         """Step at which the schedule begins.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import InitVar, dataclass, field, replace
 from typing import ClassVar, Final, Literal, Self
 
 import jax
@@ -109,9 +109,18 @@ class Scheduled(Algorithm):
 
     Attributes:
         updates: when; by default every 100 steps until three quarters of training.
+        interval: ΔT of the updates, in steps.
+        begin: of the updates: a step, or a fraction of training as a float.
+        end: of the updates: a step, or a fraction of training as a float.
     """
 
     updates: Updates = Updates(end=0.75)  # noqa: RUF009  (a frozen value)
+    interval: InitVar[int | None] = field(default=None, kw_only=True)
+    begin: InitVar[int | float | None] = field(default=None, kw_only=True)
+    end: InitVar[int | float | None] = field(default=None, kw_only=True)
+
+    def __post_init__(self, interval: int | None, begin: float | None, end: float | None) -> None:
+        object.__setattr__(self, "updates", self.updates.but(interval, begin, end))
 
     @property
     def needs_length(self) -> bool:
@@ -297,11 +306,15 @@ def for_training(algorithm: Algorithm | str, steps: int | None) -> Algorithm:
     Raises:
         InputError: no such algorithm, or one that needs to know the length of training.
     """
-    found = ALGORITHMS[one_of("algorithm", algorithm, list(ALGORITHMS))]() if isinstance(algorithm, str) else algorithm
+    found = (
+        ALGORITHMS[one_of("algorithm", algorithm, list(ALGORITHMS))]()
+        if isinstance(algorithm, str)
+        else algorithm
+    )
     if not found.needs_length:
         return found
     if steps is None:
         raise InputError(
-            f"{type(found).__name__} changes masks until a fraction of training, so it has to know how long that is; give `steps`, as in masked(optimizer, masks, {type(found).__name__}(), steps=10_000), or an end in steps, {type(found).__name__}(Updates(end=7500))."
+            f"{type(found).__name__} changes masks until a fraction of training, so it has to know how long that is; give `steps`, as in masked(optimizer, masks, {type(found).__name__}(), steps=10_000), or an end in steps, {type(found).__name__}(end=7500)."
         )
     return found.over(steps)

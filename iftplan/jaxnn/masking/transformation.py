@@ -147,7 +147,9 @@ def _check_shapes(views: Sequence[View], params: Tree) -> None:
             )
 
 
-def _start(inner: Any, views: Sequence[View], masks: Mapping[str, Array], tree: Tree, dense: Any) -> MaskedState:
+def _start(
+    inner: Any, views: Sequence[View], masks: Mapping[str, Array], tree: Tree, dense: Any
+) -> MaskedState:
     zero = jnp.zeros((), jnp.int32)
     kept = _sizes(views, masks)
     return MaskedState(zero, jnp.zeros((), bool), zero, kept, with_leaves(tree, masks), dense, inner)
@@ -164,9 +166,7 @@ def _finite(leaves: Any) -> Array:
 
 def _scores(view: View, seed: int, step: Array, weight: Array, mask: Array, gradient: Array) -> Scores:
     key = jax.random.fold_in(jax.random.key(stream_seed(seed, view.name) & 0x7FFFFFFF), step)
-    return Scores(
-        view.units(jnp.abs(weight)), view.units(mask) > 0, view.units(jnp.abs(gradient)), key
-    )
+    return Scores(view.units(jnp.abs(weight)), view.units(mask) > 0, view.units(jnp.abs(gradient)), key)
 
 
 # --- weights that are zero off their masks at all times ---------------------------------------------------
@@ -316,9 +316,7 @@ def _straight_step(
         lambda: dict(masks),
     )
     ends = {
-        name: jnp.where(
-            new[name], jnp.where(mask, moved[name], dense[name] - weights[name]), -weights[name]
-        )
+        name: jnp.where(new[name], jnp.where(mask, moved[name], dense[name] - weights[name]), -weights[name])
         for name, mask in masks.items()
     }
     return with_leaves(updates, ends), MaskedState(

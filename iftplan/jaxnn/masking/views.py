@@ -113,8 +113,11 @@ def masked_names(layer: PlannedLayer, shapes: Mapping[str, Shape]) -> tuple[str,
         StaleError: there are none of the planned size.
     """
     own = [layer.weight] if layer.weight in shapes else []
-    parts = [x for x in shapes if x.startswith(f"{layer.name}.") and len(shapes[x]) > 1]
-    front = [x for x in parts if x.startswith(f"{layer.name}.sparse.")]  # beside a dense low-rank path
+    inside = f"{layer.name}."
+    parts = [
+        x for x in shapes if x.startswith(inside) and len(shapes[x]) > 1 and not x.endswith(".bias")
+    ]  # a bias of Equinox has the axes of its window
+    front = [x for x in parts if ".sparse." in x.removeprefix(layer.name)]  # beside a dense low-rank path
     for names in (own, front, parts):
         if names and sum(prod(shapes[name]) for name in names) == layer.capacity:
             return tuple(names)

@@ -76,9 +76,7 @@ def test_updates_are_those_of_pytorch_ties_included(rows: int, units: int, regro
         magnitude = numbers.integers(0, 4, (rows, units)).astype(np.float32) * mask
         growth = numbers.integers(0, 4, (rows, units)).astype(np.float32)
         fraction = float(numbers.random())
-        layer = Layer(
-            "weight", torch.tensor(magnitude), None, None, torch.tensor(mask), 0, torch.Generator()
-        )
+        layer = Layer("weight", torch.tensor(magnitude), None, None, torch.tensor(mask), 0, torch.Generator())
         change = torch_drop_grow(layer, torch.tensor(growth), fraction, regrow=regrow)
         dropped = whole_part(int(mask.sum()), fraction)
         found = compiled(magnitude, mask, growth, dropped, regrow=regrow)
@@ -103,6 +101,14 @@ def test_short_rows_are_those_that_lose_least_as_in_pytorch() -> None:
         scores = numbers.random((8, 4)).astype(np.float32)
         full = torch.ones(8, 4, dtype=torch.bool)
         layer = Layer(
-            "weight", torch.tensor(scores), None, None, full, 2, torch.Generator(), short=short, experts=experts
+            "weight",
+            torch.tensor(scores),
+            None,
+            None,
+            full,
+            2,
+            torch.Generator(),
+            short=short,
+            experts=experts,
         )
         assert np.array_equal(chosen(scores, 2, short, experts), layer.largest(layer.magnitude, 2))
