@@ -115,7 +115,7 @@ def read_model(
     if _is_jax(source):
         from iftplan.jaxprs import read as jax_reading
 
-        return jax_reading.read_model(source, *given, allow=costs)
+        return jax_reading.read_model(source, *given, allow=costs, widths=widths, heads=heads)
     if isinstance(source, str) and source.startswith("zoo:") and not given and not allow:
         from iftplan.models.zoo_specs import zoo_spec
 
@@ -137,8 +137,12 @@ def read_model(
 
 
 def _is_jax(source: object) -> bool:
-    """Whether this is a model for JAX: something that can be called, and no network of torch, where JAX is in use."""
-    if isinstance(source, str) or "jax" not in sys.modules:
+    """Whether this is a model for JAX: a source of one, or what can be called and is no network of torch, where JAX is in use."""
+    if isinstance(source, str):
+        from iftplan.models.frameworks import framework_of
+
+        return framework_of(source) == "jax"
+    if "jax" not in sys.modules:
         return False
     network = getattr(sys.modules.get("torch.nn"), "Module", None)
     return callable(source) and not (isinstance(network, type) and isinstance(source, network))

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
+from functools import partial
 from hashlib import sha256
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
@@ -18,7 +19,7 @@ from iftplan.base.errors import InputError
 _VERSION = "__iftplan_version__"
 
 
-def module_factory(name: str, attribute: str, is_model: Callable[[object], bool]) -> Callable[[], object]:
+def module_factory(name: str, attribute: str, is_model: Callable[[object], bool]) -> Callable[..., object]:
     """The factory in an importable module; the working directory can be imported from.
 
     Args:
@@ -39,7 +40,7 @@ def module_factory(name: str, attribute: str, is_model: Callable[[object], bool]
     return _callable(module, attribute, name, is_model)
 
 
-def file_factory(path: str, attribute: str, is_model: Callable[[object], bool]) -> Callable[[], object]:
+def file_factory(path: str, attribute: str, is_model: Callable[[object], bool]) -> Callable[..., object]:
     """The factory in a Python file, which is run; it can import its neighbours.
 
     Args:
@@ -78,7 +79,7 @@ def file_factory(path: str, attribute: str, is_model: Callable[[object], bool]) 
 
 def _callable(
     module: ModuleType, attribute: str, where: str, is_model: Callable[[object], bool]
-) -> Callable[[], object]:
+) -> Callable[..., object]:
     factory = getattr(module, attribute, None)
     if is_model(factory):
         return lambda: factory
@@ -95,7 +96,7 @@ def _callable(
         raise InputError(
             f"{where}:{attribute} cannot be called without {', '.join(needed)}; write a function without arguments that calls it, such as def build(): return {attribute}(…), and name that."
         )
-    return lambda: factory()
+    return partial(factory)
 
 
 def _hint(near: list[str], names: list[str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ from iftplan.cli.kept_answers import kept_folder
 from iftplan.cli.output import waiting, working
 from iftplan.cli.process import lasting_imports
 from iftplan.models.allowances import parse_vouched
-from iftplan.models.spec import Heads, InputSpec, ModelSpec
+from iftplan.models.spec import Framework, Heads, InputSpec, ModelSpec
 from iftplan.plans.plan import Plan
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def spec_of(
     allow: Sequence[str] | None = None,
     no_cache: bool = False,
     watched: bool = True,
+    framework: Framework | None = None,
 ) -> ModelSpec:
     """Spec of a model, read from the model or from the document that stands for it.
 
@@ -61,21 +62,25 @@ def spec_of(
         allow: costs of unknown operators, NAME=MACS.
         no_cache: whether to read it anew and keep nothing.
         watched: whether this process may be watched from here on, which makes opening files slower.
+        framework: library that it is written in; None for the one that its factory imports.
     """
     document = document_in(model)
     if document is not None:
         return spec_in(document, model, inputs)
-    if model.startswith("zoo:") and not allow:
+    if model.startswith("zoo:") and not allow and framework != "jax":
         from iftplan.models.zoo_specs import zoo_spec
 
         if (kept := zoo_spec(model, inputs, widths=widths, heads=heads)) is not None:
             return kept
     from iftplan.base.cache.answers import Question, keep_answer, kept_answer, watch_reads
     from iftplan.models.document import parse_spec, spec_document
+    from iftplan.models.frameworks import framework_of
     from iftplan.models.sources import parse_source
 
+    library = framework or framework_of(model)
     folder, code = kept_folder(no_cache), parse_source(model).runs_user_code
     request = {"task": "spec", "source": model, "inputs": [*map(str, inputs)], "allow": sorted(allow or ())}
+    request |= {} if library == "torch" else {"framework": library}
 
     def asked(widths: bool) -> Question:
         return Question({**request, "widths": widths, "heads": heads if widths else "number"}, code)
@@ -84,18 +89,37 @@ def spec_of(
         if (found := kept_answer(asked(full), folder)) is not None:
             whole = parse_spec(found, model)
             return whole if widths else replace(whole, couplings=None, refusal="")
+    read = _jax_reader if library == "jax" else _torch_reader
+    reader = read(model, inputs, widths, heads, allow)
+    place = folder if watched else None
+    reads = watch_reads(place)
+    with working(f"reading {model}" + (" and its widths" if widths else "")):
+        spec = reader()
+    keep_answer(asked(widths), place, spec_document(spec), reads)
+    return spec
+
+
+def _torch_reader(
+    model: str, inputs: Sequence[InputSpec], widths: bool, heads: Heads, allow: Sequence[str] | None
+) -> Callable[[], ModelSpec]:
+    """Reading of a model in PyTorch, once everything is imported that it needs."""
     require_torch(f"reading {model}")
     with lasting_imports():
         from iftplan.nn.reading.read import load, read_model
 
         load(widths=widths)
-    place = folder if watched else None
-    reads = watch_reads(place)
-    with working(f"reading {model}" + (" and its widths" if widths else "")):
-        operators = operators_of(allow)
-        spec = read_model(model, tuple(inputs) or None, widths=widths, heads=heads, operators=operators)
-    keep_answer(asked(widths), place, spec_document(spec), reads)
-    return spec
+    operators = operators_of(allow)
+    return lambda: read_model(model, tuple(inputs) or None, widths=widths, heads=heads, operators=operators)
+
+
+def _jax_reader(
+    model: str, inputs: Sequence[InputSpec], widths: bool, heads: Heads, allow: Sequence[str] | None
+) -> Callable[[], ModelSpec]:
+    """The same for JAX."""
+    require_jax(f"reading {model}")
+    with lasting_imports():
+        from iftplan.jaxprs.read import read_model
+    return lambda: read_model(model, *inputs, allow=allow or (), widths=widths, heads=heads)
 
 
 def operators_of(allow: Sequence[str] | None) -> Mapping[str, Operator]:
@@ -176,22 +200,6 @@ def require_jax(what: str) -> None:
         raise InputError(
             f"{what} needs JAX, which cannot be imported ({error}). Install it with: pip install 'iftplan[jax]'."
         ) from error
-
-
-def jax_spec(model: str, inputs: Sequence[InputSpec], allow: Sequence[str] | None = None) -> ModelSpec:
-    """Spec of a JAX model, read anew.
-
-    Args:
-        model: a MODEL argument that names Python.
-        inputs: of the forward pass; none for those that the factory returns.
-        allow: costs of unknown primitives, NAME=MACS.
-    """
-    require_jax(f"reading {model}")
-    from iftplan.jaxprs.read import spec_of
-    from iftplan.jaxprs.sources import construct
-
-    with working(f"reading {model}"):
-        return spec_of(construct(model, inputs), allow or (), model)
 
 
 def source_of(plan: Plan, model: str, *, trust: bool) -> str:

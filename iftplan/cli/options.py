@@ -16,7 +16,7 @@ from iftplan.cli import completion
 from iftplan.cli.help import MODEL_PANEL, OUTPUT_PANEL
 from iftplan.cli.output import FORMAT_HELP, Format
 from iftplan.models.notation import parse_input
-from iftplan.models.spec import InputSpec
+from iftplan.models.spec import Framework, InputSpec
 
 if TYPE_CHECKING:
     from iftplan.families.family import Family
@@ -89,13 +89,13 @@ InputOption = Annotated[
         show_default="the model's own, where it has one",
     ),
 ]
-Framework = Literal["torch", "jax"]
 FrameworkOption = Annotated[
-    Framework,
+    Framework | None,
     typer.Option(
         "--framework",
         help="Library that MODEL is written in: torch, or jax for a factory of a function or of a Flax or Equinox module (alone, or in a tuple before its arguments).",
         rich_help_panel=MODEL_PANEL,
+        show_default="by what the factory imports",
     ),
 ]
 AllowOption = Annotated[

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from fractions import Fraction
 
-from iftplan.jaxprs.measure import counted
+from iftplan.jaxprs.measure import Vouched, counted
+from iftplan.jaxprs.models import Traceable
 from iftplan.jaxprs.sources import construct
+from iftplan.jaxprs.xla import xla_count
 from iftplan.models.allowances import parse_vouched
 from iftplan.models.spec import InputSpec
 from iftplan.plans.audit.audit import AuditReport, Reference, audit_model
@@ -20,6 +23,7 @@ def audit_source(
     tolerance: Fraction = Fraction(1, 1000),
     allow: Sequence[str] = (),
     may_stay_uncalled: Collection[str] = (),
+    cross_check: bool = False,
 ) -> AuditReport:
     """Report that compares the measured MACs of a JAX model with a reference, or only has them.
 
@@ -30,13 +34,30 @@ def audit_source(
         tolerance: the largest relative difference that passes.
         allow: costs of primitives that would be unknown, NAME=MACS.
         may_stay_uncalled: modules whose weights may stay unused.
+        cross_check: whether XLA's analysis stands beside it, with the reasons for each difference.
 
     Raises:
         InputError: a model cannot be built.
         MeasureError: a model does not run on its shapes.
     """
     vouched = parse_vouched(allow)
-    table, _, _ = counted(construct(source, inputs), vouched)
+    model = construct(source, inputs)
+    table = counted(model, vouched).table
     if isinstance(against, str):
-        against = Reference.of_table(counted(construct(against, inputs), vouched)[0], against)
-    return audit_model(source, [table], against, tolerance=tolerance, may_stay_uncalled=may_stay_uncalled)
+        against = Reference.of_table(counted(construct(against, inputs), vouched).table, against)
+    report = audit_model(source, [table], against, tolerance=tolerance, may_stay_uncalled=may_stay_uncalled)
+    return with_xla(report, model, vouched) if cross_check else report
+
+
+def with_xla(report: AuditReport, model: Traceable, vouched: Vouched) -> AuditReport:
+    """The report with the count of XLA's analysis, which counts by other rules and so is compared with nothing.
+
+    Args:
+        report: of the model.
+        model: the model.
+        vouched: primitive → cost that the user gives.
+    """
+    found = xla_count(model, vouched)
+    if found is None:
+        return replace(report, notes=("XLA could not compile the model, so it has no count.",))
+    return replace(report, counters={**report.counters, "xla": found.macs}, notes=found.sentences)

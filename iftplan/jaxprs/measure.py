@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 import jax
 
 from iftplan.base.arguments import check_arguments
+from iftplan.jaxprs.formulas import FORMULAS
 from iftplan.jaxprs.known import INPUT, Known
 from iftplan.jaxprs.models import Traceable, trace, traceable
-from iftplan.jaxprs.tally import Tally
+from iftplan.jaxprs.tally import Tally, Use
 from iftplan.jaxprs.walk import Walk
 from iftplan.models.allowances import VouchedCost, parse_vouched
 from iftplan.models.counting import Contraction, CountTable
 
 Vouched = Mapping[str, VouchedCost]
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What is known of a model that was counted.
+
+    Attributes:
+        table: its counts.
+        tally: the same by site.
+        last: weights whose products are its results.
+        outputs: shapes of its results.
+    """
+
+    table: CountTable
+    tally: Tally
+    last: frozenset[str]
+    outputs: tuple[tuple[int, ...], ...]
 
 
 @check_arguments
@@ -42,7 +61,7 @@ def measure(model: object, *arguments: object, allow: Sequence[str] = ()) -> Cou
         512
     """
     whole = traceable(model, arguments)
-    return counted(whole, parse_vouched(allow))[0]
+    return counted(whole, parse_vouched(allow)).table
 
 
 @check_arguments
@@ -57,13 +76,19 @@ def count_jaxpr(jaxpr: object, *, allow: Sequence[str] = ()) -> CountTable:
 
 
 def counted(
-    model: Traceable, vouched: Vouched = MappingProxyType({})
-) -> tuple[CountTable, Tally, frozenset[str]]:
-    """Counts of a model, the same as a tally, and the weights whose products are its results.
+    model: Traceable,
+    vouched: Vouched = MappingProxyType({}),
+    *,
+    formulas: Mapping[str, Callable[[Any], int]] = FORMULAS,
+    loops_once: bool = False,
+) -> Counted:
+    """Counts of a model.
 
     Args:
         model: what is counted.
         vouched: primitive → cost that the user gives.
+        formulas: primitive → MACs of a call.
+        loops_once: whether each loop counts as if it ran once.
 
     Raises:
         MeasureError: it does not run on its shapes.
@@ -72,13 +97,32 @@ def counted(
     weights = model.weights()
     values = [Known(weight=name) for name in weights]
     values += [Known(origins=frozenset({INPUT}))] * (len(closed.jaxpr.invars) - len(values))
-    results, tally = Walk(vouched).jaxpr(closed, values)
+    results, tally = Walk(vouched, formulas=formulas, loops_once=loops_once).jaxpr(closed, values)
     used = {id(atom) for eqn in closed.jaxpr.eqns for atom in eqn.invars}
     used |= {id(atom) for atom in closed.jaxpr.outvars}
     unused = [name for name, var in zip(weights, closed.jaxpr.invars, strict=False) if id(var) not in used]
     table = _table(tally, model.root, _uncalled(weights, unused))
     last = frozenset().union(*(value.origins for value in results)) - {INPUT}
-    return table, tally, last
+    return Counted(table, tally, last, tuple(tuple(aval.shape) for aval in closed.out_avals))
+
+
+def used_weights(tally: Tally) -> dict[str, Use]:
+    """Weight → all its products together, in the order of their first use."""
+    uses: dict[str, Use] = {}
+    for site, use in tally.uses.items():
+        if site.weight:
+            uses[site.weight] = uses[site.weight] + use if site.weight in uses else use
+    return uses
+
+
+def summed_products(table: CountTable) -> dict[str, int]:
+    """MACs of the products of activations, added up for each `module:primitive`, in the order of their first use."""
+    macs: dict[str, int] = {}
+    for found in table.contractions:
+        if found.weight is None:
+            name = f"{found.module}:{found.operator}"
+            macs[name] = macs.get(name, 0) + found.macs
+    return macs
 
 
 def _table(tally: Tally, root: str, uncalled: tuple[str, ...]) -> CountTable:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from inspect import Parameter, signature
 from itertools import chain
@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from iftplan.base.errors import InputError, MeasureError
+from iftplan.jaxprs.layers import linen_watch, nnx_classes, pytree_classes
 from iftplan.models.spec import InputSpec
 
 Tree = Any
@@ -31,6 +32,8 @@ class Traceable:
         inputs: all other arguments, array by array.
         has_weights: whether the first argument is a container of weights.
         root: the name that all its code is traced under; left out of the names of modules.
+        classes: path of a module → its class, "" for a linear layer or a convolution; empty for a function.
+        stacks: whether a plain layer may hold a stack of weights, one for each step of a scan.
     """
 
     name: str
@@ -39,6 +42,8 @@ class Traceable:
     inputs: tuple[InputSpec, ...]
     has_weights: bool = True
     root: str = ""
+    classes: Mapping[str, str] = field(default_factory=dict)
+    stacks: bool = False
 
     def weights(self) -> dict[str, Any]:
         """Name → shape of everything in the first argument, if that holds weights."""
@@ -60,9 +65,9 @@ def traceable(model: object, arguments: Sequence[object] = ()) -> Traceable:
         InputError: it cannot be called.
         MeasureError: its weights cannot be made without data.
     """
-    if _is_instance(model, *_LINEN):
+    if is_linen(model):
         return _linen(model, arguments)
-    if _is_instance(model, *_NNX):
+    if is_nnx(model):
         return _nnx(model, arguments)
     if not callable(model):
         raise InputError(
@@ -88,12 +93,15 @@ def _linen(model: Any, arguments: Sequence[object]) -> Traceable:
         return _filled(partial(model.apply, variables), arguments)(*inputs)
 
     inputs = _arrays(arguments)
+    classes: dict[str, str] = {}
     try:
-        variables = jax.eval_shape(weights, key, *inputs)
+        with linen_watch(classes):
+            variables = jax.eval_shape(weights, key, *inputs)
     except Exception as error:
         raise _failed(_name(model), "initialised", inputs, error) from error
     root = model.name or type(model).__name__
-    return _module(model, forward, variables, arguments, root)
+    whole = _module(model, forward, variables, arguments, root)
+    return replace(whole, classes=classes, stacks=True)
 
 
 def _nnx(model: Any, arguments: Sequence[object]) -> Traceable:
@@ -106,7 +114,7 @@ def _nnx(model: Any, arguments: Sequence[object]) -> Traceable:
         network.eval()
         return _filled(network, arguments)(*inputs)
 
-    return _module(model, forward, _shapes(state), arguments)
+    return replace(_module(model, forward, _shapes(state), arguments), classes=nnx_classes(model))
 
 
 def _pytree(model: Any, arguments: Sequence[object]) -> Traceable:
@@ -118,7 +126,7 @@ def _pytree(model: Any, arguments: Sequence[object]) -> Traceable:
         whole = [arrays.get(_joined(path), leaf) for path, leaf in leaves]
         return _filled(jax.tree_util.tree_unflatten(structure, whole), arguments)(*inputs)
 
-    return _module(model, forward, arrays, arguments)
+    return replace(_module(model, forward, arrays, arguments), classes=pytree_classes(model))
 
 
 def _module(
@@ -214,9 +222,19 @@ def _failed(name: str, done: str, inputs: Sequence[object], error: Exception) ->
     return MeasureError(f"{name} could not be {done} on {given}: {type(error).__name__}: {said}")
 
 
+def is_linen(model: object) -> bool:
+    """Whether a value is a module of `flax.linen`."""
+    return _is_instance(model, *_LINEN)
+
+
+def is_nnx(model: object) -> bool:
+    """Whether a value is a module of `flax.nnx`."""
+    return _is_instance(model, *_NNX)
+
+
 def is_module(model: object) -> bool:
     """Whether a value is a module of Flax."""
-    return _is_instance(model, *_LINEN) or _is_instance(model, *_NNX)
+    return is_linen(model) or is_nnx(model)
 
 
 _LINEN = ("flax.linen", "Module")

@@ -3,79 +3,104 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
 from math import prod
-from typing import Any, Final
+from typing import Final
 
 from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import MeasureError
-from iftplan.jaxprs.measure import counted
+from iftplan.jaxprs.configuration import Configurable
+from iftplan.jaxprs.measure import counted, summed_products, used_weights
 from iftplan.jaxprs.models import Traceable, traceable
+from iftplan.jaxprs.sources import configured
 from iftplan.jaxprs.tally import Use
+from iftplan.jaxprs.widths import width_couplings
 from iftplan.models.allowances import parse_vouched
-from iftplan.models.counting import CountTable, unknown_sentence
-from iftplan.models.spec import Kind, LayerSpec, ModelSpec, Product, WeightLayer
+from iftplan.models.counting import unknown_sentence
+from iftplan.models.spec import Heads, Kind, LayerSpec, ModelSpec, Product, WeightLayer
 
-NO_WIDTHS: Final = "widths of JAX models are not traced; plans that keep the widths can be made"
 _LOOKED_UP: Final = "an embedding: its rows are looked up, nothing is contracted"
 
 
 @check_arguments
-def read_model(model: object, *arguments: object, allow: Sequence[str] = ()) -> ModelSpec:
+def read_model(
+    model: object, *arguments: object, allow: Sequence[str] = (), widths: bool = True, heads: Heads = "number"
+) -> ModelSpec:
     """Spec of a JAX model: its layers, their exact MACs and roles, from its jaxpr, without data.
 
     Args:
-        model: a function, a module of `flax.linen` or `flax.nnx`, or an Equinox module.
-        *arguments: what it is called with; see `measure`.
+        model: a function, a module of `flax.linen` or `flax.nnx`, an Equinox module, or a source such as
+            "package.module:factory".
+        *arguments: what it is called with; see `measure`. Of a source, inputs, also as "1x32x32x3"; none for the
+            factory's own.
         allow: costs that you vouch for, of primitives without a formula.
+        widths: whether to find the widths that its configuration names: attributes of a module of `flax.linen`, arguments
+            of a factory. The model is traced at other sizes for that.
+        heads: what attention keeps when it widens: the "number" or the "size" of its heads.
 
     Raises:
         InputError: the model cannot be called, or a cost cannot be read.
         MeasureError: it does not run on these shapes, or has a primitive of unknown cost.
     """
-    return spec_of(traceable(model, arguments), allow)
+    source = model if isinstance(model, str) else ""
+    return spec_of(configured(model, arguments), allow, source, widths=widths, heads=heads)
 
 
-def spec_of(model: Traceable, allow: Sequence[str] = (), source: str = "") -> ModelSpec:
-    """Spec of what can be traced.
+def spec_of(
+    configurable: Configurable,
+    allow: Sequence[str] = (),
+    source: str = "",
+    *,
+    widths: bool = True,
+    heads: Heads = "number",
+) -> ModelSpec:
+    """Spec of a model that may be built again at other sizes.
 
     Args:
-        model: what is read.
+        configurable: what is read.
         allow: costs that the user vouches for.
         source: how to build it again.
+        widths: whether to find its widths.
+        heads: what attention keeps when it widens.
 
     Raises:
         MeasureError: it does not run on its shapes, or has a primitive of unknown cost.
     """
-    table, tally, last = counted(model, parse_vouched(allow))
+    model, vouched = traceable(*configurable.made({})), parse_vouched(allow)
+    found = counted(model, vouched)
+    table = found.table
     if table.unknown:
         raise MeasureError(" ".join(unknown_sentence(name, n) for name, n in sorted(table.unknown.items())))
     shapes = model.weights()
-    uses: dict[str, Use] = {}
-    looked_up = set()
-    for site, use in tally.uses.items():
-        if site.weight:
-            if use.shape is not None and use.shape.kind is Kind.EMBEDDING:
-                looked_up.add(site.weight)
-            uses[site.weight] = uses[site.weight] + use if site.weight in uses else use
+    looked_up = {
+        site.weight
+        for site, use in found.tally.uses.items()
+        if use.shape is not None and use.shape.kind is Kind.EMBEDDING
+    }
     layers = tuple(
-        _layer(name, use, tuple(shapes[name].shape), name in last, name in looked_up)
-        for name, use in uses.items()
+        _layer(name, use, tuple(shapes[name].shape), name in found.last, name in looked_up, model)
+        for name, use in used_weights(found.tally).items()
     )
+    couplings, refusal = width_couplings(configurable, vouched, heads) if widths else (None, "")
     uncalled = tuple(f"{name} was not called, so it costs nothing." for name in table.uncalled)
     return ModelSpec(
         source=source,
         inputs=model.inputs,
         layers=layers,
-        products=tuple(_products(table)),
-        fingerprint=_fingerprint(model.name, shapes),
-        refusal=NO_WIDTHS,
+        products=tuple(
+            Product(name, name.rpartition(":")[2], macs) for name, macs in summed_products(table).items()
+        ),
+        fingerprint=fingerprint(model),
+        couplings=couplings,
+        refusal=refusal,
         assumptions=(*table.assumptions, *uncalled),
     )
 
 
-def _layer(weight: str, use: Use, shape: tuple[int, ...], last: bool, looked_up: bool) -> WeightLayer:
+def _layer(
+    weight: str, use: Use, shape: tuple[int, ...], last: bool, looked_up: bool, model: Traceable
+) -> WeightLayer:
     """The layer whose `positions · weights / experts` are the MACs of a weight's products."""
     assert use.shape is not None, "a weight's products have a shape"
     found = use.shape
@@ -106,8 +131,28 @@ def _layer(weight: str, use: Use, shape: tuple[int, ...], last: bool, looked_up:
         depthwise=found.groups == found.in_channels > 1,
         experts=stacked,
     )
-    kind = "" if stacked > 1 else _CLASSES[found.kind]
-    return WeightLayer(layer, weight, kind, use.first, last, reason)
+    return WeightLayer(
+        layer, weight, _owner(module, leaf, found.kind, stacked, model), use.first, last, reason
+    )
+
+
+def _owner(module: str, leaf: str, kind: Kind, stacked: int, model: Traceable) -> str:
+    """Class of the module that computes with a weight, or whatever else does.
+
+    Args:
+        module: path of the module.
+        leaf: name of the weight in it.
+        kind: of the layer.
+        stacked: matrices that its weight holds.
+        model: what it is a part of.
+    """
+    if not model.classes:
+        return f"the function {model.name}"
+    label = model.classes.get(module)
+    plain = label == "" and leaf in ("kernel", "weight")
+    if stacked > 1 and not (plain and model.stacks):
+        return f"a stack in {model.classes.get(module) or module or model.name}"
+    return _CLASSES[kind] if plain else label or model.name
 
 
 _CLASSES: Final = {
@@ -118,14 +163,8 @@ _CLASSES: Final = {
 """Kind → the name that planning knows such a layer by."""
 
 
-def _products(table: CountTable) -> Iterator[Product]:
-    """Products of activations, added up for each module and primitive, in the order of their first use."""
-    for found in table.contractions:
-        if found.weight is None:
-            yield Product(f"{found.module}:{found.operator}", found.operator, found.macs)
-
-
-def _fingerprint(name: str, weights: Mapping[str, Any]) -> str:
+def fingerprint(model: Traceable) -> str:
     """SHA-256 (hex) over the model's name and the names and shapes of its weights."""
-    document = {"model": name, "weights": [[weight, list(leaf.shape)] for weight, leaf in weights.items()]}
+    weights = [[weight, list(leaf.shape)] for weight, leaf in model.weights().items()]
+    document = {"model": model.name, "weights": weights}
     return sha256(json.dumps(document, separators=(",", ":")).encode()).hexdigest()

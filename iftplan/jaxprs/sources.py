@@ -10,39 +10,67 @@ import jax
 
 from iftplan.base.errors import IftplanError, InputError
 from iftplan.base.factories import file_factory, module_factory
+from iftplan.jaxprs.configuration import Configurable, Made
 from iftplan.jaxprs.models import Traceable, is_module, traceable
+from iftplan.models.notation import parse_input
 from iftplan.models.sources import SourceKind, parse_source
-from iftplan.models.spec import InputSpec
 
 
-def construct(source: str, inputs: Sequence[InputSpec] = ()) -> Traceable:
-    """The JAX model that a MODEL argument names, ready to be traced.
+def construct(source: str, inputs: Sequence[object] = ()) -> Traceable:
+    """The JAX model that a MODEL argument names, ready to be traced; see `configured`.
+
+    Args:
+        source: `package.module:factory` or `path/file.py:factory`.
+        inputs: that the user gave.
+
+    Raises:
+        InputError: the source cannot be found, read or called, gives no JAX model, or has no inputs.
+    """
+    return traceable(*configured(source, inputs).made({}))
+
+
+def configured(model: object, inputs: Sequence[object] = ()) -> Configurable:
+    """A JAX model, or the one that a MODEL argument names, that can be built again at other sizes where it tells some.
 
     Its factory returns a function, a module, or either with its arguments as a tuple. What it returns is made without
     data where that is possible.
 
     Args:
-        source: `package.module:factory` or `path/file.py:factory`.
-        inputs: that the user gave; they stand in the place of the factory's own inputs, not of its weights.
+        model: the model, or `package.module:factory` or `path/file.py:factory`.
+        inputs: that the user gave, as `traceable` takes arguments, or as "1x32x32x3"; they stand in the place of the
+            factory's own inputs, not of its weights.
 
     Raises:
         InputError: the source cannot be found, read or called, gives no JAX model, or has no inputs.
     """
-    factory = _factory(source)
-    with redirect_stdout(sys.stderr):  # what a user's module prints must not end up in our data
-        made = _called(factory, source)
-    model, *given = made if isinstance(made, tuple) and made and callable(made[0]) else (made,)
+    if not isinstance(model, str):
+        given = tuple(inputs)
+        return Configurable.of_module(model, given) or Configurable({}, lambda sizes: (model, given))
+    source, factory = model, _factory(model)
+
+    def made(call: Callable[[], object]) -> Made:
+        with redirect_stdout(sys.stderr):  # what a user's module prints must not end up in our data
+            return _with_inputs(_called(call, source), inputs, source)
+
+    found = Configurable.of_factory(factory, made)
+    return found if found.sizes else Configurable.of_module(*found.made({})) or found
+
+
+def _with_inputs(returned: object, inputs: Sequence[object], source: str) -> Made:
+    """The model that a factory returned, and the arguments to call it with."""
+    whole = isinstance(returned, tuple) and returned and callable(returned[0])
+    model, *given = returned if whole else (returned,)  # type: ignore[misc]
     if inputs:
         weights = given[:1] if given and not jax.tree_util.all_leaves([given[0]]) else []
-        given = [*weights, *inputs]
+        given = [*weights, *(parse_input(i) if isinstance(i, str) else i for i in inputs)]
     if not given:
         raise InputError(
             f"{source} does not tell its inputs. Give them as input shapes, such as 1x32x32x3, or let the factory return a tuple: the function or module, then its arguments."
         )
-    return traceable(model, given)
+    return model, tuple(given)
 
 
-def _factory(text: str) -> Callable[[], object]:
+def _factory(text: str) -> Callable[..., object]:
     source = parse_source(text)
     match source.kind:
         case SourceKind.MODULE:

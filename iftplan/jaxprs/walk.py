@@ -27,10 +27,14 @@ class Walk:
     Attributes:
         vouched: primitive → cost that the user gives, of primitives that would be unknown.
         scopes: names that the equations around were traced under.
+        formulas: primitive → MACs of a call.
+        loops_once: whether each loop counts as if it ran once, as other tools have it.
     """
 
     vouched: Mapping[str, VouchedCost] = field(default_factory=dict)
     scopes: tuple[str, ...] = ()
+    formulas: Mapping[str, Callable[[Any], int]] = field(default_factory=lambda: FORMULAS)
+    loops_once: bool = False
 
     def jaxpr(self, jaxpr: Any, values: Sequence[Known]) -> tuple[Knowledge, Tally]:
         """Knowledge of a jaxpr's results, and the cost of one run.
@@ -62,7 +66,7 @@ class Walk:
         if name in self.vouched:
             cost = self.vouched[name].macs(sum(map(_size, eqn.outvars)))
             return _same(eqn, values), Tally({Site(inside.module, name): Use(cost)})
-        if name in FORMULAS:
+        if name in self.formulas:
             return inside._product(eqn, values)
         if name in CALLS and CALLS[name] in eqn.params:
             return inside._fitted(eqn, *inside.jaxpr(eqn.params[CALLS[name]], values))
@@ -93,7 +97,7 @@ class Walk:
 
     def _product(self, eqn: Any, values: Knowledge) -> tuple[Knowledge, Tally]:
         name = eqn.primitive.name
-        macs = FORMULAS[name](eqn)
+        macs = self.formulas[name](eqn)
         if not macs:
             results = [Known(origins=origins(values))] * len(eqn.outvars)
             return results, Tally(elementwise={name: sum(map(_size, eqn.outvars))})
@@ -108,6 +112,9 @@ class Walk:
         use = Use(macs, shape=shape, first=INPUT in other.origins)
         return [Known(origins=frozenset({weight}))], Tally({site: use})
 
+    def _runs(self, number: int) -> int:
+        return min(1, number) if self.loops_once else number
+
     # --- control flow ---------------------------------------------------------------------------------------
 
     def _scan(self, eqn: Any, values: Knowledge) -> tuple[Knowledge, Tally]:
@@ -121,7 +128,7 @@ class Walk:
 
         carry, results, tally = _settled(run, carry, carried)
         ends = results if params["length"] else [*carry, *results[carried:]]
-        return ends, tally.times(params["length"])
+        return ends, tally.times(self._runs(params["length"]))
 
     def _while(self, eqn: Any, values: Knowledge) -> tuple[Knowledge, Tally]:
         params = eqn.params
@@ -134,7 +141,9 @@ class Walk:
         )
         _, test = self.jaxpr(params["cond_jaxpr"], [*constants, *carry])
         if trips is not None:
-            return ends if trips else begin, total([test.times(trips + 1), body.times(trips)])
+            return ends if trips else begin, total(
+                [test.times(self._runs(trips + 1)), body.times(self._runs(trips))]
+            )
         once = total([test, body])
         if once.uses or once.unknown:
             return carry, Tally(unknown={"while": 1, **once.unknown}, assumptions=once.assumptions)
@@ -165,7 +174,7 @@ class Walk:
         made = [Known(origins=origins(values))] * len(eqn.outvars)
         if not all(isinstance(size, int) for size in grid):
             return made, Tally(unknown={"pallas_call": 1, **body.unknown})
-        return made, body.times(prod(grid))
+        return made, body.times(self._runs(prod(grid)))
 
     def _sharded(self, eqn: Any, values: Knowledge) -> tuple[Knowledge, Tally]:
         mesh = eqn.params["mesh"]

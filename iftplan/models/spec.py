@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 Heads = Literal["number", "size"]
 """What attention keeps where it grows wider: the number of its heads, or the size of each."""
 
+Framework = Literal["torch", "jax"]
+"""Library that a model is written in."""
+
 
 class Kind(StrEnum):
     """Kind of a layer; its cost expression is in `iftplan.families.layer_costs`."""

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -123,60 +119,3 @@ def test_what_cannot_be_read_is_refused(
     with pytest.raises(error) as refused:
         read_model(model, *arguments)
     assert says in str(refused.value)
-
-
-FACTORIES = """
-import jax, jax.numpy as jnp
-from flax import linen
-
-def dense():
-    return linen.Dense(4), jnp.ones((2, 8))
-
-def bare():
-    return linen.Dense(4)
-
-def loop():
-    return (lambda x, n: jax.lax.fori_loop(0, n, lambda _, c: c @ c, x)), jnp.ones((4, 4)), jnp.int32(3)
-"""
-
-
-@pytest.mark.parametrize(
-    ("words", "status", "says"),
-    [
-        ("spec net.py:dense", 0, "linear:8-4@2"),
-        ("audit net.py:dense --budget 64", 0, "PASSED"),
-        ("audit net.py:dense --budget 63", 1, "failed"),
-        ("audit net.py:dense --against net.py:dense", 0, "PASSED"),
-        ("audit net.py:bare --input 3x8", 0, "96 MACs"),
-        ("audit net.py:bare", 2, "does not tell its inputs"),
-        ("audit net.py:loop", 3, "while (1 call)"),
-        ("spec net.py:loop", 3, "while (1 call)"),
-        ("audit net.py:loop --allow while=192", 0, "192 MACs"),
-        ("audit net.py:dense --nonzeros", 2, "--nonzeros cannot be combined with --framework jax"),
-        ("audit zoo:resnet18", 2, "zoo:resnet18 is no JAX model"),
-        ("spec net.py:absent", 2, "has no absent"),
-    ],
-)
-def test_commands_count_jax_models(tmp_path: Path, words: str, status: int, says: str) -> None:
-    (tmp_path / "net.py").write_text(FACTORIES)
-    done = subprocess.run(
-        [sys.executable, "-m", "iftplan", *words.split(), "--framework", "jax"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.returncode, says in done.stdout + done.stderr) == (status, True), done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-
-
-def test_a_spec_document_of_jax_is_planned_without_it(tmp_path: Path) -> None:
-    (tmp_path / "net.py").write_text(FACTORIES)
-    for words in (
-        "spec net.py:dense --framework jax -o s.json",
-        "plan s.json --transform none --sparsity 0.5 --keep-dense none -o p.json",
-    ):
-        subprocess.run(
-            [sys.executable, "-m", "iftplan", *words.split()], cwd=tmp_path, check=True, capture_output=True
-        )
-    assert json.loads((tmp_path / "p.json").read_text())["schema"] == "iftplan.plan/1"

@@ -12,13 +12,13 @@ from torch import nn
 from iftplan.base.arguments import check_arguments
 from iftplan.base.units import decimal
 from iftplan.models.spec import InputSpec
-from iftplan.nn.application.audit import PLAN_TOLERANCE, audit_network, measure_applied
+from iftplan.nn.application.audit import audit_network, measure_applied
 from iftplan.nn.counting.operators.registry import Operator
 from iftplan.nn.masks.masked_weights import masked_weights
 from iftplan.nn.meta.fingerprint import fingerprint
 from iftplan.nn.meta.inputs import given_inputs, matching
 from iftplan.nn.meta.wrappers import unwrapped
-from iftplan.plans.audit.audit import AuditReport, Reference
+from iftplan.plans.audit.audit import PLAN_TOLERANCE, AuditReport, Reference
 from iftplan.plans.plan import Plan
 
 TOTAL_TOLERANCE = Fraction(1, 1000)

@@ -30,16 +30,13 @@ from iftplan.nn.masks.view import is_of
 from iftplan.nn.meta.inputs import matching
 from iftplan.nn.meta.wrappers import unwrapped
 from iftplan.nn.torch_internals import failure
-from iftplan.plans.audit.audit import AuditReport, Reference, audit_model, audit_plan
+from iftplan.plans.audit.audit import PLAN_TOLERANCE, AuditReport, Reference, audit_model, audit_plan
 from iftplan.plans.plan import Plan, Role
 
 COUNTED_AS_DENSE = (
     "Weights under masks are counted as if they were dense; `nonzeros=True` counts those that the masks keep."
 )
 """What a report says of a network whose masks were not asked for."""
-
-PLAN_TOLERANCE = Fraction(1, 10**6)
-"""The largest relative difference between a plan's ledger and what its layers measure."""
 
 
 def load(engines: Sequence[str], second: str = "") -> None:

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from iftplan.report.table import Table
 
 
+PLAN_TOLERANCE = Fraction(1, 10**6)
+"""The largest relative difference between a plan's ledger and what its layers measure."""
+
+
 class Verdict(StrEnum):
     """Verdict of an audit."""
 
@@ -85,6 +89,7 @@ class AuditReport(Displayed, Framed):
         disagreements: those of the problems that name where engines count differently; not in the document.
         effective: MACs that were effective on data, which are compared with nothing but a budget of their own; None where
             none were measured.
+        notes: sentences on counters that follow other rules and are compared with nothing.
     """
 
     subject: str
@@ -108,6 +113,7 @@ class AuditReport(Displayed, Framed):
     effective: EffectiveCost | None = None
     attention: str = ""
     full_macs: int | None = None
+    notes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         expected = "" if self.expected_macs is None else f" of {count(self.expected_macs)} expected"
@@ -177,7 +183,7 @@ def audit_plan(
     plan: Plan,
     tables: Sequence[CountTable],
     *,
-    tolerance: Fraction = Fraction(1, 10**6),
+    tolerance: Fraction = PLAN_TOLERANCE,
     may_stay_uncalled: Collection[str] = (),
     active: Mapping[str, Fraction] | None = None,
     redistributed: bool = False,

@@ -64,6 +64,7 @@ def audit_document(report: AuditReport, convention: Convention = Convention.MAC)
             "unknown_ops": dict(report.unknown_ops),
             "uncalled_modules": list(report.uncalled_modules),
             "assumptions": list(report.assumptions),
+            **({"notes": list(report.notes)} if report.notes else {}),
             "layers": [
                 {
                     "name": layer.name,
@@ -205,6 +206,7 @@ def _report(parsed: _ReportObject) -> AuditReport:
         effective=_effective_cost(parsed["effective"], per) if "effective" in parsed else None,
         attention=parsed["attention"]["pattern"] if "attention" in parsed else "",
         full_macs=macs(parsed["attention"]["measured_full"]) if "attention" in parsed else None,
+        notes=tuple(parsed.get("notes", ())),
     )
 
 
@@ -319,6 +321,7 @@ class _ReportObject(TypedDict):
         unknown_ops: operator → calls, for operators without a formula.
         uncalled_modules: modules with weights that the pass never used.
         assumptions: what had to be assumed, one sentence each.
+        notes: why a counter that follows other rules differs, one sentence each; absent without such a counter.
         layers: a row for each layer.
         effective: what was measured on data; absent without data.
         digest: SHA-256 of everything else, in canonical form.
@@ -349,6 +352,7 @@ class _ReportObject(TypedDict):
     unknown_ops: dict[str, int]
     uncalled_modules: list[str]
     assumptions: list[str]
+    notes: NotRequired[list[str]]
     layers: list[_LayerObject]
     effective: NotRequired[_EffectiveObject]
     digest: str

@@ -106,7 +106,12 @@ def summary_table(report: AuditReport, convention: Convention = Convention.MAC) 
         rows.append(("elementwise work, not in the MACs", f"{abbreviate(other)} output elements"))
     if report.effective is not None:
         rows += _effective_rows(report.effective, convention)
-    notes = (*report.problems, *unmeasured_sentences(report), *(f"assumed: {a}" for a in report.assumptions))
+    notes = (
+        *report.problems,
+        *unmeasured_sentences(report),
+        *(f"assumed: {a}" for a in report.assumptions),
+        *report.notes,
+    )
     verdict = report.verdict
     word = {Verdict.PASSED: "PASSED", Verdict.FAILED: "FAILED", Verdict.UNMEASURED: "COULD NOT MEASURE"}.get(
         verdict
@@ -153,7 +158,7 @@ def audit_section(
             for layer in report.layers
         ),
         findings=audit_findings(report),
-        notes=tuple(f"assumed: {assumption}" for assumption in report.assumptions),
+        notes=(*(f"assumed: {assumption}" for assumption in report.assumptions), *report.notes),
         place=place,
     )
 

@@ -41,7 +41,7 @@ from iftplan.cli.output import Format, emit, say, say_next, working
 from iftplan.cli.process import lasting_imports, same_command
 from iftplan.cli.source_lines import source_place
 from iftplan.models.counting import ENGINES, EngineName
-from iftplan.models.spec import InputSpec
+from iftplan.models.spec import Framework, InputSpec
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -136,9 +136,13 @@ def command(
         ),
     ] = None,
     cross_check: Annotated[
-        bool, typer.Option("--cross-check", help="Count with all three engines and require equal MACs.")
+        bool,
+        typer.Option(
+            "--cross-check",
+            help="Count with all three engines and require equal MACs; of a model in JAX, explain how XLA's cost analysis differs.",
+        ),
     ] = False,
-    framework: FrameworkOption = "torch",
+    framework: FrameworkOption = None,
     input: InputOption = None,
     allow: AllowOption = None,
     allow_uncalled: Annotated[
@@ -227,24 +231,19 @@ def command(
             "--data counts every query with every key, so --attention does not go with it. Leave one of them out."
         )
     document = document_in(subject)
-    if framework == "jax":
+    library = framework or _framework(document, model, subject)
+    if library == "jax":
         torch_alone = {
-            f"the document {subject}": document is not None,
-            "--model": model is not None,
             "--engine": engine is not None,
-            "--cross-check": cross_check,
             "--nonzeros": nonzeros,
             "--redistributed": redistributed,
             "--data": measured is not None,
+            "--attention": bool(attention),
         }
         if wrong := [option for option, given in torch_alone.items() if given]:
             raise InputError(
-                f"{' and '.join(wrong)} cannot be combined with --framework jax, which counts a model's jaxpr as it is. Leave it out."
+                f"{' and '.join(wrong)} cannot be combined with a model in JAX, whose jaxpr is counted as it is. Leave it out."
             )
-        report = _of_jax_model(subject, inputs_of(input), against, budget, allowed, terms)
-        _emit(report, subject, form, output, convention)
-        _end(report)
-        return
     if document is not None:
         if measured is not None:
             raise InputError(
@@ -256,24 +255,29 @@ def command(
             )
         plan = _plan_not_spec(document, subject)
         trusted = trust or (model is None and made_here(document, no_cache))
-        audited = _of_plan(plan, model, trusted, allowed, terms)
+        audited = _of_plan(plan, model, trusted, allowed, terms, library)
         named: Document = {"plan": document, "model": model, "trust": trusted}
     else:
         if model is not None:
             raise InputError(f"--model belongs to a plan, and {subject} is a model. Leave it out.")
         other = document_in(against) if against else None
-        audited = _of_model(
-            subject,
-            inputs_of(input),
-            (against, other),
-            budget,
-            nonzeros,
-            redistributed,
-            allowed,
-            terms,
-            measured,
-            attention,
-        )
+        if library == "jax":
+            audited = _of_jax_model(
+                subject, inputs_of(input), (against, other), budget, allowed, terms, cross_check
+            )
+        else:
+            audited = _of_model(
+                subject,
+                inputs_of(input),
+                (against, other),
+                budget,
+                nonzeros,
+                redistributed,
+                allowed,
+                terms,
+                measured,
+                attention,
+            )
         named = {
             "source": subject,
             "inputs": input or [],
@@ -282,6 +286,7 @@ def command(
             "budget": budget,
             "redistributed": redistributed,
             **({"attention": attention} if attention else {}),
+            **({"framework": library, "cross_check": cross_check} if library == "jax" else {}),
         }
     report = _kept_or_made(
         audited,
@@ -424,11 +429,13 @@ class _Audit:
         doing: what it does, for who waits.
         sources: of the models that it builds.
         report: makes it.
+        framework: library that its models are written in.
     """
 
     doing: str
     sources: tuple[str, ...]
     report: Callable[[], AuditReport]
+    framework: Framework = "torch"
 
 
 def _kept_or_made(audit: _Audit, request: Document, no_cache: bool) -> AuditReport:
@@ -441,11 +448,17 @@ def _kept_or_made(audit: _Audit, request: Document, no_cache: bool) -> AuditRepo
     asked = Question(request, any(parse_source(source).runs_user_code for source in audit.sources))
     if (found := kept_answer(asked, folder)) is not None:
         return parse_report(found)
-    require_torch(f"building {audit.sources[0] if audit.sources else 'the model'}")
-    with lasting_imports():
-        from iftplan.nn.application.audit import load
+    building = f"building {audit.sources[0] if audit.sources else 'the model'}"
+    if audit.framework == "jax":
+        require_jax(building)
+        with lasting_imports():
+            import iftplan.jaxprs.audit  # noqa: F401
+    else:
+        require_torch(building)
+        with lasting_imports():
+            from iftplan.nn.application.audit import load
 
-        load(request["engines"], request["second"])
+            load(request["engines"], request["second"])
     reads = watch_reads(folder)
     with working(audit.doing):
         report = audit.report()
@@ -453,14 +466,45 @@ def _kept_or_made(audit: _Audit, request: Document, no_cache: bool) -> AuditRepo
     return report
 
 
-def _of_plan(plan: Plan, model: str | None, trust: bool, tolerance: Fraction | None, terms: _Terms) -> _Audit:
-    def report() -> AuditReport:
-        from iftplan.nn.application.audit import PLAN_TOLERANCE, audit
+def _framework(document: Document | None, model: str | None, subject: str) -> Framework:
+    """Library of the model that is audited, or that a plan was made for."""
+    from iftplan.models.frameworks import framework_of
+
+    if document is None:
+        return framework_of(subject)
+    return framework_of(model or str(document.get("model", "")))
+
+
+def _of_plan(
+    plan: Plan,
+    model: str | None,
+    trust: bool,
+    tolerance: Fraction | None,
+    terms: _Terms,
+    framework: Framework,
+) -> _Audit:
+    from iftplan.plans.audit.audit import PLAN_TOLERANCE
+
+    def of_torch() -> AuditReport:
+        from iftplan.nn.application.audit import audit
 
         return audit(plan, model, trust=trust, tolerance=_or(tolerance, PLAN_TOLERANCE), **_measuring(terms))
 
+    def of_jax() -> AuditReport:
+        from iftplan.jaxnn.application.audit import audit
+
+        return audit(
+            plan,
+            model,
+            trust=trust,
+            tolerance=_or(tolerance, PLAN_TOLERANCE),
+            allow=terms["allow"],
+            may_stay_uncalled=terms["may_stay_uncalled"],
+        )
+
     sources = tuple(filter(None, (model or plan.model,)))
-    return _Audit(f"building and measuring the plan for {plan.model}", sources, report)
+    doing = f"building and measuring the plan for {plan.model}"
+    return _Audit(doing, sources, of_jax if framework == "jax" else of_torch, framework)
 
 
 def _of_model(
@@ -534,24 +578,26 @@ def _of_model(
 def _of_jax_model(
     subject: str,
     inputs: tuple[InputSpec, ...],
-    against: str | None,
+    against: tuple[str | None, Document | None],
     budget: str | None,
     tolerance: Fraction | None,
     terms: _Terms,
-) -> AuditReport:
-    """Report on a JAX model, held against a budget, a plan or spec of either framework, or another JAX model."""
-    require_jax(f"measuring {subject}")
-    from iftplan.jaxprs.audit import audit_source
+    cross_check: bool,
+) -> _Audit:
+    """Audit of a JAX model, held against a budget, a plan or spec of either framework, or another JAX model."""
     from iftplan.plans.audit.audit import Reference
 
-    other = document_in(against) if against else None
-    reference: str | Reference | None = Reference.of_budget(budget) if budget else against
-    if against and other is not None and schema_of(other, against) == "plan":
-        reference = Reference.of_plan(plan_in(other, against), f"plan {short_name(against)}")
-    elif against and other is not None:
-        macs = spec_in(other, against, ()).macs
-        reference = Reference(f"spec {short_name(against)}", macs, dense_macs=macs)
-    with working(f"measuring {subject}"):
+    name, document = against
+    reference: str | Reference | None = Reference.of_budget(budget) if budget else name
+    if name and document is not None and schema_of(document, name) == "plan":
+        reference = Reference.of_plan(plan_in(document, name), f"plan {short_name(name)}")
+    elif name and document is not None:
+        macs = spec_in(document, name, ()).macs
+        reference = Reference(f"spec {short_name(name)}", macs, dense_macs=macs)
+
+    def report() -> AuditReport:
+        from iftplan.jaxprs.audit import audit_source
+
         return audit_source(
             subject,
             inputs,
@@ -559,7 +605,11 @@ def _of_jax_model(
             tolerance=_or(tolerance, Fraction(0) if budget else Fraction(1, 1000)),
             allow=terms["allow"],
             may_stay_uncalled=terms["may_stay_uncalled"],
+            cross_check=cross_check,
         )
+
+    sources = (subject, name) if name is not None and document is None else (subject,)
+    return _Audit(f"measuring {subject}", sources, report, "jax")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import typer
 
 from iftplan.base.units import Convention
 from iftplan.cli import completion
-from iftplan.cli.arguments import jax_spec, spec_of
+from iftplan.cli.arguments import spec_of
 from iftplan.cli.options import (
     MODEL_HELP,
     AllowOption,
@@ -67,7 +67,7 @@ def command(
         ),
     ] = True,
     allow: AllowOption = None,
-    framework: FrameworkOption = "torch",
+    framework: FrameworkOption = None,
     no_cache: NoCacheOption = False,
     form: FormatOption = None,
     output: OutputOption = None,
@@ -80,10 +80,9 @@ def command(
     from iftplan.models.document import spec_document
     from iftplan.models.tables import spec_table
 
-    if framework == "jax":
-        spec = jax_spec(model, inputs_of(input), allow)
-    else:
-        spec = spec_of(model, inputs_of(input), widths=widths, allow=allow, no_cache=no_cache)
+    spec = spec_of(
+        model, inputs_of(input), widths=widths, allow=allow, no_cache=no_cache, framework=framework
+    )
     table = spec_table(spec, convention)
     whole = Table((), (), table.title, table.notes)
     emit(
