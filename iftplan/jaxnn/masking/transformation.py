@@ -43,7 +43,8 @@ class MaskedState(NamedTuple):
         changes: number of times that masks have changed.
         kept: weights that each mask keeps now, in the order of the tree.
         masks: boolean arrays in a tree of the parameters' structure, None where a leaf has no mask.
-        dense: θ of every masked weight by name, of methods with dense weights behind; else empty.
+        dense: θ of every masked weight by name, of methods with dense weights behind; where the mask keeps a weight, the
+            parameter is θ. Else empty.
         inner: the optimizer's own state.
     """
 
@@ -300,14 +301,17 @@ def _straight_step(
     extra: Mapping[str, Any],
 ) -> tuple[Tree, MaskedState]:
     masks, weights, found = named_leaves(state.masks), named_leaves(params), named_leaves(gradients)
+    # what is kept is read off the parameters, as `apply_updates` has rounded them
+    behind = {name: jnp.where(mask, weights[name], state.dense[name]) for name, mask in masks.items()}
     pulled = {
-        name: jnp.where(mask, found[name], found[name] + algorithm.pull * state.dense[name])
+        name: jnp.where(mask, found[name], found[name] + algorithm.pull * behind[name])
         for name, mask in masks.items()
     }
-    behind = with_leaves(params, state.dense)
-    updates, inner = optimizer.update(with_leaves(gradients, pulled), state.inner, behind, **extra)
+    updates, inner = optimizer.update(
+        with_leaves(gradients, pulled), state.inner, with_leaves(params, behind), **extra
+    )
     moved = named_leaves(updates)
-    dense = {name: _moved(value, moved[name]) for name, value in state.dense.items()}
+    dense = {name: _moved(value, moved[name]) for name, value in behind.items()}
     due = state.pending | ((state.steps + 1) % algorithm.refresh == 0)
     changing = due & _finite(dense)
     new = jax.lax.cond(
