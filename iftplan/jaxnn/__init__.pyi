@@ -9,7 +9,7 @@ from .masking.jaxpruner import sparsity_distribution as sparsity_distribution
 from .masking.leaves import apply_masks as apply_masks
 from .masking.ledger import Ledger as Ledger
 from .masking.transformation import MaskedState as MaskedState
-from .masking.transformation import masked as masked
+from .masking.transformation import with_masks as with_masks
 
 __all__ = [
     "SET",
@@ -22,6 +22,6 @@ __all__ = [
     "Static",
     "apply_masks",
     "draw_masks",
-    "masked",
     "sparsity_distribution",
+    "with_masks",
 ]

@@ -47,7 +47,7 @@ class Algorithm(ABC):
     """Algorithm that changes masks over training.
 
     Attributes:
-        name: that `masked` knows it by.
+        name: that `with_masks` knows it by.
         order: whether an update follows the optimizer's step of the same iteration, or takes its place.
         starts_dense: whether training begins with every weight; masks then say how many to keep in the end.
         straight: whether a dense weight is behind each masked one, which the optimizer moves.
@@ -315,6 +315,6 @@ def for_training(algorithm: Algorithm | str, steps: int | None) -> Algorithm:
         return found
     if steps is None:
         raise InputError(
-            f"{type(found).__name__} changes masks until a fraction of training, so it has to know how long that is; give `steps`, as in masked(optimizer, masks, {type(found).__name__}(), steps=10_000), or an end in steps, {type(found).__name__}(end=7500)."
+            f"{type(found).__name__} changes masks until a fraction of training, so it has to know how long that is; give `steps`, as in with_masks(optimizer, masks, {type(found).__name__}(), steps=10_000), or an end in steps, {type(found).__name__}(end=7500)."
         )
     return found.over(steps)

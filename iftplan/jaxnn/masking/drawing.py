@@ -34,11 +34,11 @@ def draw_masks(plan: Plan, params: Tree, seed: int = 0) -> Tree:
     """
     leaves, structure = jax.tree_util.tree_flatten_with_path(params)
     shapes = {name: tuple(leaf.shape) for name, leaf in named_leaves(params).items()}
-    masks = {view.name: jnp.asarray(drawn(view, seed)) for view in views_of(plan, shapes)}
+    masks = {view.name: jnp.asarray(draw_mask(view, seed)) for view in views_of(plan, shapes)}
     return jax.tree_util.tree_unflatten(structure, [masks.get(weight_name(path)) for path, _ in leaves])
 
 
-def drawn(view: View, seed: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
+def draw_mask(view: View, seed: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """Random mask of one weight: every mask of its structure and count is equally likely."""
     stream = np.random.Generator(np.random.Philox(stream_seed(seed, view.name)))
     rows, units = view.rows.shape

@@ -35,7 +35,7 @@ def sparsity_distribution(plan: Plan) -> Callable[[Tree], Tree]:
     """
     if not isinstance(parse_mask(plan.mask), Unstructured):
         raise InputError(
-            f"JaxPruner is given a sparsity for each weight, which says nothing of {plan.mask} masks; plan unstructured masks, or train with iftplan.jaxnn.masked."
+            f"JaxPruner is given a sparsity for each weight, which says nothing of {plan.mask} masks; plan unstructured masks, or train with iftplan.jaxnn.with_masks."
         )
 
     def sparsities(params: Tree) -> Tree:
@@ -62,7 +62,7 @@ def exact_sparsity(size: int, nnz: int) -> float:
     again = np.float32(1) - np.float32(nnz) / np.float32(size)
     if nnz < 1 or any(kept_at(size, float(s)) != nnz for s in (sparsity, again)):
         raise InputError(
-            f"JaxPruner cannot keep exactly {nnz} of {size} weights: it rounds in 32-bit floating point, and keeps at least one. Train with iftplan.jaxnn.masked instead."
+            f"JaxPruner cannot keep exactly {nnz} of {size} weights: it rounds in 32-bit floating point, and keeps at least one. Train with iftplan.jaxnn.with_masks instead."
         )
     return sparsity
 

@@ -50,9 +50,9 @@ def apply_masks(params: Tree, masks: Tree) -> Tree:
         [1.0, 0.0]
     """
     found = named_leaves(masks)
-    return each_leaf(params, lambda name, leaf: held(leaf, found[name]) if name in found else leaf)
+    return each_leaf(params, lambda name, leaf: zero_off(leaf, found[name]) if name in found else leaf)
 
 
-def held(values: Array, mask: Array) -> Array:
+def zero_off(values: Array, mask: Array) -> Array:
     """The values where a mask keeps them, and zero elsewhere."""
     return jnp.where(mask, values, jnp.zeros((), values.dtype))

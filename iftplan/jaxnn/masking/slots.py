@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from iftplan.jaxnn.masking.leaves import Tree, each_leaf, held
+from iftplan.jaxnn.masking.leaves import Tree, each_leaf, zero_off
 
 
 def cleared_slots(optimizer: Any, state: Any, params: Tree, restart: Mapping[str, Array]) -> Any:
@@ -25,6 +25,6 @@ def cleared_slots(optimizer: Any, state: Any, params: Tree, restart: Mapping[str
     places = each_leaf(params, lambda name, _: restart.get(name, jnp.zeros((), bool)))
 
     def cleared(slot: Any, place: Array) -> Any:
-        return held(slot, ~place) if getattr(slot, "shape", None) == place.shape and place.shape else slot
+        return zero_off(slot, ~place) if getattr(slot, "shape", None) == place.shape and place.shape else slot
 
     return optax.tree_utils.tree_map_params(optimizer, cleared, state, places)

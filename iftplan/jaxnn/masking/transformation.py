@@ -1,7 +1,7 @@
 """Sparse training in any loop that uses Optax: a transformation around the optimizer's.
 
     masks = draw_masks(plan, params)
-    optimizer = masked(optax.adam(1e-3), masks, "rigl", plan=plan, steps=10_000)
+    optimizer = with_masks(optax.adam(1e-3), masks, "rigl", plan=plan, steps=10_000)
     state = optimizer.init(params)
     params = apply_masks(params, state.masks)
     ...
@@ -28,7 +28,7 @@ from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import InputError, StaleError
 from iftplan.jaxnn.masking.algorithms import Algorithm, Scores, Static, StraightThrough, for_training
 from iftplan.jaxnn.masking.drawing import stream_seed
-from iftplan.jaxnn.masking.leaves import Tree, held, named_leaves, with_leaves
+from iftplan.jaxnn.masking.leaves import Tree, named_leaves, with_leaves, zero_off
 from iftplan.jaxnn.masking.slots import cleared_slots
 from iftplan.jaxnn.masking.views import View, flat_view, views_of
 from iftplan.plans.plan import Plan
@@ -58,7 +58,7 @@ class MaskedState(NamedTuple):
 
 
 @check_arguments
-def masked(
+def with_masks(
     optimizer: optax.GradientTransformation,
     masks: Tree,
     algorithm: Algorithm | str = Static(),  # noqa: B008  (a frozen value)
@@ -69,7 +69,7 @@ def masked(
 ) -> optax.GradientTransformationExtraArgs:
     """Optax transformation that trains weights under masks, and changes the masks as the algorithm says.
 
-    What limits gradients by their norm belongs inside, `masked(optax.chain(clip, adam), …)`, because gradients off the
+    What limits gradients by their norm belongs inside, `with_masks(optax.chain(clip, adam), …)`, because gradients off the
     masks come in from outside.
 
     Args:
@@ -195,7 +195,7 @@ def _held_step(
 ) -> tuple[Tree, MaskedState]:
     masks, weights, dense = named_leaves(state.masks), named_leaves(params), named_leaves(gradients)
     steps, counts = tables
-    sparse = with_leaves(gradients, {name: held(dense[name], mask) for name, mask in masks.items()})
+    sparse = with_leaves(gradients, {name: zero_off(dense[name], mask) for name, mask in masks.items()})
 
     def step() -> tuple[Tree, Any]:
         moved: tuple[Tree, Any] = optimizer.update(sparse, state.inner, params, **extra)
@@ -218,7 +218,7 @@ def _held_step(
     else:
         updates, inner = step()
     moved = named_leaves(updates)
-    after = {name: held(_moved(weights[name], moved[name]), mask) for name, mask in masks.items()}
+    after = {name: zero_off(_moved(weights[name], moved[name]), mask) for name, mask in masks.items()}
 
     def change() -> tuple[dict[str, Array], dict[str, Array], Any, Array]:
         finite = _finite(after)

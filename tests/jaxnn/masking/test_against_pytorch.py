@@ -18,7 +18,7 @@ import torch
 from torch import optim
 
 from iftplan import nn
-from iftplan.jaxnn import SET, SRSTE, STE, Gradual, Ledger, RigL, Static, apply_masks, draw_masks, masked
+from iftplan.jaxnn import SET, SRSTE, STE, Gradual, Ledger, RigL, Static, apply_masks, draw_masks, with_masks
 from iftplan.jaxnn.masking.algorithms import Algorithm
 from iftplan.jaxnn.masking.leaves import named_leaves
 from iftplan.masks import parse_mask
@@ -92,7 +92,7 @@ def test_masks_weights_and_ledger_are_those_of_pytorch(name: str, mask: str) -> 
     stepper = optim.SGD(pair.model.parameters(), lr=0.05, momentum=0.9)
     masking = nn.Masking(pair.model, stepper, theirs, structure=plan.mask)
     spending = Spending(plan, pair.model, masking)
-    optimizer = masked(optax.sgd(0.05, momentum=0.9), pair.masks, ours, plan=plan)
+    optimizer = with_masks(optax.sgd(0.05, momentum=0.9), pair.masks, ours, plan=plan)
     state = optimizer.init(pair.params)
     params = apply_masks(pair.params, state.masks)
     ledger = Ledger(plan, state, ours)
@@ -142,7 +142,7 @@ def test_set_drops_what_pytorch_drops_and_grows_only_what_was_absent() -> None:
     updates = Updates(end=20, interval=1)
     stepper = optim.SGD(pair.model.parameters(), lr=0.05)
     masking = nn.Masking(pair.model, stepper, nn.SET(updates))
-    optimizer = masked(optax.sgd(0.05), pair.masks, SET(updates), plan=plan)
+    optimizer = with_masks(optax.sgd(0.05), pair.masks, SET(updates), plan=plan)
     state = optimizer.init(pair.params)
     gradients = pair.gradients[0]
     before = {name: np.asarray(mask) for name, mask in named_leaves(state.masks).items()}

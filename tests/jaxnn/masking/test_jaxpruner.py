@@ -23,8 +23,8 @@ import optax
 
 import iftplan as ift
 from iftplan.base.errors import IftplanError, InputError
-from iftplan.jaxnn import SET, RigL, Static, apply_masks, masked, sparsity_distribution
-from iftplan.jaxnn.masking.drawing import drawn
+from iftplan.jaxnn import SET, RigL, Static, apply_masks, sparsity_distribution, with_masks
+from iftplan.jaxnn.masking.drawing import draw_mask
 from iftplan.jaxnn.masking.exchange import drop_grow
 from iftplan.jaxnn.masking.jaxpruner import exact_sparsity, kept_at
 from iftplan.jaxnn.masking.leaves import named_leaves
@@ -108,7 +108,7 @@ def constant(kind: Any, sparsity: float, shape: tuple[int, ...]) -> tuple[int, i
     params = {"w": jax.random.normal(jax.random.key(0), shape)}
     gradient = {"w": jax.random.normal(jax.random.key(8), shape)}
     algorithm = kind(Updates(end=9, interval=1, at_begin=True), Constant(0.3))
-    optimizer = masked(optax.sgd(0.1), {"w": mask}, algorithm)
+    optimizer = with_masks(optax.sgd(0.1), {"w": mask}, algorithm)
     state = optimizer.update(gradient, optimizer.init(params), apply_masks(params, {"w": mask}))[1]
     assert int(state.changes) == 1
     return kept, int(state.masks["w"].sum())
@@ -121,7 +121,7 @@ def restarted(shape: tuple[int, ...], adam: bool) -> tuple[float, bool]:
     params = {"w": jax.random.normal(jax.random.key(0), shape)}
     inner = optax.adam(0.001) if adam else optax.sgd(0.001, momentum=0.9)
     algorithm = RigL(Updates(end=9, interval=1, at_begin=True), Constant(0.5))
-    optimizer = masked(inner, {"w": mask}, algorithm)
+    optimizer = with_masks(inner, {"w": mask}, algorithm)
     state = optimizer.init(params)
     ones = jax.tree_util.tree_map(lambda x: jnp.ones_like(x) if x.shape == shape else x, state.inner)
     gradient = {"w": jax.random.normal(jax.random.key(8), shape)}
@@ -175,13 +175,13 @@ def whole_blocks() -> list[list[int]]:
 
 
 def drawn_of(size: int, kept: int) -> Any:
-    return drawn(flat_view("w", (size,), kept), 0)
+    return draw_mask(flat_view("w", (size,), kept), 0)
 
 
 def masked_gradient() -> float:
     mask = {"w": jnp.array([True, False])}
     params = {"w": jnp.array([1.0, 0.0])}
-    optimizer = masked(optax.sgd(1.0, momentum=0.9), mask)
+    optimizer = with_masks(optax.sgd(1.0, momentum=0.9), mask)
     _, state = optimizer.update({"w": jnp.ones(2)}, optimizer.init(params), params)
     return float(state.inner[0].trace["w"][1])
 
@@ -330,7 +330,7 @@ def test_what_its_rounding_cannot_keep_is_refused(size: int, nnz: int) -> None:
 
 def test_structured_plans_are_refused_by_name() -> None:
     assert Unstructured() == parse_mask(planned().mask)
-    with pytest.raises(InputError, match=r"fan-in masks.*iftplan\.jaxnn\.masked"):
+    with pytest.raises(InputError, match=r"fan-in masks.*iftplan\.jaxnn\.with_masks"):
         sparsity_distribution(planned("fan-in"))
 
 
@@ -352,7 +352,7 @@ def test_its_rigl_and_ours_train_the_same_masks_and_weights(inner: str) -> None:
     counts = {name: int(mask.sum()) for name, mask in named_leaves(masks).items()}
     assert counts == {layer.weight: layer.nnz for layer in plan.layers if layer.maskable}
     updates = Updates(end=16, interval=4, begin=4, at_begin=True, at_end=True)
-    optimizer = masked(base, masks, RigL(updates, Constant(0.25), order="replace"), plan=plan)
+    optimizer = with_masks(base, masks, RigL(updates, Constant(0.25), order="replace"), plan=plan)
     state, ours = optimizer.init(params), apply_masks(params, masks)
     numbers = np.random.default_rng(1)
     x = jnp.asarray(numbers.normal(size=(32, 12)), jnp.float32)

@@ -18,7 +18,7 @@ from flax import linen, nnx
 
 import iftplan as ift
 from iftplan.base.errors import InputError, StaleError
-from iftplan.jaxnn import SET, SRSTE, Gradual, MaskedState, RigL, apply_masks, draw_masks, masked
+from iftplan.jaxnn import SET, SRSTE, Gradual, MaskedState, RigL, apply_masks, draw_masks, with_masks
 from iftplan.jaxnn.masking.leaves import named_leaves
 from iftplan.jaxprs import read_model
 from iftplan.plans.plan import Plan
@@ -94,7 +94,7 @@ def trained(optimizer: Any, params: Any, steps: int = STEPS) -> tuple[Any, Maske
 def test_a_loop_of_linen_with_clipping_inside() -> None:
     plan, params = planned(Linen()), linen_params()
     inner = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-2))
-    optimizer = masked(inner, draw_masks(plan, params), "rigl", plan=plan, steps=400)
+    optimizer = with_masks(inner, draw_masks(plan, params), "rigl", plan=plan, steps=400)
     params, state, losses = trained(optimizer, params)
     hold_to(plan, params, state.masks)
     assert losses[-1] < losses[0]
@@ -106,7 +106,9 @@ def test_a_loop_of_nnx_with_its_own_optimizer() -> None:
     plan = planned(model)
     masks = draw_masks(plan, nnx.state(model, nnx.Param))
     nnx.update(model, apply_masks(nnx.state(model, nnx.Param), masks))
-    optimizer = nnx.Optimizer(model, masked(optax.adam(1e-2), masks, RigL(UPDATES), plan=plan), wrt=nnx.Param)
+    optimizer = nnx.Optimizer(
+        model, with_masks(optax.adam(1e-2), masks, RigL(UPDATES), plan=plan), wrt=nnx.Param
+    )
 
     @nnx.jit
     def step(model: Nnx, optimizer: Any) -> Any:
@@ -134,7 +136,7 @@ def test_a_loop_of_equinox() -> None:
         mask="fan-in",
     )
     params, static = equinox.partition(model, equinox.is_array)
-    optimizer = masked(optax.adam(1e-2), draw_masks(plan, params), SET(UPDATES), plan=plan)
+    optimizer = with_masks(optax.adam(1e-2), draw_masks(plan, params), SET(UPDATES), plan=plan)
     state = optimizer.init(params)
     params = apply_masks(params, state.masks)
     for _ in range(3):
@@ -148,7 +150,7 @@ def test_a_loop_of_equinox() -> None:
 def test_momentum_and_moments_of_what_grew_begin_at_zero() -> None:
     plan, params = planned(Linen()), linen_params()
     masks = draw_masks(plan, params)
-    optimizer = masked(optax.adam(1e-2), masks, RigL(Updates(end=8, interval=4)), plan=plan)
+    optimizer = with_masks(optax.adam(1e-2), masks, RigL(Updates(end=8, interval=4)), plan=plan)
     before = named_leaves(masks)
     params, state, _ = trained(optimizer, params, steps=5)  # the update is in the fifth
     assert int(state.changes) == 1
@@ -169,7 +171,7 @@ TWELVE = {"w": (jnp.arange(36) % 3 == 0).reshape(6, 6), "b": None}
 
 def moved(algorithm: Any, gradients: list[Any], seed: int = 0) -> list[MaskedState]:
     """States after steps with given gradients, of a matrix that is masked without a plan."""
-    optimizer = masked(optax.sgd(1e-2), TWELVE, algorithm, seed=seed)
+    optimizer = with_masks(optax.sgd(1e-2), TWELVE, algorithm, seed=seed)
     state, params, update = optimizer.init(MATRIX), apply_masks(MATRIX, TWELVE), jax.jit(optimizer.update)
     found = []
     for gradient in gradients:
@@ -186,7 +188,7 @@ def test_a_change_is_put_off_while_gradients_are_not_finite() -> None:
 
 
 def test_infinite_gradients_off_the_masks_do_not_reach_the_weights() -> None:
-    optimizer = masked(optax.sgd(1e-2), TWELVE)
+    optimizer = with_masks(optax.sgd(1e-2), TWELVE)
     gradients = {**MATRIX, "w": jnp.where(TWELVE["w"], 1.0, jnp.nan)}
     updates, _ = jax.jit(optimizer.update)(gradients, optimizer.init(MATRIX), apply_masks(MATRIX, TWELVE))
     assert np.isfinite(np.asarray(updates["w"])).all()
@@ -202,7 +204,7 @@ def test_growth_at_random_is_the_seed_s_and_keeps_the_count_without_a_plan() -> 
 
 def test_dense_weights_behind_masked_ones_are_in_the_state() -> None:
     plan, params = planned(Linen(), "2:4"), linen_params()
-    optimizer = masked(optax.adam(1e-2), draw_masks(plan, params), SRSTE(), plan=plan)
+    optimizer = with_masks(optax.adam(1e-2), draw_masks(plan, params), SRSTE(), plan=plan)
     params, state, losses = trained(optimizer, params)
     hold_to(plan, params, state.masks)
     for name, mask in named_leaves(state.masks).items():
@@ -218,7 +220,7 @@ def test_dense_weights_behind_masked_ones_are_in_the_state() -> None:
 
 def test_gradual_pruning_begins_with_every_weight() -> None:
     plan, params = planned(Linen()), linen_params()
-    optimizer = masked(optax.sgd(0.1), draw_masks(plan, params), Gradual(UPDATES), plan=plan)
+    optimizer = with_masks(optax.sgd(0.1), draw_masks(plan, params), Gradual(UPDATES), plan=plan)
     assert all(mask.all() for mask in named_leaves(optimizer.init(params).masks).values())
     params, state, _ = trained(optimizer, params)
     hold_to(plan, params, state.masks)
@@ -227,27 +229,29 @@ def test_gradual_pruning_begins_with_every_weight() -> None:
 @pytest.mark.parametrize(
     ("give", "error", "says"),
     [
-        (lambda plan, masks: masked(optax.sgd(1.0), masks, "rigel"), InputError, "Did you mean 'rigl'"),
-        (lambda plan, masks: masked(optax.sgd(1.0), masks, "rigl"), InputError, "give `steps`"),
+        (lambda plan, masks: with_masks(optax.sgd(1.0), masks, "rigel"), InputError, "Did you mean 'rigl'"),
+        (lambda plan, masks: with_masks(optax.sgd(1.0), masks, "rigl"), InputError, "give `steps`"),
         (
-            lambda plan, masks: masked(optax.sgd(1.0), {"hidden": masks["hidden"]}, plan=plan),
+            lambda plan, masks: with_masks(optax.sgd(1.0), {"hidden": masks["hidden"]}, plan=plan),
             StaleError,
             "conv.kernel is not there",
         ),
         (
-            lambda plan, masks: masked(
+            lambda plan, masks: with_masks(
                 optax.sgd(1.0), jax.tree_util.tree_map(jnp.ones_like, masks), plan=plan
             ),
             StaleError,
             "keeps 288 weights where the plan keeps 144",
         ),
         (
-            lambda plan, masks: masked(optax.sgd(1.0), masks).init({"hidden": {"kernel": jnp.ones((2, 2))}}),
+            lambda plan, masks: with_masks(optax.sgd(1.0), masks).init(
+                {"hidden": {"kernel": jnp.ones((2, 2))}}
+            ),
             StaleError,
             "no such array",
         ),
         (
-            lambda plan, masks: masked(optax.sgd(1.0), masks).update({}, None, None),
+            lambda plan, masks: with_masks(optax.sgd(1.0), masks).update({}, None, None),
             InputError,
             "optimizer.update\\(gradients, state, params\\)",
         ),

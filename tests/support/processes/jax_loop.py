@@ -20,7 +20,7 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import iftplan as ift
-from iftplan.jaxnn import SET, SRSTE, Gradual, MaskedState, RigL, apply_masks, draw_masks, masked
+from iftplan.jaxnn import SET, SRSTE, Gradual, MaskedState, RigL, apply_masks, draw_masks, with_masks
 from iftplan.jaxnn.masking.leaves import named_leaves
 from iftplan.jaxprs import read_model
 from iftplan.runs.schedules import Updates
@@ -50,7 +50,7 @@ def begun(algorithm: str) -> tuple[optax.GradientTransformationExtraArgs, Any, M
     params = initial()
     spec = read_model(model, params, jax.ShapeDtypeStruct((1, 12), jnp.float32))
     plan = ift.plan(spec, None, "3/4", keep_dense="none")
-    optimizer = masked(optax.adam(1e-2), draw_masks(plan, params), ALGORITHMS[algorithm], plan=plan)
+    optimizer = with_masks(optax.adam(1e-2), draw_masks(plan, params), ALGORITHMS[algorithm], plan=plan)
     state = optimizer.init(params)
     return optimizer, apply_masks(params, state.masks), state
 
