@@ -8,7 +8,7 @@ from .masking.drawing import draw_masks as draw_masks
 from .masking.jaxpruner import sparsity_distribution as sparsity_distribution
 from .masking.leaves import apply_masks as apply_masks
 from .masking.ledger import Ledger as Ledger
-from .masking.transformation import MaskedState as MaskedState
+from .masking.state import MaskedState as MaskedState
 from .masking.transformation import with_masks as with_masks
 
 __all__ = [

@@ -9,7 +9,7 @@ import numpy as np
 from iftplan.base.arguments import check_arguments
 from iftplan.jaxnn.masking.algorithms import Algorithm, Static, for_training
 from iftplan.jaxnn.masking.leaves import named_leaves
-from iftplan.jaxnn.masking.transformation import MaskedState
+from iftplan.jaxnn.masking.state import MaskedState
 from iftplan.jaxnn.masking.views import views_of
 from iftplan.plans.plan import Plan
 from iftplan.runs.costs.training_cost import TrainingCost
