@@ -99,7 +99,13 @@ class Static(Algorithm):
     name = "static"
 
     def update(self, view: View, scores: Scores, count: ArrayLike) -> tuple[Array, Array]:
-        """The present mask."""
+        """The present mask.
+
+        Args:
+            view: the weight.
+            scores: what is looked at.
+            count: looked at by no such method.
+        """
         return scores.mask, scores.mask & False
 
 
