@@ -341,6 +341,11 @@ def audit(
         True
     """
     if not isinstance(subject, Plan):
+        if isinstance(against, Plan) and _is_jax(subject):
+            from iftplan.jaxnn.application.audit import measure_applied
+
+            given = () if inputs is None else inputs if isinstance(inputs, tuple) else (inputs,)
+            return measure_applied(against, subject, *given, redistributed=redistributed)
         if not hasattr(subject, "named_parameters"):
             raise InputError(
                 f"audit: subject is a {type(subject).__name__}, but it must be a Plan (iftplan.plan makes one, iftplan.load reads one) or a network (torch.nn.Module)."
@@ -360,6 +365,10 @@ def audit(
         raise InputError(
             "audit: inputs belong to a network, and a plan has its own. To give some, audit the network: audit(network, plan, inputs=…)."
         )
+    if against is None and _is_jax(subject.model if model is None else model):
+        from iftplan.jaxnn.application.audit import audit as audit_jax
+
+        return audit_jax(subject, model, trust=trust)
     if against is None:
         from iftplan.nn.application.audit import audit as audit_built
 

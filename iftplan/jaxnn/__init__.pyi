@@ -1,3 +1,6 @@
+from .application.apply import apply as apply
+from .application.audit import audit as audit
+from .application.audit import measure_applied as measure_applied
 from .masking.algorithms import SET as SET
 from .masking.algorithms import SRSTE as SRSTE
 from .masking.algorithms import STE as STE
@@ -20,8 +23,11 @@ __all__ = [
     "MaskedState",
     "RigL",
     "Static",
+    "apply",
     "apply_masks",
+    "audit",
     "draw_masks",
+    "measure_applied",
     "sparsity_distribution",
     "with_masks",
 ]

@@ -49,8 +49,13 @@ class Traceable:
         """Name → shape of everything in the first argument, if that holds weights."""
         if not self.has_weights:
             return {}
-        found = jax.tree_util.tree_flatten_with_path(self.arguments[0])[0]
-        return {weight_name(path): leaf for path, leaf in found}
+        return leaf_names(self.arguments[0])
+
+
+def leaf_names(tree: Tree) -> dict[str, Any]:
+    """Name → array of a container of weights, in its order; "params." and ".value" of Flax's containers are left out."""
+    found = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {weight_name(path): leaf for path, leaf in found}
 
 
 def traceable(model: object, arguments: Sequence[object] = ()) -> Traceable:

@@ -241,6 +241,16 @@ class PlannedLayer:
         )
 
     @property
+    def member_size(self) -> int | None:
+        """Number of branches, or rank, of what stands in the layer's place; None if the layer stays."""
+        if self.role is Role.TRANSFORMED:
+            for key, unchanged in ITSELF.items():
+                size = self.structure.get(key)
+                if isinstance(size, int) and size != unchanged:
+                    return size
+        return None
+
+    @property
     def dense_uses(self) -> int:
         """Uses of the weights that no mask touches, at one position: their number times their reuse."""
         return int(self.dense_weights * self.reuse)

@@ -12,9 +12,10 @@ import optax
 from jax import Array
 
 from iftplan.jaxnn.masking.algorithms import StraightThrough
-from iftplan.jaxnn.masking.leaves import Tree, named_leaves, with_leaves
+from iftplan.jaxnn.masking.leaves import Tree, with_leaves
 from iftplan.jaxnn.masking.state import Arrays, MaskedState, all_finite, first_state, moved_by, scores_of
 from iftplan.jaxnn.masking.views import View
+from iftplan.jaxprs.models import leaf_names
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,9 +36,9 @@ class DenseWeights:
 
     def begin(self, masks: Tree, params: Tree) -> MaskedState:
         """State before the first step; the parameters are θ."""
-        weights = named_leaves(params)
+        weights = leaf_names(params)
         dense = {view.name: weights[view.name] for view in self.views}
-        chosen = self._chosen(jnp.zeros((), jnp.int32), dense, named_leaves(masks))
+        chosen = self._chosen(jnp.zeros((), jnp.int32), dense, leaf_names(masks))
         return first_state(masks, chosen, self.optimizer.init(params), dense)
 
     def step(
@@ -51,7 +52,7 @@ class DenseWeights:
             params: zero off the masks.
             extra: arguments of the optimizer's own.
         """
-        masks, weights, found = named_leaves(state.masks), named_leaves(params), named_leaves(gradients)
+        masks, weights, found = leaf_names(state.masks), leaf_names(params), leaf_names(gradients)
         # what is kept is read off the parameters, as `apply_updates` has rounded them
         behind = {x: jnp.where(mask, weights[x], state.dense[x]) for x, mask in masks.items()}
         pull = self.algorithm.pull
@@ -59,7 +60,7 @@ class DenseWeights:
         updates, inner = self.optimizer.update(
             with_leaves(gradients, pulled), state.inner, with_leaves(params, behind), **extra
         )
-        steps = named_leaves(updates)
+        steps = leaf_names(updates)
         dense = {name: moved_by(value, steps[name]) for name, value in behind.items()}
         due = state.pending | ((state.steps + 1) % self.algorithm.refresh == 0)
         changing = due & all_finite(dense)

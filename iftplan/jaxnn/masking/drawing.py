@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from iftplan.base.arguments import check_arguments
-from iftplan.jaxnn.masking.leaves import Tree, named_leaves
+from iftplan.jaxnn.masking.leaves import Tree
 from iftplan.jaxnn.masking.views import View, views_of
-from iftplan.jaxprs.models import weight_name
+from iftplan.jaxprs.models import leaf_names, weight_name
 from iftplan.plans.plan import Plan
 
 
@@ -33,7 +33,7 @@ def draw_masks(plan: Plan, params: Tree, seed: int = 0) -> Tree:
         InputError: the structure does not fit a weight.
     """
     leaves, structure = jax.tree_util.tree_flatten_with_path(params)
-    shapes = {name: tuple(leaf.shape) for name, leaf in named_leaves(params).items()}
+    shapes = {name: tuple(leaf.shape) for name, leaf in leaf_names(params).items()}
     masks = {view.name: jnp.asarray(draw_mask(view, seed)) for view in views_of(plan, shapes)}
     return jax.tree_util.tree_unflatten(structure, [masks.get(weight_name(path)) for path, _ in leaves])
 

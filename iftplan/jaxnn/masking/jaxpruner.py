@@ -14,9 +14,9 @@ import numpy as np
 
 from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import InputError
-from iftplan.jaxnn.masking.leaves import Tree, named_leaves
+from iftplan.jaxnn.masking.leaves import Tree
 from iftplan.jaxnn.masking.views import views_of
-from iftplan.jaxprs.models import weight_name
+from iftplan.jaxprs.models import leaf_names, weight_name
 from iftplan.masks import Unstructured, parse_mask
 from iftplan.plans.plan import Plan
 
@@ -40,7 +40,7 @@ def sparsity_distribution(plan: Plan) -> Callable[[Tree], Tree]:
 
     def sparsities(params: Tree) -> Tree:
         leaves, structure = jax.tree_util.tree_flatten_with_path(params)
-        shapes = {name: tuple(leaf.shape) for name, leaf in named_leaves(params).items()}
+        shapes = {name: tuple(leaf.shape) for name, leaf in leaf_names(params).items()}
         found = {view.name: exact_sparsity(prod(view.shape), view.nnz) for view in views_of(plan, shapes)}
         return jax.tree_util.tree_unflatten(structure, [found.get(weight_name(path)) for path, _ in leaves])
 

@@ -10,15 +10,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from iftplan.base.arguments import check_arguments
-from iftplan.jaxprs.models import weight_name
+from iftplan.jaxprs.models import leaf_names, weight_name
 
 Tree = Any
 """Arrays in dictionaries, states of Flax, modules of Equinox and whatever else JAX takes apart."""
-
-
-def named_leaves(tree: Tree) -> dict[str, Any]:
-    """Name → leaf of a parameter tree, named as `iftplan.jaxprs.read_model` names weights; absent leaves are left out."""
-    return {weight_name(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
 
 
 def with_leaves(tree: Tree, values: Mapping[str, Any]) -> Tree:
@@ -49,7 +44,7 @@ def apply_masks(params: Tree, masks: Tree) -> Tree:
         >>> apply_masks({"w": jnp.array([1.0, 2.0])}, {"w": jnp.array([True, False])})["w"].tolist()
         [1.0, 0.0]
     """
-    found = named_leaves(masks)
+    found = leaf_names(masks)
     return each_leaf(params, lambda name, leaf: zero_off(leaf, found[name]) if name in found else leaf)
 
 

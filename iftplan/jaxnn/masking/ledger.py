@@ -8,9 +8,9 @@ import numpy as np
 
 from iftplan.base.arguments import check_arguments
 from iftplan.jaxnn.masking.algorithms import Algorithm, Static, for_training
-from iftplan.jaxnn.masking.leaves import named_leaves
 from iftplan.jaxnn.masking.state import MaskedState
 from iftplan.jaxnn.masking.views import views_of
+from iftplan.jaxprs.models import leaf_names
 from iftplan.plans.plan import Plan
 from iftplan.runs.costs.training_cost import TrainingCost
 from iftplan.runs.settings import InputGradient
@@ -43,7 +43,7 @@ class Ledger:
         macs: int = 0,
         dense_macs: int = 0,
     ) -> None:
-        shapes = {name: tuple(mask.shape) for name, mask in named_leaves(state.masks).items()}
+        shapes = {name: tuple(mask.shape) for name, mask in leaf_names(state.masks).items()}
         self._layers = [view.layer for view in views_of(plan, shapes)]
         self._cost = TrainingCost.of(plan, input_gradient)
         self._algorithm = for_training(algorithm, 1)  # only what it looks at is asked

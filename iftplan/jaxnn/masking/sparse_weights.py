@@ -13,10 +13,11 @@ import optax
 from jax import Array
 
 from iftplan.jaxnn.masking.algorithms import Algorithm
-from iftplan.jaxnn.masking.leaves import Tree, named_leaves, with_leaves, zero_off
+from iftplan.jaxnn.masking.leaves import Tree, with_leaves, zero_off
 from iftplan.jaxnn.masking.slots import cleared_slots
 from iftplan.jaxnn.masking.state import Arrays, MaskedState, all_finite, first_state, moved_by, scores_of
 from iftplan.jaxnn.masking.views import View
+from iftplan.jaxprs.models import leaf_names
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,7 +62,7 @@ class SparseWeights:
 
     def begin(self, masks: Tree, params: Tree) -> MaskedState:
         """State before the first step."""
-        found = named_leaves(masks)
+        found = leaf_names(masks)
         if self.algorithm.starts_dense:
             found = {name: jnp.ones_like(mask) for name, mask in found.items()}
         return first_state(masks, found, self.optimizer.init(params), {})
@@ -77,7 +78,7 @@ class SparseWeights:
             params: zero off the masks.
             extra: arguments of the optimizer's own.
         """
-        masks, weights, dense = named_leaves(state.masks), named_leaves(params), named_leaves(gradients)
+        masks, weights, dense = leaf_names(state.masks), leaf_names(params), leaf_names(gradients)
         sparse = with_leaves(gradients, {x: zero_off(dense[x], mask) for x, mask in masks.items()})
 
         def move() -> tuple[Tree, Any]:
@@ -101,7 +102,7 @@ class SparseWeights:
             updates, inner = jax.lax.cond(changing, rest, move)
         else:
             updates, inner = move()
-        steps = named_leaves(updates)
+        steps = leaf_names(updates)
         after = {x: zero_off(moved_by(weights[x], steps[x]), mask) for x, mask in masks.items()}
 
         def change() -> tuple[dict[str, Array], dict[str, Array], Any, Array]:
@@ -125,6 +126,6 @@ class SparseWeights:
 
 def _ending_at_zero(updates: Tree, weights: Arrays, places: Arrays) -> Tree:
     """Updates that take weights to exactly zero in places."""
-    steps = named_leaves(updates)
+    steps = leaf_names(updates)
     ends = {name: jnp.where(place, -weights[name], steps[name]) for name, place in places.items()}
     return with_leaves(updates, ends)

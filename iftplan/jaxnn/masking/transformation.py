@@ -24,10 +24,11 @@ from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import InputError, StaleError
 from iftplan.jaxnn.masking.algorithms import Algorithm, Static, StraightThrough, for_training
 from iftplan.jaxnn.masking.dense_weights import DenseWeights
-from iftplan.jaxnn.masking.leaves import Tree, named_leaves
+from iftplan.jaxnn.masking.leaves import Tree
 from iftplan.jaxnn.masking.sparse_weights import SparseWeights
 from iftplan.jaxnn.masking.state import MaskedState
 from iftplan.jaxnn.masking.views import View, flat_view, views_of
+from iftplan.jaxprs.models import leaf_names
 from iftplan.plans.plan import Plan
 
 
@@ -92,7 +93,7 @@ def mask_views(masks: Tree, plan: Plan | None = None) -> tuple[View, ...]:
         InputError: there are none, or they have not the plan's structure.
         StaleError: they have not the plan's counts.
     """
-    found = {name: np.asarray(mask) for name, mask in named_leaves(masks).items()}
+    found = {name: np.asarray(mask) for name, mask in leaf_names(masks).items()}
     if not found:
         raise InputError(
             "the tree has no masks, so there is nothing to train under; draw them with draw_masks."
@@ -121,7 +122,7 @@ def _fits(view: View, mask: np.ndarray[Any, np.dtype[np.bool_]]) -> bool:
 
 
 def _check_shapes(views: Sequence[View], params: Tree) -> None:
-    shapes = {name: tuple(leaf.shape) for name, leaf in named_leaves(params).items()}
+    shapes = {name: tuple(leaf.shape) for name, leaf in leaf_names(params).items()}
     for view in views:
         if shapes.get(view.name) != view.shape:
             raise StaleError(

@@ -18,7 +18,7 @@ from iftplan.nn.application.called_layers import check_called
 from iftplan.nn.application.dense_model import check_same
 from iftplan.nn.application.forward_scales import ForwardScales, forward_scales, scale_forward_
 from iftplan.nn.application.scales import check_scaled, dense_fans, planned_scales
-from iftplan.nn.application.structure import check_buildable, planned_couplings, replaced_by, skeleton_
+from iftplan.nn.application.structure import check_buildable, planned_couplings, skeleton_
 from iftplan.nn.layers.branches import Member
 from iftplan.nn.layers.initial_weights import Deviation, Fans, fans_of, initialise_, scheme_named
 from iftplan.nn.layers.nonlinearity import Inside, host_of
@@ -188,7 +188,7 @@ def check_applicable(plan: Plan, model: nn.Module, init: str | Deviation | None 
         check_same(plan, model)
     parameters = dict(model.named_parameters())
     for layer in plan.layers:
-        if layer.maskable or replaced_by(layer) is not None:
+        if layer.maskable or layer.member_size is not None:
             _check_layer(model, layer, parameters)
 
 

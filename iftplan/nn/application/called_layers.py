@@ -5,7 +5,6 @@ from __future__ import annotations
 from torch import nn
 
 from iftplan.base.errors import InfeasibleError, MeasureError
-from iftplan.nn.application.structure import replaced_by
 from iftplan.nn.counting.measure import measure
 from iftplan.nn.meta.inputs import matching
 from iftplan.plans.audit.audit import measured_layers, products
@@ -25,9 +24,7 @@ def check_called(plan: Plan, built: nn.Module, dense: nn.Module) -> None:
             model keeps a reference to the old layer where modules are not looked for.
         MeasureError: the dense model runs and the built one does not.
     """
-    replaced = [
-        x for x in plan.layers if x.positions and (x.role is Role.ADDED or replaced_by(x) is not None)
-    ]
+    replaced = [x for x in plan.layers if x.positions and (x.role is Role.ADDED or x.member_size is not None)]
     if not replaced or not plan.inputs:
         return
     inputs = matching(plan.inputs, built)

@@ -26,7 +26,7 @@ from iftplan.nn.layers.widen import widen_
 from iftplan.nn.meta.fingerprint import fingerprint
 from iftplan.nn.meta.inputs import matching
 from iftplan.nn.meta.origins import also_changed
-from iftplan.plans.plan import ITSELF, Plan, PlannedLayer, Role
+from iftplan.plans.plan import Plan, PlannedLayer
 
 _MEMBERS: Mapping[str, Callable[[nn.Module, int, Nonlinearity], Member]] = MappingProxyType(
     {"parallel": Parallel, "factorized": Factorized, "lowrank": Factorized, "doped": Doped}
@@ -105,7 +105,7 @@ def skeleton_(
     if plan.mixture is not None:
         place_experts_(plan, plan.mixture, model)
     for layer in plan.layers:
-        size = replaced_by(layer)
+        size = layer.member_size
         if size is not None:
             _replace_(model, layer.transform or plan.transform, layer, size, nonlinearity)
     also_changed(model, lambda dense: skeleton_(plan, dense, nonlinearity))
@@ -126,16 +126,6 @@ def check_buildable(plan: Plan) -> None:
             f"{', '.join(_BUILT[1:])}: the equation of your own family gives its cost, not its modules. Build the "
             "network yourself and compare it with the plan: `iftplan audit path/file.py:factory --against PLAN`."
         )
-
-
-def replaced_by(layer: PlannedLayer) -> int | None:
-    """The branches or the rank of the module that replaces a layer; None if the layer stays."""
-    if layer.role is Role.TRANSFORMED:
-        for key, unchanged in ITSELF.items():
-            size = layer.structure.get(key)
-            if isinstance(size, int) and size != unchanged:
-                return size
-    return None
 
 
 def _replace_(

@@ -20,7 +20,7 @@ from flax import linen
 
 import iftplan as ift
 from iftplan.jaxnn import Ledger, RigL, apply, apply_masks, draw_masks, with_masks
-from iftplan.jaxnn.masking.leaves import named_leaves
+from iftplan.jaxprs.models import leaf_names
 from iftplan.plans.plan import Plan
 from iftplan.runs.costs.training_cost import TrainingCost
 
@@ -73,7 +73,7 @@ def data() -> tuple[Any, Any]:
 
 def exact(plan: Plan, masks: Any, params: Any) -> None:
     """Every layer keeps the plan's count, and no weight is off the masks."""
-    found, weights = named_leaves(masks), named_leaves(params)
+    found, weights = leaf_names(masks), leaf_names(params)
     for layer in plan.layers:
         if layer.maskable:
             own = {x: m for x, m in found.items() if x == layer.weight or x.startswith(f"{layer.name}.")}

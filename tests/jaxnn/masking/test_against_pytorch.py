@@ -20,7 +20,7 @@ from torch import optim
 from iftplan import nn
 from iftplan.jaxnn import SET, SRSTE, STE, Gradual, Ledger, RigL, Static, apply_masks, draw_masks, with_masks
 from iftplan.jaxnn.masking.algorithms import Algorithm
-from iftplan.jaxnn.masking.leaves import named_leaves
+from iftplan.jaxprs.models import leaf_names
 from iftplan.masks import parse_mask
 from iftplan.nn.masks.checking import holds
 from iftplan.nn.masks.masked_weights import to_matrix
@@ -110,7 +110,7 @@ def test_masks_weights_and_ledger_are_those_of_pytorch(name: str, mask: str) -> 
         spending.step(SAMPLES)
         params, state = step(as_tree(gradients), state, params)
         ledger.step(state, SAMPLES)
-        found, weights = named_leaves(state.masks), named_leaves(params)
+        found, weights = leaf_names(state.masks), leaf_names(params)
         for weight in nn.masked_weights(pair.model):
             assert np.array_equal(found[weight.name], weight.mask), weight.name
             assert not np.asarray(weights[weight.name])[~weight.mask.numpy()].any()
@@ -126,7 +126,7 @@ def test_drawn_masks_have_the_counts_and_the_structure_that_pytorch_checks(mask:
     plan = planned("erk" if mask == "unstructured" else "uniform", mask)
     model = nn.apply(plan, Tiny())
     tree = as_tree({name: p.detach().numpy() for name, p in model.named_parameters()})
-    first, again, other = (named_leaves(draw_masks(plan, tree, seed)) for seed in (0, 0, 1))
+    first, again, other = (leaf_names(draw_masks(plan, tree, seed)) for seed in (0, 0, 1))
     structure = parse_mask(plan.mask)
     counts = {layer.weight: layer.nnz for layer in plan.layers if layer.maskable}
     assert {name: int(found.sum()) for name, found in first.items()} == counts
@@ -145,7 +145,7 @@ def test_set_drops_what_pytorch_drops_and_grows_only_what_was_absent() -> None:
     optimizer = with_masks(optax.sgd(0.05), pair.masks, SET(updates), plan=plan)
     state = optimizer.init(pair.params)
     gradients = pair.gradients[0]
-    before = {name: np.asarray(mask) for name, mask in named_leaves(state.masks).items()}
+    before = {name: np.asarray(mask) for name, mask in leaf_names(state.masks).items()}
     params = pair.params
     for _ in range(2):  # the first step is no update
         for parameter, weight in pair.model.named_parameters():
@@ -154,7 +154,7 @@ def test_set_drops_what_pytorch_drops_and_grows_only_what_was_absent() -> None:
         stepper.step()
         changes, state = optimizer.update(as_tree(gradients), state, params)
         params = optax.apply_updates(params, changes)
-    after = named_leaves(state.masks)
+    after = leaf_names(state.masks)
     for weight in nn.masked_weights(pair.model):
         mask, theirs, ours = before[weight.name], weight.mask.numpy(), np.asarray(after[weight.name])
         assert np.array_equal(mask & ~ours, mask & ~theirs)

@@ -27,11 +27,11 @@ from iftplan.jaxnn import SET, RigL, Static, apply_masks, sparsity_distribution,
 from iftplan.jaxnn.masking.drawing import draw_mask
 from iftplan.jaxnn.masking.exchange import drop_grow
 from iftplan.jaxnn.masking.jaxpruner import exact_sparsity, kept_at
-from iftplan.jaxnn.masking.leaves import named_leaves
 from iftplan.jaxnn.masking.rows import Rows
 from iftplan.jaxnn.masking.top_k import first
 from iftplan.jaxnn.masking.views import flat_view
 from iftplan.jaxprs import read_model
+from iftplan.jaxprs.models import leaf_names
 from iftplan.masks import Block, Unstructured, parse_mask
 from iftplan.masks.distributions import DensityLayer, Distribution, densities, parameter_budget
 from iftplan.plans.plan import Plan
@@ -308,7 +308,7 @@ def test_a_plan_s_counts_are_what_jaxpruner_s_rounding_keeps() -> None:
     assert found["a"]["bias"] is None
     assert found["c"]["kernel"] is None
     counts = {layer.weight: layer.nnz for layer in plan.layers if layer.maskable}
-    kept = {name: kept_at(named_leaves(params)[name].size, s) for name, s in named_leaves(found).items()}
+    kept = {name: kept_at(leaf_names(params)[name].size, s) for name, s in leaf_names(found).items()}
     assert kept == counts
 
 
@@ -349,7 +349,7 @@ def test_its_rigl_and_ours_train_the_same_masks_and_weights(inner: str) -> None:
     their_state = wrapped.init(params)
     their_params = theirs.post_gradient_update(params, their_state)
     masks = jax.tree_util.tree_map(lambda mask: mask > 0, their_state.masks)
-    counts = {name: int(mask.sum()) for name, mask in named_leaves(masks).items()}
+    counts = {name: int(mask.sum()) for name, mask in leaf_names(masks).items()}
     assert counts == {layer.weight: layer.nnz for layer in plan.layers if layer.maskable}
     updates = Updates(end=16, interval=4, begin=4, at_begin=True, at_end=True)
     optimizer = with_masks(base, masks, RigL(updates, Constant(0.25), order="replace"), plan=plan)
@@ -363,7 +363,7 @@ def test_its_rigl_and_ours_train_the_same_masks_and_weights(inner: str) -> None:
         ours = optax.apply_updates(ours, changes)
         changes, their_state = wrapped.update(gradient(their_params), their_state, their_params)
         their_params = theirs.post_gradient_update(optax.apply_updates(their_params, changes), their_state)
-        for name, mask in named_leaves(state.masks).items():
-            assert np.array_equal(mask, named_leaves(their_state.masks)[name] > 0), (step, name)
-    for name, weight in named_leaves(ours).items():
-        np.testing.assert_allclose(weight, named_leaves(their_params)[name], rtol=1e-5, atol=1e-6)
+        for name, mask in leaf_names(state.masks).items():
+            assert np.array_equal(mask, leaf_names(their_state.masks)[name] > 0), (step, name)
+    for name, weight in leaf_names(ours).items():
+        np.testing.assert_allclose(weight, leaf_names(their_params)[name], rtol=1e-5, atol=1e-6)

@@ -19,8 +19,8 @@ from flax import linen, nnx
 import iftplan as ift
 from iftplan.base.errors import InputError, StaleError
 from iftplan.jaxnn import SET, SRSTE, Gradual, MaskedState, RigL, apply_masks, draw_masks, with_masks
-from iftplan.jaxnn.masking.leaves import named_leaves
 from iftplan.jaxprs import read_model
+from iftplan.jaxprs.models import leaf_names
 from iftplan.plans.plan import Plan
 from iftplan.runs.schedules import Updates
 
@@ -60,7 +60,7 @@ def loss_of(logits: Any) -> Any:
 
 def hold_to(plan: Plan, params: Any, masks: Any) -> None:
     counts = {layer.weight: layer.nnz for layer in plan.layers if layer.maskable}
-    found, weights = named_leaves(masks), named_leaves(params)
+    found, weights = leaf_names(masks), leaf_names(params)
     assert {name: int(mask.sum()) for name, mask in found.items()} == counts
     for name, mask in found.items():
         assert not np.asarray(weights[name])[~np.asarray(mask)].any()
@@ -98,7 +98,7 @@ def test_a_loop_of_linen_with_clipping_inside() -> None:
     params, state, losses = trained(optimizer, params)
     hold_to(plan, params, state.masks)
     assert losses[-1] < losses[0]
-    assert not any(named_leaves(state.masks).keys() - {"conv.kernel", "hidden.kernel"})
+    assert not any(leaf_names(state.masks).keys() - {"conv.kernel", "hidden.kernel"})
 
 
 def test_a_loop_of_nnx_with_its_own_optimizer() -> None:
@@ -119,8 +119,8 @@ def test_a_loop_of_nnx_with_its_own_optimizer() -> None:
     losses = [float(step(model, optimizer)) for _ in range(STEPS)]
     assert losses[-1] < losses[0]
     hold_to(plan, nnx.state(model, nnx.Param), nnx.as_pure(optimizer.opt_state).masks)
-    moved = named_leaves(nnx.as_pure(optimizer.opt_state).masks)
-    assert any(not np.array_equal(moved[name], mask) for name, mask in named_leaves(masks).items())
+    moved = leaf_names(nnx.as_pure(optimizer.opt_state).masks)
+    assert any(not np.array_equal(moved[name], mask) for name, mask in leaf_names(masks).items())
 
 
 def test_a_loop_of_equinox() -> None:
@@ -144,25 +144,25 @@ def test_a_loop_of_equinox() -> None:
         updates, state = optimizer.update(gradients, state, params)
         params = equinox.apply_updates(params, updates)
     hold_to(plan, params, state.masks)
-    assert all(len(set(np.asarray(mask).sum(1))) == 1 for mask in named_leaves(state.masks).values())
+    assert all(len(set(np.asarray(mask).sum(1))) == 1 for mask in leaf_names(state.masks).values())
 
 
 def test_momentum_and_moments_of_what_grew_begin_at_zero() -> None:
     plan, params = planned(Linen()), linen_params()
     masks = draw_masks(plan, params)
     optimizer = with_masks(optax.adam(1e-2), masks, RigL(Updates(end=8, interval=4)), plan=plan)
-    before = named_leaves(masks)
+    before = leaf_names(masks)
     params, state, _ = trained(optimizer, params, steps=5)  # the update is in the fifth
     assert int(state.changes) == 1
     moments = state.inner[0]
-    for name, mask in named_leaves(state.masks).items():
+    for name, mask in leaf_names(state.masks).items():
         old, new = np.asarray(before[name]), np.asarray(mask)
         grown = new & ~old
         assert grown.any()
-        for slot in (named_leaves(moments.mu)[name], named_leaves(moments.nu)[name]):
+        for slot in (leaf_names(moments.mu)[name], leaf_names(moments.nu)[name]):
             assert not np.asarray(slot)[grown | ~new].any()
             assert np.asarray(slot)[new & old].any()
-        assert not np.asarray(named_leaves(params)[name])[grown].any()
+        assert not np.asarray(leaf_names(params)[name])[grown].any()
 
 
 MATRIX = {"w": jnp.asarray(np.random.default_rng(2).normal(size=(6, 6)), jnp.float32), "b": jnp.ones(6)}
@@ -196,7 +196,7 @@ def test_infinite_gradients_off_the_masks_do_not_reach_the_weights() -> None:
 
 def test_growth_at_random_is_the_seed_s_and_keeps_the_count_without_a_plan() -> None:
     ends = [moved(SET(end=8, interval=1), [MATRIX] * 3, seed)[-1] for seed in (0, 0, 1)]
-    masks = [np.asarray(named_leaves(state.masks)["w"]) for state in ends]
+    masks = [np.asarray(leaf_names(state.masks)["w"]) for state in ends]
     assert np.array_equal(masks[0], masks[1])
     assert not np.array_equal(masks[0], masks[2])
     assert [int(mask.sum()) for mask in masks] == [12] * 3 == [int(state.kept[0]) for state in ends]
@@ -207,8 +207,8 @@ def test_dense_weights_behind_masked_ones_are_in_the_state() -> None:
     optimizer = with_masks(optax.adam(1e-2), draw_masks(plan, params), SRSTE(), plan=plan)
     params, state, losses = trained(optimizer, params)
     hold_to(plan, params, state.masks)
-    for name, mask in named_leaves(state.masks).items():
-        kept, weights = np.asarray(state.dense[name])[mask], np.asarray(named_leaves(params)[name])[mask]
+    for name, mask in leaf_names(state.masks).items():
+        kept, weights = np.asarray(state.dense[name])[mask], np.asarray(leaf_names(params)[name])[mask]
         np.testing.assert_allclose(
             kept, weights, rtol=1e-6
         )  # a compiler may round a sum of its own otherwise
@@ -221,7 +221,7 @@ def test_dense_weights_behind_masked_ones_are_in_the_state() -> None:
 def test_gradual_pruning_begins_with_every_weight() -> None:
     plan, params = planned(Linen()), linen_params()
     optimizer = with_masks(optax.sgd(0.1), draw_masks(plan, params), Gradual(UPDATES), plan=plan)
-    assert all(mask.all() for mask in named_leaves(optimizer.init(params).masks).values())
+    assert all(mask.all() for mask in leaf_names(optimizer.init(params).masks).values())
     params, state, _ = trained(optimizer, params)
     hold_to(plan, params, state.masks)
 

@@ -21,8 +21,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import iftplan as ift
 from iftplan.jaxnn import SET, SRSTE, Gradual, MaskedState, RigL, apply_masks, draw_masks, with_masks
-from iftplan.jaxnn.masking.leaves import named_leaves
 from iftplan.jaxprs import read_model
+from iftplan.jaxprs.models import leaf_names
 from iftplan.runs.schedules import Updates
 
 UPDATES = Updates(end=18, interval=3)
@@ -119,7 +119,7 @@ def spread(algorithm: str, layout: str, steps: int) -> None:
     for number in range(steps):
         params, state = step(params, state, *jax.device_put(batch(number), rows))
     if layout == "weights":
-        lies = named_leaves(state.masks)["b.kernel"].sharding
+        lies = leaf_names(state.masks)["b.kernel"].sharding
         assert len(lies.device_set) == len(jax.devices()), lies
     print(len(jax.devices()), int(state.changes), digest(state.masks), digest(params))
 

@@ -1,0 +1,1 @@
+"""Plans applied to JAX models: their structure, and the audit of what came of it."""

@@ -1,0 +1,1 @@
+"""Tests of plans applied to JAX models."""

@@ -1,0 +1,194 @@
+"""Plans on models of Flax and Equinox: built, counted, and equal to the plan, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+import pytest
+
+pytest.importorskip("jax", reason="JAX, of the extra jax, is not installed")
+pytest.importorskip("flax", reason="Flax, of the extra jax, is not installed")
+pytest.importorskip("equinox", reason="Equinox, of the extra jax, is not installed")
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen, nnx
+
+import iftplan as ift
+from iftplan.base.errors import InfeasibleError, InputError, StaleError
+from iftplan.jaxnn import apply, audit, measure_applied
+from tests.support.models.jax_networks import (
+    LinenConvolutional,
+    LinenTransformer,
+    equinox_network,
+    nnx_network,
+    scanned,
+)
+
+TOKENS, IMAGES = jax.ShapeDtypeStruct((2, 7), jnp.int32), jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)
+
+MODELS: dict[str, tuple[Any, tuple[Any, ...]]] = {
+    "linen transformer": (LinenTransformer(), (TOKENS,)),
+    "linen convolutions": (LinenConvolutional(), (IMAGES, False)),
+    "linen scan": (scanned()[0], scanned()[1:]),
+    "nnx": (nnx.eval_shape(lambda: nnx_network()[0]), nnx_network()[1:]),
+    "equinox": (eqx.filter_eval_shape(lambda: equinox_network()[0]), equinox_network()[1:]),
+}
+
+
+@pytest.mark.parametrize("family", ["none", "parallel", "factorized", "doped"])
+@pytest.mark.parametrize("name", MODELS)
+def test_the_structure_of_a_plan_costs_what_is_planned(name: str, family: str) -> None:
+    model, arguments = MODELS[name]
+    plan = ift.plan(ift.read_model(model, *arguments, widths=False), family, "3/4")
+    report = audit(plan, model, *arguments)
+    assert (report.verdict.value, report.problems) == ("passed", ())
+    assert family == "none" or any(layer.member_size for layer in plan.layers)
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments", "widths"),
+    [
+        (LinenTransformer(), (TOKENS,), {"embed": 24, "hidden": 96}),
+        (LinenConvolutional(), (IMAGES, False), {"widths.0": 16, "widths.1": 32}),
+        (nnx_network, (), {"width": 16}),
+        (equinox_network, (), {"width": 16}),
+    ],
+)
+def test_a_wide_plan_sets_numbers_of_the_configuration(
+    model: Any, arguments: Any, widths: dict[str, int]
+) -> None:
+    spec = ift.read_model(model, *arguments)
+    assert spec.refusal == ""
+    plan = ift.plan(spec, "wide", "3/4")
+    assert plan.widths == widths
+    assert audit(plan, model, *arguments).passed
+    assert plan.residual_macs == 0
+
+
+def test_only_numbers_that_widen_are_widths_and_heads_stay_as_many() -> None:
+    couplings = ift.read_model(LinenTransformer(), TOKENS).couplings
+    assert couplings is not None
+    assert {name: (w.size, w.multiple_of) for name, w in couplings.widths.items()} == {
+        "embed": (12, 3),  # three heads
+        "hidden": (48, 1),
+    }  # neither heads nor depth
+    scores = couplings.product_macs["MultiHeadDotProductAttention_0:dot_general"]
+    assert str(scores) == "196·embed"  # 2 samples, 7 · 7 pairs, scores and values
+
+
+def test_a_module_that_is_built_already_is_not_made_wider() -> None:
+    model, *inputs = nnx_network()
+    with pytest.raises(InfeasibleError, match="cannot be widened: no number of its configuration widens it"):
+        ift.plan(ift.read_model(model, *inputs), "wide", "3/4")
+    plan = ift.plan(ift.read_model(nnx_network), "wide", "3/4")
+    with pytest.raises(InfeasibleError, match="NnxNetwork has no width to set, since it is built already"):
+        apply(plan, model)
+
+
+def test_a_plan_of_another_model_is_refused() -> None:
+    plan = ift.plan(ift.read_model(LinenTransformer(), TOKENS, widths=False), "parallel", "3/4")
+    with pytest.raises(StaleError, match="the LinenTransformer is not the model that the plan was made for"):
+        audit(plan, LinenTransformer(hidden=50), TOKENS)
+
+
+@pytest.mark.parametrize("family", ["wide", "parallel", "factorized", "doped"])
+def test_an_applied_network_runs_and_is_measured_with_its_masks(family: str) -> None:
+    model = LinenTransformer(depth=1)
+    tokens = jnp.ones((2, 7), int)
+    plan = ift.plan(ift.read_model(model, tokens), family, "3/4")
+    applied = apply(plan, model, tokens, inside=lambda channels: jax.nn.relu)
+    variables = applied.init(jax.random.key(0), tokens)
+    assert applied.apply(variables, tokens).shape == (2, 7, 50)
+    masks = planned_masks(plan, variables["params"])
+    thin = {name: value * masks.get(name, 1) for name, value in named(variables["params"]).items()}
+    report = measure_applied(plan, applied, tokens, masks=masks, weights=thin)
+    assert (report.verdict.value, report.problems) == ("passed", ())
+    wasted = measure_applied(plan, applied, tokens, masks=masks, weights=variables["params"])
+    assert "is not zero off its mask" in " ".join(wasted.problems)
+    first = next(iter(masks))
+    more = measure_applied(plan, applied, tokens, masks=masks | {first: np.ones_like(masks[first])})
+    assert more.verdict.value == "failed"
+
+
+def named(tree: Any) -> dict[str, Any]:
+    from iftplan.jaxprs.models import leaf_names
+
+    return leaf_names(tree)
+
+
+def planned_masks(plan: Any, params: Any) -> dict[str, Any]:
+    """Masks with a plan's counts: the first weights of each layer are kept."""
+    weights, masks = named(params), {}
+    for layer in plan.layers:
+        if not layer.maskable:
+            continue
+        dense = (".U.kernel", ".V.kernel") if layer.transform == "doped" or plan.transform == "doped" else ()
+        mine = [
+            name
+            for name in weights
+            if (name == layer.weight or name.startswith(f"{layer.name}."))
+            and name.endswith("kernel")
+            and not name.endswith(dense or ("\0",))
+        ]
+        left = layer.nnz
+        for name in mine:
+            size = weights[name].size
+            masks[name] = (np.arange(size) < left).reshape(weights[name].shape)
+            left = max(0, left - size)
+    return masks
+
+
+def test_values_of_layers_that_stay_are_kept_in_nnx_and_equinox() -> None:
+    for build in (nnx_network, equinox_network):
+        model, *inputs = build()
+        plan = ift.plan(ift.read_model(model, *inputs), "parallel", "3/4")
+        applied = apply(plan, model, *inputs)
+        weight: Callable[[Any], Any] = lambda m: getattr(m.stem, "kernel", None) or m.stem.weight  # noqa: E731
+        assert np.array_equal(np.asarray(weight(model)), np.asarray(weight(applied)))
+        assert applied(*inputs).shape == model(*inputs).shape
+        again = apply(plan, model, *inputs)
+        pairs = zip(leaves(applied), leaves(again), strict=True)
+        assert all(np.array_equal(a, b) for a, b in pairs)  # seeds decide
+
+
+def leaves(model: Any) -> list[Any]:
+    tree = nnx.state(model) if isinstance(model, nnx.Module) else eqx.filter(model, eqx.is_array)
+    return [np.asarray(leaf) for leaf in jax.tree_util.tree_leaves(tree)]
+
+
+def test_a_mask_that_fits_no_weight_is_refused() -> None:
+    model, inputs = LinenTransformer(depth=1), TOKENS
+    plan = ift.plan(ift.read_model(model, inputs), "none", "3/4")
+    with pytest.raises(InputError, match="there is a mask of nothing, and the model has no such weight"):
+        measure_applied(plan, model, inputs, masks={"nothing": np.ones(3)})
+    with pytest.raises(
+        InputError, match=r"the mask of Dense_0.kernel has shape \(3,\), and the weight \(48, 12\)"
+    ):
+        measure_applied(plan, model, inputs, masks={"Dense_0.kernel": np.ones(3)})
+
+
+def test_what_is_computed_by_no_layer_keeps_its_weight() -> None:
+    class Own(linen.Module):
+        @linen.compact
+        def __call__(self, x: Any) -> Any:
+            x = x @ self.param("kernel", linen.initializers.ones, (8, 8))
+            return linen.Dense(4)(linen.Dense(8)(x))
+
+    x = jax.ShapeDtypeStruct((2, 8), jnp.float32)
+    plan = ift.plan(ift.read_model(Own(), x), "parallel", "1/2", keep_dense="none")
+    own, *rest = plan.layers
+    assert own.reason == "Own uses this weight directly, so the layer cannot be replaced"
+    assert all(layer.member_size == 2 for layer in rest)
+    assert audit(plan, Own(), x).passed
+
+
+def test_ift_audit_takes_jax_models() -> None:
+    model = LinenTransformer(depth=1)
+    plan = ift.plan(ift.read_model(model, TOKENS), "wide", "3/4")
+    assert ift.audit(plan, model=model).ratio == Fraction(1)
+    assert ift.audit(apply(plan, model), plan).passed
