@@ -118,7 +118,7 @@ def _fits(view: View, mask: np.ndarray[Any, np.dtype[np.bool_]]) -> bool:
     units = view.units(mask) > 0
     (kept, short), counts = view.kept, units.sum(1)
     whole = bool((view.whole(units) == mask).all())
-    return whole and counts.min() >= kept - (short > 0) and counts.max() <= kept
+    return whole and bool(counts.min() >= kept - (short > 0) and counts.max() <= kept)
 
 
 def _check_shapes(views: Sequence[View], params: Tree) -> None:
