@@ -22,7 +22,7 @@ Vouched = Mapping[str, VouchedCost]
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
+class JaxprCounts:
     """What is known of a model that was counted.
 
     Attributes:
@@ -81,7 +81,7 @@ def counted(
     *,
     formulas: Mapping[str, Callable[[Any], int]] = FORMULAS,
     loops_once: bool = False,
-) -> Counted:
+) -> JaxprCounts:
     """Counts of a model.
 
     Args:
@@ -103,7 +103,7 @@ def counted(
     unused = [name for name, var in zip(weights, closed.jaxpr.invars, strict=False) if id(var) not in used]
     table = _table(tally, model.root, _uncalled(weights, unused))
     last = frozenset().union(*(value.origins for value in results)) - {INPUT}
-    return Counted(table, tally, last, tuple(tuple(aval.shape) for aval in closed.out_avals))
+    return JaxprCounts(table, tally, last, tuple(tuple(aval.shape) for aval in closed.out_avals))
 
 
 def used_weights(tally: Tally) -> dict[str, Use]:

@@ -104,7 +104,7 @@ def _linen(model: Any, arguments: Sequence[object]) -> Traceable:
             variables = jax.eval_shape(weights, key, *inputs)
     except Exception as error:
         raise _failed(_name(model), "initialised", inputs, error) from error
-    root = model.name or type(model).__name__
+    root = getattr(model, "traced_as", "") or model.name or type(model).__name__
     whole = _module(model, forward, variables, arguments, root)
     return replace(whole, classes=classes, stacks=True)
 

@@ -27,30 +27,32 @@ _MOST_FILES: Final = 200
 """Files that are looked through at most."""
 
 
-def framework_of(source: str) -> Framework:
+def framework_of(source: str, folder: Path | None = None) -> Framework:
     """Framework of the model that a MODEL argument names: torch, unless its factory reaches JAX alone.
 
     Args:
         source: "zoo:resnet18", "path/file.py:factory" and the like; one that cannot be read is torch's to refuse.
+        folder: that paths and imports begin from; None for the current one.
 
     Example:
         >>> framework_of("zoo:resnet18")
         'torch'
     """
+    here = folder or Path.cwd()
     try:
         named = parse_source(source)
     except InputError:
         return "torch"
     match named.kind:
         case SourceKind.FILE:
-            file: Path | None = Path(named.target)
+            file: Path | None = here / named.target
         case SourceKind.MODULE:
-            file = _found(named.target, [Path.cwd(), *map(Path, sys.path)])
+            file = _found(named.target, [here, *map(Path, sys.path)])
         case _:
             return "torch"
     if file is None or not file.is_file():
         return "torch"
-    seen = _Seen()
+    seen = _Seen(here)
     seen.look(file.resolve(), named.attribute)
     known = {_LIBRARIES[name] for name in seen.libraries & set(_LIBRARIES)}
     if not known and not seen.libraries & _MOSTLY_TORCH:
@@ -63,10 +65,12 @@ class _Seen:
     """What was looked through.
 
     Attributes:
+        here: folder that imports begin from.
         libraries: first parts of the names of imported modules that are not the user's own.
         places: files and names in them, "" for all of a file.
     """
 
+    here: Path
     libraries: set[str] = field(default_factory=set)
     places: set[tuple[Path, str]] = field(default_factory=set)
 
@@ -95,7 +99,7 @@ class _Seen:
             self.libraries.add(top)
         if top in self.libraries or top in sys.stdlib_module_names:
             return
-        folders = [file.parent, Path.cwd(), Path.cwd() / "src"]
+        folders = [file.parent, self.here, self.here / "src"]
         inside = next((folder.parent for folder in file.parents if folder.name == top), None)
         places = folders if inside is None else [inside, *folders]
         inner = _found(f"{module}.{name}", places) if name else None

@@ -138,3 +138,89 @@ def test_xla_counts_beside_with_a_reason_for_each_difference(tmp_path: Path) -> 
     assert padding == "XLA counts 5 808 of conv_general_dilated's 6 912 MACs: taps on padding are left out."
     assert loop == "XLA counts 1 024 of dot_general's 5 120 MACs: the body of a loop is counted once."
     assert all("elementwise work" in sentence for sentence in rest)
+
+
+TWIN = """
+from torch import nn
+
+def build():
+    return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
+"""
+NET = """
+import jax, jax.numpy as jnp
+from flax import linen
+
+class Net(linen.Module):
+    hidden: int = 16
+
+    @linen.compact
+    def __call__(self, x):
+        return linen.Dense(4, name="2")(linen.relu(linen.Dense(self.hidden, name="0")(x)))
+
+def build():
+    return Net(), jax.ShapeDtypeStruct((2, 8), jnp.float32)
+"""
+CONFIGURATION = """
+[models.in_torch]
+source = "twin.py:build"
+inputs = ["2x8"]
+budget.macs = "384"
+
+[models.in_jax]
+source = "net.py:build"
+budget.macs = "384"
+
+[models.planned]
+source = "wide.json"
+model = "net.py:build"
+budget.macs = "384"
+"""
+
+
+def run(folder: Path, words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "iftplan", *words.split()],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_repository_of_both_frameworks_is_checked_and_compared(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    (tmp_path / "twin.py").write_text(TWIN)
+    (tmp_path / "net.py").write_text(NET)
+    (tmp_path / "iftplan.toml").write_text(CONFIGURATION)
+    planned = run(
+        tmp_path, "plan net.py:build --transform wide --sparsity 0.5 --keep-dense none -o wide.json"
+    )
+    assert planned.returncode == 0, planned.stderr
+    assert json.loads((tmp_path / "wide.json").read_text())["widths"] == {"hidden": 23}
+    checked = run(tmp_path, "check --format csv")
+    assert checked.returncode == 0, checked.stderr
+    rows = [line.split(",") for line in checked.stdout.splitlines()[1:]]
+    assert [(row[0], "384" in row, "passed" in row) for row in rows] == [
+        (name, True, True) for name in ("in_torch", "in_jax", "planned")
+    ]
+    same = run(tmp_path, "diff twin.py:build net.py:build --input 2x8 --exit-code")
+    assert (same.returncode, "384 → 384 MACs" in same.stdout) == (0, True), same.stderr
+    (tmp_path / "net.py").write_text(NET.replace("hidden: int = 16", "hidden: int = 17"))
+    grown = run(tmp_path, "check in_jax")
+    assert (grown.returncode, "384 allowed" in grown.stderr) == (1, True), grown.stderr
+    changed = run(tmp_path, "diff twin.py:build net.py:build --input 2x8 --format json")
+    assert [layer["difference"] for layer in json.loads(changed.stdout)["layers"]] == [16, 8]
+
+
+def test_a_planned_model_of_jax_is_audited(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(NET)
+    assert (
+        run(
+            tmp_path, "plan net.py:build --transform wide --sparsity 0.5 --keep-dense none -o w.json"
+        ).returncode
+        == 0
+    )
+    refused = run(tmp_path, "audit w.json --no-cache")
+    assert (refused.returncode, "would run Python code" in refused.stderr) == (2, True), refused.stderr
+    audited = run(tmp_path, "audit w.json --model net.py:build")
+    assert (audited.returncode, "PASSED" in audited.stdout) == (0, True), audited.stdout + audited.stderr

@@ -15,11 +15,13 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from iftplan.base.cache.dependencies import Footprint, Reads
+from iftplan.models.spec import Framework
 
 _CHUNK = 1 << 16
 
@@ -30,11 +32,6 @@ def main() -> None:
     requests, answers = os.dup(0), os.dup(1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # what a user's module reads must not be our requests,
     os.dup2(2, 1)  # and what it prints must not end up among the answers
-    gc.disable()
-    with suppress(ImportError):  # which is told for each model
-        import iftplan.nn.application.model_cost  # noqa: F401
-    gc.freeze()  # what is loaded lasts, and copies share it
-    gc.enable()
     if hasattr(os, "fork"):
         _Copies(requests, answers).serve()
         return
@@ -78,6 +75,8 @@ class _Copies:
                         waiting.register(self._begin(json.loads(line)), selectors.EVENT_READ)
 
     def _begin(self, request: Mapping[str, Any]) -> int:
+        if _framework(request) == "torch":
+            _load_torch()
         mine, theirs = os.pipe()
         sys.stderr.flush()
         pid = os.fork()
@@ -106,6 +105,32 @@ class _Copies:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
         os._exit(128 + number)
+
+
+@cache
+def _load_torch() -> None:
+    """Import what every model in PyTorch needs, once: it lasts, and copies share it."""
+    gc.disable()
+    with suppress(ImportError):  # which is told for each model
+        import iftplan.nn.application.model_cost  # noqa: F401
+    gc.freeze()
+    gc.enable()
+
+
+def _framework(request: Mapping[str, Any]) -> Framework:
+    """Library of the model that a request names, or of the one that its plan names."""
+    from iftplan.base.errors import IftplanError
+    from iftplan.models.frameworks import framework_of
+
+    source, folder = request["builds"] or request["source"], Path(request["folder"])
+    if source.endswith(".json") and not source.startswith("hf:"):
+        from iftplan.base.documents import loads, read_text
+
+        try:
+            source = str(loads(read_text(str(folder / source)), source).get("model", ""))
+        except IftplanError:  # measuring it will say what is wrong
+            return "torch"
+    return framework_of(source, folder)
 
 
 def died(source: str, code: int) -> dict[str, Any]:
@@ -145,19 +170,25 @@ def _answer(request: Mapping[str, Any], reads: Reads) -> dict[str, Any]:
     from iftplan.base.errors import IftplanError, MeasureError
 
     original, revision = request["paths"]
+    framework = _framework(request)
     os.chdir(request["folder"])
     if original:  # what is installed from another checkout is imported from this one
         sys.path[:] = [_moved(path, original, revision) for path in sys.path]
     try:
         from iftplan.models.cost_document import measured_document
-        from iftplan.nn.application.model_cost import measure_model
+
+        if framework == "jax":
+            from iftplan.jaxnn.application.model_cost import measure_model
+        else:
+            from iftplan.nn.application.model_cost import measure_model
 
         document = measured_document(measure_model(request))
     except IftplanError as error:
         return {"error": str(error), "exit_code": error.exit_code}
     except ImportError as error:
+        library = "JAX" if framework == "jax" else "PyTorch"
         return {
-            "error": f"measuring {request['source']} needs PyTorch, which cannot be imported ({error}). Install it with: pip install 'iftplan[torch]'.",
+            "error": f"measuring {request['source']} needs {library}, which cannot be imported ({error}). Install it with: pip install 'iftplan[{framework}]'.",
             "exit_code": 2,
         }
     except Exception as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
 from flax import linen
 
@@ -21,6 +21,8 @@ class Applied(linen.Module):
         members: path of a layer → what stands in its place.
         inside: what stands inside members; None for nothing.
     """
+
+    traced_as: ClassVar[str] = "Applied.model"  # where the names of the model's own modules begin
 
     model: linen.Module
     members: Mapping[str, MemberPlan]
