@@ -1,39 +1,53 @@
 """What each family makes of one budget: capacity, search space, memory, training cost and the time of a step, at equal MACs.
 
-    python benchmarks/equal_cost.py [--models zoo:gpt3-small,zoo:vit-b16] [--families wide,parallel,…] [--rounds 3]
-    python benchmarks/equal_cost.py --rounds 0 [--picture FILE]
+    python benchmarks/equal_cost.py [--models zoo:gpt3-small,zoo:vit-b16] [--families wide,parallel,…] [--rounds 2] [--tokens 128]
+    python benchmarks/equal_cost.py --rounds 0
+    python benchmarks/equal_cost.py --out rows.jsonl [--picture FILE]
 
-Each family closes the whole forward pass at the dense model's MACs. *Capacity* is the number of weights and biases that take part,
-which masks may choose from *places*; *search space* is the number of bits that name a choice of masks; *memory* what the kept values
-and the masks take in bfloat16, an index bit a place. A step is forward and backward with operators on masked weights, one thread, in
-processor time, interleaved with the dense model's; it says what this machine does today, not what the MACs allow. `--rounds 0` times nothing.
+Each family closes the whole forward pass at the dense model's MACs; `wide/blockdiag4` is a family with a structure of its
+masks. *Capacity* is the number of weights and biases that take part, which masks may choose from *places*; *search space* is the
+number of bits that name a choice of masks; *memory* what the kept values and the masks take in bfloat16, an index bit a place. A
+step is forward and backward with operators on masked weights, one thread, in processor time, interleaved with the dense model's; it
+says what this machine does today, not what the MACs allow. It takes one input as the model was read with, or one of fewer
+`--tokens`. `--rounds 0` times nothing, but has three engines audit every network. Rows are written to `--out` as they are found,
+and those that are there already aren't measured again.
 """
 
 import argparse
+import json
 import os
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
+from time import thread_time
 
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 
 import torch  # noqa: E402
+from matplotlib.axes import Axes  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
+from matplotlib.ticker import LogLocator, NullLocator  # noqa: E402
+from matplotlib.transforms import Bbox  # noqa: E402
 
 import iftplan as ift  # noqa: E402
 import iftplan.nn as ift_nn  # noqa: E402
 from iftplan.base.units import abbreviate  # noqa: E402
 from iftplan.models.spec import ModelSpec  # noqa: E402
-from iftplan.nn.timing.interleaving import race  # noqa: E402
 from iftplan.plans.plan import Plan  # noqa: E402
 from iftplan.report.table import Table  # noqa: E402
 from iftplan.report.terminal import print_table  # noqa: E402
 from iftplan.runs.costs.training_cost import TrainingCost  # noqa: E402
 from iftplan.runs.results.pareto import Point, frontier  # noqa: E402
 
-FAMILIES = ("wide", "parallel", "factorized", "doped", "lowrank", "monarch", "btt", "experts:8x2")
+FAMILIES = (
+    "wide", "nm", "wide/blockdiag4", "wide/butterfly16x4", "parallel", "factorized", "doped", "doped/blockdiag4",
+    "lowrank", "monarch", "btt", "kronecker", "butterfly", "experts:8x2",
+)  # fmt: skip
 SPARSITY = "3/4"
+SHIFTS = (0, 6, -6, 11, -11, 17, -17, 22, -22)
+"""Points that a name in the picture moves up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +65,7 @@ class Row:
         bytes: of kept values in bfloat16 and of the masks.
         training_macs: of a step a sample, with masks that stay.
         time: of a step over the dense model's, 0 where it was not measured.
+        seconds: of a step of the dense model beside it.
     """
 
     model: str
@@ -63,6 +78,7 @@ class Row:
     bytes: int
     training_macs: int
     time: float = 0.0
+    seconds: float = 0.0
 
 
 def main() -> None:
@@ -71,38 +87,54 @@ def main() -> None:
     )
     parser.add_argument("--models", default="zoo:gpt3-small,zoo:vit-b16")
     parser.add_argument("--families", default=",".join(FAMILIES))
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument(
+        "--tokens", type=int, default=0, help="of the input that is timed; the model's own for 0"
+    )
+    parser.add_argument("--out", type=Path, help="rows as JSON lines, kept between calls")
     parser.add_argument("--picture", type=Path, help="an SVG or PNG of capacity against the time of a step")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    rows = []
+    rows: list[Row] = []
     for model in given.models.split(","):
-        spec = ift.read_model(model)
-        dense = ift_nn.build(model, device="cpu").train()
-        batch = inputs(spec)
-        found = [plain(model, dense, spec)]
-        for family in given.families.split(","):
-            plan = plan_of(spec, family)
-            found.append(planned(model, family, plan, dense, batch, given.rounds))
-            print(".", end="", flush=True)
-        print()
+        found = list(rows_of(model, given.families.split(","), given.rounds, given.tokens, given.out))
         print_table(table(model, found))
         rows += found
     if given.picture:
         picture(rows, given.picture)
 
 
+def rows_of(model: str, families: list[str], rounds: int, tokens: int, out: Path | None) -> Iterator[Row]:
+    """The dense model's row and one for each family, those of a file first."""
+    old = [Row(**json.loads(line)) for line in out.read_text().splitlines()] if out and out.exists() else []
+    known = {(row.model, row.family): row for row in old}
+    spec = ift.read_model(model)
+    dense = ift_nn.build(model, device="cpu").train()
+    yield plain(model, dense, spec)
+    for family in families:
+        row = known.get((model, family))
+        if row is None:
+            row = planned(model, family, plan_of(spec, family), dense, inputs(spec, tokens), rounds)
+            print(f"{model} {family}: {row.time:.2f} of {row.seconds:.2f} s", flush=True)
+            if out:
+                with out.open("a") as lines:
+                    print(json.dumps(asdict(row)), file=lines)
+        yield row
+
+
 def plan_of(spec: ModelSpec, family: str) -> Plan:
-    """The plan of the family, in scope model; experts have no sparsity."""
-    if family.startswith("experts"):
-        return ift.plan(spec, family, scope="model")
-    return ift.plan(spec, family, SPARSITY, scope="model")
+    """The plan of the family, in scope model; experts have no sparsity, and structures of masks may set it."""
+    name, _, mask = family.partition("/")
+    sparsity = None if mask or family.startswith("experts") else SPARSITY
+    return ift.plan(spec, name, sparsity, mask=mask or None, scope="model")
 
 
-def inputs(spec: ModelSpec) -> torch.Tensor:
-    """A batch of one, as the model was read with: pixels, or token numbers of zero."""
+def inputs(spec: ModelSpec, tokens: int) -> torch.Tensor:
+    """A batch of one, as the model was read with: pixels, or so many token numbers of zero."""
     (given,) = spec.inputs
-    return torch.zeros(given.shape, dtype=torch.int64) if given.dtype == "int64" else torch.randn(given.shape)
+    if given.dtype != "int64":
+        return torch.randn(given.shape)
+    return torch.zeros((given.shape[0], tokens or given.shape[1]), dtype=torch.int64)
 
 
 def plain(model: str, dense: torch.nn.Module, spec: ModelSpec) -> Row:
@@ -114,11 +146,14 @@ def plain(model: str, dense: torch.nn.Module, spec: ModelSpec) -> Row:
 def planned(
     model: str, family: str, plan: Plan, dense: torch.nn.Module, batch: torch.Tensor, rounds: int
 ) -> Row:
-    network = ift_nn.apply(plan, dense).train()
-    masks = [weight.mask for weight in ift_nn.masked_weights(network)]
+    network = ift_nn.apply(plan, dense if rounds else ift_nn.build(model)).train()
+    if not rounds:
+        audited(plan, network)
     places = sum(p.numel() for p in network.parameters())
-    maskable = sum(mask.numel() for mask in masks)
-    kept = places - maskable + sum(int(mask.sum()) for mask in masks)
+    masked = [layer for layer in plan.layers if layer.maskable]
+    maskable = sum(layer.capacity for layer in masked)
+    kept = places - maskable + sum(layer.nnz for layer in masked)
+    time, seconds = step_time(dense, network, batch, rounds) if rounds else (0.0, 0.0)
     cost = TrainingCost.of(plan)
     return Row(
         model=model,
@@ -130,15 +165,31 @@ def planned(
         bits=plan.cardinality.log2_masks or 0.0,
         bytes=2 * kept + -(-maskable // 8),
         training_macs=cost.step(),
-        time=step_time(dense, network, batch, rounds) if rounds else 0.0,
+        time=time,
+        seconds=seconds,
     )
 
 
-def step_time(dense: torch.nn.Module, network: torch.nn.Module, batch: torch.Tensor, rounds: int) -> float:
-    """Median time of a step of the network over the dense one's."""
-    work = {name: partial(step, net, batch) for name, net in (("dense", dense), ("planned", network))}
-    found = {timing.backend: timing for timing in race(work, dict.fromkeys(work, 0), {}, rounds, 1)}
-    return found["planned"].ratio
+def audited(plan: Plan, network: torch.nn.Module) -> None:
+    """Stop unless three engines count what was planned."""
+    report = ift_nn.measure_applied(plan, network, engines=("meta", "flop_counter", "fvcore"))
+    if not report.passed:
+        raise SystemExit(f"{plan.model}, {plan.transform}: {report.problems}")
+
+
+def step_time(
+    dense: torch.nn.Module, network: torch.nn.Module, batch: torch.Tensor, rounds: int
+) -> tuple[float, float]:
+    """Median time of a step of the network over the dense one's in the same round, and of the dense one in seconds."""
+    _, *pairs = [(seconds(dense, batch), seconds(network, batch)) for _ in range(rounds + 1)]
+    return median(own / other for other, own in pairs), median(other for other, _ in pairs)
+
+
+def seconds(network: torch.nn.Module, batch: torch.Tensor) -> float:
+    """Processor time of a step."""
+    begin = thread_time()
+    step(network, batch)
+    return thread_time() - begin
 
 
 def step(network: torch.nn.Module, batch: torch.Tensor) -> None:
@@ -177,17 +228,40 @@ def picture(rows: list[Row], file: Path) -> None:
             zorder=1,
         )
         for row in points:
-            axes.scatter(row.time, row.places, s=24, color="tab:blue" if row.bits else "tab:gray", zorder=2)
-            axes.annotate(
-                row.family, (row.time, row.places), xytext=(5, 4), textcoords="offset points", fontsize=9
-            )
+            color = "tab:blue" if row.places > row.kept else "0.3"
+            axes.scatter(row.time, row.places, s=24, color=color, zorder=2)
         axes.set(
             title=f"{model}: equal forward MACs",
             xlabel="time of a training step / dense",
             ylabel="weights and biases, masked or not",
         )
         axes.set(xscale="log", yscale="log")
+        low, high = axes.get_xlim()
+        axes.set_xlim(low, high * (high / low) ** 0.35)  # names stand to the right of their points
+        for axis, text in (
+            (axes.xaxis, lambda x, _: f"{x:g}"),
+            (axes.yaxis, lambda y, _: abbreviate(round(y))),
+        ):
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.set_major_formatter(text)
+            axis.set_minor_locator(NullLocator())
+    for axes, model in zip(figure.axes, models, strict=True):
+        annotate(axes, [row for row in rows if row.model == model and row.time])
     figure.savefig(file)
+
+
+def annotate(axes: Axes, points: list[Row]) -> None:
+    """Names to the right of the points, shifted up or down where they would lie on another one."""
+    axes.figure.draw_without_rendering()  # type: ignore[union-attr]
+    at = axes.transData.transform([(row.time, row.places) for row in points]) * 72 / axes.figure.dpi
+    placed = [Bbox.from_bounds(x - 3, y - 3, 6, 6) for x, y in at]
+    for row, (x, y) in sorted(zip(points, at, strict=True), key=lambda pair: -pair[0].places):
+        boxes = {up: Bbox.from_bounds(x + 5, y + up - 5, 5.5 * len(row.family), 10) for up in SHIFTS}
+        up = next((up for up, box in boxes.items() if not box.count_overlaps(placed)), 0)
+        placed.append(boxes[up])
+        axes.annotate(
+            row.family, (row.time, row.places), xytext=(5, up - 3), textcoords="offset points", fontsize=9
+        )
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean, stdev
@@ -101,20 +101,29 @@ class Outcome:
     recycled: int
 
 
-def q_network() -> nn.Module:
-    """Values of the actions in a state."""
+def network(outputs: int = ACTIONS) -> nn.Module:
+    """Values of the actions in a state, or whatever else an agent asks of it."""
     return nn.Sequential(
         nn.Linear(OBSERVATIONS, WIDTH),
         nn.ReLU(),
         nn.Linear(WIDTH, WIDTH),
         nn.ReLU(),
-        nn.Linear(WIDTH, ACTIONS),
+        nn.Linear(WIDTH, outputs),
     )
 
 
-def plan_of(arm: Arm) -> Plan:
+def plan_of(arm: Arm, outputs: int = ACTIONS) -> Plan:
     """The plan of an arm; of the dense one it is only looked at for the dense network's cost."""
-    return ift.plan(q_network(), arm.family or "none", "3/4", inputs=f"1x{OBSERVATIONS}", scope="model")
+    family = arm.family or "none"
+    return ift.plan(network(outputs), family, "3/4", inputs=f"1x{OBSERVATIONS}", scope="model")
+
+
+def algorithm_of(method: str, interval: int, updates: int) -> ift_nn.Algorithm:
+    """What changes masks, until three quarters of training."""
+    if method == "static":
+        return ift_nn.Static()
+    kind = ift_nn.SET if method == "set" else ift_nn.RigL
+    return kind(interval=interval, end=updates * 3 // 4)
 
 
 class Replay:
@@ -137,50 +146,61 @@ class Replay:
         return self.states[i], self.actions[i], self.rewards[i], self.following[i], self.goes_on[i]
 
 
-class Agent:
-    """A network in training, with the ledger of its MACs."""
+class Learner:
+    """A network in training, with the ledger of its MACs.
 
-    def __init__(self, arm: Arm, seed: int, updates: int) -> None:
+    Args:
+        arm: how it is trained.
+        seed: of weights and masks.
+        updates: of its weights, in all.
+        outputs: numbers that it gives for a state.
+        interval: updates of weights from one change of masks to the next.
+    """
+
+    def __init__(
+        self, arm: Arm, seed: int, updates: int, outputs: int = ACTIONS, interval: int = 100
+    ) -> None:
         torch.manual_seed(seed)
-        self.arm, self.seed = arm, seed
-        plan = plan_of(arm)
-        cost = TrainingCost.of(plan)
-        dense = q_network()
-        self.network = ift_nn.apply(plan, dense, seed=seed) if arm.family else dense
-        self.target = ift_nn.apply(plan, q_network(), seed=seed) if arm.family else q_network()
-        self.follow()
+        self.arm, self.seed, self.outputs = arm, seed, outputs
+        self.plan = plan_of(arm, outputs)
+        self.network = self.made()
         self.optimizer = torch.optim.Adam(self.network.parameters(), RATE, fused=True)
-        self.masks = (
-            ift_nn.Masking(self.network, self.optimizer, arm.method, steps=updates, seed=seed)
-            if arm.family
-            else None
-        )
+        self.masks = None
+        if arm.family:
+            algorithm = algorithm_of(arm.method, interval, updates)
+            self.masks = ift_nn.Masking(self.network, self.optimizer, algorithm, steps=updates, seed=seed)
         self.recycling = ift_nn.Recycling(interval=INTERVAL, threshold=THRESHOLD, end=updates * 3 // 4)
-        self.cost = cost
-        self.groups = weights_by_layer(plan, self.network) if arm.family else {}
-        self.forward_macs = plan.macs(Scope.MODEL) if arm.family else plan.dense_macs(Scope.MODEL)
+        self.cost = TrainingCost.of(self.plan)
+        self.groups = weights_by_layer(self.plan, self.network) if arm.family else {}
+        dense = self.plan.dense_macs(Scope.MODEL)
+        self.forward_macs = self.plan.macs(Scope.MODEL) if arm.family else dense
         self.macs = self.updates = self.recycled = 0
 
-    def follow(self) -> None:
-        """Give the target network the weights that the network has now."""
-        self.target.load_state_dict(self.network.state_dict())
+    def made(self) -> nn.Module:
+        """A network of the arm, fresh."""
+        fresh = network(self.outputs)
+        return ift_nn.apply(self.plan, fresh, seed=self.seed) if self.arm.family else fresh
 
     @torch.no_grad()
     def greedy(self, state: Tensor) -> int:
-        return int(self.network(state[None]).argmax())
+        return int(self.network(state[None])[0, :ACTIONS].argmax())
 
-    def update(self, batch: Sequence[Tensor]) -> None:
-        states, actions, rewards, following, goes_on = batch
-        with torch.no_grad():
-            wanted = rewards + DISCOUNT * goes_on * self.target(following).max(1).values
-        values = self.network(states).gather(1, actions[:, None]).squeeze(1)
+    def descend(self, loss: Tensor, states: Tensor, most: float = 0.0) -> None:
+        """Update the weights once.
+
+        Args:
+            loss: of a pass of these states.
+            states: that it is on.
+            most: largest norm of the gradient; 0 for none.
+        """
         self.optimizer.zero_grad()
-        smooth_l1_loss(values, wanted).backward()
+        loss.backward()
         if self.masks is not None:
             self.masks.step()
+        if most:
+            nn.utils.clip_grad_norm_(self.network.parameters(), most)
         self.optimizer.step()
         self.updates += 1
-        self.macs += len(states) * self.forward_macs  # of the target network
         if self.masks is None:
             self.macs += len(states) * self.cost.dense_step
         else:
@@ -190,6 +210,27 @@ class Agent:
             if done is not None:
                 self.recycled += done.neurons
                 self.macs += done.found.passes * self.forward_macs
+
+
+class Agent(Learner):
+    """Deep Q-learning."""
+
+    def __init__(self, arm: Arm, seed: int, updates: int) -> None:
+        super().__init__(arm, seed, updates)
+        self.target = self.made()
+        self.follow()
+
+    def follow(self) -> None:
+        """Give the target network the weights that the network has now."""
+        self.target.load_state_dict(self.network.state_dict())
+
+    def update(self, batch: Sequence[Tensor]) -> None:
+        states, actions, rewards, following, goes_on = batch
+        with torch.no_grad():
+            wanted = rewards + DISCOUNT * goes_on * self.target(following).max(1).values
+        values = self.network(states).gather(1, actions[:, None]).squeeze(1)
+        self.macs += len(states) * self.forward_macs  # of the target network
+        self.descend(smooth_l1_loss(values, wanted), states)
         if self.updates % TARGET == 0:
             self.follow()
 
@@ -226,7 +267,7 @@ def run(arm: Arm, seed: int, steps: int, *, episodes: int = 20) -> Outcome:
         arm.name,
         seed,
         steps,
-        mean(_episode(environment, agent, 10_000 + number) for number in range(episodes)),
+        greedy_return(environment, agent, episodes),
         mean(last) if last else total,
         agent.forward_macs,
         agent.macs,
@@ -235,13 +276,16 @@ def run(arm: Arm, seed: int, steps: int, *, episodes: int = 20) -> Outcome:
     )
 
 
-def _episode(environment: Any, agent: Agent, seed: int) -> float:
-    """Return of one greedy episode."""
-    state, total, over = environment.reset(seed=seed)[0], 0.0, False
-    while not over:
-        state, reward, ended, late, _ = environment.step(agent.greedy(torch.from_numpy(state)))
-        total, over = total + float(reward), ended or late
-    return total
+def greedy_return(environment: Any, learner: Learner, episodes: int) -> float:
+    """Mean return of greedy episodes, the same for all arms and seeds."""
+    returns = []
+    for number in range(episodes):
+        state, total, over = environment.reset(seed=10_000 + number)[0], 0.0, False
+        while not over:
+            state, reward, ended, late, _ = environment.step(learner.greedy(torch.from_numpy(state)))
+            total, over = total + float(reward), ended or late
+        returns.append(total)
+    return mean(returns)
 
 
 def spread(values: Sequence[float]) -> str:
@@ -250,7 +294,7 @@ def spread(values: Sequence[float]) -> str:
     return f"{mean(values):.1f}{error}"
 
 
-def table(outcomes: Sequence[Outcome]) -> Table:
+def table(outcomes: Sequence[Outcome], agent: str = "DQN") -> Table:
     """Arm by arm: means over seeds."""
     dense = {x.seed: x.training_macs for x in outcomes if x.arm == "dense"}
     rows = []
@@ -281,13 +325,33 @@ def table(outcomes: Sequence[Outcome]) -> Table:
         ">dormant",
         ">recycled",
     )
-    return Table(columns, tuple(rows), f"DQN on {ENVIRONMENT}, {count(outcomes[0].steps)} steps")
+    return Table(columns, tuple(rows), f"{agent} on {ENVIRONMENT}, {count(outcomes[0].steps)} steps")
 
 
 def read(path: Path | None) -> list[Outcome]:
     """The runs that a file has."""
     lines = path.read_text(encoding="utf-8").splitlines() if path is not None and path.exists() else []
     return [Outcome(**json.loads(line)) for line in lines]
+
+
+def results(
+    arms: Sequence[Arm],
+    seeds: int,
+    steps: int,
+    out: Path | None,
+    play: Callable[[Arm, int, int], Outcome],
+) -> list[Outcome]:
+    """Every arm at every seed; runs that a file has are not repeated, and others are added to it."""
+    known = {(x.arm, x.seed): x for x in read(out) if x.steps == steps}
+    for seed in range(seeds):
+        for arm in arms:
+            if (arm.name, seed) in known:
+                continue
+            known[arm.name, seed] = play(arm, seed, steps)
+            if out is not None:
+                with out.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(asdict(known[arm.name, seed])) + "\n")
+    return [known[arm.name, seed] for seed in range(seeds) for arm in arms]
 
 
 def main() -> None:
@@ -299,18 +363,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="file of finished runs, one a line; these are not repeated")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    known: Mapping[tuple[str, int], Outcome] = {
-        (x.arm, x.seed): x for x in read(given.out) if x.steps == given.steps
-    }
-    outcomes = []
-    for seed in range(given.seeds):
-        for arm in ARMS:
-            outcome = known.get((arm.name, seed)) or run(arm, seed, given.steps)
-            outcomes.append(outcome)
-            if given.out is not None and (arm.name, seed) not in known:
-                with given.out.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(asdict(outcome)) + "\n")
-    print_table(table(outcomes))
+    print_table(table(results(ARMS, given.seeds, given.steps, given.out, run)))
 
 
 if __name__ == "__main__":

@@ -7,12 +7,13 @@
     python benchmarks/results.py structures --data DIR --seeds 3
     python benchmarks/results.py places --data input.txt --seeds 3
     python benchmarks/results.py places-cifar10 --data DIR --seeds 3
+    python benchmarks/results.py places-vit --data DIR --seeds 3
     python benchmarks/results.py execution --data DIR --seeds 3
 
 `cifar10` and `shakespeare` have dense, static, SET and RigL with every seed, and each other family with the first one;
 `table2` and `table3` are those tables of arXiv 2303.11525 at ten epochs: methods by sparsities, and families by sparsities, each
 with the spectra of its masks; `structures` is `cifar10` with structured masks and with low-rank layers; `places` are places where one budget can go: dense, wide,
-Monarch layers and, where there are feed-forward blocks, experts; `execution` trains in float32 with dense operators on
+Monarch layers and, where there are feed-forward blocks, experts, `places-vit` in a small ViT on CIFAR-10; `execution` trains in float32 with dense operators on
 masked weights and with sparse kernels. Every run is one `iftplan train` in a process of
 its own, printed before it starts; a run that has its result.json is not made again, and an interrupted one is continued.
 Seeds are paired: the same seed is the same order of the data in every arm, so that differences to the dense control
@@ -41,6 +42,13 @@ _SHAKESPEARE = (
     "--set data.test_fraction=0.05 --set training.eval_interval=250 --set training.checkpoint_interval=250"
 )
 _SHAKESPEARE_500 = _SHAKESPEARE.replace("--steps 250", "--steps 500")
+
+_VIT = (
+    f"--recipe cifar10-resnet8 --steps 400 --set plan.model={Path(__file__).with_name('small_vit.py')}:vit "
+    "--set plan.input=1x3x32x32 --set plan.scope=model --set plan.init=model --set method.interval=12 "
+    "--set optimizer.name=adamw --set optimizer.lr=0.001 --set optimizer.weight_decay=0.05 --set optimizer.clip=1 "
+    "--set training.batch_size=64 --set training.zero_init_residual=false"
+)
 
 MEASURES = ("delta_r", "delta_s", "imdb", "weighted_gap")
 TITLES = {"delta_r": "Δr", "imdb": "IMDB", "weighted_gap": "weighted gap", "churn": "churn"}
@@ -156,6 +164,7 @@ EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
         "structures": Experiment("cifar10", _CIFAR10, STRUCTURES),
         "places": Experiment("shakespeare-500", _SHAKESPEARE_500, (DENSE, Arm("rigl"), MONARCH, EXPERTS)),
         "places-cifar10": Experiment("cifar10", _CIFAR10, (DENSE, Arm("rigl"), MONARCH)),
+        "places-vit": Experiment("vit-cifar10-400", _VIT, (DENSE, Arm("rigl"), MONARCH, EXPERTS)),
         "execution": Experiment("cifar10-float32", f"{_CIFAR10} --set training.precision=32-true", EXECUTION),
     }
 )
@@ -182,7 +191,7 @@ def measures(directory: Path) -> dict[str, float]:
 def run(experiment: Experiment, data: str, arm: Arm, seed: int, out: Path) -> None:
     """Make one run, or continue it where it was begun."""
     directory = out / f"{experiment.task}-{arm.folder}-{seed}"
-    command = [sys.executable, "-m", "iftplan", "train", "--out", str(directory)]
+    command = [sys.executable, "-m", "iftplan", "train", "--trust", "--out", str(directory)]  # our own models
     if (directory / "run.json").exists():
         command.append("--resume")
     else:

@@ -62,7 +62,7 @@ nitpick_ignore_regex = [
         "py:.*",
         r"nn\.Module|InitVar|(iftplan\..*\.)?(Model|Number|Fans|Operator|Stack|Table|Heads|MethodConfig"
         r"|Sparsity|Costs|Asked|CloseBy|Optimizer|MaskUpdates|Objective|Pass|Criterion|Record|_Frame"
-        r"|Rounding|Pointwise|Redistribution|Runs|Taken|Budget|Formula|Decay|Given|How|Loss|Mixture|BlockGrid|BlockMask|OptimizerName|FactorGrid|PruningMethod|Inputs|Average|Stage|DeviceMemory|PruningCurve|Spread|UpdateReport)",
+        r"|Rounding|Pointwise|Redistribution|Runs|Taken|Budget|Formula|Decay|Given|How|Loss|Mixture|BlockGrid|BlockMask|OptimizerName|FactorGrid|PruningMethod|Inputs|Average|Stage|DeviceMemory|PruningCurve|Spread|UpdateReport|MaskPolicy|Kind|Placement|Capacity)",
     ),  # names of types within a module
 ]
 

@@ -961,6 +961,36 @@ class RunObject(TypedDict):
 
 
 @with_config(_STRICT)
+class GrowthStageObject(TypedDict):
+    """Widths of a network from one step to the next growth step.
+
+    Attributes:
+        begin: first step at these widths, counted from 0.
+        widths: layer → its number of outputs.
+    """
+
+    begin: int
+    widths: dict[str, int]
+
+
+@with_config(_STRICT)
+class GrowthObject(TypedDict):
+    """Growth of a run's network.
+
+    Attributes:
+        how: what new neurons were.
+        budget_macs: training MACs that the run could cost.
+        left_macs: what its schedule leaves of them; no growth step could come one step earlier.
+        stages: that the run reached.
+    """
+
+    how: Literal["gradmax", "random", "replicas"]
+    budget_macs: int
+    left_macs: int
+    stages: list[GrowthStageObject]
+
+
+@with_config(_STRICT)
 class ResultObject(TypedDict):
     """What came out of a training run: the same, to the byte, for every repetition on the same machine.
 
@@ -1005,6 +1035,7 @@ class ResultObject(TypedDict):
         index_bits: that would name the kept weights, where only these are stored.
         weights_digest: SHA-256 of all weights, buffers and masks.
         soup: of an average of runs: what it was made of.
+        growth: of a run whose network grew: when, and to which widths.
         digest: SHA-256 of everything else, in canonical form.
     """
 
@@ -1049,6 +1080,7 @@ class ResultObject(TypedDict):
     index_bits: NotRequired[int]
     weights_digest: str
     soup: NotRequired[SoupObject]
+    growth: NotRequired[GrowthObject]
     digest: str
 
 

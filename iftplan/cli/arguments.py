@@ -220,3 +220,17 @@ def source_of(plan: Plan, model: str, *, trust: bool) -> str:
 def short_name(text: str) -> str:
     """A short name for a subject."""
     return "stdin" if text == "-" else Path(text).name if text.endswith(".json") else text
+
+
+def refuse_unsavable(file: str) -> None:
+    """Refuse a name that no sparse network can be written to, before anything is computed.
+
+    Raises:
+        InputError: it does not end in .safetensors, or there is no such folder.
+    """
+    if Path(file).suffix != ".safetensors":
+        raise InputError(
+            f"--save {file!r} is no .safetensors file. Name one, such as {Path(file).stem or 'net'}.safetensors."
+        )
+    if not Path(file).parent.is_dir():
+        raise InputError(f"--save {file!r}: there is no folder {Path(file).parent}. Make it first.")

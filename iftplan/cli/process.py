@@ -15,6 +15,8 @@ _process: dict[str, bool] = {"ours": False}
 def own_process() -> None:
     """Say that this process runs one command and ends, so that it may be watched and arranged for that."""
     _process["ours"] = True
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # until now there was nobody to say what is done
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def end_interruptible() -> None:

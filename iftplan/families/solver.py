@@ -182,10 +182,8 @@ def _symbolic(layer: LayerSpec, family: Family, sparsity: Fraction) -> Solution:
 
 
 def _special(layer: LayerSpec, family: Family, density: Fraction) -> Special:
-    """By the generated code, which takes symbols too; by SymPy for families of one's own."""
-    if (
-        family.form is FORMS.get(family.name) and family.name != "butterfly"
-    ):  # whose quadratic SymPy writes shorter
+    """By the generated code, which takes symbols too; by SymPy for families of one's own, and for those that say so."""
+    if family.form is FORMS.get(family.name) and not family.definition.simplified:
         with suppress(
             OverflowError
         ):  # a density of ten digits and more, whose roots SymPy has its own way with

@@ -12,6 +12,7 @@ from .application.sparsify import sparsify_ as sparsify_
 from .callbacks.lightning import LightningMasking as LightningMasking
 from .callbacks.trainer import TrainerMasking as TrainerMasking
 from .counting.activations.dormant import dormant_neurons as dormant_neurons
+from .counting.activations.gradient_rank import gradient_ranks as gradient_ranks
 from .counting.measure import measure as measure
 from .counting.operators.block_attention import block_pattern as block_pattern
 from .counting.training_step import StepMacs as StepMacs
@@ -25,6 +26,9 @@ from .export.condensed import condense as condense
 from .export.finalize import densify as densify
 from .export.finalize import finalize as finalize
 from .export.onnx import to_onnx as to_onnx
+from .export.sparse_files.load import load_sparse as load_sparse
+from .export.sparse_files.load import load_sparse_ as load_sparse_
+from .export.sparse_files.save import save_sparse as save_sparse
 from .export.tensor_cores import semi_structured as semi_structured
 from .export.tensor_cores import unpackable as unpackable
 from .layers.mixture import auxiliary_loss as auxiliary_loss
@@ -35,6 +39,7 @@ from .masking.algorithms.at_start.synflow import SynFlow as SynFlow
 from .masking.algorithms.base import Algorithm as Algorithm
 from .masking.algorithms.base import Asked as Asked
 from .masking.algorithms.base import Order as Order
+from .masking.algorithms.dense_weights.cast import CAST as CAST
 from .masking.algorithms.dense_weights.mask_decay import MaskDecay as MaskDecay
 from .masking.algorithms.dense_weights.srste import SRSTE as SRSTE
 from .masking.algorithms.dense_weights.ste import STE as STE
@@ -49,6 +54,7 @@ from .masking.algorithms.exchange.srigl import SRigL as SRigL
 from .masking.algorithms.pruning.gradual import Gradual as Gradual
 from .masking.algorithms.pruning.granet import GraNet as GraNet
 from .masking.algorithms.pruning.iterative import Iterative as Iterative
+from .masking.algorithms.sara import SaRA as SaRA
 from .masking.algorithms.static import Static as Static
 from .masking.averages import follow_ as follow_
 from .masking.averages import soup as soup
@@ -59,6 +65,7 @@ from .masking.loading import mask_zeros_ as mask_zeros_
 from .masking.masking import Masking as Masking
 from .masking.measures.spectra import spectra as spectra
 from .masking.measures.updates import weight_updates as weight_updates
+from .masking.optimizer.adams import AdamS as AdamS
 from .masking.optimizer.recycling import Recycled as Recycled
 from .masking.optimizer.recycling import Recycling as Recycling
 from .masking.optimizer.recycling import recycle_ as recycle_
@@ -67,6 +74,7 @@ from .masking.processes import spare_broadcasts_ as spare_broadcasts_
 from .masking.step_masks import layer_counts as layer_counts
 from .masking.step_masks import step_macs as step_macs
 from .masking.step_masks import weights_by_layer as weights_by_layer
+from .masking.tasks import TaskMasks as TaskMasks
 from .masks.best import choose as choose
 from .masks.checking import holds as holds
 from .masks.masked_weights import MaskedWeight as MaskedWeight
@@ -78,11 +86,15 @@ from .training.measures.activity import activation_sparsity as activation_sparsi
 from .training.parallel.tensor_parallel import tensor_parallel_ as tensor_parallel_
 from .training.records import checkpoints as checkpoints
 from .training.records import states as states
+from .warmstart.adapters import add_adapters_ as add_adapters_
+from .warmstart.adapters import merge_adapters_ as merge_adapters_
 from .warmstart.growth.grow import Growth as Growth
 from .warmstart.growth.grow import current_widths as current_widths
 from .warmstart.growth.grow import grow_ as grow_
 from .warmstart.growth.slopes import unit_slopes_ as unit_slopes_
 from .warmstart.net2wider import Widened as Widened
 from .warmstart.net2wider import net2wider as net2wider
+from .warmstart.transfer import Transfer as Transfer
+from .warmstart.transfer import load_ as load_
 from .warmstart.warm_start import WarmStart as WarmStart
 from .warmstart.warm_start import warm_start_ as warm_start_

@@ -85,18 +85,27 @@ def own_width(mixture: Mixture, block: FeedForward) -> Fraction:
         mixture: the experts.
         block: the dense block.
     """
-    matrices = len(block.layers)
     met = Fraction(mixture.rows(block.tokens), block.tokens)
     found: Fraction = width(
-        Fraction(block.hidden_width), matrices, mixture.experts, met, mixture.shared, matrices
+        Fraction(block.hidden_width),
+        len(block.layers),
+        mixture.experts,
+        met,
+        mixture.shared,
+        len(_parts(block, mixture)),
     )
     return found
+
+
+def _parts(block: FeedForward, mixture: Mixture) -> tuple[WeightLayer, ...]:
+    """Layers of a block that its experts have: all, or the first that widens and the last."""
+    return (block.up[0], block.down) if mixture.ungated else block.layers
 
 
 def _per_width(mixture: Mixture, block: FeedForward) -> int:
     """MACs of one more channel in every expert of a block."""
     rows = mixture.rows(block.tokens) + mixture.shared * block.tokens
-    return len(block.layers) * block.model_width * rows
+    return len(_parts(block, mixture)) * block.model_width * rows
 
 
 def _kept(weight: WeightLayer, policy: Policy) -> bool:
@@ -130,9 +139,12 @@ def rows_of_experts(
         block, wide = replaced[weight.weight]
         if weight is block.layers[0]:
             rows.append(_router(block, mixture, policy))
-        rows.append(_expert(weight, block, wide, mixture, policy))
+        parts = _parts(block, mixture)
+        rows.append(
+            _expert(weight, block, wide, mixture, policy) if weight in parts else _removed(weight, policy)
+        )
         if weight is block.down and mixture.shared:
-            rows += [_shared(w, block, wide, mixture, policy) for w in block.layers]
+            rows += [_shared(w, block, wide, mixture, policy) for w in parts]
     return (*rows, *(product_row(spec, product, policy, {}) for product in spec.products))
 
 
@@ -182,6 +194,22 @@ def _expert(weight: WeightLayer, block: FeedForward, wide: int, mixture: Mixture
         dense_weights=layer.weights,
         nnz=0,
         inside=policy.covers(weight.layer.name),
+    )
+
+
+def _removed(weight: WeightLayer, policy: Policy) -> PlanRow:
+    layer = weight.layer
+    return PlanRow(
+        layer.name,
+        layer.kind.value,
+        weight.weight,
+        Role.REMOVED,
+        "of the block's gate, which experts do not have",
+        layer,
+        None,
+        layer.dense_macs,
+        nnz=0,
+        inside=policy.covers(layer.name),
     )
 
 
@@ -240,11 +268,12 @@ def _notes(
         block = next(
             b for b in blocks if (len(b.layers), b.hidden_width, b.tokens) == (matrices, hidden, tokens)
         )
-        own = own_width(mixture, block)
+        own, of_each = own_width(mixture, block), len(_parts(block, mixture))
+        each = "g" if of_each == matrices else "G"
         is_own = found == {own}
         became = "" if is_own else f", planned {_range(found)}"
         notes.append(
-            f"width of an expert: w = (g·n - E)/(g·(k + h)) = ({matrices}·{hidden} - {mixture.experts})/({matrices}·({met} + {mixture.shared})) = {decimal_text(own)}{became}"
+            f"width of an expert: w = (g·n - E)/({each}·(k + h)) = ({matrices}·{hidden} - {mixture.experts})/({of_each}·({met} + {mixture.shared})) = {decimal_text(own)}{became}"
         )
     notes.append(f"rows of experts are counted as {_convention(mixture)}")
     if residual:
@@ -314,6 +343,11 @@ def problem_of(layer: PlannedLayer, mixture: Mixture) -> str:
         layer: of a plan.
         mixture: its experts.
     """
+    if layer.role is Role.REMOVED:
+        if not mixture.ungated:
+            return f".role is removed, but {mixture} removes no layers"
+        left = layer.dense_weights or layer.capacity or layer.positions
+        return " has weights or positions, but the layer is removed" if left else ""
     if layer.after is None or layer.role not in (Role.TRANSFORMED, Role.ADDED):
         return ""
     if layer.dense_weights != layer.after.weights or layer.capacity or layer.nnz:

@@ -136,12 +136,13 @@ class Role(StrEnum):
     UNMASKABLE = "unmaskable"
     ACTIVATION = "activation"
     ADDED = "added"
+    REMOVED = "removed"
 
     def within(self, scope: Scope) -> bool:
         """Whether a layer of this role counts in a scope; in a module's, one that lies there."""
         match scope:
             case Scope.MATRICES:
-                return self in (Role.TRANSFORMED, Role.ADDED)
+                return self in (Role.TRANSFORMED, Role.ADDED, Role.REMOVED)
             case Scope.LAYERS:
                 return self is not Role.ACTIVATION
             case Scope.MODEL | Scope.MODULE:
@@ -170,7 +171,8 @@ class PlannedLayer:
         kind: layer kind, or the operator of a product.
         weight: qualified parameter name; empty for products.
         before: the dense layer, without a name; None for a product, and for a layer that the dense model does not have.
-        after: the layer at the plan's widths, of which `structure` says what stands in its place; None for a product.
+        after: the layer at the plan's widths, of which `structure` says what stands in its place; None for a product, and for
+            a layer that the planned model does not have.
         structure: the integers of its structure.
         maskable: whether a mask covers it.
         positions: how often each weight is applied in one forward pass, after the transformation.

@@ -106,6 +106,13 @@ ADDED: tuple[tuple[str, str], ...] = (
     ("recycling", "threshold"),
     ("recycling", "end"),
     ("recycling", "measure"),
+    ("start", "fresh"),
+    ("start", "freeze"),
+    ("start", "drop"),
+    ("start", "redraw"),
+    ("adapters", "rank"),
+    ("adapters", "layers"),
+    ("adapters", "scale"),
 )
 """Settings, by section and name, that came after runs were first written: at its default none of them counts in a digest."""
 
@@ -118,8 +125,11 @@ def telling_settings(config: RunConfig) -> Document:
             del found[section][name]
     if not config.distillation.teacher:
         del found["distillation"]
-    if not found["recycling"]:
-        del found["recycling"]
+    for section in ("recycling", "adapters"):
+        if not found[section]:
+            del found[section]
+    if config.growth.how == "none":
+        del found["growth"]
     found["data"].pop("workers", None)
     found["training"].pop("timeout", None)
     return found
@@ -134,8 +144,12 @@ def run_digest(config: RunConfig) -> str:
         found["data"]["kind"],
         found["training"]["threads"],
         found["training"]["spectra"],
-        found["start"],
+        found["start"]["checkpoint"],
     )
+    if not found["start"]:
+        del found["start"]
+    if found["training"]["execution"] == "compact":  # the same steps, and the same checkpoints
+        found["training"]["execution"] = "dense"
     for name in ("checkpoints", "tensor_parallel", "replicas", "recompute"):
         found["training"].pop(name, None)
     found.get("distillation", {}).pop("teacher", None)

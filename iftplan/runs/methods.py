@@ -22,6 +22,7 @@ class Method:
         looks: whether it looks at the gradients of all weights when masks change.
         averages: whether it looks at them in every step, until masks no longer change.
         curvature: whether its first step differentiates the gradients.
+        selective: whether every weight computes, and masks say how many of them are trained.
     """
 
     masked: bool = True
@@ -31,11 +32,12 @@ class Method:
     looks: bool = False
     averages: bool = False
     curvature: bool = False
+    selective: bool = False
 
     @property
     def starts_dense(self) -> bool:
         """Whether weights outside the masks have values at the start."""
-        return self.gradual or self.straight or not self.masked
+        return self.gradual or self.straight or self.selective or not self.masked
 
 
 METHODS: Final[Mapping[str, Method]] = {
@@ -59,6 +61,8 @@ METHODS: Final[Mapping[str, Method]] = {
     "top-kast": Method(straight=True, partly=True),
     "mask-decay": Method(gradual=True, straight=True),
     "structure-decay": Method(gradual=True, straight=True),
+    "cast": Method(gradual=True, straight=True),
+    "sara": Method(selective=True),
     "densified": Method(masked=False),  # every weight of the network that the plan makes
 }
 """Method by name, in the order in which messages and the command line list them."""

@@ -21,6 +21,7 @@ _NUMBERS = ("sparsity", "metric")
 _OTHERS = (
     "schema", "digest", "scope", "plan_digest", "run_digest", "loss", "test_loss", "train_ratio", "train_ratio_exact",
     "weights_digest", "best_step", "validation_loss", "validation_metric", "soup",
+    "growth",
 )  # fmt: skip
 _RECORD = (
     "schema", "digest", "config", "seed", "plan_digest", "steps", "precision", "device", "processes", "versions",

@@ -17,7 +17,7 @@ from iftplan.masks.distributions import Distribution
 from iftplan.models.notation import parse_input
 from iftplan.models.spec import InputSpec
 from iftplan.plans.budget import parse_budget
-from iftplan.plans.plan import Execution, Pointwise, Rounding, parse_scope
+from iftplan.plans.plan import Pointwise, Rounding, parse_scope
 from iftplan.plans.request import PlanRequest
 from iftplan.runs.methods import METHODS
 from iftplan.runs.schedules import step_at
@@ -219,11 +219,11 @@ class MethodConfig:
         anneal_from: what the drop fraction is annealed from: the "start" of training, or the "begin" of updates.
         ranking: of pruning ("snip", "grasp", "force", "synflow", "granet"): in each "layer", or "global".
         refresh: steps that one choice of masks lasts in methods with dense weights behind the masked ones; None for
-            the method's own: 40 for "transposable", 100 for "top-kast", else 1.
-        pull: λ of λ·(1-m)⊙θ in the gradients of these, or of the penalty of "top-kast"; None for the method's own:
-            2e-4 for "srste", 1e-4 for "top-kast", else 0.
+            the method's own: 40 for "transposable", 100 for "top-kast", 10 for "cast", all of them for "sara", else 1.
+        pull: λ of λ·(1-m)⊙θ in the gradients of these, of the penalty of "top-kast", or of the L1 decay of "cast"; None
+            for the method's own: 2e-4 for "srste", 1e-4 for "top-kast", 4e-7 for "cast", else 0.
         straight: whether the gradients of masked weights pass straight through, in mask and structure decay.
-        decay: how mask decay's D falls.
+        decay: how mask decay's D falls; "geometric" lets structure decay begin with patterns sixteen times as long.
         beta: its β for each step; None for one that brings D to 0 (by "linear") or to 1/1000 at `end`.
         rounds: of pruning; None for the method's own: with "iterative" one weight of every group at a time, or 10,
             with "force" 10, with "synflow" 100.
@@ -258,7 +258,7 @@ class MethodConfig:
     refresh: Positive | None = None
     pull: Size | None = None
     straight: bool = True
-    decay: Literal["linear", "exponential"] = "linear"
+    decay: Literal["linear", "exponential", "geometric"] = "linear"
     beta: Size | None = None
     rounds: Positive | None = None
     ablation: Part = 0.3
@@ -276,7 +276,7 @@ class OptimizerConfig:
     """Optimizer of the weights; biases and norms never decay.
 
     Attributes:
-        name: "sgd", "adam", "adamw" or "lamb".
+        name: "sgd", "adam", "adamw", "lamb", or "adams" for the method "cast".
         lr: peak learning rate.
         momentum: SGD's.
         nesterov: SGD's.
@@ -287,7 +287,7 @@ class OptimizerConfig:
         clip: largest norm of the gradient; 0 for none.
     """
 
-    name: Literal["sgd", "adam", "adamw", "lamb"] = "sgd"
+    name: Literal["sgd", "adam", "adamw", "lamb", "adams"] = "sgd"
     lr: Above0 = 0.1
     momentum: Below1 = 0.9
     nesterov: bool = True
@@ -357,8 +357,8 @@ class TrainingConfig:
         tensor_parallel: processes that split each linear layer among them and see the same samples, under "fsdp".
         replicas: groups of processes that hold a whole model each, in parts, under "fsdp".
         recompute: compute the activations of blocks again in the backward pass, instead of keeping them.
-        execution: of masked layers: "dense" operators on weights with zeros, or "sparse" kernels on what is kept
-            (CPU, float32); the results are the same within rounding.
+        execution: of masked layers: "dense" operators on weights with zeros, "sparse" kernels on what is kept (CPU, float32),
+            or "compact": these kernels, and dense weights only where masks change; the results are the same within rounding.
         spectra: when the spectra of masks are measured: at every "evaluation", or after every "update" of theirs.
         checkpoints: "single" for one file, gathered in the first process; "sharded" for a folder to which each process
             writes its part beside the training; "auto" is "sharded" for several processes under "fsdp".
@@ -382,7 +382,7 @@ class TrainingConfig:
     tensor_parallel: Positive = 1
     replicas: Positive = 1
     recompute: bool = False
-    execution: Execution = "dense"
+    execution: Literal["dense", "sparse", "compact"] = "dense"
     spectra: Literal["none", "evaluation", "update"] = "none"
     checkpoints: Literal["auto", "single", "sharded"] = "auto"
 
@@ -410,14 +410,61 @@ class RecyclingConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class GrowthConfig:
+    """Widths that grow during training; of the method "dense" (`iftplan.nn.grow_`).
+
+    Attributes:
+        how: what new neurons are: "gradmax" (arXiv 2201.05125), "random" outgoing weights in their place, or "replicas"
+            (arXiv 1511.05641); "none" for a network that does not grow.
+        begin: width that the run begins with, over that of the plan's dense model.
+        end: width that it ends with, over the same.
+        times: how often the network grows, by equal amounts.
+        budget: training MACs of the run, over those of the plan's dense model on as many samples; it decides when the
+            network grows.
+        layers: names of layers whose outputs grow; all that GradMax can grow, where none is named.
+    """
+
+    how: Literal["none", "gradmax", "random", "replicas"] = "none"
+    begin: Above0 = 0.5
+    end: Above0 = 1.0
+    times: Positive = 3
+    budget: Above0 = 0.75
+    layers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class StartConfig:
     """Weights that a run begins with, where they are not drawn from the seed.
 
     Attributes:
-        checkpoint: of a run with the same plan, or that run's directory: its weights, and its masks.
+        checkpoint: of a run, or that run's directory: its weights, and its masks; or a file or folder with a state dict.
+        fresh: modules that begin with values drawn from the seed, by name or glob, such as the head of another number of
+            classes.
+        freeze: layers whose masks stay as they come while the method moves others.
+        drop: layers whose masks are dropped, so that every weight of theirs trains.
+        redraw: layers that have this run's own masks instead of those that come with the weights.
     """
 
     checkpoint: str = ""
+    fresh: tuple[str, ...] = ()
+    freeze: tuple[str, ...] = ()
+    drop: tuple[str, ...] = ()
+    redraw: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterConfig:
+    """Low-rank adapters that are trained beside frozen weights; see `iftplan.nn.warmstart.adapters`.
+
+    Attributes:
+        rank: of each; 0 for none.
+        layers: beside which they stand, by name or glob; all masked ones where none is named.
+        scale: of what they add to their layer's output.
+    """
+
+    rank: Natural = 0
+    layers: tuple[str, ...] = ()
+    scale: Above0 = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -454,6 +501,8 @@ class RunConfig:
         start: what the run begins with.
         distillation: the teacher that it learns from.
         recycling: of dormant neurons.
+        adapters: that are trained beside frozen weights.
+        growth: of the network's widths.
     """
 
     seed: int = 0
@@ -466,3 +515,5 @@ class RunConfig:
     start: StartConfig = field(default_factory=StartConfig)
     distillation: DistillationConfig = field(default_factory=DistillationConfig)
     recycling: RecyclingConfig = field(default_factory=RecyclingConfig)
+    adapters: AdapterConfig = field(default_factory=AdapterConfig)
+    growth: GrowthConfig = field(default_factory=GrowthConfig)

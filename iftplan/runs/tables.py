@@ -26,7 +26,8 @@ def run_table(run: RunConfig, plan: Plan, directory: str) -> Table:
     length = f"{run.training.steps} steps" if run.training.steps else f"{run.training.epochs} epochs"
     dense = run.method.name == "dense"
     opened = run.method.name == "densified"
-    forward = cost.dense if dense else cost.opened if opened else cost.forward()
+    whole = opened or METHODS[run.method.name].selective
+    forward = cost.dense if dense else cost.opened if whole else cost.forward()
     step = 3 * forward if dense or opened else _step(run, cost)
     asked = plan.asked if plan.budget or plan.mixture else f"sparsity {plan.sparsity}"
     start = (("begins with", run.start.checkpoint),) if run.start.checkpoint else ()
@@ -45,17 +46,33 @@ def run_table(run: RunConfig, plan: Plan, directory: str) -> Table:
         ("method", run.method.name + (": the plan's dense model, the control" if dense else "")),
         *start,
         *teacher,
+        *_growing(run),
         ("data", run.data.path or run.data.kind),
         ("optimizer", f"{run.optimizer.name}, lr {run.optimizer.lr:g} {run.schedule.name}"),
         ("length", f"{length}, batches of {run.training.batch_size}"),
         ("seed", str(run.seed)),
-        ("forward MACs a sample", count(forward)),
-        ("training MACs a sample", count(step)),
-        ("dense model's", count(cost.dense_step)),
-        *_held(memory, dense=dense, masks=not (dense or opened)),
+        *(
+            ()
+            if run.growth.how != "none"  # which changes them
+            else (
+                ("forward MACs a sample", count(forward)),
+                ("training MACs a sample", count(step)),
+                ("dense model's", count(cost.dense_step)),
+                *_held(memory, dense=dense, masks=not (dense or opened)),
+            )
+        ),
         ("run directory", directory),
     )
     return Table(("", "run"), rows, notes=_notes(run, cost))
+
+
+def _growing(run: RunConfig) -> tuple[tuple[str, str], ...]:
+    """Growth of the network, where it grows."""
+    growth = run.growth
+    if growth.how == "none":
+        return ()
+    how = f"{growth.how}, {growth.times} times from {growth.begin:g} to {growth.end:g} times the dense widths"
+    return (("growth", how), ("training budget", f"{growth.budget:g} of the dense model's training MACs"))
 
 
 def _held(memory: TrainingMemory, *, dense: bool, masks: bool) -> tuple[tuple[str, str], ...]:
@@ -78,6 +95,8 @@ def _held(memory: TrainingMemory, *, dense: bool, masks: bool) -> tuple[tuple[st
 def _step(run: RunConfig, cost: TrainingCost) -> int:
     """MACs of a sample's step under the plan's masks."""
     method = METHODS[run.method.name]
+    if method.selective:
+        return cost.step(cost.capacity, reached=cost.nnz)
     if method.partly:
         return cost.step(reached=cost.around(run.method.margin))
     return cost.step(dense_gradient=method.averages or (method.straight and run.method.straight))
@@ -85,6 +104,10 @@ def _step(run: RunConfig, cost: TrainingCost) -> int:
 
 def _notes(run: RunConfig, cost: TrainingCost) -> tuple[str, ...]:
     method, notes = METHODS[run.method.name], []
+    if run.adapters.rank:
+        notes.append(
+            f"adapters of rank {run.adapters.rank} cost more, and the frozen weights beside them have no gradients"
+        )
     if run.distillation.teacher:
         notes.append("every sample costs a forward pass of the teacher more")
     if method.looks:

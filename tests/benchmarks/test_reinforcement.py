@@ -1,14 +1,16 @@
-"""The command behind docs/results/reinforcement.md, for a few steps: its ledger, its arms and its table."""
+"""The commands behind docs/results/reinforcement.md, for a few steps: their ledgers, their arms and their table."""
 
 from __future__ import annotations
 
 import pytest
+import torch
 
 from tests.support.programs import program
 
 pytest.importorskip("gymnasium", reason="Gymnasium is for this benchmark alone")
 pytestmark = pytest.mark.filterwarnings("ignore:Masks never change")
 reinforcement = program("reinforcement")
+ppo = program("reinforcement_ppo")
 
 STEPS = reinforcement.WARMUP + 20
 DENSE = 4 * 128 + 128 * 128 + 128 * 2
@@ -44,3 +46,26 @@ def test_the_table_has_a_row_for_each_arm_with_runs(outcomes: list[object]) -> N
     assert [row[0] for row in table.rows] == ["dense", "sparse, static", "wide, rigl, ReDo"]
     assert all(len(row) == len(table.columns) for row in table.rows)
     assert reinforcement.spread([1.0, 3.0]) == "2.0 ± 1.0"
+
+
+def test_what_policies_cost() -> None:
+    """Two rounds: 64 steps of eight environments and the value behind them, and four passes over all states."""
+    arms = {arm.name: arm for arm in ppo.PLAYED}
+    found = {
+        name: ppo.run(arms[name], 0, 2 * ppo.BATCH, episodes=1)
+        for name in ("dense", "sparse, static", "wide, set")
+    }
+    dense = 4 * 128 + 128 * 128 + 128 * 3
+    assert found["dense"].forward_macs == found["wide, set"].forward_macs == dense
+    for outcome in found.values():
+        assert outcome.training_macs == 2 * (8 * 65 + 4 * 3 * 512) * outcome.forward_macs
+    assert ppo.run(arms["dense"], 0, 2 * ppo.BATCH, episodes=1) == found["dense"]
+
+
+def test_advantages_are_the_discounted_surprises() -> None:
+    rewards, goes_on = torch.ones(3, 1), torch.tensor([[1.0], [0.0], [1.0]])
+    values = torch.tensor([[1.0], [2.0], [3.0], [4.0]])
+    last = 1 + 0.99 * 4 - 3
+    second = 1 - 2  # the episode ended
+    first = 1 + 0.99 * 2 - 1 + 0.99 * 0.95 * second
+    assert ppo.advantages(rewards, goes_on, values).flatten().tolist() == pytest.approx([first, second, last])

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -51,3 +55,42 @@ def test_other_threads_and_other_peoples_processes_keep_their_handlers(ours: Non
         seen.append(signal.getsignal(signal.SIGINT))
     signal.signal(signal.SIGINT, signal.default_int_handler)
     assert seen == [signal.default_int_handler, own]
+
+
+_PRESSES = """
+import os, signal, sys
+
+class Press:
+    def find_spec(self, name, path=None, target=None):
+        if name == {name!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Press())
+"""
+
+
+@pytest.mark.parametrize("name", ["iftplan.cli.main", "typer", "iftplan.cli.group"])
+def test_an_interruption_before_the_command_is_loaded_shows_no_traceback(name: str, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(_PRESSES.format(name=name))
+    path = os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH"))))
+    done = subprocess.run(
+        [sys.executable, "-m", "iftplan", "--help"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
+def test_an_interruption_of_the_command_is_told_of(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(_PRESSES.format(name="iftplan.cli.commands.planning.solve"))
+    path = os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH"))))
+    done = subprocess.run(
+        [sys.executable, "-m", "iftplan", "solve", "--layer", "conv3x3", "--sparsity", "0.75"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    assert done.returncode == 130
+    assert "Traceback" not in done.stderr
+    assert done.stderr

@@ -48,14 +48,16 @@ def cost_by_hand(block: Block, mixture: Mixture, wide: int) -> int:
     if mixture.capacity is not None:
         room = ceil(Fraction(mixture.top_k * tokens, mixture.experts) * mixture.capacity)
         each = sum(room for _ in range(mixture.experts))
-    one = sum(m * wide for _ in range(g))
+    one = sum(m * wide for _ in range(2 if mixture.ungated else g))
     return macs + each * one + mixture.shared * tokens * one
 
 
 def drawn(draw: random.Random) -> tuple[Block, Mixture, int]:
     experts = draw.randint(1, 64)
     capacity = draw.choice([None, None, Fraction(1), Fraction(5, 4), Fraction(2)])
-    mixture = Mixture(experts, draw.randint(1, min(experts, 8)), draw.randint(0, 2), capacity)
+    mixture = Mixture(
+        experts, draw.randint(1, min(experts, 8)), draw.randint(0, 2), capacity, draw.random() < 0.3
+    )
     m, tokens, g = draw.randint(2, 700), draw.randint(1, 300), draw.choice([2, 3])
     least = 4 * (mixture.top_k * 2 + mixture.shared) + 2 * experts
     if capacity is not None:
@@ -84,6 +86,7 @@ def test_a_thousand_random_mixtures_cost_what_a_calculator_written_apart_says() 
         assert 0 <= (plan.residual_macs or 0) < one_more, (block, mixture)
         assert max(found) - min(found) <= 1
         size, (m, _, _, g) = size_of(plan.layers, mixture), block
+        g = 2 if mixture.ungated else g
         every = sum(m * mixture.experts + (mixture.experts + mixture.shared) * g * m * w for w in found)
         met = sum(m * mixture.experts + (mixture.top_k + mixture.shared) * g * m * w for w in found)
         assert (size.blocks, size.total, size.active) == (copies, every + 5 * m, met + 5 * m)
@@ -123,6 +126,29 @@ def test_weights_are_those_of_joint_scaling_laws(experts: int, width: int, depth
     assert size.active - routers == 13 * depth * width**2
 
 
+@pytest.mark.parametrize(
+    ("model_width", "experts", "width", "depth"),
+    [(768, 48, 64, 16), (1792, 56, 128, 35)],
+    ids=["0.1B", "1.2B"],
+)
+def test_weights_are_those_of_blockffn_s_models(
+    model_width: int, experts: int, width: int, depth: int
+) -> None:
+    """The configurations of arXiv 2507.08771: ungated experts and a ReLU router, at the budget that they cost."""
+    tokens, met = 4, experts // 5
+    spec = network([(model_width, 4 * model_width, tokens, 3)] * depth)
+    each = model_width * experts + met * 2 * model_width * width
+    stem = 5 * model_width
+    plan = ift.plan(spec, f"experts:{experts}x{met}:relu:ungated", budget=tokens * (stem + depth * each))
+    assert set(widths(plan)) == {width}
+    assert plan.residual_macs == 0
+    assert plan.mixture is not None
+    size = size_of(plan.layers, plan.mixture)
+    assert size.total == stem + depth * experts * model_width * (1 + 2 * width)
+    assert size.active == stem + depth * each
+    assert size.log2_choices == depth * experts
+
+
 def test_gpt3_small_and_vit_b_close_to_the_mac() -> None:
     for model, wide in (("zoo:gpt3-small", 1534), ("zoo:vit-b16", 1534)):
         plan = ift.plan(model, "experts:8x2")
@@ -142,6 +168,23 @@ def test_gated_blocks_have_experts_of_three_matrices() -> None:
         "h.0.mlp.shared.up1",
         "h.0.mlp.shared.down",
     ]
+
+
+def test_ungated_experts_have_two_matrices_in_gated_blocks_and_removed_gates_cost_nothing() -> None:
+    plan = ift.plan(network([(64, 256, 32, 3)]), "experts:6x2+1:ungated")
+    assert widths(plan) == [(3 * 256 - 6) // (2 * 3)]
+    assert any("w = (g·n - E)/(G·(k + h)) = (3·256 - 6)/(2·(2 + 1)) = 127" in note for note in plan.notes)
+    assert plan.residual_macs == 0
+    (gone,) = [x for x in plan.layers if x.role is Role.REMOVED]
+    assert (gone.name, gone.macs, gone.dense_macs, gone.after) == ("h.0.mlp.up1", 0, 32 * 64 * 256, None)
+    assert [x.name for x in plan.layers if x.role is Role.ADDED] == [
+        "h.0.mlp.router",
+        "h.0.mlp.shared.up0",
+        "h.0.mlp.shared.down",
+    ]
+    assert plan.ratio(Scope.MATRICES) == 1
+    plain = network([(64, 256, 32, 2)])
+    assert widths(ift.plan(plain, "experts:6x2:ungated")) == widths(ift.plan(plain, "experts:6x2"))
 
 
 def test_a_budget_a_multiple_and_a_module_are_met() -> None:
@@ -190,6 +233,7 @@ def test_the_smallest_budget_that_a_refusal_names_is_feasible() -> None:
         (lambda d: d["experts"].update(mixture="experts:4x2"), "layers"),
         (lambda d: d["experts"].update(total_weights=1), "experts does not follow"),
         (lambda d: d["layers"][2].update(structure={"experts": 8, "chosen": 3}), "structure is not that of"),
+        (lambda d: d["layers"][3].update(role="removed", after=""), "removes no layers"),
         (lambda d: d.update(transform="parallel"), "do not go with transform"),
         (lambda d: d.pop("experts"), "do not go with transform"),
     ],

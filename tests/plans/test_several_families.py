@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from iftplan import api
 from iftplan.base.errors import InfeasibleError, InputError
+from iftplan.base.units import bits as shown
 from iftplan.plans.document.plan import parse_plan, plan_document
 from iftplan.plans.plan import Plan, Role, Scope
 from iftplan.plans.policy import parse_assignment
@@ -219,15 +220,19 @@ def test_the_search_keeps_the_best_of_all_combinations() -> None:
     asked = {"fc2": "parallel|doped", "*": "wide|factorized|none"}
     found = api.plan(mlp(SIZES), asked, "3/4", objective="search-space")
     bits = {
-        (a, b): api.plan(mlp(SIZES), {"fc2": a, "*": b}, "3/4").cardinality.log2_masks
+        (a, b): api.plan(mlp(SIZES), {"fc2": a, "*": b}, "3/4").cardinality.log2_masks or 0
         for a in ("parallel", "doped")
         for b in ("wide", "factorized", "none")
     }
-    best = max(bits, key=lambda pair: bits[pair] or 0)
+    best = max(bits, key=lambda pair: bits[pair])
     assert found.transform == f"fc2={best[0]}, {best[1]}"
     assert found.cardinality.log2_masks == bits[best]
     assert found.notes[0].startswith(
         f"families chosen by search-space among 6, best first: {found.transform} ("
+    )
+    chance = sum(map(float, bits.values())) / len(bits)
+    assert found.notes[0].endswith(
+        f"; a choice at random has {shown(chance)} on average, and the best {bits[best] / chance:.3g} times that"
     )
     fewest = api.plan(mlp(SIZES), asked, "3/4", objective="parameters")
     assert sum(x.capacity + x.dense_weights for x in fewest.layers) <= sum(

@@ -77,5 +77,6 @@ BUTTERFLY = Definition(
     widens=True,
     matrices=lambda m, n, x: (),
     source="arXiv 1903.05895, section 3, in 16 blocks of r channels",
+    simplified=True,
     grid=butterfly_grid,
 )

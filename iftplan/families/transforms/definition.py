@@ -24,6 +24,8 @@ class Definition:
         matrices: shapes of the masked matrices at (m, n, unknown), for masks with structure; None treats
             the masked weights as one vector.
         source: paper and section.
+        simplified: whether SymPy writes the closed form for symbolic channels, and not the generated code: that leaves the
+            root of a quadratic as the formula has it, which is longer than what SymPy makes of it.
         grid: number of blocks at so many input and output channels, for products of factors in blocks, whose cost is
             counted with the padding that equal blocks need; None for families without blocks.
     """
@@ -36,4 +38,5 @@ class Definition:
     widens: bool = False
     matrices: Callable[[int, int, int], tuple[tuple[int, int], ...]] | None = None
     source: str = ""
+    simplified: bool = False
     grid: Callable[[int, int], FactorGrid] | None = None

@@ -3,7 +3,7 @@
     m·E + (k + h)·G·m·w = g·m·n        w = (g·n - E)/(G·(k + h))
 
 m and n are the widths of the model and of the dense block between its matrices, of which it has g (2, or 3 with a gate);
-w is the width of an expert, of G matrices. A router of m·E weights scores the experts; h shared ones meet every token. The
+w is the width of an expert, of G matrices: as many, or 2 in the place of 3 where experts have no gate. A router of m·E weights scores the experts; h shared ones meet every token. The
 model's width cancels. Where every expert takes C = ⌈k·T/E·c⌉ rows of T tokens, full or not, k is E·C/T (section 2.2 there).
 """
 
@@ -64,6 +64,7 @@ class Mixture:
         shared: experts beside them that every token meets.
         capacity: factor c of C = ⌈k·T/E·c⌉, the rows that each expert takes of T tokens: rows are padded to that, and
             tokens above it pass the block by. None computes exactly the k·T rows that tokens choose.
+        ungated: whether experts have two matrices with Swish between them where the block has a gate (arXiv 2507.08771).
         router: "softmax", or "relu" for ReLU and RMSNorm, which has every expert of a score above zero (arXiv 2507.08771).
         balance: coefficient of the loss that spreads tokens over experts (arXiv 2101.03961, equation 4).
         locality: with a ReLU router, coefficient of the loss that has neighbouring tokens meet the same experts, BCE of
@@ -79,6 +80,7 @@ class Mixture:
     top_k: int
     shared: int = 0
     capacity: Fraction | None = None
+    ungated: bool = False
     router: Router = "softmax"
     balance: Fraction = Fraction(1, 100)
     locality: Fraction = Fraction(0)
@@ -110,6 +112,8 @@ class Mixture:
         parts = [NAME, f"{self.experts}x{self.top_k}" + (f"+{self.shared}" if self.shared else "")]
         if self.router != "softmax":
             parts.append(self.router)
+        if self.ungated:
+            parts.append("ungated")
         if self.capacity is not None:
             parts.append(f"capacity={decimal_text(self.capacity)}")
         if self.balance != Fraction(1, 100):
@@ -160,7 +164,7 @@ def parse_mixture(text: str) -> Mixture:
 
     Example:
         >>> parse_mixture("experts:8x2+1:capacity=1.25")
-        Mixture(experts=8, top_k=2, shared=1, capacity=Fraction(5, 4), router='softmax', balance=Fraction(1, 100), locality=Fraction(0, 1), chunks=Fraction(0, 1))
+        Mixture(experts=8, top_k=2, shared=1, capacity=Fraction(5, 4), ungated=False, router='softmax', balance=Fraction(1, 100), locality=Fraction(0, 1), chunks=Fraction(0, 1))
     """
     _, sizes, *options = [*text.strip().lower().split(":"), ""]
     found = _SIZES.fullmatch(sizes)
@@ -174,11 +178,13 @@ def parse_mixture(text: str) -> Mixture:
         key, _, value = option.partition("=")
         if option in ("softmax", "relu"):
             given["router"] = option
+        elif option == "ungated":
+            given["ungated"] = True
         elif key in _NUMBERS and _NUMBER.fullmatch(value):
             given[key] = _number(value)
         else:
             raise InputError(
-                f"{text!r}: {option!r} is no option of a mixture of experts. Options are softmax, relu, "
+                f"{text!r}: {option!r} is no option of a mixture of experts. Options are softmax, relu, ungated, "
                 f"and with a number {', '.join(f'{name}=' for name in _NUMBERS)}."
             )
     return Mixture(int(found["experts"]), int(found["chosen"]), int(found["shared"] or 0), **given)

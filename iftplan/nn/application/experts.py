@@ -35,7 +35,9 @@ def place_experts_(plan: Plan, mixture: Mixture, model: nn.Module) -> None:
             )
         host = modules[path]
         widths = {layer.name.removeprefix(f"{path}."): _widths(layer) for layer in layers}
-        made = MixtureOfExperts(host, mixture, widths, _widths(router)[0])
+        gone = (x.name for x in plan.layers if x.role is Role.REMOVED and x.name.startswith(f"{path}."))
+        removed = [name.removeprefix(f"{path}.") for name in gone]
+        made = MixtureOfExperts(host, mixture, widths, _widths(router)[0], removed)
         made.train(host.training)
         for place, module in modules.items():
             if module is host:

@@ -17,6 +17,7 @@ from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import InputError
 from iftplan.nn.execution.conv1d import CompactConv1D
 from iftplan.nn.execution.execute import can_run, execute_dense_, has_transformers_conv1d
+from iftplan.nn.execution.kernels.memory import memory_of
 from iftplan.nn.execution.kernels.registers import require_numba
 from iftplan.nn.execution.layers import (
     MASK,
@@ -27,7 +28,8 @@ from iftplan.nn.execution.layers import (
     packed_mask,
     to_weight,
 )
-from iftplan.nn.execution.sparsity import as_array
+from iftplan.nn.execution.sparsity import Pattern, as_array
+from iftplan.nn.layers.branches import is_conv1d
 from iftplan.nn.sources.zoo.conv1d import Conv1D
 from iftplan.plans.speed.pricing import DENSE_ABOVE
 
@@ -68,14 +70,13 @@ def compact_(model: Model) -> Model:
     """
     require_numba()
     execute_dense_(model)
-    uses = Counter(id(p) for m in model.modules() for p in m._parameters.values() if p is not None)
-    found = [m for m in model.modules() if can_run(m, False) and uses[id(m.weight)] == 1 and _pays(m)]
+    found = compactable(model)
     if not found:
         raise InputError(
             f"{type(model).__name__} has no masked linear layer or convolution on the CPU that sparse kernels can run; apply a plan to it first (iftplan.nn.apply)."
         )
     for module in found:
-        _compact_(module)
+        become_compact_(module, module._buffers.pop(MASK))
     return model
 
 
@@ -91,28 +92,82 @@ def expand_(model: Model) -> Model:
     """
     for module in model.modules():
         if isinstance(module, CompactLayer):
-            _expand_(module)
+            mask = to_weight(torch.from_numpy(module.pattern.mask.copy()), module.pattern, module)
+            become_dense_(module)
+            module.register_buffer(MASK, mask)
     return model
 
 
-def _pays(module: nn.Module) -> bool:
-    return float(cast(Tensor, module._buffers[MASK]).float().mean()) <= DENSE_ABOVE
+def compactable(model: nn.Module) -> list[nn.Module]:
+    """Layers that can be compact: masked, with kernels, with a weight of their own, and sparse enough for it to pay."""
+    uses = Counter(id(p) for m in model.modules() for p in m._parameters.values() if p is not None)
+    return [
+        module
+        for module in model.modules()
+        if can_run(module, False)
+        and uses[id(module.weight)] == 1
+        and pays(cast(Tensor, module._buffers[MASK]))
+    ]
 
 
-def _compact_(module: Any) -> None:
-    pattern = packed_mask(module, module._buffers.pop(MASK))
-    with torch.no_grad():
-        values = gather_values(module, pattern)
+def pays(mask: Tensor) -> bool:
+    """Whether a mask leaves so much out that sparse kernels are faster than a dense product."""
+    return float(mask.float().mean()) <= DENSE_ABOVE
+
+
+@torch.no_grad()
+def compact_layer_(module: nn.Module, mask: Tensor, kept: Tensor) -> None:
+    """Make a dense layer a compact one, in place, without looking at the values of its weight.
+
+    Args:
+        module: of a class that has a compact one, without a mask; its weight may be on the meta device.
+        mask: boolean, of the weight's shape.
+        kept: weights in the order of the mask's own entries.
+    """
+    pattern = packed_mask(module, mask)
+    rows = mask.T if is_conv1d(module) else mask
+    places = memory_of(pattern.forward, torch.empty_like(rows, device="meta").stride()).places
+    there = torch.from_numpy(places >= 0)
+    values = kept.new_zeros(len(places))
+    order = mask.contiguous().view(-1).nonzero().view(-1)
+    values[there] = kept[torch.searchsorted(order, torch.from_numpy(places).long()[there])]
+    _become_compact_(module, pattern, values)
+
+
+@torch.no_grad()
+def become_compact_(module: Any, mask: Tensor) -> None:
+    """Make a dense layer a compact one with the values that a mask keeps of its weight, in place.
+
+    Args:
+        module: of a class that has a compact one.
+        mask: boolean, of the weight's shape.
+    """
+    pattern = packed_mask(module, mask)
+    _become_compact_(module, pattern, gather_values(module, pattern))
+
+
+def _become_compact_(module: Any, pattern: Pattern, values: Tensor) -> None:
     weight = module._parameters.pop("weight")
     module.__class__ = compact_classes()[type(module)]
     module.pattern, module.values = pattern, nn.Parameter(values, weight.requires_grad)
 
 
-def _expand_(module: Any) -> None:
+@torch.no_grad()
+def become_dense_(module: Any) -> None:
+    """Make a compact layer a dense one without a mask, in place: its weight is zero where nothing is kept."""
     pattern, values = module.pattern, module._parameters.pop("values")
     module.__class__ = next(dense for dense, compact in compact_classes().items() if compact is type(module))
     del module.pattern
-    matrix = torch.from_numpy(pattern.forward.matrix(as_array(values)))
-    weight = nn.Parameter(to_weight(matrix, pattern, module), values.requires_grad)
+    weight = nn.Parameter(spread_values(values, pattern, module), values.requires_grad)
     module._parameters = {"weight": weight, **module._parameters}
-    module.register_buffer(MASK, to_weight(torch.from_numpy(pattern.mask.copy()), pattern, module))
+
+
+def spread_values(values: Tensor, pattern: Pattern, module: nn.Module) -> Tensor:
+    """Numbers in the order of a layer's kept values as a dense tensor of its weight's shape, zero elsewhere.
+
+    Args:
+        values: one for each slot of the pattern.
+        pattern: of the layer's mask.
+        module: the layer.
+    """
+    return to_weight(torch.from_numpy(pattern.forward.matrix(as_array(values))), pattern, module)

@@ -110,20 +110,23 @@ def dense_gradients_(model: nn.Module, wanted: bool) -> None:
 
 def can_run(module: nn.Module, frozen: bool) -> bool:
     """Whether kernels can run a layer that is masked, or finalized if frozen."""
-    if type(module) not in sparse_classes() and not isinstance(module, SparseLayer):
-        return False
-    weight = module.weight
-    if not isinstance(weight, nn.Parameter) or weight.device.type != "cpu":
-        return False
-    if weight.dtype not in (torch.float32, torch.float64):
-        return False
-    if isinstance(module, nn.Conv2d) and (
-        module.groups != 1 or module.padding_mode != "zeros" or isinstance(module.padding, str)
-    ):
+    if not has_kernels(module) or cast(nn.Parameter, module.weight).device.type != "cpu":
         return False
     if not frozen:
         return has_mask(module, "weight")
     return bool(_kept(module).float().mean() <= DENSE_ABOVE)
+
+
+def has_kernels(module: nn.Module) -> bool:
+    """Whether there are kernels for a layer of its kind and type of numbers, on whatever device it is."""
+    if type(module) not in sparse_classes() and not isinstance(module, SparseLayer):
+        return False
+    weight = module.weight
+    if not isinstance(weight, nn.Parameter) or weight.dtype not in (torch.float32, torch.float64):
+        return False
+    return not isinstance(module, nn.Conv2d) or (
+        module.groups == 1 and module.padding_mode == "zeros" and not isinstance(module.padding, str)
+    )
 
 
 def _kept(module: nn.Module) -> Tensor:

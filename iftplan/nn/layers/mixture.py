@@ -7,7 +7,7 @@ block's own code, with its activation and its dropout, computes the rows of all 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Self
 
 import torch
@@ -81,6 +81,31 @@ class ReluScores(nn.Module):
         return found
 
 
+class UngatedBlock(nn.Module):
+    """Two layers of a block with Swish between them, in the place of its own code (arXiv 2507.08771).
+
+    Args:
+        host: the block; its parts are taken over under their names.
+        removed: paths of the layers that it loses.
+        up: path of the layer that widens.
+        down: path of the layer that narrows.
+    """
+
+    def __init__(self, host: nn.Module, removed: Sequence[str], up: str, down: str) -> None:
+        super().__init__()
+        for path in removed:
+            parent, _, name = path.rpartition(".")
+            del host.get_submodule(parent)._modules[name]
+        self._modules = host._modules
+        self._ends = (up, down)  # a name that no part of a block has
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Rows through both layers, in the input's shape."""
+        up, down = map(self.get_submodule, self._ends)
+        out: Tensor = down(F.silu(up(x)))
+        return out
+
+
 class MixtureOfExperts(nn.Module):
     """Experts in the place of a feed-forward block, of which each token meets k.
 
@@ -89,6 +114,7 @@ class MixtureOfExperts(nn.Module):
         mixture: how many experts, and of which kind.
         widths: for each of the block's linear layers, by its path: inputs and outputs of an expert.
         model_width: inputs of the router.
+        removed: paths of the block's layers that no expert has; then its code is `UngatedBlock`'s.
 
     Attributes:
         router: scores of the experts, (tokens, experts).
@@ -100,7 +126,12 @@ class MixtureOfExperts(nn.Module):
     """
 
     def __init__(
-        self, host: nn.Module, mixture: Mixture, widths: Mapping[str, tuple[int, int]], model_width: int
+        self,
+        host: nn.Module,
+        mixture: Mixture,
+        widths: Mapping[str, tuple[int, int]],
+        model_width: int,
+        removed: Sequence[str] = (),
     ) -> None:
         super().__init__()
         if {ROUTER, SHARED, "scores"} & host._modules.keys():
@@ -112,6 +143,8 @@ class MixtureOfExperts(nn.Module):
         weight = first.weight
         assert isinstance(weight, Tensor)
         options: dict[str, Any] = {"device": weight.device, "dtype": weight.dtype}
+        if removed:
+            host = UngatedBlock(host, removed, *widths)
         shared = copy.deepcopy(host) if mixture.shared else None
         for path, (inputs, outputs) in widths.items():
             _replace_(host, path, self._expert(inputs, outputs, options))

@@ -1,7 +1,8 @@
 """Gradients held at zero off the masks, at the price of one multiplication for each.
 
 A multiplication by numbers is several times cheaper than filling by booleans, so masks are kept once more in
-the gradients' type; a mask that changed, or was loaded, is seen by its version and converted again.
+the gradients' type; a mask that changed, or was loaded, is seen by its version and converted again. Weights whose layers
+are compact have nothing off their masks, and are passed over.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class MaskFactors:
         """Multiply every gradient by its mask, in place; weights without a gradient are passed over."""
         self._refresh()
         gradients, factors = [], []
-        for i, weight in enumerate(self._weights):
+        for i, weight in self._dense:
             gradient = weight.parameter.grad
             if gradient is not None:
                 gradients.append(local(gradient))
@@ -44,31 +45,39 @@ class MaskFactors:
     def hold_(self) -> None:
         """Multiply every weight by its mask, in place."""
         self._refresh()
-        values = [weight.parameter.detach() for weight in self._weights]
-        torch._foreach_mul_(
-            [local(value) for value in values], [self._factor(i, value) for i, value in enumerate(values)]
-        )
+        values = [(i, weight.parameter.detach()) for i, weight in self._dense]
+        if values:
+            torch._foreach_mul_([local(x) for _, x in values], [self._factor(i, x) for i, x in values])
 
     @torch.no_grad()
     def holds(self) -> bool:
         """Whether every weight is zero off its mask, as far as this process has it."""
-        pairs = ((local(weight.parameter), weight) for weight in self._weights)
+        pairs = ((local(weight.parameter), weight) for _, weight in self._dense)
         return not any(bool((x[~part_of(weight.mask, x)] != 0).any()) for x, weight in pairs)
 
     def leave(self) -> None:
         """Remember the weights as they are left to the next step."""
-        self._left = [local(weight.parameter)._version for weight in self._weights]
+        self._left = self._versions
 
     @property
     def untouched(self) -> bool:
         """Whether nothing has written to the weights since they were left."""
-        return self._left == [local(weight.parameter)._version for weight in self._weights]
+        return self._left == self._versions
 
     @property
     def nnz(self) -> Mapping[str, int]:
         """Parameter name → weights that its mask keeps; counted again only where a mask has changed."""
         self._refresh()
         return self._nnz
+
+    @property
+    def _dense(self) -> list[tuple[int, MaskedWeight]]:
+        """Weights that have entries off their masks, and their numbers."""
+        return [(i, weight) for i, weight in enumerate(self._weights) if not weight.is_compact]
+
+    @property
+    def _versions(self) -> list[int]:
+        return [local(weight.parameter)._version for _, weight in self._dense]
 
     def _refresh(self) -> None:
         """Forget what was made of masks that are not what they were."""
@@ -78,6 +87,8 @@ class MaskFactors:
             if seen is None or seen[0] is not mask or seen[1] != mask._version:
                 self._seen[i], self._factors[i] = (mask, mask._version), None
                 changed[weight.name] = mask
+            elif weight.is_compact:
+                self._factors[i] = None  # as large as the dense weight
         if changed:
             counts = true_counts(list(changed.values()))
             self._nnz = MappingProxyType({**self._nnz, **dict(zip(changed, counts, strict=True))})

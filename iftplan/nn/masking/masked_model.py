@@ -28,6 +28,7 @@ class Subject:
         views: the masked weights in the layouts of their structure.
         ranks: the processes that train them together.
         seed: random seed of growth.
+        frozen: names of weights whose masks stay as they are.
 
     Attributes:
         model: bare.
@@ -35,18 +36,26 @@ class Subject:
         views: the masked weights in the layouts of their structure.
         ranks: the processes that train them together.
         seed: random seed of growth.
+        frozen: names of weights whose masks stay as they are.
         targets: units that every row keeps in the end, by weight.
         factors: the masks as factors.
     """
 
     def __init__(
-        self, model: nn.Module, optimizer: Optimizer, views: tuple[View, ...], ranks: Ranks, seed: int
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        views: tuple[View, ...],
+        ranks: Ranks,
+        seed: int,
+        frozen: frozenset[str] = frozenset(),
     ) -> None:
         self.model = model
         self.optimizer = optimizer
         self.views = views
         self.ranks = ranks
         self.seed = seed
+        self.frozen = frozen
         self.targets = {view.weight.name: view.target() for view in views}
         self.factors = MaskFactors([view.weight for view in views])
 

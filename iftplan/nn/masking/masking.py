@@ -13,7 +13,7 @@ scalers do on overflow, postpones the update.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any, cast
 
@@ -34,15 +34,17 @@ from iftplan.nn.masking.algorithms.base import (
     Scores,
     Smoothing,
 )
+from iftplan.nn.masking.algorithms.sara import SaRA
 from iftplan.nn.masking.algorithms.static import Static
 from iftplan.nn.masking.masked_model import Subject
 from iftplan.nn.masking.measures.exploration import Exploration
 from iftplan.nn.masking.optimizer.hooks import attach
 from iftplan.nn.masking.optimizer.wrappers import innermost_optimizer
-from iftplan.nn.masking.preconditions import trainable_views
+from iftplan.nn.masking.preconditions import frozen_names, trainable_views
 from iftplan.nn.masking.processes import Ranks
 from iftplan.nn.masking.regimes.averaged_gradients import Averaged
 from iftplan.nn.masking.regimes.base import Regime
+from iftplan.nn.masking.regimes.chosen_gradients import Chosen
 from iftplan.nn.masking.regimes.curvature import Curved
 from iftplan.nn.masking.regimes.data_free import DataFree
 from iftplan.nn.masking.regimes.latent_weights import Behind
@@ -68,10 +70,11 @@ class Masking:
             `apply` or `sparsify` made them with.
         seed: random seed of growth.
         steps: optimizer steps of the whole training; algorithms whose schedule is a fraction of training need them.
+        frozen: layers whose masks stay as they are while others move, by name or glob; their weights are trained.
 
     Raises:
         InputError: the model has no masks, the algorithm cannot keep the structure, or something else changes
-            the weights or the masks too.
+            the weights or the masks too; or masks are frozen that do not exist, or under a method that starts dense.
 
     Attributes:
         steps: number of calls of `step` so far.
@@ -90,6 +93,7 @@ class Masking:
         structure: MaskStructure | str | None = None,
         seed: int = 0,
         steps: int | None = None,
+        frozen: Collection[str] = (),
     ) -> None:
         ranks = Ranks.of(model)
         self.model = bare(model)
@@ -102,7 +106,8 @@ class Masking:
         self._algorithm = algorithm
         self.steps = 0
         views = trainable_views(self.model, self.optimizer, algorithm, self.structure)
-        self._subject = Subject(self.model, self.optimizer, views, ranks, seed)
+        still = frozen_names(views, frozen, algorithm)
+        self._subject = Subject(self.model, self.optimizer, views, ranks, seed, still)
         self._due = self._within = self._asked = False
         self.release = attach(self, self.optimizer, self._before_optimizer, self._after_optimizer)
         if algorithm.starts_dense:
@@ -172,6 +177,11 @@ class Masking:
     def wants_dense_gradient(self) -> bool:
         """Whether the step that begins now looks at gradients off the masks, or masks do not limit them."""
         return self._regime.wants_dense_gradient(self.steps, due=self._now_due)
+
+    @property
+    def changes_masks(self) -> bool:
+        """Whether the step that begins now changes masks, if its gradients are finite."""
+        return self._now_due
 
     @property
     def wants_graph(self) -> bool:
@@ -305,6 +315,8 @@ def _as_held(stored: Tensor, mask: Tensor) -> Tensor:
 def _regime_of(subject: Subject, algorithm: Algorithm) -> Regime:
     if isinstance(algorithm, LatentAlgorithm):
         return Behind(subject, algorithm)
+    if isinstance(algorithm, SaRA):
+        return Chosen(subject, algorithm)
     match algorithm.scores:
         case Scores.AVERAGE:
             return Averaged(subject, cast("Smoothing", algorithm))

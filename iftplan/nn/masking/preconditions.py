@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
@@ -15,6 +15,7 @@ from iftplan.nn.masks.masked_weights import SUFFIX, MaskedWeight, has_mask, mask
 from iftplan.nn.masks.rows import Flat
 from iftplan.nn.masks.shards import is_sharded
 from iftplan.nn.masks.view import View, matrix_view, view_of
+from iftplan.plans.plan import lies_within
 from iftplan.runs.schedules import Constant, Updates
 
 
@@ -78,6 +79,30 @@ def trainable_views(
         return tuple(View(weight, Flat(weight.experts)) for weight in weights)
     view = matrix_view if isinstance(algorithm, LatentAlgorithm) else view_of
     return tuple(view(weight, structure) for weight in weights)
+
+
+def frozen_names(views: Sequence[View], globs: Collection[str], algorithm: Algorithm) -> frozenset[str]:
+    """Names of the masked weights that lie in layers of these names.
+
+    Args:
+        views: the masked weights.
+        globs: names of layers, or globs.
+        algorithm: changes the other masks.
+
+    Raises:
+        InputError: a name fits no masked weight, or the algorithm begins with every weight.
+    """
+    if globs and algorithm.starts_dense:
+        raise InputError(
+            f"{type(algorithm).__name__} begins with every weight, so no mask can be frozen from the start; freeze masks under Static, SET, RigL, MEST or SNFS."
+        )
+    names = [view.weight.name for view in views]
+    for glob in globs:
+        if not any(lies_within(name, glob) for name in names):
+            raise InputError(
+                f"there is no masked weight in {glob!r} to freeze; there are {', '.join(names[:6])}."
+            )
+    return frozenset(name for name in names if any(lies_within(name, glob) for glob in globs))
 
 
 def _check_algorithm(algorithm: Algorithm) -> None:

@@ -9,12 +9,12 @@ macs += step_macs(cost, groups, masks.taken, samples)
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
 from iftplan.base.arguments import check_arguments
-from iftplan.nn.masks.masked_weights import masked_names
+from iftplan.nn.masks.masked_weights import masked_names, masked_weights
 from iftplan.plans.plan import Plan
 from iftplan.runs.costs.training_cost import TrainingCost
 
@@ -40,6 +40,21 @@ class Taken:
     curvature: bool = False
     probes: tuple[Mapping[str, int], ...] = ()
 
+    def beside(self, whole: Mapping[str, int]) -> Taken:
+        """The same step of a model that has unmasked weights beside the masked ones.
+
+        Args:
+            whole: number of weights of each, by name, all of which are computed and trained.
+        """
+        if not whole:
+            return self
+        return replace(
+            self,
+            nnz={**whole, **self.nnz},
+            reached=None if self.reached is None else {**whole, **self.reached},
+            probes=tuple({**whole, **nnz} for nnz in self.probes),
+        )
+
 
 @check_arguments
 def weights_by_layer(plan: Plan, model: nn.Module) -> dict[str, tuple[str, ...]]:
@@ -51,6 +66,22 @@ def weights_by_layer(plan: Plan, model: nn.Module) -> dict[str, tuple[str, ...]]
     """
     modules = dict(model.named_modules(remove_duplicate=False))
     return {x.name: masked_names(modules.get(x.name), x) for x in plan.layers if x.maskable}
+
+
+def whole_weights(model: nn.Module, groups: Mapping[str, tuple[str, ...]]) -> dict[str, int]:
+    """Number of weights of each parameter that a plan masks and the model does not, because its mask was dropped.
+
+    Args:
+        model: in which some masks may have been dropped.
+        groups: parameters by planned layer (`weights_by_layer`).
+    """
+    masked = {weight.name for weight in masked_weights(model)}
+    return {
+        name: model.get_parameter(name).numel()
+        for names in groups.values()
+        for name in names
+        if name not in masked
+    }
 
 
 @check_arguments

@@ -60,6 +60,11 @@ class MaskedWeight:
         return mask
 
     @property
+    def is_compact(self) -> bool:
+        """Whether its module has only the kept values now, and no dense weight."""
+        return self.parameter_name not in self.module._parameters
+
+    @property
     def stack(self) -> Stack | None:
         """Layout of the matrices that the weight holds; None for a single one."""
         return stack_of(self.module, self.parameter_name)
@@ -300,36 +305,58 @@ def matrix_shape(weight: MaskedWeight) -> Shape:
     return outputs, parameter.numel() // outputs
 
 
+@dataclass(frozen=True, slots=True)
+class WeightMatrix:
+    """How the memory of a weight lies as a matrix (outputs, inputs), for all of torch's layouts of weights.
+
+    Attributes:
+        shape: of the weight.
+        split: the same entries with groups apart.
+        order: of the axes of `split` in the matrix.
+        rows: outputs of the matrix; of a stack, those of one expert after the other.
+    """
+
+    shape: tuple[int, ...]
+    split: tuple[int, ...]
+    order: tuple[int, ...]
+    rows: int
+
+    def matrix(self, tensor: Tensor) -> Tensor:
+        """A tensor of the weight's shape as a matrix (outputs, inputs): the inverse of `tensor`."""
+        return tensor.reshape(self.split).permute(self.order).reshape(self.rows, -1)
+
+    def tensor(self, matrix: Tensor) -> Tensor:
+        """A matrix (outputs, inputs) in the weight's own layout; input channels run fastest, as patterns do."""
+        there = matrix.reshape([self.split[axis] for axis in self.order])
+        back = sorted(range(len(self.order)), key=self.order.__getitem__)
+        return there.permute(back).reshape(self.shape)
+
+
+def matrix_of(weight: MaskedWeight) -> WeightMatrix:
+    """How a weight lies as a matrix (outputs, inputs)."""
+    module, shape = weight.module, tuple(weight.parameter.shape)
+    axes = tuple(range(len(shape)))
+    rows = matrix_shape(weight)[0] * weight.experts
+    if weight.stack:
+        return WeightMatrix(shape, shape, (0, 2, 1) if weight.stack.inputs_first else axes, rows)
+    if is_conv1d(module):
+        return WeightMatrix(shape, shape, (1, 0), rows)
+    if not isinstance(module, nn.modules.conv._ConvNd):
+        return WeightMatrix(shape, shape, axes, rows)
+    if module.transposed:  # (in, out/groups, *kernel)
+        split = (module.groups, shape[0] // module.groups, *shape[1:])
+        return WeightMatrix(shape, split, (0, *range(2, len(split)), 1), rows)
+    return WeightMatrix(shape, shape, (0, *axes[2:], 1), rows)
+
+
 def to_matrix(tensor: Tensor, weight: MaskedWeight) -> Tensor:
     """A tensor of the weight's shape as a matrix (outputs, inputs): the inverse of `from_matrix`.
 
     The outputs of a stack are those of one expert after the other.
     """
-    module, outputs = weight.module, matrix_shape(weight)[0]
-    if weight.stack:
-        return (tensor.mT if weight.stack.inputs_first else tensor).flatten(0, 1)
-    if is_conv1d(module):
-        return tensor.T
-    if not isinstance(module, nn.modules.conv._ConvNd):
-        return tensor.reshape(outputs, -1)
-    if module.transposed:
-        split = tensor.view(module.groups, -1, *tensor.shape[1:]).movedim(1, -1)
-        return split.reshape(outputs, -1)
-    return tensor.movedim(1, -1).reshape(outputs, -1)
+    return matrix_of(weight).matrix(tensor)
 
 
 def from_matrix(matrix: Tensor, weight: MaskedWeight) -> Tensor:
     """A matrix (outputs, inputs) in the weight's own layout; input channels run fastest, as patterns do."""
-    module, parameter = weight.module, weight.parameter
-    if weight.stack:
-        stacked = matrix.view(weight.experts, -1, matrix.shape[1])
-        return stacked.mT if weight.stack.inputs_first else stacked
-    if is_conv1d(module):
-        return matrix.T
-    if not isinstance(module, nn.modules.conv._ConvNd):
-        return matrix.reshape(parameter.shape)
-    kernel, groups = parameter.shape[2:], module.groups
-    if module.transposed:  # (in, out/groups, *kernel)
-        split = matrix.view(groups, module.out_channels // groups, *kernel, module.in_channels // groups)
-        return split.movedim(-1, 1).reshape(parameter.shape)
-    return matrix.view(module.out_channels, *kernel, parameter.shape[1]).movedim(-1, 1)
+    return matrix_of(weight).tensor(matrix)

@@ -18,8 +18,10 @@ from torch.optim import Optimizer
 from iftplan.base.errors import InputError, StaleError
 from iftplan.nn.counting.saved_tensors import SavedTensors
 from iftplan.nn.execution.execute import dense_gradients_
+from iftplan.nn.execution.turns import Turns
 from iftplan.nn.layers.mixture import auxiliary_loss
 from iftplan.nn.masking.masking import Masking
+from iftplan.nn.masking.processes import spare_broadcasts_
 from iftplan.nn.timing.peak import wait
 from iftplan.nn.training.data.batches import TrainingBatches, batches, watching_workers
 from iftplan.nn.training.data.mixing import mixed, mixing_weight
@@ -29,6 +31,7 @@ from iftplan.nn.training.measures.evaluation import Score, evaluate, logits_of, 
 from iftplan.nn.training.optimization.averaging import Averaging
 from iftplan.nn.training.optimization.distillation import Teacher
 from iftplan.nn.training.optimization.folded_decay import FoldedDecay
+from iftplan.nn.training.optimization.growing import GrowingWidths
 from iftplan.nn.training.optimization.optimizers import set_rate_
 from iftplan.nn.training.parallel.clipping import clip_
 from iftplan.nn.training.parallel.engine import differentiable
@@ -129,6 +132,7 @@ class Loop:
             that split layers among them see the same.
         average: of the weights, which is then what is evaluated; None for none.
         spectra: of the masks; None where they are not measured.
+        turns: of the masked layers, which are compact between updates of the masks; None where they stay dense.
         folded: decay of low-rank pairs by their product; None where weights decay.
         neurons: dormant ones; None where they are not counted.
         step: steps taken.
@@ -139,6 +143,7 @@ class Loop:
         seconds: that the steps of this start took, evaluations and checkpoints left out.
         began: step and MACs that this start began with.
         teacher: network that the run learns from beside its labels; None for none.
+        growing: widths of the network by step; None where it does not grow.
     """
 
     fabric: Fabric
@@ -157,6 +162,7 @@ class Loop:
     share: tuple[int, int] = (0, 1)
     average: Averaging | None = None
     spectra: SpectralRecord | None = None
+    turns: Turns | None = None
     folded: FoldedDecay | None = None
     neurons: NeuronRecord | None = None
     step: int = 0
@@ -167,6 +173,7 @@ class Loop:
     seconds: float = 0.0
     began: tuple[int, int] = (0, 0)
     teacher: Teacher | None = None
+    growing: GrowingWidths | None = None
 
     def run(self, watch: Watcher) -> None:
         """Train to the end, with evaluations and checkpoints on the way.
@@ -184,7 +191,7 @@ class Loop:
         training, every = self.config.training, self.length.per_epoch
         self.began = self.step, self.spending.macs
         if self.spectra is not None and self.step == 0:
-            self.spectra.measure(self.network, self.step)
+            self.spectra.measure(self.dense_network, self.step)
         while not self.is_over:
             updates, before = self._mask_updates, perf_counter()
             loss = self._step()
@@ -193,16 +200,16 @@ class Loop:
             if evaluated:
                 wait(self.fabric.device)
             self.seconds += perf_counter() - before
-            if at_end and self.masks is not None:
-                self.masks.finish()
+            if at_end:
+                self._finish()
             updated = self._mask_updates != updates
             if self.spectra is not None and self.spectra.is_due(
                 updated=updated, evaluated=evaluated, at_end=at_end
             ):
-                self.spectra.measure(self.network, self.step)
+                self.spectra.measure(self.dense_network, self.step)
             score = self._evaluate() if evaluated else None
-            if self.is_over and not at_end and self.masks is not None:
-                self.masks.finish()
+            if self.is_over and not at_end:
+                self._finish()
             best = evaluated and best_step(self.metrics.rows) == self.step
             if best or self.is_over or self.step % (training.checkpoint_interval or every) == 0:
                 self.save()
@@ -213,15 +220,38 @@ class Loop:
         """Whether all steps were taken, or the validation loss has not improved for `training.patience` evaluations."""
         return self.step == self.length.steps or has_waited(self.metrics.rows, self.config.training.patience)
 
+    @property
+    def dense_network(self) -> nn.Module:
+        """The bare network with weights and masks in all its layers, until the next step."""
+        if self.turns is not None:
+            self.turns.expand_()
+        return self.network
+
+    def _finish(self) -> None:
+        """End training under the masks."""
+        if self.masks is not None:
+            if self.turns is not None:
+                self.turns.expand_()
+            self.masks.finish()
+
+    def _execute(self) -> None:
+        """Let masked layers compute what the step that begins now needs."""
+        if self.masks is None or self.config.training.execution == "dense":
+            return
+        if self.turns is not None:
+            (self.turns.expand_ if self.masks.changes_masks else self.turns.compact_)()
+        dense_gradients_(self.network, self.masks.wants_dense_gradient)
+
     def _step(self) -> Tensor:
         """One optimizer step."""
         config, fabric = self.config, self.fabric
         set_rate_(self.bare_optimizer, self._rate())
         torch.manual_seed(generator_of("step", config.seed, self.step, self.share[0]).initial_seed())
         inputs, targets = self._batch()
+        if self.growing is not None and self.growing.is_due(self.step):
+            self._grow(self.growing, inputs, targets)
         parts = config.training.accumulate
-        if config.training.execution == "sparse" and self.masks is not None:
-            dense_gradients_(self.network, self.masks.wants_dense_gradient)
+        self._execute()
         twice = self.masks is not None and self.masks.wants_graph  # gradients are differentiated
         # an engine's wrapper guards its outputs against any other backward pass
         model, options = (
@@ -258,6 +288,32 @@ class Loop:
         self.loss_sum = total.double() if self.loss_sum is None else self.loss_sum + total
         self.loss_count += 1
         return total
+
+    def _grow(self, growing: GrowingWidths, inputs: Tensor, targets: Tensor) -> None:
+        """Make the network wider before a step, by the gradients of its batch."""
+        parts = self.config.training.accumulate
+
+        def loss() -> Tensor:
+            with self.fabric.autocast():
+                losses = [
+                    self._loss(self.network, x, y) + auxiliary_loss(self.network)
+                    for x, y in zip(inputs.chunk(parts), targets.chunk(parts), strict=True)
+                ]
+            return torch.stack(losses).sum() / parts
+
+        begun = growing.grow_(self.network, self.bare_optimizer, self.step, loss, self._average)
+        self.spending.grow(begun.growth, growing.forward_macs(self.step + 1))
+        self._wrap()
+
+    def _average(self, tensor: Tensor) -> Tensor:
+        mean = self.fabric.all_reduce(tensor, reduce_op="mean")
+        assert isinstance(mean, Tensor)
+        return mean
+
+    def _wrap(self) -> None:
+        """Let the engine share the gradients of parameters that are new."""
+        if self.fabric.world_size > 1:
+            self.model = self.fabric.setup_module(spare_broadcasts_(self.network))
 
     def _clip(self, most: float) -> None:
         if self.config.training.tensor_parallel > 1 and self.fabric.world_size > 1:
@@ -365,11 +421,12 @@ class Loop:
         The first process has the whole state; with sharded checkpoints, each process has its own part.
         """
         keep, parts = self.fabric.is_global_zero, self._sharded
+        network = self.dense_network
         return {
             "identity": dict(self.identity),
             "processes": self.fabric.world_size,
-            "model": model_state(self.network, keep=keep, parts=parts),
-            "optimizer": optimizer_state(self.network, self.bare_optimizer, keep=keep, parts=parts),
+            "model": model_state(network, keep=keep, parts=parts),
+            "optimizer": optimizer_state(network, self.bare_optimizer, keep=keep, parts=parts),
             "scaler": self.fabric.strategy.precision.state_dict(),
             "masks": self.masks.state_dict(parts=parts) if self.masks is not None else None,
             "spending": self.spending.state_dict(),
@@ -451,12 +508,18 @@ class Loop:
                     f"and this run has {value[:12]}…; resume with the settings that it was started with, or start again "
                     "in another directory."
                 )
+        if self.growing is not None and self.growing.catch_up_(
+            self.network, self.bare_optimizer, int(state["step"])
+        ):
+            self._wrap()
         load_model_state_(self.network, state["model"])
         load_optimizer_state_(self.network, self.bare_optimizer, state["optimizer"])
         self.fabric.strategy.precision.load_state_dict(state["scaler"])
         if self.masks is not None:
             self.masks.load_state_dict(state["masks"])
         self.spending.load_state_dict(state["spending"])
+        if self.growing is not None:
+            self.spending.narrow = self.growing.forward_macs(int(state["step"]))
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         if self.neurons is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -15,7 +17,9 @@ from iftplan.runs.settings import RunConfig
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm)
 
 
-def network_of(config: RunConfig, plan: Plan, source: str) -> nn.Module:
+def network_of(
+    config: RunConfig, plan: Plan, source: str, resize_: Callable[[nn.Module], object] | None = None
+) -> nn.Module:
     """Network of the plan, or the plan's dense model if the method is "dense"; weights follow from the seed.
 
     It has no masks where the method is "densified".
@@ -24,10 +28,13 @@ def network_of(config: RunConfig, plan: Plan, source: str) -> nn.Module:
         config: the run.
         plan: what to build.
         source: of the dense model.
+        resize_: gives the dense model other widths before its weights are drawn.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.seed)
         dense = build(source, device="cpu")
+        if resize_ is not None:
+            resize_(dense)
     scheme, seed = config.plan.init, config.seed
     if config.method.name == "dense":
         network = dense_network(plan, dense, scheme, seed)

@@ -95,7 +95,7 @@ def _utilization(loop: Loop, peak: float | Literal["measured"] | None) -> Utiliz
     step, macs = loop.began
     samples = (loop.step - step) * loop.config.training.batch_size
     spent = loop.spending.macs - macs
-    sparse = loop.config.training.execution == "sparse"
+    sparse = loop.config.training.execution != "dense" or loop.growing is not None
     if peak == "measured":
         dtype = _DTYPES.get(str(loop.fabric._precision.precision), torch.float32)
         peak = measured_peak(loop.fabric.device, dtype) * loop.fabric.world_size

@@ -17,6 +17,7 @@ from iftplan.base.errors import InputError
 from iftplan.base.units import fraction
 from iftplan.masks import MaskStructure, Unstructured, parse_mask
 from iftplan.masks.spectra import MEASURES
+from iftplan.nn.execution.turns import Turns
 from iftplan.nn.masking.algorithms.base import Algorithm, LatentAlgorithm
 from iftplan.nn.masking.algorithms.static import Static
 from iftplan.nn.masking.cautions import algorithm_cautions, weights_left
@@ -24,7 +25,6 @@ from iftplan.nn.masking.masking import Masking
 from iftplan.nn.masking.optimizer.recycling import Recycling
 from iftplan.nn.masking.processes import shard_masks_, spare_broadcasts_
 from iftplan.nn.masks.masked_weights import masked_names, masked_weights
-from iftplan.nn.masks.shards import whole
 from iftplan.nn.training.data.opening import open_data
 from iftplan.nn.training.data.samples import Task
 from iftplan.nn.training.execution import run_sparse_
@@ -36,6 +36,7 @@ from iftplan.nn.training.network import network_of
 from iftplan.nn.training.optimization.averaging import Averaging
 from iftplan.nn.training.optimization.distillation import Teacher, teacher_of
 from iftplan.nn.training.optimization.folded_decay import FoldedDecay, folded_decay
+from iftplan.nn.training.optimization.growing import GrowingWidths
 from iftplan.nn.training.optimization.optimizers import optimizer_of
 from iftplan.nn.training.parallel.engine import engine_for
 from iftplan.nn.training.parallel.recomputation import recompute_
@@ -44,7 +45,8 @@ from iftplan.nn.training.records.ledger import Spending
 from iftplan.nn.training.records.memory import held_bytes
 from iftplan.nn.training.records.metrics import COLUMNS, DORMANT, Metrics, last_row
 from iftplan.nn.training.records.spectra import SpectralRecord
-from iftplan.nn.training.records.states import model_state
+from iftplan.nn.training.records.states import model_state, tensors_digest
+from iftplan.nn.warmstart.adapters import adapter_macs, add_adapters_
 from iftplan.plans.plan import Plan, Scope
 from iftplan.runs.document import run_digest, run_object
 from iftplan.runs.methods import METHODS
@@ -87,15 +89,20 @@ def start(
     _check_shares(config, share[1])
     _check_patience(config)
     _check_masked(config, plan)
-    network = network_of(config, plan, source)
+    growing = GrowingWidths.of(config, plan, source, length.steps)
+    network = network_of(config, plan, source, growing.narrow_ if growing is not None else None)
+    if growing is not None:
+        _rehearse(growing, network, task, config.training.batch_size)
     identity = {"plan": plan_document["digest"], "run": run_digest(config)}
     if config.start.checkpoint:
-        identity["start"] = begin_from_(network, config, plan_document["digest"], say)
+        identity["start"] = begin_from_(network, config, plan, plan_document["digest"], source, say)
     _check_arrangement(config)
+    if config.adapters.rank:
+        _add_adapters_(network, config)
     teacher = teacher_of(config.distillation, plan, source, say)
     if teacher is not None:
         identity["teacher"] = teacher.identity
-    if config.training.execution == "sparse":
+    if config.training.execution != "dense":
         run_sparse_(network, config, fabric)
     if config.training.recompute:
         recompute_(network)
@@ -117,7 +124,9 @@ def start(
     if algorithm is not None:
         if fabric.world_size > 1 and config.training.strategy == "fsdp":
             _shard_masks_(network, algorithm, structure)
-        masks = Masking(model, bare, algorithm, structure=structure, seed=config.seed)
+        masks = Masking(
+            model, bare, algorithm, structure=structure, seed=config.seed, frozen=config.start.freeze
+        )
     neurons = _neurons(config, masks, length, fabric)
     _check_output(model, task)
     if teacher is not None:
@@ -140,6 +149,8 @@ def start(
             opened=config.method.name == "densified",
             input_gradient=config.method.input_gradient,
             teacher_macs=teacher.forward_macs if teacher is not None else 0,
+            adapter_macs=adapter_macs(plan, network),
+            narrow=growing.forward_macs(0) if growing is not None else None,
         ),
         length=length,
         directory=directory,
@@ -147,12 +158,38 @@ def start(
         metrics=Metrics(directory / "metrics.csv", _columns(task, spectra, neurons)),
         spectra=spectra,
         folded=folded,
+        turns=Turns(network, bare) if config.training.execution == "compact" else None,
         neurons=neurons,
         bare_optimizer=bare,
         share=share,
         average=average,
         teacher=teacher,
+        growing=growing,
     )
+
+
+def _add_adapters_(network: torch.nn.Module, config: RunConfig) -> None:
+    """Put adapters beside frozen sparse weights.
+
+    Raises:
+        InputError: the method would move the masks of frozen weights, or their layers are not plain ones.
+    """
+    asked, training = config.adapters, config.training
+    if config.method.name != "static":
+        raise InputError(
+            f"adapters.rank is {asked.rank}, but {config.method.name} changes masks or has none, and adapters are trained beside frozen weights; use the method static."
+        )
+    if training.strategy == "fsdp" or training.execution != "dense":
+        raise InputError(
+            "adapters are parts of layers, which fsdp would shard and sparse kernels would pass over; use training.strategy=ddp and training.execution=dense."
+        )
+    add_adapters_(network, asked.rank, layers=asked.layers, scale=asked.scale, seed=config.seed)
+
+
+def _rehearse(growing: GrowingWidths, network: torch.nn.Module, task: Task, size: int) -> None:
+    """Grow a copy on a few samples."""
+    inputs, targets = task.test.batch(torch.arange(min(size, 32, len(task.test))), None)
+    growing.rehearse(network, task.normalised(inputs), targets)
 
 
 def _share(config: RunConfig, fabric: Fabric) -> tuple[int, int]:
@@ -387,6 +424,8 @@ def versions() -> dict[str, str]:
 def result(loop: Loop, plan: Plan) -> Document:
     """Result of a finished run, sealed; the same to the byte for every repetition on one machine."""
     rows = loop.metrics.rows
+    if loop.turns is not None:
+        loop.turns.compact_()  # what steps hold
     last: Mapping[str, Any] = last_row(rows)
     chosen = best.best_index(rows)
     told: Mapping[str, Any] = last if chosen is None else last_row(rows[: chosen + 1])
@@ -428,7 +467,8 @@ def result(loop: Loop, plan: Plan) -> Document:
         "degree_of_constraint": last["degree_of_constraint"],
         "mask_updates": loop.masks.exploration.updates if loop.masks is not None else 0,
         **held_bytes(plan, loop.network, loop.bare_optimizer, spending),
-        "weights_digest": weights_digest(loop.network),
+        "weights_digest": tensors_digest(model_state(loop.dense_network, parts=True)),
+        **({} if loop.growing is None else {"growth": loop.growing.document(loop.step)}),
     }
     return with_digest(document)
 
@@ -438,14 +478,3 @@ def exact_ratio(top: int, bottom: int) -> str:
     from fractions import Fraction
 
     return fraction(Fraction(top, bottom))
-
-
-def weights_digest(network: torch.nn.Module) -> str:
-    """SHA-256 of all weights, buffers and masks."""
-    from hashlib import sha256
-
-    found = sha256()
-    for name, tensor in sorted(model_state(network, parts=True).items()):  # one whole tensor at a time
-        found.update(name.encode())
-        found.update(whole(tensor).cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()

@@ -31,7 +31,8 @@ from iftplan.nn.training.network import network_of
 from iftplan.nn.training.parallel.engine import engine_for
 from iftplan.nn.training.records import checkpoints
 from iftplan.nn.training.records.claims import claim
-from iftplan.nn.training.setup import versions, weights_digest
+from iftplan.nn.training.records.states import model_state, tensors_digest
+from iftplan.nn.training.setup import versions
 from iftplan.plans.document.plan import parse_plan
 from iftplan.runs.document import parse_run, run_digest
 from iftplan.runs.records import check_together, parse_record, parse_result
@@ -319,7 +320,7 @@ def _result(
             "dense_train_macs": dense,
             "train_ratio": (spent + norms) / dense,
             "train_ratio_exact": fraction(Fraction(spent + norms, dense)),
-            "weights_digest": weights_digest(kitchen.network),
+            "weights_digest": tensors_digest(model_state(kitchen.network, parts=True)),
             "soup": section,
         }
     )

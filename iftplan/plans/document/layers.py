@@ -20,7 +20,12 @@ def before_notation(layer: PlannedLayer) -> str:
 
 
 def after_notation(layer: PlannedLayer, transform: str) -> str:
-    """Notation of what stands in a layer's place in a plan of that family, such as `4 × linear:8-8`; the operator of a product."""
+    """Notation of what stands in a layer's place in a plan of that family, such as `4 × linear:8-8`; the operator of a product.
+
+    Empty for a layer that the planned model does not have.
+    """
+    if layer.role is Role.REMOVED:
+        return ""
     if layer.after is None:
         return layer.kind
     own = layer_notation(layer.after)

@@ -122,8 +122,8 @@ def _row(plan: Plan, layer: PlannedLayer, mask: MaskStructure) -> Iterator[str]:
         yield ".weight is empty; only products of activations have no weight"
     if (plan.mixture is None) != (plan.transform != NAME):
         yield f".experts of the plan do not go with transform {plan.transform!r}"
-    elif plan.mixture is None and layer.role is Role.ADDED:
-        yield ".role is added, but only a plan of experts adds layers"
+    elif plan.mixture is None and layer.role in (Role.ADDED, Role.REMOVED):
+        yield f".role is {layer.role.value}, but only a plan of experts adds layers and removes some"
     elif plan.mixture is not None and (told := problem_of(layer, plan.mixture)):
         yield told
     yield from _masked(layer, mask if layer.role is Role.TRANSFORMED else Unstructured())

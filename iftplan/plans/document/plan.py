@@ -200,7 +200,7 @@ def _layer(parsed: _LayerObject, where: str) -> PlannedLayer:
     if role is not Role.ACTIVATION:
         try:
             before = None if role is Role.ADDED else parse_before(parsed["before"])
-            after = parse_after(parsed["after"])
+            after = None if role is Role.REMOVED else parse_after(parsed["after"])
         except InputError as error:
             raise InputError(f"{where}: {error}; make the plan again rather than editing it.") from error
     return PlannedLayer(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -25,13 +25,21 @@ class Merit:
 
     Attributes:
         value: the aim's number; negative where more is better.
-        text: the number with its unit.
         missing: transformed layers that the number leaves out.
     """
 
     value: float
-    text: str
     missing: int = 0
+
+    def shown(self, aim: Aim) -> str:
+        """The value with its unit."""
+        match aim:
+            case "search-space":
+                return bits(-self.value)
+            case "parameters":
+                return f"{count(round(self.value))} parameters"
+            case "wallclock":
+                return f"{self.value * 1e3:.3f} ms"
 
     @staticmethod
     def of(plan: Plan, aim: Aim) -> Merit:
@@ -43,21 +51,18 @@ class Merit:
         """
         match aim:
             case "search-space":
-                size = plan.cardinality.log2_masks or 0.0
-                return Merit(-size, bits(size))
+                return Merit(-(plan.cardinality.log2_masks or 0.0))
             case "parameters":
-                held = sum(layer.capacity + layer.dense_weights for layer in plan.layers)
-                return Merit(held, f"{count(held)} parameters")
+                return Merit(sum(layer.capacity + layer.dense_weights for layer in plan.layers))
             case "wallclock":
                 assert plan.wallclock is not None
                 transformed = {layer.name for layer in plan.layers if layer.role is Role.TRANSFORMED}
                 missing = sum(name in transformed for name, _ in plan.wallclock.unpriced)
-                seconds = plan.wallclock.seconds
-                return Merit(seconds, f"{seconds * 1e3:.3f} ms", missing)
+                return Merit(plan.wallclock.seconds, missing)
 
 
 def best_plan(plans: Mapping[str, Callable[[], Plan]], aim: Aim) -> Plan:
-    """The plan that serves an aim best, with a note on what it was compared with; the first of equals.
+    """The plan that serves an aim best, with a note on what it was compared with and on what chance gives; the first of equals.
 
     For time, plans whose layers all have a price come before plans with layers that have none.
 
@@ -82,15 +87,28 @@ def best_plan(plans: Mapping[str, Callable[[], Plan]], aim: Aim) -> Plan:
         first, why = next(iter(refused.items()))
         raise InfeasibleError(f"none of {len(refused)} choices of families can be planned; {first}: {why}")
     ranked = sorted(made, key=lambda name: (made[name][1].missing, made[name][1].value))
-    told = [f"{name} ({_told(made[name][1])})" for name in ranked]
+    told = [f"{name} ({_told(made[name][1], aim)})" for name in ranked]
     told += [f"{name} (infeasible)" for name in refused]
     more = f" and {len(told) - _SHOWN} more" if len(told) > _SHOWN else ""
     plan, _ = made[ranked[0]]
-    note = f"families chosen by {aim} among {len(told)}, best first: {'; '.join(told[:_SHOWN])}{more}"
+    best = f"best first: {'; '.join(told[:_SHOWN])}{more}"
+    chance = _chance([merit for _, merit in made.values()], aim)
+    note = f"families chosen by {aim} among {len(told)}, {best}{chance}"
     return replace(plan, notes=(note, *plan.notes))
 
 
-def _told(merit: Merit) -> str:
+def _chance(merits: Sequence[Merit], aim: Aim) -> str:
+    """What a choice at random has on average, among those that are known as fully as the best."""
+    fewest = min(merit.missing for merit in merits)
+    values = [merit.value for merit in merits if merit.missing == fewest]
+    if len(values) < 2:
+        return ""
+    mean = sum(values) / len(values)
+    times = f", and the best {min(values) / mean:.3g} times that" if mean else ""
+    return f"; a choice at random has {Merit(mean).shown(aim)} on average{times}"
+
+
+def _told(merit: Merit, aim: Aim) -> str:
     if not merit.missing:
-        return merit.text
-    return f"{merit.text}, without {merit.missing} layer{'s' * (merit.missing > 1)} that the profile has no price for"
+        return merit.shown(aim)
+    return f"{merit.shown(aim)}, without {merit.missing} layer{'s' * (merit.missing > 1)} that the profile has no price for"

@@ -134,7 +134,7 @@ def growth_costs(
     couplings: Couplings,
     widths: Sequence[Mapping[str, int]],
     samples: int = 1,
-    how: Literal["gradmax", "replicas"] = "gradmax",
+    how: Literal["gradmax", "random", "replicas"] = "gradmax",
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """MACs of a step in each stage, and of each growth step.
 
@@ -142,13 +142,13 @@ def growth_costs(
         couplings: of the model, traced on one sample.
         widths: sizes of the widths that grow, of each stage.
         samples: batch size, of growth steps too.
-        how: what new neurons are.
+        how: what new neurons are; only GradMax's cost anything.
 
     Raises:
         InfeasibleError: GradMax cannot grow one of the widths.
     """
     steps = tuple(3 * samples * forward_macs(couplings, sizes) for sizes in widths)
-    if how == "replicas":
+    if how != "gradmax":
         return steps, (0,) * (len(widths) - 1)
     return steps, tuple(samples * gradmax_macs(couplings, a, b) for a, b in pairwise(widths))
 

@@ -25,9 +25,11 @@ from iftplan.report.display import Displayed
 if TYPE_CHECKING:
     from iftplan.report.table import Table
 
-OptimizerName = Literal["sgd", "adam", "adamw", "lamb"]
+OptimizerName = Literal["sgd", "adam", "adamw", "lamb", "adams"]
 
-STATES: Final[Mapping[OptimizerName, int]] = MappingProxyType({"sgd": 1, "adam": 2, "adamw": 2, "lamb": 2})
+STATES: Final[Mapping[OptimizerName, int]] = MappingProxyType(
+    {"sgd": 1, "adam": 2, "adamw": 2, "lamb": 2, "adams": 2}
+)
 """Tensors of a weight's size that an optimizer keeps; SGD's is its momentum, and without one there is none."""
 
 MASK_BYTES: Final = 1

@@ -28,7 +28,7 @@ DIGIT: Final = 11
 BITS: Final = 32
 """Bits of a float32 score, whose threshold is found in three rounds."""
 
-SLOTS: Final[Mapping[str, int]] = {"adamw": 2, "adam": 2, "sgd": 1, "lamb": 2}
+SLOTS: Final[Mapping[str, int]] = {"adamw": 2, "adam": 2, "sgd": 1, "lamb": 2, "adams": 2}
 """Numbers that an optimizer keeps for each weight; of SGD, with momentum."""
 
 

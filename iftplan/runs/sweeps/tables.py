@@ -72,17 +72,25 @@ def whole_table(rows: Sequence[GridPoint]) -> Table:
 
 
 def search_table(shares: Mapping[str, float], trials: int, axes: str) -> Table:
-    """Hypervolume of each search at equal numbers of trials, with a note on those that did not beat chance.
+    """Hypervolume of each search at equal numbers of trials and by how much it beat chance, with a note on those that did not.
 
     Args:
         shares: search → its hypervolume, a fraction of 1.
         trials: of each search.
         axes: what the hypervolume is measured in, for a note.
     """
-    rows = tuple((name, str(trials), decimal(share, 4)) for name, share in shares.items())
+    rows = tuple(
+        (name, str(trials), decimal(share, 4), "" if name == "random" else _over(share, shares["random"]))
+        for name, share in shares.items()
+    )
     beaten = [name for name, share in shares.items() if name != "random" and share <= shares["random"]]
     notes = (f"{name} did not beat random search here; use both, or more trials" for name in beaten)
-    return Table(("search", ">trials", ">hypervolume"), rows, notes=(axes, *notes))
+    return Table(("search", ">trials", ">hypervolume", ">over random"), rows, notes=(axes, *notes))
+
+
+def _over(share: float, chance: float) -> str:
+    """Difference of two hypervolumes, with its sign."""
+    return f"{'-' if share < chance else '+'}{decimal(abs(share - chance), 4)}"
 
 
 def _number(value: float | None, shown: Callable[[Any], str]) -> str:

@@ -33,6 +33,13 @@ F = Fraction
 LLAMA = LLAMA2_70B
 
 UNPADDED = BitmapTiles(padding=1)
+
+STAGES = ((16, 16, 1024), (16, 32, 256), (32, 64, 64))
+"""Input and output channels and pixels of the three stages of ResNet-110 on CIFAR, of 36 convolutions each."""
+
+RESNET_110 = 1024 * 27 * 16 + sum(9 * p * b * (a + 35 * b) for a, b, p in STAGES) + 640
+RESNET_110_WEIGHTS = 27 * 16 + sum(9 * b * (a + 35 * b) for a, b, _ in STAGES) + 650 + 2 * (16 + 36 * 112)
+"""With its batch norms and the bias of the last layer; shortcuts have no weights."""
 PUBLISHED = [  # what, source, ours, published, tolerance
     ("T5-Base FFN", "arXiv 2210.06313, abstract: 3.0 % non-zero", feed_forward_share(F("0.030")), "0.515", 0),
     ("ViT-B/16 FFN", "arXiv 2210.06313, abstract: 6.3 % non-zero", feed_forward_share(F("0.063")), "0.5315", 0),
@@ -46,6 +53,8 @@ PUBLISHED = [  # what, source, ours, published, tolerance
     ("SliceGPT 25 %", "arXiv 2401.15024, code's rounding", F(sliced_macs(LLAMA, F("0.25")), LLAMA.macs), "0.8382", "0.00005"),
     ("SliceGPT 30 %", "arXiv 2401.15024, code's rounding", F(sliced_macs(LLAMA, F("0.3")), LLAMA.macs), "0.7759", "0.00005"),
     ("MaskSparsity ResNet-50", "its README: -51.07 % FLOPs", F(macs_after(4_089_184_256, F("-0.5107")), 10**9), "2.001", "0.0005"),
+    ("MaskSparsity ResNet-110", "its README: -63.03 % FLOPs", F(macs_after(RESNET_110, F("-0.6303")), 10**6), "93.49", "0.005"),
+    ("MaskSparsity ResNet-110 weights", "its README: -60.34 %", F(macs_after(RESNET_110_WEIGHTS, F("-0.6034")), 10**6), "0.6853", "0.00005"),
     ("Mustafar 70 %", "arXiv 2505.22913, abstract: up to 45 %", expected_share(128, kept_values(128, F("0.7"))), "0.45", "0.0005"),
     ("Mustafar 70 %, exact", "its kernels' format", expected_share(128, kept_values(128, F("0.7"))), "0.4499", "0.00005"),
     ("Mustafar 50 %", "its kernels' format", expected_share(128, kept_values(128, F("0.5"))), "0.6472", "0.00005"),
@@ -59,6 +68,11 @@ PUBLISHED = [  # what, source, ours, published, tolerance
 )
 def test_published_figures(ours: Fraction, published: str, tolerance: str) -> None:
     assert abs(ours - F(published)) <= F(tolerance)
+
+
+def test_resnet_110_is_the_network_whose_change_is_published() -> None:
+    """252.89 M MACs and 1.7 M weights, as papers on pruning print them (arXiv 2002.10179)."""
+    assert (RESNET_110, RESNET_110_WEIGHTS) == (252_887_680, 1_727_962)
 
 
 def test_sliced_widths_of_llama() -> None:

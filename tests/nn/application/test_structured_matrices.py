@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from functools import partial
 from math import sqrt
 from typing import Any
 
@@ -14,18 +15,38 @@ from torch.nn.functional import cross_entropy
 import iftplan as ift
 from iftplan.base.documents import with_digest
 from iftplan.base.errors import InputError
-from iftplan.nn import apply, measure_applied, parameter_groups, warm_start_
+from iftplan.models.spec import InputSpec
+from iftplan.nn import (
+    Masking,
+    Static,
+    apply,
+    build,
+    masked_weights,
+    measure_applied,
+    parameter_groups,
+    warm_start_,
+)
 from iftplan.nn.application.measuring import measure_plan
 from iftplan.nn.layers.blocks import BlockProduct, KroneckerSum
+from iftplan.nn.masking.algorithms.base import Algorithm
 from iftplan.plans.document.plan import parse_plan, plan_document
 from iftplan.plans.plan import Plan, Scope
-from tests.support.models.applied import HOSTS, host
+from tests.support.models import applied
 
 ENGINES = ("meta", "flop_counter", "fvcore")
+HOSTS = {
+    **applied.HOSTS,
+    "ResNet-8": (partial(build, "zoo:resnet8-cifar", device="cpu"), (InputSpec((2, 3, 32, 32)),)),
+}
 FAMILIES = ("monarch", "btt", "kronecker", "butterfly")
 
 
-def planned(name: str, family: str, sparsity: str = "1/2", **options: Any) -> Plan:
+def host(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    return HOSTS[name][0]().eval()
+
+
+def planned(name: str, family: str, sparsity: str | None = "1/2", **options: Any) -> Plan:
     inputs = tuple(str(spec) for spec in HOSTS[name][1])
     spec = ift.read_model(host(name), *inputs, widths=sparsity != "0")
     return ift.plan(spec, family, sparsity, **options)
@@ -65,11 +86,26 @@ def test_three_engines_count_the_plan_of_a_transformer(
     assert not off or any("unspent" in note for note in plan.notes)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gpt3-small", "vit-b16"])
+@pytest.mark.parametrize("family", [*FAMILIES, "experts:8x2"])
+def test_three_engines_count_the_applied_transformer(name: str, family: str) -> None:
+    sparsity = None if family.startswith("experts") else "3/4"
+    plan = ift.plan(ift.read_model(f"zoo:{name}"), family, sparsity, scope="model")
+    report = measure_applied(plan, apply(plan, build(f"zoo:{name}")), engines=ENGINES)
+    assert report.passed, report.problems
+    assert set(report.counters.values()) == {plan.macs(Scope.MODEL)}
+    assert Fraction(999, 1000) < plan.ratio(Scope.MODEL) <= 1
+
+
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("name", ["convolutions", "perceptron", "GPT-2"])
-def test_an_applied_model_is_its_plan(name: str, family: str) -> None:
-    plan = planned(name, family, "0")  # which asks for no widths
-    assert not plan.widths
+@pytest.mark.parametrize(
+    ("name", "sparsity"),
+    [("convolutions", "0"), ("perceptron", "0"), ("GPT-2", "0"), ("ResNet-8", "1/2"), ("GPT-2", "1/2")],
+)
+def test_an_applied_model_is_its_plan(name: str, sparsity: str, family: str) -> None:
+    plan = planned(name, family, sparsity)
+    assert bool(plan.widths) == (sparsity != "0")
     assert parse_plan(plan_document(plan)) == plan
     model = apply(plan, host(name))
     assert any(isinstance(module, BlockProduct) for module in model.modules())
@@ -121,25 +157,56 @@ def test_padded_layers_take_trained_biases(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("name", ["perceptron", "convolutions", "GPT-2"])
-def test_a_hundred_steps_lower_the_loss(name: str, family: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "sparsity"),
+    [("perceptron", "0"), ("convolutions", "0"), ("GPT-2", "0"), ("ResNet-8", "1/2"), ("GPT-2", "1/2")],
+)
+def test_a_hundred_steps_lower_the_loss(name: str, sparsity: str, family: str) -> None:
     torch.manual_seed(0)
-    model = apply(planned(name, family, "0"), host(name)).train()
+    model = apply(planned(name, family, sparsity), host(name)).train()
+    before, after = losses(name, model)
+    assert after < before / 2
+    names = {n for n, p in model.named_parameters() if any(part in n for part in (".U.", ".V.", ".factors."))}
+    assert names and all(dict(model.named_parameters())[n].grad is not None for n in names)
+
+
+@pytest.mark.parametrize(
+    ("family", "mask"),
+    [
+        ("wide", "blockdiag4+shuffle"),
+        ("wide", "butterfly16x4"),
+        ("doped", "blockdiag4"),
+        ("doped", "butterfly16x4"),
+    ],
+)
+def test_a_hundred_steps_with_masks_of_blocks_lower_the_loss(family: str, mask: str) -> None:
+    torch.manual_seed(0)
+    plan = planned("GPT-2", family, None, mask=mask)
+    model = apply(plan, host("GPT-2")).train()
+    before, after = losses("GPT-2", model, Static())
+    assert after < before / 2
+    assert all(bool((w.parameter[~w.mask] == 0).all()) for w in masked_weights(model))
+    assert measure_applied(plan, model, engines=ENGINES).passed
+
+
+def losses(name: str, model: nn.Module, algorithm: Algorithm | None = None) -> tuple[float, float]:
+    """Losses of the first and of the last of a hundred steps on one batch."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    masking = Masking(model, optimizer, algorithm) if algorithm else None
     shape = HOSTS[name][1][0].shape
     x = torch.randint(0, 20, shape) if name == "GPT-2" else torch.randn(shape)
-    losses = []
+    seen = []
     for _ in range(100):
         found = model(x)
         out = getattr(found, "logits", found).flatten(0, -2)
         loss = cross_entropy(out, torch.arange(len(out)) % out.shape[-1])
         optimizer.zero_grad()
         loss.backward()
+        if masking:
+            masking.step()
         optimizer.step()
-        losses.append(float(loss))
-    assert losses[-1] < losses[0] / 2
-    names = {n for n, p in model.named_parameters() if any(part in n for part in (".U.", ".V.", ".factors."))}
-    assert names and all(dict(model.named_parameters())[n].grad is not None for n in names)
+        seen.append(float(loss))
+    return seen[0], seen[-1]
 
 
 def test_a_row_says_how_often_weights_are_used() -> None:

@@ -111,6 +111,32 @@ def test_outputs_and_gradients_are_those_of_loops(mixture: Mixture, block: type[
     torch.testing.assert_close(gradient, by_loop)
 
 
+@pytest.mark.parametrize("mixture", [Mixture(4, 2, ungated=True), Mixture(5, 1, shared=2, ungated=True)])
+def test_ungated_experts_of_a_gated_block_have_swish_between_two_matrices(mixture: Mixture) -> None:
+    torch.manual_seed(0)
+    widths = {"gate": (WIDTH, HIDDEN), "down": (HIDDEN, WIDTH)}
+    experts = MixtureOfExperts(Gated(), mixture, widths, WIDTH, removed=["up"])
+    assert {n.rpartition(".")[0].rpartition(".")[2] for n, _ in experts.named_parameters()} == {
+        "gate",
+        "down",
+        "router",
+    }
+    x = torch.randn(TOKENS, WIDTH)
+    weights = experts.router(x).softmax(-1)
+    top = weights.topk(mixture.top_k)
+    share = torch.zeros_like(weights).scatter(1, top.indices, top.values)
+    share = share / share.sum(-1, keepdim=True) if mixture.top_k > 1 else share
+    first, last = experts.get_parameter("gate.weight"), experts.get_parameter("down.weight")
+    hidden = nn.functional.silu(torch.einsum("tm,ehm->teh", x, first))
+    expected = torch.einsum("te,teh,emh->tm", share, hidden, last)
+    if mixture.shared:
+        first, last = (experts.get_parameter(f"shared.{name}.weight") for name in ("gate", "down"))
+        assert first.shape == (mixture.shared * HIDDEN, WIDTH)
+        expected = expected + nn.functional.silu(x @ first.T) @ last.T
+    torch.testing.assert_close(experts(x), expected)
+    torch.testing.assert_close(copy.deepcopy(experts)(x), expected)
+
+
 @pytest.mark.parametrize("block", [Plain, Gated])
 def test_one_expert_that_every_token_meets_is_the_dense_block(block: type[Plain] | type[Gated]) -> None:
     experts = made(Mixture(1, 1), block)

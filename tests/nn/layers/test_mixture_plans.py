@@ -11,6 +11,7 @@ from iftplan.base.errors import InputError
 from iftplan.nn.application.audit import audit
 from iftplan.nn.layers.mixture import MixtureOfExperts
 from iftplan.nn.sources import build
+from iftplan.plans.document.plan import parse_plan, plan_document
 from iftplan.plans.plan import Role, Scope
 
 ENGINES = ("meta", "fvcore", "flop_counter")
@@ -68,6 +69,32 @@ def test_gated_blocks_of_transformers_have_gated_experts() -> None:
     report = inn.measure_applied(plan, inn.apply(plan, dense), engines=ENGINES)
     assert report.passed, report.problems
     assert set(report.counters.values()) == {plan.macs(Scope.MODEL)}
+
+
+def test_experts_without_the_gate_of_their_block() -> None:
+    hf = pytest.importorskip("transformers")
+    sizes = {"hidden_size": 32, "intermediate_size": 96, "num_hidden_layers": 2, "vocab_size": 50}
+    dense = hf.LlamaForCausalLM(hf.LlamaConfig(**sizes, num_attention_heads=4))
+    plan = ift.plan(dense, "experts:6x2+1:relu:ungated", inputs="2x11:int64")
+    assert sum(layer.role is Role.REMOVED for layer in plan.layers) == 2
+    assert parse_plan(plan_document(plan)) == plan
+    model = inn.apply(plan, dense)
+    block = model.get_submodule("model.layers.0.mlp")
+    assert set(dict(block.named_children())) >= {"gate_proj", "down_proj", "router", "shared"}
+    assert "up_proj" not in dict(block.named_children())
+    report = inn.measure_applied(plan, model, engines=ENGINES)
+    assert report.passed, report.problems
+    assert set(report.counters.values()) == {plan.macs(Scope.MODEL)}
+    assert audit(plan, dense, engines=ENGINES).passed
+    tokens = torch.arange(22).view(2, 11)
+    optimizer, losses = torch.optim.AdamW(model.train().parameters(), lr=3e-3), []
+    for _ in range(100):
+        loss = torch.nn.functional.cross_entropy(model(tokens).logits.flatten(0, 1), tokens.flatten())
+        optimizer.zero_grad()
+        (loss + inn.auxiliary_loss(model)).backward()
+        optimizer.step()
+        losses.append(float(loss))
+    assert losses[-1] < losses[0] / 2
 
 
 def test_experts_begin_at_the_scale_of_the_layers_that_they_replace() -> None:

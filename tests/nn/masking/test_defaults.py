@@ -25,6 +25,7 @@ NEEDS = {
     "iterative",
     "mask-decay",
     "structure-decay",
+    "cast",
 }
 STRUCTURES = {"srigl": "fan-in", "structure-decay": "2:4", "transposable": "2:4T"}
 
@@ -95,7 +96,7 @@ def test_every_algorithm_trains_by_its_name(name: str) -> None:
         masks.optimizer.step()
         masks.optimizer.zero_grad()
     masks.finish()
-    if name not in ("static", "srigl"):
+    if name not in ("static", "srigl", "sara"):  # masks of the last are full
         assert masks.density == pytest.approx(0.5)
     assert wanted.keys() == masks.nnz.keys()
     assert repr(masks).startswith(f"<Masking {type(masks.algorithm).__name__}: 1 masked weight")

@@ -92,6 +92,15 @@ def test_two_ranks_train_as_one_process_with_the_whole_batch(
 
 
 @pytest.mark.slow
+def test_both_ranks_recycle_the_same_neurons(ranks: Reports) -> None:
+    """Activations of the two halves of a batch differ; fresh weights follow from the seed."""
+    first, second = both(ranks, "recycled")
+    assert first == second
+    assert first["off"] == []
+    assert sum(len(found) for step in first["neurons"] for found in step.values()) > 0
+
+
+@pytest.mark.slow
 def test_sharded_and_replicated_training_agree(ranks: Reports) -> None:
     replicated, sharded = next(both(ranks, "data_parallel")), next(both(ranks, "fully_sharded"))
     assert replicated["digests"] == sharded["digests"]
@@ -216,7 +225,7 @@ def test_what_is_kept_beside_a_model_is_the_same_on_both_ranks(ranks: Reports, n
         assert found["alike"] and found["off"] == []
         assert found["digests"][:5] == alone[:5]  # sums are taken in another order
         assert found["final"] == pytest.approx(scenarios.flat(model), abs=1e-5)
-    assert len(set(alone)) > 2
+    assert len(set(alone)) > 2 or name == "SaRA"  # whose masks stay full
 
 
 @pytest.mark.slow

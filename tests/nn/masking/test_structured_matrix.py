@@ -7,6 +7,7 @@ from torch import Tensor
 
 from iftplan.masks import parse_mask
 from iftplan.nn import (
+    CAST,
     MEST,
     SET,
     SNFS,
@@ -58,6 +59,8 @@ METHODS: dict[str, tuple[Algorithm, tuple[str, ...]]] = {
     "mask decay": (MaskDecay(0.01, begin=20, refresh=10), ALL),
     "mask decay, unfinished": (MaskDecay(0.001, begin=20, refresh=10), ALL),
     "structure decay": (StructureDecay(150, refresh=10), ("2:4", "2:4T")),
+    "structure decay, geometric": (StructureDecay(150, refresh=10, shape="geometric"), ("2:4",)),
+    "CAST": (CAST(0.1, end=150), ROWS),
     "transposable": (Transposable(), ("2:4T",)),
     "Top-KAST": (TopKAST(0.2, refresh=5), ALL),
 }

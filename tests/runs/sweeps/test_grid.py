@@ -294,7 +294,9 @@ def test_a_search_beats_chance_in_the_median_of_seeds() -> None:
     ("search", "chance", "lost"), [(0.2, 0.1, False), (0.1, 0.1, True), (0.1, 0.2, True)]
 )
 def test_a_search_that_did_not_beat_chance_is_said_to(search: float, chance: float, lost: bool) -> None:
-    notes = search_table({"tpe": search, "random": chance}, 9, "axes").notes
+    found = search_table({"tpe": search, "random": chance}, 9, "axes")
+    notes = found.notes
+    assert float(found.rows[0][-1]) == pytest.approx(search - chance, abs=1e-4)
     assert any("tpe did not beat random" in note for note in notes) == lost
     assert search_table({"random": chance}, 9, "axes").notes == ("axes",)
 

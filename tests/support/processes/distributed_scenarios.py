@@ -160,6 +160,28 @@ def data_parallel(folder: Path) -> Any:
     return {"digests": digests + after, "off": hold(masks), "final": flat(model)}
 
 
+def recycled(_: Path) -> Any:
+    """Each rank measures activations on its part of a batch; both take the mean."""
+    model = sparse()
+    forward = DistributedDataParallel(spare_broadcasts_(model))
+    masks = nn.Masking(forward, adam(model), rigl())
+    neurons = []
+    for step in range(8):
+        train(model, forward, masks, range(step, step + 1))
+        if step % 3 == 2:
+            done = nn.recycle_(
+                model, masks.optimizer, share(step)[0], threshold=0.7, step=step, average=mean_of_ranks
+            )
+            neurons.append({layer: list(found) for layer, found in done.layers.items()})
+    return {"neurons": neurons, "off": hold(masks), "final": flat(model)}
+
+
+def mean_of_ranks(sizes: Tensor) -> Tensor:
+    total = sizes.clone()
+    distributed.all_reduce(total)
+    return total / distributed.get_world_size()
+
+
 def accumulated(_: Path) -> Any:
     """Two batches for a step: the first is not sent, so that only the second backward pass averages."""
     model = spare_broadcasts_(sparse())
@@ -270,6 +292,8 @@ REMEMBERING: dict[str, Any] = {
     "Top-KAST": nn.TopKAST(0.2, pull=0.01, refresh=2),
     "SNFS": nn.SNFS(Updates(end=1000, interval=2)),
     "FORCE": nn.Force(rounds=7),
+    "CAST": nn.CAST(0.05, refresh=2, end=4),
+    "SaRA": nn.SaRA(refresh=2),
 }
 """Algorithms that keep tensors beside the model: dense weights, averages, the weights of the beginning."""
 
@@ -385,6 +409,7 @@ def flat(model: torch.nn.Module) -> list[float]:
 SCENARIOS = (
     mean_gradient,
     data_parallel,
+    recycled,
     accumulated,
     masks_differ,
     gradients_differ,

@@ -156,12 +156,20 @@ def command(
             show_default="nothing is written",
         ),
     ] = "",
+    save: Annotated[
+        str,
+        typer.Option(
+            "--save",
+            metavar="FILE",
+            help="Also write the pruned network as a small .safetensors file: only the weights that stay.",
+        ),
+    ] = "",
     weights: Annotated[
         str,
         typer.Option(
             "--weights",
-            metavar="FILE",
-            help="Weights of MODEL: a state dict as .safetensors, .pt or .pth.",
+            metavar="PATH",
+            help="Weights of MODEL: a state dict as .safetensors, .pt or .pth, a file of --save, or a folder with model.safetensors or its shards.",
             rich_help_panel=MODEL_PANEL,
         ),
     ] = "",
@@ -199,13 +207,15 @@ def command(
         keep_dense=tuple(split(keep_dense)),
         budget=budget,
     )
-    asked.check(plot, out)
+    asked.check(plot, out or save)
     if plot:
         figure_form(plot)
-    from iftplan.cli.arguments import require_torch
+    from iftplan.cli.arguments import refuse_unsavable, require_torch
     from iftplan.plans.tables import plan_table
     from iftplan.runs.results.pruning import pruning_document, pruning_table
 
+    if save:
+        refuse_unsavable(save)
     require_torch("pruning")
     if out:
         from iftplan.nn.training.measures.pruning.pruned_run import refuse_used
@@ -223,6 +233,10 @@ def command(
 
         write_picture(lambda: pruning_picture(found, theme=theme), plot)
         say(f"written: {plot}")
+    if save:
+        from iftplan.nn import save_sparse
+
+        say(f"written: {save_sparse(network, save)}")
     if out:
         _write(Path(out), plans[0], network, document)
         say_next(["train", "--from", out, *(["--data", asked.data] if asked.data else [])], form, output)
@@ -276,7 +290,7 @@ class _Asked:
         """
         if self.curve and out:
             raise InputError(
-                "--out takes one pruned network, and --curve makes many. Prune again at the sparsity that you choose, without --curve."
+                "--out and --save take one pruned network, and --curve makes many. Prune again at the sparsity that you choose, without --curve."
             )
         if plot and not self.curve:
             raise InputError("--plot draws a curve. Add --curve.")

@@ -19,7 +19,6 @@ from iftplan.cli.kept_answers import made_here
 from iftplan.cli.options import NoCacheOption, PlanModelOption, Reference, TrustOption
 from iftplan.cli.output import Interrupted, say, say_next
 from iftplan.cli.process import same_command
-from iftplan.plans.plan import Execution
 from iftplan.runs.methods import METHODS
 
 if TYPE_CHECKING:
@@ -75,7 +74,7 @@ def command(
         Method | None,
         typer.Option(
             "--method",
-            help="How masks change: static (never); set, rigl, srigl, mest or snfs (weights move); gradual, iterative, granet, mask-decay or structure-decay (weights are removed step by step); snip, grasp, force or synflow (weights are removed before training); ste, srste, transposable or top-kast (dense weights behind masks); dense (the baseline); densified (the plan without its masks).",
+            help="How masks change: static (never); set, rigl, srigl, mest or snfs (weights move); gradual, iterative, granet, mask-decay, structure-decay or cast (weights are removed step by step); snip, grasp, force or synflow (weights are removed before training); ste, srste, transposable or top-kast (dense weights behind masks); sara (the smallest weights of a dense network are trained); dense (the baseline); densified (the plan without its masks).",
             show_default="that of the recipe",
         ),
     ] = None,
@@ -117,10 +116,10 @@ def command(
         typer.Option("--steps", min=1, help="Length of training in optimizer steps, instead of epochs."),
     ] = None,
     execution: Annotated[
-        Execution | None,
+        Literal["dense", "sparse", "compact"] | None,
         typer.Option(
             "--execution",
-            help="How masked layers are computed: dense (all weights, zeros included) or sparse (kernels for the CPU that skip zeros).",
+            help="How masked layers are computed: dense (all weights, zeros included), sparse (kernels for the CPU that skip zeros) or compact (these, with optimizer state for the kept weights alone between mask updates).",
         ),
     ] = None,
     start: Annotated[
@@ -128,7 +127,7 @@ def command(
         typer.Option(
             "--from",
             metavar="RUN",
-            help="Start from the weights and masks of another run: its directory or a checkpoint.",
+            help="Start from the weights and masks of another run (its directory or a checkpoint), or from a state dict (a file, or a folder with model.safetensors).",
             rich_help_panel=RUN_PANEL,
         ),
     ] = "",
@@ -158,6 +157,15 @@ def command(
             rich_help_panel=RUN_PANEL,
         ),
     ] = False,
+    save: Annotated[
+        str,
+        typer.Option(
+            "--save",
+            metavar="FILE",
+            help="Also write the trained network as a small .safetensors file: only the weights in the masks, at the best checkpoint or the last.",
+            rich_help_panel=RUN_PANEL,
+        ),
+    ] = "",
     logger: Annotated[
         list[str] | None,
         typer.Option(
@@ -193,7 +201,7 @@ def command(
     to the same last bit.
     """
     best = _peak(peak)
-    from iftplan.cli.arguments import require_torch, source_of
+    from iftplan.cli.arguments import refuse_unsavable, require_torch, source_of
     from iftplan.cli.run_settings import RunOptions, resumed_run, run_of
 
     name = method.value if method else ""
@@ -220,6 +228,12 @@ def command(
     directory = Path(out or f"runs/{_title(run)}")
     if not dry_run:
         _refuse_missing(run.data.path)  # before seconds are spent on importing PyTorch
+    if save:
+        refuse_unsavable(save)
+        if not METHODS[run.method.name].masked:
+            raise InputError(
+                f"--save writes the weights in the masks, and the method {run.method.name} has none. Leave it out."
+            )
     require_torch("training")
     if not (resume or auto_resume or dry_run):
         from iftplan.nn.training.records.claims import refuse_taken
@@ -247,6 +261,7 @@ def command(
         logger or (),
         resume=None if auto_resume else resume,
         peak=best,
+        save=save,
     )
 
 
@@ -332,6 +347,7 @@ def _train(
     *,
     resume: bool | None,
     peak: float | Literal["measured"] | None,
+    save: str,
 ) -> None:
     from iftplan.cli.process import lasting_imports
 
@@ -355,7 +371,20 @@ def _train(
         peak=peak,
     )
     if outcome is not None:
+        if save:
+            _save(run, plan, source, directory, save)
         _report(outcome, directory, finished=finished)
+
+
+def _save(run: RunConfig, plan: Plan, source: str, directory: Path, file: str) -> None:
+    """Write the network that the run's result tells of, by its kept weights."""
+    from iftplan.nn import load_masked_, save_sparse
+    from iftplan.nn.training.from_checkpoint import checkpoint_at, evaluated_weights
+    from iftplan.nn.training.network import network_of
+
+    _, state = checkpoint_at(directory, say)
+    save_sparse(load_masked_(network_of(run, plan, source), evaluated_weights(state)), file)
+    say(f"written: {file}")
 
 
 @contextmanager

@@ -96,6 +96,7 @@ class LatentAlgorithm(Algorithm, Protocol):
             λθ over the mask's density on the margin (Top-KAST).
         margin: part of all weights, beyond those that the mask keeps, that is trained too, the largest; others stay
             as they are. None where all are trained.
+        decay: λ of the L1 decay λ·sign(θ), which moves masked weights together with their gradients (CAST).
     """
 
     @property
@@ -104,9 +105,14 @@ class LatentAlgorithm(Algorithm, Protocol):
     def pull(self) -> float: ...  # noqa: D102
     @property
     def margin(self) -> float | None: ...  # noqa: D102
+    @property
+    def decay(self) -> float: ...  # noqa: D102
 
     def leak(self, step: int) -> float:
         """D of the forward weight θ⊙(m + D·(1-m)) at that step, between 0 and 1."""
+
+    def shrinking(self, step: int) -> float:
+        """Part α of (1-α)·g + α·λ·sign(θ), which moves masked weights at that step, between 0 and 1."""
 
 
 class Smoothing(Algorithm, Protocol):

@@ -11,6 +11,7 @@ from torch import Tensor
 from iftplan.base.user_warnings import warn_user
 from iftplan.nn.masking.algorithms.base import LatentAlgorithm
 from iftplan.nn.masking.masked_model import Subject
+from iftplan.nn.masking.optimizer.adams import AdamS
 from iftplan.nn.masking.optimizer.slots import clear_slots_
 from iftplan.nn.masking.regimes.latents import Latents
 from iftplan.nn.masking.regimes.sparse_weights import Held
@@ -65,6 +66,11 @@ class Behind:
     def correct_(self, step: int, *, due: bool) -> None:
         """Make the gradients of the forward weights those of θ, in place."""
         self._latents.correct_(straight=self._algorithm.straight, pull=self._algorithm.pull)
+        part = self._algorithm.shrinking(step)
+        if isinstance(self._subject.optimizer, AdamS):  # which averages the decay with its momentum
+            self._subject.optimizer.shrinking = self._latents.shrinking(part, self._algorithm.decay)
+        elif part:
+            self._latents.shrink_(part, self._algorithm.decay)
 
     def before_(self, step: int, *, due: bool) -> bool:
         """Put θ where the optimizer moves it, once for each of its steps."""
@@ -89,6 +95,8 @@ class Behind:
 
     def ended(self) -> Held:
         """Regime that holds what masks keep of θ, which is forgotten."""
+        if isinstance(self._subject.optimizer, AdamS):
+            self._subject.optimizer.shrinking = {}
         self._latents.leave_(0.0)
         return Held(self._subject, self._algorithm)
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from iftplan.nn.masking.optimizer.adams import shrunk
 from iftplan.nn.masks.masked_weights import MaskedWeight
 from iftplan.nn.masks.shards import local, part_of, shard_like, state_of
 
@@ -156,6 +157,31 @@ class Latents:
                 gradient.copy_(top_kast_gradient(gradient, local(dense), part, around, pull, density))
             elif pull:
                 gradient.copy_(srste_gradient(gradient, local(dense), part, pull))
+
+    @torch.no_grad()
+    def shrink_(self, part: float, decay: float) -> None:
+        """Average the gradients of masked weights with an L1 decay, in place; weights without one are passed over.
+
+        Args:
+            part: α.
+            decay: λ.
+        """
+        for weight, dense, chosen in zip(self._weights, self._dense, self._chosen, strict=True):
+            if weight.parameter.grad is not None:
+                gradient, kept = local(weight.parameter.grad), part_of(chosen, weight.parameter)
+                gradient.copy_(torch.where(kept, gradient, shrunk(gradient, local(dense), part, decay)))
+
+    def shrinking(self, part: float, decay: float) -> dict[Tensor, tuple[Tensor, float, float]]:
+        """Parameter → where it is masked, α and λ, for an optimizer that averages the decay by itself; none if α is 0.
+
+        Args:
+            part: α.
+            decay: λ.
+        """
+        if not part:
+            return {}
+        pairs = zip(self._weights, self._chosen, strict=True)
+        return {w.parameter: (part_of(~chosen, w.parameter), part, decay) for w, chosen in pairs}
 
     def state_dict(self, *, parts: bool = False) -> dict[str, Any]:
         """State of θ and masks, tensors by name; whole unless `parts`, which is a collective where they are sharded."""

@@ -44,8 +44,12 @@ class Held:
         return updated and self._algorithm.scores is Scores.GRADIENT
 
     def reached(self) -> Mapping[str, int] | None:
-        """None: the step trains what its masks keep."""
-        return None
+        """None: the step trains what its masks keep; where weights do not require gradients, none of those."""
+        weights = [view.weight for view in self._subject.views]
+        if all(weight.parameter.requires_grad for weight in weights):
+            return None
+        nnz = self._subject.factors.nnz
+        return {weight.name: nnz[weight.name] if weight.parameter.requires_grad else 0 for weight in weights}
 
     def probed(self) -> tuple[Mapping[str, int], ...]:
         """None: updates look at what the step computes."""
@@ -119,6 +123,8 @@ class Held:
         scores: dict[str, Tensor | None] = {}
         for view in self._subject.views:
             parameter, gradient = view.weight.parameter, view.weight.parameter.grad
+            if view.weight.name in self._subject.frozen:
+                continue
             if gradient is not None and id(parameter) in trained:
                 scores[view.weight.name] = self._score(view, parameter, gradient)
             elif not (self._algorithm.scores is Scores.NONE or self._algorithm.scores.of_gradients):

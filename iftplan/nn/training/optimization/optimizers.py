@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from iftplan.nn.application.scales import parameter_groups
+from iftplan.nn.masking.optimizer.adams import AdamS
 from iftplan.nn.training.optimization.lamb import Lamb
 from iftplan.plans.plan import Plan
 from iftplan.runs.settings import OptimizerConfig
@@ -48,6 +49,8 @@ def optimizer_of(
     if config.name == "sgd":
         nesterov = config.nesterov and config.momentum > 0
         return SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=nesterov)
+    if config.name == "adams":
+        return AdamS(groups, lr=config.lr, betas=config.betas, eps=config.eps)
     if config.name == "lamb":
         return Lamb(groups, lr=config.lr, betas=config.betas, eps=config.eps)
     kind = Adam if config.name == "adam" else AdamW

@@ -306,6 +306,11 @@ def path_of(directory: Path, step: int) -> Path:
     return folder if folder.is_dir() and not file.exists() else file
 
 
+def is_named(path: Path) -> bool:
+    """Whether a path has a checkpoint's name."""
+    return _NAME.fullmatch(path.name) is not None
+
+
 def step_of(path: Path) -> int:
     """The step that a checkpoint's name says.
 

@@ -7,6 +7,7 @@ the other way round. For sharded checkpoints, which know as little, tensors stay
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from math import fsum
 from typing import Any
 
@@ -34,6 +35,15 @@ def model_state(model: nn.Module, *, keep: bool = True, parts: bool = False) -> 
         reshard_(model)
         return {name: value.detach() for name, value in model.state_dict().items()}
     return {name: value for name, v in model.state_dict().items() if (value := _whole(v, keep)) is not None}
+
+
+def tensors_digest(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 of tensors and their names; of whole ones where they are sharded, one at a time."""
+    found = sha256()
+    for name, tensor in sorted(state.items()):
+        found.update(name.encode())
+        found.update(whole(tensor).cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
 
 
 def optimizer_state(

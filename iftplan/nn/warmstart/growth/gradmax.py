@@ -22,24 +22,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from iftplan.base.errors import InfeasibleError, InputError
+from iftplan.nn.counting.activations.dormant import Average
 from iftplan.nn.torch_internals import ConvNd, NormBase
+from iftplan.nn.warmstart.growth.outgoing import Outgoing, mean_length
 from iftplan.nn.warmstart.growth.pair import Pair
 
 Loss = Callable[[], Tensor]
 """Runs the model on a batch and returns the loss."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outgoing:
-    """Outgoing weights of new neurons.
-
-    Attributes:
-        weights: of the reading layer's weight: (outputs, new neurons, *kernel).
-        gradient: norm of the gradient of all incoming weights that they give.
-    """
-
-    weights: Tensor
-    gradient: float
 
 
 def gradmax(matrix: Tensor, model: nn.Module, pair: Pair, count: int, scale: float = 1.0) -> Outgoing:
@@ -60,25 +49,28 @@ def gradmax(matrix: Tensor, model: nn.Module, pair: Pair, count: int, scale: flo
         raise InfeasibleError(
             f"GradMax has {most} directions for new neurons between {pair.incoming} and {pair.outgoing} (the smaller of "
             f"{matrix.shape[0]} incoming and {matrix.shape[1]} outgoing weights of a neuron), not {count}. Grow by at most {most} "
-            "in one step, or with how='replicas'."
+            "in one step, or with how='random' or 'replicas'."
         )
     _, values, right = torch.linalg.svd(matrix, full_matrices=False)
     vectors = right[:count]
     largest = vectors.abs().argmax(1, keepdim=True)
     vectors = vectors * vectors.gather(1, largest).sign()  # a singular vector may come with either sign
     weight = model.get_submodule(pair.outgoing).get_parameter("weight")
-    length = scale * weight.detach().double().transpose(0, 1).flatten(1).norm(dim=1).mean()
+    length = scale * mean_length(weight)
     made = (length * vectors).view(count, weight.shape[0], *weight.shape[2:]).transpose(0, 1)
     return Outgoing(made.to(weight), float(length * values[:count].norm()))
 
 
-def gradient_matrices(model: nn.Module, pairs: Sequence[Pair], loss: Loss) -> tuple[list[Tensor], float]:
+def gradient_matrices(
+    model: nn.Module, pairs: Sequence[Pair], loss: Loss, average: Average = lambda x: x
+) -> tuple[list[Tensor], float]:
     """M of each pair in double precision, (incoming weights of a neuron) × (outgoing weights of a neuron), and the loss.
 
     Args:
         model: in the mode that it trains in.
         pairs: layers before and behind new neurons.
         loss: runs the model on a batch; it is called once, with one backward pass.
+        average: of a tensor over the processes that share the batch.
 
     Raises:
         InputError: the loss does not depend on a reading layer, or the layers do not follow on each other place by place.
@@ -105,8 +97,8 @@ def gradient_matrices(model: nn.Module, pairs: Sequence[Pair], loss: Loss) -> tu
             _normed(_windows(incoming, x.double()), norms, _channel_axis(incoming)) for x in calls.inputs
         ]
         each = [_matrix(outgoing, x, next(gradients).double()) for x in windows]
-        found.append(torch.stack(each).sum(0))
-    return found, float(value.detach())
+        found.append(average(torch.stack(each).sum(0)))
+    return found, float(average(value.detach()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 A step is the same as making the network of other widths (`iftplan.nn.layers.widen`) and starting it from the narrower one
 (`iftplan.nn.warmstart.net2wider`): what moves together, and where every old row lies in the wider tensors, is found there.
-New neurons are replicas (Net2WiderNet, arXiv 1511.05641) or GradMax's (arXiv 2201.05125).
+New neurons are replicas (Net2WiderNet, arXiv 1511.05641), GradMax's (arXiv 2201.05125), or the latter's control: random
+outgoing weights in their place.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ from torch.optim import Optimizer
 from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import InputError
 from iftplan.models.spec import Couplings, InputSpec
+from iftplan.nn.counting.activations.dormant import Average
 from iftplan.nn.layers.widen import widen_
 from iftplan.nn.masks.masked_weights import enforce_, masked_weights, stream
 from iftplan.nn.meta.inputs import matching
 from iftplan.nn.torch_internals import NormBase
-from iftplan.nn.warmstart.growth.gradmax import Loss, Outgoing, gradient_matrices, gradmax
+from iftplan.nn.warmstart.growth.gradmax import Loss, gradient_matrices, gradmax
+from iftplan.nn.warmstart.growth.outgoing import Outgoing, random_outgoing
 from iftplan.nn.warmstart.growth.pair import Pair, pair_of
 from iftplan.nn.warmstart.growth.placement import (
     check_masks,
@@ -36,7 +39,7 @@ from iftplan.nn.warmstart.growth.placement import (
 )
 from iftplan.nn.warmstart.net2wider import Replicas, replicas_at, replicated
 
-How = Literal["gradmax", "replicas"]
+How = Literal["gradmax", "random", "replicas"]
 """What new neurons are."""
 
 
@@ -47,8 +50,8 @@ class Growth:
     Attributes:
         widths: symbol → size before and after.
         gradients: symbol → norm of the gradient of its new neurons' incoming weights on the batch, as measured after the
-            step; none for replicas.
-        loss: of the batch before and after the step; None for replicas.
+            step; none for replicas and without a batch.
+        loss: of the batch before and after the step; None for replicas and without a batch.
         uneven: norms over channels, LayerNorm for one, whose answer changes with the new channels.
     """
 
@@ -84,11 +87,13 @@ def grow_(
     scale: float = 1.0,
     epsilon: float = 0.0,
     seed: int = 0,
+    average: Average = lambda x: x,
 ) -> Growth:
     """Make a model wider in the middle of its training, in place.
 
-    With "gradmax" new neurons have incoming weights zero, and the model computes the same as before except behind the norms
-    that `Growth.uneven` names. With "replicas" they copy old neurons, which share their outgoing weights with them. Old
+    With "gradmax" and "random" new neurons have incoming weights zero, and the model computes the same as before except
+    behind the norms that `Growth.uneven` names; their outgoing weights are those with the largest gradient, or random ones
+    of the same length. With "replicas" they copy old neurons, which share their outgoing weights with them. Old
     weights keep the optimizer's state and their masks; the state of new ones is zero. Masked layers keep their density.
     Make a new `iftplan.nn.Masking` after a growth step, if one drives the masks.
 
@@ -99,17 +104,18 @@ def grow_(
         sizes: symbol → new size; other widths stay.
         inputs: what one forward pass takes, as it was traced.
         how: what new neurons are.
-        loss: runs the model on a batch and returns its loss; GradMax asks it for gradients. Neither random numbers nor
-            buffers are spent on it.
+        loss: runs the model on a batch and returns its loss; GradMax asks it for gradients, and "random" measures those of
+            the new neurons where it is given. Neither random numbers nor buffers are spent on it.
         optimizer: of the model; it holds the grown parameters afterwards.
         scale: length of a new neuron's outgoing weights, over the mean of the old ones.
         epsilon: length of a new neuron's incoming weights, over the mean of the old ones; above 0 they are random.
-        seed: random seed of replicas, of incoming weights and of masks.
+        seed: random seed of replicas, of random weights and of masks.
+        average: of a tensor over the processes that share a batch, each of which calls this with its part.
 
     Raises:
         InputError: a width is unknown or would shrink, the optimizer or the masks cannot follow, or new neurons would never
             learn, because what lies behind them has slope 0 at 0. The model is as before.
-        InfeasibleError: the width is not one that GradMax can grow, or an operator mixes channels.
+        InfeasibleError: the width is not one that one layer writes and one reads, or an operator mixes channels.
     """
     present = current_widths(model, couplings)
     growing, inputs = _growing(present, sizes), matching(inputs, model)
@@ -125,7 +131,8 @@ def grow_(
             growth = Growth(growing, {}, None, widened.uneven)
         else:
             pairs = {width: pair_of(model, couplings, width) for width in growing}
-            growth = _gradmax(step, couplings, growing, pairs, _given(loss), scale, epsilon, seed)
+            made, before = _outgoing(model, growing, pairs, how, loss, scale, seed, average)
+            growth = _between(step, couplings, growing, pairs, made, before, loss, epsilon, seed, average)
     if optimizer is not None:
         after = dict(model.named_parameters(remove_duplicate=False))
         replace_parameters_(optimizer, {p: after[n] for p, n in step.parameters.items()}, states)
@@ -177,33 +184,54 @@ class _Step:
                 holder.update(held)
 
 
-def _gradmax(
+def _outgoing(
+    model: nn.Module,
+    growing: Mapping[str, tuple[int, int]],
+    pairs: Mapping[str, Pair],
+    how: How,
+    loss: Loss | None,
+    scale: float,
+    seed: int,
+    average: Average,
+) -> tuple[dict[str, Outgoing], float | None]:
+    """Outgoing weights of new neurons by width, and the loss before they are there."""
+    counts = {width: growing[width][1] - growing[width][0] for width in pairs}
+    if how == "random":
+        made = {w: random_outgoing(model, pairs[w], n, scale, seed) for w, n in counts.items()}
+        with _unnoticed(model), torch.no_grad():
+            return made, None if loss is None else float(average(loss()))
+    with _unnoticed(model):
+        matrices, before = gradient_matrices(model, list(pairs.values()), _given(loss), average)
+    found = zip(counts.items(), matrices, strict=True)
+    return {w: gradmax(matrix, model, pairs[w], n, scale) for (w, n), matrix in found}, before
+
+
+def _between(
     step: _Step,
     couplings: Couplings,
     growing: Mapping[str, tuple[int, int]],
     pairs: Mapping[str, Pair],
-    loss: Loss,
-    scale: float,
+    made: Mapping[str, Outgoing],
+    before: float | None,
+    loss: Loss | None,
     epsilon: float,
     seed: int,
+    average: Average,
 ) -> Growth:
+    """Grow by neurons with these outgoing weights between pairs of layers."""
     model = step.model
-    with _unnoticed(model):
-        matrices, before = gradient_matrices(model, list(pairs.values()), loss)
-    made = {
-        width: gradmax(matrix, model, pairs[width], growing[width][1] - growing[width][0], scale)
-        for width, matrix in zip(pairs, matrices, strict=True)
-    }
+    uneven = tuple(x for x in step.found.averages if not isinstance(model.get_submodule(x), NormBase))
     step.take_(couplings, _state(step, {w: (pairs[w], made[w]) for w in pairs}, epsilon, seed), seed)
+    if loss is None or before is None:
+        return Growth(growing, {}, None, uneven)
     with _unnoticed(model):
         value = loss()
-        gradients = _gradients(_tensors(model), step.rows, pairs, value)
-    dead = [w for w in growing if gradients[w] == 0 and made[w].gradient > 0]
+        gradients = _gradients(_tensors(model), step.rows, pairs, value, average)
+    dead = [w for w in growing if gradients[w] == 0 and made[w].gradient != 0]
     if dead:
         step.undo_()
         raise InputError(_no_slope(pairs[dead[0]]))
-    uneven = tuple(x for x in step.found.averages if not isinstance(model.get_submodule(x), NormBase))
-    return Growth(growing, gradients, (before, float(value.detach())), uneven)
+    return Growth(growing, gradients, (before, float(average(value.detach()))), uneven)
 
 
 def _given(loss: Loss | None) -> Loss:
@@ -281,6 +309,7 @@ def _gradients(
     rows: Mapping[str, Sequence[Tensor]],
     pairs: Mapping[str, Pair],
     value: Tensor,
+    average: Average,
 ) -> dict[str, float]:
     """Norm of the gradient of each width's new incoming weights."""
     names = {width: f"{pair.incoming}.weight" for width, pair in pairs.items()}
@@ -289,7 +318,7 @@ def _gradients(
     for (width, name), gradient in zip(names.items(), found, strict=True):
         copied = rows[name][0]
         count = int(copied.max()) + 1
-        norms[width] = float(gradient[new_rows(copied, count).to(gradient.device)].double().norm())
+        norms[width] = float(average(gradient[new_rows(copied, count).to(gradient.device)].double()).norm())
     return norms
 
 

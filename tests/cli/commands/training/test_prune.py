@@ -128,7 +128,7 @@ def test_weights_come_from_a_file_or_from_the_factory(tmp_path: Path) -> None:
         ([*model, "--curve"], 2, "--curve needs data"),
         ([*model, "--plot", "x.png"], 2, "Add --curve"),
         ([*model, "--sparsity", "0.5,0.6"], 2, "names 2 sparsities"),
-        ([*model, "--curve", "--out", "x"], 2, "--out takes one pruned network"),
+        ([*model, "--curve", "--out", "x"], 2, "--out and --save take one pruned network"),
         (["prune", str(tmp_path)], 2, "is no run"),
     ]
     for (words, code, text), run in zip(

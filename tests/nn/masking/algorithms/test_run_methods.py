@@ -6,6 +6,7 @@ import pytest
 
 from iftplan.nn.masking.algorithms import run_methods
 from iftplan.nn.masking.algorithms.base import LatentAlgorithm, Scores
+from iftplan.nn.masking.algorithms.sara import SaRA
 from iftplan.nn.training.methods import algorithm_of
 from iftplan.runs.methods import METHODS
 from iftplan.runs.settings import MethodConfig
@@ -28,8 +29,10 @@ def test_what_is_known_without_torch_is_what_the_algorithm_does(name: str) -> No
     assert (getattr(algorithm, "margin", None) is not None) == method.partly
     assert (algorithm.scores is Scores.AVERAGE) == method.averages
     assert (algorithm.scores is Scores.CURVATURE) == method.curvature
+    assert isinstance(algorithm, SaRA) == method.selective
     computes_with_all = isinstance(algorithm, LatentAlgorithm) and algorithm.leak(0) > 0
-    assert method.gradual == (computes_with_all or (algorithm.starts_dense and not method.straight))
+    removes = algorithm.starts_dense and not (method.straight or method.selective)
+    assert method.gradual == (computes_with_all or removes)
 
 
 @pytest.mark.parametrize("name", sorted(set(METHODS) - set(MASKED)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from functools import cache
-from math import exp
+from math import copysign, exp
 from typing import Any
 
 import pytest
@@ -14,8 +14,10 @@ from torch import Tensor, nn, optim
 import iftplan as ift
 from iftplan.base.errors import InputError
 from iftplan.nn import (
+    CAST,
     SRSTE,
     STE,
+    AdamS,
     MaskDecay,
     Masking,
     StructureDecay,
@@ -27,7 +29,7 @@ from iftplan.nn import (
     weights_by_layer,
 )
 from iftplan.nn.masking.algorithms.base import LatentAlgorithm
-from iftplan.nn.masking.algorithms.dense_weights.structure_decay import frames
+from iftplan.nn.masking.algorithms.dense_weights.structure_decay import frames, patterns
 from iftplan.nn.masking.regimes.latents import leaky_weight, srste_gradient, through
 from iftplan.plans.plan import Plan
 from iftplan.runs.costs.training_cost import TrainingCost
@@ -211,6 +213,51 @@ def test_structure_decay_by_hand() -> None:
     assert found == [[0.9, -0.1, 0.5, 0.3], three, three, two, two, one, one, one, one]
 
 
+def test_geometric_frames_halve_the_patterns_that_fit() -> None:
+    """16:128, 8:64, 4:32, 2:16 and 1:8 (arXiv 2402.04744); what does not divide the inputs is as long as the next that does."""
+    assert patterns(256, 1, 8, "geometric") == ((16, 128), (8, 64), (4, 32), (2, 16), (1, 8))
+    assert patterns(48, 1, 8, "geometric") == ((2, 16), (2, 16), (2, 16), (2, 16), (1, 8))
+    assert patterns(256, 1, 8, "stepwise") == ((7, 8), (4, 8), (2, 8), (1, 8))
+    row = Row([0.9, 0.8, 0.5, 0.3], kept=2)
+    optimizer = optim.SGD(row.parameters(), lr=1.0)
+    masks = Masking(row, optimizer, StructureDecay(end=5, shape="geometric"), structure="1:2")
+    found = [seen(row), *(step(row, masks, optimizer, [0.0] * 4) for _ in range(5))]
+    assert found == [[0.9, 0.8, 0, 0]] * 4 + [[0.9, 0, 0.5, 0]] * 2  # 2:4 until the last frame
+    with pytest.raises(InputError, match="tiles of 2:4T masks would not fit"):
+        Masking(Row([0.0] * 4), optimizer, StructureDecay(end=5, shape="geometric"), structure="2:4T")
+    with pytest.raises(InputError, match="stepwise and geometric"):
+        StructureDecay(shape="linear")  # type: ignore[arg-type]
+
+
+def test_cast_by_hand() -> None:
+    row, masks, optimizer = begun(CAST(0.5, refresh=1, end=2))
+    assert seen(row) == DENSE  # forward passes are dense until the end
+    # α is 0: θ - g
+    assert step(row, masks, optimizer, FIRST) == [0.7, -0.9, 0.6, -0.1]
+    # the mask is 1 1 0 0 and α a half: what is masked moves by .5·0 + .25 and by .5·.1 - .25; then it is removed
+    assert step(row, masks, optimizer, SECOND) == [0.7, -1.4, 0, 0]
+    assert behind(masks) == [0.7, -1.4, 0.35, 0.1]
+    assert (CAST().decay, CAST().refresh, CAST().end) == (4e-7, 10, 1.0)
+    assert [CAST(begin=2, end=10).shrinking(t) for t in (0, 2, 4, 9, 10)] == [0, 0, 0.25, 0.875, 0]
+
+
+def test_the_optimizer_of_cast_averages_the_decay_after_the_momentum() -> None:
+    row = Row(DENSE)
+    optimizer = AdamS(row.parameters(), lr=0.1, betas=(0.5, 0.75), eps=0.0)
+    masks = Masking(row, optimizer, CAST(2.0, refresh=10, end=4), structure="2:4")
+    mean, square, theta = [0.0] * 4, [0.0] * 4, list(DENSE)
+    for t, gradient in enumerate((FIRST, SECOND, FIRST)):
+        found = step(row, masks, optimizer, gradient)
+        for i, g in enumerate(gradient):
+            mean[i] = 0.5 * mean[i] + 0.5 * g
+            part, sign = t / 4, copysign(1.0, theta[i])
+            moved = mean[i] if i in (0, 2) else (1 - part) * mean[i] + part * 2.0 * sign  # m = 1 0 1 0
+            square[i] = 0.75 * square[i] + 0.25 * moved**2
+            theta[i] -= 0.1 * (moved / (1 - 0.5 ** (t + 1))) / (square[i] / (1 - 0.75 ** (t + 1))) ** 0.5
+        assert found == pytest.approx(theta, abs=1e-6)
+    assert optimizer.state[row.weight]["exp_avg"][0].tolist() == pytest.approx(mean)
+
+
 # --- whoever looks -----------------------------------------------------------------------------------------
 
 
@@ -236,6 +283,8 @@ METHODS: dict[str, tuple[LatentAlgorithm, str]] = {
     "mask decay": (MaskDecay(0.05, begin=3), "2:4"),
     "mask decay, chain": (MaskDecay(0.05, begin=3, straight=False), "block4x4"),
     "structure decay": (StructureDecay(end=20, begin=3), "2:4T"),
+    "structure decay, geometric": (StructureDecay(end=20, begin=3, shape="geometric"), "2:4"),
+    "CAST": (CAST(0.05, refresh=3, end=20), "2:4"),
 }
 
 

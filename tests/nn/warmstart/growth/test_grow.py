@@ -28,6 +28,7 @@ from iftplan.nn import (
     unit_slopes_,
 )
 from iftplan.nn.layers.widen import widen_
+from iftplan.nn.warmstart.growth.growable import growable_widths
 from iftplan.runs import growth_costs, within_steps
 from iftplan.runs.costs.growth import GrowthSchedule
 
@@ -220,6 +221,32 @@ def test_widths_that_do_not_grow_are_refused(sizes: Mapping[str, int], words: st
     model, couplings, widths = start()
     with pytest.raises(InputError, match=words):
         grow_(model, couplings, {widths.get(k, k): n for k, n in sizes.items()}, ONE, how="replicas")
+
+
+def test_random_outgoing_weights_are_as_long_as_gradmaxs_and_learn_less() -> None:
+    grown = {}
+    for how in ("gradmax", "random"):
+        model, couplings, widths = start()
+        x, _ = batch(9)
+        before = model.eval()(x)
+        model.train()
+        growth = grow_(model, couplings, {widths["first"]: 5}, ONE, how=how, loss=loss_of(model, 0))
+        assert torch.allclose(model.eval()(x), before, atol=1e-6)
+        weight = model[3].weight.detach().double()
+        lengths = weight.transpose(0, 1).flatten(1).norm(dim=1)
+        assert torch.allclose(lengths[3:], lengths[:3].mean().expand(2), rtol=1e-5)
+        assert not model[0].weight[3:].any()
+        grown[how] = growth.gradients[widths["first"]]
+    assert 0 < grown["random"] < grown["gradmax"]
+    model, couplings, widths = start()
+    silent = grow_(model, couplings, {widths["first"]: 5}, ONE, how="random")
+    assert (silent.loss, silent.gradients) == (None, {})
+
+
+def test_widths_between_two_layers_are_found_by_the_layer_that_writes_them() -> None:
+    """The second convolution is pooled and flattened before it is read."""
+    model, couplings, widths = start()
+    assert growable_widths(model, couplings, ONE) == {"0": widths["first"], "8": widths["hidden"]}
 
 
 def test_gradmax_asks_for_a_loss() -> None:

@@ -33,6 +33,7 @@ class StraightThrough(RunMethod):
     straight: bool = True
     pull: float = 0.0
     margin: float | None = None
+    decay: float = 0.0
 
     def due(self, step: int) -> bool:
         """Whether masks are chosen anew at that step: every `refresh` steps, from the first on."""
@@ -40,6 +41,10 @@ class StraightThrough(RunMethod):
 
     def leak(self, step: int) -> float:
         """Factor D of pruned weights in the forward pass: 0, nothing passes a mask."""
+        return 0.0
+
+    def shrinking(self, step: int) -> float:
+        """Part α of the L1 decay in what moves masked weights: 0, they have their gradient."""
         return 0.0
 
     def update(self, layers: Sequence[Layer], step: int) -> list[Change]:

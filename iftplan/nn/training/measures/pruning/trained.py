@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from iftplan.base.documents import loads, read_text
 from iftplan.base.errors import InputError, StaleError
 from iftplan.models.spec import InputSpec
 from iftplan.nn.export.finalize import densify_
+from iftplan.nn.export.weights import weights_in
 from iftplan.nn.masking.loading import load_masked_
 from iftplan.nn.sources import build
 from iftplan.nn.training.from_checkpoint import checkpoint_at
 from iftplan.nn.training.measures.activity import network_with_values
 from iftplan.nn.training.records.state_check import loading
+from iftplan.nn.warmstart.transfer import load_
 from iftplan.runs.document import parse_run
 from iftplan.runs.records import parse_record
 from iftplan.runs.settings import DataConfig
@@ -72,7 +73,7 @@ def trained_source(source: str, inputs: Sequence[InputSpec], weights: str) -> Tr
     Args:
         source: a MODEL argument.
         inputs: that the user gave; empty for none.
-        weights: a state dict in a .safetensors, .pt or .pth file; empty for the factory's own.
+        weights: a file or folder with a state dict (`iftplan.nn.export.weights`); empty for the factory's own.
 
     Raises:
         InputError: the network cannot be built, or the file not be read or is of another network.
@@ -81,36 +82,7 @@ def trained_source(source: str, inputs: Sequence[InputSpec], weights: str) -> Tr
     if not weights:
         return Trained(network, source)
     try:
-        densify_(load_masked_(network, state_in(Path(weights))))
+        load_(network, weights_in(Path(weights)))
     except StaleError as error:
         raise InputError(f"{weights} is not of {source}: {error}") from error
-    return Trained(network, weights)
-
-
-def state_in(path: Path) -> Mapping[str, Tensor]:
-    """The state dict in a file; nothing in it is run.
-
-    Raises:
-        InputError: it cannot be read, or safetensors is not installed.
-    """
-    if not path.is_file():
-        raise InputError(f"there is no file {path}; name a state dict as .safetensors, .pt or .pth.")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return dict(load_file(path))
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except ImportError as error:
-        raise InputError(
-            f"{path} needs safetensors, which is not installed; install it with: pip install safetensors."
-        ) from error
-    except Exception as error:  # whatever bytes make of an unpickler
-        told = " ".join(str(error).split())[:200]
-        raise InputError(f"{path} cannot be read as a state dict ({told}).") from error
-    for key in ("state_dict", "model"):  # as timm and torchvision's scripts write them
-        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
-            found = found[key]
-    if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
-        raise InputError(f"{path} holds no state dict: parameter names and their tensors.")
-    return found
+    return Trained(densify_(network), weights)

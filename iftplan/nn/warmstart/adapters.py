@@ -1,0 +1,146 @@
+"""Low-rank adapters beside sparse weights (arXiv 2106.09685): the base is frozen, B·A is trained, then merged or kept.
+
+    nn.add_adapters_(model, rank=4)          # beside all masked layers
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
+    ...
+    nn.merge_adapters_(model)                # within the masks, or everywhere
+
+Layers keep their names, weights and masks; an adapter is a part of its layer, `layer.adapter`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Literal, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from iftplan.base.arguments import check_arguments
+from iftplan.base.errors import InputError
+from iftplan.nn.layers.adapter import NAME, Adapter, attach_, product
+from iftplan.nn.layers.branches import is_conv1d
+from iftplan.nn.masks.masked_weights import MaskedWeight, has_mask, masked_weights, remove_mask_, stream
+from iftplan.nn.meta.wrappers import bare
+from iftplan.plans.plan import Plan, lies_within
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+@check_arguments
+def add_adapters_(
+    model: Model, rank: int, *, layers: Collection[str] = (), scale: float = 1.0, seed: int = 0
+) -> Model:
+    """Put a low-rank adapter beside layers and freeze their weights, in place; the model computes the same at first.
+
+    Make the optimizer afterwards, of the parameters that require gradients. Biases, norms and all other layers still train.
+
+    Args:
+        model: with masks, or without where `layers` are named.
+        rank: of B·A.
+        layers: by name or glob; all masked ones where none is named.
+        scale: of B·A; α/r in the paper's terms.
+        seed: random seed of A; B begins with zeros.
+
+    Raises:
+        InputError: there is no such layer, it has an adapter already, or none can stand beside it.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> sum(p.numel() for p in add_adapters_(model, 2, layers=["0"])[0].adapter.parameters())
+        32
+    """
+    if rank < 1:
+        raise InputError(f"an adapter has a rank of 1 or more, not {rank}.")
+    inner = bare(model)
+    for name, layer in _chosen(inner, layers).items():
+        if NAME in layer._modules:
+            raise InputError(f"{name} has an adapter already; merge it first with merge_adapters_.")
+        try:
+            adapter = Adapter(layer, rank, scale, stream(seed, f"{name} adapter"))
+        except InputError as error:
+            raise InputError(f"{name}: {error} Name the layers that have one with `layers`.") from error
+        attach_(layer, adapter)
+        layer.get_parameter("weight").requires_grad_(False)
+    return model
+
+
+@check_arguments
+@torch.no_grad()
+def merge_adapters_(model: Model, where: Literal["masks", "everywhere"] = "masks") -> Model:
+    """Add every B·A to the weight beside it and remove the adapter, in place; weights require gradients again.
+
+    Args:
+        model: with adapters.
+        where: "masks" adds what the mask keeps, so that the layer stays as sparse as it is and computes something else;
+            "everywhere" removes the mask, so that the layer computes the same with all of its weights.
+    """
+    for layer in [x for x in bare(model).modules() if NAME in x._modules]:
+        adapter, weight = layer._modules.pop(NAME), layer.get_parameter("weight")
+        assert isinstance(adapter, Adapter)
+        added = _shaped(adapter.product(), weight, transposed=is_conv1d(layer))
+        if has_mask(layer, "weight"):
+            if where == "masks":
+                added = added * layer.get_buffer("weight_mask")
+            else:
+                remove_mask_(MaskedWeight("weight", layer, "weight"))
+        weight.add_(added)
+        weight.requires_grad_(True)
+    return model
+
+
+@torch.no_grad()
+def merged(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict of a model with adapters as that of one without: what masks keep of B·A is added to the weights."""
+    found = {name: value for name, value in state.items() if f".{NAME}." not in f".{name}"}
+    for name in state:
+        layer, up, _ = name.rpartition(f"{NAME}.up.weight")
+        if not up:
+            continue
+        down, scale = (state[f"{layer}{NAME}.{x}"] for x in ("down.weight", "scale"))
+        weight, mask = found[f"{layer}weight"], found.get(f"{layer}weight_mask")
+        matrix = product(state[name], down, scale)
+        transposed = weight.ndim == 2 and weight.shape != matrix.shape
+        added = _shaped(matrix, weight, transposed=transposed)
+        found[f"{layer}weight"] = weight + (added if mask is None else added * mask)
+    return found
+
+
+def adapter_macs(plan: Plan, model: nn.Module) -> int:
+    """MACs of all adapters in a forward pass of one sample.
+
+    Args:
+        plan: says how often each layer is applied.
+        model: that was made for it.
+    """
+    modules = dict(bare(model).named_modules())
+    adapters = ((x, modules[x.name]._modules.get(NAME)) for x in plan.layers if x.name in modules)
+    return sum(
+        layer.positions * sum(p.numel() for p in adapter.parameters())
+        for layer, adapter in adapters
+        if adapter
+    )
+
+
+def _chosen(model: nn.Module, layers: Collection[str]) -> dict[str, nn.Module]:
+    masked = {weight.name.rpartition(".")[0]: weight.module for weight in masked_weights(model)}
+    if not layers:
+        if not masked:
+            raise InputError(
+                f"the {type(model).__name__} has no masked layers to put adapters beside; name layers with `layers`."
+            )
+        return masked
+    weighted = {
+        x: module for x, module in model.named_modules() if module._parameters.get("weight") is not None
+    }
+    found = {x: m for x, m in weighted.items() if m._parameters["weight"].ndim > 1}  # type: ignore[union-attr]
+    for glob in layers:
+        if not any(lies_within(name, glob) for name in found):
+            raise InputError(
+                f"there is no layer {glob!r} to put an adapter beside; there are {', '.join(list(found)[:6])}."
+            )
+    return {x: module for x, module in found.items() if any(lies_within(x, glob) for glob in layers)}
+
+
+def _shaped(matrix: Tensor, weight: Tensor, *, transposed: bool) -> Tensor:
+    return (matrix.T if transposed else matrix).reshape(weight.shape).to(weight.dtype)

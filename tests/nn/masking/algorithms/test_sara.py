@@ -1,0 +1,90 @@
+"""SaRA: every weight computes, the smallest learn, and nothing moves the others."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn, optim
+
+from iftplan.base.errors import InputError
+from iftplan.nn import Masking, SaRA, apply, weights_by_layer
+from iftplan.nn.masking.step_masks import step_macs
+from iftplan.runs.costs.training_cost import TrainingCost
+from tests.support.training import batches, loss_of, perceptron, planned
+
+
+def begun(refresh: int | None = None, seed: int = 0) -> tuple[nn.Module, optim.SGD, Masking]:
+    model = apply(planned("wide"), perceptron(), seed=seed, dense_start=True)
+    optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
+    return model, optimizer, Masking(model, optimizer, SaRA(refresh))
+
+
+def train(model: nn.Module, optimizer: optim.SGD, masks: Masking, steps: range) -> None:
+    for number in steps:
+        optimizer.zero_grad()
+        loss_of(model, next(batches(1, seed=number))).backward()
+        masks.step()
+        optimizer.step()
+
+
+def test_only_the_smallest_weights_move_whatever_the_optimizer_does() -> None:
+    model, optimizer, masks = begun()
+    before = model[2].weight.detach().clone()
+    wanted = {layer.weight: layer.nnz for layer in planned("wide").layers if layer.maskable}
+    train(model, optimizer, masks, range(6))
+    moved = model[2].weight != before
+    assert int(moved.sum()) == wanted["2.weight"]
+    assert before.abs()[moved].max() <= before.abs()[~moved].min()
+    assert not optimizer.state[model[2].weight]["momentum_buffer"][~moved].any()
+    assert masks.density == 1
+    assert dict(masks.taken.reached or {}) == wanted
+    masks.finish()
+    assert not (model[2].weight == 0).any()
+
+
+def test_a_step_costs_dense_passes_and_the_gradients_of_the_chosen() -> None:
+    model, optimizer, masks = begun()
+    cost = TrainingCost.of(planned("wide"))
+    train(model, optimizer, masks, range(1))
+    found = step_macs(cost, weights_by_layer(planned("wide"), model), masks.taken, 16)
+    assert found == 16 * (2 * cost.opened + cost.forward())
+
+
+def test_weights_are_chosen_again_among_all_that_are_small_then() -> None:
+    model, optimizer, masks = begun(refresh=3)
+    train(model, optimizer, masks, range(3))
+    value = model[2].weight.detach().clone()
+    train(model, optimizer, masks, range(3, 4))
+    moved = model[2].weight != value
+    assert value.abs()[moved].max() <= value.abs()[~moved].min()
+    assert masks.exploration.updates == 1
+
+
+@pytest.mark.parametrize("stop", [2, 4])
+def test_a_resumed_run_ends_at_the_same_bits(stop: int) -> None:
+    model, optimizer, masks = begun(refresh=3)
+    train(model, optimizer, masks, range(stop))
+    saved = copy.deepcopy((model.state_dict(), optimizer.state_dict(), masks.state_dict()))
+    train(model, optimizer, masks, range(stop, 8))
+    other, again, resumed = begun(refresh=3, seed=1)
+    other.load_state_dict(saved[0])
+    again.load_state_dict(saved[1])
+    resumed.load_state_dict(saved[2])
+    train(other, again, resumed, range(stop, 8))
+    assert all(torch.equal(x, other.state_dict()[name]) for name, x in model.state_dict().items())
+
+
+def test_small_weights_are_told_apart_beside_a_large_one() -> None:
+    model = nn.Linear(4, 1, bias=False)
+    model.weight.data = torch.tensor([[1.0, 3e-9, 1e-9, 2e-9]])
+    model.register_buffer("weight_mask", torch.tensor([[True, True, False, False]]))
+    optimizer = optim.SGD(model.parameters(), lr=1.0)
+    masks = Masking(model, optimizer, SaRA())
+    model.weight.grad = torch.ones(1, 4)
+    masks.step()
+    assert model.weight.grad.tolist() == [[0, 0, 1, 1]]
+    masks.release()
+    with pytest.raises(InputError, match="plan unstructured masks"):
+        Masking(model, optimizer, SaRA(), structure="2:4T")

@@ -1,0 +1,116 @@
+"""Low-rank adapters beside sparse weights: what they compute and cost, what stays frozen, merged or kept."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import nn as tnn
+
+import iftplan as ift
+from iftplan import nn
+from iftplan.base.errors import InputError
+from iftplan.nn.masking.step_masks import step_macs
+from iftplan.nn.warmstart.adapters import adapter_macs, merged
+from iftplan.runs.costs.training_cost import TrainingCost
+from tests.support.training import loss_of
+
+
+class Both(tnn.Module):
+    """A strided convolution with padding, and two linear layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = tnn.Conv2d(2, 4, 1)
+        self.conv = tnn.Conv2d(4, 6, 3, stride=2, padding=1)
+        self.linear = tnn.Linear(6, 8)
+        self.head = tnn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.linear(self.conv(self.stem(x)).relu().mean((2, 3))).relu())
+
+
+PLAN = ift.plan(ift.read_model(Both(), "1x2x6x6"), None, "1/2")
+
+
+def applied() -> Any:
+    torch.manual_seed(0)
+    return nn.apply(PLAN, Both())
+
+
+def trained(model: tnn.Module, steps: int = 5) -> nn.Masking:
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1, momentum=0.9)
+    masks = nn.Masking(model, optimizer)
+    torch.manual_seed(1)
+    for _ in range(steps):
+        x = torch.randn(8, 2, 6, 6)
+        loss_of(model, (x, x[:, 0, 0, :5].argmax(1))).backward()
+        masks.step()
+        optimizer.step()
+        optimizer.zero_grad()
+    return masks
+
+
+def test_nothing_changes_at_first_and_the_sparse_base_never_does() -> None:
+    model, x = applied(), torch.randn(3, 2, 6, 6)
+    before, base = model(x), copy.deepcopy(model.state_dict())
+    nn.add_adapters_(model, 2)
+    assert torch.equal(model(x), before)
+    assert set(model.state_dict()) - set(base) == {
+        f"{layer}.adapter.{part}"
+        for layer in ("conv", "linear")
+        for part in ("down.weight", "up.weight", "scale")
+    }
+    trained(model)
+    for name in ("conv.weight", "conv.weight_mask", "linear.weight"):
+        assert torch.equal(model.state_dict()[name], base[name])
+    assert not torch.equal(model.head.weight, base["head.weight"])
+    assert model.conv.adapter.up.weight.any()
+
+
+@pytest.mark.parametrize("where", ["masks", "everywhere"])
+def test_merged_within_the_masks_or_everywhere(where: Any) -> None:
+    model, x = nn.add_adapters_(applied(), 2, scale=0.5), torch.randn(3, 2, 6, 6)
+    trained(model)
+    state, before = copy.deepcopy(model.state_dict()), model(x)
+    base, mask = model.conv.weight.clone(), model.conv.weight_mask.clone()
+    adapter = model.conv.adapter
+    product = torch.einsum("or,rihw->oihw", adapter.up.weight.flatten(1), adapter.down.weight) * 0.5
+    nn.merge_adapters_(model, where)
+    assert not any("adapter" in name for name in model.state_dict())
+    assert model.conv.weight.requires_grad
+    if where == "everywhere":
+        torch.testing.assert_close(model(x), before)
+        assert not list(nn.masked_weights(model))
+        return
+    torch.testing.assert_close(model.conv.weight, base + product * mask)
+    assert nn.measure_applied(PLAN, model).passed
+    assert all(torch.equal(value, merged(state)[name]) for name, value in model.state_dict().items())
+
+
+def test_the_ledger_counts_adapters_and_no_gradients_of_frozen_weights() -> None:
+    model = nn.add_adapters_(applied(), 3)
+    masks = trained(model, 1)
+    assert dict(masks.taken.reached or {}) == {"conv.weight": 0, "linear.weight": 0}
+    assert adapter_macs(PLAN, model) == 9 * (3 * 36 + 6 * 3) + (3 * 6 + 8 * 3)  # 3×3 positions, and one
+    cost = TrainingCost.of(PLAN)
+    stem, head = 36 * 2 * 4, 8 * 5
+    found = step_macs(cost, nn.weights_by_layer(PLAN, model), masks.taken, 8)
+    assert found == 8 * (2 * cost.forward() + stem + head)
+
+
+def test_what_cannot_have_an_adapter_is_named() -> None:
+    model = nn.add_adapters_(applied(), 2, layers=["linear"])
+    with pytest.raises(InputError, match="linear has an adapter already"):
+        nn.add_adapters_(model, 2, layers=["linear"])
+    with pytest.raises(InputError, match="no layer 'body' to put an adapter beside; there are stem"):
+        nn.add_adapters_(model, 2, layers=["body"])
+    with pytest.raises(InputError, match="rank of 1 or more, not 0"):
+        nn.add_adapters_(model, 0)
+    with pytest.raises(InputError, match="has no masked layers"):
+        nn.add_adapters_(Both(), 1)
+    depthwise = tnn.Sequential(tnn.Conv2d(4, 4, 3, groups=4))
+    with pytest.raises(InputError, match="0: there is no adapter for a Conv2d in 4 groups"):
+        nn.add_adapters_(depthwise, 1, layers=["0"])
